@@ -1,0 +1,1 @@
+"""Models: their shape and weights, the TransformerLens adapter, and the fast forward."""

@@ -1,0 +1,221 @@
+"""The one module that knows TransformerLens' two model classes.
+
+TransformerLens 3.x has HookedTransformer, whose state dict already has canonical names and shapes.
+In 4.x TransformerBridge replaces it, with torch.nn.Linear layouts under other names. Hook names and
+`run_with_hooks` / `run_with_cache` are the same on both, so all analysis is written against the
+`HookedModel` protocol below and nothing else.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from grokinterp.errors import InputError
+from grokinterp.models.architecture import ACTIVATIONS, Architecture, Weights
+
+
+@runtime_checkable
+class HookedModel(Protocol):
+    """What this package asks of a model: the surface TransformerLens 3 and 4 share."""
+
+    cfg: Any
+    hook_dict: Any
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any: ...
+    def parameters(self, recurse: bool = True) -> Any: ...
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any: ...
+    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+def build_model(
+    architecture: Architecture, weights: Mapping[str, Tensor], *, device: str = "cpu"
+) -> HookedModel:
+    """A HookedTransformer (TransformerLens 3) or TransformerBridge (4) with these weights.
+
+    Global random state (torch, numpy, `random`) is left as it was.
+    """
+    architecture.check(weights)
+    config = {
+        "n_layers": architecture.n_layers,
+        "n_heads": architecture.n_heads,
+        "d_model": architecture.d_model,
+        "d_head": architecture.d_head,
+        "d_mlp": architecture.d_mlp,
+        "d_vocab": architecture.d_vocab,
+        "d_vocab_out": architecture.d_vocab_out,
+        "n_ctx": architecture.n_ctx,
+        "act_fn": architecture.act_fn,
+        "normalization_type": None,
+        "device": device,
+    }
+    with _quiet_construction():
+        model = _new_model(config)
+    load_weights(model, weights)
+    return model
+
+
+def canonical_weights(model: HookedModel) -> Weights:
+    """Detached copies of a model's weights under canonical names and per-head shapes."""
+    to_canonical = _layout(model)
+    state = model.state_dict()
+    return {
+        name: convert(state[key].detach(), model.cfg.n_heads).clone()
+        for name, (key, convert, _) in to_canonical.items()
+    }
+
+
+def load_weights(model: HookedModel, weights: Mapping[str, Tensor]) -> None:
+    """Copy canonical weights into a model, which must have exactly these parameters."""
+    layout = _layout(model)
+    if missing := sorted(set(layout) ^ set(weights)):
+        raise InputError(f"weight {missing[0]!r} is not in both the model and the weights given.")
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, (key, _, convert) in layout.items():
+            state[key].copy_(convert(weights[name]))
+
+
+def architecture_of(model: HookedModel) -> Architecture | None:
+    """The architecture of a plain model, or None for one that `Architecture` cannot describe.
+
+    Plain: learned positions, no LayerNorm, softmax attention over separate heads with the usual
+    1/sqrt(d_head), a two-matrix MLP with a known activation, and no permanent hooks.
+    """
+    cfg = model.cfg
+    plain = (
+        cfg.normalization_type is None
+        and cfg.positional_embedding_type == "standard"
+        and cfg.act_fn in ACTIVATIONS
+        and cfg.use_attn_scale
+        and (cfg.attn_scale < 0 or abs(cfg.attn_scale - cfg.d_head**0.5) < 1e-6)  # < 0: default
+        and not any(getattr(cfg, key, None) for key in _UNUSUAL)
+        and max(getattr(cfg, key, -1.0) for key in _SOFT_CAPS) <= 0
+        and not any(point.fwd_hooks for point in model.hook_dict.values())
+    )
+    if not plain:
+        return None
+    return Architecture(
+        n_layers=cfg.n_layers,
+        n_heads=cfg.n_heads,
+        d_model=cfg.d_model,
+        d_head=cfg.d_head,
+        d_mlp=cfg.d_mlp,
+        d_vocab=cfg.d_vocab,
+        d_vocab_out=cfg.d_vocab_out,
+        n_ctx=cfg.n_ctx,
+        act_fn=cfg.act_fn,
+    )
+
+
+def functional_logits(
+    model: HookedModel,
+) -> Callable[[Mapping[str, Tensor], Int[Tensor, "n n_ctx"]], Float[Tensor, "n d_vocab_out"]]:
+    """`(weights, tokens) -> answer-position logits` through the hooked forward.
+
+    Differentiable with respect to the canonical weights it is called with; the model's own are
+    neither used nor changed.
+    """
+    layout = _layout(model)
+    state = model.state_dict(keep_vars=True)
+    assert isinstance(model, torch.nn.Module)
+    slots = [*model.named_parameters(), *model.named_buffers()]
+    path_of = {id(tensor): path for path, tensor in slots}
+    paths = {name: path_of[id(state[key])] for name, (key, _, _) in layout.items()}
+
+    def logits(
+        weights: Mapping[str, Tensor], tokens: Int[Tensor, "n n_ctx"]
+    ) -> Float[Tensor, "n d_vocab_out"]:
+        native = {paths[name]: layout[name][2](weights[name]) for name in layout}
+        return torch.func.functional_call(model, native, (tokens,))[:, -1]
+
+    return logits
+
+
+# Settings that change what a TransformerLens block computes; all are falsy in a plain model.
+_UNUSUAL = (
+    "attn_only",
+    "parallel_attn_mlp",
+    "gated_mlp",
+    "use_local_attn",
+    "use_qk_norm",
+    "n_key_value_heads",
+    "num_experts",
+    "scale_attn_by_inverse_layer_idx",
+    "use_normalization_before_and_after",
+    "post_embedding_ln",
+)
+_SOFT_CAPS = ("attn_scores_soft_cap", "output_logits_soft_cap")
+
+_Convert = Callable[..., Tensor]
+_Layout = dict[str, tuple[str, _Convert, _Convert]]
+
+
+def _layout(model: HookedModel) -> _Layout:
+    """Canonical name -> (state-dict key, native -> canonical, canonical -> native)."""
+    keys = set(model.state_dict())
+    if "embed.W_E" in keys:
+        kept = sorted(key for key in keys if not key.endswith((".mask", ".IGNORE")))
+        return {key: (key, lambda x, _heads: x, lambda x: x) for key in kept}
+    layout: _Layout = {
+        "embed.W_E": ("embed.weight", lambda x, _heads: x, lambda x: x),
+        "pos_embed.W_pos": ("pos_embed.weight", lambda x, _heads: x, lambda x: x),
+        "unembed.W_U": ("unembed.weight", lambda x, _heads: x.T, lambda x: x.T),
+        "unembed.b_U": ("unembed.bias", lambda x, _heads: x, lambda x: x),
+    }
+    for layer in range(model.cfg.n_layers):
+        block = f"blocks.{layer}"
+        for side in "QKV":
+            native = f"{block}.attn.{side.lower()}"
+            layout[f"{block}.attn.W_{side}"] = (
+                f"{native}.weight",
+                lambda x, heads: rearrange(x, "(h d) m -> h m d", h=heads),
+                lambda x: rearrange(x, "h m d -> (h d) m"),
+            )
+            layout[f"{block}.attn.b_{side}"] = (
+                f"{native}.bias",
+                lambda x, heads: rearrange(x, "(h d) -> h d", h=heads),
+                lambda x: rearrange(x, "h d -> (h d)"),
+            )
+        layout[f"{block}.attn.W_O"] = (
+            f"{block}.attn.o.weight",
+            lambda x, heads: rearrange(x, "m (h d) -> h d m", h=heads),
+            lambda x: rearrange(x, "h d m -> m (h d)"),
+        )
+        layout[f"{block}.attn.b_O"] = (f"{block}.attn.o.bias", lambda x, _heads: x, lambda x: x)
+        for side in ("in", "out"):
+            native = f"{block}.mlp.{side}"
+            layout[f"{block}.mlp.W_{side}"] = (
+                f"{native}.weight",
+                lambda x, _heads: x.T,
+                lambda x: x.T,
+            )
+            layout[f"{block}.mlp.b_{side}"] = (f"{native}.bias", lambda x, _heads: x, lambda x: x)
+    if unknown := sorted(keys - {key for key, _, _ in layout.values()}):
+        raise InputError(f"the model has a weight {unknown[0]!r} that no known layout has.")
+    return layout
+
+
+def _new_model(config: dict[str, Any]) -> HookedModel:
+    try:
+        from transformer_lens import HookedTransformer, HookedTransformerConfig
+    except ImportError:
+        from transformer_lens.config import TransformerBridgeConfig
+        from transformer_lens.model_bridge import TransformerBridge
+
+        return TransformerBridge.boot_native(TransformerBridgeConfig(**config))
+    return HookedTransformer(HookedTransformerConfig(**config, init_weights=False))
+
+
+@contextmanager
+def _quiet_construction():
+    """Keep the global random state and TransformerLens' deprecation note to ourselves."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield

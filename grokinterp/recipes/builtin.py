@@ -1,0 +1,84 @@
+"""The recipes that come with the package."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from grokinterp.errors import InputError, nearest
+from grokinterp.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class BuiltinRecipe:
+    """A recipe with a name and one sentence on what it is for."""
+
+    name: str
+    about: str
+    recipe: Recipe
+
+
+_MOD113 = Recipe(p=113, train_fraction=0.3, split="torch", data_seed=598)
+_MOD31 = Recipe(p=31, train_fraction=0.8, steps=2000, checkpoints="every:100")
+
+BUILTIN = {
+    entry.name: entry
+    for entry in (
+        BuiltinRecipe(
+            "mod113-grokked",
+            "The setting of TransformerLens' Grokking_Demo: addition mod 113, 30 % of the pairs.",
+            _MOD113.replace(seed=1, steps=12_000),
+        ),
+        BuiltinRecipe(
+            "nanda-mainline",
+            "The mainline run of Nanda et al. 2023 as their released code trains it.",
+            Recipe(
+                p=113,
+                train_fraction=0.3,
+                split="python",
+                data_seed=0,
+                biases="mlp",
+                equals_class=True,
+                init="paper",
+                warmup=10,
+                steps=50_000,
+                checkpoints="every:100",
+            ),
+        ),
+        BuiltinRecipe(
+            "mod113-memorized",
+            "mod113-grokked without weight decay: it memorises and does not generalise.",
+            _MOD113.replace(weight_decay=0.0, steps=2000),
+        ),
+        BuiltinRecipe(
+            "mod31-grokked",
+            "Addition mod 31 on 80 % of the pairs: groks within seconds.",
+            _MOD31,
+        ),
+        BuiltinRecipe(
+            "mod31-steady",
+            "mod31-grokked from smaller initial weights: test follows train.",
+            _MOD31.replace(init_scale=0.3),
+        ),
+        BuiltinRecipe(
+            "mod11-quick",
+            "Addition mod 11, for trying the mechanics in seconds; it never generalises.",
+            Recipe(p=11, train_fraction=0.5, steps=2000),
+        ),
+    )
+}
+
+
+def recipes() -> dict[str, Recipe]:
+    """The built-in recipes by name, each a frozen `Recipe`."""
+    return {name: entry.recipe for name, entry in BUILTIN.items()}
+
+
+def find_recipe(name_or_path: str | Path) -> Recipe:
+    """A built-in recipe by its name, or one from a TOML file by its path."""
+    name = str(name_or_path)
+    if name in BUILTIN:
+        return BUILTIN[name].recipe
+    if Path(name).is_file():
+        return Recipe.from_toml(name)
+    raise InputError(
+        f"recipe {name!r} is neither built in nor a TOML file; {nearest(name, BUILTIN)}"
+    )

@@ -1,0 +1,126 @@
+"""run.json: what a run folder holds, in one small readable file.
+
+    format        1; a reader refuses a newer one
+    recipe        flat recipe keys, or null for a run that somebody else's loop trained
+    task          operation, p, whether inputs end with "="
+    architecture  sizes in TransformerLens' words
+    split         rule, seed, train_fraction where known; n_train, n_test; null without a split
+    parameters    canonical weight names
+    steps         the saved checkpoints
+    metrics       rows and bytes of metrics.csv that belong to the run
+    finished      whether training reached its last step
+    versions      of what wrote it
+    sha256        of every file; `checksum` is that of run.json's own other content
+"""
+
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from grokinterp.errors import InputError
+from grokinterp.models.architecture import Architecture
+from grokinterp.recipes.recipe import Recipe
+from grokinterp.runs.files import sha256, write_whole
+from grokinterp.tasks.modular import ModularTask
+
+FORMAT = 1
+RUN_JSON = "run.json"
+METRICS = "metrics.csv"
+SPLIT = "split.safetensors"
+RESUME = "resume.safetensors"
+
+
+@dataclass
+class Manifest:
+    """The content of run.json."""
+
+    task: ModularTask
+    architecture: Architecture
+    recipe: Recipe | None
+    split: dict[str, Any] | None
+    steps: list[int] = field(default_factory=list)
+    metrics: dict[str, int] = field(default_factory=lambda: {"rows": 0, "bytes": 0})
+    finished: bool = False
+    versions: dict[str, str] = field(default_factory=dict)
+    sha256: dict[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Put run.json into the folder, whole."""
+        content = {
+            "format": FORMAT,
+            "recipe": self.recipe and self.recipe.to_dict(),
+            "task": self.task.to_dict(),
+            "architecture": asdict(self.architecture),
+            "split": self.split,
+            "parameters": list(self.architecture.parameter_shapes()),
+            "steps": self.steps,
+            "metrics": self.metrics,
+            "finished": self.finished,
+            "versions": self.versions,
+            "sha256": self.sha256,
+        }
+        content["checksum"] = _checksum(content)
+        write_whole(folder / RUN_JSON, (json.dumps(content, indent=1) + "\n").encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """The manifest of a run folder; anything else is refused with a line that says why."""
+        path = folder / RUN_JSON
+        if not folder.exists():
+            raise InputError(f"{folder} does not exist; give the folder of a run.")
+        if not path.is_file():
+            raise InputError(f"{folder} is not a run: it has no {RUN_JSON}.")
+        try:
+            content = json.loads(path.read_bytes())
+            number = content["format"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path} is damaged or was not written by grokinterp.") from None
+        if not isinstance(number, int) or number > FORMAT:
+            raise InputError(
+                f"{path} has format {number}, newer than the {FORMAT} known here; "
+                "upgrade grokinterp."
+            )
+        if content.pop("checksum", None) != _checksum(content):
+            raise InputError(
+                f"{path} is damaged: its checksum differs; restore it from a copy."
+            )
+        task = dict(content["task"])
+        task.pop("task")
+        return cls(
+            task=ModularTask(**task),
+            architecture=Architecture.from_dict(content["architecture"]),
+            recipe=content["recipe"] and Recipe.from_dict(content["recipe"]),
+            split=content["split"],
+            steps=content["steps"],
+            metrics=content["metrics"],
+            finished=content["finished"],
+            versions=content["versions"],
+            sha256=content["sha256"],
+        )
+
+
+def weights_file(step: int) -> str:
+    """The file of a checkpoint, relative to the run folder.
+
+    >>> weights_file(100)
+    'weights/step_00000100.safetensors'
+    """
+    return f"weights/step_{step:08d}.safetensors"
+
+
+def current_versions() -> dict[str, str]:
+    """Versions of everything that could change a run's bits."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("grokinterp", "torch", "numpy", "transformer-lens"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return sha256(json.dumps(content, sort_keys=True).encode())

@@ -1,0 +1,48 @@
+"""Losses and accuracies of logits over a whole table, and metrics.csv, which keeps them."""
+
+import io
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from grokinterp.models.cross_entropy import cross_entropies
+
+COLUMNS = ("train_loss", "test_loss", "train_acc", "test_acc")
+Metrics = dict[str, float]
+
+
+def evaluate(
+    logits: Float[Tensor, "n classes"],
+    labels: Int[Tensor, " n"],
+    train_mask: Bool[Tensor, " n"] | None,
+) -> Metrics:
+    """Mean cross-entropy (nats) and accuracy on train and test rows; NaN where there are none."""
+    if train_mask is None:
+        return dict.fromkeys(COLUMNS, math.nan)
+    losses = cross_entropies(logits, labels)
+    right = (logits.argmax(dim=1) == labels).double()
+    columns = ((losses, train_mask), (losses, ~train_mask), (right, train_mask))
+    values = torch.stack([x[mask].mean() for x, mask in (*columns, (right, ~train_mask))])
+    return dict(zip(COLUMNS, values.tolist(), strict=True))
+
+
+def csv_line(step: int, metrics: Mapping[str, float]) -> str:
+    """One row of metrics.csv; a value that does not exist (NaN) is an empty cell."""
+    cells = (metrics.get(column, math.nan) for column in COLUMNS)
+    return f"{step}," + ",".join("" if math.isnan(x) else repr(x) for x in cells) + "\n"
+
+
+CSV_HEADER = f"step,{','.join(COLUMNS)}\n"
+
+
+def read_csv(content: bytes) -> pd.DataFrame:
+    """metrics.csv as a DataFrame, to the last bit of what was written."""
+    return pd.read_csv(
+        io.BytesIO(content),
+        float_precision="round_trip",
+        dtype={"step": "int64", **dict.fromkeys(COLUMNS, "float64")},
+    )

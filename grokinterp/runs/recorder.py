@@ -1,0 +1,139 @@
+"""Recorder: the same run folder from a training loop of the user's own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from grokinterp.errors import InputError
+from grokinterp.models.adapter import HookedModel, architecture_of
+from grokinterp.runs.metrics import Metrics, evaluate
+from grokinterp.runs.run import Run
+from grokinterp.runs.snapshot import Snapshot, snapshot
+from grokinterp.runs.writer import RunWriter
+from grokinterp.tasks.modular import ModularTask
+
+
+class Recorder:
+    """Writes a run folder step by step; every analysis of this package reads it.
+
+        recorder = gi.Recorder("runs/mine", task=gi.ModularTask("add", p=113), train_mask=mask)
+        for step in range(10_001):
+            if step % 100 == 0:
+                recorder.save(step, model)      # weights and metrics after `step` updates
+            elif step % 10 == 0:
+                recorder.log(step, model)       # metrics only
+            ...                                 # your update
+        run = recorder.close()
+
+    The model is a HookedTransformer or TransformerBridge without LayerNorm. Give the split as
+    `train_mask` (a boolean per row `a*p + b`) or `train_indices`; without one, everything that
+    needs it is null. Use it in a `with` block to close it whatever happens.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        *,
+        task: ModularTask,
+        train_mask: Bool[Tensor, " n_inputs"] | None = None,
+        train_indices: Int[Tensor, " n_train"] | None = None,
+    ) -> None:
+        if not isinstance(task, ModularTask):
+            raise InputError(
+                f"task={task!r} is not a task; give such as gi.ModularTask('add', p=113)."
+            )
+        if train_mask is not None and train_indices is not None:
+            raise InputError("both train_mask and train_indices are given; give one of them.")
+        if train_mask is not None:
+            train_indices = train_mask.nonzero().flatten()
+        if train_indices is not None:
+            train_indices = torch.as_tensor(train_indices).cpu().to(torch.int64)
+            _check_rows(train_indices, task)
+            train_mask = torch.zeros(task.n_inputs, dtype=torch.bool)
+            train_mask[train_indices] = True
+        self.path = Path(out)
+        self._task = task
+        self._train_indices = train_indices
+        self._train_mask = train_mask
+        self._writer: RunWriter | None = None
+        self._last = -1
+
+    def save(
+        self, step: int, model: HookedModel, *, metrics: Mapping[str, float] | None = None
+    ) -> Metrics:
+        """Save the weights of a step and log its metrics, which are returned."""
+        logged = self._log(step, model, metrics)
+        assert self._writer is not None
+        self._writer.save(step, self._seen.weights)
+        return logged
+
+    def log(
+        self, step: int, model: HookedModel, *, metrics: Mapping[str, float] | None = None
+    ) -> Metrics:
+        """Log the metrics of a step; they reach the disk with the next `save` or `close`.
+
+        `metrics` (train_loss, test_loss, train_acc, test_acc) spares the evaluation over the table.
+        """
+        return self._log(step, model, metrics)
+
+    def close(self) -> Run:
+        """Mark the run as finished and open it."""
+        if self._writer is None or not self._writer.manifest.steps:
+            raise InputError(f"nothing was saved into {self.path}; call save(step, model) first.")
+        self._writer.finish()
+        return Run(self.path)
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._writer is not None:
+            self._writer.flush() if kind else self._writer.finish()
+
+    def _log(
+        self, step: int, model: HookedModel, metrics: Mapping[str, float] | None
+    ) -> Metrics:
+        if step <= self._last:
+            raise InputError(
+                f"step={step} does not come after step {self._last}, the last one recorded."
+            )
+        self._seen: Snapshot = snapshot(model, self._task, train_mask=self._train_mask, step=step)
+        if self._writer is None:
+            self._writer = self._open(model)
+        if metrics is None:
+            metrics = evaluate(self._seen.all_logits, self._task.labels, self._train_mask)
+        self._writer.log(step, metrics)
+        self._last = step
+        return dict(metrics)
+
+    def _open(self, model: HookedModel) -> RunWriter:
+        architecture = architecture_of(model)
+        if architecture is None:
+            raise InputError(
+                "the model is not a plain transformer (LayerNorm, another attention or permanent "
+                "hooks); only plain ones can be recorded."
+            )
+        return RunWriter.create(
+            self.path,
+            task=self._task,
+            architecture=architecture,
+            train_indices=self._train_indices,
+        )
+
+
+def _check_rows(rows: Int[Tensor, " n"], task: ModularTask) -> None:
+    if len(rows) == 0 or rows.min() < 0 or rows.max() >= task.n_inputs:
+        raise InputError(
+            f"train_indices must be rows a*p + b from 0 to {task.n_inputs - 1}, at least one."
+        )
+    if len(rows.unique()) != len(rows):
+        raise InputError("train_indices names a row twice; give each training row once.")

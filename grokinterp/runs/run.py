@@ -1,0 +1,136 @@
+"""Run: a folder with the recipe, the split, the metrics and the weights at many steps."""
+
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from grokinterp.errors import InputError
+from grokinterp.models.adapter import HookedModel, build_model
+from grokinterp.models.architecture import Architecture, Weights
+from grokinterp.recipes.recipe import Recipe
+from grokinterp.runs.files import read_checked, tensors_from_bytes
+from grokinterp.runs.manifest import METRICS, SPLIT, Manifest, weights_file
+from grokinterp.runs.metrics import read_csv
+from grokinterp.runs.snapshot import Snapshot, from_weights
+from grokinterp.tasks.modular import ModularTask
+
+
+class Run:
+    """One training run on disk. Weights are read when asked for, and checked against their sha256.
+
+    Step s is the state after s optimiser updates; -1 stands for the last checkpoint.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.manifest = Manifest.read(self.path)
+        if not self.manifest.steps:
+            raise InputError(f"{path} holds no checkpoint yet; let training go on (--resume).")
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The recipe it was trained by; None for a run from somebody else's loop."""
+        return self.manifest.recipe
+
+    @property
+    def task(self) -> ModularTask:
+        """What was learned."""
+        return self.manifest.task
+
+    @property
+    def architecture(self) -> Architecture:
+        """The shape of the model."""
+        return self.manifest.architecture
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps whose weights are saved, in order."""
+        return tuple(self.manifest.steps)
+
+    @property
+    def finished(self) -> bool:
+        """Whether training reached its last step."""
+        return self.manifest.finished
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """step, train_loss, test_loss, train_acc, test_acc as training logged them."""
+        n_bytes = None if self.finished else self.manifest.metrics["bytes"]
+        return read_csv(
+            read_checked(self.path / METRICS, self.manifest.sha256[METRICS], n_bytes=n_bytes)
+        )
+
+    @cached_property
+    def train_indices(self) -> Int[Tensor, " n_train"] | None:
+        """Rows of the table that were trained on, in drawing order; None when not recorded."""
+        if self.manifest.split is None:
+            return None
+        return self._tensors(SPLIT)["train_indices"]
+
+    @cached_property
+    def train_mask(self) -> Bool[Tensor, " n_inputs"] | None:
+        """Which rows of the table were trained on; None when not recorded."""
+        if self.train_indices is None:
+            return None
+        mask = torch.zeros(self.task.n_inputs, dtype=torch.bool)
+        mask[self.train_indices] = True
+        return mask
+
+    def weights(self, step: int = -1) -> Weights:
+        """The weights of a step under canonical names."""
+        weights = self._tensors(weights_file(self._saved(step)))
+        self.architecture.check(weights)
+        return weights
+
+    def model(self, step: int = -1) -> HookedModel:
+        """A HookedTransformer (TransformerLens 3) or TransformerBridge (4), ready for hooks."""
+        return build_model(self.architecture, self.weights(step))
+
+    def snapshot(self, step: int = -1) -> Snapshot:
+        """The model of a step seen over its whole task."""
+        step = self._saved(step)
+        return from_weights(
+            self.weights(step), self.architecture, self.task, train_mask=self.train_mask, step=step
+        )
+
+    def verify(self) -> None:
+        """Check every file against its sha256; the first damaged one is named in the error."""
+        _ = self.metrics, self.train_indices
+        for step in self.steps:
+            name = weights_file(step)
+            read_checked(self.path / name, self.manifest.sha256[name])
+
+    def __repr__(self) -> str:
+        state = "" if self.finished else ", unfinished"
+        return (
+            f"Run({str(self.path)!r}: {self.task.operation} mod {self.task.p}, "
+            f"{len(self.steps)} checkpoints, steps {self.steps[0]} to {self.steps[-1]}{state})"
+        )
+
+    def _saved(self, step: int) -> int:
+        if step == -1:
+            return self.steps[-1]
+        if step not in self.steps:
+            near = min(self.steps, key=lambda saved: abs(saved - step))
+            raise InputError(
+                f"step {step} is not saved in {self.path}; the nearest checkpoint is {near} "
+                f"(run.steps lists all {len(self.steps)})."
+            )
+        return step
+
+    def _tensors(self, name: str) -> Weights:
+        path = self.path / name
+        return tensors_from_bytes(read_checked(path, self.manifest.sha256[name]), path)
+
+
+def load(path: str | Path) -> Run:
+    """Open a run folder.
+
+    Raises an InputError in one line for a folder that is missing, not a run, damaged, or written by
+    a newer version.
+    """
+    return Run(path)

@@ -1,0 +1,186 @@
+"""Snapshot: one model at one step, seen over its whole task."""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from grokinterp.errors import InputError
+from grokinterp.models import answer_position
+from grokinterp.models.adapter import (
+    HookedModel,
+    architecture_of,
+    build_model,
+    canonical_weights,
+)
+from grokinterp.models.architecture import Architecture, Weights
+from grokinterp.tasks.modular import ModularTask
+
+BLOCK_ROWS = 16_384  # inputs a forward sees at once, so that memory does not grow with p*p
+T = TypeVar("T")
+Forward = Callable[[Tensor, tuple[str, ...]], tuple[Tensor, Mapping[str, Tensor]]]
+
+
+class Snapshot:
+    """A model's answers and activations at the answer position, over all inputs of its task.
+
+    Everything is computed when first asked for, at most once. Rows are in table order (`a*p + b`).
+    Build one with `run.snapshot(step)` or `gi.snapshot(model, task)`.
+    """
+
+    def __init__(
+        self,
+        task: ModularTask,
+        *,
+        weights: Weights,
+        n_layers: int,
+        forward: Forward,
+        train_mask: Bool[Tensor, " n_inputs"] | None = None,
+        step: int | None = None,
+    ) -> None:
+        self.task = task
+        self.weights = weights
+        self.n_layers = n_layers
+        self.train_mask = train_mask
+        self.step = step
+        self._forward = forward
+        self._activations: dict[str, Tensor] = {}
+        self._memo: dict[str, object] = {}
+
+    @property
+    def logits(self) -> Float[Tensor, "n_inputs p"]:
+        """Logits of the p answer classes on every input (the "=" class is left out)."""
+        return self.all_logits[:, : self.task.n_classes]
+
+    @property
+    def all_logits(self) -> Float[Tensor, "n_inputs d_vocab_out"]:
+        """Logits as the training softmax saw them, with the "=" class where the model has one."""
+        return self.memo("logits", lambda: self._run(())[0])
+
+    @property
+    def mlp_post(self) -> Float[Tensor, "n_inputs d_mlp"]:
+        """Activations of the last MLP's neurons after the nonlinearity."""
+        return self.activation(f"blocks.{self.n_layers - 1}.mlp.hook_post")
+
+    def activation(self, name: str) -> Float[Tensor, "n_inputs ..."]:
+        """The activation at a TransformerLens hook name, at the answer position.
+
+        [n_inputs, ...] without the position axis; attention patterns and scores are
+        [n_inputs, n_heads, key position].
+        """
+        if name not in self._activations:
+            logits, found = self._run((name,))
+            self.memo("logits", lambda: logits)
+            self._activations |= found
+        return self._activations[name]
+
+    def memo(self, key: str, compute: Callable[[], T]) -> T:
+        """What `compute()` returned the first time this key was asked for."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]  # type: ignore[return-value]
+
+    def __repr__(self) -> str:
+        at = "" if self.step is None else f" at step {self.step}"
+        return f"Snapshot({self.task.operation} mod {self.task.p}{at})"
+
+    def _run(self, names: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            blocks = [self._forward(t, names) for t in self.task.tokens.split(BLOCK_ROWS)]
+        gathered = {name: torch.cat([cache[name] for _, cache in blocks]) for name in names}
+        return torch.cat([logits for logits, _ in blocks]), gathered
+
+
+def from_weights(
+    weights: Weights,
+    architecture: Architecture,
+    task: ModularTask,
+    *,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+    step: int | None = None,
+) -> Snapshot:
+    """A snapshot of canonical weights, through the answer-position forward where that applies."""
+    hooked: list[HookedModel] = []  # built when first needed: that imports TransformerLens
+
+    def forward(tokens: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        if answer_position.applies_to(architecture):
+            cache: dict[str, Tensor] = {}
+            logits = answer_position.answer_logits(
+                weights, tokens, act_fn=architecture.act_fn, cache=cache
+            )
+            if set(names) <= set(cache):
+                return logits, {name: cache[name] for name in names}
+        if not hooked:
+            hooked.append(build_model(architecture, weights))
+        return _hooked_forward(hooked[0], tokens, names)
+
+    return Snapshot(
+        task,
+        weights=weights,
+        n_layers=architecture.n_layers,
+        forward=forward,
+        train_mask=train_mask,
+        step=step,
+    )
+
+
+def snapshot(
+    model: HookedModel,
+    task: ModularTask,
+    *,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+    step: int | None = None,
+) -> Snapshot:
+    """Any hooked model of the user's own, seen over a whole task; the model is not changed.
+
+    `train_mask` says which rows `a*p + b` were trained on; without it, measures that need the split
+    are null.
+    """
+    if not isinstance(task, ModularTask):
+        raise InputError(
+            f"task={task!r} is not a task; give such as gi.ModularTask('add', p=113)."
+        )
+    n_classes, d_vocab = model.cfg.d_vocab_out, model.cfg.d_vocab
+    if n_classes < task.n_classes or d_vocab < task.d_vocab:
+        raise InputError(
+            f"the model has {d_vocab} tokens and {n_classes} output classes, the task needs "
+            f"{task.d_vocab} and {task.n_classes}; give the task it was trained on."
+        )
+    if train_mask is not None and tuple(train_mask.shape) != (task.n_inputs,):
+        raise InputError(
+            f"train_mask has shape {tuple(train_mask.shape)}, expected ({task.n_inputs},): "
+            "a boolean for every row a*p + b."
+        )
+    architecture = architecture_of(model)
+    weights = canonical_weights(model)
+    if architecture is not None and architecture.n_ctx >= task.tokens.shape[1]:
+        weights = {name: weight.cpu() for name, weight in weights.items()}
+        return from_weights(weights, architecture, task, train_mask=train_mask, step=step)
+    return Snapshot(
+        task,
+        weights=weights,
+        n_layers=model.cfg.n_layers,
+        forward=lambda tokens, names: _hooked_forward(model, tokens, names),
+        train_mask=train_mask,
+        step=step,
+    )
+
+
+def _hooked_forward(
+    model: HookedModel, tokens: Tensor, names: tuple[str, ...]
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    device = next(iter(model.parameters())).device
+    if not names:
+        return model(tokens.to(device))[:, -1].cpu(), {}
+    logits, cache = model.run_with_cache(tokens.to(device), names_filter=list(names))
+    last = {
+        name: (cache[name][:, :, -1] if _is_attention(name) else cache[name][:, -1]).cpu()
+        for name in names
+    }
+    return logits[:, -1].cpu(), last
+
+
+def _is_attention(name: str) -> bool:
+    return name.endswith(("hook_pattern", "hook_attn_scores"))

@@ -1,0 +1,149 @@
+"""Writing a run folder so that a kill at any moment leaves a run that loads.
+
+Order of a save: the weights of the checkpoint, metrics.csv (which only ever grows), then run.json,
+which names what belongs to the run. Files that run.json does not name yet do not exist for a
+reader, and metrics.csv counts up to the number of bytes that run.json gives.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from grokinterp.errors import InputError
+from grokinterp.models.architecture import Architecture
+from grokinterp.recipes.recipe import Recipe
+from grokinterp.runs.files import (
+    ASIDE,
+    read_checked,
+    read_tensors,
+    sha256,
+    tensors_to_bytes,
+    write_whole,
+)
+from grokinterp.runs.manifest import (
+    METRICS,
+    RESUME,
+    RUN_JSON,
+    SPLIT,
+    Manifest,
+    current_versions,
+    weights_file,
+)
+from grokinterp.runs.metrics import CSV_HEADER, csv_line
+from grokinterp.tasks.modular import ModularTask
+
+
+class RunWriter:
+    """The open end of a run folder."""
+
+    def __init__(self, folder: Path, manifest: Manifest, lines: list[str]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._lines = lines  # of metrics.csv, without the header
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        *,
+        task: ModularTask,
+        architecture: Architecture,
+        train_indices: Int[Tensor, " n_train"] | None,
+        recipe: Recipe | None = None,
+        split: Mapping[str, Any] | None = None,
+        restart: bool = False,
+    ) -> "RunWriter":
+        """Begin a run in a folder that holds none; other files in it are left alone.
+
+        With `restart`, the beginning of the same run may be there, cut off before its first save.
+        """
+        ours = () if restart else (RUN_JSON, METRICS, SPLIT, RESUME, "weights/*.safetensors")
+        for name in ours:
+            if any(folder.glob(name)):
+                raise InputError(
+                    f"{folder} already holds a run ({name}); give another folder, "
+                    "or continue that run with --resume."
+                )
+        checksums = {}
+        described = None
+        if train_indices is not None:
+            checksums[SPLIT] = write_whole(
+                folder / SPLIT, tensors_to_bytes({"train_indices": train_indices})
+            )
+            n_train = len(train_indices)
+            described = {**(split or {}), "n_train": n_train, "n_test": task.n_inputs - n_train}
+        manifest = Manifest(
+            task, architecture, recipe, described, versions=current_versions(), sha256=checksums
+        )
+        writer = cls(folder, manifest, [])
+        writer.flush()
+        return writer
+
+    @classmethod
+    def reopen(cls, folder: Path, *, step: int) -> "RunWriter":
+        """Go on with a run from one of its steps: what it wrote after that step is forgotten."""
+        manifest = Manifest.read(folder)
+        content = read_checked(
+            folder / METRICS, manifest.sha256[METRICS], n_bytes=manifest.metrics["bytes"]
+        )
+        lines = [
+            line
+            for line in content.decode().splitlines(keepends=True)[1:]
+            if int(line.partition(",")[0]) <= step
+        ]
+        kept = [saved for saved in manifest.steps if saved <= step]
+        names = {SPLIT, *map(weights_file, kept)}
+        checksums = {name: digest for name, digest in manifest.sha256.items() if name in names}
+        for leftover in folder.rglob(f"{ASIDE}*"):
+            leftover.unlink()
+        return cls(folder, replace(manifest, steps=kept, sha256=checksums), lines)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add a row of metrics; it reaches the disk with the next save or flush."""
+        self._lines.append(csv_line(step, metrics))
+
+    def save(self, step: int, weights: Mapping[str, Tensor]) -> None:
+        """Write the checkpoint of a step, and everything logged so far."""
+        self.manifest.architecture.check(weights)
+        name = weights_file(step)
+        content = tensors_to_bytes(dict(weights), step=step)
+        self.manifest.sha256[name] = write_whole(self.folder / name, content)
+        self.manifest.steps.append(step)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write metrics.csv and run.json."""
+        content = (CSV_HEADER + "".join(self._lines)).encode()
+        self.manifest.metrics = {"rows": len(self._lines), "bytes": len(content)}
+        self.manifest.sha256[METRICS] = write_whole(self.folder / METRICS, content)
+        self.manifest.write(self.folder)
+
+    def save_resume(self, step: int, state: dict[str, Tensor]) -> None:
+        """Write what training needs to go on from this step, after everything logged so far."""
+        self.flush()
+        digest = sha256(tensors_to_bytes(state))
+        write_whole(self.folder / RESUME, tensors_to_bytes(state, step=step, sha256=digest))
+
+    @staticmethod
+    def read_resume(folder: Path) -> tuple[int, dict[str, Tensor]] | None:
+        """The step and state to go on from, or None when the run has not come that far."""
+        path = folder / RESUME
+        if not path.exists():
+            return None
+        state, metadata = read_tensors(path)
+        if sha256(tensors_to_bytes(state)) != metadata.get("sha256"):
+            raise InputError(
+                f"{path} is damaged: its sha256 differs; restore it from a copy, or delete it and "
+                "resume, which trains from the start."
+            )
+        return int(metadata["step"]), state
+
+    def finish(self) -> None:
+        """Mark the run as finished: nothing is left to resume."""
+        self.manifest.finished = True
+        self.flush()
+        (self.folder / RESUME).unlink(missing_ok=True)

@@ -1,0 +1,14 @@
+"""What is learned: the full table of inputs, its labels and the train/test split."""
+
+from grokinterp.tasks.modular import AnswerGroup, ModularTask
+from grokinterp.tasks.operations import OPERATIONS, Operation, operation
+from grokinterp.tasks.splits import train_indices
+
+__all__ = [
+    "OPERATIONS",
+    "AnswerGroup",
+    "ModularTask",
+    "Operation",
+    "operation",
+    "train_indices",
+]

@@ -1,0 +1,132 @@
+"""Modular arithmetic on the full p-by-p table of operand pairs."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from grokinterp.errors import InputError
+from grokinterp.tasks.exponents import UNDEFINED, discrete_logs, is_prime
+from grokinterp.tasks.operations import get_operation
+
+
+@dataclass(frozen=True)
+class AnswerGroup:
+    """The cyclic group Z_order on which the answers of a task live.
+
+    `of_token[x]` is the exponent e(x) of token or class x, `of_input[a*p + b]` the exponent
+    f(a, b) of a pair; -1 where there is none (0 has no discrete logarithm). A network that solves
+    the task through this group writes its logits with the directions cos/sin(w_k f(a, b)), and
+    answer c is right where f(a, b) = e(c).
+    """
+
+    order: int
+    of_token: Int[Tensor, " p"]
+    of_input: Int[Tensor, " n_inputs"]
+
+
+@dataclass(frozen=True)
+class ModularTask:
+    """One binary operation mod p, seen over all p*p inputs, a outer and b inner: row `a*p + b`.
+
+    `equals_token` says whether inputs are `[a, b, "="]` (token p is "=") or only `[a, b]`. `seed`
+    fixes the labels of a random operation and means nothing for the others.
+
+    >>> task = ModularTask("add", p=5)
+    >>> task.n_inputs, task.tokens[7].tolist(), task.labels[7].item()
+    (25, [1, 2, 5], 3)
+    """
+
+    operation: str
+    p: int
+    equals_token: bool = True
+    seed: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.p, bool) or not isinstance(self.p, int) or self.p < 2:
+            raise InputError(f"p={self.p} is not an integer of at least 2; give a modulus.")
+        object.__setattr__(self, "operation", get_operation(self.operation).name)
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of operand pairs, p*p."""
+        return self.p * self.p
+
+    @property
+    def n_classes(self) -> int:
+        """Number of answer classes, p: the "=" class of some models is not one of them."""
+        return self.p
+
+    @property
+    def d_vocab(self) -> int:
+        """Number of input tokens: p operands and, where there is one, "="."""
+        return self.p + self.equals_token
+
+    @cached_property
+    def inputs(self) -> Int[Tensor, "n_inputs 2"]:
+        """Operand pairs in table order."""
+        return torch.cartesian_prod(torch.arange(self.p), torch.arange(self.p))
+
+    @cached_property
+    def tokens(self) -> Int[Tensor, "n_inputs n_ctx"]:
+        """What a model reads: the operands, then "=" where the task has one."""
+        if not self.equals_token:
+            return self.inputs
+        return torch.nn.functional.pad(self.inputs, (0, 1), value=self.p)
+
+    @cached_property
+    def labels(self) -> Int[Tensor, " n_inputs"]:
+        """The right answer of every pair."""
+        operation = get_operation(self.operation)
+        a, b = self.inputs.unbind(1)
+        if operation.seeded:
+            return operation.labels(a, b, self.p, self.seed)  # type: ignore[call-arg]
+        return operation.labels(a, b, self.p)
+
+    @cached_property
+    def commutative(self) -> bool:
+        """Whether (a, b) and (b, a) have the same label everywhere."""
+        table = self.labels.view(self.p, self.p)
+        return bool((table == table.T).all())
+
+    @cached_property
+    def answer_group(self) -> AnswerGroup | None:
+        """The group that carries the answer, or None: see `no_group_reason`."""
+        if self.no_group_reason is not None:
+            return None
+        kind = get_operation(self.operation).group
+        of_token = discrete_logs(self.p) if kind == "multiply" else torch.arange(self.p)
+        order = self.p - 1 if kind == "multiply" else self.p
+        a, b = of_token[self.inputs].unbind(1)
+        of_input = (a - b if kind == "subtract" else a + b) % order
+        of_input[(a == UNDEFINED) | (b == UNDEFINED)] = UNDEFINED
+        return AnswerGroup(order, of_token, of_input)
+
+    @property
+    def no_group_reason(self) -> str | None:
+        """Why the answers have no Fourier directions, or None when they have."""
+        kind = get_operation(self.operation).group
+        if kind is None:
+            return f"the operation {self.operation!r} is not a function of one group exponent"
+        if kind == "multiply" and not is_prime(self.p):
+            return f"multiplication mod {self.p} has no discrete logarithm ({self.p} is no prime)"
+        return None
+
+    def mirrored(self, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[Tensor, " n_inputs"]:
+        """Test pairs whose mirror (b, a) is trained on: their answer can leak by symmetry."""
+        table = train_mask.view(self.p, self.p)
+        return (~table & table.T).flatten()
+
+    def to_dict(self) -> dict[str, object]:
+        """What `from_dict` needs to build the same task again."""
+        return {
+            "task": "modular",
+            "operation": self.operation,
+            "p": self.p,
+            "equals_token": self.equals_token,
+            "seed": self.seed,
+        }
+
+

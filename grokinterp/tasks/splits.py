@@ -1,0 +1,53 @@
+"""Which rows of the table are trained on: the two published rules.
+
+Both shuffle the rows `a*p + b` and train on the first `int(train_fraction * n)` of them.
+"""
+
+import random
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from grokinterp.errors import InputError, nearest
+
+SplitRule = Literal["torch", "python"]
+
+
+def train_indices(
+    n_inputs: int, train_fraction: float, *, rule: str, seed: int
+) -> Int[Tensor, " n_train"]:
+    """Rows of the training set, in the order in which the rule draws them.
+
+    `rule="torch"` is `torch.randperm` after `torch.manual_seed(seed)` (TransformerLens'
+    Grokking_Demo); `rule="python"` is `random.shuffle` after `random.seed(seed)` (the released
+    code of Nanda et al. 2023, arXiv 2301.05217). Neither touches the global random state.
+
+    >>> train_indices(113 * 113, 0.3, rule="torch", seed=598)[0].item() == 21 * 113 + 31
+    True
+    """
+    n_train = n_training_rows(n_inputs, train_fraction)
+    if rule == "torch":
+        return torch.randperm(n_inputs, generator=torch.Generator().manual_seed(seed))[:n_train]
+    if rule == "python":
+        rows = list(range(n_inputs))
+        random.Random(seed).shuffle(rows)
+        return torch.tensor(rows[:n_train], dtype=torch.int64)
+    raise InputError(f"split={rule!r} is not known; {nearest(rule, get_args(SplitRule))}")
+
+
+def n_training_rows(n_inputs: int, train_fraction: float) -> int:
+    """`int(train_fraction * n_inputs)`, refused when the fraction is outside (0, 1] or gives 0."""
+    if not 0 < train_fraction <= 1:
+        raise InputError(
+            f"train_fraction={train_fraction} is not between 0 and 1; "
+            "give the share of the inputs to train on, such as 0.3."
+        )
+    n_train = int(train_fraction * n_inputs)
+    if n_train == 0:
+        raise InputError(
+            f"train_fraction={train_fraction} of {n_inputs} inputs leaves nothing to train on; "
+            "give a larger one."
+        )
+    return n_train

@@ -1,0 +1,5 @@
+"""The training loop."""
+
+from grokinterp.training.loop import train
+
+__all__ = ["train"]

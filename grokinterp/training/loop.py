@@ -1,0 +1,224 @@
+"""The training loop: from a recipe to a run folder, resumable to the same bits."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from grokinterp.errors import InputError, Interrupted
+from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.recipes.builtin import find_recipe
+from grokinterp.recipes.recipe import Recipe
+from grokinterp.runs.manifest import RUN_JSON, Manifest
+from grokinterp.runs.metrics import Metrics, evaluate
+from grokinterp.runs.run import Run
+from grokinterp.runs.writer import RunWriter
+from grokinterp.tasks.splits import train_indices
+from grokinterp.training.learner import Learner
+from grokinterp.training.optimizers import batch_rows, build_optimizer, learning_rate
+
+RESUME_SECONDS = 30.0  # at most this much work is lost to a kill
+
+
+def train(
+    recipe: Recipe | str, out: str | Path, *, resume: bool = False, progress: bool = True
+) -> Run:
+    """Train a recipe (or a built-in one by name) into the folder `out`; returns the run.
+
+    With `resume`, an unfinished run of the same recipe goes on where it was saved last and ends
+    with the bits of an unbroken run on the same machine; a finished one is returned as it is, and
+    a missing or empty folder starts the run. Without it, a folder that holds a run is refused.
+
+    Ctrl-C (or SIGTERM) finishes the step, saves, and raises `Interrupted`. `progress` shows a bar
+    on standard error where that is a terminal.
+    """
+    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    folder = Path(out)
+    if resume and (folder / RUN_JSON).is_file():
+        manifest = Manifest.read(folder)
+        _refuse_another_recipe(folder, manifest.recipe, recipe)
+        if manifest.finished:
+            return Run(folder)
+    with _threads(recipe.threads), _stop_requests() as stop:
+        session = _Session(recipe, folder, resume=resume)
+        with tqdm(
+            total=recipe.steps,
+            initial=session.step,
+            desc=folder.name,
+            unit="step",
+            mininterval=0.5,
+            disable=None if progress else True,
+        ) as bar:
+            while session.step < recipe.steps:
+                session.update()
+                bar.update()
+                if session.latest and session.logged(session.step):
+                    bar.set_postfix_str(
+                        "train {train_loss:.2e} test {test_loss:.2e}".format(**session.latest),
+                        refresh=False,
+                    )
+                if stop.is_set() and session.step < recipe.steps:
+                    session.save_state()
+                    raise Interrupted(
+                        f"stopped at step {session.step} of {recipe.steps}; nothing is lost, "
+                        f"continue {folder} with --resume (resume=True)."
+                    )
+        session.writer.finish()
+    return Run(folder)
+
+
+class _Session:
+    """A run being trained: weights after `step` updates, the optimiser, and the open folder."""
+
+    def __init__(self, recipe: Recipe, folder: Path, *, resume: bool) -> None:
+        self.recipe = recipe
+        device = _device(recipe.device)
+        task = recipe.build_task()
+        rows = train_indices(
+            task.n_inputs, recipe.train_fraction, rule=recipe.split, seed=recipe.data_seed
+        )
+        self.rows = rows.to(device)
+        self.tokens, self.labels = task.tokens.to(device), task.labels.to(device)
+        self.train_mask = torch.zeros(task.n_inputs, dtype=torch.bool, device=device)
+        self.train_mask[self.rows] = True
+        self.saves = set(recipe.checkpoint_steps())
+        self.learner = Learner(recipe, device)
+        self.optimizer = build_optimizer(recipe, self.learner.trained.values())
+        self.latest: Metrics = {}
+        self.step = 0
+        if resume and (saved := RunWriter.read_resume(folder)) is not None:
+            self.step, state = saved
+            self._load_state(state)
+            self.writer = RunWriter.reopen(folder, step=self.step)
+        else:
+            self.writer = RunWriter.create(
+                folder,
+                task=task,
+                architecture=recipe.architecture(),
+                train_indices=rows,
+                recipe=recipe,
+                split={"rule": recipe.split, "seed": recipe.data_seed},
+                restart=resume,
+            )
+            self.record()
+        self.saved_at = time.monotonic()
+
+    def update(self) -> None:
+        """One optimiser update, then whatever is due at the step it leads to."""
+        rows = batch_rows(self.recipe, self.rows, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, self.step)
+        self.optimizer.zero_grad()
+        logits = self.learner.logits(self.tokens[rows])
+        cross_entropies(logits, self.labels[rows]).mean().backward()
+        self.optimizer.step()
+        self.step += 1
+        self.record()
+        if self.step < self.recipe.steps and (
+            self.step in self.saves or time.monotonic() - self.saved_at > RESUME_SECONDS
+        ):
+            self.save_state()
+
+    def logged(self, step: int) -> bool:
+        """Whether metrics are logged at a step."""
+        return step % self.recipe.log_every == 0 or step in self.saves
+
+    def record(self) -> None:
+        """Log and save what is due at this step."""
+        if self.logged(self.step):
+            with torch.no_grad():
+                logits = self.learner.logits(self.tokens)
+            self.latest = evaluate(logits, self.labels, self.train_mask)
+            self.writer.log(self.step, self.latest)
+        if self.step in self.saves:
+            self.writer.save(self.step, self.learner.weights)
+
+    def save_state(self) -> None:
+        """Write what a resumed run needs to continue from this step."""
+        names = list(self.learner.trained)
+        state = {f"weights/{name}": weight for name, weight in self.learner.weights.items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            for key, value in values.items():
+                if isinstance(value, Tensor):
+                    state[f"optimizer/{names[index]}/{key}"] = value
+        self.writer.save_resume(self.step, state)
+        self.saved_at = time.monotonic()
+
+    def _load_state(self, state: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, weight in self.learner.weights.items():
+                weight.copy_(state[f"weights/{name}"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        index = {name: i for i, name in enumerate(self.learner.trained)}
+        for key, value in state.items():
+            kind, name, *rest = key.split("/")
+            if kind == "optimizer":
+                moments.setdefault(index[name], {})[rest[0]] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+
+
+def _refuse_another_recipe(folder: Path, there: Recipe | None, asked: Recipe) -> None:
+    if there is None:
+        raise InputError(f"{folder} was recorded by another loop; it cannot be trained on here.")
+    old, new = there.to_dict(), asked.to_dict()
+    for key in old:
+        if old[key] != new[key]:
+            raise InputError(
+                f"{folder} holds another run ({key}={old[key]!r} there, {new[key]!r} asked); "
+                "resume with that recipe, or give another folder."
+            )
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device={name!r} cannot be used here ({reason}).") from None
+    return name
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Run with this many torch threads (0: as it is)."""
+    before = torch.get_num_threads()
+    if number:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C or SIGTERM into a flag, so that a step is never cut in half.
+
+    A second one interrupts at once. Signals can only be caught in the main thread.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def request(number: int, frame: object) -> None:
+        stop.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
