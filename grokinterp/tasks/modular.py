@@ -26,6 +26,18 @@ class AnswerGroup:
     of_token: Int[Tensor, " p"]
     of_input: Int[Tensor, " n_inputs"]
 
+    @cached_property
+    def rows(self) -> Int[Tensor, "order count"]:
+        """The inputs of each exponent; every exponent has equally many."""
+        defined = (self.of_input != UNDEFINED).nonzero().flatten()
+        return defined[self.of_input[defined].argsort(stable=True)].view(self.order, -1)
+
+    @cached_property
+    def tokens(self) -> Int[Tensor, " order"]:
+        """The token of each exponent: tokens in the order in which the group counts them."""
+        defined = (self.of_token != UNDEFINED).nonzero().flatten()
+        return defined[self.of_token[defined].argsort()]
+
 
 @dataclass(frozen=True)
 class ModularTask:

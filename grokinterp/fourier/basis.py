@@ -1,0 +1,79 @@
+"""The real orthonormal Fourier basis on n points, for odd and even n, and transforms into it.
+
+Rows: constant; then cos and sin of w_k x for k = 1, 2, ... (w_k = 2 pi k / n), each divided by its
+norm. For even n the last row is the alternating one, cos(pi x), which has no sine partner.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def n_frequencies(n: int) -> int:
+    """Number of frequencies k >= 1 on n points, n // 2.
+
+    >>> n_frequencies(113), n_frequencies(6)
+    (56, 3)
+    """
+    return n // 2
+
+
+def fourier_basis(n: int) -> Float[Tensor, "n n"]:
+    """Orthonormal rows: constant, cos w_1, sin w_1, cos w_2, ... (float64).
+
+    The order is that of Nanda et al. 2023 (cos before sin); TransformerLens' demo has sin first.
+
+    >>> basis = fourier_basis(6)
+    >>> torch.allclose(basis @ basis.T, torch.eye(6, dtype=torch.float64))
+    True
+    """
+    x = torch.arange(n, dtype=torch.float64)
+    rows = [torch.ones(n, dtype=torch.float64)]
+    for k in range(1, n_frequencies(n) + 1):
+        angle = 2 * torch.pi * ((k * x) % n) / n
+        rows.append(angle.cos())
+        if 2 * k != n:
+            rows.append(angle.sin())
+    return torch.nn.functional.normalize(torch.stack(rows), dim=1)
+
+
+def transform(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+    """Coefficients in `fourier_basis` along the first axis; sums of squares are kept (Parseval)."""
+    return torch.tensordot(fourier_basis(len(x)).to(x.device), x.double(), dims=1)
+
+
+def transform_2d(x: Float[Tensor, "n n ..."]) -> Float[Tensor, "n n ..."]:
+    """Coefficients of a function of (a, b) along both of its first two axes."""
+    return transform(transform(x).transpose(0, 1)).transpose(0, 1)
+
+
+def spectrum(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n_frequencies_and_constant ..."]:
+    """Sum of squares per frequency along the first axis, cos and sin merged; row 0 is constant.
+
+    Equal to merging the squares of `transform(x)`, through a fast transform.
+
+    >>> power = spectrum(torch.cos(2 * torch.pi * 2 * torch.arange(7.0) / 7))
+    >>> [round(value, 4) for value in power.tolist()]
+    [0.0, 0.0, 3.5, 0.0]
+    """
+    n = len(x)
+    power = torch.fft.rfft(x.double(), dim=0, norm="ortho").abs().square()
+    power[1 : (n + 1) // 2] *= 2  # the conjugate half; the alternating row of even n has none
+    return power
+
+
+def gini(values: Float[Tensor, " m"]) -> float:
+    r"""Gini coefficient of non-negative values, 0 (all equal) to nearly 1 (one holds all).
+
+    1 - 2 sum_i (v_(i) / |v|_1) (m - i + 1/2) / m over values sorted upwards (Hurley and Rickard
+    2009, arXiv 0811.4706).
+
+    >>> gini(torch.ones(4)), gini(torch.tensor([0.0, 0.0, 0.0, 1.0]))
+    (0.0, 0.75)
+    """
+    ascending = values.double().sort().values
+    total = ascending.sum()
+    if total == 0:
+        return float("nan")
+    rank = torch.arange(len(values), 0, -1, dtype=torch.float64) - 0.5
+    return float(1 - 2 * (ascending / total * rank).sum() / len(values))

@@ -1,0 +1,136 @@
+"""Key frequencies: which Fourier frequencies carry a model's answer, and how sure that is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pandas as pd
+from jaxtyping import Bool
+from torch import Tensor
+
+from grokinterp.errors import InputError, nearest
+from grokinterp.fourier.answers import answer_spectrum, no_frequencies_reason, usable_group
+from grokinterp.fourier.rules import RULES, Choice
+from grokinterp.models.adapter import HookedModel
+from grokinterp.runs.resolve import snapshot_of
+from grokinterp.runs.run import Run
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.modular import ModularTask
+
+
+@dataclass(frozen=True)
+class KeyFrequencies:
+    """The key frequencies of a model, by one rule, with what the others say.
+
+    `frequencies` is () when the model was looked at and has no sparse circuit, None when its task
+    has no Fourier directions; `reason` says why. It can be iterated over like the tuple. `shares`
+    holds every k, so that another cut can be judged; a large share shows that the logits vary along
+    a frequency, not that anything breaks without it (ablate for that).
+    """
+
+    frequencies: tuple[int, ...] | None
+    rule: str
+    shares: dict[int, float] = field(repr=False)
+    reason: str | None
+    step: int | None
+    cut_ratio: float | None  # smallest kept share over largest dropped one
+    runner_up: tuple[int, float] | None  # the second-best cut: how many it keeps, its ratio
+    other_rules: dict[str, tuple[int, ...]]  # what every other applicable rule chooses
+    emerged: dict[int, int] | None  # frequency -> step, for a run
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.frequencies or ())
+
+    def __len__(self) -> int:
+        return len(self.frequencies or ())
+
+    @property
+    def kept_share(self) -> float:
+        """Sum of the shares of the key frequencies."""
+        return sum(self.shares[k] for k in self)
+
+    @property
+    def threshold_interval(self) -> tuple[float, float] | None:
+        """Any threshold on the shares in (largest dropped, smallest kept] gives the same set."""
+        if not self:
+            return None
+        dropped = [share for k, share in self.shares.items() if k not in self]
+        return max(dropped, default=0.0), min(self.shares[k] for k in self)
+
+    def table(self) -> pd.DataFrame:
+        """One row per frequency: its share, whether it is key, when it emerged, who else has it."""
+        frame = pd.DataFrame({"k": list(self.shares), "share": list(self.shares.values())})
+        frame["key"] = frame["k"].isin(list(self))
+        if self.emerged is not None:
+            frame["emerged"] = frame["k"].map(self.emerged).astype("Int64")
+        for rule, chosen in self.other_rules.items():
+            frame[rule] = frame["k"].isin(chosen)
+        return frame.sort_values("share", ascending=False, ignore_index=True)
+
+
+def key_frequencies(
+    x: Run | Snapshot | HookedModel,
+    *,
+    rule: str = "logits",
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> KeyFrequencies:
+    """The key frequencies of a run (its last checkpoint), a snapshot, or a model with its task.
+
+    `rule` is one of "logits" (default), "embedding", "embedding_demo", "neuron_logit", "neurons";
+    see `grokinterp.fourier.rules`. For a run, `emerged` says from which checkpoint on each key
+    frequency kept at least half of its final share of the logit variance.
+    """
+    if rule not in RULES:
+        raise InputError(f"rule={rule!r} is not known; {nearest(rule, RULES)}")
+    snapshot = snapshot_of(x, task=task, train_mask=train_mask)
+    if usable_group(snapshot) is None:
+        reason = no_frequencies_reason(snapshot)
+        return KeyFrequencies(None, rule, {}, reason, snapshot.step, None, None, {}, None)
+    choice = RULES[rule](snapshot)
+    runner_up = choice.cuts[1] if len(choice.cuts) > 1 else None
+    return KeyFrequencies(
+        frequencies=choice.frequencies,
+        rule=rule,
+        shares=dict(enumerate(choice.shares.tolist(), start=1)),
+        reason=choice.reason,
+        step=snapshot.step,
+        cut_ratio=choice.cuts[0].ratio if choice.cuts else None,
+        runner_up=runner_up and (runner_up.n_kept, runner_up.ratio),
+        other_rules=_other_rules(snapshot, rule),
+        emerged=_emergence(x, choice) if isinstance(x, Run) else None,
+    )
+
+
+def frequency_shares(run: Run) -> pd.DataFrame:
+    """Share of the centred logit variance along each frequency, a row per checkpoint."""
+    rows = {}
+    for step in run.steps:
+        spectrum = answer_spectrum(run.snapshot(step))
+        if spectrum is None:
+            raise InputError(no_frequencies_reason(run.snapshot(step)) + ".")
+        rows[step] = spectrum.shares().tolist()
+    frame = pd.DataFrame.from_dict(rows, orient="index").rename(columns=lambda column: column + 1)
+    return frame.rename_axis(index="step", columns="k")
+
+
+def _other_rules(snapshot: Snapshot, rule: str) -> dict[str, tuple[int, ...]]:
+    found = {}
+    for name, other in RULES.items():
+        if name != rule:
+            try:
+                found[name] = other(snapshot).frequencies
+            except InputError:  # the model lacks the matrix that this rule looks at
+                continue
+    return found
+
+
+def _emergence(run: Run, choice: Choice) -> dict[int, int]:
+    if not choice.frequencies:
+        return {}
+    shares = frequency_shares(run)
+    emerged = {}
+    for k in choice.frequencies:
+        below = (shares[k] < shares[k].iloc[-1] / 2).to_numpy()
+        first = int(below.nonzero()[0].max()) + 1 if below.any() else 0
+        emerged[k] = int(shares.index[first])
+    return emerged

@@ -1,0 +1,87 @@
+"""Fourier spectra of a model's matrices and neurons, indexed by token, operand pair or answer.
+
+Tokens are taken in the order of the task's group (their discrete logarithms for multiplication,
+0 left out), in plain order for a task without one. Powers are sums of squares, cos and sin merged;
+row 0 is the constant, row k frequency k.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from grokinterp.errors import InputError
+from grokinterp.fourier.basis import n_frequencies, spectrum, transform
+from grokinterp.runs.snapshot import Snapshot
+
+
+def embedding_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
+    """Power of `W_E` (operand tokens only) along the token axis."""
+    return spectrum(_embedding(snapshot)).sum(dim=1)
+
+
+def unembedding_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
+    """Power of `W_U` (answer classes only) along the class axis."""
+    return spectrum(_classes(snapshot, _weight(snapshot, "unembed.W_U"))).sum(dim=1)
+
+
+def neuron_logit_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
+    """Power of the neuron-logit map `W_out @ W_U` along the class axis (W_L of Nanda et al.)."""
+    return spectrum(_classes(snapshot, neuron_logit_map(snapshot))).sum(dim=1)
+
+
+def neuron_logit_map(snapshot: Snapshot) -> Float[Tensor, "d_mlp d_vocab_out"]:
+    """`W_out @ W_U` of the last layer, in float64."""
+    w_out = _weight(snapshot, f"blocks.{snapshot.n_layers - 1}.mlp.W_out")
+    return w_out.double() @ _weight(snapshot, "unembed.W_U").double()
+
+
+def embedding_rows(snapshot: Snapshot) -> Float[Tensor, " n"]:
+    """Norm of every row of `W_E` in `fourier_basis`: constant, cos 1, sin 1, cos 2, ..."""
+    return transform(_embedding(snapshot)).norm(dim=1)
+
+
+def neuron_frequency_fractions(snapshot: Snapshot) -> Float[Tensor, "d_mlp n_frequencies"]:
+    r"""Fraction of each neuron's variance over (a, b) that belongs to one frequency.
+
+    For frequency k, the 8 terms const, cos w_k, sin w_k of a times the same of b without
+    const times const, of the centred 2-D transform of the post-activations, over all terms
+    (Nanda et al. 2023, arXiv 2301.05217, section 4 and their notebook). NaN for a dead neuron.
+    A high fraction says what a neuron depends on, not that the network uses it.
+    """
+    order = _token_order(snapshot)
+    p = snapshot.task.p
+    grid = snapshot.mlp_post.view(p, p, -1)
+    if not torch.equal(order, torch.arange(p)):
+        grid = grid[order][:, order]
+    n = len(order)
+    half = torch.fft.rfft(grid, dim=1, norm="ortho")  # over b: k = 0 .. n // 2
+    full = torch.fft.fft(half, dim=0, norm="ortho")  # over a: k and n - k
+    power = full.abs().square().double()
+    power[:, 1 : (n + 1) // 2] *= 2  # the conjugate half over b
+    folded = power[: n // 2 + 1].clone()  # [k over a, k over b, neuron]
+    folded[1 : (n + 1) // 2] += power[n // 2 + 1 :].flip(0)
+    folded[0, 0] = 0.0
+    k = torch.arange(1, n_frequencies(n) + 1)
+    own = folded[k, k] + folded[k, 0] + folded[0, k]
+    return (own / folded.sum(dim=(0, 1))).T
+
+
+def _embedding(snapshot: Snapshot) -> Float[Tensor, "n d_model"]:
+    return _weight(snapshot, "embed.W_E")[_token_order(snapshot)].double()
+
+
+def _classes(
+    snapshot: Snapshot, matrix: Float[Tensor, "d d_vocab_out"]
+) -> Float[Tensor, "n d"]:
+    return matrix.double().T[_token_order(snapshot)]
+
+
+def _token_order(snapshot: Snapshot) -> Tensor:
+    group = snapshot.task.answer_group
+    return torch.arange(snapshot.task.p) if group is None else group.tokens
+
+
+def _weight(snapshot: Snapshot, name: str) -> Tensor:
+    if name not in snapshot.weights:
+        raise InputError(f"the model has no weight {name!r}, which this spectrum is of.")
+    return snapshot.weights[name]

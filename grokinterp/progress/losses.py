@@ -1,0 +1,170 @@
+"""Restricted, excluded and trig loss, and the variants of TransformerLens' Grokking_Demo.
+
+L are the logits of the p answer classes, [n_inputs, p]; P_K projects columns on the unit directions
+cos/sin(w_k f(a, b)) of the key frequencies K, over all inputs; CE is the mean cross-entropy in
+nats, computed in float64. All projections depend on the exponent f alone (see
+`grokinterp.fourier.answers`), so nothing of size p cubed is built.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from grokinterp.fourier.answers import AnswerSpectrum, usable_group
+from grokinterp.fourier.spectra import neuron_logit_map
+from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.modular import AnswerGroup
+
+
+def restricted_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
+    """CE over all pairs of P_K L + mean(L): what the key frequencies compute on their own.
+
+    Nanda et al. 2023 (arXiv 2301.05217), section 5.1 and their code: logits, all pairs, column
+    means added back. Low says that these directions suffice for the answer, not that the network
+    reads nothing else: compare with the excluded loss.
+    """
+    spectrum = _logit_spectrum(snapshot)
+    table = spectrum.component(frequencies) + spectrum.mean
+    return float(_loss_by_exponent(table, snapshot).mean())
+
+
+def excluded_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
+    """CE over training pairs of L - P_K L: what is left without the key frequencies.
+
+    Nanda et al. 2023, section 5.1 and their code: logits, training pairs, no mean added. It rises
+    once the training answers come from the circuit; memorised answers do not need it. NaN without a
+    split.
+    """
+    train = snapshot.train_mask
+    if train is None or not train.any():
+        return math.nan
+    spectrum = _logit_spectrum(snapshot)
+    rest = snapshot.logits[train].double()
+    rest -= spectrum.component(frequencies)[spectrum.group.of_input[train]]
+    return float(cross_entropies(rest, snapshot.task.labels[train]).mean())
+
+
+def excluded_loss_each(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[int, float]:
+    """Excluded loss of one key frequency at a time (Nanda et al. 2023, appendix; ARENA)."""
+    return {k: excluded_loss(snapshot, [k]) for k in frequencies}
+
+
+def trig_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
+    """CE over all pairs of the least-squares fit of L by cos(w_k(f(a, b) - e(c))), k in K.
+
+    The form that the trigonometric algorithm predicts (Nanda et al. 2023, section 4.2), with one
+    coefficient a frequency: see `trig_coefficients`.
+    """
+    group = _group(snapshot)
+    coefficients = trig_coefficients(snapshot, frequencies)
+    distance = torch.arange(group.order, dtype=torch.float64)
+    wave = sum(
+        (
+            alpha * torch.cos(2 * torch.pi * k * distance / group.order)
+            for k, alpha in coefficients.items()
+        ),
+        torch.zeros(group.order, dtype=torch.float64),
+    )
+    table = torch.zeros(group.order + 1, snapshot.task.p, dtype=torch.float64)
+    exponents = torch.arange(group.order)
+    table[:-1, group.tokens] = wave[(exponents[:, None] - exponents[None, :]) % group.order]
+    return float(_loss_by_exponent(table, snapshot).mean())
+
+
+def trig_coefficients(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[int, float]:
+    """Least-squares coefficient alpha_k of cos(w_k(f(a, b) - e(c))) in the logits.
+
+    The waves of different k are orthogonal over all (a, b, c), so each is a projection.
+    """
+    spectrum = _logit_spectrum(snapshot)
+    order = spectrum.group.order
+    exponent = torch.arange(order, dtype=torch.float64)
+    found = {}
+    for k in frequencies:
+        turn = torch.exp(2j * torch.pi * k * exponent / order)
+        inner = float((spectrum.coefficients[k, spectrum.group.tokens] * turn).sum().real)
+        squares = order * order / (1 if 2 * k == order else 2)
+        found[k] = inner / squares
+    return found
+
+
+def trig_variance_explained(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
+    """1 - |L - fit|^2 / |L - mean(L)|^2 of the trig fit, over all (a, b, c); mean over all of them.
+
+    High says that the logits have the predicted form on average over a, b and c.
+    """
+    spectrum = _logit_spectrum(snapshot)
+    order, count = spectrum.group.rows.shape
+    coefficients = trig_coefficients(snapshot, frequencies)
+    fit = sum(
+        alpha**2 * count * order * order / (1 if 2 * k == order else 2)
+        for k, alpha in coefficients.items()
+    )
+    n_inputs = snapshot.task.n_inputs
+    between = (spectrum.mean - spectrum.mean.mean()).square().sum() * n_inputs
+    return float(fit / (spectrum.total + between))
+
+
+def restricted_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
+    """The restricted loss of TransformerLens' Grokking_Demo.
+
+    MLP activations are reduced to their mean and P_K, sent through `W_out @ W_U` without the
+    residual skip, and re-centred to the model's mean logits; CE on test pairs. NaN without a split.
+    """
+    train = snapshot.train_mask
+    if train is None or train.all():
+        return math.nan
+    table = _neuron_part(snapshot, frequencies) + _logit_spectrum(snapshot).mean
+    return float(_loss_by_exponent(table, snapshot)[~train].mean())
+
+
+def excluded_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
+    """The excluded loss of TransformerLens' Grokking_Demo.
+
+    P_K is taken out of the MLP activations, the residual skip stays; CE on training pairs. The
+    logits are linear in the activations, so this is L - P_K(A) W_out W_U. NaN without a split.
+    """
+    train = snapshot.train_mask
+    if train is None or not train.any():
+        return math.nan
+    rest = snapshot.logits[train].double()
+    rest -= _neuron_part(snapshot, frequencies)[_group(snapshot).of_input[train]]
+    return float(cross_entropies(rest, snapshot.task.labels[train]).mean())
+
+
+def _neuron_part(
+    snapshot: Snapshot, frequencies: Sequence[int]
+) -> Float[Tensor, "order_and_undefined p"]:
+    """P_K of the MLP activations, seen through the neuron-logit map."""
+    spectrum = snapshot.memo(
+        "neuron_spectrum", lambda: AnswerSpectrum.of(snapshot.mlp_post, _group(snapshot))
+    )
+    return spectrum.component(frequencies) @ neuron_logit_map(snapshot)[:, : snapshot.task.p]
+
+
+def _logit_spectrum(snapshot: Snapshot) -> AnswerSpectrum:
+    """The spectrum of the raw logits (their shift per input is left in, as the paper does)."""
+    return snapshot.memo(
+        "logit_spectrum", lambda: AnswerSpectrum.of(snapshot.logits, _group(snapshot))
+    )
+
+
+def _loss_by_exponent(
+    table: Float[Tensor, "order_and_undefined p"], snapshot: Snapshot
+) -> Float[Tensor, " n_inputs"]:
+    """Cross-entropy of every input, for logits that depend on its exponent alone."""
+    group, labels = _group(snapshot), snapshot.task.labels
+    label_of = torch.zeros(group.order + 1, dtype=torch.int64)
+    label_of[group.of_input] = labels  # inputs of one exponent (or of none) share their label
+    return cross_entropies(table, label_of)[group.of_input]
+
+
+def _group(snapshot: Snapshot) -> AnswerGroup:
+    group = usable_group(snapshot)
+    assert group is not None
+    return group
+

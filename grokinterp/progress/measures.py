@@ -1,0 +1,201 @@
+"""The registry of progress measures: one more measure is one decorated function.
+
+    @measure("norm_of_embedding")
+    def _norm_of_embedding(snapshot):
+        return float(snapshot.weights["embed.W_E"].norm())
+
+A measure is a function of a snapshot (and, with `needs_frequencies`, of the key frequencies) that
+returns a number, or a dict with a number for each suffix of its column prefix.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from grokinterp.fourier.basis import gini
+from grokinterp.fourier.spectra import (
+    embedding_spectrum,
+    neuron_logit_spectrum,
+    unembedding_spectrum,
+)
+from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.progress import losses
+from grokinterp.runs.snapshot import Snapshot
+
+Value = float | dict[int, float] | dict[str, float]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A named measure; without frequencies to give it, one that needs them is null."""
+
+    name: str
+    function: Callable[..., Value]
+    needs_frequencies: bool
+    prefix: str  # of the columns of a measure that returns several numbers
+
+    def columns(self, snapshot: Snapshot, frequencies: Sequence[int]) -> dict[str, float]:
+        """The columns this measure adds to a row."""
+        if self.needs_frequencies and not frequencies:
+            return {} if self.prefix else {self.name: math.nan}
+        given = (snapshot, frequencies) if self.needs_frequencies else (snapshot,)
+        value = self.function(*given)
+        if isinstance(value, dict):
+            return {f"{self.prefix}{suffix}": number for suffix, number in value.items()}
+        return {self.name: value}
+
+
+MEASURES: dict[str, Measure] = {}
+
+
+def measure(
+    name: str, *, needs_frequencies: bool = False, prefix: str = ""
+) -> Callable[[Callable[..., Value]], Callable[..., Value]]:
+    """Register a function as a measure; measures appear in the table in this order."""
+
+    def register(function: Callable[..., Value]) -> Callable[..., Value]:
+        MEASURES[name] = Measure(name, function, needs_frequencies, prefix)
+        return function
+
+    return register
+
+
+@measure("train_loss")
+def _train_loss(snapshot: Snapshot) -> float:
+    return _mean(_losses(snapshot), snapshot.train_mask)
+
+
+@measure("test_loss")
+def _test_loss(snapshot: Snapshot) -> float:
+    return _mean(_losses(snapshot), _test_mask(snapshot))
+
+
+@measure("train_acc")
+def _train_acc(snapshot: Snapshot) -> float:
+    return _mean(_right(snapshot), snapshot.train_mask)
+
+
+@measure("test_acc")
+def _test_acc(snapshot: Snapshot) -> float:
+    return _mean(_right(snapshot), _test_mask(snapshot))
+
+
+for _name, _function in {
+    "restricted_loss": losses.restricted_loss,
+    "excluded_loss": losses.excluded_loss,
+    "trig_loss": losses.trig_loss,
+}.items():
+    measure(_name, needs_frequencies=True)(_function)
+
+
+@measure("sum_sq_weights")
+def _sum_sq_weights(snapshot: Snapshot) -> float:
+    """Sum of squares of all parameters, biases included."""
+    return sum(_squares(snapshot).values())
+
+
+@measure("gini_embedding")
+def _gini_embedding(snapshot: Snapshot) -> float:
+    """Gini of the per-frequency norms of W_E along the tokens; constant left out."""
+    return gini(embedding_spectrum(snapshot)[1:].sqrt())
+
+
+@measure("gini_unembedding")
+def _gini_unembedding(snapshot: Snapshot) -> float:
+    """Gini of the per-frequency norms of W_U along the answer classes; constant left out."""
+    return gini(unembedding_spectrum(snapshot)[1:].sqrt())
+
+
+@measure("gini_neuron_logit")
+def _gini_neuron_logit(snapshot: Snapshot) -> float:
+    """The same of W_out W_U, the W_L of the paper's Gini curve."""
+    return gini(neuron_logit_spectrum(snapshot)[1:].sqrt())
+
+
+for _name, _function in {
+    "trig_variance_explained": losses.trig_variance_explained,
+    "restricted_loss_demo": losses.restricted_loss_demo,
+    "excluded_loss_demo": losses.excluded_loss_demo,
+}.items():
+    measure(_name, needs_frequencies=True)(_function)
+
+
+@measure("mirrored_pairs", prefix="test_")
+def _mirror(snapshot: Snapshot) -> dict[str, float]:
+    """Test loss and accuracy on pairs whose mirror (b, a) is trained on, and on the others.
+
+    Only for a commutative operation, where the mirror's answer is the same: null otherwise.
+    """
+    names = ("loss_mirrored", "loss_unmirrored", "acc_mirrored", "acc_unmirrored")
+    test = _test_mask(snapshot)
+    if test is None or not snapshot.task.commutative:
+        return dict.fromkeys(names, math.nan)
+    assert snapshot.train_mask is not None
+    mirrored = snapshot.task.mirrored(snapshot.train_mask)
+    parts = (mirrored, test & ~mirrored)
+    values = [_mean(x, part) for x in (_losses(snapshot), _right(snapshot)) for part in parts]
+    return dict(zip(names, values, strict=True))
+
+
+@measure("logit_margin", prefix="logit_margin_")
+def _logit_margin(snapshot: Snapshot) -> dict[str, float]:
+    """Right logit minus the largest wrong one over all pairs: mean, and the 1 % quantile."""
+    labels = snapshot.task.labels[:, None]
+    right = snapshot.logits.gather(1, labels).flatten()
+    wrong = snapshot.logits.scatter(1, labels, -math.inf).max(dim=1).values
+    margin = right - wrong
+    return {"mean": float(margin.mean()), "q01": float(torch.quantile(margin, 0.01))}
+
+
+measure("excluded_loss_each", needs_frequencies=True, prefix="excluded_loss_k")(
+    losses.excluded_loss_each
+)
+
+
+@measure("sum_sq_each", prefix="sum_sq_")
+def _sum_sq(snapshot: Snapshot) -> dict[str, float]:
+    """Sum of squares by parameter, under the canonical name without its path in one-layer models.
+
+    All biases together are `sum_sq_biases`.
+    """
+    return _squares(snapshot)
+
+
+def _squares(snapshot: Snapshot) -> dict[str, float]:
+    def compute() -> dict[str, float]:
+        sums: dict[str, float] = {}
+        for path, weight in snapshot.weights.items():
+            name = path.rpartition(".")[2]
+            if name.startswith("b_"):
+                name = "biases"
+            elif snapshot.n_layers > 1 and path.startswith("blocks."):
+                name = f"{path.split('.')[1]}_{name}"
+            square = torch.linalg.vector_norm(weight, dtype=torch.float64).square()
+            sums[name] = sums.get(name, 0.0) + float(square)
+        return sums
+
+    return snapshot.memo("squares", compute)
+
+
+def _losses(snapshot: Snapshot) -> Float[Tensor, " n_inputs"]:
+    return snapshot.memo("losses", lambda: cross_entropies(snapshot.logits, snapshot.task.labels))
+
+
+def _right(snapshot: Snapshot) -> Float[Tensor, " n_inputs"]:
+    return snapshot.memo(
+        "right", lambda: (snapshot.logits.argmax(dim=1) == snapshot.task.labels).double()
+    )
+
+
+def _test_mask(snapshot: Snapshot) -> Bool[Tensor, " n_inputs"] | None:
+    return None if snapshot.train_mask is None else ~snapshot.train_mask
+
+
+def _mean(
+    values: Float[Tensor, " n_inputs"], mask: Bool[Tensor, " n_inputs"] | None
+) -> float:
+    return math.nan if mask is None else float(values[mask].mean())

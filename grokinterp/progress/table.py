@@ -1,0 +1,63 @@
+"""All progress measures of a run, a row per checkpoint."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from grokinterp.errors import InputError
+from grokinterp.fourier.answers import no_frequencies_reason, usable_group
+from grokinterp.fourier.basis import n_frequencies
+from grokinterp.fourier.rules import RULES
+from grokinterp.progress.measures import MEASURES
+from grokinterp.runs.run import Run
+from grokinterp.runs.snapshot import Snapshot
+
+
+def progress_measures(
+    run: Run,
+    *,
+    frequencies: Sequence[int] | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """One row a checkpoint, one column a measure; see `grokinterp.progress.MEASURES`.
+
+    Losses and accuracies are over the p answer classes, in nats. The key frequencies are those of
+    the last checkpoint unless given, for every row, so that rows can be compared; they stand in
+    `.attrs["frequencies"]`. Measures that need them are NaN where there are none, and
+    `.attrs["reason"]` says why.
+    """
+    last = run.snapshot()
+    key, reason = _key_frequencies(last, frequencies)
+    rows = []
+    for step in tqdm(run.steps, desc="measure", unit="checkpoint", disable=None if progress else True):
+        snapshot = last if step == last.step else run.snapshot(step)
+        rows.append({"step": step} | measure_snapshot(snapshot, key))
+    frame = pd.DataFrame(rows)
+    frame.attrs = {"frequencies": list(key), "reason": reason}
+    return frame
+
+
+def measure_snapshot(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[str, float]:
+    """Every registered measure of one snapshot."""
+    snapshot.mlp_post  # noqa: B018 - one forward gives the neurons and the logits
+    row: dict[str, float] = {}
+    for entry in MEASURES.values():
+        row |= entry.columns(snapshot, frequencies)
+    return row
+
+
+def _key_frequencies(
+    last: Snapshot, given: Sequence[int] | None
+) -> tuple[tuple[int, ...], str | None]:
+    group = usable_group(last)
+    if group is None:
+        return (), no_frequencies_reason(last)
+    if given is None:
+        choice = RULES["logits"](last)
+        return choice.frequencies, choice.reason
+    highest = n_frequencies(group.order)
+    for k in given:
+        if not 1 <= k <= highest:
+            raise InputError(f"frequency {k} is not between 1 and {highest}; give such as [1, 5].")
+    return tuple(given), None

@@ -1,0 +1,32 @@
+"""One argument, several kinds: a run, a snapshot, or a model with its task."""
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from grokinterp.errors import InputError
+from grokinterp.models.adapter import HookedModel
+from grokinterp.runs.run import Run
+from grokinterp.runs.snapshot import Snapshot, snapshot
+from grokinterp.tasks.modular import ModularTask
+
+
+def snapshot_of(
+    x: Run | Snapshot | HookedModel,
+    *,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+    step: int = -1,
+) -> Snapshot:
+    """The snapshot that an analysis is about: of a run's step, as given, or of a user's model."""
+    if isinstance(x, Run):
+        return x.snapshot(step)
+    if isinstance(x, Snapshot):
+        return x
+    if not hasattr(x, "run_with_hooks"):
+        raise InputError(
+            f"{type(x).__name__} is not something to analyse; give a run (gi.load(path)), "
+            "a snapshot, or a hooked model with task=."
+        )
+    if task is None:
+        raise InputError("a model needs its task; give task=gi.ModularTask('add', p=113).")
+    return snapshot(x, task, train_mask=train_mask)
