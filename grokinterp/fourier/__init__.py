@@ -1,6 +1,6 @@
 """Fourier bases, spectra, the answer's directions and key frequencies."""
 
-from grokinterp.fourier.answers import AnswerSpectrum, answer_spectrum
+from grokinterp.fourier.answers import AnswerSpectrum, logit_shares
 from grokinterp.fourier.basis import fourier_basis, gini, spectrum, transform, transform_2d
 from grokinterp.fourier.key_frequencies import (
     KeyFrequencies,
@@ -20,12 +20,12 @@ __all__ = [
     "RULES",
     "AnswerSpectrum",
     "KeyFrequencies",
-    "answer_spectrum",
     "embedding_spectrum",
     "fourier_basis",
     "frequency_shares",
     "gini",
     "key_frequencies",
+    "logit_shares",
     "neuron_frequency_fractions",
     "neuron_logit_map",
     "neuron_logit_spectrum",

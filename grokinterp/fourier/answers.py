@@ -13,32 +13,37 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from grokinterp.errors import InputError
 from grokinterp.fourier.basis import n_frequencies
 from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.exponents import UNDEFINED
 from grokinterp.tasks.modular import AnswerGroup
+
+BLOCK_COLUMNS = 8
 
 
 @dataclass(frozen=True)
 class AnswerSpectrum:
     """A matrix over inputs, seen along the answer's directions (float64).
 
-    `mean` is the average over all inputs, `total` the sum of squares of the centred matrix.
+    `coefficients` are the DFT, over exponents, of the averages over the inputs of each exponent;
+    `mean` is the average over all inputs.
     """
 
     group: AnswerGroup
     coefficients: Complex[Tensor, "n_frequencies_and_constant m"]
     mean: Float[Tensor, " m"]
-    total: float
 
     @classmethod
     def of(cls, matrix: Float[Tensor, "n_inputs m"], group: AnswerGroup) -> "AnswerSpectrum":
         """The spectrum of a matrix with a row per input, in table order."""
-        by_exponent = matrix[group.rows.flatten()].view(*group.rows.shape, -1)
-        averages = by_exponent.mean(dim=1, dtype=torch.float64)
-        mean = matrix.mean(dim=0, dtype=torch.float64)
-        squares = torch.linalg.vector_norm(matrix, dtype=torch.float64).square()
-        total = float(squares - len(matrix) * mean.square().sum())
-        return cls(group, torch.fft.rfft(averages, dim=0), mean, total)
+        order, count = group.rows.shape
+        sums = torch.zeros(order, matrix.shape[1], dtype=torch.float64)
+        for rows in group.rows.T.split(BLOCK_COLUMNS):  # small blocks stay in the cache
+            sums += matrix[rows.flatten()].view(*rows.shape, -1).sum(dim=0, dtype=torch.float64)
+        without = matrix[group.of_input == UNDEFINED].sum(dim=0, dtype=torch.float64)
+        mean = (sums.sum(dim=0) + without) / len(matrix)
+        return cls(group, torch.fft.rfft(sums / count, dim=0), mean)
 
     def component(self, frequencies: Iterable[int]) -> Float[Tensor, "order_and_undefined m"]:
         """P_K: the part along c_k, s_k of these frequencies, one row per exponent.
@@ -52,29 +57,29 @@ class AnswerSpectrum:
         part = torch.fft.irfft(kept, n=self.group.order, dim=0)
         return torch.nn.functional.pad(part, (0, 0, 0, 1))
 
-    def shares(self) -> Float[Tensor, " n_frequencies"]:
-        """Share of the centred sum of squares along each frequency k = 1, 2, ..."""
+    def power(self) -> Float[Tensor, " n_frequencies"]:
+        """Sum of squares along c_k and s_k, for each frequency k = 1, 2, ..."""
         order, count = self.group.rows.shape
         power = self.coefficients.abs().square().sum(dim=1) * (count / order)
         power[1 : (order + 1) // 2] *= 2
-        return power[1:] / max(self.total, torch.finfo(torch.float64).tiny)
+        return power[1:]
 
 
-def answer_spectrum(snapshot: Snapshot) -> AnswerSpectrum | None:
-    """The spectrum of a snapshot's logits, or None when the task has no answer group.
+def logit_shares(snapshot: Snapshot) -> Float[Tensor, " n_frequencies"]:
+    """Share of the centred variance of the logits along cos/sin(w_k f(a, b)), k = 1, 2, ...
 
-    Logits count up to a shift per input, which no softmax sees, so each input's mean over the
-    answer classes is taken out first.
+    Centred twice: each class's mean over the inputs is taken out, and each input's mean over the
+    classes, a shift that no softmax sees. Shares sum to at most 1; the rest is variance along other
+    functions of (a, b).
     """
     group = usable_group(snapshot)
     if group is None:
-        return None
-
-    def compute() -> AnswerSpectrum:
-        logits = snapshot.logits.double()
-        return AnswerSpectrum.of(logits - logits.mean(dim=1, keepdim=True), group)
-
-    return snapshot.memo("answer_spectrum", compute)
+        raise InputError(no_frequencies_reason(snapshot) + ".")
+    logits = snapshot.logits.double()
+    logits = logits - logits.mean(dim=1, keepdim=True)
+    logits -= logits.mean(dim=0)
+    total = logits.square().sum().clamp_min(torch.finfo(torch.float64).tiny)
+    return AnswerSpectrum.of(logits, group).power() / total
 
 
 def usable_group(snapshot: Snapshot) -> AnswerGroup | None:

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from grokinterp.errors import InputError, nearest
-from grokinterp.fourier.answers import answer_spectrum, no_frequencies_reason, usable_group
+from grokinterp.fourier.answers import logit_shares, no_frequencies_reason, usable_group
 from grokinterp.fourier.rules import RULES, Choice
 from grokinterp.models.adapter import HookedModel
 from grokinterp.runs.resolve import snapshot_of
@@ -103,12 +103,7 @@ def key_frequencies(
 
 def frequency_shares(run: Run) -> pd.DataFrame:
     """Share of the centred logit variance along each frequency, a row per checkpoint."""
-    rows = {}
-    for step in run.steps:
-        spectrum = answer_spectrum(run.snapshot(step))
-        if spectrum is None:
-            raise InputError(no_frequencies_reason(run.snapshot(step)) + ".")
-        rows[step] = spectrum.shares().tolist()
+    rows = {step: logit_shares(run.snapshot(step)).tolist() for step in run.steps}
     frame = pd.DataFrame.from_dict(rows, orient="index").rename(columns=lambda column: column + 1)
     return frame.rename_axis(index="step", columns="k")
 

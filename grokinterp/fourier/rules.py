@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokinterp.fourier import spectra
-from grokinterp.fourier.answers import answer_spectrum
+from grokinterp.fourier.answers import logit_shares
 from grokinterp.runs.snapshot import Snapshot
 
 SHARE_FLOOR = 1e-12  # shares below this are rounding noise, whose ratios mean nothing
@@ -69,9 +69,7 @@ def logits_rule(snapshot: Snapshot) -> Choice:
 
     It asks nothing of the architecture: any model with logits over the answers has these shares.
     """
-    spectrum = answer_spectrum(snapshot)
-    assert spectrum is not None
-    return largest_ratio_cut(spectrum.shares(), "logit variance along cos/sin(w_k f(a, b))")
+    return largest_ratio_cut(logit_shares(snapshot), "logit variance along cos/sin(w_k f(a, b))")
 
 
 def embedding_rule(snapshot: Snapshot) -> Choice:

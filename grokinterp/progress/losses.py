@@ -104,9 +104,9 @@ def trig_variance_explained(snapshot: Snapshot, frequencies: Sequence[int]) -> f
         alpha**2 * count * order * order / (1 if 2 * k == order else 2)
         for k, alpha in coefficients.items()
     )
-    n_inputs = snapshot.task.n_inputs
-    between = (spectrum.mean - spectrum.mean.mean()).square().sum() * n_inputs
-    return float(fit / (spectrum.total + between))
+    squares = torch.linalg.vector_norm(snapshot.logits, dtype=torch.float64).square()
+    total = squares - snapshot.logits.numel() * spectrum.mean.mean().square()
+    return float(fit / total)
 
 
 def restricted_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> float:

@@ -22,7 +22,7 @@ from typing import Any
 
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import Architecture
-from grokinterp.recipes.recipe import Recipe
+from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.files import sha256, write_whole
 from grokinterp.tasks.modular import ModularTask
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.models.adapter import HookedModel, build_model
 from grokinterp.models.architecture import Architecture, Weights
-from grokinterp.recipes.recipe import Recipe
+from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.files import read_checked, tensors_from_bytes
 from grokinterp.runs.manifest import METRICS, SPLIT, Manifest, weights_file
 from grokinterp.runs.metrics import read_csv

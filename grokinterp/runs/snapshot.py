@@ -18,7 +18,7 @@ from grokinterp.models.adapter import (
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.tasks.modular import ModularTask
 
-BLOCK_ROWS = 16_384  # inputs a forward sees at once, so that memory does not grow with p*p
+BLOCK_ROWS = 4096  # inputs a forward sees at once: intermediate results stay in the cache
 T = TypeVar("T")
 Forward = Callable[[Tensor, tuple[str, ...]], tuple[Tensor, Mapping[str, Tensor]]]
 
@@ -87,10 +87,17 @@ class Snapshot:
         return f"Snapshot({self.task.operation} mod {self.task.p}{at})"
 
     def _run(self, names: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.no_grad():
-            blocks = [self._forward(t, names) for t in self.task.tokens.split(BLOCK_ROWS)]
-        gathered = {name: torch.cat([cache[name] for _, cache in blocks]) for name in names}
-        return torch.cat([logits for logits, _ in blocks]), gathered
+        whole: dict[str, Tensor] = {}
+        first = 0
+        for tokens in self.task.tokens.split(BLOCK_ROWS):
+            with torch.no_grad():
+                logits, found = self._forward(tokens, names)
+            for name, block in {"logits": logits, **{n: found[n] for n in names}}.items():
+                if name not in whole:
+                    whole[name] = block.new_empty(self.task.n_inputs, *block.shape[1:])
+                whole[name][first : first + len(tokens)] = block
+            first += len(tokens)
+        return whole.pop("logits"), whole
 
 
 def from_weights(

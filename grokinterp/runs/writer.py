@@ -15,7 +15,7 @@ from torch import Tensor
 
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import Architecture
-from grokinterp.recipes.recipe import Recipe
+from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.files import (
     ASIDE,
     read_checked,

@@ -7,7 +7,7 @@ from grokinterp.models import answer_position
 from grokinterp.models.adapter import build_model, functional_logits
 from grokinterp.models.architecture import Weights, is_bias
 from grokinterp.models.initialize import initial_weights
-from grokinterp.recipes.recipe import Recipe
+from grokinterp.recipe.recipe import Recipe
 
 
 class Learner:

@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 
 from grokinterp.errors import InputError, Interrupted
 from grokinterp.models.cross_entropy import cross_entropies
-from grokinterp.recipes.builtin import find_recipe
-from grokinterp.recipes.recipe import Recipe
+from grokinterp.recipe.builtin import find_recipe
+from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RUN_JSON, Manifest
 from grokinterp.runs.metrics import Metrics, evaluate
 from grokinterp.runs.run import Run

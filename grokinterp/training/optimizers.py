@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from grokinterp.recipes.recipe import Recipe
+from grokinterp.recipe.recipe import Recipe
 
 
 def build_optimizer(recipe: Recipe, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:

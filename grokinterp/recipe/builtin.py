@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grokinterp.errors import InputError, nearest
-from grokinterp.recipes.recipe import Recipe
+from grokinterp.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

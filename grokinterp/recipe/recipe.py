@@ -11,7 +11,7 @@ import tomli_w
 
 from grokinterp.errors import InputError, nearest
 from grokinterp.models.architecture import ACTIVATIONS, Architecture
-from grokinterp.recipes.schedule import Schedule, checkpoint_steps
+from grokinterp.recipe.schedule import Schedule, checkpoint_steps
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import get_operation
 from grokinterp.tasks.splits import n_training_rows

@@ -1,0 +1,133 @@
+"""Phase boundaries: the bends of the loss curves.
+
+Each curve is smoothed without a tuned width (a running median against spikes, then an isotonic fit,
+which knows nothing but that the curve falls), taken in the log, and bent where it
+lies furthest from a chord. There is nothing to set for a run.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import median_filter
+from scipy.optimize import isotonic_regression
+
+from grokinterp.progress.curves import Curve
+
+SETTLED = 0.25  # cleanup is over when the test curve falls at most this much as fast as before
+FLAT = 0.95  # steps whose distance from the chord is within 5 % of the largest are as good a bend
+
+
+@dataclass(frozen=True)
+class Bend:
+    """A boundary: its step, and the interval in which the curve cannot tell it from another."""
+
+    step: int
+    interval: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """The three boundaries of a delayed generalisation, each None with a reason in `reasons`."""
+
+    memorization_end: Bend | None
+    cleanup_start: Bend | None
+    cleanup_end: Bend | None
+    reasons: tuple[str, ...]
+
+
+def find_boundaries(train: Curve | None, test: Curve) -> Boundaries:
+    """Date the bends of (positive) train and test curves that fall, the test curve later.
+
+    With y the smoothed log test curve from its peak on and G the first step at half of its log
+    drop: cleanup starts at the largest distance of y above the chord from the peak to G, and ends
+    at the largest distance below the chord from G to G + 3 (G - start) (or the last step), if the
+    curve falls at most a quarter as fast from there on.
+    Memorisation ends at the largest distance of the log train curve below its chord over
+    [first step, start of cleanup].
+    """
+    smooth = _falling_log(test, from_peak=True)
+    half = (smooth.values[0] + smooth.values[-1]) / 2
+    middle = int(np.argmax(smooth.values <= half))
+    if middle < 2:
+        reason = "the test curve falls too fast for its logged steps to show a bend"
+        return Boundaries(None, None, None, (reason,))
+    start = _bend(smooth, 0, middle, above=True)
+    reasons = []
+    end, why_open = _cleanup_end(smooth, start, middle)
+    if why_open:
+        reasons.append(why_open)
+    memorized = None
+    if train is None:
+        reasons.append("no train curve: the end of memorisation is not dated")
+    else:
+        fall = _falling_log(train, from_peak=False)
+        stop = int(np.searchsorted(fall.steps, start.step, side="right")) - 1
+        if stop < 2:
+            reasons.append("too few logged steps before cleanup to date the end of memorisation")
+        else:
+            memorized = _bend(fall, 0, stop, above=False)
+    return Boundaries(memorized, start, end, tuple(reasons))
+
+
+def memorization_bend(train: Curve) -> Bend | None:
+    """The end of memorisation of a run that never generalises; None with too few steps."""
+    fall = _falling_log(train, from_peak=False)
+    return _bend(fall, 0, len(fall) - 1, above=False) if len(fall) > 3 else None
+
+
+def error_curve(accuracy: Curve) -> Curve:
+    """1 - accuracy, with half of the smallest error seen in place of 0, which has no logarithm."""
+    error = 1 - accuracy.values
+    positive = error[error > 0]
+    floor = positive.min() / 2 if len(positive) else 0.5
+    return Curve(accuracy.steps, np.maximum(error, floor))
+
+
+def _cleanup_end(smooth: Curve, start: Bend, middle: int) -> tuple[Bend | None, str | None]:
+    """The bend after which the fall is over, or why there is none yet."""
+    span = smooth.steps[middle] + 3 * (smooth.steps[middle] - start.step)
+    last = int(np.searchsorted(smooth.steps, span, side="right")) - 1
+    if last - middle < 2:
+        return None, "cleanup is still open: the log ends in the middle of the fall"
+    end = _bend(smooth, middle, last, above=False)
+    if len(smooth) - 1 - int(np.searchsorted(smooth.steps, end.step)) < 3:
+        return None, "cleanup is still open: fewer than three logged steps follow its last bend"
+    before, after = _slope(smooth, start.step, end.step), _slope(smooth, end.step, smooth.steps[last])
+    if after > SETTLED * before:
+        return None, (
+            f"cleanup is still open: after its last bend at {end.step} the test curve falls "
+            f"{after / before:.2g} times as fast as before, more than {SETTLED:g}"
+        )
+    if smooth.steps[-1] < span:  # a longer log could still move the bend to a later step
+        end = Bend(end.step, (end.interval[0], int(smooth.steps[-1])))
+    return end, None
+
+
+def _slope(smooth: Curve, first: int, last: int) -> float:
+    """Mean fall per step between two steps."""
+    high, low = np.interp([first, last], smooth.steps, smooth.values)
+    return float((high - low) / (last - first))
+
+
+def _falling_log(curve: Curve, *, from_peak: bool) -> Curve:
+    """Log of a curve, median-filtered, as the nearest non-increasing curve (from its peak on)."""
+    positive = curve.values > 0
+    steps, logs = curve.steps[positive], np.log(curve.values[positive])
+    width = 3 if len(logs) < 100 else 5  # a dense log can spare two neighbouring spikes
+    logs = median_filter(logs, size=width, mode="nearest")
+    first = int(np.argmax(logs)) if from_peak else 0
+    fit = isotonic_regression(logs[first:], increasing=False)
+    return Curve(steps[first:], fit.x)
+
+
+def _bend(curve: Curve, first: int, last: int, *, above: bool) -> Bend:
+    """The position in [first, last] furthest above (or below) the chord between the two ends."""
+    steps = curve.steps[first : last + 1].astype(float)
+    values = curve.values[first : last + 1]
+    chord = np.interp(steps, steps[[0, -1]], values[[0, -1]])
+    distance = values - chord if above else chord - values
+    position = int(np.argmax(distance))
+    flat = np.flatnonzero(distance >= FLAT * distance[position])
+    earliest = curve.neighbours(first + int(flat[0]))[0]
+    latest = curve.neighbours(first + int(flat[-1]))[1]
+    return Bend(int(steps[position]), (earliest, latest))

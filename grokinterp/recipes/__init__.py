@@ -1,7 +1,0 @@
-"""The Recipe, what determines a run, and the built-in ones."""
-
-from grokinterp.recipes.builtin import BUILTIN, find_recipe, recipes
-from grokinterp.recipes.recipe import Recipe, parse_setting
-from grokinterp.recipes.schedule import checkpoint_steps
-
-__all__ = ["BUILTIN", "Recipe", "checkpoint_steps", "find_recipe", "parse_setting", "recipes"]
