@@ -17,6 +17,11 @@ class BuiltinRecipe:
 
 
 _MOD113 = Recipe(p=113, train_fraction=0.3, split="torch", data_seed=598)
+# Dense where mod113-grokked memorises and where it cleans up; few enough to ship.
+_STORY = (
+    *(0, 100, 200, 400, 800, 1200, 1600, 2000, 2500, 3000, 3500, 4000, 4400),
+    *(4800, 5200, 5500, 5800, 6100, 6400, 6700, 7000, 7300, 7600, 8000, 9000, 12_000),
+)
 _MOD31 = Recipe(p=31, train_fraction=0.8, steps=2000, checkpoints="every:100")
 
 BUILTIN = {
@@ -25,7 +30,7 @@ BUILTIN = {
         BuiltinRecipe(
             "mod113-grokked",
             "The setting of TransformerLens' Grokking_Demo: addition mod 113, 30 % of the pairs.",
-            _MOD113.replace(seed=1, steps=12_000),
+            _MOD113.replace(seed=1, steps=12_000, checkpoints=_STORY),
         ),
         BuiltinRecipe(
             "nanda-mainline",

@@ -1,0 +1,70 @@
+"""grokinterp: mechanistic interpretability of grokking.
+
+    import grokinterp as gi
+    run = gi.load("checkpoints/mod113-grokked")
+    gi.detect_phases(run)
+
+Names are resolved when first used, so that importing the package is cheap.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grokinterp.errors import InputError, Interrupted
+    from grokinterp.fourier import KeyFrequencies, key_frequencies
+    from grokinterp.progress import Phases, detect_phases, progress_measures
+    from grokinterp.recipe import Recipe, recipes
+    from grokinterp.runs import Recorder, Run, Snapshot, load, snapshot
+    from grokinterp.tasks import ModularTask
+    from grokinterp.training import train
+
+_HOME = {
+    "InputError": "errors",
+    "Interrupted": "errors",
+    "KeyFrequencies": "fourier",
+    "ModularTask": "tasks",
+    "Phases": "progress",
+    "Recipe": "recipe",
+    "Recorder": "runs",
+    "Run": "runs",
+    "Snapshot": "runs",
+    "detect_phases": "progress",
+    "key_frequencies": "fourier",
+    "load": "runs",
+    "progress_measures": "progress",
+    "recipes": "recipe",
+    "snapshot": "runs",
+    "train": "training",
+}
+
+__all__ = [  # noqa: RUF022 - sorted as `sorted` does, which the tests check
+    "InputError",
+    "Interrupted",
+    "KeyFrequencies",
+    "ModularTask",
+    "Phases",
+    "Recipe",
+    "Recorder",
+    "Run",
+    "Snapshot",
+    "detect_phases",
+    "key_frequencies",
+    "load",
+    "progress_measures",
+    "recipes",
+    "snapshot",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("grokinterp")
+    if name not in _HOME:
+        raise AttributeError(f"module 'grokinterp' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"grokinterp.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,248 @@
+"""The command line: one screen per command, no logic of its own.
+
+Exit status: 0 done, 2 bad input (one line on standard error), 3 `--expect` did not hold, 130
+interrupted (nothing lost). Everything heavy is imported inside the commands.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from grokinterp.errors import InputError, Interrupted, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from grokinterp.progress import Phases
+
+BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 3, 130
+SHOWN = ["step", "train_loss", "test_loss", "test_acc", "restricted_loss", "excluded_loss"]
+SHOWN_ROWS = 40
+
+app = typer.Typer(
+    name="grokinterp",
+    help="Mechanistic interpretability of grokking: when a network memorised, formed its circuit "
+    "and cleaned up, and with which frequencies it computes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def main() -> None:
+    """Run the command line; every failure that is the input's becomes one line and a status."""
+    try:
+        status = app(standalone_mode=False)
+        sys.stdout.flush()
+    except InputError as error:
+        status = _fail(str(error))
+    except Interrupted as stopped:
+        _say(str(stopped))
+        status = INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        status = _fail(
+            f"{where}{error.strerror or error}; what was saved before is whole, "
+            "put this right and try again."
+        )
+    except Exception as error:
+        # Usage errors are click's, which newer versions of typer carry under a private name.
+        if not hasattr(error, "format_message"):
+            raise
+        status = _fail(f"{error.format_message()} Try 'grokinterp --help'.")
+    sys.exit(status or 0)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this one as TOML.")] = None,
+) -> None:
+    """List the built-in recipes, or print one as TOML to start from."""
+    from grokinterp.recipe import BUILTIN, find_recipe
+
+    if name is not None:
+        typer.echo(find_recipe(name).to_toml(), nl=False)
+        return
+    for entry in BUILTIN.values():
+        typer.echo(f"{entry.name:<18}{entry.recipe.steps:>7} steps  {entry.about}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a built-in recipe, or a TOML file.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the run into.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was saved.")] = False,
+) -> None:
+    """Train a recipe into a run folder."""
+    from grokinterp.recipe import find_recipe, parse_setting
+    from grokinterp.training import train as train_run
+
+    changes = dict(parse_setting(setting) for setting in settings or [])
+    run = train_run(find_recipe(recipe).replace(**changes), out, resume=resume)
+    last = run.metrics.iloc[-1]
+    typer.echo(
+        f"{out}: {len(run.steps)} checkpoints up to step {run.steps[-1]}, "
+        f"train loss {last.train_loss:.3g}, test loss {last.test_loss:.3g}, "
+        f"test accuracy {last.test_acc:.4f}\n"
+        f"See when it learned: grokinterp phases {out}"
+    )
+
+
+@app.command()
+def info(path: RunFolder, as_json: Json = False) -> None:
+    """Say what a run folder holds, and check every file in it."""
+    from grokinterp.runs import load
+
+    run = load(path)
+    run.verify()
+    last = run.metrics.iloc[-1]
+    facts = {
+        "path": str(run.path),
+        "finished": run.finished,
+        "task": run.task.to_dict(),
+        "recipe": run.recipe and run.recipe.to_dict(),
+        "split": run.manifest.split,
+        "steps": list(run.steps),
+        "last": {column: _number(last[column]) for column in run.metrics.columns},
+        "versions": run.manifest.versions,
+    }
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    typer.echo(run)
+    for title in ("recipe", "split", "last", "versions"):
+        values = facts[title]
+        if isinstance(values, dict):
+            typer.echo(f"\n{title}\n" + "\n".join(f"  {k:<16}{v}" for k, v in values.items()))
+    typer.echo(f"\ncheckpoints\n  {', '.join(map(str, run.steps))}\n\nall files are whole")
+
+
+@app.command()
+def measure(
+    path: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write.")] = None,
+) -> None:
+    """Compute every progress measure at every checkpoint.
+
+    Without --out the CSV goes to standard output, or the main columns to a terminal.
+    """
+    from grokinterp.progress import progress_measures
+    from grokinterp.runs import load
+
+    table = progress_measures(load(path), progress=True)
+    if reason := table.attrs["reason"]:
+        _say(f"restricted, excluded and trig loss are null: {reason}")
+    if out is not None:
+        from grokinterp.runs.files import write_whole
+
+        write_whole(out, table.to_csv(index=False).encode())
+        typer.echo(f"{out}: {len(table)} checkpoints, {len(table.columns)} columns")
+    elif sys.stdout.isatty():
+        _show_measures(table)
+    else:
+        typer.echo(table.to_csv(index=False), nl=False)
+
+
+@app.command()
+def phases(
+    path: Annotated[Path, typer.Argument(metavar="RUN_OR_CSV", help="A run, or a CSV of curves.")],
+    as_json: Json = False,
+    expect: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="Exit with 3 if the label is another.")
+    ] = None,
+) -> None:
+    """Label a run and date its phases: memorization, circuit formation, cleanup."""
+    from grokinterp.progress import detect_phases, progress_measures
+    from grokinterp.progress.curves import read_csv_curves
+    from grokinterp.progress.labels import LABELS
+    from grokinterp.runs import load
+
+    if expect is not None and expect not in LABELS:
+        raise InputError(f"--expect {expect!r} is not a label; {nearest(expect, LABELS)}")
+    measures = None
+    if path.is_file():
+        found = detect_phases(read_csv_curves(path))
+    else:
+        run = load(path)
+        measures = progress_measures(run, progress=True)
+        found = detect_phases(run, measures=measures)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict()))
+    else:
+        _show_phases(path, found)
+        if measures is not None:
+            typer.echo()
+            _show_measures(measures)
+    if expect is not None and found.label != expect:
+        _say(f"the label is {found.label!r}, expected {expect!r}")
+        raise typer.Exit(UNEXPECTED)
+
+
+def _show_phases(path: Path, found: "Phases") -> None:
+    keys = found.key_frequencies
+    listed = "null" if keys is None else ", ".join(map(str, keys)) or "none"
+    typer.echo(
+        f"{path}: {found.label}\n"
+        f"  memorization_step  {_step(found.memorization_step)}\n"
+        f"  grok_step          {_step(found.grok_step)}\n"
+        f"  key frequencies    {listed}"
+    )
+    for phase in found.phases:
+        span = f"{_step(phase.start)} to {_step(phase.end)}"
+        if phase.end_interval:
+            span += f"  (end between {phase.end_interval[0]} and {phase.end_interval[1]})"
+        typer.echo(f"  {phase.name:<19}{span}")
+    for reason in found.reasons:
+        typer.echo(f"  - {reason}")
+
+
+def _show_measures(table: "pd.DataFrame") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    stride = -(-len(table) // SHOWN_ROWS)
+    shown = Table(box=None, pad_edge=False)
+    for column in SHOWN:
+        shown.add_column(column, justify="right")
+    for position, row in table[SHOWN].iterrows():
+        if int(str(position)) % stride == 0 or position == len(table) - 1:
+            shown.add_row(str(int(row["step"])), *(f"{row[c]:.3g}" for c in SHOWN[1:]))
+    Console().print(shown)
+    if stride > 1:
+        typer.echo(f"(one of {stride} checkpoints; `grokinterp measure --out FILE.csv` has all)")
+
+
+def _step(step: int | None) -> str:
+    return "null" if step is None else str(step)
+
+
+def _number(value: Any) -> float | int | None:
+    return None if value != value else value.item()
+
+
+def _say(line: str) -> None:
+    typer.echo(f"grokinterp: {line}", err=True)
+
+
+def _fail(line: str) -> int:
+    _say(" ".join(line.split()))
+    return BAD_INPUT
+
+
+if __name__ == "__main__":
+    main()
