@@ -26,7 +26,7 @@ def nearest(given: str, candidates: Iterable[str], listed: Sequence[str] | None 
     'valid are: learning_rate, steps.'
     """
     names = list(candidates)
-    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
     return f"valid are: {', '.join(names if listed is None else listed)}."

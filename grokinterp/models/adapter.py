@@ -6,11 +6,13 @@ In 4.x TransformerBridge replaces it, with torch.nn.Linear layouts under other n
 `HookedModel` protocol below and nothing else.
 """
 
+import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -214,8 +216,13 @@ def _new_model(config: dict[str, Any]) -> HookedModel:
 
 
 @contextmanager
-def _quiet_construction():
-    """Keep the global random state and TransformerLens' deprecation note to ourselves."""
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
+def _quiet_construction() -> Iterator[None]:
+    """Leave every global random state as it was, and show no deprecation note for our choice."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

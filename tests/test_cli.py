@@ -1,0 +1,179 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from grokinterp import cli
+from tests.conftest import SHIPPED
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command in this process: exit status, standard output, standard error."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["grokinterp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return stopped.value.code, captured.out, captured.err
+
+    return command
+
+
+def test_phases_prints_one_json_object(run):
+    status, out, err = run("phases", SHIPPED, "--json", "--expect", "grokked")
+    found = json.loads(out)
+    assert (status, err) == (0, "")
+    assert found["label"] == "grokked"
+    assert [phase["name"] for phase in found["phases"]] == [
+        "memorization", "circuit_formation", "cleanup"
+    ]  # fmt: skip
+    assert set(found["phases"][0]) == {"name", "start", "end", "end_interval"}
+    assert found["memorization_step"] < found["grok_step"]
+    assert len(found["key_frequencies"]) >= 3
+    assert isinstance(found["reasons"], list)
+
+
+def test_phases_for_people(run):
+    status, out, _ = run("phases", SHIPPED)
+    assert status == 0
+    for word in ("grokked", "circuit_formation", "restricted_loss", "excluded_loss", "12000"):
+        assert word in out
+
+
+def test_expect_that_does_not_hold(run):
+    status, out, err = run("phases", SHIPPED, "--json", "--expect", "steady")
+    assert status == 3
+    assert json.loads(out)["label"] == "grokked"
+    assert err == "grokinterp: the label is 'grokked', expected 'steady'\n"
+
+
+def test_phases_of_a_csv(run, shipped, tmp_path):
+    path = tmp_path / "curves.csv"
+    shipped.metrics.to_csv(path, index=False)
+    status, out, _ = run("phases", path, "--json")
+    assert status == 0
+    assert json.loads(out)["key_frequencies"] is None
+
+
+def test_measure_writes_a_csv(run, tmp_path):
+    out = tmp_path / "measures.csv"
+    status, _, _ = run("measure", SHIPPED, "--out", out)
+    assert status == 0
+    written = pd.read_csv(out)
+    assert len(written) == 26
+    status, printed, _ = run("measure", SHIPPED)
+    assert printed == out.read_text()
+
+
+def test_info(run):
+    status, out, _ = run("info", SHIPPED, "--json")
+    facts = json.loads(out)
+    assert status == 0
+    assert facts["recipe"]["data_seed"] == 598
+    assert facts["finished"] is True
+    status, out, _ = run("info", SHIPPED)
+    assert "all files are whole" in out
+
+
+def test_recipes(run):
+    status, out, _ = run("recipes")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "mod113-grokked", "nanda-mainline", "mod113-memorized", "mod31-grokked", "mod31-steady",
+        "mod11-quick",
+    ]  # fmt: skip
+    status, out, _ = run("recipes", "mod31-steady")
+    assert "init_scale = 0.3" in out
+
+
+def test_train_and_resume(run, tmp_path):
+    command = ("train", "mod11-quick", "--out", tmp_path / "run", "--set", "steps=20")
+    status, out, err = run(*command)
+    assert status == 0
+    assert "test accuracy" in out
+    status, _, err = run(*command)
+    assert (status, "already holds a run" in err) == (2, True)
+    assert run(*command, "--resume")[0] == 0
+
+
+BAD = {
+    "no such folder": (("phases", "nowhere"), "nowhere does not exist"),
+    "not a run": (("phases", "{tmp}"), "is not a run"),
+    "damaged": (("phases", "{damaged}"), "step_00000400.safetensors"),
+    "damaged info": (("info", "{damaged}"), "step_00000400.safetensors"),
+    "unknown recipe": (("train", "mod31-groked", "--out", "{tmp}/x"), "'mod31-grokked'"),
+    "unknown key": (
+        ("train", "mod11-quick", "--out", "{tmp}/x", "--set", "trian_fraction=0.5"),
+        "did you mean 'train_fraction'",
+    ),
+    "p of 1": (("train", "mod11-quick", "--out", "{tmp}/x", "--set", "p=1"), "p=1"),
+    "fraction of 0": (
+        ("train", "mod11-quick", "--out", "{tmp}/x", "--set", "train_fraction=0"),
+        "train_fraction=0",
+    ),
+    "fraction of 1.5": (
+        ("train", "mod11-quick", "--out", "{tmp}/x", "--set", "train_fraction=1.5"),
+        "train_fraction=1.5 is not between 0 and 1",
+    ),
+    "held folder": (("train", "mod11-quick", "--out", "{damaged}"), "already holds a run"),
+    "no usable column": (("phases", "{tmp}/no_column.csv"), "no column 'step'"),
+    "no rows": (("phases", "{tmp}/no_rows.csv"), "no rows"),
+    "empty": (("phases", "{tmp}/empty.csv"), "is empty"),
+    "binary": (("phases", "{tmp}/binary.csv"), "binary.csv"),
+    "wrong label": (("phases", "{damaged}", "--expect", "groked"), "did you mean 'grokked'"),
+    "no command": (("phase",), "phase"),
+    "no argument": (("phases",), "RUN_OR_CSV"),
+    "no folder for the csv": (("measure", "{whole}", "--out", "/proc/x/m.csv"), "/proc/x"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_exit_2(name, run, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(SHIPPED, damaged)
+    path = damaged / "weights/step_00000400.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    (tmp_path / "no_column.csv").write_text("epoch,test_acc\n1,1\n")
+    (tmp_path / "no_rows.csv").write_text("step,test_acc\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "binary.csv").write_bytes(bytes(range(256)) * 4)
+    arguments, message = BAD[name]
+    filled = [a.format(tmp=tmp_path, damaged=damaged, whole=SHIPPED) for a in arguments]
+    status, out, err = run(*filled)
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert message in err
+
+
+def test_help_is_quick_and_imports_no_torch():
+    code = (
+        "import sys; sys.argv = ['grokinterp', '--help']\n"
+        "from grokinterp import cli\n"
+        "try: cli.main()\n"
+        "finally: print('torch' in sys.modules, 'transformer_lens' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+    assert result.stdout.splitlines()[-1] == "False False"
+
+
+def test_what_cannot_be_analysed_is_refused_in_one_line():
+    """In a process of its own: here the type checker would speak first."""
+    code = (
+        "import grokinterp as gi\n"
+        "for function in (gi.key_frequencies, gi.detect_phases):\n"
+        "    try: function(3)\n"
+        "    except gi.InputError as error: print(error)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    first, second = result.stdout.splitlines()
+    assert first.startswith("int is not something to analyse; give a run")
+    assert second.startswith("int has no phases; give a run")

@@ -1,0 +1,238 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import grokinterp as gi
+from grokinterp.progress.curves import read_curves
+
+
+@pytest.fixture(scope="module")
+def full(shipped, shipped_measures):
+    return gi.detect_phases(shipped, measures=shipped_measures)
+
+
+def ends(phases):
+    return {phase.name: phase.end_interval for phase in phases.phases}
+
+
+def test_the_shipped_run_has_three_phases_in_order(full):
+    assert full.label == "grokked"
+    assert [phase.name for phase in full.phases] == [
+        "memorization", "circuit_formation", "cleanup"
+    ]  # fmt: skip
+    first, second, third = full.phases
+    assert (first.start, second.start, third.start) == (0, first.end, second.end)
+    dates = [full.memorization_step, first.end, second.end, full.grok_step, third.end]
+    assert dates == sorted(dates)
+    for phase in full.phases:
+        assert phase.end_interval[0] <= phase.end <= phase.end_interval[1]
+    assert any("the circuit stood before test loss fell" in reason for reason in full.reasons)
+    assert full.table()["end"].tolist() == [first.end, second.end, third.end]
+
+
+def cut(step):
+    return lambda metrics, rng: metrics[metrics["step"] <= step]
+
+
+def thinned(every):
+    return lambda metrics, rng: metrics.iloc[::every]
+
+
+def log_spaced(number):
+    def take(metrics, rng):
+        wanted = np.exp(np.linspace(0, np.log(len(metrics) - 1), number)).round().astype(int)
+        return metrics.iloc[[0, *sorted(set(wanted))]]
+
+    return take
+
+
+def noisy(sigma):
+    def disturb(metrics, rng):
+        metrics = metrics.copy()
+        for column in ("train_loss", "test_loss"):
+            metrics[column] *= np.exp(rng.normal(0, sigma, len(metrics)))
+        return metrics
+
+    return disturb
+
+
+def spiky(number, factor):
+    def disturb(metrics, rng):
+        metrics = metrics.copy()
+        rows = metrics.index[rng.choice(len(metrics), number, replace=False)]
+        metrics.loc[rows, ["train_loss", "test_loss"]] *= factor
+        return metrics
+
+    return disturb
+
+
+def slingshots(number, length):
+    def disturb(metrics, rng):
+        metrics = metrics.copy()
+        for first in rng.choice(len(metrics) - length, number, replace=False):
+            rows = metrics.index[first : first + length]
+            metrics.loc[rows, ["train_loss", "test_loss"]] += np.exp(rng.normal())
+        return metrics
+
+    return disturb
+
+
+HARMLESS = {
+    **{f"cut at {s}": cut(s) for s in (6300, 6600, 7000, 7500, 8000, 8500, 9000, 10000, 11000)},
+    **{f"every {n}th row": thinned(n) for n in (2, 5, 10, 20, 50)},
+    **{f"{n} rows log-spaced": log_spaced(n) for n in (40, 80, 200)},
+    **{f"noise {s}": noisy(s) for s in (0.1, 0.3)},
+    **{f"{n} spikes": spiky(n, 100) for n in (10, 30)},
+    "slingshots": slingshots(5, 6),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", HARMLESS)
+def test_boundaries_stand_what_happens_to_logs(name, seed, shipped, shipped_measures, full):
+    metrics = HARMLESS[name](shipped.metrics, np.random.default_rng(seed))
+    found = gi.detect_phases(metrics.reset_index(drop=True), measures=shipped_measures)
+    assert found.label == "grokked"
+    for phase, interval in ends(full).items():
+        there = ends(found)[phase]
+        if there is None:
+            words = {"memorization": "memorisation"}.get(phase, phase)
+            assert any(words in reason or "cleanup" in reason for reason in found.reasons)
+        else:
+            assert there[0] <= interval[1] and interval[0] <= there[1], (phase, there, interval)
+
+
+def test_most_of_those_are_dated_not_null(shipped, shipped_measures):
+    nulls = 0
+    for disturb in HARMLESS.values():
+        metrics = disturb(shipped.metrics, np.random.default_rng(0)).reset_index(drop=True)
+        found = gi.detect_phases(metrics, measures=shipped_measures)
+        nulls += sum(phase.end is None for phase in found.phases)
+    assert nulls <= 0.2 * 3 * len(HARMLESS)
+
+
+@pytest.mark.parametrize(("step", "label"), [(0, "not_learned"), (300, "memorized"),
+                                             (3000, "memorized"), (5600, "undetermined")])  # fmt: skip
+def test_a_run_cut_before_it_generalises(step, label, shipped):
+    found = gi.detect_phases(shipped.metrics[shipped.metrics["step"] <= step])
+    assert found.label == label
+    assert found.grok_step is None
+    assert any("grok_step is null" in reason for reason in found.reasons)
+    assert not any(phase.name == "cleanup" for phase in found.phases)
+
+
+def test_labels_of_runs_trained_here(mod31, tmp_path, tiny):
+    assert gi.detect_phases(mod31["mod31-grokked"]).label == "grokked"
+    steady = gi.detect_phases(mod31["mod31-steady"])
+    assert steady.label == "steady"
+    assert steady.phases == ()
+    assert any("test follows train" in reason for reason in steady.reasons)
+    untrained = gi.detect_phases(gi.train(tiny.replace(steps=0), tmp_path / "untrained"))
+    assert untrained.label == "not_learned"
+    assert untrained.key_frequencies == ()
+    random = gi.Recipe(p=13, operation="random", train_fraction=0.3, steps=300, checkpoints="log:5")
+    memorized = gi.detect_phases(gi.train(random, tmp_path / "random"))
+    assert memorized.label == "memorized"
+    assert memorized.key_frequencies is None
+
+
+def test_a_run_without_weight_decay_memorizes(tmp_path):
+    recipe = gi.recipes()["mod113-memorized"].replace(steps=400, checkpoints=[0, 400])
+    found = gi.detect_phases(gi.train(recipe, tmp_path / "run"))
+    assert found.label == "memorized"
+    assert found.key_frequencies == ()
+
+
+def synthetic(**columns):
+    return pd.DataFrame({"step": range(0, 1000 * len(next(iter(columns.values()))), 1000), **columns})
+
+
+def test_losses_alone_and_accuracies_alone(shipped):
+    metrics = shipped.metrics
+    losses = gi.detect_phases(metrics[["step", "train_loss", "test_loss"]])
+    assert losses.label == "grokked"
+    assert losses.grok_step == metrics["step"][metrics["test_loss"] < 1e-2].iloc[0]
+    accuracies = gi.detect_phases(metrics[["step", "train_acc", "test_acc"]])
+    assert accuracies.label == "grokked"
+    assert any("accuracy dates cleanup early" in reason for reason in accuracies.reasons)
+    one_sided = gi.detect_phases(metrics[["step", "test_acc"]])
+    assert one_sided.label == "undetermined"
+    assert one_sided.memorization_step is None
+    assert one_sided.grok_step == accuracies.grok_step
+
+
+def test_a_delay_that_the_spacing_cannot_tell_is_undetermined():
+    # train learned at 1000, test somewhere in (1000, 3000]: shorter or longer than 1000
+    frame = synthetic(train_acc=[0.0, 1, 1, 1], test_acc=[0.0, 0, 0, 1])
+    assert gi.detect_phases(frame).label == "grokked"
+    frame = pd.DataFrame(
+        {"step": [0, 1000, 1900, 2100], "train_acc": [0.0, 1, 1, 1], "test_acc": [0.0, 0, 0, 1]}
+    )
+    found = gi.detect_phases(frame)
+    assert found.label == "undetermined"
+    assert any("log more often" in reason for reason in found.reasons)
+
+
+def test_a_collapse_keeps_the_label_and_is_dated():
+    frame = synthetic(train_acc=[0.0, *[1.0] * 9], test_acc=[0.0] * 5 + [1.0, 1.0, 1.0, 0.2, 0.1])
+    found = gi.detect_phases(frame)
+    assert found.label == "grokked"
+    assert any("collapses at step 8000" in reason for reason in found.reasons)
+
+
+def test_thresholds_are_arguments(shipped):
+    strict = gi.detect_phases(shipped.metrics, thresholds={"test_acc": 1.0})
+    assert strict.grok_step > gi.detect_phases(shipped.metrics).grok_step
+    with pytest.raises(gi.InputError, match="threshold 'acc' is not known"):
+        gi.detect_phases(shipped.metrics, thresholds={"acc": 1.0})
+
+
+def test_tables_are_repaired_with_a_note(shipped, full):
+    shuffled = pd.concat([shipped.metrics.sample(frac=1, random_state=0), shipped.metrics[:3]])
+    found = gi.detect_phases(shuffled)
+    assert (found.label, found.grok_step) == (full.label, full.grok_step)
+    assert any("sorted" in reason for reason in found.reasons)
+    assert any("3 steps were logged twice" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (pd.DataFrame({"epoch": [1], "test_acc": [1]}), "no column 'step'"),
+        (pd.DataFrame({"step": [1], "accuracy": [1]}), "none of the columns"),
+        (pd.DataFrame({"step": [], "test_acc": []}), "no rows"),
+        (pd.DataFrame({"step": [1], "test_acc": ["high"]}), "column 'test_acc'"),
+        (pd.DataFrame({"step": [-1], "test_acc": [0.1]}), "whole numbers from 0"),
+        (pd.DataFrame({"step": [0], "test_acc": [np.nan]}), "no finite value"),
+    ],
+)
+def test_unusable_tables_are_refused(frame, message):
+    with pytest.raises(gi.InputError, match=message):
+        gi.detect_phases(frame)
+
+
+values = st.one_of(st.floats(), st.floats(0, 1), st.just(float("nan")))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(1, 12).flatmap(
+        lambda n: st.fixed_dictionaries(
+            {"step": st.lists(st.integers(0, 50), min_size=n, max_size=n)},
+            optional={
+                column: st.lists(values, min_size=n, max_size=n)
+                for column in ("train_loss", "test_loss", "train_acc", "test_acc", "excluded_loss")
+            },
+        )
+    )
+)
+def test_any_table_of_numbers_gives_phases_or_one_line(columns):
+    try:
+        found = gi.detect_phases(pd.DataFrame(columns))
+    except gi.InputError as error:
+        assert "\n" not in str(error)
+    else:
+        assert found.label in ("grokked", "steady", "memorized", "not_learned", "undetermined")
+        assert read_curves(pd.DataFrame(columns)).frame["step"].is_monotonic_increasing

@@ -1,0 +1,233 @@
+import math
+
+import pytest
+import torch
+
+import grokinterp as gi
+from grokinterp.models.initialize import initial_weights
+from grokinterp.progress import MEASURES, measure
+from grokinterp.progress import losses as progress_losses
+from grokinterp.progress.table import measure_snapshot
+from grokinterp.runs.snapshot import from_weights
+from grokinterp.tasks import ModularTask
+from tests import clock, dense
+
+CONTRACT = [
+    "step", "train_loss", "test_loss", "train_acc", "test_acc", "restricted_loss", "excluded_loss",
+    "trig_loss", "sum_sq_weights", "gini_embedding", "gini_unembedding",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [800, 5200, -1])
+def test_the_three_losses_equal_the_dense_float64_definitions(step, shipped):
+    """Through TransformerLens in float64, explicit directions and p-cubed cubes."""
+    keys = gi.key_frequencies(shipped).frequencies
+    snapshot = shipped.snapshot(step)
+    logits = dense.hooked_logits_float64(
+        snapshot.weights, shipped.architecture, shipped.task.tokens
+    )
+    labels, train = shipped.task.labels, shipped.train_mask
+    exponent = shipped.task.inputs.sum(1)
+    basis = dense.directions(113, keys, exponent)
+    fit = dense.trig_fit(logits, 113, keys, exponent)
+    found = {
+        name: getattr(progress_losses, name)(snapshot, keys)
+        for name in ("restricted_loss", "excluded_loss", "trig_loss", "trig_variance_explained")
+    }
+    expected = {
+        "restricted_loss": dense.restricted_loss(logits, labels, basis),
+        "excluded_loss": dense.excluded_loss(logits, labels, basis, train),
+        "trig_loss": dense.cross_entropy(fit, labels),
+        "trig_variance_explained": float(
+            1 - (logits - fit).square().sum() / (logits - logits.mean()).square().sum()
+        ),
+    }
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=2e-6), name
+    each = progress_losses.excluded_loss_each(snapshot, keys)
+    for k in keys:
+        one = dense.directions(113, (k,), exponent)
+        assert each[k] == pytest.approx(
+            dense.excluded_loss(logits, labels, one, train), rel=2e-6
+        )
+
+
+def test_the_demo_variants_equal_their_definitions(shipped):
+    keys = gi.key_frequencies(shipped).frequencies
+    snapshot = shipped.snapshot(5200)
+    labels, train = shipped.task.labels, shipped.train_mask
+    basis = dense.directions(113, keys, shipped.task.inputs.sum(1))
+    post = snapshot.mlp_post.double()
+    weights = {name: w.double() for name, w in snapshot.weights.items()}
+    w_logit = weights["blocks.0.mlp.W_out"] @ weights["unembed.W_U"]
+    restricted = (dense.projected(post, basis) + post.mean(0)) @ w_logit
+    restricted = restricted - restricted.mean(0) + snapshot.logits.double().mean(0)
+    expected = dense.cross_entropy(restricted[~train], labels[~train])
+    found = progress_losses.restricted_loss_demo(snapshot, keys)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+    mid = snapshot.activation("blocks.0.hook_resid_mid").double()
+    rest = post - dense.projected(post, basis)
+    excluded = (mid + rest @ weights["blocks.0.mlp.W_out"]) @ weights["unembed.W_U"]
+    expected = dense.cross_entropy(excluded[train], labels[train])
+    found = progress_losses.excluded_loss_demo(snapshot, keys)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def hand_built():
+    p, keys, amplitude = 31, (2, 5, 13), 10.0
+    train = torch.rand(p * p, generator=torch.Generator().manual_seed(0)) < 0.3
+    snapshot = from_weights(
+        clock.clock_weights(p, keys, amplitude),
+        clock.clock_architecture(p, 3),
+        ModularTask("add", p),
+        train_mask=train,
+    )
+    return snapshot, p, keys, amplitude
+
+
+def test_clock_weights_have_their_closed_form_losses(hand_built):
+    """Restricted and trig logits: amplitude * mean |cos| * sum of cos(w_k(a + b - c))."""
+    snapshot, p, keys, amplitude = hand_built
+    scale = amplitude * clock.mean_envelope(p)
+    wrong = sum(
+        math.exp(scale * sum(math.cos(2 * math.pi * k * d / p) - 1 for k in keys))
+        for d in range(1, p)
+    )
+    expected = math.log1p(wrong)
+    assert progress_losses.restricted_loss(snapshot, keys) == pytest.approx(expected, rel=1e-4)
+    assert progress_losses.trig_loss(snapshot, keys) == pytest.approx(expected, rel=1e-4)
+    alpha = progress_losses.trig_coefficients(snapshot, keys)
+    assert list(alpha.values()) == pytest.approx([scale] * 3, rel=1e-4)
+
+
+def test_clock_weights_without_their_frequencies(hand_built):
+    """What is left is amplitude * (|cos| - mean |cos|) cos(w_k(a + b - c)): dense, from the formula."""
+    snapshot, p, keys, amplitude = hand_built
+    a, b = snapshot.task.inputs.double().unbind(1)
+    c = torch.arange(p).double()
+    rest = sum(
+        ((math.pi * k * (a - b) / p).cos().abs() - clock.mean_envelope(p))[:, None]
+        * amplitude
+        * (2 * math.pi * k * ((a + b)[:, None] - c) / p).cos()
+        for k in keys
+    )
+    train = snapshot.train_mask
+    expected = dense.cross_entropy(rest[train], snapshot.task.labels[train])
+    assert progress_losses.excluded_loss(snapshot, keys) == pytest.approx(expected, rel=2e-3)
+    assert progress_losses.excluded_loss(snapshot, [7]) < 1e-2  # a frequency it does not use
+
+
+@pytest.mark.parametrize(("operation", "p"), [("multiply", 7), ("add", 6), ("add", 2)])
+def test_losses_of_other_groups_equal_the_dense_definitions(operation, p):
+    recipe = gi.Recipe(p=p, operation=operation, train_fraction=0.5, init_scale=3.0)
+    weights = initial_weights(recipe.architecture(), seed=0)
+    task = recipe.build_task()
+    group = task.answer_group
+    keys = tuple(range(1, group.order // 2 + 1))[:2]
+    train = torch.arange(task.n_inputs) % 2 == 0
+    snapshot = from_weights(weights, recipe.architecture(), task, train_mask=train)
+    logits = snapshot.logits.double()
+    basis = dense.directions(group.order, keys, group.of_input) * (group.of_input >= 0)[:, None]
+    basis = torch.nn.functional.normalize(basis, dim=0)
+    assert progress_losses.restricted_loss(snapshot, keys) == pytest.approx(
+        dense.restricted_loss(logits, task.labels, basis), rel=1e-9
+    )
+    assert progress_losses.excluded_loss(snapshot, keys) == pytest.approx(
+        dense.excluded_loss(logits, task.labels, basis, train), rel=1e-9
+    )
+    distance = (group.of_input[:, None] - group.of_token[None, :]).double()
+    known = (group.of_input >= 0)[:, None] & (group.of_token >= 0)[None, :]
+    cubes = torch.stack(
+        [
+            torch.where(known, (2 * torch.pi * k * distance / group.order).cos(), 0.0).flatten()
+            for k in keys
+        ],
+        dim=1,
+    )
+    fit = cubes @ torch.linalg.lstsq(cubes, logits.flatten()[:, None]).solution
+    assert progress_losses.trig_loss(snapshot, keys) == pytest.approx(
+        dense.cross_entropy(fit.view_as(logits), task.labels), rel=1e-9
+    )
+
+
+def test_the_table_has_the_contracts_columns_first(shipped, shipped_measures):
+    assert list(shipped_measures.columns[: len(CONTRACT)]) == CONTRACT
+    assert shipped_measures["step"].tolist() == list(shipped.steps)
+    assert shipped_measures.notna().all(axis=None)
+    assert tuple(shipped_measures.attrs["frequencies"]) == gi.key_frequencies(shipped).frequencies
+    logged = shipped.metrics.set_index("step").loc[list(shipped.steps)]
+    assert shipped_measures["test_loss"].tolist() == pytest.approx(
+        logged["test_loss"].tolist(), rel=1e-4
+    )
+
+
+def test_the_shipped_run_tells_the_published_story(shipped_measures):
+    table = shipped_measures.set_index("step")
+    last = table.iloc[-1]
+    assert last["train_acc"] == last["test_acc"] == 1.0
+    assert last["test_loss"] < 1e-5
+    assert last["restricted_loss"] < last["test_loss"]
+    assert last["excluded_loss"] > 1
+    before = table[(table["test_loss"] >= 1) & (table["train_acc"] >= 0.99)]["excluded_loss"]
+    assert before.iloc[-1] >= 100 * before.min()
+    assert last["gini_embedding"] > 0.5 > table["gini_embedding"].iloc[0]
+    assert last["sum_sq_weights"] < 0.5 * table["sum_sq_weights"].max()
+
+
+def test_sums_of_squares_add_up(shipped, shipped_measures):
+    row = shipped_measures.iloc[-1]
+    parts = [c for c in shipped_measures.columns if c.startswith("sum_sq_") and "weights" not in c]
+    assert row[parts].sum() == pytest.approx(row["sum_sq_weights"])
+    weights = shipped.weights()
+    assert row["sum_sq_W_E"] == pytest.approx(float(weights["embed.W_E"].double().square().sum()))
+    total = sum(float(w.double().square().sum()) for w in weights.values())
+    assert row["sum_sq_weights"] == pytest.approx(total)
+
+
+def test_mirrored_pairs_leak_by_symmetry(shipped, shipped_measures):
+    row = shipped_measures.set_index("step").loc[4000]
+    test = ~shipped.train_mask
+    share = shipped.task.mirrored(shipped.train_mask).sum() / test.sum()
+    assert share.item() == pytest.approx(0.3, abs=0.02)
+    expected = share * row["test_loss_mirrored"] + (1 - share) * row["test_loss_unmirrored"]
+    assert row["test_loss"] == pytest.approx(float(expected), rel=1e-5)
+    assert row["test_acc_mirrored"] > row["test_acc_unmirrored"]
+
+
+def test_without_key_frequencies_their_measures_are_null(tmp_path, tiny):
+    run = gi.train(tiny.replace(operation="random", steps=2), tmp_path / "run")
+    table = gi.progress_measures(run)
+    assert table[["restricted_loss", "excluded_loss", "trig_loss"]].isna().all(axis=None)
+    assert "random" in table.attrs["reason"]
+    with pytest.raises(gi.InputError, match="frequency 9 is not between 1 and 3"):
+        gi.progress_measures(gi.train(tiny.replace(steps=0), tmp_path / "b"), frequencies=[9])
+
+
+def test_one_more_measure_is_one_function(tiny_run):
+    @measure("norm_of_embedding")
+    def norm_of_embedding(snapshot):
+        return float(snapshot.weights["embed.W_E"].norm())
+
+    try:
+        row = measure_snapshot(tiny_run.snapshot(), [1])
+        assert row["norm_of_embedding"] == float(tiny_run.weights()["embed.W_E"].norm())
+    finally:
+        del MEASURES["norm_of_embedding"]
+
+
+def test_margins(tiny_run):
+    snapshot = tiny_run.snapshot()
+    row = measure_snapshot(snapshot, [1])
+    right = snapshot.logits[torch.arange(49), snapshot.task.labels]
+    others = torch.tensor(
+        [
+            max(x for c, x in enumerate(line) if c != label)
+            for line, label in zip(
+                snapshot.logits.tolist(), snapshot.task.labels.tolist(), strict=True
+            )
+        ]
+    )
+    assert row["logit_margin_mean"] == pytest.approx(float((right - others).mean()), rel=1e-5)
+    assert row["logit_margin_q01"] <= row["logit_margin_mean"]

@@ -1,0 +1,95 @@
+import tomllib
+
+import pytest
+
+from grokinterp.errors import InputError
+from grokinterp.recipe import BUILTIN, Recipe, checkpoint_steps, find_recipe, parse_setting, recipes
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_recipes_survive_toml_and_dicts(name, tmp_path):
+    recipe = recipes()[name]
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.to_toml())
+    assert find_recipe(path) == recipe == Recipe.from_dict(recipe.to_dict())
+    assert tomllib.loads(recipe.to_toml())["p"] == recipe.p
+
+
+def test_nanda_mainline_has_the_papers_shape():
+    recipe = recipes()["nanda-mainline"]
+    architecture = recipe.architecture()
+    assert (architecture.d_vocab, architecture.d_vocab_out) == (114, 114)
+    assert (recipe.split, recipe.data_seed, recipe.warmup) == ("python", 0, 10)
+    assert (recipe.biases, recipe.init, recipe.steps) == ("mlp", "paper", 50_000)
+
+
+def test_mod31_recipes_differ_in_init_scale_alone():
+    one, other = recipes()["mod31-grokked"].to_dict(), recipes()["mod31-steady"].to_dict()
+    assert {key for key in one if one[key] != other[key]} == {"init_scale"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lerning_rate": 1}, "recipe key 'lerning_rate' is not known"),
+        ({"weigth_decay": 1}, "did you mean 'weight_decay'"),
+        ({"p": 1}, "p=1"),
+        ({"p": "x"}, "p='x' is not a whole number"),
+        ({"train_fraction": 0}, "train_fraction=0"),
+        ({"train_fraction": 1.5}, "train_fraction=1.5 is not between 0 and 1"),
+        ({"operation": "ad"}, "did you mean 'add'"),
+        ({"optimizer": "adamW"}, "did you mean 'adamw'"),
+        ({"split": "numpy"}, "split='numpy'"),
+        ({"lr": 0}, "lr=0"),
+        ({"lr": float("nan")}, "lr=nan"),
+        ({"betas": [0.9]}, "betas="),
+        ({"betas": [0.9, 1.0]}, "betas="),
+        ({"steps": -1}, "steps=-1"),
+        ({"log_every": 0}, "log_every=0"),
+        ({"checkpoints": "sometimes"}, "is not a schedule"),
+        ({"checkpoints": [0, 99_999]}, "names step 99999"),
+        ({"equals_class": True, "equals_token": False}, "equals_class"),
+        ({"biases": "some"}, "biases='some'"),
+    ],
+)
+def test_bad_values_are_refused_in_one_line(changes, message):
+    with pytest.raises(InputError, match=message) as error:
+        Recipe.from_dict(changes)
+    assert "\n" not in str(error.value)
+
+
+def test_values_take_the_type_of_their_key():
+    recipe = Recipe.from_dict({"weight_decay": 1, "steps": 1e3, "biases": True, "operation": "mul"})
+    assert isinstance(recipe.weight_decay, float)
+    assert recipe.steps == 1000
+    assert (recipe.biases, recipe.operation) == ("all", "multiply")
+
+
+def test_settings_from_a_command_line():
+    settings = ["p=31", "lr=1e-3", "biases=true", "optimizer=adam", "checkpoints=[0,5]"]
+    parsed = dict(map(parse_setting, settings))
+    assert parsed == {
+        "p": 31, "lr": 1e-3, "biases": True, "optimizer": "adam", "checkpoints": [0, 5]
+    }  # fmt: skip
+    assert parse_setting("checkpoints=every:10") == ("checkpoints", "every:10")
+    with pytest.raises(InputError, match="not key=value"):
+        parse_setting("p")
+
+
+def test_schedules():
+    assert checkpoint_steps("every:7", 20) == (0, 7, 14, 20)
+    assert checkpoint_steps("log:1", 10) == (0, 1, 10)
+    assert checkpoint_steps("every:5", 0) == (0,)
+    logarithmic = checkpoint_steps("log:40", 10_000)
+    assert len(logarithmic) <= 41
+    assert logarithmic[:2] == (0, 1)
+    assert logarithmic[-1] == 10_000
+
+
+def test_a_file_that_is_no_recipe_is_refused(tmp_path):
+    path = tmp_path / "broken.toml"
+    path.write_text("p = = 3")
+    with pytest.raises(InputError, match="not TOML"):
+        find_recipe(path)
+    with pytest.raises(InputError, match="did you mean 'mod113-grokked'"):
+        find_recipe("mod113-groked")

@@ -1,0 +1,212 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import grokinterp as gi
+from grokinterp.training import loop
+from grokinterp.training.optimizers import batch_rows
+
+
+def same_bits(one: gi.Run, other: gi.Run) -> bool:
+    assert one.steps == other.steps
+    return (one.path / "metrics.csv").read_bytes() == (other.path / "metrics.csv").read_bytes() and all(
+        torch.equal(one.weights(step)[name], weight)
+        for step in one.steps
+        for name, weight in other.weights(step).items()
+    )
+
+
+VARIANTS = [
+    {},
+    {"batch_size": 7},
+    {"optimizer": "adam", "weight_decay": 0.01},
+    {"optimizer": "sgd", "lr": 0.1, "weight_decay": 0.001},
+    {"n_layers": 2, "warmup": 5, "biases": "all"},
+    {"equals_token": False, "biases": "mlp", "equals_class": False, "act_fn": "gelu"},
+]
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_a_run_stopped_anywhere_resumes_to_the_same_bits(changes, tiny, tmp_path, monkeypatch):
+    recipe = tiny.replace(**changes)
+    unbroken = gi.train(recipe, tmp_path / "unbroken")
+    for stop in (3, 20, 45):
+        calls = iter(range(10**6))
+        update = loop._Session.update
+
+        def stopping(session, calls=calls, stop=stop, update=update):
+            update(session)
+            if next(calls) == stop:
+                signal.raise_signal(signal.SIGINT)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop._Session, "update", stopping)
+            with pytest.raises(gi.Interrupted, match=f"stopped at step {stop + 1} of 60"):
+                gi.train(recipe, tmp_path / f"broken{stop}")
+        assert not gi.load(tmp_path / f"broken{stop}").finished
+        resumed = gi.train(recipe, tmp_path / f"broken{stop}", resume=True)
+        assert resumed.finished
+        assert same_bits(unbroken, resumed)
+        assert not (resumed.path / "resume.safetensors").exists()
+
+
+def test_kill_9_three_times_over_changes_no_bit(tiny, tmp_path):
+    recipe = tiny.replace(steps=1500, checkpoints="every:100")
+    unbroken = gi.train(recipe, tmp_path / "unbroken")
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+    command = [
+        sys.executable, "-m", "grokinterp.cli", "train", str(tmp_path / "recipe.toml"),
+        "--out", str(tmp_path / "killed"), "--resume",
+    ]  # fmt: skip
+    steps_seen = []
+    for wanted in (1, 4, 9):  # kill -9 somewhere after that many checkpoints
+        process = subprocess.Popen(command)
+        deadline = time.monotonic() + 120
+        while len(list((tmp_path / "killed").glob("weights/step_*"))) <= wanted:
+            assert process.poll() is None, "training ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        steps_seen.append(json.loads((tmp_path / "killed/run.json").read_text())["steps"])
+    assert steps_seen[0] != steps_seen[1] != steps_seen[2]
+    assert subprocess.run(command, check=False).returncode == 0
+    assert same_bits(unbroken, gi.load(tmp_path / "killed"))
+
+
+def test_resume_starts_a_missing_run_and_leaves_a_finished_one_alone(tiny, tmp_path):
+    run = gi.train(tiny.replace(steps=3), tmp_path / "run", resume=True)
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    gi.train(tiny.replace(steps=3), tmp_path / "run", resume=True)
+    assert before == {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+
+
+def test_other_runs_are_refused(tiny, tmp_path):
+    gi.train(tiny.replace(steps=3), tmp_path / "run")
+    with pytest.raises(gi.InputError, match="already holds a run"):
+        gi.train(tiny.replace(steps=3), tmp_path / "run")
+    with pytest.raises(gi.InputError, match=r"another run \(lr=0\.01 there, 0\.5 asked\)"):
+        gi.train(tiny.replace(steps=3, lr=0.5), tmp_path / "run", resume=True)
+
+
+def test_a_folder_with_other_files_is_used_and_they_stay(tiny, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    gi.train(tiny.replace(steps=3), tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_damaged_resume_file_is_named(tiny, tmp_path, monkeypatch):
+    def stop_at_once(session):
+        signal.raise_signal(signal.SIGINT)
+        original(session)
+
+    original = loop._Session.update
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Session, "update", stop_at_once)
+        with pytest.raises(gi.Interrupted):
+            gi.train(tiny, tmp_path / "run")
+    path = tmp_path / "run/resume.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(gi.InputError, match=r"resume\.safetensors is damaged"):
+        gi.train(tiny, tmp_path / "run", resume=True)
+
+
+def test_the_fast_forward_trains_like_the_hooked_one(tiny, tmp_path, monkeypatch):
+    fast = gi.train(tiny.replace(steps=20), tmp_path / "fast")
+    monkeypatch.setattr("grokinterp.models.answer_position.applies_to", lambda architecture: False)
+    slow = gi.train(tiny.replace(steps=20), tmp_path / "slow")
+    for name, weight in slow.weights().items():
+        torch.testing.assert_close(fast.weights()[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_a_warm_up_begins_with_an_update_of_rate_zero(tiny, tmp_path):
+    run = gi.train(tiny.replace(warmup=10, steps=2, checkpoints="every:1"), tmp_path / "run")
+    first, second, third = (run.weights(step) for step in (0, 1, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(second["embed.W_E"], third["embed.W_E"])
+
+
+@pytest.mark.parametrize(("biases", "trained"), [("none", 0), ("mlp", 2), ("all", 7)])
+def test_which_biases_are_trained(biases, trained, tiny, tmp_path):
+    run = gi.train(tiny.replace(biases=biases, steps=5), tmp_path / "run")
+    moved = [n for n, w in run.weights().items() if ".b_" in n and w.abs().sum() > 1e-7]
+    # a key bias adds the same to every score of a query, so its gradient is rounding noise
+    assert len([name for name in moved if not name.endswith("b_K")]) in (trained, trained - 1)
+    assert (trained == 0) == (moved == [])
+
+
+def test_mini_batches_cover_every_training_row_once_an_epoch(tiny):
+    recipe = tiny.replace(batch_size=7)
+    rows = torch.arange(100, 124)
+    epoch = [batch_rows(recipe, rows, update) for update in range(4)]
+    assert [len(batch) for batch in epoch] == [7, 7, 7, 3]
+    assert sorted(torch.cat(epoch).tolist()) == rows.tolist()
+    following = [batch_rows(recipe, rows, update) for update in range(4, 8)]
+    assert not torch.equal(torch.cat(epoch), torch.cat(following))
+
+
+def test_adamw_equals_its_definition(tiny, tmp_path):
+    """One update by hand: decoupled decay, then lr * sign-like first step of Adam."""
+    recipe = tiny.replace(steps=1, lr=0.01, weight_decay=0.5)
+    run = gi.train(recipe, tmp_path / "run")
+    before, after = run.weights(0), run.weights(1)
+    from grokinterp.models.answer_position import answer_logits
+
+    leaf = before["unembed.W_U"].clone().requires_grad_()
+    rows = run.train_indices
+    logits = answer_logits({**before, "unembed.W_U": leaf}, run.task.tokens[rows])
+    torch.nn.functional.cross_entropy(logits.double(), run.task.labels[rows]).backward()
+    gradient = leaf.grad
+    expected = before["unembed.W_U"] * (1 - 0.01 * 0.5) - 0.01 * gradient / (
+        gradient.abs() + 1e-8
+    )
+    torch.testing.assert_close(after["unembed.W_U"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_unusable_device_is_refused(tiny, tmp_path):
+    with pytest.raises(gi.InputError, match="device='nonsense'"):
+        gi.train(tiny.replace(device="nonsense"), tmp_path / "run")
+    if not torch.cuda.is_available():
+        with pytest.raises(gi.InputError, match="device='cuda'"):
+            gi.train(tiny.replace(device="cuda"), tmp_path / "run")
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root"
+)
+@pytest.mark.parametrize("size", ["200k", "read-only"])
+def test_a_full_or_read_only_disk_loses_nothing(size, tiny, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = "size=200k" if size == "200k" else "ro"
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("this machine does not allow mounts")
+    try:
+        settings = ["checkpoints=every:5", "steps=500", "log_every=500"]
+        (tmp_path / "recipe.toml").write_text(tiny.to_toml())
+        result = subprocess.run(
+            [
+                sys.executable, "-m", "grokinterp.cli", "train", str(tmp_path / "recipe.toml"),
+                "--out", str(disk / "run"), *(x for s in settings for x in ("--set", s)),
+            ],
+            check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        assert result.returncode == 2
+        assert len(result.stderr.splitlines()) == 1
+        expected = "No space left" if size == "200k" else "Read-only file system"
+        assert expected in result.stderr
+        if size == "200k":
+            run = gi.load(disk / "run")
+            run.verify()
+            assert len(run.steps) > 1
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
