@@ -38,7 +38,7 @@ _HOME = {
     "train": "training",
 }
 
-__all__ = [  # noqa: RUF022 - sorted as `sorted` does, which the tests check
+__all__ = [
     "InputError",
     "Interrupted",
     "KeyFrequencies",

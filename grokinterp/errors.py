@@ -1,8 +1,8 @@
 """The exceptions that this package raises on purpose, and help with misspelt names.
 
-    InputError (a ValueError)          something that was given cannot be used: one line that says
-                                       what was given, what was expected and what to do
-    Interrupted (a KeyboardInterrupt)  a training was stopped from outside; its state is saved
+InputError (a ValueError)          something that was given cannot be used: one line that says
+what was given, what was expected and what to do
+Interrupted (a KeyboardInterrupt)  a training was stopped from outside; its state is saved
 """
 
 import difflib

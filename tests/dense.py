@@ -7,9 +7,7 @@ from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import Architecture, Weights
 
 
-def hooked_logits_float64(
-    weights: Weights, architecture: Architecture, tokens: Tensor
-) -> Tensor:
+def hooked_logits_float64(weights: Weights, architecture: Architecture, tokens: Tensor) -> Tensor:
     """Last-position logits of TransformerLens' own forward, in float64."""
     model = build_model(architecture, weights).double()
     with torch.no_grad():

@@ -98,10 +98,12 @@ def test_boundaries_stand_what_happens_to_logs(name, seed, shipped, shipped_meas
     for phase, interval in ends(full).items():
         there = ends(found)[phase]
         if there is None:
-            words = {"memorization": "memorisation"}.get(phase, phase)
-            assert any(words in reason or "cleanup" in reason for reason in found.reasons)
+            words = {"memorization": "memorisation"}.get(phase, "cleanup")
+            given = [reason for reason in found.reasons if words in reason]
+            assert any("is null" in reason or "still open" in reason for reason in given)
         else:
-            assert there[0] <= interval[1] and interval[0] <= there[1], (phase, there, interval)
+            overlap = min(there[1], interval[1]) - max(there[0], interval[0])
+            assert overlap >= 0, (phase, there, interval)
 
 
 def test_most_of_those_are_dated_not_null(shipped, shipped_measures):
@@ -113,8 +115,10 @@ def test_most_of_those_are_dated_not_null(shipped, shipped_measures):
     assert nulls <= 0.2 * 3 * len(HARMLESS)
 
 
-@pytest.mark.parametrize(("step", "label"), [(0, "not_learned"), (300, "memorized"),
-                                             (3000, "memorized"), (5600, "undetermined")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("step", "label"),
+    [(0, "not_learned"), (300, "memorized"), (3000, "memorized"), (5600, "undetermined")],
+)
 def test_a_run_cut_before_it_generalises(step, label, shipped):
     found = gi.detect_phases(shipped.metrics[shipped.metrics["step"] <= step])
     assert found.label == label
@@ -146,7 +150,8 @@ def test_a_run_without_weight_decay_memorizes(tmp_path):
 
 
 def synthetic(**columns):
-    return pd.DataFrame({"step": range(0, 1000 * len(next(iter(columns.values()))), 1000), **columns})
+    n_rows = len(next(iter(columns.values())))
+    return pd.DataFrame({"step": range(0, 1000 * n_rows, 1000), **columns})
 
 
 def test_losses_alone_and_accuracies_alone(shipped):
@@ -229,10 +234,14 @@ values = st.one_of(st.floats(), st.floats(0, 1), st.just(float("nan")))
     )
 )
 def test_any_table_of_numbers_gives_phases_or_one_line(columns):
+    frame = pd.DataFrame(columns)
     try:
-        found = gi.detect_phases(pd.DataFrame(columns))
-    except gi.InputError as error:
-        assert "\n" not in str(error)
-    else:
-        assert found.label in ("grokked", "steady", "memorized", "not_learned", "undetermined")
-        assert read_curves(pd.DataFrame(columns)).frame["step"].is_monotonic_increasing
+        found = gi.detect_phases(frame)
+    except gi.InputError as refused:
+        message = str(refused)
+        found = None
+    if found is None:
+        assert "\n" not in message
+        return
+    assert found.label in ("grokked", "steady", "memorized", "not_learned", "undetermined")
+    assert read_curves(frame).frame["step"].is_monotonic_increasing

@@ -31,7 +31,11 @@ def room_of(path):
 def test_imports_go_one_way(path):
     own = ROOMS.index(room_of(path))
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("grokinterp."):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.startswith("grokinterp.")
+        ):
             other = node.module.split(".")[1]
             inside_a_method = other == "viz"  # `.plot()` is the stated exception
             assert ROOMS.index(other) <= own or inside_a_method, (path.name, node.module)

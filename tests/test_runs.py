@@ -52,7 +52,7 @@ def test_metrics_of_a_step_are_those_of_its_weights(tiny_run):
 
 
 def test_a_step_that_is_not_saved_names_the_nearest(tiny_run):
-    with pytest.raises(gi.InputError, match="step 33 is not saved .* nearest checkpoint is 40"):
+    with pytest.raises(gi.InputError, match=r"step 33 is not saved .* nearest checkpoint is 40"):
         tiny_run.weights(33)
 
 
@@ -121,9 +121,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 
 class TestRecorder:
     def model(self, tiny, seed):
-        return build_model(
-            tiny.architecture(), _weights(tiny, seed)
-        )
+        return build_model(tiny.architecture(), _weights(tiny, seed))
 
     def test_it_writes_a_run_like_any_other(self, tiny, tmp_path):
         mask = torch.zeros(49, dtype=torch.bool)

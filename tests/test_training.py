@@ -15,7 +15,9 @@ from grokinterp.training.optimizers import batch_rows
 
 def same_bits(one: gi.Run, other: gi.Run) -> bool:
     assert one.steps == other.steps
-    return (one.path / "metrics.csv").read_bytes() == (other.path / "metrics.csv").read_bytes() and all(
+    return (one.path / "metrics.csv").read_bytes() == (
+        other.path / "metrics.csv"
+    ).read_bytes() and all(
         torch.equal(one.weights(step)[name], weight)
         for step in one.steps
         for name, weight in other.weights(step).items()
@@ -165,9 +167,7 @@ def test_adamw_equals_its_definition(tiny, tmp_path):
     logits = answer_logits({**before, "unembed.W_U": leaf}, run.task.tokens[rows])
     torch.nn.functional.cross_entropy(logits.double(), run.task.labels[rows]).backward()
     gradient = leaf.grad
-    expected = before["unembed.W_U"] * (1 - 0.01 * 0.5) - 0.01 * gradient / (
-        gradient.abs() + 1e-8
-    )
+    expected = before["unembed.W_U"] * (1 - 0.01 * 0.5) - 0.01 * gradient / (gradient.abs() + 1e-8)
     torch.testing.assert_close(after["unembed.W_U"], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -179,9 +179,7 @@ def test_an_unusable_device_is_refused(tiny, tmp_path):
             gi.train(tiny.replace(device="cuda"), tmp_path / "run")
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root"
-)
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
 @pytest.mark.parametrize("size", ["200k", "read-only"])
 def test_a_full_or_read_only_disk_loses_nothing(size, tiny, tmp_path):
     disk = tmp_path / "disk"

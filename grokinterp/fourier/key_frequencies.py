@@ -87,7 +87,7 @@ def key_frequencies(
         reason = no_frequencies_reason(snapshot)
         return KeyFrequencies(None, rule, {}, reason, snapshot.step, None, None, {}, None)
     choice = RULES[rule](snapshot)
-    runner_up = choice.cuts[1] if len(choice.cuts) > 1 else None
+    second = choice.cuts[1] if len(choice.cuts) > 1 else None
     return KeyFrequencies(
         frequencies=choice.frequencies,
         rule=rule,
@@ -95,7 +95,7 @@ def key_frequencies(
         reason=choice.reason,
         step=snapshot.step,
         cut_ratio=choice.cuts[0].ratio if choice.cuts else None,
-        runner_up=runner_up and (runner_up.n_kept, runner_up.ratio),
+        runner_up=(second.n_kept, second.ratio) if second else None,
         other_rules=_other_rules(snapshot, rule),
         emerged=_emergence(x, choice) if isinstance(x, Run) else None,
     )

@@ -70,9 +70,7 @@ def _embedding(snapshot: Snapshot) -> Float[Tensor, "n d_model"]:
     return _weight(snapshot, "embed.W_E")[_token_order(snapshot)].double()
 
 
-def _classes(
-    snapshot: Snapshot, matrix: Float[Tensor, "d d_vocab_out"]
-) -> Float[Tensor, "n d"]:
+def _classes(snapshot: Snapshot, matrix: Float[Tensor, "d d_vocab_out"]) -> Float[Tensor, "n d"]:
     return matrix.double().T[_token_order(snapshot)]
 
 

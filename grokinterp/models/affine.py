@@ -1,7 +1,8 @@
 """x @ W + b through the fastest public operator.
 
-On CPUs where MKL falls back to AVX2 (AMD), a 1x1 convolution over rows-as-pixels is the same product
-through oneDNN at about twice the rate, forward and backward (see tests/benchmarks/affine.py).
+On CPUs where MKL falls back to AVX2 (AMD), a 1x1 convolution over rows-as-pixels is the same
+product through oneDNN at about twice the rate, forward and backward: `tests/benchmarks/step.py`
+measures it.
 """
 
 import torch
@@ -12,7 +13,9 @@ MIN_ROWS = 256  # below this the overhead of the convolution outweighs its rate
 
 
 def affine(
-    x: Float[Tensor, "rows d_in"], weight: Float[Tensor, "d_in d_out"], bias: Float[Tensor, " d_out"]
+    x: Float[Tensor, "rows d_in"],
+    weight: Float[Tensor, "d_in d_out"],
+    bias: Float[Tensor, " d_out"],
 ) -> Float[Tensor, "rows d_out"]:
     """`x @ weight + bias`, differentiable.
 

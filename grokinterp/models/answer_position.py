@@ -44,9 +44,7 @@ def answer_logits(
     embed, position = w["embed.W_E"], w["pos_embed.W_pos"]
     n_heads, d_model, d_head = w["attn.W_Q"].shape
 
-    def heads(
-        x: Float[Tensor, "rows d_model"], which: str
-    ) -> Float[Tensor, "rows n_heads d_head"]:
+    def heads(x: Float[Tensor, "rows d_model"], which: str) -> Float[Tensor, "rows n_heads d_head"]:
         """Queries, keys or values of all heads, as one matrix product."""
         matrix = w[f"attn.W_{which}"].transpose(0, 1).reshape(d_model, n_heads * d_head)
         return affine(x, matrix, w[f"attn.b_{which}"].flatten()).view(-1, n_heads, d_head)

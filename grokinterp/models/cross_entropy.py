@@ -1,10 +1,11 @@
 """Cross-entropy that stays exact when the loss is 1e-8."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 BLOCK_ROWS = 4096  # float64 copies of more rows would fall out of the cache
+
 
 def cross_entropies(
     logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]

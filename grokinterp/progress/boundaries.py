@@ -92,7 +92,8 @@ def _cleanup_end(smooth: Curve, start: Bend, middle: int) -> tuple[Bend | None, 
     end = _bend(smooth, middle, last, above=False)
     if len(smooth) - 1 - int(np.searchsorted(smooth.steps, end.step)) < 3:
         return None, "cleanup is still open: fewer than three logged steps follow its last bend"
-    before, after = _slope(smooth, start.step, end.step), _slope(smooth, end.step, smooth.steps[last])
+    before = _slope(smooth, start.step, end.step)
+    after = _slope(smooth, end.step, int(smooth.steps[last]))
     if after > SETTLED * before:
         return None, (
             f"cleanup is still open: after its last bend at {end.step} the test curve falls "

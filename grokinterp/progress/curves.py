@@ -67,7 +67,9 @@ def read_curves(frame: pd.DataFrame, source: str = "the table") -> Curves:
     """
     if "step" not in frame:
         found = ", ".join(map(str, frame.columns)) or "none"
-        raise InputError(f"{source} has no column 'step' (found: {found}); name the step column so.")
+        raise InputError(
+            f"{source} has no column 'step' (found: {found}); name the step column so."
+        )
     used = [column for column in CURVES if column in frame]
     if not used:
         raise InputError(
@@ -104,7 +106,7 @@ def read_curves(frame: pd.DataFrame, source: str = "the table") -> Curves:
 def read_csv_curves(path: str | Path) -> pd.DataFrame:
     """A CSV file as a table; unreadable ones are refused in one line."""
     try:
-        return pd.read_csv(path, float_precision="round_trip")
+        return pd.read_csv(path)
     except pd.errors.EmptyDataError:
         raise InputError(f"{path} is empty; give a CSV with a header and rows.") from None
     except (pd.errors.ParserError, UnicodeDecodeError) as error:

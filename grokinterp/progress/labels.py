@@ -77,9 +77,7 @@ def _from_accuracies(train: Curve, test: Curve) -> Verdict:
     return Verdict(verdict.label, verdict.reasons + _collapse(test, best_test))
 
 
-def _from_losses(
-    train: Curve, test: Curve, train_below: float, test_below: float
-) -> Verdict:
+def _from_losses(train: Curve, test: Curve, train_below: float, test_below: float) -> Verdict:
     first_train, best_train = float(train.values[0]), float(train.values.min())
     first_test, best_test = float(test.values[0]), float(test.values.min())
     if best_train >= train_below:
@@ -111,7 +109,7 @@ def _by_delay(train: _Side, test: _Side, when: str) -> Verdict:
         factor = (test.learned - train.learned) / max(train.learned, 1)
         return Verdict(
             "grokked",
-            (f"{facts}: the delay is {factor:.3g} times the time to learn train (grokked above 1)",),
+            (f"{facts}: {factor:.3g} times the time to learn train later (grokked: above 1)",),
         )
     if test.learned - train.learned <= train.learned:
         return Verdict(

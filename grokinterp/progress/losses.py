@@ -93,7 +93,7 @@ def trig_coefficients(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[in
 
 
 def trig_variance_explained(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
-    """1 - |L - fit|^2 / |L - mean(L)|^2 of the trig fit, over all (a, b, c); mean over all of them.
+    """1 - |L - m - fit|^2 / |L - m|^2 of the trig fit, m the mean of L, all over (a, b, c).
 
     High says that the logits have the predicted form on average over a, b and c.
     """
@@ -167,4 +167,3 @@ def _group(snapshot: Snapshot) -> AnswerGroup:
     group = usable_group(snapshot)
     assert group is not None
     return group
-

@@ -195,7 +195,5 @@ def _test_mask(snapshot: Snapshot) -> Bool[Tensor, " n_inputs"] | None:
     return None if snapshot.train_mask is None else ~snapshot.train_mask
 
 
-def _mean(
-    values: Float[Tensor, " n_inputs"], mask: Bool[Tensor, " n_inputs"] | None
-) -> float:
+def _mean(values: Float[Tensor, " n_inputs"], mask: Bool[Tensor, " n_inputs"] | None) -> float:
     return math.nan if mask is None else float(values[mask].mean())

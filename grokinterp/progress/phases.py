@@ -21,7 +21,7 @@ CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Crossings that define `memorization_step` and `grok_step`; losses serve without accuracies."""
+    """Crossings that define `memorization_step` and `grok_step`; losses where no accuracy is."""
 
     train_acc: float = 0.99
     test_acc: float = 0.95
@@ -45,8 +45,8 @@ class Phases:
 
     `memorization_step` and `grok_step` are first crossings of thresholds. The ends of `phases` are
     bends of the loss curves and differ from them; each carries the interval in which the curve
-    cannot tell the bend from another. A boundary dates a change in a curve. It does not prove that a
-    circuit exists: where measures were at hand, `reasons` says whether the excluded loss confirms
+    cannot tell the bend from another. A boundary dates a change in a curve. It does not prove that
+    a circuit exists: where measures were at hand, `reasons` says whether the excluded loss confirms
     one.
     """
 
@@ -112,9 +112,7 @@ def detect_phases(
             f"{type(x).__name__} has no phases; give a run (gi.load(path)) or a DataFrame with a "
             "'step' column and losses or accuracies."
         )
-    verdict = label_of(
-        curves, train_loss_below=limits.train_loss, test_loss_below=limits.test_loss
-    )
+    verdict = label_of(curves, train_loss_below=limits.train_loss, test_loss_below=limits.test_loss)
     memorized = _crossing(curves, "train", limits.train_acc, limits.train_loss)
     grokked = _crossing(curves, "test", limits.test_acc, limits.test_loss)
     reasons = [*verdict.reasons, *reasons, *curves.notes]
@@ -204,43 +202,48 @@ def _in_order(
 
 
 def _phases_of(curves: Curves, dated: Boundaries) -> tuple[Phase, ...]:
-    def step(bend: Bend | None) -> int | None:
-        return None if bend is None else bend.step
-
-    def phase(name: str, start: int | None, end: Bend | None) -> Phase:
-        return Phase(name, start, step(end), end.interval if end else None)
-
-    first = int(curves.frame["step"].iloc[0])
     return (
-        phase("memorization", first, dated.memorization_end),
-        phase("circuit_formation", step(dated.memorization_end), dated.cleanup_start),
-        phase("cleanup", step(dated.cleanup_start), dated.cleanup_end),
+        _phase("memorization", _first_step(curves), dated.memorization_end),
+        _phase("circuit_formation", _step(dated.memorization_end), dated.cleanup_start),
+        _phase("cleanup", _step(dated.cleanup_start), dated.cleanup_end),
     )
 
 
 def _memorized_phases(
     curves: Curves, excluded: Curve | None, memorized: int | None
 ) -> tuple[Phase, ...]:
+    """Memorisation, and an open circuit formation where the excluded loss has risen."""
     train = curves.get("train_loss")
     end = boundaries.memorization_bend(train) if train is not None else None
-    first = int(curves.frame["step"].iloc[0])
-    found = [Phase("memorization", first, end and end.step, end and end.interval)]
+    memorization = _phase("memorization", _first_step(curves), end)
     rise = _rise(excluded, memorized, None)
-    if rise is not None and rise >= CIRCUIT_FACTOR:
-        found.append(Phase("circuit_formation", end and end.step, None, None))
-    return tuple(found)
+    if rise is None or rise < CIRCUIT_FACTOR:
+        return (memorization,)
+    return memorization, _phase("circuit_formation", _step(end), None)
 
 
-def _circuit(
-    excluded: Curve | None, memorized: int | None, start: Bend | None
-) -> tuple[str, ...]:
+def _phase(name: str, start: int | None, end: Bend | None) -> Phase:
+    return Phase(name, start, _step(end), None if end is None else end.interval)
+
+
+def _step(bend: Bend | None) -> int | None:
+    return None if bend is None else bend.step
+
+
+def _first_step(curves: Curves) -> int:
+    return int(curves.frame["step"].iloc[0])
+
+
+def _circuit(excluded: Curve | None, memorized: int | None, start: Bend | None) -> tuple[str, ...]:
     """Whether the excluded loss confirms that a circuit stood at the start of cleanup."""
     if start is None:
         return ()
     rise = _rise(excluded, memorized, start.step)
     if rise is None:
         return ("no circuit is confirmed: there is no excluded loss to look at",)
-    grown = f"excluded loss at the start of cleanup is {rise:.3g} times its minimum after memorising"
+    grown = (
+        f"excluded loss at the start of cleanup is {rise:.3g} times its minimum after memorising"
+    )
     if rise >= CIRCUIT_FACTOR:
         return (f"{grown}: the circuit stood before test loss fell",)
     return (f"no circuit is confirmed: {grown}, less than {CIRCUIT_FACTOR:g}",)

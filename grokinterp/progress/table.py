@@ -30,7 +30,9 @@ def progress_measures(
     last = run.snapshot()
     key, reason = _key_frequencies(last, frequencies)
     rows = []
-    for step in tqdm(run.steps, desc="measure", unit="checkpoint", disable=None if progress else True):
+    for step in tqdm(
+        run.steps, desc="measure", unit="checkpoint", disable=None if progress else True
+    ):
         snapshot = last if step == last.step else run.snapshot(step)
         rows.append({"step": step} | measure_snapshot(snapshot, key))
     frame = pd.DataFrame(rows)

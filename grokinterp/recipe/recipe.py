@@ -87,9 +87,13 @@ class Recipe:
                 raise InputError(f"{key}={getattr(self, key)} is negative; give 0 or more.")
         for key in ("lr", "init_scale"):
             if getattr(self, key) <= 0:
-                raise InputError(f"{key}={getattr(self, key)} is not above 0; give a positive number.")
+                raise InputError(
+                    f"{key}={getattr(self, key)} is not above 0; give a positive number."
+                )
         if any(not 0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"betas={self.betas} are not both in [0, 1); give such as [0.9, 0.98].")
+            raise InputError(
+                f"betas={self.betas} are not both in [0, 1); give such as [0.9, 0.98]."
+            )
         if self.equals_class and not self.equals_token:
             raise InputError(
                 'equals_class=true needs equals_token=true: without "=" among the inputs '
@@ -109,7 +113,9 @@ class Recipe:
         try:
             return cls.from_dict(tomllib.loads(Path(path).read_text()))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not TOML ({error}); write lines such as p = 113.") from None
+            raise InputError(
+                f"{path} is not TOML ({error}); write lines such as p = 113."
+            ) from None
 
     def replace(self, **changes: Any) -> "Recipe":
         """The same recipe with some keys changed."""

@@ -35,7 +35,7 @@ def write_whole(path: Path, content: bytes) -> str:
 
 
 def read_checked(path: Path, expected: str, *, n_bytes: int | None = None) -> bytes:
-    """The content of a file (its first `n_bytes`), refused unless its sha256 is the expected one."""
+    """The content of a file (its first `n_bytes`), refused if its sha256 is another."""
     try:
         content = path.read_bytes()[:n_bytes]
     except FileNotFoundError:
@@ -72,7 +72,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except SafetensorError as error:
         raise InputError(f"{path} is not a whole safetensors file ({error}).") from None
 

@@ -1,16 +1,16 @@
 """run.json: what a run folder holds, in one small readable file.
 
-    format        1; a reader refuses a newer one
-    recipe        flat recipe keys, or null for a run that somebody else's loop trained
-    task          operation, p, whether inputs end with "="
-    architecture  sizes in TransformerLens' words
-    split         rule, seed, train_fraction where known; n_train, n_test; null without a split
-    parameters    canonical weight names
-    steps         the saved checkpoints
-    metrics       rows and bytes of metrics.csv that belong to the run
-    finished      whether training reached its last step
-    versions      of what wrote it
-    sha256        of every file; `checksum` is that of run.json's own other content
+format        1; a reader refuses a newer one
+recipe        flat recipe keys, or null for a run that somebody else's loop trained
+task          operation, p, whether inputs end with "="
+architecture  sizes in TransformerLens' words
+split         rule, seed, train_fraction where known; n_train, n_test; null without a split
+parameters    canonical weight names
+steps         the saved checkpoints
+metrics       rows and bytes of metrics.csv that belong to the run
+finished      whether training reached its last step
+versions      of what wrote it
+sha256        of every file; `checksum` is that of run.json's own other content
 """
 
 import json
@@ -49,7 +49,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Put run.json into the folder, whole."""
-        content = {
+        content: dict[str, Any] = {
             "format": FORMAT,
             "recipe": self.recipe and self.recipe.to_dict(),
             "task": self.task.to_dict(),
@@ -84,9 +84,7 @@ class Manifest:
                 "upgrade grokinterp."
             )
         if content.pop("checksum", None) != _checksum(content):
-            raise InputError(
-                f"{path} is damaged: its checksum differs; restore it from a copy."
-            )
+            raise InputError(f"{path} is damaged: its checksum differs; restore it from a copy.")
         task = dict(content["task"])
         task.pop("task")
         return cls(

@@ -41,8 +41,8 @@ CSV_HEADER = f"step,{','.join(COLUMNS)}\n"
 
 def read_csv(content: bytes) -> pd.DataFrame:
     """metrics.csv as a DataFrame, to the last bit of what was written."""
-    return pd.read_csv(
-        io.BytesIO(content),
-        float_precision="round_trip",
-        dtype={"step": "int64", **dict.fromkeys(COLUMNS, "float64")},
-    )
+    frame = pd.read_csv(io.BytesIO(content), dtype=str)
+    frame["step"] = frame["step"].map(int).astype("int64")
+    for column in COLUMNS:
+        frame[column] = frame[column].map(float).astype("float64")
+    return frame

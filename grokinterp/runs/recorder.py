@@ -99,9 +99,7 @@ class Recorder:
         if self._writer is not None:
             self._writer.flush() if kind else self._writer.finish()
 
-    def _log(
-        self, step: int, model: HookedModel, metrics: Mapping[str, float] | None
-    ) -> Metrics:
+    def _log(self, step: int, model: HookedModel, metrics: Mapping[str, float] | None) -> Metrics:
         if step <= self._last:
             raise InputError(
                 f"step={step} does not come after step {self._last}, the last one recorded."

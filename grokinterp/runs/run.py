@@ -84,7 +84,7 @@ class Run:
         """The weights of a step under canonical names."""
         weights = self._tensors(weights_file(self._saved(step)))
         self.architecture.check(weights)
-        return weights
+        return {name: weights[name] for name in self.architecture.parameter_shapes()}
 
     def model(self, step: int = -1) -> HookedModel:
         """A HookedTransformer (TransformerLens 3) or TransformerBridge (4), ready for hooks."""

@@ -146,9 +146,7 @@ def snapshot(
     are null.
     """
     if not isinstance(task, ModularTask):
-        raise InputError(
-            f"task={task!r} is not a task; give such as gi.ModularTask('add', p=113)."
-        )
+        raise InputError(f"task={task!r} is not a task; give such as gi.ModularTask('add', p=113).")
     n_classes, d_vocab = model.cfg.d_vocab_out, model.cfg.d_vocab
     if n_classes < task.n_classes or d_vocab < task.d_vocab:
         raise InputError(

@@ -94,7 +94,7 @@ class ModularTask:
         operation = get_operation(self.operation)
         a, b = self.inputs.unbind(1)
         if operation.seeded:
-            return operation.labels(a, b, self.p, self.seed)  # type: ignore[call-arg]
+            return operation.labels(a, b, self.p, self.seed)
         return operation.labels(a, b, self.p)
 
     @cached_property
@@ -140,5 +140,3 @@ class ModularTask:
             "equals_token": self.equals_token,
             "seed": self.seed,
         }
-
-

@@ -20,7 +20,7 @@ from torch import Tensor
 from grokinterp.errors import InputError, nearest
 
 Group = Literal["add", "subtract", "multiply"]
-LabelFunction = Callable[[Tensor, Tensor, int], Tensor]
+LabelFunction = Callable[..., Tensor]  # (a, b, p) or, seeded, (a, b, p, seed)
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,7 @@ def _x2xyy2(a: Int[Tensor, " n"], b: Int[Tensor, " n"], p: int) -> Int[Tensor, "
 
 
 @operation("random", seeded=True)
-def _random(
-    a: Int[Tensor, " n"], b: Int[Tensor, " n"], p: int, seed: int
-) -> Int[Tensor, " n"]:
+def _random(a: Int[Tensor, " n"], b: Int[Tensor, " n"], p: int, seed: int) -> Int[Tensor, " n"]:
     generator = torch.Generator().manual_seed(seed)
     table = torch.randint(p, (p, p), generator=generator)
     return table[a, b]

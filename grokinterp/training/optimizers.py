@@ -1,6 +1,7 @@
 """Optimisers, warm-up and the order of mini-batches, as a recipe names them."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -14,7 +15,11 @@ def build_optimizer(recipe: Recipe, parameters: Iterable[Tensor]) -> torch.optim
 
     Weight decay acts on every trained parameter, biases included.
     """
-    common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
+    common: dict[str, Any] = {
+        "lr": recipe.lr,
+        "weight_decay": recipe.weight_decay,
+        "fused": True,
+    }
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(list(parameters), **common)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
