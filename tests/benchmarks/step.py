@@ -73,9 +73,8 @@ def main() -> None:
     recipe = gi.recipes()["mod113-grokked"]
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     ours, theirs = medians(*training_steps(recipe))
-    print(
-        f"training step   ours {ours:.1f} ms, HookedTransformer {theirs:.1f} ms: {theirs / ours:.2f}x"
-    )
+    ratio = theirs / ours
+    print(f"training step   ours {ours:.1f} ms, HookedTransformer {theirs:.1f} ms: {ratio:.2f}x")
 
     x, weight, bias = torch.randn(3830, 128), torch.randn(128, 512), torch.zeros(512)
     fast, plain = medians(
