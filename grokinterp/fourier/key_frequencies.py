@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from jaxtyping import Bool
@@ -15,6 +16,9 @@ from grokinterp.runs.resolve import snapshot_of
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,12 @@ class KeyFrequencies:
         for rule, chosen in self.other_rules.items():
             frame[rule] = frame["k"].isin(chosen)
         return frame.sort_values("share", ascending=False, ignore_index=True)
+
+    def plot(self) -> "go.Figure":
+        """The share of every frequency, the key ones in colour."""
+        from grokinterp.viz import plot_key_frequencies
+
+        return plot_key_frequencies(self)
 
 
 def key_frequencies(

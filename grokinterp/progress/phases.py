@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,9 @@ from grokinterp.progress.curves import Curve, Curves, read_curves
 from grokinterp.progress.labels import Label, label_of
 from grokinterp.progress.table import progress_measures
 from grokinterp.runs.run import Run
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
 
@@ -57,6 +60,7 @@ class Phases:
     key_frequencies: tuple[int, ...] | None
     reasons: tuple[str, ...]
     thresholds: Thresholds = field(default_factory=Thresholds)
+    curves: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
 
     def table(self) -> pd.DataFrame:
         """One row per phase."""
@@ -67,16 +71,25 @@ class Phases:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `grokinterp phases --json` prints them."""
-        plain = asdict(self)
-        for phase in plain["phases"]:
-            phase["end_interval"] = phase["end_interval"] and list(phase["end_interval"])
-        keys = plain["key_frequencies"]
+        keys = self.key_frequencies
         return {
-            **plain,
-            "phases": list(plain["phases"]),
+            "label": self.label,
+            "memorization_step": self.memorization_step,
+            "grok_step": self.grok_step,
+            "phases": [
+                {**asdict(phase), "end_interval": phase.end_interval and [*phase.end_interval]}
+                for phase in self.phases
+            ],
             "key_frequencies": None if keys is None else list(keys),
-            "reasons": list(plain["reasons"]),
+            "reasons": list(self.reasons),
+            "thresholds": asdict(self.thresholds),
         }
+
+    def plot(self) -> "go.Figure":
+        """Learning curves with the phases shaded."""
+        from grokinterp.viz import plot_phases
+
+        return plot_phases(self)
 
 
 def detect_phases(
@@ -99,9 +112,10 @@ def detect_phases(
     reasons: list[str] = []
     if isinstance(x, Run):
         measures = progress_measures(x) if measures is None else measures
-        no_group = x.task.no_group_reason
-        key = None if no_group else tuple(measures.attrs["frequencies"])
-        reasons += [f"key frequencies: {measures.attrs['reason']}"] if not key else []
+        found = measures.attrs.get("frequencies")
+        key = None if found is None else tuple(found)
+        if not key:
+            reasons.append(f"key frequencies: {measures.attrs.get('reason', 'not measured')}")
         curves = read_curves(x.metrics, str(x.path))
     elif isinstance(x, pd.DataFrame):
         measures = x if measures is None else measures
@@ -120,19 +134,21 @@ def detect_phases(
         if step is None:
             reasons.append(f"{name} is null: its threshold is never crossed")
     excluded = _excluded(measures)
-    found: tuple[Phase, ...] = ()
+    phases: tuple[Phase, ...] = ()
     if verdict.label == "grokked":
         dated, why = _dated(curves)
         dated, order = _in_order(dated, memorized, grokked)
-        found = _phases_of(curves, dated)
+        phases = _phases_of(curves, dated)
         reasons += [*why, *order, *_circuit(excluded, memorized, dated.cleanup_start)]
     elif verdict.label == "memorized":
-        found = _memorized_phases(curves, excluded, memorized)
+        phases = _memorized_phases(curves, excluded, memorized)
     elif verdict.label == "steady":
         reasons.append("no phases: test follows train, so there is nothing to tell apart")
     else:
         reasons.append("no phases: only a run that generalises late has all three")
-    return Phases(verdict.label, memorized, grokked, found, key, tuple(reasons), limits)
+    return Phases(
+        verdict.label, memorized, grokked, phases, key, tuple(reasons), limits, curves.frame
+    )
 
 
 def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:

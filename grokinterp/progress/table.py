@@ -24,8 +24,8 @@ def progress_measures(
 
     Losses and accuracies are over the p answer classes, in nats. The key frequencies are those of
     the last checkpoint unless given, for every row, so that rows can be compared; they stand in
-    `.attrs["frequencies"]`. Measures that need them are NaN where there are none, and
-    `.attrs["reason"]` says why.
+    `.attrs["frequencies"]` (None for a task without Fourier directions). Measures that need them
+    are NaN where there are none, and `.attrs["reason"]` says why.
     """
     last = run.snapshot()
     key, reason = _key_frequencies(last, frequencies)
@@ -34,9 +34,9 @@ def progress_measures(
         run.steps, desc="measure", unit="checkpoint", disable=None if progress else True
     ):
         snapshot = last if step == last.step else run.snapshot(step)
-        rows.append({"step": step} | measure_snapshot(snapshot, key))
+        rows.append({"step": step} | measure_snapshot(snapshot, key or ()))
     frame = pd.DataFrame(rows)
-    frame.attrs = {"frequencies": list(key), "reason": reason}
+    frame.attrs = {"frequencies": None if key is None else list(key), "reason": reason}
     return frame
 
 
@@ -51,10 +51,10 @@ def measure_snapshot(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[str
 
 def _key_frequencies(
     last: Snapshot, given: Sequence[int] | None
-) -> tuple[tuple[int, ...], str | None]:
+) -> tuple[tuple[int, ...] | None, str | None]:
     group = usable_group(last)
     if group is None:
-        return (), no_frequencies_reason(last)
+        return None, no_frequencies_reason(last)
     if given is None:
         choice = RULES["logits"](last)
         return choice.frequencies, choice.reason

@@ -61,8 +61,9 @@ class RunWriter:
 
         With `restart`, the beginning of the same run may be there, cut off before its first save.
         """
-        ours = () if restart else (RUN_JSON, METRICS, SPLIT, RESUME, "weights/*.safetensors")
-        for name in ours:
+        begun = restart and (folder / RUN_JSON).exists()
+        ours = (RUN_JSON, METRICS, RESUME, "weights/*.safetensors", *(() if restart else (SPLIT,)))
+        for name in () if begun else ours:
             if any(folder.glob(name)):
                 raise InputError(
                     f"{folder} already holds a run ({name}); give another folder, "
@@ -79,9 +80,8 @@ class RunWriter:
         manifest = Manifest(
             task, architecture, recipe, described, versions=current_versions(), sha256=checksums
         )
-        writer = cls(folder, manifest, [])
-        writer.flush()
-        return writer
+        manifest.write(folder)
+        return cls(folder, manifest, [])
 
     @classmethod
     def reopen(cls, folder: Path, *, step: int) -> "RunWriter":
