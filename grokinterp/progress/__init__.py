@@ -1,5 +1,6 @@
 """How far a run has come: progress measures over its checkpoints, and its phases."""
 
+from grokinterp.progress.detection import detect_phases
 from grokinterp.progress.losses import (
     excluded_loss,
     excluded_loss_demo,
@@ -8,7 +9,7 @@ from grokinterp.progress.losses import (
     trig_loss,
 )
 from grokinterp.progress.measures import MEASURES, measure
-from grokinterp.progress.phases import Phase, Phases, Thresholds, detect_phases
+from grokinterp.progress.phases import Phase, Phases, Thresholds
 from grokinterp.progress.table import measure_snapshot, progress_measures
 
 __all__ = [

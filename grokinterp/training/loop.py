@@ -58,7 +58,7 @@ def train(
             while session.step < recipe.steps:
                 session.update()
                 bar.update()
-                if session.latest and session.logged(session.step):
+                if session.logged(session.step):
                     bar.set_postfix_str(
                         "train {train_loss:.2e} test {test_loss:.2e}".format(**session.latest),
                         refresh=False,

@@ -1,0 +1,219 @@
+"""Phase detection: when a run memorised, formed its circuit and cleaned up."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from grokinterp.errors import InputError
+from grokinterp.progress import boundaries
+from grokinterp.progress.boundaries import Bend, Boundaries
+from grokinterp.progress.curves import Curve, Curves, read_curves
+from grokinterp.progress.labels import label_of
+from grokinterp.progress.phases import Phase, Phases, Thresholds
+from grokinterp.progress.table import progress_measures
+from grokinterp.runs.run import Run
+
+CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
+
+
+def detect_phases(
+    x: Run | pd.DataFrame,
+    *,
+    measures: pd.DataFrame | None = None,
+    thresholds: Thresholds | Mapping[str, float] | None = None,
+) -> Phases:
+    """Label a run or a table of curves and date its phases.
+
+    A run is read from metrics.csv and from the progress measures of its checkpoints (`measures`
+    spares computing them again); a table from its columns `step`, `train_loss`, `test_loss`,
+    `train_acc`, `test_acc` (at least one of the four), with `excluded_loss` used when present.
+
+    The label is that of `grokinterp.progress.labels`, the boundaries those of
+    `grokinterp.progress.boundaries`; nothing is set by hand for a run.
+    """
+    limits = _thresholds(thresholds)
+    key: tuple[int, ...] | None = None
+    reasons: list[str] = []
+    if isinstance(x, Run):
+        measures = progress_measures(x) if measures is None else measures
+        found = measures.attrs.get("frequencies")
+        key = None if found is None else tuple(found)
+        if not key:
+            reasons.append(f"key frequencies: {measures.attrs.get('reason', 'not measured')}")
+        curves = read_curves(x.metrics, str(x.path))
+    elif isinstance(x, pd.DataFrame):
+        measures = x if measures is None else measures
+        curves = read_curves(x)
+        reasons.append("key frequencies: none without weights")
+    else:
+        raise InputError(
+            f"{type(x).__name__} has no phases; give a run (gi.load(path)) or a DataFrame with a "
+            "'step' column and losses or accuracies."
+        )
+    verdict = label_of(curves, train_loss_below=limits.train_loss, test_loss_below=limits.test_loss)
+    memorized = _crossing(curves, "train", limits.train_acc, limits.train_loss)
+    grokked = _crossing(curves, "test", limits.test_acc, limits.test_loss)
+    reasons = [*verdict.reasons, *reasons, *curves.notes]
+    for name, step in (("memorization_step", memorized), ("grok_step", grokked)):
+        if step is None:
+            reasons.append(f"{name} is null: its threshold is never crossed")
+    excluded = _excluded(measures)
+    phases: tuple[Phase, ...] = ()
+    if verdict.label == "grokked":
+        dated, why = _dated(curves)
+        dated, order = _in_order(dated, memorized, grokked)
+        phases = _phases_of(curves, dated)
+        reasons += [*why, *order, *_circuit(excluded, memorized, dated.cleanup_start)]
+    elif verdict.label == "memorized":
+        phases = _memorized_phases(curves, excluded, memorized)
+    elif verdict.label == "steady":
+        reasons.append("no phases: test follows train, so there is nothing to tell apart")
+    else:
+        reasons.append("no phases: only a run that generalises late has all three")
+    return Phases(
+        verdict.label, memorized, grokked, phases, key, tuple(reasons), limits, curves.frame
+    )
+
+
+def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
+    if given is None:
+        return Thresholds()
+    if isinstance(given, Thresholds):
+        return given
+    known = asdict(Thresholds())
+    if unknown := sorted(set(given) - set(known)):
+        raise InputError(f"threshold {unknown[0]!r} is not known; valid are: {', '.join(known)}.")
+    return Thresholds(**given)
+
+
+def _crossing(curves: Curves, side: str, accuracy: float, loss: float) -> int | None:
+    """First logged step at the threshold: of the accuracy, or of the loss without one."""
+    curve = curves.get(f"{side}_acc")
+    holds = None if curve is None else curve.values >= accuracy
+    if curve is None:
+        curve = curves.get(f"{side}_loss")
+        holds = None if curve is None else curve.values < loss
+    if curve is None or holds is None:
+        return None
+    position = curve.first(holds)
+    return None if position is None else int(curve.steps[position])
+
+
+def _dated(curves: Curves) -> tuple[Boundaries, tuple[str, ...]]:
+    train, test = curves.get("train_loss"), curves.get("test_loss")
+    why: tuple[str, ...] = ()
+    if test is None:
+        accuracy = curves.get("test_acc")
+        assert accuracy is not None
+        test = boundaries.error_curve(accuracy)
+        why = ("no test loss: accuracy dates cleanup early, when answers turn right, not sure",)
+    if train is None and (accuracy := curves.get("train_acc")) is not None:
+        train = boundaries.error_curve(accuracy)
+    dated = boundaries.find_boundaries(train, test)
+    return dated, (*why, *dated.reasons)
+
+
+def _in_order(
+    dated: Boundaries, memorized: int | None, grokked: int | None
+) -> tuple[Boundaries, tuple[str, ...]]:
+    """Null every boundary that contradicts the order of events, with the reason."""
+    reasons = []
+    first, start, last = dated.memorization_end, dated.cleanup_start, dated.cleanup_end
+
+    def refuse(what: str, bend: Bend, relation: str, other: str, step: int) -> None:
+        reasons.append(f"{what} is null: its bend at {bend.step} is {relation} {other} ({step})")
+
+    if start and grokked is not None and start.step > grokked:
+        refuse("start of cleanup", start, "after", "grok_step", grokked)
+        start = None
+        if last:
+            reasons.append("end of cleanup is null: it is measured from the start of cleanup")
+            last = None
+    if last and grokked is not None and last.step < grokked:
+        refuse("end of cleanup", last, "before", "grok_step", grokked)
+        last = None
+    if first and memorized is not None and first.step < memorized:
+        refuse("end of memorisation", first, "before", "memorization_step", memorized)
+        first = None
+    if first and start and first.step > start.step:
+        refuse("end of memorisation", first, "after", "the start of cleanup", start.step)
+        first = None
+    return Boundaries(first, start, last, dated.reasons), tuple(reasons)
+
+
+def _phases_of(curves: Curves, dated: Boundaries) -> tuple[Phase, ...]:
+    return (
+        _phase("memorization", _first_step(curves), dated.memorization_end),
+        _phase("circuit_formation", _step(dated.memorization_end), dated.cleanup_start),
+        _phase("cleanup", _step(dated.cleanup_start), dated.cleanup_end),
+    )
+
+
+def _memorized_phases(
+    curves: Curves, excluded: Curve | None, memorized: int | None
+) -> tuple[Phase, ...]:
+    """Memorisation, and an open circuit formation where the excluded loss has risen."""
+    train = curves.get("train_loss")
+    end = boundaries.memorization_bend(train) if train is not None else None
+    memorization = _phase("memorization", _first_step(curves), end)
+    rise = _rise(excluded, memorized, None)
+    if rise is None or rise < CIRCUIT_FACTOR:
+        return (memorization,)
+    return memorization, _phase("circuit_formation", _step(end), None)
+
+
+def _phase(name: str, start: int | None, end: Bend | None) -> Phase:
+    return Phase(name, start, _step(end), None if end is None else end.interval)
+
+
+def _step(bend: Bend | None) -> int | None:
+    return None if bend is None else bend.step
+
+
+def _first_step(curves: Curves) -> int:
+    return int(curves.frame["step"].iloc[0])
+
+
+def _circuit(excluded: Curve | None, memorized: int | None, start: Bend | None) -> tuple[str, ...]:
+    """Whether the excluded loss confirms that a circuit stood at the start of cleanup."""
+    if start is None:
+        return ()
+    rise = _rise(excluded, memorized, start.step)
+    if rise is None:
+        return ("no circuit is confirmed: there is no excluded loss to look at",)
+    grown = (
+        f"excluded loss at the start of cleanup is {rise:.3g} times its minimum after memorising"
+    )
+    if rise >= CIRCUIT_FACTOR:
+        return (f"{grown}: the circuit stood before test loss fell",)
+    return (f"no circuit is confirmed: {grown}, less than {CIRCUIT_FACTOR:g}",)
+
+
+def _rise(excluded: Curve | None, memorized: int | None, at: int | None) -> float | None:
+    """Excluded loss at a step (the last one for None) over its minimum between memorising and it.
+
+    Between checkpoints the logarithm is interpolated.
+    """
+    if excluded is None or memorized is None or (excluded.values <= 0).any():
+        return None
+    at = int(excluded.steps[-1]) if at is None else at
+    logs = np.log(excluded.values)
+    between = (excluded.steps >= memorized) & (excluded.steps <= at)
+    there = float(np.interp(at, excluded.steps, logs))
+    lowest = min([there, *logs[between]])
+    return math.exp(there - lowest)
+
+
+def _excluded(measures: pd.DataFrame) -> Curve | None:
+    if "excluded_loss" not in measures or "step" not in measures:
+        return None
+    steps = measures["step"].to_numpy(float)
+    values = measures["excluded_loss"].to_numpy(float)
+    finite = np.isfinite(values) & np.isfinite(steps)
+    if not finite.any():
+        return None
+    order = np.argsort(steps[finite], kind="stable")
+    return Curve(steps[finite][order].astype(np.int64), values[finite][order])
