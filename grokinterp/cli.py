@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -42,25 +42,24 @@ def main() -> None:
         sys.stdout.flush()
     except InputError as error:
         status = _fail(str(error))
-    except Interrupted as stopped:
-        _say(str(stopped))
-        status = INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
-    except BrokenPipeError:  # the reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
         status = 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         status = _fail(
-            f"{where}{error.strerror or error}; what was saved before is whole, "
-            "put this right and try again."
+            f"{where}{error.strerror or error}; what was saved before is whole (a training goes "
+            "on with --resume), put this right and try again."
         )
+    except SystemExit as stopped:  # typer's own answer to a reader that has seen enough (head)
+        status = 0 if isinstance(stopped.__context__, BrokenPipeError) else stopped.code
     except Exception as error:
         # Usage errors are click's, which newer versions of typer carry under a private name.
         if not hasattr(error, "format_message"):
             raise
         status = _fail(f"{error.format_message()} Try 'grokinterp --help'.")
+    _close_output()
     sys.exit(status or 0)
 
 
@@ -93,7 +92,11 @@ def train(
     from grokinterp.training import train as train_run
 
     changes = dict(parse_setting(setting) for setting in settings or [])
-    run = train_run(find_recipe(recipe).replace(**changes), out, resume=resume)
+    try:
+        run = train_run(find_recipe(recipe).replace(**changes), out, resume=resume)
+    except Interrupted as stopped:  # here, because typer would end it without a word
+        _say(str(stopped))
+        raise typer.Exit(INTERRUPTED) from None
     last = run.metrics.iloc[-1]
     typer.echo(
         f"{out}: {len(run.steps)} checkpoints up to step {run.steps[-1]}, "
@@ -118,7 +121,8 @@ def info(path: RunFolder, as_json: Json = False) -> None:
         "recipe": run.recipe and run.recipe.to_dict(),
         "split": run.manifest.split,
         "steps": list(run.steps),
-        "last": {column: _number(last[column]) for column in run.metrics.columns},
+        "last": {"step": int(last["step"])}
+        | {column: _number(last[column]) for column in run.metrics.columns if column != "step"},
         "versions": run.manifest.versions,
     }
     if as_json:
@@ -128,7 +132,7 @@ def info(path: RunFolder, as_json: Json = False) -> None:
     for title in ("recipe", "split", "last", "versions"):
         values = facts[title]
         if isinstance(values, dict):
-            typer.echo(f"\n{title}\n" + "\n".join(f"  {k:<16}{v}" for k, v in values.items()))
+            typer.echo(f"\n{title}\n" + "\n".join(f"  {k:<18}{v}" for k, v in values.items()))
     typer.echo(f"\ncheckpoints\n  {', '.join(map(str, run.steps))}\n\nall files are whole")
 
 
@@ -175,7 +179,7 @@ def phases(
     if expect is not None and expect not in LABELS:
         raise InputError(f"--expect {expect!r} is not a label; {nearest(expect, LABELS)}")
     measures = None
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         found = detect_phases(read_csv_curves(path))
     else:
         run = load(path)
@@ -227,12 +231,20 @@ def _show_measures(table: "pd.DataFrame") -> None:
         typer.echo(f"(one of {stride} checkpoints; `grokinterp measure --out FILE.csv` has all)")
 
 
+def _close_output() -> None:
+    """Keep the interpreter from complaining about a pipe whose reader has gone."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _step(step: int | None) -> str:
     return "null" if step is None else str(step)
 
 
-def _number(value: Any) -> float | int | None:
-    return None if value != value else value.item()
+def _number(value: float) -> float | None:
+    return None if value != value else float(value)
 
 
 def _say(line: str) -> None:

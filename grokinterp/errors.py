@@ -6,7 +6,7 @@ Interrupted (a KeyboardInterrupt)  a training was stopped from outside; its stat
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 
 class InputError(ValueError):
@@ -17,16 +17,19 @@ class Interrupted(KeyboardInterrupt):
     """Training was asked to stop; everything up to this step is on disk and can be resumed."""
 
 
-def nearest(given: str, candidates: Iterable[str], listed: Sequence[str] | None = None) -> str:
-    """Advice for an unknown name: the nearest valid one if there is one, else all of them.
+def nearest(given: str, valid: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
+    """Advice for an unknown name: the nearest valid one, and all of them when none is near.
 
-    >>> nearest("lerning_rate", ["learning_rate", "steps"])
-    "did you mean 'learning_rate'?"
-    >>> nearest("xyz", ["learning_rate", "steps"])
-    'valid are: learning_rate, steps.'
+    `aliases` are other words for valid names, to recognise what is meant.
+
+    >>> nearest("weigth_decay", ["weight_decay", "lr"])
+    "did you mean 'weight_decay'?"
+    >>> nearest("lerning_rate", ["weight_decay", "lr"], {"learning_rate": "lr"})
+    "did you mean 'lr'?"
+    >>> nearest("xyz", ["weight_decay", "lr"])
+    'valid are: weight_decay, lr.'
     """
-    names = list(candidates)
-    close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"valid are: {', '.join(names if listed is None else listed)}."
+    names, words = list(valid), dict(aliases or {})
+    if close := difflib.get_close_matches(given.lower(), [*names, *words], n=1, cutoff=0.5):
+        return f"did you mean {words.get(close[0], close[0])!r}?"
+    return f"valid are: {', '.join(names)}."

@@ -129,17 +129,19 @@ def test_losses_of_other_groups_equal_the_dense_definitions(operation, p):
     keys = tuple(range(1, group.order // 2 + 1))[:2]
     train = torch.arange(task.n_inputs) % 2 == 0
     snapshot = from_weights(weights, recipe.architecture(), task, train_mask=train)
-    logits = snapshot.logits.double()
-    basis = dense.directions(group.order, keys, group.of_input) * (group.of_input >= 0)[:, None]
-    basis = torch.nn.functional.normalize(basis, dim=0)
+    # Pairs with a zero factor have no exponent: the definitions are over all others.
+    rows = (group.of_input >= 0).nonzero().flatten()
+    logits, labels = snapshot.logits.double()[rows], task.labels[rows]
+    exponent = group.of_input[rows]
+    basis = dense.directions(group.order, keys, exponent)
     assert progress_losses.restricted_loss(snapshot, keys) == pytest.approx(
-        dense.restricted_loss(logits, task.labels, basis), rel=1e-9
+        dense.restricted_loss(logits, labels, basis), rel=1e-9
     )
     assert progress_losses.excluded_loss(snapshot, keys) == pytest.approx(
-        dense.excluded_loss(logits, task.labels, basis, train), rel=1e-9
+        dense.excluded_loss(logits, labels, basis, train[rows]), rel=1e-9
     )
-    distance = (group.of_input[:, None] - group.of_token[None, :]).double()
-    known = (group.of_input >= 0)[:, None] & (group.of_token >= 0)[None, :]
+    distance = (exponent[:, None] - group.of_token[None, :]).double()
+    known = (group.of_token >= 0)[None, :].expand_as(distance)
     cubes = torch.stack(
         [
             torch.where(known, (2 * torch.pi * k * distance / group.order).cos(), 0.0).flatten()
@@ -149,7 +151,12 @@ def test_losses_of_other_groups_equal_the_dense_definitions(operation, p):
     )
     fit = cubes @ torch.linalg.lstsq(cubes, logits.flatten()[:, None]).solution
     assert progress_losses.trig_loss(snapshot, keys) == pytest.approx(
-        dense.cross_entropy(fit.view_as(logits), task.labels), rel=1e-9
+        dense.cross_entropy(fit.view_as(logits), labels), rel=1e-9
+    )
+    centred = logits - logits.mean()
+    explained = 1 - (centred.flatten() - fit.flatten()).square().sum() / centred.square().sum()
+    assert progress_losses.trig_variance_explained(snapshot, keys) == pytest.approx(
+        float(explained), rel=1e-6, abs=1e-9
     )
 
 

@@ -47,7 +47,11 @@ def test_mod31_recipes_differ_in_init_scale_alone():
         ({"steps": -1}, "steps=-1"),
         ({"log_every": 0}, "log_every=0"),
         ({"checkpoints": "sometimes"}, "is not a schedule"),
-        ({"checkpoints": [0, 99_999]}, "names step 99999"),
+        ({"checkpoints": [0, -1]}, "names -1, which is no step"),
+        ({"checkpoints": "every:²"}, "is not a schedule"),
+        ({"steps": 1e99}, "is too large; give at most 100000000"),
+        ({"seed": 2**70}, "seed="),
+        ({"p": 100_000}, "p=100000"),
         ({"equals_class": True, "equals_token": False}, "equals_class"),
         ({"biases": "some"}, "biases='some'"),
     ],
@@ -84,6 +88,11 @@ def test_schedules():
     assert len(logarithmic) <= 41
     assert logarithmic[:2] == (0, 1)
     assert logarithmic[-1] == 10_000
+
+
+def test_a_shortened_run_keeps_the_steps_it_reaches():
+    short = recipes()["mod113-grokked"].replace(steps=300)
+    assert short.checkpoint_steps() == (0, 100, 200, 300)
 
 
 def test_a_file_that_is_no_recipe_is_refused(tmp_path):

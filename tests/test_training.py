@@ -123,7 +123,7 @@ def test_a_damaged_resume_file_is_named(tiny, tmp_path, monkeypatch):
 
 def test_the_fast_forward_trains_like_the_hooked_one(tiny, tmp_path, monkeypatch):
     fast = gi.train(tiny.replace(steps=20), tmp_path / "fast")
-    monkeypatch.setattr("grokinterp.models.answer_position.applies_to", lambda architecture: False)
+    monkeypatch.setattr("grokinterp.models.answer_position.applies_to", lambda *_: False)
     slow = gi.train(tiny.replace(steps=20), tmp_path / "slow")
     for name, weight in slow.weights().items():
         torch.testing.assert_close(fast.weights()[name], weight, rtol=1e-3, atol=1e-4)

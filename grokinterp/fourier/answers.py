@@ -26,13 +26,12 @@ BLOCK_COLUMNS = 8
 class AnswerSpectrum:
     """A matrix over inputs, seen along the answer's directions (float64).
 
-    `coefficients` are the DFT, over exponents, of the averages over the inputs of each exponent;
-    `mean` is the average over all inputs.
+    `coefficients` are the DFT, over exponents, of the averages over the inputs of each exponent.
+    Inputs without an exponent (a zero factor) take no part.
     """
 
     group: AnswerGroup
     coefficients: Complex[Tensor, "n_frequencies_and_constant m"]
-    mean: Float[Tensor, " m"]
 
     @classmethod
     def of(cls, matrix: Float[Tensor, "n_inputs m"], group: AnswerGroup) -> "AnswerSpectrum":
@@ -41,21 +40,19 @@ class AnswerSpectrum:
         sums = torch.zeros(order, matrix.shape[1], dtype=torch.float64)
         for rows in group.rows.T.split(BLOCK_COLUMNS):  # small blocks stay in the cache
             sums += matrix[rows.flatten()].view(*rows.shape, -1).sum(dim=0, dtype=torch.float64)
-        without = matrix[group.of_input == UNDEFINED].sum(dim=0, dtype=torch.float64)
-        mean = (sums.sum(dim=0) + without) / len(matrix)
-        return cls(group, torch.fft.rfft(sums / count, dim=0), mean)
+        return cls(group, torch.fft.rfft(sums / count, dim=0))
 
-    def component(self, frequencies: Iterable[int]) -> Float[Tensor, "order_and_undefined m"]:
-        """P_K: the part along c_k, s_k of these frequencies, one row per exponent.
+    @property
+    def mean(self) -> Float[Tensor, " m"]:
+        """The average over all inputs that have an exponent."""
+        return self.coefficients[0].real / self.group.order
 
-        Row `f` belongs to the inputs with exponent f; the last row is for inputs without one and is
-        0. Index with `group.of_input` to get a row per input.
-        """
+    def component(self, frequencies: Iterable[int]) -> Float[Tensor, "order m"]:
+        """P_K: the part along c_k, s_k of these frequencies, one row per exponent."""
         kept = torch.zeros_like(self.coefficients)
         index = torch.tensor(sorted(set(frequencies)), dtype=torch.int64)
         kept[index] = self.coefficients[index]
-        part = torch.fft.irfft(kept, n=self.group.order, dim=0)
-        return torch.nn.functional.pad(part, (0, 0, 0, 1))
+        return torch.fft.irfft(kept, n=self.group.order, dim=0)
 
     def power(self) -> Float[Tensor, " n_frequencies"]:
         """Sum of squares along c_k and s_k, for each frequency k = 1, 2, ..."""
@@ -70,16 +67,17 @@ def logit_shares(snapshot: Snapshot) -> Float[Tensor, " n_frequencies"]:
 
     Centred twice: each class's mean over the inputs is taken out, and each input's mean over the
     classes, a shift that no softmax sees. Shares sum to at most 1; the rest is variance along other
-    functions of (a, b).
+    functions of (a, b). Inputs without an exponent (a zero factor) take no part.
     """
     group = usable_group(snapshot)
     if group is None:
         raise InputError(no_frequencies_reason(snapshot) + ".")
     logits = snapshot.logits.double()
     logits = logits - logits.mean(dim=1, keepdim=True)
-    logits -= logits.mean(dim=0)
-    total = logits.square().sum().clamp_min(torch.finfo(torch.float64).tiny)
-    return AnswerSpectrum.of(logits, group).power() / total
+    spectrum = AnswerSpectrum.of(logits, group)
+    centred = logits[group.of_input != UNDEFINED] - spectrum.mean
+    total = centred.square().sum().clamp_min(torch.finfo(torch.float64).tiny)
+    return spectrum.power() / total
 
 
 def usable_group(snapshot: Snapshot) -> AnswerGroup | None:

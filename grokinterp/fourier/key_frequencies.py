@@ -87,8 +87,9 @@ def key_frequencies(
     """The key frequencies of a run (its last checkpoint), a snapshot, or a model with its task.
 
     `rule` is one of "logits" (default), "embedding", "embedding_demo", "neuron_logit", "neurons";
-    see `grokinterp.fourier.rules`. For a run, `emerged` says from which checkpoint on each key
-    frequency kept at least half of its final share of the logit variance.
+    see `grokinterp.fourier.rules`. For a run, `emerged` says at which checkpoint each key frequency
+    first had half of its final share of the logit variance; the share can dip again while others
+    grow (`frequency_shares` has all of them).
     """
     if rule not in RULES:
         raise InputError(f"rule={rule!r} is not known; {nearest(rule, RULES)}")
@@ -133,9 +134,7 @@ def _emergence(run: Run, choice: Choice) -> dict[int, int]:
     if not choice.frequencies:
         return {}
     shares = frequency_shares(run)
-    emerged = {}
-    for k in choice.frequencies:
-        below = (shares[k] < shares[k].iloc[-1] / 2).to_numpy()
-        first = int(below.nonzero()[0].max()) + 1 if below.any() else 0
-        emerged[k] = int(shares.index[first])
-    return emerged
+    return {
+        k: int((shares[k] >= shares[k].iloc[-1] / 2).idxmax())  # the first step where it holds
+        for k in choice.frequencies
+    }

@@ -54,6 +54,8 @@ def largest_ratio_cut(shares: Float[Tensor, " n_frequencies"], what: str) -> Cho
     cuts = tuple(Cut(int(i) + 1, float(ratios[i])) for i in by_ratio)
     n_kept = cuts[0].n_kept
     kept = float(shares[order[:n_kept]].sum())
+    if not shares.isfinite().all():
+        return Choice((), shares, reason=f"the {what} is not finite")
     if not kept >= MIN_KEPT:
         n_all = len(shares)
         reason = (
@@ -112,7 +114,8 @@ def neurons_rule(snapshot: Snapshot) -> Choice:
     leading = fractions[~fractions.isnan().any(dim=1)].argmax(dim=1)
     counts = torch.bincount(leading, minlength=fractions.shape[1])
     chosen = tuple((counts.nonzero().flatten() + 1).tolist())
-    return Choice(chosen, counts.double() / max(int(counts.sum()), 1))
+    reason = None if chosen else "every neuron is dead"
+    return Choice(chosen, counts.double() / max(int(counts.sum()), 1), reason=reason)
 
 
 RULES: dict[str, Callable[[Snapshot], Choice]] = {

@@ -56,6 +56,7 @@ def build_model(
         "act_fn": architecture.act_fn,
         "normalization_type": None,
         "device": device,
+        "dtype": weights["embed.W_E"].dtype,
     }
     with _quiet_construction():
         model = _new_model(config)
@@ -87,8 +88,10 @@ def load_weights(model: HookedModel, weights: Mapping[str, Tensor]) -> None:
 def architecture_of(model: HookedModel) -> Architecture | None:
     """The architecture of a plain model, or None for one that `Architecture` cannot describe.
 
-    Plain: learned positions, no LayerNorm, softmax attention over separate heads with the usual
-    1/sqrt(d_head), a two-matrix MLP with a known activation, and no permanent hooks.
+    Plain, as far as its configuration and hook points say: learned positions, no LayerNorm, causal
+    softmax attention over separate heads with the usual 1/sqrt(d_head), a two-matrix MLP with a
+    known activation, and no hooks. With one layer the causal mask changes nothing at the last
+    position, so a bidirectional one is plain too.
     """
     cfg = model.cfg
     plain = (
@@ -97,6 +100,7 @@ def architecture_of(model: HookedModel) -> Architecture | None:
         and cfg.act_fn in ACTIVATIONS
         and cfg.use_attn_scale
         and (cfg.attn_scale < 0 or abs(cfg.attn_scale - cfg.d_head**0.5) < 1e-6)  # < 0: default
+        and (cfg.n_layers == 1 or getattr(cfg, "attention_dir", "causal") == "causal")
         and not any(getattr(cfg, key, None) for key in _UNUSUAL)
         and max(getattr(cfg, key, -1.0) for key in _SOFT_CAPS) <= 0
         and not any(point.fwd_hooks for point in model.hook_dict.values())
@@ -199,9 +203,11 @@ def _layout(model: HookedModel) -> _Layout:
                 lambda x: x.T,
             )
             layout[f"{block}.mlp.b_{side}"] = (f"{native}.bias", lambda x, _heads: x, lambda x: x)
-    if unknown := sorted(keys - {key for key, _, _ in layout.values()}):
-        raise InputError(f"the model has a weight {unknown[0]!r} that no known layout has.")
-    return layout
+    known = {key for key, _, _ in layout.values()}
+    present = {name: entry for name, entry in layout.items() if entry[0] in keys}
+    # LayerNorm gains and the like have no canonical form: they keep their name and shape.
+    others = {key: (key, lambda x, _heads: x, lambda x: x) for key in sorted(keys - known)}
+    return {**present, **others}
 
 
 def _new_model(config: dict[str, Any]) -> HookedModel:

@@ -16,13 +16,9 @@ from grokinterp.models.affine import affine
 from grokinterp.models.architecture import ACTIVATIONS, Architecture
 
 
-def applies_to(architecture: Architecture) -> bool:
-    """Whether `answer_logits` can stand in for the hooked forward of this architecture."""
-    return (
-        architecture.n_layers == 1
-        and architecture.n_ctx in (2, 3)
-        and architecture.act_fn in ACTIVATIONS
-    )
+def applies_to(architecture: Architecture, n_tokens: int) -> bool:
+    """Whether `answer_logits` can stand in for the hooked forward on inputs of `n_tokens`."""
+    return architecture.n_layers == 1 and n_tokens in (2, 3) and n_tokens <= architecture.n_ctx
 
 
 def answer_logits(

@@ -13,6 +13,7 @@ from scipy.optimize import isotonic_regression
 
 from grokinterp.progress.curves import Curve
 
+LASTING_RISE = np.log(10.0)  # a test curve that ends this far above its minimum has left it
 SETTLED = 0.25  # cleanup is over when the test curve falls at most this much as fast as before
 FLAT = 0.95  # steps whose distance from the chord is within 5 % of the largest are as good a bend
 
@@ -45,34 +46,39 @@ def find_boundaries(train: Curve | None, test: Curve) -> Boundaries:
     Memorisation ends at the largest distance of the log train curve below its chord over
     [first step, start of cleanup].
     """
-    smooth = _falling_log(test, from_peak=True)
+    reasons = []
+    until = _before_lasting_rise(test)
+    if until < test.steps[-1]:
+        reasons.append(
+            f"test loss rises again for good after step {until}: the boundaries are those of the "
+            "curves up to there"
+        )
+    smooth = _falling_log(_up_to(test, until), from_peak=True)
+    if len(smooth) < 4:
+        return Boundaries(None, None, None, (*reasons, "too few logged steps to show a bend"))
     half = (smooth.values[0] + smooth.values[-1]) / 2
     middle = int(np.argmax(smooth.values <= half))
     if middle < 2:
-        reason = "the test curve falls too fast for its logged steps to show a bend"
-        return Boundaries(None, None, None, (reason,))
+        reasons.append("the test curve falls too fast for its logged steps to show a bend")
+        return Boundaries(None, None, None, tuple(reasons))
     start = _bend(smooth, 0, middle, above=True)
-    reasons = []
-    end, why_open = _cleanup_end(smooth, start, middle)
+    end, why_open = _cleanup_end(smooth, start, middle, test.steps)
     if why_open:
         reasons.append(why_open)
     memorized = None
     if train is None:
         reasons.append("no train curve: the end of memorisation is not dated")
     else:
-        fall = _falling_log(train, from_peak=False)
-        stop = int(np.searchsorted(fall.steps, start.step, side="right")) - 1
-        if stop < 2:
+        memorized = memorization_bend(_up_to(train, start.step))
+        if memorized is None:
             reasons.append("too few logged steps before cleanup to date the end of memorisation")
-        else:
-            memorized = _bend(fall, 0, stop, above=False)
     return Boundaries(memorized, start, end, tuple(reasons))
 
 
 def memorization_bend(train: Curve) -> Bend | None:
-    """The end of memorisation of a run that never generalises; None with too few steps."""
+    """Where a train curve is furthest below its chord; None with too few steps."""
     fall = _falling_log(train, from_peak=False)
-    return _bend(fall, 0, len(fall) - 1, above=False) if len(fall) > 3 else None
+    return _bend(fall, 0, len(fall) - 1, above=False) if len(fall) >= 3 else None
 
 
 def error_curve(accuracy: Curve) -> Curve:
@@ -83,14 +89,16 @@ def error_curve(accuracy: Curve) -> Curve:
     return Curve(accuracy.steps, np.maximum(error, floor))
 
 
-def _cleanup_end(smooth: Curve, start: Bend, middle: int) -> tuple[Bend | None, str | None]:
+def _cleanup_end(
+    smooth: Curve, start: Bend, middle: int, logged: np.ndarray
+) -> tuple[Bend | None, str | None]:
     """The bend after which the fall is over, or why there is none yet."""
     span = smooth.steps[middle] + 3 * (smooth.steps[middle] - start.step)
     last = int(np.searchsorted(smooth.steps, span, side="right")) - 1
     if last - middle < 2:
         return None, "cleanup is still open: the log ends in the middle of the fall"
     end = _bend(smooth, middle, last, above=False)
-    if len(smooth) - 1 - int(np.searchsorted(smooth.steps, end.step)) < 3:
+    if (logged > end.step).sum() < 3:
         return None, "cleanup is still open: fewer than three logged steps follow its last bend"
     before = _slope(smooth, start.step, end.step)
     after = _slope(smooth, end.step, int(smooth.steps[last]))
@@ -110,15 +118,36 @@ def _slope(smooth: Curve, first: int, last: int) -> float:
     return float((high - low) / (last - first))
 
 
+def _before_lasting_rise(curve: Curve) -> int:
+    """The last step before a rise that is not made good again; the last step when there is none."""
+    smooth = _median_log(curve)
+    low = smooth.values <= smooth.values.min() + LASTING_RISE if len(smooth) else np.array([])
+    if len(low) == 0 or low[-1]:
+        return int(curve.steps[-1])
+    return int(smooth.steps[np.flatnonzero(low)[-1]])
+
+
+def _up_to(curve: Curve, step: int) -> Curve:
+    kept = curve.steps <= step
+    return Curve(curve.steps[kept], curve.values[kept])
+
+
 def _falling_log(curve: Curve, *, from_peak: bool) -> Curve:
-    """Log of a curve, median-filtered, as the nearest non-increasing curve (from its peak on)."""
+    """The nearest non-increasing curve to the smoothed log of a curve (from its peak on)."""
+    smooth = _median_log(curve)
+    if len(smooth) == 0:
+        return smooth
+    first = int(np.argmax(smooth.values)) if from_peak else 0
+    fit = isotonic_regression(smooth.values[first:], increasing=False)
+    return Curve(smooth.steps[first:], fit.x)
+
+
+def _median_log(curve: Curve) -> Curve:
+    """Log of the positive part of a curve, with single spikes taken out."""
     positive = curve.values > 0
-    steps, logs = curve.steps[positive], np.log(curve.values[positive])
+    logs = np.log(curve.values[positive])
     width = 3 if len(logs) < 100 else 5  # a dense log can spare two neighbouring spikes
-    logs = median_filter(logs, size=width, mode="nearest")
-    first = int(np.argmax(logs)) if from_peak else 0
-    fit = isotonic_regression(logs[first:], increasing=False)
-    return Curve(steps[first:], fit.x)
+    return Curve(curve.steps[positive], median_filter(logs, size=width, mode="nearest"))
 
 
 def _bend(curve: Curve, first: int, last: int, *, above: bool) -> Bend:

@@ -12,6 +12,8 @@ import pandas as pd
 
 from grokinterp.errors import InputError
 
+LARGEST_STEP = 2**53  # beyond it a float is no longer every whole number
+MEASURES = ("excluded_loss",)  # what phases use of a table besides its curves
 CURVES = ("train_loss", "test_loss", "train_acc", "test_acc")
 
 
@@ -62,38 +64,33 @@ class Curves:
 def read_curves(frame: pd.DataFrame, source: str = "the table") -> Curves:
     """Check and clean a table of curves.
 
-    Refused: no `step` column, no usable column, no rows, text where numbers belong. Repaired, with
-    a note: unsorted steps, duplicate steps (the last row counts), steps that are missing.
+    Refused: no `step` column, no usable column, no rows, text where numbers belong, accuracies that
+    are not shares. Repaired, with a note: unsorted steps, duplicate steps (the last row counts),
+    steps that are missing.
     """
     if "step" not in frame:
         found = ", ".join(map(str, frame.columns)) or "none"
         raise InputError(
             f"{source} has no column 'step' (found: {found}); name the step column so."
         )
-    used = [column for column in CURVES if column in frame]
-    if not used:
+    used = [column for column in (*CURVES, *MEASURES) if column in frame]
+    if not set(used) & set(CURVES):
         raise InputError(
             f"{source} has none of the columns {', '.join(CURVES)}; at least one is needed."
         )
     if len(frame) == 0:
         raise InputError(f"{source} has no rows; give at least one logged step.")
-    extra = [c for c in frame.columns if c not in ("step", *used) and _is_numeric(frame[c])]
-    numbers = frame[["step", *used, *extra]].copy()
-    for column in ("step", *used):
-        try:
-            numbers[column] = pd.to_numeric(numbers[column])
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{source}, column {column!r}: {error}; give numbers.") from None
+    numbers = pd.DataFrame({column: _numbers(frame, column, source) for column in ("step", *used)})
     notes = []
-    steps = numbers["step"].to_numpy(float)
-    if (missing := ~np.isfinite(steps)).any():
+    if (missing := ~np.isfinite(numbers["step"])).any():
         numbers = numbers[~missing]
         notes.append(f"{int(missing.sum())} rows without a step were left out")
-    if len(numbers) == 0 or all(not np.isfinite(numbers[c].to_numpy(float)).any() for c in used):
-        raise InputError(f"{source} has no finite value in {', '.join(used)}; nothing to date.")
-    if (numbers["step"] < 0).any() or (numbers["step"] % 1 != 0).any():
+    steps = numbers["step"]
+    if (steps < 0).any() or (steps % 1 != 0).any() or (steps > LARGEST_STEP).any():
         raise InputError(f"{source} has steps that are not whole numbers from 0 on.")
-    numbers["step"] = numbers["step"].astype("int64")
+    numbers["step"] = steps.astype("int64")
+    if len(numbers) == 0:
+        raise InputError(f"{source} has no row with a step; nothing to date.")
     if not numbers["step"].is_monotonic_increasing:
         numbers = numbers.sort_values("step", kind="stable")
         notes.append("steps were not in order and have been sorted")
@@ -104,15 +101,32 @@ def read_curves(frame: pd.DataFrame, source: str = "the table") -> Curves:
 
 
 def read_csv_curves(path: str | Path) -> pd.DataFrame:
-    """A CSV file as a table; unreadable ones are refused in one line."""
+    """A CSV file as a table that `read_curves` accepts; others are refused in one line."""
     try:
-        return pd.read_csv(path)
+        frame = pd.read_csv(path, compression=None, index_col=False, skipinitialspace=True)
     except pd.errors.EmptyDataError:
         raise InputError(f"{path} is empty; give a CSV with a header and rows.") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+    except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is not a CSV that can be read ({reason}).") from None
+    frame.columns = frame.columns.str.strip()
+    read_curves(frame, str(path))
+    return frame
 
 
-def _is_numeric(column: pd.Series) -> bool:
-    return pd.api.types.is_numeric_dtype(column)
+def _numbers(frame: pd.DataFrame, column: str, source: str) -> pd.Series:
+    """A column as floats; accuracies must be shares."""
+    values = frame[column]
+    if isinstance(values, pd.DataFrame):
+        raise InputError(f"{source} has two columns {column!r}; keep one.")
+    try:
+        numbers = pd.to_numeric(values).astype(float)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{source}, column {column!r}: {error}; give numbers.") from None
+    finite = numbers[np.isfinite(numbers)]
+    if column.endswith("_acc") and not finite.between(0, 1).all():
+        outside = finite[~finite.between(0, 1)].iloc[0]
+        raise InputError(
+            f"{source}, column {column!r} has {outside:g}; give accuracies as shares from 0 to 1."
+        )
+    return numbers

@@ -10,7 +10,7 @@ import pandas as pd
 from grokinterp.errors import InputError
 from grokinterp.progress import boundaries
 from grokinterp.progress.boundaries import Bend, Boundaries
-from grokinterp.progress.curves import Curve, Curves, read_curves
+from grokinterp.progress.curves import CURVES, Curve, Curves, read_curves
 from grokinterp.progress.labels import label_of
 from grokinterp.progress.phases import Phase, Phases, Thresholds
 from grokinterp.progress.table import progress_measures
@@ -47,6 +47,8 @@ def detect_phases(
     elif isinstance(x, pd.DataFrame):
         measures = x if measures is None else measures
         curves = read_curves(x)
+        if all(curves.get(column) is None for column in CURVES):
+            raise InputError(f"the table has no finite value in {', '.join(CURVES)}.")
         reasons.append("key frequencies: none without weights")
     else:
         raise InputError(
@@ -57,9 +59,16 @@ def detect_phases(
     memorized = _crossing(curves, "train", limits.train_acc, limits.train_loss)
     grokked = _crossing(curves, "test", limits.test_acc, limits.test_loss)
     reasons = [*verdict.reasons, *reasons, *curves.notes]
-    for name, step in (("memorization_step", memorized), ("grok_step", grokked)):
+    for name, side, step in (
+        ("memorization_step", "train", memorized),
+        ("grok_step", "test", grokked),
+    ):
         if step is None:
-            reasons.append(f"{name} is null: its threshold is never crossed")
+            seen = curves.get(f"{side}_acc") or curves.get(f"{side}_loss")
+            reasons.append(
+                f"{name} is null: "
+                + ("its threshold is never crossed" if seen else f"there is no {side} curve")
+            )
     excluded = _excluded(measures)
     phases: tuple[Phase, ...] = ()
     if verdict.label == "grokked":
@@ -132,6 +141,9 @@ def _in_order(
         if last:
             reasons.append("end of cleanup is null: it is measured from the start of cleanup")
             last = None
+        if first:
+            reasons.append("end of memorisation is null: it is looked for before cleanup")
+            first = None
     if last and grokked is not None and last.step < grokked:
         refuse("end of cleanup", last, "before", "grok_step", grokked)
         last = None
@@ -210,8 +222,8 @@ def _rise(excluded: Curve | None, memorized: int | None, at: int | None) -> floa
 def _excluded(measures: pd.DataFrame) -> Curve | None:
     if "excluded_loss" not in measures or "step" not in measures:
         return None
-    steps = measures["step"].to_numpy(float)
-    values = measures["excluded_loss"].to_numpy(float)
+    steps = pd.to_numeric(measures["step"], errors="coerce").to_numpy(float)
+    values = pd.to_numeric(measures["excluded_loss"], errors="coerce").to_numpy(float)
     finite = np.isfinite(values) & np.isfinite(steps)
     if not finite.any():
         return None

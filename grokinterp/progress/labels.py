@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from grokinterp.progress.curves import Curve, Curves
+from grokinterp.progress.curves import CURVES, Curve, Curves
 
 Label = Literal["grokked", "steady", "memorized", "not_learned", "undetermined"]
 LABELS: tuple[Label, ...] = ("grokked", "steady", "memorized", "not_learned", "undetermined")
@@ -47,13 +47,20 @@ def label_of(curves: Curves, *, train_loss_below: float, test_loss_below: float)
             f"below {test_loss_below:g}"
         )
         return Verdict(verdict.label, (*verdict.reasons, note))
-    missing = "no test curve" if test is None else "no train curve"
-    return Verdict("undetermined", (f"{missing}: a label compares train with test",))
+    found = [column for column in CURVES if curves.get(column) is not None]
+    return Verdict(
+        "undetermined",
+        (
+            "a label compares train with test, by accuracies or by losses; there is only "
+            + (", ".join(found) or "nothing"),
+        ),
+    )
 
 
 def _from_accuracies(train: Curve, test: Curve) -> Verdict:
     best_train, best_test = float(train.values.max()), float(test.values.max())
-    first = float(train.values[0])
+    # A log that starts later does not show the accuracy of chance, which is small.
+    first = float(train.values[0]) if train.steps[0] == 0 else 0.0
     halfway = (1 + first) / 2
     if best_train < halfway:
         return Verdict(
@@ -112,10 +119,13 @@ def _by_delay(train: _Side, test: _Side, when: str) -> Verdict:
             (f"{facts}: {factor:.3g} times the time to learn train later (grokked: above 1)",),
         )
     if test.learned - train.learned <= train.learned:
-        return Verdict(
-            "steady",
-            (f"{facts}: the delay is no longer than the time to learn train",),
-        )
+        reasons = [f"{facts}: the delay is no longer than the time to learn train"]
+        if test.learned - train.before > train.before:
+            reasons.append(
+                f"steady as logged: train may have been learned soon after step {train.before}, "
+                "which would make the delay the longer one; log more often to be certain"
+            )
+        return Verdict("steady", tuple(reasons))
     return Verdict(
         "undetermined",
         (f"{facts}: between logged steps the delay could be longer or shorter than the time to "

@@ -3,7 +3,8 @@
 L are the logits of the p answer classes, [n_inputs, p]; P_K projects columns on the unit directions
 cos/sin(w_k f(a, b)) of the key frequencies K, over all inputs; CE is the mean cross-entropy in
 nats, computed in float64. All projections depend on the exponent f alone (see
-`grokinterp.fourier.answers`), so nothing of size p cubed is built.
+`grokinterp.fourier.answers`), so nothing of size p cubed is built. For multiplication, "all pairs"
+are those without a zero factor: the others have no exponent, and no such circuit answers them.
 """
 
 import math
@@ -13,10 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.fourier.answers import AnswerSpectrum, usable_group
+from grokinterp.errors import InputError
+from grokinterp.fourier.answers import AnswerSpectrum, no_frequencies_reason, usable_group
 from grokinterp.fourier.spectra import neuron_logit_map
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.exponents import UNDEFINED
 from grokinterp.tasks.modular import AnswerGroup
 
 
@@ -28,8 +31,9 @@ def restricted_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     reads nothing else: compare with the excluded loss.
     """
     spectrum = _logit_spectrum(snapshot)
-    table = spectrum.component(frequencies) + spectrum.mean
-    return float(_loss_by_exponent(table, snapshot).mean())
+    return float(
+        _loss_by_exponent(spectrum.component(frequencies) + spectrum.mean, snapshot).mean()
+    )
 
 
 def excluded_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
@@ -39,13 +43,7 @@ def excluded_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     once the training answers come from the circuit; memorised answers do not need it. NaN without a
     split.
     """
-    train = snapshot.train_mask
-    if train is None or not train.any():
-        return math.nan
-    spectrum = _logit_spectrum(snapshot)
-    rest = snapshot.logits[train].double()
-    rest -= spectrum.component(frequencies)[spectrum.group.of_input[train]]
-    return float(cross_entropies(rest, snapshot.task.labels[train]).mean())
+    return _loss_without(_logit_spectrum(snapshot).component(frequencies), snapshot)
 
 
 def excluded_loss_each(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[int, float]:
@@ -69,9 +67,9 @@ def trig_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
         ),
         torch.zeros(group.order, dtype=torch.float64),
     )
-    table = torch.zeros(group.order + 1, snapshot.task.p, dtype=torch.float64)
+    table = torch.zeros(group.order, snapshot.task.p, dtype=torch.float64)
     exponents = torch.arange(group.order)
-    table[:-1, group.tokens] = wave[(exponents[:, None] - exponents[None, :]) % group.order]
+    table[:, group.tokens] = wave[(exponents[:, None] - exponents[None, :]) % group.order]
     return float(_loss_by_exponent(table, snapshot).mean())
 
 
@@ -104,41 +102,42 @@ def trig_variance_explained(snapshot: Snapshot, frequencies: Sequence[int]) -> f
         alpha**2 * count * order * order / (1 if 2 * k == order else 2)
         for k, alpha in coefficients.items()
     )
-    squares = torch.linalg.vector_norm(snapshot.logits, dtype=torch.float64).square()
-    total = squares - snapshot.logits.numel() * spectrum.mean.mean().square()
-    return float(fit / total)
+    logits = snapshot.logits
+    if count * order < len(logits):
+        logits = logits[spectrum.group.rows.flatten()]
+    squares = torch.linalg.vector_norm(logits, dtype=torch.float64).square()
+    return float(fit / (squares - logits.numel() * spectrum.mean.mean().square()))
 
 
 def restricted_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     """The restricted loss of TransformerLens' Grokking_Demo.
 
     MLP activations are reduced to their mean and P_K, sent through `W_out @ W_U` without the
-    residual skip, and re-centred to the model's mean logits; CE on test pairs. NaN without a split.
+    residual skip, and re-centred to the model's mean logits; CE on test pairs. NaN without a split,
+    or with a LayerNorm before the unembedding.
     """
     train = snapshot.train_mask
-    if train is None or train.all():
+    if train is None or not snapshot.linear_readout:
         return math.nan
     table = _neuron_part(snapshot, frequencies) + _logit_spectrum(snapshot).mean
-    return float(_loss_by_exponent(table, snapshot)[~train].mean())
+    exponents = _group(snapshot).of_input[~train]
+    losses = _loss_by_exponent(table, snapshot)
+    return float(losses[exponents[exponents != UNDEFINED]].mean())
 
 
 def excluded_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     """The excluded loss of TransformerLens' Grokking_Demo.
 
     P_K is taken out of the MLP activations, the residual skip stays; CE on training pairs. The
-    logits are linear in the activations, so this is L - P_K(A) W_out W_U. NaN without a split.
+    logits are linear in the activations, so this is L - P_K(A) W_out W_U. NaN without a split, or
+    with a LayerNorm before the unembedding.
     """
-    train = snapshot.train_mask
-    if train is None or not train.any():
+    if not snapshot.linear_readout:
         return math.nan
-    rest = snapshot.logits[train].double()
-    rest -= _neuron_part(snapshot, frequencies)[_group(snapshot).of_input[train]]
-    return float(cross_entropies(rest, snapshot.task.labels[train]).mean())
+    return _loss_without(_neuron_part(snapshot, frequencies), snapshot)
 
 
-def _neuron_part(
-    snapshot: Snapshot, frequencies: Sequence[int]
-) -> Float[Tensor, "order_and_undefined p"]:
+def _neuron_part(snapshot: Snapshot, frequencies: Sequence[int]) -> Float[Tensor, "order p"]:
     """P_K of the MLP activations, seen through the neuron-logit map."""
     spectrum = snapshot.memo(
         "neuron_spectrum", lambda: AnswerSpectrum.of(snapshot.mlp_post, _group(snapshot))
@@ -154,16 +153,25 @@ def _logit_spectrum(snapshot: Snapshot) -> AnswerSpectrum:
 
 
 def _loss_by_exponent(
-    table: Float[Tensor, "order_and_undefined p"], snapshot: Snapshot
-) -> Float[Tensor, " n_inputs"]:
-    """Cross-entropy of every input, for logits that depend on its exponent alone."""
-    group, labels = _group(snapshot), snapshot.task.labels
-    label_of = torch.zeros(group.order + 1, dtype=torch.int64)
-    label_of[group.of_input] = labels  # inputs of one exponent (or of none) share their label
-    return cross_entropies(table, label_of)[group.of_input]
+    table: Float[Tensor, "order p"], snapshot: Snapshot
+) -> Float[Tensor, " order"]:
+    """Cross-entropy at every exponent, for logits that depend on the exponent alone."""
+    # Inputs of one exponent share their label, and every exponent has equally many inputs.
+    return cross_entropies(table, snapshot.task.labels[_group(snapshot).rows[:, 0]])
+
+
+def _loss_without(part: Float[Tensor, "order p"], snapshot: Snapshot) -> float:
+    """CE over training pairs of the logits less a part that depends on the exponent alone."""
+    if snapshot.train_mask is None:
+        return math.nan
+    of_input = _group(snapshot).of_input
+    rows = (snapshot.train_mask & (of_input != UNDEFINED)).nonzero().flatten()
+    rest = snapshot.logits[rows].double() - part[of_input[rows]]
+    return float(cross_entropies(rest, snapshot.task.labels[rows]).mean())
 
 
 def _group(snapshot: Snapshot) -> AnswerGroup:
     group = usable_group(snapshot)
-    assert group is not None
+    if group is None:
+        raise InputError(no_frequencies_reason(snapshot) + ".")
     return group

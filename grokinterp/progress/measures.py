@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from grokinterp.errors import InputError
 from grokinterp.fourier.basis import gini
 from grokinterp.fourier.spectra import (
     embedding_spectrum,
@@ -43,7 +44,10 @@ class Measure:
         if self.needs_frequencies and not frequencies:
             return {} if self.prefix else {self.name: math.nan}
         given = (snapshot, frequencies) if self.needs_frequencies else (snapshot,)
-        value = self.function(*given)
+        try:
+            value = self.function(*given)
+        except InputError:  # the model lacks what this looks at, such as an MLP
+            return {self.name: math.nan}
         if isinstance(value, dict):
             return {f"{self.prefix}{suffix}": number for suffix, number in value.items()}
         return {self.name: value}
@@ -148,7 +152,7 @@ def _logit_margin(snapshot: Snapshot) -> dict[str, float]:
     right = snapshot.logits.gather(1, labels).flatten()
     wrong = snapshot.logits.scatter(1, labels, -math.inf).max(dim=1).values
     margin = right - wrong
-    return {"mean": float(margin.mean()), "q01": float(torch.quantile(margin, 0.01))}
+    return {"mean": float(margin.mean()), "q01": float(torch.quantile(margin.double(), 0.01))}
 
 
 measure("excluded_loss_each", needs_frequencies=True, prefix="excluded_loss_k")(

@@ -6,9 +6,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from grokinterp.errors import InputError
-from grokinterp.fourier.answers import no_frequencies_reason, usable_group
+from grokinterp.fourier.answers import usable_group
 from grokinterp.fourier.basis import n_frequencies
-from grokinterp.fourier.rules import RULES
+from grokinterp.fourier.key_frequencies import key_frequencies
 from grokinterp.progress.measures import MEASURES
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
@@ -42,7 +42,7 @@ def progress_measures(
 
 def measure_snapshot(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[str, float]:
     """Every registered measure of one snapshot."""
-    snapshot.mlp_post  # noqa: B018 - one forward gives the neurons and the logits
+    snapshot.compute()
     row: dict[str, float] = {}
     for entry in MEASURES.values():
         row |= entry.columns(snapshot, frequencies)
@@ -53,13 +53,11 @@ def _key_frequencies(
     last: Snapshot, given: Sequence[int] | None
 ) -> tuple[tuple[int, ...] | None, str | None]:
     group = usable_group(last)
-    if group is None:
-        return None, no_frequencies_reason(last)
-    if given is None:
-        choice = RULES["logits"](last)
-        return choice.frequencies, choice.reason
+    if given is None or group is None:
+        found = key_frequencies(last)
+        return found.frequencies, found.reason
     highest = n_frequencies(group.order)
     for k in given:
         if not 1 <= k <= highest:
             raise InputError(f"frequency {k} is not between 1 and {highest}; give such as [1, 5].")
-    return tuple(given), None
+    return tuple(given), None if given else "none were given"

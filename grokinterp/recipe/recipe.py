@@ -25,8 +25,27 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "init": ("gpt2", "paper"),
     "optimizer": ("adamw", "adam", "sgd"),
 }
+SYNONYMS = {  # what other code calls our keys, for the hint at an unknown one
+    "learning_rate": "lr",
+    "wd": "weight_decay",
+    "epochs": "steps",
+    "num_epochs": "steps",
+    "frac_train": "train_fraction",
+    "fn_name": "operation",
+    "modulus": "p",
+    "num_layers": "n_layers",
+    "num_heads": "n_heads",
+    "act_type": "act_fn",
+    "save_every": "checkpoints",
+}
 POSITIVE = ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "log_every")
-NOT_NEGATIVE = ("steps", "warmup", "batch_size", "threads", "weight_decay")
+NOT_NEGATIVE = (
+    "steps", "warmup", "batch_size", "threads", "weight_decay", "seed", "data_seed"
+)  # fmt: skip
+AT_MOST = {  # beyond these a table or a schedule does not fit into any memory
+    "p": 10_000, "steps": 100_000_000, "seed": 2**40, "data_seed": 2**40, "threads": 1024,
+    "n_layers": 1000, "n_heads": 10_000, "d_model": 100_000, "d_head": 100_000, "d_mlp": 1_000_000,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +54,9 @@ class Recipe:
 
     >>> Recipe(p=7, steps=100).replace(lr=0.01).lr
     0.01
-    >>> Recipe.from_dict({"lerning_rate": 1})
+    >>> Recipe.from_dict({"learning_rate": 1})
     Traceback (most recent call last):
-    grokinterp.errors.InputError: recipe key 'lerning_rate' is not known; valid are: task, ...
+    grokinterp.errors.InputError: recipe key 'learning_rate' is not known; did you mean 'lr'?
     """
 
     task: str = "modular"
@@ -85,6 +104,9 @@ class Recipe:
         for key in NOT_NEGATIVE:
             if getattr(self, key) < 0:
                 raise InputError(f"{key}={getattr(self, key)} is negative; give 0 or more.")
+        for key, most in AT_MOST.items():
+            if getattr(self, key) > most:
+                raise InputError(f"{key}={getattr(self, key)} is too large; give at most {most}.")
         for key in ("lr", "init_scale"):
             if getattr(self, key) <= 0:
                 raise InputError(
@@ -111,7 +133,7 @@ class Recipe:
     def from_toml(cls, path: str | Path) -> "Recipe":
         """A recipe from a TOML file of flat keys."""
         try:
-            return cls.from_dict(tomllib.loads(Path(path).read_text()))
+            return cls.from_dict(tomllib.loads(Path(path).read_text(encoding="utf-8-sig")))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(
                 f"{path} is not TOML ({error}); write lines such as p = 113."
@@ -122,7 +144,9 @@ class Recipe:
         known = [field.name for field in fields(self)]
         for key in changes:
             if key not in known:
-                raise InputError(f"recipe key {key!r} is not known; {nearest(key, known)}")
+                raise InputError(
+                    f"recipe key {key!r} is not known; {nearest(key, known, SYNONYMS)}"
+                )
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ def checkpoint_steps(schedule: str | Sequence[int], steps: int) -> tuple[int, ..
     """The steps a schedule names, sorted; step 0 and the last step are always among them.
 
     `"every:N"`: multiples of N. `"log:N"`: N steps evenly spaced in log(step) from 1 to the last
-    (fewer where neighbours round to the same step). A list: these steps.
+    (fewer where neighbours round to the same step). A list: its steps up to the last one.
 
     >>> checkpoint_steps("every:40", 100)
     (0, 40, 80, 100)
@@ -24,16 +24,16 @@ def checkpoint_steps(schedule: str | Sequence[int], steps: int) -> tuple[int, ..
     """
     if not isinstance(schedule, str):
         named = list(schedule)
-        wrong = [s for s in named if isinstance(s, bool) or not isinstance(s, int) or s < 0]
-        if wrong or any(step > steps for step in named):
-            outside = (wrong or [step for step in named if step > steps])[0]
-            raise InputError(
-                f"checkpoints names step {outside!r}, which is not a step from 0 to {steps}; "
-                + _EXPECTED
-            )
-        return tuple(sorted({0, *named, steps}))
+        for step in named:
+            if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+                raise InputError(f"checkpoints names {step!r}, which is no step; {_EXPECTED}")
+        return tuple(sorted({0, *(step for step in named if step < steps), steps}))
     kind, _, number = schedule.partition(":")
-    if kind not in ("every", "log") or not number.isdigit() or int(number) == 0:
+    if (
+        kind not in ("every", "log")
+        or not (number.isascii() and number.isdigit())
+        or int(number) == 0
+    ):
         raise InputError(f"checkpoints={schedule!r} is not a schedule; {_EXPECTED}")
     if kind == "every":
         return tuple(sorted({*range(0, steps, int(number)), steps}))

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and checksums that name the damaged one."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -19,16 +20,19 @@ def write_whole(path: Path, content: bytes) -> str:
 
     Whatever interrupts this (a kill, a full disk) leaves the old file or the new one, never a part.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{ASIDE}{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # not that of the file aside
         raise
     _sync_folder(path.parent)
     return sha256(content)

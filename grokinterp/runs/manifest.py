@@ -60,7 +60,7 @@ class Manifest:
             "metrics": self.metrics,
             "finished": self.finished,
             "versions": self.versions,
-            "sha256": self.sha256,
+            "sha256": dict(sorted(self.sha256.items())),
         }
         content["checksum"] = _checksum(content)
         write_whole(folder / RUN_JSON, (json.dumps(content, indent=1) + "\n").encode())
@@ -73,20 +73,29 @@ class Manifest:
             raise InputError(f"{folder} does not exist; give the folder of a run.")
         if not path.is_file():
             raise InputError(f"{folder} is not a run: it has no {RUN_JSON}.")
+        damaged = InputError(f"{path} is damaged or was not written by grokinterp.")
         try:
             content = json.loads(path.read_bytes())
             number = content["format"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path} is damaged or was not written by grokinterp.") from None
-        if not isinstance(number, int) or number > FORMAT:
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise damaged from None
+        if type(number) is not int or number < 1:
+            raise damaged
+        if number > FORMAT:
             raise InputError(
                 f"{path} has format {number}, newer than the {FORMAT} known here; "
                 "upgrade grokinterp."
             )
         if content.pop("checksum", None) != _checksum(content):
             raise InputError(f"{path} is damaged: its checksum differs; restore it from a copy.")
-        task = dict(content["task"])
-        task.pop("task")
+        try:
+            return cls._from_content(content)
+        except (KeyError, TypeError, AttributeError):
+            raise damaged from None
+
+    @classmethod
+    def _from_content(cls, content: dict[str, Any]) -> "Manifest":
+        task = {key: value for key, value in content["task"].items() if key != "task"}
         return cls(
             task=ModularTask(**task),
             architecture=Architecture.from_dict(content["architecture"]),

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from grokinterp.errors import InputError
 from grokinterp.models.cross_entropy import cross_entropies
 
 COLUMNS = ("train_loss", "test_loss", "train_acc", "test_acc")
@@ -32,8 +33,15 @@ def evaluate(
 
 def csv_line(step: int, metrics: Mapping[str, float]) -> str:
     """One row of metrics.csv; a value that does not exist (NaN) is an empty cell."""
-    cells = (metrics.get(column, math.nan) for column in COLUMNS)
-    return f"{step}," + ",".join("" if math.isnan(x) else repr(x) for x in cells) + "\n"
+    cells = []
+    for column in COLUMNS:
+        value = metrics.get(column)
+        try:
+            number = math.nan if value is None else float(value)
+        except (TypeError, ValueError):
+            raise InputError(f"{column}={value!r} is not a number; give a float.") from None
+        cells.append("" if math.isnan(number) else repr(number))
+    return f"{step},{','.join(cells)}\n"
 
 
 CSV_HEADER = f"step,{','.join(COLUMNS)}\n"

@@ -1,5 +1,6 @@
 """Recorder: the same run folder from a training loop of the user's own."""
 
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ from grokinterp.errors import InputError
 from grokinterp.models.adapter import HookedModel, architecture_of
 from grokinterp.runs.metrics import Metrics, evaluate
 from grokinterp.runs.run import Run
-from grokinterp.runs.snapshot import Snapshot, snapshot
+from grokinterp.runs.snapshot import Snapshot, check_task, check_train_mask, snapshot
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks.modular import ModularTask
 
@@ -42,17 +43,14 @@ class Recorder:
         train_mask: Bool[Tensor, " n_inputs"] | None = None,
         train_indices: Int[Tensor, " n_train"] | None = None,
     ) -> None:
-        if not isinstance(task, ModularTask):
-            raise InputError(
-                f"task={task!r} is not a task; give such as gi.ModularTask('add', p=113)."
-            )
+        check_task(task)
         if train_mask is not None and train_indices is not None:
             raise InputError("both train_mask and train_indices are given; give one of them.")
         if train_mask is not None:
+            check_train_mask(train_mask, task)
             train_indices = train_mask.nonzero().flatten()
         if train_indices is not None:
-            train_indices = torch.as_tensor(train_indices).cpu().to(torch.int64)
-            _check_rows(train_indices, task)
+            train_indices = _checked_rows(train_indices, task)
             train_mask = torch.zeros(task.n_inputs, dtype=torch.bool)
             train_mask[train_indices] = True
         self.path = Path(out)
@@ -68,7 +66,7 @@ class Recorder:
         """Save the weights of a step and log its metrics, which are returned."""
         logged = self._log(step, model, metrics)
         assert self._writer is not None
-        self._writer.save(step, self._seen.weights)
+        self._writer.save(self._last, self._seen.weights)
         return logged
 
     def log(
@@ -100,10 +98,7 @@ class Recorder:
             self._writer.flush() if kind else self._writer.finish()
 
     def _log(self, step: int, model: HookedModel, metrics: Mapping[str, float] | None) -> Metrics:
-        if step <= self._last:
-            raise InputError(
-                f"step={step} does not come after step {self._last}, the last one recorded."
-            )
+        step = _checked_step(step, self._last)
         self._seen: Snapshot = snapshot(model, self._task, train_mask=self._train_mask, step=step)
         if self._writer is None:
             self._writer = self._open(model)
@@ -128,10 +123,25 @@ class Recorder:
         )
 
 
-def _check_rows(rows: Int[Tensor, " n"], task: ModularTask) -> None:
+def _checked_rows(rows: Int[Tensor, " n"], task: ModularTask) -> Int[Tensor, " n"]:
+    if rows.is_floating_point() or rows.dtype == torch.bool or rows.ndim != 1:
+        raise InputError(f"train_indices is {rows.dtype} of shape {tuple(rows.shape)}, not rows.")
     if len(rows) == 0 or rows.min() < 0 or rows.max() >= task.n_inputs:
         raise InputError(
             f"train_indices must be rows a*p + b from 0 to {task.n_inputs - 1}, at least one."
         )
     if len(rows.unique()) != len(rows):
         raise InputError("train_indices names a row twice; give each training row once.")
+    return rows.cpu().to(torch.int64)
+
+
+def _checked_step(step: int, last: int) -> int:
+    try:
+        number = -1 if isinstance(step, bool) else operator.index(step)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise InputError(f"step={step!r} is not a whole number from 0 on.")
+    if number <= last:
+        raise InputError(f"step={number} does not come after step {last}, the last one recorded.")
+    return number

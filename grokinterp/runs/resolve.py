@@ -15,11 +15,10 @@ def snapshot_of(
     *,
     task: ModularTask | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
-    step: int = -1,
 ) -> Snapshot:
-    """The snapshot that an analysis is about: of a run's step, as given, or of a user's model."""
+    """The snapshot an analysis is about: of a run's last step, as given, or of a user's model."""
     if isinstance(x, Run):
-        return x.snapshot(step)
+        return x.snapshot()
     if isinstance(x, Snapshot):
         return x
     if not hasattr(x, "run_with_hooks"):

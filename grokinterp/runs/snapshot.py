@@ -1,5 +1,6 @@
 """Snapshot: one model at one step, seen over its whole task."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -37,12 +38,14 @@ class Snapshot:
         weights: Weights,
         n_layers: int,
         forward: Forward,
+        linear_readout: bool = True,
         train_mask: Bool[Tensor, " n_inputs"] | None = None,
         step: int | None = None,
     ) -> None:
         self.task = task
         self.weights = weights
         self.n_layers = n_layers
+        self.linear_readout = linear_readout  # the unembedding reads the last residual as it is
         self.train_mask = train_mask
         self.step = step
         self._forward = forward
@@ -75,6 +78,12 @@ class Snapshot:
             self.memo("logits", lambda: logits)
             self._activations |= found
         return self._activations[name]
+
+    def compute(self) -> None:
+        """Run the forward now: the logits, and the neurons of the last MLP where there is one."""
+        with contextlib.suppress(InputError):
+            _ = self.mlp_post
+        _ = self.all_logits
 
     def memo(self, key: str, compute: Callable[[], T]) -> T:
         """What `compute()` returned the first time this key was asked for."""
@@ -112,7 +121,7 @@ def from_weights(
     hooked: list[HookedModel] = []  # built when first needed: that imports TransformerLens
 
     def forward(tokens: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        if answer_position.applies_to(architecture):
+        if answer_position.applies_to(architecture, tokens.shape[1]):
             cache: dict[str, Tensor] = {}
             logits = answer_position.answer_logits(
                 weights, tokens, act_fn=architecture.act_fn, cache=cache
@@ -143,34 +152,77 @@ def snapshot(
     """Any hooked model of the user's own, seen over a whole task; the model is not changed.
 
     `train_mask` says which rows `a*p + b` were trained on; without it, measures that need the split
-    are null.
+    are null. The logits and neurons are those of the model as it is now; activations that are asked
+    for later come from the model as it is then, unless it is a plain one-layer transformer.
     """
-    if not isinstance(task, ModularTask):
-        raise InputError(f"task={task!r} is not a task; give such as gi.ModularTask('add', p=113).")
-    n_classes, d_vocab = model.cfg.d_vocab_out, model.cfg.d_vocab
-    if n_classes < task.n_classes or d_vocab < task.d_vocab:
-        raise InputError(
-            f"the model has {d_vocab} tokens and {n_classes} output classes, the task needs "
-            f"{task.d_vocab} and {task.n_classes}; give the task it was trained on."
-        )
-    if train_mask is not None and tuple(train_mask.shape) != (task.n_inputs,):
-        raise InputError(
-            f"train_mask has shape {tuple(train_mask.shape)}, expected ({task.n_inputs},): "
-            "a boolean for every row a*p + b."
-        )
+    check_task(task)
+    _check_model(model, task)
+    if train_mask is not None:
+        check_train_mask(train_mask, task)
+        train_mask = train_mask.cpu()
     architecture = architecture_of(model)
-    weights = canonical_weights(model)
-    if architecture is not None and architecture.n_ctx >= task.tokens.shape[1]:
-        weights = {name: weight.cpu() for name, weight in weights.items()}
+    weights = {name: weight.cpu() for name, weight in canonical_weights(model).items()}
+    if architecture is not None and _same_function(model, architecture, weights, task):
         return from_weights(weights, architecture, task, train_mask=train_mask, step=step)
-    return Snapshot(
+    cfg = model.cfg
+    seen = Snapshot(
         task,
         weights=weights,
-        n_layers=model.cfg.n_layers,
+        n_layers=cfg.n_layers,
         forward=lambda tokens, names: _hooked_forward(model, tokens, names),
+        linear_readout=cfg.normalization_type is None
+        and getattr(cfg, "output_logits_soft_cap", -1.0) <= 0,
         train_mask=train_mask,
         step=step,
     )
+    seen.compute()
+    return seen
+
+
+def check_task(task: ModularTask) -> None:
+    """Refuse what is not a task."""
+    if not isinstance(task, ModularTask):
+        raise InputError(f"task={task!r} is not a task; give such as gi.ModularTask('add', p=113).")
+
+
+def check_train_mask(train_mask: Bool[Tensor, " n_inputs"], task: ModularTask) -> None:
+    """Refuse a mask that does not say true or false of every row of the table."""
+    if train_mask.dtype != torch.bool or tuple(train_mask.shape) != (task.n_inputs,):
+        raise InputError(
+            f"train_mask is {train_mask.dtype} of shape {tuple(train_mask.shape)}, expected "
+            f"torch.bool of shape ({task.n_inputs},): true for every row a*p + b trained on."
+        )
+
+
+def _check_model(model: HookedModel, task: ModularTask) -> None:
+    if not hasattr(model, "run_with_cache"):
+        raise InputError(
+            f"{type(model).__name__} is not a hooked model; give a HookedTransformer or a "
+            "TransformerBridge."
+        )
+    cfg, n_tokens = model.cfg, task.tokens.shape[1]
+    if cfg.d_vocab_out < task.n_classes or cfg.d_vocab < task.d_vocab or cfg.n_ctx < n_tokens:
+        raise InputError(
+            f"the model has {cfg.d_vocab} tokens, {cfg.d_vocab_out} output classes and "
+            f"{cfg.n_ctx} positions, the task needs {task.d_vocab}, {task.n_classes} and "
+            f"{n_tokens}; give the task it was trained on."
+        )
+
+
+def _same_function(
+    model: HookedModel, architecture: Architecture, weights: Weights, task: ModularTask
+) -> bool:
+    """Whether the answer-position forward gives the model's own logits on a sample of inputs.
+
+    A configuration does not show everything: a module may have been replaced or hooked.
+    """
+    if not answer_position.applies_to(architecture, task.tokens.shape[1]):
+        return False
+    tokens = task.tokens[:: max(1, task.n_inputs // 64)]
+    with torch.no_grad():
+        theirs = _hooked_forward(model, tokens, ())[0]
+        ours = answer_position.answer_logits(weights, tokens, act_fn=architecture.act_fn)
+    return bool((ours - theirs).norm() <= 1e-3 * theirs.norm())
 
 
 def _hooked_forward(
@@ -179,6 +231,8 @@ def _hooked_forward(
     device = next(iter(model.parameters())).device
     if not names:
         return model(tokens.to(device))[:, -1].cpu(), {}
+    if unknown := sorted(set(names) - set(model.hook_dict)):
+        raise InputError(f"the model has no activation {unknown[0]!r} (model.hook_dict lists all).")
     logits, cache = model.run_with_cache(tokens.to(device), names_filter=list(names))
     last = {
         name: (cache[name][:, :, -1] if _is_attention(name) else cache[name][:, -1]).cpu()

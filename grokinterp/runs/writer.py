@@ -64,10 +64,11 @@ class RunWriter:
         begun = restart and (folder / RUN_JSON).exists()
         ours = (RUN_JSON, METRICS, RESUME, "weights/*.safetensors", *(() if restart else (SPLIT,)))
         for name in () if begun else ours:
-            if any(folder.glob(name)):
+            if found := next(folder.glob(name), None):
+                complete = (folder / RUN_JSON).exists()
                 raise InputError(
-                    f"{folder} already holds a run ({name}); give another folder, "
-                    "or continue that run with --resume."
+                    f"{folder} already holds a run ({found.name}); give another folder"
+                    + (", or continue that run with --resume." if complete else ".")
                 )
         checksums = {}
         described = None
@@ -100,7 +101,11 @@ class RunWriter:
         checksums = {name: digest for name, digest in manifest.sha256.items() if name in names}
         for leftover in folder.rglob(f"{ASIDE}*"):
             leftover.unlink()
-        return cls(folder, replace(manifest, steps=kept, sha256=checksums), lines)
+        for name, digest in checksums.items():
+            read_checked(folder / name, digest)
+        writer = cls(folder, replace(manifest, steps=kept, sha256=checksums), lines)
+        writer.flush_manifest()  # before metrics.csv is written shorter than run.json says
+        return writer
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add a row of metrics; it reaches the disk with the next save or flush."""
@@ -117,10 +122,18 @@ class RunWriter:
 
     def flush(self) -> None:
         """Write metrics.csv and run.json."""
-        content = (CSV_HEADER + "".join(self._lines)).encode()
+        write_whole(self.folder / METRICS, self._metrics())
+        self.flush_manifest()
+
+    def flush_manifest(self) -> None:
+        """Write run.json, for a metrics.csv that begins with everything logged so far."""
+        content = self._metrics()
         self.manifest.metrics = {"rows": len(self._lines), "bytes": len(content)}
-        self.manifest.sha256[METRICS] = write_whole(self.folder / METRICS, content)
+        self.manifest.sha256[METRICS] = sha256(content)
         self.manifest.write(self.folder)
+
+    def _metrics(self) -> bytes:
+        return (CSV_HEADER + "".join(self._lines)).encode()
 
     def save_resume(self, step: int, state: dict[str, Tensor]) -> None:
         """Write what training needs to go on from this step, after everything logged so far."""

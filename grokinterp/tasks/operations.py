@@ -67,8 +67,7 @@ def get_operation(name: str) -> Operation:
         return OPERATIONS[ALIASES.get(name, name)]
     except KeyError:
         raise InputError(
-            f"operation={name!r} is not known; "
-            f"{nearest(name, [*OPERATIONS, *ALIASES], list(OPERATIONS))}"
+            f"operation={name!r} is not known; {nearest(name, OPERATIONS, ALIASES)}"
         ) from None
 
 

@@ -30,7 +30,7 @@ class Learner:
         }
         self._act_fn = architecture.act_fn
         self._hooked = None
-        if not answer_position.applies_to(architecture):
+        if not answer_position.applies_to(architecture, architecture.n_ctx):
             self._hooked = functional_logits(build_model(architecture, initial, device=device))
 
     def logits(self, tokens: Int[Tensor, "n n_ctx"]) -> Float[Tensor, "n d_vocab_out"]:
