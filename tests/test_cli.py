@@ -1,7 +1,9 @@
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -177,3 +179,64 @@ def test_what_cannot_be_analysed_is_refused_in_one_line():
     first, second = result.stdout.splitlines()
     assert first.startswith("int is not something to analyse; give a run")
     assert second.startswith("int has no phases; give a run")
+
+
+def test_ctrl_c_saves_says_how_to_resume_and_exits_130(tmp_path):
+    command = [
+        sys.executable, "-m", "grokinterp.cli", "train", "mod11-quick", "--out", tmp_path / "run",
+        "--set", "checkpoints=every:10", "--set", "steps=100000",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while len(list((tmp_path / "run").glob("weights/step_*"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert len(err.splitlines()) == 1
+    assert "nothing is lost" in err
+    assert "--resume" in err
+    assert (tmp_path / "run/resume.safetensors").exists()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = f"{sys.executable} -m grokinterp.cli measure {SHIPPED} | head -c 10"
+    result = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", code], check=False, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "step, train_acc , test_acc\n0,0,0\n10,1,0\n",
+        "\ufeffstep,train_acc,test_acc\r\n0,0,0\r\n10,1,0\r\n",
+        "step,train_acc,test_acc,note\n0,0,0,a\n10,1,0,b\n",
+        "test_acc,step,train_acc\n0,0.0,0\n0,1e1,1\n",
+    ],
+)
+def test_csv_files_as_people_write_them(text, run, tmp_path):
+    path = tmp_path / "curves.zip"  # the name says nothing about the content
+    path.write_text(text, newline="")
+    status, out, _ = run("phases", path, "--json")
+    assert status == 0
+    assert json.loads(out)["memorization_step"] == 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "step,train_acc\n0,0,0,0\n",
+        "step,train_acc,excluded_loss\n0,0,abc\n",
+        "step,train_acc\n1e30,0\n",
+        "step,train_acc\n0,nan\n",
+        "step;train_acc\n0;1\n",
+    ],
+)
+def test_csv_files_that_cannot_be_used(text, run, tmp_path):
+    path = tmp_path / "curves.csv"
+    path.write_text(text)
+    status, out, err = run("phases", path, "--json")
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1

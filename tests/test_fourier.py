@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import grokinterp as gi
+import grokinterp.fourier
 from grokinterp.errors import InputError
 from grokinterp.fourier import (
     AnswerSpectrum,
@@ -20,7 +21,7 @@ from grokinterp.fourier import (
 )
 from grokinterp.fourier.rules import RULES, largest_ratio_cut
 from grokinterp.models.initialize import initial_weights
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.snapshot import Snapshot, from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, dense
 
@@ -149,6 +150,23 @@ def test_neuron_fractions_equal_the_dense_definition(clock_snapshot):
     assert fractions.max(1).values.min() > 0.9
 
 
+def test_shares_do_not_see_a_shift_of_all_logits_of_an_input(clock_snapshot):
+    shift = 50 * torch.randn(31 * 31, 1, generator=torch.Generator().manual_seed(0))
+    shifted = Snapshot(
+        clock_snapshot.task,
+        weights={},
+        n_layers=1,
+        forward=lambda tokens, names: (
+            clock_snapshot.logits[tokens[:, 0] * 31 + tokens[:, 1]]
+            + shift[tokens[:, 0] * 31 + tokens[:, 1]],
+            {},
+        ),
+    )
+    torch.testing.assert_close(
+        logit_shares(shifted), logit_shares(clock_snapshot), atol=1e-6, rtol=0
+    )
+
+
 @pytest.mark.parametrize("p", [30, 31])
 def test_an_untrained_model_has_no_key_frequencies(p):
     recipe = gi.Recipe(p=p)
@@ -175,8 +193,11 @@ def test_key_frequencies_of_the_shipped_run(shipped):
     found = gi.key_frequencies(shipped)
     assert len(found) >= 3
     assert found.kept_share > 0.9
+    shares = gi.fourier.frequency_shares(shipped)
+    for k, step in found.emerged.items():
+        held = [s for s in shipped.steps if shares.loc[s, k] >= shares.loc[12_000, k] / 2]
+        assert step == min(held)
     assert set(found.emerged) == set(found)
-    assert set(found.emerged.values()) <= set(shipped.steps)
     assert all(chosen == found.frequencies for chosen in found.other_rules.values())
     of_model = gi.key_frequencies(shipped.model(), task=shipped.task)
     assert of_model.frequencies == found.frequencies

@@ -245,3 +245,98 @@ def test_any_table_of_numbers_gives_phases_or_one_line(columns):
         return
     assert found.label in ("grokked", "steady", "memorized", "not_learned", "undetermined")
     assert read_curves(frame).frame["step"].is_monotonic_increasing
+
+
+def delayed(delay_step, n_rows=201, spacing=50):
+    """A clean grokking run: train falls at once, test at `delay_step`, both to a floor."""
+    steps = np.arange(n_rows) * spacing
+    train = np.maximum(np.exp(1.5 - steps / 50), 1e-7)
+    test = np.exp(3 - 20 / (1 + np.exp(-(steps - delay_step) / 300)))
+    return pd.DataFrame(
+        {"step": steps, "train_loss": train, "test_loss": test,
+         "train_acc": (train < 1).astype(float), "test_acc": (test < 1).astype(float)}
+    )  # fmt: skip
+
+
+def with_excluded(frame, factor):
+    """Excluded loss that rises by a factor between memorisation and the fall of the test loss."""
+    rising = np.clip((frame["step"] - 1000) / 2000, 0, 1)
+    return frame.assign(excluded_loss=0.01 * factor**rising)
+
+
+@pytest.mark.parametrize(("factor", "confirmed"), [(12, True), (8, False)])
+def test_a_circuit_is_confirmed_by_a_tenfold_excluded_loss(factor, confirmed):
+    reasons = gi.detect_phases(with_excluded(delayed(5000), factor)).reasons
+    assert any("the circuit stood" in reason for reason in reasons) is confirmed
+    assert any("no circuit is confirmed" in reason for reason in reasons) is not confirmed
+
+
+def test_within_five_percent_of_the_maximum():
+    rows = 12
+    accuracy = [0.0] + [0.94] * 4 + [0.96] * 4 + [1.0] * 3
+    frame = pd.DataFrame(
+        {"step": range(0, 100 * rows, 100), "train_acc": [0.0] + [1.0] * 11, "test_acc": accuracy}
+    )
+    assert "test from step 500 on" in gi.detect_phases(frame).reasons[0]
+    frame["test_acc"] *= 0.94  # it now generalises to less than 0.95 of train
+    assert gi.detect_phases(frame).label == "undetermined"
+
+
+def test_cleanup_is_open_while_the_fall_has_only_slowed():
+    frame = delayed(5000)
+    tail = frame["step"] > 6500
+    frame.loc[tail, "test_loss"] *= np.exp(-(frame["step"][tail] - 6500) / 200)
+    found = gi.detect_phases(frame)
+    assert found.phases[-1].end is None
+    assert any("cleanup is still open" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize("loss", [15.0, 0.3, 40.0])
+@pytest.mark.parametrize("step", [10_000, 11_500])
+def test_a_rise_at_the_end_moves_no_date(loss, step, shipped, shipped_measures, full):
+    metrics = shipped.metrics.copy()
+    late = metrics["step"] >= step
+    metrics.loc[late, ["train_loss", "test_loss"]] = loss
+    metrics.loc[late, "test_acc"] = 0.9
+    found = gi.detect_phases(metrics, measures=shipped_measures)
+    assert any("rises again for good" in reason for reason in found.reasons)
+    for phase, interval in ends(full).items():
+        there = ends(found)[phase]
+        assert there is None or (there[0] <= interval[1] and interval[0] <= there[1])
+    assert found.phases[0].end == full.phases[0].end
+
+
+def test_degenerate_curves_give_a_reason():
+    frame = delayed(5000)
+    frame["test_loss"] = 0.0
+    found = gi.detect_phases(frame)
+    assert found.label == "grokked"
+    assert all(phase.end is None for phase in found.phases)
+    assert any("too few logged steps" in reason for reason in found.reasons)
+
+
+def test_a_log_that_starts_late_is_not_taken_for_chance():
+    frame = pd.DataFrame(
+        {"step": [500, 600, 5000], "train_acc": [0.985, 0.99, 0.99], "test_acc": [0.1, 0.1, 0.99]}
+    )
+    assert gi.detect_phases(frame).label != "not_learned"
+
+
+def test_accuracies_in_percent_are_refused():
+    frame = pd.DataFrame({"step": [0, 1], "train_acc": [1.0, 99.0], "test_acc": [1.0, 98.0]})
+    with pytest.raises(gi.InputError, match="shares from 0 to 1"):
+        gi.detect_phases(frame)
+
+
+def test_a_coarse_log_is_only_steady_as_logged():
+    frame = pd.DataFrame({"step": [0, 100, 200], "train_acc": [0, 1, 1.0], "test_acc": [0, 0, 1.0]})
+    found = gi.detect_phases(frame)
+    assert found.label == "steady"
+    assert any("log more often to be certain" in reason for reason in found.reasons)
+    assert any("train" in r and "null" not in r for r in found.reasons)
+
+
+def test_missing_curves_are_named():
+    found = gi.detect_phases(pd.DataFrame({"step": [0, 1], "train_loss": [4.0, 1.0]}))
+    assert any("grok_step is null: there is no test curve" in reason for reason in found.reasons)
+    assert any("there is only train_loss" in reason for reason in found.reasons)

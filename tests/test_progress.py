@@ -1,9 +1,13 @@
 import math
+import warnings
 
+import numpy as np
 import pytest
 import torch
+import transformer_lens
 
 import grokinterp as gi
+from grokinterp.fourier import fourier_basis
 from grokinterp.models.initialize import initial_weights
 from grokinterp.progress import MEASURES, measure
 from grokinterp.progress import losses as progress_losses
@@ -238,4 +242,48 @@ def test_margins(tiny_run):
         ]
     )
     assert row["logit_margin_mean"] == pytest.approx(float((right - others).mean()), rel=1e-5)
-    assert row["logit_margin_q01"] <= row["logit_margin_mean"]
+    expected = np.quantile((right - others).double().numpy(), 0.01)
+    assert row["logit_margin_q01"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_gini_is_of_the_norms_of_each_frequency(tiny_run):
+    weights = {name: w.double() for name, w in tiny_run.weights().items()}
+    basis = fourier_basis(7)
+    row = measure_snapshot(tiny_run.snapshot(), [1])
+    for name, matrix in (
+        ("gini_embedding", weights["embed.W_E"][:7]),
+        ("gini_unembedding", weights["unembed.W_U"].T),
+        ("gini_neuron_logit", (weights["blocks.0.mlp.W_out"] @ weights["unembed.W_U"]).T),
+    ):
+        rows = basis @ matrix
+        norms = [float(rows[2 * k - 1 : 2 * k + 1].norm()) for k in (1, 2, 3)]
+        differences = sum(abs(x - y) for x in norms for y in norms)
+        assert row[name] == pytest.approx(differences / (2 * 3 * sum(norms)), rel=1e-6)
+
+
+@pytest.mark.skipif(
+    not hasattr(transformer_lens, "HookedTransformer"), reason="builds the class of 3.x"
+)
+def test_what_a_model_lacks_is_null(tiny_run):
+    """A LayerNorm makes the demo's linear read-out untrue; without an MLP there is none."""
+    from transformer_lens import HookedTransformer
+
+    config = {
+        "n_layers": 1, "n_heads": 2, "d_model": 16, "d_head": 8, "d_mlp": 32, "act_fn": "relu",
+        "d_vocab": 8, "d_vocab_out": 7, "n_ctx": 3, "device": "cpu", "seed": 0,
+    }  # fmt: skip
+    for extra, null in (
+        ({"normalization_type": "LN"}, ["restricted_loss_demo", "excluded_loss_demo"]),
+        (
+            {"normalization_type": None, "attn_only": True},
+            ["gini_neuron_logit", "restricted_loss_demo", "excluded_loss_demo"],
+        ),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = HookedTransformer({**config, **extra})
+        seen = gi.snapshot(model, tiny_run.task, train_mask=tiny_run.train_mask)
+        with torch.no_grad():
+            torch.testing.assert_close(seen.logits, model(tiny_run.task.tokens)[:, -1])
+        row = measure_snapshot(seen, [1])
+        assert [name for name, value in row.items() if math.isnan(value)] == null

@@ -21,6 +21,9 @@ def test_nanda_mainline_has_the_papers_shape():
     assert (architecture.d_vocab, architecture.d_vocab_out) == (114, 114)
     assert (recipe.split, recipe.data_seed, recipe.warmup) == ("python", 0, 10)
     assert (recipe.biases, recipe.init, recipe.steps) == ("mlp", "paper", 50_000)
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("adamw", 1e-3, 1.0)
+    assert (recipe.betas, recipe.batch_size, recipe.train_fraction) == ((0.9, 0.98), 0, 0.3)
+    assert (recipe.n_heads, recipe.d_head, recipe.d_model, recipe.d_mlp) == (4, 32, 128, 512)
 
 
 def test_mod31_recipes_differ_in_init_scale_alone():
@@ -31,7 +34,7 @@ def test_mod31_recipes_differ_in_init_scale_alone():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lerning_rate": 1}, "recipe key 'lerning_rate' is not known"),
+        ({"lerning_rate": 1}, "recipe key 'lerning_rate' is not known; did you mean 'lr'"),
         ({"weigth_decay": 1}, "did you mean 'weight_decay'"),
         ({"p": 1}, "p=1"),
         ({"p": "x"}, "p='x' is not a whole number"),

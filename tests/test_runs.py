@@ -2,13 +2,17 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from jaxtyping import TypeCheckError
 
 import grokinterp as gi
 from grokinterp.models.adapter import build_model
+from grokinterp.models.initialize import initial_weights
 from grokinterp.runs.files import write_whole
+from grokinterp.runs.manifest import _checksum
 from grokinterp.runs.metrics import evaluate
 
 
@@ -105,6 +109,23 @@ def test_what_is_not_a_run_is_refused(copy, tmp_path):
         gi.load(copy)
 
 
+@pytest.mark.parametrize("content", ["[]", "null", "3", '{"format": "1"}', '{"format": 0}', ""])
+def test_odd_manifests_are_refused_in_one_line(content, copy):
+    (copy / "run.json").write_text(content)
+    with pytest.raises(gi.InputError, match="damaged or was not written by grokinterp"):
+        gi.load(copy)
+
+
+def test_a_manifest_that_lacks_something_is_refused(copy):
+    content = json.loads((copy / "run.json").read_text())
+    for key in ("task", "architecture", "steps", "sha256"):
+        lacking = {k: v for k, v in content.items() if k not in (key, "checksum")}
+        lacking["checksum"] = _checksum(lacking)
+        (copy / "run.json").write_text(json.dumps(lacking))
+        with pytest.raises(gi.InputError, match="damaged"):
+            gi.load(copy)
+
+
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_whole(path, b"old")
@@ -166,10 +187,29 @@ class TestRecorder:
         with pytest.raises(gi.InputError, match="already holds a run"):
             gi.Recorder(tmp_path / "x", task=task).save(0, self.model(tiny, 1))
 
+    def test_numbers_of_any_kind_are_recorded_as_numbers(self, tiny, tmp_path):
+        recorder = gi.Recorder(tmp_path / "x", task=tiny.build_task())
+        metrics = {"train_loss": torch.tensor(0.5), "test_loss": None, "test_acc": np.float32(0.25)}
+        recorder.save(np.int64(0), self.model(tiny, 1), metrics=metrics)
+        row = recorder.close().metrics.iloc[0]
+        assert (row["train_loss"], row["test_acc"]) == (0.5, 0.25)
+        assert math.isnan(row["test_loss"])
+
+    @pytest.mark.parametrize("step", [True, 1.5, -1, "1"])
+    def test_steps_that_are_none_are_refused_before_anything_is_written(self, step, tmp_path, tiny):
+        recorder = gi.Recorder(tmp_path / "x", task=tiny.build_task())
+        with pytest.raises((gi.InputError, TypeCheckError)):
+            recorder.save(step, self.model(tiny, 1))
+        assert not (tmp_path / "x").exists()
+
+    def test_a_run_without_a_split_has_an_undetermined_label(self, tiny, tmp_path):
+        with gi.Recorder(tmp_path / "x", task=tiny.build_task()) as recorder:
+            recorder.save(0, self.model(tiny, 1))
+        found = gi.detect_phases(gi.load(tmp_path / "x"))
+        assert (found.label, found.key_frequencies) == ("undetermined", ())
+
 
 def _weights(recipe, seed):
-    from grokinterp.models.initialize import initial_weights
-
     return initial_weights(recipe.architecture(), seed=seed)
 
 
@@ -199,6 +239,37 @@ class TestSnapshot:
                 fast.activation(name), slow.activation(name), rtol=1e-4, atol=1e-5
             )
         torch.testing.assert_close(fast.logits, slow.logits, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("change", ["activation", "hook", "scale"])
+    def test_a_changed_module_is_seen_as_it_is(self, change, tiny_run):
+        """Nothing in the configuration says so; the logits do."""
+        model = tiny_run.model()
+        block = model.blocks[0]
+        if change == "activation":
+            hook = block.mlp.hook_post
+            hook.register_forward_hook(lambda module, args, output: output.tanh())
+        elif change == "hook":
+            hook = block.attn.hook_z if hasattr(block.attn, "hook_z") else block.attn.o.hook_in
+            hook.register_forward_hook(lambda module, args, output: 2 * output)
+        else:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter *= 1.5
+        with torch.no_grad():
+            logits = model(tiny_run.task.tokens)[:, -1]
+        seen = gi.snapshot(model, tiny_run.task).logits
+        torch.testing.assert_close(seen, logits, rtol=1e-4, atol=1e-4)
+
+    def test_precision_is_that_of_the_model(self, tiny, tmp_path):
+        for n_layers in (1, 2):
+            architecture = tiny.replace(n_layers=n_layers).architecture()
+            weights = initial_weights(architecture, seed=0)
+            exact = build_model(architecture, {n: w.double() for n, w in weights.items()})
+            seen = gi.snapshot(exact, tiny.build_task())
+            with torch.no_grad():
+                logits = exact(tiny.build_task().tokens)[:, -1]
+            assert seen.logits.dtype == torch.float64
+            torch.testing.assert_close(seen.logits, logits, rtol=1e-10, atol=1e-12)
 
     def test_the_equals_class_is_left_out_of_the_answers(self, tiny, tmp_path):
         run = gi.train(tiny.replace(equals_class=True, steps=2), tmp_path / "run")

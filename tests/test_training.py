@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import grokinterp as gi
+from grokinterp.runs.writer import RunWriter
 from grokinterp.training import loop
 from grokinterp.training.optimizers import batch_rows
 
@@ -103,6 +104,49 @@ def test_a_folder_with_other_files_is_used_and_they_stay(tiny, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_a_kill_during_the_replay_of_a_resumed_run_loses_nothing(tiny, tmp_path, monkeypatch):
+    """Killed after a save but before its resume state, then again while that stretch is redone."""
+    recipe = tiny.replace(checkpoints=[10, 20, 30, 40, 50])
+    unbroken = gi.train(recipe, tmp_path / "unbroken")
+
+    class KilledError(Exception):
+        """Stands for a kill: nothing runs after it."""
+
+    def kill(*_):
+        raise KilledError
+
+    saves = loop._Session.save_state
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Session, "save_state", lambda s: kill() if s.step == 40 else saves(s))
+        with pytest.raises(KilledError):
+            gi.train(recipe, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr("grokinterp.runs.writer.RunWriter.flush_manifest", kill_second(kill))
+        with pytest.raises(KilledError):
+            gi.train(recipe, tmp_path / "run", resume=True)
+    gi.load(tmp_path / "run").verify()
+    assert same_bits(unbroken, gi.train(recipe, tmp_path / "run", resume=True))
+
+
+def kill_second(kill):
+    """The method, but for the second call of it: that is killed before it writes."""
+    original = RunWriter.flush_manifest
+    calls = []
+
+    def method(writer):
+        calls.append(writer)
+        kill() if len(calls) == 2 else original(writer)
+
+    return method
+
+
+def test_resuming_over_a_run_whose_manifest_is_lost_is_refused(tiny, tmp_path):
+    run = gi.train(tiny, tmp_path / "run")
+    (run.path / "run.json").unlink()
+    with pytest.raises(gi.InputError, match=r"already holds a run \(metrics\.csv\)"):
+        gi.train(tiny, tmp_path / "run", resume=True)
+
+
 def test_a_damaged_resume_file_is_named(tiny, tmp_path, monkeypatch):
     def stop_at_once(session):
         signal.raise_signal(signal.SIGINT)
@@ -143,6 +187,8 @@ def test_which_biases_are_trained(biases, trained, tiny, tmp_path):
     # a key bias adds the same to every score of a query, so its gradient is rounding noise
     assert len([name for name in moved if not name.endswith("b_K")]) in (trained, trained - 1)
     assert (trained == 0) == (moved == [])
+    if biases == "mlp":
+        assert {name.rpartition(".")[2] for name in moved} == {"b_in", "b_out"}
 
 
 def test_mini_batches_cover_every_training_row_once_an_epoch(tiny):
@@ -169,6 +215,16 @@ def test_adamw_equals_its_definition(tiny, tmp_path):
     gradient = leaf.grad
     expected = before["unembed.W_U"] * (1 - 0.01 * 0.5) - 0.01 * gradient / (gradient.abs() + 1e-8)
     torch.testing.assert_close(after["unembed.W_U"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_adam_couples_the_weight_decay_into_the_gradient(tiny, tmp_path):
+    """At the first step Adam moves by lr * sign(gradient + decay * weight), whatever its size."""
+    recipe = tiny.replace(steps=1, lr=0.01, weight_decay=100.0, optimizer="adam")
+    run = gi.train(recipe, tmp_path / "run")
+    before, after = run.weights(0)["embed.W_E"], run.weights(1)["embed.W_E"]
+    large = before.abs() > 0.05  # where 100 times the weight outweighs its gradient
+    assert large.sum() > 50
+    torch.testing.assert_close(after[large], (before - 0.01 * before.sign())[large])
 
 
 def test_an_unusable_device_is_refused(tiny, tmp_path):

@@ -116,7 +116,7 @@ def _by_delay(train: _Side, test: _Side, when: str) -> Verdict:
         factor = (test.learned - train.learned) / max(train.learned, 1)
         return Verdict(
             "grokked",
-            (f"{facts}: {factor:.3g} times the time to learn train later (grokked: above 1)",),
+            (f"{facts}: a delay of {factor:.3g} times the time to learn train",),
         )
     if test.learned - train.learned <= train.learned:
         reasons = [f"{facts}: the delay is no longer than the time to learn train"]

@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Mapping
+from typing import SupportsFloat
 
 import pandas as pd
 import torch
@@ -31,17 +32,22 @@ def evaluate(
     return dict(zip(COLUMNS, values.tolist(), strict=True))
 
 
+def as_metrics(values: Mapping[str, SupportsFloat | None]) -> Metrics:
+    """Numbers of any kind (tensors of one element, numpy scalars, None) as floats."""
+    found = {}
+    for column in COLUMNS:
+        value = values.get(column)
+        try:
+            found[column] = math.nan if value is None else float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"{column}={value!r} is not a number; give a float.") from None
+    return found
+
+
 def csv_line(step: int, metrics: Mapping[str, float]) -> str:
     """One row of metrics.csv; a value that does not exist (NaN) is an empty cell."""
-    cells = []
-    for column in COLUMNS:
-        value = metrics.get(column)
-        try:
-            number = math.nan if value is None else float(value)
-        except (TypeError, ValueError):
-            raise InputError(f"{column}={value!r} is not a number; give a float.") from None
-        cells.append("" if math.isnan(number) else repr(number))
-    return f"{step},{','.join(cells)}\n"
+    cells = (metrics[column] for column in COLUMNS)
+    return f"{step}," + ",".join("" if math.isnan(x) else repr(x) for x in cells) + "\n"
 
 
 CSV_HEADER = f"step,{','.join(COLUMNS)}\n"

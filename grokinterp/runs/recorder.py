@@ -4,18 +4,22 @@ import operator
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import SupportsFloat, SupportsIndex
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokinterp.errors import InputError
-from grokinterp.models.adapter import HookedModel, architecture_of
-from grokinterp.runs.metrics import Metrics, evaluate
+from grokinterp.models.adapter import HookedModel, architecture_of, build_model
+from grokinterp.models.architecture import Architecture
+from grokinterp.runs.metrics import Metrics, as_metrics, evaluate
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot, check_task, check_train_mask, snapshot
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks.modular import ModularTask
+
+Logged = Mapping[str, SupportsFloat | None]
 
 
 class Recorder:
@@ -61,7 +65,7 @@ class Recorder:
         self._last = -1
 
     def save(
-        self, step: int, model: HookedModel, *, metrics: Mapping[str, float] | None = None
+        self, step: SupportsIndex, model: HookedModel, *, metrics: Logged | None = None
     ) -> Metrics:
         """Save the weights of a step and log its metrics, which are returned."""
         logged = self._log(step, model, metrics)
@@ -70,7 +74,7 @@ class Recorder:
         return logged
 
     def log(
-        self, step: int, model: HookedModel, *, metrics: Mapping[str, float] | None = None
+        self, step: SupportsIndex, model: HookedModel, *, metrics: Logged | None = None
     ) -> Metrics:
         """Log the metrics of a step; they reach the disk with the next `save` or `close`.
 
@@ -97,23 +101,25 @@ class Recorder:
         if self._writer is not None:
             self._writer.flush() if kind else self._writer.finish()
 
-    def _log(self, step: int, model: HookedModel, metrics: Mapping[str, float] | None) -> Metrics:
-        step = _checked_step(step, self._last)
-        self._seen: Snapshot = snapshot(model, self._task, train_mask=self._train_mask, step=step)
+    def _log(self, step: SupportsIndex, model: HookedModel, given: Logged | None) -> Metrics:
+        number = _checked_step(step, self._last)
+        self._seen: Snapshot = snapshot(model, self._task, train_mask=self._train_mask, step=number)
         if self._writer is None:
             self._writer = self._open(model)
-        if metrics is None:
+        if given is None:
             metrics = evaluate(self._seen.all_logits, self._task.labels, self._train_mask)
-        self._writer.log(step, metrics)
-        self._last = step
-        return dict(metrics)
+        else:
+            metrics = as_metrics(given)
+        self._writer.log(number, metrics)
+        self._last = number
+        return metrics
 
     def _open(self, model: HookedModel) -> RunWriter:
         architecture = architecture_of(model)
-        if architecture is None:
+        if architecture is None or not self._can_be_rebuilt(model, architecture):
             raise InputError(
-                "the model is not a plain transformer (LayerNorm, another attention or permanent "
-                "hooks); only plain ones can be recorded."
+                "the model is not a plain transformer (LayerNorm, other attention or MLP, hooks): "
+                "a run rebuilds its models from weights, so only plain ones can be recorded."
             )
         return RunWriter.create(
             self.path,
@@ -121,6 +127,15 @@ class Recorder:
             architecture=architecture,
             train_indices=self._train_indices,
         )
+
+    def _can_be_rebuilt(self, model: HookedModel, architecture: Architecture) -> bool:
+        """Whether the weights alone give the model back, at every position."""
+        tokens = self._task.tokens[:: max(1, self._task.n_inputs // 64)]
+        device = next(iter(model.parameters())).device
+        twin = build_model(architecture, self._seen.weights)
+        with torch.no_grad():
+            theirs, ours = model(tokens.to(device)).cpu(), twin(tokens)
+        return bool((ours - theirs).norm() <= 1e-3 * theirs.norm())
 
 
 def _checked_rows(rows: Int[Tensor, " n"], task: ModularTask) -> Int[Tensor, " n"]:
@@ -135,7 +150,7 @@ def _checked_rows(rows: Int[Tensor, " n"], task: ModularTask) -> Int[Tensor, " n
     return rows.cpu().to(torch.int64)
 
 
-def _checked_step(step: int, last: int) -> int:
+def _checked_step(step: SupportsIndex, last: int) -> int:
     try:
         number = -1 if isinstance(step, bool) else operator.index(step)
     except TypeError:
