@@ -60,6 +60,8 @@ def build_model(
     }
     with _quiet_construction():
         model = _new_model(config)
+        assert isinstance(model, torch.nn.Module)
+        torch.nn.Module.to(model, config["dtype"])  # the bridge starts in float32 whatever it says
     load_weights(model, weights)
     return model
 
