@@ -44,7 +44,7 @@ def build_model(
     Global random state (torch, numpy, `random`) is left as it was.
     """
     architecture.check(weights)
-    config = {
+    config: dict[str, Any] = {
         "n_layers": architecture.n_layers,
         "n_heads": architecture.n_heads,
         "d_model": architecture.d_model,
