@@ -58,9 +58,30 @@ def main() -> None:
         # Usage errors are click's, which newer versions of typer carry under a private name.
         if not hasattr(error, "format_message"):
             raise
-        status = _fail(f"{error.format_message()} Try 'grokinterp --help'.")
+        message = error.format_message()  # empty when the help was shown for want of a command
+        status = _fail(f"{message} Try 'grokinterp --help'.") if message else BAD_INPUT
     _close_output()
     sys.exit(status or 0)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"grokinterp {version('grokinterp')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Options that come before a command."""
 
 
 @app.command()

@@ -72,6 +72,11 @@ def test_measure_writes_a_csv(run, tmp_path):
     assert printed == out.read_text()
 
 
+def test_version(run):
+    assert run("--version") == (0, "grokinterp 0.1.0\n", "")
+    assert run()[0] == 2  # no command: the help, as bad input
+
+
 def test_info(run):
     status, out, _ = run("info", SHIPPED, "--json")
     facts = json.loads(out)

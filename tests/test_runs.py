@@ -1,5 +1,6 @@
 import json
 import math
+import random
 import shutil
 
 import numpy as np
@@ -75,6 +76,17 @@ def test_a_flipped_bit_is_found_and_the_file_named(copy, position):
         run.weights(20)
     with pytest.raises(gi.InputError, match=r"step_00000020\.safetensors is damaged"):
         run.verify()
+
+
+def test_no_flipped_byte_anywhere_goes_unnoticed(tiny_run, tmp_path):
+    draw = random.Random(0)
+    for attempt in range(40):
+        copy = shutil.copytree(tiny_run.path, tmp_path / str(attempt))
+        path = draw.choice(sorted(copy.rglob("*.*")))
+        flip(path, draw.randrange(path.stat().st_size))
+        with pytest.raises(gi.InputError) as error:
+            gi.load(copy).verify()
+        assert path.name in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", "split.safetensors", "run.json"])

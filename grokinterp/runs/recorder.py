@@ -15,7 +15,7 @@ from grokinterp.models.adapter import HookedModel, architecture_of, build_model
 from grokinterp.models.architecture import Architecture
 from grokinterp.runs.metrics import Metrics, as_metrics, evaluate
 from grokinterp.runs.run import Run
-from grokinterp.runs.snapshot import Snapshot, check_task, check_train_mask, snapshot
+from grokinterp.runs.snapshot import Snapshot, check_task, checked_mask, snapshot
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks.modular import ModularTask
 
@@ -51,8 +51,7 @@ class Recorder:
         if train_mask is not None and train_indices is not None:
             raise InputError("both train_mask and train_indices are given; give one of them.")
         if train_mask is not None:
-            check_train_mask(train_mask, task)
-            train_indices = train_mask.nonzero().flatten()
+            train_indices = checked_mask(train_mask, task).nonzero().flatten()
         if train_indices is not None:
             train_indices = _checked_rows(train_indices, task)
             train_mask = torch.zeros(task.n_inputs, dtype=torch.bool)
@@ -139,6 +138,7 @@ class Recorder:
 
 
 def _checked_rows(rows: Int[Tensor, " n"], task: ModularTask) -> Int[Tensor, " n"]:
+    rows = torch.as_tensor(rows).cpu()
     if rows.is_floating_point() or rows.dtype == torch.bool or rows.ndim != 1:
         raise InputError(f"train_indices is {rows.dtype} of shape {tuple(rows.shape)}, not rows.")
     if len(rows) == 0 or rows.min() < 0 or rows.max() >= task.n_inputs:
@@ -147,7 +147,7 @@ def _checked_rows(rows: Int[Tensor, " n"], task: ModularTask) -> Int[Tensor, " n
         )
     if len(rows.unique()) != len(rows):
         raise InputError("train_indices names a row twice; give each training row once.")
-    return rows.cpu().to(torch.int64)
+    return rows.to(torch.int64)
 
 
 def _checked_step(step: SupportsIndex, last: int) -> int:

@@ -158,8 +158,7 @@ def snapshot(
     check_task(task)
     _check_model(model, task)
     if train_mask is not None:
-        check_train_mask(train_mask, task)
-        train_mask = train_mask.cpu()
+        train_mask = checked_mask(train_mask, task)
     architecture = architecture_of(model)
     weights = {name: weight.cpu() for name, weight in canonical_weights(model).items()}
     if architecture is not None and _same_function(model, architecture, weights, task):
@@ -185,13 +184,17 @@ def check_task(task: ModularTask) -> None:
         raise InputError(f"task={task!r} is not a task; give such as gi.ModularTask('add', p=113).")
 
 
-def check_train_mask(train_mask: Bool[Tensor, " n_inputs"], task: ModularTask) -> None:
-    """Refuse a mask that does not say true or false of every row of the table."""
+def checked_mask(
+    train_mask: Bool[Tensor, " n_inputs"], task: ModularTask
+) -> Bool[Tensor, " n_inputs"]:
+    """The mask on the CPU, refused if it does not say true or false of every row of the table."""
+    train_mask = torch.as_tensor(train_mask).cpu()
     if train_mask.dtype != torch.bool or tuple(train_mask.shape) != (task.n_inputs,):
         raise InputError(
             f"train_mask is {train_mask.dtype} of shape {tuple(train_mask.shape)}, expected "
             f"torch.bool of shape ({task.n_inputs},): true for every row a*p + b trained on."
         )
+    return train_mask
 
 
 def _check_model(model: HookedModel, task: ModularTask) -> None:
