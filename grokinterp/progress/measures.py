@@ -68,25 +68,41 @@ def measure(
     return register
 
 
-@measure("train_loss")
-def _train_loss(snapshot: Snapshot) -> float:
-    return _mean(_losses(snapshot), snapshot.train_mask)
+def _losses(snapshot: Snapshot) -> Float[Tensor, " n_inputs"]:
+    return snapshot.memo("losses", lambda: cross_entropies(snapshot.logits, snapshot.task.labels))
 
 
-@measure("test_loss")
-def _test_loss(snapshot: Snapshot) -> float:
-    return _mean(_losses(snapshot), _test_mask(snapshot))
+def _right(snapshot: Snapshot) -> Float[Tensor, " n_inputs"]:
+    return snapshot.memo(
+        "right", lambda: (snapshot.logits.argmax(dim=1) == snapshot.task.labels).double()
+    )
 
 
-@measure("train_acc")
-def _train_acc(snapshot: Snapshot) -> float:
-    return _mean(_right(snapshot), snapshot.train_mask)
+def _train_mask(snapshot: Snapshot) -> Bool[Tensor, " n_inputs"] | None:
+    return snapshot.train_mask
 
 
-@measure("test_acc")
-def _test_acc(snapshot: Snapshot) -> float:
-    return _mean(_right(snapshot), _test_mask(snapshot))
+def _test_mask(snapshot: Snapshot) -> Bool[Tensor, " n_inputs"] | None:
+    return None if snapshot.train_mask is None else ~snapshot.train_mask
 
+
+def _mean(values: Float[Tensor, " n_inputs"], mask: Bool[Tensor, " n_inputs"] | None) -> float:
+    return math.nan if mask is None else float(values[mask].mean())
+
+
+def _average(
+    values: Callable[[Snapshot], Tensor], rows: Callable[[Snapshot], Tensor | None]
+) -> Callable[[Snapshot], float]:
+    return lambda snapshot: _mean(values(snapshot), rows(snapshot))
+
+
+for _name, _values, _rows in (
+    ("train_loss", _losses, _train_mask),
+    ("test_loss", _losses, _test_mask),
+    ("train_acc", _right, _train_mask),
+    ("test_acc", _right, _test_mask),
+):
+    measure(_name)(_average(_values, _rows))
 
 for _name, _function in {
     "restricted_loss": losses.restricted_loss,
@@ -183,21 +199,3 @@ def _squares(snapshot: Snapshot) -> dict[str, float]:
         return sums
 
     return snapshot.memo("squares", compute)
-
-
-def _losses(snapshot: Snapshot) -> Float[Tensor, " n_inputs"]:
-    return snapshot.memo("losses", lambda: cross_entropies(snapshot.logits, snapshot.task.labels))
-
-
-def _right(snapshot: Snapshot) -> Float[Tensor, " n_inputs"]:
-    return snapshot.memo(
-        "right", lambda: (snapshot.logits.argmax(dim=1) == snapshot.task.labels).double()
-    )
-
-
-def _test_mask(snapshot: Snapshot) -> Bool[Tensor, " n_inputs"] | None:
-    return None if snapshot.train_mask is None else ~snapshot.train_mask
-
-
-def _mean(values: Float[Tensor, " n_inputs"], mask: Bool[Tensor, " n_inputs"] | None) -> float:
-    return math.nan if mask is None else float(values[mask].mean())

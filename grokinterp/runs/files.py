@@ -79,7 +79,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             names = file.keys()
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except SafetensorError as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error}).") from None
+        raise InputError(f"{path} is damaged: no whole safetensors file ({error}).") from None
 
 
 def _sync_folder(folder: Path) -> None:

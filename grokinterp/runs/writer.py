@@ -147,12 +147,13 @@ class RunWriter:
         path = folder / RESUME
         if not path.exists():
             return None
-        state, metadata = read_tensors(path)
+        way_out = "restore it from a copy, or delete it and resume, which trains from the start."
+        try:
+            state, metadata = read_tensors(path)
+        except InputError as error:
+            raise InputError(f"{error} To go on, {way_out}") from None
         if sha256(tensors_to_bytes(state)) != metadata.get("sha256"):
-            raise InputError(
-                f"{path} is damaged: its sha256 differs; restore it from a copy, or delete it and "
-                "resume, which trains from the start."
-            )
+            raise InputError(f"{path} is damaged: its sha256 differs; {way_out}")
         return int(metadata["step"]), state
 
     def finish(self) -> None:
