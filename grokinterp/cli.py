@@ -39,7 +39,6 @@ def main() -> None:
     """Run the command line; every failure that is the input's becomes one line and a status."""
     try:
         status = app(standalone_mode=False)
-        sys.stdout.flush()
     except InputError as error:
         status = _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):

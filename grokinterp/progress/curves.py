@@ -55,11 +55,6 @@ class Curves:
             return None
         return Curve(self.frame["step"].to_numpy(np.int64)[finite], values[finite])
 
-    @property
-    def last_step(self) -> int:
-        """The last logged step."""
-        return int(self.frame["step"].iloc[-1])
-
 
 def read_curves(frame: pd.DataFrame, source: str = "the table") -> Curves:
     """Check and clean a table of curves.

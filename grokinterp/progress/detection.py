@@ -45,7 +45,6 @@ def detect_phases(
             reasons.append(f"key frequencies: {measures.attrs.get('reason', 'not measured')}")
         curves = read_curves(x.metrics, str(x.path))
     elif isinstance(x, pd.DataFrame):
-        measures = x if measures is None else measures
         curves = read_curves(x)
         if all(curves.get(column) is None for column in CURVES):
             raise InputError(f"the table has no finite value in {', '.join(CURVES)}.")
@@ -69,7 +68,8 @@ def detect_phases(
                 f"{name} is null: "
                 + ("its threshold is never crossed" if seen else f"there is no {side} curve")
             )
-    excluded = _excluded(measures)
+    table = curves if measures is None else Curves(measures.sort_values("step", kind="stable"), ())
+    excluded = table.get("excluded_loss")
     phases: tuple[Phase, ...] = ()
     if verdict.label == "grokked":
         dated, why = _dated(curves)
@@ -217,15 +217,3 @@ def _rise(excluded: Curve | None, memorized: int | None, at: int | None) -> floa
     there = float(np.interp(at, excluded.steps, logs))
     lowest = min([there, *logs[between]])
     return math.exp(there - lowest)
-
-
-def _excluded(measures: pd.DataFrame) -> Curve | None:
-    if "excluded_loss" not in measures or "step" not in measures:
-        return None
-    steps = pd.to_numeric(measures["step"], errors="coerce").to_numpy(float)
-    values = pd.to_numeric(measures["excluded_loss"], errors="coerce").to_numpy(float)
-    finite = np.isfinite(values) & np.isfinite(steps)
-    if not finite.any():
-        return None
-    order = np.argsort(steps[finite], kind="stable")
-    return Curve(steps[finite][order].astype(np.int64), values[finite][order])

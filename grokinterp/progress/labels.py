@@ -66,7 +66,7 @@ def _from_accuracies(train: Curve, test: Curve) -> Verdict:
         return Verdict(
             "not_learned",
             (f"train accuracy never exceeds {best_train:.3f}, less than {halfway:.3f}, half of "
-             f"the way from its first value {first:.3f} to 1",),
+             f"the way from chance ({first:.3f}) to 1",),
         )  # fmt: skip
     if best_test < WITHIN * best_train:
         reached = f"test accuracy reaches {best_test:.3f}, train accuracy {best_train:.3f}"
@@ -110,7 +110,7 @@ def _from_losses(train: Curve, test: Curve, train_below: float, test_below: floa
 
 
 def _by_delay(train: _Side, test: _Side, when: str) -> Verdict:
-    """Definition 2, certain despite the spacing of the log."""
+    """Definition 2; "grokked" only where the spacing of the log leaves no doubt."""
     facts = f"train is {when} from step {train.learned} on, test from step {test.learned} on"
     if test.before - train.learned >= train.learned and test.learned > train.learned:
         factor = (test.learned - train.learned) / max(train.learned, 1)

@@ -85,8 +85,7 @@ def trig_coefficients(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[in
     for k in frequencies:
         turn = torch.exp(2j * torch.pi * k * exponent / order)
         inner = float((spectrum.coefficients[k, spectrum.group.tokens] * turn).sum().real)
-        squares = order * order / (1 if 2 * k == order else 2)
-        found[k] = inner / squares
+        found[k] = inner / _wave_squares(k, order)
     return found
 
 
@@ -98,15 +97,17 @@ def trig_variance_explained(snapshot: Snapshot, frequencies: Sequence[int]) -> f
     spectrum = _logit_spectrum(snapshot)
     order, count = spectrum.group.rows.shape
     coefficients = trig_coefficients(snapshot, frequencies)
-    fit = sum(
-        alpha**2 * count * order * order / (1 if 2 * k == order else 2)
-        for k, alpha in coefficients.items()
-    )
+    fit = sum(alpha**2 * count * _wave_squares(k, order) for k, alpha in coefficients.items())
     logits = snapshot.logits
     if count * order < len(logits):
         logits = logits[spectrum.group.rows.flatten()]
     squares = torch.linalg.vector_norm(logits, dtype=torch.float64).square()
     return float(fit / (squares - logits.numel() * spectrum.mean.mean().square()))
+
+
+def _wave_squares(k: int, order: int) -> float:
+    """Sum of squares of cos(w_k(f - e)) over all exponents f and e."""
+    return order * order / (1 if 2 * k == order else 2)
 
 
 def restricted_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> float:

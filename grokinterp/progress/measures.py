@@ -104,12 +104,9 @@ for _name, _values, _rows in (
 ):
     measure(_name)(_average(_values, _rows))
 
-for _name, _function in {
-    "restricted_loss": losses.restricted_loss,
-    "excluded_loss": losses.excluded_loss,
-    "trig_loss": losses.trig_loss,
-}.items():
-    measure(_name, needs_frequencies=True)(_function)
+measure("restricted_loss", needs_frequencies=True)(losses.restricted_loss)
+measure("excluded_loss", needs_frequencies=True)(losses.excluded_loss)
+measure("trig_loss", needs_frequencies=True)(losses.trig_loss)
 
 
 @measure("sum_sq_weights")
@@ -136,12 +133,9 @@ def _gini_neuron_logit(snapshot: Snapshot) -> float:
     return gini(neuron_logit_spectrum(snapshot)[1:].sqrt())
 
 
-for _name, _function in {
-    "trig_variance_explained": losses.trig_variance_explained,
-    "restricted_loss_demo": losses.restricted_loss_demo,
-    "excluded_loss_demo": losses.excluded_loss_demo,
-}.items():
-    measure(_name, needs_frequencies=True)(_function)
+measure("trig_variance_explained", needs_frequencies=True)(losses.trig_variance_explained)
+measure("restricted_loss_demo", needs_frequencies=True)(losses.restricted_loss_demo)
+measure("excluded_loss_demo", needs_frequencies=True)(losses.excluded_loss_demo)
 
 
 @measure("mirrored_pairs", prefix="test_")

@@ -5,24 +5,25 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tomli_w
 
 from grokinterp.errors import InputError, nearest
 from grokinterp.models.architecture import ACTIVATIONS, Architecture
+from grokinterp.models.initialize import InitRule
 from grokinterp.recipe.schedule import Schedule, checkpoint_steps
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import get_operation
-from grokinterp.tasks.splits import n_training_rows
+from grokinterp.tasks.splits import SplitRule, n_training_rows
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "task": ("modular",),
-    "split": ("torch", "python"),
+    "split": get_args(SplitRule),
     "model": ("transformer",),
     "act_fn": tuple(ACTIVATIONS),
     "biases": ("none", "mlp", "all"),
-    "init": ("gpt2", "paper"),
+    "init": get_args(InitRule),
     "optimizer": ("adamw", "adam", "sgd"),
 }
 SYNONYMS = {  # what other code calls our keys, for the hint at an unknown one

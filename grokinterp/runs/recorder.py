@@ -15,9 +15,10 @@ from grokinterp.models.adapter import HookedModel, architecture_of, build_model
 from grokinterp.models.architecture import Architecture
 from grokinterp.runs.metrics import Metrics, as_metrics, evaluate
 from grokinterp.runs.run import Run
-from grokinterp.runs.snapshot import Snapshot, check_task, checked_mask, snapshot
+from grokinterp.runs.snapshot import Snapshot, agree, check_task, checked_mask, snapshot
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.splits import mask_of
 
 Logged = Mapping[str, SupportsFloat | None]
 
@@ -54,8 +55,7 @@ class Recorder:
             train_indices = checked_mask(train_mask, task).nonzero().flatten()
         if train_indices is not None:
             train_indices = _checked_rows(train_indices, task)
-            train_mask = torch.zeros(task.n_inputs, dtype=torch.bool)
-            train_mask[train_indices] = True
+            train_mask = mask_of(train_indices, task.n_inputs)
         self.path = Path(out)
         self._task = task
         self._train_indices = train_indices
@@ -129,12 +129,9 @@ class Recorder:
 
     def _can_be_rebuilt(self, model: HookedModel, architecture: Architecture) -> bool:
         """Whether the weights alone give the model back, at every position."""
-        tokens = self._task.tokens[:: max(1, self._task.n_inputs // 64)]
         device = next(iter(model.parameters())).device
         twin = build_model(architecture, self._seen.weights)
-        with torch.no_grad():
-            theirs, ours = model(tokens.to(device)).cpu(), twin(tokens)
-        return bool((ours - theirs).norm() <= 1e-3 * theirs.norm())
+        return agree(twin, lambda tokens: model(tokens.to(device)).cpu(), self._task)
 
 
 def _checked_rows(rows: Int[Tensor, " n"], task: ModularTask) -> Int[Tensor, " n"]:

@@ -4,7 +4,6 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from grokinterp.runs.manifest import METRICS, SPLIT, Manifest, weights_file
 from grokinterp.runs.metrics import read_csv
 from grokinterp.runs.snapshot import Snapshot, from_weights
 from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.splits import mask_of
 
 
 class Run:
@@ -76,9 +76,7 @@ class Run:
         """Which rows of the table were trained on; None when not recorded."""
         if self.train_indices is None:
             return None
-        mask = torch.zeros(self.task.n_inputs, dtype=torch.bool)
-        mask[self.train_indices] = True
-        return mask
+        return mask_of(self.train_indices, self.task.n_inputs)
 
     def weights(self, step: int = -1) -> Weights:
         """The weights of a step under canonical names."""

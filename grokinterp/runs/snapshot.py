@@ -221,11 +221,21 @@ def _same_function(
     """
     if not answer_position.applies_to(architecture, task.tokens.shape[1]):
         return False
+    return agree(
+        lambda tokens: answer_position.answer_logits(weights, tokens, act_fn=architecture.act_fn),
+        lambda tokens: _hooked_forward(model, tokens, ())[0],
+        task,
+    )
+
+
+def agree(
+    ours: Callable[[Tensor], Tensor], theirs: Callable[[Tensor], Tensor], task: ModularTask
+) -> bool:
+    """Whether two forwards give the same logits, within float32, on a sample of the inputs."""
     tokens = task.tokens[:: max(1, task.n_inputs // 64)]
     with torch.no_grad():
-        theirs = _hooked_forward(model, tokens, ())[0]
-        ours = answer_position.answer_logits(weights, tokens, act_fn=architecture.act_fn)
-    return bool((ours - theirs).norm() <= 1e-3 * theirs.norm())
+        expected = theirs(tokens)
+        return bool((ours(tokens) - expected).norm() <= 1e-3 * expected.norm())
 
 
 def _hooked_forward(

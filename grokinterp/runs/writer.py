@@ -137,7 +137,8 @@ class RunWriter:
 
     def save_resume(self, step: int, state: dict[str, Tensor]) -> None:
         """Write what training needs to go on from this step, after everything logged so far."""
-        self.flush()
+        if self.manifest.metrics["rows"] != len(self._lines):  # else a save has just written it
+            self.flush()
         digest = sha256(tensors_to_bytes(state))
         write_whole(self.folder / RESUME, tensors_to_bytes(state, step=step, sha256=digest))
 

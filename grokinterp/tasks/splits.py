@@ -7,7 +7,7 @@ import random
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokinterp.errors import InputError, nearest
@@ -35,6 +35,17 @@ def train_indices(
         random.Random(seed).shuffle(rows)
         return torch.tensor(rows[:n_train], dtype=torch.int64)
     raise InputError(f"split={rule!r} is not known; {nearest(rule, get_args(SplitRule))}")
+
+
+def mask_of(rows: Int[Tensor, " n_train"], n_inputs: int) -> Bool[Tensor, " n_inputs"]:
+    """True at these rows of a table, on their device.
+
+    >>> mask_of(torch.tensor([2, 0]), 4).tolist()
+    [True, False, True, False]
+    """
+    mask = torch.zeros(n_inputs, dtype=torch.bool, device=rows.device)
+    mask[rows] = True
+    return mask
 
 
 def n_training_rows(n_inputs: int, train_fraction: float) -> int:

@@ -19,7 +19,7 @@ from grokinterp.runs.manifest import RUN_JSON, Manifest
 from grokinterp.runs.metrics import Metrics, evaluate
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
-from grokinterp.tasks.splits import train_indices
+from grokinterp.tasks.splits import mask_of, train_indices
 from grokinterp.training.learner import Learner
 from grokinterp.training.optimizers import batch_rows, build_optimizer, learning_rate
 
@@ -85,8 +85,7 @@ class _Session:
         )
         self.rows = rows.to(device)
         self.tokens, self.labels = task.tokens.to(device), task.labels.to(device)
-        self.train_mask = torch.zeros(task.n_inputs, dtype=torch.bool, device=device)
-        self.train_mask[self.rows] = True
+        self.train_mask = mask_of(self.rows, task.n_inputs)
         self.saves = set(recipe.checkpoint_steps())
         self.learner = Learner(recipe, device)
         self.optimizer = build_optimizer(recipe, self.learner.trained.values())
