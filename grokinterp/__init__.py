@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from grokinterp.fourier import KeyFrequencies, key_frequencies
     from grokinterp.progress import Phases, detect_phases, progress_measures
     from grokinterp.recipe import Recipe, recipes
-    from grokinterp.runs import Recorder, Run, Snapshot, load, snapshot
+    from grokinterp.runs import Recorder, Run, Snapshot, export, import_run, load, snapshot
     from grokinterp.tasks import ModularTask
     from grokinterp.training import train
 
@@ -30,6 +30,8 @@ _HOME = {
     "Run": "runs",
     "Snapshot": "runs",
     "detect_phases": "progress",
+    "export": "runs",
+    "import_run": "runs",
     "key_frequencies": "fourier",
     "load": "runs",
     "progress_measures": "progress",
@@ -49,6 +51,8 @@ __all__ = [
     "Run",
     "Snapshot",
     "detect_phases",
+    "export",
+    "import_run",
     "key_frequencies",
     "load",
     "progress_measures",

@@ -14,12 +14,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import ACTIVATIONS, Architecture, Weights
+from grokinterp.models.layouts import BRIDGE, Slot, slots
 
 
 @runtime_checkable
@@ -32,6 +32,7 @@ class HookedModel(Protocol):
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
     def state_dict(self, *args: Any, **kwargs: Any) -> Any: ...
     def parameters(self, recurse: bool = True) -> Any: ...
+    def add_perma_hook(self, *args: Any, **kwargs: Any) -> Any: ...
     def run_with_cache(self, *args: Any, **kwargs: Any) -> Any: ...
     def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any: ...
 
@@ -41,7 +42,8 @@ def build_model(
 ) -> HookedModel:
     """A HookedTransformer (TransformerLens 3) or TransformerBridge (4) with these weights.
 
-    Global random state (torch, numpy, `random`) is left as it was.
+    Global random state (torch, numpy, `random`) is left as it was. An attention rate below 1 is a
+    permanent hook on every layer's attention pattern.
     """
     architecture.check(weights)
     config: dict[str, Any] = {
@@ -54,7 +56,9 @@ def build_model(
         "d_vocab_out": architecture.d_vocab_out,
         "n_ctx": architecture.n_ctx,
         "act_fn": architecture.act_fn,
-        "normalization_type": None,
+        "normalization_type": architecture.normalization_type,
+        "eps": architecture.eps,
+        "attention_dir": architecture.attention_dir,
         "device": device,
         "dtype": weights["embed.W_E"].dtype,
     }
@@ -63,46 +67,49 @@ def build_model(
         assert isinstance(model, torch.nn.Module)
         torch.nn.Module.to(model, config["dtype"])  # the bridge starts in float32 whatever it says
     load_weights(model, weights)
+    if architecture.attention_rate != 1:
+        for layer in range(architecture.n_layers):
+            # Permanent: it belongs to the model, and reset_hooks() must not take it away.
+            model.add_perma_hook(
+                f"blocks.{layer}.attn.hook_pattern", _blend_attention(architecture)
+            )
     return model
 
 
 def canonical_weights(model: HookedModel) -> Weights:
     """Detached copies of a model's weights under canonical names and per-head shapes."""
-    to_canonical = _layout(model)
     state = model.state_dict()
     return {
-        name: convert(state[key].detach(), model.cfg.n_heads).clone()
-        for name, (key, convert, _) in to_canonical.items()
+        name: slot.canonical(state[slot.key].detach(), model.cfg.n_heads).clone()
+        for name, slot in _slots(model).items()
     }
 
 
 def load_weights(model: HookedModel, weights: Mapping[str, Tensor]) -> None:
     """Copy canonical weights into a model, which must have exactly these parameters."""
-    layout = _layout(model)
-    if missing := sorted(set(layout) ^ set(weights)):
+    places = _slots(model)
+    if missing := sorted(set(places) ^ set(weights)):
         raise InputError(f"weight {missing[0]!r} is not in both the model and the weights given.")
     state = model.state_dict()
     with torch.no_grad():
-        for name, (key, _, convert) in layout.items():
-            state[key].copy_(convert(weights[name]))
+        for name, slot in places.items():
+            state[slot.key].copy_(slot.foreign(weights[name]))
 
 
 def architecture_of(model: HookedModel) -> Architecture | None:
     """The architecture of a plain model, or None for one that `Architecture` cannot describe.
 
-    Plain, as far as its configuration and hook points say: learned positions, no LayerNorm, causal
-    softmax attention over separate heads with the usual 1/sqrt(d_head), a two-matrix MLP with a
-    known activation, and no hooks. With one layer the causal mask changes nothing at the last
-    position, so a bidirectional one is plain too.
+    Plain, as far as its configuration and hook points say: learned positions, full LayerNorms or
+    none, causal or bidirectional softmax attention over separate heads with the usual
+    1/sqrt(d_head), a two-matrix MLP with a known activation, and no hooks.
     """
     cfg = model.cfg
     plain = (
-        cfg.normalization_type is None
+        cfg.normalization_type in (None, "LN")
         and cfg.positional_embedding_type == "standard"
         and cfg.act_fn in ACTIVATIONS
         and cfg.use_attn_scale
         and (cfg.attn_scale < 0 or abs(cfg.attn_scale - cfg.d_head**0.5) < 1e-6)  # < 0: default
-        and (cfg.n_layers == 1 or getattr(cfg, "attention_dir", "causal") == "causal")
         and not any(getattr(cfg, key, None) for key in _UNUSUAL)
         and max(getattr(cfg, key, -1.0) for key in _SOFT_CAPS) <= 0
         and not any(point.fwd_hooks for point in model.hook_dict.values())
@@ -119,6 +126,9 @@ def architecture_of(model: HookedModel) -> Architecture | None:
         d_vocab_out=cfg.d_vocab_out,
         n_ctx=cfg.n_ctx,
         act_fn=cfg.act_fn,
+        normalization_type=cfg.normalization_type,
+        eps=cfg.eps,
+        attention_dir=cfg.attention_dir,
     )
 
 
@@ -130,17 +140,17 @@ def functional_logits(
     Differentiable with respect to the canonical weights it is called with; the model's own are
     neither used nor changed.
     """
-    layout = _layout(model)
+    places = _slots(model)
     state = model.state_dict(keep_vars=True)
     assert isinstance(model, torch.nn.Module)
     slots = [*model.named_parameters(), *model.named_buffers()]
     path_of = {id(tensor): path for path, tensor in slots}
-    paths = {name: path_of[id(state[key])] for name, (key, _, _) in layout.items()}
+    paths = {name: path_of[id(state[slot.key])] for name, slot in places.items()}
 
     def logits(
         weights: Mapping[str, Tensor], tokens: Int[Tensor, "n n_ctx"]
     ) -> Float[Tensor, "n d_vocab_out"]:
-        native = {paths[name]: layout[name][2](weights[name]) for name in layout}
+        native = {paths[name]: slot.foreign(weights[name]) for name, slot in places.items()}
         return torch.func.functional_call(model, native, (tokens,))[:, -1]
 
     return logits
@@ -158,58 +168,28 @@ _UNUSUAL = (
     "scale_attn_by_inverse_layer_idx",
     "use_normalization_before_and_after",
     "post_embedding_ln",
+    "final_rms",
 )
 _SOFT_CAPS = ("attn_scores_soft_cap", "output_logits_soft_cap")
 
-_Convert = Callable[..., Tensor]
-_Layout = dict[str, tuple[str, _Convert, _Convert]]
+# Buffers that hold no weight: the causal mask and what stands for minus infinity.
+BUFFERS = (".mask", ".IGNORE")
 
 
-def _layout(model: HookedModel) -> _Layout:
-    """Canonical name -> (state-dict key, native -> canonical, canonical -> native)."""
-    keys = set(model.state_dict())
-    if "embed.W_E" in keys:
-        kept = sorted(key for key in keys if not key.endswith((".mask", ".IGNORE")))
-        return {key: (key, lambda x, _heads: x, lambda x: x) for key in kept}
-    layout: _Layout = {
-        "embed.W_E": ("embed.weight", lambda x, _heads: x, lambda x: x),
-        "pos_embed.W_pos": ("pos_embed.weight", lambda x, _heads: x, lambda x: x),
-        "unembed.W_U": ("unembed.weight", lambda x, _heads: x.T, lambda x: x.T),
-        "unembed.b_U": ("unembed.bias", lambda x, _heads: x, lambda x: x),
-    }
-    for layer in range(model.cfg.n_layers):
-        block = f"blocks.{layer}"
-        for side in "QKV":
-            native = f"{block}.attn.{side.lower()}"
-            layout[f"{block}.attn.W_{side}"] = (
-                f"{native}.weight",
-                lambda x, heads: rearrange(x, "(h d) m -> h m d", h=heads),
-                lambda x: rearrange(x, "h m d -> (h d) m"),
-            )
-            layout[f"{block}.attn.b_{side}"] = (
-                f"{native}.bias",
-                lambda x, heads: rearrange(x, "(h d) -> h d", h=heads),
-                lambda x: rearrange(x, "h d -> (h d)"),
-            )
-        layout[f"{block}.attn.W_O"] = (
-            f"{block}.attn.o.weight",
-            lambda x, heads: rearrange(x, "m (h d) -> h d m", h=heads),
-            lambda x: rearrange(x, "h d m -> m (h d)"),
-        )
-        layout[f"{block}.attn.b_O"] = (f"{block}.attn.o.bias", lambda x, _heads: x, lambda x: x)
-        for side in ("in", "out"):
-            native = f"{block}.mlp.{side}"
-            layout[f"{block}.mlp.W_{side}"] = (
-                f"{native}.weight",
-                lambda x, _heads: x.T,
-                lambda x: x.T,
-            )
-            layout[f"{block}.mlp.b_{side}"] = (f"{native}.bias", lambda x, _heads: x, lambda x: x)
-    known = {key for key, _, _ in layout.values()}
-    present = {name: entry for name, entry in layout.items() if entry[0] in keys}
-    # LayerNorm gains and the like have no canonical form: they keep their name and shape.
-    others = {key: (key, lambda x, _heads: x, lambda x: x) for key in sorted(keys - known)}
-    return {**present, **others}
+def _slots(model: HookedModel) -> dict[str, Slot]:
+    """Where the model's own state dict keeps each canonical weight."""
+    keys = [key for key in model.state_dict() if not key.endswith(BUFFERS)]
+    found = {} if "embed.W_E" in keys else slots(BRIDGE, model.cfg.n_layers)
+    found = {name: slot for name, slot in found.items() if slot.key in keys}
+    # What has no canonical form keeps its name and shape.
+    others = sorted(set(keys) - {slot.key for slot in found.values()})
+    return found | {key: Slot(key, "... -> ...") for key in others}
+
+
+def _blend_attention(architecture: Architecture) -> Callable[[Tensor, Any], Tensor]:
+    """The hook on patterns that makes an attention rate of theirs."""
+    rate = architecture.attention_rate
+    return lambda pattern, hook: rate * pattern + (1 - rate)
 
 
 def _new_model(config: dict[str, Any]) -> HookedModel:

@@ -18,7 +18,12 @@ from grokinterp.models.architecture import ACTIVATIONS, Architecture
 
 def applies_to(architecture: Architecture, n_tokens: int) -> bool:
     """Whether `answer_logits` can stand in for the hooked forward on inputs of `n_tokens`."""
-    return architecture.n_layers == 1 and n_tokens in (2, 3) and n_tokens <= architecture.n_ctx
+    return (
+        architecture.n_layers == 1
+        and architecture.normalization_type is None
+        and n_tokens in (2, 3)
+        and n_tokens <= architecture.n_ctx
+    )
 
 
 def answer_logits(
@@ -26,6 +31,7 @@ def answer_logits(
     tokens: Int[Tensor, "n n_ctx"],
     *,
     act_fn: str = "relu",
+    attention_rate: float = 1.0,
     cache: dict[str, Tensor] | None = None,
 ) -> Float[Tensor, "n d_vocab_out"]:
     """Logits at the last position of `[a, b, "="]` (the third token is one constant) or `[a, b]`.
@@ -68,6 +74,8 @@ def answer_logits(
 
     attn_scores = torch.stack(scores, dim=2) / d_head**0.5
     pattern = attn_scores.softmax(dim=2)
+    if attention_rate != 1:
+        pattern = attention_rate * pattern + (1 - attention_rate)
     # index_select, not value_a[a]: its backward is a scatter-add, several times faster on a CPU.
     z = pattern[:, :, 0, None] * value_a.index_select(0, a)
     z = z + pattern[:, :, 1, None] * value_b.index_select(0, b)

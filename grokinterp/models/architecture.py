@@ -1,4 +1,4 @@
-"""The shape of a one-stream transformer, and its weights under canonical names.
+"""The shape of a transformer, and its weights under canonical names.
 
 Canonical names and shapes are those of HookedTransformer's properties, whatever TransformerLens
 is installed: `embed.W_E` [d_vocab, d_model], `blocks.0.attn.W_Q` [n_heads, d_model, d_head], ...
@@ -6,6 +6,7 @@ is installed: `embed.W_E` [d_vocab, d_model], `blocks.0.attn.W_Q` [n_heads, d_mo
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,13 +19,26 @@ Weights = dict[str, Tensor]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.nn.functional.relu,
     "gelu": torch.nn.functional.gelu,
+    "gelu_new": partial(torch.nn.functional.gelu, approximate="tanh"),
     "silu": torch.nn.functional.silu,
+}
+
+
+LARGEST = 1_000_000  # no size is larger; a number beyond it is a damaged file's
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "act_fn": tuple(ACTIVATIONS),
+    "normalization_type": (None, "LN"),
+    "attention_dir": ("causal", "bidirectional"),
 }
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of a transformer without LayerNorm, in TransformerLens' words."""
+    """Sizes and kinds of a transformer's parts, in TransformerLens' words.
+
+    `attention_rate` r replaces every attention pattern A by r A + (1 - r): 1 is attention, 0 gives
+    every position the weight 1 (Zhong et al. 2023, arXiv 2306.17844, section 4).
+    """
 
     n_layers: int
     n_heads: int
@@ -35,11 +49,34 @@ class Architecture:
     d_vocab_out: int
     n_ctx: int
     act_fn: str = "relu"
+    normalization_type: str | None = None  # "LN": before attention, MLP and unembedding
+    eps: float = 1e-5  # of the LayerNorm
+    attention_dir: str = "causal"
+    attention_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and (type(value) is not int or not 1 <= value <= LARGEST):
+                raise InputError(
+                    f"{field.name}={value!r} is not a whole number from 1 to {LARGEST}."
+                )
+        for key, allowed in CHOICES.items():
+            value = getattr(self, key)
+            if value not in allowed:
+                valid = ", ".join(str(choice) for choice in allowed)
+                raise InputError(f"{key}={value!r} is not known; valid are: {valid}.")
+        if not 0 <= self.attention_rate <= 1:
+            raise InputError(f"attention_rate={self.attention_rate} is not between 0 and 1.")
+        if not 0 < self.eps < 1:
+            raise InputError(f"eps={self.eps} is not between 0 and 1; give such as 1e-5.")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Architecture":
-        """The architecture stored by `dataclasses.asdict`."""
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        """The architecture stored by `dataclasses.asdict`; what is not stored has its default."""
+        return cls(
+            **{field.name: values[field.name] for field in fields(cls) if field.name in values}
+        )
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Canonical name and shape of every parameter, biases included, in reading order."""
@@ -48,13 +85,17 @@ class Architecture:
             "embed.W_E": (self.d_vocab, d_model),
             "pos_embed.W_pos": (self.n_ctx, d_model),
         }
+        layer_norm = {"w": (d_model,), "b": (d_model,)} if self.normalization_type else {}
         for layer in range(self.n_layers):
             attn, mlp = f"blocks.{layer}.attn", f"blocks.{layer}.mlp"
+            shapes |= {f"blocks.{layer}.ln1.{x}": shape for x, shape in layer_norm.items()}
             shapes |= {f"{attn}.W_{x}": (heads, d_model, d_head) for x in "QKV"}
             shapes |= {f"{attn}.b_{x}": (heads, d_head) for x in "QKV"}
             shapes |= {f"{attn}.W_O": (heads, d_head, d_model), f"{attn}.b_O": (d_model,)}
+            shapes |= {f"blocks.{layer}.ln2.{x}": shape for x, shape in layer_norm.items()}
             shapes |= {f"{mlp}.W_in": (d_model, self.d_mlp), f"{mlp}.b_in": (self.d_mlp,)}
             shapes |= {f"{mlp}.W_out": (self.d_mlp, d_model), f"{mlp}.b_out": (d_model,)}
+        shapes |= {f"ln_final.{x}": shape for x, shape in layer_norm.items()}
         shapes |= {"unembed.W_U": (d_model, self.d_vocab_out), "unembed.b_U": (self.d_vocab_out,)}
         return shapes
 
@@ -73,9 +114,10 @@ class Architecture:
 
 
 def is_bias(name: str) -> bool:
-    """Whether a canonical parameter name is a bias.
+    """Whether a canonical parameter name is a bias, a LayerNorm's included.
 
-    >>> is_bias("blocks.0.mlp.b_in"), is_bias("embed.W_E")
-    (True, False)
+    >>> is_bias("blocks.0.mlp.b_in"), is_bias("ln_final.b"), is_bias("embed.W_E")
+    (True, True, False)
     """
-    return name.rpartition(".")[2].startswith("b_")
+    last = name.rpartition(".")[2]
+    return last == "b" or last.startswith("b_")

@@ -23,6 +23,7 @@ from grokinterp.fourier.spectra import (
     neuron_logit_spectrum,
     unembedding_spectrum,
 )
+from grokinterp.models.architecture import is_bias
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.progress import losses
 from grokinterp.runs.snapshot import Snapshot
@@ -183,9 +184,11 @@ def _squares(snapshot: Snapshot) -> dict[str, float]:
     def compute() -> dict[str, float]:
         sums: dict[str, float] = {}
         for path, weight in snapshot.weights.items():
-            name = path.rpartition(".")[2]
-            if name.startswith("b_"):
+            *_, part, name = f".{path}".split(".")
+            if is_bias(path):
                 name = "biases"
+            elif name == "w":
+                name = f"{part}_w"  # of a LayerNorm
             elif snapshot.n_layers > 1 and path.startswith("blocks."):
                 name = f"{path.split('.')[1]}_{name}"
             square = torch.linalg.vector_norm(weight, dtype=torch.float64).square()

@@ -10,6 +10,7 @@ steps         the saved checkpoints
 metrics       rows and bytes of metrics.csv that belong to the run
 finished      whether training reached its last step
 versions      of what wrote it
+source        only of an imported run: file, format, layout, and what was inferred or assumed
 sha256        of every file; `checksum` is that of run.json's own other content
 """
 
@@ -46,6 +47,7 @@ class Manifest:
     finished: bool = False
     versions: dict[str, str] = field(default_factory=dict)
     sha256: dict[str, str] = field(default_factory=dict)
+    source: dict[str, Any] | None = None
 
     def write(self, folder: Path) -> None:
         """Put run.json into the folder, whole."""
@@ -62,6 +64,8 @@ class Manifest:
             "versions": self.versions,
             "sha256": dict(sorted(self.sha256.items())),
         }
+        if self.source is not None:
+            content["source"] = self.source
         content["checksum"] = _checksum(content)
         write_whole(folder / RUN_JSON, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -72,7 +76,9 @@ class Manifest:
         if not folder.exists():
             raise InputError(f"{folder} does not exist; give the folder of a run.")
         if not path.is_file():
-            raise InputError(f"{folder} is not a run: it has no {RUN_JSON}.")
+            raise InputError(
+                f"{folder} is not a run: it has no {RUN_JSON}, and no checkpoints to import."
+            )
         damaged = InputError(f"{path} is damaged or was not written by grokinterp.")
         try:
             content = json.loads(path.read_bytes())
@@ -106,6 +112,7 @@ class Manifest:
             finished=content["finished"],
             versions=content["versions"],
             sha256=content["sha256"],
+            source=content.get("source"),
         )
 
 

@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import SupportsFloat
 
 import pandas as pd
@@ -59,4 +60,17 @@ def read_csv(content: bytes) -> pd.DataFrame:
     frame["step"] = frame["step"].map(int).astype("int64")
     for column in COLUMNS:
         frame[column] = frame[column].map(float).astype("float64")
+    return frame
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """A CSV file of another tool, column names stripped; what is none is refused in one line."""
+    try:
+        frame = pd.read_csv(path, compression=None, index_col=False, skipinitialspace=True)
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path} is empty; give a CSV with a header and rows.") from None
+    except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is not a CSV that can be read ({reason}).") from None
+    frame.columns = frame.columns.str.strip()
     return frame

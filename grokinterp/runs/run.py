@@ -1,7 +1,8 @@
-"""Run: a folder with the recipe, the split, the metrics and the weights at many steps."""
+"""Run: the recipe, the split, the metrics and the weights of one training at many steps."""
 
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import pandas as pd
 from jaxtyping import Bool, Int
@@ -11,23 +12,34 @@ from grokinterp.errors import InputError
 from grokinterp.models.adapter import HookedModel, build_model
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.files import read_checked, tensors_from_bytes
-from grokinterp.runs.manifest import METRICS, SPLIT, Manifest, weights_file
-from grokinterp.runs.metrics import read_csv
+from grokinterp.runs.folder import RunFolder
+from grokinterp.runs.manifest import Manifest
 from grokinterp.runs.snapshot import Snapshot, from_weights
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import mask_of
 
 
+class Store(Protocol):
+    """Where the parts of a run are kept: a run folder, or checkpoints of somebody else."""
+
+    @property
+    def manifest(self) -> Manifest: ...  # noqa: D102
+    def metrics(self) -> pd.DataFrame: ...  # noqa: D102
+    def train_indices(self) -> Int[Tensor, " n_train"] | None: ...  # noqa: D102
+    def weights(self, step: int) -> Weights: ...  # noqa: D102
+    def verify(self) -> None: ...  # noqa: D102
+
+
 class Run:
-    """One training run on disk. Weights are read when asked for, and checked against their sha256.
+    """One training run on disk. Weights are read when asked for, and checked.
 
     Step s is the state after s optimiser updates; -1 stands for the last checkpoint.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, store: Store | None = None) -> None:
         self.path = Path(path)
-        self.manifest = Manifest.read(self.path)
+        self._store: Store = RunFolder(self.path) if store is None else store
+        self.manifest = self._store.manifest
         if not self.manifest.steps:
             raise InputError(f"{path} holds no checkpoint yet; let training go on (--resume).")
 
@@ -56,20 +68,20 @@ class Run:
         """Whether training reached its last step."""
         return self.manifest.finished
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was inferred or assumed about checkpoints of somebody else; empty for our own."""
+        return tuple((self.manifest.source or {}).get("notes", ()))
+
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """step, train_loss, test_loss, train_acc, test_acc as training logged them."""
-        n_bytes = None if self.finished else self.manifest.metrics["bytes"]
-        return read_csv(
-            read_checked(self.path / METRICS, self.manifest.sha256[METRICS], n_bytes=n_bytes)
-        )
+        return self._store.metrics()
 
     @cached_property
     def train_indices(self) -> Int[Tensor, " n_train"] | None:
         """Rows of the table that were trained on, in drawing order; None when not recorded."""
-        if self.manifest.split is None:
-            return None
-        return self._tensors(SPLIT)["train_indices"]
+        return self._store.train_indices()
 
     @cached_property
     def train_mask(self) -> Bool[Tensor, " n_inputs"] | None:
@@ -80,9 +92,7 @@ class Run:
 
     def weights(self, step: int = -1) -> Weights:
         """The weights of a step under canonical names."""
-        weights = self._tensors(weights_file(self._saved(step)))
-        self.architecture.check(weights)
-        return {name: weights[name] for name in self.architecture.parameter_shapes()}
+        return self._store.weights(self._saved(step))
 
     def model(self, step: int = -1) -> HookedModel:
         """A HookedTransformer (TransformerLens 3) or TransformerBridge (4), ready for hooks."""
@@ -96,11 +106,8 @@ class Run:
         )
 
     def verify(self) -> None:
-        """Check every file against its sha256; the first damaged one is named in the error."""
-        _ = self.metrics, self.train_indices
-        for step in self.steps:
-            name = weights_file(step)
-            read_checked(self.path / name, self.manifest.sha256[name])
+        """Check every file; the first damaged one is named in the error."""
+        self._store.verify()
 
     def __repr__(self) -> str:
         state = "" if self.finished else ", unfinished"
@@ -119,16 +126,3 @@ class Run:
                 f"(run.steps lists all {len(self.steps)})."
             )
         return step
-
-    def _tensors(self, name: str) -> Weights:
-        path = self.path / name
-        return tensors_from_bytes(read_checked(path, self.manifest.sha256[name]), path)
-
-
-def load(path: str | Path) -> Run:
-    """Open a run folder.
-
-    Raises an InputError in one line for a folder that is missing, not a run, damaged, or written by
-    a newer version.
-    """
-    return Run(path)

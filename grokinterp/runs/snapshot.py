@@ -109,6 +109,29 @@ class Snapshot:
         return whole.pop("logits"), whole
 
 
+def forward_of(weights: Weights, architecture: Architecture) -> Forward:
+    """The forward of canonical weights: at the answer position alone where that applies."""
+    hooked: list[HookedModel] = []  # built when first needed: that imports TransformerLens
+
+    def forward(tokens: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        if answer_position.applies_to(architecture, tokens.shape[1]):
+            cache: dict[str, Tensor] = {}
+            logits = answer_position.answer_logits(
+                weights,
+                tokens,
+                act_fn=architecture.act_fn,
+                attention_rate=architecture.attention_rate,
+                cache=cache,
+            )
+            if set(names) <= set(cache):
+                return logits, {name: cache[name] for name in names}
+        if not hooked:
+            hooked.append(build_model(architecture, weights))
+        return _hooked_forward(hooked[0], tokens, names)
+
+    return forward
+
+
 def from_weights(
     weights: Weights,
     architecture: Architecture,
@@ -117,26 +140,13 @@ def from_weights(
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
     step: int | None = None,
 ) -> Snapshot:
-    """A snapshot of canonical weights, through the answer-position forward where that applies."""
-    hooked: list[HookedModel] = []  # built when first needed: that imports TransformerLens
-
-    def forward(tokens: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        if answer_position.applies_to(architecture, tokens.shape[1]):
-            cache: dict[str, Tensor] = {}
-            logits = answer_position.answer_logits(
-                weights, tokens, act_fn=architecture.act_fn, cache=cache
-            )
-            if set(names) <= set(cache):
-                return logits, {name: cache[name] for name in names}
-        if not hooked:
-            hooked.append(build_model(architecture, weights))
-        return _hooked_forward(hooked[0], tokens, names)
-
+    """A snapshot of canonical weights."""
     return Snapshot(
         task,
         weights=weights,
         n_layers=architecture.n_layers,
-        forward=forward,
+        forward=forward_of(weights, architecture),
+        linear_readout=architecture.normalization_type is None,
         train_mask=train_mask,
         step=step,
     )

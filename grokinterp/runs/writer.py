@@ -55,6 +55,7 @@ class RunWriter:
         train_indices: Int[Tensor, " n_train"] | None,
         recipe: Recipe | None = None,
         split: Mapping[str, Any] | None = None,
+        source: Mapping[str, Any] | None = None,
         restart: bool = False,
     ) -> "RunWriter":
         """Begin a run in a folder that holds none; other files in it are left alone.
@@ -79,8 +80,9 @@ class RunWriter:
             n_train = len(train_indices)
             described = {**(split or {}), "n_train": n_train, "n_test": task.n_inputs - n_train}
         manifest = Manifest(
-            task, architecture, recipe, described, versions=current_versions(), sha256=checksums
-        )
+            task, architecture, recipe, described, versions=current_versions(), sha256=checksums,
+            source=dict(source) if source is not None else None,
+        )  # fmt: skip
         manifest.write(folder)
         return cls(folder, manifest, [])
 
@@ -113,12 +115,16 @@ class RunWriter:
 
     def save(self, step: int, weights: Mapping[str, Tensor]) -> None:
         """Write the checkpoint of a step, and everything logged so far."""
+        self.put(step, weights)
+        self.flush()
+
+    def put(self, step: int, weights: Mapping[str, Tensor]) -> None:
+        """Write the checkpoint of a step, which belongs to the run after the next flush."""
         self.manifest.architecture.check(weights)
         name = weights_file(step)
         content = tensors_to_bytes(dict(weights), step=step)
         self.manifest.sha256[name] = write_whole(self.folder / name, content)
         self.manifest.steps.append(step)
-        self.flush()
 
     def flush(self) -> None:
         """Write metrics.csv and run.json."""

@@ -27,13 +27,17 @@ def train_indices(
     >>> train_indices(113 * 113, 0.3, rule="torch", seed=598)[0].item() == 21 * 113 + 31
     True
     """
-    n_train = n_training_rows(n_inputs, train_fraction)
+    return draw(n_inputs, rule=rule, seed=seed)[: n_training_rows(n_inputs, train_fraction)]
+
+
+def draw(n_inputs: int, *, rule: str, seed: int) -> Int[Tensor, " n_inputs"]:
+    """All rows of the table as a rule shuffles them; the first ones are trained on."""
     if rule == "torch":
-        return torch.randperm(n_inputs, generator=torch.Generator().manual_seed(seed))[:n_train]
+        return torch.randperm(n_inputs, generator=torch.Generator().manual_seed(seed))
     if rule == "python":
         rows = list(range(n_inputs))
         random.Random(seed).shuffle(rows)
-        return torch.tensor(rows[:n_train], dtype=torch.int64)
+        return torch.tensor(rows, dtype=torch.int64)
     raise InputError(f"split={rule!r} is not known; {nearest(rule, get_args(SplitRule))}")
 
 

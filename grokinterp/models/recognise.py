@@ -1,0 +1,272 @@
+"""Whose weights are these? Layout and architecture of a state dict, from its names and shapes.
+
+hooked       HookedTransformer: canonical names and shapes
+bridge       TransformerBridge of TransformerLens 4
+paper        Nanda et al. 2023, Zhong et al. 2023: the same names, transposed, W_O as one matrix
+minimal_gpt  the usual small GPT: token embedding, fused query-key-value matrix, two-layer MLP
+
+What names and shapes cannot say (the activation function; the head count of a fused matrix) is in
+`assumed`, at a default, unless it was given. LayerNorms are taken to stand before attention, MLP
+and unembedding, as in all of these.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from einops import EinopsError
+from torch import Tensor
+
+from grokinterp.errors import InputError
+from grokinterp.models.architecture import Architecture, Weights, is_bias
+from grokinterp.models.layouts import BRIDGE, PAPER, Slot, slots
+
+LAYOUTS = ("hooked", "bridge", "paper", "minimal_gpt")
+DEFAULTS = {"act_fn": "relu", "attention_dir": "causal", "eps": 1e-5, "attention_rate": 1.0}
+WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others put before every key
+
+_NOT_A_WEIGHT = re.compile(
+    r".*\b(mask|IGNORE|causal_mask|tril|bias_mask|inv_freq|rotary_(sin|cos)|masked_bias)"
+)
+_KIND = r"(?P<kind>weight|bias|gamma|beta|w|b)"
+_GPT_NAMES = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (rf"(wte|(tok|token)(_?emb\w*)?|embed\w*)\.{_KIND}", "embed"),
+        (rf"(wpe|pos(ition)?(al)?_?emb\w*)(\.{_KIND})?", "pos_embed"),
+        (rf"(ln|norm)_?1\.{_KIND}", "ln1"),
+        (rf"(ln|norm)_?2\.{_KIND}", "ln2"),
+        (rf"(self_)?att(n|ention)\.(qkv\w*|c_attn|Wqkv|in_proj)[._]{_KIND}", "attn.qkv"),
+        (rf"(self_)?att(n|ention)\.(proj|c_proj|out_proj|o_proj|o|out)\.{_KIND}", "attn.o"),
+        (rf"(mlp|ffn?|feed_forward)\.(net\.)?(up|c_fc|fc1|fc|fc_in|in|0)\.{_KIND}", "mlp.in"),
+        (rf"(mlp|ffn?|feed_forward)\.(net\.)?(down|c_proj|fc2|proj|fc_out|out|2)\.{_KIND}",
+         "mlp.out"),
+        (rf"(ln_?f|ln_final|final_norm|norm_?f?)\.{_KIND}", "ln_final"),
+        (rf"(unembed|lm_head|head|output|out)\.{_KIND}", "unembed"),
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A layout and the architecture of the weights in it."""
+
+    layout: str
+    architecture: Architecture
+    assumed: tuple[str, ...]  # keys of the architecture that the weights cannot say
+
+    def weights(self, state: Mapping[str, Tensor], where: str) -> Weights:
+        """A state dict of this layout as canonical weights; biases it does not have are zero.
+
+        Refused: missing or extra keys, other shapes, numbers that are not finite.
+        """
+        tidied = _tidy(state, self.layout)
+        found = _convert(tidied, self.layout, self.architecture, where)
+        shapes = self.architecture.parameter_shapes()
+        like = found["embed.W_E"]
+        for name, shape in shapes.items():
+            if name not in found and is_bias(name):
+                found[name] = like.new_zeros(shape)
+        self.architecture.check(found)
+        for name, weight in found.items():
+            if not torch.isfinite(weight).all():
+                raise InputError(f"{where}: weight {name!r} has values that are not finite.")
+        return {name: found[name].contiguous() for name in shapes}
+
+    def replace(self, **changes: Any) -> "Recognised":
+        """The same with parts of the architecture that were assumed put right."""
+        if heads := changes.get("n_heads"):
+            changes["d_head"] = self.architecture.n_heads * self.architecture.d_head // heads
+        return replace(self, architecture=replace(self.architecture, **changes))
+
+
+def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str) -> Recognised:
+    """Layout and architecture of a state dict.
+
+    `given` are sizes and kinds that somebody says it has (keys of `Architecture`): what shapes
+    cannot say is taken from there, and what they can say must agree.
+    """
+    layout = _layout_of(state, where)
+    tidied = _tidy(state, layout)
+    layers = {int(key.split(".")[1]) for key in tidied if re.match(r"blocks\.\d+\.", key)}
+    n_layers = len(layers)
+    if not layers or layers != set(range(n_layers)):
+        raise InputError(f"{where}: its layers are {sorted(layers)}, not 0, 1, ... without a gap.")
+    kinds: dict[str, Any] = {key: given.get(key, default) for key, default in DEFAULTS.items()}
+    kinds["attention_dir"] = given.get("attention_dir") or _direction(state)
+    kinds["normalization_type"] = (
+        "LN" if "blocks.0.ln1.w" in slots_in(tidied, layout, n_layers) else None
+    )
+    fused = layout in ("bridge", "minimal_gpt")
+    n_heads = _n_heads(tidied, layout, given, where)
+    sizes = _sizes(tidied, layout, n_layers, n_heads, where)
+    architecture = Architecture.from_dict({**sizes, **kinds})
+    for key, value in given.items():
+        found = getattr(architecture, key)
+        if key not in DEFAULTS and value != found:
+            raise InputError(
+                f"{key}={value} contradicts the weights of {where}, which have {key}={found}; "
+                f"leave it out."
+            )
+    open_questions = ["act_fn", *(["n_heads"] if fused else [])]
+    if architecture.n_ctx == 2 and layout == "paper":  # as Zhong et al. 2023 vary them
+        open_questions.append("attention_rate")
+        if n_layers > 1:  # their mask is stored and not used; with one layer it changes nothing
+            open_questions.append("attention_dir")
+    return Recognised(layout, architecture, tuple(x for x in open_questions if x not in given))
+
+
+def slots_in(tidied: Mapping[str, Tensor], layout: str, n_layers: int) -> dict[str, Slot]:
+    """Canonical names of the weights that are there, and where."""
+    if layout == "hooked":
+        return {key: Slot(key, "... -> ...") for key in tidied}
+    table = PAPER if layout == "paper" else BRIDGE
+    return {name: slot for name, slot in slots(table, n_layers).items() if slot.key in tidied}
+
+
+def _layout_of(state: Mapping[str, Tensor], where: str) -> str:
+    names = {_without_wrappers(key) for key in state}
+    if "embed.W_E" in names and "blocks.0.attn.W_O" in names:
+        output = next(state[key] for key in state if key.endswith("blocks.0.attn.W_O"))
+        return "paper" if output.ndim == 2 else "hooked"
+    if "blocks.0.attn.q.weight" in names:
+        return "bridge"
+    if any(_gpt_name(name) == "blocks.0.attn.qkv.weight" for name in names):
+        return "minimal_gpt"
+    shown = ", ".join(sorted(names)[:4])
+    raise InputError(
+        f"{where} has weights of no layout that is known here ({', '.join(LAYOUTS)}): it begins "
+        f"with {shown}. Rename them as HookedTransformer does (embed.W_E, blocks.0.attn.W_Q, ...)."
+    )
+
+
+def _tidy(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
+    """The weights without wrappers and buffers; a GPT under the bridge's names, its q, k, v apart.
+
+    Half precision becomes float32, which holds every value of it.
+    """
+    found: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        name = _without_wrappers(key)
+        if _NOT_A_WEIGHT.fullmatch(name) or not tensor.is_floating_point():
+            continue
+        name = (_gpt_name(name) or name) if layout == "minimal_gpt" else name
+        if name in found:
+            raise InputError(f"two of the weights are both {name!r}: {key!r} is one of them.")
+        found[name] = tensor.float() if tensor.dtype in (torch.half, torch.bfloat16) else tensor
+    return _split_fused(found) if layout == "minimal_gpt" else found
+
+
+def _split_fused(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Query, key and value matrices apart; every matrix [out, in] as torch.nn.Linear has it."""
+    split: dict[str, Tensor] = {}
+    fused = found["blocks.0.attn.qkv.weight"]
+    transposed = fused.ndim == 2 and fused.shape[1] == 3 * fused.shape[0]  # GPT-2's Conv1D
+    for name, tensor in found.items():
+        if transposed and re.fullmatch(r"blocks\.\d+\.(attn|mlp)\.\w+\.weight", name):
+            tensor = tensor.T
+        if name == "pos_embed.weight" and tensor.ndim == 3 and len(tensor) == 1:
+            tensor = tensor[0]
+        if ".attn.qkv." in name and len(tensor) % 3 == 0:
+            for side, part in zip("qkv", tensor.chunk(3), strict=True):
+                split[name.replace("qkv", side)] = part
+        else:
+            split[name] = tensor
+    if "unembed.weight" not in split and "embed.weight" in split:
+        split["unembed.weight"] = split["embed.weight"]  # tied
+    return split
+
+
+def _without_wrappers(key: str) -> str:
+    while wrapper := next((x for x in WRAPPERS if key.startswith(x)), None):
+        key = key.removeprefix(wrapper)
+    return key
+
+
+def _gpt_name(name: str) -> str | None:
+    """The bridge's name of a weight in a small GPT (its fused matrix as `attn.qkv`)."""
+    block = re.fullmatch(r"(blocks|h|layers)\.(\d+)\.(.+)", name)
+    prefix, inner = (f"blocks.{int(block[2])}.", block[3]) if block else ("", name)
+    for pattern, ours in _GPT_NAMES:
+        if found := pattern.fullmatch(inner):
+            kind = found["kind"] or "weight"
+            return f"{prefix}{ours}.{'bias' if kind in ('bias', 'beta', 'b') else 'weight'}"
+    return None
+
+
+def _convert(
+    tidied: Mapping[str, Tensor], layout: str, architecture: Architecture, where: str
+) -> Weights:
+    places = slots_in(tidied, layout, architecture.n_layers)
+    if extra := sorted(set(tidied) - {slot.key for slot in places.values()}):
+        raise InputError(f"{where} has a weight {extra[0]!r} that the {layout} layout has not.")
+    found = {}
+    for name, slot in places.items():
+        try:
+            found[name] = slot.canonical(tidied[slot.key], architecture.n_heads)
+        except EinopsError:
+            shape = tuple(tidied[slot.key].shape)
+            raise InputError(
+                f"{where}: weight {slot.key!r} has shape {shape}, which does not fit "
+                f"{slot.pattern.partition(' -> ')[0]!r} with {architecture.n_heads} heads."
+            ) from None
+    if missing := [x for x in architecture.parameter_shapes() if x not in found and not is_bias(x)]:
+        raise InputError(f"{where} has no weight {missing[0]!r} (names as HookedTransformer's).")
+    return found
+
+
+def _n_heads(
+    tidied: Mapping[str, Tensor], layout: str, given: Mapping[str, Any], where: str
+) -> int:
+    if layout in ("hooked", "paper"):
+        return len(_shaped(tidied, "blocks.0.attn.W_Q", 3, where))
+    rows = len(_shaped(tidied, "blocks.0.attn.q.weight", 2, where))
+    heads = given.get("n_heads") or (4 if rows % 4 == 0 else 1)
+    if type(heads) is not int or heads < 1 or rows % heads:
+        raise InputError(f"n_heads={heads!r} does not divide the {rows} query rows of {where}.")
+    return heads
+
+
+def _sizes(
+    tidied: Mapping[str, Tensor], layout: str, n_layers: int, n_heads: int, where: str
+) -> dict[str, int]:
+    """The sizes, each read off one weight; `Recognised.weights` compares all the others."""
+    first = slots_in(tidied, layout, 1)
+    shapes = {}
+    for name, ndim in (
+        ("embed.W_E", 2), ("pos_embed.W_pos", 2), ("blocks.0.attn.W_Q", 3),
+        ("blocks.0.mlp.W_in", 2), ("unembed.W_U", 2),
+    ):  # fmt: skip
+        if name not in first:
+            raise InputError(f"{where} has no weight {name!r} (names as HookedTransformer's).")
+        slot = first[name]
+        foreign_ndim = 2 if layout == "bridge" or layout == "minimal_gpt" else ndim
+        _shaped(tidied, slot.key, foreign_ndim, where)
+        shapes[name] = slot.canonical(tidied[slot.key], n_heads).shape
+    return {
+        "n_layers": n_layers,
+        "n_heads": n_heads,
+        "d_model": shapes["embed.W_E"][1],
+        "d_head": shapes["blocks.0.attn.W_Q"][2],
+        "d_mlp": shapes["blocks.0.mlp.W_in"][1],
+        "d_vocab": shapes["embed.W_E"][0],
+        "d_vocab_out": shapes["unembed.W_U"][1],
+        "n_ctx": shapes["pos_embed.W_pos"][0],
+    }
+
+
+def _shaped(tidied: Mapping[str, Tensor], key: str, ndim: int, where: str) -> Tensor:
+    if key not in tidied or tidied[key].ndim != ndim or 0 in tidied[key].shape:
+        found = tuple(tidied[key].shape) if key in tidied else "missing"
+        raise InputError(f"{where}: weight {key!r} is {found}, expected {ndim} axes.")
+    return tidied[key]
+
+
+def _direction(state: Mapping[str, Tensor]) -> str:
+    """What a stored attention mask says; a model without one is taken to be causal."""
+    for key, mask in state.items():
+        if key.endswith("attn.mask") and mask.ndim == 2 and len(mask) > 1:
+            return "causal" if not mask.triu(1).any() else "bidirectional"
+    return str(DEFAULTS["attention_dir"])

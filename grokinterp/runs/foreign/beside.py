@@ -1,0 +1,42 @@
+"""The files that people keep beside a checkpoint: its configuration and its log."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from grokinterp.errors import InputError
+from grokinterp.runs.metrics import COLUMNS, read_table
+
+LARGEST = 1_000_000  # bytes of a configuration
+LARGEST_LOG = 100_000_000
+
+
+def config_beside(path: Path) -> Mapping[str, Any]:
+    """A JSON object that goes by the checkpoint's name; empty where there is none."""
+    stem = path.stem
+    names = [f"{stem}.json", re.sub("^model", "config", stem) + ".json", f"config_{stem}.json"]
+    for file in [path / "config.json"] if path.is_dir() else map(path.with_name, names):
+        if file.is_file() and file.stat().st_size <= LARGEST:
+            try:
+                found = json.loads(file.read_bytes())
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(found, dict):
+                return found
+    return {}
+
+
+def log_beside(path: Path) -> pd.DataFrame | None:
+    """A CSV of losses or accuracies against step that goes by the checkpoint's name."""
+    file = path / "metrics.csv" if path.is_dir() else path.with_suffix(".csv")
+    if not file.is_file() or file.stat().st_size > LARGEST_LOG:
+        return None
+    try:
+        table = read_table(file)
+    except InputError:
+        return None
+    return table if "step" in table and set(COLUMNS) & set(table.columns) else None

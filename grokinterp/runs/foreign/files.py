@@ -1,0 +1,207 @@
+"""Files of tensors as data: what torch.save, safetensors, numpy or pickle wrote.
+
+Recognised by content. Tensors are views into the mapped file, so a file of any size is opened
+without reading it into memory, and every length is compared with the file's before it is used.
+"""
+
+import contextlib
+import mmap
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from grokinterp.errors import InputError
+from grokinterp.runs.foreign.pickled_objects import NotPlainDataError
+from grokinterp.runs.foreign.pickles import read_pickle
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of what torch.save wrote before version 1.6
+LOCAL_HEADER = 30  # bytes of a zip member's header before its name
+MOST_SHARED = 4  # times a file's size that its tensors may claim together: tied weights, copies
+
+
+def is_tensor_file(path: Path) -> bool:
+    """Whether a file looks like one of these by its first bytes (a CSV does not)."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    return head.startswith((b"PK", b"\x80", b"\x93NUMPY")) or _is_safetensors(head)
+
+
+def read_file(path: Path) -> Any:
+    """The data in a file: dictionaries, lists, numbers, text and tensors.
+
+    Refused in one line: a file that is cut off or damaged, one that wants code to run, and one that
+    claims to be larger than it is.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; give a checkpoint.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty; give a whole checkpoint.")
+    try:
+        with _one_line():
+            return _read(path)
+    except NotPlainDataError as error:
+        raise InputError(
+            f"{path} is not plain data: {error}. Nothing in it was run; give a file of tensors, "
+            "numbers and containers, such as torch.save(model.state_dict(), path) writes."
+        ) from None
+    except _DamagedError as error:
+        raise InputError(
+            f"{path} is damaged or cut off ({error}); restore it from a copy."
+        ) from None
+
+
+class _DamagedError(ValueError):
+    """The file contradicts itself."""
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Whatever a parser of the standard library finds wrong with a file becomes one error."""
+    try:
+        yield
+    except NotPlainDataError:
+        raise
+    except (
+        ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, RuntimeError,
+        SafetensorError, TypeError, ValueError, struct.error, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
+        raise _DamagedError(" ".join(str(error).split())[:200] or type(error).__name__) from None
+
+
+def _read(path: Path) -> Any:
+    with path.open("rb") as file:
+        # A private copy of pages that are written to: torch wants to be able to write.
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    if _is_safetensors(mapped[:16]):
+        with safe_open(path, framework="pt") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+    if mapped[:2] == b"PK":
+        return _read_zip(mapped)
+    if mapped[:6] == b"\x93NUMPY":
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    if mapped[:1] == b"\x80":
+        return _read_legacy(mapped)
+    raise ValueError("its first bytes are of no format that is known here")
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return len(head) > 8 and head[8:9] == b"{"
+
+
+class _Claims:
+    """How much memory the tensors of a file stand for together."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most * MOST_SHARED
+
+    def flat(self, mapped: mmap.mmap, start: int, dtype: torch.dtype, n: int) -> Tensor:
+        """`n` numbers of the file from byte `start` on."""
+        if n == 0:
+            return torch.empty(0, dtype=dtype)
+        n_bytes = n * dtype.itemsize
+        self.left -= n_bytes
+        if self.left < 0:
+            raise ValueError(f"its tensors claim more than {MOST_SHARED} times its size")
+        if start + n_bytes > len(mapped):
+            raise ValueError("a tensor reaches beyond its end")
+        stored = torch.uint8 if dtype == torch.bool else dtype  # any byte but 0 is true
+        if start % dtype.itemsize:
+            flat = torch.frombuffer(bytearray(mapped[start : start + n_bytes]), dtype=stored)
+        else:
+            flat = torch.frombuffer(mapped, dtype=stored, count=n, offset=start)
+        return flat.bool() if dtype == torch.bool else flat
+
+
+def _read_zip(mapped: mmap.mmap) -> Any:
+    """torch.save since version 1.6: a zip archive, stored, with one pickle and a file a storage."""
+    stream: Any = mapped  # it has all of a file that the parsers use
+    with zipfile.ZipFile(stream) as archive:
+        members: dict[str, zipfile.ZipInfo] = {}
+        for info in archive.infolist():
+            _check_member(info, members)
+            members[info.filename] = info
+        pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
+        if len(pickles) != 1:
+            raise NotPlainDataError(
+                "it is a zip archive that torch.save did not write; unpack it and give the folder"
+            )
+        folder = pickles[0].partition("/")[0]
+        spans = {name: _span(mapped, info) for name, info in members.items()}
+        start, size = spans.get(f"{folder}/byteorder", (0, 0))
+        if mapped[start : start + size] == b"big":
+            raise NotPlainDataError("it has numbers in big-endian order")
+        claims = _Claims(len(mapped))
+
+        def find(key: str, dtype: torch.dtype, n: int) -> Tensor:
+            start, size = spans[f"{folder}/data/{key}"]
+            if n * dtype.itemsize > size:
+                raise ValueError(f"storage {key} is too short")
+            return claims.flat(mapped, start, dtype, n)
+
+        start, size = spans[pickles[0]]
+        return read_pickle(mapped[start : start + size], find)
+
+
+def _check_member(info: zipfile.ZipInfo, earlier: dict[str, zipfile.ZipInfo]) -> None:
+    parts = info.filename.split("/")
+    if ".." in parts or info.filename.startswith("/") or "\\" in info.filename:
+        raise NotPlainDataError(f"its member {info.filename!r} leads out of the archive")
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise NotPlainDataError(f"its member {info.filename!r} is a symbolic link")
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+        raise NotPlainDataError(
+            f"its member {info.filename!r} is compressed, which torch.save never does"
+        )
+    if info.filename in earlier:
+        raise ValueError(f"it has two members {info.filename!r}")
+
+
+def _span(mapped: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
+    """First byte and length of a member, its checksum compared."""
+    header = mapped[info.header_offset : info.header_offset + LOCAL_HEADER]
+    signature, name, extra = struct.unpack("<4s22xHH", header)
+    start = info.header_offset + LOCAL_HEADER + name + extra
+    if signature != b"PK\x03\x04" or start + info.file_size > len(mapped):
+        raise ValueError(f"member {info.filename!r} is not whole")
+    with memoryview(mapped) as view, view[start : start + info.file_size] as content:
+        if zlib.crc32(content) != info.CRC:
+            raise ValueError(f"member {info.filename!r} differs from its checksum")
+    return start, info.file_size
+
+
+def _read_legacy(mapped: mmap.mmap) -> Any:
+    """A plain pickle, or torch.save before version 1.6: five pickles, then the storages."""
+    stream: Any = mapped  # it has all of a file that the parser uses
+    first = read_pickle(stream)
+    if first != LEGACY_MAGIC:
+        return first
+    for _ in ("protocol version", "sizes of the system's types"):
+        read_pickle(stream)
+    begin = stream.tell()
+    kinds: dict[str, tuple[torch.dtype, int]] = {}
+
+    def note(key: str, dtype: torch.dtype, n: int) -> Tensor:
+        kinds[key] = dtype, n
+        return torch.empty(n, dtype=dtype, device="meta")
+
+    read_pickle(stream, note)
+    keys = read_pickle(stream)
+    claims = _Claims(len(mapped))
+    storages = {}
+    for key in keys:
+        dtype, n = kinds[key]
+        if struct.unpack("<q", stream.read(8))[0] != n:
+            raise ValueError(f"storage {key} has another length than its tensors")
+        storages[key] = claims.flat(mapped, stream.tell(), dtype, n)
+        stream.seek(stream.tell() + n * dtype.itemsize)
+    stream.seek(begin)
+    return read_pickle(stream, lambda key, dtype, n: storages[key])

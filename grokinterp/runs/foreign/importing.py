@@ -1,0 +1,73 @@
+"""Somebody else's checkpoints, written as a run folder."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from grokinterp.errors import InputError
+from grokinterp.runs.foreign.sources import is_foreign
+from grokinterp.runs.foreign.store import open_foreign
+from grokinterp.runs.metrics import COLUMNS
+from grokinterp.runs.run import Run
+from grokinterp.runs.writer import RunWriter
+
+
+def import_run(
+    source: str | Path,
+    out: str | Path,
+    *,
+    format: str = "auto",
+    progress: bool = False,
+    **settings: Any,
+) -> Run:
+    """Write foreign checkpoints as a run folder, which appears whole or not at all.
+
+    Formats are those of `grokinterp.runs.foreign.sources`, settings those of
+    `grokinterp.runs.foreign.settings`; `run.notes` says what was inferred or assumed. Losses that
+    the files log are kept as they are; accuracies, and losses that they lack, are computed at
+    every checkpoint, where the split is known.
+    """
+    source, out = Path(source), Path(out)
+    if source.exists() and not is_foreign(source):
+        raise InputError(f"{source} holds no checkpoints of others; nothing to import.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is not an empty folder; give another one.")
+    run = open_foreign(source, format=format, settings=settings)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".importing-", dir=out.parent))
+    try:
+        _write(run, aside, progress)
+        aside.chmod(0o777 & ~_umask())
+        os.replace(aside, out)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return Run(out)
+
+
+def _write(run: Run, folder: Path, progress: bool) -> None:
+    writer = RunWriter.create(
+        folder,
+        task=run.task,
+        architecture=run.architecture,
+        train_indices=run.train_indices,
+        split=run.manifest.split,
+        source=run.manifest.source,
+    )
+    for step in tqdm(
+        run.steps, desc="import", unit="checkpoint", disable=None if progress else True
+    ):
+        writer.put(step, run.weights(step))
+    for row in run.metrics.to_dict("records"):
+        writer.log(int(row["step"]), {column: row[column] for column in COLUMNS})
+    writer.finish()
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,70 @@
+"""The losses and accuracies that somebody else's files keep, on our step axis."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from grokinterp.errors import InputError
+from grokinterp.runs.foreign.sources import Source
+from grokinterp.runs.foreign.splits import Evidence, Split
+from grokinterp.runs.metrics import COLUMNS
+from grokinterp.tasks.splits import mask_of
+
+
+def logged_metrics(source: Source) -> pd.DataFrame:
+    """A row per logged step: step and the four columns, NaN where nothing was logged."""
+    frame = pd.DataFrame({"step": pd.Series(dtype="int64")})
+    if source.log is not None:
+        frame = _table(source.log, str(source.path))
+    for column, curve in source.losses.items():
+        part = pd.DataFrame({"step": curve.steps, column: curve.values})
+        if source.logged_steps is not None:
+            part = part[part["step"].isin(source.logged_steps)]
+        if column not in frame:
+            frame = frame.merge(part[np.isfinite(part[column])], on="step", how="outer")
+    return frame.reindex(columns=["step", *COLUMNS]).sort_values("step", ignore_index=True)
+
+
+def stored_at(logged: pd.DataFrame, column: str, steps: Iterable[int]) -> dict[int, float]:
+    """What was logged for these steps, where it was."""
+    known = logged[["step", column]].dropna()
+    known = known[known["step"].isin(list(steps)) & np.isfinite(known[column])]
+    return dict(zip(known["step"].tolist(), known[column].tolist(), strict=True))
+
+
+def aligned(source: Source, evidence: Evidence, split: Split) -> tuple[Source, tuple[str, ...]]:
+    """The demo's test losses on the step that they agree with: after the update, or before."""
+    curve = source.losses.get("test_loss")
+    if source.format != "demo" or curve is None or split.rows is None:
+        return source, ()
+    test = ~mask_of(split.rows, evidence.task.n_inputs)
+    if not test.any():
+        return source, ()
+
+    def moved(first: int) -> Source:
+        return replace(source, losses={**source.losses, "test_loss": replace(curve, first=first)})
+
+    def mismatch(first: int) -> float:
+        stored = stored_at(logged_metrics(moved(first)), "test_loss", evidence.looked_at())
+        found = {step: float(evidence.losses_of(step)[test].mean()) for step in stored}
+        ratios = [abs(np.log(found[step] / stored[step])) for step in stored]
+        return float(np.mean(ratios)) if ratios else np.inf
+
+    if mismatch(0) < mismatch(1):
+        return moved(0), ("test losses are those before the update, as they agree so",)
+    return source, ()
+
+
+def _table(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """The step and the four columns of a log as it was given; the last of equal steps counts."""
+    columns = [column for column in COLUMNS if column in table]
+    try:
+        numbers = table[["step", *columns]].astype(float).dropna(subset="step")
+        if not (numbers["step"] % 1 == 0).all():
+            raise ValueError("steps that are not whole numbers")
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"the log of {where} cannot be used: {error}.") from None
+    numbers["step"] = numbers["step"].astype("int64")
+    return numbers.drop_duplicates("step", keep="last")

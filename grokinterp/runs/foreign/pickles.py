@@ -1,0 +1,222 @@
+"""A pickle read as data: a program that may build containers, numbers, text and tensors.
+
+Nothing is imported and nothing is called by name. The opcodes come from the standard library's
+`pickletools`; what a pickle asks to be called is compared with the few names that
+`grokinterp.runs.foreign.pickled_objects` knows, and any other name is refused.
+"""
+
+import pickletools
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grokinterp.runs.foreign.pickled_objects import (
+    Global,
+    NotPlainDataError,
+    Record,
+    call,
+    expect,
+    fill,
+    record,
+)
+
+MOST_OPCODES = 5_000_000  # about a gigabyte of Python objects; 500 checkpoints take 300,000
+LARGEST_INT = 2**127
+STORAGES = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+FindStorage = Callable[[str, torch.dtype, int], Tensor]
+
+
+def read_pickle(content: bytes | BinaryIO, find_storage: FindStorage | None = None) -> Any:
+    r"""The data that a pickle builds.
+
+    `find_storage(key, dtype, n_elements)` gives the flat tensor behind a persistent id, as
+    torch.save writes them. Raises NotPlainDataError for anything but plain data.
+
+    >>> import pickle
+    >>> read_pickle(pickle.dumps({"p": 113, "losses": [4.7, 0.1]}))
+    {'p': 113, 'losses': [4.7, 0.1]}
+    >>> read_pickle(pickle.dumps(print))
+    Global(module='builtins', name='print')
+    >>> read_pickle(b"cos\nsystem\n(S'echo'\ntR.")
+    Traceback (most recent call last):
+    grokinterp.runs.foreign.pickled_objects.NotPlainDataError: it asks to call os.system
+    """
+    machine = _Machine(find_storage)
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if count == MOST_OPCODES:
+            raise NotPlainDataError(f"it has more than {MOST_OPCODES} steps")
+        machine.step(opcode.name, argument)
+    if len(machine.stack) != 1 or machine.marks:
+        raise NotPlainDataError("it does not end with one object")
+    return machine.stack[0]
+
+
+class _Machine:
+    """The stack machine of the pickle protocol, less everything that runs code."""
+
+    def __init__(self, find_storage: FindStorage | None) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+        self.find_storage = find_storage
+
+    def step(self, name: str, argument: Any) -> None:
+        if name in _VALUES:
+            if isinstance(argument, int) and abs(argument) > LARGEST_INT:
+                raise NotPlainDataError("it has a whole number of more than 127 bits")
+            self.stack.append(argument)
+        elif name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name]())
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            self.memo[argument] = self._top()
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = self._top()
+        elif name in ("BINGET", "LONG_BINGET", "GET"):
+            if argument not in self.memo:
+                raise NotPlainDataError("it refers to an object it has not built")
+            self.stack.append(self.memo[argument])
+        elif name == "MARK":
+            self.marks.append(self.stack)
+            self.stack = []
+        elif name not in ("PROTO", "FRAME", "STOP"):
+            action = getattr(self, f"_{name.lower()}", None)
+            if action is None:
+                raise NotPlainDataError(f"it uses {name}, which plain data does not need")
+            action(argument)
+
+    def _top(self) -> Any:
+        if not self.stack:
+            raise NotPlainDataError("it takes an object from an empty stack")
+        return self.stack[-1]
+
+    def _pop(self, _: Any = None) -> Any:
+        top = self._top()
+        self.stack.pop()
+        return top
+
+    def _since_mark(self) -> list[Any]:
+        if not self.marks:
+            raise NotPlainDataError("it closes a list that it has not opened")
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def _pop_mark(self, _: Any) -> None:
+        self._since_mark()
+
+    def _tuple(self, _: Any) -> None:
+        items = self._since_mark()  # which puts another stack in place: not in one line
+        self.stack.append(tuple(items))
+
+    def _tuple1(self, _: Any) -> None:
+        self.stack.append((self._pop(),))
+
+    def _tuple2(self, _: Any) -> None:
+        second = self._pop()
+        self.stack.append((self._pop(), second))
+
+    def _tuple3(self, _: Any) -> None:
+        third, second = self._pop(), self._pop()
+        self.stack.append((self._pop(), second, third))
+
+    def _list(self, _: Any) -> None:
+        items = self._since_mark()
+        self.stack.append(items)
+
+    def _append(self, _: Any) -> None:
+        item = self._pop()
+        expect(self._top(), list).append(item)
+
+    def _appends(self, _: Any) -> None:
+        items = self._since_mark()
+        expect(self._top(), list).extend(items)
+
+    def _dict(self, _: Any) -> None:
+        items = self._since_mark()
+        self.stack.append({})
+        self._set(items)
+
+    def _setitem(self, _: Any) -> None:
+        value = self._pop()
+        self._set([self._pop(), value])
+
+    def _setitems(self, _: Any) -> None:
+        self._set(self._since_mark())
+
+    def _set(self, items: list[Any]) -> None:
+        target = expect(self._top(), dict)
+        if len(items) % 2:
+            raise NotPlainDataError("a key of a dictionary has no value")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            target[expect(key, str, int, float, bytes, type(None))] = value
+
+    def _additems(self, _: Any) -> None:
+        items = self._since_mark()
+        expect(self._top(), set).update(expect(item, str, int, float, bytes) for item in items)
+
+    def _global(self, argument: str) -> None:
+        module, _, name = argument.partition(" ")
+        self.stack.append(Global(module, name))
+
+    def _stack_global(self, _: Any) -> None:
+        name, module = expect(self._pop(), str), expect(self._pop(), str)
+        self.stack.append(Global(module, name))
+
+    def _binpersid(self, _: Any) -> None:
+        match self._pop():
+            case ("storage", Global(module="torch", name=kind), str(key), str(), int(n), *_) if (
+                self.find_storage is not None and kind in STORAGES and n >= 0
+            ):
+                self.stack.append(self.find_storage(key, STORAGES[kind], n))
+            case _:
+                raise NotPlainDataError("it refers to something outside that is no storage")
+
+    def _reduce(self, _: Any) -> None:
+        arguments = expect(self._pop(), tuple)
+        self.stack.append(call(expect(self._pop(), Global), arguments))
+
+    def _newobj(self, _: Any) -> None:
+        arguments = expect(self._pop(), tuple)
+        self.stack.append(record(expect(self._pop(), Global), arguments))
+
+    def _build(self, _: Any) -> None:
+        state, target = self._pop(), self._top()
+        if isinstance(target, Record):
+            attributes = state[0] if isinstance(state, tuple) and state else state
+            target.update(expect(attributes, dict))
+        elif isinstance(target, np.ndarray):
+            fill(target, state)
+        elif not isinstance(target, (dict, np.dtype)):  # these two: only what we do not need
+            raise NotPlainDataError(f"it sets the state of a {type(target).__name__}")
+        elif isinstance(target, np.dtype) and ">" in expect(state, tuple):
+            raise NotPlainDataError("it has numbers in big-endian order")
+
+
+_VALUES = {
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
+    "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+}  # fmt: skip
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": set,
+}

@@ -1,0 +1,173 @@
+"""What can be said about checkpoints that do not say it themselves.
+
+p, operation, equals_token, equals_class       the task
+n_layers, n_heads, d_model, d_head, d_mlp,     the architecture, in TransformerLens' words; what
+d_vocab, d_vocab_out, n_ctx, act_fn, eps,      shapes can tell has to agree with them
+normalization_type, attention_dir,
+attention_rate, biases
+split, data_seed, train_fraction, n_train      the rule that drew the training rows ("torch",
+                                               "python"), or "search" to try the published ones
+train_indices                                  a file of the training rows a*p + b
+step                                           of a single checkpoint that has none in its name
+metrics                                        a CSV of losses or accuracies against step
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from grokinterp.errors import InputError, nearest
+from grokinterp.models.architecture import ACTIVATIONS, CHOICES, Architecture
+from grokinterp.tasks.operations import ALIASES, OPERATIONS, get_operation
+
+SPLITS = ("torch", "python", "search")
+BIASES = ("none", "mlp", "all")
+SYNONYMS = {  # words of other codes, here and in their configuration files
+    "C": "p", "modulus": "p", "prime": "p",
+    "fn": "operation", "fn_name": "operation", "op": "operation",
+    "frac": "train_fraction", "frac_train": "train_fraction", "train_frac": "train_fraction",
+    "num_layers": "n_layers", "n_layer": "n_layers",
+    "num_heads": "n_heads", "n_head": "n_heads", "heads": "n_heads",
+    "act_type": "act_fn", "activation": "act_fn",
+    "layer_norm_eps": "eps", "ln_eps": "eps", "normalization": "normalization_type",
+    "attn_coeff": "attention_rate", "attn_rate": "attention_rate",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What was said about a source; None where nothing was."""
+
+    p: int | None = None
+    operation: str | None = None
+    equals_token: bool | None = None
+    equals_class: bool | None = None
+    n_layers: int | None = None
+    n_heads: int | None = None
+    d_model: int | None = None
+    d_head: int | None = None
+    d_mlp: int | None = None
+    d_vocab: int | None = None
+    d_vocab_out: int | None = None
+    n_ctx: int | None = None
+    act_fn: str | None = None
+    normalization_type: str | None = None
+    eps: float | None = None
+    attention_dir: str | None = None
+    attention_rate: float | None = None
+    biases: str | None = None
+    split: str | None = None
+    data_seed: int | None = None
+    train_fraction: float | None = None
+    n_train: int | None = None
+    train_indices: str | None = None
+    step: int | None = None
+    metrics: str | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
+        """Settings as a user gives them; unknown keys and impossible values are refused.
+
+        >>> Settings.from_dict({"p": 59, "attn_coeff": 0}).attention_rate
+        0.0
+        >>> Settings.from_dict({"modolus": 59})
+        Traceback (most recent call last):
+        grokinterp.errors.InputError: setting 'modolus' is not known; did you mean 'p'?
+        """
+        known = {field.name: str(field.type) for field in fields(cls)}
+        found: dict[str, Any] = {}
+        for given, value in values.items():
+            key = SYNONYMS.get(given, given)
+            if key not in known:
+                raise InputError(
+                    f"setting {given!r} is not known; {nearest(given, known, SYNONYMS)}"
+                )
+            if key in found:
+                raise InputError(f"{key} is given twice, once as {given!r}; give it once.")
+            found[key] = None if value is None else _typed(key, value, known[key])
+        for key, allowed in (("split", SPLITS), ("biases", BIASES)):
+            if found.get(key) is not None and found[key] not in allowed:
+                raise InputError(
+                    f"{key}={found[key]!r} is not known; {nearest(found[key], allowed)}"
+                )
+        for key in ("p", "n_train", "step", "data_seed"):
+            if (number := found.get(key)) is not None and number < (key in ("p", "n_train")):
+                raise InputError(f"{key}={number} is too small; give a number of the training.")
+        if operation := found.get("operation"):
+            found["operation"] = get_operation(operation).name
+        return cls(**found)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
+        """What a configuration written for other code says, as far as it is understood here.
+
+        Nested groups are read too, the outermost value of a key counts. Everything else (learning
+        rates, devices, values of another kind) is left alone.
+        """
+        found: dict[str, Any] = {}
+        for key, value in _flat(config):
+            ours = SYNONYMS.get(key, key)
+            if ours in found or ours not in CONFIG_KEYS:
+                continue
+            value = value.lower() if ours == "act_fn" and isinstance(value, str) else value
+            if value in _VALID.get(ours, (value,)):
+                found[ours] = value
+        kept = cls()
+        for key, value in found.items():
+            try:
+                kept = kept.over(cls.from_dict({key: value}))
+            except InputError:
+                continue
+        return kept
+
+    def over(self, other: "Settings") -> "Settings":
+        """These settings, and those of `other` where these say nothing."""
+        mine = {key: value for key, value in asdict(self).items() if value is not None}
+        return Settings(**{**asdict(other), **mine})
+
+    def of_architecture(self) -> dict[str, Any]:
+        """What was said about the architecture."""
+        names = {field.name for field in fields(Architecture)}
+        said = {key: value for key, value in asdict(self).items() if key in names}
+        return {key: value for key, value in said.items() if value is not None}
+
+
+# Of a configuration, only what weights cannot say: sizes are theirs to tell.
+CONFIG_KEYS = (
+    "p", "operation", "n_heads", "act_fn", "eps", "attention_dir", "attention_rate",
+    "train_fraction",
+)  # fmt: skip
+MOST_GROUPS = 100  # nested in a configuration
+_VALID: dict[str, Iterable[Any]] = {
+    "act_fn": ACTIVATIONS,
+    "operation": (*OPERATIONS, *ALIASES),
+    "attention_dir": CHOICES["attention_dir"],
+}
+
+
+def _flat(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """Keys and plain values, those of the outermost group first."""
+    groups = [config]
+    for group in groups:  # which grows on the way
+        for key, value in group.items():
+            if isinstance(value, Mapping) and len(groups) < MOST_GROUPS:
+                groups.append(value)
+            elif isinstance(key, str) and isinstance(value, (bool, int, float, str)):
+                yield key, value
+
+
+def _typed(key: str, value: Any, kind: str) -> Any:
+    """The value in the type of its setting, refused when it has another."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    expected = {"int": "a whole number", "flo": "a number", "boo": "true or false", "str": "text"}
+    match kind.removesuffix(" | None"):
+        case "int" if number and float(value).is_integer():
+            return int(value)
+        case "float" if number and math.isfinite(value):
+            return float(value)
+        case "bool" if isinstance(value, bool):
+            return value
+        case "str" if isinstance(value, str):
+            return value
+    raise InputError(f"{key}={value!r} is not {expected[kind[:3]]}.")

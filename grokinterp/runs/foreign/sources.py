@@ -1,0 +1,312 @@
+"""What others keep their checkpoints in, brought onto one step axis.
+
+paper       one file of the mainline run of Nanda et al. 2023 (`full_run_data.pth`): `state_dicts`,
+            `epochs`, `train_losses` of every epoch, `test_losses` of every 10th, `config`
+trainer     the folder their training code writes: `init.pth`, `<epoch>.pth`, `final.pth`
+demo        one file of TransformerLens' Grokking_Demo (`grokking_demo.pth`): `checkpoints`,
+            `checkpoint_epochs`, losses of every epoch, `train_indices`, `config`
+state_dict  one file with the weights of one step
+folder      a folder of those, the step in each name
+
+Step s is the state after s updates. Both codes take the training loss of epoch e before its update
+and the checkpoint after it: `train_losses[e]` belongs to step e, the checkpoint of epoch e to step
+e + 1. (The first update of the paper's schedule has learning rate 0.) The demo takes its test loss
+after the update, the paper before.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from grokinterp.errors import InputError, nearest
+from grokinterp.runs.foreign.beside import config_beside, log_beside
+from grokinterp.runs.foreign.files import is_tensor_file, read_file
+from grokinterp.runs.manifest import RUN_JSON
+from grokinterp.runs.metrics import read_table
+
+FORMATS = ("paper", "trainer", "demo", "state_dict", "folder")
+SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl")
+NESTED = ("model", "state_dict", "model_state_dict", "net", "weights", "params")
+
+StateDict = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """Losses by epoch: entry i is that of step `first + i * stride`."""
+
+    values: np.ndarray
+    first: int = 0
+    stride: int = 1
+
+    @property
+    def steps(self) -> np.ndarray:
+        """The step of every entry."""
+        return self.first + self.stride * np.arange(len(self.values))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Checkpoints of somebody else: state dicts by step, and what their files say besides."""
+
+    path: Path
+    format: str
+    states: dict[int, Callable[[], StateDict]]
+    losses: dict[str, LossCurve] = field(default_factory=dict)  # train_loss, test_loss
+    logged_steps: np.ndarray | None = None  # where losses between are only repeated
+    config: Mapping[str, Any] = field(default_factory=dict)
+    train_data: Tensor | None = None  # rows a*p + b, or pairs (a, b)
+    log: pd.DataFrame | None = None  # losses or accuracies against step, of a CSV
+    notes: tuple[str, ...] = ()
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a path holds checkpoints that are not a run of ours."""
+    if path.is_dir():
+        return not (path / RUN_JSON).exists() and any(_checkpoint_files(path))
+    return path.is_file() and is_tensor_file(path)
+
+
+def open_source(
+    path: Path,
+    *,
+    format: str = "auto",
+    step: int | None = None,
+    metrics: str | None = None,
+) -> Source:
+    """The checkpoints at a path.
+
+    `step` is that of a single one whose name has none, `metrics` a CSV of its log. A JSON and a CSV
+    that go by the checkpoint's name are read too: `model_x.pt` with `config_x.json`, `x.pt` with
+    `x.json` and `x.csv`; in a folder, `config.json` and `metrics.csv`.
+    """
+    if format not in ("auto", *FORMATS):
+        raise InputError(f"format={format!r} is not known; {nearest(format, ('auto', *FORMATS))}")
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give a checkpoint, or a folder of them.")
+    log = log_beside(path) if metrics is None else read_table(metrics)
+    source = _of_folder(path) if path.is_dir() else _of_file(path, step, log)
+    if format not in ("auto", source.format):
+        raise InputError(f"{path} has the format {source.format!r}, not {format!r}; try auto.")
+    return replace(source, config={**config_beside(path), **source.config}, log=log)
+
+
+def _of_file(path: Path, step: int | None, log: pd.DataFrame | None) -> Source:
+    data = read_file(path)
+    if isinstance(data, Mapping) and isinstance(data.get("state_dicts"), list):
+        return _paper(path, data)
+    if isinstance(data, Mapping) and isinstance(data.get("checkpoints"), list):
+        return _demo(path, data)
+    state = _state_dict(data, path)
+    notes: tuple[str, ...] = ()
+    if step is None:
+        step = _step_inside(data) if data is not state else None
+        step = _step_in(path.stem) if step is None else step
+    if step is None and log is not None and len(log):
+        step = int(log["step"].max())
+        notes = (f"no step in the file or its name: taken to be {step}, the last of its log",)
+    elif step is None:
+        step = 0
+        notes = ("no step in the file or its name: it stands at step 0 (give step=)",)
+    config = data.get("config") if data is not state else None
+    return Source(path, "state_dict", {step: lambda: state}, config=_mapping(config), notes=notes)
+
+
+def _paper(path: Path, data: Mapping[str, Any]) -> Source:
+    states = _list_of_states(data["state_dicts"], path)
+    config = _mapping(data.get("config"))
+    epochs = data.get("epochs")
+    notes: tuple[str, ...] = ()
+    if epochs is None or len(epochs) != len(states):
+        every = config.get("save_every", 100)
+        epochs = [every * i for i in range(len(states))]
+        notes = (f"no epoch for every checkpoint: taken to be 0, {every}, {2 * every}, ...",)
+    losses = _losses(data, path)
+    if {"train_loss", "test_loss"} <= set(losses):
+        stride = max(1, round(len(losses["train_loss"].values) / len(losses["test_loss"].values)))
+        losses["test_loss"] = replace(losses["test_loss"], stride=stride)
+    return Source(
+        path, "paper", _by_step(_whole(epochs, path), states, path), losses,
+        _logged(data, path), config, _pairs(data.get("train_data"), path), notes=notes,
+    )  # fmt: skip
+
+
+def _demo(path: Path, data: Mapping[str, Any]) -> Source:
+    states = _list_of_states(data["checkpoints"], path)
+    epochs = data.get("checkpoint_epochs")
+    if epochs is None or len(epochs) != len(states):
+        raise InputError(f"{path} has no 'checkpoint_epochs' for each of its checkpoints.")
+    losses = _losses(data, path)
+    if "test_loss" in losses:
+        losses["test_loss"] = replace(losses["test_loss"], first=1)
+    rows = data.get("train_indices")
+    return Source(
+        path, "demo", _by_step(_whole(epochs, path), states, path), losses, _logged(data, path),
+        _mapping(data.get("config")), None if rows is None else torch.as_tensor(rows),
+    )  # fmt: skip
+
+
+def _of_folder(folder: Path) -> Source:
+    files = sorted(_checkpoint_files(folder))
+    if not files:
+        raise InputError(f"{folder} holds no checkpoints ({', '.join(SUFFIXES)}).")
+    for file in files:
+        if file.is_symlink():
+            raise InputError(f"{file} is a symbolic link; give a folder that holds the files.")
+    first = read_file(next((file for file in files if file.stem.isdigit()), files[0]))
+    if isinstance(first, Mapping) and "train_loss" in first and "epoch" in first:
+        return _trainer(folder, files)
+    states: dict[int, Callable[[], StateDict]] = {}
+    named: dict[int, Path] = {}
+    for file in files:
+        step = _step_in(file.stem)
+        if step is None:
+            raise InputError(f"{file} has no step in its name; name it such as step_100.pt.")
+        if step in named:
+            raise InputError(f"{named[step]} and {file.name} are both of step {step}; keep one.")
+        named[step] = file
+        states[step] = lambda file=file: _state_dict(read_file(file), file)  # type: ignore[misc]
+    return Source(folder, "folder", dict(sorted(states.items())))
+
+
+def _trainer(folder: Path, files: list[Path]) -> Source:
+    states: dict[int, Callable[[], StateDict]] = {}
+    train_data = None
+    single: dict[str, dict[int, float]] = {"train_loss": {}, "test_loss": {}}
+    losses: dict[str, LossCurve] = {}
+    config: Mapping[str, Any] = {}
+    for file in files:
+        data = _mapping(read_file(file))
+        if file.stem == "init":
+            step, train_data = 0, _pairs(data.get("train_data"), file)
+        elif file.stem == "final":  # its own epoch is the planned one, also of a run cut short
+            losses = _losses(data, file)
+            curve = losses.get("train_loss")
+            step = len(curve.values) if curve else int(data.get("epoch", -1)) + 1
+        elif file.stem.isdigit():
+            epoch = int(file.stem)
+            step = epoch + 1
+            for column, found in single.items():
+                if isinstance(data.get(column), (int, float)):
+                    found[epoch] = float(data[column])
+        else:
+            raise InputError(f"{file} is not one of init.pth, <epoch>.pth and final.pth.")
+        config = _mapping(data.get("config")) or config
+        if step in states and file.stem == "final":
+            continue  # the last epoch was saved twice
+        states[step] = lambda file=file: _state_dict(read_file(file), file)  # type: ignore[misc]
+    for column, values in single.items():
+        if column not in losses and values:
+            losses[column] = _sparse(values)
+    return Source(folder, "trainer", dict(sorted(states.items())), losses, None, config, train_data)
+
+
+def _sparse(values: Mapping[int, float]) -> LossCurve:
+    dense = np.full(max(values) + 1, np.nan)
+    dense[list(values)] = list(values.values())
+    return LossCurve(dense)
+
+
+def _checkpoint_files(folder: Path) -> Iterable[Path]:
+    return (file for file in folder.iterdir() if file.suffix in SUFFIXES and not file.is_dir())
+
+
+def _state_dict(data: Any, path: Path) -> StateDict:
+    """The weights in what a file holds: the file itself, or what it keeps under a usual name."""
+    for candidate in (data, *(_mapping(data).get(name) for name in NESTED)):
+        found = _mapping(candidate)
+        weights = {key: x for key, x in found.items() if isinstance(x, Tensor)}
+        if len(weights) >= 4 and len(weights) >= len(found) / 2:
+            return weights
+    keys = ", ".join(map(str, list(_mapping(data))[:6])) or type(data).__name__
+    raise InputError(
+        f"{path} holds no weights that are known here (found: {keys}); give a state dict, "
+        "or a dictionary that has one as 'model' or 'state_dict'."
+    )
+
+
+def _list_of_states(states: list[Any], path: Path) -> list[StateDict]:
+    if not states:
+        raise InputError(f"{path} has an empty list of checkpoints.")
+    return [_state_dict(state, path) for state in states]
+
+
+def _by_step(
+    epochs: list[int], states: list[StateDict], path: Path
+) -> dict[int, Callable[[], StateDict]]:
+    steps = [epoch + 1 for epoch in epochs]
+    if steps != sorted(set(steps)) or steps[0] < 0:
+        raise InputError(f"{path}: the epochs of its checkpoints do not rise from 0 on.")
+    return {
+        step: (lambda state=state: state)  # type: ignore[misc]
+        for step, state in zip(steps, states, strict=True)
+    }
+
+
+def _losses(data: Mapping[str, Any], path: Path) -> dict[str, LossCurve]:
+    found = {}
+    for column, key in (("train_loss", "train_losses"), ("test_loss", "test_losses")):
+        if data.get(key) is not None and len(data[key]):
+            found[column] = LossCurve(_numbers(data[key], f"{path}: {key}"))
+    return found
+
+
+def _logged(data: Mapping[str, Any], path: Path) -> np.ndarray | None:
+    steps = data.get("logged_steps")
+    return None if steps is None else np.asarray(_whole(steps, path))
+
+
+def _numbers(values: Any, what: str) -> np.ndarray:
+    try:
+        numbers = np.asarray([float(x) for x in values])
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{what} is not a list of numbers.") from None
+    return numbers
+
+
+def _whole(values: Any, path: Path) -> list[int]:
+    numbers = _numbers(values, f"{path}: the list of epochs")
+    if not (np.isfinite(numbers) & (numbers % 1 == 0) & (abs(numbers) < 2**53)).all():
+        raise InputError(f"{path}: the epochs of its checkpoints are not whole numbers.")
+    return [int(x) for x in numbers]
+
+
+def _pairs(data: Any, path: Path) -> Tensor | None:
+    """Training pairs (a, b) of a list of tuples (a, b, p)."""
+    if data is None:
+        return None
+    try:
+        return torch.tensor([[int(a), int(b)] for a, b, *_ in data])
+    except (TypeError, ValueError):
+        raise InputError(f"{path}: its train_data is not a list of (a, b, p).") from None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _step_inside(data: Mapping[str, Any]) -> int | None:
+    for key in ("step", "global_step", "iteration", "epoch"):
+        if type(data.get(key)) is int and data[key] >= 0:
+            return int(data[key])
+    return None
+
+
+def _step_in(stem: str) -> int | None:
+    """The step in a file's name: after "step" or "epoch", else the only whole number in it.
+
+    >>> _step_in("step_00000100"), _step_in("epoch=3-step=1200"), _step_in("17"), _step_in("best")
+    (100, 1200, 17, None)
+    """
+    for word in ("step", "iter(?:ation)?", "epoch", "ep"):
+        if found := re.search(rf"{word}s?[-_=.]?(\d+)", stem, re.IGNORECASE):
+            return int(found[1])
+    numbers = re.findall(r"(?<![\d.a-zA-Z])\d+(?![\d.]|[a-zA-Z])", stem.replace("_", " "))
+    return int(numbers[0]) if len(numbers) == 1 else None

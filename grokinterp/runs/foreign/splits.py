@@ -1,0 +1,225 @@
+"""The training rows of somebody else's run: given, drawn again by a published rule, or found.
+
+Whatever is said about the split is compared with the training losses that the files keep, where
+they keep any: with the right rows the weights give the stored loss, with wrong ones a far larger
+one.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from grokinterp.errors import InputError
+from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.splits import draw
+
+SEEDS = (*range(100), 598, 999)  # 0 to 99, and the two of TransformerLens' Grokking_Demo
+FRACTIONS = tuple(i / 100 for i in range(5, 100))
+AGREES = 0.05  # largest difference of log losses that counts as the same loss,
+AGREES_WHEN_TINY = 1.0  # and below 1e-5, where losses that others took in float32 are coarse
+TINY = 1e-5
+TELLS = 5.0  # times that, the difference that a wrong split would make
+DECISIVE = 7.0  # standard errors between the two sides of a split that was searched for,
+LEAD = 1.5  # and times as many as with the best other seed
+SMALLEST_LOSS = 1e-30
+
+RowLosses = Callable[[int], Float[Tensor, " n_inputs"]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training rows in drawing order (None: unknown), what is known of their origin, and notes."""
+
+    rows: Int[Tensor, " n_train"] | None
+    described: Mapping[str, Any] | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a split can be compared with."""
+
+    task: ModularTask
+    steps: Sequence[int]  # of the checkpoints
+    losses_of: RowLosses  # cross-entropy of every row under the weights of a step
+    stored: Mapping[int, float]  # training losses of checkpoints, as the files keep them
+
+    def looked_at(self, most: int = 6) -> list[int]:
+        """A few checkpoints, evenly spread."""
+        stride = max(1, -(-len(self.steps) // most))
+        return list(self.steps)[::-1][::stride]
+
+
+def rows_of(data: Tensor, task: ModularTask) -> Int[Tensor, " n_train"]:
+    """Rows a*p + b of the rows or pairs that a file keeps, refused if they are none."""
+    data = data.long() if not data.is_floating_point() else data
+    if data.ndim == 2 and data.shape[1] in (2, 3) and not data.is_floating_point():
+        inside = (data[:, :2] >= 0).all() and (data[:, :2] < task.p).all()
+        data = data[:, 0] * task.p + data[:, 1] if inside else data[:, 0].new_full((1,), -1)
+    if data.is_floating_point() or data.ndim != 1 or len(data) == 0:
+        raise InputError(f"train_indices has shape {tuple(data.shape)}, not rows a*p + b.")
+    if data.min() < 0 or data.max() >= task.n_inputs or len(data.unique()) != len(data):
+        raise InputError(
+            f"train_indices must be rows a*p + b from 0 to {task.n_inputs - 1}, each once."
+        )
+    return data.contiguous()
+
+
+def given_split(
+    rows: Int[Tensor, " n_train"], described: Mapping[str, Any], evidence: Evidence
+) -> Split:
+    """A split that is stated outright, compared with the stored losses."""
+    return Split(rows, described, (_verified(rows, evidence, str(described["rule"])),))
+
+
+def drawn_split(
+    rule: str, seed: int, sizes: Sequence[int], described: Mapping[str, Any], evidence: Evidence
+) -> Split:
+    """The first rows of a shuffle, by a published rule.
+
+    Codes round the number of training rows in two ways; where `sizes` are two, the stored losses
+    decide, or else the row in question does, if it looks like one side only.
+    """
+    order = draw(evidence.task.n_inputs, rule=rule, seed=seed)
+    what = f"split={rule} data_seed={seed}"
+    if len(sizes) == 1:
+        note = _verified(order[: sizes[0]], evidence, what)
+        return Split(order[: sizes[0]], described, (note,))
+    if evidence.stored:
+        size = min(sizes, key=lambda n: _mismatch(order[:n], evidence))
+    else:
+        size = max(sizes) if _is_trained_on(order, min(sizes), evidence) else min(sizes)
+    note = f"{size} training rows, not {sum(sizes) - size}: the one between is "
+    note += "trained on" if size == max(sizes) else "not trained on, as far as losses show"
+    return Split(order[:size], described, (_verified(order[:size], evidence, what), note))
+
+
+def searched_split(
+    evidence: Evidence, *, fraction: float | None, n_train: int | None, seed: int | None
+) -> Split:
+    """The published rule, seed and size whose two sides differ most in mean log loss.
+
+    A plain mean would miss it: a handful of large losses drown the thousands of small ones. Only a
+    match far beyond chance and beyond every other seed is taken.
+    """
+    task = evidence.task
+    fractions = [fraction] if fraction else FRACTIONS
+    of_size = {n: f for f in fractions for n in sizes_of(f, task)}
+    sizes = [n_train] if n_train else sorted(of_size)
+    logs = [_log(evidence.losses_of(step)) for step in evidence.looked_at()]
+    best: list[tuple[float, str, int, int]] = []
+    for rule in ("torch", "python"):
+        for candidate in SEEDS if seed is None else (seed,):
+            order = draw(task.n_inputs, rule=rule, seed=candidate)
+            score, size = max(_separation(log[order], sizes) for log in logs)
+            best.append((score, rule, candidate, size))
+    best.sort(reverse=True)
+    score, rule, found, size = best[0]
+    second = best[1][0] if len(best) > 1 else 0.0
+    facts = (
+        f"the best of {len(best)} shuffles ({rule}, seed {found}, {size} training rows) sets its "
+        f"two sides {score:.1f} standard errors of the mean log loss apart, the next {second:.1f}"
+    )
+    if score < DECISIVE or score < LEAD * second:
+        return Split(None, None, (f"no split was found: {facts}",))
+    if n_train is None:  # the fraction is found; whether it was cut off or rounded is not
+        fraction = of_size[size]
+        sizes = sizes_of(fraction, task)
+    described = {"rule": rule, "data_seed": found, "train_fraction": fraction, "origin": "search"}
+    split = drawn_split(rule, found, sizes, described, evidence)
+    return Split(split.rows, split.described, (f"split: {facts}", *split.notes))
+
+
+def sizes_of(fraction: float, task: ModularTask) -> list[int]:
+    """The numbers of training rows that codes make of a fraction: cut off, and rounded."""
+    exact = fraction * task.n_inputs
+    return sorted({n for n in (int(exact), round(exact)) if 0 < n < task.n_inputs})
+
+
+def _separation(log: Float[Tensor, " n"], sizes: Sequence[int]) -> tuple[float, int]:
+    """The size at which the first rows lie furthest below the others, in standard errors."""
+    n = torch.tensor(sizes)
+    sums, squares = log.cumsum(0)[n - 1], log.square().cumsum(0)[n - 1]
+    total, total_squares, rest = log.sum(), log.square().sum(), len(log) - n
+    train, test = sums / n, (total - sums) / rest
+    within = (squares - n * train**2) + (total_squares - squares - rest * test**2)
+    error = (within / len(log) * (1 / n + 1 / rest)).clamp_min(1e-12).sqrt()
+    score = (test - train) / error
+    position = int(score.argmax())
+    return float(score[position]), sizes[position]
+
+
+def _is_trained_on(order: Int[Tensor, " n"], position: int, evidence: Evidence) -> bool:
+    """Whether the row at a position of the shuffle has a loss like those before it.
+
+    By the log of a likelihood ratio, normal in the log loss, summed over a few checkpoints.
+    """
+    ratio = 0.0
+    for step in evidence.looked_at():
+        log = _log(evidence.losses_of(step))[order]
+        sides = log[:position], log[position + 1 :]
+        train, test = (
+            -(((log[position] - side.mean()) / side.std()) ** 2) / 2 - side.std().log()
+            for side in sides
+        )
+        ratio += float(train - test)
+    return ratio > math.log(4)  # the published rule cuts off: the other needs evidence
+
+
+def _verified(rows: Int[Tensor, " n_train"], evidence: Evidence, what: str) -> str:
+    """What the stored training losses say about a split; a wrong one is refused."""
+    step = _telling_step(evidence)
+    if step is None:
+        return (
+            f"{what}: no stored training loss to compare with"
+            if not evidence.stored
+            else f"{what}: not verified, train and test losses are too alike to tell"
+        )
+    stored, found = evidence.stored[step], float(evidence.losses_of(step)[rows].mean())
+    if abs(_log_ratio(found, stored)) > _tolerance(stored):
+        raise InputError(
+            f"{what} is not the split of this run: at step {step} its training rows have loss "
+            f"{found:.6g}, the file says {stored:.6g}; give the right one, or split=search."
+        )
+    return f"{what}: verified at step {step}, training loss {found:.6g}, the files say {stored:.6g}"
+
+
+def _telling_step(evidence: Evidence) -> int | None:
+    """The checkpoint whose stored loss differs most, for its tolerance, from that of all rows."""
+    tells = {}
+    for step in _comparable(evidence):
+        everywhere, stored = float(evidence.losses_of(step).mean()), evidence.stored[step]
+        tells[step] = abs(_log_ratio(everywhere, stored)) / _tolerance(stored)
+    best = max(tells, key=lambda step: tells[step], default=None)
+    return best if best is not None and tells[best] >= TELLS else None
+
+
+def _tolerance(stored: float) -> float:
+    return AGREES if stored >= TINY else AGREES_WHEN_TINY
+
+
+def _mismatch(rows: Int[Tensor, " n_train"], evidence: Evidence) -> float:
+    """Mean difference of log losses to the stored ones."""
+    steps = list(_comparable(evidence))
+    found = [float(evidence.losses_of(step)[rows].mean()) for step in steps]
+    return sum(
+        abs(_log_ratio(x, evidence.stored[step])) for x, step in zip(found, steps, strict=True)
+    ) / len(steps)
+
+
+def _comparable(evidence: Evidence, most: int = 6) -> Iterator[int]:
+    steps = sorted(evidence.stored)
+    yield from steps[:: max(1, -(-len(steps) // most))]
+
+
+def _log_ratio(x: float, y: float) -> float:
+    return math.log(max(x, SMALLEST_LOSS) / max(y, SMALLEST_LOSS))
+
+
+def _log(losses: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    return losses.clamp_min(SMALLEST_LOSS).log()

@@ -1,0 +1,129 @@
+"""What was said about a source, held against what its weights say: the task and the split."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from grokinterp.errors import InputError
+from grokinterp.models.architecture import Architecture, Weights, is_bias
+from grokinterp.runs.foreign.files import read_file
+from grokinterp.runs.foreign.settings import Settings
+from grokinterp.runs.foreign.sources import Source
+from grokinterp.runs.foreign.splits import (
+    Evidence,
+    Split,
+    drawn_split,
+    given_split,
+    rows_of,
+    searched_split,
+    sizes_of,
+)
+from grokinterp.tasks.modular import ModularTask
+
+
+def stated_task(
+    architecture: Architecture, said: Settings, config: Settings, source: Source
+) -> tuple[ModularTask, tuple[str, ...]]:
+    """The modulus and the "=" token, from the sizes of vocabulary and context."""
+    equals = architecture.n_ctx > 2 if said.equals_token is None else said.equals_token
+    p = architecture.d_vocab - equals
+    shapes = (
+        f"{architecture.d_vocab} tokens, {architecture.d_vocab_out} output classes and "
+        f"{architecture.n_ctx} positions"
+    )
+    notes: tuple[str, ...] = ()
+    if said.p is not None and said.p != p:
+        raise InputError(f"p={said.p} contradicts {source.path}, which has {shapes}: p={p}.")
+    if said.p is None and config.p is not None and config.p != p:
+        # The paper's code keeps the vocabulary of p = 113 whatever p is.
+        if source.format not in ("paper", "trainer") or config.p > p:
+            raise InputError(f"{source.path} says p={config.p} and has {shapes}; it is damaged.")
+        p, notes = config.p, (f"p={config.p} as its config says; {shapes} are more than it needs",)
+    elif architecture.d_vocab_out not in (p, p + 1) or p < 2 or architecture.n_ctx < 2 + equals:
+        raise InputError(
+            f'{source.path} has {shapes}; inputs are [a, b, "="] or [a, b] and answers 0 to p - 1.'
+        )
+    has_class = architecture.d_vocab_out > p
+    if said.equals_class is not None and said.equals_class != has_class:
+        raise InputError(f"equals_class={said.equals_class} contradicts {source.path}: {shapes}.")
+    operation = said.operation or config.operation or "add"
+    if operation == "random" and said.operation is None:
+        raise InputError(
+            f"{source.path} learned random labels, which nobody can draw again; give "
+            "operation=random data_seed=... if they are those of this package."
+        )
+    return ModularTask(operation, p, equals, seed=said.data_seed or 0), notes
+
+
+def check_biases(weights: Weights, said: str | None, where: str) -> None:
+    """Refuse `biases=` ("none", "mlp" or "all") where another bias is not zero."""
+    allowed = {None: ".b", "none": "no bias", "mlp": ".mlp.b_", "all": ".b"}[said]
+    for name, weight in weights.items():
+        if is_bias(name) and allowed not in name and weight.any():
+            raise InputError(f"biases={said} contradicts {where}, whose {name!r} is not zero.")
+
+
+def stated_split(said: Settings, config: Settings, source: Source, evidence: Evidence) -> Split:
+    """The split that was set, that the files keep, or that their configuration fixes."""
+    task = evidence.task
+    kept = None if source.train_data is None else rows_of(source.train_data, task)
+    fraction, seed = said.train_fraction, said.data_seed
+    rule = said.split
+    origin = "settings"
+    if rule is None and kept is None and source.format in ("paper", "trainer"):
+        stored_seed = source.config.get("seed")
+        if type(stored_seed) is int and config.train_fraction is not None:
+            rule, seed, origin = "python", stored_seed, "config"
+    if said.train_indices is not None:
+        rows = rows_of(_rows_file(Path(said.train_indices)), task)
+        split = given_split(rows, {"rule": "file", "origin": "settings"}, evidence)
+    elif rule == "search":
+        split = searched_split(evidence, fraction=fraction, n_train=said.n_train, seed=seed)
+    elif rule is not None:
+        fraction = config.train_fraction if fraction is None else fraction
+        sizes = [said.n_train] if said.n_train else sizes_of(fraction, task) if fraction else []
+        if seed is None or not sizes or not 0 < sizes[0] <= task.n_inputs:
+            raise InputError(
+                f"split={rule} needs data_seed and train_fraction (or n_train) of this table of "
+                f"{task.n_inputs} rows; give such as data_seed=0 train_fraction=0.3."
+            )
+        described = {"rule": rule, "data_seed": seed, "train_fraction": fraction, "origin": origin}
+        if origin == "config":
+            sizes = sizes[:1]  # its code cuts off
+        split = drawn_split(rule, seed, sizes, described, evidence)
+    elif fraction is not None or said.n_train is not None:
+        raise InputError("train_fraction and n_train need split=torch, python or search.")
+    elif kept is not None:
+        return given_split(kept, {"rule": "stored", "origin": "file"}, evidence)
+    else:
+        return Split(None, None, (
+            "the training rows are not known, so measures that need them are null: set split=, "
+            "data_seed= and train_fraction=, or train_indices=, or try split=search",
+        ))  # fmt: skip
+    if (
+        kept is not None
+        and split.rows is not None
+        and set(kept.tolist()) != set(split.rows.tolist())
+    ):
+        step = evidence.steps[-1]
+        losses = evidence.losses_of(step)
+        raise InputError(
+            f"the split that was set is not the one {source.path} keeps: at step {step} its "
+            f"training rows have loss {float(losses[split.rows].mean()):.6g}, those kept "
+            f"{float(losses[kept].mean()):.6g}; leave it out."
+        )
+    return split
+
+
+def _rows_file(path: Path) -> Tensor:
+    data = read_file(path)
+    if isinstance(data, Mapping) and len(data) == 1:
+        data = next(iter(data.values()))
+    elif isinstance(data, Mapping):
+        data = data.get("train_indices")
+    if isinstance(data, (list, tuple)) and all(type(x) is int for x in data):
+        data = Tensor(data).long()
+    if not isinstance(data, Tensor):
+        raise InputError(f"{path} holds no 'train_indices'; give rows a*p + b as one tensor.")
+    return data

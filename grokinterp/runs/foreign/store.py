@@ -1,0 +1,132 @@
+"""Checkpoints of somebody else as the parts of a run."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from grokinterp.models.architecture import Weights
+from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.models.recognise import Recognised, recognise
+from grokinterp.runs.foreign.fitting import settle
+from grokinterp.runs.foreign.losses import aligned, logged_metrics, stored_at
+from grokinterp.runs.foreign.settings import Settings
+from grokinterp.runs.foreign.sources import Source, open_source
+from grokinterp.runs.foreign.splits import Evidence
+from grokinterp.runs.foreign.stated import check_biases, stated_split, stated_task
+from grokinterp.runs.manifest import Manifest, current_versions
+from grokinterp.runs.metrics import COLUMNS, evaluate
+from grokinterp.runs.run import Run
+from grokinterp.runs.snapshot import from_weights
+from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.splits import mask_of
+
+
+@dataclass(frozen=True)
+class ForeignStore:
+    """The parts of a run, read from a source when asked for."""
+
+    source: Source
+    recognised: Recognised
+    manifest: Manifest
+    rows: Int[Tensor, " n_train"] | None
+    logged: pd.DataFrame  # what the files say: step and any of the four columns
+
+    def weights(self, step: int) -> Weights:
+        """The weights of a step under canonical names."""
+        return _weights(self.source, self.recognised, step)
+
+    def train_indices(self) -> Int[Tensor, " n_train"] | None:
+        """Rows of the training set; None where nobody knows them."""
+        return self.rows
+
+    def metrics(self, *, progress: bool = False) -> pd.DataFrame:
+        """What the files logged; at checkpoints, what they did not is computed."""
+        task = self.manifest.task
+        mask = None if self.rows is None else mask_of(self.rows, task.n_inputs)
+        found = {}
+        steps = self.manifest.steps if mask is not None else []
+        for step in tqdm(
+            steps, desc="evaluate", unit="checkpoint", disable=None if progress else True
+        ):
+            snapshot = from_weights(self.weights(step), self.recognised.architecture, task)
+            found[step] = (
+                evaluate(snapshot.all_logits, task.labels, mask) if mask is not None else {}
+            )
+        computed = pd.DataFrame.from_dict(found, orient="index", columns=list(COLUMNS))
+        return (
+            self.logged.set_index("step")
+            .combine_first(computed.astype(float))[list(COLUMNS)]
+            .sort_index()
+            .rename_axis("step")
+            .reset_index()
+        )
+
+    def verify(self) -> None:
+        """Read every checkpoint; the first that cannot be used is named in the error."""
+        for step in self.manifest.steps:
+            self.weights(step)
+
+
+def open_foreign(path: Path, *, format: str, settings: Mapping[str, Any]) -> Run:
+    """Checkpoints of somebody else as a run: recognised, checked, with a note a guess."""
+    said = Settings.from_dict(settings)
+    source = open_source(path, format=format, step=said.step, metrics=said.metrics)
+    config = Settings.from_config(source.config)
+    asked = said.over(config)
+    last = max(source.states)
+    state, where = source.states[last](), str(path)
+    recognised = recognise(state, asked.of_architecture(), where)
+    task, task_notes = stated_task(recognised.architecture, said, config, source)
+    recognised, task, guesses = settle(
+        recognised, state, task, operation_known=asked.operation is not None, where=where
+    )
+    for step in source.states:
+        check_biases(_weights(source, recognised, step), said.biases, where)
+    evidence = _evidence(source, recognised, task)
+    split = stated_split(said, config, source, evidence)
+    source, alignment = aligned(source, evidence, split)
+    logged = logged_metrics(source)
+    notes = (*source.notes, *_taken(config), *task_notes, *guesses, *split.notes, *alignment)
+    described = None
+    if split.rows is not None:
+        n_train = len(split.rows)
+        described = {
+            **(split.described or {}), "n_train": n_train, "n_test": task.n_inputs - n_train
+        }  # fmt: skip
+    manifest = Manifest(
+        task, recognised.architecture, None, described, sorted(source.states), finished=True,
+        versions=current_versions(),
+        source={
+            "file": path.name, "format": source.format, "layout": recognised.layout,
+            "notes": list(notes),
+        },
+    )  # fmt: skip
+    return Run(path, ForeignStore(source, recognised, manifest, split.rows, logged))
+
+
+def _taken(config: Settings) -> tuple[str, ...]:
+    said = [f"{key}={value}" for key, value in asdict(config).items() if value is not None]
+    return (f"its configuration says {', '.join(said)}",) if said else ()
+
+
+def _weights(source: Source, recognised: Recognised, step: int) -> Weights:
+    where = str(source.path) if len(source.states) == 1 else f"{source.path}, step {step}"
+    return recognised.weights(source.states[step](), where)
+
+
+def _evidence(source: Source, recognised: Recognised, task: ModularTask) -> Evidence:
+    @cache
+    def losses_of(step: int) -> Float[Tensor, " n_inputs"]:
+        weights = _weights(source, recognised, step)
+        logits = from_weights(weights, recognised.architecture, task).all_logits
+        return cross_entropies(logits, task.labels)
+
+    stored = stored_at(logged_metrics(source), "train_loss", source.states)
+    return Evidence(task, sorted(source.states), losses_of, stored)

@@ -1,0 +1,31 @@
+"""Opening a run, whoever wrote it."""
+
+from pathlib import Path
+from typing import Any
+
+from grokinterp.errors import InputError
+from grokinterp.runs.foreign.sources import is_foreign
+from grokinterp.runs.foreign.store import open_foreign
+from grokinterp.runs.run import Run
+
+
+def load(path: str | Path, *, format: str = "auto", **settings: Any) -> Run:
+    """Open a run folder, or checkpoints that somebody else wrote.
+
+    Foreign checkpoints (see `grokinterp.runs.foreign.sources` for the formats) are read where they
+    are, never executed; `run.notes` says what was inferred or assumed. What the files do not say
+    can be given as settings: `gi.load("model.pt", split="torch", data_seed=0, train_fraction=0.3)`;
+    see `grokinterp.runs.foreign.settings`.
+
+    Raises an InputError in one line for what is missing, no run, damaged, or written by a newer
+    version.
+    """
+    path = Path(path)
+    if format == "auto" and not is_foreign(path):
+        if settings:
+            raise InputError(
+                f"{path} is a run of grokinterp: it knows its {next(iter(settings))!r}; settings "
+                "are for checkpoints of others."
+            )
+        return Run(path)
+    return open_foreign(path, format=format, settings=settings)
