@@ -5,23 +5,16 @@ interrupted (nothing lost). Everything heavy is imported inside the commands.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from grokinterp.errors import InputError, Interrupted, nearest
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from grokinterp.progress import Phases
+from grokinterp.terminal import close_output, say, show_measures, show_phases
 
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 3, 130
-SHOWN = ["step", "train_loss", "test_loss", "test_acc", "restricted_loss", "excluded_loss"]
-SHOWN_ROWS = 40
 
 app = typer.Typer(
     name="grokinterp",
@@ -31,7 +24,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder of a run, or checkpoints of others.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Say what the files do not; may be repeated."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -59,7 +58,7 @@ def main() -> None:
             raise
         message = error.format_message()  # empty when the help was shown for want of a command
         status = _fail(f"{message} Try 'grokinterp --help'.") if message else BAD_INPUT
-    _close_output()
+    close_output()
     sys.exit(status or 0)
 
 
@@ -115,7 +114,7 @@ def train(
     try:
         run = train_run(find_recipe(recipe).replace(**changes), out, resume=resume)
     except Interrupted as stopped:  # here, because typer would end it without a word
-        _say(str(stopped))
+        say(str(stopped))
         raise typer.Exit(INTERRUPTED) from None
     last = run.metrics.iloc[-1]
     typer.echo(
@@ -128,7 +127,9 @@ def train(
 
 @app.command()
 def info(path: RunFolder, as_json: Json = False) -> None:
-    """Say what a run folder holds, and check every file in it."""
+    """Say what a run, or checkpoints of others, hold, and check every file."""
+    from dataclasses import asdict
+
     from grokinterp.runs import load
 
     run = load(path)
@@ -138,7 +139,9 @@ def info(path: RunFolder, as_json: Json = False) -> None:
         "path": str(run.path),
         "finished": run.finished,
         "task": run.task.to_dict(),
+        "architecture": asdict(run.architecture),
         "recipe": run.recipe and run.recipe.to_dict(),
+        "source": run.manifest.source,
         "split": run.manifest.split,
         "steps": list(run.steps),
         "last": {"step": int(last["step"])}
@@ -149,10 +152,13 @@ def info(path: RunFolder, as_json: Json = False) -> None:
         typer.echo(json.dumps(facts))
         return
     typer.echo(run)
-    for title in ("recipe", "split", "last", "versions"):
+    shown = ("recipe", "split", "last", "versions")
+    for title in shown if run.recipe else ("architecture", *shown):
         values = facts[title]
         if isinstance(values, dict):
             typer.echo(f"\n{title}\n" + "\n".join(f"  {k:<18}{v}" for k, v in values.items()))
+    if run.notes:
+        typer.echo("\nsource\n" + "\n".join(f"  - {note}" for note in run.notes))
     typer.echo(f"\ncheckpoints\n  {', '.join(map(str, run.steps))}\n\nall files are whole")
 
 
@@ -170,21 +176,26 @@ def measure(
 
     table = progress_measures(load(path), progress=True)
     if reason := table.attrs["reason"]:
-        _say(f"restricted, excluded and trig loss are null: {reason}")
+        say(f"restricted, excluded and trig loss are null: {reason}")
     if out is not None:
         from grokinterp.runs.files import write_whole
 
         write_whole(out, table.to_csv(index=False).encode())
         typer.echo(f"{out}: {len(table)} checkpoints, {len(table.columns)} columns")
     elif sys.stdout.isatty():
-        _show_measures(table)
+        show_measures(table)
     else:
         typer.echo(table.to_csv(index=False), nl=False)
 
 
 @app.command()
 def phases(
-    path: Annotated[Path, typer.Argument(metavar="RUN_OR_CSV", help="A run, or a CSV of curves.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_CSV", help="A run, checkpoints of others, or a CSV of curves."
+        ),
+    ],
     as_json: Json = False,
     expect: Annotated[
         str | None, typer.Option(metavar="LABEL", help="Exit with 3 if the label is another.")
@@ -195,11 +206,12 @@ def phases(
     from grokinterp.progress.curves import read_csv_curves
     from grokinterp.progress.labels import LABELS
     from grokinterp.runs import load
+    from grokinterp.runs.foreign.sources import is_foreign
 
     if expect is not None and expect not in LABELS:
         raise InputError(f"--expect {expect!r} is not a label; {nearest(expect, LABELS)}")
     measures = None
-    if path.exists() and not path.is_dir():
+    if path.is_file() and not is_foreign(path):
         found = detect_phases(read_csv_curves(path))
     else:
         run = load(path)
@@ -208,71 +220,64 @@ def phases(
     if as_json:
         typer.echo(json.dumps(found.to_dict()))
     else:
-        _show_phases(path, found)
+        show_phases(path, found)
         if measures is not None:
             typer.echo()
-            _show_measures(measures)
+            show_measures(measures)
     if expect is not None and found.label != expect:
-        _say(f"the label is {found.label!r}, expected {expect!r}")
+        say(f"the label is {found.label!r}, expected {expect!r}")
         raise typer.Exit(UNEXPECTED)
 
 
-def _show_phases(path: Path, found: "Phases") -> None:
-    keys = found.key_frequencies
-    listed = "null" if keys is None else ", ".join(map(str, keys)) or "none"
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A checkpoint file, or a folder of them.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the run into.")],
+    format: Annotated[
+        str, typer.Option(help="auto, paper, trainer, demo, state_dict or folder.")
+    ] = "auto",
+    settings: Settings = None,
+) -> None:
+    """Write checkpoints that somebody else trained as a run folder.
+
+    Layout, sizes and task are recognised from the weights. What they cannot say is set: step,
+    split=torch|python|search, data_seed, train_fraction, train_indices=FILE, metrics=FILE.csv,
+    act_fn, n_heads, operation, attention_rate, ... Nothing in the files is executed.
+    """
+    from grokinterp.recipe import parse_setting
+    from grokinterp.runs import import_run
+
+    said = dict(parse_setting(setting) for setting in settings or [])
+    run = import_run(source, out, format=format, progress=True, **said)
+    for note in run.notes:
+        typer.echo(f"- {note}")
     typer.echo(
-        f"{path}: {found.label}\n"
-        f"  memorization_step  {_step(found.memorization_step)}\n"
-        f"  grok_step          {_step(found.grok_step)}\n"
-        f"  key frequencies    {listed}"
+        f"{out}: {len(run.steps)} checkpoints, steps {run.steps[0]} to {run.steps[-1]}\n"
+        f"See when it learned: grokinterp phases {out}"
     )
-    for phase in found.phases:
-        span = f"{_step(phase.start)} to {_step(phase.end)}"
-        if phase.end_interval:
-            span += f"  (end between {phase.end_interval[0]} and {phase.end_interval[1]})"
-        typer.echo(f"  {phase.name:<19}{span}")
-    for reason in found.reasons:
-        typer.echo(f"  - {reason}")
 
 
-def _show_measures(table: "pd.DataFrame") -> None:
-    from rich.console import Console
-    from rich.table import Table
+@app.command()
+def export(
+    path: RunFolder,
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    format: Annotated[str, typer.Option(help="demo (Grokking_Demo) or paper.")] = "demo",
+) -> None:
+    """Write a run as one file that notebooks made for others can read."""
+    from grokinterp.runs import export as export_run
+    from grokinterp.runs import load
 
-    stride = -(-len(table) // SHOWN_ROWS)
-    shown = Table(box=None, pad_edge=False)
-    for column in SHOWN:
-        shown.add_column(column, justify="right")
-    for position, row in table[SHOWN].iterrows():
-        if int(str(position)) % stride == 0 or position == len(table) - 1:
-            shown.add_row(str(int(row["step"])), *(f"{row[c]:.3g}" for c in SHOWN[1:]))
-    Console().print(shown)
-    if stride > 1:
-        typer.echo(f"(one of {stride} checkpoints; `grokinterp measure --out FILE.csv` has all)")
-
-
-def _close_output() -> None:
-    """Keep the interpreter from complaining about a pipe whose reader has gone."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _step(step: int | None) -> str:
-    return "null" if step is None else str(step)
+    run = load(path)
+    written = export_run(run, out, format=format)
+    typer.echo(f"{written}: {len(run.steps)} checkpoints, {written.stat().st_size / 1e6:.1f} MB")
 
 
 def _number(value: float) -> float | None:
     return None if value != value else float(value)
 
 
-def _say(line: str) -> None:
-    typer.echo(f"grokinterp: {line}", err=True)
-
-
 def _fail(line: str) -> int:
-    _say(" ".join(line.split()))
+    say(" ".join(line.split()))
     return BAD_INPUT
 
 

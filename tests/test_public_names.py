@@ -7,7 +7,8 @@ import grokinterp as gi
 
 PACKAGE = Path(gi.__file__).parent
 ROOMS = [
-    "errors", "tasks", "models", "recipe", "runs", "training", "fourier", "progress", "viz", "cli"
+    "errors", "tasks", "models", "recipe", "runs", "training", "fourier", "progress", "viz",
+    "terminal", "cli",
 ]  # fmt: skip
 
 

@@ -24,7 +24,12 @@ from grokinterp.models.architecture import Architecture, Weights, is_bias
 from grokinterp.models.layouts import BRIDGE, PAPER, Slot, slots
 
 LAYOUTS = ("hooked", "bridge", "paper", "minimal_gpt")
-DEFAULTS = {"act_fn": "relu", "attention_dir": "causal", "eps": 1e-5, "attention_rate": 1.0}
+DEFAULTS: dict[str, Any] = {
+    "act_fn": "relu",
+    "attention_dir": "causal",
+    "eps": 1e-5,
+    "attention_rate": 1.0,
+}
 WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others put before every key
 
 _NOT_A_WEIGHT = re.compile(
@@ -95,6 +100,7 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
     if not layers or layers != set(range(n_layers)):
         raise InputError(f"{where}: its layers are {sorted(layers)}, not 0, 1, ... without a gap.")
     kinds: dict[str, Any] = {key: given.get(key, default) for key, default in DEFAULTS.items()}
+    kinds["act_fn"] = given.get("act_fn") or ("gelu" if layout == "minimal_gpt" else "relu")
     kinds["attention_dir"] = given.get("attention_dir") or _direction(state)
     kinds["normalization_type"] = (
         "LN" if "blocks.0.ln1.w" in slots_in(tidied, layout, n_layers) else None

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pandas as pd
 from jaxtyping import Bool, Int
@@ -19,6 +19,7 @@ from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import mask_of
 
 
+@runtime_checkable
 class Store(Protocol):
     """Where the parts of a run are kept: a run folder, or checkpoints of somebody else."""
 

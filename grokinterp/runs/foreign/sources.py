@@ -28,6 +28,13 @@ from torch import Tensor
 from grokinterp.errors import InputError, nearest
 from grokinterp.runs.foreign.beside import config_beside, log_beside
 from grokinterp.runs.foreign.files import is_tensor_file, read_file
+from grokinterp.runs.foreign.values import (
+    LossCurve,
+    logged_steps,
+    losses_by_epoch,
+    training_pairs,
+    whole_numbers,
+)
 from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.runs.metrics import read_table
 
@@ -36,20 +43,6 @@ SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl")
 NESTED = ("model", "state_dict", "model_state_dict", "net", "weights", "params")
 
 StateDict = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class LossCurve:
-    """Losses by epoch: entry i is that of step `first + i * stride`."""
-
-    values: np.ndarray
-    first: int = 0
-    stride: int = 1
-
-    @property
-    def steps(self) -> np.ndarray:
-        """The step of every entry."""
-        return self.first + self.stride * np.arange(len(self.values))
 
 
 @dataclass(frozen=True)
@@ -122,35 +115,45 @@ def _of_file(path: Path, step: int | None, log: pd.DataFrame | None) -> Source:
 def _paper(path: Path, data: Mapping[str, Any]) -> Source:
     states = _list_of_states(data["state_dicts"], path)
     config = _mapping(data.get("config"))
-    epochs = data.get("epochs")
+    epochs = whole_numbers(data.get("epochs"), path)
     notes: tuple[str, ...] = ()
-    if epochs is None or len(epochs) != len(states):
-        every = config.get("save_every", 100)
+    if len(epochs) != len(states):
+        every = config["save_every"] if type(config.get("save_every")) is int else 100
         epochs = [every * i for i in range(len(states))]
         notes = (f"no epoch for every checkpoint: taken to be 0, {every}, {2 * every}, ...",)
-    losses = _losses(data, path)
-    if {"train_loss", "test_loss"} <= set(losses):
-        stride = max(1, round(len(losses["train_loss"].values) / len(losses["test_loss"].values)))
-        losses["test_loss"] = replace(losses["test_loss"], stride=stride)
+    losses = _paper_losses(data, path)
     return Source(
-        path, "paper", _by_step(_whole(epochs, path), states, path), losses,
-        _logged(data, path), config, _pairs(data.get("train_data"), path), notes=notes,
+        path, "paper", _by_step(epochs, states, path), losses,
+        logged_steps(data, path), config, training_pairs(data.get("train_data"), path), notes=notes,
     )  # fmt: skip
 
 
 def _demo(path: Path, data: Mapping[str, Any]) -> Source:
     states = _list_of_states(data["checkpoints"], path)
-    epochs = data.get("checkpoint_epochs")
-    if epochs is None or len(epochs) != len(states):
+    epochs = whole_numbers(data.get("checkpoint_epochs"), path)
+    if len(epochs) != len(states):
         raise InputError(f"{path} has no 'checkpoint_epochs' for each of its checkpoints.")
-    losses = _losses(data, path)
-    if "test_loss" in losses:
-        losses["test_loss"] = replace(losses["test_loss"], first=1)
+    losses = {
+        column: LossCurve.every(values, first=int(column == "test_loss"))
+        for column, values in losses_by_epoch(data, path).items()
+    }
     rows = data.get("train_indices")
     return Source(
-        path, "demo", _by_step(_whole(epochs, path), states, path), losses, _logged(data, path),
-        _mapping(data.get("config")), None if rows is None else torch.as_tensor(rows),
+        path, "demo", _by_step(epochs, states, path), losses,
+        logged_steps(data, path), _mapping(data.get("config")),
+        None if rows is None else torch.tensor(whole_numbers(rows, path)),
     )  # fmt: skip
+
+
+def _paper_losses(data: Mapping[str, Any], path: Path) -> dict[str, LossCurve]:
+    """The training loss of every epoch, the test loss of every so many."""
+    found = losses_by_epoch(data, path)
+    lengths = {column: len(values) for column, values in found.items()}
+    stride = max(1, round(lengths.get("train_loss", 0) / lengths.get("test_loss", 1)))
+    return {
+        column: LossCurve.every(values, stride=stride if column == "test_loss" else 1)
+        for column, values in found.items()
+    }
 
 
 def _of_folder(folder: Path) -> Source:
@@ -185,11 +188,16 @@ def _trainer(folder: Path, files: list[Path]) -> Source:
     for file in files:
         data = _mapping(read_file(file))
         if file.stem == "init":
-            step, train_data = 0, _pairs(data.get("train_data"), file)
+            step, train_data = 0, training_pairs(data.get("train_data"), file)
         elif file.stem == "final":  # its own epoch is the planned one, also of a run cut short
-            losses = _losses(data, file)
-            curve = losses.get("train_loss")
-            step = len(curve.values) if curve else int(data.get("epoch", -1)) + 1
+            losses = _paper_losses(data, file)
+            epoch = data.get("epoch")
+            if curve := losses.get("train_loss"):
+                step = len(curve.values)
+            elif type(epoch) is int and epoch >= 0:
+                step = epoch + 1
+            else:
+                raise InputError(f"{file} says neither its losses nor its epoch.")
         elif file.stem.isdigit():
             epoch = int(file.stem)
             step = epoch + 1
@@ -204,14 +212,8 @@ def _trainer(folder: Path, files: list[Path]) -> Source:
         states[step] = lambda file=file: _state_dict(read_file(file), file)  # type: ignore[misc]
     for column, values in single.items():
         if column not in losses and values:
-            losses[column] = _sparse(values)
+            losses[column] = LossCurve(np.array([*values]), np.array([*values.values()]))
     return Source(folder, "trainer", dict(sorted(states.items())), losses, None, config, train_data)
-
-
-def _sparse(values: Mapping[int, float]) -> LossCurve:
-    dense = np.full(max(values) + 1, np.nan)
-    dense[list(values)] = list(values.values())
-    return LossCurve(dense)
 
 
 def _checkpoint_files(folder: Path) -> Iterable[Path]:
@@ -248,44 +250,6 @@ def _by_step(
         step: (lambda state=state: state)  # type: ignore[misc]
         for step, state in zip(steps, states, strict=True)
     }
-
-
-def _losses(data: Mapping[str, Any], path: Path) -> dict[str, LossCurve]:
-    found = {}
-    for column, key in (("train_loss", "train_losses"), ("test_loss", "test_losses")):
-        if data.get(key) is not None and len(data[key]):
-            found[column] = LossCurve(_numbers(data[key], f"{path}: {key}"))
-    return found
-
-
-def _logged(data: Mapping[str, Any], path: Path) -> np.ndarray | None:
-    steps = data.get("logged_steps")
-    return None if steps is None else np.asarray(_whole(steps, path))
-
-
-def _numbers(values: Any, what: str) -> np.ndarray:
-    try:
-        numbers = np.asarray([float(x) for x in values])
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"{what} is not a list of numbers.") from None
-    return numbers
-
-
-def _whole(values: Any, path: Path) -> list[int]:
-    numbers = _numbers(values, f"{path}: the list of epochs")
-    if not (np.isfinite(numbers) & (numbers % 1 == 0) & (abs(numbers) < 2**53)).all():
-        raise InputError(f"{path}: the epochs of its checkpoints are not whole numbers.")
-    return [int(x) for x in numbers]
-
-
-def _pairs(data: Any, path: Path) -> Tensor | None:
-    """Training pairs (a, b) of a list of tuples (a, b, p)."""
-    if data is None:
-        return None
-    try:
-        return torch.tensor([[int(a), int(b)] for a, b, *_ in data])
-    except (TypeError, ValueError):
-        raise InputError(f"{path}: its train_data is not a list of (a, b, p).") from None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

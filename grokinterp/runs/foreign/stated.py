@@ -77,7 +77,7 @@ def stated_split(said: Settings, config: Settings, source: Source, evidence: Evi
             rule, seed, origin = "python", stored_seed, "config"
     if said.train_indices is not None:
         rows = rows_of(_rows_file(Path(said.train_indices)), task)
-        split = given_split(rows, {"rule": "file", "origin": "settings"}, evidence)
+        split = given_split(rows, Path(said.train_indices).name, evidence)
     elif rule == "search":
         split = searched_split(evidence, fraction=fraction, n_train=said.n_train, seed=seed)
     elif rule is not None:
@@ -95,7 +95,7 @@ def stated_split(said: Settings, config: Settings, source: Source, evidence: Evi
     elif fraction is not None or said.n_train is not None:
         raise InputError("train_fraction and n_train need split=torch, python or search.")
     elif kept is not None:
-        return given_split(kept, {"rule": "stored", "origin": "file"}, evidence)
+        return given_split(kept, source.path.name, evidence)
     else:
         return Split(None, None, (
             "the training rows are not known, so measures that need them are null: set split=, "

@@ -50,23 +50,21 @@ class ForeignStore:
         """What the files logged; at checkpoints, what they did not is computed."""
         task = self.manifest.task
         mask = None if self.rows is None else mask_of(self.rows, task.n_inputs)
-        found = {}
-        steps = self.manifest.steps if mask is not None else []
+        rows = []
         for step in tqdm(
-            steps, desc="evaluate", unit="checkpoint", disable=None if progress else True
+            self.manifest.steps,
+            desc="evaluate",
+            unit="checkpoint",
+            disable=None if progress and mask is not None else True,
         ):
-            snapshot = from_weights(self.weights(step), self.recognised.architecture, task)
-            found[step] = (
-                evaluate(snapshot.all_logits, task.labels, mask) if mask is not None else {}
-            )
-        computed = pd.DataFrame.from_dict(found, orient="index", columns=list(COLUMNS))
-        return (
-            self.logged.set_index("step")
-            .combine_first(computed.astype(float))[list(COLUMNS)]
-            .sort_index()
-            .rename_axis("step")
-            .reset_index()
-        )
+            row: dict[str, float] = {"step": step}
+            if mask is not None:
+                snapshot = from_weights(self.weights(step), self.recognised.architecture, task)
+                row |= evaluate(snapshot.all_logits, task.labels, mask)
+            rows.append(row)
+        computed = pd.DataFrame(rows, columns=["step", *COLUMNS]).astype(self.logged.dtypes)
+        known = self.logged.set_index("step").combine_first(computed.set_index("step"))
+        return known[list(COLUMNS)].sort_index().reset_index()
 
     def verify(self) -> None:
         """Read every checkpoint; the first that cannot be used is named in the error."""

@@ -1,0 +1,68 @@
+"""Lists in somebody else's data as arrays: losses by epoch, epochs, training pairs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grokinterp.errors import InputError
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """Losses and the steps whose weights had them."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def every(cls, values: np.ndarray, *, stride: int = 1, first: int = 0) -> "LossCurve":
+        """Entry i belongs to step `first + i * stride`."""
+        return cls(first + stride * np.arange(len(values)), values)
+
+
+def losses_by_epoch(data: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
+    """The lists `train_losses` and `test_losses`, where they are."""
+    found = {}
+    for column, key in (("train_loss", "train_losses"), ("test_loss", "test_losses")):
+        if data.get(key) is not None:
+            found[column] = _numbers(data[key], f"{path}: {key}")
+    return {column: values for column, values in found.items() if len(values)}
+
+
+def logged_steps(data: Mapping[str, Any], path: Path) -> np.ndarray | None:
+    """The steps whose losses were logged, where a file says that others are repetitions."""
+    steps = data.get("logged_steps")
+    return None if steps is None else np.asarray(whole_numbers(steps, path))
+
+
+def whole_numbers(values: Any, path: Path) -> list[int]:
+    """A list of epochs, steps or rows; empty where there is none."""
+    if values is None:
+        return []
+    numbers = _numbers(values, f"{path}: its list of epochs")
+    if not (np.isfinite(numbers) & (numbers % 1 == 0) & (abs(numbers) < 2**53)).all():
+        raise InputError(f"{path}: the epochs of its checkpoints are not whole numbers.")
+    return [int(x) for x in numbers]
+
+
+def training_pairs(data: Any, path: Path) -> Tensor | None:
+    """Training pairs (a, b) of a list of tuples (a, b, p)."""
+    if data is None:
+        return None
+    try:
+        return torch.tensor([[int(a), int(b)] for a, b, *_ in data])
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InputError(f"{path}: its train_data is not a list of (a, b, p).") from None
+
+
+def _numbers(values: Any, what: str) -> np.ndarray:
+    try:
+        numbers = np.asarray([float(x) for x in values])
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InputError(f"{what} is not a list of numbers.") from None
+    return numbers

@@ -1,0 +1,69 @@
+"""What the command line puts on a terminal."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from grokinterp.progress import Phases
+
+SHOWN = ["step", "train_loss", "test_loss", "test_acc", "restricted_loss", "excluded_loss"]
+SHOWN_ROWS = 40
+
+
+def show_phases(path: Path, found: "Phases") -> None:
+    """Label, steps, phases and reasons."""
+    keys = found.key_frequencies
+    listed = "null" if keys is None else ", ".join(map(str, keys)) or "none"
+    typer.echo(
+        f"{path}: {found.label}\n"
+        f"  memorization_step  {_step(found.memorization_step)}\n"
+        f"  grok_step          {_step(found.grok_step)}\n"
+        f"  key frequencies    {listed}"
+    )
+    for phase in found.phases:
+        span = f"{_step(phase.start)} to {_step(phase.end)}"
+        if phase.end_interval:
+            span += f"  (end between {phase.end_interval[0]} and {phase.end_interval[1]})"
+        typer.echo(f"  {phase.name:<19}{span}")
+    for reason in found.reasons:
+        typer.echo(f"  - {reason}")
+
+
+def show_measures(table: "pd.DataFrame") -> None:
+    """The main measures of at most so many checkpoints."""
+    from rich.console import Console
+    from rich.table import Table
+
+    stride = -(-len(table) // SHOWN_ROWS)
+    shown = Table(box=None, pad_edge=False)
+    for column in SHOWN:
+        shown.add_column(column, justify="right")
+    for position, row in table[SHOWN].iterrows():
+        if int(str(position)) % stride == 0 or position == len(table) - 1:
+            shown.add_row(str(int(row["step"])), *(f"{row[c]:.3g}" for c in SHOWN[1:]))
+    Console().print(shown)
+    if stride > 1:
+        typer.echo(f"(one of {stride} checkpoints; `grokinterp measure --out FILE.csv` has all)")
+
+
+def say(line: str) -> None:
+    """One line on standard error."""
+    typer.echo(f"grokinterp: {line}", err=True)
+
+
+def close_output() -> None:
+    """Keep the interpreter from complaining about a pipe whose reader has gone."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _step(step: int | None) -> str:
+    return "null" if step is None else str(step)
