@@ -1,0 +1,491 @@
+"""Checkpoints of others, from independent writers (tests/foreign.py) back into runs."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import grokinterp as gi
+from grokinterp.models.architecture import Architecture
+from grokinterp.models.initialize import initial_weights
+from tests.foreign import (
+    bridge_state,
+    gpt_state,
+    paper_file,
+    paper_state,
+    python_split,
+    trainer_folder,
+)
+
+
+@pytest.fixture(scope="module")
+def paper_run(tiny, tmp_path_factory):
+    """A tiny run in the paper's setting, every loss logged."""
+    recipe = tiny.replace(
+        split="python", data_seed=3, biases="mlp", equals_class=True, warmup=10, log_every=1
+    )
+    return gi.train(recipe, tmp_path_factory.mktemp("paper") / "run")
+
+
+def same_weights(ours, theirs):
+    assert list(ours) == list(theirs)
+    for name, weight in ours.items():
+        assert torch.equal(weight, theirs[name]), name
+
+
+def same_task(ours, theirs):
+    assert (ours.operation, ours.p) == (theirs.operation, theirs.p)
+    assert torch.equal(ours.tokens, theirs.tokens)
+
+
+def random_weights(**changes):
+    """Weights with every parameter away from its initial value."""
+    sizes = {
+        "n_layers": 1, "n_heads": 2, "d_model": 12, "d_head": 8, "d_mlp": 20,
+        "d_vocab": 8, "d_vocab_out": 7, "n_ctx": 3,
+    }  # fmt: skip
+    architecture = Architecture(**{**sizes, **changes})
+    weights = initial_weights(architecture, seed=5)
+    generator = torch.Generator().manual_seed(6)
+    noise = {n: torch.randn(w.shape, generator=generator) for n, w in weights.items()}
+    return architecture, {name: w + 0.3 * noise[name] for name, w in weights.items()}
+
+
+class TestFormats:
+    def test_the_papers_file(self, paper_run, tmp_path):
+        run = gi.load(paper_file(paper_run, tmp_path / "full_run_data.pth", split_seed=3))
+        assert run.steps == paper_run.steps[1:]  # epoch e is step e + 1; there is no step 0
+        for step in run.steps:
+            same_weights(run.weights(step), paper_run.weights(step))
+        assert torch.equal(run.train_indices, paper_run.train_indices)
+        assert any("verified" in note for note in run.notes)
+        assert run.architecture == paper_run.architecture
+        same_task(run.task, paper_run.task)
+        logged = paper_run.metrics.set_index("step")
+        found = run.metrics.set_index("step")
+        every = found["train_loss"].dropna()
+        assert every.index.tolist() == list(range(61))
+        assert np.allclose(every, logged.loc[every.index, "train_loss"], rtol=1e-6)
+        tenth = found["test_loss"].dropna()
+        assert {0, 10, 20, 30, 40, 50} <= set(tenth.index)
+        assert np.allclose(tenth, logged.loc[tenth.index, "test_loss"], rtol=1e-6)
+        assert found["test_acc"].dropna().index.tolist() == list(run.steps)
+
+    def test_its_trainer_folder(self, paper_run, tmp_path):
+        run = gi.load(trainer_folder(paper_run, tmp_path / "run"))
+        assert run.manifest.source["format"] == "trainer"
+        assert run.steps == paper_run.steps
+        for step in run.steps:
+            same_weights(run.weights(step), paper_run.weights(step))
+        assert set(run.train_indices.tolist()) == set(paper_run.train_indices.tolist())
+        logged = paper_run.metrics.set_index("step")["train_loss"]
+        found = run.metrics.set_index("step")["train_loss"]
+        assert np.allclose(found, logged.loc[found.index], rtol=1e-6)
+
+    def test_the_demos_file_with_its_pickled_config(self, tiny_run, tmp_path):
+        lens = pytest.importorskip("transformer_lens")
+        if not hasattr(lens, "HookedTransformerConfig"):
+            pytest.skip("TransformerLens 4 has no HookedTransformerConfig")
+        steps = tiny_run.steps[1:]
+        models = [tiny_run.model(step) for step in steps]
+        metrics = tiny_run.metrics.set_index("step").reindex(range(61)).interpolate()
+        content = {
+            "model": models[-1].state_dict(),
+            "config": models[-1].cfg,
+            "checkpoints": [model.state_dict() for model in models],
+            "checkpoint_epochs": [step - 1 for step in steps],
+            "train_losses": metrics["train_loss"].tolist()[:60],
+            "test_losses": metrics["test_loss"].tolist()[1:],
+            "train_indices": tiny_run.train_indices,
+            "test_indices": (~tiny_run.train_mask).nonzero().flatten(),
+        }
+        torch.save(content, tmp_path / "grokking_demo.pth")
+        run = gi.load(tmp_path / "grokking_demo.pth")
+        assert run.manifest.source["format"] == "demo"
+        assert run.steps == steps
+        for step in steps:
+            same_weights(run.weights(step), tiny_run.weights(step))
+        logged = tiny_run.metrics.set_index("step")
+        found = run.metrics.set_index("step")
+        for column in ("train_loss", "test_loss"):
+            assert np.allclose(found.loc[list(steps), column], logged.loc[list(steps), column])
+
+    @pytest.mark.parametrize("offset", [0, 1])
+    def test_the_demos_test_losses_go_where_the_weights_agree(self, offset, tiny_run, tmp_path):
+        metrics = tiny_run.metrics.set_index("step").reindex(range(62)).interpolate()
+        content = {
+            "checkpoints": [tiny_run.weights(step) for step in tiny_run.steps[1:]],
+            "checkpoint_epochs": [step - 1 for step in tiny_run.steps[1:]],
+            "train_losses": metrics["train_loss"].tolist()[:60],
+            "test_losses": metrics["test_loss"].tolist()[offset : offset + 60],
+            "train_indices": tiny_run.train_indices,
+        }
+        torch.save(content, tmp_path / "demo.pth")
+        found = gi.load(tmp_path / "demo.pth").metrics.set_index("step")["test_loss"]
+        assert np.allclose(found.loc[20], metrics.loc[20, "test_loss"])
+        assert np.allclose(found.loc[25], metrics.loc[25, "test_loss"])
+
+    def test_a_single_state_dict(self, tiny_run, tmp_path):
+        weights = tiny_run.weights()
+        for content, name, step in (
+            (weights, "model.pt", 0),
+            (weights, "step_60.pt", 60),
+            ({"state_dict": weights, "step": 40, "optimizer": {"lr": 1}}, "best.ckpt", 40),
+        ):
+            torch.save(content, tmp_path / name)
+            run = gi.load(tmp_path / name)
+            assert run.steps == (step,)
+            same_weights(run.weights(), weights)
+        assert any("step 0" in note for note in gi.load(tmp_path / "model.pt").notes)
+        assert gi.load(tmp_path / "model.pt", step=7).steps == (7,)
+
+    @pytest.mark.parametrize("suffix", ["pt", "pth", "safetensors"])
+    def test_a_folder_of_state_dicts(self, suffix, tiny_run, tmp_path):
+        for step in tiny_run.steps:
+            path = tmp_path / f"ckpt-{step}.{suffix}"
+            if suffix == "safetensors":
+                safetensors.torch.save_file(tiny_run.weights(step), path)
+            else:
+                torch.save(tiny_run.weights(step), path)
+        (tmp_path / "notes.txt").write_text("not a checkpoint")
+        run = gi.load(tmp_path, train_indices=str(tiny_run.path / "split.safetensors"))
+        assert run.steps == tiny_run.steps
+        assert torch.equal(run.train_indices, tiny_run.train_indices)
+        ours = gi.progress_measures(tiny_run)
+        np.testing.assert_array_equal(gi.progress_measures(run), ours)
+
+    def test_torch_saves_of_every_age(self, tiny_run, tmp_path):
+        weights = tiny_run.weights()
+        torch.save(weights, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+        same_weights(gi.load(tmp_path / "old.pt").weights(), weights)
+
+    def test_half_precision_is_widened(self, tiny_run, tmp_path):
+        halves = {name: weight.half() for name, weight in tiny_run.weights().items()}
+        torch.save(halves, tmp_path / "half.pt")
+        found = gi.load(tmp_path / "half.pt").weights()
+        same_weights(found, {name: weight.float() for name, weight in halves.items()})
+
+
+class TestLayouts:
+    VARIANTS = (
+        {},
+        {"n_layers": 2},
+        {"normalization_type": "LN", "act_fn": "gelu"},
+        {"n_ctx": 2, "d_vocab": 7},
+        {"d_vocab_out": 8},
+    )
+
+    @pytest.mark.parametrize("variant", VARIANTS)
+    @pytest.mark.parametrize("layout", ["hooked", "bridge", "gpt", "compiled"])
+    def test_every_layout_gives_back_the_weights(self, layout, variant, tmp_path):
+        architecture, weights = random_weights(**variant)
+        gpt = {
+            "embed.weight": "tok_emb.weight", "pos_embed.weight": "pos_emb",
+            ".in.": ".up.", ".out.": ".down.", ".o.": ".proj.", "ln_final": "ln_f",
+        }  # fmt: skip
+        state = {
+            "hooked": lambda: weights,
+            "bridge": lambda: bridge_state(weights),
+            "gpt": lambda: gpt_state(weights, gpt),
+            "compiled": lambda: {f"_orig_mod.module.{n}": w for n, w in weights.items()},
+        }[layout]()
+        torch.save(state, tmp_path / "model.pt")
+        run = gi.load(tmp_path / "model.pt", n_heads=2, act_fn=architecture.act_fn, operation="add")
+        assert run.architecture == architecture
+        same_weights(run.weights(), weights)
+        assert run.task == gi.ModularTask("add", 7, equals_token=architecture.n_ctx == 3)
+
+    def test_the_papers_layout(self, tmp_path):
+        architecture, weights = random_weights(d_vocab_out=8)
+        for name, weight in weights.items():
+            if ".b_" in name and ".mlp." not in name:
+                weight.zero_()  # the paper's code has no others
+        torch.save(paper_state(weights), tmp_path / "model.pt")
+        run = gi.load(tmp_path / "model.pt", operation="add")
+        assert run.architecture == architecture
+        same_weights(run.weights(), weights)
+
+    def test_gpt2s_own_names_and_transposed_matrices(self, tmp_path):
+        _, weights = random_weights(normalization_type="LN", act_fn="gelu_new")
+        names = {
+            "embed.weight": "wte.weight", "pos_wte.weight": "wpe.weight", "blocks": "h",
+            "ln1": "ln_1", "ln2": "ln_2", ".qkv.": ".c_attn.", ".attn.o.": ".attn.c_proj.",
+            ".mlp.in.": ".mlp.c_fc.", ".mlp.out.": ".mlp.c_proj.", "ln_final": "ln_f",
+            "unwte.weight": "lm_head.weight", "unembed.bias": "lm_head.bias",
+        }  # fmt: skip
+        state = {f"transformer.{k}": v for k, v in gpt_state(weights, names).items()}
+        for key in state:
+            if key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
+                state[key] = state[key].T.clone()
+        state["transformer.h.0.attn.masked_bias"] = torch.tensor(-1e4)
+        torch.save(state, tmp_path / "model.pt")
+        run = gi.load(tmp_path / "model.pt", n_heads=2, act_fn="gelu_new")
+        # 12 * 8 * 2 = 16 columns a matrix of 12 rows: only a [12, 48] matrix shows the transpose
+        same_weights(run.weights(), weights)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda w: w.pop("unembed.W_U"), "no weight 'unembed.W_U'"),
+            (lambda w: w.update(extra=torch.ones(2)), "'extra'"),
+            (lambda w: w.update({"unembed.W_U": torch.ones(3, 7)}), "unembed.W_U"),
+            (lambda w: w["embed.W_E"].fill_(torch.nan), "not finite"),
+            (lambda w: w["blocks.0.mlp.W_in"].fill_(torch.inf), "not finite"),
+            (lambda w: w.update({"blocks.2.mlp.W_in": torch.ones(12, 20)}), "layers"),
+            (lambda w: w.update({"blocks.0.ln1.w": torch.ones(12)}), "ln1"),
+        ],
+    )
+    def test_weights_that_do_not_fit_are_refused(self, change, message, tmp_path):
+        _, weights = random_weights()
+        change(weights)
+        torch.save(weights, tmp_path / "model.pt")
+        with pytest.raises(gi.InputError, match=message) as error:
+            gi.load(tmp_path / "model.pt")
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("setting", "message"),
+        [
+            ({"p": 5}, "p=5 contradicts"),
+            ({"d_model": 16}, "d_model=16 contradicts"),
+            ({"n_layers": 2}, "n_layers=2 contradicts"),
+            ({"n_heads": 3}, "n_heads=3 contradicts"),
+            ({"equals_class": True}, "equals_class=True contradicts"),
+            ({"biases": "none"}, "biases=none contradicts"),
+            ({"equals_token": False}, "inputs are"),
+            ({"modolus": 5}, "did you mean 'p'"),
+            ({"p": "seven"}, "p='seven' is not a whole number"),
+            ({"attention_rate": 2}, "between 0 and 1"),
+            ({"act_fn": "tanh"}, "act_fn='tanh'"),
+            ({"split": "torch"}, "needs data_seed"),
+            ({"train_fraction": 0.5}, "need split="),
+            ({"train_indices": "nowhere.pt"}, "nowhere.pt is not a file"),
+            ({"metrics": "nowhere.csv"}, "nowhere.csv"),
+        ],
+    )
+    def test_settings_that_contradict_or_lack_something(self, setting, message, tmp_path):
+        _, weights = random_weights()
+        torch.save(weights, tmp_path / "model.pt")
+        with pytest.raises((gi.InputError, OSError), match=message):
+            gi.load(tmp_path / "model.pt", **setting)
+
+    def test_settings_that_agree_change_nothing(self, tmp_path):
+        architecture, weights = random_weights()
+        torch.save(weights, tmp_path / "model.pt")
+        run = gi.load(
+            tmp_path / "model.pt", p=7, d_model=12, n_heads=2, biases="all", equals_token=True,
+            equals_class=False, operation="subtract", normalization_type=None,
+        )  # fmt: skip
+        assert run.architecture == architecture
+        assert run.task.operation == "subtract"
+
+
+class TestTheSplit:
+    def save(self, run, path, **extra):
+        torch.save(run.weights(), path)
+        return gi.load(path, **extra)
+
+    def test_a_published_rule(self, tiny, tiny_run, tmp_path):
+        run = self.save(
+            tiny_run, tmp_path / "m.pt", split="torch", data_seed=tiny.data_seed, train_fraction=0.5
+        )
+        assert torch.equal(run.train_indices, tiny_run.train_indices)
+        assert run.manifest.split["n_train"] == 24
+
+    @pytest.mark.parametrize("suffix", ["pt", "npy", "safetensors"])
+    def test_rows_from_a_file(self, suffix, tiny_run, tmp_path):
+        rows = tiny_run.train_indices
+        path = tmp_path / f"rows.{suffix}"
+        if suffix == "pt":
+            torch.save(rows, path)
+        elif suffix == "npy":
+            np.save(path, rows.numpy())
+        else:
+            safetensors.torch.save_file({"train_indices": rows}, path)
+        run = self.save(tiny_run, tmp_path / "m.pt", train_indices=str(path))
+        assert torch.equal(run.train_indices, rows)
+
+    @pytest.mark.parametrize("rows", [[-1, 2], [0, 49], [3, 3], [], [0.5, 1.0]])
+    def test_rows_that_are_none_are_refused(self, rows, tiny_run, tmp_path):
+        torch.save(torch.tensor(rows), tmp_path / "rows.pt")
+        with pytest.raises(gi.InputError, match="train_indices"):
+            self.save(tiny_run, tmp_path / "m.pt", train_indices=str(tmp_path / "rows.pt"))
+
+    def test_a_wrong_split_is_refused_with_the_loss_it_gives(self, shipped, tmp_path):
+        path = gi.export(shipped, tmp_path / "demo.pth")
+        content = torch.load(path, weights_only=True)
+        del content["train_indices"], content["test_indices"]
+        torch.save(content, path)
+        right = {"split": "torch", "train_fraction": 0.3}
+        seed = shipped.recipe.data_seed
+        run = gi.load(path, **right, data_seed=seed)
+        assert torch.equal(run.train_indices, shipped.train_indices)
+        assert any("verified" in note for note in run.notes)
+        with pytest.raises(gi.InputError, match=r"is not the split of this run.*have loss \d"):
+            gi.load(path, **right, data_seed=seed + 1)
+        swapped = shipped.train_indices.clone()
+        swapped[0] = int((~shipped.train_mask).nonzero()[0])
+        torch.save(swapped, tmp_path / "rows.pt")
+        with pytest.raises(gi.InputError, match="is not the split"):  # one row of 3830
+            gi.load(path, train_indices=str(tmp_path / "rows.pt"))
+
+    def test_a_split_that_contradicts_the_one_in_the_file(self, tiny_run, tmp_path):
+        gi.export(tiny_run, tmp_path / "demo.pth")
+        with pytest.raises(gi.InputError, match=r"not the (one|split)"):
+            gi.load(tmp_path / "demo.pth", split="torch", data_seed=99, train_fraction=0.5)
+
+    @pytest.mark.parametrize("step", [800, 12000])
+    def test_search_finds_rule_seed_and_fraction(self, step, shipped, tmp_path):
+        """Also when every answer is right, and the two sides differ by a factor of two in loss."""
+        torch.save(shipped.weights(step), tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt", split="search")
+        assert torch.equal(run.train_indices, shipped.train_indices)
+        assert run.manifest.split["data_seed"] == shipped.recipe.data_seed
+        assert run.manifest.split["rule"] == "torch"
+
+    def test_search_finds_the_papers_rule(self, tiny, tmp_path):
+        recipe = tiny.replace(
+            p=13, split="python", data_seed=42, train_fraction=0.4, steps=300, checkpoints=[300]
+        )
+        trained = gi.train(recipe, tmp_path / "run")
+        torch.save(trained.weights(), tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt", split="search")
+        assert torch.equal(run.train_indices, trained.train_indices)
+        assert run.train_indices.tolist() == python_split(169, 67, 42)
+
+    def test_search_finds_nothing_where_nothing_is(self, shipped, tmp_path):
+        torch.save(shipped.weights(0), tmp_path / "untrained.pt")
+        run = gi.load(tmp_path / "untrained.pt", split="search", operation="add")
+        assert run.train_indices is None
+        assert any("no split was found" in note for note in run.notes)
+        trained = gi.train(  # by a seed that the search does not try
+            gi.Recipe(p=13, data_seed=4321, train_fraction=0.4, steps=300, checkpoints=[300]),
+            tmp_path / "run",
+        )
+        torch.save(trained.weights(), tmp_path / "m.pt")
+        assert gi.load(tmp_path / "m.pt", split="search").train_indices is None
+
+    def test_rounding_is_told_by_the_row_between(self, tmp_path):
+        task = gi.ModularTask("add", 13)  # 0.3 * 169 = 50.7
+        trained = gi.train(
+            gi.Recipe(p=13, train_fraction=51 / 169 + 1e-9, steps=300, checkpoints=[300]),
+            tmp_path / "run",
+        )
+        torch.save(trained.weights(), tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt", split="torch", data_seed=0, train_fraction=0.3)
+        assert len(run.train_indices) == 51
+        assert task.n_inputs == 169
+
+    def test_without_a_split_what_needs_it_is_null_and_the_rest_works(self, tiny_run, tmp_path):
+        run = self.save(tiny_run, tmp_path / "m.pt")
+        assert run.train_mask is None
+        assert any("training rows are not known" in note for note in run.notes)
+        row = gi.progress_measures(run).iloc[0]
+        assert np.isnan(row["train_loss"])
+        assert np.isfinite(row["sum_sq_weights"])
+        assert gi.detect_phases(run).label == "undetermined"
+
+
+class TestBeside:
+    def test_a_configuration_and_a_log_beside_are_read(self, tiny_run, tmp_path):
+        weights = bridge_state(tiny_run.weights())
+        torch.save(weights, tmp_path / "model_a1.pt")
+        config = {"C": 7, "model": {"n_heads": 2, "act_fn": "ReLU"}, "attn_coeff": 0.25}
+        (tmp_path / "config_a1.json").write_text(json.dumps(config))
+        tiny_run.metrics.to_csv(tmp_path / "model_a1.csv", index=False)
+        run = gi.load(tmp_path / "model_a1.pt", split="torch", data_seed=0, train_fraction=0.5)
+        assert run.architecture.n_heads == 2
+        assert run.architecture.attention_rate == 0.25
+        assert run.steps == (60,)  # the last of the log
+        assert run.metrics["step"].tolist() == tiny_run.metrics["step"].tolist()
+        assert gi.load(tmp_path / "model_a1.pt", attn_coeff=1).architecture.attention_rate == 1
+
+    def test_a_configuration_of_another_p_is_refused(self, tiny_run, tmp_path):
+        torch.save(tiny_run.weights(), tmp_path / "m.pt")
+        (tmp_path / "m.json").write_text('{"p": 11}')
+        with pytest.raises(gi.InputError, match="says p=11"):
+            gi.load(tmp_path / "m.pt")
+
+
+class TestImport:
+    @pytest.mark.parametrize("format", ["demo", "paper"])
+    def test_the_shipped_run_goes_out_and_comes_back(
+        self, format, shipped, shipped_measures, tmp_path
+    ):
+        path = gi.export(shipped, tmp_path / "run.pth", format=format)
+        assert set(torch.load(path, weights_only=True)) >= {"train_losses", "test_losses", "model"}
+        run = gi.import_run(path, tmp_path / "back")
+        assert run.steps == shipped.steps
+        assert torch.equal(run.train_indices, shipped.train_indices)
+        same_task(run.task, shipped.task)
+        for step in run.steps:
+            same_weights(run.weights(step), shipped.weights(step))
+        np.testing.assert_array_equal(gi.progress_measures(run), shipped_measures)
+        assert run.metrics["step"].tolist() == shipped.metrics["step"].tolist()
+        np.testing.assert_allclose(run.metrics, shipped.metrics, rtol=1e-6, atol=1e-9)
+        run.verify()
+
+    def test_a_demo_file_loads_strictly_into_its_model(self, tiny_run, tmp_path):
+        content = torch.load(gi.export(tiny_run, tmp_path / "d.pth"), weights_only=True)
+        model = tiny_run.model(0)
+        if "embed.W_E" not in model.state_dict():
+            pytest.skip("TransformerLens 4 has no HookedTransformer")
+        model.load_state_dict(content["model"], strict=True)
+        assert torch.equal(model(tiny_run.task.tokens), tiny_run.model()(tiny_run.task.tokens))
+
+    def test_the_papers_layout_refuses_what_it_cannot_hold(self, tmp_path):
+        _, weights = random_weights(normalization_type="LN")
+        torch.save(weights, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        with pytest.raises(gi.InputError, match="no place for"):
+            gi.export(run, tmp_path / "p.pth", format="paper")
+        assert not (tmp_path / "p.pth").exists()
+        again = gi.load(gi.export(run, tmp_path / "d.pth"))
+        same_weights(again.weights(), run.weights())
+
+    def test_it_appears_whole_or_not_at_all(self, tiny_run, tmp_path, monkeypatch):
+        torch.save(tiny_run.weights(), tmp_path / "step_1.pt")
+        bad = {**tiny_run.weights(), "embed.W_E": torch.full((8, 16), torch.nan)}
+        (tmp_path / "folder").mkdir()
+        torch.save(tiny_run.weights(), tmp_path / "folder" / "step_1.pt")
+        torch.save(bad, tmp_path / "folder" / "step_2.pt")
+        with pytest.raises(gi.InputError, match=r"step 2.*not finite"):
+            gi.import_run(tmp_path / "folder", tmp_path / "out")
+        assert sorted(x.name for x in tmp_path.iterdir()) == ["folder", "step_1.pt"]
+
+        def full_disk(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("grokinterp.runs.writer.write_whole", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            gi.import_run(tmp_path / "step_1.pt", tmp_path / "out")
+        assert sorted(x.name for x in tmp_path.iterdir()) == ["folder", "step_1.pt"]
+
+    def test_what_is_there_is_kept(self, tiny_run, tmp_path):
+        torch.save(tiny_run.weights(), tmp_path / "m.pt")
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "thesis.tex").write_text("mine")
+        with pytest.raises(gi.InputError, match="not an empty folder"):
+            gi.import_run(tmp_path / "m.pt", tmp_path / "out")
+        assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
+        with pytest.raises(gi.InputError, match="nothing to import"):
+            gi.import_run(tiny_run.path, tmp_path / "other")
+        with pytest.raises(gi.InputError, match="does not exist"):
+            gi.import_run(tmp_path / "nowhere.pt", tmp_path / "other")
+        with pytest.raises(gi.InputError, match="settings are for checkpoints of others"):
+            gi.load(tiny_run.path, p=7)
+        with pytest.raises(gi.InputError, match="has the format 'state_dict'"):
+            gi.load(tmp_path / "m.pt", format="demo")
+        with pytest.raises(gi.InputError, match="did you mean 'demo'"):
+            gi.load(tmp_path / "m.pt", format="demos")
+
+    def test_two_files_of_one_step_are_refused(self, tiny_run, tmp_path):
+        for name in ("a_step_5.pt", "b_step_5.pt"):
+            torch.save(tiny_run.weights(), tmp_path / name)
+        with pytest.raises(gi.InputError, match="both of step 5"):
+            gi.load(tmp_path)
+        (tmp_path / "b_step_5.pt").rename(tmp_path / "best.pt")
+        with pytest.raises(gi.InputError, match=r"best\.pt has no step"):
+            gi.load(tmp_path)
