@@ -8,7 +8,6 @@ lies furthest from a chord. There is nothing to set for a run.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import median_filter
 from scipy.optimize import isotonic_regression
 
 from grokinterp.progress.curves import Curve
@@ -145,9 +144,7 @@ def _falling_log(curve: Curve, *, from_peak: bool) -> Curve:
 def _median_log(curve: Curve) -> Curve:
     """Log of the positive part of a curve, with single spikes taken out."""
     positive = curve.values > 0
-    logs = np.log(curve.values[positive])
-    width = 3 if len(logs) < 100 else 5  # a dense log can spare two neighbouring spikes
-    return Curve(curve.steps[positive], median_filter(logs, size=width, mode="nearest"))
+    return Curve(curve.steps[positive], np.log(curve.values[positive])).smoothed()
 
 
 def _bend(curve: Curve, first: int, last: int, *, above: bool) -> Bend:

@@ -83,8 +83,9 @@ def detect_phases(
     else:
         reasons.append("no phases: only a run that generalises late has all three")
     return Phases(
-        verdict.label, memorized, grokked, phases, key, tuple(reasons), limits, curves.frame
-    )
+        verdict.label, memorized, grokked, phases, key, tuple(reasons), verdict.margin, limits,
+        curves.frame,
+    )  # fmt: skip
 
 
 def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:

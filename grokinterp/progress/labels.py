@@ -3,7 +3,8 @@
 Definitions follow Manning-Coe et al. 2025 (arXiv 2502.01739, section 2): t_train and t_test are the
 first logged steps within 5 % of the run's own maximum accuracy (Definition 1); a run groks when
 t_test - t_train > t_train (Definition 2). Their definition would also call a run grokked that never
-generalises, so generalisation is asked for first.
+generalises, so generalisation is asked for first. All curves are smoothed by a running median
+before, so that no single row decides.
 """
 
 from dataclasses import dataclass
@@ -16,133 +17,210 @@ from grokinterp.progress.curves import CURVES, Curve, Curves
 Label = Literal["grokked", "steady", "memorized", "not_learned", "undetermined"]
 LABELS: tuple[Label, ...] = ("grokked", "steady", "memorized", "not_learned", "undetermined")
 WITHIN = 0.95  # of the run's own maximum accuracy
+FITS = 0.99  # train accuracy of a run that has memorised
+
+
+@dataclass(frozen=True)
+class Margin:
+    """The distance of a label from another one, in logging intervals.
+
+    `intervals` is the number of logged rows by which the crossing that decides would have to come
+    earlier or later for the label to be another, all else as it is; None where no crossing decides.
+    `meaning` says which crossing, where, and what the label would then be. It is a distance on the
+    plot and no probability: it does not show how noisy the rows are.
+    """
+
+    intervals: int | None
+    meaning: str
+    unit: Literal["logging intervals"] = "logging intervals"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A label with the reasons for it."""
+    """A label with the reasons for it and its distance from another."""
 
     label: Label
     reasons: tuple[str, ...]
+    margin: Margin
 
 
 @dataclass(frozen=True)
 class _Side:
-    """Train or test: when it was learned, and the logged step before that."""
+    """Train or test: the steps of its log, and the first row (or None) of each stage."""
 
-    learned: int
-    before: int
+    steps: np.ndarray
+    halfway: int | None
+    fits: int | None
+    learned: int | None
+
+    def step(self, row: int) -> int:
+        return int(self.steps[row])
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """Both sides, and in words: the best values, what was missed, what "learned" means."""
+
+    train: _Side
+    test: _Side
+    reached: str
+    missed: str
+    learned: str
+    collapse: tuple[str, ...]
 
 
 def label_of(curves: Curves, *, train_loss_below: float, test_loss_below: float) -> Verdict:
     """The label of cleaned curves; accuracies decide where there are any, otherwise losses."""
     train, test = curves.get("train_acc"), curves.get("test_acc")
     if train is not None and test is not None:
-        return _from_accuracies(train, test)
+        return _decide(_from_accuracies(train.smoothed(), test.smoothed()))
     train, test = curves.get("train_loss"), curves.get("test_loss")
     if train is not None and test is not None:
-        verdict = _from_losses(train, test, train_loss_below, test_loss_below)
+        verdict = _decide(
+            _from_losses(train.smoothed(), test.smoothed(), train_loss_below, test_loss_below)
+        )
         note = (
             f"no accuracies: learned means train loss below {train_loss_below:g} and test loss "
             f"below {test_loss_below:g}"
         )
-        return Verdict(verdict.label, (*verdict.reasons, note))
-    found = [column for column in CURVES if curves.get(column) is not None]
-    return Verdict(
-        "undetermined",
-        (
-            "a label compares train with test, by accuracies or by losses; there is only "
-            + (", ".join(found) or "nothing"),
-        ),
-    )
+        return Verdict(verdict.label, (*verdict.reasons, note), verdict.margin)
+    found = ", ".join(column for column in CURVES if curves.get(column) is not None) or "nothing"
+    reason = f"a label compares train with test, by accuracies or by losses; there is only {found}"
+    return Verdict("undetermined", (reason,), Margin(None, "nothing to compare"))
 
 
-def _from_accuracies(train: Curve, test: Curve) -> Verdict:
+def _from_accuracies(train: Curve, test: Curve) -> _Evidence:
     best_train, best_test = float(train.values.max()), float(test.values.max())
     # A log that starts later does not show the accuracy of chance, which is small.
-    first = float(train.values[0]) if train.steps[0] == 0 else 0.0
-    halfway = (1 + first) / 2
-    if best_train < halfway:
-        return Verdict(
-            "not_learned",
-            (f"train accuracy never exceeds {best_train:.3f}, less than {halfway:.3f}, half of "
-             f"the way from chance ({first:.3f}) to 1",),
-        )  # fmt: skip
-    if best_test < WITHIN * best_train:
-        reached = f"test accuracy reaches {best_test:.3f}, train accuracy {best_train:.3f}"
-        if best_train >= 0.99 and best_test < halfway:
-            return Verdict("memorized", (f"{reached}: it fits train and does not generalise",))
+    chance = float(train.values[0]) if train.steps[0] == 0 else 0.0
+    halfway = (1 + chance) / 2
+    generalises = best_test >= WITHIN * best_train
+
+    def side(curve: Curve, best: float, learned: bool) -> _Side:
+        return _Side(
+            curve.steps,
+            curve.first(curve.values >= halfway),
+            curve.first(curve.values >= FITS),
+            curve.first(curve.values >= WITHIN * best) if learned else None,
+        )
+
+    return _Evidence(
+        side(train, best_train, True),
+        side(test, best_test, generalises),
+        f"test accuracy reaches {best_test:.3f}, train accuracy {best_train:.3f}",
+        f"train accuracy never exceeds {best_train:.3f}, less than {halfway:.3f}, half of the way "
+        f"from chance ({chance:.3f}) to 1",
+        "within 5 % of the run's own maximum accuracy",
+        _collapse(test, test.values >= best_test / 2, "test accuracy collapses"),
+    )
+
+
+def _from_losses(train: Curve, test: Curve, train_below: float, test_below: float) -> _Evidence:
+    def side(curve: Curve, below: float) -> _Side:
+        learned = curve.first(curve.values < below)
+        return _Side(curve.steps, curve.first(_halved(curve, below)), learned, learned)
+
+    best_train, best_test = float(train.values.min()), float(test.values.min())
+    return _Evidence(
+        side(train, train_below),
+        side(test, test_below),
+        f"train loss falls to {best_train:.3g}, test loss to {best_test:.3g}",
+        f"train loss never falls below half of its first value ({best_train:.3g} of "
+        f"{train.values[0]:.3g})",
+        "below its loss threshold",
+        _collapse(test, _halved(test, test_below), "test loss rises to where it began"),
+    )
+
+
+def _halved(curve: Curve, below: float) -> np.ndarray:
+    """Where a loss is at most half of its first value, or already below its threshold."""
+    halved: np.ndarray = (curve.values <= curve.values[0] / 2) | (curve.values < below)
+    return halved
+
+
+def _decide(seen: _Evidence) -> Verdict:
+    train, test = seen.train, seen.test
+    if train.halfway is None:
+        rows = f"on all {len(train.steps)} logged rows; no crossing decides"
+        return Verdict("not_learned", (seen.missed,), Margin(None, rows))
+    if train.learned is not None and test.learned is not None:
+        verdict = _by_delay(train, train.learned, test, test.learned, seen.learned)
+        return Verdict(verdict.label, (*verdict.reasons, *seen.collapse), verdict.margin)
+    if train.fits is not None and test.halfway is None:
+        margin = _held(train, train.fits, "train is fitted", "undetermined")
+        reason = f"{seen.reached}: it fits train and does not generalise"
+        return Verdict("memorized", (reason, margin.meaning), margin)
+    since = None if test.halfway is None else test.step(test.halfway)
+    if train.fits is not None and since is not None and since > train.step(train.fits):
+        margin = _held(test, int(np.searchsorted(test.steps, since)), "test is half learned", "memorized")
+    else:
+        margin = _held(train, train.halfway, "train is half learned", "not_learned")
+    reason = f"{seen.reached}: it generalises in part, or the run was cut off"
+    return Verdict("undetermined", (reason, margin.meaning), margin)
+
+
+def _by_delay(train: _Side, first: int, test: _Side, second: int, when: str) -> Verdict:
+    """Definition 2; "grokked" only where the spacing of the log leaves no doubt."""
+    t_train, t_test = train.step(first), test.step(second)
+    before_train, before_test = train.step(max(first - 1, 0)), test.step(max(second - 1, 0))
+    facts = f"train is {when} from step {t_train} on, test from step {t_test} on"
+    limit = 2 * t_train
+    if first == second == 0 < t_train:
         return Verdict(
             "undetermined",
-            (f"{reached}: it generalises in part, or the run was cut off",),
+            (f"{facts}, the first of the log: what came before is not known",),
+            Margin(None, "both crossings lie before the log"),
         )
-    verdict = _by_delay(
-        _side(train, train.values >= WITHIN * best_train),
-        _side(test, test.values >= WITHIN * best_test),
-        "within 5 % of the run's own maximum accuracy",
-    )
-    return Verdict(verdict.label, verdict.reasons + _collapse(test, best_test))
-
-
-def _from_losses(train: Curve, test: Curve, train_below: float, test_below: float) -> Verdict:
-    first_train, best_train = float(train.values[0]), float(train.values.min())
-    first_test, best_test = float(test.values[0]), float(test.values.min())
-    if best_train >= train_below:
-        if best_train > first_train / 2:
-            return Verdict(
-                "not_learned",
-                (f"train loss never falls below half of its first value ({best_train:.3g} of "
-                 f"{first_train:.3g})",),
-            )  # fmt: skip
-        return Verdict("undetermined", (f"train loss falls only to {best_train:.3g}",))
-    if best_test >= test_below:
-        reached = f"train loss falls to {best_train:.3g}, test loss to {best_test:.3g}"
-        if best_test > first_test / 2:
-            return Verdict("memorized", (f"{reached}: it fits train and does not generalise",))
-        return Verdict(
-            "undetermined", (f"{reached}: it generalises in part, or the run was cut off",)
+    if before_test >= limit and t_test > t_train:
+        factor = (t_test - t_train) / max(t_train, 1)
+        earlier = second - int(np.searchsorted(test.steps, limit))
+        later = len(test.steps) - second
+        margin = Margin(
+            min(earlier, later),
+            f"test would have to be learned {earlier} logged rows earlier (twice the time to learn "
+            f"train is step {limit}) or {later} rows later (the log ends) for another label",
         )
-    return _by_delay(
-        _side(train, train.values < train_below),
-        _side(test, test.values < test_below),
-        "below its loss threshold",
-    )
-
-
-def _by_delay(train: _Side, test: _Side, when: str) -> Verdict:
-    """Definition 2; "grokked" only where the spacing of the log leaves no doubt."""
-    facts = f"train is {when} from step {train.learned} on, test from step {test.learned} on"
-    if test.before - train.learned >= train.learned and test.learned > train.learned:
-        factor = (test.learned - train.learned) / max(train.learned, 1)
-        return Verdict(
-            "grokked",
-            (f"{facts}: a delay of {factor:.3g} times the time to learn train",),
+        reason = f"{facts}: a delay of {factor:.3g} times the time to learn train"
+        return Verdict("grokked", (reason, margin.meaning), margin)
+    if t_test <= limit:
+        later = int(np.searchsorted(test.steps, limit, side="right")) - second
+        margin = Margin(
+            later,
+            f"test would have to be learned {later} logged rows later (twice the time to learn "
+            f"train is step {limit}) for another label",
         )
-    if test.learned - train.learned <= train.learned:
-        reasons = [f"{facts}: the delay is no longer than the time to learn train"]
-        if test.learned - train.before > train.before:
+        reasons = [f"{facts}: the delay is no longer than the time to learn train", margin.meaning]
+        if t_test - before_train > before_train:
             reasons.append(
-                f"steady as logged: train may have been learned soon after step {train.before}, "
+                f"steady as logged: train may have been learned soon after step {before_train}, "
                 "which would make the delay the longer one; log more often to be certain"
             )
-        return Verdict("steady", tuple(reasons))
+        return Verdict("steady", tuple(reasons), margin)
     return Verdict(
         "undetermined",
         (f"{facts}: between logged steps the delay could be longer or shorter than the time to "
          "learn train; log more often there",),
+        Margin(1, f"twice the time to learn train is step {limit}, between two logged rows"),
     )  # fmt: skip
 
 
-def _side(curve: Curve, learned: np.ndarray) -> _Side:
-    position = curve.first(learned)
-    assert position is not None
-    return _Side(int(curve.steps[position]), curve.neighbours(position)[0])
+def _held(side: _Side, row: int, event: str, otherwise: str) -> Margin:
+    """The distance of a label that a log has as soon as a crossing has been seen."""
+    rows = len(side.steps) - row
+    return Margin(
+        rows,
+        f"{event} from step {side.step(row)} on: the log would have to be {rows} rows shorter to "
+        f"be {otherwise}",
+    )
 
 
-def _collapse(test: Curve, best: float) -> tuple[str, ...]:
-    """A reason when test accuracy is lost again for good; the label keeps what was reached."""
-    fine = np.flatnonzero(test.values >= best / 2)
-    if fine[-1] == len(test) - 1:
+def _collapse(test: Curve, fine: np.ndarray, what: str) -> tuple[str, ...]:
+    """A reason when what was learned is lost again to the end; the label keeps what was reached."""
+    held = np.flatnonzero(fine)
+    if len(held) == 0 or held[-1] == len(test) - 1:
         return ()
-    step = int(test.steps[fine[-1] + 1])
-    return (f"test accuracy collapses at step {step}, to {test.values[-1]:.3f} at the end",)
+    row = held[-1] + 1
+    return (
+        f"{what} at step {test.steps[row]}, to {test.values[-1]:.3g} at the end "
+        f"({len(test) - row} logged rows)",
+    )
