@@ -12,7 +12,8 @@ from scipy.optimize import isotonic_regression
 
 from grokinterp.progress.curves import Curve
 
-LASTING_RISE = np.log(10.0)  # a test curve that ends this far above its minimum has left it
+TENFOLD = np.log(10.0)  # a rise of this much is a spike when it is made good, a loss when not
+MAD = 1.4826  # median absolute deviation to standard deviation, of normal noise
 SETTLED = 0.25  # cleanup is over when the test curve falls at most this much as fast as before
 FLAT = 0.95  # steps whose distance from the chord is within 5 % of the largest are as good a bend
 
@@ -23,6 +24,13 @@ class Bend:
 
     step: int
     interval: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Fall(Curve):
+    """A falling log curve, and the scatter of the logged rows about it (nats of the logarithm)."""
+
+    scatter: float
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ def error_curve(accuracy: Curve) -> Curve:
 
 
 def _cleanup_end(
-    smooth: Curve, start: Bend, middle: int, logged: np.ndarray
+    smooth: _Fall, start: Bend, middle: int, logged: np.ndarray
 ) -> tuple[Bend | None, str | None]:
     """The bend after which the fall is over, or why there is none yet."""
     span = smooth.steps[middle] + 3 * (smooth.steps[middle] - start.step)
@@ -120,7 +128,7 @@ def _slope(smooth: Curve, first: int, last: int) -> float:
 def _before_lasting_rise(curve: Curve) -> int:
     """The last step before a rise that is not made good again; the last step when there is none."""
     smooth = _median_log(curve)
-    low = smooth.values <= smooth.values.min() + LASTING_RISE if len(smooth) else np.array([])
+    low = smooth.values <= smooth.values.min() + TENFOLD if len(smooth) else np.array([])
     if len(low) == 0 or low[-1]:
         return int(curve.steps[-1])
     return int(smooth.steps[np.flatnonzero(low)[-1]])
@@ -131,14 +139,28 @@ def _up_to(curve: Curve, step: int) -> Curve:
     return Curve(curve.steps[kept], curve.values[kept])
 
 
-def _falling_log(curve: Curve, *, from_peak: bool) -> Curve:
+def _falling_log(curve: Curve, *, from_peak: bool) -> _Fall:
     """The nearest non-increasing curve to the smoothed log of a curve (from its peak on)."""
     smooth = _median_log(curve)
     if len(smooth) == 0:
-        return smooth
-    first = int(np.argmax(smooth.values)) if from_peak else 0
-    fit = isotonic_regression(smooth.values[first:], increasing=False)
-    return Curve(smooth.steps[first:], fit.x)
+        return _Fall(smooth.steps, smooth.values, 0.0)
+    calm = ~_spikes(smooth.values)
+    steps, values = smooth.steps[calm], smooth.values[calm]
+    first = int(np.argmax(values)) if from_peak else 0
+    fit = isotonic_regression(values[first:], increasing=False).x
+    rows = np.isin(curve.steps, steps[first:])
+    scatter = MAD * np.median(np.abs(np.log(curve.values[rows]) - fit))
+    return _Fall(steps[first:], fit, float(scatter))
+
+
+def _spikes(logs: np.ndarray) -> np.ndarray:
+    """Rows tenfold above the least loss so far, once that is tenfold below the first.
+
+    A curve that falls for good has none; the rise to the peak of a test curve is none.
+    """
+    least = np.minimum.accumulate(logs)
+    spikes: np.ndarray = (logs > least + TENFOLD) & (least < logs[0] - TENFOLD)
+    return spikes
 
 
 def _median_log(curve: Curve) -> Curve:
@@ -147,14 +169,18 @@ def _median_log(curve: Curve) -> Curve:
     return Curve(curve.steps[positive], np.log(curve.values[positive])).smoothed()
 
 
-def _bend(curve: Curve, first: int, last: int, *, above: bool) -> Bend:
-    """The position in [first, last] furthest above (or below) the chord between the two ends."""
+def _bend(curve: _Fall, first: int, last: int, *, above: bool) -> Bend:
+    """The position in [first, last] furthest above (or below) the chord between the two ends.
+
+    Steps are as good when their distance from the chord is less by 5 % or by the scatter of rows.
+    """
     steps = curve.steps[first : last + 1].astype(float)
     values = curve.values[first : last + 1]
     chord = np.interp(steps, steps[[0, -1]], values[[0, -1]])
     distance = values - chord if above else chord - values
     position = int(np.argmax(distance))
-    flat = np.flatnonzero(distance >= FLAT * distance[position])
+    best = distance[position]
+    flat = np.flatnonzero(distance >= best - max((1 - FLAT) * best, curve.scatter))
     earliest = curve.neighbours(first + int(flat[0]))[0]
     latest = curve.neighbours(first + int(flat[-1]))[1]
     return Bend(int(steps[position]), (earliest, latest))
