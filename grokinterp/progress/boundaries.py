@@ -68,7 +68,7 @@ def find_boundaries(train: Curve | None, test: Curve) -> Boundaries:
     if middle < 2:
         reasons.append("the test curve falls too fast for its logged steps to show a bend")
         return Boundaries(None, None, None, tuple(reasons))
-    start = _bend(smooth, 0, middle, above=True)
+    start = _even_bend(smooth, 0, middle, above=True)
     end, why_open = _cleanup_end(smooth, start, middle, test.steps)
     if why_open:
         reasons.append(why_open)
@@ -85,7 +85,7 @@ def find_boundaries(train: Curve | None, test: Curve) -> Boundaries:
 def memorization_bend(train: Curve) -> Bend | None:
     """Where a train curve is furthest below its chord; None with too few steps."""
     fall = _falling_log(train, from_peak=False)
-    return _bend(fall, 0, len(fall) - 1, above=False) if len(fall) >= 3 else None
+    return _even_bend(fall, 0, len(fall) - 1, above=False) if len(fall) >= 3 else None
 
 
 def error_curve(accuracy: Curve) -> Curve:
@@ -169,10 +169,26 @@ def _median_log(curve: Curve) -> Curve:
     return Curve(curve.steps[positive], np.log(curve.values[positive])).smoothed()
 
 
-def _bend(curve: _Fall, first: int, last: int, *, above: bool) -> Bend:
+def _even_bend(curve: _Fall, first: int, last: int, *, above: bool) -> Bend:
+    """The bend of [first, last], its interval reaching to that of a chord with two equal sides.
+
+    A rounded bend is furthest from the chord where the curve is parallel to it, and a long piece on
+    one side makes the chord parallel to that piece: the bend is then found on that side of the
+    joint. Between two equal pieces the parallel is in the middle.
+    """
+    bend = _bend(curve, first, last, above=above)
+    side = min(bend.step - int(curve.steps[first]), int(curve.steps[last]) - bend.step)
+    near = np.searchsorted(curve.steps, [bend.step - side, bend.step + side])
+    even = _bend(curve, int(near[0]), int(near[1]), above=above, flat=1.0)
+    low, high = zip(bend.interval, even.interval, strict=True)
+    return Bend(bend.step, (min(low), max(high)))
+
+
+def _bend(curve: _Fall, first: int, last: int, *, above: bool, flat: float = FLAT) -> Bend:
     """The position in [first, last] furthest above (or below) the chord between the two ends.
 
-    Steps are as good when their distance from the chord is less by 5 % or by the scatter of rows.
+    As good are the positions whose distance from the chord is at least `flat` times the largest, or
+    less than the scatter of the rows away from it.
     """
     steps = curve.steps[first : last + 1].astype(float)
     values = curve.values[first : last + 1]
@@ -180,7 +196,6 @@ def _bend(curve: _Fall, first: int, last: int, *, above: bool) -> Bend:
     distance = values - chord if above else chord - values
     position = int(np.argmax(distance))
     best = distance[position]
-    flat = np.flatnonzero(distance >= best - max((1 - FLAT) * best, curve.scatter))
-    earliest = curve.neighbours(first + int(flat[0]))[0]
-    latest = curve.neighbours(first + int(flat[-1]))[1]
+    good = first + np.flatnonzero(distance >= best - max((1 - flat) * best, curve.scatter))
+    earliest, latest = curve.neighbours(int(good[0]))[0], curve.neighbours(int(good[-1]))[1]
     return Bend(int(steps[position]), (earliest, latest))
