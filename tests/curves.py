@@ -1,11 +1,12 @@
 """Learning curves whose label and bends are known, to score phase detection against.
 
-The logarithm of a loss is a chain of straight pieces with rounded joints (`chain`). Its bends are the
-joints: there the slope is halfway between the slopes of the two pieces, and the curvature is largest.
-Accuracies follow from losses as they do in runs of modular addition: train accuracy falls from 1
-to that of chance in proportion to the loss, test accuracy is 1 / (1 + kappa loss) once train is learned.
-So the clean curves are analytic, and so is the truth; noise, spikes, slingshots, glitches, cuts and
-the steps of the log come afterwards and change nothing of it.
+The logarithm of a loss is a chain of straight pieces with rounded joints (`chain`). Its bends are
+the joints: there the slope is halfway between those of the two pieces, and the curvature largest.
+Accuracies follow from losses as they do in runs of modular addition: train accuracy falls from 1 to
+that of chance in proportion to the loss, test accuracy is 1 / (1 + kappa loss) once train is
+learned. So the clean curves are analytic, and so is the truth. Noise, spikes, slingshots, mistaken
+rows and the disorder of a table come afterwards and change nothing of it. A cut changes the label:
+the truth is then that of the clean curve up to the last logged row.
 """
 
 from dataclasses import dataclass, replace
@@ -28,8 +29,8 @@ BOUNDARIES = ("memorization", "circuit_formation", "cleanup")
 def chain(steps, first, knots, levels, roundings):
     """A chain of straight pieces through (0, first) and (knot, level) for each knot.
 
-    The last pair gives the last piece its slope. A joint is rounded over about four times its
-    rounding; there the slope goes from that of one piece to that of the next by a logistic function.
+    The last pair gives the last piece its slope. Around a joint the slope goes from that of one
+    piece to that of the next by a logistic function, whose scale is the rounding.
     """
     corners = np.array([0.0, *knots])
     slopes = np.diff([first, *levels]) / np.diff(corners)
@@ -195,10 +196,10 @@ def logged_steps(spacing, rows, every, rng):
 
 
 def disturbed(run, steps, rng):
-    """Losses with noise, spikes, slingshots and a glitch; accuracies follow, counted on a sample."""
+    """Losses with noise, spikes, slingshots, a mistaken row; accuracies, counted on a sample."""
     train, test = run.losses(steps)
     n = len(steps)
-    for _ in range(rng.choice([0, 0, 1, 4])):  # slingshots: a jump that decays within a few rows
+    for _ in range(rng.choice([0, 0, 1, 4])):  # slingshots: jumps that decay in a few rows
         length = min(rng.integers(3, 9), n // 15)
         begin = rng.integers(1, n)
         rows = slice(begin, begin + length)
@@ -227,7 +228,9 @@ def disturbed(run, steps, rng):
 
 
 def untidy(frame, rng):
-    """Cells without a number, rows out of order, steps logged twice (the last row counts)."""
+    """A late first row, cells without a number, disorder, steps logged twice (the last counts)."""
+    if rng.random() < 0.1:
+        frame = frame[rng.integers(1, 3) :]
     if rng.random() < 0.3:
         cells = rng.random((len(frame), len(frame.columns) - 1)) < 0.05
         frame = frame.copy()

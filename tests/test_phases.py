@@ -187,6 +187,59 @@ def test_a_collapse_keeps_the_label_and_is_dated():
     assert any("collapses at step 8000" in reason for reason in found.reasons)
 
 
+@pytest.mark.parametrize("row", [3, 10, 15])
+@pytest.mark.parametrize("columns", [["train_acc", "test_acc"], ["train_loss", "test_loss"]])
+def test_a_single_row_decides_nothing(row, columns):
+    rows = 20
+    frame = synthetic(
+        train_acc=[0.0] + [1.0] * (rows - 1), test_acc=[0.0] + [0.2] * (rows - 1),
+        train_loss=[4.0] + [1e-5] * (rows - 1), test_loss=[4.0] + [9.0] * (rows - 1),
+    )[["step", *columns]]  # fmt: skip
+    frame.loc[row, "test" + columns[1][4:]] = 1.0 if columns[1] == "test_acc" else 1e-6
+    found = gi.detect_phases(frame)
+    assert found.label == "memorized"
+    assert found.grok_step == row * 1000  # a first crossing is what it is
+    frame.loc[row - 1 : row + 2, columns[0]] = frame[columns[0]][0]  # train lost for some rows
+    assert gi.detect_phases(frame).label == "memorized"
+
+
+def test_a_log_that_starts_after_both_crossings_cannot_tell_them_apart():
+    frame = pd.DataFrame({"step": [500, 600, 700], "train_acc": [1.0] * 3, "test_acc": [1.0] * 3})
+    found = gi.detect_phases(frame)
+    assert (found.label, found.margin.intervals) == ("undetermined", None)
+    assert any("what came before is not known" in reason for reason in found.reasons)
+    frame["step"] -= 500
+    assert gi.detect_phases(frame).label == "steady"
+
+
+def test_no_crossing_no_distance():
+    found = gi.detect_phases(synthetic(train_acc=[0.0, 0.1, 0.2], test_acc=[0.0, 0.1, 0.1]))
+    assert (found.label, found.margin.intervals) == ("not_learned", None)
+    assert any("distance from another label is null" in reason for reason in found.reasons)
+
+
+def test_a_collapse_of_losses_is_dated():
+    frame = synthetic(
+        train_loss=[4.0, *[1e-4] * 9], test_loss=[4.0, 9, 9, 8, 1, 1e-3, 1e-3, 1e-3, 5, 5]
+    )
+    found = gi.detect_phases(frame)
+    assert found.label == "grokked"
+    assert any("at step 8000, to 5 at the end (2 logged rows)" in r for r in found.reasons)
+
+
+def test_slingshots_that_are_made_good_move_no_bend():
+    calm = delayed(5000)
+    wild = calm.copy()
+    for first in (900, 3000, 6000, 8000):
+        since = wild["step"] - first
+        jump = np.exp(-since / 100).where(since.between(0, 350), 0.0)
+        wild["train_loss"] += jump
+        wild["test_loss"] += jump
+    before, after = gi.detect_phases(calm), gi.detect_phases(wild)
+    for one, other in zip(before.phases, after.phases, strict=True):
+        assert one.end_interval[0] <= other.end <= one.end_interval[1]
+
+
 def test_thresholds_are_arguments(shipped):
     strict = gi.detect_phases(shipped.metrics, thresholds={"test_acc": 1.0})
     assert strict.grok_step > gi.detect_phases(shipped.metrics).grok_step

@@ -52,6 +52,11 @@ def find_boundaries(train: Curve | None, test: Curve) -> Boundaries:
     curve falls at most a quarter as fast from there on.
     Memorisation ends at the largest distance of the log train curve below its chord over
     [first step, start of cleanup].
+
+    Rows tenfold above the least loss so far are left out (slingshots and late spikes). An interval
+    holds all steps whose distance from the chord is within 5 % of the largest, or within the
+    scatter of the rows about the fit, and the logged step on either side. It shows how flat and how
+    noisy the bend is, not how another definition of a bend would date it.
     """
     reasons = []
     until = _before_lasting_rise(test)

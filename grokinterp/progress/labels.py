@@ -7,7 +7,7 @@ generalises, so generalisation is asked for first. All curves are smoothed by a 
 before, so that no single row decides.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,22 +26,33 @@ class Margin:
 
     `intervals` is the number of logged rows by which the crossing that decides would have to come
     earlier or later for the label to be another, all else as it is; None where no crossing decides.
-    `meaning` says which crossing, where, and what the label would then be. It is a distance on the
-    plot and no probability: it does not show how noisy the rows are.
+    `meaning` says which crossing and where. It is a distance on the plot and no probability: it
+    does not show how noisy the rows are, nor how far a value is from its threshold.
     """
 
     intervals: int | None
     meaning: str
     unit: Literal["logging intervals"] = "logging intervals"
 
+    def reason(self) -> str:
+        """The distance in words."""
+        if self.intervals is None:
+            return f"the distance from another label is null: {self.meaning}"
+        rows = "row" if self.intervals == 1 else "rows"
+        return f"{self.intervals} logged {rows} from another label: {self.meaning}"
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """A label with the reasons for it and its distance from another."""
+    """A label with its distance from another and the reasons for both."""
 
     label: Label
-    reasons: tuple[str, ...]
     margin: Margin
+    reasons: tuple[str, ...]
+
+
+def _verdict(label: Label, reason: str, margin: Margin, *more: str) -> Verdict:
+    return Verdict(label, margin, (reason, margin.reason(), *more))
 
 
 @dataclass(frozen=True)
@@ -83,10 +94,10 @@ def label_of(curves: Curves, *, train_loss_below: float, test_loss_below: float)
             f"no accuracies: learned means train loss below {train_loss_below:g} and test loss "
             f"below {test_loss_below:g}"
         )
-        return Verdict(verdict.label, (*verdict.reasons, note), verdict.margin)
+        return replace(verdict, reasons=(*verdict.reasons, note))
     found = ", ".join(column for column in CURVES if curves.get(column) is not None) or "nothing"
     reason = f"a label compares train with test, by accuracies or by losses; there is only {found}"
-    return Verdict("undetermined", (reason,), Margin(None, "nothing to compare"))
+    return _verdict("undetermined", reason, Margin(None, "there is nothing to compare"))
 
 
 def _from_accuracies(train: Curve, test: Curve) -> _Evidence:
@@ -107,7 +118,9 @@ def _from_accuracies(train: Curve, test: Curve) -> _Evidence:
     return _Evidence(
         side(train, best_train, True),
         side(test, best_test, generalises),
-        f"test accuracy reaches {best_test:.3f}, train accuracy {best_train:.3f}",
+        f"test accuracy reaches {best_test:.3f} (halfway from chance is {halfway:.3f}, "
+        f"generalising {WITHIN * best_train:.3f}), train accuracy {best_train:.3f} (fitting is "
+        f"{FITS:g})",
         f"train accuracy never exceeds {best_train:.3f}, less than {halfway:.3f}, half of the way "
         f"from chance ({chance:.3f}) to 1",
         "within 5 % of the run's own maximum accuracy",
@@ -124,7 +137,8 @@ def _from_losses(train: Curve, test: Curve, train_below: float, test_below: floa
     return _Evidence(
         side(train, train_below),
         side(test, test_below),
-        f"train loss falls to {best_train:.3g}, test loss to {best_test:.3g}",
+        f"test loss falls to {best_test:.3g} (halfway is {test.values[0] / 2:.3g}, learned "
+        f"{test_below:g}), train loss to {best_train:.3g} (learned is {train_below:g})",
         f"train loss never falls below half of its first value ({best_train:.3g} of "
         f"{train.values[0]:.3g})",
         "below its loss threshold",
@@ -141,77 +155,71 @@ def _halved(curve: Curve, below: float) -> np.ndarray:
 def _decide(seen: _Evidence) -> Verdict:
     train, test = seen.train, seen.test
     if train.halfway is None:
-        rows = f"on all {len(train.steps)} logged rows; no crossing decides"
-        return Verdict("not_learned", (seen.missed,), Margin(None, rows))
+        rows = f"no crossing decides, on any of {len(train.steps)} logged rows"
+        return _verdict("not_learned", seen.missed, Margin(None, rows))
     if train.learned is not None and test.learned is not None:
-        verdict = _by_delay(train, train.learned, test, test.learned, seen.learned)
-        return Verdict(verdict.label, (*verdict.reasons, *seen.collapse), verdict.margin)
+        return _by_delay(seen, train.learned, test.learned)
     if train.fits is not None and test.halfway is None:
-        margin = _held(train, train.fits, "train is fitted", "undetermined")
-        reason = f"{seen.reached}: it fits train and does not generalise"
-        return Verdict("memorized", (reason, margin.meaning), margin)
-    since = None if test.halfway is None else test.step(test.halfway)
-    if train.fits is not None and since is not None and since > train.step(train.fits):
-        margin = _held(test, int(np.searchsorted(test.steps, since)), "test is half learned", "memorized")
+        margin = _held(train, train.fits, "train is fitted")
+        return _verdict(
+            "memorized", f"{seen.reached}: it fits train and does not generalise", margin
+        )
+    fitted, half = train.fits, test.halfway
+    if fitted is not None and half is not None and test.step(half) > train.step(fitted):
+        margin = _held(test, half, "test is half learned")  # before, it had only memorised
     else:
-        margin = _held(train, train.halfway, "train is half learned", "not_learned")
-    reason = f"{seen.reached}: it generalises in part, or the run was cut off"
-    return Verdict("undetermined", (reason, margin.meaning), margin)
+        margin = _held(train, train.halfway, "train is half learned")
+    return _verdict(
+        "undetermined", f"{seen.reached}: it generalises in part, or the run was cut off", margin
+    )
 
 
-def _by_delay(train: _Side, first: int, test: _Side, second: int, when: str) -> Verdict:
+def _by_delay(seen: _Evidence, first: int, second: int) -> Verdict:
     """Definition 2; "grokked" only where the spacing of the log leaves no doubt."""
+    train, test = seen.train, seen.test
     t_train, t_test = train.step(first), test.step(second)
     before_train, before_test = train.step(max(first - 1, 0)), test.step(max(second - 1, 0))
-    facts = f"train is {when} from step {t_train} on, test from step {t_test} on"
+    facts = f"train is {seen.learned} from step {t_train} on, test from step {t_test} on"
     limit = 2 * t_train
+    twice = f"step {limit}, twice the time to learn train"
     if first == second == 0 < t_train:
-        return Verdict(
-            "undetermined",
-            (f"{facts}, the first of the log: what came before is not known",),
-            Margin(None, "both crossings lie before the log"),
-        )
+        reason = f"{facts}, the first of the log: what came before is not known"
+        margin = Margin(None, "both crossings lie before the log")
+        return _verdict("undetermined", reason, margin, *seen.collapse)
     if before_test >= limit and t_test > t_train:
         factor = (t_test - t_train) / max(t_train, 1)
-        earlier = second - int(np.searchsorted(test.steps, limit))
-        later = len(test.steps) - second
+        after = second - int(np.searchsorted(test.steps, limit))
+        left = len(test.steps) - second
         margin = Margin(
-            min(earlier, later),
-            f"test would have to be learned {earlier} logged rows earlier (twice the time to learn "
-            f"train is step {limit}) or {later} rows later (the log ends) for another label",
+            min(after, left),
+            f"test is learned {after} rows after {twice}, and {left} rows before the log ends",
         )
         reason = f"{facts}: a delay of {factor:.3g} times the time to learn train"
-        return Verdict("grokked", (reason, margin.meaning), margin)
+        return _verdict("grokked", reason, margin, *seen.collapse)
     if t_test <= limit:
-        later = int(np.searchsorted(test.steps, limit, side="right")) - second
         margin = Margin(
-            later,
-            f"test would have to be learned {later} logged rows later (twice the time to learn "
-            f"train is step {limit}) for another label",
+            int(np.searchsorted(test.steps, limit, side="right")) - second,
+            f"so many rows later test would not be learned by {twice}",
         )
-        reasons = [f"{facts}: the delay is no longer than the time to learn train", margin.meaning]
-        if t_test - before_train > before_train:
-            reasons.append(
-                f"steady as logged: train may have been learned soon after step {before_train}, "
-                "which would make the delay the longer one; log more often to be certain"
-            )
-        return Verdict("steady", tuple(reasons), margin)
-    return Verdict(
-        "undetermined",
-        (f"{facts}: between logged steps the delay could be longer or shorter than the time to "
-         "learn train; log more often there",),
-        Margin(1, f"twice the time to learn train is step {limit}, between two logged rows"),
-    )  # fmt: skip
-
-
-def _held(side: _Side, row: int, event: str, otherwise: str) -> Margin:
-    """The distance of a label that a log has as soon as a crossing has been seen."""
-    rows = len(side.steps) - row
-    return Margin(
-        rows,
-        f"{event} from step {side.step(row)} on: the log would have to be {rows} rows shorter to "
-        f"be {otherwise}",
+        reason = f"{facts}: the delay is no longer than the time to learn train"
+        doubt = (
+            f"steady as logged: train may have been learned soon after step {before_train}, which "
+            "would make the delay the longer one; log more often to be certain",
+        )
+        more = doubt if t_test - before_train > before_train else ()
+        return _verdict("steady", reason, margin, *more, *seen.collapse)
+    reason = (
+        f"{facts}: between logged steps the delay could be longer or shorter than the time to "
+        "learn train; log more often there"
     )
+    margin = Margin(1, f"{twice}, lies between the row where test is learned and the one before")
+    return _verdict("undetermined", reason, margin, *seen.collapse)
+
+
+def _held(side: _Side, row: int, event: str) -> Margin:
+    """The distance of a label that rests on one crossing: the rows since then."""
+    rows = len(side.steps) - row
+    return Margin(rows, f"{event} from step {side.step(row)} on, so many rows before the log ends")
 
 
 def _collapse(test: Curve, fine: np.ndarray, what: str) -> tuple[str, ...]:
