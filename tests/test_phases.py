@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,13 @@ def full(shipped, shipped_measures):
 
 def ends(phases):
     return {phase.name: phase.end_interval for phase in phases.phases}
+
+
+def test_a_circuit_factor_too_large_for_a_float_is_still_one():
+    frame = synthetic(
+        train_acc=[0.0, 1, 1, 1], test_acc=[0.0, 0, 0, 0], excluded_loss=[1, 1e-300, 1, 1e308]
+    )
+    assert [phase.name for phase in gi.detect_phases(frame).phases][-1] == "circuit_formation"
 
 
 def test_the_shipped_run_has_three_phases_in_order(full):
@@ -210,6 +219,10 @@ def test_a_log_that_starts_after_both_crossings_cannot_tell_them_apart():
     assert any("what came before is not known" in reason for reason in found.reasons)
     frame["step"] -= 500
     assert gi.detect_phases(frame).label == "steady"
+    frame = synthetic(train_acc=[0.0] + [1.0] * 9, test_acc=[np.nan] * 5 + [1.0] * 5)
+    assert gi.detect_phases(frame).label == "undetermined"  # test starts late: never seen to wait
+    frame.loc[4, "test_acc"] = 0.0
+    assert gi.detect_phases(frame).label == "grokked"
 
 
 def test_no_crossing_no_distance():
@@ -297,6 +310,14 @@ def test_any_table_of_numbers_gives_phases_or_one_line(columns):
         assert "\n" not in message
         return
     assert found.label in ("grokked", "steady", "memorized", "not_learned", "undetermined")
+    assert found.margin.intervals is None or 1 <= found.margin.intervals <= len(frame)
+    assert json.loads(json.dumps(found.to_dict()))["label"] == found.label
+    dates = [found.memorization_step, *(phase.end for phase in found.phases)]
+    if found.label == "grokked" and None not in dates:
+        assert dates == sorted(dates)
+        assert dates[2] <= found.grok_step <= dates[3]
+    for phase in found.phases:
+        assert phase.end is None or phase.end_interval[0] <= phase.end <= phase.end_interval[1]
     assert read_curves(frame).frame["step"].is_monotonic_increasing
 
 

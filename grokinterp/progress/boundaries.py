@@ -1,8 +1,9 @@
 """Phase boundaries: the bends of the loss curves.
 
-Each curve is smoothed without a tuned width (a running median against spikes, then an isotonic fit,
-which knows nothing but that the curve falls), taken in the log, and bent where it
-lies furthest from a chord. There is nothing to set for a run.
+Each curve is taken in the log and smoothed without a tuned width: a running median against single
+spikes, leaving out rises that are made good again, and an isotonic fit, which knows nothing but
+that the curve falls. It is bent where it lies furthest from a chord. There is nothing to set for a
+run.
 """
 
 from dataclasses import dataclass

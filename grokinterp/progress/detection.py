@@ -217,4 +217,4 @@ def _rise(excluded: Curve | None, memorized: int | None, at: int | None) -> floa
     between = (excluded.steps >= memorized) & (excluded.steps <= at)
     there = float(np.interp(at, excluded.steps, logs))
     lowest = min([there, *logs[between]])
-    return math.exp(there - lowest)
+    return math.exp(min(there - lowest, 700))  # beyond it a float overflows

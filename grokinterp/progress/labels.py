@@ -178,15 +178,15 @@ def _by_delay(seen: _Evidence, first: int, second: int) -> Verdict:
     """Definition 2; "grokked" only where the spacing of the log leaves no doubt."""
     train, test = seen.train, seen.test
     t_train, t_test = train.step(first), test.step(second)
-    before_train, before_test = train.step(max(first - 1, 0)), test.step(max(second - 1, 0))
+    before_train = train.step(first - 1) if first else 0
     facts = f"train is {seen.learned} from step {t_train} on, test from step {t_test} on"
     limit = 2 * t_train
     twice = f"step {limit}, twice the time to learn train"
-    if first == second == 0 < t_train:
-        reason = f"{facts}, the first of the log: what came before is not known"
-        margin = Margin(None, "both crossings lie before the log")
+    if second == 0 and (first == 0 < t_train or t_test > limit):
+        reason = f"{facts}, the first of its log: what came before is not known"
+        margin = Margin(None, "test is learned before its log begins")
         return _verdict("undetermined", reason, margin, *seen.collapse)
-    if before_test >= limit and t_test > t_train:
+    if second and test.step(second - 1) >= limit and t_test > t_train:
         factor = (t_test - t_train) / max(t_train, 1)
         after = second - int(np.searchsorted(test.steps, limit))
         left = len(test.steps) - second
