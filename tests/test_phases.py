@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,13 @@ def full(shipped, shipped_measures):
 
 def ends(phases):
     return {phase.name: phase.end_interval for phase in phases.phases}
+
+
+def test_a_circuit_factor_too_large_for_a_float_is_still_one():
+    frame = synthetic(
+        train_acc=[0.0, 1, 1, 1], test_acc=[0.0, 0, 0, 0], excluded_loss=[1, 1e-300, 1, 1e308]
+    )
+    assert [phase.name for phase in gi.detect_phases(frame).phases][-1] == "circuit_formation"
 
 
 def test_the_shipped_run_has_three_phases_in_order(full):
@@ -187,6 +196,63 @@ def test_a_collapse_keeps_the_label_and_is_dated():
     assert any("collapses at step 8000" in reason for reason in found.reasons)
 
 
+@pytest.mark.parametrize("row", [3, 10, 15])
+@pytest.mark.parametrize("columns", [["train_acc", "test_acc"], ["train_loss", "test_loss"]])
+def test_a_single_row_decides_nothing(row, columns):
+    rows = 20
+    frame = synthetic(
+        train_acc=[0.0] + [1.0] * (rows - 1), test_acc=[0.0] + [0.2] * (rows - 1),
+        train_loss=[4.0] + [1e-5] * (rows - 1), test_loss=[4.0] + [9.0] * (rows - 1),
+    )[["step", *columns]]  # fmt: skip
+    frame.loc[row, "test" + columns[1][4:]] = 1.0 if columns[1] == "test_acc" else 1e-6
+    found = gi.detect_phases(frame)
+    assert found.label == "memorized"
+    assert found.grok_step == row * 1000  # a first crossing is what it is
+    frame.loc[row - 1 : row + 2, columns[0]] = frame[columns[0]][0]  # train lost for some rows
+    assert gi.detect_phases(frame).label == "memorized"
+
+
+def test_a_log_that_starts_after_both_crossings_cannot_tell_them_apart():
+    frame = pd.DataFrame({"step": [500, 600, 700], "train_acc": [1.0] * 3, "test_acc": [1.0] * 3})
+    found = gi.detect_phases(frame)
+    assert (found.label, found.margin.intervals) == ("undetermined", None)
+    assert any("what came before is not known" in reason for reason in found.reasons)
+    frame["step"] -= 500
+    assert gi.detect_phases(frame).label == "steady"
+    frame = synthetic(train_acc=[0.0] + [1.0] * 9, test_acc=[np.nan] * 5 + [1.0] * 5)
+    assert gi.detect_phases(frame).label == "undetermined"  # test starts late: never seen to wait
+    frame.loc[4, "test_acc"] = 0.0
+    assert gi.detect_phases(frame).label == "grokked"
+
+
+def test_no_crossing_no_distance():
+    found = gi.detect_phases(synthetic(train_acc=[0.0, 0.1, 0.2], test_acc=[0.0, 0.1, 0.1]))
+    assert (found.label, found.margin.intervals) == ("not_learned", None)
+    assert any("distance from another label is null" in reason for reason in found.reasons)
+
+
+def test_a_collapse_of_losses_is_dated():
+    frame = synthetic(
+        train_loss=[4.0, *[1e-4] * 9], test_loss=[4.0, 9, 9, 8, 1, 1e-3, 1e-3, 1e-3, 5, 5]
+    )
+    found = gi.detect_phases(frame)
+    assert found.label == "grokked"
+    assert any("at step 8000, to 5 at the end (2 logged rows)" in r for r in found.reasons)
+
+
+def test_slingshots_that_are_made_good_move_no_bend():
+    calm = delayed(5000)
+    wild = calm.copy()
+    for first in (900, 3000, 6000, 8000):
+        since = wild["step"] - first
+        jump = np.exp(-since / 100).where(since.between(0, 350), 0.0)
+        wild["train_loss"] += jump
+        wild["test_loss"] += jump
+    before, after = gi.detect_phases(calm), gi.detect_phases(wild)
+    for one, other in zip(before.phases, after.phases, strict=True):
+        assert one.end_interval[0] <= other.end <= one.end_interval[1]
+
+
 def test_thresholds_are_arguments(shipped):
     strict = gi.detect_phases(shipped.metrics, thresholds={"test_acc": 1.0})
     assert strict.grok_step > gi.detect_phases(shipped.metrics).grok_step
@@ -244,6 +310,14 @@ def test_any_table_of_numbers_gives_phases_or_one_line(columns):
         assert "\n" not in message
         return
     assert found.label in ("grokked", "steady", "memorized", "not_learned", "undetermined")
+    assert found.margin.intervals is None or 1 <= found.margin.intervals <= len(frame)
+    assert json.loads(json.dumps(found.to_dict()))["label"] == found.label
+    dates = [found.memorization_step, *(phase.end for phase in found.phases)]
+    if found.label == "grokked" and None not in dates:
+        assert dates == sorted(dates)
+        assert dates[2] <= found.grok_step <= dates[3]
+    for phase in found.phases:
+        assert phase.end is None or phase.end_interval[0] <= phase.end <= phase.end_interval[1]
     assert read_curves(frame).frame["step"].is_monotonic_increasing
 
 

@@ -1,19 +1,20 @@
 """Phase boundaries: the bends of the loss curves.
 
-Each curve is smoothed without a tuned width (a running median against spikes, then an isotonic fit,
-which knows nothing but that the curve falls), taken in the log, and bent where it
-lies furthest from a chord. There is nothing to set for a run.
+Each curve is taken in the log and smoothed without a tuned width: a running median against single
+spikes, leaving out rises that are made good again, and an isotonic fit, which knows nothing but
+that the curve falls. It is bent where it lies furthest from a chord. There is nothing to set for a
+run.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import median_filter
 from scipy.optimize import isotonic_regression
 
 from grokinterp.progress.curves import Curve
 
-LASTING_RISE = np.log(10.0)  # a test curve that ends this far above its minimum has left it
+TENFOLD = np.log(10.0)  # a rise of this much is a spike when it is made good, a loss when not
+MAD = 1.4826  # median absolute deviation to standard deviation, of normal noise
 SETTLED = 0.25  # cleanup is over when the test curve falls at most this much as fast as before
 FLAT = 0.95  # steps whose distance from the chord is within 5 % of the largest are as good a bend
 
@@ -24,6 +25,13 @@ class Bend:
 
     step: int
     interval: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Fall(Curve):
+    """A falling log curve, and the scatter of the logged rows about it (nats of the logarithm)."""
+
+    scatter: float
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,11 @@ def find_boundaries(train: Curve | None, test: Curve) -> Boundaries:
     curve falls at most a quarter as fast from there on.
     Memorisation ends at the largest distance of the log train curve below its chord over
     [first step, start of cleanup].
+
+    Rows tenfold above the least loss so far are left out (slingshots and late spikes). An interval
+    holds all steps whose distance from the chord is within 5 % of the largest, or within the
+    scatter of the rows about the fit, and the logged step on either side. It shows how flat and how
+    noisy the bend is, not how another definition of a bend would date it.
     """
     reasons = []
     until = _before_lasting_rise(test)
@@ -61,7 +74,7 @@ def find_boundaries(train: Curve | None, test: Curve) -> Boundaries:
     if middle < 2:
         reasons.append("the test curve falls too fast for its logged steps to show a bend")
         return Boundaries(None, None, None, tuple(reasons))
-    start = _bend(smooth, 0, middle, above=True)
+    start = _even_bend(smooth, 0, middle, above=True)
     end, why_open = _cleanup_end(smooth, start, middle, test.steps)
     if why_open:
         reasons.append(why_open)
@@ -78,7 +91,7 @@ def find_boundaries(train: Curve | None, test: Curve) -> Boundaries:
 def memorization_bend(train: Curve) -> Bend | None:
     """Where a train curve is furthest below its chord; None with too few steps."""
     fall = _falling_log(train, from_peak=False)
-    return _bend(fall, 0, len(fall) - 1, above=False) if len(fall) >= 3 else None
+    return _even_bend(fall, 0, len(fall) - 1, above=False) if len(fall) >= 3 else None
 
 
 def error_curve(accuracy: Curve) -> Curve:
@@ -90,7 +103,7 @@ def error_curve(accuracy: Curve) -> Curve:
 
 
 def _cleanup_end(
-    smooth: Curve, start: Bend, middle: int, logged: np.ndarray
+    smooth: _Fall, start: Bend, middle: int, logged: np.ndarray
 ) -> tuple[Bend | None, str | None]:
     """The bend after which the fall is over, or why there is none yet."""
     span = smooth.steps[middle] + 3 * (smooth.steps[middle] - start.step)
@@ -121,7 +134,7 @@ def _slope(smooth: Curve, first: int, last: int) -> float:
 def _before_lasting_rise(curve: Curve) -> int:
     """The last step before a rise that is not made good again; the last step when there is none."""
     smooth = _median_log(curve)
-    low = smooth.values <= smooth.values.min() + LASTING_RISE if len(smooth) else np.array([])
+    low = smooth.values <= smooth.values.min() + TENFOLD if len(smooth) else np.array([])
     if len(low) == 0 or low[-1]:
         return int(curve.steps[-1])
     return int(smooth.steps[np.flatnonzero(low)[-1]])
@@ -132,32 +145,63 @@ def _up_to(curve: Curve, step: int) -> Curve:
     return Curve(curve.steps[kept], curve.values[kept])
 
 
-def _falling_log(curve: Curve, *, from_peak: bool) -> Curve:
+def _falling_log(curve: Curve, *, from_peak: bool) -> _Fall:
     """The nearest non-increasing curve to the smoothed log of a curve (from its peak on)."""
     smooth = _median_log(curve)
     if len(smooth) == 0:
-        return smooth
-    first = int(np.argmax(smooth.values)) if from_peak else 0
-    fit = isotonic_regression(smooth.values[first:], increasing=False)
-    return Curve(smooth.steps[first:], fit.x)
+        return _Fall(smooth.steps, smooth.values, 0.0)
+    calm = ~_spikes(smooth.values)
+    steps, values = smooth.steps[calm], smooth.values[calm]
+    first = int(np.argmax(values)) if from_peak else 0
+    fit = isotonic_regression(values[first:], increasing=False).x
+    rows = np.isin(curve.steps, steps[first:])
+    scatter = MAD * np.median(np.abs(np.log(curve.values[rows]) - fit))
+    return _Fall(steps[first:], fit, float(scatter))
+
+
+def _spikes(logs: np.ndarray) -> np.ndarray:
+    """Rows tenfold above the least loss so far, once that is tenfold below the first.
+
+    A curve that falls for good has none; the rise to the peak of a test curve is none.
+    """
+    least = np.minimum.accumulate(logs)
+    spikes: np.ndarray = (logs > least + TENFOLD) & (least < logs[0] - TENFOLD)
+    return spikes
 
 
 def _median_log(curve: Curve) -> Curve:
     """Log of the positive part of a curve, with single spikes taken out."""
     positive = curve.values > 0
-    logs = np.log(curve.values[positive])
-    width = 3 if len(logs) < 100 else 5  # a dense log can spare two neighbouring spikes
-    return Curve(curve.steps[positive], median_filter(logs, size=width, mode="nearest"))
+    return Curve(curve.steps[positive], np.log(curve.values[positive])).smoothed()
 
 
-def _bend(curve: Curve, first: int, last: int, *, above: bool) -> Bend:
-    """The position in [first, last] furthest above (or below) the chord between the two ends."""
+def _even_bend(curve: _Fall, first: int, last: int, *, above: bool) -> Bend:
+    """The bend of [first, last], its interval reaching to that of a chord with two equal sides.
+
+    A rounded bend is furthest from the chord where the curve is parallel to it, and a long piece on
+    one side makes the chord parallel to that piece: the bend is then found on that side of the
+    joint. Between two equal pieces the parallel is in the middle.
+    """
+    bend = _bend(curve, first, last, above=above)
+    side = min(bend.step - int(curve.steps[first]), int(curve.steps[last]) - bend.step)
+    near = np.searchsorted(curve.steps, [bend.step - side, bend.step + side])
+    even = _bend(curve, int(near[0]), int(near[1]), above=above, flat=1.0)
+    low, high = zip(bend.interval, even.interval, strict=True)
+    return Bend(bend.step, (min(low), max(high)))
+
+
+def _bend(curve: _Fall, first: int, last: int, *, above: bool, flat: float = FLAT) -> Bend:
+    """The position in [first, last] furthest above (or below) the chord between the two ends.
+
+    As good are the positions whose distance from the chord is at least `flat` times the largest, or
+    less than the scatter of the rows away from it.
+    """
     steps = curve.steps[first : last + 1].astype(float)
     values = curve.values[first : last + 1]
     chord = np.interp(steps, steps[[0, -1]], values[[0, -1]])
     distance = values - chord if above else chord - values
     position = int(np.argmax(distance))
-    flat = np.flatnonzero(distance >= FLAT * distance[position])
-    earliest = curve.neighbours(first + int(flat[0]))[0]
-    latest = curve.neighbours(first + int(flat[-1]))[1]
+    best = distance[position]
+    good = first + np.flatnonzero(distance >= best - max((1 - flat) * best, curve.scatter))
+    earliest, latest = curve.neighbours(int(good[0]))[0], curve.neighbours(int(good[-1]))[1]
     return Bend(int(steps[position]), (earliest, latest))

@@ -83,8 +83,9 @@ def detect_phases(
     else:
         reasons.append("no phases: only a run that generalises late has all three")
     return Phases(
-        verdict.label, memorized, grokked, phases, key, tuple(reasons), limits, curves.frame
-    )
+        verdict.label, memorized, grokked, phases, key, tuple(reasons), verdict.margin, limits,
+        curves.frame,
+    )  # fmt: skip
 
 
 def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
@@ -216,4 +217,4 @@ def _rise(excluded: Curve | None, memorized: int | None, at: int | None) -> floa
     between = (excluded.steps >= memorized) & (excluded.steps <= at)
     there = float(np.interp(at, excluded.steps, logs))
     lowest = min([there, *logs[between]])
-    return math.exp(there - lowest)
+    return math.exp(min(there - lowest, 700))  # beyond it a float overflows

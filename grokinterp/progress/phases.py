@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from grokinterp.progress.labels import Label
+from grokinterp.progress.labels import Label, Margin
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -39,7 +39,7 @@ class Phases:
     bends of the loss curves and differ from them; each carries the interval in which the curve
     cannot tell the bend from another. A boundary dates a change in a curve. It does not prove that
     a circuit exists: where measures were at hand, `reasons` says whether the excluded loss confirms
-    one.
+    one. `margin` is how many logged rows the label is away from another one.
     """
 
     label: Label
@@ -48,6 +48,7 @@ class Phases:
     phases: tuple[Phase, ...]
     key_frequencies: tuple[int, ...] | None
     reasons: tuple[str, ...]
+    margin: Margin
     thresholds: Thresholds = field(default_factory=Thresholds)
     curves: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
 
@@ -71,6 +72,7 @@ class Phases:
             ],
             "key_frequencies": None if keys is None else list(keys),
             "reasons": list(self.reasons),
+            "margin": asdict(self.margin),
             "thresholds": asdict(self.thresholds),
         }
 
