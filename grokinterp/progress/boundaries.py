@@ -185,16 +185,16 @@ def _even_bend(curve: _Fall, first: int, last: int, *, above: bool) -> Bend:
     bend = _bend(curve, first, last, above=above)
     side = min(bend.step - int(curve.steps[first]), int(curve.steps[last]) - bend.step)
     near = np.searchsorted(curve.steps, [bend.step - side, bend.step + side])
-    even = _bend(curve, int(near[0]), int(near[1]), above=above, flat=1.0)
+    even = _bend(curve, int(near[0]), int(near[1]), above=above)
     low, high = zip(bend.interval, even.interval, strict=True)
     return Bend(bend.step, (min(low), max(high)))
 
 
-def _bend(curve: _Fall, first: int, last: int, *, above: bool, flat: float = FLAT) -> Bend:
+def _bend(curve: _Fall, first: int, last: int, *, above: bool) -> Bend:
     """The position in [first, last] furthest above (or below) the chord between the two ends.
 
-    As good are the positions whose distance from the chord is at least `flat` times the largest, or
-    less than the scatter of the rows away from it.
+    As good are the positions whose distance from the chord is within 5 % of the largest, or within
+    the scatter of the rows.
     """
     steps = curve.steps[first : last + 1].astype(float)
     values = curve.values[first : last + 1]
@@ -202,6 +202,6 @@ def _bend(curve: _Fall, first: int, last: int, *, above: bool, flat: float = FLA
     distance = values - chord if above else chord - values
     position = int(np.argmax(distance))
     best = distance[position]
-    good = first + np.flatnonzero(distance >= best - max((1 - flat) * best, curve.scatter))
+    good = first + np.flatnonzero(distance >= best - max((1 - FLAT) * best, curve.scatter))
     earliest, latest = curve.neighbours(int(good[0]))[0], curve.neighbours(int(good[-1]))[1]
     return Bend(int(steps[position]), (earliest, latest))

@@ -12,6 +12,7 @@ import pandas as pd
 from scipy.ndimage import median_filter
 
 from grokinterp.errors import InputError
+from grokinterp.runs.metrics import read_table
 
 LARGEST_STEP = 2**53  # beyond it a float is no longer every whole number
 MEASURES = ("excluded_loss",)  # what phases use of a table besides its curves
@@ -107,14 +108,7 @@ def read_curves(frame: pd.DataFrame, source: str = "the table") -> Curves:
 
 def read_csv_curves(path: str | Path) -> pd.DataFrame:
     """A CSV file as a table that `read_curves` accepts; others are refused in one line."""
-    try:
-        frame = pd.read_csv(path, compression=None, index_col=False, skipinitialspace=True)
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path} is empty; give a CSV with a header and rows.") from None
-    except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is not a CSV that can be read ({reason}).") from None
-    frame.columns = frame.columns.str.strip()
+    frame = read_table(path)
     read_curves(frame, str(path))
     return frame
 
