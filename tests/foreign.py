@@ -55,8 +55,10 @@ def bridge_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
             state[f"{where}.{last[2:]}.weight"] = weight.T.clone()
         elif last in ("b_in", "b_out"):
             state[f"{where}.{last[2:]}.bias"] = weight
-        elif last in ("W_U", "b_U"):
-            state[f"{where}.{'weight' if last == 'W_U' else 'bias'}"] = weight.T.clone()
+        elif last == "W_U":
+            state[f"{where}.weight"] = weight.T.clone()
+        elif last == "b_U":
+            state[f"{where}.bias"] = weight
         else:
             raise AssertionError(name)
     return state

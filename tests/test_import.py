@@ -182,7 +182,8 @@ class TestLayouts:
     def test_every_layout_gives_back_the_weights(self, layout, variant, tmp_path):
         architecture, weights = random_weights(**variant)
         gpt = {
-            "embed.weight": "tok_emb.weight", "pos_embed.weight": "pos_emb",
+            "pos_embed.weight": "pos_emb", "unembed.weight": "head.weight",
+            "embed.weight": "tok_emb.weight",
             ".in.": ".up.", ".out.": ".down.", ".o.": ".proj.", "ln_final": "ln_f",
         }  # fmt: skip
         state = {
@@ -210,10 +211,11 @@ class TestLayouts:
     def test_gpt2s_own_names_and_transposed_matrices(self, tmp_path):
         _, weights = random_weights(normalization_type="LN", act_fn="gelu_new")
         names = {
-            "embed.weight": "wte.weight", "pos_wte.weight": "wpe.weight", "blocks": "h",
+            "pos_embed.weight": "wpe.weight", "unembed.weight": "lm_head.weight",
+            "embed.weight": "wte.weight", "blocks": "h",
             "ln1": "ln_1", "ln2": "ln_2", ".qkv.": ".c_attn.", ".attn.o.": ".attn.c_proj.",
             ".mlp.in.": ".mlp.c_fc.", ".mlp.out.": ".mlp.c_proj.", "ln_final": "ln_f",
-            "unwte.weight": "lm_head.weight", "unembed.bias": "lm_head.bias",
+            "unembed.bias": "lm_head.bias",
         }  # fmt: skip
         state = {f"transformer.{k}": v for k, v in gpt_state(weights, names).items()}
         for key in state:
@@ -222,7 +224,6 @@ class TestLayouts:
         state["transformer.h.0.attn.masked_bias"] = torch.tensor(-1e4)
         torch.save(state, tmp_path / "model.pt")
         run = gi.load(tmp_path / "model.pt", n_heads=2, act_fn="gelu_new")
-        # 12 * 8 * 2 = 16 columns a matrix of 12 rows: only a [12, 48] matrix shows the transpose
         same_weights(run.weights(), weights)
 
     @pytest.mark.parametrize(
@@ -234,7 +235,7 @@ class TestLayouts:
             (lambda w: w["embed.W_E"].fill_(torch.nan), "not finite"),
             (lambda w: w["blocks.0.mlp.W_in"].fill_(torch.inf), "not finite"),
             (lambda w: w.update({"blocks.2.mlp.W_in": torch.ones(12, 20)}), "layers"),
-            (lambda w: w.update({"blocks.0.ln1.w": torch.ones(12)}), "ln1"),
+            (lambda w: w.update({"blocks.0.ln1.w": torch.ones(12)}), "ln2"),
         ],
     )
     def test_weights_that_do_not_fit_are_refused(self, change, message, tmp_path):
@@ -392,15 +393,30 @@ class TestBeside:
     def test_a_configuration_and_a_log_beside_are_read(self, tiny_run, tmp_path):
         weights = bridge_state(tiny_run.weights())
         torch.save(weights, tmp_path / "model_a1.pt")
-        config = {"C": 7, "model": {"n_heads": 2, "act_fn": "ReLU"}, "attn_coeff": 0.25}
+        config = {"C": 7, "model": {"n_heads": 2, "act_fn": "ReLU"}}
         (tmp_path / "config_a1.json").write_text(json.dumps(config))
         tiny_run.metrics.to_csv(tmp_path / "model_a1.csv", index=False)
         run = gi.load(tmp_path / "model_a1.pt", split="torch", data_seed=0, train_fraction=0.5)
-        assert run.architecture.n_heads == 2
-        assert run.architecture.attention_rate == 0.25
+        assert run.architecture == tiny_run.architecture
         assert run.steps == (60,)  # the last of the log
+        assert any("verified at step 60" in note for note in run.notes)
         assert run.metrics["step"].tolist() == tiny_run.metrics["step"].tolist()
-        assert gi.load(tmp_path / "model_a1.pt", attn_coeff=1).architecture.attention_rate == 1
+
+    def test_an_attention_rate_is_a_permanent_hook(self, tiny_run, tmp_path):
+        torch.save(tiny_run.weights(), tmp_path / "m.pt")
+        (tmp_path / "m.json").write_text('{"attn_coeff": 0.25}')
+        run = gi.load(tmp_path / "m.pt")
+        assert run.architecture.attention_rate == 0.25
+        model = run.model()
+        model.reset_hooks()
+        _, cache = model.run_with_cache(run.task.tokens)
+        assert (cache["blocks.0.attn.hook_pattern"] >= 0.75 - 1e-6).all()
+        logits = model(run.task.tokens)[:, -1]
+        assert torch.allclose(run.snapshot().all_logits, logits, atol=1e-5)
+        plain = gi.load(tmp_path / "m.pt", attn_coeff=1)  # what is set goes first
+        assert torch.equal(plain.snapshot().logits, tiny_run.snapshot().logits)
+        seen = gi.snapshot(model, run.task)  # and a model with a hook of its own is seen as it is
+        assert torch.allclose(seen.all_logits, logits, atol=1e-5)
 
     def test_a_configuration_of_another_p_is_refused(self, tiny_run, tmp_path):
         torch.save(tiny_run.weights(), tmp_path / "m.pt")
@@ -424,7 +440,8 @@ class TestImport:
             same_weights(run.weights(step), shipped.weights(step))
         np.testing.assert_array_equal(gi.progress_measures(run), shipped_measures)
         assert run.metrics["step"].tolist() == shipped.metrics["step"].tolist()
-        np.testing.assert_allclose(run.metrics, shipped.metrics, rtol=1e-6, atol=1e-9)
+        for column in ("train_loss", "test_loss"):
+            np.testing.assert_allclose(run.metrics[column], shipped.metrics[column], rtol=1e-6)
         run.verify()
 
     def test_a_demo_file_loads_strictly_into_its_model(self, tiny_run, tmp_path):

@@ -168,8 +168,9 @@ def _tidy(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
 def _split_fused(found: dict[str, Tensor]) -> dict[str, Tensor]:
     """Query, key and value matrices apart; every matrix [out, in] as torch.nn.Linear has it."""
     split: dict[str, Tensor] = {}
-    fused = found["blocks.0.attn.qkv.weight"]
-    transposed = fused.ndim == 2 and fused.shape[1] == 3 * fused.shape[0]  # GPT-2's Conv1D
+    d_model = found["embed.weight"].shape[-1] if "embed.weight" in found else 0
+    # GPT-2's Conv1D keeps [in, out]; every other code [out, in].
+    transposed = found["blocks.0.attn.qkv.weight"].shape[-1] != d_model
     for name, tensor in found.items():
         if transposed and re.fullmatch(r"blocks\.\d+\.(attn|mlp)\.\w+\.weight", name):
             tensor = tensor.T

@@ -13,7 +13,7 @@ from grokinterp.errors import InputError, nearest
 from grokinterp.models.architecture import ACTIVATIONS, Architecture
 from grokinterp.models.initialize import InitRule
 from grokinterp.recipe.schedule import Schedule, checkpoint_steps
-from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.modular import LARGEST_P, ModularTask
 from grokinterp.tasks.operations import get_operation
 from grokinterp.tasks.splits import SplitRule, n_training_rows
 
@@ -44,7 +44,7 @@ NOT_NEGATIVE = (
     "steps", "warmup", "batch_size", "threads", "weight_decay", "seed", "data_seed"
 )  # fmt: skip
 AT_MOST = {  # beyond these a table or a schedule does not fit into any memory
-    "p": 10_000, "steps": 100_000_000, "seed": 2**40, "data_seed": 2**40, "threads": 1024,
+    "p": LARGEST_P, "steps": 100_000_000, "seed": 2**40, "data_seed": 2**40, "threads": 1024,
     "n_layers": 1000, "n_heads": 10_000, "d_model": 100_000, "d_head": 100_000, "d_mlp": 1_000_000,
 }  # fmt: skip
 

@@ -32,6 +32,7 @@ RUN_JSON = "run.json"
 METRICS = "metrics.csv"
 SPLIT = "split.safetensors"
 RESUME = "resume.safetensors"
+LARGEST_STEP = 2**53
 
 
 @dataclass
@@ -95,9 +96,30 @@ class Manifest:
         if content.pop("checksum", None) != _checksum(content):
             raise InputError(f"{path} is damaged: its checksum differs; restore it from a copy.")
         try:
-            return cls._from_content(content)
+            manifest = cls._from_content(content)
         except (KeyError, TypeError, AttributeError):
             raise damaged from None
+        if not manifest._is_sound():
+            raise damaged
+        return manifest
+
+    def _is_sound(self) -> bool:
+        """Whether every part has the type that readers count on."""
+        steps = self.steps
+        return (
+            isinstance(steps, list)
+            and all(type(step) is int and 0 <= step < LARGEST_STEP for step in steps)
+            and steps == sorted(set(steps))
+            and isinstance(self.metrics, dict)
+            and all(type(self.metrics.get(key)) is int for key in ("rows", "bytes"))
+            and isinstance(self.finished, bool)
+            and isinstance(self.versions, dict)
+            and isinstance(self.sha256, dict)
+            and {METRICS, *map(weights_file, steps)}
+            <= {*self.sha256, *([] if steps else [METRICS])}
+            and (self.split is None or (isinstance(self.split, dict) and SPLIT in self.sha256))
+            and (self.source is None or _are_notes(self.source.get("notes", [])))
+        )
 
     @classmethod
     def _from_content(cls, content: dict[str, Any]) -> "Manifest":
@@ -114,6 +136,10 @@ class Manifest:
             sha256=content["sha256"],
             source=content.get("source"),
         )
+
+
+def _are_notes(notes: Any) -> bool:
+    return isinstance(notes, list) and all(isinstance(note, str) for note in notes)
 
 
 def weights_file(step: int) -> str:

@@ -11,6 +11,8 @@ from grokinterp.errors import InputError
 from grokinterp.tasks.exponents import UNDEFINED, discrete_logs, is_prime
 from grokinterp.tasks.operations import get_operation
 
+LARGEST_P = 10_000  # beyond it the table of p*p pairs fits into no memory
+
 
 @dataclass(frozen=True)
 class AnswerGroup:
@@ -59,6 +61,8 @@ class ModularTask:
     def __post_init__(self) -> None:
         if isinstance(self.p, bool) or not isinstance(self.p, int) or self.p < 2:
             raise InputError(f"p={self.p} is not an integer of at least 2; give a modulus.")
+        if self.p > LARGEST_P:
+            raise InputError(f"p={self.p} is too large; give at most {LARGEST_P}.")
         object.__setattr__(self, "operation", get_operation(self.operation).name)
 
     @property

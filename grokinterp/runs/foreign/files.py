@@ -180,7 +180,7 @@ def _span(mapped: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
 
 def _read_legacy(mapped: mmap.mmap) -> Any:
     """A plain pickle, or torch.save before version 1.6: five pickles, then the storages."""
-    stream: Any = mapped  # it has all of a file that the parser uses
+    stream = mapped
     first = read_pickle(stream)
     if first != LEGACY_MAGIC:
         return first

@@ -51,6 +51,10 @@ def call(function: Global, arguments: tuple[Any, ...]) -> Any:
             return tensor
         case "collections.OrderedDict", ():
             return {}
+        case "builtins.set" | "__builtin__.set", (list(items),):
+            return {expect(item, str, int, float, bytes) for item in items}
+        case "builtins.bytes" | "__builtin__.bytes", ():
+            return b""
         case "torch.Size", (tuple(size),):
             return size
         case "torch.device", (str(device), *_):
@@ -69,6 +73,20 @@ def call(function: Global, arguments: tuple[Any, ...]) -> Any:
             (np.dtype() as kind, bytes(content)),
         ) if len(content) == kind.itemsize:
             return np.frombuffer(content, kind)[0].item()
+        case (
+            "numpy.core.numeric._frombuffer" | "numpy._core.numeric._frombuffer",
+            (
+                bytes() | bytearray() as content,
+                np.dtype() as kind,
+                tuple(shape),
+                "C" | "F" as order,
+            ),
+        ):
+            array = np.empty(0)
+            fill(array, (1, shape, kind, order == "F", bytes(content)))
+            return array
+        case _, () if function.name in CONFIG_CLASSES:
+            return Record()
         case "copyreg.__newobj__", (Global() as kind, *_):
             return record(kind, arguments[1:])
         case "copyreg._reconstructor" | "copy_reg._reconstructor", (Global() as kind, *_):
@@ -85,20 +103,23 @@ def record(kind: Global, arguments: tuple[Any, ...]) -> Record:
 
 def _tensor(flat: Tensor, offset: Any, size: Any, stride: Any) -> Tensor:
     """A view into a storage, refused where it would leave it or repeat its elements."""
-    numbers = (offset, *expect(size, tuple), *expect(stride, tuple))
-    most = max(flat.numel(), 1)  # an empty tensor has strides of 1
+    size, stride = expect(size, tuple), expect(stride, tuple)
     if (
-        any(type(number) is not int or not 0 <= number <= most for number in numbers)
+        any(
+            type(number) is not int or not 0 <= number < 2**48
+            for number in (offset, *size, *stride)
+        )
         or len(size) != len(stride)
         or len(size) > 8
         or flat.ndim != 1
     ):
         raise NotPlainDataError("it has a tensor of impossible shape")
-    elements = math.prod(size)
+    if not (elements := math.prod(size)):
+        return flat[:0].reshape(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if elements > len(flat) or (elements and last >= len(flat)):
+    if elements > len(flat) or last >= len(flat):
         raise NotPlainDataError("it has a tensor larger than its storage")
-    return flat.as_strided(size, stride, offset) if elements else flat[:0].reshape(size)
+    return flat.as_strided(size, stride, offset)
 
 
 def fill(array: np.ndarray, state: Any) -> None:

@@ -7,7 +7,8 @@ Nothing is imported and nothing is called by name. The opcodes come from the sta
 
 import pickletools
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from mmap import mmap
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ STORAGES = {
 FindStorage = Callable[[str, torch.dtype, int], Tensor]
 
 
-def read_pickle(content: bytes | BinaryIO, find_storage: FindStorage | None = None) -> Any:
+def read_pickle(content: bytes | BinaryIO | mmap, find_storage: FindStorage | None = None) -> Any:
     r"""The data that a pickle builds.
 
     `find_storage(key, dtype, n_elements)` gives the flat tensor behind a persistent id, as
@@ -57,7 +58,8 @@ def read_pickle(content: bytes | BinaryIO, find_storage: FindStorage | None = No
     grokinterp.runs.foreign.pickled_objects.NotPlainDataError: it asks to call os.system
     """
     machine = _Machine(find_storage)
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+    stream = cast("bytes | IO[bytes]", content)  # a mapped file has all that the parser uses
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         if count == MOST_OPCODES:
             raise NotPlainDataError(f"it has more than {MOST_OPCODES} steps")
         machine.step(opcode.name, argument)
@@ -209,7 +211,7 @@ class _Machine:
 _VALUES = {
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
     "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
-    "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
 }  # fmt: skip
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,

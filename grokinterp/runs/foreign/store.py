@@ -79,7 +79,7 @@ def open_foreign(path: Path, *, format: str, settings: Mapping[str, Any]) -> Run
     config = Settings.from_config(source.config)
     asked = said.over(config)
     last = max(source.states)
-    state, where = source.states[last](), str(path)
+    state, where = source.states[last](), _where(source, last)
     recognised = recognise(state, asked.of_architecture(), where)
     task, task_notes = stated_task(recognised.architecture, said, config, source)
     recognised, task, guesses = settle(
@@ -115,8 +115,11 @@ def _taken(config: Settings) -> tuple[str, ...]:
 
 
 def _weights(source: Source, recognised: Recognised, step: int) -> Weights:
-    where = str(source.path) if len(source.states) == 1 else f"{source.path}, step {step}"
-    return recognised.weights(source.states[step](), where)
+    return recognised.weights(source.states[step](), _where(source, step))
+
+
+def _where(source: Source, step: int) -> str:
+    return str(source.path) if len(source.states) == 1 else f"{source.path}, step {step}"
 
 
 def _evidence(source: Source, recognised: Recognised, task: ModularTask) -> Evidence:

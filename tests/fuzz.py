@@ -1,0 +1,219 @@
+"""Mutated files through the loaders: a run or one line of error, and nothing executed.
+
+    python tests/fuzz.py 10000 [SEED]
+
+The corpus is a small file of every format. A mutation flips bits, cuts off, inserts or removes
+bytes, swaps members of an archive, or does these to the pickle inside one and puts it back with
+right checksums, so that the parser itself sees it. An audit hook ends the process at once if
+anything starts a program, opens a connection, imports by a pickle's wish or unpickles.
+"""
+
+import contextlib
+import io
+import json
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+import zipfile
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+import grokinterp as gi
+from grokinterp.runs.manifest import _checksum
+
+SLOWEST = 20.0  # seconds a file may take
+FORBIDDEN = (
+    "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "subprocess.Popen",
+    "socket.connect", "pickle.find_class", "ctypes.dlopen", "webbrowser.open",
+)  # fmt: skip
+
+
+def corpus(folder: Path) -> list[Path]:
+    """One small checkpoint in every format."""
+    run = gi.train(
+        gi.Recipe(
+            p=5, d_model=8, n_heads=2, d_head=4, d_mlp=8, steps=4, checkpoints="every:2",
+            train_fraction=0.5, log_every=1, biases="all",
+        ),
+        folder / "run",
+    )  # fmt: skip
+    weights = run.weights()
+    made = [
+        gi.export(run, folder / "demo.pth"),
+        gi.export(_without_biases(run, folder), folder / "paper.pth", format="paper"),
+    ]
+    torch.save({"model": weights, "step": 3}, folder / "zip.pt")
+    torch.save(weights, folder / "legacy.pt", _use_new_zipfile_serialization=False)
+    safetensors.torch.save_file(weights, folder / "tensors.safetensors")
+    (folder / "many").mkdir()
+    for step in run.steps:
+        torch.save(run.weights(step), folder / "many" / f"step_{step}.pt")
+    run.metrics.to_csv(folder / "curves.csv", index=False)
+    made += [folder / name for name in ("zip.pt", "legacy.pt", "tensors.safetensors")]
+    return [*made, folder / "many", folder / "run", folder / "curves.csv"]
+
+
+def _without_biases(run: gi.Run, folder: Path) -> gi.Run:
+    zeroed = {n: w * 0 if ".b_" in n and ".mlp." not in n else w for n, w in run.weights().items()}
+    torch.save(zeroed, folder / "zeroed_step_4.pt")
+    return gi.load(folder / "zeroed_step_4.pt", train_indices=str(run.path / "split.safetensors"))
+
+
+def mutate(source: Path, target: Path, rng: random.Random) -> None:
+    """A damaged copy of a file or folder."""
+    if source.is_dir():
+        shutil.copytree(source, target)
+        victim = rng.choice([file for file in target.rglob("*") if file.is_file()])
+    else:
+        victim = target
+        shutil.copy(source, target)
+    content = victim.read_bytes()
+    if victim.name == "run.json" and rng.random() < 0.8:
+        victim.write_bytes(_mutated_json(content, rng))
+    elif content[:2] == b"PK" and rng.random() < 0.7:
+        victim.write_bytes(_mutated_archive(content, rng))
+    else:
+        victim.write_bytes(_mutated(content, rng))
+
+
+def _mutated(content: bytes, rng: random.Random) -> bytes:
+    data = bytearray(content)
+    for _ in range(rng.choice((1, 1, 1, 2, 5))):
+        at = rng.randrange(len(data) + 1) if data else 0
+        if rng.random() < 0.5:
+            at = min(at, rng.randrange(600))  # where headers and pickles are
+        match rng.randrange(6):
+            case 0 if at < len(data):
+                data[at] ^= 1 << rng.randrange(8)
+            case 1 if at < len(data):
+                data[at] = rng.randrange(256)
+            case 2:
+                data[at:at] = rng.randbytes(rng.choice((1, 2, 8)))
+            case 3:
+                del data[at : at + rng.choice((1, 4, 100))]
+            case 4:
+                other = rng.randrange(len(data) + 1)
+                data[at : at + 8] = data[other : other + 8]
+            case 5 if rng.random() < 0.2:
+                del data[at:]
+    return bytes(data)
+
+
+def _mutated_archive(content: bytes, rng: random.Random) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = [(info, archive.read(info)) for info in archive.infolist()]
+    names = [info.filename for info, _ in members]
+    kind = rng.randrange(5)
+    if kind == 0:
+        rng.shuffle(names)  # every member under another's name
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression=rng.choice((0, 0, 0, 8))) as archive:
+        for name, (_, data) in zip(names, members, strict=True):
+            if kind == 1 and rng.random() < 0.2:
+                continue
+            if kind == 2 or (kind == 3 and name.endswith("data.pkl")):
+                data = _mutated(data, rng)
+            if kind == 4 and rng.random() < 0.2:
+                name = rng.choice((f"../{name}", f"/{name}", name + "x", "data.pkl"))
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def _mutated_json(content: bytes, rng: random.Random) -> bytes:
+    """A manifest with another value somewhere and a right checksum."""
+    values = json.loads(content)
+    where = values
+    while True:
+        key = rng.choice(list(where) if isinstance(where, dict) else range(len(where)))
+        if not (isinstance(where[key], (dict, list)) and where[key]) or rng.random() < 0.2:
+            break
+        where = where[key]
+    where[key] = rng.choice((None, -1, 0, 2**70, 1e300, True, "", "x", [], {}, [1], "../../x"))
+    values.pop("checksum", None)
+    values["checksum"] = _checksum(values)
+    return json.dumps(values).encode()
+
+
+def try_one(path: Path) -> str:
+    """What becomes of it, "run" or "refused"; anything else is raised."""
+    try:
+        if path.suffix == ".csv":
+            from grokinterp.progress.curves import read_csv_curves
+
+            gi.detect_phases(read_csv_curves(path))
+            return "run"
+        run = gi.load(path)
+        run.verify()
+        _ = run.metrics, run.train_mask
+        _ = run.snapshot().logits
+    except gi.InputError as error:
+        line = str(error)
+    else:
+        return "run"
+    assert "\n" not in line
+    assert len(line) < 2000
+    return "refused"
+
+
+def fuzz(n_files: int, seed: int = 0) -> dict[str, int]:
+    """How many mutated files were read and refused; the first that does neither is kept."""
+    rng = random.Random(seed)
+    counts = {"run": 0, "refused": 0}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = corpus(folder)
+        for number in range(n_files):
+            source = rng.choice(files)
+            target = folder / f"mutated{source.suffix}"
+            mutate(source, target, rng)
+            begin = time.monotonic()
+            try:
+                counts[try_one(target)] += 1
+                assert time.monotonic() - begin < SLOWEST, "too slow"
+            except BaseException:
+                kept = Path(tempfile.mkdtemp(prefix="fuzz-")) / target.name
+                shutil.move(target, kept)
+                sys.stderr.write(f"file {number} of seed {seed}, from {source.name}: {kept}\n")
+                raise
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink()
+    return counts
+
+
+def forbid() -> None:
+    """End the process if anything is executed; there is no way back from an audit hook."""
+
+    def watch(event: str, arguments: tuple) -> None:
+        if event.startswith(FORBIDDEN):
+            raise SystemExit(f"executed: {event} {arguments}")
+
+    sys.addaudithook(watch)
+
+
+def main() -> None:
+    """Fuzz as many files as asked for, within four gigabytes of memory."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name, contextlib.suppress(gi.InputError):
+        corpus(Path(name))  # everything imported and warm
+    limit = 8 * 2**30
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    forbid()
+    n_files = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    begin = time.monotonic()
+    counts = fuzz(n_files, seed)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"{n_files} files: {counts}, {time.monotonic() - begin:.0f} s, peak {peak:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""Files of others are data: nothing in them runs, and what is wrong with them is one line."""
+
+import collections
+import contextlib
+import io
+import os
+import pickle
+import re
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import grokinterp as gi
+from grokinterp.runs.foreign.files import read_file
+from grokinterp.runs.foreign.pickles import read_pickle
+
+
+class Calls:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def archive(path, members, **options):
+    with zipfile.ZipFile(path, "w", **options) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return path
+
+
+def same(ours, theirs):
+    if isinstance(theirs, torch.Tensor):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
+    elif isinstance(theirs, np.ndarray):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+    elif isinstance(theirs, dict):
+        assert list(ours) == list(theirs)
+        for key in theirs:
+            same(ours[key], theirs[key])
+    elif isinstance(theirs, (list, tuple)):
+        assert type(ours) is type(theirs)
+        for x, y in zip(ours, theirs, strict=True):
+            same(x, y)
+    else:
+        assert ours == theirs
+
+
+EVERYTHING = {
+    "numbers": [0, 1, -1, 255, 256, 65536, -(2**40), 2**62, 0.1, -1e300, True, False, None],
+    "text": ["", "a", "ä" * 300, b"", b"\x00\xff"],
+    "nested": ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), [], {}, {"a": {"b": [{}]}}),
+    "sets": {1, 2, 3},
+    "arrays": [np.arange(6.0).reshape(2, 3).T, np.float32(0.5).item(), np.array([], np.int64)],
+    "ordered": dict(collections.OrderedDict(a=1)),
+    3: "an integer key",
+}
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_data_of_every_protocol_is_read(protocol):
+    same(read_pickle(pickle.dumps(EVERYTHING, protocol)), EVERYTHING)
+
+
+def test_numpy_scalars_become_numbers_and_shared_arrays_stay_shared():
+    array = np.arange(3.0)
+    found = read_pickle(pickle.dumps([np.float64(1.5), array, array]))
+    assert found[0] == 1.5
+    assert found[1] is found[2]
+    np.testing.assert_array_equal(found[2], array)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tensors_of_every_kind_are_read(zipped, tmp_path):
+    base = torch.arange(24.0).reshape(2, 3, 4)
+    content = {
+        "whole": base, "view": base[:, 1:, ::2], "transposed": base.transpose(0, 2),
+        "scalar": torch.tensor(3.0), "empty": torch.empty(0, 3),
+        "bool": torch.tensor([True, False]),
+        "parameter": torch.nn.Parameter(torch.ones(2)).data,
+        **{str(kind): torch.ones(3, dtype=kind) for kind in (
+            torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.uint8
+        )},
+    }  # fmt: skip
+    torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    same(read_file(tmp_path / "x.pt"), content)
+
+
+def test_a_configuration_object_is_read_as_its_attributes(tmp_path):
+    torch.save({"config": SimpleNamespace(p=59, act_fn="relu")}, tmp_path / "x.pt")
+    assert read_file(tmp_path / "x.pt")["config"] == {"p": 59, "act_fn": "relu"}
+
+
+@pytest.mark.parametrize(
+    "function", [os.system, eval, print, __import__, subprocess.Popen, open, torch.load, getattr]
+)
+@pytest.mark.parametrize("container", ["zip", "legacy", "pickle"])
+def test_a_pickle_that_calls_a_function_is_refused_and_not_run(function, container, tmp_path):
+    witness = tmp_path / "witness"
+    attack = {"model": Calls(function, f"touch {witness}")}
+    path = tmp_path / "x.pt"
+    if container == "pickle":
+        path.write_bytes(pickle.dumps(attack, 2))
+    else:
+        torch.save(attack, path, _use_new_zipfile_serialization=container == "zip")
+    with pytest.raises(gi.InputError, match=r"asks to call|holds an object") as error:
+        gi.load(path)
+    assert "Nothing in it was run" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not witness.exists()
+
+
+def test_a_whole_model_is_refused_with_the_way_out(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pt")
+    with pytest.raises(gi.InputError, match=r"holds an object of torch.nn.*state_dict"):
+        gi.load(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x02]r\xff\xff\xff\xff.", ""),  # a memo index that a C unpickler allocates for
+        (b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f.", "expected"),  # 2**63 bytes of text
+        (b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.", "expected"),
+        (b"\x80\x02(((((.", "one object"),
+        (b"\x80\x02\x82\x01.", "EXT1"),
+        (b"\x80\x02}(" + b"]" * 3 + b"K\x01u.", "has no value|list where"),
+        (b"\x80\x02" + b"]" * 6_000_000 + b".", "steps"),
+        (b"\x80\x02}" + b"(" * 100_000 + b"t" * 100_000 + b"K\x01s.", "tuple where"),
+    ],
+)  # fmt: skip
+def test_hostile_pickles_end_at_once(content, message, tmp_path):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(content)
+    if not message:
+        assert read_file(path) == []
+        return
+    with pytest.raises(gi.InputError, match=message):
+        read_file(path)
+
+
+def tensor_pickle(size, stride, offset=0, n=4):
+    """A torch pickle of one tensor with a geometry of the attacker's choice."""
+    storage = ("storage", torch.FloatStorage, "0", "cpu", n)
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            return storage if value == "the storage" else None
+
+    buffer = io.BytesIO()
+    Pickler(buffer, 2).dump(
+        Calls(torch._utils._rebuild_tensor_v2, "the storage", offset, size, stride, False, None)
+    )
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "offset", "n"),
+    [
+        ((5,), (1,), 0, 4), ((4,), (1,), 1, 4), ((2, 2), (3, 1), 0, 4), ((1 << 40,), (0,), 0, 4),
+        ((100, 100), (0, 0), 0, 4), ((-1,), (1,), 0, 4), ((4,), (-1,), 3, 4),
+        ((4,), (1,), 0, 1 << 50),
+        ((2, 2), (1,), 0, 4), ((1,) * 64, (1,) * 64, 0, 4), ((True,), (1,), 0, 4),
+    ],
+)  # fmt: skip
+def test_tensors_that_leave_their_storage_are_refused(size, stride, offset, n, tmp_path):
+    content = tensor_pickle(size, stride, offset, n)
+    path = archive(tmp_path / "x.pt", {"x/data.pkl": content, "x/data/0": bytes(16)})
+    with pytest.raises(gi.InputError, match=r"x\.pt is"):
+        read_file(path)
+
+
+def test_a_sound_geometry_is_read(tmp_path):
+    floats = struct.pack("<4f", 1, 2, 3, 4)
+    content = {"x/data.pkl": tensor_pickle((2, 2), (1, 2)), "x/data/0": floats}
+    found = read_file(archive(tmp_path / "x.pt", content))
+    assert found.tolist() == [[1, 3], [2, 4]]
+
+
+def test_tensors_that_repeat_a_file_many_times_are_refused(tmp_path):
+    weight = torch.zeros(10_000)
+    torch.save([weight] * 10, tmp_path / "shared.pt")  # one object ten times: nothing is repeated
+    assert len(read_file(tmp_path / "shared.pt")) == 10
+    torch.save([weight[i:] for i in range(100)], tmp_path / "bomb.pt")
+    with pytest.raises(gi.InputError, match="times its size"):
+        read_file(tmp_path / "bomb.pt")
+
+
+class TestArchives:
+    def good(self):
+        return {"x/data.pkl": pickle.dumps({"p": 7}, 2), "x/byteorder": "little"}
+
+    @pytest.mark.parametrize("name", ["../evil", "x/../../evil", "/etc/evil", "x\\..\\evil"])
+    def test_members_that_lead_out(self, name, tmp_path):
+        path = archive(tmp_path / "x.pt", {**self.good(), name: b"mine"})
+        with pytest.raises(gi.InputError, match="leads out of the archive"):
+            gi.load(path)
+        assert [file.name for file in tmp_path.iterdir()] == ["x.pt"]
+
+    def test_a_symbolic_link_inside(self, tmp_path):
+        path = archive(tmp_path / "x.pt", self.good())
+        with zipfile.ZipFile(path, "a") as file:
+            link = zipfile.ZipInfo("x/data/0")
+            link.external_attr = 0o120777 << 16
+            file.writestr(link, "/etc/passwd")
+        with pytest.raises(gi.InputError, match="symbolic link"):
+            gi.load(path)
+
+    def test_a_zip_bomb(self, tmp_path):
+        bomb = {**self.good(), "x/data/0": bytes(100_000_000)}
+        path = archive(tmp_path / "x.pt", bomb, compression=zipfile.ZIP_DEFLATED)
+        assert path.stat().st_size < 200_000
+        with pytest.raises(gi.InputError, match="compressed"):
+            gi.load(path)
+
+    def test_other_archives(self, tmp_path):
+        with pytest.raises(gi.InputError, match="unpack it and give the folder"):
+            gi.load(archive(tmp_path / "x.zip", {"a.pt": b"1", "b.pt": b"2"}))
+
+    def test_big_endian_numbers(self, tmp_path):
+        with pytest.raises(gi.InputError, match="big-endian"):
+            gi.load(archive(tmp_path / "x.pt", {**self.good(), "x/byteorder": "big"}))
+
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+    def test_half_written_files(self, share, tiny_run, tmp_path):
+        for zipped in (True, False):
+            torch.save(tiny_run.weights(), tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+            content = (tmp_path / "x.pt").read_bytes()
+            (tmp_path / "x.pt").write_bytes(content[: int(share * len(content))])
+            with pytest.raises(gi.InputError, match=r"damaged or cut off|not plain data"):
+                gi.load(tmp_path / "x.pt")
+
+    def test_a_flipped_bit_in_a_weight(self, tiny_run, tmp_path):
+        torch.save(tiny_run.weights(), tmp_path / "x.pt")
+        content = bytearray((tmp_path / "x.pt").read_bytes())
+        at = content.find(tiny_run.weights()["embed.W_E"].numpy().tobytes())
+        content[at + 5] ^= 1
+        (tmp_path / "x.pt").write_bytes(content)
+        with pytest.raises(gi.InputError, match="checksum"):
+            gi.load(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x80", b"hello", bytes(100), b"\x93NUMPY\x01"])
+def test_what_is_no_checkpoint(content, tmp_path):
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(gi.InputError, match=re.escape(str(tmp_path / "x.pt"))):
+        read_file(tmp_path / "x.pt")
+    with pytest.raises(gi.InputError):
+        gi.load(tmp_path / "x.pt")
+
+
+def test_symbolic_links_in_a_folder_are_refused(tiny_run, tmp_path):
+    torch.save(tiny_run.weights(), tmp_path / "elsewhere.pt")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "step_1.pt").symlink_to(tmp_path / "elsewhere.pt")
+    with pytest.raises(gi.InputError, match="symbolic link"):
+        gi.load(tmp_path / "folder")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([b"", b"\x80\x02", b"\x80\x04\x95"]), st.binary(max_size=200))
+def test_any_bytes_are_data_or_refused(head, tail):
+    with contextlib.suppress(
+        NotPlainDataError, ValueError, OverflowError, IndexError, struct.error
+    ):
+        read_pickle(head + tail)  # read_file makes one line of these
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False)
+    | st.text(max_size=20) | st.binary(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.tuples(inner, inner)
+    | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(PLAIN, st.integers(2, pickle.HIGHEST_PROTOCOL))
+def test_any_plain_data_is_read_as_pickle_reads_it(value, protocol):
+    assert read_pickle(pickle.dumps(value, protocol)) == value
+
+
+def test_mutated_files_are_read_or_refused():
+    """tests/fuzz.py in short: in a process of its own, as its audit hook cannot be taken out."""
+    done = subprocess.run(
+        [sys.executable, "tests/fuzz.py", "1500", "7"],
+        cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([".", os.environ.get("PYTHONPATH", "")])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.startswith("1500 files")
