@@ -274,9 +274,7 @@ def test_symbolic_links_in_a_folder_are_refused(tiny_run, tmp_path):
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from([b"", b"\x80\x02", b"\x80\x04\x95"]), st.binary(max_size=200))
 def test_any_bytes_are_data_or_refused(head, tail):
-    with contextlib.suppress(
-        NotPlainDataError, ValueError, OverflowError, IndexError, struct.error
-    ):
+    with contextlib.suppress(ValueError, OverflowError, IndexError, struct.error):
         read_pickle(head + tail)  # read_file makes one line of these
 
 

@@ -42,7 +42,7 @@ STORAGES = {
 FindStorage = Callable[[str, torch.dtype, int], Tensor]
 
 
-def read_pickle(content: bytes | BinaryIO | mmap, find_storage: FindStorage | None = None) -> Any:
+def read_pickle(content: bytes | IO[bytes] | mmap, find_storage: FindStorage | None = None) -> Any:
     r"""The data that a pickle builds.
 
     `find_storage(key, dtype, n_elements)` gives the flat tensor behind a persistent id, as
