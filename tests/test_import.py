@@ -1,6 +1,9 @@
 """Checkpoints of others, from independent writers (tests/foreign.py) back into runs."""
 
 import json
+import sys
+from importlib.metadata import version
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,6 +41,18 @@ def same_weights(ours, theirs):
 def same_task(ours, theirs):
     assert (ours.operation, ours.p) == (theirs.operation, theirs.p)
     assert torch.equal(ours.tokens, theirs.tokens)
+
+
+def hooked_config(model, monkeypatch):
+    """A HookedTransformerConfig, or its likeness where TransformerLens 4 has none."""
+    if version("transformer-lens").startswith("3."):
+        return model.cfg
+    name = "transformer_lens.HookedTransformerConfig"
+    config = type("HookedTransformerConfig", (), {"__module__": name})
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(HookedTransformerConfig=config))
+    likeness = config()
+    vars(likeness).update(n_heads=2, act_fn="relu", dtype=torch.float32, d_model=16)
+    return likeness
 
 
 def random_weights(**changes):
@@ -84,16 +99,13 @@ class TestFormats:
         found = run.metrics.set_index("step")["train_loss"]
         assert np.allclose(found, logged.loc[found.index], rtol=1e-6)
 
-    def test_the_demos_file_with_its_pickled_config(self, tiny_run, tmp_path):
-        lens = pytest.importorskip("transformer_lens")
-        if not hasattr(lens, "HookedTransformerConfig"):
-            pytest.skip("TransformerLens 4 has no HookedTransformerConfig")
+    def test_the_demos_file_with_its_pickled_config(self, tiny_run, tmp_path, monkeypatch):
         steps = tiny_run.steps[1:]
         models = [tiny_run.model(step) for step in steps]
         metrics = tiny_run.metrics.set_index("step").reindex(range(61)).interpolate()
         content = {
             "model": models[-1].state_dict(),
-            "config": models[-1].cfg,
+            "config": hooked_config(models[-1], monkeypatch),
             "checkpoints": [model.state_dict() for model in models],
             "checkpoint_epochs": [step - 1 for step in steps],
             "train_losses": metrics["train_loss"].tolist()[:60],

@@ -1,0 +1,151 @@
+"""Models beyond the canonical one, against a transformer spelt out from its definition."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+import grokinterp as gi
+from grokinterp.models.adapter import architecture_of, build_model, canonical_weights
+from grokinterp.models.architecture import Architecture
+from grokinterp.models.initialize import initial_weights
+from grokinterp.progress.table import measure_snapshot
+from grokinterp.runs.snapshot import from_weights
+from tests.reference import reference_logits
+
+P = 7
+VARIANTS = {
+    "canonical": {},
+    "two layers": {"n_layers": 2},
+    "layer norm": {"normalization_type": "LN", "act_fn": "gelu"},
+    "deep layer norm": {
+        "n_layers": 3, "normalization_type": "LN", "act_fn": "gelu_new", "eps": 1e-3,
+    },
+    "one head": {"n_heads": 1, "act_fn": "silu"},
+    "wide heads": {"n_heads": 3, "d_head": 10},
+    "no equals": {"n_ctx": 2, "d_vocab": P},
+    "equals class": {"d_vocab_out": P + 1},
+    "bidirectional": {"attention_dir": "bidirectional", "n_layers": 2},
+    "bidirectional without equals": {
+        "attention_dir": "bidirectional", "n_ctx": 2, "d_vocab": P, "n_layers": 2,
+    },
+    "constant attention": {"attention_rate": 0.0, "n_ctx": 2, "d_vocab": P},
+    "blended attention": {"attention_rate": 0.39, "attention_dir": "bidirectional"},
+    "blended and deep": {"attention_rate": 0.5, "n_layers": 2, "normalization_type": "LN"},
+    "longer context": {"n_ctx": 5},
+}  # fmt: skip
+
+
+def example(variant: str) -> tuple[Architecture, dict, gi.ModularTask]:
+    sizes = {
+        "n_layers": 1, "n_heads": 2, "d_model": 12, "d_head": 6, "d_mlp": 20,
+        "d_vocab": P + 1, "d_vocab_out": P, "n_ctx": 3,
+    }  # fmt: skip
+    architecture = Architecture(**{**sizes, **VARIANTS[variant]})
+    weights = initial_weights(architecture, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    weights = {
+        name: (w + 0.5 * torch.randn(w.shape, generator=generator)).double()
+        for name, w in weights.items()
+    }
+    return architecture, weights, gi.ModularTask("add", P, equals_token=architecture.n_ctx > 2)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_models_compute_what_the_definition_says(variant):
+    architecture, weights, task = example(variant)
+    expected = reference_logits(weights, architecture, task.tokens)
+    model = build_model(architecture, weights)
+    model.reset_hooks()
+    assert torch.allclose(model(task.tokens), expected, rtol=1e-9, atol=1e-9)
+    ours = from_weights(weights, architecture, task)
+    assert torch.allclose(ours.all_logits, expected[:, -1], rtol=1e-9, atol=1e-9)
+    back = canonical_weights(model)
+    assert set(back) == set(weights)
+    for name, weight in weights.items():
+        assert torch.equal(back[name], weight)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_activations_are_those_of_the_hooked_model(variant):
+    architecture, weights, task = example(variant)
+    snapshot = from_weights(weights, architecture, task)
+    model = build_model(architecture, weights)
+    _, cache = model.run_with_cache(task.tokens)
+    last = architecture.n_layers - 1
+    for name in ("mlp.hook_post", "hook_resid_post", "attn.hook_z", "attn.hook_pattern"):
+        name = f"blocks.{last}.{name}"
+        expected = cache[name][:, :, -1] if name.endswith("pattern") else cache[name][:, -1]
+        found = snapshot.activation(name)
+        assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9), name
+    rate = architecture.attention_rate
+    sums = snapshot.activation(f"blocks.{last}.attn.hook_pattern").sum(-1)
+    assert torch.allclose(sums, torch.full_like(sums, rate + (1 - rate) * task.tokens.shape[1]))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_users_model_is_seen_as_it_is_and_left_alone(variant):
+    architecture, weights, task = example(variant)
+    model = build_model(architecture, weights)
+    found = architecture_of(model)
+    blended = architecture.attention_rate != 1
+    assert found == (None if blended else architecture)  # a hook could be anything
+    before = copy.deepcopy(dict(model.state_dict()))
+    hooks = {name: len(point.fwd_hooks) for name, point in model.hook_dict.items()}
+    mask = torch.arange(task.n_inputs) % 3 == 0
+    snapshot = gi.snapshot(model, task, train_mask=mask)
+    expected = reference_logits(weights, architecture, task.tokens)[:, -1]
+    assert torch.allclose(snapshot.all_logits, expected, rtol=1e-9, atol=1e-9)
+    gi.key_frequencies(model, task=task)
+    row = measure_snapshot(snapshot, (1, 2))
+    assert np.isfinite(row["excluded_loss"])
+    assert np.isnan(row["excluded_loss_demo"]) == (architecture.normalization_type is not None)
+    assert {name: len(point.fwd_hooks) for name, point in model.hook_dict.items()} == hooks
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("variant", ["layer norm", "two layers", "bidirectional", "no equals"])
+def test_a_recorder_takes_them_and_gives_them_back(variant, tmp_path):
+    architecture, weights, task = example(variant)
+    model = build_model(architecture, weights)
+    recorder = gi.Recorder(tmp_path / "run", task=task)
+    recorder.save(0, model)
+    run = recorder.close()
+    assert run.architecture == architecture
+    assert all(torch.equal(weight, weights[name]) for name, weight in run.weights().items())
+    assert torch.allclose(run.model()(task.tokens), model(task.tokens))
+
+
+def test_a_blended_model_is_refused_by_the_recorder(tmp_path):
+    architecture, weights, task = example("blended attention")
+    recorder = gi.Recorder(tmp_path / "run", task=task)
+    with pytest.raises(gi.InputError, match="hooks"):
+        recorder.save(0, build_model(architecture, weights))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_layers": 0}, "n_layers=0"),
+        ({"d_model": 10**9}, "d_model=1000000000"),
+        ({"act_fn": "tanh"}, "act_fn='tanh'"),
+        ({"normalization_type": "RMS"}, "normalization_type='RMS'"),
+        ({"attention_rate": 1.5}, "attention_rate=1.5"),
+        ({"eps": 0.0}, r"eps=0\.0"),
+        ({"attention_dir": "casual"}, "attention_dir='casual'"),
+    ],
+)
+def test_impossible_architectures_are_refused(change, message):
+    architecture, _, _ = example("canonical")
+    with pytest.raises(gi.InputError, match=message):
+        Architecture(**{**vars(architecture), **change})
+
+
+def test_gains_of_layer_norms_begin_at_one():
+    architecture, _, _ = example("layer norm")
+    weights = initial_weights(architecture, seed=0)
+    assert all((weights[name] == 1).all() for name in weights if name.endswith(".w"))
+    assert all((weights[name] == 0).all() for name in weights if name.endswith(".b"))
