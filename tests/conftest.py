@@ -1,3 +1,4 @@
+import sys
 import warnings
 from pathlib import Path
 
@@ -41,3 +42,19 @@ def mod31(tmp_path_factory) -> dict[str, gi.Run]:
     """The two small built-in runs, trained here."""
     folder = tmp_path_factory.mktemp("mod31")
     return {name: gi.train(name, folder / name) for name in ("mod31-grokked", "mod31-steady")}
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command in this process: exit status, standard output, standard error."""
+
+    from grokinterp import cli
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["grokinterp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return stopped.value.code, captured.out, captured.err
+
+    return command

@@ -8,22 +8,7 @@ import time
 import pandas as pd
 import pytest
 
-from grokinterp import cli
 from tests.conftest import SHIPPED
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command in this process: exit status, standard output, standard error."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["grokinterp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return stopped.value.code, captured.out, captured.err
-
-    return command
 
 
 def test_phases_prints_one_json_object(run):

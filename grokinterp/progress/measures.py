@@ -20,6 +20,7 @@ from grokinterp.errors import InputError
 from grokinterp.fourier.basis import gini
 from grokinterp.fourier.spectra import (
     embedding_spectrum,
+    embedding_top_share,
     neuron_logit_spectrum,
     unembedding_spectrum,
 )
@@ -120,6 +121,12 @@ def _sum_sq_weights(snapshot: Snapshot) -> float:
 def _gini_embedding(snapshot: Snapshot) -> float:
     """Gini of the per-frequency norms of W_E along the tokens; constant left out."""
     return gini(embedding_spectrum(snapshot)[1:].sqrt())
+
+
+@measure("embedding_top5_share")
+def _embedding_top5_share(snapshot: Snapshot) -> float:
+    """Share of the power of W_E in its five strongest frequencies; constant left out."""
+    return embedding_top_share(snapshot)
 
 
 @measure("gini_unembedding")

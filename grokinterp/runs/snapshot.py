@@ -19,7 +19,7 @@ from grokinterp.models.adapter import (
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.tasks.modular import ModularTask
 
-BLOCK_ROWS = 4096  # inputs a forward sees at once: intermediate results stay in the cache
+BLOCK_ROWS = 2048  # inputs a forward sees at once: intermediate results stay in the cache
 T = TypeVar("T")
 Forward = Callable[[Tensor, tuple[str, ...]], tuple[Tensor, Mapping[str, Tensor]]]
 
