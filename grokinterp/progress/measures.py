@@ -123,12 +123,6 @@ def _gini_embedding(snapshot: Snapshot) -> float:
     return gini(embedding_spectrum(snapshot)[1:].sqrt())
 
 
-@measure("embedding_top5_share")
-def _embedding_top5_share(snapshot: Snapshot) -> float:
-    """Share of the power of W_E in its five strongest frequencies; constant left out."""
-    return embedding_top_share(snapshot)
-
-
 @measure("gini_unembedding")
 def _gini_unembedding(snapshot: Snapshot) -> float:
     """Gini of the per-frequency norms of W_U along the answer classes; constant left out."""
@@ -139,6 +133,12 @@ def _gini_unembedding(snapshot: Snapshot) -> float:
 def _gini_neuron_logit(snapshot: Snapshot) -> float:
     """The same of W_out W_U, the W_L of the paper's Gini curve."""
     return gini(neuron_logit_spectrum(snapshot)[1:].sqrt())
+
+
+@measure("embedding_top5_share")
+def _embedding_top5_share(snapshot: Snapshot) -> float:
+    """Share of the power of W_E in its five strongest frequencies; constant left out."""
+    return embedding_top_share(snapshot)
 
 
 measure("trig_variance_explained", needs_frequencies=True)(losses.trig_variance_explained)
