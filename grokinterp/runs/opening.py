@@ -28,4 +28,4 @@ def load(path: str | Path, *, format: str = "auto", **settings: Any) -> Run:
                 "are for checkpoints of others."
             )
         return Run(path)
-    return open_foreign(path, format=format, settings=settings)
+    return Run(path, open_foreign(path, format=format, settings=settings))

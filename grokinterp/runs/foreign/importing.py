@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from grokinterp.errors import InputError
 from grokinterp.runs.foreign.sources import is_foreign
-from grokinterp.runs.foreign.store import open_foreign
+from grokinterp.runs.foreign.store import ForeignStore, open_foreign
 from grokinterp.runs.metrics import COLUMNS
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
@@ -36,11 +36,11 @@ def import_run(
         raise InputError(f"{source} holds no checkpoints of others; nothing to import.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not an empty folder; give another one.")
-    run = open_foreign(source, format=format, settings=settings)
+    store = open_foreign(source, format=format, settings=settings, progress=progress)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".importing-", dir=out.parent))
     try:
-        _write(run, aside, progress)
+        _write(store, aside, progress)
         aside.chmod(0o777 & ~_umask())
         os.replace(aside, out)
     except BaseException:
@@ -49,20 +49,21 @@ def import_run(
     return Run(out)
 
 
-def _write(run: Run, folder: Path, progress: bool) -> None:
+def _write(store: ForeignStore, folder: Path, progress: bool) -> None:
+    manifest = store.manifest
     writer = RunWriter.create(
         folder,
-        task=run.task,
-        architecture=run.architecture,
-        train_indices=run.train_indices,
-        split=run.manifest.split,
-        source=run.manifest.source,
+        task=manifest.task,
+        architecture=manifest.architecture,
+        train_indices=store.train_indices(),
+        split=manifest.split,
+        source=manifest.source,
     )
     for step in tqdm(
-        run.steps, desc="import", unit="checkpoint", disable=None if progress else True
+        manifest.steps, desc="import", unit="checkpoint", disable=None if progress else True
     ):
-        writer.put(step, run.weights(step))
-    for row in run.metrics.to_dict("records"):
+        writer.put(step, store.weights(step))
+    for row in store.metrics(progress=progress).to_dict("records"):
         writer.log(int(row["step"]), {column: row[column] for column in COLUMNS})
     writer.finish()
 

@@ -175,7 +175,7 @@ def _verified(rows: Int[Tensor, " n_train"], evidence: Evidence, what: str) -> s
     step = _telling_step(evidence)
     if step is None:
         return (
-            f"{what}: no stored training loss to compare with"
+            f"{what}: not verified, no training loss is stored for a step whose weights are"
             if not evidence.stored
             else f"{what}: not verified, train and test losses are too alike to tell"
         )

@@ -1,8 +1,10 @@
 """What was said about a source, held against what its weights say: the task and the split."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from grokinterp.errors import InputError
@@ -66,54 +68,61 @@ def check_biases(weights: Weights, said: str | None, where: str) -> None:
 
 def stated_split(said: Settings, config: Settings, source: Source, evidence: Evidence) -> Split:
     """The split that was set, that the files keep, or that their configuration fixes."""
-    task = evidence.task
-    kept = None if source.train_data is None else rows_of(source.train_data, task)
-    fraction, seed = said.train_fraction, said.data_seed
-    rule = said.split
-    origin = "settings"
-    if rule is None and kept is None and source.format in ("paper", "trainer"):
-        stored_seed = source.config.get("seed")
-        if type(stored_seed) is int and config.train_fraction is not None:
-            rule, seed, origin = "python", stored_seed, "config"
+    kept = None if source.train_data is None else rows_of(source.train_data, evidence.task)
+    seed = source.config.get("seed")
+    if said.split is not None and said.train_indices is not None:
+        raise InputError("split and train_indices are both set; set one of them.")
     if said.train_indices is not None:
-        rows = rows_of(_rows_file(Path(said.train_indices)), task)
+        rows = rows_of(_rows_file(Path(said.train_indices)), evidence.task)
         split = given_split(rows, Path(said.train_indices).name, evidence)
-    elif rule == "search":
-        split = searched_split(evidence, fraction=fraction, n_train=said.n_train, seed=seed)
-    elif rule is not None:
-        fraction = config.train_fraction if fraction is None else fraction
-        sizes = [said.n_train] if said.n_train else sizes_of(fraction, task) if fraction else []
-        if seed is None or not sizes or not 0 < sizes[0] <= task.n_inputs:
-            raise InputError(
-                f"split={rule} needs data_seed and train_fraction (or n_train) of this table of "
-                f"{task.n_inputs} rows; give such as data_seed=0 train_fraction=0.3."
-            )
-        described = {"rule": rule, "data_seed": seed, "train_fraction": fraction, "origin": origin}
-        if origin == "config":
-            sizes = sizes[:1]  # its code cuts off
-        split = drawn_split(rule, seed, sizes, described, evidence)
-    elif fraction is not None or said.n_train is not None:
+    elif said.split == "search":
+        split = searched_split(
+            evidence, fraction=said.train_fraction, n_train=said.n_train, seed=said.data_seed
+        )
+    elif said.split is not None:
+        split = _drawn(said.split, said.over(config), "settings", evidence)
+    elif said.train_fraction is not None or said.n_train is not None:
         raise InputError("train_fraction and n_train need split=torch, python or search.")
     elif kept is not None:
         return given_split(kept, source.path.name, evidence)
+    elif source.format in ("paper", "trainer") and config.train_fraction and type(seed) is int:
+        return _drawn("python", replace(config, data_seed=seed), "config", evidence)
     else:
         return Split(None, None, (
             "the training rows are not known, so measures that need them are null: set split=, "
             "data_seed= and train_fraction=, or train_indices=, or try split=search",
         ))  # fmt: skip
-    if (
-        kept is not None
-        and split.rows is not None
-        and set(kept.tolist()) != set(split.rows.tolist())
-    ):
-        step = evidence.steps[-1]
-        losses = evidence.losses_of(step)
-        raise InputError(
-            f"the split that was set is not the one {source.path} keeps: at step {step} its "
-            f"training rows have loss {float(losses[split.rows].mean()):.6g}, those kept "
-            f"{float(losses[kept].mean()):.6g}; leave it out."
-        )
+    _check_same(split, kept, evidence, source)
     return split
+
+
+def _drawn(rule: str, asked: Settings, origin: str, evidence: Evidence) -> Split:
+    """The rows that a published rule draws, with the seed and the size that were said."""
+    task, fraction = evidence.task, asked.train_fraction
+    sizes = [asked.n_train] if asked.n_train else sizes_of(fraction, task) if fraction else []
+    if asked.data_seed is None or not sizes or sizes[0] > task.n_inputs:
+        raise InputError(
+            f"split={rule} needs data_seed and train_fraction (or n_train) of this table of "
+            f"{task.n_inputs} rows; give such as data_seed=0 train_fraction=0.3."
+        )
+    if origin == "config":
+        sizes = sizes[:1]  # the paper's code cuts off
+    seed = asked.data_seed
+    described = {"rule": rule, "data_seed": seed, "train_fraction": fraction, "origin": origin}
+    return drawn_split(rule, seed, sizes, described, evidence)
+
+
+def _check_same(split: Split, kept: Tensor | None, evidence: Evidence, source: Source) -> None:
+    """Refuse a split that was set where the files keep another."""
+    if kept is None or split.rows is None or set(kept.tolist()) == set(split.rows.tolist()):
+        return
+    step = evidence.steps[-1]
+    losses = evidence.losses_of(step)
+    raise InputError(
+        f"the split that was set is not the one {source.path} keeps: at step {step} its training "
+        f"rows have loss {float(losses[split.rows].mean()):.6g}, those kept "
+        f"{float(losses[kept].mean()):.6g}; leave it out."
+    )
 
 
 def _rows_file(path: Path) -> Tensor:
@@ -123,7 +132,7 @@ def _rows_file(path: Path) -> Tensor:
     elif isinstance(data, Mapping):
         data = data.get("train_indices")
     if isinstance(data, (list, tuple)) and all(type(x) is int for x in data):
-        data = Tensor(data).long()
+        data = torch.tensor(data)
     if not isinstance(data, Tensor):
         raise InputError(f"{path} holds no 'train_indices'; give rows a*p + b as one tensor.")
     return data

@@ -1,6 +1,6 @@
 """Checkpoints of somebody else as the parts of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,6 @@ from grokinterp.runs.foreign.splits import Evidence
 from grokinterp.runs.foreign.stated import check_biases, stated_split, stated_task
 from grokinterp.runs.manifest import Manifest, current_versions
 from grokinterp.runs.metrics import COLUMNS, evaluate
-from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import from_weights
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import mask_of
@@ -51,12 +50,7 @@ class ForeignStore:
         task = self.manifest.task
         mask = None if self.rows is None else mask_of(self.rows, task.n_inputs)
         rows = []
-        for step in tqdm(
-            self.manifest.steps,
-            desc="evaluate",
-            unit="checkpoint",
-            disable=None if progress and mask is not None else True,
-        ):
+        for step in _bar(self.manifest.steps, "evaluate", progress and mask is not None):
             row: dict[str, float] = {"step": step}
             if mask is not None:
                 snapshot = from_weights(self.weights(step), self.recognised.architecture, task)
@@ -72,8 +66,10 @@ class ForeignStore:
             self.weights(step)
 
 
-def open_foreign(path: Path, *, format: str, settings: Mapping[str, Any]) -> Run:
-    """Checkpoints of somebody else as a run: recognised, checked, with a note a guess."""
+def open_foreign(
+    path: Path, *, format: str, settings: Mapping[str, Any], progress: bool = False
+) -> ForeignStore:
+    """Checkpoints of somebody else as the parts of a run: recognised, checked, a note a guess."""
     said = Settings.from_dict(settings)
     source = open_source(path, format=format, step=said.step, metrics=said.metrics)
     config = Settings.from_config(source.config)
@@ -85,7 +81,7 @@ def open_foreign(path: Path, *, format: str, settings: Mapping[str, Any]) -> Run
     recognised, task, guesses = settle(
         recognised, state, task, operation_known=asked.operation is not None, where=where
     )
-    for step in source.states:
+    for step in _bar(source.states, "check", progress):
         check_biases(_weights(source, recognised, step), said.biases, where)
     evidence = _evidence(source, recognised, task)
     split = stated_split(said, config, source, evidence)
@@ -106,7 +102,11 @@ def open_foreign(path: Path, *, format: str, settings: Mapping[str, Any]) -> Run
             "notes": list(notes),
         },
     )  # fmt: skip
-    return Run(path, ForeignStore(source, recognised, manifest, split.rows, logged))
+    return ForeignStore(source, recognised, manifest, split.rows, logged)
+
+
+def _bar(steps: Collection[int], what: str, progress: bool) -> Iterable[int]:
+    return tqdm(steps, desc=what, unit="checkpoint", disable=None if progress else True)
 
 
 def _taken(config: Settings) -> tuple[str, ...]:
