@@ -272,6 +272,28 @@ class TestLayouts:
         with pytest.raises((gi.InputError, OSError), match=message):
             gi.load(tmp_path / "model.pt", **setting)
 
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"normalization_type": "LNPre"},
+            {"model": {"positional_embedding_type": "shortformer"}},
+            {"use_attn_scale": False},
+            {"attn_scale": 8.0, "d_head": 8},
+            {"parallel_attn_mlp": True},
+            {"output_logits_soft_cap": 30.0},
+            {"act_fn": "solu"},
+            {"activation": "Tanh"},
+        ],
+    )
+    def test_a_configuration_of_another_kind_of_model_is_refused(self, config, tmp_path):
+        _, weights = random_weights()
+        torch.save({"model": weights, "config": config}, tmp_path / "model.pt")
+        with pytest.raises(gi.InputError, match="no place"):
+            gi.load(tmp_path / "model.pt")
+        common = {"attn_scale": 8**0.5, "d_head": 8, "act_fn": "ReLU", "use_attn_scale": True}
+        torch.save({"model": weights, "config": common}, tmp_path / "model.pt")
+        assert gi.load(tmp_path / "model.pt").architecture.act_fn == "relu"
+
     def test_settings_that_agree_change_nothing(self, tmp_path):
         architecture, weights = random_weights()
         torch.save(weights, tmp_path / "model.pt")

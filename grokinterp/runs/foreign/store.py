@@ -78,6 +78,7 @@ def open_foreign(path: Path, *, format: str, settings: Mapping[str, Any]) -> Run
     source = open_source(path, format=format, step=said.step, metrics=said.metrics)
     config = Settings.from_config(source.config)
     asked = said.over(config)
+    said.check_config(source.config, str(path))
     last = max(source.states)
     state, where = source.states[last](), _where(source, last)
     recognised = recognise(state, asked.of_architecture(), where)
