@@ -226,6 +226,16 @@ class TestLayouts:
         run = gi.load(tmp_path / "model.pt", n_heads=2, act_fn="gelu_new")
         same_weights(run.weights(), weights)
 
+    def test_a_causal_mask_does_not_say_that_it_is_used(self, tmp_path):
+        for n_layers in (1, 2):
+            _, weights = random_weights(n_layers=n_layers)
+            for layer in range(n_layers):  # HookedTransformer has it whatever its attention_dir is
+                weights[f"blocks.{layer}.attn.mask"] = torch.ones(3, 3).tril().bool()
+            torch.save(weights, tmp_path / "model.pt")
+            notes = gi.load(tmp_path / "model.pt").notes
+            # With one layer the answer position sees everything anyway.
+            assert any("attention_dir" in note for note in notes) == (n_layers == 2)
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [

@@ -117,10 +117,10 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
                 f"leave it out."
             )
     open_questions = ["act_fn", *(["n_heads"] if fused else [])]
-    if architecture.n_ctx == 2 and layout == "paper":  # as Zhong et al. 2023 vary them
+    if architecture.n_ctx == 2 and layout == "paper":  # as Zhong et al. 2023 vary it
         open_questions.append("attention_rate")
-        if n_layers > 1:  # their mask is stored and not used; with one layer it changes nothing
-            open_questions.append("attention_dir")
+    if n_layers > 1 and architecture.attention_dir == "causal":  # of one layer it changes nothing
+        open_questions.append("attention_dir")
     return Recognised(layout, architecture, tuple(x for x in open_questions if x not in given))
 
 
@@ -272,8 +272,12 @@ def _shaped(tidied: Mapping[str, Tensor], key: str, ndim: int, where: str) -> Te
 
 
 def _direction(state: Mapping[str, Tensor]) -> str:
-    """What a stored attention mask says; a model without one is taken to be causal."""
+    """What a stored attention mask says, if it lets later positions through.
+
+    A causal mask says little: HookedTransformer and Zhong et al. 2023 store one that they do not
+    use when attention goes both ways.
+    """
     for key, mask in state.items():
-        if key.endswith("attn.mask") and mask.ndim == 2 and len(mask) > 1:
-            return "causal" if not mask.triu(1).any() else "bidirectional"
+        if key.endswith("attn.mask") and mask.ndim == 2 and len(mask) > 1 and mask.triu(1).any():
+            return "bidirectional"
     return str(DEFAULTS["attention_dir"])
