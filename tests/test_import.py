@@ -226,6 +226,15 @@ class TestLayouts:
         run = gi.load(tmp_path / "model.pt", n_heads=2, act_fn="gelu_new")
         same_weights(run.weights(), weights)
 
+    def test_norms_without_biases_may_be_other_norms(self, tmp_path):
+        _, weights = random_weights(normalization_type="LN")
+        gains = {name: w for name, w in weights.items() if not name.endswith(".b")}
+        torch.save(gains, tmp_path / "rms.pt")
+        with pytest.raises(gi.InputError, match="RMS"):
+            gi.load(tmp_path / "rms.pt")
+        torch.save(gpt_state(gains, {}), tmp_path / "gpt.pt")
+        assert any("RMSNorm" in note for note in gi.load(tmp_path / "gpt.pt").notes)
+
     def test_a_causal_mask_does_not_say_that_it_is_used(self, tmp_path):
         for n_layers in (1, 2):
             _, weights = random_weights(n_layers=n_layers)
@@ -245,7 +254,10 @@ class TestLayouts:
             (lambda w: w["embed.W_E"].fill_(torch.nan), "not finite"),
             (lambda w: w["blocks.0.mlp.W_in"].fill_(torch.inf), "not finite"),
             (lambda w: w.update({"blocks.2.mlp.W_in": torch.ones(12, 20)}), "layers"),
-            (lambda w: w.update({"blocks.0.ln1.w": torch.ones(12)}), "ln2"),
+            (
+                lambda w: w.update({f"blocks.0.ln1.{x}": torch.ones(12) for x in "wb"}),
+                "ln2",
+            ),
         ],
     )
     def test_weights_that_do_not_fit_are_refused(self, change, message, tmp_path):

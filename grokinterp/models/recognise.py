@@ -61,6 +61,7 @@ class Recognised:
     layout: str
     architecture: Architecture
     assumed: tuple[str, ...]  # keys of the architecture that the weights cannot say
+    notes: tuple[str, ...] = ()
 
     def weights(self, state: Mapping[str, Tensor], where: str) -> Weights:
         """A state dict of this layout as canonical weights; biases it does not have are zero.
@@ -105,6 +106,14 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
     kinds["normalization_type"] = (
         "LN" if "blocks.0.ln1.w" in slots_in(tidied, layout, n_layers) else None
     )
+    notes: tuple[str, ...] = ()
+    if kinds["normalization_type"] and "blocks.0.ln1.b" not in slots_in(tidied, layout, n_layers):
+        if layout == "hooked":  # whose LayerNorms always have biases
+            raise InputError(
+                f"{where} has norms without biases, as normalization_type='RMS' has, which a run "
+                "has no place for; build the model yourself and use gi.snapshot(model, task)."
+            )
+        notes = ("norms have gains alone: taken to be LayerNorms, which RMSNorms are not",)
     fused = layout in ("bridge", "minimal_gpt")
     n_heads = _n_heads(tidied, layout, given, where)
     sizes = _sizes(tidied, layout, n_layers, n_heads, where)
@@ -121,7 +130,8 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
         open_questions.append("attention_rate")
     if n_layers > 1 and architecture.attention_dir == "causal":  # of one layer it changes nothing
         open_questions.append("attention_dir")
-    return Recognised(layout, architecture, tuple(x for x in open_questions if x not in given))
+    assumed = tuple(x for x in open_questions if x not in given)
+    return Recognised(layout, architecture, assumed, notes)
 
 
 def slots_in(tidied: Mapping[str, Tensor], layout: str, n_layers: int) -> dict[str, Slot]:

@@ -92,7 +92,15 @@ def open_foreign(path: Path, *, format: str, settings: Mapping[str, Any]) -> Run
     split = stated_split(said, config, source, evidence)
     source, alignment = aligned(source, evidence, split)
     logged = logged_metrics(source)
-    notes = (*source.notes, *_taken(config), *task_notes, *guesses, *split.notes, *alignment)
+    notes = (
+        *source.notes,
+        *_taken(config),
+        *recognised.notes,
+        *task_notes,
+        *guesses,
+        *split.notes,
+        *alignment,
+    )
     described = None
     if split.rows is not None:
         n_train = len(split.rows)
