@@ -226,6 +226,15 @@ class TestLayouts:
         run = gi.load(tmp_path / "model.pt", n_heads=2, act_fn="gelu_new")
         same_weights(run.weights(), weights)
 
+    def test_how_well_it_answers_is_said(self, shipped, tmp_path):
+        weights = shipped.weights()
+        torch.save(weights, tmp_path / "right.pt")
+        notes = gi.load(tmp_path / "right.pt").notes
+        assert any("answers 100.0% of the table right" in note for note in notes)
+        scaled = weights["embed.W_E"] * 128**0.5  # as some codes do on the way
+        torch.save({**weights, "embed.W_E": scaled.flip(0)}, tmp_path / "wrong.pt")
+        assert any("no more than chance" in note for note in gi.load(tmp_path / "wrong.pt").notes)
+
     def test_norms_without_biases_may_be_other_norms(self, tmp_path):
         _, weights = random_weights(normalization_type="LN")
         gains = {name: w for name, w in weights.items() if not name.endswith(".b")}

@@ -42,6 +42,7 @@ class Reading:
     operation: str
     parts: tuple[tuple[str, Any], ...]
     log_losses: Float[Tensor, " rows"]
+    accuracy: float
 
     def get(self, key: str) -> Any:
         """The value of an open question in this reading."""
@@ -70,6 +71,9 @@ def settle(
         else:
             chosen[key] = usual
             notes.append(f"{key}={usual} is assumed (set {key}= if it is another)")
+    taken = {"operation": task.operation, **chosen}
+    reading = next(x for x in readings if all(x.get(key) == taken[key] for key in taken))
+    notes.append(_so_read(reading, task))
     task = replace(task, operation=chosen.pop("operation", task.operation))
     return recognised.replace(**chosen) if chosen else recognised, task, tuple(notes)
 
@@ -94,7 +98,22 @@ def _readings(
             logits, _ = forward_of(weights, reading.architecture)(task.tokens[rows], ())
         for name in operations:
             losses = cross_entropies(logits[:, : task.n_classes], labels[name])
-            yield Reading(name, chosen, losses.clamp_min(SMALLEST_LOSS).log())
+            right = logits[:, : task.n_classes].argmax(dim=1) == labels[name]
+            log_losses = losses.clamp_min(SMALLEST_LOSS).log()
+            yield Reading(name, chosen, log_losses, float(right.double().mean()))
+
+
+def _so_read(reading: Reading, task: ModularTask) -> str:
+    """How well the weights answer in the reading that was taken: a wrong one shows here."""
+    n, chance = len(reading.log_losses), 1 / task.p
+    note = f"so read, its last checkpoint answers {reading.accuracy:.1%} of the table right"
+    if reading.accuracy > chance + 4 * (chance * (1 - chance) / n) ** 0.5:
+        return note
+    equals = '"="' if task.equals_token else "no further token"
+    return (
+        f"{note}, no more than chance: it has not learned, or it is not {reading.operation} mod "
+        f"{task.p} of a, b and {equals}, or its code uses the weights in another way"
+    )
 
 
 def _by_far(best: Reading, rival: Reading) -> bool:
