@@ -235,6 +235,16 @@ class TestLayouts:
         torch.save({**weights, "embed.W_E": scaled.flip(0)}, tmp_path / "wrong.pt")
         assert any("no more than chance" in note for note in gi.load(tmp_path / "wrong.pt").notes)
 
+    @pytest.mark.parametrize("n_heads", [3, 6])
+    def test_the_head_count_of_a_fused_matrix_is_found(self, n_heads, tiny, tmp_path):
+        recipe = tiny.replace(
+            p=23, d_model=48, n_heads=n_heads, d_head=48 // n_heads, d_mlp=64, steps=200,
+            train_fraction=0.8, lr=3e-3, checkpoints="every:200",
+        )  # fmt: skip
+        run = gi.train(recipe, tmp_path / "run")
+        torch.save(gpt_state(run.weights(), {}), tmp_path / "gpt.pt")
+        assert gi.load(tmp_path / "gpt.pt", act_fn="relu").architecture == run.architecture
+
     def test_norms_without_biases_may_be_other_norms(self, tmp_path):
         _, weights = random_weights(normalization_type="LN")
         gains = {name: w for name, w in weights.items() if not name.endswith(".b")}

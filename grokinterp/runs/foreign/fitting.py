@@ -2,7 +2,8 @@
 
 A trained network answers its task well under the right reading of its weights and badly under a
 wrong one. Readings are compared by the mean log cross-entropy over a sample of the table; one is
-taken only where it beats every other by far, otherwise the usual one is assumed, and said so. The
+taken where it beats every other by far, or assumed where it beats the usual one by far; otherwise
+the usual one is assumed, and said so. So every usual head count has to be among them. The
 activation function is never chosen so: networks that were trained with ReLU give lower losses with
 GELU.
 """
@@ -29,7 +30,7 @@ SMALLEST_LOSS = 1e-30
 USUAL = "add"
 OPERATIONS = (USUAL, "subtract", "multiply", "x2xyy2")
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "n_heads": (1, 2, 4, 8, 16),
+    "n_heads": (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32),
     "attention_rate": (1.0, 0.0),
     "attention_dir": ("causal", "bidirectional"),
 }
@@ -68,6 +69,11 @@ def settle(
         if rivals and all(_by_far(best, rival) for rival in rivals):
             chosen[key] = best.get(key)
             notes.append(f"{key}={best.get(key)}: it answers far better so than otherwise")
+        elif best.get(key) != usual and all(
+            _by_far(best, rival) for rival in rivals if rival.get(key) == usual
+        ):
+            chosen[key] = best.get(key)
+            notes.append(f"{key}={best.get(key)} is assumed: it answers best so (or set {key}=)")
         else:
             chosen[key] = usual
             notes.append(f"{key}={usual} is assumed (set {key}= if it is another)")
