@@ -515,6 +515,21 @@ class TestImport:
         model.load_state_dict(content["model"], strict=True)
         assert torch.equal(model(tiny_run.task.tokens), tiny_run.model()(tiny_run.task.tokens))
 
+    def test_a_paper_file_has_every_key_of_the_papers_model(self, tiny, tmp_path):
+        run = gi.train(tiny.replace(biases="mlp", steps=20), tmp_path / "run")
+        content = torch.load(gi.export(run, tmp_path / "p.pth", format="paper"), weights_only=True)
+        expected = paper_state(run.weights())  # with the mask, which is a buffer there
+        assert set(content["model"]) == set(expected)
+        assert all(torch.equal(content["model"][key], expected[key]) for key in expected)
+
+    def test_the_papers_layout_has_no_attention_both_ways(self, tmp_path):
+        _, weights = random_weights(n_layers=2)
+        weights = {n: w * 0 if ".b_" in n and ".mlp." not in n else w for n, w in weights.items()}
+        torch.save(weights, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt", attention_dir="bidirectional")
+        with pytest.raises(gi.InputError, match="no place for attention_dir"):
+            gi.export(run, tmp_path / "p.pth", format="paper")
+
     def test_the_papers_layout_refuses_what_it_cannot_hold(self, tmp_path):
         _, weights = random_weights(normalization_type="LN")
         torch.save(weights, tmp_path / "m.pt")
