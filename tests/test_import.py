@@ -156,6 +156,46 @@ class TestFormats:
         ours = gi.progress_measures(tiny_run)
         np.testing.assert_array_equal(gi.progress_measures(run), ours)
 
+    def test_what_a_single_file_keeps_besides_is_used(self, tiny_run, tmp_path):
+        rows, loss = tiny_run.train_indices, float(tiny_run.metrics["train_loss"].iloc[-1])
+        kept = {"model": tiny_run.weights(), "step": 60, "train_loss": loss}
+        torch.save({**kept, "train_indices": rows}, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        assert torch.equal(run.train_indices, rows)
+        assert any("verified at step 60" in note for note in run.notes)
+        torch.save({**kept, "train_indices": (rows + 1) % 49}, tmp_path / "wrong.pt")
+        with pytest.raises(gi.InputError, match="is not the split of this run"):
+            gi.load(tmp_path / "wrong.pt")
+
+    def test_one_file_of_the_papers_trainer_has_the_step_it_has_in_its_folder(
+        self, paper_run, tmp_path
+    ):
+        folder = trainer_folder(paper_run, tmp_path / "run")
+        torch.save({"note": "not a checkpoint"}, folder / "extra.pt")
+        run = gi.load(folder)
+        assert run.steps == paper_run.steps
+        assert any("extra.pt" in note for note in run.notes)
+        for file in folder.glob("*.pth"):
+            alone = gi.load(file)
+            same_weights(alone.weights(), run.weights(alone.steps[0]))
+
+    def test_files_beside_numbered_ones(self, tiny_run, tmp_path):
+        for name in ("best", "last", "step_20", "step_40"):
+            torch.save(tiny_run.weights(), tmp_path / f"{name}.pt")
+        run = gi.load(tmp_path)
+        assert run.steps == (20, 40)
+        assert any("best.pt, last.pt" in note for note in run.notes)
+
+    def test_epochs_of_another_loop_keep_their_number(self, tiny_run, tmp_path):
+        for epoch in (20, 40):
+            content = {"model": tiny_run.weights(), "epoch": epoch, "train_loss": 1.0}
+            torch.save(content, tmp_path / f"{epoch}.pt")
+        assert gi.load(tmp_path, format="folder").steps == (20, 40)
+        assert gi.load(tmp_path).steps == (21, 41)  # by the paper's convention, which a note says
+        for epoch in (20, 40):
+            (tmp_path / f"{epoch}.pt").rename(tmp_path / f"net_{epoch}.pt")
+        assert gi.load(tmp_path).steps == (20, 40)
+
     def test_torch_saves_of_every_age(self, tiny_run, tmp_path):
         weights = tiny_run.weights()
         torch.save(weights, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
