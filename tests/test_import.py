@@ -262,6 +262,7 @@ class TestLayouts:
             if key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
                 state[key] = state[key].T.clone()
         state["transformer.h.0.attn.masked_bias"] = torch.tensor(-1e4)
+        state["transformer.h.0.attn.bias"] = torch.ones(3, 3).tril()[None, None]  # nanoGPT's mask
         torch.save(state, tmp_path / "model.pt")
         run = gi.load(tmp_path / "model.pt", n_heads=2, act_fn="gelu_new")
         same_weights(run.weights(), weights)
@@ -284,6 +285,16 @@ class TestLayouts:
         run = gi.train(recipe, tmp_path / "run")
         torch.save(gpt_state(run.weights(), {}), tmp_path / "gpt.pt")
         assert gi.load(tmp_path / "gpt.pt", act_fn="relu").architecture == run.architecture
+
+    def test_the_width_of_a_head_says_how_many_there_are(self, tmp_path):
+        _, weights = random_weights()  # 2 heads of 8
+        torch.save(gpt_state(weights, {}), tmp_path / "gpt.pt")
+        run = gi.load(tmp_path / "gpt.pt", d_head=8)
+        assert (run.architecture.n_heads, run.architecture.d_head) == (2, 8)
+        assert not any("n_heads" in note for note in run.notes)
+        for wrong in (0, 7, 100):
+            with pytest.raises(gi.InputError):
+                gi.load(tmp_path / "gpt.pt", d_head=wrong)
 
     def test_norms_without_biases_may_be_other_norms(self, tmp_path):
         _, weights = random_weights(normalization_type="LN")

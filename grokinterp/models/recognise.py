@@ -33,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
 WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others put before every key
 
 _NOT_A_WEIGHT = re.compile(
-    r".*\b(mask|IGNORE|causal_mask|tril|bias_mask|inv_freq|rotary_(sin|cos)|masked_bias)"
+    r".*\b(attn\.bias|mask|IGNORE|causal_mask|tril|bias_mask|inv_freq|rotary_(sin|cos)|masked_bias)"
 )
 _KIND = r"(?P<kind>weight|bias|gamma|beta|w|b)"
 _GPT_NAMES = tuple(
@@ -130,7 +130,10 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
         open_questions.append("attention_rate")
     if n_layers > 1 and architecture.attention_dir == "causal":  # of one layer it changes nothing
         open_questions.append("attention_dir")
-    assumed = tuple(x for x in open_questions if x not in given)
+    if architecture.normalization_type:
+        open_questions.append("eps")
+    known = {"n_heads", *given} if "d_head" in given else {*given}
+    assumed = tuple(x for x in open_questions if x not in known)
     return Recognised(layout, architecture, assumed, notes)
 
 
@@ -240,7 +243,8 @@ def _n_heads(
     if layout in ("hooked", "paper"):
         return len(_shaped(tidied, "blocks.0.attn.W_Q", 3, where))
     rows = len(_shaped(tidied, "blocks.0.attn.q.weight", 2, where))
-    heads = given.get("n_heads") or (4 if rows % 4 == 0 else 1)
+    usual = 4 if rows % 4 == 0 else 1
+    heads = given.get("n_heads") or rows // (given.get("d_head") or rows // usual)
     if type(heads) is not int or heads < 1 or rows % heads:
         raise InputError(f"n_heads={heads!r} does not divide the {rows} query rows of {where}.")
     return heads
