@@ -446,6 +446,16 @@ class TestTheSplit:
         with pytest.raises(gi.InputError, match="is not the split"):  # one row of 3830
             gi.load(path, train_indices=str(tmp_path / "rows.pt"))
 
+    @pytest.mark.parametrize("step", [800, 4000, 12000])
+    def test_a_fraction_that_is_too_small_is_noted(self, step, shipped, tmp_path):
+        torch.save(shipped.weights(step), tmp_path / "m.pt")
+        for fraction in (0.1, 0.29, 0.3):
+            run = gi.load(tmp_path / "m.pt", split="torch", data_seed=598, train_fraction=fraction)
+            noted = any("look trained on too" in note for note in run.notes)
+            if step < 12000:  # after which all rows are alike
+                assert noted == (fraction < 0.3)
+            assert not (noted and fraction == 0.3)
+
     def test_a_split_that_contradicts_the_one_in_the_file(self, tiny_run, tmp_path):
         gi.export(tiny_run, tmp_path / "demo.pth")
         with pytest.raises(gi.InputError, match=r"not the (one|split)"):
