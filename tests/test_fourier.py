@@ -20,6 +20,7 @@ from grokinterp.fourier import (
     transform_2d,
 )
 from grokinterp.fourier.rules import RULES, largest_ratio_cut
+from grokinterp.models.adapter import build_model
 from grokinterp.models.initialize import initial_weights
 from grokinterp.runs.snapshot import Snapshot, from_weights
 from grokinterp.tasks import ModularTask
@@ -222,3 +223,11 @@ def test_a_cut_keeps_the_largest_shares(values):
         assert dropped.size == 0 or kept.min() >= dropped.max()
     else:
         assert choice.reason
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_key_frequencies_of_a_model_in_half_precision(dtype, shipped):
+    whole = shipped.model()
+    halves = {name: weight.to(dtype) for name, weight in shipped.weights().items()}
+    found = gi.key_frequencies(build_model(shipped.architecture, halves), task=shipped.task)
+    assert tuple(found) == tuple(gi.key_frequencies(whole, task=shipped.task))

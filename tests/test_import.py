@@ -168,6 +168,46 @@ class TestFormats:
         ours = gi.progress_measures(tiny_run)
         np.testing.assert_array_equal(gi.progress_measures(run), ours)
 
+    def test_what_a_single_file_keeps_besides_is_used(self, tiny_run, tmp_path):
+        rows, loss = tiny_run.train_indices, float(tiny_run.metrics["train_loss"].iloc[-1])
+        kept = {"model": tiny_run.weights(), "step": 60, "train_loss": loss}
+        torch.save({**kept, "train_indices": rows}, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        assert torch.equal(run.train_indices, rows)
+        assert any("verified at step 60" in note for note in run.notes)
+        torch.save({**kept, "train_indices": (rows + 1) % 49}, tmp_path / "wrong.pt")
+        with pytest.raises(gi.InputError, match="is not the split of this run"):
+            gi.load(tmp_path / "wrong.pt")
+
+    def test_one_file_of_the_papers_trainer_has_the_step_it_has_in_its_folder(
+        self, paper_run, tmp_path
+    ):
+        folder = trainer_folder(paper_run, tmp_path / "run")
+        torch.save({"note": "not a checkpoint"}, folder / "extra.pt")
+        run = gi.load(folder)
+        assert run.steps == paper_run.steps
+        assert any("extra.pt" in note for note in run.notes)
+        for file in folder.glob("*.pth"):
+            alone = gi.load(file)
+            same_weights(alone.weights(), run.weights(alone.steps[0]))
+
+    def test_files_beside_numbered_ones(self, tiny_run, tmp_path):
+        for name in ("best", "last", "step_20", "step_40"):
+            torch.save(tiny_run.weights(), tmp_path / f"{name}.pt")
+        run = gi.load(tmp_path)
+        assert run.steps == (20, 40)
+        assert any("best.pt, last.pt" in note for note in run.notes)
+
+    def test_epochs_of_another_loop_keep_their_number(self, tiny_run, tmp_path):
+        for epoch in (20, 40):
+            content = {"model": tiny_run.weights(), "epoch": epoch, "train_loss": 1.0}
+            torch.save(content, tmp_path / f"{epoch}.pt")
+        assert gi.load(tmp_path, format="folder").steps == (20, 40)
+        assert gi.load(tmp_path).steps == (21, 41)  # by the paper's convention, which a note says
+        for epoch in (20, 40):
+            (tmp_path / f"{epoch}.pt").rename(tmp_path / f"net_{epoch}.pt")
+        assert gi.load(tmp_path).steps == (20, 40)
+
     def test_torch_saves_of_every_age(self, tiny_run, tmp_path):
         weights = tiny_run.weights()
         torch.save(weights, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
@@ -234,9 +274,58 @@ class TestLayouts:
             if key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
                 state[key] = state[key].T.clone()
         state["transformer.h.0.attn.masked_bias"] = torch.tensor(-1e4)
+        state["transformer.h.0.attn.bias"] = torch.ones(3, 3).tril()[None, None]  # nanoGPT's mask
         torch.save(state, tmp_path / "model.pt")
         run = gi.load(tmp_path / "model.pt", n_heads=2, act_fn="gelu_new")
         same_weights(run.weights(), weights)
+
+    def test_how_well_it_answers_is_said(self, shipped, tmp_path):
+        weights = shipped.weights()
+        torch.save(weights, tmp_path / "right.pt")
+        notes = gi.load(tmp_path / "right.pt").notes
+        assert any("answers 100.0% of the table right" in note for note in notes)
+        scaled = weights["embed.W_E"] * 128**0.5  # as some codes do on the way
+        torch.save({**weights, "embed.W_E": scaled.flip(0)}, tmp_path / "wrong.pt")
+        assert any("no more than chance" in note for note in gi.load(tmp_path / "wrong.pt").notes)
+
+    @pytest.mark.parametrize("n_heads", [3, 6])
+    def test_the_head_count_of_a_fused_matrix_is_found(self, n_heads, tiny, tmp_path):
+        recipe = tiny.replace(
+            p=23, d_model=48, n_heads=n_heads, d_head=48 // n_heads, d_mlp=64, steps=200,
+            train_fraction=0.8, lr=3e-3, checkpoints="every:200",
+        )  # fmt: skip
+        run = gi.train(recipe, tmp_path / "run")
+        torch.save(gpt_state(run.weights(), {}), tmp_path / "gpt.pt")
+        assert gi.load(tmp_path / "gpt.pt", act_fn="relu").architecture == run.architecture
+
+    def test_the_width_of_a_head_says_how_many_there_are(self, tmp_path):
+        _, weights = random_weights()  # 2 heads of 8
+        torch.save(gpt_state(weights, {}), tmp_path / "gpt.pt")
+        run = gi.load(tmp_path / "gpt.pt", d_head=8)
+        assert (run.architecture.n_heads, run.architecture.d_head) == (2, 8)
+        assert not any("n_heads" in note for note in run.notes)
+        for wrong in (0, 7, 100):
+            with pytest.raises(gi.InputError):
+                gi.load(tmp_path / "gpt.pt", d_head=wrong)
+
+    def test_norms_without_biases_may_be_other_norms(self, tmp_path):
+        _, weights = random_weights(normalization_type="LN")
+        gains = {name: w for name, w in weights.items() if not name.endswith(".b")}
+        torch.save(gains, tmp_path / "rms.pt")
+        with pytest.raises(gi.InputError, match="RMS"):
+            gi.load(tmp_path / "rms.pt")
+        torch.save(gpt_state(gains, {}), tmp_path / "gpt.pt")
+        assert any("RMSNorm" in note for note in gi.load(tmp_path / "gpt.pt").notes)
+
+    def test_a_causal_mask_does_not_say_that_it_is_used(self, tmp_path):
+        for n_layers in (1, 2):
+            _, weights = random_weights(n_layers=n_layers)
+            for layer in range(n_layers):  # HookedTransformer has it whatever its attention_dir is
+                weights[f"blocks.{layer}.attn.mask"] = torch.ones(3, 3).tril().bool()
+            torch.save(weights, tmp_path / "model.pt")
+            notes = gi.load(tmp_path / "model.pt").notes
+            # With one layer the answer position sees everything anyway.
+            assert any("attention_dir" in note for note in notes) == (n_layers == 2)
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -247,7 +336,10 @@ class TestLayouts:
             (lambda w: w["embed.W_E"].fill_(torch.nan), "not finite"),
             (lambda w: w["blocks.0.mlp.W_in"].fill_(torch.inf), "not finite"),
             (lambda w: w.update({"blocks.2.mlp.W_in": torch.ones(12, 20)}), "layers"),
-            (lambda w: w.update({"blocks.0.ln1.w": torch.ones(12)}), "ln2"),
+            (
+                lambda w: w.update({f"blocks.0.ln1.{x}": torch.ones(12) for x in "wb"}),
+                "ln2",
+            ),
         ],
     )
     def test_weights_that_do_not_fit_are_refused(self, change, message, tmp_path):
@@ -283,6 +375,28 @@ class TestLayouts:
         torch.save(weights, tmp_path / "model.pt")
         with pytest.raises((gi.InputError, OSError), match=message):
             gi.load(tmp_path / "model.pt", **setting)
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"normalization_type": "LNPre"},
+            {"model": {"positional_embedding_type": "shortformer"}},
+            {"use_attn_scale": False},
+            {"attn_scale": 8.0, "d_head": 8},
+            {"parallel_attn_mlp": True},
+            {"output_logits_soft_cap": 30.0},
+            {"act_fn": "solu"},
+            {"activation": "Tanh"},
+        ],
+    )
+    def test_a_configuration_of_another_kind_of_model_is_refused(self, config, tmp_path):
+        _, weights = random_weights()
+        torch.save({"model": weights, "config": config}, tmp_path / "model.pt")
+        with pytest.raises(gi.InputError, match="no place"):
+            gi.load(tmp_path / "model.pt")
+        common = {"attn_scale": 8**0.5, "d_head": 8, "act_fn": "ReLU", "use_attn_scale": True}
+        torch.save({"model": weights, "config": common}, tmp_path / "model.pt")
+        assert gi.load(tmp_path / "model.pt").architecture.act_fn == "relu"
 
     def test_settings_that_agree_change_nothing(self, tmp_path):
         architecture, weights = random_weights()
@@ -343,6 +457,16 @@ class TestTheSplit:
         torch.save(swapped, tmp_path / "rows.pt")
         with pytest.raises(gi.InputError, match="is not the split"):  # one row of 3830
             gi.load(path, train_indices=str(tmp_path / "rows.pt"))
+
+    @pytest.mark.parametrize("step", [800, 4000, 12000])
+    def test_a_fraction_that_is_too_small_is_noted(self, step, shipped, tmp_path):
+        torch.save(shipped.weights(step), tmp_path / "m.pt")
+        for fraction in (0.1, 0.29, 0.3):
+            run = gi.load(tmp_path / "m.pt", split="torch", data_seed=598, train_fraction=fraction)
+            noted = any("look trained on too" in note for note in run.notes)
+            if step < 12000:  # after which all rows are alike
+                assert noted == (fraction < 0.3)
+            assert not (noted and fraction == 0.3)
 
     def test_a_split_that_contradicts_the_one_in_the_file(self, tiny_run, tmp_path):
         gi.export(tiny_run, tmp_path / "demo.pth")
@@ -464,6 +588,21 @@ class TestImport:
         model.load_state_dict(content["model"], strict=True)
         assert torch.equal(model(tiny_run.task.tokens), tiny_run.model()(tiny_run.task.tokens))
 
+    def test_a_paper_file_has_every_key_of_the_papers_model(self, tiny, tmp_path):
+        run = gi.train(tiny.replace(biases="mlp", steps=20), tmp_path / "run")
+        content = torch.load(gi.export(run, tmp_path / "p.pth", format="paper"), weights_only=True)
+        expected = paper_state(run.weights())  # with the mask, which is a buffer there
+        assert set(content["model"]) == set(expected)
+        assert all(torch.equal(content["model"][key], expected[key]) for key in expected)
+
+    def test_the_papers_layout_has_no_attention_both_ways(self, tmp_path):
+        _, weights = random_weights(n_layers=2)
+        weights = {n: w * 0 if ".b_" in n and ".mlp." not in n else w for n, w in weights.items()}
+        torch.save(weights, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt", attention_dir="bidirectional")
+        with pytest.raises(gi.InputError, match="no place for attention_dir"):
+            gi.export(run, tmp_path / "p.pth", format="paper")
+
     def test_the_papers_layout_refuses_what_it_cannot_hold(self, tmp_path):
         _, weights = random_weights(normalization_type="LN")
         torch.save(weights, tmp_path / "m.pt")
@@ -516,5 +655,6 @@ class TestImport:
         with pytest.raises(gi.InputError, match="both of step 5"):
             gi.load(tmp_path)
         (tmp_path / "b_step_5.pt").rename(tmp_path / "best.pt")
+        (tmp_path / "a_step_5.pt").unlink()
         with pytest.raises(gi.InputError, match=r"best\.pt has no step"):
             gi.load(tmp_path)

@@ -64,6 +64,7 @@ def neuron_frequency_fractions(snapshot: Snapshot) -> Float[Tensor, "d_mlp n_fre
     if not torch.equal(order, torch.arange(p)):
         grid = grid[order][:, order]
     n = len(order)
+    grid = grid.to(torch.promote_types(grid.dtype, torch.float32))  # no FFT in half precision
     half = torch.fft.rfft(grid, dim=1, norm="ortho")  # over b: k = 0 .. n // 2
     full = torch.fft.fft(half, dim=0, norm="ortho")  # over a: k and n - k
     power = full.abs().square().double()

@@ -110,8 +110,8 @@ def architecture_of(model: HookedModel) -> Architecture | None:
         and cfg.act_fn in ACTIVATIONS
         and cfg.use_attn_scale
         and (cfg.attn_scale < 0 or abs(cfg.attn_scale - cfg.d_head**0.5) < 1e-6)  # < 0: default
-        and not any(getattr(cfg, key, None) for key in _UNUSUAL)
-        and max(getattr(cfg, key, -1.0) for key in _SOFT_CAPS) <= 0
+        and not any(getattr(cfg, key, None) for key in UNUSUAL)
+        and max(getattr(cfg, key, -1.0) for key in SOFT_CAPS) <= 0
         and not any(point.fwd_hooks for point in model.hook_dict.values())
     )
     if not plain:
@@ -157,7 +157,7 @@ def functional_logits(
 
 
 # Settings that change what a TransformerLens block computes; all are falsy in a plain model.
-_UNUSUAL = (
+UNUSUAL = (
     "attn_only",
     "parallel_attn_mlp",
     "gated_mlp",
@@ -170,7 +170,7 @@ _UNUSUAL = (
     "post_embedding_ln",
     "final_rms",
 )
-_SOFT_CAPS = ("attn_scores_soft_cap", "output_logits_soft_cap")
+SOFT_CAPS = ("attn_scores_soft_cap", "output_logits_soft_cap")
 
 # Buffers that hold no weight: the causal mask and what stands for minus infinity.
 BUFFERS = (".mask", ".IGNORE")

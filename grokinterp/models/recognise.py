@@ -33,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
 WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others put before every key
 
 _NOT_A_WEIGHT = re.compile(
-    r".*\b(mask|IGNORE|causal_mask|tril|bias_mask|inv_freq|rotary_(sin|cos)|masked_bias)"
+    r".*\b(attn\.bias|mask|IGNORE|causal_mask|tril|bias_mask|inv_freq|rotary_(sin|cos)|masked_bias)"
 )
 _KIND = r"(?P<kind>weight|bias|gamma|beta|w|b)"
 _GPT_NAMES = tuple(
@@ -61,6 +61,7 @@ class Recognised:
     layout: str
     architecture: Architecture
     assumed: tuple[str, ...]  # keys of the architecture that the weights cannot say
+    notes: tuple[str, ...] = ()
 
     def weights(self, state: Mapping[str, Tensor], where: str) -> Weights:
         """A state dict of this layout as canonical weights; biases it does not have are zero.
@@ -105,6 +106,14 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
     kinds["normalization_type"] = (
         "LN" if "blocks.0.ln1.w" in slots_in(tidied, layout, n_layers) else None
     )
+    notes: tuple[str, ...] = ()
+    if kinds["normalization_type"] and "blocks.0.ln1.b" not in slots_in(tidied, layout, n_layers):
+        if layout == "hooked":  # whose LayerNorms always have biases
+            raise InputError(
+                f"{where} has norms without biases, as normalization_type='RMS' has, which a run "
+                "has no place for; build the model yourself and use gi.snapshot(model, task)."
+            )
+        notes = ("norms have gains alone: taken to be LayerNorms, which RMSNorms are not",)
     fused = layout in ("bridge", "minimal_gpt")
     n_heads = _n_heads(tidied, layout, given, where)
     sizes = _sizes(tidied, layout, n_layers, n_heads, where)
@@ -117,11 +126,15 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
                 f"leave it out."
             )
     open_questions = ["act_fn", *(["n_heads"] if fused else [])]
-    if architecture.n_ctx == 2 and layout == "paper":  # as Zhong et al. 2023 vary them
+    if architecture.n_ctx == 2 and layout == "paper":  # as Zhong et al. 2023 vary it
         open_questions.append("attention_rate")
-        if n_layers > 1:  # their mask is stored and not used; with one layer it changes nothing
-            open_questions.append("attention_dir")
-    return Recognised(layout, architecture, tuple(x for x in open_questions if x not in given))
+    if n_layers > 1 and architecture.attention_dir == "causal":  # of one layer it changes nothing
+        open_questions.append("attention_dir")
+    if architecture.normalization_type:
+        open_questions.append("eps")
+    known = {"n_heads", *given} if "d_head" in given else {*given}
+    assumed = tuple(x for x in open_questions if x not in known)
+    return Recognised(layout, architecture, assumed, notes)
 
 
 def slots_in(tidied: Mapping[str, Tensor], layout: str, n_layers: int) -> dict[str, Slot]:
@@ -230,7 +243,8 @@ def _n_heads(
     if layout in ("hooked", "paper"):
         return len(_shaped(tidied, "blocks.0.attn.W_Q", 3, where))
     rows = len(_shaped(tidied, "blocks.0.attn.q.weight", 2, where))
-    heads = given.get("n_heads") or (4 if rows % 4 == 0 else 1)
+    usual = 4 if rows % 4 == 0 else 1
+    heads = given.get("n_heads") or rows // (given.get("d_head") or rows // usual)
     if type(heads) is not int or heads < 1 or rows % heads:
         raise InputError(f"n_heads={heads!r} does not divide the {rows} query rows of {where}.")
     return heads
@@ -272,8 +286,12 @@ def _shaped(tidied: Mapping[str, Tensor], key: str, ndim: int, where: str) -> Te
 
 
 def _direction(state: Mapping[str, Tensor]) -> str:
-    """What a stored attention mask says; a model without one is taken to be causal."""
+    """What a stored attention mask says, if it lets later positions through.
+
+    A causal mask says little: HookedTransformer and Zhong et al. 2023 store one that they do not
+    use when attention goes both ways.
+    """
     for key, mask in state.items():
-        if key.endswith("attn.mask") and mask.ndim == 2 and len(mask) > 1:
-            return "causal" if not mask.triu(1).any() else "bidirectional"
+        if key.endswith("attn.mask") and mask.ndim == 2 and len(mask) > 1 and mask.triu(1).any():
+            return "bidirectional"
     return str(DEFAULTS["attention_dir"])

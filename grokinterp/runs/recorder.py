@@ -35,8 +35,8 @@ class Recorder:
             ...                                 # your update
         run = recorder.close()
 
-    The model is a HookedTransformer or TransformerBridge that its weights and sizes describe: any
-    number of layers and heads, LayerNorm or none, no hooks of its own. Give the split as
+    The model is a HookedTransformer or TransformerBridge that its weights give back: LayerNorms or
+    none, learned positions, softmax attention, a plain MLP, no hooks. Give the split as
     `train_mask` (a boolean per row `a*p + b`) or `train_indices`; without one, everything that
     needs it is null. Use it in a `with` block to close it whatever happens.
     """
@@ -118,9 +118,9 @@ class Recorder:
         architecture = architecture_of(model)
         if architecture is None or not self._can_be_rebuilt(model, architecture):
             raise InputError(
-                "the model is not a plain transformer (rotary positions, another normalisation, "
+                "the model is not a plain transformer (LNPre or RMS norms, other positions, "
                 "attention or MLP, hooks): a run rebuilds its models from weights, so only plain "
-                "ones can be recorded; gi.snapshot(model, task) takes any."
+                "ones can be recorded; gi.snapshot(model, task) analyses any."
             )
         return RunWriter.create(
             self.path,

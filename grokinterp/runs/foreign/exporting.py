@@ -32,7 +32,8 @@ def export(run: Run, path: str | Path, *, format: str = "demo") -> Path:
     A checkpoint of step s is that of epoch s - 1 there, step 0 that of epoch -1. Both formats want
     a loss for every epoch: between logged steps the last one is repeated, and `logged_steps` says
     which are real. A run without losses or without a split is exported without them. Refused: what
-    the paper's layout has no place for (attention biases, LayerNorm, an attention rate).
+    the paper's layout has no place for (attention biases, LayerNorm, an attention rate, attention
+    both ways in several layers).
     """
     if format not in FORMATS:
         raise InputError(f"format={format!r} is not known; {nearest(format, FORMATS)}")
@@ -63,7 +64,7 @@ def _paper(run: Run) -> dict[str, Any]:
     for step in run.steps:
         weights = run.weights(step)
         _check_fits_paper(weights, run.architecture)
-        states.append(to_foreign(weights, PAPER, run.architecture.n_layers))
+        states.append(_paper_state(weights, run.architecture))
     architecture, task = run.architecture, run.task
     config: dict[str, Any] = {
         "p": task.p,
@@ -100,6 +101,16 @@ def _hooked_state(weights: Weights, architecture: Architecture) -> dict[str, Ten
     return {**weights, **buffers}
 
 
+def _paper_state(weights: Weights, architecture: Architecture) -> dict[str, Tensor]:
+    """A state dict of the paper's code: its buffers too, so that a strict load takes it."""
+    n_ctx = architecture.n_ctx
+    masks = {
+        f"blocks.{layer}.attn.mask": torch.ones(n_ctx, n_ctx).tril()
+        for layer in range(architecture.n_layers)
+    }
+    return {**to_foreign(weights, PAPER, architecture.n_layers), **masks}
+
+
 def _hooked_config(architecture: Architecture) -> dict[str, Any]:
     """The arguments of a HookedTransformerConfig; an attention rate is a hook, not a setting."""
     names = (
@@ -118,6 +129,8 @@ def _check_fits_paper(weights: Weights, architecture: Architecture) -> None:
         no_place.append("LayerNorm")
     if architecture.attention_rate != 1:
         no_place.append("attention_rate")
+    if architecture.attention_dir != "causal" and architecture.n_layers > 1:
+        no_place.append(f"attention_dir={architecture.attention_dir}")
     if no_place:
         raise InputError(
             f"the paper's layout has no place for {no_place[0]}, which this run has; "

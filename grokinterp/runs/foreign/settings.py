@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from grokinterp.errors import InputError, nearest
+from grokinterp.models.adapter import SOFT_CAPS, UNUSUAL
 from grokinterp.models.architecture import ACTIVATIONS, CHOICES, Architecture
 from grokinterp.tasks.operations import ALIASES, OPERATIONS, get_operation
 
@@ -126,6 +127,31 @@ class Settings:
         mine = {key: value for key, value in asdict(self).items() if value is not None}
         return Settings(**{**asdict(other), **mine})
 
+    def check_config(self, config: Mapping[str, Any], where: str) -> None:
+        """Refuse a configuration of a model that reads the same weights in another way.
+
+        Weights do not show it: LNPre has none, and what is attended to is no weight at all.
+        """
+        flat: dict[str, Any] = {}
+        for key, value in _flat(config):
+            flat.setdefault(SYNONYMS.get(key, key), value)
+        act_fn = str(flat.get("act_fn", "relu"))
+        scale, d_head = flat.get("attn_scale", -1), flat.get("d_head", 1)
+        unusual = [
+            *(key for key in UNUSUAL if flat.get(key)),
+            *(key for key in SOFT_CAPS if _positive(flat.get(key))),
+            *(key for key, values in _NO_PLACE.items() if flat.get(key) in values),
+            *(["attn_scale"] if _positive(scale) and abs(scale**2 - d_head) > 1e-3 else []),
+            *(["act_fn"] if self.act_fn is None and act_fn.lower() not in ACTIVATIONS else []),
+        ]
+        if unusual:
+            key = unusual[0]
+            way_out = "set act_fn= or " if key == "act_fn" else ""
+            raise InputError(
+                f"the configuration of {where} says {key}={flat[key]!r}, which a run has no place "
+                f"for; {way_out}build the model yourself and use gi.snapshot(model, task)."
+            )
+
     def of_architecture(self) -> dict[str, Any]:
         """What was said about the architecture."""
         names = {field.name for field in fields(Architecture)}
@@ -138,6 +164,11 @@ CONFIG_KEYS = (
     "p", "operation", "n_heads", "act_fn", "eps", "attention_dir", "attention_rate",
     "train_fraction",
 )  # fmt: skip
+_NO_PLACE: dict[str, tuple[Any, ...]] = {
+    "normalization_type": ("LNPre", "RMS", "RMSPre"),
+    "positional_embedding_type": ("rotary", "shortformer", "alibi", "relative_positional_bias"),
+    "use_attn_scale": (False,),
+}
 MOST_GROUPS = 100  # nested in a configuration
 _VALID: dict[str, Iterable[Any]] = {
     "act_fn": ACTIVATIONS,
@@ -155,6 +186,10 @@ def _flat(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
                 groups.append(value)
             elif isinstance(key, str) and isinstance(value, (bool, int, float, str)):
                 yield key, value
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value > 0
 
 
 def _typed(key: str, value: Any, kind: str) -> Any:

@@ -14,7 +14,6 @@ e + 1. (The first update of the paper's schedule has learning rate 0.) The demo 
 after the update, the paper before.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from torch import Tensor
 from grokinterp.errors import InputError, nearest
 from grokinterp.runs.foreign.beside import config_beside, log_beside
 from grokinterp.runs.foreign.files import is_tensor_file, read_file
+from grokinterp.runs.foreign.steps import step_in, step_inside
 from grokinterp.runs.foreign.values import (
     LossCurve,
     logged_steps,
@@ -85,7 +85,7 @@ def open_source(
     if not path.exists():
         raise InputError(f"{path} does not exist; give a checkpoint, or a folder of them.")
     log = log_beside(path) if metrics is None else read_table(metrics)
-    source = _of_folder(path) if path.is_dir() else _of_file(path, step, log)
+    source = _of_folder(path, format) if path.is_dir() else _of_file(path, step, log)
     if format not in ("auto", source.format):
         raise InputError(f"{path} has the format {source.format!r}, not {format!r}; try auto.")
     return replace(source, config={**config_beside(path), **source.config}, log=log)
@@ -97,19 +97,28 @@ def _of_file(path: Path, step: int | None, log: pd.DataFrame | None) -> Source:
         return _paper(path, data)
     if isinstance(data, Mapping) and isinstance(data.get("checkpoints"), list):
         return _demo(path, data)
+    if step is None and _is_trainers(path, data):
+        return _trainer(path, [path])
     state = _state_dict(data, path)
+    inside = _mapping(data) if data is not state else {}
     notes: tuple[str, ...] = ()
-    if step is None:
-        step = _step_inside(data) if data is not state else None
-        step = _step_in(path.stem) if step is None else step
-    if step is None and log is not None and len(log):
+    if step is None and (found := step_inside(inside) or step_in(path.stem)):
+        step, origin = found
+        notes = (f"step {step} is {origin} (set step= if it counts otherwise)",)
+    elif step is None and log is not None and len(log):
         step = int(log["step"].max())
         notes = (f"no step in the file or its name: taken to be {step}, the last of its log",)
     elif step is None:
         step = 0
         notes = ("no step in the file or its name: it stands at step 0 (give step=)",)
-    config = data.get("config") if data is not state else None
-    return Source(path, "state_dict", {step: lambda: state}, config=_mapping(config), notes=notes)
+    losses = {}
+    for column in ("train_loss", "test_loss"):
+        if "epoch" not in inside and isinstance(inside.get(column), (int, float)):
+            losses[column] = LossCurve(np.array([step]), np.array([float(inside[column])]))
+    return Source(
+        path, "state_dict", {step: lambda: state}, losses, None, _mapping(inside.get("config")),
+        _training_rows(inside, path), notes=notes,
+    )  # fmt: skip
 
 
 def _paper(path: Path, data: Mapping[str, Any]) -> Source:
@@ -137,11 +146,9 @@ def _demo(path: Path, data: Mapping[str, Any]) -> Source:
         column: LossCurve.every(values, first=int(column == "test_loss"))
         for column, values in losses_by_epoch(data, path).items()
     }
-    rows = data.get("train_indices")
     return Source(
         path, "demo", _by_step(epochs, states, path), losses,
-        logged_steps(data, path), _mapping(data.get("config")),
-        None if rows is None else torch.tensor(whole_numbers(rows, path)),
+        logged_steps(data, path), _mapping(data.get("config")), _training_rows(data, path),
     )  # fmt: skip
 
 
@@ -156,27 +163,37 @@ def _paper_losses(data: Mapping[str, Any], path: Path) -> dict[str, LossCurve]:
     }
 
 
-def _of_folder(folder: Path) -> Source:
+def _of_folder(folder: Path, format: str) -> Source:
     files = sorted(_checkpoint_files(folder))
     if not files:
         raise InputError(f"{folder} holds no checkpoints ({', '.join(SUFFIXES)}).")
     for file in files:
         if file.is_symlink():
             raise InputError(f"{file} is a symbolic link; give a folder that holds the files.")
-    first = read_file(next((file for file in files if file.stem.isdigit()), files[0]))
-    if isinstance(first, Mapping) and "train_loss" in first and "epoch" in first:
-        return _trainer(folder, files)
+    named = [file for file in files if _is_named_as_trainers(file)]
+    if format != "folder" and named and _is_trainers(named[0], read_file(named[0])):
+        return _noting(_trainer(folder, named), [x.name for x in files if x not in named])
     states: dict[int, Callable[[], StateDict]] = {}
-    named: dict[int, Path] = {}
+    at: dict[int, Path] = {}
+    left_out = []
     for file in files:
-        step = _step_in(file.stem)
-        if step is None:
-            raise InputError(f"{file} has no step in its name; name it such as step_100.pt.")
-        if step in named:
-            raise InputError(f"{named[step]} and {file.name} are both of step {step}; keep one.")
-        named[step] = file
+        found = step_in(file.stem)
+        if found is None:
+            left_out.append(file.name)
+            continue
+        step, _ = found
+        if step in at:
+            raise InputError(f"{at[step]} and {file.name} are both of step {step}; keep one.")
+        at[step] = file
         states[step] = lambda file=file: _state_dict(read_file(file), file)  # type: ignore[misc]
-    return Source(folder, "folder", dict(sorted(states.items())))
+    if not states:
+        raise InputError(f"{files[0]} has no step in its name; name it such as step_100.pt.")
+    return _noting(Source(folder, "folder", dict(sorted(states.items()))), left_out)
+
+
+def _noting(source: Source, left_out: list[str]) -> Source:
+    note = f"left out, for want of a step in the name: {', '.join(left_out)}"
+    return replace(source, notes=(*source.notes, note)) if left_out else source
 
 
 def _trainer(folder: Path, files: list[Path]) -> Source:
@@ -198,14 +215,12 @@ def _trainer(folder: Path, files: list[Path]) -> Source:
                 step = epoch + 1
             else:
                 raise InputError(f"{file} says neither its losses nor its epoch.")
-        elif file.stem.isdigit():
+        else:
             epoch = int(file.stem)
             step = epoch + 1
             for column, found in single.items():
                 if isinstance(data.get(column), (int, float)):
                     found[epoch] = float(data[column])
-        else:
-            raise InputError(f"{file} is not one of init.pth, <epoch>.pth and final.pth.")
         config = _mapping(data.get("config")) or config
         if step in states and file.stem == "final":
             continue  # the last epoch was saved twice
@@ -213,7 +228,10 @@ def _trainer(folder: Path, files: list[Path]) -> Source:
     for column, values in single.items():
         if column not in losses and values:
             losses[column] = LossCurve(np.array([*values]), np.array([*values.values()]))
-    return Source(folder, "trainer", dict(sorted(states.items())), losses, None, config, train_data)
+    return Source(
+        folder, "trainer", dict(sorted(states.items())), losses, None, config, train_data,
+        notes=("weights of epoch e are taken to be step e + 1, as the paper's code saves them",),
+    )  # fmt: skip
 
 
 def _checkpoint_files(folder: Path) -> Iterable[Path]:
@@ -252,25 +270,24 @@ def _by_step(
     }
 
 
+def _training_rows(data: Mapping[str, Any], path: Path) -> Tensor | None:
+    """Rows a*p + b, or pairs (a, b), that a file keeps beside the weights."""
+    rows = data.get("train_indices")
+    if rows is None:
+        return training_pairs(data.get("train_data"), path)
+    return torch.tensor(whole_numbers(rows, path))
+
+
+def _is_trainers(file: Path, data: Any) -> bool:
+    """Whether a file looks like one of the paper's Trainer, by its name and what is in it."""
+    if file.stem == "init":
+        return "train_data" in _mapping(data)
+    return _is_named_as_trainers(file) and {"train_loss", "epoch"} <= set(_mapping(data))
+
+
+def _is_named_as_trainers(file: Path) -> bool:
+    return file.stem in ("init", "final") or file.stem.isdigit()
+
+
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _step_inside(data: Mapping[str, Any]) -> int | None:
-    for key in ("step", "global_step", "iteration", "epoch"):
-        if type(data.get(key)) is int and data[key] >= 0:
-            return int(data[key])
-    return None
-
-
-def _step_in(stem: str) -> int | None:
-    """The step in a file's name: after "step" or "epoch", else the only whole number in it.
-
-    >>> _step_in("step_00000100"), _step_in("epoch=3-step=1200"), _step_in("17"), _step_in("best")
-    (100, 1200, 17, None)
-    """
-    for word in ("step", "iter(?:ation)?", "epoch", "ep"):
-        if found := re.search(rf"{word}s?[-_=.]?(\d+)", stem, re.IGNORECASE):
-            return int(found[1])
-    numbers = re.findall(r"(?<![\d.a-zA-Z])\d+(?![\d.]|[a-zA-Z])", stem.replace("_", " "))
-    return int(numbers[0]) if len(numbers) == 1 else None

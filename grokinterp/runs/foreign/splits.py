@@ -27,6 +27,7 @@ TELLS = 2.0  # times that, the difference that a wrong split would make
 DECISIVE = 7.0  # standard errors between the two sides of a split that was searched for,
 LEAD = 1.5  # and times as many as with the best other seed
 SMALLEST_LOSS = 1e-30
+FOLLOWING = 20  # rows after the last training row, of which some have to look untrained
 
 RowLosses = Callable[[int], Float[Tensor, " n_inputs"]]
 
@@ -87,15 +88,16 @@ def drawn_split(
     order = draw(evidence.task.n_inputs, rule=rule, seed=seed)
     what = f"split={rule} data_seed={seed}"
     if len(sizes) == 1:
-        note = _verified(order[: sizes[0]], evidence, what)
-        return Split(order[: sizes[0]], described, (note,))
+        notes = _verified(order[: sizes[0]], evidence, what), *_too_few(order, sizes[0], evidence)
+        return Split(order[: sizes[0]], described, notes)
     if evidence.stored:
         size = min(sizes, key=lambda n: _mismatch(order[:n], evidence))
     else:
         size = max(sizes) if _is_trained_on(order, min(sizes), evidence) else min(sizes)
     note = f"{size} training rows, not {sum(sizes) - size}: the one between is "
     note += "trained on" if size == max(sizes) else "not trained on, as far as losses show"
-    return Split(order[:size], described, (_verified(order[:size], evidence, what), note))
+    verified = _verified(order[:size], evidence, what)
+    return Split(order[:size], described, (verified, note, *_too_few(order, size, evidence)))
 
 
 def searched_split(
@@ -168,6 +170,22 @@ def _is_trained_on(order: Int[Tensor, " n"], position: int, evidence: Evidence) 
         )
         ratio += float(train - test)
     return ratio > math.log(4)  # the published rule cuts off: the other needs evidence
+
+
+def _too_few(order: Int[Tensor, " n"], size: int, evidence: Evidence) -> tuple[str, ...]:
+    """A note where the training set seems to go on: part of it has the training loss of the whole.
+
+    So the stored loss cannot tell a train_fraction that is too small.
+    """
+    following = range(size, min(size + FOLLOWING, len(order) - 2))
+    if len(following) < FOLLOWING or size < FOLLOWING:
+        return ()
+    if not all(_is_trained_on(order, position, evidence) for position in following):
+        return ()
+    return (
+        f"the {FOLLOWING} rows after these {size} in the same shuffle look trained on too: "
+        "train_fraction is larger, it seems, which a training loss does not show",
+    )
 
 
 def _verified(rows: Int[Tensor, " n_train"], evidence: Evidence, what: str) -> str:

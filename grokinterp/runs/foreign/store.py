@@ -74,6 +74,7 @@ def open_foreign(
     source = open_source(path, format=format, step=said.step, metrics=said.metrics)
     config = Settings.from_config(source.config)
     asked = said.over(config)
+    said.check_config(source.config, str(path))
     last = max(source.states)
     state, where = source.states[last](), _where(source, last)
     recognised = recognise(state, asked.of_architecture(), where)
@@ -87,7 +88,15 @@ def open_foreign(
     split = stated_split(said, config, source, evidence)
     source, alignment = aligned(source, evidence, split)
     logged = logged_metrics(source)
-    notes = (*source.notes, *_taken(config), *task_notes, *guesses, *split.notes, *alignment)
+    notes = (
+        *source.notes,
+        *_taken(config),
+        *recognised.notes,
+        *task_notes,
+        *guesses,
+        *split.notes,
+        *alignment,
+    )
     described = None
     if split.rows is not None:
         n_train = len(split.rows)
