@@ -366,6 +366,9 @@ class TestLayouts:
             ({"act_fn": "tanh"}, "act_fn='tanh'"),
             ({"split": "torch"}, "needs data_seed"),
             ({"train_fraction": 0.5}, "need split="),
+            ({"train_fraction": 30}, "not between 0 and 1"),
+            ({"data_seed": 1}, "data_seed needs split"),
+            ({"split": "search", "train_indices": "x.pt"}, "both set"),
             ({"train_indices": "nowhere.pt"}, "nowhere.pt is not a file"),
             ({"metrics": "nowhere.csv"}, "nowhere.csv"),
         ],
@@ -433,6 +436,11 @@ class TestTheSplit:
             safetensors.torch.save_file({"train_indices": rows}, path)
         run = self.save(tiny_run, tmp_path / "m.pt", train_indices=str(path))
         assert torch.equal(run.train_indices, rows)
+
+    def test_a_mask_in_a_file(self, tiny_run, tmp_path):
+        torch.save(tiny_run.train_mask, tmp_path / "mask.pt")
+        run = self.save(tiny_run, tmp_path / "m.pt", train_indices=str(tmp_path / "mask.pt"))
+        assert torch.equal(run.train_mask, tiny_run.train_mask)
 
     @pytest.mark.parametrize("rows", [[-1, 2], [0, 49], [3, 3], [], [0.5, 1.0]])
     def test_rows_that_are_none_are_refused(self, rows, tiny_run, tmp_path):

@@ -123,7 +123,7 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
         if key not in DEFAULTS and value != found:
             raise InputError(
                 f"{key}={value} contradicts the weights of {where}, which have {key}={found}; "
-                f"leave it out."
+                "correct it or leave it out."
             )
     open_questions = ["act_fn", *(["n_heads"] if fused else [])]
     if architecture.n_ctx == 2 and layout == "paper":  # as Zhong et al. 2023 vary it

@@ -95,6 +95,9 @@ class Settings:
         for key in ("p", "n_train", "step", "data_seed"):
             if (number := found.get(key)) is not None and number < (key in ("p", "n_train")):
                 raise InputError(f"{key}={number} is too small; give a number of the training.")
+        fraction = found.get("train_fraction")
+        if fraction is not None and not 0 < fraction <= 1:
+            raise InputError(f"train_fraction={fraction} is not between 0 and 1; give such as 0.3.")
         if operation := found.get("operation"):
             found["operation"] = get_operation(operation).name
         return cls(**found)

@@ -57,7 +57,9 @@ class Evidence:
 
 
 def rows_of(data: Tensor, task: ModularTask) -> Int[Tensor, " n_train"]:
-    """Rows a*p + b of the rows or pairs that a file keeps, refused if they are none."""
+    """Rows a*p + b of the rows, pairs or mask that a file keeps, refused if they are none."""
+    if data.dtype == torch.bool and tuple(data.shape) == (task.n_inputs,):
+        data = data.nonzero().flatten()  # a mask
     data = data.long() if not data.is_floating_point() else data
     if data.ndim == 2 and data.shape[1] in (2, 3) and not data.is_floating_point():
         inside = (data[:, :2] >= 0).all() and (data[:, :2] < task.p).all()

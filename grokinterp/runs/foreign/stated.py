@@ -83,6 +83,8 @@ def stated_split(said: Settings, config: Settings, source: Source, evidence: Evi
         split = _drawn(said.split, said.over(config), "settings", evidence)
     elif said.train_fraction is not None or said.n_train is not None:
         raise InputError("train_fraction and n_train need split=torch, python or search.")
+    elif said.data_seed is not None and said.operation != "random":
+        raise InputError("data_seed needs split=torch or python (or operation=random).")
     elif kept is not None:
         return given_split(kept, source.path.name, evidence)
     elif source.format in ("paper", "trainer") and config.train_fraction and type(seed) is int:
