@@ -134,6 +134,8 @@ def _read_zip(mapped: mmap.mmap) -> Any:
             raise NotPlainDataError(
                 "it is a zip archive that torch.save did not write; unpack it and give the folder"
             )
+        if sum(info.file_size for info in members.values()) > len(mapped):
+            raise ValueError("its members overlap")
         folder = pickles[0].partition("/")[0]
         spans = {name: _span(mapped, info) for name, info in members.items()}
         start, size = spans.get(f"{folder}/byteorder", (0, 0))
