@@ -8,6 +8,8 @@ import contextlib
 import mmap
 import stat
 import struct
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -50,7 +52,7 @@ def read_file(path: Path) -> Any:
             return _read(path)
     except NotPlainDataError as error:
         raise InputError(
-            f"{path} is not plain data: {error}. Nothing in it was run; give a file of tensors, "
+            f"{path} is not plain data: {_shortened(error)}. Nothing in it was run; give a file of tensors, "
             "numbers and containers, such as torch.save(model.state_dict(), path) writes."
         ) from None
     except _DamagedError as error:
@@ -71,10 +73,15 @@ def _one_line() -> Iterator[None]:
     except NotPlainDataError:
         raise
     except (
-        ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, RuntimeError,
-        SafetensorError, TypeError, ValueError, struct.error, zipfile.BadZipFile,
+        ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError,
+        RuntimeError, SafetensorError, TypeError, ValueError, struct.error, tokenize.TokenError,
+        zipfile.BadZipFile,
     ) as error:  # fmt: skip
-        raise _DamagedError(" ".join(str(error).split())[:200] or type(error).__name__) from None
+        raise _DamagedError(_shortened(error)) from None
+
+
+def _shortened(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _read(path: Path) -> Any:
@@ -87,7 +94,8 @@ def _read(path: Path) -> Any:
     if mapped[:2] == b"PK":
         return _read_zip(mapped)
     if mapped[:6] == b"\x93NUMPY":
-        return torch.from_numpy(np.load(path, allow_pickle=False))
+        with warnings.catch_warnings(action="ignore"):  # of old headers
+            return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
     if mapped[:1] == b"\x80":
         return _read_legacy(mapped)
     raise ValueError("its first bytes are of no format that is known here")
@@ -184,7 +192,7 @@ def _read_legacy(mapped: mmap.mmap) -> Any:
     """A plain pickle, or torch.save before version 1.6: five pickles, then the storages."""
     stream = mapped
     first = read_pickle(stream)
-    if first != LEGACY_MAGIC:
+    if type(first) is not int or first != LEGACY_MAGIC:  # an array compares as one
         return first
     for _ in ("protocol version", "sizes of the system's types"):
         read_pickle(stream)
