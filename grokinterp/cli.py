@@ -246,8 +246,10 @@ def import_(
     """
     from grokinterp.recipe import parse_setting
     from grokinterp.runs import import_run
+    from grokinterp.runs.foreign import settings as known
 
     said = dict(parse_setting(setting) for setting in settings or [])
+    known.Settings.from_dict(said)  # before import_run takes one for an argument of its own
     run = import_run(source, out, format=format, progress=True, **said)
     for note in run.notes:
         typer.echo(f"- {note}")

@@ -110,6 +110,11 @@ def searched_split(
     fractions = [fraction] if fraction else FRACTIONS
     of_size = {n: f for f in fractions for n in sizes_of(f, task)}
     sizes = [n_train] if n_train else sorted(of_size)
+    if not sizes or not 0 < sizes[0] < task.n_inputs:
+        raise InputError(
+            f"split=search needs both training and test rows among the {task.n_inputs} of this "
+            "table; leave train_fraction and n_train out."
+        )
     logs = [_log(evidence.losses_of(step)) for step in evidence.looked_at()]
     best: list[tuple[float, str, int, int]] = []
     for rule in ("torch", "python"):
