@@ -134,7 +134,7 @@ def info(path: RunFolder, as_json: Json = False) -> None:
 
     run = load(path)
     run.verify()
-    last = run.metrics.iloc[-1]
+    rows = run.metrics.to_dict("records")
     facts = {
         "path": str(run.path),
         "finished": run.finished,
@@ -144,8 +144,7 @@ def info(path: RunFolder, as_json: Json = False) -> None:
         "source": run.manifest.source,
         "split": run.manifest.split,
         "steps": list(run.steps),
-        "last": {"step": int(last["step"])}
-        | {column: _number(last[column]) for column in run.metrics.columns if column != "step"},
+        "last": rows and {key: _number(value) for key, value in rows[-1].items()},
         "versions": run.manifest.versions,
     }
     if as_json:
@@ -275,7 +274,7 @@ def export(
 
 
 def _number(value: float) -> float | None:
-    return None if value != value else float(value)
+    return None if value != value else value
 
 
 def _fail(line: str) -> int:

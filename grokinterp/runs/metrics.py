@@ -64,6 +64,9 @@ def read_csv(content: bytes) -> pd.DataFrame:
     frame["step"] = frame["step"].map(int).astype("int64")
     for column in COLUMNS:
         frame[column] = frame[column].map(float).astype("float64")
+    steps = frame["step"]
+    if (steps < 0).any() or not steps.is_monotonic_increasing or not steps.is_unique:
+        raise ValueError("steps that do not rise from 0 on")
     return frame
 
 
