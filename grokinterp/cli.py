@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from grokinterp.errors import InputError, Interrupted, nearest
-from grokinterp.terminal import close_output, say, show_measures, show_phases
+from grokinterp.terminal import close_output, say, show, show_measures, show_phases
 
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 3, 130
 
@@ -117,7 +117,7 @@ def train(
         say(str(stopped))
         raise typer.Exit(INTERRUPTED) from None
     last = run.metrics.iloc[-1]
-    typer.echo(
+    show(
         f"{out}: {len(run.steps)} checkpoints up to step {run.steps[-1]}, "
         f"train loss {last.train_loss:.3g}, test loss {last.test_loss:.3g}, "
         f"test accuracy {last.test_acc:.4f}\n"
@@ -148,17 +148,17 @@ def info(path: RunFolder, as_json: Json = False) -> None:
         "versions": run.manifest.versions,
     }
     if as_json:
-        typer.echo(json.dumps(facts))
+        show(json.dumps(facts))
         return
-    typer.echo(run)
+    show(run)
     shown = ("recipe", "split", "last", "versions")
     for title in shown if run.recipe else ("architecture", *shown):
         values = facts[title]
         if isinstance(values, dict):
-            typer.echo(f"\n{title}\n" + "\n".join(f"  {k:<18}{v}" for k, v in values.items()))
+            show(f"\n{title}\n" + "\n".join(f"  {k:<18}{v}" for k, v in values.items()))
     if run.notes:
-        typer.echo("\nsource\n" + "\n".join(f"  - {note}" for note in run.notes))
-    typer.echo(f"\ncheckpoints\n  {', '.join(map(str, run.steps))}\n\nall files are whole")
+        show("\nsource\n" + "\n".join(f"  - {note}" for note in run.notes))
+    show(f"\ncheckpoints\n  {', '.join(map(str, run.steps))}\n\nall files are whole")
 
 
 @app.command()
@@ -180,11 +180,11 @@ def measure(
         from grokinterp.runs.files import write_whole
 
         write_whole(out, table.to_csv(index=False).encode())
-        typer.echo(f"{out}: {len(table)} checkpoints, {len(table.columns)} columns")
+        show(f"{out}: {len(table)} checkpoints, {len(table.columns)} columns")
     elif sys.stdout.isatty():
         show_measures(table)
     else:
-        typer.echo(table.to_csv(index=False), nl=False)
+        show(table.to_csv(index=False), nl=False)
 
 
 @app.command()
@@ -217,11 +217,11 @@ def phases(
         measures = progress_measures(run, progress=True)
         found = detect_phases(run, measures=measures)
     if as_json:
-        typer.echo(json.dumps(found.to_dict()))
+        show(json.dumps(found.to_dict()))
     else:
         show_phases(path, found)
         if measures is not None:
-            typer.echo()
+            show()
             show_measures(measures)
     if expect is not None and found.label != expect:
         say(f"the label is {found.label!r}, expected {expect!r}")
@@ -251,8 +251,8 @@ def import_(
     known.Settings.from_dict(said)  # before import_run takes one for an argument of its own
     run = import_run(source, out, format=format, progress=True, **said)
     for note in run.notes:
-        typer.echo(f"- {note}")
-    typer.echo(
+        show(f"- {note}")
+    show(
         f"{out}: {len(run.steps)} checkpoints, steps {run.steps[0]} to {run.steps[-1]}\n"
         f"See when it learned: grokinterp phases {out}"
     )
@@ -270,7 +270,7 @@ def export(
 
     run = load(path)
     written = export_run(run, out, format=format)
-    typer.echo(f"{written}: {len(run.steps)} checkpoints, {written.stat().st_size / 1e6:.1f} MB")
+    show(f"{written}: {len(run.steps)} checkpoints, {written.stat().st_size / 1e6:.1f} MB")
 
 
 def _number(value: float) -> float | None:
