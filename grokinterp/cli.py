@@ -44,6 +44,8 @@ def main() -> None:
         status = INTERRUPTED
     except BrokenPipeError:
         status = 0
+    except MemoryError:
+        status = _fail("this needs more memory than there is; nothing was written.")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         status = _fail(
