@@ -223,7 +223,7 @@ def phases(
     else:
         show_phases(path, found)
         if measures is not None:
-            show()
+            show("")
             show_measures(measures)
     if expect is not None and found.label != expect:
         say(f"the label is {found.label!r}, expected {expect!r}")

@@ -55,7 +55,8 @@ def show_measures(table: "pd.DataFrame") -> None:
 def plain(text: object) -> str:
     """Text of others without what a terminal would obey, or no encoding can write."""
     return "".join(
-        x if x.isprintable() or x == "\n" else x.encode("unicode_escape").decode() for x in str(text)
+        x if x.isprintable() or x == "\n" else x.encode("unicode_escape").decode()
+        for x in str(text)
     )
 
 

@@ -100,7 +100,9 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
     layers = {int(key.split(".")[1]) for key in tidied if re.match(r"blocks\.\d+\.", key)}
     n_layers = len(layers)
     if not layers or layers != set(range(n_layers)):
-        raise InputError(f"{where}: its layers are {sorted(layers)[:6]}, not 0, 1, ... without a gap.")
+        raise InputError(
+            f"{where}: its layers are {sorted(layers)[:6]}, not 0, 1, ... without a gap."
+        )
     kinds: dict[str, Any] = {key: given.get(key, default) for key, default in DEFAULTS.items()}
     kinds["act_fn"] = given.get("act_fn") or ("gelu" if layout == "minimal_gpt" else "relu")
     kinds["attention_dir"] = given.get("attention_dir") or _direction(state)
@@ -180,7 +182,11 @@ def _split_fused(found: dict[str, Tensor]) -> dict[str, Tensor]:
     # GPT-2's Conv1D keeps [in, out]; every other code [out, in].
     transposed = found["blocks.0.attn.qkv.weight"].shape[-1] != d_model
     for name, tensor in found.items():
-        if transposed and tensor.ndim == 2 and re.fullmatch(r"blocks\.\d+\.(attn|mlp)\.\w+\.weight", name):
+        if (
+            transposed
+            and tensor.ndim == 2
+            and re.fullmatch(r"blocks\.\d+\.(attn|mlp)\.\w+\.weight", name)
+        ):
             tensor = tensor.T
         if name == "pos_embed.weight" and tensor.ndim == 3 and len(tensor) == 1:
             tensor = tensor[0]

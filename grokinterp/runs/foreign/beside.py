@@ -48,7 +48,8 @@ def read_log(path: Path) -> pd.DataFrame:
     used = [column for column in ("step", *COLUMNS) if column in table]
     if "step" not in used or len(used) < 2 or table.columns.isin(used).sum() != len(used):
         raise InputError(
-            f"{path} is no log: it needs one column 'step' and at least one of {', '.join(COLUMNS)}."
+            f"{path} is no log: it needs one column 'step' and at least one of "
+            f"{', '.join(COLUMNS)}."
         )
     try:
         numbers = table[used].astype(float).dropna(subset="step")

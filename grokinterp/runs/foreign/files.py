@@ -52,8 +52,8 @@ def read_file(path: Path) -> Any:
             return _read(path)
     except NotPlainDataError as error:
         raise InputError(
-            f"{path} is not plain data: {_shortened(error)}. Nothing in it was run; give a file of tensors, "
-            "numbers and containers, such as torch.save(model.state_dict(), path) writes."
+            f"{path} is not plain data: {_shortened(error)}. Nothing in it was run; give a file of "
+            "tensors, numbers and containers, such as torch.save(model.state_dict(), path) writes."
         ) from None
     except _DamagedError as error:
         raise InputError(
