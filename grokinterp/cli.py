@@ -5,6 +5,7 @@ interrupted (nothing lost). Everything heavy is imported inside the commands.
 """
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ import typer
 from grokinterp.errors import InputError, Interrupted, nearest
 from grokinterp.terminal import close_output, say, show, show_measures, show_phases
 
+NO_MEMORY = "this needs more memory than there is; nothing was written."
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
@@ -36,6 +38,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 
 def main() -> None:
     """Run the command line; every failure that is the input's becomes one line and a status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing half-written stays
     try:
         status = app(standalone_mode=False)
     except InputError as error:
@@ -45,7 +48,7 @@ def main() -> None:
     except BrokenPipeError:
         status = 0
     except MemoryError:
-        status = _fail("this needs more memory than there is; nothing was written.")
+        status = _fail(NO_MEMORY)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         status = _fail(
@@ -55,11 +58,17 @@ def main() -> None:
     except SystemExit as stopped:  # typer's own answer to a reader that has seen enough (head)
         status = 0 if isinstance(stopped.__context__, BrokenPipeError) else stopped.code
     except Exception as error:
+        if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+            return _end(_fail(NO_MEMORY))
         # Usage errors are click's, which newer versions of typer carry under a private name.
         if not hasattr(error, "format_message"):
             raise
         message = error.format_message()  # empty when the help was shown for want of a command
         status = _fail(f"{message} Try 'grokinterp --help'.") if message else BAD_INPUT
+    _end(status)
+
+
+def _end(status: int | None) -> None:
     close_output()
     sys.exit(status or 0)
 

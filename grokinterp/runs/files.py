@@ -20,6 +20,8 @@ def write_whole(path: Path, content: bytes) -> str:
 
     Whatever interrupts this (a kill, a full disk) leaves the old file or the new one, never a part.
     """
+    if not path.name:
+        raise InputError(f"{str(path)!r} is not the name of a file; give one.")
     aside = path.with_name(f"{ASIDE}{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,8 +38,6 @@ def export(run: Run, path: str | Path, *, format: str = "demo") -> Path:
     if format not in FORMATS:
         raise InputError(f"format={format!r} is not known; {nearest(format, FORMATS)}")
     content = _demo(run) if format == "demo" else _paper(run)
-    if not Path(path).name:
-        raise InputError(f"{str(path)!r} is not the name of a file; give one.")
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_whole(Path(path), buffer.getvalue())
