@@ -5,6 +5,7 @@ interrupted (nothing lost). Everything heavy is imported inside the commands.
 """
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +13,9 @@ from typing import Annotated
 import typer
 
 from grokinterp.errors import InputError, Interrupted, nearest
-from grokinterp.terminal import close_output, say, show_measures, show_phases
+from grokinterp.terminal import close_output, say, show, show_measures, show_phases
 
+NO_MEMORY = "this needs more memory than there is; nothing was written."
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
@@ -36,6 +38,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 
 def main() -> None:
     """Run the command line; every failure that is the input's becomes one line and a status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing half-written stays
     try:
         status = app(standalone_mode=False)
     except InputError as error:
@@ -44,6 +47,8 @@ def main() -> None:
         status = INTERRUPTED
     except BrokenPipeError:
         status = 0
+    except MemoryError:
+        status = _fail(NO_MEMORY)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         status = _fail(
@@ -53,11 +58,17 @@ def main() -> None:
     except SystemExit as stopped:  # typer's own answer to a reader that has seen enough (head)
         status = 0 if isinstance(stopped.__context__, BrokenPipeError) else stopped.code
     except Exception as error:
+        if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+            return _end(_fail(NO_MEMORY))
         # Usage errors are click's, which newer versions of typer carry under a private name.
         if not hasattr(error, "format_message"):
             raise
         message = error.format_message()  # empty when the help was shown for want of a command
         status = _fail(f"{message} Try 'grokinterp --help'.") if message else BAD_INPUT
+    _end(status)
+
+
+def _end(status: int | None) -> None:
     close_output()
     sys.exit(status or 0)
 
@@ -117,7 +128,7 @@ def train(
         say(str(stopped))
         raise typer.Exit(INTERRUPTED) from None
     last = run.metrics.iloc[-1]
-    typer.echo(
+    show(
         f"{out}: {len(run.steps)} checkpoints up to step {run.steps[-1]}, "
         f"train loss {last.train_loss:.3g}, test loss {last.test_loss:.3g}, "
         f"test accuracy {last.test_acc:.4f}\n"
@@ -134,7 +145,7 @@ def info(path: RunFolder, as_json: Json = False) -> None:
 
     run = load(path)
     run.verify()
-    last = run.metrics.iloc[-1]
+    rows = run.metrics.to_dict("records")
     facts = {
         "path": str(run.path),
         "finished": run.finished,
@@ -144,22 +155,21 @@ def info(path: RunFolder, as_json: Json = False) -> None:
         "source": run.manifest.source,
         "split": run.manifest.split,
         "steps": list(run.steps),
-        "last": {"step": int(last["step"])}
-        | {column: _number(last[column]) for column in run.metrics.columns if column != "step"},
+        "last": rows and {key: _number(value) for key, value in rows[-1].items()},
         "versions": run.manifest.versions,
     }
     if as_json:
-        typer.echo(json.dumps(facts))
+        show(json.dumps(facts))
         return
-    typer.echo(run)
+    show(run)
     shown = ("recipe", "split", "last", "versions")
     for title in shown if run.recipe else ("architecture", *shown):
         values = facts[title]
         if isinstance(values, dict):
-            typer.echo(f"\n{title}\n" + "\n".join(f"  {k:<18}{v}" for k, v in values.items()))
+            show(f"\n{title}\n" + "\n".join(f"  {k:<18}{v}" for k, v in values.items()))
     if run.notes:
-        typer.echo("\nsource\n" + "\n".join(f"  - {note}" for note in run.notes))
-    typer.echo(f"\ncheckpoints\n  {', '.join(map(str, run.steps))}\n\nall files are whole")
+        show("\nsource\n" + "\n".join(f"  - {note}" for note in run.notes))
+    show(f"\ncheckpoints\n  {', '.join(map(str, run.steps))}\n\nall files are whole")
 
 
 @app.command()
@@ -181,11 +191,11 @@ def measure(
         from grokinterp.runs.files import write_whole
 
         write_whole(out, table.to_csv(index=False).encode())
-        typer.echo(f"{out}: {len(table)} checkpoints, {len(table.columns)} columns")
+        show(f"{out}: {len(table)} checkpoints, {len(table.columns)} columns")
     elif sys.stdout.isatty():
         show_measures(table)
     else:
-        typer.echo(table.to_csv(index=False), nl=False)
+        show(table.to_csv(index=False), nl=False)
 
 
 @app.command()
@@ -218,11 +228,11 @@ def phases(
         measures = progress_measures(run, progress=True)
         found = detect_phases(run, measures=measures)
     if as_json:
-        typer.echo(json.dumps(found.to_dict()))
+        show(json.dumps(found.to_dict()))
     else:
         show_phases(path, found)
         if measures is not None:
-            typer.echo()
+            show("")
             show_measures(measures)
     if expect is not None and found.label != expect:
         say(f"the label is {found.label!r}, expected {expect!r}")
@@ -246,12 +256,14 @@ def import_(
     """
     from grokinterp.recipe import parse_setting
     from grokinterp.runs import import_run
+    from grokinterp.runs.foreign import settings as known
 
     said = dict(parse_setting(setting) for setting in settings or [])
+    known.Settings.from_dict(said)  # before import_run takes one for an argument of its own
     run = import_run(source, out, format=format, progress=True, **said)
     for note in run.notes:
-        typer.echo(f"- {note}")
-    typer.echo(
+        show(f"- {note}")
+    show(
         f"{out}: {len(run.steps)} checkpoints, steps {run.steps[0]} to {run.steps[-1]}\n"
         f"See when it learned: grokinterp phases {out}"
     )
@@ -269,11 +281,11 @@ def export(
 
     run = load(path)
     written = export_run(run, out, format=format)
-    typer.echo(f"{written}: {len(run.steps)} checkpoints, {written.stat().st_size / 1e6:.1f} MB")
+    show(f"{written}: {len(run.steps)} checkpoints, {written.stat().st_size / 1e6:.1f} MB")
 
 
 def _number(value: float) -> float | None:
-    return None if value != value else float(value)
+    return None if value != value else value
 
 
 def _fail(line: str) -> int:

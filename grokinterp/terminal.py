@@ -20,7 +20,7 @@ def show_phases(path: Path, found: "Phases") -> None:
     """Label, steps, phases and reasons."""
     keys = found.key_frequencies
     listed = "null" if keys is None else ", ".join(map(str, keys)) or "none"
-    typer.echo(
+    show(
         f"{path}: {found.label}\n"
         f"  memorization_step  {_step(found.memorization_step)}\n"
         f"  grok_step          {_step(found.grok_step)}\n"
@@ -32,7 +32,7 @@ def show_phases(path: Path, found: "Phases") -> None:
             span += f"  (end between {phase.end_interval[0]} and {phase.end_interval[1]})"
         typer.echo(f"  {phase.name:<19}{span}")
     for reason in found.reasons:
-        typer.echo(f"  - {reason}")
+        show(f"  - {reason}")
 
 
 def show_measures(table: "pd.DataFrame") -> None:
@@ -52,9 +52,22 @@ def show_measures(table: "pd.DataFrame") -> None:
         typer.echo(f"(one of {stride} checkpoints; `grokinterp measure --out FILE.csv` has all)")
 
 
+def plain(text: object) -> str:
+    """Text of others without what a terminal would obey, or no encoding can write."""
+    return "".join(
+        x if x.isprintable() or x == "\n" else x.encode("unicode_escape").decode()
+        for x in str(text)
+    )
+
+
+def show(text: object, *, nl: bool = True) -> None:
+    """Text on standard output."""
+    typer.echo(plain(text), nl=nl)
+
+
 def say(line: str) -> None:
     """One line on standard error."""
-    typer.echo(f"grokinterp: {line}", err=True)
+    typer.echo(f"grokinterp: {plain(line)}", err=True)
 
 
 def close_output() -> None:

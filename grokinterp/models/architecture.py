@@ -25,6 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 LARGEST = 1_000_000  # no size is larger; a number beyond it is a damaged file's
+LARGEST_OF = {"n_layers": 1000, "n_ctx": 10_000}  # which cost more than a row each
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "act_fn": tuple(ACTIVATIONS),
     "normalization_type": (None, "LN"),
@@ -57,9 +58,10 @@ class Architecture:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type is int and (type(value) is not int or not 1 <= value <= LARGEST):
+            largest = LARGEST_OF.get(field.name, LARGEST)
+            if field.type is int and (type(value) is not int or not 1 <= value <= largest):
                 raise InputError(
-                    f"{field.name}={value!r} is not a whole number from 1 to {LARGEST}."
+                    f"{field.name}={value!r} is not a whole number from 1 to {largest}."
                 )
         for key, allowed in CHOICES.items():
             value = getattr(self, key)

@@ -30,6 +30,8 @@ DEFAULTS: dict[str, Any] = {
     "eps": 1e-5,
     "attention_rate": 1.0,
 }
+PRECISIONS = (torch.half, torch.bfloat16, torch.float32, torch.float64)
+MASKS = (torch.bool, torch.uint8, torch.int64, *PRECISIONS)
 WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others put before every key
 
 _NOT_A_WEIGHT = re.compile(
@@ -99,7 +101,9 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
     layers = {int(key.split(".")[1]) for key in tidied if re.match(r"blocks\.\d+\.", key)}
     n_layers = len(layers)
     if not layers or layers != set(range(n_layers)):
-        raise InputError(f"{where}: its layers are {sorted(layers)}, not 0, 1, ... without a gap.")
+        raise InputError(
+            f"{where}: its layers are {sorted(layers)[:6]}, not 0, 1, ... without a gap."
+        )
     kinds: dict[str, Any] = {key: given.get(key, default) for key, default in DEFAULTS.items()}
     kinds["act_fn"] = given.get("act_fn") or ("gelu" if layout == "minimal_gpt" else "relu")
     kinds["attention_dir"] = given.get("attention_dir") or _direction(state)
@@ -164,7 +168,7 @@ def _layout_of(state: Mapping[str, Tensor], where: str) -> str:
 def _tidy(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
     """The weights without wrappers and buffers; a GPT under the bridge's names, its q, k, v apart.
 
-    Half precision becomes float32, which holds every value of it.
+    Half precision becomes float32, which holds every value of it; all become float64 if one is.
     """
     found: dict[str, Tensor] = {}
     for key, tensor in state.items():
@@ -174,27 +178,37 @@ def _tidy(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
         name = (_gpt_name(name) or name) if layout == "minimal_gpt" else name
         if name in found:
             raise InputError(f"two of the weights are both {name!r}: {key!r} is one of them.")
-        found[name] = tensor.float() if tensor.dtype in (torch.half, torch.bfloat16) else tensor
+        if tensor.dtype not in PRECISIONS:
+            raise InputError(f"weight {key!r} is {tensor.dtype}; give float32 or float64.")
+        found[name] = tensor.float() if tensor.dtype in PRECISIONS[:2] else tensor
+    if any(tensor.dtype == torch.double for tensor in found.values()):
+        found = {name: tensor.double() for name, tensor in found.items()}
     return _split_fused(found) if layout == "minimal_gpt" else found
 
 
 def _split_fused(found: dict[str, Tensor]) -> dict[str, Tensor]:
     """Query, key and value matrices apart; every matrix [out, in] as torch.nn.Linear has it."""
     split: dict[str, Tensor] = {}
-    d_model = found["embed.weight"].shape[-1] if "embed.weight" in found else 0
+    for name in ("embed.weight", "blocks.0.attn.qkv.weight"):
+        _shaped(found, name, 2, "the file")
+    d_model = found["embed.weight"].shape[-1]
     # GPT-2's Conv1D keeps [in, out]; every other code [out, in].
     transposed = found["blocks.0.attn.qkv.weight"].shape[-1] != d_model
     for name, tensor in found.items():
-        if transposed and re.fullmatch(r"blocks\.\d+\.(attn|mlp)\.\w+\.weight", name):
+        if (
+            transposed
+            and tensor.ndim == 2
+            and re.fullmatch(r"blocks\.\d+\.(attn|mlp)\.\w+\.weight", name)
+        ):
             tensor = tensor.T
         if name == "pos_embed.weight" and tensor.ndim == 3 and len(tensor) == 1:
             tensor = tensor[0]
-        if ".attn.qkv." in name and len(tensor) % 3 == 0:
+        if ".attn.qkv." in name and tensor.ndim and len(tensor) % 3 == 0:
             for side, part in zip("qkv", tensor.chunk(3), strict=True):
                 split[name.replace("qkv", side)] = part
         else:
             split[name] = tensor
-    if "unembed.weight" not in split and "embed.weight" in split:
+    if "unembed.weight" not in split:
         split["unembed.weight"] = split["embed.weight"]  # tied
     return split
 
@@ -292,6 +306,12 @@ def _direction(state: Mapping[str, Tensor]) -> str:
     use when attention goes both ways.
     """
     for key, mask in state.items():
-        if key.endswith("attn.mask") and mask.ndim == 2 and len(mask) > 1 and mask.triu(1).any():
+        if (
+            key.endswith("attn.mask")
+            and mask.ndim == 2
+            and len(mask) > 1
+            and mask.dtype in MASKS
+            and mask.triu(1).any()
+        ):
             return "bidirectional"
     return str(DEFAULTS["attention_dir"])

@@ -193,7 +193,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     for candidate in (value, f"[{value}]" if "," in value else value):
         try:
             return key.strip(), tomllib.loads(f"value = {candidate}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # TOML's own, or a number of 5000 digits
             continue
     return key.strip(), value.strip()
 

@@ -20,6 +20,8 @@ def write_whole(path: Path, content: bytes) -> str:
 
     Whatever interrupts this (a kill, a full disk) leaves the old file or the new one, never a part.
     """
+    if not path.name:
+        raise InputError(f"{str(path)!r} is not the name of a file; give one.")
     aside = path.with_name(f"{ASIDE}{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,12 +42,9 @@ def write_whole(path: Path, content: bytes) -> str:
 
 def read_checked(path: Path, expected: str, *, n_bytes: int | None = None) -> bytes:
     """The content of a file (its first `n_bytes`), refused if its sha256 is another."""
-    try:
-        content = path.read_bytes()[:n_bytes]
-    except FileNotFoundError:
-        raise InputError(
-            f"{path} is missing, but run.json lists it; restore it from a copy."
-        ) from None
+    if not path.is_file():  # also not a pipe or a device, which would never end
+        raise InputError(f"{path} is missing, but run.json lists it; restore it from a copy.")
+    content = path.read_bytes()[:n_bytes]
     if sha256(content) != expected:
         raise InputError(
             f"{path} is damaged: its sha256 is not the one in run.json; restore it from a copy."

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pandas as pd
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from grokinterp.errors import InputError
 from grokinterp.models.architecture import Weights
 from grokinterp.runs.files import read_checked, tensors_from_bytes
 from grokinterp.runs.manifest import METRICS, SPLIT, Manifest, weights_file
@@ -23,16 +25,40 @@ class RunFolder:
         """metrics.csv, as far as run.json says that it belongs to the run."""
         n_bytes = None if self.manifest.finished else self.manifest.metrics["bytes"]
         digest = self.manifest.sha256[METRICS]
-        return read_csv(read_checked(self._folder / METRICS, digest, n_bytes=n_bytes))
+        path = self._folder / METRICS
+        try:
+            return read_csv(read_checked(path, digest, n_bytes=n_bytes))
+        except InputError:
+            raise
+        except (LookupError, OverflowError, TypeError, ValueError):
+            raise InputError(f"{path} is damaged: it is no table of metrics.") from None
 
     def train_indices(self) -> Int[Tensor, " n_train"] | None:
         """Rows of the training set in drawing order; None when not recorded."""
-        return None if self.manifest.split is None else self._tensors(SPLIT)["train_indices"]
+        if self.manifest.split is None:
+            return None
+        rows = self._tensors(SPLIT).get("train_indices")
+        n = self.manifest.task.n_inputs
+        if (
+            rows is None
+            or rows.dtype != torch.int64
+            or rows.ndim != 1
+            or len(rows) == 0
+            or rows.min() < 0
+            or rows.max() >= n
+            or len(rows.unique()) != len(rows)
+        ):
+            raise InputError(
+                f"{self._folder / SPLIT} is damaged: it has no rows from 0 to {n - 1}, each once."
+            )
+        return rows
 
     def weights(self, step: int) -> Weights:
         """The weights of a saved step under canonical names."""
         weights = self._tensors(weights_file(step))
         self.manifest.architecture.check(weights)
+        if {weight.dtype for weight in weights.values()} not in ({torch.float32}, {torch.float64}):
+            raise InputError(f"{self._folder / weights_file(step)} is not all of one precision.")
         return {name: weights[name] for name in self.manifest.architecture.parameter_shapes()}
 
     def verify(self) -> None:
@@ -40,8 +66,7 @@ class RunFolder:
         self.metrics()
         self.train_indices()
         for step in self.manifest.steps:
-            name = weights_file(step)
-            read_checked(self._folder / name, self.manifest.sha256[name])
+            self.weights(step)
 
     def _tensors(self, name: str) -> Weights:
         path = self._folder / name

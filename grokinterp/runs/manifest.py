@@ -24,6 +24,7 @@ from typing import Any
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import Architecture
 from grokinterp.recipe.recipe import Recipe
+from grokinterp.runs.affordable import check_affordable
 from grokinterp.runs.files import sha256, write_whole
 from grokinterp.tasks.modular import ModularTask
 
@@ -101,6 +102,7 @@ class Manifest:
             raise damaged from None
         if not manifest._is_sound():
             raise damaged
+        check_affordable(manifest.architecture, manifest.task, str(folder))
         return manifest
 
     def _is_sound(self) -> bool:
@@ -118,7 +120,20 @@ class Manifest:
             and {METRICS, *map(weights_file, steps)}
             <= {*self.sha256, *([] if steps else [METRICS])}
             and (self.split is None or (isinstance(self.split, dict) and SPLIT in self.sha256))
-            and (self.source is None or _are_notes(self.source.get("notes", [])))
+            and (self.source is None or isinstance(self.source, dict))
+            and _are_notes((self.source or {}).get("notes", []))
+            and self._task_fits()
+        )
+
+    def _task_fits(self) -> bool:
+        task, architecture = self.task, self.architecture
+        return (
+            isinstance(task.equals_token, bool)
+            and type(task.seed) is int
+            and abs(task.seed) < 2**63
+            and task.d_vocab <= architecture.d_vocab
+            and task.n_classes <= architecture.d_vocab_out
+            and 2 + task.equals_token <= architecture.n_ctx
         )
 
     @classmethod

@@ -2,6 +2,8 @@
 
 import io
 import math
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import SupportsFloat
@@ -16,6 +18,8 @@ from grokinterp.models.cross_entropy import cross_entropies
 
 COLUMNS = ("train_loss", "test_loss", "train_acc", "test_acc")
 Metrics = dict[str, float]
+MOST_COLUMNS = 1000  # of a table of another tool
+LONGEST_HEADER = 1_000_000
 
 
 def evaluate(
@@ -60,13 +64,23 @@ def read_csv(content: bytes) -> pd.DataFrame:
     frame["step"] = frame["step"].map(int).astype("int64")
     for column in COLUMNS:
         frame[column] = frame[column].map(float).astype("float64")
+    steps = frame["step"]
+    if (steps < 0).any() or not steps.is_monotonic_increasing or not steps.is_unique:
+        raise ValueError("steps that do not rise from 0 on")
     return frame
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
     """A CSV file of another tool, column names stripped; what is none is refused in one line."""
+    path = Path(path)  # pandas would fetch a URL
+    with path.open("rb") as file:
+        if re.split(b"[\r\n]", file.read(LONGEST_HEADER))[0].count(b",") > MOST_COLUMNS:
+            raise InputError(f"{path} has more than {MOST_COLUMNS} columns; keep those of the log.")
     try:
-        frame = pd.read_csv(path, compression=None, index_col=False, skipinitialspace=True)
+        with warnings.catch_warnings(category=pd.errors.ParserWarning, action="error"):
+            frame = pd.read_csv(
+                path, compression=None, index_col=False, skipinitialspace=True, low_memory=False
+            )
     except pd.errors.EmptyDataError:
         raise InputError(f"{path} is empty; give a CSV with a header and rows.") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from grokinterp.errors import InputError
+from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import COLUMNS, read_table
 
 LARGEST = 1_000_000  # bytes of a configuration
@@ -36,7 +37,25 @@ def log_beside(path: Path) -> pd.DataFrame | None:
     if not file.is_file() or file.stat().st_size > LARGEST_LOG:
         return None
     try:
-        table = read_table(file)
+        return read_log(file)
     except InputError:
         return None
-    return table if "step" in table and set(COLUMNS) & set(table.columns) else None
+
+
+def read_log(path: Path) -> pd.DataFrame:
+    """A CSV of losses or accuracies against step, as numbers; rows without a step are left out."""
+    table = read_table(path)
+    used = [column for column in ("step", *COLUMNS) if column in table]
+    if "step" not in used or len(used) < 2 or table.columns.isin(used).sum() != len(used):
+        raise InputError(
+            f"{path} is no log: it needs one column 'step' and at least one of "
+            f"{', '.join(COLUMNS)}."
+        )
+    try:
+        numbers = table[used].astype(float).dropna(subset="step")
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} has something else than numbers ({error}).") from None
+    steps = numbers["step"]
+    if not ((steps % 1 == 0) & (steps >= 0) & (steps < LARGEST_STEP)).all():
+        raise InputError(f"{path} has steps that are not whole numbers from 0 on.")
+    return numbers

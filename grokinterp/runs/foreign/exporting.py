@@ -17,6 +17,7 @@ from grokinterp.runs.files import write_whole
 from grokinterp.runs.run import Run
 
 FORMATS = ("demo", "paper")
+MOST_EPOCHS = 10_000_000
 TEST_EVERY = 10  # the paper's file keeps the test loss of every 10th epoch
 
 
@@ -154,6 +155,8 @@ def _losses(run: Run, *, test_first: int, test_every: int) -> Mapping[str, Any]:
 
 def _by_step(metrics: pd.DataFrame, column: str, last: int) -> list[float] | None:
     """A loss at every step up to the last, those between logged ones repeated."""
+    if last > MOST_EPOCHS:
+        raise InputError(f"both formats want a loss of every epoch, and {last} are too many.")
     known = metrics[["step", column]].dropna().set_index("step")[column]
     if not len(known):
         return None

@@ -8,6 +8,8 @@ import contextlib
 import mmap
 import stat
 import struct
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -50,8 +52,8 @@ def read_file(path: Path) -> Any:
             return _read(path)
     except NotPlainDataError as error:
         raise InputError(
-            f"{path} is not plain data: {error}. Nothing in it was run; give a file of tensors, "
-            "numbers and containers, such as torch.save(model.state_dict(), path) writes."
+            f"{path} is not plain data: {_shortened(error)}. Nothing in it was run; give a file of "
+            "tensors, numbers and containers, such as torch.save(model.state_dict(), path) writes."
         ) from None
     except _DamagedError as error:
         raise InputError(
@@ -71,10 +73,15 @@ def _one_line() -> Iterator[None]:
     except NotPlainDataError:
         raise
     except (
-        ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, RuntimeError,
-        SafetensorError, TypeError, ValueError, struct.error, zipfile.BadZipFile,
+        ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError,
+        RuntimeError, SafetensorError, TypeError, ValueError, struct.error, tokenize.TokenError,
+        zipfile.BadZipFile,
     ) as error:  # fmt: skip
-        raise _DamagedError(" ".join(str(error).split())[:200] or type(error).__name__) from None
+        raise _DamagedError(_shortened(error)) from None
+
+
+def _shortened(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _read(path: Path) -> Any:
@@ -87,7 +94,8 @@ def _read(path: Path) -> Any:
     if mapped[:2] == b"PK":
         return _read_zip(mapped)
     if mapped[:6] == b"\x93NUMPY":
-        return torch.from_numpy(np.load(path, allow_pickle=False))
+        with warnings.catch_warnings(action="ignore"):  # of old headers
+            return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
     if mapped[:1] == b"\x80":
         return _read_legacy(mapped)
     raise ValueError("its first bytes are of no format that is known here")
@@ -134,6 +142,8 @@ def _read_zip(mapped: mmap.mmap) -> Any:
             raise NotPlainDataError(
                 "it is a zip archive that torch.save did not write; unpack it and give the folder"
             )
+        if sum(info.file_size for info in members.values()) > len(mapped):
+            raise ValueError("its members overlap")
         folder = pickles[0].partition("/")[0]
         spans = {name: _span(mapped, info) for name, info in members.items()}
         start, size = spans.get(f"{folder}/byteorder", (0, 0))
@@ -182,7 +192,7 @@ def _read_legacy(mapped: mmap.mmap) -> Any:
     """A plain pickle, or torch.save before version 1.6: five pickles, then the storages."""
     stream = mapped
     first = read_pickle(stream)
-    if first != LEGACY_MAGIC:
+    if type(first) is not int or first != LEGACY_MAGIC:  # an array compares as one
         return first
     for _ in ("protocol version", "sizes of the system's types"):
         read_pickle(stream)

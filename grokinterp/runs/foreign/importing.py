@@ -1,5 +1,6 @@
 """Somebody else's checkpoints, written as a run folder."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -37,14 +38,21 @@ def import_run(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not an empty folder; give another one.")
     store = open_foreign(source, format=format, settings=settings, progress=progress)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".importing-", dir=out.parent))
+    missing = [folder for folder in out.parents if not folder.exists()]  # the innermost first
+    aside = None
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".importing-", dir=out.parent))
         _write(store, aside, progress)
         aside.chmod(0o777 & ~_umask())
+        Run(aside)  # what cannot be read again must not appear
         os.replace(aside, out)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         raise
     return Run(out)
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from grokinterp.errors import InputError
 from grokinterp.runs.foreign.sources import Source
-from grokinterp.runs.foreign.splits import Evidence, Split
+from grokinterp.runs.foreign.splits import Evidence, Split, log_ratio
 from grokinterp.runs.metrics import COLUMNS
 from grokinterp.tasks.splits import mask_of
 
@@ -50,7 +50,7 @@ def aligned(source: Source, evidence: Evidence, split: Split) -> tuple[Source, t
     def mismatch(by: int) -> float:
         stored = stored_at(logged_metrics(moved(by)), "test_loss", evidence.looked_at())
         found = {step: float(evidence.losses_of(step)[test].mean()) for step in stored}
-        ratios = [abs(np.log(found[step] / stored[step])) for step in stored]
+        ratios = [abs(log_ratio(found[step], stored[step])) for step in stored]
         return float(np.mean(ratios)) if ratios else np.inf
 
     if mismatch(-1) < mismatch(0) / 10:

@@ -18,6 +18,7 @@ CONFIG_CLASSES = {
     "Namespace",
     "SimpleNamespace",
 }
+LARGEST_KEY = 2**53
 NUMPY_TYPES = {f"{kind}{size}" for kind in "iuf" for size in (1, 2, 4, 8)} - {"f1"} | {"b1"}
 
 
@@ -52,7 +53,7 @@ def call(function: Global, arguments: tuple[Any, ...]) -> Any:
         case "collections.OrderedDict", ():
             return {}
         case "builtins.set" | "__builtin__.set", (list(items),):
-            return {expect(item, str, int, float, bytes) for item in items}
+            return set(map(key_of, items))
         case "builtins.bytes" | "__builtin__.bytes", ():
             return b""
         case "torch.Size", (tuple(size),):
@@ -134,6 +135,14 @@ def fill(array: np.ndarray, state: Any) -> None:
             array.__setstate__((1, shape, kind, fortran, content))  # type: ignore[arg-type]
         case _:
             raise NotPlainDataError("it has an array of impossible shape")
+
+
+def key_of(value: Any) -> Any:
+    """A value that may be a key; Python's dictionaries are slow with huge numbers of one hash."""
+    key = expect(value, str, int, float, bytes, type(None))
+    if isinstance(key, int) and abs(key) >= LARGEST_KEY:
+        raise NotPlainDataError("it has a key of more than 53 bits")
+    return key
 
 
 def expect(value: Any, *kinds: type) -> Any:

@@ -21,11 +21,14 @@ from grokinterp.runs.foreign.pickled_objects import (
     call,
     expect,
     fill,
+    key_of,
     record,
 )
 
 MOST_OPCODES = 5_000_000  # about a gigabyte of Python objects; 500 checkpoints take 300,000
 LARGEST_INT = 2**127
+LARGEST_MEMO = 2**32
+MOST_COPIED = 4  # times its length that a pickle may have copied: one object, again and again
 STORAGES = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
@@ -57,7 +60,7 @@ def read_pickle(content: bytes | IO[bytes] | mmap, find_storage: FindStorage | N
     Traceback (most recent call last):
     grokinterp.runs.foreign.pickled_objects.NotPlainDataError: it asks to call os.system
     """
-    machine = _Machine(find_storage)
+    machine = _Machine(find_storage, MOST_COPIED * _length(content))
     stream = cast("bytes | IO[bytes]", content)  # a mapped file has all that the parser uses
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         if count == MOST_OPCODES:
@@ -68,14 +71,19 @@ def read_pickle(content: bytes | IO[bytes] | mmap, find_storage: FindStorage | N
     return machine.stack[0]
 
 
+def _length(content: bytes | IO[bytes] | mmap) -> int:
+    return len(content) if isinstance(content, (bytes, mmap)) else 0
+
+
 class _Machine:
     """The stack machine of the pickle protocol, less everything that runs code."""
 
-    def __init__(self, find_storage: FindStorage | None) -> None:
+    def __init__(self, find_storage: FindStorage | None, most_copied: int) -> None:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.find_storage = find_storage
+        self.left = most_copied
 
     def step(self, name: str, argument: Any) -> None:
         if name in _VALUES:
@@ -85,6 +93,8 @@ class _Machine:
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name]())
         elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            if argument >= LARGEST_MEMO:  # numbers that Python's dictionaries are slow with
+                raise NotPlainDataError("it numbers its objects from 2**32 on")
             self.memo[argument] = self._top()
         elif name == "MEMOIZE":
             self.memo[len(self.memo)] = self._top()
@@ -164,11 +174,11 @@ class _Machine:
         if len(items) % 2:
             raise NotPlainDataError("a key of a dictionary has no value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[expect(key, str, int, float, bytes, type(None))] = value
+            target[key_of(key)] = value
 
     def _additems(self, _: Any) -> None:
         items = self._since_mark()
-        expect(self._top(), set).update(expect(item, str, int, float, bytes) for item in items)
+        expect(self._top(), set).update(map(key_of, items))
 
     def _global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
@@ -189,14 +199,24 @@ class _Machine:
 
     def _reduce(self, _: Any) -> None:
         arguments = expect(self._pop(), tuple)
+        self._charge(arguments)
         self.stack.append(call(expect(self._pop(), Global), arguments))
 
     def _newobj(self, _: Any) -> None:
         arguments = expect(self._pop(), tuple)
         self.stack.append(record(expect(self._pop(), Global), arguments))
 
+    def _charge(self, value: Any) -> None:
+        """Count what a call copies: what the pickle holds once, it may refer to a million times."""
+        self.left -= _size(value)
+        for part in value if isinstance(value, tuple) and self.left >= 0 else ():
+            self.left -= _size(part)
+        if self.left < 0:
+            raise NotPlainDataError("it copies the same objects again and again")
+
     def _build(self, _: Any) -> None:
         state, target = self._pop(), self._top()
+        self._charge(state)
         if isinstance(target, Record):
             attributes = state[0] if isinstance(state, tuple) and state else state
             target.update(expect(attributes, dict))
@@ -206,6 +226,11 @@ class _Machine:
             raise NotPlainDataError(f"it sets the state of a {type(target).__name__}")
         elif isinstance(target, np.dtype) and ">" in expect(state, tuple):
             raise NotPlainDataError("it has numbers in big-endian order")
+
+
+def _size(value: Any) -> int:
+    sized = (str, bytes, bytearray, list, tuple, dict)
+    return len(value) if isinstance(value, sized) else 1
 
 
 _VALUES = {

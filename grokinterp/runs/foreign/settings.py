@@ -12,9 +12,10 @@ step                                           of a single checkpoint that has n
 metrics                                        a CSV of losses or accuracies against step
 """
 
-import math
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from typing import Any
 
 from grokinterp.errors import InputError, nearest
@@ -173,6 +174,8 @@ _NO_PLACE: dict[str, tuple[Any, ...]] = {
     "use_attn_scale": (False,),
 }
 MOST_GROUPS = 100  # nested in a configuration
+MOST_KEYS = 10_000  # in each of them
+LARGEST_NUMBER = 1e300
 _VALID: dict[str, Iterable[Any]] = {
     "act_fn": ACTIVATIONS,
     "operation": (*OPERATIONS, *ALIASES),
@@ -184,7 +187,7 @@ def _flat(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     """Keys and plain values, those of the outermost group first."""
     groups = [config]
     for group in groups:  # which grows on the way
-        for key, value in group.items():
+        for key, value in islice(group.items(), MOST_KEYS):
             if isinstance(value, Mapping) and len(groups) < MOST_GROUPS:
                 groups.append(value)
             elif isinstance(key, str) and isinstance(value, (bool, int, float, str)):
@@ -200,12 +203,12 @@ def _typed(key: str, value: Any, kind: str) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     expected = {"int": "a whole number", "flo": "a number", "boo": "true or false", "str": "text"}
     match kind.removesuffix(" | None"):
-        case "int" if number and float(value).is_integer():
+        case "int" if number and abs(value) < 2**63 and value % 1 == 0:
             return int(value)
-        case "float" if number and math.isfinite(value):
+        case "float" if number and abs(value) < LARGEST_NUMBER:
             return float(value)
         case "bool" if isinstance(value, bool):
             return value
         case "str" if isinstance(value, str):
             return value
-    raise InputError(f"{key}={value!r} is not {expected[kind[:3]]}.")
+    raise InputError(f"{key}={reprlib.repr(value)} is not {expected[kind[:3]]}.")

@@ -14,6 +14,7 @@ e + 1. (The first update of the paper's schedule has learning rate 0.) The demo 
 after the update, the paper before.
 """
 
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,8 +26,8 @@ import torch
 from torch import Tensor
 
 from grokinterp.errors import InputError, nearest
-from grokinterp.runs.foreign.beside import config_beside, log_beside
-from grokinterp.runs.foreign.files import is_tensor_file, read_file
+from grokinterp.runs.foreign.beside import config_beside, log_beside, read_log
+from grokinterp.runs.foreign.files import MOST_SHARED, is_tensor_file, read_file
 from grokinterp.runs.foreign.steps import step_in, step_inside
 from grokinterp.runs.foreign.values import (
     LossCurve,
@@ -35,11 +36,11 @@ from grokinterp.runs.foreign.values import (
     training_pairs,
     whole_numbers,
 )
-from grokinterp.runs.manifest import RUN_JSON
-from grokinterp.runs.metrics import read_table
+from grokinterp.runs.manifest import LARGEST_STEP, RUN_JSON
 
 FORMATS = ("paper", "trainer", "demo", "state_dict", "folder")
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl")
+LONGEST_NAME = 200  # of a weight
 NESTED = ("model", "state_dict", "model_state_dict", "net", "weights", "params")
 
 StateDict = Mapping[str, Tensor]
@@ -84,8 +85,10 @@ def open_source(
         raise InputError(f"format={format!r} is not known; {nearest(format, ('auto', *FORMATS))}")
     if not path.exists():
         raise InputError(f"{path} does not exist; give a checkpoint, or a folder of them.")
-    log = log_beside(path) if metrics is None else read_table(metrics)
+    log = log_beside(path) if metrics is None else read_log(Path(metrics))
     source = _of_folder(path, format) if path.is_dir() else _of_file(path, step, log)
+    if not all(0 <= step < LARGEST_STEP for step in source.states):
+        raise InputError(f"{path} has checkpoints of steps that are not from 0 to 2**53.")
     if format not in ("auto", source.format):
         raise InputError(f"{path} has the format {source.format!r}, not {format!r}; try auto.")
     return replace(source, config={**config_beside(path), **source.config}, log=log)
@@ -244,18 +247,35 @@ def _state_dict(data: Any, path: Path) -> StateDict:
         found = _mapping(candidate)
         weights = {key: x for key, x in found.items() if isinstance(x, Tensor)}
         if len(weights) >= 4 and len(weights) >= len(found) / 2:
+            _check_names(weights, path)
             return weights
-    keys = ", ".join(map(str, list(_mapping(data))[:6])) or type(data).__name__
+    keys = ", ".join(map(reprlib.repr, list(_mapping(data))[:6])) or type(data).__name__
     raise InputError(
         f"{path} holds no weights that are known here (found: {keys}); give a state dict, "
         "or a dictionary that has one as 'model' or 'state_dict'."
     )
 
 
+def _check_names(weights: Mapping[Any, Tensor], path: Path) -> None:
+    for name in weights:
+        if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
+            raise InputError(
+                f"{path} has a weight of the name {reprlib.repr(name)}; names are text of at most "
+                f"{LONGEST_NAME} characters, such as embed.W_E."
+            )
+
+
 def _list_of_states(states: list[Any], path: Path) -> list[StateDict]:
     if not states:
         raise InputError(f"{path} has an empty list of checkpoints.")
-    return [_state_dict(state, path) for state in states]
+    found = [_state_dict(state, path) for state in states]
+    claimed = sum(weight.nbytes for state in found for weight in state.values())
+    if claimed > MOST_SHARED * path.stat().st_size:
+        raise InputError(
+            f"{path} has {len(states)} checkpoints that are mostly one another's tensors; it is "
+            "damaged."
+        )
+    return found
 
 
 def _by_step(
@@ -286,7 +306,7 @@ def _is_trainers(file: Path, data: Any) -> bool:
 
 
 def _is_named_as_trainers(file: Path) -> bool:
-    return file.stem in ("init", "final") or file.stem.isdigit()
+    return file.stem in ("init", "final") or file.stem.isdecimal()
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -60,7 +60,9 @@ def rows_of(data: Tensor, task: ModularTask) -> Int[Tensor, " n_train"]:
     """Rows a*p + b of the rows, pairs or mask that a file keeps, refused if they are none."""
     if data.dtype == torch.bool and tuple(data.shape) == (task.n_inputs,):
         data = data.nonzero().flatten()  # a mask
-    data = data.long() if not data.is_floating_point() else data
+    data = (
+        data.long() if not (data.is_floating_point() or data.is_complex()) else data.real.double()
+    )
     if data.ndim == 2 and data.shape[1] in (2, 3) and not data.is_floating_point():
         inside = (data[:, :2] >= 0).all() and (data[:, :2] < task.p).all()
         data = data[:, 0] * task.p + data[:, 1] if inside else data[:, 0].new_full((1,), -1)
@@ -114,6 +116,11 @@ def searched_split(
     fractions = [fraction] if fraction else FRACTIONS
     of_size = {n: f for f in fractions for n in sizes_of(f, task)}
     sizes = [n_train] if n_train else sorted(of_size)
+    if not sizes or not 0 < sizes[0] < task.n_inputs:
+        raise InputError(
+            f"split=search needs both training and test rows among the {task.n_inputs} of this "
+            "table; leave train_fraction and n_train out."
+        )
     logs = [_log(evidence.losses_of(step)) for step in evidence.looked_at()]
     best: list[tuple[float, str, int, int]] = []
     for rule in ("torch", "python"):
@@ -200,7 +207,7 @@ def _verified(rows: Int[Tensor, " n_train"], evidence: Evidence, what: str) -> s
             else f"{what}: not verified, train and test losses are too alike to tell"
         )
     stored, found = evidence.stored[step], float(evidence.losses_of(step)[rows].mean())
-    if abs(_log_ratio(found, stored)) > _tolerance(stored):
+    if abs(log_ratio(found, stored)) > _tolerance(stored):
         raise InputError(
             f"{what} is not the split of this run: at step {step} its training rows have loss "
             f"{found:.6g}, the file says {stored:.6g}; give the right one, or split=search."
@@ -213,7 +220,7 @@ def _telling_step(evidence: Evidence) -> int | None:
     tells = {}
     for step in _comparable(evidence):
         everywhere, stored = float(evidence.losses_of(step).mean()), evidence.stored[step]
-        tells[step] = abs(_log_ratio(everywhere, stored)) / _tolerance(stored)
+        tells[step] = abs(log_ratio(everywhere, stored)) / _tolerance(stored)
     best = max(tells, key=lambda step: tells[step], default=None)
     return best if best is not None and tells[best] >= TELLS else None
 
@@ -227,7 +234,7 @@ def _mismatch(rows: Int[Tensor, " n_train"], evidence: Evidence) -> float:
     steps = list(_comparable(evidence))
     found = [float(evidence.losses_of(step)[rows].mean()) for step in steps]
     return sum(
-        abs(_log_ratio(x, evidence.stored[step])) for x, step in zip(found, steps, strict=True)
+        abs(log_ratio(x, evidence.stored[step])) for x, step in zip(found, steps, strict=True)
     ) / len(steps)
 
 
@@ -236,7 +243,8 @@ def _comparable(evidence: Evidence, most: int = 6) -> Iterator[int]:
     yield from steps[:: max(1, -(-len(steps) // most))]
 
 
-def _log_ratio(x: float, y: float) -> float:
+def log_ratio(x: float, y: float) -> float:
+    """log(x / y) of two losses, which may be 0."""
     return math.log(max(x, SMALLEST_LOSS) / max(y, SMALLEST_LOSS))
 
 

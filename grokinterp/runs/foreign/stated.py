@@ -39,7 +39,8 @@ def stated_task(
         raise InputError(f"p={said.p} contradicts {source.path}, which has {shapes}: p={p}.")
     if said.p is None and config.p is not None and config.p != p:
         # The paper's code keeps the vocabulary of p = 113 whatever p is.
-        if source.format not in ("paper", "trainer") or config.p > p:
+        fits = config.p <= architecture.d_vocab_out and architecture.n_ctx >= 2 + equals
+        if source.format not in ("paper", "trainer") or config.p > p or not fits:
             raise InputError(f"{source.path} says p={config.p} and has {shapes}; it is damaged.")
         p, notes = config.p, (f"p={config.p} as its config says; {shapes} are more than it needs",)
     elif architecture.d_vocab_out not in (p, p + 1) or p < 2 or architecture.n_ctx < 2 + equals:

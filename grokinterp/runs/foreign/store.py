@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from grokinterp.models.architecture import Weights
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.recognise import Recognised, recognise
+from grokinterp.runs.affordable import check_affordable
 from grokinterp.runs.foreign.fitting import settle
 from grokinterp.runs.foreign.losses import aligned, logged_metrics, stored_at
 from grokinterp.runs.foreign.settings import Settings
@@ -79,6 +80,7 @@ def open_foreign(
     state, where = source.states[last](), _where(source, last)
     recognised = recognise(state, asked.of_architecture(), where)
     task, task_notes = stated_task(recognised.architecture, said, config, source)
+    check_affordable(recognised.architecture, task, where)
     recognised, task, guesses = settle(
         recognised, state, task, operation_known=asked.operation is not None, where=where
     )

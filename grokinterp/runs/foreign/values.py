@@ -11,6 +11,8 @@ from torch import Tensor
 
 from grokinterp.errors import InputError
 
+TEXT = (str, bytes)  # which float() reads, a million digits as well
+
 
 @dataclass(frozen=True)
 class LossCurve:
@@ -54,15 +56,22 @@ def training_pairs(data: Any, path: Path) -> Tensor | None:
     """Training pairs (a, b) of a list of tuples (a, b, p)."""
     if data is None:
         return None
+    rows = data.tolist() if isinstance(data, (Tensor, np.ndarray)) else data
     try:
-        return torch.tensor([[int(a), int(b)] for a, b, *_ in data])
-    except (TypeError, ValueError, RuntimeError, OverflowError):
+        pairs = [row[:2] for row in rows]
+        if not all(len(pair) == 2 and all(type(x) is int for x in pair) for pair in pairs):
+            raise TypeError
+        return torch.tensor(pairs)
+    except (LookupError, TypeError, ValueError, RuntimeError, OverflowError):
         raise InputError(f"{path}: its train_data is not a list of (a, b, p).") from None
 
 
 def _numbers(values: Any, what: str) -> np.ndarray:
     try:
-        numbers = np.asarray([float(x) for x in values])
+        if isinstance(values, Tensor) and not values.is_complex() and values.ndim == 1:
+            return values.double().numpy()  # at once: an object for every element takes gigabytes
+        if isinstance(values, (Tensor, str, bytes)) or any(isinstance(x, TEXT) for x in values):
+            raise TypeError
+        return np.asarray([float(x) for x in values])
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise InputError(f"{what} is not a list of numbers.") from None
-    return numbers
