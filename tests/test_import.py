@@ -250,6 +250,20 @@ class TestLayouts:
         same_weights(run.weights(), weights)
         assert run.task == gi.ModularTask("add", 7, equals_token=architecture.n_ctx == 3)
 
+    @pytest.mark.parametrize("names", ["q_proj", "query", "W_q"])
+    def test_a_gpt_with_three_matrices(self, names, tmp_path):
+        architecture, weights = random_weights(n_layers=2)
+        state = {}
+        for key, weight in bridge_state(weights).items():
+            for x, word in (("q", "query"), ("k", "key"), ("v", "value")):
+                theirs = {"q_proj": f"{x}_proj", "query": word, "W_q": f"W_{x}"}[names]
+                key = key.replace(f".attn.{x}.", f".self_attn.{theirs}.")
+            state[key.replace("blocks.", "layers.")] = weight
+        torch.save(state, tmp_path / "model.pt")
+        run = gi.load(tmp_path / "model.pt", n_heads=2, act_fn="relu", operation="add")
+        assert run.architecture == architecture
+        same_weights(run.weights(), weights)
+
     def test_the_papers_layout(self, tmp_path):
         architecture, weights = random_weights(d_vocab_out=8)
         for name, weight in weights.items():

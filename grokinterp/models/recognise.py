@@ -21,6 +21,7 @@ from torch import Tensor
 
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import Architecture, Weights, is_bias
+from grokinterp.models.gpt_names import as_bridge, gpt_name
 from grokinterp.models.layouts import BRIDGE, PAPER, Slot, slots
 
 LAYOUTS = ("hooked", "bridge", "paper", "minimal_gpt")
@@ -37,23 +38,6 @@ WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others pu
 _NOT_A_WEIGHT = re.compile(
     r".*\b(attn\.bias|mask|IGNORE|causal_mask|tril|bias_mask|inv_freq|rotary_(sin|cos)|masked_bias)"
 )
-_KIND = r"(?P<kind>weight|bias|gamma|beta|w|b)"
-_GPT_NAMES = tuple(
-    (re.compile(pattern), name)
-    for pattern, name in (
-        (rf"(wte|(tok|token)(_?emb\w*)?|embed\w*)\.{_KIND}", "embed"),
-        (rf"(wpe|pos(ition)?(al)?_?emb\w*)(\.{_KIND})?", "pos_embed"),
-        (rf"(ln|norm)_?1\.{_KIND}", "ln1"),
-        (rf"(ln|norm)_?2\.{_KIND}", "ln2"),
-        (rf"(self_)?att(n|ention)\.(qkv\w*|c_attn|Wqkv|in_proj)[._]{_KIND}", "attn.qkv"),
-        (rf"(self_)?att(n|ention)\.(proj|c_proj|out_proj|o_proj|o|out)\.{_KIND}", "attn.o"),
-        (rf"(mlp|ffn?|feed_forward)\.(net\.)?(up|c_fc|fc1|fc|fc_in|in|0)\.{_KIND}", "mlp.in"),
-        (rf"(mlp|ffn?|feed_forward)\.(net\.)?(down|c_proj|fc2|proj|fc_out|out|2)\.{_KIND}",
-         "mlp.out"),
-        (rf"(ln_?f|ln_final|final_norm|norm_?f?)\.{_KIND}", "ln_final"),
-        (rf"(unembed|lm_head|head|output|out)\.{_KIND}", "unembed"),
-    )
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -156,7 +140,7 @@ def _layout_of(state: Mapping[str, Tensor], where: str) -> str:
         return "paper" if output.ndim == 2 else "hooked"
     if "blocks.0.attn.q.weight" in names:
         return "bridge"
-    if any(_gpt_name(name) == "blocks.0.attn.qkv.weight" for name in names):
+    if {"blocks.0.attn.qkv.weight", "blocks.0.attn.q.weight"} & set(map(gpt_name, names)):
         return "minimal_gpt"
     shown = ", ".join(sorted(names)[:4])
     raise InputError(
@@ -175,7 +159,7 @@ def _tidy(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
         name = _without_wrappers(key)
         if _NOT_A_WEIGHT.fullmatch(name) or not tensor.is_floating_point():
             continue
-        name = (_gpt_name(name) or name) if layout == "minimal_gpt" else name
+        name = (gpt_name(name) or name) if layout == "minimal_gpt" else name
         if name in found:
             raise InputError(f"two of the weights are both {name!r}: {key!r} is one of them.")
         if tensor.dtype not in PRECISIONS:
@@ -183,51 +167,13 @@ def _tidy(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
         found[name] = tensor.float() if tensor.dtype in PRECISIONS[:2] else tensor
     if any(tensor.dtype == torch.double for tensor in found.values()):
         found = {name: tensor.double() for name, tensor in found.items()}
-    return _split_fused(found) if layout == "minimal_gpt" else found
-
-
-def _split_fused(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Query, key and value matrices apart; every matrix [out, in] as torch.nn.Linear has it."""
-    split: dict[str, Tensor] = {}
-    for name in ("embed.weight", "blocks.0.attn.qkv.weight"):
-        _shaped(found, name, 2, "the file")
-    d_model = found["embed.weight"].shape[-1]
-    # GPT-2's Conv1D keeps [in, out]; every other code [out, in].
-    transposed = found["blocks.0.attn.qkv.weight"].shape[-1] != d_model
-    for name, tensor in found.items():
-        if (
-            transposed
-            and tensor.ndim == 2
-            and re.fullmatch(r"blocks\.\d+\.(attn|mlp)\.\w+\.weight", name)
-        ):
-            tensor = tensor.T
-        if name == "pos_embed.weight" and tensor.ndim == 3 and len(tensor) == 1:
-            tensor = tensor[0]
-        if ".attn.qkv." in name and tensor.ndim and len(tensor) % 3 == 0:
-            for side, part in zip("qkv", tensor.chunk(3), strict=True):
-                split[name.replace("qkv", side)] = part
-        else:
-            split[name] = tensor
-    if "unembed.weight" not in split:
-        split["unembed.weight"] = split["embed.weight"]  # tied
-    return split
+    return as_bridge(found) if layout == "minimal_gpt" else found
 
 
 def _without_wrappers(key: str) -> str:
     while wrapper := next((x for x in WRAPPERS if key.startswith(x)), None):
         key = key.removeprefix(wrapper)
     return key
-
-
-def _gpt_name(name: str) -> str | None:
-    """The bridge's name of a weight in a small GPT (its fused matrix as `attn.qkv`)."""
-    block = re.fullmatch(r"(blocks|h|layers)\.(\d+)\.(.+)", name)
-    prefix, inner = (f"blocks.{int(block[2])}.", block[3]) if block else ("", name)
-    for pattern, ours in _GPT_NAMES:
-        if found := pattern.fullmatch(inner):
-            kind = found["kind"] or "weight"
-            return f"{prefix}{ours}.{'bias' if kind in ('bias', 'beta', 'b') else 'weight'}"
-    return None
 
 
 def _convert(

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.errors import InputError
-from grokinterp.runs.foreign.sources import Source
+from grokinterp.runs.foreign.source import Source
 from grokinterp.runs.foreign.splits import Evidence, Split, log_ratio
 from grokinterp.runs.metrics import COLUMNS
 from grokinterp.tasks.splits import mask_of

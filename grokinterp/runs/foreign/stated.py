@@ -11,7 +11,7 @@ from grokinterp.errors import InputError
 from grokinterp.models.architecture import Architecture, Weights, is_bias
 from grokinterp.runs.foreign.files import read_file
 from grokinterp.runs.foreign.settings import Settings
-from grokinterp.runs.foreign.sources import Source
+from grokinterp.runs.foreign.source import Source
 from grokinterp.runs.foreign.splits import (
     Evidence,
     Split,

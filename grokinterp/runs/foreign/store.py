@@ -18,7 +18,8 @@ from grokinterp.runs.affordable import check_affordable
 from grokinterp.runs.foreign.fitting import settle
 from grokinterp.runs.foreign.losses import aligned, logged_metrics, stored_at
 from grokinterp.runs.foreign.settings import Settings
-from grokinterp.runs.foreign.sources import Source, open_source
+from grokinterp.runs.foreign.source import Source
+from grokinterp.runs.foreign.sources import open_source
 from grokinterp.runs.foreign.splits import Evidence
 from grokinterp.runs.foreign.stated import check_biases, stated_split, stated_task
 from grokinterp.runs.manifest import Manifest, current_versions
