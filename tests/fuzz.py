@@ -9,6 +9,7 @@ anything starts a program, opens a connection, imports by a pickle's wish or unp
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import random
@@ -74,7 +75,12 @@ def mutate(source: Path, target: Path, rng: random.Random) -> None:
         victim = target
         shutil.copy(source, target)
     content = victim.read_bytes()
-    if victim.name == "run.json" and rng.random() < 0.8:
+    if victim.suffix in (".pth", ".pt") and rng.random() < 0.4:
+        torch.save(_mutated_values(torch.load(victim, weights_only=True), rng), victim)
+    elif (target / "run.json").is_file() and victim.name != "run.json" and rng.random() < 0.8:
+        victim.write_bytes(_mutated_part(victim, rng))
+        _sign(target, victim)
+    elif victim.name == "run.json" and rng.random() < 0.8:
         victim.write_bytes(_mutated_json(content, rng))
     elif content[:2] == b"PK" and rng.random() < 0.7:
         victim.write_bytes(_mutated_archive(content, rng))
@@ -103,6 +109,77 @@ def _mutated(content: bytes, rng: random.Random) -> bytes:
             case 5 if rng.random() < 0.2:
                 del data[at:]
     return bytes(data)
+
+
+def _mutated_part(part: Path, rng: random.Random) -> bytes:
+    """Other content of a run's file: bytes, cells of a table, or tensors of another kind."""
+    if part.suffix == ".csv" and rng.random() < 0.7:
+        lines = [line.split(",") for line in part.read_text().splitlines()]
+        row = rng.choice(lines)
+        row[rng.randrange(len(row))] = rng.choice(("", "x", "-1", "1e400", "nan", "9" * 30, '"'))
+        rng.choice((lambda: None, lines.reverse, lines.clear, lambda: lines.append(row)))()
+        return "\n".join(map(",".join, lines)).encode()
+    if part.suffix == ".safetensors" and rng.random() < 0.7:
+        tensors = safetensors.torch.load_file(part)
+        name = rng.choice(list(tensors))
+        tensors[name] = _odd_tensor(tensors[name], rng)
+        if rng.random() < 0.2:
+            tensors[rng.choice(("x", "a\nb"))] = tensors.pop(name)
+        return safetensors.torch.save({key: x.contiguous() for key, x in tensors.items()})
+    return _mutated(part.read_bytes(), rng)
+
+
+def _sign(run: Path, part: Path) -> None:
+    """Give a changed file of a run its right checksum."""
+    values = json.loads((run / "run.json").read_text())
+    content = part.read_bytes()
+    values["sha256"][str(part.relative_to(run))] = hashlib.sha256(content).hexdigest()
+    del values["checksum"]
+    values["checksum"] = _checksum(values)
+    (run / "run.json").write_text(json.dumps(values))
+
+
+def _odd_tensor(tensor: torch.Tensor, rng: random.Random) -> torch.Tensor:
+    kinds = (torch.float64, torch.float16, torch.int32, torch.uint8, torch.bool, torch.complex64,
+             torch.float8_e4m3fn, torch.uint16)  # fmt: skip
+    changes = (
+        lambda x: x.to(rng.choice(kinds)), lambda x: x[:0], lambda x: x.sum(),
+        lambda x: x[None], lambda x: x * float("nan"), lambda x: x * 1e30, lambda x: x.flatten(),
+        lambda x: torch.cat([x, x]), lambda x: x.double() - 100, lambda x: x * 0,
+    )  # fmt: skip
+    return rng.choice(changes)(tensor) if tensor.ndim else tensor.to(rng.choice(kinds))
+
+
+def _mutated_values(data: object, rng: random.Random) -> object:
+    """The content of a checkpoint with another value, or another key, somewhere."""
+    places = []
+
+    def visit(node: object) -> None:
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            places.append((node, key))
+            if isinstance(value, (dict, list)) and value:
+                visit(value)
+
+    visit(data)
+    for _ in range(rng.choice((1, 1, 2))):
+        node, key = rng.choice(places)
+        if key not in node if isinstance(node, dict) else key >= len(node):
+            continue
+        value = node[key]
+        if isinstance(node, dict) and rng.random() < 0.2:
+            odd = (7, None, 1.5, b"x", "", "a\nb", "\ud800", "model." * 50 + "x", "x" * 5000,
+                   f"blocks.{'9' * 5000}.attn.W_Q")  # fmt: skip
+            node[rng.choice(odd)] = node.pop(key)
+        elif isinstance(value, torch.Tensor) and rng.random() < 0.7:
+            node[key] = _odd_tensor(value, rng)
+        elif isinstance(value, list) and rng.random() < 0.5:
+            node[key] = rng.choice((value * 2, value[::-1], value[:1], torch.ones(2, 2), "12"))
+        else:
+            node[key] = rng.choice((
+                None, True, -1, 0, 10, 2**53, 2**100, 1e308, float("nan"), float("inf"), -0.5, "",
+                "x", "9" * 5000, b"x", [], [[]], ["1"], {}, (1,), torch.ones(3), torch.tensor(1.0),
+            ))  # fmt: skip
+    return data
 
 
 def _mutated_archive(content: bytes, rng: random.Random) -> bytes:
@@ -152,6 +229,9 @@ def try_one(path: Path) -> str:
         run.verify()
         _ = run.metrics, run.train_mask
         _ = run.snapshot().logits
+        _ = run.train_indices
+        gi.export(run, path.with_name("exported.pth"))
+        gi.import_run(path, path.with_name("imported")) if run.notes else None
     except gi.InputError as error:
         line = str(error)
     else:
@@ -181,10 +261,12 @@ def fuzz(n_files: int, seed: int = 0) -> dict[str, int]:
                 shutil.move(target, kept)
                 sys.stderr.write(f"file {number} of seed {seed}, from {source.name}: {kept}\n")
                 raise
-            if target.is_dir():
-                shutil.rmtree(target)
-            else:
-                target.unlink()
+            for made in (target, folder / "exported.pth", folder / "imported"):
+                if made.is_dir():
+                    shutil.rmtree(made)
+                else:
+                    made.unlink(missing_ok=True)
+            assert not list(folder.glob(".*")), "something was left behind"
     return counts
 
 

@@ -119,6 +119,16 @@ def test_a_recorder_takes_them_and_gives_them_back(variant, tmp_path):
     assert torch.allclose(run.model()(task.tokens), model(task.tokens))
 
 
+@pytest.mark.parametrize("precision", [torch.float64, torch.bfloat16])
+def test_a_recorder_keeps_the_values_of_every_precision(precision, tmp_path):
+    architecture, weights, task = example("canonical")
+    weights = {name: weight.to(precision) for name, weight in weights.items()}
+    recorder = gi.Recorder(tmp_path / "run", task=task)
+    recorder.save(0, build_model(architecture, weights))
+    found = recorder.close().weights()
+    assert all((found[name].double() == weight.double()).all() for name, weight in weights.items())
+
+
 def test_a_blended_model_is_refused_by_the_recorder(tmp_path):
     architecture, weights, task = example("blended attention")
     recorder = gi.Recorder(tmp_path / "run", task=task)

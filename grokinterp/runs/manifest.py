@@ -24,7 +24,6 @@ from typing import Any
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import Architecture
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.affordable import check_affordable
 from grokinterp.runs.files import sha256, write_whole
 from grokinterp.tasks.modular import ModularTask
 
@@ -102,7 +101,6 @@ class Manifest:
             raise damaged from None
         if not manifest._is_sound():
             raise damaged
-        check_affordable(manifest.architecture, manifest.task, str(folder))
         return manifest
 
     def _is_sound(self) -> bool:

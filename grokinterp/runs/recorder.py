@@ -70,7 +70,11 @@ class Recorder:
         """Save the weights of a step and log its metrics, which are returned."""
         logged = self._log(step, model, metrics)
         assert self._writer is not None
-        self._writer.save(self._last, self._seen.weights)
+        # float32 holds every value of half precision, and everything here computes in it.
+        weights = {
+            name: w if w.dtype.itemsize > 2 else w.float() for name, w in self._seen.weights.items()
+        }
+        self._writer.save(self._last, weights)
         return logged
 
     def log(

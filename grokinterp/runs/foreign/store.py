@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from grokinterp.models.architecture import Weights
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.recognise import Recognised, recognise
-from grokinterp.runs.affordable import check_affordable
+from grokinterp.runs.foreign.affordable import check_affordable
 from grokinterp.runs.foreign.fitting import settle
 from grokinterp.runs.foreign.losses import aligned, logged_metrics, stored_at
 from grokinterp.runs.foreign.settings import Settings

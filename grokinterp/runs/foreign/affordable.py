@@ -2,10 +2,10 @@
 
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import Architecture
+from grokinterp.runs.snapshot import BLOCK_ROWS
 from grokinterp.tasks.modular import ModularTask
 
-MOST_BYTES = 4 * 2**30
-BLOCK_ROWS = 4096  # inputs that a forward sees at once
+MOST_BYTES = 16 * 2**30  # p = 1600
 
 
 def check_affordable(architecture: Architecture, task: ModularTask, where: str) -> None:
