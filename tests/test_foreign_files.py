@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -302,3 +303,144 @@ def test_mutated_files_are_read_or_refused():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.startswith("1500 files")
+
+
+class TestSmallFilesThatWantMuch:
+    """Bombs: a small file that would take gigabytes or minutes."""
+
+    def test_one_object_copied_again_and_again(self, tmp_path):
+        text = b"X" + struct.pack("<I", 10**6) + b"a" * 10**6
+        copy = b"h\x03h\x02Ra"
+        path = tmp_path / "x.pkl"
+        path.write_bytes(
+            b"\x80\x02]q\x00" + text + b"q\x01X\x06\x00\x00\x00latin1\x86q\x020"
+            b"c_codecs\nencode\nq\x030" + copy * 4000 + b"."
+        )  # fmt: skip
+        with pytest.raises(gi.InputError, match="cop"):
+            read_file(path)
+
+    def test_keys_of_one_hash(self, tmp_path):
+        keys = {k * (2**61 - 1): 0 for k in range(3)}
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps(keys, 2))
+        with pytest.raises(gi.InputError, match="53 bits"):
+            read_file(tmp_path / "x.pkl")
+
+    def test_members_that_overlap(self, tmp_path):
+        path = archive(tmp_path / "x.pt", {"x/data.pkl": b"\x80\x02].", "x/data/0": bytes(10_000)})
+        content = path.read_bytes()
+        entry = content.find(b"PK\x01\x02", content.find(b"PK\x01\x02") + 1)
+        end = content.find(b"PK\x05\x06")
+        record = content[entry:end]
+        many = b"".join(
+            record[:46] + f"x/data/{n}".encode() + record[46 + 8 :] for n in range(1, 10)
+        )
+        directory = content[: content.find(b"PK\x01\x02")]
+        first = content[len(directory) : entry]
+        tail = bytearray(content[end:])
+        tail[8:12] = struct.pack("<HH", 11, 11)
+        tail[12:16] = struct.pack("<I", len(first) + len(record) + len(many))
+        path.write_bytes(directory + first + record + many + bytes(tail))
+        with pytest.raises(gi.InputError, match="overlap"):
+            read_file(path)
+
+    def test_checkpoints_that_are_all_one_state(self, tiny_run, tmp_path):
+        weights = {name: w.clone() for name, w in tiny_run.weights().items()}
+        content = {"checkpoints": [weights] * 500, "checkpoint_epochs": list(range(500))}
+        torch.save(content, tmp_path / "x.pt")
+        with pytest.raises(gi.InputError, match="one another's"):
+            gi.load(tmp_path / "x.pt")
+
+    def test_sizes_that_nothing_can_compute(self, tmp_path):
+        p = 9999
+        state = {
+            "embed.W_E": torch.zeros(p + 1, 1), "pos_embed.W_pos": torch.zeros(3, 1),
+            **{f"blocks.0.attn.W_{x}": torch.zeros(1, 1, 1) for x in "QKVO"},
+            "blocks.0.mlp.W_in": torch.zeros(1, 1), "blocks.0.mlp.W_out": torch.zeros(1, 1),
+            "unembed.W_U": torch.zeros(1, p),
+        }  # fmt: skip
+        torch.save(state, tmp_path / "x.pt")
+        with pytest.raises(gi.InputError, match="GiB"):
+            gi.load(tmp_path / "x.pt")
+
+
+class TestOddWordsInFiles:
+    @pytest.mark.parametrize("key", [7, None, b"embed", "a" * 10_000, "model." * 50_000, "\x1b[2J"])
+    def test_weights_of_odd_names(self, key, tiny_run, tmp_path):
+        torch.save({**tiny_run.weights(), key: torch.zeros(2)}, tmp_path / "x.pt")
+        with pytest.raises(gi.InputError) as error:
+            gi.load(tmp_path / "x.pt")
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 1000
+
+    @pytest.mark.parametrize("kind", [torch.complex64, torch.float8_e4m3fn, torch.int32])
+    def test_weights_of_odd_precision(self, kind, tiny_run, tmp_path):
+        weights = tiny_run.weights()
+        odd = {**weights, "embed.W_E": weights["embed.W_E"].to(kind)}
+        torch.save(odd, tmp_path / "x.pt")
+        with pytest.raises(gi.InputError):
+            gi.load(tmp_path / "x.pt")
+        mixed = {**weights, "embed.W_E": weights["embed.W_E"].double()}
+        torch.save(mixed, tmp_path / "x.pt")
+        found = gi.load(tmp_path / "x.pt").weights()
+        assert {weight.dtype for weight in found.values()} == {torch.float64}
+
+    @pytest.mark.parametrize(
+        "text",
+        ['{"p": 1e999}', '{"p": 9' + "9" * 4000 + "}", "[1]", "{" * 9999, '{"eps": NaN}', "\0"],
+    )
+    def test_odd_configurations_beside(self, text, tiny_run, tmp_path):
+        torch.save(tiny_run.weights(), tmp_path / "x.pt")
+        (tmp_path / "x.json").write_text(text)
+        assert gi.load(tmp_path / "x.pt").task.p == 7
+
+    @pytest.mark.parametrize("step", ["x", "nan", "inf", "-5", "1e300", "0.5", "9" * 30, ""])
+    def test_odd_logs(self, step, tiny_run, tmp_path):
+        torch.save(tiny_run.weights(), tmp_path / "x.pt")
+        log = tmp_path / "x.csv"
+        log.write_text(f"step,train_loss\n0,4.0\n{step},1.0\n")
+        assert gi.load(tmp_path / "x.pt").steps == (0,)  # beside it: left alone, or its step 0
+        if step not in ("nan", ""):
+            with pytest.raises(gi.InputError):
+                gi.load(tmp_path / "x.pt", metrics=str(log))
+
+    @pytest.mark.parametrize("name", ["²", "step_" + "9" * 30, "9" * 30])
+    def test_odd_file_names(self, name, tiny_run, tmp_path):
+        path = tmp_path / f"{name}.pt"
+        torch.save({"model": tiny_run.weights(), "train_loss": 1.0, "epoch": 3}, path)
+        for source in (path, tmp_path):
+            with contextlib.suppress(gi.InputError):
+                assert 0 <= gi.load(source).steps[0] < 2**53
+
+    def test_nothing_of_them_reaches_a_terminal_raw(self, tiny_run, tmp_path):
+        folder = tmp_path / "a\x1b[31mb"
+        folder.mkdir()
+        torch.save(tiny_run.weights(), folder / "x.pt")
+        done = subprocess.run(
+            [sys.executable, "-m", "grokinterp.cli", "info", folder / "x.pt"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_a_run_folder_of_pipes_and_devices_is_refused(tiny_run, tmp_path):
+    for name in ("metrics.csv", "split.safetensors", "weights/step_00000060.safetensors"):
+        for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+            folder = tmp_path / "run"
+            shutil.copytree(tiny_run.path, folder)
+            (folder / name).unlink()
+            make(folder / name)
+            with pytest.raises(gi.InputError, match=re.escape(str(folder / name))):
+                gi.load(folder).verify()
+            shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"step": 2**53}, {"p": 10**400}, {"data_seed": 2**70, "split": "torch"},
+                {"split": "search", "n_train": 10**6}, {"split": "search", "train_fraction": 1e-5},
+                {"metrics": "http://localhost/x.csv"}],
+)  # fmt: skip
+def test_odd_settings_write_nothing(setting, tiny_run, tmp_path):
+    torch.save(tiny_run.weights(), tmp_path / "x.pt")
+    with pytest.raises((gi.InputError, FileNotFoundError)):
+        gi.import_run(tmp_path / "x.pt", tmp_path / "deep" / "out", **setting)
+    assert [file.name for file in tmp_path.iterdir()] == ["x.pt"]
