@@ -415,6 +415,27 @@ class TestLayouts:
         torch.save({"model": weights, "config": common}, tmp_path / "model.pt")
         assert gi.load(tmp_path / "model.pt").architecture.act_fn == "relu"
 
+    @pytest.mark.parametrize("layout", ["hooked", "paper"])
+    def test_norms_that_are_kept_and_not_used(self, layout, tmp_path):
+        """The paper's class has LayerNorms whose calls are commented out."""
+        architecture, weights = random_weights(normalization_type="LN")
+        plain = {name: w for name, w in weights.items() if "ln" not in name}
+        state = dict(weights)
+        if layout == "paper":
+            for name, weight in plain.items():
+                if ".b_" in name and ".mlp." not in name:
+                    weight.zero_()
+            norms = {name: w for name, w in weights.items() if "ln" in name}
+            state = {**paper_state(plain), **norms}
+        torch.save(state, tmp_path / "model.pt")
+        if layout == "paper":
+            with pytest.raises(gi.InputError, match="ln"):
+                gi.load(tmp_path / "model.pt")
+        run = gi.load(tmp_path / "model.pt", normalization_type="none")
+        assert run.architecture.normalization_type is None
+        same_weights(run.weights(), plain)
+        assert architecture.normalization_type == "LN"
+
     def test_settings_that_agree_change_nothing(self, tmp_path):
         architecture, weights = random_weights()
         torch.save(weights, tmp_path / "model.pt")

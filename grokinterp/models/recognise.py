@@ -38,6 +38,8 @@ WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others pu
 _NOT_A_WEIGHT = re.compile(
     r".*\b(attn\.bias|mask|IGNORE|causal_mask|tril|bias_mask|inv_freq|rotary_(sin|cos)|masked_bias)"
 )
+_NORM = re.compile(r"(blocks\.\d+\.)?ln(1|2|_final)?\.")
+_NORM_KEYS = ("normalization_type", "eps")
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,14 @@ class Recognised:
     architecture: Architecture
     assumed: tuple[str, ...]  # keys of the architecture that the weights cannot say
     notes: tuple[str, ...] = ()
+    unused_norms: bool = False  # gains and biases that are kept, and used by no layer
 
     def weights(self, state: Mapping[str, Tensor], where: str) -> Weights:
         """A state dict of this layout as canonical weights; biases it does not have are zero.
 
         Refused: missing or extra keys, other shapes, numbers that are not finite.
         """
-        tidied = _tidy(state, self.layout)
+        tidied = _tidy(state, self.layout, self.unused_norms)
         found = _convert(tidied, self.layout, self.architecture, where)
         shapes = self.architecture.parameter_shapes()
         like = found["embed.W_E"]
@@ -78,10 +81,13 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
     """Layout and architecture of a state dict.
 
     `given` are sizes and kinds that somebody says it has (keys of `Architecture`): what shapes
-    cannot say is taken from there, and what they can say must agree.
+    cannot say is taken from there, and what they can say must agree. `normalization_type` "none"
+    says that the LayerNorms that are kept are not used.
     """
+    unused_norms = str(given.get("normalization_type", "")).lower() == "none"
+    given = {key: x for key, x in given.items() if not (unused_norms and key in _NORM_KEYS)}
     layout = _layout_of(state, where)
-    tidied = _tidy(state, layout)
+    tidied = _tidy(state, layout, unused_norms)
     layers = {int(key.split(".")[1]) for key in tidied if re.match(r"blocks\.\d+\.", key)}
     n_layers = len(layers)
     if not layers or layers != set(range(n_layers)):
@@ -122,7 +128,7 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
         open_questions.append("eps")
     known = {"n_heads", *given} if "d_head" in given else {*given}
     assumed = tuple(x for x in open_questions if x not in known)
-    return Recognised(layout, architecture, assumed, notes)
+    return Recognised(layout, architecture, assumed, notes, unused_norms)
 
 
 def slots_in(tidied: Mapping[str, Tensor], layout: str, n_layers: int) -> dict[str, Slot]:
@@ -149,7 +155,7 @@ def _layout_of(state: Mapping[str, Tensor], where: str) -> str:
     )
 
 
-def _tidy(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
+def _tidy(state: Mapping[str, Tensor], layout: str, unused_norms: bool) -> dict[str, Tensor]:
     """The weights without wrappers and buffers; a GPT under the bridge's names, its q, k, v apart.
 
     Half precision becomes float32, which holds every value of it; all become float64 if one is.
@@ -160,6 +166,8 @@ def _tidy(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
         if _NOT_A_WEIGHT.fullmatch(name) or not tensor.is_floating_point():
             continue
         name = (gpt_name(name) or name) if layout == "minimal_gpt" else name
+        if unused_norms and _NORM.match(name):
+            continue
         if name in found:
             raise InputError(f"two of the weights are both {name!r}: {key!r} is one of them.")
         if tensor.dtype not in PRECISIONS:
