@@ -250,9 +250,10 @@ def import_(
 ) -> None:
     """Write checkpoints that somebody else trained as a run folder.
 
-    Layout, sizes and task are recognised from the weights. What they cannot say is set: step,
-    split=torch|python|search, data_seed, train_fraction, train_indices=FILE, metrics=FILE.csv,
-    act_fn, n_heads, operation, attention_rate, ... Nothing in the files is executed.
+    Layout, sizes and task are recognised from the weights. What they cannot
+    say is set: split=torch|python|search, data_seed, train_fraction,
+    train_indices=FILE, metrics=FILE.csv, step, act_fn, n_heads, operation,
+    attention_rate, ... Nothing in the files is executed.
     """
     from grokinterp.recipe import parse_setting
     from grokinterp.runs import import_run
