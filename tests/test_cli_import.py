@@ -125,8 +125,10 @@ def test_progress_is_shown_on_a_terminal_only(tiny_run, tmp_path):
 
 def test_ctrl_c_leaves_nothing(tiny_run, tmp_path):
     with import_many(
-        tiny_run, tmp_path, 3000, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+        tiny_run, tmp_path, 3000, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # Where the tests run in the background, it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:  # fmt: skip
         aside = []
         while not aside and process.poll() is None:
             aside = [file for file in tmp_path.glob(".importing-*") if (file / "weights").exists()]
