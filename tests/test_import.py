@@ -88,6 +88,43 @@ class TestFormats:
         assert np.allclose(tenth, logged.loc[tenth.index, "test_loss"], rtol=1e-6)
         assert found["test_acc"].dropna().index.tolist() == list(run.steps)
 
+    def test_a_configuration_that_does_not_give_its_losses_is_not_believed(
+        self, paper_run, tmp_path
+    ):
+        run = gi.load(paper_file(paper_run, tmp_path / "full_run_data.pth", split_seed=4))
+        assert run.train_mask is None
+        assert any("not the split of this run" in note for note in run.notes)
+        with pytest.raises(gi.InputError, match="not the split of this run"):
+            gi.load(tmp_path / "full_run_data.pth", split="python", data_seed=4)
+        right = gi.load(tmp_path / "full_run_data.pth", split="python", data_seed=3)
+        assert torch.equal(right.train_mask, paper_run.train_mask)
+
+    def test_the_papers_code_keeps_its_vocabulary(self, tiny, tmp_path):
+        """Trained with another p, it has the tokens and classes of p = 113: here of 7."""
+        recipe = tiny.replace(
+            p=5, equals_class=True, biases="mlp", steps=200, checkpoints=[200], train_fraction=0.9
+        )
+        weights = gi.train(recipe, tmp_path / "run").weights()
+        more = {"embed.W_E": torch.ones(2, 16), "unembed.W_U": torch.zeros(16, 2)}
+        weights["embed.W_E"] = torch.cat([weights["embed.W_E"], more["embed.W_E"]])
+        weights["unembed.W_U"] = torch.cat([weights["unembed.W_U"], more["unembed.W_U"]], dim=1)
+        weights["unembed.b_U"] = torch.zeros(8)
+
+        def load(p):
+            content = {
+                "state_dicts": [paper_state(weights)], "epochs": [199],
+                "config": {"p": p, "fn_name": "add", "seed": 0},
+            }  # fmt: skip
+            torch.save(content, tmp_path / "full_run_data.pth")
+            return gi.load(tmp_path / "full_run_data.pth")
+
+        assert load(5).task.p == 5
+        assert any("more than it needs" in note for note in load(5).notes)
+        with pytest.raises(gi.InputError, match="contradict"):
+            load(3)
+        with pytest.raises(gi.InputError, match="says p=8"):
+            load(8)
+
     def test_its_trainer_folder(self, paper_run, tmp_path):
         run = gi.load(trainer_folder(paper_run, tmp_path / "run"))
         assert run.manifest.source["format"] == "trainer"

@@ -57,8 +57,11 @@ def settle(
     *,
     operation_known: bool,
     where: str,
-) -> tuple[Recognised, ModularTask, tuple[str, ...]]:
-    """The architecture and task with their open questions answered, and a note for each."""
+) -> tuple[Recognised, ModularTask, tuple[str, ...], bool]:
+    """The architecture and task with their open questions answered, and a note for each.
+
+    Last, whether the weights so read answer more than chance.
+    """
     open_parts = recognised.assumed
     readings = list(_readings(recognised, state, task, operation_known, where))
     best = min(readings, key=lambda reading: float(reading.log_losses.mean()))
@@ -79,9 +82,11 @@ def settle(
             notes.append(f"{key}={usual} is assumed (set {key}= if it is another)")
     taken = {"operation": task.operation, **chosen}
     reading = next(x for x in readings if all(x.get(key) == taken[key] for key in taken))
-    notes.append(_so_read(reading, task))
     task = replace(task, operation=chosen.pop("operation", task.operation))
-    return recognised.replace(**chosen) if chosen else recognised, task, tuple(notes)
+    above_chance = _is_above_chance(reading, task)
+    notes.append(_so_read(reading, task, above_chance))
+    recognised = recognised.replace(**chosen) if chosen else recognised
+    return recognised, task, tuple(notes), above_chance
 
 
 def _readings(
@@ -109,15 +114,19 @@ def _readings(
             yield Reading(name, chosen, log_losses, float(right.double().mean()))
 
 
-def _so_read(reading: Reading, task: ModularTask) -> str:
-    """How well the weights answer in the reading that was taken: a wrong one shows here."""
+def _is_above_chance(reading: Reading, task: ModularTask) -> bool:
     n, chance = len(reading.log_losses), 1 / task.p
+    return reading.accuracy > chance + 4 * (chance * (1 - chance) / n) ** 0.5
+
+
+def _so_read(reading: Reading, task: ModularTask, above_chance: bool) -> str:
+    """How well the weights answer in the reading that was taken: a wrong one shows here."""
     note = f"so read, its last checkpoint answers {reading.accuracy:.1%} of the table right"
-    if reading.accuracy > chance + 4 * (chance * (1 - chance) / n) ** 0.5:
+    if above_chance:
         return note
     equals = '"="' if task.equals_token else "no further token"
     return (
-        f"{note}, no more than chance: it has not learned, or it is not {reading.operation} mod "
+        f"{note}, no more than chance: it has not learned, or it is not {task.operation} mod "
         f"{task.p} of a, b and {equals}, or its code uses the weights in another way"
     )
 

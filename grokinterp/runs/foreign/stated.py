@@ -89,7 +89,10 @@ def stated_split(said: Settings, config: Settings, source: Source, evidence: Evi
     elif kept is not None:
         return given_split(kept, source.path.name, evidence)
     elif source.format in ("paper", "trainer") and config.train_fraction and type(seed) is int:
-        return _drawn("python", replace(config, data_seed=seed), "config", evidence)
+        try:
+            return _drawn("python", replace(config, data_seed=seed), "config", evidence)
+        except InputError as error:  # nobody set it: without it, the rest works
+            return Split(None, None, (f"the training rows are not known: {error}",))
     else:
         return Split(None, None, (
             "the training rows are not known, so measures that need them are null: set split=, "

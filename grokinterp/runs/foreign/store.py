@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from grokinterp.errors import InputError
 from grokinterp.models.architecture import Weights
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.recognise import Recognised, recognise
@@ -82,9 +83,11 @@ def open_foreign(
     recognised = recognise(state, asked.of_architecture(), where)
     task, task_notes = stated_task(recognised.architecture, said, config, source)
     check_affordable(recognised.architecture, task, where)
-    recognised, task, guesses = settle(
+    recognised, task, guesses, above_chance = settle(
         recognised, state, task, operation_known=asked.operation is not None, where=where
     )
+    if task_notes and not above_chance:  # p is less than the shapes say, and not so either
+        raise InputError(f"{where} says p={task.p}, which its shapes and its answers contradict.")
     for step in _bar(source.states, "check", progress):
         check_biases(_weights(source, recognised, step), said.biases, where)
     evidence = _evidence(source, recognised, task)
