@@ -12,6 +12,7 @@ from grokinterp.models.architecture import Weights
 from grokinterp.runs.files import read_checked, tensors_from_bytes
 from grokinterp.runs.manifest import METRICS, SPLIT, Manifest, weights_file
 from grokinterp.runs.metrics import read_csv
+from grokinterp.tasks.splits import are_rows
 
 
 class RunFolder:
@@ -39,15 +40,7 @@ class RunFolder:
             return None
         rows = self._tensors(SPLIT).get("train_indices")
         n = self.manifest.task.n_inputs
-        if (
-            rows is None
-            or rows.dtype != torch.int64
-            or rows.ndim != 1
-            or len(rows) == 0
-            or rows.min() < 0
-            or rows.max() >= n
-            or len(rows.unique()) != len(rows)
-        ):
+        if rows is None or rows.dtype != torch.int64 or not are_rows(rows, n):
             raise InputError(
                 f"{self._folder / SPLIT} is damaged: it has no rows from 0 to {n - 1}, each once."
             )

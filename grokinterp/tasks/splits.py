@@ -52,6 +52,21 @@ def mask_of(rows: Int[Tensor, " n_train"], n_inputs: int) -> Bool[Tensor, " n_in
     return mask
 
 
+def are_rows(rows: Int[Tensor, "..."], n_inputs: int) -> bool:
+    """Whether these are rows of a table, at least one and each once.
+
+    >>> are_rows(torch.tensor([2, 0]), 4), are_rows(torch.tensor([2, 2]), 4)
+    (True, False)
+    """
+    return bool(
+        rows.ndim == 1
+        and len(rows)
+        and rows.min() >= 0
+        and rows.max() < n_inputs
+        and len(rows.unique()) == len(rows)
+    )
+
+
 def n_training_rows(n_inputs: int, train_fraction: float) -> int:
     """`int(train_fraction * n_inputs)`, refused when the fraction is outside (0, 1] or gives 0."""
     if not 0 < train_fraction <= 1:

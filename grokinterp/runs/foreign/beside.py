@@ -43,7 +43,10 @@ def log_beside(path: Path) -> pd.DataFrame | None:
 
 
 def read_log(path: Path) -> pd.DataFrame:
-    """A CSV of losses or accuracies against step, as numbers; rows without a step are left out."""
+    """A CSV of losses or accuracies against step, as numbers.
+
+    Rows without a step are left out; of equal steps the last row counts.
+    """
     table = read_table(path)
     used = [column for column in ("step", *COLUMNS) if column in table]
     if "step" not in used or len(used) < 2 or table.columns.isin(used).sum() != len(used):
@@ -58,4 +61,4 @@ def read_log(path: Path) -> pd.DataFrame:
     steps = numbers["step"]
     if not ((steps % 1 == 0) & (steps >= 0) & (steps < LARGEST_STEP)).all():
         raise InputError(f"{path} has steps that are not whole numbers from 0 on.")
-    return numbers
+    return numbers.astype({"step": "int64"}).drop_duplicates("step", keep="last")

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from grokinterp.errors import InputError
 from grokinterp.runs.foreign.source import Source
 from grokinterp.runs.foreign.splits import Evidence, Split, log_ratio
 from grokinterp.runs.metrics import COLUMNS
@@ -15,9 +14,9 @@ from grokinterp.tasks.splits import mask_of
 
 def logged_metrics(source: Source) -> pd.DataFrame:
     """A row per logged step: step and the four columns, NaN where nothing was logged."""
-    frame = pd.DataFrame({"step": pd.Series(dtype="int64")})
-    if source.log is not None:
-        frame = _table(source.log, str(source.path))
+    frame = source.log
+    if frame is None:
+        frame = pd.DataFrame({"step": pd.Series(dtype="int64")})
     for column, curve in source.losses.items():
         part = pd.DataFrame({"step": curve.steps, column: curve.values})
         if source.logged_steps is not None:
@@ -56,16 +55,3 @@ def aligned(source: Source, evidence: Evidence, split: Split) -> tuple[Source, t
     if mismatch(-1) < mismatch(0) / 10:
         return moved(-1), ("test losses are those before the update, as they agree so",)
     return source, ()
-
-
-def _table(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    """The step and the four columns of a log as it was given; the last of equal steps counts."""
-    columns = [column for column in COLUMNS if column in table]
-    try:
-        numbers = table[["step", *columns]].astype(float).dropna(subset="step")
-        if not (numbers["step"] % 1 == 0).all():
-            raise ValueError("steps that are not whole numbers")
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"the log of {where} cannot be used: {error}.") from None
-    numbers["step"] = numbers["step"].astype("int64")
-    return numbers.drop_duplicates("step", keep="last")

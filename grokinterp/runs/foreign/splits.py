@@ -16,7 +16,7 @@ from torch import Tensor
 
 from grokinterp.errors import InputError
 from grokinterp.tasks.modular import ModularTask
-from grokinterp.tasks.splits import draw
+from grokinterp.tasks.splits import are_rows, draw
 
 SEEDS = (*range(100), 598, 999)  # 0 to 99, and the two of TransformerLens' Grokking_Demo
 FRACTIONS = tuple(i / 100 for i in range(5, 100))
@@ -68,7 +68,7 @@ def rows_of(data: Tensor, task: ModularTask) -> Int[Tensor, " n_train"]:
         data = data[:, 0] * task.p + data[:, 1] if inside else data[:, 0].new_full((1,), -1)
     if data.is_floating_point() or data.ndim != 1 or len(data) == 0:
         raise InputError(f"train_indices has shape {tuple(data.shape)}, not rows a*p + b.")
-    if data.min() < 0 or data.max() >= task.n_inputs or len(data.unique()) != len(data):
+    if not are_rows(data, task.n_inputs):
         raise InputError(
             f"train_indices must be rows a*p + b from 0 to {task.n_inputs - 1}, each once."
         )
