@@ -1,0 +1,1 @@
+"""What computes the answer: neurons, attention, ablations, attributions, the algorithm."""

@@ -1,0 +1,57 @@
+"""What a circuit analysis is about: one model over its whole task, and the frequencies asked of."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from grokinterp.errors import InputError
+from grokinterp.fourier.answers import no_frequencies_reason, usable_group
+from grokinterp.fourier.basis import n_frequencies
+from grokinterp.fourier.rules import RULES
+from grokinterp.models.adapter import HookedModel
+from grokinterp.runs.resolve import snapshot_of
+from grokinterp.runs.run import Run
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.modular import AnswerGroup, ModularTask
+
+Subject = Run | Snapshot | HookedModel
+
+
+def subject_of(
+    x: Subject,
+    *,
+    step: int = -1,
+    frequencies: Sequence[int] | None = None,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> tuple[Snapshot, tuple[int, ...]]:
+    """The snapshot, and its key frequencies ascending; () where there are none.
+
+    The key frequencies of a run are those of its last checkpoint, whatever the step, so that steps
+    can be compared.
+    """
+    last = snapshot_of(x, task=task, train_mask=train_mask)
+    if step != -1 and not isinstance(x, Run):
+        raise InputError(f"step={step} is for runs; a {type(x).__name__} has one step only.")
+    snapshot = x.snapshot(step) if isinstance(x, Run) and step != -1 else last
+    group = usable_group(last)
+    if group is None:
+        return snapshot, ()
+    if frequencies is None:
+        return snapshot, RULES["logits"](last).frequencies
+    highest = n_frequencies(group.order)
+    for k in frequencies:
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= highest:
+            raise InputError(
+                f"frequency {k!r} is not between 1 and {highest}; give such as [1, 5]."
+            )
+    return snapshot, tuple(sorted(set(frequencies)))
+
+
+def group_of(snapshot: Snapshot) -> AnswerGroup:
+    """The task's answer group; without one there are no frequencies to look along."""
+    group = usable_group(snapshot)
+    if group is None:
+        raise InputError(no_frequencies_reason(snapshot) + ".")
+    return group
