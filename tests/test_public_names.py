@@ -7,8 +7,8 @@ import grokinterp as gi
 
 PACKAGE = Path(gi.__file__).parent
 ROOMS = [
-    "errors", "tasks", "models", "recipe", "runs", "training", "fourier", "progress", "circuits", "viz",
-    "terminal", "cli",
+    "errors", "tasks", "models", "recipe", "runs", "training", "fourier", "progress", "circuits",
+    "viz", "terminal", "cli",
 ]  # fmt: skip
 
 
