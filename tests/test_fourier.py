@@ -157,6 +157,7 @@ def test_shares_do_not_see_a_shift_of_all_logits_of_an_input(clock_snapshot):
         clock_snapshot.task,
         weights={},
         n_layers=1,
+        hooked=clock_snapshot.hooked,
         forward=lambda tokens, names: (
             clock_snapshot.logits[tokens[:, 0] * 31 + tokens[:, 1]]
             + shift[tokens[:, 0] * 31 + tokens[:, 1]],

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import TypeVar
 
 import torch
@@ -38,6 +39,8 @@ class Snapshot:
         weights: Weights,
         n_layers: int,
         forward: Forward,
+        hooked: Callable[[], HookedModel],
+        architecture: Architecture | None = None,
         linear_readout: bool = True,
         train_mask: Bool[Tensor, " n_inputs"] | None = None,
         step: int | None = None,
@@ -45,6 +48,8 @@ class Snapshot:
         self.task = task
         self.weights = weights
         self.n_layers = n_layers
+        self.hooked = hooked  # the model, for hooks of one's own; it must be left as it is
+        self.architecture = architecture  # None: `weights` alone do not say what it computes
         self.linear_readout = linear_readout  # the unembedding reads the last residual as it is
         self.train_mask = train_mask
         self.step = step
@@ -109,25 +114,28 @@ class Snapshot:
         return whole.pop("logits"), whole
 
 
-def forward_of(weights: Weights, architecture: Architecture) -> Forward:
+def forward_of(
+    weights: Weights,
+    architecture: Architecture,
+    hooked: Callable[[], HookedModel] | None = None,
+) -> Forward:
     """The forward of canonical weights: at the answer position alone where that applies."""
-    hooked: list[HookedModel] = []  # built when first needed: that imports TransformerLens
+    # Built when first needed: that imports TransformerLens.
+    hooked = hooked or cache(partial(build_model, architecture, weights))
 
     def forward(tokens: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
         if answer_position.applies_to(architecture, tokens.shape[1]):
-            cache: dict[str, Tensor] = {}
+            found: dict[str, Tensor] = {}
             logits = answer_position.answer_logits(
                 weights,
                 tokens,
                 act_fn=architecture.act_fn,
                 attention_rate=architecture.attention_rate,
-                cache=cache,
+                cache=found,
             )
-            if set(names) <= set(cache):
-                return logits, {name: cache[name] for name in names}
-        if not hooked:
-            hooked.append(build_model(architecture, weights))
-        return _hooked_forward(hooked[0], tokens, names)
+            if set(names) <= set(found):
+                return logits, {name: found[name] for name in names}
+        return _hooked_forward(hooked(), tokens, names)
 
     return forward
 
@@ -141,11 +149,14 @@ def from_weights(
     step: int | None = None,
 ) -> Snapshot:
     """A snapshot of canonical weights."""
+    hooked = cache(partial(build_model, architecture, weights))
     return Snapshot(
         task,
         weights=weights,
         n_layers=architecture.n_layers,
-        forward=forward_of(weights, architecture),
+        forward=forward_of(weights, architecture, hooked),
+        hooked=hooked,
+        architecture=architecture,
         linear_readout=architecture.normalization_type is None,
         train_mask=train_mask,
         step=step,
@@ -163,7 +174,7 @@ def snapshot(
 
     `train_mask` says which rows `a*p + b` were trained on; without it, measures that need the split
     are null. The logits and neurons are those of the model as it is now; activations that are asked
-    for later come from the model as it is then, unless it is a plain one-layer transformer.
+    for later come from the model as it is then, unless it is a plain transformer.
     """
     check_task(task)
     _check_model(model, task)
@@ -179,6 +190,7 @@ def snapshot(
         weights=weights,
         n_layers=cfg.n_layers,
         forward=lambda tokens, names: _hooked_forward(model, tokens, names),
+        hooked=lambda: model,
         linear_readout=cfg.normalization_type is None
         and getattr(cfg, "output_logits_soft_cap", -1.0) <= 0,
         train_mask=train_mask,
@@ -225,14 +237,13 @@ def _check_model(model: HookedModel, task: ModularTask) -> None:
 def _same_function(
     model: HookedModel, architecture: Architecture, weights: Weights, task: ModularTask
 ) -> bool:
-    """Whether the answer-position forward gives the model's own logits on a sample of inputs.
+    """Whether the weights under that architecture give the model's own logits on a sample.
 
     A configuration does not show everything: a module may have been replaced or hooked.
     """
-    if not answer_position.applies_to(architecture, task.tokens.shape[1]):
-        return False
+    ours = forward_of(weights, architecture)
     return agree(
-        lambda tokens: answer_position.answer_logits(weights, tokens, act_fn=architecture.act_fn),
+        lambda tokens: ours(tokens, ())[0],
         lambda tokens: _hooked_forward(model, tokens, ())[0],
         task,
     )

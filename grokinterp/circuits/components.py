@@ -1,0 +1,210 @@
+"""Interventions on parts of a transformer: heads, the MLP, skip paths, neurons, patterns.
+
+Hook names are those that TransformerLens 3 and 4 share and on which both do the same. Modes are
+"zero", "mean" (over the inputs) and "resample" (the activation of another input).
+"""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from grokinterp.circuits.edits import (
+    Mode,
+    Stash,
+    checked_mode,
+    part,
+    reference,
+    replace_part,
+)
+from grokinterp.circuits.interventions import Intervention, Setting
+from grokinterp.circuits.subspaces import random_directions
+from grokinterp.errors import InputError
+from grokinterp.models.last_block import Edit
+
+
+def heads(layer: int, which: int | Iterable[int], *, mode: Mode = "mean") -> Intervention:
+    """Attention heads of a layer: `hook_z` of those heads replaced.
+
+    Placebos: as many dimensions of the space of all heads' z, in random directions.
+    """
+    index = _index(which)
+    checked_mode(mode)
+
+    def change(z: Tensor) -> Tensor:
+        return replace_part(z, -2, index, reference(part(z, -2, index), mode))
+
+    def draw(setting: Setting) -> list[Intervention]:
+        n_heads, _, d_head = setting.snapshot.weights[f"blocks.{layer}.attn.W_Q"].shape
+        return random_directions(
+            setting, f"blocks.{layer}.attn.hook_z", n_heads * d_head, len(index) * d_head, mode
+        )
+
+    listed = ", ".join(f"{layer}.{h}" for h in index.tolist())
+    return Intervention(
+        f"head{'s' * (len(index) > 1)} {listed} ({mode})",
+        f"head ({mode})",
+        ((f"blocks.{layer}.attn.hook_z", Edit(change)),),
+        draw,
+        no_placebo=None,
+        shared=("heads", layer, len(index), mode),
+    )
+
+
+def attention(layer: int, *, mode: Mode = "mean") -> Intervention:
+    """What a layer's attention adds to the residual stream."""
+    return _output("attention", layer, "hook_attn_out", mode)
+
+
+def mlp(layer: int, *, mode: Mode = "mean") -> Intervention:
+    """What a layer's MLP adds to the residual stream."""
+    return _output("MLP", layer, "hook_mlp_out", mode)
+
+
+def attention_skip(layer: int, *, mode: Mode = "mean") -> Intervention:
+    """The residual stream around a layer's attention: what follows sees attention alone.
+
+    After "=" that stream is one vector, so its mean ablation changes nothing there.
+    """
+    return _skip("attention", layer, "hook_resid_pre", "hook_attn_out", mode)
+
+
+def mlp_skip(layer: int, *, mode: Mode = "mean") -> Intervention:
+    """The residual stream around a layer's MLP: the MLP reads it, what follows does not."""
+    return _skip("MLP", layer, "hook_resid_mid", "hook_mlp_out", mode)
+
+
+def neurons(
+    layer: int, which: int | Iterable[int], *, mode: Mode = "mean", name: str | None = None
+) -> Intervention:
+    """Neurons of a layer, after the nonlinearity. Placebos: as many other neurons, at random.
+
+    Where fewer others than that exist, they are drawn from all neurons.
+    """
+    index = _index(which)
+    checked_mode(mode)
+    shown = f"neuron {index[0]}" if len(index) == 1 else f"{len(index)} neurons"
+
+    def draw(setting: Setting) -> list[Intervention]:
+        every = torch.arange(len(setting.snapshot.weights[f"blocks.{layer}.mlp.W_out"]))
+        others = every[~torch.isin(every, index)]
+        pool = others if len(others) >= len(index) else every
+        stream = setting.generator()
+        return [
+            neurons(
+                layer,
+                pool[torch.randperm(len(pool), generator=stream)[: len(index)]].tolist(),
+                mode=mode,
+                name=f"{len(index)} random neurons {draw}",
+            )
+            for draw in range(setting.n)
+        ]
+
+    def change(post: Tensor) -> Tensor:
+        return replace_part(post, -1, index, reference(part(post, -1, index), mode))
+
+    return Intervention(
+        f"{name or shown} ({mode})",
+        f"{'neuron' if len(index) == 1 else 'neurons'} ({mode})",
+        ((f"blocks.{layer}.mlp.hook_post", Edit(change)),),
+        draw,
+        no_placebo=None,
+    )
+
+
+def replaced_neurons(
+    layer: int, which: Iterable[int], values: Float[Tensor, "n_inputs n_neurons"], *, name: str
+) -> Intervention:
+    """Neurons at the answer position replaced by values, a row per input."""
+    index = _index(which)
+
+    def change(post: Tensor) -> Tensor:
+        _same_table(post, values, f"blocks.{layer}.mlp.hook_post")
+        changed = post.clone()
+        changed[:, -1, index] = values.to(post)
+        return changed
+
+    return Intervention(
+        name, name, ((f"blocks.{layer}.mlp.hook_post", Edit(change)),), no_placebo="a replacement"
+    )
+
+
+def patterns(layer: int, *, mode: Mode = "mean") -> Intervention:
+    """All attention patterns of a layer, replaced by their average over the inputs, and so on."""
+    checked_mode(mode)
+    change = Edit(lambda pattern: reference(pattern, mode))
+    name = f"attention patterns {layer} ({mode})"
+    hooks = ((f"blocks.{layer}.attn.hook_pattern", change),)
+    return Intervention(name, f"attention patterns ({mode})", hooks)
+
+
+def replaced_patterns(
+    layer: int, values: Float[Tensor, "n_inputs n_heads n_ctx"], *, name: str
+) -> Intervention:
+    """Attention patterns at the answer position replaced by values, a row per input.
+
+    Placebos: the same rows given to other inputs, at random.
+    """
+
+    def change(pattern: Tensor) -> Tensor:
+        _same_table(pattern, values, f"blocks.{layer}.attn.hook_pattern")
+        changed = pattern.clone()
+        changed[:, :, -1] = values.to(pattern)
+        return changed
+
+    def draw(setting: Setting) -> list[Intervention]:
+        stream = setting.generator()
+        return [
+            replaced_patterns(
+                layer,
+                values[torch.randperm(len(values), generator=stream)],
+                name=f"{name}, rows permuted {draw}",
+            )
+            for draw in range(setting.n)
+        ]
+
+    hooks = ((f"blocks.{layer}.attn.hook_pattern", Edit(change)),)
+    return Intervention(name, name, hooks, draw, no_placebo=None)
+
+
+def _output(what: str, layer: int, hook: str, mode: Mode) -> Intervention:
+    checked_mode(mode)
+    change = Edit(lambda out: reference(out, mode))
+    return Intervention(
+        f"{what} {layer} ({mode})", f"{what} ({mode})", ((f"blocks.{layer}.{hook}", change),)
+    )
+
+
+def _skip(what: str, layer: int, read: str, written: str, mode: Mode) -> Intervention:
+    """The stream is taken out of the sum that the component's output is added to."""
+    checked_mode(mode)
+    stash = Stash()
+
+    def change(out: Tensor) -> Tensor:
+        stream = stash.take(out)
+        return out - stream + reference(stream, mode)
+
+    return Intervention(
+        f"{what} skip {layer} ({mode})",
+        f"{what} skip ({mode})",
+        (
+            (f"blocks.{layer}.{read}", Edit(stash.put, reads_only=True)),
+            (f"blocks.{layer}.{written}", Edit(change)),
+        ),
+    )
+
+
+def _index(which: int | Iterable[int]) -> Int[Tensor, " n"]:
+    listed = [which] if isinstance(which, int) else [int(i) for i in which]
+    if not listed or len(set(listed)) != len(listed):
+        raise InputError(f"{listed} are not distinct indices; give at least one, each once.")
+    return torch.tensor(listed, dtype=torch.int64)
+
+
+def _same_table(activation: Tensor, values: Tensor, hook: str) -> None:
+    if len(activation) != len(values):
+        raise InputError(
+            f"{hook} has {len(activation)} inputs, the replacement {len(values)} rows; run it on "
+            "task.tokens, the whole table in order."
+        )

@@ -1,0 +1,63 @@
+"""What stands in for an ablated activation, and how an activation reaches a later hook."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from grokinterp.errors import InputError, nearest
+
+Mode = Literal["zero", "mean", "resample"]
+MODES = ("zero", "mean", "resample")
+
+
+@dataclass
+class Stash:
+    """Carries an activation from one hook to a later one of the same forward."""
+
+    value: Tensor | None = field(default=None, repr=False)
+
+    def put(self, tensor: Tensor) -> Tensor:
+        """Keep it, unchanged."""
+        self.value = tensor
+        return tensor
+
+    def take(self, like: Tensor) -> Tensor:
+        """What was kept, at the positions of the later activation; it is kept no longer."""
+        value, self.value = self.value, None
+        assert value is not None  # the earlier hook has fired: both belong to one block
+        return value[:, -like.shape[1] :]
+
+
+def checked_mode(mode: str) -> Mode:
+    """The mode, or an error that names the nearest one."""
+    if mode not in MODES:
+        raise InputError(f"mode={mode!r} is not known; {nearest(str(mode), MODES)}")
+    return mode  # type: ignore[return-value]
+
+
+def reference(x: Tensor, mode: Mode, seed: int = 0) -> Tensor:
+    """What stands in for an ablated activation [n_inputs, ...].
+
+    zero: zeros. mean: the average over the inputs. resample: the activation of another input, by a
+    seeded permutation of the table, which keeps the distribution and breaks the relation.
+
+    >>> reference(torch.tensor([1.0, 3.0]), "mean").tolist()
+    [2.0, 2.0]
+    """
+    if mode == "zero":
+        return torch.zeros_like(x)
+    if mode == "mean":
+        return x.mean(dim=0, keepdim=True, dtype=torch.float64).to(x.dtype).expand_as(x)
+    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)]
+
+
+def replace_part(x: Tensor, axis: int, index: Tensor, value: Tensor) -> Tensor:
+    """A copy of `x` with the entries `index` along `axis` replaced by `value`."""
+    return x.index_copy(axis, index.to(x.device), value)
+
+
+def part(x: Tensor, axis: int, index: Tensor) -> Tensor:
+    """The entries `index` of `x` along `axis`."""
+    return x.index_select(axis, index.to(x.device))

@@ -1,0 +1,64 @@
+"""The model run again and again with hooks, sharing what lies before the first of them."""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from grokinterp.circuits.interventions import HookPair
+from grokinterp.errors import InputError
+from grokinterp.models.last_block import Edit, LastBlock
+from grokinterp.runs.snapshot import BLOCK_ROWS, Snapshot
+
+
+def replay(snapshot: Snapshot, hooks: Iterable[HookPair]) -> Float[Tensor, "n_inputs p"]:
+    """Logits of the answer classes over the whole table with these hooks in place.
+
+    Edits of this package in the last block of a plain transformer start from the kept activations;
+    everything else goes through `run_with_hooks`. The model, its hooks and its flags are left as
+    they were, whatever a hook raises.
+    """
+    pairs = tuple(hooks)
+    block = _last_block(snapshot)
+    own = [(name, edit) for name, edit in pairs if isinstance(edit, Edit)]
+    with torch.no_grad():
+        if block is not None and len(own) == len(pairs) and all(block.has(name) for name, _ in own):
+            logits = block.logits(own)
+        else:
+            logits = _hooked(snapshot, pairs)
+    return logits[:, : snapshot.task.n_classes]
+
+
+def _last_block(snapshot: Snapshot) -> LastBlock | None:
+    """The restartable last block of a plain transformer."""
+    architecture = snapshot.architecture
+    if architecture is None:
+        return None
+
+    def build() -> LastBlock:
+        resid_pre = None
+        with torch.no_grad():
+            if architecture.n_layers > 1:
+                name = f"blocks.{architecture.n_layers - 1}.hook_resid_pre"
+                resid_pre = torch.cat(
+                    [
+                        snapshot.hooked().run_with_cache(tokens, names_filter=[name])[1][name]
+                        for tokens in snapshot.task.tokens.split(BLOCK_ROWS)
+                    ]
+                )
+            return LastBlock(
+                snapshot.weights, architecture, snapshot.task.tokens, resid_pre=resid_pre
+            )
+
+    return snapshot.memo("last_block", build)
+
+
+def _hooked(snapshot: Snapshot, hooks: tuple[HookPair, ...]) -> Tensor:
+    model = snapshot.hooked()
+    for name, _ in hooks:
+        if name not in model.hook_dict:
+            raise InputError(f"the model has no hook point {name!r} (model.hook_dict lists all).")
+    device = next(iter(model.parameters())).device
+    tokens = snapshot.task.tokens.to(device)
+    return model.run_with_hooks(tokens, fwd_hooks=list(hooks))[:, -1].cpu()

@@ -1,0 +1,91 @@
+"""The standard interventions: every part of a circuit that the field ablates, on one model."""
+
+from collections.abc import Sequence
+
+from grokinterp.circuits.components import (
+    attention,
+    attention_skip,
+    heads,
+    mlp,
+    mlp_skip,
+    patterns,
+)
+from grokinterp.circuits.edits import Mode
+from grokinterp.circuits.interventions import Intervention
+from grokinterp.runs.snapshot import Snapshot
+
+
+def standard_interventions(
+    snapshot: Snapshot, frequencies: Sequence[int], *, mode: Mode = "mean"
+) -> list[Intervention]:
+    """Heads, attention, MLP and skips of every layer; and, with key frequencies, what they name.
+
+    Those are the embedding's other frequencies, the clusters of neurons, Fourier components of
+    neurons and logits, and the directions that the neuron-logit map reads.
+    """
+    return [*_parts(snapshot, mode), *(_circuit(snapshot, tuple(frequencies), mode))]
+
+
+def _parts(snapshot: Snapshot, mode: Mode) -> list[Intervention]:
+    found: list[Intervention] = []
+    for layer in range(snapshot.n_layers):
+        block = f"blocks.{layer}."
+        if f"{block}attn.W_Q" in snapshot.weights:
+            n_heads = len(snapshot.weights[f"{block}attn.W_Q"])
+            found += [heads(layer, head, mode=mode) for head in range(n_heads)]
+            found += [patterns(layer, mode="mean"), attention(layer, mode=mode)]
+            found += [attention_skip(layer, mode=mode)]
+        if f"{block}mlp.W_out" in snapshot.weights:
+            found += [mlp(layer, mode=mode), mlp_skip(layer, mode=mode)]
+    return found
+
+
+def _circuit(
+    snapshot: Snapshot, frequencies: tuple[int, ...], mode: Mode
+) -> list[Intervention]:
+    """What only a model with key frequencies has."""
+    if not frequencies:
+        return []
+    task, neuron_hook = snapshot.task, f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
+    found = [embedding(task, frequencies)]
+    if neuron_hook.replace("hook_post", "W_out") in snapshot.weights:
+        found += [
+            *cluster_interventions(snapshot, frequencies, mode),
+            fourier(neuron_hook, task, frequencies, keep=True),
+            fourier(neuron_hook, task, frequencies, keep=True, terms="operands"),
+            fourier(neuron_hook, task, frequencies),
+            *direction_interventions(snapshot, frequencies),
+        ]
+    found += [fourier(LOGITS, task, [k]) for k in frequencies]
+    return [*found, fourier(LOGITS, task, frequencies), fourier(LOGITS, task, frequencies, keep=True)]
+
+
+def cluster_interventions(
+    snapshot: Snapshot, frequencies: tuple[int, ...], mode: Mode
+) -> list[Intervention]:
+    """Every cluster of the last layer's neurons, and the leftover, -1."""
+    clusters = neuron_clusters(snapshot, frequencies=frequencies)
+    return [
+        neurons(
+            clusters.layer,
+            clusters.members(k).tolist(),
+            mode=mode,
+            name="leftover neurons" if k == LEFTOVER else f"neurons of k = {k}",
+        )
+        for k, size in clusters.sizes.items()
+        if size
+    ]
+
+
+def direction_interventions(
+    snapshot: Snapshot, frequencies: tuple[int, ...]
+) -> list[Intervention]:
+    """The span of the directions u_k, v_k that the neuron-logit map reads: dropped, and alone.
+
+    With zeros for what is taken out, so that dropping it compares with a zeroed MLP.
+    """
+    basis = neuron_logit_directions(snapshot, frequencies=frequencies).basis
+    hook = f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
+    return [
+        directions(hook, basis, keep=keep, mode="zero", name="u_k, v_k") for keep in (True, False)
+    ]

@@ -1,0 +1,224 @@
+"""Interventions on subspaces of an activation: Fourier components over inputs, directions.
+
+Fourier components are functions of the input: an activation over the whole table, [n_inputs, ...],
+is projected, each of its entries by itself, on unit vectors over the inputs. Directions are vectors
+of the activation: each input's activation is projected on them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache
+from itertools import combinations
+from math import comb
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from grokinterp.circuits.edits import Mode, Stash, checked_mode, reference
+from grokinterp.circuits.interventions import Intervention, Setting
+from grokinterp.circuits.subject import group_of
+from grokinterp.errors import InputError
+from grokinterp.fourier.basis import fourier_basis, n_frequencies
+from grokinterp.models.last_block import Edit
+from grokinterp.tasks.exponents import UNDEFINED
+from grokinterp.tasks.modular import ModularTask
+
+Terms = Literal["answer", "operands"]
+
+
+def fourier(
+    hook_name: str,
+    task: ModularTask,
+    frequencies: Iterable[int],
+    *,
+    keep: bool = False,
+    terms: Terms = "answer",
+) -> Intervention:
+    """Drop Fourier components at any hook point, or keep only those (and the mean).
+
+    `terms="answer"`: cos and sin of w_k f(a, b), on which the answer depends. `"operands"`: the
+    eight products of {1, cos w_k, sin w_k} of a and of b other than 1. The logits are
+    "unembed.hook_out". Inputs without an exponent (a zero factor) are left as they are.
+
+    Placebos: every other single frequency that is not key, or random sets of as many.
+    """
+    chosen = tuple(sorted(set(frequencies)))
+    group = task.answer_group
+    if group is None:
+        raise InputError(f"{task.no_group_reason}: it has no Fourier components.")
+    highest = n_frequencies(group.order)
+    if wrong := [k for k in chosen if not 1 <= k <= highest]:
+        raise InputError(f"frequency {wrong[0]} is not between 1 and {highest}.")
+
+    def change(x: Tensor) -> Tensor:
+        if len(x) != task.n_inputs:
+            raise InputError(
+                f"{hook_name} has {len(x)} inputs, expected all {task.n_inputs} of the table; run "
+                "it on task.tokens."
+            )
+        basis, defined = table_directions(task, chosen, terms)
+        flat = x.flatten(1)
+        along = basis.to(flat) @ (basis.to(flat).T @ flat)
+        if not keep:
+            return (flat - along).view_as(x)
+        defined = defined.to(x.device)
+        mean = flat[defined].mean(dim=0, dtype=torch.float64).to(flat)
+        return torch.where(defined[:, None], mean + along, flat).view_as(x)
+
+    def draw(setting: Setting) -> list[Intervention]:
+        group = group_of(setting.snapshot)
+        doubled = harmonics(setting.frequencies, group.order)
+        return [
+            replace(
+                fourier(hook_name, task, others, keep=keep, terms=terms),
+                harmonic=bool(doubled & set(others)),
+            )
+            for others in _other_frequencies(setting, len(chosen), group.order)
+        ]
+
+    verb = "keep only" if keep else "drop"
+    listed = ", ".join(map(str, chosen))
+    sort = "" if terms == "answer" else " of the operands"
+    some = "one frequency" if len(chosen) == 1 else "frequencies"
+    return Intervention(
+        f"{verb} k = {listed}{sort} at {hook_name}",
+        f"{verb} {some}{sort} at {hook_name}",
+        _pairs(hook_name, change),
+        draw,
+        no_placebo=None,
+        shared=("fourier", hook_name, len(chosen), keep, terms),
+    )
+
+
+def embedding(task: ModularTask, frequencies: Iterable[int]) -> Intervention:
+    """The embedding with only these token frequencies (and its mean) left."""
+    kept = fourier("hook_embed", task, frequencies, keep=True, terms="operands")
+    listed = ", ".join(map(str, sorted(set(frequencies))))
+    return kept.called(f"embedding keeps k = {listed}", "embedding keeps the key frequencies")
+
+
+def directions(
+    hook_name: str,
+    basis: Float[Tensor, "d r"],
+    *,
+    keep: bool = False,
+    mode: Mode = "zero",
+    name: str = "directions",
+) -> Intervention:
+    """Drop the part of an activation along given directions, or keep only that.
+
+    `basis` spans the directions in the space of the activation's last axis (of all heads together
+    for `hook_z`). What is taken out is set to zero, its mean, or that of another input. Placebos:
+    random subspaces of the same dimension.
+    """
+    checked_mode(mode)
+    orthonormal = torch.linalg.qr(basis.double()).Q
+
+    def change(x: Tensor) -> Tensor:
+        flat = x.flatten(2)
+        along = (flat @ orthonormal.to(flat)) @ orthonormal.to(flat).T
+        kept, removed = (along, flat - along) if keep else (flat - along, along)
+        return (kept + reference(removed, mode)).view_as(x)
+
+    def draw(setting: Setting) -> list[Intervention]:
+        d, r = orthonormal.shape
+        return random_directions(setting, hook_name, d, r, mode, keep=keep)
+
+    verb = "keep only" if keep else "drop"
+    return Intervention(
+        f"{verb} {name} at {hook_name} ({mode})",
+        f"{verb} {name} ({mode})",
+        _pairs(hook_name, change),
+        draw,
+        no_placebo=None,
+    )
+
+
+def random_directions(
+    setting: Setting, hook_name: str, d: int, r: int, mode: Mode, *, keep: bool = False
+) -> list[Intervention]:
+    """The same done to random subspaces of that dimension; none where it is the whole space."""
+    if r >= d:
+        return []
+    stream = setting.generator()
+    return [
+        directions(
+            hook_name,
+            torch.randn(d, r, dtype=torch.float64, generator=stream),
+            keep=keep,
+            mode=mode,
+            name=f"{r} random directions {draw}",
+        )
+        for draw in range(setting.n)
+    ]
+
+
+@lru_cache(maxsize=64)
+def table_directions(
+    task: ModularTask, frequencies: tuple[int, ...], terms: Terms
+) -> tuple[Float[Tensor, "n_inputs r"], Bool[Tensor, " n_inputs"]]:
+    """Orthonormal functions of the input (float64), and which inputs they are defined on."""
+    group = task.answer_group
+    assert group is not None
+    defined = group.of_input != UNDEFINED
+    basis = fourier_basis(group.order)
+    rows = {k: [r for r in (2 * k - 1, 2 * k) if r < group.order] for k in frequencies}
+    if terms == "answer":
+        columns = [basis[r][group.of_input] for k in frequencies for r in rows[k]]
+    else:
+        a, b = (group.of_token[side] for side in task.inputs.T)
+        columns = [
+            basis[i][a] * basis[j][b]
+            for k in frequencies
+            for i in [0, *rows[k]]
+            for j in [0, *rows[k]]
+            if (i, j) != (0, 0)
+        ]
+    stacked = torch.stack(columns, dim=1) if columns else torch.zeros(task.n_inputs, 0)
+    stacked = torch.where(defined[:, None], stacked, 0.0)
+    return torch.nn.functional.normalize(stacked, dim=0).double(), defined
+
+
+def harmonics(frequencies: Iterable[int], order: int) -> set[int]:
+    """2k and 4k of these frequencies, as frequencies from 1 to order // 2, without themselves.
+
+    >>> sorted(harmonics([18, 53], 113))
+    [7, 14, 36, 41]
+    """
+    doubled = {m * k % order for k in frequencies for m in (2, 4)}
+    return {min(k, order - k) for k in doubled} - {0} - set(frequencies)
+
+
+def _other_frequencies(setting: Setting, size: int, order: int) -> list[tuple[int, ...]]:
+    """Sets of frequencies that are not key: all single ones, or larger ones without harmonics."""
+    others = set(range(1, n_frequencies(order) + 1)) - set(setting.frequencies)
+    if size == 1:
+        return [(k,) for k in sorted(others)]
+    plain = sorted(others - harmonics(setting.frequencies, order))
+    if comb(len(plain), size) <= setting.n:
+        return list(combinations(plain, size))
+    stream, found = setting.generator(), set[tuple[int, ...]]()
+    while len(found) < setting.n:
+        drawn = torch.randperm(len(plain), generator=stream)[:size].tolist()
+        found.add(tuple(sorted(plain[i] for i in drawn)))
+    return sorted(found)
+
+
+def _pairs(hook_name: str, change):  # type: ignore[no-untyped-def]
+    """The edit at that hook point, where both TransformerLens lines would do the same."""
+    if not hook_name.endswith("hook_resid_mid"):
+        return ((hook_name, Edit(change)),)
+    # TransformerLens 4 has this point at the MLP's input, beside the skip: so what attention adds
+    # is chosen such that the sum becomes the edited one.
+    block, stash = hook_name.removesuffix("hook_resid_mid"), Stash()
+
+    def added(out: Tensor) -> Tensor:
+        stream = stash.take(out)
+        return change(stream + out) - stream
+
+    return (
+        (f"{block}hook_resid_pre", Edit(stash.put, reads_only=True)),
+        (f"{block}hook_attn_out", Edit(added)),
+    )

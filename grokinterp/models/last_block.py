@@ -1,0 +1,170 @@
+"""The last block at the answer position, stage by stage, restartable from any of its hook points.
+
+An ablation changes one activation and asks for the logits. Everything before that activation is as
+it was, and after the last attention only the answer position is read: so the stages up to the
+change are computed once, kept, and shared by every ablation that starts behind them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from grokinterp.models.affine import affine
+from grokinterp.models.architecture import ACTIVATIONS, Architecture
+
+LOGITS = "unembed.hook_out"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A function of an activation, callable as a TransformerLens hook: `edit(tensor, hook)`.
+
+    It treats every position by itself, so that it means the same on all positions and on the answer
+    position alone. One that `reads_only` returns what it is given: nothing changes behind it.
+    """
+
+    change: Callable[[Tensor], Tensor]
+    reads_only: bool = False
+
+    def __call__(self, tensor: Tensor, hook: object = None) -> Tensor:
+        """The changed activation; the one given is left as it is."""
+        return self.change(tensor)
+
+
+class Stage(NamedTuple):
+    """An activation under its TransformerLens hook name, and how it follows from earlier ones."""
+
+    name: str
+    compute: Callable[[Mapping[str, Tensor]], Tensor]
+
+
+class LastBlock:
+    """The stages of one model on fixed inputs, with the activations of its own forward kept.
+
+    Activations have TransformerLens' shapes with the answer as the only query position: [n, 1, ...]
+    or, for attention patterns, [n, n_heads, 1, n_ctx]; what attention reads from (embeddings, keys,
+    values) has all positions. For a model of several layers the stages start at the input of its
+    last block, `resid_pre`; with one layer they start at the embedding.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        architecture: Architecture,
+        tokens: Int[Tensor, "n n_ctx"],
+        *,
+        resid_pre: Float[Tensor, "n n_ctx d_model"] | None = None,
+    ) -> None:
+        self.stages = _stages(weights, architecture, tokens, resid_pre)
+        self._place = {stage.name: place for place, stage in enumerate(self.stages)}
+        self._own: dict[str, Tensor] = {}
+        for name, compute in self.stages:
+            self._own[name] = compute(self._own)
+
+    def has(self, name: str) -> bool:
+        """Whether a hook name is one of the stages."""
+        return name in self._place
+
+    def logits(self, hooks: Sequence[tuple[str, Edit]] = ()) -> Float[Tensor, "n d_vocab_out"]:
+        """Logits at the answer position with these edits made, in the order of the forward.
+
+        Only what lies behind the first edit is computed again.
+        """
+        changing = [self._place[name] for name, edit in hooks if not edit.reads_only]
+        first = min(changing, default=len(self.stages))
+        found = dict(self._own)
+        for place, (name, compute) in enumerate(self.stages):
+            if place > first:
+                found[name] = compute(found)
+            for hooked, edit in hooks:
+                if hooked == name:
+                    found[name] = edit(found[name])
+        return found[LOGITS][:, -1]
+
+
+def _stages(
+    weights: Mapping[str, Tensor],
+    architecture: Architecture,
+    tokens: Int[Tensor, "n n_ctx"],
+    resid_pre: Float[Tensor, "n n_ctx d_model"] | None,
+) -> tuple[Stage, ...]:
+    block = f"blocks.{architecture.n_layers - 1}."
+    activation = ACTIVATIONS[architecture.act_fn]
+    w = {name.removeprefix(block): weight for name, weight in weights.items()}
+
+    def normed(x: Tensor, which: str) -> Tensor:
+        if architecture.normalization_type is None:
+            return x
+        scale, shift = w[f"{which}.w"], w[f"{which}.b"]
+        return torch.nn.functional.layer_norm(x, scale.shape, scale, shift, architecture.eps)
+
+    def linear(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+        return affine(x.flatten(0, 1), matrix, bias).unflatten(0, x.shape[:2])
+
+    def heads(x: Tensor, which: str) -> Tensor:
+        matrix = w[f"attn.W_{which}"].transpose(0, 1).flatten(1)
+        flat = linear(normed(x, "ln1"), matrix, w[f"attn.b_{which}"].flatten())
+        return flat.unflatten(2, (architecture.n_heads, architecture.d_head))
+
+    def pattern(q: Tensor, k: Tensor) -> Tensor:
+        scores = torch.einsum("nqhd,nkhd->nhqk", q, k) / architecture.d_head**0.5
+        rate = architecture.attention_rate
+        return rate * scores.softmax(dim=-1) + (1 - rate)
+
+    def at(name: str) -> str:
+        return block + name
+
+    if resid_pre is not None:
+        start = [Stage(at("hook_resid_pre"), lambda _: resid_pre)]
+    else:
+        position = w["pos_embed.W_pos"][: tokens.shape[1]]
+        start = [
+            Stage("hook_embed", lambda _: w["embed.W_E"][tokens]),
+            Stage("hook_pos_embed", lambda _: position.expand(len(tokens), -1, -1)),
+            Stage(at("hook_resid_pre"), lambda f: f["hook_embed"] + f["hook_pos_embed"]),
+        ]
+    return (
+        *start,
+        Stage(at("attn.hook_q"), lambda f: heads(f[at("hook_resid_pre")][:, -1:], "Q")),
+        Stage(at("attn.hook_k"), lambda f: heads(f[at("hook_resid_pre")], "K")),
+        Stage(at("attn.hook_v"), lambda f: heads(f[at("hook_resid_pre")], "V")),
+        Stage(
+            at("attn.hook_pattern"), lambda f: pattern(f[at("attn.hook_q")], f[at("attn.hook_k")])
+        ),
+        Stage(
+            at("attn.hook_z"),
+            lambda f: torch.einsum(
+                "nhqk,nkhd->nqhd", f[at("attn.hook_pattern")], f[at("attn.hook_v")]
+            ),
+        ),
+        Stage(
+            at("hook_attn_out"),
+            lambda f: linear(
+                f[at("attn.hook_z")].flatten(2), w["attn.W_O"].flatten(0, 1), w["attn.b_O"]
+            ),
+        ),
+        Stage(
+            at("hook_resid_mid"),
+            lambda f: f[at("hook_resid_pre")][:, -1:] + f[at("hook_attn_out")],
+        ),
+        Stage(
+            at("mlp.hook_pre"),
+            lambda f: linear(normed(f[at("hook_resid_mid")], "ln2"), w["mlp.W_in"], w["mlp.b_in"]),
+        ),
+        Stage(at("mlp.hook_post"), lambda f: activation(f[at("mlp.hook_pre")])),
+        Stage(
+            at("hook_mlp_out"),
+            lambda f: linear(f[at("mlp.hook_post")], w["mlp.W_out"], w["mlp.b_out"]),
+        ),
+        Stage(at("hook_resid_post"), lambda f: f[at("hook_resid_mid")] + f[at("hook_mlp_out")]),
+        Stage(
+            LOGITS,
+            lambda f: linear(
+                normed(f[at("hook_resid_post")], "ln_final"), w["unembed.W_U"], w["unembed.b_U"]
+            ),
+        ),
+    )
