@@ -5,13 +5,17 @@ Tokens are taken in the order of the task's group (their discrete logarithms for
 row 0 is the constant, row k frequency k.
 """
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.errors import InputError
 from grokinterp.fourier.basis import n_frequencies, spectrum, transform
 from grokinterp.runs.snapshot import Snapshot
+
+BLOCK_NEURONS = 16  # transformed at once: small in float64, and fast
 
 
 def embedding_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
@@ -50,44 +54,76 @@ def embedding_rows(snapshot: Snapshot) -> Float[Tensor, " n"]:
     return transform(_embedding(snapshot)).norm(dim=1)
 
 
-def neuron_frequency_fractions(snapshot: Snapshot) -> Float[Tensor, "d_mlp n_frequencies"]:
+def neuron_frequency_fractions(
+    snapshot: Snapshot, *, layer: int | None = None
+) -> Float[Tensor, "d_mlp n_frequencies"]:
     r"""Fraction of each neuron's variance over (a, b) that belongs to one frequency.
 
     For frequency k, the 8 terms const, cos w_k, sin w_k of a times the same of b without
     const times const, of the centred 2-D transform of the post-activations, over all terms
     (Nanda et al. 2023, arXiv 2301.05217, section 4 and their notebook). NaN for a dead neuron.
+    `layer` is the last one unless given.
     A high fraction says what a neuron depends on, not that the network uses it.
     """
-    order = _token_order(snapshot)
-    p = snapshot.task.p
-    grid = snapshot.mlp_post.view(p, p, -1)
+    powers = neuron_powers(snapshot, layer=layer)
+    return (powers.first + powers.second + powers.both) / powers.total[:, None]
+
+
+@dataclass(frozen=True)
+class NeuronPowers:
+    """Sums of squares of neurons over (a, b), by frequency (columns k = 1, 2, ...; float64).
+
+    `first` and `second` belong to waves of a alone and of b alone, `both` to the products of a wave
+    of a and a wave of b of the same frequency. `total` is the sum of squares around the mean, 0 for
+    a dead neuron (the same activation on every input).
+    """
+
+    total: Float[Tensor, " d_mlp"]
+    first: Float[Tensor, "d_mlp n_frequencies"]
+    second: Float[Tensor, "d_mlp n_frequencies"]
+    both: Float[Tensor, "d_mlp n_frequencies"]
+
+
+def neuron_powers(snapshot: Snapshot, *, layer: int | None = None) -> NeuronPowers:
+    """The powers of a layer's neurons (the last one's unless given), computed once a snapshot."""
+    layer = snapshot.n_layers - 1 if layer is None else layer
+    return snapshot.memo(f"neuron_powers_{layer}", lambda: _neuron_powers(snapshot, layer))
+
+
+def token_order(snapshot: Snapshot) -> Int[Tensor, " n"]:
+    """The operand tokens in the order of the task's group, in plain order where it has none."""
+    group = snapshot.task.answer_group
+    return torch.arange(snapshot.task.p) if group is None else group.tokens
+
+
+def _neuron_powers(snapshot: Snapshot, layer: int) -> NeuronPowers:
+    order, p = token_order(snapshot), snapshot.task.p
+    grid = snapshot.activation(f"blocks.{layer}.mlp.hook_post").view(p, p, -1)
     if not torch.equal(order, torch.arange(p)):
         grid = grid[order][:, order]
-    n = len(order)
-    grid = grid.to(torch.promote_types(grid.dtype, torch.float32))  # no FFT in half precision
+    parts = [_grid_powers(block.double()) for block in grid.split(BLOCK_NEURONS, dim=2)]
+    return NeuronPowers(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def _grid_powers(grid: Float[Tensor, "n n m"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    n = len(grid)
     half = torch.fft.rfft(grid, dim=1, norm="ortho")  # over b: k = 0 .. n // 2
-    full = torch.fft.fft(half, dim=0, norm="ortho")  # over a: k and n - k
-    power = full.abs().square().double()
+    power = torch.fft.fft(half, dim=0, norm="ortho").abs().square()  # over a: k and n - k
     power[:, 1 : (n + 1) // 2] *= 2  # the conjugate half over b
     folded = power[: n // 2 + 1].clone()  # [k over a, k over b, neuron]
     folded[1 : (n + 1) // 2] += power[n // 2 + 1 :].flip(0)
     folded[0, 0] = 0.0
+    folded[:, :, grid.amax(dim=(0, 1)) == grid.amin(dim=(0, 1))] = 0.0  # a constant's rounding
     k = torch.arange(1, n_frequencies(n) + 1)
-    own = folded[k, k] + folded[k, 0] + folded[0, k]
-    return (own / folded.sum(dim=(0, 1))).T
+    return folded.sum(dim=(0, 1)), folded[k, 0].T, folded[0, k].T, folded[k, k].T
 
 
 def _embedding(snapshot: Snapshot) -> Float[Tensor, "n d_model"]:
-    return _weight(snapshot, "embed.W_E")[_token_order(snapshot)].double()
+    return _weight(snapshot, "embed.W_E")[token_order(snapshot)].double()
 
 
 def _classes(snapshot: Snapshot, matrix: Float[Tensor, "d d_vocab_out"]) -> Float[Tensor, "n d"]:
-    return matrix.double().T[_token_order(snapshot)]
-
-
-def _token_order(snapshot: Snapshot) -> Tensor:
-    group = snapshot.task.answer_group
-    return torch.arange(snapshot.task.p) if group is None else group.tokens
+    return matrix.double().T[token_order(snapshot)]
 
 
 def _weight(snapshot: Snapshot, name: str) -> Tensor:

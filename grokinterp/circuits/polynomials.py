@@ -1,0 +1,238 @@
+"""Neurons as polynomials of degree 2 in the waves of their own frequency.
+
+With x, y in {cos w_k, sin w_k} of a and of b, three nested fits are compared: `linear` (const and
+the 4 waves: 5 terms), `products` (and the 4 products x(a) y(b): 9 terms, the block that the 85 %
+rule of neuron clusters measures), and `degree_2` (and the squares x^2, xy of one operand, which are
+const and the waves of 2 w_k: 13 terms, every polynomial of degree 2). The terms span rows of the
+orthonormal Fourier basis over (a, b), so least squares is a projection, for even n too, where some
+of them coincide or vanish.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from grokinterp.circuits.neurons import NeuronClusters, neuron_clusters
+from grokinterp.circuits.subject import Subject, subject_of
+from grokinterp.errors import InputError, nearest
+from grokinterp.fourier.basis import fourier_basis, n_frequencies, transform_2d
+from grokinterp.fourier.spectra import neuron_powers, token_order
+from grokinterp.tasks.modular import ModularTask
+
+Terms = Literal["linear", "products", "degree_2"]
+
+
+@dataclass(frozen=True)
+class PolynomialFits:
+    """Share of each neuron's variance over (a, b) that three nested fits explain, from 0 to 1.
+
+    Every neuron is fitted with its own leading frequency, also those of the leftover; dead neurons
+    have no variance to explain and are NaN. A good fit says what the neuron is close to, not that
+    the answer survives the replacement: put `fitted_neurons` in and look at the loss for that.
+    """
+
+    clusters: NeuronClusters
+    linear: Float[Tensor, " d_mlp"] = field(repr=False)
+    products: Float[Tensor, " d_mlp"] = field(repr=False)
+    degree_2: Float[Tensor, " d_mlp"] = field(repr=False)
+
+    @property
+    def product_terms(self) -> Float[Tensor, " d_mlp"]:
+        """What the four products add to the linear fit."""
+        return self.products - self.linear
+
+    def table(self) -> pd.DataFrame:
+        """One row per neuron: its frequency and cluster, and the variance explained by each fit."""
+        frame = self.clusters.table()[["neuron", "leading", "cluster", "key"]]
+        for name in (*get_args(Terms), "product_terms"):
+            frame[name] = getattr(self, name).numpy()
+        return frame
+
+    def summary(self) -> pd.DataFrame:
+        """One row per cluster, the leftover last: the variance of its neurons together explained.
+
+        `lowest_degree_2` is that of the neuron which the full polynomial fits worst. Dead neurons
+        are not counted; NaN where there are no others.
+        """
+        rows = []
+        for k in self.clusters.sizes:
+            members = self.clusters.members(k)
+            members = members[self.clusters.leading[members] > 0]
+            variance = self.clusters.variance_shares[members]
+            row: dict[str, object] = {
+                "cluster": k,
+                "neurons": len(members),
+                "key": k in self.clusters.key_frequencies,
+            }
+            for name in (*get_args(Terms), "product_terms"):
+                row[name] = float((getattr(self, name)[members] * variance).sum() / variance.sum())
+            row["lowest_degree_2"] = min(self.degree_2[members].tolist(), default=float("nan"))
+            rows.append(row)
+        frame = pd.DataFrame(rows)
+        frame.attrs.update(self.clusters.assumptions)
+        return frame
+
+
+def polynomial_fits(
+    x: Subject,
+    *,
+    layer: int | None = None,
+    threshold: float = 0.85,
+    step: int = -1,
+    frequencies: Sequence[int] | None = None,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> PolynomialFits:
+    """How much of every neuron a polynomial of degree 2 in its own frequency's waves explains.
+
+    1 - |G - fit|^2 / |G - mean(G)|^2 over all (a, b), for the fits `linear`, `products` and
+    `degree_2` of this module (Nanda et al. 2023, arXiv 2301.05217, section 4.3: most neurons are
+    well approximated by such polynomials). The gain from products says that the neuron multiplies
+    functions of a and of b, as cos w(a + b) needs; a ReLU of a sum of waves has it without training
+    (see `relu_regression`). Arguments and errors are those of `neuron_clusters`; multiplication is
+    fitted in discrete logarithms, without the inputs that have a zero factor.
+    """
+    snapshot, key = subject_of(
+        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
+    )
+    clusters = neuron_clusters(snapshot, layer=layer, threshold=threshold, frequencies=key)
+    powers = neuron_powers(snapshot, layer=layer)
+    n = len(token_order(snapshot))
+    double = torch.tensor([_double(k, n) for k in range(1, n_frequencies(n) + 1)])
+    one_operand = powers.first + powers.second
+    squares = torch.where(double > 0, one_operand[:, double - 1], 0.0)
+    own = (clusters.leading - 1).clamp_min(0)[:, None]  # a dead neuron's 0/0 is NaN anyway
+
+    def explained(power: Float[Tensor, "d_mlp n_frequencies"]) -> Float[Tensor, " d_mlp"]:
+        return power.gather(1, own).flatten() / powers.total
+
+    return PolynomialFits(
+        clusters,
+        linear=explained(one_operand),
+        products=explained(one_operand + powers.both),
+        degree_2=explained(one_operand + powers.both + squares),
+    )
+
+
+def fitted_neurons(
+    x: Subject,
+    *,
+    clusters: NeuronClusters,
+    terms: str = "degree_2",
+    step: int = -1,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> Float[Tensor, "n_inputs d_mlp"]:
+    """The activations of `clusters.layer`, neurons of clusters replaced by their fit.
+
+    Rows are in table order, the dtype is the model's: what a hook on `mlp.hook_post` puts in at the
+    answer position. `terms` is "linear", "products" or "degree_2" (see this module). Neurons of the
+    leftover stay as they are, and so do inputs with a zero factor in multiplication. The clusters
+    may be those of another step of the same run. InputError when they have other neurons.
+    """
+    if terms not in get_args(Terms):
+        raise InputError(f"terms={terms!r} is not known; {nearest(terms, get_args(Terms))}")
+    snapshot, _ = subject_of(x, step=step, frequencies=(), task=task, train_mask=train_mask)
+    post = snapshot.activation(f"blocks.{clusters.layer}.mlp.hook_post").clone()
+    order = token_order(snapshot)
+    n = len(order)
+    highest = max(clusters.frequencies, default=0)
+    if post.shape[1] != len(clusters.leading) or highest > n_frequencies(n):
+        raise InputError(
+            f"clusters of {len(clusters.leading)} neurons with frequencies up to {highest} do not "
+            f"fit {post.shape[1]} neurons over {n} tokens; give the clusters of this model."
+        )
+    rows = (order[:, None] * snapshot.task.p + order[None, :]).flatten()
+    for k in clusters.frequencies:
+        members = clusters.members(k)
+        grid = post[rows[:, None], members].double().view(n, n, -1)
+        waves, degree = _waves(k, n)
+        kept = degree[:, None] + degree[None, :] <= (1 if terms == "linear" else 2)
+        if terms == "products":
+            kept &= (degree[:, None] <= 1) & (degree[None, :] <= 1)
+        coefficients = torch.einsum("ia,jb,abm->ijm", waves, waves, grid) * kept[:, :, None]
+        fit = torch.einsum("ia,jb,ijm->abm", waves, waves, coefficients)
+        post[rows[:, None], members] = fit.flatten(0, 1).to(post.dtype)
+    return post
+
+
+@dataclass(frozen=True)
+class ReluRegression:
+    """ReLU(0.5 / sqrt(p) + v_a + v_b) ~ constant + linear (v_a + v_b) + product v_a v_b.
+
+    Coefficients are for the unit vector v. ARENA scales every term to a unit vector over (a, b),
+    which are 1 / p, v_a / sqrt(p) and v_a v_b: its coefficients are constant * p, linear * sqrt(p)
+    (`linear_of_unit_terms`) and product itself. R squared is around the mean over all (a, b).
+    """
+
+    p: int
+    k: int
+    constant: float
+    linear: float
+    product: float
+    r_squared: float
+    r_squared_without_product: float
+
+    @property
+    def linear_of_unit_terms(self) -> float:
+        """The coefficient of v_a / sqrt(p), a unit vector over (a, b)."""
+        return self.linear * self.p**0.5
+
+
+def relu_regression(p: int, k: int) -> ReluRegression:
+    """Regress a ReLU of a sum of two waves on the waves and their product: no model is needed.
+
+    v is the row cos w_k x of the Fourier basis, scaled to norm 1, v_a and v_b its values at a and
+    b. It shows where products come from: a ReLU makes them out of a sum (ARENA's mechanistic
+    chapter on Nanda et al. 2023; p = 113, k = 42: linear_of_unit_terms 6.807, product 3.566,
+    r_squared 0.966, 0.849 without the product). It is about this one wave and this one bias, not
+    about the neurons of a model. InputError for a k that p does not have.
+
+    >>> found = relu_regression(113, 42)
+    >>> round(found.linear, 3), round(found.product, 3), round(found.r_squared, 3)
+    (0.64, 3.566, 0.966)
+    """
+    if p < 2 or not 1 <= k <= n_frequencies(p):
+        raise InputError(f"p={p} has no frequency k={k}; give p >= 2 and k from 1 to p // 2.")
+    v = fourier_basis(p)[2 * k - 1]
+    y = torch.relu(0.5 / p**0.5 + v[:, None] + v[None, :])
+    coefficients = transform_2d(y)  # of orthonormal functions of (a, b)
+    constant, linear, product = (
+        float(coefficients[i, j]) for i, j in ((0, 0), (2 * k - 1, 0), (2 * k - 1, 2 * k - 1))
+    )
+    variance = float((y - y.mean()).square().sum())
+    return ReluRegression(
+        p=p,
+        k=k,
+        constant=constant / p,
+        linear=linear / p**0.5,
+        product=product,
+        r_squared=(2 * linear**2 + product**2) / variance,
+        r_squared_without_product=2 * linear**2 / variance,
+    )
+
+
+def _double(k: int, n: int) -> int:
+    """The frequency of cos^2 w_k on n points besides the constant; 0 if it is no new one.
+
+    2k counts modulo n and without sign, so for n = 3k it is k again, for n = 2k nothing.
+    """
+    double = min(2 * k % n, -2 * k % n)
+    return 0 if double == k else double
+
+
+def _waves(k: int, n: int) -> tuple[Float[Tensor, "n_waves n"], Float[Tensor, " n_waves"]]:
+    """Unit rows const, cos and sin of w_k, those of 2 w_k; and the degree each has in the first."""
+    basis = fourier_basis(n)
+    of_row = (torch.arange(n) + 1) // 2  # the frequency of each row
+    degree = torch.full((n,), torch.inf)
+    degree[of_row == _double(k, n)] = 2
+    degree[of_row == k] = 1
+    degree[0] = 0
+    kept = degree.isfinite()
+    return basis[kept], degree[kept]
