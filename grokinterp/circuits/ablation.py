@@ -60,6 +60,7 @@ class Row:
     hooks: tuple[str, ...]
     score: Score
     whole: Score
+    keeps: bool  # it keeps only the part it names
     placebos: tuple[Placebo, ...] = field(repr=False)
     no_placebo: str | None
 
@@ -75,11 +76,12 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """Whether the loss lies outside all that placebos of its size do to it."""
+        """Whether it does more than any placebo: costs more, or, of what keeps a part, costs less."""
         others = self.placebo_ratios
         if not others:
             return NONE
-        return WITHIN if min(others) <= self.ratio <= max(others) else ABOVE
+        beyond = self.ratio < min(others) if self.keeps else self.ratio > max(others)
+        return ABOVE if beyond else WITHIN
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Ablation:
 
         `ratio` is loss on all inputs over that of the whole model, `placebo_` columns are ratios of
         the placebos, harmonics left out, and `placebo_rank` is the share of them (itself counted)
-        with a ratio at least as large.
+        that cost at least as much; of what keeps only a part, at most as much.
         """
         return pd.DataFrame([_flat(row) for row in self.rows])
 
@@ -148,7 +150,7 @@ def ablate(
 ) -> Ablation:
     """Loss and accuracy of a model with parts of it ablated, each against placebos of its size.
 
-    `interventions` are those of `grokinterp.circuits` (or lists of hook pairs of one's own); without
+    `interventions` are those of `grokinterp.circuits`, or lists of hook pairs of one's own; without
     any, all of `standard_interventions`: heads, attention, MLP, skips, patterns, the embedding's
     frequencies, neuron clusters, Fourier components and the neuron-logit directions, in `mode`.
 
@@ -159,8 +161,7 @@ def ablate(
     """
     if isinstance(placebos, bool) or not isinstance(placebos, int) or placebos < 0:
         raise InputError(f"placebos={placebos!r} is not a number of placebos; give such as 50.")
-    if placebos and interventions is not None:
-        interventions = list(interventions)
+    given = None if interventions is None else list(interventions)
     rows: list[Row] = []
     keys: tuple[int, ...] = ()
     for one in tqdm(_steps(x, step), desc="ablate", disable=None if progress else True):
@@ -169,8 +170,8 @@ def ablate(
         )
         chosen = (
             standard_interventions(snapshot, keys, mode=mode)
-            if interventions is None
-            else [i if isinstance(i, Intervention) else intervention(i) for i in interventions]
+            if given is None
+            else [i if isinstance(i, Intervention) else intervention(i) for i in given]
         )
         rows += _ablate_one(snapshot, chosen, Setting(snapshot, keys, placebos, seed))
     return Ablation(tuple(rows), keys, placebos, seed)
@@ -227,6 +228,7 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
             hooks=tuple(name for name, _ in one),
             score=score(snapshot, replay(snapshot, one)),
             whole=whole,
+            keeps=one.keeps,
             placebos=placebos(one),
             no_placebo=one.no_placebo,
         )
@@ -244,7 +246,7 @@ def _steps(x: Subject, step: int | Sequence[int] | str) -> list[int]:
 
 def _flat(row: Row) -> dict[str, object]:
     others = pd.Series(row.placebo_ratios, dtype=float)
-    at_least = int((others >= row.ratio).sum())
+    as_extreme = int((others <= row.ratio if row.keeps else others >= row.ratio).sum())
     return {
         "step": row.step,
         "ablation": row.name,
@@ -258,7 +260,7 @@ def _flat(row: Row) -> dict[str, object]:
         "placebo_median": others.median(),
         "placebo_min": others.min(),
         "placebo_max": others.max(),
-        "placebo_rank": (at_least + 1) / (len(others) + 1) if len(others) else math.nan,
+        "placebo_rank": (as_extreme + 1) / (len(others) + 1) if len(others) else math.nan,
         "verdict": row.verdict,
         "no_placebo": row.no_placebo,
         "hooks": " ".join(dict.fromkeys(row.hooks)),

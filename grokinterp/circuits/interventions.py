@@ -48,6 +48,7 @@ class Intervention(Sequence[HookPair]):
     hooks: tuple[HookPair, ...] = field(repr=False)
     draw: Callable[[Setting], list["Intervention"]] | None = field(default=None, repr=False)
     no_placebo: str | None = "a whole component has no other part of its size"
+    keeps: bool = False  # it keeps only a part: its claim is a small loss, not a large one
     harmonic: bool = False  # a placebo at 2k or 4k of a key frequency
     shared: tuple[object, ...] | None = None  # equal for interventions with the same placebos
 
@@ -76,6 +77,7 @@ class Intervention(Sequence[HookPair]):
             hooks=self.hooks + other.hooks,
             draw=draw if both else None,
             no_placebo=None if both else self.no_placebo,
+            keeps=self.keeps and other.keeps,
             harmonic=self.harmonic or other.harmonic,
         )
 

@@ -8,10 +8,15 @@ from grokinterp.circuits.components import (
     heads,
     mlp,
     mlp_skip,
+    neurons,
     patterns,
 )
 from grokinterp.circuits.edits import Mode
 from grokinterp.circuits.interventions import Intervention
+from grokinterp.circuits.neuron_logit import neuron_logit_directions
+from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
+from grokinterp.circuits.subspaces import directions, embedding, fourier
+from grokinterp.models.last_block import LOGITS
 from grokinterp.runs.snapshot import Snapshot
 
 
@@ -40,9 +45,7 @@ def _parts(snapshot: Snapshot, mode: Mode) -> list[Intervention]:
     return found
 
 
-def _circuit(
-    snapshot: Snapshot, frequencies: tuple[int, ...], mode: Mode
-) -> list[Intervention]:
+def _circuit(snapshot: Snapshot, frequencies: tuple[int, ...], mode: Mode) -> list[Intervention]:
     """What only a model with key frequencies has."""
     if not frequencies:
         return []
@@ -57,7 +60,11 @@ def _circuit(
             *direction_interventions(snapshot, frequencies),
         ]
     found += [fourier(LOGITS, task, [k]) for k in frequencies]
-    return [*found, fourier(LOGITS, task, frequencies), fourier(LOGITS, task, frequencies, keep=True)]
+    return [
+        *found,
+        fourier(LOGITS, task, frequencies),
+        fourier(LOGITS, task, frequencies, keep=True),
+    ]
 
 
 def cluster_interventions(
@@ -77,9 +84,7 @@ def cluster_interventions(
     ]
 
 
-def direction_interventions(
-    snapshot: Snapshot, frequencies: tuple[int, ...]
-) -> list[Intervention]:
+def direction_interventions(snapshot: Snapshot, frequencies: tuple[int, ...]) -> list[Intervention]:
     """The span of the directions u_k, v_k that the neuron-logit map reads: dropped, and alone.
 
     With zeros for what is taken out, so that dropping it compares with a zeroed MLP.

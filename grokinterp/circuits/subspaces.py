@@ -88,6 +88,7 @@ def fourier(
         _pairs(hook_name, change),
         draw,
         no_placebo=None,
+        keeps=keep,
         shared=("fourier", hook_name, len(chosen), keep, terms),
     )
 
@@ -133,6 +134,7 @@ def directions(
         _pairs(hook_name, change),
         draw,
         no_placebo=None,
+        keeps=keep,
     )
 
 
