@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from grokinterp.circuits import Ablation, ablate
     from grokinterp.errors import InputError, Interrupted
     from grokinterp.fourier import KeyFrequencies, key_frequencies
     from grokinterp.progress import Phases, detect_phases, progress_measures
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from grokinterp.training import train
 
 _HOME = {
+    "Ablation": "circuits",
     "InputError": "errors",
     "Interrupted": "errors",
     "KeyFrequencies": "fourier",
@@ -29,6 +31,7 @@ _HOME = {
     "Recorder": "runs",
     "Run": "runs",
     "Snapshot": "runs",
+    "ablate": "circuits",
     "detect_phases": "progress",
     "export": "runs",
     "import_run": "runs",
@@ -41,6 +44,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Ablation",
     "InputError",
     "Interrupted",
     "KeyFrequencies",
@@ -50,6 +54,7 @@ __all__ = [
     "Recorder",
     "Run",
     "Snapshot",
+    "ablate",
     "detect_phases",
     "export",
     "import_run",

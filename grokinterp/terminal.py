@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
+    from grokinterp.circuits import Ablation
     from grokinterp.progress import Phases
 
 SHOWN = ["step", "train_loss", "test_loss", "test_acc", "restricted_loss", "excluded_loss"]
@@ -50,6 +51,23 @@ def show_measures(table: "pd.DataFrame") -> None:
     Console().print(shown)
     if stride > 1:
         typer.echo(f"(one of {stride} checkpoints; `grokinterp measure --out FILE.csv` has all)")
+
+
+def show_ablations(found: "Ablation") -> None:
+    """Loss, accuracy and ratio of every ablation, with the range of its placebos."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False)
+    shown.add_column("ablation")
+    for column in ("loss_all", "acc_all", "ratio", "placebos", ""):
+        shown.add_column(column, justify="right")
+    for row in found:
+        others = row.placebo_ratios
+        span = f"{min(others):.3g} to {max(others):.3g}" if others else ""
+        numbers = (row.score.loss_all, row.score.acc_all, row.ratio)
+        shown.add_row(row.name, *(f"{x:.3g}" for x in numbers), span, row.verdict)
+    Console().print(shown)
 
 
 def plain(text: object) -> str:

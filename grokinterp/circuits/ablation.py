@@ -1,7 +1,7 @@
 """Ablation: what breaks without a part, against placebos of the same size."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,12 +11,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.circuits.edits import Mode
+from grokinterp.circuits.edits import checked_mode
 from grokinterp.circuits.interventions import HookPair, Intervention, Setting, intervention
 from grokinterp.circuits.replay import replay
 from grokinterp.circuits.standard import standard_interventions
 from grokinterp.circuits.subject import Subject, subject_of
 from grokinterp.errors import InputError
+from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
@@ -76,7 +77,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """Whether it does more than any placebo: costs more, or, of what keeps a part, costs less."""
+        """Whether it does more than any placebo: costs more or, keeping only a part, costs less."""
         others = self.placebo_ratios
         if not others:
             return NONE
@@ -95,10 +96,11 @@ class Ablation:
 
     rows: tuple[Row, ...]
     frequencies: tuple[int, ...]
+    notes: tuple[str, ...]
     n_placebos: int
     seed: int
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
 
     def __getitem__(self, name: str) -> Row:
@@ -140,7 +142,7 @@ def ablate(
     interventions: Iterable[Intervention | Sequence[HookPair]] | None = None,
     *,
     step: int | Sequence[int] | Literal["all"] = -1,
-    mode: Mode = "mean",
+    mode: str = "mean",
     placebos: int = PLACEBOS,
     seed: int = 0,
     frequencies: Sequence[int] | None = None,
@@ -150,8 +152,8 @@ def ablate(
 ) -> Ablation:
     """Loss and accuracy of a model with parts of it ablated, each against placebos of its size.
 
-    `interventions` are those of `grokinterp.circuits`, or lists of hook pairs of one's own; without
-    any, all of `standard_interventions`: heads, attention, MLP, skips, patterns, the embedding's
+    `interventions` are those of `grokinterp.circuits.hooks`, or lists of hook pairs of one's own;
+    without any, all of `standard_interventions`: heads, attention, MLP, skips, patterns, the embedding's
     frequencies, neuron clusters, Fourier components and the neuron-logit directions, in `mode`.
 
     `step` is one checkpoint of a run, several, or "all"; the key frequencies are those of the last
@@ -161,20 +163,21 @@ def ablate(
     """
     if isinstance(placebos, bool) or not isinstance(placebos, int) or placebos < 0:
         raise InputError(f"placebos={placebos!r} is not a number of placebos; give such as 50.")
+    checked = checked_mode(mode)
     given = None if interventions is None else list(interventions)
+    steps = _steps(x, step)
     rows: list[Row] = []
-    keys: tuple[int, ...] = ()
-    for one in tqdm(_steps(x, step), desc="ablate", disable=None if progress else True):
+    for one in tqdm(steps, desc="ablate", disable=None if progress else True):
         snapshot, keys = subject_of(
             x, step=one, frequencies=frequencies, task=task, train_mask=train_mask
         )
         chosen = (
-            standard_interventions(snapshot, keys, mode=mode)
+            standard_interventions(snapshot, keys, mode=checked)
             if given is None
             else [i if isinstance(i, Intervention) else intervention(i) for i in given]
         )
         rows += _ablate_one(snapshot, chosen, Setting(snapshot, keys, placebos, seed))
-    return Ablation(tuple(rows), keys, placebos, seed)
+    return Ablation(tuple(rows), keys, _notes(snapshot, keys), placebos, seed)
 
 
 def spread(ablations: Iterable[Ablation]) -> pd.DataFrame:
@@ -234,6 +237,16 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
         )
         for one in chosen
     ]
+
+
+def _notes(snapshot: Snapshot, keys: tuple[int, ...]) -> tuple[str, ...]:
+    notes = []
+    if not keys:
+        why = "the logits have none" if usable_group(snapshot) else no_frequencies_reason(snapshot)
+        notes.append(f"no key frequencies, so only parts are ablated: {why}")
+    if snapshot.train_mask is None:
+        notes.append("train and test are null: the model came without a split")
+    return tuple(notes)
 
 
 def _steps(x: Subject, step: int | Sequence[int] | str) -> list[int]:

@@ -3,9 +3,9 @@
 An intervention is a sequence of `(hook_name, function)` pairs, for this package's `ablate` or for
 `model.run_with_hooks` of one's own:
 
-    model.run_with_hooks(task.tokens, fwd_hooks=heads(0, 2) + mlp_skip(0))
+    model.run_with_hooks(task.tokens, fwd_hooks=hooks.heads(0, 2) + hooks.mlp_skip(0))
 
-`components.py` and `subspaces.py` make them. Means, permutations and Fourier components are over
+`grokinterp.circuits.hooks` makes them. Means, permutations and Fourier components are over
 the inputs of the batch, so run them on the whole table.
 """
 

@@ -1,0 +1,148 @@
+"""Faithfulness: how far the claimed circuit alone is the model, and whether all of it is needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
+from jaxtyping import Bool
+from torch import Tensor
+
+from grokinterp.circuits.ablation import Row, ablate
+from grokinterp.circuits.components import heads, mlp_skip, neurons
+from grokinterp.circuits.interventions import Intervention
+from grokinterp.circuits.neuron_logit import neuron_logit_directions
+from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
+from grokinterp.circuits.subject import Subject, subject_of
+from grokinterp.circuits.subspaces import directions, embedding, fourier
+from grokinterp.errors import InputError
+from grokinterp.models.last_block import LOGITS
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.modular import ModularTask
+
+PLACEBOS = 20
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """The model, its claimed circuit alone, the model without it, and the circuit less each part.
+
+    The circuit: the key frequencies of the embedding, all heads, the clusters of neurons of key
+    frequencies, and of those what the directions u_k, v_k of the neuron-logit map read; everything
+    else is at its mean over the inputs, the skip around the last MLP too. `without` drops the key
+    frequencies from the logits; `nothing` keeps of the logits only their mean.
+
+    A circuit that recovers all of the loss suffices; that each part is needed does not show that no
+    smaller circuit of another kind would do.
+    """
+
+    frequencies: tuple[int, ...]
+    alone: Row
+    without: Row
+    nothing: Row
+    parts: tuple[Row, ...] = field(repr=False)  # the circuit alone, less one part each
+    step: int | None
+
+    @property
+    def recovered(self) -> float:
+        """(nothing - alone) / (nothing - model) in loss on all inputs; 1 is all, above 1 better."""
+        return self._share(self.nothing.score.loss_all - self.alone.score.loss_all)
+
+    @property
+    def lost(self) -> float:
+        """(without - model) / (nothing - model) in loss on all inputs; may pass 1."""
+        return self._share(self.without.score.loss_all - self.without.whole.loss_all)
+
+    @property
+    def not_needed(self) -> tuple[str, ...]:
+        """Parts whose removal from the circuit alone costs no more than that of a placebo."""
+        return tuple(row.name for row in self.parts if row.verdict == "not above chance")
+
+    def table(self) -> pd.DataFrame:
+        """A row each: losses and accuracies, and the loss over that of the circuit alone."""
+        whole = {"what": "the model", **vars(self.alone.whole)}
+        rows = [
+            {"what": row.name, **vars(row.score)}
+            for row in (self.alone, self.without, self.nothing, *self.parts)
+        ]
+        frame = pd.DataFrame([whole, *rows])
+        frame["ratio_to_alone"] = frame["loss_all"] / self.alone.score.loss_all
+        verdicts = [row.verdict for row in self.parts]
+        frame["verdict"] = ["", self.alone.verdict, self.without.verdict, "", *verdicts]
+        return frame
+
+    def _share(self, difference: float) -> float:
+        return difference / (self.nothing.score.loss_all - self.nothing.whole.loss_all)
+
+
+def faithfulness(
+    x: Subject,
+    *,
+    step: int = -1,
+    placebos: int = PLACEBOS,
+    seed: int = 0,
+    frequencies: Sequence[int] | None = None,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> Faithfulness:
+    """How much of the loss the circuit alone recovers, how much is lost without it, what it needs.
+
+    Each part removed from the circuit (a head, a cluster, a frequency of the embedding) is compared
+    with as many placebos; the circuit as a whole with random sets of as many frequencies, neurons
+    and directions. InputError without key frequencies or an MLP: nothing is claimed then.
+    """
+    snapshot, keys = subject_of(
+        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
+    )
+    if not keys:
+        raise InputError("the model has no key frequencies, so no circuit is claimed of it.")
+    circuit, parts = _circuit(snapshot, keys), _parts(snapshot, keys)
+    fixed = replace(circuit, draw=None)
+    rows = ablate(
+        snapshot,
+        [
+            circuit,
+            fourier(LOGITS, snapshot.task, keys).called("without the circuit"),
+            fourier(LOGITS, snapshot.task, (), keep=True).called("nothing"),
+            *((fixed + part).called(f"alone less {part.name}") for part in parts),
+        ],
+        frequencies=keys,
+        placebos=placebos,
+        seed=seed,
+    ).rows
+    return Faithfulness(keys, rows[0], rows[1], rows[2], rows[3:], snapshot.step)
+
+
+def _circuit(snapshot: Snapshot, keys: tuple[int, ...]) -> Intervention:
+    """What is left of the model: the claimed circuit."""
+    last = snapshot.n_layers - 1
+    clusters = neuron_clusters(snapshot, frequencies=keys)
+    outside = [
+        neuron
+        for k in (*clusters.frequencies, LEFTOVER)
+        if k not in keys
+        for neuron in clusters.members(k).tolist()
+    ]
+    found = embedding(snapshot.task, keys)
+    if outside:
+        found += neurons(last, outside)
+    basis = neuron_logit_directions(snapshot, frequencies=keys).basis
+    found += directions(f"blocks.{last}.mlp.hook_post", basis, keep=True, mode="mean")
+    return replace(found + mlp_skip(last), name="the circuit alone", keeps=True)
+
+
+def _parts(snapshot: Snapshot, keys: tuple[int, ...]) -> list[Intervention]:
+    last = snapshot.n_layers - 1
+    clusters = neuron_clusters(snapshot, frequencies=keys)
+    return [
+        *(fourier("hook_embed", snapshot.task, [k], terms="operands") for k in keys),
+        *(
+            heads(layer, head)
+            for layer in range(snapshot.n_layers)
+            for head in range(len(snapshot.weights[f"blocks.{layer}.attn.W_Q"]))
+        ),
+        *(
+            neurons(last, clusters.members(k).tolist(), name=f"neurons of k = {k}")
+            for k in keys
+            if len(clusters.members(k))
+        ),
+    ]

@@ -1,0 +1,37 @@
+"""The hook factories: every function returns an `Intervention`, a sequence of hook pairs.
+
+from grokinterp.circuits import hooks
+
+model.run_with_hooks(task.tokens, fwd_hooks=hooks.heads(0, 2) + hooks.mlp_skip(0))
+gi.ablate(run, [hooks.heads(0, [0, 2]), hooks.fourier("unembed.hook_out", run.task, [9])])
+"""
+
+from grokinterp.circuits.components import (
+    attention,
+    attention_skip,
+    heads,
+    mlp,
+    mlp_skip,
+    neurons,
+    patterns,
+    replaced_neurons,
+    replaced_patterns,
+)
+from grokinterp.circuits.interventions import intervention
+from grokinterp.circuits.subspaces import directions, embedding, fourier
+
+__all__ = [
+    "attention",
+    "attention_skip",
+    "directions",
+    "embedding",
+    "fourier",
+    "heads",
+    "intervention",
+    "mlp",
+    "mlp_skip",
+    "neurons",
+    "patterns",
+    "replaced_neurons",
+    "replaced_patterns",
+]

@@ -1,0 +1,5 @@
+"""`python -m grokinterp.cli`."""
+
+from grokinterp.cli import main
+
+main()

@@ -1,0 +1,149 @@
+"""Commands that look at runs: what they hold, their measures, their phases."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from grokinterp.cli.app import UNEXPECTED, Json, RunFolder
+from grokinterp.errors import InputError, nearest
+from grokinterp.terminal import say, show, show_ablations, show_measures, show_phases
+
+
+def info(path: RunFolder, as_json: Json = False) -> None:
+    """Say what a run, or checkpoints of others, hold, and check every file."""
+    from dataclasses import asdict
+
+    from grokinterp.runs import load
+
+    run = load(path)
+    run.verify()
+    rows = run.metrics.to_dict("records")
+    facts = {
+        "path": str(run.path),
+        "finished": run.finished,
+        "task": run.task.to_dict(),
+        "architecture": asdict(run.architecture),
+        "recipe": run.recipe and run.recipe.to_dict(),
+        "source": run.manifest.source,
+        "split": run.manifest.split,
+        "steps": list(run.steps),
+        "last": rows and {key: _number(value) for key, value in rows[-1].items()},
+        "versions": run.manifest.versions,
+    }
+    if as_json:
+        show(json.dumps(facts))
+        return
+    show(run)
+    shown = ("recipe", "split", "last", "versions")
+    for title in shown if run.recipe else ("architecture", *shown):
+        values = facts[title]
+        if isinstance(values, dict):
+            show(f"\n{title}\n" + "\n".join(f"  {k:<18}{v}" for k, v in values.items()))
+    if run.notes:
+        show("\nsource\n" + "\n".join(f"  - {note}" for note in run.notes))
+    show(f"\ncheckpoints\n  {', '.join(map(str, run.steps))}\n\nall files are whole")
+
+
+def measure(
+    path: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write.")] = None,
+) -> None:
+    """Compute every progress measure at every checkpoint.
+
+    Without --out the CSV goes to standard output, or the main columns to a terminal.
+    """
+    from grokinterp.progress import progress_measures
+    from grokinterp.runs import load
+
+    table = progress_measures(load(path), progress=True)
+    if reason := table.attrs["reason"]:
+        say(f"restricted, excluded and trig loss are null: {reason}")
+    if out is not None:
+        from grokinterp.runs.files import write_whole
+
+        write_whole(out, table.to_csv(index=False).encode())
+        show(f"{out}: {len(table)} checkpoints, {len(table.columns)} columns")
+    elif sys.stdout.isatty():
+        show_measures(table)
+    else:
+        show(table.to_csv(index=False), nl=False)
+
+
+def phases(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_CSV", help="A run, checkpoints of others, or a CSV of curves."
+        ),
+    ],
+    as_json: Json = False,
+    expect: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="Exit with 3 if the label is another.")
+    ] = None,
+) -> None:
+    """Label a run and date its phases: memorization, circuit formation, cleanup."""
+    from grokinterp.progress import detect_phases, progress_measures
+    from grokinterp.progress.curves import read_csv_curves
+    from grokinterp.progress.labels import LABELS
+    from grokinterp.runs import load
+    from grokinterp.runs.foreign.sources import is_foreign
+
+    if expect is not None and expect not in LABELS:
+        raise InputError(f"--expect {expect!r} is not a label; {nearest(expect, LABELS)}")
+    measures = None
+    if path.is_file() and not is_foreign(path):
+        found = detect_phases(read_csv_curves(path))
+    else:
+        run = load(path)
+        measures = progress_measures(run, progress=True)
+        found = detect_phases(run, measures=measures)
+    if as_json:
+        show(json.dumps(found.to_dict()))
+    else:
+        show_phases(path, found)
+        if measures is not None:
+            show("")
+            show_measures(measures)
+    if expect is not None and found.label != expect:
+        say(f"the label is {found.label!r}, expected {expect!r}")
+        raise typer.Exit(UNEXPECTED)
+
+
+def ablate(
+    path: RunFolder,
+    step: Annotated[int, typer.Option(help="Checkpoint; -1 is the last.")] = -1,
+    mode: Annotated[
+        str, typer.Option(help="What stands in for a part: zero, mean or resample.")
+    ] = "mean",
+    placebos: Annotated[int, typer.Option(help="Random controls of each part; 0 for none.")] = 50,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write.")] = None,
+) -> None:
+    """Take parts out of a model one at a time, each against placebos of its size.
+
+    Heads, attention, MLP, skip paths, neuron clusters, Fourier components and
+    the neuron-logit directions: loss and accuracy on train, test and all
+    inputs. The CSV has every column; a terminal gets the main ones.
+    """
+    from grokinterp.circuits import ablate as ablate_run
+    from grokinterp.runs import load
+
+    found = ablate_run(load(path), step=step, mode=mode, placebos=placebos, progress=True)
+    for note in found.notes:
+        say(note)
+    table = found.table()
+    if out is not None:
+        from grokinterp.runs.files import write_whole
+
+        write_whole(out, table.to_csv(index=False).encode())
+        show(f"{out}: {len(table)} ablations, {len(table.columns)} columns")
+    elif sys.stdout.isatty():
+        show_ablations(found)
+    else:
+        show(table.to_csv(index=False), nl=False)
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else value

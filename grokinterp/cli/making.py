@@ -1,0 +1,51 @@
+"""Commands that make runs: the recipes, and training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from grokinterp.cli.app import INTERRUPTED
+from grokinterp.errors import Interrupted
+from grokinterp.terminal import say, show
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this one as TOML.")] = None,
+) -> None:
+    """List the built-in recipes, or print one as TOML to start from."""
+    from grokinterp.recipe import BUILTIN, find_recipe
+
+    if name is not None:
+        typer.echo(find_recipe(name).to_toml(), nl=False)
+        return
+    for entry in BUILTIN.values():
+        typer.echo(f"{entry.name:<18}{entry.recipe.steps:>7} steps  {entry.about}")
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a built-in recipe, or a TOML file.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the run into.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was saved.")] = False,
+) -> None:
+    """Train a recipe into a run folder."""
+    from grokinterp.recipe import find_recipe, parse_setting
+    from grokinterp.training import train as train_run
+
+    changes = dict(parse_setting(setting) for setting in settings or [])
+    try:
+        run = train_run(find_recipe(recipe).replace(**changes), out, resume=resume)
+    except Interrupted as stopped:  # here, because typer would end it without a word
+        say(str(stopped))
+        raise typer.Exit(INTERRUPTED) from None
+    last = run.metrics.iloc[-1]
+    show(
+        f"{out}: {len(run.steps)} checkpoints up to step {run.steps[-1]}, "
+        f"train loss {last.train_loss:.3g}, test loss {last.test_loss:.3g}, "
+        f"test accuracy {last.test_acc:.4f}\n"
+        f"See when it learned: grokinterp phases {out}"
+    )
