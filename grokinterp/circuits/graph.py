@@ -1,0 +1,249 @@
+"""The circuit as a graph: embedding frequencies, heads, neuron clusters, logit frequencies.
+
+Every edge is measured by cutting it: the target alone is given what it would compute if the source
+were ablated, everything else stays as it is, and the loss and the target are looked at (path
+patching; Goldowsky-Dill et al. 2023, arXiv 2304.05969).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from grokinterp.circuits.ablation import score
+from grokinterp.circuits.components import heads, neurons, replaced_neurons
+from grokinterp.circuits.edits import Stash
+from grokinterp.circuits.interventions import HookPair
+from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
+from grokinterp.circuits.replay import replay
+from grokinterp.circuits.subject import Subject, group_of, subject_of
+from grokinterp.circuits.subspaces import fourier, table_directions
+from grokinterp.errors import InputError
+from grokinterp.fourier.basis import n_frequencies
+from grokinterp.models.last_block import Edit
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.modular import ModularTask
+
+if TYPE_CHECKING:
+    import networkx
+
+ROUNDING = 1e-5  # relative; float32 activations differ by less where nothing was changed
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One cut edge.
+
+    `share` is the part of the target's variance over the inputs that changes when the edge is cut,
+    |x - x_cut|^2 / |x - mean x|^2; `change` the rise of the loss on all inputs in nats. Shares of
+    several sources need not sum to 1, nor need changes add up.
+    """
+
+    source: str
+    target: str
+    share: float
+    loss: float
+    change: float
+
+
+@dataclass(frozen=True)
+class CircuitGraph:
+    """Nodes in layers, and the edges between neighbouring layers, each measured by ablation.
+
+    It shows through which parts the answer passes in this model; a strong edge does not say what
+    the target computes from its source. Frequencies of the embedding reach the last layer's heads
+    through everything before them.
+    """
+
+    nodes: tuple[tuple[str, str], ...]  # (name, layer)
+    edges: tuple[Edge, ...] = field(repr=False)
+    frequencies: tuple[int, ...]
+    loss: float  # of the model, on all inputs
+    step: int | None
+
+    def table(self) -> pd.DataFrame:
+        """One row an edge, strongest first; share has no unit, loss and change are in nats."""
+        frame = pd.DataFrame([vars(edge) for edge in self.edges])
+        return frame.sort_values("change", ascending=False, ignore_index=True)
+
+    def node_table(self) -> pd.DataFrame:
+        """One row a node: its layer, and the sum of the shares that come in and go out."""
+        frame = pd.DataFrame(self.nodes, columns=["node", "layer"])
+        edges = pd.DataFrame([vars(edge) for edge in self.edges])
+        for side, column in (("target", "share_in"), ("source", "share_out")):
+            frame[column] = frame["node"].map(edges.groupby(side)["share"].sum())
+        return frame
+
+    def to_networkx(self) -> "networkx.DiGraph":
+        """The same as a directed graph; nodes carry `layer`, edges share, loss and change."""
+        import networkx
+
+        graph = networkx.DiGraph(frequencies=self.frequencies, loss=self.loss, step=self.step)
+        for name, layer in self.nodes:
+            graph.add_node(name, layer=layer)
+        for edge in self.edges:
+            graph.add_edge(
+                edge.source, edge.target, share=edge.share, loss=edge.loss, change=edge.change
+            )
+        return graph
+
+
+def circuit_graph(
+    x: Subject,
+    *,
+    step: int = -1,
+    frequencies: Sequence[int] | None = None,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> CircuitGraph:
+    """The circuit of a model: embedding frequency -> head -> neuron cluster -> logit frequency.
+
+    Heads and neurons are those of the last layer. An ablated frequency is dropped from the
+    embedding, an ablated head or cluster is at its mean over the inputs. Also measured are the ways
+    around: embedding to cluster past the attention, head to logits past the MLP. "other"
+    frequencies and the leftover neurons are there as controls. InputError without key frequencies.
+    """
+    snapshot, keys = subject_of(
+        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
+    )
+    if not keys:
+        raise InputError("the model has no key frequencies, so there is no circuit to draw.")
+    paths = _Paths(snapshot, keys)
+    return CircuitGraph(
+        nodes=tuple(paths.nodes()),
+        edges=tuple(paths.edges()),
+        frequencies=keys,
+        loss=paths.loss,
+        step=snapshot.step,
+    )
+
+
+class _Paths:
+    """The parts of one model, and every path of one step between them."""
+
+    def __init__(self, snapshot: Snapshot, keys: tuple[int, ...]) -> None:
+        self.snapshot, self.keys = snapshot, keys
+        self.last = snapshot.n_layers - 1
+        self.block = f"blocks.{self.last}."
+        clusters = neuron_clusters(snapshot, frequencies=keys)
+        self.clusters = {
+            f"neurons k={k}" if k != LEFTOVER else "other neurons": clusters.members(k)
+            for k, size in clusters.sizes.items()
+            if size
+        }
+        w_o = snapshot.weights[f"{self.block}attn.W_O"]
+        self.w_o = {f"head {self.last}.{h}": w_o[h] for h in range(len(w_o))}
+        every = set(range(1, n_frequencies(group_of(snapshot).order) + 1))
+        self.drop = {
+            f"embedding k={k}": fourier("hook_embed", snapshot.task, [k], terms="operands")
+            for k in keys
+        }
+        if others := sorted(every - set(keys)):
+            self.drop["embedding other"] = fourier(
+                "hook_embed", snapshot.task, others, terms="operands"
+            )
+        self.logits = replay(snapshot, ())
+        self.z = self.recorded(f"{self.block}attn.hook_z", ())
+        self.post = self.recorded(f"{self.block}mlp.hook_post", ())
+        self.loss = score(snapshot, self.logits).loss_all
+
+    def nodes(self) -> Iterator[tuple[str, str]]:
+        for name in self.drop:
+            yield name, "embedding"
+        for name in self.w_o:
+            yield name, "heads"
+        for name in self.clusters:
+            yield name, "neurons"
+        for k in self.keys:
+            yield f"logits k={k}", "logits"
+
+    def edges(self) -> Iterator[Edge]:
+        for source, dropped in self.drop.items():
+            z = self.recorded(f"{self.block}attn.hook_z", dropped)
+            for head, target in enumerate(self.w_o):
+                yield self.edge(
+                    source, target, self.z[:, head], z[:, head], self.patched_head(head, z)
+                )
+            yield from self.into_clusters(source, self.around_attention(dropped))
+        for head, source in enumerate(self.w_o):
+            yield from self.into_clusters(source, heads(self.last, head))
+            yield from self.into_logits(source, self.around_mlp(head))
+        for source, members in self.clusters.items():
+            yield from self.into_logits(source, neurons(self.last, members.tolist()))
+
+    def into_clusters(self, source: str, cut: Sequence[HookPair]) -> Iterator[Edge]:
+        """What the neurons of each cluster would do with the source ablated."""
+        post = self.recorded(f"{self.block}mlp.hook_post", cut)
+        if (post - self.post).norm() <= ROUNDING * self.post.norm():
+            return  # there is no such path: after "=" nothing of a or b is around the attention
+        for target, members in self.clusters.items():
+            patch = replaced_neurons(self.last, members.tolist(), post[:, members], name=target)
+            yield self.edge(source, target, self.post[:, members], post[:, members], patch)
+
+    def into_logits(self, source: str, cut: Sequence[HookPair]) -> Iterator[Edge]:
+        """What each key frequency of the logits would be with the source ablated."""
+        lost = self.logits - replay(self.snapshot, cut)
+        for k in self.keys:
+            basis = table_directions(self.snapshot.task, (k,), "answer")[0].to(lost)
+            part = basis @ (basis.T @ lost)
+            own = basis @ (basis.T @ self.logits)
+            yield self.scored(source, f"logits k={k}", own, part, self.logits - part)
+
+    def edge(
+        self, source: str, target: str, own: Tensor, cut: Tensor, patch: Sequence[HookPair]
+    ) -> Edge:
+        return self.scored(source, target, own, own - cut, replay(self.snapshot, patch))
+
+    def scored(self, source: str, target: str, own: Tensor, lost: Tensor, logits: Tensor) -> Edge:
+        variance = (own - own.mean(dim=0)).double().square().sum()
+        share = float(lost.double().square().sum() / variance) if variance > 0 else 0.0
+        loss = score(self.snapshot, logits).loss_all
+        return Edge(source, target, share, loss, loss - self.loss)
+
+    def patched_head(
+        self, head: int, z: Float[Tensor, "n_inputs n_heads d_head"]
+    ) -> list[HookPair]:
+        def change(own: Tensor) -> Tensor:
+            changed = own.clone()
+            changed[:, -1, head] = z[:, head].to(own)
+            return changed
+
+        return [(f"{self.block}attn.hook_z", Edit(change))]
+
+    def around_attention(self, dropped: Sequence[HookPair]) -> list[HookPair]:
+        """The residual stream around the last attention as it is with the frequency dropped."""
+        name = f"{self.block}hook_resid_pre"
+        stream = self.recorded(name, dropped)
+        stash = Stash()
+
+        def change(out: Tensor) -> Tensor:
+            changed = out.clone()
+            changed[:, -1] += stream.to(out) - stash.take(out)[:, -1]
+            return changed
+
+        return [
+            (name, Edit(stash.put, reads_only=True)),
+            (f"{self.block}hook_attn_out", Edit(change)),
+        ]
+
+    def around_mlp(self, head: int) -> list[HookPair]:
+        """The residual stream behind the MLP without what the head varies by."""
+        written = self.z[:, head] @ self.w_o[f"head {self.last}.{head}"].to(self.z)
+        varying = written - written.mean(dim=0)
+
+        def change(stream: Tensor) -> Tensor:
+            changed = stream.clone()
+            changed[:, -1] -= varying.to(stream)
+            return changed
+
+        return [(f"{self.block}hook_resid_post", Edit(change))]
+
+    def recorded(self, name: str, cut: Sequence[HookPair]) -> Tensor:
+        """An activation at the answer position with these edits made."""
+        stash = Stash()
+        replay(self.snapshot, [*cut, (name, Edit(stash.put, reads_only=True))])
+        assert stash.value is not None
+        return stash.value[:, -1].cpu()
