@@ -22,7 +22,7 @@ from grokinterp.runs.snapshot import BLOCK_ROWS, Snapshot
 from grokinterp.tasks.exponents import UNDEFINED
 from grokinterp.tasks.modular import ModularTask
 
-RANK_FLOOR = 1e-10  # directions closer than this to the span of the others add none
+ROUNDING = 1e-10  # rows this small beside W_L, and spans this thin, are float64 rounding
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class NeuronLogitMap:
         `A @ basis @ basis.T` keeps what of the activations A [n_inputs, d_mlp] lies in the span.
         """
         left, singular, _ = torch.linalg.svd(self.directions.T, full_matrices=False)
-        return left[:, singular > RANK_FLOOR]
+        return left[:, singular > ROUNDING]
 
     def direction(self, k: int, part: str) -> Float[Tensor, " d_mlp"]:
         """The unit vector u_k (`part="cos"`) or v_k (`part="sin"`)."""
@@ -125,8 +125,8 @@ def neuron_logit_directions(
     the answer classes in the order of the task's group, without "=" (and without 0 for
     multiplication). The variance explained is (c_k . y)^2 / |y - mean(y)|^2 for y = u_k . MLP(a, b)
     with c_k the unit vector along cos(w_k f(a, b)) over all pairs, and s_k for v_k (Nanda et al.
-    2023, arXiv 2301.05217, section 4.2 and table 1). InputError without an answer group or an MLP, and
-    where the map or the neurons are constant or not finite.
+    2023, arXiv 2301.05217, section 4.2 and table 1). InputError without an answer group or an MLP,
+    and where the map or the neurons are constant or not finite.
     """
     snapshot, key = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
@@ -137,6 +137,7 @@ def neuron_logit_directions(
         raise InputError("W_out W_U is not finite or the same for all classes: it reads nothing.")
     parts = tuple((k, p) for k in key for p in ("cos", "sin") if _row(k, p) < group.order)
     own = rows[[_row(*part) for part in parts]]
+    own = own * (own.norm(dim=1, keepdim=True) > ROUNDING * rows.norm())
     norms = own.norm(dim=1)
     directions = torch.nn.functional.normalize(own, dim=1)
     return NeuronLogitMap(
@@ -161,6 +162,8 @@ def _variance_explained(
     directions: Float[Tensor, "n_directions d_mlp"],
     parts: tuple[tuple[int, str], ...],
 ) -> Float[Tensor, " n_directions"]:
+    if not parts:
+        return torch.zeros(0, dtype=torch.float64)
     group = group_of(snapshot)
     defined = group.of_input != UNDEFINED
     post = snapshot.mlp_post

@@ -113,7 +113,8 @@ def _grid_powers(grid: Float[Tensor, "n n m"]) -> tuple[Tensor, Tensor, Tensor, 
     folded = power[: n // 2 + 1].clone()  # [k over a, k over b, neuron]
     folded[1 : (n + 1) // 2] += power[n // 2 + 1 :].flip(0)
     folded[0, 0] = 0.0
-    folded[:, :, grid.amax(dim=(0, 1)) == grid.amin(dim=(0, 1))] = 0.0  # a constant's rounding
+    constant = grid.amax(dim=(0, 1)) - grid.amin(dim=(0, 1)) == 0
+    folded[:, :, constant] = 0.0  # what the transform leaves there is rounding
     k = torch.arange(1, n_frequencies(n) + 1)
     return folded.sum(dim=(0, 1)), folded[k, 0].T, folded[0, k].T, folded[k, k].T
 
