@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.circuits.edits import checked_mode
+from grokinterp.circuits.edits import check_mode
 from grokinterp.circuits.interventions import HookPair, Intervention, Setting, intervention
 from grokinterp.circuits.replay import replay
 from grokinterp.circuits.standard import standard_interventions
@@ -153,7 +153,7 @@ def ablate(
     """Loss and accuracy of a model with parts of it ablated, each against placebos of its size.
 
     `interventions` are those of `grokinterp.circuits.hooks`, or lists of hook pairs of one's own;
-    without any, all of `standard_interventions`: heads, attention, MLP, skips, patterns, the embedding's
+    without any, `standard_interventions`: heads, attention, MLP, skips, patterns, the embedding's
     frequencies, neuron clusters, Fourier components and the neuron-logit directions, in `mode`.
 
     `step` is one checkpoint of a run, several, or "all"; the key frequencies are those of the last
@@ -163,7 +163,7 @@ def ablate(
     """
     if isinstance(placebos, bool) or not isinstance(placebos, int) or placebos < 0:
         raise InputError(f"placebos={placebos!r} is not a number of placebos; give such as 50.")
-    checked = checked_mode(mode)
+    check_mode(mode)
     given = None if interventions is None else list(interventions)
     steps = _steps(x, step)
     rows: list[Row] = []
@@ -172,7 +172,7 @@ def ablate(
             x, step=one, frequencies=frequencies, task=task, train_mask=train_mask
         )
         chosen = (
-            standard_interventions(snapshot, keys, mode=checked)
+            standard_interventions(snapshot, keys, mode=mode)
             if given is None
             else [i if isinstance(i, Intervention) else intervention(i) for i in given]
         )

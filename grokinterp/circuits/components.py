@@ -11,9 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.circuits.edits import (
-    Mode,
     Stash,
-    checked_mode,
+    check_mode,
     part,
     reference,
     replace_part,
@@ -24,13 +23,13 @@ from grokinterp.errors import InputError
 from grokinterp.models.last_block import Edit
 
 
-def heads(layer: int, which: int | Iterable[int], *, mode: Mode = "mean") -> Intervention:
+def heads(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Intervention:
     """Attention heads of a layer: `hook_z` of those heads replaced.
 
     Placebos: as many dimensions of the space of all heads' z, in random directions.
     """
     index = _index(which)
-    checked_mode(mode)
+    check_mode(mode)
 
     def change(z: Tensor) -> Tensor:
         return replace_part(z, -2, index, reference(part(z, -2, index), mode))
@@ -52,17 +51,17 @@ def heads(layer: int, which: int | Iterable[int], *, mode: Mode = "mean") -> Int
     )
 
 
-def attention(layer: int, *, mode: Mode = "mean") -> Intervention:
+def attention(layer: int, *, mode: str = "mean") -> Intervention:
     """What a layer's attention adds to the residual stream."""
     return _output("attention", layer, "hook_attn_out", mode)
 
 
-def mlp(layer: int, *, mode: Mode = "mean") -> Intervention:
+def mlp(layer: int, *, mode: str = "mean") -> Intervention:
     """What a layer's MLP adds to the residual stream."""
     return _output("MLP", layer, "hook_mlp_out", mode)
 
 
-def attention_skip(layer: int, *, mode: Mode = "mean") -> Intervention:
+def attention_skip(layer: int, *, mode: str = "mean") -> Intervention:
     """The residual stream around a layer's attention: what follows sees attention alone.
 
     After "=" that stream is one vector, so its mean ablation changes nothing there.
@@ -70,20 +69,20 @@ def attention_skip(layer: int, *, mode: Mode = "mean") -> Intervention:
     return _skip("attention", layer, "hook_resid_pre", "hook_attn_out", mode)
 
 
-def mlp_skip(layer: int, *, mode: Mode = "mean") -> Intervention:
+def mlp_skip(layer: int, *, mode: str = "mean") -> Intervention:
     """The residual stream around a layer's MLP: the MLP reads it, what follows does not."""
     return _skip("MLP", layer, "hook_resid_mid", "hook_mlp_out", mode)
 
 
 def neurons(
-    layer: int, which: int | Iterable[int], *, mode: Mode = "mean", name: str | None = None
+    layer: int, which: int | Iterable[int], *, mode: str = "mean", name: str | None = None
 ) -> Intervention:
     """Neurons of a layer, after the nonlinearity. Placebos: as many other neurons, at random.
 
     Where fewer others than that exist, they are drawn from all neurons.
     """
     index = _index(which)
-    checked_mode(mode)
+    check_mode(mode)
     shown = f"neuron {index[0]}" if len(index) == 1 else f"{len(index)} neurons"
 
     def draw(setting: Setting) -> list[Intervention]:
@@ -130,9 +129,9 @@ def replaced_neurons(
     )
 
 
-def patterns(layer: int, *, mode: Mode = "mean") -> Intervention:
+def patterns(layer: int, *, mode: str = "mean") -> Intervention:
     """All attention patterns of a layer, replaced by their average over the inputs, and so on."""
-    checked_mode(mode)
+    check_mode(mode)
     change = Edit(lambda pattern: reference(pattern, mode))
     name = f"attention patterns {layer} ({mode})"
     hooks = ((f"blocks.{layer}.attn.hook_pattern", change),)
@@ -168,17 +167,17 @@ def replaced_patterns(
     return Intervention(name, name, hooks, draw, no_placebo=None)
 
 
-def _output(what: str, layer: int, hook: str, mode: Mode) -> Intervention:
-    checked_mode(mode)
+def _output(what: str, layer: int, hook: str, mode: str) -> Intervention:
+    check_mode(mode)
     change = Edit(lambda out: reference(out, mode))
     return Intervention(
         f"{what} {layer} ({mode})", f"{what} ({mode})", ((f"blocks.{layer}.{hook}", change),)
     )
 
 
-def _skip(what: str, layer: int, read: str, written: str, mode: Mode) -> Intervention:
+def _skip(what: str, layer: int, read: str, written: str, mode: str) -> Intervention:
     """The stream is taken out of the sum that the component's output is added to."""
-    checked_mode(mode)
+    check_mode(mode)
     stash = Stash()
 
     def change(out: Tensor) -> Tensor:

@@ -1,14 +1,12 @@
 """What stands in for an ablated activation, and how an activation reaches a later hook."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from grokinterp.errors import InputError, nearest
 
-Mode = Literal["zero", "mean", "resample"]
 MODES = ("zero", "mean", "resample")
 
 
@@ -30,14 +28,13 @@ class Stash:
         return value[:, -like.shape[1] :]
 
 
-def checked_mode(mode: str) -> Mode:
-    """The mode, or an error that names the nearest one."""
+def check_mode(mode: str) -> None:
+    """Refuse an unknown mode, naming the nearest one."""
     if mode not in MODES:
         raise InputError(f"mode={mode!r} is not known; {nearest(str(mode), MODES)}")
-    return mode  # type: ignore[return-value]
 
 
-def reference(x: Tensor, mode: Mode, seed: int = 0) -> Tensor:
+def reference(x: Tensor, mode: str, seed: int = 0) -> Tensor:
     """What stands in for an ablated activation [n_inputs, ...].
 
     zero: zeros. mean: the average over the inputs. resample: the activation of another input, by a

@@ -86,7 +86,7 @@ class Intervention(Sequence[HookPair]):
         return replace(self, name=name, kind=kind or self.kind)
 
 
-def intervention(pairs: Iterable[HookPair], name: str = "custom") -> Intervention:
+def intervention(pairs: Iterable[Any], name: str = "custom") -> Intervention:
     """Hook pairs of one's own as an intervention, without placebos."""
     pairs = tuple(pairs)
     for pair in pairs:

@@ -11,7 +11,6 @@ from grokinterp.circuits.components import (
     neurons,
     patterns,
 )
-from grokinterp.circuits.edits import Mode
 from grokinterp.circuits.interventions import Intervention
 from grokinterp.circuits.neuron_logit import neuron_logit_directions
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
@@ -21,7 +20,7 @@ from grokinterp.runs.snapshot import Snapshot
 
 
 def standard_interventions(
-    snapshot: Snapshot, frequencies: Sequence[int], *, mode: Mode = "mean"
+    snapshot: Snapshot, frequencies: Sequence[int], *, mode: str = "mean"
 ) -> list[Intervention]:
     """Heads, attention, MLP and skips of every layer; and, with key frequencies, what they name.
 
@@ -31,7 +30,7 @@ def standard_interventions(
     return [*_parts(snapshot, mode), *(_circuit(snapshot, tuple(frequencies), mode))]
 
 
-def _parts(snapshot: Snapshot, mode: Mode) -> list[Intervention]:
+def _parts(snapshot: Snapshot, mode: str) -> list[Intervention]:
     found: list[Intervention] = []
     for layer in range(snapshot.n_layers):
         block = f"blocks.{layer}."
@@ -45,7 +44,7 @@ def _parts(snapshot: Snapshot, mode: Mode) -> list[Intervention]:
     return found
 
 
-def _circuit(snapshot: Snapshot, frequencies: tuple[int, ...], mode: Mode) -> list[Intervention]:
+def _circuit(snapshot: Snapshot, frequencies: tuple[int, ...], mode: str) -> list[Intervention]:
     """What only a model with key frequencies has."""
     if not frequencies:
         return []
@@ -68,7 +67,7 @@ def _circuit(snapshot: Snapshot, frequencies: tuple[int, ...], mode: Mode) -> li
 
 
 def cluster_interventions(
-    snapshot: Snapshot, frequencies: tuple[int, ...], mode: Mode
+    snapshot: Snapshot, frequencies: tuple[int, ...], mode: str
 ) -> list[Intervention]:
     """Every cluster of the last layer's neurons, and the leftover, -1."""
     clusters = neuron_clusters(snapshot, frequencies=frequencies)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.circuits.edits import Mode, Stash, checked_mode, reference
+from grokinterp.circuits.edits import Stash, check_mode, reference
 from grokinterp.circuits.interventions import Intervention, Setting
 from grokinterp.circuits.subject import group_of
 from grokinterp.errors import InputError
@@ -105,7 +105,7 @@ def directions(
     basis: Float[Tensor, "d r"],
     *,
     keep: bool = False,
-    mode: Mode = "zero",
+    mode: str = "zero",
     name: str = "directions",
 ) -> Intervention:
     """Drop the part of an activation along given directions, or keep only that.
@@ -114,7 +114,7 @@ def directions(
     for `hook_z`). What is taken out is set to zero, its mean, or that of another input. Placebos:
     random subspaces of the same dimension.
     """
-    checked_mode(mode)
+    check_mode(mode)
     orthonormal = torch.linalg.qr(basis.double()).Q
 
     def change(x: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def directions(
 
 
 def random_directions(
-    setting: Setting, hook_name: str, d: int, r: int, mode: Mode, *, keep: bool = False
+    setting: Setting, hook_name: str, d: int, r: int, mode: str, *, keep: bool = False
 ) -> list[Intervention]:
     """The same done to random subspaces of that dimension; none where it is the whole space."""
     if r >= d:
