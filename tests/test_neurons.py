@@ -179,12 +179,12 @@ def test_every_layer_of_a_deep_model():
     weights, architecture, task = random_model(n_layers=2, p=7)
     model = build_model(architecture, weights)
     _, cache = model.run_with_cache(task.tokens)
+    snapshot = from_weights(weights, architecture, task)
     seen = [neuron_clusters(model, task=task, layer=layer) for layer in (0, 1)]
     for layer, found in enumerate(seen):
         own, _, _ = dense_fractions(cache[f"blocks.{layer}.mlp.hook_post"][:, -1], task)
         live = found.leading > 0
         torch.testing.assert_close(found.fraction[live], own.max(1).values[live])
-        snapshot = from_weights(weights, architecture, task)
         fractions = neuron_frequency_fractions(snapshot, layer=layer)
         torch.testing.assert_close(fractions[live], own[live])
     last = neuron_clusters(model, task=task)

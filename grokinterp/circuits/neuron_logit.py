@@ -55,7 +55,7 @@ class NeuronLogitMap:
 
     @property
     def residual_centred(self) -> float:
-        """The same without the constant row, which shifts all logits alike and no softmax sees."""
+        """The same without the constant row, which shifts the logits of all these classes alike."""
         return float(self._outside[1:].norm() / self.row_norms[1:].norm())
 
     @property
