@@ -11,6 +11,7 @@ the inputs of the batch, so run them on the whole table.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
