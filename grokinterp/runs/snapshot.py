@@ -39,10 +39,12 @@ class Snapshot:
         n_layers: int,
         forward: Forward,
         linear_readout: bool = True,
+        architecture: Architecture | None = None,
         train_mask: Bool[Tensor, " n_inputs"] | None = None,
         step: int | None = None,
     ) -> None:
         self.task = task
+        self.architecture = architecture  # None for a model that `Architecture` cannot describe
         self.weights = weights
         self.n_layers = n_layers
         self.linear_readout = linear_readout  # the unembedding reads the last residual as it is
@@ -147,6 +149,7 @@ def from_weights(
         n_layers=architecture.n_layers,
         forward=forward_of(weights, architecture),
         linear_readout=architecture.normalization_type is None,
+        architecture=architecture,
         train_mask=train_mask,
         step=step,
     )
@@ -181,6 +184,7 @@ def snapshot(
         forward=lambda tokens, names: _hooked_forward(model, tokens, names),
         linear_readout=cfg.normalization_type is None
         and getattr(cfg, "output_logits_soft_cap", -1.0) <= 0,
+        architecture=architecture,
         train_mask=train_mask,
         step=step,
     )
