@@ -111,7 +111,7 @@ def commutativity(run: Run, *, layer: int = 0) -> pd.DataFrame:
     """
     if not isinstance(run, Run):
         raise InputError(
-            f"{type(run).__name__} is not a run; one snapshot's numbers are in attention(x).table()."
+            f"{type(run).__name__} is not a run; attention(x).table() has the means of one model."
         )
     rows = {}
     for step in run.steps:
@@ -125,7 +125,10 @@ def patterns_of(snapshot: Snapshot, layer: int) -> Float[Tensor, "n_inputs n_hea
     """The attention pattern of a layer at the answer position, in table order."""
     if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < snapshot.n_layers:
         raise InputError(f"layer={layer!r} is not between 0 and {snapshot.n_layers - 1}.")
-    return snapshot.activation(f"blocks.{layer}.attn.hook_pattern")
+    pattern = snapshot.activation(f"blocks.{layer}.attn.hook_pattern")
+    if not bool(pattern.isfinite().all()):
+        raise InputError(f"the attention pattern of layer {layer} is not finite.")
+    return pattern
 
 
 def _shares(

@@ -69,7 +69,8 @@ def attention_fits(
     rate = snapshot.architecture.attention_rate
     difference = _differences(snapshot, leading_waves(readout, group_of(snapshot)))
     whole = _differences(snapshot, readout.scores)
-    patterns, rows = {}, []
+    patterns: dict[str, Tensor] = {}
+    rows: list[dict[str, object]] = []
     for form, fitted in FITTED.items():
         slope, intercept, to_a = _fit(form, difference, readout.offset, rate, truth)
         explained = _explained(truth, to_a)
@@ -140,9 +141,7 @@ def _fit(
     offset: Float[Tensor, " n_heads"],
     rate: float,
     truth: Float[Tensor, "n_inputs n_heads"],
-) -> tuple[
-    Float[Tensor, " n_heads"], Float[Tensor, " n_heads"], Float[Tensor, "n_inputs n_heads"]
-]:
+) -> tuple[Float[Tensor, " n_heads"], Float[Tensor, " n_heads"], Float[Tensor, "n_inputs n_heads"]]:
     """Slope, intercept, and the attention to a that they give."""
     if form == "sigmoid":
         return (
@@ -163,6 +162,4 @@ def _explained(
 ) -> list[float | None]:
     spread = truth.std(dim=0, correction=0)
     explained = 1 - (truth - fit).square().mean(dim=0) / spread.square().clamp_min(1e-300)
-    return [
-        float(share) if s >= FLAT else None for share, s in zip(explained, spread, strict=True)
-    ]
+    return [float(share) if s >= FLAT else None for share, s in zip(explained, spread, strict=True)]

@@ -75,11 +75,16 @@ class Snapshot:
         [n_inputs, ...] without the position axis; attention patterns and scores are
         [n_inputs, n_heads, key position].
         """
-        if name not in self._activations:
-            logits, found = self._run((name,))
+        self.gather(name)
+        return self._activations[name]
+
+    def gather(self, *names: str) -> None:
+        """Compute several activations in one forward, for `activation` to return."""
+        missing = tuple(name for name in names if name not in self._activations)
+        if missing:
+            logits, found = self._run(missing)
             self.memo("logits", lambda: logits)
             self._activations |= found
-        return self._activations[name]
 
     def compute(self) -> None:
         """Run the forward now: the logits, and the neurons of the last MLP where there is one."""
