@@ -25,8 +25,9 @@ class Attention:
 
     `pattern[h, i, a, b]` is what head h gives to position i (a, b, then "=" where there is one) on
     input (a, b). `shares[h, k - 1]` is the share of the pattern's variance over (a, b), all
-    positions together, in the terms const, cos w_k, sin w_k of a times the same of b; None without
-    an answer group (`reason` says why). Where a head looks does not say what it moves.
+    positions together, in the terms const, cos w_k, sin w_k of a times the same of b; 0 for a
+    constant pattern, None without an answer group (`reason` says why). Where a head looks does
+    not say what it moves.
     """
 
     pattern: Float[Tensor, "n_heads n_tokens p p"] = field(repr=False)
@@ -60,7 +61,7 @@ class Attention:
             row |= {f"spread_{name}": float(x) for name, x in zip(names, spread, strict=True)}
             row |= {"frequency": None, "share": None, "key": None}
             row["note"] = "constant over the inputs" if spread.max() < FLAT else self.reason or ""
-            if self.shares is not None and spread.max() >= FLAT:
+            if self.shares is not None and self.shares[head].any():
                 share, at = self.shares[head].max(dim=0)
                 k = int(at) + 1
                 row |= {"frequency": k, "share": float(share), "key": k in self.frequencies}
@@ -102,20 +103,20 @@ def attention(
     )
 
 
-def commutativity(run: Run, *, layer: int = 0) -> pd.DataFrame:
-    """Mean attention to position 0 minus to position 1, a row a checkpoint, a column a head.
+def commutativity(x: Subject, *, layer: int = 0) -> pd.DataFrame:
+    """Mean attention to position 0 minus to position 1, a row a checkpoint of a run, a column a head.
 
     Averaged over all inputs, from the answer position (ARENA, chapter 1.5). Near 0 the head treats
     the operands alike on average, which a commutative answer asks for; it can still be far from
     symmetric on single inputs, and other parts can break the symmetry.
     """
-    if not isinstance(run, Run):
+    if not isinstance(x, Run):
         raise InputError(
-            f"{type(run).__name__} is not a run; attention(x).table() has the means of one model."
+            f"{type(x).__name__} is not a run; attention(x).table() has the means of one model."
         )
     rows = {}
-    for step in run.steps:
-        mean = patterns_of(run.snapshot(step), layer).double().mean(dim=0)
+    for step in x.steps:
+        mean = patterns_of(x.snapshot(step), layer).double().mean(dim=0)
         rows[step] = (mean[:, 0] - mean[:, 1]).tolist()
     frame = pd.DataFrame.from_dict(rows, orient="index")
     return frame.rename_axis(index="step", columns="head")
@@ -134,7 +135,7 @@ def patterns_of(snapshot: Snapshot, layer: int) -> Float[Tensor, "n_inputs n_hea
 def _shares(
     pattern: Float[Tensor, "n_heads n_tokens n n"],
 ) -> Float[Tensor, "n_heads n_frequencies"]:
-    """Share of variance in the 8 terms of each frequency; 0 where nothing varies."""
+    """Share of variance in the 8 terms of each frequency; 0 for a constant pattern."""
     n = pattern.shape[-1]
     power = transform_2d(pattern.permute(2, 3, 0, 1)).square().sum(dim=3)
     k = (torch.arange(n) + 1) // 2  # of each row of the basis: constant, cos 1, sin 1, cos 2, ...
@@ -143,5 +144,6 @@ def _shares(
     folded = power.new_zeros(size, size, power.shape[2]).index_add_(1, k, folded)
     folded[0, 0] = 0.0
     own = torch.arange(1, size)
-    total = folded.sum(dim=(0, 1)).clamp_min(torch.finfo(torch.float64).tiny)
-    return ((folded[own, own] + folded[own, 0] + folded[0, own]) / total).T
+    total = folded.sum(dim=(0, 1))
+    shares = (folded[own, own] + folded[own, 0] + folded[0, own]) / total
+    return torch.where(total > (n * FLAT) ** 2, shares, 0.0).T

@@ -45,8 +45,13 @@ class Attribution:
 
     @property
     def unexplained(self) -> float:
-        """`total` less the sum of all parts: rounding, or parts that the model has besides."""
-        return self.total - float(self.per_input.sum(dim=1).mean())
+        """`total` less the sum of all parts: rounding, or what else the model has."""
+        return float((self.margin - self.per_input.sum(dim=1)).mean())
+
+    @property
+    def most_unexplained(self) -> float:
+        """The same on the input where it is largest, in absolute value: means can hide it."""
+        return float((self.margin - self.per_input.sum(dim=1)).abs().max())
 
     def table(self) -> pd.DataFrame:
         """One row a part: mean over all inputs, share of the total, spread over the inputs.

@@ -27,12 +27,12 @@ class Writer:
 
 def needed_activations(snapshot: Snapshot) -> tuple[str, ...]:
     """The activations that `writers` asks for, so that one forward can give them all."""
-    names = () if snapshot.linear_readout else ("ln_final.hook_scale",)
+    names = [] if snapshot.linear_readout else ["ln_final.hook_scale"]
     for layer in range(snapshot.n_layers):
-        names += (f"blocks.{layer}.attn.hook_z",)
+        names.append(f"blocks.{layer}.attn.hook_z")
         if f"blocks.{layer}.mlp.W_out" in snapshot.weights:
-            names += (f"blocks.{layer}.mlp.hook_post",)
-    return names
+            names.append(f"blocks.{layer}.mlp.hook_post")
+    return tuple(names)
 
 
 def writers(snapshot: Snapshot, clusters: Mapping[int, Int[Tensor, " n"]]) -> Iterator[Writer]:
