@@ -98,6 +98,19 @@ def test_a_flat_head_gets_half_and_half():
     assert torch.allclose(fits.patterns["sigmoid"], expected.expand(31 * 31, 1, 3))
 
 
+def test_more_waves_make_the_second_head_exact_too():
+    snapshot = hand_built(offset=0.7)
+    true = snapshot.activation(PATTERN)
+    assert torch.allclose(fitted_patterns(snapshot, waves=2), true, atol=1e-12)
+    table = attention_fits(snapshot, waves=2).table()
+    assert table["frequency"].tolist() == [2, 2, 2, 2]
+    both = table["variance_explained"] - table["whole_readout"]
+    assert both.abs().max() < 1e-12
+    for waves in (0, 6, True):
+        with pytest.raises(gi.InputError, match="is not between 1 and 5"):
+            attention_fits(snapshot, waves=waves)
+
+
 def test_refusals():
     with pytest.raises(gi.InputError, match="did you mean 'sigmoid'"):
         fitted_patterns(hand_built(), form="sigmod")
@@ -111,8 +124,8 @@ def test_the_patterns_can_replace_the_models_own(shipped):
     task = shipped.task
     model = shipped.model()
 
-    def loss(form):
-        patterns = fitted_patterns(shipped, form=form).float()
+    def loss(form, waves):
+        patterns = fitted_patterns(shipped, form=form, waves=waves).float()
 
         def replace(pattern, hook):
             pattern = pattern.clone()
@@ -123,6 +136,10 @@ def test_the_patterns_can_replace_the_models_own(shipped):
             logits = model.run_with_hooks(task.tokens, fwd_hooks=[(PATTERN, replace)])[:, -1]
         return float(torch.nn.functional.cross_entropy(logits.double(), task.labels))
 
-    assert loss("sigmoid") < math.log(113)
+    own = float(torch.nn.functional.cross_entropy(shipped.snapshot().logits.double(), task.labels))
+    # The sigmoid of all of C_j is the model but for "=" (whose attention is neglected).
+    assert loss("sigmoid", 56) == pytest.approx(own, rel=0.1)
+    assert own < loss("sigmoid", 3) < 2 * own
+    assert 1e4 * own < loss("sigmoid", 1) < math.log(113)  # two heads have more than one wave
     table = attention_fits(shipped).table()
     assert (table.loc[table["form"] == "sigmoid", "whole_readout"] > 0.9999).all()

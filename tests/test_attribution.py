@@ -3,6 +3,7 @@
 import copy
 import math
 import warnings
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -226,7 +227,7 @@ def test_what_else_writes_to_the_logits_is_left_unexplained():
         assert found.unexplained == pytest.approx(float(expected.mean()), abs=1e-12)
         assert found.most_unexplained == pytest.approx(float(expected.abs().max()))
         assert found.most_unexplained > 0.1
-    assert abs(found.unexplained) > 0.1
+    assert abs(found.unexplained) > 1e-3
 
 
 def test_a_final_layer_norm_is_frozen_and_says_so():
@@ -278,8 +279,8 @@ def test_what_is_undefined_says_so():
 
 
 def test_a_model_without_mlps():
-    if not hasattr(transformer_lens, "HookedTransformer"):
-        pytest.skip("TransformerLens 4 builds none")
+    if int(version("transformer-lens").partition(".")[0]) >= 4:
+        pytest.skip("TransformerLens 4 has no HookedTransformer")
     cfg = transformer_lens.HookedTransformerConfig(
         n_layers=1, n_heads=2, d_model=12, d_head=6, attn_only=True, d_vocab=P + 1, d_vocab_out=P,
         n_ctx=3, normalization_type=None, seed=0,

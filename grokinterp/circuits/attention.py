@@ -104,7 +104,7 @@ def attention(
 
 
 def commutativity(x: Subject, *, layer: int = 0) -> pd.DataFrame:
-    """Mean attention to position 0 minus to position 1, a row a checkpoint of a run, a column a head.
+    """Mean attention to position 0 minus to position 1 in a run: a row a step, a column a head.
 
     Averaged over all inputs, from the answer position (ARENA, chapter 1.5). Near 0 the head treats
     the operands alike on average, which a commutative answer asks for; it can still be far from

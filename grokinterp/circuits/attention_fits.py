@@ -1,4 +1,4 @@
-"""Attention replaced by one wave a head: a sigmoid or a line in C_j(a) - C_j(b)."""
+"""Attention replaced by one wave, or a few, a head: a sigmoid or a line in C_j(a) - C_j(b)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,12 +28,13 @@ class AttentionFits:
     patterns: dict[str, Float[Tensor, "n_inputs n_heads n_tokens"]] = field(repr=False)
     rows: tuple[dict[str, object], ...] = field(repr=False)
     readout: AttentionReadout
+    waves: int  # how many leading frequencies of C_j are kept
 
     def table(self) -> pd.DataFrame:
         """One row a head and form.
 
         `variance_explained` of the true attention to a, over all inputs; `whole_readout` is the
-        same of the same form with all of C_j instead of its leading frequency: what is missing
+        same of the same form with all of C_j instead of its leading `waves`: what is missing
         there is the form's fault (and that of "="), the difference is the other frequencies'. Null
         where attention to a does not vary.
         """
@@ -44,30 +45,35 @@ class AttentionFits:
 def attention_fits(
     x: Subject,
     *,
+    waves: int = 1,
     layer: int = 0,
     step: int = -1,
     frequencies: Sequence[int] | None = None,
     task: ModularTask | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> AttentionFits:
-    r"""Attention to a as g(slope (C_j(a) - C_j(b)) + intercept), C_j cut to its leading frequency.
+    r"""Attention to a as g(slope (C_j(a) - C_j(b)) + intercept), C_j cut to its leading waves.
 
-    "sigmoid": g is the logistic function; nothing is fitted to the pattern, for softmax without "="
-    has slope 1 and as intercept the positional offset, both from the weights. "linear": g is the
-    identity; slope and intercept are least squares over all inputs (values outside 0 to 1 are left
-    as they are). In both, attention to b is the rest, and "=" gets none (with an attention rate r,
-    r times this plus 1 - r). Nanda et al. 2023 (arXiv 2301.05217), section 4, where the loss goes
-    from 2.41e-7 to 2.12e-7 with lines. A good fit does not show that the model works with it in
-    place: run `patterns` through a hook for that. Raises as `attention_readout` does.
+    `waves`: how many frequencies of each head are kept, its strongest first. "sigmoid": g is the
+    logistic function; nothing is fitted to the pattern, for softmax without "=" has slope 1 and as
+    intercept the positional offset, both from the weights. "linear": g is the identity; slope and
+    intercept are least squares over all inputs (values outside 0 to 1 are left as they are). In
+    both, attention to b is the rest, and "=" gets none (with an attention rate r, r times this plus
+    1 - r). Nanda et al. 2023 (arXiv 2301.05217) do so with one wave a head. A good fit does not
+    show that the model works with it in place, nor a bad one that it fails: run `patterns` through
+    a hook for that. Raises as `attention_readout` does.
     """
     snapshot, frequencies = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
     readout = attention_readout(snapshot, layer=layer, frequencies=frequencies)
+    most = readout.shares.shape[1]
+    if isinstance(waves, bool) or not isinstance(waves, int) or not 1 <= waves <= most:
+        raise InputError(f"waves={waves!r} is not between 1 and {most}, the number of frequencies.")
     truth = patterns_of(snapshot, layer)[:, :, 0].double()
     assert snapshot.architecture is not None  # attention_readout has made sure
     rate = snapshot.architecture.attention_rate
-    difference = _differences(snapshot, leading_waves(readout, group_of(snapshot)))
+    difference = _differences(snapshot, leading_waves(readout, group_of(snapshot), waves))
     whole = _differences(snapshot, readout.scores)
     patterns: dict[str, Tensor] = {}
     rows: list[dict[str, object]] = []
@@ -91,13 +97,14 @@ def attention_fits(
             }
             for head, k in enumerate(readout.leading)
         ]
-    return AttentionFits(patterns, tuple(rows), readout)
+    return AttentionFits(patterns, tuple(rows), readout, waves)
 
 
 def fitted_patterns(
     x: Subject,
     *,
     form: str = "sigmoid",
+    waves: int = 1,
     layer: int = 0,
     step: int = -1,
     frequencies: Sequence[int] | None = None,
@@ -111,21 +118,22 @@ def fitted_patterns(
     if form not in FITTED:
         raise InputError(f"form={form!r} is not known; {nearest(form, FITTED)}")
     fits = attention_fits(
-        x, layer=layer, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+        x, waves=waves, layer=layer, step=step, frequencies=frequencies, task=task,
+        train_mask=train_mask,
+    )  # fmt: skip
     return fits.patterns[form]
 
 
-def leading_waves(readout: AttentionReadout, group: AnswerGroup) -> Float[Tensor, "n_heads p"]:
-    """C_j reduced to its mean and its leading frequency; tokens without an exponent keep theirs."""
-    waves = readout.scores.clone()
-    coefficients = torch.fft.rfft(waves[:, group.tokens], dim=1)
-    kept = torch.zeros_like(coefficients)
-    for head, k in enumerate(readout.leading):
-        for index in {0, k or 0}:
-            kept[head, index] = coefficients[head, index]
-    waves[:, group.tokens] = torch.fft.irfft(kept, n=group.order, dim=1)
-    return waves
+def leading_waves(
+    readout: AttentionReadout, group: AnswerGroup, waves: int = 1
+) -> Float[Tensor, "n_heads p"]:
+    """C_j reduced to its mean and leading frequencies; tokens without an exponent keep theirs."""
+    scores = readout.scores.clone()
+    coefficients = torch.fft.rfft(scores[:, group.tokens], dim=1)
+    leading = torch.zeros_like(readout.shares).scatter(1, readout.shares.topk(waves).indices, 1.0)
+    coefficients[:, 1:] *= leading * (readout.shares > 0)  # no wave of a head without one
+    scores[:, group.tokens] = torch.fft.irfft(coefficients, n=group.order, dim=1)
+    return scores
 
 
 def _differences(
