@@ -42,10 +42,12 @@ class Snapshot:
         hooked: Callable[[], HookedModel],
         architecture: Architecture | None = None,
         linear_readout: bool = True,
+        architecture: Architecture | None = None,
         train_mask: Bool[Tensor, " n_inputs"] | None = None,
         step: int | None = None,
     ) -> None:
         self.task = task
+        self.architecture = architecture  # None for a model that `Architecture` cannot describe
         self.weights = weights
         self.n_layers = n_layers
         self.hooked = hooked  # the model, for hooks of one's own; it must be left as it is
@@ -78,11 +80,16 @@ class Snapshot:
         [n_inputs, ...] without the position axis; attention patterns and scores are
         [n_inputs, n_heads, key position].
         """
-        if name not in self._activations:
-            logits, found = self._run((name,))
+        self.gather(name)
+        return self._activations[name]
+
+    def gather(self, *names: str) -> None:
+        """Compute several activations in one forward, for `activation` to return."""
+        missing = tuple(name for name in names if name not in self._activations)
+        if missing:
+            logits, found = self._run(missing)
             self.memo("logits", lambda: logits)
             self._activations |= found
-        return self._activations[name]
 
     def compute(self) -> None:
         """Run the forward now: the logits, and the neurons of the last MLP where there is one."""
@@ -158,6 +165,7 @@ def from_weights(
         hooked=hooked,
         architecture=architecture,
         linear_readout=architecture.normalization_type is None,
+        architecture=architecture,
         train_mask=train_mask,
         step=step,
     )
@@ -193,6 +201,7 @@ def snapshot(
         hooked=lambda: model,
         linear_readout=cfg.normalization_type is None
         and getattr(cfg, "output_logits_soft_cap", -1.0) <= 0,
+        architecture=architecture,
         train_mask=train_mask,
         step=step,
     )
