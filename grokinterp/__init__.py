@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grokinterp.circuits import Ablation, ablate
+    from grokinterp.circuits import Ablation, ablate, paper_table
     from grokinterp.errors import InputError, Interrupted
     from grokinterp.fourier import KeyFrequencies, key_frequencies
     from grokinterp.progress import Phases, detect_phases, progress_measures
@@ -37,6 +37,7 @@ _HOME = {
     "import_run": "runs",
     "key_frequencies": "fourier",
     "load": "runs",
+    "paper_table": "circuits",
     "progress_measures": "progress",
     "recipes": "recipe",
     "snapshot": "runs",
@@ -60,6 +61,7 @@ __all__ = [
     "import_run",
     "key_frequencies",
     "load",
+    "paper_table",
     "progress_measures",
     "recipes",
     "snapshot",

@@ -2,9 +2,15 @@
 
 from grokinterp.circuits import hooks
 from grokinterp.circuits.ablation import Ablation, ablate, spread
+from grokinterp.circuits.attention_fits import AttentionFits, attention_fits, fitted_patterns
+from grokinterp.circuits.attention_readout import AttentionReadout, attention_readout
+from grokinterp.circuits.attribution import Attribution, attribution
+from grokinterp.circuits.faithfulness import Faithfulness, faithfulness
+from grokinterp.circuits.graph import CircuitGraph, circuit_graph
 from grokinterp.circuits.interventions import Intervention
 from grokinterp.circuits.neuron_logit import NeuronLogitMap, neuron_logit_directions
 from grokinterp.circuits.neurons import NeuronClusters, neuron_clusters
+from grokinterp.circuits.paper_table import PaperTable, paper_table
 from grokinterp.circuits.polynomials import (
     PolynomialFits,
     fitted_neurons,
@@ -15,15 +21,28 @@ from grokinterp.circuits.standard import standard_interventions
 
 __all__ = [
     "Ablation",
+    "AttentionFits",
+    "AttentionReadout",
+    "Attribution",
+    "CircuitGraph",
+    "Faithfulness",
     "Intervention",
     "NeuronClusters",
     "NeuronLogitMap",
+    "PaperTable",
     "PolynomialFits",
     "ablate",
+    "attention_fits",
+    "attention_readout",
+    "attribution",
+    "circuit_graph",
+    "faithfulness",
     "fitted_neurons",
+    "fitted_patterns",
     "hooks",
     "neuron_clusters",
     "neuron_logit_directions",
+    "paper_table",
     "polynomial_fits",
     "relu_regression",
     "spread",

@@ -43,6 +43,11 @@ class AttentionReadout:
         """The leading frequency of each head; None for one that scores all tokens alike."""
         return tuple(int(share.argmax()) + 1 if share.any() else None for share in self.shares)
 
+    @property
+    def leading_share(self) -> tuple[float, ...]:
+        """The share of the variance of C_j along its leading frequency; 0 without one."""
+        return tuple(self.shares.max(dim=1).values.tolist())
+
     def table(self) -> pd.DataFrame:
         """One row a head: leading frequency, share of variance it explains, whether that is all.
 

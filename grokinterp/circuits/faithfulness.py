@@ -43,6 +43,11 @@ class Faithfulness:
     step: int | None
 
     @property
+    def ratio(self) -> float:
+        """Loss of the circuit alone over that of the model; `recovered` cannot see it near 1."""
+        return self.alone.ratio
+
+    @property
     def recovered(self) -> float:
         """(nothing - alone) / (nothing - model) in loss on all inputs; 1 is all, above 1 better."""
         return self._share(self.nothing.score.loss_all - self.alone.score.loss_all)

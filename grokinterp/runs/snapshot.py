@@ -42,12 +42,10 @@ class Snapshot:
         hooked: Callable[[], HookedModel],
         architecture: Architecture | None = None,
         linear_readout: bool = True,
-        architecture: Architecture | None = None,
         train_mask: Bool[Tensor, " n_inputs"] | None = None,
         step: int | None = None,
     ) -> None:
         self.task = task
-        self.architecture = architecture  # None for a model that `Architecture` cannot describe
         self.weights = weights
         self.n_layers = n_layers
         self.hooked = hooked  # the model, for hooks of one's own; it must be left as it is
@@ -165,7 +163,6 @@ def from_weights(
         hooked=hooked,
         architecture=architecture,
         linear_readout=architecture.normalization_type is None,
-        architecture=architecture,
         train_mask=train_mask,
         step=step,
     )
@@ -201,7 +198,6 @@ def snapshot(
         hooked=lambda: model,
         linear_readout=cfg.normalization_type is None
         and getattr(cfg, "output_logits_soft_cap", -1.0) <= 0,
-        architecture=architecture,
         train_mask=train_mask,
         step=step,
     )
