@@ -12,7 +12,7 @@ import transformer_lens
 import grokinterp as gi
 from grokinterp.circuits.attribution import attribution
 from grokinterp.models.adapter import build_model
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.snapshot import Snapshot, forward_of, from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, dense
 from tests.test_architectures import VARIANTS, P, example
@@ -212,6 +212,20 @@ def test_a_users_model_is_explained_and_left_alone():
     assert {name: len(point.fwd_hooks) for name, point in model.hook_dict.items()} == hooks
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_model_that_is_not_what_its_weights_say_is_taken_with_its_own_activations():
+    architecture, weights, task = example("canonical")
+    doubled = weights | {"blocks.0.attn.W_Q": 2 * weights["blocks.0.attn.W_Q"]}
+    snapshot = Snapshot(
+        task, weights=weights, n_layers=1, forward=forward_of(doubled, architecture),
+        architecture=architecture,
+    )  # fmt: skip
+    found = attribution(snapshot, frequencies=[1])
+    expected = attribution(from_weights(doubled, architecture, task), frequencies=[1])
+    assert "own activations" in found.note
+    assert torch.allclose(found.per_input, expected.per_input)
+    assert torch.allclose(found.margin, expected.margin)
 
 
 def test_what_else_writes_to_the_logits_is_left_unexplained():
