@@ -8,7 +8,7 @@ import torch
 import grokinterp as gi
 from grokinterp.circuits.attention_readout import attention_readout
 from grokinterp.models.adapter import build_model
-from grokinterp.runs.snapshot import Snapshot, forward_of, from_weights
+from grokinterp.runs.snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 from tests.heads import D_HEAD, heads_weights
@@ -145,13 +145,6 @@ def test_attention_that_the_weights_do_not_tell_is_refused():
     with pytest.raises(gi.InputError, match="needs a plain model"):  # a hook could be anything
         attention_readout(build_model(architecture, weights), task=task)
     architecture, weights, task = example("canonical")
-    doubled = weights | {"blocks.0.attn.W_Q": 2 * weights["blocks.0.attn.W_Q"]}
-    snapshot = Snapshot(
-        task, weights=weights, n_layers=1, forward=forward_of(doubled, architecture),
-        architecture=architecture,
-    )  # fmt: skip
-    with pytest.raises(gi.InputError, match="miss the model's own attention"):
-        attention_readout(snapshot, frequencies=[1])
     with pytest.raises(gi.InputError, match="random"):
         attention_readout(from_weights(weights, architecture, ModularTask("random", P)))
 

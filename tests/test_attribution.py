@@ -11,6 +11,7 @@ import transformer_lens
 
 import grokinterp as gi
 from grokinterp.circuits.attribution import attribution
+from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.models.adapter import build_model
 from grokinterp.runs.snapshot import Snapshot, forward_of, from_weights
 from grokinterp.tasks import ModularTask
@@ -82,7 +83,7 @@ CLUSTERS = {3: torch.tensor([0, 7, 2]), 1: torch.tensor([5]), -1: torch.tensor([
 
 
 @pytest.mark.parametrize("against", ["mean", "best"])
-@pytest.mark.parametrize("clusters", [None, CLUSTERS], ids=["whole", "clusters"])
+@pytest.mark.parametrize("clusters", [{}, CLUSTERS], ids=["whole", "clusters"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_parts_are_those_of_the_definition(variant, clusters, against):
     architecture, weights, task = example(variant)
@@ -130,7 +131,8 @@ def test_frequencies_are_those_of_the_tasks_group(operation, p):
     weights["unembed.W_U"] = weights["unembed.W_U"][:, :p]
     weights["unembed.b_U"] = weights["unembed.b_U"][:p]
     group = task.answer_group
-    found = attribution(from_weights(weights, architecture, task), frequencies=[1], against="best")
+    snapshot = from_weights(weights, architecture, task)
+    found = attribution(snapshot, frequencies=[1], against="best", clusters={})
     logits, parts = dense_parts(architecture, weights, task, None)
     m = wanted(task, logits, "best")
     defined = group.of_input >= 0
@@ -219,13 +221,22 @@ def test_a_model_that_is_not_what_its_weights_say_is_taken_with_its_own_activati
     doubled = weights | {"blocks.0.attn.W_Q": 2 * weights["blocks.0.attn.W_Q"]}
     snapshot = Snapshot(
         task, weights=weights, n_layers=1, forward=forward_of(doubled, architecture),
-        architecture=architecture,
+        hooked=lambda: build_model(architecture, doubled),
     )  # fmt: skip
     found = attribution(snapshot, frequencies=[1])
     expected = attribution(from_weights(doubled, architecture, task), frequencies=[1])
     assert "own activations" in found.note
     assert torch.allclose(found.per_input, expected.per_input)
     assert torch.allclose(found.margin, expected.margin)
+
+
+def test_the_mlp_is_split_by_its_own_clusters(shipped):
+    found = attribution(shipped)
+    clusters = neuron_clusters(shipped)
+    given = {k: clusters.members(k) for k in clusters.frequencies}
+    assert {f"MLP cluster {k}" for k in given} < set(found.parts)
+    assert found.parts == attribution(shipped, clusters=given).parts
+    assert "MLP" in attribution(shipped, clusters={}).parts
 
 
 def test_what_else_writes_to_the_logits_is_left_unexplained():

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.circuits.subject import Subject, subject_of
 from grokinterp.circuits.writers import Writer, needed_activations, writers
 from grokinterp.errors import InputError, nearest
@@ -105,9 +106,9 @@ def attribution(
     m is 1 at the right class and, with `against="mean"`, -1/(p - 1) at each other answer; with
     "best", -1 at the wrong answer that the whole model finds best on that input. L is linear in
     what the parts write: token and position at the answer position, every head (z W_O), every MLP
-    (split by `clusters`, label -> neurons of the last layer; -1 stands for no cluster), and all
-    biases. A final LayerNorm is frozen at its own scale on each input. By frequency, each part's
-    logits are projected on cos/sin(w_k f(a, b)) over all inputs first.
+    and all biases. The last MLP is split by `clusters`, label -> neurons, -1 for no cluster; those
+    of `neuron_clusters` unless given, {} for none. A final LayerNorm is frozen at its own scale on
+    each input. By frequency, each part's logits are projected on cos/sin(w_k f(a, b)) first.
 
     Computed in float64 from the weights, so that the parts sum to the margin; a model that
     `Architecture` cannot describe is taken with its own activations, and `unexplained` says what is
@@ -126,7 +127,9 @@ def attribution(
     along = None if group is None else AnswerSpectrum.of(directions, group)
     parts: list[str] = []
     each, spectra = [], []
-    for writer in writers(seen, clusters or {}):
+    if clusters is None:
+        clusters = _own_clusters(snapshot, frequencies)
+    for writer in writers(seen, clusters):
         parts += writer.parts
         each.append(_margins(writer, directions))
         if along is not None:
@@ -144,6 +147,16 @@ def attribution(
     )
 
 
+def _own_clusters(snapshot: Snapshot, frequencies: tuple[int, ...]) -> dict[int, Int[Tensor, " n"]]:
+    """The neuron clusters of the last layer; none where there is no MLP or no answer group."""
+    if usable_group(snapshot) is None or not frequencies:
+        return {}
+    if f"blocks.{snapshot.n_layers - 1}.mlp.W_out" not in snapshot.weights:
+        return {}
+    found = neuron_clusters(snapshot, frequencies=frequencies)
+    return {k: found.members(k) for k in found.frequencies}
+
+
 def _in_float64(snapshot: Snapshot) -> tuple[Snapshot, str]:
     """The same model computed in float64 where its weights tell all, and what was assumed."""
     if not bool(snapshot.logits.isfinite().all()):
@@ -153,9 +166,7 @@ def _in_float64(snapshot: Snapshot) -> tuple[Snapshot, str]:
         weights = {name: weight.double() for name, weight in snapshot.weights.items()}
         exact = from_weights(weights, snapshot.architecture, snapshot.task)
         exact.gather(*needed_activations(exact))
-        error = (exact.logits - snapshot.logits).norm()
-        if bool(error <= 1e-2 * snapshot.logits.double().norm()):  # within half precision
-            return exact, frozen
+        return exact, frozen
     if not snapshot.linear_readout:
         raise InputError(
             "the logits are not linear in the residual stream, and the weights do not say how; "
