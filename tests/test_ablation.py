@@ -55,21 +55,21 @@ def test_clock_weights_lose_what_the_formula_says(hand_built):
         "embedding keeps k = 2, 5, 13": closed_form(KEYS),
         "keep only u_k, v_k at blocks.0.mlp.hook_post (zero)": closed_form(KEYS),
         "drop u_k, v_k at blocks.0.mlp.hook_post (zero)": chance,
-        "drop k = 2, 5, 13 at unembed.hook_out": closed_form(KEYS, averaged=KEYS),
+        "drop k = 2, 5, 13 at the logits": closed_form(KEYS, averaged=KEYS),
         "drop k = 2, 5, 13 at blocks.0.mlp.hook_post": closed_form(KEYS, averaged=KEYS),
     }
     for k in KEYS:
         others = tuple(j for j in KEYS if j != k)
         expected[f"neurons of k = {k} (zero)"] = closed_form(others)
-        expected[f"drop k = {k} at unembed.hook_out"] = closed_form(KEYS, averaged=(k,))
+        expected[f"drop k = {k} at the logits"] = closed_form(KEYS, averaged=(k,))
     for name, loss in expected.items():
         assert found[name].score.loss_all == pytest.approx(loss, rel=2e-4), name
     assert found.rows[0].whole.loss_all == pytest.approx(closed_form(KEYS), rel=2e-4)
     # Uniform attention is its own average, and without the skip nothing is missing.
     assert found["attention patterns 0 (mean)"].ratio == pytest.approx(1)
-    alone = "keep only k = 2, 5, 13 at unembed.hook_out"
+    alone = "keep only k = 2, 5, 13 at the logits"
     assert found[alone].score.loss_all == pytest.approx(restricted_loss(hand_built, KEYS), rel=1e-4)
-    without = found["drop k = 2, 5, 13 at unembed.hook_out"].score.loss_train
+    without = found["drop k = 2, 5, 13 at the logits"].score.loss_train
     assert without == pytest.approx(excluded_loss(hand_built, KEYS), rel=1e-4)
     dropped = [gi.ablate(hand_built, [hooks.fourier("hook_embed", hand_built.task, [k],
                terms="operands")]).rows[0].score.loss_all for k in KEYS]  # fmt: skip
@@ -79,19 +79,19 @@ def test_clock_weights_lose_what_the_formula_says(hand_built):
 
 def test_each_effect_stands_against_its_placebos(hand_built):
     found = gi.ablate(hand_built, placebos=7)
-    one = found["drop k = 2 at unembed.hook_out"]
+    one = found["drop k = 2 at the logits"]
     others = {k for k in range(1, 16) if k not in KEYS}
     assert {placebo.name for placebo in one.placebos} == {
-        f"drop k = {k} at unembed.hook_out" for k in others
+        f"drop k = {k} at the logits" for k in others
     }
     harmonic = {p.name for p in one.placebos if p.harmonic}
-    assert harmonic == {f"drop k = {k} at unembed.hook_out" for k in (4, 8, 10, 11)}
+    assert harmonic == {f"drop k = {k} at the logits" for k in (4, 8, 10, 11)}
     assert len(one.placebo_ratios) == 8
     assert one.verdict == "above chance"
     assert found["MLP skip 0 (mean)"].verdict == "no placebo"
     frame = found.table().set_index("ablation")
-    assert frame.loc["drop k = 2 at unembed.hook_out", "placebo_rank"] == pytest.approx(1 / 9)
-    assert frame.loc["drop k = 2 at unembed.hook_out", "placebo_max"] == max(one.placebo_ratios)
+    assert frame.loc["drop k = 2 at the logits", "placebo_rank"] == pytest.approx(1 / 9)
+    assert frame.loc["drop k = 2 at the logits", "placebo_max"] == max(one.placebo_ratios)
     assert frame.loc["neurons of k = 2 (mean)", "n_placebos"] == 7
     assert set(found.placebos()["ablation"]) <= set(frame.index)
     # A frequency that does nothing is within its placebos; so is keeping one of them.
@@ -120,7 +120,7 @@ def test_the_shipped_run(shipped):
     assert found[drop].score.loss_all == pytest.approx(zeroed, rel=0.1)
     keys = gi.key_frequencies(shipped).frequencies
     for k in keys:
-        row = found[f"drop k = {k} at unembed.hook_out"]
+        row = found[f"drop k = {k} at the logits"]
         worst, others = max(row.placebo_ratios), sorted(row.placebo_ratios)
         assert len(others) == 46
         assert len(row.placebos) == 52
@@ -149,7 +149,7 @@ def test_checkpoints_of_a_run(shipped):
     assert tuple(row.step for row in every) == shipped.steps
     summary = spread([found, every]).set_index("kind")
     assert summary.loc["MLP (mean)", "size"] == len(shipped.steps)
-    assert summary.loc["drop one frequency at unembed.hook_out", "max"] == frame["ratio"].max()
+    assert summary.loc["drop one frequency at the logits", "max"] == frame["ratio"].max()
 
 
 @pytest.mark.parametrize("variant", ["canonical", "deep layer norm", "bidirectional without equals",

@@ -146,7 +146,7 @@ def test_placebos_are_others_of_the_same_size():
     snapshot = from_weights(weights, architecture, task)
     setting = Setting(snapshot, (1,), n=4, seed=0)
     drawn = hooks.fourier("unembed.hook_out", task, [1]).draw(setting)
-    assert [one.name for one in drawn] == [f"drop k = {k} at unembed.hook_out" for k in (2, 3)]
+    assert [one.name for one in drawn] == [f"drop k = {k} at the logits" for k in (2, 3)]
     assert [one.harmonic for one in drawn] == [True, True]  # 2 and 4 = 3 mod 7
     pool = hooks.neurons(0, [0, 5]).draw(setting)
     assert len(pool) == 4

@@ -19,7 +19,7 @@ from grokinterp.models.last_block import LOGITS
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
 
-PLACEBOS = 20
+PLACEBOS = 10
 
 
 @dataclass(frozen=True)

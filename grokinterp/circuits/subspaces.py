@@ -21,7 +21,7 @@ from grokinterp.circuits.interventions import Intervention, Setting
 from grokinterp.circuits.subject import group_of
 from grokinterp.errors import InputError
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
-from grokinterp.models.last_block import Edit
+from grokinterp.models.last_block import LOGITS, Edit
 from grokinterp.tasks.exponents import UNDEFINED
 from grokinterp.tasks.modular import ModularTask
 
@@ -82,9 +82,10 @@ def fourier(
     listed = ", ".join(map(str, chosen))
     sort = "" if terms == "answer" else " of the operands"
     some = "one frequency" if len(chosen) == 1 else "frequencies"
+    where = "the logits" if hook_name == LOGITS else hook_name
     return Intervention(
-        f"{verb} k = {listed}{sort} at {hook_name}",
-        f"{verb} {some}{sort} at {hook_name}",
+        f"{verb} k = {listed}{sort} at {where}",
+        f"{verb} {some}{sort} at {where}",
         _pairs(hook_name, change),
         draw,
         no_placebo=None,
