@@ -2,7 +2,6 @@
 
 import copy
 import math
-import time
 
 import pytest
 import torch
@@ -129,14 +128,6 @@ def test_the_shipped_run(shipped):
         assert worst < 1.3
         assert abs(others[len(others) // 2] - 1) < 0.01
         assert row.verdict == "above chance"
-
-
-def test_one_row_with_all_placebo_frequencies_is_quick(shipped):
-    snapshot = shipped.snapshot()
-    start = time.perf_counter()
-    for hook in ("unembed.hook_out", "blocks.0.mlp.hook_post"):
-        gi.ablate(snapshot, [hooks.fourier(hook, shipped.task, [9])])
-    assert time.perf_counter() - start < 60  # each takes a second or two alone on a quiet machine
 
 
 def test_checkpoints_of_a_run(shipped):
