@@ -38,6 +38,8 @@ class Snapshot:
         weights: Weights,
         n_layers: int,
         forward: Forward,
+        hooked: Callable[[], HookedModel] | None = None,
+        architecture: Architecture | None = None,
         linear_readout: bool = True,
         train_mask: Bool[Tensor, " n_inputs"] | None = None,
         step: int | None = None,
@@ -45,10 +47,12 @@ class Snapshot:
         self.task = task
         self.weights = weights
         self.n_layers = n_layers
+        self.architecture = architecture  # None unless it and the weights say everything
         self.linear_readout = linear_readout  # the unembedding reads the last residual as it is
         self.train_mask = train_mask
         self.step = step
         self._forward = forward
+        self._hooked = hooked
         self._activations: dict[str, Tensor] = {}
         self._memo: dict[str, object] = {}
 
@@ -78,6 +82,12 @@ class Snapshot:
             self.memo("logits", lambda: logits)
             self._activations |= found
         return self._activations[name]
+
+    def hooked(self) -> HookedModel:
+        """The model itself: the user's own, or one built from the weights."""
+        if self._hooked is None:
+            raise InputError("this snapshot was made without a model; use gi.snapshot(model, task).")
+        return self._hooked()
 
     def compute(self) -> None:
         """Run the forward now: the logits, and the neurons of the last MLP where there is one."""
@@ -146,6 +156,8 @@ def from_weights(
         weights=weights,
         n_layers=architecture.n_layers,
         forward=forward_of(weights, architecture),
+        hooked=lambda: build_model(architecture, weights),
+        architecture=architecture,
         linear_readout=architecture.normalization_type is None,
         train_mask=train_mask,
         step=step,
@@ -179,6 +191,7 @@ def snapshot(
         weights=weights,
         n_layers=cfg.n_layers,
         forward=lambda tokens, names: _hooked_forward(model, tokens, names),
+        hooked=lambda: model,
         linear_readout=cfg.normalization_type is None
         and getattr(cfg, "output_logits_soft_cap", -1.0) <= 0,
         train_mask=train_mask,
