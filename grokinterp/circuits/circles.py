@@ -80,9 +80,11 @@ def circularity(
     snapshot, frequencies = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
+    if not isinstance(n_components, int) or n_components < 1:
+        raise InputError(f"n_components={n_components!r} is not a number of them; give such as 4.")
     components = principal_components(snapshot)[:n_components]
-    if n_components < 1 or not components:
-        raise InputError(f"n_components={n_components} leaves nothing to look at; give such as 4.")
+    if not components:
+        raise InputError("the embeddings of all operands are equal; they have no components.")
     return Circularity(
         value=sum(found.circularity for found in components) / len(components),
         components=components,
@@ -132,9 +134,7 @@ def _svd(
     snapshot: Snapshot,
 ) -> tuple[Float[Tensor, "n rank"], Float[Tensor, " rank"], Float[Tensor, "rank d_model"]]:
     """The singular value decomposition of the centred embedding, zero values left out."""
-    waves, singular, directions = torch.linalg.svd(
-        centred_embedding(snapshot), full_matrices=False
-    )
+    waves, singular, directions = torch.linalg.svd(centred_embedding(snapshot), full_matrices=False)
     rank = int((singular > ROUNDING * singular[0]).sum())
     return waves[:, :rank], singular[:rank], directions[:rank]
 
@@ -154,5 +154,5 @@ def _key_share(snapshot: Snapshot, frequencies: Sequence[int]) -> float | None:
 
 
 def _rows(k: int, n: int) -> Float[Tensor, "rows n"]:
-    """cos and sin of w_k x as unit vectors; one alternating row for 2 k = n."""
+    """Cos and sin of w_k x as unit vectors; one alternating row for 2 k = n."""
     return fourier_basis(n)[2 * k - 1 : 2 * k + 1]

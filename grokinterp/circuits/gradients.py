@@ -32,12 +32,12 @@ class GradientSymmetricity:
     value: float | None
     std: float | None  # over the triples (population)
     n_samples: int
-    n_left_out: int  # a gradient of length 0 has no direction
+    n_left_out: int  # a gradient of length 0, or one that is not finite, has no direction
     seed: int
     reason: str | None
     step: int | None
     triples: Int[Tensor, "n_samples 3"] = field(repr=False, compare=False)
-    cosines: Float[Tensor, " n_samples"] = field(repr=False, compare=False)  # nan: left out
+    cosines: Float[Tensor, " n_samples"] = field(repr=False, compare=False)  # nan where left out
 
     @property
     def standard_error(self) -> float | None:
@@ -85,7 +85,7 @@ def gradient_symmetricity(
     left_out = len(cosines) - len(known)
     reason = None
     if left_out:
-        reason = f"{left_out} of {len(cosines)} triples have a gradient of length 0: left out"
+        reason = f"{left_out} of {len(cosines)} triples left out: a gradient is 0 or not finite"
     return GradientSymmetricity(
         value=float(known.mean()) if len(known) else None,
         std=float(known.std(unbiased=False)) if len(known) else None,
@@ -116,7 +116,7 @@ def sampled_triples(task: ModularTask, *, n_samples: int, seed: int) -> Int[Tens
         generator.shuffle(order)
         drawn = order[:n_samples]
     else:
-        drawn = generator.sample(range(n**3), n_samples)
+        drawn = generator.sample(range(n**3), min(n_samples, n**3))
     index = torch.tensor(drawn)
     return tokens[torch.stack([index // n**2, index // n % n, index % n], dim=1)]
 
@@ -188,6 +188,6 @@ def hooked_gradients(
 
 
 def _cosines(gradients: Float[Tensor, "n 2 d_model"]) -> Float[Tensor, " n"]:
-    """Nan where a gradient has length 0."""
+    """Nan where a gradient has length 0 or is not finite."""
     first, second = gradients.unbind(1)
     return (first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1))

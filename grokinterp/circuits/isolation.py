@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -70,15 +69,17 @@ class CircleIsolation:
         rows = []
         for subset in self.subsets:
             fit = subset.fit
-            rows.append({
-                "circles": subset.frequencies,
-                "accuracy": subset.accuracy,
-                "loss": subset.loss,
-                "clock": fit.clock if fit else None,
-                "pizza": fit.pizza if fit else None,
-                "clock_published": subset.published("clock") if fit else None,
-                "pizza_published": subset.published("pizza") if fit else None,
-            })
+            rows.append(
+                {
+                    "circles": subset.frequencies,
+                    "accuracy": subset.accuracy,
+                    "loss": subset.loss,
+                    "clock": fit.clock if fit else None,
+                    "pizza": fit.pizza if fit else None,
+                    "clock_published": subset.published("clock") if fit else None,
+                    "pizza_published": subset.published("pizza") if fit else None,
+                }
+            )
         rows.append({"circles": (), "accuracy": self.accuracy, "loss": self.loss})
         frame = pd.DataFrame(rows)
         frame.attrs |= {"method": self.method, "step": self.step}
@@ -166,8 +167,7 @@ def _functional_forward(snapshot: Snapshot, W_E: Tensor) -> Forward:
     model = snapshot.hooked()
     device = next(iter(model.parameters())).device
     weights = {
-        name: weight.to(device)
-        for name, weight in (snapshot.weights | {"embed.W_E": W_E}).items()
+        name: weight.to(device) for name, weight in (snapshot.weights | {"embed.W_E": W_E}).items()
     }
     logits = functional_logits(model)
     return lambda tokens, names: (logits(weights, tokens.to(device)).cpu(), {})

@@ -178,9 +178,7 @@ def logit_forms(
             "give such as frequencies=[1, 5]."
         )
     waves, variance, class_means = _waves_by_distance(snapshot, group)
-    fits = tuple(
-        _fit(k, waves[k], variance=variance, order=group.order) for k in frequencies
-    )
+    fits = tuple(_fit(k, waves[k], variance=variance, order=group.order) for k in frequencies)
     return LogitForms(fits, class_means, snapshot.step)
 
 
@@ -223,7 +221,8 @@ def _waves_by_distance(
     """
     n = group.order
     y = torch.arange(n)
-    angle = 2 * torch.pi * torch.outer(y, torch.arange(n_frequencies(n) + 1)) / n
+    turns = torch.outer(y, torch.arange(n_frequencies(n) + 1)) % n
+    angle = 2 * torch.pi * turns.double() / n
     means = AnswerSpectrum.of(snapshot.logits, group).mean[group.tokens]
     means = means - means.mean()
     waves = torch.zeros(n_frequencies(n) + 1, n, dtype=torch.float64)

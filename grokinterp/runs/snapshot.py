@@ -86,7 +86,9 @@ class Snapshot:
     def hooked(self) -> HookedModel:
         """The model itself: the user's own, or one built from the weights."""
         if self._hooked is None:
-            raise InputError("this snapshot was made without a model; use gi.snapshot(model, task).")
+            raise InputError(
+                "this snapshot was made without a model; use gi.snapshot(model, task)."
+            )
         return self._hooked()
 
     def compute(self) -> None:
