@@ -127,6 +127,7 @@ def test_the_users_model_is_called_with_other_embeddings_and_left_alone():
     model = models_of_users.layer_norm_model(layers=2)
     task = ModularTask("add", 7)
     before = copy.deepcopy(model.state_dict())
+    parameters = [id(parameter) for parameter in model.parameters()]
     flags = [parameter.requires_grad for parameter in model.parameters()]
     found = isolate_circles(model, task=task, subsets=[(1,), (1, 2, 3)])
     snapshot = gi.snapshot(model, task)
@@ -150,6 +151,21 @@ def test_the_users_model_is_called_with_other_embeddings_and_left_alone():
     ):
         _ = with_embedding(snapshot, table).logits
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert [id(parameter) for parameter in model.parameters()] == parameters
+
+
+def test_embeddings_that_are_not_rows_of_the_table_are_refused():
+    model = models_of_users.layer_norm_model(layers=2)
+    task = ModularTask("add", 7)
+    snapshot = gi.snapshot(model, task)
+    doubled = with_embedding(snapshot, snapshot.weights["embed.W_E"])
+    with (
+        model.hooks(fwd_hooks=[("hook_embed", lambda value, hook: 2 * value)]),
+        pytest.raises(gi.InputError, match=r"not W_E\[tokens\]"),
+    ):
+        _ = doubled.logits
+    with pytest.raises(gi.InputError, match="no activation 'blocks"):
+        doubled.activation("blocks.0.hook_mlp_out")
 
 
 def test_keeping_every_frequency_keeps_the_model(tiny_run):

@@ -103,7 +103,7 @@ def sampled_triples(task: ModularTask, *, n_samples: int, seed: int) -> Int[Tens
     """Random (a, b, c) without repetition, in the order of the published sample.
 
     >>> sampled_triples(ModularTask("add", p=59), n_samples=2, seed=42).tolist()
-    [[23, 40, 23], [44, 8, 39]]
+    [[29, 1, 57], [49, 36, 24]]
     """
     group = task.answer_group
     tokens = torch.arange(task.p)

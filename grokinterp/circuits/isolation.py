@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -12,7 +13,6 @@ from grokinterp.circuits.circles import centred_embedding, frequency_plane, prin
 from grokinterp.circuits.logit_shape import WaveFit, logit_forms
 from grokinterp.circuits.subject import Subject, group_of, subject_of
 from grokinterp.errors import InputError, nearest
-from grokinterp.models.adapter import functional_logits
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.runs.snapshot import Forward, Snapshot, from_weights
 from grokinterp.tasks.modular import ModularTask
@@ -155,22 +155,33 @@ def with_embedding(snapshot: Snapshot, W_E: Float[Tensor, "d_vocab d_model"]) ->
         snapshot.task,
         weights=weights,
         n_layers=snapshot.n_layers,
-        forward=_functional_forward(snapshot, weights["embed.W_E"]),
+        forward=_forward_with(snapshot, weights["embed.W_E"]),
         linear_readout=snapshot.linear_readout,
         train_mask=snapshot.train_mask,
         step=snapshot.step,
     )
 
 
-def _functional_forward(snapshot: Snapshot, W_E: Tensor) -> Forward:
-    """The user's own model, called with other embeddings in place of its own."""
+def _forward_with(snapshot: Snapshot, W_E: Float[Tensor, "d_vocab d_model"]) -> Forward:
+    """The user's own model, its embeddings replaced at `hook_embed`."""
     model = snapshot.hooked()
     device = next(iter(model.parameters())).device
-    weights = {
-        name: weight.to(device) for name, weight in (snapshot.weights | {"embed.W_E": W_E}).items()
-    }
-    logits = functional_logits(model)
-    return lambda tokens, names: (logits(weights, tokens.to(device)).cpu(), {})
+    old, new = snapshot.weights["embed.W_E"].to(device), W_E.to(device)
+
+    def forward(tokens: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        if names:
+            raise InputError(f"no activation {names[0]!r} of a model with replaced embeddings.")
+        tokens = tokens.to(device)
+
+        def replace(value: Tensor, hook: object) -> Tensor:
+            if not torch.equal(value, old[tokens]):
+                raise InputError("the model's 'hook_embed' is not W_E[tokens]; nothing to isolate.")
+            return new[tokens]
+
+        logits = model.run_with_hooks(tokens, fwd_hooks=[("hook_embed", replace)])
+        return logits[:, -1].cpu(), {}
+
+    return forward
 
 
 def _isolated(snapshot: Snapshot, subset: Sequence[int], planes: Planes) -> IsolatedCircles:
