@@ -1,0 +1,38 @@
+"""Models as a user makes them with TransformerLens, of either class."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+
+import torch
+
+from grokinterp.models.adapter import HookedModel, build_model
+from grokinterp.models.architecture import Architecture
+from grokinterp.models.initialize import initial_weights
+
+
+def layer_norm_model(*, layers: int, p: int = 7) -> HookedModel:
+    architecture = Architecture(
+        n_layers=layers, n_heads=2, d_model=16, d_head=8, d_mlp=32, d_vocab=p + 1, d_vocab_out=p,
+        n_ctx=3, normalization_type="LN",
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = build_model(architecture, initial_weights(architecture, seed=2))
+    model.train()
+    return model
+
+
+@contextlib.contextmanager
+def failing(model: HookedModel) -> Iterator[None]:
+    """A model whose MLP fails."""
+
+    def fail(value: torch.Tensor, hook: object) -> None:
+        raise RuntimeError("from a hook")
+
+    with model.hooks(fwd_hooks=[("blocks.0.hook_mlp_out", fail)]):
+        yield
+
+
+def plain_weights(architecture: Architecture) -> dict[str, torch.Tensor]:
+    return initial_weights(architecture, seed=4, init_scale=3.0)
