@@ -197,7 +197,7 @@ def _isolated(snapshot: Snapshot, subset: Sequence[int], planes: Planes) -> Isol
 
 
 def _performance(snapshot: Snapshot) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy over all pairs."""
+    """Accuracy and mean cross-entropy over all pairs and the answer classes."""
     labels = snapshot.task.labels
     accuracy = (snapshot.logits.argmax(dim=1) == labels).double().mean()
-    return float(accuracy), float(cross_entropies(snapshot.all_logits, labels).mean())
+    return float(accuracy), float(cross_entropies(snapshot.logits, labels).mean())

@@ -39,7 +39,7 @@ class Snapshot:
         weights: Weights,
         n_layers: int,
         forward: Forward,
-        hooked: Callable[[], HookedModel],
+        hooked: Callable[[], HookedModel] | None = None,
         architecture: Architecture | None = None,
         linear_readout: bool = True,
         train_mask: Bool[Tensor, " n_inputs"] | None = None,
@@ -48,12 +48,12 @@ class Snapshot:
         self.task = task
         self.weights = weights
         self.n_layers = n_layers
-        self.hooked = hooked  # the model, for hooks of one's own; it must be left as it is
         self.architecture = architecture  # None: `weights` alone do not say what it computes
         self.linear_readout = linear_readout  # the unembedding reads the last residual as it is
         self.train_mask = train_mask
         self.step = step
         self._forward = forward
+        self._hooked = hooked
         self._activations: dict[str, Tensor] = {}
         self._memo: dict[str, object] = {}
 
@@ -88,6 +88,12 @@ class Snapshot:
             logits, found = self._run(missing)
             self.memo("logits", lambda: logits)
             self._activations |= found
+
+    def hooked(self) -> HookedModel:
+        """The model, for hooks: the user's own, or one built from the weights. Leave it so."""
+        if self._hooked is None:
+            raise InputError("this snapshot has no model; make it with gi.snapshot(model, task).")
+        return self._hooked()
 
     def compute(self) -> None:
         """Run the forward now: the logits, and the neurons of the last MLP where there is one."""

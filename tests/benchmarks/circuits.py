@@ -1,4 +1,6 @@
-"""How long the analyses of a circuit take on the shipped run: `python tests/benchmarks/circuits.py`.
+"""How long the analyses of a circuit take on the shipped run. Prints; asserts nothing.
+
+    python tests/benchmarks/circuits.py
 
 Every line is one call on a fresh snapshot of the last checkpoint, forward pass included.
 """
