@@ -161,8 +161,8 @@ def logit_forms(
 
     With R_k(d) the sum of L cos(w_k (x + y - z)) over the pairs of distance d and all z, and
     g(d) = 1 or |cos(w_k d / 2)|, the share explained is (sum_d g R_k)^2 / (n^2/2 sum_d g^2 |L|^2).
-    Source: Zhong et al. 2023 (arXiv 2306.17844), who fit one circle at a time:
-    see `grokinterp.circuits.circles.isolate_circles`.
+    Source: Zhong et al. 2023 (arXiv 2306.17844), who fit one circle at a time: see
+    `grokinterp.circuits.isolation.isolate_circles`.
 
     On a whole model the forms do not tell pizza from clock: further circles at twice the frequency
     fill the gaps that |cos| leaves, and the published pizza network, with its circles together,
