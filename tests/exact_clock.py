@@ -2,7 +2,9 @@
 
 Token x is r_x exp(i w_k x) for every frequency k, and the logit of c on (a, b) is
 
-    sum_k r_a r_b cos(w_k (a + b - c)).
+    sum_k r_a r_b cos(w_k (a + b - c)),
+
+or with a - b, where it conjugates the second embedding first.
 """
 
 from types import SimpleNamespace
@@ -14,8 +16,11 @@ from transformer_lens.hook_points import HookPoint
 
 
 class ExactClock(HookedRootModule):
-    def __init__(self, p: int, frequencies: tuple[int, ...], radii: Tensor) -> None:
+    def __init__(
+        self, p: int, frequencies: tuple[int, ...], radii: Tensor, *, subtract: bool = False
+    ) -> None:
         super().__init__()
+        self.subtract = subtract
         self.cfg = SimpleNamespace(
             n_layers=1, n_heads=1, d_vocab=p + 1, d_vocab_out=p, n_ctx=3,
             normalization_type=None, positional_embedding_type="none",
@@ -30,7 +35,7 @@ class ExactClock(HookedRootModule):
     def forward(self, tokens: Tensor) -> Tensor:
         embedded = self.hook_embed(self.embed.W_E[tokens])
         a, b = torch.view_as_complex(embedded.unflatten(-1, (-1, 2)))[:, :2].unbind(1)
-        logits = ((a * b) @ self.waves.conj().T).real
+        logits = ((a * (b.conj() if self.subtract else b)) @ self.waves.conj().T).real
         return logits[:, None].expand(-1, tokens.shape[1], -1)
 
 

@@ -21,10 +21,10 @@ from grokinterp.tasks.modular import ModularTask
 class Thresholds:
     """Where the measures change their meaning.
 
-    `circular`, `symmetric` and `irrelevant` are those of Zhong et al. 2023 (arXiv 2306.17844,
-    section 4: circularity 99.5 %, boundary of the phases at 98 % and 0.6). They keep models that
-    answer every pair; `answers` leaves room for a few mistakes. `key_share` is ours: grokked
-    networks (mod 31, 59 and 113) have 0.995 and above, untrained ones 0.3 to 0.6.
+    `circular`, `symmetric` and `irrelevant` are those of Zhong et al. 2023 (arXiv 2306.17844):
+    99.5 %, and a boundary of the phases at 98 % and 0.6. They keep models that answer every pair;
+    `answers` leaves room for a few mistakes. `key_share` is ours: grokked networks (mod 31, 59
+    and 113) have 0.995 and above, untrained ones 0.3 to 0.6.
     """
 
     answers: float = 0.99  # accuracy over all pairs, at least

@@ -69,7 +69,7 @@ def circularity(
 
     The mean over the first `n_components` of max_k 2 / (n sum_x v_x^2) |sum_x v_x e^(i w_k x)|^2,
     v a principal component over the n operand tokens (the mean row taken out first); between 0 and
-    1, circular from 0.995 on (Zhong et al. 2023, arXiv 2306.17844, section 4 and appendix).
+    1, circular from 0.995 on (Zhong et al. 2023, arXiv 2306.17844).
 
     Components of nearly equal singular value are free to rotate into each other, and mix two
     circles of equal size: the value falls although both are perfect. `key_share` does not: it is 1

@@ -65,8 +65,8 @@ def gradient_symmetricity(
 
     The mean, over sampled triples, of cos(dQ_abc / dE_a, dQ_abc / dE_b): Q_abc is the logit of
     class c on the input (a, b), E_a and E_b are the embeddings at the two operand positions (two
-    variables, also where a = b). Between -1 and 1, no unit. Zhong et al. 2023 (arXiv 2306.17844,
-    section 4), who sample 100 triples: all (a, b, c) in lexicographic order,
+    variables, also where a = b). Between -1 and 1, no unit. Zhong et al. 2023
+    (arXiv 2306.17844), who sample 100 triples: all (a, b, c) in lexicographic order,
     `random.Random(42).shuffle`, the first 100. Tokens without an exponent (0 under
     multiplication) are not sampled; beyond 4 million triples `random.Random(seed).sample` draws.
 

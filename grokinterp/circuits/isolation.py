@@ -104,8 +104,8 @@ def isolate_circles(
 
     method "frequency": the circle of k is the part of the embedding along cos and sin of w_k x.
     method "principal": it is the two strongest principal components with leading frequency k, as
-    Zhong et al. 2023 do (arXiv 2306.17844, section 5 and appendix); where components mix circles of
-    equal size, it takes the mixture. Differences between the two are then a warning.
+    Zhong et al. 2023 do (arXiv 2306.17844); where components mix circles of equal size, it takes
+    the mixture. Differences between the two methods are a warning of that.
 
     A circle that fails alone may still be needed: the sums of several decide the answer. And a
     model never saw such embeddings, so that it may answer worse than its mechanism could.

@@ -10,7 +10,7 @@ Two algorithms on a circle of frequency k (w = 2 pi k / n) write, up to a factor
     clock:  cos(w (x + y - z))                          z the exponent of the class c
     pizza:  |cos(w d / 2)| cos(w (x + y - z))
 
-(Zhong et al. 2023, arXiv 2306.17844, section 3). Both factors are functions on the group: d + n
+(Zhong et al. 2023, arXiv 2306.17844). Both factors are functions on the group: d + n
 instead of d turns w d / 2 by k pi, which changes the sign of its cosine at most, for odd and for
 even n. Over z alone, waves of different frequencies are orthogonal whatever stands before them, so
 each frequency is fitted on its own and the parts of the variance add up.
@@ -69,7 +69,7 @@ def distance_irrelevance(
 
     q = (mean over d of std(L_xy over the pairs of distance d)) / std(L_xy over all pairs), with
     L_xy the logit of the right answer and population standard deviations; between 0 and 1, no
-    unit. Zhong et al. 2023 (arXiv 2306.17844, section 4): 0 to 0.4 for pizzas, 0.4 to 1 for clocks.
+    unit. Zhong et al. 2023 (arXiv 2306.17844): 0 to 0.4 for pizzas, 0.4 to 1 for clocks.
     Distances are of exponents (the module says which); for addition d = a - b mod p.
 
     It asks about right answers alone and only how much the distance matters, not in which form:
@@ -161,8 +161,8 @@ def logit_forms(
 
     With R_k(d) the sum of L cos(w_k (x + y - z)) over the pairs of distance d and all z, and
     g(d) = 1 or |cos(w_k d / 2)|, the share explained is (sum_d g R_k)^2 / (n^2/2 sum_d g^2 |L|^2).
-    Source: Zhong et al. 2023 (arXiv 2306.17844, sections 3 and 5), who fit one circle at a time:
-    see `grokinterp.circuits.circles.isolate_circles`.
+    Source: Zhong et al. 2023 (arXiv 2306.17844), who fit one circle at a time: see
+    `grokinterp.circuits.isolation.isolate_circles`.
 
     On a whole model the forms do not tell pizza from clock: further circles at twice the frequency
     fill the gaps that |cos| leaves, and the published pizza network, with its circles together,
