@@ -19,8 +19,16 @@ def layer_norm_model(*, layers: int, p: int = 7) -> HookedModel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = build_model(architecture, initial_weights(architecture, seed=2))
+    # What it does, no weight tells: a snapshot has to run the model itself.
+    model.add_perma_hook("blocks.0.hook_mlp_out", lambda value, hook: 1.5 * value)
     model.train()
     return model
+
+
+def hooks_of(model: HookedModel) -> int:
+    """How many hooks it carries; `layer_norm_model` has one of its own."""
+    points = model.hook_dict.values()
+    return sum(len(point.fwd_hooks) + len(point.bwd_hooks) for point in points)
 
 
 @contextlib.contextmanager

@@ -136,7 +136,7 @@ def test_a_users_model_of_two_layers_gets_an_answer_and_is_left_alone():
     found = algorithm(model, task=ModularTask("add", 7))
     assert found.verdict == "neither"
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert not any(point.fwd_hooks for point in model.hook_dict.values())
+    assert models_of_users.hooks_of(model) == 1
 
 
 def test_the_table_has_a_row_per_reason(pizza):

@@ -143,7 +143,7 @@ def test_the_users_model_is_called_with_other_embeddings_and_left_alone():
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert not any(point.fwd_hooks for point in model.hook_dict.values())
+    assert models_of_users.hooks_of(model) == 1
     assert model.training
     with (
         pytest.raises(RuntimeError, match="from a hook"),
