@@ -26,7 +26,7 @@ def layer_norm_model(*, layers: int, p: int = 7) -> HookedModel:
 
 
 def hooks_of(model: HookedModel) -> int:
-    """How many hooks it carries; `layer_norm_model` has one of its own."""
+    """How many hooks it carries, its own among them."""
     points = model.hook_dict.values()
     return sum(len(point.fwd_hooks) + len(point.bwd_hooks) for point in points)
 

@@ -132,11 +132,12 @@ def test_gradients_say_nothing_about_subtraction():
 
 def test_a_users_model_of_two_layers_gets_an_answer_and_is_left_alone():
     model = models_of_users.layer_norm_model(layers=2)
+    hooks = models_of_users.hooks_of(model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     found = algorithm(model, task=ModularTask("add", 7))
     assert found.verdict == "neither"
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert models_of_users.hooks_of(model) == 1
+    assert models_of_users.hooks_of(model) == hooks
 
 
 def test_the_table_has_a_row_per_reason(pizza):

@@ -121,6 +121,7 @@ def test_gradients_of_zero_are_left_out_and_said():
 
 def test_the_users_model_and_random_numbers_are_as_before(monkeypatch):
     model = models_of_users.layer_norm_model(layers=2)
+    hooks = models_of_users.hooks_of(model)
     for parameter in list(model.parameters())[::2]:
         parameter.requires_grad_(False)
     task = ModularTask("add", 7)
@@ -142,7 +143,7 @@ def test_the_users_model_and_random_numbers_are_as_before(monkeypatch):
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    assert models_of_users.hooks_of(model) == 1
+    assert models_of_users.hooks_of(model) == hooks
     assert model.training
 
 
