@@ -137,8 +137,8 @@ def functional_logits(
 ) -> Callable[[Mapping[str, Tensor], Int[Tensor, "n n_ctx"]], Float[Tensor, "n d_vocab_out"]]:
     """`(weights, tokens) -> answer-position logits` through the hooked forward.
 
-    Differentiable with respect to the canonical weights it is called with; the model's own are
-    neither used nor changed.
+    Differentiable with respect to the canonical weights it is called with. Give it a model of its
+    own: calling a TransformerBridge with other weights leaves it with other parameter objects.
     """
     places = _slots(model)
     state = model.state_dict(keep_vars=True)
