@@ -25,6 +25,8 @@ from grokinterp.tasks.modular import ModularTask
 
 PLACEBOS = 50
 ABOVE, WITHIN, NONE = "above chance", "not above chance", "no placebo"
+UNKNOWN = "undetermined"  # a loss is not a number
+ROUNDING = 1e-5  # relative; losses of float32 logits differ by less where nothing was changed
 
 
 @dataclass(frozen=True)
@@ -67,22 +69,28 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Loss on all inputs with the intervention over that without."""
-        return self.score.loss_all / self.whole.loss_all
+        """Loss on all inputs with the intervention over that without; NaN where that is 0."""
+        return self.score.loss_all / (self.whole.loss_all or math.nan)
 
     @property
     def placebo_ratios(self) -> list[float]:
         """The same of every placebo that is no harmonic."""
-        return [p.score.loss_all / self.whole.loss_all for p in self.placebos if not p.harmonic]
+        whole = self.whole.loss_all or math.nan
+        return [p.score.loss_all / whole for p in self.placebos if not p.harmonic]
 
     @property
     def verdict(self) -> str:
         """Whether it does more than any placebo: costs more or, keeping only a part, costs less."""
-        others = self.placebo_ratios
+        own, others = (
+            self.score.loss_all,
+            [p.score.loss_all for p in self.placebos if not p.harmonic],
+        )
         if not others:
             return NONE
-        beyond = self.ratio < min(others) if self.keeps else self.ratio > max(others)
-        return ABOVE if beyond else WITHIN
+        if any(math.isnan(loss) for loss in (own, *others)):
+            return UNKNOWN
+        less, more = (own, min(others)) if self.keeps else (max(others), own)
+        return ABOVE if more > less * (1 + ROUNDING) else WITHIN
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ class Ablation:
                     "ablation": row.name,
                     "placebo": placebo.name,
                     "harmonic": placebo.harmonic,
-                    "ratio": placebo.score.loss_all / row.whole.loss_all,
+                    "ratio": placebo.score.loss_all / (row.whole.loss_all or math.nan),
                     **vars(placebo.score),
                 }
                 for row in self.rows
@@ -183,8 +191,11 @@ def ablate(
 def spread(ablations: Iterable[Ablation]) -> pd.DataFrame:
     """Median, smallest and largest ratio of each kind of ablation, over checkpoints and seeds.
 
-    Give one `Ablation` a seed or checkpoint; rows of one kind (all heads, say) count as one each.
+    Give a list of `Ablation`; rows of one kind (all heads, say) count as one each.
     """
+    ablations = list(ablations)
+    if not ablations or not all(isinstance(one, Ablation) for one in ablations):
+        raise InputError("spread needs a list of what gi.ablate returned; give at least one.")
     tables = pd.concat([ablation.table() for ablation in ablations], ignore_index=True)
     grouped = tables.groupby("kind", sort=False)["ratio"]
     return grouped.agg(["median", "min", "max", "size"]).reset_index()
@@ -208,35 +219,33 @@ def score(snapshot: Snapshot, logits: Float[Tensor, "n_inputs p"]) -> Score:
 
 def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Setting) -> list[Row]:
     whole = score(snapshot, replay(snapshot, ()))
-    shared: dict[tuple[object, ...], tuple[Placebo, ...]] = {}
+    known: dict[tuple[object, ...] | None, Score] = {}
 
-    def placebos(one: Intervention) -> tuple[Placebo, ...]:
-        if one.draw is None or not setting.n:
-            return ()
-        found = shared.get(one.shared) if one.shared else None
-        if found is None:
-            found = tuple(
-                Placebo(p.name, p.harmonic, score(snapshot, replay(snapshot, p)))
-                for p in one.draw(setting)
-            )
-        if one.shared:
-            shared[one.shared] = found
-        return tuple(p for p in found if p.name != one.name)
+    def scored(one: Intervention) -> Score:
+        if one.same is None or one.same not in known:
+            known[one.same] = score(snapshot, replay(snapshot, one))
+        return known[one.same]
 
-    return [
-        Row(
+    def row(one: Intervention) -> Row:
+        own = scored(one)
+        drawn = one.draw(setting) if one.draw and setting.n else []
+        return Row(
             step=snapshot.step,
             name=one.name,
             kind=one.kind,
             hooks=tuple(name for name, _ in one),
-            score=score(snapshot, replay(snapshot, one)),
+            score=own,
             whole=whole,
             keeps=one.keeps,
-            placebos=placebos(one),
-            no_placebo=one.no_placebo,
+            placebos=tuple(Placebo(p.name, p.harmonic, scored(p)) for p in drawn),
+            no_placebo=None if drawn else one.no_placebo or _no_placebo(setting),
         )
-        for one in chosen
-    ]
+
+    return [row(one) for one in chosen]
+
+
+def _no_placebo(setting: Setting) -> str:
+    return "there is no other part of its size" if setting.n else "placebos=0"
 
 
 def _notes(snapshot: Snapshot, keys: tuple[int, ...]) -> tuple[str, ...]:
@@ -254,11 +263,15 @@ def _steps(x: Subject, step: int | Sequence[int] | str) -> list[int]:
         return list(x.steps) if isinstance(x, Run) else [-1]
     if isinstance(step, str):
         raise InputError(f"step={step!r} is not a step; give a number, several, or 'all'.")
-    return [step] if isinstance(step, int) else list(step)
+    steps = [step] if isinstance(step, int) else list(step)
+    if not steps:
+        raise InputError("step=[] names no checkpoint; give a number, several, or 'all'.")
+    return steps
 
 
 def _flat(row: Row) -> dict[str, object]:
     others = pd.Series(row.placebo_ratios, dtype=float)
+    known = len(others) and others.notna().all() and not math.isnan(row.ratio)
     as_extreme = int((others <= row.ratio if row.keeps else others >= row.ratio).sum())
     return {
         "step": row.step,
@@ -273,7 +286,7 @@ def _flat(row: Row) -> dict[str, object]:
         "placebo_median": others.median(),
         "placebo_min": others.min(),
         "placebo_max": others.max(),
-        "placebo_rank": (as_extreme + 1) / (len(others) + 1) if len(others) else math.nan,
+        "placebo_rank": (as_extreme + 1) / (len(others) + 1) if known else math.nan,
         "verdict": row.verdict,
         "no_placebo": row.no_placebo,
         "hooks": " ".join(dict.fromkeys(row.hooks)),

@@ -47,7 +47,6 @@ def heads(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Inte
         ((f"blocks.{layer}.attn.hook_z", Edit(change)),),
         draw,
         no_placebo=None,
-        shared=("heads", layer, len(index), mode),
     )
 
 
@@ -79,7 +78,7 @@ def neurons(
 ) -> Intervention:
     """Neurons of a layer, after the nonlinearity. Placebos: as many other neurons, at random.
 
-    Where fewer others than that exist, they are drawn from all neurons.
+    Where fewer others than that exist, they are drawn from all neurons; there are none for all.
     """
     index = _index(which)
     check_mode(mode)
@@ -88,6 +87,8 @@ def neurons(
     def draw(setting: Setting) -> list[Intervention]:
         every = torch.arange(len(setting.snapshot.weights[f"blocks.{layer}.mlp.W_out"]))
         others = every[~torch.isin(every, index)]
+        if not len(others):
+            return []
         pool = others if len(others) >= len(index) else every
         stream = setting.generator()
         return [
@@ -189,7 +190,7 @@ def _skip(what: str, layer: int, read: str, written: str, mode: str) -> Interven
         f"{what} skip ({mode})",
         (
             (f"blocks.{layer}.{read}", Edit(stash.put, reads_only=True)),
-            (f"blocks.{layer}.{written}", Edit(change)),
+            (f"blocks.{layer}.{written}", Edit(change, late=1)),
         ),
     )
 

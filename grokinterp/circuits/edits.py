@@ -37,8 +37,8 @@ def check_mode(mode: str) -> None:
 def reference(x: Tensor, mode: str, seed: int = 0) -> Tensor:
     """What stands in for an ablated activation [n_inputs, ...].
 
-    zero: zeros. mean: the average over the inputs. resample: the activation of another input, by a
-    seeded permutation of the table, which keeps the distribution and breaks the relation.
+    zero: zeros. mean: the average over the inputs. resample: the activation of another input, the
+    next in a seeded random order, which keeps the distribution and breaks the relation.
 
     >>> reference(torch.tensor([1.0, 3.0]), "mean").tolist()
     [2.0, 2.0]
@@ -47,7 +47,8 @@ def reference(x: Tensor, mode: str, seed: int = 0) -> Tensor:
         return torch.zeros_like(x)
     if mode == "mean":
         return x.mean(dim=0, keepdim=True, dtype=torch.float64).to(x.dtype).expand_as(x)
-    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)]
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    return x[order.roll(-1)[order.argsort()].to(x.device)]
 
 
 def replace_part(x: Tensor, axis: int, index: Tensor, value: Tensor) -> Tensor:
@@ -57,4 +58,6 @@ def replace_part(x: Tensor, axis: int, index: Tensor, value: Tensor) -> Tensor:
 
 def part(x: Tensor, axis: int, index: Tensor) -> Tensor:
     """The entries `index` of `x` along `axis`."""
+    if wrong := [i for i in index.tolist() if not 0 <= i < x.shape[axis]]:
+        raise InputError(f"index {wrong[0]} is not between 0 and {x.shape[axis] - 1}.")
     return x.index_select(axis, index.to(x.device))

@@ -1,5 +1,6 @@
 """Faithfulness: how far the claimed circuit alone is the model, and whether all of it is needed."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -7,7 +8,7 @@ import pandas as pd
 from jaxtyping import Bool
 from torch import Tensor
 
-from grokinterp.circuits.ablation import Row, ablate
+from grokinterp.circuits.ablation import ROUNDING, Row, ablate
 from grokinterp.circuits.components import heads, mlp_skip, neurons
 from grokinterp.circuits.interventions import Intervention
 from grokinterp.circuits.neuron_logit import neuron_logit_directions
@@ -49,7 +50,10 @@ class Faithfulness:
 
     @property
     def recovered(self) -> float:
-        """(nothing - alone) / (nothing - model) in loss on all inputs; 1 is all, above 1 better."""
+        """(nothing - alone) / (nothing - model) in loss on all inputs; 1 is all, above 1 better.
+
+        NaN, as `lost` is, for a model that is no better than nothing: there is no loss to recover.
+        """
         return self._share(self.nothing.score.loss_all - self.alone.score.loss_all)
 
     @property
@@ -59,8 +63,9 @@ class Faithfulness:
 
     @property
     def not_needed(self) -> tuple[str, ...]:
-        """Parts whose removal from the circuit alone costs no more than that of a placebo."""
-        return tuple(row.name for row in self.parts if row.verdict == "not above chance")
+        """Parts whose removal from the circuit alone costs nothing, within rounding."""
+        alone = self.alone.score.loss_all * (1 + ROUNDING)
+        return tuple(row.name for row in self.parts if row.score.loss_all <= alone)
 
     def table(self) -> pd.DataFrame:
         """A row each: losses and accuracies, and the loss over that of the circuit alone."""
@@ -71,12 +76,13 @@ class Faithfulness:
         ]
         frame = pd.DataFrame([whole, *rows])
         frame["ratio_to_alone"] = frame["loss_all"] / self.alone.score.loss_all
-        verdicts = [row.verdict for row in self.parts]
-        frame["verdict"] = ["", self.alone.verdict, self.without.verdict, "", *verdicts]
+        nothing_more = [""] * (1 + len(self.parts))
+        frame["verdict"] = ["", self.alone.verdict, self.without.verdict, *nothing_more]
         return frame
 
     def _share(self, difference: float) -> float:
-        return difference / (self.nothing.score.loss_all - self.nothing.whole.loss_all)
+        gained = self.nothing.score.loss_all - self.nothing.whole.loss_all
+        return difference / gained if gained > 0 else math.nan
 
 
 def faithfulness(
@@ -92,8 +98,9 @@ def faithfulness(
     """How much of the loss the circuit alone recovers, how much is lost without it, what it needs.
 
     Each part removed from the circuit (a head, a cluster, a frequency of the embedding) is compared
-    with as many placebos; the circuit as a whole with random sets of as many frequencies, neurons
-    and directions. InputError without key frequencies or an MLP: nothing is claimed then.
+    with the circuit: it has no placebos, as what is outside is gone already and the rest is claimed
+    too. The circuit as a whole is compared with random sets of as many frequencies, neurons and
+    directions. InputError without key frequencies or an MLP: nothing is claimed then.
     """
     snapshot, keys = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
@@ -101,14 +108,15 @@ def faithfulness(
     if not keys:
         raise InputError("the model has no key frequencies, so no circuit is claimed of it.")
     circuit, parts = _circuit(snapshot, keys), _parts(snapshot, keys)
-    fixed = replace(circuit, draw=None)
+    # The part first: what the directions then read of the neurons is without it.
+    less = [(part + circuit).called(f"alone less {part.name}") for part in parts]
     rows = ablate(
         snapshot,
         [
             circuit,
             fourier(LOGITS, snapshot.task, keys).called("without the circuit"),
             fourier(LOGITS, snapshot.task, (), keep=True).called("nothing"),
-            *((fixed + part).called(f"alone less {part.name}") for part in parts),
+            *(replace(one, draw=None, no_placebo="a part of the circuit") for one in less),
         ],
         frequencies=keys,
         placebos=placebos,

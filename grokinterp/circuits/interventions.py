@@ -11,6 +11,7 @@ the inputs of the batch, so run them on the whole table.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ class Intervention(Sequence[HookPair]):
     no_placebo: str | None = "a whole component has no other part of its size"
     keeps: bool = False  # it keeps only a part: its claim is a small loss, not a large one
     harmonic: bool = False  # a placebo at 2k or 4k of a key frequency
-    shared: tuple[object, ...] | None = None  # equal for interventions with the same placebos
+    same: tuple[object, ...] | None = None  # equal for interventions that do the same
 
     def __getitem__(self, place):  # type: ignore[no-untyped-def]
         return self.hooks[place]
@@ -63,28 +64,39 @@ class Intervention(Sequence[HookPair]):
         return iter(self.hooks)
 
     def __add__(self, other: "Intervention") -> "Intervention":
-        """Both; of a placebo's two parts, one without placebos of its own stays as it is."""
+        """Both; in a placebo each is another part, or itself where it has no placebos.
+
+        The order does not matter where they act on different parts. Placebos of the one may touch
+        the other.
+        """
 
         def draw(setting: Setting) -> list[Intervention]:
-            mine = self.draw(setting) if self.draw else [self] * setting.n
-            others = other.draw(setting) if other.draw else [other] * setting.n
-            pairs = zip(mine, others, strict=False)
-            return [one + two for one, two in pairs]
+            mine, others = (x.draw(setting) if x.draw else [x] for x in (self, other))
+            n = max(len(mine), len(others)) if mine and others else 0
+            pairs = zip(range(n), cycle(mine), cycle(others), strict=False)
+            return [one + two for _, one, two in pairs]
 
+        skips = [{name for name, edit in x if _lateness((name, edit)) == 1} for x in (self, other)]
+        if twice := skips[0] & skips[1]:
+            raise InputError(f"the stream around {twice.pop()} is ablated twice; once is enough.")
         both = self.draw or other.draw
         return Intervention(
             name=f"{self.name} + {other.name}",
             kind=f"{self.kind} + {other.kind}",
-            hooks=self.hooks + other.hooks,
+            hooks=tuple(sorted(self.hooks + other.hooks, key=_lateness)),
             draw=draw if both else None,
             no_placebo=None if both else self.no_placebo,
             keeps=self.keeps and other.keeps,
             harmonic=self.harmonic or other.harmonic,
         )
 
-    def called(self, name: str, kind: str | None = None) -> "Intervention":
+    def called(self, name: str | None = None, kind: str | None = None) -> "Intervention":
         """The same under another name."""
-        return replace(self, name=name, kind=kind or self.kind)
+        return replace(self, name=name or self.name, kind=kind or self.kind)
+
+
+def _lateness(pair: HookPair) -> int:
+    return getattr(pair[1], "late", 0)
 
 
 def intervention(pairs: Iterable[Any], name: str = "custom") -> Intervention:

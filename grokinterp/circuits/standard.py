@@ -77,10 +77,16 @@ def cluster_interventions(
             clusters.members(k).tolist(),
             mode=mode,
             name="leftover neurons" if k == LEFTOVER else f"neurons of k = {k}",
-        )
+        ).called(kind=_kind(k, frequencies, mode))
         for k, size in clusters.sizes.items()
         if size
     ]
+
+
+def _kind(k: int, frequencies: tuple[int, ...], mode: str) -> str:
+    if k == LEFTOVER:
+        return f"leftover neurons ({mode})"
+    return f"neurons of {'a key' if k in frequencies else 'another'} frequency ({mode})"
 
 
 def direction_interventions(snapshot: Snapshot, frequencies: tuple[int, ...]) -> list[Intervention]:

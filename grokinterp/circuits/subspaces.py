@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
 from math import comb
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,13 +18,13 @@ from torch import Tensor
 from grokinterp.circuits.edits import Stash, check_mode, reference
 from grokinterp.circuits.interventions import Intervention, Setting
 from grokinterp.circuits.subject import group_of
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
 from grokinterp.models.last_block import LOGITS, Edit
 from grokinterp.tasks.exponents import UNDEFINED
 from grokinterp.tasks.modular import ModularTask
 
-Terms = Literal["answer", "operands"]
+TERMS = ("answer", "operands")
 
 
 def fourier(
@@ -34,7 +33,7 @@ def fourier(
     frequencies: Iterable[int],
     *,
     keep: bool = False,
-    terms: Terms = "answer",
+    terms: str = "answer",
 ) -> Intervention:
     """Drop Fourier components at any hook point, or keep only those (and the mean).
 
@@ -44,6 +43,8 @@ def fourier(
 
     Placebos: every other single frequency that is not key, or random sets of as many.
     """
+    if terms not in TERMS:
+        raise InputError(f"terms={terms!r} is not known; {nearest(str(terms), TERMS)}")
     chosen = tuple(sorted(set(frequencies)))
     group = task.answer_group
     if group is None:
@@ -75,11 +76,11 @@ def fourier(
                 fourier(hook_name, task, others, keep=keep, terms=terms),
                 harmonic=bool(doubled & set(others)),
             )
-            for others in _other_frequencies(setting, len(chosen), group.order)
+            for others in _other_frequencies(setting, chosen, group.order)
         ]
 
     verb = "keep only" if keep else "drop"
-    listed = ", ".join(map(str, chosen))
+    listed = ", ".join(map(str, chosen)) or "none"
     sort = "" if terms == "answer" else " of the operands"
     some = "one frequency" if len(chosen) == 1 else "frequencies"
     where = "the logits" if hook_name == LOGITS else hook_name
@@ -87,10 +88,10 @@ def fourier(
         f"{verb} k = {listed}{sort} at {where}",
         f"{verb} {some}{sort} at {where}",
         _pairs(hook_name, change),
-        draw,
-        no_placebo=None,
+        draw if chosen else None,
+        no_placebo=None if chosen else "no frequency is named",
         keeps=keep,
-        shared=("fourier", hook_name, len(chosen), keep, terms),
+        same=("fourier", hook_name, task, chosen, keep, terms),
     )
 
 
@@ -116,10 +117,15 @@ def directions(
     random subspaces of the same dimension.
     """
     check_mode(mode)
-    orthonormal = torch.linalg.qr(basis.double()).Q
+    orthonormal = _orthonormal(basis)
 
     def change(x: Tensor) -> Tensor:
         flat = x.flatten(2)
+        if flat.shape[2] != len(orthonormal):
+            raise InputError(
+                f"{hook_name} has {flat.shape[2]} entries an input, the directions "
+                f"{len(orthonormal)}; give a basis of shape [{flat.shape[2]}, r]."
+            )
         along = (flat @ orthonormal.to(flat)) @ orthonormal.to(flat).T
         kept, removed = (along, flat - along) if keep else (flat - along, along)
         return (kept + reference(removed, mode)).view_as(x)
@@ -147,20 +153,34 @@ def random_directions(
         return []
     stream = setting.generator()
     return [
-        directions(
-            hook_name,
-            torch.randn(d, r, dtype=torch.float64, generator=stream),
-            keep=keep,
-            mode=mode,
-            name=f"{r} random directions {draw}",
+        replace(
+            directions(
+                hook_name,
+                torch.randn(d, r, dtype=torch.float64, generator=stream),
+                keep=keep,
+                mode=mode,
+                name=f"{r} random directions {draw}",
+            ),
+            same=("random directions", hook_name, d, r, mode, keep, draw),
         )
         for draw in range(setting.n)
     ]
 
 
+def _orthonormal(basis: Float[Tensor, "d r"]) -> Float[Tensor, "d rank"]:
+    """An orthonormal basis of the same span (float64); columns may depend on each other."""
+    if basis.ndim != 2 or not basis.isfinite().all():
+        raise InputError(
+            f"directions of shape {tuple(basis.shape)} are not finite columns [d, r]; give a "
+            "direction each as a column."
+        )
+    left, singular, _ = torch.linalg.svd(basis.double(), full_matrices=False)
+    return left[:, singular > singular.max() * 1e-10] if len(singular) else left
+
+
 @lru_cache(maxsize=64)
 def table_directions(
-    task: ModularTask, frequencies: tuple[int, ...], terms: Terms
+    task: ModularTask, frequencies: tuple[int, ...], terms: str
 ) -> tuple[Float[Tensor, "n_inputs r"], Bool[Tensor, " n_inputs"]]:
     """Orthonormal functions of the input (float64), and which inputs they are defined on."""
     group = task.answer_group
@@ -194,9 +214,12 @@ def harmonics(frequencies: Iterable[int], order: int) -> set[int]:
     return {min(k, order - k) for k in doubled} - {0} - set(frequencies)
 
 
-def _other_frequencies(setting: Setting, size: int, order: int) -> list[tuple[int, ...]]:
-    """Sets of frequencies that are not key: all single ones, or larger ones without harmonics."""
-    others = set(range(1, n_frequencies(order) + 1)) - set(setting.frequencies)
+def _other_frequencies(
+    setting: Setting, chosen: tuple[int, ...], order: int
+) -> list[tuple[int, ...]]:
+    """Other frequencies that are not key: all single ones, or sets of as many, no harmonics."""
+    size = len(chosen)
+    others = set(range(1, n_frequencies(order) + 1)) - set(setting.frequencies) - set(chosen)
     if size == 1:
         return [(k,) for k in sorted(others)]
     plain = sorted(others - harmonics(setting.frequencies, order))
@@ -223,5 +246,5 @@ def _pairs(hook_name: str, change):  # type: ignore[no-untyped-def]
 
     return (
         (f"{block}hook_resid_pre", Edit(stash.put, reads_only=True)),
-        (f"{block}hook_attn_out", Edit(added)),
+        (f"{block}hook_attn_out", Edit(added, late=2)),
     )

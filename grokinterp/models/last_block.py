@@ -25,10 +25,12 @@ class Edit:
 
     It treats every position by itself, so that it means the same on all positions and on the answer
     position alone. One that `reads_only` returns what it is given: nothing changes behind it.
+    A `late` one writes, at a hook point, to the stream behind it: it comes after the others there.
     """
 
     change: Callable[[Tensor], Tensor]
     reads_only: bool = False
+    late: int = 0
 
     def __call__(self, tensor: Tensor, hook: object = None) -> Tensor:
         """The changed activation; the one given is left as it is."""
