@@ -2,6 +2,7 @@
 
 from grokinterp.circuits import hooks
 from grokinterp.circuits.ablation import Ablation, ablate, spread
+from grokinterp.circuits.attention import Attention, attention, commutativity
 from grokinterp.circuits.attention_fits import AttentionFits, attention_fits, fitted_patterns
 from grokinterp.circuits.attention_readout import AttentionReadout, attention_readout
 from grokinterp.circuits.attribution import Attribution, attribution
@@ -21,6 +22,7 @@ from grokinterp.circuits.standard import standard_interventions
 
 __all__ = [
     "Ablation",
+    "Attention",
     "AttentionFits",
     "AttentionReadout",
     "Attribution",
@@ -32,10 +34,12 @@ __all__ = [
     "PaperTable",
     "PolynomialFits",
     "ablate",
+    "attention",
     "attention_fits",
     "attention_readout",
     "attribution",
     "circuit_graph",
+    "commutativity",
     "faithfulness",
     "fitted_neurons",
     "fitted_patterns",

@@ -52,9 +52,17 @@ def reference(x: Tensor, mode: str, seed: int = 0) -> Tensor:
 
 def replace_part(x: Tensor, axis: int, index: Tensor, value: Tensor) -> Tensor:
     """A copy of `x` with the entries `index` along `axis` replaced by `value`."""
+    _check_range(x, axis, index)
     return x.index_copy(axis, index.to(x.device), value)
 
 
 def part(x: Tensor, axis: int, index: Tensor) -> Tensor:
     """The entries `index` of `x` along `axis`."""
+    _check_range(x, axis, index)
     return x.index_select(axis, index.to(x.device))
+
+
+def _check_range(x: Tensor, axis: int, index: Tensor) -> None:
+    if int(index.max()) >= x.shape[axis]:
+        what = {-1: "neuron", -2: "head"}[axis]
+        raise InputError(f"{what} {index.max()} is not between 0 and {x.shape[axis] - 1}.")

@@ -1,5 +1,6 @@
 """Faithfulness: how far the claimed circuit alone is the model, and whether all of it is needed."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -36,11 +37,18 @@ class Faithfulness:
     """
 
     frequencies: tuple[int, ...]
-    alone: Row
-    without: Row
-    nothing: Row
+    alone: Row = field(repr=False)
+    without: Row = field(repr=False)
+    nothing: Row = field(repr=False)
     parts: tuple[Row, ...] = field(repr=False)  # the circuit alone, less one part each
     step: int | None
+
+    def __repr__(self) -> str:
+        return (
+            f"Faithfulness(recovered={self.recovered:.6g}, lost={self.lost:.6g}, "
+            f"ratio={self.ratio:.6g}, not_needed={self.not_needed}, "
+            f"frequencies={self.frequencies}, step={self.step})"
+        )
 
     @property
     def ratio(self) -> float:
@@ -49,7 +57,10 @@ class Faithfulness:
 
     @property
     def recovered(self) -> float:
-        """(nothing - alone) / (nothing - model) in loss on all inputs; 1 is all, above 1 better."""
+        """(nothing - alone) / (nothing - model) in loss on all inputs; 1 is all, above 1 better.
+
+        NaN for a model that is no better than `nothing`, and so for `lost`.
+        """
         return self._share(self.nothing.score.loss_all - self.alone.score.loss_all)
 
     @property
@@ -76,7 +87,8 @@ class Faithfulness:
         return frame
 
     def _share(self, difference: float) -> float:
-        return difference / (self.nothing.score.loss_all - self.nothing.whole.loss_all)
+        whole = self.nothing.score.loss_all - self.nothing.whole.loss_all
+        return difference / whole if whole else math.nan  # the model is no better than nothing
 
 
 def faithfulness(

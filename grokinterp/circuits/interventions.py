@@ -62,8 +62,9 @@ class Intervention(Sequence[HookPair]):
     def __iter__(self) -> Iterator[HookPair]:
         return iter(self.hooks)
 
-    def __add__(self, other: "Intervention") -> "Intervention":
+    def __add__(self, other: "Intervention | Sequence[HookPair]") -> "Intervention":
         """Both; of a placebo's two parts, one without placebos of its own stays as it is."""
+        other = other if isinstance(other, Intervention) else intervention(other)
 
         def draw(setting: Setting) -> list[Intervention]:
             mine = self.draw(setting) if self.draw else [self] * setting.n
@@ -89,11 +90,29 @@ class Intervention(Sequence[HookPair]):
 
 def intervention(pairs: Iterable[Any], name: str = "custom") -> Intervention:
     """Hook pairs of one's own as an intervention, without placebos."""
+    if not isinstance(pairs, Iterable):
+        raise InputError(f"{pairs!r} is not a list of (hook_name, function) pairs.")
     pairs = tuple(pairs)
     for pair in pairs:
         if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
             raise InputError(
-                f"{pair!r} is not a (hook_name, function) pair; give such as "
-                "('blocks.0.hook_mlp_out', lambda tensor, hook: 0 * tensor)."
+                f"{pair!r} is not a (hook_name, function) pair; an intervention is a list of them, "
+                "such as [('blocks.0.hook_mlp_out', lambda tensor, hook: 0 * tensor)]."
             )
     return Intervention(name, "custom", pairs, no_placebo="hooks of one's own")
+
+
+def listed(
+    interventions: Iterable[Intervention | Sequence[HookPair]] | Intervention,
+) -> list[Intervention]:
+    """What was given as interventions, each one an `Intervention`."""
+    if isinstance(interventions, Intervention):
+        return [interventions]
+    if not isinstance(interventions, Iterable) or isinstance(interventions, str):
+        raise InputError(
+            f"interventions={interventions!r} is not a list; give such as [hooks.mlp(0)]."
+        )
+    found = [i if isinstance(i, Intervention) else intervention(i) for i in interventions]
+    if not found:
+        raise InputError("no interventions were given; leave them out for the standard ones.")
+    return found

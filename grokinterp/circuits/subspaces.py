@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
 from math import comb
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,14 +18,16 @@ from torch import Tensor
 
 from grokinterp.circuits.edits import Stash, check_mode, reference
 from grokinterp.circuits.interventions import Intervention, Setting
-from grokinterp.circuits.subject import group_of
-from grokinterp.errors import InputError
+from grokinterp.circuits.subject import checked_frequencies, group_of
+from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
 from grokinterp.models.last_block import LOGITS, Edit
+from grokinterp.runs.snapshot import check_task
 from grokinterp.tasks.exponents import UNDEFINED
 from grokinterp.tasks.modular import ModularTask
 
 Terms = Literal["answer", "operands"]
+THIN = 1e-10  # relative; spans thinner than this are float64 rounding
 
 
 def fourier(
@@ -44,13 +46,13 @@ def fourier(
 
     Placebos: every other single frequency that is not key, or random sets of as many.
     """
-    chosen = tuple(sorted(set(frequencies)))
+    check_task(task)
     group = task.answer_group
     if group is None:
         raise InputError(f"{task.no_group_reason}: it has no Fourier components.")
-    highest = n_frequencies(group.order)
-    if wrong := [k for k in chosen if not 1 <= k <= highest]:
-        raise InputError(f"frequency {wrong[0]} is not between 1 and {highest}.")
+    chosen = checked_frequencies(frequencies, group)
+    if terms not in get_args(Terms):
+        raise InputError(f"terms={terms!r} is not known; {nearest(str(terms), get_args(Terms))}")
 
     def change(x: Tensor) -> Tensor:
         if len(x) != task.n_inputs:
@@ -90,15 +92,17 @@ def fourier(
         draw,
         no_placebo=None,
         keeps=keep,
-        shared=("fourier", hook_name, len(chosen), keep, terms),
+        shared=("fourier", hook_name, task, len(chosen), keep, terms),
     )
 
 
 def embedding(task: ModularTask, frequencies: Iterable[int]) -> Intervention:
     """The embedding with only these token frequencies (and its mean) left."""
     kept = fourier("hook_embed", task, frequencies, keep=True, terms="operands")
-    listed = ", ".join(map(str, sorted(set(frequencies))))
-    return kept.called(f"embedding keeps k = {listed}", "embedding keeps the key frequencies")
+    name = kept.name.replace("keep only", "embedding keeps").removesuffix(
+        " of the operands at hook_embed"
+    )
+    return kept.called(name, "embedding keeps the key frequencies")
 
 
 def directions(
@@ -116,10 +120,15 @@ def directions(
     random subspaces of the same dimension.
     """
     check_mode(mode)
-    orthonormal = torch.linalg.qr(basis.double()).Q
+    orthonormal = _orthonormal(basis)
 
     def change(x: Tensor) -> Tensor:
         flat = x.flatten(2)
+        if flat.shape[2] != len(orthonormal):
+            raise InputError(
+                f"{hook_name} has {flat.shape[2]} entries, the directions {len(orthonormal)}; give "
+                f"them as columns, [{flat.shape[2]}, r]."
+            )
         along = (flat @ orthonormal.to(flat)) @ orthonormal.to(flat).T
         kept, removed = (along, flat - along) if keep else (flat - along, along)
         return (kept + reference(removed, mode)).view_as(x)
@@ -137,6 +146,17 @@ def directions(
         no_placebo=None,
         keeps=keep,
     )
+
+
+def _orthonormal(basis: Float[Tensor, "d r"]) -> Float[Tensor, "d rank"]:
+    """Of the span of the columns: fewer than r where some depend on others (float64)."""
+    basis = torch.as_tensor(basis)
+    if basis.ndim != 2 or not bool(basis.isfinite().all()):
+        raise InputError(
+            f"directions of shape {tuple(basis.shape)} are no basis; give a finite one, [d, r]."
+        )
+    left, singular, _ = torch.linalg.svd(basis.double(), full_matrices=False)
+    return left[:, singular > THIN * singular.max()] if basis.numel() else basis.double()
 
 
 def random_directions(
@@ -211,6 +231,8 @@ def _other_frequencies(setting: Setting, size: int, order: int) -> list[tuple[in
 
 def _pairs(hook_name: str, change):  # type: ignore[no-untyped-def]
     """The edit at that hook point, where both TransformerLens lines would do the same."""
+    if not isinstance(hook_name, str):
+        raise InputError(f"{hook_name!r} is not the name of a hook point; give such as {LOGITS!r}.")
     if not hook_name.endswith("hook_resid_mid"):
         return ((hook_name, Edit(change)),)
     # TransformerLens 4 has this point at the MLP's input, beside the skip: so what attention adds
