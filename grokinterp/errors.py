@@ -6,6 +6,7 @@ Interrupted (a KeyboardInterrupt)  a training was stopped from outside; its stat
 """
 
 import difflib
+import operator
 from collections.abc import Iterable, Mapping
 
 
@@ -33,3 +34,15 @@ def nearest(given: str, valid: Iterable[str], aliases: Mapping[str, str] | None 
     if close := difflib.get_close_matches(given.lower(), [*names, *words], n=1, cutoff=0.5):
         return f"did you mean {words.get(close[0], close[0])!r}?"
     return f"valid are: {', '.join(names)}."
+
+
+def whole_number(x: object) -> int | None:
+    """The int that `x` is, numpy's and torch's own included; None for all else, truth values too.
+
+    >>> whole_number(3), whole_number(3.0), whole_number(True), whole_number("3")
+    (3, None, None, None)
+    """
+    try:
+        return None if isinstance(x, bool) else operator.index(x)  # type: ignore[arg-type]
+    except TypeError:
+        return None

@@ -3,11 +3,13 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 
 import grokinterp as gi
 from grokinterp.circuits import hooks, spread
+from grokinterp.errors import whole_number
 from grokinterp.models.adapter import build_model
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.progress.losses import excluded_loss, restricted_loss
@@ -15,6 +17,7 @@ from grokinterp.runs.snapshot import from_weights
 from tests import clock
 from tests.test_architectures import example
 
+GENERATOR = torch.Generator().manual_seed(8)
 P, KEYS, AMPLITUDE = 31, (2, 5, 13), 10.0
 
 
@@ -267,3 +270,79 @@ def test_the_command(run, tmp_path, shipped):
     code, _, err = run("ablate", shipped.path, "--mode", "none")
     assert code == 2
     assert "mode='none' is not known" in err
+
+
+def test_what_cannot_be_ablated_is_one_line(hand_built, shipped):
+    task = hand_built.task
+    hook = "blocks.0.mlp.hook_post"
+    d_mlp, n = hand_built.mlp_post.shape[1], task.n_inputs
+    for one, message in (
+        (hooks.heads(0, 9), "head 9 is not between 0 and 0"),
+        (hooks.neurons(0, [0, 9999]), "neuron 9999 is not between 0 and"),
+        (hooks.directions(hook, torch.ones(3, 1)), f"has {d_mlp} entries, the directions 3"),
+        (hooks.replaced_neurons(0, [1], torch.ones(n, 2), name="x"), r"of shape \(961, 2\)"),
+        (hooks.replaced_patterns(0, torch.ones(n, 9, 3), name="x"), r"of shape \(961, 9, 3\)"),
+    ):
+        with pytest.raises(gi.InputError, match=message):
+            gi.ablate(hand_built, [one], placebos=0)
+    with pytest.raises(gi.InputError, match="distinct indices from 0 on"):
+        hooks.heads(0, -1)
+    with pytest.raises(gi.InputError, match="no interventions"):
+        gi.ablate(hand_built, [])
+    with pytest.raises(gi.InputError, match="has no step"):
+        gi.ablate(shipped, step=[])
+    with pytest.raises(gi.InputError, match="seed=-1"):
+        gi.ablate(hand_built, seed=-1)
+    with pytest.raises(gi.InputError, match="an intervention is a list of them"):
+        gi.ablate(hand_built, [("blocks.0.hook_mlp_out", lambda x, hook: x)])
+    with pytest.raises(gi.InputError, match="for models, this run has its own"):
+        gi.ablate(shipped, train_mask=torch.ones(113**2, dtype=torch.bool))
+    with pytest.raises(gi.InputError, match="needs a list of what `ablate` returns"):
+        spread([])
+
+
+def test_dependent_directions_span_no_more_than_they_do(hand_built):
+    hook = "blocks.0.mlp.hook_post"
+    one = torch.randn(hand_built.mlp_post.shape[1], 1, dtype=torch.float64, generator=GENERATOR)
+    rows = gi.ablate(
+        hand_built, [hooks.directions(hook, x) for x in (one, torch.cat([one, 2 * one], dim=1))],
+        placebos=0,
+    ).rows  # fmt: skip
+    assert rows[0].score.loss_all == pytest.approx(rows[1].score.loss_all, rel=1e-9)
+
+
+def test_a_single_intervention_and_a_short_repr(shipped):
+    both = hooks.mlp(0) + hooks.intervention([("blocks.0.hook_mlp_out", lambda x, hook: x)])
+    found = gi.ablate(shipped, both, step=[5200], frequencies=[9], placebos=0)
+    assert found.rows[0].step == 5200
+    assert found.frequencies == (9,)
+    assert found.rows[0].name == "MLP 0 (mean) + custom"
+    assert len(repr(found)) < 200
+
+
+def test_whole_numbers_of_every_kind():
+    assert [whole_number(x) for x in (np.int64(5), torch.tensor(5), 5)] == [5, 5, 5]
+    assert all(whole_number(x) is None for x in (True, 5.0, "5", None, [5], np.float32(5)))
+
+
+def test_a_loss_of_zero_and_one_that_is_not_finite(hand_built):
+    weights = dict(hand_built.weights)
+    weights["unembed.W_U"] = 1e6 * weights["unembed.W_U"]
+    row = gi.ablate(
+        from_weights(weights, hand_built.architecture, hand_built.task), hooks.mlp(0), placebos=2
+    ).rows[0]
+    assert row.whole.loss_all == 0
+    assert row.ratio == math.inf
+    weights["unembed.W_U"] = math.nan * weights["unembed.W_U"]
+    diverged = from_weights(weights, hand_built.architecture, hand_built.task, step=7)
+    with pytest.raises(gi.InputError, match="loss at step 7 is nan"):
+        gi.ablate(diverged)
+
+
+def test_what_a_model_does_not_have_is_noted(hand_built):
+    weights = dict(hand_built.weights)
+    weights["blocks.0.mlp.b_in"] = weights["blocks.0.mlp.b_in"] - 1e6  # no neuron fires
+    dead = from_weights(weights, hand_built.architecture, hand_built.task)
+    found = gi.ablate(dead, frequencies=KEYS, placebos=0)
+    assert any("no directions u_k, v_k are ablated: the neurons are" in x for x in found.notes)
+    assert {"MLP 0 (mean)", "leftover neurons (mean)"} <= set(found.table()["ablation"])

@@ -3,23 +3,21 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from grokinterp.circuits.edits import check_mode
-from grokinterp.circuits.interventions import HookPair, Intervention, Setting, intervention
+from grokinterp.circuits.interventions import Intervention, Setting, listed
 from grokinterp.circuits.replay import replay
-from grokinterp.circuits.standard import standard_interventions
-from grokinterp.circuits.subject import Subject, subject_of
-from grokinterp.errors import InputError
+from grokinterp.circuits.scores import Score, score
+from grokinterp.circuits.standard import standard_and_undefined
+from grokinterp.circuits.subject import Subject, steps_of, subject_of
+from grokinterp.errors import InputError, whole_number
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
-from grokinterp.models.cross_entropy import cross_entropies
-from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
 
@@ -27,21 +25,6 @@ PLACEBOS = 50
 ABOVE, WITHIN, NONE = "above chance", "not above chance", "no placebo"
 UNKNOWN = "undetermined"  # a loss is not a number
 ROUNDING = 1e-5  # relative; losses of float32 logits differ by less where nothing was changed
-
-
-@dataclass(frozen=True)
-class Score:
-    """Cross-entropy in nats and accuracy over the p classes, on three sets of inputs.
-
-    NaN on train and test without a split.
-    """
-
-    loss_train: float
-    loss_test: float
-    loss_all: float
-    acc_train: float
-    acc_test: float
-    acc_all: float
 
 
 @dataclass(frozen=True)
@@ -69,14 +52,18 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Loss on all inputs with the intervention over that without; NaN where that is 0."""
-        return self.score.loss_all / (self.whole.loss_all or math.nan)
+        """Loss on all inputs with the intervention over that without (inf if that is 0)."""
+        return self.over_whole(self.score)
 
     @property
     def placebo_ratios(self) -> list[float]:
         """The same of every placebo that is no harmonic."""
-        whole = self.whole.loss_all or math.nan
-        return [p.score.loss_all / whole for p in self.placebos if not p.harmonic]
+        return [self.over_whole(p.score) for p in self.placebos if not p.harmonic]
+
+    def over_whole(self, score: Score) -> float:
+        """A loss on all inputs over that of the whole model; 1 where both are 0."""
+        loss, whole = score.loss_all, self.whole.loss_all
+        return loss / whole if whole else math.inf if loss else 1.0
 
     @property
     def verdict(self) -> str:
@@ -102,11 +89,19 @@ class Ablation:
     as it stands, not how it computes, and removing two parts need not cost the sum of both.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = field(repr=False)
     frequencies: tuple[int, ...]
     notes: tuple[str, ...]
     n_placebos: int
     seed: int
+
+    def __repr__(self) -> str:
+        steps = dict.fromkeys(row.step for row in self.rows)
+        at = ", ".join(map(str, steps)) if len(steps) < 4 else f"{len(steps)} steps"
+        return (
+            f"Ablation({len(self.rows)} rows at step {at}, frequencies {self.frequencies}, "
+            f"{self.n_placebos} placebos each; .table() has them)"
+        )
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -136,7 +131,7 @@ class Ablation:
                     "ablation": row.name,
                     "placebo": placebo.name,
                     "harmonic": placebo.harmonic,
-                    "ratio": placebo.score.loss_all / (row.whole.loss_all or math.nan),
+                    "ratio": row.over_whole(placebo.score),
                     **vars(placebo.score),
                 }
                 for row in self.rows
@@ -147,7 +142,7 @@ class Ablation:
 
 def ablate(
     x: Subject,
-    interventions: Iterable[Intervention | Sequence[HookPair]] | None = None,
+    interventions: Iterable[Any] | None = None,  # of `Intervention`, or of lists of hook pairs
     *,
     step: int | Sequence[int] | Literal["all"] = -1,
     mode: str = "mean",
@@ -167,58 +162,53 @@ def ablate(
     `step` is one checkpoint of a run, several, or "all"; the key frequencies are those of the last
     one unless given. Losses are over the p answer classes. Placebos of single frequencies are
     all others that are not key; of sets, neurons, heads and directions `placebos` random ones.
-    The model is left as it is: weights, hooks, flags.
+    Means, permutations and Fourier components are over all inputs of the task.
+    A standard intervention that this model does not have is left out, with the reason in `.notes`.
+    `progress` shows a bar over the steps. InputError where the model's own logits are not finite,
+    for parts it does not have and for hook points it does not know. The model is left as it is,
+    whatever a hook raises: weights, hooks, flags.
     """
-    if isinstance(placebos, bool) or not isinstance(placebos, int) or placebos < 0:
+    if whole_number(placebos) is None or placebos < 0:
         raise InputError(f"placebos={placebos!r} is not a number of placebos; give such as 50.")
     check_mode(mode)
-    given = None if interventions is None else list(interventions)
-    steps = _steps(x, step)
+    if whole_number(seed) is None or not 0 <= seed < 2**63:
+        raise InputError(f"seed={seed!r} is not a whole number from 0 on; give such as 0.")
+    given = None if interventions is None else listed(interventions)
+    steps = steps_of(x, step)
     rows: list[Row] = []
+    notes: dict[str, None] = {}
     for one in tqdm(steps, desc="ablate", disable=None if progress else True):
         snapshot, keys = subject_of(
             x, step=one, frequencies=frequencies, task=task, train_mask=train_mask
         )
-        chosen = (
-            standard_interventions(snapshot, keys, mode=mode)
-            if given is None
-            else [i if isinstance(i, Intervention) else intervention(i) for i in given]
+        chosen, undefined = (
+            standard_and_undefined(snapshot, keys, mode=mode) if given is None else (given, ())
         )
+        notes |= dict.fromkeys((*_notes(snapshot, keys), *undefined))
         rows += _ablate_one(snapshot, chosen, Setting(snapshot, keys, placebos, seed))
-    return Ablation(tuple(rows), keys, _notes(snapshot, keys), placebos, seed)
+    return Ablation(tuple(rows), keys, tuple(notes), placebos, seed)
 
 
 def spread(ablations: Iterable[Ablation]) -> pd.DataFrame:
     """Median, smallest and largest ratio of each kind of ablation, over checkpoints and seeds.
 
-    Give a list of `Ablation`; rows of one kind (all heads, say) count as one each.
+    Give a list, one `Ablation` a seed (and several checkpoints in each, if you like); `size` is the
+    number of rows, each head or frequency and each checkpoint counting as one. Ratios are to the
+    loss of the whole model at the same checkpoint.
     """
-    ablations = list(ablations)
-    if not ablations or not all(isinstance(one, Ablation) for one in ablations):
-        raise InputError("spread needs a list of what gi.ablate returned; give at least one.")
-    tables = pd.concat([ablation.table() for ablation in ablations], ignore_index=True)
+    given = list(ablations)
+    if not given or not all(isinstance(one, Ablation) for one in given):
+        raise InputError("spread needs a list of what `ablate` returns; give at least one.")
+    tables = pd.concat([ablation.table() for ablation in given], ignore_index=True)
     grouped = tables.groupby("kind", sort=False)["ratio"]
     return grouped.agg(["median", "min", "max", "size"]).reset_index()
 
 
-def score(snapshot: Snapshot, logits: Float[Tensor, "n_inputs p"]) -> Score:
-    """Loss and accuracy of these logits on train, test and all inputs."""
-    labels = snapshot.task.labels
-    losses = cross_entropies(logits, labels)
-    right = (logits.argmax(dim=1) == labels).double()
-    train = snapshot.train_mask
-    every = torch.ones(len(labels), dtype=torch.bool)
-    sets = (None, None, every) if train is None else (train, ~train, every)
-    values = [
-        math.nan if rows is None else float(x[rows].mean())
-        for x in (losses, right)
-        for rows in sets
-    ]
-    return Score(*values)
-
-
 def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Setting) -> list[Row]:
     whole = score(snapshot, replay(snapshot, ()))
+    if not math.isfinite(whole.loss_all):
+        at = "" if snapshot.step is None else f" at step {snapshot.step}"
+        raise InputError(f"the model's loss{at} is {whole.loss_all}; look at an earlier step.")
     known: dict[tuple[object, ...] | None, Score] = {}
 
     def scored(one: Intervention) -> Score:
@@ -256,17 +246,6 @@ def _notes(snapshot: Snapshot, keys: tuple[int, ...]) -> tuple[str, ...]:
     if snapshot.train_mask is None:
         notes.append("train and test are null: the model came without a split")
     return tuple(notes)
-
-
-def _steps(x: Subject, step: int | Sequence[int] | str) -> list[int]:
-    if step == "all":
-        return list(x.steps) if isinstance(x, Run) else [-1]
-    if isinstance(step, str):
-        raise InputError(f"step={step!r} is not a step; give a number, several, or 'all'.")
-    steps = [step] if isinstance(step, int) else list(step)
-    if not steps:
-        raise InputError("step=[] names no checkpoint; give a number, several, or 'all'.")
-    return steps
 
 
 def _flat(row: Row) -> dict[str, object]:

@@ -112,7 +112,8 @@ def commutativity(x: Subject, *, layer: int = 0) -> pd.DataFrame:
     """
     if not isinstance(x, Run):
         raise InputError(
-            f"{type(x).__name__} is not a run; attention(x).table() has the means of one model."
+            f"{type(x).__name__} is not a run; the means of one model are in "
+            "circuits.attention(x).table()."
         )
     rows = {}
     for step in x.steps:

@@ -152,12 +152,12 @@ def _checked(snapshot: Snapshot, layer: int) -> Architecture:
     if not snapshot.task.equals_token:
         raise InputError(
             'the model reads no "=", so its query varies with b and there is no readout of one '
-            "query; look at attention(x)."
+            "query; look at circuits.attention(x)."
         )
     if architecture is None:
         raise InputError(
-            "the attention readout needs a plain model (learned positions, no hooks; "
-            "models.adapter.architecture_of says which); look at attention(x)."
+            "the attention readout needs a plain model (learned positions, the usual attention and "
+            "MLP, no hooks of your own left on); look at circuits.attention(x)."
         )
     if architecture.attention_rate == 0:
         raise InputError("attention is constant (attention_rate=0): no score is read.")

@@ -19,7 +19,7 @@ from grokinterp.circuits.edits import (
 )
 from grokinterp.circuits.interventions import Intervention, Setting
 from grokinterp.circuits.subspaces import random_directions
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, whole_number
 from grokinterp.models.last_block import Edit
 
 
@@ -117,10 +117,10 @@ def replaced_neurons(
     layer: int, which: Iterable[int], values: Float[Tensor, "n_inputs n_neurons"], *, name: str
 ) -> Intervention:
     """Neurons at the answer position replaced by values, a row per input."""
-    index = _index(which)
+    index, values = _index(which), torch.as_tensor(values)
 
     def change(post: Tensor) -> Tensor:
-        _same_table(post, values, f"blocks.{layer}.mlp.hook_post")
+        _same_table(part(post[:, -1], -1, index), values, f"blocks.{layer}.mlp.hook_post")
         changed = post.clone()
         changed[:, -1, index] = values.to(post)
         return changed
@@ -146,9 +146,10 @@ def replaced_patterns(
 
     Placebos: the same rows given to other inputs, at random.
     """
+    values = torch.as_tensor(values)
 
     def change(pattern: Tensor) -> Tensor:
-        _same_table(pattern, values, f"blocks.{layer}.attn.hook_pattern")
+        _same_table(pattern[:, :, -1], values, f"blocks.{layer}.attn.hook_pattern")
         changed = pattern.clone()
         changed[:, :, -1] = values.to(pattern)
         return changed
@@ -196,15 +197,17 @@ def _skip(what: str, layer: int, read: str, written: str, mode: str) -> Interven
 
 
 def _index(which: int | Iterable[int]) -> Int[Tensor, " n"]:
-    listed = [which] if isinstance(which, int) else [int(i) for i in which]
-    if not listed or len(set(listed)) != len(listed):
-        raise InputError(f"{listed} are not distinct indices; give at least one, each once.")
-    return torch.tensor(listed, dtype=torch.int64)
+    one = whole_number(which)
+    listed = [which] if one is not None or not isinstance(which, Iterable) else list(which)
+    found = [whole_number(i) for i in listed]
+    if not found or len(set(found)) != len(found) or any(i is None or i < 0 for i in found):
+        raise InputError(f"{listed} are not distinct indices from 0 on; give such as 3 or [0, 2].")
+    return torch.tensor(found, dtype=torch.int64)
 
 
-def _same_table(activation: Tensor, values: Tensor, hook: str) -> None:
-    if len(activation) != len(values):
+def _same_table(place: Tensor, values: Tensor, hook: str) -> None:
+    if place.shape != values.shape:
         raise InputError(
-            f"{hook} has {len(activation)} inputs, the replacement {len(values)} rows; run it on "
-            "task.tokens, the whole table in order."
+            f"the place at {hook} is of shape {tuple(place.shape)}, its replacement of shape "
+            f"{tuple(values.shape)}; give a row per input and run on task.tokens."
         )

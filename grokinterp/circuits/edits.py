@@ -53,11 +53,17 @@ def reference(x: Tensor, mode: str, seed: int = 0) -> Tensor:
 
 def replace_part(x: Tensor, axis: int, index: Tensor, value: Tensor) -> Tensor:
     """A copy of `x` with the entries `index` along `axis` replaced by `value`."""
+    _check_range(x, axis, index)
     return x.index_copy(axis, index.to(x.device), value)
 
 
 def part(x: Tensor, axis: int, index: Tensor) -> Tensor:
     """The entries `index` of `x` along `axis`."""
-    if wrong := [i for i in index.tolist() if not 0 <= i < x.shape[axis]]:
-        raise InputError(f"index {wrong[0]} is not between 0 and {x.shape[axis] - 1}.")
+    _check_range(x, axis, index)
     return x.index_select(axis, index.to(x.device))
+
+
+def _check_range(x: Tensor, axis: int, index: Tensor) -> None:
+    if int(index.max()) >= x.shape[axis]:
+        what = {-1: "neuron", -2: "head"}[axis]
+        raise InputError(f"{what} {index.max()} is not between 0 and {x.shape[axis] - 1}.")

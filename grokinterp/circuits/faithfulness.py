@@ -37,11 +37,18 @@ class Faithfulness:
     """
 
     frequencies: tuple[int, ...]
-    alone: Row
-    without: Row
-    nothing: Row
+    alone: Row = field(repr=False)
+    without: Row = field(repr=False)
+    nothing: Row = field(repr=False)
     parts: tuple[Row, ...] = field(repr=False)  # the circuit alone, less one part each
     step: int | None
+
+    def __repr__(self) -> str:
+        return (
+            f"Faithfulness(recovered={self.recovered:.6g}, lost={self.lost:.6g}, "
+            f"ratio={self.ratio:.6g}, not_needed={self.not_needed}, "
+            f"frequencies={self.frequencies}, step={self.step})"
+        )
 
     @property
     def ratio(self) -> float:

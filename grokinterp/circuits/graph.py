@@ -5,6 +5,7 @@ were ablated, everything else stays as it is, and the loss and the target are lo
 patching; Goldowsky-Dill et al. 2023, arXiv 2304.05969).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,12 +14,12 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.circuits.ablation import score
 from grokinterp.circuits.components import heads, neurons, replaced_neurons
 from grokinterp.circuits.edits import Stash
 from grokinterp.circuits.interventions import HookPair
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
 from grokinterp.circuits.replay import replay
+from grokinterp.circuits.scores import score
 from grokinterp.circuits.subject import Subject, group_of, subject_of
 from grokinterp.circuits.subspaces import fourier, table_directions
 from grokinterp.errors import InputError
@@ -70,7 +71,10 @@ class CircuitGraph:
         return frame.sort_values("change", ascending=False, ignore_index=True)
 
     def node_table(self) -> pd.DataFrame:
-        """One row a node: its layer, and the sum of the shares that come in and go out."""
+        """One row a node: its layer, and the sum of the shares that come in and go out.
+
+        Null where no edge does: the embedding has nothing before it, the logits nothing behind.
+        """
         frame = pd.DataFrame(self.nodes, columns=["node", "layer"])
         edges = pd.DataFrame([vars(edge) for edge in self.edges])
         for side, column in (("target", "share_in"), ("source", "share_out")):
@@ -104,7 +108,8 @@ def circuit_graph(
     Heads and neurons are those of the last layer. An ablated frequency is dropped from the
     embedding, an ablated head or cluster is at its mean over the inputs. Also measured are the ways
     around: embedding to cluster past the attention, head to logits past the MLP. "other"
-    frequencies and the leftover neurons are there as controls. InputError without key frequencies.
+    frequencies and the leftover neurons are there as controls. InputError without key frequencies
+    or an MLP, and where the model's loss is not finite.
     """
     snapshot, keys = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
@@ -149,6 +154,8 @@ class _Paths:
         self.z = self.recorded(f"{self.block}attn.hook_z", ())
         self.post = self.recorded(f"{self.block}mlp.hook_post", ())
         self.loss = score(snapshot, self.logits).loss_all
+        if not math.isfinite(self.loss):
+            raise InputError(f"the model's loss is {self.loss}; look at an earlier step.")
 
     def nodes(self) -> Iterator[tuple[str, str]]:
         for name in self.drop:

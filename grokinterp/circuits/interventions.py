@@ -63,12 +63,13 @@ class Intervention(Sequence[HookPair]):
     def __iter__(self) -> Iterator[HookPair]:
         return iter(self.hooks)
 
-    def __add__(self, other: "Intervention") -> "Intervention":
+    def __add__(self, other: "Intervention | Sequence[HookPair]") -> "Intervention":
         """Both; in a placebo each is another part, or itself where it has no placebos.
 
         The order does not matter where they act on different parts. Placebos of the one may touch
         the other.
         """
+        other = other if isinstance(other, Intervention) else intervention(other)
 
         def draw(setting: Setting) -> list[Intervention]:
             mine, others = (x.draw(setting) if x.draw else [x] for x in (self, other))
@@ -101,11 +102,27 @@ def _lateness(pair: HookPair) -> int:
 
 def intervention(pairs: Iterable[Any], name: str = "custom") -> Intervention:
     """Hook pairs of one's own as an intervention, without placebos."""
+    if not isinstance(pairs, Iterable):
+        raise InputError(f"{pairs!r} is not a list of (hook_name, function) pairs.")
     pairs = tuple(pairs)
     for pair in pairs:
         if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
             raise InputError(
-                f"{pair!r} is not a (hook_name, function) pair; give such as "
-                "('blocks.0.hook_mlp_out', lambda tensor, hook: 0 * tensor)."
+                f"{pair!r} is not a (hook_name, function) pair; an intervention is a list of them, "
+                "such as [('blocks.0.hook_mlp_out', lambda tensor, hook: 0 * tensor)]."
             )
     return Intervention(name, "custom", pairs, no_placebo="hooks of one's own")
+
+
+def listed(interventions: Iterable[Any]) -> list[Intervention]:
+    """What was given as interventions, each one an `Intervention`."""
+    if isinstance(interventions, Intervention):
+        return [interventions]
+    if not isinstance(interventions, Iterable) or isinstance(interventions, str):
+        raise InputError(
+            f"interventions={interventions!r} is not a list; give such as [hooks.mlp(0)]."
+        )
+    found = [i if isinstance(i, Intervention) else intervention(i) for i in interventions]
+    if not found:
+        raise InputError("no interventions were given; leave them out for the standard ones.")
+    return found

@@ -72,8 +72,9 @@ def paper_table(
     """Key frequencies, clusters, variance explained and every ablation of the paper, in one call.
 
     What a model has no answer for (no key frequencies, no "=", several layers, ...) has the value
-    None and the reason as its note. A number near the published one does not show that the network
-    works in the same way: look at the placebos of `ablate`, and at `algorithm`.
+    None (NaN in the table) and the reason as its note. A number near the published one does not
+    show that the network works in the same way: look at the placebos of `ablate`, and at
+    `algorithm`.
     """
     snapshot, keys = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
@@ -115,7 +116,7 @@ def _losses(snapshot: Snapshot, keys: tuple[int, ...]) -> Rows:
     )
     yield "trig loss", losses.trig_loss(snapshot, keys), "4.7e-08"
     yield "restricted loss", losses.restricted_loss(snapshot, keys), "5.547e-08"
-    split = "" if snapshot.train_mask is not None else "needs a split: give train_mask="
+    split = "" if snapshot.train_mask is not None else "the training pairs are not known"
     published = f"2.82e-04, 6.33e-04, 1.61e-03, 7.195e-02, 3.288e-02 ({LISTED})"
     for k, loss in losses.excluded_loss_each(snapshot, keys).items():
         value = None if split else loss

@@ -15,6 +15,7 @@ from grokinterp.circuits.interventions import Intervention
 from grokinterp.circuits.neuron_logit import neuron_logit_directions
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
 from grokinterp.circuits.subspaces import directions, embedding, fourier
+from grokinterp.errors import InputError
 from grokinterp.models.last_block import LOGITS
 from grokinterp.runs.snapshot import Snapshot
 
@@ -25,9 +26,19 @@ def standard_interventions(
     """Heads, attention, MLP and skips of every layer; and, with key frequencies, what they name.
 
     Those are the embedding's other frequencies, the clusters of neurons, Fourier components of
-    neurons and logits, and the directions that the neuron-logit map reads.
+    neurons and logits, and the directions that the neuron-logit map reads. What the model does not
+    have (directions of dead neurons, say) is left out. For a run, give `run.snapshot(step)`.
     """
-    return [*_parts(snapshot, mode), *(_circuit(snapshot, tuple(frequencies), mode))]
+    return standard_and_undefined(snapshot, frequencies, mode=mode)[0]
+
+
+def standard_and_undefined(
+    snapshot: Snapshot, frequencies: Sequence[int], *, mode: str = "mean"
+) -> tuple[list[Intervention], tuple[str, ...]]:
+    """The standard interventions, and why some of them do not exist on this model."""
+    undefined: list[str] = []
+    circuit = _circuit(snapshot, tuple(frequencies), mode, undefined)
+    return [*_parts(snapshot, mode), *circuit], tuple(undefined)
 
 
 def _parts(snapshot: Snapshot, mode: str) -> list[Intervention]:
@@ -44,20 +55,25 @@ def _parts(snapshot: Snapshot, mode: str) -> list[Intervention]:
     return found
 
 
-def _circuit(snapshot: Snapshot, frequencies: tuple[int, ...], mode: str) -> list[Intervention]:
-    """What only a model with key frequencies has."""
+def _circuit(
+    snapshot: Snapshot, frequencies: tuple[int, ...], mode: str, undefined: list[str]
+) -> list[Intervention]:
+    """What only a model with key frequencies has; reasons for what it has not go to `undefined`."""
     if not frequencies:
         return []
     task, neuron_hook = snapshot.task, f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
     found = [embedding(task, frequencies)]
     if neuron_hook.replace("hook_post", "W_out") in snapshot.weights:
+        found += cluster_interventions(snapshot, frequencies, mode)
         found += [
-            *cluster_interventions(snapshot, frequencies, mode),
             fourier(neuron_hook, task, frequencies, keep=True),
             fourier(neuron_hook, task, frequencies, keep=True, terms="operands"),
             fourier(neuron_hook, task, frequencies),
-            *direction_interventions(snapshot, frequencies),
         ]
+        try:
+            found += direction_interventions(snapshot, frequencies)
+        except InputError as error:
+            undefined.append(f"no directions u_k, v_k are ablated: {error}")
     found += [fourier(LOGITS, task, [k]) for k in frequencies]
     return [
         *found,

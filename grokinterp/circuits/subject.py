@@ -1,11 +1,11 @@
 """What a circuit analysis is about: one model over its whole task, and the frequencies asked of."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jaxtyping import Bool
 from torch import Tensor
 
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, whole_number
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.fourier.basis import n_frequencies
 from grokinterp.fourier.rules import RULES
@@ -33,20 +33,30 @@ def subject_of(
     """
     last = snapshot_of(x, task=task, train_mask=train_mask)
     if step != -1 and not isinstance(x, Run):
-        raise InputError(f"step={step} is for runs; a {type(x).__name__} has one step only.")
+        raise InputError(f"step={step!r} is for runs; a {type(x).__name__} has one step only.")
     snapshot = x.snapshot(step) if isinstance(x, Run) and step != -1 else last
     group = usable_group(last)
     if group is None:
         return snapshot, ()
     if frequencies is None:
         return snapshot, RULES["logits"](last).frequencies
+    return snapshot, checked_frequencies(frequencies, group)
+
+
+def checked_frequencies(frequencies: Iterable[int], group: AnswerGroup) -> tuple[int, ...]:
+    """Frequencies of a group, ascending, each once; refused if one is not between 1 and n // 2."""
     highest = n_frequencies(group.order)
-    for k in frequencies:
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= highest:
+    if not isinstance(frequencies, Iterable):
+        raise InputError(f"frequencies={frequencies!r} is not a list; give such as [1, 5].")
+    found = set()
+    for given in frequencies:
+        k = whole_number(given)
+        if k is None or not 1 <= k <= highest:
             raise InputError(
-                f"frequency {k!r} is not between 1 and {highest}; give such as [1, 5]."
+                f"frequency {given!r} is not between 1 and {highest}; give such as [1, 5]."
             )
-    return snapshot, tuple(sorted(set(frequencies)))
+        found.add(k)
+    return tuple(sorted(found))
 
 
 def group_of(snapshot: Snapshot) -> AnswerGroup:
@@ -55,3 +65,16 @@ def group_of(snapshot: Snapshot) -> AnswerGroup:
     if group is None:
         raise InputError(no_frequencies_reason(snapshot) + ".")
     return group
+
+
+def steps_of(x: Subject, step: int | Sequence[int] | str) -> list[int]:
+    """The steps that `step` asks for: one, several, or "all" of a run."""
+    if step == "all":
+        return list(x.steps) if isinstance(x, Run) else [-1]
+    if isinstance(step, str):
+        raise InputError(f"step={step!r} is not a step; give a number, several, or 'all'.")
+    several = whole_number(step) is None and isinstance(step, Iterable)
+    found = list(step) if several else [step]  # type: ignore[arg-type]
+    if not found:
+        raise InputError(f"step={step!r} has no step; give a number, several, or 'all'.")
+    return found  # type: ignore[return-value]

@@ -17,14 +17,16 @@ from torch import Tensor
 
 from grokinterp.circuits.edits import Stash, check_mode, reference
 from grokinterp.circuits.interventions import Intervention, Setting
-from grokinterp.circuits.subject import group_of
+from grokinterp.circuits.subject import checked_frequencies, group_of
 from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
 from grokinterp.models.last_block import LOGITS, Edit
+from grokinterp.runs.snapshot import check_task
 from grokinterp.tasks.exponents import UNDEFINED
 from grokinterp.tasks.modular import ModularTask
 
 TERMS = ("answer", "operands")
+THIN = 1e-10  # relative; spans thinner than this are float64 rounding
 
 
 def fourier(
@@ -43,15 +45,13 @@ def fourier(
 
     Placebos: every other single frequency that is not key, or random sets of as many.
     """
+    check_task(task)
     if terms not in TERMS:
         raise InputError(f"terms={terms!r} is not known; {nearest(str(terms), TERMS)}")
-    chosen = tuple(sorted(set(frequencies)))
     group = task.answer_group
     if group is None:
         raise InputError(f"{task.no_group_reason}: it has no Fourier components.")
-    highest = n_frequencies(group.order)
-    if wrong := [k for k in chosen if not 1 <= k <= highest]:
-        raise InputError(f"frequency {wrong[0]} is not between 1 and {highest}.")
+    chosen = checked_frequencies(frequencies, group)
 
     def change(x: Tensor) -> Tensor:
         if len(x) != task.n_inputs:
@@ -98,8 +98,10 @@ def fourier(
 def embedding(task: ModularTask, frequencies: Iterable[int]) -> Intervention:
     """The embedding with only these token frequencies (and its mean) left."""
     kept = fourier("hook_embed", task, frequencies, keep=True, terms="operands")
-    listed = ", ".join(map(str, sorted(set(frequencies))))
-    return kept.called(f"embedding keeps k = {listed}", "embedding keeps the key frequencies")
+    name = kept.name.replace("keep only", "embedding keeps").removesuffix(
+        " of the operands at hook_embed"
+    )
+    return kept.called(name, "embedding keeps the key frequencies")
 
 
 def directions(
@@ -123,8 +125,8 @@ def directions(
         flat = x.flatten(2)
         if flat.shape[2] != len(orthonormal):
             raise InputError(
-                f"{hook_name} has {flat.shape[2]} entries an input, the directions "
-                f"{len(orthonormal)}; give a basis of shape [{flat.shape[2]}, r]."
+                f"{hook_name} has {flat.shape[2]} entries, the directions {len(orthonormal)}; give "
+                f"them as columns, [{flat.shape[2]}, r]."
             )
         along = (flat @ orthonormal.to(flat)) @ orthonormal.to(flat).T
         kept, removed = (along, flat - along) if keep else (flat - along, along)
@@ -143,6 +145,17 @@ def directions(
         no_placebo=None,
         keeps=keep,
     )
+
+
+def _orthonormal(basis: Float[Tensor, "d r"]) -> Float[Tensor, "d rank"]:
+    """Of the span of the columns: fewer than r where some depend on others (float64)."""
+    basis = torch.as_tensor(basis)
+    if basis.ndim != 2 or not bool(basis.isfinite().all()):
+        raise InputError(
+            f"directions of shape {tuple(basis.shape)} are no basis; give a finite one, [d, r]."
+        )
+    left, singular, _ = torch.linalg.svd(basis.double(), full_matrices=False)
+    return left[:, singular > THIN * singular.max()] if basis.numel() else basis.double()
 
 
 def random_directions(
@@ -165,17 +178,6 @@ def random_directions(
         )
         for draw in range(setting.n)
     ]
-
-
-def _orthonormal(basis: Float[Tensor, "d r"]) -> Float[Tensor, "d rank"]:
-    """An orthonormal basis of the same span (float64); columns may depend on each other."""
-    if basis.ndim != 2 or not basis.isfinite().all():
-        raise InputError(
-            f"directions of shape {tuple(basis.shape)} are not finite columns [d, r]; give a "
-            "direction each as a column."
-        )
-    left, singular, _ = torch.linalg.svd(basis.double(), full_matrices=False)
-    return left[:, singular > singular.max() * 1e-10] if len(singular) else left
 
 
 @lru_cache(maxsize=64)
@@ -234,6 +236,8 @@ def _other_frequencies(
 
 def _pairs(hook_name: str, change):  # type: ignore[no-untyped-def]
     """The edit at that hook point, where both TransformerLens lines would do the same."""
+    if not isinstance(hook_name, str):
+        raise InputError(f"{hook_name!r} is not the name of a hook point; give such as {LOGITS!r}.")
     if not hook_name.endswith("hook_resid_mid"):
         return ((hook_name, Edit(change)),)
     # TransformerLens 4 has this point at the MLP's input, beside the skip: so what attention adds

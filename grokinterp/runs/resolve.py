@@ -17,11 +17,14 @@ def snapshot_of(
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> Snapshot:
     """The snapshot an analysis is about: of a run's last step, as given, or of a user's model."""
-    if isinstance(x, Run):
-        return x.snapshot()
-    if isinstance(x, Snapshot):
-        return x
-    if not hasattr(x, "run_with_hooks"):
+    if isinstance(x, Run | Snapshot):
+        if train_mask is not None or (task is not None and task != x.task):
+            raise InputError(
+                f"task= and train_mask= are for models, this {type(x).__name__.lower()} has its "
+                "own; give gi.snapshot(run.model(), task, train_mask=mask) to use others."
+            )
+        return x.snapshot() if isinstance(x, Run) else x
+    if isinstance(x, type) or not hasattr(x, "run_with_hooks"):
         raise InputError(
             f"{type(x).__name__} is not something to analyse; give a run (gi.load(path)), "
             "a snapshot, or a hooked model with task=."

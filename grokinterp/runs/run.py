@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, whole_number
 from grokinterp.models.adapter import HookedModel, build_model
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.recipe.recipe import Recipe
@@ -118,6 +118,9 @@ class Run:
         )
 
     def _saved(self, step: int) -> int:
+        asked, step = step, whole_number(step)  # type: ignore[assignment]
+        if step is None:
+            raise InputError(f"step={asked!r} is not a step; give a whole number, -1 for the last.")
         if step == -1:
             return self.steps[-1]
         if step not in self.steps:

@@ -1,0 +1,42 @@
+"""Loss and accuracy on train, test and all inputs."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.runs.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Score:
+    """Cross-entropy in nats and accuracy over the p classes, on three sets of inputs.
+
+    NaN on train and test without a split.
+    """
+
+    loss_train: float
+    loss_test: float
+    loss_all: float
+    acc_train: float
+    acc_test: float
+    acc_all: float
+
+
+def score(snapshot: Snapshot, logits: Float[Tensor, "n_inputs p"]) -> Score:
+    """Loss and accuracy of these logits on train, test and all inputs."""
+    labels = snapshot.task.labels
+    losses = cross_entropies(logits, labels)
+    right = (logits.argmax(dim=1) == labels).double()
+    train = snapshot.train_mask
+    every = torch.ones(len(labels), dtype=torch.bool)
+    sets = (None, None, every) if train is None else (train, ~train, every)
+    values = [
+        math.nan if rows is None else float(x[rows].mean())
+        for x in (losses, right)
+        for rows in sets
+    ]
+    return Score(*values)
