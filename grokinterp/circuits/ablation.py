@@ -105,12 +105,8 @@ class Ablation:
     seed: int
 
     def __repr__(self) -> str:
-        steps = dict.fromkeys(row.step for row in self.rows)
-        at = ", ".join(map(str, steps)) if len(steps) < 4 else f"{len(steps)} steps"
-        return (
-            f"Ablation({len(self.rows)} rows at step {at}, frequencies {self.frequencies}, "
-            f"{self.n_placebos} placebos each; .table() has them)"
-        )
+        steps = len({row.step for row in self.rows})
+        return f"Ablation({len(self.rows)} rows, {steps} checkpoints, {self.frequencies}; .table())"
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -127,7 +123,8 @@ class Ablation:
 
         `ratio` is loss on all inputs over that of the whole model, `placebo_` columns are ratios of
         the placebos, harmonics left out, and `placebo_rank` is the share of them (itself counted)
-        that cost at least as much; of what keeps only a part, at most as much.
+        that cost at least as much; of what keeps only a part, at most as much. Null: train and
+        test without a split, `placebo_` without placebos (`no_placebo` says why).
         """
         return pd.DataFrame([_flat(row) for row in self.rows])
 
@@ -235,6 +232,7 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
         at = "" if snapshot.step is None else f" at step {snapshot.step}"
         raise InputError(f"the model's loss{at} is {whole.loss_all}; look at an earlier step.")
     shared: dict[tuple[object, ...], tuple[Placebo, ...]] = {}
+    missing = "there is no other part of its size" if setting.n else "none were asked for"
 
     def placebos(one: Intervention) -> tuple[Placebo, ...]:
         if one.draw is None or not setting.n:
@@ -258,10 +256,11 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
             score=score(snapshot, replay(snapshot, one)),
             whole=whole,
             keeps=one.keeps,
-            placebos=placebos(one),
-            no_placebo=one.no_placebo,
+            placebos=others,
+            no_placebo=one.no_placebo or (missing if all(p.harmonic for p in others) else None),
         )
         for one in chosen
+        for others in (placebos(one),)
     ]
 
 
