@@ -294,7 +294,7 @@ def test_what_cannot_be_ablated_is_one_line(hand_built, shipped):
     with pytest.raises(gi.InputError, match="seed=-1"):
         gi.ablate(hand_built, seed=-1)
     with pytest.raises(gi.InputError, match="an intervention is a list of them"):
-        gi.ablate(hand_built, [("blocks.0.hook_mlp_out", lambda x, hook: x)])
+        hooks.intervention(("blocks.0.hook_mlp_out", lambda x, hook: x))
     with pytest.raises(gi.InputError, match="for models, this run has its own"):
         gi.ablate(shipped, train_mask=torch.ones(113**2, dtype=torch.bool))
     with pytest.raises(gi.InputError, match="needs a list of what `ablate` returns"):
@@ -318,6 +318,7 @@ def test_a_single_intervention_and_a_short_repr(shipped):
     assert found.frequencies == (9,)
     assert found.rows[0].name == "MLP 0 (mean) + custom"
     assert len(repr(found)) < 200
+    assert found.rows[0].no_placebo is not None
 
 
 def test_whole_numbers_of_every_kind():
@@ -345,4 +346,6 @@ def test_what_a_model_does_not_have_is_noted(hand_built):
     dead = from_weights(weights, hand_built.architecture, hand_built.task)
     found = gi.ablate(dead, frequencies=KEYS, placebos=0)
     assert any("no directions u_k, v_k are ablated: the neurons are" in x for x in found.notes)
-    assert {"MLP 0 (mean)", "leftover neurons (mean)"} <= set(found.table()["ablation"])
+    assert found["leftover neurons (mean)"].no_placebo == "none were asked for"
+    found = gi.ablate(dead, frequencies=KEYS, placebos=2)  # all neurons: there are no others
+    assert found["leftover neurons (mean)"].no_placebo == "there is no other part of its size"

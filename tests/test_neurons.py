@@ -37,7 +37,7 @@ def of_activations(post, task, n_layers=1):
         rows = tokens[:, 0] * task.p + tokens[:, 1]
         return 10 * one_hot[rows], {name: post[int(name.split(".")[1])][rows] for name in names}
 
-    return Snapshot(task, weights={}, n_layers=n_layers, forward=forward)
+    return Snapshot(task, weights={}, n_layers=n_layers, forward=forward, hooked=forward)
 
 
 def random_model(n_layers=2, p=7, operation="add", seed=0, **sizes):

@@ -1,4 +1,16 @@
-"""What computes the answer: neurons, attention, ablations, attributions, the algorithm."""
+"""What computes the answer: neurons, attention, ablations, attributions, the algorithm.
+
+Every function takes `x` first, the rest by name:
+
+x            a run, a snapshot, or a HookedTransformer or TransformerBridge with `task`
+step         of a run: the checkpoint, -1 for the last
+frequencies  the key frequencies; those of the logits (of a run's last checkpoint) unless given
+task         of a model: what it was trained on, such as `gi.ModularTask("add", p=113)`
+train_mask   of a model: true for every row a*p + b trained on; without it, train and test are null
+
+Each returns a frozen dataclass with a `.table()`, leaves the model as it is, and raises InputError,
+one line, for what the model or the task does not have. Losses are in nats, over the p answers.
+"""
 
 from grokinterp.circuits import hooks
 from grokinterp.circuits.ablation import Ablation, ablate, spread

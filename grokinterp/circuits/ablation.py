@@ -96,12 +96,8 @@ class Ablation:
     seed: int
 
     def __repr__(self) -> str:
-        steps = dict.fromkeys(row.step for row in self.rows)
-        at = ", ".join(map(str, steps)) if len(steps) < 4 else f"{len(steps)} steps"
-        return (
-            f"Ablation({len(self.rows)} rows at step {at}, frequencies {self.frequencies}, "
-            f"{self.n_placebos} placebos each; .table() has them)"
-        )
+        steps = len({row.step for row in self.rows})
+        return f"Ablation({len(self.rows)} rows, {steps} checkpoints, {self.frequencies}; .table())"
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -118,7 +114,8 @@ class Ablation:
 
         `ratio` is loss on all inputs over that of the whole model, `placebo_` columns are ratios of
         the placebos, harmonics left out, and `placebo_rank` is the share of them (itself counted)
-        that cost at least as much; of what keeps only a part, at most as much.
+        that cost at least as much; of what keeps only a part, at most as much. Null: train and
+        test without a split, `placebo_` without placebos (`no_placebo` says why).
         """
         return pd.DataFrame([_flat(row) for row in self.rows])
 
@@ -209,6 +206,7 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
     if not math.isfinite(whole.loss_all):
         at = "" if snapshot.step is None else f" at step {snapshot.step}"
         raise InputError(f"the model's loss{at} is {whole.loss_all}; look at an earlier step.")
+    missing = "there is no other part of its size" if setting.n else "none were asked for"
     known: dict[tuple[object, ...] | None, Score] = {}
 
     def scored(one: Intervention) -> Score:
@@ -219,6 +217,7 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
     def row(one: Intervention) -> Row:
         own = scored(one)
         drawn = one.draw(setting) if one.draw and setting.n else []
+        plain = [placebo for placebo in drawn if not placebo.harmonic]
         return Row(
             step=snapshot.step,
             name=one.name,
@@ -228,14 +227,10 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
             whole=whole,
             keeps=one.keeps,
             placebos=tuple(Placebo(p.name, p.harmonic, scored(p)) for p in drawn),
-            no_placebo=None if drawn else one.no_placebo or _no_placebo(setting),
+            no_placebo=None if plain else one.no_placebo or missing,
         )
 
     return [row(one) for one in chosen]
-
-
-def _no_placebo(setting: Setting) -> str:
-    return "there is no other part of its size" if setting.n else "placebos=0"
 
 
 def _notes(snapshot: Snapshot, keys: tuple[int, ...]) -> tuple[str, ...]:

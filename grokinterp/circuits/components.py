@@ -51,12 +51,12 @@ def heads(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Inte
 
 
 def attention(layer: int, *, mode: str = "mean") -> Intervention:
-    """What a layer's attention adds to the residual stream."""
+    """What a layer's attention adds to the residual stream; no placebos."""
     return _output("attention", layer, "hook_attn_out", mode)
 
 
 def mlp(layer: int, *, mode: str = "mean") -> Intervention:
-    """What a layer's MLP adds to the residual stream."""
+    """What a layer's MLP adds to the residual stream; no placebos."""
     return _output("MLP", layer, "hook_mlp_out", mode)
 
 
@@ -86,6 +86,8 @@ def neurons(
 
     def draw(setting: Setting) -> list[Intervention]:
         every = torch.arange(len(setting.snapshot.weights[f"blocks.{layer}.mlp.W_out"]))
+        if len(index) == len(every):
+            return []
         others = every[~torch.isin(every, index)]
         if not len(others):
             return []

@@ -5,6 +5,7 @@ authors' notebook; per-frequency excluded losses as recomputed by ARENA 2.0) for
 113, five key frequencies. Another network differs legitimately, so nothing is ticked.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -83,7 +84,10 @@ def paper_table(
     for section, rows in SECTIONS.items():
         try:
             for row in rows(snapshot, keys):  # one by one: those before an error stay
-                entries.append(Entry(section, *row))
+                entry = Entry(section, *row)
+                if entry.value is not None and not math.isfinite(entry.value):
+                    entry = entry._replace(value=None, note=f"not finite ({entry.value})")
+                entries.append(entry)
         except InputError as error:
             entries.append(Entry(section, "not defined here", None, "", str(error)))
     return PaperTable(tuple(entries), keys, snapshot.step)
@@ -105,10 +109,10 @@ def _frequencies(snapshot: Snapshot, keys: tuple[int, ...]) -> Rows:
 
 
 def _losses(snapshot: Snapshot, keys: tuple[int, ...]) -> Rows:
-    _need_keys(snapshot, keys)
     whole = ablate(snapshot, [()], placebos=0).rows[0].whole
     yield "loss", whole.loss_all, "2.412e-07"
     yield "accuracy", whole.acc_all, "1"
+    _need_keys(snapshot, keys)
     yield (
         "logit variance explained by the key cosines",
         losses.trig_variance_explained(snapshot, keys),
@@ -182,11 +186,12 @@ Plan = Iterator[tuple[Intervention, str, str]]
 def _parts(snapshot: Snapshot, keys: tuple[int, ...]) -> Plan:
     last = snapshot.n_layers - 1
     several = "" if last == 0 else "of the last layer only"
-    yield hooks.mlp_skip(last, mode="zero"), "9.12e-07", several
-    yield hooks.mlp_skip(last, mode="mean"), "7.25e-07", several
+    if f"blocks.{last}.mlp.W_out" in snapshot.weights:
+        yield hooks.mlp_skip(last, mode="zero"), "9.12e-07", several
+        yield hooks.mlp_skip(last, mode="mean"), "7.25e-07", several
+        yield hooks.mlp(last, mode="zero"), "", several
     yield hooks.attention(last, mode="zero"), "24.3", several
     yield hooks.attention_skip(last, mode="zero"), "19.1", several
-    yield hooks.mlp(last, mode="zero"), "", several
 
 
 def _fourier(snapshot: Snapshot, keys: tuple[int, ...]) -> Plan:

@@ -38,21 +38,34 @@ def standard_and_undefined(
     """The standard interventions, and why some of them do not exist on this model."""
     undefined: list[str] = []
     circuit = _circuit(snapshot, tuple(frequencies), mode, undefined)
-    return [*_parts(snapshot, mode), *circuit], tuple(undefined)
+    return [*_parts(snapshot, mode, undefined), *circuit], tuple(undefined)
 
 
-def _parts(snapshot: Snapshot, mode: str) -> list[Intervention]:
+def _parts(snapshot: Snapshot, mode: str, undefined: list[str]) -> list[Intervention]:
     found: list[Intervention] = []
     for layer in range(snapshot.n_layers):
         block = f"blocks.{layer}."
+        parallel = _parallel(snapshot, block)
+        if parallel:
+            undefined.append(f"no skips of layer {layer}: its MLP is beside its attention")
         if f"{block}attn.W_Q" in snapshot.weights:
             n_heads = len(snapshot.weights[f"{block}attn.W_Q"])
             found += [heads(layer, head, mode=mode) for head in range(n_heads)]
             found += [patterns(layer, mode="mean"), attention(layer, mode=mode)]
-            found += [attention_skip(layer, mode=mode)]
+            found += [] if parallel else [attention_skip(layer, mode=mode)]
         if f"{block}mlp.W_out" in snapshot.weights:
-            found += [mlp(layer, mode=mode), mlp_skip(layer, mode=mode)]
+            found += [mlp(layer, mode=mode)]
+            found += [] if parallel else [mlp_skip(layer, mode=mode)]
     return found
+
+
+def _parallel(snapshot: Snapshot, block: str) -> bool:
+    """Whether the MLP reads what attention reads, so that neither has a stream around it alone."""
+    return (
+        snapshot.architecture is None
+        and f"{block}mlp.W_out" in snapshot.weights
+        and f"{block}hook_resid_mid" not in snapshot.hooked().hook_dict
+    )
 
 
 def _circuit(
