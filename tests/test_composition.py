@@ -219,3 +219,42 @@ def test_cluster_kinds_tell_key_from_leftover(hand_built):  # noqa: F811
     found = gi.ablate(hand_built, frequencies=[2, 5], placebos=0).table().set_index("ablation")
     assert found.loc["neurons of k = 2 (mean)", "kind"] == "neurons of a key frequency (mean)"
     assert found.loc["neurons of k = 13 (mean)", "kind"] == "neurons of another frequency (mean)"
+
+
+def test_columns_of_the_table_by_their_definition(hand_built):  # noqa: F811
+    task = hand_built.task
+    found = gi.ablate(
+        hand_built,
+        [hooks.fourier(LOGITS, task, [2]), hooks.fourier(LOGITS, task, [2, 5, 13], keep=True)],
+        placebos=4,
+    )
+    for row, columns in zip(found, found.table().to_dict("records"), strict=True):
+        for rows in ("train", "test", "all"):
+            change = getattr(row.score, f"loss_{rows}") - getattr(row.whole, f"loss_{rows}")
+            assert columns[f"change_{rows}"] == change
+        losses = [p.score.loss_all for p in row.placebos if not p.harmonic]
+        assert columns["n_placebos"] == len(losses)
+        assert columns["placebo_rank"] == 1 / (len(losses) + 1)  # beyond each of them
+        assert row.verdict == "above chance"
+    split = hand_built.train_mask
+    kept = replay(hand_built, hooks.fourier(LOGITS, task, [2])).double().log_softmax(1)
+    losses = -kept.gather(1, task.labels[:, None]).flatten()
+    row = found.rows[0]
+    assert row.score.loss_train == pytest.approx(float(losses[split].mean()), rel=1e-5)
+    assert row.score.loss_test == pytest.approx(float(losses[~split].mean()), rel=1e-5)
+
+
+def test_a_harmonic_may_cost_more_than_the_ablation():
+    """Verdicts look past harmonics: here 4 does most of the work, and only 2 is named."""
+    weights = clock.clock_weights(31, (2, 4), 10.0)
+    weights["unembed.W_U"][[5, 7]] *= 2  # what reads cos and sin of 4
+    snapshot = from_weights(weights, clock.clock_architecture(31, 2), gi.ModularTask("add", 31))
+    drop = hooks.fourier(LOGITS, snapshot.task, [2])
+    row = gi.ablate(snapshot, [drop], frequencies=[2]).rows[0]
+    costs = {placebo.name: placebo.score.loss_all for placebo in row.placebos if placebo.harmonic}
+    assert costs["drop k = 4 at the logits"] > row.score.loss_all
+    assert row.verdict == "above chance"
+    named = gi.ablate(snapshot, [drop], frequencies=[2, 9]).rows[0]  # 18 = 13, 36 = 5 mod 31
+    assert {p.name for p in named.placebos if p.harmonic} == {
+        f"drop k = {k} at the logits" for k in (4, 8, 13, 5)
+    }

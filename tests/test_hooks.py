@@ -189,3 +189,42 @@ def test_bad_input_is_one_line():
         replay(snapshot, hooks.mlp(7))
     with pytest.raises(gi.InputError, match=r"is not a .hook_name, function. pair"):
         hooks.intervention(["blocks.0.hook_mlp_out"])
+
+
+@pytest.mark.parametrize("mode", ["zero", "mean", "resample"])
+def test_directions_by_their_definition(mode):
+    x = torch.randn(9, 1, 5, generator=GENERATOR).double()
+    basis = torch.randn(5, 2, generator=GENERATOR).double()
+    along = x @ basis @ torch.linalg.pinv(basis)
+    for kept, removed, keep in ((along, x - along, True), (x - along, along, False)):
+        (_, edit) = hooks.directions("blocks.0.mlp.hook_post", basis, keep=keep, mode=mode)[0]
+        stands_in = {
+            "zero": torch.zeros_like(x),
+            "mean": removed.mean(dim=0, keepdim=True),
+            "resample": reference(removed, "resample"),
+        }
+        torch.testing.assert_close(edit(x, None), kept + stands_in[mode])
+
+
+def test_placebos_of_sets_have_no_harmonics_and_those_of_patterns_permute_rows():
+    task = gi.ModularTask("add", 31)
+    architecture, weights, _ = example("canonical")
+    snapshot = from_weights(weights, architecture, gi.ModularTask("add", P))
+    placebos = Setting(snapshot, (1, 2), n=1, seed=0)
+    assert hooks.fourier("unembed.hook_out", task, [1, 2]).draw(placebos) == []  # 3 is 4 mod 7
+    values = torch.rand(49, 2, 3, generator=GENERATOR).double()
+    own = torch.zeros(49, 2, 1, 3, dtype=torch.float64)
+    drawn = hooks.replaced_patterns(0, values, name="fit").draw(Setting(snapshot, (1,), 3, 0))
+    seen = [edit(own, None)[:, :, -1] for ((_, edit),) in drawn]
+    assert len({str(x) for x in seen}) == len(seen) == 3
+    for x in seen:
+        assert not torch.equal(x, values)
+        assert torch.equal(x.flatten().sort().values, values.flatten().sort().values)
+
+
+def test_a_skip_keeps_no_activation_once_it_has_run():
+    architecture, weights, task = example("canonical")
+    skip = hooks.mlp_skip(0)
+    replay(from_weights(weights, architecture, task), skip)
+    (_, put), _ = skip
+    assert put.change.__self__.value is None

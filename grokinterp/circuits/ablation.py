@@ -68,10 +68,8 @@ class Row:
     @property
     def verdict(self) -> str:
         """Whether it does more than any placebo: costs more or, keeping only a part, costs less."""
-        own, others = (
-            self.score.loss_all,
-            [p.score.loss_all for p in self.placebos if not p.harmonic],
-        )
+        own = self.score.loss_all
+        others = [p.score.loss_all for p in self.placebos if not p.harmonic]
         if not others:
             return NONE
         if any(math.isnan(loss) for loss in (own, *others)):
