@@ -10,8 +10,9 @@ from torch import Tensor
 
 from grokinterp.circuits.attention import FLAT, patterns_of
 from grokinterp.circuits.attention_readout import AttentionReadout, attention_readout
-from grokinterp.circuits.subject import Subject, group_of, subject_of
+from grokinterp.circuits.subject import Subject, subject_of
 from grokinterp.errors import InputError, nearest
+from grokinterp.fourier.answers import group_of
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
 

@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.circuits.attention import FLAT, patterns_of
-from grokinterp.circuits.subject import Subject, group_of, subject_of
+from grokinterp.circuits.subject import Subject, subject_of
 from grokinterp.errors import InputError
+from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import spectrum
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.runs.snapshot import Snapshot

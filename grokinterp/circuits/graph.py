@@ -20,9 +20,10 @@ from grokinterp.circuits.interventions import HookPair
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
 from grokinterp.circuits.replay import replay
 from grokinterp.circuits.scores import score
-from grokinterp.circuits.subject import Subject, group_of, subject_of
+from grokinterp.circuits.subject import Subject, subject_of
 from grokinterp.circuits.subspaces import fourier, table_directions
 from grokinterp.errors import InputError
+from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import n_frequencies
 from grokinterp.models.last_block import Edit
 from grokinterp.runs.snapshot import Snapshot

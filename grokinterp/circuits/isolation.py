@@ -11,8 +11,9 @@ from torch import Tensor
 
 from grokinterp.circuits.circles import centred_embedding, frequency_plane, principal_plane
 from grokinterp.circuits.logit_shape import WaveFit, logit_forms
-from grokinterp.circuits.subject import Subject, group_of, subject_of
+from grokinterp.circuits.subject import Subject, subject_of
 from grokinterp.errors import InputError, nearest
+from grokinterp.fourier.answers import group_of
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.runs.snapshot import Forward, Snapshot, from_weights
 from grokinterp.tasks.modular import ModularTask

@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.circuits.subject import Subject, group_of, subject_of
+from grokinterp.circuits.subject import Subject, subject_of
 from grokinterp.errors import InputError
-from grokinterp.fourier.answers import AnswerSpectrum
+from grokinterp.fourier.answers import AnswerSpectrum, group_of
 from grokinterp.fourier.basis import n_frequencies
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.exponents import UNDEFINED

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.circuits.subject import Subject, group_of, subject_of
+from grokinterp.circuits.subject import Subject, subject_of
 from grokinterp.errors import InputError
-from grokinterp.fourier.answers import AnswerSpectrum
+from grokinterp.fourier.answers import AnswerSpectrum, group_of
 from grokinterp.fourier.basis import transform
 from grokinterp.fourier.spectra import neuron_logit_map
 from grokinterp.runs.snapshot import BLOCK_ROWS, Snapshot

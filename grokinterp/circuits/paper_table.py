@@ -22,8 +22,9 @@ from grokinterp.circuits.interventions import Intervention
 from grokinterp.circuits.neuron_logit import neuron_logit_directions
 from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.circuits.polynomials import fitted_neurons, polynomial_fits
-from grokinterp.circuits.subject import Subject, group_of, subject_of
+from grokinterp.circuits.subject import Subject, subject_of
 from grokinterp.errors import InputError
+from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.rules import RULES
 from grokinterp.progress import losses
 from grokinterp.runs.snapshot import Snapshot

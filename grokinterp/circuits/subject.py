@@ -6,14 +6,13 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from grokinterp.errors import InputError, whole_number
-from grokinterp.fourier.answers import no_frequencies_reason, usable_group
-from grokinterp.fourier.basis import n_frequencies
+from grokinterp.fourier.answers import checked_frequencies, usable_group
 from grokinterp.fourier.rules import RULES
 from grokinterp.models.adapter import HookedModel
 from grokinterp.runs.resolve import snapshot_of
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
-from grokinterp.tasks.modular import AnswerGroup, ModularTask
+from grokinterp.tasks.modular import ModularTask
 
 Subject = Run | Snapshot | HookedModel
 
@@ -41,30 +40,6 @@ def subject_of(
     if frequencies is None:
         return snapshot, RULES["logits"](last).frequencies
     return snapshot, checked_frequencies(frequencies, group)
-
-
-def checked_frequencies(frequencies: Iterable[int], group: AnswerGroup) -> tuple[int, ...]:
-    """Frequencies of a group, ascending, each once; refused if one is not between 1 and n // 2."""
-    highest = n_frequencies(group.order)
-    if not isinstance(frequencies, Iterable):
-        raise InputError(f"frequencies={frequencies!r} is not a list; give such as [1, 5].")
-    found = set()
-    for given in frequencies:
-        k = whole_number(given)
-        if k is None or not 1 <= k <= highest:
-            raise InputError(
-                f"frequency {given!r} is not between 1 and {highest}; give such as [1, 5]."
-            )
-        found.add(k)
-    return tuple(sorted(found))
-
-
-def group_of(snapshot: Snapshot) -> AnswerGroup:
-    """The task's answer group; without one there are no frequencies to look along."""
-    group = usable_group(snapshot)
-    if group is None:
-        raise InputError(no_frequencies_reason(snapshot) + ".")
-    return group
 
 
 def steps_of(x: Subject, step: int | Sequence[int] | str) -> list[int]:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from grokinterp.circuits.edits import Stash, check_mode, reference
 from grokinterp.circuits.interventions import Intervention, Setting
-from grokinterp.circuits.subject import checked_frequencies, group_of
 from grokinterp.errors import InputError, nearest
+from grokinterp.fourier.answers import checked_frequencies, group_of
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
 from grokinterp.models.last_block import LOGITS, Edit
 from grokinterp.runs.snapshot import check_task

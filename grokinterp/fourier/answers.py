@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, whole_number
 from grokinterp.fourier.basis import n_frequencies
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.exponents import UNDEFINED
@@ -69,9 +69,7 @@ def logit_shares(snapshot: Snapshot) -> Float[Tensor, " n_frequencies"]:
     classes, a shift that no softmax sees. Shares sum to at most 1; the rest is variance along other
     functions of (a, b). Inputs without an exponent (a zero factor) take no part.
     """
-    group = usable_group(snapshot)
-    if group is None:
-        raise InputError(no_frequencies_reason(snapshot) + ".")
+    group = group_of(snapshot)
     logits = snapshot.logits.double()
     logits = logits - logits.mean(dim=1, keepdim=True)
     spectrum = AnswerSpectrum.of(logits, group)
@@ -90,3 +88,27 @@ def no_frequencies_reason(snapshot: Snapshot) -> str:
     """Why a task has no key frequencies."""
     task = snapshot.task
     return task.no_group_reason or f"{task.operation} mod {task.p} has no frequency above 0"
+
+
+def group_of(snapshot: Snapshot) -> AnswerGroup:
+    """The task's answer group; without one there are no frequencies to look along."""
+    group = usable_group(snapshot)
+    if group is None:
+        raise InputError(no_frequencies_reason(snapshot) + ".")
+    return group
+
+
+def checked_frequencies(frequencies: Iterable[int], group: AnswerGroup) -> tuple[int, ...]:
+    """Frequencies of a group, ascending, each once; refused if one is not between 1 and n // 2."""
+    highest = n_frequencies(group.order)
+    if not isinstance(frequencies, Iterable):
+        raise InputError(f"frequencies={frequencies!r} is not a list; give such as [1, 5].")
+    found = set()
+    for given in frequencies:
+        k = whole_number(given)
+        if k is None or not 1 <= k <= highest:
+            raise InputError(
+                f"frequency {given!r} is not between 1 and {highest}; give such as [1, 5]."
+            )
+        found.add(k)
+    return tuple(sorted(found))

@@ -14,13 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.errors import InputError
-from grokinterp.fourier.answers import AnswerSpectrum, no_frequencies_reason, usable_group
+from grokinterp.fourier.answers import AnswerSpectrum, group_of
 from grokinterp.fourier.spectra import neuron_logit_map
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.exponents import UNDEFINED
-from grokinterp.tasks.modular import AnswerGroup
 
 
 def restricted_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
@@ -57,7 +55,7 @@ def trig_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     The form that the trigonometric algorithm predicts (Nanda et al. 2023, section 4.2), with one
     coefficient a frequency: see `trig_coefficients`.
     """
-    group = _group(snapshot)
+    group = group_of(snapshot)
     coefficients = trig_coefficients(snapshot, frequencies)
     distance = torch.arange(group.order, dtype=torch.float64)
     wave = sum(
@@ -121,7 +119,7 @@ def restricted_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> floa
     if train is None or not snapshot.linear_readout:
         return math.nan
     table = _neuron_part(snapshot, frequencies) + _logit_spectrum(snapshot).mean
-    exponents = _group(snapshot).of_input[~train]
+    exponents = group_of(snapshot).of_input[~train]
     losses = _loss_by_exponent(table, snapshot)
     return float(losses[exponents[exponents != UNDEFINED]].mean())
 
@@ -141,7 +139,7 @@ def excluded_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
 def _neuron_part(snapshot: Snapshot, frequencies: Sequence[int]) -> Float[Tensor, "order p"]:
     """P_K of the MLP activations, seen through the neuron-logit map."""
     spectrum = snapshot.memo(
-        "neuron_spectrum", lambda: AnswerSpectrum.of(snapshot.mlp_post, _group(snapshot))
+        "neuron_spectrum", lambda: AnswerSpectrum.of(snapshot.mlp_post, group_of(snapshot))
     )
     return spectrum.component(frequencies) @ neuron_logit_map(snapshot)[:, : snapshot.task.p]
 
@@ -149,7 +147,7 @@ def _neuron_part(snapshot: Snapshot, frequencies: Sequence[int]) -> Float[Tensor
 def _logit_spectrum(snapshot: Snapshot) -> AnswerSpectrum:
     """The spectrum of the raw logits (their shift per input is left in, as the paper does)."""
     return snapshot.memo(
-        "logit_spectrum", lambda: AnswerSpectrum.of(snapshot.logits, _group(snapshot))
+        "logit_spectrum", lambda: AnswerSpectrum.of(snapshot.logits, group_of(snapshot))
     )
 
 
@@ -158,21 +156,14 @@ def _loss_by_exponent(
 ) -> Float[Tensor, " order"]:
     """Cross-entropy at every exponent, for logits that depend on the exponent alone."""
     # Inputs of one exponent share their label, and every exponent has equally many inputs.
-    return cross_entropies(table, snapshot.task.labels[_group(snapshot).rows[:, 0]])
+    return cross_entropies(table, snapshot.task.labels[group_of(snapshot).rows[:, 0]])
 
 
 def _loss_without(part: Float[Tensor, "order p"], snapshot: Snapshot) -> float:
     """CE over training pairs of the logits less a part that depends on the exponent alone."""
     if snapshot.train_mask is None:
         return math.nan
-    of_input = _group(snapshot).of_input
+    of_input = group_of(snapshot).of_input
     rows = (snapshot.train_mask & (of_input != UNDEFINED)).nonzero().flatten()
     rest = snapshot.logits[rows].double() - part[of_input[rows]]
     return float(cross_entropies(rest, snapshot.task.labels[rows]).mean())
-
-
-def _group(snapshot: Snapshot) -> AnswerGroup:
-    group = usable_group(snapshot)
-    if group is None:
-        raise InputError(no_frequencies_reason(snapshot) + ".")
-    return group

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from tqdm.auto import tqdm
 
-from grokinterp.errors import InputError
-from grokinterp.fourier.answers import usable_group
-from grokinterp.fourier.basis import n_frequencies
+from grokinterp.fourier.answers import checked_frequencies, usable_group
 from grokinterp.fourier.key_frequencies import key_frequencies
 from grokinterp.progress.measures import MEASURES
 from grokinterp.runs.run import Run
@@ -56,8 +54,4 @@ def _key_frequencies(
     if given is None or group is None:
         found = key_frequencies(last)
         return found.frequencies, found.reason
-    highest = n_frequencies(group.order)
-    for k in given:
-        if not 1 <= k <= highest:
-            raise InputError(f"frequency {k} is not between 1 and {highest}; give such as [1, 5].")
-    return tuple(given), None if given else "none were given"
+    return checked_frequencies(given, group), None if given else "none were given"
