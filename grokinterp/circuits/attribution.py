@@ -172,7 +172,10 @@ def _in_float64(snapshot: Snapshot) -> tuple[Snapshot, str]:
             "the logits are not linear in the residual stream, and the weights do not say how; "
             "give a model with a full LayerNorm ('LN') or none before its unembedding."
         )
-    return snapshot, f"the model's own activations, {snapshot.logits.dtype}"
+    return snapshot, (
+        f"the model's own activations, {snapshot.logits.dtype}: what else its hooks or modules "
+        "write is in `most_unexplained`"
+    )
 
 
 def _directions(snapshot: Snapshot, against: str) -> Float[Tensor, "n_inputs p"]:
