@@ -201,6 +201,9 @@ def test_a_cluster_leaves_the_circuit_before_the_directions_read(hand_built):  #
     weights["blocks.0.mlp.W_out"] = mixed + 0.02 * torch.randn(
         mixed.shape, generator=torch.Generator().manual_seed(0)
     )
+    weights["unembed.W_U"] = weights["unembed.W_U"] + 0.02 * torch.randn(
+        weights["unembed.W_U"].shape, generator=torch.Generator().manual_seed(1)
+    )
     snapshot = from_weights(weights, hand_built.architecture, hand_built.task)
     found = faithfulness(snapshot, frequencies=[2, 5, 13], placebos=0)
     post = snapshot.mlp_post.double().clone()
