@@ -1,6 +1,7 @@
 """Interventions together, at the edges of what they are given, and what their rows say then."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -138,6 +139,11 @@ def test_placebos_do_not_have_what_is_ablated(hand_built):  # noqa: F811
     assert all_of_them.placebos == none.placebos == ()
     assert all_of_them.no_placebo == "there is no other part of its size"
     assert none.no_placebo == "no frequency is named"
+    drawn = hooks.fourier(LOGITS, task, [2, 5]).draw(Setting(hand_built, (2, 5, 13), 100, 0))
+    plain = set(range(1, 16)) - {2, 5, 13} - {4, 8, 10, 11}
+    assert len(drawn) == 28  # all pairs of the eight that are neither key nor harmonics
+    named = {int(x) for one in drawn for x in re.findall(r"\d+", one.name)}
+    assert named == plain
 
 
 def test_rows_that_share_placebos_have_their_own(hand_built):  # noqa: F811
