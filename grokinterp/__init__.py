@@ -4,7 +4,8 @@
     run = gi.load("checkpoints/mod113-grokked")
     gi.detect_phases(run)
 
-Names are resolved when first used, so that importing the package is cheap.
+Names are resolved when first used, so that importing the package is cheap. What looks at circuits
+is in `gi.circuits`.
 """
 
 import importlib
@@ -72,6 +73,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("grokinterp")
+    if name == "circuits":
+        return importlib.import_module("grokinterp.circuits")
     if name not in _HOME:
         raise AttributeError(f"module 'grokinterp' has no attribute {name!r}")
     return getattr(importlib.import_module(f"grokinterp.{_HOME[name]}"), name)

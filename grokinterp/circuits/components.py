@@ -10,13 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.circuits.edits import (
-    Stash,
-    check_mode,
-    part,
-    reference,
-    replace_part,
-)
+from grokinterp.circuits.edits import Stash, check_mode, part, reference, replace_part
 from grokinterp.circuits.interventions import Intervention, Setting
 from grokinterp.circuits.subspaces import random_directions
 from grokinterp.errors import InputError, whole_number
@@ -26,7 +20,8 @@ from grokinterp.models.last_block import Edit
 def heads(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Intervention:
     """Attention heads of a layer: `hook_z` of those heads replaced.
 
-    Placebos: as many dimensions of the space of all heads' z, in random directions.
+    Placebos: as many dimensions of the space of all heads' z, in random directions, which touch
+    every head a little.
     """
     index = _index(which)
     check_mode(mode)
@@ -86,8 +81,6 @@ def neurons(
 
     def draw(setting: Setting) -> list[Intervention]:
         every = torch.arange(len(setting.snapshot.weights[f"blocks.{layer}.mlp.W_out"]))
-        if len(index) == len(every):
-            return []
         others = every[~torch.isin(every, index)]
         if not len(others):
             return []
@@ -98,9 +91,9 @@ def neurons(
                 layer,
                 pool[torch.randperm(len(pool), generator=stream)[: len(index)]].tolist(),
                 mode=mode,
-                name=f"{len(index)} random neurons {draw}",
+                name=f"{len(index)} random neurons {i}",
             )
-            for draw in range(setting.n)
+            for i in range(setting.n)
         ]
 
     def change(post: Tensor) -> Tensor:
@@ -162,9 +155,9 @@ def replaced_patterns(
             replaced_patterns(
                 layer,
                 values[torch.randperm(len(values), generator=stream)],
-                name=f"{name}, rows permuted {draw}",
+                name=f"{name}, rows permuted {i}",
             )
-            for draw in range(setting.n)
+            for i in range(setting.n)
         ]
 
     hooks = ((f"blocks.{layer}.attn.hook_pattern", Edit(change)),)

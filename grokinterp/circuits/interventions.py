@@ -54,7 +54,7 @@ class Intervention(Sequence[HookPair]):
     harmonic: bool = False  # a placebo at 2k or 4k of a key frequency
     same: tuple[object, ...] | None = None  # equal for interventions that do the same
 
-    def __getitem__(self, place):  # type: ignore[no-untyped-def]
+    def __getitem__(self, place: Any) -> Any:
         return self.hooks[place]
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ is projected, each of its entries by itself, on unit vectors over the inputs. Di
 of the activation: each input's activation is projected on them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.circuits.edits import Stash, check_mode, reference
-from grokinterp.circuits.interventions import Intervention, Setting
+from grokinterp.circuits.interventions import HookPair, Intervention, Setting
 from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.answers import checked_frequencies, group_of
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
@@ -172,11 +172,11 @@ def random_directions(
                 torch.randn(d, r, dtype=torch.float64, generator=stream),
                 keep=keep,
                 mode=mode,
-                name=f"{r} random directions {draw}",
+                name=f"{r} random directions {i}",
             ),
-            same=("random directions", hook_name, d, r, mode, keep, draw),
+            same=("random directions", hook_name, d, r, mode, keep, i),
         )
-        for draw in range(setting.n)
+        for i in range(setting.n)
     ]
 
 
@@ -234,7 +234,7 @@ def _other_frequencies(
     return sorted(found)
 
 
-def _pairs(hook_name: str, change):  # type: ignore[no-untyped-def]
+def _pairs(hook_name: str, change: Callable[[Tensor], Tensor]) -> tuple[HookPair, ...]:
     """The edit at that hook point, where both TransformerLens lines would do the same."""
     if not isinstance(hook_name, str):
         raise InputError(f"{hook_name!r} is not the name of a hook point; give such as {LOGITS!r}.")
