@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
-    from grokinterp.circuits import Ablation
+    from grokinterp.circuits import Ablation, Faithfulness
     from grokinterp.progress import Phases
 
 SHOWN = ["step", "train_loss", "test_loss", "test_acc", "restricted_loss", "excluded_loss"]
@@ -61,13 +61,24 @@ def show_ablations(found: "Ablation") -> None:
     shown = Table(box=None, pad_edge=False)
     shown.add_column("ablation")
     for column in ("loss_all", "acc_all", "ratio", "placebos", ""):
-        shown.add_column(column, justify="right")
+        shown.add_column(column, justify="right", no_wrap=True)
     for row in found:
         others = row.placebo_ratios
         span = f"{min(others):.3g} to {max(others):.3g}" if others else ""
         numbers = (row.score.loss_all, row.score.acc_all, row.ratio)
         shown.add_row(row.name, *(f"{x:.3g}" for x in numbers), span, row.verdict)
     Console().print(shown)
+
+
+def show_faithfulness(found: "Faithfulness") -> None:
+    """What the claimed circuit recovers on its own, and what is lost without it."""
+    idle = ", ".join(name.removeprefix("alone less ") for name in found.not_needed) or "none"
+    show(
+        f"\nthe circuit alone (the key frequencies of the embedding, all heads, their neuron\n"
+        f"clusters, u_k and v_k): loss {found.alone.score.loss_all:.3g}, {found.ratio:.3g} times "
+        f"the model's\n  recovers {found.recovered:.6g} of the loss gained over mean logits, "
+        f"{found.lost:.3g} is lost without it\n  parts it does not need: {idle}"
+    )
 
 
 def plain(text: object) -> str:

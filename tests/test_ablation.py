@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -349,3 +350,18 @@ def test_what_a_model_does_not_have_is_noted(hand_built):
     assert found["leftover neurons (mean)"].no_placebo == "none were asked for"
     found = gi.ablate(dead, frequencies=KEYS, placebos=2)  # all neurons: there are no others
     assert found["leftover neurons (mean)"].no_placebo == "there is no other part of its size"
+
+
+def test_a_terminal_gets_the_main_columns_and_a_summary(run, shipped, tiny_run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    code, out, err = run("ablate", shipped.path, "--placebos", 0)
+    assert (code, err) == (0, "")
+    assert "drop k = 9 at the logits" in out
+    assert "recovers 0.999999 of the loss" in out
+    assert "parts it does not need: none" in out
+    code, out, err = run("ablate", tiny_run.path, "--step", 0, "--placebos", 0)
+    assert code == 0
+    assert "MLP 0 (mean)" in out
+    if not gi.key_frequencies(tiny_run).frequencies:
+        assert "no circuit is claimed" in err

@@ -9,7 +9,14 @@ import typer
 
 from grokinterp.cli.app import UNEXPECTED, Json, RunFolder
 from grokinterp.errors import InputError, nearest
-from grokinterp.terminal import say, show, show_ablations, show_measures, show_phases
+from grokinterp.terminal import (
+    say,
+    show,
+    show_ablations,
+    show_faithfulness,
+    show_measures,
+    show_phases,
+)
 
 
 def info(path: RunFolder, as_json: Json = False) -> None:
@@ -128,9 +135,11 @@ def ablate(
     inputs. The CSV has every column; a terminal gets the main ones.
     """
     from grokinterp.circuits import ablate as ablate_run
+    from grokinterp.circuits import faithfulness
     from grokinterp.runs import load
 
-    found = ablate_run(load(path), step=step, mode=mode, placebos=placebos, progress=True)
+    run = load(path)
+    found = ablate_run(run, step=step, mode=mode, placebos=placebos, progress=True)
     for note in found.notes:
         say(note)
     table = found.table()
@@ -141,6 +150,10 @@ def ablate(
         show(f"{out}: {len(table)} ablations, {len(table.columns)} columns")
     elif sys.stdout.isatty():
         show_ablations(found)
+        try:
+            show_faithfulness(faithfulness(run, step=step, placebos=0))
+        except InputError as error:  # no circuit is claimed of it; the table stands
+            say(str(error))
     else:
         show(table.to_csv(index=False), nl=False)
 
