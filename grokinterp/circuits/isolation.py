@@ -11,10 +11,10 @@ from torch import Tensor
 
 from grokinterp.circuits.circles import centred_embedding, frequency_plane, principal_plane
 from grokinterp.circuits.logit_shape import WaveFit, logit_forms
+from grokinterp.circuits.scores import score
 from grokinterp.circuits.subject import Subject, subject_of
 from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.answers import group_of
-from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.runs.snapshot import Forward, Snapshot, from_weights
 from grokinterp.tasks.modular import ModularTask
 
@@ -131,12 +131,12 @@ def isolate_circles(
         by_size = sorted(planes, key=lambda k: -float(planes[k].norm()))
         growing = [tuple(by_size[:m]) for m in range(2, len(by_size) + 1)]
         subsets = (*((k,) for k in by_size), *growing)
-    accuracy, loss = _performance(snapshot)
+    whole = score(snapshot, snapshot.logits)
     return CircleIsolation(
         subsets=tuple(_isolated(snapshot, subset, planes) for subset in subsets),
         method=method,
-        accuracy=accuracy,
-        loss=loss,
+        accuracy=whole.acc_all,
+        loss=whole.loss_all,
         step=snapshot.step,
     )
 
@@ -190,15 +190,10 @@ def _isolated(snapshot: Snapshot, subset: Sequence[int], planes: Planes) -> Isol
     W_E = snapshot.weights["embed.W_E"].double()
     rest = centred_embedding(snapshot) - sum(planes[k] for k in subset)
     kept = with_embedding(snapshot, W_E.index_add(0, tokens, rest, alpha=-1))
-    accuracy, loss = _performance(kept)
+    found = score(kept, kept.logits)
     if len(subset) != 1:
-        return IsolatedCircles(tuple(subset), accuracy, loss, None, None)
+        return IsolatedCircles(tuple(subset), found.acc_all, found.loss_all, None, None)
     forms = logit_forms(kept, frequencies=subset)
-    return IsolatedCircles(tuple(subset), accuracy, loss, forms.fits[0], forms.class_means)
-
-
-def _performance(snapshot: Snapshot) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy over all pairs and the answer classes."""
-    labels = snapshot.task.labels
-    accuracy = (snapshot.logits.argmax(dim=1) == labels).double().mean()
-    return float(accuracy), float(cross_entropies(snapshot.logits, labels).mean())
+    return IsolatedCircles(
+        tuple(subset), found.acc_all, found.loss_all, forms.fits[0], forms.class_means
+    )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from grokinterp.circuits import hooks
 from grokinterp.circuits.ablation import ablate
-from grokinterp.circuits.attention_fits import fitted_patterns
+from grokinterp.circuits.attention_fits import attention_fits
 from grokinterp.circuits.attention_readout import attention_readout
 from grokinterp.circuits.interventions import Intervention
 from grokinterp.circuits.neuron_logit import neuron_logit_directions
@@ -237,13 +237,13 @@ def _polynomials(snapshot: Snapshot, keys: tuple[int, ...]) -> Plan:
 
 
 def _fitted_attention(snapshot: Snapshot, keys: tuple[int, ...]) -> Plan:
-    readout = attention_readout(snapshot, frequencies=keys)
+    fits = attention_fits(snapshot, frequencies=keys)
+    readout = fits.readout
     several = [str(h) for h, share in enumerate(readout.leading_share) if share < readout.threshold]
     note = f"heads {', '.join(several)} are not single-frequency" if several else ""
     for form, published in (("sigmoid", ""), ("linear", "2.12e-07")):
-        values = fitted_patterns(snapshot, form=form, frequencies=keys)
         name = f"attention as its one-wave {form} fit"
-        yield hooks.replaced_patterns(0, values, name=name), published, note
+        yield hooks.replaced_patterns(0, fits.patterns[form], name=name), published, note
 
 
 def _need_keys(snapshot: Snapshot, keys: tuple[int, ...]) -> None:
