@@ -11,7 +11,7 @@ import torch
 import grokinterp as gi
 from grokinterp.runs.writer import RunWriter
 from grokinterp.training import loop
-from grokinterp.training.optimizers import batch_rows
+from grokinterp.training.optimizers import Batches
 
 
 def same_bits(one: gi.Run, other: gi.Run) -> bool:
@@ -194,11 +194,17 @@ def test_which_biases_are_trained(biases, trained, tiny, tmp_path):
 def test_mini_batches_cover_every_training_row_once_an_epoch(tiny):
     recipe = tiny.replace(batch_size=7)
     rows = torch.arange(100, 124)
-    epoch = [batch_rows(recipe, rows, update) for update in range(4)]
+    batches = Batches(recipe, rows)
+    epoch = [batches.rows(update) for update in range(4)]
     assert [len(batch) for batch in epoch] == [7, 7, 7, 3]
     assert sorted(torch.cat(epoch).tolist()) == rows.tolist()
-    following = [batch_rows(recipe, rows, update) for update in range(4, 8)]
+    following = [batches.rows(update) for update in range(4, 8)]
     assert not torch.equal(torch.cat(epoch), torch.cat(following))
+    assert all(torch.equal(*pair) for pair in zip(epoch, map(batches.rows, range(4)), strict=True))
+    once = Batches(recipe.replace(reshuffle=False), rows)
+    for update in range(4):
+        assert torch.equal(once.rows(update), epoch[update])
+        assert torch.equal(once.rows(update + 4), epoch[update])
 
 
 def test_adamw_equals_its_definition(tiny, tmp_path):

@@ -19,7 +19,7 @@ from grokinterp.circuits.subject import Subject, steps_of, subject_of
 from grokinterp.errors import InputError, whole_number
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.runs.snapshot import Snapshot
-from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.task import Task
 
 PLACEBOS = 50
 ABOVE, WITHIN, NONE = "above chance", "not above chance", "no placebo"
@@ -144,7 +144,7 @@ def ablate(
     placebos: int = PLACEBOS,
     seed: int = 0,
     frequencies: Sequence[int] | None = None,
-    task: ModularTask | None = None,
+    task: Task | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
     progress: bool = False,
 ) -> Ablation:

@@ -11,7 +11,7 @@ from grokinterp.circuits.circles import Circularity, circularity
 from grokinterp.circuits.gradients import GradientSymmetricity, gradient_symmetricity
 from grokinterp.circuits.isolation import CircleIsolation, isolate_circles
 from grokinterp.circuits.logit_shape import DistanceIrrelevance, distance_irrelevance
-from grokinterp.circuits.subject import Subject, subject_of
+from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
@@ -107,6 +107,7 @@ def algorithm(
     snapshot, frequencies = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
+    need_residual_stream(snapshot)
     if usable_group(snapshot) is None:
         reason = f"{no_frequencies_reason(snapshot)}: there is no circle to add on"
         reading = Reading("answer group", None, None, "neither", reason)
@@ -121,7 +122,7 @@ def algorithm(
         _circular(circular, thresholds),
     )
     votes = (
-        _symmetric(gradients, snapshot.task, thresholds),
+        _symmetric(gradients, snapshot.modular_task, thresholds),
         _irrelevant(distance, thresholds),
     )
     verdict = votes[0].speaks_for if votes[0].speaks_for == votes[1].speaks_for else None

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.circuits.subject import Subject, subject_of
+from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.errors import InputError
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.fourier.basis import n_frequencies, transform_2d
@@ -90,7 +90,8 @@ def attention(
     snapshot, frequencies = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
-    p = snapshot.task.p
+    need_residual_stream(snapshot)
+    p = snapshot.modular_task.p
     pattern = patterns_of(snapshot, layer).permute(1, 2, 0).unflatten(2, (p, p))
     group = usable_group(snapshot)
     return Attention(

@@ -72,8 +72,8 @@ def attention_fits(
     if isinstance(waves, bool) or not isinstance(waves, int) or not 1 <= waves <= most:
         raise InputError(f"waves={waves!r} is not between 1 and {most}, the number of frequencies.")
     truth = patterns_of(snapshot, layer)[:, :, 0].double()
-    assert snapshot.architecture is not None  # attention_readout has made sure
-    rate = snapshot.architecture.attention_rate
+    assert snapshot.transformer is not None  # attention_readout has made sure
+    rate = snapshot.transformer.attention_rate
     difference = _differences(snapshot, leading_waves(readout, group_of(snapshot), waves))
     whole = _differences(snapshot, readout.scores)
     patterns: dict[str, Tensor] = {}
@@ -140,7 +140,7 @@ def leading_waves(
 def _differences(
     snapshot: Snapshot, scores: Float[Tensor, "n_heads p"]
 ) -> Float[Tensor, "n_inputs n_heads"]:
-    a, b = snapshot.task.inputs.unbind(1)
+    a, b = snapshot.modular_task.inputs.unbind(1)
     return (scores[:, a] - scores[:, b]).T
 
 

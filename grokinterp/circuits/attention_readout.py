@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.circuits.attention import FLAT, patterns_of
-from grokinterp.circuits.subject import Subject, subject_of
+from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.errors import InputError
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import spectrum
@@ -103,6 +103,7 @@ def attention_readout(
     snapshot, frequencies = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
+    need_residual_stream(snapshot)
     tokens = group_of(snapshot).tokens
     patterns = patterns_of(snapshot, layer)
     scores, offset, note = token_scores(snapshot, layer)
@@ -127,7 +128,7 @@ def token_scores(
 ) -> tuple[Float[Tensor, "n_heads p"], Float[Tensor, " n_heads"], str]:
     """C_j (scaled), the offset of position 0 against position 1, and what was assumed (float64)."""
     architecture = _checked(snapshot, layer)
-    p, w = snapshot.task.p, {name: x.double() for name, x in snapshot.weights.items()}
+    p, w = snapshot.modular_task.p, {name: x.double() for name, x in snapshot.weights.items()}
     embed, position = w["embed.W_E"], w["pos_embed.W_pos"]
     rows = torch.stack([embed + position[i] for i in range(3)])  # [position, token, d_model]
     if architecture.normalization_type == "LN":
@@ -144,13 +145,13 @@ def token_scores(
 
 def _checked(snapshot: Snapshot, layer: int) -> Architecture:
     """The architecture of a model that has a readout."""
-    architecture = snapshot.architecture
+    architecture = snapshot.transformer
     if layer != 0:
         raise InputError(
             f"layer={layer} has no attention readout: its keys depend on more than one token; "
             "give layer=0."
         )
-    if not snapshot.task.equals_token:
+    if not snapshot.modular_task.equals_token:
         raise InputError(
             'the model reads no "=", so its query varies with b and there is no readout of one '
             "query; look at circuits.attention(x)."

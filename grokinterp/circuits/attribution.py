@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.circuits.neurons import neuron_clusters
-from grokinterp.circuits.subject import Subject, subject_of
+from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.circuits.writers import Writer, needed_activations, writers
 from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.answers import AnswerSpectrum, no_frequencies_reason, usable_group
@@ -119,6 +119,7 @@ def attribution(
     snapshot, frequencies = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
+    need_residual_stream(snapshot)
     if against not in AGAINST:
         raise InputError(f"against={against!r} is not known; {nearest(against, AGAINST)}")
     seen, note = _in_float64(snapshot)
@@ -162,9 +163,9 @@ def _in_float64(snapshot: Snapshot) -> tuple[Snapshot, str]:
     if not bool(snapshot.logits.isfinite().all()):
         raise InputError("the logits are not finite; a margin is not defined.")
     frozen = "" if snapshot.linear_readout else "final LayerNorm frozen at its scale on each input"
-    if snapshot.architecture is not None:
+    if snapshot.transformer is not None:
         weights = {name: weight.double() for name, weight in snapshot.weights.items()}
-        exact = from_weights(weights, snapshot.architecture, snapshot.task)
+        exact = from_weights(weights, snapshot.transformer, snapshot.task)
         exact.gather(*needed_activations(exact))
         return exact, frozen
     if not snapshot.linear_readout:

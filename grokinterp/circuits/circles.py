@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.circuits.subject import Subject, subject_of
+from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.errors import InputError
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis, spectrum
@@ -81,6 +81,7 @@ def circularity(
     snapshot, frequencies = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
+    need_residual_stream(snapshot)
     if not isinstance(n_components, int) or n_components < 1:
         raise InputError(f"n_components={n_components!r} is not a number of them; give such as 4.")
     components = principal_components(snapshot)[:n_components]

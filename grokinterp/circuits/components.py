@@ -80,7 +80,7 @@ def neurons(
     shown = f"neuron {index[0]}" if len(index) == 1 else f"{len(index)} neurons"
 
     def draw(setting: Setting) -> list[Intervention]:
-        every = torch.arange(len(setting.snapshot.weights[f"blocks.{layer}.mlp.W_out"]))
+        every = torch.arange(setting.snapshot.weights[f"blocks.{layer}.mlp.W_in"].shape[1])
         others = every[~torch.isin(every, index)]
         if not len(others):
             return []
@@ -122,6 +122,27 @@ def replaced_neurons(
 
     return Intervention(
         name, name, ((f"blocks.{layer}.mlp.hook_post", Edit(change)),), no_placebo="a replacement"
+    )
+
+
+def channels(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Intervention:
+    """Channels of a convolution, after the nonlinearity. Placebos: its other single channels."""
+    index = _index(which)
+    check_mode(mode)
+
+    def change(post: Tensor) -> Tensor:
+        return replace_part(post, 1, index, reference(part(post, 1, index), mode))
+
+    def draw(setting: Setting) -> list[Intervention]:
+        n = len(setting.snapshot.weights[f"conv.{layer}.W"])
+        return [channels(layer, c, mode=mode) for c in range(n) if c not in index]
+
+    listed = ", ".join(f"{layer}.{c}" for c in index.tolist())
+    return Intervention(
+        f"channel{'s' * (len(index) > 1)} {listed} ({mode})",
+        f"channel ({mode})",
+        ((f"conv.{layer}.hook_post", Edit(change)),),
+        draw if len(index) == 1 else None,
     )
 
 

@@ -65,5 +65,5 @@ def part(x: Tensor, axis: int, index: Tensor) -> Tensor:
 
 def _check_range(x: Tensor, axis: int, index: Tensor) -> None:
     if int(index.max()) >= x.shape[axis]:
-        what = {-1: "neuron", -2: "head"}[axis]
+        what = {-1: "neuron", -2: "head", 1: "channel"}[axis]
         raise InputError(f"{what} {index.max()} is not between 0 and {x.shape[axis] - 1}.")

@@ -13,6 +13,7 @@ from grokinterp.circuits.components import heads, mlp_skip, neurons
 from grokinterp.circuits.interventions import Intervention
 from grokinterp.circuits.neuron_logit import neuron_logit_directions
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
+from grokinterp.circuits.standard import embedding_hook
 from grokinterp.circuits.subject import Subject, subject_of
 from grokinterp.circuits.subspaces import directions, embedding, fourier
 from grokinterp.errors import InputError
@@ -121,8 +122,8 @@ def faithfulness(
         snapshot,
         [
             circuit,
-            fourier(LOGITS, snapshot.task, keys).called("without the circuit"),
-            fourier(LOGITS, snapshot.task, (), keep=True).called("nothing"),
+            fourier(LOGITS, snapshot.modular_task, keys).called("without the circuit"),
+            fourier(LOGITS, snapshot.modular_task, (), keep=True).called("nothing"),
             *(replace(one, draw=None, no_placebo="a part of the circuit") for one in less),
         ],
         frequencies=keys,
@@ -142,23 +143,28 @@ def _circuit(snapshot: Snapshot, keys: tuple[int, ...]) -> Intervention:
         if k not in keys
         for neuron in clusters.members(k).tolist()
     ]
-    found = embedding(snapshot.task, keys)
+    found = embedding(snapshot.modular_task, keys, hook_name=embedding_hook(snapshot))
     if outside:
         found += neurons(last, outside)
     basis = neuron_logit_directions(snapshot, frequencies=keys).basis
     found += directions(f"blocks.{last}.mlp.hook_post", basis, keep=True, mode="mean")
-    return replace(found + mlp_skip(last), name="the circuit alone", keeps=True)
+    if snapshot.kind == "transformer":
+        found += mlp_skip(last)
+    return replace(found, name="the circuit alone", keeps=True)
 
 
 def _parts(snapshot: Snapshot, keys: tuple[int, ...]) -> list[Intervention]:
     last = snapshot.n_layers - 1
     clusters = neuron_clusters(snapshot, frequencies=keys)
     return [
-        *(fourier("hook_embed", snapshot.task, [k], terms="operands") for k in keys),
+        *(
+            fourier(embedding_hook(snapshot), snapshot.modular_task, [k], terms="operands")
+            for k in keys
+        ),
         *(
             heads(layer, head)
             for layer in range(snapshot.n_layers)
-            for head in range(len(snapshot.weights[f"blocks.{layer}.attn.W_Q"]))
+            for head in range(len(snapshot.weights.get(f"blocks.{layer}.attn.W_Q", ())))
         ),
         *(
             neurons(last, clusters.members(k).tolist(), name=f"neurons of k = {k}")

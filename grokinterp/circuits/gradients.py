@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.circuits.subject import Subject, subject_of
+from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.errors import InputError
 from grokinterp.models import answer_position
 from grokinterp.models.adapter import HookedModel
@@ -78,7 +78,8 @@ def gradient_symmetricity(
     if not isinstance(n_samples, int) or n_samples < 1:
         raise InputError(f"n_samples={n_samples!r} is not a number of triples; give such as 100.")
     snapshot, _ = subject_of(x, step=step, frequencies=(), task=task, train_mask=train_mask)
-    triples = sampled_triples(snapshot.task, n_samples=n_samples, seed=seed)
+    need_residual_stream(snapshot)
+    triples = sampled_triples(snapshot.modular_task, n_samples=n_samples, seed=seed)
     gradients = _gradients_of(snapshot)
     cosines = torch.cat([_cosines(gradients(block)) for block in triples.split(BLOCK_TRIPLES)])
     known = cosines[~cosines.isnan()]
@@ -126,8 +127,8 @@ Gradients = Callable[[Int[Tensor, "n 3"]], Float[Tensor, "n 2 d_model"]]
 
 def _gradients_of(snapshot: Snapshot) -> Gradients:
     """The function from triples to the gradients of their logits, by the quickest way there is."""
-    architecture = snapshot.architecture
-    n_tokens = snapshot.task.tokens.shape[1]
+    architecture = snapshot.transformer
+    n_tokens = snapshot.modular_task.tokens.shape[1]
     if architecture is not None and answer_position.applies_to(architecture, n_tokens):
         return lambda triples: _plain_gradients(snapshot, triples)
     model = snapshot.hooked()
@@ -136,7 +137,7 @@ def _gradients_of(snapshot: Snapshot) -> Gradients:
             f"{type(model).__name__} has no 'hook_embed' (model.hook_dict lists all hooks); "
             "gradient symmetricity is about the embeddings there."
         )
-    return lambda triples: hooked_gradients(model, snapshot.task, triples)
+    return lambda triples: hooked_gradients(model, snapshot.modular_task, triples)
 
 
 def _plain_gradients(
@@ -147,19 +148,19 @@ def _plain_gradients(
     Each operand of each triple is given a token of its own, so that the gradient with respect to
     the table of embeddings keeps positions and triples apart.
     """
-    assert snapshot.architecture is not None
+    assert snapshot.transformer is not None
     weights = {name: weight.double() for name, weight in snapshot.weights.items()}
     table, n = weights["embed.W_E"], len(triples)
     operands = table[triples[:, :2].flatten()].requires_grad_()
     tokens = torch.arange(2 * n).view(n, 2)
-    if snapshot.task.equals_token:
+    if snapshot.modular_task.equals_token:
         tokens = torch.nn.functional.pad(tokens, (0, 1), value=2 * n)
     with torch.enable_grad():
         logits = answer_position.answer_logits(
-            weights | {"embed.W_E": torch.cat([operands, table[snapshot.task.p :]])},
+            weights | {"embed.W_E": torch.cat([operands, table[snapshot.modular_task.p :]])},
             tokens,
-            act_fn=snapshot.architecture.act_fn,
-            attention_rate=snapshot.architecture.attention_rate,
+            act_fn=snapshot.transformer.act_fn,
+            attention_rate=snapshot.transformer.attention_rate,
         )
         total = logits[torch.arange(n), triples[:, 2]].sum()
         (found,) = torch.autograd.grad(total, operands)

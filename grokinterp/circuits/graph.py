@@ -20,7 +20,7 @@ from grokinterp.circuits.interventions import HookPair
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
 from grokinterp.circuits.replay import replay
 from grokinterp.circuits.scores import score
-from grokinterp.circuits.subject import Subject, subject_of
+from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.circuits.subspaces import fourier, table_directions
 from grokinterp.errors import InputError
 from grokinterp.fourier.answers import group_of
@@ -115,6 +115,7 @@ def circuit_graph(
     snapshot, keys = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
+    need_residual_stream(snapshot)
     if not keys:
         raise InputError("the model has no key frequencies, so there is no circuit to draw.")
     paths = _Paths(snapshot, keys)
@@ -144,12 +145,12 @@ class _Paths:
         self.w_o = {f"head {self.last}.{h}": w_o[h] for h in range(len(w_o))}
         every = set(range(1, n_frequencies(group_of(snapshot).order) + 1))
         self.drop = {
-            f"embedding k={k}": fourier("hook_embed", snapshot.task, [k], terms="operands")
+            f"embedding k={k}": fourier("hook_embed", snapshot.modular_task, [k], terms="operands")
             for k in keys
         }
         if others := sorted(every - set(keys)):
             self.drop["embedding other"] = fourier(
-                "hook_embed", snapshot.task, others, terms="operands"
+                "hook_embed", snapshot.modular_task, others, terms="operands"
             )
         self.logits = replay(snapshot, ())
         self.z = self.recorded(f"{self.block}attn.hook_z", ())
@@ -195,7 +196,7 @@ class _Paths:
         """What each key frequency of the logits would be with the source ablated."""
         lost = self.logits - replay(self.snapshot, cut)
         for k in self.keys:
-            basis = table_directions(self.snapshot.task, (k,), "answer")[0].to(lost)
+            basis = table_directions(self.snapshot.modular_task, (k,), "answer")[0].to(lost)
             part = basis @ (basis.T @ lost)
             own = basis @ (basis.T @ self.logits)
             yield self.scored(source, f"logits k={k}", own, part, self.logits - part)

@@ -14,6 +14,7 @@ add up with `+`; `.called(name)` gives one another name. Run them on the whole t
 from grokinterp.circuits.components import (
     attention,
     attention_skip,
+    channels,
     heads,
     mlp,
     mlp_skip,
@@ -28,6 +29,7 @@ from grokinterp.circuits.subspaces import directions, embedding, fourier
 __all__ = [
     "attention",
     "attention_skip",
+    "channels",
     "directions",
     "embedding",
     "fourier",

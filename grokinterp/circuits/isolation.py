@@ -12,7 +12,7 @@ from torch import Tensor
 from grokinterp.circuits.circles import centred_embedding, frequency_plane, principal_plane
 from grokinterp.circuits.logit_shape import WaveFit, logit_forms
 from grokinterp.circuits.scores import score
-from grokinterp.circuits.subject import Subject, subject_of
+from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.answers import group_of
 from grokinterp.runs.snapshot import Forward, Snapshot, from_weights
@@ -120,6 +120,7 @@ def isolate_circles(
     snapshot, frequencies = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
+    need_residual_stream(snapshot)
     group_of(snapshot)
     if not frequencies:
         raise InputError(
@@ -144,10 +145,10 @@ def isolate_circles(
 def with_embedding(snapshot: Snapshot, W_E: Float[Tensor, "d_vocab d_model"]) -> Snapshot:
     """The same model with another table of embeddings; the model itself is not changed."""
     weights = snapshot.weights | {"embed.W_E": W_E.to(snapshot.weights["embed.W_E"].dtype)}
-    if snapshot.architecture is not None:
+    if snapshot.transformer is not None:
         return from_weights(
             weights,
-            snapshot.architecture,
+            snapshot.transformer,
             snapshot.task,
             train_mask=snapshot.train_mask,
             step=snapshot.step,

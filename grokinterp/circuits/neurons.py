@@ -174,7 +174,7 @@ def _notes(
         notes.append(f"no frequency is key: {no_frequencies_reason(snapshot)}")
     elif not key:
         notes.append("no frequency is key: the logits have no sparse circuit, or none was given")
-    if len(token_order(snapshot)) < snapshot.task.p:
+    if len(token_order(snapshot)) < snapshot.modular_task.p:
         notes.append("inputs with a zero factor take no part")
     if dead.all():
         notes.append("every neuron is dead")

@@ -198,7 +198,7 @@ def _parts(snapshot: Snapshot, keys: tuple[int, ...]) -> Plan:
 
 def _fourier(snapshot: Snapshot, keys: tuple[int, ...]) -> Plan:
     _need_keys(snapshot, keys)
-    task, post = snapshot.task, f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
+    task, post = snapshot.modular_task, f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
     basis = neuron_logit_directions(snapshot, frequencies=keys).basis
     yield hooks.fourier(post, task, keys, keep=True), "5.54e-08", ""
     operands = hooks.fourier(post, task, keys, keep=True, terms="operands")

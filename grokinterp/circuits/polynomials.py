@@ -147,7 +147,7 @@ def fitted_neurons(
             f"clusters of {len(clusters.leading)} neurons with frequencies up to {highest} do not "
             f"fit {post.shape[1]} neurons over {n} tokens; give the clusters of this model."
         )
-    rows = (order[:, None] * snapshot.task.p + order[None, :]).flatten()
+    rows = (order[:, None] * snapshot.modular_task.p + order[None, :]).flatten()
     for k in clusters.frequencies:
         members = clusters.members(k)
         grid = post[rows[:, None], members].double().view(n, n, -1)

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from grokinterp.circuits.interventions import HookPair
 from grokinterp.errors import InputError
+from grokinterp.models.kinds import has_positions
 from grokinterp.models.last_block import Edit, LastBlock
-from grokinterp.runs.snapshot import BLOCK_ROWS, Snapshot
+from grokinterp.runs.snapshot import BLOCK_ROWS, Snapshot, answer
 
 
 def replay(snapshot: Snapshot, hooks: Iterable[HookPair]) -> Float[Tensor, "n_inputs p"]:
@@ -32,7 +33,7 @@ def replay(snapshot: Snapshot, hooks: Iterable[HookPair]) -> Float[Tensor, "n_in
 
 def _last_block(snapshot: Snapshot) -> LastBlock | None:
     """The restartable last block of a plain transformer."""
-    architecture = snapshot.architecture
+    architecture = snapshot.transformer
     if architecture is None:
         return None
 
@@ -44,11 +45,11 @@ def _last_block(snapshot: Snapshot) -> LastBlock | None:
                 resid_pre = torch.cat(
                     [
                         snapshot.hooked().run_with_cache(tokens, names_filter=[name])[1][name]
-                        for tokens in snapshot.task.tokens.split(BLOCK_ROWS)
+                        for tokens in snapshot.task.model_inputs.split(BLOCK_ROWS)
                     ]
                 )
             return LastBlock(
-                snapshot.weights, architecture, snapshot.task.tokens, resid_pre=resid_pre
+                snapshot.weights, architecture, snapshot.task.model_inputs, resid_pre=resid_pre
             )
 
     return snapshot.memo("last_block", build)
@@ -60,5 +61,6 @@ def _hooked(snapshot: Snapshot, hooks: tuple[HookPair, ...]) -> Tensor:
         if name not in model.hook_dict:
             raise InputError(f"the model has no hook point {name!r} (model.hook_dict lists all).")
     device = next(iter(model.parameters())).device
-    tokens = snapshot.task.tokens.to(device)
-    return model.run_with_hooks(tokens, fwd_hooks=list(hooks))[:, -1].cpu()
+    inputs = snapshot.task.model_inputs.to(device)
+    logits = model.run_with_hooks(inputs, fwd_hooks=list(hooks))
+    return (answer(logits) if has_positions(model) else logits).cpu()

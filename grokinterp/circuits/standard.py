@@ -1,10 +1,12 @@
 """The standard interventions: every part of a circuit that the field ablates, on one model."""
 
+import re
 from collections.abc import Sequence
 
 from grokinterp.circuits.components import (
     attention,
     attention_skip,
+    channels,
     heads,
     mlp,
     mlp_skip,
@@ -25,6 +27,7 @@ def standard_interventions(
 ) -> list[Intervention]:
     """Heads, attention, MLP and skips of every layer; and, with key frequencies, what they name.
 
+    Of an MLP or a CNN, its hidden layers and the channels of its convolutions.
     Those are the embedding's other frequencies, the clusters of neurons, Fourier components of
     neurons and logits, and the directions that the neuron-logit map reads. What the model does not
     have (directions of dead neurons, say) is left out. For a run, give `run.snapshot(step)`.
@@ -56,13 +59,20 @@ def _parts(snapshot: Snapshot, mode: str, undefined: list[str]) -> list[Interven
         if f"{block}mlp.W_out" in snapshot.weights:
             found += [mlp(layer, mode=mode)]
             found += [] if parallel else [mlp_skip(layer, mode=mode)]
+    if snapshot.kind != "transformer":
+        convs = [x for name, x in snapshot.weights.items() if re.fullmatch(r"conv\.\d+\.W", name)]
+        for layer, weight in enumerate(convs):
+            found += [channels(layer, channel, mode=mode) for channel in range(len(weight))]
+        for layer in range(snapshot.n_layers):
+            width = snapshot.weights[f"blocks.{layer}.mlp.W_in"].shape[1]
+            found += [neurons(layer, range(width), mode=mode, name=f"hidden layer {layer}")]
     return found
 
 
 def _parallel(snapshot: Snapshot, block: str) -> bool:
     """Whether the MLP reads what attention reads, so that neither has a stream around it alone."""
     return (
-        snapshot.architecture is None
+        snapshot.transformer is None
         and f"{block}mlp.W_out" in snapshot.weights
         and f"{block}hook_resid_mid" not in snapshot.hooked().hook_dict
     )
@@ -74,9 +84,9 @@ def _circuit(
     """What only a model with key frequencies has; reasons for what it has not go to `undefined`."""
     if not frequencies:
         return []
-    task, neuron_hook = snapshot.task, f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
-    found = [embedding(task, frequencies)]
-    if neuron_hook.replace("hook_post", "W_out") in snapshot.weights:
+    task, neuron_hook = snapshot.modular_task, f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
+    found = [embedding(task, frequencies, hook_name=embedding_hook(snapshot))]
+    if neuron_hook.replace("hook_post", "W_in") in snapshot.weights:
         found += cluster_interventions(snapshot, frequencies, mode)
         found += [
             fourier(neuron_hook, task, frequencies, keep=True),
@@ -93,6 +103,11 @@ def _circuit(
         fourier(LOGITS, task, frequencies),
         fourier(LOGITS, task, frequencies, keep=True),
     ]
+
+
+def embedding_hook(snapshot: Snapshot) -> str:
+    """Where the operands' embeddings are seen; in an MLP with two-hot input, their sum."""
+    return "hook_embed" if "embed.W_E" in snapshot.weights else "blocks.0.mlp.hook_pre"
 
 
 def cluster_interventions(

@@ -12,7 +12,7 @@ from grokinterp.models.adapter import HookedModel
 from grokinterp.runs.resolve import snapshot_of
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
-from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.task import Task
 
 Subject = Run | Snapshot | HookedModel
 
@@ -22,7 +22,7 @@ def subject_of(
     *,
     step: int = -1,
     frequencies: Sequence[int] | None = None,
-    task: ModularTask | None = None,
+    task: Task | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> tuple[Snapshot, tuple[int, ...]]:
     """The snapshot, and its key frequencies ascending; () where there are none.
@@ -40,6 +40,15 @@ def subject_of(
     if frequencies is None:
         return snapshot, RULES["logits"](last).frequencies
     return snapshot, checked_frequencies(frequencies, group)
+
+
+def need_residual_stream(snapshot: Snapshot) -> None:
+    """Refuse a model that has neither attention nor a residual stream."""
+    if snapshot.kind != "transformer":
+        raise InputError(
+            f"this {snapshot.kind} has no attention and no residual stream; give a transformer, or "
+            "use gi.ablate, which takes all models."
+        )
 
 
 def steps_of(x: Subject, step: int | Sequence[int] | str) -> list[int]:

@@ -95,11 +95,17 @@ def fourier(
     )
 
 
-def embedding(task: ModularTask, frequencies: Iterable[int]) -> Intervention:
-    """The embedding with only these token frequencies (and its mean) left."""
-    kept = fourier("hook_embed", task, frequencies, keep=True, terms="operands")
+def embedding(
+    task: ModularTask, frequencies: Iterable[int], *, hook_name: str = "hook_embed"
+) -> Intervention:
+    """The embedding with only these token frequencies (and its mean) left.
+
+    Of an MLP with two-hot input, `hook_name` is "blocks.0.mlp.hook_pre": row a of its first matrix
+    plus row p + b.
+    """
+    kept = fourier(hook_name, task, frequencies, keep=True, terms="operands")
     name = kept.name.replace("keep only", "embedding keeps").removesuffix(
-        " of the operands at hook_embed"
+        f" of the operands at {hook_name}"
     )
     return kept.called(name, "embedding keeps the key frequencies")
 
@@ -122,11 +128,11 @@ def directions(
     orthonormal = _orthonormal(basis)
 
     def change(x: Tensor) -> Tensor:
-        flat = x.flatten(2)
-        if flat.shape[2] != len(orthonormal):
+        flat = x.flatten(2) if x.ndim > 2 else x  # an MLP has no position axis
+        if flat.shape[-1] != len(orthonormal):
             raise InputError(
-                f"{hook_name} has {flat.shape[2]} entries, the directions {len(orthonormal)}; give "
-                f"them as columns, [{flat.shape[2]}, r]."
+                f"{hook_name} has {flat.shape[-1]} entries, the directions {len(orthonormal)}; "
+                f"give them as columns, [{flat.shape[-1]}, r]."
             )
         along = (flat @ orthonormal.to(flat)) @ orthonormal.to(flat).T
         kept, removed = (along, flat - along) if keep else (flat - along, along)

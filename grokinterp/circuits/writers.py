@@ -41,13 +41,15 @@ def writers(snapshot: Snapshot, clusters: Mapping[int, Int[Tensor, " n"]]) -> It
     if clusters and f"blocks.{snapshot.n_layers - 1}.mlp.W_out" not in w:
         raise InputError("the last layer has no MLP to split by clusters.")
     final = _Final(snapshot)
-    rows = w["embed.W_E"][snapshot.task.tokens[:, -1]]
+    rows = w["embed.W_E"][snapshot.modular_task.tokens[:, -1]]
     d_model = rows.shape[1]
     yield final.writer(
         ("embedding",), rows, torch.eye(d_model), torch.zeros(d_model, dtype=torch.int64)
     )
     if "pos_embed.W_pos" in w:
-        yield final.bias("position", w["pos_embed.W_pos"][snapshot.task.tokens.shape[1] - 1])
+        yield final.bias(
+            "position", w["pos_embed.W_pos"][snapshot.modular_task.tokens.shape[1] - 1]
+        )
     for layer in range(snapshot.n_layers):
         block = f"blocks.{layer}"
         prefix = f"layer {layer} " if snapshot.n_layers > 1 else ""

@@ -21,8 +21,7 @@ from grokinterp.terminal import (
 
 def info(path: RunFolder, as_json: Json = False) -> None:
     """Say what a run, or checkpoints of others, hold, and check every file."""
-    from dataclasses import asdict
-
+    from grokinterp.models.kinds import shape_to_dict
     from grokinterp.runs import load
 
     run = load(path)
@@ -32,7 +31,7 @@ def info(path: RunFolder, as_json: Json = False) -> None:
         "path": str(run.path),
         "finished": run.finished,
         "task": run.task.to_dict(),
-        "architecture": asdict(run.architecture),
+        "architecture": shape_to_dict(run.architecture),
         "recipe": run.recipe and run.recipe.to_dict(),
         "source": run.manifest.source,
         "split": run.manifest.split,

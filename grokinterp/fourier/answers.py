@@ -87,7 +87,7 @@ def usable_group(snapshot: Snapshot) -> AnswerGroup | None:
 def no_frequencies_reason(snapshot: Snapshot) -> str:
     """Why a task has no key frequencies."""
     task = snapshot.task
-    return task.no_group_reason or f"{task.operation} mod {task.p} has no frequency above 0"
+    return task.no_group_reason or f"{task.title} has no frequency above 0"
 
 
 def group_of(snapshot: Snapshot) -> AnswerGroup:

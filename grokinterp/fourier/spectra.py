@@ -93,11 +93,11 @@ def neuron_powers(snapshot: Snapshot, *, layer: int | None = None) -> NeuronPowe
 def token_order(snapshot: Snapshot) -> Int[Tensor, " n"]:
     """The operand tokens in the order of the task's group, in plain order where it has none."""
     group = snapshot.task.answer_group
-    return torch.arange(snapshot.task.p) if group is None else group.tokens
+    return torch.arange(snapshot.modular_task.p) if group is None else group.tokens
 
 
 def _neuron_powers(snapshot: Snapshot, layer: int) -> NeuronPowers:
-    order, p = token_order(snapshot), snapshot.task.p
+    order, p = token_order(snapshot), snapshot.modular_task.p
     grid = snapshot.activation(f"blocks.{layer}.mlp.hook_post").view(p, p, -1)
     if not torch.equal(order, torch.arange(p)):
         grid = grid[order][:, order]

@@ -65,7 +65,7 @@ def trig_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
         ),
         torch.zeros(group.order, dtype=torch.float64),
     )
-    table = torch.zeros(group.order, snapshot.task.p, dtype=torch.float64)
+    table = torch.zeros(group.order, snapshot.modular_task.p, dtype=torch.float64)
     exponents = torch.arange(group.order)
     table[:, group.tokens] = wave[(exponents[:, None] - exponents[None, :]) % group.order]
     return float(_loss_by_exponent(table, snapshot).mean())
@@ -141,7 +141,9 @@ def _neuron_part(snapshot: Snapshot, frequencies: Sequence[int]) -> Float[Tensor
     spectrum = snapshot.memo(
         "neuron_spectrum", lambda: AnswerSpectrum.of(snapshot.mlp_post, group_of(snapshot))
     )
-    return spectrum.component(frequencies) @ neuron_logit_map(snapshot)[:, : snapshot.task.p]
+    return (
+        spectrum.component(frequencies) @ neuron_logit_map(snapshot)[:, : snapshot.modular_task.p]
+    )
 
 
 def _logit_spectrum(snapshot: Snapshot) -> AnswerSpectrum:

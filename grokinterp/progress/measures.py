@@ -5,7 +5,8 @@
         return float(snapshot.weights["embed.W_E"].norm())
 
 A measure is a function of a snapshot (and, with `needs_frequencies`, of the key frequencies) that
-returns a number, or a dict with a number for each suffix of its column prefix.
+returns a number, or a dict with a number for each suffix of its column prefix. One `of` a kind of
+task has no column for other tasks; one that a model lacks is NaN.
 """
 
 import math
@@ -28,6 +29,7 @@ from grokinterp.models.architecture import is_bias
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.progress import losses
 from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.modular import ModularTask
 
 Value = float | dict[int, float] | dict[str, float]
 
@@ -40,9 +42,12 @@ class Measure:
     function: Callable[..., Value]
     needs_frequencies: bool
     prefix: str  # of the columns of a measure that returns several numbers
+    of: type | None  # the kind of task it is defined for; None for all
 
     def columns(self, snapshot: Snapshot, frequencies: Sequence[int]) -> dict[str, float]:
         """The columns this measure adds to a row."""
+        if self.of is not None and not isinstance(snapshot.task, self.of):
+            return {}
         if self.needs_frequencies and not frequencies:
             return {} if self.prefix else {self.name: math.nan}
         given = (snapshot, frequencies) if self.needs_frequencies else (snapshot,)
@@ -59,12 +64,12 @@ MEASURES: dict[str, Measure] = {}
 
 
 def measure(
-    name: str, *, needs_frequencies: bool = False, prefix: str = ""
+    name: str, *, needs_frequencies: bool = False, prefix: str = "", of: type | None = None
 ) -> Callable[[Callable[..., Value]], Callable[..., Value]]:
     """Register a function as a measure; measures appear in the table in this order."""
 
     def register(function: Callable[..., Value]) -> Callable[..., Value]:
-        MEASURES[name] = Measure(name, function, needs_frequencies, prefix)
+        MEASURES[name] = Measure(name, function, needs_frequencies, prefix, of)
         return function
 
     return register
@@ -129,24 +134,26 @@ def _gini_unembedding(snapshot: Snapshot) -> float:
     return gini(unembedding_spectrum(snapshot)[1:].sqrt())
 
 
-@measure("gini_neuron_logit")
+@measure("gini_neuron_logit", of=ModularTask)
 def _gini_neuron_logit(snapshot: Snapshot) -> float:
     """The same of W_out W_U, the W_L of the paper's Gini curve."""
     return gini(neuron_logit_spectrum(snapshot)[1:].sqrt())
 
 
-@measure("embedding_top5_share")
+@measure("embedding_top5_share", of=ModularTask)
 def _embedding_top5_share(snapshot: Snapshot) -> float:
     """Share of the power of W_E in its five strongest frequencies; constant left out."""
     return embedding_top_share(snapshot)
 
 
-measure("trig_variance_explained", needs_frequencies=True)(losses.trig_variance_explained)
-measure("restricted_loss_demo", needs_frequencies=True)(losses.restricted_loss_demo)
-measure("excluded_loss_demo", needs_frequencies=True)(losses.excluded_loss_demo)
+measure("trig_variance_explained", needs_frequencies=True, of=ModularTask)(
+    losses.trig_variance_explained
+)
+measure("restricted_loss_demo", needs_frequencies=True, of=ModularTask)(losses.restricted_loss_demo)
+measure("excluded_loss_demo", needs_frequencies=True, of=ModularTask)(losses.excluded_loss_demo)
 
 
-@measure("mirrored_pairs", prefix="test_")
+@measure("mirrored_pairs", prefix="test_", of=ModularTask)
 def _mirror(snapshot: Snapshot) -> dict[str, float]:
     """Test loss and accuracy on pairs whose mirror (b, a) is trained on, and on the others.
 
@@ -157,7 +164,7 @@ def _mirror(snapshot: Snapshot) -> dict[str, float]:
     if test is None or not snapshot.task.commutative:
         return dict.fromkeys(names, math.nan)
     assert snapshot.train_mask is not None
-    mirrored = snapshot.task.mirrored(snapshot.train_mask)
+    mirrored = snapshot.modular_task.mirrored(snapshot.train_mask)
     parts = (mirrored, test & ~mirrored)
     values = [_mean(x, part) for x in (_losses(snapshot), _right(snapshot)) for part in parts]
     return dict(zip(names, values, strict=True))

@@ -22,6 +22,32 @@ _STORY = (
     *(0, 100, 200, 400, 800, 1200, 1600, 2000, 2500, 3000, 3500, 4000, 4400),
     *(4800, 5200, 5500, 5800, 6100, 6400, 6700, 7000, 7300, 7600, 8000, 9000, 12_000),
 )
+_STEADY_STORY = (0, 400, 1200, 2000, 2800, 3600, 4400, 5200, 6000, 7000, 9000, 12_000)
+
+# The settings of Manning-Coe et al. 2025 (arXiv 2502.01739, table 1, and their released code): Adam
+# with the weight decay coupled into the gradient, mini-batches that are shuffled once for all.
+_ADAM = Recipe(optimizer="adam", betas=(0.9, 0.999))
+_EPOCH = 140  # updates: 8938 training pairs in batches of 64
+_MLP113 = _ADAM.replace(
+    model="mlp",
+    p=113,
+    train_fraction=0.7,
+    lr=5e-3,
+    weight_decay=3e-5,
+    batch_size=64,
+    reshuffle=False,
+    steps=1000 * _EPOCH,
+    log_every=_EPOCH,
+)
+_MLP_STORY = (0, 1, 2, 4, 7, 10, 15, 20, 30, 40, 50, 60, 80, 120, 250, 1000)
+_ISING = _ADAM.replace(
+    task="ising",
+    lr=1e-4,
+    weight_decay=0.1,
+    steps=100_000,
+    checkpoints="every:200",
+    log_every=100,
+)
 _MOD31 = Recipe(p=31, train_fraction=0.8, steps=2000, checkpoints="every:100")
 
 BUILTIN = {
@@ -31,6 +57,31 @@ BUILTIN = {
             "mod113-grokked",
             "The setting of TransformerLens' Grokking_Demo: addition mod 113, 30 % of the pairs.",
             _MOD113.replace(seed=1, steps=12_000, checkpoints=_STORY),
+        ),
+        BuiltinRecipe(
+            "mod113-steady",
+            "mod113-grokked from initial weights of a tenth: test follows train.",
+            _MOD113.replace(seed=1, init_scale=0.1, steps=12_000, checkpoints=_STEADY_STORY),
+        ),
+        BuiltinRecipe(
+            "mlp113-grokked",
+            "The MLP of Manning-Coe et al. 2025 on addition mod 113, initial weights x 10.",
+            _MLP113.replace(init_scale=10.0, checkpoints=tuple(_EPOCH * e for e in _MLP_STORY)),
+        ),
+        BuiltinRecipe(
+            "mlp113-steady",
+            "mlp113-grokked from initial weights of a tenth.",
+            _MLP113.replace(init_scale=0.1, checkpoints=tuple(_EPOCH * e for e in _MLP_STORY)),
+        ),
+        BuiltinRecipe(
+            "ising-grokked",
+            "The CNN of Manning-Coe et al. 2025 on Ising phases, initial weights x 10.",
+            _ISING.replace(init_scale=10.0),
+        ),
+        BuiltinRecipe(
+            "ising-steady",
+            "ising-grokked from plain initial weights.",
+            _ISING.replace(init_scale=1.0),
         ),
         BuiltinRecipe(
             "nanda-mainline",

@@ -1,52 +1,35 @@
 """The Recipe: everything that determines a run, as flat, validated keys."""
 
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import tomli_w
+from jaxtyping import Int
+from torch import Tensor
 
 from grokinterp.errors import InputError, nearest
-from grokinterp.models.architecture import ACTIVATIONS, Architecture
-from grokinterp.models.initialize import InitRule
+from grokinterp.models.architecture import Architecture
+from grokinterp.models.cnn import CNNArchitecture
+from grokinterp.models.kinds import Shape
+from grokinterp.models.mlp import MLPArchitecture
+from grokinterp.recipe.keys import (
+    SYNONYMS,
+    check_choices,
+    check_limits,
+    defaults_of,
+    typed,
+)
 from grokinterp.recipe.schedule import Schedule, checkpoint_steps
-from grokinterp.tasks.modular import LARGEST_P, ModularTask
+from grokinterp.tasks.ising import IsingTask
+from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import get_operation
-from grokinterp.tasks.splits import SplitRule, n_training_rows
+from grokinterp.tasks.splits import n_training_rows, train_indices
+from grokinterp.tasks.task import Task
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "task": ("modular",),
-    "split": get_args(SplitRule),
-    "model": ("transformer",),
-    "act_fn": tuple(ACTIVATIONS),
-    "biases": ("none", "mlp", "all"),
-    "init": get_args(InitRule),
-    "optimizer": ("adamw", "adam", "sgd"),
-}
-SYNONYMS = {  # what other code calls our keys, for the hint at an unknown one
-    "learning_rate": "lr",
-    "wd": "weight_decay",
-    "epochs": "steps",
-    "num_epochs": "steps",
-    "frac_train": "train_fraction",
-    "fn_name": "operation",
-    "modulus": "p",
-    "num_layers": "n_layers",
-    "num_heads": "n_heads",
-    "act_type": "act_fn",
-    "save_every": "checkpoints",
-}
-POSITIVE = ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "log_every")
-NOT_NEGATIVE = (
-    "steps", "warmup", "batch_size", "threads", "weight_decay", "seed", "data_seed"
-)  # fmt: skip
-AT_MOST = {  # beyond these a table or a schedule does not fit into any memory
-    "p": LARGEST_P, "steps": 100_000_000, "seed": 2**40, "data_seed": 2**40, "threads": 1024,
-    "n_layers": 1000, "n_heads": 10_000, "d_model": 100_000, "d_head": 100_000, "d_mlp": 1_000_000,
-}  # fmt: skip
+DEPENDS: Any = None  # on the task or the model, see `keys.defaults_of`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +49,28 @@ class Recipe:
     train_fraction: float = 0.3
     split: str = "torch"  # rule that draws the training rows: torch.randperm or random.shuffle
     data_seed: int = 0  # of the split, and of the labels of a random operation
-    model: str = "transformer"
+    lattice: int = 16  # side of the Ising configurations; see grokinterp.tasks.IsingTask
+    n_temperatures: int = 50
+    half_width: float = 1.0  # temperatures reach so far below and above the critical one
+    n_repeats: int = 1000  # configurations in the pool at each temperature
+    sweeps: int = 100  # of Glauber dynamics
+    n_train: int = 300
+    n_test: int = 1000
+    pool_seed: int = 0  # of the dynamics
+    model: str = DEPENDS  # "transformer" or "mlp", for Ising "cnn"
     n_layers: int = 1
     n_heads: int = 4
     d_model: int = 128
     d_head: int = 32
-    d_mlp: int = 512
+    d_mlp: int = DEPENDS  # 512, of a CNN 100
+    widths: tuple[int, ...] = ()  # hidden layers of an MLP; () is n_layers of d_mlp neurons
+    embedding: str = "two_hot"  # what an MLP reads, or "learned": d_model numbers an operand
+    channels: tuple[int, ...] = (2, 4)  # of a CNN's convolutions
     act_fn: str = "relu"
-    biases: str = "none"  # which are trained: "none", "mlp" (as in the paper) or "all"
-    equals_token: bool = True  # inputs are [a, b, "="], otherwise [a, b]
+    biases: str = DEPENDS  # which are trained: "none", "mlp" (as in the paper) or "all"
+    equals_token: bool = DEPENDS  # a transformer's inputs are [a, b, "="], otherwise [a, b]
     equals_class: bool = False  # "=" is one of the output classes, and of the training softmax
-    init: str = "gpt2"  # rule of the initial weights: see grokinterp.models.initialize
+    init: str = DEPENDS  # rule of the initial weights: see grokinterp.models.initialize
     init_scale: float = 1.0  # multiplies the initial weights (w0)
     seed: int = 0  # of the initial weights and of the order of mini-batches
     optimizer: str = "adamw"  # "adam" couples the weight decay into the gradient (L2)
@@ -85,6 +79,7 @@ class Recipe:
     weight_decay: float = 1.0
     warmup: int = 0  # update number s (from 0) has lr * min(s / warmup, 1)
     batch_size: int = 0  # 0 = full batch
+    reshuffle: bool = True  # the mini-batches of every epoch, or once for all
     steps: int = 10_000
     checkpoints: Schedule = "every:100"
     log_every: int = 10
@@ -92,37 +87,27 @@ class Recipe:
     threads: int = 0  # 0 = torch's own choice
 
     def __post_init__(self) -> None:
+        by_model = defaults_of(self.task, self.model)
         for field in fields(self):
-            object.__setattr__(self, field.name, _typed(field.name, getattr(self, field.name)))
-        for key, allowed in CHOICES.items():
-            value = getattr(self, key)
-            if value not in allowed:
-                raise InputError(f"{key}={value!r} is not known; {nearest(value, allowed)}")
+            value = getattr(self, field.name)
+            default = by_model.get(field.name, field.default)
+            value = default if value is None else typed(field.name, value, default)
+            object.__setattr__(self, field.name, value)
+        values = vars(self)
+        check_choices(values)
         object.__setattr__(self, "operation", get_operation(self.operation).name)
-        for key in POSITIVE:
-            if getattr(self, key) < 1:
-                raise InputError(f"{key}={getattr(self, key)} is less than 1; give at least 1.")
-        for key in NOT_NEGATIVE:
-            if getattr(self, key) < 0:
-                raise InputError(f"{key}={getattr(self, key)} is negative; give 0 or more.")
-        for key, most in AT_MOST.items():
-            if getattr(self, key) > most:
-                raise InputError(f"{key}={getattr(self, key)} is too large; give at most {most}.")
-        for key in ("lr", "init_scale"):
-            if getattr(self, key) <= 0:
-                raise InputError(
-                    f"{key}={getattr(self, key)} is not above 0; give a positive number."
-                )
-        if any(not 0 <= beta < 1 for beta in self.betas):
-            raise InputError(
-                f"betas={self.betas} are not both in [0, 1); give such as [0.9, 0.98]."
-            )
+        check_limits(values)
+        if self.model == "mlp" and self.equals_token:
+            raise InputError("model='mlp' reads the two operands alone; give equals_token=false.")
         if self.equals_class and not self.equals_token:
             raise InputError(
                 'equals_class=true needs equals_token=true: without "=" among the inputs '
                 'there is no "=" class.'
             )
-        n_training_rows(self.build_task().n_inputs, self.train_fraction)
+        task = self.build_task()
+        if isinstance(task, ModularTask):
+            n_training_rows(task.n_inputs, self.train_fraction)
+        self.architecture()
         checkpoint_steps(self.checkpoints, self.steps)
 
     @classmethod
@@ -141,14 +126,24 @@ class Recipe:
             ) from None
 
     def replace(self, **changes: Any) -> "Recipe":
-        """The same recipe with some keys changed."""
+        """The same recipe with some keys changed.
+
+        With another task or model, keys that had the default of the old one get that of the new.
+
+        >>> Recipe().replace(model="mlp").init
+        'xavier'
+        """
         known = [field.name for field in fields(self)]
         for key in changes:
             if key not in known:
                 raise InputError(
                     f"recipe key {key!r} is not known; {nearest(key, known, SYNONYMS)}"
                 )
-        return replace(self, **changes)
+        old = defaults_of(self.task, self.model)
+        task = changes.get("task", self.task)
+        new = defaults_of(task, changes.get("model", self.model if task == self.task else None))
+        follow = {key: new[key] for key in new if getattr(self, key) == old[key]}
+        return replace(self, **(follow | changes))
 
     def to_dict(self) -> dict[str, Any]:
         """Flat keys and plain values, as JSON and TOML can hold them."""
@@ -158,12 +153,45 @@ class Recipe:
         """The recipe as a TOML document, which `from_toml` reads."""
         return tomli_w.dumps(self.to_dict())
 
-    def build_task(self) -> ModularTask:
+    def build_task(self) -> Task:
         """The task to learn."""
+        if self.task == "ising":
+            return IsingTask(
+                lattice=self.lattice,
+                n_train=self.n_train,
+                n_test=self.n_test,
+                n_temperatures=self.n_temperatures,
+                half_width=self.half_width,
+                n_repeats=self.n_repeats,
+                sweeps=self.sweeps,
+                seed=self.data_seed,
+                pool_seed=self.pool_seed,
+            )
         return ModularTask(self.operation, self.p, self.equals_token, seed=self.data_seed)
 
-    def architecture(self) -> Architecture:
+    def train_indices(self) -> Int[Tensor, " n_train"]:
+        """The rows of the task that are trained on."""
+        task = self.build_task()
+        if isinstance(task, IsingTask):
+            return task.train_indices
+        return train_indices(
+            task.n_inputs, self.train_fraction, rule=self.split, seed=self.data_seed
+        )
+
+    def architecture(self) -> Shape:
         """The shape of the model."""
+        if self.model == "mlp":
+            return MLPArchitecture(
+                p=self.p,
+                widths=self.widths or (self.d_mlp,) * self.n_layers,
+                n_classes=self.p,
+                d_embed=self.d_model if self.embedding == "learned" else 0,
+                act_fn=self.act_fn,
+            )
+        if self.model == "cnn":
+            return CNNArchitecture(
+                lattice=self.lattice, channels=self.channels, d_mlp=self.d_mlp, act_fn=self.act_fn
+            )
         return Architecture(
             n_layers=self.n_layers,
             n_heads=self.n_heads,
@@ -196,43 +224,3 @@ def parse_setting(text: str) -> tuple[str, Any]:
         except (ValueError, RecursionError):  # TOML's own, or a number of 5000 digits
             continue
     return key.strip(), value.strip()
-
-
-def _typed(key: str, value: Any) -> Any:
-    """The value in the type of its key, refused when it has another."""
-    default = Recipe.__dataclass_fields__[key].default
-    if key == "checkpoints":
-        if isinstance(value, str):
-            return value
-        if isinstance(value, (list, tuple)):
-            return tuple(value)
-        expected = "a schedule such as 'every:100' or a list of steps"
-    elif key == "betas":
-        if isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_real, value)):
-            return tuple(float(beta) for beta in value)
-        expected = "two numbers such as [0.9, 0.98]"
-    elif key == "biases" and isinstance(value, bool):
-        return "all" if value else "none"
-    elif isinstance(default, bool):
-        if isinstance(value, bool):
-            return value
-        expected = "true or false"
-    elif isinstance(default, int):
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if isinstance(value, float) and value.is_integer():  # 1e4, as people write steps
-            return int(value)
-        expected = "a whole number"
-    elif isinstance(default, float):
-        if _is_real(value) and math.isfinite(value):
-            return float(value)
-        expected = "a number"
-    else:
-        if isinstance(value, str):
-            return value
-        expected = "text"
-    raise InputError(f"{key}={value!r} is not {expected}.")
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -2,8 +2,9 @@
 
 format        1; a reader refuses a newer one
 recipe        flat recipe keys, or null for a run that somebody else's loop trained
-task          operation, p, whether inputs end with "="
-architecture  sizes in TransformerLens' words
+task          of modular arithmetic: operation, p, whether inputs end with "="; of Ising: lattice,
+              temperatures, numbers of configurations, seeds
+architecture  sizes in TransformerLens' words; "kind" is "mlp" or "cnn" for other models
 split         rule, seed, train_fraction where known; n_train, n_test; null without a split
 parameters    canonical weight names
 steps         the saved checkpoints
@@ -16,16 +17,16 @@ sha256        of every file; `checksum` is that of run.json's own other content
 
 import json
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from grokinterp.errors import InputError
-from grokinterp.models.architecture import Architecture
+from grokinterp.models.kinds import Shape, shape_from_dict, shape_to_dict, why_not
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.files import sha256, write_whole
-from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks import ModularTask, Task, task_from_dict
 
 FORMAT = 1
 RUN_JSON = "run.json"
@@ -39,8 +40,8 @@ LARGEST_STEP = 2**53
 class Manifest:
     """The content of run.json."""
 
-    task: ModularTask
-    architecture: Architecture
+    task: Task
+    architecture: Shape
     recipe: Recipe | None
     split: dict[str, Any] | None
     steps: list[int] = field(default_factory=list)
@@ -56,7 +57,7 @@ class Manifest:
             "format": FORMAT,
             "recipe": self.recipe and self.recipe.to_dict(),
             "task": self.task.to_dict(),
-            "architecture": asdict(self.architecture),
+            "architecture": shape_to_dict(self.architecture),
             "split": self.split,
             "parameters": list(self.architecture.parameter_shapes()),
             "steps": self.steps,
@@ -124,22 +125,20 @@ class Manifest:
         )
 
     def _task_fits(self) -> bool:
-        task, architecture = self.task, self.architecture
-        return (
+        task = self.task
+        if isinstance(task, ModularTask) and not (
             isinstance(task.equals_token, bool)
             and type(task.seed) is int
             and abs(task.seed) < 2**63
-            and task.d_vocab <= architecture.d_vocab
-            and task.n_classes <= architecture.d_vocab_out
-            and 2 + task.equals_token <= architecture.n_ctx
-        )
+        ):
+            return False
+        return why_not(self.architecture, task) is None
 
     @classmethod
     def _from_content(cls, content: dict[str, Any]) -> "Manifest":
-        task = {key: value for key, value in content["task"].items() if key != "task"}
         return cls(
-            task=ModularTask(**task),
-            architecture=Architecture.from_dict(content["architecture"]),
+            task=task_from_dict(content["task"]),
+            architecture=shape_from_dict(content["architecture"]),
             recipe=content["recipe"] and Recipe.from_dict(content["recipe"]),
             split=content["split"],
             steps=content["steps"],

@@ -11,14 +11,14 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokinterp.errors import InputError
-from grokinterp.models.adapter import HookedModel, architecture_of, build_model
-from grokinterp.models.architecture import Architecture
+from grokinterp.models.adapter import HookedModel
+from grokinterp.models.kinds import Shape, architecture_of, build_model
 from grokinterp.runs.metrics import Metrics, as_metrics, evaluate
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot, agree, check_task, checked_mask, snapshot
 from grokinterp.runs.writer import RunWriter
-from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import mask_of
+from grokinterp.tasks.task import Task
 
 Logged = Mapping[str, SupportsFloat | None]
 
@@ -35,8 +35,9 @@ class Recorder:
             ...                                 # your update
         run = recorder.close()
 
-    The model is a HookedTransformer or TransformerBridge that its weights give back: LayerNorms or
-    none, learned positions, softmax attention, a plain MLP, no hooks. Give the split as
+    The model is a HookedTransformer or TransformerBridge that its weights give back (LayerNorms or
+    none, learned positions, softmax attention, a plain MLP, no hooks), or a hooked MLP or CNN of
+    this package. Give the split as
     `train_mask` (a boolean per row `a*p + b`) or `train_indices`; without one, everything that
     needs it is null. Use it in a `with` block to close it whatever happens.
     """
@@ -45,7 +46,7 @@ class Recorder:
         self,
         out: str | Path,
         *,
-        task: ModularTask,
+        task: Task,
         train_mask: Bool[Tensor, " n_inputs"] | None = None,
         train_indices: Int[Tensor, " n_train"] | None = None,
     ) -> None:
@@ -133,21 +134,19 @@ class Recorder:
             train_indices=self._train_indices,
         )
 
-    def _can_be_rebuilt(self, model: HookedModel, architecture: Architecture) -> bool:
+    def _can_be_rebuilt(self, model: HookedModel, architecture: Shape) -> bool:
         """Whether the weights alone give the model back, at every position."""
         device = next(iter(model.parameters())).device
         twin = build_model(architecture, self._seen.weights)
-        return agree(twin, lambda tokens: model(tokens.to(device)).cpu(), self._task)
+        return agree(twin, lambda inputs: model(inputs.to(device)).cpu(), self._task)
 
 
-def _checked_rows(rows: Int[Tensor, " n"], task: ModularTask) -> Int[Tensor, " n"]:
+def _checked_rows(rows: Int[Tensor, " n"], task: Task) -> Int[Tensor, " n"]:
     rows = torch.as_tensor(rows).cpu()
     if rows.is_floating_point() or rows.dtype == torch.bool or rows.ndim != 1:
         raise InputError(f"train_indices is {rows.dtype} of shape {tuple(rows.shape)}, not rows.")
     if len(rows) == 0 or rows.min() < 0 or rows.max() >= task.n_inputs:
-        raise InputError(
-            f"train_indices must be rows a*p + b from 0 to {task.n_inputs - 1}, at least one."
-        )
+        raise InputError(f"train_indices must be rows from 0 to {task.n_inputs - 1}, at least one.")
     if len(rows.unique()) != len(rows):
         raise InputError("train_indices names a row twice; give each training row once.")
     return rows.to(torch.int64)

@@ -7,13 +7,13 @@ from grokinterp.errors import InputError
 from grokinterp.models.adapter import HookedModel
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot, snapshot
-from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.task import Task
 
 
 def snapshot_of(
     x: Run | Snapshot | HookedModel,
     *,
-    task: ModularTask | None = None,
+    task: Task | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> Snapshot:
     """The snapshot an analysis is about: of a run's last step, as given, or of a user's model."""

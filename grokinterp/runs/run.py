@@ -9,14 +9,15 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokinterp.errors import InputError, whole_number
-from grokinterp.models.adapter import HookedModel, build_model
-from grokinterp.models.architecture import Architecture, Weights
+from grokinterp.models.adapter import HookedModel
+from grokinterp.models.architecture import Weights
+from grokinterp.models.kinds import Shape, build_model
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.folder import RunFolder
 from grokinterp.runs.manifest import Manifest
 from grokinterp.runs.snapshot import Snapshot, from_weights
-from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import mask_of
+from grokinterp.tasks.task import Task
 
 
 @runtime_checkable
@@ -50,12 +51,12 @@ class Run:
         return self.manifest.recipe
 
     @property
-    def task(self) -> ModularTask:
+    def task(self) -> Task:
         """What was learned."""
         return self.manifest.task
 
     @property
-    def architecture(self) -> Architecture:
+    def architecture(self) -> Shape:
         """The shape of the model."""
         return self.manifest.architecture
 
@@ -96,7 +97,11 @@ class Run:
         return self._store.weights(self._saved(step))
 
     def model(self, step: int = -1) -> HookedModel:
-        """A HookedTransformer (TransformerLens 3) or TransformerBridge (4), ready for hooks."""
+        """The model of a step, ready for hooks.
+
+        A HookedTransformer (TransformerLens 3) or TransformerBridge (4); of other kinds this
+        package's HookedMLP or HookedCNN.
+        """
         return build_model(self.architecture, self.weights(step))
 
     def snapshot(self, step: int = -1) -> Snapshot:
@@ -113,7 +118,7 @@ class Run:
     def __repr__(self) -> str:
         state = "" if self.finished else ", unfinished"
         return (
-            f"Run({str(self.path)!r}: {self.task.operation} mod {self.task.p}, "
+            f"Run({str(self.path)!r}: {self.task.title}, "
             f"{len(self.steps)} checkpoints, steps {self.steps[0]} to {self.steps[-1]}{state})"
         )
 

@@ -10,15 +10,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.errors import InputError
-from grokinterp.models import answer_position
-from grokinterp.models.adapter import (
-    HookedModel,
+from grokinterp.models.adapter import HookedModel
+from grokinterp.models.architecture import Architecture, Weights
+from grokinterp.models.kinds import (
+    Shape,
     architecture_of,
     build_model,
-    canonical_weights,
+    has_positions,
+    quick_logits,
+    weights_of,
+    why_not,
 )
-from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.task import Task
 
 BLOCK_ROWS = 2048  # inputs a forward sees at once: intermediate results stay in the cache
 T = TypeVar("T")
@@ -34,13 +38,14 @@ class Snapshot:
 
     def __init__(
         self,
-        task: ModularTask,
+        task: Task,
         *,
         weights: Weights,
         n_layers: int,
         forward: Forward,
+        kind: str = "transformer",
         hooked: Callable[[], HookedModel] | None = None,
-        architecture: Architecture | None = None,
+        architecture: Shape | None = None,
         linear_readout: bool = True,
         train_mask: Bool[Tensor, " n_inputs"] | None = None,
         step: int | None = None,
@@ -48,6 +53,7 @@ class Snapshot:
         self.task = task
         self.weights = weights
         self.n_layers = n_layers
+        self.kind = kind  # "transformer", "mlp" or "cnn"
         self.architecture = architecture  # None: `weights` alone do not say what it computes
         self.linear_readout = linear_readout  # the unembedding reads the last residual as it is
         self.train_mask = train_mask
@@ -58,8 +64,22 @@ class Snapshot:
         self._memo: dict[str, object] = {}
 
     @property
-    def logits(self) -> Float[Tensor, "n_inputs p"]:
-        """Logits of the p answer classes on every input (the "=" class is left out)."""
+    def modular_task(self) -> ModularTask:
+        """The task, where it is one of modular arithmetic; refused for another."""
+        if not isinstance(self.task, ModularTask):
+            raise InputError(
+                f"{self.task.title} has no operand tokens; this looks at modular arithmetic."
+            )
+        return self.task
+
+    @property
+    def transformer(self) -> Architecture | None:
+        """The architecture, where it is a transformer's and the weights say what it computes."""
+        return self.architecture if isinstance(self.architecture, Architecture) else None
+
+    @property
+    def logits(self) -> Float[Tensor, "n_inputs n_classes"]:
+        """Logits of the answer classes on every input (the "=" class is left out)."""
         return self.all_logits[:, : self.task.n_classes]
 
     @property
@@ -73,7 +93,7 @@ class Snapshot:
         return self.activation(f"blocks.{self.n_layers - 1}.mlp.hook_post")
 
     def activation(self, name: str) -> Float[Tensor, "n_inputs ..."]:
-        """The activation at a TransformerLens hook name, at the answer position.
+        """The activation at a hook name, of a transformer at the answer position.
 
         [n_inputs, ...] without the position axis; attention patterns and scores are
         [n_inputs, n_heads, key position].
@@ -109,52 +129,45 @@ class Snapshot:
 
     def __repr__(self) -> str:
         at = "" if self.step is None else f" at step {self.step}"
-        return f"Snapshot({self.task.operation} mod {self.task.p}{at})"
+        return f"Snapshot({self.task.title}{at})"
 
     def _run(self, names: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         whole: dict[str, Tensor] = {}
         first = 0
-        for tokens in self.task.tokens.split(BLOCK_ROWS):
+        for inputs in self.task.model_inputs.split(BLOCK_ROWS):
             with torch.no_grad():
-                logits, found = self._forward(tokens, names)
+                logits, found = self._forward(inputs, names)
             for name, block in {"logits": logits, **{n: found[n] for n in names}}.items():
                 if name not in whole:
                     whole[name] = block.new_empty(self.task.n_inputs, *block.shape[1:])
-                whole[name][first : first + len(tokens)] = block
-            first += len(tokens)
+                whole[name][first : first + len(inputs)] = block
+            first += len(inputs)
         return whole.pop("logits"), whole
 
 
 def forward_of(
     weights: Weights,
-    architecture: Architecture,
+    architecture: Shape,
     hooked: Callable[[], HookedModel] | None = None,
 ) -> Forward:
-    """The forward of canonical weights: at the answer position alone where that applies."""
+    """The forward of canonical weights: without a hooked model where that suffices."""
     # Built when first needed: that imports TransformerLens.
     hooked = hooked or cache(partial(build_model, architecture, weights))
 
-    def forward(tokens: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        if answer_position.applies_to(architecture, tokens.shape[1]):
-            found: dict[str, Tensor] = {}
-            logits = answer_position.answer_logits(
-                weights,
-                tokens,
-                act_fn=architecture.act_fn,
-                attention_rate=architecture.attention_rate,
-                cache=found,
-            )
-            if set(names) <= set(found):
-                return logits, {name: found[name] for name in names}
-        return _hooked_forward(hooked(), tokens, names)
+    def forward(inputs: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        found: dict[str, Tensor] = {}
+        logits = quick_logits(architecture, weights, inputs, found)
+        if logits is not None and set(names) <= set(found):
+            return logits, {name: found[name] for name in names}
+        return _hooked_forward(hooked(), inputs, names)
 
     return forward
 
 
 def from_weights(
     weights: Weights,
-    architecture: Architecture,
-    task: ModularTask,
+    architecture: Shape,
+    task: Task,
     *,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
     step: int | None = None,
@@ -165,10 +178,11 @@ def from_weights(
         task,
         weights=weights,
         n_layers=architecture.n_layers,
+        kind=architecture.kind,
         forward=forward_of(weights, architecture, hooked),
         hooked=hooked,
         architecture=architecture,
-        linear_readout=architecture.normalization_type is None,
+        linear_readout=getattr(architecture, "normalization_type", None) is None,
         train_mask=train_mask,
         step=step,
     )
@@ -176,7 +190,7 @@ def from_weights(
 
 def snapshot(
     model: HookedModel,
-    task: ModularTask,
+    task: Task,
     *,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
     step: int | None = None,
@@ -192,7 +206,7 @@ def snapshot(
     if train_mask is not None:
         train_mask = checked_mask(train_mask, task)
     architecture = architecture_of(model)
-    weights = {name: weight.cpu() for name, weight in canonical_weights(model).items()}
+    weights = {name: weight.cpu() for name, weight in weights_of(model).items()}
     if architecture is not None and _same_function(model, architecture, weights, task):
         return from_weights(weights, architecture, task, train_mask=train_mask, step=step)
     cfg = model.cfg
@@ -200,9 +214,10 @@ def snapshot(
         task,
         weights=weights,
         n_layers=cfg.n_layers,
+        kind="transformer" if has_positions(model) else cfg.kind,
         forward=lambda tokens, names: _hooked_forward(model, tokens, names),
         hooked=lambda: model,
-        linear_readout=cfg.normalization_type is None
+        linear_readout=getattr(cfg, "normalization_type", None) is None
         and getattr(cfg, "output_logits_soft_cap", -1.0) <= 0,
         train_mask=train_mask,
         step=step,
@@ -211,80 +226,69 @@ def snapshot(
     return seen
 
 
-def check_task(task: ModularTask) -> None:
+def check_task(task: Task) -> None:
     """Refuse what is not a task."""
-    if not isinstance(task, ModularTask):
+    if not isinstance(task, Task) or isinstance(task, type):
         raise InputError(f"task={task!r} is not a task; give such as gi.ModularTask('add', p=113).")
 
 
-def checked_mask(
-    train_mask: Bool[Tensor, " n_inputs"], task: ModularTask
-) -> Bool[Tensor, " n_inputs"]:
+def checked_mask(train_mask: Bool[Tensor, " n_inputs"], task: Task) -> Bool[Tensor, " n_inputs"]:
     """The mask on the CPU, refused if it does not say true or false of every row of the table."""
     train_mask = torch.as_tensor(train_mask).cpu()
     if train_mask.dtype != torch.bool or tuple(train_mask.shape) != (task.n_inputs,):
         raise InputError(
             f"train_mask is {train_mask.dtype} of shape {tuple(train_mask.shape)}, expected "
-            f"torch.bool of shape ({task.n_inputs},): true for every row a*p + b trained on."
+            f"torch.bool of shape ({task.n_inputs},): true for every row trained on."
         )
     return train_mask
 
 
-def _check_model(model: HookedModel, task: ModularTask) -> None:
+def _check_model(model: HookedModel, task: Task) -> None:
     if not hasattr(model, "run_with_cache"):
         raise InputError(
-            f"{type(model).__name__} is not a hooked model; give a HookedTransformer or a "
-            "TransformerBridge."
+            f"{type(model).__name__} is not a hooked model; give a HookedTransformer, a "
+            "TransformerBridge, or a hooked MLP or CNN of this package."
         )
-    cfg, n_tokens = model.cfg, task.tokens.shape[1]
-    if cfg.d_vocab_out < task.n_classes or cfg.d_vocab < task.d_vocab or cfg.n_ctx < n_tokens:
-        raise InputError(
-            f"the model has {cfg.d_vocab} tokens, {cfg.d_vocab_out} output classes and "
-            f"{cfg.n_ctx} positions, the task needs {task.d_vocab}, {task.n_classes} and "
-            f"{n_tokens}; give the task it was trained on."
-        )
+    if reason := why_not(model.cfg, task):
+        raise InputError(f"{reason}; give the task it was trained on.")
 
 
-def _same_function(
-    model: HookedModel, architecture: Architecture, weights: Weights, task: ModularTask
-) -> bool:
+def _same_function(model: HookedModel, architecture: Shape, weights: Weights, task: Task) -> bool:
     """Whether the weights under that architecture give the model's own logits on a sample.
 
     A configuration does not show everything: a module may have been replaced or hooked.
     """
     ours = forward_of(weights, architecture)
     return agree(
-        lambda tokens: ours(tokens, ())[0],
-        lambda tokens: _hooked_forward(model, tokens, ())[0],
+        lambda inputs: ours(inputs, ())[0],
+        lambda inputs: _hooked_forward(model, inputs, ())[0],
         task,
     )
 
 
-def agree(
-    ours: Callable[[Tensor], Tensor], theirs: Callable[[Tensor], Tensor], task: ModularTask
-) -> bool:
+def agree(ours: Callable[[Tensor], Tensor], theirs: Callable[[Tensor], Tensor], task: Task) -> bool:
     """Whether two forwards give the same logits, within float32, on a sample of the inputs."""
-    tokens = task.tokens[:: max(1, task.n_inputs // 64)]
+    inputs = task.model_inputs[:: max(1, task.n_inputs // 64)]
     with torch.no_grad():
-        expected = theirs(tokens)
-        return bool((ours(tokens) - expected).norm() <= 1e-3 * expected.norm())
+        expected = theirs(inputs)
+        return bool((ours(inputs) - expected).norm() <= 1e-3 * expected.norm())
 
 
 def _hooked_forward(
-    model: HookedModel, tokens: Tensor, names: tuple[str, ...]
+    model: HookedModel, inputs: Tensor, names: tuple[str, ...]
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
     device = next(iter(model.parameters())).device
-    if not names:
-        return model(tokens.to(device))[:, -1].cpu(), {}
     if unknown := sorted(set(names) - set(model.hook_dict)):
         raise InputError(f"the model has no activation {unknown[0]!r} (model.hook_dict lists all).")
-    logits, cache = model.run_with_cache(tokens.to(device), names_filter=list(names))
-    last = {
-        name: (cache[name][:, :, -1] if _is_attention(name) else cache[name][:, -1]).cpu()
-        for name in names
-    }
-    return logits[:, -1].cpu(), last
+    if names:
+        logits, cache = model.run_with_cache(inputs.to(device), names_filter=list(names))
+    else:
+        logits, cache = model(inputs.to(device)), {}
+    at = answer if has_positions(model) else lambda x, name="": x
+    return at(logits).cpu(), {name: at(cache[name], name).cpu() for name in names}
 
 
-def _is_attention(name: str) -> bool:
-    return name.endswith(("hook_pattern", "hook_attn_scores"))
+def answer(x: Tensor, name: str = "") -> Tensor:
+    """A transformer's activation or logits at the answer position, the last."""
+    is_attention = name.endswith(("hook_pattern", "hook_attn_scores"))
+    return x[:, :, -1] if is_attention else x[:, -1]

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from grokinterp.errors import InputError
-from grokinterp.models.architecture import Architecture
+from grokinterp.models.kinds import Shape
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.files import (
     ASIDE,
@@ -34,7 +34,7 @@ from grokinterp.runs.manifest import (
     weights_file,
 )
 from grokinterp.runs.metrics import CSV_HEADER, csv_line
-from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.task import Task
 
 
 class RunWriter:
@@ -50,8 +50,8 @@ class RunWriter:
         cls,
         folder: Path,
         *,
-        task: ModularTask,
-        architecture: Architecture,
+        task: Task,
+        architecture: Shape,
         train_indices: Int[Tensor, " n_train"] | None,
         recipe: Recipe | None = None,
         split: Mapping[str, Any] | None = None,

@@ -92,6 +92,16 @@ class ModularTask:
             return self.inputs
         return torch.nn.functional.pad(self.inputs, (0, 1), value=self.p)
 
+    @property
+    def title(self) -> str:
+        """What it is, in a few words."""
+        return f"{self.operation} mod {self.p}"
+
+    @property
+    def model_inputs(self) -> Int[Tensor, "n_inputs n_ctx"]:
+        """What a model reads: the tokens."""
+        return self.tokens
+
     @cached_property
     def labels(self) -> Int[Tensor, " n_inputs"]:
         """The right answer of every pair."""

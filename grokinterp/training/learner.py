@@ -1,43 +1,77 @@
-"""A model in training: canonical weights as leaves, and the forward that reads the answer."""
+"""A model in training: canonical weights as leaves, its answers and its gradients."""
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.models import answer_position
 from grokinterp.models.adapter import build_model, functional_logits
-from grokinterp.models.architecture import Weights, is_bias
+from grokinterp.models.architecture import Architecture, Weights, is_bias
+from grokinterp.models.cnn import CNNArchitecture
+from grokinterp.models.cnn_forward import CNNGradients
+from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.initialize import initial_weights
+from grokinterp.models.kinds import quick_logits
+from grokinterp.models.mlp import MLPArchitecture
+from grokinterp.models.mlp_forward import MLPGradients
 from grokinterp.recipe.recipe import Recipe
 
 
 class Learner:
-    """Weights under canonical names, of which some are trained, and their answer logits.
+    """Weights under canonical names, of which some are trained, on the inputs of a task.
 
-    The answer-position forward is used where it applies, otherwise the hooked forward of
-    TransformerLens: the same numbers either way.
+    A transformer's answer-position forward is used where it applies, otherwise the hooked forward
+    of TransformerLens: the same numbers either way. An MLP and a CNN have explicit gradients.
     """
 
-    def __init__(self, recipe: Recipe, device: str) -> None:
-        architecture = recipe.architecture()
+    def __init__(
+        self, recipe: Recipe, inputs: Tensor, labels: Int[Tensor, " n"], device: str
+    ) -> None:
+        self._architecture = architecture = recipe.architecture()
+        self._inputs, self._labels = inputs.to(device), labels.to(device)
         initial = initial_weights(
             architecture, seed=recipe.seed, rule=recipe.init, init_scale=recipe.init_scale
         )
-        self.weights: Weights = {name: weight.to(device) for name, weight in initial.items()}
+        trained = {name for name in initial if _is_trained(name, recipe.biases)}
+        self.weights: Weights = {
+            name: (weight if name in trained or not is_bias(name) else 0 * weight).to(device)
+            for name, weight in initial.items()
+        }
         self.trained: Weights = {
             name: weight.requires_grad_()
             for name, weight in self.weights.items()
-            if _is_trained(name, recipe.biases)
+            if name in trained
         }
-        self._act_fn = architecture.act_fn
         self._hooked = None
-        if not answer_position.applies_to(architecture, architecture.n_ctx):
+        if quick_logits(architecture, self.weights, self._inputs[:1]) is None:
+            assert isinstance(architecture, Architecture)
             self._hooked = functional_logits(build_model(architecture, initial, device=device))
+        self._explicit: MLPGradients | CNNGradients | None = None
+        if isinstance(architecture, MLPArchitecture):
+            self._explicit = MLPGradients(architecture, self._inputs)
+        elif isinstance(architecture, CNNArchitecture):
+            self._explicit = CNNGradients(architecture, self._inputs)
 
-    def logits(self, tokens: Int[Tensor, "n n_ctx"]) -> Float[Tensor, "n d_vocab_out"]:
-        """Logits at the answer position, differentiable in the trained weights."""
+    def logits(self, rows: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n d_vocab_out"]:
+        """Logits of the answer on some rows of the task, or on all; differentiable."""
+        inputs = self._inputs if rows is None else self._inputs[rows]
         if self._hooked is not None:
-            return self._hooked(self.weights, tokens)
-        return answer_position.answer_logits(self.weights, tokens, act_fn=self._act_fn)
+            return self._hooked(self.weights, inputs)
+        found = quick_logits(self._architecture, self.weights, inputs)
+        assert found is not None
+        return found
+
+    def backward(self, rows: Int[Tensor, " n"]) -> None:
+        """Put the gradient of the mean cross-entropy over some rows into every trained weight."""
+        labels = self._labels[rows]
+        if self._explicit is None:
+            for weight in self.trained.values():
+                weight.grad = None
+            cross_entropies(self.logits(rows), labels).mean().backward()
+            return
+        with torch.no_grad():
+            gradients = self._explicit(self.weights, rows, labels)
+        for name, weight in self.trained.items():
+            weight.grad = gradients[name]
 
 
 def _is_trained(name: str, biases: str) -> bool:

@@ -12,16 +12,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from grokinterp.errors import InputError, Interrupted
-from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.recipe.builtin import find_recipe
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RUN_JSON, Manifest
 from grokinterp.runs.metrics import Metrics, evaluate
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
-from grokinterp.tasks.splits import mask_of, train_indices
+from grokinterp.tasks.splits import mask_of
 from grokinterp.training.learner import Learner
-from grokinterp.training.optimizers import batch_rows, build_optimizer, learning_rate
+from grokinterp.training.optimizers import Batches, build_optimizer, learning_rate
 
 RESUME_SECONDS = 30.0  # at most this much work is lost to a kill
 
@@ -80,14 +79,12 @@ class _Session:
         self.recipe = recipe
         device = _device(recipe.device)
         task = recipe.build_task()
-        rows = train_indices(
-            task.n_inputs, recipe.train_fraction, rule=recipe.split, seed=recipe.data_seed
-        )
-        self.rows = rows.to(device)
-        self.tokens, self.labels = task.tokens.to(device), task.labels.to(device)
-        self.train_mask = mask_of(self.rows, task.n_inputs)
+        rows = recipe.train_indices()
+        self.labels = task.labels.to(device)
+        self.batches = Batches(recipe, rows.to(device))
+        self.train_mask = mask_of(rows.to(device), task.n_inputs)
         self.saves = set(recipe.checkpoint_steps())
-        self.learner = Learner(recipe, device)
+        self.learner = Learner(recipe, task.model_inputs, task.labels, device)
         self.optimizer = build_optimizer(recipe, self.learner.trained.values())
         self.latest: Metrics = {}
         self.step = 0
@@ -102,7 +99,10 @@ class _Session:
                 architecture=recipe.architecture(),
                 train_indices=rows,
                 recipe=recipe,
-                split={"rule": recipe.split, "seed": recipe.data_seed},
+                split={
+                    "rule": recipe.split if recipe.task == "modular" else "shuffled pool",
+                    "seed": recipe.data_seed,
+                },
                 restart=resume,
             )
             self.record()
@@ -110,12 +110,9 @@ class _Session:
 
     def update(self) -> None:
         """One optimiser update, then whatever is due at the step it leads to."""
-        rows = batch_rows(self.recipe, self.rows, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.step)
-        self.optimizer.zero_grad()
-        logits = self.learner.logits(self.tokens[rows])
-        cross_entropies(logits, self.labels[rows]).mean().backward()
+        self.learner.backward(self.batches.rows(self.step))
         self.optimizer.step()
         self.step += 1
         self.record()
@@ -132,7 +129,7 @@ class _Session:
         """Log and save what is due at this step."""
         if self.logged(self.step):
             with torch.no_grad():
-                logits = self.learner.logits(self.tokens)
+                logits = self.learner.logits()
             self.latest = evaluate(logits, self.labels, self.train_mask)
             self.writer.log(self.step, self.latest)
         if self.step in self.saves:

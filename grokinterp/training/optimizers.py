@@ -37,17 +37,29 @@ def learning_rate(recipe: Recipe, update: int) -> float:
     return recipe.lr * min(update / recipe.warmup, 1.0) if recipe.warmup else recipe.lr
 
 
-def batch_rows(
-    recipe: Recipe, train_indices: Int[Tensor, " n_train"], update: int
-) -> Int[Tensor, " batch"]:
-    """Training rows of an update: all of them, or a slice of the epoch's own permutation.
+class Batches:
+    """Training rows of every update: all of them, or a slice of the epoch's own permutation.
 
-    The permutation depends on the seed and the epoch alone, so a resumed run needs no history.
+    The permutation depends on the seed and the epoch alone (without `reshuffle` on the seed), so a
+    resumed run needs no history.
     """
-    n_train, size = len(train_indices), recipe.batch_size
-    if size == 0 or size >= n_train:
-        return train_indices
-    epoch, batch = divmod(update, -(-n_train // size))
-    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-    order = torch.randperm(n_train, generator=generator)
-    return train_indices[order[batch * size : (batch + 1) * size]]
+
+    def __init__(self, recipe: Recipe, train_indices: Int[Tensor, " n_train"]) -> None:
+        self._recipe, self._rows = recipe, train_indices
+        self._order: tuple[int, Int[Tensor, " n_train"]] | None = None
+        n_train, size = len(train_indices), recipe.batch_size
+        self._full = size == 0 or size >= n_train
+        self.per_epoch = 1 if self._full else -(-n_train // size)
+
+    def rows(self, update: int) -> Int[Tensor, " batch"]:
+        """The rows of an update, counted from 0."""
+        if self._full:
+            return self._rows
+        epoch, batch = divmod(update, self.per_epoch)
+        shuffle = epoch if self._recipe.reshuffle else 0
+        if self._order is None or self._order[0] != shuffle:
+            generator = torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + shuffle)
+            order = torch.randperm(len(self._rows), generator=generator).to(self._rows.device)
+            self._order = shuffle, self._rows[order]
+        size = self._recipe.batch_size
+        return self._order[1][batch * size : (batch + 1) * size]

@@ -17,7 +17,6 @@ import torch
 import grokinterp as gi
 from grokinterp.models.adapter import build_model
 from grokinterp.models.affine import affine
-from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.initialize import initial_weights
 from grokinterp.progress.table import measure_snapshot
 from grokinterp.training.learner import Learner
@@ -42,12 +41,12 @@ def training_steps(recipe: gi.Recipe) -> tuple[Callable[[], None], Callable[[], 
     """The same full-batch step: ours, and HookedTransformer with a float64 log-softmax."""
     run = gi.load(SHIPPED)
     tokens, labels = run.task.tokens[run.train_indices], run.task.labels[run.train_indices]
-    learner = Learner(recipe, "cpu")
+    rows = run.train_indices
+    learner = Learner(recipe, run.task.model_inputs, run.task.labels, "cpu")
     optimizer = build_optimizer(recipe, learner.trained.values())
 
     def ours() -> None:
-        optimizer.zero_grad()
-        cross_entropies(learner.logits(tokens), labels).mean().backward()
+        learner.backward(rows)
         optimizer.step()
 
     architecture = recipe.architecture()

@@ -15,6 +15,7 @@ from grokinterp.models.architecture import Architecture, Weights, is_bias
 from grokinterp.models.layouts import PAPER, to_foreign
 from grokinterp.runs.files import write_whole
 from grokinterp.runs.run import Run
+from grokinterp.tasks.modular import ModularTask
 
 FORMATS = ("demo", "paper")
 MOST_EPOCHS = 10_000_000
@@ -38,18 +39,24 @@ def export(run: Run, path: str | Path, *, format: str = "demo") -> Path:
     """
     if format not in FORMATS:
         raise InputError(f"format={format!r} is not known; {nearest(format, FORMATS)}")
-    content = _demo(run) if format == "demo" else _paper(run)
+    architecture, task = run.architecture, run.task
+    if not isinstance(architecture, Architecture) or not isinstance(task, ModularTask):
+        raise InputError(
+            f"{run.path} holds a model of kind {architecture.kind!r}; format={format!r} is one of "
+            "transformers on modular arithmetic."
+        )
+    content = _demo(run, architecture) if format == "demo" else _paper(run, architecture, task)
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_whole(Path(path), buffer.getvalue())
     return Path(path)
 
 
-def _demo(run: Run) -> dict[str, Any]:
-    states = [_hooked_state(run.weights(step), run.architecture) for step in run.steps]
+def _demo(run: Run, architecture: Architecture) -> dict[str, Any]:
+    states = [_hooked_state(run.weights(step), architecture) for step in run.steps]
     content = {
         "model": states[-1],
-        "config": _hooked_config(run.architecture),
+        "config": _hooked_config(architecture),
         "checkpoints": states,
         "checkpoint_epochs": [step - 1 for step in run.steps],
         **_losses(run, test_first=1, test_every=1),
@@ -60,13 +67,12 @@ def _demo(run: Run) -> dict[str, Any]:
     return content
 
 
-def _paper(run: Run) -> dict[str, Any]:
+def _paper(run: Run, architecture: Architecture, task: ModularTask) -> dict[str, Any]:
     states = []
     for step in run.steps:
         weights = run.weights(step)
-        _check_fits_paper(weights, run.architecture)
-        states.append(_paper_state(weights, run.architecture))
-    architecture, task = run.architecture, run.task
+        _check_fits_paper(weights, architecture)
+        states.append(_paper_state(weights, architecture))
     config: dict[str, Any] = {
         "p": task.p,
         "d_model": architecture.d_model,

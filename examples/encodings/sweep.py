@@ -1,0 +1,95 @@
+"""Grokked against steady: train the settings of Manning-Coe et al. 2025 and measure every run.
+
+    python examples/encodings/sweep.py RUNS [SETTING ...] [--seeds 0 1 2] [--threads 1]
+
+RUNS is a folder for the runs (about 10 MB each); RUNS/SETTING.csv gets a row a run. What is there
+already is not trained or measured again. Settings: see SETTINGS; all of them take some hours.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import torch
+
+import grokinterp as gi
+from grokinterp import encodings
+from grokinterp.progress import progress_measures
+
+MLP = gi.recipes()["mlp113-grokked"]
+ISING = gi.recipes()["ising-grokked"].replace(checkpoints="log:40")
+MAP = gi.recipes()["mod113-grokked"].replace(checkpoints=[0])
+
+# Name: the recipes to train from every seed, which is that of the weights, the split and the order.
+SETTINGS: dict[str, list[gi.Recipe]] = {
+    "mlp": [MLP.replace(init_scale=w0) for w0 in (10, 2, 1, 0.4, 0.1)],
+    "mlp-decay": [MLP.replace(init_scale=w0, weight_decay=3e-4) for w0 in (10, 2, 1, 0.1)],
+    "mlp-batch200": [
+        MLP.replace(
+            init_scale=w0, batch_size=200, steps=45_000, log_every=45,
+            checkpoints=[45 * step // 140 for step in MLP.checkpoints],
+        )
+        for w0 in (10, 1, 0.4, 0.1)
+    ],
+    "ising": [ISING.replace(init_scale=w0) for w0 in (10, 3, 1, 0.1)],
+    "transformer": [
+        MAP.replace(train_fraction=fraction, init_scale=w0, steps=steps, log_every=20)
+        for fraction, steps in ((0.3, 10_000), (0.5, 3000), (0.7, 1500))
+        for w0 in (1.0, 0.3, 0.1)
+    ],
+}  # fmt: skip
+
+
+def learned(run: gi.Run, column: str) -> int:
+    """First logged step within 5 % of the run's own maximum accuracy (Definition 1)."""
+    curve = run.metrics[column]
+    return int(run.metrics.step[curve >= 0.95 * curve.max()].iloc[0])
+
+
+def measure(run: gi.Run) -> dict[str, object]:
+    """A row of the table."""
+    last, phases = run.metrics.iloc[-1], gi.detect_phases(run.metrics)
+    row: dict[str, object] = {
+        "label": phases.label,
+        "t_train": learned(run, "train_acc"),
+        "t_test": learned(run, "test_acc"),
+        **{column: last[column] for column in ("train_loss", "test_loss", "train_acc", "test_acc")},
+    }
+    return row
+
+
+def main() -> None:
+    """Train and measure what is missing."""
+    arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    arguments.add_argument("runs", type=Path)
+    arguments.add_argument("settings", nargs="*", default=[], metavar="SETTING")
+    arguments.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    arguments.add_argument("--threads", type=int, default=0)
+    given = arguments.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    for name in given.settings or SETTINGS:
+        table = given.runs / f"{name}.csv"
+        rows = list(csv.DictReader(table.open())) if table.exists() else []
+        done = {row["run"] for row in rows}
+        for seed in given.seeds:
+            for recipe in SETTINGS[name]:
+                keys = {"train_fraction": recipe.train_fraction, "init_scale": recipe.init_scale}
+                run_name = "-".join([name, *(f"{value:g}" for value in keys.values()), str(seed)])
+                if run_name in done:
+                    continue
+                data_seed = recipe.data_seed if name == "transformer" else seed
+                recipe = recipe.replace(seed=seed, data_seed=data_seed)
+                run = gi.train(recipe, given.runs / run_name, resume=True)
+                row = {"run": run_name, **keys, "seed": seed, **measure(run)}
+                table.parent.mkdir(exist_ok=True, parents=True)
+                with table.open("a") as file:
+                    writer = csv.DictWriter(file, list(row))
+                    if not done:
+                        writer.writeheader()
+                    writer.writerow(row)
+                done.add(run_name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The kinds of model a run can hold, and what differs between them.
+
+A transformer is a HookedTransformer or TransformerBridge (`adapter`), whose activations have a
+position axis and whose answer is read at the last position. An MLP and a CNN are
+HookedRootModules of this package, whose activations have none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from grokinterp.errors import InputError, nearest
+from grokinterp.models import adapter, answer_position, cnn_forward, mlp_forward
+from grokinterp.models.adapter import HookedModel
+from grokinterp.models.architecture import Architecture, Weights
+from grokinterp.models.cnn import CNNArchitecture
+from grokinterp.models.mlp import MLPArchitecture
+from grokinterp.tasks.ising import IsingTask
+from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.task import Task
+
+Shape = Architecture | MLPArchitecture | CNNArchitecture
+KINDS: dict[str, type[Shape]] = {
+    kind.kind: kind for kind in (Architecture, MLPArchitecture, CNNArchitecture)
+}
+
+
+def shape_to_dict(architecture: Shape) -> dict[str, Any]:
+    """What `shape_from_dict` reads; a transformer's has no "kind"."""
+    kind = {} if isinstance(architecture, Architecture) else {"kind": architecture.kind}
+    return kind | asdict(architecture)
+
+
+def shape_from_dict(values: Mapping[str, Any]) -> Shape:
+    """The architecture of a run.json."""
+    kind = values.get("kind", Architecture.kind)
+    if kind not in KINDS:
+        raise InputError(f"model kind {kind!r} is not known; {nearest(str(kind), KINDS)}")
+    return KINDS[kind].from_dict(values)
+
+
+def build_model(
+    architecture: Shape, weights: Mapping[str, Tensor], *, device: str = "cpu"
+) -> HookedModel:
+    """A hooked model with these weights: of TransformerLens, or this package's MLP or CNN."""
+    if isinstance(architecture, Architecture):
+        return adapter.build_model(architecture, weights, device=device)
+    return architecture.build(weights, device=device)
+
+
+def architecture_of(model: HookedModel) -> Shape | None:
+    """The architecture of a plain model, or None for one that none of the kinds describes."""
+    if has_positions(model):
+        return adapter.architecture_of(model)
+    hooked = any(point.fwd_hooks for point in model.hook_dict.values())
+    return None if hooked else model.cfg
+
+
+def weights_of(model: HookedModel) -> Weights:
+    """Detached copies of a model's weights under canonical names and shapes."""
+    if has_positions(model):
+        return adapter.canonical_weights(model)
+    return {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+
+
+def has_positions(model: HookedModel) -> bool:
+    """Whether activations have a position axis, the last being that of the answer."""
+    return not isinstance(model.cfg, MLPArchitecture | CNNArchitecture)
+
+
+def quick_logits(
+    architecture: Shape,
+    weights: Weights,
+    inputs: Tensor,
+    cache: dict[str, Tensor] | None = None,
+) -> Tensor | None:
+    """Answer logits without a hooked model, [n, n_classes]; None where only that gives them.
+
+    Differentiable in the weights. Fills `cache` with the activations it comes by, under their hook
+    names.
+    """
+    if isinstance(architecture, MLPArchitecture):
+        return mlp_forward.answer_logits(weights, inputs, architecture=architecture, cache=cache)
+    if isinstance(architecture, CNNArchitecture):
+        return cnn_forward.answer_logits(weights, inputs, architecture=architecture, cache=cache)
+    if not answer_position.applies_to(architecture, inputs.shape[1]):
+        return None
+    return answer_position.answer_logits(
+        weights,
+        inputs,
+        act_fn=architecture.act_fn,
+        attention_rate=architecture.attention_rate,
+        cache=cache,
+    )
+
+
+def why_not(architecture: Shape, task: Task) -> str | None:
+    """Why a model of this shape cannot have learned a task; None where it can."""
+    if isinstance(architecture, CNNArchitecture):
+        if not isinstance(task, IsingTask) or task.lattice != architecture.lattice:
+            return (
+                f"the CNN reads lattices of side {architecture.lattice}, the task is {task.title}"
+            )
+    elif not isinstance(task, ModularTask):
+        return f"the {architecture.kind} reads operand tokens, the task is {task.title}"
+    elif isinstance(architecture, MLPArchitecture):
+        if task.equals_token or (task.p, task.n_classes) != (
+            architecture.p,
+            architecture.n_classes,
+        ):
+            return (
+                f"the MLP reads two operands of {architecture.p} tokens and has "
+                f"{architecture.n_classes} classes, the task is {task.title}"
+                + (' with an "=" token; give equals_token=False' if task.equals_token else "")
+            )
+    elif (
+        architecture.d_vocab_out < task.n_classes
+        or architecture.d_vocab < task.d_vocab
+        or architecture.n_ctx < 2 + task.equals_token
+    ):
+        return (
+            f"the model has {architecture.d_vocab} tokens, {architecture.d_vocab_out} output "
+            f"classes and {architecture.n_ctx} positions, the task needs {task.d_vocab}, "
+            f"{task.n_classes} and {2 + task.equals_token}"
+        )
+    return None

@@ -1,0 +1,137 @@
+"""The keys of a recipe: their types, choices and limits, and what depends on task and model."""
+
+import math
+from typing import Any, get_args
+
+from grokinterp.errors import InputError, nearest
+from grokinterp.models.architecture import ACTIVATIONS
+from grokinterp.models.initialize import InitRule
+from grokinterp.tasks.modular import LARGEST_P
+from grokinterp.tasks.splits import SplitRule
+
+MODELS = {"modular": ("transformer", "mlp"), "ising": ("cnn",)}  # the first is the default
+BY_MODEL: dict[str, dict[str, Any]] = {
+    "transformer": {"d_mlp": 512, "biases": "none", "equals_token": True, "init": "gpt2"},
+    "mlp": {"d_mlp": 512, "biases": "all", "equals_token": False, "init": "xavier"},
+    "cnn": {"d_mlp": 100, "biases": "all", "equals_token": False, "init": "torch"},
+}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "task": tuple(MODELS),
+    "split": get_args(SplitRule),
+    "model": tuple(BY_MODEL),
+    "embedding": ("two_hot", "learned"),
+    "act_fn": tuple(ACTIVATIONS),
+    "biases": ("none", "mlp", "all"),
+    "init": get_args(InitRule),
+    "optimizer": ("adamw", "adam", "sgd"),
+}
+SYNONYMS = {  # what other code calls our keys, for the hint at an unknown one
+    "learning_rate": "lr",
+    "wd": "weight_decay",
+    "w0": "init_scale",
+    "epochs": "steps",
+    "num_epochs": "steps",
+    "frac_train": "train_fraction",
+    "fn_name": "operation",
+    "modulus": "p",
+    "num_layers": "n_layers",
+    "num_heads": "n_heads",
+    "act_type": "act_fn",
+    "save_every": "checkpoints",
+}
+POSITIVE = ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "log_every")
+NOT_NEGATIVE = (
+    "steps", "warmup", "batch_size", "threads", "weight_decay", "seed", "data_seed"
+)  # fmt: skip
+ABOVE_ZERO = ("lr", "init_scale")
+AT_MOST = {  # beyond these a table or a schedule does not fit into any memory
+    "p": LARGEST_P, "steps": 100_000_000, "seed": 2**40, "data_seed": 2**40, "threads": 1024,
+    "n_layers": 1000, "n_heads": 10_000, "d_model": 100_000, "d_head": 100_000, "d_mlp": 1_000_000,
+}  # fmt: skip
+SIZES = ("widths", "channels")
+
+
+def defaults_of(task: str, model: str | None) -> dict[str, Any]:
+    """The defaults that depend on the task and the model.
+
+    >>> defaults_of("ising", None)["model"]
+    'cnn'
+    """
+    model = model or MODELS.get(task, ("transformer",))[0]
+    return {"model": model, **BY_MODEL.get(model, {})}
+
+
+def typed(key: str, value: Any, default: Any) -> Any:
+    """The value in the type of its key, refused when it has another."""
+    if key == "checkpoints":
+        if isinstance(value, str):
+            return value
+        if isinstance(value, (list, tuple)):
+            return tuple(value)
+        expected = "a schedule such as 'every:100' or a list of steps"
+    elif key == "betas":
+        if isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_real, value)):
+            return tuple(float(beta) for beta in value)
+        expected = "two numbers such as [0.9, 0.98]"
+    elif key in SIZES:
+        value = [value] if isinstance(value, int) else value
+        if isinstance(value, (list, tuple)) and all(type(size) is int for size in value):
+            return tuple(value)
+        expected = "a list of sizes such as [256, 64]"
+    elif key == "biases" and isinstance(value, bool):
+        return "all" if value else "none"
+    elif isinstance(default, bool):
+        if isinstance(value, bool):
+            return value
+        expected = "true or false"
+    elif isinstance(default, int):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if isinstance(value, float) and value.is_integer():  # 1e4, as people write steps
+            return int(value)
+        expected = "a whole number"
+    elif isinstance(default, float):
+        if _is_real(value) and math.isfinite(value):
+            return float(value)
+        expected = "a number"
+    else:
+        if isinstance(value, str):
+            return value
+        expected = "text"
+    raise InputError(f"{key}={value!r} is not {expected}.")
+
+
+def check_choices(values: dict[str, Any]) -> None:
+    """Refuse a word that is not among those of its key."""
+    for key, allowed in CHOICES.items():
+        if values[key] not in allowed:
+            raise InputError(f"{key}={values[key]!r} is not known; {nearest(values[key], allowed)}")
+    if values["model"] not in (models := MODELS[values["task"]]):
+        raise InputError(
+            f"model={values['model']!r} does not learn task={values['task']!r}; "
+            f"give model={' or '.join(map(repr, models))}."
+        )
+
+
+def check_limits(values: dict[str, Any]) -> None:
+    """Refuse numbers that are out of range."""
+    for key in POSITIVE:
+        if values[key] < 1:
+            raise InputError(f"{key}={values[key]} is less than 1; give at least 1.")
+    for key in NOT_NEGATIVE:
+        if values[key] < 0:
+            raise InputError(f"{key}={values[key]} is negative; give 0 or more.")
+    for key, most in AT_MOST.items():
+        if values[key] > most:
+            raise InputError(f"{key}={values[key]} is too large; give at most {most}.")
+    for key in ABOVE_ZERO:
+        if values[key] <= 0:
+            raise InputError(f"{key}={values[key]} is not above 0; give a positive number.")
+    if any(not 0 <= beta < 1 for beta in values["betas"]):
+        raise InputError(
+            f"betas={values['betas']} are not both in [0, 1); give such as [0.9, 0.98]."
+        )
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

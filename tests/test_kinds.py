@@ -1,0 +1,270 @@
+"""Runs of MLPs and CNNs: what works on a transformer's works on theirs."""
+
+import json
+
+import pytest
+import torch
+
+import grokinterp as gi
+from grokinterp import circuits
+from grokinterp.circuits import hooks
+from grokinterp.models.kinds import build_model, shape_from_dict, shape_to_dict
+from grokinterp.tasks import IsingTask, task_from_dict
+
+MLP = gi.Recipe(
+    model="mlp", p=7, d_mlp=24, train_fraction=0.6, optimizer="adam", lr=5e-3, weight_decay=1e-4,
+    batch_size=8, steps=80, log_every=8, checkpoints="every:40",
+)  # fmt: skip
+ISING = gi.Recipe(
+    task="ising", lattice=8, n_train=20, n_test=30, n_temperatures=10, n_repeats=8, sweeps=5,
+    d_mlp=10, optimizer="adam", weight_decay=0.1, lr=1e-3, steps=60, checkpoints="every:20",
+)  # fmt: skip
+RECIPES = {
+    "mlp": MLP,
+    "deep": MLP.replace(widths=[12, 9], embedding="learned", d_model=5, init="torch"),
+    "ising": ISING,
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kinds")
+    return {name: gi.train(recipe, folder / name) for name, recipe in RECIPES.items()}
+
+
+each = pytest.mark.parametrize("name", RECIPES)
+
+
+@each
+def test_a_run_is_read_back_as_it_was_written(name, runs):
+    run = gi.load(runs[name].path)
+    run.verify()
+    assert run.recipe == RECIPES[name]
+    assert run.task == run.recipe.build_task()
+    assert task_from_dict(run.task.to_dict()) == run.task
+    assert shape_from_dict(json.loads(json.dumps(shape_to_dict(run.architecture)))) == (
+        run.architecture
+    )
+    assert run.train_indices.tolist() == run.recipe.train_indices().tolist()
+    assert run.task.title in repr(run)
+    assert run.task.title in repr(run.snapshot())
+
+
+@each
+def test_metrics_are_those_of_the_hooked_model(name, runs):
+    """Metrics come from the quick forward, the model is built from the weights: they agree."""
+    run = runs[name]
+    for step in (run.steps[0], run.steps[-1]):
+        with torch.no_grad():
+            logits = run.model(step)(run.task.model_inputs)
+        assert logits.shape == (run.task.n_inputs, run.task.n_classes)
+        losses = torch.nn.functional.cross_entropy(logits, run.task.labels, reduction="none")
+        logged = run.metrics.set_index("step").loc[step]
+        assert float(losses[run.train_mask].mean()) == pytest.approx(logged.train_loss, rel=1e-5)
+        assert float(losses[~run.train_mask].mean()) == pytest.approx(logged.test_loss, rel=1e-5)
+        right = (logits.argmax(1) == run.task.labels).double()
+        assert float(right[~run.train_mask].mean()) == pytest.approx(logged.test_acc)
+
+
+@each
+def test_training_follows_autograd(name, tmp_path):
+    """The explicit gradients of 12 updates end where torch's own do."""
+    recipe = RECIPES[name].replace(steps=12, checkpoints=[0])
+    run = gi.train(recipe, tmp_path / name)
+    from grokinterp.models.kinds import quick_logits
+    from grokinterp.training.optimizers import Batches, build_optimizer
+
+    weights = {k: w.clone().requires_grad_() for k, w in run.weights(0).items()}
+    optimizer = build_optimizer(recipe, weights.values())
+    batches = Batches(recipe, run.train_indices)
+    for update in range(12):
+        rows = batches.rows(update)
+        optimizer.zero_grad()
+        logits = quick_logits(run.architecture, weights, run.task.model_inputs[rows])
+        torch.nn.functional.cross_entropy(logits, run.task.labels[rows]).backward()
+        optimizer.step()
+    for key, weight in run.weights().items():
+        assert torch.allclose(weight, weights[key], atol=2e-5), key
+
+
+@each
+def test_a_killed_run_resumes_to_the_same_bits(name, runs, tmp_path, monkeypatch):
+    from grokinterp.training import loop
+
+    class KillError(Exception):
+        pass
+
+    monkeypatch.setattr(loop, "RESUME_SECONDS", -1.0)
+    update = loop._Session.update
+
+    def killed(self):
+        if self.step == 30:
+            raise KillError
+        update(self)
+
+    monkeypatch.setattr(loop._Session, "update", killed)
+    with pytest.raises(KillError):
+        gi.train(RECIPES[name], tmp_path / "run")
+    monkeypatch.setattr(loop._Session, "update", update)
+    resumed = gi.train(RECIPES[name], tmp_path / "run", resume=True)
+    for step in runs[name].steps:
+        for key, weight in runs[name].weights(step).items():
+            assert torch.equal(weight, resumed.weights(step)[key])
+    assert resumed.metrics.equals(runs[name].metrics)
+
+
+@each
+def test_snapshots_of_a_model_are_those_of_the_run(name, runs):
+    run = runs[name]
+    model = run.model()
+    seen = gi.snapshot(model, run.task, train_mask=run.train_mask)
+    assert torch.allclose(seen.logits, run.snapshot().logits, atol=1e-5)
+    assert seen.kind == run.architecture.kind
+    for hook in run.architecture.hook_names():
+        assert torch.allclose(seen.activation(hook), run.snapshot().activation(hook), atol=1e-5)
+    model.add_perma_hook("unembed.hook_out", lambda x, hook: 2 * x)
+    doubled = gi.snapshot(model, run.task)
+    assert torch.allclose(doubled.logits, 2 * seen.logits, atol=1e-5)
+    assert doubled.kind == seen.kind
+
+
+@each
+def test_hooks_change_what_follows(name, runs):
+    run = runs[name]
+    cut = hooks.neurons(0, range(3), mode="zero")
+    logits = run.model().run_with_hooks(run.task.model_inputs, fwd_hooks=list(cut))
+    weights = run.weights()
+    following = "blocks.1.mlp.W_in" if name == "deep" else "unembed.W_U"
+    weights[following][:3] = 0
+    expected = build_model(run.architecture, weights)(run.task.model_inputs)
+    assert torch.allclose(logits, expected, atol=1e-6)
+
+
+@each
+def test_phases_measures_and_ablations(name, runs):
+    run = runs[name]
+    before = {key: weight.clone() for key, weight in run.weights().items()}
+    measures = gi.progress_measures(run)
+    assert list(measures.step) == list(run.steps)
+    contract = ["train_loss", "test_loss", "train_acc", "test_acc", "restricted_loss",
+                "excluded_loss", "trig_loss", "sum_sq_weights", "gini_embedding",
+                "gini_unembedding"]  # fmt: skip
+    assert set(contract) <= set(measures)
+    logged = run.metrics.set_index("step").loc[list(run.steps)]
+    assert measures.test_loss.tolist() == pytest.approx(logged.test_loss.tolist(), rel=1e-5)
+    squares = sum(float(w.double().square().sum()) for w in before.values())
+    assert measures.sum_sq_weights.iloc[-1] == pytest.approx(squares)
+    assert gi.detect_phases(run).label in ("undetermined", "not_learned", "memorized", "steady")
+    table = gi.ablate(run, placebos=3).table()
+    assert (table.loss_all > 0).all()
+    names = list(table.ablation)
+    assert "hidden layer 0 (mean)" in names
+    assert ("channel 1.3 (mean)" in names) == (name == "ising")
+
+
+def test_a_channel_ablated_is_a_channel_at_its_mean(runs):
+    run = runs["ising"]
+    post = run.snapshot().activation("conv.1.hook_post")
+    cut = gi.ablate(run, [hooks.channels(1, 2, mode="zero")])
+    weights = run.weights()
+    weights["blocks.0.mlp.W_in"].view(4, 2, 2, 10)[2] = 0  # 8 x 8, halved twice
+    logits = build_model(run.architecture, weights)(run.task.model_inputs)
+    loss = torch.nn.functional.cross_entropy(logits, run.task.labels)
+    assert cut.rows[0].score.loss_all == pytest.approx(float(loss), rel=1e-5)
+    assert len(cut.rows[0].placebos) == 3
+    assert post.shape == (50, 4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [circuits.attribution, circuits.circuit_graph, circuits.attention_readout, circuits.algorithm],
+)
+def test_what_needs_attention_says_so(function, runs):
+    for name in RECIPES:
+        with pytest.raises(gi.InputError, match=r"no attention|no operand|Ising|ising"):
+            function(runs[name])
+
+
+def test_a_recorder_takes_them(runs, tmp_path):
+    for name, run in runs.items():
+        with gi.Recorder(
+            tmp_path / name, task=run.task, train_indices=run.train_indices
+        ) as recorder:
+            for step in run.steps:
+                recorder.save(step, run.model(step))
+        again = gi.load(tmp_path / name)
+        assert again.architecture == run.architecture
+        assert torch.equal(again.snapshot().logits, run.snapshot().logits)
+
+
+@each
+def test_commands(name, runs, run):
+    path = runs[name].path
+    status, out, _ = run("info", path, "--json")
+    assert status == 0
+    assert json.loads(out)["architecture"]["kind"] == runs[name].architecture.kind
+    assert json.loads(out)["task"]["task"] == runs[name].recipe.task
+    status, out, _ = run("info", path)
+    assert (status, runs[name].task.title in out) == (0, True)
+    status, out, _ = run("phases", path, "--json")
+    assert status == 0
+    assert json.loads(out)["label"]
+    status, out, _ = run("measure", path)
+    assert (status, len(out.splitlines())) == (0, 1 + len(runs[name].steps))
+    status, out, _ = run("ablate", path, "--placebos", 2)
+    assert (status, out.count("hidden layer")) == (0, 2 if name == "deep" else 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"task": "ising", "model": "transformer"},
+            "does not learn task='ising'; give model='cnn'",
+        ),
+        ({"model": "cnn"}, "does not learn task='modular'"),
+        ({"model": "mlp", "equals_token": True}, "reads the two operands alone"),
+        ({"model": "mlp", "init": "gpt2"}, "init='gpt2'"),
+        ({"model": "mlp", "widths": [0]}, "widths"),
+        ({"model": "mlp", "widths": "many"}, "is not a list of sizes"),
+        ({"model": "mlp", "embedding": "one_hot"}, "embedding='one_hot' is not known"),
+        ({"task": "ising", "lattice": 10}, "lattice=10"),
+        ({"task": "ising", "n_train": 0}, "n_train"),
+        ({"task": "isnig"}, "did you mean 'ising'"),
+        ({"w0": 3}, "did you mean 'init_scale'"),
+    ],
+)
+def test_recipes_that_cannot_be(changes, message):
+    with pytest.raises(gi.InputError, match=message) as refused:
+        gi.Recipe().replace(**changes)
+    assert "\n" not in str(refused.value)
+
+
+def test_defaults_follow_the_model_and_task():
+    mlp = gi.Recipe().replace(model="mlp")
+    assert (mlp.init, mlp.biases, mlp.equals_token, mlp.d_mlp) == ("xavier", "all", False, 512)
+    ising = mlp.replace(task="ising")
+    assert (ising.model, ising.init, ising.d_mlp) == ("cnn", "torch", 100)
+    assert ising.replace(task="modular") == gi.Recipe()
+    assert gi.Recipe(model="mlp") == mlp
+    assert gi.Recipe.from_dict({"task": "ising"}) == ising
+    assert mlp.replace(d_mlp=64).replace(model="transformer").d_mlp == 64  # chosen, so it stays
+    assert gi.Recipe.from_toml
+
+
+def test_a_task_of_another_kind_is_refused(runs):
+    model = runs["ising"].model()
+    with pytest.raises(gi.InputError, match=r"the CNN reads lattices of side 8, the task is add"):
+        gi.snapshot(model, gi.ModularTask("add", p=7))
+    with pytest.raises(gi.InputError, match="the CNN reads lattices of side 8"):
+        gi.snapshot(model, IsingTask(lattice=4, n_train=2, n_test=2, sweeps=1))
+    with pytest.raises(gi.InputError, match="equals_token=False"):
+        gi.snapshot(runs["mlp"].model(), gi.ModularTask("add", p=7))
+    with pytest.raises(gi.InputError, match="reads operand tokens"):
+        gi.snapshot(runs["mlp"].model(), runs["ising"].task)
+
+
+def test_parameter_counts_of_the_paper():
+    for name, count in {"mlp113-grokked": 174_193, "ising-grokked": 6798}.items():
+        shapes = gi.recipes()[name].architecture().parameter_shapes()
+        assert sum(torch.Size(shape).numel() for shape in shapes.values()) == count
