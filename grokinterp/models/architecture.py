@@ -1,4 +1,4 @@
-"""The shape of a transformer, and its weights under canonical names.
+"""The shape of a transformer, and its weights under canonical names; what all kinds of shape share.
 
 Canonical names and shapes are those of HookedTransformer's properties, whatever TransformerLens
 is installed: `embed.W_E` [d_vocab, d_model], `blocks.0.attn.W_Q` [n_heads, d_model, d_head], ...
@@ -7,7 +7,7 @@ is installed: `embed.W_E` [d_vocab, d_model], `blocks.0.attn.W_Q` [n_heads, d_mo
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from grokinterp.errors import InputError
 
 Weights = dict[str, Tensor]
+AnyArchitecture = TypeVar("AnyArchitecture", bound="BaseArchitecture")
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.nn.functional.relu,
@@ -34,12 +35,47 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 
 
 @dataclass(frozen=True)
-class Architecture:
+class BaseArchitecture:
+    """What every kind of architecture, a frozen dataclass of sizes, can say about its weights."""
+
+    kind: ClassVar[str]  # "transformer", "mlp", "cnn"
+
+    @classmethod
+    def from_dict(cls: type[AnyArchitecture], values: Mapping[str, Any]) -> AnyArchitecture:
+        """The architecture stored by `dataclasses.asdict`; what is not stored has its default."""
+        stored = {x.name: values[x.name] for x in fields(cls) if x.name in values}
+        for field in fields(cls):  # JSON has no tuples
+            if field.type == tuple[int, ...] and isinstance(stored.get(field.name), list):
+                stored[field.name] = tuple(stored[field.name])
+        return cls(**stored)
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Canonical name and shape of every parameter, biases included, in reading order."""
+        raise NotImplementedError
+
+    def check(self, weights: Mapping[str, Tensor]) -> None:
+        """Refuse weights whose names or shapes are not this architecture's."""
+        shapes = self.parameter_shapes()
+        if unknown := sorted(set(weights) - set(shapes)):
+            raise InputError(f"weight {unknown[0]!r} does not belong to {self}.")
+        for name, shape in shapes.items():
+            if name not in weights:
+                raise InputError(f"weight {name!r} of shape {shape} is missing.")
+            if tuple(weights[name].shape) != shape:
+                raise InputError(
+                    f"weight {name!r} has shape {tuple(weights[name].shape)}, expected {shape}."
+                )
+
+
+@dataclass(frozen=True)
+class Architecture(BaseArchitecture):
     """Sizes and kinds of a transformer's parts, in TransformerLens' words.
 
     `attention_rate` r replaces every attention pattern A by r A + (1 - r): 1 is attention, 0 gives
     every position the weight 1 (Zhong et al. 2023, arXiv 2306.17844, section 4).
     """
+
+    kind: ClassVar[str] = "transformer"
 
     n_layers: int
     n_heads: int
@@ -57,28 +93,15 @@ class Architecture:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            largest = LARGEST_OF.get(field.name, LARGEST)
-            if field.type is int and (type(value) is not int or not 1 <= value <= largest):
-                raise InputError(
-                    f"{field.name}={value!r} is not a whole number from 1 to {largest}."
-                )
-        for key, allowed in CHOICES.items():
-            value = getattr(self, key)
-            if value not in allowed:
-                valid = ", ".join(str(choice) for choice in allowed)
-                raise InputError(f"{key}={value!r} is not known; valid are: {valid}.")
+            if field.type is int:
+                largest = LARGEST_OF.get(field.name, LARGEST)
+                check_size(field.name, getattr(self, field.name), largest=largest)
+        for key in CHOICES:
+            check_choice(key, getattr(self, key))
         if not 0 <= self.attention_rate <= 1:
             raise InputError(f"attention_rate={self.attention_rate} is not between 0 and 1.")
         if not 0 < self.eps < 1:
             raise InputError(f"eps={self.eps} is not between 0 and 1; give such as 1e-5.")
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Architecture":
-        """The architecture stored by `dataclasses.asdict`; what is not stored has its default."""
-        return cls(
-            **{field.name: values[field.name] for field in fields(cls) if field.name in values}
-        )
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Canonical name and shape of every parameter, biases included, in reading order."""
@@ -101,19 +124,6 @@ class Architecture:
         shapes |= {"unembed.W_U": (d_model, self.d_vocab_out), "unembed.b_U": (self.d_vocab_out,)}
         return shapes
 
-    def check(self, weights: Mapping[str, Tensor]) -> None:
-        """Refuse weights whose names or shapes are not this architecture's."""
-        shapes = self.parameter_shapes()
-        if unknown := sorted(set(weights) - set(shapes)):
-            raise InputError(f"weight {unknown[0]!r} does not belong to {self}.")
-        for name, shape in shapes.items():
-            if name not in weights:
-                raise InputError(f"weight {name!r} of shape {shape} is missing.")
-            if tuple(weights[name].shape) != shape:
-                raise InputError(
-                    f"weight {name!r} has shape {tuple(weights[name].shape)}, expected {shape}."
-                )
-
 
 def is_bias(name: str) -> bool:
     """Whether a canonical parameter name is a bias, a LayerNorm's included.
@@ -123,3 +133,29 @@ def is_bias(name: str) -> bool:
     """
     last = name.rpartition(".")[2]
     return last == "b" or last.startswith("b_")
+
+
+def check_size(name: str, value: object, *, smallest: int = 1, largest: int = LARGEST) -> None:
+    """Refuse a size that is no plain whole number in its range."""
+    if type(value) is not int or not smallest <= value <= largest:
+        raise InputError(f"{name}={value!r} is not a whole number from {smallest} to {largest}.")
+
+
+def check_sizes(name: str, values: object) -> None:
+    """Refuse what is not a tuple of 1 to 1000 sizes, one a layer."""
+    if not isinstance(values, tuple) or not 1 <= len(values) <= LARGEST_OF["n_layers"]:
+        shown = repr(values)
+        shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
+        raise InputError(
+            f"{name}={shown} is not a tuple of 1 to {LARGEST_OF['n_layers']} sizes; give such as "
+            "(64,)."
+        )
+    for place, value in enumerate(values):
+        check_size(f"{name}[{place}]", value)
+
+
+def check_choice(name: str, value: object) -> None:
+    """Refuse a word that is not one of the `CHOICES` of that name."""
+    if value not in CHOICES[name]:
+        valid = ", ".join(str(choice) for choice in CHOICES[name])
+        raise InputError(f"{name}={value!r} is not known; valid are: {valid}.")

@@ -1,0 +1,78 @@
+"""The hidden fully connected layers and the unembedding: what an MLP and a CNN have in common.
+
+Layer l is `blocks.l.mlp.W_in` [d_in, width] and `blocks.l.mlp.b_in` [width]; logits are
+post_last @ `unembed.W_U` + `unembed.b_U`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+from jaxtyping import Float
+from torch import Tensor
+
+from grokinterp.models.affine import affine
+from grokinterp.models.architecture import ACTIVATIONS
+
+# What a forward shows each activation to, under its hook name; it goes on with what comes back.
+Visit = Callable[[str, Tensor], Tensor]
+
+
+def recorder(cache: dict[str, Tensor] | None) -> Visit:
+    """A visit that changes nothing and puts what it is shown into a cache, if there is one."""
+
+    def visit(name: str, activation: Tensor) -> Tensor:
+        if cache is not None:
+            cache[name] = activation
+        return activation
+
+    return visit
+
+
+def hidden_shapes(
+    d_input: int, widths: Sequence[int], n_classes: int
+) -> dict[str, tuple[int, ...]]:
+    """Canonical name and shape of the weights of these layers, in reading order.
+
+    >>> hidden_shapes(64, (100,), 2)["blocks.0.mlp.W_in"]
+    (64, 100)
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, (d_in, width) in enumerate(pairwise((d_input, *widths))):
+        shapes[f"blocks.{layer}.mlp.W_in"] = (d_in, width)
+        shapes[f"blocks.{layer}.mlp.b_in"] = (width,)
+    return shapes | {"unembed.W_U": (widths[-1], n_classes), "unembed.b_U": (n_classes,)}
+
+
+def hidden_hooks(n_layers: int) -> tuple[str, ...]:
+    """Names of the activations of these layers, in the order of the forward."""
+    layers = [f"blocks.{layer}.mlp.hook_{x}" for layer in range(n_layers) for x in ("pre", "post")]
+    return (*layers, "unembed.hook_out")
+
+
+def hidden_logits(
+    weights: Mapping[str, Tensor],
+    pre: Float[Tensor, "n width"],
+    *,
+    n_layers: int,
+    act_fn: str,
+    visit: Visit,
+) -> Float[Tensor, "n n_classes"]:
+    """Logits from the pre-activations of the first hidden layer on."""
+    activation = ACTIVATIONS[act_fn]
+    for layer in range(n_layers):
+        block = f"blocks.{layer}.mlp"
+        post = visit(f"{block}.hook_post", activation(visit(f"{block}.hook_pre", pre)))
+        matrix, bias = behind(layer, n_layers)
+        pre = affine(post, weights[matrix], weights[bias])
+    return visit("unembed.hook_out", pre)
+
+
+def behind(layer: int, n_layers: int) -> tuple[str, str]:
+    """Names of the matrix and the bias that read the activations of a hidden layer.
+
+    >>> behind(0, 2), behind(1, 2)
+    (('blocks.1.mlp.W_in', 'blocks.1.mlp.b_in'), ('unembed.W_U', 'unembed.b_U'))
+    """
+    if layer == n_layers - 1:
+        return "unembed.W_U", "unembed.b_U"
+    return f"blocks.{layer + 1}.mlp.W_in", f"blocks.{layer + 1}.mlp.b_in"

@@ -1,0 +1,53 @@
+"""The forward of a multilayer perceptron on operand pairs.
+
+The two-hot input is never built: its product with the first matrix is a sum of two of its rows.
+"""
+
+from collections.abc import Mapping
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from grokinterp.models.affine import affine
+from grokinterp.models.hidden import Visit, hidden_logits, recorder
+from grokinterp.models.mlp import MLPArchitecture
+
+
+def answer_logits(
+    weights: Mapping[str, Tensor],
+    inputs: Int[Tensor, "n 2"],
+    *,
+    architecture: MLPArchitecture,
+    cache: dict[str, Tensor] | None = None,
+) -> Float[Tensor, "n n_classes"]:
+    """Logits of operand pairs (a, b), differentiable in the weights (canonical names).
+
+    pre_0 = W_in[a] + W_in[p + b] + b_in, or [W_E[a], W_E[b]] W_in + b_in with an embedding; then
+    post_l = act_fn(pre_l), pre_(l+1) = post_l W_in + b_in, logits = post_last W_U + b_U. With a
+    `cache`, the activations are put into it under their hook names. An operand that is not from 0
+    to p-1 is an IndexError.
+    """
+    return visited_logits(weights, inputs, architecture=architecture, visit=recorder(cache))
+
+
+def visited_logits(
+    weights: Mapping[str, Tensor],
+    inputs: Int[Tensor, "n 2"],
+    *,
+    architecture: MLPArchitecture,
+    visit: Visit,
+) -> Float[Tensor, "n n_classes"]:
+    """The same through a visit, which may change activations on their way."""
+    matrix, bias = weights["blocks.0.mlp.W_in"], weights["blocks.0.mlp.b_in"]
+    # index_select, not W[a]: its backward is a scatter-add, several times faster on a CPU.
+    if architecture.d_embed:
+        rows = weights["embed.W_E"].index_select(0, inputs.flatten())
+        embed = visit("hook_embed", rows.view(len(inputs), 2, architecture.d_embed))
+        pre = affine(embed.flatten(1), matrix, bias)
+    else:
+        p = architecture.p
+        pre = matrix[:p].index_select(0, inputs[:, 0])
+        pre = pre + matrix[p:].index_select(0, inputs[:, 1]) + bias
+    return hidden_logits(
+        weights, pre, n_layers=architecture.n_layers, act_fn=architecture.act_fn, visit=visit
+    )

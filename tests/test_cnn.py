@@ -1,0 +1,155 @@
+import json
+from copy import copy
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from grokinterp.errors import InputError
+from grokinterp.models.architecture import ACTIVATIONS, Architecture
+from grokinterp.models.cnn import CNNArchitecture
+from grokinterp.models.cnn_forward import answer_logits
+from grokinterp.models.initialize import initial_weights
+
+PAPER = CNNArchitecture()
+SHAPES = [
+    CNNArchitecture(lattice, channels, d_mlp=9, n_classes=n_classes, act_fn=act_fn)
+    for lattice, channels, n_classes, act_fn in [
+        (16, (2, 4), 2, "relu"), (6, (3,), 4, "relu"), (8, (3, 2, 5), 3, "relu"),
+        (4, (2, 3), 2, "gelu"), (8, (2, 3), 3, "silu"),
+    ]
+]  # fmt: skip
+
+
+def random_weights(architecture, dtype=torch.float64):
+    """All of them away from zero, biases too."""
+    generator = torch.Generator().manual_seed(3)
+    return {
+        name: torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) / 2
+        for name, shape in architecture.parameter_shapes().items()
+    }
+
+
+def spins(n, lattice):
+    """Half of them random, half with large domains, where many windows have ties."""
+    generator = torch.Generator().manual_seed(4)
+    found = torch.randint(0, 2, (n, 1, lattice, lattice), generator=generator).float() * 2 - 1
+    found[::2, :, : lattice // 2] = 1
+    found[::2, :, lattice // 2 + 1 :, 1:] = -1
+    return found
+
+
+def plain_activations(weights, inputs, architecture):
+    """The definition in shifts, sums and slices."""
+    found = {}
+    x = inputs.double()
+    for layer in range(len(architecture.channels)):
+        kernel, bias = weights[f"conv.{layer}.W"], weights[f"conv.{layer}.b"]
+        side = x.shape[-1]
+        padded = torch.zeros(*x.shape[:2], side + 2, side + 2, dtype=x.dtype)
+        padded[:, :, 1:-1, 1:-1] = x
+        pre = bias[:, None, None] + sum(
+            torch.einsum("oi,nirc->norc", kernel[:, :, r, c], shifted)
+            for r in range(3)
+            for c in range(3)
+            for shifted in [padded[:, :, r : r + side, c : c + side]]
+        )
+        post = ACTIVATIONS[architecture.act_fn](pre)
+        corners = [post[:, :, r::2, c::2] for r in (0, 1) for c in (0, 1)]
+        x = torch.stack(corners).max(dim=0).values
+        conv = f"conv.{layer}.hook_"
+        found |= {f"{conv}pre": pre, f"{conv}post": post, f"{conv}pool": x}
+    pre = x.flatten(1) @ weights["blocks.0.mlp.W_in"] + weights["blocks.0.mlp.b_in"]
+    post = ACTIVATIONS[architecture.act_fn](pre)
+    found |= {"blocks.0.mlp.hook_pre": pre, "blocks.0.mlp.hook_post": post}
+    logits = post @ weights["unembed.W_U"] + weights["unembed.b_U"]
+    return found | {"unembed.hook_out": logits}
+
+
+def test_the_papers_shape():
+    assert list(PAPER.parameter_shapes().items()) == [
+        ("conv.0.W", (2, 1, 3, 3)), ("conv.0.b", (2,)),
+        ("conv.1.W", (4, 2, 3, 3)), ("conv.1.b", (4,)),
+        ("blocks.0.mlp.W_in", (64, 100)), ("blocks.0.mlp.b_in", (100,)),
+        ("unembed.W_U", (100, 2)), ("unembed.b_U", (2,)),
+    ]  # fmt: skip
+    assert sum(w.numel() for w in initial_weights(PAPER, seed=0, rule="torch").values()) == 6_798
+    assert (PAPER.kind, PAPER.n_layers, Architecture.kind) == ("cnn", 1, "transformer")
+
+
+@pytest.mark.parametrize("architecture", SHAPES, ids=str)
+def test_shapes_survive_json(architecture):
+    assert CNNArchitecture.from_dict(json.loads(json.dumps(asdict(architecture)))) == architecture
+    assert CNNArchitecture.from_dict({}) == PAPER
+
+
+def made(**change):
+    """As `replace(PAPER, **change)` without the tests' own type checks."""
+    architecture = copy(PAPER)
+    for name, value in change.items():
+        object.__setattr__(architecture, name, value)
+    architecture.__post_init__()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"lattice": 0}, "lattice=0 is not a whole number from 1 to 10000."),
+        ({"lattice": 16.0}, "lattice=16.0"),
+        ({"lattice": 18}, r"lattice=18 cannot be halved 2 times, .* give a multiple of 4"),
+        ({"lattice": 20_000}, "lattice=20000"),
+        ({"channels": ()}, r"channels=\(\) is not a tuple"),
+        ({"channels": [2, 4]}, r"channels=\[2, 4\] is not a tuple"),
+        ({"channels": (2, -4)}, r"channels\[1\]=-4"),
+        ({"d_mlp": None}, "d_mlp=None is not a whole number from 1"),
+        ({"n_classes": 0}, "n_classes=0"),
+        ({"act_fn": "tanh"}, "act_fn='tanh' is not known"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_in_one_line(change, said):
+    with pytest.raises(InputError, match=said) as refused:
+        made(**change)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("architecture", SHAPES, ids=str)
+def test_the_forward_is_that_of_the_definition(architecture):
+    weights, inputs = random_weights(architecture), spins(12, architecture.lattice)
+    expected = plain_activations(weights, inputs, architecture)
+    cache = {}
+    logits = answer_logits(weights, inputs, architecture=architecture, cache=cache)
+    assert tuple(cache) == architecture.hook_names() == tuple(expected)
+    for name, activation in cache.items():
+        torch.testing.assert_close(activation, expected[name], rtol=1e-12, atol=1e-12)
+    assert torch.equal(logits, cache["unembed.hook_out"])
+
+
+def test_torch_has_the_bounds_of_conv2d_biases_too():
+    shape = CNNArchitecture(lattice=16, channels=(200, 300), d_mlp=100)
+    weights = initial_weights(shape, seed=0, rule="torch", init_scale=10.0)
+    for layer, suffix, fan_in in (
+        ("conv.0", "", 9), ("conv.1", "", 1800),
+        ("blocks.0.mlp", "_in", 300 * 16), ("unembed", "_U", 100),
+    ):  # fmt: skip
+        for parameter in "Wb":
+            w, bound = weights[f"{layer}.{parameter}{suffix}"], 10 / fan_in**0.5
+            assert w.abs().max() <= bound
+            if w.numel() > 90:
+                assert w.abs().max() > 0.95 * bound
+                assert w.std().item() == pytest.approx(bound / 3**0.5, rel=0.15)
+
+
+def test_xavier_counts_the_kernel_in_both_fans():
+    shape = CNNArchitecture(lattice=16, channels=(200, 300), d_mlp=100)
+    weights = initial_weights(shape, seed=0, rule="xavier", init_scale=2.0)
+    for name, fans in (("conv.0.W", 9 + 1800), ("conv.1.W", 1800 + 2700)):
+        assert weights[name].std().item() == pytest.approx(2 * (2 / fans) ** 0.5, rel=0.05)
+    assert not any(weights[name].any() for name in weights if ".b" in name)
+
+
+def test_rules_of_other_kinds_are_refused():
+    with pytest.raises(InputError, match="'gpt2' is not for models of kind cnn; give xavier or"):
+        initial_weights(PAPER, seed=0)
+    transformer = Architecture(1, 2, 8, 4, 16, 8, 7, 3)
+    with pytest.raises(InputError, match="'torch' is not for models of kind transformer; give"):
+        initial_weights(transformer, seed=0, rule="torch")

@@ -1,0 +1,195 @@
+import json
+from copy import copy
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from grokinterp.errors import InputError
+from grokinterp.models.architecture import ACTIVATIONS
+from grokinterp.models.initialize import initial_weights
+from grokinterp.models.mlp import MLPArchitecture
+from grokinterp.models.mlp_forward import answer_logits
+
+PAPER = MLPArchitecture(p=113, widths=(512,), n_classes=113)
+SHAPES = [
+    MLPArchitecture(p=7, widths=widths, n_classes=5, d_embed=d_embed, act_fn=act_fn)
+    for widths, d_embed, act_fn in [
+        ((16,), 0, "relu"), ((12, 9), 0, "gelu"), ((8, 10, 6), 3, "relu"), ((11,), 4, "silu"),
+    ]
+]  # fmt: skip
+
+
+def random_weights(architecture, dtype=torch.float64):
+    """All of them away from zero, biases too."""
+    generator = torch.Generator().manual_seed(3)
+    return {
+        name: torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) / 2
+        for name, shape in architecture.parameter_shapes().items()
+    }
+
+
+def pairs(p):
+    return torch.cartesian_prod(torch.arange(p), torch.arange(p))
+
+
+def dense_activations(weights, inputs, architecture):
+    """The definition: a one-hot vector a operand, or its embedding, through torch's linear."""
+    found = {}
+    one_hot = torch.nn.functional.one_hot(inputs, architecture.p).double()
+    if architecture.d_embed:
+        one_hot = one_hot @ weights["embed.W_E"]
+        found["hook_embed"] = one_hot
+    x = torch.cat([one_hot[:, 0], one_hot[:, 1]], dim=1)
+    for layer in range(len(architecture.widths)):
+        block = f"blocks.{layer}.mlp."
+        pre = torch.nn.functional.linear(x, weights[f"{block}W_in"].T, weights[f"{block}b_in"])
+        x = ACTIVATIONS[architecture.act_fn](pre)
+        found |= {f"{block}hook_pre": pre, f"{block}hook_post": x}
+    linear = torch.nn.functional.linear(x, weights["unembed.W_U"].T, weights["unembed.b_U"])
+    return found | {"unembed.hook_out": linear}
+
+
+def test_the_papers_shape():
+    assert PAPER.parameter_shapes() == {
+        "blocks.0.mlp.W_in": (226, 512), "blocks.0.mlp.b_in": (512,),
+        "unembed.W_U": (512, 113), "unembed.b_U": (113,),
+    }  # fmt: skip
+    assert sum(w.numel() for w in initial_weights(PAPER, seed=0, rule="torch").values()) == 174_193
+    assert (PAPER.kind, PAPER.n_layers) == ("mlp", 1)
+    deep = MLPArchitecture(p=7, widths=(8, 10), n_classes=5, d_embed=3)
+    assert list(deep.parameter_shapes().items()) == [
+        ("embed.W_E", (7, 3)),
+        ("blocks.0.mlp.W_in", (6, 8)), ("blocks.0.mlp.b_in", (8,)),
+        ("blocks.1.mlp.W_in", (8, 10)), ("blocks.1.mlp.b_in", (10,)),
+        ("unembed.W_U", (10, 5)), ("unembed.b_U", (5,)),
+    ]  # fmt: skip
+    assert deep.n_layers == 2
+
+
+@pytest.mark.parametrize("architecture", [PAPER, *SHAPES], ids=str)
+def test_shapes_survive_json(architecture):
+    assert MLPArchitecture.from_dict(json.loads(json.dumps(asdict(architecture)))) == architecture
+    assert MLPArchitecture.from_dict({"kind": "mlp", **asdict(architecture)}) == architecture
+
+
+def made(**change):
+    """As `replace(PAPER, **change)` without the tests' own type checks."""
+    architecture = copy(PAPER)
+    for name, value in change.items():
+        object.__setattr__(architecture, name, value)
+    architecture.__post_init__()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"p": 0}, "p=0 is not a whole number from 1 to 1000000."),
+        ({"p": True}, "p=True"),
+        ({"p": 7.0}, "p=7.0"),
+        ({"n_classes": 1_000_001}, "n_classes=1000001"),
+        ({"d_embed": -1}, "d_embed=-1 is not a whole number from 0 to 1000000."),
+        ({"widths": ()}, r"widths=\(\) is not a tuple of 1 to 1000 sizes"),
+        ({"widths": (8,) * 1001}, "widths=.*not a tuple of 1 to 1000"),
+        ({"widths": 8}, "widths=8 is not a tuple"),
+        ({"widths": (8, 0)}, r"widths\[1\]=0 is not a whole number from 1"),
+        ({"widths": (8, "9")}, r"widths\[1\]='9'"),
+        ({"act_fn": "tanh"}, "act_fn='tanh' is not known; valid are: relu, gelu, gelu_new, silu."),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_in_one_line(change, said):
+    with pytest.raises(InputError, match=said) as refused:
+        made(**change)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 160
+
+
+def test_weights_of_another_shape_are_refused():
+    weights = random_weights(PAPER)
+    PAPER.check(weights)
+    with pytest.raises(InputError, match=r"b_U.* of shape \(113,\) is missing"):
+        PAPER.check({name: w for name, w in weights.items() if name != "unembed.b_U"})
+    with pytest.raises(InputError, match=r"W_E' does not belong to MLPArchitecture\(p=113"):
+        PAPER.check(weights | {"embed.W_E": torch.zeros(113, 2)})
+    with pytest.raises(InputError, match=r"has shape \(512, 226\), expected \(226, 512\)"):
+        PAPER.check(weights | {"blocks.0.mlp.W_in": weights["blocks.0.mlp.W_in"].T})
+
+
+@pytest.mark.parametrize("architecture", SHAPES, ids=str)
+def test_the_forward_is_that_of_the_definition(architecture):
+    weights, inputs = random_weights(architecture), pairs(architecture.p)
+    expected = dense_activations(weights, inputs, architecture)
+    cache = {}
+    logits = answer_logits(weights, inputs, architecture=architecture, cache=cache)
+    assert tuple(cache) == architecture.hook_names() == tuple(expected)
+    for name, activation in cache.items():
+        torch.testing.assert_close(activation, expected[name], rtol=1e-12, atol=1e-12)
+    assert torch.equal(logits, cache["unembed.hook_out"])
+
+
+@pytest.mark.parametrize("architecture", SHAPES, ids=str)
+def test_autograd_goes_through_the_forward(architecture):
+    leaves = {name: w.requires_grad_() for name, w in random_weights(architecture).items()}
+    inputs = pairs(architecture.p)[:20]
+    upstream = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)).double()
+    ours = answer_logits(leaves, inputs, architecture=architecture)
+    dense = dense_activations(leaves, inputs, architecture)["unembed.hook_out"]
+    gradients = [
+        torch.autograd.grad((x * upstream).sum(), list(leaves.values())) for x in (ours, dense)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+def test_many_rows_in_float32_are_near_float64():
+    weights, inputs = random_weights(PAPER), pairs(113)
+    exact = answer_logits(weights, inputs, architecture=PAPER)
+    single = {name: w.float() for name, w in weights.items()}
+    assert (answer_logits(single, inputs, architecture=PAPER) - exact).norm() < 1e-6 * exact.norm()
+
+
+@pytest.mark.parametrize("pair", [[7, 0], [0, 7], [-1, 0], [0, -1]])
+@pytest.mark.parametrize("architecture", SHAPES[:3:2], ids=str)
+def test_an_operand_that_is_none_reads_no_other_row(pair, architecture):
+    with pytest.raises(IndexError):
+        answer_logits(random_weights(architecture), torch.tensor([pair]), architecture=architecture)
+
+
+def test_xavier_has_its_spread_and_the_multiplier():
+    weights = initial_weights(PAPER, seed=0, rule="xavier", init_scale=10.0)
+    assert not weights["blocks.0.mlp.b_in"].any()
+    assert not weights["unembed.b_U"].any()
+    for name, fans in (("blocks.0.mlp.W_in", 226 + 512), ("unembed.W_U", 512 + 113)):
+        w = weights[name]
+        assert w.std().item() == pytest.approx(10 * (2 / fans) ** 0.5, rel=0.01)
+        assert (w.abs() > 2 * w.std()).float().mean().item() == pytest.approx(0.0455, abs=0.003)
+    one = initial_weights(PAPER, seed=0, rule="xavier")
+    torch.testing.assert_close(weights["unembed.W_U"], 10 * one["unembed.W_U"])
+    other = initial_weights(PAPER, seed=1, rule="xavier")
+    assert not torch.equal(one["unembed.W_U"], other["unembed.W_U"])
+
+
+def test_torch_has_the_bounds_of_linear_biases_too():
+    weights = initial_weights(PAPER, seed=0, rule="torch", init_scale=0.1)
+    for layer, fan_in in (("blocks.0.mlp.{}_in", 226), ("unembed.{}_U", 512)):
+        for parameter in "Wb":
+            w, bound = weights[layer.format(parameter)], 0.1 / fan_in**0.5
+            assert 0.95 * bound < w.abs().max() <= bound
+            assert w.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+
+
+def test_an_embedding_is_initialised_as_others_do():
+    shape = MLPArchitecture(p=113, widths=(8,), n_classes=113, d_embed=64)
+    drawn = {
+        rule: initial_weights(shape, seed=0, rule=rule, init_scale=3.0)["embed.W_E"].std().item()
+        for rule in ("torch", "xavier")
+    }
+    assert drawn["torch"] == pytest.approx(3.0, rel=0.03)
+    assert drawn["xavier"] == pytest.approx(3 * (2 / 177) ** 0.5, rel=0.03)
+
+
+def test_rules_of_other_kinds_are_refused():
+    with pytest.raises(InputError, match="'paper' is not for models of kind mlp; give xavier or"):
+        initial_weights(PAPER, seed=0, rule="paper")
+    with pytest.raises(InputError, match="'xavjer' is not known; did you mean 'xavier'"):
+        initial_weights(PAPER, seed=0, rule="xavjer")
