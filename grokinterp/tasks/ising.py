@@ -1,0 +1,224 @@
+"""Phase classification of Ising configurations: ordered or disordered, by temperature alone."""
+
+import math
+from dataclasses import KW_ONLY, asdict, dataclass
+from functools import cached_property, lru_cache
+
+import torch
+from jaxtyping import Float32, Float64, Int8, Int64
+from torch import Tensor
+
+from grokinterp.errors import InputError
+from grokinterp.tasks.glauber import LIMITS as DYNAMICS_LIMITS
+from grokinterp.tasks.glauber import glauber, whole
+from grokinterp.tasks.splits import draw
+
+LARGEST_COUNT = 1_000_000
+LIMITS = {
+    "lattice": DYNAMICS_LIMITS["lattice"],
+    "n_train": (1, LARGEST_COUNT),
+    "n_test": (1, LARGEST_COUNT),
+    "n_temperatures": (2, 1_000),
+    "n_repeats": (1, 10_000),
+    "sweeps": DYNAMICS_LIMITS["sweeps"],
+    "seed": DYNAMICS_LIMITS["seed"],
+    "pool_seed": DYNAMICS_LIMITS["seed"],
+}
+LARGEST_N_SPINS = 100_000_000  # of all rows of a task: 0.5 GB with what a model reads
+
+
+def critical_temperature() -> float:
+    """Temperature below which the infinite square lattice is ordered: 2 / ln(1 + sqrt 2).
+
+    In units of J / k_B (Onsager 1944, Phys. Rev. 65, 117). A finite lattice has no transition:
+    there, the temperature only names the two classes.
+
+    >>> round(critical_temperature(), 6)
+    2.269185
+    """
+    return 2 / math.log(1 + math.sqrt(2))
+
+
+def energies(
+    configurations: Int8[Tensor, "n lattice lattice"],
+) -> Float64[Tensor, " n"]:
+    """Energy of every configuration over its largest size, E / (2 J L**2), from -1 to 1.
+
+    E = -J sum of s_i s_j over the 2 L**2 pairs of neighbours on the torus; the scale is that of
+    the released code of Manning-Coe et al. 2025 (arXiv 2502.01739). For odd L no configuration
+    reaches +1. It does not tell a lattice from its mirror images, shifts or the flip of all spins.
+
+    >>> energies(torch.ones(1, 4, 4, dtype=torch.int8)).tolist()
+    [-1.0]
+    """
+    spins = _spins(configurations)
+    bonds = spins * (spins.roll(1, dims=-1) + spins.roll(1, dims=-2))
+    return -bonds.double().mean((-2, -1)) / 2
+
+
+def magnetizations(
+    configurations: Int8[Tensor, "n lattice lattice"],
+) -> Float64[Tensor, " n"]:
+    """Mean spin of every configuration, M / L**2, from -1 to 1.
+
+    Its sign is chance; and where domain walls have not died out, |M| is small in an ordered phase.
+
+    >>> magnetizations(-torch.ones(1, 4, 4, dtype=torch.int8)).tolist()
+    [-1.0]
+    """
+    return _spins(configurations).double().mean((-2, -1))
+
+
+def _spins(configurations: Tensor) -> Int8[Tensor, "n lattice lattice"]:
+    """The configurations, refused when they are no lattices of +-1."""
+    shape = tuple(configurations.shape)
+    if len(shape) != 3 or shape[1] != shape[2] or shape[1] < DYNAMICS_LIMITS["lattice"][0]:
+        raise InputError(
+            f"configurations of shape {shape} are no square lattices; give [n, L, L] with L >= 3."
+        )
+    if configurations.dtype != torch.int8 or not bool((configurations.abs() == 1).all()):
+        raise InputError("configurations hold something else than spins; give int8 of +1 and -1.")
+    return configurations
+
+
+@dataclass(frozen=True)
+class IsingTask:
+    """Lattices of +-1 to be told apart: generated below (1) or above (0) the critical temperature.
+
+    A pool of `n_temperatures` * `n_repeats` configurations, `sweeps` sweeps of Glauber dynamics
+    from a uniformly random start each (`glauber`), at temperatures evenly spaced in Tc +-
+    `half_width`, ends included. `seed` shuffles its rows as `torch.randperm` does: the first
+    `n_test` are the test set, the next `n_train` the training set. Only these are generated, bit
+    for bit what the whole pool would hold; `pool_seed` is the seed of the dynamics. The defaults
+    are the setting of Manning-Coe et al. 2025 (arXiv 2502.01739, section 2.1 and released code);
+    the paper does not state the number of sweeps.
+
+    What a label does not say: whether the configuration looks ordered. Near Tc both classes hold
+    the same configurations, so no classifier is always right.
+
+    >>> task = IsingTask(lattice=4, n_train=3, n_test=5, sweeps=2)
+    >>> task.n_inputs, task.train_indices.tolist(), task.model_inputs.shape
+    (8, [5, 6, 7], torch.Size([8, 1, 4, 4]))
+    """
+
+    lattice: int = 16
+    _: KW_ONLY
+    n_train: int = 300
+    n_test: int = 1000
+    n_temperatures: int = 50
+    half_width: float = 1.0
+    n_repeats: int = 1000
+    sweeps: int = 100
+    seed: int = 0
+    pool_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, (lowest, highest) in LIMITS.items():
+            object.__setattr__(self, name, whole(name, getattr(self, name), lowest, highest))
+        width = self.half_width
+        is_number = isinstance(width, (int, float)) and not isinstance(width, bool)
+        if not is_number or not 0 < width < critical_temperature():
+            raise InputError(
+                f"half_width={width!r} cannot be used; give a number above 0 and below "
+                f"{critical_temperature():.4f}, so that all temperatures are positive."
+            )
+        object.__setattr__(self, "half_width", float(width))
+        pool = self.n_temperatures * self.n_repeats
+        if self.n_inputs > pool:
+            raise InputError(
+                f"n_train + n_test = {self.n_inputs} rows do not fit into a pool of {pool}; give "
+                "fewer, or more n_repeats."
+            )
+        if self.n_inputs * self.lattice**2 > LARGEST_N_SPINS:
+            raise InputError(
+                f"{self.n_inputs} lattices of side {self.lattice} are too many; give at most "
+                f"{LARGEST_N_SPINS // self.lattice**2} rows."
+            )
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of configurations: the test rows, then the training rows."""
+        return self.n_test + self.n_train
+
+    @property
+    def n_classes(self) -> int:
+        """Ordered and disordered."""
+        return 2
+
+    @cached_property
+    def train_indices(self) -> Int64[Tensor, " n_train"]:
+        """The rows that are trained on: all after the first `n_test`."""
+        return torch.arange(self.n_test, self.n_inputs)
+
+    @cached_property
+    def pool_rows(self) -> Int64[Tensor, " n_inputs"]:
+        """Row of the pool of every input: temperature number * n_repeats + repeat."""
+        pool = self.n_temperatures * self.n_repeats
+        return draw(pool, rule="torch", seed=self.seed)[: self.n_inputs].clone()
+
+    @cached_property
+    def temperatures(self) -> Float64[Tensor, " n_inputs"]:
+        """Temperature at which every input was generated, in units of J / k_B."""
+        step = self._offsets.double() / (self.n_temperatures - 1)
+        return critical_temperature() + self.half_width * step
+
+    @cached_property
+    def labels(self) -> Int64[Tensor, " n_inputs"]:
+        """1 (ordered) below the critical temperature, 0 (disordered) at and above it."""
+        return (self._offsets < 0).long()
+
+    @property
+    def _offsets(self) -> Int64[Tensor, " n_inputs"]:
+        """Twice the distance from Tc in grid steps, a whole number: no rounding decides a label."""
+        return 2 * (self.pool_rows // self.n_repeats) - (self.n_temperatures - 1)
+
+    @property
+    def configurations(self) -> Int8[Tensor, "n_inputs lattice lattice"]:
+        """The spins, +1 and -1; equal tasks share one tensor, so do not write into it."""
+        return _configurations(self)
+
+    @cached_property
+    def model_inputs(self) -> Float32[Tensor, "n_inputs 1 lattice lattice"]:
+        """What a model reads: the spins as one channel."""
+        return self.configurations.float()[:, None]
+
+    @cached_property
+    def energy(self) -> Float64[Tensor, " n_inputs"]:
+        """E / (2 J L**2) of every input, see `energies`."""
+        return energies(self.configurations)
+
+    @cached_property
+    def magnetization(self) -> Float64[Tensor, " n_inputs"]:
+        """M / L**2 of every input, see `magnetizations`."""
+        return magnetizations(self.configurations)
+
+    @property
+    def answer_group(self) -> None:
+        """None: see `no_group_reason`."""
+        return None
+
+    @property
+    def no_group_reason(self) -> str:
+        """Why the answers have no Fourier directions."""
+        return "the phase of an Ising configuration is not a function of one group exponent"
+
+    @property
+    def commutative(self) -> bool:
+        """False: an input is one lattice, there are no two operands to swap."""
+        return False
+
+    def to_dict(self) -> dict[str, object]:
+        """What is needed to build the same task again: its kind and all its fields."""
+        return {"task": "ising", **asdict(self)}
+
+
+@lru_cache(maxsize=4)
+def _configurations(task: IsingTask) -> Int8[Tensor, "n lattice lattice"]:
+    """Generated once a process for equal tasks, however many runs open them."""
+    return glauber(
+        task.temperatures,
+        task.pool_rows,
+        lattice=task.lattice,
+        sweeps=task.sweeps,
+        seed=task.pool_seed,
+    )
