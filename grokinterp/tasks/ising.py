@@ -136,6 +136,11 @@ class IsingTask:
             )
 
     @property
+    def title(self) -> str:
+        """What it is, in a few words."""
+        return f"Ising phases on {self.lattice} x {self.lattice}"
+
+    @property
     def n_inputs(self) -> int:
         """Number of configurations: the test rows, then the training rows."""
         return self.n_test + self.n_train
