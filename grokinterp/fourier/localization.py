@@ -165,7 +165,8 @@ def fourier_heat_map(
 
     Row 0 is the constant; cos and sin, and the two operands, are merged; a column sums to 1, or is
     NaN where the weights are all 0 (`.attrs["n_undefined"]`). Columns are sorted by dominant
-    frequency, equal ones by its share, largest first. `path` is for the input side.
+    frequency, equal ones by its share, largest first; undefined ones are last. `path` is for the
+    input side.
     """
     if side not in ("input", "output"):
         raise InputError(f"side={side!r} is not known; valid are: input, output.")
@@ -175,12 +176,13 @@ def fourier_heat_map(
         else spectrum(_ordered_outputs(snapshot))
     )
     shares = power / power.sum(dim=0)
-    frame = pd.DataFrame(shares.numpy()).rename_axis(index="frequency", columns="neuron")
     undefined = shares.isnan().any(dim=0).tolist()
     keys = list(
         zip(undefined, power.argmax(dim=0).tolist(), (-shares.amax(dim=0)).tolist(), strict=True)
     )
-    frame = frame[sorted(range(len(keys)), key=lambda j: keys[j])]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    frame = pd.DataFrame(shares[:, order].numpy(), columns=pd.Index(order, name="neuron"))
+    frame.index.name = "frequency"
     frame.attrs |= {
         "side": side,
         "path": path,
