@@ -1,0 +1,213 @@
+"""The diagonal Fisher information of a model with respect to its weights, in both senses in use.
+
+With J_c = d logit_c / d theta for one input, every sum here is a sum over c of squares of one
+vector-Jacobian product: v_c = e_c gives the Jacobian itself ("logits"), v_c = sqrt(p_c) (e_c - p)
+gives sqrt(p_c) d log p_c / d theta ("softmax"). Nothing is subtracted after squaring.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from grokinterp.errors import InputError, nearest, whole_number
+from grokinterp.fourier.basis import gini
+from grokinterp.models import answer_position
+from grokinterp.models.architecture import Architecture, Weights
+from grokinterp.runs.snapshot import Snapshot, forward_of
+
+VARIANTS = ("softmax", "logits")
+ROWS = ("test", "train", "all")
+JACOBIAN_BYTES = 1 << 27  # of a block's Jacobians; their squares need as much again
+
+Logits = Callable[[Weights, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class FisherDiagonal:
+    """A number per weight, float64 in the weight's shape, and what it was averaged over.
+
+    `n_samples` inputs were used of the `n_rows` that `rows` has.
+    """
+
+    values: dict[str, Tensor] = field(repr=False)
+    variant: str
+    rows: str
+    n_samples: int
+    n_rows: int
+    seed: int
+    step: int | None
+
+    def table(self) -> pd.DataFrame:
+        """A row per tensor and one for all: sum (its part of the trace), mean, max, Gini.
+
+        In squared logits ("logits") or squared nats ("softmax") per squared unit of weight. The
+        Gini coefficient is NaN where every value is 0.
+        """
+        every = torch.cat([value.flatten() for value in self.values.values()])
+        tensors = {name: value.flatten() for name, value in self.values.items()} | {"all": every}
+        frame = pd.DataFrame(
+            [
+                {
+                    "tensor": name,
+                    "n_weights": len(value),
+                    "sum": float(value.sum()),
+                    "mean": float(value.mean()),
+                    "max": float(value.max()),
+                    "gini": gini(value),
+                }
+                for name, value in tensors.items()
+            ]
+        )
+        frame.attrs |= {
+            "variant": self.variant,
+            "rows": self.rows,
+            "n_samples": self.n_samples,
+            "n_rows": self.n_rows,
+            "seed": self.seed,
+            "step": self.step,
+        }
+        return frame
+
+
+def fisher_diagonal(
+    snapshot: Snapshot,
+    *,
+    variant: str = "softmax",
+    rows: str = "test",
+    n_samples: int | None = 256,
+    seed: int = 0,
+) -> FisherDiagonal:
+    r"""The diagonal Fisher information of a snapshot's weights, over inputs of its task.
+
+    "softmax": F_ii = E_x sum_c p_c (d log p_c / d theta_i)^2, the Fisher information of the
+    predicted distribution: the sum over classes is exact, the labels are not looked at (so it is
+    not the empirical Fisher; Manning-Coe et al. 2025, arXiv 2502.01739, eq. 14, there on training
+    inputs). "logits": G_ii = E_x sum_c (d logit_c / d theta_i)^2, the Gauss-Newton diagonal of the
+    raw logits, which the paper's released code computes on test inputs (16 of them for modular
+    addition). Logits and softmax are over the answer classes, without "=".
+
+    `rows` says over which inputs E_x is: "test", "train" or "all". Of more than `n_samples`, that
+    many are drawn without replacement: the first of a permutation that `seed` fixes, so that a
+    smaller sample is part of a larger one; None takes all. The forward is in the precision of the
+    weights, sums are float64.
+
+    A large value says that the output moves with that weight alone near this point. It does not say
+    how the weights act together (the off-diagonal), and a small softmax value may only say that the
+    model is certain. InputError for a model whose weights alone do not say what it computes, and
+    for a transformer other than of one layer without LayerNorm.
+    """
+    inputs = snapshot.task.tokens[_row_numbers(snapshot, rows)]
+    chosen = _sample(len(inputs), n_samples, seed)
+    return FisherDiagonal(
+        values=diagonal(logits_of(snapshot), snapshot.weights, inputs[chosen], variant=variant),
+        variant=variant,
+        rows=rows,
+        n_samples=len(chosen),
+        n_rows=len(inputs),
+        seed=seed,
+        step=snapshot.step,
+    )
+
+
+def diagonal(
+    logits_fn: Logits,
+    weights: Mapping[str, Tensor],
+    inputs: Tensor,
+    *,
+    variant: str = "softmax",
+    block: int | None = None,
+) -> dict[str, Tensor]:
+    """The mean over inputs of sum_c (v_c . d logits / d theta_i)^2, exact over the classes c.
+
+    `logits_fn(weights, inputs)` maps inputs [n, ...] to logits [n, classes] and is differentiable
+    by torch.func; it is called with one input at a time, under vmap. v_c is e_c ("logits") or
+    sqrt(p_c) (e_c - p) with p the softmax ("softmax"). `block` inputs are held at once, unless
+    given as many as keep their Jacobians (weights x classes x inputs) at 128 MB. A weight that the
+    logits do not depend on has 0. InputError for an unknown variant and for no inputs.
+
+    >>> linear = lambda weights, x: x @ weights["W"]
+    >>> x = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+    >>> diagonal(linear, {"W": torch.zeros(2, 2)}, x, variant="logits")["W"].tolist()
+    [[5.0, 5.0], [2.0, 2.0]]
+    """
+    if variant not in VARIANTS:
+        raise InputError(f"variant={variant!r} is not known; {nearest(variant, VARIANTS)}")
+    if not len(inputs):
+        raise InputError("there is no input to average over; give at least one.")
+    constants = {name: weight.detach() for name, weight in weights.items()}
+
+    def squares_of(row: Tensor) -> dict[str, Tensor]:
+        logits, pull_back = torch.func.vjp(lambda w: logits_fn(w, row[None])[0], constants)[:2]
+        (jacobian,) = torch.func.vmap(pull_back)(_cotangents(logits, variant))
+        return {name: part.square().sum(dim=0) for name, part in jacobian.items()}
+
+    total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in constants.items()}
+    for rows in inputs.split(block or _block_size(logits_fn, constants, inputs)):
+        for name, squares in torch.func.vmap(squares_of)(rows).items():
+            total[name] += squares.sum(dim=0, dtype=torch.float64)
+    return {name: value / len(inputs) for name, value in total.items()}
+
+
+def logits_of(snapshot: Snapshot) -> Logits:
+    """The answer logits [n, n_classes] of one input (n = 1), as a function of weights and input."""
+    architecture, n_classes = snapshot.architecture, snapshot.task.n_classes
+    if architecture is None:
+        raise InputError("the weights alone do not say what this model computes; give a run.")
+    transformer = isinstance(architecture, Architecture)
+    n_tokens = snapshot.task.tokens.shape[1]
+    if transformer and not answer_position.applies_to(architecture, n_tokens):
+        raise InputError(
+            "Fisher information needs a forward that is a function of the weights, which "
+            "transformers of one layer without LayerNorm have; this one is another."
+        )
+
+    def logits_fn(weights: Weights, tokens: Int[Tensor, "1 n_ctx"]) -> Float[Tensor, "1 n_classes"]:
+        if transformer:  # embed what this input reads, not the whole vocabulary
+            weights = weights | {"embed.W_E": weights["embed.W_E"][tokens[0]]}
+            tokens = torch.arange(tokens.shape[1])[None]
+        return forward_of(weights, architecture)(tokens, ())[0][:, :n_classes]
+
+    return logits_fn
+
+
+def _cotangents(
+    logits: Float[Tensor, " classes"], variant: str
+) -> Float[Tensor, "classes classes"]:
+    one_hot = torch.eye(len(logits), dtype=torch.float64, device=logits.device)
+    if variant == "logits":
+        return one_hot.to(logits.dtype)
+    p = logits.double().softmax(dim=0)
+    return (p.sqrt()[:, None] * (one_hot - p)).to(logits.dtype)
+
+
+def _block_size(logits_fn: Logits, weights: Weights, inputs: Tensor) -> int:
+    with torch.no_grad():
+        n_classes = logits_fn(weights, inputs[:1]).shape[1]
+    jacobian = n_classes * sum(w.numel() * w.element_size() for w in weights.values())
+    return max(1, JACOBIAN_BYTES // jacobian)
+
+
+def _row_numbers(snapshot: Snapshot, rows: str) -> Int[Tensor, " n"]:
+    if rows not in ROWS:
+        raise InputError(f"rows={rows!r} is not known; {nearest(rows, ROWS)}")
+    if rows == "all":
+        return torch.arange(snapshot.task.n_inputs)
+    if snapshot.train_mask is None:
+        raise InputError(f"rows={rows!r} needs the split; give train_mask= or rows='all'.")
+    train = snapshot.train_mask
+    return (train if rows == "train" else ~train).nonzero().flatten()
+
+
+def _sample(n: int, n_samples: int | None, seed: int) -> Int[Tensor, " n_chosen"]:
+    if n_samples is None:
+        return torch.arange(n)
+    wanted = whole_number(n_samples)
+    if wanted is None or wanted < 1:
+        raise InputError(f"n_samples={n_samples!r} is not a number of inputs; give such as 256.")
+    if wanted >= n:
+        return torch.arange(n)
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:wanted]

@@ -1,0 +1,222 @@
+"""How localised neurons are in frequency: inverse participation ratios (IPR) of their weights.
+
+A neuron's input weights are a function of the operand token, its output weights one of the answer
+class. The IPR of such a function is 1 over the number of Fourier coefficients it spreads over.
+Which coefficients are counted is the convention; one wave of random phase on many points has
+
+real        the orthonormal cos/sin basis                              0.75 on average, 0.5 to 1
+complex     the full complex DFT: k and n - k count apart              0.5
+one_sided   the power of each frequency, cos and sin merged            1
+
+The constant is one of the coefficients in all of them, as in the published formula.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from grokinterp.errors import InputError, nearest
+from grokinterp.fourier.basis import spectrum, transform
+from grokinterp.fourier.maps import input_weights, output_weights
+from grokinterp.fourier.spectra import token_order
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.modular import ModularTask
+
+POWERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "real": lambda x: transform(x).square(),
+    "complex": lambda x: torch.fft.fft(x.double(), dim=0).abs().square(),
+    "one_sided": spectrum,
+}
+
+
+@dataclass(frozen=True)
+class NeuronIPR:
+    """IPRs of the input weights of the first hidden layer and the output weights of the last.
+
+    `input_blocks` has a row for operand a and one for b; `input` is their mean, the value that
+    matches published numbers; `input_stacked` is over both blocks' coefficients together. NaN where
+    a neuron's weights are all 0: such neurons take no part in the means, `n_undefined` counts them.
+    """
+
+    input_blocks: Float[Tensor, "2 first_width"] = field(repr=False)
+    input_stacked: Float[Tensor, " first_width"] = field(repr=False)
+    output: Float[Tensor, " last_width"] = field(repr=False)
+    dominant_input: Int[Tensor, " first_width"] = field(repr=False)
+    dominant_output: Int[Tensor, " last_width"] = field(repr=False)
+    convention: str
+    path: str
+    layers: tuple[int, int]  # whose input and whose output weights
+    step: int | None
+
+    @property
+    def input(self) -> Float[Tensor, " first_width"]:
+        """The mean of the two operands' IPRs of every neuron."""
+        return self.input_blocks.mean(dim=0)
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Means over the neurons where they are defined, NaN if there is none."""
+        return {
+            "ipr_input": float(self.input.nanmean()),
+            "ipr_input_stacked": float(self.input_stacked.nanmean()),
+            "ipr_output": float(self.output.nanmean()),
+        }
+
+    @property
+    def n_undefined(self) -> dict[str, int]:
+        """Neurons without an IPR: of one operand's weights at least, and of the output weights."""
+        return {
+            "ipr_input": int(self.input.isnan().sum()),
+            "ipr_output": int(self.output.isnan().sum()),
+        }
+
+    def table(self) -> pd.DataFrame:
+        """One row per neuron; of several layers the first has input, the last output columns only.
+
+        A dominant frequency is that of the most power, 0 for the constant (or weights all 0).
+        """
+        first, last = self.layers
+        inputs = pd.DataFrame(
+            {
+                "layer": first,
+                "neuron": range(len(self.input)),
+                "ipr_input_a": self.input_blocks[0].numpy(),
+                "ipr_input_b": self.input_blocks[1].numpy(),
+                "ipr_input": self.input.numpy(),
+                "ipr_input_stacked": self.input_stacked.numpy(),
+                "dominant_input": pd.array(self.dominant_input.tolist(), dtype="Int64"),
+            }
+        )
+        outputs = pd.DataFrame(
+            {
+                "layer": last,
+                "neuron": range(len(self.output)),
+                "ipr_output": self.output.numpy(),
+                "dominant_output": pd.array(self.dominant_output.tolist(), dtype="Int64"),
+            }
+        )
+        frame = inputs.merge(outputs, on=["layer", "neuron"], how="outer")
+        frame.attrs |= {
+            "convention": self.convention,
+            "path": self.path,
+            "step": self.step,
+            "means": self.means,
+            "n_undefined": self.n_undefined,
+        }
+        return frame
+
+
+def ipr(x: Float[Tensor, "n neurons"], *, convention: str = "real") -> Float[Tensor, " neurons"]:
+    r"""Inverse participation ratio of every column among its Fourier coefficients (float64).
+
+    IPR_k = sum_nu |X_nu,k|^4 / (sum_nu |X_nu,k|^2)^2 over all nu, the constant included, in one of
+    three conventions (see the module); Manning-Coe et al. 2025 (arXiv 2502.01739), eqs. 4 and 7.
+    Between 1 / (number of coefficients) and 1; no unit; the scale of x does not matter. NaN for a
+    column of zeros. It says how few coefficients hold a neuron, not that they are those the network
+    needs, nor that neurons agree on them.
+
+    >>> wave = torch.cos(2 * torch.pi * 2 * torch.arange(7.0) / 7)[:, None]
+    >>> [round(float(ipr(wave, convention=name)), 4) for name in ("real", "complex", "one_sided")]
+    [1.0, 0.5, 1.0]
+    """
+    return _participation(_powers(x, convention))
+
+
+def stacked_ipr(
+    x: Float[Tensor, "blocks n neurons"], *, convention: str = "real"
+) -> Float[Tensor, " neurons"]:
+    """The IPR among the coefficients of all blocks together: D = 2P of eq. 4 for two operands.
+
+    Every block is transformed along its own n tokens and the coefficients are put side by side (no
+    transform runs across the blocks): half of the IPR of one for two blocks of equal spectrum.
+    """
+    return _participation(torch.cat([_powers(block, convention) for block in x]))
+
+
+def neuron_ipr(snapshot: Snapshot, *, convention: str = "real", path: str = "direct") -> NeuronIPR:
+    """The IPRs of a snapshot's neurons, tokens and classes in the order of the task's group.
+
+    `convention` is that of `ipr`, `path` that of `input_weights` (a transformer's map from tokens
+    to neurons). 0 is left out for multiplication. InputError for a task without operand tokens and
+    a model without an MLP.
+    """
+    inputs, outputs = _ordered_inputs(snapshot, path), _ordered_outputs(snapshot)
+    return NeuronIPR(
+        input_blocks=torch.stack([ipr(block, convention=convention) for block in inputs]),
+        input_stacked=stacked_ipr(inputs, convention=convention),
+        output=ipr(outputs, convention=convention),
+        dominant_input=_input_power(inputs).argmax(dim=0),
+        dominant_output=spectrum(outputs).argmax(dim=0),
+        convention=convention,
+        path=path,
+        layers=(0, snapshot.n_layers - 1),
+        step=snapshot.step,
+    )
+
+
+def fourier_heat_map(
+    snapshot: Snapshot, *, side: str = "input", path: str = "direct"
+) -> pd.DataFrame:
+    """Share of each neuron's power in every frequency: a row per frequency, a column per neuron.
+
+    Row 0 is the constant; cos and sin, and the two operands, are merged; a column sums to 1, or is
+    NaN where the weights are all 0 (`.attrs["n_undefined"]`). Columns are sorted by dominant
+    frequency, equal ones by its share, largest first; undefined ones are last. `path` is for the
+    input side.
+    """
+    if side not in ("input", "output"):
+        raise InputError(f"side={side!r} is not known; valid are: input, output.")
+    power = (
+        _input_power(_ordered_inputs(snapshot, path))
+        if side == "input"
+        else spectrum(_ordered_outputs(snapshot))
+    )
+    shares = power / power.sum(dim=0)
+    undefined = shares.isnan().any(dim=0).tolist()
+    keys = list(
+        zip(undefined, power.argmax(dim=0).tolist(), (-shares.amax(dim=0)).tolist(), strict=True)
+    )
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    frame = pd.DataFrame(shares[:, order].numpy(), columns=pd.Index(order, name="neuron"))
+    frame.index.name = "frequency"
+    frame.attrs |= {
+        "side": side,
+        "path": path,
+        "step": snapshot.step,
+        "n_undefined": sum(undefined),
+    }
+    return frame
+
+
+def _powers(x: Float[Tensor, "n neurons"], convention: str) -> Float[Tensor, "terms neurons"]:
+    if convention not in POWERS:
+        raise InputError(f"convention={convention!r} is not known; {nearest(convention, POWERS)}")
+    return POWERS[convention](x)
+
+
+def _participation(power: Float[Tensor, "terms neurons"]) -> Float[Tensor, " neurons"]:
+    return (power / power.sum(dim=0)).square().sum(dim=0)
+
+
+def _input_power(inputs: Float[Tensor, "2 n neurons"]) -> Float[Tensor, "frequencies neurons"]:
+    return spectrum(inputs[0]) + spectrum(inputs[1])
+
+
+def _ordered_inputs(snapshot: Snapshot, path: str) -> Float[Tensor, "2 n neurons"]:
+    order = _order(snapshot)
+    return input_weights(snapshot.weights, snapshot.task.p, path=path)[:, order]
+
+
+def _ordered_outputs(snapshot: Snapshot) -> Float[Tensor, "n neurons"]:
+    order = _order(snapshot)
+    return output_weights(snapshot.weights, snapshot.task.p)[order]
+
+
+def _order(snapshot: Snapshot) -> Int[Tensor, " n"]:
+    if not isinstance(snapshot.task, ModularTask):
+        raise InputError(f"{type(snapshot.task).__name__} has no operand tokens to transform over.")
+    return token_order(snapshot)
