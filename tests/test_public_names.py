@@ -8,7 +8,7 @@ import grokinterp as gi
 PACKAGE = Path(gi.__file__).parent
 ROOMS = [
     "errors", "tasks", "models", "recipe", "runs", "training", "fourier", "progress", "circuits",
-    "viz", "terminal", "cli",
+    "encodings", "viz", "terminal", "cli",
 ]  # fmt: skip
 
 

@@ -1,0 +1,44 @@
+"""How economically a model encodes what it learnt: pruning, bases of weights, sizes.
+
+Every measure takes `x` first (a run, a snapshot, or a model with `task`), the rest by name, and
+returns a frozen dataclass with a `.table()`. What cannot be measured is an InputError, one line.
+"""
+
+from grokinterp.encodings.bases import Coordinates, coordinates
+from grokinterp.encodings.compressibility import PruningCurve, compressibility, pruning_curve
+from grokinterp.encodings.pruning import (
+    PruningOrder,
+    magnitudes,
+    prune,
+    pruning_order,
+    weight_names,
+)
+from grokinterp.encodings.sizes import (
+    QuantizedSize,
+    Sizes,
+    compressed_bytes,
+    effective_rank,
+    quantize,
+    quantized_size,
+    sizes,
+)
+
+__all__ = [
+    "Coordinates",
+    "PruningCurve",
+    "PruningOrder",
+    "QuantizedSize",
+    "Sizes",
+    "compressed_bytes",
+    "compressibility",
+    "coordinates",
+    "effective_rank",
+    "magnitudes",
+    "prune",
+    "pruning_curve",
+    "pruning_order",
+    "quantize",
+    "quantized_size",
+    "sizes",
+    "weight_names",
+]
