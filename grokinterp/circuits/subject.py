@@ -9,7 +9,7 @@ from grokinterp.errors import InputError, whole_number
 from grokinterp.fourier.answers import checked_frequencies, usable_group
 from grokinterp.fourier.rules import RULES
 from grokinterp.models.adapter import HookedModel
-from grokinterp.runs.resolve import snapshot_of
+from grokinterp.runs.resolve import snapshot_at, snapshot_of
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.task import Task
@@ -31,9 +31,7 @@ def subject_of(
     can be compared.
     """
     last = snapshot_of(x, task=task, train_mask=train_mask)
-    if step != -1 and not isinstance(x, Run):
-        raise InputError(f"step={step!r} is for runs; a {type(x).__name__} has one step only.")
-    snapshot = x.snapshot(step) if isinstance(x, Run) and step != -1 else last
+    snapshot = last if step == -1 else snapshot_at(x, step=step)
     group = usable_group(last)
     if group is None:
         return snapshot, ()

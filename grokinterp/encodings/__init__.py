@@ -1,1 +1,47 @@
-"""Encodings: how a model holds what it has learned: Fisher information of its weights."""
+"""How economically a model encodes what it learnt: pruning, bases of weights, sizes.
+
+Every measure takes `x` first (a run, a snapshot, or a model with `task`), the rest by name, and
+returns a frozen dataclass with a `.table()`. What cannot be measured is an InputError, one line.
+"""
+
+from grokinterp.encodings.bases import Coordinates, coordinates
+from grokinterp.encodings.compressibility import PruningCurve, compressibility, pruning_curve
+from grokinterp.encodings.fisher import FisherDiagonal, fisher_diagonal
+from grokinterp.encodings.pruning import (
+    PruningOrder,
+    magnitudes,
+    prune,
+    pruning_order,
+    weight_names,
+)
+from grokinterp.encodings.sizes import (
+    QuantizedSize,
+    Sizes,
+    compressed_bytes,
+    effective_rank,
+    quantize,
+    quantized_size,
+    sizes,
+)
+
+__all__ = [
+    "Coordinates",
+    "FisherDiagonal",
+    "PruningCurve",
+    "PruningOrder",
+    "QuantizedSize",
+    "Sizes",
+    "compressed_bytes",
+    "compressibility",
+    "coordinates",
+    "effective_rank",
+    "fisher_diagonal",
+    "magnitudes",
+    "prune",
+    "pruning_curve",
+    "pruning_order",
+    "quantize",
+    "quantized_size",
+    "sizes",
+    "weight_names",
+]

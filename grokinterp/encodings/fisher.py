@@ -15,9 +15,9 @@ from torch import Tensor
 
 from grokinterp.errors import InputError, nearest, whole_number
 from grokinterp.fourier.basis import gini
-from grokinterp.models import answer_position
-from grokinterp.models.architecture import Architecture, Weights
-from grokinterp.runs.snapshot import Snapshot, forward_of
+from grokinterp.models.architecture import Weights
+from grokinterp.models.kinds import quick_logits
+from grokinterp.runs.snapshot import Snapshot
 
 VARIANTS = ("softmax", "logits")
 ROWS = ("test", "train", "all")
@@ -100,7 +100,7 @@ def fisher_diagonal(
     model is certain. InputError for a model whose weights alone do not say what it computes, and
     for a transformer other than of one layer without LayerNorm.
     """
-    inputs = snapshot.task.tokens[_row_numbers(snapshot, rows)]
+    inputs = snapshot.task.model_inputs[_row_numbers(snapshot, rows)]
     chosen = _sample(len(inputs), n_samples, seed)
     return FisherDiagonal(
         values=diagonal(logits_of(snapshot), snapshot.weights, inputs[chosen], variant=variant),
@@ -157,19 +157,20 @@ def logits_of(snapshot: Snapshot) -> Logits:
     architecture, n_classes = snapshot.architecture, snapshot.task.n_classes
     if architecture is None:
         raise InputError("the weights alone do not say what this model computes; give a run.")
-    transformer = isinstance(architecture, Architecture)
-    n_tokens = snapshot.task.tokens.shape[1]
-    if transformer and not answer_position.applies_to(architecture, n_tokens):
+    transformer = snapshot.transformer is not None
+    if quick_logits(architecture, snapshot.weights, snapshot.task.model_inputs[:1]) is None:
         raise InputError(
             "Fisher information needs a forward that is a function of the weights, which "
             "transformers of one layer without LayerNorm have; this one is another."
         )
 
-    def logits_fn(weights: Weights, tokens: Int[Tensor, "1 n_ctx"]) -> Float[Tensor, "1 n_classes"]:
+    def logits_fn(weights: Weights, one: Tensor) -> Float[Tensor, "1 n_classes"]:
         if transformer:  # embed what this input reads, not the whole vocabulary
-            weights = weights | {"embed.W_E": weights["embed.W_E"][tokens[0]]}
-            tokens = torch.arange(tokens.shape[1])[None]
-        return forward_of(weights, architecture)(tokens, ())[0][:, :n_classes]
+            weights = weights | {"embed.W_E": weights["embed.W_E"][one[0]]}
+            one = torch.arange(one.shape[1])[None]
+        logits = quick_logits(architecture, weights, one)
+        assert logits is not None
+        return logits[:, :n_classes]
 
     return logits_fn
 

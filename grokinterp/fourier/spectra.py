@@ -19,7 +19,10 @@ BLOCK_NEURONS = 16  # transformed at once: small in float64, and fast
 
 
 def embedding_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
-    """Power of `W_E` (operand tokens only) along the token axis."""
+    """Power of `W_E` (operand tokens only) along the token axis.
+
+    Of an MLP with two-hot input, of both operands' rows of its first matrix.
+    """
     return spectrum(_embedding(snapshot)).sum(dim=1)
 
 
@@ -44,7 +47,9 @@ def neuron_logit_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_a
 
 
 def neuron_logit_map(snapshot: Snapshot) -> Float[Tensor, "d_mlp d_vocab_out"]:
-    """`W_out @ W_U` of the last layer, in float64."""
+    """`W_out @ W_U` of the last layer, in float64; `W_U` of an MLP, whose neurons it reads."""
+    if snapshot.kind != "transformer":
+        return _weight(snapshot, "unembed.W_U").double()
     w_out = _weight(snapshot, f"blocks.{snapshot.n_layers - 1}.mlp.W_out")
     return w_out.double() @ _weight(snapshot, "unembed.W_U").double()
 
@@ -119,8 +124,13 @@ def _grid_powers(grid: Float[Tensor, "n n m"]) -> tuple[Tensor, Tensor, Tensor, 
     return folded.sum(dim=(0, 1)), folded[k, 0].T, folded[0, k].T, folded[k, k].T
 
 
-def _embedding(snapshot: Snapshot) -> Float[Tensor, "n d_model"]:
-    return _weight(snapshot, "embed.W_E")[token_order(snapshot)].double()
+def _embedding(snapshot: Snapshot) -> Float[Tensor, "n d"]:
+    """What each operand token is embedded as; for a two-hot input, its row in each block."""
+    order = token_order(snapshot)
+    if snapshot.kind == "mlp" and "embed.W_E" not in snapshot.weights:
+        blocks = snapshot.weights["blocks.0.mlp.W_in"].view(2, snapshot.modular_task.p, -1)
+        return blocks[:, order].transpose(0, 1).flatten(1).double()
+    return _weight(snapshot, "embed.W_E")[order].double()
 
 
 def _classes(snapshot: Snapshot, matrix: Float[Tensor, "d d_vocab_out"]) -> Float[Tensor, "n d"]:

@@ -10,6 +10,21 @@ from grokinterp.runs.snapshot import Snapshot, snapshot
 from grokinterp.tasks.task import Task
 
 
+def snapshot_at(
+    x: Run | Snapshot | HookedModel,
+    *,
+    step: int = -1,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> Snapshot:
+    """The snapshot of a run's step, -1 for the last; of what has one step only, `snapshot_of`."""
+    if step == -1:
+        return snapshot_of(x, task=task, train_mask=train_mask)
+    if not isinstance(x, Run):
+        raise InputError(f"step={step!r} is for runs; a {type(x).__name__} has one step only.")
+    return x.snapshot(step)
+
+
 def snapshot_of(
     x: Run | Snapshot | HookedModel,
     *,

@@ -109,6 +109,16 @@ class Snapshot:
             self.memo("logits", lambda: logits)
             self._activations |= found
 
+    def logits_with(self, weights: Mapping[str, Tensor]) -> Float[Tensor, "n_inputs n_classes"]:
+        """Logits of the answer classes with other weights of this architecture; none are kept."""
+        if self.architecture is None:
+            raise InputError(
+                "the weights alone do not say what this model computes; give a plain transformer, "
+                "without hooks or modules of its own."
+            )
+        self.architecture.check(weights)
+        return from_weights(dict(weights), self.architecture, self.task).logits
+
     def hooked(self) -> HookedModel:
         """The model, for hooks: the user's own, or one built from the weights. Leave it so."""
         if self._hooked is None:

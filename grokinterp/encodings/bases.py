@@ -1,0 +1,164 @@
+"""Weights in other coordinates, in which they can be scored, zeroed and turned back.
+
+weights    as stored
+fourier    tensors with a token axis in the Fourier basis over it: fixed, orthonormal, as many
+           coordinates as weights
+singular   every matrix in its own singular basis: its coordinates are the singular values
+
+The singular basis comes from the weights and is not free: a singular value that stays costs m + n
+numbers for its two vectors, so a fraction of singular values is no fraction of weights.
+`Coordinates.cost` is what a coordinate costs to store; compare by that.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from grokinterp.errors import InputError, nearest
+from grokinterp.fourier.basis import fourier_basis
+from grokinterp.models.architecture import Weights, is_bias
+
+BASES = ("weights", "fourier", "singular")
+EMBEDDING, FIRST_LAYER = "embed.W_E", "blocks.0.mlp.W_in"
+CLASS_AXES = {"unembed.W_U": 1, "unembed.b_U": 0}
+
+Restore = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Weights in another basis: `values` a name, numbers stored for each (`cost`), the way back."""
+
+    basis: str
+    values: dict[str, Tensor] = field(repr=False)
+    cost: dict[str, int] = field(repr=False)
+    restores: dict[str, Restore] = field(repr=False)  # of tensors that are not as stored
+
+    def restore(self, name: str, values: Tensor) -> Tensor:
+        """The weight that has these coordinates; all zero gives zeros exactly."""
+        return self.restores[name](values) if name in self.restores else values
+
+
+def coordinates(
+    weights: Mapping[str, Tensor], basis: str, *, tokens: Int[Tensor, " n"] | None = None
+) -> Coordinates:
+    """Weights in the basis "weights" (as they are), "fourier" or "singular" (float64).
+
+    fourier: x_k = sum_t F[k, t] x_t over the operand tokens t in the order of `tokens` (the group's
+    order: `grokinterp.fourier.spectra.token_order`), F the rows of `fourier_basis`. It applies to
+    the rows of `embed.W_E`, the columns of `unembed.W_U` (and `b_U`) and, without an embedding, to
+    both operands' blocks of rows of `blocks.0.mlp.W_in` [2 p, width]. Rows of no operand ("=", 0 in
+    multiplication) and all other tensors stay as stored. Coordinate i of a rotated axis stands
+    where token `tokens[i]` stood.
+
+    singular: W = U diag(s) V^T, W as `as_matrix` has it; biases stay as stored.
+
+    InputError for an unknown basis, and for "fourier" without tokens.
+
+    >>> W = {"unembed.W_U": torch.tensor([[3.0, 0.0], [0.0, 4.0]])}
+    >>> found = coordinates(W, "singular")
+    >>> found.values["unembed.W_U"].tolist(), found.cost
+    ([4.0, 3.0], {'unembed.W_U': 4})
+    """
+    if basis not in BASES:
+        raise InputError(f"basis={basis!r} is not known; {nearest(str(basis), BASES)}")
+    values: Weights = dict(weights)
+    cost = dict.fromkeys(weights, 1)
+    restores: dict[str, Restore] = {}
+    if basis == "singular":
+        for name, weight in weights.items():
+            if is_bias(name) or weight.ndim < 2:
+                continue
+            matrix = as_matrix(name, weight).double()
+            u, values[name], vh = torch.linalg.svd(matrix, full_matrices=False)
+            cost[name] = sum(matrix.shape)
+            restores[name] = partial(_from_singular, u=u, vh=vh, name=name, shape=weight.shape)
+    elif basis == "fourier":
+        for name, (axis, blocks) in token_axes(weights, tokens).items():
+            values[name] = _rotated(weights[name], axis, blocks)
+            restores[name] = partial(_rotated, axis=axis, blocks=blocks, back=True)
+    return Coordinates(basis, values, cost, restores)
+
+
+def token_axes(
+    weights: Mapping[str, Tensor], tokens: Int[Tensor, " n"] | None
+) -> dict[str, tuple[int, tuple[Int[Tensor, " n"], ...]]]:
+    """The axis of each tensor that is indexed by tokens, and each operand's places along it.
+
+    InputError without tokens, and where no tensor of that size is indexed by them.
+    """
+    if tokens is None:
+        raise InputError("the task has no tokens, so no Fourier basis; give basis='weights'.")
+    p = int(tokens.max()) + 1  # p - 1 is an operand in every order of tokens
+    found: dict[str, tuple[int, tuple[Tensor, ...]]] = {}
+    if EMBEDDING in weights:
+        found[EMBEDDING] = (0, (tokens,))
+    elif FIRST_LAYER in weights:
+        if len(weights[FIRST_LAYER]) != 2 * p:
+            raise InputError(
+                f"{FIRST_LAYER!r} has {len(weights[FIRST_LAYER])} rows, expected {2 * p}: one for "
+                "each token of each operand; give basis='weights'."
+            )
+        found[FIRST_LAYER] = (0, (tokens, p + tokens))
+    for name, axis in CLASS_AXES.items():
+        if name in weights:
+            found[name] = (axis, (tokens,))
+    for name, (axis, _) in found.items():
+        if weights[name].shape[axis] < p:
+            raise InputError(
+                f"{name!r} has shape {tuple(weights[name].shape)}, fewer than {p} tokens."
+            )
+    if not found:
+        raise InputError("no weight is indexed by tokens or answers; give basis='weights'.")
+    return found
+
+
+def as_matrix(name: str, weight: Float[Tensor, "..."]) -> Float[Tensor, "m n"]:
+    """A weight as the matrix of the map it is.
+
+    Matrices as they are; W_Q, W_K, W_V [heads, d_model, d_head] as [d_model, heads d_head] and W_O
+    [heads, d_head, d_model] as [heads d_head, d_model], all heads at once; kernels
+    [out, in, height, width] as [out, in height width].
+
+    >>> as_matrix("blocks.0.attn.W_Q", torch.ones(4, 8, 2)).shape
+    torch.Size([8, 8])
+    """
+    if weight.ndim == 2:
+        return weight
+    if weight.ndim == 3:
+        return weight.flatten(0, 1) if _joins_first(name) else weight.transpose(0, 1).flatten(1)
+    return weight.flatten(1)
+
+
+def _from_matrix(matrix: Tensor, name: str, shape: torch.Size) -> Tensor:
+    """The inverse of `as_matrix`."""
+    if len(shape) == 3 and not _joins_first(name):
+        return matrix.view(shape[1], shape[0], shape[2]).transpose(0, 1).contiguous()
+    return matrix.view(shape)
+
+
+def _joins_first(name: str) -> bool:
+    return name.endswith(".W_O")
+
+
+def _from_singular(
+    values: Tensor, *, u: Tensor, vh: Tensor, name: str, shape: torch.Size
+) -> Tensor:
+    return _from_matrix((u * values) @ vh, name, shape)
+
+
+def _rotated(
+    x: Tensor, axis: int, blocks: tuple[Tensor, ...], *, back: bool = False
+) -> Float[Tensor, "..."]:
+    """A float64 copy, the places of each block along the axis in the Fourier basis, or back."""
+    x = x.double()
+    for block in blocks:
+        basis = fourier_basis(len(block))
+        part = x.index_select(axis, block).movedim(axis, 0)
+        turned = torch.tensordot(basis.T if back else basis, part, dims=1)
+        x = x.index_copy(axis, block, turned.movedim(0, axis))
+    return x

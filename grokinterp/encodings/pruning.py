@@ -1,0 +1,155 @@
+"""Pruning masks: which entries of which tensors are zeroed at a fraction, by any score.
+
+One shot, without retraining (Manning-Coe et al. 2025, arXiv 2502.01739, section 5). Scores are a
+tensor a name, the smallest is zeroed first; a scope says among which entries scores are ranked:
+
+layer               within each tensor, the same fraction of every one at once (their section 5)
+global              among all tensors together
+global_normalized   among all, each tensor's scores divided by their norm (their appendix F.2)
+the name of one     within that tensor; nothing else is pruned (their appendix F.2)
+
+The heads of `W_Q` and the like are one tensor, and so are all tokens of an embedding: the row of
+"=" is a weight like the others. At fraction q of n entries floor(q n + 1/2) are zeroed, of equal
+scores the earlier position first (and across tensors the earlier name).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from grokinterp.errors import InputError, nearest
+from grokinterp.models.architecture import Weights, is_bias
+
+SCOPES = ("layer", "global", "global_normalized")
+
+
+def weight_names(weights: Mapping[str, Tensor], *, biases: bool = False) -> list[str]:
+    """Names of the tensors that are pruned: matrices and kernels, with `biases` every parameter.
+
+    Biases and the gains of a LayerNorm are few, and without them a layer at fraction 1 still has
+    an output: they are left unless asked for.
+
+    >>> weight_names({"conv.0.W": torch.ones(2, 1, 3, 3), "conv.0.b": torch.ones(2)})
+    ['conv.0.W']
+    """
+    return [name for name, w in weights.items() if biases or (w.ndim > 1 and not is_bias(name))]
+
+
+def n_pruned(n: int, fraction: float) -> int:
+    """How many of n entries a fraction is: floor(q n + 1/2), so 0 at 0 and n at 1.
+
+    >>> n_pruned(10, 0.25), n_pruned(100, 0.29), n_pruned(7, 1.0)
+    (3, 29, 7)
+    """
+    if not 0 <= fraction <= 1:
+        raise InputError(f"fraction={fraction!r} is not between 0 and 1; give such as 0.5.")
+    return math.floor(fraction * n + 0.5)
+
+
+@dataclass(frozen=True)
+class PruningOrder:
+    """In which order entries are zeroed: `ranks`, 0 first, among the `n` entries of one pool.
+
+    Each tensor is a pool of its own, or all are one; `n` has the pool's size for each name.
+    """
+
+    scope: str
+    ranks: dict[str, Int[Tensor, "..."]] = field(repr=False)
+    n: dict[str, int] = field(repr=False)
+
+    def kept(self, fraction: float) -> dict[str, Bool[Tensor, "..."]]:
+        """True where an entry stays, for every tensor in scope."""
+        return {name: r >= n_pruned(self.n[name], fraction) for name, r in self.ranks.items()}
+
+    @property
+    def n_weights(self) -> int:
+        """Number of entries in scope."""
+        return sum(ranks.numel() for ranks in self.ranks.values())
+
+
+def pruning_order(scores: Mapping[str, Tensor], *, scope: str = "layer") -> PruningOrder:
+    """The order in which entries are zeroed, smallest score first; see the module for scopes.
+
+    InputError for an unknown scope, no scores, and scores that are not numbers (NaN). It depends
+    on the order of the scores alone: a small score need not mean that an entry is not needed.
+
+    >>> order = pruning_order({"W": torch.tensor([3.0, 1.0, 2.0]), "V": torch.tensor([9.0])})
+    >>> order.kept(0.4)["W"].tolist(), order.kept(0.4)["V"].tolist()
+    ([True, False, True], [True])
+    """
+    if not scores:
+        raise InputError("there are no scores to prune by; give a tensor for every weight's name.")
+    for name, score in scores.items():
+        if score.isnan().any():
+            raise InputError(f"the scores of {name!r} hold NaN; give a number for every entry.")
+    if scope in scores:
+        scores = {scope: scores[scope]}
+    elif scope not in SCOPES:
+        raise InputError(f"scope={scope!r} is not known; {nearest(str(scope), [*SCOPES, *scores])}")
+    if not scope.startswith("global"):
+        ranks = {name: _ranks(score.flatten()).view_as(score) for name, score in scores.items()}
+        return PruningOrder(scope, ranks, {name: rank.numel() for name, rank in ranks.items()})
+    flat = [score.flatten().double() for score in scores.values()]
+    if scope == "global_normalized":
+        flat = [score / (score.norm() or 1) for score in flat]
+    pool = _ranks(torch.cat(flat))
+    parts = pool.split([score.numel() for score in flat])
+    ranks = {n: part.view_as(s) for (n, s), part in zip(scores.items(), parts, strict=True)}
+    return PruningOrder(scope, ranks, dict.fromkeys(ranks, len(pool)))
+
+
+def magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The score of magnitude pruning: |w| of every entry, in float64."""
+    return {name: weight.double().abs() for name, weight in weights.items()}
+
+
+def prune(
+    weights: Mapping[str, Tensor],
+    fraction: float,
+    *,
+    scope: str = "layer",
+    scores: Mapping[str, Tensor] | None = None,
+    biases: bool = False,
+) -> Weights:
+    """The weights with the lowest-scoring fraction at zero; what is not touched is the same object.
+
+    `scores` are magnitudes unless given. Raises what `pruning_order` does.
+
+    >>> prune({"W": torch.tensor([[3.0, -1.0], [-2.0, 0.5]])}, 0.5)["W"].tolist()
+    [[3.0, 0.0], [-2.0, 0.0]]
+    """
+    pruned = {name: weights[name] for name in weight_names(weights, biases=biases)}
+    order = pruning_order(scored(pruned, scores), scope=scope)
+    kept = order.kept(fraction)
+    return dict(weights) | {
+        name: weights[name].masked_fill(~keep, 0) for name, keep in kept.items() if not keep.all()
+    }
+
+
+def scored(
+    weights: Mapping[str, Tensor], scores: Mapping[str, Tensor] | None
+) -> Mapping[str, Tensor]:
+    """The scores of exactly these weights, magnitudes where none are given; refused if one lacks.
+
+    Scores of other names (biases, say) are left out.
+    """
+    if scores is None:
+        return magnitudes(weights)
+    for name, weight in weights.items():
+        if name not in scores or scores[name].shape != weight.shape:
+            given = f"have shape {tuple(scores[name].shape)}" if name in scores else "are missing"
+            raise InputError(
+                f"the scores of {name!r} {given}, expected shape {tuple(weight.shape)}; give a "
+                "score for every entry of it."
+            )
+    return {name: scores[name] for name in weights}
+
+
+def _ranks(score: Tensor) -> Tensor:
+    """Place of every entry in ascending order, equal ones by position."""
+    order = score.argsort(stable=True)
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
