@@ -16,6 +16,7 @@ from grokinterp.fourier.localization import (
 from grokinterp.fourier.maps import input_weights, output_weights
 from grokinterp.runs.snapshot import Snapshot, from_weights
 from grokinterp.tasks import ModularTask
+from grokinterp.tasks.ising import IsingTask
 from tests.test_maps import draw, embedded, two_hot
 from tests.test_neurons import hand_built, random_model
 
@@ -263,7 +264,7 @@ def test_what_has_no_tokens_is_refused():
         neuron_ipr(snapshot, convention="reel")
     with pytest.raises(InputError, match="valid are: input, output"):
         fourier_heat_map(snapshot, side="left")
-    snapshot.task = object()
+    snapshot.task = IsingTask(lattice=4, n_train=2, n_test=2, sweeps=1)
     for function in (neuron_ipr, fourier_heat_map):
-        with pytest.raises(InputError, match="object has no operand tokens"):
+        with pytest.raises(InputError, match="Ising phases on 4 x 4 has no operand tokens"):
             function(snapshot)

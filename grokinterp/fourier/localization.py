@@ -24,7 +24,6 @@ from grokinterp.fourier.basis import spectrum, transform
 from grokinterp.fourier.maps import input_weights, output_weights
 from grokinterp.fourier.spectra import token_order
 from grokinterp.runs.snapshot import Snapshot
-from grokinterp.tasks.modular import ModularTask
 
 POWERS: dict[str, Callable[[Tensor], Tensor]] = {
     "real": lambda x: transform(x).square(),
@@ -207,16 +206,9 @@ def _input_power(inputs: Float[Tensor, "2 n neurons"]) -> Float[Tensor, "frequen
 
 
 def _ordered_inputs(snapshot: Snapshot, path: str) -> Float[Tensor, "2 n neurons"]:
-    order = _order(snapshot)
-    return input_weights(snapshot.weights, snapshot.task.p, path=path)[:, order]
+    task = snapshot.modular_task
+    return input_weights(snapshot.weights, task.p, path=path)[:, token_order(snapshot)]
 
 
 def _ordered_outputs(snapshot: Snapshot) -> Float[Tensor, "n neurons"]:
-    order = _order(snapshot)
-    return output_weights(snapshot.weights, snapshot.task.p)[order]
-
-
-def _order(snapshot: Snapshot) -> Int[Tensor, " n"]:
-    if not isinstance(snapshot.task, ModularTask):
-        raise InputError(f"{type(snapshot.task).__name__} has no operand tokens to transform over.")
-    return token_order(snapshot)
+    return output_weights(snapshot.weights, snapshot.modular_task.p)[token_order(snapshot)]

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokinterp.errors import InputError
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.ising import IsingTask
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,35 @@ def correlation_table(
         "n_undefined", "n_rows",
     ]  # fmt: skip
     return pd.DataFrame([{c: getattr(one, c) for c in columns} for one in found], columns=columns)
+
+
+def observables(snapshot: Snapshot) -> dict[str, Float[Tensor, " n_inputs"]]:
+    """Energy, |magnetisation| and magnetisation of every lattice of an Ising task, per site."""
+    task = snapshot.task
+    if not isinstance(task, IsingTask):
+        raise InputError(f"{task.title} has no energy and no magnetisation; give an Ising model.")
+    return {
+        "energy": task.energy,
+        "abs_magnetization": task.magnetization.abs(),
+        "magnetization": task.magnetization,
+    }
+
+
+def pre_activations(snapshot: Snapshot) -> dict[str, Float[Tensor, "n_inputs ..."]]:
+    """What every layer computes before its nonlinearity, by layer, and the logits.
+
+    Of a CNN `conv.0`, ..., `hidden` and `logits`; of a deep MLP `hidden.0`, `hidden.1`, ...
+    """
+    if snapshot.kind == "transformer":
+        raise InputError("these are the layers of an MLP or a CNN; give one of those.")
+    convs = sum(name.startswith("conv.") and name.endswith(".W") for name in snapshot.weights)
+    hooks = {f"conv.{layer}": f"conv.{layer}.hook_pre" for layer in range(convs)}
+    for layer in range(snapshot.n_layers):
+        name = "hidden" if snapshot.n_layers == 1 else f"hidden.{layer}"
+        hooks[name] = f"blocks.{layer}.mlp.hook_pre"
+    hooks["logits"] = "unembed.hook_out"
+    snapshot.gather(*hooks.values())
+    return {name: snapshot.activation(hook) for name, hook in hooks.items()}
 
 
 def _standardised(x: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:

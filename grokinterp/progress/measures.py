@@ -19,6 +19,8 @@ from torch import Tensor
 
 from grokinterp.errors import InputError
 from grokinterp.fourier.basis import gini
+from grokinterp.fourier.localization import neuron_ipr
+from grokinterp.fourier.observables import layer_correlation, observables, pre_activations
 from grokinterp.fourier.spectra import (
     embedding_spectrum,
     embedding_top_share,
@@ -29,6 +31,7 @@ from grokinterp.models.architecture import is_bias
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.progress import losses
 from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
 
 Value = float | dict[int, float] | dict[str, float]
@@ -151,6 +154,35 @@ measure("trig_variance_explained", needs_frequencies=True, of=ModularTask)(
 )
 measure("restricted_loss_demo", needs_frequencies=True, of=ModularTask)(losses.restricted_loss_demo)
 measure("excluded_loss_demo", needs_frequencies=True, of=ModularTask)(losses.excluded_loss_demo)
+
+
+@measure("ipr_input", of=ModularTask)
+def _ipr_input(snapshot: Snapshot) -> float:
+    """Mean IPR of what the neurons read of each operand, real basis."""
+    return _ipr(snapshot)["ipr_input"]
+
+
+@measure("ipr_output", of=ModularTask)
+def _ipr_output(snapshot: Snapshot) -> float:
+    """Mean IPR of what the neurons write to the answers, real basis."""
+    return _ipr(snapshot)["ipr_output"]
+
+
+def _ipr(snapshot: Snapshot) -> dict[str, float]:
+    return snapshot.memo("ipr", lambda: neuron_ipr(snapshot).means)
+
+
+@measure("observables", of=IsingTask)
+def _observables(snapshot: Snapshot) -> dict[str, float]:
+    """Median |r| of the hidden layer's pre-activations with energy, |M| and M, test lattices."""
+    rows = _test_mask(snapshot)
+    hidden = pre_activations(snapshot)["hidden"]
+    return {
+        f"median_r_{name}": layer_correlation(
+            hidden if rows is None else hidden[rows], values if rows is None else values[rows]
+        ).median
+        for name, values in observables(snapshot).items()
+    }
 
 
 @measure("mirrored_pairs", prefix="test_", of=ModularTask)

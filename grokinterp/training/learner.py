@@ -1,18 +1,17 @@
 """A model in training: canonical weights as leaves, its answers and its gradients."""
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokinterp.models import mlp_forward
 from grokinterp.models.adapter import build_model, functional_logits
 from grokinterp.models.architecture import Architecture, Weights, is_bias
 from grokinterp.models.cnn import CNNArchitecture
-from grokinterp.models.cnn_forward import CNNGradients
+from grokinterp.models.cnn_gradients import CNNGradients
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.initialize import initial_weights
 from grokinterp.models.kinds import quick_logits
 from grokinterp.models.mlp import MLPArchitecture
-from grokinterp.models.mlp_forward import MLPGradients
 from grokinterp.recipe.recipe import Recipe
 
 
@@ -45,11 +44,7 @@ class Learner:
         if quick_logits(architecture, self.weights, self._inputs[:1]) is None:
             assert isinstance(architecture, Architecture)
             self._hooked = functional_logits(build_model(architecture, initial, device=device))
-        self._explicit: MLPGradients | CNNGradients | None = None
-        if isinstance(architecture, MLPArchitecture):
-            self._explicit = MLPGradients(architecture, self._inputs)
-        elif isinstance(architecture, CNNArchitecture):
-            self._explicit = CNNGradients(architecture, self._inputs)
+        self._lattices: tuple[Tensor, CNNGradients] | None = None  # rows, and what depends on them
 
     def logits(self, rows: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n d_vocab_out"]:
         """Logits of the answer on some rows of the task, or on all; differentiable."""
@@ -63,15 +58,24 @@ class Learner:
     def backward(self, rows: Int[Tensor, " n"]) -> None:
         """Put the gradient of the mean cross-entropy over some rows into every trained weight."""
         labels = self._labels[rows]
-        if self._explicit is None:
-            for weight in self.trained.values():
-                weight.grad = None
-            cross_entropies(self.logits(rows), labels).mean().backward()
-            return
-        with torch.no_grad():
-            gradients = self._explicit(self.weights, rows, labels)
+        gradients: Weights = {}
+        if isinstance(self._architecture, MLPArchitecture):
+            gradients = mlp_forward.gradients(
+                self.weights, self._inputs[rows], labels, architecture=self._architecture
+            )
+        elif isinstance(self._architecture, CNNArchitecture):
+            gradients = self._on_lattices(rows, self._architecture)(self.weights, labels)
         for name, weight in self.trained.items():
-            weight.grad = gradients[name]
+            weight.grad = gradients.get(name)
+        if not gradients:
+            cross_entropies(self.logits(rows), labels).mean().backward()
+
+    def _on_lattices(self, rows: Tensor, architecture: CNNArchitecture) -> CNNGradients:
+        """Kept while the rows are the same, as they are with full batches."""
+        if self._lattices is None or self._lattices[0] is not rows:
+            found = CNNGradients(self._inputs[rows], architecture=architecture)
+            self._lattices = rows, found
+        return self._lattices[1]
 
 
 def _is_trained(name: str, biases: str) -> bool:
