@@ -7,7 +7,6 @@ HookedRootModules of this package, whose activations have none.
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor
@@ -48,14 +47,10 @@ def build_model(
     """A hooked model with these weights: of TransformerLens, or this package's MLP or CNN."""
     if isinstance(architecture, Architecture):
         return adapter.build_model(architecture, weights, device=device)
-    # Imported when needed: TransformerLens takes seconds.
-    if isinstance(architecture, MLPArchitecture):
-        return import_module("grokinterp.models.hooked_mlp").build_mlp(
-            architecture, weights, device=device
-        )
-    return import_module("grokinterp.models.hooked_cnn").build_cnn(
-        architecture, weights, device=device
-    )
+    from grokinterp.models import hooked  # when needed: it imports TransformerLens
+
+    build = {"mlp": hooked.build_mlp, "cnn": hooked.build_cnn}[architecture.kind]
+    return build(architecture, weights, device=device)
 
 
 def architecture_of(model: HookedModel) -> Shape | None:

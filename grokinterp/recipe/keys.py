@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from grokinterp.errors import InputError, nearest
 from grokinterp.models.architecture import ACTIVATIONS
-from grokinterp.models.initialize import InitRule
+from grokinterp.models.initialize import RULES_OF, InitRule
 from grokinterp.tasks.modular import LARGEST_P
 from grokinterp.tasks.splits import SplitRule
 
@@ -110,6 +110,11 @@ def check_choices(values: dict[str, Any]) -> None:
         raise InputError(
             f"model={values['model']!r} does not learn task={values['task']!r}; "
             f"give model={' or '.join(map(repr, models))}."
+        )
+    if values["init"] not in (rules := RULES_OF[values["model"]]):
+        raise InputError(
+            f"init={values['init']!r} is not for model={values['model']!r}; give "
+            f"init={' or '.join(map(repr, rules))}."
         )
 
 
