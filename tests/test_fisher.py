@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -204,6 +205,21 @@ def test_samples_are_seeded_without_replacement_and_nested(snapshot, monkeypatch
     assert set(more) <= set(test)
     assert every == none == many == test
     assert first != test[:10]
+
+
+def test_the_class_of_equals_is_left_out(snapshot):
+    """One more output class changes nothing, and its own weights have no information."""
+    weights = dict(snapshot.weights)
+    for name in ("unembed.W_U", "unembed.b_U"):
+        weights[name] = torch.cat([weights[name], weights[name][..., :1] + 1], dim=-1)
+    wider = dataclasses.replace(snapshot.architecture, d_vocab_out=8)
+    other = from_weights(weights, wider, snapshot.task)
+    for variant in fisher.VARIANTS:
+        expected = fisher_diagonal(snapshot, variant=variant, rows="all", n_samples=4).values
+        found = fisher_diagonal(other, variant=variant, rows="all", n_samples=4).values
+        torch.testing.assert_close(found["embed.W_E"], expected["embed.W_E"])
+        torch.testing.assert_close(found["unembed.b_U"][:7], expected["unembed.b_U"])
+        assert found["unembed.b_U"][7] == 0
 
 
 def test_the_table_says_what_it_is_of(snapshot):

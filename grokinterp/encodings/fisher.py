@@ -21,7 +21,7 @@ from grokinterp.runs.snapshot import Snapshot
 
 VARIANTS = ("softmax", "logits")
 ROWS = ("test", "train", "all")
-JACOBIAN_BYTES = 1 << 27  # of a block's Jacobians; their squares need as much again
+JACOBIAN_BYTES = 1 << 22  # held at once, where one input has less: what caches hold
 
 Logits = Callable[[Weights, Tensor], Tensor]
 
@@ -124,10 +124,11 @@ def diagonal(
     """The mean over inputs of sum_c (v_c . d logits / d theta_i)^2, exact over the classes c.
 
     `logits_fn(weights, inputs)` maps inputs [n, ...] to logits [n, classes] and is differentiable
-    by torch.func; it is called with one input at a time, under vmap. v_c is e_c ("logits") or
-    sqrt(p_c) (e_c - p) with p the softmax ("softmax"). `block` inputs are held at once, unless
-    given as many as keep their Jacobians (weights x classes x inputs) at 128 MB. A weight that the
-    logits do not depend on has 0. InputError for an unknown variant and for no inputs.
+    by torch.func; it is called with one input at a time, under vmap over the others of a block.
+    v_c is e_c ("logits") or sqrt(p_c) (e_c - p) with p the softmax ("softmax"). `block` inputs are
+    held at once: unless given, as many as keep their Jacobians (weights x classes x inputs) at
+    4 MB, at least one. A weight that the logits do not depend on has 0. InputError
+    for an unknown variant and for no inputs.
 
     >>> linear = lambda weights, x: x @ weights["W"]
     >>> x = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
@@ -147,8 +148,11 @@ def diagonal(
 
     total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in constants.items()}
     for rows in inputs.split(block or _block_size(logits_fn, constants, inputs)):
-        for name, squares in torch.func.vmap(squares_of)(rows).items():
-            total[name] += squares.sum(dim=0, dtype=torch.float64)
+        # One input without vmap over inputs: its index would be batched, and twice as slow.
+        alone = len(rows) == 1
+        found = squares_of(rows[0]) if alone else torch.func.vmap(squares_of)(rows)
+        for name, squares in found.items():
+            total[name] += squares if alone else squares.sum(dim=0, dtype=torch.float64)
     return {name: value / len(inputs) for name, value in total.items()}
 
 
