@@ -5,7 +5,7 @@ returns a frozen dataclass with a `.table()`. What cannot be measured is an Inpu
 """
 
 from grokinterp.encodings.bases import Coordinates, coordinates
-from grokinterp.encodings.compressibility import PruningCurve, compressibility, pruning_curve
+from grokinterp.encodings.compressibility import compressibility
 from grokinterp.encodings.pruning import (
     PruningOrder,
     magnitudes,
@@ -13,6 +13,7 @@ from grokinterp.encodings.pruning import (
     pruning_order,
     weight_names,
 )
+from grokinterp.encodings.pruning_curves import PruningCurve, pruning_curve
 from grokinterp.encodings.sizes import (
     QuantizedSize,
     Sizes,
