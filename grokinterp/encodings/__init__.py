@@ -5,7 +5,8 @@ returns a frozen dataclass with a `.table()`. What cannot be measured is an Inpu
 """
 
 from grokinterp.encodings.bases import Coordinates, coordinates
-from grokinterp.encodings.compressibility import PruningCurve, compressibility, pruning_curve
+from grokinterp.encodings.compressibility import compressibility
+from grokinterp.encodings.features import features, observable_correlations
 from grokinterp.encodings.fisher import FisherDiagonal, fisher_diagonal
 from grokinterp.encodings.pruning import (
     PruningOrder,
@@ -14,6 +15,7 @@ from grokinterp.encodings.pruning import (
     pruning_order,
     weight_names,
 )
+from grokinterp.encodings.pruning_curves import PruningCurve, pruning_curve
 from grokinterp.encodings.sizes import (
     QuantizedSize,
     Sizes,
@@ -35,8 +37,10 @@ __all__ = [
     "compressibility",
     "coordinates",
     "effective_rank",
+    "features",
     "fisher_diagonal",
     "magnitudes",
+    "observable_correlations",
     "prune",
     "pruning_curve",
     "pruning_order",

@@ -1,0 +1,249 @@
+"""How much of a model can be pruned: accuracy against the fraction pruned, its area, and c.
+
+Manning-Coe et al. 2025 (arXiv 2502.01739), section 5, eq. 5: a is the area under the accuracy a(q)
+from fraction q = 0 to 1, and c = 1 / (1 - a).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from grokinterp.circuits.scores import Score, score
+from grokinterp.circuits.subject import Subject
+from grokinterp.encodings.bases import Coordinates, coordinates
+from grokinterp.encodings.pruning import pruning_order, scored, weight_names
+from grokinterp.errors import InputError
+from grokinterp.fourier.spectra import token_order
+from grokinterp.models.architecture import Weights
+from grokinterp.runs.resolve import snapshot_at
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.task import Task
+
+GRID = 51  # points of the default grid, 0 to 1: steps of 0.02
+KEEP = 0.95  # of the unpruned accuracy, for `prunable`
+
+Scores = str | Mapping[str, Tensor] | Callable[[Snapshot], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class PruningCurve:
+    """Accuracy and loss of a model with a fraction of its weights at zero, fraction by fraction.
+
+    `kept` coordinates stay of the `n_weights` in scope, and `parameters` are the numbers they take
+    to store: as many, but m + n for each singular value of an m x n matrix. Losses in nats and
+    accuracies are over the answer classes, on train, test and all inputs (train and test NaN
+    without a split). `area`, `c` and `prunable` are of `rows`: test where there is a split, else
+    all. Between grid points the curve is the straight line, by definition.
+
+    What c does not show: pruning is one shot, and a model may do with less after retraining. Chance
+    is in it, so tasks cannot be compared (with two balanced classes a is 0.5 or so whatever the
+    model), and the `prunable` of a model at chance is noise. It is no size in bits.
+    """
+
+    fractions: Float[Tensor, " m"] = field(repr=False)
+    kept: Int[Tensor, " m"] = field(repr=False)
+    parameters: Int[Tensor, " m"] = field(repr=False)
+    acc_train: Float[Tensor, " m"] = field(repr=False)
+    acc_test: Float[Tensor, " m"] = field(repr=False)
+    acc_all: Float[Tensor, " m"] = field(repr=False)
+    loss_train: Float[Tensor, " m"] = field(repr=False)
+    loss_test: Float[Tensor, " m"] = field(repr=False)
+    loss_all: Float[Tensor, " m"] = field(repr=False)
+    rows: Literal["test", "all"]
+    scope: str
+    score: str
+    basis: str
+    biases: bool
+    keep: float
+    n_weights: int
+    step: int | None
+
+    def __repr__(self) -> str:
+        return (
+            f"PruningCurve(c={self.c:.6g}, area={self.area:.6g}, prunable={self.prunable:.6g}, "
+            f"rows={self.rows!r}, scope={self.scope!r}, score={self.score!r}, "
+            f"basis={self.basis!r}, step={self.step})"
+        )
+
+    @property
+    def accuracy(self) -> Float[Tensor, " m"]:
+        """The accuracy that `area`, `c` and `prunable` are of: on `rows`."""
+        return self.acc_test if self.rows == "test" else self.acc_all
+
+    @property
+    def area(self) -> float:
+        """The integral of the accuracy over the fraction, a of eq. 5 (trapezoids)."""
+        return 1 - self._lost
+
+    @property
+    def c(self) -> float:
+        """Compressibility 1 / (1 - area); inf where no accuracy is ever lost.
+
+        For example 1 / (1 - 0.96) = 25: on average over the fractions 4 % of answers are lost.
+        """
+        return _inverse(self._lost)
+
+    @property
+    def c_interval(self) -> tuple[float, float]:
+        """Between which c lies, whatever the curve does between grid points, if it is monotone.
+
+        Within a grid step h the area is then between h times the lower and h times the higher
+        accuracy: the error of `area` is at most half a step times the total variation.
+        """
+        ends = torch.stack([self.accuracy[:-1], self.accuracy[1:]])
+        steps = self.fractions.diff()
+        most, least = ((1 - edge) @ steps for edge in (ends.amin(dim=0), ends.amax(dim=0)))
+        return _inverse(float(most)), _inverse(float(least))
+
+    @property
+    def prunable(self) -> float:
+        """Largest grid fraction up to which the accuracy stays at `keep` of the unpruned or more.
+
+        A model that answers nothing right has nothing to lose: 1.
+        """
+        enough = self.accuracy >= self.keep * self.accuracy[0]
+        return float(self.fractions[int(enough.cumprod(dim=0).sum()) - 1])
+
+    @property
+    def weights_needed(self) -> float:
+        """Fraction that has to stay, 1 - prunable."""
+        return 1 - self.prunable
+
+    def table(self) -> pd.DataFrame:
+        """A row a fraction; what was asked and found stands in `.attrs`."""
+        frame = pd.DataFrame({"fraction": self.fractions.numpy()})
+        for column in ("kept", "parameters", *vars(self.unpruned)):
+            frame[column] = getattr(self, column).numpy()
+        frame.attrs |= self.settings | {"c": self.c, "area": self.area, "prunable": self.prunable}
+        return frame
+
+    @property
+    def unpruned(self) -> Score:
+        """Losses and accuracies of the model as it is."""
+        return Score(*(float(getattr(self, column.name)[0]) for column in fields(Score)))
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What was asked: rows, scope, score, basis, biases, keep, number of weights, step."""
+        names = ("rows", "scope", "score", "basis", "biases", "keep", "n_weights", "step")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def _lost(self) -> float:
+        # Of 1 - accuracy, so that it is exactly 0 where nothing is lost.
+        return float(torch.trapezoid(1 - self.accuracy, self.fractions))
+
+
+def pruning_curve(
+    x: Subject,
+    *,
+    step: int = -1,
+    scope: str = "layer",
+    scores: Scores = "magnitude",
+    basis: str = "weights",
+    fractions: Sequence[float] | Float[Tensor, " m"] | None = None,
+    biases: bool = False,
+    keep: float = KEEP,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> PruningCurve:
+    """Prune a model at every fraction, once each and without retraining, and evaluate it.
+
+    `x` is a run (at `step`), a snapshot, or a model with `task`. `scope` says among which weights
+    scores are ranked: "layer" (each tensor, all at once), "global", "global_normalized" or one
+    tensor's name (`grokinterp.encodings.pruning`). `scores` are "magnitude", a tensor for every
+    weight's name, or a function of the snapshot that gives these. `basis` says in which coordinates
+    weights are scored by magnitude and zeroed: "weights", "fourier" or "singular"
+    (`grokinterp.encodings.bases`); they are turned back in float64 and evaluated in the model's own
+    type. Tensors of which nothing is zeroed are exactly the model's.
+
+    `fractions` rise from 0 to 1 (51 points unless given). InputError for other fractions, unknown
+    names, a basis that the task lacks, given scores in another basis than "weights", and for a
+    model whose weights alone do not say what it computes.
+
+    Manning-Coe et al. 2025, section 5 and appendix F.2. See `PruningCurve` for what it shows not.
+    """
+    snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
+    grid = _checked_grid(fractions)
+    if not 0 < keep <= 1:
+        raise InputError(f"keep={keep!r} is not a share of accuracy to keep; give such as 0.95.")
+    pruned = {
+        name: snapshot.weights[name] for name in weight_names(snapshot.weights, biases=biases)
+    }
+    tokens = token_order(snapshot) if isinstance(snapshot.task, ModularTask) else None
+    found = coordinates(pruned, basis, tokens=tokens)
+    name, given = _given_scores(scores, snapshot)
+    if given is not None and basis != "weights":
+        raise InputError(
+            f"scores of weights do not score coordinates in basis={basis!r}; give "
+            "scores='magnitude', or basis='weights'."
+        )
+    order = pruning_order(scored(found.values, given), scope=scope)
+    counts, parameters, rows = [], [], []
+    for fraction in grid.tolist():
+        kept = order.kept(fraction)
+        counts.append(sum(int(mask.sum()) for mask in kept.values()))
+        parameters.append(sum(int(mask.sum()) * found.cost[n] for n, mask in kept.items()))
+        weights = _pruned(snapshot.weights, found, kept)
+        rows.append(vars(score(snapshot, snapshot.logits_with(weights))))
+    measured = torch.tensor([list(row.values()) for row in rows], dtype=torch.float64).T
+    columns = dict(zip(rows[0], measured, strict=True))
+    return PruningCurve(
+        fractions=grid,
+        kept=torch.tensor(counts),
+        parameters=torch.tensor(parameters),
+        **columns,
+        rows="all" if columns["acc_test"].isnan().any() else "test",
+        scope=scope,
+        score=name,
+        basis=basis,
+        biases=biases,
+        keep=keep,
+        n_weights=order.n_weights,
+        step=snapshot.step,
+    )
+
+
+def _pruned(weights: Weights, found: Coordinates, kept: dict[str, Tensor]) -> Weights:
+    """The model's weights with the coordinates that are not kept at zero."""
+    return dict(weights) | {
+        name: found.restore(name, found.values[name].masked_fill(~mask, 0)).to(weights[name].dtype)
+        for name, mask in kept.items()
+        if not mask.all()
+    }
+
+
+def _given_scores(scores: Scores, snapshot: Snapshot) -> tuple[str, Mapping[str, Tensor] | None]:
+    """What the score is called, and the scores, None for magnitude."""
+    if scores == "magnitude":
+        return "magnitude", None
+    if isinstance(scores, Mapping):
+        return "given", scores
+    if callable(scores):
+        return getattr(scores, "__name__", "given"), scores(snapshot)
+    raise InputError(f"scores={scores!r} is not known; give 'magnitude' or a tensor for each name.")
+
+
+def _checked_grid(fractions: Sequence[float] | Tensor | None) -> Float[Tensor, " m"]:
+    if fractions is None:
+        return torch.linspace(0, 1, GRID, dtype=torch.float64)
+    grid = torch.as_tensor(fractions, dtype=torch.float64)
+    if (
+        grid.ndim != 1
+        or len(grid) < 2
+        or grid[0] != 0
+        or grid[-1] != 1
+        or not (grid.diff() > 0).all()
+    ):
+        raise InputError("fractions do not rise from 0 to 1; give such as [0, 0.5, 0.9, 1].")
+    return grid
+
+
+def _inverse(lost: float) -> float:
+    return 1 / lost if lost > 0 else float("inf")
