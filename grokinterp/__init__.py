@@ -5,7 +5,7 @@
     gi.detect_phases(run)
 
 Names are resolved when first used, so that importing the package is cheap. What looks at circuits
-is in `gi.circuits`.
+is in `gi.circuits`, what compares how models encode what they learned in `gi.encodings`.
 """
 
 import importlib
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from grokinterp.progress import Phases, detect_phases, progress_measures
     from grokinterp.recipe import Recipe, recipes
     from grokinterp.runs import Recorder, Run, Snapshot, export, import_run, load, snapshot
-    from grokinterp.tasks import ModularTask
+    from grokinterp.tasks import IsingTask, ModularTask
     from grokinterp.training import train
 
 _HOME = {
     "Ablation": "circuits",
     "InputError": "errors",
     "Interrupted": "errors",
+    "IsingTask": "tasks",
     "KeyFrequencies": "fourier",
     "ModularTask": "tasks",
     "Phases": "progress",
@@ -49,6 +50,7 @@ __all__ = [
     "Ablation",
     "InputError",
     "Interrupted",
+    "IsingTask",
     "KeyFrequencies",
     "ModularTask",
     "Phases",
@@ -73,8 +75,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("grokinterp")
-    if name == "circuits":
-        return importlib.import_module("grokinterp.circuits")
+    if name in ("circuits", "encodings"):
+        return importlib.import_module(f"grokinterp.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'grokinterp' has no attribute {name!r}")
     return getattr(importlib.import_module(f"grokinterp.{_HOME[name]}"), name)

@@ -14,7 +14,6 @@ import torch
 
 import grokinterp as gi
 from grokinterp import encodings
-from grokinterp.progress import progress_measures
 
 MLP = gi.recipes()["mlp113-grokked"]
 ISING = gi.recipes()["ising-grokked"].replace(checkpoints="log:40")
@@ -47,14 +46,39 @@ def learned(run: gi.Run, column: str) -> int:
 
 
 def measure(run: gi.Run) -> dict[str, object]:
-    """A row of the table."""
-    last, phases = run.metrics.iloc[-1], gi.detect_phases(run.metrics)
+    """A row of the table: when it learned, what it learned, and how much of it can be pruned."""
+    last = run.metrics.iloc[-1]
     row: dict[str, object] = {
-        "label": phases.label,
+        "label": gi.detect_phases(run.metrics).label,
         "t_train": learned(run, "train_acc"),
         "t_test": learned(run, "test_acc"),
         **{column: last[column] for column in ("train_loss", "test_loss", "train_acc", "test_acc")},
+        "best_test_acc": run.metrics.test_acc.max(),
     }
+    if len(run.steps) == 2:  # only the beginning and the end were saved: a point of the map
+        return row
+    over_training = encodings.compressibility(run)
+    peak = over_training.loc[over_training.c.idxmax()]
+    curve = encodings.pruning_curve(run)
+    row |= {
+        "c": curve.c,
+        "prunable": curve.prunable,
+        "c_peak": peak.c,
+        "c_peak_step": int(peak.step),
+        "c_global": encodings.pruning_curve(run, scope="global").c,
+        "c_singular": encodings.pruning_curve(run, basis="singular").c,
+        "gini_weights": over_training.gini_weights.iloc[-1],
+        "effective_rank": over_training.effective_rank.iloc[-1],
+        "bytes": encodings.quantized_size(run).compressed_bytes,
+    }
+    if isinstance(run.task, gi.ModularTask):
+        found = encodings.features(run, steps=[-1]).iloc[0]
+        row |= {"c_fourier": encodings.pruning_curve(run, basis="fourier").c}
+        return row | {name: found[name] for name in ("ipr_input", "ipr_output")}
+    for line in encodings.observable_correlations(run).itertuples():
+        if line.layer in ("conv.1", "hidden"):
+            row[f"r_{line.layer}_{line.observable}"] = line.median
+            row[f"r_{line.layer}_{line.observable}_weighted"] = line.weighted
     return row
 
 
