@@ -1,6 +1,7 @@
 import json
 from copy import copy
 from dataclasses import asdict
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,10 @@ from grokinterp.errors import InputError
 from grokinterp.models.architecture import ACTIVATIONS, Architecture
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.cnn_forward import answer_logits
+from grokinterp.models.cnn_gradients import CNNGradients, _before_pool, _pool, gradients
+from grokinterp.models.hooked import build_cnn
 from grokinterp.models.initialize import initial_weights
+from tests.test_mlp import autograd, near, sure
 
 PAPER = CNNArchitecture()
 SHAPES = [
@@ -153,3 +157,84 @@ def test_rules_of_other_kinds_are_refused():
     transformer = Architecture(1, 2, 8, 4, 16, 8, 7, 3)
     with pytest.raises(InputError, match="'torch' is not for models of kind transformer; give"):
         initial_weights(transformer, seed=0, rule="torch")
+
+
+@pytest.mark.parametrize("architecture", SHAPES, ids=str)
+def test_written_out_gradients_are_autograds(architecture):
+    weights, inputs = random_weights(architecture), spins(40, architecture.lattice)
+    labels = torch.randint(
+        0, architecture.n_classes, (40,), generator=torch.Generator().manual_seed(1)
+    )
+    _, expected = autograd(
+        weights, lambda w: answer_logits(w, inputs, architecture=architecture), labels
+    )
+    near(gradients(weights, inputs, labels, architecture=architecture), expected, 1e-12)
+    find = CNNGradients(inputs, architecture=architecture)
+    single = {name: w.float().requires_grad_() for name, w in weights.items()}
+    for _ in range(2):  # what is kept is not used up
+        found = find(single, labels)
+        near(found, expected, 1e-5)
+    assert not any(g.requires_grad or g.dtype != torch.float32 for g in found.values())
+
+
+def test_gradients_are_exact_when_the_loss_is_tiny():
+    forward = partial(answer_logits, architecture=PAPER)
+    weights = random_weights(PAPER, torch.float32)
+    weights, inputs, labels = sure(weights, forward, spins(100, 16), 12)
+    loss, expected = autograd(weights, lambda w: forward(w, inputs), labels)
+    assert 1e-10 < loss < 1e-8
+    exact = {name: w.double() for name, w in weights.items()}
+    near(gradients(exact, inputs, labels, architecture=PAPER), expected, 1e-12)
+    near(gradients(weights, inputs, labels, architecture=PAPER), expected, 1e-5)
+
+
+def test_ties_in_a_window_go_where_torch_sends_them():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 3, (2, 8, 6, 50), generator=generator).double()
+    upstream = torch.randn(2, 4, 3, 50, generator=generator).double()
+    leaf = x.permute(3, 0, 1, 2).clone().requires_grad_()
+    pooled = torch.nn.functional.max_pool2d(leaf, 2)
+    (expected,) = torch.autograd.grad(pooled, leaf, upstream.permute(3, 0, 1, 2))
+    assert torch.equal(_pool(x), pooled.detach().permute(1, 2, 3, 0))
+    assert torch.equal(_before_pool(upstream, x), expected.permute(1, 2, 3, 0))
+
+
+@pytest.mark.parametrize("architecture", SHAPES, ids=str)
+def test_the_hooked_model_is_the_same_function(architecture):
+    weights, inputs = random_weights(architecture), spins(12, architecture.lattice)
+    model = build_cnn(architecture, weights)
+    assert model.cfg == architecture
+    assert not model.training
+    assert list(model.state_dict()) == list(architecture.parameter_shapes())
+    assert set(model.hook_dict) == set(architecture.hook_names())
+    logits, cache = model.run_with_cache(inputs)
+    expected = plain_activations(weights, inputs, architecture)
+    torch.testing.assert_close(logits, expected["unembed.hook_out"], rtol=1e-12, atol=1e-12)
+    assert list(cache) == list(expected)
+    for name, activation in expected.items():
+        torch.testing.assert_close(cache[name], activation, rtol=1e-12, atol=1e-12)
+
+
+def test_hooks_change_all_that_is_behind_them_and_go_away():
+    weights, inputs = random_weights(PAPER), spins(12, 16)
+    model = build_cnn(PAPER, weights)
+    plain, plain_cache = model.run_with_cache(inputs)
+    names = PAPER.hook_names()
+    for place, name in enumerate(names):
+        change = [(name, lambda x, hook: 2 * x + 1)]
+        with model.hooks(fwd_hooks=change):
+            logits, cache = model.run_with_cache(inputs)
+        assert torch.equal(model.run_with_hooks(inputs, fwd_hooks=change), logits)
+        assert all(torch.equal(cache[x], plain_cache[x]) for x in names[:place])
+        assert not any(torch.equal(cache[x], plain_cache[x]) for x in names[place:])
+    silent = [("conv.1.hook_pool", lambda x, hook: torch.zeros_like(x))]
+    post = weights["blocks.0.mlp.b_in"].relu()
+    expected = (post @ weights["unembed.W_U"] + weights["unembed.b_U"]).expand(12, 2)
+    torch.testing.assert_close(model.run_with_hooks(inputs, fwd_hooks=silent), expected)
+    model.add_hook("conv.0.hook_pre", lambda x, hook: 0 * x)
+    assert not torch.equal(model(inputs), plain)
+    model.reset_hooks()
+    assert torch.equal(model(inputs), plain)
+    _, some = model.run_with_cache(inputs, names_filter=["conv.0.hook_pool"])
+    assert list(some) == ["conv.0.hook_pool"]
+    assert some["conv.0.hook_pool"].shape == (12, 2, 8, 8)

@@ -1,15 +1,21 @@
 import json
+import subprocess
+import sys
 from copy import copy
 from dataclasses import asdict
+from functools import partial
 
 import pytest
 import torch
 
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import ACTIVATIONS
+from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.models.hidden import mean_loss_gradient
+from grokinterp.models.hooked import build_mlp
 from grokinterp.models.initialize import initial_weights
 from grokinterp.models.mlp import MLPArchitecture
-from grokinterp.models.mlp_forward import answer_logits
+from grokinterp.models.mlp_forward import answer_logits, gradients
 
 PAPER = MLPArchitecture(p=113, widths=(512,), n_classes=113)
 SHAPES = [
@@ -193,3 +199,144 @@ def test_rules_of_other_kinds_are_refused():
         initial_weights(PAPER, seed=0, rule="paper")
     with pytest.raises(InputError, match="'xavjer' is not known; did you mean 'xavier'"):
         initial_weights(PAPER, seed=0, rule="xavjer")
+
+
+def autograd(weights, forward, labels):
+    """The exact mean cross-entropy and its gradients, through autograd in float64."""
+    leaves = {name: w.detach().double().requires_grad_() for name, w in weights.items()}
+    loss = cross_entropies(forward(leaves), labels).mean()
+    found = torch.autograd.grad(loss, list(leaves.values()))
+    return loss.item(), dict(zip(leaves, found, strict=True))
+
+
+def near(found, expected, relative):
+    """Every gradient's error against its norm."""
+    assert list(found) == list(expected)
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() <= relative * gradient.norm(), name
+
+
+def sure(weights, forward, inputs, n, lead=19.0):
+    """Weights that answer n inputs with at least this lead, the inputs, and what they answer.
+
+    Inputs of nearly equal lead: their logits stay small, and so does the rounding of these.
+    """
+    best = forward(weights, inputs).topk(2).values
+    margin = best[:, 0] - best[:, 1]
+    chosen = inputs[margin.argsort()[-n:]]
+    scale = lead / margin.sort().values[-n]
+    scaled = weights | {name: weights[name] * scale for name in ("unembed.W_U", "unembed.b_U")}
+    return scaled, chosen, forward(scaled, chosen).argmax(1)
+
+
+@pytest.mark.parametrize("architecture", [PAPER, *SHAPES], ids=str)
+def test_written_out_gradients_are_autograds(architecture):
+    weights = random_weights(architecture)
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randint(0, architecture.p, (64, 2), generator=generator)
+    labels = torch.randint(0, architecture.n_classes, (64,), generator=generator)
+    before = {name: w.clone() for name, w in weights.items()}
+    found = gradients(weights, inputs, labels, architecture=architecture)
+    _, expected = autograd(
+        weights,
+        lambda w: dense_activations(w, inputs, architecture)["unembed.hook_out"],
+        labels,
+    )
+    near(found, expected, 1e-12)
+    assert all(torch.equal(weights[name], before[name]) for name in weights)
+    leaves = {name: w.requires_grad_() for name, w in weights.items()}
+    assert not gradients(leaves, inputs, labels, architecture=architecture)[
+        "unembed.b_U"
+    ].requires_grad
+    single = {name: w.detach().float() for name, w in weights.items()}
+    in_single = gradients(single, inputs, labels, architecture=architecture)
+    assert in_single["unembed.W_U"].dtype == torch.float32
+    near(in_single, expected, 1e-5)
+
+
+@pytest.mark.parametrize("architecture", SHAPES, ids=str)
+def test_gradients_are_exact_when_the_loss_is_tiny(architecture):
+    weights = random_weights(architecture, torch.float32)
+    forward = partial(answer_logits, architecture=architecture)
+    weights, inputs, labels = sure(weights, forward, pairs(architecture.p), 6)
+    loss, expected = autograd(weights, lambda w: forward(w, inputs), labels)
+    assert 1e-10 < loss < 1e-8
+    exact = {name: w.double() for name, w in weights.items()}
+    near(gradients(exact, inputs, labels, architecture=architecture), expected, 1e-12)
+    near(gradients(weights, inputs, labels, architecture=architecture), expected, 1e-5)
+
+
+def test_the_gradient_by_logits_is_exact_in_float32():
+    logits = torch.tensor([[21.0, 0.5, -3.0], [0.0, 1e4, 0.0], [1.0, 1.0, 1.0]])
+    labels = torch.tensor([0, 0, 2])
+    leaf = logits.double().requires_grad_()
+    (expected,) = torch.autograd.grad(cross_entropies(leaf, labels).mean(), leaf)
+    torch.testing.assert_close(
+        mean_loss_gradient(logits, labels).double(), expected, rtol=1e-6, atol=0
+    )
+
+
+@pytest.mark.parametrize("architecture", SHAPES, ids=str)
+def test_the_hooked_model_is_the_same_function(architecture):
+    weights, inputs = random_weights(architecture), pairs(architecture.p)
+    model = build_mlp(architecture, weights)
+    assert model.cfg == architecture
+    assert not model.training
+    assert list(model.state_dict()) == list(architecture.parameter_shapes())
+    assert set(model.hook_dict) == set(architecture.hook_names())
+    cache = {}
+    logits = answer_logits(weights, inputs, architecture=architecture, cache=cache)
+    hooked, hooked_cache = model.run_with_cache(inputs)
+    torch.testing.assert_close(hooked, logits, rtol=1e-12, atol=1e-12)
+    assert list(hooked_cache) == list(architecture.hook_names())
+    for name, activation in cache.items():
+        torch.testing.assert_close(hooked_cache[name], activation, rtol=1e-12, atol=1e-12)
+    single = build_mlp(architecture, random_weights(architecture, torch.float32))
+    assert single(inputs).dtype == torch.float32
+
+
+@pytest.mark.parametrize("architecture", SHAPES, ids=str)
+def test_hooks_change_all_that_is_behind_them_and_go_away(architecture):
+    weights, inputs = random_weights(architecture), pairs(architecture.p)[:10]
+    model = build_mlp(architecture, weights)
+    plain, plain_cache = model.run_with_cache(inputs)
+    names = architecture.hook_names()
+    for place, name in enumerate(names):
+        change = [(name, lambda x, hook: 2 * x + 1)]
+        with model.hooks(fwd_hooks=change):
+            logits, cache = model.run_with_cache(inputs)
+        assert torch.equal(model.run_with_hooks(inputs, fwd_hooks=change), logits)
+        assert all(torch.equal(cache[x], plain_cache[x]) for x in names[:place])
+        assert torch.equal(cache[name], 2 * plain_cache[name] + 1)
+        assert not any(torch.equal(cache[x], plain_cache[x]) for x in names[place:])
+        # Downstream is what the definition says about the changed activation.
+        if name == f"blocks.{architecture.n_layers - 1}.mlp.hook_post":
+            expected = cache[name] @ weights["unembed.W_U"] + weights["unembed.b_U"]
+            torch.testing.assert_close(logits, expected, rtol=1e-12, atol=1e-12)
+    model.add_hook(names[0], lambda x, hook: 0 * x)
+    assert not torch.equal(model(inputs), plain)
+    model.reset_hooks()
+    assert torch.equal(model(inputs), plain)
+    _, some = model.run_with_cache(inputs, names_filter=lambda name: name.endswith("hook_post"))
+    assert list(some) == [name for name in names if name.endswith("hook_post")]
+
+
+def test_a_built_model_has_copies_and_leaves_random_state_alone():
+    weights = random_weights(SHAPES[0])
+    before = torch.get_rng_state()
+    model = build_mlp(SHAPES[0], weights)
+    assert torch.equal(torch.get_rng_state(), before)
+    with torch.no_grad():
+        model.state_dict()["unembed.b_U"].zero_()
+    assert weights["unembed.b_U"].any()
+    with pytest.raises(InputError, match="missing"):
+        build_mlp(SHAPES[0], {})
+
+
+def test_only_a_hooked_model_needs_transformer_lens():
+    code = """
+import sys
+import grokinterp.models.cnn_gradients, grokinterp.models.mlp_forward, grokinterp.models.initialize
+assert "transformer_lens" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

@@ -104,9 +104,10 @@ def _columns(
     x: Float[Tensor, "channels rows columns n"],
 ) -> Float[Tensor, "channels_and_shifts sites_and_n"]:
     """For each channel the nine shifts of it, with zeros from outside, as rows."""
-    padded = torch.nn.functional.pad(x, (0, 0, 1, 1, 1, 1))
-    shifts = padded.unfold(1, 3, 1).unfold(2, 3, 1).permute(0, 4, 5, 1, 2, 3)
-    return shifts.reshape(9 * len(x), -1)
+    channels, rows, columns, n = x.shape
+    padded = torch.nn.functional.pad(x, (0, 0, 1, 1, 1, 1)).flatten(2)
+    shifts = padded.unfold(1, rows, 1).unfold(2, columns * n, n)  # [channels, 3, 3, rows, ...]
+    return shifts.reshape(9 * channels, -1)
 
 
 def _corners(x: Tensor) -> list[Tensor]:

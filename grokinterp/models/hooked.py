@@ -1,0 +1,88 @@
+"""An MLP and a CNN as TransformerLens modules: hooks, caches and names as on HookedTransformer.
+
+This module imports TransformerLens, which takes seconds: import it where such a model is built.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+
+from grokinterp.models import cnn_forward, mlp_forward
+from grokinterp.models.cnn import CNNArchitecture
+from grokinterp.models.mlp import MLPArchitecture
+
+
+class HookedNetwork(HookedRootModule):
+    """Parameters and hook points under their canonical names; `cfg` is the architecture."""
+
+    def __init__(
+        self, cfg: MLPArchitecture | CNNArchitecture, weights: Mapping[str, Tensor]
+    ) -> None:
+        super().__init__()
+        cfg.check(weights)
+        self.cfg = cfg
+        for name in cfg.parameter_shapes():
+            owner, leaf = self._owner(name)
+            owner.register_parameter(leaf, torch.nn.Parameter(weights[name].detach().clone()))
+        for name in cfg.hook_names():
+            owner, leaf = self._owner(name)
+            owner.add_module(leaf, HookPoint())
+        self.setup()
+
+    def _owner(self, name: str) -> tuple[torch.nn.Module, str]:
+        """The module that holds what has this dotted name, made where there is none; last part."""
+        *path, leaf = name.split(".")
+        module: torch.nn.Module = self
+        for part in path:
+            if part not in dict(module.named_children()):
+                module.add_module(part, torch.nn.Module())
+            module = module.get_submodule(part)
+        return module, leaf
+
+    def _visit(self, name: str, activation: Tensor) -> Tensor:
+        found: Tensor = self.hook_dict[name](activation)
+        return found
+
+
+class HookedMLP(HookedNetwork):
+    """A multilayer perceptron on operand pairs [batch, 2]; logits are [batch, n_classes]."""
+
+    cfg: MLPArchitecture
+
+    def forward(self, inputs: Int[Tensor, "batch 2"]) -> Float[Tensor, "batch n_classes"]:
+        """Logits, with every activation at its hook point."""
+        return mlp_forward.visited_logits(
+            dict(self.named_parameters()), inputs, architecture=self.cfg, visit=self._visit
+        )
+
+
+class HookedCNN(HookedNetwork):
+    """A convolutional network on lattices [batch, 1, L, L]; logits are [batch, n_classes]."""
+
+    cfg: CNNArchitecture
+
+    def forward(
+        self, inputs: Float[Tensor, "batch 1 lattice lattice"]
+    ) -> Float[Tensor, "batch n_classes"]:
+        """Logits, with every activation at its hook point."""
+        return cnn_forward.visited_logits(
+            dict(self.named_parameters()), inputs, architecture=self.cfg, visit=self._visit
+        )
+
+
+def build_mlp(
+    architecture: MLPArchitecture, weights: Mapping[str, Tensor], device: str = "cpu"
+) -> HookedMLP:
+    """A hooked MLP with copies of these weights, in their precision, for evaluation."""
+    return HookedMLP(architecture, weights).to(device).eval()
+
+
+def build_cnn(
+    architecture: CNNArchitecture, weights: Mapping[str, Tensor], device: str = "cpu"
+) -> HookedCNN:
+    """A hooked CNN with copies of these weights, in their precision, for evaluation."""
+    return HookedCNN(architecture, weights).to(device).eval()
