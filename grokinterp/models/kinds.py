@@ -49,8 +49,9 @@ def build_model(
         return adapter.build_model(architecture, weights, device=device)
     from grokinterp.models import hooked  # when needed: it imports TransformerLens
 
-    build = {"mlp": hooked.build_mlp, "cnn": hooked.build_cnn}[architecture.kind]
-    return build(architecture, weights, device=device)
+    if isinstance(architecture, MLPArchitecture):
+        return hooked.build_mlp(architecture, weights, device=device)
+    return hooked.build_cnn(architecture, weights, device=device)
 
 
 def architecture_of(model: HookedModel) -> Shape | None:
