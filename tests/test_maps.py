@@ -113,3 +113,9 @@ def test_other_weights_are_refused():
         output_weights(two_hot(), 6)
     with pytest.raises(InputError, match="expected 9 neurons"):
         output_weights({**two_hot(), "blocks.0.mlp.W_in": draw(10, 9)}, 5)
+
+
+def test_the_class_of_equals_is_left_out():
+    weights = two_hot()
+    wider = {**weights, "unembed.W_U": torch.cat([weights["unembed.W_U"], draw(8, 1)], dim=1)}
+    assert torch.equal(output_weights(wider, 5), output_weights(weights, 5))
