@@ -230,6 +230,8 @@ def test_closed_forms_of_area_and_c():
     assert falling.prunable == 0.0
     uneven = curve_of([1.0, 0.5, 0.25], fractions=[0.0, 0.9, 1.0])
     assert uneven.area == pytest.approx(0.9 * 0.75 + 0.1 * 0.375)
+    least, most = 0.9 * 0.5 + 0.1 * 0.25, 0.9 * 1 + 0.1 * 0.5
+    assert uneven.c_interval == pytest.approx((1 / (1 - least), 1 / (1 - most)))
 
 
 def test_prunable_ends_at_the_first_fall_and_is_relative_to_the_unpruned_accuracy():
