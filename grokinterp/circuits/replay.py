@@ -10,7 +10,8 @@ from grokinterp.circuits.interventions import HookPair
 from grokinterp.errors import InputError
 from grokinterp.models.kinds import has_positions
 from grokinterp.models.last_block import Edit, LastBlock
-from grokinterp.runs.snapshot import BLOCK_ROWS, Snapshot, answer
+from grokinterp.runs.forward import answer
+from grokinterp.runs.snapshot import BLOCK_ROWS, Snapshot
 
 
 def replay(snapshot: Snapshot, hooks: Iterable[HookPair]) -> Float[Tensor, "n_inputs p"]:

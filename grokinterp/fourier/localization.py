@@ -136,13 +136,16 @@ def stacked_ipr(
     return _participation(torch.cat([_powers(block, convention) for block in x]))
 
 
-def neuron_ipr(snapshot: Snapshot, *, convention: str = "real", path: str = "direct") -> NeuronIPR:
+def neuron_ipr(
+    snapshot: Snapshot, *, convention: str = "real", path: str | None = None
+) -> NeuronIPR:
     """The IPRs of a snapshot's neurons, tokens and classes in the order of the task's group.
 
-    `convention` is that of `ipr`, `path` that of `input_weights` (a transformer's map from tokens
-    to neurons). 0 is left out for multiplication. InputError for a task without operand tokens and
+    `convention` is that of `ipr`, `path` that of `input_weights`: for a transformer "attention", by
+    which neurons read operands at "=", unless "direct" is given. 0 is left out for multiplication. InputError for a task without operand tokens and
     a model without an MLP.
     """
+    path = _path(snapshot, path)
     inputs, outputs = _ordered_inputs(snapshot, path), _ordered_outputs(snapshot)
     return NeuronIPR(
         input_blocks=torch.stack([ipr(block, convention=convention) for block in inputs]),
@@ -158,7 +161,7 @@ def neuron_ipr(snapshot: Snapshot, *, convention: str = "real", path: str = "dir
 
 
 def fourier_heat_map(
-    snapshot: Snapshot, *, side: str = "input", path: str = "direct"
+    snapshot: Snapshot, *, side: str = "input", path: str | None = None
 ) -> pd.DataFrame:
     """Share of each neuron's power in every frequency: a row per frequency, a column per neuron.
 
@@ -169,6 +172,7 @@ def fourier_heat_map(
     """
     if side not in ("input", "output"):
         raise InputError(f"side={side!r} is not known; valid are: input, output.")
+    path = _path(snapshot, path)
     power = (
         _input_power(_ordered_inputs(snapshot, path))
         if side == "input"
@@ -203,6 +207,11 @@ def _participation(power: Float[Tensor, "terms neurons"]) -> Float[Tensor, " neu
 
 def _input_power(inputs: Float[Tensor, "2 n neurons"]) -> Float[Tensor, "frequencies neurons"]:
     return spectrum(inputs[0]) + spectrum(inputs[1])
+
+
+def _path(snapshot: Snapshot, path: str | None) -> str:
+    """The map that the neurons of this kind of model mostly read operands by."""
+    return path or ("attention" if "blocks.0.attn.W_V" in snapshot.weights else "direct")
 
 
 def _ordered_inputs(snapshot: Snapshot, path: str) -> Float[Tensor, "2 n neurons"]:

@@ -108,7 +108,8 @@ def why_not(architecture: Shape, task: Task) -> str | None:
                 f"the CNN reads lattices of side {architecture.lattice}, the task is {task.title}"
             )
     elif not isinstance(task, ModularTask):
-        return f"the {architecture.kind} reads operand tokens, the task is {task.title}"
+        kind = getattr(architecture, "kind", Architecture.kind)
+        return f"the {kind} reads operand tokens, the task is {task.title}"
     elif isinstance(architecture, MLPArchitecture):
         if task.equals_token or (task.p, task.n_classes) != (
             architecture.p,

@@ -17,16 +17,15 @@ from grokinterp.models.kinds import (
     architecture_of,
     build_model,
     has_positions,
-    quick_logits,
     weights_of,
     why_not,
 )
+from grokinterp.runs.forward import Forward, agree, forward_of, hooked_forward
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
 BLOCK_ROWS = 2048  # inputs a forward sees at once: intermediate results stay in the cache
 T = TypeVar("T")
-Forward = Callable[[Tensor, tuple[str, ...]], tuple[Tensor, Mapping[str, Tensor]]]
 
 
 class Snapshot:
@@ -155,25 +154,6 @@ class Snapshot:
         return whole.pop("logits"), whole
 
 
-def forward_of(
-    weights: Weights,
-    architecture: Shape,
-    hooked: Callable[[], HookedModel] | None = None,
-) -> Forward:
-    """The forward of canonical weights: without a hooked model where that suffices."""
-    # Built when first needed: that imports TransformerLens.
-    hooked = hooked or cache(partial(build_model, architecture, weights))
-
-    def forward(inputs: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        found: dict[str, Tensor] = {}
-        logits = quick_logits(architecture, weights, inputs, found)
-        if logits is not None and set(names) <= set(found):
-            return logits, {name: found[name] for name in names}
-        return _hooked_forward(hooked(), inputs, names)
-
-    return forward
-
-
 def from_weights(
     weights: Weights,
     architecture: Shape,
@@ -225,7 +205,7 @@ def snapshot(
         weights=weights,
         n_layers=cfg.n_layers,
         kind="transformer" if has_positions(model) else cfg.kind,
-        forward=lambda tokens, names: _hooked_forward(model, tokens, names),
+        forward=lambda tokens, names: hooked_forward(model, tokens, names),
         hooked=lambda: model,
         linear_readout=getattr(cfg, "normalization_type", None) is None
         and getattr(cfg, "output_logits_soft_cap", -1.0) <= 0,
@@ -271,34 +251,6 @@ def _same_function(model: HookedModel, architecture: Shape, weights: Weights, ta
     ours = forward_of(weights, architecture)
     return agree(
         lambda inputs: ours(inputs, ())[0],
-        lambda inputs: _hooked_forward(model, inputs, ())[0],
+        lambda inputs: hooked_forward(model, inputs, ())[0],
         task,
     )
-
-
-def agree(ours: Callable[[Tensor], Tensor], theirs: Callable[[Tensor], Tensor], task: Task) -> bool:
-    """Whether two forwards give the same logits, within float32, on a sample of the inputs."""
-    inputs = task.model_inputs[:: max(1, task.n_inputs // 64)]
-    with torch.no_grad():
-        expected = theirs(inputs)
-        return bool((ours(inputs) - expected).norm() <= 1e-3 * expected.norm())
-
-
-def _hooked_forward(
-    model: HookedModel, inputs: Tensor, names: tuple[str, ...]
-) -> tuple[Tensor, Mapping[str, Tensor]]:
-    device = next(iter(model.parameters())).device
-    if unknown := sorted(set(names) - set(model.hook_dict)):
-        raise InputError(f"the model has no activation {unknown[0]!r} (model.hook_dict lists all).")
-    if names:
-        logits, cache = model.run_with_cache(inputs.to(device), names_filter=list(names))
-    else:
-        logits, cache = model(inputs.to(device)), {}
-    at = answer if has_positions(model) else lambda x, name="": x
-    return at(logits).cpu(), {name: at(cache[name], name).cpu() for name in names}
-
-
-def answer(x: Tensor, name: str = "") -> Tensor:
-    """A transformer's activation or logits at the answer position, the last."""
-    is_attention = name.endswith(("hook_pattern", "hook_attn_scores"))
-    return x[:, :, -1] if is_attention else x[:, -1]

@@ -20,7 +20,7 @@ from torch import Tensor
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.recognise import Recognised
 from grokinterp.runs.foreign.source import StateDict
-from grokinterp.runs.snapshot import forward_of
+from grokinterp.runs.forward import forward_of
 from grokinterp.tasks.modular import ModularTask
 
 SAMPLE = 2048  # rows of the table
