@@ -51,6 +51,9 @@ class CNNGradients:
         architecture = self.architecture
         n_layers, act_fn = architecture.n_layers, architecture.act_fn
         matrix = weights["blocks.0.mlp.W_in"]
+        activation = ACTIVATIONS[act_fn]
+        # A monotone activation may as well come after the maximum, on a quarter of the entries.
+        monotone = act_fn == "relu"
 
         columns, convolutions = self._columns, []
         for layer in range(architecture.n_convs):
@@ -58,9 +61,10 @@ class CNNGradients:
             side = architecture.lattice // 2**layer
             flat = torch.addmm(weights[f"conv.{layer}.b"][:, None], kernels, columns)
             pre = flat.view(len(kernels), side, side, -1)
-            post = ACTIVATIONS[act_fn](pre)
-            pooled = _pool(post)
-            convolutions.append((columns, pre, post))
+            windows = pre if monotone else activation(pre)
+            largest = _pool(windows)
+            pooled = activation(largest) if monotone else largest
+            convolutions.append((columns, pre, windows, largest))
             if layer + 1 < architecture.n_convs:
                 columns = _columns(pooled)
         x = pooled.flatten(0, 2).T
@@ -73,9 +77,13 @@ class CNNGradients:
         found["blocks.0.mlp.b_in"] = upstream.sum(dim=0)
         upstream = (matrix @ upstream.T).view_as(pooled)
         for layer in reversed(range(architecture.n_convs)):
-            columns, pre, post = convolutions[layer]
+            columns, pre, windows, largest = convolutions[layer]
             kernels = weights[f"conv.{layer}.W"]
-            upstream = before_activation(_before_pool(upstream, post), pre, act_fn=act_fn)
+            if monotone:
+                upstream = before_activation(upstream, largest, act_fn=act_fn)
+            upstream = _before_pool(upstream, windows)
+            if not monotone:
+                upstream = before_activation(upstream, pre, act_fn=act_fn)
             found[f"conv.{layer}.W"] = (upstream.flatten(1) @ columns.T).view_as(kernels)
             found[f"conv.{layer}.b"] = upstream.sum(dim=(1, 2, 3))
             if layer:
