@@ -142,8 +142,8 @@ def neuron_ipr(
     """The IPRs of a snapshot's neurons, tokens and classes in the order of the task's group.
 
     `convention` is that of `ipr`, `path` that of `input_weights`: for a transformer "attention", by
-    which neurons read operands at "=", unless "direct" is given. 0 is left out for multiplication. InputError for a task without operand tokens and
-    a model without an MLP.
+    which neurons read operands at "=", unless "direct" is given. 0 is left out for multiplication.
+    InputError for a task without operand tokens and a model without an MLP.
     """
     path = _path(snapshot, path)
     inputs, outputs = _ordered_inputs(snapshot, path), _ordered_outputs(snapshot)

@@ -100,8 +100,11 @@ def quick_logits(
     )
 
 
-def why_not(architecture: Shape, task: Task) -> str | None:
-    """Why a model of this shape cannot have learned a task; None where it can."""
+def why_not(architecture: Any, task: Task) -> str | None:
+    """Why a model of this shape cannot have learned a task; None where it can.
+
+    `architecture` is a `Shape`, or the configuration of a transformer of the user's own.
+    """
     if isinstance(architecture, CNNArchitecture):
         if not isinstance(task, IsingTask) or task.lattice != architecture.lattice:
             return (
