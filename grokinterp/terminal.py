@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from grokinterp.circuits import Ablation, Faithfulness
     from grokinterp.progress import Phases
 
-SHOWN = ["step", "train_loss", "test_loss", "test_acc", "restricted_loss", "excluded_loss"]
+SHOWN = (
+    "step", "train_loss", "test_loss", "test_acc", "restricted_loss", "excluded_loss",
+    "median_r_energy", "median_r_abs_magnetization", "median_r_magnetization",
+)  # fmt: skip
 SHOWN_ROWS = 40
 
 
@@ -37,17 +40,18 @@ def show_phases(path: Path, found: "Phases") -> None:
 
 
 def show_measures(table: "pd.DataFrame") -> None:
-    """The main measures of at most so many checkpoints."""
+    """The main measures of at most so many checkpoints, without those that are null throughout."""
     from rich.console import Console
     from rich.table import Table
 
     stride = -(-len(table) // SHOWN_ROWS)
     shown = Table(box=None, pad_edge=False)
-    for column in SHOWN:
+    columns = [column for column in SHOWN if column in table and table[column].notna().any()]
+    for column in columns:
         shown.add_column(column, justify="right")
-    for position, row in table[SHOWN].iterrows():
+    for position, row in table[columns].iterrows():
         if int(str(position)) % stride == 0 or position == len(table) - 1:
-            shown.add_row(str(int(row["step"])), *(f"{row[c]:.3g}" for c in SHOWN[1:]))
+            shown.add_row(str(int(row["step"])), *(f"{row[c]:.3g}" for c in columns[1:]))
     Console().print(shown)
     if stride > 1:
         typer.echo(f"(one of {stride} checkpoints; `grokinterp measure --out FILE.csv` has all)")

@@ -32,9 +32,12 @@ SETTINGS: dict[str, list[gi.Recipe]] = {
     ],
     "ising": [ISING.replace(init_scale=w0) for w0 in (10, 3, 1)],
     "transformer": [
-        MAP.replace(train_fraction=fraction, init_scale=w0, steps=steps, log_every=20)
-        for fraction, steps in ((0.3, 10_000), (0.5, 3000), (0.7, 1500))
-        for w0 in (1.0, 0.3, 0.1)
+        MAP.replace(train_fraction=fraction, init_scale=w0, steps=steps)
+        for fraction, w0, steps in (
+            (0.5, 1.0, 1000), (0.5, 0.3, 1500), (0.5, 0.1, 2000),
+            (0.7, 1.0, 600), (0.7, 0.3, 900), (0.7, 0.1, 1200),
+            (0.3, 0.1, 8000), (0.3, 1.0, 8000),
+        )
     ],
 }  # fmt: skip
 
@@ -57,7 +60,9 @@ def measure(run: gi.Run) -> dict[str, object]:
     }
     if len(run.steps) == 2:  # only the beginning and the end were saved: a point of the map
         return row
-    over_training = encodings.compressibility(run)
+    accuracy = run.metrics.set_index("step").test_acc
+    learnt = [step for step in run.steps if accuracy[step] >= 0.9 * accuracy.max()]
+    over_training = encodings.compressibility(run, steps=learnt)
     peak = over_training.loc[over_training.c.idxmax()]
     curve = encodings.pruning_curve(run)
     row |= {
