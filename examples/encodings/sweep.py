@@ -16,7 +16,7 @@ import grokinterp as gi
 from grokinterp import encodings
 
 MLP = gi.recipes()["mlp113-grokked"]
-ISING = gi.recipes()["ising-grokked"].replace(checkpoints="log:40")
+ISING = gi.recipes()["ising-grokked"]
 MAP = gi.recipes()["mod113-grokked"].replace(checkpoints=[0])
 
 # Name: the recipes to train from every seed, which is that of the weights, the split and the order.

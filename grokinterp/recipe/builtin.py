@@ -40,12 +40,17 @@ _MLP113 = _ADAM.replace(
     log_every=_EPOCH,
 )
 _MLP_STORY = (0, 1, 2, 4, 7, 10, 15, 20, 30, 40, 50, 60, 80, 120, 250, 1000)
+_ISING_STORY = (
+    *(0, 50, 100, 200, 300, 500, 700, 1000, 1400, 2000, 2500, 3000, 4000, 5000, 6500),
+    *range(8000, 30_000, 2000),
+    *range(30_000, 100_001, 10_000),
+)
 _ISING = _ADAM.replace(
     task="ising",
     lr=1e-4,
     weight_decay=0.1,
     steps=100_000,
-    checkpoints="every:200",
+    checkpoints=_ISING_STORY,
     log_every=100,
 )
 _MOD31 = Recipe(p=31, train_fraction=0.8, steps=2000, checkpoints="every:100")
