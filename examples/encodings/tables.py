@@ -1,0 +1,58 @@
+"""The tables of README.md from the rows that sweep.py measured: a line a setting, over its seeds.
+
+    python examples/encodings/tables.py [FOLDER]
+
+FOLDER has the CSV files; this one unless given. Cells are the median and, in brackets, the
+smallest and largest of the seeds.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+HERE = Path(__file__).parent
+COLUMNS = {
+    "mlp": ["t_train", "t_test", "train_loss", "test_loss", "test_acc", "c", "prunable",
+            "c_fourier", "c_singular", "c_peak", "c_peak_step", "gini_weights", "effective_rank",
+            "bytes", "ipr_input", "ipr_output"],
+    "ising": ["t_train", "t_test", "train_loss", "test_loss", "train_acc", "test_acc",
+              "best_test_acc", "c", "prunable", "c_singular", "c_peak", "c_peak_step",
+              "r_hidden_energy", "r_hidden_abs_magnetization", "r_hidden_magnetization",
+              "r_conv.1_energy"],
+    "transformer": ["t_train", "t_test", "train_acc", "test_acc", "test_loss"],
+}  # fmt: skip
+
+
+def cell(values: pd.Series) -> str:
+    """Median and range, three digits."""
+    low, middle, high = (f"{x:.3g}" for x in (values.min(), values.median(), values.max()))
+    return middle if low == high else f"{middle} [{low}, {high}]"
+
+
+def table(name: str, rows: pd.DataFrame) -> str:
+    """Markdown: a column a setting, a line a quantity."""
+    columns = COLUMNS[name.split("-")[0]]
+    groups = rows.groupby(["train_fraction", "init_scale"], sort=False)
+    shown = {
+        (f"{fraction:g} of pairs, " if name == "transformer" else "") + f"w0 = {scale:g}": {
+            "labels": ", ".join(group.label),
+            **{column: cell(group[column]) for column in columns},
+        }
+        for (fraction, scale), group in groups
+    }
+    frame = pd.DataFrame(shown)
+    lines = [f"| | {' | '.join(frame.columns)} |", "|---" * (1 + len(frame.columns)) + "|"]
+    lines += [f"| `{quantity}` | {' | '.join(row)} |" for quantity, row in frame.iterrows()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print every table."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    for path in sorted(folder.glob("*.csv")):
+        print(f"### {path.stem}\n\n{table(path.stem, pd.read_csv(path))}\n")
+
+
+if __name__ == "__main__":
+    main()
