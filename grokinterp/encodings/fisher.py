@@ -13,13 +13,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokinterp.encodings.cotangents import check_variant, cotangents
+from grokinterp.encodings.fisher_mlp import mlp_diagonal
 from grokinterp.errors import InputError, nearest, whole_number
 from grokinterp.fourier.basis import gini
 from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import quick_logits
+from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.runs.snapshot import Snapshot
 
-VARIANTS = ("softmax", "logits")
 ROWS = ("test", "train", "all")
 JACOBIAN_BYTES = 1 << 22  # held at once, where one input has less: what caches hold
 
@@ -100,10 +102,19 @@ def fisher_diagonal(
     model is certain. InputError for a model whose weights alone do not say what it computes, and
     for a transformer other than of one layer without LayerNorm.
     """
+    check_variant(variant)
     inputs = snapshot.task.model_inputs[_row_numbers(snapshot, rows)]
     chosen = _sample(len(inputs), n_samples, seed)
+    _check_any(inputs)
+    architecture = snapshot.architecture
+    if isinstance(architecture, MLPArchitecture):
+        values = mlp_diagonal(
+            snapshot.weights, inputs[chosen], architecture=architecture, variant=variant
+        )
+    else:
+        values = diagonal(logits_of(snapshot), snapshot.weights, inputs[chosen], variant=variant)
     return FisherDiagonal(
-        values=diagonal(logits_of(snapshot), snapshot.weights, inputs[chosen], variant=variant),
+        values=values,
         variant=variant,
         rows=rows,
         n_samples=len(chosen),
@@ -135,15 +146,13 @@ def diagonal(
     >>> diagonal(linear, {"W": torch.zeros(2, 2)}, x, variant="logits")["W"].tolist()
     [[5.0, 5.0], [2.0, 2.0]]
     """
-    if variant not in VARIANTS:
-        raise InputError(f"variant={variant!r} is not known; {nearest(variant, VARIANTS)}")
-    if not len(inputs):
-        raise InputError("there is no input to average over; give at least one.")
+    check_variant(variant)
+    _check_any(inputs)
     constants = {name: weight.detach() for name, weight in weights.items()}
 
     def squares_of(row: Tensor) -> dict[str, Tensor]:
         logits, pull_back = torch.func.vjp(lambda w: logits_fn(w, row[None])[0], constants)[:2]
-        (jacobian,) = torch.func.vmap(pull_back)(_cotangents(logits, variant))
+        (jacobian,) = torch.func.vmap(pull_back)(cotangents(logits, variant))
         return {name: part.square().sum(dim=0) for name, part in jacobian.items()}
 
     total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in constants.items()}
@@ -179,14 +188,9 @@ def logits_of(snapshot: Snapshot) -> Logits:
     return logits_fn
 
 
-def _cotangents(
-    logits: Float[Tensor, " classes"], variant: str
-) -> Float[Tensor, "classes classes"]:
-    one_hot = torch.eye(len(logits), dtype=torch.float64, device=logits.device)
-    if variant == "logits":
-        return one_hot.to(logits.dtype)
-    p = logits.double().softmax(dim=0)
-    return (p.sqrt()[:, None] * (one_hot - p)).to(logits.dtype)
+def _check_any(inputs: Tensor) -> None:
+    if not len(inputs):
+        raise InputError("there is no input to average over; give at least one.")
 
 
 def _block_size(logits_fn: Logits, weights: Weights, inputs: Tensor) -> int:
