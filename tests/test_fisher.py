@@ -350,6 +350,9 @@ def test_what_cannot_be_used_is_refused(snapshot, tiny_run):
     for n in (0, -3, True):
         with pytest.raises(InputError, match="n_samples"):
             fisher_diagonal(snapshot, n_samples=n)
+    for seed in (-1, True):
+        with pytest.raises(InputError, match="seed="):
+            fisher_diagonal(snapshot, seed=seed)
     with pytest.raises(InputError, match="no input"):
         diagonal(linear, {"W": draw(2, 2), "b": draw(2)}, draw(0, 2))
     unsplit = from_weights(snapshot.weights, snapshot.architecture, snapshot.task)
@@ -364,3 +367,15 @@ def test_what_cannot_be_used_is_refused(snapshot, tiny_run):
     with pytest.raises(InputError, match="weights alone do not say"):
         fisher_diagonal(unknown, rows="all")
     assert isinstance(fisher_diagonal(tiny_run.snapshot(), n_samples=2), fisher.FisherDiagonal)
+
+
+def test_runs_and_models_are_taken_as_snapshots_are(tiny_run):
+    expected = fisher_diagonal(tiny_run.snapshot(20), n_samples=3)
+    of_run = fisher_diagonal(tiny_run, step=20, n_samples=3)
+    of_model = fisher_diagonal(
+        tiny_run.model(20), task=tiny_run.task, train_mask=tiny_run.train_mask, n_samples=3
+    )
+    assert (expected.step, of_run.step, of_model.step) == (20, 20, None)
+    for name, value in expected.values.items():
+        assert torch.equal(of_run.values[name], value)
+        torch.testing.assert_close(of_model.values[name], value)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from grokinterp.circuits.subject import Subject
 from grokinterp.encodings.cotangents import check_variant, cotangents
 from grokinterp.encodings.fisher_mlp import mlp_diagonal
 from grokinterp.errors import InputError, nearest, whole_number
@@ -20,7 +21,9 @@ from grokinterp.fourier.basis import gini
 from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import quick_logits
 from grokinterp.models.mlp import MLPArchitecture
+from grokinterp.runs.resolve import snapshot_at
 from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.task import Task
 
 ROWS = ("test", "train", "all")
 JACOBIAN_BYTES = 1 << 22  # held at once, where one input has less: what caches hold
@@ -76,14 +79,19 @@ class FisherDiagonal:
 
 
 def fisher_diagonal(
-    snapshot: Snapshot,
+    x: Subject,
     *,
+    step: int = -1,
     variant: str = "softmax",
     rows: str = "test",
     n_samples: int | None = 256,
     seed: int = 0,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> FisherDiagonal:
-    r"""The diagonal Fisher information of a snapshot's weights, over inputs of its task.
+    r"""The diagonal Fisher information of a model's weights, over inputs of its task.
+
+    `x` is a run (at `step`), a snapshot, or a model with `task`.
 
     "softmax": F_ii = E_x sum_c p_c (d log p_c / d theta_i)^2, the Fisher information of the
     predicted distribution: the sum over classes is exact, the labels are not looked at (so it is
@@ -103,6 +111,7 @@ def fisher_diagonal(
     for a transformer other than of one layer without LayerNorm.
     """
     check_variant(variant)
+    snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
     inputs = snapshot.task.model_inputs[_row_numbers(snapshot, rows)]
     chosen = _sample(len(inputs), n_samples, seed)
     _check_any(inputs)
@@ -202,7 +211,7 @@ def _block_size(logits_fn: Logits, weights: Weights, inputs: Tensor) -> int:
 
 def _row_numbers(snapshot: Snapshot, rows: str) -> Int[Tensor, " n"]:
     if rows not in ROWS:
-        raise InputError(f"rows={rows!r} is not known; {nearest(rows, ROWS)}")
+        raise InputError(f"rows={rows!r} is not known; {nearest(str(rows), ROWS)}")
     if rows == "all":
         return torch.arange(snapshot.task.n_inputs)
     if snapshot.train_mask is None:
@@ -212,6 +221,9 @@ def _row_numbers(snapshot: Snapshot, rows: str) -> Int[Tensor, " n"]:
 
 
 def _sample(n: int, n_samples: int | None, seed: int) -> Int[Tensor, " n_chosen"]:
+    number = whole_number(seed)
+    if number is None or not 0 <= number < 2**63:
+        raise InputError(f"seed={seed!r} is not a whole number from 0 on; give such as 0.")
     if n_samples is None:
         return torch.arange(n)
     wanted = whole_number(n_samples)

@@ -16,7 +16,7 @@ from torch import Tensor
 from grokinterp.circuits.scores import Score, score
 from grokinterp.circuits.subject import Subject
 from grokinterp.encodings.bases import Coordinates, coordinates
-from grokinterp.encodings.pruning import pruning_order, scored, weight_names
+from grokinterp.encodings.pruning import check_keep, pruning_order, scored, weight_names
 from grokinterp.encodings.pruning_scores import MAGNITUDE, Scores, named_scores
 from grokinterp.errors import InputError
 from grokinterp.fourier.spectra import token_order
@@ -181,8 +181,7 @@ def pruning_curve(
     """
     snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
     grid = _checked_grid(fractions)
-    if not 0 < keep <= 1:
-        raise InputError(f"keep={keep!r} is not a share of accuracy to keep; give such as 0.95.")
+    check_keep(keep)
     pruned = {
         name: snapshot.weights[name] for name in weight_names(snapshot.weights, biases=biases)
     }
