@@ -27,6 +27,7 @@ def test_a_row_a_checkpoint_has_the_curve_and_the_sizes_of_that_step(tiny_run):
     assert table.attrs == {
         "rows": "test", "scope": "global", "score": "magnitude", "basis": "fourier",
         "biases": False, "keep": 0.8, "n_weights": curve.n_weights,
+        "score_rows": None, "score_samples": None,
     }  # fmt: skip
 
 
@@ -39,6 +40,9 @@ def test_chosen_steps_and_scores(tiny_run):
     assert table.attrs["score"] == "score"
     plain = compressibility(tiny_run, steps=[60, 20], fractions=[0, 0.5, 1])
     assert table.equals(plain)
+    fisher = compressibility(tiny_run, steps=[60], scores="fisher_logits", fractions=[0, 0.5, 1])
+    assert fisher.attrs["score"] == "fisher_logits"
+    assert fisher.attrs["score_samples"] == int((~tiny_run.train_mask).sum())
     last = compressibility(tiny_run, steps=[-1], fractions=[0, 0.5, 1])
     assert last["step"].tolist() == [60]
     with pytest.raises(gi.InputError, match="has no step"):

@@ -4,12 +4,18 @@ import math
 import pytest
 import torch
 
-from grokinterp.encodings import fisher
+import grokinterp as gi
+from grokinterp.encodings import fisher, fisher_mlp
+from grokinterp.encodings.cotangents import VARIANTS
 from grokinterp.encodings.fisher import diagonal, fisher_diagonal, logits_of
 from grokinterp.errors import InputError
 from grokinterp.models import answer_position
+from grokinterp.models.architecture import ACTIVATIONS
+from grokinterp.models.cnn import CNNArchitecture
+from grokinterp.models.initialize import initial_weights
+from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.runs.snapshot import Snapshot, from_weights
-from grokinterp.tasks import ModularTask
+from grokinterp.tasks import IsingTask, ModularTask
 from tests.test_neurons import random_model
 
 
@@ -54,7 +60,7 @@ def small():
     return weights, draw(7, 4, seed=6)
 
 
-@pytest.mark.parametrize("variant", fisher.VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("block", [None, 1, 3])
 def test_an_mlp_equals_the_brute_force(small, variant, block):
     weights, inputs = small
@@ -66,7 +72,7 @@ def test_an_mlp_equals_the_brute_force(small, variant, block):
     assert found["unused"].tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("variant", fisher.VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(
     ("equals_token", "operation", "sizes"),
     [(True, "add", {}), (False, "subtract", {}), (True, "multiply", {"attention_rate": 0.3})],
@@ -90,6 +96,82 @@ def test_a_transformer_equals_the_brute_force(variant, equals_token, operation, 
         torch.testing.assert_close(found.values[name], value, rtol=1e-10, atol=1e-15 * scale)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("rows", ["train", "test", "all"])
+@pytest.mark.parametrize(
+    ("widths", "d_embed", "act_fn"), [((9,), 0, "relu"), ((8, 6), 0, "gelu"), ((9, 7), 3, "relu")]
+)
+def test_a_run_of_an_mlp_equals_the_brute_force(
+    variant, rows, widths, d_embed, act_fn, monkeypatch
+):
+    """Two-hot and embedded inputs, pairs (a, a) among them, in more than one block of rows."""
+    monkeypatch.setattr(fisher_mlp, "BLOCK_ROWS", 7)
+    p, train = 5, torch.arange(25) % 3 > 0
+    shape = MLPArchitecture(p=p, widths=widths, n_classes=p, d_embed=d_embed, act_fn=act_fn)
+    drawn = initial_weights(shape, seed=0, rule="torch", init_scale=2.0)
+    weights = {name: w.double() for name, w in drawn.items()}
+    task = ModularTask("add", p, equals_token=False)
+    chosen = {"train": train, "test": ~train, "all": train | True}[rows]
+
+    def logits_fn(weights, tokens):
+        if d_embed:
+            x = weights["embed.W_E"][tokens].flatten(1)
+        else:
+            x = torch.nn.functional.one_hot(tokens, p).double().flatten(1)
+        for layer in range(len(widths)):
+            block = f"blocks.{layer}.mlp"
+            x = ACTIVATIONS[act_fn](x @ weights[f"{block}.W_in"] + weights[f"{block}.b_in"])
+        return x @ weights["unembed.W_U"] + weights["unembed.b_U"]
+
+    snapshot = from_weights(weights, shape, task, train_mask=train)
+    with torch.no_grad():
+        found = fisher_diagonal(snapshot, variant=variant, rows=rows)
+    generic = diagonal(logits_of(snapshot), weights, task.tokens[chosen], variant=variant)
+    expected = brute_force(logits_fn, weights, task.tokens[chosen], variant)
+    assert list(found.values) == list(weights)
+    for name, value in expected.items():
+        torch.testing.assert_close(found.values[name], value, rtol=1e-10, atol=1e-15)
+        torch.testing.assert_close(generic[name], value, rtol=1e-10, atol=1e-15)
+        assert not weights[name].requires_grad
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_of_a_cnn_equals_the_brute_force(variant):
+    task = IsingTask(lattice=8, n_train=3, n_test=4, sweeps=2)
+    shape = CNNArchitecture(lattice=8, channels=(2, 3), d_mlp=5)
+    drawn = initial_weights(shape, seed=1, rule="torch", init_scale=2.0)
+    weights = {name: w.double() for name, w in drawn.items()}
+    train = torch.zeros(7, dtype=torch.bool).index_fill(0, task.train_indices, True)
+
+    def logits_fn(weights, x):
+        for layer in range(2):
+            conv = torch.nn.functional.conv2d(
+                x, weights[f"conv.{layer}.W"], weights[f"conv.{layer}.b"], padding=1
+            )
+            x = torch.nn.functional.max_pool2d(conv.relu(), 2)
+        hidden = x.flatten(1) @ weights["blocks.0.mlp.W_in"] + weights["blocks.0.mlp.b_in"]
+        return hidden.relu() @ weights["unembed.W_U"] + weights["unembed.b_U"]
+
+    snapshot = from_weights(weights, shape, task, train_mask=train)
+    for rows, chosen in (("train", train), ("test", ~train)):
+        found = fisher_diagonal(snapshot, variant=variant, rows=rows).values
+        inputs = task.model_inputs[chosen].double()
+        for name, value in brute_force(logits_fn, weights, inputs, variant).items():
+            torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-15)
+
+
+def test_an_mlp_of_the_papers_size_does_not_form_its_jacobian(monkeypatch):
+    """Per input and class only activations are held: nothing goes through the generic diagonal."""
+    monkeypatch.setattr(fisher, "diagonal", None)
+    recipe = gi.Recipe(model="mlp")
+    weights = initial_weights(recipe.architecture(), seed=0, rule="xavier")
+    task = recipe.build_task()
+    snapshot = from_weights(weights, recipe.architecture(), task)
+    found = fisher_diagonal(snapshot, rows="all", n_samples=4, variant="logits")
+    assert sum(value.numel() for value in found.values.values()) == 174_193
+    assert found.values["unembed.b_U"].tolist() == [1] * 113
+
+
 def test_a_linear_softmax_model_has_its_closed_forms():
     """W: E p_c (1 - p_c) x_i^2, which is also the Hessian's diagonal of the expected loss."""
     weights, x = {"W": draw(4, 3), "b": draw(3, seed=1)}, draw(6, 4, seed=2)
@@ -109,7 +191,7 @@ def test_a_linear_softmax_model_has_its_closed_forms():
     assert raw["b"].tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize("variant", fisher.VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_the_trace_is_that_of_the_jacobian(small, variant):
     """tr(J^T A J) with A the unit matrix, or diag(p) - p p^T."""
     weights, inputs = small
@@ -160,7 +242,7 @@ def test_convolutions_and_pooling_equal_the_brute_force():
 
     weights = {"conv.W": draw(2, 1, 3, 3), "conv.b": draw(2), "W_U": draw(8, 2)}
     inputs = draw(5, 1, 4, 4, seed=3).sign()
-    for variant in fisher.VARIANTS:
+    for variant in VARIANTS:
         expected = brute_force(logits_fn, weights, inputs, variant)
         for name, value in diagonal(logits_fn, weights, inputs, variant=variant).items():
             torch.testing.assert_close(value, expected[name], rtol=1e-10, atol=1e-14)
@@ -214,7 +296,7 @@ def test_the_class_of_equals_is_left_out(snapshot):
         weights[name] = torch.cat([weights[name], weights[name][..., :1] + 1], dim=-1)
     wider = dataclasses.replace(snapshot.architecture, d_vocab_out=8)
     other = from_weights(weights, wider, snapshot.task)
-    for variant in fisher.VARIANTS:
+    for variant in VARIANTS:
         expected = fisher_diagonal(snapshot, variant=variant, rows="all", n_samples=4).values
         found = fisher_diagonal(other, variant=variant, rows="all", n_samples=4).values
         torch.testing.assert_close(found["embed.W_E"], expected["embed.W_E"])
@@ -246,7 +328,7 @@ def test_the_shipped_run_in_float32_equals_float64(shipped):
     precise = {name: w.double() for name, w in snapshot.weights.items()}
     logits_fn = logits_of(snapshot)
     resid = snapshot.activation("blocks.0.hook_resid_post")[[5, 8000]].double()
-    for variant in fisher.VARIANTS:
+    for variant in VARIANTS:
         found = diagonal(logits_fn, snapshot.weights, tokens, variant=variant)
         expected = diagonal(logits_fn, precise, tokens, variant=variant)
         for name, value in expected.items():
@@ -268,6 +350,9 @@ def test_what_cannot_be_used_is_refused(snapshot, tiny_run):
     for n in (0, -3, True):
         with pytest.raises(InputError, match="n_samples"):
             fisher_diagonal(snapshot, n_samples=n)
+    for seed in (-1, True):
+        with pytest.raises(InputError, match="seed="):
+            fisher_diagonal(snapshot, seed=seed)
     with pytest.raises(InputError, match="no input"):
         diagonal(linear, {"W": draw(2, 2), "b": draw(2)}, draw(0, 2))
     unsplit = from_weights(snapshot.weights, snapshot.architecture, snapshot.task)
@@ -282,3 +367,15 @@ def test_what_cannot_be_used_is_refused(snapshot, tiny_run):
     with pytest.raises(InputError, match="weights alone do not say"):
         fisher_diagonal(unknown, rows="all")
     assert isinstance(fisher_diagonal(tiny_run.snapshot(), n_samples=2), fisher.FisherDiagonal)
+
+
+def test_runs_and_models_are_taken_as_snapshots_are(tiny_run):
+    expected = fisher_diagonal(tiny_run.snapshot(20), n_samples=3)
+    of_run = fisher_diagonal(tiny_run, step=20, n_samples=3)
+    of_model = fisher_diagonal(
+        tiny_run.model(20), task=tiny_run.task, train_mask=tiny_run.train_mask, n_samples=3
+    )
+    assert (expected.step, of_run.step, of_model.step) == (20, 20, None)
+    for name, value in expected.values.items():
+        assert torch.equal(of_run.values[name], value)
+        torch.testing.assert_close(of_model.values[name], value)

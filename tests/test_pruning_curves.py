@@ -5,7 +5,7 @@ import torch
 
 import grokinterp as gi
 from grokinterp.circuits.scores import Score, score
-from grokinterp.encodings import PruningCurve, prune, pruning_curve
+from grokinterp.encodings import PruningCurve, fisher_diagonal, prune, pruning_curve
 from grokinterp.encodings.bases import as_matrix
 from grokinterp.fourier import fourier_basis
 from grokinterp.models import adapter
@@ -115,6 +115,34 @@ def test_given_scores_and_functions_of_the_snapshot(sparse):
     )
     assert given.score == "given"
     assert given.acc_test.tolist() == [1, 0.75, 0.25]
+
+
+@pytest.mark.parametrize("variant", ["softmax", "logits"])
+def test_fisher_scores_have_names_and_say_what_they_are_of(variant, tiny_run):
+    grid = [0, 0.3, 0.6, 1]
+    name = f"fisher_{variant}"
+    found = pruning_curve(tiny_run, scores=name, fractions=grid)
+    values = fisher_diagonal(tiny_run.snapshot(), variant=variant, n_samples=None).values
+    n_test = int((~tiny_run.train_mask).sum())
+    assert n_test < 256
+    given = pruning_curve(tiny_run, scores=values, fractions=grid)
+    assert torch.equal(found.loss_all, given.loss_all)
+    assert not torch.equal(found.loss_all, pruning_curve(tiny_run, fractions=grid).loss_all)
+    assert (found.score, found.score_rows, found.score_samples) == (name, "test", n_test)
+    assert (given.score, given.score_rows, given.score_samples) == ("given", None, None)
+    assert found.table().attrs["score_samples"] == n_test
+
+    def on_train(snapshot):
+        return fisher_diagonal(snapshot, variant=variant, rows="train", n_samples=5)
+
+    one = pruning_curve(tiny_run, scores=on_train(tiny_run.snapshot()), fractions=grid)
+    other = pruning_curve(tiny_run, scores=on_train, fractions=grid)
+    assert torch.equal(one.loss_all, other.loss_all)
+    assert (one.score, other.score) == (name, "on_train")
+    for curve in (one, other):
+        assert (curve.score_rows, curve.score_samples) == ("train", 5)
+    unsplit = gi.snapshot(tiny_run.model(), tiny_run.task)
+    assert pruning_curve(unsplit, scores=name, fractions=[0, 1]).score_rows == "all"
 
 
 @pytest.mark.parametrize("operation", ["second_add", "second_multiply", "second"])
@@ -268,7 +296,8 @@ def test_the_table_has_a_row_a_fraction_and_says_what_was_asked(sparse):
     assert table.attrs == {
         "rows": "test", "scope": "global", "score": "magnitude", "basis": "weights",
         "biases": True, "keep": 0.9, "n_weights": 90 + 3 + 5 + 1 + 5 + 5, "step": None,
-        "c": curve.c, "area": curve.area, "prunable": curve.prunable,
+        "score_rows": None, "score_samples": None, "c": curve.c, "area": curve.area,
+        "prunable": curve.prunable,
     }  # fmt: skip
     assert "c=" in repr(curve)
     assert len(repr(curve)) < 200
@@ -306,6 +335,9 @@ def test_refusals_are_one_line(sparse, tiny_run):
         (lambda: pruning_curve(sparse, keep=0.0), "keep=0.0"),
         (lambda: pruning_curve(sparse, scope="unembed.b_U"), "is not known"),
         (lambda: pruning_curve(sparse, scores="fisher"), "scores='fisher' is not known"),
+        (lambda: pruning_curve(sparse, scores=lambda s: 1.0), "scores of type float"),
+        (lambda: pruning_curve(sparse, scores="fisher_logits", basis="fourier"),
+         "do not score coordinates"),
         (lambda: pruning_curve(sparse, scores=empty), "are missing"),
         (lambda: pruning_curve(sparse, scores=empty, basis="fourier"), "basis='fourier'"),
         (lambda: pruning_curve(sparse, basis="wavelet"), "basis='wavelet' is not known"),

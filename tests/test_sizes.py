@@ -1,6 +1,7 @@
 import bz2
 import lzma
 import math
+import sys
 import zlib
 
 import pytest
@@ -10,6 +11,7 @@ import grokinterp as gi
 from grokinterp.circuits.scores import score
 from grokinterp.encodings import compressed_bytes, effective_rank, quantize, quantized_size, sizes
 from grokinterp.encodings.bases import as_matrix
+from grokinterp.encodings.pruning_curves import pruning_curve
 from grokinterp.encodings.sizes import gini_of, mean_effective_rank
 from grokinterp.runs.snapshot import from_weights
 
@@ -105,7 +107,7 @@ def test_the_quantized_model_is_evaluated(tiny_run):
     assert table.attrs == {"rows": "test", "keep": 0.95, "step": 60}
 
 
-def test_the_search_finds_the_fewest_bits_that_keep_the_accuracy(shipped):
+def test_the_search_finds_the_fewest_bits_that_keep_the_accuracy(shipped, monkeypatch):
     snapshot = shipped.snapshot()
     found = quantized_size(snapshot)
     enough = {
@@ -116,9 +118,9 @@ def test_the_search_finds_the_fewest_bits_that_keep_the_accuracy(shipped):
     assert [bits for bits, kept in enough.items() if kept] == [found.bits]
     assert found.bits == 3
     assert 15 < found.ratio < 25
-    with pytest.raises(gi.InputError, match="16 bits do not keep 2"):
-        quantized_size(from_weights(  # no accuracy is twice another that is 1
-            snapshot.weights, shipped.architecture, shipped.task), keep=2.0)  # fmt: skip
+    monkeypatch.setattr(sys.modules[quantized_size.__module__], "MOST_BITS", 2)
+    with pytest.raises(gi.InputError, match=r"2 bits do not keep 0\.95"):
+        quantized_size(snapshot)
 
 
 def test_sizes_are_those_of_every_tensor(tiny_run):
@@ -169,3 +171,16 @@ def test_refusals_are_one_line(call, says):
     with pytest.raises(gi.InputError, match=says) as refused:
         call()
     assert "\n" not in str(refused.value)
+
+
+def test_a_diverged_model_and_an_impossible_share_are_refused(tiny_run):
+    """Of NaN the singular values would be a LinAlgError with its traceback."""
+    weights = tiny_run.weights() | {"embed.W_E": torch.full((8, 16), math.nan)}
+    diverged = from_weights(weights, tiny_run.architecture, tiny_run.task)
+    with pytest.raises(gi.InputError, match="not finite"):
+        sizes(diverged)
+    with pytest.raises(gi.InputError, match="W_E' holds entries that are not finite"):
+        pruning_curve(diverged, basis="singular")
+    for keep in (0.0, 1.5, math.nan):
+        with pytest.raises(gi.InputError, match="not a share of accuracy"):
+            quantized_size(tiny_run, keep=keep)

@@ -1,7 +1,8 @@
 """How economically a model encodes what it learnt: pruning, bases of weights, sizes.
 
-Every measure takes `x` first (a run, a snapshot, or a model with `task`), the rest by name, and
-returns a frozen dataclass with a `.table()`. What cannot be measured is an InputError, one line.
+Every measure takes `x` first (a run, a snapshot, or a model with `task`; those over training a
+run), the rest by name, and returns a table, or a frozen dataclass with a `.table()`. What cannot be
+measured is an InputError, one line.
 """
 
 from grokinterp.encodings.bases import Coordinates, coordinates

@@ -57,7 +57,7 @@ def coordinates(
 
     singular: W = U diag(s) V^T, W as `as_matrix` has it; biases stay as stored.
 
-    InputError for an unknown basis, and for "fourier" without tokens.
+    InputError for an unknown basis, "fourier" without tokens, and "singular" of infinity or NaN.
 
     >>> W = {"unembed.W_U": torch.tensor([[3.0, 0.0], [0.0, 4.0]])}
     >>> found = coordinates(W, "singular")
@@ -73,6 +73,8 @@ def coordinates(
         for name, weight in weights.items():
             if is_bias(name) or weight.ndim < 2:
                 continue
+            if not weight.isfinite().all():
+                raise InputError(f"{name!r} holds entries that are not finite: no singular values.")
             matrix = as_matrix(name, weight).double()
             u, values[name], vh = torch.linalg.svd(matrix, full_matrices=False)
             cost[name] = sum(matrix.shape)

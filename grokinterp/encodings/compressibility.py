@@ -9,7 +9,8 @@ from tqdm.auto import tqdm
 
 from grokinterp.circuits.subject import steps_of
 from grokinterp.encodings.pruning import weight_names
-from grokinterp.encodings.pruning_curves import KEEP, Scores, pruning_curve
+from grokinterp.encodings.pruning_curves import KEEP, pruning_curve
+from grokinterp.encodings.pruning_scores import MAGNITUDE, Scores
 from grokinterp.encodings.sizes import gini_of, mean_effective_rank
 from grokinterp.runs.run import Run
 
@@ -19,7 +20,7 @@ def compressibility(
     *,
     steps: Sequence[int] | str = "all",
     scope: str = "layer",
-    scores: Scores = "magnitude",
+    scores: Scores = MAGNITUDE,
     basis: str = "weights",
     fractions: Sequence[float] | Float[Tensor, " m"] | None = None,
     biases: bool = False,

@@ -10,16 +10,21 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from grokinterp.circuits.subject import Subject
+from grokinterp.encodings.cotangents import check_variant, cotangents
+from grokinterp.encodings.fisher_mlp import mlp_diagonal
 from grokinterp.errors import InputError, nearest, whole_number
 from grokinterp.fourier.basis import gini
 from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import quick_logits
+from grokinterp.models.mlp import MLPArchitecture
+from grokinterp.runs.resolve import snapshot_at
 from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.task import Task
 
-VARIANTS = ("softmax", "logits")
 ROWS = ("test", "train", "all")
 JACOBIAN_BYTES = 1 << 22  # held at once, where one input has less: what caches hold
 
@@ -74,14 +79,19 @@ class FisherDiagonal:
 
 
 def fisher_diagonal(
-    snapshot: Snapshot,
+    x: Subject,
     *,
+    step: int = -1,
     variant: str = "softmax",
     rows: str = "test",
     n_samples: int | None = 256,
     seed: int = 0,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> FisherDiagonal:
-    r"""The diagonal Fisher information of a snapshot's weights, over inputs of its task.
+    r"""The diagonal Fisher information of a model's weights, over inputs of its task.
+
+    `x` is a run (at `step`), a snapshot, or a model with `task`.
 
     "softmax": F_ii = E_x sum_c p_c (d log p_c / d theta_i)^2, the Fisher information of the
     predicted distribution: the sum over classes is exact, the labels are not looked at (so it is
@@ -100,10 +110,20 @@ def fisher_diagonal(
     model is certain. InputError for a model whose weights alone do not say what it computes, and
     for a transformer other than of one layer without LayerNorm.
     """
+    check_variant(variant)
+    snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
     inputs = snapshot.task.model_inputs[_row_numbers(snapshot, rows)]
     chosen = _sample(len(inputs), n_samples, seed)
+    _check_any(inputs)
+    architecture = snapshot.architecture
+    if isinstance(architecture, MLPArchitecture):
+        values = mlp_diagonal(
+            snapshot.weights, inputs[chosen], architecture=architecture, variant=variant
+        )
+    else:
+        values = diagonal(logits_of(snapshot), snapshot.weights, inputs[chosen], variant=variant)
     return FisherDiagonal(
-        values=diagonal(logits_of(snapshot), snapshot.weights, inputs[chosen], variant=variant),
+        values=values,
         variant=variant,
         rows=rows,
         n_samples=len(chosen),
@@ -135,15 +155,13 @@ def diagonal(
     >>> diagonal(linear, {"W": torch.zeros(2, 2)}, x, variant="logits")["W"].tolist()
     [[5.0, 5.0], [2.0, 2.0]]
     """
-    if variant not in VARIANTS:
-        raise InputError(f"variant={variant!r} is not known; {nearest(variant, VARIANTS)}")
-    if not len(inputs):
-        raise InputError("there is no input to average over; give at least one.")
+    check_variant(variant)
+    _check_any(inputs)
     constants = {name: weight.detach() for name, weight in weights.items()}
 
     def squares_of(row: Tensor) -> dict[str, Tensor]:
         logits, pull_back = torch.func.vjp(lambda w: logits_fn(w, row[None])[0], constants)[:2]
-        (jacobian,) = torch.func.vmap(pull_back)(_cotangents(logits, variant))
+        (jacobian,) = torch.func.vmap(pull_back)(cotangents(logits, variant))
         return {name: part.square().sum(dim=0) for name, part in jacobian.items()}
 
     total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in constants.items()}
@@ -179,14 +197,9 @@ def logits_of(snapshot: Snapshot) -> Logits:
     return logits_fn
 
 
-def _cotangents(
-    logits: Float[Tensor, " classes"], variant: str
-) -> Float[Tensor, "classes classes"]:
-    one_hot = torch.eye(len(logits), dtype=torch.float64, device=logits.device)
-    if variant == "logits":
-        return one_hot.to(logits.dtype)
-    p = logits.double().softmax(dim=0)
-    return (p.sqrt()[:, None] * (one_hot - p)).to(logits.dtype)
+def _check_any(inputs: Tensor) -> None:
+    if not len(inputs):
+        raise InputError("there is no input to average over; give at least one.")
 
 
 def _block_size(logits_fn: Logits, weights: Weights, inputs: Tensor) -> int:
@@ -198,7 +211,7 @@ def _block_size(logits_fn: Logits, weights: Weights, inputs: Tensor) -> int:
 
 def _row_numbers(snapshot: Snapshot, rows: str) -> Int[Tensor, " n"]:
     if rows not in ROWS:
-        raise InputError(f"rows={rows!r} is not known; {nearest(rows, ROWS)}")
+        raise InputError(f"rows={rows!r} is not known; {nearest(str(rows), ROWS)}")
     if rows == "all":
         return torch.arange(snapshot.task.n_inputs)
     if snapshot.train_mask is None:
@@ -208,6 +221,9 @@ def _row_numbers(snapshot: Snapshot, rows: str) -> Int[Tensor, " n"]:
 
 
 def _sample(n: int, n_samples: int | None, seed: int) -> Int[Tensor, " n_chosen"]:
+    number = whole_number(seed)
+    if number is None or not 0 <= number < 2**63:
+        raise InputError(f"seed={seed!r} is not a whole number from 0 on; give such as 0.")
     if n_samples is None:
         return torch.arange(n)
     wanted = whole_number(n_samples)

@@ -50,6 +50,12 @@ def n_pruned(n: int, fraction: float) -> int:
     return math.floor(fraction * n + 0.5)
 
 
+def check_keep(keep: float) -> None:
+    """Refuse what is no share of accuracy."""
+    if not 0 < keep <= 1:
+        raise InputError(f"keep={keep!r} is not a share of accuracy to keep; give such as 0.95.")
+
+
 @dataclass(frozen=True)
 class PruningOrder:
     """In which order entries are zeroed: `ranks`, 0 first, among the `n` entries of one pool.

@@ -4,9 +4,9 @@ Manning-Coe et al. 2025 (arXiv 2502.01739), section 5, eq. 5: a is the area unde
 from fraction q = 0 to 1, and c = 1 / (1 - a).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 import torch
@@ -16,19 +16,20 @@ from torch import Tensor
 from grokinterp.circuits.scores import Score, score
 from grokinterp.circuits.subject import Subject
 from grokinterp.encodings.bases import Coordinates, coordinates
-from grokinterp.encodings.pruning import pruning_order, scored, weight_names
+from grokinterp.encodings.pruning import check_keep, pruning_order, scored, weight_names
+from grokinterp.encodings.pruning_scores import MAGNITUDE, Scores, named_scores
 from grokinterp.errors import InputError
 from grokinterp.fourier.spectra import token_order
 from grokinterp.models.architecture import Weights
 from grokinterp.runs.resolve import snapshot_at
-from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
 GRID = 51  # points of the default grid, 0 to 1: steps of 0.02
 KEEP = 0.95  # of the unpruned accuracy, for `prunable`
-
-Scores = str | Mapping[str, Tensor] | Callable[[Snapshot], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class PruningCurve:
     to store: as many, but m + n for each singular value of an m x n matrix. Losses in nats and
     accuracies are over the answer classes, on train, test and all inputs (train and test NaN
     without a split). `area`, `c` and `prunable` are of `rows`: test where there is a split, else
-    all. Between grid points the curve is the straight line, by definition.
+    all. Between grid points the curve is the straight line, by definition. Fisher scores are of
+    `score_samples` of the `score_rows` inputs.
 
     What c does not show: pruning is one shot, and a model may do with less after retraining. Chance
     is in it, so tasks cannot be compared (with two balanced classes a is 0.5 or so whatever the
@@ -63,6 +65,8 @@ class PruningCurve:
     keep: float
     n_weights: int
     step: int | None
+    score_rows: str | None = None
+    score_samples: int | None = None
 
     def __repr__(self) -> str:
         return (
@@ -130,9 +134,14 @@ class PruningCurve:
 
     @property
     def settings(self) -> dict[str, object]:
-        """What was asked: rows, scope, score, basis, biases, keep, number of weights, step."""
-        names = ("rows", "scope", "score", "basis", "biases", "keep", "n_weights", "step")
-        return {name: getattr(self, name) for name in names}
+        """What was asked: all but the numbers of the curve itself."""
+        return {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
+
+    def plot(self) -> "go.Figure":
+        """Accuracy against the fraction pruned, c in the legend; `grokinterp.viz` draws several."""
+        from grokinterp.viz import plot_pruning_curves
+
+        return plot_pruning_curves(self)
 
     @property
     def _lost(self) -> float:
@@ -145,7 +154,7 @@ def pruning_curve(
     *,
     step: int = -1,
     scope: str = "layer",
-    scores: Scores = "magnitude",
+    scores: Scores = MAGNITUDE,
     basis: str = "weights",
     fractions: Sequence[float] | Float[Tensor, " m"] | None = None,
     biases: bool = False,
@@ -157,9 +166,10 @@ def pruning_curve(
 
     `x` is a run (at `step`), a snapshot, or a model with `task`. `scope` says among which weights
     scores are ranked: "layer" (each tensor, all at once), "global", "global_normalized" or one
-    tensor's name (`grokinterp.encodings.pruning`). `scores` are "magnitude", a tensor for every
-    weight's name, or a function of the snapshot that gives these. `basis` says in which coordinates
-    weights are scored by magnitude and zeroed: "weights", "fourier" or "singular"
+    tensor's name (`grokinterp.encodings.pruning`). `scores` are "magnitude", "fisher_softmax" or
+    "fisher_logits" (256 test inputs: `grokinterp.encodings.pruning_scores`), a `FisherDiagonal`, a
+    tensor for every weight's name, or a function of the snapshot that gives these. `basis` says in
+    which coordinates weights are scored by magnitude and zeroed: "weights", "fourier" or "singular"
     (`grokinterp.encodings.bases`); they are turned back in float64 and evaluated in the model's own
     type. Tensors of which nothing is zeroed are exactly the model's.
 
@@ -171,20 +181,19 @@ def pruning_curve(
     """
     snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
     grid = _checked_grid(fractions)
-    if not 0 < keep <= 1:
-        raise InputError(f"keep={keep!r} is not a share of accuracy to keep; give such as 0.95.")
+    check_keep(keep)
     pruned = {
         name: snapshot.weights[name] for name in weight_names(snapshot.weights, biases=biases)
     }
     tokens = token_order(snapshot) if isinstance(snapshot.task, ModularTask) else None
     found = coordinates(pruned, basis, tokens=tokens)
-    name, given = _given_scores(scores, snapshot)
-    if given is not None and basis != "weights":
+    if basis != "weights" and scores != MAGNITUDE:
         raise InputError(
             f"scores of weights do not score coordinates in basis={basis!r}; give "
             "scores='magnitude', or basis='weights'."
         )
-    order = pruning_order(scored(found.values, given), scope=scope)
+    by = named_scores(scores, snapshot)
+    order = pruning_order(scored(found.values, by.values), scope=scope)
     counts, parameters, rows = [], [], []
     for fraction in grid.tolist():
         kept = order.kept(fraction)
@@ -201,12 +210,14 @@ def pruning_curve(
         **columns,
         rows="all" if columns["acc_test"].isnan().any() else "test",
         scope=scope,
-        score=name,
+        score=by.name,
         basis=basis,
         biases=biases,
         keep=keep,
         n_weights=order.n_weights,
         step=snapshot.step,
+        score_rows=by.rows,
+        score_samples=by.n_samples,
     )
 
 
@@ -217,17 +228,6 @@ def _pruned(weights: Weights, found: Coordinates, kept: dict[str, Tensor]) -> We
         for name, mask in kept.items()
         if not mask.all()
     }
-
-
-def _given_scores(scores: Scores, snapshot: Snapshot) -> tuple[str, Mapping[str, Tensor] | None]:
-    """What the score is called, and the scores, None for magnitude."""
-    if scores == "magnitude":
-        return "magnitude", None
-    if isinstance(scores, Mapping):
-        return "given", scores
-    if callable(scores):
-        return getattr(scores, "__name__", "given"), scores(snapshot)
-    raise InputError(f"scores={scores!r} is not known; give 'magnitude' or a tensor for each name.")
 
 
 def _checked_grid(fractions: Sequence[float] | Tensor | None) -> Float[Tensor, " m"]:

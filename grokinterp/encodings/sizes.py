@@ -20,7 +20,7 @@ from torch import Tensor
 from grokinterp.circuits.scores import Score, score
 from grokinterp.circuits.subject import Subject
 from grokinterp.encodings.bases import as_matrix
-from grokinterp.encodings.pruning import weight_names
+from grokinterp.encodings.pruning import check_keep, weight_names
 from grokinterp.errors import InputError, nearest, whole_number
 from grokinterp.fourier.basis import gini
 from grokinterp.models.architecture import Weights
@@ -46,6 +46,8 @@ def effective_rank(matrix: Float[Tensor, "m n"]) -> float:
     >>> round(effective_rank(torch.eye(3)), 6), round(effective_rank(torch.ones(3, 2)), 6)
     (3.0, 1.0)
     """
+    if not matrix.isfinite().all():
+        raise InputError("a matrix with entries that are not finite has no effective rank.")
     singular = torch.linalg.svdvals(matrix.double())
     if not singular.sum() > 0:
         raise InputError("a matrix of zeros has no effective rank; leave it out.")
@@ -161,6 +163,7 @@ def quantized_size(
     Without `bits`, the fewest from 2 to 16 that keep `keep` of the accuracy (test, or all inputs
     without a split). InputError where 16 do not.
     """
+    check_keep(keep)
     snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
     whole = score(snapshot, snapshot.logits)
     rows = "all" if math.isnan(whole.acc_test) else "test"

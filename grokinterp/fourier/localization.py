@@ -197,7 +197,9 @@ def fourier_heat_map(
 
 def _powers(x: Float[Tensor, "n neurons"], convention: str) -> Float[Tensor, "terms neurons"]:
     if convention not in POWERS:
-        raise InputError(f"convention={convention!r} is not known; {nearest(convention, POWERS)}")
+        raise InputError(
+            f"convention={convention!r} is not known; {nearest(str(convention), POWERS)}"
+        )
     return POWERS[convention](x)
 
 

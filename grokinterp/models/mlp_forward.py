@@ -81,8 +81,19 @@ def gradients(
         embed = torch.zeros_like(weights["embed.W_E"])
         found["embed.W_E"] = embed.index_add_(0, inputs.flatten(), rows)
     else:
-        both = torch.zeros_like(matrix)
-        for operand, block in enumerate(both.split(architecture.p)):
-            block.index_add_(0, inputs[:, operand], upstream)
-        found["blocks.0.mlp.W_in"] = both
+        found["blocks.0.mlp.W_in"] = two_hot_product(inputs, upstream, p=architecture.p)
     return {name: found[name] for name in weights}
+
+
+def two_hot_product(
+    inputs: Int[Tensor, "n 2"], upstream: Float[Tensor, "n width"], *, p: int
+) -> Float[Tensor, "two_p width"]:
+    """X^T upstream for the two-hot inputs X [n, 2p], which are not built.
+
+    >>> two_hot_product(torch.tensor([[0, 1], [0, 0]]), torch.tensor([[1.0], [2.0]]), p=2).tolist()
+    [[3.0], [0.0], [2.0], [1.0]]
+    """
+    both = upstream.new_zeros(2 * p, upstream.shape[1])
+    for operand, block in enumerate(both.split(p)):
+        block.index_add_(0, inputs[:, operand], upstream)
+    return both

@@ -9,6 +9,7 @@ COLOURS = {
     "key": "#009E73",
     "other": "#999999",
 }
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 PHASES = {
     "memorization": "#56B4E9",
     "circuit_formation": "#F0E442",

@@ -1,0 +1,78 @@
+"""How much of a model can be pruned, and in which frequencies its neurons are."""
+
+from collections.abc import Iterable, Mapping
+from itertools import cycle
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from grokinterp.encodings.pruning_curves import PruningCurve
+from grokinterp.errors import InputError
+from grokinterp.viz.theme import SERIES, figure
+
+
+def plot_pruning_curves(curves: PruningCurve | Mapping[str, PruningCurve]) -> go.Figure:
+    """Accuracy against the fraction pruned; of several curves each under its name, c behind it.
+
+    The accuracy is the one that c is of, on test or all inputs. Curves whose fractions are of
+    different things, weights and singular values, are drawn on one axis, which then says so.
+    """
+    named = {"": curves} if isinstance(curves, PruningCurve) else dict(curves)
+    if not named:
+        raise InputError("there are no curves to draw; give a pruning curve for each name.")
+    rows = _joined(curve.rows for curve in named.values())
+    pruned = _joined(
+        "singular values" if curve.basis == "singular" else "weights" for curve in named.values()
+    )
+    title = "Pruning curves"
+    if len(named) == 1:
+        (curve,) = named.values()
+        at = "" if curve.step is None else f", step {curve.step}"
+        title = f"Pruning by {curve.score}, scope {curve.scope}, basis {curve.basis}{at}"
+    drawn = figure(title, f"fraction of {pruned} pruned", f"accuracy ({rows} inputs)")
+    drawn.update_yaxes(range=[-0.02, 1.02])
+    for (name, curve), colour in zip(named.items(), cycle(SERIES), strict=False):
+        drawn.add_scatter(
+            x=curve.fractions.tolist(),
+            y=curve.accuracy.tolist(),
+            name=f"{name}, c = {curve.c:.3g}" if name else f"c = {curve.c:.3g}",
+            line={"color": colour},
+            mode="lines",
+            showlegend=True,
+        )
+    return drawn
+
+
+def plot_fourier_heat_map(shares: pd.DataFrame) -> go.Figure:
+    """The shares that `fourier_heat_map` found: a row a frequency, a column a neuron.
+
+    Neurons stand in the order of the table (`grokinterp.fourier.localization`), by their dominant
+    frequency; a column is empty where a neuron has no weights.
+    """
+    if shares.index.name != "frequency" or shares.columns.name != "neuron":
+        raise InputError("this is no Fourier heat map; give what fourier_heat_map found.")
+    attrs = shares.attrs
+    step = attrs.get("step")
+    drawn = figure(
+        f"Frequencies of the neurons' {attrs.get('side', '')} weights"
+        + ("" if step is None else f", step {step}"),
+        "neuron, by its dominant frequency",
+        "frequency k (0 is the constant)",
+    )
+    drawn.update_layout(hovermode="closest")
+    drawn.add_heatmap(
+        z=shares.to_numpy(),
+        x=list(range(shares.shape[1])),
+        y=shares.index.tolist(),
+        customdata=[shares.columns.tolist()] * len(shares),
+        hovertemplate="neuron %{customdata}<br>k = %{y}<br>share %{z:.3f}<extra></extra>",
+        colorscale="Viridis",
+        zmin=0,
+        zmax=1,
+        colorbar={"title": "share of<br>power"},
+    )
+    return drawn
+
+
+def _joined(names: Iterable[str]) -> str:
+    return " or ".join(dict.fromkeys(names))
