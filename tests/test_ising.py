@@ -5,9 +5,11 @@ import math
 from dataclasses import asdict
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+import grokinterp as gi
 from grokinterp.errors import InputError
 from grokinterp.tasks import IsingTask
 from grokinterp.tasks.glauber import glauber
@@ -224,3 +226,26 @@ def test_what_is_no_task_is_refused(change, message):
 def test_what_is_no_configuration_is_refused(observable, given, message):
     with pytest.raises(InputError, match=message):
         observable(given.to(torch.int8))
+
+
+def test_the_ceiling_is_the_best_threshold_on_the_energy():
+    task = IsingTask(lattice=6, n_train=30, n_test=200, n_repeats=20, sweeps=20)
+    energy, labels = task.energy[:200], task.labels[:200]
+    cuts = [-2.0, *energy.unique().tolist()]
+    best = max(float(((energy <= cut).long() == labels).double().mean()) for cut in cuts)
+    assert task.ceiling == pytest.approx(best, abs=1e-12)
+    assert 0.5 < task.ceiling < 1
+
+
+def test_a_label_is_judged_by_what_the_task_allows():
+    steps = list(range(0, 1000, 10))
+    train = [0.5 if s < 50 else 1.0 for s in steps]
+    test = [0.5 if s < 500 else 0.92 for s in steps]
+    frame = pd.DataFrame({"step": steps, "train_acc": train, "test_acc": test})
+    assert gi.detect_phases(frame).label == "undetermined"
+    found = gi.detect_phases(frame, ceiling=0.93)
+    assert found.label == "grokked"
+    assert found.grok_step is None
+    assert any("at best" in reason for reason in found.reasons)
+    with pytest.raises(InputError, match="ceiling=2"):
+        gi.detect_phases(frame, ceiling=2)

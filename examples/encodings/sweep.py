@@ -52,7 +52,7 @@ def measure(run: gi.Run) -> dict[str, object]:
     """A row of the table: when it learned, what it learned, and how much of it can be pruned."""
     last = run.metrics.iloc[-1]
     row: dict[str, object] = {
-        "label": gi.detect_phases(run.metrics).label,
+        "label": gi.detect_phases(run.metrics, ceiling=run.task.ceiling).label,
         "t_train": learned(run, "train_acc"),
         "t_test": learned(run, "test_acc"),
         **{column: last[column] for column in ("train_loss", "test_loss", "train_acc", "test_acc")},

@@ -24,12 +24,17 @@ def detect_phases(
     *,
     measures: pd.DataFrame | None = None,
     thresholds: Thresholds | Mapping[str, float] | None = None,
+    ceiling: float | None = None,
 ) -> Phases:
     """Label a run or a table of curves and date its phases.
 
     A run is read from metrics.csv and from the progress measures of its checkpoints (`measures`
     spares computing them again); a table from its columns `step`, `train_loss`, `test_loss`,
     `train_acc`, `test_acc` (at least one of the four), with `excluded_loss` used when present.
+
+    `ceiling` is the best test accuracy that the task allows, that of a run's task (`task.ceiling`)
+    unless given, else 1: a run generalises when it comes within 5 % of it or of its own train
+    accuracy, whichever is less.
 
     The label is that of `grokinterp.progress.labels`, the boundaries those of
     `grokinterp.progress.boundaries`; nothing is set by hand for a run.
@@ -54,7 +59,18 @@ def detect_phases(
             f"{type(x).__name__} has no phases; give a run (gi.load(path)) or a DataFrame with a "
             "'step' column and losses or accuracies."
         )
-    verdict = label_of(curves, train_loss_below=limits.train_loss, test_loss_below=limits.test_loss)
+    if ceiling is None:
+        ceiling = x.task.ceiling if isinstance(x, Run) else 1.0
+    if not 0 < ceiling <= 1:
+        raise InputError(f"ceiling={ceiling!r} is no accuracy; give a number above 0, at most 1.")
+    if ceiling < 1:
+        reasons.append(f"the task allows a test accuracy of {ceiling:.3f} at best")
+    verdict = label_of(
+        curves,
+        train_loss_below=limits.train_loss,
+        test_loss_below=limits.test_loss,
+        ceiling=ceiling,
+    )
     memorized = _crossing(curves, "train", limits.train_acc, limits.train_loss)
     grokked = _crossing(curves, "test", limits.test_acc, limits.test_loss)
     reasons = [*verdict.reasons, *reasons, *curves.notes]

@@ -80,11 +80,16 @@ class _Evidence:
     collapse: tuple[str, ...]
 
 
-def label_of(curves: Curves, *, train_loss_below: float, test_loss_below: float) -> Verdict:
-    """The label of cleaned curves; accuracies decide where there are any, otherwise losses."""
+def label_of(
+    curves: Curves, *, train_loss_below: float, test_loss_below: float, ceiling: float = 1.0
+) -> Verdict:
+    """The label of cleaned curves; accuracies decide where there are any, otherwise losses.
+
+    `ceiling` is the best test accuracy that the task allows.
+    """
     train, test = curves.get("train_acc"), curves.get("test_acc")
     if train is not None and test is not None:
-        return _decide(_from_accuracies(train.smoothed(), test.smoothed()))
+        return _decide(_from_accuracies(train.smoothed(), test.smoothed(), ceiling))
     train, test = curves.get("train_loss"), curves.get("test_loss")
     if train is not None and test is not None:
         verdict = _decide(
@@ -100,12 +105,13 @@ def label_of(curves: Curves, *, train_loss_below: float, test_loss_below: float)
     return _verdict("undetermined", reason, Margin(None, "there is nothing to compare"))
 
 
-def _from_accuracies(train: Curve, test: Curve) -> _Evidence:
+def _from_accuracies(train: Curve, test: Curve, ceiling: float) -> _Evidence:
     best_train, best_test = float(train.values.max()), float(test.values.max())
     # A log that starts later does not show the accuracy of chance, which is small.
     chance = float(train.values[0]) if train.steps[0] == 0 else 0.0
     halfway = (1 + chance) / 2
-    generalises = best_test >= WITHIN * best_train
+    demanded = WITHIN * min(best_train, ceiling)
+    generalises = best_test >= demanded
 
     def side(curve: Curve, best: float, learned: bool) -> _Side:
         return _Side(
@@ -119,7 +125,7 @@ def _from_accuracies(train: Curve, test: Curve) -> _Evidence:
         side(train, best_train, True),
         side(test, best_test, generalises),
         f"test accuracy reaches {best_test:.3f} (halfway from chance is {halfway:.3f}, "
-        f"generalising {WITHIN * best_train:.3f}), train accuracy {best_train:.3f} (fitting is "
+        f"generalising {demanded:.3f}), train accuracy {best_train:.3f} (fitting is "
         f"{FITS:g})",
         f"train accuracy never exceeds {best_train:.3f}, less than {halfway:.3f}, half of the way "
         f"from chance ({chance:.3f}) to 1",

@@ -53,7 +53,7 @@ class Recipe:
     n_temperatures: int = 50
     half_width: float = 1.0  # temperatures reach so far below and above the critical one
     n_repeats: int = 1000  # configurations in the pool at each temperature
-    sweeps: int = 100  # of Glauber dynamics
+    sweeps: int = 300  # of Glauber dynamics
     n_train: int = 300
     n_test: int = 1000
     pool_seed: int = 0  # of the dynamics

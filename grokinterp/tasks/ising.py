@@ -91,7 +91,8 @@ class IsingTask:
     `n_test` are the test set, the next `n_train` the training set. Only these are generated, bit
     for bit what the whole pool would hold; `pool_seed` is the seed of the dynamics. The defaults
     are the setting of Manning-Coe et al. 2025 (arXiv 2502.01739, section 2.1 and released code);
-    the paper does not state the number of sweeps.
+    the paper does not state the number of sweeps. With 300 the best threshold on the energy is right
+    on 95 % of the configurations, the best accuracy the paper reports; with 100, on 93 %.
 
     What a label does not say: whether the configuration looks ordered. Near Tc both classes hold
     the same configurations, so no classifier is always right.
@@ -108,7 +109,7 @@ class IsingTask:
     n_temperatures: int = 50
     half_width: float = 1.0
     n_repeats: int = 1000
-    sweeps: int = 100
+    sweeps: int = 300
     seed: int = 0
     pool_seed: int = 0
 
@@ -196,6 +197,23 @@ class IsingTask:
     def magnetization(self) -> Float64[Tensor, " n_inputs"]:
         """M / L**2 of every input, see `magnetizations`."""
         return magnetizations(self.configurations)
+
+    @cached_property
+    def ceiling(self) -> float:
+        """Accuracy of the best single threshold on the energy, over the test set.
+
+        The labels are temperatures, so nothing that looks at configurations is always right; the
+        energy is the sufficient statistic of the temperature in equilibrium.
+        """
+        order = self.energy[: self.n_test].argsort()
+        ordered = self.labels[: self.n_test][order].double()
+        below = torch.cat([torch.zeros(1, dtype=torch.float64), ordered.cumsum(0)])
+        above = torch.cat([torch.zeros(1, dtype=torch.float64), (1 - ordered).cumsum(0)])
+        right = below + (above[-1] - above)  # ordered up to a place, disordered behind it
+        sorted_energy = self.energy[: self.n_test][order]
+        apart = torch.ones(self.n_test + 1, dtype=torch.bool)
+        apart[1:-1] = sorted_energy.diff() > 0  # no threshold between equal energies
+        return float(right[apart].max() / self.n_test)
 
     @property
     def answer_group(self) -> None:

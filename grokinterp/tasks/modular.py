@@ -111,6 +111,11 @@ class ModularTask:
             return operation.labels(a, b, self.p, self.seed)
         return operation.labels(a, b, self.p)
 
+    @property
+    def ceiling(self) -> float:
+        """The best accuracy that can be hoped for on inputs that were not trained on: 1."""
+        return 1.0
+
     @cached_property
     def commutative(self) -> bool:
         """Whether (a, b) and (b, a) have the same label everywhere."""

@@ -29,6 +29,8 @@ class Task(Protocol):
     @property
     def labels(self) -> Int[Tensor, " n_inputs"]: ...  # noqa: D102
     @property
+    def ceiling(self) -> float: ...  # noqa: D102
+    @property
     def commutative(self) -> bool: ...  # noqa: D102
     @property
     def answer_group(self) -> AnswerGroup | None: ...  # noqa: D102
