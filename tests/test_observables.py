@@ -110,9 +110,9 @@ def test_the_table_has_a_row_for_each_layer_and_observable():
     ]
     one = layer_correlation(layers["fc"], m.abs())
     row = table.iloc[4]
-    assert row["weighted"] == one.weighted
-    assert row["weighted_over_units"] == one.weighted_over_units
-    assert row["median"] == one.median
+    assert row["weighted_r"] == one.weighted
+    assert row["weighted_r_over_units"] == one.weighted_over_units
+    assert row["median_r"] == one.median
     assert table["n_units"].tolist() == [8] * 3 + [5] * 3
     assert set(table["n_rows"]) == {30}
     assert set(table["n_undefined"]) == {0}
@@ -126,7 +126,7 @@ def test_energy_separates_from_magnetisation():
     energy = torch.tensor([-1.0, -0.75, -1.0, -0.75, 0.0, 0.1]).double()
     size = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.1, 0.0]).double()
     table = correlation_table({"fc": energy[:, None] * 3 - 1}, {"E": energy, "|M|": size})
-    assert table["weighted"].tolist() == pytest.approx(
+    assert table["weighted_r"].tolist() == pytest.approx(
         [1, abs(np.corrcoef(energy, size)[0, 1])], rel=1e-12
     )
-    assert table["weighted"][0] > table["weighted"][1] + 0.3
+    assert table["weighted_r"][0] > table["weighted_r"][1] + 0.3

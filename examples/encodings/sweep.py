@@ -82,8 +82,8 @@ def measure(run: gi.Run) -> dict[str, object]:
         return row | {name: found[name] for name in ("ipr_input", "ipr_output")}
     for line in encodings.observable_correlations(run).itertuples():
         if line.layer in ("conv.1", "hidden"):
-            row[f"r_{line.layer}_{line.observable}"] = line.median
-            row[f"r_{line.layer}_{line.observable}_weighted"] = line.weighted
+            row[f"r_{line.layer}_{line.observable}"] = line.median_r
+            row[f"r_{line.layer}_{line.observable}_weighted"] = line.weighted_r
     return row
 
 

@@ -26,10 +26,12 @@ from grokinterp.encodings.sizes import (
     quantized_size,
     sizes,
 )
+from grokinterp.fourier.localization import NeuronIPR, fourier_heat_map, neuron_ipr
 
 __all__ = [
     "Coordinates",
     "FisherDiagonal",
+    "NeuronIPR",
     "PruningCurve",
     "PruningOrder",
     "QuantizedSize",
@@ -40,7 +42,9 @@ __all__ = [
     "effective_rank",
     "features",
     "fisher_diagonal",
+    "fourier_heat_map",
     "magnitudes",
+    "neuron_ipr",
     "observable_correlations",
     "prune",
     "pruning_curve",

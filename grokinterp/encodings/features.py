@@ -37,8 +37,8 @@ def observable_correlations(
     A row per layer and observable. r_k is the Pearson correlation, over the test configurations
     (all of them without a split: `.attrs["rows"]`), of unit k's pre-activation with the observable;
     units are the entries of a layer's pre-activation, each site of each channel by itself, and the
-    classes of the logits. "weighted" is sum_k w_k |r_k| with w_k unit k's share of the layer's
-    sum of |z|, "median" counts every unit alike; `weighted_over_units` is eq. 6 as printed.
+    classes of the logits. `weighted_r` is sum_k w_k |r_k| with w_k unit k's share of the layer's
+    sum of |z|, `median_r` counts every unit alike; `weighted_r_over_units` is eq. 6 as printed.
 
     A correlation shows what a unit goes with, not what the answer is computed from: E and |M| go
     together themselves (`.attrs["r_energy_abs_magnetization"]`). InputError for other tasks.
@@ -61,17 +61,22 @@ def features(
     run: Run,
     *,
     steps: Sequence[int] | str = "all",
-    convention: str = "real",
+    convention: str | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """The features of a run over training, a row per checkpoint.
 
     For modular arithmetic the mean IPR of input weights (per operand block, and both stacked) and
-    output weights in a `convention` of `neuron_ipr`; for Ising, weighted and median |r| of every
-    layer with every observable, as columns `LAYER.OBSERVABLE.weighted` and `.median`.
+    output weights, in the real basis or another `convention` of `neuron_ipr`; for Ising, weighted
+    and median |r| of every layer with every observable, as columns `LAYER.OBSERVABLE.weighted_r`
+    and `.median_r`.
     """
     if not isinstance(run, Run):
         raise InputError(f"{type(run).__name__} has no checkpoints; give a run (gi.load(path)).")
+    ising = isinstance(run.task, IsingTask)
+    if ising and convention is not None:
+        raise InputError(f"convention={convention!r} is of IPRs, which Ising models have none of.")
+    convention = None if ising else convention or "real"
     rows = []
     for step in tqdm(
         steps_of(run, steps), desc="features", unit="checkpoint", disable=None if progress else True
@@ -79,17 +84,17 @@ def features(
         snapshot = run.snapshot(step)
         rows.append({"step": snapshot.step} | _row(snapshot, convention))
     frame = pd.DataFrame(rows)
-    frame.attrs["convention"] = None if isinstance(run.task, IsingTask) else convention
+    frame.attrs["convention"] = convention
     return frame
 
 
-def _row(snapshot: Snapshot, convention: str) -> dict[str, float]:
-    if not isinstance(snapshot.task, IsingTask):
+def _row(snapshot: Snapshot, convention: str | None) -> dict[str, float]:
+    if convention is not None:
         return neuron_ipr(snapshot, convention=convention).means
     return {
         f"{row.layer}.{row.observable}.{column}": getattr(row, column)
         for row in observable_correlations(snapshot).itertuples()
-        for column in ("weighted", "median")
+        for column in ("weighted_r", "median_r")
     }
 
 

@@ -182,6 +182,8 @@ def pruning_curve(
     snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
     grid = _checked_grid(fractions)
     check_keep(keep)
+    if not bool(snapshot.logits.isfinite().all()):
+        raise InputError("the model's logits are not finite; look at an earlier step.")
     pruned = {
         name: snapshot.weights[name] for name in weight_names(snapshot.weights, biases=biases)
     }

@@ -23,7 +23,11 @@ from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.basis import spectrum, transform
 from grokinterp.fourier.maps import input_weights, output_weights
 from grokinterp.fourier.spectra import token_order
+from grokinterp.models.adapter import HookedModel
+from grokinterp.runs.resolve import snapshot_at
+from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.task import Task
 
 POWERS: dict[str, Callable[[Tensor], Tensor]] = {
     "real": lambda x: transform(x).square(),
@@ -137,14 +141,20 @@ def stacked_ipr(
 
 
 def neuron_ipr(
-    snapshot: Snapshot, *, convention: str = "real", path: str | None = None
+    x: Run | Snapshot | HookedModel,
+    *,
+    step: int = -1,
+    convention: str = "real",
+    path: str | None = None,
+    task: Task | None = None,
 ) -> NeuronIPR:
-    """The IPRs of a snapshot's neurons, tokens and classes in the order of the task's group.
+    """The IPRs of a model's neurons, tokens and classes in the order of the task's group.
 
     `convention` is that of `ipr`, `path` that of `input_weights`: for a transformer "attention", by
     which neurons read operands at "=", unless "direct" is given. 0 is left out for multiplication.
     InputError for a task without operand tokens and a model without an MLP.
     """
+    snapshot = snapshot_at(x, step=step, task=task)
     path = _path(snapshot, path)
     inputs, outputs = _ordered_inputs(snapshot, path), _ordered_outputs(snapshot)
     return NeuronIPR(
@@ -161,7 +171,12 @@ def neuron_ipr(
 
 
 def fourier_heat_map(
-    snapshot: Snapshot, *, side: str = "input", path: str | None = None
+    x: Run | Snapshot | HookedModel,
+    *,
+    step: int = -1,
+    side: str = "input",
+    path: str | None = None,
+    task: Task | None = None,
 ) -> pd.DataFrame:
     """Share of each neuron's power in every frequency: a row per frequency, a column per neuron.
 
@@ -172,6 +187,7 @@ def fourier_heat_map(
     """
     if side not in ("input", "output"):
         raise InputError(f"side={side!r} is not known; valid are: input, output.")
+    snapshot = snapshot_at(x, step=step, task=task)
     path = _path(snapshot, path)
     power = (
         _input_power(_ordered_inputs(snapshot, path))

@@ -137,11 +137,13 @@ def correlation_table(
         for layer, activations in layers.items()
         for name, values in observables.items()
     ]
-    columns = [
-        "layer", "observable", "weighted", "weighted_over_units", "median", "n_units",
-        "n_undefined", "n_rows",
-    ]  # fmt: skip
-    return pd.DataFrame([{c: getattr(one, c) for c in columns} for one in found], columns=columns)
+    columns = {
+        "layer": "layer", "observable": "observable", "weighted_r": "weighted",
+        "weighted_r_over_units": "weighted_over_units", "median_r": "median",
+        "n_units": "n_units", "n_undefined": "n_undefined", "n_rows": "n_rows",
+    }  # fmt: skip
+    rows = [{column: getattr(one, name) for column, name in columns.items()} for one in found]
+    return pd.DataFrame(rows, columns=list(columns))
 
 
 def observables(snapshot: Snapshot) -> dict[str, Float[Tensor, " n_inputs"]]:
