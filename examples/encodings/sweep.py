@@ -21,8 +21,8 @@ MAP = gi.recipes()["mod113-grokked"].replace(checkpoints=[0])
 
 # Name: the recipes to train from every seed, which is that of the weights, the split and the order.
 SETTINGS: dict[str, list[gi.Recipe]] = {
-    "mlp": [MLP.replace(init_scale=w0) for w0 in (10, 2, 1, 0.4, 0.1)],
-    "mlp-decay": [MLP.replace(init_scale=w0, weight_decay=3e-4) for w0 in (2, 1, 0.1)],
+    "mlp": [MLP.replace(init_scale=w0) for w0 in (10, 1, 0.4, 0.1)],
+    "mlp-decay": [MLP.replace(init_scale=w0, weight_decay=3e-4) for w0 in (2, 1)],
     "mlp-batch200": [
         MLP.replace(
             init_scale=w0, batch_size=200, steps=45_000, log_every=45,
