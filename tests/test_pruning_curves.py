@@ -7,6 +7,7 @@ import grokinterp as gi
 from grokinterp.circuits.scores import Score, score
 from grokinterp.encodings import PruningCurve, fisher_diagonal, prune, pruning_curve
 from grokinterp.encodings.bases import as_matrix
+from grokinterp.encodings.pruning_curves import GRID
 from grokinterp.fourier import fourier_basis
 from grokinterp.models import adapter
 from grokinterp.models.adapter import build_model
@@ -288,7 +289,7 @@ def test_c_of_any_monotone_curve_is_within_the_interval_of_its_grid():
 def test_the_table_has_a_row_a_fraction_and_says_what_was_asked(sparse):
     curve = pruning_curve(sparse, scope="global", biases=True, keep=0.9)
     table = curve.table()
-    assert table["fraction"].tolist() == pytest.approx([i / 50 for i in range(51)])
+    assert table["fraction"].tolist() == list(GRID)
     assert list(table) == ["fraction", "kept", "parameters", *vars(Score(*[0.0] * 6))]
     for column in table.columns[1:]:
         assert table[column].tolist() == getattr(curve, column).tolist()

@@ -28,7 +28,8 @@ from grokinterp.tasks.task import Task
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-GRID = 51  # points of the default grid, 0 to 1: steps of 0.02
+# The default grid: steps of 0.02, and finer where an encoding of a few coordinates breaks down.
+GRID = (*(i / 50 for i in range(50)), 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.999, 1.0)
 KEEP = 0.95  # of the unpruned accuracy, for `prunable`
 
 
@@ -173,7 +174,7 @@ def pruning_curve(
     (`grokinterp.encodings.bases`); they are turned back in float64 and evaluated in the model's own
     type. Tensors of which nothing is zeroed are exactly the model's.
 
-    `fractions` rise from 0 to 1 (51 points unless given). InputError for other fractions, unknown
+    `fractions` rise from 0 to 1 (`GRID` unless given). InputError for other fractions, unknown
     names, a basis that the task lacks, given scores in another basis than "weights", and for a
     model whose weights alone do not say what it computes.
 
@@ -234,7 +235,7 @@ def _pruned(weights: Weights, found: Coordinates, kept: dict[str, Tensor]) -> We
 
 def _checked_grid(fractions: Sequence[float] | Tensor | None) -> Float[Tensor, " m"]:
     if fractions is None:
-        return torch.linspace(0, 1, GRID, dtype=torch.float64)
+        return torch.tensor(GRID, dtype=torch.float64)
     grid = torch.as_tensor(fractions, dtype=torch.float64)
     if (
         grid.ndim != 1
