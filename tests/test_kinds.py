@@ -155,6 +155,10 @@ def test_phases_measures_and_ablations(name, runs):
     assert measures.test_loss.tolist() == pytest.approx(logged.test_loss.tolist(), rel=1e-5)
     squares = sum(float(w.double().square().sum()) for w in before.values())
     assert measures.sum_sq_weights.iloc[-1] == pytest.approx(squares)
+    each = [c for c in measures if c.startswith("sum_sq_") and c != "sum_sq_weights"]
+    assert measures[each].iloc[-1].sum() == pytest.approx(squares)
+    matrices = [key for key in before if ".b" not in key]  # each has its own column
+    assert len(each) == len(matrices) + 1
     assert gi.detect_phases(run).label in ("undetermined", "not_learned", "memorized", "steady")
     table = gi.ablate(run, placebos=3).table()
     assert (table.loss_all > 0).all()
