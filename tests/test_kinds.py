@@ -1,6 +1,7 @@
 """Runs of MLPs and CNNs: what works on a transformer's works on theirs."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import grokinterp as gi
 from grokinterp import circuits
 from grokinterp.circuits import hooks
 from grokinterp.models.kinds import build_model, shape_from_dict, shape_to_dict
+from grokinterp.runs.manifest import _checksum
 from grokinterp.tasks import IsingTask, task_from_dict
 
 MLP = gi.Recipe(
@@ -153,6 +155,10 @@ def test_phases_measures_and_ablations(name, runs):
     assert measures.test_loss.tolist() == pytest.approx(logged.test_loss.tolist(), rel=1e-5)
     squares = sum(float(w.double().square().sum()) for w in before.values())
     assert measures.sum_sq_weights.iloc[-1] == pytest.approx(squares)
+    each = [c for c in measures if c.startswith("sum_sq_") and c != "sum_sq_weights"]
+    assert measures[each].iloc[-1].sum() == pytest.approx(squares)
+    matrices = [key for key in before if ".b" not in key]  # each has its own column
+    assert len(each) == len(matrices) + 1
     assert gi.detect_phases(run).label in ("undetermined", "not_learned", "memorized", "steady")
     table = gi.ablate(run, placebos=3).table()
     assert (table.loss_all > 0).all()
@@ -176,12 +182,24 @@ def test_a_channel_ablated_is_a_channel_at_its_mean(runs):
 
 @pytest.mark.parametrize(
     "function",
-    [circuits.attribution, circuits.circuit_graph, circuits.attention_readout, circuits.algorithm],
+    [
+        circuits.algorithm,
+        circuits.attention,
+        circuits.attention_fits,
+        circuits.attention_readout,
+        circuits.attribution,
+        circuits.circuit_graph,
+        circuits.circularity,
+        circuits.commutativity,
+        circuits.fitted_patterns,
+        circuits.gradient_symmetricity,
+        circuits.isolate_circles,
+    ],
 )
 def test_what_needs_attention_says_so(function, runs):
-    for name in RECIPES:
-        with pytest.raises(gi.InputError, match=r"no attention|no operand|Ising|ising"):
-            function(runs[name])
+    for run in runs.values():
+        with pytest.raises(gi.InputError, match="has no attention and no residual stream"):
+            function(run)
 
 
 def test_a_recorder_takes_them(runs, tmp_path):
@@ -194,6 +212,28 @@ def test_a_recorder_takes_them(runs, tmp_path):
         again = gi.load(tmp_path / name)
         assert again.architecture == run.architecture
         assert torch.equal(again.snapshot().logits, run.snapshot().logits)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("task", "ising", "is damaged"),
+        ("task", {"task": "parity"}, "task 'parity' is not known"),
+        ("task", {"task": "ising"}, "is damaged"),
+        ("architecture", {"kind": "rnn"}, "model kind 'rnn' is not known"),
+        ("architecture", {"kind": "cnn"}, "is damaged"),
+        ("recipe", {"model": ["mlp"]}, r"model=\['mlp'\] is not text"),
+    ],
+)
+def test_a_manifest_of_something_else_is_refused(part, value, message, runs, tmp_path):
+    shutil.copytree(runs["mlp"].path, tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    content = {k: v for k, v in json.loads(path.read_text()).items() if k != "checksum"}
+    content[part] = value
+    path.write_text(json.dumps(content | {"checksum": _checksum(content)}))
+    with pytest.raises(gi.InputError, match=message) as refused:
+        gi.load(tmp_path / "run")
+    assert str(refused.value).startswith(str(path))
 
 
 @each
@@ -231,12 +271,19 @@ def test_commands(name, runs, run):
         ({"task": "ising", "n_train": 0}, "n_train"),
         ({"task": "isnig"}, "did you mean 'ising'"),
         ({"w0": 3}, "did you mean 'init_scale'"),
+        ({"model": "mpl"}, "model='mpl' is not known; did you mean 'mlp'"),
+        ({"model": ["mlp", "cnn"]}, r"model=\['mlp', 'cnn'\] is not text"),
+        ({"task": {"p": 7}}, "task={'p': 7} is not text"),
+        ({"lr": None}, "lr=None is not a number"),
     ],
 )
 def test_recipes_that_cannot_be(changes, message):
     with pytest.raises(gi.InputError, match=message) as refused:
         gi.Recipe().replace(**changes)
     assert "\n" not in str(refused.value)
+    if "w0" not in changes:
+        with pytest.raises(gi.InputError, match=message):
+            gi.Recipe(**changes)
 
 
 def test_defaults_follow_the_model_and_task():
@@ -248,7 +295,6 @@ def test_defaults_follow_the_model_and_task():
     assert gi.Recipe(model="mlp") == mlp
     assert gi.Recipe.from_dict({"task": "ising"}) == ising
     assert mlp.replace(d_mlp=64).replace(model="transformer").d_mlp == 64  # chosen, so it stays
-    assert gi.Recipe.from_toml
 
 
 def test_a_task_of_another_kind_is_refused(runs):

@@ -274,7 +274,13 @@ def test_what_a_model_lacks_is_null(tiny_run):
         ({"normalization_type": "LN"}, ["restricted_loss_demo", "excluded_loss_demo"]),
         (
             {"normalization_type": None, "attn_only": True},
-            ["gini_neuron_logit", "restricted_loss_demo", "excluded_loss_demo"],
+            [
+                "gini_neuron_logit",
+                "restricted_loss_demo",
+                "excluded_loss_demo",
+                "ipr_input",
+                "ipr_output",
+            ],
         ),
     ):
         with warnings.catch_warnings():

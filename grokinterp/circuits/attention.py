@@ -116,6 +116,7 @@ def commutativity(x: Subject, *, layer: int = 0) -> pd.DataFrame:
             f"{type(x).__name__} is not a run; the means of one model are in "
             "circuits.attention(x).table()."
         )
+    need_residual_stream(x.snapshot())
     rows = {}
     for step in x.steps:
         mean = patterns_of(x.snapshot(step), layer).double().mean(dim=0)

@@ -8,7 +8,8 @@ gi.ablate(run, [hooks.neurons(0, i) for i in range(10)])  # ten rows; neurons(0,
 
 `layer` counts from 0. `mode` says what stands in for the part: "zero", its "mean" over the inputs,
 or "resample", its activation on another input (a fixed permutation of the table). Interventions
-add up with `+`; `.called(name)` gives one another name. Run them on the whole table, `task.tokens`.
+add up with `+`; `.called(name)` gives one another name. Run them on the whole table,
+`task.model_inputs`, which of modular arithmetic are `task.tokens`.
 """
 
 from grokinterp.circuits.components import (

@@ -221,7 +221,7 @@ measure("excluded_loss_each", needs_frequencies=True, prefix="excluded_loss_k")(
 def _sum_sq(snapshot: Snapshot) -> dict[str, float]:
     """Sum of squares by parameter, under the canonical name without its path in one-layer models.
 
-    All biases together are `sum_sq_biases`.
+    That of a convolution is `sum_sq_conv_0_W`. All biases together are `sum_sq_biases`.
     """
     return _squares(snapshot)
 
@@ -235,6 +235,8 @@ def _squares(snapshot: Snapshot) -> dict[str, float]:
                 name = "biases"
             elif name == "w":
                 name = f"{part}_w"  # of a LayerNorm
+            elif path.startswith("conv."):
+                name = f"conv_{part}_{name}"
             elif snapshot.n_layers > 1 and path.startswith("blocks."):
                 name = f"{path.split('.')[1]}_{name}"
             square = torch.linalg.vector_norm(weight, dtype=torch.float64).square()

@@ -52,13 +52,15 @@ SIZES = ("widths", "channels")
 
 
 def defaults_of(task: str, model: str | None) -> dict[str, Any]:
-    """The defaults that depend on the task and the model.
+    """The defaults that depend on the task and the model; a word that is not known is refused.
 
     >>> defaults_of("ising", None)["model"]
     'cnn'
     """
-    model = model or MODELS.get(task, ("transformer",))[0]
-    return {"model": model, **BY_MODEL.get(model, {})}
+    _check_choice("task", typed("task", task, "modular"))
+    model = MODELS[task][0] if model is None else typed("model", model, "transformer")
+    _check_choice("model", model)
+    return {"model": model, **BY_MODEL[model]}
 
 
 def typed(key: str, value: Any, default: Any) -> Any:
@@ -103,9 +105,8 @@ def typed(key: str, value: Any, default: Any) -> Any:
 
 def check_choices(values: dict[str, Any]) -> None:
     """Refuse a word that is not among those of its key."""
-    for key, allowed in CHOICES.items():
-        if values[key] not in allowed:
-            raise InputError(f"{key}={values[key]!r} is not known; {nearest(values[key], allowed)}")
+    for key in CHOICES:
+        _check_choice(key, values[key])
     if values["model"] not in (models := MODELS[values["task"]]):
         raise InputError(
             f"model={values['model']!r} does not learn task={values['task']!r}; "
@@ -116,6 +117,11 @@ def check_choices(values: dict[str, Any]) -> None:
             f"init={values['init']!r} is not for model={values['model']!r}; give "
             f"init={' or '.join(map(repr, rules))}."
         )
+
+
+def _check_choice(key: str, value: str) -> None:
+    if value not in CHOICES[key]:
+        raise InputError(f"{key}={value!r} is not known; {nearest(value, CHOICES[key])}")
 
 
 def check_limits(values: dict[str, Any]) -> None:

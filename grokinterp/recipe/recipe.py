@@ -90,9 +90,10 @@ class Recipe:
         by_model = defaults_of(self.task, self.model)
         for field in fields(self):
             value = getattr(self, field.name)
+            if value is DEPENDS and field.name in by_model:
+                value = by_model[field.name]
             default = by_model.get(field.name, field.default)
-            value = default if value is None else typed(field.name, value, default)
-            object.__setattr__(self, field.name, value)
+            object.__setattr__(self, field.name, typed(field.name, value, default))
         values = vars(self)
         check_choices(values)
         object.__setattr__(self, "operation", get_operation(self.operation).name)

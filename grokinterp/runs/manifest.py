@@ -98,7 +98,9 @@ class Manifest:
             raise InputError(f"{path} is damaged: its checksum differs; restore it from a copy.")
         try:
             manifest = cls._from_content(content)
-        except (KeyError, TypeError, AttributeError):
+        except InputError as error:
+            raise InputError(f"{path} cannot be used: {error}") from None
+        except (KeyError, TypeError, AttributeError, ValueError):
             raise damaged from None
         if not manifest._is_sound():
             raise damaged

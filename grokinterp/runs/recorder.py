@@ -124,9 +124,9 @@ class Recorder:
         architecture = architecture_of(model)
         if architecture is None or not self._can_be_rebuilt(model, architecture):
             raise InputError(
-                "the model is not a plain transformer (LNPre or RMS norms, other positions, "
-                "attention or MLP, hooks): a run rebuilds its models from weights, so only plain "
-                "ones can be recorded; gi.snapshot(model, task) analyses any."
+                "the model is not a plain transformer, MLP or CNN (LNPre or RMS norms, other "
+                "positions, attention or MLP, hooks): a run rebuilds its models from weights, so "
+                "only plain ones can be recorded; gi.snapshot(model, task) analyses any."
             )
         return RunWriter.create(
             self.path,

@@ -113,7 +113,7 @@ class Snapshot:
         if self.architecture is None:
             raise InputError(
                 "the weights alone do not say what this model computes; give a plain transformer, "
-                "without hooks or modules of its own."
+                "MLP or CNN, without hooks or modules of its own."
             )
         self.architecture.check(weights)
         return from_weights(dict(weights), self.architecture, self.task).logits
