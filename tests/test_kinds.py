@@ -271,6 +271,10 @@ def test_commands(name, runs, run):
         ({"task": "ising", "n_train": 0}, "n_train"),
         ({"task": "isnig"}, "did you mean 'ising'"),
         ({"w0": 3}, "did you mean 'init_scale'"),
+        ({"widths": [64]}, r"widths=\(64,\) means nothing for task='modular', model='transformer'"),
+        ({"task": "ising", "train_fraction": 0.5}, "train_fraction=0.5 means nothing"),
+        ({"model": "mlp", "channels": [1]}, "channels"),
+        ({"model": "mlp", "widths": [10**6, 10**6]}, "parameters; give sizes"),
         ({"model": "mpl"}, "model='mpl' is not known; did you mean 'mlp'"),
         ({"model": ["mlp", "cnn"]}, r"model=\['mlp', 'cnn'\] is not text"),
         ({"task": {"p": 7}}, "task={'p': 7} is not text"),
@@ -292,6 +296,9 @@ def test_defaults_follow_the_model_and_task():
     ising = mlp.replace(task="ising")
     assert (ising.model, ising.init, ising.d_mlp) == ("cnn", "torch", 100)
     assert ising.replace(task="modular") == gi.Recipe()
+    assert gi.Recipe(p=31, n_heads=2).replace(task="ising") == ising  # and forgets what was its own
+    assert "p" not in ising.to_dict()
+    assert gi.Recipe.from_dict(ising.to_dict()) == ising
     assert gi.Recipe(model="mlp") == mlp
     assert gi.Recipe.from_dict({"task": "ising"}) == ising
     assert mlp.replace(d_mlp=64).replace(model="transformer").d_mlp == 64  # chosen, so it stays

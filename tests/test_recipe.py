@@ -12,7 +12,7 @@ def test_recipes_survive_toml_and_dicts(name, tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(recipe.to_toml())
     assert find_recipe(path) == recipe == Recipe.from_dict(recipe.to_dict())
-    assert tomllib.loads(recipe.to_toml())["p"] == recipe.p
+    assert tomllib.loads(recipe.to_toml())["lr"] == recipe.lr
 
 
 def test_nanda_mainline_has_the_papers_shape():

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from tqdm.auto import tqdm
 
+from grokinterp.errors import InputError
 from grokinterp.fourier.answers import checked_frequencies, usable_group
 from grokinterp.fourier.key_frequencies import key_frequencies
 from grokinterp.progress.measures import MEASURES
@@ -25,6 +26,8 @@ def progress_measures(
     `.attrs["frequencies"]` (None for a task without Fourier directions). Measures that need them
     are NaN where there are none, and `.attrs["reason"]` says why.
     """
+    if not isinstance(run, Run):
+        raise InputError(f"{type(run).__name__} has no checkpoints; give a run (gi.load(path)).")
     last = run.snapshot()
     key, reason = _key_frequencies(last, frequencies)
     rows = []

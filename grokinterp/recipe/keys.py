@@ -49,6 +49,19 @@ AT_MOST = {  # beyond these a table or a schedule does not fit into any memory
     "n_layers": 1000, "n_heads": 10_000, "d_model": 100_000, "d_head": 100_000, "d_mlp": 1_000_000,
 }  # fmt: skip
 SIZES = ("widths", "channels")
+MOST_PARAMETERS = 1_000_000_000
+USED_BY: dict[str, tuple[str, ...]] = {  # the tasks or models that a key is for; others: all
+    **dict.fromkeys(("operation", "p", "train_fraction", "split"), ("modular",)),
+    **dict.fromkeys(
+        ("lattice", "n_temperatures", "half_width", "n_repeats", "sweeps", "n_train", "n_test",
+         "pool_seed"),
+        ("ising",),
+    ),
+    **dict.fromkeys(("n_heads", "d_head", "equals_class"), ("transformer",)),
+    **dict.fromkeys(("n_layers", "d_model"), ("transformer", "mlp")),
+    **dict.fromkeys(("widths", "embedding"), ("mlp",)),
+    "channels": ("cnn",),
+}  # fmt: skip
 
 
 def defaults_of(task: str, model: str | None) -> dict[str, Any]:
@@ -61,6 +74,15 @@ def defaults_of(task: str, model: str | None) -> dict[str, Any]:
     model = MODELS[task][0] if model is None else typed("model", model, "transformer")
     _check_choice("model", model)
     return {"model": model, **BY_MODEL[model]}
+
+
+def is_used(key: str, task: str, model: str) -> bool:
+    """Whether a key means something for this task and model.
+
+    >>> is_used("channels", "ising", "cnn"), is_used("p", "ising", "cnn"), is_used("lr", "", "")
+    (True, False, True)
+    """
+    return key not in USED_BY or task in USED_BY[key] or model in USED_BY[key]
 
 
 def typed(key: str, value: Any, default: Any) -> Any:

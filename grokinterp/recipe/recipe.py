@@ -1,5 +1,6 @@
 """The Recipe: everything that determines a run, as flat, validated keys."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -16,10 +17,12 @@ from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.kinds import Shape
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.recipe.keys import (
+    MOST_PARAMETERS,
     SYNONYMS,
     check_choices,
     check_limits,
     defaults_of,
+    is_used,
     typed,
 )
 from grokinterp.recipe.schedule import Schedule, checkpoint_steps
@@ -105,10 +108,19 @@ class Recipe:
                 'equals_class=true needs equals_token=true: without "=" among the inputs '
                 'there is no "=" class.'
             )
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default and not is_used(field.name, self.task, self.model):
+                raise InputError(
+                    f"{field.name}={value!r} means nothing for task={self.task!r}, "
+                    f"model={self.model!r}; leave it out."
+                )
         task = self.build_task()
         if isinstance(task, ModularTask):
             n_training_rows(task.n_inputs, self.train_fraction)
-        self.architecture()
+        sizes = self.architecture().parameter_shapes().values()
+        if (n := sum(math.prod(shape) for shape in sizes)) > MOST_PARAMETERS:
+            raise InputError(f"the model has {n} parameters; give sizes that make at most 1e9.")
         checkpoint_steps(self.checkpoints, self.steps)
 
     @classmethod
@@ -129,7 +141,8 @@ class Recipe:
     def replace(self, **changes: Any) -> "Recipe":
         """The same recipe with some keys changed.
 
-        With another task or model, keys that had the default of the old one get that of the new.
+        With another task or model, keys that had the default of the old one get that of the new,
+        and keys that mean nothing for the new one are forgotten.
 
         >>> Recipe().replace(model="mlp").init
         'xavier'
@@ -144,11 +157,19 @@ class Recipe:
         task = changes.get("task", self.task)
         new = defaults_of(task, changes.get("model", self.model if task == self.task else None))
         follow = {key: new[key] for key in new if getattr(self, key) == old[key]}
+        model = changes.get("model", new["model"])
+        for field in fields(self):
+            if not is_used(field.name, task, model):
+                follow[field.name] = field.default
         return replace(self, **(follow | changes))
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat keys and plain values, as JSON and TOML can hold them."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """Flat keys and plain values, as JSON and TOML can hold them, of what this recipe uses."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+            if is_used(key, self.task, self.model)
+        }
 
     def to_toml(self) -> str:
         """The recipe as a TOML document, which `from_toml` reads."""
@@ -172,6 +193,13 @@ class Recipe:
 
     def train_indices(self) -> Int[Tensor, " n_train"]:
         """The rows of the task that are trained on."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default and not is_used(field.name, self.task, self.model):
+                raise InputError(
+                    f"{field.name}={value!r} means nothing for task={self.task!r}, "
+                    f"model={self.model!r}; leave it out."
+                )
         task = self.build_task()
         if isinstance(task, IsingTask):
             return task.train_indices

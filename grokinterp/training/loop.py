@@ -163,10 +163,11 @@ def _refuse_another_recipe(folder: Path, there: Recipe | None, asked: Recipe) ->
     if there is None:
         raise InputError(f"{folder} was recorded by another loop; it cannot be trained on here.")
     old, new = there.to_dict(), asked.to_dict()
-    for key in old:
-        if old[key] != new[key]:
+    for key in old | new:
+        here, asked = old.get(key), new.get(key)
+        if here != asked:
             raise InputError(
-                f"{folder} holds another run ({key}={old[key]!r} there, {new[key]!r} asked); "
+                f"{folder} holds another run ({key}={here!r} there, {asked!r} asked); "
                 "resume with that recipe, or give another folder."
             )
 
