@@ -164,10 +164,10 @@ def _refuse_another_recipe(folder: Path, there: Recipe | None, asked: Recipe) ->
         raise InputError(f"{folder} was recorded by another loop; it cannot be trained on here.")
     old, new = there.to_dict(), asked.to_dict()
     for key in old | new:
-        here, asked = old.get(key), new.get(key)
-        if here != asked:
+        this, that = old.get(key), new.get(key)
+        if this != that:
             raise InputError(
-                f"{folder} holds another run ({key}={here!r} there, {asked!r} asked); "
+                f"{folder} holds another run ({key}={this!r} there, {that!r} asked); "
                 "resume with that recipe, or give another folder."
             )
 
