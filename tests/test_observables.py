@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from grokinterp.errors import InputError
-from grokinterp.fourier.observables import correlation_table, correlations, layer_correlation
+from grokinterp.progress.observables import correlation_table, correlations, layer_correlation
 
 
 def draw(*shape, seed=0):

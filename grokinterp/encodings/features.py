@@ -2,7 +2,7 @@
 
 For modular arithmetic the inverse participation ratios of the neurons' weights
 (`grokinterp.fourier.localization`), for Ising phases how each layer's pre-activations go with
-energy and magnetisation (`grokinterp.fourier.observables`), at one checkpoint and over training.
+energy and magnetisation (`grokinterp.progress.observables`), at one checkpoint and over training.
 Manning-Coe et al. 2025 (arXiv 2502.01739), sections 4 and 6, appendices B to D.
 """
 
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from grokinterp.circuits.subject import Subject, steps_of
 from grokinterp.errors import InputError
 from grokinterp.fourier.localization import neuron_ipr
-from grokinterp.fourier.observables import correlation_table, observables, pre_activations
+from grokinterp.progress.observables import correlation_table, observables, pre_activations
 from grokinterp.runs.resolve import snapshot_at
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot

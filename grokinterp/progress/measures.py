@@ -20,7 +20,6 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.fourier.basis import gini
 from grokinterp.fourier.localization import neuron_ipr
-from grokinterp.fourier.observables import layer_correlation, observables, pre_activations
 from grokinterp.fourier.spectra import (
     embedding_spectrum,
     embedding_top_share,
@@ -30,6 +29,7 @@ from grokinterp.fourier.spectra import (
 from grokinterp.models.architecture import is_bias
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.progress import losses
+from grokinterp.progress.observables import layer_correlation, observables, pre_activations
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
