@@ -193,13 +193,6 @@ class Recipe:
 
     def train_indices(self) -> Int[Tensor, " n_train"]:
         """The rows of the task that are trained on."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value != field.default and not is_used(field.name, self.task, self.model):
-                raise InputError(
-                    f"{field.name}={value!r} means nothing for task={self.task!r}, "
-                    f"model={self.model!r}; leave it out."
-                )
         task = self.build_task()
         if isinstance(task, IsingTask):
             return task.train_indices
