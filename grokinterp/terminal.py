@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from grokinterp.circuits import Ablation, Faithfulness
     from grokinterp.progress import Phases
 
-SHOWN = (
-    "step", "train_loss", "test_loss", "test_acc", "restricted_loss", "excluded_loss",
-    "median_r_energy", "median_r_abs_magnetization", "median_r_magnetization",
-)  # fmt: skip
+SHOWN = {  # measures, and what stands above them where the name is long
+    **{name: name for name in ("step", "train_loss", "test_loss", "test_acc")},
+    **{name: name for name in ("restricted_loss", "excluded_loss")},
+    "median_r_energy": "|r(E)|",
+    "median_r_abs_magnetization": "|r(|M|)|",
+    "median_r_magnetization": "|r(M)|",
+}
 SHOWN_ROWS = 40
 
 
@@ -48,7 +51,7 @@ def show_measures(table: "pd.DataFrame") -> None:
     shown = Table(box=None, pad_edge=False)
     columns = [column for column in SHOWN if column in table and table[column].notna().any()]
     for column in columns:
-        shown.add_column(column, justify="right")
+        shown.add_column(SHOWN[column], justify="right")
     for position, row in table[columns].iterrows():
         if int(str(position)) % stride == 0 or position == len(table) - 1:
             shown.add_row(str(int(row["step"])), *(f"{row[c]:.3g}" for c in columns[1:]))
