@@ -22,6 +22,10 @@ MAP = gi.recipes()["mod113-grokked"].replace(checkpoints=[0])
 # Name: the recipes to train from every seed, which is that of the weights, the split and the order.
 SETTINGS: dict[str, list[gi.Recipe]] = {
     "mlp": [MLP.replace(init_scale=w0) for w0 in (10, 1, 0.4, 0.1)],
+    "mlp-start": [  # the first 30 epochs, logged ten times an epoch, to time what is learned early
+        MLP.replace(init_scale=w0, steps=4200, log_every=14, checkpoints=[0])
+        for w0 in (1, 0.4, 0.1)
+    ],
     "mlp-decay": [MLP.replace(init_scale=w0, weight_decay=3e-4) for w0 in (2, 1)],
     "mlp-batch200": [
         MLP.replace(

@@ -25,14 +25,17 @@ COLUMNS = {
 
 
 def cell(values: pd.Series) -> str:
-    """Median and range, three digits."""
-    low, middle, high = (f"{x:.3g}" for x in (values.min(), values.median(), values.max()))
+    """Median and range, three digits or a whole number."""
+    low, middle, high = (
+        f"{x:.0f}" if x >= 1000 else f"{x:.3g}"
+        for x in (values.min(), values.median(), values.max())
+    )
     return middle if low == high else f"{middle} [{low}, {high}]"
 
 
 def table(name: str, rows: pd.DataFrame) -> str:
     """Markdown: a column a setting, a line a quantity."""
-    columns = COLUMNS[name.split("-")[0]]
+    columns = [c for c in COLUMNS[name.split("-")[0]] if c in rows]
     groups = rows.groupby(["train_fraction", "init_scale"], sort=False)
     shown = {
         (f"{fraction:g} of pairs, " if name == "transformer" else "") + f"w0 = {scale:g}": {
