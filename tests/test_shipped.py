@@ -38,11 +38,12 @@ def test_a_run_is_whole_and_of_its_recipe(name):
     assert run.architecture.kind == RUNS[name][1]
 
 
-@pytest.mark.parametrize("pair", ["mod113", "mlp113", "ising"])
-def test_pairs_differ_in_the_scale_of_their_initial_weights_alone(pair):
-    one, other = (gi.recipes()[f"{pair}-{kind}"].to_dict() for kind in ("grokked", "steady"))
-    different = {key for key in one if one[key] != other[key]} - set(NOT_TRAINING)
-    assert different == {"init_scale"}
+@pytest.mark.parametrize("grokked", ["mod113-half-grokked", "mlp113-grokked", "ising-grokked"])
+def test_pairs_differ_in_the_scale_of_their_initial_weights_alone(grokked):
+    steady = f"{grokked.partition('-')[0]}-steady"
+
+
+XX
 
 
 @each
