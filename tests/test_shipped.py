@@ -17,7 +17,6 @@ RUNS = {
     "ising-grokked": ("grokked", "cnn"),
     "ising-steady": ("steady", "cnn"),
 }
-NOT_TRAINING = ("checkpoints", "steps", "log_every", "threads")
 each = pytest.mark.parametrize("name", RUNS)
 
 
@@ -42,8 +41,8 @@ def test_a_run_is_whole_and_of_its_recipe(name):
 def test_pairs_differ_in_the_scale_of_their_initial_weights_alone(grokked):
     steady = f"{grokked.partition('-')[0]}-steady"
 
-
-XX
+    one, other = (gi.recipes()[name].to_dict() for name in (grokked, steady))
+    assert {key for key in one if one[key] != other[key]} == {"init_scale"}
 
 
 @each

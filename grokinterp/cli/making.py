@@ -20,7 +20,7 @@ def recipes(
         typer.echo(find_recipe(name).to_toml(), nl=False)
         return
     for entry in BUILTIN.values():
-        typer.echo(f"{entry.name:<18}{entry.recipe.steps:>7} steps  {entry.about}")
+        typer.echo(f"{entry.name:<21}{entry.recipe.steps:>7} steps  {entry.about}")
 
 
 def train(
