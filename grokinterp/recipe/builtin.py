@@ -22,13 +22,6 @@ _STORY = (
     *(0, 100, 200, 400, 800, 1200, 1600, 2000, 2500, 3000, 3500, 4000, 4400),
     *(4800, 5200, 5500, 5800, 6100, 6400, 6700, 7000, 7300, 7600, 8000, 9000, 12_000),
 )
-# On half of the pairs both scales of the initial weights generalise, one of them late.
-_HALF113 = _MOD113.replace(
-    train_fraction=0.5,
-    seed=1,
-    steps=3000,
-    checkpoints=(0, 100, 200, 300, 400, 500, 600, 700, 800, 1000, 1500, 3000),
-)
 
 # The settings of Manning-Coe et al. 2025 (arXiv 2502.01739, table 1, and their released code): Adam
 # with the weight decay coupled into the gradient, mini-batches that are shuffled once for all.
@@ -70,16 +63,6 @@ BUILTIN = {
             "mod113-grokked",
             "The setting of TransformerLens' Grokking_Demo: addition mod 113, 30 % of the pairs.",
             _MOD113.replace(seed=1, steps=12_000, checkpoints=_STORY),
-        ),
-        BuiltinRecipe(
-            "mod113-half-grokked",
-            "Addition mod 113 on half of the pairs: groks early.",
-            _HALF113,
-        ),
-        BuiltinRecipe(
-            "mod113-steady",
-            "mod113-half-grokked from initial weights x 0.3: test follows train.",
-            _HALF113.replace(init_scale=0.3),
         ),
         BuiltinRecipe(
             "mlp113-grokked",
