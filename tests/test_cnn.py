@@ -10,10 +10,16 @@ from grokinterp.errors import InputError
 from grokinterp.models.architecture import ACTIVATIONS, Architecture
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.cnn_forward import answer_logits
-from grokinterp.models.cnn_gradients import CNNGradients, _before_pool, _pool, gradients
+from grokinterp.models.cnn_gradients import CNNGradients, _before_pool, _pool
 from grokinterp.models.hooked import build_cnn
 from grokinterp.models.initialize import initial_weights
 from tests.test_mlp import autograd, near, sure
+
+
+def gradients(weights, inputs, labels, *, architecture):
+    found = CNNGradients(inputs, architecture=architecture, dtype=weights["conv.0.W"].dtype)
+    return found(weights, labels)
+
 
 PAPER = CNNArchitecture()
 SHAPES = [

@@ -71,6 +71,8 @@ def test_a_transformer_has_two_maps(n_layers):
         torch.testing.assert_close(block, expected)
     snapshot = from_weights(weights, architecture, task)
     torch.testing.assert_close(output_weights(weights, 7), neuron_logit_map(snapshot).T[:7])
+    written = weights[f"blocks.{n_layers - 1}.mlp.W_out"] @ weights["unembed.W_U"]
+    torch.testing.assert_close(neuron_logit_map(snapshot), written)
 
 
 def test_the_attention_map_is_what_uniform_attention_lets_through():

@@ -17,7 +17,12 @@ from tqdm.auto import tqdm
 from grokinterp.circuits.subject import Subject, steps_of
 from grokinterp.errors import InputError
 from grokinterp.fourier.localization import neuron_ipr
-from grokinterp.progress.observables import correlation_table, observables, pre_activations
+from grokinterp.progress.observables import (
+    correlation_table,
+    observables,
+    observed_rows,
+    pre_activations,
+)
 from grokinterp.runs.resolve import snapshot_at
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
@@ -44,7 +49,7 @@ def observable_correlations(
     together themselves (`.attrs["r_energy_abs_magnetization"]`). InputError for other tasks.
     """
     snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
-    rows = _test_rows(snapshot)
+    rows = observed_rows(snapshot)
     values = {name: value[rows] for name, value in observables(snapshot).items()}
     layers = {name: z[rows] for name, z in pre_activations(snapshot).items()}
     frame = correlation_table(layers, values)
@@ -96,9 +101,3 @@ def _row(snapshot: Snapshot, convention: str | None) -> dict[str, float]:
         for row in observable_correlations(snapshot).itertuples()
         for column in ("weighted_r", "median_r")
     }
-
-
-def _test_rows(snapshot: Snapshot) -> Bool[Tensor, " n_inputs"]:
-    if snapshot.train_mask is None:
-        return torch.ones(snapshot.task.n_inputs, dtype=torch.bool)
-    return ~snapshot.train_mask

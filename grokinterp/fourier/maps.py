@@ -56,18 +56,28 @@ def output_weights(weights: Mapping[str, Tensor], p: int) -> Float[Tensor, "p ne
     W_out W_U for a transformer (a final LayerNorm is left out), W_U for an MLP; transposed, without
     the class of "=". InputError for other names or shapes.
     """
-    layers = [int(name.split(".")[1]) for name in weights if name.endswith("mlp.W_in")]
-    last = f"blocks.{max(layers, default=0)}.mlp"
-    classes = _weight(weights, "unembed.W_U")
-    if f"{last}.W_out" in weights:
-        classes = _weight(weights, f"{last}.W_out") @ classes
-    width = _weight(weights, f"{last}.W_in").shape[1]
-    if classes.shape[0] != width or classes.shape[1] < p:
+    classes = neuron_logit_weights(weights)
+    if classes.shape[1] < p:
         raise InputError(
-            f"the output weights have shape {tuple(classes.shape)}, expected {width} neurons and "
-            f"at least {p} classes; give the model's own p."
+            f"the output weights have shape {tuple(classes.shape)}, expected {len(classes)} "
+            f"neurons and at least {p} classes; give the model's own p."
         )
     return classes.T[:p]
+
+
+def neuron_logit_weights(weights: Mapping[str, Tensor]) -> Float[Tensor, "neurons d_vocab_out"]:
+    """The same of all classes, that of "=" too: the neuron-logit map W_L of Nanda et al. 2023."""
+    layers = [int(name.split(".")[1]) for name in weights if name.endswith("mlp.W_in")]
+    last = f"blocks.{max(layers, default=0)}.mlp"
+    width = _weight(weights, f"{last}.W_in").shape[1]
+    classes = _weight(weights, "unembed.W_U")
+    if f"{last}.W_out" in weights or "blocks.0.attn.W_V" in weights:  # only an MLP has none
+        classes = _weight(weights, f"{last}.W_out") @ classes
+    if len(classes) != width:
+        raise InputError(
+            f"the output weights have shape {tuple(classes.shape)}, expected {width} neurons."
+        )
+    return classes
 
 
 def _weight(weights: Mapping[str, Tensor], name: str) -> Tensor:

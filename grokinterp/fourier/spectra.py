@@ -13,6 +13,7 @@ from torch import Tensor
 
 from grokinterp.errors import InputError
 from grokinterp.fourier.basis import n_frequencies, spectrum, transform
+from grokinterp.fourier.maps import input_weights, neuron_logit_weights
 from grokinterp.runs.snapshot import Snapshot
 
 BLOCK_NEURONS = 16  # transformed at once: small in float64, and fast
@@ -48,10 +49,7 @@ def neuron_logit_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_a
 
 def neuron_logit_map(snapshot: Snapshot) -> Float[Tensor, "d_mlp d_vocab_out"]:
     """`W_out @ W_U` of the last layer, in float64; `W_U` of an MLP, whose neurons it reads."""
-    if snapshot.kind != "transformer":
-        return _weight(snapshot, "unembed.W_U").double()
-    w_out = _weight(snapshot, f"blocks.{snapshot.n_layers - 1}.mlp.W_out")
-    return w_out.double() @ _weight(snapshot, "unembed.W_U").double()
+    return neuron_logit_weights(snapshot.weights)
 
 
 def embedding_rows(snapshot: Snapshot) -> Float[Tensor, " n"]:
@@ -128,8 +126,8 @@ def _embedding(snapshot: Snapshot) -> Float[Tensor, "n d"]:
     """What each operand token is embedded as; for a two-hot input, its row in each block."""
     order = token_order(snapshot)
     if snapshot.kind == "mlp" and "embed.W_E" not in snapshot.weights:
-        blocks = snapshot.weights["blocks.0.mlp.W_in"].view(2, snapshot.modular_task.p, -1)
-        return blocks[:, order].transpose(0, 1).flatten(1).double()
+        blocks = input_weights(snapshot.weights, snapshot.modular_task.p)
+        return blocks[:, order].transpose(0, 1).flatten(1)
     return _weight(snapshot, "embed.W_E")[order].double()
 
 

@@ -93,21 +93,6 @@ class CNNGradients:
         return {name: found[name] for name in weights}
 
 
-def gradients(
-    weights: Mapping[str, Tensor],
-    inputs: Float[Tensor, "n 1 lattice lattice"],
-    labels: Int[Tensor, " n"],
-    *,
-    architecture: CNNArchitecture,
-) -> Weights:
-    """Gradient of the mean cross-entropy over these lattices by every weight, without autograd.
-
-    For many steps on the same lattices, keep a `CNNGradients`.
-    """
-    dtype = weights["conv.0.W"].dtype
-    return CNNGradients(inputs, architecture=architecture, dtype=dtype)(weights, labels)
-
-
 def _columns(
     x: Float[Tensor, "channels rows columns n"],
 ) -> Float[Tensor, "channels_and_shifts sites_and_n"]:

@@ -29,7 +29,12 @@ from grokinterp.fourier.spectra import (
 from grokinterp.models.architecture import is_bias
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.progress import losses
-from grokinterp.progress.observables import layer_correlation, observables, pre_activations
+from grokinterp.progress.observables import (
+    layer_correlation,
+    observables,
+    observed_rows,
+    pre_activations,
+)
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
@@ -175,12 +180,10 @@ def _ipr(snapshot: Snapshot) -> dict[str, float]:
 @measure("observables", of=IsingTask)
 def _observables(snapshot: Snapshot) -> dict[str, float]:
     """Median |r| of the hidden layer's pre-activations with energy, |M| and M, test lattices."""
-    rows = _test_mask(snapshot)
-    hidden = pre_activations(snapshot)["hidden"]
+    rows = observed_rows(snapshot)
+    hidden = pre_activations(snapshot)["hidden"][rows]
     return {
-        f"median_r_{name}": layer_correlation(
-            hidden if rows is None else hidden[rows], values if rows is None else values[rows]
-        ).median
+        f"median_r_{name}": layer_correlation(hidden, values[rows]).median
         for name, values in observables(snapshot).items()
     }
 

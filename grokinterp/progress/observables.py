@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.errors import InputError
@@ -156,6 +156,13 @@ def observables(snapshot: Snapshot) -> dict[str, Float[Tensor, " n_inputs"]]:
         "abs_magnetization": task.magnetization.abs(),
         "magnetization": task.magnetization,
     }
+
+
+def observed_rows(snapshot: Snapshot) -> Bool[Tensor, " n_inputs"]:
+    """The rows that correlations are over: the test set, all rows where there is no split."""
+    if snapshot.train_mask is None:
+        return torch.ones(snapshot.task.n_inputs, dtype=torch.bool)
+    return ~snapshot.train_mask
 
 
 def pre_activations(snapshot: Snapshot) -> dict[str, Float[Tensor, "n_inputs ..."]]:
