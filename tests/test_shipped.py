@@ -11,6 +11,7 @@ from grokinterp import encodings
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 RUNS = {
     "mod113-grokked": ("grokked", "transformer"),
+    "mod113-steady": ("steady", "transformer"),
     "mlp113-grokked": ("grokked", "mlp"),
     "mlp113-steady": ("steady", "mlp"),
     "ising-grokked": ("grokked", "cnn"),
@@ -36,7 +37,7 @@ def test_a_run_is_whole_and_of_its_recipe(name):
     assert run.architecture.kind == RUNS[name][1]
 
 
-@pytest.mark.parametrize("grokked", ["mlp113-grokked", "ising-grokked"])
+@pytest.mark.parametrize("grokked", ["mod113-half-grokked", "mlp113-grokked", "ising-grokked"])
 def test_pairs_differ_in_the_scale_of_their_initial_weights_alone(grokked):
     steady = f"{grokked.partition('-')[0]}-steady"
 

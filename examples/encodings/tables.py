@@ -1,4 +1,4 @@
-"""The tables of README.md from the rows that sweep.py measured: a line a setting, over its seeds.
+"""The tables of README.md from the rows that sweep.py measured: every setting over its seeds.
 
     python examples/encodings/tables.py [FOLDER]
 
@@ -36,19 +36,20 @@ def cell(values: pd.Series) -> str:
 
 
 def table(name: str, rows: pd.DataFrame) -> str:
-    """Markdown: a column a setting, a line a quantity."""
+    """Markdown: a column a setting, a line a quantity; of the transformer's many, a line each."""
     columns = [c for c in COLUMNS[name.split("-")[0]] if c in rows]
     groups = rows.groupby(["train_fraction", "init_scale"], sort=False)
     shown = {
         (f"{fraction:g} of pairs, " if name == "transformer" else "") + f"w0 = {scale:g}": {
-            "labels": ", ".join(group.label),
-            **{column: cell(group[column]) for column in columns},
+            "label": ", ".join(group.label),
+            **{f"`{column}`": cell(group[column]) for column in columns},
         }
         for (fraction, scale), group in groups
     }
     frame = pd.DataFrame(shown)
+    frame = frame.T if name == "transformer" else frame
     lines = [f"| | {' | '.join(frame.columns)} |", "|---" * (1 + len(frame.columns)) + "|"]
-    lines += [f"| `{quantity}` | {' | '.join(row)} |" for quantity, row in frame.iterrows()]
+    lines += [f"| {quantity} | {' | '.join(row)} |" for quantity, row in frame.iterrows()]
     return "\n".join(lines)
 
 
@@ -56,7 +57,8 @@ def main() -> None:
     """Print every table."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
     for path in sorted(folder.glob("*.csv")):
-        print(f"### {path.stem}\n\n{table(path.stem, pd.read_csv(path))}\n")
+        rows = pd.read_csv(path).sort_values("seed", kind="stable")
+        print(f"### {path.stem}\n\n{table(path.stem, rows)}\n")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,14 @@ _STORY = (
     *(4800, 5200, 5500, 5800, 6100, 6400, 6700, 7000, 7300, 7600, 8000, 9000, 12_000),
 )
 
+# Half of the pairs, where the scale of the initial weights decides between the regimes.
+_HALF113 = _MOD113.replace(
+    train_fraction=0.5,
+    seed=1,
+    steps=2000,
+    checkpoints=(0, 100, 130, 140, 160, 180, 250, 350, 450, 550, 1000, 2000),
+)
+
 # The settings of Manning-Coe et al. 2025 (arXiv 2502.01739, table 1, and their released code): Adam
 # with the weight decay coupled into the gradient, mini-batches that are shuffled once for all.
 _ADAM = Recipe(optimizer="adam", betas=(0.9, 0.999))
@@ -63,6 +71,16 @@ BUILTIN = {
             "mod113-grokked",
             "The setting of TransformerLens' Grokking_Demo: addition mod 113, 30 % of the pairs.",
             _MOD113.replace(seed=1, steps=12_000, checkpoints=_STORY),
+        ),
+        BuiltinRecipe(
+            "mod113-half-grokked",
+            "mod113-grokked on half of the pairs: it groks, sooner.",
+            _HALF113.replace(init_scale=1.0),
+        ),
+        BuiltinRecipe(
+            "mod113-steady",
+            "mod113-half-grokked with initial weights x 0.5: test follows train.",
+            _HALF113.replace(init_scale=0.5),
         ),
         BuiltinRecipe(
             "mlp113-grokked",
