@@ -7,9 +7,9 @@ already is not trained or measured again. Settings: see SETTINGS; all of them ta
 """
 
 import argparse
-import csv
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 import grokinterp as gi
@@ -86,7 +86,8 @@ def measure(run: gi.Run) -> dict[str, object]:
     }
     if isinstance(run.task, gi.ModularTask):
         found = encodings.features(run, steps=[-1]).iloc[0]
-        row |= {"c_fourier": encodings.pruning_curve(run, basis="fourier").c}
+        fourier = encodings.pruning_curve(run, basis="fourier")
+        row |= {"c_fourier": fourier.c, "prunable_fourier": fourier.prunable}
         return row | {name: found[name] for name in ("ipr_input", "ipr_output")}
     for line in encodings.observable_correlations(run).itertuples():
         if line.layer in ("conv.1", "hidden"):
@@ -107,8 +108,8 @@ def main() -> None:
         torch.set_num_threads(given.threads)
     for name in given.settings or SETTINGS:
         table = given.runs / f"{name}.csv"
-        rows = list(csv.DictReader(table.open())) if table.exists() else []
-        done = {row["run"] for row in rows}
+        measured = pd.read_csv(table).to_dict("records") if table.exists() else []
+        done = {row["run"] for row in measured}
         for seed in given.seeds:
             for recipe in SETTINGS[name]:
                 keys = {"train_fraction": recipe.train_fraction, "init_scale": recipe.init_scale}
@@ -119,13 +120,8 @@ def main() -> None:
                 recipe = recipe.replace(seed=seed, data_seed=data_seed)
                 run = gi.train(recipe, given.runs / run_name, resume=True)
                 row = {"run": run_name, **keys, "seed": seed, **measure(run)}
-                table.parent.mkdir(exist_ok=True, parents=True)
-                with table.open("a") as file:
-                    writer = csv.DictWriter(file, list(row))
-                    if not done:
-                        writer.writeheader()
-                    writer.writerow(row)
-                done.add(run_name)
+                measured.append(row)
+                pd.DataFrame(measured).to_csv(table, index=False)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ import pandas as pd
 HERE = Path(__file__).parent
 COLUMNS = {
     "mlp": ["t_train", "t_test", "train_loss", "test_loss", "test_acc", "c", "prunable",
-            "c_fourier", "c_singular", "c_global", "c_normalized", "c_fisher_softmax",
-            "c_fisher_logits", "c_peak", "c_peak_step", "gini_weights", "effective_rank",
-            "bytes", "ipr_input", "ipr_output"],
+            "c_fourier", "prunable_fourier", "c_singular", "c_global", "c_normalized",
+            "c_fisher_softmax", "c_fisher_logits", "c_peak", "c_peak_step", "gini_weights",
+            "effective_rank", "bytes", "ipr_input", "ipr_output"],
     "ising": ["t_train", "t_test", "train_loss", "test_loss", "train_acc", "test_acc",
               "best_test_acc", "c", "prunable", "c_singular", "c_global", "c_normalized",
               "c_fisher_softmax", "c_fisher_logits", "c_peak", "c_peak_step",
