@@ -359,6 +359,16 @@ def test_what_cannot_be_used_is_refused(snapshot, tiny_run):
     with pytest.raises(InputError, match="needs the split"):
         fisher_diagonal(unsplit)
     assert fisher_diagonal(unsplit, rows="all", n_samples=2).n_rows == 49
+    everything = torch.ones(49, dtype=torch.bool)
+    trained = from_weights(
+        snapshot.weights, snapshot.architecture, snapshot.task, train_mask=everything
+    )
+    with pytest.raises(InputError, match="rows='test' are none in this split; give rows='all'"):
+        fisher_diagonal(trained)
+    broken = {name: weight.clone() for name, weight in snapshot.weights.items()}
+    next(iter(broken.values())).fill_(math.nan)
+    with pytest.raises(InputError, match="not all finite"):
+        fisher_diagonal(from_weights(broken, snapshot.architecture, snapshot.task), rows="all")
     for sizes in ({"n_layers": 2}, {"n_layers": 1, "normalization_type": "LN"}):
         weights, architecture, task = random_model(p=5, **sizes)
         with pytest.raises(InputError, match="one layer without LayerNorm"):

@@ -274,6 +274,7 @@ def test_commands(name, runs, run):
         ({"widths": [64]}, r"widths=\(64,\) means nothing for task='modular', model='transformer'"),
         ({"task": "ising", "train_fraction": 0.5}, "train_fraction=0.5 means nothing"),
         ({"model": "mlp", "channels": [1]}, "channels"),
+        ({"model": "mlp", "widths": [64, 32], "d_mlp": 7}, "leave n_layers and d_mlp out"),
         ({"model": "mlp", "widths": [10**6, 10**6]}, "parameters; give sizes"),
         ({"model": "mpl"}, "model='mpl' is not known; did you mean 'mlp'"),
         ({"model": ["mlp", "cnn"]}, r"model=\['mlp', 'cnn'\] is not text"),

@@ -90,9 +90,8 @@ def measure(run: gi.Run) -> dict[str, object]:
         row |= {"c_fourier": fourier.c, "prunable_fourier": fourier.prunable}
         return row | {name: found[name] for name in ("ipr_input", "ipr_output")}
     for line in encodings.observable_correlations(run).itertuples():
-        if line.layer in ("conv.1", "hidden"):
-            row[f"r_{line.layer}_{line.observable}"] = line.median_r
-            row[f"r_{line.layer}_{line.observable}_weighted"] = line.weighted_r
+        row[f"r_{line.layer}_{line.observable}"] = line.median_r
+        row[f"r_{line.layer}_{line.observable}_weighted"] = line.weighted_r
     return row
 
 
@@ -112,7 +111,9 @@ def main() -> None:
         done = {row["run"] for row in measured}
         for seed in given.seeds:
             for recipe in SETTINGS[name]:
-                keys = {"train_fraction": recipe.train_fraction, "init_scale": recipe.init_scale}
+                keys = {"init_scale": recipe.init_scale}
+                if recipe.task == "modular":
+                    keys = {"train_fraction": recipe.train_fraction} | keys
                 run_name = "-".join([name, *(f"{value:g}" for value in keys.values()), str(seed)])
                 if run_name in done:
                     continue

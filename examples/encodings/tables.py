@@ -20,8 +20,9 @@ COLUMNS = {
     "ising": ["t_train", "t_test", "train_loss", "test_loss", "train_acc", "test_acc",
               "best_test_acc", "c", "prunable", "c_singular", "c_global", "c_normalized",
               "c_fisher_softmax", "c_fisher_logits", "c_peak", "c_peak_step",
-              "r_hidden_energy", "r_hidden_abs_magnetization", "r_hidden_magnetization",
-              "r_conv.1_energy"],
+              "gini_weights", "effective_rank", "bytes",
+              *(f"r_{layer}_{observable}" for layer in ("hidden", "conv.1", "conv.0")
+                for observable in ("energy", "abs_magnetization", "magnetization"))],
     "transformer": ["t_train", "t_test", "train_acc", "test_acc", "test_loss"],
 }  # fmt: skip
 
@@ -38,13 +39,15 @@ def cell(values: pd.Series) -> str:
 def table(name: str, rows: pd.DataFrame) -> str:
     """Markdown: a column a setting, a line a quantity; of the transformer's many, a line each."""
     columns = [c for c in COLUMNS[name.split("-")[0]] if c in rows]
-    groups = rows.groupby(["train_fraction", "init_scale"], sort=False)
+    setting = rows.init_scale.map("w0 = {:g}".format)
+    if name == "transformer":
+        setting = rows.train_fraction.map("{:g} of pairs, ".format) + setting
     shown = {
-        (f"{fraction:g} of pairs, " if name == "transformer" else "") + f"w0 = {scale:g}": {
+        one: {
             "label": ", ".join(group.label),
             **{f"`{column}`": cell(group[column]) for column in columns},
         }
-        for (fraction, scale), group in groups
+        for one, group in rows.groupby(setting, sort=False)
     }
     frame = pd.DataFrame(shown)
     frame = frame.T if name == "transformer" else frame

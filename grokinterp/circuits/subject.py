@@ -49,6 +49,12 @@ def need_residual_stream(snapshot: Snapshot) -> None:
         )
 
 
+def check_run(x: object) -> None:
+    """Refuse what has no checkpoints."""
+    if not isinstance(x, Run):
+        raise InputError(f"{type(x).__name__} has no checkpoints; give a run (gi.load(path)).")
+
+
 def steps_of(x: Subject, step: int | Sequence[int] | str) -> list[int]:
     """The steps that `step` asks for: one, several, or "all" of a run."""
     if step == "all":

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.circuits.subject import steps_of
+from grokinterp.circuits.subject import check_run, steps_of
 from grokinterp.encodings.pruning import weight_names
 from grokinterp.encodings.pruning_curves import KEEP, pruning_curve
 from grokinterp.encodings.pruning_scores import MAGNITUDE, Scores
@@ -35,6 +35,7 @@ def compressibility(
     (`grokinterp.encodings.sizes`). The curve's settings stand in `.attrs`. Before a model has
     learnt, c is that of chance (near 1 with many classes) and prunable is noise.
     """
+    check_run(run)
     table = []
     curve = None
     for step in tqdm(

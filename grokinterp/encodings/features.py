@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.circuits.subject import Subject, steps_of
+from grokinterp.circuits.subject import Subject, check_run, steps_of
 from grokinterp.errors import InputError
 from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.progress.observables import (
@@ -55,7 +55,7 @@ def observable_correlations(
     frame = correlation_table(layers, values)
     both = torch.stack([values["energy"], values["abs_magnetization"]])
     frame.attrs |= {
-        "rows": "all" if snapshot.train_mask is None else "test",
+        "rows": "all" if bool(rows.all()) else "test",
         "step": snapshot.step,
         "r_energy_abs_magnetization": float(torch.corrcoef(both)[0, 1]),
     }
@@ -76,8 +76,7 @@ def features(
     and median |r| of every layer with every observable, as columns `LAYER.OBSERVABLE.weighted_r`
     and `.median_r`.
     """
-    if not isinstance(run, Run):
-        raise InputError(f"{type(run).__name__} has no checkpoints; give a run (gi.load(path)).")
+    check_run(run)
     ising = isinstance(run.task, IsingTask)
     if ising and convention is not None:
         raise InputError(f"convention={convention!r} is of IPRs, which Ising models have none of.")

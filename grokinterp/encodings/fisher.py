@@ -112,9 +112,10 @@ def fisher_diagonal(
     """
     check_variant(variant)
     snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
+    if not all(bool(weight.isfinite().all()) for weight in snapshot.weights.values()):
+        raise InputError("the weights are not all finite; look at an earlier step.")
     inputs = snapshot.task.model_inputs[_row_numbers(snapshot, rows)]
     chosen = _sample(len(inputs), n_samples, seed)
-    _check_any(inputs)
     architecture = snapshot.architecture
     if isinstance(architecture, MLPArchitecture):
         values = mlp_diagonal(
@@ -217,7 +218,10 @@ def _row_numbers(snapshot: Snapshot, rows: str) -> Int[Tensor, " n"]:
     if snapshot.train_mask is None:
         raise InputError(f"rows={rows!r} needs the split; give train_mask= or rows='all'.")
     train = snapshot.train_mask
-    return (train if rows == "train" else ~train).nonzero().flatten()
+    found = (train if rows == "train" else ~train).nonzero().flatten()
+    if not len(found):
+        raise InputError(f"rows={rows!r} are none in this split; give rows='all'.")
+    return found
 
 
 def _sample(n: int, n_samples: int | None, seed: int) -> Int[Tensor, " n_chosen"]:

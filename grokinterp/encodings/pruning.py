@@ -16,6 +16,7 @@ scores the earlier position first (and across tensors the earlier name).
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 from jaxtyping import Bool, Int
@@ -45,14 +46,14 @@ def n_pruned(n: int, fraction: float) -> int:
     >>> n_pruned(10, 0.25), n_pruned(100, 0.29), n_pruned(7, 1.0)
     (3, 29, 7)
     """
-    if not 0 <= fraction <= 1:
+    if not (isinstance(fraction, Real) and 0 <= fraction <= 1):
         raise InputError(f"fraction={fraction!r} is not between 0 and 1; give such as 0.5.")
     return math.floor(fraction * n + 0.5)
 
 
 def check_keep(keep: float) -> None:
     """Refuse what is no share of accuracy."""
-    if not 0 < keep <= 1:
+    if not (isinstance(keep, Real) and 0 < keep <= 1):
         raise InputError(f"keep={keep!r} is not a share of accuracy to keep; give such as 0.95.")
 
 
@@ -92,10 +93,11 @@ def pruning_order(scores: Mapping[str, Tensor], *, scope: str = "layer") -> Prun
     for name, score in scores.items():
         if score.isnan().any():
             raise InputError(f"the scores of {name!r} hold NaN; give a number for every entry.")
+    scope = str(scope)
     if scope in scores:
         scores = {scope: scores[scope]}
     elif scope not in SCOPES:
-        raise InputError(f"scope={scope!r} is not known; {nearest(str(scope), [*SCOPES, *scores])}")
+        raise InputError(f"scope={scope!r} is not known; {nearest(scope, [*SCOPES, *scores])}")
     if not scope.startswith("global"):
         ranks = {name: _ranks(score.flatten()).view_as(score) for name, score in scores.items()}
         return PruningOrder(scope, ranks, {name: rank.numel() for name, rank in ranks.items()})
@@ -146,6 +148,10 @@ def scored(
     if scores is None:
         return magnitudes(weights)
     for name, weight in weights.items():
+        if name in scores and not isinstance(scores[name], Tensor):
+            raise InputError(
+                f"the scores of {name!r} are of type {type(scores[name]).__name__}; give a tensor."
+            )
         if name not in scores or scores[name].shape != weight.shape:
             given = f"have shape {tuple(scores[name].shape)}" if name in scores else "are missing"
             raise InputError(

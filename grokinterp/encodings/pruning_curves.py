@@ -236,7 +236,10 @@ def _pruned(weights: Weights, found: Coordinates, kept: dict[str, Tensor]) -> We
 def _checked_grid(fractions: Sequence[float] | Tensor | None) -> Float[Tensor, " m"]:
     if fractions is None:
         return torch.tensor(GRID, dtype=torch.float64)
-    grid = torch.as_tensor(fractions, dtype=torch.float64)
+    try:
+        grid = torch.as_tensor(fractions, dtype=torch.float64)
+    except (TypeError, ValueError):
+        raise InputError("fractions are not numbers; give such as [0, 0.5, 0.9, 1].") from None
     if (
         grid.ndim != 1
         or len(grid) < 2

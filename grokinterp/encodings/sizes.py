@@ -46,6 +46,8 @@ def effective_rank(matrix: Float[Tensor, "m n"]) -> float:
     >>> round(effective_rank(torch.eye(3)), 6), round(effective_rank(torch.ones(3, 2)), 6)
     (3.0, 1.0)
     """
+    if matrix.ndim != 2:
+        raise InputError(f"a tensor of shape {tuple(matrix.shape)} is no matrix; give two axes.")
     if not matrix.isfinite().all():
         raise InputError("a matrix with entries that are not finite has no effective rank.")
     singular = torch.linalg.svdvals(matrix.double())
@@ -102,8 +104,9 @@ def compressed_bytes(weights: Mapping[str, Tensor], *, bits: int, method: str = 
     `method` is "zlib", "bz2" or "lzma" of the standard library. It is an upper bound of what the
     rounded weights need, and depends on the program; see `quantized_size` for what rounding costs.
     """
+    method = str(method)
     if method not in METHODS:
-        raise InputError(f"method={method!r} is not known; {nearest(str(method), METHODS)}")
+        raise InputError(f"method={method!r} is not known; {nearest(method, METHODS)}")
     codes, steps = quantize(weights, bits=bits)
     content = b"".join(code.contiguous().numpy().tobytes() for code in codes.values())
     return len(METHODS[method](content)) + SCALE_BYTES * len(steps)

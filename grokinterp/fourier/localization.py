@@ -41,8 +41,9 @@ class NeuronIPR:
     """IPRs of the input weights of the first hidden layer and the output weights of the last.
 
     `input_blocks` has a row for operand a and one for b; `input` is their mean, the value that
-    matches published numbers; `input_stacked` is over both blocks' coefficients together. NaN where
-    a neuron's weights are all 0: such neurons take no part in the means, `n_undefined` counts them.
+    comes nearest to published numbers; `input_stacked` is over both blocks' coefficients together.
+    NaN where a neuron's weights are all 0: such neurons take no part in the means, `n_undefined`
+    counts them.
     """
 
     input_blocks: Float[Tensor, "2 first_width"] = field(repr=False)
@@ -212,10 +213,9 @@ def fourier_heat_map(
 
 
 def _powers(x: Float[Tensor, "n neurons"], convention: str) -> Float[Tensor, "terms neurons"]:
+    convention = str(convention)
     if convention not in POWERS:
-        raise InputError(
-            f"convention={convention!r} is not known; {nearest(str(convention), POWERS)}"
-        )
+        raise InputError(f"convention={convention!r} is not known; {nearest(convention, POWERS)}")
     return POWERS[convention](x)
 
 

@@ -29,7 +29,7 @@ def input_weights(
     out. InputError for other names or shapes.
     """
     if path not in PATHS:
-        raise InputError(f"path={path!r} is not known; {nearest(path, PATHS)}")
+        raise InputError(f"path={path!r} is not known; {nearest(str(path), PATHS)}")
     w_in = _weight(weights, "blocks.0.mlp.W_in")
     embedding = torch.eye(p, dtype=torch.float64)
     if "embed.W_E" in weights:

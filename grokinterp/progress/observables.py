@@ -91,7 +91,8 @@ def correlations(
 
     r_k = sum_x (z_k - mean)(o - mean) / sqrt(sum_x (z_k - mean)^2 sum_x (o - mean)^2). NaN where
     the unit or the observable is the same on every row, or not finite. It sees linear dependence
-    only, and does not say that the network uses the observable. InputError for fewer than 2 rows.
+    only, and does not say that the network uses the observable. InputError for fewer than 2 rows
+    and for unequal numbers of them.
 
     >>> units = torch.tensor([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
     >>> correlations(units, torch.tensor([2.0, 1.0, 0.0])).round(decimals=9).tolist()
@@ -99,6 +100,11 @@ def correlations(
     """
     if len(observable) < 2:
         raise InputError(f"{len(observable)} rows have no correlation; give at least 2.")
+    if len(activations) != len(observable):
+        raise InputError(
+            f"activations have {len(activations)} rows and the observable {len(observable)}; give "
+            "both for the same inputs."
+        )
     z, o = _standardised(activations), _standardised(observable[:, None])
     return (z * o).sum(dim=0).clamp(-1, 1)
 
@@ -159,10 +165,11 @@ def observables(snapshot: Snapshot) -> dict[str, Float[Tensor, " n_inputs"]]:
 
 
 def observed_rows(snapshot: Snapshot) -> Bool[Tensor, " n_inputs"]:
-    """The rows that correlations are over: the test set, all rows where there is no split."""
-    if snapshot.train_mask is None:
+    """The rows that correlations are over: the test set, all rows where there is none."""
+    train = snapshot.train_mask
+    if train is None or bool(train.all()):
         return torch.ones(snapshot.task.n_inputs, dtype=torch.bool)
-    return ~snapshot.train_mask
+    return ~train
 
 
 def pre_activations(snapshot: Snapshot) -> dict[str, Float[Tensor, "n_inputs ..."]]:

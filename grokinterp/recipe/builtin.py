@@ -23,7 +23,7 @@ _STORY = (
     *(4800, 5200, 5500, 5800, 6100, 6400, 6700, 7000, 7300, 7600, 8000, 9000, 12_000),
 )
 
-# Half of the pairs, where the scale of the initial weights decides between the regimes.
+# Half of the pairs: from this seed the scale of the initial weights decides between the regimes.
 _HALF113 = _MOD113.replace(
     train_fraction=0.5,
     seed=1,

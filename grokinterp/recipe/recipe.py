@@ -103,6 +103,10 @@ class Recipe:
         check_limits(values)
         if self.model == "mlp" and self.equals_token:
             raise InputError("model='mlp' reads the two operands alone; give equals_token=false.")
+        if self.widths and (self.n_layers, self.d_mlp) != (1, by_model["d_mlp"]):
+            raise InputError(
+                f"widths={list(self.widths)} are the hidden layers; leave n_layers and d_mlp out."
+            )
         if self.equals_class and not self.equals_token:
             raise InputError(
                 'equals_class=true needs equals_token=true: without "=" among the inputs '
@@ -142,7 +146,7 @@ class Recipe:
         """The same recipe with some keys changed.
 
         With another task or model, keys that had the default of the old one get that of the new,
-        and keys that mean nothing for the new one are forgotten.
+        and keys that mean nothing for the new one, or beside `widths`, are forgotten.
 
         >>> Recipe().replace(model="mlp").init
         'xavier'
@@ -161,6 +165,8 @@ class Recipe:
         for field in fields(self):
             if not is_used(field.name, task, model):
                 follow[field.name] = field.default
+        if changes.get("widths"):
+            follow |= {"n_layers": 1, "d_mlp": new["d_mlp"]}
         return replace(self, **(follow | changes))
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,72 @@
+"""What is given in a wrong type is refused in one line, as people meet it: without type checks.
+
+The suite checks the annotations of every call (conftest.py), so these run in their own process.
+"""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import torch
+import grokinterp as gi
+from grokinterp import encodings
+from grokinterp.encodings.pruning import prune
+from grokinterp.encodings.sizes import effective_rank
+from grokinterp.fourier.localization import neuron_ipr
+from grokinterp.progress.observables import correlations
+from grokinterp.runs.snapshot import from_weights
+
+recipe = gi.recipes()["mlp113-grokked"].replace(p=5, d_mlp=4)
+task = recipe.build_task()
+shapes = recipe.architecture().parameter_shapes()
+weights = {name: torch.randn(shape) for name, shape in shapes.items()}
+one = from_weights(weights, recipe.architecture(), task)
+
+for call in (
+    lambda: encodings.compressibility(one),
+    lambda: encodings.features("runs/mine"),
+    lambda: encodings.pruning_curve(one, fractions="abc"),
+    lambda: encodings.pruning_curve(one, fractions=[0, None, 1]),
+    lambda: encodings.pruning_curve(one, keep="a"),
+    lambda: encodings.pruning_curve(one, scope=["layer"]),
+    lambda: encodings.pruning_curve(one, basis=["fourier"]),
+    lambda: encodings.pruning_curve(one, scores={n: w.numpy() for n, w in weights.items()}),
+    lambda: prune(weights, "a"),
+    lambda: encodings.quantized_size(one, method=["bz2"]),
+    lambda: neuron_ipr(one, convention=["real"]),
+    lambda: neuron_ipr(one, path=3),
+    lambda: effective_rank(torch.ones(3)),
+    lambda: correlations(torch.ones(3, 2), torch.ones(4)),
+):
+    try:
+        call()
+    except gi.InputError as refused:
+        print(refused)
+"""
+
+SAYS = """
+Snapshot has no checkpoints
+str has no checkpoints
+fractions are not numbers
+fractions are not numbers
+keep='a'
+scope="['layer']" is not known
+basis=['fourier'] is not known
+of type ndarray; give a tensor
+fraction='a'
+method="['bz2']" is not known
+convention="['real']" is not known
+path=3 is not known
+shape (3,) is no matrix
+3 rows and the observable 4
+"""
+
+
+def test_refusals_are_one_line_each():
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
+    )
+    lines, says = done.stdout.splitlines(), SAYS.split("\n")[1:-1]
+    assert len(lines) == len(says), done.stdout
+    for line, part in zip(lines, says, strict=True):
+        assert part in line
