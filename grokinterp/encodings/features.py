@@ -55,7 +55,7 @@ def observable_correlations(
     frame = correlation_table(layers, values)
     both = torch.stack([values["energy"], values["abs_magnetization"]])
     frame.attrs |= {
-        "rows": "all" if bool(rows.all()) else "test",
+        "rows": "all" if snapshot.test_rows is None else "test",
         "step": snapshot.step,
         "r_energy_abs_magnetization": float(torch.corrcoef(both)[0, 1]),
     }

@@ -157,7 +157,8 @@ def diagonal(
     [[5.0, 5.0], [2.0, 2.0]]
     """
     check_variant(variant)
-    _check_any(inputs)
+    if not len(inputs):
+        raise InputError("there is no input to average over; give at least one.")
     constants = {name: weight.detach() for name, weight in weights.items()}
 
     def squares_of(row: Tensor) -> dict[str, Tensor]:
@@ -196,11 +197,6 @@ def logits_of(snapshot: Snapshot) -> Logits:
         return logits[:, :n_classes]
 
     return logits_fn
-
-
-def _check_any(inputs: Tensor) -> None:
-    if not len(inputs):
-        raise InputError("there is no input to average over; give at least one.")
 
 
 def _block_size(logits_fn: Logits, weights: Weights, inputs: Tensor) -> int:

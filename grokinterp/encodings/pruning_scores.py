@@ -45,8 +45,7 @@ def named_scores(scores: Scores, snapshot: Snapshot) -> NamedScores:
             raise InputError(
                 f"scores={scores!r} is not known; {nearest(scores, [MAGNITUDE, *FISHER])}"
             )
-        unsplit = snapshot.train_mask is None or bool(snapshot.train_mask.all())
-        rows = "all" if unsplit else "test"
+        rows = "all" if snapshot.test_rows is None else "test"
         scores = fisher_diagonal(snapshot, variant=FISHER[scores], rows=rows)
     name = None
     if callable(scores):

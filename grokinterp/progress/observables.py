@@ -166,10 +166,8 @@ def observables(snapshot: Snapshot) -> dict[str, Float[Tensor, " n_inputs"]]:
 
 def observed_rows(snapshot: Snapshot) -> Bool[Tensor, " n_inputs"]:
     """The rows that correlations are over: the test set, all rows where there is none."""
-    train = snapshot.train_mask
-    if train is None or bool(train.all()):
-        return torch.ones(snapshot.task.n_inputs, dtype=torch.bool)
-    return ~train
+    rows = snapshot.test_rows
+    return torch.ones(snapshot.task.n_inputs, dtype=torch.bool) if rows is None else rows
 
 
 def pre_activations(snapshot: Snapshot) -> dict[str, Float[Tensor, "n_inputs ..."]]:

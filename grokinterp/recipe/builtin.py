@@ -75,7 +75,7 @@ BUILTIN = {
         BuiltinRecipe(
             "mod113-half-grokked",
             "mod113-grokked on half of the pairs: it groks, sooner.",
-            _HALF113.replace(init_scale=1.0),
+            _HALF113,
         ),
         BuiltinRecipe(
             "mod113-steady",

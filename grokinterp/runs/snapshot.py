@@ -72,6 +72,12 @@ class Snapshot:
         return self.task
 
     @property
+    def test_rows(self) -> Bool[Tensor, " n_inputs"] | None:
+        """True for inputs that were not trained on; None without a split that leaves any."""
+        train = self.train_mask
+        return None if train is None or bool(train.all()) else ~train
+
+    @property
     def transformer(self) -> Architecture | None:
         """The architecture, where it is a transformer's and the weights say what it computes."""
         return self.architecture if isinstance(self.architecture, Architecture) else None
