@@ -414,3 +414,19 @@ def test_missing_curves_are_named():
     found = gi.detect_phases(pd.DataFrame({"step": [0, 1], "train_loss": [4.0, 1.0]}))
     assert any("grok_step is null: there is no test curve" in reason for reason in found.reasons)
     assert any("there is only train_loss" in reason for reason in found.reasons)
+
+
+def test_the_times_of_definition_1(full, shipped):
+    assert (full.t_train, full.t_test) == (160, 6070)
+    assert [full.to_dict()[key] for key in ("t_train", "t_test")] == [160, 6070]
+    # A run that never generalises has a best test accuracy too, and a time at which it was near it.
+    cut_off = shipped.metrics[shipped.metrics.step <= 1000]
+    found = gi.detect_phases(cut_off)
+    smooth = cut_off.test_acc.rolling(3, center=True, min_periods=2).median()
+    near = cut_off.step[cut_off.test_acc >= 0.95 * smooth.max()]
+    assert found.label == "memorized"
+    assert found.t_train == 160
+    assert found.t_test >= near.iloc[0] > 160
+    losses = gi.detect_phases(shipped.metrics[["step", "train_loss", "test_loss"]])
+    below = shipped.metrics.step[shipped.metrics.test_loss < 1e-2].iloc[0]
+    assert losses.t_test == pytest.approx(below, abs=10)

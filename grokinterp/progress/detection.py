@@ -99,8 +99,8 @@ def detect_phases(
     else:
         reasons.append("no phases: only a run that generalises late has all three")
     return Phases(
-        verdict.label, memorized, grokked, phases, key, tuple(reasons), verdict.margin, limits,
-        curves.frame,
+        verdict.label, memorized, grokked, phases, key, tuple(reasons), verdict.margin,
+        verdict.t_train, verdict.t_test, limits, curves.frame,
     )  # fmt: skip
 
 

@@ -44,11 +44,16 @@ class Margin:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A label with its distance from another and the reasons for both."""
+    """A label with its distance from another and the reasons for both; the times of Definition 1.
+
+    `t_train` and `t_test` say when a run came near its own best, which need not be good.
+    """
 
     label: Label
     margin: Margin
     reasons: tuple[str, ...]
+    t_train: int | None = None
+    t_test: int | None = None
 
 
 def _verdict(label: Label, reason: str, margin: Margin, *more: str) -> Verdict:
@@ -67,6 +72,10 @@ class _Side:
     def step(self, row: int) -> int:
         return int(self.steps[row])
 
+    @property
+    def learned_step(self) -> int | None:
+        return None if self.learned is None else self.step(self.learned)
+
 
 @dataclass(frozen=True)
 class _Evidence:
@@ -74,6 +83,7 @@ class _Evidence:
 
     train: _Side
     test: _Side
+    generalises: bool
     reached: str
     missed: str
     learned: str
@@ -113,17 +123,18 @@ def _from_accuracies(train: Curve, test: Curve, ceiling: float) -> _Evidence:
     demanded = WITHIN * min(best_train, ceiling)
     generalises = best_test >= demanded
 
-    def side(curve: Curve, best: float, learned: bool) -> _Side:
+    def side(curve: Curve, best: float) -> _Side:
         return _Side(
             curve.steps,
             curve.first(curve.values >= halfway),
             curve.first(curve.values >= FITS),
-            curve.first(curve.values >= WITHIN * best) if learned else None,
+            curve.first(curve.values >= WITHIN * best),
         )
 
     return _Evidence(
-        side(train, best_train, True),
-        side(test, best_test, generalises),
+        side(train, best_train),
+        side(test, best_test),
+        generalises,
         f"test accuracy reaches {best_test:.3f} (halfway from chance is {halfway:.3f}, "
         f"generalising {demanded:.3f}), train accuracy {best_train:.3f} (fitting is "
         f"{FITS:g})",
@@ -140,9 +151,11 @@ def _from_losses(train: Curve, test: Curve, train_below: float, test_below: floa
         return _Side(curve.steps, curve.first(_halved(curve, below)), learned, learned)
 
     best_train, best_test = float(train.values.min()), float(test.values.min())
+    seen = side(test, test_below)
     return _Evidence(
         side(train, train_below),
-        side(test, test_below),
+        seen,
+        seen.learned is not None,
         f"test loss falls to {best_test:.3g} (halfway is {test.values[0] / 2:.3g}, learned "
         f"{test_below:g}), train loss to {best_train:.3g} (learned is {train_below:g})",
         f"train loss never falls below half of its first value ({best_train:.3g} of "
@@ -159,11 +172,16 @@ def _halved(curve: Curve, below: float) -> np.ndarray:
 
 
 def _decide(seen: _Evidence) -> Verdict:
+    verdict = _labelled(seen)
+    return replace(verdict, t_train=seen.train.learned_step, t_test=seen.test.learned_step)
+
+
+def _labelled(seen: _Evidence) -> Verdict:
     train, test = seen.train, seen.test
     if train.halfway is None:
         rows = f"no crossing decides, on any of {len(train.steps)} logged rows"
         return _verdict("not_learned", seen.missed, Margin(None, rows))
-    if train.learned is not None and test.learned is not None:
+    if seen.generalises and train.learned is not None and test.learned is not None:
         return _by_delay(seen, train.learned, test.learned)
     if train.fits is not None and test.halfway is None:
         margin = _held(train, train.fits, "train is fitted")

@@ -35,11 +35,14 @@ class Phase:
 class Phases:
     """The label of a run, its threshold crossings and its phases, with the reasons for each.
 
-    `memorization_step` and `grok_step` are first crossings of thresholds. The ends of `phases` are
-    bends of the loss curves and differ from them; each carries the interval in which the curve
-    cannot tell the bend from another. A boundary dates a change in a curve. It does not prove that
-    a circuit exists: where measures were at hand, `reasons` says whether the excluded loss confirms
-    one. `margin` is how many logged rows the label is away from another one.
+    `memorization_step` and `grok_step` are first crossings of thresholds. `t_train` and `t_test`,
+    which the label rests on, are the first steps within 5 % of the run's own maximum accuracy
+    (Definition 1 of Manning-Coe et al. 2025; with losses only, below the thresholds), however low
+    that maximum is. The ends of `phases` are bends of the loss curves and differ from all of these;
+    each carries the interval in which the curve cannot tell the bend from another. A boundary dates
+    a change in a curve. It does not prove that a circuit exists: where measures were at hand,
+    `reasons` says whether the excluded loss confirms one. `margin` is how many logged rows the
+    label is away from another one.
     """
 
     label: Label
@@ -49,6 +52,8 @@ class Phases:
     key_frequencies: tuple[int, ...] | None
     reasons: tuple[str, ...]
     margin: Margin
+    t_train: int | None = None
+    t_test: int | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
     curves: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
 
@@ -73,6 +78,8 @@ class Phases:
             "key_frequencies": None if keys is None else list(keys),
             "reasons": list(self.reasons),
             "margin": asdict(self.margin),
+            "t_train": self.t_train,
+            "t_test": self.t_test,
             "thresholds": asdict(self.thresholds),
         }
 
