@@ -351,3 +351,14 @@ def test_refusals_are_one_line(sparse, tiny_run):
         with pytest.raises(gi.InputError, match=says) as refused:
             call()
         assert "\n" not in str(refused.value)
+
+
+def test_evaluated_on_test_alone_c_is_the_same(tiny_run):
+    whole, part = (pruning_curve(tiny_run, test_only=only) for only in (False, True))
+    assert part.rows == "test"
+    assert torch.equal(part.acc_test, whole.acc_test)
+    assert torch.equal(part.loss_test, whole.loss_test)
+    assert (part.c, part.prunable) == (whole.c, whole.prunable)
+    assert part.acc_train.isnan().all()
+    assert part.loss_all.isnan().all()
+    assert not whole.acc_train.isnan().any()

@@ -15,7 +15,7 @@ from grokinterp.runs.snapshot import Snapshot
 class Score:
     """Cross-entropy in nats and accuracy over the p classes, on three sets of inputs.
 
-    NaN on train and test without a split.
+    NaN on train and test without a split, and on sets that were not evaluated.
     """
 
     loss_train: float
@@ -26,9 +26,17 @@ class Score:
     acc_all: float
 
 
-def score(snapshot: Snapshot, logits: Float[Tensor, "n_inputs p"]) -> Score:
-    """Loss and accuracy of these logits on train, test and all inputs."""
+def score(snapshot: Snapshot, logits: Float[Tensor, "n p"], *, test_only: bool = False) -> Score:
+    """Loss and accuracy of these logits on train, test and all inputs.
+
+    `test_only`: the logits are of `snapshot.test_rows` alone.
+    """
     labels = snapshot.task.labels
+    if test_only:
+        labels = labels[snapshot.test_rows]
+        losses = cross_entropies(logits, labels)
+        accuracy = float((logits.argmax(dim=1) == labels).double().mean())
+        return Score(math.nan, float(losses.mean()), math.nan, math.nan, accuracy, math.nan)
     losses = cross_entropies(logits, labels)
     right = (logits.argmax(dim=1) == labels).double()
     train = snapshot.train_mask

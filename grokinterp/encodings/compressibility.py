@@ -25,12 +25,14 @@ def compressibility(
     fractions: Sequence[float] | Float[Tensor, " m"] | None = None,
     biases: bool = False,
     keep: float = KEEP,
+    test_only: bool = False,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Compressibility over training: a row per checkpoint of a run, `steps` or all.
 
     c, c_low and c_high (`c_interval`), area and prunable of `pruning_curve`; losses and accuracies
-    of the unpruned model, NaN without a split (c is then of all inputs: `.attrs["rows"]`); the Gini
+    of the unpruned model, NaN without a split (c is then of all inputs: `.attrs["rows"]`) and on
+    train with `test_only`, which evaluates the test inputs alone and gives the same c; the Gini
     coefficient of all |weights| and the mean effective rank of the matrices
     (`grokinterp.encodings.sizes`). The curve's settings stand in `.attrs`. Before a model has
     learnt, c is that of chance (near 1 with many classes) and prunable is noise.
@@ -44,7 +46,7 @@ def compressibility(
         snapshot = run.snapshot(step)
         curve = pruning_curve(
             snapshot, scope=scope, scores=scores, basis=basis, fractions=fractions, biases=biases,
-            keep=keep,
+            keep=keep, test_only=test_only,
         )  # fmt: skip
         weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}
         low, high = curve.c_interval

@@ -160,6 +160,7 @@ def pruning_curve(
     fractions: Sequence[float] | Float[Tensor, " m"] | None = None,
     biases: bool = False,
     keep: float = KEEP,
+    test_only: bool = False,
     task: Task | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> PruningCurve:
@@ -174,9 +175,10 @@ def pruning_curve(
     (`grokinterp.encodings.bases`); they are turned back in float64 and evaluated in the model's own
     type. Tensors of which nothing is zeroed are exactly the model's.
 
-    `fractions` rise from 0 to 1 (`GRID` unless given). InputError for other fractions, unknown
-    names, a basis that the task lacks, given scores in another basis than "weights", and for a
-    model whose weights alone do not say what it computes.
+    `fractions` rise from 0 to 1 (`GRID` unless given). `test_only` evaluates the test inputs alone,
+    where there is a split: c is the same, the columns of train and all are NaN. InputError for
+    other fractions, unknown names, a basis that the task lacks, given scores in another basis than
+    "weights", and for a model whose weights alone do not say what it computes.
 
     Manning-Coe et al. 2025, section 5 and appendix F.2. See `PruningCurve` for what it shows not.
     """
@@ -197,13 +199,16 @@ def pruning_curve(
         )
     by = named_scores(scores, snapshot)
     order = pruning_order(scored(found.values, by.values), scope=scope)
+    test_only = test_only and snapshot.test_rows is not None
+    evaluated = snapshot.test_rows if test_only else None
     counts, parameters, rows = [], [], []
     for fraction in grid.tolist():
         kept = order.kept(fraction)
         counts.append(sum(int(mask.sum()) for mask in kept.values()))
         parameters.append(sum(int(mask.sum()) * found.cost[n] for n, mask in kept.items()))
         weights = _pruned(snapshot.weights, found, kept)
-        rows.append(vars(score(snapshot, snapshot.logits_with(weights))))
+        logits = snapshot.logits_with(weights, rows=evaluated)
+        rows.append(vars(score(snapshot, logits, test_only=test_only)))
     measured = torch.tensor([list(row.values()) for row in rows], dtype=torch.float64).T
     columns = dict(zip(rows[0], measured, strict=True))
     return PruningCurve(

@@ -114,15 +114,23 @@ class Snapshot:
             self.memo("logits", lambda: logits)
             self._activations |= found
 
-    def logits_with(self, weights: Mapping[str, Tensor]) -> Float[Tensor, "n_inputs n_classes"]:
-        """Logits of the answer classes with other weights of this architecture; none are kept."""
+    def logits_with(
+        self, weights: Mapping[str, Tensor], *, rows: Bool[Tensor, " n_inputs"] | None = None
+    ) -> Float[Tensor, "n n_classes"]:
+        """Logits of the answer classes with other weights of this architecture; none are kept.
+
+        On all inputs, or on the `rows` that are true.
+        """
         if self.architecture is None:
             raise InputError(
                 "the weights alone do not say what this model computes; give a plain transformer, "
                 "MLP or CNN, without hooks or modules of its own."
             )
         self.architecture.check(weights)
-        return from_weights(dict(weights), self.architecture, self.task).logits
+        seen = from_weights(dict(weights), self.architecture, self.task)
+        if rows is None:
+            return seen.logits
+        return seen._run((), self.task.model_inputs[rows])[0][:, : self.task.n_classes]
 
     def hooked(self) -> HookedModel:
         """The model, for hooks: the user's own, or one built from the weights. Leave it so."""
@@ -146,15 +154,19 @@ class Snapshot:
         at = "" if self.step is None else f" at step {self.step}"
         return f"Snapshot({self.task.title}{at})"
 
-    def _run(self, names: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _run(
+        self, names: tuple[str, ...], every: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and activations on every input, or on these."""
         whole: dict[str, Tensor] = {}
         first = 0
-        for inputs in self.task.model_inputs.split(BLOCK_ROWS):
+        every = self.task.model_inputs if every is None else every
+        for inputs in every.split(BLOCK_ROWS):
             with torch.no_grad():
                 logits, found = self._forward(inputs, names)
             for name, block in {"logits": logits, **{n: found[n] for n in names}}.items():
                 if name not in whole:
-                    whole[name] = block.new_empty(self.task.n_inputs, *block.shape[1:])
+                    whole[name] = block.new_empty(len(every), *block.shape[1:])
                 whole[name][first : first + len(inputs)] = block
             first += len(inputs)
         return whole.pop("logits"), whole
