@@ -357,7 +357,8 @@ def test_evaluated_on_test_alone_c_is_the_same(tiny_run):
     whole, part = (pruning_curve(tiny_run, test_only=only) for only in (False, True))
     assert part.rows == "test"
     assert torch.equal(part.acc_test, whole.acc_test)
-    assert torch.equal(part.loss_test, whole.loss_test)
+    # A matrix product of other rows rounds otherwise, in float32.
+    torch.testing.assert_close(part.loss_test, whole.loss_test, rtol=2e-6, atol=0)
     assert (part.c, part.prunable) == (whole.c, whole.prunable)
     assert part.acc_train.isnan().all()
     assert part.loss_all.isnan().all()

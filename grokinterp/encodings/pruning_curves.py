@@ -176,9 +176,10 @@ def pruning_curve(
     type. Tensors of which nothing is zeroed are exactly the model's.
 
     `fractions` rise from 0 to 1 (`GRID` unless given). `test_only` evaluates the test inputs alone,
-    where there is a split: c is the same, the columns of train and all are NaN. InputError for
-    other fractions, unknown names, a basis that the task lacks, given scores in another basis than
-    "weights", and for a model whose weights alone do not say what it computes.
+    where there is a split: c is the same (but for the rounding of a smaller batch), the columns of
+    train and all are NaN. InputError for other fractions, unknown names, a basis that the task
+    lacks, given scores in another basis than "weights", and for a model whose weights alone do not
+    say what it computes.
 
     Manning-Coe et al. 2025, section 5 and appendix F.2. See `PruningCurve` for what it shows not.
     """
