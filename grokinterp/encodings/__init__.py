@@ -9,6 +9,15 @@ from grokinterp.encodings.bases import Coordinates, coordinates
 from grokinterp.encodings.compressibility import compressibility
 from grokinterp.encodings.features import features, observable_correlations
 from grokinterp.encodings.fisher import FisherDiagonal, fisher_diagonal
+from grokinterp.encodings.limits import Limit
+from grokinterp.encodings.metric import FisherMetric, fisher_metric
+from grokinterp.encodings.paths import InformationPath, information_path, path_of, stages_of
+from grokinterp.encodings.predictions import (
+    fisher_rao_distance,
+    geodesic_point,
+    pairwise_distances,
+    root_probabilities,
+)
 from grokinterp.encodings.pruning import (
     PruningOrder,
     magnitudes,
@@ -31,6 +40,9 @@ from grokinterp.fourier.localization import NeuronIPR, fourier_heat_map, neuron_
 __all__ = [
     "Coordinates",
     "FisherDiagonal",
+    "FisherMetric",
+    "InformationPath",
+    "Limit",
     "NeuronIPR",
     "PruningCurve",
     "PruningOrder",
@@ -42,15 +54,23 @@ __all__ = [
     "effective_rank",
     "features",
     "fisher_diagonal",
+    "fisher_metric",
+    "fisher_rao_distance",
     "fourier_heat_map",
+    "geodesic_point",
+    "information_path",
     "magnitudes",
     "neuron_ipr",
     "observable_correlations",
+    "pairwise_distances",
+    "path_of",
     "prune",
     "pruning_curve",
     "pruning_order",
     "quantize",
     "quantized_size",
+    "root_probabilities",
     "sizes",
+    "stages_of",
     "weight_names",
 ]

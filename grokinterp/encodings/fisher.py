@@ -5,30 +5,33 @@ vector-Jacobian product: v_c = e_c gives the Jacobian itself ("logits"), v_c = s
 gives sqrt(p_c) d log p_c / d theta ("softmax"). Nothing is subtracted after squaring.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.circuits.subject import Subject
 from grokinterp.encodings.cotangents import check_variant, cotangents
 from grokinterp.encodings.fisher_mlp import mlp_diagonal
-from grokinterp.errors import InputError, nearest, whole_number
+from grokinterp.encodings.inputs import (
+    Logits,
+    check_finite,
+    logits_on_batches,
+    row_numbers,
+    sample,
+)
+from grokinterp.errors import InputError
 from grokinterp.fourier.basis import gini
 from grokinterp.models.architecture import Weights
-from grokinterp.models.kinds import quick_logits
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.runs.resolve import snapshot_at
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
-ROWS = ("test", "train", "all")
 JACOBIAN_BYTES = 1 << 22  # held at once, where one input has less: what caches hold
-
-Logits = Callable[[Weights, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -112,10 +115,9 @@ def fisher_diagonal(
     """
     check_variant(variant)
     snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
-    if not all(bool(weight.isfinite().all()) for weight in snapshot.weights.values()):
-        raise InputError("the weights are not all finite; look at an earlier step.")
-    inputs = snapshot.task.model_inputs[_row_numbers(snapshot, rows)]
-    chosen = _sample(len(inputs), n_samples, seed)
+    check_finite(snapshot.weights)
+    inputs = snapshot.task.model_inputs[row_numbers(snapshot.task, snapshot.train_mask, rows)]
+    chosen = sample(len(inputs), n_samples, seed)
     architecture = snapshot.architecture
     if isinstance(architecture, MLPArchitecture):
         values = mlp_diagonal(
@@ -178,23 +180,14 @@ def diagonal(
 
 def logits_of(snapshot: Snapshot) -> Logits:
     """The answer logits [n, n_classes] of one input (n = 1), as a function of weights and input."""
-    architecture, n_classes = snapshot.architecture, snapshot.task.n_classes
-    if architecture is None:
-        raise InputError("the weights alone do not say what this model computes; give a run.")
-    transformer = snapshot.transformer is not None
-    if quick_logits(architecture, snapshot.weights, snapshot.task.model_inputs[:1]) is None:
-        raise InputError(
-            "Fisher information needs a forward that is a function of the weights, which "
-            "transformers of one layer without LayerNorm have; this one is another."
-        )
+    on_batches = logits_on_batches(snapshot)
+    if snapshot.transformer is None:
+        return on_batches
 
     def logits_fn(weights: Weights, one: Tensor) -> Float[Tensor, "1 n_classes"]:
-        if transformer:  # embed what this input reads, not the whole vocabulary
-            weights = weights | {"embed.W_E": weights["embed.W_E"][one[0]]}
-            one = torch.arange(one.shape[1])[None]
-        logits = quick_logits(architecture, weights, one)
-        assert logits is not None
-        return logits[:, :n_classes]
+        # Embed what this input reads, not the whole vocabulary.
+        weights = weights | {"embed.W_E": weights["embed.W_E"][one[0]]}
+        return on_batches(weights, torch.arange(one.shape[1])[None])
 
     return logits_fn
 
@@ -204,31 +197,3 @@ def _block_size(logits_fn: Logits, weights: Weights, inputs: Tensor) -> int:
         n_classes = logits_fn(weights, inputs[:1]).shape[1]
     jacobian = n_classes * sum(w.numel() * w.element_size() for w in weights.values())
     return max(1, JACOBIAN_BYTES // jacobian)
-
-
-def _row_numbers(snapshot: Snapshot, rows: str) -> Int[Tensor, " n"]:
-    if rows not in ROWS:
-        raise InputError(f"rows={rows!r} is not known; {nearest(str(rows), ROWS)}")
-    if rows == "all":
-        return torch.arange(snapshot.task.n_inputs)
-    if snapshot.train_mask is None:
-        raise InputError(f"rows={rows!r} needs the split; give train_mask= or rows='all'.")
-    train = snapshot.train_mask
-    found = (train if rows == "train" else ~train).nonzero().flatten()
-    if not len(found):
-        raise InputError(f"rows={rows!r} are none in this split; give rows='all'.")
-    return found
-
-
-def _sample(n: int, n_samples: int | None, seed: int) -> Int[Tensor, " n_chosen"]:
-    number = whole_number(seed)
-    if number is None or not 0 <= number < 2**63:
-        raise InputError(f"seed={seed!r} is not a whole number from 0 on; give such as 0.")
-    if n_samples is None:
-        return torch.arange(n)
-    wanted = whole_number(n_samples)
-    if wanted is None or wanted < 1:
-        raise InputError(f"n_samples={n_samples!r} is not a number of inputs; give such as 256.")
-    if wanted >= n:
-        return torch.arange(n)
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:wanted]

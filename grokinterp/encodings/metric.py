@@ -1,0 +1,258 @@
+r"""The Fisher metric at a model's weights: inner products of weight vectors, without its matrix.
+
+With J = d logits / d theta for one input, F = E_x J^T A J, where A = diag(p) - p p^T is the Fisher
+information of the softmax ("softmax") or the unit matrix ("logits"). J u comes from transposing the
+linear map c -> J^T c, F v is a J v and one vector-Jacobian product behind it: no matrix of weights
+by weights is built, whatever their number.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from grokinterp.circuits.subject import Subject
+from grokinterp.encodings.cotangents import check_variant
+from grokinterp.encodings.fisher import fisher_diagonal
+from grokinterp.encodings.inputs import (
+    Logits,
+    check_finite,
+    logits_on_batches,
+    row_numbers,
+    sample,
+)
+from grokinterp.errors import InputError, nearest
+from grokinterp.models.architecture import Weights
+from grokinterp.runs.resolve import snapshot_at
+from grokinterp.tasks.task import Task
+
+FORMS = ("exact", "diagonal")
+BLOCK_ROWS = 256  # inputs at once: what a block holds stays within some tens of MB
+
+Pull = Callable[[Tensor], tuple[Weights]]
+Push = Callable[[tuple[Weights]], tuple[Tensor]]
+
+
+@dataclass(frozen=True)
+class FisherMetric:
+    """Inner products u^T F v of weight vectors at one model, and what F was averaged over.
+
+    A weight vector is a tensor of the weight's shape for every weight's name. All sums are float64.
+    Norms are in logits ("logits") or nats^(1/2) ("softmax": for a small step, its norm is the
+    `fisher_rao_distance` between the predictions before and after it). "exact" has the whole F,
+    "diagonal" its diagonal alone, which leaves out how weights act together: a step that changes no
+    output can have a large diagonal norm.
+    """
+
+    form: str
+    variant: str
+    rows: str
+    n_samples: int
+    n_rows: int
+    seed: int
+    step: int | None
+    shapes: dict[str, tuple[int, ...]] = field(repr=False)
+    _gram: Callable[[Sequence[Weights]], Tensor] = field(repr=False)
+    _product: Callable[[Weights], dict[str, Tensor]] = field(repr=False)
+
+    def gram(self, vectors: Sequence[Mapping[str, Tensor]]) -> Float[Tensor, "m m"]:
+        """Inner products of all pairs of m weight vectors, at about the cost of m of them."""
+        return self._gram([self._checked(vector) for vector in vectors])
+
+    def inner(self, u: Mapping[str, Tensor], v: Mapping[str, Tensor]) -> float:
+        """u^T F v."""
+        return float(self.gram([u, v])[0, 1])
+
+    def norm(self, u: Mapping[str, Tensor]) -> float:
+        """sqrt(u^T F u)."""
+        return float(self.gram([u]).sqrt())
+
+    def cosine(self, u: Mapping[str, Tensor], v: Mapping[str, Tensor]) -> float:
+        """u^T F v / (|u| |v|), -1 to 1; NaN where a norm is 0."""
+        return cosine_of(self.gram([u, v]), 0, 1)
+
+    def product(self, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """F v, float64 in the weights' shapes."""
+        return self._product(self._checked(v))
+
+    def _checked(self, vector: Mapping[str, Tensor]) -> Weights:
+        if not isinstance(vector, Mapping):
+            raise InputError(
+                f"{type(vector).__name__} is no weight vector; give a tensor for every weight's "
+                "name, as run.weights() does."
+            )
+        for name in vector:
+            if name not in self.shapes:
+                raise InputError(f"{name!r} is no weight; {nearest(str(name), self.shapes)}")
+        for name, shape in self.shapes.items():
+            if name not in vector:
+                raise InputError(f"the weight vector lacks {name!r}; give zeros of shape {shape}.")
+            part = vector[name]
+            if not isinstance(part, Tensor) or tuple(part.shape) != shape:
+                given = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+                raise InputError(
+                    f"{name!r} is {given}; give a tensor of the weight's shape {shape}."
+                )
+            if not bool(part.isfinite().all()):
+                raise InputError(f"{name!r} of the weight vector is not all finite numbers.")
+        return {name: vector[name].detach().double() for name in self.shapes}
+
+
+def fisher_metric(
+    x: Subject,
+    *,
+    step: int = -1,
+    form: str = "exact",
+    variant: str = "softmax",
+    rows: str = "test",
+    n_samples: int | None = 256,
+    seed: int = 0,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> FisherMetric:
+    r"""The Fisher metric at a model's weights, to take inner products of weight vectors with.
+
+    `x` is a run (at `step`), a snapshot, or a model with `task`; `variant`, `rows`, `n_samples` and
+    `seed` are those of `fisher_diagonal`, and so are the inputs that are drawn.
+
+    "exact": F = E_x J^T A J with J = d logits / d theta; A = diag(p) - p p^T is the Fisher
+    information of the predicted distribution ("softmax"), A = 1 the Gauss-Newton matrix of the raw
+    logits ("logits"). u^T F v = E_x sum_c p_c a_c(u) a_c(v), where a(u) is J u less its mean under
+    p: nothing is subtracted after squaring, and differences to the likeliest class are taken first,
+    so that a certain model's tiny information is no rounding. Everything is evaluated in float64,
+    whatever the precision of the weights. "diagonal": F_ii alone, as `fisher_diagonal` has it
+    (whose forward is in the precision of the weights); the geometry of Manning-Coe et al. 2025
+    (arXiv 2502.01739, section 6.3, eqs. 8-9) is this one, in their code with variant="logits".
+
+    F depends on the weights: it measures steps that are small. What it says of a long step is not
+    how far the predictions moved (`fisher_rao_distance`). F of n inputs has rank n (classes - 1) at
+    most, so many weight vectors have length 0. InputError for unknown names, for weights that are
+    not finite, and for the models that `fisher_diagonal` refuses.
+    """
+    if form not in FORMS:
+        raise InputError(f"form={form!r} is not known; {nearest(str(form), FORMS)}")
+    check_variant(variant)
+    snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
+    check_finite(snapshot.weights)
+    numbers = row_numbers(snapshot.task, snapshot.train_mask, rows)
+    chosen = numbers[sample(len(numbers), n_samples, seed)]
+    gram: Callable[[Sequence[Weights]], Tensor]
+    product: Callable[[Weights], dict[str, Tensor]]
+    if form == "exact":
+        weights = {name: weight.detach().double() for name, weight in snapshot.weights.items()}
+        at = logits_on_batches(snapshot), weights, snapshot.task.model_inputs[chosen]
+        gram = partial(exact_gram, *at, variant=variant)
+        product = partial(exact_product, *at, variant=variant)
+    else:
+        found = fisher_diagonal(
+            snapshot, variant=variant, rows=rows, n_samples=n_samples, seed=seed
+        )
+        gram = partial(diagonal_gram, found.values)
+        product = partial(_scaled, found.values)
+    return FisherMetric(
+        form=form,
+        variant=variant,
+        rows=rows,
+        n_samples=len(chosen),
+        n_rows=len(numbers),
+        seed=seed,
+        step=snapshot.step,
+        shapes={name: tuple(weight.shape) for name, weight in snapshot.weights.items()},
+        _gram=gram,
+        _product=product,
+    )
+
+
+def exact_gram(
+    logits_fn: Logits,
+    weights: Weights,
+    inputs: Tensor,
+    vectors: Sequence[Weights],
+    *,
+    variant: str,
+) -> Float[Tensor, "m m"]:
+    """E_x (J u_i)^T A (J u_j) for all pairs of weight vectors, in the precision of the weights.
+
+    `logits_fn(weights, inputs)` maps inputs [n, ...] to logits [n, classes].
+
+    >>> linear = lambda weights, x: x @ weights["W"]
+    >>> at, x = {"W": torch.zeros(1, 2).double()}, torch.ones(1, 1).double()
+    >>> u = {"W": torch.tensor([[4.0, 0.0]]).double()}
+    >>> exact_gram(linear, at, x, [u], variant="softmax").tolist()
+    [[4.0]]
+    """
+    total = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
+    for logits, _, push in _blocks(logits_fn, weights, inputs):
+        moved = torch.stack([_centred(logits, push((v,))[0], variant) for v in vectors])
+        total += (_share(logits, variant) * moved).flatten(1) @ moved.flatten(1).T
+    return (total + total.T) / (2 * len(inputs))  # a matrix product need not be symmetric
+
+
+def exact_product(
+    logits_fn: Logits, weights: Weights, inputs: Tensor, vector: Weights, *, variant: str
+) -> dict[str, Tensor]:
+    """E_x J^T A J v, a tensor per weight."""
+    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    for logits, pull, push in _blocks(logits_fn, weights, inputs):
+        moved = _share(logits, variant) * _centred(logits, push((vector,))[0], variant)
+        for name, part in pull(moved)[0].items():
+            total[name] += part / len(inputs)
+    return total
+
+
+def diagonal_gram(
+    diagonal: Mapping[str, Tensor], vectors: Sequence[Weights]
+) -> Float[Tensor, "m m"]:
+    """sum_i F_ii u_i v_i for all pairs of weight vectors."""
+    total = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
+    for name, values in diagonal.items():
+        flat = torch.stack([vector[name].flatten() for vector in vectors])
+        total += (values.flatten() * flat) @ flat.T
+    return (total + total.T) / 2
+
+
+def cosine_of(gram: Float[Tensor, "m m"], i: int, j: int) -> float:
+    """The cosine of the angle between vectors i and j; NaN where one has length 0."""
+    lengths = gram.diagonal().sqrt()
+    if not (lengths[i] > 0 and lengths[j] > 0):
+        return float("nan")
+    return float((gram[i, j] / lengths[i] / lengths[j]).clamp(-1, 1))
+
+
+def _blocks(
+    logits_fn: Logits, weights: Weights, inputs: Tensor
+) -> Iterator[tuple[Tensor, Pull, Push]]:
+    """For every block of inputs: logits [n, classes], c -> J^T c, and u -> J u."""
+    for block in inputs.split(BLOCK_ROWS):
+        logits, pull = torch.func.vjp(partial(_swapped, logits_fn, block), weights)[:2]
+        # J u is the transpose of c -> J^T c. Forward-mode derivatives give it as well, but torch
+        # warns when it loads them.
+        push = torch.func.vjp(pull, torch.zeros_like(logits))[1]
+        yield logits, pull, push
+
+
+def _swapped(logits_fn: Logits, inputs: Tensor, weights: Weights) -> Tensor:
+    return logits_fn(weights, inputs)
+
+
+def _share(logits: Float[Tensor, "n classes"], variant: str) -> Float[Tensor, "n classes"]:
+    """What a class counts: p, or 1 for raw logits."""
+    return logits.softmax(dim=1) if variant == "softmax" else torch.ones_like(logits)
+
+
+def _centred(
+    logits: Float[Tensor, "n classes"], change: Float[Tensor, "n classes"], variant: str
+) -> Float[Tensor, "n classes"]:
+    """The change of the logits less its mean under p; the change itself for raw logits."""
+    if variant == "logits":
+        return change
+    # Differences to the likeliest class first: its own is then as small as the others' p make it.
+    change = change - change.gather(1, logits.argmax(dim=1, keepdim=True))
+    return change - (logits.softmax(dim=1) * change).sum(dim=1, keepdim=True)
+
+
+def _scaled(diagonal: Mapping[str, Tensor], vector: Weights) -> dict[str, Tensor]:
+    return {name: values * vector[name] for name, values in diagonal.items()}

@@ -1,0 +1,142 @@
+r"""Fisher-Rao geometry of predictions: how far apart two models answer, whatever their weights.
+
+A model predicts a distribution p(.|x) for every input. The roots psi_x = sqrt(p(.|x)) lie on a unit
+sphere for every input, where the Fisher metric is four times the usual one; over inputs it is the
+mean, as in the Fisher information of the weights (`fisher_metric`, "exact", "softmax"). Distances
+depend on outputs alone: models that compute the same are at distance 0, however their neurons are
+numbered or scaled.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from grokinterp.encodings.inputs import check_finite
+from grokinterp.errors import InputError
+from grokinterp.runs.forward import forward_of
+from grokinterp.runs.run import Run
+
+BLOCK_NUMBERS = 1 << 22  # angles held at once, 34 MB
+BLOCK_ROWS = 2048  # inputs a forward sees at once
+
+
+def root_probabilities(
+    logits: Float[Tensor, "n classes"],
+) -> Float[Tensor, "n classes"]:
+    """sqrt(softmax(logits)) in float64: a point on the unit sphere for every input.
+
+    Small probabilities keep their digits. InputError for logits that are not finite.
+
+    >>> root_probabilities(torch.tensor([[0.0, 0.0]])).tolist()
+    [[0.70710..., 0.70710...]]
+    """
+    if not bool(logits.isfinite().all()):
+        raise InputError("the logits are not all finite; look at an earlier step.")
+    return (logits.double().log_softmax(dim=1) / 2).exp()
+
+
+def fisher_rao_distance(
+    p_logits: Float[Tensor, "n classes"], q_logits: Float[Tensor, "n classes"]
+) -> float:
+    r"""Geodesic distance of two models' predictions on the same inputs, from 0 to pi.
+
+    d(P, Q) = sqrt(mean_x (2 arccos sum_c sqrt(p_c q_c))^2), from logits [n, classes]: the length of
+    the shortest path between them on the product of spheres, in nats^(1/2). Between theta and
+    theta + v it tends to the exact softmax Fisher norm of v over these inputs, as v -> 0.
+    The angle is taken from the chord, so that near points are told apart as well: about 1e-16 in
+    absolute terms, where arccos has 1e-8. pi is reached only where no answer is possible for both.
+
+    It is of these inputs alone, says nothing about which answer is right, and is no distance of the
+    weights: the shortest path between two predictions need not be one that a model can take. Rao
+    1945; Amari 2016, section 2.
+
+    >>> fisher_rao_distance(torch.tensor([[0.0, 0.0]]), torch.tensor([[1000.0, 0.0]]))
+    1.5707963...
+    """
+    if p_logits.shape != q_logits.shape:
+        raise InputError(
+            f"logits of shapes {tuple(p_logits.shape)} and {tuple(q_logits.shape)} do not compare; "
+            "give those of two models on the same inputs."
+        )
+    roots = torch.stack([root_probabilities(p_logits), root_probabilities(q_logits)])
+    return float(pairwise_distances(roots)[0, 1])
+
+
+def pairwise_distances(
+    roots: Float[Tensor, "models n classes"],
+) -> Float[Tensor, "models models"]:
+    """`fisher_rao_distance` of all pairs of models, from their `root_probabilities`, float64.
+
+    Symmetric with an exact 0 on the diagonal. Differences are taken number by number: a matrix
+    product would be faster and lose half of the digits of near pairs.
+    """
+    n_models, n_inputs, _ = roots.shape
+    if not n_inputs:
+        raise InputError("there is no input to average over; give at least one.")
+    total = torch.zeros(n_models, n_models, dtype=torch.float64)
+    for block in roots.double().split(max(1, BLOCK_NUMBERS // n_models**2), dim=1):
+        points = block.transpose(0, 1).contiguous()
+        chords = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+        total += (2 * angle_of_chord(chords)).square().sum(dim=0)
+    return (total / n_inputs).sqrt()
+
+
+def geodesic_point(
+    root_p: Float[Tensor, "n classes"], root_q: Float[Tensor, "n classes"], t: float
+) -> Float[Tensor, "n classes"]:
+    """The roots at fraction t of the shortest path from P to Q, 0 <= t <= 1.
+
+    For every input (sin((1 - t) w) psi + sin(t w) phi) / sin w, with w the angle of psi and phi.
+    Distances to P and Q are t and 1 - t of theirs; the square is a distribution.
+
+    >>> half = geodesic_point(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
+    >>> half.square().float().tolist()
+    [[0.5, 0.5]]
+    """
+    if not 0 <= t <= 1:
+        raise InputError(f"t={t!r} is not a fraction of the path; give a number from 0 to 1.")
+    root_p, root_q = root_p.double(), root_q.double()
+    angle = angle_of_chord((root_p - root_q).norm(dim=1, keepdim=True))
+
+    def share(part: float) -> Tensor:
+        # sin(part w) / sin w; sinc(x) = sin(pi x) / (pi x) is 1 at 0, so w = 0 needs no exception.
+        return part * (part * angle / torch.pi).sinc() / (angle / torch.pi).sinc()
+
+    return share(1 - t) * root_p + share(t) * root_q
+
+
+def angle_of_chord(chord: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The angle between two unit vectors at this distance, 2 arcsin(chord / 2)."""
+    return 2 * (chord / 2).clamp(max=1).asin()
+
+
+def roots_along(
+    run: Run,
+    steps: Sequence[int],
+    *,
+    row_numbers: Int[Tensor, " n"],
+    progress: bool = False,
+) -> Float[Tensor, "k n classes"]:
+    """`root_probabilities` of a run's checkpoints on these rows of its task, over answer classes.
+
+    The forward is in float64 whatever the precision of the weights: late in training checkpoints
+    differ by less than the rounding of float32 logits.
+    """
+    inputs = run.task.model_inputs[row_numbers]
+    found = torch.empty(len(steps), len(inputs), run.task.n_classes, dtype=torch.float64)
+    for place, step in enumerate(
+        tqdm(steps, desc="predict", unit="checkpoint", disable=None if progress else True)
+    ):
+        weights = run.weights(step)
+        check_finite(weights, step)
+        forward = forward_of({name: w.double() for name, w in weights.items()}, run.architecture)
+        first = 0
+        for block in inputs.split(BLOCK_ROWS):
+            with torch.no_grad():
+                logits = forward(block, ())[0][:, : run.task.n_classes]
+            found[place, first : first + len(block)] = root_probabilities(logits)
+            first += len(block)
+    return found
