@@ -35,6 +35,7 @@ from grokinterp.encodings.sizes import (
     quantized_size,
     sizes,
 )
+from grokinterp.encodings.step_geometry import step_geometry
 from grokinterp.fourier.localization import NeuronIPR, fourier_heat_map, neuron_ipr
 
 __all__ = [
@@ -72,5 +73,6 @@ __all__ = [
     "root_probabilities",
     "sizes",
     "stages_of",
+    "step_geometry",
     "weight_names",
 ]

@@ -41,7 +41,10 @@ def limit_of(one: float, two: float, four: float, *, geodesic: float) -> Limit:
     else:
         order = math.log2(before / last) if before > 0 else None
         if order is None or order < LEAST_ORDER:
+            verdict = (
+                "no sign of a limit" if order is None or order <= 0 else "the limit is far off"
+            )
             added = f"halving the spacing added {before:.3g}, then {last:.3g}"
-            return Limit(None, None, order, f"{added}: no sign of a limit")
+            return Limit(None, None, order, f"{added}: {verdict}")
         length, reason = one + last / (2**order - 1), ""
     return Limit(length, geodesic / length if length > 0 else None, order, reason)

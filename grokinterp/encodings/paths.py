@@ -208,10 +208,12 @@ def path_of(
     if not (
         bool(distances.isfinite().all())
         and bool((distances >= 0).all())
-        and torch.equal(distances, distances.T)
+        and torch.allclose(distances, distances.T, rtol=1e-9)
         and not bool(distances.diagonal().any())
     ):
-        raise InputError("distances are finite, from 0 on, symmetric and 0 on the diagonal.")
+        raise InputError(
+            "these are no distances; give finite numbers from 0 on, symmetric, 0 on the diagonal."
+        )
     if any(later <= earlier for earlier, later in pairwise(steps)):
         raise InputError("the steps of a path rise; give each point once, in order.")
     return InformationPath(tuple(steps), distances, rows, n_samples, n_rows, seed)
