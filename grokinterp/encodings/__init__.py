@@ -36,6 +36,7 @@ from grokinterp.encodings.sizes import (
     sizes,
 )
 from grokinterp.encodings.step_geometry import step_geometry
+from grokinterp.encodings.trajectories import TrajectoryEmbedding, trajectory_embedding
 from grokinterp.fourier.localization import NeuronIPR, fourier_heat_map, neuron_ipr
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "PruningOrder",
     "QuantizedSize",
     "Sizes",
+    "TrajectoryEmbedding",
     "compressed_bytes",
     "compressibility",
     "coordinates",
@@ -74,5 +76,6 @@ __all__ = [
     "sizes",
     "stages_of",
     "step_geometry",
+    "trajectory_embedding",
     "weight_names",
 ]

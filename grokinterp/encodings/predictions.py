@@ -39,7 +39,7 @@ def root_probabilities(
 
 
 def fisher_rao_distance(
-    p_logits: Float[Tensor, "n classes"], q_logits: Float[Tensor, "n classes"]
+    p_logits: Float[Tensor, "n classes"], q_logits: Float[Tensor, "m same_classes"]
 ) -> float:
     r"""Geodesic distance of two models' predictions on the same inputs, from 0 to pi.
 
