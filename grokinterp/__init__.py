@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from grokinterp.circuits import Ablation, ablate, paper_table
+    from grokinterp.encodings import Comparison, compare
     from grokinterp.errors import InputError, Interrupted
     from grokinterp.fourier import KeyFrequencies, key_frequencies
     from grokinterp.progress import Phases, detect_phases, progress_measures
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Ablation": "circuits",
+    "Comparison": "encodings",
     "InputError": "errors",
     "Interrupted": "errors",
     "IsingTask": "tasks",
@@ -34,6 +36,7 @@ _HOME = {
     "Run": "runs",
     "Snapshot": "runs",
     "ablate": "circuits",
+    "compare": "encodings",
     "detect_phases": "progress",
     "export": "runs",
     "import_run": "runs",
@@ -48,6 +51,7 @@ _HOME = {
 
 __all__ = [
     "Ablation",
+    "Comparison",
     "InputError",
     "Interrupted",
     "IsingTask",
@@ -59,6 +63,7 @@ __all__ = [
     "Run",
     "Snapshot",
     "ablate",
+    "compare",
     "detect_phases",
     "export",
     "import_run",

@@ -2,8 +2,9 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from grokinterp.circuits import Ablation, Faithfulness
+    from grokinterp.encodings import Comparison
     from grokinterp.progress import Phases
 
 SHOWN = {  # measures, and what stands above them where the name is long
@@ -88,6 +90,33 @@ def show_faithfulness(found: "Faithfulness") -> None:
     )
 
 
+def show_comparison(found: "Comparison") -> None:
+    """Runs, medians of both regimes with their intervals, verdicts, reservations."""
+    from rich.console import Console
+    from rich.table import Table
+
+    runs = found.runs()
+    shown = Table(box=None, pad_edge=False)
+    for column in ("run", "setting", "label", "counts as"):
+        shown.add_column(column)
+    for row in runs.itertuples():
+        shown.add_row(plain(row.run), plain(row.setting), str(row.label), row.regime)
+    Console().print(shown)
+    show("")
+    shown = Table(box=None, pad_edge=False)
+    for column in ("measure", "grokked", "steady"):
+        shown.add_column(column, justify="left" if column == "measure" else "right")
+    for measure in found.table().to_dict("records"):
+        sides = (_median(measure, regime) for regime in ("grokked", "steady"))
+        shown.add_row(str(measure["measure"]), *sides)
+    Console().print(shown)
+    for claim in found.claims:
+        show(f"\n{claim.verdict.upper()}: {claim.statement}\n  {claim.reason}")
+        show(f"  would change it: {claim.would_change}")
+    if found.notes:
+        show("\nto be read with it\n" + "\n".join(f"  - {note}" for note in found.notes))
+
+
 def plain(text: object) -> str:
     """Text of others without what a terminal would obey, or no encoding can write."""
     return "".join(
@@ -112,6 +141,14 @@ def close_output() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _median(measure: Mapping[Any, Any], regime: str) -> str:
+    n, *numbers = (measure[f"{regime}_{key}"] for key in ("n", "median", "low", "high"))
+    middle, low, high = (f"{number:.4g}" for number in numbers)
+    if not n:
+        return "-"
+    return f"{middle} [{low}, {high}]" if n > 1 else middle
 
 
 def _step(step: int | None) -> str:

@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
     "measure": looking.measure,
     "phases": looking.phases,
     "ablate": looking.ablate,
+    "compare": looking.compare,
     "import": exchange.import_,
     "export": exchange.export,
 }

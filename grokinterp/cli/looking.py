@@ -13,6 +13,7 @@ from grokinterp.terminal import (
     say,
     show,
     show_ablations,
+    show_comparison,
     show_faithfulness,
     show_measures,
     show_phases,
@@ -155,6 +156,41 @@ def ablate(
             say(str(error))
     else:
         show(table.to_csv(index=False), nl=False)
+
+
+def compare(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Two runs or more, of one task.")
+    ],
+    align: Annotated[
+        str, typer.Option(help="Where runs are looked at in training: phase or step.")
+    ] = "phase",
+    by: Annotated[
+        str, typer.Option(help="What says the regime: setting (most of its seeds) or label.")
+    ] = "setting",
+    as_json: Json = False,
+    out: Annotated[Path | None, typer.Option(help="HTML file to write.")] = None,
+) -> None:
+    """Set grokked and steady runs side by side, with a verdict on each published claim.
+
+    Features, compressibility, information geometry, norms and losses: medians
+    with intervals over seeds. A verdict takes three runs a regime.
+    """
+    from grokinterp.encodings import compare as compare_runs
+    from grokinterp.runs import load
+
+    found = compare_runs([load(path) for path in paths], align=align, by=by, progress=True)
+    if out is not None:
+        from grokinterp.runs.files import write_whole
+        from grokinterp.viz import comparison_page
+
+        write_whole(out, comparison_page(found).encode())
+    if as_json:
+        show(json.dumps(found.to_dict()))
+        return
+    show_comparison(found)
+    if out is not None:
+        show(f"\n{out}: figure, measures and runs")
 
 
 def _number(value: float) -> float | None:

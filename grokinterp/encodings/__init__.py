@@ -6,6 +6,12 @@ measured is an InputError, one line.
 """
 
 from grokinterp.encodings.bases import Coordinates, coordinates
+from grokinterp.encodings.comparison import (
+    Claim,
+    Comparison,
+    RunProfile,
+    compare,
+)
 from grokinterp.encodings.compressibility import compressibility
 from grokinterp.encodings.features import features, observable_correlations
 from grokinterp.encodings.fisher import FisherDiagonal, fisher_diagonal
@@ -40,6 +46,8 @@ from grokinterp.encodings.trajectories import TrajectoryEmbedding, trajectory_em
 from grokinterp.fourier.localization import NeuronIPR, fourier_heat_map, neuron_ipr
 
 __all__ = [
+    "Claim",
+    "Comparison",
     "Coordinates",
     "FisherDiagonal",
     "FisherMetric",
@@ -49,8 +57,10 @@ __all__ = [
     "PruningCurve",
     "PruningOrder",
     "QuantizedSize",
+    "RunProfile",
     "Sizes",
     "TrajectoryEmbedding",
+    "compare",
     "compressed_bytes",
     "compressibility",
     "coordinates",

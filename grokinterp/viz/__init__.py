@@ -1,10 +1,13 @@
 """Figures: what `.plot()` on a result draws."""
 
+from grokinterp.viz.comparison import comparison_page, plot_comparison
 from grokinterp.viz.encodings import plot_fourier_heat_map, plot_pruning_curves
 from grokinterp.viz.frequencies import plot_key_frequencies
 from grokinterp.viz.learning import plot_phases
 
 __all__ = [
+    "comparison_page",
+    "plot_comparison",
     "plot_fourier_heat_map",
     "plot_key_frequencies",
     "plot_phases",

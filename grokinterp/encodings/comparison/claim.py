@@ -1,0 +1,77 @@
+"""A verdict on a published claim, and the runs that it rests on."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from grokinterp.encodings.comparison.profile import RunProfile
+from grokinterp.encodings.comparison.statistics import spread
+
+Verdict = Literal["supported", "contradicted", "undetermined"]
+FEWEST = 3  # seeds a regime
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What was claimed, the rule that decides, and what it says of these runs.
+
+    `seeds` are the runs a regime that the verdict rests on, `numbers` all that the rule looked at,
+    `would_change` what would turn the verdict.
+    """
+
+    name: str
+    statement: str
+    source: str
+    verdict: Verdict
+    reason: str
+    numbers: Mapping[str, float] = field(repr=False)
+    seeds: Mapping[str, int]
+    rule: str = field(repr=False)
+    would_change: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The profiles that count, by regime."""
+
+    grokked: Sequence[RunProfile]
+    steady: Sequence[RunProfile]
+    settings: Mapping[str, str]  # of every profile, by name
+
+    @property
+    def regimes(self) -> dict[str, Sequence[RunProfile]]:
+        """The profiles under the names of their regimes."""
+        return {"grokked": self.grokked, "steady": self.steady}
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """Runs a regime."""
+        return {regime: len(profiles) for regime, profiles in self.regimes.items()}
+
+    def values(self, measure: str) -> tuple[list[float], list[float]]:
+        """The finite values of the grokked and of the steady runs."""
+        return finite(self.grokked, measure), finite(self.steady, measure)
+
+    def medians(self, measure: str) -> tuple[float, float]:
+        """Medians of the grokked and of the steady runs."""
+        grokked, steady = (spread(values).median for values in self.values(measure))
+        return grokked, steady
+
+
+def finite(profiles: Sequence[RunProfile], measure: str) -> list[float]:
+    """The values of a measure where it is defined."""
+    values = [profile.values.get(measure, math.nan) for profile in profiles]
+    return [value for value in values if math.isfinite(value)]
+
+
+def too_few(evidence: Evidence) -> str | None:
+    """Which regime has fewer runs than a verdict takes; None where both have enough."""
+    short = [f"{n} {regime}" for regime, n in evidence.seeds.items() if n < FEWEST]
+    return f"{' and '.join(short)} runs, and a verdict takes {FEWEST}" if short else None
+
+
+def more_seeds(evidence: Evidence) -> str:
+    """What to add for a verdict."""
+    missing = [f"{FEWEST - n} {regime}" for regime, n in evidence.seeds.items() if n < FEWEST]
+    return f"at least {' and '.join(missing)} runs more, from other seeds"

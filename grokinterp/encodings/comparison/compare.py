@@ -1,0 +1,229 @@
+"""Runs side by side: what grokked models have that steady ones have not."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from grokinterp.encodings.comparison import claims_at_the_end, claims_on_the_way
+from grokinterp.encodings.comparison.alignment import common_steps
+from grokinterp.encodings.comparison.claim import Claim, Evidence
+from grokinterp.encodings.comparison.lineup import (
+    REGIMES,
+    check_lineup,
+    lineup_notes,
+    names_of,
+    regimes_of,
+    settings_of,
+)
+from grokinterp.encodings.comparison.profile import (
+    MEASURES,
+    RunProfile,
+    clock_of,
+    measure,
+    outcome,
+)
+from grokinterp.encodings.comparison.statistics import contrast, spread
+from grokinterp.errors import InputError, nearest
+from grokinterp.runs.run import Run
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+ALIGNMENTS = ("phase", "step")
+GROUPINGS = ("setting", "label")
+CLAIMS = (
+    claims_at_the_end.same_features,
+    claims_at_the_end.grokked_less_efficient,
+    claims_at_the_end.compressive_regime,
+    claims_on_the_way.peak_after_plateau,
+    claims_on_the_way.straight_path,
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side, by regime, and a verdict on each published claim.
+
+    `profiles` are the runs with all that was measured of each; `regimes` and `settings` say by
+    name where each counts. `notes` are reservations to be read with the numbers.
+    """
+
+    profiles: tuple[RunProfile, ...] = field(repr=False)
+    regimes: Mapping[str, str]
+    settings: Mapping[str, str] = field(repr=False)
+    claims: tuple[Claim, ...]
+    notes: tuple[str, ...]
+    align: str
+    by: str
+
+    def runs(self) -> pd.DataFrame:
+        """A row per run: regime, setting, label, its measures, and why it was left out, if so."""
+        return pd.DataFrame(
+            [
+                {
+                    "run": profile.name,
+                    "regime": self.regimes[profile.name],
+                    "setting": self.settings[profile.name],
+                    "label": None if profile.phases is None else profile.phases.label,
+                    "left_out": profile.left_out or "",
+                    **{name: profile.values.get(name, math.nan) for name in MEASURES},
+                }
+                for profile in self.profiles
+            ]
+        ).dropna(axis="columns", how="all")
+
+    def table(self) -> pd.DataFrame:
+        """A row per measure: medians of both regimes with their intervals, and the effect.
+
+        `*_n` runs have the measure; intervals are order statistics over seeds with probability
+        `*_coverage` for the median (`Spread`); `shift`, `ratio`, `delta` and the exact one-sided
+        p-values are of grokked against steady (`Contrast`), not corrected for their number.
+        """
+        rows = []
+        for name, meaning in MEASURES.items():
+            sides = {regime: self._values(regime, name) for regime in REGIMES}
+            if not any(sides.values()):
+                continue
+            row: dict[str, object] = {"measure": name}
+            for regime, values in sides.items():
+                found = asdict(spread(values))
+                row |= {f"{regime}_{key}": value for key, value in found.items()}
+            effect = asdict(contrast(sides["grokked"], sides["steady"]))
+            row |= {key: effect[key] for key in ("shift", "ratio", "delta", "p_above", "p_below")}
+            rows.append(row | {"meaning": meaning})
+        return pd.DataFrame(rows)
+
+    def aligned(self) -> pd.DataFrame:
+        """Regimes over training: a row per place, regime and measure.
+
+        By phase, `position` is 0 at the start, 1 where train is learned, 2 where test is and 3 at
+        the end of each run; by step, `step` is one that all runs saved. A run without a checkpoint
+        near a position is missing there: `n` of `n_runs` are in the median and its interval.
+        """
+        place = "position" if self.align == "phase" else "step"
+        rows = []
+        for regime in REGIMES:
+            profiles = [p for p in self.profiles if self.regimes[p.name] == regime]
+            courses = [p.course.set_index("place") for p in profiles]
+            for at in sorted({at for course in courses for at in course.index}):
+                here = [course.loc[at] for course in courses if at in course.index]
+                for name in courses[0].columns.drop(["position", "step"]):
+                    found = spread([row[name] for row in here])
+                    if found.n:
+                        rows.append(
+                            {place: at, "regime": regime, "measure": name, "n_runs": len(profiles)}
+                            | asdict(found)
+                        )
+        return pd.DataFrame(rows)
+
+    def claims_table(self) -> pd.DataFrame:
+        """A row per claim: the verdict, its reason, seeds, and what would change it."""
+        return pd.DataFrame(
+            [
+                {
+                    "claim": claim.name,
+                    "statement": claim.statement,
+                    "verdict": claim.verdict,
+                    "reason": claim.reason,
+                    **claim.seeds,
+                    "would_change": claim.would_change,
+                    "rule": claim.rule,
+                }
+                for claim in self.claims
+            ]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `grokinterp compare --json` prints them; what is not defined is None."""
+        return {
+            "align": self.align,
+            "by": self.by,
+            "runs": _records(self.runs()),
+            "measures": _records(self.table()),
+            "claims": [asdict(claim) | {"numbers": _plain(claim.numbers)} for claim in self.claims],
+            "notes": list(self.notes),
+        }
+
+    def plot(self) -> "go.Figure":
+        """Test loss, c, features and path of every run, aligned."""
+        from grokinterp.viz import plot_comparison
+
+        return plot_comparison(self)
+
+    def _values(self, regime: str, name: str) -> list[float]:
+        values = [
+            profile.values.get(name, math.nan)
+            for profile in self.profiles
+            if self.regimes[profile.name] == regime
+        ]
+        return [value for value in values if math.isfinite(value)]
+
+
+def compare(
+    runs: Sequence[Run], *, align: str = "phase", by: str = "setting", progress: bool = False
+) -> Comparison:
+    """Set grokked and steady runs side by side: features, compressibility, geometry, norms, losses.
+
+    Two runs or more of one task and one model shape. The regime of a run is the label of its curves
+    (`gi.detect_phases`), by "setting" that of most seeds of its setting (the recipe keys in which
+    the runs vary, seeds aside), by "label" its own. Everything is measured a run at a time and then
+    summed up by regime, in medians over seeds: `.table()`, `.aligned()`, `.runs()`, and `.claims`
+    with a verdict on each claim of Manning-Coe et al. 2025 (arXiv 2502.01739).
+
+    `align` says where runs are looked at during training: by "phase", at up to 17 checkpoints
+    nearest to the same positions between learning train, learning test and the end; by "step", at
+    up to 17 steps that all of them saved.
+
+    Runs of other tasks or shapes, and one given twice, are refused. Runs that are unfinished, hold
+    NaN or have no label are left out with the reason, as are regimes other than grokked and steady
+    from contrasts. Fewer than three runs a regime give no verdict. What is compared are settings as
+    they were trained: where they differ in more than the initial scale, a note says so.
+    """
+    for given, known, what in ((align, ALIGNMENTS, "align"), (by, GROUPINGS, "by")):
+        if given not in known:
+            raise InputError(f"{what}={given!r} is not known; {nearest(str(given), known)}")
+    check_lineup(runs)
+    names = names_of(runs)
+    settings = settings_of(runs, names)
+    profiles = [outcome(run, name) for run, name in zip(runs, names, strict=True)]
+    labels = [profile.label for profile in profiles]
+    regimes = regimes_of(labels, settings, by=by)
+    shared = common_steps([p.run.steps for p in profiles if p.label]) if any(labels) else ()
+    for place, profile in enumerate(
+        tqdm(profiles, desc="compare", unit="run", disable=None if progress else True)
+    ):
+        if profile.label is None:
+            continue
+        near = clock_of(profile).nearest(profile.run.steps)
+        places = near if align == "phase" else {float(step): step for step in shared}
+        profiles[place] = measure(profile, places)
+    by_name = dict(zip(names, regimes, strict=True))
+    grokked, steady = ([p for p in profiles if by_name[p.name] == regime] for regime in REGIMES)
+    evidence = Evidence(grokked, steady, dict(zip(names, settings, strict=True)))
+    notes = lineup_notes(runs, names, labels, settings, regimes)
+    notes += [f"{p.name} is left out: {p.left_out}" for p in profiles if p.left_out]
+    notes += [note for profile in profiles for note in profile.notes]
+    return Comparison(
+        tuple(profiles),
+        by_name,
+        dict(zip(names, settings, strict=True)),
+        tuple(decide(evidence) for decide in CLAIMS),
+        tuple(notes),
+        align,
+        by,
+    )
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [_plain({str(k): v for k, v in row.items()}) for row in frame.to_dict("records")]
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }
