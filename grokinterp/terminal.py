@@ -100,15 +100,15 @@ def show_comparison(found: "Comparison") -> None:
     for column in ("run", "setting", "label", "counts as"):
         shown.add_column(column)
     for row in runs.itertuples():
-        shown.add_row(plain(row.run), plain(row.setting), str(row.label), row.regime)
+        shown.add_row(plain(row.run), plain(row.setting), str(row.label), str(row.regime))
     Console().print(shown)
     show("")
     shown = Table(box=None, pad_edge=False)
     for column in ("measure", "grokked", "steady"):
         shown.add_column(column, justify="left" if column == "measure" else "right")
     for measure in found.table().to_dict("records"):
-        sides = (_median(measure, regime) for regime in ("grokked", "steady"))
-        shown.add_row(str(measure["measure"]), *sides)
+        grokked, steady = (_median(measure, regime) for regime in ("grokked", "steady"))
+        shown.add_row(str(measure["measure"]), grokked, steady)
     Console().print(shown)
     for claim in found.claims:
         show(f"\n{claim.verdict.upper()}: {claim.statement}\n  {claim.reason}")

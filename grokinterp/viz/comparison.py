@@ -41,6 +41,7 @@ def plot_comparison(found: Comparison) -> go.Figure:
     n_rows = -(-len(measures) // 2)
     grid = make_subplots(rows=n_rows, cols=2, subplot_titles=[PANELS[name] for name in measures])
     drawn = go.Figure(grid).update_layout(drawn.layout, height=330 * n_rows + 120)
+    drawn.update_layout(legend={"y": -0.3 / n_rows})
     for i, name in enumerate(measures):
         at = {"row": i // 2 + 1, "col": i % 2 + 1}
         for regime in REGIMES:
@@ -52,7 +53,8 @@ def plot_comparison(found: Comparison) -> go.Figure:
         if x == "step":
             drawn.update_xaxes(type="log", title=axis, **at)
         else:
-            drawn.update_xaxes(tickvals=[*PLACES], ticktext=[*PLACES.values()], **at)
+            ticks = {"tickvals": [*PLACES], "ticktext": [*PLACES.values()]}
+            drawn.update_xaxes(range=[-0.05, 3.05], **ticks, **at)
     return drawn
 
 
@@ -86,7 +88,7 @@ STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem }
 div.wide { overflow-x: auto } table { border-collapse: collapse; font-size: 13px }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd }
-th, td { text-align: left; vertical-align: top }
+th, td { text-align: left; vertical-align: top } table.numbers td { white-space: nowrap }
 .supported { color: #00664a } .contradicted { color: #a33c00 } .undetermined { color: #555 }
 """
 
@@ -113,14 +115,21 @@ def comparison_page(found: Comparison) -> str:
         '<div class="wide"><table><tr><th>claim</th><th>verdict</th><th>why</th><th>runs</th>'
         f"<th>what would change it</th></tr>{claims}</table></div>"
         f"<h2>Reservations</h2><ul>{notes}</ul><h2>Over training</h2>{chart}"
-        f"<h2>Measures</h2>{_table(found.table())}<h2>Runs</h2>{_table(found.runs())}"
+        f"<h2>Measures</h2>{_table(_meaning_first(found.table()))}<h2>Runs</h2>{_table(found.runs())}"
         "</body></html>"
     )
 
 
 def _table(frame: pd.DataFrame) -> str:
-    shown = frame.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
+    shown = frame.to_html(
+        index=False, classes="numbers", border=0, na_rep="", float_format="{:.4g}".format
+    )
     return f'<div class="wide">{shown}</div>'
+
+
+def _meaning_first(table: pd.DataFrame) -> pd.DataFrame:
+    first = [column for column in ("measure", "meaning") if column in table]
+    return table[[*first, *table.columns.drop(first)]]
 
 
 def _numbers(numbers: dict[str, float]) -> str:

@@ -45,6 +45,11 @@ class Evidence:
         return {"grokked": self.grokked, "steady": self.steady}
 
     @property
+    def profiles(self) -> list[RunProfile]:
+        """All of them."""
+        return [*self.grokked, *self.steady]
+
+    @property
     def seeds(self) -> dict[str, int]:
         """Runs a regime."""
         return {regime: len(profiles) for regime, profiles in self.regimes.items()}
@@ -67,11 +72,11 @@ def finite(profiles: Sequence[RunProfile], measure: str) -> list[float]:
 
 def too_few(evidence: Evidence) -> str | None:
     """Which regime has fewer runs than a verdict takes; None where both have enough."""
-    short = [f"{n} {regime}" for regime, n in evidence.seeds.items() if n < FEWEST]
-    return f"{' and '.join(short)} runs, and a verdict takes {FEWEST}" if short else None
+    short = [f"{regime} runs: {n}" for regime, n in evidence.seeds.items() if n < FEWEST]
+    return f"{', '.join(short)}, and a verdict takes {FEWEST}" if short else None
 
 
 def more_seeds(evidence: Evidence) -> str:
     """What to add for a verdict."""
     missing = [f"{FEWEST - n} {regime}" for regime, n in evidence.seeds.items() if n < FEWEST]
-    return f"at least {' and '.join(missing)} runs more, from other seeds"
+    return f"more seeds: at least {' and '.join(missing)}"

@@ -18,78 +18,77 @@ from grokinterp.encodings.comparison.profile import RunProfile
 from grokinterp.encodings.comparison.statistics import LEVEL, contrast, line, spread
 
 SAME_WITHIN = 0.25  # of what training added to a feature
+FEATURES = ("ipr_input", "ipr_output", "r_energy")
+OBSERVABLES = ("energy", "abs_magnetization", "magnetization")
 HALF_EXPLAINED = math.sqrt(0.5)  # |r| of a line that explains half of the variance
 
 
 def same_features(evidence: Evidence) -> Claim:
     """Whether both regimes learn the same features to the same degree."""
-    name, measures = "same_features", ("ipr_input", "ipr_output", "r_energy")
-    rule = (
+    numbers: dict[str, float] = {}
+    gaps: dict[str, tuple[float, float]] = {}
+    for feature in FEATURES:
+        found, gap = _gap(evidence, feature)
+        numbers |= found
+        if gap:
+            gaps[feature] = gap
+    ordered = [o for p in evidence.profiles if (o := _keeps_order(p)) is not None]
+    if ordered:
+        numbers["runs_in_order"] = sum(ordered)
+    verdict: Verdict = "undetermined"
+    said = "no feature is defined, or none rose in training"
+    change = "models that learn a feature that is defined for them"
+    if gaps:
+        worst = max(gaps, key=lambda feature: gaps[feature][1])
+        low, high = gaps[worst]
+        said = f"{worst} differs most, by {low:.0%} to {high:.0%} of what training added to it"
+        change = "more seeds, if the pairs that differ are exceptions"
+    if ordered and not all(ordered):
+        said += f"; the order of the observables holds in {sum(ordered)} of {len(ordered)} runs"
+    if short := too_few(evidence):
+        said, change = f"{said}; {short}", more_seeds(evidence)
+    elif any(low > SAME_WITHIN for low, _ in gaps.values()) or (ordered and not any(ordered)):
+        verdict, change = "contradicted", "a pair of runs with the same features"
+    elif gaps and all(high <= SAME_WITHIN for _, high in gaps.values()) and all(ordered):
+        verdict, change = "supported", "a pair of runs that differs by more"
+    return Claim(
+        "same_features",
+        "grokked and steady models learn the same features",
+        "sections 3 and 4",
+        verdict,
+        said,
+        numbers,
+        evidence.seeds,
         "supported if in every pair of a grokked and a steady run each feature (mean IPR of input "
         "and output weights; for Ising |r| of the hidden layer with the energy) differs by at most "
         f"{SAME_WITHIN:.0%} of what training added to it (median end less median start), and for "
         "Ising |r| falls from energy to |M| to M in every run; contradicted if one feature differs "
-        "by more in every pair, or no run keeps the order"
+        "by more in every pair, or no run keeps the order",
+        change,
     )
 
-    def claim(verdict: Verdict, reason: str, change: str) -> Claim:
-        return Claim(
-            name,
-            "grokked and steady models learn the same features",
-            "sections 3 and 4",
-            verdict,
-            reason,
-            numbers,
-            evidence.seeds,
-            rule,
-            change,
-        )
 
-    every = [*evidence.grokked, *evidence.steady]
-    numbers: dict[str, float] = {}
-    gaps: dict[str, tuple[float, float]] = {}
-    for measure in measures:
-        grokked, steady = evidence.values(measure)
-        if not grokked or not steady:
-            continue
-        start = spread([p.start.get(measure, math.nan) for p in every]).median
-        rise = spread(grokked + steady).median - start
-        numbers |= {
-            f"{measure}_grokked": spread(grokked).median,
-            f"{measure}_steady": spread(steady).median,
-            f"{measure}_untrained": start,
-        }
-        differences = [abs(a - b) / rise for a in grokked for b in steady] if rise > 0 else []
-        if differences:
-            gaps[measure] = min(differences), max(differences)
-            numbers |= {
-                f"{measure}_smallest_gap": min(differences),
-                f"{measure}_largest_gap": max(differences),
-            }
-    if short := too_few(evidence):
-        return claim("undetermined", short, more_seeds(evidence))
-    if not gaps:
-        return claim("undetermined", "no feature is defined or rose in training", "other models")
-    ordered = [_keeps_order(p) for p in every]
-    known = [o for o in ordered if o is not None]
-    if known:
-        numbers["runs_in_order"] = sum(known)
-    worst = max(gaps, key=lambda measure: gaps[measure][1])
-    said = f"{worst} differs by {gaps[worst][0]:.0%} to {gaps[worst][1]:.0%} of its rise"
-    if any(low > SAME_WITHIN for low, _ in gaps.values()) or (known and not any(known)):
-        return claim("contradicted", said, "one pair of runs with the same features")
-    if all(high <= SAME_WITHIN for _, high in gaps.values()) and all(known):
-        return claim("supported", f"at most: {said}", "one pair that differs by more")
-    if known and not all(known):
-        said += f"; the order of the observables holds in {sum(known)} of {len(known)} runs"
-    return claim("undetermined", said, "more seeds, if the pairs that differ are exceptions")
+def _gap(evidence: Evidence, feature: str) -> tuple[dict[str, float], tuple[float, float] | None]:
+    """Numbers of a feature, and its smallest and largest difference over pairs of runs."""
+    grokked, steady = evidence.values(feature)
+    if not grokked or not steady:
+        return {}, None
+    untrained = spread([p.start.get(feature, math.nan) for p in evidence.profiles]).median
+    rise = spread(grokked + steady).median - untrained
+    middles = evidence.medians(feature)
+    numbers = dict(zip(("grokked", "steady", "untrained"), (*middles, untrained), strict=True))
+    gap = None
+    if rise > 0:
+        differences = [abs(a - b) / rise for a in grokked for b in steady]
+        gap = min(differences), max(differences)
+        numbers |= {"smallest_gap": gap[0], "largest_gap": gap[1]}
+    return {f"{feature}_{key}": value for key, value in numbers.items()}, gap
 
 
 def _keeps_order(profile: RunProfile) -> bool | None:
-    found = [profile.values.get(f"r_{x}") for x in ("energy", "abs_magnetization", "magnetization")]
-    if any(value is None for value in found):
-        return None
-    return bool(found[0] > found[1] > found[2])  # type: ignore[operator]
+    """Whether |r| falls from energy to |M| to M; None for a task without observables."""
+    found = [profile.values.get(f"r_{name}", math.nan) for name in OBSERVABLES]
+    return None if any(map(math.isnan, found)) else found == sorted(found, reverse=True)
 
 
 def grokked_less_efficient(evidence: Evidence) -> Claim:
@@ -115,7 +114,7 @@ def grokked_less_efficient(evidence: Evidence) -> Claim:
     verdict: Verdict = "undetermined"
     change = "more seeds, if the difference stays as it is"
     if short := too_few(evidence):
-        said, change = short, more_seeds(evidence)
+        said, change = f"{said}; {short}", more_seeds(evidence)
     elif found.p_above <= LEVEL:
         verdict, change = "supported", "a steady run with a smaller c than the grokked ones"
     elif found.p_below <= LEVEL:
@@ -155,7 +154,7 @@ def compressive_regime(evidence: Evidence) -> Claim:
     verdict: Verdict = "undetermined"
     change = "more seeds or settings, to narrow the interval of r"
     if n_settings < 2 or fitted.n < 2 * FEWEST or not math.isfinite(fitted.r):
-        said = f"{fitted.n} steady runs of {n_settings} settings; a line takes 6 of at least 2"
+        said = f"steady runs: {fitted.n}, settings: {n_settings}; a line takes 6 of at least 2"
         change = "steady runs from other scales of the initial weights, three seeds each"
     elif fitted.r >= HALF_EXPLAINED and fitted.low > 0:
         verdict, change = "supported", "steady runs off the line"

@@ -86,7 +86,7 @@ def straight_path(evidence: Evidence) -> Claim:
     verdict: Verdict = "undetermined"
     change = "denser checkpoints between t_train and t_test, until the length stops growing"
     if n < FEWEST:
-        said = f"{said}; {n} grokked runs, and a verdict takes {FEWEST}"
+        said = f"{said}; grokked runs: {n}, and a verdict takes {FEWEST}"
         change = "more seeds of the grokked regime"
     elif more_than_half(straight, n):
         verdict, change = "supported", "runs that take a longer way"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from torch import Tensor
 
+from grokinterp.circuits.subject import subject_of
 from grokinterp.encodings.comparison.alignment import Clock
 from grokinterp.encodings.features import observable_correlations
 from grokinterp.encodings.paths import information_path, stages_of
@@ -15,7 +16,6 @@ from grokinterp.encodings.pruning_curves import pruning_curve
 from grokinterp.encodings.sizes import gini_of, mean_effective_rank
 from grokinterp.encodings.step_geometry import step_geometry
 from grokinterp.errors import InputError
-from grokinterp.fourier.key_frequencies import key_frequencies
 from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.progress.detection import detect_phases
 from grokinterp.progress.phases import Phases
@@ -207,6 +207,7 @@ def _at(snapshot: Snapshot) -> dict[str, float]:
     found["c_singular"] = pruning_curve(snapshot, basis="singular", test_only=True).c
     if snapshot.task.answer_group is not None:
         found["c_fourier"] = pruning_curve(snapshot, basis="fourier", test_only=True).c
+        found["n_key_frequencies"] = len(subject_of(snapshot)[1])
     return found
 
 
@@ -221,10 +222,7 @@ def _features(snapshot: Snapshot) -> dict[str, float]:
         InputError
     ):  # a transformer without an MLP: its claims then say that nothing was measured
         means = {}
-    found = {name: mean for name, mean in means.items() if name in MEASURES}
-    if (keys := key_frequencies(snapshot).frequencies) is not None:
-        found["n_key_frequencies"] = len(keys)
-    return found
+    return {name: mean for name, mean in means.items() if name in MEASURES}
 
 
 def _peak(course: pd.DataFrame, end: float, t_test: int | None) -> dict[str, float]:
