@@ -126,7 +126,7 @@ def line(x: Sequence[float], y: Sequence[float]) -> Line:
     pairs = np.array([(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a + b)])
     if len(pairs) < 4 or (np.ptp(pairs, axis=0) == 0).any():
         return Line(len(pairs), *[math.nan] * 4)
-    fitted = stats.linregress(pairs)
+    fitted = stats.linregress(*pairs.T)
     interval = stats.pearsonr(*pairs.T).confidence_interval(CONFIDENCE)
     return Line(
         len(pairs),

@@ -1,0 +1,214 @@
+"""Verdicts on runs made up so that the answer is known."""
+
+import math
+
+import pytest
+
+from grokinterp.encodings.comparison.claim import Evidence
+from grokinterp.encodings.comparison.claims_at_the_end import (
+    compressive_regime,
+    grokked_less_efficient,
+    same_features,
+)
+from grokinterp.encodings.comparison.claims_on_the_way import peak_after_plateau, straight_path
+from grokinterp.encodings.comparison.compare import CLAIMS
+from grokinterp.encodings.comparison.profile import RunProfile
+from grokinterp.runs import Run
+
+NO_RUN = Run.__new__(Run)  # claims look at what was measured alone
+
+
+def profile(name, *, start=None, **values):
+    return RunProfile(name, NO_RUN, None, values, start or {})
+
+
+def evidence(grokked, steady, settings=None):
+    """Profiles of these values, a run each; `settings` of the steady ones."""
+    sides = [
+        [profile(f"{side}{i}", **values) for i, values in enumerate(runs)]
+        for side, runs in (("g", grokked), ("s", steady))
+    ]
+    names = [p.name for p in sides[1]]
+    return Evidence(*sides, dict(zip(names, settings or ["w"] * len(names), strict=True)))
+
+
+def each(measure, values, **others):
+    return [{measure: value, **others} for value in values]
+
+
+class TestEfficiency:
+    @pytest.mark.parametrize(
+        ("grokked", "steady", "verdict"),
+        [
+            ((3, 4, 5), (6, 7, 8), "supported"),
+            ((6, 7, 8), (3, 4, 5), "contradicted"),
+            ((3, 4, 7), (6, 7, 8), "undetermined"),
+            ((3, 4, 6.5, 3, 3), (6, 7, 8, 9, 9), "supported"),  # one overlap of 25 is no matter
+            ((3, 4), (6, 7, 8), "undetermined"),
+            ((), (), "undetermined"),
+        ],
+    )
+    def test_verdict(self, grokked, steady, verdict):
+        found = grokked_less_efficient(evidence(each("c", grokked), each("c", steady)))
+        assert found.verdict == verdict
+        assert found.seeds == {"grokked": len(grokked), "steady": len(steady)}
+        assert found.would_change
+
+    def test_too_few_seeds_still_tell_their_numbers(self):
+        found = grokked_less_efficient(evidence(each("c", [3.0]), each("c", [6.0])))
+        assert "c is 6 in steady and 3 in grokked" in found.reason
+        assert "grokked runs: 1, steady runs: 1, and a verdict takes 3" in found.reason
+        assert found.would_change == "more seeds: at least 2 grokked and 2 steady"
+        assert found.numbers["ratio_steady_to_grokked"] == 2
+
+    def test_other_bases_are_told_and_do_not_decide(self):
+        found = grokked_less_efficient(
+            evidence(
+                [{"c": c, "c_fourier": 300 + c} for c in (3.0, 4.0, 5.0)],
+                [{"c": c, "c_fourier": 200 + c} for c in (6.0, 7.0, 8.0)],
+            )
+        )
+        assert found.verdict == "supported"
+        assert found.numbers["c_fourier_cliffs_delta"] == -1
+        assert found.numbers["c_fourier_ratio"] == pytest.approx(207 / 304)
+        assert "c_singular_ratio" not in found.numbers
+
+    def test_a_run_without_the_measure_is_no_seed(self):
+        grokked = [*each("c", (3.0, 4.0)), {}]
+        found = grokked_less_efficient(evidence(grokked, each("c", (6.0, 7.0, 8.0))))
+        assert found.verdict == "undetermined"  # two against three: p = 1/10
+        assert found.numbers["p_steady_above"] == pytest.approx(0.1)
+
+
+class TestFeatures:
+    @pytest.mark.parametrize(
+        ("grokked", "steady", "verdict"),
+        [
+            ((0.50, 0.52, 0.54), (0.45, 0.46, 0.47), "supported"),  # rise 0.4, gaps to 0.09
+            ((0.50, 0.52, 0.54), (0.20, 0.21, 0.22), "contradicted"),
+            ((0.50, 0.52, 0.54), (0.45, 0.46, 0.22), "undetermined"),
+            ((0.50, 0.52), (0.45, 0.46, 0.47), "undetermined"),
+        ],
+    )
+    def test_localisation(self, grokked, steady, verdict):
+        start = {"ipr_input": 0.09}
+        found = same_features(
+            evidence(
+                each("ipr_input", grokked, start=start), each("ipr_input", steady, start=start)
+            )
+        )
+        assert found.verdict == verdict
+
+    def test_the_gap_is_relative_to_what_training_added(self):
+        runs = each("ipr_input", (0.5, 0.5, 0.5), start={"ipr_input": 0.1})
+        found = same_features(
+            evidence(runs, each("ipr_input", (0.4, 0.3, 0.4), start={"ipr_input": 0.1}))
+        )
+        # Median of the six ends .45, less .1.
+        assert found.numbers["ipr_input_smallest_gap"] == pytest.approx(0.1 / 0.35)
+        assert found.numbers["ipr_input_largest_gap"] == pytest.approx(0.2 / 0.35)
+        assert found.verdict == "contradicted"
+
+    def test_what_never_rose_is_no_feature(self):
+        same = each("ipr_input", (0.1, 0.1, 0.1), start={"ipr_input": 0.2})
+        found = same_features(evidence(same, same))
+        assert (found.verdict, "rose" in found.reason) == ("undetermined", True)
+
+    def ising(self, observables, n=3):
+        names = ("r_energy", "r_abs_magnetization", "r_magnetization")
+        return [dict(zip(names, observables, strict=True)) | {"start": {"r_energy": 0.3}}] * n
+
+    def test_the_order_of_the_observables(self):
+        right, wrong = self.ising((0.99, 0.9, 0.1)), self.ising((0.99, 0.9, 0.95))
+        assert same_features(evidence(right, right)).verdict == "supported"
+        assert same_features(evidence(wrong, wrong)).verdict == "contradicted"
+        mixed = same_features(evidence(right, wrong))
+        assert mixed.verdict == "undetermined"
+        assert "3 of 6 runs" in mixed.reason
+        assert mixed.numbers["runs_in_order"] == 3
+
+
+class TestCompressiveRegime:
+    losses = (0.010, 0.011, 0.012, 0.013, 0.014, 0.015)
+    two = ("w", "w", "w", "v", "v", "v")
+
+    def steady(self, compressibilities):
+        pairs = zip(self.losses, compressibilities, strict=True)
+        return [{"train_loss": loss, "c": c} for loss, c in pairs]
+
+    @pytest.mark.parametrize(
+        ("c", "verdict"),
+        [
+            ((4.0, 4.1, 4.2, 4.3, 4.4, 4.6), "supported"),
+            ((4.6, 4.4, 4.3, 4.2, 4.1, 4.0), "contradicted"),
+            ((4.0, 4.6, 4.1, 4.5, 4.2, 4.4), "undetermined"),
+        ],
+    )
+    def test_verdict(self, c, verdict):
+        found = compressive_regime(evidence([], self.steady(c), self.two))
+        assert found.verdict == verdict
+
+    def test_a_line_takes_two_settings_and_six_runs(self):
+        rising = self.steady((4.0, 4.1, 4.2, 4.3, 4.4, 4.6))
+        for few in (evidence([], rising), evidence([], rising[:5], self.two[:5])):
+            found = compressive_regime(few)
+            assert found.verdict == "undetermined"
+            assert "takes 6 of at least 2" in found.reason
+
+
+class TestPeak:
+    def runs(self, *pairs):
+        return [{"c_peak_over_end": over, "c_peak_over_t_test": when} for over, when in pairs]
+
+    @pytest.mark.parametrize(
+        ("grokked", "steady", "verdict"),
+        [
+            ([(1.5, 2)] * 3, [(1.6, 1)] * 3, "supported"),
+            ([(1.0, 9)] * 3, [(1.6, 1)] * 3, "contradicted"),  # grokked runs do not
+            ([(1.5, 9)] * 3, [(1.6, 1)] * 3, "contradicted"),  # too late
+            ([(1.05, 2)] * 3, [(1.6, 1)] * 3, "contradicted"),  # too low
+            ([(1.5, 2), (1.0, 9), (1.5, 2)], [(1.6, 1)] * 3, "undetermined"),
+            ([(1.5, 2)] * 2, [(1.6, 1)] * 3, "undetermined"),
+        ],
+    )
+    def test_verdict(self, grokked, steady, verdict):
+        found = peak_after_plateau(evidence(self.runs(*grokked), self.runs(*steady)))
+        assert found.verdict == verdict
+
+    def test_runs_that_were_not_measured_do_not_count_as_without_a_peak(self):
+        found = peak_after_plateau(evidence([*self.runs((1.5, 2), (1.5, 2)), {}], [{}, {}, {}]))
+        assert found.verdict == "undetermined"
+        assert "2 of 2 grokked" in found.reason
+
+
+class TestStraightPath:
+    def runs(self, *pairs):
+        names = ("delay_straightness", "delay_straightness_limit")
+        return [dict(zip(names, pair, strict=True)) for pair in pairs]
+
+    @pytest.mark.parametrize(
+        ("grokked", "verdict"),
+        [
+            ([(0.97, 0.95)] * 3, "supported"),
+            ([(0.97, math.nan)] * 3, "undetermined"),  # a bound from above shows nothing straight
+            ([(0.5, math.nan)] * 3, "contradicted"),  # but bent it does
+            ([(0.8, 0.7)] * 3, "undetermined"),
+            ([(0.5, 0.4), (0.97, 0.95), (0.5, 0.4)], "undetermined"),
+            ([(0.5, 0.4)] * 2, "undetermined"),
+            ([{}] * 3, "undetermined"),
+        ],
+    )
+    def test_verdict(self, grokked, verdict):
+        runs = grokked if grokked[0] == {} else self.runs(*grokked)
+        found = straight_path(evidence(runs, []))
+        assert found.verdict == verdict
+        assert found.numbers["runs_bent"] + found.numbers["runs_straight"] <= len(runs)
+
+
+def test_every_claim_says_everything_even_of_no_runs():
+    for decide in CLAIMS:
+        found = decide(evidence([], []))
+        assert found.verdict == "undetermined"
+        assert found.name == decide.__name__
+        for said in (found.statement, found.source, found.reason, found.rule, found.would_change):
+            assert said
