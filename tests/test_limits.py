@@ -41,6 +41,8 @@ def test_lengths_that_do_not_grow():
     straight = limit_of(2.0, 2.0, 2.0, geodesic=2.0)
     assert (straight.length, straight.straightness, straight.order) == (2.0, 1.0, None)
     assert "added nothing" in straight.reason
+    nearly = limit_of(2.0, 2.0 - 1e-13, 1.5, geodesic=1.0)
+    assert (nearly.length, nearly.order) == (2.0, None)
     still = limit_of(0.0, 0.0, 0.0, geodesic=0.0)
     assert (still.length, still.straightness) == (0.0, None)
     rough = limit_of(2.0, 1.0, 1.0, geodesic=1.0)

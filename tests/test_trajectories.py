@@ -117,6 +117,7 @@ def test_long_runs_are_thinned_with_both_ends(runs):
         {s: {n: w * (1 + s) for n, w in weights.items()} for s in steps},
     )  # fmt: skip
     assert trajectory_embedding([run], most=3).steps == (0, 5, 34)
+    assert trajectory_embedding([run], most=4).steps == (0, 3, 8, 34)  # places 2.67 and 5.33
     assert trajectory_embedding([run], most=9).steps == tuple(steps)
 
 
