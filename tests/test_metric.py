@@ -9,7 +9,7 @@ import torch
 from grokinterp.encodings import metric as module
 from grokinterp.encodings.cotangents import VARIANTS
 from grokinterp.encodings.fisher import diagonal, fisher_diagonal
-from grokinterp.encodings.metric import exact_gram, exact_product, fisher_metric
+from grokinterp.encodings.metric import cosine_of, exact_gram, exact_product, fisher_metric
 from grokinterp.encodings.predictions import fisher_rao_distance
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import Architecture
@@ -156,9 +156,10 @@ def test_a_certain_model_keeps_its_tiny_information():
     u = {"b": torch.tensor([1.0, 0.0, 0.0]).double()}
     small = math.exp(-60) + math.exp(-59)
     found = exact_gram(logits, weights, inputs, [u], variant="softmax")
-    assert float(found) == pytest.approx(small, rel=1e-12)
+    assert float(found) == pytest.approx(small, rel=1e-12, abs=0)
     product = exact_product(logits, weights, inputs, u, variant="softmax")["b"]
-    assert product.tolist() == pytest.approx([small, -math.exp(-60), -math.exp(-59)], rel=1e-12)
+    expected = [small, -math.exp(-60), -math.exp(-59)]
+    assert product.tolist() == pytest.approx(expected, rel=1e-12, abs=0)
 
 
 def test_float32_weights_are_measured_in_float64():
@@ -188,6 +189,12 @@ def test_lengths_of_zero_have_no_cosine():
         assert math.isnan(found.cosine(u, zero))
         assert found.cosine(u, u) == pytest.approx(1, abs=1e-15)
         assert found.cosine(u, {n: -part for n, part in u.items()}) == pytest.approx(-1, abs=1e-15)
+
+
+def test_no_rounding_makes_a_cosine_larger_than_1():
+    gram = torch.tensor([[1.0, 1 + 1e-12], [1 + 1e-12, 1.0]], dtype=torch.float64)
+    assert cosine_of(gram, 0, 1) == 1
+    assert cosine_of(2 * torch.eye(2) - gram, 0, 1) == -1
 
 
 def test_all_logits_alike_move_no_prediction():
