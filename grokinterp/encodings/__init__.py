@@ -17,6 +17,7 @@ from grokinterp.encodings.pruning import (
     weight_names,
 )
 from grokinterp.encodings.pruning_curves import PruningCurve, pruning_curve
+from grokinterp.encodings.run_measures import RUN_MEASURES, check_run_measures, measured
 from grokinterp.encodings.sizes import (
     QuantizedSize,
     Sizes,
@@ -29,6 +30,7 @@ from grokinterp.encodings.sizes import (
 from grokinterp.fourier.localization import NeuronIPR, fourier_heat_map, neuron_ipr
 
 __all__ = [
+    "RUN_MEASURES",
     "Coordinates",
     "FisherDiagonal",
     "NeuronIPR",
@@ -36,6 +38,7 @@ __all__ = [
     "PruningOrder",
     "QuantizedSize",
     "Sizes",
+    "check_run_measures",
     "compressed_bytes",
     "compressibility",
     "coordinates",
@@ -44,6 +47,7 @@ __all__ = [
     "fisher_diagonal",
     "fourier_heat_map",
     "magnitudes",
+    "measured",
     "neuron_ipr",
     "observable_correlations",
     "prune",
