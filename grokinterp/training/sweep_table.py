@@ -1,8 +1,10 @@
 """Train and measure a sweep: a folder of runs and one table, whole after every run."""
 
+import contextlib
 import csv
 import io
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +19,7 @@ from grokinterp.training.sweep import Sweep
 
 RESULTS = "results.csv"
 SWEEP = "sweep.toml"
+TRUTHS = {"True": True, "False": False}
 RUN, NOTE, FINGERPRINT = "run", "note", "fingerprint"  # the columns that every table has
 
 Row = dict[str, str]  # cells as the file has them, so that a row read back is the row written
@@ -49,7 +52,7 @@ def run_sweep(
     rows = {
         name: row
         for name, row in _read(folder / RESULTS, keys=sweep.keys, runs=recipes).items()
-        if row[FINGERPRINT] == marks[name]
+        if row[FINGERPRINT] and row[FINGERPRINT] == marks[name]
     }
     if not (folder / SWEEP).is_file() or (folder / SWEEP).read_text() != sweep.to_toml():
         write_whole(folder / SWEEP, sweep.to_toml().encode())
@@ -73,8 +76,9 @@ def run_sweep(
             raise InputError(f"measure returns {taken[0]!r}, a column of its own; rename it.")
         values = {NOTE: "", **own, **found, FINGERPRINT: mark}
         rows[name] = {column: _cell(value) for column, value in values.items()}
-        _write(folder / RESULTS, [rows[n] for n in recipes if n in rows], keys=sweep.keys)
-    return _typed(folder / RESULTS)
+        rows = {other: rows[other] for other in recipes if other in rows}
+        _write(folder / RESULTS, list(rows.values()), sweep.keys)
+    return _typed(list(rows.values()), sweep.keys)
 
 
 def _refuse_another_sweep(folder: Path, recipes: Mapping[str, Recipe]) -> None:
@@ -101,33 +105,44 @@ def _read(path: Path, *, keys: tuple[str, ...], runs: Mapping[str, object]) -> d
         return {}
     advice = "move it away, and the rows are measured again."
     try:
-        header, *lines = csv.reader(io.StringIO(path.read_bytes().decode(), newline=""))
+        lines = list(csv.reader(io.StringIO(path.read_bytes().decode(), newline="")))
     except (ValueError, csv.Error) as error:
         raise InputError(f"{path} is damaged ({error}); {advice}") from None
-    if header[: 1 + len(keys)] != [RUN, *keys] or header[-2:] != [NOTE, FINGERPRINT]:
+    header = lines[0] if lines else []
+    first, last = header[: 1 + len(keys)], header[-2:]
+    if first != [RUN, *keys] or last != [NOTE, FINGERPRINT] or len({*header}) < len(header):
         raise InputError(f"{path} has other columns than this sweep's; {advice}")
     found = {}
-    for line in lines:
+    for line in lines[1:]:
         if len(line) != len(header) or line[0] not in runs or line[0] in found:
             raise InputError(f"{path} is damaged (row {','.join(line)[:60]!r}); {advice}")
         found[line[0]] = dict(zip(header, line, strict=True))
     return found
 
 
-def _write(path: Path, rows: list[Row], *, keys: tuple[str, ...]) -> None:
+def _columns(rows: Iterable[Row], keys: tuple[str, ...]) -> list[str]:
     ends = (NOTE, FINGERPRINT)
-    columns = dict.fromkeys([RUN, *keys, *(c for row in rows for c in row if c not in ends)])
+    measured = dict.fromkeys(column for row in rows for column in row if column not in ends)
+    return [*dict.fromkeys([RUN, *keys, *measured]), *ends]
+
+
+def _write(path: Path, rows: list[Row], keys: tuple[str, ...]) -> None:
     text = io.StringIO(newline="")
-    table = csv.DictWriter(text, [*columns, *ends], restval="", lineterminator="\n")
+    table = csv.DictWriter(text, _columns(rows, keys), restval="", lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     write_whole(path, text.getvalue().encode())
 
 
-def _typed(path: Path) -> pd.DataFrame:
-    """A table with numbers to the last bit of what was written."""
-    texts = dict.fromkeys((RUN, NOTE, FINGERPRINT), str)
-    return pd.read_csv(path, float_precision="round_trip", dtype=texts).fillna({NOTE: ""})
+def _typed(rows: list[Row], keys: tuple[str, ...]) -> pd.DataFrame:
+    """The table with numbers where a column has nothing else, to the last bit of the file."""
+    frame = pd.DataFrame(rows, columns=_columns(rows, keys)).fillna("")
+    for column in frame.columns.difference([RUN, NOTE, FINGERPRINT]):
+        for kind in (TRUTHS.__getitem__, int, float):
+            with contextlib.suppress(KeyError, ValueError):
+                frame[column] = [kind(cell) if cell else math.nan for cell in frame[column]]
+                break
+    return frame
 
 
 def _cell(value: object) -> str:
