@@ -7,6 +7,7 @@ none. Manning-Coe et al. 2025 (arXiv 2502.01739), sections 2, 4 to 6.
 
 from collections.abc import Callable, Sequence
 
+from grokinterp.circuits.subject import check_run
 from grokinterp.encodings.compressibility import compressibility
 from grokinterp.encodings.features import features, observable_correlations
 from grokinterp.encodings.pruning_curves import pruning_curve
@@ -109,6 +110,7 @@ def measured(run: Run, names: Sequence[str] = ()) -> Columns:
 
     t_train and t_test are of the run's own best, which need not be good: read them with the label.
     """
+    check_run(run)
     check_run_measures(names)
     if run.metrics.empty:
         raise InputError(f"{run.path} has no metrics; import the run with metrics=FILE.csv.")

@@ -44,6 +44,8 @@ def run_sweep(
     use another under the same names. Ctrl-C raises `Interrupted`; nothing is lost. InputError for
     an `out` of another sweep, and for a results.csv that is damaged or has other columns.
     """
+    if not isinstance(sweep, Sweep):
+        raise InputError(f"{type(sweep).__name__} is no sweep; give Sweep.from_toml(path).")
     folder = Path(out)
     recipes = sweep.recipes()
     _refuse_another_sweep(folder, recipes)
