@@ -94,6 +94,50 @@ def test_train_and_resume(run, tmp_path):
     assert run(*command, "--resume")[0] == 0
 
 
+SWEEP = """
+recipe = "mod11-quick"
+measures = ["sizes"]
+[set]
+d_mlp = 16
+d_model = 8
+n_heads = 1
+steps = 20
+checkpoints = [0]
+[[axes]]
+seed = [0, 1]
+"""
+
+
+def test_sweep_goes_on_where_it_is(run, tmp_path):
+    (tmp_path / "sweep.toml").write_text(SWEEP)
+    out = tmp_path / "out"
+    command = ("sweep", tmp_path / "sweep.toml", "--out", out)
+    status, printed, err = run(*command)
+    assert (status, err) == (0, "")
+    table = pd.read_csv(out / "results.csv")
+    assert list(table.run) == ["seed=0", "seed=1"]
+    assert {"label", "t_test", "test_loss", "gini_weights", "bytes"} <= set(table)
+    first, second, last = printed.splitlines()
+    assert first.startswith(f"{out / 'seed=0'}: {table.label[0]}, train loss ")
+    assert f"test loss {table.test_loss[1]:.3g}" in second
+    assert last == f"{out / 'results.csv'}: 2 runs, {len(table.columns)} columns"
+    assert run(*command) == (0, f"{last}\n", "")
+    (tmp_path / "sweep.toml").write_text(SWEEP.replace("[0, 1]", "[0, 1, 2]"))
+    status, printed, _ = run(*command)
+    assert [line.split(":")[0] for line in printed.splitlines()] == [
+        str(out / "seed=2"), str(out / "results.csv")
+    ]  # fmt: skip
+
+
+def test_a_sweep_says_which_runs_have_a_note(run, tmp_path):
+    text = SWEEP.replace("seed = [0, 1]", 'lr = [0.001, 1e30]\noptimizer = ["adamw", "sgd"]')
+    (tmp_path / "sweep.toml").write_text(text)
+    status, _, err = run("sweep", tmp_path / "sweep.toml", "--out", tmp_path / "out")
+    assert (status, err) == (
+        0, "grokinterp: lr=1e+30: it diverged: weights of step 20 are not finite\n"
+    )  # fmt: skip
+
+
 BAD = {
     "no such folder": (("phases", "nowhere"), "nowhere does not exist"),
     "not a run": (("phases", "{tmp}"), "is not a run"),
@@ -118,6 +162,10 @@ BAD = {
     "no rows": (("phases", "{tmp}/no_rows.csv"), "no rows"),
     "empty": (("phases", "{tmp}/empty.csv"), "is empty"),
     "binary": (("phases", "{tmp}/binary.csv"), "binary.csv"),
+    "no sweep": (("sweep", "{tmp}/x.toml", "--out", "{tmp}/x"), "x.toml is not a file"),
+    "a sweep of nothing": (("sweep", "{tmp}/empty.csv", "--out", "{tmp}/x"), "nothing varies"),
+    "unknown measure": (("sweep", "{tmp}/sizs.toml", "--out", "{tmp}/x"), "did you mean 'sizes'"),
+    "not a table": (("sweep", "{tmp}/s.toml", "--out", "{tmp}/held"), "has other columns"),
     "wrong label": (("phases", "{damaged}", "--expect", "groked"), "did you mean 'grokked'"),
     "no command": (("phase",), "phase"),
     "no argument": (("phases",), "RUN_OR_CSV"),
@@ -134,6 +182,10 @@ def test_bad_input_is_one_line_and_exit_2(name, run, tmp_path):
     (tmp_path / "no_column.csv").write_text("epoch,test_acc\n1,1\n")
     (tmp_path / "no_rows.csv").write_text("step,test_acc\n")
     (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "s.toml").write_text(SWEEP)
+    (tmp_path / "sizs.toml").write_text(SWEEP.replace("sizes", "sizs"))
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held/results.csv").write_text("mine\n")
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)) * 4)
     arguments, message = BAD[name]
     filled = [a.format(tmp=tmp_path, damaged=damaged, whole=SHIPPED) for a in arguments]
@@ -188,6 +240,24 @@ def test_ctrl_c_saves_says_how_to_resume_and_exits_130(tmp_path):
     assert "nothing is lost" in err
     assert "--resume" in err
     assert (tmp_path / "run/resume.safetensors").exists()
+
+
+def test_ctrl_c_in_a_sweep(tmp_path):
+    (tmp_path / "sweep.toml").write_text(SWEEP.replace("steps = 20", "steps = 100000"))
+    command = [
+        sys.executable, "-m", "grokinterp.cli", "sweep", tmp_path / "sweep.toml",
+        "--out", tmp_path / "out",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "out/seed=0/run.json").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.startswith("grokinterp: stopped at seed=0, with 0 of 2 runs in the table; nothing")
+    assert len(err.splitlines()) == 1
+    assert (tmp_path / "out/seed=0/resume.safetensors").exists()
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

@@ -198,7 +198,9 @@ class TestRefused:
 
 def unmeasured(profile, places):
     """In place of `measure` where only the line-up matters: as many runs as you like in no time."""
-    return replace(profile, values={"c": 1.0}, course=pd.DataFrame(columns=["place", "position", "step"]))
+    return replace(
+        profile, values={"c": 1.0}, course=pd.DataFrame(columns=["place", "position", "step"])
+    )
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from grokinterp.encodings.sizes import effective_rank
 from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.progress.observables import correlations
 from grokinterp.runs.snapshot import from_weights
+from grokinterp.training import run_sweep
 
 recipe = gi.recipes()["mlp113-grokked"].replace(p=5, d_mlp=4)
 task = recipe.build_task()
@@ -37,6 +38,8 @@ for call in (
     lambda: neuron_ipr(one, path=3),
     lambda: effective_rank(torch.ones(3)),
     lambda: correlations(torch.ones(3, 2), torch.ones(4)),
+    lambda: encodings.measured(one),
+    lambda: run_sweep("sweep.toml", "out"),
 ):
     try:
         call()
@@ -59,6 +62,8 @@ convention="['real']" is not known
 path=3 is not known
 shape (3,) is no matrix
 3 rows and the observable 4
+Snapshot has no checkpoints
+str is no sweep; give Sweep.from_toml(path).
 """
 
 

@@ -1,9 +1,9 @@
-"""The tables of README.md from the rows that sweep.py measured: every setting over its seeds.
+"""The tables of README.md from the tables of the sweeps: every setting over its seeds.
 
     python examples/encodings/tables.py [FOLDER]
 
-FOLDER has the CSV files; this one unless given. Cells are the median and, in brackets, the
-smallest and largest of the seeds.
+FOLDER has the folders of sweeps, NAME/results.csv; without it, NAME.csv of this folder, which are
+copies. Cells are the median and, in brackets, the smallest and largest of the seeds.
 """
 
 import sys
@@ -40,7 +40,8 @@ def table(name: str, rows: pd.DataFrame) -> str:
     """Markdown: a column a setting, a line a quantity; of the transformer's many, a line each."""
     columns = [c for c in COLUMNS[name.split("-")[0]] if c in rows]
     setting = rows.init_scale.map("w0 = {:g}".format)
-    if name == "transformer":
+    map_of_settings = name == "transformer-map"
+    if map_of_settings:
         setting = rows.train_fraction.map("{:g} of pairs, ".format) + setting
     shown = {
         one: {
@@ -50,18 +51,26 @@ def table(name: str, rows: pd.DataFrame) -> str:
         for one, group in rows.groupby(setting, sort=False)
     }
     frame = pd.DataFrame(shown)
-    frame = frame.T if name == "transformer" else frame
+    frame = frame.T if map_of_settings else frame
     lines = [f"| | {' | '.join(frame.columns)} |", "|---" * (1 + len(frame.columns)) + "|"]
     lines += [f"| {quantity} | {' | '.join(row)} |" for quantity, row in frame.iterrows()]
     return "\n".join(lines)
 
 
+def tables_in(folder: Path | None) -> dict[str, Path]:
+    """The measured tables that there are, by the names of their sweeps."""
+    if folder is None:
+        found = {path.stem: path for path in sorted(HERE.glob("*.csv"))}
+    else:
+        found = {path.parent.name: path for path in sorted(folder.glob("*/results.csv"))}
+    return {name: path for name, path in found.items() if name.split("-")[0] in COLUMNS}
+
+
 def main() -> None:
     """Print every table."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
-    for path in sorted(folder.glob("*.csv")):
+    for name, path in tables_in(Path(sys.argv[1]) if len(sys.argv) > 1 else None).items():
         rows = pd.read_csv(path).sort_values("seed", kind="stable")
-        print(f"### {path.stem}\n\n{table(path.stem, rows)}\n")
+        print(f"### {name}\n\n{table(name, rows)}\n")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from grokinterp.terminal import close_output, say
 COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lists them
     "recipes": making.recipes,
     "train": making.train,
+    "sweep": making.sweep,
     "info": looking.info,
     "measure": looking.measure,
     "phases": looking.phases,

@@ -1,13 +1,16 @@
-"""Commands that make runs: the recipes, and training."""
+"""Commands that make runs: the recipes, training, and sweeps of many runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from grokinterp.cli.app import INTERRUPTED
 from grokinterp.errors import Interrupted
 from grokinterp.terminal import say, show
+
+if TYPE_CHECKING:
+    from grokinterp.runs import Run
 
 
 def recipes(
@@ -49,3 +52,38 @@ def train(
         f"test accuracy {last.test_acc:.4f}\n"
         f"See when it learned: grokinterp phases {out}"
     )
+
+
+def sweep(
+    file: Annotated[
+        Path, typer.Argument(metavar="SWEEP.toml", help="What varies, and what to measure.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write the runs and results.csv into.")],
+) -> None:
+    """Train and measure every run of a sweep, into one table.
+
+    Finished runs are not trained again and measured ones not measured again:
+    the same command goes on where it was stopped, or adds what the file adds.
+    """
+    from grokinterp.encodings import check_run_measures, measured
+    from grokinterp.training import Sweep, run_sweep
+
+    asked = Sweep.from_toml(file)
+    check_run_measures(asked.measures)
+
+    def measure(run: "Run") -> dict[str, object]:
+        row = measured(run, asked.measures)
+        show(
+            f"{run.path}: {row['label']}, train loss {row['train_loss']:.3g}, "
+            f"test loss {row['test_loss']:.3g}, test accuracy {row['test_acc']:.4f}"
+        )
+        return row
+
+    try:
+        table = run_sweep(asked, out, measure=measure)
+    except Interrupted as stopped:  # here, because typer would end it without a word
+        say(str(stopped))
+        raise typer.Exit(INTERRUPTED) from None
+    for row in table[table.note != ""].itertuples():
+        say(f"{row.run}: {row.note}")
+    show(f"{out / 'results.csv'}: {len(table)} runs, {len(table.columns)} columns")

@@ -32,6 +32,7 @@ from grokinterp.encodings.pruning import (
     weight_names,
 )
 from grokinterp.encodings.pruning_curves import PruningCurve, pruning_curve
+from grokinterp.encodings.run_measures import RUN_MEASURES, check_run_measures, measured
 from grokinterp.encodings.sizes import (
     QuantizedSize,
     Sizes,
@@ -46,6 +47,7 @@ from grokinterp.encodings.trajectories import TrajectoryEmbedding, trajectory_em
 from grokinterp.fourier.localization import NeuronIPR, fourier_heat_map, neuron_ipr
 
 __all__ = [
+    "RUN_MEASURES",
     "Claim",
     "Comparison",
     "Coordinates",
@@ -60,6 +62,7 @@ __all__ = [
     "RunProfile",
     "Sizes",
     "TrajectoryEmbedding",
+    "check_run_measures",
     "compare",
     "compressed_bytes",
     "compressibility",
@@ -73,6 +76,7 @@ __all__ = [
     "geodesic_point",
     "information_path",
     "magnitudes",
+    "measured",
     "neuron_ipr",
     "observable_correlations",
     "pairwise_distances",

@@ -142,7 +142,7 @@ class Recipe:
                 f"{path} is not TOML ({error}); write lines such as p = 113."
             ) from None
 
-    def replace(self, **changes: Any) -> "Recipe":
+    def replace(self, /, **changes: Any) -> "Recipe":
         """The same recipe with some keys changed.
 
         With another task or model, keys that had the default of the old one get that of the new,

@@ -41,7 +41,7 @@ def train(
     folder = Path(out)
     if resume and (folder / RUN_JSON).is_file():
         manifest = Manifest.read(folder)
-        _refuse_another_recipe(folder, manifest.recipe, recipe)
+        refuse_another_recipe(folder, manifest.recipe, recipe)
         if manifest.finished:
             return Run(folder)
     with _threads(recipe.threads), _stop_requests() as stop:
@@ -159,7 +159,8 @@ class _Session:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
 
-def _refuse_another_recipe(folder: Path, there: Recipe | None, asked: Recipe) -> None:
+def refuse_another_recipe(folder: Path, there: Recipe | None, asked: Recipe) -> None:
+    """InputError, naming a key that differs, unless a folder's recipe is the one asked for."""
     if there is None:
         raise InputError(f"{folder} was recorded by another loop; it cannot be trained on here.")
     old, new = there.to_dict(), asked.to_dict()

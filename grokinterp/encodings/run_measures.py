@@ -1,0 +1,134 @@
+"""Named measures of a finished run, a few columns each, as the tables of sweeps have them.
+
+`RUN_MEASURES` says what can be asked for by name. Every function takes a run, looks at its last
+checkpoint (but for "compressibility_peak") and returns columns; what its task does not define has
+none. Manning-Coe et al. 2025 (arXiv 2502.01739), sections 2, 4 to 6.
+"""
+
+from collections.abc import Callable, Sequence
+
+from grokinterp.circuits.subject import check_run
+from grokinterp.encodings.compressibility import compressibility
+from grokinterp.encodings.features import features, observable_correlations
+from grokinterp.encodings.pruning_curves import pruning_curve
+from grokinterp.encodings.sizes import quantized_size, sizes
+from grokinterp.errors import InputError, nearest
+from grokinterp.progress.detection import detect_phases
+from grokinterp.runs.run import Run
+from grokinterp.tasks.modular import ModularTask
+
+Columns = dict[str, object]
+LEARNT = 0.9  # of the run's best test accuracy: c of what has learnt nothing is that of chance
+
+
+def _compressibility(run: Run) -> Columns:
+    curve = pruning_curve(run)
+    return {"c": curve.c, "prunable": curve.prunable}
+
+
+def _compressibility_peak(run: Run) -> Columns:
+    accuracy = run.metrics.set_index("step").test_acc
+    learnt = [step for step in run.steps if accuracy.get(step, 0) >= LEARNT * accuracy.max()]
+    if not learnt:
+        raise InputError("no checkpoint has learnt the test inputs; save more steps.")
+    over_training = compressibility(run, steps=learnt)
+    peak = over_training.iloc[int(over_training.c.argmax())]
+    return {"c_peak": peak.c, "c_peak_step": int(peak.step)}
+
+
+def _scopes(run: Run) -> Columns:
+    return {
+        "c_global": pruning_curve(run, scope="global").c,
+        "c_normalized": pruning_curve(run, scope="global_normalized").c,
+    }
+
+
+def _bases(run: Run) -> Columns:
+    found: Columns = {"c_singular": pruning_curve(run, basis="singular").c}
+    if isinstance(run.task, ModularTask):
+        curve = pruning_curve(run, basis="fourier")
+        found |= {"c_fourier": curve.c, "prunable_fourier": curve.prunable}
+    return found
+
+
+def _fisher_pruning(run: Run) -> Columns:
+    return {
+        f"c_{scores}": pruning_curve(run, scores=scores).c
+        for scores in ("fisher_softmax", "fisher_logits")
+    }
+
+
+def _sizes(run: Run) -> Columns:
+    found = sizes(run)
+    return {
+        "gini_weights": found.gini,
+        "effective_rank": found.mean_effective_rank,
+        "bytes": quantized_size(run).compressed_bytes,
+    }
+
+
+def _features(run: Run) -> Columns:
+    if isinstance(run.task, ModularTask):
+        means = features(run, steps=[-1]).iloc[0]
+        return {name: means[name] for name in ("ipr_input", "ipr_output")}
+    found: Columns = {}
+    for line in observable_correlations(run).itertuples():
+        found[f"r_{line.layer}_{line.observable}"] = line.median_r
+        found[f"r_{line.layer}_{line.observable}_weighted"] = line.weighted_r
+    return found
+
+
+RUN_MEASURES: dict[str, Callable[[Run], Columns]] = {
+    "compressibility": _compressibility,  # c, prunable
+    "compressibility_peak": _compressibility_peak,  # the largest c since the task is learnt, when
+    "scopes": _scopes,  # c of weights ranked over all layers
+    "bases": _bases,  # c in other bases of the weights
+    "fisher_pruning": _fisher_pruning,  # c by Fisher information
+    "sizes": _sizes,  # Gini coefficient, effective rank, compressed bytes
+    "features": _features,  # IPRs, or correlations of layers with energy and magnetisation
+}
+
+
+def check_run_measures(names: Sequence[str]) -> None:
+    """InputError for a name that is none of `RUN_MEASURES`, or stands twice."""
+    for position, name in enumerate(names):
+        if name not in RUN_MEASURES:
+            raise InputError(f"measure {name!r} is not known; {nearest(name, RUN_MEASURES)}")
+        if name in names[:position]:
+            raise InputError(f"measure {name!r} is asked for twice; name it once.")
+
+
+def measured(run: Run, names: Sequence[str] = ()) -> Columns:
+    """A row of a table of runs: when it learned, what it learned, and the measures named.
+
+    label, and t_train and t_test, in updates, as `detect_phases` has them (Definition 1 on curves
+    smoothed by a running median); losses in nats and accuracies of the last logged step;
+    best_test_acc over the log, unsmoothed; then the columns of `names` from `RUN_MEASURES`.
+    What could not be measured of this model has no column, and `note` says why ("" else): also that
+    a run diverged, whose weights are not measured. InputError for unknown names and for a run
+    without metrics.
+
+    t_train and t_test are of the run's own best, which need not be good: read them with the label.
+    """
+    check_run(run)
+    check_run_measures(names)
+    if run.metrics.empty:
+        raise InputError(f"{run.path} has no metrics; import the run with metrics=FILE.csv.")
+    phases = detect_phases(run.metrics, ceiling=run.task.ceiling)
+    last = run.metrics.iloc[-1]
+    row: Columns = {
+        "label": phases.label,
+        "t_train": phases.t_train,
+        "t_test": phases.t_test,
+        **{column: last[column] for column in ("train_loss", "test_loss", "train_acc", "test_acc")},
+        "best_test_acc": run.metrics.test_acc.max(),
+    }
+    if not all(bool(weight.isfinite().all()) for weight in run.weights().values()):
+        return row | {"note": f"it diverged: weights of step {run.steps[-1]} are not finite"}
+    notes = []
+    for name in names:
+        try:
+            row |= RUN_MEASURES[name](run)
+        except InputError as error:
+            notes.append(f"{name}: {error}")
+    return row | {"note": "; ".join(notes)}

@@ -1,0 +1,192 @@
+"""A sweep: one base recipe and the keys that vary, as a TOML file that expands to many recipes.
+
+    recipe = "mlp113-grokked"     # built in, or a TOML file beside this one, or a table of keys
+    measures = ["compressibility"]  # what to measure of every run, by name
+    [set]                           # keys changed in the base
+    steps = 1000
+    [[axes]]                        # keys of one axis vary together, axes are crossed
+    init_scale = [10, 1]
+    [[axes]]                        # the last one varies fastest
+    seed = [0, 1, 2]
+    data_seed = [0, 1, 2]
+
+Here six runs, `init_scale=10,seed=0` to `init_scale=1,seed=2`.
+"""
+
+import itertools
+import math
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from grokinterp.errors import InputError, nearest
+from grokinterp.recipe.builtin import BUILTIN
+from grokinterp.recipe.recipe import Recipe
+
+MOST_RUNS = 10_000
+LONGEST_NAME = 200  # of a folder; file systems allow 255
+TOP_LEVEL = ("recipe", "measures", "set", "axes")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A base recipe, axes of keys that vary together, and the names of what to measure.
+
+    Axes are crossed, the last one fastest. Every recipe is made, and so checked, with the sweep:
+    InputError for axes that are empty or of unequal length, a key in two axes, more than 10,000
+    runs, runs that would share a folder, and whatever a recipe refuses.
+
+    >>> sweep = Sweep(Recipe(p=7), ({"lr": (0.1, 0.01)}, {"seed": (0, 1), "data_seed": (5, 6)}))
+    >>> list(sweep.recipes())
+    ['lr=0.1,seed=0', 'lr=0.1,seed=1', 'lr=0.01,seed=0', 'lr=0.01,seed=1']
+    """
+
+    base: Recipe
+    axes: tuple[Mapping[str, tuple[Any, ...]], ...]
+    measures: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.axes:
+            raise InputError("nothing varies; give [[axes]] such as seed = [0, 1, 2].")
+        for axis in self.axes:
+            _check_axis(axis)
+        if len(set(self.keys)) < len(self.keys):
+            twice = next(key for key in self.keys if self.keys.count(key) > 1)
+            raise InputError(f"{twice!r} stands in two axes; a key varies in one.")
+        if (n := math.prod(map(_length, self.axes))) > MOST_RUNS:
+            raise InputError(f"the axes make {n} runs; at most {MOST_RUNS} are one sweep.")
+        self.recipes()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The recipe keys that vary, axis after axis."""
+        return tuple(itertools.chain.from_iterable(self.axes))
+
+    def recipes(self) -> dict[str, Recipe]:
+        """The recipe of every run under the name of its folder, in order."""
+        points = list(itertools.product(*(range(_length(axis)) for axis in self.axes)))
+        made = [self._recipe(point) for point in points]
+        named_by: list[str] = []
+        for i, axis in enumerate(self.axes):
+            first, *others = axis
+            # Distinct as the recipe has them: 1 and 1.0 are one scale.
+            texts = {
+                point[i]: _text(first, recipe) for point, recipe in zip(points, made, strict=True)
+            }
+            named_by += [first] if len(set(texts.values())) == len(texts) else [first, *others]
+        found: dict[str, Recipe] = {}
+        for recipe in made:
+            name = ",".join(f"{key}={_text(key, recipe)}" for key in named_by)
+            if name in found:
+                raise InputError(f"two runs are both {name}; give values whose names differ.")
+            if len(name) > LONGEST_NAME:
+                raise InputError(
+                    f"the run {name[:40]}... has a name of {len(name)} characters, more than "
+                    f"{LONGEST_NAME}; name a key with shorter values first in its axis."
+                )
+            found[name] = recipe
+        return found
+
+    def _recipe(self, point: Sequence[int]) -> Recipe:
+        changes = {
+            key: values[i]
+            for i, axis in zip(point, self.axes, strict=True)
+            for key, values in axis.items()
+        }
+        return self.base.replace(**changes)
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> "Sweep":
+        """The sweep that a TOML file describes; InputError, one line with the file's name, else."""
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"{path} is not a file; give a sweep in TOML.")
+        try:
+            return cls._from_dict(
+                tomllib.loads(path.read_text(encoding="utf-8-sig")), beside=path.parent
+            )
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{path} is not TOML ({reason}); write lines such as steps = 1000."
+            ) from None
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+    @classmethod
+    def _from_dict(cls, content: Mapping[str, Any], *, beside: Path) -> "Sweep":
+        for key in content:
+            if key not in TOP_LEVEL:
+                raise InputError(
+                    f"{key!r} is no part of a sweep; {nearest(key, TOP_LEVEL)} "
+                    "Keys of the recipe stand below [set] or [[axes]]."
+                )
+        changes = content.get("set", {})
+        if not isinstance(changes, dict):
+            raise InputError(f"set={changes!r} is no table; write [set] and keys below it.")
+        measures = content.get("measures", [])
+        if not isinstance(measures, list) or not all(isinstance(one, str) for one in measures):
+            raise InputError(f"measures={measures!r} is no list of names.")
+        axes = content.get("axes", [])
+        if not isinstance(axes, list) or not all(isinstance(axis, dict) for axis in axes):
+            raise InputError(f"axes={axes!r} are no tables; write [[axes]] and keys below it.")
+        for axis in axes:
+            for key, values in axis.items():
+                if not isinstance(values, list):
+                    raise InputError(f"axes: {key}={values!r} is no list; give such as [0, 1].")
+                if key in changes:
+                    raise InputError(f"{key!r} stands in [set] and in an axis; leave one out.")
+        base = _base(content.get("recipe", {}), beside=beside).replace(**changes)
+        made = tuple({key: tuple(values) for key, values in axis.items()} for axis in axes)
+        return cls(base, made, tuple(measures))
+
+    def to_toml(self) -> str:
+        """The sweep as a TOML document of its own, all keys of the base in it."""
+        return tomli_w.dumps(
+            {
+                "measures": list(self.measures),
+                "recipe": self.base.to_dict(),
+                "axes": [{key: list(axis[key]) for key in axis} for axis in self.axes],
+            }
+        )
+
+
+def _base(given: object, *, beside: Path) -> Recipe:
+    if isinstance(given, dict):
+        return Recipe.from_dict(given)
+    if not isinstance(given, str):
+        raise InputError(f"recipe={given!r} is no recipe; name one, a file or a table of keys.")
+    if given in BUILTIN:
+        return BUILTIN[given].recipe
+    if (beside / given).is_file():
+        return Recipe.from_toml(beside / given)
+    raise InputError(
+        f"recipe {given!r} is neither built in nor a TOML file in {beside}; "
+        f"{nearest(given, BUILTIN)}"
+    )
+
+
+def _length(axis: Mapping[str, Sequence[Any]]) -> int:
+    return len(next(iter(axis.values())))
+
+
+def _check_axis(axis: Mapping[str, Sequence[Any]]) -> None:
+    if not axis or not all(axis.values()):
+        raise InputError(f"an axis has no values ({dict(axis)}); give such as seed = [0, 1].")
+    lengths = {key: len(values) for key, values in axis.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{key} {n}" for key, n in lengths.items())
+        raise InputError(f"keys of one axis vary together, but have {told} values.")
+
+
+def _text(key: str, recipe: Recipe) -> str:
+    """The value of a key as a part of a file name."""
+    value = getattr(recipe, key)
+    parts = value if isinstance(value, tuple) else (value,)
+    texts = (f"{part:g}" if isinstance(part, float) else str(part) for part in parts)
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", "-".join(texts))

@@ -1,0 +1,199 @@
+"""A row of a table of runs: every group of measures against the function that it is of."""
+
+import pickle
+import shutil
+from functools import partial
+
+import pandas as pd
+import pytest
+import torch
+
+import grokinterp as gi
+from grokinterp import encodings
+from grokinterp.encodings import RUN_MEASURES, measured, run_measures
+
+OUTCOME = [
+    "label", "t_train", "t_test", "train_loss", "test_loss", "train_acc", "test_acc",
+    "best_test_acc", "note",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mlp(tmp_path_factory):
+    recipe = gi.Recipe(
+        model="mlp", p=7, d_mlp=24, train_fraction=0.7, lr=1e-2, weight_decay=0.1, steps=200,
+        checkpoints=[50, 150], log_every=10,
+    )  # fmt: skip
+    return gi.train(recipe, tmp_path_factory.mktemp("runs") / "mlp")
+
+
+@pytest.fixture(scope="module")
+def ising(tmp_path_factory):
+    recipe = gi.Recipe(
+        task="ising", lattice=8, n_temperatures=4, n_repeats=20, sweeps=5, n_train=30, n_test=20,
+        d_mlp=10, steps=40, checkpoints=[20],
+    )  # fmt: skip
+    return gi.train(recipe, tmp_path_factory.mktemp("runs") / "ising")
+
+
+def test_the_outcome(mlp):
+    row = measured(mlp)
+    assert list(row) == OUTCOME
+    phases = gi.detect_phases(mlp.metrics)
+    assert (row["label"], row["t_train"], row["t_test"]) == (
+        phases.label, phases.t_train, phases.t_test
+    )  # fmt: skip
+    last = mlp.metrics.iloc[-1]
+    for column in OUTCOME[3:7]:
+        assert row[column] == last[column]
+    assert row["best_test_acc"] == mlp.metrics.test_acc.max()
+    assert row["note"] == ""
+
+
+def test_times_are_those_of_the_smoothed_curves(mlp, monkeypatch):
+    """A single row of luck decides nothing, but is the best accuracy of the log."""
+    metrics = pd.DataFrame({"step": range(0, 100, 10), "train_loss": 1.0, "test_loss": 1.0})
+    metrics["train_acc"] = [0, 0, 0.9, 0, 0, 0.9, 0.9, 0.9, 0.9, 0.9]
+    metrics["test_acc"] = [0, 0, 0, 1, 0, 0, 0, 0.8, 0.8, 0.8]
+    run = gi.load(mlp.path)
+    run.metrics = metrics
+    row = measured(run)
+    assert (row["t_train"], row["t_test"], row["best_test_acc"]) == (50, 70, 1)
+
+
+def test_the_ceiling_of_the_task_decides(ising, monkeypatch):
+    run = gi.load(ising.path)
+    run.metrics = pd.DataFrame(
+        {"step": [0, 10, 20], "train_loss": 1.0, "test_loss": 1.0,
+         "train_acc": [0.5, 1.0, 1.0], "test_acc": [0.5, 0.9, 0.9]}
+    )  # fmt: skip
+    labels = {}
+    for ceiling in (1.0, 0.9):
+        monkeypatch.setattr(type(run.task), "ceiling", property(lambda _, c=ceiling: c))
+        labels[ceiling] = measured(run)["label"]
+    assert labels[0.9] == "steady"
+    assert labels[1.0] != "steady"
+
+
+@pytest.mark.parametrize("kind", ["mlp", "ising"])
+def test_every_group_has_the_values_of_its_function(kind, request):
+    run = request.getfixturevalue(kind)
+    modular = isinstance(run.task, gi.ModularTask)
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    stream = torch.random.get_rng_state()
+    row = measured(run, list(RUN_MEASURES))
+    assert before == {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    assert torch.equal(stream, torch.random.get_rng_state())
+    assert row["note"] == ""
+    curve = encodings.pruning_curve
+    plain = curve(run)
+    expected = {
+        "c": plain.c,
+        "prunable": plain.prunable,
+        "c_global": curve(run, scope="global").c,
+        "c_normalized": curve(run, scope="global_normalized").c,
+        "c_singular": curve(run, basis="singular").c,
+        "c_fisher_softmax": curve(run, scores="fisher_softmax").c,
+        "c_fisher_logits": curve(run, scores="fisher_logits").c,
+        "gini_weights": encodings.sizes(run).gini,
+        "effective_rank": encodings.sizes(run).mean_effective_rank,
+        "bytes": encodings.quantized_size(run).compressed_bytes,
+    }
+    over = encodings.compressibility(run)  # Gini coefficient and rank are its last row's too
+    assert expected["gini_weights"] == over.gini_weights.iloc[-1]
+    assert expected["effective_rank"] == over.effective_rank.iloc[-1]
+    accuracy = run.metrics.set_index("step").test_acc[over.step].to_numpy()
+    learnt = over[accuracy >= 0.9 * run.metrics.test_acc.max()]
+    expected["c_peak"] = learnt.c.max()
+    expected["c_peak_step"] = learnt.step[learnt.c.idxmax()]
+    if modular:
+        fourier = curve(run, basis="fourier")
+        expected |= {"c_fourier": fourier.c, "prunable_fourier": fourier.prunable}
+        means = encodings.neuron_ipr(run.snapshot()).means
+        expected |= {name: means[name] for name in ("ipr_input", "ipr_output")}
+    else:
+        for line in encodings.observable_correlations(run).itertuples():
+            expected[f"r_{line.layer}_{line.observable}"] = line.median_r
+            expected[f"r_{line.layer}_{line.observable}_weighted"] = line.weighted_r
+        assert {"r_conv.0_energy", "r_hidden_magnetization_weighted"} <= expected.keys()
+    assert {key: row[key] for key in row if key not in OUTCOME} == expected
+
+
+def test_a_transformer_has_the_columns_of_modular_arithmetic(tiny_run):
+    row = measured(tiny_run, ["features"])
+    means = encodings.neuron_ipr(tiny_run.snapshot()).means
+    assert row["note"] == ""
+    assert (row["ipr_input"], row["ipr_output"]) == (means["ipr_input"], means["ipr_output"])
+
+
+@pytest.mark.parametrize("name", RUN_MEASURES)
+def test_a_group_alone_has_its_columns_and_no_others(name, mlp):
+    columns = {
+        "compressibility": ["c", "prunable"],
+        "compressibility_peak": ["c_peak", "c_peak_step"],
+        "scopes": ["c_global", "c_normalized"],
+        "bases": ["c_singular", "c_fourier", "prunable_fourier"],
+        "fisher_pruning": ["c_fisher_softmax", "c_fisher_logits"],
+        "sizes": ["gini_weights", "effective_rank", "bytes"],
+        "features": ["ipr_input", "ipr_output"],
+    }
+    assert [key for key in measured(mlp, [name]) if key not in OUTCOME] == columns[name]
+
+
+def test_groups_come_in_the_order_they_are_named(mlp):
+    row = measured(mlp, ["features", "compressibility"])
+    assert list(row) == [*OUTCOME[:-1], "ipr_input", "ipr_output", "c", "prunable", "note"]
+
+
+def test_unlearnt_checkpoints_have_no_peak(mlp):
+    """At chance c says nothing, and here it would be the largest."""
+    run = gi.load(mlp.path)
+    curves = encodings.compressibility(run).set_index("step").c
+    metrics = mlp.metrics.copy()
+    best = int(curves.idxmax())
+    metrics["test_acc"] = [0.1 if step == best else 1.0 for step in metrics.step]
+    run.metrics = metrics
+    row = measured(run, ["compressibility_peak"])
+    assert row["c_peak"] == curves.drop(best).max()
+    metrics["test_acc"] = [1.0 if step == 10 else 0.1 for step in metrics.step]
+    row = measured(run, ["compressibility_peak"])
+    assert row["note"] == (
+        "compressibility_peak: no checkpoint has learnt the test inputs; save more steps."
+    )
+    assert "c_peak" not in row
+
+
+def test_a_run_that_diverged_has_an_outcome_and_a_note(mlp, tmp_path):
+    recipe = mlp.recipe.replace(lr=1e30, steps=20, checkpoints=[0], optimizer="sgd")
+    run = gi.train(recipe, tmp_path / "run")
+    assert not all(weight.isfinite().all() for weight in run.weights().values())
+    row = measured(run, ["compressibility"])
+    assert list(row) == OUTCOME
+    assert row["note"] == "it diverged: weights of step 20 are not finite"
+
+
+def test_what_fails_is_noted_and_the_rest_stands(mlp, monkeypatch):
+    def failing(run):
+        raise gi.InputError("not today.")
+
+    monkeypatch.setitem(run_measures.RUN_MEASURES, "sizes", failing)
+    row = measured(mlp, ["sizes", "features"])
+    assert row["note"] == "sizes: not today."
+    assert row["ipr_input"] > 0
+
+
+def test_wrong_names_and_runs_without_metrics_are_refused(mlp, tmp_path):
+    with pytest.raises(gi.InputError, match="measure 'fetures' is not known; did you mean 'feat"):
+        measured(mlp, ["fetures"])
+    with pytest.raises(gi.InputError, match="'sizes' is asked for twice"):
+        encodings.check_run_measures(["sizes", "bases", "sizes"])
+    shutil.copytree(mlp.path, tmp_path / "run")
+    run = gi.load(tmp_path / "run")
+    run.metrics = run.metrics.iloc[:0]
+    with pytest.raises(gi.InputError, match="has no metrics"):
+        measured(run)
+
+
+def test_the_measure_of_a_sweep_goes_to_another_process():
+    measure = partial(measured, names=("sizes",))
+    assert pickle.loads(pickle.dumps(measure)).func is measured
