@@ -60,10 +60,10 @@ def table(name: str, rows: pd.DataFrame) -> str:
 def tables_in(folder: Path | None) -> dict[str, Path]:
     """The measured tables that there are, by the names of their sweeps."""
     if folder is None:
-        found = {path.stem: path for path in sorted(HERE.glob("*.csv"))}
+        found = {path.stem: path for path in HERE.glob("*.csv")}
     else:
-        found = {path.parent.name: path for path in sorted(folder.glob("*/results.csv"))}
-    return {name: path for name, path in found.items() if name.split("-")[0] in COLUMNS}
+        found = {path.parent.name: path for path in folder.glob("*/results.csv")}
+    return {name: found[name] for name in sorted(found) if name.split("-")[0] in COLUMNS}
 
 
 def main() -> None:
