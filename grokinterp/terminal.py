@@ -23,6 +23,7 @@ SHOWN = {  # measures, and what stands above them where the name is long
     "median_r_magnetization": "|r(M)|",
 }
 SHOWN_ROWS = 40
+WIDE = 120  # columns of tables with intervals, where no terminal says how many there are
 
 
 def show_phases(path: Path, found: "Phases") -> None:
@@ -95,13 +96,16 @@ def show_comparison(found: "Comparison") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDE
     runs = found.runs()
     shown = Table(box=None, pad_edge=False)
     for column in ("run", "setting", "label", "counts as"):
         shown.add_column(column)
     for row in runs.itertuples():
         shown.add_row(plain(row.run), plain(row.setting), str(row.label), str(row.regime))
-    Console().print(shown)
+    console.print(shown)
     show("")
     shown = Table(box=None, pad_edge=False)
     for column in ("measure", "grokked", "steady"):
@@ -109,7 +113,7 @@ def show_comparison(found: "Comparison") -> None:
     for measure in found.table().to_dict("records"):
         grokked, steady = (_median(measure, regime) for regime in ("grokked", "steady"))
         shown.add_row(str(measure["measure"]), grokked, steady)
-    Console().print(shown)
+    console.print(shown)
     for claim in found.claims:
         show(f"\n{claim.verdict.upper()}: {claim.statement}\n  {claim.reason}")
         show(f"  would change it: {claim.would_change}")

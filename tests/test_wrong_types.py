@@ -40,6 +40,14 @@ for call in (
     lambda: correlations(torch.ones(3, 2), torch.ones(4)),
     lambda: encodings.measured(one),
     lambda: run_sweep("sweep.toml", "out"),
+    lambda: gi.compare("runs/mine"),
+    lambda: gi.compare([one, one]),
+    lambda: gi.compare([one], align=["phase"]),
+    lambda: encodings.information_path(one),
+    lambda: encodings.step_geometry("runs/mine"),
+    lambda: encodings.trajectory_embedding([one]),
+    lambda: encodings.fisher_metric(one, form=["exact"]),
+    lambda: encodings.fisher_metric(one, rows="all").norm("a"),
 ):
     try:
         call()
@@ -64,6 +72,14 @@ shape (3,) is no matrix
 3 rows and the observable 4
 Snapshot has no checkpoints
 str is no sweep; give Sweep.from_toml(path).
+str is no list of runs
+Snapshot has no checkpoints
+align=['phase'] is not known
+Snapshot has no checkpoints
+str has no checkpoints
+Snapshot has no checkpoints
+form=['exact'] is not known
+'a' is no vector
 """
 
 

@@ -138,7 +138,7 @@ def compressive_regime(evidence: Evidence) -> Claim:
     """Whether steady models trade train loss for compressibility along a line."""
     steady = evidence.steady
     fitted, others = (
-        line([p.values["train_loss"] for p in runs], [p.values["c"] for p in runs])
+        line(*([p.values.get(name, math.nan) for p in runs] for name in ("train_loss", "c")))
         for runs in (steady, evidence.grokked)
     )
     n_settings = len({evidence.settings[p.name] for p in steady})

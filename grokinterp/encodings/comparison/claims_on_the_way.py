@@ -84,7 +84,9 @@ def straight_path(evidence: Evidence) -> Claim:
     if bounds:
         said += f" (geodesic / length at most {min(bounds):.2g} to {max(bounds):.2g})"
     verdict: Verdict = "undetermined"
-    change = "denser checkpoints between t_train and t_test, until the length stops growing"
+    change = "more seeds: these are between both bounds"
+    if len(limits) < n:
+        change = "denser checkpoints between t_train and t_test, until the length stops growing"
     if n < FEWEST:
         said = f"{said}; grokked runs: {n}, and a verdict takes {FEWEST}"
         change = "more seeds of the grokked regime"
