@@ -79,7 +79,7 @@ Snapshot has no checkpoints
 str has no checkpoints
 Snapshot has no checkpoints
 form=['exact'] is not known
-'a' is no vector
+str is no weight vector
 """
 
 
