@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.encodings import fisher, fisher_mlp
-from grokinterp.encodings.cotangents import VARIANTS
-from grokinterp.encodings.fisher import diagonal, fisher_diagonal, logits_of
+from grokinterp.encodings.geometry import fisher, fisher_mlp
+from grokinterp.encodings.geometry.cotangents import VARIANTS
+from grokinterp.encodings.geometry.fisher import diagonal, fisher_diagonal, logits_of
 from grokinterp.errors import InputError
 from grokinterp.models import answer_position
 from grokinterp.models.architecture import ACTIVATIONS

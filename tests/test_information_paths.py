@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.encodings.paths import information_path, path_of, stages_of
-from grokinterp.encodings.predictions import (
+from grokinterp.encodings.geometry.paths import information_path, path_of, stages_of
+from grokinterp.encodings.geometry.predictions import (
     geodesic_point,
     pairwise_distances,
     root_probabilities,

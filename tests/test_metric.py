@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 
-from grokinterp.encodings import metric as module
-from grokinterp.encodings.cotangents import VARIANTS
-from grokinterp.encodings.fisher import diagonal, fisher_diagonal
-from grokinterp.encodings.metric import cosine_of, exact_gram, exact_product, fisher_metric
-from grokinterp.encodings.predictions import fisher_rao_distance
+from grokinterp.encodings.geometry import metric as module
+from grokinterp.encodings.geometry.cotangents import VARIANTS
+from grokinterp.encodings.geometry.fisher import diagonal, fisher_diagonal
+from grokinterp.encodings.geometry.metric import cosine_of, exact_gram, exact_product, fisher_metric
+from grokinterp.encodings.geometry.predictions import fisher_rao_distance
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import Architecture
 from grokinterp.models.cnn import CNNArchitecture

@@ -6,8 +6,8 @@ import mpmath
 import pytest
 import torch
 
-from grokinterp.encodings import predictions as module
-from grokinterp.encodings.predictions import (
+from grokinterp.encodings.geometry import predictions as module
+from grokinterp.encodings.geometry.predictions import (
     angle_of_chord,
     fisher_rao_distance,
     geodesic_point,

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.encodings.paths import information_path
-from grokinterp.encodings.predictions import pairwise_distances, root_probabilities
-from grokinterp.encodings.trajectories import (
+from grokinterp.encodings.geometry.paths import information_path
+from grokinterp.encodings.geometry.predictions import pairwise_distances, root_probabilities
+from grokinterp.encodings.geometry.trajectories import (
     classical_scaling,
     stress_of,
     trajectory_embedding,

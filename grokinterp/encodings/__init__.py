@@ -1,4 +1,4 @@
-"""How economically a model encodes what it learnt: pruning, bases of weights, sizes.
+"""How a model encodes what it learnt, and how it came there: features, pruning, geometry, regimes.
 
 Every measure takes `x` first (a run, a snapshot, or a model with `task`; those over training a
 run), the rest by name, and returns a table, or a frozen dataclass with a `.table()`. What cannot be
@@ -14,16 +14,23 @@ from grokinterp.encodings.comparison import (
 )
 from grokinterp.encodings.compressibility import compressibility
 from grokinterp.encodings.features import features, observable_correlations
-from grokinterp.encodings.fisher import FisherDiagonal, fisher_diagonal
-from grokinterp.encodings.limits import Limit
-from grokinterp.encodings.metric import FisherMetric, fisher_metric
-from grokinterp.encodings.paths import InformationPath, information_path, path_of, stages_of
-from grokinterp.encodings.predictions import (
+from grokinterp.encodings.geometry.fisher import FisherDiagonal, fisher_diagonal
+from grokinterp.encodings.geometry.limits import Limit
+from grokinterp.encodings.geometry.metric import FisherMetric, fisher_metric
+from grokinterp.encodings.geometry.paths import (
+    InformationPath,
+    information_path,
+    path_of,
+    stages_of,
+)
+from grokinterp.encodings.geometry.predictions import (
     fisher_rao_distance,
     geodesic_point,
     pairwise_distances,
     root_probabilities,
 )
+from grokinterp.encodings.geometry.step_geometry import step_geometry
+from grokinterp.encodings.geometry.trajectories import TrajectoryEmbedding, trajectory_embedding
 from grokinterp.encodings.pruning import (
     PruningOrder,
     magnitudes,
@@ -42,8 +49,6 @@ from grokinterp.encodings.sizes import (
     quantized_size,
     sizes,
 )
-from grokinterp.encodings.step_geometry import step_geometry
-from grokinterp.encodings.trajectories import TrajectoryEmbedding, trajectory_embedding
 from grokinterp.fourier.localization import NeuronIPR, fourier_heat_map, neuron_ipr
 
 __all__ = [

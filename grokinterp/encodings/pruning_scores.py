@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from grokinterp.encodings.cotangents import VARIANTS
-from grokinterp.encodings.fisher import FisherDiagonal, fisher_diagonal
+from grokinterp.encodings.geometry.cotangents import VARIANTS
+from grokinterp.encodings.geometry.fisher import FisherDiagonal, fisher_diagonal
 from grokinterp.errors import InputError, nearest
 from grokinterp.runs.snapshot import Snapshot
 

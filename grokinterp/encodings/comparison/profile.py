@@ -10,11 +10,11 @@ from torch import Tensor
 from grokinterp.circuits.subject import subject_of
 from grokinterp.encodings.comparison.alignment import Clock
 from grokinterp.encodings.features import observable_correlations
-from grokinterp.encodings.paths import information_path, stages_of
+from grokinterp.encodings.geometry.paths import information_path, stages_of
+from grokinterp.encodings.geometry.step_geometry import step_geometry
 from grokinterp.encodings.pruning import weight_names
 from grokinterp.encodings.pruning_curves import pruning_curve
 from grokinterp.encodings.sizes import gini_of, mean_effective_rank
-from grokinterp.encodings.step_geometry import step_geometry
 from grokinterp.errors import InputError
 from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.progress.detection import detect_phases

@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.circuits.subject import Subject
-from grokinterp.encodings.cotangents import check_variant, cotangents
-from grokinterp.encodings.fisher_mlp import mlp_diagonal
-from grokinterp.encodings.inputs import (
+from grokinterp.encodings.geometry.cotangents import check_variant, cotangents
+from grokinterp.encodings.geometry.fisher_mlp import mlp_diagonal
+from grokinterp.encodings.geometry.inputs import (
     Logits,
     check_finite,
     logits_on_batches,

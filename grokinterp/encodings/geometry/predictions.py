@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.encodings.inputs import check_finite
+from grokinterp.encodings.geometry.inputs import check_finite
 from grokinterp.errors import InputError
 from grokinterp.runs.forward import forward_of
 from grokinterp.runs.run import Run

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.encodings.cotangents import cotangents
+from grokinterp.encodings.geometry.cotangents import cotangents
 from grokinterp.models.architecture import Weights
 from grokinterp.models.hidden import behind
 from grokinterp.models.mlp import MLPArchitecture
@@ -28,7 +28,7 @@ def mlp_diagonal(
     architecture: MLPArchitecture,
     variant: str,
 ) -> dict[str, Tensor]:
-    """What `grokinterp.encodings.fisher.diagonal` gives for the MLP's forward, much faster."""
+    """What `fisher.diagonal` gives for the MLP's forward, much faster."""
     constants = {name: weight.detach() for name, weight in weights.items()}
     total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in constants.items()}
     for rows in inputs.split(BLOCK_ROWS):

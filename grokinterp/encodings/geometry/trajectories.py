@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokinterp.circuits.subject import check_run
-from grokinterp.encodings.inputs import rising_steps, row_numbers, sample
-from grokinterp.encodings.predictions import pairwise_distances, roots_along
+from grokinterp.encodings.geometry.inputs import rising_steps, row_numbers, sample
+from grokinterp.encodings.geometry.predictions import pairwise_distances, roots_along
 from grokinterp.errors import InputError, whole_number
 from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.circuits.subject import Subject
-from grokinterp.encodings.cotangents import check_variant
-from grokinterp.encodings.fisher import fisher_diagonal
-from grokinterp.encodings.inputs import (
+from grokinterp.encodings.geometry.cotangents import check_variant
+from grokinterp.encodings.geometry.fisher import fisher_diagonal
+from grokinterp.encodings.geometry.inputs import (
     Logits,
     check_finite,
     logits_on_batches,

@@ -11,9 +11,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from grokinterp.circuits.subject import check_run
-from grokinterp.encodings.fisher import fisher_diagonal
-from grokinterp.encodings.inputs import check_finite, rising_steps
-from grokinterp.encodings.metric import cosine_of, diagonal_gram, fisher_metric
+from grokinterp.encodings.geometry.fisher import fisher_diagonal
+from grokinterp.encodings.geometry.inputs import check_finite, rising_steps
+from grokinterp.encodings.geometry.metric import cosine_of, diagonal_gram, fisher_metric
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import Weights
 from grokinterp.runs.run import Run
