@@ -80,3 +80,13 @@ def more_seeds(evidence: Evidence) -> str:
     """What to add for a verdict."""
     missing = [f"{FEWEST - n} {regime}" for regime, n in evidence.seeds.items() if n < FEWEST]
     return f"more seeds: at least {' and '.join(missing)}"
+
+
+def span(values: Sequence[float], form: str) -> str:
+    """The smallest and the largest of these values in words, one if they look the same.
+
+    >>> span([0.5, 0.21, 0.3], ".0%"), span([0.5, 0.5], ".2g")
+    ('21% to 50%', '0.5')
+    """
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"

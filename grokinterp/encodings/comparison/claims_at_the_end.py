@@ -12,6 +12,7 @@ from grokinterp.encodings.comparison.claim import (
     Evidence,
     Verdict,
     more_seeds,
+    span,
     too_few,
 )
 from grokinterp.encodings.comparison.profile import RunProfile
@@ -40,8 +41,7 @@ def same_features(evidence: Evidence) -> Claim:
     change = "models that learn a feature that is defined for them"
     if gaps:
         worst = max(gaps, key=lambda feature: gaps[feature][1])
-        low, high = gaps[worst]
-        said = f"{worst} differs most, by {low:.0%} to {high:.0%} of what training added to it"
+        said = f"{worst} differs most, by {span(gaps[worst], '.0%')} of what training added to it"
         change = "more seeds, if the pairs that differ are exceptions"
     if ordered and not all(ordered):
         said += f"; the order of the observables holds in {sum(ordered)} of {len(ordered)} runs"

@@ -9,6 +9,7 @@ from grokinterp.encodings.comparison.claim import (
     Verdict,
     finite,
     more_seeds,
+    span,
     too_few,
 )
 from grokinterp.encodings.comparison.profile import RunProfile
@@ -82,7 +83,7 @@ def straight_path(evidence: Evidence) -> Claim:
     }
     said = f"{straight} of {n} grokked runs are straight there, {bent} are not"
     if bounds:
-        said += f" (geodesic / length at most {min(bounds):.2g} to {max(bounds):.2g})"
+        said += f" (geodesic / length at most {span(bounds, '.2g')})"
     verdict: Verdict = "undetermined"
     change = "more seeds: these are between both bounds"
     if len(limits) < n:
