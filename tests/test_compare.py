@@ -48,6 +48,16 @@ def rerecorded(run, folder, *, change=lambda step, weights: weights, steps=None)
     return gi.load(folder)
 
 
+def only_metrics(profile, places):
+    """In place of `measure`: what was logged at the checkpoint of each place."""
+    logged = profile.run.metrics.drop_duplicates("step", keep="last").set_index("step")
+    rows = [
+        {"place": place, "position": math.nan, "step": step} | dict(logged.loc[step])
+        for place, step in places.items()
+    ]
+    return replace(profile, course=pd.DataFrame(rows))
+
+
 class TestNumbers:
     """What stands side by side is what the single measures say."""
 
@@ -83,6 +93,15 @@ class TestNumbers:
             pair[0], steps=path.between(*stage).steps, form="exact", stiff_above=None
         )
         assert profile.values["delay_cos_consecutive"] == steps.cos_consecutive.median()
+
+    def test_stages_are_those_of_each_path(self, found, pair):
+        table = found.stages()
+        for run, profile in zip(pair, found.profiles, strict=True):
+            path = encodings.information_path(run)
+            expected = path.table(encodings.stages_of(profile.phases, run.steps))
+            rows = table[table["run"] == profile.name].reset_index(drop=True)
+            assert (rows.regime == found.regimes[profile.name]).all()
+            pd.testing.assert_frame_equal(rows[expected.columns], expected, check_like=True)
 
     def test_over_training(self, found, pair):
         for run, profile in zip(pair, found.profiles, strict=True):
@@ -127,7 +146,8 @@ class TestNumbers:
         assert norms["steady"] == found.profiles[1].values["weight_norm_start"]
         assert (table.n <= table.n_runs).all()
 
-    def test_aligned_by_step(self, pair):
+    def test_aligned_by_step(self, pair, monkeypatch):
+        monkeypatch.setattr(module, "measure", only_metrics)
         found = gi.compare(pair, align="step")
         table = found.aligned()
         assert "position" not in table
@@ -164,6 +184,12 @@ class TestRefused:
             gi.compare(pair, align="phases")
         with pytest.raises(gi.InputError, match="by='labels' is not known; did you mean"):
             gi.compare(pair, by="labels")
+
+    def test_no_step_in_common(self, pair, tmp_path):
+        late = rerecorded(pair[0], tmp_path / "late", steps=[0, 100, 500])
+        other = rerecorded(pair[1], tmp_path / "other", steps=[1500, 2000])
+        with pytest.raises(gi.InputError, match="no step was saved by all of these runs"):
+            gi.compare([late, other], align="step")
 
     def test_other_tasks_and_other_models(self, pair, tiny_run):
         with pytest.raises(gi.InputError, match=r"different tasks \(p=31 and 7\)"):
@@ -318,13 +344,20 @@ class TestShown:
         assert "&lt;img src=x&gt;" in page
         assert "<script src" not in page
 
+    def test_the_page_of_measured_runs(self, found):
+        page = comparison_page(found)
+        for claim in found.claims:
+            assert f'<td class="{claim.verdict}">' in page
+        assert f"{found.profiles[0].values['c']:.4g}" in page
+        assert "Plotly.newPlot" in page
+
     def test_the_command(self, pair, run, tmp_path, monkeypatch):
+        monkeypatch.setattr(module, "measure", unmeasured)
         paths = [str(r.path) for r in pair]
         status, out, err = run("compare", *paths, "--out", tmp_path / "page.html")
         assert (status, err) == (0, "")
         assert "UNDETERMINED: grokked and steady models learn the same features" in out
         assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
-        monkeypatch.setattr(module, "measure", unmeasured)
         status, out, _ = run("compare", *paths, "--json", "--align", "step", "--by", "label")
         values = json.loads(out)
         assert (status, values["align"], values["by"]) == (0, "step", "label")

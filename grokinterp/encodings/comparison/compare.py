@@ -120,6 +120,23 @@ class Comparison:
                         )
         return pd.DataFrame(rows)
 
+    def stages(self) -> pd.DataFrame:
+        """A row per run and stretch of its path: length, straightness, limit (`InformationPath`).
+
+        Stretches are the whole path, dated phases, and those between learning train and test.
+        """
+        tables = [
+            profile.stages.assign(run=profile.name, regime=self.regimes[profile.name])
+            for profile in self.profiles
+            if not profile.stages.empty
+        ]
+        if not tables:
+            return pd.DataFrame()
+        first = ["run", "regime"]
+        return pd.concat(tables, ignore_index=True).pipe(
+            lambda table: table[[*first, *table.columns.drop(first)]]
+        )
+
     def claims_table(self) -> pd.DataFrame:
         """A row per claim: the verdict, its reason, seeds, and what would change it."""
         return pd.DataFrame(
@@ -193,6 +210,8 @@ def compare(
     labels = [profile.label for profile in profiles]
     regimes = regimes_of(labels, settings, by=by)
     shared = common_steps([p.run.steps for p in profiles if p.label]) if any(labels) else ()
+    if align == "step" and any(labels) and not shared:
+        raise InputError("no step was saved by all of these runs; give align='phase'.")
     for place, profile in enumerate(
         tqdm(profiles, desc="compare", unit="run", disable=None if progress else True)
     ):
