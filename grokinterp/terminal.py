@@ -108,12 +108,13 @@ def show_comparison(found: "Comparison") -> None:
     console.print(shown)
     show("")
     shown = Table(box=None, pad_edge=False)
-    for column in ("measure", "grokked", "steady"):
+    for column in ("measure", "grokked  n", "steady  n"):
         shown.add_column(column, justify="left" if column == "measure" else "right")
     for measure in found.table().to_dict("records"):
         grokked, steady = (_median(measure, regime) for regime in ("grokked", "steady"))
         shown.add_row(str(measure["measure"]), grokked, steady)
     console.print(shown)
+    show("medians of n runs; an interval of 3 holds the median with 75 %, of 6 or more with 95 %")
     for claim in found.claims:
         show(f"\n{claim.verdict.upper()}: {claim.statement}\n  {claim.reason}")
         show(f"  would change it: {claim.would_change}")
@@ -152,7 +153,7 @@ def _median(measure: Mapping[Any, Any], regime: str) -> str:
     middle, low, high = (f"{number:.4g}" for number in numbers)
     if not n:
         return "-"
-    return f"{middle} [{low}, {high}]" if n > 1 else middle
+    return f"{middle} [{low}, {high}] {n}" if n > 1 else f"{middle} {n}"
 
 
 def _step(step: int | None) -> str:

@@ -1,9 +1,11 @@
 """Verdicts on runs made up so that the answer is known."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
+import grokinterp as gi
 from grokinterp.encodings.comparison.claim import Evidence
 from grokinterp.encodings.comparison.claims_at_the_end import (
     compressive_regime,
@@ -12,14 +14,15 @@ from grokinterp.encodings.comparison.claims_at_the_end import (
 )
 from grokinterp.encodings.comparison.claims_on_the_way import peak_after_plateau, straight_path
 from grokinterp.encodings.comparison.compare import CLAIMS
-from grokinterp.encodings.comparison.profile import RunProfile
+from grokinterp.encodings.comparison.outcome import RunProfile
 from grokinterp.runs import Run
 
-NO_RUN = Run.__new__(Run)  # claims look at what was measured alone
+NO_RUN = Run.__new__(Run)  # claims look at what was measured, and whether there is a recipe
+NO_RUN.manifest = SimpleNamespace(recipe=gi.Recipe())
 
 
-def profile(name, *, start=None, **values):
-    return RunProfile(name, NO_RUN, None, values, start or {})
+def profile(name, *, start=None, seed=None, run=NO_RUN, **values):
+    return RunProfile(name, run, seed or name, values=values, start=start or {})
 
 
 def evidence(grokked, steady, settings=None):
@@ -57,7 +60,7 @@ class TestEfficiency:
     def test_too_few_seeds_still_tell_their_numbers(self):
         found = grokked_less_efficient(evidence(each("c", [3.0]), each("c", [6.0])))
         assert "c is 6 in steady and 3 in grokked" in found.reason
-        assert "grokked runs: 1, steady runs: 1, and a verdict takes 3" in found.reason
+        assert "grokked seeds: 1, steady seeds: 1, and a verdict takes 3" in found.reason
         assert found.would_change == "more seeds: at least 2 grokked and 2 steady"
         assert found.numbers["ratio_steady_to_grokked"] == 2
 
@@ -74,10 +77,22 @@ class TestEfficiency:
         assert "c_singular_ratio" not in found.numbers
 
     def test_a_run_without_the_measure_is_no_seed(self):
-        grokked = [*each("c", (3.0, 4.0)), {}]
+        grokked = [{"c": 3.0}, {}, {"c": math.nan}]
+        found = grokked_less_efficient(evidence(grokked, each("c", range(10, 40))))
+        assert found.numbers["p_steady_above"] < 0.05
+        assert found.seeds == {"grokked": 1, "steady": 30}
+        assert found.verdict == "undetermined"
+
+    def test_infinite_c_is_the_largest(self):
+        steady = each("c", (math.inf, math.inf, 8.0))
+        found = grokked_less_efficient(evidence(each("c", (3.0, 4.0, 5.0)), steady))
+        assert (found.verdict, found.seeds["steady"]) == ("supported", 3)
+
+    def test_runs_of_one_seed_are_one_seed(self):
+        grokked = each("c", (3.0, 4.0, 5.0), seed="seed 0")
         found = grokked_less_efficient(evidence(grokked, each("c", (6.0, 7.0, 8.0))))
-        assert found.verdict == "undetermined"  # two against three: p = 1/10
-        assert found.numbers["p_steady_above"] == pytest.approx(0.1)
+        assert found.seeds == {"grokked": 1, "steady": 3}
+        assert found.verdict == "undetermined"
 
 
 class TestFeatures:
@@ -99,20 +114,57 @@ class TestFeatures:
         )
         assert found.verdict == verdict
 
-    def test_the_gap_is_relative_to_what_training_added(self):
+    def test_the_gap_is_relative_to_the_larger_change_of_training(self):
         runs = each("ipr_input", (0.5, 0.5, 0.5), start={"ipr_input": 0.1})
         found = same_features(
             evidence(runs, each("ipr_input", (0.4, 0.3, 0.4), start={"ipr_input": 0.1}))
         )
-        # Median of the six ends .45, less .1.
-        assert found.numbers["ipr_input_smallest_gap"] == pytest.approx(0.1 / 0.35)
-        assert found.numbers["ipr_input_largest_gap"] == pytest.approx(0.2 / 0.35)
-        assert found.verdict == "contradicted"
+        assert found.numbers["ipr_input_smallest_gap"] == pytest.approx(0.1 / 0.4)
+        assert found.numbers["ipr_input_largest_gap"] == pytest.approx(0.2 / 0.4)
+        assert found.verdict == "undetermined"
 
-    def test_what_never_rose_is_no_feature(self):
-        same = each("ipr_input", (0.1, 0.1, 0.1), start={"ipr_input": 0.2})
-        found = same_features(evidence(same, same))
-        assert (found.verdict, "rose" in found.reason) == ("undetermined", True)
+    def test_what_training_did_not_change_is_no_feature(self):
+        start = {"ipr_input": 0.5}
+        found = same_features(
+            evidence(
+                each("ipr_input", (0.50002, 0.50003, 0.50004), start=start),
+                each("ipr_input", (0.5, 0.5, 0.5), start=start),
+            )
+        )
+        assert (found.verdict, "training changed none" in found.reason) == ("undetermined", True)
+
+    def test_a_feature_that_rises_in_one_regime_and_falls_in_the_other(self):
+        start = {"ipr_input": 0.02, "ipr_output": 0.4}
+        found = same_features(
+            evidence(
+                [{"ipr_input": 0.5, "ipr_output": 0.7, "start": start}] * 3,
+                [{"ipr_input": 0.5, "ipr_output": 0.05, "start": start}] * 3,
+            )
+        )
+        assert found.verdict == "contradicted"
+        assert found.reason.startswith("ipr_output differs most")
+
+    def test_the_reason_names_the_feature_that_decides(self):
+        start = {"ipr_input": 0.0, "ipr_output": 0.0}
+        inputs, outputs = (0.5, 0.5, 0.0), (0.65, 0.65, 0.65)
+        found = same_features(
+            evidence(
+                [{"ipr_input": 0.5, "ipr_output": 1.0, "start": start}] * 3,
+                [
+                    {"ipr_input": x, "ipr_output": y, "start": start}
+                    for x, y in zip(inputs, outputs, strict=True)
+                ],
+            )
+        )
+        assert found.verdict == "contradicted"
+        assert found.reason.startswith("ipr_output differs most, by 35%")
+
+    def test_runs_without_the_feature_are_no_seeds(self):
+        start = {"ipr_input": 0.0}
+        one = [{"ipr_input": 0.5, "start": start}, {}, {}]
+        found = same_features(evidence(one, one))
+        assert found.verdict == "undetermined"
+        assert found.seeds == {"grokked": 1, "steady": 1}
 
     def ising(self, observables, n=3):
         names = ("r_energy", "r_abs_magnetization", "r_magnetization")
@@ -129,31 +181,48 @@ class TestFeatures:
 
 
 class TestCompressiveRegime:
-    losses = (0.010, 0.011, 0.012, 0.013, 0.014, 0.015)
-    two = ("w", "w", "w", "v", "v", "v")
+    losses = (0.010, 0.011, 0.012, 0.013, 0.014, 0.015, 0.016, 0.017, 0.018)
+    settings = ("u", "u", "u", "v", "v", "v", "w", "w", "w")
 
     def steady(self, compressibilities):
-        pairs = zip(self.losses, compressibilities, strict=True)
+        pairs = zip(self.losses, compressibilities, strict=False)
         return [{"train_loss": loss, "c": c} for loss, c in pairs]
 
     @pytest.mark.parametrize(
         ("c", "verdict"),
         [
-            ((4.0, 4.1, 4.2, 4.3, 4.4, 4.6), "supported"),
-            ((4.6, 4.4, 4.3, 4.2, 4.1, 4.0), "contradicted"),
-            ((4.0, 4.6, 4.1, 4.5, 4.2, 4.4), "undetermined"),
+            ((4.0, 4.1, 4.2, 4.3, 4.4, 4.6, 4.6, 4.7, 4.9), "supported"),
+            ((4.9, 4.6, 4.4, 4.3, 4.2, 4.1, 4.0, 3.9, 3.8), "contradicted"),
+            ((4.0, 4.6, 4.1, 4.5, 4.2, 4.7, 4.3, 4.4, 4.5), "undetermined"),
+            # A line within settings, and none over them.
+            ((4.0, 5.0, 6.0, 4.0, 5.0, 6.0, 4.0, 5.0, 6.0), "undetermined"),
         ],
     )
     def test_verdict(self, c, verdict):
-        found = compressive_regime(evidence([], self.steady(c), self.two))
+        found = compressive_regime(evidence([], self.steady(c), self.settings))
         assert found.verdict == verdict
+        assert found.seeds == {"steady": 9}
 
-    def test_a_line_takes_two_settings_and_six_runs(self):
-        rising = self.steady((4.0, 4.1, 4.2, 4.3, 4.4, 4.6))
-        for few in (evidence([], rising), evidence([], rising[:5], self.two[:5])):
+    def test_a_line_takes_three_settings(self):
+        rising = self.steady((4.0, 4.1, 4.2, 5.3, 5.4, 5.6))
+        for few in (evidence([], rising), evidence([], rising, self.settings[:6])):
             found = compressive_regime(few)
             assert found.verdict == "undetermined"
-            assert "takes 6 of at least 2" in found.reason
+            assert "a line takes 3 of each" in found.reason
+
+    def test_runs_without_a_recipe_are_of_no_known_setting(self):
+        stranger = Run.__new__(Run)
+        stranger.manifest = SimpleNamespace(recipe=None)
+        rising = self.steady((4.0, 4.1, 4.2, 4.3, 4.4, 4.6, 4.6, 4.7, 4.9))
+        runs = [run | {"run": stranger} for run in rising]
+        found = compressive_regime(evidence([], runs, [str(i) for i in range(9)]))
+        assert found.verdict == "undetermined"
+        assert found.numbers["steady_settings"] == 0
+
+    def test_what_does_not_vary_has_no_line(self):
+        found = compressive_regime(evidence([], self.steady([4.0] * 9), self.settings))
+        assert found.verdict == "undetermined"
+        assert "does not vary" in found.reason
 
 
 class TestPeak:
@@ -183,7 +252,7 @@ class TestPeak:
 
 class TestStraightPath:
     def runs(self, *pairs):
-        names = ("delay_straightness", "delay_straightness_limit")
+        names = ("delay_straightness_coarse", "delay_straightness_limit")
         return [dict(zip(names, pair, strict=True)) for pair in pairs]
 
     @pytest.mark.parametrize(

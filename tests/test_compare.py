@@ -11,6 +11,7 @@ import torch
 import grokinterp as gi
 from grokinterp import encodings
 from grokinterp.encodings.comparison.lineup import names_of, regimes_of, settings_of
+from grokinterp.encodings.comparison.outcome import outcome
 from grokinterp.encodings.comparison.profile import MEASURES
 from grokinterp.viz import comparison_page
 
@@ -116,9 +117,11 @@ class TestNumbers:
             assert course.c[some] == pytest.approx(curve.c, rel=1e-6)
             measured = encodings.features(run, steps=[int(some)]).iloc[0]
             assert course.ipr_output[some] == measured.ipr_output
-            assert profile.values["c_peak"] == course.c.max()
-            at = course.c.idxmax() / profile.values["t_test"]
-            assert profile.values["c_peak_over_t_test"] == at
+            if "c_peak" in profile.values:
+                assert profile.values["c_peak"] == course.c.max()
+                at = course.c.idxmax() / profile.values["t_test"]
+                assert profile.values["c_peak_over_t_test"] == at
+        assert any("c_peak" in profile.values for profile in found.profiles)
 
     def test_one_seed_has_no_interval_and_no_verdict(self, found):
         table = found.table().set_index("measure")
@@ -126,7 +129,7 @@ class TestNumbers:
         assert table.grokked_low.isna().all()
         assert (table.grokked_coverage == 0).all()
         assert {claim.verdict for claim in found.claims} == {"undetermined"}
-        assert any("give at least three seeds" in note for note in found.notes)
+        assert any("give at least 3 seeds" in note for note in found.notes)
 
     def test_regimes_and_settings(self, found):
         assert list(found.regimes.values()) == ["grokked", "steady"]
@@ -206,7 +209,7 @@ class TestRefused:
     def test_the_same_run_twice(self, pair, tmp_path):
         again = gi.load(copied(pair[0], tmp_path / "again"))
         for runs in ([pair[0], pair[0]], [*pair, again]):
-            with pytest.raises(gi.InputError, match="counts as two seeds"):
+            with pytest.raises(gi.InputError, match="as two seeds"):
                 gi.compare(runs)
 
     def test_a_damaged_and_a_missing_checkpoint_are_named(self, pair, tmp_path):
@@ -267,7 +270,41 @@ class TestMarked:
         found = line_up([*pair, short])
         assert found.regimes["short"] not in ("grokked", "steady")
         assert found.table().grokked_n.max() == 1
-        assert any("differ in steps" in note for note in found.notes)
+        notes = " ".join(found.notes)
+        assert f"short is labelled {found.regimes['short']} and counts in no regime" in notes
+        assert "also differ in steps" in notes
+        assert "checkpoints differ between the runs" in notes
+        assert "logged at different steps" in notes
+
+    def test_a_run_without_test_inputs_is_left_out(self, pair, tiny, tmp_path, line_up):
+        with gi.Recorder(tmp_path / "no split", task=pair[0].task) as recorder:
+            recorder.save(0, pair[0].model(0))
+            recorder.save(100, pair[0].model(100))
+        found = line_up([*pair, gi.load(tmp_path / "no split")])
+        assert found.profiles[2].left_out == "it has no test inputs"
+
+    def test_a_run_whose_checkpoints_end_before_it_learned(self, pair, tmp_path, monkeypatch):
+        trail = gi.load(copied(pair[0], tmp_path / "trail"))
+        trail.manifest.steps = [step for step in trail.steps if step <= 300]
+        assert "after its last checkpoint" in outcome(trail, "trail").left_out
+
+    def test_all_left_out(self, pair, tmp_path, line_up, run):
+        folders = []
+        for name, step in (("a", 100), ("b", 200)):
+            recorder = gi.Recorder(
+                tmp_path / name, task=pair[0].task, train_mask=pair[0].train_mask
+            )
+            recorder.save(0, pair[0].model(step))
+            folders.append(str(tmp_path / name))
+        found = line_up([gi.load(folder) for folder in folders])
+        assert set(found.regimes.values()) == {"left out"}
+        assert found.table().empty
+        assert found.aligned().empty
+        assert found.stages().empty
+        status, out, err = run("compare", *folders)
+        assert (status, err) == (0, "")
+        assert "a is left out: unfinished" in out
+        assert comparison_page(found)
 
     def test_confounded_settings_are_noted(self, found):
         assert not any("differ in" in note for note in found.notes)
@@ -303,6 +340,11 @@ class TestRegimes:
         assert by_setting == ["steady", "steady", "steady", "grokked", "left out"]
         by_label = regimes_of(labels, settings, by="label")
         assert by_label == ["grokked", "steady", "steady", "grokked", "left out"]
+
+    def test_other_labels_neither_vote_nor_count(self):
+        labels = ["grokked", "memorized", "memorized", "undetermined"]
+        for by in ("setting", "label"):
+            assert regimes_of(labels, ["a"] * 4, by=by) == labels
 
     def test_a_tie_is_mixed(self):
         assert regimes_of(["grokked", "steady"], ["a", "a"], by="setting") == ["mixed", "mixed"]

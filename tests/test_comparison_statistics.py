@@ -30,7 +30,7 @@ def test_few_seeds_are_said_to_be_few():
     one = spread([2.0, math.nan])
     assert (one.n, one.median, one.coverage) == (1, 2.0, 0.0)
     assert math.isnan(one.low)
-    three = spread([5.0, 1.0, math.inf, 2.0])
+    three = spread([5.0, 1.0, math.nan, 2.0])
     assert (three.n, three.median, three.low, three.high, three.coverage) == (3, 2, 1, 5, 0.75)
 
 
@@ -64,10 +64,24 @@ def test_ties_are_counted_over_all_deals():
     assert contrast([1.0, 1.0], [1.0, 1.0]).p_above == 1.0
 
 
-def test_many_seeds_fall_back_on_the_usual_approximation():
+def test_many_seeds():
     rng = np.random.default_rng(0)
-    a, b = rng.normal(1, 1, 30).tolist(), rng.normal(0, 1, 30).tolist()
-    assert contrast(a, b).p_above == stats.mannwhitneyu(a, b, alternative="greater").pvalue
+    a, b = rng.normal(1, 1, 11).tolist(), rng.normal(0, 1, 11).tolist()
+    exact = stats.mannwhitneyu(a, b, alternative="greater", method="exact").pvalue
+    assert contrast(a, b).p_above == exact
+    assert contrast([float(i) for i in range(11, 22)], [float(i) for i in range(11)]).p_above == (
+        pytest.approx(1 / math.comb(22, 11))
+    )
+    tied = [round(x) * 1.0 for x in a]
+    usual = stats.mannwhitneyu(tied, b, alternative="greater", method="asymptotic").pvalue
+    assert contrast(tied, b).p_above == usual
+
+
+def test_infinity_is_above_everything_and_as_high_as_itself():
+    found = contrast([math.inf, math.inf], [math.inf, 1.0])
+    assert found.delta == 0.5
+    assert found.p_above == 0.5
+    assert math.isnan(found.ratio)
 
 
 def test_an_empty_regime_has_no_contrast():
@@ -86,7 +100,10 @@ def test_a_line_with_the_interval_of_fisher():
     assert [found.low, found.high] == pytest.approx(ends, rel=1e-6)
     assert line([*x, math.nan], [*y, 1.0]) == found
     assert math.isnan(line([1.0, 1.0, 1.0, 1.0], y[:4]).r)
-    assert math.isnan(line(x[:3], y[:3]).r)
+    three = line(x[:3], y[:3])
+    assert three.r == pytest.approx(np.corrcoef(x[:3], y[:3])[0, 1])
+    assert math.isnan(three.low)
+    assert math.isnan(line(x[:2], y[:2]).r)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +129,7 @@ class TestClock:
         assert Clock(0, 0, 100).position(0) == 2.0
         assert Clock(0, 0, 100).position(10) == pytest.approx(2.5)
         assert Clock(50, 100, 100).position(100) == 2.0
+        assert Clock(0, 0, 1).position(1) == 2.0
 
     def test_what_is_too_far_from_a_position_does_not_stand_for_it(self):
         found = self.clock.nearest((0, 100, 1000, 100_000))

@@ -186,7 +186,7 @@ def test_wrong_names_and_runs_without_metrics_are_refused(mlp, tmp_path):
     with pytest.raises(gi.InputError, match="measure 'fetures' is not known; did you mean 'feat"):
         measured(mlp, ["fetures"])
     with pytest.raises(gi.InputError, match="'sizes' is asked for twice"):
-        encodings.check_run_measures(["sizes", "bases", "sizes"])
+        encodings.measuring(["sizes", "bases", "sizes"])
     shutil.copytree(mlp.path, tmp_path / "run")
     run = gi.load(tmp_path / "run")
     run.metrics = run.metrics.iloc[:0]

@@ -99,7 +99,7 @@ BAD = {
     "measures": (f'measures = "c"\n{AXES}', "measures='c' is no list"),
     "measures of another type": (f"measures = [1]\n{AXES}", "measures=[1] is no list"),
     "the same twice": ("[[axes]]\nseed = [0, 0]\n", "two runs are both seed=0"),
-    "the same name": ("[[axes]]\nlr = [0.1, 0.10000001]\n", "two runs are both lr=0.1"),
+    "the same name": ("[[axes]]\nlr = [0.1, 0.10]\n", "two runs are both lr=0.1"),
     "a long name": (f"[[axes]]\ncheckpoints = [{list(range(99))}]\n", "shorter values first"),
     "too many": (
         f"[[axes]]\nseed = {list(range(101))}\n[[axes]]\ndata_seed = {list(range(100))}\n",
@@ -458,3 +458,31 @@ def test_every_write_is_of_a_whole_table(sweep, tmp_path, monkeypatch):
     )
     run_sweep(sweep, tmp_path, measure=measure, progress=False)
     assert written == [SWEEP, *4 * [RESULTS]]
+
+
+def test_values_that_differ_little_have_different_names():
+    sweep = Sweep(gi.Recipe(p=7), ({"lr": (0.12345671, 0.12345672, 0.1, 1e-5)},))
+    assert list(sweep.recipes()) == ["lr=0.12345671", "lr=0.12345672", "lr=0.1", "lr=1e-05"]
+
+
+def test_what_is_no_sweep_is_refused():
+    for axes in ({"seed": (0, 1)}, ({"seed": 3},), ({"seed": "01"},)):
+        with pytest.raises(Exception, match=r"axes|seed"):
+            Sweep(gi.Recipe(p=7), axes)
+
+
+def test_a_row_whose_keys_are_not_those_of_its_run_is_measured_again(tiny, tmp_path):
+    sweep = Sweep(tiny.replace(steps=1), ({"seed": (0, 1)},))
+    run_sweep(sweep, tmp_path, measure=lambda run: {"x": 1.0}, progress=False)
+    file = tmp_path / "results.csv"
+    right = file.read_text()
+    file.write_text(right.replace("seed=0,0,", "seed=0,9,"))
+    table = run_sweep(sweep, tmp_path, measure=lambda run: {"x": 1.0}, progress=False)
+    assert list(table.seed) == [0, 1]
+    assert file.read_text() == right
+
+
+def test_a_file_is_no_folder_for_runs(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(gi.InputError, match="is a file; give a folder"):
+        run_sweep(Sweep(tiny, ({"seed": (0, 1)},)), tmp_path / "file")

@@ -179,6 +179,8 @@ def compare(
     from grokinterp.encodings import compare as compare_runs
     from grokinterp.runs import load
 
+    if out is not None and out.is_dir():  # before anything is measured
+        raise InputError(f"--out {out} is a folder; give the name of a file, such as out.html.")
     found = compare_runs([load(path) for path in paths], align=align, by=by, progress=True)
     if out is not None:
         from grokinterp.runs.files import write_whole

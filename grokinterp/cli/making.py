@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from grokinterp.cli.app import INTERRUPTED
-from grokinterp.errors import Interrupted
+from grokinterp.errors import InputError, Interrupted
 from grokinterp.terminal import say, show
 
 if TYPE_CHECKING:
@@ -65,14 +65,14 @@ def sweep(
     Finished runs are not trained again and measured ones not measured again:
     the same command goes on where it was stopped, or adds what the file adds.
     """
-    from grokinterp.encodings import check_run_measures, measured
+    from grokinterp.encodings import measuring
     from grokinterp.training import Sweep, run_sweep
 
     asked = Sweep.from_toml(file)
-    check_run_measures(asked.measures)
+    measured = measuring(asked.measures)
 
     def measure(run: "Run") -> dict[str, object]:
-        row = measured(run, asked.measures)
+        row = measured(run)
         show(
             f"{run.path}: {row['label']}, train loss {row['train_loss']:.3g}, "
             f"test loss {row['test_loss']:.3g}, test accuracy {row['test_acc']:.4f}"
@@ -84,6 +84,9 @@ def sweep(
     except Interrupted as stopped:  # here, because typer would end it without a word
         say(str(stopped))
         raise typer.Exit(INTERRUPTED) from None
-    for row in table[table.note != ""].itertuples():
+    failed = table[table.note != ""]
+    for row in failed.itertuples():
         say(f"{row.run}: {row.note}")
+    if len(failed) == len(table):
+        raise InputError("no run of the sweep could be trained and measured whole; see above.")
     show(f"{out / 'results.csv'}: {len(table)} runs, {len(table.columns)} columns")

@@ -39,7 +39,7 @@ from grokinterp.encodings.pruning import (
     weight_names,
 )
 from grokinterp.encodings.pruning_curves import PruningCurve, pruning_curve
-from grokinterp.encodings.run_measures import RUN_MEASURES, check_run_measures, measured
+from grokinterp.encodings.run_measures import RUN_MEASURES, measured, measuring
 from grokinterp.encodings.sizes import (
     QuantizedSize,
     Sizes,
@@ -67,7 +67,6 @@ __all__ = [
     "RunProfile",
     "Sizes",
     "TrajectoryEmbedding",
-    "check_run_measures",
     "compare",
     "compressed_bytes",
     "compressibility",
@@ -82,6 +81,7 @@ __all__ = [
     "information_path",
     "magnitudes",
     "measured",
+    "measuring",
     "neuron_ipr",
     "observable_correlations",
     "pairwise_distances",

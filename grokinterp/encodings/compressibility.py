@@ -14,6 +14,8 @@ from grokinterp.encodings.pruning_scores import MAGNITUDE, Scores
 from grokinterp.encodings.sizes import gini_of, mean_effective_rank
 from grokinterp.runs.run import Run
 
+LEARNT = 0.9  # of a run's best test accuracy: before it, c is that of chance
+
 
 def compressibility(
     run: Run,

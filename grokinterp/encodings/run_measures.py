@@ -6,9 +6,10 @@ none. Manning-Coe et al. 2025 (arXiv 2502.01739), sections 2, 4 to 6.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from grokinterp.circuits.subject import check_run
-from grokinterp.encodings.compressibility import compressibility
+from grokinterp.encodings.compressibility import LEARNT, compressibility
 from grokinterp.encodings.features import features, observable_correlations
 from grokinterp.encodings.pruning_curves import pruning_curve
 from grokinterp.encodings.sizes import quantized_size, sizes
@@ -18,7 +19,6 @@ from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 
 Columns = dict[str, object]
-LEARNT = 0.9  # of the run's best test accuracy: c of what has learnt nothing is that of chance
 
 
 def _compressibility(run: Run) -> Columns:
@@ -96,6 +96,12 @@ def check_run_measures(names: Sequence[str]) -> None:
             raise InputError(f"measure {name!r} is not known; {nearest(name, RUN_MEASURES)}")
         if name in names[:position]:
             raise InputError(f"measure {name!r} is asked for twice; name it once.")
+
+
+def measuring(names: Sequence[str]) -> Callable[[Run], Columns]:
+    """`measured` with these names, checked now: what `run_sweep` takes as `measure`."""
+    check_run_measures(names)
+    return partial(measured, names=tuple(names))
 
 
 def measured(run: Run, names: Sequence[str] = ()) -> Columns:

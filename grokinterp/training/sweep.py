@@ -51,6 +51,12 @@ class Sweep:
     measures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.base, Recipe):
+            raise InputError(
+                f"{self.base!r} is no recipe; give gi.Recipe(...) or gi.recipes()[...]."
+            )
+        if not isinstance(self.axes, tuple) or not all(isinstance(a, Mapping) for a in self.axes):
+            raise InputError("axes are a tuple of dicts; give such as ({'seed': (0, 1)},).")
         if not self.axes:
             raise InputError("nothing varies; give [[axes]] such as seed = [0, 1, 2].")
         for axis in self.axes:
@@ -136,9 +142,8 @@ class Sweep:
         if not isinstance(axes, list) or not all(isinstance(axis, dict) for axis in axes):
             raise InputError(f"axes={axes!r} are no tables; write [[axes]] and keys below it.")
         for axis in axes:
-            for key, values in axis.items():
-                if not isinstance(values, list):
-                    raise InputError(f"axes: {key}={values!r} is no list; give such as [0, 1].")
+            _check_axis(axis)
+            for key in axis:
                 if key in changes:
                     raise InputError(f"{key!r} stands in [set] and in an axis; leave one out.")
         base = _base(content.get("recipe", {}), beside=beside).replace(**changes)
@@ -175,7 +180,10 @@ def _length(axis: Mapping[str, Sequence[Any]]) -> int:
     return len(next(iter(axis.values())))
 
 
-def _check_axis(axis: Mapping[str, Sequence[Any]]) -> None:
+def _check_axis(axis: Mapping[str, Any]) -> None:
+    for key, values in axis.items():
+        if isinstance(values, str) or not isinstance(values, Sequence):
+            raise InputError(f"axes: {key}={values!r} is no list; give such as [0, 1].")
     if not axis or not all(axis.values()):
         raise InputError(f"an axis has no values ({dict(axis)}); give such as seed = [0, 1].")
     lengths = {key: len(values) for key, values in axis.items()}
@@ -188,5 +196,11 @@ def _text(key: str, recipe: Recipe) -> str:
     """The value of a key as a part of a file name."""
     value = getattr(recipe, key)
     parts = value if isinstance(value, tuple) else (value,)
-    texts = (f"{part:g}" if isinstance(part, float) else str(part) for part in parts)
+    texts = (_number(part) if isinstance(part, float) else str(part) for part in parts)
     return re.sub(r"[^A-Za-z0-9._+-]", "_", "-".join(texts))
+
+
+def _number(value: float) -> str:
+    """Short where that is exact: 0.1 and 1e-05, but 0.12345671."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

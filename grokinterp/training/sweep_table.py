@@ -34,10 +34,10 @@ def run_sweep(
     A row a run: run, the keys that vary, what `measure` returns for the run (it may have a `note`),
     note, fingerprint. What is there already is not done again: finished runs are not trained,
     unfinished ones go on, and a row stays while its fingerprint, a sha256 of the run's run.json
-    (which has those of its files) and of `sweep.measures`, is that of its run and its note is
-    empty. Rows that were measured otherwise leave the table. The file is written whole after every
-    run, and `out`/sweep.toml has the sweep: `out` takes another one only if it has all of those
-    runs, so more values are fine.
+    (which has those of its files) and of `sweep.measures`, is that of its run, its keys are those
+    of the recipe, and its note is empty. Rows that were measured otherwise leave the table. The
+    file is written whole after every run, and `out`/sweep.toml has the sweep: `out` takes another
+    one only if it has all of those runs under the same names, so more values are fine.
 
     A run that cannot be trained or measured keeps its row, and its note says why; it is tried again
     the next time. `measure` is trusted to be the one that measured the rows: delete results.csv to
@@ -47,6 +47,8 @@ def run_sweep(
     if not isinstance(sweep, Sweep):
         raise InputError(f"{type(sweep).__name__} is no sweep; give Sweep.from_toml(path).")
     folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder for the runs.")
     recipes = sweep.recipes()
     _refuse_another_sweep(folder, recipes)
     names = ",".join(sweep.measures) if measure is not None else "nothing"
@@ -54,7 +56,8 @@ def run_sweep(
     rows = {
         name: row
         for name, row in _read(folder / RESULTS, keys=sweep.keys, runs=recipes).items()
-        if row[FINGERPRINT] and row[FINGERPRINT] == marks[name]
+        if row[FINGERPRINT] == marks[name] != ""
+        and row.items() >= _own(name, recipes[name], sweep.keys).items()
     }
     if not (folder / SWEEP).is_file() or (folder / SWEEP).read_text() != sweep.to_toml():
         write_whole(folder / SWEEP, sweep.to_toml().encode())
@@ -73,7 +76,7 @@ def run_sweep(
                 f"stopped at {name}, with {len(rows)} of {len(recipes)} runs in the table; nothing "
                 f"is lost, sweep into {folder} again to go on."
             ) from None
-        own = {RUN: name, **{key: getattr(recipe, key) for key in sweep.keys}}
+        own = _own(name, recipe, sweep.keys)
         if taken := [column for column in found if column in {*own, FINGERPRINT}]:
             raise InputError(f"measure returns {taken[0]!r}, a column of its own; rename it.")
         values = {NOTE: "", **own, **found, FINGERPRINT: mark}
@@ -81,6 +84,11 @@ def run_sweep(
         rows = {other: rows[other] for other in recipes if other in rows}
         _write(folder / RESULTS, list(rows.values()), sweep.keys)
     return _typed(list(rows.values()), sweep.keys)
+
+
+def _own(name: str, recipe: Recipe, keys: Iterable[str]) -> Row:
+    """The cells of a row that follow from the recipe: the run's name, and the keys that vary."""
+    return {RUN: name} | {key: _cell(getattr(recipe, key)) for key in keys}
 
 
 def _refuse_another_sweep(folder: Path, recipes: Mapping[str, Recipe]) -> None:

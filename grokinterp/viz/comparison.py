@@ -112,7 +112,7 @@ def comparison_page(found: Comparison) -> str:
         f"<title>Grokked against steady</title><style>{STYLE}</style></head><body>"
         "<h1>Grokked against steady</h1>"
         "<p>Claims of Manning-Coe et al. 2025 (arXiv 2502.01739), as these runs have it.</p>"
-        '<div class="wide"><table><tr><th>claim</th><th>verdict</th><th>why</th><th>runs</th>'
+        '<div class="wide"><table><tr><th>claim</th><th>verdict</th><th>why</th><th>seeds</th>'
         f"<th>what would change it</th></tr>{claims}</table></div>"
         f"<h2>Reservations</h2><ul>{notes}</ul><h2>Over training</h2>{chart}"
         f"<h2>Measures</h2>{_table(_meaning_first(found.table()))}<h2>Runs</h2>{_table(found.runs())}"

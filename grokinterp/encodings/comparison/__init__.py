@@ -2,7 +2,8 @@
 
 from grokinterp.encodings.comparison.claim import Claim
 from grokinterp.encodings.comparison.compare import Comparison, compare
-from grokinterp.encodings.comparison.profile import MEASURES, RunProfile
+from grokinterp.encodings.comparison.outcome import RunProfile
+from grokinterp.encodings.comparison.profile import MEASURES
 from grokinterp.encodings.comparison.statistics import Contrast, Spread, contrast, spread
 
 __all__ = [

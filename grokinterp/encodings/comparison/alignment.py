@@ -35,9 +35,9 @@ class Clock:
             return step / self.t_train
         if step < self.t_test:
             return 1 + (step - self.t_train) / (self.t_test - self.t_train)
-        if self.t_test >= self.last:
-            return 2.0
         first = max(self.t_test, 1)
+        if first >= self.last:
+            return 2.0
         return 2 + math.log(max(step, 1) / first) / math.log(self.last / first)
 
     def nearest(self, steps: Sequence[int]) -> dict[float, int]:

@@ -5,19 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from grokinterp.encodings.comparison.profile import RunProfile
+from grokinterp.encodings.comparison.lineup import FEWEST
+from grokinterp.encodings.comparison.outcome import RunProfile
 from grokinterp.encodings.comparison.statistics import spread
 
 Verdict = Literal["supported", "contradicted", "undetermined"]
-FEWEST = 3  # seeds a regime
 
 
 @dataclass(frozen=True)
 class Claim:
     """What was claimed, the rule that decides, and what it says of these runs.
 
-    `seeds` are the runs a regime that the verdict rests on, `numbers` all that the rule looked at,
-    `would_change` what would turn the verdict.
+    `seeds` are the different seeds a regime that the verdict rests on, `numbers` all that the rule
+    looked at, `would_change` what would turn the verdict.
     """
 
     name: str
@@ -49,36 +49,38 @@ class Evidence:
         """All of them."""
         return [*self.grokked, *self.steady]
 
-    @property
-    def seeds(self) -> dict[str, int]:
-        """Runs a regime."""
-        return {regime: len(profiles) for regime, profiles in self.regimes.items()}
-
     def values(self, measure: str) -> tuple[list[float], list[float]]:
-        """The finite values of the grokked and of the steady runs."""
-        return finite(self.grokked, measure), finite(self.steady, measure)
+        """The values of the grokked and of the steady runs that have the measure."""
+        return known(self.grokked, measure), known(self.steady, measure)
 
     def medians(self, measure: str) -> tuple[float, float]:
         """Medians of the grokked and of the steady runs."""
         grokked, steady = (spread(values).median for values in self.values(measure))
         return grokked, steady
 
+    def seeds(self, *measures: str) -> dict[str, int]:
+        """How many different seeds a regime has among the runs with all of these measures."""
+        return {
+            regime: len({p.seed for p in profiles if all(known([p], m) for m in measures)})
+            for regime, profiles in self.regimes.items()
+        }
 
-def finite(profiles: Sequence[RunProfile], measure: str) -> list[float]:
+
+def known(profiles: Sequence[RunProfile], measure: str) -> list[float]:
     """The values of a measure where it is defined."""
     values = [profile.values.get(measure, math.nan) for profile in profiles]
-    return [value for value in values if math.isfinite(value)]
+    return [value for value in values if not math.isnan(value)]
 
 
-def too_few(evidence: Evidence) -> str | None:
-    """Which regime has fewer runs than a verdict takes; None where both have enough."""
-    short = [f"{regime} runs: {n}" for regime, n in evidence.seeds.items() if n < FEWEST]
+def too_few(seeds: Mapping[str, int]) -> str | None:
+    """Which regime has fewer seeds than a verdict takes; None where all have enough."""
+    short = [f"{regime} seeds: {n}" for regime, n in seeds.items() if n < FEWEST]
     return f"{', '.join(short)}, and a verdict takes {FEWEST}" if short else None
 
 
-def more_seeds(evidence: Evidence) -> str:
+def more_seeds(seeds: Mapping[str, int]) -> str:
     """What to add for a verdict."""
-    missing = [f"{FEWEST - n} {regime}" for regime, n in evidence.seeds.items() if n < FEWEST]
+    missing = [f"{FEWEST - n} {regime}" for regime, n in seeds.items() if n < FEWEST]
     return f"more seeds: at least {' and '.join(missing)}"
 
 

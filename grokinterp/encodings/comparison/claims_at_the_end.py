@@ -7,18 +7,20 @@ at hand; what they cannot decide is undetermined, with what would decide it.
 import math
 
 from grokinterp.encodings.comparison.claim import (
-    FEWEST,
     Claim,
     Evidence,
     Verdict,
+    known,
     more_seeds,
     span,
     too_few,
 )
-from grokinterp.encodings.comparison.profile import RunProfile
+from grokinterp.encodings.comparison.lineup import FEWEST
+from grokinterp.encodings.comparison.outcome import RunProfile
 from grokinterp.encodings.comparison.statistics import LEVEL, contrast, line, spread
 
-SAME_WITHIN = 0.25  # of what training added to a feature
+SAME_WITHIN = 0.25  # of what training changed in a feature
+CHANGED = 0.05  # IPRs and correlations lie between 0 and 1
 FEATURES = ("ipr_input", "ipr_output", "r_energy")
 OBSERVABLES = ("energy", "abs_magnetization", "magnetization")
 HALF_EXPLAINED = math.sqrt(0.5)  # |r| of a line that explains half of the variance
@@ -26,28 +28,26 @@ HALF_EXPLAINED = math.sqrt(0.5)  # |r| of a line that explains half of the varia
 
 def same_features(evidence: Evidence) -> Claim:
     """Whether both regimes learn the same features to the same degree."""
-    numbers: dict[str, float] = {}
-    gaps: dict[str, tuple[float, float]] = {}
-    for feature in FEATURES:
-        found, gap = _gap(evidence, feature)
-        numbers |= found
-        if gap:
-            gaps[feature] = gap
+    found = {name: _gap(evidence, name) for name in FEATURES if all(evidence.values(name))}
+    gaps = {name: gap for name, (_, gap) in found.items() if gap}
+    numbers = {key: value for values, _ in found.values() for key, value in values.items()}
     ordered = [o for p in evidence.profiles if (o := _keeps_order(p)) is not None]
     if ordered:
         numbers["runs_in_order"] = sum(ordered)
+    seeds = evidence.seeds(*found, *(f"r_{name}" for name in OBSERVABLES if ordered))
+    differing = [name for name, (low, _) in gaps.items() if low > SAME_WITHIN]
     verdict: Verdict = "undetermined"
-    said = "no feature is defined, or none rose in training"
+    said = "no feature is defined for these models, or training changed none"
     change = "models that learn a feature that is defined for them"
     if gaps:
-        worst = max(gaps, key=lambda feature: gaps[feature][1])
-        said = f"{worst} differs most, by {span(gaps[worst], '.0%')} of what training added to it"
+        worst = max(differing or gaps, key=lambda name: gaps[name])
+        said = f"{worst} differs most, by {span(gaps[worst], '.0%')} of what training changed"
         change = "more seeds, if the pairs that differ are exceptions"
     if ordered and not all(ordered):
         said += f"; the order of the observables holds in {sum(ordered)} of {len(ordered)} runs"
-    if short := too_few(evidence):
-        said, change = f"{said}; {short}", more_seeds(evidence)
-    elif any(low > SAME_WITHIN for low, _ in gaps.values()) or (ordered and not any(ordered)):
+    if short := too_few(seeds):
+        said, change = f"{said}; {short}", more_seeds(seeds)
+    elif differing or (ordered and not any(ordered)):
         verdict, change = "contradicted", "a pair of runs with the same features"
     elif gaps and all(high <= SAME_WITHIN for _, high in gaps.values()) and all(ordered):
         verdict, change = "supported", "a pair of runs that differs by more"
@@ -58,28 +58,27 @@ def same_features(evidence: Evidence) -> Claim:
         verdict,
         said,
         numbers,
-        evidence.seeds,
-        "supported if in every pair of a grokked and a steady run each feature (mean IPR of input "
-        "and output weights; for Ising |r| of the hidden layer with the energy) differs by at most "
-        f"{SAME_WITHIN:.0%} of what training added to it (median end less median start), and for "
-        "Ising |r| falls from energy to |M| to M in every run; contradicted if one feature differs "
-        "by more in every pair, or no run keeps the order",
+        seeds,
+        "of each feature (mean IPR of input and output weights; for Ising |r| of the hidden layer "
+        f"with the energy) that training changed by more than {CHANGED:g} in the median of one "
+        "regime: supported if in every pair of a grokked and a steady run it differs by at most "
+        f"{SAME_WITHIN:.0%} of the larger change, and for Ising |r| falls from energy to |M| to M "
+        "in every run; contradicted if one feature differs by more in every pair, or no run keeps "
+        "the order",
         change,
     )
 
 
 def _gap(evidence: Evidence, feature: str) -> tuple[dict[str, float], tuple[float, float] | None]:
     """Numbers of a feature, and its smallest and largest difference over pairs of runs."""
-    grokked, steady = evidence.values(feature)
-    if not grokked or not steady:
-        return {}, None
     untrained = spread([p.start.get(feature, math.nan) for p in evidence.profiles]).median
-    rise = spread(grokked + steady).median - untrained
     middles = evidence.medians(feature)
+    change = max(abs(middle - untrained) for middle in middles)
     numbers = dict(zip(("grokked", "steady", "untrained"), (*middles, untrained), strict=True))
     gap = None
-    if rise > 0:
-        differences = [abs(a - b) / rise for a in grokked for b in steady]
+    if change > CHANGED:
+        grokked, steady = evidence.values(feature)
+        differences = [abs(a - b) / change for a in grokked for b in steady]
         gap = min(differences), max(differences)
         numbers |= {"smallest_gap": gap[0], "largest_gap": gap[1]}
     return {f"{feature}_{key}": value for key, value in numbers.items()}, gap
@@ -113,8 +112,9 @@ def grokked_less_efficient(evidence: Evidence) -> Claim:
     )
     verdict: Verdict = "undetermined"
     change = "more seeds, if the difference stays as it is"
-    if short := too_few(evidence):
-        said, change = f"{said}; {short}", more_seeds(evidence)
+    seeds = evidence.seeds("c")
+    if short := too_few(seeds):
+        said, change = f"{said}; {short}", more_seeds(seeds)
     elif found.p_above <= LEVEL:
         verdict, change = "supported", "a steady run with a smaller c than the grokked ones"
     elif found.p_below <= LEVEL:
@@ -126,37 +126,57 @@ def grokked_less_efficient(evidence: Evidence) -> Claim:
         verdict,
         said,
         numbers,
-        evidence.seeds,
-        "supported if c (layer-wise magnitude pruning) is larger in steady runs by the exact "
-        f"one-sided rank-sum test at {LEVEL:.0%}, contradicted if smaller; 3 against 3 seeds "
-        "decide only without overlap. Other bases are told and do not decide",
+        seeds,
+        "supported if c (layer-wise magnitude pruning) is larger in steady runs by the one-sided "
+        f"rank-sum test at {LEVEL:.0%}, contradicted if smaller by the same (so that of equal "
+        "regimes one comparison in ten is decided); 3 against 3 seeds decide only without overlap. "
+        "Other bases are told and do not decide",
         change,
     )
 
 
 def compressive_regime(evidence: Evidence) -> Claim:
     """Whether steady models trade train loss for compressibility along a line."""
-    steady = evidence.steady
-    fitted, others = (
-        line(*([p.values.get(name, math.nan) for p in runs] for name in ("train_loss", "c")))
-        for runs in (steady, evidence.grokked)
-    )
-    n_settings = len({evidence.settings[p.name] for p in steady})
+    points = [
+        (p.values["train_loss"], p.values["c"])
+        for p in evidence.steady
+        if known([p], "train_loss") and known([p], "c")
+    ]
+    by_setting: dict[str, list[RunProfile]] = {}
+    for profile in evidence.steady:
+        if profile.run.recipe is not None:
+            by_setting.setdefault(evidence.settings[profile.name], []).append(profile)
+    middles = [
+        [spread(known(profiles, name)).median for name in ("train_loss", "c")]
+        for profiles in by_setting.values()
+    ]
+    fitted = line(*zip(*points, strict=True)) if points else line([], [])
+    r_settings = line(*zip(*middles, strict=True)).r if middles else math.nan
+    seeds = {"steady": evidence.seeds("train_loss", "c")["steady"]}
     numbers = {
         "slope_c_per_nat": fitted.slope,
         "r": fitted.r,
         "r_low": fitted.low,
         "r_high": fitted.high,
-        "steady_settings": n_settings,
-        "r_grokked": others.r,
+        "steady_runs": fitted.n,
+        "steady_settings": len(middles),
+        "r_of_settings": r_settings,
     }
-    said = f"r = {fitted.r:.3g} [{fitted.low:.3g}, {fitted.high:.3g}] over {fitted.n} steady runs"
+    said = (
+        f"r = {fitted.r:.3g} [{fitted.low:.3g}, {fitted.high:.3g}] over {fitted.n} steady runs, "
+        f"{r_settings:.3g} over the medians of {len(middles)} settings"
+    )
     verdict: Verdict = "undetermined"
     change = "more seeds or settings, to narrow the interval of r"
-    if n_settings < 2 or fitted.n < 2 * FEWEST or not math.isfinite(fitted.r):
-        said = f"steady runs: {fitted.n}, settings: {n_settings}; a line takes 6 of at least 2"
+    if len(middles) < FEWEST or too_few(seeds):
+        said = (
+            f"steady settings: {len(middles)}, seeds: {seeds['steady']}; a line takes {FEWEST} of "
+            "each"
+        )
         change = "steady runs from other scales of the initial weights, three seeds each"
-    elif fitted.r >= HALF_EXPLAINED and fitted.low > 0:
+    elif math.isnan(fitted.r):
+        said, change = "train loss or c does not vary among the steady runs", "runs that differ"
+    elif min(fitted.r, r_settings) >= HALF_EXPLAINED and fitted.low > 0:
         verdict, change = "supported", "steady runs off the line"
     elif fitted.high < HALF_EXPLAINED:
         verdict, change = "contradicted", "steady runs on a rising line"
@@ -167,10 +187,11 @@ def compressive_regime(evidence: Evidence) -> Claim:
         verdict,
         said,
         numbers,
-        evidence.seeds,
-        "over steady runs of at least two settings (six runs): supported if Pearson's r of c with "
-        "the train loss at the end is at least 0.71 (half of the variance) and its 95 % interval "
-        "above 0, contradicted if the interval is below 0.71. A line through two settings is no "
-        "evidence that the relation is linear",
+        seeds,
+        "over steady runs of at least three settings and three seeds: supported if Pearson's r of "
+        "c with the train loss at the end is at least 0.71 (half of the variance), over runs and "
+        "over the settings' medians, and its 95 % interval over runs above 0; contradicted if that "
+        "interval is below 0.71. The interval takes the runs for independent. Three settings can "
+        "show that c rises; that it does so along a line takes more",
         change,
     )

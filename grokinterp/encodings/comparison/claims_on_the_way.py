@@ -3,20 +3,19 @@
 import math
 
 from grokinterp.encodings.comparison.claim import (
-    FEWEST,
     Claim,
     Evidence,
     Verdict,
-    finite,
+    known,
     more_seeds,
     span,
     too_few,
 )
-from grokinterp.encodings.comparison.profile import RunProfile
+from grokinterp.encodings.comparison.outcome import RunProfile
+from grokinterp.encodings.comparison.profile import COARSE, SOON
 from grokinterp.encodings.comparison.statistics import contrast, more_than_half, spread
 
 OVERSHOOT = 1.1  # c at its peak over c at the end
-RIGHT_AFTER = 3.0  # the peak comes at most at so many times t_test
 STRAIGHT = 0.9
 HALF_CIRCLE = 2 / math.pi  # straightness of one, about which nobody would say straight
 
@@ -34,11 +33,12 @@ def peak_after_plateau(evidence: Evidence) -> Claim:
             f"{regime}_c_peak_over_end": over[i],
             f"{regime}_c_peak_over_t_test": when[i],
         }
+    seeds = evidence.seeds("c_peak_over_end", "c_peak_over_t_test")
     said = ", ".join(f"{k} of {n} {regime} runs peak so" for regime, (k, n) in counts.items())
     verdict: Verdict = "undetermined"
-    change = "more seeds, or checkpoints nearer to where test is learned"
-    if short := too_few(evidence):
-        said, change = f"{said}; {short}", more_seeds(evidence)
+    change = "more seeds"
+    if short := too_few(seeds):
+        said, change = f"{said}; {short}", more_seeds(seeds)
     elif all(more_than_half(k, n) for k, n in counts.values()):
         verdict, change = "supported", "runs whose c goes on rising, or never exceeds its end"
     elif any(more_than_half(n - k, n) for k, n in counts.values()):
@@ -50,30 +50,33 @@ def peak_after_plateau(evidence: Evidence) -> Claim:
         verdict,
         said,
         numbers,
-        evidence.seeds,
-        f"a run peaks so if the largest c of its checkpoints is at least {OVERSHOOT:g} times that "
-        f"of the end and comes by {RIGHT_AFTER:g} t_test; supported if in both regimes more than "
-        "half do (all of at least 3, or the binomial test at 5 %), contradicted if in one of them "
-        "more than half do not",
+        seeds,
+        f"a run peaks so if the largest c of the checkpoints looked at is at least {OVERSHOOT:g} "
+        f"times that of the end and comes by {SOON:g} t_test; it is asked of runs that go on for "
+        "longer and have two checkpoints by then. Supported if in both regimes more than half do "
+        "(all of at least 3, or the binomial test at 5 %), contradicted if in one of them more "
+        "than half do not",
         change,
     )
 
 
 def _peaks(profile: RunProfile) -> bool | None:
     over, when = (profile.values.get(f"c_peak_over_{x}") for x in ("end", "t_test"))
-    return None if over is None or when is None else over >= OVERSHOOT and when <= RIGHT_AFTER
+    return None if over is None or when is None else over >= OVERSHOOT and when <= SOON
 
 
 def straight_path(evidence: Evidence) -> Claim:
     """Whether a model that groks goes straight from train learned to test learned."""
-    n = len(evidence.grokked)
-    bounds = finite(evidence.grokked, "delay_straightness")
-    limits = finite(evidence.grokked, "delay_straightness_limit")
+    bounds = known(evidence.grokked, "delay_straightness_coarse")
+    limits = known(evidence.grokked, "delay_straightness_limit")
+    seeds = {"grokked": evidence.seeds("delay_straightness_coarse")["grokked"]}
+    n = len(bounds)
     straight = sum(value >= STRAIGHT for value in limits)
     bent = sum(value < HALF_CIRCLE for value in bounds)
     whole = contrast(*evidence.values("straightness"))
     numbers = {
-        "delay_straightness": spread(bounds).median,
+        "delay_straightness": evidence.medians("delay_straightness")[0],
+        "delay_straightness_coarse": spread(bounds).median,
         "delay_straightness_limit": spread(limits).median,
         "runs_straight": straight,
         "runs_bent": bent,
@@ -88,9 +91,8 @@ def straight_path(evidence: Evidence) -> Claim:
     change = "more seeds: these are between both bounds"
     if len(limits) < n:
         change = "denser checkpoints between t_train and t_test, until the length stops growing"
-    if n < FEWEST:
-        said = f"{said}; grokked runs: {n}, and a verdict takes {FEWEST}"
-        change = "more seeds of the grokked regime"
+    if short := too_few(seeds):
+        said, change = f"{said}; {short}", more_seeds(seeds)
     elif more_than_half(straight, n):
         verdict, change = "supported", "runs that take a longer way"
     elif more_than_half(bent, n):
@@ -102,11 +104,12 @@ def straight_path(evidence: Evidence) -> Claim:
         verdict,
         said,
         numbers,
-        evidence.seeds,
+        seeds,
         "of the path of predictions from t_train to t_test: straight if geodesic / length, "
-        f"extrapolated to spacing 0, is at least {STRAIGHT:g}; not straight if already at the "
-        f"spacing of the checkpoints, which bounds it from above, it is below {HALF_CIRCLE:.2g} (a "
-        "half circle); supported or contradicted if more than half of the grokked runs are (all "
-        "of at least 3, or the binomial test at 5 %)",
+        f"extrapolated to spacing 0, is at least {STRAIGHT:g}; not straight if it is below "
+        f"{HALF_CIRCLE:.2g} (a half circle) already over at most {COARSE} checkpoints, which "
+        "bounds it from above and leaves the noise of the optimiser little room; supported or "
+        "contradicted if more than half of the grokked runs are (all of at least 3, or the "
+        "binomial test at 5 %)",
         change,
     )

@@ -19,13 +19,8 @@ from grokinterp.encodings.comparison.lineup import (
     regimes_of,
     settings_of,
 )
-from grokinterp.encodings.comparison.profile import (
-    MEASURES,
-    RunProfile,
-    clock_of,
-    measure,
-    outcome,
-)
+from grokinterp.encodings.comparison.outcome import RunProfile, outcome
+from grokinterp.encodings.comparison.profile import MEASURES, measure
 from grokinterp.encodings.comparison.statistics import contrast, spread
 from grokinterp.errors import InputError, nearest
 from grokinterp.runs.run import Run
@@ -62,19 +57,21 @@ class Comparison:
 
     def runs(self) -> pd.DataFrame:
         """A row per run: regime, setting, label, its measures, and why it was left out, if so."""
+        measured = [name for name in MEASURES if any(name in p.values for p in self.profiles)]
         return pd.DataFrame(
             [
                 {
                     "run": profile.name,
                     "regime": self.regimes[profile.name],
                     "setting": self.settings[profile.name],
+                    "seed": profile.seed,
                     "label": None if profile.phases is None else profile.phases.label,
                     "left_out": profile.left_out or "",
-                    **{name: profile.values.get(name, math.nan) for name in MEASURES},
+                    **{name: profile.values.get(name, math.nan) for name in measured},
                 }
                 for profile in self.profiles
             ]
-        ).dropna(axis="columns", how="all")
+        )
 
     def table(self) -> pd.DataFrame:
         """A row per measure: medians of both regimes with their intervals, and the effect.
@@ -146,7 +143,7 @@ class Comparison:
                     "statement": claim.statement,
                     "verdict": claim.verdict,
                     "reason": claim.reason,
-                    **claim.seeds,
+                    "seeds": ", ".join(f"{n} {regime}" for regime, n in claim.seeds.items()),
                     "would_change": claim.would_change,
                     "rule": claim.rule,
                 }
@@ -177,7 +174,7 @@ class Comparison:
             for profile in self.profiles
             if self.regimes[profile.name] == regime
         ]
-        return [value for value in values if math.isfinite(value)]
+        return [value for value in values if not math.isnan(value)]
 
 
 def compare(
@@ -185,20 +182,22 @@ def compare(
 ) -> Comparison:
     """Set grokked and steady runs side by side: features, compressibility, geometry, norms, losses.
 
-    Two runs or more of one task and one model shape. The regime of a run is the label of its curves
-    (`gi.detect_phases`), by "setting" that of most seeds of its setting (the recipe keys in which
-    the runs vary, seeds aside), by "label" its own. Everything is measured a run at a time and then
-    summed up by regime, in medians over seeds: `.table()`, `.aligned()`, `.runs()`, and `.claims`
-    with a verdict on each claim of Manning-Coe et al. 2025 (arXiv 2502.01739).
+    Two runs or more of one task and one model shape, with test inputs. The regime of a run that
+    grokked or was steady is the label of its curves (`gi.detect_phases`), by "setting" that of most
+    such seeds of its setting (the recipe keys in which the runs vary, seeds aside), by "label" its
+    own; other runs are listed, measured, and in no contrast. Everything is measured a run at a time
+    and then summed up by regime, in medians over seeds: `.table()`, `.aligned()`, `.stages()`,
+    `.runs()`, and `.claims` with a verdict on each claim of Manning-Coe et al. 2025 (arXiv
+    2502.01739).
 
     `align` says where runs are looked at during training: by "phase", at up to 17 checkpoints
     nearest to the same positions between learning train, learning test and the end; by "step", at
     up to 17 steps that all of them saved.
 
     Runs of other tasks or shapes, and one given twice, are refused. Runs that are unfinished, hold
-    NaN or have no label are left out with the reason, as are regimes other than grokked and steady
-    from contrasts. Fewer than three runs a regime give no verdict. What is compared are settings as
-    they were trained: where they differ in more than the initial scale, a note says so.
+    NaN, have no label or end before they learned are left out with the reason. Fewer than three
+    seeds a regime give no verdict. What is compared are runs as they were trained: where they
+    differ in more than the initial scale, in checkpoints or in logging, a note says so.
     """
     for given, known, what in ((align, ALIGNMENTS, "align"), (by, GROUPINGS, "by")):
         if given not in known:
@@ -207,24 +206,16 @@ def compare(
     names = names_of(runs)
     settings = settings_of(runs, names)
     profiles = [outcome(run, name) for run, name in zip(runs, names, strict=True)]
-    labels = [profile.label for profile in profiles]
-    regimes = regimes_of(labels, settings, by=by)
-    shared = common_steps([p.run.steps for p in profiles if p.label]) if any(labels) else ()
-    if align == "step" and any(labels) and not shared:
-        raise InputError("no step was saved by all of these runs; give align='phase'.")
-    for place, profile in enumerate(
-        tqdm(profiles, desc="compare", unit="run", disable=None if progress else True)
-    ):
-        if profile.label is None:
-            continue
-        near = clock_of(profile).nearest(profile.run.steps)
-        places = near if align == "phase" else {float(step): step for step in shared}
-        profiles[place] = measure(profile, places)
+    regimes = regimes_of([profile.label for profile in profiles], settings, by=by)
+    notes = lineup_notes(profiles, settings, regimes)
+    places = _places([profile for profile in profiles if profile.label], align)
+    profiles = [
+        measure(profile, places[profile.name]) if profile.label else profile
+        for profile in tqdm(profiles, "compare", unit="run", disable=None if progress else True)
+    ]
     by_name = dict(zip(names, regimes, strict=True))
     grokked, steady = ([p for p in profiles if by_name[p.name] == regime] for regime in REGIMES)
     evidence = Evidence(grokked, steady, dict(zip(names, settings, strict=True)))
-    notes = lineup_notes(runs, names, labels, settings, regimes)
-    notes += [f"{p.name} is left out: {p.left_out}" for p in profiles if p.left_out]
     notes += [note for profile in profiles for note in profile.notes]
     return Comparison(
         tuple(profiles),
@@ -235,6 +226,16 @@ def compare(
         align,
         by,
     )
+
+
+def _places(profiles: Sequence[RunProfile], align: str) -> dict[str, dict[float, int]]:
+    """At which checkpoint each run is looked at, by position or by step."""
+    if align == "phase":
+        return {p.name: p.clock.nearest(p.run.steps) for p in profiles if p.clock}
+    shared = common_steps([profile.run.steps for profile in profiles]) if profiles else ()
+    if profiles and not shared:
+        raise InputError("no step was saved by all of these runs; give align='phase'.")
+    return {profile.name: {float(step): step for step in shared} for profile in profiles}
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from grokinterp.circuits.subject import check_run
+from grokinterp.encodings.comparison.outcome import RunProfile
 from grokinterp.errors import InputError
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 
 REGIMES = ("grokked", "steady")
-MIXED = "mixed"
+MIXED, LEFT_OUT = "mixed", "left out"
+FEWEST = 3  # seeds a regime for a verdict
 # Recipe keys that make no setting of their own: chance, and how training was watched.
 CHANCE = ("seed", "data_seed", "pool_seed")
 WATCHING = ("checkpoints", "log_every", "device", "threads")
@@ -30,17 +32,21 @@ def check_lineup(runs: Sequence[Run]) -> None:
         check_run(run)
     if len(runs) < 2:
         raise InputError(f"{len(runs)} run cannot be compared; give two or more.")
+    if len(set(map(id, runs))) < len(runs):
+        raise InputError("a run stands twice in the list, and would count as two seeds.")
     first = runs[0]
     for run in runs[1:]:
-        _refuse_difference(first, run, "task", _lesson(first.task), _lesson(run.task))
-        _refuse_difference(first, run, "model", vars(first.architecture), vars(run.architecture))
+        kinds = [{"kind": one.architecture.kind} for one in (first, run)]
+        shapes = kinds if kinds[0] != kinds[1] else [vars(one.architecture) for one in (first, run)]
+        _refuse_difference(first, run, "tasks", _lesson(first.task), _lesson(run.task))
+        _refuse_difference(first, run, "models", *shapes)
     seen: dict[str, Run] = {}
     for run in runs:
         weights = hashlib.sha256()
         for name, weight in run.weights(-1).items():
             weights.update(name.encode() + weight.contiguous().numpy().tobytes())
         twin = seen.setdefault(weights.hexdigest(), run)
-        if twin is not run or sum(run is other for other in runs) > 1:
+        if twin is not run:
             raise InputError(
                 f"{run.path} ends with the same weights as {twin.path}: the same run twice counts "
                 "as two seeds; give each once."
@@ -57,14 +63,11 @@ def _lesson(task: Task) -> dict[str, Any]:
 def _refuse_difference(
     first: Run, run: Run, what: str, one: Mapping[str, Any], other: Mapping[str, Any]
 ) -> None:
-    kinds = getattr(first.architecture, "kind", ""), getattr(run.architecture, "kind", "")
-    if what == "model" and kinds[0] != kinds[1]:
-        one, other = {"kind": kinds[0]}, {"kind": kinds[1]}
     for key in {**one, **other}:
         this, that = one.get(key), other.get(key)
         if this != that:
             raise InputError(
-                f"{first.path} and {run.path} are of different {what}s ({key}={this!r} and "
+                f"{first.path} and {run.path} are of different {what} ({key}={this!r} and "
                 f"{that!r}), whose encodings are not comparable; compare runs that share them."
             )
 
@@ -107,41 +110,36 @@ def _words(recipe: Mapping[str, Any], keys: Sequence[str]) -> str:
 
 
 def regimes_of(labels: Sequence[str | None], settings: Sequence[str], *, by: str) -> list[str]:
-    """The regime of every run; "mixed" where a setting's seeds disagree without a majority.
+    """The regime of every run: of those labelled grokked or steady one of these, or "mixed".
 
-    `labels` are None for runs that do not count. By "setting", all seeds of a setting belong to the
-    regime that more than half of them have: a label near its bound changes from seed to seed, and
-    dealing one setting's seeds to both sides would select by outcome. By "label", each run counts
-    for itself.
+    By "setting", they belong to the regime that more than half of those of their setting have: a
+    label near its bound changes from seed to seed, and dealing one setting's seeds to both sides
+    would select by outcome. Without a majority they are "mixed". By "label", each counts for
+    itself. A run of another label keeps it as its regime, and is in no contrast; one without a
+    label (None) is "left out".
 
-    >>> regimes_of(["steady", "grokked", "steady"], ["w", "w", "w"], by="setting")
-    ['steady', 'steady', 'steady']
+    >>> regimes_of(["steady", "grokked", "steady", "memorized"], ["w"] * 4, by="setting")
+    ['steady', 'steady', 'steady', 'memorized']
     """
-    if by == "label":
-        return [label or "left out" for label in labels]
-    found = {}
-    for setting in dict.fromkeys(settings):
-        here = [
-            label
-            for label, its in zip(labels, settings, strict=True)
-            if its == setting and label is not None
-        ]
-        most = Counter(here).most_common(1)
-        found[setting] = most[0][0] if most and 2 * most[0][1] > len(here) else MIXED
-    return [
-        "left out" if label is None else found[setting]
-        for label, setting in zip(labels, settings, strict=True)
-    ]
+    found = []
+    for label, setting in zip(labels, settings, strict=True):
+        if by == "setting" and label in REGIMES:
+            here = [
+                its
+                for its, where in zip(labels, settings, strict=True)
+                if where == setting and its in REGIMES
+            ]
+            most, n = Counter(here).most_common(1)[0]
+            label = most if 2 * n > len(here) else MIXED
+        found.append(label or LEFT_OUT)
+    return found
 
 
 def lineup_notes(
-    runs: Sequence[Run],
-    names: Sequence[str],
-    labels: Sequence[str | None],
-    settings: Sequence[str],
-    regimes: Sequence[str],
+    profiles: Sequence[RunProfile], settings: Sequence[str], regimes: Sequence[str]
 ) -> list[str]:
     """What a reader must know of who is compared with whom."""
+    runs = [profile.run for profile in profiles]
     notes = []
     other = [key for key in varied_keys(runs) if key != INTENDED]
     if other:
@@ -149,20 +147,37 @@ def lineup_notes(
             f"the recipes also differ in {', '.join(other)}: a difference of regimes may be one of "
             "these"
         )
-    for name, run in zip(names, runs, strict=True):
-        if run.recipe is None:
-            notes.append(f"{name} has no recipe: it is a setting of its own")
-    for name, label, setting, regime in zip(names, labels, settings, regimes, strict=True):
-        if label in REGIMES and regime in REGIMES and label != regime:
-            notes.append(f"{name} is labelled {label} and counts as {regime}, like {setting}")
-    for setting, regime in dict(zip(settings, regimes, strict=True)).items():
-        if regime == MIXED:
-            notes.append(f"{setting}: its seeds disagree without a majority; left out of contrasts")
-    for regime in REGIMES:
-        n = regimes.count(regime)
-        if n < 2:
+    if len({run.steps for run in runs}) > 1:
+        notes.append(
+            "checkpoints differ between the runs: lengths, straightness, cosines and the peak of c "
+            "depend on where they are"
+        )
+    if len({tuple(run.metrics.step) for run in runs}) > 1:
+        notes.append("the runs are logged at different steps: labels and times depend on it")
+    for profile, setting, regime in zip(profiles, settings, regimes, strict=True):
+        if profile.left_out:
+            notes.append(f"{profile.name} is left out: {profile.left_out}")
+        elif profile.label not in REGIMES:
+            notes.append(f"{profile.name} is labelled {profile.label} and counts in no regime")
+        elif regime == MIXED:
+            notes.append(f"{profile.name} counts in no regime: seeds of {setting} disagree")
+        elif regime != profile.label:
             notes.append(
-                f"{regime}: {n or 'no'} run, so there is no interval and no verdict; give at least "
-                "three seeds"
+                f"{profile.name} is labelled {profile.label} and counts as {regime}, like {setting}"
+            )
+        if profile.run.recipe is None:
+            notes.append(f"{profile.name} has no recipe: it is a setting and a seed of its own")
+    for regime in REGIMES:
+        here = [p for p, its in zip(profiles, regimes, strict=True) if its == regime]
+        n_seeds = len({profile.seed for profile in here})
+        if n_seeds < FEWEST:
+            notes.append(
+                f"{regime}: {len(here)} runs of {n_seeds} seeds, so there is no verdict; give at "
+                f"least {FEWEST} seeds"
+            )
+        elif n_seeds < len(here):
+            notes.append(
+                f"{regime}: {len(here)} runs of {n_seeds} seeds; runs that share a seed are no "
+                "independent evidence, which intervals and p-values do not know"
             )
     return notes

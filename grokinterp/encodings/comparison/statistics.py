@@ -1,6 +1,7 @@
 """Numbers over seeds: medians with their intervals, and how far two regimes are apart.
 
-Seeds are few, so everything is by ranks and exact: no normal distribution is assumed.
+Seeds are few, so everything is by ranks, and exact up to ten against ten: no normal distribution is
+assumed.
 """
 
 import math
@@ -12,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
-LEVEL = 0.05  # of the exact one-sided tests; 3 against 3 seeds reach 1/20 at best
+LEVEL = 0.05  # of one-sided tests; 3 against 3 seeds reach 1/20 at best
 MOST_DEALS = 200_000  # of seeds to two regimes are tried one by one, 10 against 10 still
 
 
@@ -33,12 +34,12 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median and interval of the finite values; NaN where there are none.
+    """Median and interval of the values that are not NaN; NaN where there are none.
 
     >>> spread([3.0, 1.0, 2.0])
     Spread(n=3, median=2.0, low=1.0, high=3.0, coverage=0.75)
     """
-    found = np.sort([value for value in values if math.isfinite(value)])
+    found = np.sort([value for value in values if not math.isnan(value)])
     n = len(found)
     if n < 2:
         return Spread(n, float(found[0]) if n else math.nan, math.nan, math.nan, 0.0)
@@ -59,9 +60,10 @@ class Contrast:
 
     `shift` is the median of all pairwise differences (Hodges-Lehmann), `ratio` that of the medians
     (NaN unless both are positive), `delta` is Cliff's, P(above) - P(below) over pairs: 1 if every
-    value is above every one of the other regime. `p_above` and `p_below` are exact one-sided
-    p-values of the rank-sum test, over all ways of dealing the seeds to the regimes. They are not
-    corrected for the number of measures looked at.
+    value is above every one of the other regime. `p_above` and `p_below` are one-sided p-values of
+    the rank-sum test, over all ways of dealing the values to the regimes: exact to ten against ten,
+    and beyond where no values are tied, else by the normal approximation. They take the values for
+    independent, and are not corrected for the number of measures looked at.
     """
 
     n: int
@@ -74,23 +76,25 @@ class Contrast:
 
 
 def contrast(values: Sequence[float], others: Sequence[float]) -> Contrast:
-    """The first regime against the second; NaN where one has no finite value.
+    """The first regime against the second; NaN where one has no value.
 
     >>> found = contrast([4.0, 5.0, 6.0], [1.0, 2.0, 3.0])
     >>> found.shift, found.ratio, found.delta, round(found.p_above, 3)
     (3.0, 2.5, 1.0, 0.05)
     """
-    a, b = (np.array([v for v in given if math.isfinite(v)]) for given in (values, others))
+    a, b = (np.array([v for v in given if not math.isnan(v)]) for given in (values, others))
     if not len(a) or not len(b):
         return Contrast(len(a), len(b), *[math.nan] * 5)
-    differences = a[:, None] - b[None, :]
+    above, below = (a[:, None] > b).mean(), (a[:, None] < b).mean()
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        differences = a[:, None] - b
     middle, other = float(np.median(a)), float(np.median(b))
     return Contrast(
         n=len(a),
         n_other=len(b),
         shift=float(np.median(differences)),
-        ratio=middle / other if middle > 0 and other > 0 else math.nan,
-        delta=float(np.sign(differences).mean()),
+        ratio=middle / other if middle > 0 and 0 < other < math.inf else math.nan,
+        delta=float(above - below),
         p_above=_p_above(a, b),
         p_below=_p_above(b, a),
     )
@@ -100,7 +104,8 @@ def _p_above(a: np.ndarray, b: np.ndarray) -> float:
     """Share of the ways to deal the pooled values that put a as high by its rank sum, or higher."""
     ranks = stats.rankdata(np.concatenate([a, b]))
     if math.comb(len(ranks), len(a)) > MOST_DEALS:
-        return float(stats.mannwhitneyu(a, b, alternative="greater").pvalue)
+        method = "exact" if len(set(ranks)) == len(ranks) else "asymptotic"
+        return float(stats.mannwhitneyu(a, b, alternative="greater", method=method).pvalue)
     found = ranks[: len(a)].sum()
     sums = np.array([sum(deal) for deal in combinations(ranks.tolist(), len(a))])
     return float((sums >= found - 1e-9).mean())
@@ -110,8 +115,8 @@ def _p_above(a: np.ndarray, b: np.ndarray) -> float:
 class Line:
     """A straight line through points, and how well it does: Pearson r with its interval.
 
-    `low` to `high` is the 95 % interval of r by Fisher's transform, NaN for fewer than four points
-    or where an axis does not vary.
+    `low` to `high` is the 95 % interval of r by Fisher's transform, NaN for fewer than four points;
+    all are for fewer than three, or where an axis does not vary.
     """
 
     n: int
@@ -124,21 +129,19 @@ class Line:
 def line(x: Sequence[float], y: Sequence[float]) -> Line:
     """The least-squares line of y on x over the pairs that are finite."""
     pairs = np.array([(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a + b)])
-    if len(pairs) < 4 or (np.ptp(pairs, axis=0) == 0).any():
+    if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
         return Line(len(pairs), *[math.nan] * 4)
     fitted = stats.linregress(*pairs.T)
-    interval = stats.pearsonr(*pairs.T).confidence_interval(CONFIDENCE)
-    return Line(
-        len(pairs),
-        float(fitted.slope),
-        float(fitted.rvalue),
-        float(interval.low),
-        float(interval.high),
-    )
+    low = high = math.nan
+    if len(pairs) > 3:
+        low, high = stats.pearsonr(*pairs.T).confidence_interval(CONFIDENCE)
+    return Line(len(pairs), float(fitted.slope), float(fitted.rvalue), float(low), float(high))
 
 
 def more_than_half(successes: int, n: int) -> bool:
-    """Whether more than half is certain: all of at least three, or the exact binomial test at 5 %.
+    """All of at least three, or more than half by the exact one-sided binomial test at 5 %.
+
+    All of three is what three seeds can say, and no more: by chance 1 time in 8 if each is even.
 
     >>> more_than_half(3, 3), more_than_half(2, 2), more_than_half(9, 10), more_than_half(7, 10)
     (True, False, True, False)

@@ -70,9 +70,9 @@ class InformationPath:
 
         Richardson's extrapolation (`Limit`), None with fewer than 9 checkpoints. "Spacing" is how
         many checkpoints are skipped: where they are spaced unevenly in steps, all stretches are
-        thinned alike, which leaves the order of a smooth path at 2. What happens between
-        checkpoints faster than their spacing can show does not show in it: with a `growth` of a
-        tenth or more it is a guess.
+        thinned alike, which leaves the order of a smooth path near 2 (the last stretch may be the
+        shorter one). What happens between checkpoints faster than their spacing can show does not
+        show in it.
         """
         n = len(self.steps)
         if n < FEWEST:
