@@ -159,6 +159,14 @@ class TestFeatures:
         assert found.verdict == "contradicted"
         assert found.reason.startswith("ipr_output differs most, by 35%")
 
+    def test_the_reason_names_the_feature_with_the_largest_gap(self):
+        start = {"ipr_input": 0.0, "ipr_output": 0.0}
+        grokked = [{"ipr_input": 1.0, "ipr_output": 1.0, "start": start}] * 3
+        steady = [{"ipr_input": 0.9, "ipr_output": y, "start": start} for y in (1.0, 1.0, 0.8)]
+        found = same_features(evidence(grokked, steady))
+        assert found.verdict == "supported"
+        assert found.reason.startswith("ipr_output differs most, by 0% to 20%")
+
     def test_runs_without_the_feature_are_no_seeds(self):
         start = {"ipr_input": 0.0}
         one = [{"ipr_input": 0.5, "start": start}, {}, {}]

@@ -144,7 +144,7 @@ def test_written_and_read_back_a_sweep_is_the_same(tmp_path):
         ("ising", 9, "init_scale=10,seed=0"),
         ("transformer-map", 36, "train_fraction=0.7,init_scale=1,steps=500,seed=0"),
         ("paths-mlp", 12, "init_scale=10,seed=0"),
-        ("paths-ising", 6, "init_scale=10,seed=0"),
+        ("paths-ising", 9, "init_scale=10,seed=0"),
         ("paths-transformer", 8, "init_scale=1,seed=1"),
     ],
 )

@@ -40,7 +40,7 @@ def same_features(evidence: Evidence) -> Claim:
     said = "no feature is defined for these models, or training changed none"
     change = "models that learn a feature that is defined for them"
     if gaps:
-        worst = max(differing or gaps, key=lambda name: gaps[name])
+        worst = max(differing or gaps, key=lambda name: gaps[name][0 if differing else 1])
         said = f"{worst} differs most, by {span(gaps[worst], '.0%')} of what training changed"
         change = "more seeds, if the pairs that differ are exceptions"
     if ordered and not all(ordered):
