@@ -108,11 +108,11 @@ def show_comparison(found: "Comparison") -> None:
     console.print(shown)
     show("")
     shown = Table(box=None, pad_edge=False)
-    for column in ("measure", "grokked  n", "steady  n"):
+    for column in ("measure", "grokked", "n", "steady", "n"):
         shown.add_column(column, justify="left" if column == "measure" else "right")
     for measure in found.table().to_dict("records"):
         grokked, steady = (_median(measure, regime) for regime in ("grokked", "steady"))
-        shown.add_row(str(measure["measure"]), grokked, steady)
+        shown.add_row(str(measure["measure"]), *grokked, *steady)
     console.print(shown)
     show("medians of n runs; an interval of 3 holds the median with 75 %, of 6 or more with 95 %")
     for claim in found.claims:
@@ -148,12 +148,13 @@ def close_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _median(measure: Mapping[Any, Any], regime: str) -> str:
+def _median(measure: Mapping[Any, Any], regime: str) -> tuple[str, str]:
+    """The median with its interval, and the number of runs."""
     n, *numbers = (measure[f"{regime}_{key}"] for key in ("n", "median", "low", "high"))
     middle, low, high = (f"{number:.4g}" for number in numbers)
     if not n:
-        return "-"
-    return f"{middle} [{low}, {high}] {n}" if n > 1 else f"{middle} {n}"
+        return "-", ""
+    return (f"{middle} [{low}, {high}]" if n > 1 else middle), str(n)
 
 
 def _step(step: int | None) -> str:
