@@ -13,6 +13,7 @@ from grokinterp import encodings
 from grokinterp.encodings.comparison.lineup import names_of, regimes_of, settings_of
 from grokinterp.encodings.comparison.outcome import outcome
 from grokinterp.encodings.comparison.profile import MEASURES
+from grokinterp.models.kinds import build_model
 from grokinterp.viz import comparison_page
 
 module = sys.modules["grokinterp.encodings.comparison.compare"]
@@ -36,16 +37,10 @@ def copied(run, folder):
 
 def rerecorded(run, folder, *, change=lambda step, weights: weights, steps=None):
     """The run written anew without a recipe, with other weights."""
-    model = run.model()
     with gi.Recorder(folder, task=run.task, train_mask=run.train_mask) as recorder:
         for step in steps or run.steps:
             weights = change(step, run.weights(step))
-            model = gi.load(run.path).model(step)
-            with torch.no_grad():
-                for name, weight in model.state_dict().items():
-                    if name in weights:
-                        weight.copy_(weights[name])
-            recorder.save(step, model)
+            recorder.save(step, build_model(run.architecture, weights))
     return gi.load(folder)
 
 

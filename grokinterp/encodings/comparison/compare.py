@@ -77,7 +77,7 @@ class Comparison:
         """A row per measure: medians of both regimes with their intervals, and the effect.
 
         `*_n` runs have the measure; intervals are order statistics over seeds with probability
-        `*_coverage` for the median (`Spread`); `shift`, `ratio`, `delta` and the exact one-sided
+        `*_coverage` for the median (`Spread`); `shift`, `ratio`, `delta` and the one-sided
         p-values are of grokked against steady (`Contrast`), not corrected for their number.
         """
         rows = []
