@@ -114,7 +114,7 @@ def show_comparison(found: "Comparison") -> None:
         grokked, steady = (_median(measure, regime) for regime in ("grokked", "steady"))
         shown.add_row(str(measure["measure"]), *grokked, *steady)
     console.print(shown)
-    show("medians of n runs; an interval of 3 holds the median with 75 %, of 6 or more with 95 %")
+    show("medians of n runs; the interval of 3 holds the median with 75 %, of 6 or more with 95 %")
     for claim in found.claims:
         show(f"\n{claim.verdict.upper()}: {claim.statement}\n  {claim.reason}")
         show(f"  would change it: {claim.would_change}")

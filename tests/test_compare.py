@@ -371,6 +371,7 @@ class TestShown:
         rows = table[(table.regime == "grokked") & (table.measure == "test_loss")]
         assert list(lines[0].y) == list(rows["median"])
         assert list(lines[0].x) == list(rows.position)
+        assert set(lines[0].marker.symbol) == {"circle"}  # one run, so it is always there
         assert "1 grokked, 1 steady" in figure.layout.title.text
 
     def test_the_page_escapes_names_and_needs_no_network(self, pair, tmp_path, monkeypatch):

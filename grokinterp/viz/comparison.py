@@ -59,10 +59,17 @@ def plot_comparison(found: Comparison) -> go.Figure:
 
 
 def _band(rows: pd.DataFrame, x: str, regime: str, *, first: bool) -> list[go.Scatter]:
-    """The line of the medians, and the area between the ends of their intervals."""
+    """The line of the medians, and the area between the ends of their intervals.
+
+    Points are open where a run of the regime has no value: the median is then of other runs than
+    its neighbours are.
+    """
     colour = REGIME_COLOURS[regime]
     places = rows[x] + 1 if x == "step" else rows[x]
     seen = rows.low.notna()
+    symbols = [
+        "circle" if n == of else "circle-open" for n, of in zip(rows.n, rows.n_runs, strict=True)
+    ]
     edges = {"x": places[seen], "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
     return [
         go.Scatter(**edges, y=rows.low[seen], showlegend=False, legendgroup=regime),
@@ -72,7 +79,8 @@ def _band(rows: pd.DataFrame, x: str, regime: str, *, first: bool) -> list[go.Sc
         ),
         go.Scatter(
             x=places, y=rows["median"], name=regime, legendgroup=regime, showlegend=first,
-            mode="lines+markers", line={"color": colour}, marker={"size": 5},
+            mode="lines+markers", line={"color": colour},
+            marker={"size": 6, "symbol": symbols},
             customdata=rows[["n", "n_runs"]],
             hovertemplate="%{y:.4g} (%{customdata[0]} of %{customdata[1]} runs)",
         ),
@@ -114,7 +122,9 @@ def comparison_page(found: Comparison) -> str:
         "<p>Claims of Manning-Coe et al. 2025 (arXiv 2502.01739), as these runs have it.</p>"
         '<div class="wide"><table><tr><th>claim</th><th>verdict</th><th>why</th><th>seeds</th>'
         f"<th>what would change it</th></tr>{claims}</table></div>"
-        f"<h2>Reservations</h2><ul>{notes}</ul><h2>Over training</h2>{chart}"
+        f"<h2>Reservations</h2><ul>{notes}</ul><h2>Over training</h2>"
+        "<p>Medians over runs, their intervals shaded. At open points some runs have no value, so "
+        f"that the median is of other runs than beside it.</p>{chart}"
         f"<h2>Measures</h2>{_table(_meaning_first(found.table()))}<h2>Runs</h2>{_table(found.runs())}"
         "</body></html>"
     )
