@@ -96,7 +96,7 @@ def show_comparison(found: "Comparison") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False)  # a run's name may hold brackets
     if not console.is_terminal:
         console.width = WIDE
     runs = found.runs()

@@ -285,7 +285,7 @@ class TestMarked:
 
     def test_all_left_out(self, pair, tmp_path, line_up, run):
         folders = []
-        for name, step in (("a", 100), ("b", 200)):
+        for name, step in (("a", 100), ("[b]", 200)):
             recorder = gi.Recorder(
                 tmp_path / name, task=pair[0].task, train_mask=pair[0].train_mask
             )
@@ -299,6 +299,7 @@ class TestMarked:
         status, out, err = run("compare", *folders)
         assert (status, err) == (0, "")
         assert "a is left out: unfinished" in out
+        assert "[b]" in out
         assert comparison_page(found)
 
     def test_confounded_settings_are_noted(self, found):

@@ -174,7 +174,7 @@ def compare(
     """Set grokked and steady runs side by side, with a verdict on each published claim.
 
     Features, compressibility, information geometry, norms and losses: medians
-    with intervals over seeds. A verdict takes three runs a regime.
+    with intervals over seeds. A verdict takes three seeds a regime.
     """
     from grokinterp.encodings import compare as compare_runs
     from grokinterp.runs import load

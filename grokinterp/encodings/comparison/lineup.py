@@ -172,7 +172,7 @@ def lineup_notes(
         n_seeds = len({profile.seed for profile in here})
         if n_seeds < FEWEST:
             notes.append(
-                f"{regime}: {len(here)} runs of {n_seeds} seeds, so there is no verdict; give at "
+                f"{regime}: seeds {n_seeds}, runs {len(here)}, so there is no verdict; give at "
                 f"least {FEWEST} seeds"
             )
         elif n_seeds < len(here):
