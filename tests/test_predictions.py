@@ -1,6 +1,7 @@
 """Fisher-Rao geometry of predictions against closed forms, arcs integrated, and high precision."""
 
 import math
+import sys
 
 import mpmath
 import pytest
@@ -134,7 +135,7 @@ def test_the_angle_of_a_chord():
 
 def test_a_runs_roots_are_those_of_its_logits(tiny_run, monkeypatch):
     rows = torch.tensor([3, 40, 7, 8, 1])
-    monkeypatch.setattr(module, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(sys.modules["grokinterp.runs.snapshot"], "BLOCK_ROWS", 2)
     found = roots_along(tiny_run, [0, 40], row_numbers=rows)
     assert found.shape == (2, 5, 7)
     for roots, step in zip(found, (0, 40), strict=True):

@@ -34,14 +34,14 @@ def score(snapshot: Snapshot, logits: Float[Tensor, "n p"], *, test_only: bool =
     labels = snapshot.task.labels
     if test_only:
         labels = labels[snapshot.test_rows]
-        losses = cross_entropies(logits, labels)
-        accuracy = float((logits.argmax(dim=1) == labels).double().mean())
-        return Score(math.nan, float(losses.mean()), math.nan, math.nan, accuracy, math.nan)
     losses = cross_entropies(logits, labels)
     right = (logits.argmax(dim=1) == labels).double()
     train = snapshot.train_mask
     every = torch.ones(len(labels), dtype=torch.bool)
-    sets = (None, None, every) if train is None else (train, ~train, every)
+    if test_only:
+        sets: tuple[Tensor | None, ...] = (None, every, None)
+    else:
+        sets = (None, None, every) if train is None else (train, ~train, every)
     values = [
         math.nan if rows is None else float(x[rows].mean())
         for x in (losses, right)

@@ -17,6 +17,12 @@ from grokinterp.runs.run import Run
 LEARNT = 0.9  # of a run's best test accuracy: before it, c is that of chance
 
 
+def learnt_steps(run: Run) -> list[int]:
+    """The checkpoints whose test accuracy is at least 0.9 of the best that the run logged."""
+    accuracy = run.metrics.drop_duplicates("step", keep="last").set_index("step").test_acc
+    return [step for step in run.steps if accuracy.get(step, 0) >= LEARNT * accuracy.max()]
+
+
 def compressibility(
     run: Run,
     *,

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from grokinterp.circuits.subject import check_run
-from grokinterp.encodings.compressibility import LEARNT, compressibility
+from grokinterp.encodings.compressibility import compressibility, learnt_steps
 from grokinterp.encodings.features import features, observable_correlations
 from grokinterp.encodings.pruning_curves import pruning_curve
 from grokinterp.encodings.sizes import quantized_size, sizes
 from grokinterp.errors import InputError, nearest
+from grokinterp.models.architecture import all_finite
 from grokinterp.progress.detection import detect_phases
 from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
@@ -27,8 +28,7 @@ def _compressibility(run: Run) -> Columns:
 
 
 def _compressibility_peak(run: Run) -> Columns:
-    accuracy = run.metrics.set_index("step").test_acc
-    learnt = [step for step in run.steps if accuracy.get(step, 0) >= LEARNT * accuracy.max()]
+    learnt = learnt_steps(run)
     if not learnt:
         raise InputError("no checkpoint has learnt the test inputs; save more steps.")
     over_training = compressibility(run, steps=learnt)
@@ -129,7 +129,7 @@ def measured(run: Run, names: Sequence[str] = ()) -> Columns:
         **{column: last[column] for column in ("train_loss", "test_loss", "train_acc", "test_acc")},
         "best_test_acc": run.metrics.test_acc.max(),
     }
-    if not all(bool(weight.isfinite().all()) for weight in run.weights().values()):
+    if not all_finite(run.weights()):
         return row | {"note": f"it diverged: weights of step {run.steps[-1]} are not finite"}
     notes = []
     for name in names:

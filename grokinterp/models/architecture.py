@@ -135,6 +135,11 @@ def is_bias(name: str) -> bool:
     return last == "b" or last.startswith("b_")
 
 
+def all_finite(weights: Mapping[str, Tensor]) -> bool:
+    """Whether no weight is infinite or NaN."""
+    return all(bool(weight.isfinite().all()) for weight in weights.values())
+
+
 def check_size(name: str, value: object, *, smallest: int = 1, largest: int = LARGEST) -> None:
     """Refuse a size that is no plain whole number in its range."""
     if type(value) is not int or not smallest <= value <= largest:

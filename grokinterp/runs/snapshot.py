@@ -6,7 +6,7 @@ from functools import cache, partial
 from typing import TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.errors import InputError
@@ -115,11 +115,14 @@ class Snapshot:
             self._activations |= found
 
     def logits_with(
-        self, weights: Mapping[str, Tensor], *, rows: Bool[Tensor, " n_inputs"] | None = None
+        self,
+        weights: Mapping[str, Tensor],
+        *,
+        rows: Bool[Tensor, " n_inputs"] | Int[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "n n_classes"]:
         """Logits of the answer classes with other weights of this architecture; none are kept.
 
-        On all inputs, or on the `rows` that are true.
+        On all inputs, or on `rows`: those that are true, or rows of these numbers in this order.
         """
         if self.architecture is None:
             raise InputError(

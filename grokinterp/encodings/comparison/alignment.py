@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from grokinterp.encodings.geometry.inputs import evenly
+
 POSITIONS = (0.0, 0.5, 1.0, 1.25, 1.5, 1.75, *(2 + i / 10 for i in range(11)))
 NEAR = 0.15  # a checkpoint this far from a position stands for it, no farther
 MOST_STEPS = 17  # looked at when runs are aligned by step
@@ -58,7 +60,4 @@ def common_steps(several: Sequence[Sequence[int]]) -> tuple[int, ...]:
     (0, 20)
     """
     common = sorted(set.intersection(*(set(steps) for steps in several)))
-    if len(common) <= MOST_STEPS:
-        return tuple(common)
-    places = np.linspace(0, len(common) - 1, MOST_STEPS).round().astype(int)
-    return tuple(common[place] for place in places)
+    return tuple(evenly(common, MOST_STEPS))

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from grokinterp.encodings.comparison import claims_at_the_end, claims_on_the_way
 from grokinterp.encodings.comparison.alignment import common_steps
-from grokinterp.encodings.comparison.claim import Claim, Evidence
+from grokinterp.encodings.comparison.claim import Claim, Evidence, known
 from grokinterp.encodings.comparison.lineup import (
     REGIMES,
     check_lineup,
@@ -82,7 +82,7 @@ class Comparison:
         """
         rows = []
         for name, meaning in MEASURES.items():
-            sides = {regime: self._values(regime, name) for regime in REGIMES}
+            sides = {regime: known(self._in(regime), name) for regime in REGIMES}
             if not any(sides.values()):
                 continue
             row: dict[str, object] = {"measure": name}
@@ -104,7 +104,7 @@ class Comparison:
         place = "position" if self.align == "phase" else "step"
         rows = []
         for regime in REGIMES:
-            profiles = [p for p in self.profiles if self.regimes[p.name] == regime]
+            profiles = self._in(regime)
             courses = [p.course.set_index("place") for p in profiles]
             for at in sorted({at for course in courses for at in course.index}):
                 here = [course.loc[at] for course in courses if at in course.index]
@@ -168,13 +168,8 @@ class Comparison:
 
         return plot_comparison(self)
 
-    def _values(self, regime: str, name: str) -> list[float]:
-        values = [
-            profile.values.get(name, math.nan)
-            for profile in self.profiles
-            if self.regimes[profile.name] == regime
-        ]
-        return [value for value in values if not math.isnan(value)]
+    def _in(self, regime: str) -> list[RunProfile]:
+        return [profile for profile in self.profiles if self.regimes[profile.name] == regime]
 
 
 def compare(
@@ -199,9 +194,9 @@ def compare(
     seeds a regime give no verdict. What is compared are runs as they were trained: where they
     differ in more than the initial scale, in checkpoints or in logging, a note says so.
     """
-    for given, known, what in ((align, ALIGNMENTS, "align"), (by, GROUPINGS, "by")):
-        if given not in known:
-            raise InputError(f"{what}={given!r} is not known; {nearest(str(given), known)}")
+    for given, valid, what in ((align, ALIGNMENTS, "align"), (by, GROUPINGS, "by")):
+        if given not in valid:
+            raise InputError(f"{what}={given!r} is not known; {nearest(str(given), valid)}")
     check_lineup(runs)
     names = names_of(runs)
     settings = settings_of(runs, names)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from grokinterp.encodings.comparison.alignment import Clock
 from grokinterp.errors import InputError
+from grokinterp.models.architecture import all_finite
 from grokinterp.progress.detection import detect_phases
 from grokinterp.progress.phases import Phases
 from grokinterp.runs.run import Run
@@ -53,7 +54,7 @@ def outcome(run: Run, name: str) -> RunProfile:
         return RunProfile(name, run, seed, phases, notes=notes, left_out=reason)
 
     for step in run.steps:
-        if not all(bool(weight.isfinite().all()) for weight in run.weights(step).values()):
+        if not all_finite(run.weights(step)):
             return left_out(f"its weights of step {step} hold NaN or infinity")
     last = run.steps[-1]
     if not run.finished:

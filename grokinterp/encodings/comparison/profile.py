@@ -2,8 +2,9 @@
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Hashable, Mapping
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import pandas as pd
 from torch import Tensor
@@ -11,12 +12,12 @@ from torch import Tensor
 from grokinterp.circuits.subject import subject_of
 from grokinterp.encodings.comparison.alignment import Clock
 from grokinterp.encodings.comparison.outcome import METRICS, RunProfile, logged
-from grokinterp.encodings.compressibility import LEARNT
+from grokinterp.encodings.compressibility import learnt_steps
 from grokinterp.encodings.features import observable_correlations
 from grokinterp.encodings.geometry.paths import InformationPath, information_path, stages_of
 from grokinterp.encodings.geometry.step_geometry import step_geometry
 from grokinterp.encodings.pruning import weight_names
-from grokinterp.encodings.pruning_curves import pruning_curve
+from grokinterp.encodings.pruning_curves import PruningCurve, pruning_curve
 from grokinterp.encodings.sizes import gini_of, mean_effective_rank
 from grokinterp.errors import InputError
 from grokinterp.fourier.localization import neuron_ipr
@@ -65,55 +66,78 @@ COARSE = 9  # points of a path seen coarsely, where the noise of an optimiser ad
 SOON = 3.0  # checkpoints up to so many times t_test show a peak soon after
 
 
+class _Look(NamedTuple):
+    """What is measured of a checkpoint over training; the curve only where it says something."""
+
+    weight_norm: float
+    features: dict[str, float]
+    curve: PruningCurve | None
+
+
 def measure(profile: RunProfile, places: Mapping[float, int]) -> RunProfile:
     """The profile with everything measured, over training at the checkpoint of each place."""
     run, phases, clock = profile.run, profile.phases, profile.clock
     if phases is None or clock is None:
         return profile
+    first, last, learnt = run.steps[0], run.steps[-1], set(learnt_steps(run))
+    looks = {
+        step: _look(run.snapshot(step), prune=step == last or step in learnt)
+        for step in sorted({first, last, *places.values()})
+    }
     path = information_path(run)
-    stages = stages_of(phases, run.steps)
-    end = _at(run.snapshot())
-    course = _course(run, places, clock)
+    stages = path.table(stages_of(phases, run.steps))
+    parts = {row["part"]: row for row in stages.to_dict("records")}
+    whole = parts["whole"]
+    end = _at_the_end(run.snapshot(), looks[last])
+    course = _course(run, places, clock, looks, learnt)
     lengths = dict(zip(path.steps, _cumulative(path.distances), strict=True))
     course["path_length"] = [lengths[step] for step in course.step]
-    delay, notes = _delay(run, path, stages, profile.name)
+    delay, notes = _delay(run, path, parts.get("delay"), profile.name)
     values = {
         "t_train": phases.t_train,
         "t_test": phases.t_test,
-        **logged(run).loc[run.steps[-1], list(METRICS)],
-        "weight_norm_start": _norm(run.weights(run.steps[0])),
+        **logged(run).loc[last, list(METRICS)],
+        "weight_norm_start": looks[first].weight_norm,
         **end,
         **_peak(course, end["c"], clock),
-        "path_length": path.length,
-        "straightness": path.straightness,
-        "straightness_limit": _number(path.limit.straightness),
-        "length_growth": path.growth,
+        "path_length": whole["length"],
+        "straightness": whole["straightness"],
+        "straightness_limit": whole["limit_straightness"],
+        "length_growth": whole["growth"],
         **delay,
     }
     return replace(
         profile,
         values={name: float(values[name]) for name in MEASURES if name in values},
-        start=_features(run.snapshot(run.steps[0])),
+        start=looks[first].features,
         course=course,
-        stages=path.table(stages),
+        stages=stages,
         notes=(*profile.notes, *notes),
     )
 
 
+def _look(snapshot: Snapshot, *, prune: bool) -> _Look:
+    return _Look(
+        math.sqrt(sum(float(w.double().square().sum()) for w in snapshot.weights.values())),
+        _features(snapshot),
+        pruning_curve(snapshot, test_only=True) if prune else None,
+    )
+
+
 def _delay(
-    run: Run, path: InformationPath, stages: Mapping[str, tuple[int, int]], name: str
+    run: Run, path: InformationPath, row: Mapping[Hashable, Any] | None, name: str
 ) -> tuple[dict[str, float], list[str]]:
     """The stretch of the path from train learned to test learned, and what cannot be said of it."""
-    part = path.between(*stages["delay"]) if "delay" in stages else None
-    if part is None or len(part.steps) < 3:  # two points are always on a shortest way
+    if row is None or row["n_checkpoints"] < 3:  # two points are always on a shortest way
         why = "fewer than three checkpoints from learning train to learning test"
         return {}, [f"{name}: {why}; its path there is not measured"]
-    found: dict[str, float] = {
-        "delay_length": part.length,
-        "delay_straightness": part.straightness,
+    part = path.between(row["start"], row["end"])
+    found = {
+        "delay_length": row["length"],
+        "delay_straightness": row["straightness"],
         "delay_straightness_coarse": part.thinned(-(-len(part.steps) // COARSE)).straightness,
-        "delay_straightness_limit": _number(part.limit.straightness),
-        "delay_checkpoints": len(part.steps),
+        "delay_straightness_limit": row["limit_straightness"],
+        "delay_checkpoints": row["n_checkpoints"],
     }
     try:
         steps = step_geometry(run, steps=part.steps, form="exact", stiff_above=None)
@@ -123,36 +147,37 @@ def _delay(
     return found | {f"delay_{key}": value for key, value in cosines.items()}, []
 
 
-def _course(run: Run, places: Mapping[float, int], clock: Clock) -> pd.DataFrame:
+def _course(
+    run: Run,
+    places: Mapping[float, int],
+    clock: Clock,
+    looks: Mapping[int, _Look],
+    learnt: Container[int],
+) -> pd.DataFrame:
     metrics = logged(run)
-    learnt = LEARNT * metrics.test_acc.max()
     rows = []
-    seen: dict[int, dict[str, float]] = {}
     for place, step in places.items():
-        if step not in seen:
-            snapshot = run.snapshot(step)
-            row = {"position": clock.position(step), "step": step}
-            row |= {column: metrics[column].get(step, math.nan) for column in METRICS}
-            row |= {"weight_norm": _norm(snapshot.weights), "c": math.nan} | _features(snapshot)
-            if row["test_acc"] >= learnt:
-                row["c"] = pruning_curve(snapshot, test_only=True).c
-            seen[step] = row
-        rows.append({"place": place} | seen[step])
+        look = looks[step]
+        row = {"place": place, "position": clock.position(step), "step": step}
+        row |= {column: metrics[column].get(step, math.nan) for column in METRICS}
+        c = look.curve.c if look.curve is not None and step in learnt else math.nan
+        rows.append(row | {"weight_norm": look.weight_norm, "c": c} | look.features)
     return pd.DataFrame(rows)
 
 
-def _at(snapshot: Snapshot) -> dict[str, float]:
-    """Features, compressibility and sizes of a model."""
+def _at_the_end(snapshot: Snapshot, look: _Look) -> dict[str, float]:
+    """Features, compressibility and sizes of the last model."""
+    assert look.curve is not None
     weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}
-    curve = pruning_curve(snapshot, test_only=True)
-    found = _features(snapshot) | {
-        "weight_norm": _norm(snapshot.weights),
-        "c": curve.c,
-        "prunable": curve.prunable,
+    found = {
+        **look.features,
+        "weight_norm": look.weight_norm,
+        "c": look.curve.c,
+        "prunable": look.curve.prunable,
         "gini_weights": gini_of(weights),
         "effective_rank": mean_effective_rank(weights),
+        "c_singular": pruning_curve(snapshot, basis="singular", test_only=True).c,
     }
-    found["c_singular"] = pruning_curve(snapshot, basis="singular", test_only=True).c
     if snapshot.task.answer_group is not None:
         found["c_fourier"] = pruning_curve(snapshot, basis="fourier", test_only=True).c
         found["n_key_frequencies"] = len(subject_of(snapshot)[1])
@@ -182,11 +207,3 @@ def _peak(course: pd.DataFrame, end: float, clock: Clock) -> dict[str, float]:
 
 def _cumulative(distances: Tensor) -> list[float]:
     return [0.0, *distances.diagonal(1).cumsum(dim=0).tolist()]
-
-
-def _norm(weights: Mapping[str, Tensor]) -> float:
-    return math.sqrt(sum(float(w.double().square().sum()) for w in weights.values()))
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

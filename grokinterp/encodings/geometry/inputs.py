@@ -9,7 +9,7 @@ from torch import Tensor
 
 from grokinterp.circuits.subject import steps_of
 from grokinterp.errors import InputError, nearest, whole_number
-from grokinterp.models.architecture import Weights
+from grokinterp.models.architecture import Weights, all_finite
 from grokinterp.models.kinds import quick_logits
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
@@ -81,9 +81,21 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
 
 def check_finite(weights: Weights, step: int | None = None) -> None:
     """Refuse weights that are not all finite numbers."""
-    if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+    if not all_finite(weights):
         at = "" if step is None else f" at step {step}"
         raise InputError(f"the weights{at} are not all finite; look at an earlier step.")
+
+
+def evenly(steps: Sequence[int], most: int) -> list[int]:
+    """At most so many of these steps, evenly by their number, both ends among them.
+
+    >>> evenly([0, 1, 2, 10, 100], 3)
+    [0, 2, 100]
+    """
+    if len(steps) <= most:
+        return list(steps)
+    places = torch.linspace(0, len(steps) - 1, most, dtype=torch.float64).round().long()
+    return [steps[place] for place in places.tolist()]
 
 
 def rising_steps(run: Run, steps: Sequence[int] | str) -> list[int]:

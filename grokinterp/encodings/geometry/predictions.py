@@ -16,11 +16,9 @@ from tqdm.auto import tqdm
 
 from grokinterp.encodings.geometry.inputs import check_finite
 from grokinterp.errors import InputError
-from grokinterp.runs.forward import forward_of
 from grokinterp.runs.run import Run
 
 BLOCK_NUMBERS = 1 << 22  # angles held at once, 34 MB
-BLOCK_ROWS = 2048  # inputs a forward sees at once
 
 
 def root_probabilities(
@@ -126,18 +124,12 @@ def roots_along(
     The forward is in float64 whatever the precision of the weights: late in training checkpoints
     differ by less than the rounding of float32 logits.
     """
-    inputs = run.task.model_inputs[row_numbers]
-    found = torch.empty(len(steps), len(inputs), run.task.n_classes, dtype=torch.float64)
+    found = torch.empty(len(steps), len(row_numbers), run.task.n_classes, dtype=torch.float64)
     for place, step in enumerate(
         tqdm(steps, desc="predict", unit="checkpoint", disable=None if progress else True)
     ):
-        weights = run.weights(step)
-        check_finite(weights, step)
-        forward = forward_of({name: w.double() for name, w in weights.items()}, run.architecture)
-        first = 0
-        for block in inputs.split(BLOCK_ROWS):
-            with torch.no_grad():
-                logits = forward(block, ())[0][:, : run.task.n_classes]
-            found[place, first : first + len(block)] = root_probabilities(logits)
-            first += len(block)
+        snapshot = run.snapshot(step)
+        check_finite(snapshot.weights, step)
+        exact = {name: weight.double() for name, weight in snapshot.weights.items()}
+        found[place] = root_probabilities(snapshot.logits_with(exact, rows=row_numbers))
     return found

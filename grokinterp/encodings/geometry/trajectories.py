@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokinterp.circuits.subject import check_run
-from grokinterp.encodings.geometry.inputs import rising_steps, row_numbers, sample
+from grokinterp.encodings.geometry.inputs import evenly, rising_steps, row_numbers, sample
 from grokinterp.encodings.geometry.predictions import pairwise_distances, roots_along
 from grokinterp.errors import InputError, whole_number
 from grokinterp.runs.run import Run
@@ -103,7 +103,7 @@ def trajectory_embedding(
     if kept is None or kept < 2:
         raise InputError(f"most={most!r} is not a number of checkpoints; give such as 64.")
     inputs = numbers[sample(len(numbers), n_samples, seed)]
-    chosen = {name: _evenly(rising_steps(run, steps), kept) for name, run in named.items()}
+    chosen = {name: evenly(rising_steps(run, steps), kept) for name, run in named.items()}
     n_points = sum(len(some) for some in chosen.values())
     wanted = whole_number(dimensions)
     if wanted is None or not 1 <= wanted <= n_points:
@@ -180,10 +180,3 @@ def _same_questions(one: Task, other: Task) -> bool:
     if isinstance(one, ModularTask) and isinstance(other, ModularTask):
         return one.p == other.p and torch.equal(one.labels, other.labels)
     return one == other
-
-
-def _evenly(steps: list[int], most: int) -> list[int]:
-    if len(steps) <= most:
-        return steps
-    places = torch.linspace(0, len(steps) - 1, most, dtype=torch.float64).round().long()
-    return [steps[place] for place in places.tolist()]
