@@ -8,7 +8,8 @@ from plotly.subplots import make_subplots
 
 from grokinterp.encodings.comparison.compare import Comparison
 from grokinterp.encodings.comparison.lineup import REGIMES
-from grokinterp.viz.theme import COLOURS, figure
+from grokinterp.viz.figure import Figure, figure
+from grokinterp.viz.theme import COLOURS
 
 REGIME_COLOURS = {"grokked": COLOURS["test"], "steady": COLOURS["train"]}
 PANELS = {  # measure of `Comparison.aligned`: title of its axis
@@ -23,7 +24,7 @@ LOGARITHMIC = ("test_loss", "weight_norm")
 PLACES = {0: "start", 1: "train learned", 2: "test learned", 3: "end"}
 
 
-def plot_comparison(found: Comparison) -> go.Figure:
+def plot_comparison(found: Comparison) -> Figure:
     """Medians of each regime over training, its interval over seeds shaded, a panel a measure.
 
     Aligned as the comparison was: by phase the axis runs from the start over learning train and
@@ -40,7 +41,7 @@ def plot_comparison(found: Comparison) -> go.Figure:
         return drawn.add_annotation(text="no grokked or steady run to draw", showarrow=False)
     n_rows = -(-len(measures) // 2)
     grid = make_subplots(rows=n_rows, cols=2, subplot_titles=[PANELS[name] for name in measures])
-    drawn = go.Figure(grid).update_layout(drawn.layout, height=330 * n_rows + 120)
+    drawn = Figure(grid).update_layout(drawn.layout, height=330 * n_rows + 120)
     drawn.update_layout(legend={"y": -0.3 / n_rows})
     for i, name in enumerate(measures):
         at = {"row": i // 2 + 1, "col": i % 2 + 1}

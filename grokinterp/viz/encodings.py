@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping
 from itertools import cycle
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from grokinterp.encodings.pruning_curves import PruningCurve
 from grokinterp.errors import InputError
-from grokinterp.viz.theme import SERIES, figure
+from grokinterp.viz.figure import Figure, figure
+from grokinterp.viz.theme import SERIES
 
 
-def plot_pruning_curves(curves: PruningCurve | Mapping[str, PruningCurve]) -> go.Figure:
+def plot_pruning_curves(curves: PruningCurve | Mapping[str, PruningCurve]) -> Figure:
     """Accuracy against the fraction pruned; of several curves each under its name, c behind it.
 
     The accuracy is the one that c is of, on test or all inputs. Curves whose fractions are of
@@ -43,7 +43,7 @@ def plot_pruning_curves(curves: PruningCurve | Mapping[str, PruningCurve]) -> go
     return drawn
 
 
-def plot_fourier_heat_map(shares: pd.DataFrame) -> go.Figure:
+def plot_fourier_heat_map(shares: pd.DataFrame) -> Figure:
     """The shares that `fourier_heat_map` found: a row a frequency, a column a neuron.
 
     Neurons stand in the order of the table (`grokinterp.fourier.localization`), by their dominant

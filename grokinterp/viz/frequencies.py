@@ -1,13 +1,12 @@
 """Which frequencies carry the answer."""
 
-import plotly.graph_objects as go
-
 from grokinterp.errors import InputError
 from grokinterp.fourier.key_frequencies import KeyFrequencies
-from grokinterp.viz.theme import COLOURS, figure
+from grokinterp.viz.figure import Figure, figure
+from grokinterp.viz.theme import COLOURS
 
 
-def plot_key_frequencies(found: KeyFrequencies) -> go.Figure:
+def plot_key_frequencies(found: KeyFrequencies) -> Figure:
     """The share of every frequency on a log axis, the key ones in colour."""
     if found.frequencies is None:
         raise InputError(f"there are no frequencies to draw: {found.reason}.")

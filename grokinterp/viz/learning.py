@@ -1,13 +1,13 @@
 """Learning curves with the phases of a run shaded."""
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from grokinterp.progress.phases import Phases
-from grokinterp.viz.theme import COLOURS, PHASES, figure
+from grokinterp.viz.figure import STEPS, Figure, figure
+from grokinterp.viz.theme import COLOURS, PHASES
 
 
-def plot_phases(phases: Phases) -> go.Figure:
+def plot_phases(phases: Phases) -> Figure:
     """Train and test loss (log axis; accuracy without losses) against step, each phase shaded.
 
     Dotted lines mark `memorization_step` and `grok_step`; an open phase is shaded to the end.
@@ -15,9 +15,7 @@ def plot_phases(phases: Phases) -> go.Figure:
     curves = phases.curves
     losses = [c for c in ("train_loss", "test_loss") if c in curves]
     columns = losses or [c for c in ("train_acc", "test_acc") if c in curves]
-    drawn = figure(
-        f"Phases of training: {phases.label}", "step (optimiser updates)", _quantity(losses)
-    )
+    drawn = figure(f"Phases of training: {phases.label}", STEPS, _quantity(losses))
     if losses:
         drawn.update_yaxes(type="log", exponentformat="power")
     for column in columns:

@@ -1,0 +1,140 @@
+"""The figures that `.plot()` returns: plotly's, with an SVG button, a dark look and a file."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import plotly.graph_objects as go
+import plotly.io as pio
+
+from grokinterp.errors import InputError
+from grokinterp.runs.files import write_whole
+from grokinterp.viz.theme import DARK, LIGHT
+
+CONFIG = {"toImageButtonOptions": {"format": "svg"}, "displaylogo": False, "responsive": True}
+STEPS = "step (optimiser updates)"  # the title of an axis of training steps
+STILL = ("svg", "png", "pdf")  # written by kaleido through a browser
+
+
+class Figure(go.Figure):
+    """A plotly figure whose camera button saves SVG; nothing else of plotly is changed."""
+
+    def dark(self) -> Self:
+        """A copy on a dark ground."""
+        return type(self)(self).update_layout(template=DARK)
+
+    def save(self, path: str | Path, *, width: int = 900, height: int | None = None) -> Path:
+        """Write .html (interactive, needs no network), or .svg, .png or .pdf as it stands now.
+
+        `width` and `height` are in pixels, the height that of the figure unless given. Still images
+        need kaleido (`pip install 'grokinterp[export]'`) and Chrome or Chromium: InputError, one
+        line, where one is missing.
+        """
+        path = Path(path)
+        kind = path.suffix.lstrip(".").lower()
+        if kind == "html":
+            write_whole(path, self.to_html(include_plotlyjs=True).encode())
+        elif kind in STILL:
+            write_whole(path, self._still(kind, width, height))
+        else:
+            raise InputError(f"{path.name} has no kind; end it in .html, .svg, .png or .pdf.")
+        return path
+
+    def _still(self, kind: str, width: int, height: int | None) -> bytes:
+        """Of a figure over training, what it shows at first, without its slider."""
+        drawn = go.Figure(self.data, self.layout).update_layout(sliders=[], updatemenus=[])
+        if importlib.util.find_spec("kaleido") is None:
+            raise InputError(
+                f"a .{kind} is written by kaleido, which is not installed: "
+                "pip install 'grokinterp[export]', or save an .html."
+            )
+        try:
+            return bytes(drawn.to_image(kind, width=width, height=height))
+        except RuntimeError as error:  # what plotly makes of a missing browser
+            if "Chrome" not in str(error):
+                raise
+            raise InputError(
+                f"a .{kind} needs Chrome or Chromium, and none was found; install one (or run "
+                "plotly_get_chrome), or save an .html."
+            ) from None
+
+    def _ipython_display_(self) -> None:
+        if pio.renderers.render_on_display and pio.renderers.default:
+            self.show()
+        else:
+            print(repr(self))  # noqa: T201  as plotly does where nothing can be drawn
+
+    def _repr_mimebundle_(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return dict(super()._repr_mimebundle_(*args, config=CONFIG, **kwargs))
+
+    def show(self, *args: Any, **kwargs: Any) -> None:
+        """As plotly's."""
+        kwargs["config"] = CONFIG | kwargs.get("config", {})
+        super().show(*args, **kwargs)
+
+    def to_html(self, *args: Any, **kwargs: Any) -> str:
+        """As plotly's."""
+        kwargs["config"] = CONFIG | (kwargs.get("config") or {})
+        return str(super().to_html(*args, **kwargs))
+
+
+def figure(title: str, x: str = "", y: str = "") -> Figure:
+    """An empty figure with its title and axis titles (units included).
+
+    One whose x axes are training steps (`STEPS`) says so in `layout.meta`: a report marks the
+    current step in it.
+    """
+    return Figure(
+        layout={
+            "meta": {"x": "step"} if x == STEPS else None,
+            "title": {"text": title},
+            "xaxis": {"title": {"text": x}},
+            "yaxis": {"title": {"text": y}},
+            "template": LIGHT,
+            "legend": {"orientation": "h", "y": -0.2},
+        }
+    )
+
+
+def small_multiples(
+    title: str, names: Sequence[str], x: str, y: str, *, columns: int = 2
+) -> Figure:
+    """An empty figure of several square panels, each under its name, with the same axis titles.
+
+    The i-th panel is at `place(i, columns)`. `layout.meta` has the numbers of rows and columns, so
+    that a report can keep the panels square at any width.
+    """
+    columns = max(1, min(columns, len(names)))
+    rows = -(-len(names) // columns)
+    drawn = figure(title)
+    drawn.set_subplots(
+        rows=rows,
+        cols=columns,
+        subplot_titles=list(names),
+        horizontal_spacing=0.16 / columns,
+        vertical_spacing=0.24 / rows,
+    )
+    for i in range(len(names)):
+        drawn.update_yaxes(title_text=y if i % columns == 0 else None, **place(i, columns))
+        drawn.update_xaxes(title_text=x if i + columns >= len(names) else None, **place(i, columns))
+    square(drawn)
+    meta = {"rows": rows, "columns": columns}
+    return drawn.update_layout(meta=meta, height=120 + 760 // columns * rows)
+
+
+def place(i: int, columns: int = 2) -> dict[str, int]:
+    """Where the i-th of several panels stands, for `add_trace`.
+
+    >>> place(2)
+    {'row': 2, 'col': 1}
+    """
+    return {"row": i // columns + 1, "col": i % columns + 1}
+
+
+def square(drawn: Figure) -> Figure:
+    """One unit of x as long as one unit of y, in every panel; axes end where the data do."""
+    drawn.update_xaxes(constrain="domain").update_yaxes(constrain="domain")
+    for axis in drawn.select_yaxes():
+        axis.scaleanchor = "x" + axis.plotly_name.removeprefix("yaxis")
+    return drawn
