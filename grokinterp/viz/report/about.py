@@ -1,0 +1,100 @@
+"""What a report says of one run, measured once: its curves, phases, frequencies, circuit."""
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from grokinterp.circuits.faithfulness import Faithfulness, faithfulness
+from grokinterp.encodings.geometry.inputs import evenly
+from grokinterp.errors import InputError
+from grokinterp.fourier.key_frequencies import KeyFrequencies, frequency_shares, key_frequencies
+from grokinterp.progress.detection import detect_phases
+from grokinterp.progress.phases import Phases
+from grokinterp.progress.table import progress_measures
+from grokinterp.runs.run import Run
+from grokinterp.tasks.modular import ModularTask
+from grokinterp.viz.neurons import chosen_neurons
+
+IMAGES = 10  # of all pairs, about so many a step
+BYTES = 7e6  # for images, two bytes a number
+FEWEST, MOST = 12, 30  # steps that images are drawn of
+PLACEBOS = 3
+
+
+@dataclass(frozen=True)
+class About:
+    """A run, its name in the report, and what was measured of all its checkpoints.
+
+    `steps` are those that images are drawn of, `milestones` the few for what takes long.
+    `faithfulness` is None where no circuit is claimed, and `no_circuit` says why.
+    """
+
+    run: Run
+    name: str
+    measures: pd.DataFrame = field(repr=False)
+    phases: Phases = field(repr=False)
+    keys: KeyFrequencies
+    shares: pd.DataFrame | None = field(repr=False)  # of every frequency at every checkpoint
+    neurons: tuple[int, ...]
+    steps: tuple[int, ...]
+    milestones: tuple[int, ...]
+    faithfulness: Faithfulness | None
+    no_circuit: str | None
+
+    @property
+    def frequencies(self) -> tuple[int, ...]:
+        """The key frequencies; () where there are none."""
+        return tuple(self.keys)
+
+
+def look_at(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -> About:
+    """Measure what the report needs of a run before anything is drawn."""
+    measures = progress_measures(run, progress=progress)
+    phases = detect_phases(run, measures=measures)
+    keys = key_frequencies(run)
+    last = run.snapshot()
+    found, no_circuit = None, None
+    try:
+        found = faithfulness(last, frequencies=tuple(keys), placebos=PLACEBOS)
+    except InputError as error:
+        no_circuit = str(error)
+    return About(
+        run=run,
+        name=name,
+        measures=measures,
+        phases=phases,
+        keys=keys,
+        shares=None if keys.frequencies is None else frequency_shares(run),
+        neurons=tuple(_neurons(run, tuple(keys))),
+        steps=tuple(evenly(run.steps, _most_steps(run, n_runs))),
+        milestones=milestones(run.steps, phases),
+        faithfulness=found,
+        no_circuit=no_circuit,
+    )
+
+
+def milestones(steps: tuple[int, ...], phases: Phases) -> tuple[int, ...]:
+    """The checkpoints nearest to the end of memorization, to learning test, and the last.
+
+    The beginning and the middle stand in for what has no date.
+    """
+    ends = {phase.name: phase.end for phase in phases.phases}
+    first = ends.get("memorization", phases.t_train)
+    then = phases.grok_step if phases.grok_step is not None else phases.t_test
+    dates = [first, then if then is not None else steps[len(steps) // 2]]
+    near = {min(steps, key=lambda own: abs(own - date)) for date in dates if date is not None}
+    return tuple(sorted(near | {steps[-1]}))
+
+
+def _most_steps(run: Run, n_runs: int) -> int:
+    if not isinstance(run.task, ModularTask):
+        return MOST
+    fitting = BYTES / n_runs / (IMAGES * 2 * run.task.n_inputs)
+    return int(min(MOST, max(FEWEST, fitting)))
+
+
+def _neurons(run: Run, frequencies: tuple[int, ...]) -> list[int]:
+    try:
+        return chosen_neurons(run.snapshot(), frequencies)
+    except InputError:  # no neurons over operands to look at
+        return []

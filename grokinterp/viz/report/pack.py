@@ -1,0 +1,66 @@
+"""A figure as few bytes: its JSON and its arrays, compressed, for a page to unpack.
+
+The packed form is gzip of: the length of the JSON as four bytes (little endian), the JSON, the
+arrays. An array stands in the JSON as {"at": first byte, "type": "f8", ..., "shape": [...]}. Images
+of at least `MANY` numbers are kept to 1 / 65535 of their range, as {"type": "q2", "low", "step",
+...}: low bytes, then high bytes, and 65535 for NaN.
+"""
+
+import base64
+import gzip
+import json
+from typing import Any
+
+import numpy as np
+
+from grokinterp.viz.figure import Figure
+
+MANY = 1024  # numbers; the curves of a run are kept exactly
+LEVELS = 2**16 - 2  # the last code stands for NaN
+
+
+def packed(drawn: Figure) -> bytes:
+    """The figure with its frames; without its template and controls, which the page has once."""
+    bare = json.loads(drawn.to_json())
+    layout = bare["layout"]
+    for name in ("template", "sliders", "updatemenus"):
+        layout.pop(name, None)
+    blob = bytearray()
+    text = json.dumps(_arrays_out(bare, blob), separators=(",", ":")).encode()
+    whole = len(text).to_bytes(4, "little") + text + bytes(blob)
+    return gzip.compress(whole, compresslevel=6, mtime=0)
+
+
+def as_text(raw: bytes) -> str:
+    """Bytes as base64, which is safe inside HTML."""
+    return base64.b64encode(raw).decode()
+
+
+def _arrays_out(part: Any, blob: bytearray) -> Any:
+    """The same with every array that plotly encoded moved into the blob."""
+    if isinstance(part, list):
+        return [_arrays_out(one, blob) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if "bdata" not in part:
+        return {name: _arrays_out(value, blob) for name, value in part.items()}
+    array = np.frombuffer(base64.b64decode(part["bdata"]), np.dtype(part["dtype"]))
+    shape = [int(n) for n in str(part.get("shape", len(array))).split(",")]
+    told: dict[str, Any] = {"at": len(blob), "shape": shape}
+    if array.dtype.kind == "f" and array.size >= MANY:
+        raw, low, step = _quantised(array)
+        told |= {"type": "q2", "low": low, "step": step}
+    else:
+        raw = array.astype(array.dtype.newbyteorder("<")).tobytes()
+        told["type"] = array.dtype.kind + str(array.dtype.itemsize)
+    blob += raw
+    return told
+
+
+def _quantised(array: np.ndarray) -> tuple[bytes, float, float]:
+    known = array[np.isfinite(array)].astype(np.float64)
+    low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
+    step = (high - low) / LEVELS or 1.0
+    places = np.where(np.isfinite(array), np.rint((array - low) / step), LEVELS + 1)
+    codes = places.astype("<u2").tobytes()
+    return codes[0::2] + codes[1::2], float(low), float(step)

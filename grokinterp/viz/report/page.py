@@ -1,0 +1,135 @@
+"""The report as one HTML file: the template filled, with styles, scripts and figures inside."""
+
+import gzip
+import shlex
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from plotly.offline import get_plotlyjs
+
+from grokinterp.recipe.builtin import recipes
+from grokinterp.runs.manifest import current_versions
+from grokinterp.runs.run import Run
+from grokinterp.viz.report.about import About
+from grokinterp.viz.report.drawing import Drawn
+from grokinterp.viz.report.pack import as_text, packed
+from grokinterp.viz.report.panels import SECTIONS
+from grokinterp.viz.report.stops import stops_of
+from grokinterp.viz.report.summary import because, findings, headline, undetermined
+from grokinterp.viz.theme import DARK, LIGHT
+
+ASSETS = files("grokinterp.viz.report") / "assets"
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FunctionLoader(lambda name: _asset(name)),
+    autoescape=True,  # names of runs and files come from others
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+)
+
+
+def report_page(abouts: Sequence[About], drawn: Sequence[Sequence[Drawn]]) -> str:
+    """The whole page: of each run what was measured, and its panels."""
+    versions = current_versions()
+    stops = stops_of(abouts)
+    told = {
+        "names": [about.name for about in abouts],
+        "stops": stops,
+        "templates": {
+            name: template.to_plotly_json() for name, template in (("light", LIGHT), ("dark", DARK))
+        },
+    }
+    data = {"plotly.js": as_text(gzip.compress(get_plotlyjs().encode(), mtime=0))}
+    for i, panels in enumerate(drawn):
+        for panel in panels:
+            data |= _data(panel, _id(panel, i, len(abouts)))
+    return TEMPLATES.get_template("report.html.j2").render(
+        title=f"grokinterp report: {', '.join(about.name for about in abouts)}",
+        version=versions["grokinterp"],
+        versions=_listed(versions),
+        style=_asset("report.css"),
+        script=_asset("report.js"),
+        sections=[_section(name, drawn) for name in SECTIONS],
+        modes=list(stops),
+        n_stops=len(stops["step"]),
+        runs=[_run(about) for about in abouts],
+        command=shlex.join(["grokinterp", "report", *(str(about.run.path) for about in abouts)]),
+        packed=data,
+        report=told,
+    )
+
+
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def _id(panel: Drawn, run: int, n_runs: int) -> str:
+    return panel.panel.name if n_runs == 1 else f"{panel.panel.name}-{run + 1}"
+
+
+def _section(name: str, drawn: Sequence[Sequence[Drawn]]) -> dict[str, Any]:
+    """Of one run, its panels; of several, a row for each panel with one cell a run."""
+    own = [[panel for panel in panels if panel.panel.section == name] for panels in drawn]
+    cells = [[_panel(panel, i, len(drawn)) for panel in panels] for i, panels in enumerate(own)]
+    rows = cells if len(drawn) == 1 else [list(row) for row in zip(*cells, strict=True)]
+    return {"id": name, "title": SECTIONS[name], "rows": rows}
+
+
+def _panel(panel: Drawn, run: int, n_runs: int) -> dict[str, Any]:
+    name = panel.panel.name.replace("-", " ").capitalize()
+    return {
+        "id": _id(panel, run, n_runs),
+        "run": run,
+        "kind": "plot" if panel.figure else None,
+        "title": panel.figure.layout.title.text if panel.figure else name,
+        "caption": panel.panel.caption,
+        "reason": panel.reason,
+    }
+
+
+def _data(panel: Drawn, name: str) -> dict[str, str]:
+    """What the page holds of a panel: its figure, and its table as CSV."""
+    found = {}
+    if panel.figure is not None:
+        found[f"data-{name}"] = as_text(packed(panel.figure))
+    if panel.table is not None:
+        table = panel.table.to_csv(index=False).encode()
+        found[f"csv-{name}"] = as_text(gzip.compress(table, mtime=0))
+    return found
+
+
+def _run(about: About) -> dict[str, Any]:
+    run = about.run
+    return {
+        "name": about.name,
+        "what": f"{run.task.title}, {run.architecture.kind}, {len(run.steps)} checkpoints, "
+        f"steps {run.steps[0]} to {run.steps[-1]}" + ("" if run.finished else ", unfinished"),
+        "headline": headline(about),
+        "findings": findings(about),
+        "undetermined": undetermined(about),
+        "because": because(about),
+        "recipe": run.recipe and run.recipe.to_toml(),
+        "origin": _origin(run),
+        "versions": _listed(run.manifest.versions) or "versions that it does not record",
+    }
+
+
+def _origin(run: Run) -> str:
+    """The command that makes the run again, or what is known of where it came from."""
+    if run.recipe is None:
+        notes = "; ".join(run.notes)
+        return "It has no recipe: it comes from somebody else's training" + (
+            f" ({notes})." if notes else "."
+        )
+    named = [name for name, recipe in recipes().items() if recipe == run.recipe]
+    if named:
+        return f"grokinterp train {named[0]} --out {shlex.quote(run.path.name)}"
+    return (
+        "Save this as recipe.toml, then: grokinterp train recipe.toml --out "
+        + shlex.quote(run.path.name)
+    )
+
+
+def _listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in versions.items())

@@ -1,0 +1,250 @@
+"""The panels of a report: one more panel is one decorated function.
+
+    @panel("output", "What to see in it.", when=EVERY_STEP)
+    def correctness(about, snapshot):
+        return images.correctness(snapshot)
+
+It returns a figure, or a result with `.plot()` and `.table()`: the table is then what its CSV
+holds. A panel of every step, or of the milestones, moves with the report's step. An InputError says
+why a run has no such panel, and the report says it there.
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from grokinterp.circuits.ablation import ablate
+from grokinterp.circuits.attention import attention
+from grokinterp.circuits.graph import circuit_graph
+from grokinterp.circuits.neurons import neuron_clusters
+from grokinterp.encodings.bases import BASES
+from grokinterp.encodings.geometry.trajectories import trajectory_embedding
+from grokinterp.encodings.pruning_curves import pruning_curve
+from grokinterp.errors import InputError
+from grokinterp.fourier.key_frequencies import key_frequencies
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.viz import circles, curves, images, neurons, pruning, spectra
+from grokinterp.viz.attention import plot_attention
+from grokinterp.viz.report.about import PLACEBOS, About
+
+ONCE, EVERY_STEP, MILESTONES = "once", "every step", "milestones"
+SECTIONS = {
+    "training": "Training",
+    "embedding": "Embedding",
+    "attention": "Attention",
+    "neurons": "Neurons",
+    "output": "Answers",
+    "circuit": "Circuit",
+    "encoding": "Encoding",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Where a panel stands, when it is drawn, and how."""
+
+    name: str
+    section: str
+    caption: str
+    when: str
+    draw: Callable[..., Any]  # (about), or (about, snapshot)
+
+
+PANELS: dict[str, Panel] = {}
+
+
+def panel(section: str, caption: str, *, when: str = ONCE) -> Callable[..., Callable[..., Any]]:
+    """Register a function as a panel; they appear in this order."""
+
+    def register(draw: Callable[..., Any]) -> Callable[..., Any]:
+        name = draw.__name__.replace("_", "-")
+        PANELS[name] = Panel(name, section, caption, when, draw)
+        return draw
+
+    return register
+
+
+# ---- training
+
+
+@panel("training", "Loss on train and test pairs, phases shaded. Dotted: first crossings of thresholds.")
+def learning(about: About) -> Any:
+    return about.phases.plot(), about.run.metrics
+
+
+@panel(
+    "training",
+    "Restricted loss falls when the key frequencies suffice for the answer; excluded loss rises "
+    "when training answers need them; the weight norm falls in cleanup.",
+)
+def progress(about: About) -> Any:
+    return curves.plot_progress(about.measures, phases=about.phases), about.measures
+
+
+@panel("training", "Share of the variance of the logits along each frequency, over training.")
+def emergence(about: About) -> Any:
+    if about.shares is None:
+        raise InputError(f"{about.keys.reason}.")
+    drawn = curves.plot_emergence(about.shares, frequencies=about.frequencies)
+    return drawn, about.shares.reset_index()
+
+
+@panel(
+    "training",
+    "The same at one step: each frequency's share of the variance of the logits, log axis.",
+    when=EVERY_STEP,
+)
+def logit_frequencies(about: About, snapshot: Snapshot) -> Any:
+    return spectra.plot_key_frequencies(
+        replace(key_frequencies(snapshot), frequencies=about.frequencies)
+    )
+
+
+# ---- embedding
+
+
+@panel(
+    "embedding",
+    "Norm of the embedding along each frequency: flat at first, sparse once a circuit has formed.",
+    when=EVERY_STEP,
+)
+def embedding_spectrum(about: About, snapshot: Snapshot) -> Any:
+    return spectra.embedding_bars(snapshot, about.frequencies)
+
+
+@panel(
+    "embedding",
+    "Operand tokens on the plane of each key frequency, joined in the order of the circle.",
+    when=EVERY_STEP,
+)
+def embedding_circles(about: About, snapshot: Snapshot) -> Any:
+    return circles.embedding_circles(snapshot, about.frequencies)
+
+
+@panel(
+    "embedding",
+    "Fourier components of the embedding: few rows remain when it is sparse.",
+    when=EVERY_STEP,
+)
+def embedding_heat_map(about: About, snapshot: Snapshot) -> Any:
+    return spectra.embedding_heat_map(snapshot)
+
+
+# ---- attention
+
+
+@panel(
+    "attention",
+    "Attention of each head from the answer position to operand a, for every pair (a, b).",
+    when=EVERY_STEP,
+)
+def attention_maps(about: About, snapshot: Snapshot) -> Any:
+    return plot_attention(attention(snapshot, frequencies=about.frequencies))
+
+
+# ---- neurons
+
+
+@panel(
+    "neurons",
+    "Each neuron's leading frequency and how much of its variance that explains.",
+    when=EVERY_STEP,
+)
+def clusters(about: About, snapshot: Snapshot) -> Any:
+    return neuron_clusters(snapshot, frequencies=about.frequencies)
+
+
+@panel(
+    "neurons",
+    "Activations over all pairs: the strongest neuron of each cluster at the last step.",
+    when=EVERY_STEP,
+)
+def neuron_maps(about: About, snapshot: Snapshot) -> Any:
+    return neurons.neuron_images(snapshot, about.neurons, snapshot.n_layers - 1)
+
+
+@panel(
+    "neurons",
+    "The same neurons in the Fourier basis of a and b: a few terms of one frequency.",
+    when=EVERY_STEP,
+)
+def neuron_fourier(about: About, snapshot: Snapshot) -> Any:
+    return neurons.neuron_fourier(snapshot, about.neurons, snapshot.n_layers - 1)
+
+
+@panel(
+    "neurons",
+    "Norm along each frequency of what neurons add to the logits (W_out W_U).",
+    when=EVERY_STEP,
+)
+def neuron_logit_spectrum(about: About, snapshot: Snapshot) -> Any:
+    return spectra.neuron_logit_bars(snapshot, about.frequencies)
+
+
+# ---- output
+
+
+@panel("output", "Which pairs are answered rightly: test pairs turn green.", when=EVERY_STEP)
+def correctness(about: About, snapshot: Snapshot) -> Any:
+    return images.correctness(snapshot)
+
+
+@panel("output", "The logit of one class on every pair; diagonals are sums a + b.", when=EVERY_STEP)
+def logits(about: About, snapshot: Snapshot) -> Any:
+    return images.logit_images(snapshot, (0,))
+
+
+# ---- circuit
+
+
+@panel(
+    "circuit",
+    "From embedding frequencies over heads and neuron clusters to logit frequencies; each link "
+    "is measured by cutting it.",
+    when=MILESTONES,
+)
+def graph(about: About, snapshot: Snapshot) -> Any:
+    return circuit_graph(snapshot, frequencies=about.frequencies)
+
+
+@panel(
+    "circuit",
+    "What the loss becomes without a part, over the loss of the whole model; dots are placebos: "
+    "as much of the same kind, chosen at random.",
+    when=MILESTONES,
+)
+def ablations(about: About, snapshot: Snapshot) -> Any:
+    return ablate(snapshot, frequencies=about.frequencies, placebos=PLACEBOS)
+
+
+@panel("circuit", "The claimed circuit alone, the model without it, and the circuit less each part.")
+def circuit_alone(about: About) -> Any:
+    if about.faithfulness is None:
+        raise InputError(about.no_circuit or "no circuit is claimed.")
+    return about.faithfulness
+
+
+# ---- encoding
+
+
+@panel(
+    "encoding",
+    "Accuracy as more and more of the model is set to zero, in three bases.",
+    when=MILESTONES,
+)
+def pruning_curves(about: About, snapshot: Snapshot) -> Any:
+    found = {}
+    for basis in BASES:
+        with contextlib.suppress(InputError):  # a basis that this kind of model does not have
+            found[basis] = pruning_curve(snapshot, basis=basis)
+    return pruning.plot_pruning_curves(found)
+
+
+@panel(
+    "encoding",
+    "The predictions of every checkpoint as points, by their geodesic distances in the "
+    "Fisher-Rao metric.",
+)
+def trajectory(about: About) -> Any:
+    return trajectory_embedding({about.name: about.run})

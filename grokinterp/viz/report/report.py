@@ -1,0 +1,40 @@
+"""A run as one file to look at, mail and keep."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from grokinterp.circuits.subject import check_run
+from grokinterp.encodings.comparison.lineup import names_of
+from grokinterp.errors import InputError
+from grokinterp.runs.files import write_whole
+from grokinterp.runs.run import Run
+from grokinterp.viz.report.about import look_at
+from grokinterp.viz.report.drawing import draw_panels
+from grokinterp.viz.report.page import report_page
+
+
+def report(runs: Run | Sequence[Run], path: str | Path, *, progress: bool = False) -> Path:
+    """Write a run, or several side by side, as one HTML file that needs no network.
+
+    It tells in plain words what became of each run, and shows its training, embedding, attention,
+    neurons, answers, circuit and encoding, all moved through training by one slider; several runs
+    are lined up by step or by phase. What a run does not have is said where it would stand. Images
+    are of at most 30 checkpoints; ablations, the circuit and pruning of three, with few placebos:
+    `gi.ablate` has as many as you like. A file of that name is replaced, whole or not at all.
+    InputError for what is not a run and for a path that is a folder.
+    """
+    given = [runs] if isinstance(runs, Run) else runs
+    if isinstance(given, str | Path) or not isinstance(given, Sequence) or not given:
+        raise InputError(f"{type(runs).__name__} is no run; give gi.load(path), or a list of them.")
+    for run in given:
+        check_run(run)
+    path = Path(path)
+    if path.is_dir():  # before anything is measured
+        raise InputError(f"{path} is a folder; give the name of a file, such as report.html.")
+    abouts = [
+        look_at(run, name, n_runs=len(given), progress=progress)
+        for run, name in zip(given, names_of(given), strict=True)
+    ]
+    drawn = [draw_panels(about, progress=progress) for about in abouts]
+    write_whole(path, report_page(abouts, drawn).encode())
+    return path
