@@ -1,5 +1,6 @@
 """What a model answers on every pair of operands, as images: b to the right, a upwards."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,11 @@ from jaxtyping import Num
 from torch import Tensor
 
 from grokinterp.circuits.subject import Subject
+from grokinterp.errors import InputError, whole_number
 from grokinterp.runs.snapshot import Snapshot
-from grokinterp.viz.figure import Figure, figure, square
+from grokinterp.viz.figure import Figure, figure, place, small_multiples, square
 from grokinterp.viz.over_training import draw_steps
+from grokinterp.viz.theme import AROUND_ZERO, FROM_ZERO
 
 ANSWERS = {  # name: colour; the code in the image is its place here
     "wrong, test": "#D55E00",
@@ -18,6 +21,9 @@ ANSWERS = {  # name: colour; the code in the image is its place here
     "right, test": "#009E73",
     "right, train": "#7FCDB2",
 }
+BAR = {  # a colour bar above the panels and their names, in the space that `panels` leaves
+    "orientation": "h", "y": 1, "yanchor": "bottom", "ypad": 28, "thickness": 12, "len": 0.9,
+}  # fmt: skip
 
 
 def plot_correctness(x: Subject, **about: Any) -> Figure:
@@ -49,6 +55,102 @@ def correctness(snapshot: Snapshot) -> Figure:
         hovertemplate="a = %{y}, b = %{x}<br>%{z} (" + codes + ")<extra></extra>",
     )
     return square(drawn)
+
+
+def plot_logits(x: Subject, *, classes: Sequence[int] = (0,), **about: Any) -> Figure:
+    """The logits of answer classes over all pairs (a, b), a panel a class, as the model gives them.
+
+    Nothing is taken out: a shift of all classes, which no softmax sees, shows too. Colours are
+    around 0, on one scale for all panels that is each step's own. `about` as in `plot_correctness`.
+    InputError for no class, or one that is not an answer.
+    """
+    return draw_steps(x, lambda snapshot, _: logit_images(snapshot, classes), **about)
+
+
+def logit_images(snapshot: Snapshot, classes: Sequence[int]) -> Figure:
+    """The same of one snapshot."""
+    task = snapshot.modular_task
+    chosen = checked_numbers(classes, "class", below=task.p)
+    of_class = {f"class {c}": table(snapshot.logits[:, c], task.p) for c in chosen}
+    return images(
+        f"Logits{at(snapshot)}",
+        of_class,
+        bar="logit, scale of this step",
+        colours=around_zero(of_class.values()),
+        hover="a = %{y}, b = %{x}<br>logit %{z:.5g}",
+    )
+
+
+def images(
+    title: str,
+    values: Mapping[str, np.ndarray],
+    *,
+    x: str = "operand b",
+    y: str = "operand a",
+    bar: str,
+    colours: Mapping[str, Any],
+    hover: str,
+) -> Figure:
+    """Square images side by side, each under its name, on one colour scale titled `bar`.
+
+    `hover` is plotly's template; the panel's name stands above it.
+    """
+    drawn = panels(title, list(values), x, y)
+    for i, (name, z) in enumerate(values.items()):
+        drawn.add_heatmap(
+            z=z,
+            **colours,
+            showscale=i == 0,
+            colorbar=BAR | {"title": {"text": bar, "side": "top"}},
+            hovertemplate=f"{name}<br>{hover}<extra></extra>",
+            **place(i),
+        )
+    return drawn
+
+
+def panels(title: str, names: Sequence[str], x: str, y: str) -> Figure:
+    """`small_multiples` with space for a `BAR` above them, beside each other on a phone too."""
+    drawn = small_multiples(title, names, x, y)
+    for i in range(1, len(names), 2):  # as on the left
+        drawn.update_yaxes(showticklabels=False, **place(i))
+    drawn.update_annotations(font_size=13)
+    return drawn.update_layout(
+        title={"y": 1, "yanchor": "top", "pad": {"t": 14}},
+        margin={"t": 150},
+        height=drawn.layout.height + 80,
+    )
+
+
+def from_zero(values: Iterable[np.ndarray]) -> dict[str, Any]:
+    """Colours from 0, or from the least value where that is below, to the largest."""
+    low, high = _ends(values)
+    return {"colorscale": FROM_ZERO, "zmin": min(low, 0.0), "zmax": high}
+
+
+def around_zero(values: Iterable[np.ndarray]) -> dict[str, Any]:
+    """Colours with 0 in the middle, to the largest absolute value at both ends."""
+    most = max(abs(end) for end in _ends(values))
+    return {"colorscale": AROUND_ZERO, "zmin": -most, "zmax": most}
+
+
+def _ends(values: Iterable[np.ndarray]) -> tuple[float, float]:
+    """The least and the largest finite value; (-1, 1) where there is nothing but 0 or NaN."""
+    finite = np.concatenate([one[np.isfinite(one)] for one in values])
+    return (float(finite.min()), float(finite.max())) if finite.any() else (-1.0, 1.0)
+
+
+def checked_numbers(given: Sequence[int], name: str, *, below: int) -> list[int]:
+    """Whole numbers from 0 to below `below`, each once and at least one; refused otherwise."""
+    found: dict[int, None] = {}
+    several = [] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    for one in several:
+        number = whole_number(one)
+        if number is None or not 0 <= number < below:
+            raise InputError(f"{name} {one!r} is not between 0 and {below - 1}.")
+        found[number] = None
+    if not found:
+        raise InputError(f"{given!r} has no {name} to draw; give such as [0, 1].")
+    return list(found)
 
 
 def at(snapshot: Snapshot) -> str:

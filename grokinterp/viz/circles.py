@@ -1,0 +1,101 @@
+"""The circles of the embedding: operand tokens on the plane of each key frequency."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from grokinterp.circuits.circles import centred_embedding
+from grokinterp.circuits.subject import Subject
+from grokinterp.errors import InputError
+from grokinterp.fourier.answers import group_of
+from grokinterp.fourier.basis import fourier_basis
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.viz.figure import Figure, place
+from grokinterp.viz.images import BAR, at, panels
+from grokinterp.viz.over_training import draw_steps
+from grokinterp.viz.theme import AROUND_CIRCLE, COLOURS
+
+
+def plot_embedding_circles(
+    x: Subject, *, frequencies: Sequence[int] | None = None, **about: Any
+) -> Figure:
+    """Every operand token on the plane of each key frequency, a panel a frequency k.
+
+    The whole embedding of a token, the mean token taken out, is projected on the plane that its
+    cos and sin of w_k x span (`plane_coordinates`), so that noise shows too: before there is a
+    circle the points are a cloud. The line joins tokens that are neighbours on the circle, x and
+    x + 1/k. Percentages are shares of the embedding's power in frequency k: of the table, rows
+    centred, in cos and sin of w_k x. Multiplication is taken in discrete logarithms, without the
+    token 0. One range for all panels, each step's own. A circle does not say that the network
+    uses it.
+
+    `frequencies` are the key frequencies unless given, `about` is `step`, `task`, `train_mask` as
+    in `gi.ablate`. InputError without frequencies or a table of embeddings.
+    """
+    return draw_steps(x, embedding_circles, frequencies=frequencies, **about)
+
+
+def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
+    """The same of one snapshot."""
+    group = group_of(snapshot)
+    if not keys:
+        raise InputError("there are no key frequencies to draw circles of; give frequencies=[1].")
+    tokens = centred_embedding(snapshot)
+    n, power = len(tokens), tokens.square().sum()
+    waves = fourier_basis(n) @ tokens
+    shares = [float(waves[2 * k - 1 : 2 * k + 1].square().sum() / power) for k in keys]
+    drawn = panels(
+        f"Circles of the embedding{at(snapshot)}<br>{sum(shares):.1%} of its power in them",
+        [f"k = {k} ({share:.1%})" for k, share in zip(keys, shares, strict=True)],
+        "along cos",
+        "along sin",
+    )
+    counted = "token x" if group.order == snapshot.modular_task.p else "exponent of token x"
+    points = [plane_coordinates(tokens, k) for k in keys]
+    for i, (k, at_k) in enumerate(zip(keys, points, strict=True)):
+        around = torch.arange(n).mul(k).remainder(n).argsort(stable=True)
+        around = torch.cat([around, around[:1]])
+        turns = around * k % n / n
+        drawn.add_scatter(
+            x=at_k[around, 0].float().numpy(),
+            y=at_k[around, 1].float().numpy(),
+            mode="lines+markers",
+            line={"color": COLOURS["other"], "width": 1},
+            marker={
+                "color": around.numpy(),
+                "cmin": 0,
+                "cmax": n,
+                "colorscale": AROUND_CIRCLE,
+                "size": 6,
+                "showscale": i == 0,
+                "colorbar": BAR | {"title": {"text": counted, "side": "top"}},
+            },
+            customdata=torch.stack([group.tokens[around], around, 360 * turns], dim=1).numpy(),
+            hovertemplate=f"token %{{customdata[0]}}, {counted.removesuffix(' of token x')} "
+            "%{customdata[1]}<br>angle w x %{customdata[2]:.1f}°<br>"
+            "(%{x:.5g}, %{y:.5g})<extra></extra>",
+            showlegend=False,
+            **place(i),
+        )
+    reach = max(float(at_k.abs().nan_to_num(0.0, 0.0).max()) for at_k in points) or 1.0
+    ends = [-1.08 * reach, 1.08 * reach]
+    return drawn.update_xaxes(range=ends).update_yaxes(range=ends)
+
+
+def plane_coordinates(tokens: Float[Tensor, "n d_model"], k: int) -> Float[Tensor, "n 2"]:
+    """Each row of a table of tokens on the plane of cos and sin of w_k x.
+
+    With C = sum_x cos(w_k x) row_x and S the same of sin, the axes are C / |C| and the part of S
+    orthogonal to C, of length 1; rows of a perfect circle of frequency k are r (cos w_k x,
+    sin w_k x). 0 along an axis that does not exist: no C, S in the direction of C, or 2 k = n.
+    """
+    axes: list[Tensor] = []
+    for row in fourier_basis(len(tokens))[2 * k - 1 : 2 * k + 1] @ tokens.double():
+        for axis in axes:
+            row = row - (row @ axis) * axis
+        axes.append(torch.nn.functional.normalize(row, dim=0))
+    found = tokens.double() @ torch.stack(axes, dim=1)
+    return torch.nn.functional.pad(found, (0, 2 - found.shape[1]))
