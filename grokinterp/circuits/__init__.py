@@ -17,6 +17,7 @@ from grokinterp.circuits.ablation import Ablation, ablate, spread
 from grokinterp.circuits.algorithm import Algorithm, algorithm
 from grokinterp.circuits.attention import Attention, attention, commutativity
 from grokinterp.circuits.attention_fits import AttentionFits, attention_fits, fitted_patterns
+from grokinterp.circuits.attention_inputs import AttentionPatterns, attention_patterns
 from grokinterp.circuits.attention_readout import AttentionReadout, attention_readout
 from grokinterp.circuits.attribution import Attribution, attribution
 from grokinterp.circuits.circles import Circularity, circularity
@@ -47,6 +48,7 @@ __all__ = [
     "Algorithm",
     "Attention",
     "AttentionFits",
+    "AttentionPatterns",
     "AttentionReadout",
     "Attribution",
     "CircleIsolation",
@@ -65,6 +67,7 @@ __all__ = [
     "algorithm",
     "attention",
     "attention_fits",
+    "attention_patterns",
     "attention_readout",
     "attribution",
     "circuit_graph",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -15,6 +16,9 @@ from grokinterp.fourier.basis import n_frequencies, transform_2d
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 FLAT = 1e-6  # spread of attention, or of scores in nats, below which float32 shows only rounding
 
@@ -69,6 +73,12 @@ class Attention:
         return pd.DataFrame(rows).astype(
             {"frequency": "Int64", "share": "Float64", "key": "boolean"}
         )
+
+    def plot(self, to: str = "a") -> "go.Figure":
+        """Attention to operand "a", "b" or "equals" over all pairs (a, b), a panel a head."""
+        from grokinterp.viz import plot_attention
+
+        return plot_attention(self, to=to)
 
 
 def attention(

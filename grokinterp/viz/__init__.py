@@ -1,5 +1,6 @@
 """Figures: what `.plot()` on a result draws."""
 
+from grokinterp.viz.attention import circuitsvis_script, plot_attention
 from grokinterp.viz.circles import plot_embedding_circles
 from grokinterp.viz.comparison import comparison_page, plot_comparison
 from grokinterp.viz.encodings import plot_fourier_heat_map, plot_pruning_curves
@@ -11,7 +12,9 @@ from grokinterp.viz.neurons import plot_neuron_fourier, plot_neurons
 
 __all__ = [
     "Figure",
+    "circuitsvis_script",
     "comparison_page",
+    "plot_attention",
     "plot_comparison",
     "plot_correctness",
     "plot_embedding_circles",

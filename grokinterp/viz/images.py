@@ -114,11 +114,9 @@ def panels(title: str, names: Sequence[str], x: str, y: str) -> Figure:
     for i in range(1, len(names), 2):  # as on the left
         drawn.update_yaxes(showticklabels=False, **place(i))
     drawn.update_annotations(font_size=13)
-    return drawn.update_layout(
-        title={"y": 1, "yanchor": "top", "pad": {"t": 14}},
-        margin={"t": 150},
-        height=drawn.layout.height + 80,
-    )
+    drawn.update_yaxes(constraintoward="top")  # squares stay at their names when it is narrow
+    # plotly puts the title half way up the margin, then higher by the bar: 30 pixels from the top
+    return drawn.update_layout(margin={"t": 160}, height=drawn.layout.height + 90)
 
 
 def from_zero(values: Iterable[np.ndarray]) -> dict[str, Any]:

@@ -88,9 +88,9 @@ def neuron_fourier(snapshot: Snapshot, neurons: Sequence[int], layer: int | None
     for axes, waves in ((drawn.update_xaxes, of_b), (drawn.update_yaxes, of_a)):
         ticks = [max(i - 1, 0) for i in shown]
         axes(tickvals=[waves[i] for i in ticks], ticktext=[(i + 1) // 2 for i in ticks])
+        axes(range=[-0.5, len(order) - 0.5])
     for i, (name, z) in enumerate(values.items()):
-        largest = np.argsort(-np.abs(z), axis=None, kind="stable")[:DOTS]
-        rows, columns = np.unravel_index(largest, z.shape)
+        rows, columns = _largest(z)
         drawn.add_scatter(
             x=[of_b[column] for column in columns],
             y=[of_a[row] for row in rows],
@@ -177,6 +177,14 @@ def _names(snapshot: Snapshot, neurons: Sequence[int], layer: int | None) -> lis
         f"neuron {i} ({'dead' if i in found.dead else words[int(found.cluster[i])]})"
         for i in chosen
     ]
+
+
+def _largest(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the largest terms, the largest last: it is drawn above the others."""
+    order = np.argsort(-np.abs(z), axis=None, kind="stable")[:DOTS][::-1]
+    rows, columns = np.unravel_index(order, z.shape)
+    there = np.abs(z[rows, columns]) > 0  # neither the zeros of a dead neuron nor NaN
+    return rows[there], columns[there]
 
 
 def _wave(i: int, operand: str) -> str:
