@@ -64,7 +64,7 @@ def plot_faithfulness(found: Faithfulness) -> Figure:
             hovertext=[_told(names[i], scores[names[i]]) for i in range(first, last)],
             hoverinfo="text",
             orientation="h",
-            marker={"color": COLOURS["key"] if first == 0 else SERIES[0]},
+            marker={"color": COLOURS["key"] if first == 0 else SERIES[0], "line": {"width": 0}},
         )
     hover = [_told(name, score) for name, score in scores.items()]
     drawn.add_trace(_at_the_edge(losses, range(len(names)), hover, low, high))
@@ -78,8 +78,8 @@ def _of_step(rows: dict[Place, Row], places: Sequence[Place]) -> Figure:
     first = next(iter(rows.values()))
     at = "" if first.step is None else f", step {first.step}"
     drawn = figure(
-        f"Ablation{at}<br>model's loss {first.whole.loss_all:.4g} nats",
-        "loss / loss of the model (1 = no change)",
+        f"Ablation{at} (1 = no change)<br>model's loss {first.whole.loss_all:.4g} nats",
+        "loss / model's loss",
     )
     heights = {place: float(y) for y, place in enumerate(places)}
     ratios = [row.ratio for row in rows.values()]
@@ -104,7 +104,7 @@ def _of_step(rows: dict[Place, Row], places: Sequence[Place]) -> Figure:
             name=verdict,
             hovertext=[_of_row(row) for _, row in chosen],
             hoverinfo="text",
-            marker={"color": colour, "line": {"width": 0}},
+            marker={"color": colour, "line": {"width": 2, "color": colour}},  # seen at 1 too
             showlegend=bool(chosen),
         )
     for name, symbol, harmonic in (
@@ -157,7 +157,7 @@ def _range(drawn: Figure, values: Iterable[float]) -> tuple[float, float]:
     exponents = [math.log10(value) for value in values if _drawable(value)] or [0.0]
     room = 0.06 * (max(exponents) - min(exponents)) + 0.1
     low, high = min(exponents) - room, max(exponents) + room
-    drawn.update_xaxes(type="log", range=[low, high])
+    drawn.update_xaxes(type="log", range=[low, high], nticks=6, tickangle=0)
     return 10 ** (low + room / 3), 10 ** (high - room / 3)
 
 
@@ -184,7 +184,8 @@ def _at_the_edge(
 
 def _named_rows(drawn: Figure, names: Sequence[str]) -> Figure:
     """Every row under its whole name, first at the top; the figure as high as that needs."""
-    wrapped = [wrap(name, WIDTH) for name in names]
+    # "k = 9" stays in one line: the spaces in it do not break.
+    wrapped = [wrap(name.replace(" = ", "\u00a0=\u00a0"), WIDTH) for name in names]
     drawn.update_yaxes(
         tickvals=list(range(len(names))),
         ticktext=["<br>".join(lines) for lines in wrapped],

@@ -32,6 +32,7 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
     drawn.update_yaxes(title_text="neurons", row=1, col=1)
     drawn.update_yaxes(title_text="fraction explained", range=[-0.03, 1.03], row=2, col=1)
     drawn.update_xaxes(title_text="leading frequency k (cycles per p)", row=2, col=1)
+    drawn.update_xaxes(range=[0, max(int(found.leading.max()), 1) + 1])
     summary = found.summary()
     for name, key in (("key", True), ("not key", False)):
         chosen = summary[(summary.key == key) & (summary.cluster != LEFTOVER)]
@@ -81,5 +82,5 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
         col=1,
     )
     return drawn.update_layout(
-        height=560, barmode="overlay", hovermode="closest", showlegend=True, legend={"y": -0.16}
+        height=560, barmode="overlay", legend={"itemsizing": "constant"}, hovermode="closest", showlegend=True
     )

@@ -51,6 +51,7 @@ def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: Literal[2, 3] =
                     "symbol": symbols,
                     "size": [9 if symbol != "circle" else 4 for symbol in symbols],
                     "color": series(i)["color"],
+                    "line": {"color": series(i)["color"], "width": 1.5},
                 },
             )
         )

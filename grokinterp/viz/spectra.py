@@ -61,7 +61,7 @@ def neuron_logit_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
     """The same of one snapshot."""
     norms = neuron_logit_spectrum(snapshot).sqrt().tolist()
     drawn = figure(
-        f"Frequencies of the neuron-logit map{at(snapshot)}", FREQUENCY, "norm in W_out W_U"
+        f"Frequencies of W_out W_U{at(snapshot)}", FREQUENCY, "norm in W_out W_U"
     )
     return _bars(drawn, dict(enumerate(norms[1:], start=1)), keys)
 
@@ -80,7 +80,7 @@ def embedding_heat_map(snapshot: Snapshot) -> Figure:
     components = embedding_components(snapshot)
     n, largest = len(components), float(components.abs().max())
     drawn = figure(
-        f"Embedding in Fourier components{at(snapshot)}",
+        f"Embedding in Fourier basis{at(snapshot)}",
         "dimension of the embedding",
         "wave over the tokens",
     )
@@ -138,6 +138,7 @@ def _bars(drawn: Figure, values: Mapping[int, float], keys: Iterable[int]) -> Fi
             y=list(bars.values()),
             name=name,
             marker={"color": COLOURS[name], "line": {"width": 0}},
+            width=0.8,
             hovertemplate="k = %{x}<br>%{y:.5g}",
         )
-    return drawn.update_layout(barmode="overlay", bargap=0.15, showlegend=True)
+    return drawn.update_layout(barmode="overlay", showlegend=True)
