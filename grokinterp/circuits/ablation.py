@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from jaxtyping import Bool
@@ -20,6 +20,9 @@ from grokinterp.errors import InputError, whole_number
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.task import Task
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 PLACEBOS = 50
 ABOVE, WITHIN, NONE = "above chance", "not above chance", "no placebo"
@@ -133,6 +136,12 @@ class Ablation:
                 for placebo in row.placebos
             ]
         )
+
+    def plot(self) -> "go.Figure":
+        """Every ratio and its placebos on a log axis; with a slider over several checkpoints."""
+        from grokinterp.viz import plot_ablation
+
+        return plot_ablation(self)
 
 
 def ablate(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -15,6 +16,9 @@ from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.answers import AnswerSpectrum, no_frequencies_reason, usable_group
 from grokinterp.runs.snapshot import BLOCK_ROWS, Snapshot, from_weights
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 AGAINST = ("mean", "best")
 
@@ -89,6 +93,12 @@ class Attribution:
         frame.index = pd.Index(self.parts, name="part")
         frame.loc["all parts"] = frame.sum()
         return frame
+
+    def plot(self) -> "go.Figure":
+        """What each part adds to the margin, by logit frequency where there are any."""
+        from grokinterp.viz import plot_attribution
+
+        return plot_attribution(self)
 
 
 def attribution(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from jaxtyping import Bool
@@ -20,6 +21,9 @@ from grokinterp.errors import InputError
 from grokinterp.models.last_block import LOGITS
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 PLACEBOS = 10
 
@@ -87,6 +91,12 @@ class Faithfulness:
         nothing_more = [""] * (1 + len(self.parts))
         frame["verdict"] = ["", self.alone.verdict, self.without.verdict, *nothing_more]
         return frame
+
+    def plot(self) -> "go.Figure":
+        """The losses of all rows on a log axis."""
+        from grokinterp.viz import plot_faithfulness
+
+        return plot_faithfulness(self)
 
     def _share(self, difference: float) -> float:
         gained = self.nothing.score.loss_all - self.nothing.whole.loss_all

@@ -31,6 +31,7 @@ from grokinterp.tasks.modular import ModularTask
 
 if TYPE_CHECKING:
     import networkx
+    import plotly.graph_objects as go
 
 ROUNDING = 1e-5  # relative; float32 activations differ by less where nothing was changed
 
@@ -81,6 +82,12 @@ class CircuitGraph:
         for side, column in (("target", "share_in"), ("source", "share_out")):
             frame[column] = frame["node"].map(edges.groupby(side)["share"].sum())
         return frame
+
+    def plot(self) -> "go.Figure":
+        """The edges as bands, as wide as their shares."""
+        from grokinterp.viz import plot_circuit_graph
+
+        return plot_circuit_graph(self)
 
     def to_networkx(self) -> "networkx.DiGraph":
         """The same as a directed graph; nodes carry `layer`, edges share, loss and change."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -15,6 +16,9 @@ from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.fourier.spectra import neuron_powers, token_order
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 LEFTOVER = -1  # the cluster of neurons that no frequency explains well enough
 
@@ -104,6 +108,12 @@ class NeuronClusters:
         frame = pd.DataFrame(rows)
         frame.attrs.update(self.assumptions, variance_share=self.variance_share)
         return frame
+
+    def plot(self) -> "go.Figure":
+        """Every neuron by its leading frequency and how much that explains."""
+        from grokinterp.viz import plot_neuron_clusters
+
+        return plot_neuron_clusters(self)
 
     @property
     def assumptions(self) -> dict[str, object]:

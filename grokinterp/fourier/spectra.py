@@ -53,8 +53,16 @@ def neuron_logit_map(snapshot: Snapshot) -> Float[Tensor, "d_mlp d_vocab_out"]:
 
 
 def embedding_rows(snapshot: Snapshot) -> Float[Tensor, " n"]:
-    """Norm of every row of `W_E` in `fourier_basis`: constant, cos 1, sin 1, cos 2, ..."""
-    return transform(_embedding(snapshot)).norm(dim=1)
+    """Norm of every row of `embedding_components`."""
+    return embedding_components(snapshot).norm(dim=1)
+
+
+def embedding_components(snapshot: Snapshot) -> Float[Tensor, "n d"]:
+    """`W_E` in `fourier_basis` over the tokens: constant, cos 1, sin 1, cos 2, ... (float64).
+
+    Of an MLP with two-hot input, of its first matrix: operand a's columns, then operand b's.
+    """
+    return transform(_embedding(snapshot))
 
 
 def neuron_frequency_fractions(

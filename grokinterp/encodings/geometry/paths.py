@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -22,6 +23,9 @@ from grokinterp.encodings.geometry.predictions import pairwise_distances, roots_
 from grokinterp.errors import InputError, whole_number
 from grokinterp.progress.phases import Phases
 from grokinterp.runs.run import Run
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 FEWEST = 9  # checkpoints for a limit: of every fourth, 3 are left
 
@@ -119,6 +123,12 @@ class InformationPath:
         whole = {"whole": (self.steps[0], self.steps[-1])}
         parts = {name: self.between(*ends) for name, ends in (whole | dict(stages or {})).items()}
         return self._frame(_row(name, part) for name, part in parts.items())
+
+    def plot(self) -> "go.Figure":
+        """Length so far and distance from the start against step."""
+        from grokinterp.viz import plot_information_path
+
+        return plot_information_path(self)
 
     def _place(self, step: int) -> int:
         if step not in self.steps:

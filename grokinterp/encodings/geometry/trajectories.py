@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -15,6 +16,9 @@ from grokinterp.errors import InputError, whole_number
 from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,12 @@ class TrajectoryEmbedding:
             "seed": self.seed,
         }
         return frame
+
+    def plot(self, *, dimensions: int = 2) -> "go.Figure":
+        """A line a run through its checkpoints, in two or three dimensions."""
+        from grokinterp.viz import plot_trajectories
+
+        return plot_trajectories(self, dimensions=dimensions)
 
 
 def trajectory_embedding(

@@ -1,9 +1,7 @@
-"""How much of a model can be pruned, and in which frequencies its neurons are."""
+"""How much of a model can be pruned: accuracy against the fraction pruned."""
 
 from collections.abc import Iterable, Mapping
 from itertools import cycle
-
-import pandas as pd
 
 from grokinterp.encodings.pruning_curves import PruningCurve
 from grokinterp.errors import InputError
@@ -40,37 +38,6 @@ def plot_pruning_curves(curves: PruningCurve | Mapping[str, PruningCurve]) -> Fi
             mode="lines",
             showlegend=True,
         )
-    return drawn
-
-
-def plot_fourier_heat_map(shares: pd.DataFrame) -> Figure:
-    """The shares that `fourier_heat_map` found: a row a frequency, a column a neuron.
-
-    Neurons stand in the order of the table (`grokinterp.fourier.localization`), by their dominant
-    frequency; a column is empty where a neuron has no weights.
-    """
-    if shares.index.name != "frequency" or shares.columns.name != "neuron":
-        raise InputError("this is no Fourier heat map; give what fourier_heat_map found.")
-    attrs = shares.attrs
-    step = attrs.get("step")
-    drawn = figure(
-        f"Frequencies of the neurons' {attrs.get('side', '')} weights"
-        + ("" if step is None else f", step {step}"),
-        "neuron, by its dominant frequency",
-        "frequency k (0 is the constant)",
-    )
-    drawn.update_layout(hovermode="closest")
-    drawn.add_heatmap(
-        z=shares.to_numpy(),
-        x=list(range(shares.shape[1])),
-        y=shares.index.tolist(),
-        customdata=[shares.columns.tolist()] * len(shares),
-        hovertemplate="neuron %{customdata}<br>k = %{y}<br>share %{z:.3f}<extra></extra>",
-        colorscale="Viridis",
-        zmin=0,
-        zmax=1,
-        colorbar={"title": "share of<br>power"},
-    )
     return drawn
 
 

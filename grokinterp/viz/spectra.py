@@ -1,0 +1,144 @@
+"""Fourier spectra: key frequencies, the embedding, the neuron-logit map, each neuron's weights."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from grokinterp.circuits.subject import Subject
+from grokinterp.errors import InputError
+from grokinterp.fourier.key_frequencies import KeyFrequencies
+from grokinterp.fourier.spectra import (
+    embedding_components,
+    embedding_spectrum,
+    neuron_logit_spectrum,
+)
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.viz.figure import Figure, figure
+from grokinterp.viz.images import at
+from grokinterp.viz.over_training import draw_steps
+from grokinterp.viz.theme import AROUND_ZERO, COLOURS, FROM_ZERO
+
+FREQUENCY = "frequency k (cycles per p)"
+
+
+def plot_key_frequencies(found: KeyFrequencies) -> Figure:
+    """The share of every frequency on a log axis, the key ones in colour."""
+    if found.frequencies is None:
+        raise InputError(f"there are no frequencies to draw: {found.reason}.")
+    listed = ", ".join(map(str, found)) or "none"
+    drawn = figure(f"Key frequencies ({found.rule} rule): {listed}", FREQUENCY, "share")
+    return _bars(drawn.update_yaxes(type="log"), found.shares, found)
+
+
+def plot_embedding_spectrum(x: Subject, **about: Any) -> Figure:
+    """Norm of each frequency of the embedding, cos and sin together, the key ones in colour.
+
+    That of frequency k is sqrt of the sum of squares of its two rows of W_E, transformed over the
+    operand tokens (`fourier.embedding_spectrum`); the constant is left out. Norms have the unit of
+    W_E. `about` is `step` (one, several, or "all" of a run: then with a slider), `frequencies`, and
+    of a model `task` and `train_mask`, as in `gi.ablate`.
+    """
+    return draw_steps(x, embedding_bars, **about)
+
+
+def embedding_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
+    """The same of one snapshot."""
+    norms = embedding_spectrum(snapshot).sqrt().tolist()
+    drawn = figure(f"Frequencies of the embedding{at(snapshot)}", FREQUENCY, "norm in W_E")
+    return _bars(drawn, dict(enumerate(norms[1:], start=1)), keys)
+
+
+def plot_neuron_logit_spectrum(x: Subject, **about: Any) -> Figure:
+    """Norm of each frequency of the neuron-logit map W_out W_U over the answer classes.
+
+    `about` is that of `plot_embedding_spectrum` (`fourier.neuron_logit_spectrum`).
+    """
+    return draw_steps(x, neuron_logit_bars, **about)
+
+
+def neuron_logit_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
+    """The same of one snapshot."""
+    norms = neuron_logit_spectrum(snapshot).sqrt().tolist()
+    drawn = figure(
+        f"Frequencies of W_out W_U{at(snapshot)}", FREQUENCY, "norm in W_out W_U"
+    )
+    return _bars(drawn, dict(enumerate(norms[1:], start=1)), keys)
+
+
+def plot_embedding_heat_map(x: Subject, **about: Any) -> Figure:
+    """The embedding in the Fourier basis over the tokens: a row a wave, a column a dimension.
+
+    As figure 3 of Nanda et al. 2023 (arXiv 2301.05217): rows const, cos 1, sin 1, cos 2, ...
+    `about` is that of `plot_embedding_spectrum`.
+    """
+    return draw_steps(x, lambda snapshot, _: embedding_heat_map(snapshot), **about)
+
+
+def embedding_heat_map(snapshot: Snapshot) -> Figure:
+    """The same of one snapshot."""
+    components = embedding_components(snapshot)
+    n, largest = len(components), float(components.abs().max())
+    drawn = figure(
+        f"Embedding in Fourier basis{at(snapshot)}",
+        "dimension of the embedding",
+        "wave over the tokens",
+    )
+    waves = ["const", *(f"{wave} {k}" for k in range(1, n // 2 + 1) for wave in ("cos", "sin"))]
+    drawn.update_yaxes(autorange="reversed", nticks=12)
+    drawn.update_layout(height=560)
+    return drawn.add_heatmap(
+        z=components.float().numpy(),
+        y=waves[:n],  # of an even number of tokens the last wave has no sine
+        zmin=-largest,
+        zmax=largest,
+        colorscale=AROUND_ZERO,
+        colorbar={"title": "component"},
+        hovertemplate="%{y}, dimension %{x}<br>%{z:.5g}<extra></extra>",
+    )
+
+
+def plot_fourier_heat_map(shares: pd.DataFrame) -> Figure:
+    """The shares that `fourier_heat_map` found: a row a frequency, a column a neuron.
+
+    Neurons stand in the order of the table (`grokinterp.fourier.localization`), by their dominant
+    frequency; a column is empty where a neuron has no weights.
+    """
+    if shares.index.name != "frequency" or shares.columns.name != "neuron":
+        raise InputError("this is no Fourier heat map; give what fourier_heat_map found.")
+    attrs = shares.attrs
+    step = attrs.get("step")
+    drawn = figure(
+        f"Frequencies of the neurons' {attrs.get('side', '')} weights"
+        + ("" if step is None else f", step {step}"),
+        "neuron, by its dominant frequency",
+        "frequency k (0 is the constant)",
+    )
+    drawn.update_layout(hovermode="closest")
+    return drawn.add_heatmap(
+        z=shares.to_numpy(),
+        x=list(range(shares.shape[1])),
+        y=shares.index.tolist(),
+        customdata=[shares.columns.tolist()] * len(shares),
+        hovertemplate="neuron %{customdata}<br>k = %{y}<br>share %{z:.4f}<extra></extra>",
+        colorscale=FROM_ZERO,
+        zmin=0,
+        zmax=1,
+        colorbar={"title": "share of<br>power"},
+    )
+
+
+def _bars(drawn: Figure, values: Mapping[int, float], keys: Iterable[int]) -> Figure:
+    """A bar a frequency: two traces, key and other, whether there is any of them or not."""
+    key = set(keys)
+    for name, chosen in (("key", True), ("other", False)):
+        bars = {k: value for k, value in values.items() if (k in key) is chosen}
+        drawn.add_bar(
+            x=list(bars),
+            y=list(bars.values()),
+            name=name,
+            marker={"color": COLOURS[name], "line": {"width": 0}},
+            width=0.8,
+            hovertemplate="k = %{x}<br>%{y:.5g}",
+        )
+    return drawn.update_layout(barmode="overlay", showlegend=True)
