@@ -5,7 +5,8 @@
     gi.detect_phases(run)
 
 Names are resolved when first used, so that importing the package is cheap. What looks at circuits
-is in `gi.circuits`, what compares how models encode what they learned in `gi.encodings`.
+is in `gi.circuits`, what compares how models encode what they learned in `gi.encodings`,
+figures that belong to no result in `gi.viz`.
 """
 
 import importlib
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from grokinterp.runs import Recorder, Run, Snapshot, export, import_run, load, snapshot
     from grokinterp.tasks import IsingTask, ModularTask
     from grokinterp.training import train
+    from grokinterp.viz.report import report
 
 _HOME = {
     "Ablation": "circuits",
@@ -45,6 +47,7 @@ _HOME = {
     "paper_table": "circuits",
     "progress_measures": "progress",
     "recipes": "recipe",
+    "report": "viz.report",
     "snapshot": "runs",
     "train": "training",
 }
@@ -72,6 +75,7 @@ __all__ = [
     "paper_table",
     "progress_measures",
     "recipes",
+    "report",
     "snapshot",
     "train",
 ]
@@ -80,7 +84,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("grokinterp")
-    if name in ("circuits", "encodings"):
+    if name in ("circuits", "encodings", "viz"):
         return importlib.import_module(f"grokinterp.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'grokinterp' has no attribute {name!r}")

@@ -24,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
     "phases": looking.phases,
     "ablate": looking.ablate,
     "compare": looking.compare,
+    "report": looking.report,
     "import": exchange.import_,
     "export": exchange.export,
 }

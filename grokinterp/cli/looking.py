@@ -195,5 +195,31 @@ def compare(
         show(f"\n{out}: figure, measures and runs")
 
 
+def report(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="A run, or several to set side by side.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="HTML file to write.", show_default="NAME-report.html, or report.html"),
+    ] = None,
+) -> None:
+    """Write a run as one HTML file that works offline: what happened, and pictures of it.
+
+    One slider moves all panels through training. Several runs stand side by
+    side, lined up by step or by phase.
+    """
+    from grokinterp.runs import load
+    from grokinterp.viz.report import report as write_report
+
+    runs = [load(path) for path in paths]
+    if out is None:
+        out = Path(
+            f"{runs[0].path.resolve().name}-report.html" if len(runs) == 1 else "report.html"
+        )
+    written = write_report(runs, out, progress=True)
+    show(f"{written}: {written.stat().st_size / 1e6:.1f} MB; open it in a browser")
+
+
 def _number(value: float) -> float | None:
     return None if value != value else value

@@ -11,7 +11,9 @@ def plot_attribution(found: Attribution) -> Figure:
     Without an answer group there are no frequencies, and every bar is whole.
     """
     at = "" if found.step is None else f", step {found.step}"
-    drawn = figure(f"Mean margin{at}: {found.total:.4g} logits", "added to the mean margin (logits)")
+    drawn = figure(
+        f"Mean margin{at}: {found.total:.4g} logits", "added to the mean margin (logits)"
+    )
     if found.spectrum is None:
         frame = found.table().set_index("part")[["margin"]]
     else:

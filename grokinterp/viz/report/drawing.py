@@ -1,13 +1,14 @@
 """Draws the panels of a run: every step once, whatever many panels look at it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
 
+from grokinterp.circuits.attention_inputs import AttentionPatterns
 from grokinterp.errors import InputError
+from grokinterp.runs.snapshot import Snapshot
 from grokinterp.viz.figure import Figure
 from grokinterp.viz.over_training import over_training
 from grokinterp.viz.report.about import About
@@ -16,76 +17,60 @@ from grokinterp.viz.report.panels import EVERY_STEP, MILESTONES, ONCE, PANELS, P
 
 @dataclass(frozen=True)
 class Drawn:
-    """A panel with its figure and the table behind it, or the reason why there is none."""
+    """A panel: a figure, or patterns by step for CircuitsVis; or the reason why there is neither.
+
+    `table` is the data behind it, where the figure does not hold all.
+    """
 
     panel: Panel
     figure: Figure | None = field(default=None, repr=False)
+    patterns: dict[int, AttentionPatterns] = field(default_factory=dict, repr=False)
     table: pd.DataFrame | None = field(default=None, repr=False)
     reason: str | None = None
 
 
 def draw_panels(about: About, *, progress: bool = False) -> list[Drawn]:
     """All panels of one run, in their order."""
-    figures: dict[str, dict[int, Figure]] = {name: {} for name in PANELS}
-    tables: dict[str, list[pd.DataFrame]] = {name: [] for name in PANELS}
+    found: dict[str, dict[int, Any]] = {name: {} for name in PANELS}
     reasons: dict[str, str] = {}
 
-    def draw(panels: Iterable[Panel], step: int, *given: Any) -> None:
-        for one in panels:
-            if one.name in reasons:
-                continue
-            try:
-                figure, table = _parts(one.draw(about, *given))
-            except InputError as error:
-                reasons[one.name] = str(error)
-                continue
-            figures[one.name][step] = figure
-            if table is not None:
-                tables[one.name].append(_with_step(table, step) if given else table)
+    def draw(when: str, step: int, *given: Snapshot) -> None:
+        for name, panel in PANELS.items():
+            if panel.when == when:
+                try:
+                    found[name][step] = panel.draw(about, *given)
+                except InputError as error:
+                    reasons[name] = str(error)
 
-    last = about.run.steps[-1]
-    draw(_when(ONCE), last)
-    for step in tqdm(
-        sorted({*about.steps, *about.milestones}),
-        desc="draw",
-        unit="step",
-        disable=None if progress else True,
-    ):
+    draw(ONCE, about.run.steps[-1])
+    steps = sorted({*about.steps, *about.milestones})
+    for step in tqdm(steps, desc="draw", unit="step", disable=None if progress else True):
         snapshot = about.run.snapshot(step)
         snapshot.compute()
         if step in about.steps:
-            draw(_when(EVERY_STEP), step, snapshot)
+            draw(EVERY_STEP, step, snapshot)
         if step in about.milestones:
-            draw(_when(MILESTONES), step, snapshot)
+            draw(MILESTONES, step, snapshot)
     return [
-        Drawn(one, reason=reasons[name])
-        if name in reasons
-        else Drawn(one, over_training(figures[name]), _joined(tables[name]))
-        for name, one in PANELS.items()
+        _drawn(panel, found[name]) if found[name] else Drawn(panel, reason=reasons[name])
+        for name, panel in PANELS.items()
     ]
 
 
-def _when(when: str) -> list[Panel]:
-    return [one for one in PANELS.values() if one.when == when]
+def _drawn(panel: Panel, found: dict[int, Any]) -> Drawn:
+    first = next(iter(found.values()))
+    if isinstance(first, AttentionPatterns):
+        return Drawn(panel, patterns=found, table=_joined(found))
+    if isinstance(first, Figure):
+        return Drawn(panel, over_training(found))
+    if isinstance(first, tuple):  # drawn once: a figure, and its table
+        return Drawn(panel, figure=first[0], table=first[1])
+    figure = over_training({step: result.plot() for step, result in found.items()})
+    return Drawn(panel, figure, table=_joined(found))
 
 
-def _parts(found: Any) -> tuple[Figure, pd.DataFrame | None]:
-    """The figure and the table of what a panel returned."""
-    if isinstance(found, Figure):
-        return found, None
-    if isinstance(found, tuple):
-        return found
-    return found.plot(), found.table()
-
-
-def _with_step(table: pd.DataFrame, step: int) -> pd.DataFrame:
-    columns = {"step": step} if "step" not in table else {}
-    return table.assign(**columns)
-
-
-def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame | None:
-    if not tables:
-        return None
+def _joined(found: dict[int, Any]) -> pd.DataFrame:
+    """The tables of all steps under each other, the step first."""
+    tables = [result.table().assign(step=step) for step, result in found.items()]
     joined = pd.concat(tables, ignore_index=True)
-    first = ["step"] if "step" in joined else []
-    return joined[[*first, *joined.columns.drop(first)]]
+    return joined[["step", *joined.columns.drop("step")]]

@@ -9,10 +9,12 @@ of at least `MANY` numbers are kept to 1 / 65535 of their range, as {"type": "q2
 import base64
 import gzip
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from grokinterp.circuits.attention_inputs import AttentionPatterns
 from grokinterp.viz.figure import Figure
 
 MANY = 1024  # numbers; the curves of a run are kept exactly
@@ -26,9 +28,24 @@ def packed(drawn: Figure) -> bytes:
     for name in ("template", "sliders", "updatemenus"):
         layout.pop(name, None)
     blob = bytearray()
-    text = json.dumps(_arrays_out(bare, blob), separators=(",", ":")).encode()
-    whole = len(text).to_bytes(4, "little") + text + bytes(blob)
-    return gzip.compress(whole, compresslevel=6, mtime=0)
+    return _together(_arrays_out(bare, blob), blob)
+
+
+def packed_patterns(several: Mapping[int, AttentionPatterns]) -> bytes:
+    """What CircuitsVis needs of each step and input."""
+    first = next(iter(several.values()))
+    frames = [
+        {"step": step, "inputs": [found.props(i) for i in range(len(found.inputs))]}
+        for step, found in several.items()
+    ]
+    return _together(
+        {"title": f"Attention of layer {first.layer} on chosen inputs", "frames": frames}
+    )
+
+
+def _together(part: Any, blob: bytes | bytearray = b"") -> bytes:
+    text = json.dumps(part, separators=(",", ":")).encode()
+    return gzip.compress(len(text).to_bytes(4, "little") + text + bytes(blob), mtime=0)
 
 
 def as_text(raw: bytes) -> str:

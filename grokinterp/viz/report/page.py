@@ -12,9 +12,10 @@ from plotly.offline import get_plotlyjs
 from grokinterp.recipe.builtin import recipes
 from grokinterp.runs.manifest import current_versions
 from grokinterp.runs.run import Run
+from grokinterp.viz.attention import circuitsvis_script
 from grokinterp.viz.report.about import About
 from grokinterp.viz.report.drawing import Drawn
-from grokinterp.viz.report.pack import as_text, packed
+from grokinterp.viz.report.pack import as_text, packed, packed_patterns
 from grokinterp.viz.report.panels import SECTIONS
 from grokinterp.viz.report.stops import stops_of
 from grokinterp.viz.report.summary import because, findings, headline, undetermined
@@ -41,6 +42,8 @@ def report_page(abouts: Sequence[About], drawn: Sequence[Sequence[Drawn]]) -> st
         },
     }
     data = {"plotly.js": as_text(gzip.compress(get_plotlyjs().encode(), mtime=0))}
+    if any(panel.patterns for panels in drawn for panel in panels):
+        data["circuitsvis.js"] = as_text(gzip.compress(circuitsvis_script().encode(), mtime=0))
     for i, panels in enumerate(drawn):
         for panel in panels:
             data |= _data(panel, _id(panel, i, len(abouts)))
@@ -81,8 +84,8 @@ def _panel(panel: Drawn, run: int, n_runs: int) -> dict[str, Any]:
     return {
         "id": _id(panel, run, n_runs),
         "run": run,
-        "kind": "plot" if panel.figure else None,
-        "title": panel.figure.layout.title.text if panel.figure else name,
+        "kind": "plot" if panel.figure else "patterns" if panel.patterns else None,
+        "title": name,
         "caption": panel.panel.caption,
         "reason": panel.reason,
     }
@@ -93,6 +96,8 @@ def _data(panel: Drawn, name: str) -> dict[str, str]:
     found = {}
     if panel.figure is not None:
         found[f"data-{name}"] = as_text(packed(panel.figure))
+    if panel.patterns:
+        found[f"data-{name}"] = as_text(packed_patterns(panel.patterns))
     if panel.table is not None:
         table = panel.table.to_csv(index=False).encode()
         found[f"csv-{name}"] = as_text(gzip.compress(table, mtime=0))
@@ -125,9 +130,8 @@ def _origin(run: Run) -> str:
     named = [name for name, recipe in recipes().items() if recipe == run.recipe]
     if named:
         return f"grokinterp train {named[0]} --out {shlex.quote(run.path.name)}"
-    return (
-        "Save this as recipe.toml, then: grokinterp train recipe.toml --out "
-        + shlex.quote(run.path.name)
+    return "Save this as recipe.toml, then: grokinterp train recipe.toml --out " + shlex.quote(
+        run.path.name
     )
 
 

@@ -4,9 +4,10 @@
     def correctness(about, snapshot):
         return images.correctness(snapshot)
 
-It returns a figure, or a result with `.plot()` and `.table()`: the table is then what its CSV
-holds. A panel of every step, or of the milestones, moves with the report's step. An InputError says
-why a run has no such panel, and the report says it there.
+A panel of every step, or of the milestones, moves with the report's step; it returns a figure, or a
+result with `.plot()` and `.table()`, whose table is then what its CSV holds. One that is drawn once
+returns a figure and its table. An InputError says why a run has no such panel, and the report says
+it there.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from typing import Any
 
 from grokinterp.circuits.ablation import ablate
 from grokinterp.circuits.attention import attention
+from grokinterp.circuits.attention_inputs import attention_patterns
 from grokinterp.circuits.graph import circuit_graph
 from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.encodings.bases import BASES
@@ -25,7 +27,7 @@ from grokinterp.errors import InputError
 from grokinterp.fourier.key_frequencies import key_frequencies
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.viz import circles, curves, images, neurons, pruning, spectra
-from grokinterp.viz.attention import plot_attention
+from grokinterp.viz.attention import circuitsvis_script, plot_attention
 from grokinterp.viz.report.about import PLACEBOS, About
 
 ONCE, EVERY_STEP, MILESTONES = "once", "every step", "milestones"
@@ -68,7 +70,10 @@ def panel(section: str, caption: str, *, when: str = ONCE) -> Callable[..., Call
 # ---- training
 
 
-@panel("training", "Loss on train and test pairs, phases shaded. Dotted: first crossings of thresholds.")
+@panel(
+    "training",
+    "Loss on train and test pairs, phases shaded. Dotted: first crossings of thresholds.",
+)
 def learning(about: About) -> Any:
     return about.phases.plot(), about.run.metrics
 
@@ -141,6 +146,17 @@ def embedding_heat_map(about: About, snapshot: Snapshot) -> Any:
 )
 def attention_maps(about: About, snapshot: Snapshot) -> Any:
     return plot_attention(attention(snapshot, frequencies=about.frequencies))
+
+
+@panel(
+    "attention",
+    "Attention of all heads on a few inputs, from every position to every one (CircuitsVis).",
+    when=EVERY_STEP,
+)
+def attention_on_inputs(about: About, snapshot: Snapshot) -> Any:
+    circuitsvis_script()  # refused here, where it is not installed
+    p = snapshot.modular_task.p
+    return attention_patterns(snapshot, inputs=[(0, 0), (1 % p, 2 % p), (p // 3, p // 2)])
 
 
 # ---- neurons
@@ -218,11 +234,13 @@ def ablations(about: About, snapshot: Snapshot) -> Any:
     return ablate(snapshot, frequencies=about.frequencies, placebos=PLACEBOS)
 
 
-@panel("circuit", "The claimed circuit alone, the model without it, and the circuit less each part.")
+@panel(
+    "circuit", "The claimed circuit alone, the model without it, and the circuit less each part."
+)
 def circuit_alone(about: About) -> Any:
     if about.faithfulness is None:
         raise InputError(about.no_circuit or "no circuit is claimed.")
-    return about.faithfulness
+    return about.faithfulness.plot(), about.faithfulness.table()
 
 
 # ---- encoding
@@ -247,4 +265,5 @@ def pruning_curves(about: About, snapshot: Snapshot) -> Any:
     "Fisher-Rao metric.",
 )
 def trajectory(about: About) -> Any:
-    return trajectory_embedding({about.name: about.run})
+    found = trajectory_embedding({about.name: about.run})
+    return found.plot(), found.table()

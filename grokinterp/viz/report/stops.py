@@ -60,8 +60,10 @@ def _clock(about: About) -> Clock | None:
 def _phase(about: About, step: int) -> str | None:
     """The phase that a step is in; an open one goes on to the end."""
     for phase in about.phases.phases:
-        if phase.start is not None and phase.start <= step and (
-            phase.end is None or step < phase.end
+        if (
+            phase.start is not None
+            and phase.start <= step
+            and (phase.end is None or step < phase.end)
         ):
             return phase.name.replace("_", " ")
     return None

@@ -74,8 +74,10 @@ def _phase(phase: Phase) -> str:
     name = phase.name.replace("_", " ").capitalize()
     if phase.end is None:
         return f"{name}: from step {phase.start}, still open at the end."
-    sure = "" if phase.end_interval is None else (
-        f" (its end lies between {phase.end_interval[0]} and {phase.end_interval[1]})"
+    sure = (
+        ""
+        if phase.end_interval is None
+        else (f" (its end lies between {phase.end_interval[0]} and {phase.end_interval[1]})")
     )
     return f"{name}: steps {phase.start} to {phase.end}{sure}."
 

@@ -111,6 +111,13 @@ class Panel {
     else download(csvOf(this.rows()), this.filename(step ? `-step-${step}` : ""));
   }
 
+  say(step) {
+    one("h3", this.element).textContent = this.title;
+    this.place.setAttribute("aria-label", this.title);
+    this.element.dataset.step = step ?? "";
+    this.element.dataset.drawn = "yes";
+  }
+
   filename(more = "") {
     return `${REPORT.names[this.run]}-${this.element.id}${more}`;
   }
@@ -146,13 +153,6 @@ class Plot extends Panel {
     this.say(step_shown);
   }
 
-  say(step) {
-    one("h3", this.element).textContent = this.title;
-    this.place.setAttribute("aria-label", this.title);
-    this.element.dataset.step = step ?? "";
-    this.element.dataset.drawn = "yes";
-  }
-
   svg() {
     const titled = { ...this.layout, title: { text: this.title }, margin: { t: 80 } };
     Plotly.downloadImage({ data: this.traces, layout: titled }, {
@@ -166,14 +166,19 @@ class Plot extends Panel {
   }
 }
 
-class Patterns extends Panel { // CircuitsVis draws these
+class Patterns extends Panel { // attention on chosen inputs; CircuitsVis draws it
   async draw(step) {
     this.figure ??= await unpack(`data-${this.element.id}`);
     const { title, frames } = this.figure;
     const own = nearest(frames.map((each) => each.step), step);
+    this.inputs = frames.find((each) => each.step === own).inputs;
     this.title = `${title}, step ${own}`;
-    this.shows = frames.find((each) => each.step === own);
-    // TODO
+    this.inputs.forEach((props, i) => {
+      const id = `${this.element.id}-input-${i}`;
+      if (!document.getElementById(id)) this.place.insertAdjacentHTML("beforeend", `<div id="${id}"></div>`);
+      CircuitsVis.render(id, CircuitsVis.AttentionHeads, props);
+    });
+    this.say(own);
   }
 }
 
