@@ -6,6 +6,10 @@ import pandas as pd
 
 from grokinterp.circuits.faithfulness import Faithfulness, faithfulness
 from grokinterp.encodings.geometry.inputs import evenly
+from grokinterp.encodings.geometry.trajectories import (
+    TrajectoryEmbedding,
+    trajectory_embedding,
+)
 from grokinterp.errors import InputError
 from grokinterp.fourier.key_frequencies import KeyFrequencies, frequency_shares, key_frequencies
 from grokinterp.progress.detection import detect_phases
@@ -38,6 +42,7 @@ class About:
     neurons: tuple[int, ...]
     steps: tuple[int, ...]
     milestones: tuple[int, ...]
+    trajectory: TrajectoryEmbedding = field(repr=False)  # of the same steps
     faithfulness: Faithfulness | None
     no_circuit: str | None
 
@@ -53,6 +58,7 @@ def look_at(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -> 
     phases = detect_phases(run, measures=measures)
     keys = key_frequencies(run)
     last = run.snapshot()
+    steps = tuple(evenly(run.steps, _most_steps(run, n_runs)))
     found, no_circuit = None, None
     try:
         found = faithfulness(last, frequencies=tuple(keys), placebos=PLACEBOS)
@@ -66,8 +72,9 @@ def look_at(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -> 
         keys=keys,
         shares=None if keys.frequencies is None else frequency_shares(run),
         neurons=tuple(_neurons(run, tuple(keys))),
-        steps=tuple(evenly(run.steps, _most_steps(run, n_runs))),
+        steps=steps,
         milestones=milestones(run.steps, phases),
+        trajectory=trajectory_embedding({name: run}, steps=steps, dimensions=2),
         faithfulness=found,
         no_circuit=no_circuit,
     )

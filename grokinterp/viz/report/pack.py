@@ -2,8 +2,8 @@
 
 The packed form is gzip of: the length of the JSON as four bytes (little endian), the JSON, the
 arrays. An array stands in the JSON as {"at": first byte, "type": "f8", ..., "shape": [...]}. Images
-of at least `MANY` numbers are kept to 1 / 65535 of their range, as {"type": "q2", "low", "step",
-...}: low bytes, then high bytes, and 65535 for NaN.
+of at least `MANY` numbers are kept to 1 / 4094 of their range, as {"type": "q2", "low", "step",
+...}: low bytes, then high bytes, and 4095 for NaN.
 """
 
 import base64
@@ -18,7 +18,7 @@ from grokinterp.circuits.attention_inputs import AttentionPatterns
 from grokinterp.viz.figure import Figure
 
 MANY = 1024  # numbers; the curves of a run are kept exactly
-LEVELS = 2**16 - 2  # the last code stands for NaN
+LEVELS = 2**12 - 2  # sixteen times finer than the eye sees colours; the last code is NaN
 
 
 def packed(drawn: Figure) -> bytes:
@@ -45,7 +45,7 @@ def packed_patterns(several: Mapping[int, AttentionPatterns]) -> bytes:
 
 def _together(part: Any, blob: bytes | bytearray = b"") -> bytes:
     text = json.dumps(part, separators=(",", ":")).encode()
-    return gzip.compress(len(text).to_bytes(4, "little") + text + bytes(blob), mtime=0)
+    return gzip.compress(len(text).to_bytes(4, "little") + text + bytes(blob), 6, mtime=0)
 
 
 def as_text(raw: bytes) -> str:

@@ -41,9 +41,9 @@ def report_page(abouts: Sequence[About], drawn: Sequence[Sequence[Drawn]]) -> st
             name: template.to_plotly_json() for name, template in (("light", LIGHT), ("dark", DARK))
         },
     }
-    data = {"plotly.js": as_text(gzip.compress(get_plotlyjs().encode(), mtime=0))}
+    data = {"plotly.js": as_text(gzip.compress(get_plotlyjs().encode(), 6, mtime=0))}
     if any(panel.patterns for panels in drawn for panel in panels):
-        data["circuitsvis.js"] = as_text(gzip.compress(circuitsvis_script().encode(), mtime=0))
+        data["circuitsvis.js"] = as_text(gzip.compress(circuitsvis_script().encode(), 6, mtime=0))
     for i, panels in enumerate(drawn):
         for panel in panels:
             data |= _data(panel, _id(panel, i, len(abouts)))

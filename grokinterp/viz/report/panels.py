@@ -18,16 +18,17 @@ from typing import Any
 from grokinterp.circuits.ablation import ablate
 from grokinterp.circuits.attention import attention
 from grokinterp.circuits.attention_inputs import attention_patterns
+from grokinterp.circuits.faithfulness import faithfulness
 from grokinterp.circuits.graph import circuit_graph
 from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.encodings.bases import BASES
-from grokinterp.encodings.geometry.trajectories import trajectory_embedding
 from grokinterp.encodings.pruning_curves import pruning_curve
 from grokinterp.errors import InputError
 from grokinterp.fourier.key_frequencies import key_frequencies
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.viz import circles, curves, images, neurons, pruning, spectra
 from grokinterp.viz.attention import circuitsvis_script, plot_attention
+from grokinterp.viz.geometry import plot_trajectories
 from grokinterp.viz.report.about import PLACEBOS, About
 
 ONCE, EVERY_STEP, MILESTONES = "once", "every step", "milestones"
@@ -168,7 +169,7 @@ def attention_on_inputs(about: About, snapshot: Snapshot) -> Any:
     when=EVERY_STEP,
 )
 def clusters(about: About, snapshot: Snapshot) -> Any:
-    return neuron_clusters(snapshot, frequencies=about.frequencies)
+    return neuron_clusters(snapshot, frequencies=about.frequencies).plot()
 
 
 @panel(
@@ -235,12 +236,12 @@ def ablations(about: About, snapshot: Snapshot) -> Any:
 
 
 @panel(
-    "circuit", "The claimed circuit alone, the model without it, and the circuit less each part."
+    "circuit",
+    "The claimed circuit alone, the model without it, and the circuit less each part.",
+    when=MILESTONES,
 )
-def circuit_alone(about: About) -> Any:
-    if about.faithfulness is None:
-        raise InputError(about.no_circuit or "no circuit is claimed.")
-    return about.faithfulness.plot(), about.faithfulness.table()
+def circuit_alone(about: About, snapshot: Snapshot) -> Any:
+    return faithfulness(snapshot, frequencies=about.frequencies, placebos=0)
 
 
 # ---- encoding
@@ -262,8 +263,17 @@ def pruning_curves(about: About, snapshot: Snapshot) -> Any:
 @panel(
     "encoding",
     "The predictions of every checkpoint as points, by their geodesic distances in the "
-    "Fisher-Rao metric.",
+    "Fisher-Rao metric; the ring is this step.",
+    when=EVERY_STEP,
 )
-def trajectory(about: About) -> Any:
-    found = trajectory_embedding({about.name: about.run})
-    return found.plot(), found.table()
+def trajectory(about: About, snapshot: Snapshot) -> Any:
+    found = about.trajectory
+    here = found.coordinates[found.steps.index(snapshot.step)]
+    return plot_trajectories(found).add_scatter(
+        x=[float(here[0])],
+        y=[float(here[1])],
+        mode="markers",
+        name="this step",
+        marker={"symbol": "circle-open", "size": 16, "line": {"width": 2}},
+        hoverinfo="skip",
+    )

@@ -29,7 +29,7 @@ function numbers(told, buffer, start) {
     flat = new Float32Array(count);
     for (let i = 0; i < count; i++) {
       const code = low[i] + 256 * high[i];
-      flat[i] = code === 65535 ? NaN : told.low + told.step * code;
+      flat[i] = code === 4095 ? NaN : told.low + told.step * code;
     }
   } else {
     const Type = TYPES[told.type];
@@ -184,7 +184,7 @@ class Patterns extends Panel { // attention on chosen inputs; CircuitsVis draws 
 
 const CONFIG = { displaylogo: false, modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d"] };
 
-const plain = (text) => text.replace(/<br\s*\/?>/g, " ").replace(/<[^>]*>/g, "");
+const plain = (text) => text.replace(/<br\s*\/?>/g, " · ").replace(/<[^>]*>/g, "");
 
 function cursors(layout, step) { // a line at the step through the whole height
   return [{

@@ -1,0 +1,295 @@
+"""The report of the shipped run, as somebody without a network sees it."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+import grokinterp as gi
+from tests.browser import Page, until
+
+PANELS = "article[data-kind]"
+STEPS = f'return Object.fromEntries([...document.querySelectorAll("{PANELS}")]' + (
+    ".map(each => [each.id, Number(each.dataset.step)]))"
+)
+# What each panel draws, without what changes from one drawing to the next of the same.
+DRAWN = f'return Object.fromEntries([...document.querySelectorAll("{PANELS}")]' + (
+    ".map(each => [each.id, each.querySelector('.drawing').innerHTML"
+    ".replace(/(clip|legend|topdefs|defs|js-plotly-tester)[-\\w]*/g, '')]))"
+)
+
+
+@pytest.fixture(scope="session")
+def shipped_report(shipped, tmp_path_factory):
+    return gi.report(shipped, tmp_path_factory.mktemp("report") / "shipped.html")
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory):
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def page(shipped_report, downloads):
+    page = Page(1400, 900, downloads)
+    page.open(shipped_report)
+    page.settled()
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def opened(page):
+    """The page at its last step."""
+    page.js("window.scrollTo(0, 0); document.activeElement.blur()")
+    press(page, Keys.END)
+    page.settled()
+    return page
+
+
+def press(page, key):
+    ActionChains(page.driver).send_keys(key).perform()
+
+
+def at(page):
+    return int(page.js('return document.getElementById("slider").value'))
+
+
+def slide(page, index):
+    page.js(
+        'const slider = document.getElementById("slider"); slider.value = arguments[0];'
+        'slider.dispatchEvent(new Event("input"))',
+        index,
+    )
+    page.settled()
+
+
+def test_it_opens_without_an_error_or_a_request_and_every_panel_draws(opened, shipped_report):
+    assert shipped_report.stat().st_size < 12e6
+    opened.logs()
+    assert (opened.said, opened.requests) == ([], [])
+    assert opened.js('return document.querySelectorAll("article.absent").length') == 0
+    empty = opened.js(
+        f'return [...document.querySelectorAll("{PANELS}")].filter(each => {{'
+        "  const marks = each.querySelectorAll('svg path[d], svg image, svg .point, canvas');"
+        "  return each.dataset.drawn !== 'yes' || marks.length === 0;"
+        "}).map(each => each.id)"
+    )
+    assert empty == []
+    heat_maps = opened.js(
+        "return [...document.querySelectorAll('.heatmaplayer image')].map(each =>"
+        "  (each.getAttribute('href') || each.getAttribute('xlink:href')).length)"
+    )
+    assert len(heat_maps) >= 10
+    assert min(heat_maps) > 500  # an image of one colour is shorter
+
+
+def test_the_first_paint_comes_within_three_seconds(shipped_report, downloads):
+    fresh = Page(1400, 900, downloads)
+    try:
+        fresh.open(shipped_report)
+        painted = fresh.wait(
+            "const seen = performance.getEntriesByName('first-contentful-paint');"
+            "return seen.length && seen[0].startTime"
+        )
+    finally:
+        fresh.close()
+    assert painted < 3000
+
+
+def test_the_slider_moves_every_panel(opened, shipped):
+    last_drawn = opened.js(DRAWN)
+    slide(opened, 3)
+    step = shipped.steps[3]
+    shown = opened.js(STEPS)
+    exact = {name: own for name, own in shown.items() if own == step}
+    few = {"graph", "ablations", "circuit-alone", "pruning-curves"}  # of three checkpoints
+    assert set(shown) - set(exact) == few
+    assert len({shown[name] for name in few}) == 1
+    assert str(step) in opened.js('return document.getElementById("where").textContent')
+    drawn = opened.js(DRAWN)
+    assert [name for name in drawn if drawn[name] == last_drawn[name]] == []
+    slide(opened, len(shipped.steps) - 1)
+    assert set(opened.js(STEPS).values()) == {shipped.steps[-1]}
+
+
+def test_a_step_takes_less_than_a_tenth_of_a_second(opened):
+    """From the slider's event until all panels in view are drawn, at four places of the page."""
+    took = opened.driver.execute_async_script(
+        """
+        const done = arguments[0], times = [];
+        const slider = document.getElementById("slider");
+        const frame = () => new Promise(requestAnimationFrame);
+        (async () => {
+          for (const id of ["learning", "embedding-circles", "neuron-maps", "graph"]) {
+            document.getElementById(id).scrollIntoView();
+            await new Promise(next => setTimeout(next, 1500));
+            for (let i = 4; i < 12; i++) {
+              const wanted = () => [...document.querySelectorAll("article[data-kind]")].filter(each => {
+                const box = each.getBoundingClientRect();
+                return box.bottom > 0 && box.top < innerHeight;
+              });
+              const start = performance.now();
+              slider.value = i;
+              slider.dispatchEvent(new Event("input"));
+              const label = document.getElementById("where").textContent.match(/\\d+/)[0];
+              const few = ["graph", "ablations", "circuit-alone", "pruning-curves"];
+              while (wanted().some(each => !few.includes(each.id) && each.dataset.step !== label))
+                await new Promise(next => setTimeout(next));
+              times.push(performance.now() - start);
+            }
+          }
+          done(times);
+        })();
+        """
+    )
+    assert len(took) == 32
+    assert np.median(took) < 100
+
+
+def test_keys_move_it(opened, shipped):
+    last = len(shipped.steps) - 1
+    assert at(opened) == last
+    for key, place in (
+        (Keys.ARROW_LEFT, last - 1), (Keys.ARROW_LEFT, last - 2), (Keys.ARROW_RIGHT, last - 1),
+        (Keys.HOME, 0), (Keys.ARROW_LEFT, 0), (Keys.END, last),
+    ):  # fmt: skip
+        press(opened, key)
+        assert at(opened) == place
+    opened.js('document.getElementById("slider").focus()')
+    press(opened, Keys.ARROW_LEFT)
+    assert at(opened) == last - 1  # once, though the slider has focus
+
+
+def test_it_plays_and_pauses(opened, shipped):
+    play = 'return document.getElementById("play").getAttribute("aria-label")'
+    press(opened, Keys.SPACE)
+    assert opened.js(play) == "Pause"
+    until(lambda: 2 <= at(opened) < len(shipped.steps) - 1)  # from the start on
+    press(opened, Keys.SPACE)
+    assert opened.js(play) == "Play"
+    opened.settled()
+    stood = at(opened)
+    opened.js('document.getElementById("play").click()')
+    until(lambda: at(opened) > stood)
+    opened.js('document.getElementById("play").click()')
+    assert opened.js(play) == "Play"
+
+
+def test_links_lead_to_a_section_and_a_step(page, shipped_report, shipped):
+    page.open(shipped_report, "#neurons&step=2100")  # not saved: the nearest is
+    page.settled()
+    assert shipped.steps[at(page)] == 2000
+    assert (
+        abs(page.js('return document.getElementById("neurons").getBoundingClientRect().top')) < 200
+    )
+    press(page, Keys.ARROW_RIGHT)
+    assert page.js("return location.hash") == "#neurons&step=2500"
+    page.js('document.querySelector("#correctness [data-do=link]").click()')
+    assert page.js("return location.hash") == "#correctness&step=2500"
+    page.js('location.hash = "#nowhere&step=x&%"')  # a broken link does no harm
+    page.settled()
+    assert shipped.steps[at(page)] == 2500
+    page.open(shipped_report)
+    page.settled()
+
+
+def csv_of(page, downloads, panel):
+    before = set(downloads.iterdir())
+    page.js(f'document.querySelector("#{panel} [data-do=csv]").click()')
+    (path,) = until(
+        lambda: [new for new in set(downloads.iterdir()) - before if new.suffix == ".csv"]
+    )
+    return path, pd.read_csv(io.StringIO(path.read_text()))
+
+
+def test_the_data_of_a_panel_can_be_downloaded(opened, downloads, shipped, shipped_measures):
+    path, found = csv_of(opened, downloads, "progress")
+    assert path.name == "mod113-grokked-progress.csv"
+    pd.testing.assert_frame_equal(found, shipped_measures, check_dtype=False, rtol=1e-12)
+    slide(opened, 7)
+    step = shipped.steps[7]
+    path, found = csv_of(opened, downloads, "logits")
+    assert path.name == f"mod113-grokked-logits-step-{step}.csv"
+    logits = shipped.snapshot(step).logits[:, 0].numpy()
+    ordered = found.sort_values(["operand a", "operand b"])
+    span = logits.max() - logits.min()
+    np.testing.assert_allclose(ordered.value, logits, atol=span / 4094)
+    svg = set(downloads.iterdir())
+    opened.js('document.querySelector("#logits [data-do=svg]").click()')
+    (drawn,) = until(lambda: [p for p in set(downloads.iterdir()) - svg if p.suffix == ".svg"])
+    assert f"step {step}" in drawn.read_text()
+
+
+OVERLAPS = """
+const boxes = [...document.querySelectorAll("article, h1, h2, nav")].map(each =>
+  [each.id || each.tagName, each.getBoundingClientRect()]);
+const meet = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+  && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+const found = [];
+boxes.forEach(([one, a], i) => boxes.slice(i + 1).forEach(([other, b]) => {
+  if (meet(a, b)) found.push(`${one} and ${other}`);
+}));
+for (const panel of document.querySelectorAll(".js-plotly-plot")) {
+  const texts = [...panel.querySelectorAll("svg text")].filter(each =>
+    each.textContent.trim() && each.getBoundingClientRect().width && !each.closest(".hoverlayer, .modebar"));
+  const drawn = texts.map(each => [each.textContent, each.getBoundingClientRect()]);
+  drawn.forEach(([one, a], i) => drawn.slice(i + 1).forEach(([other, b]) => {
+    const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    if (wide > 2 && high > 3) found.push(`${panel.parentElement.id}: ${one} and ${other}`);
+  }));
+}
+return found;
+"""
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("index", [0, 13, -1])
+def test_nothing_overlaps(opened, shipped, width, index):
+    opened.size(width, 900)
+    try:
+        slide(opened, index % len(shipped.steps))
+        until(
+            lambda: opened.js(
+                "return [...document.querySelectorAll('.js-plotly-plot')].every(each =>"
+                "  Math.abs(each.querySelector('.main-svg').clientWidth - each.clientWidth) < 2)"
+            )
+        )
+        assert opened.js("return document.documentElement.scrollWidth") <= width
+        assert opened.js(OVERLAPS) == []
+    finally:
+        opened.size(1400, 900)
+        opened.js("window.dispatchEvent(new Event('resize'))")
+
+
+def test_it_prints_within_the_page(opened):
+    """What leaves the sheet would be cut off."""
+    opened.command("Emulation.setEmulatedMedia", media="print")
+    opened.js("window.dispatchEvent(new Event('beforeprint'))")
+    try:
+        widths = opened.wait(
+            "const sheet = document.body.clientWidth;"
+            "const wide = [...document.querySelectorAll('.main-svg')].map(each => each.clientWidth);"
+            "return wide.every(each => each <= sheet) && [sheet, wide.length]"
+        )
+        assert widths[0] <= 720
+        assert not opened.js("return document.getElementById('scrubber').offsetHeight")
+    finally:
+        opened.command("Emulation.setEmulatedMedia", media="")
+        opened.js("window.dispatchEvent(new Event('afterprint'))")
+
+
+def test_dark_and_light(opened):
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    paper = "return document.querySelector('#logits .main-svg').style.background"
+    assert opened.js(ground) == "rgb(255, 255, 255)"
+    opened.js('document.getElementById("theme").click()')
+    opened.settled()
+    assert opened.js(ground) == opened.js(paper) == "rgb(22, 25, 29)"
+    opened.js('document.getElementById("theme").click()')
+    opened.settled()
+    assert opened.js(ground) == opened.js(paper) == "rgb(255, 255, 255)"
