@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.circuits.subject import Subject, need_residual_stream
+from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.errors import InputError, whole_number
-from grokinterp.runs.resolve import snapshot_at, snapshot_of
 from grokinterp.tasks.modular import ModularTask
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class AttentionPatterns:
 def attention_patterns(
     x: Subject,
     *,
-    inputs: Sequence[tuple[int, int]] = ((0, 0),),
+    inputs: Sequence[Sequence[int]] = ((0, 0),),
     layer: int = 0,
     step: int = -1,
     task: ModularTask | None = None,
@@ -83,8 +82,7 @@ def attention_patterns(
     below 1 they sum to more). InputError for a pair that is not of the task, a layer that is not of
     the model, a model without attention, and patterns that are not finite.
     """
-    last = snapshot_of(x, task=task)
-    snapshot = last if step == -1 else snapshot_at(x, step=step)
+    snapshot, _ = subject_of(x, step=step, frequencies=(), task=task)
     need_residual_stream(snapshot)
     if whole_number(layer) is None or not 0 <= layer < snapshot.n_layers:
         raise InputError(f"layer={layer!r} is not between 0 and {snapshot.n_layers - 1}.")
@@ -111,7 +109,7 @@ def attention_patterns(
     )
 
 
-def _pairs(inputs: Sequence[tuple[int, int]], p: int) -> tuple[tuple[int, int], ...]:
+def _pairs(inputs: Sequence[Sequence[int]], p: int) -> tuple[tuple[int, int], ...]:
     """The pairs as plain numbers, at least one; refused if they are not of the task."""
     found = []
     for pair in inputs:

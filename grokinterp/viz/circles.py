@@ -44,12 +44,13 @@ def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
     if not keys:
         raise InputError("there are no key frequencies to draw circles of; give frequencies=[1].")
     tokens = centred_embedding(snapshot)
-    n, power = len(tokens), tokens.square().sum()
+    n, power = len(tokens), float(tokens.square().sum())
     waves = fourier_basis(n) @ tokens
-    shares = [float(waves[2 * k - 1 : 2 * k + 1].square().sum() / power) for k in keys]
+    powers = [float(waves[2 * k - 1 : 2 * k + 1].square().sum()) for k in keys]
+    whole = _share(sum(powers), power)
     drawn = panels(
-        f"Circles of the embedding{at(snapshot)}<br>{sum(shares):.1%} of its power in them",
-        [f"k = {k} ({share:.1%})" for k, share in zip(keys, shares, strict=True)],
+        f"Circles of the embedding{at(snapshot)}<br>{whole} of its power in them",
+        [f"k = {k} ({_share(own, power)})" for k, own in zip(keys, powers, strict=True)],
         "along cos",
         "along sin",
     )
@@ -99,3 +100,7 @@ def plane_coordinates(tokens: Float[Tensor, "n d_model"], k: int) -> Float[Tenso
         axes.append(torch.nn.functional.normalize(row, dim=0))
     found = tokens.double() @ torch.stack(axes, dim=1)
     return torch.nn.functional.pad(found, (0, 2 - found.shape[1]))
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole > 0 else "no share"
