@@ -34,7 +34,8 @@ def plot_ablation(found: Ablation) -> Figure:
     for row in found.rows:
         steps.setdefault(row.step, []).append(row)
     placed = {step: dict(zip(_places(rows), rows, strict=True)) for step, rows in steps.items()}
-    places = list(dict.fromkeys(place for rows in placed.values() for place in rows))
+    # In the order of the last step: a cluster that has not formed yet keeps its row.
+    places = list(dict.fromkeys(place for rows in reversed(placed.values()) for place in rows))
     return over_training(
         {-1 if step is None else step: _of_step(rows, places) for step, rows in placed.items()}
     )

@@ -4,6 +4,8 @@ from grokinterp.circuits.attribution import Attribution
 from grokinterp.viz.figure import Figure, figure
 from grokinterp.viz.theme import COLOURS, series
 
+PATTERNS = {"constant": "/", "rest": "x"}  # beside plain grey, that of the other frequencies
+
 
 def plot_attribution(found: Attribution) -> Figure:
     """A bar a part, in logits: its share of the mean margin, split by frequency of the logits.
@@ -11,14 +13,11 @@ def plot_attribution(found: Attribution) -> Figure:
     Without an answer group there are no frequencies, and every bar is whole.
     """
     at = "" if found.step is None else f", step {found.step}"
-    drawn = figure(
-        f"Mean margin{at}: {found.total:.4g} logits", "added to the mean margin (logits)"
-    )
+    drawn = figure(f"Mean margin{at}: {found.total:.4g} logits", "margin added (logits)")
     if found.spectrum is None:
         frame = found.table().set_index("part")[["margin"]]
     else:
         frame = found.by_frequency().drop(index="all parts", columns="margin")
-    greys = iter(("#999999", "#777777", "#bbbbbb"))
     for i, column in enumerate(frame.columns):
         key = column in found.frequencies
         drawn.add_bar(
@@ -26,7 +25,11 @@ def plot_attribution(found: Attribution) -> Figure:
             y=list(frame.index),
             orientation="h",
             name=f"k = {column}" if key else str(column),
-            marker={"color": series(i)["color"] if key else next(greys), "line": {"width": 0}},
+            marker={
+                "color": series(i)["color"] if key else COLOURS["other"],
+                "pattern": {"shape": PATTERNS.get(str(column), "")},
+                "line": {"width": 0},
+            },
             hovertemplate="%{y}, %{fullData.name}<br>%{x:.5g} logits<extra></extra>",
         )
     drawn.add_vline(x=0, line={"width": 1, "color": COLOURS["other"]})

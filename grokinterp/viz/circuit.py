@@ -4,7 +4,9 @@ from grokinterp.circuits.graph import CircuitGraph, Edge
 from grokinterp.viz.figure import Figure, figure
 from grokinterp.viz.theme import COLOURS, series
 
-GAP = 0.03  # of the height, around each node of the fullest column
+HEIGHT = 560  # of the figure, in pixels
+PAD = 16  # least distance of two nodes, in pixels
+ROOM = 0.94 * (HEIGHT - 70 - 20)  # pixels for the bands: without margins and headings
 FAINT = 0.02  # smaller shares fade out: a band is drawn at least a pixel wide
 COLUMNS = {"embedding": "W_E", "heads": "heads", "neurons": "neurons", "logits": "logits"}
 
@@ -35,7 +37,7 @@ def plot_circuit_graph(found: CircuitGraph) -> Figure:
             "color": list(colours.values()),
             "x": [_across(layer) for _, layer in nodes],
             "y": [y[name] for name, _ in nodes],
-            "pad": 1,
+            "pad": PAD,
             "thickness": 14,
             "line": {"width": 0},
             "customdata": [name for name, _ in nodes],
@@ -58,7 +60,7 @@ def plot_circuit_graph(found: CircuitGraph) -> Figure:
         drawn.add_annotation(
             text=heading, x=_across(layer), y=0.97, xref="paper", yref="paper", showarrow=False
         )
-    return drawn.update_layout(height=560, margin={"l": 20, "b": 20})
+    return drawn.update_layout(height=HEIGHT, margin={"t": 70, "l": 20, "b": 20})
 
 
 def _across(layer: str) -> float:
@@ -81,8 +83,15 @@ def _places(found: CircuitGraph) -> dict[str, float]:
         if name not in columns[layer]:
             columns[layer].append(name)
     heights = {layer: [sizes.get(name, 0.0) for name in names] for layer, names in columns.items()}
-    full = 1 - GAP * max(map(len, columns.values()))
-    scale = full / (max(map(sum, heights.values())) or 1.0)
+    # As plotly scales the nodes, so that the places fit the heights it gives them.
+    scale = min(
+        (
+            (1 - (sum(map(bool, own)) - 1) * PAD / ROOM) / sum(own)
+            for own in heights.values()
+            if any(own)
+        ),
+        default=0.0,
+    )
     places = {}
     for layer, names in columns.items():
         gap = (1 - scale * sum(heights[layer])) / len(names)

@@ -32,7 +32,7 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
     drawn.update_yaxes(title_text="neurons", row=1, col=1)
     drawn.update_yaxes(title_text="fraction explained", range=[-0.03, 1.03], row=2, col=1)
     drawn.update_xaxes(title_text="leading frequency k (cycles per p)", row=2, col=1)
-    drawn.update_xaxes(range=[0, max(int(found.leading.max()), 1) + 1])
+    drawn.update_xaxes(range=[0, max(int(found.leading.max()), 1) + 2])
     summary = found.summary()
     for name, key in (("key", True), ("not key", False)):
         chosen = summary[(summary.key == key) & (summary.cluster != LEFTOVER)]

@@ -15,10 +15,10 @@ REGIME_COLOURS = {"grokked": COLOURS["test"], "steady": COLOURS["train"]}
 PANELS = {  # measure of `Comparison.aligned`: title of its axis
     "test_loss": "test loss (nats)",
     "c": "compressibility c",
-    "ipr_input": "mean IPR, input weights",
-    "r_energy": "median |r| with the energy",
-    "weight_norm": "L2 norm of all weights",
-    "path_length": "information length so far",
+    "ipr_input": "mean input IPR",
+    "r_energy": "median |r| with energy",
+    "weight_norm": "L2 weight norm",
+    "path_length": "information length",
 }
 LOGARITHMIC = ("test_loss", "weight_norm")
 PLACES = {0: "start", 1: "train learned", 2: "test learned", 3: "end"}
@@ -32,7 +32,7 @@ def plot_comparison(found: Comparison) -> Figure:
     """
     table = found.aligned()
     measures = [name for name in PANELS if not table.empty and (table.measure == name).any()]
-    title = "Grokked against steady: " + ", ".join(
+    title = "Grokked against steady<br>" + ", ".join(
         f"{list(found.regimes.values()).count(regime)} {regime}" for regime in REGIMES
     )
     x, axis = ("position", "") if found.align == "phase" else ("step", "step + 1 (updates)")
@@ -41,8 +41,8 @@ def plot_comparison(found: Comparison) -> Figure:
         return drawn.add_annotation(text="no grokked or steady run to draw", showarrow=False)
     n_rows = -(-len(measures) // 2)
     grid = make_subplots(rows=n_rows, cols=2, subplot_titles=[PANELS[name] for name in measures])
-    drawn = Figure(grid).update_layout(drawn.layout, height=330 * n_rows + 120)
-    drawn.update_layout(legend={"y": -0.3 / n_rows})
+    drawn = Figure(grid).update_layout(drawn.layout, height=330 * n_rows + 120, margin={"t": 100})
+    drawn.update_annotations(font={"size": 12})  # names of panels side by side on a phone
     for i, name in enumerate(measures):
         at = {"row": i // 2 + 1, "col": i % 2 + 1}
         for regime in REGIMES:

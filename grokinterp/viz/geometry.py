@@ -12,6 +12,8 @@ from grokinterp.errors import InputError
 from grokinterp.viz.figure import STEPS, Figure, figure, square
 from grokinterp.viz.theme import COLOURS, series
 
+FAR = {"x": 1.7, "y": 1.7, "z": 1.3}  # a phone is narrower than the camera expects
+
 
 def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: Literal[2, 3] = 2) -> Figure:
     """A line a run through its checkpoints in order, open at the start, a diamond at the end.
@@ -60,7 +62,7 @@ def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: Literal[2, 3] =
         named = {axis: {"title": {"text": title}} for axis, title in zip(
             ("xaxis", "yaxis", "zaxis"), titles, strict=True
         )}  # fmt: skip
-        return drawn.update_layout(scene={"aspectmode": "data", **named})
+        return drawn.update_layout(scene={"aspectmode": "data", "camera": {"eye": FAR}, **named})
     return square(drawn.update_xaxes(title_text=titles[0]).update_yaxes(title_text=titles[1]))
 
 

@@ -107,7 +107,7 @@ def plot_fourier_heat_map(shares: pd.DataFrame) -> Figure:
     attrs = shares.attrs
     step = attrs.get("step")
     drawn = figure(
-        f"Frequencies of the neurons' {attrs.get('side', '')} weights"
+        f"Frequencies of {attrs.get('side', '')} weights"
         + ("" if step is None else f", step {step}"),
         "neuron, by its dominant frequency",
         "frequency k (0 is the constant)",
