@@ -18,6 +18,7 @@ from grokinterp.circuits.standard import standard_and_undefined
 from grokinterp.circuits.subject import Subject, steps_of, subject_of
 from grokinterp.errors import InputError, whole_number
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
+from grokinterp.notebook import card
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
@@ -99,6 +100,17 @@ class Ablation:
     def __repr__(self) -> str:
         steps = len({row.step for row in self.rows})
         return f"Ablation({len(self.rows)} rows, {steps} checkpoints, {self.frequencies}; .table())"
+
+    def _repr_html_(self) -> str:
+        columns = ["step", "ablation", "loss_all", "acc_all", "ratio"]
+        columns += ["placebo_min", "placebo_max", "verdict"]
+        listed = ", ".join(map(str, self.frequencies)) or "none"
+        lines = [
+            f"key frequencies {listed}; up to {self.n_placebos} placebos each, seed {self.seed}",
+            "ratio is loss on all inputs over that of the whole model; the costliest first",
+        ]
+        table = self.table().sort_values("ratio", ascending=False)[columns]
+        return card(f"Ablations: {len(self.rows)}", lines, table, notes=self.notes)
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)

@@ -12,6 +12,7 @@ from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.answers import logit_shares, no_frequencies_reason, usable_group
 from grokinterp.fourier.rules import RULES, Choice
 from grokinterp.models.adapter import HookedModel
+from grokinterp.notebook import card
 from grokinterp.runs.resolve import snapshot_of
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
@@ -46,6 +47,17 @@ class KeyFrequencies:
 
     def __len__(self) -> int:
         return len(self.frequencies or ())
+
+    def _repr_html_(self) -> str:
+        listed = "undefined" if self.frequencies is None else ", ".join(map(str, self)) or "none"
+        lines = [] if self.step is None else [f"step {self.step}"]
+        if self:
+            lines.append(f"their shares sum to {self.kept_share:.4g}")
+        if self and self.cut_ratio is not None:
+            lines.append(f"the smallest is {self.cut_ratio:.4g} times the next share")
+        if self.reason is not None:
+            lines.append(self.reason)
+        return card(f"Key frequencies ({self.rule} rule): {listed}", lines, self.table())
 
     @property
     def kept_share(self) -> float:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from grokinterp.notebook import card
 from grokinterp.progress.labels import Label, Margin
 
 if TYPE_CHECKING:
@@ -56,6 +57,18 @@ class Phases:
     t_test: int | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
     curves: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        lines = [
+            f"{name} {'not reached or not known' if step is None else step}"
+            for name, step in (
+                ("memorization_step", self.memorization_step),
+                ("grok_step", self.grok_step),
+            )
+        ]
+        if self.key_frequencies is not None:
+            lines.append(f"key frequencies {', '.join(map(str, self.key_frequencies)) or 'none'}")
+        return card(f"Phases: {self.label}", lines, self.table(), notes=self.reasons)
 
     def table(self) -> pd.DataFrame:
         """One row per phase."""

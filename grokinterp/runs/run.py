@@ -12,6 +12,7 @@ from grokinterp.errors import InputError, whole_number
 from grokinterp.models.adapter import HookedModel
 from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import Shape, build_model
+from grokinterp.notebook import card
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.folder import RunFolder
 from grokinterp.runs.manifest import Manifest
@@ -122,6 +123,22 @@ class Run:
             f"{len(self.steps)} checkpoints, steps {self.steps[0]} to {self.steps[-1]}{state})"
         )
 
+    def _repr_html_(self) -> str:
+        lines = [
+            f"{self.task.title}, {len(self.steps)} checkpoints, "
+            f"steps {self.steps[0]} to {self.steps[-1]}{'' if self.finished else ', unfinished'}"
+        ]
+        if self.recipe is not None:
+            lines.append(f"recipe: {_changed(self.recipe) or 'the defaults'}")
+        last = None
+        # The metrics of others are computed at every checkpoint when first asked for.
+        if isinstance(self._store, RunFolder) or "metrics" in vars(self):
+            try:
+                last = self.metrics.tail(1)
+            except InputError as error:
+                lines.append(str(error))
+        return card(f"Run {self.path}", lines, last, notes=self.notes)
+
     def _saved(self, step: int) -> int:
         asked, step = step, whole_number(step)  # type: ignore[assignment]
         if step is None:
@@ -135,3 +152,14 @@ class Run:
                 f"(run.steps lists all {len(self.steps)})."
             )
         return step
+
+
+def _changed(recipe: Recipe) -> str:
+    """The keys in which a recipe differs from the defaults of its task and model."""
+    usual = Recipe(task=recipe.task, model=recipe.model).to_dict()
+    kept = recipe.to_dict()
+    return ", ".join(
+        f"{key}={kept[key]}"
+        for key in kept
+        if kept[key] != usual[key] and key != "checkpoints"  # they are said, and can be many
+    )

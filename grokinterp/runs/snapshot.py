@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import TypeVar
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -20,6 +21,7 @@ from grokinterp.models.kinds import (
     weights_of,
     why_not,
 )
+from grokinterp.notebook import card
 from grokinterp.runs.forward import Forward, agree, forward_of, hooked_forward
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
@@ -156,6 +158,23 @@ class Snapshot:
     def __repr__(self) -> str:
         at = "" if self.step is None else f" at step {self.step}"
         return f"Snapshot({self.task.title}{at})"
+
+    def _repr_html_(self) -> str:
+        about = f"{self.kind}, layers: {self.n_layers}"
+        if "logits" not in self._memo:
+            return card(repr(self), [about, "nothing is computed yet; .logits runs the model"])
+        rows = {"train": self.train_mask, "test": self.test_rows, "all": None}
+        right = (self.logits.argmax(dim=1) == self.task.labels).double()
+        seen = {
+            name: right if mask is None else right[mask]
+            for name, mask in rows.items()
+            if mask is not None or name == "all"
+        }
+        accuracies = [
+            {"inputs": name, "n": len(each), "accuracy": float(each.mean())}
+            for name, each in seen.items()
+        ]
+        return card(repr(self), [about], pd.DataFrame(accuracies))
 
     def _run(
         self, names: tuple[str, ...], every: Tensor | None = None

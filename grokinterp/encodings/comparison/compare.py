@@ -23,6 +23,7 @@ from grokinterp.encodings.comparison.outcome import RunProfile, outcome
 from grokinterp.encodings.comparison.profile import MEASURES, measure
 from grokinterp.encodings.comparison.statistics import contrast, spread
 from grokinterp.errors import InputError, nearest
+from grokinterp.notebook import card
 from grokinterp.runs.run import Run
 
 if TYPE_CHECKING:
@@ -54,6 +55,14 @@ class Comparison:
     notes: tuple[str, ...]
     align: str
     by: str
+
+    def _repr_html_(self) -> str:
+        lines = [
+            f"{name}: {regime} ({self.settings[name]})" for name, regime in self.regimes.items()
+        ]
+        table = self.claims_table()[["statement", "verdict", "reason", "seeds"]]
+        title = f"Comparison of {len(self.profiles)} runs, aligned by {self.align}"
+        return card(title, lines, table, notes=self.notes)
 
     def runs(self) -> pd.DataFrame:
         """A row per run: regime, setting, label, its measures, and why it was left out, if so."""

@@ -1,0 +1,169 @@
+"""The notebooks as files, and the script; `pytest --nbmake` in CI runs the notebooks themselves."""
+
+import ast
+import importlib.util
+import re
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+import grokinterp as gi
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
+MACHINE = re.compile(r"/(tmp|work|home|root|Users|mnt)/|[A-Z]:\\")  # /content is Colab's
+
+
+def sources(book, kind):
+    return [cell.source for cell in book.cells if cell.cell_type == kind]
+
+
+def test_the_index_names_every_example():
+    index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    here = [path for path in EXAMPLES.iterdir() if path.name not in ("README.md", "__pycache__")]
+    assert len(NOTEBOOKS) == 5
+    for path in here:
+        if not path.name.startswith("."):
+            assert f"]({path.name}" in index, path.name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestNotebooks:
+    def test_it_is_valid_and_stripped(self, path):
+        text = path.read_text(encoding="utf-8")
+        book = nbformat.reads(text, as_version=nbformat.NO_CONVERT)
+        nbformat.validate(book)
+        assert (book.nbformat, book.nbformat_minor) >= (4, 5)
+        assert book.metadata.kernelspec.name == "python3"
+        assert set(book.metadata) == {"kernelspec", "language_info"}
+        assert not MACHINE.search(text)
+        for cell in book.cells:
+            assert cell.metadata == {}
+            if cell.cell_type == "code":
+                assert cell.outputs == []
+                assert cell.execution_count is None
+
+    def test_cells_are_named_and_say_something(self, path):
+        book = nbformat.read(path, as_version=4)
+        ids = [cell.id for cell in book.cells]
+        assert len(set(ids)) == len(ids)
+        assert all(re.fullmatch(rf"{path.stem[:2]}-\d\d", name) for name in ids)
+        assert all(cell.source.strip() for cell in book.cells)
+        assert [cell.cell_type for cell in book.cells[:2]] == ["markdown", "code"]
+        assert "pip install" in book.cells[0].source
+        assert "`checkpoints`" in book.cells[0].source
+
+    def test_it_compiles_and_uses_all_it_imports(self, path):
+        code = "\n".join(sources(nbformat.read(path, as_version=4), "code"))
+        tree = ast.parse(code)
+        imported = {
+            (alias.asname or alias.name).split(".")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for alias in node.names
+        }
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        assert imported <= used
+
+    def test_its_links_lead_somewhere(self, path):
+        for text in sources(nbformat.read(path, as_version=4), "markdown"):
+            for target in re.findall(r"\]\(([^)]+)\)", text):
+                if not target.startswith("https://"):
+                    assert (EXAMPLES / target).exists(), target
+
+
+@pytest.fixture(scope="module")
+def script():
+    path = EXAMPLES / "phases_of_a_folder.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert len(path.read_text().splitlines()) < 80
+    return module
+
+
+@pytest.fixture
+def folder(tiny_run, shipped, tmp_path):
+    """A run, the same as somebody else's file, curves that grok, and what nobody can read."""
+    found = tmp_path / "runs"
+    found.mkdir()
+    shutil.copytree(tiny_run.path, found / "b run")
+    gi.export(tiny_run, found / "c_demo.pth")
+    shipped.metrics.to_csv(found / "a curves.csv", index=False)
+    (found / "notes.txt").write_text("nothing")
+    (found / "other.csv").write_text("epoch,loss\n1,2\n")
+    (found / ".hidden.csv").write_text("")
+    damaged = shutil.copytree(tiny_run.path, found / "damaged")
+    next(damaged.glob("weights/*")).write_bytes(b"damaged")
+    return found
+
+
+def command(script, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["phases_of_a_folder.py", *map(str, arguments)])
+    return script.main()
+
+
+def test_every_run_of_a_folder_is_dated(script, folder, tiny_run, shipped, monkeypatch, capsys):
+    assert command(script, monkeypatch, folder, "--out", folder.parent / "table.csv") == 0
+    said = capsys.readouterr()
+    assert said.out == f"{folder.parent / 'table.csv'}: 3 runs\n"
+    left_out = said.err.splitlines()
+    assert len(left_out) == 3
+    for line, name in zip(left_out, ("damaged", "notes.txt", "other.csv"), strict=True):
+        assert line.startswith("left out: ")
+        assert name in line
+    table = pd.read_csv(folder.parent / "table.csv").set_index("name")
+    assert list(table.index) == ["a curves.csv", "b run", "c_demo.pth"]
+    curves = gi.detect_phases(shipped.metrics)
+    row = table.loc["a curves.csv"]
+    assert (row.label, row.memorization_step, row.grok_step) == ("grokked", 170, 6070)
+    assert [row.memorization_end, row.circuit_formation_end, row.cleanup_end] == [
+        phase.end for phase in curves.phases
+    ]
+    assert pd.isna(row.key_frequencies)
+    assert row.reason == curves.reasons[0]
+    own = gi.detect_phases(tiny_run)
+    assert own.key_frequencies == ()
+    for name in ("b run", "c_demo.pth"):
+        assert table.loc[name, "label"] == own.label
+        assert table.loc[name, "key_frequencies"] == "none"
+    assert pd.isna(table.loc["b run", "grok_step"])
+
+
+def test_without_out_it_prints_the_table(script, shipped, tmp_path, monkeypatch, capsys):
+    shipped.metrics.to_csv(tmp_path / "curves.csv", index=False)
+    assert command(script, monkeypatch, tmp_path) == 0
+    header, row, *rest = capsys.readouterr().out.splitlines()
+    assert header == ",".join(script.COLUMNS)
+    assert row.startswith("curves.csv,grokked,170,6070,1350,5160,8270,,")
+    assert not rest
+
+
+def test_key_frequencies_are_one_cell(script, shipped, monkeypatch):
+    found = replace(gi.detect_phases(shipped.metrics), key_frequencies=(9, 18))
+    monkeypatch.setattr(script.gi, "detect_phases", lambda run: found)
+    row = script.row(shipped.path)
+    assert row["key_frequencies"] == "9 18"
+    assert row["name"] == "mod113-grokked"
+
+
+def test_what_holds_nothing_is_bad_input(script, tmp_path, monkeypatch, capsys):
+    for path, why in ((tmp_path, "no run that can be read"), (tmp_path / "none", "not a folder")):
+        assert command(script, monkeypatch, path) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert why in said.err
+        assert said.err.count("\n") == 1
+
+
+def test_it_can_be_interrupted(script, tmp_path, monkeypatch):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "table", stop)
+    assert command(script, monkeypatch, tmp_path) == 130
