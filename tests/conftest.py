@@ -24,6 +24,11 @@ def shipped_measures(shipped):
 
 
 @pytest.fixture(scope="session")
+def shipped_report(shipped, tmp_path_factory):
+    return gi.report(shipped, tmp_path_factory.mktemp("report") / "shipped.html")
+
+
+@pytest.fixture(scope="session")
 def tiny() -> gi.Recipe:
     """A run of a second: p = 7, mechanics only."""
     return gi.Recipe(

@@ -8,7 +8,6 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-import grokinterp as gi
 from tests.browser import Page, until
 
 PANELS = "article[data-kind]"
@@ -20,11 +19,6 @@ DRAWN = f'return Object.fromEntries([...document.querySelectorAll("{PANELS}")]' 
     ".map(each => [each.id, each.querySelector('.drawing').innerHTML"
     ".replace(/(clip|legend|topdefs|defs|js-plotly-tester)[-\\w]*/g, '')]))"
 )
-
-
-@pytest.fixture(scope="session")
-def shipped_report(shipped, tmp_path_factory):
-    return gi.report(shipped, tmp_path_factory.mktemp("report") / "shipped.html")
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +122,11 @@ def test_a_step_takes_less_than_a_tenth_of_a_second(opened):
             document.getElementById(id).scrollIntoView();
             await new Promise(next => setTimeout(next, 1500));
             for (let i = 4; i < 12; i++) {
-              const wanted = () => [...document.querySelectorAll("article[data-kind]")].filter(each => {
-                const box = each.getBoundingClientRect();
-                return box.bottom > 0 && box.top < innerHeight;
-              });
+              const wanted = () => [...document.querySelectorAll("article[data-kind]")]
+                .filter(each => {
+                  const box = each.getBoundingClientRect();
+                  return box.bottom > 0 && box.top < innerHeight;
+                });
               const start = performance.now();
               slider.value = i;
               slider.dispatchEvent(new Event("input"));
@@ -234,8 +229,8 @@ boxes.forEach(([one, a], i) => boxes.slice(i + 1).forEach(([other, b]) => {
   if (meet(a, b)) found.push(`${one} and ${other}`);
 }));
 for (const panel of document.querySelectorAll(".js-plotly-plot")) {
-  const texts = [...panel.querySelectorAll("svg text")].filter(each =>
-    each.textContent.trim() && each.getBoundingClientRect().width && !each.closest(".hoverlayer, .modebar"));
+  const texts = [...panel.querySelectorAll("svg text")].filter(each => each.textContent.trim()
+    && each.getBoundingClientRect().width && !each.closest(".hoverlayer, .modebar"));
   const drawn = texts.map(each => [each.textContent, each.getBoundingClientRect()]);
   drawn.forEach(([one, a], i) => drawn.slice(i + 1).forEach(([other, b]) => {
     const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
@@ -273,7 +268,8 @@ def test_it_prints_within_the_page(opened):
     try:
         widths = opened.wait(
             "const sheet = document.body.clientWidth;"
-            "const wide = [...document.querySelectorAll('.main-svg')].map(each => each.clientWidth);"
+            "const wide = [...document.querySelectorAll('.main-svg')]"
+            "  .map(each => each.clientWidth);"
             "return wide.every(each => each <= sheet) && [sheet, wide.length]"
         )
         assert widths[0] <= 720

@@ -1,7 +1,5 @@
 """Regimes side by side over training, and the page that tells a comparison."""
 
-from html import escape
-
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -9,6 +7,7 @@ from plotly.subplots import make_subplots
 from grokinterp.encodings.comparison.compare import Comparison
 from grokinterp.encodings.comparison.lineup import REGIMES
 from grokinterp.viz.figure import Figure, figure
+from grokinterp.viz.templates import asset, render
 from grokinterp.viz.theme import COLOURS
 
 REGIME_COLOURS = {"grokked": COLOURS["test"], "steady": COLOURS["train"]}
@@ -37,6 +36,8 @@ def plot_comparison(found: Comparison) -> Figure:
     )
     x, axis = ("position", "") if found.align == "phase" else ("step", "step + 1 (updates)")
     drawn = figure(title, axis, "")
+    if found.align == "phase":
+        drawn.update_layout(meta={"x": "phase"})  # a report marks the current one
     if not measures:
         return drawn.add_annotation(text="no grokked or steady run to draw", showarrow=False)
     n_rows = -(-len(measures) // 2)
@@ -93,55 +94,25 @@ def _faint(colour: str) -> str:
     return f"rgba({red},{green},{blue},0.2)"
 
 
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem }
-div.wide { overflow-x: auto } table { border-collapse: collapse; font-size: 13px }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd }
-th, td { text-align: left; vertical-align: top } table.numbers td { white-space: nowrap }
-.supported { color: #00664a } .contradicted { color: #a33c00 } .undetermined { color: #555 }
-"""
-
-
 def comparison_page(found: Comparison) -> str:
     """One HTML page that needs no network: verdicts, figure, measures, runs and reservations."""
-    claims = "".join(
-        f"<tr><td>{escape(claim.statement)}<br><small>{escape(claim.source)}</small></td>"
-        f'<td class="{claim.verdict}"><b>{claim.verdict}</b></td>'
-        f"<td>{escape(claim.reason)}<details><summary>rule, numbers</summary>"
-        f"<p>{escape(claim.rule)}</p><p>{_numbers(dict(claim.numbers))}</p></details></td>"
-        f"<td>{' and '.join(f'{n} {escape(regime)}' for regime, n in claim.seeds.items())}</td>"
-        f"<td>{escape(claim.would_change)}</td></tr>"
-        for claim in found.claims
-    )
-    notes = "".join(f"<li>{escape(note)}</li>" for note in found.notes) or "<li>none</li>"
-    chart = found.plot().to_html(full_html=False, include_plotlyjs=True)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>Grokked against steady</title><style>{STYLE}</style></head><body>"
-        "<h1>Grokked against steady</h1>"
-        "<p>Claims of Manning-Coe et al. 2025 (arXiv 2502.01739), as these runs have it.</p>"
-        '<div class="wide"><table><tr><th>claim</th><th>verdict</th><th>why</th><th>seeds</th>'
-        f"<th>what would change it</th></tr>{claims}</table></div>"
-        f"<h2>Reservations</h2><ul>{notes}</ul><h2>Over training</h2>"
-        "<p>Medians over runs, their intervals shaded. At open points some runs have no value, so "
-        f"that the median is of other runs than beside it.</p>{chart}"
-        f"<h2>Measures</h2>{_table(_meaning_first(found.table()))}<h2>Runs</h2>{_table(found.runs())}"
-        "</body></html>"
+    return render(
+        "comparison.html.j2",
+        found=found,
+        style=asset("page.css"),
+        chart=found.plot().to_html(full_html=False, include_plotlyjs=True),
+        measures=_table(_meaning_first(found.table())),
+        runs=_table(found.runs()),
     )
 
 
 def _table(frame: pd.DataFrame) -> str:
-    shown = frame.to_html(
+    """HTML, with everything in it escaped."""
+    return frame.to_html(
         index=False, classes="numbers", border=0, na_rep="", float_format="{:.4g}".format
     )
-    return f'<div class="wide">{shown}</div>'
 
 
 def _meaning_first(table: pd.DataFrame) -> pd.DataFrame:
     first = [column for column in ("measure", "meaning") if column in table]
     return table[[*first, *table.columns.drop(first)]]
-
-
-def _numbers(numbers: dict[str, float]) -> str:
-    return escape(", ".join(f"{name} = {value:.4g}" for name, value in numbers.items()))

@@ -3,12 +3,11 @@
 import gzip
 import shlex
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
-import jinja2
 from plotly.offline import get_plotlyjs
 
+from grokinterp.encodings.comparison.compare import Comparison
 from grokinterp.recipe.builtin import recipes
 from grokinterp.runs.manifest import current_versions
 from grokinterp.runs.run import Run
@@ -19,19 +18,16 @@ from grokinterp.viz.report.pack import as_text, packed, packed_patterns
 from grokinterp.viz.report.panels import SECTIONS
 from grokinterp.viz.report.stops import stops_of
 from grokinterp.viz.report.summary import because, findings, headline, undetermined
+from grokinterp.viz.templates import asset, render
 from grokinterp.viz.theme import DARK, LIGHT
 
-ASSETS = files("grokinterp.viz.report") / "assets"
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FunctionLoader(lambda name: _asset(name)),
-    autoescape=True,  # names of runs and files come from others
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-)
 
-
-def report_page(abouts: Sequence[About], drawn: Sequence[Sequence[Drawn]]) -> str:
-    """The whole page: of each run what was measured, and its panels."""
+def report_page(
+    abouts: Sequence[About],
+    drawn: Sequence[Sequence[Drawn]],
+    compared: tuple[Drawn, Comparison | None] | None = None,
+) -> str:
+    """The whole page: of each run what was measured and its panels; of several, the comparison."""
     versions = current_versions()
     stops = stops_of(abouts)
     told = {
@@ -47,13 +43,22 @@ def report_page(abouts: Sequence[About], drawn: Sequence[Sequence[Drawn]]) -> st
     for i, panels in enumerate(drawn):
         for panel in panels:
             data |= _data(panel, _id(panel, i, len(abouts)))
-    return TEMPLATES.get_template("report.html.j2").render(
+    sections = [_section(name, drawn) for name in SECTIONS]
+    comparison = None
+    if compared:
+        panel, comparison = compared
+        data |= _data(panel, panel.panel.name)
+        row = [_panel(panel, panel.panel.name, 0)]
+        sections.append({"id": "comparison", "title": "Comparison", "rows": [row]})
+    return render(
+        "report.html.j2",
         title=f"grokinterp report: {', '.join(about.name for about in abouts)}",
         version=versions["grokinterp"],
         versions=_listed(versions),
-        style=_asset("report.css"),
-        script=_asset("report.js"),
-        sections=[_section(name, drawn) for name in SECTIONS],
+        style=asset("page.css"),
+        script=asset("report.js"),
+        sections=sections,
+        comparison=comparison,
         modes=list(stops),
         n_stops=len(stops["step"]),
         runs=[_run(about) for about in abouts],
@@ -63,10 +68,6 @@ def report_page(abouts: Sequence[About], drawn: Sequence[Sequence[Drawn]]) -> st
     )
 
 
-def _asset(name: str) -> str:
-    return (ASSETS / name).read_text(encoding="utf-8")
-
-
 def _id(panel: Drawn, run: int, n_runs: int) -> str:
     return panel.panel.name if n_runs == 1 else f"{panel.panel.name}-{run + 1}"
 
@@ -74,18 +75,20 @@ def _id(panel: Drawn, run: int, n_runs: int) -> str:
 def _section(name: str, drawn: Sequence[Sequence[Drawn]]) -> dict[str, Any]:
     """Of one run, its panels; of several, a row for each panel with one cell a run."""
     own = [[panel for panel in panels if panel.panel.section == name] for panels in drawn]
-    cells = [[_panel(panel, i, len(drawn)) for panel in panels] for i, panels in enumerate(own)]
+    cells = [
+        [_panel(panel, _id(panel, i, len(drawn)), i) for panel in panels]
+        for i, panels in enumerate(own)
+    ]
     rows = cells if len(drawn) == 1 else [list(row) for row in zip(*cells, strict=True)]
     return {"id": name, "title": SECTIONS[name], "rows": rows}
 
 
-def _panel(panel: Drawn, run: int, n_runs: int) -> dict[str, Any]:
-    name = panel.panel.name.replace("-", " ").capitalize()
+def _panel(panel: Drawn, own_id: str, run: int) -> dict[str, Any]:
     return {
-        "id": _id(panel, run, n_runs),
+        "id": own_id,
         "run": run,
         "kind": "plot" if panel.figure else "patterns" if panel.patterns else None,
-        "title": name,
+        "title": panel.panel.name.replace("-", " ").capitalize(),
         "caption": panel.panel.caption,
         "reason": panel.reason,
     }

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from grokinterp.circuits.subject import check_run
+from grokinterp.encodings.comparison.compare import Comparison, compare
 from grokinterp.encodings.comparison.lineup import names_of
 from grokinterp.errors import InputError
 from grokinterp.runs.files import write_whole
 from grokinterp.runs.run import Run
 from grokinterp.viz.report.about import look_at
-from grokinterp.viz.report.drawing import draw_panels
+from grokinterp.viz.report.drawing import Drawn, draw_panels
 from grokinterp.viz.report.page import report_page
+from grokinterp.viz.report.panels import ONCE, Panel
 
 
 def report(runs: Run | Sequence[Run], path: str | Path, *, progress: bool = False) -> Path:
@@ -36,5 +38,22 @@ def report(runs: Run | Sequence[Run], path: str | Path, *, progress: bool = Fals
         for run, name in zip(given, names_of(given), strict=True)
     ]
     drawn = [draw_panels(about, progress=progress) for about in abouts]
-    write_whole(path, report_page(abouts, drawn).encode())
+    compared = _compared(given, progress=progress) if len(given) > 1 else None
+    write_whole(path, report_page(abouts, drawn, compared).encode())
     return path
+
+
+def _compared(runs: Sequence[Run], *, progress: bool) -> tuple[Drawn, Comparison | None]:
+    """The comparison as a panel, and itself; or why these runs cannot be compared."""
+    panel = Panel(
+        "comparison",
+        "comparison",
+        "Medians of each regime, intervals over seeds shaded; in the order of learning.",
+        ONCE,
+        compare,
+    )
+    try:
+        found = compare(runs, progress=progress)
+    except InputError as error:
+        return Drawn(panel, reason=str(error)), None
+    return Drawn(panel, figure=found.plot(), table=found.aligned()), found

@@ -135,9 +135,10 @@ class Plot extends Panel {
       const frame = frames.find((each) => Number(each.name) === step_shown);
       frame.traces.forEach((i, j) => { this.traces[i] = { ...data[i], ...frame.data[j] }; });
       layout = { ...layout, ...frame.layout };
-    } else if (layout.meta?.x === "step") {
+    } else if (["step", "phase"].includes(layout.meta?.x)) {
+      const place = layout.meta.x === "step" ? step : at.mode === "phase" && stops()[at.index].key;
       step_shown = step;
-      layout = { ...layout, shapes: [...(layout.shapes ?? []), ...cursors(layout, step)] };
+      if (place !== false) layout = { ...layout, shapes: cursors(layout, place) };
     }
     this.title = plain(layout.title?.text ?? "");
     this.layout = {
@@ -186,11 +187,16 @@ const CONFIG = { displaylogo: false, modeBarButtonsToRemove: ["toImage", "select
 
 const plain = (text) => text.replace(/<br\s*\/?>/g, " · ").replace(/<[^>]*>/g, "");
 
-function cursors(layout, step) { // a line at the step through the whole height
-  return [{
-    type: "line", xref: "x", yref: "paper", x0: step, x1: step, y0: 0, y1: 1,
-    line: { color: theme() === "dark" ? "#e6e6e6" : "#222222", width: 1.5 },
-  }];
+function cursors(layout, place) { // what the figure has, and a line here in each of its panels
+  const axes = Object.keys(layout).filter((name) => /^xaxis\d*$/.test(name));
+  return [...(layout.shapes ?? []), ...axes.map((name) => {
+    const number = name.slice("xaxis".length);
+    return {
+      type: "line", xref: `x${number}`, yref: `y${number} domain`, y0: 0, y1: 1,
+      x0: place, x1: place,
+      line: { color: REPORT.templates[theme()].layout.font.color, width: 1.5 },
+    };
+  })];
 }
 
 function height(layout, width) {

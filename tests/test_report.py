@@ -1,0 +1,239 @@
+"""The report: what its page holds, whatever the run and its name."""
+
+import base64
+import gzip
+import html
+import json
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+import grokinterp as gi
+from grokinterp.fourier import embedding_spectrum
+from grokinterp.viz.figure import figure
+from grokinterp.viz.over_training import over_training
+from grokinterp.viz.report.about import look_at, milestones
+from grokinterp.viz.report.pack import LEVELS, MANY, packed
+from grokinterp.viz.report.panels import PANELS, SECTIONS
+from grokinterp.viz.report.stops import stops_of
+
+HOSTILE = "<img src=x onerror=alert(1)> \"quoted\" 'и' & é ☃ {{7*7}} ]]> --><br> $&"
+
+
+def unpacked(raw):
+    """What the page's script makes of a packed figure."""
+    whole = gzip.decompress(raw)
+    length = int.from_bytes(whole[:4], "little")
+    blob = whole[4 + length :]
+
+    def filled(part):
+        if isinstance(part, list):
+            return [filled(one) for one in part]
+        if not isinstance(part, dict):
+            return part
+        if not {"at", "shape"} <= part.keys():
+            return {name: filled(value) for name, value in part.items()}
+        count = int(np.prod(part["shape"]))
+        if part["type"] == "q2":
+            low, high = (
+                np.frombuffer(blob, np.uint8, count, part["at"] + i * count).astype(int)
+                for i in (0, 1)
+            )
+            codes = low + 256 * high
+            flat = np.where(codes == LEVELS + 1, np.nan, part["low"] + part["step"] * codes)
+        else:
+            flat = np.frombuffer(blob, "<" + part["type"], count, part["at"])
+        return flat.reshape(part["shape"])
+
+    return filled(json.loads(whole[4 : 4 + length]))
+
+
+def page_data(text):
+    """Everything that stands packed in a page, by its id."""
+    found = re.findall(r'<script type="text/plain" id="([^"]+)">([^<]*)</script>', text)
+    return {name: base64.b64decode(packed) for name, packed in found}
+
+
+def test_packing_keeps_curves_exactly_and_images_to_a_fraction_of_their_range():
+    generator = np.random.default_rng(0)
+    image = generator.normal(size=(40, 50)).astype(np.float32)
+    image[3, 4] = np.nan
+    assert image.size >= MANY
+    codes = np.arange(2000, dtype=np.int8).reshape(40, 50)
+    line = generator.normal(size=20)
+
+    def drawn(scale):
+        one = figure("Title")
+        one.add_heatmap(z=scale * image)
+        one.add_heatmap(z=codes)
+        return one.add_scatter(x=np.arange(20), y=scale * line)
+
+    found = unpacked(packed(over_training({0: drawn(1.0), 5: drawn(2.0)})))
+    assert "template" not in found["layout"]
+    assert "sliders" not in found["layout"]
+    assert [frame["name"] for frame in found["frames"]] == ["0", "5"]
+    np.testing.assert_array_equal(found["data"][1]["z"], codes)
+    for scale, frame in zip((1.0, 2.0), found["frames"], strict=True):
+        assert frame["traces"] == [0, 2]
+        z, y = frame["data"][0]["z"], frame["data"][1]["y"]
+        span = scale * (np.nanmax(image) - np.nanmin(image))
+        np.testing.assert_allclose(z, scale * image, atol=0.51 * span / LEVELS)
+        assert np.isnan(z[3, 4])
+        assert np.isnan(z).sum() == 1
+        np.testing.assert_array_equal(y, scale * line)
+
+
+def test_an_image_of_one_value_is_kept():
+    one = figure("Title").add_heatmap(z=np.full((40, 40), 3.5))
+    assert (unpacked(packed(one))["data"][0]["z"] == 3.5).all()
+
+
+@pytest.fixture(scope="module")
+def hostile(tiny_run, tmp_path_factory):
+    """A report of a run that somebody named to do harm."""
+    folder = tmp_path_factory.mktemp("hostile") / HOSTILE
+    shutil.copytree(tiny_run.path, folder)
+    return gi.report(gi.load(folder), folder.parent / "out.html")
+
+
+def test_hostile_names_are_escaped_everywhere(hostile):
+    text = hostile.read_text()
+    assert "<img" not in text
+    assert html.escape("<img src=x onerror=alert(1)>") in text
+    assert "{{7*7}}" in text  # no template of ours either
+    told = json.loads(re.search(r'id="report">(.*?)</script>', text, re.S).group(1))
+    assert told["names"] == [HOSTILE]
+
+
+def test_every_panel_is_drawn_or_says_why_not(hostile):
+    text = hostile.read_text()
+    for section in SECTIONS:
+        assert f'<section id="{section}">' in text
+    articles = re.findall(r'<article id="([^"]+)"(.*?)</article>', text, re.S)
+    assert [name for name, _ in articles] == list(PANELS)
+    data = page_data(text)
+    for name, body in articles:
+        assert (f"data-{name}" in data) != ("Not drawn:" in body)
+
+
+def test_the_page_refers_to_nothing_outside(hostile):
+    text = hostile.read_text()
+    assert not re.findall(r'(?:src|href)="(?!#|data:,")', text)
+    assert "url(" not in text
+    assert "import(" not in text
+    assert text.count('id="plotly.js"') == text.count('id="circuitsvis.js"') == 1
+
+
+def test_what_it_draws_are_the_measures(shipped, shipped_measures, shipped_report):
+    data = page_data(shipped_report.read_text())
+    progress = unpacked(data["data-progress"])
+    lines = {trace["name"]: trace for trace in progress["data"] if trace.get("name")}
+    for column in ("train_loss", "test_loss", "restricted_loss", "excluded_loss", "trig_loss"):
+        line = lines[column.replace("_", " ")]
+        np.testing.assert_array_equal(line["x"], shipped_measures.step)
+        np.testing.assert_array_equal(line["y"], shipped_measures[column])
+    spectrum = unpacked(data["data-embedding-spectrum"])
+    for step in (0, 6100):
+        (frame,) = [one for one in spectrum["frames"] if one["name"] == str(step)]
+        drawn = {}
+        for trace, changed in zip(frame["traces"], frame["data"], strict=True):
+            bars = spectrum["data"][trace] | changed
+            drawn |= dict(zip(bars["x"], bars["y"], strict=True))
+        norms = embedding_spectrum(shipped.snapshot(step))[1:].sqrt().numpy()
+        np.testing.assert_allclose([drawn[k] for k in range(1, 57)], norms, rtol=1e-12)
+    table = gzip.decompress(data["csv-learning"]).decode()
+    assert table == shipped.metrics.to_csv(index=False)
+
+
+def test_the_summary_says_what_was_found(shipped_report):
+    text = html.unescape(shipped_report.read_text())
+    phases = gi.detect_phases(gi.load("checkpoints/mod113-grokked"))
+    assert "mod113-grokked grokked: it fitted its training pairs first" in text
+    assert f"first reached 95% at step {phases.grok_step}" in text
+    assert "Key frequencies: 9, 18, 53, 55." in text
+    assert "grokinterp train mod113-grokked --out mod113-grokked" in text
+
+
+def test_a_run_that_did_not_learn_says_what_is_not_known(hostile):
+    text = html.unescape(hostile.read_text())
+    assert "Not determined" in text
+    assert "grok_step: test accuracy never reached 95%." in text
+
+
+def test_without_circuitsvis_the_panel_says_how_to_get_it(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "circuitsvis", None)
+    text = gi.report(tiny_run, tmp_path / "out.html").read_text()
+    data = page_data(text)
+    assert "circuitsvis.js" not in data
+    assert "data-attention-on-inputs" not in data
+    assert "data-attention-maps" in data
+    assert "pip install &#39;grokinterp[circuitsvis]&#39;" in text
+
+
+def test_several_runs_are_lined_up_by_step_and_by_phase(mod31):
+    abouts = [look_at(run, name, n_runs=2) for name, run in mod31.items()]
+    stops = stops_of(abouts)
+    assert list(stops) == ["step", "phase"]
+    every = sorted({step for about in abouts for step in about.steps})
+    assert [stop["key"] for stop in stops["step"]] == every
+    for stop in stops["step"]:
+        for about, own in zip(abouts, stop["steps"], strict=True):
+            assert abs(own - stop["key"]) == min(abs(s - stop["key"]) for s in about.steps)
+    by_phase = {stop["key"]: stop for stop in stops["phase"]}
+    assert sorted(by_phase) == [i / 8 for i in range(25)]
+    assert by_phase[0.0]["steps"] == [0, 0]
+    assert by_phase[3.0]["steps"] == [about.steps[-1] for about in abouts]
+    for place, name in ((1.0, "t_train"), (2.0, "t_test")):
+        for about, own in zip(abouts, by_phase[place]["steps"], strict=True):
+            date = getattr(about.phases, name)
+            gaps = np.diff(about.steps).max()
+            assert abs(own - date) <= gaps
+    assert list(stops_of(abouts[:1])) == ["step"]
+
+
+def test_milestones_are_where_the_story_happens(shipped, shipped_measures):
+    phases = gi.detect_phases(shipped, measures=shipped_measures)
+    first, then, last = milestones(shipped.steps, phases)
+    end = phases.phases[0].end
+    assert abs(first - end) == min(abs(step - end) for step in shipped.steps)
+    assert abs(then - phases.grok_step) == min(abs(s - phases.grok_step) for s in shipped.steps)
+    assert last == shipped.steps[-1]
+
+
+def test_bad_input_is_one_line_and_leaves_what_was_there(tiny_run, tmp_path):
+    there = tmp_path / "out.html"
+    there.write_text("mine")
+    for given in (3, [], "run", [tiny_run, 3], tiny_run.path):
+        with pytest.raises(gi.InputError) as error:
+            gi.report(given, there)
+        assert "\n" not in str(error.value)
+    assert there.read_text() == "mine"
+    with pytest.raises(gi.InputError, match="is a folder"):
+        gi.report(tiny_run, tmp_path)
+
+
+def test_the_command_names_its_file_after_the_run(tiny_run, tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = run("report", tiny_run.path)
+    assert status == 0
+    assert out.startswith("tiny-report.html: ")
+    assert (tmp_path / "tiny-report.html").stat().st_size > 1e6
+    status, out, err = run("report", tmp_path / "nothing")
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_report_of_other_kinds_of_model(tmp_path):
+    """An Ising CNN has no frequencies, an MLP no attention: said where they would stand."""
+    for name, missing in (
+        ("ising-steady", {"emergence", "embedding-circles", "attention-maps", "correctness"}),
+        ("mlp113-steady", {"attention-maps", "attention-on-inputs", "graph"}),
+    ):
+        text = gi.report(gi.load(f"checkpoints/{name}"), tmp_path / "out.html").read_text()
+        data = page_data(text)
+        assert not {f"data-{panel}" for panel in missing} & data.keys()
+        assert {"data-learning", "data-progress", "data-pruning-curves"} <= data.keys()
+        assert text.count("Not drawn:") == sum(f"data-{panel}" not in data for panel in PANELS)
