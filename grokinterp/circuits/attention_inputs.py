@@ -97,7 +97,8 @@ def attention_patterns(
             snapshot.modular_task.tokens[rows].to(device), names_filter=[name]
         )
     patterns = cache[name].double().cpu()
-    if not bool(patterns.isfinite().all()):
+    # A HookedTransformer puts 0 where the softmax is NaN; weights that are some sum to more than 0.
+    if not bool((patterns.sum(dim=-1) > 0).all()):
         raise InputError(f"the attention pattern of layer {layer} is not finite.")
     n_tokens = patterns.shape[-1]
     return AttentionPatterns(
@@ -112,7 +113,7 @@ def attention_patterns(
 def _pairs(inputs: Sequence[Sequence[int]], p: int) -> tuple[tuple[int, int], ...]:
     """The pairs as plain numbers, at least one; refused if they are not of the task."""
     found = []
-    for pair in inputs:
+    for pair in inputs if isinstance(inputs, Sequence) else [inputs]:
         numbers = [whole_number(x) for x in pair] if isinstance(pair, Sequence) else []
         inside = [x for x in numbers if x is not None and 0 <= x < p]
         if len(numbers) != 2 or len(inside) != 2:
