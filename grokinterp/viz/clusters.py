@@ -82,5 +82,9 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
         col=1,
     )
     return drawn.update_layout(
-        height=560, barmode="overlay", legend={"itemsizing": "constant"}, hovermode="closest", showlegend=True
+        height=560,
+        barmode="overlay",
+        legend={"itemsizing": "constant"},
+        hovermode="closest",
+        showlegend=True,
     )

@@ -60,9 +60,7 @@ def plot_neuron_logit_spectrum(x: Subject, **about: Any) -> Figure:
 def neuron_logit_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
     """The same of one snapshot."""
     norms = neuron_logit_spectrum(snapshot).sqrt().tolist()
-    drawn = figure(
-        f"Frequencies of W_out W_U{at(snapshot)}", FREQUENCY, "norm in W_out W_U"
-    )
+    drawn = figure(f"Frequencies of W_out W_U{at(snapshot)}", FREQUENCY, "norm in W_out W_U")
     return _bars(drawn, dict(enumerate(norms[1:], start=1)), keys)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 import torch
@@ -59,7 +59,7 @@ class TrajectoryEmbedding:
         }
         return frame
 
-    def plot(self, *, dimensions: int = 2) -> "go.Figure":
+    def plot(self, *, dimensions: Literal[2, 3] = 2) -> "go.Figure":
         """A line a run through its checkpoints, in two or three dimensions."""
         from grokinterp.viz import plot_trajectories
 
