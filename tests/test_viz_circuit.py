@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -7,7 +8,8 @@ from grokinterp.viz.over_training import over_training
 from grokinterp.viz.theme import COLOURS, series
 
 NODES = (
-    ("embedding k=2", "embedding"), ("embedding k=5", "embedding"), ("embedding other", "embedding"),
+    ("embedding k=2", "embedding"), ("embedding k=5", "embedding"),
+    ("embedding other", "embedding"),
     ("head 0.0", "heads"), ("head 0.1", "heads"),
     ("neurons k=2", "neurons"), ("neurons k=5", "neurons"), ("neurons k=7", "neurons"),
     ("other neurons", "neurons"), ("logits k=2", "logits"), ("logits k=5", "logits"),
@@ -15,7 +17,7 @@ NODES = (
 EDGES = (
     Edge("embedding k=2", "head 0.0", 0.9, 1.5, 1.25),
     Edge("embedding k=5", "head 0.1", 0.8, 1.0, 0.75),
-    Edge("embedding other", "head 0.1", 0.001, 0.25, 0.0),
+    Edge("embedding other", "head 0.1", 0.002, 0.25, 0.0),
     Edge("head 0.0", "neurons k=2", 0.7, 0.5, 0.25),
     Edge("head 0.1", "neurons k=5", 0.6, 0.5, 0.25),
     Edge("head 0.1", "neurons k=7", 0.5, 0.24, -0.01),
@@ -68,7 +70,7 @@ def test_colours_are_those_of_the_frequencies(graph):
     expected = f"rgba({red},{green},{blue},0.450)"
     assert links["embedding k=5", "head 0.1"][1] == expected  # where it comes from
     assert links["head 0.1", "neurons k=5"][1] == expected  # of a head: where it goes to
-    assert links["embedding other", "head 0.1"][1].endswith(",0.022)")  # 0.45 * 0.001 / 0.02
+    assert links["embedding other", "head 0.1"][1].endswith(",0.045)")  # 0.45 * 0.002 / 0.02
 
 
 def test_columns_are_in_order_and_nodes_do_not_overlap(graph):
@@ -90,7 +92,7 @@ def test_columns_are_in_order_and_nodes_do_not_overlap(graph):
     scale = 1 / sizes[[name for name, layer in NODES if layer == "neurons"]].sum()
     for own in ("embedding", "heads", "neurons", "logits"):
         names = [name for name, layer in NODES if layer == own and name in at]
-        for above, below in zip(names, names[1:], strict=False):
+        for above, below in pairwise(names):
             apart = at[below][1] - at[above][1]
             assert apart > scale * 0.8 * (sizes[above] + sizes[below]) / 2
 

@@ -16,7 +16,7 @@ def test_every_neuron_is_a_dot_at_its_place_in_the_table(shipped, step):
         "key", "not key", "key", "not key", "leftover",
     ]  # fmt: skip
     assert len(key.x) == table.key.sum()
-    assert len(leftover.x) == (table.cluster == -1).sum()
+    assert len(leftover.x) == ((table.cluster == -1) & ~table.dead).sum()
     seen = []
     for dots in (key, other, leftover):
         for x, y, size, (neuron, quadratic, share) in zip(
@@ -26,7 +26,7 @@ def test_every_neuron_is_a_dot_at_its_place_in_the_table(shipped, step):
             assert (x, y, quadratic) == (row.leading, row.fraction, row.quadratic_fraction)
             assert size == share == row.variance_share
             seen.append(int(neuron))
-    assert sorted(seen) == list(range(512))
+    assert sorted(seen) == table.index[~table.dead].tolist()
     sizes = {k: n for bar in bars for k, n in zip(bar.x, bar.y, strict=True)}
     assert sizes == {k: n for k, n in found.sizes.items() if k != -1}
     (line,) = figure.layout.shapes
