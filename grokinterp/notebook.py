@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 ROWS = 12  # of a table; the rest is counted
 LEFT = 'style="text-align: left"'  # Jupyter aligns cells to the right
+INHERIT = 'style="color: inherit"'  # pages without a doctype give tables black text
 
 
 def card(
@@ -43,7 +44,7 @@ def _table(table: "pd.DataFrame") -> str:
     for row in shown.where(shown.notna(), None).itertuples(index=False, name=None):
         lines.append(f"<tr>{''.join(f'<td {LEFT}>{_text(_cell(x))}</td>' for x in row)}</tr>")
     rest = len(table) - len(shown)
-    return f"<table>{''.join(lines)}</table>" + (f"... and {rest} more" if rest else "")
+    return f"<table {INHERIT}>{''.join(lines)}</table>" + (f"... and {rest} more" if rest else "")
 
 
 def _cell(value: object) -> str:

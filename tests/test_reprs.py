@@ -11,10 +11,12 @@ import pytest
 import grokinterp as gi
 from grokinterp.circuits import hooks
 from grokinterp.encodings import Claim
-from grokinterp.notebook import LEFT, ROWS, card
+from grokinterp.notebook import ROWS, card
 from grokinterp.runs.foreign.store import ForeignStore
 
 HOSTILE = "<script>alert('a\"b')</script>&amp; \u2028é\U0001f600"
+LEFT = [("style", "text-align: left")]
+STYLES = {"th": LEFT, "td": LEFT, "table": [("style", "color: inherit")]}
 TAGS = {"div", "b", "br", "table", "tr", "th", "td", "ul", "li"}
 
 
@@ -30,7 +32,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         assert tag in TAGS
-        assert attributes == ([("style", "text-align: left")] if tag in ("th", "td") else [])
+        assert attributes == STYLES.get(tag, [])
         if tag != "br":
             self.open.append(tag)
         if tag == "tr":
@@ -88,8 +90,8 @@ class TestCard:
         assert found.rows == [[HOSTILE, "n"], [HOSTILE, "0.1235"], ["-", "-"]]
         assert found.notes == [HOSTILE]
         assert found.text.count(HOSTILE) == 5
-        assert "'" not in html.replace(LEFT, "")
-        assert '"' not in html.replace(LEFT, "")
+        assert "'" not in html
+        assert html.count('"') == 2 * 7  # of the styles alone
 
     def test_a_name_that_is_no_unicode_is_spelt_out(self):
         assert read(card("run \udcff")).title == "run \\udcff"
