@@ -172,14 +172,30 @@ class Patterns extends Panel { // attention on chosen inputs; CircuitsVis draws 
     this.figure ??= await unpack(`data-${this.element.id}`);
     const { title, frames } = this.figure;
     const own = nearest(frames.map((each) => each.step), step);
-    this.inputs = frames.find((each) => each.step === own).inputs;
+    const { inputs } = frames.find((each) => each.step === own);
     this.title = `${title}, step ${own}`;
-    this.inputs.forEach((props, i) => {
-      const id = `${this.element.id}-input-${i}`;
-      if (!document.getElementById(id)) this.place.insertAdjacentHTML("beforeend", `<div id="${id}"></div>`);
-      CircuitsVis.render(id, CircuitsVis.AttentionHeads, props);
-    });
+    this.views ??= await Promise.all(inputs.map((props, i) => this.view(i, props)));
+    this.views.forEach((view, i) => view.updater.enqueueSetState(view, inputs[i]));
     this.say(own);
+  }
+
+  view(i, props) { // rendered once: each call of CircuitsVis.render keeps all that it made
+    const id = `${this.element.id}-input-${i}`;
+    this.place.insertAdjacentHTML("beforeend", `<div id="${id}"></div>`);
+    return new Promise((made) => {
+      class View { // a React component that holds the shown step
+        constructor(first) { this.props = first; this.state = first.shown; made(this); }
+
+        render() {
+          return {
+            $$typeof: Symbol.for("react.element"), type: CircuitsVis.AttentionHeads,
+            key: null, ref: null, props: this.state, _owner: null,
+          };
+        }
+      }
+      View.prototype.isReactComponent = {};
+      CircuitsVis.render(id, View, { shown: props });
+    });
   }
 }
 
