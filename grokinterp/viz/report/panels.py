@@ -24,7 +24,6 @@ from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.encodings.bases import BASES
 from grokinterp.encodings.pruning_curves import pruning_curve
 from grokinterp.errors import InputError
-from grokinterp.fourier.key_frequencies import key_frequencies
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.viz import circles, curves, images, neurons, pruning, spectra
 from grokinterp.viz.attention import circuitsvis_script, plot_attention
@@ -102,9 +101,10 @@ def emergence(about: About) -> Any:
     when=EVERY_STEP,
 )
 def logit_frequencies(about: About, snapshot: Snapshot) -> Any:
-    return spectra.plot_key_frequencies(
-        replace(key_frequencies(snapshot), frequencies=about.frequencies)
-    )
+    if about.shares is None:
+        raise InputError(f"{about.keys.reason}.")
+    own = about.shares.loc[snapshot.step].to_dict()
+    return spectra.plot_key_frequencies(replace(about.keys, shares=own, step=snapshot.step))
 
 
 # ---- embedding
