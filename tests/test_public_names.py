@@ -7,7 +7,7 @@ import grokinterp as gi
 
 PACKAGE = Path(gi.__file__).parent
 ROOMS = [
-    "errors", "tasks", "models", "recipe", "runs", "training", "fourier", "progress", "circuits",
+    "errors", "notebook", "tasks", "models", "recipe", "runs", "training", "fourier", "progress", "circuits",
     "encodings", "viz", "terminal", "cli",
 ]  # fmt: skip
 
