@@ -103,7 +103,7 @@ def emergence(about: About) -> Any:
 def logit_frequencies(about: About, snapshot: Snapshot) -> Any:
     if about.shares is None:
         raise InputError(f"{about.keys.reason}.")
-    own = about.shares.loc[snapshot.step].to_dict()
+    own = dict(enumerate(about.shares.loc[snapshot.step], start=1))
     return spectra.plot_key_frequencies(replace(about.keys, shares=own, step=snapshot.step))
 
 
