@@ -29,7 +29,7 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
     drawn.set_subplots(
         rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.25, 0.75]
     )
-    drawn.update_yaxes(title_text="neurons", row=1, col=1)
+    drawn.update_yaxes(title_text="neurons", rangemode="tozero", row=1, col=1)
     drawn.update_yaxes(title_text="fraction explained", range=[-0.03, 1.03], row=2, col=1)
     drawn.update_xaxes(title_text="leading frequency k (cycles per p)", row=2, col=1)
     drawn.update_xaxes(range=[0, max(int(found.leading.max()), 1) + 2])

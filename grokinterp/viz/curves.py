@@ -85,7 +85,7 @@ def plot_progress(measures: pd.DataFrame, *, phases: Phases | None = None) -> Fi
             row=2 if norm else 1,
             col=1,
         )
-    drawn.update_layout(hovermode="x unified", height=560)
+    drawn.update_layout(hovermode="x unified", height=640)
     if phases is not None:
         _shade(drawn, phases, last=int(measures["step"].iloc[-1]))
     return drawn
