@@ -76,6 +76,7 @@ class Figure(go.Figure):
     def to_html(self, *args: Any, **kwargs: Any) -> str:
         """As plotly's."""
         kwargs["config"] = CONFIG | (kwargs.get("config") or {})
+        kwargs = {"auto_play": False} | kwargs
         return str(super().to_html(*args, **kwargs))
 
 
@@ -92,7 +93,7 @@ def figure(title: str, x: str = "", y: str = "") -> Figure:
             "xaxis": {"title": {"text": x}},
             "yaxis": {"title": {"text": y}},
             "template": LIGHT,
-            "legend": {"orientation": "h", "y": -0.2},
+            "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
         }
     )
 

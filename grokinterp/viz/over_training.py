@@ -86,7 +86,7 @@ def _controls(steps: Sequence[str]) -> dict[str, Any]:
     through = {**at_once, "frame": {"duration": 250, "redraw": True}, "fromcurrent": True}
     slider = {
         "active": len(steps) - 1,
-        "currentvalue": {"prefix": "step "},
+        "currentvalue": {"prefix": "step ", "xanchor": "right"},
         "steps": [{"label": step, "method": "animate", "args": [[step], to_one]} for step in steps],
         "x": 0.12,
         "len": 0.88,

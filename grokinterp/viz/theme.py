@@ -37,6 +37,7 @@ def _template(ink: str, paper: str, grid: str) -> go.layout.Template:
         "zeroline": False,
         "automargin": True,
         "exponentformat": "power",
+        "minexponent": 6,
     }
     return go.layout.Template(
         layout={
