@@ -30,7 +30,10 @@ from grokinterp.viz.attention import circuitsvis_script, plot_attention
 from grokinterp.viz.geometry import plot_trajectories
 from grokinterp.viz.report.about import PLACEBOS, About
 
-ONCE, EVERY_STEP, MILESTONES = "once", "every step", "milestones"
+ONCE = "once"
+EVERY_STEP = "every step"  # of `About.steps`
+MILESTONES = "milestones"  # for what takes a second or more
+ENDS = "first and last milestone"  # for what takes several
 SECTIONS = {
     "training": "Training",
     "embedding": "Embedding",
@@ -241,6 +244,8 @@ def ablations(about: About, snapshot: Snapshot) -> Any:
     when=MILESTONES,
 )
 def circuit_alone(about: About, snapshot: Snapshot) -> Any:
+    if about.faithfulness and snapshot.step == about.faithfulness.step:
+        return about.faithfulness
     return faithfulness(snapshot, frequencies=about.frequencies, placebos=0)
 
 
@@ -249,14 +254,14 @@ def circuit_alone(about: About, snapshot: Snapshot) -> Any:
 
 @panel(
     "encoding",
-    "Accuracy as more and more of the model is set to zero, in three bases.",
-    when=MILESTONES,
+    "Accuracy on test inputs as more and more of the model is set to zero, in three bases.",
+    when=ENDS,
 )
 def pruning_curves(about: About, snapshot: Snapshot) -> Any:
     found = {}
     for basis in BASES:
         with contextlib.suppress(InputError):  # a basis that this kind of model does not have
-            found[basis] = pruning_curve(snapshot, basis=basis)
+            found[basis] = pruning_curve(snapshot, basis=basis, test_only=True)
     return pruning.plot_pruning_curves(found)
 
 
