@@ -22,7 +22,6 @@ from grokinterp.viz.neurons import chosen_neurons
 IMAGES = 10  # of all pairs, about so many a step
 BYTES = 7e6  # for images, two bytes a number
 FEWEST, MOST = 12, 30  # steps that images are drawn of
-PLACEBOS = 3
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,12 @@ def look_at(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -> 
     """Measure what the report needs of a run before anything is drawn."""
     measures = progress_measures(run, progress=progress)
     phases = detect_phases(run, measures=measures)
-    keys = key_frequencies(run)
     last = run.snapshot()
+    keys = key_frequencies(last)
     steps = tuple(evenly(run.steps, _most_steps(run, n_runs)))
     found, no_circuit = None, None
     try:
-        found = faithfulness(last, frequencies=tuple(keys), placebos=PLACEBOS)
+        found = faithfulness(last, frequencies=tuple(keys), placebos=0)
     except InputError as error:
         no_circuit = str(error)
     return About(

@@ -28,12 +28,13 @@ from grokinterp.runs.snapshot import Snapshot
 from grokinterp.viz import circles, curves, images, neurons, pruning, spectra
 from grokinterp.viz.attention import circuitsvis_script, plot_attention
 from grokinterp.viz.geometry import plot_trajectories
-from grokinterp.viz.report.about import PLACEBOS, About
+from grokinterp.viz.report.about import About
 
 ONCE = "once"
 EVERY_STEP = "every step"  # of `About.steps`
 MILESTONES = "milestones"  # for what takes a second or more
 ENDS = "first and last milestone"  # for what takes several
+PLACEBOS = 3  # enough to look at; a verdict takes more
 SECTIONS = {
     "training": "Training",
     "embedding": "Embedding",
