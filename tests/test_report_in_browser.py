@@ -14,10 +14,10 @@ PANELS = "article[data-kind]"
 STEPS = f'return Object.fromEntries([...document.querySelectorAll("{PANELS}")]' + (
     ".map(each => [each.id, Number(each.dataset.step)]))"
 )
-# What each panel draws, without what changes from one drawing to the next of the same.
+# What each panel draws: its elements, and the pixels of its canvases.
 DRAWN = f'return Object.fromEntries([...document.querySelectorAll("{PANELS}")]' + (
     ".map(each => [each.id, each.querySelector('.drawing').innerHTML"
-    ".replace(/(clip|legend|topdefs|defs|js-plotly-tester)[-\\w]*/g, '')]))"
+    " + [...each.querySelectorAll('canvas')].map(one => one.toDataURL())]))"
 )
 
 
