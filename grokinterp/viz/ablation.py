@@ -54,7 +54,7 @@ def plot_faithfulness(found: Faithfulness) -> Figure:
     at = "" if found.step is None else f", step {found.step}"
     drawn = figure(
         f"Faithfulness{at}<br>recovered {found.recovered:.4g}, lost {found.lost:.4g}",
-        "loss on all inputs (nats)",
+        "loss (nats)",
     )
     low, high = _range(drawn, losses)
     for name, first, last in (("whole", 0, 4), ("circuit alone, less a part", 4, len(names))):
@@ -158,7 +158,9 @@ def _range(drawn: Figure, values: Iterable[float]) -> tuple[float, float]:
     exponents = [math.log10(value) for value in values if _drawable(value)] or [0.0]
     room = 0.06 * (max(exponents) - min(exponents)) + 0.1
     low, high = min(exponents) - room, max(exponents) + room
-    drawn.update_xaxes(type="log", range=[low, high], nticks=6, tickangle=0)
+    drawn.update_xaxes(
+        type="log", range=[low, high], dtick=math.ceil((high - low) / 4), tickangle=0
+    )
     return 10 ** (low + room / 3), 10 ** (high - room / 3)
 
 

@@ -102,9 +102,7 @@ def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int]) -> Figur
     if unknown := [k for k in frequencies if k not in shares]:
         raise InputError(f"frequency {unknown[0]} is not in the table; give some of its columns.")
     others = shares.drop(columns=list(frequencies))
-    drawn = figure(
-        "Frequencies of the logits over training", STEPS, "share of the logits' variance"
-    )
+    drawn = figure("Frequencies of the logits over training", STEPS, "share of variance")
     drawn.update_layout(hovermode="closest")
     hover = "k = %{customdata}<br>step %{x}<br>share %{y:.5g}<extra></extra>"
     # One trace, so that the legend has one entry: a NaN ends each line.

@@ -12,7 +12,12 @@ from grokinterp.errors import InputError
 from grokinterp.runs.files import write_whole
 from grokinterp.viz.theme import DARK, LIGHT
 
-CONFIG = {"toImageButtonOptions": {"format": "svg"}, "displaylogo": False, "responsive": True}
+CONFIG = {
+    "toImageButtonOptions": {"format": "svg"},
+    "showSendToCloud": False,  # plotly 7 has a button that uploads the figure
+    "displaylogo": False,
+    "responsive": True,
+}
 STEPS = "step (optimiser updates)"  # the title of an axis of training steps
 STILL = ("svg", "png", "pdf")  # written by kaleido through a browser
 

@@ -99,6 +99,7 @@ def images(
     for i, (name, z) in enumerate(values.items()):
         drawn.add_heatmap(
             z=z,
+            name=name,
             **colours,
             showscale=i == 0,
             colorbar=BAR | {"title": {"text": bar, "side": "top"}},

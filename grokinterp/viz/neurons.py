@@ -76,19 +76,19 @@ def neuron_fourier(snapshot: Snapshot, neurons: Sequence[int], layer: int | None
     drawn = images(
         f"Fourier terms of neurons{_of_layer(snapshot, layer)}{at(snapshot)}",
         values,
-        x="k of the wave of b",
-        y="k of the wave of a",
+        x="frequency of b",
+        y="frequency of a",
         bar="coefficient, scale of this step",
         colours=colours,
         hover="%{y} · %{x}: %{z:.5g}",
     )
     of_a, of_b = ([_wave(i, name) for i in range(len(order))] for name in "ab")
     drawn.update_traces(x=of_b, y=of_a)
-    shown = range(0, len(order), 4 * max(1, len(order) // 20))  # const, then cos k
+    shown = range(0, len(order), 4 * max(1, len(order) // 12))  # const, then cos k
     for axes, waves in ((drawn.update_xaxes, of_b), (drawn.update_yaxes, of_a)):
         ticks = [max(i - 1, 0) for i in shown]
         axes(tickvals=[waves[i] for i in ticks], ticktext=[(i + 1) // 2 for i in ticks])
-        axes(range=[-0.5, len(order) - 0.5])
+        axes(range=[-0.5, len(order) - 0.5], tickangle=0)
     for i, (name, z) in enumerate(values.items()):
         rows, columns = _largest(z)
         drawn.add_scatter(

@@ -27,7 +27,7 @@ def plot_pruning_curves(curves: PruningCurve | Mapping[str, PruningCurve]) -> Fi
         (curve,) = named.values()
         at = "" if curve.step is None else f", step {curve.step}"
         title = f"Pruning by {curve.score}{at}<br>scope {curve.scope}, basis {curve.basis}"
-    drawn = figure(title, f"fraction of {pruned} pruned", f"accuracy ({rows} inputs)")
+    drawn = figure(title, f"fraction pruned<br>of {pruned}", f"accuracy ({rows} inputs)")
     drawn.update_yaxes(range=[-0.02, 1.02])
     for (name, curve), colour in zip(named.items(), cycle(SERIES), strict=False):
         drawn.add_scatter(

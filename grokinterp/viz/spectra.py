@@ -27,7 +27,8 @@ def plot_key_frequencies(found: KeyFrequencies) -> Figure:
     if found.frequencies is None:
         raise InputError(f"there are no frequencies to draw: {found.reason}.")
     listed = ", ".join(map(str, found)) or "none"
-    drawn = figure(f"Key frequencies ({found.rule} rule): {listed}", FREQUENCY, "share")
+    at = "" if found.step is None else f", step {found.step}"
+    drawn = figure(f"Key frequencies{at}<br>{found.rule} rule: {listed}", FREQUENCY, "share")
     return _bars(drawn.update_yaxes(type="log"), found.shares, found)
 
 

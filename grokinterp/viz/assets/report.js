@@ -145,7 +145,7 @@ class Plot extends Panel {
       ...layout,
       template: REPORT.templates[theme()],
       title: undefined, // it is the panel's heading
-      margin: { ...layout.margin, t: layout.annotations?.length ? 40 : 20 },
+      margin: { ...layout.margin, t: top(layout) },
       height: height(layout, this.place.clientWidth),
       width: this.place.clientWidth,
       uirevision: "kept", // a zoom survives a step
@@ -199,7 +199,10 @@ class Patterns extends Panel { // attention on chosen inputs; CircuitsVis draws 
   }
 }
 
-const CONFIG = { displaylogo: false, modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d"] };
+const CONFIG = {
+  displaylogo: false, showSendToCloud: false,
+  modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d"],
+};
 
 const plain = (text) => text.replace(/<br\s*\/?>/g, " · ").replace(/<[^>]*>/g, "");
 
@@ -215,10 +218,16 @@ function cursors(layout, place) { // what the figure has, and a line here in eac
   })];
 }
 
+// Above the plot: nothing, names of panels, or names and a colour bar (viz/images.py).
+const top = (layout) => (layout.margin?.t > 100 ? 120 : layout.annotations?.length ? 40 : 20);
+
 function height(layout, width) {
   const { rows, columns } = layout.meta ?? {};
-  if (rows) return Math.round(60 + rows * (50 + (width - 80) / columns));
-  return layout.height ?? (width < 500 ? 360 : 430);
+  if (!rows) return layout.height ?? (width < 500 ? 380 : 430);
+  // Squares in the grid of viz/figure.py: 0.16 of the width and 0.24 of the height are gaps.
+  const side = ((width - 90) * (1 - 0.16 * (columns - 1) / columns)) / columns;
+  const pitch = rows === 1 ? 1 : (1 - 0.24 * (rows - 1) / rows) / rows + 0.24 / rows;
+  return Math.round(top(layout) + 70 + (side + 60) / pitch); // each has 60 pixels of labels below it
 }
 
 // ---- the data of a panel ------------------------------------------------------------------
