@@ -227,7 +227,7 @@ function height(layout, width) {
   // Squares in the grid of viz/figure.py: 0.16 of the width and 0.24 of the height are gaps.
   const side = ((width - 90) * (1 - 0.16 * (columns - 1) / columns)) / columns;
   const pitch = rows === 1 ? 1 : (1 - 0.24 * (rows - 1) / rows) / rows + 0.24 / rows;
-  return Math.round(top(layout) + 70 + (side + 60) / pitch); // each has 60 pixels of labels below it
+  return Math.round(top(layout) + 70 + (side + 70) / pitch); // each has 70 pixels of labels below it
 }
 
 // ---- the data of a panel ------------------------------------------------------------------
