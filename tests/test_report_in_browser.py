@@ -9,6 +9,7 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
+import grokinterp as gi
 from tests.browser import Page, until
 
 PANELS = "article[data-kind]"
@@ -291,3 +292,39 @@ def test_dark_and_light(opened):
     opened.js('document.getElementById("theme").click()')
     opened.settled()
     assert opened.js(ground) == opened.js(paper) == "rgb(255, 255, 255)"
+
+
+def test_two_runs_move_together_by_step_and_by_phase(mod31, tmp_path, downloads):
+    page = Page(1400, 900, downloads)
+    try:
+        page.open(gi.report(list(mod31.values()), tmp_path / "two.html"))
+        page.settled()
+        told = page.js('return JSON.parse(document.getElementById("report").textContent)')
+        assert told["names"] == ["mod31-grokked", "mod31-steady"]
+        assert [*told["stops"]] == ["step", "phase"]
+        columns = page.js(
+            "return [...document.querySelectorAll('[id^=correctness-]')].map(each =>"
+            "  each.getBoundingClientRect().left)"
+        )
+        assert columns[0] < 700 < columns[1]  # side by side
+        for mode, i in (("step", 2), ("phase", 8), ("phase", 16), ("phase", 24)):
+            page.js(
+                'const by = document.getElementById("by"); by.value = arguments[0];'
+                'by.dispatchEvent(new Event("change"))',
+                mode,
+            )
+            slide(page, i)
+            stop = told["stops"][mode][i]
+            shown = page.js(STEPS)
+            for run, step in enumerate(stop["steps"], start=1):
+                assert shown[f"correctness-{run}"] == step
+                assert shown[f"learning-{run}"] == step
+            assert page.js('return document.getElementById("where").textContent') == stop["label"]
+            lines = page.js(
+                "return document.querySelectorAll('#regimes .shapelayer path').length"
+            )
+            assert bool(lines) == (mode == "phase")
+        page.logs()
+        assert (page.said, page.requests) == ([], [])
+    finally:
+        page.close()

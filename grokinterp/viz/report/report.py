@@ -46,7 +46,7 @@ def report(runs: Run | Sequence[Run], path: str | Path, *, progress: bool = Fals
 def _compared(runs: Sequence[Run], *, progress: bool) -> tuple[Drawn, Comparison | None]:
     """The comparison as a panel, and itself; or why these runs cannot be compared."""
     panel = Panel(
-        "comparison",
+        "regimes",
         "comparison",
         "Medians of each regime, intervals over seeds shaded; in the order of learning.",
         ONCE,
