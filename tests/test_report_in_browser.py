@@ -320,9 +320,7 @@ def test_two_runs_move_together_by_step_and_by_phase(mod31, tmp_path, downloads)
                 assert shown[f"correctness-{run}"] == step
                 assert shown[f"learning-{run}"] == step
             assert page.js('return document.getElementById("where").textContent') == stop["label"]
-            lines = page.js(
-                "return document.querySelectorAll('#regimes .shapelayer path').length"
-            )
+            lines = page.js("return document.querySelectorAll('#regimes .shapelayer path').length")
             assert bool(lines) == (mode == "phase")
         page.logs()
         assert (page.said, page.requests) == ([], [])

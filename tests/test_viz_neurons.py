@@ -94,7 +94,7 @@ def test_ticks_are_named_by_their_frequency(clocks):
     figure = plot_neuron_fourier(clocks, neurons=[0])
     axis = figure.layout.yaxis
     numbers = [0, *(int(wave.split()[1]) for wave in axis.tickvals[1:])]
-    assert list(axis.ticktext) == numbers == list(range(0, 16, 2))
+    assert list(axis.ticktext) == numbers == list(range(0, 16, 4))
     assert axis.tickvals[:2] == ("const", "cos 2 a")
 
 

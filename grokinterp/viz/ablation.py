@@ -11,7 +11,7 @@ from grokinterp.circuits.ablation import ABOVE, NONE, UNKNOWN, WITHIN, Ablation,
 from grokinterp.circuits.faithfulness import Faithfulness
 from grokinterp.circuits.scores import Score
 from grokinterp.errors import InputError
-from grokinterp.viz.figure import Figure, figure
+from grokinterp.viz.figure import Figure, at, figure
 from grokinterp.viz.over_training import over_training
 from grokinterp.viz.theme import COLOURS, SERIES
 
@@ -51,9 +51,8 @@ def plot_faithfulness(found: Faithfulness) -> Figure:
         row.name: row.score for row in (found.alone, found.without, found.nothing, *found.parts)
     }
     names, losses = list(scores), [score.loss_all for score in scores.values()]
-    at = "" if found.step is None else f", step {found.step}"
     drawn = figure(
-        f"Faithfulness{at}<br>recovered {found.recovered:.4g}, lost {found.lost:.4g}",
+        f"Faithfulness{at(found.step)}<br>recovered {found.recovered:.4g}, lost {found.lost:.4g}",
         "loss (nats)",
     )
     low, high = _range(drawn, losses)
@@ -77,9 +76,8 @@ def plot_faithfulness(found: Faithfulness) -> Figure:
 
 def _of_step(rows: dict[Place, Row], places: Sequence[Place]) -> Figure:
     first = next(iter(rows.values()))
-    at = "" if first.step is None else f", step {first.step}"
     drawn = figure(
-        f"Ablation{at} (1 = no change)<br>model's loss {first.whole.loss_all:.4g} nats",
+        f"Ablation{at(first.step)} (1 = no change)<br>model's loss {first.whole.loss_all:.4g} nats",
         "loss / model's loss",
     )
     heights = {place: float(y) for y, place in enumerate(places)}

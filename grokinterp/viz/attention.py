@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grokinterp.errors import InputError, nearest
-from grokinterp.viz.figure import Figure
+from grokinterp.viz.figure import Figure, at
 from grokinterp.viz.images import images
 from grokinterp.viz.theme import FROM_ZERO
 
@@ -27,9 +27,8 @@ def plot_attention(found: "Attention", *, to: str = "a") -> Figure:
     if to not in positions:
         raise InputError(f"to={to!r} is no position of the inputs; {nearest(str(to), positions)}")
     pattern = found.pattern[:, positions.index(to)].float().numpy()
-    at = "" if found.step is None else f", step {found.step}"
     return images(
-        f"Attention of layer {found.layer} to {POSITIONS[to]}{at}",
+        f"Attention of layer {found.layer} to {POSITIONS[to]}{at(found.step)}",
         {f"head {head}": one for head, one in enumerate(pattern)},
         bar="attention",
         colours={"colorscale": FROM_ZERO, "zmin": 0, "zmax": 1},
@@ -52,9 +51,8 @@ def attention_html(found: "AttentionPatterns") -> Html:
     """
     script = circuitsvis_script()
     name = f"attention-{uuid.uuid4().hex}"
-    at = f"layer {found.layer}" + ("" if found.step is None else f", step {found.step}")
     blocks = "".join(
-        f'<p>a = {a}, b = {b} ({at})</p><div id="{name}-{i}"></div>'
+        f'<p>a = {a}, b = {b} (layer {found.layer}{at(found.step)})</p><div id="{name}-{i}"></div>'
         for i, (a, b) in enumerate(found.inputs)
     )
     calls = "".join(

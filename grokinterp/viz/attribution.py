@@ -1,7 +1,7 @@
 """What each part of a model adds to the margin of the right answer."""
 
 from grokinterp.circuits.attribution import Attribution
-from grokinterp.viz.figure import Figure, figure
+from grokinterp.viz.figure import Figure, at, figure
 from grokinterp.viz.theme import COLOURS, series
 
 PATTERNS = {"constant": "/", "rest": "x"}  # beside plain grey, that of the other frequencies
@@ -12,8 +12,9 @@ def plot_attribution(found: Attribution) -> Figure:
 
     Without an answer group there are no frequencies, and every bar is whole.
     """
-    at = "" if found.step is None else f", step {found.step}"
-    drawn = figure(f"Mean margin{at}: {found.total:.4g} logits", "margin added (logits)")
+    drawn = figure(
+        f"Mean margin{at(found.step)}: {found.total:.4g} logits", "margin added (logits)"
+    )
     if found.spectrum is None:
         frame = found.table().set_index("part")[["margin"]]
     else:

@@ -13,8 +13,8 @@ from grokinterp.errors import InputError
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis
 from grokinterp.runs.snapshot import Snapshot
-from grokinterp.viz.figure import Figure, place
-from grokinterp.viz.images import BAR, at, panels
+from grokinterp.viz.figure import Figure, at, place
+from grokinterp.viz.images import BAR, panels
 from grokinterp.viz.over_training import draw_steps
 from grokinterp.viz.theme import AROUND_CIRCLE, COLOURS
 
@@ -49,7 +49,7 @@ def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
     powers = [float(waves[2 * k - 1 : 2 * k + 1].square().sum()) for k in keys]
     whole = _share(sum(powers), power)
     drawn = panels(
-        f"Circles of the embedding{at(snapshot)}<br>{whole} of its power in them",
+        f"Circles of the embedding{at(snapshot.step)}<br>{whole} of its power in them",
         [f"k = {k} ({_share(own, power)})" for k, own in zip(keys, powers, strict=True)],
         "along cos",
         "along sin",

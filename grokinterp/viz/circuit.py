@@ -1,7 +1,7 @@
 """The circuit as a graph: embedding frequencies, heads, neuron clusters, logit frequencies."""
 
 from grokinterp.circuits.graph import CircuitGraph, Edge
-from grokinterp.viz.figure import Figure, figure
+from grokinterp.viz.figure import Figure, at, figure
 from grokinterp.viz.theme import COLOURS, series
 
 HEIGHT = 560  # of the figure, in pixels
@@ -27,8 +27,7 @@ def plot_circuit_graph(found: CircuitGraph) -> Figure:
     of_key = {f"k={k}": series(i)["color"] for i, k in enumerate(found.frequencies)}
     colours = {name: of_key.get(name.split()[-1], COLOURS["other"]) for name, _ in nodes}
     y = _places(found)
-    at = "" if found.step is None else f", step {found.step}"
-    drawn = figure(f"Circuit{at}<br><sup>model's loss {found.loss:.4g} nats</sup>")
+    drawn = figure(f"Circuit{at(found.step)}<br><sup>model's loss {found.loss:.4g} nats</sup>")
     drawn.add_sankey(
         arrangement="fixed",
         domain={"y": [0, 0.94]},

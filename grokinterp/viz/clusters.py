@@ -1,7 +1,7 @@
 """The neurons of a layer by the frequency they depend on."""
 
 from grokinterp.circuits.neurons import LEFTOVER, NeuronClusters
-from grokinterp.viz.figure import Figure, figure
+from grokinterp.viz.figure import Figure, at, figure
 from grokinterp.viz.theme import COLOURS
 
 KINDS = {  # of a cluster: its colour
@@ -22,10 +22,9 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
     kinds = table.key.map({True: "key", False: "not key"}).where(
         table.cluster != LEFTOVER, "leftover"
     )
-    at = "" if found.step is None else f", step {found.step}"
     counts = f"{found.sizes[LEFTOVER]} of {len(table)} neurons in no cluster"
     counts += f", {len(found.dead)} of them dead" if found.dead else ""
-    drawn = figure(f"Neurons of layer {found.layer}{at}<br><sup>{counts}</sup>")
+    drawn = figure(f"Neurons of layer {found.layer}{at(found.step)}<br><sup>{counts}</sup>")
     drawn.set_subplots(
         rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.25, 0.75]
     )

@@ -103,6 +103,15 @@ def figure(title: str, x: str = "", y: str = "") -> Figure:
     )
 
 
+def at(step: int | None) -> str:
+    """What a title says of the step: nothing for a model that came without one.
+
+    >>> "Logits" + at(100)
+    'Logits, step 100'
+    """
+    return "" if step is None else f", step {step}"
+
+
 def small_multiples(
     title: str, names: Sequence[str], x: str, y: str, *, columns: int = 2
 ) -> Figure:

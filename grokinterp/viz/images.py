@@ -11,7 +11,7 @@ from torch import Tensor
 from grokinterp.circuits.subject import Subject
 from grokinterp.errors import InputError, whole_number
 from grokinterp.runs.snapshot import Snapshot
-from grokinterp.viz.figure import Figure, figure, place, small_multiples, square
+from grokinterp.viz.figure import Figure, at, figure, place, small_multiples, square
 from grokinterp.viz.over_training import draw_steps
 from grokinterp.viz.theme import AROUND_ZERO, FROM_ZERO
 
@@ -43,7 +43,7 @@ def correctness(snapshot: Snapshot) -> Figure:
     trained = torch.zeros_like(right) if snapshot.train_mask is None else snapshot.train_mask
     code = 2 * right.to(torch.int8) + trained.to(torch.int8)
     share = right.double().mean()
-    drawn = figure(f"Answers{at(snapshot)}: {share:.2%} right", "operand b", "operand a")
+    drawn = figure(f"Answers{at(snapshot.step)}: {share:.2%} right", "operand b", "operand a")
     colours = list(ANSWERS.values())
     codes = ", ".join(f"{code} {name}" for code, name in enumerate(ANSWERS))
     drawn.add_heatmap(
@@ -73,7 +73,7 @@ def logit_images(snapshot: Snapshot, classes: Sequence[int]) -> Figure:
     chosen = checked_numbers(classes, "class", below=task.p)
     of_class = {f"class {c}": table(snapshot.logits[:, c], task.p) for c in chosen}
     return images(
-        f"Logits{at(snapshot)}",
+        f"Logits{at(snapshot.step)}",
         of_class,
         bar="logit, scale of this step",
         colours=around_zero(of_class.values()),
@@ -150,11 +150,6 @@ def checked_numbers(given: Sequence[int], name: str, *, below: int) -> list[int]
     if not found:
         raise InputError(f"{given!r} has no {name} to draw; give such as [0, 1].")
     return list(found)
-
-
-def at(snapshot: Snapshot) -> str:
-    """What a title says of the step: nothing for a model that came without one."""
-    return "" if snapshot.step is None else f", step {snapshot.step}"
 
 
 def table(values: Num[Tensor, " n_inputs"], p: int) -> np.ndarray:

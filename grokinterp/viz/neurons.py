@@ -13,8 +13,8 @@ from grokinterp.errors import InputError
 from grokinterp.fourier.basis import transform_2d
 from grokinterp.fourier.spectra import neuron_powers, token_order
 from grokinterp.runs.snapshot import Snapshot
-from grokinterp.viz.figure import Figure, place
-from grokinterp.viz.images import around_zero, at, checked_numbers, from_zero, images
+from grokinterp.viz.figure import Figure, at, place
+from grokinterp.viz.images import around_zero, checked_numbers, from_zero, images
 from grokinterp.viz.over_training import draw_steps
 from grokinterp.viz.theme import COLOURS
 
@@ -42,7 +42,7 @@ def neuron_images(snapshot: Snapshot, neurons: Sequence[int], layer: int | None 
     grids = _grids(snapshot, neurons, layer)
     values = dict(zip(_names(snapshot, neurons, layer), grids.float().numpy(), strict=True))
     return images(
-        f"Neurons{_of_layer(snapshot, layer)}{at(snapshot)}",
+        f"Neurons{_of_layer(snapshot, layer)}{at(snapshot.step)}",
         values,
         bar="activation, scale of this step",
         colours=from_zero(values.values()),
@@ -74,7 +74,7 @@ def neuron_fourier(snapshot: Snapshot, neurons: Sequence[int], layer: int | None
     values = dict(zip(_names(snapshot, neurons, layer), terms, strict=True))
     colours = around_zero(values.values())
     drawn = images(
-        f"Fourier terms of neurons{_of_layer(snapshot, layer)}{at(snapshot)}",
+        f"Fourier terms of neurons{_of_layer(snapshot, layer)}{at(snapshot.step)}",
         values,
         x="frequency of b",
         y="frequency of a",

@@ -5,7 +5,7 @@ from itertools import cycle
 
 from grokinterp.encodings.pruning_curves import PruningCurve
 from grokinterp.errors import InputError
-from grokinterp.viz.figure import Figure, figure
+from grokinterp.viz.figure import Figure, at, figure
 from grokinterp.viz.theme import SERIES
 
 
@@ -22,11 +22,12 @@ def plot_pruning_curves(curves: PruningCurve | Mapping[str, PruningCurve]) -> Fi
     pruned = _joined(
         "singular values" if curve.basis == "singular" else "weights" for curve in named.values()
     )
-    title = "Pruning curves"
+    steps = {curve.step for curve in named.values()}
+    step = steps.pop() if len(steps) == 1 else None
+    title = f"Pruning curves{at(step)}"
     if len(named) == 1:
         (curve,) = named.values()
-        at = "" if curve.step is None else f", step {curve.step}"
-        title = f"Pruning by {curve.score}{at}<br>scope {curve.scope}, basis {curve.basis}"
+        title = f"Pruning by {curve.score}{at(step)}<br>scope {curve.scope}, basis {curve.basis}"
     drawn = figure(title, f"fraction pruned<br>of {pruned}", f"accuracy ({rows} inputs)")
     drawn.update_yaxes(range=[-0.02, 1.02])
     for (name, curve), colour in zip(named.items(), cycle(SERIES), strict=False):

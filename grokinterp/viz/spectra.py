@@ -14,8 +14,7 @@ from grokinterp.fourier.spectra import (
     neuron_logit_spectrum,
 )
 from grokinterp.runs.snapshot import Snapshot
-from grokinterp.viz.figure import Figure, figure
-from grokinterp.viz.images import at
+from grokinterp.viz.figure import Figure, at, figure
 from grokinterp.viz.over_training import draw_steps
 from grokinterp.viz.theme import AROUND_ZERO, COLOURS, FROM_ZERO
 
@@ -27,8 +26,9 @@ def plot_key_frequencies(found: KeyFrequencies) -> Figure:
     if found.frequencies is None:
         raise InputError(f"there are no frequencies to draw: {found.reason}.")
     listed = ", ".join(map(str, found)) or "none"
-    at = "" if found.step is None else f", step {found.step}"
-    drawn = figure(f"Key frequencies{at}<br>{found.rule} rule: {listed}", FREQUENCY, "share")
+    drawn = figure(
+        f"Key frequencies{at(found.step)}<br>{found.rule} rule: {listed}", FREQUENCY, "share"
+    )
     return _bars(drawn.update_yaxes(type="log"), found.shares, found)
 
 
@@ -46,7 +46,7 @@ def plot_embedding_spectrum(x: Subject, **about: Any) -> Figure:
 def embedding_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
     """The same of one snapshot."""
     norms = embedding_spectrum(snapshot).sqrt().tolist()
-    drawn = figure(f"Frequencies of the embedding{at(snapshot)}", FREQUENCY, "norm in W_E")
+    drawn = figure(f"Frequencies of the embedding{at(snapshot.step)}", FREQUENCY, "norm in W_E")
     return _bars(drawn, dict(enumerate(norms[1:], start=1)), keys)
 
 
@@ -61,7 +61,7 @@ def plot_neuron_logit_spectrum(x: Subject, **about: Any) -> Figure:
 def neuron_logit_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
     """The same of one snapshot."""
     norms = neuron_logit_spectrum(snapshot).sqrt().tolist()
-    drawn = figure(f"Frequencies of W_out W_U{at(snapshot)}", FREQUENCY, "norm in W_out W_U")
+    drawn = figure(f"Frequencies of W_out W_U{at(snapshot.step)}", FREQUENCY, "norm in W_out W_U")
     return _bars(drawn, dict(enumerate(norms[1:], start=1)), keys)
 
 
@@ -79,7 +79,7 @@ def embedding_heat_map(snapshot: Snapshot) -> Figure:
     components = embedding_components(snapshot)
     n, largest = len(components), float(components.abs().max())
     drawn = figure(
-        f"Embedding in Fourier basis{at(snapshot)}",
+        f"Embedding in Fourier basis{at(snapshot.step)}",
         "dimension of the embedding",
         "wave over the tokens",
     )
@@ -108,8 +108,7 @@ def plot_fourier_heat_map(shares: pd.DataFrame) -> Figure:
     attrs = shares.attrs
     step = attrs.get("step")
     drawn = figure(
-        f"Frequencies of {attrs.get('side', '')} weights"
-        + ("" if step is None else f", step {step}"),
+        f"Frequencies of {attrs.get('side', '')} weights" + at(step),
         "neuron, by its dominant frequency",
         "frequency k (0 is the constant)",
     )
