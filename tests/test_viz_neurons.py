@@ -95,7 +95,7 @@ def test_ticks_are_named_by_their_frequency(clocks):
     axis = figure.layout.yaxis
     numbers = [0, *(int(wave.split()[1]) for wave in axis.tickvals[1:])]
     assert list(axis.ticktext) == numbers == list(range(0, 16, 4))
-    assert axis.tickvals[:2] == ("const", "cos 2 a")
+    assert axis.tickvals[:2] == ("const", "cos 4 a")
 
 
 def test_chosen_are_the_largest_of_each_key_cluster_strongest_first(clocks):
