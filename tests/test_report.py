@@ -226,14 +226,28 @@ def test_the_command_names_its_file_after_the_run(tiny_run, tmp_path, monkeypatc
     assert len(err.splitlines()) == 1
 
 
-def test_a_report_of_other_kinds_of_model(tmp_path):
+OTHER_KINDS = {
+    "mlp": gi.Recipe(
+        model="mlp", p=7, d_mlp=24, train_fraction=0.7, lr=1e-2, steps=40, checkpoints="every:20"
+    ),
+    "ising": gi.Recipe(
+        task="ising", lattice=8, n_temperatures=4, n_repeats=20, sweeps=5, n_train=30, n_test=20,
+        model="cnn", steps=40, checkpoints="every:20",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "missing"),
+    [
+        ("ising", {"emergence", "embedding-circles", "attention-maps", "correctness", "graph"}),
+        ("mlp", {"attention-maps", "attention-on-inputs", "graph"}),
+    ],
+)
+def test_a_report_of_other_kinds_of_model(tmp_path, kind, missing):
     """An Ising CNN has no frequencies, an MLP no attention: said where they would stand."""
-    for name, missing in (
-        ("ising-steady", {"emergence", "embedding-circles", "attention-maps", "correctness"}),
-        ("mlp113-steady", {"attention-maps", "attention-on-inputs", "graph"}),
-    ):
-        text = gi.report(gi.load(f"checkpoints/{name}"), tmp_path / "out.html").read_text()
-        data = page_data(text)
-        assert not {f"data-{panel}" for panel in missing} & data.keys()
-        assert {"data-learning", "data-progress", "data-pruning-curves"} <= data.keys()
-        assert text.count("Not drawn:") == sum(f"data-{panel}" not in data for panel in PANELS)
+    run = gi.train(OTHER_KINDS[kind], tmp_path / "run")
+    data = page_data(text := gi.report(run, tmp_path / "out.html").read_text())
+    assert not {f"data-{panel}" for panel in missing} & data.keys()
+    assert {"data-learning", "data-progress", "data-pruning-curves"} <= data.keys()
+    assert text.count("Not drawn:") == sum(f"data-{panel}" not in data for panel in PANELS)
