@@ -112,6 +112,18 @@ def test_the_slider_moves_every_panel(opened, shipped):
     assert set(opened.js(STEPS).values()) == {shipped.steps[-1]}
 
 
+def test_circles_stay_circles(opened):
+    """One unit of x is as long as one of y, at every step and again at the last."""
+    ratio = (
+        "const {xaxis, yaxis} = document.querySelector('#embedding-circles .drawing')._fullLayout;"
+        "const unit = axis => axis._length / (axis.range[1] - axis.range[0]);"
+        "return unit(xaxis) / unit(yaxis)"
+    )
+    for index in (25, 10, 0, 25):
+        slide(opened, index)
+        assert opened.js(ratio) == pytest.approx(1, abs=0.01)
+
+
 def test_a_step_takes_less_than_a_tenth_of_a_second(opened):
     """From the slider's event until all panels in view are drawn, at four places of the page."""
     took = opened.driver.execute_async_script(

@@ -13,8 +13,16 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 import grokinterp as gi
-from grokinterp.viz import Figure, theme
-from grokinterp.viz.figure import STEPS, figure, place, small_multiples, square
+from grokinterp.viz import Figure, plot_correctness, plot_neurons, theme
+from grokinterp.viz.figure import (
+    STEPS,
+    figure,
+    fitting_height,
+    place,
+    plain,
+    small_multiples,
+    square,
+)
 from grokinterp.viz.over_training import draw_steps, over_training
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -235,3 +243,55 @@ def test_colours_show_on_both_grounds_and_lines_repeat_late():
     lines = [tuple(theme.series(i).values()) for i in range(24)]
     assert len(set(lines)) == 24
     assert tuple(theme.series(24).values()) == lines[0]
+
+
+def test_a_frame_leaves_alone_what_plotly_works_out():
+    """Places of axes are plotly's, once one unit of x is to be as long as one of y."""
+
+    def panels(size):
+        drawn = small_multiples(f"Size {size}", ["one", "two"], "x", "y")
+        for i in range(2):
+            drawn.add_scatter(x=[0, size], y=[0, size], **place(i))
+        return drawn.update_xaxes(range=[-size, size]).update_yaxes(range=[-size, size])
+
+    moving = over_training({3: panels(5.0), 0: panels(2.0)})
+    assert [frame.name for frame in moving.frames] == ["0", "3"]  # in the order of training
+    assert moving.layout.title.text == "Size 5.0"
+    for frame, size in zip(moving.frames, (2.0, 5.0), strict=True):
+        layout = frame.layout.to_plotly_json()
+        assert layout.keys() == {"title", "xaxis", "xaxis2", "yaxis", "yaxis2"}
+        assert layout["xaxis2"] == {"range": [-size, size]}
+        assert layout["title"] == {"text": f"Size {size}"}
+
+
+def test_a_still_image_has_no_controls(monkeypatch, tmp_path):
+    seen = []
+
+    def to_image(drawn, kind, *, width, height):
+        seen.append(drawn)
+        return b"image"
+
+    monkeypatch.setattr("plotly.graph_objects.Figure.to_image", to_image)
+    one, other = (figure("Title").add_scatter(y=[0, size]) for size in (1, 2))
+    moving = over_training({0: one, 1: other})
+    assert len(moving.layout.sliders) == len(moving.layout.updatemenus) == 1
+    moving.save(tmp_path / "still.png")
+    assert len(seen[0].layout.sliders) == len(seen[0].layout.updatemenus) == 0
+    assert len(moving.layout.sliders) == 1  # the figure itself is as it was
+
+
+def test_square_panels_have_no_empty_space_at_any_width():
+    drawn = small_multiples("Title", ["a", "b", "c", "d"], "x", "y")
+    assert fitting_height(drawn, 900) == drawn.layout.height
+    assert fitting_height(drawn, 380) < 0.6 * drawn.layout.height
+    assert fitting_height(figure("Title").update_layout(height=300), 380) == 300
+
+
+def test_an_argument_that_a_figure_does_not_have_is_named(tiny_run):
+    for plot in (plot_correctness, plot_neurons):
+        with pytest.raises(gi.InputError, match="'stepp' is no argument of this figure; .*'step'"):
+            plot(tiny_run, stepp=0)
+
+
+def test_names_of_others_are_shown_letter_by_letter():
+    assert plain('<b>"x" & y') == '&lt;b&gt;"x" &amp; y'

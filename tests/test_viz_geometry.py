@@ -78,3 +78,10 @@ def test_a_straight_line_and_no_motion():
     still = path_of(torch.zeros(2, 2), [0, 1])
     assert math.isnan(still.straightness)
     assert "no motion" in still.plot().layout.title.text
+
+
+def test_a_name_is_no_markup(tiny_run):
+    hostile = "<b>%{x}</b> & co"
+    figure = trajectory_embedding({hostile: tiny_run}, dimensions=2).plot()
+    assert figure.data[0].name == "&lt;b&gt;%{x}&lt;/b&gt; &amp; co"
+    assert "co" not in figure.data[0].hovertemplate

@@ -1,7 +1,7 @@
 """The circles of the embedding: operand tokens on the plane of each key frequency."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
@@ -15,12 +15,12 @@ from grokinterp.fourier.basis import fourier_basis
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.viz.figure import Figure, at, place
 from grokinterp.viz.images import BAR, panels
-from grokinterp.viz.over_training import draw_steps
+from grokinterp.viz.over_training import Shown, draw_steps
 from grokinterp.viz.theme import AROUND_CIRCLE, COLOURS
 
 
 def plot_embedding_circles(
-    x: Subject, *, frequencies: Sequence[int] | None = None, **about: Any
+    x: Subject, *, frequencies: Sequence[int] | None = None, **shown: Unpack[Shown]
 ) -> Figure:
     """Every operand token on the plane of each key frequency, a panel a frequency k.
 
@@ -32,10 +32,10 @@ def plot_embedding_circles(
     token 0. One range for all panels, each step's own. A circle does not say that the network
     uses it.
 
-    `frequencies` are the key frequencies unless given, `about` is `step`, `task`, `train_mask` as
+    `frequencies` are the key frequencies unless given, `shown` is `step`, `task`, `train_mask` as
     in `gi.ablate`. InputError without frequencies or a table of embeddings.
     """
-    return draw_steps(x, embedding_circles, frequencies=frequencies, **about)
+    return draw_steps(x, embedding_circles, frequencies=frequencies, **shown)
 
 
 def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:

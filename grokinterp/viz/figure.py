@@ -1,5 +1,6 @@
 """The figures that `.plot()` returns: plotly's, with an SVG button, a dark look and a file."""
 
+import html
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ CONFIG = {
     "responsive": True,
 }
 STEPS = "step (optimiser updates)"  # the title of an axis of training steps
+WIDTH = 900  # pixels, of a saved image unless given
+ACROSS, DOWN = 0.16, 0.24  # gaps between panels: so much of the figure, over how many there are
 STILL = ("svg", "png", "pdf")  # written by kaleido through a browser
 
 
@@ -29,12 +32,12 @@ class Figure(go.Figure):
         """A copy on a dark ground."""
         return type(self)(self).update_layout(template=DARK)
 
-    def save(self, path: str | Path, *, width: int = 900, height: int | None = None) -> Path:
+    def save(self, path: str | Path, *, width: int = WIDTH, height: int | None = None) -> Path:
         """Write .html (interactive, needs no network), or .svg, .png or .pdf as it stands now.
 
-        `width` and `height` are in pixels, the height that of the figure unless given. Still images
-        need kaleido (`pip install 'grokinterp[export]'`) and Chrome or Chromium: InputError, one
-        line, where one is missing.
+        `width` and `height` are in pixels, the height what fits the width unless given. Still
+        images need kaleido (`pip install 'grokinterp[export]'`) and Chrome or Chromium: InputError,
+        one line, where one is missing.
         """
         path = Path(path)
         kind = path.suffix.lstrip(".").lower()
@@ -48,13 +51,15 @@ class Figure(go.Figure):
 
     def _still(self, kind: str, width: int, height: int | None) -> bytes:
         """Of a figure over training, what it shows at first, without its slider."""
-        drawn = go.Figure(self.data, self.layout).update_layout(sliders=[], updatemenus=[])
+        drawn = go.Figure(self.data, self.layout)
+        drawn.layout.sliders = drawn.layout.updatemenus = None  # an update would keep them
         if importlib.util.find_spec("kaleido") is None:
             raise InputError(
                 f"a .{kind} is written by kaleido, which is not installed: "
                 "pip install 'grokinterp[export]', or save an .html."
             )
         try:
+            height = height or fitting_height(self, width)
             return bytes(drawn.to_image(kind, width=width, height=height))
         except RuntimeError as error:  # what plotly makes of a missing browser
             if "Chrome" not in str(error):
@@ -127,15 +132,36 @@ def small_multiples(
         rows=rows,
         cols=columns,
         subplot_titles=list(names),
-        horizontal_spacing=0.16 / columns,
-        vertical_spacing=0.24 / rows,
+        horizontal_spacing=ACROSS / columns,
+        vertical_spacing=DOWN / rows,
     )
     for i in range(len(names)):
         drawn.update_yaxes(title_text=y if i % columns == 0 else None, **place(i, columns))
         drawn.update_xaxes(title_text=x if i + columns >= len(names) else None, **place(i, columns))
     square(drawn)
     meta = {"rows": rows, "columns": columns}
-    return drawn.update_layout(meta=meta, height=120 + 760 // columns * rows)
+    drawn.update_layout(meta=meta)
+    return drawn.update_layout(height=fitting_height(drawn, WIDTH))
+
+
+def fitting_height(drawn: Figure, width: int) -> int:
+    """The height in pixels at which a figure of this width has no empty space.
+
+    The panels of `small_multiples` are squares, each with 70 pixels of labels below it.
+    """
+    meta = drawn.layout.meta or {}
+    if "rows" not in meta:
+        return int(drawn.layout.height or 500)
+    rows, columns = meta["rows"], meta["columns"]
+    side = (width - 90) * (1 - ACROSS * (columns - 1) / columns) / columns
+    gap = DOWN / rows if rows > 1 else 0.0
+    pitch = (1 - gap * (rows - 1)) / rows + gap
+    return round((drawn.layout.margin.t or 70) + 70 + (side + 70) / pitch)
+
+
+def plain(name: str) -> str:
+    """A name from somebody else as plotly shows it letter by letter: its texts may hold tags."""
+    return html.escape(name, quote=False)
 
 
 def place(i: int, columns: int = 2) -> dict[str, int]:

@@ -9,7 +9,7 @@ import torch
 from grokinterp.encodings.geometry.paths import InformationPath
 from grokinterp.encodings.geometry.trajectories import TrajectoryEmbedding
 from grokinterp.errors import InputError
-from grokinterp.viz.figure import STEPS, Figure, figure, square
+from grokinterp.viz.figure import STEPS, Figure, figure, plain, square
 from grokinterp.viz.theme import COLOURS, series
 
 FAR = {"x": 1.7, "y": 1.7, "z": 1.3}  # a phone is narrower than the camera expects
@@ -45,9 +45,9 @@ def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: Literal[2, 3] =
             trace(
                 **where,
                 mode="lines+markers",
-                name=str(name),
+                name=plain(str(name)),
                 customdata=rows.step,
-                hovertemplate=f"{name}<br>step %{{customdata}}{told}<extra></extra>",
+                hovertemplate=f"%{{fullData.name}}<br>step %{{customdata}}{told}<extra></extra>",
                 line={**series(i), "width": 2 if dimensions == 2 else 4},
                 marker={
                     "symbol": symbols,

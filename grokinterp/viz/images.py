@@ -1,7 +1,7 @@
 """What a model answers on every pair of operands, as images: b to the right, a upwards."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -11,8 +11,17 @@ from torch import Tensor
 from grokinterp.circuits.subject import Subject
 from grokinterp.errors import InputError, whole_number
 from grokinterp.runs.snapshot import Snapshot
-from grokinterp.viz.figure import Figure, at, figure, place, small_multiples, square
-from grokinterp.viz.over_training import draw_steps
+from grokinterp.viz.figure import (
+    WIDTH,
+    Figure,
+    at,
+    figure,
+    fitting_height,
+    place,
+    small_multiples,
+    square,
+)
+from grokinterp.viz.over_training import Shown, draw_steps
 from grokinterp.viz.theme import AROUND_ZERO, FROM_ZERO
 
 ANSWERS = {  # name: colour; the code in the image is its place here
@@ -26,14 +35,14 @@ BAR = {  # a colour bar above the panels and their names, in the space that `pan
 }  # fmt: skip
 
 
-def plot_correctness(x: Subject, **about: Any) -> Figure:
+def plot_correctness(x: Subject, **shown: Unpack[Shown]) -> Figure:
     """Which pairs (a, b) a model answers rightly, those trained on and the others apart.
 
     Right is where the largest of the p logits is the answer's; without a split all pairs count as
-    test. `about` is `step` (one, several, or "all" of a run: then with a slider), and of a model
+    test. `shown` is `step` (one, several, or "all" of a run: then with a slider), and of a model
     `task` and `train_mask`, as in `gi.ablate`.
     """
-    return draw_steps(x, lambda snapshot, _: correctness(snapshot), **about)
+    return draw_steps(x, lambda snapshot, _: correctness(snapshot), **shown)
 
 
 def correctness(snapshot: Snapshot) -> Figure:
@@ -57,14 +66,14 @@ def correctness(snapshot: Snapshot) -> Figure:
     return square(drawn)
 
 
-def plot_logits(x: Subject, *, classes: Sequence[int] = (0,), **about: Any) -> Figure:
+def plot_logits(x: Subject, *, classes: Sequence[int] = (0,), **shown: Unpack[Shown]) -> Figure:
     """The logits of answer classes over all pairs (a, b), a panel a class, as the model gives them.
 
     Nothing is taken out: a shift of all classes, which no softmax sees, shows too. Colours are
-    around 0, on one scale for all panels that is each step's own. `about` as in `plot_correctness`.
+    around 0, on one scale for all panels that is each step's own. `shown` as in `plot_correctness`.
     InputError for no class, or one that is not an answer.
     """
-    return draw_steps(x, lambda snapshot, _: logit_images(snapshot, classes), **about)
+    return draw_steps(x, lambda snapshot, _: logit_images(snapshot, classes), **shown)
 
 
 def logit_images(snapshot: Snapshot, classes: Sequence[int]) -> Figure:
@@ -117,7 +126,8 @@ def panels(title: str, names: Sequence[str], x: str, y: str) -> Figure:
     drawn.update_annotations(font_size=13)
     drawn.update_yaxes(constraintoward="top")  # squares stay at their names when it is narrow
     # plotly puts the title half way up the margin, then higher by the bar: 30 pixels from the top
-    return drawn.update_layout(margin={"t": 160}, height=drawn.layout.height + 90)
+    drawn.update_layout(margin={"t": 160})
+    return drawn.update_layout(height=fitting_height(drawn, WIDTH))
 
 
 def from_zero(values: Iterable[np.ndarray]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What single neurons do on every pair of operands, as images and as Fourier terms."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 from jaxtyping import Float
@@ -15,26 +15,30 @@ from grokinterp.fourier.spectra import neuron_powers, token_order
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.viz.figure import Figure, at, place
 from grokinterp.viz.images import around_zero, checked_numbers, from_zero, images
-from grokinterp.viz.over_training import draw_steps
+from grokinterp.viz.over_training import ShownWithKeys, draw_steps, step_and_rest
 from grokinterp.viz.theme import COLOURS
 
 DOTS = 8  # const, cos, sin of a times the same of b, without const times const
 
 
 def plot_neurons(
-    x: Subject, *, neurons: Sequence[int] | None = None, layer: int | None = None, **about: Any
+    x: Subject,
+    *,
+    neurons: Sequence[int] | None = None,
+    layer: int | None = None,
+    **shown: Unpack[ShownWithKeys],
 ) -> Figure:
     """Post-activations of single neurons over all pairs (a, b), a panel a neuron.
 
     `neurons` are those of `chosen_neurons` (of a run's last checkpoint, so that they stay the same
-    over steps) and `layer` the last one unless given; `about` is `step`, `frequencies`, `task` and
+    over steps) and `layer` the last one unless given; `shown` is `step`, `frequencies`, `task` and
     `train_mask` as in `gi.ablate`, with several steps or "all" for a slider. A panel's name has the
     frequency of the neuron's cluster at that step, "mixed" where no frequency reaches 85 % of its
     variance. One colour scale for all panels, each step's own. A clear pattern does not say that
     the answer needs the neuron.
     """
-    chosen = _chosen(x, neurons, layer, about)
-    return draw_steps(x, lambda snapshot, _: neuron_images(snapshot, chosen, layer), **about)
+    chosen = _chosen(x, neurons, layer, shown)
+    return draw_steps(x, lambda snapshot, _: neuron_images(snapshot, chosen, layer), **shown)
 
 
 def neuron_images(snapshot: Snapshot, neurons: Sequence[int], layer: int | None = None) -> Figure:
@@ -51,7 +55,11 @@ def neuron_images(snapshot: Snapshot, neurons: Sequence[int], layer: int | None 
 
 
 def plot_neuron_fourier(
-    x: Subject, *, neurons: Sequence[int] | None = None, layer: int | None = None, **about: Any
+    x: Subject,
+    *,
+    neurons: Sequence[int] | None = None,
+    layer: int | None = None,
+    **shown: Unpack[ShownWithKeys],
 ) -> Figure:
     """The 2-D Fourier transform of single neurons, centred: a row a wave of a, a column one of b.
 
@@ -61,8 +69,8 @@ def plot_neuron_fourier(
     is taken in discrete logarithms, zero factors left out. Arguments and panels as in
     `plot_neurons`.
     """
-    chosen = _chosen(x, neurons, layer, about)
-    return draw_steps(x, lambda snapshot, _: neuron_fourier(snapshot, chosen, layer), **about)
+    chosen = _chosen(x, neurons, layer, shown)
+    return draw_steps(x, lambda snapshot, _: neuron_fourier(snapshot, chosen, layer), **shown)
 
 
 def neuron_fourier(snapshot: Snapshot, neurons: Sequence[int], layer: int | None = None) -> Figure:
@@ -131,12 +139,12 @@ def chosen_neurons(
 
 
 def _chosen(
-    x: Subject, neurons: Sequence[int] | None, layer: int | None, about: dict[str, Any]
+    x: Subject, neurons: Sequence[int] | None, layer: int | None, shown: ShownWithKeys
 ) -> Sequence[int]:
     """The neurons given, or those of the model at its last step."""
     if neurons is not None:
         return neurons
-    last, keys = subject_of(x, **{name: about[name] for name in about if name != "step"})
+    last, keys = subject_of(x, **step_and_rest(shown)[1])
     return chosen_neurons(last, keys, layer=layer)
 
 

@@ -1,7 +1,7 @@
 """Figures that move through training: one figure a step becomes one with a slider and a button."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 from jaxtyping import Bool
@@ -9,6 +9,7 @@ from plotly.basedatatypes import BasePlotlyType
 from torch import Tensor
 
 from grokinterp.circuits.subject import Subject, steps_of, subject_of
+from grokinterp.errors import InputError, nearest
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.task import Task
 from grokinterp.viz.figure import Figure
@@ -16,31 +17,51 @@ from grokinterp.viz.figure import Figure
 Draw = Callable[[Snapshot, tuple[int, ...]], Figure]  # of a model and its key frequencies
 
 
-def draw_steps(
-    x: Subject,
-    draw: Draw,
-    *,
-    step: int | Sequence[int] | Literal["all"] = -1,
-    frequencies: Sequence[int] | None = None,
-    task: Task | None = None,
-    train_mask: Bool[Tensor, " n_inputs"] | None = None,
-) -> Figure:
-    """What `draw` makes of one step, or of several with a slider: the arguments of `gi.ablate`."""
+class Shown(TypedDict, total=False):
+    """Which checkpoints of a run to draw, and of a model what it learned, as in `gi.ablate`.
+
+    Several steps, or "all", make a slider.
+    """
+
+    step: int | Sequence[int] | Literal["all"]
+    task: Task | None
+    train_mask: Bool[Tensor, " n_inputs"] | None
+
+
+class ShownWithKeys(Shown, total=False):
+    """And the frequencies to show as key, those of the logits unless given."""
+
+    frequencies: Sequence[int] | None
+
+
+def draw_steps(x: Subject, draw: Draw, **shown: Unpack[ShownWithKeys]) -> Figure:
+    """What `draw` makes of one step, or of several with a slider."""
+    step, about = step_and_rest(shown)
     figures: dict[int, Figure] = {}
     for one in steps_of(x, step):
-        snapshot, keys = subject_of(
-            x, step=one, frequencies=frequencies, task=task, train_mask=train_mask
-        )
+        snapshot, keys = subject_of(x, step=one, **about)
         figures[-1 if snapshot.step is None else snapshot.step] = draw(snapshot, keys)
     return over_training(figures)
+
+
+def step_and_rest(shown: ShownWithKeys) -> tuple[Any, dict[str, Any]]:
+    """The step, and the arguments of `subject_of`; a name that is neither is refused."""
+    rest: dict[str, Any] = dict(shown)
+    names = ["step", "task", "train_mask", "frequencies"]
+    for name in rest:
+        if name not in names:
+            raise InputError(f"{name!r} is no argument of this figure; {nearest(name, names)}")
+    return rest.pop("step", -1), rest
 
 
 def over_training(figures: Mapping[int, Figure]) -> Figure:
     """The figure of the last step with a frame for every step, and controls to move through them.
 
     The figures are of one kind: as many traces, of the same types, in the same order. A frame,
-    named by its step, holds what differs from the figure of the last step in any frame.
+    named by its step, holds what is not the same at all steps, and no more: plotly works out the
+    places of axes by itself, and a frame that had them would undo that.
     """
+    figures = dict(sorted(figures.items()))
     *_, last = figures
     still = figures[last]
     if len(figures) == 1:
@@ -48,7 +69,13 @@ def over_training(figures: Mapping[int, Figure]) -> Figure:
     several = list(figures.values())
     changed = [_differing([figure.data[i] for figure in several]) for i in range(len(still.data))]
     traces = [i for i, names in enumerate(changed) if names]
-    layout = _differing([figure.layout for figure in several])
+    layouts = [figure.layout for figure in several]
+    layout = {
+        name: _differing([layout[name] for layout in layouts])
+        if isinstance(layouts[0][name], BasePlotlyType)
+        else None
+        for name in _differing(layouts)
+    }
     frames = [
         {
             "name": str(step),
@@ -57,7 +84,12 @@ def over_training(figures: Mapping[int, Figure]) -> Figure:
                 {"type": still.data[i].type} | {name: figure.data[i][name] for name in changed[i]}
                 for i in traces
             ],
-            "layout": {name: figure.layout[name] for name in layout},
+            "layout": {
+                name: figure.layout[name]
+                if parts is None
+                else {part: figure.layout[name][part] for part in parts}
+                for name, parts in layout.items()
+            },
         }
         for step, figure in figures.items()
     ]
@@ -88,9 +120,7 @@ def _controls(steps: Sequence[str]) -> dict[str, Any]:
         "active": len(steps) - 1,
         "currentvalue": {"prefix": "step ", "xanchor": "right"},
         "steps": [{"label": step, "method": "animate", "args": [[step], to_one]} for step in steps],
-        "x": 0.12,
-        "len": 0.88,
-        "pad": {"t": 55},
+        "pad": {"t": 55, "l": 95},  # right of the buttons
     }
     menu = {
         "type": "buttons",

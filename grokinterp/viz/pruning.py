@@ -5,7 +5,7 @@ from itertools import cycle
 
 from grokinterp.encodings.pruning_curves import PruningCurve
 from grokinterp.errors import InputError
-from grokinterp.viz.figure import Figure, at, figure
+from grokinterp.viz.figure import Figure, at, figure, plain
 from grokinterp.viz.theme import SERIES
 
 
@@ -34,7 +34,7 @@ def plot_pruning_curves(curves: PruningCurve | Mapping[str, PruningCurve]) -> Fi
         drawn.add_scatter(
             x=curve.fractions.tolist(),
             y=curve.accuracy.tolist(),
-            name=f"{name}, c = {curve.c:.3g}" if name else f"c = {curve.c:.3g}",
+            name=f"{plain(name)}, c = {curve.c:.3g}" if name else f"c = {curve.c:.3g}",
             line={"color": colour},
             mode="lines",
             showlegend=True,

@@ -1,7 +1,7 @@
 """Fourier spectra: key frequencies, the embedding, the neuron-logit map, each neuron's weights."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Unpack
 
 import pandas as pd
 
@@ -15,7 +15,7 @@ from grokinterp.fourier.spectra import (
 )
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.viz.figure import Figure, at, figure
-from grokinterp.viz.over_training import draw_steps
+from grokinterp.viz.over_training import Shown, ShownWithKeys, draw_steps
 from grokinterp.viz.theme import AROUND_ZERO, COLOURS, FROM_ZERO
 
 FREQUENCY = "frequency k (cycles per p)"
@@ -32,15 +32,15 @@ def plot_key_frequencies(found: KeyFrequencies) -> Figure:
     return _bars(drawn.update_yaxes(type="log"), found.shares, found)
 
 
-def plot_embedding_spectrum(x: Subject, **about: Any) -> Figure:
+def plot_embedding_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Figure:
     """Norm of each frequency of the embedding, cos and sin together, the key ones in colour.
 
     That of frequency k is sqrt of the sum of squares of its two rows of W_E, transformed over the
     operand tokens (`fourier.embedding_spectrum`); the constant is left out. Norms have the unit of
-    W_E. `about` is `step` (one, several, or "all" of a run: then with a slider), `frequencies`, and
+    W_E. `shown` is `step` (one, several, or "all" of a run: then with a slider), `frequencies`, and
     of a model `task` and `train_mask`, as in `gi.ablate`.
     """
-    return draw_steps(x, embedding_bars, **about)
+    return draw_steps(x, embedding_bars, **shown)
 
 
 def embedding_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
@@ -50,12 +50,12 @@ def embedding_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
     return _bars(drawn, dict(enumerate(norms[1:], start=1)), keys)
 
 
-def plot_neuron_logit_spectrum(x: Subject, **about: Any) -> Figure:
+def plot_neuron_logit_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Figure:
     """Norm of each frequency of the neuron-logit map W_out W_U over the answer classes.
 
-    `about` is that of `plot_embedding_spectrum` (`fourier.neuron_logit_spectrum`).
+    `shown` is that of `plot_embedding_spectrum` (`fourier.neuron_logit_spectrum`).
     """
-    return draw_steps(x, neuron_logit_bars, **about)
+    return draw_steps(x, neuron_logit_bars, **shown)
 
 
 def neuron_logit_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
@@ -65,13 +65,13 @@ def neuron_logit_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
     return _bars(drawn, dict(enumerate(norms[1:], start=1)), keys)
 
 
-def plot_embedding_heat_map(x: Subject, **about: Any) -> Figure:
+def plot_embedding_heat_map(x: Subject, **shown: Unpack[Shown]) -> Figure:
     """The embedding in the Fourier basis over the tokens: a row a wave, a column a dimension.
 
     As figure 3 of Nanda et al. 2023 (arXiv 2301.05217): rows const, cos 1, sin 1, cos 2, ...
-    `about` is that of `plot_embedding_spectrum`.
+    `shown` is that of `plot_embedding_spectrum`.
     """
-    return draw_steps(x, lambda snapshot, _: embedding_heat_map(snapshot), **about)
+    return draw_steps(x, lambda snapshot, _: embedding_heat_map(snapshot), **shown)
 
 
 def embedding_heat_map(snapshot: Snapshot) -> Figure:

@@ -134,7 +134,7 @@ class Plot extends Panel {
       step_shown = nearest(frames.map((each) => Number(each.name)), step);
       const frame = frames.find((each) => Number(each.name) === step_shown);
       frame.traces.forEach((i, j) => { this.traces[i] = { ...data[i], ...frame.data[j] }; });
-      layout = { ...layout, ...frame.layout };
+      layout = merged(layout, frame.layout);
     } else if (["step", "phase"].includes(layout.meta?.x)) {
       const place = layout.meta.x === "step" ? step : at.mode === "phase" && stops()[at.index].key;
       step_shown = step;
@@ -204,7 +204,17 @@ const CONFIG = {
   modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d"],
 };
 
-const plain = (text) => text.replace(/<br\s*\/?>/g, " · ").replace(/<[^>]*>/g, "");
+const plain = (text) => text.replace(/<br\s*\/?>/g, " · ").replace(/<[^>]*>/g, "")
+  .replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
+
+function merged(layout, changes) { // a frame has of an axis only what changes
+  const found = { ...layout };
+  for (const [name, change] of Object.entries(changes)) {
+    const parts = change !== null && typeof change === "object" && !Array.isArray(change);
+    found[name] = parts ? { ...layout[name], ...change } : change;
+  }
+  return found;
+}
 
 function cursors(layout, place) { // what the figure has, and a line here in each of its panels
   const axes = Object.keys(layout).filter((name) => /^xaxis\d*$/.test(name));
