@@ -83,6 +83,7 @@ def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
         )
     reach = max(float(at_k.abs().nan_to_num(0.0, 0.0).max()) for at_k in points) or 1.0
     ends = [-1.08 * reach, 1.08 * reach]
+    drawn.update_xaxes(nticks=4, tickangle=0)  # on a phone there is room for no more
     return drawn.update_xaxes(range=ends).update_yaxes(range=ends)
 
 
