@@ -4,11 +4,14 @@ import base64
 import gzip
 import html
 import json
+import os
 import re
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import grokinterp as gi
@@ -16,9 +19,10 @@ from grokinterp.fourier import embedding_spectrum
 from grokinterp.viz.figure import figure
 from grokinterp.viz.over_training import over_training
 from grokinterp.viz.report.about import look_at, milestones
-from grokinterp.viz.report.pack import LEVELS, MANY, packed
+from grokinterp.viz.report.pack import LEVELS, packed
 from grokinterp.viz.report.panels import PANELS, SECTIONS
 from grokinterp.viz.report.stops import stops_of
+from grokinterp.viz.report.summary import findings, undetermined
 
 HOSTILE = "<img src=x onerror=alert(1)> \"quoted\" 'и' & é ☃ {{7*7}} ]]> --><br> $&"
 
@@ -61,15 +65,15 @@ def test_packing_keeps_curves_exactly_and_images_to_a_fraction_of_their_range():
     generator = np.random.default_rng(0)
     image = generator.normal(size=(40, 50)).astype(np.float32)
     image[3, 4] = np.nan
-    assert image.size >= MANY
     codes = np.arange(2000, dtype=np.int8).reshape(40, 50)
-    line = generator.normal(size=20)
+    line = np.exp(generator.normal(scale=8, size=2000))  # of which small values matter
+    beside = generator.normal(size=(2000, 3)) * [1, 1e3, 1e-6]
 
     def drawn(scale):
         one = figure("Title")
         one.add_heatmap(z=scale * image)
         one.add_heatmap(z=codes)
-        return one.add_scatter(x=np.arange(20), y=scale * line)
+        return one.add_scatter(x=np.arange(2000), y=scale * line, customdata=beside)
 
     found = unpacked(packed(over_training({0: drawn(1.0), 5: drawn(2.0)})))
     assert "template" not in found["layout"]
@@ -84,6 +88,7 @@ def test_packing_keeps_curves_exactly_and_images_to_a_fraction_of_their_range():
         assert np.isnan(z[3, 4])
         assert np.isnan(z).sum() == 1
         np.testing.assert_array_equal(y, scale * line)
+    np.testing.assert_array_equal(found["data"][2]["customdata"], beside)
 
 
 def test_an_image_of_one_value_is_kept():
@@ -144,6 +149,15 @@ def test_what_it_draws_are_the_measures(shipped, shipped_measures, shipped_repor
             drawn |= dict(zip(bars["x"], bars["y"], strict=True))
         norms = embedding_spectrum(shipped.snapshot(step))[1:].sqrt().numpy()
         np.testing.assert_allclose([drawn[k] for k in range(1, 57)], norms, rtol=1e-12)
+    learning = unpacked(data["data-learning"])
+    for line in learning["data"]:
+        if (column := (line.get("name") or "").replace(" ", "_")) in shipped.metrics:
+            np.testing.assert_array_equal(line["x"], shipped.metrics.step)
+            np.testing.assert_array_equal(line["y"], shipped.metrics[column])
+            lines[column] = line
+    assert {"train_loss", "test_loss"} <= lines.keys()
+    answers = unpacked(data["data-correctness"])
+    assert set(np.unique(answers["data"][0]["z"])) <= {0, 1, 2, 3}
     table = gzip.decompress(data["csv-learning"]).decode()
     assert table == shipped.metrics.to_csv(index=False)
 
@@ -151,7 +165,7 @@ def test_what_it_draws_are_the_measures(shipped, shipped_measures, shipped_repor
 def test_the_summary_says_what_was_found(shipped_report):
     text = html.unescape(shipped_report.read_text())
     phases = gi.detect_phases(gi.load("checkpoints/mod113-grokked"))
-    assert "mod113-grokked grokked: it fitted its training pairs first" in text
+    assert "mod113-grokked grokked: it fitted its training data first" in text
     assert f"first reached 95% at step {phases.grok_step}" in text
     assert "Key frequencies: 9, 18, 53, 55." in text
     assert "grokinterp train mod113-grokked --out mod113-grokked" in text
@@ -251,3 +265,50 @@ def test_a_report_of_other_kinds_of_model(tmp_path, kind, missing):
     assert not {f"data-{panel}" for panel in missing} & data.keys()
     assert {"data-learning", "data-progress", "data-pruning-curves"} <= data.keys()
     assert text.count("Not drawn:") == sum(f"data-{panel}" not in data for panel in PANELS)
+
+
+def test_runs_that_lack_something_have_a_report_that_says_so(tiny, tmp_path):
+    """One checkpoint has no trajectory, NaN leaves out its step, no split leaves no loss."""
+    one = gi.train(tiny.replace(steps=0), tmp_path / "one")
+    text = html.unescape(gi.report(one, tmp_path / "one.html").read_text())
+    assert "data-trajectory" not in page_data(text)
+    assert "data-embedding-spectrum" in page_data(text)
+
+    run = gi.train(tiny, tmp_path / "run")
+    with gi.Recorder(tmp_path / "nan", task=run.task, train_mask=run.train_mask) as recorder:
+        for step in run.steps:
+            model = run.model(step)
+            if step == run.steps[1]:
+                model.W_E.data[0] = float("nan")
+            recorder.save(step, model)
+    text = html.unescape(gi.report(gi.load(tmp_path / "nan"), tmp_path / "nan.html").read_text())
+    assert "data-learning" in page_data(text)
+    assert "Missing at some steps:" in text
+
+    with gi.Recorder(tmp_path / "bare", task=run.task) as recorder:
+        for step in run.steps:
+            recorder.save(step, run.model(step))
+    text = html.unescape(gi.report(gi.load(tmp_path / "bare"), tmp_path / "bare.html").read_text())
+    assert "data-learning" not in page_data(text)
+    assert "memorization_step: there is no train curve." in text
+    assert "Trained with" in text  # by a recorder of ours, which wrote its versions down
+
+
+def test_losses_alone_are_not_called_accuracies(tiny_run):
+    about = look_at(tiny_run, "tiny")
+    curves = pd.DataFrame({"step": [0, 10, 20], "train_loss": [2.0, 1.0, 1e-3]})
+    told = replace(about, phases=gi.detect_phases(curves))
+    assert "Train loss first fell below 0.01 nats at step 20 (memorization_step)." in findings(told)
+    assert "grok_step: there is no test curve." in undetermined(told)
+
+
+def test_a_name_that_is_not_utf_8_is_written_out(tiny_run, tmp_path):
+    folder = tmp_path / os.fsdecode(b"bad\xff")
+    shutil.copytree(tiny_run.path, folder)
+    assert "bad\\udcff" in gi.report(gi.load(folder), tmp_path / "out.html").read_text()
+
+
+def test_a_path_that_cannot_be_written_is_refused_before_anything_is_measured(tiny_run, tmp_path):
+    for path in (tmp_path / "no" / "out.html", None, 3):
+        with pytest.raises(gi.InputError):
+            gi.report(tiny_run, path)

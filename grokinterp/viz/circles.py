@@ -78,6 +78,8 @@ def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
             hovertemplate=f"token %{{customdata[0]}}, {counted.removesuffix(' of token x')} "
             "%{customdata[1]}<br>angle w x %{customdata[2]:.1f}°<br>"
             "(%{x:.5g}, %{y:.5g})<extra></extra>",
+            name=f"k = {k}",
+            meta={"columns": ["token", "place", "angle (degrees)"]},
             showlegend=False,
             **place(i),
         )

@@ -103,6 +103,7 @@ def neuron_fourier(snapshot: Snapshot, neurons: Sequence[int], layer: int | None
             x=[of_b[column] for column in columns],
             y=[of_a[row] for row in rows],
             mode="markers",
+            meta={"marks": True},  # of what the image has
             marker={
                 "color": z[rows, columns],
                 "cmin": colours["zmin"],

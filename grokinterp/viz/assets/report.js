@@ -68,7 +68,7 @@ async function load(id) { // a script that stands in the page compressed
 // ---- where we are -------------------------------------------------------------------------
 
 const slider = one("#slider");
-const at = { mode: Object.keys(REPORT.stops)[0], index: 0, playing: null };
+const at = { mode: REPORT.modes[0], index: 0, playing: null };
 const stops = () => REPORT.stops[at.mode];
 const theme = () => document.documentElement.dataset.theme;
 const nearest = (steps, step) =>
@@ -81,7 +81,6 @@ class Panel {
     this.element = element;
     this.run = Number(element.dataset.run);
     this.place = one(".drawing", element);
-    this.told = one(".at", element);
     this.near = false; // in view, or almost
     this.shown = null; // what is drawn: "step theme width", or null
     this.busy = Promise.resolve();
@@ -98,7 +97,7 @@ class Panel {
       await this.draw(stops()[at.index].steps[this.run]);
       this.shown = wanted;
     }).catch((error) => {
-      this.place.textContent = `This panel could not be drawn: ${error.message}`;
+      one("h3", this.element).textContent = `This panel could not be drawn: ${error.message}`;
       console.error(error);
     });
     return this.busy;
@@ -106,9 +105,13 @@ class Panel {
 
   async csv() { // of the whole table behind the panel, where the page has it; else of what is drawn
     const whole = document.getElementById(`csv-${this.element.id}`);
-    const { step } = this.element.dataset;
     if (whole) download(new TextDecoder().decode(await inflate(whole.textContent)), this.filename());
-    else download(csvOf(this.rows()), this.filename(step ? `-step-${step}` : ""));
+    else download(csvOf(this.rows()), this.filename(this.atStep()));
+  }
+
+  atStep() {
+    const { step } = this.element.dataset;
+    return step ? `-step-${step}` : "";
   }
 
   say(step) {
@@ -119,7 +122,7 @@ class Panel {
   }
 
   filename(more = "") {
-    return `${REPORT.names[this.run]}-${this.element.id}${more}`;
+    return `${this.element.dataset.file}${more}`;
   }
 }
 
@@ -157,7 +160,7 @@ class Plot extends Panel {
   svg() {
     const titled = { ...this.layout, title: { text: this.title }, margin: { t: 80 } };
     Plotly.downloadImage({ data: this.traces, layout: titled }, {
-      format: "svg", filename: this.filename(),
+      format: "svg", filename: this.filename(this.atStep()),
       width: this.layout.width, height: this.layout.height + 60,
     });
   }
@@ -199,6 +202,7 @@ class Patterns extends Panel { // attention on chosen inputs; CircuitsVis draws 
   }
 }
 
+const SHEET = 640; // pixels of a printed page that a figure can have
 const CONFIG = {
   displaylogo: false, showSendToCloud: false,
   modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d"],
@@ -244,12 +248,16 @@ function height(layout, width) {
 
 const list = (values, count) => values ?? Array.from({ length: count }, (_, i) => i);
 
+// A row for every point: the trace's name, x, y (and z, or value), and what `meta.columns` names
+// of its customdata. Titles of axes are those of the figure where a panel has none of its own.
 function traceRows(trace, layout) {
+  if (trace.meta?.marks) return []; // they mark what another trace has
   const name = plain(trace.name ?? "");
   const axis = (which) => {
-    const short = trace[`${which}axis`] ?? which;
-    const title = layout[short.replace(which, `${which}axis`)]?.title?.text;
-    return plain(title ?? "") || which;
+    const own = (trace[`${which}axis`] ?? which).replace(which, `${which}axis`);
+    const every = Object.keys(layout).filter((key) => key.startsWith(`${which}axis`));
+    const titles = [own, ...every].map((key) => plain(layout[key]?.title?.text ?? ""));
+    return titles.find((title) => title) ?? which;
   };
   if (trace.type === "sankey") {
     const { source, target, value } = trace.link;
@@ -266,9 +274,10 @@ function traceRows(trace, layout) {
       { panel: name, [axis("y")]: y, [axis("x")]: x, value: rows[i][j] }
     )));
   }
-  const [xs, ys, zs] = ["x", "y", "z"].map((which) => trace[which]);
-  return Array.from(xs ?? [], (x, i) => ({
-    series: name, [axis("x")]: x, [axis("y")]: ys[i], ...(zs ? { z: zs[i] } : {}),
+  const columns = trace.meta?.columns ?? [];
+  return Array.from(trace.x ?? [], (x, i) => ({
+    series: name, [axis("x")]: x, [axis("y")]: trace.y[i],
+    ...Object.fromEntries(columns.map((column, j) => [column, trace.customdata[i][j]])),
   }));
 }
 
@@ -303,7 +312,6 @@ async function show() { // what is in view at once, the rest when there is time
   slider.value = at.index;
   slider.setAttribute("aria-valuetext", stop.label);
   one("#where").textContent = stop.label;
-  by("[data-told]").forEach((each) => { each.textContent = `step ${stop.steps[each.dataset.told]}`; });
   document.body.setAttribute("aria-busy", "true");
   await Promise.all(panels.filter((panel) => panel.near).map((panel) => panel.update()));
   for (const panel of panels) {
@@ -353,7 +361,7 @@ function follow() { // go where the address says
   const [id, ...settings] = location.hash.slice(1).split("&");
   for (const setting of settings) {
     const [mode, key] = setting.split("=");
-    if (!(mode in REPORT.stops) || !Number.isFinite(Number(key))) continue;
+    if (!REPORT.modes.includes(mode) || !/^\d+(\.\d+)?$/.test(key)) continue;
     at.mode = mode;
     const keys = stops().map((stop) => stop.key);
     at.index = keys.indexOf(nearest(keys, Number(key)));
@@ -378,16 +386,12 @@ function paint(name) {
   return show();
 }
 
-function keys(event) {
+function keys(event) { // arrows, wherever they have nothing else to do
   const { key, target } = event;
-  const typing = target.closest("input, select, textarea, [contenteditable]");
-  if (event.altKey || event.ctrlKey || event.metaKey || (typing && target !== slider)) return;
-  const moves = {
-    ArrowLeft: at.index - 1, ArrowRight: at.index + 1, Home: 0, End: stops().length - 1,
-  };
-  if (key in moves) go(moves[key]);
-  else if (key === " " && !target.closest("button, a, summary")) play();
-  else return;
+  const moves = { ArrowLeft: -1, ArrowRight: 1 };
+  if (!(key in moves) || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  if (target.closest("input, select, textarea, pre, .wide, .drawing")) return;
+  go(at.index + moves[key]);
   event.preventDefault();
 }
 
@@ -425,16 +429,11 @@ async function main() {
   addEventListener("hashchange", follow);
   let resizing;
   addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(show, 150); });
-  let before;
   addEventListener("beforeprint", () => {
-    before = theme();
-    document.documentElement.classList.add("printing"); // as wide as a sheet of paper
-    document.documentElement.dataset.theme = "light";
-    panels.forEach((panel) => panel.update());
+    for (const { place } of panels) place.style.zoom = Math.min(1, SHEET / place.clientWidth);
   });
   addEventListener("afterprint", () => {
-    document.documentElement.classList.remove("printing");
-    paint(before);
+    for (const { place } of panels) place.style.zoom = "";
   });
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) {

@@ -1,6 +1,8 @@
 """What a report says of one run, measured once: its curves, phases, frequencies, circuit."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import pandas as pd
 
@@ -19,6 +21,7 @@ from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.viz.neurons import chosen_neurons
 
+T = TypeVar("T")
 IMAGES = 10  # of all pairs, about so many a step
 BYTES = 7e6  # for images, two bytes a number
 FEWEST, MOST = 12, 30  # steps that images are drawn of
@@ -28,8 +31,8 @@ FEWEST, MOST = 12, 30  # steps that images are drawn of
 class About:
     """A run, its name in the report, and what was measured of all its checkpoints.
 
-    `steps` are those that images are drawn of, `milestones` the few for what takes long.
-    `faithfulness` is None where no circuit is claimed, and `no_circuit` says why.
+    `steps` are those that images are drawn of, `milestones` the few for what takes long. What is
+    None has its reason beside it.
     """
 
     run: Run
@@ -41,7 +44,8 @@ class About:
     neurons: tuple[int, ...]
     steps: tuple[int, ...]
     milestones: tuple[int, ...]
-    trajectory: TrajectoryEmbedding = field(repr=False)  # of the same steps
+    trajectory: TrajectoryEmbedding | None = field(repr=False)  # of the same steps
+    no_trajectory: str | None
     faithfulness: Faithfulness | None
     no_circuit: str | None
 
@@ -58,11 +62,10 @@ def look_at(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -> 
     last = run.snapshot()
     keys = key_frequencies(last)
     steps = tuple(evenly(run.steps, _most_steps(run, n_runs)))
-    found, no_circuit = None, None
-    try:
-        found = faithfulness(last, frequencies=tuple(keys), placebos=0)
-    except InputError as error:
-        no_circuit = str(error)
+    found, no_circuit = _or_reason(lambda: faithfulness(last, frequencies=tuple(keys), placebos=0))
+    trajectory, no_trajectory = _or_reason(
+        lambda: trajectory_embedding({name: run}, steps=steps, dimensions=2)
+    )
     return About(
         run=run,
         name=name,
@@ -73,16 +76,17 @@ def look_at(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -> 
         neurons=tuple(_neurons(run, tuple(keys))),
         steps=steps,
         milestones=milestones(run.steps, phases),
-        trajectory=trajectory_embedding({name: run}, steps=steps, dimensions=2),
+        trajectory=trajectory,
+        no_trajectory=no_trajectory,
         faithfulness=found,
         no_circuit=no_circuit,
     )
 
 
 def milestones(steps: tuple[int, ...], phases: Phases) -> tuple[int, ...]:
-    """The checkpoints nearest to the end of memorization, to learning test, and the last.
+    """The checkpoints nearest to the end of memorization and to learning test, and the last.
 
-    The beginning and the middle stand in for what has no date.
+    The middle one stands in for learning test where that has no date.
     """
     ends = {phase.name: phase.end for phase in phases.phases}
     first = ends.get("memorization", phases.t_train)
@@ -90,6 +94,14 @@ def milestones(steps: tuple[int, ...], phases: Phases) -> tuple[int, ...]:
     dates = [first, then if then is not None else steps[len(steps) // 2]]
     near = {min(steps, key=lambda own: abs(own - date)) for date in dates if date is not None}
     return tuple(sorted(near | {steps[-1]}))
+
+
+def _or_reason(measure: Callable[[], T]) -> tuple[T | None, str | None]:
+    """What is measured and None, or None and the reason why it is not defined."""
+    try:
+        return measure(), None
+    except InputError as error:
+        return None, str(error)
 
 
 def _most_steps(run: Run, n_runs: int) -> int:

@@ -1,6 +1,6 @@
 """Draws the panels of a run: every step once, whatever many panels look at it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -26,7 +26,8 @@ class Drawn:
     figure: Figure | None = field(default=None, repr=False)
     patterns: dict[int, AttentionPatterns] = field(default_factory=dict, repr=False)
     table: pd.DataFrame | None = field(default=None, repr=False)
-    reason: str | None = None
+    steps: tuple[int, ...] = ()  # that it is drawn of, where these are few
+    reason: str | None = None  # also why it is missing at some steps
 
 
 def draw_panels(about: About, *, progress: bool = False) -> list[Drawn]:
@@ -36,7 +37,7 @@ def draw_panels(about: About, *, progress: bool = False) -> list[Drawn]:
 
     def draw(when: str, step: int, *given: Snapshot) -> None:
         for name, panel in PANELS.items():
-            if panel.when == when:
+            if panel.when == when and panel.draw:
                 try:
                     found[name][step] = panel.draw(about, *given)
                 except InputError as error:
@@ -54,7 +55,11 @@ def draw_panels(about: About, *, progress: bool = False) -> list[Drawn]:
         if step in (about.milestones[0], about.milestones[-1]):
             draw(ENDS, step, snapshot)
     return [
-        _drawn(panel, found[name]) if found[name] else Drawn(panel, reason=reasons[name])
+        replace(
+            _drawn(panel, found[name]) if found[name] else Drawn(panel),
+            steps=tuple(found[name]) if panel.when in (MILESTONES, ENDS) else (),
+            reason=reasons.get(name),
+        )
         for name, panel in PANELS.items()
     ]
 

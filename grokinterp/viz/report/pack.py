@@ -1,9 +1,9 @@
 """A figure as few bytes: its JSON and its arrays, compressed, for a page to unpack.
 
 The packed form is gzip of: the length of the JSON as four bytes (little endian), the JSON, the
-arrays. An array stands in the JSON as {"at": first byte, "type": "f8", ..., "shape": [...]}. Images
-of at least `MANY` numbers are kept to 1 / 4094 of their range, as {"type": "q2", "low", "step",
-...}: low bytes, then high bytes, and 4095 for NaN.
+arrays. An array stands in the JSON as {"at": first byte, "type": "f8", "shape": [...]}. Images, the
+`z` of heat maps in floating point, are kept to 1 / 4094 of their range, as {"type": "q2", "low":
+..., "step": ...}: low bytes, then high bytes, and 4095 for NaN. Everything else is exact.
 """
 
 import base64
@@ -17,7 +17,6 @@ import numpy as np
 from grokinterp.circuits.attention_inputs import AttentionPatterns
 from grokinterp.viz.figure import Figure
 
-MANY = 1024  # numbers; the curves of a run are kept exactly
 LEVELS = 2**12 - 2  # sixteen times finer than the eye sees colours; the last code is NaN
 
 
@@ -53,18 +52,18 @@ def as_text(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
 
-def _arrays_out(part: Any, blob: bytearray) -> Any:
-    """The same with every array that plotly encoded moved into the blob."""
+def _arrays_out(part: Any, blob: bytearray, name: str = "") -> Any:
+    """The same with every array that plotly encoded moved into the blob; `name` is what it is."""
     if isinstance(part, list):
         return [_arrays_out(one, blob) for one in part]
     if not isinstance(part, dict):
         return part
     if "bdata" not in part:
-        return {name: _arrays_out(value, blob) for name, value in part.items()}
+        return {name: _arrays_out(value, blob, name) for name, value in part.items()}
     array = np.frombuffer(base64.b64decode(part["bdata"]), np.dtype(part["dtype"]))
     shape = [int(n) for n in str(part.get("shape", len(array))).split(",")]
     told: dict[str, Any] = {"at": len(blob), "shape": shape}
-    if array.dtype.kind == "f" and array.size >= MANY:
+    if array.dtype.kind == "f" and name == "z" and len(shape) == 2:
         raw, low, step = _quantised(array)
         told |= {"type": "q2", "low": low, "step": step}
     else:

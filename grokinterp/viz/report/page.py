@@ -32,6 +32,7 @@ def report_page(
     stops = stops_of(abouts)
     told = {
         "names": [about.name for about in abouts],
+        "modes": list(stops),
         "stops": stops,
         "templates": {
             name: template.to_plotly_json() for name, template in (("light", LIGHT), ("dark", DARK))
@@ -43,12 +44,12 @@ def report_page(
     for i, panels in enumerate(drawn):
         for panel in panels:
             data |= _data(panel, _id(panel, i, len(abouts)))
-    sections = [_section(name, drawn) for name in SECTIONS]
+    sections = [_section(name, abouts, drawn) for name in SECTIONS]
     comparison = None
     if compared:
         panel, comparison = compared
         data |= _data(panel, panel.panel.name)
-        row = [_panel(panel, panel.panel.name, 0)]
+        row = [_panel(panel, panel.panel.name, 0, file=panel.panel.name)]
         sections.append({"id": "comparison", "title": "Comparison", "rows": [row]})
     return render(
         "report.html.j2",
@@ -62,7 +63,7 @@ def report_page(
         modes=list(stops),
         n_stops=len(stops["step"]),
         runs=[_run(about) for about in abouts],
-        command=shlex.join(["grokinterp", "report", *(str(about.run.path) for about in abouts)]),
+        command=shlex.join(["grokinterp", "report", *(_given(about.run) for about in abouts)]),
         packed=data,
         report=told,
     )
@@ -72,26 +73,55 @@ def _id(panel: Drawn, run: int, n_runs: int) -> str:
     return panel.panel.name if n_runs == 1 else f"{panel.panel.name}-{run + 1}"
 
 
-def _section(name: str, drawn: Sequence[Sequence[Drawn]]) -> dict[str, Any]:
+def _section(
+    name: str, abouts: Sequence[About], drawn: Sequence[Sequence[Drawn]]
+) -> dict[str, Any]:
     """Of one run, its panels; of several, a row for each panel with one cell a run."""
     own = [[panel for panel in panels if panel.panel.section == name] for panels in drawn]
     cells = [
-        [_panel(panel, _id(panel, i, len(drawn)), i) for panel in panels]
-        for i, panels in enumerate(own)
+        [
+            _panel(
+                panel,
+                _id(panel, i, len(drawn)),
+                i,
+                file=f"{about.name}-{panel.panel.name}",
+                label=about.name if len(drawn) > 1 else "",
+            )
+            for panel in panels
+        ]
+        for i, (about, panels) in enumerate(zip(abouts, own, strict=True))
     ]
     rows = cells if len(drawn) == 1 else [list(row) for row in zip(*cells, strict=True)]
     return {"id": name, "title": SECTIONS[name], "rows": rows}
 
 
-def _panel(panel: Drawn, own_id: str, run: int) -> dict[str, Any]:
+def _panel(panel: Drawn, own_id: str, run: int, *, file: str, label: str = "") -> dict[str, Any]:
+    """`file` is what its downloads are called, `label` the run it is of where there are several."""
     return {
         "id": own_id,
+        "file": file,
+        "label": label,
         "run": run,
         "kind": "plot" if panel.figure else "patterns" if panel.patterns else None,
         "title": panel.panel.name.replace("-", " ").capitalize(),
-        "caption": panel.panel.caption,
+        "caption": _caption(panel),
         "reason": panel.reason,
     }
+
+
+def _caption(panel: Drawn) -> str:
+    """With the steps it is drawn of where these are few, and why others are missing."""
+    found = [panel.panel.caption]
+    if panel.steps:
+        found.append(f"Of step{'s' * (len(panel.steps) > 1)} {', '.join(map(str, panel.steps))}.")
+    if panel.reason and (panel.figure or panel.patterns):
+        found.append(f"Missing at some steps: {panel.reason}")
+    return " ".join(found)
+
+
+def _given(run: Run) -> str:
+    """The run as it was given; of an absolute path only the name, which others can use."""
+    return run.path.name if run.path.is_absolute() else str(run.path)
 
 
 def _data(panel: Drawn, name: str) -> dict[str, str]:
@@ -119,7 +149,7 @@ def _run(about: About) -> dict[str, Any]:
         "because": because(about),
         "recipe": run.recipe and run.recipe.to_toml(),
         "origin": _origin(run),
-        "versions": _listed(run.manifest.versions) or "versions that it does not record",
+        "versions": "" if run.manifest.source else _listed(run.manifest.versions),
     }
 
 
@@ -127,7 +157,7 @@ def _origin(run: Run) -> str:
     """The command that makes the run again, or what is known of where it came from."""
     if run.recipe is None:
         notes = "; ".join(run.notes)
-        return "It has no recipe: it comes from somebody else's training" + (
+        return "It has no recipe: its weights were recorded or imported" + (
             f" ({notes})." if notes else "."
         )
     named = [name for name, recipe in recipes().items() if recipe == run.recipe]

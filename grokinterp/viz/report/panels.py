@@ -34,7 +34,7 @@ ONCE = "once"
 EVERY_STEP = "every step"  # of `About.steps`
 MILESTONES = "milestones"  # for what takes a second or more
 ENDS = "first and last milestone"  # for what takes several
-PLACEBOS = 3  # enough to look at; a verdict takes more
+PLACEBOS = 3
 SECTIONS = {
     "training": "Training",
     "embedding": "Embedding",
@@ -54,7 +54,7 @@ class Panel:
     section: str
     caption: str
     when: str
-    draw: Callable[..., Any]  # (about), or (about, snapshot)
+    draw: Callable[..., Any] | None = None  # (about), or (about, snapshot)
 
 
 PANELS: dict[str, Panel] = {}
@@ -79,6 +79,8 @@ def panel(section: str, caption: str, *, when: str = ONCE) -> Callable[..., Call
     "Loss on train and test pairs, phases shaded. Dotted: first crossings of thresholds.",
 )
 def learning(about: About) -> Any:
+    if about.run.metrics.drop(columns="step").isna().all(axis=None):
+        raise InputError("training logged no loss and no accuracy.")
     return about.phases.plot(), about.run.metrics
 
 
@@ -88,6 +90,9 @@ def learning(about: About) -> Any:
     "when training answers need them; the weight norm falls in cleanup.",
 )
 def progress(about: About) -> Any:
+    losses = about.measures.filter(like="_loss")
+    if losses.isna().all(axis=None):
+        raise InputError("there is no loss to draw: no split and no key frequencies are known.")
     return curves.plot_progress(about.measures, phases=about.phases), about.measures
 
 
@@ -161,7 +166,8 @@ def attention_maps(about: About, snapshot: Snapshot) -> Any:
 def attention_on_inputs(about: About, snapshot: Snapshot) -> Any:
     circuitsvis_script()  # refused here, where it is not installed
     p = snapshot.modular_task.p
-    return attention_patterns(snapshot, inputs=[(0, 0), (1 % p, 2 % p), (p // 3, p // 2)])
+    pairs = dict.fromkeys([(0, 0), (1 % p, 2 % p), (p // 3, p // 2)])
+    return attention_patterns(snapshot, inputs=list(pairs))
 
 
 # ---- neurons
@@ -173,12 +179,12 @@ def attention_on_inputs(about: About, snapshot: Snapshot) -> Any:
     when=EVERY_STEP,
 )
 def clusters(about: About, snapshot: Snapshot) -> Any:
-    return neuron_clusters(snapshot, frequencies=about.frequencies).plot()
+    return neuron_clusters(snapshot, frequencies=about.frequencies)
 
 
 @panel(
     "neurons",
-    "Activations over all pairs: the strongest neuron of each cluster at the last step.",
+    "Activations over all pairs: the neurons that vary most at the last step, one a cluster.",
     when=EVERY_STEP,
 )
 def neuron_maps(about: About, snapshot: Snapshot) -> Any:
@@ -231,8 +237,8 @@ def graph(about: About, snapshot: Snapshot) -> Any:
 
 @panel(
     "circuit",
-    "What the loss becomes without a part, over the loss of the whole model; dots are placebos: "
-    "as much of the same kind, chosen at random.",
+    f"What the loss becomes without a part, over the loss of the whole model; dots are {PLACEBOS} "
+    "placebos, as much of the same kind chosen at random, which is few for a verdict.",
     when=MILESTONES,
 )
 def ablations(about: About, snapshot: Snapshot) -> Any:
@@ -268,12 +274,14 @@ def pruning_curves(about: About, snapshot: Snapshot) -> Any:
 
 @panel(
     "encoding",
-    "The predictions of every checkpoint as points, by their geodesic distances in the "
+    "The predictions of the checkpoints as points, by their geodesic distances in the "
     "Fisher-Rao metric; the ring is this step.",
     when=EVERY_STEP,
 )
 def trajectory(about: About, snapshot: Snapshot) -> Any:
     found = about.trajectory
+    if found is None:
+        raise InputError(about.no_trajectory or "no trajectory.")
     here = found.coordinates[found.steps.index(snapshot.step)]
     return plot_trajectories(found).add_scatter(
         x=[float(here[0])],
@@ -282,4 +290,5 @@ def trajectory(about: About, snapshot: Snapshot) -> Any:
         name="this step",
         marker={"symbol": "circle-open", "size": 16, "line": {"width": 2}},
         hoverinfo="skip",
+        meta={"marks": True},
     )

@@ -1,5 +1,6 @@
 """A run as one file to look at, mail and keep."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,25 +22,30 @@ def report(runs: Run | Sequence[Run], path: str | Path, *, progress: bool = Fals
     It tells in plain words what became of each run, and shows its training, embedding, attention,
     neurons, answers, circuit and encoding, all moved through training by one slider; several runs
     are lined up by step or by phase. What a run does not have is said where it would stand. Images
-    are of at most 30 checkpoints; ablations, the circuit and pruning of three, with few placebos:
-    `gi.ablate` has as many as you like. A file of that name is replaced, whole or not at all.
-    InputError for what is not a run and for a path that is a folder.
+    are of at most 30 checkpoints, ablations and the circuit of three, pruning of two, with few
+    placebos: `gi.ablate` has as many as you like. A file of that name is replaced, whole or not at
+    all. InputError for what is not a run and for a path that cannot be written to.
     """
     given = [runs] if isinstance(runs, Run) else runs
     if isinstance(given, str | Path) or not isinstance(given, Sequence) or not given:
         raise InputError(f"{type(runs).__name__} is no run; give gi.load(path), or a list of them.")
     for run in given:
         check_run(run)
+    if not isinstance(path, str | Path):
+        raise InputError(f"path={path!r} is no path; give the name of a file, such as report.html.")
     path = Path(path)
     if path.is_dir():  # before anything is measured
         raise InputError(f"{path} is a folder; give the name of a file, such as report.html.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path.parent} is no folder that can be written to; give another path.")
+    names = [name.encode(errors="backslashreplace").decode() for name in names_of(given)]
     abouts = [
         look_at(run, name, n_runs=len(given), progress=progress)
-        for run, name in zip(given, names_of(given), strict=True)
+        for run, name in zip(given, names, strict=True)
     ]
     drawn = [draw_panels(about, progress=progress) for about in abouts]
     compared = _compared(given, progress=progress) if len(given) > 1 else None
-    write_whole(path, report_page(abouts, drawn, compared).encode())
+    write_whole(path, report_page(abouts, drawn, compared).encode(errors="backslashreplace"))
     return path
 
 
@@ -50,7 +56,6 @@ def _compared(runs: Sequence[Run], *, progress: bool) -> tuple[Drawn, Comparison
         "comparison",
         "Medians of each regime, intervals over seeds shaded; in the order of learning.",
         ONCE,
-        compare,
     )
     try:
         found = compare(runs, progress=progress)

@@ -1,13 +1,16 @@
 """A run in plain words: what became of it, when, with which frequencies, and what is not known."""
 
+import pandas as pd
+
 from grokinterp.progress.phases import Phase, Phases
 from grokinterp.viz.report.about import About
 
+CROSSINGS = {"memorization_step": "train", "grok_step": "test"}
 LABELS = {
-    "grokked": "grokked: it fitted its training pairs first and generalised long after",
-    "steady": "learned steadily: it generalised while it fitted its training pairs",
-    "memorized": "memorized: it fits its training pairs and does not generalise",
-    "not_learned": "has not learned: it fits not even its training pairs",
+    "grokked": "grokked: it fitted its training data first and generalised long after",
+    "steady": "learned steadily: it generalised while it fitted its training data",
+    "memorized": "memorized: it fits its training data and does not generalise",
+    "not_learned": "has not learned: it does not even fit its training data",
     "undetermined": "has no label: the curves do not say which it is",
 }
 
@@ -30,13 +33,16 @@ def findings(about: About) -> list[str]:
 def undetermined(about: About) -> list[str]:
     """What is not known; `because` says why."""
     phases, found = about.phases, []
-    bounds = phases.thresholds
     if phases.label == "undetermined":
         found.append("The label.")
-    if phases.memorization_step is None:
-        found.append(f"memorization_step: train accuracy never reached {bounds.train_acc:.0%}.")
-    if phases.grok_step is None:
-        found.append(f"grok_step: test accuracy never reached {bounds.test_acc:.0%}.")
+    for name, side in CROSSINGS.items():
+        if getattr(phases, name) is None:
+            crossed = _threshold(phases, side)
+            found.append(
+                f"{name}: {side} {crossed[0]} never {crossed[1]}."
+                if crossed
+                else f"{name}: there is no {side} curve."
+            )
     for phase in phases.phases:
         name = phase.name.replace("_", " ")
         if phase.start is None:
@@ -56,18 +62,23 @@ def because(about: About) -> list[str]:
 
 
 def _crossings(phases: Phases) -> list[str]:
-    bounds, found = phases.thresholds, []
-    if phases.memorization_step is not None:
-        found.append(
-            f"Train accuracy first reached {bounds.train_acc:.0%} at step "
-            f"{phases.memorization_step} (memorization_step)."
-        )
-    if phases.grok_step is not None:
-        found.append(
-            f"Test accuracy first reached {bounds.test_acc:.0%} at step "
-            f"{phases.grok_step} (grok_step)."
-        )
+    found = []
+    for name, side in CROSSINGS.items():
+        step, crossed = getattr(phases, name), _threshold(phases, side)
+        if step is not None and crossed:
+            what, past = crossed
+            found.append(f"{side.capitalize()} {what} first {past} at step {step} ({name}).")
     return found
+
+
+def _threshold(phases: Phases, side: str) -> tuple[str, str] | None:
+    """The curve that a crossing is of, and the bound it passes; None without a curve."""
+    bounds, curves = phases.thresholds, phases.curves
+    if curves.get(f"{side}_acc", pd.Series()).notna().any():
+        return "accuracy", f"reached {getattr(bounds, f'{side}_acc'):.0%}"
+    if curves.get(f"{side}_loss", pd.Series()).notna().any():
+        return "loss", f"fell below {getattr(bounds, f'{side}_loss'):g} nats"
+    return None
 
 
 def _phase(phase: Phase) -> str:
@@ -91,7 +102,7 @@ def _frequencies(about: About) -> list[str]:
         f"Key frequencies: {listed}. They hold {keys.kept_share:.1%} of the variance of the logits"
     )
     if keys.cut_ratio is not None:
-        text += f"; the weakest of them has {keys.cut_ratio:.3g} times the share of any other"
+        text += f"; the weakest of them has {keys.cut_ratio:.3g} times the share of the next one"
     return [text + "."]
 
 
@@ -101,9 +112,9 @@ def _circuit(about: About) -> list[str]:
         return []
     alone, whole = found.alone.score.loss_all, found.alone.whole.loss_all
     needed = (
-        "every part of it is needed"
+        "without any part of it the loss is higher"
         if not found.not_needed
-        else "not needed are: " + ", ".join(found.not_needed)
+        else "without these the loss is no higher: " + ", ".join(found.not_needed)
     )
     return [
         f"The claimed circuit alone (key frequencies of the embedding, all heads, the neurons of "
