@@ -11,6 +11,7 @@ from grokinterp.circuits.ablation import ABOVE, NONE, UNKNOWN, WITHIN, Ablation,
 from grokinterp.circuits.faithfulness import Faithfulness
 from grokinterp.circuits.scores import Score
 from grokinterp.errors import InputError
+from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import Figure, at, figure
 from grokinterp.viz.over_training import over_training
 from grokinterp.viz.theme import COLOURS, SERIES
@@ -28,6 +29,7 @@ def plot_ablation(found: Ablation) -> Figure:
     axis does not have: 0, infinite, or not a number. Several checkpoints make a slider, each row at
     the same height. InputError where nothing was ablated.
     """
+    checked(found, Ablation, "gi.ablate")
     if not found.rows:
         raise InputError("nothing was ablated, so there is nothing to draw.")
     steps: dict[int | None, list[Row]] = {}
@@ -47,6 +49,7 @@ def plot_faithfulness(found: Faithfulness) -> Figure:
     Log axis, so that a bar's left end has no meaning; diamonds at an edge stand for losses that it
     does not have: 0, infinite, or not a number. Dotted: the model and the circuit alone.
     """
+    checked(found, Faithfulness, "circuits.faithfulness")
     scores = {"the model": found.alone.whole} | {
         row.name: row.score for row in (found.alone, found.without, found.nothing, *found.parts)
     }

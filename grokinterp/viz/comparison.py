@@ -6,6 +6,7 @@ from plotly.subplots import make_subplots
 
 from grokinterp.encodings.comparison.compare import Comparison
 from grokinterp.encodings.comparison.lineup import REGIMES
+from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import Figure, figure
 from grokinterp.viz.templates import asset, render
 from grokinterp.viz.theme import COLOURS
@@ -29,6 +30,7 @@ def plot_comparison(found: Comparison) -> Figure:
     Aligned as the comparison was: by phase the axis runs from the start over learning train and
     learning test to the end of each run.
     """
+    checked(found, Comparison, "gi.compare")
     table = found.aligned()
     measures = [name for name in PANELS if not table.empty and (table.measure == name).any()]
     title = "Grokked against steady<br>" + ", ".join(

@@ -9,6 +9,7 @@ import torch
 from grokinterp.encodings.geometry.paths import InformationPath
 from grokinterp.encodings.geometry.trajectories import TrajectoryEmbedding
 from grokinterp.errors import InputError
+from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import STEPS, Figure, figure, square
 from grokinterp.viz.theme import COLOURS, series
 
@@ -23,6 +24,7 @@ def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: Literal[2, 3] =
     count backwards where lambda is negative; the title has the stress of all embedded dimensions.
     InputError where the embedding has fewer `dimensions`, or these are not 2 or 3.
     """
+    checked(found, TrajectoryEmbedding, "encodings.trajectory_embedding")
     if dimensions not in (2, 3):
         raise InputError(f"dimensions={dimensions!r} cannot be drawn; give 2 or 3.")
     if found.coordinates.shape[1] < dimensions:
@@ -73,6 +75,7 @@ def plot_information_path(found: InformationPath) -> Figure:
     Both in nats^(1/2): where the second follows the first the path is straight. The title has the
     straightness of the whole, an upper bound.
     """
+    checked(found, InformationPath, "encodings.information_path")
     straight = found.straightness
     told = "no motion" if math.isnan(straight) else f"straightness {straight:.4g}"
     drawn = figure(f"Path of the predictions: {told}", STEPS, f"distance ({UNIT})")

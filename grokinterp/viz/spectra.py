@@ -14,6 +14,7 @@ from grokinterp.fourier.spectra import (
     neuron_logit_spectrum,
 )
 from grokinterp.runs.snapshot import Snapshot
+from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import Figure, at, figure
 from grokinterp.viz.over_training import draw_steps
 from grokinterp.viz.theme import AROUND_ZERO, COLOURS, FROM_ZERO
@@ -30,6 +31,7 @@ SHARES = {  # of what each rule of `fourier.rules` takes shares
 
 def plot_key_frequencies(found: KeyFrequencies) -> Figure:
     """The share of every frequency on a log axis, the key ones in colour."""
+    checked(found, KeyFrequencies, "gi.key_frequencies")
     if found.frequencies is None:
         raise InputError(f"there are no frequencies to draw: {found.reason}.")
     listed = ", ".join(map(str, found)) or "none"
@@ -119,6 +121,7 @@ def plot_fourier_heat_map(shares: pd.DataFrame) -> Figure:
     Neurons stand in the order of the table (`grokinterp.fourier.localization`), by their dominant
     frequency; a column is empty where a neuron has no weights.
     """
+    checked(shares, pd.DataFrame, "encodings.fourier_heat_map")
     if shares.index.name != "frequency" or shares.columns.name != "neuron":
         raise InputError("this is no Fourier heat map; give what fourier_heat_map found.")
     attrs = shares.attrs
