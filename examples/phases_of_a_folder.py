@@ -24,7 +24,7 @@ COLUMNS = ["name", "label", *WHOLE, "key_frequencies", "reason"]
 
 
 def shown(said: object) -> str:
-    """One line of text; bytes of a file's name that are not UTF-8 as \\xff."""
+    """One line of text that any table takes, also of a file's name that is not UTF-8."""
     return os.fsencode(str(said)).decode("utf-8", "backslashreplace").replace("\n", "\\n")
 
 

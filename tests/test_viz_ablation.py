@@ -127,7 +127,10 @@ def test_faithfulness_draws_the_losses_of_its_table(shipped):
     missing = 1 - found.recovered
     assert 0 < missing < 5e-5  # "1" would hide it
     assert f"recovered 1 - {missing:.2g}, lost {found.lost:.4g}" in title
-    assert [whole.name, parts.name] == ["with and without the circuit", "circuit alone, less a part"]
+    assert [whole.name, parts.name] == [
+        "with and without the circuit",
+        "circuit alone, less a part",
+    ]
     whole_loss, nothing = table.loss_all.iloc[0], found.nothing.score.loss_all
     close = scored(found.alone, whole_loss + 0.025 * (nothing - whole_loss))
     nearly = replace(found, alone=close).plot().layout.title.text

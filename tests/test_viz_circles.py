@@ -149,7 +149,7 @@ def test_what_cannot_be_drawn_is_refused(tiny_run, tmp_path):
     recipe = gi.Recipe(model="mlp", p=7, widths=(16,), steps=0, train_fraction=0.5)
     two_hot = gi.train(recipe, tmp_path / "two_hot")
     for frequencies in ([1], None):
-        with pytest.raises(gi.InputError, match="no table of embeddings.*plot_embedding_spectrum"):
+        with pytest.raises(gi.InputError, match=r"no table of embeddings.*plot_embedding_spectrum"):
             plot_embedding_circles(two_hot, frequencies=frequencies)
     learned = gi.train(recipe.replace(embedding="learned"), tmp_path / "learned")
     assert len(plot_embedding_circles(learned, frequencies=[1]).data[0].x) == 8

@@ -136,7 +136,7 @@ def test_a_two_hot_mlp_is_drawn_as_what_it_is(tmp_path):
     for column, (neuron, first, name) in {3: (3, 0, "a"), 16 + 5: (5, 7, "b")}.items():
         own = fourier_basis(7) @ w_in[first : first + 7, neuron]
         assert np.allclose(drawn.z[:, column], own, rtol=0, atol=1e-6)
-        assert drawn.x[column] == f"{neuron}, operand {name}"
+        assert drawn.x[column] == f"{neuron} ({name})"
     assert figure.layout.title.text == "W_in in Fourier basis, step 0"
     assert axis_titles(figure)[0] == {"neuron, from operand a, then from b"}
     assert drawn.hovertemplate.startswith("%{y}, neuron %{x}<br>")

@@ -55,11 +55,15 @@ def plot_faithfulness(found: Faithfulness) -> Figure:
     }
     names, losses = list(scores), [score.loss_all for score in scores.values()]
     drawn = figure(
-        f"Faithfulness{at(found.step)}<br>recovered {_near_1(found.recovered)}, lost {_near_1(found.lost)}",
+        f"Faithfulness{at(found.step)}<br>"
+        f"recovered {_near_1(found.recovered)}, lost {_near_1(found.lost)}",
         "loss (nats)",
     )
     low, high = _range(drawn, losses)
-    for name, first, last in (("with and without the circuit", 0, 4), ("circuit alone, less a part", 4, len(names))):
+    for name, first, last in (
+        ("with and without the circuit", 0, 4),
+        ("circuit alone, less a part", 4, len(names)),
+    ):
         drawn.add_bar(
             x=losses[first:last],
             y=list(range(first, last)),
@@ -208,7 +212,7 @@ def _named_rows(drawn: Figure, names: Sequence[str]) -> Figure:
         range=[len(names) - 0.4, -0.6],
         ticks="",
     )
-    height = 190 + len(names) * max(28, 16 * max(map(len, wrapped)) + 6)
+    height = 250 + len(names) * max(28, 16 * max(map(len, wrapped)) + 6)
     return drawn.update_layout(
         height=height, barmode="overlay", hovermode="closest", showlegend=True
     )

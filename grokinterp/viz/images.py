@@ -53,7 +53,9 @@ def correctness(snapshot: Snapshot) -> Figure:
         zmax=3.5,
         colorscale=[[(i + j) / 4, colour] for i, colour in enumerate(colours) for j in (0, 1)],
         colorbar={"tickvals": [0, 1, 2, 3], "ticktext": list(ANSWERS)},
-        hovertemplate="a = %{y}, b = %{x}<br><b>code %{z}</b>, where<br>" + codes + "<extra></extra>",
+        hovertemplate="a = %{y}, b = %{x}<br><b>code %{z}</b>, where<br>"
+        + codes
+        + "<extra></extra>",
     )
     return square(drawn)
 

@@ -49,8 +49,8 @@ def plot_embedding_spectrum(x: Subject, **about: Any) -> Figure:
     That of frequency k is sqrt of the sum of squares of its two rows of W_E, transformed over the
     operand tokens (`fourier.embedding_spectrum`); the constant is left out. Norms have the unit of
     W_E. An MLP with two-hot input has no W_E: those are the rows of its W_in, both operands'
-    together. `about` is `step` (one, several, or "all" of a run: then with a slider), `frequencies`, and
-    of a model `task` and `train_mask`, as in `gi.ablate`.
+    together. `about` is `step` (one, several, or "all" of a run: then with a slider),
+    `frequencies`, and of a model `task` and `train_mask`, as in `gi.ablate`.
     """
     return draw_steps(x, embedding_bars, **about)
 
@@ -97,10 +97,11 @@ def embedding_heat_map(snapshot: Snapshot) -> Figure:
     columns: list[Any] = list(range(components.shape[1]))
     name, x, column = "Embedding", "dimension of the embedding", "dimension %{x}"
     if _two_hot(snapshot):
-        columns = [f"{i}, operand {one}" for one in "ab" for i in columns[: len(columns) // 2]]
+        columns = [f"{i} ({one})" for one in "ab" for i in columns[: len(columns) // 2]]
         name, x, column = "W_in", "neuron, from operand a, then from b", "neuron %{x}"
     drawn = figure(f"{name} in Fourier basis{at(snapshot.step)}", x, "wave over the tokens")
     waves = ["const", *(f"{wave} {k}" for k in range(1, n // 2 + 1) for wave in ("cos", "sin"))]
+    drawn.update_xaxes(nticks=6, tickangle=0)
     drawn.update_yaxes(autorange="reversed", nticks=12)
     drawn.update_layout(height=560)
     return drawn.add_heatmap(
