@@ -3,11 +3,13 @@
     python examples/phases_of_a_folder.py FOLDER [--out table.csv]
 
 Runs are whatever `grokinterp phases` takes: run folders, checkpoints that others trained, CSV files
-of curves. What cannot be read is one line on standard error, and the rest goes on. Exit status: 0
-done (also where some could not be read), 2 if nothing could be, 130 interrupted.
+of curves; a run folder given as FOLDER is dated itself. What cannot be read is one line on standard
+error, and the rest goes on. Exit status: 0 done (also where some could not be read), 2 if nothing
+could be, 130 interrupted.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -17,18 +19,24 @@ import grokinterp as gi
 from grokinterp.progress.curves import read_csv_curves
 
 PHASES = ("memorization", "circuit_formation", "cleanup")
-COLUMNS = ["name", "label", "memorization_step", "grok_step", *(f"{x}_end" for x in PHASES),
-           "key_frequencies", "reason"]  # fmt: skip
+WHOLE = ["memorization_step", "grok_step", *(f"{name}_end" for name in PHASES)]
+COLUMNS = ["name", "label", *WHOLE, "key_frequencies", "reason"]
+
+
+def shown(said: object) -> str:
+    """One line of text that any table takes, also of a file's name that is not UTF-8."""
+    return os.fsencode(str(said)).decode("utf-8", "backslashreplace").replace("\n", "\\n")
 
 
 def row(path: Path) -> dict[str, object]:
     """The phases of one run, or of one CSV of curves; InputError where it is neither."""
+    if not (path.is_file() or path.is_dir()):  # reading a pipe would wait for ever
+        raise gi.InputError("neither a file nor a folder.")
     is_table = path.suffix.lower() == ".csv"
     found = gi.detect_phases(read_csv_curves(path) if is_table else gi.load(path))
-    ends = {phase.name: phase.end for phase in found.phases}
-    keys = found.key_frequencies
+    ends, keys = {phase.name: phase.end for phase in found.phases}, found.key_frequencies
     return {
-        "name": path.name,
+        "name": shown(path.name),
         "label": found.label,
         "memorization_step": found.memorization_step,
         "grok_step": found.grok_step,
@@ -42,16 +50,16 @@ def table(folder: Path) -> pd.DataFrame:
     """A row for everything in the folder that can be read, by name; hidden files left out."""
     if not folder.is_dir():
         raise gi.InputError(f"{folder} is not a folder; give one that holds runs.")
-    rows = []
-    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+    rows, is_run = [], (folder / "run.json").is_file()
+    paths = [folder.absolute()] if is_run else sorted(folder.iterdir())
+    for path in (path for path in paths if is_run or not path.name.startswith(".")):
         try:
             rows.append(row(path))
         except (gi.InputError, OSError) as error:
-            print(f"left out: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"left out: {shown(path.name)}: {shown(error)}", file=sys.stderr)
     if not rows:
         raise gi.InputError(f"{folder} holds no run that can be read.")
-    whole = [name for name in COLUMNS if name.endswith(("_step", "_end"))]
-    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(whole, "Int64"))
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(WHOLE, "Int64"))
 
 
 def main() -> int:
@@ -59,16 +67,13 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("folder", type=Path, metavar="FOLDER")
     arguments.add_argument("--out", type=Path, metavar="table.csv", help="CSV file to write")
-    given = arguments.parse_args()
     try:
+        given = arguments.parse_args()
         found = table(given.folder)
-        if given.out is None:
-            print(found.to_csv(index=False), end="")
-        else:
-            found.to_csv(given.out, index=False)
-            print(f"{given.out}: {len(found)} runs")
+        text = found.to_csv(given.out, index=False)
+        print(shown(f"{given.out}: {len(found)} runs") if text is None else text.rstrip())
     except (gi.InputError, OSError) as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        print(shown(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

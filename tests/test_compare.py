@@ -15,6 +15,7 @@ from grokinterp.encodings.comparison.outcome import outcome
 from grokinterp.encodings.comparison.profile import MEASURES
 from grokinterp.models.kinds import build_model
 from grokinterp.viz import comparison_page
+from tests.labels import axis_titles
 
 module = sys.modules["grokinterp.encodings.comparison.compare"]
 GROKKED, STEADY = "mod31-grokked", "mod31-steady"
@@ -374,6 +375,9 @@ class TestShown:
         assert list(lines[0].x) == list(rows.position)
         assert set(lines[0].marker.symbol) == {"circle"}  # one run, so it is always there
         assert "1 grokked, 1 steady" in figure.layout.title.text
+        assert axis_titles(figure)[0] == {"phase"}
+        names = [note.text for note in figure.layout.annotations]
+        assert "path length (nats<sup>1/2</sup>)" in names
 
     def test_the_page_escapes_names_and_needs_no_network(self, pair, tmp_path, monkeypatch):
         run = gi.load(copied(pair[0], tmp_path / "<img src=x>"))

@@ -320,7 +320,7 @@ def test_it_prints_within_the_page(opened):
     drawn = opened.js("return document.querySelectorAll('#graph .sankey-link').length")
     opened.js("window.dispatchEvent(new Event('beforeprint'))")
     wide = opened.js(
-        "return [...document.querySelectorAll('.js-plotly-plot')].map(each =>"
+        "return [...document.querySelectorAll('.main-svg')].map(each =>"
         "  each.getBoundingClientRect().width)"
     )
     assert max(wide) <= 641
@@ -353,7 +353,7 @@ def test_two_runs_move_together_by_step_and_by_phase(mod31, tmp_path, downloads)
         page.settled()
         told = page.js('return JSON.parse(document.getElementById("report").textContent)')
         assert told["names"] == ["mod31-grokked", "mod31-steady"]
-        assert [*told["stops"]] == ["step", "phase"]
+        assert told["modes"] == ["step", "phase"]
         columns = page.js(
             "return [...document.querySelectorAll('[id^=correctness-]')].map(each =>"
             "  each.getBoundingClientRect().left)"

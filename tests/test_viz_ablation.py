@@ -124,9 +124,21 @@ def test_faithfulness_draws_the_losses_of_its_table(shipped):
         assert f"loss {row.loss_all:.5g} nats" in text
     assert not edge.showlegend
     title = found.plot().layout.title.text
-    assert f"recovered {found.recovered:.4g}, lost {found.lost:.4g}" in title
+    missing = 1 - found.recovered
+    assert 0 < missing < 5e-5  # "1" would hide it
+    assert f"recovered 1 - {missing:.2g}, lost {found.lost:.4g}" in title
+    assert [whole.name, parts.name] == [
+        "with and without the circuit",
+        "circuit alone, less a part",
+    ]
+    whole_loss, nothing = table.loss_all.iloc[0], found.nothing.score.loss_all
+    close = scored(found.alone, whole_loss + 0.025 * (nothing - whole_loss))
+    nearly = replace(found, alone=close).plot().layout.title.text
+    assert "recovered 0.975, lost" in nearly
     lines = [shape.x0 for shape in found.plot().layout.shapes]
     assert lines == table.loss_all[:2].tolist()
+    named = [shape.name for shape in found.plot().layout.shapes if shape.showlegend]
+    assert named == ["loss of the model", f"loss of {table.what.iloc[1]}"]
     perfect = replace(found, alone=scored(found.alone, 0.0))
     _, _, edge = perfect.plot().data
     assert list(edge.y) == [1]

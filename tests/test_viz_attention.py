@@ -18,6 +18,7 @@ from grokinterp.circuits import attention, attention_patterns
 from grokinterp.models.adapter import build_model
 from grokinterp.runs.snapshot import from_weights
 from grokinterp.viz import circuitsvis_script, plot_attention
+from tests.labels import axis_titles
 from tests.models_of_users import hooks_of
 from tests.test_architectures import P, example
 
@@ -42,8 +43,13 @@ def test_a_pixel_is_what_the_answer_position_gives(to, position):
         assert np.allclose(trace.z, expected, atol=1e-7)
         assert (trace.zmin, trace.zmax) == (0, 1)
         assert trace.z.dtype == np.float32
-        assert trace.hovertemplate.startswith(f"head {head}<br>a = %{{y}}, b = %{{x}}")
-    assert "layer 1" in figure.layout.title.text
+        assert trace.hovertemplate == (
+            f"head {head}<br>a = %{{y}}, b = %{{x}}<br>attention %{{z:.5g}}<extra></extra>"
+        )
+    shown = {"a": "operand a", "b": "operand b", "equals": '"="'}[to]
+    assert figure.layout.title.text == f"Attention of layer 1 to {shown}"
+    assert axis_titles(figure) == ({"operand b"}, {"operand a"})
+    assert figure.data[0].colorbar.title.text == "attention"
 
 
 def test_maps_of_several_steps_are_of_one_kind(tiny_run):
@@ -109,6 +115,18 @@ def test_a_users_model_is_left_alone():
     assert hooks_of(model) == before
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not found.patterns.requires_grad
+
+
+def test_pairs_may_be_tensors_and_arrays(tiny_run):
+    plain = attention_patterns(tiny_run, inputs=[(0, 3), (5, 1)])
+    pairs = torch.tensor([[0, 3], [5, 1]])
+    for inputs in (pairs, pairs.numpy(), list(pairs), list(pairs.numpy())):
+        found = attention_patterns(tiny_run, inputs=inputs)
+        assert found.inputs == ((0, 3), (5, 1))
+        assert torch.equal(found.patterns, plain.patterns)
+    for inputs in (pairs.double(), pairs[0], torch.tensor(3), pairs + 6):
+        with pytest.raises(gi.InputError, match="is not a pair"):
+            attention_patterns(tiny_run, inputs=inputs)
 
 
 def test_bad_inputs_are_refused_in_one_line(tiny_run, tmp_path):

@@ -8,7 +8,10 @@ from grokinterp.circuits import attribution
 def test_bars_are_the_cells_of_the_table(shipped, step):
     found = attribution(shipped, step=step)
     table = found.by_frequency().drop(index="all parts")
-    bars = found.plot().data
+    figure = found.plot()
+    bars = figure.data
+    assert figure.layout.xaxis.title.text == "margin added (logits)"
+    assert bars[0].hovertemplate == "%{y}, %{fullData.name}<br>%{x:.5g} logits<extra></extra>"
     assert [bar.name for bar in bars] == [
         "k = 9", "k = 18", "k = 53", "k = 55", "other", "constant", "rest",
     ]  # fmt: skip

@@ -12,6 +12,7 @@ from grokinterp.runs.snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.viz import plot_embedding_circles
 from grokinterp.viz.circles import embedding_circles, plane_coordinates
+from tests.labels import axis_titles
 from tests.test_architectures import P, example
 
 
@@ -98,6 +99,12 @@ def test_points_are_tokens_in_the_order_of_the_circle(operation):
     for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
         assert axis.range == pytest.approx((-1.08 * reach, 1.08 * reach))
     assert figure.layout.yaxis2.scaleanchor == "x2"
+    assert axis_titles(figure) == ({"along cos"}, {"along sin"})
+    exponent = "" if operation == "add" else ", exponent %{customdata[1]}"
+    assert figure.data[0].hovertemplate == (
+        f"token %{{customdata[0]}}{exponent}<br>angle w x %{{customdata[2]:.1f}}°<br>"
+        "(%{x:.5g}, %{y:.5g})<extra></extra>"
+    )
 
 
 def test_names_have_the_share_of_the_power(shipped):
@@ -140,8 +147,10 @@ def test_what_cannot_be_drawn_is_refused(tiny_run, tmp_path):
     with pytest.raises(gi.InputError, match="no key frequencies"):
         embedding_circles(tiny_run.snapshot(), [])
     recipe = gi.Recipe(model="mlp", p=7, widths=(16,), steps=0, train_fraction=0.5)
-    with pytest.raises(gi.InputError, match=r"no weight 'embed.W_E'"):
-        plot_embedding_circles(gi.train(recipe, tmp_path / "two_hot"), frequencies=[1])
+    two_hot = gi.train(recipe, tmp_path / "two_hot")
+    for frequencies in ([1], None):
+        with pytest.raises(gi.InputError, match=r"no table of embeddings.*plot_embedding_spectrum"):
+            plot_embedding_circles(two_hot, frequencies=frequencies)
     learned = gi.train(recipe.replace(embedding="learned"), tmp_path / "learned")
     assert len(plot_embedding_circles(learned, frequencies=[1]).data[0].x) == 8
     architecture, weights, _ = example("canonical")

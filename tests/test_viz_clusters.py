@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from grokinterp.circuits import neuron_clusters
+from tests.labels import axis_titles
 
 
 @pytest.mark.parametrize("step", [0, -1])
@@ -29,6 +30,17 @@ def test_every_neuron_is_a_dot_at_its_place_in_the_table(shipped, step):
     assert sorted(seen) == table.index[~table.dead].tolist()
     sizes = {k: n for bar in bars for k, n in zip(bar.x, bar.y, strict=True)}
     assert sizes == {k: n for k, n in found.sizes.items() if k != -1}
+    assert axis_titles(figure) == (
+        {"leading frequency k (cycles per p)"}, {"neurons", "fraction explained"},
+    )  # fmt: skip
+    assert bars[0].hovertemplate == (
+        "cluster k = %{x}: %{y} neurons<br>share of variance %{customdata:.5g}<extra></extra>"
+    )
+    assert key.hovertemplate == (
+        "neuron %{customdata[0]}, k = %{x}<br>fraction %{y:.5g}<br>quadratic fraction "
+        "%{customdata[1]:.5g}<br>share of variance %{customdata[2]:.5g}<extra></extra>"
+    )
+    assert figure.layout.title.text.startswith(f"Neurons of layer 0, step {found.step}<br>")
     (line,) = figure.layout.shapes
     assert line.y0 == line.y1 == found.threshold
     assert f"{found.sizes[-1]} of 512 neurons" in figure.layout.title.text
@@ -41,7 +53,8 @@ def test_a_cluster_that_is_not_key_has_its_own_colour(shipped):
     assert tuple(other.x) == (53, 55)
     assert set(dots[0].x) == {9, 18}
     assert set(dots[1].x) == {53, 55}
-    assert len({trace.marker.color for trace in dots}) == 3
+    assert [trace.marker.color for trace in dots] == ["#009E73", "#D55E00", "#999999"]
+    assert [trace.marker.color for trace in (key, other)] == ["#009E73", "#D55E00"]
 
 
 def test_dead_neurons_are_counted_and_not_drawn(shipped):

@@ -112,4 +112,11 @@ def test_what_is_no_table_of_shares_is_refused(shipped_measures, tiny_run):
     shares = frequency_shares(tiny_run)
     with pytest.raises(gi.InputError, match="frequency 9 is not in the table"):
         plot_emergence(shares, frequencies=(1, 9))
+    with pytest.raises(gi.InputError, match="frequency '3' is not in the table"):
+        plot_emergence(shares, frequencies="3")
     assert len(plot_emergence(shares, frequencies=()).data) == 2
+
+
+def test_a_frequency_given_twice_is_one_line(tiny_run):
+    figure = plot_emergence(frequency_shares(tiny_run), frequencies=[3, 3, np.int64(3)])
+    assert [trace.name for trace in figure.data[2:]] == ["k = 3"]

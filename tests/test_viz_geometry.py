@@ -7,7 +7,9 @@ import grokinterp as gi
 from grokinterp.encodings.geometry.paths import information_path, path_of
 from grokinterp.encodings.geometry.trajectories import trajectory_embedding
 from grokinterp.viz import plot_trajectories
+from grokinterp.viz.figure import STEPS
 from tests.conftest import SHIPPED
+from tests.labels import axis_titles
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,13 @@ def test_every_run_is_a_line_through_its_checkpoints(embedding, dimensions):
     assert f"stress {embedding.stress:.4g}" in figure.layout.title.text
     axes = figure.layout if dimensions == 2 else figure.layout.scene
     assert f"{embedding.explained[1]:.1%}" in axes.yaxis.title.text
+    assert axes.yaxis.title.text.startswith("x2 (")
+    assert axes.yaxis.title.text.endswith("), nats<sup>1/2</sup>")
+    named = zip("xyz"[:dimensions], "123", strict=False)
+    told = "".join(f"<br>x{n} %{{{axis}:.5g}} nats<sup>1/2</sup>" for axis, n in named)
+    assert figure.data[0].hovertemplate == (
+        f"{figure.data[0].name}<br>step %{{customdata}}{told}<extra></extra>"
+    )
 
 
 def test_axes_have_one_scale(embedding):
@@ -69,6 +78,8 @@ def test_length_so_far_and_distance_from_the_start(shipped):
         assert distance.y[i] == part.geodesic
     assert f"straightness {path.straightness:.4g}" in figure.layout.title.text
     assert figure.layout.meta == {"x": "step"}
+    assert axis_titles(figure) == ({STEPS}, {"distance (nats<sup>1/2</sup>)"})
+    assert length.hovertemplate == distance.hovertemplate == "%{y:.5g} nats<sup>1/2</sup>"
 
 
 def test_a_straight_line_and_no_motion():

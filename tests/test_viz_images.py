@@ -9,7 +9,15 @@ import torch
 import grokinterp as gi
 from grokinterp.runs.snapshot import from_weights
 from grokinterp.viz import plot_correctness, plot_logits
-from grokinterp.viz.images import around_zero, checked_numbers, from_zero, logit_images
+from grokinterp.viz.images import (
+    ANSWERS,
+    around_zero,
+    checked_numbers,
+    correctness,
+    from_zero,
+    logit_images,
+)
+from tests.labels import axis_titles
 from tests.test_architectures import P, example
 
 
@@ -30,6 +38,12 @@ def test_a_pixel_is_the_raw_logit_of_its_pair():
     most = max(float(np.abs(trace.z).max()) for trace in figure.data)
     assert {(trace.zmin, trace.zmax) for trace in figure.data} == {(-most, most)}
     assert [trace.showscale for trace in figure.data] == [True, False]
+    assert axis_titles(figure) == ({"operand b"}, {"operand a"})
+    assert figure.layout.title.text == "Logits"
+    assert figure.data[0].hovertemplate == (
+        "class 4<br>a = %{y}, b = %{x}<br>logit %{z:.5g}<extra></extra>"
+    )
+    assert figure.data[0].colorbar.title.text == "logit, scale of this step"
 
 
 def test_each_step_has_its_numbers_and_its_scale(tiny_run):
@@ -71,18 +85,34 @@ def test_scales_end_at_the_largest_finite_values():
         assert (around_zero([nothing])["zmin"], around_zero([nothing])["zmax"]) == (-1.0, 1.0)
 
 
-def test_logits_that_are_not_finite_have_the_same_traces():
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_not_finite_are_refused(value):
+    """The largest of NaN is class 0, the right answer to 7 of 49 pairs."""
     architecture, weights, task = example("canonical")
-    sound = logit_images(from_weights(weights, architecture, task), [0, 1])
-    broken = weights | {"unembed.W_U": weights["unembed.W_U"] * math.nan}
-    found = logit_images(from_weights(broken, architecture, task), [0, 1])
-    assert [trace.type for trace in found.data] == [trace.type for trace in sound.data]
-    assert np.isnan(found.data[0].z).all()
+    weights["unembed.W_U"] = weights["unembed.W_U"].clone()
+    weights["unembed.W_U"][0, 3] = value
+    found = from_weights(weights, architecture, task)
+    for draw in (correctness, lambda snapshot: logit_images(snapshot, [0])):
+        with pytest.raises(gi.InputError, match="logits are not finite; look at an earlier"):
+            draw(found)
 
 
 def test_correctness_tells_the_four_kinds_apart(tiny_run):
-    (trace,) = plot_correctness(tiny_run).data
+    figure = plot_correctness(tiny_run)
+    (trace,) = figure.data
     snapshot = tiny_run.snapshot()
+    share = int((snapshot.logits.argmax(dim=1) == snapshot.task.labels).sum()) / 49
+    assert share != 0.5
+    assert figure.layout.title.text == f"Answers, step 60: {share:.2%} right"
+    assert axis_titles(figure) == ({"operand b"}, {"operand a"})
+    assert trace.hovertemplate == (
+        "a = %{y}, b = %{x}<br><b>code %{z}</b>, where<br>0 = wrong, test<br>1 = wrong, train"
+        "<br>2 = right, test<br>3 = right, train<extra></extra>"
+    )
+    assert trace.colorbar.ticktext == ("wrong, test", "wrong, train", "right, test", "right, train")
+    assert (trace.colorbar.tickvals, trace.zmin, trace.zmax) == ((0, 1, 2, 3), -0.5, 3.5)
+    drawn = dict.fromkeys(colour for _, colour in trace.colorscale)
+    assert list(drawn) == list(ANSWERS.values()) == ["#D55E00", "#CC79A7", "#009E73", "#7FCDB2"]
     for a, b in ((0, 0), (2, 5), (6, 1), (3, 3), (1, 4)):
         row = a * 7 + b
         right = int(snapshot.logits[row].argmax()) == (a + b) % 7

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 import grokinterp as gi
 from grokinterp.circuits import neuron_clusters
@@ -13,6 +12,7 @@ from grokinterp.tasks import ModularTask
 from grokinterp.viz import plot_neuron_fourier, plot_neurons
 from grokinterp.viz.neurons import chosen_neurons, neuron_fourier, neuron_images
 from tests import clock
+from tests.labels import axis_titles
 from tests.test_architectures import P, example
 
 
@@ -40,8 +40,12 @@ def test_a_pixel_is_the_neurons_activation_on_its_pair(variant, layer):
         assert trace.z.dtype == np.float32
         for a, b in ((0, 0), (2, 5), (6, 1)):
             assert trace.z[a, b] == pytest.approx(float(own[a * P + b, neuron]), rel=1e-6)
-        assert trace.hovertemplate.startswith(f"neuron {neuron} (")
-    assert f"layer {layer}" in figure.layout.title.text
+        name, *told = trace.hovertemplate.split("<br>")
+        assert name.startswith(f"neuron {neuron} (")
+        assert told == ["a = %{y}, b = %{x}", "activation %{z:.5g}<extra></extra>"]
+    assert figure.layout.title.text == f"Neurons of layer {layer}"
+    assert axis_titles(figure) == ({"operand b"}, {"operand a"})
+    assert figure.data[0].colorbar.title.text == "activation, scale of this step"
 
 
 def test_the_last_layer_is_the_default():
@@ -74,16 +78,23 @@ def test_terms_are_those_of_the_definition(operation):
     assert operation == "add" or task.answer_group.tokens.tolist() == order
     neurons = snapshot.mlp_post.var(dim=0).argsort(descending=True)[:2].tolist()
     figure = plot_neuron_fourier(snapshot, neurons=neurons)
+    assert figure.layout.title.text == "Fourier terms of neurons"
+    assert axis_titles(figure) == ({"frequency of b"}, {"frequency of a"})
+    assert figure.data[0].colorbar.title.text == "coefficient, scale of this step"
     waves, names = dense_waves(len(order))
     for i, neuron in enumerate(neurons):
         grid = snapshot.mlp_post[:, neuron].view(P, P).numpy()[np.ix_(order, order)]
         terms = waves @ (grid - grid.mean()) @ waves.T
         drawn = figure.data[i]
         assert np.allclose(drawn.z, terms, atol=1e-6 * np.abs(terms).max())
+        assert drawn.hovertemplate.split("<br>")[1] == "%{y} · %{x}: %{z:.5g}<extra></extra>"
         assert list(drawn.y) == ["const", *(f"{name} a" for name in names[1:])]
         assert list(drawn.x) == ["const", *(f"{name} b" for name in names[1:])]
         dots = figure.data[2 + i]
         assert dots.type == "scatter"
+        assert dots.hovertemplate.split("<br>")[1] == (
+            "%{y} · %{x}: %{marker.color:.5g}<extra></extra>"
+        )
         largest = sorted(np.abs(drawn.z).ravel())[-8:]
         assert np.abs(dots.marker.color).tolist() == pytest.approx(largest)
         for x, y, value in zip(dots.x, dots.y, dots.marker.color, strict=True):
@@ -162,4 +173,8 @@ def test_what_cannot_be_drawn_is_refused(tiny_run):
         for draw in (plot_neurons, plot_neuron_fourier):
             with pytest.raises(gi.InputError, match="is not between 0 and 0"):
                 draw(tiny_run, layer=layer)
-    assert torch.equal(*(torch.tensor(plot_neurons(tiny_run).data[0].z) for _ in "ab"))
+
+
+def test_a_layer_may_be_numpys(tiny_run):
+    post = tiny_run.snapshot().mlp_post[:, 3].view(7, 7).numpy()
+    assert np.array_equal(plot_neurons(tiny_run, neurons=[3], layer=np.int64(0)).data[0].z, post)

@@ -9,7 +9,7 @@ import sys
 SCRIPT = """
 import torch
 import grokinterp as gi
-from grokinterp import encodings
+from grokinterp import encodings, viz
 from grokinterp.encodings.pruning import prune
 from grokinterp.encodings.sizes import effective_rank
 from grokinterp.fourier.localization import neuron_ipr
@@ -48,6 +48,15 @@ for call in (
     lambda: encodings.trajectory_embedding([one]),
     lambda: encodings.fisher_metric(one, form=["exact"]),
     lambda: encodings.fisher_metric(one, rows="all").norm("a"),
+    *(lambda draw=draw: draw("runs/mine") for draw in (
+        viz.plot_ablation, viz.plot_attention, viz.plot_attribution, viz.plot_circuit_graph,
+        viz.plot_comparison, viz.plot_faithfulness, viz.plot_fourier_heat_map,
+        viz.plot_information_path, viz.plot_key_frequencies, viz.plot_neuron_clusters,
+        viz.plot_phases, viz.plot_progress, viz.plot_pruning_curves, viz.plot_trajectories,
+    )),
+    lambda: viz.plot_emergence(one, frequencies=[1]),
+    lambda: viz.plot_pruning_curves({"a": 3}),
+    lambda: viz.plot_pruning_curves({}),
 ):
     try:
         call()
@@ -80,6 +89,23 @@ str has no checkpoints
 Snapshot has no checkpoints
 form=['exact'] is not known
 str is no weight vector
+str cannot be drawn here; give what gi.ablate returns.
+str cannot be drawn here; give what circuits.attention returns.
+str cannot be drawn here; give what circuits.attribution returns.
+str cannot be drawn here; give what circuits.circuit_graph returns.
+str cannot be drawn here; give what gi.compare returns.
+str cannot be drawn here; give what circuits.faithfulness returns.
+str cannot be drawn here; give what encodings.fourier_heat_map returns.
+str cannot be drawn here; give what encodings.information_path returns.
+str cannot be drawn here; give what gi.key_frequencies returns.
+str cannot be drawn here; give what circuits.neuron_clusters returns.
+str cannot be drawn here; give what gi.detect_phases returns.
+str cannot be drawn here; give what gi.progress_measures returns.
+str cannot be drawn here; give what encodings.pruning_curve returns.
+str cannot be drawn here; give what encodings.trajectory_embedding returns.
+Snapshot cannot be drawn here; give what fourier.frequency_shares returns.
+int cannot be drawn here; give what encodings.pruning_curve returns.
+there are no curves to draw
 """
 
 

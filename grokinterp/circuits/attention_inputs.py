@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -15,6 +16,8 @@ from grokinterp.tasks.modular import ModularTask
 
 if TYPE_CHECKING:
     from grokinterp.viz.attention import Html
+
+Pairs = Sequence[Any] | Tensor | np.ndarray  # (a, b), or such an array of two columns
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class AttentionPatterns:
 def attention_patterns(
     x: Subject,
     *,
-    inputs: Sequence[Sequence[int]] = ((0, 0),),
+    inputs: Pairs = ((0, 0),),
     layer: int = 0,
     step: int = -1,
     task: ModularTask | None = None,
@@ -110,10 +113,11 @@ def attention_patterns(
     )
 
 
-def _pairs(inputs: Sequence[Sequence[int]], p: int) -> tuple[tuple[int, int], ...]:
+def _pairs(inputs: Pairs, p: int) -> tuple[tuple[int, int], ...]:
     """The pairs as plain numbers, at least one; refused if they are not of the task."""
     found = []
-    for pair in inputs if isinstance(inputs, Sequence) else [inputs]:
+    inputs = _plain(inputs)
+    for pair in map(_plain, inputs if isinstance(inputs, Sequence) else [inputs]):
         numbers = [whole_number(x) for x in pair] if isinstance(pair, Sequence) else []
         inside = [x for x in numbers if x is not None and 0 <= x < p]
         if len(numbers) != 2 or len(inside) != 2:
@@ -122,3 +126,8 @@ def _pairs(inputs: Sequence[Sequence[int]], p: int) -> tuple[tuple[int, int], ..
     if not found:
         raise InputError("there are no inputs to look at; give pairs such as [(0, 0), (3, 5)].")
     return tuple(found)
+
+
+def _plain(x: Any) -> Any:
+    """Lists of plain numbers for tensors and arrays."""
+    return x.tolist() if isinstance(x, Tensor | np.ndarray) else x

@@ -11,6 +11,7 @@ from grokinterp.circuits.ablation import ABOVE, NONE, UNKNOWN, WITHIN, Ablation,
 from grokinterp.circuits.faithfulness import Faithfulness
 from grokinterp.circuits.scores import Score
 from grokinterp.errors import InputError
+from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import Figure, at, figure
 from grokinterp.viz.over_training import over_training
 from grokinterp.viz.theme import COLOURS, SERIES
@@ -28,6 +29,7 @@ def plot_ablation(found: Ablation) -> Figure:
     axis does not have: 0, infinite, or not a number. Several checkpoints make a slider, each row at
     the same height. InputError where nothing was ablated.
     """
+    checked(found, Ablation, "gi.ablate")
     if not found.rows:
         raise InputError("nothing was ablated, so there is nothing to draw.")
     steps: dict[int | None, list[Row]] = {}
@@ -45,18 +47,23 @@ def plot_faithfulness(found: Faithfulness) -> Figure:
     """Loss on all inputs, in nats: model, circuit alone, without it, nothing, less each part.
 
     Log axis, so that a bar's left end has no meaning; diamonds at an edge stand for losses that it
-    does not have: 0, infinite, or not a number. Dotted: the model and the circuit alone.
+    does not have: 0, infinite, or not a number. Broken lines: the model and the circuit alone.
     """
+    checked(found, Faithfulness, "circuits.faithfulness")
     scores = {"the model": found.alone.whole} | {
         row.name: row.score for row in (found.alone, found.without, found.nothing, *found.parts)
     }
     names, losses = list(scores), [score.loss_all for score in scores.values()]
     drawn = figure(
-        f"Faithfulness{at(found.step)}<br>recovered {found.recovered:.4g}, lost {found.lost:.4g}",
+        f"Faithfulness{at(found.step)}<br>"
+        f"recovered {_near_1(found.recovered)}, lost {_near_1(found.lost)}",
         "loss (nats)",
     )
     low, high = _range(drawn, losses)
-    for name, first, last in (("whole", 0, 4), ("circuit alone, less a part", 4, len(names))):
+    for name, first, last in (
+        ("with and without the circuit", 0, 4),
+        ("circuit alone, less a part", 4, len(names)),
+    ):
         drawn.add_bar(
             x=losses[first:last],
             y=list(range(first, last)),
@@ -68,9 +75,10 @@ def plot_faithfulness(found: Faithfulness) -> Figure:
         )
     hover = [_told(name, score) for name, score in scores.items()]
     drawn.add_trace(_at_the_edge(losses, range(len(names)), hover, low, high))
-    for loss in losses[:2]:
+    for loss, name, dash in zip(losses, names[:2], ("dot", "dash"), strict=False):
         if _drawable(loss):
-            drawn.add_vline(x=loss, line={"dash": "dot", "width": 1, "color": COLOURS["other"]})
+            line = {"dash": dash, "width": 1, "color": COLOURS["other"]}
+            drawn.add_vline(x=loss, line=line, showlegend=True, name=f"loss of {name}")
     return _named_rows(drawn, names)
 
 
@@ -147,6 +155,16 @@ def _places(rows: Iterable[Row]) -> list[Place]:
     return found
 
 
+def _near_1(value: float) -> str:
+    """Four digits, or how far from 1 where these would say 1.
+
+    >>> _near_1(0.98765), _near_1(1 - 2.5e-7), _near_1(1.00001), _near_1(1.0)
+    ('0.9877', '1 - 2.5e-07', '1 + 1e-05', '1')
+    """
+    far = abs(value - 1)
+    return f"1 {'-' if value < 1 else '+'} {far:.2g}" if 0 < far < 5e-5 else f"{value:.4g}"
+
+
 def _drawable(value: float) -> bool:
     return 0 < value < math.inf
 
@@ -194,7 +212,7 @@ def _named_rows(drawn: Figure, names: Sequence[str]) -> Figure:
         range=[len(names) - 0.4, -0.6],
         ticks="",
     )
-    height = 190 + len(names) * max(28, 15 * max(map(len, wrapped)))
+    height = 250 + len(names) * max(28, 16 * max(map(len, wrapped)) + 6)
     return drawn.update_layout(
         height=height, barmode="overlay", hovermode="closest", showlegend=True
     )

@@ -6,23 +6,25 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grokinterp.circuits.attention import Attention
 from grokinterp.errors import InputError, nearest
+from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import Figure, at
 from grokinterp.viz.images import images
 from grokinterp.viz.theme import FROM_ZERO
 
 if TYPE_CHECKING:
-    from grokinterp.circuits.attention import Attention
     from grokinterp.circuits.attention_inputs import AttentionPatterns
 
 POSITIONS = {"a": "operand a", "b": "operand b", "equals": '"="'}
 
 
-def plot_attention(found: "Attention", *, to: str = "a") -> Figure:
+def plot_attention(found: Attention, *, to: str = "a") -> Figure:
     """Attention from the answer position to one position over all pairs (a, b), a panel a head.
 
     `to` is "a", "b" or, where there is one, "equals". Colours are from 0 to 1 at every step.
     """
+    checked(found, Attention, "circuits.attention")
     positions = list(POSITIONS)[: found.pattern.shape[1]]
     if to not in positions:
         raise InputError(f"to={to!r} is no position of the inputs; {nearest(str(to), positions)}")

@@ -1,6 +1,7 @@
 """What each part of a model adds to the margin of the right answer."""
 
 from grokinterp.circuits.attribution import Attribution
+from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import Figure, at, figure
 from grokinterp.viz.theme import COLOURS, series
 
@@ -12,6 +13,7 @@ def plot_attribution(found: Attribution) -> Figure:
 
     Without an answer group there are no frequencies, and every bar is whole.
     """
+    checked(found, Attribution, "circuits.attribution")
     drawn = figure(
         f"Mean margin{at(found.step)}: {found.total:.4g} logits", "margin added (logits)"
     )

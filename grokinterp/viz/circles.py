@@ -41,6 +41,14 @@ def plot_embedding_circles(
 def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
     """The same of one snapshot."""
     group = group_of(snapshot)
+    if "embed.W_E" not in snapshot.weights:
+        raise InputError(
+            "the model has no table of embeddings to draw circles of; plot_embedding_spectrum "
+            "draws the frequencies of what stands in its place."
+            if snapshot.kind == "mlp"
+            else "the model has no table of embeddings to draw circles of; plot_neurons draws "
+            "what its neurons do."
+        )
     if not keys:
         raise InputError("there are no key frequencies to draw circles of; give frequencies=[1].")
     tokens = centred_embedding(snapshot)
@@ -54,7 +62,9 @@ def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
         "along cos",
         "along sin",
     )
-    counted = "token x" if group.order == snapshot.modular_task.p else "exponent of token x"
+    counted, exponent = "token x", ""
+    if group.order != snapshot.modular_task.p:
+        counted, exponent = "exponent of token x", ", exponent %{customdata[1]}"
     points = [plane_coordinates(tokens, k) for k in keys]
     for i, (k, at_k) in enumerate(zip(keys, points, strict=True)):
         around = torch.arange(n).mul(k).remainder(n).argsort(stable=True)
@@ -75,9 +85,8 @@ def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
                 "colorbar": BAR | {"title": {"text": counted, "side": "top"}},
             },
             customdata=torch.stack([group.tokens[around], around, 360 * turns], dim=1).numpy(),
-            hovertemplate=f"token %{{customdata[0]}}, {counted.removesuffix(' of token x')} "
-            "%{customdata[1]}<br>angle w x %{customdata[2]:.1f}°<br>"
-            "(%{x:.5g}, %{y:.5g})<extra></extra>",
+            hovertemplate=f"token %{{customdata[0]}}{exponent}<br>angle w x "
+            "%{customdata[2]:.1f}°<br>(%{x:.5g}, %{y:.5g})<extra></extra>",
             name=f"k = {k}",
             meta={"columns": ["token", "place", "angle (degrees)"]},
             showlegend=False,

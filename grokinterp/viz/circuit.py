@@ -1,6 +1,7 @@
 """The circuit as a graph: embedding frequencies, heads, neuron clusters, logit frequencies."""
 
 from grokinterp.circuits.graph import CircuitGraph, Edge
+from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import Figure, at, figure
 from grokinterp.viz.theme import COLOURS, series
 
@@ -20,6 +21,7 @@ def plot_circuit_graph(found: CircuitGraph) -> Figure:
     a head that of the one it goes to. A cluster that does not exist yet has no node, but its place
     is kept. Bands of shares below 0.02 fade out. Shares and losses are told on hover.
     """
+    checked(found, CircuitGraph, "circuits.circuit_graph")
     edges = [edge for edge in found.edges if edge.share > 0]  # plotly drops bands of width 0
     ends = {name for edge in edges for name in (edge.source, edge.target)}
     nodes = [(name, layer) for name, layer in found.nodes if name in ends]

@@ -1,6 +1,7 @@
 """The neurons of a layer by the frequency they depend on."""
 
 from grokinterp.circuits.neurons import LEFTOVER, NeuronClusters
+from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import Figure, at, figure
 from grokinterp.viz.theme import COLOURS
 
@@ -18,6 +19,7 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
     a cluster. Above: the neurons of each cluster. Dead neurons have no fraction and are not drawn;
     the title counts them, and the leftover.
     """
+    checked(found, NeuronClusters, "circuits.neuron_clusters")
     table = found.table()
     kinds = table.key.map({True: "key", False: "not key"}).where(
         table.cluster != LEFTOVER, "leftover"

@@ -6,6 +6,7 @@ from plotly.subplots import make_subplots
 
 from grokinterp.encodings.comparison.compare import Comparison
 from grokinterp.encodings.comparison.lineup import REGIMES
+from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import Figure, figure
 from grokinterp.viz.templates import asset, render
 from grokinterp.viz.theme import COLOURS
@@ -17,7 +18,7 @@ PANELS = {  # measure of `Comparison.aligned`: title of its axis
     "ipr_input": "mean input IPR",
     "r_energy": "median |r| with energy",
     "weight_norm": "L2 weight norm",
-    "path_length": "information length",
+    "path_length": "path length (nats<sup>1/2</sup>)",
 }
 LOGARITHMIC = ("test_loss", "weight_norm")
 PLACES = {0: "start", 1: "train learned", 2: "test learned", 3: "end"}
@@ -29,12 +30,13 @@ def plot_comparison(found: Comparison) -> Figure:
     Aligned as the comparison was: by phase the axis runs from the start over learning train and
     learning test to the end of each run.
     """
+    checked(found, Comparison, "gi.compare")
     table = found.aligned()
     measures = [name for name in PANELS if not table.empty and (table.measure == name).any()]
     title = "Grokked against steady<br>" + ", ".join(
         f"{list(found.regimes.values()).count(regime)} {regime}" for regime in REGIMES
     )
-    x, axis = ("position", "") if found.align == "phase" else ("step", "step + 1 (updates)")
+    x, axis = ("position", "phase") if found.align == "phase" else ("step", "step + 1 (updates)")
     drawn = figure(title, axis, "")
     if found.align == "phase":
         drawn.update_layout(meta={"x": "phase"})  # a report marks the current one
@@ -56,7 +58,7 @@ def plot_comparison(found: Comparison) -> Figure:
             drawn.update_xaxes(type="log", title=axis, **at)
         else:
             ticks = {"tickvals": [*PLACES], "ticktext": [*PLACES.values()]}
-            drawn.update_xaxes(range=[-0.05, 3.05], **ticks, **at)
+            drawn.update_xaxes(range=[-0.05, 3.05], title=axis, **ticks, **at)
     return drawn
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from grokinterp.errors import InputError
 from grokinterp.progress.phases import Phases
+from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import STEPS, Figure, figure
 from grokinterp.viz.theme import COLOURS, PHASES, SERIES, series
 
@@ -25,6 +26,7 @@ def plot_phases(phases: Phases) -> Figure:
     Dotted lines mark `memorization_step` and `grok_step`; an open phase is shaded to the end. With
     losses, the accuracy of the same row is told on hover. The legend names phases and lines.
     """
+    checked(phases, Phases, "gi.detect_phases")
     curves = phases.curves
     losses = [c for c in ("train_loss", "test_loss") if c in curves]
     columns = losses or [c for c in ("train_acc", "test_acc") if c in curves]
@@ -58,6 +60,9 @@ def plot_progress(measures: pd.DataFrame, *, phases: Phases | None = None) -> Fi
     sqrt(sum_sq_weights). A measure that is null at every step is left out. With `phases`, each is
     shaded as in `plot_phases`. InputError for a table that has no step or none of the measures.
     """
+    checked(measures, pd.DataFrame, "gi.progress_measures")
+    if phases is not None:
+        checked(phases, Phases, "gi.detect_phases")
     known = [c for c in (*LOSSES, "sum_sq_weights") if c in measures and measures[c].notna().any()]
     if "step" not in measures or not known:
         raise InputError(
@@ -71,7 +76,7 @@ def plot_progress(measures: pd.DataFrame, *, phases: Phases | None = None) -> Fi
     drawn.update_xaxes(title_text=None, row=1, col=1)
     drawn.update_xaxes(title_text=STEPS, row=2, col=1)
     drawn.update_yaxes(title_text="loss (nats)", type="log", row=1, col=1)
-    drawn.update_yaxes(title_text="weight norm", rangemode="tozero", row=2, col=1)
+    drawn.update_yaxes(title_text="L2 norm", rangemode="tozero", row=2, col=1)
     mode = "lines" if len(measures) > 1 else "markers"
     for column in known:
         norm = column == "sum_sq_weights"
@@ -97,11 +102,15 @@ def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int]) -> Figur
     A line a key frequency, every other frequency in grey, and dashed what the others are together.
     InputError for another table, and for a frequency that it does not have.
     """
+    checked(shares, pd.DataFrame, "fourier.frequency_shares")
     if shares.index.name != "step" or shares.columns.name != "k":
         raise InputError("this is no table of shares; give what frequency_shares(run) found.")
-    if unknown := [k for k in frequencies if k not in shares]:
-        raise InputError(f"frequency {unknown[0]} is not in the table; give some of its columns.")
-    others = shares.drop(columns=list(frequencies))
+    chosen = list(dict.fromkeys([frequencies] if isinstance(frequencies, str) else frequencies))
+    if unknown := [k for k in chosen if k not in shares]:
+        raise InputError(
+            f"frequency {unknown[0]!r} is not in the table; give some of its columns, numbers."
+        )
+    others = shares.drop(columns=chosen)
     drawn = figure("Frequencies of the logits over training", STEPS, "share of variance")
     drawn.update_layout(hovermode="closest")
     hover = "k = %{customdata}<br>step %{x}<br>share %{y:.5g}<extra></extra>"
@@ -124,7 +133,7 @@ def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int]) -> Figur
         mode="lines",
         line={"color": COLOURS["other"], "dash": "dash"},
     )
-    for i, k in enumerate(frequencies):
+    for i, k in enumerate(chosen):
         drawn.add_scatter(
             x=shares.index,
             y=shares[k],

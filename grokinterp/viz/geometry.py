@@ -9,9 +9,11 @@ import torch
 from grokinterp.encodings.geometry.paths import InformationPath
 from grokinterp.encodings.geometry.trajectories import TrajectoryEmbedding
 from grokinterp.errors import InputError
+from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import STEPS, Figure, figure, plain, square
 from grokinterp.viz.theme import COLOURS, series
 
+UNIT = "nats<sup>1/2</sup>"
 FAR = {"x": 1.7, "y": 1.7, "z": 1.3}  # a phone is narrower than the camera expects
 
 
@@ -22,6 +24,7 @@ def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: Literal[2, 3] =
     count backwards where lambda is negative; the title has the stress of all embedded dimensions.
     InputError where the embedding has fewer `dimensions`, or these are not 2 or 3.
     """
+    checked(found, TrajectoryEmbedding, "encodings.trajectory_embedding")
     if dimensions not in (2, 3):
         raise InputError(f"dimensions={dimensions!r} cannot be drawn; give 2 or 3.")
     if found.coordinates.shape[1] < dimensions:
@@ -40,7 +43,7 @@ def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: Literal[2, 3] =
         symbols[0], symbols[-1] = "circle-open", "diamond"
         where = {axis: rows[f"x{n}"] for n, axis in enumerate("xyz"[:dimensions], start=1)}
         trace: Any = go.Scatter if dimensions == 2 else go.Scatter3d
-        told = "".join(f"<br>x{n} %{{{axis}:.5g}}" for n, axis in enumerate(where, start=1))
+        told = "".join(f"<br>x{n} %{{{axis}:.5g}} {UNIT}" for n, axis in enumerate(where, start=1))
         drawn.add_trace(
             trace(
                 **where,
@@ -72,9 +75,10 @@ def plot_information_path(found: InformationPath) -> Figure:
     Both in nats^(1/2): where the second follows the first the path is straight. The title has the
     straightness of the whole, an upper bound.
     """
+    checked(found, InformationPath, "encodings.information_path")
     straight = found.straightness
     told = "no motion" if math.isnan(straight) else f"straightness {straight:.4g}"
-    drawn = figure(f"Path of the predictions: {told}", STEPS, "distance (nats<sup>1/2</sup>)")
+    drawn = figure(f"Path of the predictions: {told}", STEPS, f"distance ({UNIT})")
     so_far = torch.cat([torch.zeros(1).double(), found.distances.diagonal(1).cumsum(0)])
     for name, values, colour in (
         ("length so far", so_far, COLOURS["train"]),
@@ -87,11 +91,11 @@ def plot_information_path(found: InformationPath) -> Figure:
             mode="lines+markers",
             marker={"size": 4},
             line={"color": colour},
-            hovertemplate="%{y:.5g}",
+            hovertemplate=f"%{{y:.5g}} {UNIT}",
         )
     return drawn.update_layout(hovermode="x unified")
 
 
 def _axis(found: TrajectoryEmbedding, i: int) -> str:
     backwards = ", backwards" if found.eigenvalues[i] < 0 else ""
-    return f"x{i + 1} ({found.explained[i]:.1%}{backwards})"
+    return f"x{i + 1} ({found.explained[i]:.1%}{backwards}), {UNIT}"

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Num
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from grokinterp.circuits.subject import Subject
@@ -40,7 +40,7 @@ def plot_correctness(x: Subject, **shown: Unpack[Shown]) -> Figure:
 
     Right is where the largest of the p logits is the answer's; without a split all pairs count as
     test. `shown` is `step` (one, several, or "all" of a run: then with a slider), and of a model
-    `task` and `train_mask`, as in `gi.ablate`.
+    `task` and `train_mask`, as in `gi.ablate`. InputError for logits that are not finite.
     """
     return draw_steps(x, lambda snapshot, _: correctness(snapshot), **shown)
 
@@ -48,20 +48,23 @@ def plot_correctness(x: Subject, **shown: Unpack[Shown]) -> Figure:
 def correctness(snapshot: Snapshot) -> Figure:
     """The same of one snapshot."""
     task = snapshot.modular_task
-    right = snapshot.logits.argmax(dim=1) == task.labels
+    right = _finite_logits(snapshot).argmax(dim=1) == task.labels
     trained = torch.zeros_like(right) if snapshot.train_mask is None else snapshot.train_mask
     code = 2 * right.to(torch.int8) + trained.to(torch.int8)
     share = right.double().mean()
     drawn = figure(f"Answers{at(snapshot.step)}: {share:.2%} right", "operand b", "operand a")
     colours = list(ANSWERS.values())
-    codes = ", ".join(f"{code} {name}" for code, name in enumerate(ANSWERS))
+    # A name in each cell would make the page ten times as large: the code, and what codes mean.
+    codes = "<br>".join(f"{code} = {name}" for code, name in enumerate(ANSWERS))
     drawn.add_heatmap(
         z=table(code, task.p),
         zmin=-0.5,
         zmax=3.5,
         colorscale=[[(i + j) / 4, colour] for i, colour in enumerate(colours) for j in (0, 1)],
         colorbar={"tickvals": [0, 1, 2, 3], "ticktext": list(ANSWERS)},
-        hovertemplate="a = %{y}, b = %{x}<br>%{z} (" + codes + ")<extra></extra>",
+        hovertemplate="a = %{y}, b = %{x}<br><b>code %{z}</b>, where<br>"
+        + codes
+        + "<extra></extra>",
     )
     return square(drawn)
 
@@ -71,7 +74,7 @@ def plot_logits(x: Subject, *, classes: Sequence[int] = (0,), **shown: Unpack[Sh
 
     Nothing is taken out: a shift of all classes, which no softmax sees, shows too. Colours are
     around 0, on one scale for all panels that is each step's own. `shown` as in `plot_correctness`.
-    InputError for no class, or one that is not an answer.
+    InputError for no class, one that is not an answer, and logits that are not finite.
     """
     return draw_steps(x, lambda snapshot, _: logit_images(snapshot, classes), **shown)
 
@@ -80,7 +83,8 @@ def logit_images(snapshot: Snapshot, classes: Sequence[int]) -> Figure:
     """The same of one snapshot."""
     task = snapshot.modular_task
     chosen = checked_numbers(classes, "class", below=task.p)
-    of_class = {f"class {c}": table(snapshot.logits[:, c], task.p) for c in chosen}
+    logits = _finite_logits(snapshot)
+    of_class = {f"class {c}": table(logits[:, c], task.p) for c in chosen}
     return images(
         f"Logits{at(snapshot.step)}",
         of_class,
@@ -140,6 +144,15 @@ def around_zero(values: Iterable[np.ndarray]) -> dict[str, Any]:
     """Colours with 0 in the middle, to the largest absolute value at both ends."""
     most = max(abs(end) for end in _ends(values))
     return {"colorscale": AROUND_ZERO, "zmin": -most, "zmax": most}
+
+
+def _finite_logits(snapshot: Snapshot) -> Float[Tensor, "n_inputs n_classes"]:
+    """The logits; refused where there is no largest one, which argmax would make up."""
+    if not bool(snapshot.logits.isfinite().all()):
+        raise InputError(
+            f"the model's logits{at(snapshot.step)} are not finite; look at an earlier step."
+        )
+    return snapshot.logits
 
 
 def _ends(values: Iterable[np.ndarray]) -> tuple[float, float]:

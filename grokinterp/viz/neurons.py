@@ -9,7 +9,7 @@ from torch import Tensor
 
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
 from grokinterp.circuits.subject import Subject, subject_of
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, whole_number
 from grokinterp.fourier.basis import transform_2d
 from grokinterp.fourier.spectra import neuron_powers, token_order
 from grokinterp.runs.snapshot import Snapshot
@@ -66,8 +66,9 @@ def plot_neuron_fourier(
     Terms of the real orthonormal basis (const, cos 1, sin 1, cos 2, ...) along both operands; their
     squares sum to p*p times the neuron's variance. The eight largest, of which a neuron of one
     frequency has no more, are dots in the same colours: a cell of so many is small. Multiplication
-    is taken in discrete logarithms, zero factors left out. Arguments and panels as in
-    `plot_neurons`.
+    is taken in discrete logarithms of its p - 1 tokens that are not 0; pairs with a 0 are left out,
+    also from mean and variance: squares then sum to (p - 1)^2 times the variance over the other
+    pairs. Arguments and panels as in `plot_neurons`.
     """
     chosen = _chosen(x, neurons, layer, shown)
     return draw_steps(x, lambda snapshot, _: neuron_fourier(snapshot, chosen, layer), **shown)
@@ -127,7 +128,7 @@ def chosen_neurons(
     Strongest clusters first, at most `most`; without key frequencies or clusters the neurons of the
     largest variance over (a, b), whatever they do.
     """
-    _layer(snapshot, layer)
+    layer = _layer(snapshot, layer)
     powers = neuron_powers(snapshot, layer=layer).total
     variance = powers.nan_to_num(0.0, 0.0, 0.0)
     chosen = variance.argsort(descending=True, stable=True).tolist()
@@ -164,9 +165,10 @@ def _layer(snapshot: Snapshot, layer: int | None) -> int:
     _ = snapshot.modular_task  # refuses a task without operands
     last = snapshot.n_layers - 1
     layer = last if layer is None else layer
-    if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer <= last:
+    number = whole_number(layer)
+    if number is None or not 0 <= number <= last:
         raise InputError(f"layer={layer!r} is not between 0 and {last}.")
-    return layer
+    return number
 
 
 def _of_layer(snapshot: Snapshot, layer: int | None) -> str:
@@ -177,6 +179,7 @@ def _of_layer(snapshot: Snapshot, layer: int | None) -> str:
 def _names(snapshot: Snapshot, neurons: Sequence[int], layer: int | None) -> list[str]:
     """Each neuron with its cluster's frequency."""
     chosen = checked_numbers(neurons, "neuron", below=10**9)
+    layer = _layer(snapshot, layer)
     powers = neuron_powers(snapshot, layer=layer)
     if not (powers.both.shape[1] and bool(powers.total.isfinite().all())):
         return [f"neuron {i}" for i in chosen]

@@ -5,6 +5,7 @@ from itertools import cycle
 
 from grokinterp.encodings.pruning_curves import PruningCurve
 from grokinterp.errors import InputError
+from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import Figure, at, figure, plain
 from grokinterp.viz.theme import SERIES
 
@@ -15,7 +16,9 @@ def plot_pruning_curves(curves: PruningCurve | Mapping[str, PruningCurve]) -> Fi
     The accuracy is the one that c is of, on test or all inputs. Curves whose fractions are of
     different things, weights and singular values, are drawn on one axis, which then says so.
     """
-    named = {"": curves} if isinstance(curves, PruningCurve) else dict(curves)
+    named = dict(curves) if isinstance(curves, Mapping) else {"": curves}
+    for curve in named.values():
+        checked(curve, PruningCurve, "encodings.pruning_curve")
     if not named:
         raise InputError("there are no curves to draw; give a pruning curve for each name.")
     rows = _joined(curve.rows for curve in named.values())

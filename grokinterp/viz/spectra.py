@@ -14,20 +14,31 @@ from grokinterp.fourier.spectra import (
     neuron_logit_spectrum,
 )
 from grokinterp.runs.snapshot import Snapshot
+from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import Figure, at, figure
 from grokinterp.viz.over_training import Shown, ShownWithKeys, draw_steps
 from grokinterp.viz.theme import AROUND_ZERO, COLOURS, FROM_ZERO
 
 FREQUENCY = "frequency k (cycles per p)"
+SHARES = {  # of what each rule of `fourier.rules` takes shares
+    "logits": "share of the logits' variance",
+    "embedding": "share of the embedding's power",
+    "embedding_demo": "share of the embedding's power",
+    "neuron_logit": "share of the neuron-logit map's power",
+    "neurons": "share of the neurons that are not dead",
+}
 
 
 def plot_key_frequencies(found: KeyFrequencies) -> Figure:
     """The share of every frequency on a log axis, the key ones in colour."""
+    checked(found, KeyFrequencies, "gi.key_frequencies")
     if found.frequencies is None:
         raise InputError(f"there are no frequencies to draw: {found.reason}.")
     listed = ", ".join(map(str, found)) or "none"
     drawn = figure(
-        f"Key frequencies{at(found.step)}<br>{found.rule} rule: {listed}", FREQUENCY, "share"
+        f"Key frequencies{at(found.step)}<br>{found.rule} rule: {listed}",
+        FREQUENCY,
+        SHARES[found.rule],
     )
     return _bars(drawn.update_yaxes(type="log"), found.shares, found)
 
@@ -37,8 +48,9 @@ def plot_embedding_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Figur
 
     That of frequency k is sqrt of the sum of squares of its two rows of W_E, transformed over the
     operand tokens (`fourier.embedding_spectrum`); the constant is left out. Norms have the unit of
-    W_E. `shown` is `step` (one, several, or "all" of a run: then with a slider), `frequencies`, and
-    of a model `task` and `train_mask`, as in `gi.ablate`.
+    W_E. An MLP with two-hot input has no W_E: those are the rows of its W_in, both operands'
+    together. `shown` is `step` (one, several, or "all" of a run: then with a slider),
+    `frequencies`, and of a model `task` and `train_mask`, as in `gi.ablate`.
     """
     return draw_steps(x, embedding_bars, **shown)
 
@@ -46,13 +58,15 @@ def plot_embedding_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Figur
 def embedding_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
     """The same of one snapshot."""
     norms = embedding_spectrum(snapshot).sqrt().tolist()
-    drawn = figure(f"Frequencies of the embedding{at(snapshot.step)}", FREQUENCY, "norm in W_E")
+    name, matrix = ("W_in", "W_in") if _two_hot(snapshot) else ("the embedding", "W_E")
+    drawn = figure(f"Frequencies of {name}{at(snapshot.step)}", FREQUENCY, f"norm in {matrix}")
     return _bars(drawn, dict(enumerate(norms[1:], start=1)), keys)
 
 
 def plot_neuron_logit_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Figure:
     """Norm of each frequency of the neuron-logit map W_out W_U over the answer classes.
 
+    Of an MLP it is W_U alone, which reads its neurons.
     `shown` is that of `plot_embedding_spectrum` (`fourier.neuron_logit_spectrum`).
     """
     return draw_steps(x, neuron_logit_bars, **shown)
@@ -61,14 +75,16 @@ def plot_neuron_logit_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Fi
 def neuron_logit_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
     """The same of one snapshot."""
     norms = neuron_logit_spectrum(snapshot).sqrt().tolist()
-    drawn = figure(f"Frequencies of W_out W_U{at(snapshot.step)}", FREQUENCY, "norm in W_out W_U")
+    matrix = "W_U" if snapshot.kind == "mlp" else "W_out W_U"
+    drawn = figure(f"Frequencies of {matrix}{at(snapshot.step)}", FREQUENCY, f"norm in {matrix}")
     return _bars(drawn, dict(enumerate(norms[1:], start=1)), keys)
 
 
 def plot_embedding_heat_map(x: Subject, **shown: Unpack[Shown]) -> Figure:
     """The embedding in the Fourier basis over the tokens: a row a wave, a column a dimension.
 
-    As figure 3 of Nanda et al. 2023 (arXiv 2301.05217): rows const, cos 1, sin 1, cos 2, ...
+    As figure 3 of Nanda et al. 2023 (arXiv 2301.05217): rows const, cos 1, sin 1, cos 2, ... An
+    MLP with two-hot input has a column a neuron of W_in, once for operand a, then for operand b.
     `shown` is that of `plot_embedding_spectrum`.
     """
     return draw_steps(x, lambda snapshot, _: embedding_heat_map(snapshot), **shown)
@@ -78,22 +94,25 @@ def embedding_heat_map(snapshot: Snapshot) -> Figure:
     """The same of one snapshot."""
     components = embedding_components(snapshot)
     n, largest = len(components), float(components.abs().max())
-    drawn = figure(
-        f"Embedding in Fourier basis{at(snapshot.step)}",
-        "dimension of the embedding",
-        "wave over the tokens",
-    )
+    columns: list[Any] = list(range(components.shape[1]))
+    name, x, column = "Embedding", "dimension of the embedding", "dimension %{x}"
+    if _two_hot(snapshot):
+        columns = [f"{i} ({one})" for one in "ab" for i in columns[: len(columns) // 2]]
+        name, x, column = "W_in", "neuron, from operand a, then from b", "neuron %{x}"
+    drawn = figure(f"{name} in Fourier basis{at(snapshot.step)}", x, "wave over the tokens")
     waves = ["const", *(f"{wave} {k}" for k in range(1, n // 2 + 1) for wave in ("cos", "sin"))]
+    drawn.update_xaxes(nticks=6, tickangle=0)
     drawn.update_yaxes(autorange="reversed", nticks=12)
     drawn.update_layout(height=560)
     return drawn.add_heatmap(
         z=components.float().numpy(),
+        x=columns,
         y=waves[:n],  # of an even number of tokens the last wave has no sine
         zmin=-largest,
         zmax=largest,
         colorscale=AROUND_ZERO,
         colorbar={"title": "component"},
-        hovertemplate="%{y}, dimension %{x}<br>%{z:.5g}<extra></extra>",
+        hovertemplate=f"%{{y}}, {column}<br>component %{{z:.5g}}<extra></extra>",
     )
 
 
@@ -103,6 +122,7 @@ def plot_fourier_heat_map(shares: pd.DataFrame) -> Figure:
     Neurons stand in the order of the table (`grokinterp.fourier.localization`), by their dominant
     frequency; a column is empty where a neuron has no weights.
     """
+    checked(shares, pd.DataFrame, "encodings.fourier_heat_map")
     if shares.index.name != "frequency" or shares.columns.name != "neuron":
         raise InputError("this is no Fourier heat map; give what fourier_heat_map found.")
     attrs = shares.attrs
@@ -137,6 +157,11 @@ def _bars(drawn: Figure, values: Mapping[int, float], keys: Iterable[int]) -> Fi
             name=name,
             marker={"color": COLOURS[name], "line": {"width": 0}},
             width=0.8,
-            hovertemplate="k = %{x}<br>%{y:.5g}",
+            hovertemplate=f"k = %{{x}}<br>{drawn.layout.yaxis.title.text} %{{y:.5g}}",
         )
     return drawn.update_layout(barmode="overlay", showlegend=True)
+
+
+def _two_hot(snapshot: Snapshot) -> bool:
+    """Whether W_in takes the place of the embedding, as in `fourier.embedding_components`."""
+    return snapshot.kind == "mlp" and "embed.W_E" not in snapshot.weights

@@ -38,6 +38,7 @@ def _template(ink: str, paper: str, grid: str) -> go.layout.Template:
         "automargin": True,
         "exponentformat": "power",
         "minexponent": 6,
+        "separatethousands": True,  # plotly alone writes 8000 beside 10,000
     }
     return go.layout.Template(
         layout={
