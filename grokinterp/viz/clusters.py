@@ -70,6 +70,7 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
             name=name,
             legendgroup=name,
             customdata=dots[["neuron", "quadratic_fraction", "variance_share"]],
+            meta={"columns": ["neuron", "quadratic fraction", "share of variance"]},
             hovertemplate="neuron %{customdata[0]}, k = %{x}<br>fraction %{y:.5g}"
             "<br>quadratic fraction %{customdata[1]:.5g}"
             "<br>share of variance %{customdata[2]:.5g}<extra></extra>",

@@ -1,7 +1,7 @@
 """Fourier spectra: key frequencies, the embedding, the neuron-logit map, each neuron's weights."""
 
 from collections.abc import Iterable, Mapping
-from typing import Unpack
+from typing import Any, Unpack
 
 import pandas as pd
 

@@ -148,7 +148,7 @@ class Plot extends Panel {
       ...layout,
       template: REPORT.templates[theme()],
       title: undefined, // it is the panel's heading
-      margin: { ...layout.margin, t: top(layout) },
+      ...fixed(layout),
       height: height(layout, this.place.clientWidth),
       width: this.place.clientWidth,
       uirevision: "kept", // a zoom survives a step
@@ -213,7 +213,7 @@ const plain = (text) => text.replace(/<br\s*\/?>/g, " · ").replace(/<[^>]*>/g, 
 
 function merged(layout, changes) { // a frame has of an axis only what changes
   const found = { ...layout };
-  for (const [name, change] of Object.entries(changes)) {
+  for (const [name, change] of Object.entries(changes ?? {})) {
     const parts = change !== null && typeof change === "object" && !Array.isArray(change);
     found[name] = parts ? { ...layout[name], ...change } : change;
   }
@@ -232,6 +232,16 @@ function cursors(layout, place) { // what the figure has, and a line here in eac
   })];
 }
 
+// Margins that hold what stands in them: plotly, which would work them out, draws all twice.
+function fixed(layout) {
+  if (!layout.meta?.rows) return { margin: { ...layout.margin, t: top(layout) } };
+  const found = { margin: { t: top(layout), l: 70, r: 20, b: 60 } };
+  for (const name of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
+    found[name] = { ...layout[name], automargin: false };
+  }
+  return found;
+}
+
 // Above the plot: nothing, names of panels, or names and a colour bar (viz/images.py).
 const top = (layout) => (layout.margin?.t > 100 ? 120 : layout.annotations?.length ? 40 : 20);
 
@@ -241,7 +251,7 @@ function height(layout, width) {
   // Squares in the grid of viz/figure.py: 0.16 of the width and 0.24 of the height are gaps.
   const side = ((width - 90) * (1 - 0.16 * (columns - 1) / columns)) / columns;
   const pitch = rows === 1 ? 1 : (1 - 0.24 * (rows - 1) / rows) / rows + 0.24 / rows;
-  return Math.round(top(layout) + 70 + (side + 70) / pitch); // each has 70 pixels of labels below it
+  return Math.round(top(layout) + 60 + (side + 80) / pitch); // each has 80 pixels of labels below it
 }
 
 // ---- the data of a panel ------------------------------------------------------------------
@@ -430,7 +440,7 @@ async function main() {
   let resizing;
   addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(show, 150); });
   addEventListener("beforeprint", () => {
-    for (const { place } of panels) place.style.zoom = Math.min(1, SHEET / place.clientWidth);
+    for (const { place } of panels) place.style.zoom = Math.min(1, SHEET / place.scrollWidth);
   });
   addEventListener("afterprint", () => {
     for (const { place } of panels) place.style.zoom = "";

@@ -179,7 +179,7 @@ def attention_on_inputs(about: About, snapshot: Snapshot) -> Any:
     when=EVERY_STEP,
 )
 def clusters(about: About, snapshot: Snapshot) -> Any:
-    return neuron_clusters(snapshot, frequencies=about.frequencies)
+    return neuron_clusters(snapshot, frequencies=about.frequencies).plot()
 
 
 @panel(
