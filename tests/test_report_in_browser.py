@@ -317,6 +317,9 @@ def test_nothing_overlaps(opened, shipped, width, index):
 
 def test_it_prints_within_the_page(opened):
     """What leaves the sheet would be cut off; zoom, not a new drawing, makes figures fit."""
+    opened.size(1400, 900)
+    time.sleep(0.5)  # a new width is drawn when it has stayed for a moment
+    opened.settled()
     drawn = opened.js("return document.querySelectorAll('#graph .sankey-link').length")
     opened.js("window.dispatchEvent(new Event('beforeprint'))")
     wide = opened.js(

@@ -148,7 +148,7 @@ class Plot extends Panel {
       ...layout,
       template: REPORT.templates[theme()],
       title: undefined, // it is the panel's heading
-      ...fixed(layout),
+      ...fixed(layout, this.place.clientWidth),
       height: height(layout, this.place.clientWidth),
       width: this.place.clientWidth,
       uirevision: "kept", // a zoom survives a step
@@ -202,7 +202,7 @@ class Patterns extends Panel { // attention on chosen inputs; CircuitsVis draws 
   }
 }
 
-const SHEET = 640; // pixels of a printed page that a figure can have
+const SHEET = { wide: 640, high: 820 }; // pixels of a printed page that a figure can have
 const CONFIG = {
   displaylogo: false, showSendToCloud: false,
   modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d"],
@@ -233,9 +233,9 @@ function cursors(layout, place) { // what the figure has, and a line here in eac
 }
 
 // Margins that hold what stands in them: plotly, which would work them out, draws all twice.
-function fixed(layout) {
-  if (!layout.meta?.rows) return { margin: { ...layout.margin, t: top(layout) } };
-  const found = { margin: { t: top(layout), l: 70, r: 20, b: 60 } };
+function fixed(layout, width) {
+  if (!layout.meta?.rows) return { margin: { ...layout.margin, t: top(layout, width) } };
+  const found = { margin: { t: top(layout, width), l: 70, r: 20, b: 60 } };
   for (const name of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
     found[name] = { ...layout[name], automargin: false };
   }
@@ -243,7 +243,9 @@ function fixed(layout) {
 }
 
 // Above the plot: nothing, names of panels, or names and a colour bar (viz/images.py).
-const top = (layout) => (layout.margin?.t > 100 ? 120 : layout.annotations?.length ? 40 : 20);
+// The bar is as far above the plot as plotly needs, which is more where the plot is low.
+const top = (layout, width) => (
+  layout.margin?.t > 100 ? (width < 500 ? 170 : 130) : layout.annotations?.length ? 40 : 20);
 
 function height(layout, width) {
   const { rows, columns } = layout.meta ?? {};
@@ -251,7 +253,7 @@ function height(layout, width) {
   // Squares in the grid of viz/figure.py: 0.16 of the width and 0.24 of the height are gaps.
   const side = ((width - 90) * (1 - 0.16 * (columns - 1) / columns)) / columns;
   const pitch = rows === 1 ? 1 : (1 - 0.24 * (rows - 1) / rows) / rows + 0.24 / rows;
-  return Math.round(top(layout) + 60 + (side + 80) / pitch); // each has 80 pixels of labels below it
+  return Math.round(top(layout, width) + 60 + (side + 80) / pitch); // each has 80 pixels of labels below it
 }
 
 // ---- the data of a panel ------------------------------------------------------------------
@@ -306,7 +308,7 @@ function download(text, name) {
   link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   link.download = `${name}.csv`;
   link.click();
-  URL.revokeObjectURL(link.href);
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // once it has been read
 }
 
 // ---- moving -------------------------------------------------------------------------------
@@ -440,7 +442,9 @@ async function main() {
   let resizing;
   addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(show, 150); });
   addEventListener("beforeprint", () => {
-    for (const { place } of panels) place.style.zoom = Math.min(1, SHEET / place.scrollWidth);
+    for (const { place } of panels) {
+      place.style.zoom = Math.min(1, SHEET.wide / place.scrollWidth, SHEET.high / place.scrollHeight);
+    }
   });
   addEventListener("afterprint", () => {
     for (const { place } of panels) place.style.zoom = "";

@@ -166,7 +166,7 @@ def attention_maps(about: About, snapshot: Snapshot) -> Any:
 def attention_on_inputs(about: About, snapshot: Snapshot) -> Any:
     circuitsvis_script()  # refused here, where it is not installed
     p = snapshot.modular_task.p
-    pairs = dict.fromkeys([(0, 0), (1 % p, 2 % p), (p // 3, p // 2)])
+    pairs = dict.fromkeys([(1 % p, 2 % p), (p // 3, p // 2)])
     return attention_patterns(snapshot, inputs=list(pairs))
 
 
