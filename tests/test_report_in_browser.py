@@ -257,17 +257,17 @@ COLUMNS = {
 
 
 def test_every_panel_has_its_data_under_whole_names(opened, downloads, shipped):
+    tables = {panel: csv_of(opened, downloads, panel)[1] for panel in [*COLUMNS, "clusters"]}
     for panel, columns in COLUMNS.items():
-        _, found = csv_of(opened, downloads, panel)
-        assert list(found) == columns
-        unnamed = {"panel"} if panel == "correctness" else set()
-        assert not found.drop(columns=unnamed).isna().any(axis=None), panel
-    _, circles = csv_of(opened, downloads, "embedding-circles")
+        assert list(tables[panel]) == columns
+        unnamed = ["panel"] if panel == "correctness" else []
+        assert not tables[panel].drop(columns=unnamed).isna().any(axis=None), panel
+    circles, maps, clusters = (
+        tables[n] for n in ("embedding-circles", "attention-maps", "clusters")
+    )
     assert sorted(circles.series.unique()) == ["k = 18", "k = 53", "k = 55", "k = 9"]
-    _, maps = csv_of(opened, downloads, "attention-maps")
     assert len(maps) == 4 * 113 * 113
     assert sorted(maps.panel.unique()) == [f"head {i}" for i in range(4)]
-    _, clusters = csv_of(opened, downloads, "clusters")
     assert sorted(clusters.neuron.dropna()) == list(range(512))
     assert {"fraction explained", "share of variance"} <= set(clusters)
 
