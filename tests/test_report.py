@@ -210,11 +210,12 @@ def test_several_runs_are_lined_up_by_step_and_by_phase(mod31):
 
 def test_milestones_are_where_the_story_happens(shipped, shipped_measures):
     phases = gi.detect_phases(shipped, measures=shipped_measures)
-    first, then, last = milestones(shipped.steps, phases)
+    first, last = milestones(shipped.steps, phases)
     end = phases.phases[0].end
     assert abs(first - end) == min(abs(step - end) for step in shipped.steps)
-    assert abs(then - phases.grok_step) == min(abs(s - phases.grok_step) for s in shipped.steps)
     assert last == shipped.steps[-1]
+    nothing = replace(phases, phases=(), t_train=None)
+    assert milestones(shipped.steps, nothing) == (last,)
 
 
 def test_bad_input_is_one_line_and_leaves_what_was_there(tiny_run, tmp_path):

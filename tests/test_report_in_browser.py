@@ -102,7 +102,7 @@ def test_the_slider_moves_every_panel(opened, shipped):
     step = shipped.steps[3]
     shown = opened.js(STEPS)
     exact = {name: own for name, own in shown.items() if own == step}
-    few = {"graph", "ablations", "circuit-alone", "pruning-curves"}  # of three checkpoints
+    few = {"graph", "ablations", "circuit-alone", "pruning-curves"}  # of two checkpoints
     assert set(shown) - set(exact) == few
     assert len({shown[name] for name in few}) == 1
     assert str(step) in opened.js('return document.getElementById("where").textContent')

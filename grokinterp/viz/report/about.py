@@ -84,16 +84,11 @@ def look_at(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -> 
 
 
 def milestones(steps: tuple[int, ...], phases: Phases) -> tuple[int, ...]:
-    """The checkpoints nearest to the end of memorization and to learning test, and the last.
-
-    The middle one stands in for learning test where that has no date.
-    """
+    """The checkpoint nearest to the end of memorization (of learning train), and the last one."""
     ends = {phase.name: phase.end for phase in phases.phases}
-    first = ends.get("memorization", phases.t_train)
-    then = phases.grok_step if phases.grok_step is not None else phases.t_test
-    dates = [first, then if then is not None else steps[len(steps) // 2]]
-    near = {min(steps, key=lambda own: abs(own - date)) for date in dates if date is not None}
-    return tuple(sorted(near | {steps[-1]}))
+    date = ends.get("memorization", phases.t_train)
+    near = [] if date is None else [min(steps, key=lambda own: abs(own - date))]
+    return tuple(sorted({*near, steps[-1]}))
 
 
 def _or_reason(measure: Callable[[], T]) -> tuple[T | None, str | None]:

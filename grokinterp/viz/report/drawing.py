@@ -12,7 +12,7 @@ from grokinterp.runs.snapshot import Snapshot
 from grokinterp.viz.figure import Figure
 from grokinterp.viz.over_training import over_training
 from grokinterp.viz.report.about import About
-from grokinterp.viz.report.panels import ENDS, EVERY_STEP, MILESTONES, ONCE, PANELS, Panel
+from grokinterp.viz.report.panels import EVERY_STEP, MILESTONES, ONCE, PANELS, Panel
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,10 @@ def draw_panels(about: About, *, progress: bool = False) -> list[Drawn]:
             draw(EVERY_STEP, step, snapshot)
         if step in about.milestones:
             draw(MILESTONES, step, snapshot)
-        if step in (about.milestones[0], about.milestones[-1]):
-            draw(ENDS, step, snapshot)
     return [
         replace(
             _drawn(panel, found[name]) if found[name] else Drawn(panel),
-            steps=tuple(found[name]) if panel.when in (MILESTONES, ENDS) else (),
+            steps=tuple(found[name]) if panel.when == MILESTONES else (),
             reason=reasons.get(name),
         )
         for name, panel in PANELS.items()

@@ -21,6 +21,8 @@ from grokinterp.viz.report.summary import because, findings, headline, undetermi
 from grokinterp.viz.templates import asset, render
 from grokinterp.viz.theme import DARK, LIGHT
 
+SCRIPTS = ("unpack.js", "panels.js", "tables.js", "moving.js")  # together one module
+
 
 def report_page(
     abouts: Sequence[About],
@@ -57,7 +59,7 @@ def report_page(
         version=versions["grokinterp"],
         versions=_listed(versions),
         style=asset("page.css"),
-        script=asset("report.js"),
+        script="\n".join(map(asset, SCRIPTS)),
         sections=sections,
         comparison=comparison,
         modes=list(stops),

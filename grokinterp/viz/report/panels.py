@@ -32,8 +32,7 @@ from grokinterp.viz.report.about import About
 
 ONCE = "once"
 EVERY_STEP = "every step"  # of `About.steps`
-MILESTONES = "milestones"  # for what takes a second or more
-ENDS = "first and last milestone"  # for what takes several
+MILESTONES = "milestones"  # of `About.milestones`: for what takes seconds
 PLACEBOS = 3
 SECTIONS = {
     "training": "Training",
@@ -262,7 +261,7 @@ def circuit_alone(about: About, snapshot: Snapshot) -> Any:
 @panel(
     "encoding",
     "Accuracy on test inputs as more and more of the model is set to zero, in three bases.",
-    when=ENDS,
+    when=MILESTONES,
 )
 def pruning_curves(about: About, snapshot: Snapshot) -> Any:
     found = {}

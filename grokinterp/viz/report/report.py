@@ -22,8 +22,8 @@ def report(runs: Run | Sequence[Run], path: str | Path, *, progress: bool = Fals
     It tells in plain words what became of each run, and shows its training, embedding, attention,
     neurons, answers, circuit and encoding, all moved through training by one slider; several runs
     are lined up by step or by phase. What a run does not have is said where it would stand. Images
-    are of at most 30 checkpoints, ablations and the circuit of three, pruning of two, with few
-    placebos: `gi.ablate` has as many as you like. A file of that name is replaced, whole or not at
+    are of at most 30 checkpoints; ablations, the circuit and pruning of two, with few placebos:
+    `gi.ablate` has as many as you like. A file of that name is replaced, whole or not at
     all. InputError for what is not a run and for a path that cannot be written to.
     """
     given = [runs] if isinstance(runs, Run) else runs

@@ -1,0 +1,158 @@
+// Moving through training: slider, play, keys, links, print.
+
+const panels = by("article[data-kind]").map((element) =>
+  new (element.dataset.kind === "patterns" ? Patterns : Plot)(element));
+const slider = one("#slider");
+let turn = 0;
+
+async function show() { // what is in view at once, the rest when there is time
+  const mine = ++turn;
+  const stop = stops()[at.index];
+  slider.max = stops().length - 1;
+  slider.value = at.index;
+  slider.setAttribute("aria-valuetext", stop.label);
+  one("#where").textContent = stop.label;
+  document.body.setAttribute("aria-busy", "true");
+  await Promise.all(panels.filter((panel) => panel.near).map((panel) => panel.update()));
+  for (const panel of panels) {
+    if (mine !== turn) return;
+    if (panel.shown === panel.wanted()) continue;
+    await new Promise((next) => setTimeout(next)); // input comes first
+    if (mine !== turn) return;
+    await panel.update();
+  }
+  document.body.setAttribute("aria-busy", "false");
+}
+
+function go(index) {
+  at.index = Math.max(0, Math.min(stops().length - 1, index));
+  remember();
+  return show();
+}
+
+async function play() {
+  const button = one("#play");
+  if (at.playing) { at.playing = null; } else {
+    const mine = at.playing = {};
+    if (at.index === stops().length - 1) at.index = -1;
+    button.textContent = "❚❚";
+    button.setAttribute("aria-label", "Pause");
+    while (at.playing === mine && at.index < stops().length - 1) {
+      go(at.index + 1);
+      await Promise.all(panels.filter((panel) => panel.near).map((panel) => panel.busy));
+      await new Promise((next) => setTimeout(next, 350));
+    }
+    if (at.playing !== mine && at.playing) return;
+    at.playing = null;
+  }
+  button.textContent = "▶";
+  button.setAttribute("aria-label", "Play");
+}
+
+// ---- links: #section&step=1400, or #section&phase=1.5 -----------------------------------------
+
+let section = "";
+
+function remember() {
+  history.replaceState(null, "", `#${section}&${at.mode}=${stops()[at.index].key}`);
+}
+
+function follow() { // go where the address says
+  const [id, ...settings] = location.hash.slice(1).split("&");
+  for (const setting of settings) {
+    const [mode, key] = setting.split("=");
+    if (!REPORT.modes.includes(mode) || !/^\d+(\.\d+)?$/.test(key)) continue;
+    at.mode = mode;
+    const keys = stops().map((stop) => stop.key);
+    at.index = keys.indexOf(nearest(keys, Number(key)));
+  }
+  const target = id && document.getElementById(id);
+  if (target) { section = id; target.scrollIntoView(); }
+  const chosen = one("#by");
+  if (chosen) chosen.value = at.mode;
+  return show();
+}
+
+function choose(mode) { // another way to line runs up; the first run stays where it is
+  const step = stops()[at.index].steps[0];
+  at.mode = mode;
+  const steps = stops().map((stop) => stop.steps[0]);
+  go(steps.indexOf(nearest(steps, step)));
+}
+
+function paint(name) {
+  document.documentElement.dataset.theme = name;
+  one("#theme").setAttribute("aria-pressed", String(name === "dark"));
+  return show();
+}
+
+function keys(event) { // arrows, wherever they have nothing else to do
+  const { key, target } = event;
+  const moves = { ArrowLeft: -1, ArrowRight: 1 };
+  if (!(key in moves) || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  if (target.closest("input, select, textarea, pre, .wide, .drawing")) return;
+  go(at.index + moves[key]);
+  event.preventDefault();
+}
+
+function buttons(panel) {
+  const act = {
+    csv: () => panel.csv(),
+    svg: () => panel.svg(),
+    link: () => {
+      section = panel.element.id;
+      remember();
+      navigator.clipboard?.writeText(location.href).catch(() => {}); // the address bar has it too
+    },
+  };
+  by("[data-do]", panel.element).forEach((button) => {
+    button.addEventListener("click", (event) => {
+      event.preventDefault();
+      act[button.dataset.do]();
+    });
+  });
+}
+
+async function main() {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  document.documentElement.dataset.theme = dark.matches ? "dark" : "light";
+  dark.addEventListener("change", () => paint(dark.matches ? "dark" : "light"));
+  at.index = stops().length - 1;
+  await load("plotly.js");
+  await load("circuitsvis.js");
+  panels.forEach(buttons);
+  slider.addEventListener("input", () => go(Number(slider.value)));
+  one("#play").addEventListener("click", play);
+  one("#by")?.addEventListener("change", (event) => choose(event.target.value));
+  one("#theme").addEventListener("click", () => paint(theme() === "dark" ? "light" : "dark"));
+  document.addEventListener("keydown", keys);
+  addEventListener("hashchange", follow);
+  let resizing;
+  addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(show, 150); });
+  addEventListener("beforeprint", () => {
+    for (const { place } of panels) {
+      place.style.zoom = Math.min(1, SHEET.wide / place.scrollWidth, SHEET.high / place.scrollHeight);
+    }
+  });
+  addEventListener("afterprint", () => {
+    for (const { place } of panels) place.style.zoom = "";
+  });
+  const seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      const panel = panels.find((each) => each.element === entry.target);
+      panel.near = entry.isIntersecting;
+      if (panel.near) panel.update();
+    }
+  });
+  panels.forEach((panel) => seen.observe(panel.element));
+  const passed = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) section = entry.target.id;
+  }, { rootMargin: "-20% 0px -70% 0px" });
+  by("main > section").forEach((each) => passed.observe(each));
+  await follow();
+}
+
+main().catch((error) => {
+  one("#where").textContent = `The figures could not be drawn: ${error.message}`;
+  throw error;
+});

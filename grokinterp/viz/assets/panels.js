@@ -1,0 +1,188 @@
+// Panels: what each draws, and how it looks.
+
+// Where in training the page is: the list of stops, the place in it, and what plays.
+const at = { mode: REPORT.modes[0], index: 0, playing: null };
+const stops = () => REPORT.stops[at.mode];
+const theme = () => document.documentElement.dataset.theme;
+const nearest = (steps, step) =>
+  steps.reduce((best, each) => (Math.abs(each - step) < Math.abs(best - step) ? each : best));
+
+class Panel {
+  constructor(element) {
+    this.element = element;
+    this.run = Number(element.dataset.run);
+    this.place = one(".drawing", element);
+    this.near = false; // in view, or almost
+    this.shown = null; // what is drawn: "step theme width", or null
+    this.busy = Promise.resolve();
+  }
+
+  wanted() {
+    return `${stops()[at.index].steps[this.run]} ${theme()} ${this.place.clientWidth}`;
+  }
+
+  update() { // draws what is wanted when called; calls that come meanwhile are one
+    this.busy = this.busy.then(async () => {
+      const wanted = this.wanted();
+      if (wanted === this.shown) return;
+      await this.draw(stops()[at.index].steps[this.run]);
+      this.shown = wanted;
+    }).catch((error) => {
+      one("h3", this.element).textContent = `This panel could not be drawn: ${error.message}`;
+      console.error(error);
+    });
+    return this.busy;
+  }
+
+  async csv() { // of the whole table behind the panel, where the page has it; else of what is drawn
+    const whole = document.getElementById(`csv-${this.element.id}`);
+    if (whole) download(new TextDecoder().decode(await inflate(whole.textContent)), this.filename());
+    else download(csvOf(this.rows()), this.filename(this.atStep()));
+  }
+
+  atStep() {
+    const { step } = this.element.dataset;
+    return step ? `-step-${step}` : "";
+  }
+
+  say(step) {
+    one("h3", this.element).textContent = this.title;
+    this.place.setAttribute("aria-label", this.title);
+    this.element.dataset.step = step ?? "";
+    this.element.dataset.drawn = "yes";
+  }
+
+  filename(more = "") {
+    return `${this.element.dataset.file}${more}`;
+  }
+}
+
+class Plot extends Panel {
+  async draw(step) {
+    this.figure ??= await unpack(`data-${this.element.id}`);
+    const { data, frames = [] } = this.figure;
+    let { layout } = this.figure;
+    this.traces = [...data];
+    let step_shown = null;
+    if (frames.length) {
+      step_shown = nearest(frames.map((each) => Number(each.name)), step);
+      const frame = frames.find((each) => Number(each.name) === step_shown);
+      frame.traces.forEach((i, j) => { this.traces[i] = { ...data[i], ...frame.data[j] }; });
+      layout = merged(layout, frame.layout);
+    } else if (["step", "phase"].includes(layout.meta?.x)) {
+      const place = layout.meta.x === "step" ? step : at.mode === "phase" && stops()[at.index].key;
+      step_shown = step;
+      if (place !== false) layout = { ...layout, shapes: cursors(layout, place) };
+    }
+    this.title = plain(layout.title?.text ?? "");
+    this.layout = {
+      ...layout,
+      template: REPORT.templates[theme()],
+      title: undefined, // it is the panel's heading
+      ...fixed(layout, this.place.clientWidth),
+      height: height(layout, this.place.clientWidth),
+      width: this.place.clientWidth,
+      uirevision: "kept", // a zoom survives a step
+    };
+    await Plotly.react(this.place, this.traces, this.layout, CONFIG);
+    this.say(step_shown);
+  }
+
+  svg() {
+    const titled = { ...this.layout, title: { text: this.title }, margin: { t: 80 } };
+    Plotly.downloadImage({ data: this.traces, layout: titled }, {
+      format: "svg", filename: this.filename(this.atStep()),
+      width: this.layout.width, height: this.layout.height + 60,
+    });
+  }
+
+  rows() {
+    return this.traces.flatMap((trace) => traceRows(trace, this.layout));
+  }
+}
+
+class Patterns extends Panel { // attention on chosen inputs; CircuitsVis draws it
+  async draw(step) {
+    this.figure ??= await unpack(`data-${this.element.id}`);
+    const { title, frames } = this.figure;
+    const own = nearest(frames.map((each) => each.step), step);
+    const { inputs } = frames.find((each) => each.step === own);
+    this.title = `${title}, step ${own}`;
+    this.views ??= await Promise.all(inputs.map((props, i) => this.view(i, props)));
+    this.views.forEach((view, i) => view.updater.enqueueSetState(view, inputs[i]));
+    this.say(own);
+  }
+
+  view(i, props) { // rendered once: each call of CircuitsVis.render keeps all that it made
+    const id = `${this.element.id}-input-${i}`;
+    this.place.insertAdjacentHTML("beforeend", `<div id="${id}"></div>`);
+    return new Promise((made) => {
+      class View { // a React component that holds the shown step
+        constructor(first) { this.props = first; this.state = first.shown; made(this); }
+
+        render() {
+          return {
+            $$typeof: Symbol.for("react.element"), type: CircuitsVis.AttentionHeads,
+            key: null, ref: null, props: this.state, _owner: null,
+          };
+        }
+      }
+      View.prototype.isReactComponent = {};
+      CircuitsVis.render(id, View, { shown: props });
+    });
+  }
+}
+
+const SHEET = { wide: 640, high: 820 }; // pixels of a printed page that a figure can have
+const CONFIG = {
+  displaylogo: false, showSendToCloud: false,
+  modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d"],
+};
+
+const plain = (text) => text.replace(/<br\s*\/?>/g, " · ").replace(/<[^>]*>/g, "")
+  .replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
+
+function merged(layout, changes) { // a frame has of an axis only what changes
+  const found = { ...layout };
+  for (const [name, change] of Object.entries(changes ?? {})) {
+    const parts = change !== null && typeof change === "object" && !Array.isArray(change);
+    found[name] = parts ? { ...layout[name], ...change } : change;
+  }
+  return found;
+}
+
+function cursors(layout, place) { // what the figure has, and a line here in each of its panels
+  const axes = Object.keys(layout).filter((name) => /^xaxis\d*$/.test(name));
+  return [...(layout.shapes ?? []), ...axes.map((name) => {
+    const number = name.slice("xaxis".length);
+    return {
+      type: "line", xref: `x${number}`, yref: `y${number} domain`, y0: 0, y1: 1,
+      x0: place, x1: place,
+      line: { color: REPORT.templates[theme()].layout.font.color, width: 1.5 },
+    };
+  })];
+}
+
+// Margins that hold what stands in them: plotly, which would work them out, draws all twice.
+function fixed(layout, width) {
+  if (!layout.meta?.rows) return { margin: { ...layout.margin, t: top(layout, width) } };
+  const found = { margin: { t: top(layout, width), l: 70, r: 20, b: 60 } };
+  for (const name of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
+    found[name] = { ...layout[name], automargin: false };
+  }
+  return found;
+}
+
+// Above the plot: nothing, names of panels, or names and a colour bar (viz/images.py).
+// The bar is as far above the plot as plotly needs, which is more where the plot is low.
+const top = (layout, width) => (
+  layout.margin?.t > 100 ? (width < 500 ? 170 : 130) : layout.annotations?.length ? 40 : 20);
+
+function height(layout, width) {
+  const { rows, columns } = layout.meta ?? {};
+  if (!rows) return layout.height ?? (width < 500 ? 380 : 430);
+  // Squares in the grid of viz/figure.py: 0.16 of the width and 0.24 of the height are gaps.
+  const side = ((width - 90) * (1 - 0.16 * (columns - 1) / columns)) / columns;
+  const pitch = rows === 1 ? 1 : (1 - 0.24 * (rows - 1) / rows) / rows + 0.24 / rows;
+  return Math.round(top(layout, width) + 60 + (side + 80) / pitch); // each has 80 pixels of labels below it
+}
