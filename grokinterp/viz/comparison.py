@@ -2,12 +2,11 @@
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from grokinterp.encodings.comparison.compare import Comparison
 from grokinterp.encodings.comparison.lineup import REGIMES
 from grokinterp.viz.checks import checked
-from grokinterp.viz.figure import Figure, figure
+from grokinterp.viz.figure import Figure, figure, place
 from grokinterp.viz.templates import asset, render
 from grokinterp.viz.theme import COLOURS
 
@@ -20,8 +19,8 @@ PANELS = {  # measure of `Comparison.aligned`: title of its axis
     "weight_norm": "L2 weight norm",
     "path_length": "path length (nats<sup>1/2</sup>)",
 }
-LOGARITHMIC = ("test_loss", "weight_norm")
-PLACES = {0: "start", 1: "train learned", 2: "test learned", 3: "end"}
+LOGARITHMIC = ("test_loss",)
+PLACES = {0: "start", 1: "train<br>learned", 2: "test<br>learned", 3: "end"}
 
 
 def plot_comparison(found: Comparison) -> Figure:
@@ -43,22 +42,26 @@ def plot_comparison(found: Comparison) -> Figure:
     if not measures:
         return drawn.add_annotation(text="no grokked or steady run to draw", showarrow=False)
     n_rows = -(-len(measures) // 2)
-    grid = make_subplots(rows=n_rows, cols=2, subplot_titles=[PANELS[name] for name in measures])
-    drawn = Figure(grid).update_layout(drawn.layout, height=330 * n_rows + 120, margin={"t": 100})
+    cells: list[list[dict[str, str] | None]] = [
+        [{}, {} if 2 * row + 1 < len(measures) else None] for row in range(n_rows)
+    ]
+    names = [PANELS[name] for name in measures]
+    drawn.set_subplots(rows=n_rows, cols=2, specs=cells, subplot_titles=names)
+    drawn.update_layout(height=330 * n_rows + 120, margin={"t": 100})
     drawn.update_annotations(font={"size": 12})  # names of panels side by side on a phone
     for i, name in enumerate(measures):
-        at = {"row": i // 2 + 1, "col": i % 2 + 1}
         for regime in REGIMES:
             rows = table[(table.measure == name) & (table.regime == regime)]
             for trace in _band(rows, x, regime, first=i == 0):
-                drawn.add_trace(trace, **at)
+                drawn.add_trace(trace, **place(i))
         if name in LOGARITHMIC:
-            drawn.update_yaxes(type="log", exponentformat="power", **at)
+            drawn.update_yaxes(type="log", nticks=6, **place(i))
+        drawn.update_xaxes(title_text=axis, **place(i))
         if x == "step":
-            drawn.update_xaxes(type="log", title=axis, **at)
+            drawn.update_xaxes(type="log", **place(i))
         else:
             ticks = {"tickvals": [*PLACES], "ticktext": [*PLACES.values()]}
-            drawn.update_xaxes(range=[-0.05, 3.05], title=axis, **ticks, **at)
+            drawn.update_xaxes(range=[-0.05, 3.05], **ticks, **place(i))
     return drawn
 
 
