@@ -222,7 +222,11 @@ def csv_of(page, downloads, panel):
     before = set(downloads.iterdir())
     page.js(f'document.querySelector("#{panel} [data-do=csv]").click()')
     (path,) = until(
-        lambda: [new for new in set(downloads.iterdir()) - before if new.suffix == ".csv"]
+        lambda: [
+            new
+            for new in set(downloads.iterdir()) - before
+            if new.suffix == ".csv" and new.read_text().endswith("\n")
+        ]
     )
     return path, pd.read_csv(io.StringIO(path.read_text()))
 
