@@ -43,7 +43,7 @@ def test_every_run_is_a_line_through_its_checkpoints(embedding, dimensions):
     named = zip("xyz"[:dimensions], "123", strict=False)
     told = "".join(f"<br>x{n} %{{{axis}:.5g}} nats<sup>1/2</sup>" for axis, n in named)
     assert figure.data[0].hovertemplate == (
-        f"{figure.data[0].name}<br>step %{{customdata}}{told}<extra></extra>"
+        f"%{{fullData.name}}<br>step %{{customdata}}{told}<extra></extra>"
     )
 
 
