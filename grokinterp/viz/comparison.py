@@ -3,6 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
+from grokinterp.encodings.comparison.alignment import PLACES
 from grokinterp.encodings.comparison.compare import Comparison
 from grokinterp.encodings.comparison.lineup import REGIMES
 from grokinterp.viz.checks import checked
@@ -20,7 +21,6 @@ PANELS = {  # measure of `Comparison.aligned`: title of its axis
     "path_length": "path length (nats<sup>1/2</sup>)",
 }
 LOGARITHMIC = ("test_loss",)
-PLACES = {0: "start", 1: "train<br>learned", 2: "test<br>learned", 3: "end"}
 
 
 def plot_comparison(found: Comparison) -> Figure:
@@ -60,7 +60,10 @@ def plot_comparison(found: Comparison) -> Figure:
         if x == "step":
             drawn.update_xaxes(type="log", **place(i))
         else:
-            ticks = {"tickvals": [*PLACES], "ticktext": [*PLACES.values()]}
+            ticks = {
+                "tickvals": [*PLACES],
+                "ticktext": [name.replace(" ", "<br>") for name in PLACES.values()],
+            }
             drawn.update_xaxes(range=[-0.05, 3.05], **ticks, **place(i))
     return drawn
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from grokinterp.encodings.geometry.inputs import evenly
 
+PLACES = {0: "start", 1: "train learned", 2: "test learned", 3: "end"}
 POSITIONS = (0.0, 0.5, 1.0, 1.25, 1.5, 1.75, *(2 + i / 10 for i in range(11)))
 NEAR = 0.15  # a checkpoint this far from a position stands for it, no farther
 MOST_STEPS = 17  # looked at when runs are aligned by step

@@ -63,6 +63,7 @@ def look_at(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -> 
     keys = key_frequencies(last)
     steps = tuple(evenly(run.steps, _most_steps(run, n_runs)))
     found, no_circuit = _or_reason(lambda: faithfulness(last, frequencies=tuple(keys), placebos=0))
+    neurons, _ = _or_reason(lambda: chosen_neurons(last, tuple(keys)))
     trajectory, no_trajectory = _or_reason(
         lambda: trajectory_embedding({name: run}, steps=steps, dimensions=2)
     )
@@ -73,7 +74,7 @@ def look_at(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -> 
         phases=phases,
         keys=keys,
         shares=None if keys.frequencies is None else frequency_shares(run),
-        neurons=tuple(_neurons(run, tuple(keys))),
+        neurons=tuple(neurons or ()),
         steps=steps,
         milestones=milestones(run.steps, phases),
         trajectory=trajectory,
@@ -104,10 +105,3 @@ def _most_steps(run: Run, n_runs: int) -> int:
         return MOST
     fitting = BYTES / n_runs / (IMAGES * 2 * run.task.n_inputs)
     return int(min(MOST, max(FEWEST, fitting)))
-
-
-def _neurons(run: Run, frequencies: tuple[int, ...]) -> list[int]:
-    try:
-        return chosen_neurons(run.snapshot(), frequencies)
-    except InputError:  # no neurons over operands to look at
-        return []

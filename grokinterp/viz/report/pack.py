@@ -44,7 +44,12 @@ def packed_patterns(several: Mapping[int, AttentionPatterns]) -> bytes:
 
 def _together(part: Any, blob: bytes | bytearray = b"") -> bytes:
     text = json.dumps(part, separators=(",", ":")).encode()
-    return gzip.compress(len(text).to_bytes(4, "little") + text + bytes(blob), 6, mtime=0)
+    return zipped(len(text).to_bytes(4, "little") + text + bytes(blob))
+
+
+def zipped(raw: bytes) -> bytes:
+    """Compressed, the same bytes each time."""
+    return gzip.compress(raw, 6, mtime=0)
 
 
 def as_text(raw: bytes) -> str:

@@ -1,6 +1,5 @@
 """The report as one HTML file: the template filled, with styles, scripts and figures inside."""
 
-import gzip
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from grokinterp.runs.run import Run
 from grokinterp.viz.attention import circuitsvis_script
 from grokinterp.viz.report.about import About
 from grokinterp.viz.report.drawing import Drawn
-from grokinterp.viz.report.pack import as_text, packed, packed_patterns
+from grokinterp.viz.report.pack import as_text, packed, packed_patterns, zipped
 from grokinterp.viz.report.panels import SECTIONS
 from grokinterp.viz.report.stops import stops_of
 from grokinterp.viz.report.summary import because, findings, headline, undetermined
@@ -40,9 +39,9 @@ def report_page(
             name: template.to_plotly_json() for name, template in (("light", LIGHT), ("dark", DARK))
         },
     }
-    data = {"plotly.js": as_text(gzip.compress(get_plotlyjs().encode(), 6, mtime=0))}
+    data = {"plotly.js": as_text(zipped(get_plotlyjs().encode()))}
     if any(panel.patterns for panels in drawn for panel in panels):
-        data["circuitsvis.js"] = as_text(gzip.compress(circuitsvis_script().encode(), 6, mtime=0))
+        data["circuitsvis.js"] = as_text(zipped(circuitsvis_script().encode()))
     for i, panels in enumerate(drawn):
         for panel in panels:
             data |= _data(panel, _id(panel, i, len(abouts)))
@@ -135,7 +134,7 @@ def _data(panel: Drawn, name: str) -> dict[str, str]:
         found[f"data-{name}"] = as_text(packed_patterns(panel.patterns))
     if panel.table is not None:
         table = panel.table.to_csv(index=False).encode()
-        found[f"csv-{name}"] = as_text(gzip.compress(table, mtime=0))
+        found[f"csv-{name}"] = as_text(zipped(table))
     return found
 
 

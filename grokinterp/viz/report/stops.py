@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from grokinterp.encodings.comparison.alignment import Clock
+from grokinterp.encodings.comparison.alignment import PLACES, Clock
 from grokinterp.viz.report.about import About
 
-PLACES = {0: "start", 1: "train learned", 2: "test learned", 3: "end"}
 PARTS = 8  # between two places
 
 
