@@ -13,8 +13,8 @@ from grokinterp.errors import InputError
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis
 from grokinterp.runs.snapshot import Snapshot
-from grokinterp.viz.figure import Figure, at, place
-from grokinterp.viz.images import BAR, panels
+from grokinterp.viz.figure import Figure, at, place, small_multiples
+from grokinterp.viz.images import BAR
 from grokinterp.viz.over_training import Shown, draw_steps
 from grokinterp.viz.theme import AROUND_CIRCLE, COLOURS
 
@@ -56,7 +56,7 @@ def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
     waves = fourier_basis(n) @ tokens
     powers = [float(waves[2 * k - 1 : 2 * k + 1].square().sum()) for k in keys]
     whole = _share(sum(powers), power)
-    drawn = panels(
+    drawn = small_multiples(
         f"Circles of the embedding{at(snapshot.step)}<br>{whole} of its power in them",
         [f"k = {k} ({_share(own, power)})" for k, own in zip(keys, powers, strict=True)],
         "along cos",
@@ -94,7 +94,7 @@ def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
         )
     reach = max(float(at_k.abs().nan_to_num(0.0, 0.0).max()) for at_k in points) or 1.0
     ends = [-1.08 * reach, 1.08 * reach]
-    drawn.update_xaxes(nticks=4, tickangle=0)  # on a phone there is room for no more
+    drawn.update_xaxes(nticks=4)  # on a phone there is room for no more
     return drawn.update_xaxes(range=ends).update_yaxes(range=ends)
 
 

@@ -11,16 +11,7 @@ from torch import Tensor
 from grokinterp.circuits.subject import Subject
 from grokinterp.errors import InputError, whole_number
 from grokinterp.runs.snapshot import Snapshot
-from grokinterp.viz.figure import (
-    WIDTH,
-    Figure,
-    at,
-    figure,
-    fitting_height,
-    place,
-    small_multiples,
-    square,
-)
+from grokinterp.viz.figure import Figure, at, figure, place, small_multiples, square
 from grokinterp.viz.over_training import Shown, draw_steps
 from grokinterp.viz.theme import AROUND_ZERO, FROM_ZERO
 
@@ -30,8 +21,9 @@ ANSWERS = {  # name: colour; the code in the image is its place here
     "right, test": "#009E73",
     "right, train": "#7FCDB2",
 }
-BAR = {  # a colour bar above the panels and their names, in the space that `panels` leaves
+BAR = {  # a colour bar above the panels and their names, in the space that `small_multiples` leaves
     "orientation": "h", "y": 1, "yanchor": "bottom", "ypad": 28, "thickness": 12, "len": 0.9,
+    "tickangle": 0, "ticklabeloverflow": "allow",
 }  # fmt: skip
 
 
@@ -108,7 +100,7 @@ def images(
 
     `hover` is plotly's template; the panel's name stands above it.
     """
-    drawn = panels(title, list(values), x, y)
+    drawn = small_multiples(title, list(values), x, y)
     for i, (name, z) in enumerate(values.items()):
         drawn.add_heatmap(
             z=z,
@@ -120,18 +112,6 @@ def images(
             **place(i),
         )
     return drawn
-
-
-def panels(title: str, names: Sequence[str], x: str, y: str) -> Figure:
-    """`small_multiples` with space for a `BAR` above them, beside each other on a phone too."""
-    drawn = small_multiples(title, names, x, y)
-    for i in range(1, len(names), 2):  # as on the left
-        drawn.update_yaxes(showticklabels=False, **place(i))
-    drawn.update_annotations(font_size=13)
-    drawn.update_yaxes(constraintoward="top")  # squares stay at their names when it is narrow
-    # plotly puts the title half way up the margin, then higher by the bar: 30 pixels from the top
-    drawn.update_layout(margin={"t": 160})
-    return drawn.update_layout(height=fitting_height(drawn, WIDTH))
 
 
 def from_zero(values: Iterable[np.ndarray]) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def neuron_fourier(snapshot: Snapshot, neurons: Sequence[int], layer: int | None
     for axes, waves in ((drawn.update_xaxes, of_b), (drawn.update_yaxes, of_a)):
         ticks = [max(i - 1, 0) for i in shown]
         axes(tickvals=[waves[i] for i in ticks], ticktext=[(i + 1) // 2 for i in ticks])
-        axes(range=[-0.5, len(order) - 0.5], tickangle=0)
+        axes(range=[-0.5, len(order) - 0.5])
     for i, (name, z) in enumerate(values.items()):
         rows, columns = _largest(z)
         drawn.add_scatter(

@@ -2,7 +2,9 @@
 
 const panels = by("article[data-kind]").map((element) =>
   new (element.dataset.kind === "patterns" ? Patterns : Plot)(element));
+const panelOf = (place) => panels.find((each) => each.place === place);
 const slider = one("#slider");
+const pause = (milliseconds) => new Promise((next) => setTimeout(next, milliseconds));
 let turn = 0;
 
 async function show() { // what is in view at once, the rest when there is time
@@ -14,10 +16,11 @@ async function show() { // what is in view at once, the rest when there is time
   one("#where").textContent = stop.label;
   document.body.setAttribute("aria-busy", "true");
   await Promise.all(panels.filter((panel) => panel.near).map((panel) => panel.update()));
+  await pause(80); // a hand that moves the slider comes first
   for (const panel of panels) {
     if (mine !== turn) return;
     if (panel.shown === panel.wanted()) continue;
-    await new Promise((next) => setTimeout(next)); // input comes first
+    await pause(0);
     if (mine !== turn) return;
     await panel.update();
   }
@@ -40,7 +43,7 @@ async function play() {
     while (at.playing === mine && at.index < stops().length - 1) {
       go(at.index + 1);
       await Promise.all(panels.filter((panel) => panel.near).map((panel) => panel.busy));
-      await new Promise((next) => setTimeout(next, 350));
+      await pause(350);
     }
     if (at.playing !== mine && at.playing) return;
     at.playing = null;
@@ -128,7 +131,11 @@ async function main() {
   document.addEventListener("keydown", keys);
   addEventListener("hashchange", follow);
   let resizing;
-  addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(show, 150); });
+  const resized = new ResizeObserver((entries) => {
+    for (const { target } of entries) panelOf(target).width = target.clientWidth;
+    clearTimeout(resizing);
+    resizing = setTimeout(show, 150);
+  });
   addEventListener("beforeprint", () => {
     for (const { place } of panels) {
       place.style.zoom = Math.min(1, SHEET.wide / place.scrollWidth, SHEET.high / place.scrollHeight);
@@ -138,13 +145,16 @@ async function main() {
     for (const { place } of panels) place.style.zoom = "";
   });
   const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      const panel = panels.find((each) => each.element === entry.target);
-      panel.near = entry.isIntersecting;
+    for (const { target, isIntersecting } of entries) {
+      const panel = panelOf(target);
+      panel.near = isIntersecting;
       if (panel.near) panel.update();
     }
-  });
-  panels.forEach((panel) => seen.observe(panel.element));
+  }, { rootMargin: `-${one("#scrubber").offsetHeight}px 0px 0px` }); // which covers what is below
+  for (const { place } of panels) {
+    seen.observe(place);
+    resized.observe(place);
+  }
   const passed = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) section = entry.target.id;
   }, { rootMargin: "-20% 0px -70% 0px" });

@@ -12,13 +12,14 @@ class Panel {
     this.element = element;
     this.run = Number(element.dataset.run);
     this.place = one(".drawing", element);
-    this.near = false; // in view, or almost
+    this.width = this.place.clientWidth; // asking while others are drawn lays the page out anew
+    this.near = false; // in view
     this.shown = null; // what is drawn: "step theme width", or null
     this.busy = Promise.resolve();
   }
 
   wanted() {
-    return `${stops()[at.index].steps[this.run]} ${theme()} ${this.place.clientWidth}`;
+    return `${stops()[at.index].steps[this.run]} ${theme()} ${this.width}`;
   }
 
   update() { // draws what is wanted when called; calls that come meanwhile are one
@@ -79,12 +80,13 @@ class Plot extends Panel {
       ...layout,
       template: REPORT.templates[theme()],
       title: undefined, // it is the panel's heading
-      ...fixed(layout, this.place.clientWidth),
-      height: height(layout, this.place.clientWidth),
-      width: this.place.clientWidth,
+      ...fixed(layout, this.width),
+      height: height(layout, this.width),
+      width: this.width,
       uirevision: "kept", // a zoom survives a step
     };
-    await Plotly.react(this.place, this.traces, this.layout, CONFIG);
+    const config = this.shown ? [] : [CONFIG]; // once: plotly would compare it each time
+    await Plotly.react(this.place, this.traces, this.layout, ...config);
     this.say(step_shown);
   }
 
@@ -163,12 +165,15 @@ function cursors(layout, place) { // what the figure has, and a line here in eac
   })];
 }
 
-// Margins that hold what stands in them: plotly, which would work them out, draws all twice.
+// Margins that hold what stands in them: plotly, which would work them out, draws all twice,
+// and measures each label of an axis to hide what does not fit.
 function fixed(layout, width) {
-  if (!layout.meta?.rows) return { margin: { ...layout.margin, t: top(layout, width) } };
-  const found = { margin: { t: top(layout, width), l: 70, r: 20, b: 60 } };
+  const squares = layout.meta?.rows && { automargin: false };
+  const found = {
+    margin: { ...(squares ? { l: 70, r: 20, b: 60 } : layout.margin), t: top(layout, width) },
+  };
   for (const name of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
-    found[name] = { ...layout[name], automargin: false };
+    found[name] = { ...layout[name], ticklabeloverflow: "allow", ...squares };
   }
   return found;
 }
