@@ -26,14 +26,16 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
     )
     counts = f"{found.sizes[LEFTOVER]} of {len(table)} neurons in no cluster"
     counts += f", {len(found.dead)} of them dead" if found.dead else ""
-    drawn = figure(f"Neurons of layer {found.layer}{at(found.step)}<br><sup>{counts}</sup>")
-    drawn.set_subplots(
-        rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.25, 0.75]
+    drawn = figure(
+        f"Neurons of layer {found.layer}{at(found.step)}<br><sup>{counts}</sup>",
+        "leading frequency k (cycles per p)",
+        "fraction explained",
     )
-    drawn.update_yaxes(title_text="neurons", rangemode="tozero", row=1, col=1)
-    drawn.update_yaxes(title_text="fraction explained", range=[-0.03, 1.03], row=2, col=1)
-    drawn.update_xaxes(title_text="leading frequency k (cycles per p)", row=2, col=1)
-    drawn.update_xaxes(range=[0, max(int(found.leading.max()), 1) + 2])
+    drawn.update_layout(  # the bars above the dots, on the same x axis
+        xaxis={"range": [0, max(int(found.leading.max()), 1) + 2]},
+        yaxis={"range": [-0.03, 1.03], "domain": [0, 0.7]},
+        yaxis2={"title": {"text": "neurons"}, "rangemode": "tozero", "domain": [0.76, 1]},
+    )
     summary = found.summary()
     for name, key in (("key", True), ("not key", False)):
         chosen = summary[(summary.key == key) & (summary.cluster != LEFTOVER)]
@@ -48,8 +50,7 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
             customdata=chosen.variance_share,
             hovertemplate="cluster k = %{x}: %{y} neurons<br>"
             "share of variance %{customdata:.5g}<extra></extra>",
-            row=1,
-            col=1,
+            yaxis="y2",
         )
     largest = max(float(table.variance_share.max()), 1e-30)
     for name, colour in KINDS.items():
@@ -74,14 +75,10 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
             hovertemplate="neuron %{customdata[0]}, k = %{x}<br>fraction %{y:.5g}"
             "<br>quadratic fraction %{customdata[1]:.5g}"
             "<br>share of variance %{customdata[2]:.5g}<extra></extra>",
-            row=2,
-            col=1,
         )
     drawn.add_hline(
         y=found.threshold,
         line={"dash": "dot", "width": 1.5, "color": COLOURS["other"]},
-        row=2,
-        col=1,
     )
     return drawn.update_layout(
         height=560,
