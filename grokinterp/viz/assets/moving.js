@@ -132,7 +132,9 @@ async function main() {
   addEventListener("hashchange", follow);
   let resizing;
   const resized = new ResizeObserver((entries) => {
-    for (const { target } of entries) panelOf(target).width = target.clientWidth;
+    const changed = entries.filter(({ target }) => panelOf(target).width !== target.clientWidth);
+    if (!changed.length) return; // only as high as what was drawn
+    for (const { target } of changed) panelOf(target).width = target.clientWidth;
     clearTimeout(resizing);
     resizing = setTimeout(show, 150);
   });

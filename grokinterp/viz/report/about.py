@@ -22,8 +22,8 @@ from grokinterp.tasks.modular import ModularTask
 from grokinterp.viz.neurons import chosen_neurons
 
 T = TypeVar("T")
-IMAGES = 10  # of all pairs, about so many a step
-BYTES = 7e6  # for images, two bytes a number
+IMAGES = 14  # of all pairs at one step, of a model with four heads and as many neurons drawn
+BYTES = 10e6  # for images before they are compressed, two bytes a number
 FEWEST, MOST = 12, 30  # steps that images are drawn of
 
 

@@ -75,7 +75,7 @@ def panel(section: str, caption: str, *, when: str = ONCE) -> Callable[..., Call
 
 @panel(
     "training",
-    "Loss on train and test pairs, phases shaded. Dotted: first crossings of thresholds.",
+    "Loss on train and test inputs, phases shaded. Dotted: first crossings of thresholds.",
 )
 def learning(about: About) -> Any:
     if about.run.metrics.drop(columns="step").isna().all(axis=None):
