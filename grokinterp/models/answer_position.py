@@ -1,12 +1,13 @@
 """The answer-position forward: all that a one-layer model computes where its answer is read.
 
 Only the last position is read, and each earlier position sees one of d_vocab tokens. So keys and
-values are tables with a row per token, attention is a softmax over two or three numbers, and the
-MLP runs on one position instead of three. The numbers are those of HookedTransformer, under its
-hook names, restricted to the last position.
+values are tables with a row per token (`AttentionTables`), attention is a softmax over two or three
+numbers, and the MLP runs on one position instead of three (`answer_from_tables`). The numbers are
+those of HookedTransformer, under its hook names, restricted to the last position.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from grokinterp.models.affine import affine
 from grokinterp.models.architecture import ACTIVATIONS, Architecture
+
+BLOCK = "blocks.0."
 
 
 def applies_to(architecture: Architecture, n_tokens: int) -> bool:
@@ -24,6 +27,143 @@ def applies_to(architecture: Architecture, n_tokens: int) -> bool:
         and n_tokens in (2, 3)
         and n_tokens <= architecture.n_ctx
     )
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A table, and the row of it that every input reads; without `rows` it has one row for all."""
+
+    table: Float[Tensor, "n_rows ..."]
+    rows: Int[Tensor, " n"] | None = None
+
+    def read(self) -> Float[Tensor, "n_or_1 ..."]:
+        """What every input reads, [n, ...], or [1, ...] where that is the same for all."""
+        # index_select, not table[rows]: its backward is a scatter-add, far faster on a CPU.
+        return self.table if self.rows is None else self.table.index_select(0, self.rows)
+
+    def of_rows(self, rows: slice) -> "Lookup":
+        """The lookup of some of the inputs, in the same table."""
+        return self if self.rows is None else Lookup(self.table, self.rows[rows])
+
+    def add_gradient(
+        self, total: Float[Tensor, "n_rows ..."], upstream: Float[Tensor, "n ..."]
+    ) -> None:
+        """Add the gradient by the table, from the one by what every input has read."""
+        if self.rows is None:
+            total.add_(upstream.sum(dim=0))
+        else:
+            total.index_add_(0, self.rows, upstream)
+
+
+@dataclass(frozen=True)
+class AttentionTables:
+    """All that attention at the answer position reads, a `Lookup` a key position.
+
+    `scores` [rows, n_heads], `values` [rows, n_heads, d_head]; `resid_pre` [rows, d_model].
+    """
+
+    scores: tuple[Lookup, ...]
+    values: tuple[Lookup, ...]
+    resid_pre: Lookup
+
+    def of_rows(self, rows: slice) -> "AttentionTables":
+        """The tables of some of the inputs."""
+        scores, values = (
+            tuple(lookup.of_rows(rows) for lookup in lookups)
+            for lookups in (self.scores, self.values)
+        )
+        return AttentionTables(scores, values, self.resid_pre.of_rows(rows))
+
+
+def attention_tables(
+    weights: Mapping[str, Tensor], tokens: Int[Tensor, "n n_ctx"]
+) -> AttentionTables:
+    """The tables of `[a, b, "="]` (the third token is one constant) or `[a, b]`; differentiable."""
+    a, b = tokens[:, 0].contiguous(), tokens[:, 1].contiguous()
+    w = _within_block(weights)
+    embed, position = w["embed.W_E"], w["pos_embed.W_pos"]
+    n_heads, d_model, d_head = w["attn.W_Q"].shape
+
+    def heads(x: Float[Tensor, "rows d_model"], which: str) -> Float[Tensor, "rows n_heads d_head"]:
+        """Queries, keys or values of all heads, as one matrix product."""
+        matrix = w[f"attn.W_{which}"].transpose(0, 1).reshape(d_model, n_heads * d_head)
+        return affine(x, matrix, w[f"attn.b_{which}"].flatten()).view(-1, n_heads, d_head)
+
+    first, second = embed + position[0], embed + position[1]
+    key_a, key_b = heads(first, "K"), heads(second, "K")
+    values = [Lookup(heads(first, "V"), a), Lookup(heads(second, "V"), b)]
+    scale = d_head**-0.5
+    if tokens.shape[1] == 3:
+        last = embed[tokens[0, 2]][None] + position[2]
+        query = heads(last, "Q") * scale
+        scores = [
+            Lookup((key_a * query).sum(-1), a),
+            Lookup((key_b * query).sum(-1), b),
+            Lookup((heads(last, "K") * query).sum(-1)),
+        ]
+        values.append(Lookup(heads(last, "V")))
+        resid_pre = Lookup(last)
+    else:
+        query = heads(second, "Q") * scale
+        every_pair = torch.einsum("bhd,ahd->abh", query, key_a).flatten(0, 1)
+        scores = [
+            Lookup(every_pair, a * len(embed) + b),
+            Lookup((key_b * query).sum(-1), b),
+        ]
+        resid_pre = Lookup(second, b)
+    return AttentionTables(tuple(scores), tuple(values), resid_pre)
+
+
+def answer_from_tables(
+    tables: AttentionTables,
+    weights: Mapping[str, Tensor],
+    n: int,
+    *,
+    act_fn: str,
+    attention_rate: float,
+    cache: dict[str, Tensor] | None = None,
+    keep_pre: bool = True,
+) -> Float[Tensor, "n d_vocab_out"]:
+    """Logits of `n` inputs from what attention reads; the arguments are those of `answer_logits`.
+
+    Without `keep_pre` the cache has no `mlp.hook_pre` of ReLU neurons, which are then made where
+    their inputs stood: memory that is not in the processor's cache costs as much as the product.
+    """
+    w = _within_block(weights)
+    n_heads = w["attn.W_Q"].shape[0]
+    # One key position after the other, not [n, n_heads, n_ctx]: a softmax over an axis of three
+    # numbers cannot use vector instructions.
+    scores = torch.stack([lookup.read().expand(n, n_heads) for lookup in tables.scores])
+    pattern = scores.softmax(dim=0)
+    if attention_rate != 1:
+        pattern = attention_rate * pattern + (1 - attention_rate)
+    z = pattern[0, :, :, None] * tables.values[0].read()
+    for at_key, lookup in zip(pattern[1:], tables.values[1:], strict=True):
+        z = z.addcmul(at_key[:, :, None], lookup.read())
+    attn_out = affine(z.flatten(1), w["attn.W_O"].flatten(0, 1), w["attn.b_O"])
+    resid_pre = tables.resid_pre.read()
+    resid_mid = resid_pre + attn_out
+    pre = affine(resid_mid, w["mlp.W_in"], w["mlp.b_in"])
+    if act_fn == "relu" and not torch.is_grad_enabled() and (cache is None or not keep_pre):
+        post = pre.relu_()
+    else:
+        post = ACTIVATIONS[act_fn](pre)
+    mlp_out = affine(post, w["mlp.W_out"], w["mlp.b_out"])
+    resid_post = resid_mid + mlp_out
+    if cache is not None:
+        cache |= {
+            f"{BLOCK}hook_resid_pre": resid_pre.expand(n, -1),
+            f"{BLOCK}attn.hook_attn_scores": scores.permute(1, 2, 0),
+            f"{BLOCK}attn.hook_pattern": pattern.permute(1, 2, 0),
+            f"{BLOCK}attn.hook_z": z,
+            f"{BLOCK}hook_attn_out": attn_out,
+            f"{BLOCK}hook_resid_mid": resid_mid,
+            **({} if pre is post else {f"{BLOCK}mlp.hook_pre": pre}),
+            f"{BLOCK}mlp.hook_post": post,
+            f"{BLOCK}hook_mlp_out": mlp_out,
+            f"{BLOCK}hook_resid_post": resid_post,
+        }
+    return affine(resid_post, w["unembed.W_U"], w["unembed.b_U"])
 
 
 def answer_logits(
@@ -40,64 +180,15 @@ def answer_logits(
     activations are put into it under their TransformerLens hook names, at the last position:
     patterns as [n, n_heads, n_ctx], all others as [n, ...].
     """
-    a, b = tokens[:, 0], tokens[:, 1]
-    blocks = "blocks.0."
-    w = {name.removeprefix(blocks): weight for name, weight in weights.items()}
-    embed, position = w["embed.W_E"], w["pos_embed.W_pos"]
-    n_heads, d_model, d_head = w["attn.W_Q"].shape
+    return answer_from_tables(
+        attention_tables(weights, tokens),
+        weights,
+        len(tokens),
+        act_fn=act_fn,
+        attention_rate=attention_rate,
+        cache=cache,
+    )
 
-    def heads(x: Float[Tensor, "rows d_model"], which: str) -> Float[Tensor, "rows n_heads d_head"]:
-        """Queries, keys or values of all heads, as one matrix product."""
-        matrix = w[f"attn.W_{which}"].transpose(0, 1).reshape(d_model, n_heads * d_head)
-        return affine(x, matrix, w[f"attn.b_{which}"].flatten()).view(-1, n_heads, d_head)
 
-    first, second = embed + position[0], embed + position[1]
-    key_a, key_b = heads(first, "K"), heads(second, "K")
-    value_a, value_b = heads(first, "V"), heads(second, "V")
-    if tokens.shape[1] == 3:
-        last = embed[tokens[0, 2]][None] + position[2]
-        query = heads(last, "Q")
-        scores = [
-            (key_a * query).sum(-1).index_select(0, a),
-            (key_b * query).sum(-1).index_select(0, b),
-            (heads(last, "K") * query).sum(-1).expand(len(a), -1),
-        ]
-        resid_pre = last.expand(len(a), -1)
-    else:
-        query = heads(second, "Q")
-        every_pair = torch.einsum("bhd,ahd->abh", query, key_a).flatten(0, 1)
-        scores = [
-            every_pair.index_select(0, a * len(embed) + b),
-            (key_b * query).sum(-1).index_select(0, b),
-        ]
-        resid_pre = second.index_select(0, b)
-
-    attn_scores = torch.stack(scores, dim=2) / d_head**0.5
-    pattern = attn_scores.softmax(dim=2)
-    if attention_rate != 1:
-        pattern = attention_rate * pattern + (1 - attention_rate)
-    # index_select, not value_a[a]: its backward is a scatter-add, several times faster on a CPU.
-    z = pattern[:, :, 0, None] * value_a.index_select(0, a)
-    z = z + pattern[:, :, 1, None] * value_b.index_select(0, b)
-    if tokens.shape[1] == 3:
-        z = z + pattern[:, :, 2, None] * heads(last, "V")
-    attn_out = affine(z.flatten(1), w["attn.W_O"].flatten(0, 1), w["attn.b_O"])
-    resid_mid = resid_pre + attn_out
-    pre = affine(resid_mid, w["mlp.W_in"], w["mlp.b_in"])
-    post = ACTIVATIONS[act_fn](pre)
-    mlp_out = affine(post, w["mlp.W_out"], w["mlp.b_out"])
-    resid_post = resid_mid + mlp_out
-    if cache is not None:
-        cache |= {
-            f"{blocks}hook_resid_pre": resid_pre,
-            f"{blocks}attn.hook_attn_scores": attn_scores,
-            f"{blocks}attn.hook_pattern": pattern,
-            f"{blocks}attn.hook_z": z,
-            f"{blocks}hook_attn_out": attn_out,
-            f"{blocks}hook_resid_mid": resid_mid,
-            f"{blocks}mlp.hook_pre": pre,
-            f"{blocks}mlp.hook_post": post,
-            f"{blocks}hook_mlp_out": mlp_out,
-            f"{blocks}hook_resid_post": resid_post,
-        }
-    return affine(resid_post, w["unembed.W_U"], w["unembed.b_U"])
+def _within_block(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(BLOCK): weight for name, weight in weights.items()}

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-BLOCK_ROWS = 4096  # float64 copies of more rows would fall out of the cache
+BLOCK_CELLS = 2**19  # float64 copies of more logits would fall out of the cache
 
 
 def cross_entropies(
@@ -22,11 +22,15 @@ def cross_entropies(
     >>> cross_entropies(torch.tensor([[20.0, 0.0], [0.0, 1e4]]), torch.tensor([0, 0])).tolist()
     [2.061153620314381e-09, 10000.0]
     """
-    if len(logits) > BLOCK_ROWS:
-        blocks = zip(logits.split(BLOCK_ROWS), labels.split(BLOCK_ROWS), strict=True)
+    block = max(1, BLOCK_CELLS // logits.shape[1])
+    if len(logits) > block:
+        blocks = zip(logits.split(block), labels.split(block), strict=True)
         return torch.cat([cross_entropies(*block) for block in blocks])
     exact = logits.to(torch.float32 if logits.device.type == "mps" else torch.float64)
     difference = exact - exact.gather(1, labels[:, None])
-    lead = difference.detach().max(dim=1).values  # the right class is among them: at least 0
-    wrong = (difference - lead[:, None]).exp().scatter(1, labels[:, None], 0.0).sum(dim=1)
-    return lead + torch.log1p(wrong + torch.expm1(-lead))
+    lead = difference.detach().amax(dim=1)  # the right class is among them: at least 0
+    if torch.is_grad_enabled():
+        wrong = (difference - lead[:, None]).exp().scatter(1, labels[:, None], 0.0)
+    else:  # the same in place: fresh memory takes longer than the exponentials
+        wrong = difference.sub_(lead[:, None]).exp_().scatter_(1, labels[:, None], 0.0)
+    return lead + torch.log1p(wrong.sum(dim=1) + torch.expm1(-lead))

@@ -131,11 +131,16 @@ def before_activation(
 
 
 def where_positive(
-    values: Float[Tensor, "*shape"], condition: Float[Tensor, "*shape"]
+    values: Float[Tensor, "*shape"],
+    condition: Float[Tensor, "*shape"],
+    *,
+    out: Float[Tensor, "*shape"] | None = None,
 ) -> Float[Tensor, "*shape"]:
     """`values` where `condition` > 0, else 0, in one pass: ten times faster than torch.where.
 
     >>> where_positive(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-1.0, 0.0, 0.1])).tolist()
     [0.0, 0.0, 3.0]
     """
-    return torch.ops.aten.threshold_backward(values, condition, 0)
+    if out is None:
+        return torch.ops.aten.threshold_backward(values, condition, 0)
+    return torch.ops.aten.threshold_backward.grad_input(values, condition, 0, grad_input=out)

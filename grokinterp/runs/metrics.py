@@ -4,7 +4,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import SupportsFloat
 
@@ -28,13 +28,26 @@ def evaluate(
     train_mask: Bool[Tensor, " n"] | None,
 ) -> Metrics:
     """Mean cross-entropy (nats) and accuracy on train and test rows; NaN where there are none."""
+    return evaluate_blocks((logits,), labels, train_mask)
+
+
+def evaluate_blocks(
+    blocks: Iterable[Float[Tensor, "rows classes"]],
+    labels: Int[Tensor, " n"],
+    train_mask: Bool[Tensor, " n"] | None,
+) -> Metrics:
+    """The same of logits that come in blocks of rows, in the order of the table."""
     if train_mask is None:
         return dict.fromkeys(COLUMNS, math.nan)
-    losses = cross_entropies(logits, labels)
-    right = (logits.argmax(dim=1) == labels).double()
-    columns = ((losses, train_mask), (losses, ~train_mask), (right, train_mask))
-    values = torch.stack([x[mask].mean() for x, mask in (*columns, (right, ~train_mask))])
-    return dict(zip(COLUMNS, values.tolist(), strict=True))
+    losses, right, first = [], [], 0
+    for logits in blocks:
+        answers = labels[first : first + len(logits)]
+        losses.append(cross_entropies(logits, answers))
+        right.append(logits.argmax(dim=1) == answers)
+        first += len(logits)
+    parts = (torch.cat(losses), torch.cat(right).double())
+    means = [part[rows].mean() for part in parts for rows in (train_mask, ~train_mask)]
+    return dict(zip(COLUMNS, torch.stack(means).tolist(), strict=True))
 
 
 def as_metrics(values: Mapping[str, SupportsFloat | None]) -> Metrics:

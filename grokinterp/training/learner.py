@@ -1,9 +1,11 @@
 """A model in training: canonical weights as leaves, its answers and its gradients."""
 
+from collections.abc import Iterator
+
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.models import mlp_forward
+from grokinterp.models import answer_gradients, mlp_forward
 from grokinterp.models.adapter import build_model, functional_logits
 from grokinterp.models.architecture import Architecture, Weights, is_bias
 from grokinterp.models.cnn import CNNArchitecture
@@ -13,6 +15,8 @@ from grokinterp.models.initialize import initial_weights
 from grokinterp.models.kinds import quick_logits
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.recipe.recipe import Recipe
+
+BLOCK_ROWS = 4096  # inputs evaluated at once: intermediate results stay in the cache
 
 
 class Learner:
@@ -46,14 +50,17 @@ class Learner:
             self._hooked = functional_logits(build_model(architecture, initial, device=device))
         self._lattices: tuple[Tensor, CNNGradients] | None = None  # rows, and what depends on them
 
-    def logits(self, rows: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n d_vocab_out"]:
-        """Logits of the answer on some rows of the task, or on all; differentiable."""
-        inputs = self._inputs if rows is None else self._inputs[rows]
+    def logits(self, inputs: Tensor) -> Float[Tensor, "n d_vocab_out"]:
+        """Logits of the answer; differentiable."""
         if self._hooked is not None:
             return self._hooked(self.weights, inputs)
         found = quick_logits(self._architecture, self.weights, inputs)
         assert found is not None
         return found
+
+    def logit_blocks(self) -> Iterator[Float[Tensor, "rows d_vocab_out"]]:
+        """Logits of all inputs of the task, so many rows at a time."""
+        return map(self.logits, self._inputs.split(BLOCK_ROWS))
 
     def backward(self, rows: Int[Tensor, " n"]) -> None:
         """Put the gradient of the mean cross-entropy over some rows into every trained weight."""
@@ -65,10 +72,18 @@ class Learner:
             )
         elif isinstance(self._architecture, CNNArchitecture):
             gradients = self._on_lattices(rows, self._architecture)(self.weights, labels)
+        elif self._hooked is None:
+            gradients = answer_gradients.gradients(
+                self.weights,
+                self._inputs[rows],
+                labels,
+                act_fn=self._architecture.act_fn,
+                attention_rate=self._architecture.attention_rate,
+            )
         for name, weight in self.trained.items():
             weight.grad = gradients.get(name)
         if not gradients:
-            cross_entropies(self.logits(rows), labels).mean().backward()
+            cross_entropies(self.logits(self._inputs[rows]), labels).mean().backward()
 
     def _on_lattices(self, rows: Tensor, architecture: CNNArchitecture) -> CNNGradients:
         """Kept while the rows are the same, as they are with full batches."""

@@ -12,10 +12,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from grokinterp.errors import InputError, Interrupted
+from grokinterp.memory import kept_memory
 from grokinterp.recipe.builtin import find_recipe
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RUN_JSON, Manifest
-from grokinterp.runs.metrics import Metrics, evaluate
+from grokinterp.runs.metrics import Metrics, evaluate_blocks
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks.splits import mask_of
@@ -44,7 +45,7 @@ def train(
         refuse_another_recipe(folder, manifest.recipe, recipe)
         if manifest.finished:
             return Run(folder)
-    with _threads(recipe.threads), _stop_requests() as stop:
+    with _threads(recipe.threads), kept_memory(), _stop_requests() as stop:
         session = _Session(recipe, folder, resume=resume)
         with tqdm(
             total=recipe.steps,
@@ -129,8 +130,8 @@ class _Session:
         """Log and save what is due at this step."""
         if self.logged(self.step):
             with torch.no_grad():
-                logits = self.learner.logits()
-            self.latest = evaluate(logits, self.labels, self.train_mask)
+                blocks = self.learner.logit_blocks()
+                self.latest = evaluate_blocks(blocks, self.labels, self.train_mask)
             self.writer.log(self.step, self.latest)
         if self.step in self.saves:
             self.writer.save(self.step, self.learner.weights)
