@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 from grokinterp.errors import InputError
 from grokinterp.fourier.answers import checked_frequencies, usable_group
 from grokinterp.fourier.key_frequencies import key_frequencies
-from grokinterp.progress.measures import MEASURES
+from grokinterp.progress.measures import MEASURES, count
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 
@@ -43,7 +43,7 @@ def progress_measures(
 
 def measure_snapshot(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[str, float]:
     """Every registered measure of one snapshot."""
-    snapshot.compute()
+    count(snapshot)
     row: dict[str, float] = {}
     for entry in MEASURES.values():
         row |= entry.columns(snapshot, frequencies)

@@ -1,7 +1,7 @@
 """Snapshot: one model at one step, seen over its whole task."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from typing import TypeVar
 
@@ -23,17 +23,22 @@ from grokinterp.models.kinds import (
 )
 from grokinterp.notebook import card
 from grokinterp.runs.forward import Forward, agree, forward_of, hooked_forward
+from grokinterp.runs.tally import Block, Tally
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
 BLOCK_ROWS = 2048  # inputs a forward sees at once: intermediate results stay in the cache
+KEPT_CELLS = 2**26  # of a table that is kept for another look: 256 MB; p up to 400
 T = TypeVar("T")
+AnyTally = TypeVar("AnyTally", bound=Tally)
 
 
 class Snapshot:
     """A model's answers and activations at the answer position, over all inputs of its task.
 
     Everything is computed when first asked for, at most once. Rows are in table order (`a*p + b`).
+    `logits` and `activation` are whole tables; what fits into no memory is looked at in blocks
+    (`tally`, `logit_blocks`, `activation_parts`), where only tables of at most 2^26 cells are kept.
     Build one with `run.snapshot(step)` or `gi.snapshot(model, task)`.
     """
 
@@ -62,7 +67,7 @@ class Snapshot:
         self._forward = forward
         self._hooked = hooked
         self._activations: dict[str, Tensor] = {}
-        self._memo: dict[str, object] = {}
+        self._memo: dict[object, object] = {}
 
     @property
     def modular_task(self) -> ModularTask:
@@ -97,7 +102,12 @@ class Snapshot:
     @property
     def mlp_post(self) -> Float[Tensor, "n_inputs d_mlp"]:
         """Activations of the last MLP's neurons after the nonlinearity."""
-        return self.activation(f"blocks.{self.n_layers - 1}.mlp.hook_post")
+        return self.activation(self.mlp_post_name)
+
+    @property
+    def mlp_post_name(self) -> str:
+        """Hook name of the last MLP's neurons after the nonlinearity."""
+        return f"blocks.{self.n_layers - 1}.mlp.hook_post"
 
     def activation(self, name: str) -> Float[Tensor, "n_inputs ..."]:
         """The activation at a hook name, of a transformer at the answer position.
@@ -115,6 +125,64 @@ class Snapshot:
             logits, found = self._run(missing)
             self.memo("logits", lambda: logits)
             self._activations |= found
+
+    def tally(self, kind: Callable[["Snapshot"], AnyTally]) -> AnyTally:
+        """What a kind of `Tally` counted over the whole table."""
+        self.tally_all(kind)
+        return self._memo[kind]  # type: ignore[return-value]
+
+    def tally_all(self, *kinds: Callable[["Snapshot"], Tally]) -> None:
+        """Count all of these that are not known yet in one forward, for `tally` to return."""
+        missing = {kind: kind(self) for kind in kinds if kind not in self._memo}
+        if not missing:
+            return
+        names = tuple({name for tally in missing.values() for name in tally.needs})
+        n_classes, labels = self.task.n_classes, self.task.labels
+        first = 0
+        for logits, found in self._blocks(names):
+            rows = slice(first, first + len(logits))
+            block = Block(rows, logits[:, :n_classes], labels[rows], found)
+            for tally in missing.values():
+                tally.add(block)
+            first = rows.stop
+        for kind, tally in missing.items():
+            self._memo[kind] = tally
+
+    def logit_blocks(
+        self, rows: Int[Tensor, " n"]
+    ) -> Iterator[tuple[Int[Tensor, " some"], Float[Tensor, "some n_classes"]]]:
+        """Some rows' logits of the answer classes, with their numbers, a block at a time."""
+        for some in rows.split(BLOCK_ROWS):
+            if "logits" in self._memo:
+                yield some, self.logits.index_select(0, some)
+            else:
+                with torch.no_grad():
+                    logits, _ = self._forward(self.task.model_inputs[some], ())
+                yield some, logits[:, : self.task.n_classes]
+
+    def activation_parts(self, name: str) -> Iterator[Float[Tensor, "n_inputs some"]]:
+        """An activation [n_inputs, width] whose columns come in parts; in one where it is small.
+
+        Every part of a large one is a forward of its own.
+        """
+        n = self.task.n_inputs
+        with torch.no_grad():
+            _, found = self._forward(self.task.model_inputs[:1], (name,))
+        width = found[name].shape[1]
+        if name in self._activations or n * width <= KEPT_CELLS:
+            yield self.activation(name)
+            return
+        step = max(1, KEPT_CELLS // n)
+        for first in range(0, width, step):
+            part = torch.empty(n, min(step, width - first), dtype=found[name].dtype)
+            row = 0
+            for inputs in self.task.model_inputs.split(BLOCK_ROWS):
+                with torch.no_grad():
+                    _, found = self._forward(inputs, (name,))
+                block = found[name][:, first : first + step]
+                part[row : row + len(block)] = block
+                row += len(block)
+            yield part
 
     def logits_with(
         self,
@@ -192,6 +260,26 @@ class Snapshot:
                 whole[name][first : first + len(inputs)] = block
             first += len(inputs)
         return whole.pop("logits"), whole
+
+    def _blocks(self, names: tuple[str, ...]) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+        """Logits and activations of all inputs, block by block; logits are kept where small."""
+        if "logits" in self._memo and set(names) <= set(self._activations):
+            kept = {name: self._activations[name].split(BLOCK_ROWS) for name in names}
+            for place, logits in enumerate(self.all_logits.split(BLOCK_ROWS)):
+                yield logits, {name: parts[place] for name, parts in kept.items()}
+            return
+        whole, first = None, 0
+        for inputs in self.task.model_inputs.split(BLOCK_ROWS):
+            with torch.no_grad():
+                logits, found = self._forward(inputs, names)
+            if first == 0 and self.task.n_inputs * logits.shape[1] <= KEPT_CELLS:
+                whole = logits.new_empty(self.task.n_inputs, logits.shape[1])
+            if whole is not None:
+                whole[first : first + len(logits)] = logits
+            first += len(logits)
+            yield logits, found
+        if whole is not None:
+            self.memo("logits", lambda: whole)
 
 
 def from_weights(
