@@ -16,6 +16,13 @@ PHASES = {
     "circuit_formation": "#E69F00",
     "cleanup": "#009E73",
 }
+LABELS = {  # of a run
+    "grokked": COLOURS["test"],
+    "steady": COLOURS["train"],
+    "memorized": PHASES["memorization"],
+    "not_learned": "#666666",
+    "undetermined": "#AAAAAA",
+}
 FROM_ZERO = "Viridis"  # for values that start at 0
 AROUND_ZERO = "RdBu_r"  # for values of both signs, with 0 in the middle
 AROUND_CIRCLE = "Phase"  # for residues mod p
