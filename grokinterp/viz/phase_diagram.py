@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from grokinterp.viz.figure import Figure, figure
 from grokinterp.viz.images import around_zero
 from grokinterp.viz.sweep_cells import (
     LABEL,
+    MOST_TICKS,
     NO_LABEL,
     Axis,
     Cell,
@@ -24,9 +25,11 @@ from grokinterp.viz.sweep_cells import (
     cell_of,
     check_table,
     counted,
+    coverages,
     heading,
     interval,
     labels_of,
+    log_ticks,
     name_of,
     number,
     numbers_of,
@@ -42,8 +45,7 @@ MOST_PANELS = 12
 CELL = 64  # pixels, the height of a row of cells
 BETWEEN = 92  # pixels from one panel to the next: an axis and a name
 ABOVE, BELOW = 90, 84  # pixels: title and name of a panel; axis and legend
-MOST_TEXT = 8  # columns of cells that hold three lines; with more there is the median alone
-MOST_TICKS = 16
+MOST_TEXT, MOST_TALL = 8, 12  # columns and rows of cells that hold three lines of text
 BAR = {  # upright, since plotly 7.1 moves all titles of a figure with a bar above it
     "thickness": 10, "lenmode": "pixels", "len": 260, "y": 1, "yanchor": "top", "xpad": 6,
 }  # fmt: skip
@@ -64,9 +66,9 @@ def plot_phase_diagram(
     In a cell stand the median over the runs that have a value, the interval of order statistics for
     it (`statistics.Spread`; takes two runs) and how many runs have one. Grey cells have runs but no
     value, and say which labels those have; where nothing was trained, there is no cell. Colours are
-    logarithmic where the medians span a decade. With more than eight columns only the median stands
-    there, and the rest is told on hover, with the value of every run. `value="label"` shows the
-    label that more than half of the runs of a cell have, else "mixed".
+    logarithmic where the medians span a decade. With more than eight columns or twelve rows only
+    the median stands there, and the rest is told on hover, with the value of every run.
+    `value="label"` shows the label that more than half of the runs of a cell have, else "mixed".
 
     Cells are equally large whatever the values of the keys are. `by` makes a panel for each value
     of another key, or for each combination of several. Runs that differ in further keys are pooled,
@@ -106,17 +108,21 @@ def plot_phase_diagram(
 
 def _panels(across: Axis, up: Axis, panels: Axis | None, n: int) -> Figure:
     """Empty panels below each other, so that cells stay wide enough for their text on a phone."""
-    tall = max(2, len(up.names)) * CELL
+    tall = max(2, len(up.names)) * _cell_height(up)
     height = n * tall + (n - 1) * BETWEEN
     drawn = figure("")
     drawn.set_subplots(
         rows=n, cols=1, vertical_spacing=BETWEEN / height if n > 1 else None,
-        subplot_titles=list(panels.names) if panels else None,
+        subplot_titles=panels.told() if panels else None,
     )  # fmt: skip
     drawn.update_annotations(font_size=13)
     drawn.update_xaxes(title_text=across.title, title_standoff=8, **_ticks(across))
     drawn.update_yaxes(title_text=up.title, title_standoff=8, **_ticks(up))
     return drawn.update_layout(height=height + ABOVE + BELOW, margin={"t": ABOVE, "b": BELOW})
+
+
+def _cell_height(up: Axis) -> int:
+    return CELL if len(up.names) <= MOST_TALL else max(12, CELL * MOST_TALL // len(up.names))
 
 
 def _ticks(axis: Axis) -> dict[str, Any]:
@@ -137,14 +143,14 @@ def _medians(drawn: Figure, grid: "_Grid", value: str) -> list[str]:
     log = spans_decades(medians.values())
     heights = {where: math.log10(m) if log else m for where, m in medians.items()}
     several = any(len(cell.rows) > 1 for cell in grid.cells.values())
-    short = len(grid.across.names) > MOST_TEXT
+    short = len(grid.across.names) > MOST_TEXT or len(grid.up.names) > MOST_TALL
     scale = _scale(list(heights.values()))
     texts = {
         where: number(cell.spread.median) + ("" if short or not several else _about(cell))
         for where, cell in cells.items()
     }
     grounds = {where: _colour(height, scale) for where, height in heights.items()}
-    bar = BAR | _bar_ticks(list(medians.values()), log=log)
+    bar = BAR | (log_ticks(medians.values(), heights=True) if log else {"nticks": 6})
     grid.draw(drawn, heights, texts, grounds, {**scale, "colorbar": bar})
     empty = {where: 0.0 for where in grid.cells if where not in cells}
     if empty:
@@ -155,14 +161,8 @@ def _medians(drawn: Figure, grid: "_Grid", value: str) -> list[str]:
         return ["one run a cell"]
     return [
         "median over runs"
-        + (", interval for it" + _coverage(cells.values()) + ", number of runs") * (not short)
+        + (", interval for it" + coverages(cells.values()) + ", number of runs") * (not short)
     ]
-
-
-def _coverage(cells: Iterable[Cell]) -> str:
-    """With which probability the intervals in the cells hold the median, if there are any."""
-    found = {f"{cell.spread.coverage:.0%}" for cell in cells if cell.spread.coverage}
-    return f" ({' to '.join(sorted({min(found), max(found)}))})" if found else ""
 
 
 def _about(cell: Cell) -> str:
@@ -205,18 +205,6 @@ def _discrete(colours: Sequence[str]) -> dict[str, Any]:
 def _in_legend(drawn: Figure, name: str, colour: str) -> None:
     marker = {"symbol": "square", "size": 13, "color": colour}
     drawn.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=name)
-
-
-def _bar_ticks(medians: Sequence[float], *, log: bool) -> dict[str, Any]:
-    """Of a logarithmic scale: 1, 2 and 5 times powers of ten, of a long one the powers alone."""
-    if not log:
-        return {"nticks": 6}
-    low, high = math.log10(min(medians)), math.log10(max(medians))
-    steps = (1, 2, 5) if high - low < 2.2 else (1,)
-    powers = range(math.floor(low), math.ceil(high) + 1)
-    ticks = [step * 10.0**power for power in powers for step in steps]
-    shown = [tick for tick in ticks if low - 1e-9 <= math.log10(tick) <= high + 1e-9]
-    return {"tickvals": [math.log10(t) for t in shown], "ticktext": [number(t) for t in shown]}
 
 
 def _labels(drawn: Figure, grid: "_Grid") -> list[str]:

@@ -24,6 +24,7 @@ TIMES = ("memorization_step", "grok_step", "t_train", "t_test")
 UNITS = {**dict.fromkeys(TIMES, "updates"), "train_loss": "nats", "test_loss": "nats"}
 KEYS = tuple(field.name for field in fields(Recipe))
 LONGEST = 28  # letters of a name in a figure
+MOST_TICKS = 16  # with a name each
 MOST_LINES = 25  # of a text shown on hover
 
 
@@ -39,22 +40,28 @@ class Axis:
     names: tuple[str, ...]
     places: np.ndarray
     numbers: tuple[float, ...] | None = None
+    alone: bool = True  # of one column, so that its name is not in the names
+
+    def told(self) -> list[str]:
+        """The values with the names of the columns they are of."""
+        return [f"{self.title} = {name}" if self.alone else name for name in self.names]
 
 
 @dataclass(frozen=True)
 class Cell:
     """The runs (row numbers) that share their values on the axes, and their values in between.
 
-    `spread` is that of the values there are, so `spread.n` of `len(rows)` runs have one.
+    `spread` is that of the values there are, `without` are the rows without one.
     """
 
     rows: tuple[int, ...]
     spread: Spread
+    without: tuple[int, ...]
 
     @property
     def missing(self) -> int:
         """How many of the runs have no value."""
-        return len(self.rows) - self.spread.n
+        return len(self.without)
 
 
 def check_table(table: pd.DataFrame) -> None:
@@ -102,7 +109,7 @@ def axis_of(table: pd.DataFrame, *columns: str, least: int = 2) -> Axis:
         for point in present
     )
     places = np.array([present.index(point) for point in zip(*several, strict=True)])
-    return Axis(" and ".join(axis.title for axis in found), names, places)
+    return Axis(" and ".join(axis.title for axis in found), names, places, alone=False)
 
 
 def _axis(table: pd.DataFrame, column: str) -> Axis:
@@ -114,10 +121,11 @@ def _axis(table: pd.DataFrame, column: str) -> Axis:
         )
     if all(isinstance(cell, Real) and not isinstance(cell, bool) for cell in cells):
         numbers = sorted({float(cell) for cell in cells})
-        short = [f"{number:g}" for number in numbers]
-        if len(set(short)) < len(short):
-            short = [repr(number) for number in numbers]
-        place = {number: i for i, number in enumerate(numbers)}
+        for style in (number, "{:g}".format, repr):
+            short = [style(one) for one in numbers]
+            if len(set(short)) == len(short):
+                break
+        place = {one: i for i, one in enumerate(numbers)}
         places = [place[float(cell)] for cell in cells]
         return Axis(name_of(column), tuple(short), np.array(places), tuple(numbers))
     words = [str(list(cell) if isinstance(cell, tuple) else cell) for cell in cells]
@@ -145,7 +153,10 @@ def numbers_of(table: pd.DataFrame, column: str) -> np.ndarray:
 
 def cell_of(rows: Sequence[int], values: np.ndarray | None) -> Cell:
     """The runs of a cell with the spread of their values, of none where there are no values."""
-    return Cell(tuple(rows), spread([] if values is None else values[list(rows)].tolist()))
+    if values is None:
+        return Cell(tuple(rows), spread([]), ())
+    without = tuple(row for row in rows if math.isnan(values[row]))
+    return Cell(tuple(rows), spread(values[list(rows)].tolist()), without)
 
 
 def labels_of(table: pd.DataFrame, *, asked: bool) -> list[str]:
@@ -190,7 +201,7 @@ def number(value: float) -> str:
     >>> number(8120.0), number(1234567.5), number(0.98342), number(3.2e-7)
     ('8,120', '1.23e+06', '0.983', '3.2e-07')
     """
-    if 1000 <= abs(value) < 1e6:
+    if 999.5 <= abs(value) < 1e6:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 
@@ -198,6 +209,12 @@ def number(value: float) -> str:
 def interval(found: Spread) -> str:
     """The interval of a median in words, "" where there is none."""
     return f"{number(found.low)} to {number(found.high)}" if found.coverage else ""
+
+
+def coverages(cells: Iterable[Cell]) -> str:
+    """With which probability the intervals in the cells hold the median, if there are any."""
+    found = {f"{cell.spread.coverage:.0%}" for cell in cells if cell.spread.coverage}
+    return f" ({' to '.join(sorted({min(found), max(found)}))})" if found else ""
 
 
 def heading(title: str, lines: Sequence[str]) -> str:
@@ -218,6 +235,24 @@ def spans_decades(values: Iterable[float]) -> bool:
     """
     found = [value for value in values if not math.isnan(value)]
     return bool(found) and min(found) > 0 and max(found) >= 10 * min(found)
+
+
+def log_ticks(values: Iterable[float], *, heights: bool = False) -> dict[str, Any]:
+    """Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten, over two decades at powers.
+
+    They are where the values are, or with `heights` at the logarithms of those places.
+
+    >>> log_ticks([150, 2500])["ticktext"]
+    ['200', '500', '1,000', '2,000']
+    """
+    found = [value for value in values if not math.isnan(value)]
+    low, high = min(found), max(found)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low < 200 else (1,)
+    all_ticks = [step * 10.0**power for power in powers for step in steps]
+    ticks = [tick for tick in all_ticks if low * 0.999 <= tick <= high * 1.001]
+    places = [math.log10(tick) for tick in ticks] if heights else ticks
+    return {"tickvals": places, "ticktext": [number(tick) for tick in ticks]}
 
 
 class Told:
