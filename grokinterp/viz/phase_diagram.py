@@ -24,21 +24,23 @@ from grokinterp.viz.sweep_cells import (
     axis_of,
     cell_of,
     check_table,
+    labels_of,
+    numbers_of,
+    ordered,
+    pooled,
+)
+from grokinterp.viz.sweep_words import (
     counted,
     coverages,
     heading,
     interval,
-    labels_of,
     log_ticks,
     name_of,
     number,
-    numbers_of,
-    ordered,
-    pooled,
     spans_decades,
     titled,
 )
-from grokinterp.viz.theme import FROM_ZERO, LABELS, SERIES
+from grokinterp.viz.theme import FROM_ZERO, LABELS, SERIES, ink_on
 
 NOTHING = "#D9D9D9"  # a cell whose runs have no value
 MOST_PANELS = 12
@@ -59,7 +61,7 @@ def plot_phase_diagram(
     y: str,
     *,
     value: str = "grok_step",
-    by: str | Sequence[str] = (),
+    by: str | Sequence[str] | None = None,
 ) -> Figure:
     """A grid of two keys of a sweep's table; the cells are coloured by the median over their runs.
 
@@ -77,7 +79,7 @@ def plot_phase_diagram(
     with one value, for a `value` that no run has as a number, and for more than twelve panels.
     """
     check_table(table)
-    others = [by] if isinstance(by, str) else list(by)
+    others = [by] if isinstance(by, str) else list(by or ())
     used = [x, y, *others]
     across, up = axis_of(table, x), axis_of(table, y)
     panels = axis_of(table, *others, least=1) if others else None
@@ -159,10 +161,10 @@ def _medians(drawn: Figure, grid: "_Grid", value: str) -> list[str]:
         _in_legend(drawn, "no run has a value", NOTHING)
     if not several:
         return ["one run a cell"]
-    return [
-        "median over runs"
-        + (", interval for it" + coverages(cells.values()) + ", number of runs") * (not short)
-    ]
+    if short:
+        return ["median over runs"]
+    share = coverages(cell.spread for cell in cells.values())
+    return [f"median over runs, interval for it{share}, number of runs"]
 
 
 def _about(cell: Cell) -> str:
@@ -182,17 +184,6 @@ def _scale(heights: Sequence[float]) -> dict[str, Any]:
 def _colour(height: float, scale: Mapping[str, Any]) -> str:
     share = (height - scale["zmin"]) / (scale["zmax"] - scale["zmin"])
     return str(sample_colorscale(scale["colorscale"], [share])[0])
-
-
-def _ink(colour: str) -> str:
-    """Black or white, whichever has more contrast with a colour (WCAG's relative luminance)."""
-    if colour.startswith("#"):
-        levels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    else:
-        levels = np.array([float(level) for level in colour[4:-1].split(",")]) / 255
-    linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
-    luminance = float(linear @ [0.2126, 0.7152, 0.0722])
-    return "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"
 
 
 def _discrete(colours: Sequence[str]) -> dict[str, Any]:
@@ -275,7 +266,7 @@ class _Grid:
         Text has one colour a trace, so black and white make two. Tags for colours would do too, but
         plotly counts their letters where it fits the text into the cells.
         """
-        inks = {where: _ink(grounds[where]) for where in heights}
+        inks = {where: ink_on(grounds[where]) for where in heights}
         for i, (panel, ink) in enumerate(sorted({(w[0], inks[w]) for w in heights})):
             here = [where for where in heights if (where[0], inks[where]) == (panel, ink)]
             drawn.add_heatmap(

@@ -18,21 +18,23 @@ from grokinterp.errors import InputError
 from grokinterp.viz.figure import Figure, figure
 from grokinterp.viz.sweep_cells import (
     MOST_TICKS,
-    TIMES,
     Axis,
     Cell,
     Told,
     axis_of,
     cell_of,
     check_table,
-    coverages,
-    heading,
     labels_of,
-    log_ticks,
-    name_of,
     numbers_of,
     ordered,
     pooled,
+)
+from grokinterp.viz.sweep_words import (
+    TIMES,
+    coverages,
+    heading,
+    log_ticks,
+    name_of,
     spans_decades,
     titled,
 )
@@ -60,7 +62,7 @@ def plot_scaling(
     x: str,
     *,
     value: str = "grok_step",
-    by: str | Sequence[str] = (),
+    by: str | Sequence[str] | None = None,
     fit: bool = False,
 ) -> Figure:
     """A measure against one key of a sweep's table: runs as dots, their medians as a line.
@@ -82,7 +84,7 @@ def plot_scaling(
     number, and for more than 24 lines.
     """
     check_table(table)
-    others = [by] if isinstance(by, str) else list(by)
+    others = [by] if isinstance(by, str) else list(by or ())
     used = [x, *others]
     across = axis_of(table, x)
     groups = axis_of(table, *others, least=1) if others else None
@@ -116,7 +118,7 @@ def plot_scaling(
     for group in drawn_groups if groups else []:
         rows = group.rows[~np.isnan(values[group.rows])]
         _dots(drawn, x_of, values, told, rows, group.name, group.style["color"], legend=False)
-    bars = coverages(cells)
+    bars = coverages(cell.spread for cell in cells)
     lines = [f"median, bars: interval for it{bars}" if bars else "median; no interval"]
     if absent:
         what = "without it when training ended" if value in TIMES else "without a value"

@@ -1,7 +1,6 @@
 """The table of a sweep as figures need it: the values of a key in order, the runs of a cell."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
@@ -17,13 +16,10 @@ from grokinterp.progress.labels import LABELS
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.training.sweep_table import NOTE, RUN
 from grokinterp.viz.checks import checked
-from grokinterp.viz.figure import plain
+from grokinterp.viz.sweep_words import name_of, number
 
 LABEL, NO_LABEL = "label", "no label"
-TIMES = ("memorization_step", "grok_step", "t_train", "t_test")
-UNITS = {**dict.fromkeys(TIMES, "updates"), "train_loss": "nats", "test_loss": "nats"}
 KEYS = tuple(field.name for field in fields(Recipe))
-LONGEST = 28  # letters of a name in a figure
 MOST_TICKS = 16  # with a name each
 MOST_LINES = 25  # of a text shown on hover
 
@@ -121,10 +117,11 @@ def _axis(table: pd.DataFrame, column: str) -> Axis:
         )
     if all(isinstance(cell, Real) and not isinstance(cell, bool) for cell in cells):
         numbers = sorted({float(cell) for cell in cells})
-        for style in (number, "{:g}".format, repr):
-            short = [style(one) for one in numbers]
-            if len(set(short)) == len(short):
-                break
+        short = next(
+            names
+            for style in (number, "{:g}".format, repr)
+            if len(set(names := [style(one) for one in numbers])) == len(numbers)
+        )
         place = {one: i for i, one in enumerate(numbers)}
         places = [place[float(cell)] for cell in cells]
         return Axis(name_of(column), tuple(short), np.array(places), tuple(numbers))
@@ -179,82 +176,6 @@ def ordered(labels: Iterable[str]) -> list[str]:
     return [*(label for label in LABELS if label in found), *(x for x in found if x not in LABELS)]
 
 
-def counted(labels: Sequence[str]) -> str:
-    """How many have each label.
-
-    >>> counted(["grokked", "memorized", "grokked"])
-    '2 grokked, 1 memorized'
-    """
-    n = Counter(labels)
-    return ", ".join(f"{n[label]} {name_of(label)}" for label in sorted(n, key=lambda x: -n[x]))
-
-
-def name_of(given: object) -> str:
-    """A name of others for a figure: no tags, and no longer than there is space for."""
-    text = " ".join(str(given).split())
-    return plain(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
-
-
-def number(value: float) -> str:
-    """A number as cells have it, in at most four digits or as a whole one.
-
-    >>> number(8120.0), number(1234567.5), number(0.98342), number(3.2e-7)
-    ('8,120', '1.23e+06', '0.983', '3.2e-07')
-    """
-    if 999.5 <= abs(value) < 1e6:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
-
-
-def interval(found: Spread) -> str:
-    """The interval of a median in words, "" where there is none."""
-    return f"{number(found.low)} to {number(found.high)}" if found.coverage else ""
-
-
-def coverages(cells: Iterable[Cell]) -> str:
-    """With which probability the intervals in the cells hold the median, if there are any."""
-    found = {f"{cell.spread.coverage:.0%}" for cell in cells if cell.spread.coverage}
-    return f" ({' to '.join(sorted({min(found), max(found)}))})" if found else ""
-
-
-def heading(title: str, lines: Sequence[str]) -> str:
-    """The title of a figure with smaller lines below."""
-    return "<br>".join([title, *(f'<span style="font-size:12px">{line}</span>' for line in lines)])
-
-
-def titled(column: str) -> str:
-    """A column as the title of an axis, with its unit where it has a known one."""
-    return name_of(column) + (f" ({UNITS[column]})" if column in UNITS else "")
-
-
-def spans_decades(values: Iterable[float]) -> bool:
-    """Whether an axis or a scale of colours is better logarithmic: above 0, over a decade or more.
-
-    >>> spans_decades([1, 10]), spans_decades([1, 9]), spans_decades([0, 100])
-    (True, False, False)
-    """
-    found = [value for value in values if not math.isnan(value)]
-    return bool(found) and min(found) > 0 and max(found) >= 10 * min(found)
-
-
-def log_ticks(values: Iterable[float], *, heights: bool = False) -> dict[str, Any]:
-    """Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten, over two decades at powers.
-
-    They are where the values are, or with `heights` at the logarithms of those places.
-
-    >>> log_ticks([150, 2500])["ticktext"]
-    ['200', '500', '1,000', '2,000']
-    """
-    found = [value for value in values if not math.isnan(value)]
-    low, high = min(found), max(found)
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if high / low < 200 else (1,)
-    all_ticks = [step * 10.0**power for power in powers for step in steps]
-    ticks = [tick for tick in all_ticks if low * 0.999 <= tick <= high * 1.001]
-    places = [math.log10(tick) for tick in ticks] if heights else ticks
-    return {"tickvals": places, "ticktext": [number(tick) for tick in ticks]}
-
-
 class Told:
     """What is told of single runs: in a cell they differ in these columns, and in their values."""
 
@@ -277,7 +198,7 @@ class Told:
         if self._labels is not None:
             parts.append(name_of(self._labels[row]))
         if self._notes[row] is not None:
-            parts.append(f"note: {name_of(self._notes[row])}")
+            parts.append(f"note: {name_of(self._notes[row], longest=80)}")
         return ": ".join([parts[0], ", ".join(parts[1:])])
 
     def runs(self, rows: Sequence[int]) -> str:

@@ -1,5 +1,6 @@
 """The page of a sweep: its figures, chosen by the keys that vary, and its table."""
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,11 +18,13 @@ from grokinterp.viz.sweep_cells import (
     axis_of,
     check_table,
     column_of,
-    counted,
     determined,
     labels_of,
     numbers_of,
     varied,
+)
+from grokinterp.viz.sweep_words import (
+    counted,
 )
 from grokinterp.viz.templates import asset, render
 
@@ -93,7 +96,8 @@ def _axes(table: pd.DataFrame) -> tuple[list[str], list[str]]:
         else:
             keys.append(key)
     watching = (*WATCHING, "steps")  # go with others most often, so they are the first to leave
-    for key in sorted(keys[::-1], key=lambda key: key not in watching):
+    backwards = keys[::-1]
+    for key in sorted(backwards, key=lambda key: key not in watching):
         others = [other for other in keys if other != key]
         if others and determined(table, key, others):
             keys = others
@@ -109,6 +113,8 @@ def _drawn(
     notes = []
     if value is None:
         notes.append(f"No run has a value in {', '.join(PREFERRED)}: there is no such figure.")
+    elif PREFERRED[0] in table.columns and not _has(table, PREFERRED[0]):
+        notes.append(f"No run has a {PREFERRED[0]}.")
     if value in ("t_train", "t_test"):
         notes.append(OWN_BEST)
     if not keys:
@@ -164,7 +170,10 @@ def _summary(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
         if key in CHANCE
     ]
     labels = labels_of(table, asked=False)
-    return lines if set(labels) == {NO_LABEL} else [*lines, f"labels: {counted(labels)}"]
+    lines += [] if set(labels) == {NO_LABEL} else [f"labels: {counted(labels)}"]
+    return [
+        html.unescape(line) for line in lines
+    ]  # names for figures are escaped, as lines will be
 
 
 def _failures(table: pd.DataFrame) -> list[str]:
