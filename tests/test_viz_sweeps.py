@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,10 @@ from scipy import stats
 from grokinterp.encodings.comparison.statistics import power_law, spread
 from grokinterp.errors import InputError
 from grokinterp.viz import plot_phase_diagram, plot_scaling, sweep_page
+from grokinterp.viz.phase_diagram import OTHER_LABELS
 from grokinterp.viz.theme import COLOURS, DASHES, LABELS, SERIES, ink_on
 from tests.labels import axis_titles
+from tests.test_viz_figure import BLINDNESS, lab
 
 FRACTIONS, DECAYS, SEEDS = (0.3, 0.5), (0.1, 1.0, 10.0), (0, 1, 2)
 HOSTILE = '<script>alert("x")</script>'
@@ -118,6 +120,9 @@ class TestPhaseDiagram:
         ticks = first("grok_step").colorbar  # medians from 400 to 40,000
         assert ticks.ticktext == ("500", "1,000", "2,000", "5,000", "10,000", "20,000")
         assert ticks.tickvals == pytest.approx(np.log10([500, 1000, 2000, 5000, 10000, 20000]))
+        table["small"] = table.grok_step / 1000  # from 0.4 to 40: no signs, though logarithms have
+        assert first("small").colorscale == first("grok_step").colorscale
+        assert first("small").colorscale != first("test_loss").colorscale
         close = plot_phase_diagram(table, "train_fraction", "weight_decay", value="t_train").data[0]
         assert {z for row in close.z for z in row} == {150}
         assert close.zmax > close.zmin
@@ -134,6 +139,13 @@ class TestPhaseDiagram:
         for colour in (*LABELS.values(), *SERIES):
             ink, ground = ((luminance(one) + 0.05) for one in (ink_on(colour), colour))
             assert max(ink, ground) / min(ink, ground) > 4.5  # what WCAG asks of text
+
+    @pytest.mark.parametrize("kind", BLINDNESS)
+    def test_labels_can_be_told_apart(self, kind):
+        colours = (LABELS | OTHER_LABELS).values()
+        for one, other in combinations(colours, 2):
+            apart = np.linalg.norm(lab(one, BLINDNESS[kind]) - lab(other, BLINDNESS[kind]))
+            assert apart > 15, (one, other, apart)
 
     def test_labels_are_those_of_most_runs(self, table):
         table["label"] = ["grokked", "grokked", "steady"] * 4 + [
@@ -250,12 +262,21 @@ class TestScaling:
         ]  # fmt: skip
         assert {t.yaxis for t in strips} == {"y2"}
         assert figure.layout.yaxis.domain[1] < figure.layout.yaxis2.domain[0]
-        assert strips[0].customdata[1] == "seed 2, data_seed 2: no value, memorized"
+        assert strips[0].customdata[1] == (
+            "no value: 1 of 3 runs<br>seed 2, data_seed 2: no value, memorized"
+        )
         assert "without it when training ended" in figure.layout.title.text
         whole = plot_scaling(table, "weight_decay", value="test_loss", by="train_fraction")
         assert not [t for t in whole.data if t.mode == "text"]
         assert "above" not in whole.layout.title.text
         assert whole.layout.yaxis.type is None
+
+    def test_runs_without_a_value_are_crosses_where_their_numbers_would_overlap(self):
+        rows = [{"p": p, "grok_step": p if p % 3 else None} for p in range(5, 40)]
+        figure = plot_scaling(pd.DataFrame(rows), "p")
+        (strip,) = [t for t in figure.data if t.yaxis == "y2"]
+        assert (list(strip.x), strip.mode) == ([*range(6, 40, 3)], "markers")
+        assert strip.customdata[0].startswith("no value: 1 of 1 runs")
 
     def test_without_by_dots_have_the_colours_of_labels(self, table):
         figure = plot_scaling(table, "weight_decay", value="t_train")

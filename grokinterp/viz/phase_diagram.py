@@ -43,6 +43,7 @@ from grokinterp.viz.sweep_words import (
 from grokinterp.viz.theme import FROM_ZERO, LABELS, SERIES, ink_on
 
 NOTHING = "#D9D9D9"  # a cell whose runs have no value
+OTHER_LABELS = {MIXED: SERIES[4], NO_LABEL: NOTHING}
 MOST_PANELS = 12
 CELL = 64  # pixels, the height of a row of cells
 BETWEEN = 92  # pixels from one panel to the next: an axis and a name
@@ -146,7 +147,7 @@ def _medians(drawn: Figure, grid: "_Grid", value: str) -> list[str]:
     heights = {where: math.log10(m) if log else m for where, m in medians.items()}
     several = any(len(cell.rows) > 1 for cell in grid.cells.values())
     short = len(grid.across.names) > MOST_TEXT or len(grid.up.names) > MOST_TALL
-    scale = _scale(list(heights.values()))
+    scale = _scale(list(heights.values()), log=log)
     texts = {
         where: number(cell.spread.median) + ("" if short or not several else _about(cell))
         for where, cell in cells.items()
@@ -174,9 +175,9 @@ def _about(cell: Cell) -> str:
     return between + (f"<br>{found.n} of {n}" if cell.missing else f"<br>n = {n}")
 
 
-def _scale(heights: Sequence[float]) -> dict[str, Any]:
+def _scale(heights: Sequence[float], *, log: bool) -> dict[str, Any]:
     low, high = min(heights), max(heights)
-    if low < 0 < high:
+    if low < 0 < high and not log:
         return around_zero([np.array(heights)])
     return {"colorscale": FROM_ZERO, "zmin": low, "zmax": high if high > low else low + 1}
 
@@ -209,7 +210,7 @@ def _labels(drawn: Figure, grid: "_Grid") -> list[str]:
             found[where], texts[where] = most, f"{name_of(most)}<br>{n} of {len(here)}"
         else:
             found[where], texts[where] = MIXED, f"{MIXED}<br>{_in_lines(counted(here))}"
-    known = LABELS | {MIXED: SERIES[3], NO_LABEL: NOTHING}
+    known = LABELS | OTHER_LABELS
     names = ordered(found.values())
     colours = [known.get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(names)]
     codes = {where: float(names.index(label)) for where, label in found.items()}

@@ -251,16 +251,23 @@ def _words(cell: Cell) -> str:
 
 
 def _without(drawn: Figure, places: Sequence[float], group: _Group, told: Told) -> None:
-    """How many runs have no value, in the strip above at each x that has such runs."""
+    """How many runs have no value, in the strip above at each x that has such runs.
+
+    Numbers of very many x would overlap: those are crosses, which tell theirs on hover.
+    """
     cells = {j: cell for j, cell in group.cells.items() if cell.missing}
     drawn.add_scatter(
         x=[places[j] for j in cells],
         y=[group.number] * len(cells),
         text=[f"{cell.missing}/{len(cell.rows)}" for cell in cells.values()],
-        customdata=[told.runs(cell.without) for cell in cells.values()],
+        customdata=[
+            f"no value: {cell.missing} of {len(cell.rows)} runs<br>{told.runs(cell.without)}"
+            for cell in cells.values()
+        ],
         hovertemplate="%{customdata}<extra></extra>",
-        mode="text",
+        mode="text" if len(places) <= MOST_TICKS else "markers",
         textfont={"color": group.style["color"], "size": 12},
+        marker={"color": group.style["color"], "size": 6, "symbol": "x"},
         name=group.name,
         legendgroup=group.name,
         showlegend=False,
