@@ -101,7 +101,7 @@ def plot_scaling(
     cells = [cell for group in drawn_groups for cell in group.cells.values()]
     absent = any(cell.missing for cell in cells)
     drawn = _axes(across, titled(value), values, fit=fit, n=len(drawn_groups) * absent)
-    places = _places(across)
+    places = across.positions()
     x_of = np.array(places)[across.places]
     for group in drawn_groups:
         _medians(drawn, places, across, group)
@@ -149,18 +149,6 @@ def _groups(across: Axis, groups: Axis | None, values: np.ndarray) -> list[_Grou
     return found
 
 
-def _places(across: Axis) -> tuple[float, ...]:
-    """Where the values of the x axis stand: at themselves, or in order at 0, 1, 2 and so on.
-
-    In order too where a logarithmic axis would do but for a 0, beside which all would be crowded.
-    """
-    numbers = across.numbers
-    above = [number for number in numbers or () if number > 0]
-    if numbers is None or (min(numbers) == 0 and spans_decades(above)):
-        return tuple(map(float, range(len(across.names))))
-    return numbers
-
-
 def _axes(across: Axis, title: str, values: np.ndarray, *, fit: bool, n: int) -> Figure:
     """The empty figure; `n` lines of a strip above for the runs without a value."""
     drawn = figure("", across.title, title)
@@ -178,7 +166,7 @@ def _axes(across: Axis, title: str, values: np.ndarray, *, fit: bool, n: int) ->
     if straight or spans_decades(values):
         ticks = log_ticks(values) if spans_decades(values) else {}
         drawn.update_layout(yaxis={"type": "log", **ticks})
-    places = _places(across)
+    places = across.positions()
     if places == across.numbers:
         log = spans_decades(places) or (straight and min(places) > 0)
         drawn.update_xaxes(type="log" if log else "linear")

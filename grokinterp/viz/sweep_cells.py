@@ -16,7 +16,7 @@ from grokinterp.progress.labels import LABELS
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.training.sweep_table import NOTE, RUN
 from grokinterp.viz.checks import checked
-from grokinterp.viz.sweep_words import name_of, number
+from grokinterp.viz.sweep_words import name_of, number, spans_decades
 
 LABEL, NO_LABEL = "label", "no label"
 KEYS = tuple(field.name for field in fields(Recipe))
@@ -41,6 +41,16 @@ class Axis:
     def told(self) -> list[str]:
         """The values with the names of the columns they are of."""
         return [f"{self.title} = {name}" if self.alone else name for name in self.names]
+
+    def positions(self) -> tuple[float, ...]:
+        """Where the values stand on an axis: at themselves, or in order at 0, 1, 2 and so on.
+
+        In order too where a logarithmic axis would do but for a 0, beside which all were crowded.
+        """
+        above = [number for number in self.numbers or () if number > 0]
+        if self.numbers is None or (min(self.numbers) == 0 and spans_decades(above)):
+            return tuple(map(float, range(len(self.names))))
+        return self.numbers
 
 
 @dataclass(frozen=True)

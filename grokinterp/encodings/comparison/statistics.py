@@ -145,7 +145,7 @@ class PowerLaw:
     """y = factor * x^exponent through points, and a 95 % interval for the exponent.
 
     `low` to `high` are percentiles of the exponents of resampled points. With 3 points at each of
-    3 to 8 values of x they held the exponent in 91 to 94 % of 400 simulated sweeps. All are NaN for
+    3 to 8 values of x they held the exponent in 89 to 95 % of 400 simulated sweeps. All are NaN for
     fewer than six points or three values of x, and where a value is not above 0. They do not show
     that a power law holds.
     """
