@@ -47,7 +47,7 @@ OTHER_LABELS = {MIXED: SERIES[4], NO_LABEL: NOTHING}
 MOST_PANELS = 12
 CELL = 64  # pixels, the height of a row of cells
 BETWEEN = 92  # pixels from one panel to the next: an axis and a name
-ABOVE, BELOW = 90, 84  # pixels: title and name of a panel; axis and legend
+ABOVE, BELOW = 90, 84  # pixels: title; axis and legend
 MOST_TEXT, MOST_TALL = 8, 12  # columns and rows of cells that hold three lines of text
 BAR = {  # upright, since plotly 7.1 moves all titles of a figure with a bar above it
     "thickness": 10, "lenmode": "pixels", "len": 260, "y": 1, "yanchor": "top", "xpad": 6,
@@ -58,9 +58,9 @@ Place = tuple[int, int, int]  # of a cell: panel, y, x
 
 def plot_phase_diagram(
     table: pd.DataFrame,
+    *,
     x: str,
     y: str,
-    *,
     value: str = "grok_step",
     by: str | Sequence[str] | None = None,
 ) -> Figure:
@@ -121,7 +121,8 @@ def _panels(across: Axis, up: Axis, panels: Axis | None, n: int) -> Figure:
     drawn.update_annotations(font_size=13)
     drawn.update_xaxes(title_text=across.title, title_standoff=8, **_ticks(across))
     drawn.update_yaxes(title_text=up.title, title_standoff=8, **_ticks(up))
-    return drawn.update_layout(height=height + ABOVE + BELOW, margin={"t": ABOVE, "b": BELOW})
+    top = ABOVE + (14 if panels else 0)  # and the name of a panel
+    return drawn.update_layout(height=height + top + BELOW, margin={"t": top, "b": BELOW})
 
 
 def _cell_height(up: Axis) -> int:

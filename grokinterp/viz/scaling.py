@@ -59,8 +59,8 @@ class _Group:
 
 def plot_scaling(
     table: pd.DataFrame,
-    x: str,
     *,
+    x: str,
     value: str = "grok_step",
     by: str | Sequence[str] | None = None,
     fit: bool = False,

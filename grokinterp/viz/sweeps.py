@@ -31,7 +31,7 @@ from grokinterp.viz.templates import asset, render
 PREFERRED = ("grok_step", "t_test", "test_loss")  # the first that a run has a value in is drawn
 MOST_PANELS = 6
 MOST_ROWS = 1000
-COLUMN = 92  # pixels of a cell that holds an interval, legibly
+COLUMN = 104  # pixels of a cell that holds an interval, legibly
 BESIDE = 170  # pixels beside the cells: names of the y axis, bar of colours
 OWN_BEST = (
     "t_train and t_test are when a run came within 5 % of its own best accuracy, which need not be "
@@ -120,7 +120,7 @@ def _drawn(
     if not keys:
         return [], [*notes, "Nothing but seeds varies: there is no axis to draw along."]
     if len(keys) == 1:
-        charts = [] if value is None else [_Chart(plot_scaling(table, keys[0], value=value))]
+        charts = [] if value is None else [_Chart(plot_scaling(table, x=keys[0], value=value))]
         return charts, notes
     x, y, *others = _two_first(table, keys)
     part, left_out = _first_panels(table, others)
@@ -133,7 +133,7 @@ def _drawn(
     figures = []
     for column in ([value] if value else []) + [LABEL] * labelled:
         try:
-            drawn = plot_phase_diagram(part, x, y, value=column, by=others)
+            drawn = plot_phase_diagram(part, x=x, y=y, value=column, by=others)
         except InputError as error:  # what is left out may be all that has a value
             notes.append(f"No figure of {column}: {error}")
         else:
