@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache, partial
 from typing import TypeVar
 
 import pandas as pd
@@ -15,14 +14,9 @@ from grokinterp.models.adapter import HookedModel
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.models.kinds import (
     Shape,
-    architecture_of,
-    build_model,
-    has_positions,
-    weights_of,
-    why_not,
 )
 from grokinterp.notebook import card
-from grokinterp.runs.forward import Forward, agree, forward_of, hooked_forward
+from grokinterp.runs.forward import Forward, forward_of
 from grokinterp.runs.tally import Block, Tally
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
@@ -97,7 +91,7 @@ class Snapshot:
     @property
     def all_logits(self) -> Float[Tensor, "n_inputs d_vocab_out"]:
         """Logits as the training softmax saw them, with the "=" class where the model has one."""
-        return self.memo("logits", lambda: self._run(())[0])
+        return self.memo("logits", lambda: over_blocks(self._forward, self.task.model_inputs)[0])
 
     @property
     def mlp_post(self) -> Float[Tensor, "n_inputs d_mlp"]:
@@ -122,7 +116,7 @@ class Snapshot:
         """Compute several activations in one forward, for `activation` to return."""
         missing = tuple(name for name in names if name not in self._activations)
         if missing:
-            logits, found = self._run(missing)
+            logits, found = over_blocks(self._forward, self.task.model_inputs, missing)
             self.memo("logits", lambda: logits)
             self._activations |= found
 
@@ -200,10 +194,9 @@ class Snapshot:
                 "MLP or CNN, without hooks or modules of its own."
             )
         self.architecture.check(weights)
-        seen = from_weights(dict(weights), self.architecture, self.task)
-        if rows is None:
-            return seen.logits
-        return seen._run((), self.task.model_inputs[rows])[0][:, : self.task.n_classes]
+        inputs = self.task.model_inputs if rows is None else self.task.model_inputs[rows]
+        logits, _ = over_blocks(forward_of(dict(weights), self.architecture), inputs)
+        return logits[:, : self.task.n_classes]
 
     def hooked(self) -> HookedModel:
         """The model, for hooks: the user's own, or one built from the weights. Leave it so."""
@@ -244,23 +237,6 @@ class Snapshot:
         ]
         return card(repr(self), [about], pd.DataFrame(accuracies))
 
-    def _run(
-        self, names: tuple[str, ...], every: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits and activations on every input, or on these."""
-        whole: dict[str, Tensor] = {}
-        first = 0
-        every = self.task.model_inputs if every is None else every
-        for inputs in every.split(BLOCK_ROWS):
-            with torch.no_grad():
-                logits, found = self._forward(inputs, names)
-            for name, block in {"logits": logits, **{n: found[n] for n in names}}.items():
-                if name not in whole:
-                    whole[name] = block.new_empty(len(every), *block.shape[1:])
-                whole[name][first : first + len(inputs)] = block
-            first += len(inputs)
-        return whole.pop("logits"), whole
-
     def _blocks(self, names: tuple[str, ...]) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         """Logits and activations of all inputs, block by block; logits are kept where small."""
         if "logits" in self._memo and set(names) <= set(self._activations):
@@ -282,103 +258,18 @@ class Snapshot:
             self.memo("logits", lambda: whole)
 
 
-def from_weights(
-    weights: Weights,
-    architecture: Shape,
-    task: Task,
-    *,
-    train_mask: Bool[Tensor, " n_inputs"] | None = None,
-    step: int | None = None,
-) -> Snapshot:
-    """A snapshot of canonical weights."""
-    hooked = cache(partial(build_model, architecture, weights))
-    return Snapshot(
-        task,
-        weights=weights,
-        n_layers=architecture.n_layers,
-        kind=architecture.kind,
-        forward=forward_of(weights, architecture, hooked),
-        hooked=hooked,
-        architecture=architecture,
-        linear_readout=getattr(architecture, "normalization_type", None) is None,
-        train_mask=train_mask,
-        step=step,
-    )
-
-
-def snapshot(
-    model: HookedModel,
-    task: Task,
-    *,
-    train_mask: Bool[Tensor, " n_inputs"] | None = None,
-    step: int | None = None,
-) -> Snapshot:
-    """Any hooked model of the user's own, seen over a whole task; the model is not changed.
-
-    `train_mask` says which rows `a*p + b` were trained on; without it, measures that need the split
-    are null. The logits and neurons are those of the model as it is now; activations that are asked
-    for later come from the model as it is then, unless it is a plain transformer.
-    """
-    check_task(task)
-    _check_model(model, task)
-    if train_mask is not None:
-        train_mask = checked_mask(train_mask, task)
-    architecture = architecture_of(model)
-    weights = {name: weight.cpu() for name, weight in weights_of(model).items()}
-    if architecture is not None and _same_function(model, architecture, weights, task):
-        return from_weights(weights, architecture, task, train_mask=train_mask, step=step)
-    cfg = model.cfg
-    seen = Snapshot(
-        task,
-        weights=weights,
-        n_layers=cfg.n_layers,
-        kind="transformer" if has_positions(model) else cfg.kind,
-        forward=lambda tokens, names: hooked_forward(model, tokens, names),
-        hooked=lambda: model,
-        linear_readout=getattr(cfg, "normalization_type", None) is None
-        and getattr(cfg, "output_logits_soft_cap", -1.0) <= 0,
-        train_mask=train_mask,
-        step=step,
-    )
-    seen.compute()
-    return seen
-
-
-def check_task(task: Task) -> None:
-    """Refuse what is not a task."""
-    if not isinstance(task, Task) or isinstance(task, type):
-        raise InputError(f"task={task!r} is not a task; give such as gi.ModularTask('add', p=113).")
-
-
-def checked_mask(train_mask: Bool[Tensor, " n_inputs"], task: Task) -> Bool[Tensor, " n_inputs"]:
-    """The mask on the CPU, refused if it does not say true or false of every row of the table."""
-    train_mask = torch.as_tensor(train_mask).cpu()
-    if train_mask.dtype != torch.bool or tuple(train_mask.shape) != (task.n_inputs,):
-        raise InputError(
-            f"train_mask is {train_mask.dtype} of shape {tuple(train_mask.shape)}, expected "
-            f"torch.bool of shape ({task.n_inputs},): true for every row trained on."
-        )
-    return train_mask
-
-
-def _check_model(model: HookedModel, task: Task) -> None:
-    if not hasattr(model, "run_with_cache"):
-        raise InputError(
-            f"{type(model).__name__} is not a hooked model; give a HookedTransformer, a "
-            "TransformerBridge, or a hooked MLP or CNN of this package."
-        )
-    if reason := why_not(model.cfg, task):
-        raise InputError(f"{reason}; give the task it was trained on.")
-
-
-def _same_function(model: HookedModel, architecture: Shape, weights: Weights, task: Task) -> bool:
-    """Whether the weights under that architecture give the model's own logits on a sample.
-
-    A configuration does not show everything: a module may have been replaced or hooked.
-    """
-    ours = forward_of(weights, architecture)
-    return agree(
-        lambda inputs: ours(inputs, ())[0],
-        lambda inputs: hooked_forward(model, inputs, ())[0],
-        task,
-    )
+def over_blocks(
+    forward: Forward, inputs: Tensor, names: tuple[str, ...] = ()
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits and activations of all these inputs, computed a block at a time."""
+    whole: dict[str, Tensor] = {}
+    first = 0
+    for block in inputs.split(BLOCK_ROWS):
+        with torch.no_grad():
+            logits, found = forward(block, names)
+        for name, part in {"logits": logits, **{n: found[n] for n in names}}.items():
+            if name not in whole:
+                whole[name] = part.new_empty(len(inputs), *part.shape[1:])
+            whole[name][first : first + len(block)] = part
+        first += len(block)
+    return whole.pop("logits"), whole
