@@ -11,6 +11,7 @@ import torch
 import grokinterp as gi
 from grokinterp.runs.writer import RunWriter
 from grokinterp.training import loop
+from grokinterp.training.learner import Learner
 from grokinterp.training.optimizers import Batches
 
 
@@ -171,6 +172,17 @@ def test_the_fast_forward_trains_like_the_hooked_one(tiny, tmp_path, monkeypatch
     slow = gi.train(tiny.replace(steps=20), tmp_path / "slow")
     for name, weight in slow.weights().items():
         torch.testing.assert_close(fast.weights()[name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("p", [7, 31])  # 24 rows a batch, and 480: other products there
+def test_gradients_lie_in_memory_as_their_weights_do(p, tiny):
+    """The fused optimisers take a transposed gradient for one that is not, without a word."""
+    recipe = tiny.replace(p=p, biases="all")
+    task = recipe.build_task()
+    learner = Learner(recipe, task.model_inputs, task.labels, "cpu")
+    learner.backward(recipe.train_indices())
+    for name, weight in learner.trained.items():
+        assert weight.grad.stride() == weight.stride(), name
 
 
 def test_a_warm_up_begins_with_an_update_of_rate_zero(tiny, tmp_path):

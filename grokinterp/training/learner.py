@@ -81,7 +81,8 @@ class Learner:
                 attention_rate=self._architecture.attention_rate,
             )
         for name, weight in self.trained.items():
-            weight.grad = gradients.get(name)
+            # torch's fused optimisers read a gradient as it lies in memory, whatever its strides.
+            weight.grad = gradients[name].contiguous() if gradients else None
         if not gradients:
             cross_entropies(self.logits(self._inputs[rows]), labels).mean().backward()
 
