@@ -11,6 +11,7 @@ import torch
 import grokinterp as gi
 from grokinterp.runs.writer import RunWriter
 from grokinterp.training import loop
+from grokinterp.training.learner import Learner
 from grokinterp.training.optimizers import Batches
 
 
@@ -41,7 +42,7 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_bits(changes, tiny, tmp_path
     unbroken = gi.train(recipe, tmp_path / "unbroken")
     for stop in (3, 20, 45):
         calls = iter(range(10**6))
-        update = loop._Session.update
+        update = loop.Session.update
 
         def stopping(session, calls=calls, stop=stop, update=update):
             update(session)
@@ -49,7 +50,7 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_bits(changes, tiny, tmp_path
                 signal.raise_signal(signal.SIGINT)
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop._Session, "update", stopping)
+            patch.setattr(loop.Session, "update", stopping)
             with pytest.raises(gi.Interrupted, match=f"stopped at step {stop + 1} of 60"):
                 gi.train(recipe, tmp_path / f"broken{stop}")
         assert not gi.load(tmp_path / f"broken{stop}").finished
@@ -115,9 +116,9 @@ def test_a_kill_during_the_replay_of_a_resumed_run_loses_nothing(tiny, tmp_path,
     def kill(*_):
         raise KilledError
 
-    saves = loop._Session.save_state
+    saves = loop.Session.save_state
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Session, "save_state", lambda s: kill() if s.step == 40 else saves(s))
+        patch.setattr(loop.Session, "save_state", lambda s: kill() if s.step == 40 else saves(s))
         with pytest.raises(KilledError):
             gi.train(recipe, tmp_path / "run")
     with monkeypatch.context() as patch:
@@ -152,9 +153,9 @@ def test_a_damaged_resume_file_is_named(tiny, tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         original(session)
 
-    original = loop._Session.update
+    original = loop.Session.update
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Session, "update", stop_at_once)
+        patch.setattr(loop.Session, "update", stop_at_once)
         with pytest.raises(gi.Interrupted):
             gi.train(tiny, tmp_path / "run")
     path = tmp_path / "run/resume.safetensors"
@@ -171,6 +172,17 @@ def test_the_fast_forward_trains_like_the_hooked_one(tiny, tmp_path, monkeypatch
     slow = gi.train(tiny.replace(steps=20), tmp_path / "slow")
     for name, weight in slow.weights().items():
         torch.testing.assert_close(fast.weights()[name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("p", [7, 31])  # 24 rows a batch, and 480: other products there
+def test_gradients_lie_in_memory_as_their_weights_do(p, tiny):
+    """The fused optimisers take a transposed gradient for one that is not, without a word."""
+    recipe = tiny.replace(p=p, biases="all")
+    task = recipe.build_task()
+    learner = Learner(recipe, task.model_inputs, task.labels, "cpu")
+    learner.backward(recipe.train_indices())
+    for name, weight in learner.trained.items():
+        assert weight.grad.stride() == weight.stride(), name
 
 
 def test_a_warm_up_begins_with_an_update_of_rate_zero(tiny, tmp_path):

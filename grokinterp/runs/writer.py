@@ -16,6 +16,7 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.models.kinds import Shape
 from grokinterp.recipe.recipe import Recipe
+from grokinterp.runs.environment import current_versions
 from grokinterp.runs.files import (
     ASIDE,
     read_checked,
@@ -30,7 +31,6 @@ from grokinterp.runs.manifest import (
     RUN_JSON,
     SPLIT,
     Manifest,
-    current_versions,
     weights_file,
 )
 from grokinterp.runs.metrics import CSV_HEADER, csv_line
@@ -56,6 +56,7 @@ class RunWriter:
         recipe: Recipe | None = None,
         split: Mapping[str, Any] | None = None,
         source: Mapping[str, Any] | None = None,
+        environment: Mapping[str, Any] | None = None,
         restart: bool = False,
     ) -> "RunWriter":
         """Begin a run in a folder that holds none; other files in it are left alone.
@@ -82,14 +83,21 @@ class RunWriter:
         manifest = Manifest(
             task, architecture, recipe, described, versions=current_versions(), sha256=checksums,
             source=dict(source) if source is not None else None,
+            environment=dict(environment) if environment is not None else None,
         )  # fmt: skip
         manifest.write(folder)
         return cls(folder, manifest, [])
 
     @classmethod
-    def reopen(cls, folder: Path, *, step: int) -> "RunWriter":
-        """Go on with a run from one of its steps: what it wrote after that step is forgotten."""
+    def reopen(
+        cls, folder: Path, *, step: int, environment: Mapping[str, Any] | None = None
+    ) -> "RunWriter":
+        """Go on with a run from one of its steps: what it wrote after that step is forgotten.
+
+        Another environment than the one it had so far is noted with the step.
+        """
         manifest = Manifest.read(folder)
+        manifest.goes_on(step, environment)
         content = read_checked(
             folder / METRICS, manifest.sha256[METRICS], n_bytes=manifest.metrics["bytes"]
         )

@@ -35,7 +35,7 @@ class Learner:
         initial = initial_weights(
             architecture, seed=recipe.seed, rule=recipe.init, init_scale=recipe.init_scale
         )
-        trained = {name for name in initial if _is_trained(name, recipe.biases)}
+        trained = {name for name in initial if is_trained(name, recipe.biases)}
         self.weights: Weights = {
             name: (weight if name in trained or not is_bias(name) else 0 * weight).to(device)
             for name, weight in initial.items()
@@ -75,7 +75,8 @@ class Learner:
                 attention_rate=self._architecture.attention_rate,
             )
         for name, weight in self.trained.items():
-            weight.grad = gradients.get(name)
+            # torch's fused optimisers read a gradient as it lies in memory, whatever its strides.
+            weight.grad = gradients[name].contiguous() if gradients else None
         if not gradients:
             cross_entropies(self._forward()(self._inputs[rows]), labels).mean().backward()
 
@@ -94,5 +95,12 @@ class Learner:
         return self._lattices[1]
 
 
-def _is_trained(name: str, biases: str) -> bool:
+def is_trained(name: str, biases: str) -> bool:
+    """Whether a weight is trained, by the `biases` of a recipe.
+
+    A key bias never is: it adds the same to every score of a query, so that its gradient is 0 and
+    what is computed of it rounding, which Adam would make steps of.
+    """
+    if name.endswith("attn.b_K"):
+        return False
     return not is_bias(name) or biases == "all" or (biases == "mlp" and ".mlp." in name)

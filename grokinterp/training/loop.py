@@ -15,6 +15,8 @@ from grokinterp.errors import InputError, Interrupted
 from grokinterp.memory import kept_memory
 from grokinterp.recipe.builtin import find_recipe
 from grokinterp.recipe.recipe import Recipe
+from grokinterp.runs.environment import current_environment
+from grokinterp.runs.lock import hold
 from grokinterp.runs.manifest import RUN_JSON, Manifest
 from grokinterp.runs.metrics import Metrics, evaluate_blocks
 from grokinterp.runs.run import Run
@@ -35,18 +37,23 @@ def train(
     with the bits of an unbroken run on the same machine; a finished one is returned as it is, and
     a missing or empty folder starts the run. Without it, a folder that holds a run is refused.
 
+    One process trains a folder at a time; a second one is refused, and reading is free to all.
     Ctrl-C (or SIGTERM) finishes the step, saves, and raises `Interrupted`. `progress` shows a bar
     on standard error where that is a terminal.
     """
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     folder = Path(out)
-    if resume and (folder / RUN_JSON).is_file():
-        manifest = Manifest.read(folder)
-        refuse_another_recipe(folder, manifest.recipe, recipe)
-        if manifest.finished:
+    if resume and _is_finished(folder, recipe):
+        return Run(folder)
+    with (
+        hold(folder),
+        using_threads(recipe.threads),
+        kept_memory(),
+        _stop_requests() as stop,
+    ):
+        if resume and _is_finished(folder, recipe):  # by another process, just now
             return Run(folder)
-    with _threads(recipe.threads), kept_memory(), _stop_requests() as stop:
-        session = _Session(recipe, folder, resume=resume)
+        session = Session(recipe, folder, resume=resume)
         with tqdm(
             total=recipe.steps,
             initial=session.step,
@@ -73,7 +80,16 @@ def train(
     return Run(folder)
 
 
-class _Session:
+def _is_finished(folder: Path, recipe: Recipe) -> bool:
+    """Whether a folder holds all of the run; InputError if it is of another recipe."""
+    if not (folder / RUN_JSON).is_file():
+        return False
+    manifest = Manifest.read(folder)
+    refuse_another_recipe(folder, manifest.recipe, recipe)
+    return manifest.finished
+
+
+class Session:
     """A run being trained: weights after `step` updates, the optimiser, and the open folder."""
 
     def __init__(self, recipe: Recipe, folder: Path, *, resume: bool) -> None:
@@ -89,10 +105,11 @@ class _Session:
         self.optimizer = build_optimizer(recipe, self.learner.trained.values())
         self.latest: Metrics = {}
         self.step = 0
+        environment = current_environment(device=device)
         if resume and (saved := RunWriter.read_resume(folder)) is not None:
             self.step, state = saved
             self._load_state(state)
-            self.writer = RunWriter.reopen(folder, step=self.step)
+            self.writer = RunWriter.reopen(folder, step=self.step, environment=environment)
         else:
             self.writer = RunWriter.create(
                 folder,
@@ -104,6 +121,7 @@ class _Session:
                     "rule": recipe.split if recipe.task == "modular" else "shuffled pool",
                     "seed": recipe.data_seed,
                 },
+                environment=environment,
                 restart=resume,
             )
             self.record()
@@ -126,12 +144,16 @@ class _Session:
         """Whether metrics are logged at a step."""
         return step % self.recipe.log_every == 0 or step in self.saves
 
+    def evaluate(self) -> Metrics:
+        """The metrics of the weights as they are."""
+        with torch.no_grad():
+            blocks = self.learner.logit_blocks()
+            return evaluate_blocks(blocks, self.labels, self.train_mask)
+
     def record(self) -> None:
         """Log and save what is due at this step."""
         if self.logged(self.step):
-            with torch.no_grad():
-                blocks = self.learner.logit_blocks()
-                self.latest = evaluate_blocks(blocks, self.labels, self.train_mask)
+            self.latest = self.evaluate()
             self.writer.log(self.step, self.latest)
         if self.step in self.saves:
             self.writer.save(self.step, self.learner.weights)
@@ -186,7 +208,7 @@ def _device(name: str) -> str:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def using_threads(number: int) -> Iterator[None]:
     """Run with this many torch threads (0: as it is)."""
     before = torch.get_num_threads()
     if number:
