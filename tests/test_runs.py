@@ -196,6 +196,7 @@ class TestRecorder:
         recorder.save(5, self.model(tiny, 1))
         with pytest.raises(gi.InputError, match="step=5 does not come after step 5"):
             recorder.save(5, self.model(tiny, 1))
+        recorder.close()
         with pytest.raises(gi.InputError, match="already holds a run"):
             gi.Recorder(tmp_path / "x", task=task).save(0, self.model(tiny, 1))
 

@@ -14,6 +14,7 @@ from grokinterp.errors import InputError
 from grokinterp.models.adapter import HookedModel
 from grokinterp.models.kinds import Shape, architecture_of, build_model
 from grokinterp.runs.forward import agree
+from grokinterp.runs.lock import Hold, hold
 from grokinterp.runs.metrics import Metrics, as_metrics, evaluate
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot, check_task, checked_mask, snapshot
@@ -40,7 +41,8 @@ class Recorder:
     none, learned positions, softmax attention, a plain MLP, no hooks), or a hooked MLP or CNN of
     this package. Give the split as
     `train_mask` (a boolean per row `a*p + b`) or `train_indices`; without one, everything that
-    needs it is null. Use it in a `with` block to close it whatever happens.
+    needs it is null. Use it in a `with` block to close it whatever happens. Until it is closed,
+    no other process writes that folder.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Recorder:
         self._train_indices = train_indices
         self._train_mask = train_mask
         self._writer: RunWriter | None = None
+        self._hold: Hold | None = None
         self._last = -1
 
     def save(
@@ -93,6 +96,7 @@ class Recorder:
         if self._writer is None or not self._writer.manifest.steps:
             raise InputError(f"nothing was saved into {self.path}; call save(step, model) first.")
         self._writer.finish()
+        self._let_go()
         return Run(self.path)
 
     def __enter__(self) -> "Recorder":
@@ -104,14 +108,24 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._writer is not None:
-            self._writer.flush() if kind else self._writer.finish()
+        try:
+            if self._writer is not None:
+                self._writer.flush() if kind else self._writer.finish()
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
 
     def _log(self, step: SupportsIndex, model: HookedModel, given: Logged | None) -> Metrics:
         number = _checked_step(step, self._last)
         self._seen: Snapshot = snapshot(model, self._task, train_mask=self._train_mask, step=number)
         if self._writer is None:
             self._writer = self._open(model)
+        elif self._hold is None:  # closed, and used again
+            self._hold = hold(self.path)
         if given is None:
             metrics = evaluate(self._seen.all_logits, self._task.labels, self._train_mask)
         else:
@@ -128,12 +142,17 @@ class Recorder:
                 "positions, attention or MLP, hooks): a run rebuilds its models from weights, so "
                 "only plain ones can be recorded; gi.snapshot(model, task) analyses any."
             )
-        return RunWriter.create(
-            self.path,
-            task=self._task,
-            architecture=architecture,
-            train_indices=self._train_indices,
-        )
+        self._hold = hold(self.path)
+        try:
+            return RunWriter.create(
+                self.path,
+                task=self._task,
+                architecture=architecture,
+                train_indices=self._train_indices,
+            )
+        except BaseException:
+            self._let_go()
+            raise
 
     def _can_be_rebuilt(self, model: HookedModel, architecture: Shape) -> bool:
         """Whether the weights alone give the model back, at every position."""

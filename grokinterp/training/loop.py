@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from grokinterp.errors import InputError, Interrupted
 from grokinterp.recipe.builtin import find_recipe
 from grokinterp.recipe.recipe import Recipe
+from grokinterp.runs.lock import hold
 from grokinterp.runs.manifest import RUN_JSON, Manifest
 from grokinterp.runs.metrics import Metrics, evaluate
 from grokinterp.runs.run import Run
@@ -34,17 +35,17 @@ def train(
     with the bits of an unbroken run on the same machine; a finished one is returned as it is, and
     a missing or empty folder starts the run. Without it, a folder that holds a run is refused.
 
+    One process trains a folder at a time; a second one is refused, and reading is free to all.
     Ctrl-C (or SIGTERM) finishes the step, saves, and raises `Interrupted`. `progress` shows a bar
     on standard error where that is a terminal.
     """
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     folder = Path(out)
-    if resume and (folder / RUN_JSON).is_file():
-        manifest = Manifest.read(folder)
-        refuse_another_recipe(folder, manifest.recipe, recipe)
-        if manifest.finished:
+    if resume and _is_finished(folder, recipe):
+        return Run(folder)
+    with hold(folder), _threads(recipe.threads), _stop_requests() as stop:
+        if resume and _is_finished(folder, recipe):  # by another process, just now
             return Run(folder)
-    with _threads(recipe.threads), _stop_requests() as stop:
         session = _Session(recipe, folder, resume=resume)
         with tqdm(
             total=recipe.steps,
@@ -70,6 +71,15 @@ def train(
                     )
         session.writer.finish()
     return Run(folder)
+
+
+def _is_finished(folder: Path, recipe: Recipe) -> bool:
+    """Whether a folder holds all of the run; InputError if it is of another recipe."""
+    if not (folder / RUN_JSON).is_file():
+        return False
+    manifest = Manifest.read(folder)
+    refuse_another_recipe(folder, manifest.recipe, recipe)
+    return manifest.finished
 
 
 class _Session:

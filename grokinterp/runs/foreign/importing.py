@@ -1,9 +1,7 @@
 """Somebody else's checkpoints, written as a run folder."""
 
-import contextlib
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from tqdm.auto import tqdm
 from grokinterp.errors import InputError
 from grokinterp.runs.foreign.sources import is_foreign
 from grokinterp.runs.foreign.store import ForeignStore, open_foreign
+from grokinterp.runs.lock import LOCK, hold
 from grokinterp.runs.metrics import COLUMNS
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
@@ -35,26 +34,28 @@ def import_run(
     source, out = Path(source), Path(out)
     if source.exists() and not is_foreign(source):
         raise InputError(f"{source} holds no checkpoints of others; nothing to import.")
+    _refuse_taken(out)
+    store = open_foreign(source, format=format, settings=settings, progress=progress)
+    aside = out.with_name(f".importing-{out.name}")
+    with hold(out, file=aside.with_name(f"{aside.name}.lock")):
+        _refuse_taken(out)  # by another process, just now
+        if aside.exists():  # of an import that was killed
+            shutil.rmtree(aside)
+        try:
+            _write(store, aside, progress)
+            Run(aside)  # what cannot be read again must not appear
+            os.replace(aside, out)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+    return Run(out)
+
+
+def _refuse_taken(out: Path) -> None:
+    if out.is_dir() and [path.name for path in out.iterdir()] == [LOCK]:
+        hold(out).release()  # takes away what a killed process left, and nothing else
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not an empty folder; give another one.")
-    store = open_foreign(source, format=format, settings=settings, progress=progress)
-    missing = [folder for folder in out.parents if not folder.exists()]  # the innermost first
-    aside = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".importing-", dir=out.parent))
-        _write(store, aside, progress)
-        aside.chmod(0o777 & ~_umask())
-        Run(aside)  # what cannot be read again must not appear
-        os.replace(aside, out)
-    except BaseException:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
-        for folder in missing:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
-    return Run(out)
 
 
 def _write(store: ForeignStore, folder: Path, progress: bool) -> None:
@@ -74,9 +75,3 @@ def _write(store: ForeignStore, folder: Path, progress: bool) -> None:
     for row in store.metrics(progress=progress).to_dict("records"):
         writer.log(int(row["step"]), {column: row[column] for column in COLUMNS})
     writer.finish()
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
