@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 import grokinterp as gi
-from grokinterp.training import Sweep, loop, run_sweep, sweep_table
-from grokinterp.training.sweep_table import RESULTS, SWEEP
+from grokinterp.training import Sweep, loop, places, run_sweep
+from grokinterp.training.sweep_driver import SWEEP
+from grokinterp.training.sweep_table import PARQUET, RESULTS
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "encodings"
 AXES = "[[axes]]\nlr = [0.1, 0.01]\n[[axes]]\nseed = [0, 1]\ndata_seed = [7, 8]\n"
@@ -250,7 +251,9 @@ def test_more_values_are_fine_and_only_they_are_made(sweep, out, tmp_path):
     assert counted.runs == ["lr=0.2,seed=0", "lr=0.2,seed=1"]
     assert list(table.run) == list(more.recipes())
     after = times(out)
-    assert {path.name for path in before if before[path] != after[path]} == {RESULTS, SWEEP}
+    assert {path.name for path in before if before[path] != after[path]} == {
+        RESULTS, PARQUET, SWEEP
+    }  # fmt: skip
     unbroken = run_sweep(more, tmp_path / "whole", measure=measure, progress=False)
     assert (out / RESULTS).read_bytes() == (tmp_path / "whole" / RESULTS).read_bytes()
     pd.testing.assert_frame_equal(table, unbroken)
@@ -450,14 +453,14 @@ def test_values_are_written_to_the_last_bit(tmp_path, tiny):
 
 def test_every_write_is_of_a_whole_table(sweep, tmp_path, monkeypatch):
     written = []
-    whole = sweep_table.write_whole
+    whole = places.write_whole
     monkeypatch.setattr(
-        sweep_table,
+        places,
         "write_whole",
         lambda path, text: (written.append(path.name), whole(path, text)),
     )
     run_sweep(sweep, tmp_path, measure=measure, progress=False)
-    assert written == [SWEEP, *4 * [RESULTS]]
+    assert written == [SWEEP, *4 * [RESULTS, PARQUET]]
 
 
 def test_values_that_differ_little_have_different_names():

@@ -2,6 +2,6 @@
 
 from grokinterp.training.loop import train
 from grokinterp.training.sweep import Sweep
-from grokinterp.training.sweep_table import run_sweep
+from grokinterp.training.sweep_driver import run_sweep
 
 __all__ = ["Sweep", "run_sweep", "train"]

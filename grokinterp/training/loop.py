@@ -22,6 +22,7 @@ from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks.splits import mask_of
 from grokinterp.training.learner import Learner
 from grokinterp.training.optimizers import Batches, build_optimizer, learning_rate
+from grokinterp.training.threads import torch_threads
 
 RESUME_SECONDS = 30.0  # at most this much work is lost to a kill
 
@@ -43,7 +44,7 @@ def train(
     folder = Path(out)
     if resume and _is_finished(folder, recipe):
         return Run(folder)
-    with hold(folder), _threads(recipe.threads), _stop_requests() as stop:
+    with hold(folder), torch_threads(recipe.threads), _stop_requests() as stop:
         if resume and _is_finished(folder, recipe):  # by another process, just now
             return Run(folder)
         session = _Session(recipe, folder, resume=resume)
@@ -192,18 +193,6 @@ def _device(name: str) -> str:
         reason = str(error).splitlines()[0]
         raise InputError(f"device={name!r} cannot be used here ({reason}).") from None
     return name
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Run with this many torch threads (0: as it is)."""
-    before = torch.get_num_threads()
-    if number:
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Ranges as values of an axis of a sweep: `{log = [0.1, 10], n = 5}`, `{linear = [0.1, 0.9], n = 5}`.
+"""Ranges as values of an axis: `{log = [0.1, 10], n = 5}`, `{linear = [0.1, 0.9], n = 5}`.
 
 Both ends are among the n values, as they are given; those between are rounded to six significant
 digits, so that a run's name says its value exactly, and to whole numbers for keys that take those.
@@ -30,13 +30,17 @@ def range_values(key: str, given: Mapping[str, Any], *, base: Recipe) -> tuple[f
         raise InputError(f"{told} is no range; {ADVICE}")
     ends, n = given[kinds[0]], whole_number(given["n"])
     if n is None or not 2 <= n <= MOST_VALUES:
-        raise InputError(f"{told}: n={given['n']!r} is no number of values from 2 to {MOST_VALUES}.")
+        raise InputError(
+            f"{told}: n={given['n']!r} is no number of values from 2 to {MOST_VALUES}."
+        )
     if not isinstance(ends, list | tuple) or len(ends) != 2 or not all(map(_is_finite, ends)):
         raise InputError(f"{told}: {ends!r} are not the two ends of a range; {ADVICE}")
     first, last = ends
     logarithmic = kinds[0] == "log"
     if logarithmic and min(ends) <= 0:
-        raise InputError(f"{told}: an end of a log range is not above 0; give linear, or other ends.")
+        raise InputError(
+            f"{told}: an end of a log range is not above 0; give linear, or other ends."
+        )
     value = getattr(base.replace(**{key: first}), key)  # refuses a key that is not known
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{told}: {key} is no number; give a list of values.")

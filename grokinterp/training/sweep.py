@@ -115,17 +115,23 @@ class Sweep:
         path = Path(path)
         if not path.is_file():
             raise InputError(f"{path} is not a file; give a sweep in TOML.")
+        return cls.from_text(path.read_bytes(), file=path)
+
+    @classmethod
+    def from_text(cls, text: bytes, *, file: str | Path) -> "Sweep":
+        """The sweep of a TOML document that was read from a file; recipes are looked for beside it.
+
+        InputError, one line with the file's name, where it describes none.
+        """
         try:
-            return cls._from_dict(
-                tomllib.loads(path.read_text(encoding="utf-8-sig")), beside=path.parent
-            )
+            return cls._from_dict(tomllib.loads(text.decode("utf-8-sig")), beside=Path(file).parent)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise InputError(
-                f"{path} is not TOML ({reason}); write lines such as steps = 1000."
+                f"{file} is not TOML ({reason}); write lines such as steps = 1000."
             ) from None
         except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+            raise InputError(f"{file}: {error}") from None
 
     @classmethod
     def _from_dict(cls, content: Mapping[str, Any], *, beside: Path) -> "Sweep":
