@@ -20,6 +20,7 @@ QUIET = {  # before ray is imported
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of a change to come
 }
+OURS_ALONE = {"RAY_AUTH_MODE": "token"}  # Ray's default, but when it is said Ray says nothing
 
 
 def run_on_ray(
@@ -29,12 +30,12 @@ def run_on_ray(
 
     At most `workers` at a time; None is as many as the cluster takes.
     """
-    ray = _ray()
     if not jobs:
         return
+    ray = _ray(local=address is None)
     waiting = iter(jobs)
     with _cluster(ray, jobs, workers=workers, address=address):
-        task = ray.remote(_make_run).options(max_retries=RETRIES)
+        task = ray.remote(max_retries=RETRIES)(_make_run)
         pending: dict[Any, Job] = {}
         try:
             while True:
@@ -90,7 +91,7 @@ def _cluster(
                 address or "local", log_to_driver=False, logging_level="ERROR",
                 configure_logging=False, **size,
             )  # fmt: skip
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = " ".join(str(error).split())
             raise InputError(
                 f"no Ray cluster at {address or 'this machine'} ({reason[:200]}); start one with "
@@ -115,8 +116,9 @@ def _handler_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _ray() -> Any:
-    os.environ.update({key: os.environ.get(key, value) for key, value in QUIET.items()})
+def _ray(*, local: bool) -> Any:
+    for key, value in {**QUIET, **(OURS_ALONE if local else {})}.items():
+        os.environ.setdefault(key, value)
     try:
         import ray
     except ImportError:
