@@ -57,9 +57,7 @@ def sweep(
     file: Annotated[
         Path, typer.Argument(metavar="SWEEP.toml", help="What varies, and what to measure.")
     ],
-    out: Annotated[
-        str, typer.Option(metavar="DIR", help="Folder of runs and tables, or s3://.")
-    ],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder of runs and tables, or s3://.")],
     executor: Annotated[
         str, typer.Option(metavar="local|ray", help="Who makes the runs.")
     ] = "local",

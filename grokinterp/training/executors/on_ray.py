@@ -5,22 +5,27 @@ dies; it goes on from what the place of the sweep has. Needs the extra `ray`.
 """
 
 import os
+import secrets
 import signal
+import socket
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from grokinterp.errors import InputError
 from grokinterp.training.executors.job import RETRIES, Job, Made, Stopped, failed, make_run
 
 STOP_SECONDS = 30.0  # to save the runs in
+REACH_SECONDS = 10.0
 QUIET = {  # before ray is imported
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of a change to come
 }
-OURS_ALONE = {"RAY_AUTH_MODE": "token"}  # Ray's default, but when it is said Ray says nothing
+TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")  # where one is, if not in this file:
+TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 
 
 def run_on_ray(
@@ -83,6 +88,8 @@ def _cluster(
     if ray.is_initialized():  # by the caller, and the caller's to end
         yield
         return
+    if address:
+        _check_address(address)
     most = max(job.threads for job in jobs)
     size = {} if address else {"num_cpus": most * (workers or 1), "include_dashboard": False}
     with _handler_kept():
@@ -117,8 +124,14 @@ def _handler_kept() -> Iterator[None]:
 
 
 def _ray(*, local: bool) -> Any:
-    for key, value in {**QUIET, **(OURS_ALONE if local else {})}.items():
+    """Ray, told to be quiet and how to be let in, unless the environment says otherwise."""
+    for key, value in QUIET.items():
         os.environ.setdefault(key, value)
+    known = TOKEN_FILE.is_file() or any(key in os.environ for key in TOKENS)
+    if local and not known:  # a cluster of our own, which nobody else on this machine may use
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if local or known:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError:
@@ -126,3 +139,19 @@ def _ray(*, local: bool) -> Any:
             "executor='ray' needs Ray; pip install 'grokinterp[ray]', or give executor='local'."
         ) from None
     return ray
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address where nothing listens, which Ray would try for long."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        if address != "auto" and "://" not in address:
+            raise InputError(f"address={address!r} is no HOST:PORT; give such as 10.0.0.1:6379.")
+        return
+    if "://" not in address:
+        try:
+            socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(
+                f"no Ray cluster at {address} ({error}); start one with ray start --head."
+            ) from None
