@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from grokinterp.circuits import Ablation, Faithfulness
     from grokinterp.encodings import Comparison
     from grokinterp.progress import Phases
+    from grokinterp.training import Verification
 
 SHOWN = {  # measures, and what stands above them where the name is long
     **{name: name for name in ("step", "train_loss", "test_loss", "test_acc")},
@@ -61,6 +62,48 @@ def show_measures(table: "pd.DataFrame") -> None:
     Console().print(shown)
     if stride > 1:
         typer.echo(f"(one of {stride} checkpoints; `grokinterp measure --out FILE.csv` has all)")
+
+
+def show_verification(path: Path, found: "Verification") -> None:
+    """Same bits, or what differs at which step, and what may explain it."""
+    compared = f"{len(found.weights)} checkpoints and {len(found.metrics)} logged steps compared"
+    show(f"{path}: its first {found.steps} updates trained again, {compared}")
+    if found.same_bits:
+        show("same bits")
+    else:
+        _show_differences(found)
+    explained = [*found.differs, *([] if found.known else ["run.json does not say which machine"])]
+    for line in explained:
+        show(f"  - {line}")
+    if found.same_bits:
+        return
+    if not found.within_rounding:
+        show("more than rounding: the recipe, or what computes it, is another than it was")
+    elif found.holds:
+        show("within rounding, which the above may explain")
+    else:
+        show("within rounding, but by all that is recorded the machine is the same")
+
+
+def _show_differences(found: "Verification") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    show(f"differs from step {found.first} on; the largest relative differences, and for")
+    show("comparison of a training that starts one unit in the last place off:")
+    shown = Table(box=None, pad_edge=False)
+    for column in ("step", "weights", "(off by one)", "metrics", "(off by one)"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    steps = sorted({*found.weights, *found.metrics})
+    for position, step in enumerate(steps):
+        if position % -(-len(steps) // SHOWN_ROWS) and step not in found.weights:
+            continue
+        cells = [str(step)]
+        controls = found.rounding or ({}, {})
+        for values, control in zip((found.weights, found.metrics), controls, strict=True):
+            cells += [f"{x[step]:.1e}" if step in x else "" for x in (values, control)]
+        shown.add_row(*cells)
+    Console().print(shown)
 
 
 def show_ablations(found: "Ablation") -> None:

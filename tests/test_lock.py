@@ -11,12 +11,14 @@ import pytest
 
 import grokinterp as gi
 from grokinterp.runs import lock
+from grokinterp.runs.files import write_whole
 from grokinterp.runs.lock import hold
 from grokinterp.training import loop
 
 HOLDER = """
 import sys, time
 from pathlib import Path
+from grokinterp.runs.files import write_whole
 from grokinterp.runs.lock import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
@@ -165,3 +167,39 @@ def test_a_run_finished_meanwhile_is_not_begun_again(tiny, tiny_run, tmp_path, m
     )
     assert gi.train(tiny, tmp_path / "run", resume=True).finished
     assert (tmp_path / "run/run.json").read_bytes() == content
+
+
+def test_two_that_write_one_file_at_once_leave_a_whole_one(tmp_path):
+    """Each content is of one letter; a mixture, or a piece, is of neither length nor letter."""
+    path, seen = tmp_path / "report.html", set()
+    end = time.monotonic() + 1.5
+
+    def work(letter):
+        while time.monotonic() < end:
+            write_whole(path, letter * (300_000 + 50_000 * (letter[0] % 4)))
+
+    threads = [threading.Thread(target=work, args=(letter,)) for letter in (b"a", b"b", b"c")]
+    [thread.start() for thread in threads]
+    while any(thread.is_alive() for thread in threads):
+        if path.exists():
+            content = path.read_bytes()
+            assert content == content[:1] * (300_000 + 50_000 * (content[0] % 4))
+            seen.add(content[:1])
+    assert len(seen) > 1
+    assert [child.name for child in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_a_kill_left_aside_is_used_again(tmp_path):
+    (tmp_path / ".writing-file").write_bytes(b"half of something longer")
+    write_whole(tmp_path / "file", b"whole")
+    assert (tmp_path / "file").read_bytes() == b"whole"
+    assert [child.name for child in tmp_path.iterdir()] == ["file"]
+
+
+def test_where_there_are_no_locks_files_are_still_written_whole(tmp_path, monkeypatch):
+    def unknown(_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(lock, "_lock", unknown)
+    write_whole(tmp_path / "file", b"whole")
+    assert (tmp_path / "file").read_bytes() == b"whole"

@@ -41,7 +41,7 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_bits(changes, tiny, tmp_path
     unbroken = gi.train(recipe, tmp_path / "unbroken")
     for stop in (3, 20, 45):
         calls = iter(range(10**6))
-        update = loop._Session.update
+        update = loop.Session.update
 
         def stopping(session, calls=calls, stop=stop, update=update):
             update(session)
@@ -49,7 +49,7 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_bits(changes, tiny, tmp_path
                 signal.raise_signal(signal.SIGINT)
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop._Session, "update", stopping)
+            patch.setattr(loop.Session, "update", stopping)
             with pytest.raises(gi.Interrupted, match=f"stopped at step {stop + 1} of 60"):
                 gi.train(recipe, tmp_path / f"broken{stop}")
         assert not gi.load(tmp_path / f"broken{stop}").finished
@@ -115,9 +115,9 @@ def test_a_kill_during_the_replay_of_a_resumed_run_loses_nothing(tiny, tmp_path,
     def kill(*_):
         raise KilledError
 
-    saves = loop._Session.save_state
+    saves = loop.Session.save_state
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Session, "save_state", lambda s: kill() if s.step == 40 else saves(s))
+        patch.setattr(loop.Session, "save_state", lambda s: kill() if s.step == 40 else saves(s))
         with pytest.raises(KilledError):
             gi.train(recipe, tmp_path / "run")
     with monkeypatch.context() as patch:
@@ -147,22 +147,33 @@ def test_resuming_over_a_run_whose_manifest_is_lost_is_refused(tiny, tmp_path):
         gi.train(tiny, tmp_path / "run", resume=True)
 
 
+def test_what_was_killed_before_its_first_save_is_no_checkpoint_of_others(tiny_run, tmp_path):
+    """As a kill between the split and run.json leaves it, and one within the split."""
+    for name in ("split.safetensors", ".writing-split.safetensors"):
+        (tmp_path / name).write_bytes((tiny_run.path / "split.safetensors").read_bytes())
+        with pytest.raises(gi.InputError, match=r"not a run: it has no run\.json"):
+            gi.load(tmp_path)
+
+
 def test_a_damaged_resume_file_is_named(tiny, tmp_path, monkeypatch):
     def stop_at_once(session):
         signal.raise_signal(signal.SIGINT)
         original(session)
 
-    original = loop._Session.update
+    original = loop.Session.update
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Session, "update", stop_at_once)
+        patch.setattr(loop.Session, "update", stop_at_once)
         with pytest.raises(gi.Interrupted):
             gi.train(tiny, tmp_path / "run")
     path = tmp_path / "run/resume.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-5] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(gi.InputError, match=r"resume\.safetensors is damaged"):
-        gi.train(tiny, tmp_path / "run", resume=True)
+    whole = path.read_bytes()
+    step = whole.index(b'"step":"') + len(b'"step":"')
+    for place in (-5, step):  # in the weights, and in the number of the step
+        content = bytearray(whole)
+        content[place] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(gi.InputError, match=r"resume\.safetensors is damaged"):
+            gi.train(tiny, tmp_path / "run", resume=True)
 
 
 def test_the_fast_forward_trains_like_the_hooked_one(tiny, tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """The command line: one screen per command, no logic of its own.
 
-Exit status: 0 done, 2 bad input (one line on standard error), 3 `--expect` did not hold, 130
-interrupted (nothing lost). Everything heavy is imported inside the commands.
+Exit status: 0 done, 2 bad input (one line on standard error), 3 what was expected did not hold
+(`--expect`, `verify`), 130 interrupted (nothing lost). Everything heavy is imported inside the
+commands.
 """
 
 import signal
@@ -10,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from grokinterp.cli import exchange, looking, making
+from grokinterp.cli import checking, exchange, looking, making
 from grokinterp.cli.app import BAD_INPUT, INTERRUPTED, app
 from grokinterp.errors import InputError
 from grokinterp.terminal import close_output, say
@@ -20,6 +21,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
     "train": making.train,
     "sweep": making.sweep,
     "info": looking.info,
+    "verify": checking.verify,
     "measure": looking.measure,
     "phases": looking.phases,
     "ablate": looking.ablate,

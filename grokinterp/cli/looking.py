@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from grokinterp.terminal import (
     show_phases,
 )
 
+if TYPE_CHECKING:
+    from grokinterp.runs import Run
+
 
 def info(path: RunFolder, as_json: Json = False) -> None:
     """Say what a run, or checkpoints of others, hold, and check every file."""
@@ -28,6 +31,8 @@ def info(path: RunFolder, as_json: Json = False) -> None:
     run = load(path)
     run.verify()
     rows = run.metrics.to_dict("records")
+    # What imported a run says nothing of what trained it.
+    differs = None if run.manifest.source else list(run.manifest.differs())
     facts = {
         "path": str(run.path),
         "finished": run.finished,
@@ -39,16 +44,23 @@ def info(path: RunFolder, as_json: Json = False) -> None:
         "steps": list(run.steps),
         "last": rows and {key: _number(value) for key, value in rows[-1].items()},
         "versions": run.manifest.versions,
+        "environment": run.manifest.environment,
+        "later": run.manifest.later,
+        "differs": differs,
     }
     if as_json:
         show(json.dumps(facts))
         return
     show(run)
-    shown = ("recipe", "split", "last", "versions")
+    shown = ("recipe", "split", "last", "versions", "environment")
     for title in shown if run.recipe else ("architecture", *shown):
         values = facts[title]
         if isinstance(values, dict):
             show(f"\n{title}\n" + "\n".join(f"  {k:<18}{v}" for k, v in values.items()))
+    for change in run.manifest.changes():
+        show(f"  {change}")
+    if differs is not None:
+        show("\nthis machine\n" + "\n".join(f"  {line}" for line in differs or [_alike(run)]))
     if run.notes:
         show("\nsource\n" + "\n".join(f"  - {note}" for note in run.notes))
     show(f"\ncheckpoints\n  {', '.join(map(str, run.steps))}\n\nall files are whole")
@@ -219,6 +231,11 @@ def report(
         )
     written = write_report(runs, out, progress=True)
     show(f"{written}: {written.stat().st_size / 1e6:.1f} MB; open it in a browser")
+
+
+def _alike(run: "Run") -> str:
+    known = run.manifest.environment is not None
+    return "same machine kind" if known else "same versions; run.json does not say which machine"
 
 
 def _number(value: float) -> float | None:

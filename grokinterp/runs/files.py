@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from grokinterp.errors import InputError
+from grokinterp.runs.lock import HAS_FLOCK, open_locked
 
 ASIDE = ".writing-"
 
@@ -18,26 +20,47 @@ ASIDE = ".writing-"
 def write_whole(path: Path, content: bytes) -> str:
     """Write aside, flush to the disk, rename; returns the sha256 of the content.
 
-    Whatever interrupts this (a kill, a full disk) leaves the old file or the new one, never a part.
+    Whatever interrupts this (a kill, a full disk) leaves the old file or the new one, never a part;
+    of several that write one file at once, the last one's stays. What a kill leaves aside is used
+    by the next one that writes the file.
     """
     if not path.name:
         raise InputError(f"{str(path)!r} is not the name of a file; give one.")
-    aside = path.with_name(f"{ASIDE}{path.name}")
+    aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
+        aside, descriptor = _open_aside(path)
+        with open(descriptor, "wb") as file:
+            file.truncate()
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+            if HAS_FLOCK:  # while the lock is held; elsewhere an open file cannot be renamed
+                os.replace(aside, path)
+        if not HAS_FLOCK:
+            os.replace(aside, path)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+        if aside is not None:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
         if isinstance(error, OSError):
             error.filename, error.filename2 = str(path), None  # not that of the file aside
         raise
     _sync_folder(path.parent)
     return sha256(content)
+
+
+def _open_aside(path: Path) -> tuple[Path, int]:
+    """A file beside this one that nobody else writes: the usual one, or one of its own."""
+    usual = path.with_name(f"{ASIDE}{path.name}")
+    if HAS_FLOCK:
+        with contextlib.suppress(OSError):  # no locks there; what else is wrong comes up below
+            if (descriptor := open_locked(usual)) is not None:
+                return usual, descriptor
+    own = path.with_name(f"{usual.name}-{uuid.uuid4().hex[:8]}")
+    return own, os.open(
+        own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
+    )
 
 
 def read_checked(path: Path, expected: str, *, n_bytes: int | None = None) -> bytes:

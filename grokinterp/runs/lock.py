@@ -20,6 +20,7 @@ from types import TracebackType
 from grokinterp.errors import InputError
 
 LOCK = ".lock"
+HAS_FLOCK = os.name == "posix"  # with it a locked file can be renamed, removed and read
 TRIES = 20  # of taking a lock file that its last owner is just removing
 HELD = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -111,11 +112,11 @@ def _release(descriptor: int, file: Path, made: list[Path], owner: int) -> None:
         if descriptor >= 0:
             os.close(descriptor)
         return
-    if os.name != "posix" and descriptor >= 0:  # an open file cannot be removed there
+    if not HAS_FLOCK and descriptor >= 0:  # an open file cannot be removed there
         os.close(descriptor)
     with contextlib.suppress(OSError):  # the disk may have become read-only; it locks nothing
         file.unlink()
-    if os.name == "posix" and descriptor >= 0:
+    if HAS_FLOCK and descriptor >= 0:
         os.close(descriptor)
     for folder in made:
         with contextlib.suppress(OSError):

@@ -11,20 +11,23 @@ steps         the saved checkpoints
 metrics       rows and bytes of metrics.csv that belong to the run
 finished      whether training reached its last step
 versions      of what wrote it
+environment   what it was trained on, as in grokinterp.runs.environment; older runs have none
+later         where training went on elsewhere: a list of from_step, versions, environment
 source        only of an imported run: file, format, layout, and what was inferred or assumed
 sha256        of every file; `checksum` is that of run.json's own other content
 """
 
+import itertools
 import json
-import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from grokinterp.errors import InputError
 from grokinterp.models.kinds import Shape, shape_from_dict, shape_to_dict, why_not
 from grokinterp.recipe.recipe import Recipe
+from grokinterp.runs.environment import current_environment, current_versions, differences
 from grokinterp.runs.files import sha256, write_whole
 from grokinterp.tasks import ModularTask, Task, task_from_dict
 
@@ -50,6 +53,8 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     sha256: dict[str, str] = field(default_factory=dict)
     source: dict[str, Any] | None = None
+    environment: dict[str, Any] | None = None
+    later: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         """Put run.json into the folder, whole."""
@@ -66,8 +71,9 @@ class Manifest:
             "versions": self.versions,
             "sha256": dict(sorted(self.sha256.items())),
         }
-        if self.source is not None:
-            content["source"] = self.source
+        for key in ("environment", "later", "source"):
+            if getattr(self, key):
+                content[key] = getattr(self, key)
         content["checksum"] = _checksum(content)
         write_whole(folder / RUN_JSON, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -123,6 +129,9 @@ class Manifest:
             and (self.split is None or (isinstance(self.split, dict) and SPLIT in self.sha256))
             and (self.source is None or isinstance(self.source, dict))
             and _are_notes((self.source or {}).get("notes", []))
+            and (self.environment is None or isinstance(self.environment, dict))
+            and isinstance(self.later, list)
+            and all(map(_is_later, self.later))
             and self._task_fits()
         )
 
@@ -135,6 +144,47 @@ class Manifest:
         ):
             return False
         return why_not(self.architecture, task) is None
+
+    def environments(self) -> list[tuple[int, dict[str, Any]]]:
+        """From which step on it was trained with what: versions and environment together."""
+        first = (0, {**self.versions, **(self.environment or {})})
+        return [first] + [
+            (entry["from_step"], {**entry["versions"], **entry["environment"]})
+            for entry in self.later
+        ]
+
+    def differs(self, *, before: int | None = None) -> tuple[str, ...]:
+        """What was another than it is here and now, `before` a step; see `differences`.
+
+        Another loop's threads and device are compared with the ones a recipe would get.
+        """
+        device, threads = (self.recipe.device, self.recipe.threads) if self.recipe else ("auto", 0)
+        here = {**current_versions(), **current_environment(device=device, threads=threads)}
+        return tuple(
+            f"{text} (from step {step} on)" if step else text
+            for step, there in self.environments()
+            if before is None or step < max(before, 1)
+            for text in differences(there, here)
+        )
+
+    def changes(self) -> tuple[str, ...]:
+        """Where training went on elsewhere, and what was another there."""
+        found = []
+        for (_, before), (step, after) in itertools.pairwise(self.environments()):
+            told = differences(before, after, words=("before", "then")) or ("as far as is known",)
+            found.append(f"from step {step} on in another environment: {'; '.join(told)}")
+        return tuple(found)
+
+    def goes_on(self, step: int, environment: Mapping[str, Any] | None) -> None:
+        """Note what training goes on with from a step, if it is not what it was done with."""
+        self.later = [entry for entry in self.later if entry["from_step"] < step]
+        if environment is None:
+            return
+        versions = current_versions()
+        if self.environments()[-1][1] != {**versions, **environment}:
+            self.later.append(
+                {"from_step": step, "versions": versions, "environment": dict(environment)}
+            )
 
     @classmethod
     def _from_content(cls, content: dict[str, Any]) -> "Manifest":
@@ -149,11 +199,21 @@ class Manifest:
             versions=content["versions"],
             sha256=content["sha256"],
             source=content.get("source"),
+            environment=content.get("environment"),
+            later=content.get("later", []),
         )
 
 
 def _are_notes(notes: Any) -> bool:
     return isinstance(notes, list) and all(isinstance(note, str) for note in notes)
+
+
+def _is_later(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and type(entry.get("from_step")) is int
+        and all(isinstance(entry.get(key), dict) for key in ("versions", "environment"))
+    )
 
 
 def weights_file(step: int) -> str:
@@ -163,17 +223,6 @@ def weights_file(step: int) -> str:
     'weights/step_00000100.safetensors'
     """
     return f"weights/step_{step:08d}.safetensors"
-
-
-def current_versions() -> dict[str, str]:
-    """Versions of everything that could change a run's bits."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("grokinterp", "torch", "numpy", "transformer-lens"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.models.adapter import HookedModel
 from grokinterp.models.kinds import Shape, architecture_of, build_model
+from grokinterp.runs.environment import current_environment
 from grokinterp.runs.forward import agree
 from grokinterp.runs.lock import Hold, hold
 from grokinterp.runs.metrics import Metrics, as_metrics, evaluate
@@ -149,6 +150,7 @@ class Recorder:
                 task=self._task,
                 architecture=architecture,
                 train_indices=self._train_indices,
+                environment=current_environment(device=str(next(iter(model.parameters())).device)),
             )
         except BaseException:
             self._let_go()

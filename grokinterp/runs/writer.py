@@ -16,6 +16,7 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.models.kinds import Shape
 from grokinterp.recipe.recipe import Recipe
+from grokinterp.runs.environment import current_versions
 from grokinterp.runs.files import (
     ASIDE,
     read_checked,
@@ -30,7 +31,6 @@ from grokinterp.runs.manifest import (
     RUN_JSON,
     SPLIT,
     Manifest,
-    current_versions,
     weights_file,
 )
 from grokinterp.runs.metrics import CSV_HEADER, csv_line
@@ -56,6 +56,7 @@ class RunWriter:
         recipe: Recipe | None = None,
         split: Mapping[str, Any] | None = None,
         source: Mapping[str, Any] | None = None,
+        environment: Mapping[str, Any] | None = None,
         restart: bool = False,
     ) -> "RunWriter":
         """Begin a run in a folder that holds none; other files in it are left alone.
@@ -82,14 +83,21 @@ class RunWriter:
         manifest = Manifest(
             task, architecture, recipe, described, versions=current_versions(), sha256=checksums,
             source=dict(source) if source is not None else None,
+            environment=dict(environment) if environment is not None else None,
         )  # fmt: skip
         manifest.write(folder)
         return cls(folder, manifest, [])
 
     @classmethod
-    def reopen(cls, folder: Path, *, step: int) -> "RunWriter":
-        """Go on with a run from one of its steps: what it wrote after that step is forgotten."""
+    def reopen(
+        cls, folder: Path, *, step: int, environment: Mapping[str, Any] | None = None
+    ) -> "RunWriter":
+        """Go on with a run from one of its steps: what it wrote after that step is forgotten.
+
+        Another environment than the one it had so far is noted with the step.
+        """
         manifest = Manifest.read(folder)
+        manifest.goes_on(step, environment)
         content = read_checked(
             folder / METRICS, manifest.sha256[METRICS], n_bytes=manifest.metrics["bytes"]
         )
@@ -145,8 +153,8 @@ class RunWriter:
         """Write what training needs to go on from this step, after everything logged so far."""
         if self.manifest.metrics["rows"] != len(self._lines):  # else a save has just written it
             self.flush()
-        digest = sha256(tensors_to_bytes(state))
-        write_whole(self.folder / RESUME, tensors_to_bytes(state, step=step, sha256=digest))
+        content = tensors_to_bytes(state, step=step, checksum=_resume_checksum(step, state))
+        write_whole(self.folder / RESUME, content)
 
     @staticmethod
     def read_resume(folder: Path) -> tuple[int, dict[str, Tensor]] | None:
@@ -159,12 +167,18 @@ class RunWriter:
             state, metadata = read_tensors(path)
         except InputError as error:
             raise InputError(f"{error} To go on, {way_out}") from None
-        if sha256(tensors_to_bytes(state)) != metadata.get("sha256"):
-            raise InputError(f"{path} is damaged: its sha256 differs; {way_out}")
-        return int(metadata["step"]), state
+        step = metadata.get("step", "")
+        if not step.isdecimal() or metadata.get("checksum") != _resume_checksum(int(step), state):
+            raise InputError(f"{path} is damaged: its checksum differs; {way_out}")
+        return int(step), state
 
     def finish(self) -> None:
         """Mark the run as finished: nothing is left to resume."""
         self.manifest.finished = True
         self.flush()
         (self.folder / RESUME).unlink(missing_ok=True)
+
+
+def _resume_checksum(step: int, state: dict[str, Tensor]) -> str:
+    """Of the step too, which a flipped bit would turn into another one."""
+    return sha256(f"{step}\n".encode() + tensors_to_bytes(state))

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from grokinterp.errors import InputError, Interrupted
 from grokinterp.recipe.builtin import find_recipe
 from grokinterp.recipe.recipe import Recipe
+from grokinterp.runs.environment import current_environment
 from grokinterp.runs.lock import hold
 from grokinterp.runs.manifest import RUN_JSON, Manifest
 from grokinterp.runs.metrics import Metrics, evaluate
@@ -22,7 +23,6 @@ from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks.splits import mask_of
 from grokinterp.training.learner import Learner
 from grokinterp.training.optimizers import Batches, build_optimizer, learning_rate
-from grokinterp.training.threads import torch_threads
 
 RESUME_SECONDS = 30.0  # at most this much work is lost to a kill
 
@@ -44,10 +44,10 @@ def train(
     folder = Path(out)
     if resume and _is_finished(folder, recipe):
         return Run(folder)
-    with hold(folder), torch_threads(recipe.threads), _stop_requests() as stop:
+    with hold(folder), using_threads(recipe.threads), _stop_requests() as stop:
         if resume and _is_finished(folder, recipe):  # by another process, just now
             return Run(folder)
-        session = _Session(recipe, folder, resume=resume)
+        session = Session(recipe, folder, resume=resume)
         with tqdm(
             total=recipe.steps,
             initial=session.step,
@@ -83,7 +83,7 @@ def _is_finished(folder: Path, recipe: Recipe) -> bool:
     return manifest.finished
 
 
-class _Session:
+class Session:
     """A run being trained: weights after `step` updates, the optimiser, and the open folder."""
 
     def __init__(self, recipe: Recipe, folder: Path, *, resume: bool) -> None:
@@ -99,10 +99,11 @@ class _Session:
         self.optimizer = build_optimizer(recipe, self.learner.trained.values())
         self.latest: Metrics = {}
         self.step = 0
+        environment = current_environment(device=device)
         if resume and (saved := RunWriter.read_resume(folder)) is not None:
             self.step, state = saved
             self._load_state(state)
-            self.writer = RunWriter.reopen(folder, step=self.step)
+            self.writer = RunWriter.reopen(folder, step=self.step, environment=environment)
         else:
             self.writer = RunWriter.create(
                 folder,
@@ -114,6 +115,7 @@ class _Session:
                     "rule": recipe.split if recipe.task == "modular" else "shuffled pool",
                     "seed": recipe.data_seed,
                 },
+                environment=environment,
                 restart=resume,
             )
             self.record()
@@ -136,12 +138,16 @@ class _Session:
         """Whether metrics are logged at a step."""
         return step % self.recipe.log_every == 0 or step in self.saves
 
+    def evaluate(self) -> Metrics:
+        """The metrics of the weights as they are."""
+        with torch.no_grad():
+            logits = self.learner.logits()
+        return evaluate(logits, self.labels, self.train_mask)
+
     def record(self) -> None:
         """Log and save what is due at this step."""
         if self.logged(self.step):
-            with torch.no_grad():
-                logits = self.learner.logits()
-            self.latest = evaluate(logits, self.labels, self.train_mask)
+            self.latest = self.evaluate()
             self.writer.log(self.step, self.latest)
         if self.step in self.saves:
             self.writer.save(self.step, self.learner.weights)
@@ -193,6 +199,18 @@ def _device(name: str) -> str:
         reason = str(error).splitlines()[0]
         raise InputError(f"device={name!r} cannot be used here ({reason}).") from None
     return name
+
+
+@contextmanager
+def using_threads(number: int) -> Iterator[None]:
+    """Run with this many torch threads (0: as it is)."""
+    before = torch.get_num_threads()
+    if number:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

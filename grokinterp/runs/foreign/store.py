@@ -15,6 +15,7 @@ from grokinterp.errors import InputError
 from grokinterp.models.architecture import Weights
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.recognise import Recognised, recognise
+from grokinterp.runs.environment import current_versions
 from grokinterp.runs.foreign.affordable import check_affordable
 from grokinterp.runs.foreign.fitting import settle
 from grokinterp.runs.foreign.losses import aligned, logged_metrics, stored_at
@@ -23,7 +24,7 @@ from grokinterp.runs.foreign.source import Source
 from grokinterp.runs.foreign.sources import open_source
 from grokinterp.runs.foreign.splits import Evidence
 from grokinterp.runs.foreign.stated import check_biases, stated_split, stated_task
-from grokinterp.runs.manifest import Manifest, current_versions
+from grokinterp.runs.manifest import Manifest
 from grokinterp.runs.metrics import COLUMNS, evaluate
 from grokinterp.runs.snapshot import from_weights
 from grokinterp.tasks.modular import ModularTask

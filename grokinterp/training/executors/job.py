@@ -11,9 +11,8 @@ from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.lock import LOCK, hold
 from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.runs.run import Run
-from grokinterp.training.loop import train
+from grokinterp.training.loop import train, using_threads
 from grokinterp.training.places import Place
-from grokinterp.training.threads import torch_threads
 
 NOTE = "note"
 RETRIES = 3  # of a run whose worker was killed
@@ -52,7 +51,7 @@ class Stopped(KeyboardInterrupt):
 
 def make_run(job: Job) -> Made:
     """Train the run, or the rest of it, and measure it; what cannot be done is noted."""
-    with torch_threads(job.threads), job.place.run_folder(job.name) as folder:
+    with using_threads(job.threads), job.place.run_folder(job.name) as folder:
         try:
             _wait_for(folder)
             run = train(job.recipe, folder, resume=True, progress=False)

@@ -8,7 +8,7 @@ from plotly.offline import get_plotlyjs
 
 from grokinterp.encodings.comparison.compare import Comparison
 from grokinterp.recipe.builtin import recipes
-from grokinterp.runs.manifest import current_versions
+from grokinterp.runs.environment import current_versions
 from grokinterp.runs.run import Run
 from grokinterp.viz.attention import circuitsvis_script
 from grokinterp.viz.report.about import About

@@ -1,0 +1,25 @@
+"""What the programs under test import, once, for the server that they are forked from."""
+
+import os
+import threading
+import warnings
+
+import torch
+from tqdm.auto import tqdm
+
+import grokinterp.cli
+import grokinterp.recipe
+import grokinterp.runs
+import grokinterp.training
+
+if "GROKINTERP_STRESS" in os.environ:  # the long way: what takes seconds to import too
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import transformer_lens  # noqa: F401
+
+    import grokinterp.encodings
+    import grokinterp.progress
+    import grokinterp.viz.report  # noqa: F401
+
+torch.set_num_threads(1)  # before a fork: threads of the parent are not in it
+tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a kill would leak
