@@ -8,7 +8,7 @@ stopped, and fetched from there to go on. What was not put is lost with its mach
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -119,9 +119,14 @@ class Remote:
         self.files.pipe_file(aside, content)
         self.files.mv(aside, self._path(name))
 
-    def held(self) -> AbstractContextManager[object]:
-        """Nothing: file systems elsewhere have no locks, so let one command sweep into it."""
-        return nullcontext()
+    @contextmanager
+    def held(self) -> Iterator[object]:
+        """No lock, which others have none of, so let one command sweep into it; end the scratch."""
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # what could not be put is left there
+                self.scratch.rmdir()
 
     @contextmanager
     def run_folder(self, name: str) -> Iterator[Path]:

@@ -23,12 +23,12 @@ from tests.stress.bench import Bench, differing, files
 RUNS, QUICK_RUNS = 200, 12
 KILLS, QUICK_KILLS = 80, 8  # of workers and of the command together
 OF_COMMAND = 0.2  # share of the kills
-PAUSE = (0.5, 5.0)  # seconds from a kill to the next, or from a start
+PAUSE = 2.0  # seconds at most until a kill, once something was written since the last one
 BASE = gi.recipes()["mod11-quick"].replace(steps=400, checkpoints="every:50", threads=1)
 
 
 def sweep_kills(bench: Bench) -> None:
-    """Kill at random moments; every run must be whole, in one row, and a sample of the same bits."""
+    """Kill at random moments: every run must be whole, in one row, some compared bit by bit."""
     sweep = Sweep(BASE, ({"seed": tuple(range(bench.some(RUNS, quick=QUICK_RUNS)))},))
     out, file = bench.folder / "out", bench.folder / "sweep.toml"
     file.write_text(sweep.to_toml())
@@ -44,7 +44,8 @@ def sweep_kills(bench: Bench) -> None:
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as program:
             while workers + commands < wanted and program.poll() is None:
-                time.sleep(bench.chance.uniform(*PAUSE))
+                wait_for_work(out, program)
+                time.sleep(bench.chance.uniform(0, PAUSE))
                 if bench.chance.random() < OF_COMMAND:
                     if program.poll() is None:
                         program.kill()
@@ -80,6 +81,22 @@ def problem(folder: Path, recipe: gi.Recipe, bench: Bench | None) -> str | None:
     if bench is None:
         return None
     return differing(folder, files(gi.train(recipe, bench.new()).path))
+
+
+def wait_for_work(out: Path, program: subprocess.Popen[str]) -> None:
+    """Until a run is written to, so that not only workers which are starting are killed."""
+    before = written(out)
+    while program.poll() is None and written(out) == before:
+        time.sleep(0.05)
+
+
+def written(out: Path) -> int:
+    """When a run was written to last."""
+    times = [0]
+    for path in out.glob("*/run.json"):
+        with suppress(OSError):
+            times.append(path.stat().st_mtime_ns)
+    return max(times)
 
 
 def workers_of(pid: int) -> list[int]:
