@@ -160,6 +160,7 @@ def test_a_killed_sweep_goes_on_at_once_and_a_second_driver_is_refused(begun, tm
     with pytest.raises(gi.InputError, match=f"is being written by process {process.pid} on "):
         run_sweep(asked, out, measure=measuring(()))
     process.kill()
+    process.wait()
     table = run_sweep(asked, out, measure=measuring(()), workers=2)  # its workers still save
     assert list(table.note) == ["", ""]
     for name, recipe in asked.recipes().items():

@@ -120,7 +120,7 @@ class Remote:
         self.files.mv(aside, self._path(name))
 
     @contextmanager
-    def held(self) -> Iterator[object]:
+    def held(self) -> Iterator[None]:
         """No lock, which others have none of, so let one command sweep into it; end the scratch."""
         try:
             yield
