@@ -30,9 +30,7 @@ def range_values(key: str, given: Mapping[str, Any], *, base: Recipe) -> tuple[f
         raise InputError(f"{told} is no range; {ADVICE}")
     ends, n = given[kinds[0]], whole_number(given["n"])
     if n is None or not 2 <= n <= MOST_VALUES:
-        raise InputError(
-            f"{told}: n={given['n']!r} is no number of values from 2 to {MOST_VALUES}."
-        )
+        raise InputError(f"{told}: n={given['n']!r} is no whole number from 2 to {MOST_VALUES}.")
     if not isinstance(ends, list | tuple) or len(ends) != 2 or not all(map(_is_finite, ends)):
         raise InputError(f"{told}: {ends!r} are not the two ends of a range; {ADVICE}")
     first, last = ends
