@@ -5,12 +5,14 @@ import threading
 import warnings
 
 import torch
+import torch._dynamo  # which every optimizer imports
 from tqdm.auto import tqdm
 
 import grokinterp.cli
 import grokinterp.recipe
 import grokinterp.runs
 import grokinterp.training
+from tests.stress import clocks, disks, flips, interruptions, kills, rivals  # noqa: F401
 
 if "GROKINTERP_STRESS" in os.environ:  # the long way: what takes seconds to import too
     with warnings.catch_warnings():
