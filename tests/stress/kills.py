@@ -58,7 +58,7 @@ def first_save(bench: Bench) -> None:
     start = time.monotonic()
     train(bench, SHORT, out).end()
     whole = time.monotonic() - start
-    for _ in range(bench.some(60, quick=3)):
+    for _ in range(bench.some(60, quick=2)):
         out = bench.new()
         program = train(bench, SHORT, out)
         time.sleep(bench.chance.uniform(0, whole))
@@ -71,7 +71,7 @@ def operations(bench: Bench) -> None:
     expected = unbroken(bench, SHORT)
     n = 40 if bench.quick else total_operations(bench)
     chosen = range(1, n + 1)
-    for number in bench.chance.sample(chosen, min(n, bench.some(n, quick=4))):
+    for number in bench.chance.sample(chosen, min(n, bench.some(n, quick=2))):
         out = bench.new()
         program = train(bench, SHORT, out, die_at=number)
         problem = None if program.end() == -signal.SIGKILL else f"not killed: {program.said()}"
