@@ -16,11 +16,11 @@ from grokinterp.runs.lock import hold
 from grokinterp.training import loop
 
 HOLDER = """
-import sys, time
+import importlib.util, sys, time  # without the rest of the package, which takes seconds
 from pathlib import Path
-from grokinterp.runs.files import write_whole
-from grokinterp.runs.lock import hold
-with hold(Path(sys.argv[1])):
+spec = importlib.util.spec_from_file_location("lock", sys.argv[2])
+spec.loader.exec_module(lock := importlib.util.module_from_spec(spec))
+with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
