@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import grokinterp as gi
+from grokinterp.runs.lock import LOCK
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.stress.preload"])
@@ -184,11 +185,11 @@ def differing(out: Path, expected: dict[str, bytes]) -> str | None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All that is in a folder."""
+    """All that is in a folder but a lock file, which a kill after the last save may leave."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != LOCK
     }
 
 

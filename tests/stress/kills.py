@@ -34,7 +34,7 @@ def moments(bench: Bench) -> None:
         start = time.monotonic()
         expected = unbroken(bench, recipe)
         whole = time.monotonic() - start
-        wanted = bench.tried + bench.some(40, quick=6)
+        wanted = bench.tried + bench.some(40, quick=4)
         while bench.tried < wanted:
             out = bench.new()
             problem = None
@@ -58,7 +58,7 @@ def first_save(bench: Bench) -> None:
     start = time.monotonic()
     train(bench, SHORT, out).end()
     whole = time.monotonic() - start
-    for _ in range(bench.some(60, quick=5)):
+    for _ in range(bench.some(60, quick=2)):
         out = bench.new()
         program = train(bench, SHORT, out)
         time.sleep(bench.chance.uniform(0, whole))
@@ -69,9 +69,9 @@ def first_save(bench: Bench) -> None:
 def operations(bench: Bench) -> None:
     """Kill before the n-th disk operation, for every n; then once more while it is resumed."""
     expected = unbroken(bench, SHORT)
-    n = total_operations(bench)
+    n = 40 if bench.quick else total_operations(bench)
     chosen = range(1, n + 1)
-    for number in bench.chance.sample(chosen, min(n, bench.some(n, quick=8))):
+    for number in bench.chance.sample(chosen, min(n, bench.some(n, quick=2))):
         out = bench.new()
         program = train(bench, SHORT, out, die_at=number)
         problem = None if program.end() == -signal.SIGKILL else f"not killed: {program.said()}"
