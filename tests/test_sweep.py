@@ -297,7 +297,7 @@ def test_interrupted_in_training_and_continued_it_is_the_same_table(
     stop, sweep, whole, tmp_path, monkeypatch
 ):
     calls = iter(range(10**6))
-    update = loop._Session.update
+    update = loop.Session.update
 
     def stopping(session):
         update(session)
@@ -306,7 +306,7 @@ def test_interrupted_in_training_and_continued_it_is_the_same_table(
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Session, "update", stopping)
+        patch.setattr(loop.Session, "update", stopping)
         with pytest.raises(gi.Interrupted, match=f"{stop // 12} of 4 runs in the table; nothing"):
             run_sweep(sweep, out, measure=measure, progress=False)
     counted = Counted()
