@@ -40,12 +40,25 @@ def product(
     return left @ right
 
 
+def softmax_over_places(
+    scores: Float[Tensor, "members n_ctx n n_heads"],
+) -> Float[Tensor, "members n_ctx n n_heads"]:
+    """The softmax over key positions.
+
+    On a CPU a member at a time: torch splits it among its threads, and what is left over in each
+    part behind the last whole vector is rounded otherwise.
+    """
+    if scores.device.type == "cpu":
+        return torch.stack([each.softmax(dim=0) for each in scores])
+    return scores.softmax(dim=1)
+
+
 def _is_tiny(left: Tensor, right: Tensor) -> bool:
     """Whether torch would not batch a product through the library that multiplies one pair."""
     return left.shape[1] * left.shape[2] * right.shape[2] < TINY and left.device.type == "cpu"
 
 
-def flat(rows: Int[Tensor, "members n"], n_rows: int) -> Int[Tensor, " members*n"]:
+def flat(rows: Int[Tensor, "members n"], n_rows: int) -> Int[Tensor, " all_rows"]:
     """Rows of each member's own table of `n_rows`, counted through all tables.
 
     >>> flat(torch.tensor([[0, 2], [1, 1]]), 3).tolist()
@@ -63,7 +76,7 @@ class Lookup:
     """
 
     table: Float[Tensor, "members n_rows ..."]
-    rows: Int[Tensor, " members*n"] | None = None
+    rows: Int[Tensor, " all_rows"] | None = None
 
     def read(self) -> Float[Tensor, "members n_or_1 ..."]:
         """What every input reads, [members, n, ...], or [members, 1, ...] where that is one row."""
