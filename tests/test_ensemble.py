@@ -1,6 +1,8 @@
+import itertools
 import os
 import signal
 
+import jaxtyping
 import pytest
 import torch
 
@@ -57,32 +59,36 @@ def single(recipe):
 
 
 VARIANTS = {
-    "mod11-quick": (QUICK, 200),
-    "mod31-grokked": (gi.recipes()["mod31-grokked"], 3),  # 768 rows
-    "biases": (small(biases="all", lr=1e-2, warmup=10), 200),
-    "no equals": (small(equals_token=False, biases="mlp", act_fn="gelu", lr=1e-2), 200),
-    "equals class": (small(equals_class=True, init="paper", batch_size=8), 200),
-    "adam": (small(optimizer="adam", weight_decay=1e-3, lr=1e-2), 200),
-    "sgd": (small(optimizer="sgd", weight_decay=1e-3, lr=0.3), 200),
-    "mlp": (MLP, 200),
-    "embedded mlp": (MLP.replace(embedding="learned", d_model=6, reshuffle=False), 200),
-    "deep mlp": (MLP.replace(widths=(9, 5), optimizer="adam", init="torch"), 200),
+    "mod11-quick": (QUICK, 200, 8),
+    "mod31-grokked": (gi.recipes()["mod31-grokked"], 3, 3),  # 768 rows
+    "biases": (small(biases="all", lr=1e-2, warmup=10), 200, 2),
+    "no equals": (small(equals_token=False, biases="mlp", act_fn="gelu", lr=1e-2), 60, 2),
+    "equals class": (small(equals_class=True, init="paper", batch_size=8), 60, 2),
+    "adam": (small(optimizer="adam", weight_decay=1e-3, lr=1e-2), 60, 2),
+    "sgd": (small(optimizer="sgd", weight_decay=1e-3, lr=0.3), 200, 2),
+    "mlp": (MLP, 200, 8),
+    "embedded mlp": (MLP.replace(embedding="learned", d_model=6, reshuffle=False), 60, 2),
+    "deep mlp": (MLP.replace(widths=(9, 5), optimizer="adam", init="torch"), 60, 2),
 }
 
 
+@pytest.fixture
+def shapes_unchecked():
+    """Without the checks of every signature, which take far longer than the steps."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_member_is_its_single_run(name):
-    recipe, steps = VARIANTS[name]
-    recipes = [each.replace(data_seed=i % 2) for i, each in enumerate(seeds(recipe))]
+def test_every_member_is_its_single_run(name, shapes_unchecked):
+    recipe, steps, n_members = VARIANTS[name]
+    recipes = [each.replace(data_seed=i % 2) for i, each in enumerate(seeds(recipe, n_members))]
     learner = EnsembleLearner(recipes, "cpu")
-    runs = list(map(single, recipes))
     for step in range(steps):
-        if step == 0:
-            for run in runs:
-                next(run)
         learner.update(step)
-        alone = [next(run) for run in runs]
-    for member, weights in enumerate(alone):
+    for member, each in enumerate(recipes):
+        weights = next(itertools.islice(single(each), steps, None))
         for key, weight in weights.items():
             off = (learner.weights[key][member] - weight).abs().max()
             assert off < 1e-4, (member, key)
@@ -91,15 +97,13 @@ def test_every_member_is_its_single_run(name):
 def test_members_may_have_rates_of_their_own():
     recipes = [
         small(seed=1, lr=1e-2, weight_decay=0.5), small(seed=2, lr=1e-2, weight_decay=0.5),
-        small(seed=1, lr=1e-3, warmup=20), small(seed=1, lr=1e-3, betas=(0.9, 0.99), init_scale=2.0),
+        small(seed=1, lr=1e-3, warmup=20), small(seed=1, betas=(0.9, 0.99), init_scale=2.0),
     ]  # fmt: skip
     learner = EnsembleLearner(recipes, "cpu")
-    runs = list(map(single, recipes))
     for step in range(30):
         learner.update(step)
-    for member, run in enumerate(runs):
-        for _ in range(31):
-            weights = next(run)
+    for member, each in enumerate(recipes):
+        weights = next(itertools.islice(single(each), 30, None))
         for key, weight in weights.items():
             torch.testing.assert_close(learner.weights[key][member], weight, rtol=0, atol=1e-6)
 
@@ -371,7 +375,7 @@ def test_groups_hold_every_recipe_once_with_those_it_can_be_trained_with():
     recipes["deep"] = small(n_layers=2)
     recipes["deep too"] = small(n_layers=2, seed=1)
     found = groups(recipes, 3)
-    assert sorted(sum(found, [])) == sorted(recipes)
+    assert sorted(itertools.chain(*found)) == sorted(recipes)
     assert found == [
         ["8,0", "8,1", "8,2"], ["16,0", "16,1", "16,2"], ["8,3", "8,4"], ["16,3", "16,4"],
         ["deep"], ["deep too"],

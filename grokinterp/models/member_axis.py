@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+ALIGNED = 4  # float32 numbers, 16 bytes
 TINY = 400  # multiplications, as in torch's bmm on a CPU: fewer are rounded otherwise there
 
 
@@ -18,9 +19,9 @@ def affine(
     bias: Float[Tensor, "members d_out"],
 ) -> Float[Tensor, "members rows d_out"]:
     """`x @ weight + bias` of every member."""
-    if _is_tiny(x, weight):
+    if _apart(x, weight):
         each = zip(bias, x, weight, strict=True)
-        return torch.stack([torch.addmm(b, rows, matrix) for b, rows, matrix in each])
+        return torch.stack([torch.addmm(b, _moved(rows), _moved(w)) for b, rows, w in each])
     return torch.baddbmm(bias[:, None], x, weight)
 
 
@@ -35,8 +36,9 @@ def product(
     left: Float[Tensor, "members rows inner"], right: Float[Tensor, "members inner columns"]
 ) -> Float[Tensor, "members rows columns"]:
     """`left @ right` of every member."""
-    if _is_tiny(left, right):
-        return torch.stack([a @ b for a, b in zip(left, right, strict=True)])
+    if _apart(left, right):
+        each = zip(left, right, strict=True)
+        return torch.stack([_moved(a) @ _moved(b) for a, b in each])
     return left @ right
 
 
@@ -53,9 +55,22 @@ def softmax_over_places(
     return scores.softmax(dim=1)
 
 
-def _is_tiny(left: Tensor, right: Tensor) -> bool:
-    """Whether torch would not batch a product through the library that multiplies one pair."""
-    return left.shape[1] * left.shape[2] * right.shape[2] < TINY and left.device.type == "cpu"
+def _apart(left: Tensor, right: Tensor) -> bool:
+    """Whether a batched product would be rounded otherwise than a single one, on a CPU.
+
+    So it is where torch multiplies a few numbers by itself, and where members begin at addresses
+    that no matrix of its own begins at.
+    """
+    (rows, inner), columns = left.shape[1:], right.shape[2]
+    sizes = (rows * inner, inner * columns, rows * columns)
+    return left.device.type == "cpu" and (
+        rows * inner * columns < TINY or any(size % ALIGNED for size in sizes)
+    )
+
+
+def _moved(x: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """The matrix at an address of its own, in the same order of memory."""
+    return x.clone() if x[:1].storage_offset() % ALIGNED else x
 
 
 def flat(rows: Int[Tensor, "members n"], n_rows: int) -> Int[Tensor, " all_rows"]:
