@@ -59,14 +59,14 @@ def single(recipe):
 
 
 VARIANTS = {
-    "mod11-quick": (QUICK, 200, 8),
+    "mod11-quick": (QUICK, 200, 2),
     "mod31-grokked": (gi.recipes()["mod31-grokked"], 3, 3),  # 768 rows
-    "biases": (small(biases="all", lr=1e-2, warmup=10), 200, 2),
+    "biases": (small(biases="all", lr=1e-2, warmup=10), 100, 2),
     "no equals": (small(equals_token=False, biases="mlp", act_fn="gelu", lr=1e-2), 60, 2),
     "equals class": (small(equals_class=True, init="paper", batch_size=8), 60, 2),
     "adam": (small(optimizer="adam", weight_decay=1e-3, lr=1e-2), 60, 2),
-    "sgd": (small(optimizer="sgd", weight_decay=1e-3, lr=0.3), 200, 2),
-    "mlp": (MLP, 200, 8),
+    "sgd": (small(optimizer="sgd", weight_decay=1e-3, lr=0.3), 100, 2),
+    "mlp": (MLP, 200, 4),
     "embedded mlp": (MLP.replace(embedding="learned", d_model=6, reshuffle=False), 60, 2),
     "deep mlp": (MLP.replace(widths=(9, 5), optimizer="adam", init="torch"), 60, 2),
 }
@@ -163,16 +163,16 @@ def same_run(one, other):
 
 
 def test_members_are_ordinary_runs(tiny, tmp_path):
-    recipes = [tiny.replace(threads=1, seed=seed, data_seed=seed) for seed in range(3)]
+    recipes = [tiny.replace(threads=1, seed=seed, data_seed=seed) for seed in range(2)]
     runs = train_ensemble(recipes, tmp_path / "all")
-    names = [f"seed={seed},data_seed={seed}" for seed in range(3)]
+    names = [f"seed={seed},data_seed={seed}" for seed in range(2)]
     assert [run.path.name for run in runs] == names
     for run, recipe in zip(runs, recipes, strict=True):
         run = gi.load(run.path)
         run.verify()
         assert run.finished
         assert run.recipe == recipe
-        assert run.manifest.environment["ensemble"] == 3
+        assert run.manifest.environment["ensemble"] == 2
         assert sorted(path.name for path in run.path.iterdir()) == [
             "metrics.csv", "run.json", "split.safetensors", "weights",
         ]  # fmt: skip
@@ -321,8 +321,9 @@ def test_folders_that_do_not_fit_are_refused(tiny, tmp_path):
     with pytest.raises(gi.InputError, match="when='sometimes' is not known"):
         train_ensemble(pair, tmp_path, when="sometimes")
     train_ensemble(pair, tmp_path)
-    with pytest.raises(gi.InputError, match="already holds a run"):
-        train_ensemble(pair, tmp_path)
+    with pytest.raises(gi.InputError, match="seed=1 already holds a run"):
+        train_ensemble(pair, [tmp_path / "new", tmp_path / "seed=1"])
+    assert not (tmp_path / "new").exists()
     with pytest.raises(gi.InputError, match=r"another run \(lr=0\.01 there, 0\.5 asked\)"):
         train_ensemble([each.replace(lr=0.5) for each in pair], [tmp_path / "seed=0",
                        tmp_path / "seed=1"], resume=True)  # fmt: skip
