@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
+    from grokinterp.bench import Bench
     from grokinterp.circuits import Ablation, Faithfulness
     from grokinterp.encodings import Comparison
     from grokinterp.progress import Phases
@@ -163,6 +164,27 @@ def show_comparison(found: "Comparison") -> None:
         show(f"  would change it: {claim.would_change}")
     if found.notes:
         show("\nto be read with it\n" + "\n".join(f"  - {note}" for note in found.notes))
+
+
+def show_bench(found: "Bench") -> None:
+    """Both ratios with their spread, and the rates of products."""
+    where, rates = found.environment, found.products
+    show(
+        f"{where['cpu']}, {where['threads']} threads, torch {where['torch']}\n\n"
+        f"{'':<30}{'here':>9}{'usual way':>11}{'ratio':>8}  (lowest to highest of the rounds)"
+    )
+    for row in found.table().itertuples():
+        show(
+            f"{row.what:<30}{row.ours_ms:>6.1f} ms{row.usual_ms:>8.1f} ms{row.ratio:>7.2f}x"
+            f"  ({row.ratio_low:.2f} to {row.ratio_high:.2f})"
+        )
+    show(
+        f"\nall measures of a run of 250 checkpoints: {found.all_measures_s:.1f} s\n"
+        f"matrix products, GFLOP/s: forward {rates.forward:.0f}, backward {rates.backward:.0f}, "
+        f"weights {rates.weights:.0f}; by torch.mm {rates.plain:.0f}; peak {rates.peak:.0f}\n"
+        f"a training step: {rates.gflop:.2f} GFLOP, reached {found.reached:.0f} GFLOP/s; "
+        f"its products alone would take {rates.floor_ms:.1f} ms at the peak"
+    )
 
 
 def plain(text: object) -> str:

@@ -11,7 +11,7 @@ from grokinterp.models.adapter import architecture_of, build_model, canonical_we
 from grokinterp.models.architecture import Architecture
 from grokinterp.models.initialize import initial_weights
 from grokinterp.progress.table import measure_snapshot
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 from tests.reference import reference_logits
 
 P = 7

@@ -11,7 +11,7 @@ import grokinterp as gi
 from grokinterp.circuits.attention import attention, commutativity
 from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import Architecture
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 from tests.test_architectures import P, example

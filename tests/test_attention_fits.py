@@ -8,7 +8,7 @@ import torch
 import grokinterp as gi
 from grokinterp.circuits.attention_fits import attention_fits, fitted_patterns
 from grokinterp.circuits.attention_readout import attention_readout
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 from tests.heads import heads_weights

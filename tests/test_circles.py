@@ -14,7 +14,7 @@ from grokinterp.circuits.circles import (
 )
 from grokinterp.models.architecture import Architecture
 from grokinterp.models.initialize import initial_weights
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 from tests.exact_clock import ExactClock, random_radii

@@ -12,7 +12,7 @@ from grokinterp.circuits.edits import reference
 from grokinterp.circuits.interventions import Setting
 from grokinterp.circuits.replay import replay
 from grokinterp.models.adapter import build_model
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 from tests import clock
 from tests.test_ablation import hand_built  # noqa: F401
 from tests.test_architectures import example

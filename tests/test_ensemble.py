@@ -8,6 +8,7 @@ import torch
 
 import grokinterp as gi
 from grokinterp.models import stacked
+from grokinterp.models.kinds import QuickForward
 from grokinterp.runs.manifest import Manifest
 from grokinterp.training import (
     EnsembleTiming,
@@ -137,7 +138,7 @@ def test_gradients_in_float64_are_the_single_ones(recipe, block_size, monkeypatc
     logits = stacked.stacked_logits(architecture, stacked.stack(members), inputs)
     for i, weights in enumerate(members):
         leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
-        alone = stacked.kinds.quick_logits(architecture, leaves, inputs[i])
+        alone = QuickForward(architecture, leaves)(inputs[i])
         torch.testing.assert_close(logits[i], alone.detach(), rtol=0, atol=1e-12)
         torch.nn.functional.cross_entropy(alone, labels[i]).backward()
         for name, leaf in leaves.items():

@@ -22,7 +22,8 @@ from grokinterp.fourier import (
 from grokinterp.fourier.rules import RULES, largest_ratio_cut
 from grokinterp.models.adapter import build_model
 from grokinterp.models.initialize import initial_weights
-from grokinterp.runs.snapshot import Snapshot, from_weights
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, dense
 

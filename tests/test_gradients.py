@@ -10,7 +10,7 @@ from grokinterp.circuits import gradients
 from grokinterp.circuits.gradients import gradient_symmetricity, sampled_triples
 from grokinterp.models.adapter import build_model
 from grokinterp.models.initialize import initial_weights
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, models_of_users
 from tests.exact_clock import ExactClock, random_radii

@@ -12,7 +12,7 @@ from grokinterp.circuits.interventions import Intervention, Setting
 from grokinterp.circuits.replay import replay
 from grokinterp.circuits.subspaces import harmonics, table_directions
 from grokinterp.models.adapter import build_model
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 from tests.test_architectures import VARIANTS, P, example
 
 GENERATOR = torch.Generator().manual_seed(3)

@@ -14,7 +14,8 @@ from grokinterp.fourier.localization import (
     stacked_ipr,
 )
 from grokinterp.fourier.maps import input_weights, output_weights
-from grokinterp.runs.snapshot import Snapshot, from_weights
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.tasks.ising import IsingTask
 from tests.test_maps import draw, embedded, two_hot

@@ -13,7 +13,8 @@ from grokinterp.circuits.logit_shape import (
     pizza_envelope,
 )
 from grokinterp.models.initialize import initial_weights
-from grokinterp.runs.snapshot import Snapshot, from_weights
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 from tests.exact_clock import ExactClock, random_radii

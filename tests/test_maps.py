@@ -4,7 +4,7 @@ import torch
 from grokinterp.errors import InputError
 from grokinterp.fourier.maps import input_weights, output_weights
 from grokinterp.fourier.spectra import neuron_logit_map
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 from tests.test_neurons import random_model
 
 

@@ -17,7 +17,8 @@ from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.initialize import initial_weights
 from grokinterp.models.kinds import quick_logits
 from grokinterp.models.mlp import MLPArchitecture
-from grokinterp.runs.snapshot import Snapshot, from_weights
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks import IsingTask, ModularTask
 from tests.test_neurons import random_model
 

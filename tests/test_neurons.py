@@ -11,7 +11,8 @@ from grokinterp.fourier.spectra import neuron_powers
 from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import Architecture
 from grokinterp.models.initialize import initial_weights
-from grokinterp.runs.snapshot import Snapshot, from_weights
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 

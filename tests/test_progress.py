@@ -12,7 +12,7 @@ from grokinterp.models.initialize import initial_weights
 from grokinterp.progress import MEASURES, measure
 from grokinterp.progress import losses as progress_losses
 from grokinterp.progress.table import measure_snapshot
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, dense
 

@@ -12,7 +12,7 @@ from grokinterp.fourier import fourier_basis
 from grokinterp.models import adapter
 from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import Architecture
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.tasks.operations import OPERATIONS, Operation
 from tests import models_of_users

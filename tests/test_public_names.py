@@ -7,8 +7,8 @@ import grokinterp as gi
 
 PACKAGE = Path(gi.__file__).parent
 ROOMS = [
-    "errors", "notebook", "tasks", "models", "recipe", "runs", "training", "fourier", "progress",
-    "circuits", "encodings", "viz", "terminal", "cli",
+    "errors", "memory", "notebook", "tasks", "models", "recipe", "runs", "training", "fourier",
+    "progress", "circuits", "encodings", "viz", "bench", "terminal", "cli",
 ]  # fmt: skip
 
 

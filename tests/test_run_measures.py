@@ -13,8 +13,9 @@ from grokinterp import encodings
 from grokinterp.encodings import RUN_MEASURES, measured, run_measures
 
 OUTCOME = [
-    "label", "t_train", "t_test", "train_loss", "test_loss", "train_acc", "test_acc",
-    "best_test_acc", "note",
+    "label", "t_train", "t_test", "memorization_step", "grok_step", "memorization_end",
+    "circuit_formation_end", "cleanup_end", "train_loss", "test_loss", "train_acc", "test_acc",
+    "best_test_acc", "key_frequencies", "note",
 ]  # fmt: skip
 
 
@@ -44,10 +45,28 @@ def test_the_outcome(mlp):
         phases.label, phases.t_train, phases.t_test
     )  # fmt: skip
     last = mlp.metrics.iloc[-1]
-    for column in OUTCOME[3:7]:
+    for column in OUTCOME[8:12]:
         assert row[column] == last[column]
     assert row["best_test_acc"] == mlp.metrics.test_acc.max()
     assert row["note"] == ""
+
+
+def test_when_the_shipped_run_grokked_and_with_which_frequencies(shipped, shipped_measures):
+    """As `detect_phases` says from all measures, of a run that has every phase."""
+    row = measured(shipped)
+    phases = gi.detect_phases(shipped, measures=shipped_measures)
+    assert (row["memorization_step"], row["grok_step"]) == (
+        phases.memorization_step, phases.grok_step
+    )  # fmt: skip
+    for phase in phases.phases:
+        assert row[f"{phase.name}_end"] == phase.end is not None
+    assert row["key_frequencies"] == phases.key_frequencies != ()
+
+
+def test_key_frequencies_are_none_empty_or_not_defined(mlp, ising):
+    assert measured(mlp)["key_frequencies"] == gi.key_frequencies(mlp.snapshot()).frequencies
+    assert measured(ising)["key_frequencies"] is None
+    assert gi.key_frequencies(mlp.snapshot(0)).frequencies == ()
 
 
 def test_times_are_those_of_the_smoothed_curves(mlp, monkeypatch):

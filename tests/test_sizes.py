@@ -13,7 +13,7 @@ from grokinterp.encodings import compressed_bytes, effective_rank, quantize, qua
 from grokinterp.encodings.bases import as_matrix
 from grokinterp.encodings.pruning_curves import pruning_curve
 from grokinterp.encodings.sizes import gini_of, mean_effective_rank
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 
 
 def drawn(*shape, seed=0):

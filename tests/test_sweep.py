@@ -1,16 +1,16 @@
-"""Sweeps: how a file expands, what is refused, and that nothing is done twice or lost."""
+"""Sweeps: how a file expands, and what is refused."""
 
-import re
-import shutil
-import signal
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import grokinterp as gi
-from grokinterp.training import Sweep, loop, run_sweep, sweep_table
-from grokinterp.training.sweep_table import RESULTS, SWEEP
+from grokinterp.training import Sweep
+from grokinterp.training.ranges import range_values
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "encodings"
 AXES = "[[axes]]\nlr = [0.1, 0.01]\n[[axes]]\nseed = [0, 1]\ndata_seed = [7, 8]\n"
@@ -35,6 +35,47 @@ def test_axes_are_crossed_and_the_last_varies_fastest(tmp_path):
     assert sweep.measures == ("a", "b")
     assert sweep.base == base
     assert sweep.keys == ("lr", "seed", "data_seed")
+
+
+def test_ranges_and_seeds_are_axes(tmp_path):
+    text = (
+        "seeds = 2\n[[axes]]\nweight_decay = {log = [0.1, 10], n = 5}\n"
+        "train_fraction = {linear = [0.1, 0.9], n = 5}\n[[axes]]\nd_mlp = {log = [8, 512], n = 3}\n"
+    )
+    sweep = from_text(tmp_path, text)
+    assert sweep.axes == (
+        {
+            "weight_decay": (0.1, 0.316228, 1.0, 3.16228, 10.0),
+            "train_fraction": (0.1, 0.3, 0.5, 0.7, 0.9),
+        },
+        {"d_mlp": (8, 64, 512)},
+        {"seed": (0, 1)},
+    )
+    names = list(sweep.recipes())
+    assert names[:3] == [
+        "weight_decay=0.1,d_mlp=8,seed=0", "weight_decay=0.1,d_mlp=8,seed=1",
+        "weight_decay=0.1,d_mlp=64,seed=0",
+    ]  # fmt: skip
+    assert from_text(tmp_path, sweep.to_toml()) == sweep
+    listed = from_text(tmp_path, "seeds = [4, 0]\n[[axes]]\nlr = {linear = [0.3, 0.1], n = 3}\n")
+    assert listed.axes == ({"lr": (0.3, 0.2, 0.1)}, {"seed": (4, 0)})
+    assert list(from_text(tmp_path, "seeds = 3\n").recipes()) == ["seed=0", "seed=1", "seed=2"]
+
+
+@given(
+    first=st.floats(1e-5, 1e5), last=st.floats(1e-5, 1e5), n=st.integers(2, 40),
+    kind=st.sampled_from(["log", "linear"]),
+)  # fmt: skip
+def test_values_of_a_range_are_what_names_say_and_evenly_spaced(first, last, n, kind):
+    try:
+        values = range_values("lr", {kind: [first, last], "n": n}, base=gi.Recipe())
+    except gi.InputError as error:
+        assert "different values" in str(error)  # noqa: PT017
+        return
+    assert (values[0], values[-1], len(values)) == (first, last, n)
+    spaced = np.geomspace if kind == "log" else np.linspace
+    np.testing.assert_allclose(values, spaced(first, last, n), rtol=6e-6)
+    assert all(float(f"{value:g}") == value for value in values[1:-1])
 
 
 def test_without_recipe_the_defaults(tmp_path):
@@ -101,6 +142,34 @@ BAD = {
     "the same twice": ("[[axes]]\nseed = [0, 0]\n", "two runs are both seed=0"),
     "the same name": ("[[axes]]\nlr = [0.1, 0.10]\n", "two runs are both lr=0.1"),
     "a long name": (f"[[axes]]\ncheckpoints = [{list(range(99))}]\n", "shorter values first"),
+    "a range of nothing": ("[[axes]]\nlr = {n = 5}\n", "lr={'n': 5} is no range; give such as"),
+    "two ranges": ("[[axes]]\nlr = {log = [1, 2], linear = [1, 2], n = 5}\n", "is no range"),
+    "no number of values": ("[[axes]]\nlr = {log = [1, 2]}\n", "is no range"),
+    "a word of a range": ("[[axes]]\nlr = {log = [1, 2], n = 5, m = 1}\n", "is no range"),
+    "one value": ("[[axes]]\nlr = {log = [1, 2], n = 1}\n", "n=1 is no whole number from 2"),
+    "half a value": ("[[axes]]\nlr = {log = [1, 2], n = 2.5}\n", "n=2.5 is no whole number"),
+    "one end": ("[[axes]]\nlr = {log = [1], n = 5}\n", "[1] are not the two ends"),
+    "an end of text": ("[[axes]]\nlr = {log = [1, '2'], n = 5}\n", "are not the two ends"),
+    "no end": ("[[axes]]\nlr = {linear = [1, inf], n = 5}\n", "are not the two ends"),
+    "log of 0": ("[[axes]]\nlr = {log = [0, 1], n = 5}\n", "is not above 0; give linear"),
+    "the same ends": ("[[axes]]\nlr = {log = [1, 1], n = 5}\n", "fewer than 5 different"),
+    "rounded to the same": ("[[axes]]\np = {log = [5, 7], n = 4}\n", "fewer than 4 different"),
+    "a range of words": ("[[axes]]\nmodel = {log = [1, 2], n = 5}\n", "is not text"),
+    "a range of truths": ("[[axes]]\nequals_class = {log = [1, 2], n = 5}\n", "true or false"),
+    "a range of sizes": (
+        "recipe = 'mlp113-grokked'\n[[axes]]\nwidths = {log = [8, 32], n = 3}\n",
+        "widths is no number",
+    ),
+    "a range of an unknown key": ("[[axes]]\nwd = {log = [1, 2], n = 5}\n", "'weight_decay'"),
+    "a range of another length": (
+        "[[axes]]\nlr = {log = [1, 2], n = 3}\nseed = [0, 1]\n",
+        "lr 3, seed 2",
+    ),
+    "no seeds": ("seeds = 0\n", "seeds=0 is no number of seeds"),
+    "seeds of text": ("seeds = 'three'\n", "give 3 or [0, 4]"),
+    "an empty list of seeds": ("seeds = []\n", "seeds=[] is no number"),
+    "seeds and an axis of them": (f"seeds = 2\n{AXES}", "'seed' stands in two axes"),
+    "seeds and one that is set": ("seeds = 2\n[set]\nseed = 1\n", "in [set] and in an axis"),
     "too many": (
         f"[[axes]]\nseed = {list(range(101))}\n[[axes]]\ndata_seed = {list(range(100))}\n",
         "10100 runs",
@@ -161,305 +230,6 @@ def test_every_example_is_tested():
     assert len(list(EXAMPLES.glob("*.toml"))) == 9
 
 
-# Running them.
-
-
-@pytest.fixture(scope="module")
-def sweep(tiny):
-    """Four runs of a moment each."""
-    base = tiny.replace(steps=12, checkpoints=[6], log_every=3)
-    return Sweep(base, ({"lr": (0.1, 0.01)}, {"seed": (0, 1), "data_seed": (7, 8)}), ("one",))
-
-
-def measure(run):
-    last = run.metrics.iloc[-1]
-    return {"loss": last.train_loss, "step": int(last.step), "label": "x", "none": None}
-
-
-@pytest.fixture(scope="module")
-def whole(sweep, tmp_path_factory):
-    """The folder of the sweep, made without interruption."""
-    folder = tmp_path_factory.mktemp("sweeps") / "whole"
-    run_sweep(sweep, folder, measure=measure, progress=False)
-    return folder
-
-
-@pytest.fixture
-def out(whole, tmp_path):
-    """A copy of it, to change."""
-    return shutil.copytree(whole, tmp_path / "out")
-
-
-class Counted:
-    """The measure, and which runs it was called for."""
-
-    def __init__(self):
-        self.runs = []
-
-    def __call__(self, run):
-        self.runs.append(run.path.name)
-        return measure(run)
-
-
-def lines(folder):
-    return (folder / RESULTS).read_text().splitlines(keepends=True)
-
-
-def times(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-
-
-def test_the_table(sweep, tmp_path):
-    table = run_sweep(sweep, tmp_path / "out", measure=measure, progress=False)
-    assert list(table.columns) == [
-        "run", "lr", "seed", "data_seed", "loss", "step", "label", "none", "note", "fingerprint"
-    ]  # fmt: skip
-    assert list(table.run) == list(sweep.recipes())
-    assert list(table.lr) == [0.1, 0.1, 0.01, 0.01]
-    assert list(table.data_seed) == [7, 8, 7, 8]
-    for row in table.itertuples():
-        run = gi.load(tmp_path / "out" / row.run)
-        assert run.finished
-        assert run.recipe == sweep.recipes()[row.run]
-        assert row.loss == run.metrics.train_loss.iloc[-1]  # to the last bit, through the file
-        assert (row.step, row.label, row.note) == (12, "x", "")
-    assert table.none.isna().all()
-    assert table.fingerprint.nunique() == 4
-    assert table.step.dtype == "int64"
-    written = pd.read_csv(tmp_path / "out" / RESULTS)
-    assert list(written.columns) == list(table.columns)
-    assert Sweep.from_toml(tmp_path / "out" / SWEEP) == sweep
-
-
-def test_what_is_done_is_not_touched(sweep, tmp_path):
-    counted = Counted()
-    first = run_sweep(sweep, tmp_path, measure=counted, progress=False)
-    before = times(tmp_path)
-    again = run_sweep(sweep, tmp_path, measure=counted, progress=False)
-    pd.testing.assert_frame_equal(first, again)
-    assert counted.runs == list(sweep.recipes())
-    assert times(tmp_path) == before
-
-
-def test_more_values_are_fine_and_only_they_are_made(sweep, out, tmp_path):
-    counted, before = Counted(), times(out)
-    more = Sweep(
-        sweep.base, ({"lr": (0.2, 0.1, 0.01)}, {"seed": (0, 1), "data_seed": (7, 8)}), ("one",)
-    )
-    table = run_sweep(more, out, measure=counted, progress=False)
-    assert counted.runs == ["lr=0.2,seed=0", "lr=0.2,seed=1"]
-    assert list(table.run) == list(more.recipes())
-    after = times(out)
-    assert {path.name for path in before if before[path] != after[path]} == {RESULTS, SWEEP}
-    unbroken = run_sweep(more, tmp_path / "whole", measure=measure, progress=False)
-    assert (out / RESULTS).read_bytes() == (tmp_path / "whole" / RESULTS).read_bytes()
-    pd.testing.assert_frame_equal(table, unbroken)
-
-
-def test_only_what_is_missing_or_changed_is_measured_again(sweep, out):
-    counted = Counted()
-    complete, rows = (out / RESULTS).read_bytes(), lines(out)
-    (out / RESULTS).write_text("".join(rows[:2] + rows[3:]))
-    run_sweep(sweep, out, measure=counted, progress=False)
-    assert counted.runs == ["lr=0.1,seed=1"]
-    assert (out / RESULTS).read_bytes() == complete
-    rows[3] = rows[3][:-2] + ("0" if rows[3][-2] != "0" else "1") + "\n"  # of another run.json
-    (out / RESULTS).write_text("".join(rows))
-    run_sweep(sweep, out, measure=counted, progress=False)
-    assert counted.runs == ["lr=0.1,seed=1", "lr=0.01,seed=0"]
-    assert (out / RESULTS).read_bytes() == complete
-
-
-def test_a_row_without_fingerprint_or_run_is_no_measurement(sweep, out):
-    rows = lines(out)
-    rows[1] = rows[1].rpartition(",")[0] + ",\n"
-    (out / RESULTS).write_text("".join(rows))
-    for name in ("lr=0.1,seed=0", "lr=0.01,seed=1"):
-        shutil.rmtree(out / name)
-    counted = Counted()
-    run_sweep(sweep, out, measure=counted, progress=False)
-    assert counted.runs == ["lr=0.1,seed=0", "lr=0.01,seed=1"]
-
-
-def test_other_measures_are_another_table(sweep, out):
-    counted = Counted()
-    run_sweep(sweep, out, progress=False)
-    assert list(pd.read_csv(out / RESULTS).columns)[4:] == ["note", "fingerprint"]
-    run_sweep(sweep, out, measure=counted, progress=False)
-    other = Sweep(sweep.base, sweep.axes, ("two",))
-    table = run_sweep(other, out, measure=lambda run: {"two": counted(run)["step"]}, progress=False)
-    assert counted.runs == 2 * list(sweep.recipes())
-    assert list(table.columns)[4:] == ["two", "note", "fingerprint"]
-
-
-@pytest.mark.parametrize("stop", [0, 17, 40])
-def test_interrupted_in_training_and_continued_it_is_the_same_table(
-    stop, sweep, whole, tmp_path, monkeypatch
-):
-    calls = iter(range(10**6))
-    update = loop._Session.update
-
-    def stopping(session):
-        update(session)
-        if next(calls) == stop:
-            signal.raise_signal(signal.SIGINT)
-
-    out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Session, "update", stopping)
-        with pytest.raises(gi.Interrupted, match=f"{stop // 12} of 4 runs in the table; nothing"):
-            run_sweep(sweep, out, measure=measure, progress=False)
-    counted = Counted()
-    table = run_sweep(sweep, out, measure=counted, progress=False)
-    assert counted.runs == list(sweep.recipes())[stop // 12 :]
-    unbroken = pd.read_csv(whole / RESULTS)
-    assert list(table.loss) == list(unbroken.loss)
-    assert (out / RESULTS).read_bytes() == (whole / RESULTS).read_bytes()
-
-
-def test_interrupted_in_measuring(sweep, out):
-    (out / RESULTS).unlink()
-
-    def stopping(run):
-        if run.path.name == "lr=0.01,seed=0":
-            raise KeyboardInterrupt
-        return measure(run)
-
-    with pytest.raises(gi.Interrupted, match=r"stopped at lr=0\.01,seed=0, with 2 of 4 runs"):
-        run_sweep(sweep, out, measure=stopping, progress=False)
-    counted = Counted()
-    run_sweep(sweep, out, measure=counted, progress=False)
-    assert counted.runs == ["lr=0.01,seed=0", "lr=0.01,seed=1"]
-
-
-def test_a_kill_between_two_rows_loses_none(sweep, tmp_path, monkeypatch):
-    class KilledError(Exception):
-        """Stands for a kill: nothing runs after it."""
-
-    def kill(run):
-        if run.path.name == "lr=0.1,seed=1":
-            raise KilledError
-        return measure(run)
-
-    with pytest.raises(KilledError):
-        run_sweep(sweep, tmp_path, measure=kill, progress=False)
-    assert list(pd.read_csv(tmp_path / RESULTS).run) == ["lr=0.1,seed=0"]
-    counted = Counted()
-    run_sweep(sweep, tmp_path, measure=counted, progress=False)
-    assert counted.runs == list(sweep.recipes())[1:]
-
-
-def test_a_run_that_cannot_be_measured_has_a_note_and_is_tried_again(sweep, out):
-    (out / RESULTS).unlink()
-
-    def failing(run):
-        if run.path.name == "lr=0.1,seed=1":
-            raise gi.InputError("its logits, they are not finite")
-        return measure(run) | {"note": "in part" if run.path.name == "lr=0.01,seed=0" else ""}
-
-    table = run_sweep(sweep, out, measure=failing, progress=False)
-    assert list(table.note) == ["", "its logits, they are not finite", "in part", ""]
-    assert list(table.loss.isna()) == [False, True, False, False]
-    assert list(table.fingerprint == "") == [False, True, False, False]
-    counted = Counted()
-    table = run_sweep(sweep, out, measure=counted, progress=False)
-    assert counted.runs == ["lr=0.1,seed=1", "lr=0.01,seed=0"]
-    assert list(table.note) == [""] * 4
-
-
-def test_a_run_that_cannot_be_trained_has_a_note_and_the_others_go_on(sweep, out):
-    (out / RESULTS).unlink()
-    shutil.rmtree(out / "lr=0.1,seed=1")
-    gi.train(sweep.base, out / "lr=0.1,seed=1")
-    table = run_sweep(sweep, out, measure=measure, progress=False)
-    assert "holds another run (data_seed=0 there, 8 asked)" in table.note[1]
-    assert list(table.loss.isna()) == [False, True, False, False]
-
-
-DAMAGE = {
-    "bytes": (lambda text: b"\xff" + text, "is damaged"),
-    "empty": (lambda text: b"", "other columns"),
-    "another header": (lambda text: text.replace(b"seed", b"seeds", 1), "other columns"),
-    "a column less": (lambda text: text.replace(b",fingerprint", b"", 1), "other columns"),
-    "a column twice": (lambda text: text.replace(b",loss,", b",step,", 1), "other columns"),
-    "a short row": (lambda text: text + b"lr=0.1,seed=0,4\n", "is damaged (row"),
-    "cut off": (lambda text: text[:-30], "is damaged (row"),
-    "a row twice": (lambda text: text + text.splitlines(True)[-1], "is damaged (row"),
-    "a row of no run": (lambda text: text.replace(b"lr=0.1,seed=1", b"lr=1,seed=1"), "(row"),
-    "a NUL": (lambda text: text.replace(b"x", b'"\0', 1), "is damaged"),
-}
-
-
-@pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_table_is_refused_and_stays_as_it_is(name, sweep, out):
-    damage, message = DAMAGE[name]
-    path = out / RESULTS
-    path.write_bytes(damaged := damage(path.read_bytes()))
-    with pytest.raises(gi.InputError) as refused:
-        run_sweep(sweep, out, measure=measure, progress=False)
-    assert str(path) in str(refused.value)
-    assert message in str(refused.value)
-    assert "move it away" in str(refused.value)
-    assert "\n" not in str(refused.value)
-    assert path.read_bytes() == damaged
-
-
-def test_a_folder_of_another_sweep_is_refused_before_anything_is_trained(sweep, whole):
-    before = times(whole)
-    others = {
-        "lr=0.1,seed=0 holds another run \\(weight_decay=1.0 there, 0.5 asked": Sweep(
-            sweep.base.replace(weight_decay=0.5), sweep.axes
-        ),
-        "lr=0.1,seed=1 is not asked for": Sweep(
-            sweep.base, (sweep.axes[0], {"seed": (0,), "data_seed": (7,)})
-        ),
-        "lr=0.1,seed=0 is not asked for": Sweep(sweep.base, sweep.axes[:1]),
-    }
-    for message, other in others.items():
-        with pytest.raises(gi.InputError, match=message):
-            run_sweep(other, whole, measure=measure, progress=False)
-    assert times(whole) == before
-
-
-def test_a_measure_that_returns_a_column_of_the_table_is_refused(sweep, out):
-    (out / RESULTS).unlink()
-    for column in ("run", "seed", "fingerprint"):
-        with pytest.raises(gi.InputError, match=f"measure returns {column!r}"):
-            run_sweep(sweep, out, measure=lambda run, c=column: {c: 1}, progress=False)
-
-
-def test_values_are_written_to_the_last_bit(tmp_path, tiny):
-    import numpy as np
-
-    values = {
-        "float": 0.1 + 0.2, "numpy": np.float64(1 / 3), "inf": float("inf"), "nan": float("nan"),
-        "int": np.int64(3), "yes": np.bool_(True), "text": 'a, "b"\nc', "tuple": (1, 2),
-    }  # fmt: skip
-    sweep = Sweep(tiny.replace(steps=1), ({"equals_token": (False, True)},))
-    table = run_sweep(sweep, tmp_path, measure=lambda run: values, progress=False)
-    pd.testing.assert_frame_equal(table, run_sweep(sweep, tmp_path, measure=measure))
-    row = table.iloc[1]
-    assert (row.float, row.numpy, row.inf, row.int) == (0.1 + 0.2, 1 / 3, float("inf"), 3)
-    assert pd.isna(row["nan"])
-    assert list(table.equals_token) == [False, True]
-    assert table.equals_token.dtype == bool
-    assert table.yes.dtype == bool
-    assert (row.text, row["tuple"]) == ('a, "b"\nc', "[1, 2]")
-    assert not re.search(r"np\.|\bnan,", (tmp_path / RESULTS).read_text().partition("\n")[2])
-
-
-def test_every_write_is_of_a_whole_table(sweep, tmp_path, monkeypatch):
-    written = []
-    whole = sweep_table.write_whole
-    monkeypatch.setattr(
-        sweep_table,
-        "write_whole",
-        lambda path, text: (written.append(path.name), whole(path, text)),
-    )
-    run_sweep(sweep, tmp_path, measure=measure, progress=False)
-    assert written == [SWEEP, *4 * [RESULTS]]
-
-
 def test_values_that_differ_little_have_different_names():
     sweep = Sweep(gi.Recipe(p=7), ({"lr": (0.12345671, 0.12345672, 0.1, 1e-5)},))
     assert list(sweep.recipes()) == ["lr=0.12345671", "lr=0.12345672", "lr=0.1", "lr=1e-05"]
@@ -469,20 +239,3 @@ def test_what_is_no_sweep_is_refused():
     for axes in ({"seed": (0, 1)}, ({"seed": 3},), ({"seed": "01"},)):
         with pytest.raises(Exception, match=r"axes|seed"):
             Sweep(gi.Recipe(p=7), axes)
-
-
-def test_a_row_whose_keys_are_not_those_of_its_run_is_measured_again(tiny, tmp_path):
-    sweep = Sweep(tiny.replace(steps=1), ({"seed": (0, 1)},))
-    run_sweep(sweep, tmp_path, measure=lambda run: {"x": 1.0}, progress=False)
-    file = tmp_path / "results.csv"
-    right = file.read_text()
-    file.write_text(right.replace("seed=0,0,", "seed=0,9,"))
-    table = run_sweep(sweep, tmp_path, measure=lambda run: {"x": 1.0}, progress=False)
-    assert list(table.seed) == [0, 1]
-    assert file.read_text() == right
-
-
-def test_a_file_is_no_folder_for_runs(tiny, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(gi.InputError, match="is a file; give a folder"):
-        run_sweep(Sweep(tiny, ({"seed": (0, 1)},)), tmp_path / "file")

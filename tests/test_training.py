@@ -148,6 +148,14 @@ def test_resuming_over_a_run_whose_manifest_is_lost_is_refused(tiny, tmp_path):
         gi.train(tiny, tmp_path / "run", resume=True)
 
 
+def test_what_was_killed_before_its_first_save_is_no_checkpoint_of_others(tiny_run, tmp_path):
+    """As a kill between the split and run.json leaves it, and one within the split."""
+    for name in ("split.safetensors", ".writing-split.safetensors"):
+        (tmp_path / name).write_bytes((tiny_run.path / "split.safetensors").read_bytes())
+        with pytest.raises(gi.InputError, match=r"not a run: it has no run\.json"):
+            gi.load(tmp_path)
+
+
 def test_a_damaged_resume_file_is_named(tiny, tmp_path, monkeypatch):
     def stop_at_once(session):
         signal.raise_signal(signal.SIGINT)
@@ -159,11 +167,14 @@ def test_a_damaged_resume_file_is_named(tiny, tmp_path, monkeypatch):
         with pytest.raises(gi.Interrupted):
             gi.train(tiny, tmp_path / "run")
     path = tmp_path / "run/resume.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-5] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(gi.InputError, match=r"resume\.safetensors is damaged"):
-        gi.train(tiny, tmp_path / "run", resume=True)
+    whole = path.read_bytes()
+    step = whole.index(b'"step":"') + len(b'"step":"')
+    for place in (-5, step):  # in the weights, and in the number of the step
+        content = bytearray(whole)
+        content[place] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(gi.InputError, match=r"resume\.safetensors is damaged"):
+            gi.train(tiny, tmp_path / "run", resume=True)
 
 
 def test_the_fast_forward_trains_like_the_hooked_one(tiny, tmp_path, monkeypatch):

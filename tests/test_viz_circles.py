@@ -8,7 +8,7 @@ import torch
 
 import grokinterp as gi
 from grokinterp.circuits.circles import centred_embedding
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.viz import plot_embedding_circles
 from grokinterp.viz.circles import embedding_circles, plane_coordinates

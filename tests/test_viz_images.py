@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 from grokinterp.viz import plot_correctness, plot_logits
 from grokinterp.viz.images import (
     ANSWERS,

@@ -7,7 +7,7 @@ import pytest
 
 import grokinterp as gi
 from grokinterp.circuits import neuron_clusters
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.viz import plot_neuron_fourier, plot_neurons
 from grokinterp.viz.neurons import chosen_neurons, neuron_fourier, neuron_images

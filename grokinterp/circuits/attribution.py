@@ -14,7 +14,8 @@ from grokinterp.circuits.subject import Subject, need_residual_stream, subject_o
 from grokinterp.circuits.writers import Writer, needed_activations, writers
 from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.answers import AnswerSpectrum, no_frequencies_reason, usable_group
-from grokinterp.runs.snapshot import BLOCK_ROWS, Snapshot, from_weights
+from grokinterp.runs.snapshot import BLOCK_ROWS, Snapshot
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from grokinterp.circuits.scores import score
 from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.answers import group_of
-from grokinterp.runs.snapshot import Forward, Snapshot, from_weights
+from grokinterp.runs.snapshot import Forward, Snapshot
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks.modular import ModularTask
 
 METHODS = {"frequency": frequency_plane, "principal": principal_plane}

@@ -21,7 +21,7 @@ from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.answers import checked_frequencies, group_of
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
 from grokinterp.models.last_block import LOGITS, Edit
-from grokinterp.runs.snapshot import check_task
+from grokinterp.runs.taking import check_task
 from grokinterp.tasks.exponents import UNDEFINED
 from grokinterp.tasks.modular import ModularTask
 

@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
     "report": looking.report,
     "import": exchange.import_,
     "export": exchange.export,
+    "bench": checking.bench,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

@@ -1,4 +1,4 @@
-"""Commands that check: whether a run can be trained again."""
+"""Commands that check: whether a run can be trained again, and how fast this machine is."""
 
 import json
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from grokinterp.cli.app import UNEXPECTED, Json, RunFolder
-from grokinterp.terminal import show, show_verification
+from grokinterp.terminal import show, show_bench, show_verification
 
 
 def verify(
@@ -35,3 +35,24 @@ def verify(
         show_verification(path, found)
     if not found.holds:
         raise typer.Exit(UNEXPECTED)
+
+
+def bench(
+    threads: Annotated[
+        int, typer.Option(help="How many threads torch computes with; 0: its own choice.")
+    ] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure training and measuring at p = 113 against the usual way, on this machine.
+
+    A training step beside TransformerLens' model, all progress measures beside
+    the Grokking_Demo's, both in this process and in turn, and the rate of matrix
+    products beside the machine's peak. About a minute; leave the machine alone.
+    """
+    from grokinterp.bench import bench as measure
+
+    found = measure(threads=threads)
+    if as_json:
+        show(json.dumps(found.to_dict()))
+    else:
+        show_bench(found)

@@ -1,16 +1,15 @@
 """Commands that make runs: the recipes, training, and sweeps of many runs."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from grokinterp.cli.app import INTERRUPTED
 from grokinterp.errors import InputError, Interrupted
 from grokinterp.terminal import say, show
-
-if TYPE_CHECKING:
-    from grokinterp.runs import Run
 
 
 def recipes(
@@ -58,7 +57,17 @@ def sweep(
     file: Annotated[
         Path, typer.Argument(metavar="SWEEP.toml", help="What varies, and what to measure.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write the runs and results.csv into.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder of runs and tables, or s3://.")],
+    executor: Annotated[
+        str, typer.Option(metavar="local|ray", help="Who makes the runs.")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(help="Runs at a time; 1 unless a cluster says.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads a run, if its recipe has 0.")] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster that is running.")
+    ] = None,
 ) -> None:
     """Train and measure every run of a sweep, into one table.
 
@@ -69,18 +78,17 @@ def sweep(
     from grokinterp.training import Sweep, run_sweep
 
     asked = Sweep.from_toml(file)
-    measured = measuring(asked.measures)
-
-    def measure(run: "Run") -> dict[str, object]:
-        row = measured(run)
-        show(
-            f"{run.path}: {row['label']}, train loss {row['train_loss']:.3g}, "
-            f"test loss {row['test_loss']:.3g}, test accuracy {row['test_acc']:.4f}"
-        )
-        return row
-
     try:
-        table = run_sweep(asked, out, measure=measure)
+        table = run_sweep(
+            asked,
+            out,
+            measure=measuring(asked.measures),
+            executor=executor,
+            workers=workers,
+            threads=threads,
+            address=address,
+            on_row=partial(_show_run, out),
+        )
     except Interrupted as stopped:  # here, because typer would end it without a word
         say(str(stopped))
         raise typer.Exit(INTERRUPTED) from None
@@ -89,4 +97,16 @@ def sweep(
         say(f"{row.run}: {row.note}")
     if len(failed) == len(table):
         raise InputError("no run of the sweep could be trained and measured whole; see above.")
-    show(f"{out / 'results.csv'}: {len(table)} runs, {len(table.columns)} columns")
+    show(f"{out.rstrip('/')}/results.csv: {len(table)} runs, {len(table.columns)} columns")
+
+
+def _show_run(out: str, row: Mapping[str, str]) -> None:
+    """A line about a run that was measured just now."""
+    if row.get("label"):
+        train, test, accuracy = (
+            float(row[key] or "nan") for key in ("train_loss", "test_loss", "test_acc")
+        )
+        show(
+            f"{out.rstrip('/')}/{row['run']}: {row['label']}, train loss {train:.3g}, "
+            f"test loss {test:.3g}, test accuracy {accuracy:.4f}"
+        )

@@ -14,12 +14,14 @@ from grokinterp.encodings.features import features, observable_correlations
 from grokinterp.encodings.pruning_curves import pruning_curve
 from grokinterp.encodings.sizes import quantized_size, sizes
 from grokinterp.errors import InputError, nearest
+from grokinterp.fourier.key_frequencies import key_frequencies
 from grokinterp.models.architecture import all_finite
 from grokinterp.progress.detection import detect_phases
 from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 
 Columns = dict[str, object]
+PHASES = ("memorization", "circuit_formation", "cleanup")
 
 
 def _compressibility(run: Run) -> Columns:
@@ -107,12 +109,14 @@ def measuring(names: Sequence[str]) -> Callable[[Run], Columns]:
 def measured(run: Run, names: Sequence[str] = ()) -> Columns:
     """A row of a table of runs: when it learned, what it learned, and the measures named.
 
-    label, and t_train and t_test, in updates, as `detect_phases` has them (Definition 1 on curves
-    smoothed by a running median); losses in nats and accuracies of the last logged step;
-    best_test_acc over the log, unsmoothed; then the columns of `names` from `RUN_MEASURES`.
-    What could not be measured of this model has no column, and `note` says why ("" else): also that
-    a run diverged, whose weights are not measured. InputError for unknown names and for a run
-    without metrics.
+    label; t_train and t_test, in updates (Definition 1 on curves smoothed by a running median);
+    memorization_step and grok_step (crossings of the usual thresholds) and the ends of the phases,
+    all as `detect_phases` has them from the metrics; losses in nats and accuracies of the last
+    logged step; best_test_acc over the log, unsmoothed; key_frequencies of the last checkpoint, ()
+    where it has no sparse circuit, None where they are not defined; then the columns of `names`
+    from `RUN_MEASURES`. What could not be measured of this model has no column, and `note` says why
+    ("" else): also that a run diverged, whose weights are not measured. InputError for unknown
+    names and for a run without metrics.
 
     t_train and t_test are of the run's own best, which need not be good: read them with the label.
     """
@@ -121,16 +125,22 @@ def measured(run: Run, names: Sequence[str] = ()) -> Columns:
     if run.metrics.empty:
         raise InputError(f"{run.path} has no metrics; import the run with metrics=FILE.csv.")
     phases = detect_phases(run.metrics, ceiling=run.task.ceiling)
+    ends = {phase.name: phase.end for phase in phases.phases}
     last = run.metrics.iloc[-1]
     row: Columns = {
         "label": phases.label,
         "t_train": phases.t_train,
         "t_test": phases.t_test,
+        "memorization_step": phases.memorization_step,
+        "grok_step": phases.grok_step,
+        **{f"{name}_end": ends.get(name) for name in PHASES},
         **{column: last[column] for column in ("train_loss", "test_loss", "train_acc", "test_acc")},
         "best_test_acc": run.metrics.test_acc.max(),
+        "key_frequencies": None,
     }
     if not all_finite(run.weights()):
         return row | {"note": f"it diverged: weights of step {run.steps[-1]} are not finite"}
+    row["key_frequencies"] = key_frequencies(run.snapshot()).frequencies
     notes = []
     for name in names:
         try:

@@ -8,6 +8,7 @@ exponent, then one real DFT over the exponents gives every frequency at once.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Complex, Float
@@ -15,11 +16,12 @@ from torch import Tensor
 
 from grokinterp.errors import InputError, whole_number
 from grokinterp.fourier.basis import n_frequencies
-from grokinterp.runs.snapshot import Snapshot
+from grokinterp.runs.snapshot import BLOCK_ROWS, Snapshot
+from grokinterp.runs.tally import Block
 from grokinterp.tasks.exponents import UNDEFINED
 from grokinterp.tasks.modular import AnswerGroup
 
-BLOCK_COLUMNS = 8
+BLOCK_CELLS = 2**17
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,11 @@ class AnswerSpectrum:
     @classmethod
     def of(cls, matrix: Float[Tensor, "n_inputs m"], group: AnswerGroup) -> "AnswerSpectrum":
         """The spectrum of a matrix with a row per input, in table order."""
-        order, count = group.rows.shape
-        sums = torch.zeros(order, matrix.shape[1], dtype=torch.float64)
-        for rows in group.rows.T.split(BLOCK_COLUMNS):  # small blocks stay in the cache
-            sums += matrix[rows.flatten()].view(*rows.shape, -1).sum(dim=0, dtype=torch.float64)
-        return cls(group, torch.fft.rfft(sums / count, dim=0))
+        sums = ExponentSums(group)
+        for first in range(0, len(matrix), BLOCK_ROWS):
+            rows = slice(first, first + BLOCK_ROWS)
+            sums.add(rows, matrix[rows])
+        return sums.spectrum()
 
     @property
     def mean(self) -> Float[Tensor, " m"]:
@@ -62,6 +64,72 @@ class AnswerSpectrum:
         return power[1:]
 
 
+class ExponentSums:
+    """Sums over the inputs of every exponent, added up block by block (float64)."""
+
+    def __init__(self, group: AnswerGroup) -> None:
+        self._group = group
+        # Inputs without an exponent are counted in a row of their own, the last.
+        self._exponents = group.of_input.where(group.of_input != UNDEFINED, group.order)
+        self._sums: Tensor | None = None
+
+    def add(self, rows: slice, block: Float[Tensor, "rows m"]) -> None:
+        """Count consecutive inputs' rows."""
+        if self._sums is None:
+            self._sums = torch.zeros(self._group.order + 1, block.shape[1], dtype=torch.float64)
+        few = max(1, BLOCK_CELLS // block.shape[1])  # whose copies in float64 stay in the cache
+        parts = zip(self._exponents[rows].split(few), block.split(few), strict=True)
+        for exponents, part in parts:
+            self._sums.index_add_(0, exponents, part.double())
+
+    def spectrum(self) -> AnswerSpectrum:
+        """The spectrum of all that was counted."""
+        assert self._sums is not None
+        order, count = self._group.rows.shape
+        return AnswerSpectrum(self._group, torch.fft.rfft(self._sums[:order] / count, dim=0))
+
+
+class LogitTally:
+    """A `Tally` of the logits along the answer's directions, and of their squares."""
+
+    needs = ()
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        group = group_of(snapshot)
+        self._has_exponent = group.of_input != UNDEFINED
+        self._sums = ExponentSums(group)
+        self._centred = ExponentSums(group)
+        self.squares = 0.0  # of all logits of inputs with an exponent
+        self._centred_squares = 0.0  # with every input's mean over the classes taken out
+
+    def add(self, block: Block) -> None:
+        """Count a block."""
+        logits = block.logits.double()
+        self._sums.add(block.rows, logits)
+        self.squares += self._sum_of_squares(block.rows, logits)
+        logits -= logits.mean(dim=1, keepdim=True)
+        self._centred.add(block.rows, logits)
+        self._centred_squares += self._sum_of_squares(block.rows, logits)
+
+    @cached_property
+    def spectrum(self) -> AnswerSpectrum:
+        """Of the raw logits."""
+        return self._sums.spectrum()
+
+    @cached_property
+    def shares(self) -> Float[Tensor, " n_frequencies"]:
+        """What `logit_shares` returns."""
+        centred = self._centred.spectrum()
+        n_inputs = int(self._has_exponent.sum())
+        total = self._centred_squares - n_inputs * centred.mean.square().sum()
+        return centred.power() / total.clamp_min(torch.finfo(torch.float64).tiny)
+
+    def _sum_of_squares(self, rows: slice, logits: Float[Tensor, "rows m"]) -> float:
+        has_exponent = self._has_exponent[rows]
+        squares = torch.linalg.vector_norm(logits, dim=1).square()
+        return float(squares[has_exponent].sum())
+
+
 def logit_shares(snapshot: Snapshot) -> Float[Tensor, " n_frequencies"]:
     """Share of the centred variance of the logits along cos/sin(w_k f(a, b)), k = 1, 2, ...
 
@@ -69,13 +137,7 @@ def logit_shares(snapshot: Snapshot) -> Float[Tensor, " n_frequencies"]:
     classes, a shift that no softmax sees. Shares sum to at most 1; the rest is variance along other
     functions of (a, b). Inputs without an exponent (a zero factor) take no part.
     """
-    group = group_of(snapshot)
-    logits = snapshot.logits.double()
-    logits = logits - logits.mean(dim=1, keepdim=True)
-    spectrum = AnswerSpectrum.of(logits, group)
-    centred = logits[group.of_input != UNDEFINED] - spectrum.mean
-    total = centred.square().sum().clamp_min(torch.finfo(torch.float64).tiny)
-    return spectrum.power() / total
+    return snapshot.tally(LogitTally).shares
 
 
 def usable_group(snapshot: Snapshot) -> AnswerGroup | None:

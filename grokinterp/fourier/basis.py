@@ -4,9 +4,13 @@ Rows: constant; then cos and sin of w_k x for k = 1, 2, ... (w_k = 2 pi k / n), 
 norm. For even n the last row is the alternating one, cos(pi x), which has no sine partner.
 """
 
+from functools import cache
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+DENSE_POINTS = 256  # up to here a matrix product is faster than a transform of prime length
 
 
 def n_frequencies(n: int) -> int:
@@ -27,6 +31,11 @@ def fourier_basis(n: int) -> Float[Tensor, "n n"]:
     >>> torch.allclose(basis @ basis.T, torch.eye(6, dtype=torch.float64))
     True
     """
+    return _fourier_basis(n).clone()
+
+
+@cache
+def _fourier_basis(n: int) -> Float[Tensor, "n n"]:
     x = torch.arange(n, dtype=torch.float64)
     rows = [torch.ones(n, dtype=torch.float64)]
     for k in range(1, n_frequencies(n) + 1):
@@ -39,7 +48,7 @@ def fourier_basis(n: int) -> Float[Tensor, "n n"]:
 
 def transform(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
     """Coefficients in `fourier_basis` along the first axis; sums of squares are kept (Parseval)."""
-    return torch.tensordot(fourier_basis(len(x)).to(x.device), x.double(), dims=1)
+    return torch.tensordot(_fourier_basis(len(x)).to(x.device), x.double(), dims=1)
 
 
 def transform_2d(x: Float[Tensor, "n n ..."]) -> Float[Tensor, "n n ..."]:
@@ -50,13 +59,18 @@ def transform_2d(x: Float[Tensor, "n n ..."]) -> Float[Tensor, "n n ..."]:
 def spectrum(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n_frequencies_and_constant ..."]:
     """Sum of squares per frequency along the first axis, cos and sin merged; row 0 is constant.
 
-    Equal to merging the squares of `transform(x)`, through a fast transform.
+    Equal to merging the squares of `transform(x)`; beyond so many points by a fast transform.
 
     >>> power = spectrum(torch.cos(2 * torch.pi * 2 * torch.arange(7.0) / 7))
     >>> [round(value, 4) for value in power.tolist()]
     [0.0, 0.0, 3.5, 0.0]
     """
     n = len(x)
+    if n <= DENSE_POINTS:
+        square = transform(x).square()
+        power, sines = torch.cat([square[:1], square[1::2]]), square[2::2]
+        power[1 : 1 + len(sines)] += sines
+        return power
     power = torch.fft.rfft(x.double(), dim=0, norm="ortho").abs().square()
     power[1 : (n + 1) // 2] *= 2  # the conjugate half; the alternating row of even n has none
     return power

@@ -138,7 +138,7 @@ def stacked_ipr(
     Every block is transformed along its own n tokens and the coefficients are put side by side (no
     transform runs across the blocks): half of the IPR of one for two blocks of equal spectrum.
     """
-    return _participation(torch.cat([_powers(block, convention) for block in x]))
+    return _participation(_stacked_powers(x, convention).flatten(0, 1))
 
 
 def neuron_ipr(
@@ -158,9 +158,10 @@ def neuron_ipr(
     snapshot = snapshot_at(x, step=step, task=task)
     path = _path(snapshot, path)
     inputs, outputs = _ordered_inputs(snapshot, path), _ordered_outputs(snapshot)
+    powers = _stacked_powers(inputs, convention)
     return NeuronIPR(
-        input_blocks=torch.stack([ipr(block, convention=convention) for block in inputs]),
-        input_stacked=stacked_ipr(inputs, convention=convention),
+        input_blocks=torch.stack([_participation(block) for block in powers]),
+        input_stacked=_participation(powers.flatten(0, 1)),
         output=ipr(outputs, convention=convention),
         dominant_input=_input_power(inputs).argmax(dim=0),
         dominant_output=spectrum(outputs).argmax(dim=0),
@@ -217,6 +218,12 @@ def _powers(x: Float[Tensor, "n neurons"], convention: str) -> Float[Tensor, "te
     if convention not in POWERS:
         raise InputError(f"convention={convention!r} is not known; {nearest(convention, POWERS)}")
     return POWERS[convention](x)
+
+
+def _stacked_powers(
+    x: Float[Tensor, "blocks n neurons"], convention: str
+) -> Float[Tensor, "blocks terms neurons"]:
+    return torch.stack([_powers(block, convention) for block in x])
 
 
 def _participation(power: Float[Tensor, "terms neurons"]) -> Float[Tensor, " neurons"]:

@@ -109,10 +109,12 @@ def token_order(snapshot: Snapshot) -> Int[Tensor, " n"]:
 
 def _neuron_powers(snapshot: Snapshot, layer: int) -> NeuronPowers:
     order, p = token_order(snapshot), snapshot.modular_task.p
-    grid = snapshot.activation(f"blocks.{layer}.mlp.hook_post").view(p, p, -1)
-    if not torch.equal(order, torch.arange(p)):
-        grid = grid[order][:, order]
-    parts = [_grid_powers(block.double()) for block in grid.split(BLOCK_NEURONS, dim=2)]
+    parts = []
+    for neurons in snapshot.activation_parts(f"blocks.{layer}.mlp.hook_post"):
+        grid = neurons.view(p, p, -1)
+        if not torch.equal(order, torch.arange(p)):
+            grid = grid[order][:, order]
+        parts += [_grid_powers(block.double()) for block in grid.split(BLOCK_NEURONS, dim=2)]
     return NeuronPowers(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 

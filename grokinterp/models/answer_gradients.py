@@ -17,6 +17,7 @@ from grokinterp.models.answer_position import (
     AttentionTables,
     answer_from_tables,
     attention_tables,
+    last_token,
 )
 from grokinterp.models.architecture import Weights
 from grokinterp.models.hidden import before_activation, mean_loss_gradient, where_positive
@@ -44,7 +45,7 @@ def gradients(
     """
     leaves = {name: weights[name].detach().requires_grad_() for name in TABLES_READ}
     with torch.enable_grad():
-        tables = attention_tables({**weights, **leaves}, tokens)
+        tables = attention_tables({**weights, **leaves}, last_token(tokens))
     lookups = (*tables.scores, *tables.values, tables.resid_pre)
     found: Weights = {}
     of_tables = [torch.zeros_like(lookup.table) for lookup in lookups]
@@ -52,7 +53,7 @@ def gradients(
         for first in range(0, len(labels), BLOCK_ROWS):
             rows = slice(first, first + BLOCK_ROWS)
             _add_rows(
-                found, of_tables, tables.of_rows(rows), weights, labels[rows],
+                found, of_tables, tables, weights, tokens[rows], labels[rows],
                 act_fn=act_fn, attention_rate=attention_rate, share=1 / len(labels),
             )  # fmt: skip
     torch.autograd.backward([lookup.table for lookup in lookups], of_tables)
@@ -66,6 +67,7 @@ def _add_rows(
     of_tables: list[Tensor],
     tables: AttentionTables,
     weights: Mapping[str, Tensor],
+    tokens: Int[Tensor, "n n_ctx"],
     labels: Int[Tensor, " n"],
     *,
     act_fn: str,
@@ -75,7 +77,7 @@ def _add_rows(
     """Add some rows' part to the gradients by weights and by the tables that these rows read."""
     cache: dict[str, Tensor] = {}
     logits = answer_from_tables(
-        tables, weights, len(labels), act_fn=act_fn, attention_rate=attention_rate, cache=cache,
+        tables, weights, tokens, act_fn=act_fn, attention_rate=attention_rate, cache=cache,
         keep_pre=False,
     )  # fmt: skip
 
@@ -101,8 +103,9 @@ def _add_rows(
     z = cache[f"{BLOCK}attn.hook_z"]
     by_z = through(f"{BLOCK}attn.O", z.flatten(1), resid).view_as(z)
 
+    rows = tables.rows(tokens)
     pattern = cache[f"{BLOCK}attn.hook_pattern"].unbind(dim=2)
-    by_pattern = torch.stack([(by_z * lookup.read()).sum(dim=2) for lookup in tables.values])
+    by_pattern = torch.stack([(by_z * lookup.read(rows)).sum(dim=2) for lookup in tables.values])
     by_values = [by_z * at_key[:, :, None] for at_key in pattern]
     softmax = cache[f"{BLOCK}attn.hook_attn_scores"].permute(2, 0, 1).softmax(dim=0)
     by_softmax = by_pattern * attention_rate
@@ -111,4 +114,4 @@ def _add_rows(
     for total, lookup, part in zip(
         of_tables, lookups, (*by_scores, *by_values, resid), strict=True
     ):
-        lookup.add_gradient(total, part)
+        lookup.add_gradient(total, rows, part)

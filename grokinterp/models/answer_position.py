@@ -31,28 +31,30 @@ def applies_to(architecture: Architecture, n_tokens: int) -> bool:
 
 @dataclass(frozen=True)
 class Lookup:
-    """A table, and the row of it that every input reads; without `rows` it has one row for all."""
+    """A table, and what of an input says which of its rows is read.
+
+    `by` is "a" or "b" (a row a token), "pair" (row a * d_vocab + b), or "" (one row for all).
+    """
 
     table: Float[Tensor, "n_rows ..."]
-    rows: Int[Tensor, " n"] | None = None
+    by: str = ""
 
-    def read(self) -> Float[Tensor, "n_or_1 ..."]:
+    def read(self, rows: Mapping[str, Tensor]) -> Float[Tensor, "n_or_1 ..."]:
         """What every input reads, [n, ...], or [1, ...] where that is the same for all."""
         # index_select, not table[rows]: its backward is a scatter-add, far faster on a CPU.
-        return self.table if self.rows is None else self.table.index_select(0, self.rows)
-
-    def of_rows(self, rows: slice) -> "Lookup":
-        """The lookup of some of the inputs, in the same table."""
-        return self if self.rows is None else Lookup(self.table, self.rows[rows])
+        return self.table.index_select(0, rows[self.by]) if self.by else self.table
 
     def add_gradient(
-        self, total: Float[Tensor, "n_rows ..."], upstream: Float[Tensor, "n ..."]
+        self,
+        total: Float[Tensor, "n_rows ..."],
+        rows: Mapping[str, Tensor],
+        upstream: Float[Tensor, "n ..."],
     ) -> None:
         """Add the gradient by the table, from the one by what every input has read."""
-        if self.rows is None:
-            total.add_(upstream.sum(dim=0))
+        if self.by:
+            total.index_add_(0, rows[self.by], upstream)
         else:
-            total.index_add_(0, self.rows, upstream)
+            total.add_(upstream.sum(dim=0))
 
 
 @dataclass(frozen=True)
@@ -65,21 +67,17 @@ class AttentionTables:
     scores: tuple[Lookup, ...]
     values: tuple[Lookup, ...]
     resid_pre: Lookup
+    d_vocab: int
 
-    def of_rows(self, rows: slice) -> "AttentionTables":
-        """The tables of some of the inputs."""
-        scores, values = (
-            tuple(lookup.of_rows(rows) for lookup in lookups)
-            for lookups in (self.scores, self.values)
-        )
-        return AttentionTables(scores, values, self.resid_pre.of_rows(rows))
+    def rows(self, tokens: Int[Tensor, "n n_ctx"]) -> dict[str, Int[Tensor, " n"]]:
+        """The row that each input reads, for every way to look up."""
+        a, b = tokens[:, 0].contiguous(), tokens[:, 1].contiguous()
+        pair = {} if tokens.shape[1] == 3 else {"pair": a * self.d_vocab + b}
+        return {"a": a, "b": b, **pair}
 
 
-def attention_tables(
-    weights: Mapping[str, Tensor], tokens: Int[Tensor, "n n_ctx"]
-) -> AttentionTables:
-    """The tables of `[a, b, "="]` (the third token is one constant) or `[a, b]`; differentiable."""
-    a, b = tokens[:, 0].contiguous(), tokens[:, 1].contiguous()
+def attention_tables(weights: Mapping[str, Tensor], last_token: int | None) -> AttentionTables:
+    """The tables of inputs `[a, b, last_token]`, or of `[a, b]` without one; differentiable."""
     w = _within_block(weights)
     embed, position = w["embed.W_E"], w["pos_embed.W_pos"]
     n_heads, d_model, d_head = w["attn.W_Q"].shape
@@ -91,57 +89,61 @@ def attention_tables(
 
     first, second = embed + position[0], embed + position[1]
     key_a, key_b = heads(first, "K"), heads(second, "K")
-    values = [Lookup(heads(first, "V"), a), Lookup(heads(second, "V"), b)]
+    values = [Lookup(heads(first, "V"), "a"), Lookup(heads(second, "V"), "b")]
     scale = d_head**-0.5
-    if tokens.shape[1] == 3:
-        last = embed[tokens[0, 2]][None] + position[2]
+    if last_token is not None:
+        last = embed[last_token][None] + position[2]
         query = heads(last, "Q") * scale
         scores = [
-            Lookup((key_a * query).sum(-1), a),
-            Lookup((key_b * query).sum(-1), b),
+            Lookup((key_a * query).sum(-1), "a"),
+            Lookup((key_b * query).sum(-1), "b"),
             Lookup((heads(last, "K") * query).sum(-1)),
         ]
         values.append(Lookup(heads(last, "V")))
         resid_pre = Lookup(last)
     else:
         query = heads(second, "Q") * scale
-        every_pair = torch.einsum("bhd,ahd->abh", query, key_a).flatten(0, 1)
         scores = [
-            Lookup(every_pair, a * len(embed) + b),
-            Lookup((key_b * query).sum(-1), b),
+            Lookup(torch.einsum("bhd,ahd->abh", query, key_a).flatten(0, 1), "pair"),
+            Lookup((key_b * query).sum(-1), "b"),
         ]
-        resid_pre = Lookup(second, b)
-    return AttentionTables(tuple(scores), tuple(values), resid_pre)
+        resid_pre = Lookup(second, "b")
+    return AttentionTables(tuple(scores), tuple(values), resid_pre, len(embed))
+
+
+def last_token(tokens: Int[Tensor, "n n_ctx"]) -> int | None:
+    """The constant third token of inputs `[a, b, "="]`; None of inputs `[a, b]`."""
+    return int(tokens[0, 2]) if tokens.shape[1] == 3 else None
 
 
 def answer_from_tables(
     tables: AttentionTables,
     weights: Mapping[str, Tensor],
-    n: int,
+    tokens: Int[Tensor, "n n_ctx"],
     *,
     act_fn: str,
     attention_rate: float,
     cache: dict[str, Tensor] | None = None,
     keep_pre: bool = True,
 ) -> Float[Tensor, "n d_vocab_out"]:
-    """Logits of `n` inputs from what attention reads; the arguments are those of `answer_logits`.
+    """Logits from what attention reads; the arguments are those of `answer_logits`.
 
     Without `keep_pre` the cache has no `mlp.hook_pre` of ReLU neurons, which are then made where
     their inputs stood: memory that is not in the processor's cache costs as much as the product.
     """
     w = _within_block(weights)
-    n_heads = w["attn.W_Q"].shape[0]
+    n, n_heads, rows = len(tokens), w["attn.W_Q"].shape[0], tables.rows(tokens)
     # One key position after the other, not [n, n_heads, n_ctx]: a softmax over an axis of three
     # numbers cannot use vector instructions.
-    scores = torch.stack([lookup.read().expand(n, n_heads) for lookup in tables.scores])
+    scores = torch.stack([lookup.read(rows).expand(n, n_heads) for lookup in tables.scores])
     pattern = scores.softmax(dim=0)
     if attention_rate != 1:
         pattern = attention_rate * pattern + (1 - attention_rate)
-    z = pattern[0, :, :, None] * tables.values[0].read()
+    z = pattern[0, :, :, None] * tables.values[0].read(rows)
     for at_key, lookup in zip(pattern[1:], tables.values[1:], strict=True):
-        z = z.addcmul(at_key[:, :, None], lookup.read())
+        z = z.addcmul(at_key[:, :, None], lookup.read(rows))
     attn_out = affine(z.flatten(1), w["attn.W_O"].flatten(0, 1), w["attn.b_O"])
-    resid_pre = tables.resid_pre.read()
+    resid_pre = tables.resid_pre.read(rows)
     resid_mid = resid_pre + attn_out
     pre = affine(resid_mid, w["mlp.W_in"], w["mlp.b_in"])
     if act_fn == "relu" and not torch.is_grad_enabled() and (cache is None or not keep_pre):
@@ -181,13 +183,39 @@ def answer_logits(
     patterns as [n, n_heads, n_ctx], all others as [n, ...].
     """
     return answer_from_tables(
-        attention_tables(weights, tokens),
+        attention_tables(weights, last_token(tokens)),
         weights,
-        len(tokens),
+        tokens,
         act_fn=act_fn,
         attention_rate=attention_rate,
         cache=cache,
     )
+
+
+class AnswerForward:
+    """`answer_logits` of fixed weights on many blocks of inputs; the tables are made once."""
+
+    def __init__(
+        self, weights: Mapping[str, Tensor], *, act_fn: str, attention_rate: float
+    ) -> None:
+        self._weights, self._act_fn, self._rate = weights, act_fn, attention_rate
+        self._tables: dict[int | None, AttentionTables] = {}  # by the last token
+
+    def __call__(
+        self,
+        tokens: Int[Tensor, "n n_ctx"],
+        *,
+        cache: dict[str, Tensor] | None = None,
+        keep_pre: bool = True,
+    ) -> Float[Tensor, "n d_vocab_out"]:
+        """Logits, and activations into a cache: see `answer_from_tables`."""
+        last = last_token(tokens)
+        if last not in self._tables:
+            self._tables[last] = attention_tables(self._weights, last)
+        return answer_from_tables(
+            self._tables[last], self._weights, tokens, act_fn=self._act_fn,
+            attention_rate=self._rate, cache=cache, keep_pre=keep_pre,
+        )  # fmt: skip
 
 
 def _within_block(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,10 +1,21 @@
-"""Cross-entropy that stays exact when the loss is 1e-8."""
+"""Cross-entropy that stays exact when the loss is 1e-8, and how well inputs are answered."""
+
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 BLOCK_CELLS = 2**19  # float64 copies of more logits would fall out of the cache
+
+
+@dataclass(frozen=True)
+class AnswerScores:
+    """How well every input is answered."""
+
+    losses: Float[Tensor, " n"]  # cross-entropy in nats (float64)
+    right: Bool[Tensor, " n"]  # whether the largest logit is the right one's
+    margins: Float[Tensor, " n"]  # right logit minus the largest wrong one (float64)
 
 
 def cross_entropies(
@@ -22,15 +33,45 @@ def cross_entropies(
     >>> cross_entropies(torch.tensor([[20.0, 0.0], [0.0, 1e4]]), torch.tensor([0, 0])).tolist()
     [2.061153620314381e-09, 10000.0]
     """
-    block = max(1, BLOCK_CELLS // logits.shape[1])
-    if len(logits) > block:
-        blocks = zip(logits.split(block), labels.split(block), strict=True)
-        return torch.cat([cross_entropies(*block) for block in blocks])
-    exact = logits.to(torch.float32 if logits.device.type == "mps" else torch.float64)
-    difference = exact - exact.gather(1, labels[:, None])
+    if not torch.is_grad_enabled():
+        return answer_scores(logits, labels).losses
+    right = labels[:, None]
+    exact = _exact(logits)
+    difference = exact - exact.gather(1, right)
     lead = difference.detach().amax(dim=1)  # the right class is among them: at least 0
-    if torch.is_grad_enabled():
-        wrong = (difference - lead[:, None]).exp().scatter(1, labels[:, None], 0.0)
-    else:  # the same in place: fresh memory takes longer than the exponentials
-        wrong = difference.sub_(lead[:, None]).exp_().scatter_(1, labels[:, None], 0.0)
-    return lead + torch.log1p(wrong.sum(dim=1) + torch.expm1(-lead))
+    wrong = (difference - lead[:, None]).exp().scatter(1, right, 0.0).sum(dim=1)
+    return lead + torch.log1p(wrong + torch.expm1(-lead))
+
+
+@torch.no_grad()
+def answer_scores(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> AnswerScores:
+    """The cross-entropies of all rows, and what follows from the same differences of logits.
+
+    >>> scores = answer_scores(torch.tensor([[2.0, 0.5], [0.0, 1.0]]), torch.tensor([0, 0]))
+    >>> scores.right.tolist(), scores.margins.tolist()
+    ([True, False], [1.5, -1.0])
+    """
+    rows = max(1, BLOCK_CELLS // logits.shape[1])
+    parts = [
+        _block_scores(*block) for block in zip(logits.split(rows), labels.split(rows), strict=True)
+    ]
+    return AnswerScores(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _block_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    own = labels[:, None]
+    exact = _exact(logits)
+    # In place from here on: fresh memory takes longer than the exponentials.
+    wrong = (exact - exact.gather(1, own)).scatter_(1, own, -torch.inf)
+    margins = -wrong.amax(dim=1)
+    lead = (-margins).clamp_min_(0)
+    total = wrong.sub_(lead[:, None]).exp_().sum(dim=1)
+    right = margins > 0
+    unsure = ~(right | (margins < 0))  # a tie, or NaN
+    if unsure.any():
+        right[unsure] = logits[unsure].argmax(dim=1) == labels[unsure]
+    return lead + torch.log1p(total + torch.expm1(-lead)), right, margins
+
+
+def _exact(logits: Tensor) -> Tensor:
+    return logits.to(torch.float32 if logits.device.type == "mps" else torch.float64)

@@ -74,30 +74,41 @@ def has_positions(model: HookedModel) -> bool:
     return not isinstance(model.cfg, MLPArchitecture | CNNArchitecture)
 
 
-def quick_logits(
-    architecture: Shape,
-    weights: Weights,
-    inputs: Tensor,
-    cache: dict[str, Tensor] | None = None,
-) -> Tensor | None:
-    """Answer logits without a hooked model, [n, n_classes]; None where only that gives them.
+class QuickForward:
+    """The forward of fixed weights without a hooked model, on as many blocks of inputs as wanted.
 
-    Differentiable in the weights. Fills `cache` with the activations it comes by, under their hook
-    names.
+    Differentiable in the weights.
     """
-    if isinstance(architecture, MLPArchitecture):
-        return mlp_forward.answer_logits(weights, inputs, architecture=architecture, cache=cache)
-    if isinstance(architecture, CNNArchitecture):
-        return cnn_forward.answer_logits(weights, inputs, architecture=architecture, cache=cache)
-    if not answer_position.applies_to(architecture, inputs.shape[1]):
-        return None
-    return answer_position.answer_logits(
-        weights,
-        inputs,
-        act_fn=architecture.act_fn,
-        attention_rate=architecture.attention_rate,
-        cache=cache,
-    )
+
+    def __init__(self, architecture: Shape, weights: Weights) -> None:
+        self._architecture, self._weights = architecture, weights
+        self._answers = None
+        if isinstance(architecture, Architecture):
+            self._answers = answer_position.AnswerForward(
+                weights, act_fn=architecture.act_fn, attention_rate=architecture.attention_rate
+            )
+
+    def __call__(
+        self, inputs: Tensor, cache: dict[str, Tensor] | None = None, *, keep_pre: bool = True
+    ) -> Tensor | None:
+        """Answer logits, [n, n_classes]; None where only a hooked model gives them.
+
+        Fills `cache` with the activations it comes by, under their hook names; without `keep_pre`
+        it may leave out pre-activations, which is faster.
+        """
+        weights, architecture = self._weights, self._architecture
+        if isinstance(architecture, MLPArchitecture):
+            return mlp_forward.answer_logits(
+                weights, inputs, architecture=architecture, cache=cache
+            )
+        if isinstance(architecture, CNNArchitecture):
+            return cnn_forward.answer_logits(
+                weights, inputs, architecture=architecture, cache=cache
+            )
+        assert self._answers is not None
+        if not answer_position.applies_to(architecture, inputs.shape[1]):
+            return None
+        return self._answers(inputs, cache=cache, keep_pre=keep_pre)
 
 
 def why_not(architecture: Any, task: Task) -> str | None:

@@ -70,7 +70,7 @@ def stacked_logits(
     """Answer logits of every member on its inputs."""
     if _singly(inputs):
         each = [
-            kinds.quick_logits(architecture, w, rows)
+            kinds.QuickForward(architecture, w)(rows)
             for w, rows in zip(unstack(weights), inputs, strict=True)
         ]
         return torch.stack([logits for logits in each if logits is not None])

@@ -9,15 +9,17 @@ are those without a zero factor: the others have no exponent, and no such circui
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.fourier.answers import AnswerSpectrum, group_of
+from grokinterp.fourier.answers import AnswerSpectrum, ExponentSums, LogitTally, group_of
 from grokinterp.fourier.spectra import neuron_logit_map
-from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.models.cross_entropy import answer_scores
 from grokinterp.runs.snapshot import Snapshot
+from grokinterp.runs.tally import Block
 from grokinterp.tasks.exponents import UNDEFINED
 
 
@@ -41,12 +43,14 @@ def excluded_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     once the training answers come from the circuit; memorised answers do not need it. NaN without a
     split.
     """
-    return _loss_without(_logit_spectrum(snapshot).component(frequencies), snapshot)
+    return _losses_without([_logit_spectrum(snapshot).component(frequencies)], snapshot)[0]
 
 
 def excluded_loss_each(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[int, float]:
     """Excluded loss of one key frequency at a time (Nanda et al. 2023, appendix; ARENA)."""
-    return {k: excluded_loss(snapshot, [k]) for k in frequencies}
+    spectrum = _logit_spectrum(snapshot)
+    parts = [spectrum.component([k]) for k in frequencies]
+    return dict(zip(frequencies, _losses_without(parts, snapshot), strict=True))
 
 
 def trig_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
@@ -96,11 +100,9 @@ def trig_variance_explained(snapshot: Snapshot, frequencies: Sequence[int]) -> f
     order, count = spectrum.group.rows.shape
     coefficients = trig_coefficients(snapshot, frequencies)
     fit = sum(alpha**2 * count * _wave_squares(k, order) for k, alpha in coefficients.items())
-    logits = snapshot.logits
-    if count * order < len(logits):
-        logits = logits[spectrum.group.rows.flatten()]
-    squares = torch.linalg.vector_norm(logits, dtype=torch.float64).square()
-    return float(fit / (squares - logits.numel() * spectrum.mean.mean().square()))
+    n_logits = count * order * len(spectrum.mean)
+    squares = snapshot.tally(LogitTally).squares
+    return float(fit / (squares - n_logits * spectrum.mean.mean().square()))
 
 
 def _wave_squares(k: int, order: int) -> float:
@@ -133,24 +135,35 @@ def excluded_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     """
     if not snapshot.linear_readout:
         return math.nan
-    return _loss_without(_neuron_part(snapshot, frequencies), snapshot)
+    return _losses_without([_neuron_part(snapshot, frequencies)], snapshot)[0]
+
+
+class NeuronTally:
+    """A `Tally` of the last MLP's neurons along the answer's directions."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.needs = (snapshot.mlp_post_name,)
+        self._sums = ExponentSums(group_of(snapshot))
+
+    def add(self, block: Block) -> None:
+        """Count a block."""
+        self._sums.add(block.rows, block.activations[self.needs[0]])
+
+    @cached_property
+    def spectrum(self) -> AnswerSpectrum:
+        """Of the neurons' activations."""
+        return self._sums.spectrum()
 
 
 def _neuron_part(snapshot: Snapshot, frequencies: Sequence[int]) -> Float[Tensor, "order p"]:
     """P_K of the MLP activations, seen through the neuron-logit map."""
-    spectrum = snapshot.memo(
-        "neuron_spectrum", lambda: AnswerSpectrum.of(snapshot.mlp_post, group_of(snapshot))
-    )
-    return (
-        spectrum.component(frequencies) @ neuron_logit_map(snapshot)[:, : snapshot.modular_task.p]
-    )
+    component = snapshot.tally(NeuronTally).spectrum.component(frequencies)
+    return component @ neuron_logit_map(snapshot)[:, : snapshot.modular_task.p]
 
 
 def _logit_spectrum(snapshot: Snapshot) -> AnswerSpectrum:
     """The spectrum of the raw logits (their shift per input is left in, as the paper does)."""
-    return snapshot.memo(
-        "logit_spectrum", lambda: AnswerSpectrum.of(snapshot.logits, group_of(snapshot))
-    )
+    return snapshot.tally(LogitTally).spectrum
 
 
 def _loss_by_exponent(
@@ -158,14 +171,18 @@ def _loss_by_exponent(
 ) -> Float[Tensor, " order"]:
     """Cross-entropy at every exponent, for logits that depend on the exponent alone."""
     # Inputs of one exponent share their label, and every exponent has equally many inputs.
-    return cross_entropies(table, snapshot.task.labels[group_of(snapshot).rows[:, 0]])
+    return answer_scores(table, snapshot.task.labels[group_of(snapshot).rows[:, 0]]).losses
 
 
-def _loss_without(part: Float[Tensor, "order p"], snapshot: Snapshot) -> float:
-    """CE over training pairs of the logits less a part that depends on the exponent alone."""
+def _losses_without(parts: Sequence[Float[Tensor, "order p"]], snapshot: Snapshot) -> list[float]:
+    """CE over training pairs of the logits less each of these parts, which depend on f(a, b)."""
     if snapshot.train_mask is None:
-        return math.nan
-    of_input = group_of(snapshot).of_input
+        return [math.nan] * len(parts)
+    of_input, labels = group_of(snapshot).of_input, snapshot.task.labels
     rows = (snapshot.train_mask & (of_input != UNDEFINED)).nonzero().flatten()
-    rest = snapshot.logits[rows].double() - part[of_input[rows]]
-    return float(cross_entropies(rest, snapshot.task.labels[rows]).mean())
+    sums = [0.0] * len(parts)
+    for some, logits in snapshot.logit_blocks(rows):
+        for place, part in enumerate(parts):
+            rest = part.index_select(0, of_input[some]).neg_().add_(logits)
+            sums[place] += float(answer_scores(rest, labels[some]).losses.sum())
+    return [total / len(rows) if len(rows) else math.nan for total in sums]

@@ -9,15 +9,18 @@ returns a number, or a dict with a number for each suffix of its column prefix. 
 task has no column for other tasks; one that a model lacks is NaN.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.errors import InputError
+from grokinterp.fourier.answers import LogitTally, usable_group
 from grokinterp.fourier.basis import gini
 from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.fourier.spectra import (
@@ -27,7 +30,7 @@ from grokinterp.fourier.spectra import (
     unembedding_spectrum,
 )
 from grokinterp.models.architecture import is_bias
-from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.models.cross_entropy import AnswerScores, answer_scores
 from grokinterp.progress import losses
 from grokinterp.progress.observables import (
     layer_correlation,
@@ -36,6 +39,7 @@ from grokinterp.progress.observables import (
     pre_activations,
 )
 from grokinterp.runs.snapshot import Snapshot
+from grokinterp.runs.tally import Block, Tally
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
 
@@ -83,14 +87,50 @@ def measure(
     return register
 
 
+class AnswerTally:
+    """A `Tally` of how well every input is answered."""
+
+    needs = ()
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._blocks: list[AnswerScores] = []
+
+    def add(self, block: Block) -> None:
+        """Score a block."""
+        self._blocks.append(answer_scores(block.logits, block.labels))
+
+    @cached_property
+    def losses(self) -> Float[Tensor, " n_inputs"]:
+        """Cross-entropy of every input."""
+        return torch.cat([block.losses for block in self._blocks])
+
+    @cached_property
+    def right(self) -> Float[Tensor, " n_inputs"]:
+        """1 where the answer is right, else 0."""
+        return torch.cat([block.right for block in self._blocks]).double()
+
+    @cached_property
+    def margins(self) -> Float[Tensor, " n_inputs"]:
+        """Right logit minus the largest wrong one."""
+        return torch.cat([block.margins for block in self._blocks])
+
+
+def count(snapshot: Snapshot) -> None:
+    """Run the forward once for all that the measures count over the table."""
+    tallies: list[Callable[[Snapshot], Tally]] = [AnswerTally]
+    if usable_group(snapshot) is not None:
+        tallies.append(LogitTally)
+        with contextlib.suppress(InputError):  # a model without an MLP
+            snapshot.tally_all(*tallies, losses.NeuronTally)
+    snapshot.tally_all(*tallies)
+
+
 def _losses(snapshot: Snapshot) -> Float[Tensor, " n_inputs"]:
-    return snapshot.memo("losses", lambda: cross_entropies(snapshot.logits, snapshot.task.labels))
+    return snapshot.tally(AnswerTally).losses
 
 
 def _right(snapshot: Snapshot) -> Float[Tensor, " n_inputs"]:
-    return snapshot.memo(
-        "right", lambda: (snapshot.logits.argmax(dim=1) == snapshot.task.labels).double()
-    )
+    return snapshot.tally(AnswerTally).right
 
 
 def _train_mask(snapshot: Snapshot) -> Bool[Tensor, " n_inputs"] | None:
@@ -208,11 +248,8 @@ def _mirror(snapshot: Snapshot) -> dict[str, float]:
 @measure("logit_margin", prefix="logit_margin_")
 def _logit_margin(snapshot: Snapshot) -> dict[str, float]:
     """Right logit minus the largest wrong one over all pairs: mean, and the 1 % quantile."""
-    labels = snapshot.task.labels[:, None]
-    right = snapshot.logits.gather(1, labels).flatten()
-    wrong = snapshot.logits.scatter(1, labels, -math.inf).max(dim=1).values
-    margin = right - wrong
-    return {"mean": float(margin.mean()), "q01": float(torch.quantile(margin.double(), 0.01))}
+    margins = snapshot.tally(AnswerTally).margins
+    return {"mean": float(margins.mean()), "q01": float(torch.quantile(margins, 0.01))}
 
 
 measure("excluded_loss_each", needs_frequencies=True, prefix="excluded_loss_k")(

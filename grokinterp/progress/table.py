@@ -6,9 +6,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from grokinterp.errors import InputError
-from grokinterp.fourier.answers import checked_frequencies, usable_group
-from grokinterp.fourier.key_frequencies import key_frequencies
-from grokinterp.progress.measures import MEASURES
+from grokinterp.fourier.answers import checked_frequencies, no_frequencies_reason, usable_group
+from grokinterp.fourier.rules import logits_rule
+from grokinterp.memory import kept_memory
+from grokinterp.progress.measures import MEASURES, count
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 
@@ -28,14 +29,14 @@ def progress_measures(
     """
     if not isinstance(run, Run):
         raise InputError(f"{type(run).__name__} has no checkpoints; give a run (gi.load(path)).")
-    last = run.snapshot()
-    key, reason = _key_frequencies(last, frequencies)
+    bar = tqdm(run.steps, desc="measure", unit="checkpoint", disable=None if progress else True)
     rows = []
-    for step in tqdm(
-        run.steps, desc="measure", unit="checkpoint", disable=None if progress else True
-    ):
-        snapshot = last if step == last.step else run.snapshot(step)
-        rows.append({"step": step} | measure_snapshot(snapshot, key or ()))
+    with kept_memory():
+        last = run.snapshot()
+        key, reason = _key_frequencies(last, frequencies)
+        for step in bar:
+            snapshot = last if step == last.step else run.snapshot(step)
+            rows.append({"step": step} | measure_snapshot(snapshot, key or ()))
     frame = pd.DataFrame(rows)
     frame.attrs = {"frequencies": None if key is None else list(key), "reason": reason}
     return frame
@@ -43,7 +44,7 @@ def progress_measures(
 
 def measure_snapshot(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[str, float]:
     """Every registered measure of one snapshot."""
-    snapshot.compute()
+    count(snapshot)
     row: dict[str, float] = {}
     for entry in MEASURES.values():
         row |= entry.columns(snapshot, frequencies)
@@ -54,7 +55,10 @@ def _key_frequencies(
     last: Snapshot, given: Sequence[int] | None
 ) -> tuple[tuple[int, ...] | None, str | None]:
     group = usable_group(last)
-    if given is None or group is None:
-        found = key_frequencies(last)
+    if group is None:
+        return None, no_frequencies_reason(last)
+    if given is None:
+        count(last)  # what the measures of this checkpoint need is counted in the same forward
+        found = logits_rule(last)
         return found.frequencies, found.reason
     return checked_frequencies(given, group), None if given else "none were given"

@@ -5,6 +5,7 @@ from grokinterp.runs.foreign.importing import import_run
 from grokinterp.runs.opening import load
 from grokinterp.runs.recorder import Recorder
 from grokinterp.runs.run import Run
-from grokinterp.runs.snapshot import Snapshot, snapshot
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.runs.taking import snapshot
 
 __all__ = ["Recorder", "Run", "Snapshot", "export", "import_run", "load", "snapshot"]

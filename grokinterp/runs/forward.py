@@ -9,7 +9,7 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.models.adapter import HookedModel
 from grokinterp.models.architecture import Weights
-from grokinterp.models.kinds import Shape, build_model, has_positions, quick_logits
+from grokinterp.models.kinds import QuickForward, Shape, build_model, has_positions
 from grokinterp.tasks.task import Task
 
 Forward = Callable[[Tensor, tuple[str, ...]], tuple[Tensor, Mapping[str, Tensor]]]
@@ -23,10 +23,12 @@ def forward_of(
     """The forward of canonical weights: without a hooked model where that suffices."""
     # Built when first needed: that imports TransformerLens.
     hooked = hooked or cache(partial(build_model, architecture, weights))
+    quick = QuickForward(architecture, weights)
 
     def forward(inputs: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
         found: dict[str, Tensor] = {}
-        logits = quick_logits(architecture, weights, inputs, found)
+        keep_pre = any(name.endswith("hook_pre") for name in names)
+        logits = quick(inputs, found if names else None, keep_pre=keep_pre)
         if logits is not None and set(names) <= set(found):
             return logits, {name: found[name] for name in names}
         return hooked_forward(hooked(), inputs, names)

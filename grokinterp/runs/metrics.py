@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.errors import InputError
-from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.models.cross_entropy import answer_scores
 
 COLUMNS = ("train_loss", "test_loss", "train_acc", "test_acc")
 Metrics = dict[str, float]
@@ -39,14 +39,13 @@ def evaluate_blocks(
     """The same of logits that come in blocks of rows, in the order of the table."""
     if train_mask is None:
         return dict.fromkeys(COLUMNS, math.nan)
-    losses, right, first = [], [], 0
+    scores, first = [], 0
     for logits in blocks:
-        answers = labels[first : first + len(logits)]
-        losses.append(cross_entropies(logits, answers))
-        right.append(logits.argmax(dim=1) == answers)
+        scores.append(answer_scores(logits, labels[first : first + len(logits)]))
         first += len(logits)
-    parts = (torch.cat(losses), torch.cat(right).double())
-    means = [part[rows].mean() for part in parts for rows in (train_mask, ~train_mask)]
+    losses = torch.cat([each.losses for each in scores])
+    right = torch.cat([each.right for each in scores]).to(losses.dtype)
+    means = [x[rows].mean() for x in (losses, right) for rows in (train_mask, ~train_mask)]
     return dict(zip(COLUMNS, torch.stack(means).tolist(), strict=True))
 
 

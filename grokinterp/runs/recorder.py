@@ -18,7 +18,8 @@ from grokinterp.runs.forward import agree
 from grokinterp.runs.lock import Hold, hold
 from grokinterp.runs.metrics import Metrics, as_metrics, evaluate
 from grokinterp.runs.run import Run
-from grokinterp.runs.snapshot import Snapshot, check_task, checked_mask, snapshot
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.runs.taking import check_task, checked_mask, snapshot
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks.splits import mask_of
 from grokinterp.tasks.task import Task

@@ -6,7 +6,8 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.models.adapter import HookedModel
 from grokinterp.runs.run import Run
-from grokinterp.runs.snapshot import Snapshot, snapshot
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.runs.taking import snapshot
 from grokinterp.tasks.task import Task
 
 

@@ -16,7 +16,8 @@ from grokinterp.notebook import card
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.folder import RunFolder
 from grokinterp.runs.manifest import Manifest
-from grokinterp.runs.snapshot import Snapshot, from_weights
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks.splits import mask_of
 from grokinterp.tasks.task import Task
 

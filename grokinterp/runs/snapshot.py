@@ -1,8 +1,7 @@
 """Snapshot: one model at one step, seen over its whole task."""
 
 import contextlib
-from collections.abc import Callable, Mapping
-from functools import cache, partial
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import pandas as pd
@@ -15,25 +14,25 @@ from grokinterp.models.adapter import HookedModel
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.models.kinds import (
     Shape,
-    architecture_of,
-    build_model,
-    has_positions,
-    weights_of,
-    why_not,
 )
 from grokinterp.notebook import card
-from grokinterp.runs.forward import Forward, agree, forward_of, hooked_forward
+from grokinterp.runs.forward import Forward, forward_of
+from grokinterp.runs.tally import Block, Tally
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
 BLOCK_ROWS = 2048  # inputs a forward sees at once: intermediate results stay in the cache
+KEPT_CELLS = 2**26  # of a table that is kept for another look: 256 MB; p up to 400
 T = TypeVar("T")
+AnyTally = TypeVar("AnyTally", bound=Tally)
 
 
 class Snapshot:
     """A model's answers and activations at the answer position, over all inputs of its task.
 
     Everything is computed when first asked for, at most once. Rows are in table order (`a*p + b`).
+    `logits` and `activation` are whole tables; what fits into no memory is looked at in blocks
+    (`tally`, `logit_blocks`, `activation_parts`), where only tables of at most 2^26 cells are kept.
     Build one with `run.snapshot(step)` or `gi.snapshot(model, task)`.
     """
 
@@ -62,7 +61,7 @@ class Snapshot:
         self._forward = forward
         self._hooked = hooked
         self._activations: dict[str, Tensor] = {}
-        self._memo: dict[str, object] = {}
+        self._memo: dict[object, object] = {}
 
     @property
     def modular_task(self) -> ModularTask:
@@ -92,12 +91,17 @@ class Snapshot:
     @property
     def all_logits(self) -> Float[Tensor, "n_inputs d_vocab_out"]:
         """Logits as the training softmax saw them, with the "=" class where the model has one."""
-        return self.memo("logits", lambda: self._run(())[0])
+        return self.memo("logits", lambda: over_blocks(self._forward, self.task.model_inputs)[0])
 
     @property
     def mlp_post(self) -> Float[Tensor, "n_inputs d_mlp"]:
         """Activations of the last MLP's neurons after the nonlinearity."""
-        return self.activation(f"blocks.{self.n_layers - 1}.mlp.hook_post")
+        return self.activation(self.mlp_post_name)
+
+    @property
+    def mlp_post_name(self) -> str:
+        """Hook name of the last MLP's neurons after the nonlinearity."""
+        return f"blocks.{self.n_layers - 1}.mlp.hook_post"
 
     def activation(self, name: str) -> Float[Tensor, "n_inputs ..."]:
         """The activation at a hook name, of a transformer at the answer position.
@@ -112,9 +116,67 @@ class Snapshot:
         """Compute several activations in one forward, for `activation` to return."""
         missing = tuple(name for name in names if name not in self._activations)
         if missing:
-            logits, found = self._run(missing)
+            logits, found = over_blocks(self._forward, self.task.model_inputs, missing)
             self.memo("logits", lambda: logits)
             self._activations |= found
+
+    def tally(self, kind: Callable[["Snapshot"], AnyTally]) -> AnyTally:
+        """What a kind of `Tally` counted over the whole table."""
+        self.tally_all(kind)
+        return self._memo[kind]  # type: ignore[return-value]
+
+    def tally_all(self, *kinds: Callable[["Snapshot"], Tally]) -> None:
+        """Count all of these that are not known yet in one forward, for `tally` to return."""
+        missing = {kind: kind(self) for kind in kinds if kind not in self._memo}
+        if not missing:
+            return
+        names = tuple({name for tally in missing.values() for name in tally.needs})
+        n_classes, labels = self.task.n_classes, self.task.labels
+        first = 0
+        for logits, found in self._blocks(names):
+            rows = slice(first, first + len(logits))
+            block = Block(rows, logits[:, :n_classes], labels[rows], found)
+            for tally in missing.values():
+                tally.add(block)
+            first = rows.stop
+        for kind, tally in missing.items():
+            self._memo[kind] = tally
+
+    def logit_blocks(
+        self, rows: Int[Tensor, " n"]
+    ) -> Iterator[tuple[Int[Tensor, " some"], Float[Tensor, "some n_classes"]]]:
+        """Some rows' logits of the answer classes, with their numbers, a block at a time."""
+        for some in rows.split(BLOCK_ROWS):
+            if "logits" in self._memo:
+                yield some, self.logits.index_select(0, some)
+            else:
+                with torch.no_grad():
+                    logits, _ = self._forward(self.task.model_inputs[some], ())
+                yield some, logits[:, : self.task.n_classes]
+
+    def activation_parts(self, name: str) -> Iterator[Float[Tensor, "n_inputs some"]]:
+        """An activation [n_inputs, width] whose columns come in parts; in one where it is small.
+
+        Every part of a large one is a forward of its own.
+        """
+        n = self.task.n_inputs
+        with torch.no_grad():
+            _, found = self._forward(self.task.model_inputs[:1], (name,))
+        width = found[name].shape[1]
+        if name in self._activations or n * width <= KEPT_CELLS:
+            yield self.activation(name)
+            return
+        step = max(1, KEPT_CELLS // n)
+        for first in range(0, width, step):
+            part = torch.empty(n, min(step, width - first), dtype=found[name].dtype)
+            row = 0
+            for inputs in self.task.model_inputs.split(BLOCK_ROWS):
+                with torch.no_grad():
+                    _, found = self._forward(inputs, (name,))
+                block = found[name][:, first : first + step]
+                part[row : row + len(block)] = block
+                row += len(block)
+            yield part
 
     def logits_with(
         self,
@@ -132,10 +194,9 @@ class Snapshot:
                 "MLP or CNN, without hooks or modules of its own."
             )
         self.architecture.check(weights)
-        seen = from_weights(dict(weights), self.architecture, self.task)
-        if rows is None:
-            return seen.logits
-        return seen._run((), self.task.model_inputs[rows])[0][:, : self.task.n_classes]
+        inputs = self.task.model_inputs if rows is None else self.task.model_inputs[rows]
+        logits, _ = over_blocks(forward_of(dict(weights), self.architecture), inputs)
+        return logits[:, : self.task.n_classes]
 
     def hooked(self) -> HookedModel:
         """The model, for hooks: the user's own, or one built from the weights. Leave it so."""
@@ -176,121 +237,39 @@ class Snapshot:
         ]
         return card(repr(self), [about], pd.DataFrame(accuracies))
 
-    def _run(
-        self, names: tuple[str, ...], every: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits and activations on every input, or on these."""
-        whole: dict[str, Tensor] = {}
-        first = 0
-        every = self.task.model_inputs if every is None else every
-        for inputs in every.split(BLOCK_ROWS):
+    def _blocks(self, names: tuple[str, ...]) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+        """Logits and activations of all inputs, block by block; logits are kept where small."""
+        if "logits" in self._memo and set(names) <= set(self._activations):
+            kept = {name: self._activations[name].split(BLOCK_ROWS) for name in names}
+            for place, logits in enumerate(self.all_logits.split(BLOCK_ROWS)):
+                yield logits, {name: parts[place] for name, parts in kept.items()}
+            return
+        whole, first = None, 0
+        for inputs in self.task.model_inputs.split(BLOCK_ROWS):
             with torch.no_grad():
                 logits, found = self._forward(inputs, names)
-            for name, block in {"logits": logits, **{n: found[n] for n in names}}.items():
-                if name not in whole:
-                    whole[name] = block.new_empty(len(every), *block.shape[1:])
-                whole[name][first : first + len(inputs)] = block
-            first += len(inputs)
-        return whole.pop("logits"), whole
+            if first == 0 and self.task.n_inputs * logits.shape[1] <= KEPT_CELLS:
+                whole = logits.new_empty(self.task.n_inputs, logits.shape[1])
+            if whole is not None:
+                whole[first : first + len(logits)] = logits
+            first += len(logits)
+            yield logits, found
+        if whole is not None:
+            self.memo("logits", lambda: whole)
 
 
-def from_weights(
-    weights: Weights,
-    architecture: Shape,
-    task: Task,
-    *,
-    train_mask: Bool[Tensor, " n_inputs"] | None = None,
-    step: int | None = None,
-) -> Snapshot:
-    """A snapshot of canonical weights."""
-    hooked = cache(partial(build_model, architecture, weights))
-    return Snapshot(
-        task,
-        weights=weights,
-        n_layers=architecture.n_layers,
-        kind=architecture.kind,
-        forward=forward_of(weights, architecture, hooked),
-        hooked=hooked,
-        architecture=architecture,
-        linear_readout=getattr(architecture, "normalization_type", None) is None,
-        train_mask=train_mask,
-        step=step,
-    )
-
-
-def snapshot(
-    model: HookedModel,
-    task: Task,
-    *,
-    train_mask: Bool[Tensor, " n_inputs"] | None = None,
-    step: int | None = None,
-) -> Snapshot:
-    """Any hooked model of the user's own, seen over a whole task; the model is not changed.
-
-    `train_mask` says which rows `a*p + b` were trained on; without it, measures that need the split
-    are null. The logits and neurons are those of the model as it is now; activations that are asked
-    for later come from the model as it is then, unless it is a plain transformer.
-    """
-    check_task(task)
-    _check_model(model, task)
-    if train_mask is not None:
-        train_mask = checked_mask(train_mask, task)
-    architecture = architecture_of(model)
-    weights = {name: weight.cpu() for name, weight in weights_of(model).items()}
-    if architecture is not None and _same_function(model, architecture, weights, task):
-        return from_weights(weights, architecture, task, train_mask=train_mask, step=step)
-    cfg = model.cfg
-    seen = Snapshot(
-        task,
-        weights=weights,
-        n_layers=cfg.n_layers,
-        kind="transformer" if has_positions(model) else cfg.kind,
-        forward=lambda tokens, names: hooked_forward(model, tokens, names),
-        hooked=lambda: model,
-        linear_readout=getattr(cfg, "normalization_type", None) is None
-        and getattr(cfg, "output_logits_soft_cap", -1.0) <= 0,
-        train_mask=train_mask,
-        step=step,
-    )
-    seen.compute()
-    return seen
-
-
-def check_task(task: Task) -> None:
-    """Refuse what is not a task."""
-    if not isinstance(task, Task) or isinstance(task, type):
-        raise InputError(f"task={task!r} is not a task; give such as gi.ModularTask('add', p=113).")
-
-
-def checked_mask(train_mask: Bool[Tensor, " n_inputs"], task: Task) -> Bool[Tensor, " n_inputs"]:
-    """The mask on the CPU, refused if it does not say true or false of every row of the table."""
-    train_mask = torch.as_tensor(train_mask).cpu()
-    if train_mask.dtype != torch.bool or tuple(train_mask.shape) != (task.n_inputs,):
-        raise InputError(
-            f"train_mask is {train_mask.dtype} of shape {tuple(train_mask.shape)}, expected "
-            f"torch.bool of shape ({task.n_inputs},): true for every row trained on."
-        )
-    return train_mask
-
-
-def _check_model(model: HookedModel, task: Task) -> None:
-    if not hasattr(model, "run_with_cache"):
-        raise InputError(
-            f"{type(model).__name__} is not a hooked model; give a HookedTransformer, a "
-            "TransformerBridge, or a hooked MLP or CNN of this package."
-        )
-    if reason := why_not(model.cfg, task):
-        raise InputError(f"{reason}; give the task it was trained on.")
-
-
-def _same_function(model: HookedModel, architecture: Shape, weights: Weights, task: Task) -> bool:
-    """Whether the weights under that architecture give the model's own logits on a sample.
-
-    A configuration does not show everything: a module may have been replaced or hooked.
-    """
-    ours = forward_of(weights, architecture)
-    return agree(
-        lambda inputs: ours(inputs, ())[0],
-        lambda inputs: hooked_forward(model, inputs, ())[0],
-        task,
-    )
+def over_blocks(
+    forward: Forward, inputs: Tensor, names: tuple[str, ...] = ()
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits and activations of all these inputs, computed a block at a time."""
+    whole: dict[str, Tensor] = {}
+    first = 0
+    for block in inputs.split(BLOCK_ROWS):
+        with torch.no_grad():
+            logits, found = forward(block, names)
+        for name, part in {"logits": logits, **{n: found[n] for n in names}}.items():
+            if name not in whole:
+                whole[name] = part.new_empty(len(inputs), *part.shape[1:])
+            whole[name][first : first + len(block)] = part
+        first += len(block)
+    return whole.pop("logits"), whole

@@ -153,8 +153,8 @@ class RunWriter:
         """Write what training needs to go on from this step, after everything logged so far."""
         if self.manifest.metrics["rows"] != len(self._lines):  # else a save has just written it
             self.flush()
-        digest = sha256(tensors_to_bytes(state))
-        write_whole(self.folder / file, tensors_to_bytes(state, step=step, sha256=digest))
+        content = tensors_to_bytes(state, step=step, checksum=_resume_checksum(step, state))
+        write_whole(self.folder / file, content)
 
     @staticmethod
     def read_resume(folder: Path, *, file: str = RESUME) -> tuple[int, dict[str, Tensor]] | None:
@@ -167,12 +167,18 @@ class RunWriter:
             state, metadata = read_tensors(path)
         except InputError as error:
             raise InputError(f"{error} To go on, {way_out}") from None
-        if sha256(tensors_to_bytes(state)) != metadata.get("sha256"):
-            raise InputError(f"{path} is damaged: its sha256 differs; {way_out}")
-        return int(metadata["step"]), state
+        step = metadata.get("step", "")
+        if not step.isdecimal() or metadata.get("checksum") != _resume_checksum(int(step), state):
+            raise InputError(f"{path} is damaged: its checksum differs; {way_out}")
+        return int(step), state
 
     def finish(self) -> None:
         """Mark the run as finished: nothing is left to resume."""
         self.manifest.finished = True
         self.flush()
         (self.folder / RESUME).unlink(missing_ok=True)
+
+
+def _resume_checksum(step: int, state: dict[str, Tensor]) -> str:
+    """Of the step too, which a flipped bit would turn into another one."""
+    return sha256(f"{step}\n".encode() + tensors_to_bytes(state))

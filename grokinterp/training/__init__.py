@@ -5,7 +5,7 @@ from grokinterp.training.ensemble_timing import EnsembleTiming, faster_as_ensemb
 from grokinterp.training.grouping import groups
 from grokinterp.training.loop import train
 from grokinterp.training.sweep import Sweep
-from grokinterp.training.sweep_table import run_sweep
+from grokinterp.training.sweep_driver import run_sweep
 from grokinterp.training.verifying import Verification, verify
 
 __all__ = [

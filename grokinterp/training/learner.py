@@ -1,6 +1,7 @@
 """A model in training: canonical weights as leaves, its answers and its gradients."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,7 +13,7 @@ from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.cnn_gradients import CNNGradients
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.initialize import initial_weights
-from grokinterp.models.kinds import quick_logits
+from grokinterp.models.kinds import QuickForward
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.recipe.recipe import Recipe
 
@@ -45,22 +46,15 @@ class Learner:
             if name in trained
         }
         self._hooked = None
-        if quick_logits(architecture, self.weights, self._inputs[:1]) is None:
+        if QuickForward(architecture, self.weights)(self._inputs[:1]) is None:
             assert isinstance(architecture, Architecture)
             self._hooked = functional_logits(build_model(architecture, initial, device=device))
         self._lattices: tuple[Tensor, CNNGradients] | None = None  # rows, and what depends on them
 
-    def logits(self, inputs: Tensor) -> Float[Tensor, "n d_vocab_out"]:
-        """Logits of the answer; differentiable."""
-        if self._hooked is not None:
-            return self._hooked(self.weights, inputs)
-        found = quick_logits(self._architecture, self.weights, inputs)
-        assert found is not None
-        return found
-
     def logit_blocks(self) -> Iterator[Float[Tensor, "rows d_vocab_out"]]:
         """Logits of all inputs of the task, so many rows at a time."""
-        return map(self.logits, self._inputs.split(BLOCK_ROWS))
+        forward = self._forward()
+        return map(forward, self._inputs.split(BLOCK_ROWS))
 
     def backward(self, rows: Int[Tensor, " n"]) -> None:
         """Put the gradient of the mean cross-entropy over some rows into every trained weight."""
@@ -84,7 +78,14 @@ class Learner:
             # torch's fused optimisers read a gradient as it lies in memory, whatever its strides.
             weight.grad = gradients[name].contiguous() if gradients else None
         if not gradients:
-            cross_entropies(self.logits(self._inputs[rows]), labels).mean().backward()
+            cross_entropies(self._forward()(self._inputs[rows]), labels).mean().backward()
+
+    def _forward(self) -> Callable[[Tensor], Tensor]:
+        """The forward of the weights as they are now; differentiable."""
+        if self._hooked is not None:
+            return partial(self._hooked, self.weights)
+        quick = QuickForward(self._architecture, self.weights)
+        return lambda inputs: quick(inputs)  # type: ignore[return-value]
 
     def _on_lattices(self, rows: Tensor, architecture: CNNArchitecture) -> CNNGradients:
         """Kept while the rows are the same, as they are with full batches."""

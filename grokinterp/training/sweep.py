@@ -10,7 +10,9 @@
     seed = [0, 1, 2]
     data_seed = [0, 1, 2]
 
-Here six runs, `init_scale=10,seed=0` to `init_scale=1,seed=2`.
+Here six runs, `init_scale=10,seed=0` to `init_scale=1,seed=2`. A range such as
+`lr = {log = [1e-4, 1e-2], n = 5}` (or `linear`) stands for its values, and `seeds = 3`, or
+`seeds = [0, 4]`, among the first lines for a last axis of `seed`.
 """
 
 import itertools
@@ -24,13 +26,14 @@ from typing import Any
 
 import tomli_w
 
-from grokinterp.errors import InputError, nearest
+from grokinterp.errors import InputError, nearest, whole_number
 from grokinterp.recipe.builtin import BUILTIN
 from grokinterp.recipe.recipe import Recipe
+from grokinterp.training.ranges import range_values
 
 MOST_RUNS = 10_000
 LONGEST_NAME = 200  # of a folder; file systems allow 255
-TOP_LEVEL = ("recipe", "measures", "set", "axes")
+TOP_LEVEL = ("recipe", "measures", "seeds", "set", "axes")
 
 
 @dataclass(frozen=True)
@@ -112,17 +115,23 @@ class Sweep:
         path = Path(path)
         if not path.is_file():
             raise InputError(f"{path} is not a file; give a sweep in TOML.")
+        return cls.from_text(path.read_bytes(), file=path)
+
+    @classmethod
+    def from_text(cls, text: bytes, *, file: str | Path) -> "Sweep":
+        """The sweep of a TOML document that was read from a file; recipes are looked for beside it.
+
+        InputError, one line with the file's name, where it describes none.
+        """
         try:
-            return cls._from_dict(
-                tomllib.loads(path.read_text(encoding="utf-8-sig")), beside=path.parent
-            )
+            return cls._from_dict(tomllib.loads(text.decode("utf-8-sig")), beside=Path(file).parent)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise InputError(
-                f"{path} is not TOML ({reason}); write lines such as steps = 1000."
+                f"{file} is not TOML ({reason}); write lines such as steps = 1000."
             ) from None
         except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+            raise InputError(f"{file}: {error}") from None
 
     @classmethod
     def _from_dict(cls, content: Mapping[str, Any], *, beside: Path) -> "Sweep":
@@ -141,14 +150,21 @@ class Sweep:
         axes = content.get("axes", [])
         if not isinstance(axes, list) or not all(isinstance(axis, dict) for axis in axes):
             raise InputError(f"axes={axes!r} are no tables; write [[axes]] and keys below it.")
+        if "seeds" in content:
+            axes = [*axes, {"seed": _seeds(content["seeds"])}]
+        base = _base(content.get("recipe", {}), beside=beside).replace(**changes)
+        made = []
         for axis in axes:
-            _check_axis(axis)
             for key in axis:
                 if key in changes:
                     raise InputError(f"{key!r} stands in [set] and in an axis; leave one out.")
-        base = _base(content.get("recipe", {}), beside=beside).replace(**changes)
-        made = tuple({key: tuple(values) for key, values in axis.items()} for axis in axes)
-        return cls(base, made, tuple(measures))
+            expanded = {
+                key: range_values(key, values, base=base) if isinstance(values, dict) else values
+                for key, values in axis.items()
+            }
+            _check_axis(expanded)
+            made.append({key: tuple(values) for key, values in expanded.items()})
+        return cls(base, tuple(made), tuple(measures))
 
     def to_toml(self) -> str:
         """The sweep as a TOML document of its own, all keys of the base in it."""
@@ -174,6 +190,15 @@ def _base(given: object, *, beside: Path) -> Recipe:
         f"recipe {given!r} is neither built in nor a TOML file in {beside}; "
         f"{nearest(given, BUILTIN)}"
     )
+
+
+def _seeds(given: object) -> list[Any]:
+    """The seeds of a last axis: a list of them, or so many from 0 on."""
+    if isinstance(given, list) and given:
+        return given
+    if (n := whole_number(given)) is None or not 1 <= n <= MOST_RUNS:
+        raise InputError(f"seeds={given!r} is no number of seeds and no list; give 3 or [0, 4].")
+    return list(range(n))
 
 
 def _length(axis: Mapping[str, Sequence[Any]]) -> int:

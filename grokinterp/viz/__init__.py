@@ -12,7 +12,9 @@ from grokinterp.viz.figure import Figure
 from grokinterp.viz.geometry import plot_information_path, plot_trajectories
 from grokinterp.viz.images import plot_correctness, plot_logits
 from grokinterp.viz.neurons import plot_neuron_fourier, plot_neurons
+from grokinterp.viz.phase_diagram import plot_phase_diagram
 from grokinterp.viz.pruning import plot_pruning_curves
+from grokinterp.viz.scaling import plot_scaling
 from grokinterp.viz.spectra import (
     plot_embedding_heat_map,
     plot_embedding_spectrum,
@@ -20,6 +22,7 @@ from grokinterp.viz.spectra import (
     plot_key_frequencies,
     plot_neuron_logit_spectrum,
 )
+from grokinterp.viz.sweeps import sweep_page
 
 __all__ = [
     "Figure",
@@ -44,8 +47,11 @@ __all__ = [
     "plot_neuron_fourier",
     "plot_neuron_logit_spectrum",
     "plot_neurons",
+    "plot_phase_diagram",
     "plot_phases",
     "plot_progress",
     "plot_pruning_curves",
+    "plot_scaling",
     "plot_trajectories",
+    "sweep_page",
 ]

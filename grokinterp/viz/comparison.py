@@ -9,9 +9,8 @@ from grokinterp.encodings.comparison.lineup import REGIMES
 from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import Figure, figure, place
 from grokinterp.viz.templates import asset, render
-from grokinterp.viz.theme import COLOURS
+from grokinterp.viz.theme import LABELS
 
-REGIME_COLOURS = {"grokked": COLOURS["test"], "steady": COLOURS["train"]}
 PANELS = {  # measure of `Comparison.aligned`: title of its axis
     "test_loss": "test loss (nats)",
     "c": "compressibility c",
@@ -74,7 +73,7 @@ def _band(rows: pd.DataFrame, x: str, regime: str, *, first: bool) -> list[go.Sc
     Points are open where a run of the regime has no value: the median is then of other runs than
     its neighbours are.
     """
-    colour = REGIME_COLOURS[regime]
+    colour = LABELS[regime]
     places = rows[x] + 1 if x == "step" else rows[x]
     seen = rows.low.notna()
     symbols = [

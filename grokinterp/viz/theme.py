@@ -16,6 +16,13 @@ PHASES = {
     "circuit_formation": "#E69F00",
     "cleanup": "#009E73",
 }
+LABELS = {  # of a run
+    "grokked": COLOURS["test"],
+    "steady": COLOURS["train"],
+    "memorized": PHASES["memorization"],
+    "not_learned": "#666666",
+    "undetermined": "#AAAAAA",
+}
 FROM_ZERO = "Viridis"  # for values that start at 0
 AROUND_ZERO = "RdBu_r"  # for values of both signs, with 0 in the middle
 AROUND_CIRCLE = "Phase"  # for residues mod p
@@ -24,6 +31,24 @@ AROUND_CIRCLE = "Phase"  # for residues mod p
 def series(i: int) -> dict[str, str]:
     """The line of the i-th of several series: colours first, then the same colours dashed."""
     return {"color": SERIES[i % len(SERIES)], "dash": DASHES[i // len(SERIES) % len(DASHES)]}
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever has more contrast with a colour (WCAG's relative luminance).
+
+    >>> ink_on("#0072B2"), ink_on("rgb(253, 231, 37)")
+    ('#ffffff', '#000000')
+    """
+    if colour.startswith("#"):
+        levels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    else:
+        levels = [int(level) for level in colour.removeprefix("rgb(").rstrip(")").split(",")]
+    linear = [
+        level / 255 / 12.92 if level <= 10 else ((level / 255 + 0.055) / 1.055) ** 2.4
+        for level in levels
+    ]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"
 
 
 def _template(ink: str, paper: str, grid: str) -> go.layout.Template:

@@ -14,6 +14,8 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 LEVEL = 0.05  # of one-sided tests; 3 against 3 seeds reach 1/20 at best
+FEWEST_POINTS, FEWEST_PLACES = 6, 3  # of a power law
+RESAMPLES = 4999
 MOST_DEALS = 200_000  # of seeds to two regimes are tried one by one, 10 against 10 still
 
 
@@ -136,6 +138,55 @@ def line(x: Sequence[float], y: Sequence[float]) -> Line:
     if len(pairs) > 3:
         low, high = stats.pearsonr(*pairs.T).confidence_interval(CONFIDENCE)
     return Line(len(pairs), float(fitted.slope), float(fitted.rvalue), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """y = factor * x^exponent through points, and a 95 % interval for the exponent.
+
+    `low` to `high` are percentiles of the exponents of resampled points. With 3 points at each of
+    3 to 8 values of x they held the exponent in 89 to 95 % of 400 simulated sweeps. All are NaN for
+    fewer than six points or three values of x, and where a value is not above 0. They do not show
+    that a power law holds.
+    """
+
+    n: int
+    exponent: float
+    factor: float
+    low: float
+    high: float
+
+
+def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
+    """The power law with the least squares of log y, by the bootstrap over points.
+
+    >>> found = power_law([1, 1, 2, 2, 4, 4], [3, 3, 12, 12, 48, 48])
+    >>> found.n, round(found.exponent, 9), round(found.factor, 9)
+    (6, 2.0, 3.0)
+    """
+    n = len(x)
+    if n < FEWEST_POINTS or len(set(x)) < FEWEST_PLACES or not all(value > 0 for value in (*x, *y)):
+        return PowerLaw(n, *[math.nan] * 4)
+    logs = np.log(np.array(x, float)), np.log(np.array(y, float))
+    exponent = float(_slope(*logs))
+
+    def resampled(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+        # All points at one x (at most 0.4 % of the resamples) have no slope: they say nothing.
+        return np.nan_to_num(_slope(a, b, axis), nan=exponent, posinf=exponent, neginf=exponent)
+
+    found = stats.bootstrap(
+        logs, resampled, paired=True, vectorized=True, n_resamples=RESAMPLES, batch=500,
+        method="percentile", confidence_level=CONFIDENCE, rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    factor = math.exp(float(logs[1].mean() - exponent * logs[0].mean()))
+    return PowerLaw(n, exponent, factor, float(found.low), float(found.high))
+
+
+def _slope(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+    a = a - a.mean(axis=axis, keepdims=True)
+    spread_of_a = (a**2).sum(axis=axis)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(spread_of_a > 1e-12, (a * b).sum(axis=axis) / spread_of_a, math.nan)
 
 
 def more_than_half(successes: int, n: int) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from grokinterp.circuits.subject import steps_of
 from grokinterp.errors import InputError, nearest, whole_number
 from grokinterp.models.architecture import Weights, all_finite
-from grokinterp.models.kinds import quick_logits
+from grokinterp.models.kinds import QuickForward
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.task import Task
@@ -65,14 +65,14 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
     architecture, n_classes = snapshot.architecture, snapshot.task.n_classes
     if architecture is None:
         raise InputError("the weights alone do not say what this model computes; give a run.")
-    if quick_logits(architecture, snapshot.weights, snapshot.task.model_inputs[:1]) is None:
+    if QuickForward(architecture, snapshot.weights)(snapshot.task.model_inputs[:1]) is None:
         raise InputError(
             "Fisher information needs a forward that is a function of the weights, which "
             "transformers of one layer without LayerNorm have; this one is another."
         )
 
     def logits_fn(weights: Weights, inputs: Tensor) -> Tensor:
-        logits = quick_logits(architecture, weights, inputs)
+        logits = QuickForward(architecture, weights)(inputs)
         assert logits is not None
         return logits[:, :n_classes]
 

@@ -36,6 +36,7 @@ def import_run(
         raise InputError(f"{source} holds no checkpoints of others; nothing to import.")
     _refuse_taken(out)
     store = open_foreign(source, format=format, settings=settings, progress=progress)
+    out = out if out.name else out.absolute()  # "." has no name to go by
     aside = out.with_name(f".importing-{out.name}")
     with hold(out, file=aside.with_name(f"{aside.name}.lock")):
         _refuse_taken(out)  # by another process, just now

@@ -29,7 +29,7 @@ from grokinterp.runs.foreign.steps import step_in, step_inside
 from grokinterp.runs.foreign.trainer import is_named_as_trainers, is_trainers, trainer_source
 from grokinterp.runs.foreign.values import LossCurve
 from grokinterp.runs.foreign.whole_runs import demo_source, paper_source, training_rows
-from grokinterp.runs.manifest import LARGEST_STEP, RUN_JSON
+from grokinterp.runs.manifest import LARGEST_STEP, RUN_JSON, SPLIT
 
 FORMATS = ("paper", "trainer", "demo", "state_dict", "folder")
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl")
@@ -132,4 +132,10 @@ def _noting(source: Source, left_out: list[str]) -> Source:
 
 
 def _checkpoint_files(folder: Path) -> Iterable[Path]:
-    return (file for file in folder.iterdir() if file.suffix in SUFFIXES and not file.is_dir())
+    # A run of ours that was stopped before its first save has no more than our split.
+    return (
+        file
+        for file in folder.iterdir()
+        if file.suffix in SUFFIXES and not file.name.startswith(".") and file.name != SPLIT
+        if not file.is_dir()
+    )

@@ -26,7 +26,7 @@ from grokinterp.runs.foreign.splits import Evidence
 from grokinterp.runs.foreign.stated import check_biases, stated_split, stated_task
 from grokinterp.runs.manifest import Manifest
 from grokinterp.runs.metrics import COLUMNS, evaluate
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import mask_of
 

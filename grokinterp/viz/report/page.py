@@ -150,7 +150,7 @@ def _run(about: About) -> dict[str, Any]:
         "because": because(about),
         "recipe": run.recipe and run.recipe.to_toml(),
         "origin": _origin(run),
-        "versions": "" if run.manifest.source else _listed(run.manifest.versions),
+        "versions": "" if run.manifest.source else _trained_with(run),
     }
 
 
@@ -167,6 +167,10 @@ def _origin(run: Run) -> str:
     return "Save this as recipe.toml, then: grokinterp train recipe.toml --out " + shlex.quote(
         run.path.name
     )
+
+
+def _trained_with(run: Run) -> str:
+    return "; ".join((_listed(run.manifest.versions), *run.manifest.changes()))
 
 
 def _listed(versions: dict[str, str]) -> str:

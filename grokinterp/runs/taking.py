@@ -1,0 +1,124 @@
+"""Taking a snapshot: of canonical weights, or of any hooked model of the user's own."""
+
+from functools import cache, partial
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from grokinterp.errors import InputError
+from grokinterp.models.adapter import HookedModel
+from grokinterp.models.architecture import Weights
+from grokinterp.models.kinds import (
+    Shape,
+    architecture_of,
+    build_model,
+    has_positions,
+    weights_of,
+    why_not,
+)
+from grokinterp.runs.forward import agree, forward_of, hooked_forward
+from grokinterp.runs.snapshot import Snapshot
+from grokinterp.tasks.task import Task
+
+
+def from_weights(
+    weights: Weights,
+    architecture: Shape,
+    task: Task,
+    *,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+    step: int | None = None,
+) -> Snapshot:
+    """A snapshot of canonical weights."""
+    hooked = cache(partial(build_model, architecture, weights))
+    return Snapshot(
+        task,
+        weights=weights,
+        n_layers=architecture.n_layers,
+        kind=architecture.kind,
+        forward=forward_of(weights, architecture, hooked),
+        hooked=hooked,
+        architecture=architecture,
+        linear_readout=getattr(architecture, "normalization_type", None) is None,
+        train_mask=train_mask,
+        step=step,
+    )
+
+
+def snapshot(
+    model: HookedModel,
+    task: Task,
+    *,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+    step: int | None = None,
+) -> Snapshot:
+    """Any hooked model of the user's own, seen over a whole task; the model is not changed.
+
+    `train_mask` says which rows `a*p + b` were trained on; without it, measures that need the split
+    are null. The logits and neurons are those of the model as it is now; activations that are asked
+    for later come from the model as it is then, unless it is a plain transformer.
+    """
+    check_task(task)
+    _check_model(model, task)
+    if train_mask is not None:
+        train_mask = checked_mask(train_mask, task)
+    architecture = architecture_of(model)
+    weights = {name: weight.cpu() for name, weight in weights_of(model).items()}
+    if architecture is not None and _same_function(model, architecture, weights, task):
+        return from_weights(weights, architecture, task, train_mask=train_mask, step=step)
+    cfg = model.cfg
+    seen = Snapshot(
+        task,
+        weights=weights,
+        n_layers=cfg.n_layers,
+        kind="transformer" if has_positions(model) else cfg.kind,
+        forward=lambda tokens, names: hooked_forward(model, tokens, names),
+        hooked=lambda: model,
+        linear_readout=getattr(cfg, "normalization_type", None) is None
+        and getattr(cfg, "output_logits_soft_cap", -1.0) <= 0,
+        train_mask=train_mask,
+        step=step,
+    )
+    seen.compute()
+    return seen
+
+
+def check_task(task: Task) -> None:
+    """Refuse what is not a task."""
+    if not isinstance(task, Task) or isinstance(task, type):
+        raise InputError(f"task={task!r} is not a task; give such as gi.ModularTask('add', p=113).")
+
+
+def checked_mask(train_mask: Bool[Tensor, " n_inputs"], task: Task) -> Bool[Tensor, " n_inputs"]:
+    """The mask on the CPU, refused if it does not say true or false of every row of the table."""
+    train_mask = torch.as_tensor(train_mask).cpu()
+    if train_mask.dtype != torch.bool or tuple(train_mask.shape) != (task.n_inputs,):
+        raise InputError(
+            f"train_mask is {train_mask.dtype} of shape {tuple(train_mask.shape)}, expected "
+            f"torch.bool of shape ({task.n_inputs},): true for every row trained on."
+        )
+    return train_mask
+
+
+def _check_model(model: HookedModel, task: Task) -> None:
+    if not hasattr(model, "run_with_cache"):
+        raise InputError(
+            f"{type(model).__name__} is not a hooked model; give a HookedTransformer, a "
+            "TransformerBridge, or a hooked MLP or CNN of this package."
+        )
+    if reason := why_not(model.cfg, task):
+        raise InputError(f"{reason}; give the task it was trained on.")
+
+
+def _same_function(model: HookedModel, architecture: Shape, weights: Weights, task: Task) -> bool:
+    """Whether the weights under that architecture give the model's own logits on a sample.
+
+    A configuration does not show everything: a module may have been replaced or hooked.
+    """
+    ours = forward_of(weights, architecture)
+    return agree(
+        lambda inputs: ours(inputs, ())[0],
+        lambda inputs: hooked_forward(model, inputs, ())[0],
+        task,
+    )

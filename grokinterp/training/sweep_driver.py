@@ -1,0 +1,157 @@
+"""Train and measure a sweep: an executor makes what is left to do, row by row into the table."""
+
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from grokinterp.errors import InputError, Interrupted
+from grokinterp.runs.manifest import RUN_JSON
+from grokinterp.training.executors import Job, Measure, executor_of
+from grokinterp.training.executors.job import NOTE, Made, Stopped
+from grokinterp.training.live_table import live_table
+from grokinterp.training.loop import refuse_another_recipe
+from grokinterp.training.places import Place, place_of
+from grokinterp.training.sweep import Sweep
+from grokinterp.training.sweep_table import Row, SweepTable
+
+SWEEP = "sweep.toml"
+NAMED = 3  # runs in the line about a stop
+
+
+def run_sweep(
+    sweep: Sweep,
+    out: str | Path,
+    *,
+    measure: Measure | None = None,
+    executor: str = "local",
+    workers: int | None = None,
+    threads: int | None = None,
+    address: str | None = None,
+    on_row: Callable[[Row], None] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train every recipe of a sweep into `out`/NAME, measure it, and return `out`/results.csv.
+
+    A row a run: run, the keys that vary, what `measure` returns for the run (it may have a `note`),
+    note, fingerprint. What is there already is not done again: finished runs are not trained,
+    unfinished ones go on, and a row stays while it holds (see `SweepTable`) and its note is empty.
+    results.csv, and results.parquet with the same content, are written whole after every run, and
+    `out`/sweep.toml has the sweep: `out` takes another one only if it has all of those runs under
+    the same names, so more values are fine. `out` may be a path of fsspec (see `places`).
+
+    `executor` is "local", with one worker in this process and with more `workers` in processes of
+    their own, or "ray", on the cluster at `address` or a local one of `workers`. A run whose worker
+    is killed is gone on with by another, at most three times.
+
+    Threads: a run is trained and measured with its recipe's `threads`; where that is 0, with
+    `threads`; without that either, with torch's number in this process divided by the workers, at
+    least 1 (on a running cluster, 1). Its run.json says with how many. The number changes the last
+    bits of larger models: fix it to get the same bits with another number of workers.
+
+    A run that cannot be trained or measured keeps its row, and its note says why; it is tried again
+    the next time. `measure` is trusted to be the one that measured the rows: delete results.csv to
+    use another under the same names; for other processes it must be a function of a module.
+    `on_row` is called with every new row. `progress` shows a table on standard error where that is
+    a terminal. Ctrl-C or SIGTERM saves what is running and raises `Interrupted`; nothing is lost.
+    InputError for an `out` of another sweep or another process, and for a results.csv that is
+    damaged or has other columns.
+    """
+    if not isinstance(sweep, Sweep):
+        raise InputError(f"{type(sweep).__name__} is no sweep; give Sweep.from_toml(path).")
+    makes = executor_of(executor, workers=workers, threads=threads, address=address)
+    if makes.elsewhere:
+        _check_travels(measure)
+    recipes = sweep.recipes()
+    place = place_of(out, across_processes=makes.elsewhere)
+    with place.held():
+        _refuse_another_sweep(place, sweep)
+        table = SweepTable(sweep, place, measured=measure is not None)
+        place.write(SWEEP, sweep.to_toml().encode())
+        jobs = [
+            Job(name, recipe, place, measure, recipe.threads or makes.threads)
+            for name, recipe in recipes.items()
+            if not table.has(name)
+        ]
+        try:
+            with (
+                _sigterm_as_ctrl_c(),
+                live_table(jobs, n_runs=len(recipes), shown=progress) as live,
+                closing(makes.make(jobs)) as results,
+            ):
+                for made in results:
+                    _check_arrived(place, made)
+                    row = table.put(made)
+                    live.done(made.name, failed=row[NOTE] != "")
+                    if on_row is not None:
+                        on_row(row)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(
+                f"stopped {_at(stop)}with {len(table)} of {len(recipes)} runs in the table; "
+                f"nothing is lost, sweep into {out} again to go on."
+            ) from None
+        table.write()  # a kill may have come between its two files
+    return table.frame()
+
+
+def _refuse_another_sweep(place: Place, sweep: Sweep) -> None:
+    there = place.read(SWEEP)
+    if there is None:
+        return
+    recipes = sweep.recipes()
+    for name, recipe in Sweep.from_text(there, file=f"{place}/{SWEEP}").recipes().items():
+        if name not in recipes:
+            raise InputError(
+                f"{place} holds another sweep: {name} is not asked for; give another folder, or a "
+                "sweep with all of its runs."
+            )
+        refuse_another_recipe(Path(str(place)) / name, recipe, recipes[name])
+
+
+def _check_travels(measure: Measure | None) -> None:
+    """Refuse a measure that other processes could not load."""
+    try:
+        pickle.dumps(measure)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"measure cannot go to other processes ({error}); give a function of a module, or one "
+            "local worker."
+        ) from None
+
+
+def _check_arrived(place: Place, made: Made) -> None:
+    """Refuse runs of another machine that went into a folder of its own."""
+    if made.run_json and place.read(f"{made.name}/{RUN_JSON}") != made.run_json:
+        raise InputError(
+            f"{made.name} was made, but {place} does not have it: it is another folder on the "
+            "machine that trained it; give one that all machines share, or a path of fsspec."
+        )
+
+
+def _at(stop: KeyboardInterrupt) -> str:
+    """Where a sweep was stopped."""
+    names = stop.names if isinstance(stop, Stopped) else ()
+    if not names:
+        return ""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"at {', '.join(names[:NAMED])}{more}, "
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Have SIGTERM stop a sweep as Ctrl-C does, unless the caller has other plans with it."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,84 @@
+"""The benchmark: that both sides do the same work. How long it takes is not asserted."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+import grokinterp as gi
+from grokinterp.bench import bench, usual
+from grokinterp.progress.table import measure_snapshot
+from grokinterp.runs.taking import from_weights
+from grokinterp.tasks.splits import mask_of
+from grokinterp.terminal import show_bench
+from grokinterp.training.learner import Learner
+from grokinterp.training.optimizers import build_optimizer
+
+module, products = (sys.modules[f"grokinterp.bench.{name}"] for name in ("bench", "products"))
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return gi.Recipe(p=11, d_model=16, n_heads=2, d_head=8, d_mlp=32, train_fraction=0.5, steps=5)
+
+
+def test_the_usual_step_is_the_same_update(recipe, monkeypatch):
+    kept = []
+    build = usual.build_model
+    monkeypatch.setattr(
+        usual, "build_model", lambda *a, **k: kept.append(build(*a, **k)) or kept[-1]
+    )
+    step = usual.usual_step(recipe)
+    task = recipe.build_task()
+    learner = Learner(recipe, task.model_inputs, task.labels, "cpu")
+    optimizer = build_optimizer(recipe, learner.trained.values())
+    for _ in range(3):
+        step()
+        learner.backward(recipe.train_indices())
+        optimizer.step()
+    (model,) = kept
+    torch.testing.assert_close(model.W_E, learner.weights["embed.W_E"], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(model.W_U, learner.weights["unembed.W_U"], rtol=1e-3, atol=1e-5)
+
+
+def test_the_usual_measures_are_the_same_numbers(recipe):
+    weights = usual.initial_weights(recipe.architecture(), seed=3, init_scale=2.0)
+    task = recipe.build_task()
+    mask = mask_of(recipe.train_indices(), task.n_inputs)
+    row = measure_snapshot(
+        from_weights(weights, recipe.architecture(), task, train_mask=mask), (2, 5)
+    )
+    found = usual.usual_measures(recipe, (2, 5))(weights)
+    shared = set(found) & set(row)
+    assert len(shared) == 6
+    for name in shared:
+        assert found[name] == pytest.approx(row[name], rel=1e-4), name
+
+
+def test_the_table_and_json(recipe, monkeypatch, run, capsys):
+    builtin = type(module.BUILTIN["mod11-quick"])("mod11-quick", "", recipe)
+    monkeypatch.setitem(module.BUILTIN, module.RECIPE, builtin)
+    monkeypatch.setattr(module, "FREQUENCIES", (2, 5))
+    monkeypatch.setattr(module, "CHECKPOINTS", 10)
+    monkeypatch.setattr(module, "ROUNDS", 2)
+    for name in ("ROWS", "LARGE", "REPEATS"):
+        monkeypatch.setattr(products, name, 8)
+    found = bench(rounds=2)
+    assert (
+        found.training_step.ratio_low
+        <= found.training_step.ratio
+        <= (found.training_step.ratio_high)
+    )
+    assert found.all_measures_s == found.measures.ours_ms * 10 / 1e3
+    assert found.products.peak >= found.products.forward > 0
+    assert list(found.table().what) == ["training step", "all measures of a checkpoint"]
+    code, out, err = run("bench", "--json", "--threads", "1")
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert told["environment"]["threads"] == 1
+    assert set(told["training_step"]) == {
+        "ours_ms", "usual_ms", "ratio", "ratio_low", "ratio_high"
+    }  # fmt: skip
+    show_bench(found)
+    assert "GFLOP/s" in capsys.readouterr().out

@@ -1,0 +1,48 @@
+"""A table of logits that is not kept: memory stays below it, training takes mini-batches."""
+
+import subprocess
+import sys
+
+import pytest
+
+import grokinterp as gi
+
+MEASURE = """
+import resource
+import grokinterp as gi
+from grokinterp.models.initialize import initial_weights
+from grokinterp.progress.table import measure_snapshot
+from grokinterp.runs.taking import from_weights
+from grokinterp.tasks.splits import mask_of
+
+recipe = gi.Recipe(p={p}, d_mlp=32)
+task, architecture = recipe.build_task(), recipe.architecture()
+weights = initial_weights(architecture, seed=0)
+mask = mask_of(recipe.train_indices(), task.n_inputs)
+snapshot = from_weights(weights, architecture, task, train_mask=mask)
+task.labels, task.tokens, task.answer_group.rows
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+row = measure_snapshot(snapshot, (1, 5))
+print(row["test_loss"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in kB there")
+def test_measures_take_less_memory_than_the_logits(tmp_path):
+    """At p = 409 these are 274 MB in float32; at p = 1009 they would be 4.1 GB."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE.format(p=409)], capture_output=True, text=True, check=True
+    )
+    loss, kilobytes = map(float, done.stdout.split())
+    assert 6 < loss < 7  # log(409) = 6.01, and what random logits add
+    assert kilobytes < 409**3 * 4 / 1e3 * 0.9
+
+
+def test_mini_batches_train_a_prime_of_three_digits(tmp_path):
+    recipe = gi.Recipe(
+        p=211, d_mlp=32, batch_size=512, steps=30, log_every=30, checkpoints=[0, 30], lr=3e-3
+    )
+    run = gi.train(recipe, tmp_path / "run")
+    first, last = run.metrics.train_loss.iloc[[0, -1]]
+    assert last < first
+    assert gi.key_frequencies(run).frequencies == ()
