@@ -96,17 +96,17 @@ def test_a_killed_run_resumes_to_the_same_bits(name, runs, tmp_path, monkeypatch
     class KillError(Exception):
         pass
 
-    update = loop._Session.update
+    update = loop.Session.update
 
     def killed(self):
         if self.step == 50:  # saved at 40
             raise KillError
         update(self)
 
-    monkeypatch.setattr(loop._Session, "update", killed)
+    monkeypatch.setattr(loop.Session, "update", killed)
     with pytest.raises(KillError):
         gi.train(RECIPES[name], tmp_path / "run")
-    monkeypatch.setattr(loop._Session, "update", update)
+    monkeypatch.setattr(loop.Session, "update", update)
     resumed = gi.train(RECIPES[name], tmp_path / "run", resume=True)
     for step in runs[name].steps:
         for key, weight in runs[name].weights(step).items():

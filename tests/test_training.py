@@ -91,6 +91,15 @@ def test_resume_starts_a_missing_run_and_leaves_a_finished_one_alone(tiny, tmp_p
     assert before == {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
 
 
+def test_what_a_kill_after_the_last_save_leaves_is_tidied_up(tiny, tmp_path):
+    run = gi.train(tiny.replace(steps=3), tmp_path / "run")
+    whole = sorted(path.name for path in run.path.rglob("*"))
+    (run.path / "resume.safetensors").write_bytes(b"of the step before the last")
+    (run.path / ".lock").write_bytes(b"")
+    gi.train(tiny.replace(steps=3), tmp_path / "run", resume=True)
+    assert sorted(path.name for path in run.path.rglob("*")) == whole
+
+
 def test_other_runs_are_refused(tiny, tmp_path):
     gi.train(tiny.replace(steps=3), tmp_path / "run")
     with pytest.raises(gi.InputError, match="already holds a run"):

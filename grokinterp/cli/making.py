@@ -68,6 +68,9 @@ def sweep(
     address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster that is running.")
     ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Page of figures to write at the end.")
+    ] = None,
 ) -> None:
     """Train and measure every run of a sweep, into one table.
 
@@ -76,6 +79,9 @@ def sweep(
     """
     from grokinterp.encodings import measuring
     from grokinterp.training import Sweep, run_sweep
+
+    if figure is not None and figure.is_dir():  # before anything is trained
+        raise InputError(f"--figure {figure} is a folder; give a file such as sweep.html.")
 
     asked = Sweep.from_toml(file)
     try:
@@ -98,6 +104,12 @@ def sweep(
     if len(failed) == len(table):
         raise InputError("no run of the sweep could be trained and measured whole; see above.")
     show(f"{out.rstrip('/')}/results.csv: {len(table)} runs, {len(table.columns)} columns")
+    if figure is not None:
+        from grokinterp.runs.files import write_whole
+        from grokinterp.viz import sweep_page
+
+        write_whole(figure, sweep_page(table, title=file.stem).encode())
+        show(f"{figure}: figures and the table")
 
 
 def _show_run(out: str, row: Mapping[str, str]) -> None:

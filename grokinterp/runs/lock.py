@@ -83,10 +83,10 @@ def open_locked(path: Path) -> int | None:
 def _take(folder: Path, file: Path) -> int:
     """The descriptor of the folder's lock; -1 where the file system has no locks."""
     for last in range(TRIES):
-        file.parent.mkdir(parents=True, exist_ok=True)
         try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             descriptor = open_locked(file)
-        except FileNotFoundError:  # its last owner removed the folder, which was empty
+        except (FileNotFoundError, FileExistsError):  # its last owner just removed the empty folder
             if last == TRIES - 1:
                 raise
             continue

@@ -1,10 +1,10 @@
 """The training loop: from a recipe to a run folder, resumable to the same bits."""
 
+import contextlib
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,8 +16,8 @@ from grokinterp.memory import kept_memory
 from grokinterp.recipe.builtin import find_recipe
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.environment import current_environment
-from grokinterp.runs.lock import hold
-from grokinterp.runs.manifest import RUN_JSON, Manifest
+from grokinterp.runs.lock import LOCK, hold
+from grokinterp.runs.manifest import RESUME, RUN_JSON, Manifest
 from grokinterp.runs.metrics import Metrics, evaluate_blocks
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
@@ -44,6 +44,7 @@ def train(
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     folder = Path(out)
     if resume and is_finished(folder, recipe):
+        _tidy(folder)
         return Run(folder)
     with (
         hold(folder),
@@ -87,6 +88,13 @@ def is_finished(folder: Path, recipe: Recipe) -> bool:
     manifest = Manifest.read(folder)
     refuse_another_recipe(folder, manifest.recipe, recipe)
     return manifest.finished
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a kill right after the last save may have left; nothing heeds it."""
+    if any((folder / name).exists() for name in (RESUME, LOCK)):
+        with contextlib.suppress(OSError, InputError), hold(folder):  # read-only, or held
+            (folder / RESUME).unlink(missing_ok=True)
 
 
 class Session:
@@ -208,7 +216,7 @@ def find_device(name: str) -> str:
     return name
 
 
-@contextmanager
+@contextlib.contextmanager
 def using_threads(number: int) -> Iterator[None]:
     """Run with this many torch threads (0: as it is)."""
     before = torch.get_num_threads()
@@ -220,7 +228,7 @@ def using_threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@contextmanager
+@contextlib.contextmanager
 def stop_requests() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C or SIGTERM into a flag, so that a step is never cut in half.
 

@@ -204,10 +204,14 @@ def unreadable(out: Path) -> str | None:
     return None
 
 
-def one_line(program: Program, status: int, *, expected: str) -> str | None:
-    """What is wrong with the end of a program that should have ended with 2 and one line."""
+def one_line(program: Program, status: int, *, expected: str, after: str = "") -> str | None:
+    """What is wrong with the end of a program that should have ended with 2 and one line.
+
+    A note that has `after` in it may stand before that line.
+    """
     said = program.said().strip()
-    if status == 2 and len(said.splitlines()) == 1 and expected in said:
+    *notes, last = said.splitlines() or [""]
+    if status == 2 and expected in last and all(after and after in note for note in notes):
         return None
     return f"status {status}, expected 2 and one line with {expected!r}: {said[-300:]}"
 

@@ -52,10 +52,10 @@ def failing(bench: Bench) -> None:
         for n in bench.chance.sample(chosen, bench.some(len(chosen), quick=1)):
             out = bench.new()
             program = train(bench, SHORT, out, fail_from=n, number=number)
-            if program.end() == 0:
+            if (status := program.end()) == 0:
                 problem = differing(out, expected)
             else:
-                problem = one_line(program, 2, expected=text) or unreadable(out)
+                problem = one_line(program, status, expected=text) or unreadable(out)
             problem = problem or finish(bench, SHORT, out, expected)
             bench.check(problem and f"{text} from disk operation {n} on: {problem}")
 
@@ -74,8 +74,8 @@ def full(bench: Bench) -> None:
             file.write_text(recipe.to_toml())
             arguments = ("train", file, "--out", disk / "run", "--resume")
             program = Program(bench.folder / f"log{bench.tried}", command, *arguments)
-            program.end()
-            problem = one_line(program, 2, expected=FULL) or unreadable(disk / "run")
+            status = program.end()
+            problem = one_line(program, status, expected=FULL) or unreadable(disk / "run")
             assert as_root("mount", "-o", "remount,size=50m", disk)
             program = Program(bench.folder / "log-again", command, *arguments)
             if status := program.end():
@@ -111,9 +111,9 @@ def read_only(bench: Bench) -> None:
                 bench.note = "left out: this kernel cannot be told that a disk is broken"
                 return
             problem = None
-            if program.end() != 0:  # it may have been done before
+            if (status := program.end()) != 0:  # it may have been done before
                 broken = "Input/output error" if "Input/output" in program.said() else READ_ONLY
-                problem = one_line(program, 2, expected=broken) or unreadable(disk / "run")
+                problem = one_line(program, status, expected=broken) or unreadable(disk / "run")
             subprocess.run(["umount", str(disk)], check=True)
             subprocess.run(["e2fsck", "-fy", str(image)], check=False, capture_output=True)
             assert as_root("mount", *loop, disk)
@@ -149,8 +149,8 @@ def other_commands(bench: Bench) -> None:
                     filler.flush()
             before = files(disk)
             program = Program(bench.folder / f"log-{name}", command, *asked[name], disk / "target")
-            program.end()
-            problem = one_line(program, 2, expected=FULL)
+            status = program.end()
+            problem = one_line(program, status, expected=FULL, after="loss are null")
             if not problem and files(disk) != before:
                 problem = f"left {sorted(files(disk).keys() ^ before.keys())} on the disk"
             bench.check(problem and f"{name}: {problem}")

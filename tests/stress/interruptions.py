@@ -133,8 +133,9 @@ def _import_again(bench: Bench, source: Path, out: Path, expected: dict[str, byt
     log = bench.folder / f"again-{time.monotonic_ns()}"
     program = Program(log, command, "import", source, "--out", out)
     if done:
-        program.end()
-        return problem or unreadable(out) or one_line(program, 2, expected="not an empty folder")
+        status = program.end()
+        refused = one_line(program, status, expected="not an empty folder")
+        return problem or unreadable(out) or refused
     if status := program.end():
         return problem or f"the next import failed ({status}): {program.said()}"
     left = [path.name for path in out.parent.iterdir() if path != out]
