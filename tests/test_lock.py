@@ -159,10 +159,10 @@ def test_a_run_finished_meanwhile_is_not_begun_again(tiny, tiny_run, tmp_path, m
     """Between the first look at a run and the lock, its owner writes the end of it."""
     shutil.copytree(tiny_run.path, tmp_path / "run")
     content = (tmp_path / "run/run.json").read_bytes()
-    is_finished = loop._is_finished
+    is_finished = loop.is_finished
     first = iter([True])
     monkeypatch.setattr(
-        loop, "_is_finished", lambda *a: False if next(first, False) else is_finished(*a)
+        loop, "is_finished", lambda *a: False if next(first, False) else is_finished(*a)
     )
     assert gi.train(tiny, tmp_path / "run", resume=True).finished
     assert (tmp_path / "run/run.json").read_bytes() == content

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+ALIGNED = 4  # float32 numbers, 16 bytes
 TINY = 400  # multiplications, as in torch's bmm on a CPU: fewer are rounded otherwise there
 
 
@@ -18,9 +19,9 @@ def affine(
     bias: Float[Tensor, "members d_out"],
 ) -> Float[Tensor, "members rows d_out"]:
     """`x @ weight + bias` of every member."""
-    if _is_tiny(x, weight):
+    if _apart(x, weight):
         each = zip(bias, x, weight, strict=True)
-        return torch.stack([torch.addmm(b, rows, matrix) for b, rows, matrix in each])
+        return torch.stack([torch.addmm(b, _moved(rows), _moved(w)) for b, rows, w in each])
     return torch.baddbmm(bias[:, None], x, weight)
 
 
@@ -35,17 +36,44 @@ def product(
     left: Float[Tensor, "members rows inner"], right: Float[Tensor, "members inner columns"]
 ) -> Float[Tensor, "members rows columns"]:
     """`left @ right` of every member."""
-    if _is_tiny(left, right):
-        return torch.stack([a @ b for a, b in zip(left, right, strict=True)])
+    if _apart(left, right):
+        each = zip(left, right, strict=True)
+        return torch.stack([_moved(a) @ _moved(b) for a, b in each])
     return left @ right
 
 
-def _is_tiny(left: Tensor, right: Tensor) -> bool:
-    """Whether torch would not batch a product through the library that multiplies one pair."""
-    return left.shape[1] * left.shape[2] * right.shape[2] < TINY and left.device.type == "cpu"
+def softmax_over_places(
+    scores: Float[Tensor, "members n_ctx n n_heads"],
+) -> Float[Tensor, "members n_ctx n n_heads"]:
+    """The softmax over key positions.
+
+    On a CPU a member at a time: torch splits it among its threads, and what is left over in each
+    part behind the last whole vector is rounded otherwise.
+    """
+    if scores.device.type == "cpu":
+        return torch.stack([each.softmax(dim=0) for each in scores])
+    return scores.softmax(dim=1)
 
 
-def flat(rows: Int[Tensor, "members n"], n_rows: int) -> Int[Tensor, " members*n"]:
+def _apart(left: Tensor, right: Tensor) -> bool:
+    """Whether a batched product would be rounded otherwise than a single one, on a CPU.
+
+    So it is where torch multiplies a few numbers by itself, and where members begin at addresses
+    that no matrix of its own begins at.
+    """
+    (rows, inner), columns = left.shape[1:], right.shape[2]
+    sizes = (rows * inner, inner * columns, rows * columns)
+    return left.device.type == "cpu" and (
+        rows * inner * columns < TINY or any(size % ALIGNED for size in sizes)
+    )
+
+
+def _moved(x: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """The matrix at an address of its own, in the same order of memory."""
+    return x.clone() if x[:1].storage_offset() % ALIGNED else x
+
+
+def flat(rows: Int[Tensor, "members n"], n_rows: int) -> Int[Tensor, " all_rows"]:
     """Rows of each member's own table of `n_rows`, counted through all tables.
 
     >>> flat(torch.tensor([[0, 2], [1, 1]]), 3).tolist()
@@ -63,7 +91,7 @@ class Lookup:
     """
 
     table: Float[Tensor, "members n_rows ..."]
-    rows: Int[Tensor, " members*n"] | None = None
+    rows: Int[Tensor, " all_rows"] | None = None
 
     def read(self) -> Float[Tensor, "members n_or_1 ..."]:
         """What every input reads, [members, n, ...], or [members, 1, ...] where that is one row."""

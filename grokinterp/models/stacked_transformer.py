@@ -24,6 +24,7 @@ from grokinterp.models.member_axis import (
     flat,
     mean_loss_gradients,
     product,
+    softmax_over_places,
 )
 
 
@@ -123,7 +124,7 @@ class _Answers:
 
 def _answers(tables: _Tables, w: Mapping[str, Tensor], n: int, act_fn: str) -> _Answers:
     scores = torch.stack([lookup.read().expand(-1, n, -1) for lookup in tables.scores], dim=1)
-    pattern = scores.softmax(dim=1)
+    pattern = softmax_over_places(scores)
     z = pattern[:, 0, ..., None] * tables.values[0].read()
     for place, lookup in enumerate(tables.values[1:], start=1):
         z = z.addcmul(pattern[:, place, ..., None], lookup.read())

@@ -6,6 +6,7 @@ threads         how many torch computes with: sums are split among them
 cpu             the processor's name
 cpu_capability  the instructions that torch's own kernels use, such as AVX2
 device          cpu, or cuda with the name of the card
+ensemble        only of runs that were trained together as one batched model: how many they were
 
 More facts may stand in a run.json; whatever has another value elsewhere is said to differ.
 """

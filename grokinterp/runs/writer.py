@@ -149,17 +149,17 @@ class RunWriter:
     def _metrics(self) -> bytes:
         return (CSV_HEADER + "".join(self._lines)).encode()
 
-    def save_resume(self, step: int, state: dict[str, Tensor]) -> None:
+    def save_resume(self, step: int, state: dict[str, Tensor], *, file: str = RESUME) -> None:
         """Write what training needs to go on from this step, after everything logged so far."""
         if self.manifest.metrics["rows"] != len(self._lines):  # else a save has just written it
             self.flush()
         content = tensors_to_bytes(state, step=step, checksum=_resume_checksum(step, state))
-        write_whole(self.folder / RESUME, content)
+        write_whole(self.folder / file, content)
 
     @staticmethod
-    def read_resume(folder: Path) -> tuple[int, dict[str, Tensor]] | None:
+    def read_resume(folder: Path, *, file: str = RESUME) -> tuple[int, dict[str, Tensor]] | None:
         """The step and state to go on from, or None when the run has not come that far."""
-        path = folder / RESUME
+        path = folder / file
         if not path.exists():
             return None
         way_out = "restore it from a copy, or delete it and resume, which trains from the start."

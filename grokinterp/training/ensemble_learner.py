@@ -83,9 +83,13 @@ class EnsembleLearner:
             )
         return evaluate_members(logits, self._labels, self._masks)
 
+    def member(self, member: int) -> Weights:
+        """The weights of a member."""
+        return {name: weight[member] for name, weight in self.weights.items()}
+
     def state(self, member: int) -> dict[str, Tensor]:
         """What a member's resume.safetensors holds: the same as of a single run."""
-        state = {f"weights/{name}": weight[member] for name, weight in self.weights.items()}
+        state = {f"weights/{name}": weight for name, weight in self.member(member).items()}
         for part in self._parts:
             if member in part.members:
                 state |= part.state(member)

@@ -52,6 +52,11 @@ def groups(recipes: Mapping[str, Recipe], size: int) -> list[list[str]]:
     return made
 
 
+def differing(recipes: Sequence[Recipe]) -> tuple[str, ...]:
+    """The free keys in which recipes differ."""
+    return tuple(key for key in FREE if len({getattr(each, key) for each in recipes}) > 1)
+
+
 def _shared(recipe: Recipe) -> dict[str, Any]:
     return {key: value for key, value in asdict(recipe).items() if key not in FREE}
 

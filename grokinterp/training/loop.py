@@ -43,16 +43,16 @@ def train(
     """
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     folder = Path(out)
-    if resume and _is_finished(folder, recipe):
+    if resume and is_finished(folder, recipe):
         _tidy(folder)
         return Run(folder)
     with (
         hold(folder),
         using_threads(recipe.threads),
         kept_memory(),
-        _stop_requests() as stop,
+        stop_requests() as stop,
     ):
-        if resume and _is_finished(folder, recipe):  # by another process, just now
+        if resume and is_finished(folder, recipe):  # by another process, just now
             return Run(folder)
         session = Session(recipe, folder, resume=resume)
         with tqdm(
@@ -81,7 +81,7 @@ def train(
     return Run(folder)
 
 
-def _is_finished(folder: Path, recipe: Recipe) -> bool:
+def is_finished(folder: Path, recipe: Recipe) -> bool:
     """Whether a folder holds all of the run; InputError if it is of another recipe."""
     if not (folder / RUN_JSON).is_file():
         return False
@@ -102,7 +102,7 @@ class Session:
 
     def __init__(self, recipe: Recipe, folder: Path, *, resume: bool) -> None:
         self.recipe = recipe
-        device = _device(recipe.device)
+        device = find_device(recipe.device)
         task = recipe.build_task()
         rows = recipe.train_indices()
         self.labels = task.labels.to(device)
@@ -185,7 +185,7 @@ class Session:
         index = {name: i for i, name in enumerate(self.learner.trained)}
         for key, value in state.items():
             kind, name, *rest = key.split("/")
-            if kind == "optimizer":
+            if kind == "optimizer" and name in index:  # older states have untrained biases too
                 moments.setdefault(index[name], {})[rest[0]] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
@@ -204,7 +204,8 @@ def refuse_another_recipe(folder: Path, there: Recipe | None, asked: Recipe) -> 
             )
 
 
-def _device(name: str) -> str:
+def find_device(name: str) -> str:
+    """The device that a recipe names; InputError where it cannot be used."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -228,7 +229,7 @@ def using_threads(number: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
+def stop_requests() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C or SIGTERM into a flag, so that a step is never cut in half.
 
     A second one interrupts at once. Signals can only be caught in the main thread.
