@@ -73,7 +73,7 @@ def test_training_follows_autograd(name, tmp_path):
     """The explicit gradients of 12 updates end where torch's own do."""
     recipe = RECIPES[name].replace(steps=12, checkpoints=[0])
     run = gi.train(recipe, tmp_path / name)
-    from grokinterp.models.kinds import quick_logits
+    from grokinterp.models.kinds import QuickForward
     from grokinterp.training.optimizers import Batches, build_optimizer
 
     weights = {k: w.clone().requires_grad_() for k, w in run.weights(0).items()}
@@ -82,7 +82,7 @@ def test_training_follows_autograd(name, tmp_path):
     for update in range(12):
         rows = batches.rows(update)
         optimizer.zero_grad()
-        logits = quick_logits(run.architecture, weights, run.task.model_inputs[rows])
+        logits = QuickForward(run.architecture, weights)(run.task.model_inputs[rows])
         torch.nn.functional.cross_entropy(logits, run.task.labels[rows]).backward()
         optimizer.step()
     for key, weight in run.weights().items():

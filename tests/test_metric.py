@@ -15,7 +15,7 @@ from grokinterp.errors import InputError
 from grokinterp.models.architecture import Architecture
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.initialize import initial_weights
-from grokinterp.models.kinds import quick_logits
+from grokinterp.models.kinds import QuickForward
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.runs.taking import from_weights
@@ -72,7 +72,7 @@ def dense(snapshot, inputs, variant):
     total = torch.zeros(size, size, dtype=torch.float64)
 
     def logits(weights, one):
-        return quick_logits(snapshot.architecture, weights, one)[0, : snapshot.task.n_classes]
+        return QuickForward(snapshot.architecture, weights)(one)[0, : snapshot.task.n_classes]
 
     for one in inputs.split(1):
         jacobian = torch.func.jacrev(logits)(snapshot.weights, one)

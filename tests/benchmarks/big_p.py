@@ -17,7 +17,7 @@ import grokinterp as gi
 from grokinterp.memory import kept_memory
 from grokinterp.models.initialize import initial_weights
 from grokinterp.progress.table import measure_snapshot
-from grokinterp.runs.snapshot import from_weights
+from grokinterp.runs.taking import from_weights
 from grokinterp.tasks.splits import mask_of
 
 FREQUENCIES = (1, 3, 7, 20, 50)
