@@ -11,6 +11,7 @@ from grokinterp.fourier.answers import LogitTally
 from grokinterp.fourier.spectra import neuron_powers
 from grokinterp.progress.measures import AnswerTally
 from grokinterp.progress.table import measure_snapshot
+from grokinterp.runs.taking import from_weights
 from grokinterp.runs.tally import Tally
 
 snapshots = sys.modules["grokinterp.runs.snapshot"]
@@ -118,3 +119,18 @@ def test_a_model_whose_logits_tie_is_scored_like_argmax(tiny_run):
     scores = answer_scores(logits, labels)
     assert scores.right.tolist() == (logits.argmax(dim=1) == labels).tolist()
     assert scores.right.tolist() == [True, False, True, True]
+
+
+def test_a_model_in_float64_keeps_its_logits(tiny_run):
+    """Their copy in float64 is the table itself."""
+    weights = {name: w.double() for name, w in tiny_run.weights().items()}
+    snapshot = from_weights(
+        weights, tiny_run.architecture, tiny_run.task, train_mask=tiny_run.train_mask
+    )
+    before = snapshot.logits.clone()
+    row = measure_snapshot(snapshot, (1, 2))
+    assert snapshot.logits.dtype == torch.float64
+    assert torch.equal(snapshot.logits, before)
+    single = measure_snapshot(tiny_run.snapshot(), (1, 2))
+    for name, value in single.items():
+        assert row[name] == pytest.approx(value, rel=1e-4, abs=1e-6, nan_ok=True), name

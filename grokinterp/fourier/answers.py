@@ -21,7 +21,7 @@ from grokinterp.runs.tally import Block
 from grokinterp.tasks.exponents import UNDEFINED
 from grokinterp.tasks.modular import AnswerGroup
 
-BLOCK_CELLS = 2**17
+BLOCK_CELLS = 2**17  # in float64 at once: more would fall out of the cache
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class ExponentSums:
         """Count consecutive inputs' rows."""
         if self._sums is None:
             self._sums = torch.zeros(self._group.order + 1, block.shape[1], dtype=torch.float64)
-        few = max(1, BLOCK_CELLS // block.shape[1])  # whose copies in float64 stay in the cache
+        few = max(1, BLOCK_CELLS // block.shape[1])
         parts = zip(self._exponents[rows].split(few), block.split(few), strict=True)
         for exponents, part in parts:
             self._sums.index_add_(0, exponents, part.double())
@@ -107,9 +107,9 @@ class LogitTally:
         logits = block.logits.double()
         self._sums.add(block.rows, logits)
         self.squares += self._sum_of_squares(block.rows, logits)
-        logits -= logits.mean(dim=1, keepdim=True)
-        self._centred.add(block.rows, logits)
-        self._centred_squares += self._sum_of_squares(block.rows, logits)
+        centred = logits - logits.mean(dim=1, keepdim=True)  # not in place: others look at it too
+        self._centred.add(block.rows, centred)
+        self._centred_squares += self._sum_of_squares(block.rows, centred)
 
     @cached_property
     def spectrum(self) -> AnswerSpectrum:
