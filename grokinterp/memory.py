@@ -17,7 +17,8 @@ def kept_memory() -> Iterator[None]:
 
     The GNU C library gives large blocks back to the system and gets fresh pages for the next ones.
     A loop over activations of megabytes then spends up to half of its time in page faults. At the
-    end what is free is given back. Other systems' allocators are left alone.
+    end what is free is given back, and the thresholds are the largest that the library's own rule
+    comes to. Other systems' allocators are left alone.
     """
     global _depth
     library = _gnu_library()
