@@ -52,7 +52,7 @@ def run_sweep(
     Runs that can be trained together are, at most `sweep.ensemble` of what is left to do, by one
     worker, where a few timed steps say that it is faster: see `train_ensemble(when="faster")`, and
     the log for what was chosen. On CPUs members have had the bits of single runs in all that was
-    tried, so the choice changes no result there; run.json says which runs were members, and the
+    tried, so the choice changes no number there; run.json says which runs were members, and the
     fingerprint of a row follows it. The others, and those begun singly or without a common step,
     are trained singly.
 
