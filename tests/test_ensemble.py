@@ -10,6 +10,7 @@ import grokinterp as gi
 from grokinterp.models import stacked
 from grokinterp.models.kinds import QuickForward
 from grokinterp.runs.manifest import Manifest
+from grokinterp.runs.metrics import evaluate
 from grokinterp.training import (
     EnsembleTiming,
     ensemble,
@@ -19,7 +20,7 @@ from grokinterp.training import (
     loop,
     train_ensemble,
 )
-from grokinterp.training.ensemble_learner import EnsembleLearner
+from grokinterp.training.ensemble_learner import EnsembleLearner, evaluate_members
 from grokinterp.training.learner import Learner
 from grokinterp.training.optimizers import Batches, build_optimizer, learning_rate
 
@@ -152,6 +153,18 @@ def test_a_key_bias_is_not_trained_because_nothing_depends_on_it():
     for step in range(5):
         learner.update(step)
     assert not learner.weights["blocks.0.attn.b_K"].any()
+
+
+@pytest.mark.parametrize("n_train", [1, 20, 77, 121])
+def test_metrics_of_members_have_the_bits_of_single_ones(n_train):
+    generator = torch.Generator().manual_seed(n_train)
+    logits = torch.randn(3, 121, 11, generator=generator) * 5
+    labels = torch.randint(11, (3, 121), generator=generator)
+    order = torch.rand(3, 121, generator=generator).argsort(dim=1)
+    masks = order < n_train
+    found = evaluate_members(logits, labels, masks)
+    alone = [evaluate(*member) for member in zip(logits, labels, masks, strict=True)]
+    assert list(map(str, found)) == list(map(str, alone))  # nan and all
 
 
 def same_run(one, other):

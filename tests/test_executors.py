@@ -277,12 +277,14 @@ def test_the_live_table_has_a_line_for_every_run_in_training(sweep, tmp_path):
     from rich.console import Console
 
     place = place_of(tmp_path, across_processes=False)
-    jobs = [Job(name, recipe, place, None, 1) for name, recipe in sweep.recipes().items()]
-    run_json = gi.train(jobs[2].recipe, tmp_path / "seed=2").path / "run.json"  # before it began
+    recipes = sweep.recipes()
+    together = {name: recipes[name] for name in ("seed=1", "seed=2")}
+    jobs = [Job({"seed=0": recipes["seed=0"]}, place, None, 1), Job(together, place, None, 1)]
+    run_json = gi.train(recipes["seed=2"], tmp_path / "seed=2").path / "run.json"  # before it began
     live = LiveTable(jobs, n_runs=5)
     assert live.lines() == []
     with pytest.raises(KeyboardInterrupt):
-        train_until(jobs[1].recipe, tmp_path / "seed=1", step=20)
+        train_until(recipes["seed=1"], tmp_path / "seed=1", step=20)
     last = gi.load(tmp_path / "seed=1").metrics.iloc[-1]
     ((name, step, *logged),) = live.lines()
     assert (name, step) == ("seed=1", "20 of 30")

@@ -163,14 +163,15 @@ def evaluate_members(
     labels: Int[Tensor, "members n"],
     train_masks: Bool[Tensor, "members n"],
 ) -> list[Metrics]:
-    """What `evaluate` says of each member, in one go."""
+    """What `evaluate` says of each member, in one go; all have so many training rows.
+
+    The rows are taken out before they are summed, as `evaluate` does: zeros among them would be
+    summed in another order.
+    """
     losses = cross_entropies(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
     right = (logits.argmax(dim=2) == labels).to(losses.dtype)
-    columns = [
-        x.where(mask, 0).sum(dim=1) / mask.sum(dim=1)
-        for x in (losses, right)
-        for mask in (train_masks, ~train_masks)
-    ]
+    chosen = [x[rows] for x in (losses, right) for rows in (train_masks, ~train_masks)]
+    columns = [x.view(len(labels), len(x) // len(labels)).mean(dim=1) for x in chosen]
     return [
         dict(zip(COLUMNS, values, strict=True)) for values in torch.stack(columns, dim=1).tolist()
     ]

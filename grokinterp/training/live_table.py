@@ -27,8 +27,12 @@ class LiveTable:
     """Counts, and the state of every run that has been written to since this was made."""
 
     def __init__(self, jobs: Sequence[Job], *, n_runs: int) -> None:
-        self._left = {job.name: job for job in jobs}
-        self._before = {job.name: _written_at(_folder(job)) for job in jobs}
+        self._left = {
+            name: (recipe, job.place.seen_folder(name))
+            for job in jobs
+            for name, recipe in job.members.items()
+        }
+        self._before = {name: _written_at(folder) for name, (_, folder) in self._left.items()}
         self._n_runs, self._n_failed = n_runs, 0
 
     def done(self, name: str, *, failed: bool) -> None:
@@ -39,10 +43,10 @@ class LiveTable:
     def lines(self) -> list[tuple[str, ...]]:
         """Of every run in training: name, step of how many, and what was logged there."""
         found = []
-        for name, job in list(self._left.items()):
-            if _written_at(_folder(job)) not in (None, self._before[name]):
-                step, *logged = _last_logged(_folder(job))
-                found.append((name, f"{step or 0} of {job.recipe.steps}", *logged))
+        for name, (recipe, folder) in list(self._left.items()):
+            if _written_at(folder) not in (None, self._before[name]):
+                step, *logged = _last_logged(folder)
+                found.append((name, f"{step or 0} of {recipe.steps}", *logged))
         return found
 
     def counts(self, n_active: int) -> str:
@@ -85,10 +89,6 @@ def live_table(jobs: Sequence[Job], *, n_runs: int, shown: bool) -> Iterator[Liv
         redirect_stdout=sys.stdout.isatty(),  # else what goes into a pipe would land here
     ):
         yield table
-
-
-def _folder(job: Job) -> Path:
-    return job.place.seen_folder(job.name)
 
 
 def _written_at(run: Path) -> int | None:

@@ -2,6 +2,7 @@
 
     recipe = "mlp113-grokked"     # built in, or a TOML file beside this one, or a table of keys
     measures = ["compressibility"]  # what to measure of every run, by name
+    ensemble = 8                    # train so many runs as one batched model where that is faster
     [set]                           # keys changed in the base
     steps = 1000
     [[axes]]                        # keys of one axis vary together, axes are crossed
@@ -12,7 +13,9 @@
 
 Here six runs, `init_scale=10,seed=0` to `init_scale=1,seed=2`. A range such as
 `lr = {log = [1e-4, 1e-2], n = 5}` (or `linear`) stands for its values, and `seeds = 3`, or
-`seeds = [0, 4]`, among the first lines for a last axis of `seed`.
+`seeds = [0, 4]`, among the first lines for a last axis of `seed`. `ensemble` is 1, each run by
+itself, unless it is given; runs go together that differ in nothing but what `training.grouping`
+calls free, and it changes no run that is there.
 """
 
 import itertools
@@ -33,16 +36,17 @@ from grokinterp.training.ranges import range_values
 
 MOST_RUNS = 10_000
 LONGEST_NAME = 200  # of a folder; file systems allow 255
-TOP_LEVEL = ("recipe", "measures", "seeds", "set", "axes")
+TOP_LEVEL = ("recipe", "measures", "ensemble", "seeds", "set", "axes")
 
 
 @dataclass(frozen=True)
 class Sweep:
     """A base recipe, axes of keys that vary together, and the names of what to measure.
 
-    Axes are crossed, the last one fastest. Every recipe is made, and so checked, with the sweep:
-    InputError for axes that are empty or of unequal length, a key in two axes, more than 10,000
-    runs, runs that would share a folder, and whatever a recipe refuses.
+    Axes are crossed, the last one fastest. At most `ensemble` runs are trained together. Every
+    recipe is made, and so checked, with the sweep: InputError for axes that are empty or of unequal
+    length, a key in two axes, more than 10,000 runs, runs that would share a folder, and whatever a
+    recipe refuses.
 
     >>> sweep = Sweep(Recipe(p=7), ({"lr": (0.1, 0.01)}, {"seed": (0, 1), "data_seed": (5, 6)}))
     >>> list(sweep.recipes())
@@ -52,6 +56,7 @@ class Sweep:
     base: Recipe
     axes: tuple[Mapping[str, tuple[Any, ...]], ...]
     measures: tuple[str, ...] = ()
+    ensemble: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, Recipe):
@@ -60,6 +65,7 @@ class Sweep:
             )
         if not isinstance(self.axes, tuple) or not all(isinstance(a, Mapping) for a in self.axes):
             raise InputError("axes are a tuple of dicts; give such as ({'seed': (0, 1)},).")
+        _check_ensemble(self.ensemble)
         if not self.axes:
             raise InputError("nothing varies; give [[axes]] such as seed = [0, 1, 2].")
         for axis in self.axes:
@@ -152,6 +158,7 @@ class Sweep:
             raise InputError(f"axes={axes!r} are no tables; write [[axes]] and keys below it.")
         if "seeds" in content:
             axes = [*axes, {"seed": _seeds(content["seeds"])}]
+        _check_ensemble(ensemble := content.get("ensemble", 1))
         base = _base(content.get("recipe", {}), beside=beside).replace(**changes)
         made = []
         for axis in axes:
@@ -164,13 +171,14 @@ class Sweep:
             }
             _check_axis(expanded)
             made.append({key: tuple(values) for key, values in expanded.items()})
-        return cls(base, tuple(made), tuple(measures))
+        return cls(base, tuple(made), tuple(measures), ensemble)
 
     def to_toml(self) -> str:
         """The sweep as a TOML document of its own, all keys of the base in it."""
         return tomli_w.dumps(
             {
                 "measures": list(self.measures),
+                **({} if self.ensemble == 1 else {"ensemble": self.ensemble}),
                 "recipe": self.base.to_dict(),
                 "axes": [{key: list(axis[key]) for key in axis} for axis in self.axes],
             }
@@ -199,6 +207,14 @@ def _seeds(given: object) -> list[Any]:
     if (n := whole_number(given)) is None or not 1 <= n <= MOST_RUNS:
         raise InputError(f"seeds={given!r} is no number of seeds and no list; give 3 or [0, 4].")
     return list(range(n))
+
+
+def _check_ensemble(given: object) -> None:
+    if (whole_number(given) or 0) < 1:
+        raise InputError(
+            f"ensemble={given!r} is no whole number from 1 on; give how many runs to train "
+            "together, such as 8."
+        )
 
 
 def _length(axis: Mapping[str, Sequence[Any]]) -> int:

@@ -13,6 +13,7 @@ from grokinterp.errors import InputError, Interrupted
 from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.training.executors import Job, Measure, executor_of
 from grokinterp.training.executors.job import NOTE, Made, Stopped
+from grokinterp.training.grouping import groups
 from grokinterp.training.live_table import live_table
 from grokinterp.training.loop import refuse_another_recipe
 from grokinterp.training.places import Place, place_of
@@ -46,7 +47,14 @@ def run_sweep(
 
     `executor` is "local", with one worker in this process and with more `workers` in processes of
     their own, or "ray", on the cluster at `address` or a local one of `workers`. A run whose worker
-    is killed is gone on with by another, at most three times.
+    is killed is gone on with by another, at most three times; a group is then tried run by run.
+
+    Runs that can be trained together are, at most `sweep.ensemble` of what is left to do, by one
+    worker, where a few timed steps say that it is faster: see `train_ensemble(when="faster")`, and
+    the log for what was chosen. On CPUs members have had the bits of single runs in all that was
+    tried, so the choice changes no number there; run.json says which runs were members, and the
+    fingerprint of a row follows it. The others, and those begun singly or without a common step,
+    are trained singly.
 
     Threads: a run is trained and measured with its recipe's `threads`; where that is 0, with
     `threads`; without that either, with torch's number in this process divided by the workers, at
@@ -72,10 +80,15 @@ def run_sweep(
         _refuse_another_sweep(place, sweep)
         table = SweepTable(sweep, place, measured=measure is not None)
         place.write(SWEEP, sweep.to_toml().encode())
+        left = {name: recipe for name, recipe in recipes.items() if not table.has(name)}
         jobs = [
-            Job(name, recipe, place, measure, recipe.threads or makes.threads)
-            for name, recipe in recipes.items()
-            if not table.has(name)
+            Job(
+                {name: left[name] for name in names},
+                place,
+                measure,
+                left[names[0]].threads or makes.threads,  # the same for all of a group
+            )
+            for names in groups(left, sweep.ensemble)
         ]
         try:
             with (

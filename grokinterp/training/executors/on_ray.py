@@ -1,7 +1,7 @@
-"""A task a run on a Ray cluster, or on one that is started here for as long as it takes.
+"""A task a job on a Ray cluster, or on one that is started here for as long as it takes.
 
-Ray gives a task so many CPUs as its run has threads, and starts it anew when its worker or its node
-dies; it goes on from what the place of the sweep has. Needs the extra `ray`.
+Ray gives a task so many CPUs as its runs have threads, and starts it anew when its worker or its
+node dies; it goes on from what the place of the sweep has. Needs the extra `ray`.
 """
 
 import os
@@ -9,14 +9,14 @@ import secrets
 import signal
 import socket
 import threading
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from grokinterp.errors import InputError
-from grokinterp.training.executors.job import RETRIES, Job, Made, Stopped, failed, make_run
+from grokinterp.training.executors.job import RETRIES, Job, Made, Stopped, failed, make_runs
 
 STOP_SECONDS = 30.0  # to save the runs in
 REACH_SECONDS = 10.0
@@ -31,53 +31,60 @@ TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 def run_on_ray(
     jobs: Sequence[Job], *, workers: int | None, address: str | None = None
 ) -> Generator[Made, None, None]:
-    """Make the runs on the cluster at `address`, or on a local one; as they end.
+    """Make the runs on the cluster at `address`, or on a local one; as the jobs end.
 
-    At most `workers` at a time; None is as many as the cluster takes.
+    At most `workers` of those at a time; None is as many as the cluster takes.
     """
     if not jobs:
         return
     ray = _ray(local=address is None)
-    waiting = iter(jobs)
+    waiting = deque(jobs)
     with _cluster(ray, jobs, workers=workers, address=address):
-        task = ray.remote(max_retries=RETRIES)(_make_run)
+        task = ray.remote(max_retries=RETRIES)(_make_runs)
         pending: dict[Any, Job] = {}
         try:
             while True:
-                room = None if workers is None else workers - len(pending)
-                for job in islice(waiting, room):
-                    pending[task.options(num_cpus=job.threads, name=job.name).remote(job)] = job
+                while waiting and (workers is None or len(pending) < workers):
+                    job = waiting.popleft()
+                    pending[task.options(num_cpus=job.threads, name=job.label).remote(job)] = job
                 if not pending:
                     return
                 for done in ray.wait(list(pending), num_returns=1)[0]:
-                    yield _result(ray, done, pending.pop(done))
+                    job = pending.pop(done)
+                    try:
+                        yield from _result(ray, done, job)
+                    except ray.exceptions.RayError as error:  # its worker died, time after time
+                        if len(job.names) > 1:  # too large together, or one of them kills it
+                            waiting.extendleft(reversed(job.singly()))
+                        else:
+                            reason = " ".join(str(error).split())[:300]
+                            yield failed(job.names[0], f"Ray gave it up: {reason}")
         except KeyboardInterrupt:
             for each in pending:
                 ray.cancel(each)
             ended, _ = ray.wait(list(pending), num_returns=len(pending), timeout=STOP_SECONDS)
             for each in ended:
                 with suppress(ray.exceptions.RayError):
-                    if (made := ray.get(each)) is not None:
-                        yield made
+                    yield from ray.get(each)
             raise Stopped from None
 
 
-def _make_run(job: Job) -> Made | None:
-    """In the task: None when it was asked to stop, and has saved."""
-    try:
-        return make_run(job)
-    except KeyboardInterrupt:
-        return None
+def _make_runs(job: Job) -> list[Made]:
+    """In the task: what it made, the rest being saved, when it was asked to stop."""
+    made: list[Made] = []
+    with suppress(KeyboardInterrupt):
+        made.extend(make_runs(job))
+    return made
 
 
-def _result(ray: Any, done: Any, job: Job) -> Made:
+def _result(ray: Any, done: Any, job: Job) -> list[Made]:
     try:
         made = ray.get(done)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
-    except ray.exceptions.RayError as error:  # its worker or node died, time after time
-        return failed(job, f"Ray gave it up: {' '.join(str(error).split())[:300]}")
-    return made or failed(job, "its Ray task was cancelled.")
+    names = {each.name for each in made}
+    rest = [failed(name, "its Ray task was cancelled.") for name in job.names if name not in names]
+    return [*made, *rest]
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Several runs at a time on this machine, in processes that are started once and used again.
 
-A worker that is killed takes no run with it: its run is given to a new one, which goes on from the
-last checkpoint. Workers have a session of their own, so that Ctrl-C in a terminal reaches only the
-process that started them; this one asks each of them, once, to save and end. When it is killed
-itself, they see it and do the same.
+A worker that is killed takes no run with it: what is left of its job is given to a new one, which
+goes on from the last checkpoint. Workers have a session of their own, so that Ctrl-C in a terminal
+reaches only the process that started them; this one asks each of them, once, to save and end. When
+it is killed itself, they see it and do the same.
 """
 
 import multiprocessing
@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from grokinterp.errors import InputError
-from grokinterp.training.executors.job import RETRIES, Job, Made, Stopped, failed, make_run
+from grokinterp.training.executors.job import RETRIES, Job, Made, Stopped, failed, make_runs
 
 STOP_SECONDS = 30.0  # to save a run in; then a worker is killed
 MOST_FALSE_STARTS = 10  # workers in a row that were killed before they began
@@ -29,7 +29,7 @@ READY = "ready"
 
 
 class _Worker:
-    """A process, the connection to it, and the job it is at."""
+    """A process, the connection to it, and what is left of the job it is at."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -55,7 +55,7 @@ class _Worker:
 def run_in_processes(jobs: Sequence[Job], *, workers: int) -> Generator[Made, None, None]:
     """Make the runs in so many processes; they come back in the order in which they end."""
     waiting = deque(jobs)
-    deaths: Counter[str] = Counter()
+    deaths: Counter[tuple[str, ...]] = Counter()
     false_starts = 0
     pool: list[_Worker] = []
     try:
@@ -77,19 +77,22 @@ def run_in_processes(jobs: Sequence[Job], *, workers: int) -> Generator[Made, No
                         false_starts += 1
                         _check_start(status, false_starts)
                     elif (job := worker.job) is not None:
-                        deaths[job.name] += 1
-                        if deaths[job.name] <= RETRIES:
+                        deaths[job.names] += 1
+                        if deaths[job.names] <= RETRIES:
                             waiting.appendleft(job)
+                        elif len(job.names) > 1:  # too large together, or one of them kills it
+                            waiting.extendleft(reversed(job.singly()))
                         else:
-                            yield failed(job, _why_dead(status, deaths[job.name]))
+                            yield failed(job.names[0], _why_dead(status, deaths[job.names]))
                     continue
                 if isinstance(message, Exception):
                     raise message
-                worker.ready, worker.job, false_starts = True, None, 0
+                worker.ready, false_starts = True, 0
                 if message != READY:
+                    worker.job = worker.job and worker.job.without(message.name)
                     yield message
     except KeyboardInterrupt:
-        names = tuple(worker.job.name for worker in pool if worker.job)
+        names = tuple(name for worker in pool if worker.job for name in worker.job.names)
         yield from _stop(pool)
         raise Stopped(names) from None
     finally:
@@ -166,25 +169,27 @@ def _work(connection: Connection) -> None:
         threading.Thread(target=_end_with_parent, daemon=True).start()
         connection.send(READY)
         while True:
-            connection.send(_answer(connection))
+            for answer in _answers(connection):
+                connection.send(answer)
     except (KeyboardInterrupt, EOFError, OSError):  # asked to stop, or the other end is gone
         sys.exit(130)
 
 
-def _answer(connection: Connection) -> Made | Exception:
-    """What came of the next job; an error that is not its recipe's goes back whole."""
+def _answers(connection: Connection) -> Iterator[Made | Exception]:
+    """What came of the next job; an error that is not its recipes' goes back whole."""
     message = connection.recv_bytes()
     try:
         job: Job = pickle.loads(message)
     except Exception as error:
-        return InputError(
+        yield InputError(
             f"a worker cannot load measure ({error}); give a function of a module, or workers=1."
         )
+        return
     try:
-        return make_run(job)
+        yield from make_runs(job)
     except Exception as error:
-        error.add_note(f"in a worker, making {job.name}:\n{traceback.format_exc()}")
-        return _sendable(error)
+        error.add_note(f"in a worker, making {job.label}:\n{traceback.format_exc()}")
+        yield _sendable(error)
 
 
 def _sendable(error: Exception) -> Exception:
