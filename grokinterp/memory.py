@@ -21,7 +21,7 @@ def kept_memory() -> Iterator[None]:
     comes to. Other systems' allocators are left alone.
     """
     global _depth
-    library = _gnu_library()
+    library = _LIBRARY
     if library is None:
         yield
         return
@@ -45,3 +45,6 @@ def _gnu_library() -> ctypes.CDLL | None:
         library.gnu_get_libc_version  # noqa: B018, musl has none
         return library
     return None
+
+
+_LIBRARY = _gnu_library()

@@ -70,7 +70,7 @@ def test_the_table_and_json(recipe, monkeypatch, run, capsys):
         <= found.training_step.ratio
         <= (found.training_step.ratio_high)
     )
-    assert found.all_measures_s == found.measures.ours_ms * 10 / 1e3
+    assert 0 < found.all_measures_s < found.measures.ours_ms * 20 / 1e3
     assert found.products.peak >= found.products.forward > 0
     assert list(found.table().what) == ["training step", "all measures of a checkpoint"]
     code, out, err = run("bench", "--json", "--threads", "1")

@@ -58,7 +58,7 @@ def test_measure_writes_a_csv(run, tmp_path):
 
 
 def test_version(run):
-    assert run("--version") == (0, "grokinterp 0.1.0\n", "")
+    assert run("--version") == (0, "grokinterp 0.2.0\n", "")
     assert run()[0] == 2  # no command: the help, as bad input
 
 

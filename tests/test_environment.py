@@ -184,10 +184,10 @@ class TestVerify:
         assert found.weights[60] < 10 * max(found.rounding[0].values())
         status, out, _ = run("verify", rounded.path)
         assert (status, "by all that is recorded the machine is the same" in out) == (3, True)
-        monkeypatch.setattr(manifest, "current_environment", lambda **_: {"threads": 99})
+        monkeypatch.setattr(manifest, "current_environment", lambda **_: {"cpu": "Another"})
         status, out, _ = run("verify", rounded.path)
         assert (status, "within rounding, which the above may explain" in out) == (0, True)
-        assert " there, 99 here" in out
+        assert " there, Another here" in out
 
     def test_another_recipe_is_more_than_rounding_on_any_machine(
         self, tiny, tmp_path, run, monkeypatch, elsewhere
@@ -220,7 +220,8 @@ class TestVerify:
             "update",
             lambda session: (used.append(torch.get_num_threads()), update(session)),
         )
-        assert verify(run, steps=4).steps == 4
+        found = verify(run, steps=10)
+        assert (found.steps, found.differs) == (10, ())  # what is used is what is recorded
         assert set(used) == {3}
         assert torch.get_num_threads() == before
 
@@ -232,10 +233,14 @@ class TestVerify:
         assert "no recipe: another loop trained it" in line
         with pytest.raises(gi.InputError, match="steps=-1 is not a number of updates"):
             verify(tiny_run, steps=-1)
+        with pytest.raises(gi.InputError, match="nothing but the start of .* at least steps=10"):
+            verify(tiny_run, steps=9)
 
     def test_differences_of_numbers(self):
         assert verifying._numbers(math.nan, math.nan) == 0
         assert verifying._numbers(1.0, math.nan) == math.inf
         assert verifying._numbers(2.0, 1.0) == 0.5
+        assert verifying._norms(torch.tensor([math.nan, 1]), torch.tensor([math.nan, 1])) == 0
+        assert verifying._norms(torch.tensor([math.nan, 1]), torch.tensor([math.nan, 2])) > 0
         assert verifying._norms(torch.zeros(2), torch.ones(2)) == math.inf
         assert verifying._norms(torch.ones(4), torch.full((4,), 1.5)) == 0.5

@@ -178,7 +178,7 @@ class TestSnapshot:
     def test_accuracies_once_the_logits_are_there(self, shipped, monkeypatch):
         snapshot = shipped.snapshot(5200)
         with monkeypatch.context() as patched:
-            patched.setattr(type(snapshot), "_run", lambda *_: pytest.fail("too much"))
+            patched.setattr(snapshot, "_forward", lambda *_: pytest.fail("too much"))
             assert read(snapshot).rows == []
         assert snapshot.logits is not None
         found = read(snapshot)

@@ -361,3 +361,14 @@ def test_a_file_is_no_folder_for_runs(tiny, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(gi.InputError, match="is a file; give a folder"):
         run_sweep(Sweep(tiny, ({"seed": (0, 1)},)), tmp_path / "file")
+
+
+def test_a_finished_run_whose_weights_are_gone_is_not_passed_over(sweep, out):
+    shutil.rmtree(out / "lr=0.1,seed=1" / "weights")
+
+    def look(run):
+        run.verify()
+        return measure(run)
+
+    table = run_sweep(sweep, out, measure=look, progress=False)
+    assert list(table.note.str.contains("is missing")) == [False, True, False, False]

@@ -49,7 +49,7 @@ class Bench:
                     side is the bare update of TransformerLens' model
     measures        every progress measure of one of 250 checkpoints, read from the disk and
                     checked; the usual side is what the Grokking_Demo computes of it
-    all_measures_s  seconds of all 250 checkpoints
+    all_measures_s  seconds of our side of all rounds: each of the 250 checkpoints once
     products        rates of matrix products, and the machine's own peak
     """
 
@@ -92,12 +92,12 @@ def bench(*, threads: int = 0, rounds: int = ROUNDS) -> Bench:
         rates = products()
         session = Session(recipe, Path(folder) / "steps", resume=False)
         step = usual_step(recipe)
-        training = _pair((session.update, 100), (step, 10), rounds=rounds, warm_up=20)
+        training, _ = _pair((session.update, 100), (step, 10), rounds=rounds, warm_up=20)
         saved = recipe.replace(steps=CHECKPOINTS - 1, checkpoints="every:1", log_every=CHECKPOINTS)
         run = train(saved, Path(folder) / "run", progress=False)
         usual = usual_measures(recipe, FREQUENCIES)
         ours, theirs = itertools.cycle(run.steps), itertools.cycle(run.steps)
-        measures = _pair(
+        measures, seconds = _pair(
             (
                 lambda: measure_snapshot(run.snapshot(next(ours)), FREQUENCIES),
                 CHECKPOINTS // rounds,
@@ -109,7 +109,7 @@ def bench(*, threads: int = 0, rounds: int = ROUNDS) -> Bench:
     return Bench(
         training,
         measures,
-        measures.ours_ms * CHECKPOINTS / 1e3,
+        seconds,
         rates,
         {**current_versions(), **current_environment(threads=threads)},
     )
@@ -121,8 +121,11 @@ def _pair(
     *,
     rounds: int,
     warm_up: int,
-) -> Pair:
-    """Both sides in turn, each called so many times a round; one short round is not counted."""
+) -> tuple[Pair, float]:
+    """Both sides in turn, each called so many times a round, and the seconds of ours in all.
+
+    Some calls before the first round are not counted.
+    """
     times: list[tuple[float, float]] = []
     for _ in range(min(warm_up, ours[1])):
         ours[0]()
@@ -133,13 +136,14 @@ def _pair(
             own = _milliseconds(*ours)
         times.append((own, _milliseconds(*usual)))
     ratios = [b / a for a, b in times]
-    return Pair(
+    pair = Pair(
         statistics.median(a for a, _ in times),
         statistics.median(b for _, b in times),
         statistics.median(ratios),
         min(ratios),
         max(ratios),
     )
+    return pair, sum(own for own, _ in times) * ours[1] / 1e3
 
 
 def _milliseconds(function: Callable[[], object], calls: int) -> float:

@@ -1,16 +1,19 @@
 """Commands that check: whether a run can be trained again, and how fast this machine is."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from grokinterp.cli.app import UNEXPECTED, Json, RunFolder
+from grokinterp.cli.app import UNEXPECTED, Json
 from grokinterp.terminal import show, show_bench, show_verification
 
 
 def verify(
-    path: RunFolder,
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a run that a recipe trained.")
+    ],
     steps: Annotated[
         int | None,
         typer.Option(

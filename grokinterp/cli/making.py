@@ -76,6 +76,7 @@ def sweep(
 
     Finished runs are not trained again and measured ones not measured again:
     the same command goes on where it was stopped, or adds what the file adds.
+    A run that failed has a note in the table; the status is 2 if none came out whole.
     """
     from grokinterp.encodings import measuring
     from grokinterp.training import Sweep, run_sweep
@@ -84,6 +85,8 @@ def sweep(
         raise InputError(f"--figure {figure} is a folder; give a file such as sweep.html.")
 
     asked = Sweep.from_toml(file)
+    if out.startswith("memory://"):
+        raise InputError(f"--out {out} would end with this command; give a folder, or s3://...")
     try:
         table = run_sweep(
             asked,

@@ -139,6 +139,7 @@ class Snapshot:
             for tally in missing.values():
                 tally.add(block)
             first = rows.stop
+            del block, logits, found  # so that the next block is computed where this one was
         for kind, tally in missing.items():
             self._memo[kind] = tally
 
@@ -254,6 +255,7 @@ class Snapshot:
                 whole[first : first + len(logits)] = logits
             first += len(logits)
             yield logits, found
+            del logits, found
         if whole is not None:
             self.memo("logits", lambda: whole)
 

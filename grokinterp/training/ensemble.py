@@ -30,6 +30,7 @@ from grokinterp.training.loop import (
     train,
     using_threads,
 )
+from grokinterp.training.sweep import value_text
 
 WHEN = ("always", "faster")
 
@@ -61,6 +62,8 @@ def train_ensemble(
     Ctrl-C finishes the step, saves, and raises `Interrupted`. InputError for recipes that cannot be
     trained together, and for unfinished members without a common step.
     """
+    if isinstance(recipes, str | Recipe) or not all(isinstance(x, str | Recipe) for x in recipes):
+        raise InputError(f"{recipes!r} are no recipes; give a list of them, or of their names.")
     made = [find_recipe(each) if isinstance(each, str) else each for each in recipes]
     if when not in WHEN:
         raise InputError(f"when={when!r} is not known; {nearest(str(when), WHEN)}")
@@ -199,7 +202,7 @@ class _Session:
 def _folders(recipes: Sequence[Recipe], outs: Sequence[str | Path] | str | Path) -> list[Path]:
     if isinstance(outs, str | Path):
         keys = differing(recipes) or ("seed",)
-        names = [",".join(f"{key}={_text(getattr(each, key))}" for key in keys) for each in recipes]
+        names = [",".join(f"{key}={value_text(key, each)}" for key in keys) for each in recipes]
         folders = [Path(outs) / name for name in names]
     else:
         folders = [Path(out) for out in outs]
@@ -211,10 +214,6 @@ def _folders(recipes: Sequence[Recipe], outs: Sequence[str | Path] | str | Path)
     if twice := [folder for folder in folders if places.count(folder.absolute()) > 1]:
         raise InputError(f"{twice[0]} is given for two members; give each its own folder.")
     return folders
-
-
-def _text(value: object) -> str:
-    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _unfinished(members: Sequence[tuple[Recipe, Path]]) -> list[tuple[Recipe, Path]]:

@@ -7,7 +7,7 @@ stopped, and fetched from there to go on. What was not put is lost with its mach
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +29,9 @@ class Place(Protocol):
     def read(self, name: str) -> bytes | None:
         """The content of a file, None where there is none."""
 
+    def has(self, name: str, files: Iterable[str]) -> bool:
+        """Whether all these files of a run are there."""
+
     def write(self, name: str, content: bytes) -> None:
         """Put a file there, whole or not at all, unless it is there already."""
 
@@ -44,6 +47,8 @@ class Place(Protocol):
 
 def place_of(out: str | Path, *, across_processes: bool) -> Place:
     """The place that a user names; InputError for one that cannot be used."""
+    if not str(out):
+        raise InputError("no folder is given; name one for the runs and their table.")
     if "://" not in str(out):
         folder = Path(out)
         if folder.exists() and not folder.is_dir():
@@ -71,6 +76,9 @@ class Folder:
     def read(self, name: str) -> bytes | None:  # noqa: D102
         path = self.folder / name
         return path.read_bytes() if path.is_file() else None
+
+    def has(self, name: str, files: Iterable[str]) -> bool:  # noqa: D102
+        return all((self.folder / name / file).is_file() for file in files)
 
     def write(self, name: str, content: bytes) -> None:  # noqa: D102
         if self.read(name) != content:
@@ -109,6 +117,10 @@ class Remote:
             return self.files.cat_file(self._path(name))
         except FileNotFoundError:
             return None
+
+    def has(self, name: str, files: Iterable[str]) -> bool:  # noqa: D102
+        there = self._path(name)
+        return {f"{there}/{file}" for file in files} <= set(self.files.find(there))
 
     def write(self, name: str, content: bytes) -> None:  # noqa: D102
         if self.read(name) == content:

@@ -91,12 +91,13 @@ class Sweep:
             first, *others = axis
             # Distinct as the recipe has them: 1 and 1.0 are one scale.
             texts = {
-                point[i]: _text(first, recipe) for point, recipe in zip(points, made, strict=True)
+                point[i]: value_text(first, recipe)
+                for point, recipe in zip(points, made, strict=True)
             }
             named_by += [first] if len(set(texts.values())) == len(texts) else [first, *others]
         found: dict[str, Recipe] = {}
         for recipe in made:
-            name = ",".join(f"{key}={_text(key, recipe)}" for key in named_by)
+            name = ",".join(f"{key}={value_text(key, recipe)}" for key in named_by)
             if name in found:
                 raise InputError(f"two runs are both {name}; give values whose names differ.")
             if len(name) > LONGEST_NAME:
@@ -233,7 +234,7 @@ def _check_axis(axis: Mapping[str, Any]) -> None:
         raise InputError(f"keys of one axis vary together, but have {told} values.")
 
 
-def _text(key: str, recipe: Recipe) -> str:
+def value_text(key: str, recipe: Recipe) -> str:
     """The value of a key as a part of a file name."""
     value = getattr(recipe, key)
     parts = value if isinstance(value, tuple) else (value,)

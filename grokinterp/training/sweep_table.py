@@ -99,6 +99,7 @@ class SweepTable:
             row.items() >= self._own(row[RUN]).items()
             and row[FINGERPRINT] == self._fingerprint(row, run_json)
             and _is_finished(run_json, self._recipes[row[RUN]])
+            and self._place.has(row[RUN], json.loads(run_json)["sha256"])
         )
 
     def _fingerprint(self, row: Row, run_json: bytes) -> str:

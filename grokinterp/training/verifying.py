@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from grokinterp.errors import InputError, whole_number
 from grokinterp.models.architecture import Weights
+from grokinterp.recipe.keys import AT_MOST
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.metrics import COLUMNS, Metrics
 from grokinterp.runs.run import Run
@@ -27,6 +28,7 @@ from grokinterp.training.loop import Session, using_threads
 USUAL_STEPS = 100  # the checkpoint nearest to this is gone to, unless steps are given
 MOST_USUAL = 500
 SEVERAL_ROUNDINGS = 10.0  # every update rounds, the control is disturbed once
+THREADS = "threads "  # how a difference in them begins
 FLOOR = 1e-6  # of float32 numbers that went through a few operations
 
 Trained = tuple[dict[int, Weights], dict[int, Metrics]]  # at checkpoints, at logged steps
@@ -103,6 +105,7 @@ def verify(run: Run, *, steps: int | None = None, progress: bool = False) -> Ver
             f"{run.path} has no recipe: another loop trained it, which cannot be repeated here."
         )
     last = min(_usual(run) if steps is None else _checked(steps), int(run.metrics["step"].max()))
+    _check_compared(run, last)
     rows = run.metrics[run.metrics["step"] <= last].set_index("step")
     weights = {step: run.weights(step) for step in run.steps if step <= last}
     logged = {
@@ -121,9 +124,14 @@ def verify(run: Run, *, steps: int | None = None, progress: bool = False) -> Ver
         metrics=found[1],
         first=first,
         rounding=rounding,
-        differs=run.manifest.differs(before=last),
+        differs=_differs(run, last),
         known=run.manifest.environment is not None,
     )
+
+
+def _differs(run: Run, last: int) -> tuple[str, ...]:
+    """What is another here, but for the threads: as many were used as are recorded."""
+    return tuple(text for text in run.manifest.differs(before=last) if not text.startswith(THREADS))
 
 
 def _train(run: Run, last: int, *, disturbed: bool = False, progress: bool) -> Trained:
@@ -180,9 +188,19 @@ def _checked(steps: object) -> int:
     return number
 
 
+def _check_compared(run: Run, last: int) -> None:
+    """Refuse so few steps that nothing trained would be compared."""
+    compared = [step for step in (*run.steps, *run.metrics["step"].tolist()) if step > 0]
+    if compared and last < min(compared):
+        raise InputError(
+            f"nothing but the start of {run.path} was saved or logged by step {last}; give at "
+            f"least steps={min(compared)}."
+        )
+
+
 def _set_threads(environment: Mapping[str, Any]) -> None:
     number = environment.get("threads")
-    if type(number) is int and number > 0:
+    if type(number) is int and 0 < number <= AT_MOST["threads"]:
         torch.set_num_threads(number)
 
 
@@ -201,8 +219,8 @@ def _compare(there: Trained, here: Trained) -> tuple[Differences, Differences]:
 
 def _norms(there: Tensor, here: Tensor) -> float:
     """|here - there| / |there| (Frobenius norms); 0 for the same bits."""
-    if torch.equal(there, here):
-        return 0.0
+    if torch.allclose(there, here, rtol=0, atol=0, equal_nan=True):
+        return 0.0  # also of a run that diverged, to NaN
     off, size = (float(x.double().norm()) for x in (here.double() - there.double(), there))
     return off / size if size and math.isfinite(off) else math.inf
 

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from grokinterp.errors import InputError, nearest, whole_number
+from grokinterp.recipe.keys import AT_MOST
 from grokinterp.training.executors.in_process import run_in_process
 from grokinterp.training.executors.job import NOTE, Job, Made, Measure, Stopped
 from grokinterp.training.executors.on_ray import run_on_ray
@@ -41,8 +42,8 @@ def executor_of(
     if name not in EXECUTORS:
         raise InputError(f"executor={name!r} is not known; {nearest(name, EXECUTORS)}")
     for key, value in (("workers", workers), ("threads", threads)):
-        if value is not None and (whole_number(value) or 0) < 1:
-            raise InputError(f"{key}={value!r} is no whole number from 1 on.")
+        if value is not None and not 1 <= (whole_number(value) or 0) <= AT_MOST["threads"]:
+            raise InputError(f"{key}={value!r} is no whole number from 1 to {AT_MOST['threads']}.")
     if address is not None and name != "ray":
         raise InputError(f"address={address!r} is of a Ray cluster; give executor='ray' with it.")
     if threads is None:
