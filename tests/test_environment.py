@@ -233,7 +233,7 @@ class TestVerify:
         assert "no recipe: another loop trained it" in line
         with pytest.raises(gi.InputError, match="steps=-1 is not a number of updates"):
             verify(tiny_run, steps=-1)
-        with pytest.raises(gi.InputError, match="nothing but the start of .* at least steps=10"):
+        with pytest.raises(gi.InputError, match=r"nothing but the start of .* at least steps=10"):
             verify(tiny_run, steps=9)
 
     def test_differences_of_numbers(self):
