@@ -64,7 +64,8 @@ def snapshot(
     if train_mask is not None:
         train_mask = checked_mask(train_mask, task)
     architecture = architecture_of(model)
-    weights = {name: weight.cpu() for name, weight in weights_of(model).items()}
+    # As they lie in memory in a run: a transposed matrix is multiplied with other roundings.
+    weights = {name: weight.cpu().contiguous() for name, weight in weights_of(model).items()}
     if architecture is not None and _same_function(model, architecture, weights, task):
         return from_weights(weights, architecture, task, train_mask=train_mask, step=step)
     cfg = model.cfg
