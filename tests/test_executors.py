@@ -104,7 +104,7 @@ COMMAND = """
 recipe = "mod11-quick"
 seeds = 2
 [set]
-steps = 2000
+steps = 6000
 d_mlp = 16
 d_model = 8
 n_heads = 1
@@ -173,7 +173,7 @@ def test_a_sweep_whose_folder_is_held_by_this_process_is_refused(sweep, tmp_path
     ("asked", "message"),
     [
         ({"executor": "slurm"}, "executor='slurm' is not known"),
-        ({"workers": 0}, "workers=0 is no whole number from 1 on"),
+        ({"workers": 0}, "workers=0 is no whole number from 1 to 1024"),
         ({"threads": 0}, "threads=0 is no whole number"),
         ({"address": "127.0.0.1:6379"}, "give executor='ray'"),
         ({"executor": "ray", "address": "127.0.0.1:1"}, "no Ray cluster at 127.0.0.1:1"),

@@ -12,13 +12,15 @@ import torch
 from grokinterp.models.layouts import PAPER, to_foreign
 
 N_CHECKPOINTS = 500
-IMPORT = """
-import json, resource, sys, time
+IMPORT = r"""
+import json, re, sys, time
+from pathlib import Path
 begin = time.monotonic()
 import grokinterp as gi
 run = gi.import_run(sys.argv[1], sys.argv[2], train_indices=sys.argv[3])
 seconds = time.monotonic() - begin
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not ru_maxrss, which begins with the peak of the process that started this one.
+peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 print(json.dumps({"n": len(run.steps), "seconds": seconds, "bytes": peak, "notes": run.notes}))
 """
 
