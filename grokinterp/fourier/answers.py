@@ -16,7 +16,7 @@ from torch import Tensor
 
 from grokinterp.errors import InputError, whole_number
 from grokinterp.fourier.basis import n_frequencies
-from grokinterp.runs.snapshot import BLOCK_ROWS, Snapshot
+from grokinterp.runs.snapshot import Snapshot
 from grokinterp.runs.tally import Block
 from grokinterp.tasks.exponents import UNDEFINED
 from grokinterp.tasks.modular import AnswerGroup
@@ -39,9 +39,7 @@ class AnswerSpectrum:
     def of(cls, matrix: Float[Tensor, "n_inputs m"], group: AnswerGroup) -> "AnswerSpectrum":
         """The spectrum of a matrix with a row per input, in table order."""
         sums = ExponentSums(group)
-        for first in range(0, len(matrix), BLOCK_ROWS):
-            rows = slice(first, first + BLOCK_ROWS)
-            sums.add(rows, matrix[rows])
+        sums.add(slice(0, len(matrix)), matrix)
         return sums.spectrum()
 
     @property

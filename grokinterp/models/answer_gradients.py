@@ -2,7 +2,7 @@
 
 What has a row per token (keys, values, scores: `attention_tables`) is cheap and left to autograd;
 what has a row per input is nearly all of the arithmetic, and is done in as few passes as there are
-operators for. About twice as fast as autograd throughout.
+operators for.
 """
 
 from collections.abc import Mapping
