@@ -78,7 +78,7 @@ class AttentionTables:
 
 def attention_tables(weights: Mapping[str, Tensor], last_token: int | None) -> AttentionTables:
     """The tables of inputs `[a, b, last_token]`, or of `[a, b]` without one; differentiable."""
-    w = _within_block(weights)
+    w = within_block(weights)
     embed, position = w["embed.W_E"], w["pos_embed.W_pos"]
     n_heads, d_model, d_head = w["attn.W_Q"].shape
 
@@ -131,7 +131,7 @@ def answer_from_tables(
     Without `keep_pre` the cache has no `mlp.hook_pre` of ReLU neurons, which are then made where
     their inputs stood: memory that is not in the processor's cache costs as much as the product.
     """
-    w = _within_block(weights)
+    w = within_block(weights)
     n, n_heads, rows = len(tokens), w["attn.W_Q"].shape[0], tables.rows(tokens)
     # One key position after the other, not [n, n_heads, n_ctx]: a softmax over an axis of three
     # numbers cannot use vector instructions.
@@ -218,5 +218,6 @@ class AnswerForward:
         )  # fmt: skip
 
 
-def _within_block(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def within_block(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a one-layer model by their names without the block's path."""
     return {name.removeprefix(BLOCK): weight for name, weight in weights.items()}

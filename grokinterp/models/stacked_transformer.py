@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.models.answer_gradients import TABLES_READ
-from grokinterp.models.answer_position import BLOCK
+from grokinterp.models.answer_position import BLOCK, within_block
 from grokinterp.models.architecture import ACTIVATIONS, Weights
 from grokinterp.models.hidden import before_activation
 from grokinterp.models.member_axis import (
@@ -32,7 +32,7 @@ def answer_logits(
     weights: Mapping[str, Tensor], tokens: Int[Tensor, "members n n_ctx"], *, act_fn: str
 ) -> Float[Tensor, "members n d_vocab_out"]:
     """Logits at the last position of `[a, b, "="]` (one third token for all) or `[a, b]`."""
-    w = _within_block(weights)
+    w = within_block(weights)
     return _answers(_tables(w, tokens), w, tokens.shape[1], act_fn).logits
 
 
@@ -46,9 +46,9 @@ def gradients(
     """Gradient of each member's mean cross-entropy by its own weights; contiguous."""
     leaves = {name: weights[name].detach().requires_grad_() for name in TABLES_READ}
     with torch.enable_grad():
-        tables = _tables(_within_block({**weights, **leaves}), tokens)
+        tables = _tables(within_block({**weights, **leaves}), tokens)
     with torch.no_grad():
-        found, of_tables = _row_gradients(tables, _within_block(weights), labels, act_fn)
+        found, of_tables = _row_gradients(tables, within_block(weights), labels, act_fn)
     torch.autograd.backward([lookup.table for lookup in tables.all()], of_tables)
     for name, leaf in leaves.items():
         gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
@@ -163,7 +163,3 @@ def _row_gradients(
     for total, lookup, part in zip(of_tables, tables.all(), parts, strict=True):
         lookup.add_gradient(total, part)
     return found, of_tables
-
-
-def _within_block(weights: Mapping[str, Tensor]) -> Weights:
-    return {name.removeprefix(BLOCK): weight for name, weight in weights.items()}
