@@ -19,7 +19,7 @@ from grokinterp.notebook import card
 from grokinterp.runs.forward import Forward, forward_of
 from grokinterp.runs.tally import Block, Tally
 from grokinterp.tasks.modular import ModularTask
-from grokinterp.tasks.task import Task
+from grokinterp.tasks.task import Task, unmirrored_rows
 
 BLOCK_ROWS = 2048  # inputs a forward sees at once: intermediate results stay in the cache
 KEPT_CELLS = 2**26  # of a table that is kept for another look: 256 MB; p up to 400
@@ -77,6 +77,17 @@ class Snapshot:
         """True for inputs that were not trained on; None without a split that leaves any."""
         train = self.train_mask
         return None if train is None or bool(train.all()) else ~train
+
+    @property
+    def unmirrored_rows(self) -> Bool[Tensor, " n_inputs"] | None:
+        """Test inputs whose mirror is not trained on either; all of them where none has a mirror.
+
+        None without a split that leaves test inputs. See `grokinterp.tasks.unmirrored_rows`.
+        """
+        train = self.train_mask
+        if train is None or bool(train.all()):
+            return None
+        return unmirrored_rows(self.task, train)
 
     @property
     def transformer(self) -> Architecture | None:

@@ -4,7 +4,7 @@ from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
 from grokinterp.tasks.operations import OPERATIONS, Operation, operation
 from grokinterp.tasks.splits import train_indices
-from grokinterp.tasks.task import Task, task_from_dict
+from grokinterp.tasks.task import Task, has_mirrors, task_from_dict, unmirrored_rows
 
 __all__ = [
     "OPERATIONS",
@@ -13,7 +13,9 @@ __all__ = [
     "ModularTask",
     "Operation",
     "Task",
+    "has_mirrors",
     "operation",
     "task_from_dict",
     "train_indices",
+    "unmirrored_rows",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokinterp.errors import InputError
@@ -37,6 +37,35 @@ class Task(Protocol):
     @property
     def no_group_reason(self) -> str | None: ...  # noqa: D102
     def to_dict(self) -> dict[str, object]: ...  # noqa: D102
+
+
+def has_mirrors(task: Task) -> bool:
+    """Whether (b, a) has the answer of (a, b), so that a network can answer one from the other.
+
+    >>> has_mirrors(ModularTask("add", p=5)), has_mirrors(ModularTask("subtract", p=5))
+    (True, False)
+    """
+    return isinstance(task, ModularTask) and task.commutative
+
+
+def unmirrored_rows(task: Task, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[Tensor, " n_inputs"]:
+    """Test inputs whose answer no symmetry of the task gives away: their mirror is no training row.
+
+    Of a commutative operation, the pairs (a, b) where neither (a, b) nor (b, a) is trained on; of
+    any other task, all test inputs. That a network is right on them is no proof of a circuit
+    either: it rules out that it looked up the mirror, and nothing else.
+
+    >>> import torch
+    >>> task, mask = ModularTask("add", p=3), torch.zeros(9, dtype=torch.bool)
+    >>> mask[1] = True  # (0, 1), the mirror of (1, 0), which is row 3
+    >>> unmirrored_rows(task, mask).nonzero().flatten().tolist()
+    [0, 2, 4, 5, 6, 7, 8]
+    """
+    test = ~train_mask
+    if not has_mirrors(task):
+        return test
+    assert isinstance(task, ModularTask)
+    return test & ~task.mirrored(train_mask)
 
 
 KINDS: dict[str, type[ModularTask] | type[IsingTask]] = {
