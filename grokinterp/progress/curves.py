@@ -1,9 +1,11 @@
 """Learning curves as phase detection reads them: cleaned, with a note for everything that was done.
 
 Any table with a `step` column and at least one of train_loss, test_loss, train_acc, test_acc will
-do: metrics.csv of a run, a CSV of another tool, a DataFrame.
+do: metrics.csv of a run, a CSV of another tool, a DataFrame. `test_loss_unmirrored` and
+`test_acc_unmirrored` are read too where it has them.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,10 @@ from grokinterp.runs.metrics import read_table
 LARGEST_STEP = 2**53  # beyond it a float is no longer every whole number
 MEASURES = ("excluded_loss",)  # what phases use of a table besides its curves
 CURVES = ("train_loss", "test_loss", "train_acc", "test_acc")
+UNMIRRORED = ("test_loss_unmirrored", "test_acc_unmirrored")
+ROUNDING = 1e-6  # a loss this little below 0 is a loss of 0 that was computed with few digits
+HELD_ROWS = 5  # a level counts when it is held for so many more rows,
+HELD_SHARE = 0.01  # or for this share of the log's rows, whichever is more
 
 
 @dataclass(frozen=True)
@@ -29,10 +35,47 @@ class Curve:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def first(self, holds: np.ndarray) -> int | None:
-        """Position of the first row where `holds`, or None."""
-        where = np.flatnonzero(holds)
+    @property
+    def hold(self) -> int:
+        """For how many rows after its first a level has to be held to count.
+
+        >>> Curve(np.arange(40), np.zeros(40)).hold, Curve(np.arange(1201), np.zeros(1201)).hold
+        (5, 13)
+        """
+        return max(HELD_ROWS, math.ceil(HELD_SHARE * len(self)))
+
+    @property
+    def starts_late(self) -> bool:
+        """Whether it begins further from step 0 than its first rows lie apart, or has one row."""
+        if len(self) == 0 or self.steps[0] == 0:
+            return False
+        return len(self) == 1 or bool(self.steps[0] > np.diff(self.steps[:HELD_ROWS]).max())
+
+    def held(self, holds: np.ndarray) -> np.ndarray:
+        """Rows from which `holds` is true without a gap for `hold` more rows, or to the end.
+
+        >>> curve = Curve(np.arange(9), np.array([0, 1, 0, 1, 1, 1, 1, 1, 1]))
+        >>> curve.held(curve.values > 0).nonzero()[0].tolist()
+        [3, 4, 5, 6, 7, 8]
+        """
+        rows, n = np.arange(len(holds)), len(holds)
+        gaps = np.append(np.flatnonzero(~holds), n)
+        until = gaps[np.searchsorted(gaps, rows)]
+        kept: np.ndarray = holds & ((until - rows > self.hold) | (until == n))
+        return kept
+
+    def first_held(self, holds: np.ndarray) -> int | None:
+        """Position of the first row from which `holds` is true and stays so (`held`), or None."""
+        where = np.flatnonzero(self.held(holds))
         return int(where[0]) if len(where) else None
+
+    def cannot_date(self, position: int) -> bool:
+        """Whether what is seen at a position may have come about before the log begins.
+
+        So it is of the first row: of a log that begins late, and at step 0, where nothing has been
+        learned yet, unless the weights of step 0 are not the initial ones.
+        """
+        return position == 0 and (self.starts_late or int(self.steps[0]) == 0)
 
     def neighbours(self, position: int) -> tuple[int, int]:
         """The logged steps before and after a position (itself at an end)."""
@@ -66,20 +109,25 @@ class Curves:
             return None
         return Curve(self.frame["step"].to_numpy(np.int64)[finite], values[finite])
 
+    def smooth(self, column: str) -> Curve | None:
+        """The same, smoothed: what labels, steps and boundaries are read from."""
+        curve = self.get(column)
+        return None if curve is None else curve.smoothed()
+
 
 def read_curves(frame: pd.DataFrame, source: str = "the table") -> Curves:
     """Check and clean a table of curves.
 
     Refused: no `step` column, no usable column, no rows, text where numbers belong, accuracies that
-    are not shares. Repaired, with a note: unsorted steps, duplicate steps (the last row counts),
-    steps that are missing.
+    are not shares, losses below 0. Repaired, with a note: unsorted steps, duplicate steps (the last
+    row counts), steps that are missing, losses that rounding made negative.
     """
     if "step" not in frame:
         found = ", ".join(map(str, frame.columns)) or "none"
         raise InputError(
             f"{source} has no column 'step' (found: {found}); name the step column so."
         )
-    used = [column for column in (*CURVES, *MEASURES) if column in frame]
+    used = [column for column in (*CURVES, *UNMIRRORED, *MEASURES) if column in frame]
     if not set(used) & set(CURVES):
         raise InputError(
             f"{source} has none of the columns {', '.join(CURVES)}; at least one is needed."
@@ -88,6 +136,10 @@ def read_curves(frame: pd.DataFrame, source: str = "the table") -> Curves:
         raise InputError(f"{source} has no rows; give at least one logged step.")
     numbers = pd.DataFrame({column: _numbers(frame, column, source) for column in ("step", *used)})
     notes = []
+    for column in (name for name in used if "_loss" in name):
+        if rounded := int((numbers[column] < 0).sum()):
+            numbers[column] = numbers[column].clip(lower=0)
+            notes.append(f"{column}: {rounded} rows that rounding made negative are taken as 0")
     if (missing := ~np.isfinite(numbers["step"])).any():
         numbers = numbers[~missing]
         notes.append(f"{int(missing.sum())} rows without a step were left out")
@@ -114,7 +166,7 @@ def read_csv_curves(path: str | Path) -> pd.DataFrame:
 
 
 def _numbers(frame: pd.DataFrame, column: str, source: str) -> pd.Series:
-    """A column as floats; accuracies must be shares."""
+    """A column as floats; accuracies must be shares, losses not negative."""
     values = frame[column]
     if isinstance(values, pd.DataFrame):
         raise InputError(f"{source} has two columns {column!r}; keep one.")
@@ -123,9 +175,15 @@ def _numbers(frame: pd.DataFrame, column: str, source: str) -> pd.Series:
     except (ValueError, TypeError) as error:
         raise InputError(f"{source}, column {column!r}: {error}; give numbers.") from None
     finite = numbers[np.isfinite(numbers)]
-    if column.endswith("_acc") and not finite.between(0, 1).all():
+    if "_acc" in column and not finite.between(0, 1).all():
         outside = finite[~finite.between(0, 1)].iloc[0]
         raise InputError(
             f"{source}, column {column!r} has {outside:g}; give accuracies as shares from 0 to 1."
+        )
+    if "_loss" in column and (finite < -ROUNDING).any():
+        raise InputError(
+            f"{source}, column {column!r} has {finite.min():g}, and a cross-entropy is not "
+            "negative; if these are logarithms, give the losses themselves (10**x for log10, "
+            "exp(x) for ln)."
         )
     return numbers

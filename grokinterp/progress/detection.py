@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,12 @@ from grokinterp.errors import InputError
 from grokinterp.progress import boundaries
 from grokinterp.progress.boundaries import Bend, Boundaries
 from grokinterp.progress.curves import CURVES, Curve, Curves, read_curves
-from grokinterp.progress.labels import label_of
+from grokinterp.progress.labels import Margin, Verdict, label_of
 from grokinterp.progress.phases import Phase, Phases, Thresholds
 from grokinterp.progress.table import progress_measures
+from grokinterp.progress.unmirrored import Unmirrored, unmirrored_of
 from grokinterp.runs.run import Run
+from grokinterp.tasks import has_mirrors
 
 CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
 
@@ -48,6 +50,8 @@ def detect_phases(
         key = None if found is None else tuple(found)
         if not key:
             reasons.append(f"key frequencies: {measures.attrs.get('reason', 'not measured')}")
+        elif note := measures.attrs.get("note"):
+            reasons.append(f"key frequencies: {note}")
         curves = read_curves(x.metrics, str(x.path))
     elif isinstance(x, pd.DataFrame):
         curves = read_curves(x)
@@ -65,33 +69,40 @@ def detect_phases(
         raise InputError(f"ceiling={ceiling!r} is no accuracy; give a number above 0, at most 1.")
     if ceiling < 1:
         reasons.append(f"the task allows a test accuracy of {ceiling:.3f} at best")
-    verdict = label_of(
-        curves,
-        train_loss_below=limits.train_loss,
-        test_loss_below=limits.test_loss,
-        ceiling=ceiling,
-    )
+    run = x if isinstance(x, Run) else None
+    unmirrored = unmirrored_of(curves, run, measures)
     memorized = _crossing(curves, "train", limits.train_acc, limits.train_loss)
     grokked = _crossing(curves, "test", limits.test_acc, limits.test_loss)
+    on_unmirrored = _unmirrored_crossing(unmirrored, run, limits)
+    verdict = _in_order_of_events(
+        label_of(
+            curves,
+            train_loss_below=limits.train_loss,
+            test_loss_below=limits.test_loss,
+            ceiling=ceiling,
+            unmirrored=unmirrored,
+        ),
+        memorized.step,
+        grokked.step,
+    )
     reasons = [*verdict.reasons, *reasons, *curves.notes]
-    for name, side, step in (
-        ("memorization_step", "train", memorized),
-        ("grok_step", "test", grokked),
+    for name, crossing in (
+        ("memorization_step", memorized),
+        ("grok_step", grokked),
+        ("grok_step_unmirrored", on_unmirrored),
     ):
-        if step is None:
-            seen = curves.get(f"{side}_acc") or curves.get(f"{side}_loss")
-            reasons.append(
-                f"{name} is null: "
-                + ("its threshold is never crossed" if seen else f"there is no {side} curve")
-            )
+        if crossing.why is not None:
+            reasons.append(f"{name} is null: {crossing.why}")
     table = curves if measures is None else Curves(measures.sort_values("step", kind="stable"), ())
     excluded = table.get("excluded_loss")
     phases: tuple[Phase, ...] = ()
     if verdict.label == "grokked":
         dated, why = _dated(curves)
-        dated, order = _in_order(dated, memorized, grokked)
-        phases = _phases_of(curves, dated)
-        reasons += [*why, *order, *_circuit(excluded, memorized, dated.cleanup_start)]
+        dated, late = _after_its_start(dated, curves, memorized)
+        dated, order = _in_order(dated, memorized.step, grokked.step)
+        phases = _phases_of(curves, memorized, dated)
+        confirmed = _circuit(excluded, memorized.step, dated.cleanup_start)
+        reasons += [*why, *late, *order, *confirmed]
     elif verdict.label == "memorized":
         phases = _memorized_phases(curves, excluded, memorized)
     elif verdict.label == "steady":
@@ -99,8 +110,8 @@ def detect_phases(
     else:
         reasons.append("no phases: only a run that generalises late has all three")
     return Phases(
-        verdict.label, memorized, grokked, phases, key, tuple(reasons), verdict.margin,
-        verdict.t_train, verdict.t_test, limits, curves.frame,
+        verdict.label, memorized.step, grokked.step, phases, key, tuple(reasons), verdict.margin,
+        verdict.t_train, verdict.t_test, limits, curves.frame, on_unmirrored.step,
     )  # fmt: skip
 
 
@@ -115,17 +126,69 @@ def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
     return Thresholds(**given)
 
 
-def _crossing(curves: Curves, side: str, accuracy: float, loss: float) -> int | None:
-    """First logged step at the threshold: of the accuracy, or of the loss without one."""
-    curve = curves.get(f"{side}_acc")
+@dataclass(frozen=True)
+class _Crossing:
+    """The first logged step from which a threshold is held, or why there is none.
+
+    `unseen`: it was crossed in the first row already, so before the log begins for all it shows.
+    """
+
+    step: int | None
+    why: str | None = None
+    unseen: bool = False
+
+
+def _crossing(curves: Curves, side: str, accuracy: float, loss: float) -> _Crossing:
+    """Of the smoothed accuracy, or of the loss where there is none."""
+    curve = curves.smooth(f"{side}_acc")
     holds = None if curve is None else curve.values >= accuracy
     if curve is None:
-        curve = curves.get(f"{side}_loss")
+        curve = curves.smooth(f"{side}_loss")
         holds = None if curve is None else curve.values < loss
     if curve is None or holds is None:
-        return None
-    position = curve.first(holds)
-    return None if position is None else int(curve.steps[position])
+        return _Crossing(None, f"there is no {side} curve")
+    position = curve.first_held(holds)
+    if position is None:
+        short = f"crossed for a while, and never held for {curve.hold} rows more"
+        return _Crossing(None, f"its threshold is {short if holds.any() else 'never crossed'}")
+    if curve.cannot_date(position):
+        why = f"its threshold is crossed at step {curve.steps[0]} already, the first of the log"
+        return _Crossing(None, f"{why}: when that came about is not known", unseen=True)
+    return _Crossing(int(curve.steps[position]))
+
+
+def _unmirrored_crossing(
+    unmirrored: Unmirrored | None, run: Run | None, limits: Thresholds
+) -> _Crossing:
+    """The same of unmirrored test pairs."""
+    if unmirrored is not None:
+        if unmirrored.too_few is not None:
+            return _Crossing(None, unmirrored.too_few)
+        step = unmirrored.step_of(limits.test_acc, limits.test_loss)
+        never = "its threshold is not seen to be crossed and held on unmirrored test pairs"
+        return _Crossing(step, never if step is None else None)
+    if run is None:
+        return _Crossing(None, "there is no curve of unmirrored test pairs")
+    if not has_mirrors(run.task):
+        return _Crossing(None, f"{run.task.title} has no mirrors; grok_step is of all test inputs")
+    return _Crossing(None, "the split is not known, or it leaves nothing to test on")
+
+
+def _in_order_of_events(verdict: Verdict, memorized: int | None, grokked: int | None) -> Verdict:
+    """No run groks before it memorises, whatever the shares of its own maxima say."""
+    if verdict.label != "grokked" or memorized is None or grokked is None or grokked >= memorized:
+        return verdict
+    reason = (
+        f"test reaches its threshold at step {grokked}, before train does at {memorized}: neither "
+        "late nor with training"
+    )
+    margin = Margin(None, "the order of the two thresholds decides")
+    return replace(
+        verdict,
+        label="undetermined",
+        margin=margin,
+        reasons=(reason, margin.reason(), *verdict.reasons),
+    )
 
 
 def _dated(curves: Curves) -> tuple[Boundaries, tuple[str, ...]]:
@@ -173,22 +236,48 @@ def _in_order(
     return Boundaries(first, start, last, dated.reasons), tuple(reasons)
 
 
-def _phases_of(curves: Curves, dated: Boundaries) -> tuple[Phase, ...]:
+def _after_its_start(
+    dated: Boundaries, curves: Curves, memorized: _Crossing
+) -> tuple[Boundaries, tuple[str, ...]]:
+    """Null what a log that begins late may have missed: what came before it cannot be dated."""
+    if not _starts_late(curves):
+        return dated, ()
+    begin = _first_step(curves)
+    found, reasons = {}, []
+    for name, what in (
+        ("memorization_end", "end of memorisation"),
+        ("cleanup_start", "start of cleanup"),
+        ("cleanup_end", "end of cleanup"),
+    ):
+        bend = getattr(dated, name)
+        if bend is not None and (
+            bend.interval[0] <= begin or (name == "memorization_end" and memorized.unseen)
+        ):
+            reasons.append(
+                f"{what} is null: the log begins at step {begin}, and it may have been before that"
+            )
+            bend = None
+        found[name] = bend
+    return replace(dated, **found), tuple(reasons)
+
+
+def _phases_of(curves: Curves, memorized: _Crossing, dated: Boundaries) -> tuple[Phase, ...]:
     return (
-        _phase("memorization", _first_step(curves), dated.memorization_end),
+        _phase("memorization", _beginning(curves, memorized), dated.memorization_end),
         _phase("circuit_formation", _step(dated.memorization_end), dated.cleanup_start),
         _phase("cleanup", _step(dated.cleanup_start), dated.cleanup_end),
     )
 
 
 def _memorized_phases(
-    curves: Curves, excluded: Curve | None, memorized: int | None
+    curves: Curves, excluded: Curve | None, memorized: _Crossing
 ) -> tuple[Phase, ...]:
     """Memorisation, and an open circuit formation where the excluded loss has risen."""
     train = curves.get("train_loss")
-    end = boundaries.memorization_bend(train) if train is not None else None
-    memorization = _phase("memorization", _first_step(curves), end)
-    rise = _rise(excluded, memorized, None)
+    begin = _beginning(curves, memorized)
+    end = None if train is None or begin is None else boundaries.memorization_bend(train)
+    memorization = _phase("memorization", begin, end)
+    rise = _rise(excluded, memorized.step, None)
     if rise is None or rise < CIRCUIT_FACTOR:
         return (memorization,)
     return memorization, _phase("circuit_formation", _step(end), None)
@@ -202,8 +291,18 @@ def _step(bend: Bend | None) -> int | None:
     return None if bend is None else bend.step
 
 
+def _beginning(curves: Curves, memorized: _Crossing) -> int | None:
+    """The first logged step, unless the log begins after train was learned."""
+    return None if memorized.unseen and _starts_late(curves) else _first_step(curves)
+
+
 def _first_step(curves: Curves) -> int:
     return int(curves.frame["step"].iloc[0])
+
+
+def _starts_late(curves: Curves) -> bool:
+    steps = curves.frame["step"].to_numpy()
+    return Curve(steps, steps).starts_late
 
 
 def _circuit(excluded: Curve | None, memorized: int | None, start: Bend | None) -> tuple[str, ...]:

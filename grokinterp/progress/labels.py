@@ -3,8 +3,10 @@
 Definitions follow Manning-Coe et al. 2025 (arXiv 2502.01739, section 2): t_train and t_test are the
 first logged steps within 5 % of the run's own maximum accuracy (Definition 1); a run groks when
 t_test - t_train > t_train (Definition 2). Their definition would also call a run grokked that never
-generalises, so generalisation is asked for first. All curves are smoothed by a running median
-before, so that no single row decides.
+generalises, so generalisation is asked for first, and where test pairs have mirrors it is asked of
+those whose mirror is not trained on. All curves are smoothed by a running median before, and a
+level counts when it is held, so that no single row and no burst of luck decides
+(`grokinterp.progress.levels`).
 """
 
 from dataclasses import dataclass, replace
@@ -13,11 +15,23 @@ from typing import Literal
 import numpy as np
 
 from grokinterp.progress.curves import CURVES, Curve, Curves
+from grokinterp.progress.levels import (
+    ROUGHEST,
+    SHARED,
+    WITHIN,
+    Episode,
+    Level,
+    level_of,
+    lost_and_regained,
+)
+from grokinterp.progress.unmirrored import Unmirrored
 
 Label = Literal["grokked", "steady", "memorized", "not_learned", "undetermined"]
 LABELS: tuple[Label, ...] = ("grokked", "steady", "memorized", "not_learned", "undetermined")
-WITHIN = 0.95  # of the run's own maximum accuracy
 FITS = 0.99  # train accuracy of a run that has memorised
+TOGETHER = (
+    0.1  # of its first value: a test loss that is below it when train is learned did not wait
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,8 @@ class Margin:
 class Verdict:
     """A label with its distance from another and the reasons for both; the times of Definition 1.
 
-    `t_train` and `t_test` say when a run came near its own best, which need not be good.
+    `t_train` and `t_test` say when a run came near its own best, which need not be good; None where
+    that was never or before the log begins.
     """
 
     label: Label
@@ -62,19 +77,35 @@ def _verdict(label: Label, reason: str, margin: Margin, *more: str) -> Verdict:
 
 @dataclass(frozen=True)
 class _Side:
-    """Train or test: the steps of its log, and the first row (or None) of each stage."""
+    """Train or test: the steps of its log, and the step (or None) at which each stage is reached.
+
+    `before` is the last step at which it is known not to be learned; `unseen` says that it was
+    learned in the first row already, so that `learned` is no date but a bound.
+    """
 
     steps: np.ndarray
     halfway: int | None
     fits: int | None
     learned: int | None
-
-    def step(self, row: int) -> int:
-        return int(self.steps[row])
+    before: int
+    unseen: bool
 
     @property
-    def learned_step(self) -> int | None:
-        return None if self.learned is None else self.step(self.learned)
+    def date(self) -> int | None:
+        """When it was learned, as far as the log shows that."""
+        return None if self.unseen else self.learned
+
+    def rows_from(self, step: int) -> int:
+        """Logged rows from a step to the end."""
+        return int((self.steps >= step).sum())
+
+    def rows_between(self, first: int, last: int, *, side: Literal["left", "right"]) -> int:
+        """Logged rows from one step up to another (`side` as in numpy.searchsorted)."""
+        from_row, to_row = (
+            np.searchsorted(self.steps, first),
+            np.searchsorted(self.steps, last, side=side),
+        )
+        return int(to_row - from_row)
 
 
 @dataclass(frozen=True)
@@ -87,24 +118,34 @@ class _Evidence:
     reached: str
     missed: str
     learned: str
-    collapse: tuple[str, ...]
+    noise: str | None  # why the curves are not those of something that learns
+    together: str | None  # why test is learned with train although its threshold comes later
+    history: tuple[str, ...]  # what was lost and regained
 
 
 def label_of(
-    curves: Curves, *, train_loss_below: float, test_loss_below: float, ceiling: float = 1.0
+    curves: Curves,
+    *,
+    train_loss_below: float,
+    test_loss_below: float,
+    ceiling: float = 1.0,
+    unmirrored: Unmirrored | None = None,
 ) -> Verdict:
     """The label of cleaned curves; accuracies decide where there are any, otherwise losses.
 
-    `ceiling` is the best test accuracy that the task allows.
+    `ceiling` is the best test accuracy that the task allows. With `unmirrored`, test stands for the
+    test pairs whose mirror is not trained on.
     """
-    train, test = curves.get("train_acc"), curves.get("test_acc")
+    train, test = curves.smooth("train_acc"), curves.smooth("test_acc")
     if train is not None and test is not None:
-        return _decide(_from_accuracies(train.smoothed(), test.smoothed(), ceiling))
-    train, test = curves.get("train_loss"), curves.get("test_loss")
+        if unmirrored is not None and unmirrored.too_few is not None:
+            return _without_unmirrored(_from_accuracies(train, test, ceiling, None), unmirrored)
+        return _decide(_from_accuracies(train, test, ceiling, unmirrored))
+    train, test = curves.smooth("train_loss"), curves.smooth("test_loss")
     if train is not None and test is not None:
-        verdict = _decide(
-            _from_losses(train.smoothed(), test.smoothed(), train_loss_below, test_loss_below)
-        )
+        if unmirrored is not None and unmirrored.loss is not None:
+            test = unmirrored.loss.smoothed()
+        verdict = _decide(_from_losses(train, test, train_loss_below, test_loss_below))
         note = (
             f"no accuracies: learned means train loss below {train_loss_below:g} and test loss "
             f"below {test_loss_below:g}"
@@ -115,54 +156,135 @@ def label_of(
     return _verdict("undetermined", reason, Margin(None, "there is nothing to compare"))
 
 
-def _from_accuracies(train: Curve, test: Curve, ceiling: float) -> _Evidence:
-    best_train, best_test = float(train.values.max()), float(test.values.max())
-    # A log that starts later does not show the accuracy of chance, which is small.
-    chance = float(train.values[0]) if train.steps[0] == 0 else 0.0
+def _without_unmirrored(seen: _Evidence, unmirrored: Unmirrored) -> Verdict:
+    """The label where too few test pairs are free of mirrors to judge generalisation by.
+
+    What does not even answer the mirrored ones has not generalised; the rest cannot be told.
+    """
+    verdict = _decide(seen)
+    if verdict.label in ("memorized", "not_learned"):
+        return verdict
+    margin = Margin(None, "no crossing could tell")
+    told = _verdict("undetermined", f"{unmirrored.too_few}; {seen.reached}", margin, *seen.history)
+    return replace(told, t_train=verdict.t_train, t_test=verdict.t_test)
+
+
+def _from_accuracies(
+    train: Curve, test: Curve, ceiling: float, unmirrored: Unmirrored | None
+) -> _Evidence:
+    known = None if unmirrored is None else unmirrored.accuracy
+    judged = test if known is None else known.smoothed()
+    chance = _chance(train)
     halfway = (1 + chance) / 2
-    demanded = WITHIN * min(best_train, ceiling)
-    generalises = best_test >= demanded
-
-    def side(curve: Curve, best: float) -> _Side:
-        return _Side(
-            curve.steps,
-            curve.first(curve.values >= halfway),
-            curve.first(curve.values >= FITS),
-            curve.first(curve.values >= WITHIN * best),
-        )
-
+    of_train, of_test = level_of(train, chance), level_of(judged, _chance(judged))
+    demanded = WITHIN * min(of_train.best, ceiling)
+    generalises = of_test.best >= demanded
+    which = "test" if unmirrored is None else "unmirrored test"
+    noise = [
+        f"{name} accuracy rises and falls like noise: it strays from a curve that rises and then "
+        f"holds by {level.roughness:.0%} of its rise, what learns by {ROUGHEST:.0%} at most"
+        for name, level, counts in (("train", of_train, True), (which, of_test, generalises))
+        if counts and not level.holds
+    ]
+    test_side = _accuracy_side(of_test, halfway, test.steps)
+    if unmirrored is not None:
+        learned, before = unmirrored.reached(of_test.threshold, test_side.learned)
+        test_side = replace(test_side, learned=learned, before=before)
     return _Evidence(
-        side(train, best_train),
-        side(test, best_test),
+        _accuracy_side(of_train, halfway, train.steps),
+        test_side,
         generalises,
-        f"test accuracy reaches {best_test:.3f} (halfway from chance is {halfway:.3f}, "
-        f"generalising {demanded:.3f}), train accuracy {best_train:.3f} (fitting is "
-        f"{FITS:g})",
-        f"train accuracy never exceeds {best_train:.3f}, less than {halfway:.3f}, half of the way "
-        f"from chance ({chance:.3f}) to 1",
+        f"{which} accuracy reaches {of_test.best:.3f} (halfway from chance is {halfway:.3f}, "
+        f"generalising {demanded:.3f}), train accuracy {of_train.best:.3f} (fitting is {FITS:g})",
+        f"train accuracy never exceeds {of_train.best:.3f}, less than {halfway:.3f}, half of the "
+        f"way from chance ({chance:.3f}) to 1",
         "within 5 % of the run's own maximum accuracy",
-        _collapse(test, test.values >= best_test / 2, "test accuracy collapses"),
+        noise[0] if noise else None,
+        None,
+        (
+            *_told("train accuracy", "collapses", train, of_train.episodes()),
+            *(_told(f"{which} accuracy", "collapses", judged, of_test.episodes())
+              if of_test.best >= halfway else ()),
+            *(() if generalises else _burst(which, judged, demanded)),
+        ),
+    )  # fmt: skip
+
+
+def _chance(curve: Curve) -> float:
+    """Accuracy of an untrained network: that of step 0, at most that of a coin.
+
+    A log that starts later does not show it, and it is small.
+    """
+    return min(float(curve.values[0]), 0.5) if curve.steps[0] == 0 else 0.0
+
+
+def _accuracy_side(level: Level, halfway: float, logged: np.ndarray) -> _Side:
+    curve = level.curve
+    side = _side(
+        curve,
+        logged,
+        halfway=curve.first_held(curve.values >= halfway),
+        fits=curve.first_held(curve.values >= FITS),
+        learned=level.row,
+    )
+    return replace(side, before=level.before, unseen=level.unseen)
+
+
+def _side(
+    curve: Curve, logged: np.ndarray, *, halfway: int | None, fits: int | None, learned: int | None
+) -> _Side:
+    """A side from the rows of its curve at which each stage is reached."""
+
+    def step(row: int | None) -> int | None:
+        return None if row is None else int(curve.steps[row])
+
+    return _Side(
+        logged,
+        step(halfway),
+        step(fits),
+        step(learned),
+        before=int(curve.steps[learned - 1]) if learned else 0,
+        unseen=learned is not None and curve.cannot_date(learned),
     )
 
 
 def _from_losses(train: Curve, test: Curve, train_below: float, test_below: float) -> _Evidence:
-    def side(curve: Curve, below: float) -> _Side:
-        learned = curve.first(curve.values < below)
-        return _Side(curve.steps, curve.first(_halved(curve, below)), learned, learned)
-
+    learned = [
+        curve.first_held(curve.values < below)
+        for curve, below in ((train, train_below), (test, test_below))
+    ]
+    of_train, of_test = (
+        _side(
+            curve, curve.steps, halfway=curve.first_held(_halved(curve, below)), fits=row,
+            learned=row,
+        )
+        for curve, below, row in zip((train, test), (train_below, test_below), learned, strict=True)
+    )  # fmt: skip
     best_train, best_test = float(train.values.min()), float(test.values.min())
-    seen = side(test, test_below)
     return _Evidence(
-        side(train, train_below),
-        seen,
-        seen.learned is not None,
+        of_train,
+        of_test,
+        learned[1] is not None,
         f"test loss falls to {best_test:.3g} (halfway is {test.values[0] / 2:.3g}, learned "
         f"{test_below:g}), train loss to {best_train:.3g} (learned is {train_below:g})",
         f"train loss never falls below half of its first value ({best_train:.3g} of "
         f"{train.values[0]:.3g})",
         "below its loss threshold",
-        _collapse(test, _halved(test, test_below), "test loss rises to where it began"),
-    )
+        None,
+        _fell_together(test, of_train.learned, of_test.learned),
+        tuple(
+            line
+            for name, curve, below, row in (
+                ("train loss", train, train_below, learned[0]),
+                ("test loss", test, test_below, learned[1]),
+            )
+            if row is not None
+            for line in _told(
+                name, "rises to where it began", curve,
+                lost_and_regained(row, curve.values < below, ~_halved(curve, below)),
+            )
+        ),
+    )  # fmt: skip
 
 
 def _halved(curve: Curve, below: float) -> np.ndarray:
@@ -171,9 +293,69 @@ def _halved(curve: Curve, below: float) -> np.ndarray:
     return halved
 
 
+def _fell_together(test: Curve, t_train: int | None, t_test: int | None) -> str | None:
+    """Why a test loss that crosses its threshold late did not wait, if it did not.
+
+    A loss that creeps below its threshold long after train did is no late generalisation where
+    nine tenths of it were gone by then.
+    """
+    if t_train is None or t_test is None or t_test <= t_train or test.starts_late:
+        return None
+    then = float(np.interp(t_train, test.steps, test.values))
+    if then >= TOGETHER * test.values[0]:
+        return None
+    return (
+        f"when train is learned, at step {t_train}, test loss has fallen from {test.values[0]:.3g} "
+        f"to {then:.3g}, below a tenth: its threshold is crossed late, at step {t_test}, and what "
+        "it stands for was learned with training"
+    )
+
+
+def _told(
+    name: str, collapses: str, curve: Curve, episodes: tuple[Episode, ...]
+) -> tuple[str, ...]:
+    """In words: what was lost and regained, and what was lost for good."""
+    made_good = [episode for episode in episodes if episode.regained is not None]
+    lines = []
+    if made_good:
+        first = made_good[0]
+        assert first.regained is not None
+        lines.append(
+            f"{name} is lost at step {curve.steps[first.lost]} (it is "
+            f"{curve.values[first.lost]:.3g} there) and regained at step "
+            f"{curve.steps[first.regained]}"
+            + (f"; so it is {len(made_good)} times in all" if len(made_good) > 1 else "")
+        )
+    for last in episodes:
+        if last.regained is None:
+            lines.append(
+                f"{name} {collapses} at step {curve.steps[last.lost]}, to {curve.values[-1]:.3g} "
+                f"at the end ({len(curve) - last.lost} logged rows)"
+            )
+    return tuple(lines)
+
+
+def _burst(which: str, test: Curve, demanded: float) -> tuple[str, ...]:
+    """A note where test was at the level that generalising asks for, too shortly to count."""
+    held = np.flatnonzero(test.held(test.values >= demanded))
+    if len(held) == 0:
+        return ()
+    first = int(held[0])
+    rows = int(np.argmax(np.append(test.values[first:] < demanded, True)))
+    return (
+        f"{which} accuracy is at {demanded:.3f} or more from step {test.steps[first]} on for "
+        f"{rows} logged rows and is lost again: less than {SHARED:.0%} of the log does not count",
+    )
+
+
 def _decide(seen: _Evidence) -> Verdict:
     verdict = _labelled(seen)
-    return replace(verdict, t_train=seen.train.learned_step, t_test=seen.test.learned_step)
+    return replace(
+        verdict,
+        reasons=(*verdict.reasons, *seen.history),
+        t_train=seen.train.date,
+        t_test=seen.test.date,
+    )
 
 
 def _labelled(seen: _Evidence) -> Verdict:
@@ -181,7 +363,11 @@ def _labelled(seen: _Evidence) -> Verdict:
     if train.halfway is None:
         rows = f"no crossing decides, on any of {len(train.steps)} logged rows"
         return _verdict("not_learned", seen.missed, Margin(None, rows))
+    if seen.noise is not None:
+        return _verdict("undetermined", seen.noise, Margin(None, "no level is held"))
     if seen.generalises and train.learned is not None and test.learned is not None:
+        if seen.together is not None:
+            return _verdict("steady", seen.together, Margin(None, "no crossing decides"))
         return _by_delay(seen, train.learned, test.learned)
     if train.fits is not None and test.halfway is None:
         margin = _held(train, train.fits, "train is fitted")
@@ -189,7 +375,7 @@ def _labelled(seen: _Evidence) -> Verdict:
             "memorized", f"{seen.reached}: it fits train and does not generalise", margin
         )
     fitted, half = train.fits, test.halfway
-    if fitted is not None and half is not None and test.step(half) > train.step(fitted):
+    if fitted is not None and half is not None and half > fitted:
         margin = _held(test, half, "test is half learned")  # before, it had only memorised
     else:
         margin = _held(train, train.halfway, "train is half learned")
@@ -198,61 +384,55 @@ def _labelled(seen: _Evidence) -> Verdict:
     )
 
 
-def _by_delay(seen: _Evidence, first: int, second: int) -> Verdict:
+def _by_delay(seen: _Evidence, t_train: int, t_test: int) -> Verdict:
     """Definition 2; "grokked" only where the spacing of the log leaves no doubt."""
     train, test = seen.train, seen.test
-    t_train, t_test = train.step(first), test.step(second)
-    before_train = train.step(first - 1) if first else 0
     facts = f"train is {seen.learned} from step {t_train} on, test from step {t_test} on"
     limit = 2 * t_train
     twice = f"step {limit}, twice the time to learn train"
-    if second == 0 and (first == 0 < t_train or t_test > limit):
+    if test.unseen:
         reason = f"{facts}, the first of its log: what came before is not known"
         margin = Margin(None, "test is learned before its log begins")
-        return _verdict("undetermined", reason, margin, *seen.collapse)
-    if second and test.step(second - 1) >= limit and t_test > t_train:
+        return _verdict("undetermined", reason, margin)
+    if test.before >= limit and t_test > t_train:
         factor = (t_test - t_train) / max(t_train, 1)
-        after = second - int(np.searchsorted(test.steps, limit))
-        left = len(test.steps) - second
+        after = test.rows_between(limit, t_test, side="left")
+        left = test.rows_from(t_test)
         margin = Margin(
-            min(after, left),
+            max(1, min(after, left)),
             f"test is learned {after} rows after {twice}, and {left} rows before the log ends",
         )
-        reason = f"{facts}: a delay of {factor:.3g} times the time to learn train"
-        return _verdict("grokked", reason, margin, *seen.collapse)
+        least = "at least " if train.unseen else ""
+        reason = f"{facts}: a delay of {least}{factor:.3g} times the time to learn train"
+        return _verdict("grokked", reason, margin)
+    if train.unseen:
+        reason = (
+            f"{facts}; train is learned in the first row of the log, so how long that took is not "
+            "known, nor whether the delay is longer"
+        )
+        margin = Margin(None, "train is learned before its log begins")
+        return _verdict("undetermined", reason, margin)
     if t_test <= limit:
         margin = Margin(
-            int(np.searchsorted(test.steps, limit, side="right")) - second,
+            max(1, test.rows_between(t_test, limit, side="right")),
             f"so many rows later test would not be learned by {twice}",
         )
         reason = f"{facts}: the delay is no longer than the time to learn train"
         doubt = (
-            f"steady as logged: train may have been learned soon after step {before_train}, which "
+            f"steady as logged: train may have been learned soon after step {train.before}, which "
             "would make the delay the longer one; log more often to be certain",
         )
-        more = doubt if t_test - before_train > before_train else ()
-        return _verdict("steady", reason, margin, *more, *seen.collapse)
+        more = doubt if t_test - train.before > train.before else ()
+        return _verdict("steady", reason, margin, *more)
     reason = (
         f"{facts}: between logged steps the delay could be longer or shorter than the time to "
         "learn train; log more often there"
     )
     margin = Margin(1, f"{twice}, lies between the row where test is learned and the one before")
-    return _verdict("undetermined", reason, margin, *seen.collapse)
+    return _verdict("undetermined", reason, margin)
 
 
-def _held(side: _Side, row: int, event: str) -> Margin:
+def _held(side: _Side, step: int, event: str) -> Margin:
     """The distance of a label that rests on one crossing: the rows since then."""
-    rows = len(side.steps) - row
-    return Margin(rows, f"{event} from step {side.step(row)} on, so many rows before the log ends")
-
-
-def _collapse(test: Curve, fine: np.ndarray, what: str) -> tuple[str, ...]:
-    """A reason when what was learned is lost again to the end; the label keeps what was reached."""
-    held = np.flatnonzero(fine)
-    if len(held) == 0 or held[-1] == len(test) - 1:
-        return ()
-    row = held[-1] + 1
-    return (
-        f"{what} at step {test.steps[row]}, to {test.values[-1]:.3g} at the end "
-        f"({len(test) - row} logged rows)",
-    )
+    rows = side.rows_from(step)
+    return Margin(rows, f"{event} from step {step} on, so many rows before the log ends")

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Crossings that define `memorization_step` and `grok_step`; losses where no accuracy is."""
+    """Crossings that define `memorization_step` and `grok_step`; losses where no accuracy is.
+
+    They hold for smoothed curves, and have to be held: see `Phases`.
+    """
 
     train_acc: float = 0.99
     test_acc: float = 0.95
@@ -36,14 +39,20 @@ class Phase:
 class Phases:
     """The label of a run, its threshold crossings and its phases, with the reasons for each.
 
-    `memorization_step` and `grok_step` are first crossings of thresholds. `t_train` and `t_test`,
-    which the label rests on, are the first steps within 5 % of the run's own maximum accuracy
-    (Definition 1 of Manning-Coe et al. 2025; with losses only, below the thresholds), however low
-    that maximum is. The ends of `phases` are bends of the loss curves and differ from all of these;
-    each carries the interval in which the curve cannot tell the bend from another. A boundary dates
-    a change in a curve. It does not prove that a circuit exists: where measures were at hand,
-    `reasons` says whether the excluded loss confirms one. `margin` is how many logged rows the
-    label is away from another one.
+    `memorization_step` and `grok_step` are the first logged steps from which a threshold is held
+    (for 5 rows or 1 % of the log more, or to its end), of train and of all test pairs, on smoothed
+    curves; `grok_step_unmirrored` is the same of the test pairs whose mirror is not trained on: of
+    a run that has them at checkpoints alone, the first step at which it is certain. `t_train` and
+    `t_test`, which the label rests on, are the first steps within 5 % of the run's own maximum
+    accuracy (Definition 1 of Manning-Coe et al. 2025; with losses only, below the thresholds),
+    however low that maximum is; `t_test` is of unmirrored test pairs where they are known. What
+    came about before the log begins is None.
+
+    The ends of `phases` are bends of the loss curves and differ from all of these; each carries the
+    interval in which the curve cannot tell the bend from another. A boundary dates a change in a
+    curve. It does not prove that a circuit exists: where measures were at hand, `reasons` says
+    whether the excluded loss confirms one. `margin` is how many logged rows the label is away from
+    another one.
     """
 
     label: Label
@@ -57,6 +66,7 @@ class Phases:
     t_test: int | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
     curves: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
+    grok_step_unmirrored: int | None = None
 
     def _repr_html_(self) -> str:
         lines = [
@@ -64,6 +74,7 @@ class Phases:
             for name, step in (
                 ("memorization_step", self.memorization_step),
                 ("grok_step", self.grok_step),
+                ("grok_step_unmirrored", self.grok_step_unmirrored),
             )
         ]
         if self.key_frequencies is not None:
@@ -84,6 +95,7 @@ class Phases:
             "label": self.label,
             "memorization_step": self.memorization_step,
             "grok_step": self.grok_step,
+            "grok_step_unmirrored": self.grok_step_unmirrored,
             "phases": [
                 {**asdict(phase), "end_interval": phase.end_interval and [*phase.end_interval]}
                 for phase in self.phases
