@@ -42,7 +42,11 @@ class Curve:
         >>> Curve(np.arange(40), np.zeros(40)).hold, Curve(np.arange(1201), np.zeros(1201)).hold
         (5, 13)
         """
-        return max(HELD_ROWS, math.ceil(HELD_SHARE * len(self)))
+        return self.held_rows(HELD_SHARE)
+
+    def held_rows(self, share: float) -> int:
+        """That many rows, or this share of the log where it is more."""
+        return max(HELD_ROWS, math.ceil(share * len(self)))
 
     @property
     def starts_late(self) -> bool:
@@ -51,8 +55,8 @@ class Curve:
             return False
         return len(self) == 1 or bool(self.steps[0] > np.diff(self.steps[:HELD_ROWS]).max())
 
-    def held(self, holds: np.ndarray) -> np.ndarray:
-        """Rows from which `holds` is true without a gap for `hold` more rows, or to the end.
+    def held(self, holds: np.ndarray, *, share: float = HELD_SHARE) -> np.ndarray:
+        """Rows from which `holds` is true without a gap for `held_rows(share)` more, or to the end.
 
         >>> curve = Curve(np.arange(9), np.array([0, 1, 0, 1, 1, 1, 1, 1, 1]))
         >>> curve.held(curve.values > 0).nonzero()[0].tolist()
@@ -61,12 +65,12 @@ class Curve:
         rows, n = np.arange(len(holds)), len(holds)
         gaps = np.append(np.flatnonzero(~holds), n)
         until = gaps[np.searchsorted(gaps, rows)]
-        kept: np.ndarray = holds & ((until - rows > self.hold) | (until == n))
+        kept: np.ndarray = holds & ((until - rows > self.held_rows(share)) | (until == n))
         return kept
 
-    def first_held(self, holds: np.ndarray) -> int | None:
+    def first_held(self, holds: np.ndarray, *, share: float = HELD_SHARE) -> int | None:
         """Position of the first row from which `holds` is true and stays so (`held`), or None."""
-        where = np.flatnonzero(self.held(holds))
+        where = np.flatnonzero(self.held(holds, share=share))
         return int(where[0]) if len(where) else None
 
     def cannot_date(self, position: int) -> bool:

@@ -182,11 +182,13 @@ def _from_accuracies(
     which = "test" if unmirrored is None else "unmirrored test"
     noise = [
         f"{name} accuracy rises and falls like noise: it strays from a curve that rises and then "
-        f"holds by {level.roughness:.0%} of its rise, what learns by {ROUGHEST:.0%} at most"
+        f"holds by {level.straying:.3f}, what learns by {ROUGHEST:.1%} of its rise at most"
         for name, level, counts in (("train", of_train, True), (which, of_test, generalises))
-        if counts and not level.holds
+        if counts and level.strays
     ]
     test_side = _accuracy_side(of_test, halfway, test.steps)
+    if of_test.row == 0:  # nobody saw it wait
+        test_side = replace(test_side, unseen=True)
     if unmirrored is not None:
         learned, before = unmirrored.reached(of_test.threshold, test_side.learned)
         test_side = replace(test_side, learned=learned, before=before)
@@ -223,7 +225,7 @@ def _accuracy_side(level: Level, halfway: float, logged: np.ndarray) -> _Side:
     side = _side(
         curve,
         logged,
-        halfway=curve.first_held(curve.values >= halfway),
+        halfway=curve.first_held(curve.values >= halfway, share=SHARED),
         fits=curve.first_held(curve.values >= FITS),
         learned=level.row,
     )

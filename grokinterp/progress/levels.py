@@ -8,14 +8,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import median_filter
 from scipy.optimize import isotonic_regression
 
-from grokinterp.progress.curves import Curve
+from grokinterp.progress.curves import HELD_ROWS, HELD_SHARE, Curve
 
 WITHIN = 0.95  # of the run's own maximum accuracy
 SHARED = 0.05  # of the log's rows or steps have to lie at a level, unless the log ends there
-ROUGHEST = 0.05  # of its rise: what a curve that learns strays from rising and holding at most,
+ROUGHEST = 0.035  # of its rise: what a curve that learns strays from rising and holding at most,
 CALMED = 0.1  # in a running median over this share of the log
 
 
@@ -33,9 +34,9 @@ class Level:
 
     `best` is the run's own maximum accuracy in the sense of Definition 1 of Manning-Coe et al. 2025
     (arXiv 2502.01739, section 2), made safe against luck: the highest value that is held (see
-    `Curve.held`) and within 5 % of which lie 5 % of the log's rows or steps, or its end.
-    `row` is the first one from which at least 0.95 `best` is held, and not lost again within 5 %
-    of the rows. `lost_below` is halfway between chance and `best`.
+    `Curve.held`) and within 5 % of which lie 5 % of the log's rows or steps, or its end. `row` is
+    the first one at 0.95 `best` or more from which most of the next rows are, and from which it is
+    not lost within 5 % of the log's rows. `lost_below` is halfway between chance and `best`.
     """
 
     curve: Curve
@@ -54,14 +55,14 @@ class Level:
         return min((self.chance + self.best) / 2, self.threshold)
 
     @property
-    def roughness(self) -> float:
-        """How far the curve is from one that rises and then holds: see `roughness`."""
-        return roughness(self.curve.values, self.row, self.chance, self.threshold, self.lost_below)
+    def straying(self) -> float:
+        """How far the curve is from one that rises and then holds: see `straying`."""
+        return straying(self.curve.values, self.row, self.threshold)
 
     @property
-    def holds(self) -> bool:
-        """Whether the curve is one that learns rather than noise."""
-        return self.roughness <= ROUGHEST
+    def strays(self) -> bool:
+        """Whether that is more than what learns does, as a share of its rise."""
+        return self.straying > ROUGHEST * (self.threshold - self.chance)
 
     @property
     def unseen(self) -> bool:
@@ -93,10 +94,9 @@ class Level:
 def level_of(curve: Curve, chance: float) -> Level:
     """The best level of a smoothed accuracy curve, of at least one row."""
     values, n = curve.values, len(curve)
-    # windows[i]: the least value from row i through the `hold` rows after it, or to the end
-    padded = np.append(values, np.full(curve.hold, np.inf))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, curve.hold + 1).min(axis=1)
-    # How much of the log lies near each of these: of its rows, or of its steps where they are wide
+    # The least value from every row through the `hold` rows after it, or to the end.
+    windows = _following(values, curve.hold, fill=np.inf).min(axis=1)
+    # How much of the log lies near each of these: of its rows, or of its steps where they are wide.
     order = np.argsort(values)
     spans = np.diff(curve.steps, append=curve.steps[-1])[order]
     above = np.searchsorted(values[order], WITHIN * windows)
@@ -105,42 +105,70 @@ def level_of(curve: Curve, chance: float) -> Level:
     at_end = np.arange(n) >= n - 1 - curve.hold
     best = float(windows[(np.maximum(of_rows, of_steps) >= SHARED) | at_end].max())
     level = Level(curve, chance, best, 0)
-    reached = curve.held(values >= level.threshold)
-    rows = np.flatnonzero(reached)
-    lost = np.append(np.flatnonzero(values < level.lost_below), n + n)
-    lasting = rows[lost[np.searchsorted(lost, rows)] - rows > SHARED * n]
-    return Level(curve, chance, best, int((lasting if len(lasting) else rows)[0]))
+
+    near = values >= level.threshold
+    mostly = _following(near, curve.hold, fill=near[-1]).mean(axis=1) > 0.5
+    lost = np.append(np.flatnonzero(values < level.lost_below), 2 * n)
+    until_lost = lost[np.searchsorted(lost, np.arange(n))] - np.arange(n)
+    lasting = near & mostly & (until_lost > max(curve.hold, SHARED * n))
+    row = int(np.argmax(lasting if lasting.any() else curve.held(near)))
+    return Level(curve, chance, best, row)
 
 
-def roughness(
-    values: np.ndarray, row: int, chance: float, threshold: float, lost_below: float
-) -> float:
-    r"""How far a curve is from one that rises up to a row and then holds, as a share of its rise.
+def _following(values: np.ndarray, hold: int, *, fill: float) -> np.ndarray:
+    """Every row's value and the `hold` after it, [n, hold + 1]; `fill` after the end."""
+    return sliding_window_view(np.append(values, np.full(hold, fill)), hold + 1)
 
-        sqrt((mean squared residual before the row + the same after it) / 2) / (threshold - chance)
+
+def straying(values: np.ndarray, row: int, threshold: float) -> float:
+    r"""How far an accuracy curve is from one that rises up to a row and then holds.
+
+        sqrt((mean squared residual before the row + the same after it) / 2)
 
     Residuals are those from the nearest non-decreasing curve before the row, and what is missing to
-    the threshold from then on. Dips of up to a twentieth of the log are taken out before (a running
-    median over a tenth of it, apart before and after the row), and rows below `lost_below` are left
-    out, so that slingshots and a collapse do not count against it. A walk that happens to rise once
-    and to stay is as smooth as learning in this number, and in every other.
+    the threshold from then on. Two things do not count as straying: dips of up to a twentieth of
+    the log, such as slingshots (a running median over a tenth of it takes them out, before and
+    after the row apart, unless the log ends with so few rows at the level that any one of them may
+    be luck); and the deepest time below the threshold, which is compared with a curve that falls
+    and then rises, since what was learned can be lost again. A walk that happens to rise once and
+    to stay is as smooth as learning in this number, and in every other.
 
-    >>> round(roughness(np.array([0.0, 0.1, 0.0, 1.0, 1.0, 1.0]), 3, 0.0, 0.95, 0.5), 3)
-    0.03
-    >>> round(roughness(np.array([0.0, 0.9, 0.2, 1.0, 0.6, 1.0]), 3, 0.0, 0.95, 0.5), 3)
-    0.258
+    >>> round(straying(np.array([0.0, 0.1, 0.0, 1.0, 1.0, 1.0]), 3, 0.95), 3)
+    0.029
+    >>> round(straying(np.array([0.0, 0.9, 0.2, 1.0, 0.6, 1.0]), 3, 0.95), 3)
+    0.202
     """
-    width = 2 * round(CALMED * len(values) / 2) + 1
+    few = len(values) - row <= max(HELD_ROWS, HELD_SHARE * len(values))
+    width = 1 if few else 2 * round(CALMED * len(values) / 2) + 1
     before, after = (
         median_filter(part, size=width, mode="nearest") if len(part) else part
         for part in (values[:row], values[row:])
     )
-    rise = isotonic_regression(before).x if len(before) else np.zeros(0)
-    kept = after[after >= lost_below]
-    residuals = (before - rise, np.minimum(kept - threshold, 0))
-    squares = sum(float((part**2).mean()) for part in residuals if len(part))
-    height = threshold - chance
-    return math.sqrt(squares / 2) / height if height > 0 else math.inf
+    residuals = (before - _rising(before), _missing(after, threshold))
+    return math.sqrt(sum(float((part**2).mean()) for part in residuals if len(part)) / 2)
+
+
+def _missing(values: np.ndarray, threshold: float) -> np.ndarray:
+    """What every row lacks to the threshold; in the deepest dip, to one that falls and rises."""
+    below = values < threshold
+    missing = np.minimum(values - threshold, 0)
+    if not below.any():
+        return missing
+    deepest = int(np.argmin(values))
+    outside = np.flatnonzero(~below)
+    place = int(np.searchsorted(outside, deepest))
+    first = int(outside[place - 1]) + 1 if place else 0
+    last = int(outside[place]) if place < len(outside) else len(values)
+    falling, rising = values[first:deepest], values[deepest:last]
+    missing[first:deepest] = falling - _rising(falling[::-1])[::-1]
+    missing[deepest:last] = rising - _rising(rising)
+    return missing
+
+
+def _rising(values: np.ndarray) -> np.ndarray:
+    """The nearest curve that never falls."""
+    fit: np.ndarray = isotonic_regression(values).x if len(values) else values
+    return fit
 
 
 def lost_and_regained(row: int, learned: np.ndarray, lost: np.ndarray) -> tuple[Episode, ...]:
