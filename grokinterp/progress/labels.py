@@ -29,6 +29,7 @@ from grokinterp.progress.unmirrored import Unmirrored
 Label = Literal["grokked", "steady", "memorized", "not_learned", "undetermined"]
 LABELS: tuple[Label, ...] = ("grokked", "steady", "memorized", "not_learned", "undetermined")
 FITS = 0.99  # train accuracy of a run that has memorised
+MOSTLY = 0.5  # of the rows since it was learned, train has to be near its best
 TOGETHER = (
     0.1  # of its first value: a test loss that is below it when train is learned did not wait
 )
@@ -180,12 +181,6 @@ def _from_accuracies(
     demanded = WITHIN * min(of_train.best, ceiling)
     generalises = of_test.best >= demanded
     which = "test" if unmirrored is None else "unmirrored test"
-    noise = [
-        f"{name} accuracy rises and falls like noise: it strays from a curve that rises and then "
-        f"holds by {level.straying:.3f}, what learns by {ROUGHEST:.1%} of its rise at most"
-        for name, level, counts in (("train", of_train, True), (which, of_test, generalises))
-        if counts and level.strays
-    ]
     test_side = _accuracy_side(of_test, halfway, test.steps)
     if of_test.row == 0:  # nobody saw it wait
         test_side = replace(test_side, unseen=True)
@@ -201,7 +196,7 @@ def _from_accuracies(
         f"train accuracy never exceeds {of_train.best:.3f}, less than {halfway:.3f}, half of the "
         f"way from chance ({chance:.3f}) to 1",
         "within 5 % of the run's own maximum accuracy",
-        noise[0] if noise else None,
+        _noise(of_train, of_test if generalises else None, which),
         None,
         (
             *_told("train accuracy", "collapses", train, of_train.episodes()),
@@ -218,6 +213,27 @@ def _chance(curve: Curve) -> float:
     A log that starts later does not show it, and it is small.
     """
     return min(float(curve.values[0]), 0.5) if curve.steps[0] == 0 else 0.0
+
+
+def _noise(train: Level, test: Level | None, which: str) -> str | None:
+    """Why accuracies that reach their level are noise and not learned, if they are.
+
+    What was learned can be lost again, of train for less than half of the time at most.
+    """
+    for name, level in (("train", train), (which, test)):
+        if level is not None and level.strays:
+            return (
+                f"{name} accuracy rises and falls like noise: it strays from a curve that rises "
+                f"and then holds by {level.straying:.3f}, what learns by {ROUGHEST:.1%} of its "
+                "rise at most"
+            )
+    if train.kept < MOSTLY:
+        return (
+            f"train accuracy comes near its best of {train.best:.3f} at step "
+            f"{train.curve.steps[train.row]}, and {train.kept:.0%} of the rows from then on are: "
+            "it was not learned to stay"
+        )
+    return None
 
 
 def _accuracy_side(level: Level, halfway: float, logged: np.ndarray) -> _Side:

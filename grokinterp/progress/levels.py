@@ -65,6 +65,11 @@ class Level:
         return self.straying > ROUGHEST * (self.threshold - self.chance)
 
     @property
+    def kept(self) -> float:
+        """Share of the rows from `row` on that are near the best level."""
+        return float((self.curve.values[self.row :] >= self.threshold).mean())
+
+    @property
     def unseen(self) -> bool:
         """Whether the log never shows the curve unlearned, so that `row` is no date.
 
