@@ -112,7 +112,7 @@ def level_of(curve: Curve, chance: float) -> Level:
     level = Level(curve, chance, best, 0)
 
     near = values >= level.threshold
-    mostly = _following(near, curve.hold, fill=near[-1]).mean(axis=1) > 0.5
+    mostly = _following(near, curve.hold, fill=float(near[-1])).mean(axis=1) > 0.5
     lost = np.append(np.flatnonzero(values < level.lost_below), 2 * n)
     until_lost = lost[np.searchsorted(lost, np.arange(n))] - np.arange(n)
     lasting = near & mostly & (until_lost > max(curve.hold, SHARED * n))
