@@ -4,11 +4,12 @@
 
 The boundaries of a log are found, then those of the same log with 1 % noise on its losses, with
 half of its rows dropped at random, and with every fifth row kept. For every run shipped that has
-boundaries, and for grokked curves of the synthetic family (tests/curves.py), a row for each
-boundary and disturbance tells in how many tries the clean boundary lies in the interval found on
-the disturbed log, how wide the intervals are, as a multiple of the clean one, and how often there
-is none. `--csv` keeps the table, `--against` puts the widths of such a file beside it, which is
-how two versions are compared.
+boundaries, and for grokked curves of the synthetic family (tests/curves.py, a fifth of the tries
+each), a row for each boundary and disturbance tells how often there is no boundary, in which share
+of the other tries the clean boundary lies in the interval found on the disturbed log, and how wide
+the intervals are: in steps, and as a multiple of the clean one (medians). Boundaries that are null
+on the clean log have no row. `--csv` keeps every try, `--against` puts what such a file says beside
+it, which is how two versions are compared: run this file with another one first on PYTHONPATH.
 """
 
 import argparse
@@ -118,19 +119,17 @@ def main() -> None:
     for name, frame in shipped():
         found += list(tries(name, frame, options.tries))
     for name, frame in family(options.curves):
-        # One log of many: widths as shares of it, or the longest logs would decide the median.
-        found += [
-            {**row, "log": "family", "curve": name}
-            for row in tries(name, frame, max(options.tries // 5, 1))
-        ]
+        many = max(options.tries // 5, 1)
+        found += [{**row, "log": "family", "curve": name} for row in tries(name, frame, many)]
     rows = pd.DataFrame(found)
     if options.csv:
         rows.to_csv(options.csv, index=False)
     result = table(rows)
     if options.against:
         before = table(pd.read_csv(options.against))
-        result["width before"] = before["width"]
         result["inside before"] = before["inside"]
+        result["width before"] = before["width"]
+        result["to before"] = result["width"] / before["width"]
     print(f"grokinterp {gi.__version__} of {Path(gi.__file__).parent}")
     print(result.round(3).to_string())
 

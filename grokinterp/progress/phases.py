@@ -24,7 +24,13 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase with its bends in steps; None where the data cannot say."""
+    """A phase with its bends in steps; None where the data cannot say.
+
+    `end_interval` holds the logged steps that are as good an end as `end`, for all that 1 % noise
+    on the losses, the scatter of the rows and the choice of logged steps can tell: the end found on
+    a log with twice or five times as many rows lies in it (how often: `find_boundaries`). It is no
+    confidence interval over seeds.
+    """
 
     name: str
     start: int | None
@@ -40,10 +46,10 @@ class Phases:
     which the label rests on, are the first steps within 5 % of the run's own maximum accuracy
     (Definition 1 of Manning-Coe et al. 2025; with losses only, below the thresholds), however low
     that maximum is. The ends of `phases` are bends of the loss curves and differ from all of these;
-    each carries the interval in which the curve cannot tell the bend from another. A boundary dates
-    a change in a curve. It does not prove that a circuit exists: where measures were at hand,
-    `reasons` says whether the excluded loss confirms one. `margin` is how many logged rows the
-    label is away from another one.
+    each carries an interval of steps that are as good (`Phase`). A boundary dates a change in a
+    curve. It does not prove that a circuit exists: where measures were at hand, `reasons` says
+    whether the excluded loss confirms one. `margin` is how many logged rows the label is away from
+    another one.
     """
 
     label: Label
