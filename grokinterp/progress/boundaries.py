@@ -219,7 +219,7 @@ def _noise(steps: np.ndarray, logs: np.ndarray) -> float:
     know nothing of the slope, whatever the spacing, and their median nothing of a few spikes (after
     Gasser, Sroka and Jennen-Steinmetz 1986, who take second differences).
 
-    >>> steps = np.arange(200)
+    >>> steps = np.arange(2000)
     >>> noisy = np.random.default_rng(0).normal(-0.5 * steps, 0.1)
     >>> round(_noise(steps, -0.5 * steps), 3), round(_noise(steps, noisy), 2)
     (0.0, 0.1)
