@@ -27,7 +27,13 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase with its bends in steps; None where the data cannot say."""
+    """A phase with its bends in steps; None where the data cannot say.
+
+    `end_interval` holds the logged steps that are as good an end as `end`, for all that 1 % noise
+    on the losses, the scatter of the rows and the choice of logged steps can tell: the end found on
+    a log with twice or five times as many rows lies in it (how often: `find_boundaries`). It is no
+    confidence interval over seeds.
+    """
 
     name: str
     start: int | None
@@ -48,8 +54,8 @@ class Phases:
     however low that maximum is; `t_test` is of unmirrored test pairs where they are known. What
     came about before the log begins is None.
 
-    The ends of `phases` are bends of the loss curves and differ from all of these; each carries the
-    interval in which the curve cannot tell the bend from another. A boundary dates a change in a
+    The ends of `phases` are bends of the loss curves and differ from all of these; each carries an
+    interval of steps that are as good (`Phase`). A boundary dates a change in a
     curve. It does not prove that a circuit exists: where measures were at hand, `reasons` says
     whether the excluded loss confirms one. `margin` is how many logged rows the label is away from
     another one.
