@@ -11,6 +11,7 @@ from grokinterp.models import stacked
 from grokinterp.models.kinds import QuickForward
 from grokinterp.runs.manifest import Manifest
 from grokinterp.runs.metrics import evaluate
+from grokinterp.tasks import unmirrored_rows
 from grokinterp.training import (
     EnsembleTiming,
     ensemble,
@@ -165,6 +166,32 @@ def test_metrics_of_members_have_the_bits_of_single_ones(n_train):
     found = evaluate_members(logits, labels, masks)
     alone = [evaluate(*member) for member in zip(logits, labels, masks, strict=True)]
     assert list(map(str, found)) == list(map(str, alone))  # nan and all
+    unmirrored = [unmirrored_rows(gi.ModularTask("add", p=11), mask) for mask in masks[:2]]
+    rows = [*(each.nonzero().flatten() for each in unmirrored), None]
+    found = evaluate_members(logits, labels, masks, rows)
+    members = zip(logits, labels, masks, [*unmirrored, None], strict=True)
+    more = [evaluate(*member) for member in members]
+    assert list(map(str, found)) == list(map(str, more))
+    assert [len(each) for each in more] == [6, 6, 4]
+    assert [str(list(each.values())[:4]) for each in more] == [
+        str(list(each.values())) for each in alone
+    ]
+
+
+def test_so_have_those_of_a_large_table(shapes_unchecked):
+    """Long sums are split into blocks: of 12769 inputs, as of few."""
+    task = gi.ModularTask("add", p=113)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, task.n_inputs, 113, generator=generator) * 5
+    labels = task.labels.expand(3, -1)
+    order = torch.rand(3, task.n_inputs, generator=generator).argsort(dim=1)
+    masks = order < 3830
+    unmirrored = [unmirrored_rows(task, mask) for mask in masks]
+    rows = [each.nonzero().flatten() for each in unmirrored]
+    assert len({len(each) for each in rows}) == 3
+    members = zip(logits, labels, masks, unmirrored, strict=True)
+    alone = [evaluate(*member) for member in members]
+    assert evaluate_members(logits, labels, masks, rows) == alone
 
 
 def same_run(one, other):

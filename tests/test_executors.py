@@ -288,7 +288,8 @@ def test_the_live_table_has_a_line_for_every_run_in_training(sweep, tmp_path):
     last = gi.load(tmp_path / "seed=1").metrics.iloc[-1]
     ((name, step, *logged),) = live.lines()
     assert (name, step) == ("seed=1", "20 of 30")
-    assert logged[:2] == [f"{last.train_loss:.3g}", f"{last.test_loss:.3g}"]
+    shown = ("train_loss", "test_loss", "train_acc", "test_acc")
+    assert logged == [f"{last[column]:.3g}" for column in shown]  # of the six that are logged
     assert live.counts(1) == "2 of 5 runs done, 1 in training, 2 waiting"
     os.utime(run_json)
     assert [line[0] for line in live.lines()] == ["seed=1", "seed=2"]
@@ -297,7 +298,9 @@ def test_the_live_table_has_a_line_for_every_run_in_training(sweep, tmp_path):
     assert live.counts(0) == "3 of 5 runs done, 0 in training, 1 waiting, 1 failed"
     drawn = io.StringIO()
     Console(file=drawn, width=100).print(LiveTable(jobs, n_runs=3))
-    assert "0 of 3 runs done" in drawn.getvalue()
+    title, columns, *_ = drawn.getvalue().splitlines()
+    assert "0 of 3 runs done" in title
+    assert columns.split() == ["run", "step", *shown]
 
 
 # Ray.

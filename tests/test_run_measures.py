@@ -15,7 +15,7 @@ from grokinterp.encodings import RUN_MEASURES, measured, run_measures
 OUTCOME = [
     "label", "t_train", "t_test", "memorization_step", "grok_step", "memorization_end",
     "circuit_formation_end", "cleanup_end", "train_loss", "test_loss", "train_acc", "test_acc",
-    "best_test_acc", "key_frequencies", "note",
+    "test_acc_unmirrored", "best_test_acc", "key_frequencies", "note",
 ]  # fmt: skip
 
 
@@ -37,15 +37,16 @@ def ising(tmp_path_factory):
     return gi.train(recipe, tmp_path_factory.mktemp("runs") / "ising")
 
 
-def test_the_outcome(mlp):
+def test_the_outcome(mlp, ising):
     row = measured(mlp)
     assert list(row) == OUTCOME
+    assert list(measured(ising)) == [x for x in OUTCOME if x != "test_acc_unmirrored"]
     phases = gi.detect_phases(mlp.metrics)
     assert (row["label"], row["t_train"], row["t_test"]) == (
         phases.label, phases.t_train, phases.t_test
     )  # fmt: skip
     last = mlp.metrics.iloc[-1]
-    for column in OUTCOME[8:12]:
+    for column in OUTCOME[8:13]:
         assert row[column] == last[column]
     assert row["best_test_acc"] == mlp.metrics.test_acc.max()
     assert row["note"] == ""

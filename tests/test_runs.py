@@ -51,7 +51,9 @@ def test_a_run_gives_back_what_was_trained(tiny_run, tiny):
 def test_metrics_of_a_step_are_those_of_its_weights(tiny_run):
     for step in tiny_run.steps:
         snapshot = tiny_run.snapshot(step)
-        expected = evaluate(snapshot.all_logits, tiny_run.task.labels, tiny_run.train_mask)
+        expected = evaluate(
+            snapshot.all_logits, tiny_run.task.labels, tiny_run.train_mask, snapshot.unmirrored_rows
+        )
         row = tiny_run.metrics.set_index("step").loc[step]
         assert row.to_dict() == pytest.approx(expected, rel=1e-5)
 

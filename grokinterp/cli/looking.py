@@ -56,7 +56,7 @@ def info(path: RunFolder, as_json: Json = False) -> None:
     for title in shown if run.recipe else ("architecture", *shown):
         values = facts[title]
         if isinstance(values, dict):
-            show(f"\n{title}\n" + "\n".join(f"  {k:<18}{v}" for k, v in values.items()))
+            show(f"\n{title}\n" + "\n".join(f"  {k:<22}{v}" for k, v in values.items()))
     for change in run.manifest.changes():
         show(f"  {change}")
     if differs is not None:

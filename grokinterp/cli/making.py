@@ -1,5 +1,6 @@
 """Commands that make runs: the recipes, training, and sweeps of many runs."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -45,10 +46,12 @@ def train(
         say(str(stopped))
         raise typer.Exit(INTERRUPTED) from None
     last = run.metrics.iloc[-1]
+    unmirrored = last.get("test_acc_unmirrored", math.nan)  # NaN too where there are no such pairs
+    of_which = "" if math.isnan(unmirrored) else f" ({unmirrored:.4f} on unmirrored pairs)"
     show(
         f"{out}: {len(run.steps)} checkpoints up to step {run.steps[-1]}, "
         f"train loss {last.train_loss:.3g}, test loss {last.test_loss:.3g}, "
-        f"test accuracy {last.test_acc:.4f}\n"
+        f"test accuracy {last.test_acc:.4f}{of_which}\n"
         f"See when it learned: grokinterp phases {out}"
     )
 

@@ -22,6 +22,7 @@ from grokinterp.tasks.modular import ModularTask
 
 Columns = dict[str, object]
 PHASES = ("memorization", "circuit_formation", "cleanup")
+LAST = ("train_loss", "test_loss", "train_acc", "test_acc", "test_acc_unmirrored")
 
 
 def _compressibility(run: Run) -> Columns:
@@ -112,11 +113,11 @@ def measured(run: Run, names: Sequence[str] = ()) -> Columns:
     label; t_train and t_test, in updates (Definition 1 on curves smoothed by a running median);
     memorization_step and grok_step (crossings of the usual thresholds) and the ends of the phases,
     all as `detect_phases` has them from the metrics; losses in nats and accuracies of the last
-    logged step; best_test_acc over the log, unsmoothed; key_frequencies of the last checkpoint, ()
-    where it has no sparse circuit, None where they are not defined; then the columns of `names`
-    from `RUN_MEASURES`. What could not be measured of this model has no column, and `note` says why
-    ("" else): also that a run diverged, whose weights are not measured. InputError for unknown
-    names and for a run without metrics.
+    logged step, with test_acc_unmirrored where the run logs it; best_test_acc over the log,
+    unsmoothed; key_frequencies of the last checkpoint, () where it has no sparse circuit, None
+    where they are not defined; then the columns of `names` from `RUN_MEASURES`. What could not be
+    measured of this model has no column, and `note` says why ("" else): also that a run diverged,
+    whose weights are not measured. InputError for unknown names and for a run without metrics.
 
     t_train and t_test are of the run's own best, which need not be good: read them with the label.
     """
@@ -134,7 +135,7 @@ def measured(run: Run, names: Sequence[str] = ()) -> Columns:
         "memorization_step": phases.memorization_step,
         "grok_step": phases.grok_step,
         **{f"{name}_end": ends.get(name) for name in PHASES},
-        **{column: last[column] for column in ("train_loss", "test_loss", "train_acc", "test_acc")},
+        **{column: last[column] for column in LAST if column in run.metrics},
         "best_test_acc": run.metrics.test_acc.max(),
         "key_frequencies": None,
     }

@@ -8,7 +8,9 @@ architecture  sizes in TransformerLens' words; "kind" is "mlp" or "cnn" for othe
 split         rule, seed, train_fraction where known; n_train, n_test; null without a split
 parameters    canonical weight names
 steps         the saved checkpoints
-metrics       rows and bytes of metrics.csv that belong to the run
+metrics       rows and bytes of metrics.csv that belong to the run. Its first line names its
+              columns, as in grokinterp.runs.metrics: six of a task with mirrors and a split, four
+              of others, and of runs that 0.2.0 began
 finished      whether training reached its last step
 versions      of what wrote it
 environment   what it was trained on, as in grokinterp.runs.environment; older runs have none

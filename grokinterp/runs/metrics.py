@@ -1,10 +1,23 @@
-"""Losses and accuracies of logits over a whole table, and metrics.csv, which keeps them."""
+"""Losses and accuracies of logits over a whole table, and metrics.csv, which keeps them.
+
+train_loss, test_loss                       mean cross-entropy in nats over the rows trained on, and
+                                            over all others
+train_acc, test_acc                         the share of them whose largest logit is the right one
+test_loss_unmirrored, test_acc_unmirrored   the same over test pairs (a, b) whose mirror (b, a) is
+                                            not trained on either: only where a task has mirrors
+                                            (a commutative operation) and the split is known
+
+A cell is empty where there are no such rows. A network that looks up the mirror is right on a test
+pair without a circuit, which the unmirrored columns leave out; how it is right on those, they do
+not say. Runs of 0.2.0 have the first four columns; of whatever further ones a file has, its reader
+keeps all.
+"""
 
 import io
 import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import SupportsFloat
 
@@ -15,26 +28,54 @@ from torch import Tensor
 
 from grokinterp.errors import InputError
 from grokinterp.models.cross_entropy import answer_scores
+from grokinterp.tasks.task import Task, has_mirrors, unmirrored_rows
 
-COLUMNS = ("train_loss", "test_loss", "train_acc", "test_acc")
+COLUMNS = ("train_loss", "test_loss", "train_acc", "test_acc")  # of every run
+UNMIRRORED = ("test_loss_unmirrored", "test_acc_unmirrored")
 Metrics = dict[str, float]
 MOST_COLUMNS = 1000  # of a table of another tool
 LONGEST_HEADER = 1_000_000
+
+
+def columns_of(task: Task, *, split_known: bool) -> tuple[str, ...]:
+    """The columns that a run logs beside the step.
+
+    >>> from grokinterp.tasks import ModularTask
+    >>> columns_of(ModularTask("add", p=5), split_known=True)[4:]
+    ('test_loss_unmirrored', 'test_acc_unmirrored')
+    >>> columns_of(ModularTask("subtract", p=5), split_known=True)[4:]
+    ()
+    """
+    return COLUMNS + (UNMIRRORED if split_known and has_mirrors(task) else ())
+
+
+def logged_unmirrored(
+    task: Task, train_mask: Bool[Tensor, " n"] | None
+) -> Bool[Tensor, " n"] | None:
+    """The rows of the unmirrored columns; None where a run does not have the columns."""
+    if train_mask is None or not has_mirrors(task):
+        return None
+    return unmirrored_rows(task, train_mask)
 
 
 def evaluate(
     logits: Float[Tensor, "n classes"],
     labels: Int[Tensor, " n"],
     train_mask: Bool[Tensor, " n"] | None,
+    unmirrored: Bool[Tensor, " n"] | None = None,
 ) -> Metrics:
-    """Mean cross-entropy (nats) and accuracy on train and test rows; NaN where there are none."""
-    return evaluate_blocks((logits,), labels, train_mask)
+    """Mean cross-entropy (nats) and accuracy on train and test rows; NaN where there are none.
+
+    With `unmirrored`, as `logged_unmirrored` has it, on those rows too.
+    """
+    return evaluate_blocks((logits,), labels, train_mask, unmirrored)
 
 
 def evaluate_blocks(
     blocks: Iterable[Float[Tensor, "rows classes"]],
     labels: Int[Tensor, " n"],
     train_mask: Bool[Tensor, " n"] | None,
+    unmirrored: Bool[Tensor, " n"] | None = None,
 ) -> Metrics:
     """The same of logits that come in blocks of rows, in the order of the table."""
     if train_mask is None:
@@ -46,13 +87,18 @@ def evaluate_blocks(
     losses = torch.cat([each.losses for each in scores])
     right = torch.cat([each.right for each in scores]).to(losses.dtype)
     means = [x[rows].mean() for x in (losses, right) for rows in (train_mask, ~train_mask)]
-    return dict(zip(COLUMNS, torch.stack(means).tolist(), strict=True))
+    if unmirrored is None:
+        return dict(zip(COLUMNS, torch.stack(means).tolist(), strict=True))
+    means += [x[unmirrored].mean() for x in (losses, right)]
+    return dict(zip(COLUMNS + UNMIRRORED, torch.stack(means).tolist(), strict=True))
 
 
-def as_metrics(values: Mapping[str, SupportsFloat | None]) -> Metrics:
+def as_metrics(
+    values: Mapping[str, SupportsFloat | None], columns: Sequence[str] = COLUMNS
+) -> Metrics:
     """Numbers of any kind (tensors of one element, numpy scalars, None) as floats."""
     found = {}
-    for column in COLUMNS:
+    for column in columns:
         value = values.get(column)
         try:
             found[column] = math.nan if value is None else float(value)
@@ -61,20 +107,30 @@ def as_metrics(values: Mapping[str, SupportsFloat | None]) -> Metrics:
     return found
 
 
-def csv_line(step: int, metrics: Mapping[str, float]) -> str:
-    """One row of metrics.csv; a value that does not exist (NaN) is an empty cell."""
-    cells = (metrics[column] for column in COLUMNS)
+def csv_line(step: int, metrics: Mapping[str, float], columns: Sequence[str]) -> str:
+    """One row of metrics.csv; a value that is not there, or does not exist (NaN), is empty."""
+    cells = (metrics.get(column, math.nan) for column in columns)
     return f"{step}," + ",".join("" if math.isnan(x) else repr(x) for x in cells) + "\n"
 
 
-CSV_HEADER = f"step,{','.join(COLUMNS)}\n"
+def csv_header(columns: Sequence[str]) -> str:
+    """The first line of metrics.csv."""
+    return f"step,{','.join(columns)}\n"
+
+
+def columns_in(content: bytes) -> tuple[str, ...]:
+    """The columns of a metrics.csv that is there, whichever version wrote it, but for the step."""
+    return tuple(content.partition(b"\n")[0].decode().split(",")[1:])
 
 
 def read_csv(content: bytes) -> pd.DataFrame:
-    """metrics.csv as a DataFrame, to the last bit of what was written."""
+    """metrics.csv as a DataFrame, to the last bit of what was written.
+
+    The step and the four columns have to be there, and further ones to hold numbers.
+    """
     frame = pd.read_csv(io.BytesIO(content), dtype=str)
     frame["step"] = frame["step"].map(int).astype("int64")
-    for column in COLUMNS:
+    for column in dict.fromkeys((*COLUMNS, *frame.columns.drop("step"))):
         frame[column] = frame[column].map(float).astype("float64")
     steps = frame["step"]
     if (steps < 0).any() or not steps.is_monotonic_increasing or not steps.is_unique:

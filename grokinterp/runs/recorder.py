@@ -16,7 +16,7 @@ from grokinterp.models.kinds import Shape, architecture_of, build_model
 from grokinterp.runs.environment import current_environment
 from grokinterp.runs.forward import agree
 from grokinterp.runs.lock import Hold, hold
-from grokinterp.runs.metrics import Metrics, as_metrics, evaluate
+from grokinterp.runs.metrics import Metrics, as_metrics, evaluate, logged_unmirrored
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.runs.taking import check_task, checked_mask, snapshot
@@ -67,6 +67,7 @@ class Recorder:
         self._task = task
         self._train_indices = train_indices
         self._train_mask = train_mask
+        self._unmirrored = logged_unmirrored(task, train_mask)
         self._writer: RunWriter | None = None
         self._hold: Hold | None = None
         self._last = -1
@@ -90,6 +91,9 @@ class Recorder:
         """Log the metrics of a step; they reach the disk with the next `save` or `close`.
 
         `metrics` (train_loss, test_loss, train_acc, test_acc) spares the evaluation over the table.
+        Of a commutative operation with a split it may hold test_loss_unmirrored and
+        test_acc_unmirrored too, over the test pairs whose mirror (b, a) is not trained on. What it
+        does not hold is NaN, an empty cell; what the run has no column for is left out.
         """
         return self._log(step, model, metrics)
 
@@ -129,9 +133,11 @@ class Recorder:
         elif self._hold is None:  # closed, and used again
             self._hold = hold(self.path)
         if given is None:
-            metrics = evaluate(self._seen.all_logits, self._task.labels, self._train_mask)
+            metrics = evaluate(
+                self._seen.all_logits, self._task.labels, self._train_mask, self._unmirrored
+            )
         else:
-            metrics = as_metrics(given)
+            metrics = as_metrics(given, self._writer.columns)
         self._writer.log(number, metrics)
         self._last = number
         return metrics

@@ -79,7 +79,12 @@ class Run:
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """step, train_loss, test_loss, train_acc, test_acc as training logged them."""
+        """step, train_loss, test_loss, train_acc, test_acc as training logged them.
+
+        Of a commutative operation whose split is known, test_loss_unmirrored and
+        test_acc_unmirrored too, over the test pairs whose mirror (b, a) is not trained on; runs
+        that 0.2.0 began do not have them.
+        """
         return self._store.metrics()
 
     @cached_property

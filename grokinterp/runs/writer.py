@@ -5,7 +5,7 @@ which names what belongs to the run. Files that run.json does not name yet do no
 reader, and metrics.csv counts up to the number of bytes that run.json gives.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,16 +33,19 @@ from grokinterp.runs.manifest import (
     Manifest,
     weights_file,
 )
-from grokinterp.runs.metrics import CSV_HEADER, csv_line
+from grokinterp.runs.metrics import columns_in, columns_of, csv_header, csv_line
 from grokinterp.tasks.task import Task
 
 
 class RunWriter:
-    """The open end of a run folder."""
+    """The open end of a run folder; `columns` are those of its metrics.csv, but for the step."""
 
-    def __init__(self, folder: Path, manifest: Manifest, lines: list[str]) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, columns: Sequence[str], lines: list[str]
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.columns = tuple(columns)
         self._lines = lines  # of metrics.csv, without the header
 
     @classmethod
@@ -86,7 +89,8 @@ class RunWriter:
             environment=dict(environment) if environment is not None else None,
         )  # fmt: skip
         manifest.write(folder)
-        return cls(folder, manifest, [])
+        columns = columns_of(task, split_known=train_indices is not None)
+        return cls(folder, manifest, columns, [])
 
     @classmethod
     def reopen(
@@ -94,7 +98,8 @@ class RunWriter:
     ) -> "RunWriter":
         """Go on with a run from one of its steps: what it wrote after that step is forgotten.
 
-        Another environment than the one it had so far is noted with the step.
+        Another environment than the one it had so far is noted with the step. It keeps the columns
+        of metrics that it began with, which in 0.2.0 were four.
         """
         manifest = Manifest.read(folder)
         manifest.goes_on(step, environment)
@@ -113,13 +118,17 @@ class RunWriter:
             leftover.unlink()
         for name, digest in checksums.items():
             read_checked(folder / name, digest)
-        writer = cls(folder, replace(manifest, steps=kept, sha256=checksums), lines)
+        manifest = replace(manifest, steps=kept, sha256=checksums)
+        writer = cls(folder, manifest, columns_in(content), lines)
         writer.flush_manifest()  # before metrics.csv is written shorter than run.json says
         return writer
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add a row of metrics; it reaches the disk with the next save or flush."""
-        self._lines.append(csv_line(step, metrics))
+        """Add a row of metrics; it reaches the disk with the next save or flush.
+
+        What the run has no column for is left out.
+        """
+        self._lines.append(csv_line(step, metrics, self.columns))
 
     def save(self, step: int, weights: Mapping[str, Tensor]) -> None:
         """Write the checkpoint of a step, and everything logged so far."""
@@ -147,7 +156,7 @@ class RunWriter:
         self.manifest.write(self.folder)
 
     def _metrics(self) -> bytes:
-        return (CSV_HEADER + "".join(self._lines)).encode()
+        return (csv_header(self.columns) + "".join(self._lines)).encode()
 
     def save_resume(self, step: int, state: dict[str, Tensor], *, file: str = RESUME) -> None:
         """Write what training needs to go on from this step, after everything logged so far."""

@@ -13,7 +13,7 @@ from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.initialize import initial_weights
 from grokinterp.models.stacked import stack, stacked_gradients, stacked_logits
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.metrics import COLUMNS, Metrics
+from grokinterp.runs.metrics import COLUMNS, UNMIRRORED, Metrics, logged_unmirrored
 from grokinterp.tasks.splits import mask_of
 from grokinterp.training.learner import is_trained
 from grokinterp.training.optimizers import Batches, build_optimizer, learning_rate
@@ -37,6 +37,10 @@ class EnsembleLearner:
         self._inputs = tasks[0].model_inputs.to(device)
         self._labels = torch.stack([task.labels for task in tasks]).to(device)
         self._masks = torch.stack([mask_of(r, tasks[0].n_inputs) for r in rows]).to(device)
+        self._unmirrored = [
+            None if found is None else found.nonzero().flatten()
+            for found in map(logged_unmirrored, tasks, self._masks)
+        ]
         self._batches = [
             Batches(recipe, r.to(device)) for recipe, r in zip(recipes, rows, strict=True)
         ]
@@ -81,7 +85,7 @@ class EnsembleLearner:
             logits = stacked_logits(
                 self._architecture, self.weights, self._inputs.expand(n_members, -1, -1)
             )
-        return evaluate_members(logits, self._labels, self._masks)
+        return evaluate_members(logits, self._labels, self._masks, self._unmirrored)
 
     def member(self, member: int) -> Weights:
         """The weights of a member."""
@@ -162,19 +166,28 @@ def evaluate_members(
     logits: Float[Tensor, "members n classes"],
     labels: Int[Tensor, "members n"],
     train_masks: Bool[Tensor, "members n"],
+    unmirrored: Sequence[Int[Tensor, " _"] | None] = (),
 ) -> list[Metrics]:
     """What `evaluate` says of each member, in one go; all have so many training rows.
 
     The rows are taken out before they are summed, as `evaluate` does: zeros among them would be
-    summed in another order.
+    summed in another order. `unmirrored` are the rows of these columns, for each member its own,
+    since members differ in how many they have; None for a member without the columns.
     """
     losses = cross_entropies(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
     right = (logits.argmax(dim=2) == labels).to(losses.dtype)
     chosen = [x[rows] for x in (losses, right) for rows in (train_masks, ~train_masks)]
     columns = [x.view(len(labels), len(x) // len(labels)).mean(dim=1) for x in chosen]
-    return [
+    found = [
         dict(zip(COLUMNS, values, strict=True)) for values in torch.stack(columns, dim=1).tolist()
     ]
+    with_mirrors = [(member, rows) for member, rows in enumerate(unmirrored) if rows is not None]
+    if with_mirrors:
+        means = [x[member][rows].mean() for member, rows in with_mirrors for x in (losses, right)]
+        values = torch.stack(means).view(-1, 2).tolist()
+        for (member, _), pair in zip(with_mirrors, values, strict=True):
+            found[member] |= zip(UNMIRRORED, pair, strict=True)
+    return found
 
 
 def _rule(recipe: Recipe) -> tuple[object, ...]:

@@ -1,7 +1,8 @@
 """What a sweep is doing, on standard error where that is a terminal: a line a run in training.
 
 It looks at the run folders from time to time, whoever writes them, and so knows of a run what was
-last saved. Runs in training on a machine whose folders are not seen from here have no line.
+last saved, of which it shows the four columns that every run has. Runs in training on a machine
+whose folders are not seen from here have no line.
 """
 
 import os
@@ -99,11 +100,16 @@ def _written_at(run: Path) -> int | None:
 
 
 def _last_logged(run: Path) -> list[str]:
-    """The step and the metrics of the last row; empty before there is one."""
+    """The step and the four metrics of the last row; empty before there is one."""
     try:
         with (run / METRICS).open("rb") as file:
+            header = file.readline().decode().strip().split(",")
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
-            step, *values = file.read().decode().splitlines()[-1].split(",")
-        return [str(int(step)), *(f"{float(value):.3g}" if value else "" for value in values)]
-    except (OSError, ValueError, IndexError):
+            cells = file.read().decode().splitlines()[-1].split(",")
+        row = dict(zip(header, cells, strict=True))
+        values = (row[column] for column in COLUMNS)
+        return [
+            str(int(row["step"])), *(f"{float(value):.3g}" if value else "" for value in values)
+        ]  # fmt: skip
+    except (OSError, ValueError, LookupError):
         return [""]

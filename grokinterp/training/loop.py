@@ -18,7 +18,7 @@ from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.environment import current_environment
 from grokinterp.runs.lock import LOCK, hold
 from grokinterp.runs.manifest import RESUME, RUN_JSON, Manifest
-from grokinterp.runs.metrics import Metrics, evaluate_blocks
+from grokinterp.runs.metrics import Metrics, evaluate_blocks, logged_unmirrored
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks.splits import mask_of
@@ -108,6 +108,7 @@ class Session:
         self.labels = task.labels.to(device)
         self.batches = Batches(recipe, rows.to(device))
         self.train_mask = mask_of(rows.to(device), task.n_inputs)
+        self.unmirrored = logged_unmirrored(task, self.train_mask)
         self.saves = set(recipe.checkpoint_steps())
         self.learner = Learner(recipe, task.model_inputs, task.labels, device)
         self.optimizer = build_optimizer(recipe, self.learner.trained.values())
@@ -156,7 +157,7 @@ class Session:
         """The metrics of the weights as they are."""
         with torch.no_grad():
             blocks = self.learner.logit_blocks()
-            return evaluate_blocks(blocks, self.labels, self.train_mask)
+            return evaluate_blocks(blocks, self.labels, self.train_mask, self.unmirrored)
 
     def record(self) -> None:
         """Log and save what is due at this step."""

@@ -21,7 +21,7 @@ from grokinterp.errors import InputError, whole_number
 from grokinterp.models.architecture import Weights
 from grokinterp.recipe.keys import AT_MOST
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.metrics import COLUMNS, Metrics
+from grokinterp.runs.metrics import Metrics
 from grokinterp.runs.run import Run
 from grokinterp.training.loop import Session, using_threads
 
@@ -109,7 +109,7 @@ def verify(run: Run, *, steps: int | None = None, progress: bool = False) -> Ver
     rows = run.metrics[run.metrics["step"] <= last].set_index("step")
     weights = {step: run.weights(step) for step in run.steps if step <= last}
     logged = {
-        int(str(step)): {column: float(row[column]) for column in COLUMNS}
+        int(str(step)): {str(column): float(value) for column, value in row.items()}
         for step, row in rows.iterrows()
     }
     again = _train(run, last, progress=progress)
@@ -205,14 +205,21 @@ def _set_threads(environment: Mapping[str, Any]) -> None:
 
 
 def _compare(there: Trained, here: Trained) -> tuple[Differences, Differences]:
-    """The largest relative difference of every checkpoint and of every logged step of both."""
+    """The largest relative difference of every checkpoint and of every logged step of both.
+
+    Of metrics in the columns of both: a run of 0.2.0 has fewer of them.
+    """
     weights = {
         step: max(_norms(weight, here[0][step][name]) for name, weight in there[0][step].items())
         for step in there[0].keys() & here[0].keys()
     }
     metrics = {
-        step: max(_numbers(there[1][step][column], here[1][step][column]) for column in COLUMNS)
-        for step in there[1].keys() & here[1].keys()
+        step: max(
+            _numbers(logged[column], here[1][step][column])
+            for column in logged.keys() & here[1][step].keys()
+        )
+        for step, logged in there[1].items()
+        if step in here[1]
     }
     return dict(sorted(weights.items())), dict(sorted(metrics.items()))
 

@@ -11,7 +11,6 @@ from grokinterp.errors import InputError
 from grokinterp.runs.foreign.sources import is_foreign
 from grokinterp.runs.foreign.store import ForeignStore, open_foreign
 from grokinterp.runs.lock import LOCK, hold
-from grokinterp.runs.metrics import COLUMNS
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
 
@@ -74,5 +73,5 @@ def _write(store: ForeignStore, folder: Path, progress: bool) -> None:
     ):
         writer.put(step, store.weights(step))
     for row in store.metrics(progress=progress).to_dict("records"):
-        writer.log(int(row["step"]), {column: row[column] for column in COLUMNS})
+        writer.log(int(row["step"]), {column: row[column] for column in writer.columns})
     writer.finish()

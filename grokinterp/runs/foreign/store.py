@@ -25,7 +25,7 @@ from grokinterp.runs.foreign.sources import open_source
 from grokinterp.runs.foreign.splits import Evidence
 from grokinterp.runs.foreign.stated import check_biases, stated_split, stated_task
 from grokinterp.runs.manifest import Manifest
-from grokinterp.runs.metrics import COLUMNS, evaluate
+from grokinterp.runs.metrics import columns_of, evaluate, logged_unmirrored
 from grokinterp.runs.taking import from_weights
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import mask_of
@@ -53,16 +53,19 @@ class ForeignStore:
         """What the files logged; at checkpoints, what they did not is computed."""
         task = self.manifest.task
         mask = None if self.rows is None else mask_of(self.rows, task.n_inputs)
+        unmirrored = logged_unmirrored(task, mask)
+        columns = columns_of(task, split_known=mask is not None)
         rows = []
         for step in _bar(self.manifest.steps, "evaluate", progress and mask is not None):
             row: dict[str, float] = {"step": step}
             if mask is not None:
                 snapshot = from_weights(self.weights(step), self.recognised.architecture, task)
-                row |= evaluate(snapshot.all_logits, task.labels, mask)
+                row |= evaluate(snapshot.all_logits, task.labels, mask, unmirrored)
             rows.append(row)
-        computed = pd.DataFrame(rows, columns=["step", *COLUMNS]).astype(self.logged.dtypes)
+        computed = pd.DataFrame(rows, columns=["step", *columns])
+        computed = computed.astype({x: self.logged[x].dtype for x in computed if x in self.logged})
         known = self.logged.set_index("step").combine_first(computed.set_index("step"))
-        return known[list(COLUMNS)].sort_index().reset_index()
+        return known[list(columns)].sort_index().reset_index()
 
     def verify(self) -> None:
         """Read every checkpoint; the first that cannot be used is named in the error."""
