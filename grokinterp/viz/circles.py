@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokinterp.circuits.circles import centred_embedding
-from grokinterp.circuits.subject import Subject
+from grokinterp.circuits.subject import Subject, need_key_frequencies
 from grokinterp.errors import InputError
+from grokinterp.fourier.acceptance import Keys
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis
 from grokinterp.runs.snapshot import Snapshot
@@ -38,7 +39,7 @@ def plot_embedding_circles(
     return draw_steps(x, embedding_circles, frequencies=frequencies, **shown)
 
 
-def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
+def embedding_circles(snapshot: Snapshot, keys: Keys) -> Figure:
     """The same of one snapshot."""
     group = group_of(snapshot)
     if "embed.W_E" not in snapshot.weights:
@@ -49,8 +50,7 @@ def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
             else "the model has no table of embeddings to draw circles of; plot_neurons draws "
             "what its neurons do."
         )
-    if not keys:
-        raise InputError("there are no key frequencies to draw circles of; give frequencies=[1].")
+    need_key_frequencies(keys)
     tokens = centred_embedding(snapshot)
     n, power = len(tokens), float(tokens.square().sum())
     waves = fourier_basis(n) @ tokens
