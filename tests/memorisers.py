@@ -89,7 +89,10 @@ def trained(case: Case, folder: Path) -> gi.Run:
 def plain_transformer(
     folder: Path, p: int = 23, fraction: float = 0.75, steps: int = 400
 ) -> gi.Run:
-    """A HookedTransformer with the initial weights of TransformerLens, in a loop of one's own."""
+    """A HookedTransformer with the initial weights of TransformerLens, in a loop of one's own.
+
+    It learns the mirrors of what it trains on, and its logits lie along a few frequencies.
+    """
     if (folder / "run.json").is_file() and gi.load(folder).steps[-1] == steps:
         return gi.load(folder)
     with warnings.catch_warnings():
@@ -104,7 +107,7 @@ def plain_transformer(
         normalization_type=None, d_vocab=p + 1, d_vocab_out=p, n_ctx=3, seed=0, device="cpu",
     )  # fmt: skip
     model = HookedTransformer(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1.0, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     tokens, labels = task.tokens[mask], task.labels[mask]
     with gi.Recorder(folder, task=task, train_mask=mask) as recorder:
         for step in range(steps + 1):

@@ -122,7 +122,7 @@ def algorithm(
     gates = (
         _answers(snapshot, thresholds),
         _keys(keys),
-        _circular(circular, thresholds),
+        _circular(circular, thresholds, undecided=keys.undecided),
     )
     votes = (
         _symmetric(gradients, snapshot.modular_task, thresholds),
@@ -164,13 +164,16 @@ def _keys(frequencies: Keys) -> Reading:
     return Reading("key frequencies", n, 1, None, f"its logits have the key frequencies {listed}")
 
 
-def _circular(found: Circularity, thresholds: Thresholds) -> Reading:
+def _circular(found: Circularity, thresholds: Thresholds, *, undecided: bool) -> Reading:
     value, least = found.value, thresholds.circular
     name = "circularity"
     if value >= least:
         reason = f"its embedding is circular: circularity {value:.4f}, at least {least}"
         return Reading(name, value, least, None, reason)
     reason = f"circularity {value:.4f} is below {least}"
+    if found.key_share is None and undecided:
+        reason += ", and without key frequencies mixed circles cannot be told from none"
+        return Reading(name, value, least, None, reason)
     if found.key_share is None:
         return Reading(name, value, least, "neither", f"its embedding is not circular: {reason}")
     share = f"the key planes hold {found.key_share:.2%} of what as many leading components hold"

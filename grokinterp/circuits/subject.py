@@ -43,12 +43,13 @@ def subject_of(
     return snapshot, Keys(chosen, reason=None if chosen else "none were given")
 
 
-def need_key_frequencies(keys: Keys) -> None:
+def need_key_frequencies(keys: Sequence[int]) -> None:
     """Refuse to look at a circuit that nobody claims."""
     if not keys:
+        reason = keys.reason if isinstance(keys, Keys) else "none were given"
         raise InputError(
-            f"the model has no key frequencies: {keys.reason}. Give such as frequencies=[1, 5] to "
-            "look at these all the same."
+            f"the model has no key frequencies, so no circuit is claimed: {reason}. Give such as "
+            "frequencies=[1, 5] to look at these all the same."
         )
 
 

@@ -9,7 +9,6 @@ from here.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
 
 from grokinterp.fourier.answers import LogitTally, no_frequencies_reason, usable_group
 from grokinterp.fourier.heldout import HeldoutFit, HeldoutTally, heldout_fit
@@ -38,7 +37,7 @@ class Keys(tuple[int, ...]):
         reason: str | None = None,
         notes: Iterable[str] = (),
         undecided: bool = False,
-    ) -> Self:
+    ) -> "Keys":
         """From frequencies that are checked already."""
         self = super().__new__(cls, frequencies)
         self.reason, self.notes, self.undecided = reason, tuple(notes), undecided

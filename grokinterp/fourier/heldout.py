@@ -84,18 +84,17 @@ class HeldoutFit:
                 f"{NO_CIRCUIT} can be shown: there are {self.n_rows} {self.rows} to ask, fewer "
                 f"than {FEWEST_ROWS}"
             )
-        bounds = [(self.uniform_loss, f"ln {self.n_classes}", "of a uniform answer")]
+        bounds = {f"that of a uniform answer, ln {self.n_classes}": self.uniform_loss}
         if self.n_placebos:
-            least = f"of the best of {self.n_placebos} placebos"
-            bounds.append((self.placebo_loss, "", least if self.n_placebos > 1 else "of a placebo"))
-        for bound, symbol, whose in bounds:
+            best = f"the best of {self.n_placebos} placebos" if self.n_placebos > 1 else "a placebo"
+            bounds[f"that of {best}"] = self.placebo_loss
+        for what, bound in bounds.items():
             if not self.loss < bound * (1 - ROUNDING):  # NaN is not below anything
-                number = f"{symbol} = {bound:.4g}" if symbol else f"{bound:.4g}"
                 placebos = f", placebos at most {self.placebo_acc:.3f}" if self.n_placebos else ""
                 return (
                     f"{NO_CIRCUIT}: the fit of {self.n_rows} {self.rows} by the "
                     f"{len(self.frequencies)} frequencies chosen has loss {self.loss:.4g}, not "
-                    f"below the {number} {whose} (accuracy {self.acc:.3f}{placebos})"
+                    f"below {what} = {bound:.4g} (accuracy {self.acc:.3f}{placebos})"
                 )
         return None
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from grokinterp.circuits.circles import centred_embedding
 from grokinterp.circuits.subject import Subject, need_key_frequencies
 from grokinterp.errors import InputError
-from grokinterp.fourier.acceptance import Keys
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis
 from grokinterp.runs.snapshot import Snapshot
@@ -39,7 +38,7 @@ def plot_embedding_circles(
     return draw_steps(x, embedding_circles, frequencies=frequencies, **shown)
 
 
-def embedding_circles(snapshot: Snapshot, keys: Keys) -> Figure:
+def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
     """The same of one snapshot."""
     group = group_of(snapshot)
     if "embed.W_E" not in snapshot.weights:

@@ -36,7 +36,7 @@ MEASURES: dict[str, str] = {
     "weight_norm": "L2 norm of all parameters at the end",
     "ipr_input": "mean localisation of the neurons' input weights in frequency (0.75: one wave)",
     "ipr_output": "mean localisation of their output weights",
-    "n_key_frequencies": "frequencies that carry the answer to unseen pairs, 0 if no few of them do",
+    "n_key_frequencies": "frequencies that carry the answer, to unseen pairs too; 0 if no few do",
     "r_energy": "median |r| of the last hidden layer with the energy",
     "r_abs_magnetization": "median |r| of the last hidden layer with |M|",
     "r_magnetization": "median |r| of the last hidden layer with M",
