@@ -135,7 +135,7 @@ def embedding_spectrum(about: About, snapshot: Snapshot) -> Any:
     when=EVERY_STEP,
 )
 def embedding_circles(about: About, snapshot: Snapshot) -> Any:
-    _need_circuit(about)
+    about.need_circuit()
     return circles.embedding_circles(snapshot, about.frequencies)
 
 
@@ -234,7 +234,7 @@ def logits(about: About, snapshot: Snapshot) -> Any:
     when=MILESTONES,
 )
 def graph(about: About, snapshot: Snapshot) -> Any:
-    _need_circuit(about)
+    about.need_circuit()
     return circuit_graph(snapshot, frequencies=about.frequencies)
 
 
@@ -254,15 +254,10 @@ def ablations(about: About, snapshot: Snapshot) -> Any:
     when=MILESTONES,
 )
 def circuit_alone(about: About, snapshot: Snapshot) -> Any:
-    _need_circuit(about)
+    about.need_circuit()
     if about.faithfulness and snapshot.step == about.faithfulness.step:
         return about.faithfulness
     return faithfulness(snapshot, frequencies=about.frequencies, placebos=0)
-
-
-def _need_circuit(about: About) -> None:
-    if not about.keys:
-        raise InputError(f"{about.keys.reason}.")
 
 
 # ---- encoding
