@@ -158,7 +158,7 @@ def test_clusters_of_other_frequencies_are_not_key():
         3: False, 8: False, 21: True, -1: False,
     }  # fmt: skip
     assert found.table()["key"].sum() == 64
-    assert "none was given" in neuron_clusters(hand_built(), frequencies=[]).notes[0]
+    assert "none were given" in neuron_clusters(hand_built(), frequencies=[]).notes[0]
 
 
 def test_tables_carry_what_they_rest_on():

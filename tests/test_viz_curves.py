@@ -53,7 +53,7 @@ def test_accuracies_alone_are_drawn_too(shipped):
 
 def test_progress_draws_the_columns_of_the_table(shipped_measures, phases):
     figure = plot_progress(shipped_measures, phases=phases)
-    *losses, norm = figure.data
+    *losses, fit, placebo, answered, norm = figure.data
     assert [line.name for line in losses] == [
         "train loss", "test loss", "restricted loss", "excluded loss", "trig loss",
     ]  # fmt: skip
@@ -63,13 +63,20 @@ def test_progress_draws_the_columns_of_the_table(shipped_measures, phases):
         assert (line.y == shipped_measures[line.name.replace(" ", "_")]).all()
         assert line.yaxis == "y"
     assert (norm.y == np.sqrt(shipped_measures.sum_sq_weights)).all()
-    assert norm.yaxis == "y2"
+    for line, column in (
+        (fit, "restricted_acc_heldout"),
+        (placebo, "restricted_acc_heldout_placebo"),
+        (answered, "test_acc_unmirrored"),
+    ):
+        assert (line.y == shipped_measures[column]).all()
+        assert line.yaxis == "y2"
+    assert norm.yaxis == "y3"
     assert figure.layout.yaxis.type == "log"
-    assert figure.layout.yaxis2.type is None
-    assert figure.layout.xaxis2.title.text == STEPS
-    assert figure.layout.xaxis.matches == "x2"
-    # Every phase in both panels, in the legend once.
-    assert sorted(shaded(figure)) == sorted(2 * shaded(phases.plot()))
+    assert figure.layout.yaxis2.type is figure.layout.yaxis3.type is None
+    assert figure.layout.xaxis3.title.text == STEPS
+    assert figure.layout.xaxis.matches == figure.layout.xaxis2.matches == "x3"
+    # Every phase in all panels, in the legend once.
+    assert sorted(shaded(figure)) == sorted(3 * shaded(phases.plot()))
     named = [shape.name for shape in figure.layout.shapes if shape.showlegend]
     assert named == [shape.name for shape in phases.plot().layout.shapes]
 
@@ -77,7 +84,22 @@ def test_progress_draws_the_columns_of_the_table(shipped_measures, phases):
 def test_what_is_null_at_every_step_is_left_out(shipped_measures):
     table = shipped_measures.assign(restricted_loss=np.nan).drop(columns="trig_loss")
     names = [line.name for line in plot_progress(table).data]
-    assert names == ["train loss", "test loss", "excluded loss", "weight norm"]
+    assert names == [
+        *("train loss", "test loss", "excluded loss", "held-out restricted accuracy"),
+        *("best of its placebos", "accuracy on the same pairs", "weight norm"),
+    ]
+    plain = plot_progress(table.assign(restricted_acc_heldout=np.nan))
+    assert [line.name for line in plain.data] == [
+        *("train loss", "test loss", "excluded loss", "weight norm"),
+    ]
+    assert plain.data[-1].yaxis == "y2"
+    # Where there are no mirrors, all test pairs are unmirrored.
+    (line,) = (
+        line
+        for line in plot_progress(table.assign(test_acc_unmirrored=np.nan)).data
+        if line.name == "accuracy on the same pairs"
+    )
+    assert (line.y == table.test_acc).all()
     (point,) = plot_progress(table[:1][["step", "test_loss"]]).data
     assert point.mode == "markers"
     for wrong in (table[["step"]], table.drop(columns="step")):

@@ -17,7 +17,7 @@ from grokinterp.circuits.scores import Score, score
 from grokinterp.circuits.standard import standard_and_undefined
 from grokinterp.circuits.subject import Subject, steps_of, subject_of
 from grokinterp.errors import InputError, whole_number
-from grokinterp.fourier.answers import no_frequencies_reason, usable_group
+from grokinterp.fourier.acceptance import Keys
 from grokinterp.notebook import card
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.task import Task
@@ -179,7 +179,8 @@ def ablate(
     one unless given. Losses are over the p answer classes. Placebos of single frequencies are
     all others that are not key; of sets, neurons, heads and directions `placebos` random ones.
     Means, permutations and Fourier components are over all inputs of the task.
-    A standard intervention that this model does not have is left out, with the reason in `.notes`.
+    A standard intervention that this model does not have is left out, with the reason in `.notes`;
+    without key frequencies (`gi.key_frequencies`) only heads, layers and skips are ablated.
     `progress` shows a bar over the steps. InputError where the model's own logits are not finite,
     for parts it does not have and for hook points it does not know. The model is left as it is,
     whatever a hook raises: weights, hooks, flags.
@@ -252,11 +253,10 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
     return [row(one) for one in chosen]
 
 
-def _notes(snapshot: Snapshot, keys: tuple[int, ...]) -> tuple[str, ...]:
-    notes = []
+def _notes(snapshot: Snapshot, keys: Keys) -> tuple[str, ...]:
+    notes = list(keys.notes)
     if not keys:
-        why = "the logits have none" if usable_group(snapshot) else no_frequencies_reason(snapshot)
-        notes.append(f"no key frequencies, so only parts are ablated: {why}")
+        notes.append(f"no key frequencies, so only parts are ablated: {keys.reason}")
     if snapshot.train_mask is None:
         notes.append("train and test are null: the model came without a split")
     return tuple(notes)

@@ -12,6 +12,7 @@ from grokinterp.circuits.gradients import GradientSymmetricity, gradient_symmetr
 from grokinterp.circuits.isolation import CircleIsolation, isolate_circles
 from grokinterp.circuits.logit_shape import DistanceIrrelevance, distance_irrelevance
 from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
+from grokinterp.fourier.acceptance import Keys
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
@@ -93,7 +94,9 @@ def algorithm(
     r"""Whether a model adds as a clock or as a pizza (Zhong et al. 2023, arXiv 2306.17844).
 
     "neither" where the task has no answer group, the model does not answer it, its logits have no
-    key frequencies, or its embedding is not circular. Otherwise gradient symmetricity and distance
+    key frequencies (`gi.key_frequencies`: none that reach inputs it was not trained on), or its
+    embedding is not circular; "undetermined" where there are too few such inputs to tell. Otherwise
+    gradient symmetricity and distance
     irrelevance each speak for one algorithm, or for none: where they are not defined, within two
     standard errors of the threshold, or (the gradients) for an operation that is not symmetric in a
     and b. "clock" and "pizza" need both to agree; anything else is "undetermined".
@@ -104,34 +107,35 @@ def algorithm(
     neurons do it. InputError for a model without a table of embeddings `W_E` or `hook_embed`.
     """
     thresholds = Thresholds() if thresholds is None else thresholds
-    snapshot, frequencies = subject_of(
+    snapshot, keys = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
     need_residual_stream(snapshot)
     if usable_group(snapshot) is None:
         reason = f"{no_frequencies_reason(snapshot)}: there is no circle to add on"
         reading = Reading("answer group", None, None, "neither", reason)
-        return Algorithm("neither", (reading,), frequencies, thresholds, snapshot.step)
-    circular = circularity(snapshot, frequencies=frequencies)
+        return Algorithm("neither", (reading,), keys, thresholds, snapshot.step)
+    circular = circularity(snapshot, frequencies=keys)
     gradients = gradient_symmetricity(snapshot, n_samples=n_samples, seed=seed)
     distance = distance_irrelevance(snapshot)
-    circles = isolate_circles(snapshot, frequencies=frequencies) if frequencies else None
+    circles = isolate_circles(snapshot, frequencies=keys) if keys else None
     gates = (
         _answers(snapshot, thresholds),
-        _keys(frequencies),
-        _circular(circular, thresholds),
+        _keys(keys),
+        _circular(circular, thresholds, undecided=keys.undecided),
     )
     votes = (
         _symmetric(gradients, snapshot.modular_task, thresholds),
         _irrelevant(distance, thresholds),
     )
-    verdict = votes[0].speaks_for if votes[0].speaks_for == votes[1].speaks_for else None
+    agree = votes[0].speaks_for == votes[1].speaks_for and not keys.undecided
+    verdict = votes[0].speaks_for if agree else None
     if any(gate.speaks_for == "neither" for gate in gates):
         verdict = "neither"
     return Algorithm(
         verdict=verdict or "undetermined",
         readings=(*gates, *votes, *_single_circles(circles)),
-        frequencies=frequencies,
+        frequencies=keys,
         thresholds=thresholds,
         step=snapshot.step,
         circularity=circular,
@@ -150,22 +154,26 @@ def _answers(snapshot: Snapshot, thresholds: Thresholds) -> Reading:
     return Reading("accuracy", value, least, "neither", reason)
 
 
-def _keys(frequencies: Sequence[int]) -> Reading:
+def _keys(frequencies: Keys) -> Reading:
     n = len(frequencies)
     if not n:
-        reason = "its logits have no key frequencies"
-        return Reading("key frequencies", 0, 1, "neither", reason)
+        reason = f"its logits have no key frequencies: {frequencies.reason}"
+        speaks_for = None if frequencies.undecided else "neither"
+        return Reading("key frequencies", 0, 1, speaks_for, reason)
     listed = ", ".join(map(str, frequencies))
     return Reading("key frequencies", n, 1, None, f"its logits have the key frequencies {listed}")
 
 
-def _circular(found: Circularity, thresholds: Thresholds) -> Reading:
+def _circular(found: Circularity, thresholds: Thresholds, *, undecided: bool) -> Reading:
     value, least = found.value, thresholds.circular
     name = "circularity"
     if value >= least:
         reason = f"its embedding is circular: circularity {value:.4f}, at least {least}"
         return Reading(name, value, least, None, reason)
     reason = f"circularity {value:.4f} is below {least}"
+    if found.key_share is None and undecided:
+        reason += ", and without key frequencies mixed circles cannot be told from none"
+        return Reading(name, value, least, None, reason)
     if found.key_share is None:
         return Reading(name, value, least, "neither", f"its embedding is not circular: {reason}")
     share = f"the key planes hold {found.key_share:.2%} of what as many leading components hold"

@@ -15,9 +15,8 @@ from grokinterp.circuits.interventions import Intervention
 from grokinterp.circuits.neuron_logit import neuron_logit_directions
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
 from grokinterp.circuits.standard import embedding_hook
-from grokinterp.circuits.subject import Subject, subject_of
+from grokinterp.circuits.subject import Subject, need_key_frequencies, subject_of
 from grokinterp.circuits.subspaces import directions, embedding, fourier
-from grokinterp.errors import InputError
 from grokinterp.models.last_block import LOGITS
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
@@ -123,8 +122,7 @@ def faithfulness(
     snapshot, keys = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
-    if not keys:
-        raise InputError("the model has no key frequencies, so no circuit is claimed of it.")
+    need_key_frequencies(keys)
     circuit, parts = _circuit(snapshot, keys), _parts(snapshot, keys)
     # The part first: what the directions then read of the neurons is without it.
     less = [(part + circuit).called(f"alone less {part.name}") for part in parts]

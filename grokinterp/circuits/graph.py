@@ -20,7 +20,12 @@ from grokinterp.circuits.interventions import HookPair
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
 from grokinterp.circuits.replay import replay
 from grokinterp.circuits.scores import score
-from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
+from grokinterp.circuits.subject import (
+    Subject,
+    need_key_frequencies,
+    need_residual_stream,
+    subject_of,
+)
 from grokinterp.circuits.subspaces import fourier, table_directions
 from grokinterp.errors import InputError
 from grokinterp.fourier.answers import group_of
@@ -123,8 +128,7 @@ def circuit_graph(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
     need_residual_stream(snapshot)
-    if not keys:
-        raise InputError("the model has no key frequencies, so there is no circuit to draw.")
+    need_key_frequencies(keys)
     paths = _Paths(snapshot, keys)
     return CircuitGraph(
         nodes=tuple(paths.nodes()),

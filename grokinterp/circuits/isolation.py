@@ -12,7 +12,12 @@ from torch import Tensor
 from grokinterp.circuits.circles import centred_embedding, frequency_plane, principal_plane
 from grokinterp.circuits.logit_shape import WaveFit, logit_forms
 from grokinterp.circuits.scores import score
-from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
+from grokinterp.circuits.subject import (
+    Subject,
+    need_key_frequencies,
+    need_residual_stream,
+    subject_of,
+)
 from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.answers import group_of
 from grokinterp.runs.snapshot import Forward, Snapshot
@@ -118,17 +123,13 @@ def isolate_circles(
     if subsets is not None:
         subsets = tuple(tuple(subset) for subset in subsets)
         frequencies = sorted({k for subset in subsets for k in subset})
-    snapshot, frequencies = subject_of(
+    snapshot, keys = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
     need_residual_stream(snapshot)
     group_of(snapshot)
-    if not frequencies:
-        raise InputError(
-            "the model has no key frequencies (gi.key_frequencies says why); "
-            "give such as frequencies=[1, 5]."
-        )
-    planes = {k: METHODS[method](snapshot, k) for k in frequencies}
+    need_key_frequencies(keys)
+    planes = {k: METHODS[method](snapshot, k) for k in keys}
     if subsets is None:
         by_size = sorted(planes, key=lambda k: -float(planes[k].norm()))
         growing = [tuple(by_size[:m]) for m in range(2, len(by_size) + 1)]

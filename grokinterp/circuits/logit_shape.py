@@ -24,8 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.circuits.subject import Subject, subject_of
-from grokinterp.errors import InputError
+from grokinterp.circuits.subject import Subject, need_key_frequencies, subject_of
 from grokinterp.fourier.answers import AnswerSpectrum, group_of
 from grokinterp.fourier.basis import n_frequencies
 from grokinterp.runs.snapshot import Snapshot
@@ -168,17 +167,13 @@ def logit_forms(
     fill the gaps that |cos| leaves, and the published pizza network, with its circles together,
     has logits of the clock's form. InputError without an answer group or key frequencies.
     """
-    snapshot, frequencies = subject_of(
+    snapshot, keys = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
     group = group_of(snapshot)
-    if not frequencies:
-        raise InputError(
-            "the model has no key frequencies (gi.key_frequencies says why); "
-            "give such as frequencies=[1, 5]."
-        )
+    need_key_frequencies(keys)
     waves, variance, class_means = _waves_by_distance(snapshot, group)
-    fits = tuple(_fit(k, waves[k], variance=variance, order=group.order) for k in frequencies)
+    fits = tuple(_fit(k, waves[k], variance=variance, order=group.order) for k in keys)
     return LogitForms(fits, class_means, snapshot.step)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from grokinterp.circuits.subject import Subject, subject_of
 from grokinterp.errors import InputError
+from grokinterp.fourier.acceptance import Keys
 from grokinterp.fourier.answers import AnswerSpectrum, group_of
 from grokinterp.fourier.basis import transform
 from grokinterp.fourier.spectra import neuron_logit_map
@@ -148,7 +149,7 @@ def neuron_logit_directions(
         variance_explained=_variance_explained(snapshot, directions, parts),
         row_norms=rows.norm(dim=1),
         step=snapshot.step,
-        notes=_notes(snapshot, parts, norms),
+        notes=_notes(snapshot, key, parts, norms),
     )
 
 
@@ -183,11 +184,14 @@ def _variance_explained(
 
 
 def _notes(
-    snapshot: Snapshot, parts: tuple[tuple[int, str], ...], norms: Float[Tensor, " n_directions"]
+    snapshot: Snapshot,
+    key: Keys,
+    parts: tuple[tuple[int, str], ...],
+    norms: Float[Tensor, " n_directions"],
 ) -> tuple[str, ...]:
     notes = []
     if not parts:
-        notes.append("no directions: the logits have no sparse circuit, or no frequency was given")
+        notes.append(f"no directions: {key.reason}")
     if not snapshot.linear_readout:
         notes.append(
             "a LayerNorm or soft cap follows the MLP, so W_out W_U is not the map the model applies"

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from grokinterp.circuits.subject import Subject, subject_of
 from grokinterp.errors import InputError
-from grokinterp.fourier.answers import no_frequencies_reason, usable_group
+from grokinterp.fourier.acceptance import Keys
+from grokinterp.fourier.answers import no_frequencies_reason
 from grokinterp.fourier.spectra import neuron_powers, token_order
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
@@ -176,14 +177,10 @@ def neuron_clusters(
     )
 
 
-def _notes(
-    snapshot: Snapshot, key: tuple[int, ...], dead: Bool[Tensor, " d_mlp"]
-) -> tuple[str, ...]:
+def _notes(snapshot: Snapshot, key: Keys, dead: Bool[Tensor, " d_mlp"]) -> tuple[str, ...]:
     notes = []
-    if usable_group(snapshot) is None:
-        notes.append(f"no frequency is key: {no_frequencies_reason(snapshot)}")
-    elif not key:
-        notes.append("no frequency is key: the logits have no sparse circuit, or none was given")
+    if not key:
+        notes.append(f"no frequency is key: {key.reason}")
     if len(token_order(snapshot)) < snapshot.modular_task.p:
         notes.append("inputs with a zero factor take no part")
     if dead.all():

@@ -24,6 +24,7 @@ from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.circuits.polynomials import fitted_neurons, polynomial_fits
 from grokinterp.circuits.subject import Subject, subject_of
 from grokinterp.errors import InputError
+from grokinterp.fourier.acceptance import Keys
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.rules import RULES
 from grokinterp.progress import losses
@@ -97,19 +98,18 @@ def paper_table(
 Rows = Iterator[tuple[Any, ...]]  # an entry without its section
 
 
-def _frequencies(snapshot: Snapshot, keys: tuple[int, ...]) -> Rows:
+def _frequencies(snapshot: Snapshot, keys: Keys) -> Rows:
     group_of(snapshot)
     visible = RULES["embedding"](snapshot).frequencies
-    for quantity, found, published in (
-        ("key frequencies", keys, "5: 14, 35, 41, 42, 52"),
-        ("frequencies visible in W_E", visible, "6"),
-    ):
-        yield quantity, float(len(found)), published, ", ".join(map(str, found)) or "none"
-    if not keys:
-        raise InputError("the model has no key frequencies; nothing further is asked of them.")
+    listed = "; ".join([", ".join(map(str, keys)), *keys.notes])
+    note = listed if keys else keys.reason
+    yield "key frequencies", float(len(keys)), "5: 14, 35, 41, 42, 52", note
+    note = ", ".join(map(str, visible)) or "none"
+    note = note if keys else "of the embedding alone: no circuit is claimed of them"
+    yield "frequencies visible in W_E", float(len(visible)), "6", note
 
 
-def _losses(snapshot: Snapshot, keys: tuple[int, ...]) -> Rows:
+def _losses(snapshot: Snapshot, keys: Keys) -> Rows:
     whole = ablate(snapshot, [()], placebos=0).rows[0].whole
     yield "loss", whole.loss_all, "2.412e-07"
     yield "accuracy", whole.acc_all, "1"
@@ -128,7 +128,7 @@ def _losses(snapshot: Snapshot, keys: tuple[int, ...]) -> Rows:
         yield f"excluded loss of k = {k}, training pairs", value, published, split
 
 
-def _neurons(snapshot: Snapshot, keys: tuple[int, ...]) -> Rows:
+def _neurons(snapshot: Snapshot, keys: Keys) -> Rows:
     _need_keys(snapshot, keys)
     clusters = neuron_clusters(snapshot, frequencies=keys)
     n = len(clusters.fraction)
@@ -147,7 +147,7 @@ def _neurons(snapshot: Snapshot, keys: tuple[int, ...]) -> Rows:
                 yield f"neurons of k = {cluster}, variance explained by {what}", explained, ""
 
 
-def _map(snapshot: Snapshot, keys: tuple[int, ...]) -> Rows:
+def _map(snapshot: Snapshot, keys: Keys) -> Rows:
     _need_keys(snapshot, keys)
     found = neuron_logit_directions(snapshot, frequencies=keys)
     note = "; ".join(found.notes)
@@ -159,7 +159,7 @@ def _map(snapshot: Snapshot, keys: tuple[int, ...]) -> Rows:
         yield quantity, explained, f"{published}, cos and sin"
 
 
-def _attention(snapshot: Snapshot, keys: tuple[int, ...]) -> Rows:
+def _attention(snapshot: Snapshot, keys: Keys) -> Rows:
     readout = attention_readout(snapshot, frequencies=keys)
     published = "k = 35, 42, 52, 42: 0.9903, 0.9849, 0.9907, 0.9791"
     for head, (k, share) in enumerate(zip(readout.leading, readout.leading_share, strict=True)):
@@ -169,7 +169,7 @@ def _attention(snapshot: Snapshot, keys: tuple[int, ...]) -> Rows:
         yield f"head {head} attention of = to itself", attention, "0.001 to 0.004"
 
 
-def _ablations(snapshot: Snapshot, keys: tuple[int, ...]) -> Rows:
+def _ablations(snapshot: Snapshot, keys: Keys) -> Rows:
     for asked in (_parts, _fourier, _polynomials, _fitted_attention):
         try:
             planned = list(asked(snapshot, keys))
@@ -184,7 +184,7 @@ def _ablations(snapshot: Snapshot, keys: tuple[int, ...]) -> Rows:
 Plan = Iterator[tuple[Intervention, str, str]]
 
 
-def _parts(snapshot: Snapshot, keys: tuple[int, ...]) -> Plan:
+def _parts(snapshot: Snapshot, keys: Keys) -> Plan:
     last = snapshot.n_layers - 1
     several = "" if last == 0 else "of the last layer only"
     if f"blocks.{last}.mlp.W_out" in snapshot.weights:
@@ -196,7 +196,7 @@ def _parts(snapshot: Snapshot, keys: tuple[int, ...]) -> Plan:
     yield hooks.attention_skip(last, mode="zero"), "19.1", several or stream
 
 
-def _fourier(snapshot: Snapshot, keys: tuple[int, ...]) -> Plan:
+def _fourier(snapshot: Snapshot, keys: Keys) -> Plan:
     _need_keys(snapshot, keys)
     task, post = snapshot.modular_task, f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
     basis = neuron_logit_directions(snapshot, frequencies=keys).basis
@@ -207,7 +207,7 @@ def _fourier(snapshot: Snapshot, keys: tuple[int, ...]) -> Plan:
     yield hooks.directions(post, basis, name="u_k, v_k"), "5.27", ""
 
 
-def _polynomials(snapshot: Snapshot, keys: tuple[int, ...]) -> Plan:
+def _polynomials(snapshot: Snapshot, keys: Keys) -> Plan:
     _need_keys(snapshot, keys)
     last = snapshot.n_layers - 1
     clusters = neuron_clusters(snapshot, frequencies=keys)
@@ -236,7 +236,7 @@ def _polynomials(snapshot: Snapshot, keys: tuple[int, ...]) -> Plan:
         )
 
 
-def _fitted_attention(snapshot: Snapshot, keys: tuple[int, ...]) -> Plan:
+def _fitted_attention(snapshot: Snapshot, keys: Keys) -> Plan:
     fits = attention_fits(snapshot, frequencies=keys)
     readout = fits.readout
     several = [str(h) for h, share in enumerate(readout.leading_share) if share < readout.threshold]
@@ -246,13 +246,13 @@ def _fitted_attention(snapshot: Snapshot, keys: tuple[int, ...]) -> Plan:
         yield hooks.replaced_patterns(0, fits.patterns[form], name=name), published, note
 
 
-def _need_keys(snapshot: Snapshot, keys: tuple[int, ...]) -> None:
+def _need_keys(snapshot: Snapshot, keys: Keys) -> None:
     group_of(snapshot)
     if not keys:
-        raise InputError("the model has no key frequencies.")
+        raise InputError(f"the model has no key frequencies: {keys.reason}.")
 
 
-SECTIONS: dict[str, Callable[[Snapshot, tuple[int, ...]], Rows]] = {
+SECTIONS: dict[str, Callable[[Snapshot, Keys], Rows]] = {
     "frequencies": _frequencies,
     "losses": _losses,
     "neurons": _neurons,

@@ -6,8 +6,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from grokinterp.errors import InputError, whole_number
-from grokinterp.fourier.answers import checked_frequencies, usable_group
-from grokinterp.fourier.rules import RULES
+from grokinterp.fourier.acceptance import Keys, accepted
+from grokinterp.fourier.answers import checked_frequencies, no_frequencies_reason, usable_group
 from grokinterp.models.adapter import HookedModel
 from grokinterp.runs.resolve import snapshot_at, snapshot_of
 from grokinterp.runs.run import Run
@@ -24,20 +24,33 @@ def subject_of(
     frequencies: Sequence[int] | None = None,
     task: Task | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
-) -> tuple[Snapshot, tuple[int, ...]]:
-    """The snapshot, and its key frequencies ascending; () where there are none.
+) -> tuple[Snapshot, Keys]:
+    """The snapshot, and its key frequencies ascending; () with the reason where there are none.
 
     The key frequencies of a run are those of its last checkpoint, whatever the step, so that steps
-    can be compared.
+    can be compared (`gi.key_frequencies`); given ones are taken as they are.
     """
     last = snapshot_of(x, task=task, train_mask=train_mask)
     snapshot = last if step == -1 else snapshot_at(x, step=step)
     group = usable_group(last)
     if group is None:
-        return snapshot, ()
+        return snapshot, Keys(reason=no_frequencies_reason(last))
     if frequencies is None:
-        return snapshot, RULES["logits"](last).frequencies
-    return snapshot, checked_frequencies(frequencies, group)
+        return snapshot, accepted(last).keys
+    chosen = checked_frequencies(frequencies, group)
+    if isinstance(frequencies, Keys):  # handed on: why there are none is known already
+        return snapshot, frequencies
+    return snapshot, Keys(chosen, reason=None if chosen else "none were given")
+
+
+def need_key_frequencies(keys: Sequence[int]) -> None:
+    """Refuse to look at a circuit that nobody claims."""
+    if not keys:
+        reason = keys.reason if isinstance(keys, Keys) else "none were given"
+        raise InputError(
+            f"the model has no key frequencies, so no circuit is claimed: {reason}. Give such as "
+            "frequencies=[1, 5] to look at these all the same."
+        )
 
 
 def need_residual_stream(snapshot: Snapshot) -> None:

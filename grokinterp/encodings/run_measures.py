@@ -114,10 +114,12 @@ def measured(run: Run, names: Sequence[str] = ()) -> Columns:
     memorization_step and grok_step (crossings of the usual thresholds) and the ends of the phases,
     all as `detect_phases` has them from the metrics; losses in nats and accuracies of the last
     logged step, with test_acc_unmirrored where the run logs it; best_test_acc over the log,
-    unsmoothed; key_frequencies of the last checkpoint, () where it has no sparse circuit, None
-    where they are not defined; then the columns of `names` from `RUN_MEASURES`. What could not be
-    measured of this model has no column, and `note` says why ("" else): also that a run diverged,
-    whose weights are not measured. InputError for unknown names and for a run without metrics.
+    unsmoothed; key_frequencies of the last checkpoint, () where it has no sparse circuit that
+    reaches inputs it was not trained on, None where they are not defined; then the columns of
+    `names` from `RUN_MEASURES`. What could not be measured of this model has no column, and `note`
+    says why ("" else): also that unmirrored test pairs refused the frequencies, and that a run
+    diverged, whose weights are not measured. InputError for unknown names and for a run without
+    metrics.
 
     t_train and t_test are of the run's own best, which need not be good: read them with the label.
     """
@@ -141,8 +143,9 @@ def measured(run: Run, names: Sequence[str] = ()) -> Columns:
     }
     if not all_finite(run.weights()):
         return row | {"note": f"it diverged: weights of step {run.steps[-1]} are not finite"}
-    row["key_frequencies"] = key_frequencies(run.snapshot()).frequencies
-    notes = []
+    keys = key_frequencies(run.snapshot())
+    row["key_frequencies"] = keys.frequencies
+    notes = [f"key frequencies: {keys.reason}"] if keys.rejected else list(keys.notes)
     for name in names:
         try:
             row |= RUN_MEASURES[name](run)

@@ -2,6 +2,7 @@
 
 from grokinterp.fourier.answers import AnswerSpectrum, logit_shares
 from grokinterp.fourier.basis import fourier_basis, gini, spectrum, transform, transform_2d
+from grokinterp.fourier.heldout import HeldoutFit, heldout_fit
 from grokinterp.fourier.key_frequencies import (
     KeyFrequencies,
     frequency_shares,
@@ -19,11 +20,13 @@ from grokinterp.fourier.spectra import (
 __all__ = [
     "RULES",
     "AnswerSpectrum",
+    "HeldoutFit",
     "KeyFrequencies",
     "embedding_spectrum",
     "fourier_basis",
     "frequency_shares",
     "gini",
+    "heldout_fit",
     "key_frequencies",
     "logit_shares",
     "neuron_frequency_fractions",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from grokinterp.errors import InputError, whole_number
@@ -63,12 +63,16 @@ class AnswerSpectrum:
 
 
 class ExponentSums:
-    """Sums over the inputs of every exponent, added up block by block (float64)."""
+    """Sums over the inputs of every exponent, or over some of them, block by block (float64)."""
 
-    def __init__(self, group: AnswerGroup) -> None:
+    def __init__(
+        self, group: AnswerGroup, *, rows: Bool[Tensor, " n_inputs"] | None = None
+    ) -> None:
         self._group = group
-        # Inputs without an exponent are counted in a row of their own, the last.
-        self._exponents = group.of_input.where(group.of_input != UNDEFINED, group.order)
+        # Inputs without an exponent, or not asked for, are counted in a row of their own, the last.
+        counted = group.of_input != UNDEFINED
+        counted = counted if rows is None else counted & rows
+        self._exponents = group.of_input.where(counted, group.order)
         self._sums: Tensor | None = None
 
     def add(self, rows: slice, block: Float[Tensor, "rows m"]) -> None:
@@ -80,11 +84,15 @@ class ExponentSums:
         for exponents, part in parts:
             self._sums.index_add_(0, exponents, part.double())
 
-    def spectrum(self) -> AnswerSpectrum:
-        """The spectrum of all that was counted."""
+    def by_exponent(self) -> Float[Tensor, "order m"]:
+        """The sums, a row per exponent."""
         assert self._sums is not None
-        order, count = self._group.rows.shape
-        return AnswerSpectrum(self._group, torch.fft.rfft(self._sums[:order] / count, dim=0))
+        return self._sums[: self._group.order]
+
+    def spectrum(self) -> AnswerSpectrum:
+        """The spectrum of all that was counted, every input of the group."""
+        count = self._group.rows.shape[1]
+        return AnswerSpectrum(self._group, torch.fft.rfft(self.by_exponent() / count, dim=0))
 
 
 class LogitTally:

@@ -9,8 +9,10 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from grokinterp.errors import InputError, nearest
-from grokinterp.fourier.answers import logit_shares, no_frequencies_reason, usable_group
-from grokinterp.fourier.rules import RULES, Choice
+from grokinterp.fourier.acceptance import accepted
+from grokinterp.fourier.answers import logit_shares
+from grokinterp.fourier.heldout import HeldoutFit
+from grokinterp.fourier.rules import RULES
 from grokinterp.models.adapter import HookedModel
 from grokinterp.notebook import card
 from grokinterp.runs.resolve import snapshot_of
@@ -26,10 +28,15 @@ if TYPE_CHECKING:
 class KeyFrequencies:
     """The key frequencies of a model, by one rule, with what the others say.
 
-    `frequencies` is () when the model was looked at and has no sparse circuit, None when its task
-    has no Fourier directions; `reason` says why. It can be iterated over like the tuple. `shares`
-    holds every k, so that another cut can be judged; a large share shows that the logits vary along
-    a frequency, not that anything breaks without it (ablate for that).
+    `frequencies` is () when the model was looked at and has no sparse circuit that reaches inputs
+    it was not trained on, None when its task has no Fourier directions; `reason` says why. It can
+    be iterated over like the tuple. `shares` holds every k, so that another cut can be judged; a
+    large share shows that the logits vary along a frequency, not that anything breaks without it
+    (ablate for that), and those of a network that memorised can be large too.
+
+    `heldout` is the fit of the rule's choice to unmirrored test pairs that decided (None where
+    nothing was chosen or there is no split to ask), `rejected` the choice where it was refused, and
+    `notes` say what was not ruled out.
     """
 
     frequencies: tuple[int, ...] | None
@@ -41,6 +48,9 @@ class KeyFrequencies:
     runner_up: tuple[int, float] | None  # the second-best cut: how many it keeps, its ratio
     other_rules: dict[str, tuple[int, ...]]  # what every other applicable rule chooses
     emerged: dict[int, int] | None  # frequency -> step, for a run
+    rejected: tuple[int, ...] = ()  # what the rule chose, where unmirrored test pairs refuse it
+    heldout: HeldoutFit | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.frequencies or ())
@@ -57,7 +67,8 @@ class KeyFrequencies:
             lines.append(f"the smallest is {self.cut_ratio:.4g} times the next share")
         if self.reason is not None:
             lines.append(self.reason)
-        return card(f"Key frequencies ({self.rule} rule): {listed}", lines, self.table())
+        title = f"Key frequencies ({self.rule} rule): {listed}"
+        return card(title, lines, self.table(), notes=self.notes)
 
     @property
     def kept_share(self) -> float:
@@ -99,28 +110,37 @@ def key_frequencies(
     """The key frequencies of a run (its last checkpoint), a snapshot, or a model with its task.
 
     `rule` is one of "logits" (default), "embedding", "embedding_demo", "neuron_logit", "neurons";
-    see `grokinterp.fourier.rules`. For a run, `emerged` says at which checkpoint each key frequency
-    first had half of its final share of the logit variance; the share can dip again while others
-    grow (`frequency_shares` has all of them).
+    see `grokinterp.fourier.rules`. Its choice is taken where the fit of the logits of unmirrored
+    test pairs by these frequencies has a loss below a uniform answer's and below that of 50
+    placebos (`grokinterp.fourier.heldout`), else there are none; without a split, or with
+    everything trained on, it is taken with a note. `other_rules` has what each rule chooses by
+    itself, unasked.
+
+    For a run, `emerged` says at which checkpoint each key frequency first had half of its final
+    share of the logit variance; the share can dip again while others grow (`frequency_shares` has
+    all of them).
     """
     if rule not in RULES:
         raise InputError(f"rule={rule!r} is not known; {nearest(rule, RULES)}")
     snapshot = snapshot_of(x, task=task, train_mask=train_mask)
-    if usable_group(snapshot) is None:
-        reason = no_frequencies_reason(snapshot)
-        return KeyFrequencies(None, rule, {}, reason, snapshot.step, None, None, {}, None)
-    choice = RULES[rule](snapshot)
+    found = accepted(snapshot, rule)
+    choice, keys = found.choice, found.keys
+    if choice is None:
+        return KeyFrequencies(None, rule, {}, keys.reason, snapshot.step, None, None, {}, None)
     second = choice.cuts[1] if len(choice.cuts) > 1 else None
     return KeyFrequencies(
-        frequencies=choice.frequencies,
+        frequencies=tuple(keys),
         rule=rule,
         shares=dict(enumerate(choice.shares.tolist(), start=1)),
-        reason=choice.reason,
+        reason=keys.reason,
         step=snapshot.step,
         cut_ratio=choice.cuts[0].ratio if choice.cuts else None,
         runner_up=(second.n_kept, second.ratio) if second else None,
         other_rules=_other_rules(snapshot, rule),
-        emerged=_emergence(x, choice) if isinstance(x, Run) else None,
+        emerged=_emergence(x, tuple(keys)) if isinstance(x, Run) else None,
+        rejected=found.rejected,
+        heldout=found.heldout,
+        notes=keys.notes,
     )
 
 
@@ -142,11 +162,11 @@ def _other_rules(snapshot: Snapshot, rule: str) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _emergence(run: Run, choice: Choice) -> dict[int, int]:
-    if not choice.frequencies:
+def _emergence(run: Run, frequencies: tuple[int, ...]) -> dict[int, int]:
+    if not frequencies:
         return {}
     shares = frequency_shares(run)
     return {
         k: int((shares[k] >= shares[k].iloc[-1] / 2).idxmax())  # the first step where it holds
-        for k in choice.frequencies
+        for k in frequencies
     }

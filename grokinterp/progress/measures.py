@@ -22,6 +22,7 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.fourier.answers import LogitTally, usable_group
 from grokinterp.fourier.basis import gini
+from grokinterp.fourier.heldout import HeldoutTally
 from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.fourier.spectra import (
     embedding_spectrum,
@@ -120,6 +121,8 @@ def count(snapshot: Snapshot) -> None:
     tallies: list[Callable[[Snapshot], Tally]] = [AnswerTally]
     if usable_group(snapshot) is not None:
         tallies.append(LogitTally)
+        if snapshot.unmirrored_rows is not None:
+            tallies.append(HeldoutTally)
         with contextlib.suppress(InputError):  # a model without an MLP
             snapshot.tally_all(*tallies, losses.NeuronTally)
     snapshot.tally_all(*tallies)
@@ -284,3 +287,12 @@ def _squares(snapshot: Snapshot) -> dict[str, float]:
         return sums
 
     return snapshot.memo("squares", compute)
+
+
+for _heldout in (
+    losses.restricted_loss_heldout,
+    losses.restricted_acc_heldout,
+    losses.restricted_loss_heldout_placebo,
+    losses.restricted_acc_heldout_placebo,
+):
+    measure(_heldout.__name__, needs_frequencies=True, of=ModularTask)(_heldout)

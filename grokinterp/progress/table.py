@@ -6,8 +6,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from grokinterp.errors import InputError
+from grokinterp.fourier.acceptance import Keys, accepted
 from grokinterp.fourier.answers import checked_frequencies, no_frequencies_reason, usable_group
-from grokinterp.fourier.rules import logits_rule
 from grokinterp.memory import kept_memory
 from grokinterp.progress.measures import MEASURES, count
 from grokinterp.runs.run import Run
@@ -23,9 +23,10 @@ def progress_measures(
     """One row a checkpoint, one column a measure; see `grokinterp.progress.MEASURES`.
 
     Losses and accuracies are over the p answer classes, in nats. The key frequencies are those of
-    the last checkpoint unless given, for every row, so that rows can be compared; they stand in
-    `.attrs["frequencies"]` (None for a task without Fourier directions). Measures that need them
-    are NaN where there are none, and `.attrs["reason"]` says why.
+    the last checkpoint (`gi.key_frequencies`) unless given, for every row, so that rows can be
+    compared; they stand in `.attrs["frequencies"]` (None for a task without Fourier directions).
+    Measures that need them are NaN where there are none, and `.attrs["reason"]` says why.
+    `.attrs["note"]` is a caveat, such as that memorisation was not ruled out, or None.
     """
     if not isinstance(run, Run):
         raise InputError(f"{type(run).__name__} has no checkpoints; give a run (gi.load(path)).")
@@ -33,12 +34,16 @@ def progress_measures(
     rows = []
     with kept_memory():
         last = run.snapshot()
-        key, reason = _key_frequencies(last, frequencies)
+        key = _key_frequencies(last, frequencies)
         for step in bar:
             snapshot = last if step == last.step else run.snapshot(step)
-            rows.append({"step": step} | measure_snapshot(snapshot, key or ()))
+            rows.append({"step": step} | measure_snapshot(snapshot, key))
     frame = pd.DataFrame(rows)
-    frame.attrs = {"frequencies": None if key is None else list(key), "reason": reason}
+    frame.attrs = {
+        "frequencies": None if usable_group(last) is None else list(key),
+        "reason": key.reason,
+        "note": "; ".join(key.notes) or None,
+    }
     return frame
 
 
@@ -51,14 +56,11 @@ def measure_snapshot(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[str
     return row
 
 
-def _key_frequencies(
-    last: Snapshot, given: Sequence[int] | None
-) -> tuple[tuple[int, ...] | None, str | None]:
+def _key_frequencies(last: Snapshot, given: Sequence[int] | None) -> Keys:
     group = usable_group(last)
     if group is None:
-        return None, no_frequencies_reason(last)
+        return Keys(reason=no_frequencies_reason(last))
     if given is None:
         count(last)  # what the measures of this checkpoint need is counted in the same forward
-        found = logits_rule(last)
-        return found.frequencies, found.reason
-    return checked_frequencies(given, group), None if given else "none were given"
+        return accepted(last).keys
+    return Keys(checked_frequencies(given, group), reason=None if given else "none were given")

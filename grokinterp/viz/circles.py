@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokinterp.circuits.circles import centred_embedding
-from grokinterp.circuits.subject import Subject
+from grokinterp.circuits.subject import Subject, need_key_frequencies
 from grokinterp.errors import InputError
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis
@@ -49,8 +49,7 @@ def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
             else "the model has no table of embeddings to draw circles of; plot_neurons draws "
             "what its neurons do."
         )
-    if not keys:
-        raise InputError("there are no key frequencies to draw circles of; give frequencies=[1].")
+    need_key_frequencies(keys)
     tokens = centred_embedding(snapshot)
     n, power = len(tokens), float(tokens.square().sum())
     waves = fourier_basis(n) @ tokens

@@ -18,6 +18,15 @@ LOSSES = {  # of `gi.progress_measures`: the line of each
     "excluded_loss": {"color": SERIES[3], "dash": "dash"},
     "trig_loss": {"color": SERIES[4], "dash": "dot"},
 }
+HELD_OUT = {  # on unmirrored test pairs: the name and line of each
+    "restricted_acc_heldout": ("held-out restricted accuracy", {"color": COLOURS["key"]}),
+    "restricted_acc_heldout_placebo": (
+        "best of its placebos",
+        {"color": COLOURS["key"], "dash": "dot"},
+    ),
+    "test_acc_unmirrored": ("accuracy on the same pairs", {"color": COLOURS["test"]}),
+    "test_acc": ("accuracy on the same pairs", {"color": COLOURS["test"]}),
+}
 
 
 def plot_phases(phases: Phases) -> Figure:
@@ -53,47 +62,70 @@ def plot_phases(phases: Phases) -> Figure:
 
 
 def plot_progress(measures: pd.DataFrame, *, phases: Phases | None = None) -> Figure:
-    """The losses of `gi.progress_measures` (log axis, nats), and the weight norm below them.
+    """The losses of `gi.progress_measures` (log axis, nats), accuracies on unseen pairs, the norm.
 
     Restricted: the key frequencies of the logits alone; excluded: all but them, on train; trig: the
     best fit of cos w_k(f - c). The weight norm is the L2 norm of all parameters,
-    sqrt(sum_sq_weights). A measure that is null at every step is left out. With `phases`, each is
-    shaded as in `plot_phases`. InputError for a table that has no step or none of the measures.
+    sqrt(sum_sq_weights).
+
+    The panel of accuracies, where there are key frequencies and a split, is about test pairs whose
+    mirror is not trained on (all test pairs where there are no mirrors): how many of them the
+    network answers, how many the fit of their logits by the key frequencies does
+    (`restricted_acc_heldout`), and the best of its placebos. Where the fit is above the placebos
+    and the network is not, a circuit is forming.
+
+    A measure that is null at every step is left out. With `phases`, each is shaded as in
+    `plot_phases`. InputError for a table that has no step or none of the measures.
     """
     checked(measures, pd.DataFrame, "gi.progress_measures")
     if phases is not None:
         checked(phases, Phases, "gi.detect_phases")
-    known = [c for c in (*LOSSES, "sum_sq_weights") if c in measures and measures[c].notna().any()]
+    known = [c for c in (*LOSSES, *HELD_OUT, "sum_sq_weights") if _has(measures, c)]
+    if not _has(measures, "restricted_acc_heldout"):
+        known = [c for c in known if c not in HELD_OUT]
+    elif "test_acc_unmirrored" in known:
+        known.remove("test_acc")
     if "step" not in measures or not known:
         raise InputError(
             "this is no table of progress measures with a value; give what gi.progress_measures "
             "found."
         )
+    heights = [0.7, 0.3] if not set(HELD_OUT) & set(known) else [0.52, 0.24, 0.24]
+    last = len(heights)
     drawn = figure("Progress measures", STEPS)
     drawn.set_subplots(
-        rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.7, 0.3]
+        rows=last, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=heights
     )
-    drawn.update_xaxes(title_text=None, row=1, col=1)
-    drawn.update_xaxes(title_text=STEPS, row=2, col=1)
+    drawn.update_xaxes(title_text=None)
+    drawn.update_xaxes(title_text=STEPS, row=last, col=1)
     drawn.update_yaxes(title_text="loss (nats)", type="log", row=1, col=1)
-    drawn.update_yaxes(title_text="L2 norm", rangemode="tozero", row=2, col=1)
+    if last == 3:
+        drawn.update_yaxes(title_text="accuracy", range=[-0.03, 1.03], row=2, col=1)
+    drawn.update_yaxes(title_text="L2 norm", rangemode="tozero", row=last, col=1)
     mode = "lines" if len(measures) > 1 else "markers"
     for column in known:
         norm = column == "sum_sq_weights"
+        name, line = column.replace("_", " "), LOSSES.get(column)
+        if column in HELD_OUT:
+            name, line = HELD_OUT[column]
         drawn.add_scatter(
             x=measures["step"],
             y=np.sqrt(measures[column]) if norm else measures[column],
-            name="weight norm" if norm else column.replace("_", " "),
+            name="weight norm" if norm else name,
             hovertemplate="%{y:.5g}",
-            line={"color": COLOURS["other"]} if norm else LOSSES[column],
+            line={"color": COLOURS["other"]} if norm else line,
             mode=mode,
-            row=2 if norm else 1,
+            row=last if norm else 2 if column in HELD_OUT else 1,
             col=1,
         )
-    drawn.update_layout(hovermode="x unified", height=640)
+    drawn.update_layout(hovermode="x unified", height=640 if last == 2 else 800)
     if phases is not None:
         _shade(drawn, phases, last=int(measures["step"].iloc[-1]))
     return drawn
+
+
+def _has(measures: pd.DataFrame, column: str) -> bool:
+    return column in measures and bool(measures[column].notna().any())
 
 
 def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int]) -> Figure:

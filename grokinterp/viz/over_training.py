@@ -10,11 +10,12 @@ from torch import Tensor
 
 from grokinterp.circuits.subject import Subject, steps_of, subject_of
 from grokinterp.errors import InputError, nearest
+from grokinterp.fourier.acceptance import Keys
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.task import Task
 from grokinterp.viz.figure import Figure
 
-Draw = Callable[[Snapshot, tuple[int, ...]], Figure]  # of a model and its key frequencies
+Draw = Callable[[Snapshot, Keys], Figure]  # of a model and its key frequencies
 
 
 class Shown(TypedDict, total=False):

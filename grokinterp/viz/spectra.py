@@ -34,7 +34,7 @@ def plot_key_frequencies(found: KeyFrequencies) -> Figure:
     checked(found, KeyFrequencies, "gi.key_frequencies")
     if found.frequencies is None:
         raise InputError(f"there are no frequencies to draw: {found.reason}.")
-    listed = ", ".join(map(str, found)) or "none"
+    listed = ", ".join(map(str, found)) or f"none ({str(found.reason).partition(':')[0]})"
     drawn = figure(
         f"Key frequencies{at(found.step)}<br>{found.rule} rule: {listed}",
         FREQUENCY,

@@ -36,7 +36,7 @@ MEASURES: dict[str, str] = {
     "weight_norm": "L2 norm of all parameters at the end",
     "ipr_input": "mean localisation of the neurons' input weights in frequency (0.75: one wave)",
     "ipr_output": "mean localisation of their output weights",
-    "n_key_frequencies": "frequencies that carry the answer, 0 if no few of them do",
+    "n_key_frequencies": "frequencies that carry the answer, to unseen pairs too; 0 if no few do",
     "r_energy": "median |r| of the last hidden layer with the energy",
     "r_abs_magnetization": "median |r| of the last hidden layer with |M|",
     "r_magnetization": "median |r| of the last hidden layer with M",
@@ -180,7 +180,8 @@ def _at_the_end(snapshot: Snapshot, look: _Look) -> dict[str, float]:
     }
     if snapshot.task.answer_group is not None:
         found["c_fourier"] = pruning_curve(snapshot, basis="fourier", test_only=True).c
-        found["n_key_frequencies"] = len(subject_of(snapshot)[1])
+        keys = subject_of(snapshot)[1]
+        found["n_key_frequencies"] = math.nan if keys.undecided else len(keys)
     return found
 
 

@@ -13,6 +13,7 @@ from grokinterp.encodings.geometry.trajectories import (
     trajectory_embedding,
 )
 from grokinterp.errors import InputError
+from grokinterp.fourier.acceptance import Keys
 from grokinterp.fourier.key_frequencies import KeyFrequencies, frequency_shares, key_frequencies
 from grokinterp.progress.detection import detect_phases
 from grokinterp.progress.phases import Phases
@@ -50,9 +51,14 @@ class About:
     no_circuit: str | None
 
     @property
-    def frequencies(self) -> tuple[int, ...]:
-        """The key frequencies; () where there are none."""
-        return tuple(self.keys)
+    def frequencies(self) -> Keys:
+        """The key frequencies; () with the reason where there are none."""
+        return Keys(self.keys, reason=self.keys.reason, notes=self.keys.notes)
+
+    def need_circuit(self) -> None:
+        """Refuse to draw a circuit that nobody claims."""
+        if not self.keys:
+            raise InputError(f"{self.keys.reason}.")
 
 
 def look_at(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -> About:
@@ -62,7 +68,11 @@ def look_at(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -> 
     last = run.snapshot()
     keys = key_frequencies(last)
     steps = tuple(evenly(run.steps, _most_steps(run, n_runs)))
-    found, no_circuit = _or_reason(lambda: faithfulness(last, frequencies=tuple(keys), placebos=0))
+    found, no_circuit = None, keys.reason
+    if keys:
+        found, no_circuit = _or_reason(
+            lambda: faithfulness(last, frequencies=tuple(keys), placebos=0)
+        )
     neurons, _ = _or_reason(lambda: chosen_neurons(last, tuple(keys)))
     trajectory, no_trajectory = _or_reason(
         lambda: trajectory_embedding({name: run}, steps=steps, dimensions=2)

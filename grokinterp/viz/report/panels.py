@@ -86,7 +86,9 @@ def learning(about: About) -> Any:
 @panel(
     "training",
     "Restricted loss falls when the key frequencies suffice for the answer; excluded loss rises "
-    "when training answers need them; the weight norm falls in cleanup.",
+    "when training answers need them; the weight norm falls in cleanup. Held-out: what the key "
+    "frequencies alone answer of test pairs whose mirror is not trained on; above its placebos "
+    "while the network itself is wrong, it is an early sign of a circuit.",
 )
 def progress(about: About) -> Any:
     losses = about.measures.filter(like="_loss")
@@ -133,6 +135,7 @@ def embedding_spectrum(about: About, snapshot: Snapshot) -> Any:
     when=EVERY_STEP,
 )
 def embedding_circles(about: About, snapshot: Snapshot) -> Any:
+    about.need_circuit()
     return circles.embedding_circles(snapshot, about.frequencies)
 
 
@@ -231,6 +234,7 @@ def logits(about: About, snapshot: Snapshot) -> Any:
     when=MILESTONES,
 )
 def graph(about: About, snapshot: Snapshot) -> Any:
+    about.need_circuit()
     return circuit_graph(snapshot, frequencies=about.frequencies)
 
 
@@ -250,6 +254,7 @@ def ablations(about: About, snapshot: Snapshot) -> Any:
     when=MILESTONES,
 )
 def circuit_alone(about: About, snapshot: Snapshot) -> Any:
+    about.need_circuit()
     if about.faithfulness and snapshot.step == about.faithfulness.step:
         return about.faithfulness
     return faithfulness(snapshot, frequencies=about.frequencies, placebos=0)

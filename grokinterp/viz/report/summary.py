@@ -49,16 +49,27 @@ def undetermined(about: About) -> list[str]:
             found.append(f"When {name} began.")
         if phase.end is None:
             found.append(f"When {name} ended.")
-    if not about.keys:
+    if not about.keys and not _refused(about):
         found.append(f"Key frequencies: {about.keys.reason}.")
-    if about.no_circuit:
+    if about.keys and about.no_circuit:
         found.append(f"Faithfulness: {about.no_circuit}")
+    found += [_sentence(note) for note in about.keys.notes]
     return found
 
 
 def because(about: About) -> list[str]:
     """What label and phases rest on."""
-    return [reason[0].upper() + reason[1:] + "." for reason in about.phases.reasons]
+    return [_sentence(reason) for reason in about.phases.reasons]
+
+
+def _sentence(reason: str) -> str:
+    return f"{reason[0].upper()}{reason[1:]}."
+
+
+def _refused(about: About) -> bool:
+    """Whether it is known that what the logits vary along does not reach unseen inputs."""
+    fit = about.keys.heldout
+    return fit is not None and fit.decides and not fit.passes
 
 
 def _crossings(phases: Phases) -> list[str]:
@@ -95,6 +106,8 @@ def _phase(phase: Phase) -> str:
 
 def _frequencies(about: About) -> list[str]:
     keys = about.keys
+    if _refused(about):
+        return [_sentence(str(keys.reason))]
     if not keys:
         return []
     listed = ", ".join(map(str, keys))
