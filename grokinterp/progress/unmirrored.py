@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from grokinterp.fourier.heldout import FEWEST_ROWS
 from grokinterp.progress.curves import UNMIRRORED, Curve, Curves
 from grokinterp.runs.run import Run
 from grokinterp.tasks import has_mirrors, unmirrored_rows
-
-FEWEST = 20  # unmirrored test pairs: below it a right answer is luck or not, nobody can say
 
 
 @dataclass(frozen=True)
@@ -86,11 +85,11 @@ def unmirrored_of(
     if mask is None or bool(mask.all()) or not has_mirrors(run.task):
         return None
     n_test, n = int((~mask).sum()), int(unmirrored_rows(run.task, mask).sum())
-    if n < FEWEST:
+    if n < FEWEST_ROWS:
         return Unmirrored(
             None, None,
             too_few=f"of {n_test} test pairs {n} have a mirror that is not trained on either, "
-            f"fewer than {FEWEST}: whether it generalises or answers mirrors cannot be told",
+            f"fewer than {FEWEST_ROWS}: whether it generalises or answers mirrors cannot be told",
         )  # fmt: skip
     if found.accuracy is None and measures is not None:
         table = Curves(measures, ())
