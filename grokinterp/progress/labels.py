@@ -409,7 +409,7 @@ def _by_delay(seen: _Evidence, t_train: int, t_test: int) -> Verdict:
     limit = 2 * t_train
     twice = f"step {limit}, twice the time to learn train"
     if test.unseen:
-        reason = f"{facts}, the first of its log: what came before is not known"
+        reason = f"{facts}, and the log never shows it unlearned: what came before is not known"
         margin = Margin(None, "test is learned before its log begins")
         return _verdict("undetermined", reason, margin)
     if test.before >= limit and t_test > t_train:
@@ -425,8 +425,8 @@ def _by_delay(seen: _Evidence, t_train: int, t_test: int) -> Verdict:
         return _verdict("grokked", reason, margin)
     if train.unseen:
         reason = (
-            f"{facts}; train is learned in the first row of the log, so how long that took is not "
-            "known, nor whether the delay is longer"
+            f"{facts}; the log never shows train unlearned: what came before, how long it took and "
+            "whether the delay is longer is not known"
         )
         margin = Margin(None, "train is learned before its log begins")
         return _verdict("undetermined", reason, margin)

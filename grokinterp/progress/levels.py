@@ -17,6 +17,7 @@ from grokinterp.progress.curves import HELD_ROWS, HELD_SHARE, Curve
 WITHIN = 0.95  # of the run's own maximum accuracy
 SHARED = 0.05  # of the log's rows or steps have to lie at a level, unless the log ends there
 ROUGHEST = 0.035  # of its rise: what a curve that learns strays from rising and holding at most,
+UNLEARNED = 0.75  # of its best: above it, nobody can say that it has not been learned yet
 CALMED = 0.1  # in a running median over this share of the log
 
 
@@ -73,11 +74,11 @@ class Level:
     def unseen(self) -> bool:
         """Whether the log never shows the curve unlearned, so that `row` is no date.
 
-        It is at its level in the first row, or never was below `lost_below` before.
+        It is at its level in the first row, or never was below three quarters of it before.
         """
         if self.curve.cannot_date(self.row):
             return True
-        return self.row > 0 and bool((self.curve.values[: self.row] >= self.lost_below).all())
+        return self.row > 0 and bool((self.curve.values[: self.row] >= UNLEARNED * self.best).all())
 
     @property
     def before(self) -> int:
