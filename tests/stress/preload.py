@@ -14,7 +14,7 @@ import grokinterp.cli
 import grokinterp.recipe
 import grokinterp.runs
 import grokinterp.training
-from grokinterp.runs.metrics import CSV_HEADER, read_csv
+from grokinterp.runs.metrics import COLUMNS, csv_header, read_csv
 from tests.stress import clocks, disks, flips, interruptions, kills, rivals  # noqa: F401
 
 if "GROKINTERP_STRESS" in os.environ:  # the long way: what takes seconds to import too
@@ -30,5 +30,5 @@ torch.set_num_threads(1)  # before a fork: threads of the parent are not in it
 # What typer and pandas import when they are first used.
 with contextlib.redirect_stdout(io.StringIO()):
     grokinterp.cli.app(["recipes", "mod31-grokked"], standalone_mode=False)
-read_csv((CSV_HEADER + "0,1,1,1,1\n").encode())
+read_csv((csv_header(COLUMNS) + "0,1,1,1,1\n").encode())
 tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a kill would leak
