@@ -20,7 +20,7 @@ from grokinterp.runs.metrics import Metrics, as_metrics, evaluate
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.runs.taking import check_task, checked_mask, snapshot
-from grokinterp.runs.writer import RunWriter
+from grokinterp.runs.writer import RunWriter, refuse_diverged
 from grokinterp.tasks.splits import mask_of
 from grokinterp.tasks.task import Task
 
@@ -124,6 +124,8 @@ class Recorder:
     def _log(self, step: SupportsIndex, model: HookedModel, given: Logged | None) -> Metrics:
         number = _checked_step(step, self._last)
         self._seen: Snapshot = snapshot(model, self._task, train_mask=self._train_mask, step=number)
+        saved = () if self._writer is None else self._writer.manifest.steps
+        refuse_diverged(self.path, number, self._seen.weights, saved=saved)
         if self._writer is None:
             self._writer = self._open(model)
         elif self._hold is None:  # closed, and used again

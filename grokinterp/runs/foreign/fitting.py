@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.models.cross_entropy import cross_entropies, right_answers
 from grokinterp.models.recognise import Recognised
 from grokinterp.runs.foreign.source import StateDict
 from grokinterp.runs.forward import forward_of
@@ -109,7 +109,7 @@ def _readings(
             logits, _ = forward_of(weights, reading.architecture)(task.tokens[rows], ())
         for name in operations:
             losses = cross_entropies(logits[:, : task.n_classes], labels[name])
-            right = logits[:, : task.n_classes].argmax(dim=1) == labels[name]
+            right = right_answers(logits[:, : task.n_classes], labels[name])
             log_losses = losses.clamp_min(SMALLEST_LOSS).log()
             yield Reading(name, chosen, log_losses, float(right.double().mean()))
 
