@@ -171,7 +171,9 @@ class RunWriter:
         """
         if self.manifest.metrics["rows"] != len(self._lines):  # else a save has just written it
             self.flush()
-        weights = {name.removeprefix(WEIGHTS): x for name, x in state.items() if name.startswith(WEIGHTS)}
+        weights = {
+            name.removeprefix(WEIGHTS): x for name, x in state.items() if name.startswith(WEIGHTS)
+        }
         self.refuse_diverged(step, weights)
         content = tensors_to_bytes(state, step=step, checksum=_resume_checksum(step, state))
         write_whole(self.folder / file, content)
