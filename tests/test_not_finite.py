@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.made_runs import made_run
 
 import grokinterp as gi
 from grokinterp.models.cross_entropy import answer_scores, right_answers
@@ -15,6 +14,7 @@ from grokinterp.models.stacked import stack, stacked_logits
 from grokinterp.runs.files import sha256, tensors_to_bytes
 from grokinterp.runs.manifest import Manifest
 from grokinterp.training.ensemble_learner import evaluate_members
+from tests.made_runs import made_run
 
 NAN = math.nan
 SIZES = {"p": 7, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 32}
@@ -118,7 +118,8 @@ def test_an_input_with_nan_among_its_logits_is_never_right():
         torch.tensor([[True, False, True, False]] * 2),
     )
     assert [(row["train_acc"], row["test_acc"]) for row in found] == [(0.5, 0.5), (0.0, 0.0)]
-    assert math.isnan(found[0]["train_loss"]) and math.isnan(found[1]["test_loss"])
+    assert math.isnan(found[0]["train_loss"])
+    assert math.isnan(found[1]["test_loss"])
 
 
 @pytest.mark.parametrize(("kind", "name", "place", "value"), BROKEN)
@@ -163,7 +164,8 @@ def test_training_that_diverges_stops_and_keeps_what_it_has(tmp_path, run):
     (tmp_path / "r.toml").write_text(DIVERGING.to_toml())
     status, out, err = run("train", tmp_path / "r.toml", "--out", tmp_path / "again")
     assert (status, out) == (2, "")
-    assert err.count("\n") == 1 and "is not finite" in err
+    assert err.count("\n") == 1
+    assert "is not finite" in err
 
 
 def test_a_diverging_member_does_not_take_the_others_with_it(tmp_path):
