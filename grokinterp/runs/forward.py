@@ -10,6 +10,7 @@ from grokinterp.errors import InputError
 from grokinterp.models.adapter import HookedModel
 from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import QuickForward, Shape, build_model, has_positions
+from grokinterp.models.model_locks import alone_with
 from grokinterp.tasks.task import Task
 
 Forward = Callable[[Tensor, tuple[str, ...]], tuple[Tensor, Mapping[str, Tensor]]]
@@ -43,10 +44,11 @@ def hooked_forward(
     device = next(iter(model.parameters())).device
     if unknown := sorted(set(names) - set(model.hook_dict)):
         raise InputError(f"the model has no activation {unknown[0]!r} (model.hook_dict lists all).")
-    if names:
-        logits, cache = model.run_with_cache(inputs.to(device), names_filter=list(names))
-    else:
-        logits, cache = model(inputs.to(device)), {}
+    with alone_with(model):
+        if names:
+            logits, cache = model.run_with_cache(inputs.to(device), names_filter=list(names))
+        else:
+            logits, cache = model(inputs.to(device)), {}
     at = answer if has_positions(model) else lambda x, name="": x
     return at(logits).cpu(), {name: at(cache[name], name).cpu() for name in names}
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.models.adapter import HookedModel
 from grokinterp.models.kinds import Shape, architecture_of, build_model
+from grokinterp.models.model_locks import alone_with
 from grokinterp.runs.environment import current_environment
 from grokinterp.runs.forward import agree
 from grokinterp.runs.lock import Hold, hold
@@ -139,8 +140,10 @@ class Recorder:
         return metrics
 
     def _open(self, model: HookedModel) -> RunWriter:
-        architecture = architecture_of(model)
-        if architecture is None or not self._can_be_rebuilt(model, architecture):
+        with alone_with(model):
+            architecture = architecture_of(model)
+            plain = architecture is not None and self._can_be_rebuilt(model, architecture)
+        if architecture is None or not plain:
             raise InputError(
                 "the model is not a plain transformer, MLP or CNN (LNPre or RMS norms, other "
                 "positions, attention or MLP, hooks): a run rebuilds its models from weights, so "
