@@ -177,7 +177,7 @@ def _checked_rows(rows: Int[Tensor, " n"], task: Task) -> Int[Tensor, " n"]:
         raise InputError(f"train_indices must be rows from 0 to {task.n_inputs - 1}, at least one.")
     if len(rows.unique()) != len(rows):
         raise InputError("train_indices names a row twice; give each training row once.")
-    return rows.to(torch.int64)
+    return rows.to(torch.int64, copy=True)
 
 
 def _checked_step(step: SupportsIndex, last: int) -> int:

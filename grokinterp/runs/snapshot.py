@@ -55,7 +55,7 @@ class Snapshot:
         self.kind = kind  # "transformer", "mlp" or "cnn"
         self.architecture = architecture  # None: `weights` alone do not say what it computes
         self.linear_readout = linear_readout  # the unembedding reads the last residual as it is
-        self.train_mask = train_mask
+        self.train_mask = None if train_mask is None else train_mask.clone()
         self.step = step
         self._forward = forward
         self._hooked = hooked

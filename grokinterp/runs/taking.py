@@ -56,6 +56,8 @@ def snapshot(
 ) -> Snapshot:
     """Any hooked model of the user's own, seen over a whole task; the model is not changed.
 
+    Weights and mask are copied: training may go on. Several threads may look at one model.
+
     `train_mask` says which rows `a*p + b` were trained on; without it, measures that need the split
     are null. The logits and neurons are those of the model as it is now; activations that are asked
     for later come from the model as it is then, unless it is a plain transformer.
