@@ -8,6 +8,7 @@ one.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ TELLS = 2.0  # times that, the difference that a wrong split would make
 DECISIVE = 7.0  # standard errors between the two sides of a split that was searched for,
 LEAD = 1.5  # and times as many as with the best other seed
 SMALLEST_LOSS = 1e-30
+CLEAR = math.log(4)  # of a likelihood ratio, by which a row looks like one side only
+CLOSE = 0.25  # of what a row makes of the mean loss, within which a stored loss tells of it
+ROUNDING = 1e-6  # of a mean that others took in float32
 FOLLOWING = 20  # rows after the last training row, of which some have to look untrained
 
 RowLosses = Callable[[int], Float[Tensor, " n_inputs"]]
@@ -82,26 +86,96 @@ def given_split(rows: Int[Tensor, " n_train"], origin: str, evidence: Evidence) 
 
 
 def drawn_split(
-    rule: str, seed: int, sizes: Sequence[int], described: Mapping[str, Any], evidence: Evidence
+    rule: str,
+    seed: int,
+    sizes: Sequence[int],
+    described: Mapping[str, Any],
+    evidence: Evidence,
+    *,
+    cuts_off: bool = False,
 ) -> Split:
     """The first rows of a shuffle, by a published rule.
 
-    Codes round the number of training rows in two ways; where `sizes` are two, the stored losses
-    decide, or else the row in question does, if it looks like one side only.
+    Codes make a number of training rows of a fraction in two ways, `int` and `round`. Where `sizes`
+    are two, the stored losses decide if they are exact enough; otherwise the row in question does,
+    if it looks like one side only. What nothing tells is cut off, as both published codes do;
+    with `cuts_off`, code that is known to do so wrote the files, and the row alone is no evidence.
     """
     order = draw(evidence.task.n_inputs, rule=rule, seed=seed)
-    what = f"split={rule} data_seed={seed}"
+    size, decided = _size_among(sizes, order, evidence, cuts_off=cuts_off)
+    verified = _verified(order[:size], evidence, f"split={rule} data_seed={seed}")
+    notes = (verified, *decided, *_too_few(order, size, evidence))
+    return Split(order[:size], described, notes)
+
+
+def _size_among(
+    sizes: Sequence[int], order: Int[Tensor, " n"], evidence: Evidence, *, cuts_off: bool
+) -> tuple[int, tuple[str, ...]]:
+    """One of the sizes that a fraction can mean, and a note of how it was decided."""
     if len(sizes) == 1:
-        notes = _verified(order[: sizes[0]], evidence, what), *_too_few(order, sizes[0], evidence)
-        return Split(order[: sizes[0]], described, notes)
-    if evidence.stored:
-        size = min(sizes, key=lambda n: _mismatch(order[:n], evidence))
-    else:
-        size = max(sizes) if _is_trained_on(order, min(sizes), evidence) else min(sizes)
-    note = f"{size} training rows, not {sum(sizes) - size}: the one between is "
-    note += "trained on" if size == max(sizes) else "not trained on, as far as losses show"
-    verified = _verified(order[:size], evidence, what)
-    return Split(order[:size], described, (verified, note, *_too_few(order, size, evidence)))
+        return sizes[0], ()
+    small, large = sorted(sizes)
+
+    def taken(size: int, why: str) -> tuple[int, tuple[str, ...]]:
+        return size, (f"{size} training rows, not {small + large - size}: {why}",)
+
+    if told := _told_by_losses(small, large, order, evidence):
+        return told[0], (told[1],)
+    untold = "the stored losses cannot tell" if evidence.stored else "no losses are stored"
+    ratio = 0.0 if cuts_off else _trained_on(order, small, evidence)
+    if ratio > CLEAR:
+        return taken(large, f"{untold}, and the row between has losses as if it were trained on")
+    if ratio < -CLEAR:
+        return taken(small, f"{untold}, and the row between has losses as if it were not")
+    row = "" if cuts_off else ", nor can the row between"
+    return taken(small, f"{untold}{row}, so it is cut off as published code does (or set n_train=)")
+
+
+def _told_by_losses(
+    small: int, large: int, order: Int[Tensor, " n"], evidence: Evidence
+) -> tuple[int, str] | None:
+    """The size whose training losses are the stored ones, and a note; None where none tells.
+
+    A step tells where its stored loss is known, by its digits, to far less than what the row
+    between makes of the mean, and is that close to one of the two. Most of the steps that could
+    tell have to say so: losses that were taken on other weights, or elsewhere, agree with neither.
+    """
+    said: dict[int, int] = {}
+    best, note, n_steps = 0.0, "", 0
+    for step in _comparable(evidence):
+        losses, stored = evidence.losses_of(step)[order], evidence.stored[step]
+        found = {n: float(losses[:n].mean()) for n in (small, large)}
+        unknown, gap = _uncertainty(stored), abs(found[large] - found[small])
+        if not gap * CLOSE >= unknown:
+            continue
+        n_steps += 1
+        near = min(found, key=lambda n: abs(found[n] - stored))
+        off = max(abs(found[near] - stored), unknown)
+        if off > gap * CLOSE:
+            continue
+        said[near] = said.get(near, 0) + 1
+        if gap / off > best:
+            other = small + large - near
+            best = gap / off
+            note = (
+                f"{near} training rows, not {other}: at step {step} these have loss "
+                f"{found[near]:.9g}, those {found[other]:.9g}, and the files say {stored:.9g}"
+            )
+    if len(said) != 1:
+        return None
+    ((size, n_agree),) = said.items()
+    return (size, note) if 2 * n_agree > n_steps else None
+
+
+def _uncertainty(stored: float) -> float:
+    """By how much a stored loss may differ from the one it was: its last digit, and float32.
+
+    >>> _uncertainty(0.25), _uncertainty(0.1307771354913711) < 1e-6
+    (0.005, True)
+    """
+    exponent = Decimal(repr(stored)).as_tuple().exponent
+    assert isinstance(exponent, int)  # stored losses are finite
+    return max(0.5 * 10.0**exponent, ROUNDING * abs(stored))
 
 
 def searched_split(
@@ -164,10 +238,11 @@ def _separation(log: Float[Tensor, " n"], sizes: Sequence[int]) -> tuple[float, 
     return float(score[position]), sizes[position]
 
 
-def _is_trained_on(order: Int[Tensor, " n"], position: int, evidence: Evidence) -> bool:
-    """Whether the row at a position of the shuffle has a loss like those before it.
+def _trained_on(order: Int[Tensor, " n"], position: int, evidence: Evidence) -> float:
+    """How much rather the row at a position of the shuffle has a loss of those before it.
 
-    By the log of a likelihood ratio, normal in the log loss, summed over a few checkpoints.
+    The log of a likelihood ratio, normal in the log loss, summed over a few checkpoints; negative
+    where it has one of those after it.
     """
     ratio = 0.0
     for step in evidence.looked_at():
@@ -178,7 +253,7 @@ def _is_trained_on(order: Int[Tensor, " n"], position: int, evidence: Evidence) 
             for side in sides
         )
         ratio += float(train - test)
-    return ratio > math.log(4)  # the published rule cuts off: the other needs evidence
+    return ratio
 
 
 def _too_few(order: Int[Tensor, " n"], size: int, evidence: Evidence) -> tuple[str, ...]:
@@ -189,7 +264,7 @@ def _too_few(order: Int[Tensor, " n"], size: int, evidence: Evidence) -> tuple[s
     following = range(size, min(size + FOLLOWING, len(order) - 2))
     if len(following) < FOLLOWING or size < FOLLOWING:
         return ()
-    if not all(_is_trained_on(order, position, evidence) for position in following):
+    if not all(_trained_on(order, position, evidence) > CLEAR for position in following):
         return ()
     return (
         f"the {FOLLOWING} rows after these {size} in the same shuffle look trained on too: "
@@ -207,7 +282,7 @@ def _verified(rows: Int[Tensor, " n_train"], evidence: Evidence, what: str) -> s
             else f"{what}: not verified, train and test losses are too alike to tell"
         )
     stored, found = evidence.stored[step], float(evidence.losses_of(step)[rows].mean())
-    if abs(log_ratio(found, stored)) > _tolerance(stored):
+    if _off(found, stored) > _tolerance(stored):
         raise InputError(
             f"{what} is not the split of this run: at step {step} its training rows have loss "
             f"{found:.6g}, the file says {stored:.6g}; give the right one, or split=search."
@@ -220,22 +295,19 @@ def _telling_step(evidence: Evidence) -> int | None:
     tells = {}
     for step in _comparable(evidence):
         everywhere, stored = float(evidence.losses_of(step).mean()), evidence.stored[step]
-        tells[step] = abs(log_ratio(everywhere, stored)) / _tolerance(stored)
+        tells[step] = _off(everywhere, stored) / _tolerance(stored)
     best = max(tells, key=lambda step: tells[step], default=None)
     return best if best is not None and tells[best] >= TELLS else None
 
 
+def _off(found: float, stored: float) -> float:
+    """How far the log of a loss is from what the stored one may have been before it was rounded."""
+    unknown = _uncertainty(stored)
+    return abs(log_ratio(found, min(max(found, stored - unknown), stored + unknown)))
+
+
 def _tolerance(stored: float) -> float:
     return AGREES if stored >= TINY else AGREES_WHEN_TINY
-
-
-def _mismatch(rows: Int[Tensor, " n_train"], evidence: Evidence) -> float:
-    """Mean difference of log losses to the stored ones."""
-    steps = list(_comparable(evidence))
-    found = [float(evidence.losses_of(step)[rows].mean()) for step in steps]
-    return sum(
-        abs(log_ratio(x, evidence.stored[step])) for x, step in zip(found, steps, strict=True)
-    ) / len(steps)
 
 
 def _comparable(evidence: Evidence, most: int = 6) -> Iterator[int]:
