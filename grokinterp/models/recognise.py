@@ -70,6 +70,20 @@ class Recognised:
         refuse_not_finite(found, where, NOT_FINITE)
         return {name: found[name].contiguous() for name in shapes}
 
+    def usual(self, key: str, known: Mapping[str, Any]) -> tuple[Any, str]:
+        """What is assumed of an open question that nothing tells, and a reason beyond custom.
+
+        `known` has the answers to those before it in `assumed`. Attention that is blended, or said
+        to what degree it is, between two tokens is that of Zhong et al. 2023 (arXiv 2306.17844),
+        whose code masks nothing, whatever mask its files hold.
+        """
+        shape = self.architecture
+        rate = known.get("attention_rate", shape.attention_rate)
+        rate_said = self.layout == "paper" and "attention_rate" not in self.assumed
+        if key == "attention_dir" and shape.n_ctx == 2 and (rate_said or rate != 1):
+            return "bidirectional", "as the code for such blended attention of two tokens has it"
+        return getattr(shape, key), ""
+
     def replace(self, **changes: Any) -> "Recognised":
         """The same with parts of the architecture that were assumed put right."""
         if heads := changes.get("n_heads"):

@@ -8,7 +8,6 @@ one.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.errors import InputError
+from grokinterp.runs.foreign.telling import Stored, told, uncertainty
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import are_rows, draw
 
@@ -29,8 +29,6 @@ DECISIVE = 7.0  # standard errors between the two sides of a split that was sear
 LEAD = 1.5  # and times as many as with the best other seed
 SMALLEST_LOSS = 1e-30
 CLEAR = math.log(4)  # of a likelihood ratio, by which a row looks like one side only
-CLOSE = 0.25  # of what a row makes of the mean loss, within which a stored loss tells of it
-ROUNDING = 1e-6  # of a mean that others took in float32
 FOLLOWING = 20  # rows after the last training row, of which some have to look untrained
 
 RowLosses = Callable[[int], Float[Tensor, " n_inputs"]]
@@ -134,48 +132,21 @@ def _size_among(
 def _told_by_losses(
     small: int, large: int, order: Int[Tensor, " n"], evidence: Evidence
 ) -> tuple[int, str] | None:
-    """The size whose training losses are the stored ones, and a note; None where none tells.
-
-    A step tells where its stored loss is known, by its digits, to far less than what the row
-    between makes of the mean, and is that close to one of the two. Most of the steps that could
-    tell have to say so: losses that were taken on other weights, or elsewhere, agree with neither.
-    """
-    said: dict[int, int] = {}
-    best, note, n_steps = 0.0, "", 0
+    """The size whose training losses are the stored ones, and a note; None where none tells."""
+    numbers = []
     for step in _comparable(evidence):
-        losses, stored = evidence.losses_of(step)[order], evidence.stored[step]
+        losses = evidence.losses_of(step)[order]
         found = {n: float(losses[:n].mean()) for n in (small, large)}
-        unknown, gap = _uncertainty(stored), abs(found[large] - found[small])
-        if not gap * CLOSE >= unknown:
-            continue
-        n_steps += 1
-        near = min(found, key=lambda n: abs(found[n] - stored))
-        off = max(abs(found[near] - stored), unknown)
-        if off > gap * CLOSE:
-            continue
-        said[near] = said.get(near, 0) + 1
-        if gap / off > best:
-            other = small + large - near
-            best = gap / off
-            note = (
-                f"{near} training rows, not {other}: at step {step} these have loss "
-                f"{found[near]:.9g}, those {found[other]:.9g}, and the files say {stored:.9g}"
-            )
-    if len(said) != 1:
+        numbers.append(Stored(f"step {step}", evidence.stored[step], found))
+    if (found_size := told(numbers)) is None:
         return None
-    ((size, n_agree),) = said.items()
-    return (size, note) if 2 * n_agree > n_steps else None
-
-
-def _uncertainty(stored: float) -> float:
-    """By how much a stored loss may differ from the one it was: its last digit, and float32.
-
-    >>> _uncertainty(0.25), _uncertainty(0.1307771354913711) < 1e-6
-    (0.005, True)
-    """
-    exponent = Decimal(repr(stored)).as_tuple().exponent
-    assert isinstance(exponent, int)  # stored losses are finite
-    return max(0.5 * 10.0**exponent, ROUNDING * abs(stored))
+    size, number = found_size
+    note = (
+        f"{size} training rows, not {small + large - size}: at {number.what} these have loss "
+        f"{number.found[size]:.9g}, those {number.other(size):.9g}, and the files say "
+        f"{number.value:.9g}"
+    )
+    return size, note
 
 
 def searched_split(
@@ -302,7 +273,7 @@ def _telling_step(evidence: Evidence) -> int | None:
 
 def _off(found: float, stored: float) -> float:
     """How far the log of a loss is from what the stored one may have been before it was rounded."""
-    unknown = _uncertainty(stored)
+    unknown = uncertainty(stored)
     return abs(log_ratio(found, min(max(found, stored - unknown), stored + unknown)))
 
 
