@@ -14,7 +14,7 @@ from grokinterp.models.recognise import Recognised
 from grokinterp.runs.foreign.fitting import CHOICES
 from grokinterp.runs.foreign.losses import logged_metrics
 from grokinterp.runs.foreign.source import Source
-from grokinterp.runs.foreign.telling import Stored, told
+from grokinterp.runs.foreign.telling import Stored, told, uncertainty
 from grokinterp.runs.metrics import COLUMNS
 from grokinterp.runs.taking import from_weights
 from grokinterp.tasks.modular import ModularTask
@@ -99,8 +99,11 @@ def _of_all(
         if math.isfinite(train) and math.isfinite(test):
             found = {key: float(_each(each, kind).mean()) for key, each in scores.items()}
             mean = train_fraction * train + (1 - train_fraction) * test
+            # The fraction may be rounded by a row, and the mean has the digits of its parts.
             a_row = abs(train - test) / len(next(iter(scores.values())).losses)
-            yield Stored(f"the {kind} of all rows at step {step}", mean, found, unknown=a_row)
+            digits = max(uncertainty(train), uncertainty(test))
+            what = f"the {kind} of all rows at step {step}"
+            yield Stored(what, mean, found, unknown=a_row + digits)
 
 
 def _each(scores: AnswerScores, column: str) -> Tensor:
