@@ -17,7 +17,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sizes")
     recipe = gi.Recipe(
         p=13, d_model=16, n_heads=2, d_head=8, d_mlp=32, lr=3e-3, weight_decay=0.1, steps=400,
-        checkpoints=(0, 100, 200, 300), log_every=1, data_seed=7,
+        checkpoints=(0, 100, 200, 300), log_every=100, data_seed=7,
     )  # fmt: skip
     return {
         n: gi.train(recipe.replace(train_fraction=(n + 1e-6) / 169), folder / str(n))

@@ -53,9 +53,10 @@ def told(numbers: Iterable[Stored[Choice]]) -> tuple[Choice, Stored[Choice]] | N
 def uncertainty(value: float) -> float:
     """By how much a stored number may differ from what it was: its last digit, and float32.
 
-    >>> uncertainty(0.25), uncertainty(0.1307771354913711) < 1e-6
-    (0.005, True)
+    >>> uncertainty(0.25), uncertainty(4.0), uncertainty(0.1307771354913711) < 1e-6
+    (0.005, 0.5, True)
     """
-    exponent = Decimal(repr(float(value))).as_tuple().exponent
+    digits = str(int(value)) if value and value == int(value) else repr(float(value))
+    exponent = Decimal(digits).as_tuple().exponent
     assert isinstance(exponent, int)  # stored numbers are finite
     return max(0.5 * 10.0**exponent, ROUNDING * abs(value))
