@@ -16,8 +16,8 @@ def trained(tmp_path_factory):
     """The same run by each convention, in which the row between is or is not trained on."""
     folder = tmp_path_factory.mktemp("sizes")
     recipe = gi.Recipe(
-        p=13, d_model=16, n_heads=2, d_head=8, d_mlp=32, lr=3e-3, weight_decay=0.1, steps=400,
-        checkpoints=(0, 100, 200, 300), log_every=100, data_seed=7,
+        p=13, d_model=16, n_heads=2, d_head=8, d_mlp=32, lr=1e-2, weight_decay=0.1, steps=200,
+        checkpoints=(0, 50, 100, 150), log_every=50, data_seed=7,
     )  # fmt: skip
     return {
         n: gi.train(recipe.replace(train_fraction=(n + 1e-6) / 169), folder / str(n))
@@ -68,7 +68,7 @@ def test_losses_of_untrained_weights_tell_as_well(n, trained, tmp_path):
 @pytest.mark.parametrize("digits", [4, 1])
 def test_rounded_losses_tell_or_the_row_does(n, digits, trained, tmp_path):
     """A row that is not trained on shows in the mean by any digit, one among the others by none."""
-    learned = (200, 300, 400)
+    learned = (100, 150, 200)
     run = read(trained[n], tmp_path / "run", steps=learned, loss=lambda x: round(x, digits))
     has_rows_of(run, trained[n])
     if n == CUT:
@@ -99,7 +99,7 @@ def test_losses_of_another_machine_mislead_nobody(n, trained, tmp_path):
 
 
 @SIZES
-@pytest.mark.parametrize("step", [200, 400])
+@pytest.mark.parametrize("step", [100, 200])
 def test_without_losses_the_row_between_tells(n, step, trained, tmp_path):
     run = read(trained[n], tmp_path / "run", steps=(step,))
     has_rows_of(run, trained[n])

@@ -184,12 +184,8 @@ class TestCopies:
         seen = from_weights(weights, recipe.architecture(), recipe.build_task())
         grid = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
         curve = encodings.pruning_curve(seen, fractions=grid)
-        found = encodings.coordinates(weights, "weights")
-        largest = weights["unembed.W_U"].max().item()
         grid.fill_(3.0)
-        weights["unembed.W_U"].fill_(100.0)
         assert curve.fractions.tolist() == [0.0, 0.5, 1.0]
-        assert found.values["unembed.W_U"].max().item() == largest
 
     def test_phases_keep_their_curves(self):
         steps = np.arange(0, 2000, 10)

@@ -66,7 +66,7 @@ def coordinates(
     """
     if basis not in BASES:
         raise InputError(f"basis={basis!r} is not known; {nearest(str(basis), BASES)}")
-    values: Weights = {name: weight.clone() for name, weight in weights.items()}
+    values: Weights = dict(weights)
     cost = dict.fromkeys(weights, 1)
     restores: dict[str, Restore] = {}
     if basis == "singular":
