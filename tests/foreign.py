@@ -14,22 +14,25 @@ import grokinterp as gi
 
 def paper_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The released code of Nanda et al. 2023: [out, in] matrices, heads merged in W_O."""
-    block = "blocks.0."
-    w = {name.removeprefix(block): weight for name, weight in weights.items()}
-    heads, d_head, d_model = w["attn.W_O"].shape
-    n_ctx = len(w["pos_embed.W_pos"])
-    return {
-        "embed.W_E": w["embed.W_E"].T.clone(),
-        "pos_embed.W_pos": w["pos_embed.W_pos"].clone(),
-        **{f"{block}attn.W_{x}": w[f"attn.W_{x}"].transpose(1, 2).clone() for x in "KQV"},
-        f"{block}attn.W_O": w["attn.W_O"].reshape(heads * d_head, d_model).T.clone(),
-        f"{block}attn.mask": torch.tril(torch.ones(n_ctx, n_ctx)),
-        f"{block}mlp.W_in": w["mlp.W_in"].T.clone(),
-        f"{block}mlp.b_in": w["mlp.b_in"].clone(),
-        f"{block}mlp.W_out": w["mlp.W_out"].T.clone(),
-        f"{block}mlp.b_out": w["mlp.b_out"].clone(),
-        "unembed.W_U": w["unembed.W_U"].clone(),
+    n_ctx = len(weights["pos_embed.W_pos"])
+    state = {
+        "embed.W_E": weights["embed.W_E"].T.clone(),
+        "pos_embed.W_pos": weights["pos_embed.W_pos"].clone(),
     }
+    for layer in range(sum(name.endswith("attn.W_O") for name in weights)):
+        block = f"blocks.{layer}."
+        w = {name.removeprefix(block): weight for name, weight in weights.items()}
+        heads, d_head, d_model = w["attn.W_O"].shape
+        state |= {
+            **{f"{block}attn.W_{x}": w[f"attn.W_{x}"].transpose(1, 2).clone() for x in "KQV"},
+            f"{block}attn.W_O": w["attn.W_O"].reshape(heads * d_head, d_model).T.clone(),
+            f"{block}attn.mask": torch.tril(torch.ones(n_ctx, n_ctx)),
+            f"{block}mlp.W_in": w["mlp.W_in"].T.clone(),
+            f"{block}mlp.b_in": w["mlp.b_in"].clone(),
+            f"{block}mlp.W_out": w["mlp.W_out"].T.clone(),
+            f"{block}mlp.b_out": w["mlp.b_out"].clone(),
+        }
+    return {**state, "unembed.W_U": weights["unembed.W_U"].clone()}
 
 
 def bridge_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from grokinterp.circuits.logit_shape import DistanceIrrelevance, distance_irrele
 from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.fourier.acceptance import Keys
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
+from grokinterp.models.cross_entropy import right_answers
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
 
@@ -146,7 +147,7 @@ def algorithm(
 
 
 def _answers(snapshot: Snapshot, thresholds: Thresholds) -> Reading:
-    right = snapshot.logits.argmax(dim=1) == snapshot.task.labels
+    right = right_answers(snapshot.logits, snapshot.task.labels)
     value, least = float(right.double().mean()), thresholds.answers
     if value >= least:
         return Reading("accuracy", value, least, None, f"it answers {value:.2%} of all pairs")

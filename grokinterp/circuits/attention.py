@@ -140,7 +140,8 @@ def patterns_of(snapshot: Snapshot, layer: int) -> Float[Tensor, "n_inputs n_hea
     if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < snapshot.n_layers:
         raise InputError(f"layer={layer!r} is not between 0 and {snapshot.n_layers - 1}.")
     pattern = snapshot.activation(f"blocks.{layer}.attn.hook_pattern")
-    if not bool(pattern.isfinite().all()):
+    # Where the softmax is NaN the pattern is 0; weights that are some sum to more than 0.
+    if not bool((pattern.sum(dim=-1) > 0).all()):
         raise InputError(f"the attention pattern of layer {layer} is not finite.")
     return pattern
 

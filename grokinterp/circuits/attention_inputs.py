@@ -12,6 +12,7 @@ from torch import Tensor
 
 from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.errors import InputError, whole_number
+from grokinterp.models.model_locks import alone_with
 from grokinterp.tasks.modular import ModularTask
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def attention_patterns(
     name = f"blocks.{layer}.attn.hook_pattern"
     model = snapshot.hooked()
     device = next(iter(model.parameters())).device
-    with torch.no_grad():
+    with torch.no_grad(), alone_with(model):
         _, cache = model.run_with_cache(
             snapshot.modular_task.tokens[rows].to(device), names_filter=[name]
         )

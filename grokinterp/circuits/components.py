@@ -112,7 +112,7 @@ def replaced_neurons(
     layer: int, which: Iterable[int], values: Float[Tensor, "n_inputs n_neurons"], *, name: str
 ) -> Intervention:
     """Neurons at the answer position replaced by values, a row per input."""
-    index, values = _index(which), torch.as_tensor(values)
+    index, values = _index(which), torch.as_tensor(values).clone()
 
     def change(post: Tensor) -> Tensor:
         _same_table(part(post[:, -1], -1, index), values, f"blocks.{layer}.mlp.hook_post")
@@ -162,7 +162,7 @@ def replaced_patterns(
 
     Placebos: the same rows given to other inputs, at random.
     """
-    values = torch.as_tensor(values)
+    values = torch.as_tensor(values).clone()
 
     def change(pattern: Tensor) -> Tensor:
         _same_table(pattern[:, :, -1], values, f"blocks.{layer}.attn.hook_pattern")

@@ -1,6 +1,6 @@
 """What stands in for an ablated activation, and how an activation reaches a later hook."""
 
-from dataclasses import dataclass, field
+import threading
 
 import torch
 from torch import Tensor
@@ -10,11 +10,10 @@ from grokinterp.errors import InputError, nearest
 MODES = ("zero", "mean", "resample")
 
 
-@dataclass
-class Stash:
-    """Carries an activation from one hook to a later one of the same forward."""
+class Stash(threading.local):
+    """Carries an activation from one hook to a later one of the same forward, in its thread."""
 
-    value: Tensor | None = field(default=None, repr=False)
+    value: Tensor | None = None
 
     def put(self, tensor: Tensor) -> Tensor:
         """Keep it, unchanged."""

@@ -13,6 +13,7 @@ from grokinterp.circuits.subject import Subject, need_residual_stream, subject_o
 from grokinterp.errors import InputError
 from grokinterp.models import answer_position
 from grokinterp.models.adapter import HookedModel
+from grokinterp.models.model_locks import alone_with
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.exponents import UNDEFINED
 from grokinterp.tasks.modular import ModularTask
@@ -181,7 +182,8 @@ def hooked_gradients(
         return leaves[0]
 
     with torch.enable_grad():
-        logits = model.run_with_hooks(tokens, fwd_hooks=[("hook_embed", make_variable)])
+        with alone_with(model):
+            logits = model.run_with_hooks(tokens, fwd_hooks=[("hook_embed", make_variable)])
         total = logits[torch.arange(n), -1, triples[:, 2].to(device)].sum()
         total = total + 0.0 * leaves[0].sum()  # a model that ignores its operands has gradient 0
         (found,) = torch.autograd.grad(total, leaves[0])

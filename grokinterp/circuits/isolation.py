@@ -20,6 +20,7 @@ from grokinterp.circuits.subject import (
 )
 from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.answers import group_of
+from grokinterp.models.model_locks import alone_with
 from grokinterp.runs.snapshot import Forward, Snapshot
 from grokinterp.runs.taking import from_weights
 from grokinterp.tasks.modular import ModularTask
@@ -182,7 +183,8 @@ def _forward_with(snapshot: Snapshot, W_E: Float[Tensor, "d_vocab d_model"]) -> 
                 raise InputError("the model's 'hook_embed' is not W_E[tokens]; nothing to isolate.")
             return new[tokens]
 
-        logits = model.run_with_hooks(tokens, fwd_hooks=[("hook_embed", replace)])
+        with alone_with(model):
+            logits = model.run_with_hooks(tokens, fwd_hooks=[("hook_embed", replace)])
         return logits[:, -1].cpu(), {}
 
     return forward

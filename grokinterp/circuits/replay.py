@@ -10,6 +10,7 @@ from grokinterp.circuits.interventions import HookPair
 from grokinterp.errors import InputError
 from grokinterp.models.kinds import has_positions
 from grokinterp.models.last_block import Edit, LastBlock
+from grokinterp.models.model_locks import alone_with
 from grokinterp.runs.forward import answer
 from grokinterp.runs.snapshot import BLOCK_ROWS, Snapshot
 
@@ -43,12 +44,14 @@ def _last_block(snapshot: Snapshot) -> LastBlock | None:
         with torch.no_grad():
             if architecture.n_layers > 1:
                 name = f"blocks.{architecture.n_layers - 1}.hook_resid_pre"
-                resid_pre = torch.cat(
-                    [
-                        snapshot.hooked().run_with_cache(tokens, names_filter=[name])[1][name]
-                        for tokens in snapshot.task.model_inputs.split(BLOCK_ROWS)
-                    ]
-                )
+                model = snapshot.hooked()
+                with alone_with(model):
+                    resid_pre = torch.cat(
+                        [
+                            model.run_with_cache(tokens, names_filter=[name])[1][name]
+                            for tokens in snapshot.task.model_inputs.split(BLOCK_ROWS)
+                        ]
+                    )
             return LastBlock(
                 snapshot.weights, architecture, snapshot.task.model_inputs, resid_pre=resid_pre
             )
@@ -63,5 +66,6 @@ def _hooked(snapshot: Snapshot, hooks: tuple[HookPair, ...]) -> Tensor:
             raise InputError(f"the model has no hook point {name!r} (model.hook_dict lists all).")
     device = next(iter(model.parameters())).device
     inputs = snapshot.task.model_inputs.to(device)
-    logits = model.run_with_hooks(inputs, fwd_hooks=list(hooks))
+    with alone_with(model):
+        logits = model.run_with_hooks(inputs, fwd_hooks=list(hooks))
     return (answer(logits) if has_positions(model) else logits).cpu()

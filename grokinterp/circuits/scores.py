@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.models.cross_entropy import cross_entropies, right_answers
 from grokinterp.runs.snapshot import Snapshot
 
 
@@ -35,7 +35,7 @@ def score(snapshot: Snapshot, logits: Float[Tensor, "n p"], *, test_only: bool =
     if test_only:
         labels = labels[snapshot.test_rows]
     losses = cross_entropies(logits, labels)
-    right = (logits.argmax(dim=1) == labels).double()
+    right = right_answers(logits, labels).double()
     train = snapshot.train_mask
     every = torch.ones(len(labels), dtype=torch.bool)
     if test_only:

@@ -254,7 +254,7 @@ def _checked_grid(fractions: Sequence[float] | Tensor | None) -> Float[Tensor, "
         or not (grid.diff() > 0).all()
     ):
         raise InputError("fractions do not rise from 0 to 1; give such as [0, 0.5, 0.9, 1].")
-    return grid
+    return grid.clone()
 
 
 def _inverse(lost: float) -> float:

@@ -7,6 +7,7 @@ In 4.x TransformerBridge replaces it, with torch.nn.Linear layouts under other n
 """
 
 import random
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -203,14 +204,21 @@ def _new_model(config: dict[str, Any]) -> HookedModel:
     return HookedTransformer(HookedTransformerConfig(**config, init_weights=False))
 
 
+_CONSTRUCTION = threading.RLock()
+
+
 @contextmanager
 def _quiet_construction() -> Iterator[None]:
-    """Leave every global random state as it was, and show no deprecation note for our choice."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
+    """Leave every global random state as it was, and show no deprecation note for our choice.
+
+    One thread at a time: each would put back what another has changed.
+    """
+    with _CONSTRUCTION:
+        python_state, numpy_state = random.getstate(), np.random.get_state()
+        try:
+            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

@@ -19,7 +19,7 @@ from grokinterp.models.answer_position import (
     attention_tables,
     last_token,
 )
-from grokinterp.models.architecture import Weights
+from grokinterp.models.architecture import Weights, attention_softmax
 from grokinterp.models.hidden import before_activation, mean_loss_gradient, where_positive
 
 BLOCK_ROWS = 4096  # of activations at once: more would not fit beside each other in memory
@@ -107,7 +107,7 @@ def _add_rows(
     pattern = cache[f"{BLOCK}attn.hook_pattern"].unbind(dim=2)
     by_pattern = torch.stack([(by_z * lookup.read(rows)).sum(dim=2) for lookup in tables.values])
     by_values = [by_z * at_key[:, :, None] for at_key in pattern]
-    softmax = cache[f"{BLOCK}attn.hook_attn_scores"].permute(2, 0, 1).softmax(dim=0)
+    softmax = attention_softmax(cache[f"{BLOCK}attn.hook_attn_scores"].permute(2, 0, 1), dim=0)
     by_softmax = by_pattern * attention_rate
     by_scores = softmax * (by_softmax - (by_softmax * softmax).sum(dim=0))
     lookups = (*tables.scores, *tables.values, tables.resid_pre)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.models.affine import affine
-from grokinterp.models.architecture import ACTIVATIONS, Architecture
+from grokinterp.models.architecture import ACTIVATIONS, Architecture, attention_softmax
 
 BLOCK = "blocks.0."
 
@@ -136,7 +136,7 @@ def answer_from_tables(
     # One key position after the other, not [n, n_heads, n_ctx]: a softmax over an axis of three
     # numbers cannot use vector instructions.
     scores = torch.stack([lookup.read(rows).expand(n, n_heads) for lookup in tables.scores])
-    pattern = scores.softmax(dim=0)
+    pattern = attention_softmax(scores, dim=0)
     if attention_rate != 1:
         pattern = attention_rate * pattern + (1 - attention_rate)
     z = pattern[0, :, :, None] * tables.values[0].read(rows)

@@ -140,6 +140,34 @@ def all_finite(weights: Mapping[str, Tensor]) -> bool:
     return all(bool(weight.isfinite().all()) for weight in weights.values())
 
 
+def refuse_not_finite(weights: Mapping[str, Tensor], where: str, advice: str) -> None:
+    """InputError, naming the first of these weights with NaN or infinite values, if one has any.
+
+    >>> refuse_not_finite({"embed.W_E": torch.tensor([1, torch.nan])}, "step 3", "lower lr")
+    Traceback (most recent call last):
+    grokinterp.errors.InputError: step 3: weight 'embed.W_E' is not finite (NaN: 1 of 2); lower lr.
+    """
+    for name, weight in weights.items():
+        if n := int((~weight.isfinite()).sum()):
+            what = "NaN" if bool(weight.isnan().any()) else "infinite"
+            raise InputError(
+                f"{where}: weight {name!r} is not finite ({what}: {n} of {weight.numel()}); "
+                f"{advice}."
+            )
+
+
+def attention_softmax(scores: Tensor, dim: int) -> Tensor:
+    """The softmax of attention scores over key positions, 0 where it is NaN.
+
+    So both model classes of TransformerLens take it, and so a network whose scores are NaN or
+    overflow has the same answers in every forward here. Elsewhere nothing is changed, not a bit.
+
+    >>> attention_softmax(torch.tensor([[0.0, 0.0], [torch.nan, 0.0]]), dim=1).tolist()
+    [[0.5, 0.5], [0.0, 0.0]]
+    """
+    return scores.softmax(dim).nan_to_num(nan=0.0)
+
+
 def check_size(name: str, value: object, *, smallest: int = 1, largest: int = LARGEST) -> None:
     """Refuse a size that is no plain whole number in its range."""
     if type(value) is not int or not smallest <= value <= largest:

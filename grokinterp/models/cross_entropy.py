@@ -14,7 +14,7 @@ class AnswerScores:
     """How well every input is answered."""
 
     losses: Float[Tensor, " n"]  # cross-entropy in nats (float64)
-    right: Bool[Tensor, " n"]  # whether the largest logit is the right one's
+    right: Bool[Tensor, " n"]  # see `right_answers`
     margins: Float[Tensor, " n"]  # right logit minus the largest wrong one (float64)
 
 
@@ -58,6 +58,20 @@ def answer_scores(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"])
     return AnswerScores(*map(torch.cat, zip(*parts, strict=True)))
 
 
+def right_answers(
+    logits: Float[Tensor, "*n classes"], labels: Int[Tensor, "*n"]
+) -> Bool[Tensor, "*n"]:
+    """Whether the largest logit is the right one's; of equal ones the first counts as the largest.
+
+    An input with a NaN among its logits is never right: `argmax` takes NaN for the largest number,
+    and would call a network that computes nothing right on the inputs whose answer is class 0.
+
+    >>> right_answers(torch.tensor([[2.0, 1.0], [torch.nan, 1.0]]), torch.tensor([0, 0])).tolist()
+    [True, False]
+    """
+    return (logits.argmax(dim=-1) == labels) & ~logits.isnan().any(dim=-1)
+
+
 def _block_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     own = labels[:, None]
     exact = _exact(logits)
@@ -69,7 +83,7 @@ def _block_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tenso
     right = margins > 0
     unsure = ~(right | (margins < 0))  # a tie, or NaN
     if unsure.any():
-        right[unsure] = logits[unsure].argmax(dim=1) == labels[unsure]
+        right[unsure] = right_answers(logits[unsure], labels[unsure])
     return lead + torch.log1p(total + torch.expm1(-lead)), right, margins
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.models.affine import affine
-from grokinterp.models.architecture import ACTIVATIONS, Architecture
+from grokinterp.models.architecture import ACTIVATIONS, Architecture, attention_softmax
 
 LOGITS = "unembed.hook_out"
 
@@ -116,7 +116,7 @@ def _stages(
         # With one query a head, a product and a sum are faster than a batch of tiny matrices.
         scores = (q * k).sum(dim=-1).transpose(1, 2)[:, :, None] / architecture.d_head**0.5
         rate = architecture.attention_rate
-        return rate * scores.softmax(dim=-1) + (1 - rate)
+        return rate * attention_softmax(scores, dim=-1) + (1 - rate)
 
     def at(name: str) -> str:
         return block + name

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokinterp.models.architecture import attention_softmax
+
 ALIGNED = 4  # float32 numbers, 16 bytes
 TINY = 400  # multiplications, as in torch's bmm on a CPU: fewer are rounded otherwise there
 
@@ -51,8 +53,8 @@ def softmax_over_places(
     part behind the last whole vector is rounded otherwise.
     """
     if scores.device.type == "cpu":
-        return torch.stack([each.softmax(dim=0) for each in scores])
-    return scores.softmax(dim=1)
+        return torch.stack([attention_softmax(each, dim=0) for each in scores])
+    return attention_softmax(scores, dim=1)
 
 
 def _apart(left: Tensor, right: Tensor) -> bool:

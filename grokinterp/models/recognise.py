@@ -20,7 +20,7 @@ from einops import EinopsError
 from torch import Tensor
 
 from grokinterp.errors import InputError
-from grokinterp.models.architecture import Architecture, Weights, is_bias
+from grokinterp.models.architecture import Architecture, Weights, is_bias, refuse_not_finite
 from grokinterp.models.gpt_names import as_bridge, gpt_name
 from grokinterp.models.layouts import BRIDGE, PAPER, Slot, slots
 
@@ -34,6 +34,8 @@ DEFAULTS: dict[str, Any] = {
 PRECISIONS = (torch.half, torch.bfloat16, torch.float32, torch.float64)
 MASKS = (torch.bool, torch.uint8, torch.int64, *PRECISIONS)
 WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others put before every key
+
+NOT_FINITE = "the training diverged before it was saved: leave this checkpoint out"
 
 _NOT_A_WEIGHT = re.compile(
     r".*\b(attn\.bias|mask|IGNORE|causal_mask|tril|bias_mask|inv_freq|rotary_(sin|cos)|masked_bias)"
@@ -65,10 +67,22 @@ class Recognised:
             if name not in found and is_bias(name):
                 found[name] = like.new_zeros(shape)
         self.architecture.check(found)
-        for name, weight in found.items():
-            if not torch.isfinite(weight).all():
-                raise InputError(f"{where}: weight {name!r} has values that are not finite.")
+        refuse_not_finite(found, where, NOT_FINITE)
         return {name: found[name].contiguous() for name in shapes}
+
+    def usual(self, key: str, known: Mapping[str, Any]) -> tuple[Any, str]:
+        """What is assumed of an open question that nothing tells, and a reason beyond custom.
+
+        `known` has the answers to those before it in `assumed`. Attention that is blended, or said
+        to what degree it is, between two tokens is that of Zhong et al. 2023 (arXiv 2306.17844),
+        whose code masks nothing, whatever mask its files hold.
+        """
+        shape = self.architecture
+        rate = known.get("attention_rate", shape.attention_rate)
+        rate_said = self.layout == "paper" and "attention_rate" not in self.assumed
+        if key == "attention_dir" and shape.n_ctx == 2 and (rate_said or rate != 1):
+            return "bidirectional", "as the code for such blended attention of two tokens has it"
+        return getattr(shape, key), ""
 
     def replace(self, **changes: Any) -> "Recognised":
         """The same with parts of the architecture that were assumed put right."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.models.adapter import HookedModel
 from grokinterp.models.kinds import Shape, architecture_of, build_model
+from grokinterp.models.model_locks import alone_with
 from grokinterp.runs.environment import current_environment
 from grokinterp.runs.forward import agree
 from grokinterp.runs.lock import Hold, hold
@@ -20,7 +21,7 @@ from grokinterp.runs.metrics import Metrics, as_metrics, evaluate, logged_unmirr
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.runs.taking import check_task, checked_mask, snapshot
-from grokinterp.runs.writer import RunWriter
+from grokinterp.runs.writer import RunWriter, refuse_diverged
 from grokinterp.tasks.splits import mask_of
 from grokinterp.tasks.task import Task
 
@@ -128,6 +129,8 @@ class Recorder:
     def _log(self, step: SupportsIndex, model: HookedModel, given: Logged | None) -> Metrics:
         number = _checked_step(step, self._last)
         self._seen: Snapshot = snapshot(model, self._task, train_mask=self._train_mask, step=number)
+        saved = () if self._writer is None else self._writer.manifest.steps
+        refuse_diverged(self.path, number, self._seen.weights, saved=saved)
         if self._writer is None:
             self._writer = self._open(model)
         elif self._hold is None:  # closed, and used again
@@ -143,8 +146,10 @@ class Recorder:
         return metrics
 
     def _open(self, model: HookedModel) -> RunWriter:
-        architecture = architecture_of(model)
-        if architecture is None or not self._can_be_rebuilt(model, architecture):
+        with alone_with(model):
+            architecture = architecture_of(model)
+            plain = architecture is not None and self._can_be_rebuilt(model, architecture)
+        if architecture is None or not plain:
             raise InputError(
                 "the model is not a plain transformer, MLP or CNN (LNPre or RMS norms, other "
                 "positions, attention or MLP, hooks): a run rebuilds its models from weights, so "
@@ -178,7 +183,7 @@ def _checked_rows(rows: Int[Tensor, " n"], task: Task) -> Int[Tensor, " n"]:
         raise InputError(f"train_indices must be rows from 0 to {task.n_inputs - 1}, at least one.")
     if len(rows.unique()) != len(rows):
         raise InputError("train_indices names a row twice; give each training row once.")
-    return rows.to(torch.int64)
+    return rows.to(torch.int64, copy=True)
 
 
 def _checked_step(step: SupportsIndex, last: int) -> int:

@@ -12,9 +12,8 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.models.adapter import HookedModel
 from grokinterp.models.architecture import Architecture, Weights
-from grokinterp.models.kinds import (
-    Shape,
-)
+from grokinterp.models.cross_entropy import right_answers
+from grokinterp.models.kinds import Shape
 from grokinterp.notebook import card
 from grokinterp.runs.forward import Forward, forward_of
 from grokinterp.runs.tally import Block, Tally
@@ -56,7 +55,7 @@ class Snapshot:
         self.kind = kind  # "transformer", "mlp" or "cnn"
         self.architecture = architecture  # None: `weights` alone do not say what it computes
         self.linear_readout = linear_readout  # the unembedding reads the last residual as it is
-        self.train_mask = train_mask
+        self.train_mask = None if train_mask is None else train_mask.clone()
         self.step = step
         self._forward = forward
         self._hooked = hooked
@@ -237,7 +236,7 @@ class Snapshot:
         if "logits" not in self._memo:
             return card(repr(self), [about, "nothing is computed yet; .logits runs the model"])
         rows = {"train": self.train_mask, "test": self.test_rows, "all": None}
-        right = (self.logits.argmax(dim=1) == self.task.labels).double()
+        right = right_answers(self.logits, self.task.labels).double()
         seen = {
             name: right if mask is None else right[mask]
             for name, mask in rows.items()

@@ -17,6 +17,7 @@ from grokinterp.models.kinds import (
     weights_of,
     why_not,
 )
+from grokinterp.models.model_locks import alone_with
 from grokinterp.runs.forward import agree, forward_of, hooked_forward
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.task import Task
@@ -55,6 +56,8 @@ def snapshot(
 ) -> Snapshot:
     """Any hooked model of the user's own, seen over a whole task; the model is not changed.
 
+    Weights and mask are copied: training may go on. Several threads may look at one model.
+
     `train_mask` says which rows `a*p + b` were trained on; without it, measures that need the split
     are null. The logits and neurons are those of the model as it is now; activations that are asked
     for later come from the model as it is then, unless it is a plain transformer.
@@ -63,6 +66,13 @@ def snapshot(
     _check_model(model, task)
     if train_mask is not None:
         train_mask = checked_mask(train_mask, task)
+    with alone_with(model):
+        return _as_it_is(model, task, train_mask, step)
+
+
+def _as_it_is(
+    model: HookedModel, task: Task, train_mask: Bool[Tensor, " n_inputs"] | None, step: int | None
+) -> Snapshot:
     architecture = architecture_of(model)
     # As they lie in memory in a run: a transposed matrix is multiplied with other roundings.
     weights = {name: weight.cpu().contiguous() for name, weight in weights_of(model).items()}

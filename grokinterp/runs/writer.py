@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from grokinterp.errors import InputError
+from grokinterp.models.architecture import refuse_not_finite
 from grokinterp.models.kinds import Shape
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.environment import current_versions
@@ -35,6 +36,8 @@ from grokinterp.runs.manifest import (
 )
 from grokinterp.runs.metrics import columns_in, columns_of, csv_header, csv_line
 from grokinterp.tasks.task import Task
+
+WEIGHTS = "weights/"  # how the names of weights begin in a state to go on from
 
 
 class RunWriter:
@@ -131,17 +134,29 @@ class RunWriter:
         self._lines.append(csv_line(step, metrics, self.columns))
 
     def save(self, step: int, weights: Mapping[str, Tensor]) -> None:
-        """Write the checkpoint of a step, and everything logged so far."""
-        self.put(step, weights)
+        """Write the checkpoint of a step, and everything logged so far.
+
+        Weights that are not finite are refused; what was logged is written all the same.
+        """
+        try:
+            self.put(step, weights)
+        except InputError:
+            self.flush()
+            raise
         self.flush()
 
     def put(self, step: int, weights: Mapping[str, Tensor]) -> None:
         """Write the checkpoint of a step, which belongs to the run after the next flush."""
         self.manifest.architecture.check(weights)
+        self.refuse_diverged(step, weights)
         name = weights_file(step)
         content = tensors_to_bytes(dict(weights), step=step)
         self.manifest.sha256[name] = write_whole(self.folder / name, content)
         self.manifest.steps.append(step)
+
+    def refuse_diverged(self, step: int, weights: Mapping[str, Tensor]) -> None:
+        """InputError where a weight of this step is NaN or infinite."""
+        refuse_diverged(self.folder, step, weights, saved=self.manifest.steps)
 
     def flush(self) -> None:
         """Write metrics.csv and run.json."""
@@ -159,9 +174,16 @@ class RunWriter:
         return (csv_header(self.columns) + "".join(self._lines)).encode()
 
     def save_resume(self, step: int, state: dict[str, Tensor], *, file: str = RESUME) -> None:
-        """Write what training needs to go on from this step, after everything logged so far."""
+        """Write what training needs to go on from this step, after everything logged so far.
+
+        Nothing can go on from weights that are not finite: the state before them is kept.
+        """
         if self.manifest.metrics["rows"] != len(self._lines):  # else a save has just written it
             self.flush()
+        weights = {
+            name.removeprefix(WEIGHTS): x for name, x in state.items() if name.startswith(WEIGHTS)
+        }
+        self.refuse_diverged(step, weights)
         content = tensors_to_bytes(state, step=step, checksum=_resume_checksum(step, state))
         write_whole(self.folder / file, content)
 
@@ -186,6 +208,16 @@ class RunWriter:
         self.manifest.finished = True
         self.flush()
         (self.folder / RESUME).unlink(missing_ok=True)
+
+
+def refuse_diverged(
+    folder: Path, step: int, weights: Mapping[str, Tensor], *, saved: Sequence[int]
+) -> None:
+    """InputError where a weight is NaN or infinite; `saved` are the steps that a run has."""
+    advice = "training has diverged: lower lr"
+    if saved:
+        advice += f", or look at step {saved[-1]}, the last that is saved"
+    refuse_not_finite(weights, f"{folder}, step {step}", advice)
 
 
 def _resume_checksum(step: int, state: dict[str, Tensor]) -> str:

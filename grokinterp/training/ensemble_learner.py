@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.models.architecture import Weights, is_bias
-from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.models.cross_entropy import cross_entropies, right_answers
 from grokinterp.models.initialize import initial_weights
 from grokinterp.models.stacked import stack, stacked_gradients, stacked_logits
 from grokinterp.recipe.recipe import Recipe
@@ -175,7 +175,7 @@ def evaluate_members(
     since members differ in how many they have; None for a member without the columns.
     """
     losses = cross_entropies(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
-    right = (logits.argmax(dim=2) == labels).to(losses.dtype)
+    right = right_answers(logits, labels).to(losses.dtype)
     chosen = [x[rows] for x in (losses, right) for rows in (train_masks, ~train_masks)]
     columns = [x.view(len(labels), len(x) // len(labels)).mean(dim=1) for x in chosen]
     found = [

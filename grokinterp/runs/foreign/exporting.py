@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from grokinterp.errors import InputError, nearest
-from grokinterp.models.architecture import Architecture, Weights, is_bias
+from grokinterp.models.architecture import Architecture, Weights, is_bias, refuse_not_finite
 from grokinterp.models.layouts import PAPER, to_foreign
 from grokinterp.runs.files import write_whole
 from grokinterp.runs.run import Run
@@ -35,7 +35,7 @@ def export(run: Run, path: str | Path, *, format: str = "demo") -> Path:
     a loss for every epoch: between logged steps the last one is repeated, and `logged_steps` says
     which are real. A run without losses or without a split is exported without them. Refused: what
     the paper's layout has no place for (attention biases, LayerNorm, an attention rate, attention
-    both ways in several layers).
+    both ways in several layers), and weights that are not finite.
     """
     if format not in FORMATS:
         raise InputError(f"format={format!r} is not known; {nearest(format, FORMATS)}")
@@ -53,7 +53,7 @@ def export(run: Run, path: str | Path, *, format: str = "demo") -> Path:
 
 
 def _demo(run: Run, architecture: Architecture) -> dict[str, Any]:
-    states = [_hooked_state(run.weights(step), architecture) for step in run.steps]
+    states = [_hooked_state(_weights(run, step), architecture) for step in run.steps]
     content = {
         "model": states[-1],
         "config": _hooked_config(architecture),
@@ -70,7 +70,7 @@ def _demo(run: Run, architecture: Architecture) -> dict[str, Any]:
 def _paper(run: Run, architecture: Architecture, task: ModularTask) -> dict[str, Any]:
     states = []
     for step in run.steps:
-        weights = run.weights(step)
+        weights = _weights(run, step)
         _check_fits_paper(weights, architecture)
         states.append(_paper_state(weights, architecture))
     config: dict[str, Any] = {
@@ -93,6 +93,13 @@ def _paper(run: Run, architecture: Architecture, task: ModularTask) -> dict[str,
         rows = run.train_indices.tolist()
         content["train_data"] = [(*divmod(row, task.p), *equals) for row in rows]
     return content
+
+
+def _weights(run: Run, step: int) -> Weights:
+    weights = run.weights(step)
+    where, advice = f"{run.path}, step {step}", "training has diverged: there is nothing to export"
+    refuse_not_finite(weights, where, advice)
+    return weights
 
 
 def _hooked_state(weights: Weights, architecture: Architecture) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.errors import InputError
+from grokinterp.runs.foreign.telling import Stored, told, uncertainty
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import are_rows, draw
 
@@ -27,6 +28,7 @@ TELLS = 2.0  # times that, the difference that a wrong split would make
 DECISIVE = 7.0  # standard errors between the two sides of a split that was searched for,
 LEAD = 1.5  # and times as many as with the best other seed
 SMALLEST_LOSS = 1e-30
+CLEAR = math.log(4)  # of a likelihood ratio, by which a row looks like one side only
 FOLLOWING = 20  # rows after the last training row, of which some have to look untrained
 
 RowLosses = Callable[[int], Float[Tensor, " n_inputs"]]
@@ -82,26 +84,69 @@ def given_split(rows: Int[Tensor, " n_train"], origin: str, evidence: Evidence) 
 
 
 def drawn_split(
-    rule: str, seed: int, sizes: Sequence[int], described: Mapping[str, Any], evidence: Evidence
+    rule: str,
+    seed: int,
+    sizes: Sequence[int],
+    described: Mapping[str, Any],
+    evidence: Evidence,
+    *,
+    cuts_off: bool = False,
 ) -> Split:
     """The first rows of a shuffle, by a published rule.
 
-    Codes round the number of training rows in two ways; where `sizes` are two, the stored losses
-    decide, or else the row in question does, if it looks like one side only.
+    Codes make a number of training rows of a fraction in two ways, `int` and `round`. Where `sizes`
+    are two, the stored losses decide if they are exact enough; otherwise the row in question does,
+    if it looks like one side only. What nothing tells is cut off, as both published codes do;
+    with `cuts_off`, code that is known to do so wrote the files, and the row alone is no evidence.
     """
     order = draw(evidence.task.n_inputs, rule=rule, seed=seed)
-    what = f"split={rule} data_seed={seed}"
+    size, decided = _size_among(sizes, order, evidence, cuts_off=cuts_off)
+    verified = _verified(order[:size], evidence, f"split={rule} data_seed={seed}")
+    notes = (verified, *decided, *_too_few(order, size, evidence))
+    return Split(order[:size], described, notes)
+
+
+def _size_among(
+    sizes: Sequence[int], order: Int[Tensor, " n"], evidence: Evidence, *, cuts_off: bool
+) -> tuple[int, tuple[str, ...]]:
+    """One of the sizes that a fraction can mean, and a note of how it was decided."""
     if len(sizes) == 1:
-        notes = _verified(order[: sizes[0]], evidence, what), *_too_few(order, sizes[0], evidence)
-        return Split(order[: sizes[0]], described, notes)
-    if evidence.stored:
-        size = min(sizes, key=lambda n: _mismatch(order[:n], evidence))
-    else:
-        size = max(sizes) if _is_trained_on(order, min(sizes), evidence) else min(sizes)
-    note = f"{size} training rows, not {sum(sizes) - size}: the one between is "
-    note += "trained on" if size == max(sizes) else "not trained on, as far as losses show"
-    verified = _verified(order[:size], evidence, what)
-    return Split(order[:size], described, (verified, note, *_too_few(order, size, evidence)))
+        return sizes[0], ()
+    small, large = sorted(sizes)
+
+    def taken(size: int, why: str) -> tuple[int, tuple[str, ...]]:
+        return size, (f"{size} training rows, not {small + large - size}: {why}",)
+
+    if told := _told_by_losses(small, large, order, evidence):
+        return told[0], (told[1],)
+    untold = "the stored losses cannot tell" if evidence.stored else "no losses are stored"
+    ratio = 0.0 if cuts_off else _trained_on(order, small, evidence)
+    if ratio > CLEAR:
+        return taken(large, f"{untold}, and the row between has losses as if it were trained on")
+    if ratio < -CLEAR:
+        return taken(small, f"{untold}, and the row between has losses as if it were not")
+    row = "" if cuts_off else ", nor can the row between"
+    return taken(small, f"{untold}{row}, so it is cut off as published code does (or set n_train=)")
+
+
+def _told_by_losses(
+    small: int, large: int, order: Int[Tensor, " n"], evidence: Evidence
+) -> tuple[int, str] | None:
+    """The size whose training losses are the stored ones, and a note; None where none tells."""
+    numbers = []
+    for step in _comparable(evidence):
+        losses = evidence.losses_of(step)[order]
+        found = {n: float(losses[:n].mean()) for n in (small, large)}
+        numbers.append(Stored(f"step {step}", evidence.stored[step], found))
+    if (found_size := told(numbers)) is None:
+        return None
+    size, number = found_size
+    note = (
+        f"{size} training rows, not {small + large - size}: at {number.what} these have loss "
+        f"{number.found[size]:.9g}, those {number.other(size):.9g}, and the files say "
+        f"{number.value:.9g}"
+    )
+    return size, note
 
 
 def searched_split(
@@ -164,10 +209,11 @@ def _separation(log: Float[Tensor, " n"], sizes: Sequence[int]) -> tuple[float, 
     return float(score[position]), sizes[position]
 
 
-def _is_trained_on(order: Int[Tensor, " n"], position: int, evidence: Evidence) -> bool:
-    """Whether the row at a position of the shuffle has a loss like those before it.
+def _trained_on(order: Int[Tensor, " n"], position: int, evidence: Evidence) -> float:
+    """How much rather the row at a position of the shuffle has a loss of those before it.
 
-    By the log of a likelihood ratio, normal in the log loss, summed over a few checkpoints.
+    The log of a likelihood ratio, normal in the log loss, summed over a few checkpoints; negative
+    where it has one of those after it.
     """
     ratio = 0.0
     for step in evidence.looked_at():
@@ -178,7 +224,7 @@ def _is_trained_on(order: Int[Tensor, " n"], position: int, evidence: Evidence) 
             for side in sides
         )
         ratio += float(train - test)
-    return ratio > math.log(4)  # the published rule cuts off: the other needs evidence
+    return ratio
 
 
 def _too_few(order: Int[Tensor, " n"], size: int, evidence: Evidence) -> tuple[str, ...]:
@@ -189,7 +235,7 @@ def _too_few(order: Int[Tensor, " n"], size: int, evidence: Evidence) -> tuple[s
     following = range(size, min(size + FOLLOWING, len(order) - 2))
     if len(following) < FOLLOWING or size < FOLLOWING:
         return ()
-    if not all(_is_trained_on(order, position, evidence) for position in following):
+    if not all(_trained_on(order, position, evidence) > CLEAR for position in following):
         return ()
     return (
         f"the {FOLLOWING} rows after these {size} in the same shuffle look trained on too: "
@@ -207,7 +253,7 @@ def _verified(rows: Int[Tensor, " n_train"], evidence: Evidence, what: str) -> s
             else f"{what}: not verified, train and test losses are too alike to tell"
         )
     stored, found = evidence.stored[step], float(evidence.losses_of(step)[rows].mean())
-    if abs(log_ratio(found, stored)) > _tolerance(stored):
+    if _off(found, stored) > _tolerance(stored):
         raise InputError(
             f"{what} is not the split of this run: at step {step} its training rows have loss "
             f"{found:.6g}, the file says {stored:.6g}; give the right one, or split=search."
@@ -220,22 +266,19 @@ def _telling_step(evidence: Evidence) -> int | None:
     tells = {}
     for step in _comparable(evidence):
         everywhere, stored = float(evidence.losses_of(step).mean()), evidence.stored[step]
-        tells[step] = abs(log_ratio(everywhere, stored)) / _tolerance(stored)
+        tells[step] = _off(everywhere, stored) / _tolerance(stored)
     best = max(tells, key=lambda step: tells[step], default=None)
     return best if best is not None and tells[best] >= TELLS else None
 
 
+def _off(found: float, stored: float) -> float:
+    """How far the log of a loss is from what the stored one may have been before it was rounded."""
+    unknown = uncertainty(stored)
+    return abs(log_ratio(found, min(max(found, stored - unknown), stored + unknown)))
+
+
 def _tolerance(stored: float) -> float:
     return AGREES if stored >= TINY else AGREES_WHEN_TINY
-
-
-def _mismatch(rows: Int[Tensor, " n_train"], evidence: Evidence) -> float:
-    """Mean difference of log losses to the stored ones."""
-    steps = list(_comparable(evidence))
-    found = [float(evidence.losses_of(step)[rows].mean()) for step in steps]
-    return sum(
-        abs(log_ratio(x, evidence.stored[step])) for x, step in zip(found, steps, strict=True)
-    ) / len(steps)
 
 
 def _comparable(evidence: Evidence, most: int = 6) -> Iterator[int]:

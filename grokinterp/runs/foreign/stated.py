@@ -111,11 +111,10 @@ def _drawn(rule: str, asked: Settings, origin: str, evidence: Evidence) -> Split
             f"split={rule} needs data_seed and train_fraction (or n_train) of this table of "
             f"{task.n_inputs} rows; give such as data_seed=0 train_fraction=0.3."
         )
-    if origin == "config":
-        sizes = sizes[:1]  # the paper's code cuts off
     seed = asked.data_seed
     described = {"rule": rule, "data_seed": seed, "train_fraction": fraction, "origin": origin}
-    return drawn_split(rule, seed, sizes, described, evidence)
+    cuts_off = origin == "config"  # of the paper's code, which does
+    return drawn_split(rule, seed, sizes, described, evidence, cuts_off=cuts_off)
 
 
 def _check_same(split: Split, kept: Tensor | None, evidence: Evidence, source: Source) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints of somebody else as the parts of a run."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.recognise import Recognised, recognise
 from grokinterp.runs.environment import current_versions
 from grokinterp.runs.foreign.affordable import check_affordable
-from grokinterp.runs.foreign.fitting import settle
+from grokinterp.runs.foreign.by_losses import direction_told
+from grokinterp.runs.foreign.fitting import Settled, settle
 from grokinterp.runs.foreign.losses import aligned, logged_metrics, stored_at
 from grokinterp.runs.foreign.settings import Settings
 from grokinterp.runs.foreign.source import Source
@@ -87,10 +88,12 @@ def open_foreign(
     recognised = recognise(state, asked.of_architecture(), where)
     task, task_notes = stated_task(recognised.architecture, said, config, source)
     check_affordable(recognised.architecture, task, where)
-    recognised, task, guesses, above_chance = settle(
+    settled = settle(
         recognised, state, task, operation_known=asked.operation is not None, where=where
     )
-    if task_notes and not above_chance:  # p is less than the shapes say, and not so either
+    settled = _told_by_losses(settled, said, config, source)
+    recognised, task = settled.recognised, settled.task
+    if task_notes and not settled.above_chance:  # p is less than the shapes say, and not so either
         raise InputError(f"{where} says p={task.p}, which its shapes and its answers contradict.")
     for step in _bar(source.states, "check", progress):
         check_biases(_weights(source, recognised, step), said.biases, where)
@@ -103,7 +106,8 @@ def open_foreign(
         *_taken(config),
         *recognised.notes,
         *task_notes,
-        *guesses,
+        *settled.notes.values(),
+        settled.so_read,
         *split.notes,
         *alignment,
     )
@@ -122,6 +126,24 @@ def open_foreign(
         },
     )  # fmt: skip
     return ForeignStore(source, recognised, manifest, split.rows, logged)
+
+
+def _told_by_losses(settled: Settled, said: Settings, config: Settings, source: Source) -> Settled:
+    """The direction of attention by stored losses, where the answers were not clear about it."""
+    if "attention_dir" not in settled.unsure:
+        return settled
+    task = settled.task
+    evidence = replace(_evidence(source, settled.recognised, task), stored={})
+    # A search would be made of losses that are in question.
+    rows = None if said.split == "search" else stated_split(said, config, source, evidence).rows
+    found = direction_told(
+        settled.recognised,
+        task,
+        source,
+        train=None if rows is None else mask_of(rows, task.n_inputs),
+        train_fraction=said.over(config).train_fraction,
+    )
+    return settled if found is None else settled.answered("attention_dir", *found)
 
 
 def _bar(steps: Collection[int], what: str, progress: bool) -> Iterable[int]:
