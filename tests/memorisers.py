@@ -141,7 +141,9 @@ def looked_at(name: str, run: gi.Run, step: int) -> dict[str, object]:
         "test_acc": float(right[snapshot.test_rows].mean()),
         "n": int(rows.sum()),  # of unmirrored test pairs
         "n_right": int(right[rows].sum()),
-        "label": gi.detect_phases(run.metrics[run.metrics.step <= step]).label,
+        "label": gi.detect_phases(
+            run if step == run.steps[-1] else run.metrics[run.metrics.step <= step]
+        ).label,
         "keys": " ".join(map(str, keys)),
         "n_rejected": len(keys.rejected),
         "loss": None if fit is None else fit.loss,

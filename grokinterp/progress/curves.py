@@ -14,12 +14,11 @@ import pandas as pd
 from scipy.ndimage import median_filter
 
 from grokinterp.errors import InputError
-from grokinterp.runs.metrics import read_table
+from grokinterp.runs.metrics import COLUMNS, UNMIRRORED, read_table
 
 LARGEST_STEP = 2**53  # beyond it a float is no longer every whole number
 MEASURES = ("excluded_loss",)  # what phases use of a table besides its curves
-CURVES = ("train_loss", "test_loss", "train_acc", "test_acc")
-UNMIRRORED = ("test_loss_unmirrored", "test_acc_unmirrored")
+CURVES = COLUMNS
 ROUNDING = 1e-6  # a loss this little below 0 is a loss of 0 that was computed with few digits
 HELD_ROWS = 5  # a level counts when it is held for so many more rows,
 HELD_SHARE = 0.01  # or for this share of the log's rows, whichever is more

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.fourier.heldout import FEWEST_ROWS
-from grokinterp.progress.curves import UNMIRRORED, Curve, Curves
+from grokinterp.progress.curves import Curve, Curves
+from grokinterp.runs.metrics import UNMIRRORED
 from grokinterp.runs.run import Run
 from grokinterp.tasks import has_mirrors, unmirrored_rows
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from grokinterp.errors import InputError
 from grokinterp.runs.manifest import LARGEST_STEP
-from grokinterp.runs.metrics import COLUMNS, read_table
+from grokinterp.runs.metrics import COLUMNS, UNMIRRORED, read_table
 
 LARGEST = 1_000_000  # bytes of a configuration
 LARGEST_LOG = 100_000_000
@@ -48,7 +48,7 @@ def read_log(path: Path) -> pd.DataFrame:
     Rows without a step are left out; of equal steps the last row counts.
     """
     table = read_table(path)
-    used = [column for column in ("step", *COLUMNS) if column in table]
+    used = [column for column in ("step", *COLUMNS, *UNMIRRORED) if column in table]
     if "step" not in used or len(used) < 2 or table.columns.isin(used).sum() != len(used):
         raise InputError(
             f"{path} is no log: it needs one column 'step' and at least one of "

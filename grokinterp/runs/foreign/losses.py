@@ -8,12 +8,12 @@ import pandas as pd
 
 from grokinterp.runs.foreign.source import Source
 from grokinterp.runs.foreign.splits import Evidence, Split, log_ratio
-from grokinterp.runs.metrics import COLUMNS
+from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
 from grokinterp.tasks.splits import mask_of
 
 
 def logged_metrics(source: Source) -> pd.DataFrame:
-    """A row per logged step: step and the four columns, NaN where nothing was logged."""
+    """A row per logged step: step and the columns of metrics.csv, NaN where nothing was logged."""
     frame = source.log
     if frame is None:
         frame = pd.DataFrame({"step": pd.Series(dtype="int64")})
@@ -23,7 +23,9 @@ def logged_metrics(source: Source) -> pd.DataFrame:
             part = part[part["step"].isin(source.logged_steps)]
         if column not in frame:
             frame = frame.merge(part[np.isfinite(part[column])], on="step", how="outer")
-    return frame.reindex(columns=["step", *COLUMNS]).sort_values("step", ignore_index=True)
+    return frame.reindex(columns=["step", *COLUMNS, *UNMIRRORED]).sort_values(
+        "step", ignore_index=True
+    )
 
 
 def stored_at(logged: pd.DataFrame, column: str, steps: Iterable[int]) -> dict[int, float]:
