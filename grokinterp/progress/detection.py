@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -10,13 +10,13 @@ import pandas as pd
 from grokinterp.errors import InputError
 from grokinterp.progress import boundaries
 from grokinterp.progress.boundaries import Bend, Boundaries
+from grokinterp.progress.crossings import Crossing, crossing, unmirrored_crossing
 from grokinterp.progress.curves import CURVES, Curve, Curves, read_curves
 from grokinterp.progress.labels import Margin, Verdict, label_of
 from grokinterp.progress.phases import Phase, Phases, Thresholds
 from grokinterp.progress.table import progress_measures
-from grokinterp.progress.unmirrored import Unmirrored, unmirrored_of
+from grokinterp.progress.unmirrored import unmirrored_of
 from grokinterp.runs.run import Run
-from grokinterp.tasks import has_mirrors
 
 CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
 
@@ -71,9 +71,9 @@ def detect_phases(
         reasons.append(f"the task allows a test accuracy of {ceiling:.3f} at best")
     run = x if isinstance(x, Run) else None
     unmirrored = unmirrored_of(curves, run, measures)
-    memorized = _crossing(curves, "train", limits.train_acc, limits.train_loss)
-    grokked = _crossing(curves, "test", limits.test_acc, limits.test_loss)
-    on_unmirrored = _unmirrored_crossing(unmirrored, run, limits)
+    memorized = crossing(curves, "train", limits.train_acc, limits.train_loss)
+    grokked = crossing(curves, "test", limits.test_acc, limits.test_loss)
+    on_unmirrored = unmirrored_crossing(unmirrored, run, limits)
     verdict = _in_order_of_events(
         label_of(
             curves,
@@ -86,13 +86,13 @@ def detect_phases(
         grokked.step,
     )
     reasons = [*verdict.reasons, *reasons, *curves.notes]
-    for name, crossing in (
+    for name, found_at in (
         ("memorization_step", memorized),
         ("grok_step", grokked),
         ("grok_step_unmirrored", on_unmirrored),
     ):
-        if crossing.why is not None:
-            reasons.append(f"{name} is null: {crossing.why}")
+        if found_at.why is not None:
+            reasons.append(f"{name} is null: {found_at.why}")
     table = curves if measures is None else Curves(measures.sort_values("step", kind="stable"), ())
     excluded = table.get("excluded_loss")
     phases: tuple[Phase, ...] = ()
@@ -124,54 +124,6 @@ def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
     if unknown := sorted(set(given) - set(known)):
         raise InputError(f"threshold {unknown[0]!r} is not known; valid are: {', '.join(known)}.")
     return Thresholds(**given)
-
-
-@dataclass(frozen=True)
-class _Crossing:
-    """The first logged step from which a threshold is held, or why there is none.
-
-    `unseen`: it was crossed in the first row already, so before the log begins for all it shows.
-    """
-
-    step: int | None
-    why: str | None = None
-    unseen: bool = False
-
-
-def _crossing(curves: Curves, side: str, accuracy: float, loss: float) -> _Crossing:
-    """Of the smoothed accuracy, or of the loss where there is none."""
-    curve = curves.smooth(f"{side}_acc")
-    holds = None if curve is None else curve.values >= accuracy
-    if curve is None:
-        curve = curves.smooth(f"{side}_loss")
-        holds = None if curve is None else curve.values < loss
-    if curve is None or holds is None:
-        return _Crossing(None, f"there is no {side} curve")
-    position = curve.first_held(holds)
-    if position is None:
-        short = f"crossed for a while, and never held for {curve.hold} rows more"
-        return _Crossing(None, f"its threshold is {short if holds.any() else 'never crossed'}")
-    if curve.cannot_date(position):
-        why = f"its threshold is crossed at step {curve.steps[0]} already, the first of the log"
-        return _Crossing(None, f"{why}: when that came about is not known", unseen=True)
-    return _Crossing(int(curve.steps[position]))
-
-
-def _unmirrored_crossing(
-    unmirrored: Unmirrored | None, run: Run | None, limits: Thresholds
-) -> _Crossing:
-    """The same of unmirrored test pairs."""
-    if unmirrored is not None:
-        if unmirrored.too_few is not None:
-            return _Crossing(None, unmirrored.too_few)
-        step = unmirrored.step_of(limits.test_acc, limits.test_loss)
-        never = "its threshold is not seen to be crossed and held on unmirrored test pairs"
-        return _Crossing(step, never if step is None else None)
-    if run is None:
-        return _Crossing(None, "there is no curve of unmirrored test pairs")
-    if not has_mirrors(run.task):
-        return _Crossing(None, f"{run.task.title} has no mirrors; grok_step is of all test inputs")
-    return _Crossing(None, "the split is not known, or it leaves nothing to test on")
 
 
 def _in_order_of_events(verdict: Verdict, memorized: int | None, grokked: int | None) -> Verdict:
@@ -237,7 +189,7 @@ def _in_order(
 
 
 def _after_its_start(
-    dated: Boundaries, curves: Curves, memorized: _Crossing
+    dated: Boundaries, curves: Curves, memorized: Crossing
 ) -> tuple[Boundaries, tuple[str, ...]]:
     """Null what a log that begins late may have missed: what came before it cannot be dated."""
     if not _starts_late(curves):
@@ -261,7 +213,7 @@ def _after_its_start(
     return replace(dated, **found), tuple(reasons)
 
 
-def _phases_of(curves: Curves, memorized: _Crossing, dated: Boundaries) -> tuple[Phase, ...]:
+def _phases_of(curves: Curves, memorized: Crossing, dated: Boundaries) -> tuple[Phase, ...]:
     return (
         _phase("memorization", _beginning(curves, memorized), dated.memorization_end),
         _phase("circuit_formation", _step(dated.memorization_end), dated.cleanup_start),
@@ -270,7 +222,7 @@ def _phases_of(curves: Curves, memorized: _Crossing, dated: Boundaries) -> tuple
 
 
 def _memorized_phases(
-    curves: Curves, excluded: Curve | None, memorized: _Crossing
+    curves: Curves, excluded: Curve | None, memorized: Crossing
 ) -> tuple[Phase, ...]:
     """Memorisation, and an open circuit formation where the excluded loss has risen."""
     train = curves.get("train_loss")
@@ -291,7 +243,7 @@ def _step(bend: Bend | None) -> int | None:
     return None if bend is None else bend.step
 
 
-def _beginning(curves: Curves, memorized: _Crossing) -> int | None:
+def _beginning(curves: Curves, memorized: Crossing) -> int | None:
     """The first logged step, unless the log begins after train was learned."""
     return None if memorized.unseen and _starts_late(curves) else _first_step(curves)
 
