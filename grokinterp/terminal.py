@@ -35,7 +35,7 @@ def show_phases(path: Path, found: "Phases") -> None:
     show(
         f"{path}: {found.label}\n"
         f"  memorization_step  {_step(found.memorization_step)}\n"
-        f"  grok_step          {_step(found.grok_step)}\n"
+        f"  grok_step          {_step(found.grok_step)}{_on_unmirrored(found)}\n"
         f"  key frequencies    {listed}"
     )
     for phase in found.phases:
@@ -45,6 +45,11 @@ def show_phases(path: Path, found: "Phases") -> None:
         typer.echo(f"  {phase.name:<19}{span}")
     for reason in found.reasons:
         show(f"  - {reason}")
+
+
+def _on_unmirrored(found: "Phases") -> str:
+    step = found.grok_step_unmirrored
+    return "" if step is None else f"  ({step} on unmirrored pairs)"
 
 
 def show_measures(table: "pd.DataFrame") -> None:

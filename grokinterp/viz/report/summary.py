@@ -79,6 +79,11 @@ def _crossings(phases: Phases) -> list[str]:
         if step is not None and crossed:
             what, past = crossed
             found.append(f"{side.capitalize()} {what} first {past} at step {step} ({name}).")
+    if (step := phases.grok_step_unmirrored) is not None:
+        found.append(
+            "On test pairs whose mirror is not trained on that is certain from step "
+            f"{step} on (grok_step_unmirrored)."
+        )
     return found
 
 
@@ -95,13 +100,15 @@ def _threshold(phases: Phases, side: str) -> tuple[str, str] | None:
 def _phase(phase: Phase) -> str:
     name = phase.name.replace("_", " ").capitalize()
     if phase.end is None:
-        return f"{name}: from step {phase.start}, still open at the end."
+        since = "a step that is not known" if phase.start is None else f"step {phase.start}"
+        return f"{name}: from {since}, and its end is open or not known."
     sure = (
         ""
         if phase.end_interval is None
         else (f" (its end lies between {phase.end_interval[0]} and {phase.end_interval[1]})")
     )
-    return f"{name}: steps {phase.start} to {phase.end}{sure}."
+    since = "not known when" if phase.start is None else f"steps {phase.start}"
+    return f"{name}: {since} to {phase.end}{sure}."
 
 
 def _frequencies(about: About) -> list[str]:
