@@ -38,7 +38,9 @@ def train(
     a missing or empty folder starts the run. Without it, a folder that holds a run is refused.
 
     One process trains a folder at a time; a second one is refused, and reading is free to all.
-    Ctrl-C (or SIGTERM) finishes the step, saves, and raises `Interrupted`. `progress` shows a bar
+    Ctrl-C (or SIGTERM) finishes the step, saves, and raises `Interrupted`. A training that diverges
+    stops with an InputError at the first save at which a weight is NaN or infinite; checkpoints and
+    metrics up to there stay, and empty losses show when it happened. `progress` shows a bar
     on standard error where that is a terminal.
     """
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
