@@ -80,6 +80,8 @@ def from_accuracies(
     train: Curve, test: Curve, ceiling: float, unmirrored: Unmirrored | None
 ) -> Evidence:
     """What (smoothed) accuracies show; test is judged on unmirrored pairs where they are known."""
+    if unmirrored is not None and unmirrored.accuracy is None:
+        unmirrored = None  # only their loss is known, and accuracies decide
     known = None if unmirrored is None else unmirrored.accuracy
     judged = test if known is None else known.smoothed()
     chance = _chance(train)
