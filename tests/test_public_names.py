@@ -44,4 +44,4 @@ def test_imports_go_one_way(path):
 
 def test_modules_stay_small():
     for path in PACKAGE.rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 300, path.name
+        assert len(path.read_text().splitlines()) <= 400, path.name
