@@ -11,6 +11,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from grokinterp.addresses import refuse_address
 from grokinterp.errors import InputError
 from grokinterp.runs.lock import HAS_FLOCK, open_locked
 
@@ -26,6 +27,7 @@ def write_whole(path: Path, content: bytes) -> str:
     """
     if not path.name:
         raise InputError(f"{str(path)!r} is not the name of a file; give one.")
+    refuse_address(path)
     aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ import weakref
 from pathlib import Path
 from types import TracebackType
 
+from grokinterp.addresses import refuse_address
 from grokinterp.errors import InputError
 
 LOCK = ".lock"
@@ -55,6 +56,7 @@ def hold(folder: Path, *, file: Path | None = None) -> Hold:
     second thread of this one, is refused: InputError with the owner's number, its machine and since
     when.
     """
+    refuse_address(folder)
     return Hold(folder, folder / LOCK if file is None else file)
 
 
