@@ -164,15 +164,16 @@ def test_a_sweep_with_failed_runs_says_how_many_and_exits_2(run, tmp_path):
 
 def test_a_note_alone_is_no_failure(run, tmp_path):
     """The peak of compressibility is not defined where no checkpoint has learnt the test inputs."""
-    text = SWEEP.replace("sizes", "compressibility_peak").replace("steps = 20", "steps = 1")
-    (tmp_path / "sweep.toml").write_text(text)
+    (tmp_path / "sweep.toml").write_text(SWEEP.replace("sizes", "compressibility_peak"))
     status, _, err = run("sweep", tmp_path / "sweep.toml", "--out", tmp_path / "out")
     assert status == 0
-    line = (
-        f"grokinterp: 2 of 2 runs have a note: see the column note of {tmp_path}/out/results.csv.\n"
-    )
-    assert err == line
-    assert (pd.read_csv(tmp_path / "out/results.csv").label != "").all()
+    table = pd.read_csv(tmp_path / "out/results.csv")
+    assert table.label.notna().all()
+    n = table.note.notna().sum()
+    assert n > 0
+    has = "has" if n == 1 else "have"
+    where = f"see the column note of {tmp_path}/out/results.csv."
+    assert err == f"grokinterp: {n} of 2 runs {has} a note: {where}\n"
 
 
 BAD = {

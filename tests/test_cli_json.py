@@ -116,7 +116,8 @@ def test_whatever_a_result_holds_is_json(capsys):
     show_json(
         {
             "nan": math.nan, "inf": [math.inf, -math.inf], "numpy": np.float32("nan"),
-            "two": (1, 2), "count": np.int64(3), "array": np.array([1.5, np.nan]), "tensor": torch.tensor([1, 2]),
+            "two": (1, 2), "count": np.int64(3), "array": np.array([1.5, np.nan]),
+            "tensor": torch.tensor([1, 2]),
             "na": pd.NA, "truth": np.bool_(True), "name": "b\udcff ☃", 7: "key", "none": None,
         }
     )  # fmt: skip
