@@ -31,7 +31,7 @@ def squeezed(text):
     return re.sub(r"\s", "", text)
 
 
-def sweep(tmp_path, *options, seeds=4, steps=300, **terminal):
+def sweep(tmp_path, *options, seeds=3, steps=300, **terminal):
     (tmp_path / "s.toml").write_text(SWEEP.format(seeds=seeds, steps=steps))
     command = (*GROKINTERP, "sweep", "s.toml", "--out", "o", "--threads", "1", *options)
     return Terminal(*command, cwd=tmp_path, **terminal)

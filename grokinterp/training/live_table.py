@@ -74,7 +74,8 @@ class LiveTable:
             drawn += [f"{_ending(name, max(1, width - len(step) - 2))}  {step}", f"  {logged}"]
         if len(found) > n_shown:
             drawn.append(f"and {len(found) - n_shown} more")
-        return "\n".join(line[:width] for line in [*drawn, *counts])
+        lines = [*drawn, *counts][: max(1, rows - 1)]
+        return "\n".join(line[:width] for line in lines)
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.text import Text
