@@ -122,15 +122,31 @@ def listed(name: str, given: object, *, such_as: str) -> list[Any]:
         raise InputError(f"{name}={shown(given)} is not a list; give such as {such_as}.") from None
 
 
+def tensor(name: str, given: object, *, ndim: int | None = None) -> Tensor:
+    """A tensor, of so many axes; arrays and lists are not taken for one.
+
+    >>> tensor("matrix", [1, 2])
+    Traceback (most recent call last):
+    grokinterp.errors.InputError: matrix is a list; give a tensor.
+    """
+    axes = "" if ndim is None else f" of {ndim} axes" if ndim != 1 else " of one axis"
+    if not isinstance(given, Tensor):
+        what = f"a {type(given).__name__}" if given is not None else "None"
+        raise InputError(f"{name} is {what}; give a tensor{axes}.")
+    if ndim is not None and given.ndim != ndim:
+        raise InputError(f"{name} has shape {tuple(given.shape)}; give a tensor{axes}.")
+    return given
+
+
 def mask(name: str, given: object, n: int, *, of: str = "row trained on") -> Bool[Tensor, " n"]:
-    """A mask on the CPU that says true or false of each of n rows, a copy.
+    """A mask that says true or false of each of n rows, a copy on the device of the given one.
 
     Refused: sets, text, numbers of rows, and what has another length.
     """
     found = None
     if not isinstance(given, str | bytes | bytearray | dict | set | frozenset):
         try:
-            found = torch.as_tensor(given).detach().cpu().clone()
+            found = torch.as_tensor(given).detach().clone()
         except Exception:  # torch knows many ways to say that it is no tensor
             found = None
     if found is None:

@@ -11,7 +11,7 @@ import tomli_w
 from jaxtyping import Int
 from torch import Tensor
 
-from grokinterp.errors import InputError, nearest
+from grokinterp.errors import InputError, nearest, one_line, shown
 from grokinterp.models.architecture import Architecture
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.kinds import Shape
@@ -25,6 +25,7 @@ from grokinterp.recipe.keys import (
     is_used,
     typed,
 )
+from grokinterp.paths import as_path, reaching
 from grokinterp.recipe.schedule import Schedule, checkpoint_steps
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
@@ -116,7 +117,7 @@ class Recipe:
             value = getattr(self, field.name)
             if value != field.default and not is_used(field.name, self.task, self.model):
                 raise InputError(
-                    f"{field.name}={value!r} means nothing for task={self.task!r}, "
+                    f"{field.name}={shown(value)} means nothing for task={self.task!r}, "
                     f"model={self.model!r}; leave it out."
                 )
         task = self.build_task()
@@ -130,17 +131,17 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
         """A recipe from flat keys; an unknown one is refused with the nearest valid name."""
+        if not isinstance(values, Mapping):
+            raise InputError(f"{shown(values)} is no recipe; give a dict such as {{'p': 113}}.")
+        for key in values:
+            if not isinstance(key, str):
+                raise InputError(f"recipe key {shown(key)} is no text; give such as 'p'.")
         return cls().replace(**values)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Recipe":
         """A recipe from a TOML file of flat keys."""
-        try:
-            return cls.from_dict(tomllib.loads(Path(path).read_text(encoding="utf-8-sig")))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"{path} is not TOML ({error}); write lines such as p = 113."
-            ) from None
+        return cls.from_dict(read_toml(path, such_as="p = 113"))
 
     def replace(self, /, **changes: Any) -> "Recipe":
         """The same recipe with some keys changed.
@@ -237,12 +238,31 @@ class Recipe:
         return checkpoint_steps(self.checkpoints, self.steps)
 
 
+def read_toml(path: str | Path, *, such_as: str) -> dict[str, Any]:
+    """What a TOML file holds; one that is none is refused in one line."""
+    file = as_path("path", path, such_as="recipe.toml")
+    with reaching(file):
+        if not file.is_file():  # also not a pipe or a device, which would never end
+            state = "is no file" if file.exists() else "does not exist"
+            raise InputError(f"{file} {state}; give the path of a TOML file.")
+        content = file.read_bytes()
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # TOML's own, of UTF-8, a number of 5000 digits
+        reason = str(error) if isinstance(error, ValueError) else "nested too deep"
+        raise InputError(
+            f"{file} is not TOML ({one_line(reason, most=120)}); write lines such as {such_as}."
+        ) from None
+
+
 def parse_setting(text: str) -> tuple[str, Any]:
     """`key=value` from a command line; the value in TOML, or else plain text.
 
     >>> parse_setting("p=31"), parse_setting("optimizer=adam"), parse_setting("checkpoints=0,50")
     (('p', 31), ('optimizer', 'adam'), ('checkpoints', [0, 50]))
     """
+    if not isinstance(text, str):
+        raise InputError(f"{shown(text)} is no text; give key=value such as p=31.")
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise InputError(f"--set {text!r} is not key=value; give such as --set p=31.")
