@@ -5,14 +5,17 @@ number, a text is no list, and numpy's and torch's scalars are what they hold.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from grokinterp.errors import InputError, nearest, shown, whole_number
+
+LARGEST_SEED = 2**63 - 1
 
 
 def number(
@@ -102,9 +105,8 @@ def truth(name: str, given: object) -> bool:
     """
     if isinstance(given, bool):
         return given
-    if type(given).__module__ == "numpy" and getattr(given, "dtype", None) == "bool":
-        if getattr(given, "shape", None) == ():
-            return bool(given)
+    if isinstance(given, np.bool_):
+        return bool(given)
     raise InputError(f"{name}={shown(given)} is neither True nor False; give one of them.")
 
 
@@ -135,6 +137,27 @@ def tensor(name: str, given: object, *, ndim: int | None = None) -> Tensor:
         raise InputError(f"{name} is {what}; give a tensor{axes}.")
     if ndim is not None and given.ndim != ndim:
         raise InputError(f"{name} has shape {tuple(given.shape)}; give a tensor{axes}.")
+    return given
+
+
+def tensors(name: str, given: object) -> Mapping[str, Tensor]:
+    """A dict of named tensors, such as the weights of a model.
+
+    >>> tensors("weights", {"W_E": [1.0]})
+    Traceback (most recent call last):
+    grokinterp.errors.InputError: weights['W_E'] is of type list; give a tensor.
+    """
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"{name}={shown(given)} is no dict of tensors; give such as run.weights()."
+        )
+    for key, value in given.items():
+        if not isinstance(key, str):
+            raise InputError(f"{name} has the key {shown(key)}; give the names of tensors.")
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"{name}[{shown(key)}] is of type {type(value).__name__}; give a tensor."
+            )
     return given
 
 

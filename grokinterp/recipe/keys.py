@@ -95,9 +95,9 @@ def typed(key: str, value: Any, default: Any) -> Any:
         expected = "a schedule such as 'every:100' or a list of steps"
     elif key == "betas":
         if isinstance(value, (list, tuple)) and len(value) == 2:
-            found = tuple(map(real, value))
-            if None not in found:
-                return found
+            both = tuple(map(real, value))
+            if None not in both:
+                return both
         expected = "two numbers such as [0.9, 0.98]"
     elif key in SIZES:
         sizes = list(value) if isinstance(value, list | tuple) else [value]

@@ -16,6 +16,7 @@ from grokinterp.models.architecture import Architecture
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.kinds import Shape
 from grokinterp.models.mlp import MLPArchitecture
+from grokinterp.paths import as_path, reaching
 from grokinterp.recipe.keys import (
     MOST_PARAMETERS,
     SYNONYMS,
@@ -25,7 +26,6 @@ from grokinterp.recipe.keys import (
     is_used,
     typed,
 )
-from grokinterp.paths import as_path, reaching
 from grokinterp.recipe.schedule import Schedule, checkpoint_steps
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask

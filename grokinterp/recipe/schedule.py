@@ -32,9 +32,7 @@ def checkpoint_steps(schedule: str | Sequence[int], steps: int) -> tuple[int, ..
         for given in listed("checkpoints", schedule, such_as="[0, 100, 1000]"):
             step = whole_number(given)
             if step is None or step < 0:
-                raise InputError(
-                    f"checkpoints names {shown(given)}, which is no step; {_EXPECTED}"
-                )
+                raise InputError(f"checkpoints names {shown(given)}, which is no step; {_EXPECTED}")
             named.append(step)
         return tuple(sorted({0, *(step for step in named if step < steps), steps}))
     kind, _, number = schedule.partition(":")

@@ -2,7 +2,6 @@
 
 from functools import cache, partial
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 

@@ -90,9 +90,7 @@ def task_from_dict(values: Mapping[str, Any]) -> Task:
     known = {field.name: field for field in fields(kind) if field.init}
     for key in rest:
         if key not in known:
-            raise InputError(
-                f"{shown(key)} is no part of a task; {nearest(str(key), list(known))}"
-            )
+            raise InputError(f"{shown(key)} is no part of a task; {nearest(str(key), list(known))}")
     for key, field in known.items():
         if key not in rest and field.default is MISSING:
             raise InputError(f"the task has no {key!r}; give it, as task.to_dict() does.")
