@@ -5,6 +5,7 @@ from torch import Tensor
 
 from grokinterp.errors import InputError, shown
 from grokinterp.models.adapter import HookedModel
+from grokinterp.models.unwrapping import hooked_model
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.runs.taking import snapshot
@@ -40,14 +41,12 @@ def snapshot_of(
                 "own; give gi.snapshot(run.model(), task, train_mask=mask) to use others."
             )
         return x.snapshot() if isinstance(x, Run) else x
-    if isinstance(x, type) or not hasattr(x, "run_with_hooks"):
-        raise InputError(
-            f"{type(x).__name__} is not something to analyse; give a run (gi.load(path)), "
-            "a snapshot, or a hooked model with task=."
-        )
+    model = hooked_model(
+        x, wanted="a run (gi.load(path)), a snapshot, or a hooked model with task="
+    )
     if task is None:
         raise InputError("a model needs its task; give task=gi.ModularTask('add', p=113).")
-    return snapshot(x, task, train_mask=train_mask)
+    return snapshot(model, task, train_mask=train_mask)
 
 
 def check_run(x: object) -> None:
