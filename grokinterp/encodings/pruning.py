@@ -54,7 +54,7 @@ def n_pruned(n: int, fraction: float) -> int:
 
 def check_keep(keep: float) -> None:
     """Refuse what is no share of accuracy."""
-    number("keep", keep, above=0, most=1, such_as="0.95")
+    number("keep", keep, most=1, such_as="0.95")
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def detect_phases(
     """
     limits = _thresholds(thresholds)
     if ceiling is not None:
-        ceiling = number("ceiling", ceiling, above=0, most=1, such_as="0.95")
+        ceiling = number("ceiling", ceiling, most=1, such_as="0.95")
     if measures is not None:
         measures = _measures(measures)
     key: tuple[int, ...] | None = None

@@ -30,7 +30,7 @@ class Thresholds:
         for name, value in asdict(self).items():
             most = 1 if name.endswith("_acc") else None
             usual = str(getattr(type(self), name))
-            found = number(f"threshold {name}", value, above=0, most=most, such_as=usual)
+            found = number(f"threshold {name}", value, most=most, such_as=usual)
             object.__setattr__(self, name, found)
 
 

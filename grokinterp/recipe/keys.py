@@ -124,7 +124,8 @@ def typed(key: str, value: Any, default: Any) -> Any:
         if isinstance(value, str):
             return value
         expected = "text"
-    raise InputError(f"{key}={shown(value)} is not {expected}.")
+    advice = "" if " such as " in expected or default is None else f"; give such as {default!r}"
+    raise InputError(f"{key}={shown(value)} is not {expected}{advice}.")
 
 
 def check_choices(values: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ def report(runs: Run | Sequence[Run], path: str | Path, *, progress: bool = Fals
     path = as_path("path", path, such_as="report.html")
     if path.is_dir():  # before anything is measured
         raise InputError(f"{path} is a folder; give the name of a file, such as report.html.")
-    if not os.access(path.parent, os.W_OK):
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"{path.parent} is no folder that can be written to; give another path.")
     names = [name.encode(errors="backslashreplace").decode() for name in names_of(given)]
     abouts = [
