@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Bool
 from torch import Tensor
 
-from grokinterp.arguments import number
+from grokinterp.arguments import real
 from grokinterp.circuits.circles import Circularity, circularity
 from grokinterp.circuits.gradients import GradientSymmetricity, gradient_symmetricity
 from grokinterp.circuits.isolation import CircleIsolation, isolate_circles
@@ -40,7 +40,10 @@ class Thresholds:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             usual = str(getattr(type(self), name))
-            number(f"threshold {name}", value, least=-1, most=1, such_as=usual)
+            if real(value) is None:
+                raise InputError(
+                    f"threshold {name}={shown(value)} is not a number; give such as {usual}."
+                )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.arguments import number, tensors, truth
+from grokinterp.arguments import real, tensors, truth
 from grokinterp.errors import InputError, nearest, shown
 from grokinterp.models.architecture import Weights, is_bias
 
@@ -48,13 +48,19 @@ def n_pruned(n: int, fraction: float) -> int:
     >>> n_pruned(10, 0.25), n_pruned(100, 0.29), n_pruned(7, 1.0)
     (3, 29, 7)
     """
-    share = number("fraction", fraction, least=0, most=1, such_as="0.5")
+    share = real(fraction)
+    if share is None or not 0 <= share <= 1:
+        raise InputError(f"fraction={shown(fraction)} is not between 0 and 1; give such as 0.5.")
     return math.floor(share * n + 0.5)
 
 
 def check_keep(keep: float) -> None:
     """Refuse what is no share of accuracy."""
-    number("keep", keep, most=1, such_as="0.95")
+    share = real(keep)
+    if share is None or not 0 < share <= 1:
+        raise InputError(
+            f"keep={shown(keep)} is not a share of accuracy to keep; give such as 0.95."
+        )
 
 
 @dataclass(frozen=True)
