@@ -148,7 +148,8 @@ def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int]) -> Figur
     checked(shares, pd.DataFrame, "fourier.frequency_shares")
     if shares.index.name != "step" or shares.columns.name != "k":
         raise InputError("this is no table of shares; give what frequency_shares(run) found.")
-    given = listed("frequencies", frequencies, such_as="[1, 5]")
+    text = isinstance(frequencies, str)
+    given = [frequencies] if text else listed("frequencies", frequencies, such_as="[1, 5]")
     if unknown := [k for k in given if whole_number(k) is None or k not in shares]:
         raise InputError(
             f"frequency {shown(unknown[0])} is not in the table; give some of its columns, numbers."
