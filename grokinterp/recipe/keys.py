@@ -1,9 +1,8 @@
 """The keys of a recipe: their types, choices and limits, and what depends on task and model."""
 
-import math
 from typing import Any, get_args
 
-from grokinterp.errors import InputError, nearest
+from grokinterp.errors import InputError, finite_number, nearest, shown
 from grokinterp.models.architecture import ACTIVATIONS
 from grokinterp.models.initialize import RULES_OF, InitRule
 from grokinterp.tasks.modular import LARGEST_P
@@ -94,8 +93,9 @@ def typed(key: str, value: Any, default: Any) -> Any:
             return tuple(value)
         expected = "a schedule such as 'every:100' or a list of steps"
     elif key == "betas":
-        if isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_real, value)):
-            return tuple(float(beta) for beta in value)
+        found = tuple(map(finite_number, value)) if isinstance(value, list | tuple) else ()
+        if len(found) == 2 and None not in found:
+            return found
         expected = "two numbers such as [0.9, 0.98]"
     elif key in SIZES:
         value = [value] if isinstance(value, int) else value
@@ -115,14 +115,14 @@ def typed(key: str, value: Any, default: Any) -> Any:
             return int(value)
         expected = "a whole number"
     elif isinstance(default, float):
-        if _is_real(value) and math.isfinite(value):
-            return float(value)
+        if (number := finite_number(value)) is not None:
+            return number
         expected = "a number"
     else:
         if isinstance(value, str):
             return value
         expected = "text"
-    raise InputError(f"{key}={value!r} is not {expected}.")
+    raise InputError(f"{key}={shown(value)} is not {expected}.")
 
 
 def check_choices(values: dict[str, Any]) -> None:
@@ -131,40 +131,36 @@ def check_choices(values: dict[str, Any]) -> None:
         _check_choice(key, values[key])
     if values["model"] not in (models := MODELS[values["task"]]):
         raise InputError(
-            f"model={values['model']!r} does not learn task={values['task']!r}; "
+            f"model={shown(values['model'])} does not learn task={shown(values['task'])}; "
             f"give model={' or '.join(map(repr, models))}."
         )
     if values["init"] not in (rules := RULES_OF[values["model"]]):
         raise InputError(
-            f"init={values['init']!r} is not for model={values['model']!r}; give "
+            f"init={shown(values['init'])} is not for model={shown(values['model'])}; give "
             f"init={' or '.join(map(repr, rules))}."
         )
 
 
 def _check_choice(key: str, value: str) -> None:
     if value not in CHOICES[key]:
-        raise InputError(f"{key}={value!r} is not known; {nearest(value, CHOICES[key])}")
+        raise InputError(f"{key}={shown(value)} is not known; {nearest(value, CHOICES[key])}")
 
 
 def check_limits(values: dict[str, Any]) -> None:
     """Refuse numbers that are out of range."""
     for key in POSITIVE:
         if values[key] < 1:
-            raise InputError(f"{key}={values[key]} is less than 1; give at least 1.")
+            raise InputError(f"{key}={shown(values[key])} is less than 1; give at least 1.")
     for key in NOT_NEGATIVE:
         if values[key] < 0:
-            raise InputError(f"{key}={values[key]} is negative; give 0 or more.")
+            raise InputError(f"{key}={shown(values[key])} is negative; give 0 or more.")
     for key, most in AT_MOST.items():
         if values[key] > most:
-            raise InputError(f"{key}={values[key]} is too large; give at most {most}.")
+            raise InputError(f"{key}={shown(values[key])} is too large; give at most {most}.")
     for key in ABOVE_ZERO:
         if values[key] <= 0:
-            raise InputError(f"{key}={values[key]} is not above 0; give a positive number.")
+            raise InputError(f"{key}={shown(values[key])} is not above 0; give a positive number.")
     if any(not 0 <= beta < 1 for beta in values["betas"]):
         raise InputError(
-            f"betas={values['betas']} are not both in [0, 1); give such as [0.9, 0.98]."
+            f"betas={shown(values['betas'])} are not both in [0, 1); give such as [0.9, 0.98]."
         )
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, shown
 
 Schedule = str | tuple[int, ...]
 _EXPECTED = "give 'every:100', 'log:40' or a list of steps such as [0, 100, 1000]."
@@ -26,7 +26,7 @@ def checkpoint_steps(schedule: str | Sequence[int], steps: int) -> tuple[int, ..
         named = list(schedule)
         for step in named:
             if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-                raise InputError(f"checkpoints names {step!r}, which is no step; {_EXPECTED}")
+                raise InputError(f"checkpoints names {shown(step)}, which is no step; {_EXPECTED}")
         return tuple(sorted({0, *(step for step in named if step < steps), steps}))
     kind, _, number = schedule.partition(":")
     if (
@@ -34,7 +34,7 @@ def checkpoint_steps(schedule: str | Sequence[int], steps: int) -> tuple[int, ..
         or not (number.isascii() and number.isdigit())
         or int(number) == 0
     ):
-        raise InputError(f"checkpoints={schedule!r} is not a schedule; {_EXPECTED}")
+        raise InputError(f"checkpoints={shown(schedule)} is not a schedule; {_EXPECTED}")
     if kind == "every":
         return tuple(sorted({*range(0, steps, int(number)), steps}))
     last = math.log(max(steps, 1))
