@@ -6,26 +6,61 @@ Interrupted (a KeyboardInterrupt)  a training was stopped from outside; its stat
 """
 
 import difflib
-import math
-import numbers
 import operator
-import reprlib
+import re
 from collections.abc import Iterable, Mapping
 
-LONGEST_LINE = 400  # characters of a message
-LONGEST_VALUE = 80  # of it that a value from a file or a caller may take
-LONGEST_LIST = 240  # of it that names to choose from may take
+LONGEST_LINE = 400  # of a message
+LONGEST_VALUE = 80  # of a value that a message repeats
+LONGEST_LIST = 240  # of the names that one may choose from
+_NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class InputError(ValueError):
     """What was given cannot be used; the message is one line that says what to do about it.
 
-    The line has at most 400 characters. Values are shortened where they are put in (see `shown`);
-    what is still longer, for the sake of a deep path, loses its middle.
+    Whatever a message repeats (the text of a tensor, an error of another package), it stays one
+    line of at most 400 characters: beyond them its middle is left out, since the end says what to
+    do.
+
+    >>> str(InputError("p=[1,\\n   2] is no number."))
+    'p=[1, 2] is no number.'
     """
 
-    def __init__(self, message: object = "") -> None:
-        super().__init__(_cut(" ".join(str(message).split()), LONGEST_LINE))
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(one_line(x) if isinstance(x, str) else x for x in args))
+
+
+def one_line(text: str, *, most: int = LONGEST_LINE) -> str:
+    """The text without line breaks and control characters, its middle left out where it is long.
+
+    >>> one_line("a\\n  b"), one_line("0123456789" * 9, most=13)
+    ('a b', '01234 ... 789')
+    """
+    text = re.sub(r"\s*[\r\n]\s*", " ", text.strip())
+    text = _NOT_PRINTED.sub(" ", text)
+    if len(text) <= most:
+        return text
+    end = (most - 5) * 3 // 8
+    return f"{text[: most - 5 - end].rstrip()} ... {text[-end:].lstrip()}"
+
+
+def shown(value: object) -> str:
+    """A value as a message repeats it: at most 80 characters, whatever it is.
+
+    >>> shown("a"), shown(10**5000), len(shown("a" * 1000))
+    ("'a'", 'an int of 16610 bits', 80)
+    """
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return one_line(f"a {type(value).__name__} of shape {tuple(shape)}", most=LONGEST_VALUE)
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return f"an int of {value.bit_length()} bits"
+    try:
+        text = repr(value)
+    except Exception:  # of somebody else's class, which then has no text
+        text = f"a {type(value).__name__}"
+    return one_line(text, most=LONGEST_VALUE)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -54,42 +89,6 @@ def nearest(given: object, valid: Iterable[str], aliases: Mapping[str, str] | No
     return f"valid are: {listed}."
 
 
-class _Short(reprlib.Repr):
-    """Reprs of anything, of a size that a line has room for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = LONGEST_VALUE
-        self.maxlong = LONGEST_VALUE // 2
-
-    def repr_int(self, x: int, level: int) -> str:
-        # Python refuses to write more than some thousand digits.
-        return (
-            super().repr_int(x, level) if x.bit_length() < 1000 else "a number of over 300 digits"
-        )
-
-
-_SHORT = _Short()
-
-
-def shown(value: object) -> str:
-    """How a message shows a value that was given: its repr, in one line of at most 80 characters.
-
-    >>> shown("add"), shown([1, 2.5]), shown("x" * 200)[:8], len(shown("x" * 200))
-    ("'add'", '[1, 2.5]', "'xxxxxxx", 80)
-    """
-    return _cut(" ".join(_SHORT.repr(value).split()), LONGEST_VALUE)
-
-
-def _cut(text: str, longest: int) -> str:
-    """The text without its middle where it is longer, and without what no file can hold."""
-    text = text.encode("utf-8", "backslashreplace").decode()
-    if len(text) <= longest:
-        return text
-    kept = longest - 3
-    return f"{text[: kept * 2 // 3]}...{text[len(text) - (kept - kept * 2 // 3) :]}"
-
-
 def whole_number(x: object) -> int | None:
     """The int that `x` is, numpy's and torch's own included; None for all else, truth values too.
 
@@ -100,18 +99,3 @@ def whole_number(x: object) -> int | None:
         return None if isinstance(x, bool) else operator.index(x)  # type: ignore[arg-type]
     except TypeError:
         return None
-
-
-def finite_number(x: object) -> float | None:
-    """The float that a number is, where it is finite; None for all else, truth values too.
-
-    >>> finite_number(3), finite_number(float("inf")), finite_number(10**400), finite_number("3")
-    (3.0, None, None, None)
-    """
-    if isinstance(x, bool) or not isinstance(x, numbers.Real):
-        return None
-    try:
-        number = float(x)
-    except (OverflowError, ValueError):  # an int of 400 digits
-        return None
-    return number if math.isfinite(number) else None

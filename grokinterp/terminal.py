@@ -227,5 +227,5 @@ def _median(measure: Mapping[Any, Any], regime: str) -> tuple[str, str]:
     return (f"{middle} [{low}, {high}]" if n > 1 else middle), str(n)
 
 
-def _step(step: int | None) -> str:
+def _step(step: int | float | None) -> str:
     return "null" if step is None else str(step)

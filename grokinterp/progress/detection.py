@@ -13,9 +13,11 @@ from grokinterp.progress.boundaries import Bend, Boundaries
 from grokinterp.progress.crossings import Crossing, crossing, unmirrored_crossing
 from grokinterp.progress.curves import CURVES, Curve, Curves, read_curves
 from grokinterp.progress.labels import Margin, Verdict, label_of
+from grokinterp.progress.logged_steps import Step
 from grokinterp.progress.phases import Phase, Phases, Thresholds
 from grokinterp.progress.table import progress_measures
 from grokinterp.progress.unmirrored import unmirrored_of
+from grokinterp.runs.manifest import missing_split
 from grokinterp.runs.run import Run
 
 CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
@@ -52,7 +54,7 @@ def detect_phases(
             reasons.append(f"key frequencies: {measures.attrs.get('reason', 'not measured')}")
         elif note := measures.attrs.get("note"):
             reasons.append(f"key frequencies: {note}")
-        curves = read_curves(x.metrics, str(x.path))
+        curves = read_curves(x.metrics, str(x.path), name_left_out=False)
     elif isinstance(x, pd.DataFrame):
         curves = read_curves(x)
         if all(curves.get(column) is None for column in CURVES):
@@ -85,7 +87,14 @@ def detect_phases(
         memorized.step,
         grokked.step,
     )
-    reasons = [*verdict.reasons, *reasons, *curves.notes]
+    if run is not None and run.train_mask is None:
+        missing = missing_split((run.manifest.source or {}).get("file"))
+        seen = any(curves.get(column) is not None for column in CURVES)
+        # Where nothing is there to compare, the split is why.
+        reasons = [*verdict.reasons, missing, *reasons] if seen else [missing, *reasons]
+    else:
+        reasons = [*verdict.reasons, *reasons]
+    reasons += curves.notes
     for name, found_at in (
         ("memorization_step", memorized),
         ("grok_step", grokked),
@@ -101,7 +110,7 @@ def detect_phases(
         dated, late = _after_its_start(dated, curves, memorized)
         dated, order = _in_order(dated, memorized.step, grokked.step)
         phases = _phases_of(curves, memorized, dated)
-        confirmed = _circuit(excluded, memorized.step, dated.cleanup_start)
+        confirmed = _circuit(excluded, memorized.step, dated.cleanup_start, curves)
         reasons += [*why, *late, *order, *confirmed]
     elif verdict.label == "memorized":
         phases = _memorized_phases(curves, excluded, memorized)
@@ -126,7 +135,7 @@ def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
     return Thresholds(**given)
 
 
-def _in_order_of_events(verdict: Verdict, memorized: int | None, grokked: int | None) -> Verdict:
+def _in_order_of_events(verdict: Verdict, memorized: Step | None, grokked: Step | None) -> Verdict:
     """No run groks before it memorises, whatever the shares of its own maxima say."""
     if verdict.label != "grokked" or memorized is None or grokked is None or grokked >= memorized:
         return verdict
@@ -146,25 +155,30 @@ def _in_order_of_events(verdict: Verdict, memorized: int | None, grokked: int | 
 def _dated(curves: Curves) -> tuple[Boundaries, tuple[str, ...]]:
     train, test = curves.get("train_loss"), curves.get("test_loss")
     why: tuple[str, ...] = ()
+    test_rises = "test loss rises again"
     if test is None:
         accuracy = curves.get("test_acc")
         assert accuracy is not None
         test = boundaries.error_curve(accuracy)
-        why = ("no test loss: accuracy dates cleanup early, when answers turn right, not sure",)
+        test_rises = "test accuracy falls"
+        why = (
+            "of test there is only accuracy: it dates cleanup early, when answers turn right, not "
+            "when the network is sure of them",
+        )
     if train is None and (accuracy := curves.get("train_acc")) is not None:
         train = boundaries.error_curve(accuracy)
-    dated = boundaries.find_boundaries(train, test)
+    dated = boundaries.find_boundaries(train, test, test_rises=test_rises)
     return dated, (*why, *dated.reasons)
 
 
 def _in_order(
-    dated: Boundaries, memorized: int | None, grokked: int | None
+    dated: Boundaries, memorized: Step | None, grokked: Step | None
 ) -> tuple[Boundaries, tuple[str, ...]]:
     """Null every boundary that contradicts the order of events, with the reason."""
     reasons = []
     first, start, last = dated.memorization_end, dated.cleanup_start, dated.cleanup_end
 
-    def refuse(what: str, bend: Bend, relation: str, other: str, step: int) -> None:
+    def refuse(what: str, bend: Bend, relation: str, other: str, step: Step) -> None:
         reasons.append(f"{what} is null: its bend at {bend.step} is {relation} {other} ({step})")
 
     if start and grokked is not None and start.step > grokked:
@@ -235,21 +249,22 @@ def _memorized_phases(
     return memorization, _phase("circuit_formation", _step(end), None)
 
 
-def _phase(name: str, start: int | None, end: Bend | None) -> Phase:
+def _phase(name: str, start: Step | None, end: Bend | None) -> Phase:
     return Phase(name, start, _step(end), None if end is None else end.interval)
 
 
-def _step(bend: Bend | None) -> int | None:
+def _step(bend: Bend | None) -> Step | None:
     return None if bend is None else bend.step
 
 
-def _beginning(curves: Curves, memorized: Crossing) -> int | None:
+def _beginning(curves: Curves, memorized: Crossing) -> Step | None:
     """The first logged step, unless the log begins after train was learned."""
     return None if memorized.unseen and _starts_late(curves) else _first_step(curves)
 
 
-def _first_step(curves: Curves) -> int:
-    return int(curves.frame["step"].iloc[0])
+def _first_step(curves: Curves) -> Step:
+    step: Step = curves.frame["step"].iloc[0].item()
+    return step
 
 
 def _starts_late(curves: Curves) -> bool:
@@ -257,7 +272,9 @@ def _starts_late(curves: Curves) -> bool:
     return Curve(steps, steps).starts_late
 
 
-def _circuit(excluded: Curve | None, memorized: int | None, start: Bend | None) -> tuple[str, ...]:
+def _circuit(
+    excluded: Curve | None, memorized: Step | None, start: Bend | None, curves: Curves
+) -> tuple[str, ...]:
     """Whether the excluded loss confirms that a circuit stood at the start of cleanup."""
     if start is None:
         return ()
@@ -268,18 +285,19 @@ def _circuit(excluded: Curve | None, memorized: int | None, start: Bend | None) 
         f"excluded loss at the start of cleanup is {rise:.3g} times its minimum after memorising"
     )
     if rise >= CIRCUIT_FACTOR:
-        return (f"{grown}: the circuit stood before test loss fell",)
+        fell = "test loss fell" if curves.get("test_loss") else "test accuracy rose"
+        return (f"{grown}: the circuit stood before {fell}",)
     return (f"no circuit is confirmed: {grown}, less than {CIRCUIT_FACTOR:g}",)
 
 
-def _rise(excluded: Curve | None, memorized: int | None, at: int | None) -> float | None:
+def _rise(excluded: Curve | None, memorized: Step | None, at: Step | None) -> float | None:
     """Excluded loss at a step (the last one for None) over its minimum between memorising and it.
 
     Between checkpoints the logarithm is interpolated.
     """
     if excluded is None or memorized is None or (excluded.values <= 0).any():
         return None
-    at = int(excluded.steps[-1]) if at is None else at
+    at = excluded.step(-1) if at is None else at
     logs = np.log(excluded.values)
     between = (excluded.steps >= memorized) & (excluded.steps <= at)
     there = float(np.interp(at, excluded.steps, logs))

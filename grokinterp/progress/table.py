@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from tqdm.auto import tqdm
 
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, shown
 from grokinterp.fourier.acceptance import Keys, accepted
 from grokinterp.fourier.answers import checked_frequencies, no_frequencies_reason, usable_group
 from grokinterp.memory import kept_memory
@@ -48,11 +48,21 @@ def progress_measures(
 
 
 def measure_snapshot(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[str, float]:
-    """Every registered measure of one snapshot."""
+    """Every registered measure of one snapshot; a column that two of them give is refused."""
     count(snapshot)
     row: dict[str, float] = {}
+    by: dict[str, str] = {}
     for entry in MEASURES.values():
-        row |= entry.columns(snapshot, frequencies)
+        columns = entry.columns(snapshot, frequencies)
+        for column in columns:
+            if column == "step" or column in row:
+                other = by.get(column, "every table")
+                raise InputError(
+                    f"measure {entry.name!r} gives a column {shown(column)}, which {other} has "
+                    "already; give it another prefix or name."
+                )
+            by[column] = f"measure {entry.name!r}"
+        row |= columns
     return row
 
 

@@ -1,10 +1,10 @@
 """The recipes that come with the package."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from grokinterp.errors import InputError, nearest, shown
+from grokinterp.paths import as_path
 from grokinterp.recipe.recipe import Recipe
 
 
@@ -150,11 +150,12 @@ def recipes() -> dict[str, Recipe]:
 
 def find_recipe(name_or_path: str | Path) -> Recipe:
     """A built-in recipe by its name, or one from a TOML file by its path."""
-    name = str(name_or_path)
-    if name in BUILTIN:
-        return BUILTIN[name].recipe
-    if os.path.isfile(name):  # which is false of names that no file can have
-        return Recipe.from_toml(name)
+    if isinstance(name_or_path, str) and name_or_path in BUILTIN:
+        return BUILTIN[name_or_path].recipe
+    path = as_path("recipe", name_or_path, such_as="mod31-grokked")
+    name = str(path)
+    if path.is_file():
+        return Recipe.from_toml(path)
     raise InputError(
         f"recipe {shown(name)} is neither built in nor a TOML file; {nearest(name, BUILTIN)}"
     )

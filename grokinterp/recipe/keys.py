@@ -2,7 +2,8 @@
 
 from typing import Any, get_args
 
-from grokinterp.errors import InputError, finite_number, nearest, shown
+from grokinterp.arguments import real
+from grokinterp.errors import InputError, nearest, shown, whole_number
 from grokinterp.models.architecture import ACTIVATIONS
 from grokinterp.models.initialize import RULES_OF, InitRule
 from grokinterp.tasks.modular import LARGEST_P
@@ -93,15 +94,16 @@ def typed(key: str, value: Any, default: Any) -> Any:
             return tuple(value)
         expected = "a schedule such as 'every:100' or a list of steps"
     elif key == "betas":
-        found = tuple(map(finite_number, value)) if isinstance(value, list | tuple) else ()
-        if len(found) == 2 and None not in found:
-            return found
+        if isinstance(value, (list, tuple)) and len(value) == 2:
+            found = tuple(map(real, value))
+            if None not in found:
+                return found
         expected = "two numbers such as [0.9, 0.98]"
     elif key in SIZES:
-        value = [value] if isinstance(value, int) else value
-        if isinstance(value, (list, tuple)) and all(type(size) is int for size in value):
-            return tuple(value)
-        expected = "a list of sizes such as [256, 64]"
+        sizes = list(value) if isinstance(value, list | tuple) else [value]
+        if all(type(size) is int and size > 0 for size in sizes):
+            return tuple(sizes)
+        expected = "a list of sizes from 1 on such as [256, 64]"
     elif key == "biases" and isinstance(value, bool):
         return "all" if value else "none"
     elif isinstance(default, bool):
@@ -109,14 +111,14 @@ def typed(key: str, value: Any, default: Any) -> Any:
             return value
         expected = "true or false"
     elif isinstance(default, int):
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
+        if (number := whole_number(value)) is not None:
+            return number
         if isinstance(value, float) and value.is_integer():  # 1e4, as people write steps
             return int(value)
         expected = "a whole number"
     elif isinstance(default, float):
-        if (number := finite_number(value)) is not None:
-            return number
+        if (finite := real(value)) is not None:
+            return finite
         expected = "a number"
     else:
         if isinstance(value, str):
@@ -131,19 +133,19 @@ def check_choices(values: dict[str, Any]) -> None:
         _check_choice(key, values[key])
     if values["model"] not in (models := MODELS[values["task"]]):
         raise InputError(
-            f"model={shown(values['model'])} does not learn task={shown(values['task'])}; "
+            f"model={values['model']!r} does not learn task={values['task']!r}; "
             f"give model={' or '.join(map(repr, models))}."
         )
     if values["init"] not in (rules := RULES_OF[values["model"]]):
         raise InputError(
-            f"init={shown(values['init'])} is not for model={shown(values['model'])}; give "
+            f"init={values['init']!r} is not for model={values['model']!r}; give "
             f"init={' or '.join(map(repr, rules))}."
         )
 
 
 def _check_choice(key: str, value: str) -> None:
     if value not in CHOICES[key]:
-        raise InputError(f"{key}={shown(value)} is not known; {nearest(value, CHOICES[key])}")
+        raise InputError(f"{key}={value!r} is not known; {nearest(value, CHOICES[key])}")
 
 
 def check_limits(values: dict[str, Any]) -> None:
@@ -162,5 +164,5 @@ def check_limits(values: dict[str, Any]) -> None:
             raise InputError(f"{key}={shown(values[key])} is not above 0; give a positive number.")
     if any(not 0 <= beta < 1 for beta in values["betas"]):
         raise InputError(
-            f"betas={shown(values['betas'])} are not both in [0, 1); give such as [0.9, 0.98]."
+            f"betas={values['betas']} are not both in [0, 1); give such as [0.9, 0.98]."
         )

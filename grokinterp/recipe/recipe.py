@@ -116,8 +116,8 @@ class Recipe:
             value = getattr(self, field.name)
             if value != field.default and not is_used(field.name, self.task, self.model):
                 raise InputError(
-                    f"{field.name}={shown(value)} means nothing for task={shown(self.task)}, "
-                    f"model={shown(self.model)}; leave it out."
+                    f"{field.name}={shown(value)} means nothing for task={self.task!r}, "
+                    f"model={self.model!r}; leave it out."
                 )
         task = self.build_task()
         if isinstance(task, ModularTask):
@@ -130,6 +130,11 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
         """A recipe from flat keys; an unknown one is refused with the nearest valid name."""
+        if not isinstance(values, Mapping):
+            raise InputError(f"{shown(values)} is no recipe; give a dict such as {{'p': 113}}.")
+        for key in values:
+            if not isinstance(key, str):
+                raise InputError(f"recipe key {shown(key)} is no text; give such as 'p'.")
         return cls().replace(**values)
 
     @classmethod
@@ -150,7 +155,7 @@ class Recipe:
         for key in changes:
             if key not in known:
                 raise InputError(
-                    f"recipe key {shown(key)} is not known; {nearest(key, known, SYNONYMS)}"
+                    f"recipe key {key!r} is not known; {nearest(key, known, SYNONYMS)}"
                 )
         old = defaults_of(self.task, self.model)
         task = changes.get("task", self.task)
@@ -238,9 +243,11 @@ def parse_setting(text: str) -> tuple[str, Any]:
     >>> parse_setting("p=31"), parse_setting("optimizer=adam"), parse_setting("checkpoints=0,50")
     (('p', 31), ('optimizer', 'adam'), ('checkpoints', [0, 50]))
     """
+    if not isinstance(text, str):
+        raise InputError(f"{shown(text)} is no text; give key=value such as p=31.")
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise InputError(f"--set {shown(text)} is not key=value; give such as --set p=31.")
+        raise InputError(f"--set {text!r} is not key=value; give such as --set p=31.")
     for candidate in (value, f"[{value}]" if "," in value else value):
         try:
             return key.strip(), parse_toml(f"value = {candidate}".encode(), file="--set")["value"]

@@ -2,10 +2,10 @@
 
 from functools import cache, partial
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from grokinterp.arguments import mask, whole
 from grokinterp.errors import InputError
 from grokinterp.models.adapter import HookedModel
 from grokinterp.models.architecture import Weights
@@ -20,7 +20,7 @@ from grokinterp.models.kinds import (
 from grokinterp.models.model_locks import alone_with
 from grokinterp.runs.forward import agree, forward_of, hooked_forward
 from grokinterp.runs.snapshot import Snapshot
-from grokinterp.tasks.task import Task
+from grokinterp.tasks.task import Task, check_task
 
 
 def from_weights(
@@ -66,6 +66,8 @@ def snapshot(
     _check_model(model, task)
     if train_mask is not None:
         train_mask = checked_mask(train_mask, task)
+    if step is not None:
+        step = whole("step", step, least=0, such_as="100")
     with alone_with(model):
         return _as_it_is(model, task, train_mask, step)
 
@@ -95,21 +97,9 @@ def _as_it_is(
     return seen
 
 
-def check_task(task: Task) -> None:
-    """Refuse what is not a task."""
-    if not isinstance(task, Task) or isinstance(task, type):
-        raise InputError(f"task={task!r} is not a task; give such as gi.ModularTask('add', p=113).")
-
-
 def checked_mask(train_mask: Bool[Tensor, " n_inputs"], task: Task) -> Bool[Tensor, " n_inputs"]:
     """The mask on the CPU, refused if it does not say true or false of every row of the table."""
-    train_mask = torch.as_tensor(train_mask).cpu()
-    if train_mask.dtype != torch.bool or tuple(train_mask.shape) != (task.n_inputs,):
-        raise InputError(
-            f"train_mask is {train_mask.dtype} of shape {tuple(train_mask.shape)}, expected "
-            f"torch.bool of shape ({task.n_inputs},): true for every row trained on."
-        )
-    return train_mask
+    return mask("train_mask", train_mask, task.n_inputs).cpu()
 
 
 def _check_model(model: HookedModel, task: Task) -> None:

@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from grokinterp.errors import InputError, finite_number, shown, whole_number
+from grokinterp.arguments import real
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.recipe.recipe import Recipe
 
 DIGITS = 6
@@ -33,7 +34,7 @@ def range_values(key: str, given: Mapping[str, Any], *, base: Recipe) -> tuple[f
         raise InputError(
             f"{told}: n={shown(given['n'])} is no whole number from 2 to {MOST_VALUES}."
         )
-    if not isinstance(ends, list | tuple) or len(ends) != 2 or None in map(finite_number, ends):
+    if not isinstance(ends, list | tuple) or len(ends) != 2 or None in map(real, ends):
         raise InputError(f"{told}: {shown(ends)} are not the two ends of a range; {ADVICE}")
     first, last = ends
     logarithmic = kinds[0] == "log"

@@ -256,7 +256,7 @@ def stages_of(phases: Phases, steps: Sequence[int]) -> dict[str, tuple[int, int]
     return found
 
 
-def _nearest(steps: Sequence[int], step: int) -> int:
+def _nearest(steps: Sequence[int], step: int | float) -> int:
     return min(steps, key=lambda known: abs(known - step))
 
 

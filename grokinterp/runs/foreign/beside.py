@@ -10,7 +10,8 @@ import pandas as pd
 
 from grokinterp.errors import InputError
 from grokinterp.runs.manifest import LARGEST_STEP
-from grokinterp.runs.metrics import COLUMNS, UNMIRRORED, read_table
+from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
+from grokinterp.runs.tables import as_numbers, read_table
 
 LARGEST = 1_000_000  # bytes of a configuration
 LARGEST_LOG = 100_000_000
@@ -49,15 +50,17 @@ def read_log(path: Path) -> pd.DataFrame:
     """
     table = read_table(path)
     used = [column for column in ("step", *COLUMNS, *UNMIRRORED) if column in table]
-    if "step" not in used or len(used) < 2 or table.columns.isin(used).sum() != len(used):
+    if "step" not in used or len(used) < 2:
         raise InputError(
             f"{path} is no log: it needs one column 'step' and at least one of "
             f"{', '.join(COLUMNS)}."
         )
-    try:
-        numbers = table[used].astype(float).dropna(subset="step")
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} has something else than numbers ({error}).") from None
+    for column in used:
+        if isinstance(table[column], pd.DataFrame):
+            raise InputError(f"{path} has two columns {column!r}; keep one.")
+    numbers = pd.DataFrame(
+        {column: as_numbers(table[column], f"{path}, column {column!r}") for column in used}
+    ).dropna(subset="step")
     steps = numbers["step"]
     if not ((steps % 1 == 0) & (steps >= 0) & (steps < LARGEST_STEP)).all():
         raise InputError(f"{path} has steps that are not whole numbers from 0 on.")

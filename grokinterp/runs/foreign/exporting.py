@@ -38,7 +38,7 @@ def export(run: Run, path: str | Path, *, format: str = "demo") -> Path:
     both ways in several layers), and weights that are not finite.
     """
     if format not in FORMATS:
-        raise InputError(f"format={format!r} is not known; {nearest(format, FORMATS)}")
+        raise InputError(f"format={format!r} is not known; {nearest(str(format), FORMATS)}")
     architecture, task = run.architecture, run.task
     if not isinstance(architecture, Architecture) or not isinstance(task, ModularTask):
         raise InputError(

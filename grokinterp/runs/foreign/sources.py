@@ -56,7 +56,9 @@ def open_source(
     `x.json` and `x.csv`; in a folder, `config.json` and `metrics.csv`.
     """
     if format not in ("auto", *FORMATS):
-        raise InputError(f"format={format!r} is not known; {nearest(format, ('auto', *FORMATS))}")
+        raise InputError(
+            f"format={format!r} is not known; {nearest(str(format), ('auto', *FORMATS))}"
+        )
     if not path.exists():
         raise InputError(f"{path} does not exist; give a checkpoint, or a folder of them.")
     log = log_beside(path) if metrics is None else read_log(Path(metrics))

@@ -21,6 +21,7 @@ from grokinterp.runs.foreign.splits import (
     searched_split,
     sizes_of,
 )
+from grokinterp.runs.manifest import missing_split
 from grokinterp.tasks.modular import ModularTask
 
 
@@ -95,8 +96,8 @@ def stated_split(said: Settings, config: Settings, source: Source, evidence: Evi
             return Split(None, None, (f"the training rows are not known: {error}",))
     else:
         return Split(None, None, (
-            "the training rows are not known, so measures that need them are null: set split=, "
-            "data_seed= and train_fraction=, or train_indices=, or try split=search",
+            "the training rows are not known, so measures that need them are null; "
+            + missing_split(source.path.name),
         ))  # fmt: skip
     _check_same(split, kept, evidence, source)
     return split
