@@ -17,13 +17,13 @@ _NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class InputError(ValueError):
-    """What was given cannot be used; the message is one line that says what to do about it.
+    r"""What was given cannot be used; the message is one line that says what to do about it.
 
     Whatever a message repeats (the text of a tensor, an error of another package), it stays one
     line of at most 400 characters: beyond them its middle is left out, since the end says what to
     do.
 
-    >>> str(InputError("p=[1,\\n   2] is no number."))
+    >>> str(InputError("p=[1,\n   2] is no number."))
     'p=[1, 2] is no number.'
     """
 
@@ -32,9 +32,9 @@ class InputError(ValueError):
 
 
 def one_line(text: str, *, most: int = LONGEST_LINE) -> str:
-    """The text without line breaks and control characters, its middle left out where it is long.
+    r"""The text without line breaks and control characters, its middle left out where it is long.
 
-    >>> one_line("a\\n  b"), one_line("0123456789" * 9, most=13)
+    >>> one_line("a\n  b"), one_line("0123456789" * 9, most=13)
     ('a b', '01234 ... 789')
     """
     text = re.sub(r"\s*[\r\n]\s*", " ", text.strip())

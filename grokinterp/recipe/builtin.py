@@ -159,3 +159,15 @@ def find_recipe(name_or_path: str | Path) -> Recipe:
     raise InputError(
         f"recipe {shown(name)} is neither built in nor a TOML file; {nearest(name, BUILTIN)}"
     )
+
+
+def as_recipe(given: object) -> Recipe:
+    """The recipe that was given, itself or by its name or the path of its TOML file."""
+    if isinstance(given, Recipe):
+        return given
+    if not isinstance(given, str | Path):
+        raise InputError(
+            f"{shown(given)} is no recipe; give gi.Recipe(...), or the name of a built-in one such "
+            "as 'mod31-grokked'."
+        )
+    return find_recipe(given)

@@ -95,9 +95,9 @@ def typed(key: str, value: Any, default: Any) -> Any:
         expected = "a schedule such as 'every:100' or a list of steps"
     elif key == "betas":
         if isinstance(value, (list, tuple)) and len(value) == 2:
-            found = tuple(map(real, value))
-            if None not in found:
-                return found
+            both = tuple(map(real, value))
+            if None not in both:
+                return both
         expected = "two numbers such as [0.9, 0.98]"
     elif key in SIZES:
         sizes = list(value) if isinstance(value, list | tuple) else [value]
@@ -124,7 +124,8 @@ def typed(key: str, value: Any, default: Any) -> Any:
         if isinstance(value, str):
             return value
         expected = "text"
-    raise InputError(f"{key}={shown(value)} is not {expected}.")
+    advice = "" if " such as " in expected or default is None else f"; give such as {default!r}"
+    raise InputError(f"{key}={shown(value)} is not {expected}{advice}.")
 
 
 def check_choices(values: dict[str, Any]) -> None:

@@ -121,8 +121,8 @@ class IsingTask:
         width = real(self.half_width)
         if width is None or not 0 < width < critical_temperature():
             raise InputError(
-                f"half_width={shown(self.half_width)} cannot be used; give a number above 0 and below "
-                f"{critical_temperature():.4f}, so that all temperatures are positive."
+                f"half_width={shown(self.half_width)} cannot be used; give a number above 0 and "
+                f"below {critical_temperature():.4f}, so that all temperatures are positive."
             )
         object.__setattr__(self, "half_width", width)
         pool = self.n_temperatures * self.n_repeats

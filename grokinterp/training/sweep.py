@@ -68,6 +68,12 @@ class Sweep:
         if not isinstance(self.axes, tuple) or not all(isinstance(a, Mapping) for a in self.axes):
             raise InputError("axes are a tuple of dicts; give such as ({'seed': (0, 1)},).")
         _check_ensemble(self.ensemble)
+        if not isinstance(self.measures, tuple) or not all(
+            isinstance(name, str) for name in self.measures
+        ):
+            raise InputError(
+                f"measures={shown(self.measures)} is no tuple of names; give such as ('sizes',)."
+            )
         if not self.axes:
             raise InputError("nothing varies; give [[axes]] such as seed = [0, 1, 2].")
         for axis in self.axes:
@@ -226,6 +232,8 @@ def _length(axis: Mapping[str, Sequence[Any]]) -> int:
 
 def _check_axis(axis: Mapping[str, Any]) -> None:
     for key, values in axis.items():
+        if not isinstance(key, str):
+            raise InputError(f"axes: {shown(key)} is no key of a recipe; give such as 'seed'.")
         if isinstance(values, str) or not isinstance(values, Sequence):
             raise InputError(f"axes: {key}={shown(values)} is no list; give such as [0, 1].")
     if not axis or not all(axis.values()):
