@@ -2,6 +2,7 @@
 
 from functools import cache, partial
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
