@@ -12,7 +12,7 @@ from tests.odd_calls import CALLS, calls
 
 ROOT = Path(__file__).parent.parent
 WORDS = re.compile(r"[A-Za-z]{3,}|\d+|'[^']*'|\[\]")
-TYPES = re.compile(r"\b(str|list|ndarray|an int of \d+ bits|no|nothing|'\w*')")
+TYPES = re.compile(r"\b(?:str|list|ndarray|an int of \d+ bits|no|nothing)\b|'\w*'")
 
 
 @pytest.fixture(scope="module")
