@@ -7,7 +7,7 @@ has those of `x` too. Of all in a folder: `config.json`, `metrics.csv`, `history
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from grokinterp.errors import InputError
-from grokinterp.runs.foreign.said import Said, by_column, said_in
+from grokinterp.runs.foreign.said import Said, by_column, named, said_in
 from grokinterp.runs.foreign.words import STEPS, counts_epochs, measured, step_word, words_of
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import COLUMNS, UNMIRRORED, read_table
@@ -137,7 +137,7 @@ def _names_of(path: Path) -> list[str]:
     """Stems of what goes by the name of a checkpoint."""
     stem = path.stem
     bare = re.sub(r"^(model|checkpoint|ckpt|weights)[-_.]", "", stem, flags=re.IGNORECASE)
-    names = [stem, re.sub("^model", "config", stem)]
+    names = [stem, re.sub("^model", "config", stem), bare]
     for each in dict.fromkeys((stem, bare)):
         for word in (*OF_CONFIG, *OF_LOG, *OF_SPLIT):
             names += [f"{word}_{each}", f"{each}_{word}", f"{each}.{word}"]
@@ -172,9 +172,7 @@ def _said(
         except (ValueError, RecursionError, OSError) as error:
             notes.append(_left_alone(file, str(error) or type(error).__name__))
             continue
-        if isinstance(data, list) and data and not isinstance(data[0], Mapping):
-            data = {file.stem: data}  # a list of rows, or of losses, under the file's name
-        said = said_in(data, only_config=True)
+        said = said_in(named(data, file.stem), only_config=True)
         if said.what or said.config:
             yield file.name, said
 

@@ -19,11 +19,12 @@ from grokinterp.runs.foreign.parts import (
     part_of,
     refuse_other_rows,
     told,
+    weights_in,
     with_beside,
     with_single,
 )
 from grokinterp.runs.foreign.said import Listed, Said
-from grokinterp.runs.foreign.source import Source, StateDict, state_dict_in
+from grokinterp.runs.foreign.source import Source, StateDict
 from grokinterp.runs.foreign.steps import step_in
 from grokinterp.runs.foreign.values import LossCurve
 
@@ -54,7 +55,7 @@ def folder_source(folder: Path, files: Collection[Path], *, metrics: str | None)
         if part.step is None:
             left_out.setdefault("have no step", []).append(file.name)
             continue
-        state_dict_in(data, file)  # refused at once if these are none
+        weights_in(data, file)  # refused at once if these are none
         step = part.step.number
         if (rival := parts.get(step)) is not None:
             copies = [x for x in (part, rival) if not x.named and COPIES.search(x.file.stem)]
@@ -100,13 +101,13 @@ def _source(folder: Path, by_step: Mapping[int, Part], lists: "_Lists") -> tuple
     curves = lists.placed(last, at.word, config)
     losses = dict(curves.curves)
     for step, part in parts.items():
-        losses = with_single(losses, step, part.said.losses)
+        losses = with_single(losses, step, part.said.losses, curves.curves)
     near = {
         step: part.said.losses["train_loss"] for step, part in parts.items()
         if "train_loss" in part.said.losses
     }  # fmt: skip
     states: dict[int, Callable[[], StateDict]] = {
-        step: (lambda file=part.file: state_dict_in(read_file(file), file))  # type: ignore[misc]
+        step: (lambda file=part.file: weights_in(read_file(file), file))  # type: ignore[misc]
         for step, part in parts.items()
     }
     said = dict.fromkeys(note for part in parts.values() for note in part.said.notes)
@@ -174,10 +175,6 @@ class _Lists:
 
 def _union(one: LossCurve, two: LossCurve) -> LossCurve:
     """Both curves; where they have the same steps, the second."""
-    if two.steps[0] <= one.steps[0] and two.steps[-1] >= one.steps[-1]:
-        return two
-    if one.steps[0] <= two.steps[0] and one.steps[-1] >= two.steps[-1]:
-        return one
     steps, values = np.concatenate([two.steps, one.steps]), np.concatenate([two.values, one.values])
     kept, first = np.unique(steps, return_index=True)
     return LossCurve(kept, values[first])

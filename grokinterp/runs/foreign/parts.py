@@ -12,12 +12,12 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.runs.foreign.axes import placed
 from grokinterp.runs.foreign.beside import Beside, Log, beside, named_after, names_in
-from grokinterp.runs.foreign.said import Said, said_in
-from grokinterp.runs.foreign.source import NESTED, Source, mapping, state_dict_in
+from grokinterp.runs.foreign.said import Said, named, said_in
+from grokinterp.runs.foreign.source import NESTED, Source, StateDict, mapping, state_dict_in
 from grokinterp.runs.foreign.steps import Step, step_in, step_of
 from grokinterp.runs.foreign.values import LossCurve
 from grokinterp.runs.foreign.whole_runs import training_rows
-from grokinterp.runs.foreign.words import counts_epochs, says_training_rows, words_of
+from grokinterp.runs.foreign.words import counts_epochs, is_known
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,9 @@ class Part:
 
 def part_of(file: Path, data: Any, there: Collection[str]) -> Part:
     """What a file of weights says; `there` are the names of the files beside it."""
-    inside = said_in(data)
+    inside = said_in(named(data, file.stem))
     if inside.train_rows is None and mapping(data).get("train_indices") is not None:
         training_rows(mapping(data), file)  # which refuses what is none
-    if isinstance(data, Tensor) and says_training_rows(words_of(file.stem), ()):
-        inside = replace(inside, train_rows=data)
     configs = [(str(file), inside.config)] if inside.config else []
     said = inside
     for name, other in named_after(file, there):
@@ -50,6 +48,13 @@ def part_of(file: Path, data: Any, there: Collection[str]) -> Part:
     return Part(file, step, other_step, said, tuple(configs), step_in(file.stem) is not None)
 
 
+def weights_in(data: Any, path: Path) -> StateDict:
+    """The weights in what a file holds, among which losses and rows that are tensors are none."""
+    if isinstance(data, Mapping):
+        data = {key: x for key, x in data.items() if not (isinstance(key, str) and is_known(key))}
+    return state_dict_in(data, path)
+
+
 def is_no_checkpoint(data: Any) -> bool:
     """Whether a file is plainly of something else than weights: an optimizer's state, a log."""
     if not isinstance(data, Mapping):
@@ -58,15 +63,14 @@ def is_no_checkpoint(data: Any) -> bool:
         return False
     weights = [
         key for key, x in data.items()
-        if isinstance(x, Tensor) and x.ndim >= 2
-        and not says_training_rows(words_of(str(key)), ())
+        if isinstance(x, Tensor) and x.ndim >= 2 and not is_known(str(key))
     ]  # fmt: skip
     return not weights
 
 
 def single_source(path: Path, data: Any, *, step: int | None, metrics: str | None) -> Source:
     """A file with the weights of one step; `step` is what somebody set, `metrics` a log of it."""
-    state = state_dict_in(data, path)
+    state = weights_in(data, path)
     part = part_of(path, data, names_in(path.parent))
     found = beside(path, epochs=part.step is not None and part.step.in_epochs, metrics=metrics)
     said = part.said
@@ -88,7 +92,7 @@ def single_source(path: Path, data: Any, *, step: int | None, metrics: str | Non
         notes += _other_step((part,))
     at = lists.step or 0
     table, more = in_the_same_steps(log, at, word if step is None else None)
-    curves = with_single(lists.curves, at, said.losses)
+    curves = with_single(lists.curves, at, said.losses, lists.curves)
     return Source(
         path, "state_dict", {at: lambda: state}, curves, None, said.config, said.train_rows, table,
         (*notes, *told((part,), said.lists), *said.notes, *lists.notes, *found.notes, *more),
@@ -97,7 +101,10 @@ def single_source(path: Path, data: Any, *, step: int | None, metrics: str | Non
 
 
 def with_single(
-    curves: Mapping[str, LossCurve], step: int, losses: Mapping[str, float]
+    curves: Mapping[str, LossCurve],
+    step: int,
+    losses: Mapping[str, float],
+    lists: Mapping[str, LossCurve],
 ) -> dict[str, LossCurve]:
     """The curves, and single numbers at a step that they do not have.
 
@@ -105,10 +112,12 @@ def with_single(
     """
     found = dict(curves)
     for column, value in losses.items():
-        curve = found.get(column)
+        listed, curve = lists.get(column), found.get(column)
+        if listed is not None and listed.steps[-1] < step and listed.values[-1] == value:
+            continue
         if curve is None:
             found[column] = LossCurve(np.array([step]), np.array([value]))
-        elif step not in curve.steps and not (curve.steps[-1] < step and curve.values[-1] == value):
+        elif step not in curve.steps:
             steps, values = np.append(curve.steps, step), np.append(curve.values, value)
             order = np.argsort(steps, kind="stable")
             found[column] = LossCurve(steps[order], values[order])

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from grokinterp.runs.foreign.words import (
     CONFIGS,
+    SPLITS,
     STEPS,
     axis_word,
     is_group,
@@ -116,6 +117,17 @@ def said_in(data: Any, *, only_config: bool = False) -> Said:
         None if word is None else (steps[word], word), _config(data, everything=only_config),
         losses, found, _training_rows(leaves), tuple(dict.fromkeys((*notes, *more))),
     )  # fmt: skip
+
+
+def named(data: Any, name: str) -> Any:
+    """What a file holds, under its own name where that says what it is: `split.json`."""
+    if "_".join(words_of(name)) in SPLITS and isinstance(data, Mapping):
+        return {**data, name: data}
+    if isinstance(data, Mapping) or (
+        isinstance(data, list) and data and isinstance(data[0], Mapping)
+    ):
+        return data
+    return {name: data}
 
 
 Leaf = tuple[tuple[str, ...], tuple[str, ...], Any]  # words, groups it is in, value

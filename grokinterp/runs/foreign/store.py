@@ -181,7 +181,7 @@ def _evidence(source: Source, recognised: Recognised, task: ModularTask) -> Evid
 
     stored = stored_at(logged_metrics(source), "train_loss", source.states)
     # Of codes that are not known, losses are those of their checkpoints or of an update before.
-    exact = source.format in ("paper", "demo") or (
+    exact = source.format in ("paper", "trainer", "demo") or (
         source.log is not None and "train_loss" in source.log
     )
     if exact and stored:

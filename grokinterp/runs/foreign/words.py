@@ -137,6 +137,15 @@ def says_training_rows(words: Sequence[str], groups: Sequence[str]) -> str | Non
     return "pairs" if len(rest) == 1 and rest[0] in _PAIRS else None
 
 
+def is_known(name: str) -> bool:
+    """Whether a name is of losses, of steps or of training rows, and so of no weight."""
+    words = words_of(name)
+    return bool(
+        (words and (measured(words) or step_word(words) or axis_word(words)))
+        or says_training_rows(words, ())
+    )
+
+
 def is_group(words: Sequence[str]) -> bool:
     """Whether a mapping of this name is looked into for losses, steps and rows."""
     name = "_".join(words)
