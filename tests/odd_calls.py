@@ -18,13 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-# ruff: noqa: F401  (what the calls name)
 import grokinterp as gi
-from grokinterp import circuits, encodings, fourier, progress, tasks, training, viz
-from grokinterp.circuits import hooks
-from grokinterp.progress import Thresholds, measure
-from grokinterp.recipe import checkpoint_steps, find_recipe, parse_setting
-from grokinterp.tasks import operation, train_indices
+from grokinterp import encodings, fourier, progress, training
+from grokinterp.progress import measure
+from grokinterp.tasks import operation
 
 CALLS = """
 ## gi.ModularTask

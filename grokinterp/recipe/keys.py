@@ -117,8 +117,8 @@ def typed(key: str, value: Any, default: Any) -> Any:
             return int(value)
         expected = "a whole number"
     elif isinstance(default, float):
-        if (found := real(value)) is not None:
-            return found
+        if (finite := real(value)) is not None:
+            return finite
         expected = "a number"
     else:
         if isinstance(value, str):

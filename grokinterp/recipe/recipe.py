@@ -1,7 +1,6 @@
 """The Recipe: everything that determines a run, as flat, validated keys."""
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -11,12 +10,11 @@ import tomli_w
 from jaxtyping import Int
 from torch import Tensor
 
-from grokinterp.errors import InputError, nearest, one_line, shown
+from grokinterp.errors import InputError, nearest, shown
 from grokinterp.models.architecture import Architecture
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.kinds import Shape
 from grokinterp.models.mlp import MLPArchitecture
-from grokinterp.paths import as_path, reaching
 from grokinterp.recipe.keys import (
     MOST_PARAMETERS,
     SYNONYMS,
@@ -27,6 +25,7 @@ from grokinterp.recipe.keys import (
     typed,
 )
 from grokinterp.recipe.schedule import Schedule, checkpoint_steps
+from grokinterp.recipe.toml_text import parse_toml, read_toml
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import get_operation
@@ -141,7 +140,7 @@ class Recipe:
     @classmethod
     def from_toml(cls, path: str | Path) -> "Recipe":
         """A recipe from a TOML file of flat keys."""
-        return cls.from_dict(read_toml(path, such_as="p = 113"))
+        return cls.from_dict(read_toml(path))
 
     def replace(self, /, **changes: Any) -> "Recipe":
         """The same recipe with some keys changed.
@@ -238,23 +237,6 @@ class Recipe:
         return checkpoint_steps(self.checkpoints, self.steps)
 
 
-def read_toml(path: str | Path, *, such_as: str) -> dict[str, Any]:
-    """What a TOML file holds; one that is none is refused in one line."""
-    file = as_path("path", path, such_as="recipe.toml")
-    with reaching(file):
-        if not file.is_file():  # also not a pipe or a device, which would never end
-            state = "is no file" if file.exists() else "does not exist"
-            raise InputError(f"{file} {state}; give the path of a TOML file.")
-        content = file.read_bytes()
-    try:
-        return tomllib.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # TOML's own, of UTF-8, a number of 5000 digits
-        reason = str(error) if isinstance(error, ValueError) else "nested too deep"
-        raise InputError(
-            f"{file} is not TOML ({one_line(reason, most=120)}); write lines such as {such_as}."
-        ) from None
-
-
 def parse_setting(text: str) -> tuple[str, Any]:
     """`key=value` from a command line; the value in TOML, or else plain text.
 
@@ -268,7 +250,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
         raise InputError(f"--set {text!r} is not key=value; give such as --set p=31.")
     for candidate in (value, f"[{value}]" if "," in value else value):
         try:
-            return key.strip(), tomllib.loads(f"value = {candidate}")["value"]
-        except (ValueError, RecursionError):  # TOML's own, or a number of 5000 digits
+            return key.strip(), parse_toml(f"value = {candidate}".encode(), file="--set")["value"]
+        except InputError:
             continue
     return key.strip(), value.strip()

@@ -20,8 +20,8 @@ calls free, and it changes no run that is there.
 
 import itertools
 import math
+import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +29,14 @@ from typing import Any
 
 import tomli_w
 
-from grokinterp.errors import InputError, nearest, one_line, shown, whole_number
-from grokinterp.paths import as_path, reaching
+from grokinterp.errors import InputError, nearest, shown, whole_number
 from grokinterp.recipe.builtin import BUILTIN
 from grokinterp.recipe.recipe import Recipe
+from grokinterp.recipe.toml_text import parse_toml, read_toml
 from grokinterp.training.ranges import range_values
 
 MOST_RUNS = 10_000
+EXAMPLE = "write lines such as seeds = 3 and keys of the recipe below [set]."
 LONGEST_NAME = 200  # of a folder; file systems allow 255
 TOP_LEVEL = ("recipe", "measures", "ensemble", "seeds", "set", "axes")
 
@@ -79,7 +80,7 @@ class Sweep:
             _check_axis(axis)
         if len(set(self.keys)) < len(self.keys):
             twice = next(key for key in self.keys if self.keys.count(key) > 1)
-            raise InputError(f"{twice!r} stands in two axes; a key varies in one.")
+            raise InputError(f"{shown(twice)} stands in two axes; a key varies in one.")
         if (n := math.prod(map(_length, self.axes))) > MOST_RUNS:
             raise InputError(f"the axes make {n} runs; at most {MOST_RUNS} are one sweep.")
         self.recipes()
@@ -126,12 +127,7 @@ class Sweep:
     @classmethod
     def from_toml(cls, path: str | Path) -> "Sweep":
         """The sweep that a TOML file describes; InputError, one line with the file's name, else."""
-        path = as_path("path", path, such_as="sweep.toml")
-        with reaching(path):
-            if not path.is_file():
-                raise InputError(f"{path} is not a file; give a sweep in TOML.")
-            content = path.read_bytes()
-        return cls.from_text(content, file=path)
+        return cls._of_file(read_toml(path, example=EXAMPLE), file=path)
 
     @classmethod
     def from_text(cls, text: bytes, *, file: str | Path) -> "Sweep":
@@ -139,13 +135,12 @@ class Sweep:
 
         InputError, one line with the file's name, where it describes none.
         """
+        return cls._of_file(parse_toml(text, file=file, example=EXAMPLE), file=file)
+
+    @classmethod
+    def _of_file(cls, content: Mapping[str, Any], *, file: str | Path) -> "Sweep":
         try:
-            return cls._from_dict(tomllib.loads(text.decode("utf-8-sig")), beside=Path(file).parent)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-            reason = one_line(str(error), most=120)
-            raise InputError(
-                f"{file} is not TOML ({reason}); write lines such as steps = 1000."
-            ) from None
+            return cls._from_dict(content, beside=Path(file).parent)
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
 
@@ -154,7 +149,7 @@ class Sweep:
         for key in content:
             if key not in TOP_LEVEL:
                 raise InputError(
-                    f"{key!r} is no part of a sweep; {nearest(key, TOP_LEVEL)} "
+                    f"{shown(key)} is no part of a sweep; {nearest(key, TOP_LEVEL)} "
                     "Keys of the recipe stand below [set] or [[axes]]."
                 )
         changes = content.get("set", {})
@@ -174,7 +169,7 @@ class Sweep:
         for axis in axes:
             for key in axis:
                 if key in changes:
-                    raise InputError(f"{key!r} stands in [set] and in an axis; leave one out.")
+                    raise InputError(f"{shown(key)} stands in [set] and in an axis; leave one out.")
             expanded = {
                 key: range_values(key, values, base=base) if isinstance(values, dict) else values
                 for key, values in axis.items()
@@ -204,10 +199,10 @@ def _base(given: object, *, beside: Path) -> Recipe:
         )
     if given in BUILTIN:
         return BUILTIN[given].recipe
-    if (beside / given).is_file():
+    if os.path.isfile(beside / given):  # which is false of names that no file can have
         return Recipe.from_toml(beside / given)
     raise InputError(
-        f"recipe {given!r} is neither built in nor a TOML file in {beside}; "
+        f"recipe {shown(given)} is neither built in nor a TOML file in {beside}; "
         f"{nearest(given, BUILTIN)}"
     )
 
