@@ -19,9 +19,11 @@ import pandas as pd
 import torch
 
 import grokinterp as gi
-from grokinterp import encodings, fourier, progress, training
-from grokinterp.progress import measure
-from grokinterp.tasks import operation
+from grokinterp import circuits, encodings, fourier, progress, tasks, training, viz
+from grokinterp.circuits import hooks
+from grokinterp.progress import Thresholds, measure
+from grokinterp.recipe import checkpoint_steps, find_recipe, parse_setting
+from grokinterp.tasks import operation, train_indices
 
 CALLS = """
 ## gi.ModularTask
@@ -985,7 +987,30 @@ def file(content):
     return path
 
 
-NAMES: dict[str, object] = {}
+NAMES: dict[str, object] = {  # that the calls may use; more are made in `names_in`
+    "Path": Path,
+    "Thresholds": Thresholds,
+    "checkpoint_steps": checkpoint_steps,
+    "circuits": circuits,
+    "encodings": encodings,
+    "file": file,
+    "find_recipe": find_recipe,
+    "fourier": fourier,
+    "gi": gi,
+    "hooks": hooks,
+    "measure": measure,
+    "measured_with": measured_with,
+    "np": np,
+    "operation": operation,
+    "parse_setting": parse_setting,
+    "pd": pd,
+    "progress": progress,
+    "tasks": tasks,
+    "torch": torch,
+    "train_indices": train_indices,
+    "training": training,
+    "viz": viz,
+}
 MEMORY = 12 * 2**30  # bytes of addresses; what an odd number would fill is refused before
 SECONDS = 5  # of one call at most: an argument that asks for too much is refused, not tried
 
@@ -1047,7 +1072,7 @@ def outcome(call):
     new = str(Path(tempfile.mkdtemp(dir=NAMES["out"])) / "new")
     signal.alarm(SECONDS)
     try:
-        eval(call, globals() | NAMES | {"new": new})  # the table above, and nothing else
+        eval(call, NAMES | {"new": new})  # the table above, and nothing else
     except Exception as error:
         kind = "InputError" if type(error) is gi.InputError else type(error).__name__
         return kind, str(error)
