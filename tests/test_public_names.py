@@ -8,7 +8,8 @@ import grokinterp as gi
 PACKAGE = Path(gi.__file__).parent
 ROOMS = [
     "errors", "arguments", "paths", "registry", "memory", "notebook", "tasks", "models", "recipe",
-    "runs", "training", "fourier", "progress", "circuits", "encodings", "viz", "bench", "terminal", "cli",
+    "runs", "training", "fourier", "progress", "circuits", "encodings", "viz", "bench",
+    "terminal", "cli",
 ]  # fmt: skip
 
 
