@@ -276,5 +276,5 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3g}"
 
 
-def _step(step: int | None) -> str:
+def _step(step: int | float | None) -> str:
     return "null" if step is None else str(step)

@@ -32,6 +32,7 @@ def info(path: RunFolder, as_json: Json = False) -> None:
     """Say what a run, or checkpoints of others, hold, and check every file."""
     from grokinterp.models.kinds import shape_to_dict
     from grokinterp.runs import load
+    from grokinterp.runs.manifest import missing_split
 
     run = load(path)
     run.verify()
@@ -62,6 +63,8 @@ def info(path: RunFolder, as_json: Json = False) -> None:
         values = facts[title]
         if isinstance(values, dict):
             show(f"\n{title}\n" + "\n".join(f"  {k:<22}{v}" for k, v in values.items()))
+    if run.train_mask is None and run.manifest.source is None:
+        show(f"\nsplit\n  {missing_split(None)}")
     for change in run.manifest.changes():
         show(f"  {change}")
     if differs is not None:

@@ -10,7 +10,7 @@ import typer
 
 from grokinterp.cli import outputs
 from grokinterp.cli.app import INTERRUPTED
-from grokinterp.errors import InputError, Interrupted
+from grokinterp.errors import InputError, Interrupted, one_line
 from grokinterp.terminal import outcome, say, show
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def sweep(
 def _failures(failed: "pd.DataFrame", table: "pd.DataFrame", out: str) -> str:
     """The line about runs that could not be trained or measured: how many, and why the first."""
     first = f"{failed.run.iloc[0]}: {failed.note.iloc[0]}"
-    told = first if len(first) <= LONGEST_REASON else first[: LONGEST_REASON - 1] + "…"
+    told = one_line(first, most=LONGEST_REASON)
     return f"{len(failed)} of {len(table)} runs failed, {told}; {_where(out)}"
 
 

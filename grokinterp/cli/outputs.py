@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from grokinterp.addresses import refuse_address
 from grokinterp.errors import InputError
+from grokinterp.paths import refuse_address
 
 
 def a_file(path: Path | None) -> Path | None:

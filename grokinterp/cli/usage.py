@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-LONGEST = 80  # letters of a value in a message
+from grokinterp.errors import shown
 
 
 def usage_line(
@@ -32,5 +32,4 @@ def _given(error: Exception) -> str | None:
         value = error.__cause__.errors()[0]["input"]  # type: ignore[union-attr]
     except (AttributeError, LookupError, TypeError):
         return None
-    text = repr(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return shown(value)

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from grokinterp.progress.curves import Curve
+from grokinterp.progress.logged_steps import Step
 
 TENFOLD = np.log(10.0)  # a rise of this much is a spike when it is made good, a loss when not
 MAD = 1.4826  # median absolute deviation to standard deviation, of normal noise
@@ -29,8 +30,8 @@ NO_BEND = "has no bend that stands out from the error of its rows"
 class Bend:
     """A boundary: its step, and the interval of the steps that are as good a bend."""
 
-    step: int
-    interval: tuple[int, int]
+    step: Step
+    interval: tuple[Step, Step]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class Boundaries:
     reasons: tuple[str, ...]
 
 
-def find_boundaries(train: Curve | None, test: Curve) -> Boundaries:
+def find_boundaries(
+    train: Curve | None, test: Curve, *, test_rises: str = "test loss rises again"
+) -> Boundaries:
     """Date the bends of (positive) train and test curves that fall, the test curve later.
 
     With y the smoothed log test curve from its peak on and G the first step at half of its log
@@ -61,6 +64,9 @@ def find_boundaries(train: Curve | None, test: Curve) -> Boundaries:
     peak to G than above: the peak is then that lowest step, and G is taken anew from there.
     Memorisation ends at the largest distance of the log train curve below its chord over
     [first step, start of cleanup].
+
+    `test_rises` says in words what a rise of the test curve is: where it is that of errors, a fall
+    of the accuracy.
 
     Rows tenfold above the least loss so far are left out (slingshots and late spikes).
 
@@ -81,7 +87,7 @@ def find_boundaries(train: Curve | None, test: Curve) -> Boundaries:
     until = _before_lasting_rise(test)
     if until < test.steps[-1]:
         reasons.append(
-            f"test loss rises again for good after step {until}: the boundaries are those of the "
+            f"{test_rises} for good after step {until}: the boundaries are those of the "
             "curves up to there"
         )
     smooth = _falling_log(_up_to(test, until), from_peak=True)
@@ -165,33 +171,33 @@ def _cleanup_end(
     if (logged > end.step).sum() < 3:
         return None, "cleanup is still open: fewer than three logged steps follow its last bend"
     before = _slope(smooth, start.step, end.step)
-    after = _slope(smooth, end.step, int(smooth.steps[last]))
+    after = _slope(smooth, end.step, smooth.step(last))
     if after > SETTLED * before:
         return None, (
             f"cleanup is still open: after its last bend at {end.step} the test curve falls "
             f"{after / before:.2g} times as fast as before, more than {SETTLED:g}"
         )
     if smooth.steps[-1] < span:  # a longer log could still move the bend to a later step
-        end = Bend(end.step, (end.interval[0], int(smooth.steps[-1])))
+        end = Bend(end.step, (end.interval[0], smooth.step(-1)))
     return end, None
 
 
-def _slope(smooth: Curve, first: int, last: int) -> float:
+def _slope(smooth: Curve, first: Step, last: Step) -> float:
     """Mean fall per step between two steps."""
     high, low = np.interp([first, last], smooth.steps, smooth.values)
     return float((high - low) / (last - first))
 
 
-def _before_lasting_rise(curve: Curve) -> int:
+def _before_lasting_rise(curve: Curve) -> Step:
     """The last step before a rise that is not made good again; the last step when there is none."""
     smooth = _median_log(curve)
     low = smooth.values <= smooth.values.min() + TENFOLD if len(smooth) else np.array([])
     if len(low) == 0 or low[-1]:
-        return int(curve.steps[-1])
-    return int(smooth.steps[np.flatnonzero(low)[-1]])
+        return curve.step(-1)
+    return smooth.step(int(np.flatnonzero(low)[-1]))
 
 
-def _up_to(curve: Curve, step: int) -> Curve:
+def _up_to(curve: Curve, step: Step) -> Curve:
     kept = curve.steps <= step
     return Curve(curve.steps[kept], curve.values[kept])
 
@@ -260,7 +266,7 @@ def _even_bend(curve: _Fall, first: int, last: int, *, above: bool) -> Bend | No
     bend = _bend(curve, first, last, above=above)
     if bend is None:
         return None
-    side = min(bend.step - int(curve.steps[first]), int(curve.steps[last]) - bend.step)
+    side = min(bend.step - curve.step(first), curve.step(last) - bend.step)
     near = np.searchsorted(curve.steps, [bend.step - side, bend.step + side])
     even = _bend(curve, int(near[0]), int(near[1]), above=above) or bend
     low, high = zip(bend.interval, even.interval, strict=True)
@@ -281,4 +287,4 @@ def _bend(curve: _Fall, first: int, last: int, *, above: bool) -> Bend | None:
         return None
     good = first + np.flatnonzero(distance >= best - max((1 - FLAT) * best, noise))
     earliest, latest = curve.neighbours(int(good[0]))[0], curve.neighbours(int(good[-1]))[1]
-    return Bend(int(curve.steps[first + position]), (earliest, latest))
+    return Bend(curve.step(first + position), (earliest, latest))

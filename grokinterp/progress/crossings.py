@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from grokinterp.progress.curves import Curves
+from grokinterp.progress.logged_steps import Step
 from grokinterp.progress.phases import Thresholds
 from grokinterp.progress.unmirrored import Unmirrored
 from grokinterp.runs.run import Run
@@ -16,7 +17,7 @@ class Crossing:
     `unseen`: it was crossed in the first row already, so before the log begins for all it shows.
     """
 
-    step: int | None
+    step: Step | None
     why: str | None = None
     unseen: bool = False
 
@@ -37,7 +38,7 @@ def crossing(curves: Curves, side: str, accuracy: float, loss: float) -> Crossin
     if curve.cannot_date(position):
         why = f"its threshold is crossed at step {curve.steps[0]} already, the first of the log"
         return Crossing(None, f"{why}: when that came about is not known", unseen=True)
-    return Crossing(int(curve.steps[position]))
+    return Crossing(curve.step(position))
 
 
 def unmirrored_crossing(

@@ -6,6 +6,7 @@ do: metrics.csv of a run, a CSV of another tool, a DataFrame. `test_loss_unmirro
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +14,15 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import median_filter
 
-from grokinterp.errors import InputError
-from grokinterp.runs.metrics import COLUMNS, UNMIRRORED, read_table
+from grokinterp.errors import InputError, one_line
+from grokinterp.progress.logged_steps import Step, checked_steps
+from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
+from grokinterp.runs.tables import as_numbers, read_table
 
-LARGEST_STEP = 2**53  # beyond it a float is no longer every whole number
 MEASURES = ("excluded_loss",)  # what phases use of a table besides its curves
 CURVES = COLUMNS
-ROUNDING = 1e-6  # a loss this little below 0 is a loss of 0 that was computed with few digits
+ROUNDING = 1e-6  # by which few digits move a loss of 0, and an accuracy of 0 or 1
+LONGEST_LIST = 80  # characters of the names of columns
 HELD_ROWS = 5  # a level counts when it is held for so many more rows,
 HELD_SHARE = 0.01  # or for this share of the log's rows, whichever is more
 
@@ -72,18 +75,23 @@ class Curve:
         where = np.flatnonzero(self.held(holds, share=share))
         return int(where[0]) if len(where) else None
 
+    def step(self, position: int) -> Step:
+        """The step of a position, as a plain number."""
+        step: Step = self.steps[position].item()
+        return step
+
     def cannot_date(self, position: int) -> bool:
         """Whether what is seen at a position may have come about before the log begins.
 
         So it is of the first row: of a log that begins late, and at step 0, where nothing has been
         learned yet, unless the weights of step 0 are not the initial ones.
         """
-        return position == 0 and (self.starts_late or int(self.steps[0]) == 0)
+        return position == 0 and (self.starts_late or self.step(0) == 0)
 
-    def neighbours(self, position: int) -> tuple[int, int]:
+    def neighbours(self, position: int) -> tuple[Step, Step]:
         """The logged steps before and after a position (itself at an end)."""
         before, after = max(position - 1, 0), min(position + 1, len(self) - 1)
-        return int(self.steps[before]), int(self.steps[after])
+        return self.step(before), self.step(after)
 
     def smoothed(self) -> "Curve":
         """The running median of 3 rows (5 from 100 rows on); a monotone curve stays as it is.
@@ -110,7 +118,7 @@ class Curves:
         finite = np.isfinite(values)
         if not finite.any():
             return None
-        return Curve(self.frame["step"].to_numpy(np.int64)[finite], values[finite])
+        return Curve(self.frame["step"].to_numpy()[finite], values[finite])
 
     def smooth(self, column: str) -> Curve | None:
         """The same, smoothed: what labels, steps and boundaries are read from."""
@@ -118,38 +126,44 @@ class Curves:
         return None if curve is None else curve.smoothed()
 
 
-def read_curves(frame: pd.DataFrame, source: str = "the table") -> Curves:
+def read_curves(
+    frame: pd.DataFrame, source: str = "the table", *, name_left_out: bool = True
+) -> Curves:
     """Check and clean a table of curves.
 
-    Refused: no `step` column, no usable column, no rows, text where numbers belong, accuracies that
-    are not shares, losses below 0. Repaired, with a note: unsorted steps, duplicate steps (the last
-    row counts), steps that are missing, losses that rounding made negative.
+    Refused: no `step` column, no usable column or one that stands there twice, no rows, text where
+    numbers belong, accuracies that are not shares, losses below 0, steps that are none (see
+    `grokinterp.progress.logged_steps`). Repaired, with a note: unsorted steps, duplicate steps (the
+    last row counts), steps that are missing, losses and accuracies that rounding put outside their
+    range. Other columns are left out, and named unless `name_left_out` is false.
     """
     if "step" not in frame:
-        found = ", ".join(map(str, frame.columns)) or "none"
         raise InputError(
-            f"{source} has no column 'step' (found: {found}); name the step column so."
+            f"{source} has no column 'step' (found: {listed(frame.columns)}); name the step column "
+            "so."
         )
     used = [column for column in (*CURVES, *UNMIRRORED, *MEASURES) if column in frame]
     if not set(used) & set(CURVES):
         raise InputError(
-            f"{source} has none of the columns {', '.join(CURVES)}; at least one is needed."
+            f"{source} has none of the columns {', '.join(CURVES)} (found: "
+            f"{listed(frame.columns)}); at least one is needed."
         )
+    for column in ("step", *used):
+        if isinstance(frame[column], pd.DataFrame):
+            times = "two" if frame[column].shape[1] == 2 else f"{frame[column].shape[1]}"
+            raise InputError(f"{source} has {times} columns {column!r}; keep one.")
     if len(frame) == 0:
         raise InputError(f"{source} has no rows; give at least one logged step.")
-    numbers = pd.DataFrame({column: _numbers(frame, column, source) for column in ("step", *used)})
-    notes = []
-    for column in (name for name in used if "_loss" in name):
-        if rounded := int((numbers[column] < 0).sum()):
-            numbers[column] = numbers[column].clip(lower=0)
-            notes.append(f"{column}: {rounded} rows that rounding made negative are taken as 0")
-    if (missing := ~np.isfinite(numbers["step"])).any():
+    numbers = pd.DataFrame(
+        {x: as_numbers(frame[x], f"{source}, column {x!r}") for x in ("step", *used)}
+    )
+    notes = [note for x in used for note in _into_range(numbers, x, source)]
+    others = [x for x in frame.columns if x not in ("step", *used)]
+    if name_left_out and any(map(_is_named, others)):
+        notes.append(f"columns left out, their names are not known here: {listed(others)}")
+    if (missing := numbers["step"].isna()).any():
         numbers = numbers[~missing]
         notes.append(f"{int(missing.sum())} rows without a step were left out")
-    steps = numbers["step"]
-    if (steps < 0).any() or (steps % 1 != 0).any() or (steps > LARGEST_STEP).any():
-        raise InputError(f"{source} has steps that are not whole numbers from 0 on.")
-    numbers["step"] = steps.astype("int64")
     if len(numbers) == 0:
         raise InputError(f"{source} has no row with a step; nothing to date.")
     if not numbers["step"].is_monotonic_increasing:
@@ -158,7 +172,9 @@ def read_curves(frame: pd.DataFrame, source: str = "the table") -> Curves:
     if (repeated := numbers["step"].duplicated(keep="last")).any():
         numbers = numbers[~repeated]
         notes.append(f"{int(repeated.sum())} steps were logged twice; the last row of each counts")
-    return Curves(numbers.reset_index(drop=True), tuple(notes))
+    steps, said = checked_steps(numbers["step"].to_numpy(), source)
+    numbers = numbers.reset_index(drop=True).assign(step=steps)
+    return Curves(numbers, (*notes, *said))
 
 
 def read_csv_curves(path: str | Path) -> pd.DataFrame:
@@ -168,25 +184,49 @@ def read_csv_curves(path: str | Path) -> pd.DataFrame:
     return frame
 
 
-def _numbers(frame: pd.DataFrame, column: str, source: str) -> pd.Series:
-    """A column as floats; accuracies must be shares, losses not negative."""
-    values = frame[column]
-    if isinstance(values, pd.DataFrame):
-        raise InputError(f"{source} has two columns {column!r}; keep one.")
-    try:
-        numbers = pd.to_numeric(values).astype(float)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{source}, column {column!r}: {error}; give numbers.") from None
-    finite = numbers[np.isfinite(numbers)]
-    if "_acc" in column and not finite.between(0, 1).all():
-        outside = finite[~finite.between(0, 1)].iloc[0]
+def listed(columns: Iterable[object]) -> str:
+    """The names of columns for a message: as many as 80 characters hold, and how many more.
+
+    >>> listed(["a", "b"]), listed(f"column_{i}" for i in range(100))[-30:]
+    ('a, b', 'column_5, column_6 and 93 more')
+    """
+    names = [one_line(str(x), most=LONGEST_LIST // 2) for x in columns if _is_named(x)]
+    kept = len(names)
+    while kept > 1 and len(_joined(names, kept)) > LONGEST_LIST:
+        kept -= 1
+    return _joined(names, kept) or "none"
+
+
+def _joined(names: list[str], kept: int) -> str:
+    more = f" and {len(names) - kept} more" if kept < len(names) else ""
+    return ", ".join(names[:kept]) + more
+
+
+def _is_named(column: object) -> bool:
+    """Whether a column has a name of its own: an index that pandas wrote out has none."""
+    return str(column).strip() != "" and not str(column).startswith("Unnamed: ")
+
+
+def _into_range(numbers: pd.DataFrame, column: str, source: str) -> list[str]:
+    """Put into its range what rounding moved out of it, with a note; refuse what is outside."""
+    values = numbers[column]
+    notes = []
+    if "_acc" in column:
+        outside = values[(values < -ROUNDING) | (values > 1 + ROUNDING)]
+        if len(outside):
+            raise InputError(
+                f"{source}, column {column!r} has {outside.iloc[0]:g}; give accuracies as shares "
+                "from 0 to 1."
+            )
+        if above := int((values > 1).sum()):
+            notes.append(f"{column}: {above} rows that rounding put above 1 are taken as 1")
+    elif (values < -ROUNDING).any():
         raise InputError(
-            f"{source}, column {column!r} has {outside:g}; give accuracies as shares from 0 to 1."
-        )
-    if "_loss" in column and (finite < -ROUNDING).any():
-        raise InputError(
-            f"{source}, column {column!r} has {finite.min():g}, and a cross-entropy is not "
+            f"{source}, column {column!r} has {values.min():g}, and a cross-entropy is not "
             "negative; if these are logarithms, give the losses themselves (10**x for log10, "
             "exp(x) for ln)."
         )
-    return numbers
+    if below := int((values < 0).sum()):
+        notes.append(f"{column}: {below} rows that rounding made negative are taken as 0")
+    numbers[column] = values.clip(0, 1 if "_acc" in column else None)
+    return notes

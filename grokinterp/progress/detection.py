@@ -7,16 +7,21 @@ from dataclasses import asdict, replace
 import numpy as np
 import pandas as pd
 
-from grokinterp.errors import InputError
+from grokinterp.arguments import number
+from grokinterp.errors import InputError, shown
 from grokinterp.progress import boundaries
 from grokinterp.progress.boundaries import Bend, Boundaries
 from grokinterp.progress.crossings import Crossing, crossing, unmirrored_crossing
-from grokinterp.progress.curves import CURVES, Curve, Curves, read_curves
+from grokinterp.progress.curves import CURVES, MEASURES, Curve, Curves, read_curves
 from grokinterp.progress.labels import Margin, Verdict, label_of
+from grokinterp.progress.logged_steps import Step, checked_steps
 from grokinterp.progress.phases import Phase, Phases, Thresholds
 from grokinterp.progress.table import progress_measures
 from grokinterp.progress.unmirrored import unmirrored_of
+from grokinterp.runs.manifest import missing_split
+from grokinterp.runs.metrics import UNMIRRORED
 from grokinterp.runs.run import Run
+from grokinterp.runs.tables import as_numbers
 
 CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
 
@@ -42,6 +47,10 @@ def detect_phases(
     `grokinterp.progress.boundaries`; nothing is set by hand for a run.
     """
     limits = _thresholds(thresholds)
+    if ceiling is not None:
+        ceiling = number("ceiling", ceiling, most=1, such_as="0.95")
+    if measures is not None:
+        measures = _measures(measures)
     key: tuple[int, ...] | None = None
     reasons: list[str] = []
     if isinstance(x, Run):
@@ -52,7 +61,7 @@ def detect_phases(
             reasons.append(f"key frequencies: {measures.attrs.get('reason', 'not measured')}")
         elif note := measures.attrs.get("note"):
             reasons.append(f"key frequencies: {note}")
-        curves = read_curves(x.metrics, str(x.path))
+        curves = read_curves(x.metrics, str(x.path), name_left_out=False)
     elif isinstance(x, pd.DataFrame):
         curves = read_curves(x)
         if all(curves.get(column) is None for column in CURVES):
@@ -65,8 +74,6 @@ def detect_phases(
         )
     if ceiling is None:
         ceiling = x.task.ceiling if isinstance(x, Run) else 1.0
-    if not 0 < ceiling <= 1:
-        raise InputError(f"ceiling={ceiling!r} is no accuracy; give a number above 0, at most 1.")
     if ceiling < 1:
         reasons.append(f"the task allows a test accuracy of {ceiling:.3f} at best")
     run = x if isinstance(x, Run) else None
@@ -85,7 +92,14 @@ def detect_phases(
         memorized.step,
         grokked.step,
     )
-    reasons = [*verdict.reasons, *reasons, *curves.notes]
+    if run is not None and run.train_mask is None:
+        missing = missing_split((run.manifest.source or {}).get("file"))
+        seen = any(curves.get(column) is not None for column in CURVES)
+        # Where nothing is there to compare, the split is why.
+        reasons = [*verdict.reasons, missing, *reasons] if seen else [missing, *reasons]
+    else:
+        reasons = [*verdict.reasons, *reasons]
+    reasons += curves.notes
     for name, found_at in (
         ("memorization_step", memorized),
         ("grok_step", grokked),
@@ -101,7 +115,7 @@ def detect_phases(
         dated, late = _after_its_start(dated, curves, memorized)
         dated, order = _in_order(dated, memorized.step, grokked.step)
         phases = _phases_of(curves, memorized, dated)
-        confirmed = _circuit(excluded, memorized.step, dated.cleanup_start)
+        confirmed = _circuit(excluded, memorized.step, dated.cleanup_start, curves)
         reasons += [*why, *late, *order, *confirmed]
     elif verdict.label == "memorized":
         phases = _memorized_phases(curves, excluded, memorized)
@@ -120,13 +134,46 @@ def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
         return Thresholds()
     if isinstance(given, Thresholds):
         return given
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"thresholds={shown(given)} are not a dict; give such as {{'test_acc': 0.95}}."
+        )
     known = asdict(Thresholds())
-    if unknown := sorted(set(given) - set(known)):
-        raise InputError(f"threshold {unknown[0]!r} is not known; valid are: {', '.join(known)}.")
+    for name in given:
+        if name not in known:
+            raise InputError(
+                f"threshold {shown(name)} is not known; valid are: {', '.join(known)}."
+            )
     return Thresholds(**given)
 
 
-def _in_order_of_events(verdict: Verdict, memorized: int | None, grokked: int | None) -> Verdict:
+def _measures(given: pd.DataFrame) -> pd.DataFrame:
+    """Progress measures that were given, the columns that are read of them as numbers."""
+    what = "the table of measures"
+    if not isinstance(given, pd.DataFrame):
+        raise InputError(
+            f"measures={shown(given)} are no table; give what gi.progress_measures(run) returns."
+        )
+    if "step" not in given:
+        raise InputError(
+            f"{what} has no column 'step'; give what gi.progress_measures(run) returns."
+        )
+    read = {}
+    for column in ("step", *UNMIRRORED, *MEASURES):
+        if column in given:
+            if isinstance(given[column], pd.DataFrame):
+                raise InputError(f"{what} has several columns {column!r}; keep one.")
+            read[column] = as_numbers(given[column], f"{what}, column {column!r}")
+    found = pd.DataFrame(read).dropna(subset="step").sort_values("step", kind="stable")
+    found = found.drop_duplicates("step", keep="last")
+    if not len(found):
+        raise InputError(f"{what} has no row with a step; give what gi.progress_measures found.")
+    found["step"] = checked_steps(found["step"].to_numpy(), what)[0]
+    found.attrs = given.attrs
+    return found
+
+
+def _in_order_of_events(verdict: Verdict, memorized: Step | None, grokked: Step | None) -> Verdict:
     """No run groks before it memorises, whatever the shares of its own maxima say."""
     if verdict.label != "grokked" or memorized is None or grokked is None or grokked >= memorized:
         return verdict
@@ -146,25 +193,30 @@ def _in_order_of_events(verdict: Verdict, memorized: int | None, grokked: int | 
 def _dated(curves: Curves) -> tuple[Boundaries, tuple[str, ...]]:
     train, test = curves.get("train_loss"), curves.get("test_loss")
     why: tuple[str, ...] = ()
+    test_rises = "test loss rises again"
     if test is None:
         accuracy = curves.get("test_acc")
         assert accuracy is not None
         test = boundaries.error_curve(accuracy)
-        why = ("no test loss: accuracy dates cleanup early, when answers turn right, not sure",)
+        test_rises = "test accuracy falls"
+        why = (
+            "of test there is only accuracy: it dates cleanup early, when answers turn right, not "
+            "when the network is sure of them",
+        )
     if train is None and (accuracy := curves.get("train_acc")) is not None:
         train = boundaries.error_curve(accuracy)
-    dated = boundaries.find_boundaries(train, test)
+    dated = boundaries.find_boundaries(train, test, test_rises=test_rises)
     return dated, (*why, *dated.reasons)
 
 
 def _in_order(
-    dated: Boundaries, memorized: int | None, grokked: int | None
+    dated: Boundaries, memorized: Step | None, grokked: Step | None
 ) -> tuple[Boundaries, tuple[str, ...]]:
     """Null every boundary that contradicts the order of events, with the reason."""
     reasons = []
     first, start, last = dated.memorization_end, dated.cleanup_start, dated.cleanup_end
 
-    def refuse(what: str, bend: Bend, relation: str, other: str, step: int) -> None:
+    def refuse(what: str, bend: Bend, relation: str, other: str, step: Step) -> None:
         reasons.append(f"{what} is null: its bend at {bend.step} is {relation} {other} ({step})")
 
     if start and grokked is not None and start.step > grokked:
@@ -235,21 +287,22 @@ def _memorized_phases(
     return memorization, _phase("circuit_formation", _step(end), None)
 
 
-def _phase(name: str, start: int | None, end: Bend | None) -> Phase:
+def _phase(name: str, start: Step | None, end: Bend | None) -> Phase:
     return Phase(name, start, _step(end), None if end is None else end.interval)
 
 
-def _step(bend: Bend | None) -> int | None:
+def _step(bend: Bend | None) -> Step | None:
     return None if bend is None else bend.step
 
 
-def _beginning(curves: Curves, memorized: Crossing) -> int | None:
+def _beginning(curves: Curves, memorized: Crossing) -> Step | None:
     """The first logged step, unless the log begins after train was learned."""
     return None if memorized.unseen and _starts_late(curves) else _first_step(curves)
 
 
-def _first_step(curves: Curves) -> int:
-    return int(curves.frame["step"].iloc[0])
+def _first_step(curves: Curves) -> Step:
+    step: Step = curves.frame["step"].iloc[0].item()
+    return step
 
 
 def _starts_late(curves: Curves) -> bool:
@@ -257,7 +310,9 @@ def _starts_late(curves: Curves) -> bool:
     return Curve(steps, steps).starts_late
 
 
-def _circuit(excluded: Curve | None, memorized: int | None, start: Bend | None) -> tuple[str, ...]:
+def _circuit(
+    excluded: Curve | None, memorized: Step | None, start: Bend | None, curves: Curves
+) -> tuple[str, ...]:
     """Whether the excluded loss confirms that a circuit stood at the start of cleanup."""
     if start is None:
         return ()
@@ -268,18 +323,19 @@ def _circuit(excluded: Curve | None, memorized: int | None, start: Bend | None) 
         f"excluded loss at the start of cleanup is {rise:.3g} times its minimum after memorising"
     )
     if rise >= CIRCUIT_FACTOR:
-        return (f"{grown}: the circuit stood before test loss fell",)
+        fell = "test loss fell" if curves.get("test_loss") else "test accuracy rose"
+        return (f"{grown}: the circuit stood before {fell}",)
     return (f"no circuit is confirmed: {grown}, less than {CIRCUIT_FACTOR:g}",)
 
 
-def _rise(excluded: Curve | None, memorized: int | None, at: int | None) -> float | None:
+def _rise(excluded: Curve | None, memorized: Step | None, at: Step | None) -> float | None:
     """Excluded loss at a step (the last one for None) over its minimum between memorising and it.
 
     Between checkpoints the logarithm is interpolated.
     """
     if excluded is None or memorized is None or (excluded.values <= 0).any():
         return None
-    at = int(excluded.steps[-1]) if at is None else at
+    at = excluded.step(-1) if at is None else at
     logs = np.log(excluded.values)
     between = (excluded.steps >= memorized) & (excluded.steps <= at)
     there = float(np.interp(at, excluded.steps, logs))

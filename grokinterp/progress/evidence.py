@@ -19,6 +19,7 @@ from grokinterp.progress.levels import (
     level_of,
     lost_and_regained,
 )
+from grokinterp.progress.logged_steps import Step
 from grokinterp.progress.unmirrored import Unmirrored
 
 FITS = 0.99  # train accuracy of a run that has memorised
@@ -37,22 +38,22 @@ class Side:
     """
 
     steps: np.ndarray
-    halfway: int | None
-    fits: int | None
-    learned: int | None
-    before: int
+    halfway: Step | None
+    fits: Step | None
+    learned: Step | None
+    before: Step
     unseen: bool
 
     @property
-    def date(self) -> int | None:
+    def date(self) -> Step | None:
         """When it was learned, as far as the log shows that."""
         return None if self.unseen else self.learned
 
-    def rows_from(self, step: int) -> int:
+    def rows_from(self, step: Step) -> int:
         """Logged rows from a step to the end."""
         return int((self.steps >= step).sum())
 
-    def rows_between(self, first: int, last: int, *, side: Literal["left", "right"]) -> int:
+    def rows_between(self, first: Step, last: Step, *, side: Literal["left", "right"]) -> int:
         """Logged rows from one step up to another (`side` as in numpy.searchsorted)."""
         from_row, to_row = (
             np.searchsorted(self.steps, first),
@@ -69,6 +70,7 @@ class Evidence:
     test: Side
     generalises: bool
     reached: str
+    fitted: str  # how far train is, of a run that has learned it in part
     missed: str
     learned: str
     noise: str | None  # why the curves are not those of something that learns
@@ -95,13 +97,16 @@ def from_accuracies(
         test_side = replace(test_side, unseen=True)
     if unmirrored is not None:
         learned, before = unmirrored.reached(of_test.threshold, test_side.learned)
-        test_side = replace(test_side, learned=learned, before=before)
+        # Where a few checkpoints know it, the accuracy on all test pairs may show that it waited.
+        unseen = test_side.unseen and before == 0
+        test_side = replace(test_side, learned=learned, before=before, unseen=unseen)
     return Evidence(
         _accuracy_side(of_train, halfway, train.steps),
         test_side,
         generalises,
         f"{which} accuracy reaches {of_test.best:.3f} (halfway from chance is {halfway:.3f}, "
         f"generalising {demanded:.3f}), train accuracy {of_train.best:.3f} (fitting is {FITS:g})",
+        f"it fits most of train ({of_train.best:.3f} of {FITS:g})",
         f"train accuracy never exceeds {of_train.best:.3f}, less than {halfway:.3f}, half of the "
         f"way from chance ({chance:.3f}) to 1",
         "within 5 % of the run's own maximum accuracy",
@@ -162,21 +167,23 @@ def _side(
 ) -> Side:
     """A side from the rows of its curve at which each stage is reached."""
 
-    def step(row: int | None) -> int | None:
-        return None if row is None else int(curve.steps[row])
+    def step(row: int | None) -> Step | None:
+        return None if row is None else curve.step(row)
 
     return Side(
         logged,
         step(halfway),
         step(fits),
         step(learned),
-        before=int(curve.steps[learned - 1]) if learned else 0,
+        before=curve.step(learned - 1) if learned else 0,
         unseen=learned is not None and curve.cannot_date(learned),
     )
 
 
-def from_losses(train: Curve, test: Curve, train_below: float, test_below: float) -> Evidence:
-    """What (smoothed) losses show, learned below these thresholds."""
+def from_losses(
+    train: Curve, test: Curve, train_below: float, test_below: float, which: str = "test"
+) -> Evidence:
+    """What (smoothed) losses show, learned below these thresholds; `which` says which test rows."""
     learned = [
         curve.first_held(curve.values < below)
         for curve, below in ((train, train_below), (test, test_below))
@@ -193,18 +200,19 @@ def from_losses(train: Curve, test: Curve, train_below: float, test_below: float
         of_train,
         of_test,
         learned[1] is not None,
-        f"test loss falls to {best_test:.3g} (halfway is {test.values[0] / 2:.3g}, learned "
+        f"{which} loss falls to {best_test:.3g} (halfway is {test.values[0] / 2:.3g}, learned "
         f"{test_below:g}), train loss to {best_train:.3g} (learned is {train_below:g})",
+        f"it fits train in part (loss {best_train:.3g}, learned is below {train_below:g})",
         f"train loss never falls below half of its first value ({best_train:.3g} of "
         f"{train.values[0]:.3g})",
         "below its loss threshold",
         None,
-        _fell_together(test, of_train.learned, of_test.learned),
+        _fell_together(test, of_train.learned, of_test.learned, which),
         tuple(
             line
             for name, curve, below, row in (
                 ("train loss", train, train_below, learned[0]),
-                ("test loss", test, test_below, learned[1]),
+                (f"{which} loss", test, test_below, learned[1]),
             )
             if row is not None
             for line in _told(
@@ -221,7 +229,9 @@ def _halved(curve: Curve, below: float) -> np.ndarray:
     return halved
 
 
-def _fell_together(test: Curve, t_train: int | None, t_test: int | None) -> str | None:
+def _fell_together(
+    test: Curve, t_train: Step | None, t_test: Step | None, which: str
+) -> str | None:
     """Why a test loss that crosses its threshold late did not wait, if it did not.
 
     A loss that creeps below its threshold long after train did is no late generalisation where
@@ -233,8 +243,8 @@ def _fell_together(test: Curve, t_train: int | None, t_test: int | None) -> str 
     if then >= TOGETHER * test.values[0]:
         return None
     return (
-        f"when train is learned, at step {t_train}, test loss has fallen from {test.values[0]:.3g} "
-        f"to {then:.3g}, below a tenth: its threshold is crossed late, at step {t_test}, and what "
+        f"when train is learned, at step {t_train}, {which} loss has fallen from "
+        f"{test.values[0]:.3g} to {then:.3g}, below a tenth: its threshold is crossed late, at step {t_test}, and what "
         "it stands for was learned with training"
     )
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from grokinterp.progress.curves import CURVES, Curves
 from grokinterp.progress.evidence import Evidence, Side, from_accuracies, from_losses
+from grokinterp.progress.logged_steps import Step
 from grokinterp.progress.unmirrored import Unmirrored
 
 Label = Literal["grokked", "steady", "memorized", "not_learned", "undetermined"]
@@ -53,8 +54,8 @@ class Verdict:
     label: Label
     margin: Margin
     reasons: tuple[str, ...]
-    t_train: int | None = None
-    t_test: int | None = None
+    t_train: Step | None = None
+    t_test: Step | None = None
 
 
 def _verdict(label: Label, reason: str, margin: Margin, *more: str) -> Verdict:
@@ -81,16 +82,20 @@ def label_of(
         return _decide(from_accuracies(train, test, ceiling, unmirrored))
     train, test = curves.smooth("train_loss"), curves.smooth("test_loss")
     if train is not None and test is not None:
+        which = "test"
         if unmirrored is not None and unmirrored.loss is not None:
-            test = unmirrored.loss.smoothed()
-        verdict = _decide(from_losses(train, test, train_loss_below, test_loss_below))
+            which, test = "unmirrored test", unmirrored.loss.smoothed()
+        verdict = _decide(from_losses(train, test, train_loss_below, test_loss_below, which))
+        lacking = [side for side in ("train", "test") if curves.get(f"{side}_acc") is None]
+        missing = "no accuracies" if len(lacking) == 2 else f"no {lacking[0]} accuracy"
         note = (
-            f"no accuracies: learned means train loss below {train_loss_below:g} and test loss "
+            f"{missing}: learned means train loss below {train_loss_below:g} and {which} loss "
             f"below {test_loss_below:g}"
         )
         return replace(verdict, reasons=(*verdict.reasons, note))
-    found = ", ".join(column for column in CURVES if curves.get(column) is not None) or "nothing"
-    reason = f"a label compares train with test, by accuracies or by losses; there is only {found}"
+    found = ", ".join(column for column in CURVES if curves.get(column) is not None)
+    there = f"there is only {found}" if found else "there is neither"
+    reason = f"a label compares train with test, by accuracies or by losses; {there}"
     return _verdict("undetermined", reason, Margin(None, "there is nothing to compare"))
 
 
@@ -138,12 +143,16 @@ def _labelled(seen: Evidence) -> Verdict:
         margin = _held(test, half, "test is half learned")  # before, it had only memorised
     else:
         margin = _held(train, train.halfway, "train is half learned")
-    return _verdict(
-        "undetermined", f"{seen.reached}: it generalises in part, or the run was cut off", margin
-    )
+    if half is None:
+        words = f"{seen.fitted} and does not generalise"
+    elif seen.generalises:
+        words = f"it generalises, and {seen.fitted}"
+    else:
+        words = "it generalises in part"
+    return _verdict("undetermined", f"{seen.reached}: {words}, or the run was cut off", margin)
 
 
-def _by_delay(seen: Evidence, t_train: int, t_test: int) -> Verdict:
+def _by_delay(seen: Evidence, t_train: Step, t_test: Step) -> Verdict:
     """Definition 2; "grokked" only where the spacing of the log leaves no doubt."""
     train, test = seen.train, seen.test
     facts = f"train is {seen.learned} from step {t_train} on, test from step {t_test} on"
@@ -154,7 +163,7 @@ def _by_delay(seen: Evidence, t_train: int, t_test: int) -> Verdict:
         margin = Margin(None, "test is learned before its log begins")
         return _verdict("undetermined", reason, margin)
     if test.before >= limit and t_test > t_train:
-        factor = (t_test - t_train) / max(t_train, 1)
+        factor = (t_test - t_train) / (t_train or 1)
         after = test.rows_between(limit, t_test, side="left")
         left = test.rows_from(t_test)
         margin = Margin(
@@ -191,7 +200,7 @@ def _by_delay(seen: Evidence, t_train: int, t_test: int) -> Verdict:
     return _verdict("undetermined", reason, margin)
 
 
-def _held(side: Side, step: int, event: str) -> Margin:
+def _held(side: Side, step: Step, event: str) -> Margin:
     """The distance of a label that rests on one crossing: the rows since then."""
     rows = side.rows_from(step)
     return Margin(rows, f"{event} from step {step} on, so many rows before the log ends")

@@ -13,6 +13,7 @@ from scipy.ndimage import median_filter
 from scipy.optimize import isotonic_regression
 
 from grokinterp.progress.curves import HELD_ROWS, HELD_SHARE, Curve
+from grokinterp.progress.logged_steps import Step
 
 WITHIN = 0.95  # of the run's own maximum accuracy
 SHARED = 0.05  # of the log's rows or steps have to lie at a level, unless the log ends there
@@ -81,7 +82,7 @@ class Level:
         return self.row > 0 and bool((self.curve.values[: self.row] >= UNLEARNED * self.best).all())
 
     @property
-    def before(self) -> int:
+    def before(self) -> Step:
         """The last step at which it is not learned yet for all the log can tell, 0 without one.
 
         That is the row before `row`, or before an earlier one close by that touches the level.
@@ -89,7 +90,7 @@ class Level:
         near = max(self.row - 2 * self.curve.hold, 0)
         touching = self.curve.values[near : self.row + 1] >= self.threshold
         first = near + int(np.argmax(touching))
-        return int(self.curve.steps[first - 1]) if first else 0
+        return self.curve.step(first - 1) if first else 0
 
     def episodes(self) -> tuple[Episode, ...]:
         """Every time the level was lost after it was reached, in order."""
@@ -107,7 +108,7 @@ def level_of(curve: Curve, chance: float) -> Level:
     spans = np.diff(curve.steps, append=curve.steps[-1])[order]
     above = np.searchsorted(values[order], WITHIN * windows)
     of_rows = (n - above) / n
-    of_steps = np.append(spans[::-1].cumsum()[::-1], 0)[above] / max(spans.sum(), 1)
+    of_steps = np.append(spans[::-1].cumsum()[::-1], 0)[above] / (spans.sum() or 1)
     at_end = np.arange(n) >= n - 1 - curve.hold
     best = float(windows[(np.maximum(of_rows, of_steps) >= SHARED) | at_end].max())
     level = Level(curve, chance, best, 0)

@@ -6,12 +6,13 @@
 
 A measure is a function of a snapshot (and, with `needs_frequencies`, of the key frequencies) that
 returns a number, or a dict with a number for each suffix of its column prefix. One `of` a kind of
-task has no column for other tasks; one that a model lacks is NaN.
+task has no column for other tasks; one that a model lacks (InputError) is NaN. Whatever else a
+function raises, and what is no number, is refused in one line that names the measure.
 """
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +20,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.errors import InputError
+from grokinterp.arguments import truth
+from grokinterp.errors import InputError, shown
 from grokinterp.fourier.answers import LogitTally, usable_group
 from grokinterp.fourier.basis import gini
 from grokinterp.fourier.heldout import HeldoutTally
@@ -39,6 +41,8 @@ from grokinterp.progress.observables import (
     observed_rows,
     pre_activations,
 )
+from grokinterp.registry import check_free, check_function, checked_name
+from grokinterp.runs.metrics import UNMIRRORED
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.runs.tally import Block, Tally
 from grokinterp.tasks.ising import IsingTask
@@ -68,20 +72,61 @@ class Measure:
             value = self.function(*given)
         except InputError:  # the model lacks what this looks at, such as an MLP
             return {self.name: math.nan}
-        if isinstance(value, dict):
-            return {f"{self.prefix}{suffix}": number for suffix, number in value.items()}
-        return {self.name: value}
+        except Exception as error:
+            raise InputError(
+                f"measure {self.name!r} raised {type(error).__name__}{_at(snapshot)} "
+                f"({shown(str(error))}); mend its function."
+            ) from error
+        named = value if isinstance(value, Mapping) else {None: value}
+        return {
+            self.name if suffix is None else f"{self.prefix}{suffix}": self._number(x, snapshot)
+            for suffix, x in named.items()
+        }
+
+    def _number(self, value: object, snapshot: Snapshot) -> float:
+        """What a function returned as a float: a number, numpy's or a tensor of one too, or NaN."""
+        try:
+            if not isinstance(value, str | bytes):
+                return float(value)  # type: ignore[arg-type]
+        except Exception:  # whatever its class makes of it, it is no number
+            pass
+        raise InputError(
+            f"measure {self.name!r} gives {shown(value)}{_at(snapshot)}; give a number, or a dict "
+            "of numbers."
+        )
+
+
+def _at(snapshot: Snapshot) -> str:
+    return "" if snapshot.step is None else f" at step {snapshot.step}"
 
 
 MEASURES: dict[str, Measure] = {}
+RESERVED = ("step", *UNMIRRORED)  # columns that tables have beside the measures
 
 
 def measure(
     name: str, *, needs_frequencies: bool = False, prefix: str = "", of: type | None = None
 ) -> Callable[[Callable[..., Value]], Callable[..., Value]]:
-    """Register a function as a measure; measures appear in the table in this order."""
+    """Register a function as a measure; measures appear in the table in this order.
+
+    InputError for a name that is taken (a notebook cell run twice replaces its own), for what is no
+    name, and for what is no function of a snapshot (and, with `needs_frequencies`, of the key
+    frequencies).
+    """
+    checked_name("measure", name)
+    truth("needs_frequencies", needs_frequencies)
+    if not isinstance(prefix, str):
+        raise InputError(f"prefix={shown(prefix)} is no text; give such as 'norm_'.")
+    if of is not None and not isinstance(of, type):
+        raise InputError(f"of={shown(of)} is no kind of task; give such as gi.ModularTask.")
+    if name in RESERVED:
+        raise InputError(f"measure {name!r} is a column of every table; give another name.")
 
     def register(function: Callable[..., Value]) -> Callable[..., Value]:
+        given = ("snapshot", "frequencies") if needs_frequencies else ("snapshot",)
+        check_function("measure", name, function, given)
+        known = {each.name: each.function for each in MEASURES.values()}
+        check_free("measure", name, function, known)
         MEASURES[name] = Measure(name, function, needs_frequencies, prefix, of)
         return function
 

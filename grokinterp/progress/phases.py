@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from grokinterp.arguments import number
 from grokinterp.notebook import card
 from grokinterp.progress.labels import Label, Margin
+from grokinterp.progress.logged_steps import Step
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -24,6 +26,13 @@ class Thresholds:
     train_loss: float = 1e-2
     test_loss: float = 1e-2
 
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            most = 1 if name.endswith("_acc") else None
+            usual = str(getattr(type(self), name))
+            found = number(f"threshold {name}", value, most=most, such_as=usual)
+            object.__setattr__(self, name, found)
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -36,9 +45,9 @@ class Phase:
     """
 
     name: str
-    start: int | None
-    end: int | None
-    end_interval: tuple[int, int] | None
+    start: Step | None
+    end: Step | None
+    end_interval: tuple[Step, Step] | None
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,8 @@ class Phases:
     `t_test`, which the label rests on, are the first steps within 5 % of the run's own maximum
     accuracy (Definition 1 of Manning-Coe et al. 2025; with losses only, below the thresholds),
     however low that maximum is; `t_test` is of unmirrored test pairs where they are known. What
-    came about before the log begins is None.
+    came about before the log begins is None. A step is a float only where the log's own steps are
+    fractions.
 
     The ends of `phases` are bends of the loss curves and differ from all of these; each carries an
     interval of steps that are as good (`Phase`). A boundary dates a change in a
@@ -62,17 +72,17 @@ class Phases:
     """
 
     label: Label
-    memorization_step: int | None
-    grok_step: int | None
+    memorization_step: Step | None
+    grok_step: Step | None
     phases: tuple[Phase, ...]
     key_frequencies: tuple[int, ...] | None
     reasons: tuple[str, ...]
     margin: Margin
-    t_train: int | None = None
-    t_test: int | None = None
+    t_train: Step | None = None
+    t_test: Step | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
     curves: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
-    grok_step_unmirrored: int | None = None
+    grok_step_unmirrored: Step | None = None
 
     def _repr_html_(self) -> str:
         lines = [
@@ -89,10 +99,12 @@ class Phases:
 
     def table(self) -> pd.DataFrame:
         """One row per phase."""
-        return pd.DataFrame(
+        frame = pd.DataFrame(
             [asdict(phase) for phase in self.phases],
             columns=["name", "start", "end", "end_interval"],
-        ).astype({"start": "Int64", "end": "Int64"})
+        )
+        whole = not any(isinstance(x, float) for row in self.phases for x in (row.start, row.end))
+        return frame.astype(dict.fromkeys(("start", "end"), "Int64" if whole else "Float64"))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `grokinterp phases --json` prints them."""

@@ -15,6 +15,7 @@ import pandas as pd
 
 from grokinterp.fourier.heldout import FEWEST_ROWS
 from grokinterp.progress.curves import Curve, Curves
+from grokinterp.progress.logged_steps import Step
 from grokinterp.runs.metrics import UNMIRRORED
 from grokinterp.runs.run import Run
 from grokinterp.tasks import has_mirrors, unmirrored_rows
@@ -35,40 +36,40 @@ class Unmirrored:
     most: Curve | None = None
     too_few: str | None = None
 
-    def reached(self, threshold: float, step: int | None) -> tuple[int | None, int]:
+    def reached(self, threshold: float, step: Step | None) -> tuple[Step | None, Step]:
         """When a threshold is held: the first step at which that is certain, the last before it.
 
         `step` is the first one of the curve at which it is held, None for never. The second number
         is the last step at which it is certainly not reached yet, 0 where there is none.
         """
-        before = 0
+        before: Step = 0
         if self.accuracy is not None and step is not None:
             earlier = self.accuracy.steps[self.accuracy.steps < step]
-            before = int(earlier[-1]) if len(earlier) else 0
+            before = earlier[-1].item() if len(earlier) else 0
         if self.least is None or self.most is None:
             return step, before
         sure = self.least.first_held(self.least.values >= threshold)
         if sure is not None:
-            surely = int(self.least.steps[sure])
+            surely = self.least.step(sure)
             step = surely if step is None else min(step, surely)
         if step is None:
             return None, before
         not_yet = self.most.steps[(self.most.values < threshold) & (self.most.steps < step)]
-        return step, max(before, int(not_yet[-1]) if len(not_yet) else 0)
+        return step, max(before, not_yet[-1].item() if len(not_yet) else 0)
 
-    def step_of(self, accuracy: float, loss: float) -> int | None:
+    def step_of(self, accuracy: float, loss: float) -> Step | None:
         """The first logged step from which an accuracy is held; a loss where there is none."""
         if self.accuracy is not None:
             smooth = self.accuracy.smoothed()
             row = smooth.first_held(smooth.values >= accuracy)
             if row is not None and smooth.cannot_date(row):
                 return None
-            return self.reached(accuracy, None if row is None else int(smooth.steps[row]))[0]
+            return self.reached(accuracy, None if row is None else smooth.step(row))[0]
         if self.loss is None:
             return None
         smooth = self.loss.smoothed()
         row = smooth.first_held(smooth.values < loss)
-        return None if row is None or smooth.cannot_date(row) else int(smooth.steps[row])
+        return None if row is None or smooth.cannot_date(row) else smooth.step(row)
 
 
 def unmirrored_of(

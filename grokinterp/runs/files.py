@@ -11,8 +11,8 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from grokinterp.addresses import refuse_address
 from grokinterp.errors import InputError
+from grokinterp.paths import reaching, refuse_address
 from grokinterp.runs.lock import HAS_FLOCK, open_locked
 
 ASIDE = ".writing-"
@@ -47,7 +47,8 @@ def write_whole(path: Path, content: bytes) -> str:
                 aside.unlink(missing_ok=True)
         if isinstance(error, OSError):
             error.filename, error.filename2 = str(path), None  # not that of the file aside
-        raise
+        with reaching(path):
+            raise
     _sync_folder(path.parent)
     return sha256(content)
 

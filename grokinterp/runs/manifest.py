@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, one_line
 from grokinterp.models.kinds import Shape, shape_from_dict, shape_to_dict, why_not
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.environment import current_environment, current_versions, differences
@@ -39,6 +39,24 @@ METRICS = "metrics.csv"
 SPLIT = "split.safetensors"
 RESUME = "resume.safetensors"
 LARGEST_STEP = 2**53
+
+
+def missing_split(file: str | None) -> str:
+    """What to do where nobody says which rows were trained on, for notes and reasons.
+
+    `file` is the source of checkpoints that others wrote; None for a run that was recorded.
+    """
+    if file is None:
+        return (
+            "the split is missing: the run was recorded without one; give it to the recorder, "
+            "gi.Recorder(out, task=task, train_mask=mask)"
+        )
+    return (
+        f"the split is missing: give it, `grokinterp import {one_line(file, most=60)} --out DIR "
+        "--set split=torch --set data_seed=0 --set train_fraction=0.3` where it was drawn, `--set "
+        "train_indices=FILE` where its rows are listed, or try `--set split=search` (in Python: "
+        "gi.load(path, split=...))"
+    )
 
 
 @dataclass

@@ -15,10 +15,7 @@ keeps all.
 
 import io
 import math
-import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import SupportsFloat
 
 import pandas as pd
@@ -26,15 +23,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, shown
 from grokinterp.models.cross_entropy import answer_scores
 from grokinterp.tasks.task import Task, has_mirrors, unmirrored_rows
 
 COLUMNS = ("train_loss", "test_loss", "train_acc", "test_acc")  # of every run
 UNMIRRORED = ("test_loss_unmirrored", "test_acc_unmirrored")
 Metrics = dict[str, float]
-MOST_COLUMNS = 1000  # of a table of another tool
-LONGEST_HEADER = 1_000_000
 
 
 def columns_of(task: Task, *, split_known: bool) -> tuple[str, ...]:
@@ -103,7 +98,7 @@ def as_metrics(
         try:
             found[column] = math.nan if value is None else float(value)
         except (TypeError, ValueError, RuntimeError):
-            raise InputError(f"{column}={value!r} is not a number; give a float.") from None
+            raise InputError(f"{column}={shown(value)} is not a number; give a float.") from None
     return found
 
 
@@ -135,24 +130,4 @@ def read_csv(content: bytes) -> pd.DataFrame:
     steps = frame["step"]
     if (steps < 0).any() or not steps.is_monotonic_increasing or not steps.is_unique:
         raise ValueError("steps that do not rise from 0 on")
-    return frame
-
-
-def read_table(path: str | Path) -> pd.DataFrame:
-    """A CSV file of another tool, column names stripped; what is none is refused in one line."""
-    path = Path(path)  # pandas would fetch a URL
-    with path.open("rb") as file:
-        if re.split(b"[\r\n]", file.read(LONGEST_HEADER))[0].count(b",") > MOST_COLUMNS:
-            raise InputError(f"{path} has more than {MOST_COLUMNS} columns; keep those of the log.")
-    try:
-        with warnings.catch_warnings(category=pd.errors.ParserWarning, action="error"):
-            frame = pd.read_csv(
-                path, compression=None, index_col=False, skipinitialspace=True, low_memory=False
-            )
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path} is empty; give a CSV with a header and rows.") from None
-    except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is not a CSV that can be read ({reason}).") from None
-    frame.columns = frame.columns.str.strip()
     return frame

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from grokinterp.errors import InputError, shown
+
 UNDEFINED = -1
 
 
@@ -18,6 +20,8 @@ def discrete_logs(p: int) -> Int[Tensor, " p"]:
     >>> discrete_logs(7).tolist()  # g = 3: 1, 3, 2, 6, 4, 5
     [-1, 0, 2, 1, 4, 5, 3]
     """
+    if not is_prime(p):
+        raise InputError(f"p={shown(p)} is not a prime; discrete logarithms need one.")
     for g in range(1, p):
         powers = [1]
         while (following := powers[-1] * g % p) != 1:
@@ -26,4 +30,4 @@ def discrete_logs(p: int) -> Int[Tensor, " p"]:
             logs = torch.full((p,), UNDEFINED)
             logs[torch.tensor(powers)] = torch.arange(p - 1)
             return logs
-    raise ValueError(f"p={p} is not a prime; discrete logarithms need one.")
+    raise AssertionError("every prime has a primitive root")

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.errors import InputError
+from grokinterp.arguments import mask, truth, whole
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.tasks.exponents import UNDEFINED, discrete_logs, is_prime
 from grokinterp.tasks.operations import get_operation
 
@@ -59,11 +60,23 @@ class ModularTask:
     seed: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        if isinstance(self.p, bool) or not isinstance(self.p, int) or self.p < 2:
-            raise InputError(f"p={self.p} is not an integer of at least 2; give a modulus.")
-        if self.p > LARGEST_P:
-            raise InputError(f"p={self.p} is too large; give at most {LARGEST_P}.")
-        object.__setattr__(self, "operation", get_operation(self.operation).name)
+        p = whole_number(self.p)
+        if p is None or p < 2:
+            raise InputError(
+                f"p={shown(self.p)} is not an integer of at least 2; give a modulus such as 113."
+            )
+        if p > LARGEST_P:
+            raise InputError(f"p={shown(p)} is too large; give at most {LARGEST_P}.")
+        seed = whole("seed", self.seed, least=-(2**63), most=2**63 - 1, such_as="0")
+        operation = get_operation(self.operation)
+        operation.check(p, seed)
+        for name, value in (
+            ("p", p),
+            ("seed", seed),
+            ("equals_token", truth("equals_token", self.equals_token)),
+            ("operation", operation.name),
+        ):
+            object.__setattr__(self, name, value)
 
     @property
     def n_inputs(self) -> int:
@@ -105,11 +118,7 @@ class ModularTask:
     @cached_property
     def labels(self) -> Int[Tensor, " n_inputs"]:
         """The right answer of every pair."""
-        operation = get_operation(self.operation)
-        a, b = self.inputs.unbind(1)
-        if operation.seeded:
-            return operation.labels(a, b, self.p, self.seed)
-        return operation.labels(a, b, self.p)
+        return get_operation(self.operation).table(self.p, self.seed)
 
     @property
     def ceiling(self) -> float:
@@ -128,6 +137,7 @@ class ModularTask:
         if self.no_group_reason is not None:
             return None
         kind = get_operation(self.operation).group
+        _ = self.labels  # which refuses a group that they contradict
         of_token = discrete_logs(self.p) if kind == "multiply" else torch.arange(self.p)
         order = self.p - 1 if kind == "multiply" else self.p
         a, b = of_token[self.inputs].unbind(1)
@@ -147,7 +157,7 @@ class ModularTask:
 
     def mirrored(self, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[Tensor, " n_inputs"]:
         """Test pairs whose mirror (b, a) is trained on: their answer can leak by symmetry."""
-        table = train_mask.view(self.p, self.p)
+        table = mask("train_mask", train_mask, self.n_inputs).view(self.p, self.p)
         return (~table & table.T).flatten()
 
     def to_dict(self) -> dict[str, object]:

@@ -1,29 +1,38 @@
 """The operations of modular arithmetic, in a registry.
 
 One more operation is one decorated function: given operand columns and p it returns the label of
-every pair. Name the group that carries its answer (`"add"`, `"subtract"`, `"multiply"`) when there
-is one, so that the operation has Fourier directions and key frequencies:
+every pair, whole numbers from 0 to p-1:
 
     @operation("double_add")
     def _double_add(a, b, p):
         return (2 * a + b) % p
+
+Name the group that carries its answer where there is one, so that the operation has Fourier
+directions and key frequencies: `"add"`, `"subtract"` or `"multiply"` says that the labels are
+(a + b) % p, (a - b) % p or (a * b) % p, however they are computed. What the labels are is checked
+when a task is made of the operation; a group that they contradict is refused.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from grokinterp.errors import InputError, nearest
+from grokinterp.arguments import truth, word
+from grokinterp.errors import InputError, nearest, shown
+from grokinterp.registry import check_free, check_function, checked_name
 
 Group = Literal["add", "subtract", "multiply"]
 LabelFunction = Callable[..., Tensor]  # (a, b, p) or, seeded, (a, b, p, seed)
+CHECKED_P = 1500  # up to it, making a task checks its labels; beyond it, using them does
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operation:
     """A named operation, its label function, and the group exponent it is a function of."""
 
@@ -32,7 +41,90 @@ class Operation:
     group: Group | None
     seeded: bool
 
+    @property
+    def built_in(self) -> bool:
+        """Whether it is one of this file, which the tests of this package vouch for."""
+        return getattr(self.labels, "__module__", None) == __name__
 
+    def table(self, p: int, seed: int) -> Int[Tensor, " n_inputs"]:
+        """The label of every pair, row `a*p + b`, refused where they are not what is declared."""
+        found = self._called(p, seed)
+        if self.built_in:
+            return found
+        a, b = _operands(p)
+        labels = self._checked(found, a, b, p)
+        if self.group is not None:
+            _refuse_first(
+                labels != GROUPS[self.group].labels(a, b, p),
+                lambda row: (
+                    f"operation {self.name!r} declares group={self.group!r}, but at p={p} its "
+                    f"label of ({a[row]}, {b[row]}) is {labels[row]}, not "
+                    f"{int(GROUPS[self.group].labels(a[row], b[row], p))} = "  # type: ignore[index]
+                    f"{GROUPS[self.group].formula}; leave group out or mend the function."  # type: ignore[index]
+                ),
+            )
+        return labels
+
+    def check(self, p: int, seed: int) -> None:
+        """Refuse labels that are not what is declared, and labels that are others every time."""
+        if not self.built_in and p <= CHECKED_P:
+            _check_once(self, p, seed if self.seeded else 0)
+
+    def _called(self, p: int, seed: int) -> Any:
+        """What the function returns for operands of its own, which it may change."""
+        given = (*_operands(p), p, seed) if self.seeded else (*_operands(p), p)
+        try:
+            return self.labels(*given)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"operation {self.name!r} raised {type(error).__name__} at p={p} "
+                f"({shown(str(error))}); mend its function."
+            ) from error
+
+    def _checked(
+        self, found: Any, a: Int[Tensor, " n"], b: Int[Tensor, " n"], p: int
+    ) -> Int[Tensor, " n"]:
+        """The labels as a tensor of this package's own."""
+        n = p * p
+        gives = f"operation {self.name!r} gives"
+        wanted = f"give the {n} labels of a and b, a tensor of whole numbers from 0 to {p - 1}"
+        labels = None
+        if isinstance(found, Tensor | np.ndarray | list | tuple):
+            try:
+                labels = torch.as_tensor(found).detach().to_dense().cpu().clone()
+            except Exception:  # torch knows many ways to say that it is no tensor
+                labels = None
+        if labels is None or tuple(labels.shape) != (n,):
+            of = f"labels of shape {tuple(labels.shape)}" if labels is not None else shown(found)
+            raise InputError(f"{gives} {of} at p={p}; {wanted}.")
+        if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
+            raise InputError(
+                f"{gives} {labels.dtype} at p={p}, {labels[0].item()} for (0, 0); {wanted}, such "
+                "as .long() makes."
+            )
+        labels = labels.long()
+        _refuse_first(
+            (labels < 0) | (labels >= p),
+            lambda row: f"{gives} label {labels[row]} for ({a[row]}, {b[row]}) at p={p}; {wanted}.",
+        )
+        return labels
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """What an operation of a group has as labels."""
+
+    formula: str
+    labels: LabelFunction
+
+
+GROUPS: dict[str, _Declared] = {
+    "add": _Declared("(a + b) % p", lambda a, b, p: (a + b) % p),
+    "subtract": _Declared("(a - b) % p", lambda a, b, p: (a - b) % p),
+    "multiply": _Declared("(a * b) % p", lambda a, b, p: (a * b) % p),
+}
 OPERATIONS: dict[str, Operation] = {}
 ALIASES = {
     "addition": "add",
@@ -51,10 +143,25 @@ def operation(
 ) -> Callable[[LabelFunction], LabelFunction]:
     """Register a label function `(a, b, p) -> labels` under `name`.
 
-    A `seeded` operation is called with `(a, b, p, seed)`: its labels are fixed by the seed.
+    A `seeded` operation is called with `(a, b, p, seed)`: its labels are fixed by the seed. `group`
+    declares that the labels are those of the group (see the module's docstring).
+
+    InputError for a name that is taken (a notebook cell run twice replaces its own), for what is
+    no name, no group or no function of these arguments; and when a task is made of it, for labels
+    that are not whole numbers from 0 to p-1, one a pair, that contradict the group, or that differ
+    from call to call.
     """
+    checked_name("operation", name)
+    if group is not None:
+        word("group", group, get_args(Group))
+    truth("seeded", seeded)
 
     def register(function: LabelFunction) -> LabelFunction:
+        given = ("a", "b", "p", "seed") if seeded else ("a", "b", "p")
+        check_function("operation", name, function, given)
+        known = {each.name: each.labels for each in OPERATIONS.values()}
+        known |= {alias: known[other] for alias, other in ALIASES.items() if other in known}
+        check_free("operation", name, function, known)
         OPERATIONS[name] = Operation(name, function, group, seeded)
         return function
 
@@ -63,12 +170,39 @@ def operation(
 
 def get_operation(name: str) -> Operation:
     """The operation of that name, or of that common alias (`"x^2+xy+y^2"`, `"mul"`, ...)."""
+    if not isinstance(name, str):
+        raise InputError(f"operation={shown(name)} is no name; {nearest('', OPERATIONS)}")
     try:
         return OPERATIONS[ALIASES.get(name, name)]
     except KeyError:
         raise InputError(
-            f"operation={name!r} is not known; {nearest(name, OPERATIONS, ALIASES)}"
+            f"operation={shown(name)} is not known; {nearest(name, OPERATIONS, ALIASES)}"
         ) from None
+
+
+def _operands(p: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """Both operands of every pair, a outer and b inner."""
+    each = torch.arange(p)
+    return each.repeat_interleave(p), each.repeat(p)
+
+
+def _refuse_first(wrong: Tensor, told: Callable[[int], str]) -> None:
+    """InputError about the first row that is wrong, where there is one."""
+    if bool(wrong.any()):
+        raise InputError(told(int(wrong.nonzero()[0])))
+
+
+@lru_cache(maxsize=4096)
+def _check_once(of: Operation, p: int, seed: int) -> None:
+    first, again = of.table(p, seed), of.table(p, seed)
+    a, b = _operands(p)
+    _refuse_first(
+        first != again,
+        lambda row: (
+            f"operation {of.name!r} gives {first[row]} for ({a[row]}, {b[row]}) at p={p}, and "
+            f"{again[row]} when it is asked again; draw what is random from a seed (seeded=True)."
+        ),
+    )
 
 
 @operation("add", group="add")

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, one_line
 from grokinterp.runs.files import ASIDE, write_whole
 from grokinterp.runs.lock import hold
 from grokinterp.runs.manifest import METRICS, RESUME, RUN_JSON
@@ -173,7 +173,7 @@ class Remote:
             error.filename = error.filename or self.url
             raise
         except Exception as error:
-            told = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
+            told = one_line(f"{type(error).__name__}: {error}", most=LONGEST_REASON)
             raise InputError(
                 f"{self.url} cannot be used ({told}); put this right, or give a folder."
             ) from error

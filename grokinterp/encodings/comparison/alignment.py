@@ -23,8 +23,8 @@ MOST_STEPS = 17  # looked at when runs are aligned by step
 class Clock:
     """What turns the steps of one run into positions; `t_test` is at least `t_train`."""
 
-    t_train: int
-    t_test: int
+    t_train: int | float
+    t_test: int | float
     last: int
 
     def position(self, step: int) -> float:

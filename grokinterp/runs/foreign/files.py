@@ -24,6 +24,7 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.runs.foreign.pickled_objects import NotPlainDataError
 from grokinterp.runs.foreign.pickles import read_pickle
+from grokinterp.runs.kinds_of_files import is_safetensors
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of what torch.save wrote before version 1.6
 LOCAL_HEADER = 30  # bytes of a zip member's header before its name
@@ -34,7 +35,7 @@ def is_tensor_file(path: Path) -> bool:
     """Whether a file looks like one of these by its first bytes (a CSV does not)."""
     with path.open("rb") as file:
         head = file.read(16)
-    return head.startswith((b"PK", b"\x80", b"\x93NUMPY")) or _is_safetensors(head)
+    return head.startswith((b"PK", b"\x80", b"\x93NUMPY")) or is_safetensors(head)
 
 
 def read_file(path: Path) -> Any:
@@ -88,7 +89,7 @@ def _read(path: Path) -> Any:
     with path.open("rb") as file:
         # A private copy of pages that are written to: torch wants to be able to write.
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    if _is_safetensors(mapped[:16]):
+    if is_safetensors(mapped[:16]):
         with safe_open(path, framework="pt") as tensors:
             return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
     if mapped[:2] == b"PK":
@@ -99,10 +100,6 @@ def _read(path: Path) -> Any:
     if mapped[:1] == b"\x80":
         return _read_legacy(mapped)
     raise ValueError("its first bytes are of no format that is known here")
-
-
-def _is_safetensors(head: bytes) -> bool:
-    return len(head) > 8 and head[8:9] == b"{"
 
 
 class _Claims:
