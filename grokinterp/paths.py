@@ -64,8 +64,8 @@ def refuse_address(path: str | Path) -> None:
     slashes = "///" if parts[0] == "file:" else "//"  # of which a Path keeps one
     given = str(path) if "://" in str(path) else parts[0] + slashes + "/".join(parts[1:])
     raise InputError(
-        f"{one_line(given, most=LONGEST_VALUE)} is an address, and this writes to folders of this machine alone; give a path, "
-        "and copy the result from there."
+        f"{one_line(given, most=LONGEST_VALUE)} is an address, and this writes to folders of this "
+        "machine alone; give a path, and copy the result from there."
     )
 
 
