@@ -106,7 +106,7 @@ def architecture_of(model: HookedModel) -> Architecture | None:
     none, causal or bidirectional softmax attention over separate heads with the usual
     1/sqrt(d_head), a two-matrix MLP with a known activation, and no hooks.
     """
-    cfg = getattr(model, "cfg", None)
+    cfg: Any = getattr(model, "cfg", None)
     plain = (
         all(hasattr(cfg, key) for key in DESCRIBED)
         and cfg.normalization_type in (None, "LN")

@@ -18,7 +18,7 @@ from grokinterp.models.kinds import (
     weights_of,
 )
 from grokinterp.models.model_locks import alone_with
-from grokinterp.models.unwrapping import hooked_model
+from grokinterp.models.unwrapping import AnyModel, hooked_model
 from grokinterp.runs.forward import agree, forward_of, hooked_forward
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.runs.trying import try_on
@@ -50,7 +50,7 @@ def from_weights(
 
 
 def snapshot(
-    model: HookedModel | torch.nn.Module,
+    model: AnyModel,
     task: Task,
     *,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,

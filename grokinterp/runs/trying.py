@@ -31,19 +31,18 @@ def try_on(model: HookedModel, task: Task) -> None:
     if not isinstance(task, ModularTask):
         refuse_unfit(cfg, task)
         return
-    said = {key: _size(cfg, key) for key in SIZES}
-    needed = {"d_vocab": task.d_vocab, "n_ctx": task.tokens.shape[1], "d_vocab_out": task.p}
-    # What nobody says is taken to fit until the model has been run.
-    refuse_misfit(task, **{key: needed[key] if n is None else n for key, n in said.items()})
+    # What the configuration does not say is taken to fit until the model has been run.
+    n_ctx = task.tokens.shape[1]
+    d_vocab, said_ctx = _size(cfg, "d_vocab") or task.d_vocab, _size(cfg, "n_ctx") or n_ctx
+    classes = _size(cfg, "d_vocab_out") or task.n_classes
+    refuse_misfit(task, d_vocab=d_vocab, n_ctx=said_ctx, d_vocab_out=classes)
     logits = _answers(model, task, ("inputs", "positions", "classes"))
-    if logits.shape[1] not in (1, needed["n_ctx"]):
+    if logits.shape[1] not in (1, n_ctx):
         raise InputError(
-            f"the model gives logits at {logits.shape[1]} positions for inputs of "
-            f"{needed['n_ctx']} tokens; return logits [inputs, positions, classes]."
+            f"the model gives logits at {logits.shape[1]} positions for inputs of {n_ctx} tokens; "
+            "return logits [inputs, positions, classes]."
         )
-    refuse_misfit(
-        task, **needed | {key: n for key, n in said.items() if n} | {"d_vocab_out": logits.shape[2]}
-    )
+    refuse_misfit(task, d_vocab=d_vocab, n_ctx=said_ctx, d_vocab_out=logits.shape[2])
 
 
 def _answers(model: HookedModel, task: Task, axes: tuple[str, ...]) -> Tensor:
