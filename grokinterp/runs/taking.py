@@ -7,7 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from grokinterp.errors import InputError
-from grokinterp.models.adapter import HookedModel
+from grokinterp.models.adapter import HookedModel, configuration
 from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import (
     Shape,
@@ -86,12 +86,12 @@ def _as_it_is(
     weights = {name: weight.cpu().contiguous() for name, weight in weights_of(model).items()}
     if architecture is not None and _same_function(model, architecture, weights, task):
         return from_weights(weights, architecture, task, train_mask=train_mask, step=step)
-    cfg = getattr(model, "cfg", None)
+    cfg = configuration(model)
     seen = Snapshot(
         task,
         weights=weights,
         n_layers=layers_of(model),
-        kind="transformer" if has_positions(model) else model.cfg.kind,
+        kind="transformer" if has_positions(model) else cfg.kind,
         forward=lambda tokens, names: hooked_forward(model, tokens, names),
         hooked=lambda: model,
         linear_readout=getattr(cfg, "normalization_type", None) is None

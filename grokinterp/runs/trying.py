@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from grokinterp.errors import InputError, one_line
-from grokinterp.models.adapter import HookedModel
+from grokinterp.models.adapter import HookedModel, configuration
 from grokinterp.models.fits import refuse_misfit, refuse_unfit
 from grokinterp.models.kinds import has_positions
 from grokinterp.runs.forward import device_of
@@ -23,7 +23,7 @@ LONGEST_REASON = 120
 
 def try_on(model: HookedModel, task: Task) -> None:
     """InputError, in one line with the sizes of both, where a model does not fit a task."""
-    cfg = getattr(model, "cfg", None)
+    cfg = configuration(model)
     if not has_positions(model):
         refuse_unfit(cfg, task)
         _answers(model, task, ("inputs", "classes"))
@@ -53,7 +53,7 @@ def _answers(model: HookedModel, task: Task, axes: tuple[str, ...]) -> Tensor:
             given: Any = model(inputs)
     except Exception as error:
         sizes = ", ".join(
-            f"{key}={n}" for key in SIZES if (n := _size(getattr(model, "cfg", None), key))
+            f"{key}={n}" for key in SIZES if (n := _size(configuration(model), key))
         )
         raise InputError(
             f"the {type(model).__name__}{f' ({sizes})' if sizes else ''} cannot read the inputs of "
