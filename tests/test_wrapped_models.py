@@ -1,6 +1,7 @@
 """Wrapped, pruned and unusual models: looked at as what they compute, or refused in one line."""
 
 import copy
+import importlib.util
 import subprocess
 import sys
 import warnings
@@ -23,9 +24,7 @@ P = 7
 TASK = gi.ModularTask("add", p=P)
 MASK = torch.arange(P * P) % 3 == 0
 NEURONS = "blocks.0.mlp.hook_post"
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    IS_BRIDGE = not hasattr(__import__("transformer_lens"), "HookedTransformer")
+IS_BRIDGE = importlib.util.find_spec("transformer_lens.HookedTransformer") is None  # 4.x
 only_hooked_transformers = pytest.mark.skipif(
     IS_BRIDGE, reason="of a TransformerBridge it is refused: see the test of that"
 )
@@ -159,8 +158,9 @@ def test_a_model_compiled_in_place_is_looked_at_as_it_was_written():
     assert found.activation(hook).shape == (P * P, 2, 8)
     torch.testing.assert_close(found.logits, expected, rtol=1e-5, atol=1e-5)
     assert not calls
-    model(TASK.tokens[:2])
-    assert calls  # and it goes on being compiled for its user
+    if not IS_BRIDGE:  # which does not compile without warnings
+        model(TASK.tokens[:2])
+        assert calls  # and it goes on being compiled for its user
 
 
 @only_hooked_transformers
@@ -437,8 +437,8 @@ class TestModes:
         ):
             model = plain()
             change(model)
+            expected = logits_of(model)  # before: the first run of a bridge gives it hooks
             before = state_of(model)
-            expected = logits_of(model)
             found = look(model, tmp_path / str(id(change)))
             assert_same_state(before, state_of(model))
             torch.testing.assert_close(found["logits"], expected, rtol=1e-2, atol=5e-2)

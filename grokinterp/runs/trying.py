@@ -52,9 +52,7 @@ def _answers(model: HookedModel, task: Task, axes: tuple[str, ...]) -> Tensor:
         with torch.no_grad():
             given: Any = model(inputs)
     except Exception as error:
-        sizes = ", ".join(
-            f"{key}={n}" for key in SIZES if (n := _size(configuration(model), key))
-        )
+        sizes = ", ".join(f"{key}={n}" for key in SIZES if (n := _size(configuration(model), key)))
         raise InputError(
             f"the {type(model).__name__}{f' ({sizes})' if sizes else ''} cannot read the inputs of "
             f"{task.title}, {_described(inputs)}: {type(error).__name__}: "
