@@ -244,8 +244,8 @@ def _fell_together(
         return None
     return (
         f"when train is learned, at step {t_train}, {which} loss has fallen from "
-        f"{test.values[0]:.3g} to {then:.3g}, below a tenth: its threshold is crossed late, at step {t_test}, and what "
-        "it stands for was learned with training"
+        f"{test.values[0]:.3g} to {then:.3g}, below a tenth: its threshold is crossed late, at step "
+        f"{t_test}, and what it stands for was learned with training"
     )
 
 
