@@ -11,7 +11,7 @@ import pandas as pd
 from grokinterp.errors import InputError
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
-from grokinterp.runs.tables import as_numbers, read_table
+from grokinterp.runs.tables import as_numbers, left_out, read_table
 
 LARGEST = 1_000_000  # bytes of a configuration
 LARGEST_LOG = 100_000_000
@@ -46,7 +46,8 @@ def log_beside(path: Path) -> pd.DataFrame | None:
 def read_log(path: Path) -> pd.DataFrame:
     """A CSV of losses or accuracies against step, as numbers.
 
-    Rows without a step are left out; of equal steps the last row counts.
+    Rows without a step are left out, and other columns, which `.attrs["notes"]` names; of equal
+    steps the last row counts.
     """
     table = read_table(path)
     used = [column for column in ("step", *COLUMNS, *UNMIRRORED) if column in table]
@@ -64,4 +65,6 @@ def read_log(path: Path) -> pd.DataFrame:
     steps = numbers["step"]
     if not ((steps % 1 == 0) & (steps >= 0) & (steps < LARGEST_STEP)).all():
         raise InputError(f"{path} has steps that are not whole numbers from 0 on.")
-    return numbers.astype({"step": "int64"}).drop_duplicates("step", keep="last")
+    kept = numbers.astype({"step": "int64"}).drop_duplicates("step", keep="last")
+    kept.attrs["notes"] = [f"of its log, {note}" for note in left_out(table, used)]
+    return kept

@@ -65,7 +65,9 @@ def open_source(
         raise InputError(f"{path} has checkpoints of steps that are not from 0 to 2**53.")
     if format not in ("auto", source.format):
         raise InputError(f"{path} has the format {source.format!r}, not {format!r}; try auto.")
-    return replace(source, config={**config_beside(path), **source.config}, log=log)
+    notes = (*source.notes, *(() if log is None else log.attrs["notes"]))
+    config = {**config_beside(path), **source.config}
+    return replace(source, config=config, log=log, notes=notes)
 
 
 def _of_file(path: Path, step: int | None, log: pd.DataFrame | None) -> Source:
