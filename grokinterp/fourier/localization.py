@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokinterp.arguments import word
 from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.basis import spectrum, transform
 from grokinterp.fourier.maps import input_weights, output_weights
@@ -187,8 +188,7 @@ def fourier_heat_map(
     frequency, equal ones by its share, largest first; undefined ones are last. `path` is for the
     input side.
     """
-    if side not in ("input", "output"):
-        raise InputError(f"side={side!r} is not known; valid are: input, output.")
+    word("side", side, ("input", "output"))
     snapshot = snapshot_at(x, step=step, task=task)
     path = _path(snapshot, path)
     power = (

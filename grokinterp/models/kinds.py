@@ -5,10 +5,12 @@ position axis and whose answer is read at the last position. An MLP and a CNN ar
 HookedRootModules of this package, whose activations have none.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from grokinterp.errors import InputError, nearest
@@ -16,8 +18,9 @@ from grokinterp.models import adapter, answer_position, cnn_forward, mlp_forward
 from grokinterp.models.adapter import HookedModel
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.models.cnn import CNNArchitecture
+from grokinterp.models.effective import effective_state
+from grokinterp.models.fits import misfit
 from grokinterp.models.mlp import MLPArchitecture
-from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
@@ -59,19 +62,31 @@ def architecture_of(model: HookedModel) -> Shape | None:
     if has_positions(model):
         return adapter.architecture_of(model)
     hooked = any(point.fwd_hooks for point in model.hook_dict.values())
-    return None if hooked else model.cfg
+    found: Shape | None = None if hooked else model.cfg
+    return found
 
 
 def weights_of(model: HookedModel) -> Weights:
     """Detached copies of a model's weights under canonical names and shapes."""
     if has_positions(model):
         return adapter.canonical_weights(model)
-    return {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+    assert isinstance(model, torch.nn.Module)
+    state = effective_state(model)
+    return {name: weight.detach().clone() for name, weight in state.items()}
 
 
 def has_positions(model: HookedModel) -> bool:
     """Whether activations have a position axis, the last being that of the answer."""
-    return not isinstance(model.cfg, MLPArchitecture | CNNArchitecture)
+    return not isinstance(getattr(model, "cfg", None), MLPArchitecture | CNNArchitecture)
+
+
+def layers_of(model: HookedModel) -> int:
+    """How many layers a hooked model has: what its configuration says, else its hook points."""
+    said = getattr(getattr(model, "cfg", None), "n_layers", None)
+    if isinstance(said, int):
+        return said
+    names = (re.match(r"blocks\.(\d+)\.", name) for name in model.hook_dict)
+    return max((int(name[1]) + 1 for name in names if name), default=0)
 
 
 class QuickForward:
@@ -112,36 +127,17 @@ class QuickForward:
 
 
 def why_not(architecture: Any, task: Task) -> str | None:
-    """Why a model of this shape cannot have learned a task; None where it can.
+    """Why a run cannot hold a model of this shape with this task; None where it can.
 
-    `architecture` is a `Shape`, or the configuration of a transformer of the user's own.
+    A run of an earlier version may hold a transformer with more tokens, positions or classes than
+    its task has. What is read or given now has to fit: see `grokinterp.models.fits`.
     """
-    if isinstance(architecture, CNNArchitecture):
-        if not isinstance(task, IsingTask) or task.lattice != architecture.lattice:
-            return (
-                f"the CNN reads lattices of side {architecture.lattice}, the task is {task.title}"
-            )
-    elif not isinstance(task, ModularTask):
-        kind = getattr(architecture, "kind", Architecture.kind)
-        return f"the {kind} reads operand tokens, the task is {task.title}"
-    elif isinstance(architecture, MLPArchitecture):
-        if task.equals_token or (task.p, task.n_classes) != (
-            architecture.p,
-            architecture.n_classes,
+    if isinstance(task, ModularTask) and isinstance(architecture, Architecture):
+        if (
+            architecture.d_vocab_out < task.n_classes
+            or architecture.d_vocab < task.d_vocab
+            or architecture.n_ctx < 2 + task.equals_token
         ):
-            return (
-                f"the MLP reads two operands of {architecture.p} tokens and has "
-                f"{architecture.n_classes} classes, the task is {task.title}"
-                + (' with an "=" token; give equals_token=False' if task.equals_token else "")
-            )
-    elif (
-        architecture.d_vocab_out < task.n_classes
-        or architecture.d_vocab < task.d_vocab
-        or architecture.n_ctx < 2 + task.equals_token
-    ):
-        return (
-            f"the model has {architecture.d_vocab} tokens, {architecture.d_vocab_out} output "
-            f"classes and {architecture.n_ctx} positions, the task needs {task.d_vocab}, "
-            f"{task.n_classes} and {2 + task.equals_token}"
-        )
-    return None
+            return misfit(architecture, task)
+        return None
+    return misfit(architecture, task)

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from grokinterp.errors import InputError
+from grokinterp.paths import reaching
 from grokinterp.runs.lock import HAS_FLOCK, open_locked
 
 ASIDE = ".writing-"
@@ -45,7 +46,8 @@ def write_whole(path: Path, content: bytes) -> str:
                 aside.unlink(missing_ok=True)
         if isinstance(error, OSError):
             error.filename, error.filename2 = str(path), None  # not that of the file aside
-        raise
+        with reaching(path):
+            raise
     _sync_folder(path.parent)
     return sha256(content)
 

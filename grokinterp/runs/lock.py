@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from grokinterp.errors import InputError
+from grokinterp.paths import reaching
 
 LOCK = ".lock"
 HAS_FLOCK = os.name == "posix"  # with it a locked file can be renamed, removed and read
@@ -88,12 +89,14 @@ def _take(folder: Path, file: Path) -> int:
             descriptor = open_locked(file)
         except (FileNotFoundError, FileExistsError):  # its last owner just removed the empty folder
             if last == TRIES - 1:
-                raise
+                with reaching(folder):
+                    raise
             continue
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 error.filename = str(folder)  # what the user knows of
-                raise
+                with reaching(folder):
+                    raise
             logging.getLogger(__name__).warning(
                 "%s is on a file system without locks; let only one process write it.", folder
             )

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, shown
 from grokinterp.models.cross_entropy import answer_scores
 from grokinterp.tasks.task import Task, has_mirrors, unmirrored_rows
 
@@ -98,7 +98,7 @@ def as_metrics(
         try:
             found[column] = math.nan if value is None else float(value)
         except (TypeError, ValueError, RuntimeError):
-            raise InputError(f"{column}={value!r} is not a number; give a float.") from None
+            raise InputError(f"{column}={shown(value)} is not a number; give a float.") from None
     return found
 
 

@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, shown
 from grokinterp.models.adapter import HookedModel
 from grokinterp.models.kinds import Shape, architecture_of, build_model
 from grokinterp.models.model_locks import alone_with
+from grokinterp.paths import as_path
 from grokinterp.runs.environment import current_environment
 from grokinterp.runs.forward import agree
 from grokinterp.runs.lock import Hold, hold
@@ -64,7 +65,7 @@ class Recorder:
         if train_indices is not None:
             train_indices = _checked_rows(train_indices, task)
             train_mask = mask_of(train_indices, task.n_inputs)
-        self.path = Path(out)
+        self.path = as_path("out", out, such_as="runs/mine")
         self._task = task
         self._train_indices = train_indices
         self._train_mask = train_mask
@@ -176,7 +177,13 @@ class Recorder:
 
 
 def _checked_rows(rows: Int[Tensor, " n"], task: Task) -> Int[Tensor, " n"]:
-    rows = torch.as_tensor(rows).cpu()
+    try:
+        rows = torch.as_tensor(rows).cpu()
+    except Exception:  # torch knows many ways to say that it is no tensor
+        raise InputError(
+            f"train_indices={shown(rows)} are no rows; give a tensor or list of numbers from 0 to "
+            f"{task.n_inputs - 1}."
+        ) from None
     if rows.is_floating_point() or rows.dtype == torch.bool or rows.ndim != 1:
         raise InputError(f"train_indices is {rows.dtype} of shape {tuple(rows.shape)}, not rows.")
     if len(rows) == 0 or rows.min() < 0 or rows.max() >= task.n_inputs:

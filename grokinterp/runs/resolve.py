@@ -3,8 +3,9 @@
 from jaxtyping import Bool
 from torch import Tensor
 
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, shown
 from grokinterp.models.adapter import HookedModel
+from grokinterp.models.unwrapping import hooked_model
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.runs.taking import snapshot
@@ -22,7 +23,7 @@ def snapshot_at(
     if step == -1:
         return snapshot_of(x, task=task, train_mask=train_mask)
     if not isinstance(x, Run):
-        raise InputError(f"step={step!r} is for runs; a {type(x).__name__} has one step only.")
+        raise InputError(f"step={shown(step)} is for runs; a {type(x).__name__} has one step only.")
     return x.snapshot(step)
 
 
@@ -40,11 +41,23 @@ def snapshot_of(
                 "own; give gi.snapshot(run.model(), task, train_mask=mask) to use others."
             )
         return x.snapshot() if isinstance(x, Run) else x
-    if isinstance(x, type) or not hasattr(x, "run_with_hooks"):
-        raise InputError(
-            f"{type(x).__name__} is not something to analyse; give a run (gi.load(path)), "
-            "a snapshot, or a hooked model with task=."
-        )
+    model = hooked_model(
+        x, wanted="a run (gi.load(path)), a snapshot, or a hooked model with task="
+    )
     if task is None:
         raise InputError("a model needs its task; give task=gi.ModularTask('add', p=113).")
-    return snapshot(x, task, train_mask=train_mask)
+    return snapshot(model, task, train_mask=train_mask)
+
+
+def check_run(x: object) -> None:
+    """Refuse what has no checkpoints."""
+    if not isinstance(x, Run):
+        raise InputError(f"{type(x).__name__} has no checkpoints; give a run (gi.load(path)).")
+
+
+def check_snapshot(x: object) -> None:
+    """Refuse what is no snapshot."""
+    if not isinstance(x, Snapshot):
+        raise InputError(
+            f"{type(x).__name__} is no snapshot; give run.snapshot() or gi.snapshot(model, task)."
+        )

@@ -169,7 +169,7 @@ def _reason(error: Exception) -> str:
 def left_out(frame: pd.DataFrame, used: Collection[str]) -> tuple[str, ...]:
     """A note that names the columns of a table that were not used; none where all were."""
     others = [x for x in frame.columns if x not in used and _is_named(x)]
-    return (f"columns left out, their names are not known here: {listed(others)}",) * bool(others)
+    return (f"columns left out, not read here: {listed(others)}",) * bool(others)
 
 
 def listed(columns: Iterable[object]) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from grokinterp.errors import InputError, Interrupted
+from grokinterp.errors import InputError, Interrupted, shown
+from grokinterp.paths import as_path
 from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.training.executors import Job, Measure, executor_of
 from grokinterp.training.executors.job import NOTE, Made, Stopped
@@ -71,6 +72,14 @@ def run_sweep(
     """
     if not isinstance(sweep, Sweep):
         raise InputError(f"{type(sweep).__name__} is no sweep; give Sweep.from_toml(path).")
+    if not isinstance(out, str) or "://" not in out:
+        as_path("out", out, such_as="runs/sweep")
+    for name, given in (("measure", measure), ("on_row", on_row)):
+        if given is not None and not callable(given):
+            raise InputError(
+                f"{name}={shown(given)} is no function; give such as "
+                "encodings.measuring(['sizes'])."
+            )
     makes = executor_of(executor, workers=workers, threads=threads, address=address)
     if makes.elsewhere:
         _check_travels(measure)

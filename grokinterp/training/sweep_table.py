@@ -8,7 +8,7 @@ import math
 
 import pandas as pd
 
-from grokinterp.errors import InputError, whole_number
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.files import sha256
 from grokinterp.runs.manifest import RUN_JSON
@@ -54,7 +54,7 @@ class SweepTable:
         """Take the row of a run that was made, and write the table."""
         own = self._own(made.name)
         if taken := [column for column in made.found if column in {*own, FINGERPRINT}]:
-            raise InputError(f"measure returns {taken[0]!r}, a column of its own; rename it.")
+            raise InputError(f"measure returns {shown(taken[0])}, a column of its own; rename it.")
         values = {NOTE: "", **own, **made.found}
         row = {column: cell(value) for column, value in values.items()}
         row[FINGERPRINT] = self._fingerprint(row, made.run_json)
