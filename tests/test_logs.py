@@ -3,6 +3,7 @@
 import datetime
 import gzip
 import json
+import os
 import re
 import time
 from decimal import Decimal
@@ -350,8 +351,9 @@ class TestFiles:
         assert status == 2
         assert "is 2000 MB large" in err
 
-    def test_what_is_not_there_or_a_folder_is_said(self, tmp_path):
-        torch.save({}, tmp_path / "x.pt")
-        for path in (tmp_path, tmp_path / "no.csv"):
+    def test_what_is_no_file_is_said_and_not_waited_for(self, tiny_run, tmp_path):
+        torch.save(tiny_run.weights(), tmp_path / "x.pt")
+        os.mkfifo(tmp_path / "pipe.csv")
+        for path in (tmp_path, tmp_path / "no.csv", tmp_path / "pipe.csv"):
             with pytest.raises(gi.InputError, match="is not a file"):
                 gi.load(tmp_path / "x.pt", metrics=str(path))

@@ -114,9 +114,9 @@ def read_log(path: Path, *, epochs: bool = False) -> Log:
     found = numbers.astype({"step": "int64"}).drop_duplicates("step", keep="last")
     renamed = {"step": step, **taken}
     notes = [f"{ours} is its {theirs!r}" for ours, theirs in renamed.items() if ours != theirs]
-    told = (f"{path.name}: {', '.join(notes)}"[:300],) if notes else ()
-    told += tuple(f"{path.name}: {note}" for note in left_out(table, renamed.values()))
-    return Log(found, "_".join(words_of(step)), told)
+    told = [f"{path.name}: {', '.join(notes)}"[:300]] if notes else []
+    told += [f"{path.name}: {note}" for note in left_out(table, renamed.values())]
+    return Log(found, "_".join(words_of(step)), tuple(told))
 
 
 def _columns(table: pd.DataFrame, *, epochs: bool) -> tuple[str | None, dict[str, str]]:
