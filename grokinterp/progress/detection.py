@@ -199,10 +199,7 @@ def _dated(curves: Curves) -> tuple[Boundaries, tuple[str, ...]]:
         assert accuracy is not None
         test = boundaries.error_curve(accuracy)
         test_rises = "test accuracy falls"
-        why = (
-            "of test there is only accuracy: it dates cleanup early, when answers turn right, not "
-            "when the network is sure of them",
-        )
+        why = ("accuracy dates cleanup early, when answers turn right, not when they are sure",)
     if train is None and (accuracy := curves.get("train_acc")) is not None:
         train = boundaries.error_curve(accuracy)
     dated = boundaries.find_boundaries(train, test, test_rises=test_rises)
