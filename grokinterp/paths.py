@@ -2,13 +2,15 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from grokinterp.errors import InputError, shown
+from grokinterp.errors import LONGEST_VALUE, InputError, one_line, shown
 
 LONGEST_NAME = 255  # bytes, of a file or folder; no file system takes more
 LONGEST_PATH = 4095
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # of two letters or more: `C:` is a drive
 OF_THE_PATH = (  # what is wrong with a path, and not with the disk or the memory
     FileNotFoundError,
     FileExistsError,
@@ -46,6 +48,25 @@ def as_path(name: str, given: object, *, such_as: str) -> Path:
             f"{LONGEST_NAME} bytes, paths {LONGEST_PATH}; {advice}."
         )
     return Path(text)
+
+
+def refuse_address(path: str | Path) -> None:
+    """InputError for a place to write to that is an address: a folder `http:` would be made.
+
+    >>> refuse_address("runs/mine")
+    >>> refuse_address("s3://bucket/report.html")
+    Traceback (most recent call last):
+    grokinterp.errors.InputError: s3://bucket/report.html is an address, ...
+    """
+    parts = Path(path).parts
+    if not parts or not SCHEME.fullmatch(parts[0]):
+        return
+    slashes = "///" if parts[0] == "file:" else "//"  # of which a Path keeps one
+    given = str(path) if "://" in str(path) else parts[0] + slashes + "/".join(parts[1:])
+    raise InputError(
+        f"{one_line(given, most=LONGEST_VALUE)} is an address, and this writes to folders of this machine alone; give a path, "
+        "and copy the result from there."
+    )
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from grokinterp.errors import InputError
-from grokinterp.paths import reaching
+from grokinterp.paths import reaching, refuse_address
 from grokinterp.runs.lock import HAS_FLOCK, open_locked
 
 ASIDE = ".writing-"
@@ -27,6 +27,7 @@ def write_whole(path: Path, content: bytes) -> str:
     """
     if not path.name:
         raise InputError(f"{str(path)!r} is not the name of a file; give one.")
+    refuse_address(path)
     aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

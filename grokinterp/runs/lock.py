@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from grokinterp.errors import InputError
-from grokinterp.paths import reaching
+from grokinterp.paths import reaching, refuse_address
 
 LOCK = ".lock"
 HAS_FLOCK = os.name == "posix"  # with it a locked file can be renamed, removed and read
@@ -56,6 +56,7 @@ def hold(folder: Path, *, file: Path | None = None) -> Hold:
     second thread of this one, is refused: InputError with the owner's number, its machine and since
     when.
     """
+    refuse_address(folder)
     return Hold(folder, folder / LOCK if file is None else file)
 
 

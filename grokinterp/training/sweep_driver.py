@@ -13,13 +13,13 @@ from grokinterp.errors import InputError, Interrupted, shown
 from grokinterp.paths import as_path
 from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.training.executors import Job, Measure, executor_of
-from grokinterp.training.executors.job import NOTE, Made, Stopped
+from grokinterp.training.executors.job import Made, Stopped
 from grokinterp.training.grouping import groups
 from grokinterp.training.live_table import live_table
 from grokinterp.training.loop import refuse_another_recipe
 from grokinterp.training.places import Place, place_of
 from grokinterp.training.sweep import Sweep
-from grokinterp.training.sweep_table import Row, SweepTable
+from grokinterp.training.sweep_table import Row, SweepTable, has_failed
 
 SWEEP = "sweep.toml"
 NAMED = 3  # runs in the line about a stop
@@ -108,7 +108,7 @@ def run_sweep(
                 for made in results:
                     _check_arrived(place, made)
                     row = table.put(made)
-                    live.done(made.name, failed=row[NOTE] != "")
+                    live.done(made.name, failed=has_failed(row))
                     if on_row is not None:
                         on_row(row)
         except KeyboardInterrupt as stop:

@@ -5,6 +5,8 @@ import csv
 import io
 import json
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -132,6 +134,14 @@ class SweepTable:
                 raise InputError(f"{file} is damaged (row {told}); {advice}")
             found[line[0]] = dict(zip(header, line, strict=True))
         return found
+
+
+def has_failed(row: Mapping[Any, Any]) -> bool:
+    """Whether a row is of a run that could not be trained, or could not be measured at all.
+
+    Its note says why. A note alone does not make a failure: it may say what one measure lacked.
+    """
+    return row[NOTE] != "" and row[FINGERPRINT] == ""
 
 
 def _is_finished(run_json: bytes, recipe: Recipe) -> bool:
