@@ -18,8 +18,8 @@ def read_toml(path: str | Path, *, example: str = EXAMPLE) -> dict[str, Any]:
     file = as_path("path", path, such_as="recipe.toml")
     with reaching(file):
         if not file.is_file():  # also not a pipe or a device, which would never end
-            state = "is no file" if file.exists() else "does not exist"
-            raise InputError(f"{file} {state}; give the path of a TOML file.")
+            missing = "" if file.exists() else " (there is none of that name)"
+            raise InputError(f"{file} is not a file{missing}; give the path of a TOML file.")
         if file.stat().st_size > LARGEST:
             raise InputError(f"{file} has more than {LARGEST} bytes; give a TOML file: {example}")
         content = file.read_bytes()
