@@ -391,6 +391,15 @@ class TestListsOfLosses:
         found = gi.load(tmp_path / "m.pt").metrics.drop(columns="step")
         assert found.isna().all().all()
 
+    def test_accuracies_in_percent_are_left_out(self, ours, tmp_path):
+        lists = {"train_accs": [9.0, 100.0], "test_accs": [0.1, 1.0000001], "epochs": [0, 100]}
+        content = {"model": ours.weights(100), "epoch": 100, "val_acc": 12.0, **lists}
+        torch.save(content, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        assert has(run, "its train_acc goes up to 100, no share of 1")
+        assert run.metrics["test_acc"].tolist() == [0.1, 1.0]
+        assert run.metrics["train_acc"].isna().all()
+
 
 class TestTrainingRows:
     @pytest.mark.parametrize(
@@ -430,6 +439,11 @@ class TestTrainingRows:
         run = gi.load(folder)
         assert torch.equal(run.train_indices, ours.train_indices)
         assert has(run, f"hold no weights: {name}.pt")
+
+    @pytest.mark.parametrize("rows", [[0.5, 1], [1, 500], "all", [[1, 2, 3, 4]], list(range(60))])
+    def test_that_are_none_or_wrong_are_refused(self, rows, ours, tmp_path):
+        torch.save(kept(ours, 100, train_indices=rows), tmp_path / "m.pt")
+        refusal(lambda: gi.load(tmp_path / "m.pt"))
 
     def test_that_differ_between_files_are_refused(self, ours, tmp_path):
         def change(content, step):
