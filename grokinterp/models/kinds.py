@@ -16,8 +16,8 @@ from grokinterp.models import adapter, answer_position, cnn_forward, mlp_forward
 from grokinterp.models.adapter import HookedModel
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.models.cnn import CNNArchitecture
+from grokinterp.models.fits import misfit
 from grokinterp.models.mlp import MLPArchitecture
-from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
@@ -112,36 +112,17 @@ class QuickForward:
 
 
 def why_not(architecture: Any, task: Task) -> str | None:
-    """Why a model of this shape cannot have learned a task; None where it can.
+    """Why a run cannot hold a model of this shape with this task; None where it can.
 
-    `architecture` is a `Shape`, or the configuration of a transformer of the user's own.
+    A run of an earlier version may hold a transformer with more tokens, positions or classes than
+    its task has. What is read or given now has to fit: see `grokinterp.models.fits`.
     """
-    if isinstance(architecture, CNNArchitecture):
-        if not isinstance(task, IsingTask) or task.lattice != architecture.lattice:
-            return (
-                f"the CNN reads lattices of side {architecture.lattice}, the task is {task.title}"
-            )
-    elif not isinstance(task, ModularTask):
-        kind = getattr(architecture, "kind", Architecture.kind)
-        return f"the {kind} reads operand tokens, the task is {task.title}"
-    elif isinstance(architecture, MLPArchitecture):
-        if task.equals_token or (task.p, task.n_classes) != (
-            architecture.p,
-            architecture.n_classes,
+    if isinstance(task, ModularTask) and isinstance(architecture, Architecture):
+        if (
+            architecture.d_vocab_out < task.n_classes
+            or architecture.d_vocab < task.d_vocab
+            or architecture.n_ctx < 2 + task.equals_token
         ):
-            return (
-                f"the MLP reads two operands of {architecture.p} tokens and has "
-                f"{architecture.n_classes} classes, the task is {task.title}"
-                + (' with an "=" token; give equals_token=False' if task.equals_token else "")
-            )
-    elif (
-        architecture.d_vocab_out < task.n_classes
-        or architecture.d_vocab < task.d_vocab
-        or architecture.n_ctx < 2 + task.equals_token
-    ):
-        return (
-            f"the model has {architecture.d_vocab} tokens, {architecture.d_vocab_out} output "
-            f"classes and {architecture.n_ctx} positions, the task needs {task.d_vocab}, "
-            f"{task.n_classes} and {2 + task.equals_token}"
-        )
-    return None
+            return misfit(architecture, task)
+        return None
+    return misfit(architecture, task)
