@@ -22,12 +22,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from grokinterp.errors import InputError
-from grokinterp.runs.foreign.pickled_objects import NotPlainDataError
-from grokinterp.runs.foreign.pickles import read_pickle
-from grokinterp.runs.kinds_of_files import is_safetensors
+from grokinterp.runs.foreign.pickled_objects import NotPlainDataError, TooLargeError
+from grokinterp.runs.foreign.pickles import MOST_TENSORS, read_pickle
+from grokinterp.runs.kinds_of_files import HEAD, is_safetensors, kind_of
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of what torch.save wrote before version 1.6
 LOCAL_HEADER = 30  # bytes of a zip member's header before its name
+BYTES_LISTED = 100  # a member, in the list at the end of one: 46 and its name
+LARGEST_HEADER = 10_000_000  # bytes, of a safetensors file
 MOST_SHARED = 4  # times a file's size that its tensors may claim together: tied weights, copies
 
 
@@ -51,6 +53,11 @@ def read_file(path: Path) -> Any:
     try:
         with _one_line():
             return _read(path)
+    except TooLargeError as error:
+        raise InputError(
+            f"{path} is more than is read of one file: {error}; keep the weights alone, or those of "
+            "fewer steps."
+        ) from None
     except NotPlainDataError as error:
         raise InputError(
             f"{path} is not plain data: {_shortened(error)}. Nothing in it was run; give a file of "
@@ -90,6 +97,8 @@ def _read(path: Path) -> Any:
         # A private copy of pages that are written to: torch wants to be able to write.
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     if is_safetensors(mapped[:16]):
+        if int.from_bytes(mapped[:8], "little") > LARGEST_HEADER:
+            raise TooLargeError(f"its header has more than {LARGEST_HEADER} bytes")
         with safe_open(path, framework="pt") as tensors:
             return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
     if mapped[:2] == b"PK":
@@ -129,6 +138,8 @@ class _Claims:
 def _read_zip(mapped: mmap.mmap) -> Any:
     """torch.save since version 1.6: a zip archive, stored, with one pickle and a file a storage."""
     stream: Any = mapped  # it has all of a file that the parsers use
+    if _listed(mapped) > MOST_TENSORS * BYTES_LISTED:  # which takes seconds to read
+        raise TooLargeError(f"it has more than {MOST_TENSORS} tensors")
     with zipfile.ZipFile(stream) as archive:
         members: dict[str, zipfile.ZipInfo] = {}
         for info in archive.infolist():
@@ -156,6 +167,18 @@ def _read_zip(mapped: mmap.mmap) -> Any:
 
         start, size = spans[pickles[0]]
         return read_pickle(mapped[start : start + size], find)
+
+
+def _listed(mapped: mmap.mmap) -> int:
+    """How many bytes the list of members takes, at the end of a zip archive."""
+    end = mapped.rfind(b"PK\x05\x06", max(0, len(mapped) - 2**16 - 22))
+    if end < 0 or end + 20 > len(mapped):
+        return 0  # no archive, which its parser finds out
+    (size,) = struct.unpack_from("<I", mapped, end + 12)
+    long = mapped.rfind(b"PK\x06\x06", max(0, end - 20 - 2**16), end)
+    if size == 2**32 - 1 and 0 <= long <= end - 48:
+        (size,) = struct.unpack_from("<Q", mapped, long + 40)
+    return int(size)
 
 
 def _check_member(info: zipfile.ZipInfo, earlier: dict[str, zipfile.ZipInfo]) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import Architecture, Weights, is_bias
+from grokinterp.models.fits import Sizes, fitting_task
 from grokinterp.runs.foreign.files import read_file
 from grokinterp.runs.foreign.settings import Settings
 from grokinterp.runs.foreign.source import Source
@@ -28,36 +29,34 @@ from grokinterp.tasks.modular import ModularTask
 def stated_task(
     architecture: Architecture, said: Settings, config: Settings, source: Source
 ) -> tuple[ModularTask, tuple[str, ...]]:
-    """The modulus and the "=" token, from the sizes of vocabulary and context."""
-    equals = architecture.n_ctx > 2 if said.equals_token is None else said.equals_token
-    p = architecture.d_vocab - equals
-    shapes = (
-        f"{architecture.d_vocab} tokens, {architecture.d_vocab_out} output classes and "
-        f"{architecture.n_ctx} positions"
-    )
-    notes: tuple[str, ...] = ()
-    if said.p is not None and said.p != p:
-        raise InputError(f"p={said.p} contradicts {source.path}, which has {shapes}: p={p}.")
-    if said.p is None and config.p is not None and config.p != p:
-        # The paper's code keeps the vocabulary of p = 113 whatever p is.
-        fits = config.p <= architecture.d_vocab_out and architecture.n_ctx >= 2 + equals
-        if source.format not in ("paper", "trainer") or config.p > p or not fits:
-            raise InputError(f"{source.path} says p={config.p} and has {shapes}; it is damaged.")
-        p, notes = config.p, (f"p={config.p} as its config says; {shapes} are more than it needs",)
-    elif architecture.d_vocab_out not in (p, p + 1) or p < 2 or architecture.n_ctx < 2 + equals:
-        raise InputError(
-            f'{source.path} has {shapes}; inputs are [a, b, "="] or [a, b] and answers 0 to p - 1.'
-        )
-    has_class = architecture.d_vocab_out > p
-    if said.equals_class is not None and said.equals_class != has_class:
-        raise InputError(f"equals_class={said.equals_class} contradicts {source.path}: {shapes}.")
+    """The operation, the modulus and the "=" token, which the sizes of the weights have to fit."""
+    where, shape = str(source.path), architecture
     operation = said.operation or config.operation or "add"
     if operation == "random" and said.operation is None:
         raise InputError(
-            f"{source.path} learned random labels, which nobody can draw again; give "
-            "operation=random data_seed=... if they are those of this package."
+            f"{where} learned random labels, which nobody can draw again; give operation=random "
+            "data_seed=... if they are those of this package."
         )
-    return ModularTask(operation, p, equals, seed=said.data_seed or 0), notes
+    p, notes = said.p, ()
+    if p is None and config.p is not None:
+        p, where = config.p, f"{where}, which says p={config.p},"
+    sizes = {"d_vocab": shape.d_vocab, "n_ctx": shape.n_ctx, "d_vocab_out": shape.d_vocab_out}
+    if p is not None and source.format in ("paper", "trainer") and p == config.p < shape.d_vocab - 1:
+        # The paper's code keeps the vocabulary of p = 113 whatever p is.
+        fitting_task(**sizes, equals_token=said.equals_token, what=where)
+        notes = (f"p={p} as its config says; {Sizes(**sizes)} are more than it needs",)
+        sizes |= {"d_vocab": p + (shape.n_ctx > 2), "d_vocab_out": p}
+    task = fitting_task(
+        **sizes, operation=operation, p=p, equals_token=said.equals_token,
+        seed=said.data_seed or 0, what=where,
+    )  # fmt: skip
+    has_class = shape.d_vocab_out > task.p
+    if said.equals_class is not None and said.equals_class != has_class:
+        raise InputError(
+            f"equals_class={said.equals_class} contradicts {source.path}, which has "
+            f"{shape.d_vocab_out} classes for p={task.p}; leave it out."
+        )
+    return task, notes
 
 
 def check_biases(weights: Weights, said: str | None, where: str) -> None:
