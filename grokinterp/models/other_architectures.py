@@ -6,7 +6,7 @@ transformer with attention and an MLP in every layer under names that are known:
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor
 
@@ -49,6 +49,11 @@ def other_architecture(state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
+def has_attention(names: Iterable[str]) -> bool:
+    """Whether weights of these names are those of attention."""
+    return any(_ATTENTION.search(name) for name in names)
+
+
 def _recurrent(shapes: Shapes) -> str | None:
     for name, shape in shapes.items():
         if re.search(r"(^|[._])weight_hh", name) and len(shape) == 2 and shape[1]:
@@ -86,7 +91,7 @@ def _of_torch(shapes: Shapes) -> str | None:
 
 def _perceptron(shapes: Shapes) -> str | None:
     """A network without attention: how wide, and how the operands come in."""
-    if _any(_ATTENTION, shapes):
+    if has_attention(shapes):
         return None
     tables = [s for name, s in shapes.items() if _TOKEN.search(name) and not _is_other(name, s)]
     chain = [
@@ -101,22 +106,23 @@ def _perceptron(shapes: Shapes) -> str | None:
     if len(chain) == 1 and not tables:
         return f"a linear model ({widths[0]} -> {widths[-1]})"
     how = _operands(tables, widths)
-    return f"a multilayer perceptron (MLP, no attention): {' -> '.join(map(str, widths))}{how}"
+    sizes = " -> ".join(map(str, widths[:6] if len(widths) < 7 else [*widths[:5], "...", widths[-1]]))
+    return f"a multilayer perceptron (MLP without attention, {sizes}{how})"
 
 
 def _operands(tables: list[tuple[int, ...]], widths: list[int]) -> str:
     """How the operands of a perceptron come in, as far as sizes tell."""
     first, classes = widths[0], widths[-1]
     if len(tables) >= 2:
-        return ", with an embedding for each operand"
+        return ", an embedding for each operand"
     if tables:
         d_embed = tables[0][1]
         if first == 2 * d_embed:
-            return ", the embeddings of the operands concatenated"
-        return ", the embeddings of the operands summed" if first == d_embed else ""
+            return ", embeddings of the operands concatenated"
+        return ", embeddings of the operands summed or multiplied" if first == d_embed else ""
     if first == 2 * classes:
-        return ", the operands one-hot, one behind the other"
-    return ", the operands one-hot and summed" if first == classes else ""
+        return ", operands one-hot and concatenated"
+    return ", operands one-hot and summed" if first == classes else ""
 
 
 def _widths(matrices: list[tuple[int, ...]]) -> list[int]:
