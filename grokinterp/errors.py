@@ -62,16 +62,18 @@ def shown(value: object) -> str:
     return one_line(text, most=LONGEST_VALUE)
 
 
-def names(given: Iterable[str]) -> str:
+def names(given: Iterable[object]) -> str:
     """Names as a message lists them: as many as 80 characters hold, and how many more.
 
-    >>> names(["a", "b"]), names(f"blocks.0.weight_{i}" for i in range(100))[-30:]
-    ("'a', 'b'", "s.0.weight_2' and 97 more")
+    >>> names(["a", "b"]), names(f"blocks.0.weight_{i}" for i in range(99))[-12:]
+    ("'a', 'b'", ' and 96 more')
     """
-    each = [one_line(repr(name), most=LONGEST_VALUE // 2) for name in given]
-    kept = next((n for n in range(len(each), 1, -1) if len(", ".join(each[:n])) <= LONGEST_VALUE), 1)
-    more = f" and {len(each) - kept} more" if kept < len(each) else ""
-    return ", ".join(each[:kept]) + more
+    every = list(given)
+    each = [one_line(repr(name), most=LONGEST_VALUE // 2) for name in every[:LONGEST_VALUE]]
+    while len(each) > 1 and len(", ".join(each)) > LONGEST_VALUE:
+        each.pop()
+    more = f" and {len(every) - len(each)} more" if len(each) < len(every) else ""
+    return ", ".join(each) + more
 
 
 class Interrupted(KeyboardInterrupt):

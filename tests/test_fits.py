@@ -81,4 +81,6 @@ def test_models_of_recipes_fit_their_tasks():
     for recipe in [
         *gi.recipes().values(), gi.Recipe(equals_token=False), gi.Recipe(equals_class=True),
     ]:  # fmt: skip
+        if recipe.task == "ising":
+            recipe = recipe.replace(n_train=2, n_test=2, sweeps=1)
         refuse_unfit(recipe.architecture(), recipe.build_task())

@@ -7,7 +7,7 @@ import grokinterp as gi
 
 PACKAGE = Path(gi.__file__).parent
 ROOMS = [
-    "errors", "arguments", "registry", "memory", "notebook", "tasks", "models", "recipe", "runs",
+    "errors", "paths", "arguments", "registry", "memory", "notebook", "tasks", "models", "recipe", "runs",
     "training", "fourier", "progress", "circuits", "encodings", "viz", "bench", "terminal", "cli",
 ]  # fmt: skip
 

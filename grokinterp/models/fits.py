@@ -117,10 +117,8 @@ def refuse_misfit(
 
 
 def fitting_task(
+    sizes: Sizes,
     *,
-    d_vocab: int,
-    n_ctx: int,
-    d_vocab_out: int,
     operation: str = "add",
     p: int | None = None,
     equals_token: bool | None = None,
@@ -131,11 +129,10 @@ def fitting_task(
 
     `p` and `equals_token` are what somebody says; what nobody says is told by the sizes.
 
-    >>> fitting_task(d_vocab=59, n_ctx=2, d_vocab_out=59)
+    >>> fitting_task(Sizes(59, 2, 59))
     ModularTask(operation='add', p=59, equals_token=False, seed=0)
     """
-    sizes = Sizes(d_vocab, n_ctx, d_vocab_out)
-    found_p, found_equals = sizes.inputs or (p, n_ctx > 2)
+    found_p, found_equals = sizes.inputs or (p, sizes.n_ctx > 2)
     if found_p is None:
         raise InputError(
             f"{what} has {sizes}, which fit no p: [a, b, =] has p + 1 tokens, 3 positions and p or "
@@ -143,7 +140,7 @@ def fitting_task(
         )
     equals = found_equals if equals_token is None else equals_token
     task = ModularTask(operation, found_p if p is None else p, equals, seed=seed)
-    refuse_misfit(task, d_vocab=d_vocab, n_ctx=n_ctx, d_vocab_out=d_vocab_out, what=what)
+    refuse_misfit(task, **sizes._asdict(), what=what)
     return task
 
 

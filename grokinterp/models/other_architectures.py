@@ -6,7 +6,8 @@ transformer with attention and an MLP in every layer under names that are known:
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice, pairwise
 
 from torch import Tensor
 
@@ -21,7 +22,9 @@ _MLP = re.compile(
     r"|intermediate|up_proj|down_proj|W_in|W_out|w[123]|experts)(\.|_|$)"
 )
 _BLOCK = re.compile(r"(^|\.)(\w*blocks?|layers?|h|stack)\.(\d+)\.(?P<inner>.+)")
-_NORM = re.compile(r"(^|[._])(ln|norm|layer_?norm|rms|rmsnorm|batch_?norm|bn)[\w.]*$", re.IGNORECASE)
+_NORM = re.compile(
+    r"(^|[._])(ln|norm|layer_?norm|rms|rmsnorm|batch_?norm|bn)[\w.]*$", re.IGNORECASE
+)
 _POSITION = re.compile(r"(^|[._])(pos\w*|wpe|pe|position\w*)(\.|_|$)")
 _TOKEN = re.compile(r"(^|\.)(\w*emb\w*|wte|tok\w*|W_E)(\.|$|_)|(^|\.)W_E$")
 _HEAD = re.compile(
@@ -38,12 +41,13 @@ def other_architecture(state: Mapping[str, Tensor]) -> str | None:
     >>> lstm = torch.nn.ModuleDict({"e": torch.nn.Embedding(7, 4), "r": torch.nn.LSTM(4, 8)})
     >>> other_architecture(lstm.state_dict())
     'a recurrent network (nn.LSTM)'
-    >>> layer = torch.nn.TransformerEncoderLayer(8, 2)
-    >>> other_architecture(torch.nn.TransformerEncoder(layer, 2).state_dict())
-    'an nn.TransformerEncoder'
+    >>> perceptron = torch.nn.Sequential(torch.nn.Linear(14, 32), torch.nn.Linear(32, 7))
+    >>> other_architecture(perceptron.state_dict())
+    'a multilayer perceptron (MLP without attention, 14 -> 32 -> 7, operands one-hot and
+    concatenated)'
     """
-    shapes = {key: tuple(state[key].shape) for key, _ in zip(state, range(MOST_NAMES))}
-    for rule in _RULES:
+    shapes = {key: tuple(state[key].shape) for key in islice(state, MOST_NAMES)}
+    for rule in (*_OF_ANY, *(_OF_TRANSFORMERS if has_attention(shapes) else (_perceptron,))):
         if found := rule(shapes):
             return found
     return None
@@ -91,8 +95,6 @@ def _of_torch(shapes: Shapes) -> str | None:
 
 def _perceptron(shapes: Shapes) -> str | None:
     """A network without attention: how wide, and how the operands come in."""
-    if has_attention(shapes):
-        return None
     tables = [s for name, s in shapes.items() if _TOKEN.search(name) and not _is_other(name, s)]
     chain = [
         shape for name, shape in shapes.items()
@@ -106,7 +108,9 @@ def _perceptron(shapes: Shapes) -> str | None:
     if len(chain) == 1 and not tables:
         return f"a linear model ({widths[0]} -> {widths[-1]})"
     how = _operands(tables, widths)
-    sizes = " -> ".join(map(str, widths[:6] if len(widths) < 7 else [*widths[:5], "...", widths[-1]]))
+    sizes = " -> ".join(
+        map(str, widths[:6] if len(widths) < 7 else [*widths[:5], "...", widths[-1]])
+    )
     return f"a multilayer perceptron (MLP without attention, {sizes}{how})"
 
 
@@ -125,9 +129,9 @@ def _operands(tables: list[tuple[int, ...]], widths: list[int]) -> str:
     return ", operands one-hot and summed" if first == classes else ""
 
 
-def _widths(matrices: list[tuple[int, ...]]) -> list[int]:
+def _widths(matrices: Sequence[tuple[int, ...]]) -> list[int]:
     """The sizes from input to output, of matrices as torch.nn.Linear has them or transposed."""
-    linear = all(one[0] == other[1] for one, other in zip(matrices, matrices[1:], strict=False))
+    linear = all(one[0] == other[1] for one, other in pairwise(matrices))
     ordered = [shape[::-1] for shape in matrices] if linear else matrices
     return [ordered[0][0], *(shape[1] for shape in ordered)]
 
@@ -206,7 +210,8 @@ def _any(pattern: str | re.Pattern[str], shapes: Shapes) -> bool:
     return any(re.search(pattern, name) for name in shapes)
 
 
-_RULES: tuple[Callable[[Shapes], str | None], ...] = (
-    _recurrent, _state_space, _convolutional, _of_torch, _perceptron, _attention_only,
-    _unusual_mlp, _unusual_attention, _embeddings, _positions,
+_Rule = Callable[[Shapes], str | None]
+_OF_ANY: tuple[_Rule, ...] = (_recurrent, _state_space, _convolutional, _of_torch)
+_OF_TRANSFORMERS: tuple[_Rule, ...] = (
+    _attention_only, _unusual_mlp, _unusual_attention, _embeddings, _positions
 )  # fmt: skip

@@ -7,8 +7,8 @@ minimal_gpt  the usual small GPT: token embedding, fused query-key-value matrix,
 
 What names and shapes cannot say (the activation function; the head count of a fused matrix) is in
 `assumed`, at a default, unless it was given. LayerNorms are taken to stand before attention, MLP
-and unembedding, as in all of these. What is none of these is refused by the name of its architecture,
-as far as that shows (`grokinterp.models.other_architectures`).
+and unembedding, as in all of these. What is none of these is refused by the name of its
+architecture, as far as that shows (`grokinterp.models.other_architectures`).
 """
 
 import contextlib

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from grokinterp.errors import InputError, nearest
+from grokinterp.errors import InputError, nearest, shown
+from grokinterp.paths import kind_at
 from grokinterp.recipe.recipe import Recipe
 
 
@@ -152,8 +153,8 @@ def find_recipe(name_or_path: str | Path) -> Recipe:
     name = str(name_or_path)
     if name in BUILTIN:
         return BUILTIN[name].recipe
-    if Path(name).is_file():
+    if kind_at(name) == "file":
         return Recipe.from_toml(name)
     raise InputError(
-        f"recipe {name!r} is neither built in nor a TOML file; {nearest(name, BUILTIN)}"
+        f"recipe {shown(name)} is neither built in nor a TOML file; {nearest(name, BUILTIN)}"
     )

@@ -26,6 +26,7 @@ from grokinterp.recipe.keys import (
     typed,
 )
 from grokinterp.recipe.schedule import Schedule, checkpoint_steps
+from grokinterp.recipe.toml import read_toml
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import get_operation
@@ -135,12 +136,7 @@ class Recipe:
     @classmethod
     def from_toml(cls, path: str | Path) -> "Recipe":
         """A recipe from a TOML file of flat keys."""
-        try:
-            return cls.from_dict(tomllib.loads(Path(path).read_text(encoding="utf-8-sig")))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"{path} is not TOML ({error}); write lines such as p = 113."
-            ) from None
+        return cls.from_dict(read_toml(path, wanted="write lines such as p = 113"))
 
     def replace(self, /, **changes: Any) -> "Recipe":
         """The same recipe with some keys changed.

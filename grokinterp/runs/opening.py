@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from grokinterp.errors import InputError
+from grokinterp.paths import kind_at
+from grokinterp.runs.foreign.files import refuse_other_file
 from grokinterp.runs.foreign.sources import is_foreign
 from grokinterp.runs.foreign.store import open_foreign
 from grokinterp.runs.run import Run
@@ -21,6 +23,8 @@ def load(path: str | Path, *, format: str = "auto", **settings: Any) -> Run:
     version.
     """
     path = Path(path)
+    if kind_at(path) == "file" and not is_foreign(path):
+        refuse_other_file(path)
     if format == "auto" and not is_foreign(path):
         if settings:
             raise InputError(

@@ -21,7 +21,6 @@ calls free, and it changes no run that is there.
 import itertools
 import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +28,11 @@ from typing import Any
 
 import tomli_w
 
-from grokinterp.errors import InputError, nearest, whole_number
+from grokinterp.errors import InputError, nearest, shown, whole_number
+from grokinterp.paths import file_at, kind_at
 from grokinterp.recipe.builtin import BUILTIN
 from grokinterp.recipe.recipe import Recipe
+from grokinterp.recipe.toml import LARGEST, toml_values
 from grokinterp.training.ranges import range_values
 
 MOST_RUNS = 10_000
@@ -119,9 +120,7 @@ class Sweep:
     @classmethod
     def from_toml(cls, path: str | Path) -> "Sweep":
         """The sweep that a TOML file describes; InputError, one line with the file's name, else."""
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"{path} is not a file; give a sweep in TOML.")
+        path = file_at(path, wanted="give a sweep in TOML", largest=LARGEST)
         return cls.from_text(path.read_bytes(), file=path)
 
     @classmethod
@@ -130,13 +129,9 @@ class Sweep:
 
         InputError, one line with the file's name, where it describes none.
         """
+        values = toml_values(text, file, "write lines such as steps = 1000")
         try:
-            return cls._from_dict(tomllib.loads(text.decode("utf-8-sig")), beside=Path(file).parent)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{file} is not TOML ({reason}); write lines such as steps = 1000."
-            ) from None
+            return cls._from_dict(values, beside=Path(file).parent)
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
 
@@ -190,13 +185,15 @@ def _base(given: object, *, beside: Path) -> Recipe:
     if isinstance(given, dict):
         return Recipe.from_dict(given)
     if not isinstance(given, str):
-        raise InputError(f"recipe={given!r} is no recipe; name one, a file or a table of keys.")
+        raise InputError(
+            f"recipe={shown(given)} is no recipe; name one, a file or a table of keys."
+        )
     if given in BUILTIN:
         return BUILTIN[given].recipe
-    if (beside / given).is_file():
+    if kind_at(beside / given) == "file":
         return Recipe.from_toml(beside / given)
     raise InputError(
-        f"recipe {given!r} is neither built in nor a TOML file in {beside}; "
+        f"recipe {shown(given)} is neither built in nor a TOML file in {beside}; "
         f"{nearest(given, BUILTIN)}"
     )
 

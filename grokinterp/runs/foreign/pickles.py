@@ -12,7 +12,7 @@ import pickletools
 import struct
 from collections.abc import Callable, Iterator
 from mmap import mmap
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,9 +119,9 @@ def _steps(content: bytes | mmap) -> Iterator[tuple[int, Any]]:
             elif code == _STOP:
                 stream.seek(at)
                 return
-            elif code in _OPCODES:
+            elif code in _READERS:
                 stream.seek(at)
-                yield code, _OPCODES[code].arg.reader(stream)
+                yield code, _READERS[code](stream)
                 at = stream.tell()
             else:
                 raise ValueError(f"byte {at - 1} of a pickle is {code:#04x}, which is no opcode")
@@ -319,14 +319,19 @@ def _action(name: str) -> Callable[[_Machine, Any], None] | None:
         return lambda machine, _: machine.stack.append(make())
     if name in ("PROTO", "FRAME"):
         return _Machine._nothing
-    word = name.removeprefix("LONG_").removeprefix("BIN") if name.endswith(("PUT", "GET")) else name
-    return cast("Callable[[_Machine, Any], None] | None", getattr(_Machine, f"_{word.lower()}", None))
+    if name.endswith(("PUT", "GET")):
+        name = name.removeprefix("LONG_").removeprefix("BIN")
+    action: Callable[[_Machine, Any], None] | None = getattr(_Machine, f"_{name.lower()}", None)
+    return action
 
 
 _OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
 _ACTIONS = {code: _action(opcode.name) for code, opcode in _OPCODES.items()}
 _STOP = ord(".")
 _BARE = {code for code, opcode in _OPCODES.items() if opcode.arg is None} - {_STOP}
+_READERS: dict[int, Callable[[Any], Any]] = {
+    code: opcode.arg.reader for code, opcode in _OPCODES.items() if opcode.arg is not None
+}
 _CODES = {opcode.name: code for code, opcode in _OPCODES.items()}
 _NUMBER = {
     _CODES[name]: struct.Struct(form)

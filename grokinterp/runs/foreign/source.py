@@ -50,7 +50,7 @@ def state_dict_in(data: Any, path: Path) -> StateDict:
     raise InputError(f"{path} holds no weights that are known here: {_what_it_is(data)}.")
 
 
-def _is_network(data: Mapping[str, Any]) -> bool:
+def _is_network(data: Mapping[Any, Any]) -> bool:
     """Whether a dictionary of few tensors has the matrices of a network."""
     matrices = [x for x in data.values() if isinstance(x, Tensor) and x.ndim >= 2]
     return 0 < len(data) <= 2 * len(matrices)
@@ -61,11 +61,9 @@ def _what_it_is(data: Any) -> str:
     found = mapping(data)
     give = "give a state dict, such as torch.save(model.state_dict(), path) writes"
     if not isinstance(data, Mapping):
-        return f"it is a {_kind(data)}; {give}"
+        return f"it is {_kind(data)}; {give}"
     if not found:
         return f"it is an empty dictionary; {give}"
-    if key := next((key for key in NESTED if key in found), None):
-        return f"its {key!r} is {_kind(found[key])}; {give}"
     inside = [key for key, x in found.items() if len(_tensors(x)) >= 4]
     if inside and all(type(key) is int for key in inside):
         return (
@@ -74,6 +72,8 @@ def _what_it_is(data: Any) -> str:
         )
     if inside:
         return f"it has state dicts under {names(inside)}; save one of them as a file of its own"
+    if key := next((key for key in NESTED if key in found), None):
+        return f"its {key!r} is {_kind(found[key])}; {give}"
     return f"it is a dictionary of {names(found)}; {give}"
 
 
@@ -108,6 +108,6 @@ def _check_names(weights: Mapping[Any, Tensor], path: Path) -> None:
             )
 
 
-def mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: Any) -> Mapping[Any, Any]:
     """The value where it is a mapping; otherwise an empty one."""
     return value if isinstance(value, Mapping) else {}

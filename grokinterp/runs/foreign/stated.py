@@ -30,33 +30,42 @@ def stated_task(
     architecture: Architecture, said: Settings, config: Settings, source: Source
 ) -> tuple[ModularTask, tuple[str, ...]]:
     """The operation, the modulus and the "=" token, which the sizes of the weights have to fit."""
-    where, shape = str(source.path), architecture
+    where = str(source.path)
     operation = said.operation or config.operation or "add"
     if operation == "random" and said.operation is None:
         raise InputError(
             f"{where} learned random labels, which nobody can draw again; give operation=random "
             "data_seed=... if they are those of this package."
         )
-    p, notes = said.p, ()
-    if p is None and config.p is not None:
-        p, where = config.p, f"{where}, which says p={config.p},"
-    sizes = {"d_vocab": shape.d_vocab, "n_ctx": shape.n_ctx, "d_vocab_out": shape.d_vocab_out}
-    if p is not None and source.format in ("paper", "trainer") and p == config.p < shape.d_vocab - 1:
-        # The paper's code keeps the vocabulary of p = 113 whatever p is.
-        fitting_task(**sizes, equals_token=said.equals_token, what=where)
-        notes = (f"p={p} as its config says; {Sizes(**sizes)} are more than it needs",)
-        sizes |= {"d_vocab": p + (shape.n_ctx > 2), "d_vocab_out": p}
+    p = config.p if said.p is None else said.p
+    sizes, notes = _sizes(architecture, p, config, source)
+    if sizes.inputs is not None and p not in (None, sizes.inputs[0]):
+        says = said.p is None
+        where = f"{where} says p={p} and" if says else f"p={p} contradicts {where}, which"
     task = fitting_task(
-        **sizes, operation=operation, p=p, equals_token=said.equals_token,
+        sizes, operation=operation, p=p, equals_token=said.equals_token,
         seed=said.data_seed or 0, what=where,
     )  # fmt: skip
-    has_class = shape.d_vocab_out > task.p
+    has_class = architecture.d_vocab_out > task.p
     if said.equals_class is not None and said.equals_class != has_class:
         raise InputError(
             f"equals_class={said.equals_class} contradicts {source.path}, which has "
-            f"{shape.d_vocab_out} classes for p={task.p}; leave it out."
+            f"{architecture.d_vocab_out} classes for p={task.p}; leave it out."
         )
     return task, notes
+
+
+def _sizes(
+    shape: Architecture, p: int | None, config: Settings, source: Source
+) -> tuple[Sizes, tuple[str, ...]]:
+    """What of tokens, positions and classes is used: the paper's code keeps those of p = 113."""
+    sizes = Sizes(shape.d_vocab, shape.n_ctx, shape.d_vocab_out)
+    if source.format not in ("paper", "trainer") or p is None or p != config.p:
+        return sizes, ()
+    if sizes.inputs is None or p >= sizes.inputs[0]:
+        return sizes, ()
+    note = f"p={p} as its config says; {sizes} are more than it needs"
+    return Sizes(p + sizes.inputs[1], sizes.n_ctx, p), (note,)
 
 
 def check_biases(weights: Weights, said: str | None, where: str) -> None:
