@@ -16,6 +16,7 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import refuse_not_finite
 from grokinterp.models.kinds import Shape
+from grokinterp.paths import kind_at
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.environment import current_versions
 from grokinterp.runs.files import (
@@ -223,7 +224,7 @@ class RunWriter:
     def read_resume(folder: Path, *, file: str = RESUME) -> tuple[int, dict[str, Tensor]] | None:
         """The step and state to go on from, or None when the run has not come that far."""
         path = folder / file
-        if not path.exists():
+        if kind_at(path) is None:
             return None
         way_out = "restore it from a copy, or delete it and resume, which trains from the start."
         try:

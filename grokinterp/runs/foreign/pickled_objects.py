@@ -26,6 +26,10 @@ class NotPlainDataError(ValueError):
     """The pickle is broken, or does more than build plain data."""
 
 
+class TooLargeError(NotPlainDataError):
+    """The file holds more than is read."""
+
+
 @dataclass(frozen=True)
 class Global:
     """A name that a pickle refers to. It is never looked up."""
