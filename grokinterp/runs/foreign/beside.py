@@ -102,8 +102,9 @@ def read_log(path: Path, *, epochs: bool = False) -> Log:
         raise InputError(f"{path} has a column twice that is needed; keep one of each.")
     try:
         numbers = table[used].astype(float).dropna(subset=step)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} has something else than numbers ({error}).") from None
+    except (ValueError, TypeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:80]
+        raise InputError(f"{path} has something else than numbers ({reason}).") from None
     numbers.columns = pd.Index(["step", *taken])
     steps = numbers["step"]
     if not ((steps % 1 == 0) & (steps >= 0) & (steps < LARGEST_STEP)).all():
