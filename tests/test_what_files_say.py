@@ -345,6 +345,24 @@ class TestListsOfLosses:
             assert len(found) == 10_780
             assert not any("only nothing" in reason for reason in gi.detect_phases(run).reasons)
 
+    def test_date_a_run_of_which_one_checkpoint_is_there(self, shipped, tmp_path):
+        """Its accuracies are those of one step: they do not say when anything was learned."""
+        table = shipped.metrics
+        content = {
+            "model": shipped.weights(), "steps": torch.tensor(table["step"].to_numpy()),
+            "train_losses": torch.tensor(table["train_loss"].to_numpy()),
+            "test_losses": torch.tensor(table["test_loss"].to_numpy()),
+            "config": {"seed": 598, "frac_train": 0.3},
+        }  # fmt: skip
+        torch.save(content, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        assert torch.equal(run.train_mask, shipped.train_mask)
+        alone = gi.detect_phases(table[["step", "train_loss", "test_loss"]])
+        found = gi.detect_phases(run)
+        assert (found.label, found.memorization_step) == ("grokked", alone.memorization_step)
+        assert found.grok_step == alone.grok_step
+        assert any("at 1 of 1201 logged steps only" in reason for reason in found.reasons)
+
     def test_that_do_not_say_of_which_steps_they_are_get_none(self, ours, tmp_path):
         lists = {key: values[:37] for key, values in curves(ours).items()}
         torch.save({"model": ours.weights(100), "step": 100, **lists}, tmp_path / "m.pt")

@@ -20,6 +20,8 @@ LARGEST_STEP = 2**53  # beyond it a float is no longer every whole number
 MEASURES = ("excluded_loss",)  # what phases use of a table besides its curves
 CURVES = COLUMNS
 ROUNDING = 1e-6  # a loss this little below 0 is a loss of 0 that was computed with few digits
+FEW_ROWS = 5  # fewer accuracies than these decide nothing
+MANY_TIMES = 10  # where there are so many times as many losses
 HELD_ROWS = 5  # a level counts when it is held for so many more rows,
 HELD_SHARE = 0.01  # or for this share of the log's rows, whichever is more
 
@@ -159,6 +161,22 @@ def read_curves(frame: pd.DataFrame, source: str = "the table") -> Curves:
         numbers = numbers[~repeated]
         notes.append(f"{int(repeated.sum())} steps were logged twice; the last row of each counts")
     return Curves(numbers.reset_index(drop=True), tuple(notes))
+
+
+def without_few_accuracies(curves: Curves) -> Curves:
+    """Without accuracies that are known at a few rows only, of a log of many losses.
+
+    Of one checkpoint with a log of losses beside it, accuracies are those of the checkpoint: they
+    would say that everything was learned by then, and the losses say when.
+    """
+    rows = {x: 0 if (c := curves.get(x)) is None else len(c) for x in (*CURVES, *UNMIRRORED)}
+    losses = min(rows["train_loss"], rows["test_loss"])
+    most = max(rows["train_acc"], rows["test_acc"])
+    if not 0 < most < FEW_ROWS or losses < MANY_TIMES * most:
+        return curves
+    sparse = [x for x in rows if x in curves.frame and ("_acc" in x or x in UNMIRRORED)]
+    note = f"accuracies are known at {most} of {losses} logged steps only: losses decide"
+    return Curves(curves.frame.drop(columns=sparse), (*curves.notes, note))
 
 
 def read_csv_curves(path: str | Path) -> pd.DataFrame:

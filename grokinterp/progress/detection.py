@@ -11,7 +11,13 @@ from grokinterp.errors import InputError
 from grokinterp.progress import boundaries
 from grokinterp.progress.boundaries import Bend, Boundaries
 from grokinterp.progress.crossings import Crossing, crossing, unmirrored_crossing
-from grokinterp.progress.curves import CURVES, Curve, Curves, read_curves
+from grokinterp.progress.curves import (
+    CURVES,
+    Curve,
+    Curves,
+    read_curves,
+    without_few_accuracies,
+)
 from grokinterp.progress.labels import Margin, Verdict, label_of
 from grokinterp.progress.phases import Phase, Phases, Thresholds
 from grokinterp.progress.table import progress_measures
@@ -70,7 +76,9 @@ def detect_phases(
     if ceiling < 1:
         reasons.append(f"the task allows a test accuracy of {ceiling:.3f} at best")
     run = x if isinstance(x, Run) else None
-    unmirrored = unmirrored_of(curves, run, measures)
+    every, curves = curves, without_few_accuracies(curves)
+    # Where losses decide, their mean over all test pairs bounds that over the unmirrored ones.
+    unmirrored = unmirrored_of(curves, run, measures if curves is every else None)
     memorized = crossing(curves, "train", limits.train_acc, limits.train_loss)
     grokked = crossing(curves, "test", limits.test_acc, limits.test_loss)
     on_unmirrored = unmirrored_crossing(unmirrored, run, limits)
