@@ -471,6 +471,14 @@ class TestTrainingRows:
         assert "keep other training rows" in refusal(lambda: gi.load(folder))
 
 
+def _loaded(path):
+    """The run, or why it is refused."""
+    try:
+        return gi.load(path), ""
+    except gi.InputError as error:
+        return None, str(error)
+
+
 class TestBeside:
     def test_a_log_and_a_configuration_of_a_folder(self, ours, tmp_path):
         folder = folder_of(ours, tmp_path / "run", change=lambda x, step: x["model_state_dict"])
@@ -512,6 +520,22 @@ class TestBeside:
         run = gi.load(tmp_path)
         assert run.steps == (100,)
         assert all(len(note) <= 400 and note.isprintable() for note in run.notes)
+
+    @pytest.mark.parametrize(
+        "value", ["NaN", "1e999", "9" * 400, '"x"', "null", "[[1]]", '{"0": NaN}', "-1", "1e308"]
+    )
+    def test_odd_values_are_left_alone_or_refused(self, value, ours, tmp_path):
+        torch.save(ours.weights(100), tmp_path / "step_100.pt")
+        keys = ("train_losses", "val_acc", "epochs", "train_idx", "d_head", "attn_scale", "eps",
+                "log_every", "num_epochs", "seed", "frac", "step", "history")  # fmt: skip
+        for i, key in enumerate(keys):
+            text = f'{{"{key}": {value}}}' if i % 2 else f'{{"{key}": [0, {value}]}}'
+            (tmp_path / "config.json").write_text(text)
+            (tmp_path / "log.csv").write_text(f"epoch,{key}\n0,1\n100,{value}\n")
+            found, told = _loaded(tmp_path)
+            assert found is None or found.steps == (100,)
+            assert len(told) <= 400
+            assert "\n" not in told
 
     def test_an_optimizer_beside_is_no_checkpoint(self, ours, tmp_path):
         folder = folder_of(ours, tmp_path / "run")

@@ -311,7 +311,7 @@ def _whole_tensor(value: Any) -> Tensor | None:
         except (ValueError, OverflowError):
             return None
     if isinstance(value, np.ndarray):
-        if value.dtype.kind == "f" and (value % 1 == 0).all():
+        if value.dtype.kind == "f" and (abs(value) < 2**53).all() and not (value % 1).any():
             value = value.astype(np.int64)
         if value.dtype.kind not in "iub" or value.dtype == np.uint64:
             return None
