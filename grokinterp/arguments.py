@@ -5,47 +5,46 @@ number, a text is no list, and numpy's and torch's scalars are what they hold.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from grokinterp.errors import InputError, nearest, shown, whole_number
 
+LARGEST_SEED = 2**63 - 1
+
 
 def number(
     name: str,
     given: object,
     *,
-    above: float | None = None,
+    above: float = 0,
     least: float | None = None,
     most: float | None = None,
     such_as: str,
 ) -> float:
-    """A finite number in its limits; `such_as` is one that would do.
+    """A finite number in its limits: `above` one, unless it is the `least`; `such_as` would do.
 
-    >>> number("ceiling", 1, above=0, most=1, such_as="0.95")
+    >>> number("threshold", 1, least=0, most=1, such_as="0.95")
     1.0
-    >>> number("ceiling", "x", above=0, most=1, such_as="0.95")
+    >>> number("ceiling", "x", most=1, such_as="0.95")
     Traceback (most recent call last):
     grokinterp.errors.InputError: ceiling='x' is not a number above 0, at most 1; give such as 0.95.
     """
     found = real(given)
     if (
         found is None
-        or (above is not None and found <= above)
-        or (least is not None and found < least)
+        or (found <= above if least is None else found < least)
         or (most is not None and found > most)
     ):
-        limits = [
-            f"{word} {limit:g}"
-            for word, limit in (("above", above), ("at least", least), ("at most", most))
-            if limit is not None
-        ]
-        wanted = " ".join(["a number", ", ".join(limits)]).rstrip()
-        raise InputError(f"{name}={shown(given)} is not {wanted}; give such as {such_as}.")
+        low = f"above {above:g}" if least is None else f"from {least:g}"
+        high = f"{' to' if least is not None else ', at most'} {most:g}" if most is not None else ""
+        limits = f"{low}{high or ' on' * (least is not None)}"
+        raise InputError(f"{name}={shown(given)} is not a number {limits}; give such as {such_as}.")
     return found
 
 
@@ -102,9 +101,8 @@ def truth(name: str, given: object) -> bool:
     """
     if isinstance(given, bool):
         return given
-    if type(given).__module__ == "numpy" and getattr(given, "dtype", None) == "bool":
-        if getattr(given, "shape", None) == ():
-            return bool(given)
+    if isinstance(given, np.bool_):
+        return bool(given)
     raise InputError(f"{name}={shown(given)} is neither True nor False; give one of them.")
 
 
@@ -122,15 +120,51 @@ def listed(name: str, given: object, *, such_as: str) -> list[Any]:
         raise InputError(f"{name}={shown(given)} is not a list; give such as {such_as}.") from None
 
 
+def tensor(name: str, given: object, *, ndim: int | None = None) -> Tensor:
+    """A tensor, of so many axes; arrays and lists are not taken for one.
+
+    >>> tensor("matrix", [1, 2])
+    Traceback (most recent call last):
+    grokinterp.errors.InputError: matrix is of type list; give a tensor.
+    """
+    axes = "" if ndim is None else f" of {ndim} axes" if ndim != 1 else " of one axis"
+    if not isinstance(given, Tensor):
+        raise InputError(f"{name} is of type {type(given).__name__}; give a tensor{axes}.")
+    if ndim is not None and given.ndim != ndim:
+        raise InputError(f"{name} has shape {tuple(given.shape)}; give a tensor{axes}.")
+    return given
+
+
+def tensors(name: str, given: object) -> Mapping[str, Tensor]:
+    """A dict of named tensors, such as the weights of a model.
+
+    >>> tensors("weights", {"W_E": [1.0]})
+    Traceback (most recent call last):
+    grokinterp.errors.InputError: weights['W_E'] is of type list; give a tensor.
+    """
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"{name}={shown(given)} is no dict of tensors; give such as run.weights()."
+        )
+    for key, value in given.items():
+        if not isinstance(key, str):
+            raise InputError(f"{name} has the key {shown(key)}; give the names of tensors.")
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"{name}[{shown(key)}] is of type {type(value).__name__}; give a tensor."
+            )
+    return given
+
+
 def mask(name: str, given: object, n: int, *, of: str = "row trained on") -> Bool[Tensor, " n"]:
-    """A mask on the CPU that says true or false of each of n rows, a copy.
+    """A mask that says true or false of each of n rows, a copy on the device of the given one.
 
     Refused: sets, text, numbers of rows, and what has another length.
     """
     found = None
     if not isinstance(given, str | bytes | bytearray | dict | set | frozenset):
         try:
-            found = torch.as_tensor(given).detach().cpu().clone()
+            found = torch.as_tensor(given).detach().clone()
         except Exception:  # torch knows many ways to say that it is no tensor
             found = None
     if found is None:

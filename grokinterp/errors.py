@@ -12,17 +12,18 @@ from collections.abc import Iterable, Mapping
 
 LONGEST_LINE = 400  # of a message
 LONGEST_VALUE = 80  # of a value that a message repeats
+LONGEST_LIST = 240  # of the names that one may choose from
 _NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class InputError(ValueError):
-    """What was given cannot be used; the message is one line that says what to do about it.
+    r"""What was given cannot be used; the message is one line that says what to do about it.
 
     Whatever a message repeats (the text of a tensor, an error of another package), it stays one
     line of at most 400 characters: beyond them its middle is left out, since the end says what to
     do.
 
-    >>> str(InputError("p=[1,\\n   2] is no number."))
+    >>> str(InputError("p=[1,\n   2] is no number."))
     'p=[1, 2] is no number.'
     """
 
@@ -31,9 +32,9 @@ class InputError(ValueError):
 
 
 def one_line(text: str, *, most: int = LONGEST_LINE) -> str:
-    """The text without line breaks and control characters, its middle left out where it is long.
+    r"""The text without line breaks and control characters, its middle left out where it is long.
 
-    >>> one_line("a\\n  b"), one_line("0123456789" * 9, most=13)
+    >>> one_line("a\n  b"), one_line("0123456789" * 9, most=13)
     ('a b', '01234 ... 789')
     """
     text = re.sub(r"\s*[\r\n]\s*", " ", text.strip())
@@ -80,7 +81,7 @@ class Interrupted(KeyboardInterrupt):
     """Training was asked to stop; everything up to this step is on disk and can be resumed."""
 
 
-def nearest(given: str, valid: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
+def nearest(given: object, valid: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
     """Advice for an unknown name: the nearest valid one, and all of them when none is near.
 
     `aliases` are other words for valid names, to recognise what is meant.
@@ -93,9 +94,13 @@ def nearest(given: str, valid: Iterable[str], aliases: Mapping[str, str] | None 
     'valid are: weight_decay, lr.'
     """
     names, words = list(valid), dict(aliases or {})
-    if close := difflib.get_close_matches(given.lower(), [*names, *words], n=1, cutoff=0.5):
+    word = str(given).lower()[:LONGEST_VALUE]
+    if close := difflib.get_close_matches(word, [*names, *words], n=1, cutoff=0.5):
         return f"did you mean {words.get(close[0], close[0])!r}?"
-    return f"valid are: {', '.join(names)}."
+    listed = ", ".join(names)
+    if len(listed) > LONGEST_LIST:
+        listed = listed[:LONGEST_LIST].rpartition(", ")[0] + ", ..."
+    return f"valid are: {listed}."
 
 
 def whole_number(x: object) -> int | None:

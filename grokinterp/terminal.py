@@ -1,15 +1,16 @@
 """What the command line puts on a terminal."""
 
-import os
+import contextlib
+import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.table import Table
 
     from grokinterp.bench import Bench
     from grokinterp.circuits import Ablation, Faithfulness
@@ -42,7 +43,7 @@ def show_phases(path: Path, found: "Phases") -> None:
         span = f"{_step(phase.start)} to {_step(phase.end)}"
         if phase.end_interval:
             span += f"  (end between {phase.end_interval[0]} and {phase.end_interval[1]})"
-        typer.echo(f"  {phase.name:<19}{span}")
+        show(f"  {phase.name:<19}{span}")
     for reason in found.reasons:
         show(f"  - {reason}")
 
@@ -54,7 +55,6 @@ def _on_unmirrored(found: "Phases") -> str:
 
 def show_measures(table: "pd.DataFrame") -> None:
     """The main measures of at most so many checkpoints, without those that are null throughout."""
-    from rich.console import Console
     from rich.table import Table
 
     stride = -(-len(table) // SHOWN_ROWS)
@@ -64,10 +64,20 @@ def show_measures(table: "pd.DataFrame") -> None:
         shown.add_column(SHOWN[column], justify="right")
     for position, row in table[columns].iterrows():
         if int(str(position)) % stride == 0 or position == len(table) - 1:
-            shown.add_row(str(int(row["step"])), *(f"{row[c]:.3g}" for c in columns[1:]))
-    Console().print(shown)
+            shown.add_row(str(int(row["step"])), *(_number(row[c]) for c in columns[1:]))
+    _draw(shown)
     if stride > 1:
-        typer.echo(f"(one of {stride} checkpoints; `grokinterp measure --out FILE.csv` has all)")
+        show(f"(one of {stride} checkpoints; `grokinterp measure --out FILE.csv` has all)")
+
+
+def outcome(last: Mapping[Any, Any]) -> str:
+    """Losses and accuracy of a run's last logged step in words, those that it has."""
+    shown = {"train_loss": "train loss {:.3g}", "test_loss": "test loss {:.3g}"}
+    shown |= {"test_acc": "test accuracy {:.4f}"}
+    known = {name: last[name] for name in shown if not math.isnan(last[name])}
+    told = ", ".join(shown[name].format(value) for name, value in known.items())
+    unmirrored = last.get("test_acc_unmirrored", math.nan)  # NaN too where there are no such pairs
+    return told + ("" if math.isnan(unmirrored) else f" ({unmirrored:.4f} on unmirrored pairs)")
 
 
 def show_verification(path: Path, found: "Verification") -> None:
@@ -92,7 +102,6 @@ def show_verification(path: Path, found: "Verification") -> None:
 
 
 def _show_differences(found: "Verification") -> None:
-    from rich.console import Console
     from rich.table import Table
 
     show(f"differs from step {found.first} on; the largest relative differences, and for")
@@ -109,12 +118,11 @@ def _show_differences(found: "Verification") -> None:
         for values, control in zip((found.weights, found.metrics), controls, strict=True):
             cells += [f"{x[step]:.1e}" if step in x else "" for x in (values, control)]
         shown.add_row(*cells)
-    Console().print(shown)
+    _draw(shown)
 
 
 def show_ablations(found: "Ablation") -> None:
     """Loss, accuracy and ratio of every ablation, with the range of its placebos."""
-    from rich.console import Console
     from rich.table import Table
 
     shown = Table(box=None, pad_edge=False)
@@ -125,8 +133,8 @@ def show_ablations(found: "Ablation") -> None:
         others = row.placebo_ratios
         span = f"{min(others):.3g} to {max(others):.3g}" if others else ""
         numbers = (row.score.loss_all, row.score.acc_all, row.ratio)
-        shown.add_row(row.name, *(f"{x:.3g}" for x in numbers), span, row.verdict)
-    Console().print(shown)
+        shown.add_row(row.name, *map(_number, numbers), span, row.verdict)
+    _draw(shown)
 
 
 def show_faithfulness(found: "Faithfulness") -> None:
@@ -142,19 +150,15 @@ def show_faithfulness(found: "Faithfulness") -> None:
 
 def show_comparison(found: "Comparison") -> None:
     """Runs, medians of both regimes with their intervals, verdicts, reservations."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(markup=False)  # a run's name may hold brackets
-    if not console.is_terminal:
-        console.width = WIDE
     runs = found.runs()
     shown = Table(box=None, pad_edge=False)
     for column in ("run", "setting", "label", "counts as"):
         shown.add_column(column)
     for row in runs.itertuples():
         shown.add_row(plain(row.run), plain(row.setting), str(row.label), str(row.regime))
-    console.print(shown)
+    _draw(shown)
     show("")
     shown = Table(box=None, pad_edge=False)
     for column in ("measure", "grokked", "n", "steady", "n"):
@@ -162,7 +166,7 @@ def show_comparison(found: "Comparison") -> None:
     for measure in found.table().to_dict("records"):
         grokked, steady = (_median(measure, regime) for regime in ("grokked", "steady"))
         shown.add_row(str(measure["measure"]), *grokked, *steady)
-    console.print(shown)
+    _draw(shown)
     show("medians of n runs; the interval of 3 holds the median with 75 %, of 6 or more with 95 %")
     for claim in found.claims:
         show(f"\n{claim.verdict.upper()}: {claim.statement}\n  {claim.reason}")
@@ -201,21 +205,62 @@ def plain(text: object) -> str:
 
 
 def show(text: object, *, nl: bool = True) -> None:
-    """Text on standard output."""
-    typer.echo(plain(text), nl=nl)
+    """Text on standard output, whatever stands for it just now (the table of a sweep)."""
+    _write(plain(text) + ("\n" if nl else ""))
+
+
+def show_json(found: Mapping[str, Any]) -> None:
+    """One JSON object on standard output, which every reader of JSON can read: NaN is null.
+
+    Numbers of numpy and pandas are plain ones, tuples lists, keys text; so is what else has no form
+    in JSON, such as a path.
+    """
+    show(json.dumps(_in_json(found), allow_nan=False))
 
 
 def say(line: str) -> None:
-    """One line on standard error."""
-    typer.echo(f"grokinterp: {plain(line)}", err=True)
+    """One line on standard error; nothing where that cannot be written to."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"grokinterp: {plain(line)}\n")
+        sys.stderr.flush()
 
 
-def close_output() -> None:
-    """Keep the interpreter from complaining about a pipe whose reader has gone."""
+def _draw(table: "Table") -> None:
+    """A table of rich's, as wide as the terminal; where there is none, as intervals need."""
+    from rich.console import Console
+
+    console = Console(markup=False)  # a run's name may hold brackets
+    if not console.is_terminal:
+        console.width = WIDE
+    with console.capture() as drawn:
+        console.print(table)
+    _write(drawn.get())
+
+
+def _write(text: str) -> None:
     try:
+        sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        error.filename = "standard output"
+        raise
+
+
+def _in_json(value: Any) -> Any:
+    """The value as JSON has it."""
+    if isinstance(value, Mapping):
+        return {str(_in_json(key)): _in_json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_in_json(each) for each in value]
+    if hasattr(value, "tolist"):  # of numpy and torch, a number or an array
+        return _in_json(value.tolist())
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if type(value).__name__ in ("NAType", "NaTType"):  # of pandas
+        return None
+    return str(value).encode(errors="backslashreplace").decode()  # names may hold other bytes
 
 
 def _median(measure: Mapping[Any, Any], regime: str) -> tuple[str, str]:
@@ -225,6 +270,10 @@ def _median(measure: Mapping[Any, Any], regime: str) -> tuple[str, str]:
     if not n:
         return "-", ""
     return (f"{middle} [{low}, {high}]" if n > 1 else middle), str(n)
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3g}"
 
 
 def _step(step: int | float | None) -> str:

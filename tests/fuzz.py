@@ -1,13 +1,16 @@
 """Mutated files through the loaders: a run or one line of error, and nothing executed.
 
     python tests/fuzz.py 10000 [SEED]
+    python tests/fuzz.py 2000 [SEED] texts
 
-The corpus is a small file of every format. A mutation flips bits, cuts off, inserts or removes
-bytes, swaps members of an archive, or does these to the pickle inside one and puts it back with
-right checksums, so that the parser itself sees it. An audit hook ends the process at once if
-anything starts a program, opens a connection, imports by a pickle's wish or unpickles.
+The corpus is a small file of every format, or the texts of `tests/fuzz_texts.py`. A mutation
+flips bits, cuts off, inserts or removes bytes, swaps members of an archive, or does these to the
+pickle inside one and puts it back with right checksums, so that the parser itself sees it. An audit
+hook ends the process at once if anything starts a program, opens a connection, imports by a
+pickle's wish or unpickles.
 """
 
+import argparse
 import contextlib
 import hashlib
 import io
@@ -20,6 +23,7 @@ import tempfile
 import time
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors.torch
@@ -28,22 +32,30 @@ import torch
 import grokinterp as gi
 from grokinterp.runs.manifest import _checksum
 
-SLOWEST = 20.0  # seconds a file may take
+sys.path.insert(0, str(Path(__file__).parents[1]))  # which a script does not have
+from tests import fuzz_texts
+
+SLOWEST = 5.0  # seconds of processor time a file may take
+LONGEST = 400  # characters of a refusal
 FORBIDDEN = (
     "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "subprocess.Popen",
     "socket.connect", "pickle.find_class", "ctypes.dlopen", "webbrowser.open",
 )  # fmt: skip
 
 
-def corpus(folder: Path) -> list[Path]:
-    """One small checkpoint in every format."""
-    run = gi.train(
+def small_run(folder: Path) -> gi.Run:
+    """What the corpus is made of."""
+    return gi.train(
         gi.Recipe(
             p=5, d_model=8, n_heads=2, d_head=4, d_mlp=8, steps=4, checkpoints="every:2",
             train_fraction=0.5, log_every=1, biases="all",
         ),
         folder / "run",
     )  # fmt: skip
+
+
+def corpus(folder: Path, run: gi.Run) -> list[Path]:
+    """One small checkpoint in every format."""
     weights = run.weights()
     made = [
         gi.export(run, folder / "demo.pth"),
@@ -86,6 +98,15 @@ def mutate(source: Path, target: Path, rng: random.Random) -> None:
         victim.write_bytes(_mutated_archive(content, rng))
     else:
         victim.write_bytes(_mutated(content, rng))
+
+
+def mutate_text(source: Path, target: Path, rng: random.Random) -> None:
+    """A copy of a text, or of a folder with one, in which something else is written."""
+    shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    victim = rng.choice(fuzz_texts.victims(target))
+    content = victim.read_bytes()
+    is_text = victim.suffix in (".toml", ".json", ".csv") and rng.random() < 0.8
+    victim.write_bytes((fuzz_texts.mutated_text if is_text else _mutated)(content, rng))
 
 
 def _mutated(content: bytes, rng: random.Random) -> bytes:
@@ -217,45 +238,52 @@ def _mutated_json(content: bytes, rng: random.Random) -> bytes:
     return json.dumps(values).encode()
 
 
-def try_one(path: Path) -> str:
+def look_at(path: Path) -> None:
+    """Load a file and use all that it gives."""
+    if path.suffix == ".csv":
+        gi.detect_phases(path)
+        return
+    run = gi.load(path)
+    run.verify()
+    _ = run.metrics, run.train_mask
+    _ = run.snapshot().logits
+    _ = run.train_indices
+    gi.export(run, path.with_name("exported.pth"))
+    gi.import_run(path, path.with_name("imported")) if run.notes else None
+
+
+def try_one(path: Path, look: Callable[[Path], object]) -> str:
     """What becomes of it, "run" or "refused"; anything else is raised."""
     try:
-        if path.suffix == ".csv":
-            from grokinterp.progress.curves import read_csv_curves
-
-            gi.detect_phases(read_csv_curves(path))
-            return "run"
-        run = gi.load(path)
-        run.verify()
-        _ = run.metrics, run.train_mask
-        _ = run.snapshot().logits
-        _ = run.train_indices
-        gi.export(run, path.with_name("exported.pth"))
-        gi.import_run(path, path.with_name("imported")) if run.notes else None
+        look(path)
     except gi.InputError as error:
         line = str(error)
     else:
         return "run"
     assert "\n" not in line
-    assert len(line) < 2000
+    assert len(line) <= LONGEST
     return "refused"
 
 
-def fuzz(n_files: int, seed: int = 0) -> dict[str, int]:
+def fuzz(n_files: int, seed: int = 0, *, texts: bool = False) -> dict[str, int]:
     """How many mutated files were read and refused; the first that does neither is kept."""
     rng = random.Random(seed)
     counts = {"run": 0, "refused": 0}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = corpus(folder)
+        run = small_run(folder)
+        looks: dict[Path, Callable[[Path], object]] = dict.fromkeys(corpus(folder, run), look_at)
+        if texts:
+            looks = fuzz_texts.corpus(folder, run)
+        files = list(looks)
         for number in range(n_files):
             source = rng.choice(files)
             target = folder / f"mutated{source.suffix}"
-            mutate(source, target, rng)
-            begin = time.monotonic()
+            (mutate_text if texts else mutate)(source, target, rng)
+            begin = time.process_time()
             try:
-                counts[try_one(target)] += 1
-                assert time.monotonic() - begin < SLOWEST, "too slow"
+                counts[try_one(target, looks[source])] += 1
+                assert time.process_time() - begin < SLOWEST, "too slow"
             except BaseException:
                 kept = Path(tempfile.mkdtemp(prefix="fuzz-")) / target.name
                 shutil.move(target, kept)
@@ -284,17 +312,21 @@ def main() -> None:
     """Fuzz as many files as asked for, within four gigabytes of memory."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("n_files", type=int, nargs="?", default=1000)
+    parser.add_argument("seed", type=int, nargs="?", default=0)
+    parser.add_argument("kind", choices=("files", "texts"), nargs="?", default="files")
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, contextlib.suppress(gi.InputError):
-        corpus(Path(name))  # everything imported and warm
+        corpus(Path(name), small_run(Path(name)))  # everything imported and warm
     limit = 8 * 2**30
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     forbid()
-    n_files = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     begin = time.monotonic()
-    counts = fuzz(n_files, seed)
+    counts = fuzz(asked.n_files, asked.seed, texts=asked.kind == "texts")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"{n_files} files: {counts}, {time.monotonic() - begin:.0f} s, peak {peak:.2f} GB")
+    took = time.monotonic() - begin
+    print(f"{asked.n_files} {asked.kind}: {counts}, {took:.0f} s, peak {peak:.2f} GB")
 
 
 if __name__ == "__main__":

@@ -130,15 +130,50 @@ def test_sweep_goes_on_where_it_is(run, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_sweep_says_which_runs_have_a_note(run, tmp_path):
-    text = SWEEP.replace("seed = [0, 1]", 'lr = [0.001, 1e30]\noptimizer = ["adamw", "sgd"]')
+def test_a_sweep_with_failed_runs_says_how_many_and_exits_2(run, tmp_path):
+    text = SWEEP.replace(
+        "seed = [0, 1]", 'lr = [0.001, 1e30, 2e30]\noptimizer = ["adamw", "sgd", "sgd"]'
+    )
     (tmp_path / "sweep.toml").write_text(text)
-    status, _, err = run("sweep", tmp_path / "sweep.toml", "--out", tmp_path / "out")
-    assert status == 0
+    out = tmp_path / "out"
+    command = ("sweep", tmp_path / "sweep.toml", "--out", out, "--figure", tmp_path / "page.html")
+    status, printed, err = run(*command)
+    assert status == 2
     assert re.fullmatch(
-        r"grokinterp: lr=1e\+30: .*lr=1e\+30, step 20: weight '.*' is not finite .* lower lr.*\n",
+        r"grokinterp: 2 of 3 runs failed, lr=1e\+30: .*weight '.*' is not finite.*; see the "
+        rf"column note of {out}/results.csv\.\n",
         err,
     )
+    assert len(err) < 400
+    lines = printed.splitlines()
+    assert [line.split(":")[0] for line in lines[:3]] == [
+        f"{out}/lr=0.001", f"{out}/lr=1e+30", f"{out}/lr=2e+30"
+    ]  # fmt: skip
+    assert lines[1].startswith(f"{out}/lr=1e+30: failed, ")
+    assert lines[3].startswith(f"{out}/results.csv: 3 runs")
+    assert "see the table" in (tmp_path / "page.html").read_text()
+    table = pd.read_csv(out / "results.csv")
+    assert table.note.isna().tolist() == [True, False, False]
+    (tmp_path / "sweep.toml").write_text(
+        SWEEP.replace("seed = [0, 1]", 'lr = [1e30]\noptimizer = ["sgd"]')
+    )
+    status, printed, err = run("sweep", tmp_path / "sweep.toml", "--out", tmp_path / "all")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert err.startswith("grokinterp: 1 of 1 runs failed, lr=1e+30: ")
+
+
+def test_a_note_alone_is_no_failure(run, tmp_path):
+    """The peak of compressibility is not defined where no checkpoint has learnt the test inputs."""
+    (tmp_path / "sweep.toml").write_text(SWEEP.replace("sizes", "compressibility_peak"))
+    status, _, err = run("sweep", tmp_path / "sweep.toml", "--out", tmp_path / "out")
+    assert status == 0
+    table = pd.read_csv(tmp_path / "out/results.csv")
+    assert table.label.notna().all()
+    n = table.note.notna().sum()
+    assert n > 0
+    has = "has" if n == 1 else "have"
+    where = f"see the column note of {tmp_path}/out/results.csv."
+    assert err == f"grokinterp: {n} of 2 runs {has} a note: {where}\n"
 
 
 BAD = {
@@ -172,6 +207,45 @@ BAD = {
     "wrong label": (("phases", "{damaged}", "--expect", "groked"), "did you mean 'grokked'"),
     "no command": (("phase",), "phase"),
     "no argument": (("phases",), "RUN_OR_CSV"),
+    "an address": (
+        ("train", "mod11-quick", "--out", "http://x.org/a/b"),
+        "http://x.org/a/b is an address",
+    ),
+    "an address to report to": (
+        ("report", "{whole}", "--out", "s3://x/b.html"),
+        "s3://x/b.html is an address",
+    ),
+    "an address to measure to": (("measure", "{whole}", "--out", "hf://x/b"), "hf://x/b is an"),
+    "an address to ablate to": (("ablate", "{whole}", "--out", "http://x/b"), "http://x/b is an"),
+    "an address to import to": (("import", "{whole}", "--out", "gs://x/b"), "gs://x/b is an"),
+    "an address to export to": (
+        ("export", "{whole}", "--out", "file:///x/b"),
+        "file:///x/b is an address",
+    ),
+    "an address to compare to": (
+        ("compare", "{whole}", "{whole}", "--out", "https://x/b.html"),
+        "https://x/b.html is an",
+    ),
+    "an address for a figure": (
+        ("sweep", "{tmp}/s.toml", "--out", "{tmp}/y", "--figure", "https://x/b"),
+        "https://x/b is",
+    ),
+    "a sweep into the web": (
+        ("sweep", "{tmp}/s.toml", "--out", "https://x/b"),
+        "https://x/b can only be read",
+    ),
+    "a sweep into an unknown protocol": (
+        ("sweep", "{tmp}/s.toml", "--out", "nix://x/b"),
+        "nix://x/b cannot be used",
+    ),
+    "a folder as a file": (
+        ("measure", "{whole}", "--out", "{tmp}"),
+        "is a folder; give the name of a file",
+    ),
+    "a file as a folder": (
+        ("train", "mod11-quick", "--out", "{tmp}/s.toml"),
+        "is a file; give a folder",
+    ),
     "no folder for the csv": (("measure", "{whole}", "--out", "/proc/x/m.csv"), "/proc/x"),
 }
 
@@ -196,6 +270,46 @@ def test_bad_input_is_one_line_and_exit_2(name, run, tmp_path):
     assert (status, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert message in err
+
+
+USAGE = {
+    "no option": (
+        ("train", "mod11-quick"), "Missing option '--out'. Try 'grokinterp train --help'.",
+    ),
+    "no argument": (("sweep",), "Missing argument 'SWEEP.toml'. Try 'grokinterp sweep --help'."),
+    "no such option": (("info", "x", "--jsn"), "No such option: --jsn (Possible options: --json). "
+        "Try 'grokinterp info --help'."),
+    "no value": (("measure", "x", "--out"), "Option '--out' requires an argument. Try 'grokinterp "
+        "measure --help'."),
+    "not a number": (
+        ("ablate", "x", "--step", "q"), "(given: 'q'). Try 'grokinterp ablate --help'.",
+    ),
+    "too many": (("info", "x", "y"), "(y). Try 'grokinterp info --help'."),
+    "no such command": (("phase",), "Did you mean 'phases'? Try 'grokinterp --help'."),
+    "no such first option": (("--verson",), "Try 'grokinterp --help'."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_a_usage_error_names_the_help_of_its_command(name, run):
+    arguments, message = USAGE[name]
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("grokinterp: ")
+    assert err.endswith(f"{message}\n")
+
+
+def test_a_bug_is_seen(run, monkeypatch):
+    """What is nobody's input is not made a line of."""
+    from grokinterp import recipe
+
+    def broken(name):
+        raise KeyError(name)
+
+    monkeypatch.setattr(recipe, "find_recipe", broken)
+    with pytest.raises(KeyError):
+        run("recipes", "mod11-quick")
 
 
 def test_help_is_quick_and_imports_no_torch():

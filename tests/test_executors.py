@@ -4,6 +4,7 @@ import importlib.util
 import io
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -286,21 +287,45 @@ def test_the_live_table_has_a_line_for_every_run_in_training(sweep, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train_until(recipes["seed=1"], tmp_path / "seed=1", step=20)
     last = gi.load(tmp_path / "seed=1").metrics.iloc[-1]
-    ((name, step, *logged),) = live.lines()
+    ((name, step, logged),) = live.lines()
     assert (name, step) == ("seed=1", "20 of 30")
-    shown = ("train_loss", "test_loss", "train_acc", "test_acc")
-    assert logged == [f"{last[column]:.3g}" for column in shown]  # of the six that are logged
+    assert logged == (  # of the six that are logged
+        f"train {last.train_loss:.2g} {last.train_acc:.0%}, "
+        f"test {last.test_loss:.2g} {last.test_acc:.0%}"
+    )
     assert live.counts(1) == "2 of 5 runs done, 1 in training, 2 waiting"
     os.utime(run_json)
     assert [line[0] for line in live.lines()] == ["seed=1", "seed=2"]
+    drawn = io.StringIO()
+    Console(file=drawn, width=100, height=24).print(live)
+    first, second, *others = drawn.getvalue().splitlines()
+    assert first.split() == ["seed=1", "20", "of", "30"]
+    assert second.strip() == logged
+    assert " ".join(others[2:]) == live.counts(2)
     live.done("seed=1", failed=True)
     live.done("seed=2", failed=False)
     assert live.counts(0) == "3 of 5 runs done, 0 in training, 1 waiting, 1 failed"
-    drawn = io.StringIO()
-    Console(file=drawn, width=100).print(LiveTable(jobs, n_runs=3))
-    title, columns, *_ = drawn.getvalue().splitlines()
-    assert "0 of 3 runs done" in title
-    assert columns.split() == ["run", "step", *shown]
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(200, 50), (80, 24), (40, 10), (20, 5), (3, 2)])
+def test_the_live_table_fits_half_of_a_screen_and_forty_columns(tmp_path, columns, rows):
+    """A line that a narrower terminal would wrap could not be taken back."""
+    place = place_of(tmp_path, across_processes=False)
+    recipes = {f"{'a' * 50}={i}": gi.Recipe(p=5, steps=100_000_000) for i in range(30)}
+    live = LiveTable([Job(recipes, place, None, 1)], n_runs=10_000)
+    metrics = "step,train_loss,test_loss,train_acc,test_acc\n99999999,1.234e-07,1.234e-07,1,1\n"
+    for name in recipes:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{}")
+        (tmp_path / name / "metrics.csv").write_text(metrics)
+    lines = live.text(columns=columns, rows=rows).split("\n")
+    assert max(map(len, lines)) <= min(39, columns - 1)
+    assert len(lines) <= max(1, rows - 1)
+    if columns >= 40:
+        assert len(lines) <= rows // 2 + 1
+        assert re.fullmatch("…a+=0  99999999 of 100000000", lines[0])
+        assert lines[1] == "  train 1.2e-07 100%, test 1.2e-07 100%"
+        assert lines[-1].endswith("waiting")
 
 
 # Ray.

@@ -294,15 +294,16 @@ def test_any_plain_data_is_read_as_pickle_reads_it(value, protocol):
     assert read_pickle(pickle.dumps(value, protocol)) == value
 
 
-def test_mutated_files_are_read_or_refused():
+@pytest.mark.parametrize(("n", "kind"), [("1500", "files"), ("500", "texts")])
+def test_mutated_files_are_read_or_refused(n, kind):
     """tests/fuzz.py in short: in a process of its own, as its audit hook cannot be taken out."""
     done = subprocess.run(
-        [sys.executable, "tests/fuzz.py", "1500", "7"],
+        [sys.executable, "tests/fuzz.py", n, "7", kind],
         cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=300,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([".", os.environ.get("PYTHONPATH", "")])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.startswith("1500 files")
+    assert done.stdout.startswith(f"{n} {kind}")
 
 
 class TestSmallFilesThatWantMuch:

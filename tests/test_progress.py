@@ -229,6 +229,49 @@ def test_one_more_measure_is_one_function(tiny_run):
         del MEASURES["norm_of_embedding"]
 
 
+@pytest.fixture
+def mine():
+    """The decorator of a measure "mine", which is forgotten afterwards."""
+    yield measure("mine", prefix="mine_")
+    MEASURES.pop("mine", None)
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (lambda snapshot: "much", "gives 'much' at step 60"),
+        (lambda snapshot: None, "gives None"),
+        (lambda snapshot: torch.ones(2), r"gives a Tensor of shape \(2,\)"),
+        (lambda snapshot: {"a": [1]}, r"gives \[1\]"),
+        (lambda snapshot: {}["a"], r"raised KeyError at step 60 \(\"'a'\"\)"),
+    ],
+)
+def test_a_measure_that_fails_or_gives_no_number_is_named(tiny_run, mine, function, told):
+    mine(function)
+    with pytest.raises(gi.InputError, match=f"measure 'mine' {told}"):
+        measure_snapshot(tiny_run.snapshot(), [1])
+
+
+def test_numbers_of_a_measure_are_floats(tiny_run, mine):
+    mine(lambda snapshot: {"a": np.float32(0.5), "b": torch.tensor(2), "c": True})
+    row = measure_snapshot(tiny_run.snapshot(), [1])
+    assert [row[f"mine_{x}"] for x in "abc"] == [0.5, 2.0, 1.0]
+    assert {type(x) for x in row.values()} == {float}
+
+
+def test_names_and_columns_of_measures_are_taken_once(tiny_run, mine):
+    mine(lambda snapshot: {"a": 0})
+    measure("mine", prefix="mine_")(lambda snapshot: {"a": 1})  # the cell again: its own
+    with pytest.raises(gi.InputError, match="'train_loss' is taken"):
+        measure("train_loss")(lambda snapshot: 0.0)
+    for name in ("step", "test_acc_unmirrored"):
+        with pytest.raises(gi.InputError, match=f"'{name}' is a column of every table"):
+            measure(name)
+    measure("mine", prefix="")(lambda snapshot: {"test_loss_mirrored": 0.0})
+    with pytest.raises(gi.InputError, match="'test_loss_mirrored', which measure 'mirrored_pairs'"):
+        measure_snapshot(tiny_run.snapshot(), [1])
+
+
 def test_margins(tiny_run):
     snapshot = tiny_run.snapshot()
     row = measure_snapshot(snapshot, [1])

@@ -7,8 +7,9 @@ import grokinterp as gi
 
 PACKAGE = Path(gi.__file__).parent
 ROOMS = [
-    "errors", "paths", "arguments", "registry", "memory", "notebook", "tasks", "models", "recipe", "runs",
-    "training", "fourier", "progress", "circuits", "encodings", "viz", "bench", "terminal", "cli",
+    "errors", "arguments", "paths", "registry", "memory", "notebook", "tasks", "models", "recipe",
+    "runs", "training", "fourier", "progress", "circuits", "encodings", "viz", "bench",
+    "terminal", "cli",
 ]  # fmt: skip
 
 

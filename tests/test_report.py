@@ -13,9 +13,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import grokinterp as gi
 from grokinterp.fourier import embedding_spectrum
+from grokinterp.runs.files import sha256
+from grokinterp.runs.manifest import Manifest
+from grokinterp.viz import comparison_page
 from grokinterp.viz.figure import figure
 from grokinterp.viz.over_training import over_training
 from grokinterp.viz.report.about import look_at, milestones
@@ -296,6 +300,84 @@ def test_runs_that_lack_something_have_a_report_that_says_so(tiny, tmp_path, mon
     assert "data-learning" not in page_data(text)
     assert "memorization_step: there is no train curve." in text
     assert "Trained with" in text  # by a recorder of ours, which wrote its versions down
+
+
+NOT_A_WORD = re.compile(r"\b(nan|NaN|None|inf|undefined)\b")
+
+
+def words_of(page):
+    """All that a reader can read: the text of the page, and of its figures what has letters."""
+
+    def texts(part):
+        if isinstance(part, dict):
+            part = part.values()
+        return [part] if isinstance(part, str) else [x for one in part for x in texts(one)]
+
+    bare = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    found = html.unescape(re.sub(r"<[^>]+>", "\n", bare)).splitlines()
+    for name, raw in page_data(page).items():
+        if name.startswith("data-"):
+            whole = gzip.decompress(raw)
+            part = json.loads(whole[4 : 4 + int.from_bytes(whole[:4], "little")])
+            found += [x for x in texts(_plain(part)) if " " in x]
+    return found
+
+
+def _plain(part):
+    if isinstance(part, dict):
+        return {name: _plain(value) for name, value in part.items()}
+    return [_plain(one) for one in part] if isinstance(part, list) else str(part)
+
+
+def without(run, folder, columns, rows=slice(None)):
+    """The run with empty cells in its metrics, as other loops log them."""
+    shutil.copytree(run.path, folder)
+    table = run.metrics.copy()
+    table.loc[rows, columns] = np.nan
+    content = table.to_csv(index=False).encode()
+    (folder / "metrics.csv").write_bytes(content)
+    manifest = Manifest.read(folder)
+    manifest.sha256["metrics.csv"] = sha256(content)
+    manifest.write(folder)
+    return gi.load(folder)
+
+
+def test_no_sentence_has_a_number_that_is_none(tiny_run, tmp_path):
+    """Whatever a run does not have: a split, test inputs, logged values, answers that differ."""
+    train, test = (
+        [column for column in tiny_run.metrics if column.startswith(side)]
+        for side in ("train", "test")
+    )
+    runs = {
+        "no test": without(tiny_run, tmp_path / "a", test),
+        "gaps": without(tiny_run, tmp_path / "b", [*train, *test], slice(2, 4)),
+    }
+    every = torch.ones(tiny_run.task.n_inputs, dtype=torch.bool)
+    for name, mask in (("no split", None), ("all trained on", every)):
+        with gi.Recorder(tmp_path / name, task=tiny_run.task, train_mask=mask) as recorder:
+            for step in tiny_run.steps:
+                recorder.save(step, tiny_run.model(step))
+        runs[name] = gi.load(tmp_path / name)
+    zero = tiny_run.model()
+    with torch.no_grad():
+        for weight in zero.parameters():
+            weight.zero_()
+    mask = tiny_run.train_mask
+    with gi.Recorder(tmp_path / "zero", task=tiny_run.task, train_mask=mask) as recorder:
+        recorder.save(0, zero)
+        recorder.save(10, zero)
+    runs["zero"] = gi.load(tmp_path / "zero")
+    for name, run in runs.items():
+        page = gi.report(run, tmp_path / "one.html").read_text()
+        assert [name, [line for line in words_of(page) if NOT_A_WORD.search(line)]] == [name, []]
+    two = [tiny_run, runs["zero"]]
+    pages = (
+        gi.report(two, tmp_path / "two.html").read_text(),
+        comparison_page(gi.compare(two)),
+    )
+    for page in pages:
+        assert [line for line in words_of(page) if NOT_A_WORD.search(line)] == []
+    assert "no run that counts has a c" in pages[1]
 
 
 def test_losses_alone_are_not_called_accuracies(tiny_run):

@@ -182,26 +182,63 @@ def test_keys_move_it(opened, shipped):
     ):  # fmt: skip
         press(opened, key)
         assert at(opened) == place  # once, though the page listens too
-    opened.js("document.activeElement.blur()")
-    press(opened, Keys.SPACE)  # scrolls, as everywhere
-    until(lambda: opened.js("return scrollY") > 300)
-    assert at(opened) == last
+
+
+PLAY = 'return document.getElementById("play").getAttribute("aria-label")'
+
+
+@pytest.mark.parametrize("focus", ["body", "#slider", "nav a", "#logits [data-do=link]"])
+def test_space_plays_and_pauses_without_scrolling(opened, shipped, focus):
+    opened.js(
+        "const place = document.querySelector(arguments[0]);"
+        "place === document.body ? document.activeElement.blur()"
+        " : place.focus({ preventScroll: true });",
+        focus,
+    )
+    opened.js("window.scrollTo(0, 0)")
+    press(opened, Keys.SPACE)
+    assert opened.js(PLAY) == "Pause"
+    until(lambda: 2 <= at(opened) < len(shipped.steps) - 1)  # from the start on
+    press(opened, Keys.SPACE)
+    assert opened.js(PLAY) == "Play"
+    stood = at(opened)
+    opened.settled()
+    assert (at(opened), opened.js("return scrollY")) == (stood, 0)
+
+
+@pytest.mark.parametrize("tag", ["input", "textarea", "button", "summary"])
+def test_space_does_what_it_does_where_something_else_has_the_focus(opened, shipped, tag):
+    opened.js(
+        "const own = document.createElement(arguments[0]); own.id = 'own';"
+        "const place = document.createElement('details');"
+        "(arguments[0] === 'summary' ? place : document.body).prepend(own);"
+        "if (arguments[0] === 'summary') document.body.prepend(place);"
+        "own.addEventListener('click', () => { own.title = 'pressed'; }); own.focus();",
+        tag,
+    )
+    press(opened, Keys.SPACE)
+    did = opened.js("const own = document.getElementById('own'); return own.value || own.title")
+    opened.js(
+        "const own = document.getElementById('own'); (own.closest('details') ?? own).remove()"
+    )
+    assert did == {"input": " ", "textarea": " "}.get(tag, "pressed")
+    assert opened.js(PLAY) == "Play"
+    assert at(opened) == len(shipped.steps) - 1
 
 
 def test_it_plays_and_pauses(opened, shipped):
-    play = 'return document.getElementById("play").getAttribute("aria-label")'
     opened.js('document.getElementById("play").focus()')
     press(opened, Keys.SPACE)
-    assert opened.js(play) == "Pause"
+    assert opened.js(PLAY) == "Pause"
     until(lambda: 2 <= at(opened) < len(shipped.steps) - 1)  # from the start on
     press(opened, Keys.SPACE)
-    assert opened.js(play) == "Play"
+    assert opened.js(PLAY) == "Play"
     opened.settled()
     stood = at(opened)
     opened.js('document.getElementById("play").click()')
     until(lambda: at(opened) > stood)
     opened.js('document.getElementById("play").click()')
-    assert opened.js(play) == "Play"
+    assert opened.js(PLAY) == "Play"
 
 
 def test_links_lead_to_a_section_and_a_step(page, shipped_report, shipped):
@@ -223,6 +260,65 @@ def test_links_lead_to_a_section_and_a_step(page, shipped_report, shipped):
     assert shipped.steps[at(page)] == 2000
     page.open(shipped_report)
     page.settled()
+
+
+def test_a_step_alone_is_a_link_too(page, shipped_report, shipped):
+    page.open(shipped_report, "#step=5200")
+    page.settled()
+    assert shipped.steps[at(page)] == 5200
+    assert page.js("return scrollY") == 0
+    assert set(page.js(STEPS).values()) >= {5200}
+    for address, step in (("#step=800", 800), ("#step=999999", 12000), ("#step=0", 0)):
+        page.js("location.hash = arguments[0]", address)  # while the page is open
+        until(lambda step=step: shipped.steps[at(page)] == step)
+    page.settled()
+    page.js("location.hash = '#step=5200&logits'")  # in any order
+    until(lambda: shipped.steps[at(page)] == 5200)
+    page.settled()
+    assert (
+        abs(page.js('return document.getElementById("logits").getBoundingClientRect().top')) < 200
+    )
+    page.open(shipped_report)
+    page.settled()
+    press(page, Keys.ARROW_LEFT)
+    assert page.js("return location.hash").endswith(f"step={shipped.steps[-2]}")
+    assert "#&" not in page.js("return location.hash")
+
+
+ELSEWHERE = """const panels = [...document.querySelectorAll("article[data-kind]")];
+return Object.fromEntries(panels.map(each => {
+  const note = each.querySelector(".other-step");
+  const seen = getComputedStyle(note).display !== "none" ? note.textContent : "";
+  return [each.id, [seen, getComputedStyle(each).borderTopStyle]];
+}))"""
+
+
+def test_a_panel_of_another_step_says_so_and_is_marked(opened, shipped):
+    assert all(found == ["", "solid"] for found in opened.js(ELSEWHERE).values())
+    slide(opened, shipped.steps.index(5200))
+    shown = opened.js(STEPS)
+    for name, (note, border) in opened.js(ELSEWHERE).items():
+        if name in FEW:
+            assert note == f"Shows step {shown[name]}: there is no picture of step 5200."
+            assert border == "dashed"
+        else:
+            assert (note, border) == ("", "solid")
+    slide(opened, shipped.steps.index(shown["graph"]))
+    assert all(found == ["", "solid"] for found in opened.js(ELSEWHERE).values())
+
+
+def test_so_does_one_that_has_one_picture(tiny_run, tmp_path, downloads):
+    """Ablations are drawn of the last step alone where nothing was memorised."""
+    page = Page(1000, 900, downloads)
+    try:
+        page.open(gi.report(tiny_run, tmp_path / "tiny.html"), "#step=20")
+        page.settled()
+        found = page.js(ELSEWHERE)
+        assert found["ablations"] == ["Shows step 60: there is no picture of step 20.", "dashed"]
+        assert found["logits"] == found["learning"] == ["", "solid"]
+        assert page.js(STEPS)["ablations"] == 60
+    finally:
+        page.close()
 
 
 def csv_of(page, downloads, panel):

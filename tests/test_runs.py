@@ -293,7 +293,9 @@ class TestSnapshot:
         assert snapshot.logits.shape == (49, 7)
 
     def test_a_model_for_another_task_is_refused(self, tiny_run):
-        with pytest.raises(gi.InputError, match="8 tokens, 7 output classes and 3 positions"):
+        with pytest.raises(
+            gi.InputError, match=r"8 tokens, 3 positions and 7 classes; add mod 11 .* give .* p=7"
+        ):
             gi.snapshot(tiny_run.model(), gi.ModularTask("add", 11))
         with pytest.raises(gi.InputError, match=r"train_mask is torch\.bool of shape"):
             gi.snapshot(tiny_run.model(), tiny_run.task, train_mask=torch.ones(3).bool())

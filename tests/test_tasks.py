@@ -109,15 +109,128 @@ def test_a_modulus_below_2_is_refused(p):
         ModularTask("add", p)
 
 
-def test_one_more_operation_is_a_few_lines():
-    @operation("double_add")
-    def double_add(a, b, p):
-        return (2 * a + b) % p
+@pytest.fixture
+def registered():
+    """Register an operation under "mine" with these labels; it is forgotten afterwards."""
 
-    try:
-        assert ModularTask("double_add", 5).labels[7].item() == (2 * 1 + 2) % 5
-    finally:
-        del OPERATIONS["double_add"]
+    def register(labels, **declared):
+        operation("mine", **declared)(labels)
+
+    yield register
+    OPERATIONS.pop("mine", None)
+
+
+def test_one_more_operation_is_a_few_lines(registered):
+    registered(lambda a, b, p: (2 * a + b) % p)
+    assert ModularTask("mine", 5).labels[7].item() == (2 * 1 + 2) % 5
+
+
+@pytest.mark.parametrize("group", ["add", "subtract", "multiply"])
+def test_a_group_that_the_labels_bear_out_is_taken(registered, group):
+    def labels(a, b, p):  # the same in Python's numbers, one by one
+        of = {"add": lambda x, y: x + y, "subtract": lambda x, y: x - y}
+        pairs = zip(a.tolist(), b.tolist(), strict=True)
+        return torch.tensor([of.get(group, lambda x, y: x * y)(x, y) % p for x, y in pairs])
+
+    registered(labels, group=group)
+    mine, ours = ModularTask("mine", 7), ModularTask(group, 7)
+    assert torch.equal(mine.labels, ours.labels)
+    assert torch.equal(mine.answer_group.of_input, ours.answer_group.of_input)
+    assert torch.equal(
+        mine.answer_group.of_token[mine.labels], mine.answer_group.of_input
+    )  # e(label) = f(a, b), which is what a group says
+
+
+@pytest.mark.parametrize(
+    ("group", "labels", "told"),
+    [
+        ("add", lambda a, b, p: (2 * a + b) % p, r"\(1, 0\) is 2, not 1 = \(a \+ b\) % p"),
+        ("add", lambda a, b, p: (a + b + (a * p + b == 48)) % p, r"\(6, 6\) is 6, not 5"),
+        ("subtract", lambda a, b, p: (b - a) % p, r"\(0, 1\) is 1, not 6 = \(a - b\) % p"),
+        ("multiply", lambda a, b, p: (a * b + 1) % p, r"\(0, 0\) is 1, not 0 = \(a \* b\) % p"),
+    ],
+)
+def test_a_group_that_the_labels_contradict_is_refused(registered, group, labels, told):
+    registered(labels, group=group)
+    with pytest.raises(InputError, match=rf"'mine' declares group='{group}', but at p=7 .*{told}"):
+        ModularTask("mine", 7)
+    registered(labels)  # without the group it is an operation like any other
+    assert ModularTask("mine", 7).answer_group is None
+
+
+def test_beyond_the_size_that_is_checked_at_once_a_group_is_checked_when_it_is_used(registered):
+    registered(lambda a, b, p: a, group="add")
+    task = ModularTask("mine", 1511)
+    with pytest.raises(InputError, match="declares group='add'"):
+        task.answer_group  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (lambda a, b, p: a + b, r"label 7 for \(1, 6\)"),
+        (lambda a, b, p: -b, r"label -1 for \(0, 1\)"),
+        (lambda a, b, p: (a + b) / p, r"torch.float32 at p=7, 0.0 for \(0, 0\)"),
+        (lambda a, b, p: torch.full((p * p,), torch.nan), r"nan for \(0, 0\)"),
+        (lambda a, b, p: a * 1j, "torch.complex64"),
+        (lambda a, b, p: a == b, r"torch.bool at p=7, True for \(0, 0\)"),
+        (lambda a, b, p: a[:-1], r"labels of shape \(48,\)"),
+        (lambda a, b, p: (a + b)[:, None] % p, r"labels of shape \(49, 1\)"),
+        (lambda a, b, p: 0, "gives 0 at p=7"),
+        (lambda a, b, p: None, "gives None at p=7"),
+        (lambda a, b, p: a.mean(), "raised RuntimeError at p=7"),
+        (lambda a, b, p: {}[p], r"raised KeyError at p=7 \('7'\)"),
+        (lambda a, b, p: torch.randint(p, a.shape), "when it is asked again"),
+    ],
+)
+def test_labels_that_are_none_are_refused_when_a_task_is_made(registered, labels, told):
+    registered(labels)
+    with pytest.raises(InputError, match=rf"operation 'mine' .*{told}") as refused:
+        ModularTask("mine", 7)
+    assert len(str(refused.value)) < 400
+
+
+def test_whole_numbers_in_other_containers_are_labels(registered):
+    expected = torch.arange(7).repeat_interleave(7)
+    for labels in (
+        lambda a, b, p: a.to(torch.uint8),
+        lambda a, b, p: a.numpy().astype("int16"),
+        lambda a, b, p: a.tolist(),
+    ):
+        registered(labels)
+        assert torch.equal(ModularTask("mine", 7).labels, expected)
+
+
+def test_an_operation_can_neither_change_its_operands_nor_labels_it_gave(registered):
+    kept = torch.zeros(49, dtype=torch.int64)
+
+    def labels(a, b, p):
+        a.add_(b).remainder_(p)
+        return kept.copy_(a)
+
+    registered(labels)
+    task = ModularTask("mine", 7)
+    assert torch.equal(task.labels, ModularTask("add", 7).labels)
+    kept.zero_()
+    assert torch.equal(task.labels, ModularTask("add", 7).labels)
+    assert task.inputs[8].tolist() == [1, 1]
+
+
+def test_a_cell_run_twice_replaces_its_own_operation_and_no_other(registered):
+    def cell(number):
+        @operation("mine")
+        def labels(a, b, p):
+            return a * 0 + number
+
+    cell(1)
+    cell(2)
+    assert ModularTask("mine", 7).labels.unique().tolist() == [2]
+    with pytest.raises(InputError, match=r"'mine' is taken by tests.test_tasks.*cell.*labels"):
+        operation("mine")(lambda a, b, p: a)
+    for name in ("add", "sub", "x^2+xy+y^2"):
+        with pytest.raises(InputError, match=r"is taken by grokinterp.tasks.operations._"):
+            operation(name)(lambda a, b, p: a)
+    assert torch.equal(ModularTask("sub", 7).labels, ModularTask("subtract", 7).labels)
 
 
 def test_an_unknown_operation_names_the_nearest():

@@ -10,13 +10,15 @@ from jaxtyping import Bool
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from grokinterp.arguments import LARGEST_SEED, whole
+from grokinterp.arguments import listed as listed_of
 from grokinterp.circuits.edits import check_mode
 from grokinterp.circuits.interventions import Intervention, Setting, listed
 from grokinterp.circuits.replay import replay
 from grokinterp.circuits.scores import Score, score
 from grokinterp.circuits.standard import standard_and_undefined
 from grokinterp.circuits.subject import Subject, steps_of, subject_of
-from grokinterp.errors import InputError, whole_number
+from grokinterp.errors import InputError, shown
 from grokinterp.fourier.acceptance import Keys
 from grokinterp.notebook import card
 from grokinterp.runs.snapshot import Snapshot
@@ -120,7 +122,7 @@ class Ablation:
         for row in self.rows:
             if row.name == name:
                 return row
-        raise InputError(f"no ablation is called {name!r}; .table() lists them.")
+        raise InputError(f"no ablation is called {shown(name)}; .table() lists them.")
 
     def table(self) -> pd.DataFrame:
         """One row an intervention and checkpoint; `change_` columns are differences of losses.
@@ -185,11 +187,9 @@ def ablate(
     for parts it does not have and for hook points it does not know. The model is left as it is,
     whatever a hook raises: weights, hooks, flags.
     """
-    if whole_number(placebos) is None or placebos < 0:
-        raise InputError(f"placebos={placebos!r} is not a number of placebos; give such as 50.")
+    placebos = whole("placebos", placebos, least=0, such_as="50")
     check_mode(mode)
-    if whole_number(seed) is None or not 0 <= seed < 2**63:
-        raise InputError(f"seed={seed!r} is not a whole number from 0 on; give such as 0.")
+    seed = whole("seed", seed, least=0, most=LARGEST_SEED, such_as="0")
     given = None if interventions is None else listed(interventions)
     steps = steps_of(x, step)
     rows: list[Row] = []
@@ -213,7 +213,7 @@ def spread(ablations: Iterable[Ablation]) -> pd.DataFrame:
     number of rows, each head or frequency and each checkpoint counting as one. Ratios are to the
     loss of the whole model at the same checkpoint.
     """
-    given = list(ablations)
+    given = listed_of("ablations", ablations, such_as="[gi.ablate(run)]")
     if not given or not all(isinstance(one, Ablation) for one in given):
         raise InputError("spread needs a list of what `ablate` returns; give at least one.")
     tables = pd.concat([ablation.table() for ablation in given], ignore_index=True)

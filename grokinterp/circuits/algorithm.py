@@ -7,11 +7,13 @@ import pandas as pd
 from jaxtyping import Bool
 from torch import Tensor
 
+from grokinterp.arguments import real
 from grokinterp.circuits.circles import Circularity, circularity
 from grokinterp.circuits.gradients import GradientSymmetricity, gradient_symmetricity
 from grokinterp.circuits.isolation import CircleIsolation, isolate_circles
 from grokinterp.circuits.logit_shape import DistanceIrrelevance, distance_irrelevance
 from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
+from grokinterp.errors import InputError, shown
 from grokinterp.fourier.acceptance import Keys
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.models.cross_entropy import right_answers
@@ -34,6 +36,14 @@ class Thresholds:
     key_share: float = 0.99  # or this share of the leading components in the key planes, at least
     symmetric: float = 0.98  # gradient symmetricity: pizza above, clock up to it
     irrelevant: float = 0.6  # distance irrelevance: pizza below, clock from it on
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            usual = str(getattr(type(self), name))
+            if real(value) is None:
+                raise InputError(
+                    f"threshold {name}={shown(value)} is not a number; give such as {usual}."
+                )
 
 
 @dataclass(frozen=True)
@@ -108,6 +118,11 @@ def algorithm(
     neurons do it. InputError for a model without a table of embeddings `W_E` or `hook_embed`.
     """
     thresholds = Thresholds() if thresholds is None else thresholds
+    if not isinstance(thresholds, Thresholds):
+        raise InputError(
+            f"thresholds={shown(thresholds)} are none; give grokinterp.circuits.algorithm's "
+            "Thresholds(...)."
+        )
     snapshot, keys = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.fourier.basis import n_frequencies, transform_2d
 from grokinterp.runs.run import Run
@@ -137,8 +137,8 @@ def commutativity(x: Subject, *, layer: int = 0) -> pd.DataFrame:
 
 def patterns_of(snapshot: Snapshot, layer: int) -> Float[Tensor, "n_inputs n_heads n_tokens"]:
     """The attention pattern of a layer at the answer position, in table order."""
-    if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < snapshot.n_layers:
-        raise InputError(f"layer={layer!r} is not between 0 and {snapshot.n_layers - 1}.")
+    if whole_number(layer) is None or not 0 <= layer < snapshot.n_layers:
+        raise InputError(f"layer={shown(layer)} is not between 0 and {snapshot.n_layers - 1}.")
     pattern = snapshot.activation(f"blocks.{layer}.attn.hook_pattern")
     # Where the softmax is NaN the pattern is 0; weights that are some sum to more than 0.
     if not bool((pattern.sum(dim=-1) > 0).all()):

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from grokinterp.arguments import whole, word
 from grokinterp.circuits.attention import FLAT, patterns_of
 from grokinterp.circuits.attention_readout import AttentionReadout, attention_readout
 from grokinterp.circuits.subject import Subject, subject_of
-from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.answers import group_of
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
@@ -69,19 +69,18 @@ def attention_fits(
     )
     readout = attention_readout(snapshot, layer=layer, frequencies=frequencies)
     most = readout.shares.shape[1]
-    if isinstance(waves, bool) or not isinstance(waves, int) or not 1 <= waves <= most:
-        raise InputError(f"waves={waves!r} is not between 1 and {most}, the number of frequencies.")
+    waves = whole("waves", waves, least=1, most=most, such_as="1")
     truth = patterns_of(snapshot, layer)[:, :, 0].double()
     assert snapshot.transformer is not None  # attention_readout has made sure
     rate = snapshot.transformer.attention_rate
     difference = _differences(snapshot, leading_waves(readout, group_of(snapshot), waves))
-    whole = _differences(snapshot, readout.scores)
+    every = _differences(snapshot, readout.scores)
     patterns: dict[str, Tensor] = {}
     rows: list[dict[str, object]] = []
     for form, fitted in FITTED.items():
         slope, intercept, to_a = _fit(form, difference, readout.offset, rate, truth)
         explained = _explained(truth, to_a)
-        ceiling = _explained(truth, _fit(form, whole, readout.offset, rate, truth)[2])
+        ceiling = _explained(truth, _fit(form, every, readout.offset, rate, truth)[2])
         patterns[form] = torch.stack(
             [to_a, 2 - rate - to_a, torch.full_like(to_a, 1 - rate)], dim=2
         )
@@ -116,8 +115,7 @@ def fitted_patterns(
 
     Float64, positions a, b, "="; `form` is "sigmoid" or "linear", see `attention_fits`.
     """
-    if form not in FITTED:
-        raise InputError(f"form={form!r} is not known; {nearest(form, FITTED)}")
+    word("form", form, FITTED)
     fits = attention_fits(
         x, waves=waves, layer=layer, step=step, frequencies=frequencies, task=task,
         train_mask=train_mask,

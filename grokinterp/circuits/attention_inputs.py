@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokinterp.arguments import whole
 from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
-from grokinterp.errors import InputError, whole_number
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.models.model_locks import alone_with
 from grokinterp.tasks.modular import ModularTask
 
@@ -53,6 +54,7 @@ class AttentionPatterns:
 
     def props(self, i: int = 0) -> dict[str, object]:
         """The i-th input for CircuitsVis in JavaScript: the properties of its `AttentionHeads`."""
+        i = whole("i", i, least=0, most=len(self.patterns) - 1, such_as="0")
         return {
             "attention": self.patterns[i].tolist(),
             "attentionHeadNames": [f"head {head}" for head in range(self.patterns.shape[1])],
@@ -89,7 +91,7 @@ def attention_patterns(
     snapshot, _ = subject_of(x, step=step, frequencies=(), task=task)
     need_residual_stream(snapshot)
     if whole_number(layer) is None or not 0 <= layer < snapshot.n_layers:
-        raise InputError(f"layer={layer!r} is not between 0 and {snapshot.n_layers - 1}.")
+        raise InputError(f"layer={shown(layer)} is not between 0 and {snapshot.n_layers - 1}.")
     p = snapshot.modular_task.p
     pairs = _pairs(inputs, p)
     rows = torch.tensor([a * p + b for a, b in pairs])
@@ -122,7 +124,9 @@ def _pairs(inputs: Pairs, p: int) -> tuple[tuple[int, int], ...]:
         numbers = [whole_number(x) for x in pair] if isinstance(pair, Sequence) else []
         inside = [x for x in numbers if x is not None and 0 <= x < p]
         if len(numbers) != 2 or len(inside) != 2:
-            raise InputError(f"input {pair!r} is not a pair (a, b) of numbers from 0 to {p - 1}.")
+            raise InputError(
+                f"input {shown(pair)} is not a pair (a, b) of numbers from 0 to {p - 1}."
+            )
         found.append((inside[0], inside[1]))
     if not found:
         raise InputError("there are no inputs to look at; give pairs such as [(0, 0), (3, 5)].")

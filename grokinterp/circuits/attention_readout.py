@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from grokinterp.arguments import number, truth
 from grokinterp.circuits.attention import FLAT, patterns_of
 from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.errors import InputError
@@ -100,6 +101,8 @@ def attention_readout(
     cannot describe and tasks without a group. The readout says what attention depends on, not what
     is done with it: see `attribution` and ablations.
     """
+    threshold = number("threshold", threshold, least=0, most=1, such_as="0.85")
+    scaled = truth("scaled", scaled)
     snapshot, frequencies = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )

@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from grokinterp.arguments import listed, word
 from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.circuits.writers import Writer, needed_activations, writers
-from grokinterp.errors import InputError, nearest
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.fourier.answers import AnswerSpectrum, no_frequencies_reason, usable_group
 from grokinterp.runs.snapshot import BLOCK_ROWS, Snapshot
 from grokinterp.runs.taking import from_weights
@@ -131,8 +132,7 @@ def attribution(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
     need_residual_stream(snapshot)
-    if against not in AGAINST:
-        raise InputError(f"against={against!r} is not known; {nearest(against, AGAINST)}")
+    word("against", against, AGAINST)
     seen, note = _in_float64(snapshot)
     directions = _directions(seen, against)
     group = usable_group(seen)
@@ -141,6 +141,8 @@ def attribution(
     each, spectra = [], []
     if clusters is None:
         clusters = _own_clusters(snapshot, frequencies)
+    else:
+        clusters = _given_clusters(snapshot, clusters)
     for writer in writers(seen, clusters):
         parts += writer.parts
         each.append(_margins(writer, directions))
@@ -157,6 +159,32 @@ def attribution(
         reason=no_frequencies_reason(seen) if group is None else None,
         note=note,
     )
+
+
+def _given_clusters(snapshot: Snapshot, given: object) -> dict[int, Int[Tensor, " n"]]:
+    """Clusters of one's own: label -> neurons of the last layer."""
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"clusters={shown(given)} are no dict; give such as {{9: [0, 4]}}: label -> neurons."
+        )
+    w_out = f"blocks.{snapshot.n_layers - 1}.mlp.W_out"
+    if given and w_out not in snapshot.weights:
+        raise InputError("clusters are of neurons, and the model has no MLP; leave them out.")
+    n = len(snapshot.weights[w_out]) if given else 0
+    found = {}
+    for label, members in given.items():
+        if whole_number(label) is None:
+            raise InputError(f"cluster {shown(label)} has no number; label it such as 9, or -1.")
+        numbers = []
+        for one in listed(f"cluster {shown(label)}", members, such_as="[0, 4]"):
+            number = whole_number(one)
+            if number is None or not 0 <= number < n:
+                raise InputError(
+                    f"neuron {shown(one)} of cluster {shown(label)} is not between 0 and {n - 1}."
+                )
+            numbers.append(number)
+        found[label] = torch.tensor(numbers, dtype=torch.int64)
+    return found
 
 
 def _own_clusters(snapshot: Snapshot, frequencies: tuple[int, ...]) -> dict[int, Int[Tensor, " n"]]:

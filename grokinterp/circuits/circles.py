@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from grokinterp.arguments import whole
 from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.errors import InputError
 from grokinterp.fourier.answers import group_of
@@ -82,8 +83,7 @@ def circularity(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
     need_residual_stream(snapshot)
-    if not isinstance(n_components, int) or n_components < 1:
-        raise InputError(f"n_components={n_components!r} is not a number of them; give such as 4.")
+    n_components = whole("n_components", n_components, least=1, such_as="4")
     components = principal_components(snapshot)[:n_components]
     if not components:
         raise InputError("the embeddings of all operands are equal; they have no components.")

@@ -10,11 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokinterp.arguments import tensor, whole
 from grokinterp.circuits.edits import Stash, check_mode, part, reference, replace_part
 from grokinterp.circuits.interventions import Intervention, Setting
 from grokinterp.circuits.subspaces import random_directions
-from grokinterp.errors import InputError, whole_number
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.models.last_block import Edit
+
+MOST_INDEX = 2**31  # no layer, head or neuron has a number beyond it
 
 
 def heads(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Intervention:
@@ -23,7 +26,7 @@ def heads(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Inte
     Placebos: as many dimensions of the space of all heads' z, in random directions, which touch
     every head a little.
     """
-    index = _index(which)
+    layer, index = _layer(layer), _index(which)
     check_mode(mode)
 
     def change(z: Tensor) -> Tensor:
@@ -75,9 +78,9 @@ def neurons(
 
     Where fewer others than that exist, they are drawn from all neurons; there are none for all.
     """
-    index = _index(which)
+    layer, index = _layer(layer), _index(which)
     check_mode(mode)
-    shown = f"neuron {index[0]}" if len(index) == 1 else f"{len(index)} neurons"
+    listed = f"neuron {index[0]}" if len(index) == 1 else f"{len(index)} neurons"
 
     def draw(setting: Setting) -> list[Intervention]:
         every = torch.arange(setting.snapshot.weights[f"blocks.{layer}.mlp.W_in"].shape[1])
@@ -100,7 +103,7 @@ def neurons(
         return replace_part(post, -1, index, reference(part(post, -1, index), mode))
 
     return Intervention(
-        f"{name or shown} ({mode})",
+        f"{listed if name is None else _name(name)} ({mode})",
         f"{'neuron' if len(index) == 1 else 'neurons'} ({mode})",
         ((f"blocks.{layer}.mlp.hook_post", Edit(change)),),
         draw,
@@ -112,7 +115,8 @@ def replaced_neurons(
     layer: int, which: Iterable[int], values: Float[Tensor, "n_inputs n_neurons"], *, name: str
 ) -> Intervention:
     """Neurons at the answer position replaced by values, a row per input."""
-    index, values = _index(which), torch.as_tensor(values).clone()
+    layer, index, name = _layer(layer), _index(which), _name(name)
+    values = tensor("values", values).clone()
 
     def change(post: Tensor) -> Tensor:
         _same_table(part(post[:, -1], -1, index), values, f"blocks.{layer}.mlp.hook_post")
@@ -127,7 +131,7 @@ def replaced_neurons(
 
 def channels(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Intervention:
     """Channels of a convolution, after the nonlinearity. Placebos: its other single channels."""
-    index = _index(which)
+    layer, index = _layer(layer), _index(which)
     check_mode(mode)
 
     def change(post: Tensor) -> Tensor:
@@ -148,6 +152,7 @@ def channels(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> I
 
 def patterns(layer: int, *, mode: str = "mean") -> Intervention:
     """All attention patterns of a layer, replaced by their average over the inputs, and so on."""
+    layer = _layer(layer)
     check_mode(mode)
     change = Edit(lambda pattern: reference(pattern, mode))
     name = f"attention patterns {layer} ({mode})"
@@ -162,7 +167,7 @@ def replaced_patterns(
 
     Placebos: the same rows given to other inputs, at random.
     """
-    values = torch.as_tensor(values).clone()
+    layer, name, values = _layer(layer), _name(name), tensor("values", values).clone()
 
     def change(pattern: Tensor) -> Tensor:
         _same_table(pattern[:, :, -1], values, f"blocks.{layer}.attn.hook_pattern")
@@ -186,6 +191,7 @@ def replaced_patterns(
 
 
 def _output(what: str, layer: int, hook: str, mode: str) -> Intervention:
+    layer = _layer(layer)
     check_mode(mode)
     change = Edit(lambda out: reference(out, mode))
     return Intervention(
@@ -195,6 +201,7 @@ def _output(what: str, layer: int, hook: str, mode: str) -> Intervention:
 
 def _skip(what: str, layer: int, read: str, written: str, mode: str) -> Intervention:
     """The stream is taken out of the sum that the component's output is added to."""
+    layer = _layer(layer)
     check_mode(mode)
     stash = Stash()
 
@@ -212,12 +219,29 @@ def _skip(what: str, layer: int, read: str, written: str, mode: str) -> Interven
     )
 
 
+def _layer(given: int) -> int:
+    """A layer's number; whether the model has it shows when it is looked at."""
+    return whole("layer", given, least=0, most=MOST_INDEX, such_as="0")
+
+
+def _name(given: str) -> str:
+    if not isinstance(given, str) or not given:
+        raise InputError(f"name={shown(given)} is no text; give such as 'my neurons'.")
+    return given
+
+
 def _index(which: int | Iterable[int]) -> Int[Tensor, " n"]:
     one = whole_number(which)
     listed = [which] if one is not None or not isinstance(which, Iterable) else list(which)
     found = [whole_number(i) for i in listed]
-    if not found or len(set(found)) != len(found) or any(i is None or i < 0 for i in found):
-        raise InputError(f"{listed} are not distinct indices from 0 on; give such as 3 or [0, 2].")
+    if (
+        not found
+        or len(set(found)) != len(found)
+        or any(i is None or not 0 <= i <= MOST_INDEX for i in found)
+    ):
+        raise InputError(
+            f"{shown(listed)} are not distinct indices from 0 on; give such as 3 or [0, 2]."
+        )
     return torch.tensor(found, dtype=torch.int64)
 
 

@@ -5,7 +5,8 @@ import threading
 import torch
 from torch import Tensor
 
-from grokinterp.errors import InputError, nearest
+from grokinterp.arguments import word
+from grokinterp.errors import InputError
 
 MODES = ("zero", "mean", "resample")
 
@@ -29,8 +30,7 @@ class Stash(threading.local):
 
 def check_mode(mode: str) -> None:
     """Refuse an unknown mode, naming the nearest one."""
-    if mode not in MODES:
-        raise InputError(f"mode={mode!r} is not known; {nearest(str(mode), MODES)}")
+    word("mode", mode, MODES)
 
 
 def reference(x: Tensor, mode: str, seed: int = 0) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jaxtyping import Bool
@@ -90,6 +90,20 @@ class Faithfulness:
         nothing_more = [""] * (1 + len(self.parts))
         frame["verdict"] = ["", self.alone.verdict, self.without.verdict, *nothing_more]
         return frame
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `grokinterp ablate --json` prints them; what is not defined is None."""
+        shares = {"recovered": self.recovered, "lost": self.lost, "ratio": self.ratio}
+        return {
+            "step": self.step,
+            "frequencies": list(self.frequencies),
+            **{name: None if math.isnan(value) else value for name, value in shares.items()},
+            "not_needed": list(self.not_needed),
+            "rows": [
+                {name: None if value != value else value for name, value in row.items()}
+                for row in self.table().to_dict("records")
+            ],
+        }
 
     def plot(self) -> "go.Figure":
         """The losses of all rows on a log axis."""

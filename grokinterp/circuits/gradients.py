@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from grokinterp.arguments import LARGEST_SEED, whole
 from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
 from grokinterp.errors import InputError
 from grokinterp.models import answer_position
@@ -76,8 +77,8 @@ def gradient_symmetricity(
     of operations that are symmetric in a and b, and a low value alone shows no clock: a model that
     treats its operands differently for any reason has one. InputError without `hook_embed`.
     """
-    if not isinstance(n_samples, int) or n_samples < 1:
-        raise InputError(f"n_samples={n_samples!r} is not a number of triples; give such as 100.")
+    n_samples = whole("n_samples", n_samples, least=1, such_as="100")
+    seed = whole("seed", seed, least=-LARGEST_SEED, most=LARGEST_SEED, such_as="42")
     snapshot, _ = subject_of(x, step=step, frequencies=(), task=task, train_mask=train_mask)
     need_residual_stream(snapshot)
     triples = sampled_triples(snapshot.modular_task, n_samples=n_samples, seed=seed)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, shown
 from grokinterp.runs.snapshot import Snapshot
 
 HookPair = tuple[str, Callable[[Tensor, object], Tensor]]
@@ -103,13 +103,14 @@ def _lateness(pair: HookPair) -> int:
 def intervention(pairs: Iterable[Any], name: str = "custom") -> Intervention:
     """Hook pairs of one's own as an intervention, without placebos."""
     if not isinstance(pairs, Iterable):
-        raise InputError(f"{pairs!r} is not a list of (hook_name, function) pairs.")
+        raise InputError(f"{shown(pairs)} is not a list of (hook_name, function) pairs.")
     pairs = tuple(pairs)
     for pair in pairs:
-        if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
+        named = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
+        if not named or not callable(pair[1]):
             raise InputError(
-                f"{pair!r} is not a (hook_name, function) pair; an intervention is a list of them, "
-                "such as [('blocks.0.hook_mlp_out', lambda tensor, hook: 0 * tensor)]."
+                f"{shown(pair)} is not a (hook_name, function) pair; an intervention is a list of "
+                "them, such as [('blocks.0.hook_mlp_out', lambda tensor, hook: 0 * tensor)]."
             )
     return Intervention(name, "custom", pairs, no_placebo="hooks of one's own")
 
@@ -120,7 +121,7 @@ def listed(interventions: Iterable[Any]) -> list[Intervention]:
         return [interventions]
     if not isinstance(interventions, Iterable) or isinstance(interventions, str):
         raise InputError(
-            f"interventions={interventions!r} is not a list; give such as [hooks.mlp(0)]."
+            f"interventions={shown(interventions)} is not a list; give such as [hooks.mlp(0)]."
         )
     found = [i if isinstance(i, Intervention) else intervention(i) for i in interventions]
     if not found:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from grokinterp.arguments import listed, word
 from grokinterp.circuits.circles import centred_embedding, frequency_plane, principal_plane
 from grokinterp.circuits.logit_shape import WaveFit, logit_forms
 from grokinterp.circuits.scores import score
@@ -18,7 +19,7 @@ from grokinterp.circuits.subject import (
     need_residual_stream,
     subject_of,
 )
-from grokinterp.errors import InputError, nearest
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.fourier.answers import group_of
 from grokinterp.models.model_locks import alone_with
 from grokinterp.runs.snapshot import Forward, Snapshot
@@ -57,6 +58,7 @@ class IsolatedCircles:
         """
         if self.fit is None or self.class_means is None:
             raise InputError(f"{self.frequencies} is not a single circle; its logits have no fit.")
+        word("form", form, ("clock", "pizza"))
         share = {"clock": self.fit.clock, "pizza": self.fit.pizza}[form]
         amplitude = {"clock": self.fit.clock_amplitude, "pizza": self.fit.pizza_amplitude}[form]
         return 2 * math.copysign(math.sqrt(share * (1 - self.class_means)), amplitude) - 1
@@ -119,10 +121,15 @@ def isolate_circles(
     model never saw such embeddings, so that it may answer worse than its mechanism could.
     InputError without an answer group, key frequencies or a table of embeddings.
     """
-    if method not in METHODS:
-        raise InputError(f"method={method!r} is not known; {nearest(method, METHODS)}")
+    word("method", method, METHODS)
     if subsets is not None:
-        subsets = tuple(tuple(subset) for subset in subsets)
+        subsets = tuple(
+            tuple(listed("a subset", subset, such_as="[1, 5]"))
+            for subset in listed("subsets", subsets, such_as="[[1], [1, 5]]")
+        )
+        for k in (k for subset in subsets for k in subset):
+            if whole_number(k) is None:
+                raise InputError(f"subsets have {shown(k)}, no frequency; give such as [[1, 5]].")
         frequencies = sorted({k for subset in subsets for k in subset})
     snapshot, keys = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask

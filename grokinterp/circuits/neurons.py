@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from grokinterp.arguments import number
 from grokinterp.circuits.subject import Subject, subject_of
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.fourier.acceptance import Keys
 from grokinterp.fourier.answers import no_frequencies_reason
 from grokinterp.fourier.spectra import neuron_powers, token_order
@@ -69,6 +70,10 @@ class NeuronClusters:
 
     def members(self, k: int) -> Int[Tensor, " n_members"]:
         """The neurons of cluster k, ascending; k = -1 for the leftover, none where k has none."""
+        if whole_number(k) is None:
+            raise InputError(
+                f"k={shown(k)} is no frequency; give such as 9, or -1 for the leftover."
+            )
         return (self.cluster == k).nonzero().flatten()
 
     def table(self) -> pd.DataFrame:
@@ -150,8 +155,7 @@ def neuron_clusters(
     discrete logarithms, zero factors left out. InputError for a layer without such neurons, for
     activations that are not finite, and where there is no frequency above 0.
     """
-    if not 0 <= threshold <= 1:
-        raise InputError(f"threshold={threshold} is not from 0 to 1; give such as 0.85.")
+    threshold = number("threshold", threshold, least=0, most=1, such_as="0.85")
     snapshot, key = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )

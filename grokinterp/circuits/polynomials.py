@@ -17,12 +17,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from grokinterp.arguments import whole, word
 from grokinterp.circuits.neurons import NeuronClusters, neuron_clusters
 from grokinterp.circuits.subject import Subject, subject_of
-from grokinterp.errors import InputError, nearest
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.fourier.basis import fourier_basis, n_frequencies, transform_2d
 from grokinterp.fourier.spectra import neuron_powers, token_order
-from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.modular import LARGEST_P, ModularTask
 
 Terms = Literal["linear", "products", "degree_2"]
 
@@ -135,8 +136,11 @@ def fitted_neurons(
     leftover stay as they are, and so do inputs with a zero factor in multiplication. The clusters
     may be those of another step of the same run. InputError when they have other neurons.
     """
-    if terms not in get_args(Terms):
-        raise InputError(f"terms={terms!r} is not known; {nearest(terms, get_args(Terms))}")
+    word("terms", terms, get_args(Terms))
+    if not isinstance(clusters, NeuronClusters):
+        raise InputError(
+            f"clusters={shown(clusters)} are none; give what circuits.neuron_clusters(x) returns."
+        )
     snapshot, _ = subject_of(x, step=step, frequencies=(), task=task, train_mask=train_mask)
     post = snapshot.activation(f"blocks.{clusters.layer}.mlp.hook_post").clone()
     order = token_order(snapshot)
@@ -197,8 +201,11 @@ def relu_regression(p: int, k: int) -> ReluRegression:
     >>> round(found.linear, 3), round(found.product, 3), round(found.r_squared, 3)
     (0.64, 3.566, 0.966)
     """
-    if p < 2 or not 1 <= k <= n_frequencies(p):
-        raise InputError(f"p={p} has no frequency k={k}; give p >= 2 and k from 1 to p // 2.")
+    p = whole("p", p, least=2, most=LARGEST_P, such_as="113")
+    if (whole_number(k) or 0) < 1 or k > n_frequencies(p):
+        raise InputError(
+            f"p={p} has no frequency k={shown(k)}; give p >= 2 and k from 1 to p // 2."
+        )
     v = fourier_basis(p)[2 * k - 1]
     y = torch.relu(0.5 / p**0.5 + v[:, None] + v[None, :])
     coefficients = transform_2d(y)  # of orthonormal functions of (a, b)

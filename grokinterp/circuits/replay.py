@@ -1,13 +1,13 @@
 """The model run again and again with hooks, sharing what lies before the first of them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from grokinterp.circuits.interventions import HookPair
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, shown
 from grokinterp.models.kinds import has_positions
 from grokinterp.models.last_block import Edit, LastBlock
 from grokinterp.models.model_locks import alone_with
@@ -59,6 +59,22 @@ def _last_block(snapshot: Snapshot) -> LastBlock | None:
     return snapshot.memo("last_block", build)
 
 
+def _checked(name: str, function: Callable[..., object]) -> Callable[..., object]:
+    """Somebody's own hook, refused where it gives something that cannot stand in its place."""
+
+    def checked(given: Tensor, hook: object) -> object:
+        found = function(given, hook=hook)
+        like = isinstance(found, Tensor) and found.shape == given.shape
+        if found is not None and not like:
+            raise InputError(
+                f"the hook at {name!r} returns {shown(found)}; give a tensor of shape "
+                f"{tuple(given.shape)}, or None to leave it as it is."
+            )
+        return found
+
+    return checked
+
+
 def _hooked(snapshot: Snapshot, hooks: tuple[HookPair, ...]) -> Tensor:
     model = snapshot.hooked()
     for name, _ in hooks:
@@ -66,6 +82,7 @@ def _hooked(snapshot: Snapshot, hooks: tuple[HookPair, ...]) -> Tensor:
             raise InputError(f"the model has no hook point {name!r} (model.hook_dict lists all).")
     device = next(iter(model.parameters())).device
     inputs = snapshot.task.model_inputs.to(device)
+    checked = [(name, f if isinstance(f, Edit) else _checked(name, f)) for name, f in hooks]
     with alone_with(model):
-        logits = model.run_with_hooks(inputs, fwd_hooks=list(hooks))
+        logits = model.run_with_hooks(inputs, fwd_hooks=checked)
     return (answer(logits) if has_positions(model) else logits).cpu()

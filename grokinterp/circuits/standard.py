@@ -18,7 +18,10 @@ from grokinterp.circuits.neuron_logit import neuron_logit_directions
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
 from grokinterp.circuits.subspaces import directions, embedding, fourier
 from grokinterp.errors import InputError
+from grokinterp.fourier.acceptance import Keys
+from grokinterp.fourier.answers import checked_frequencies, usable_group
 from grokinterp.models.last_block import LOGITS
+from grokinterp.runs.resolve import check_snapshot
 from grokinterp.runs.snapshot import Snapshot
 
 
@@ -39,7 +42,11 @@ def standard_and_undefined(
     snapshot: Snapshot, frequencies: Sequence[int], *, mode: str = "mean"
 ) -> tuple[list[Intervention], tuple[str, ...]]:
     """The standard interventions, and why some of them do not exist on this model."""
+    check_snapshot(snapshot)
     undefined: list[str] = []
+    group = usable_group(snapshot)
+    if group is not None and not isinstance(frequencies, Keys):
+        frequencies = checked_frequencies(frequencies, group)
     circuit = _circuit(snapshot, tuple(frequencies), mode, undefined)
     return [*_parts(snapshot, mode, undefined), *circuit], tuple(undefined)
 

@@ -5,16 +5,18 @@ from collections.abc import Iterable, Sequence
 from jaxtyping import Bool
 from torch import Tensor
 
-from grokinterp.errors import InputError, whole_number
+from grokinterp.arguments import listed
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.fourier.acceptance import Keys, accepted
 from grokinterp.fourier.answers import checked_frequencies, no_frequencies_reason, usable_group
-from grokinterp.models.adapter import HookedModel
-from grokinterp.runs.resolve import snapshot_at, snapshot_of
+from grokinterp.models.unwrapping import AnyModel
+from grokinterp.runs.resolve import check_run, snapshot_at, snapshot_of
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
-Subject = Run | Snapshot | HookedModel
+__all__ = ["check_run"]  # for those who look for it here
+Subject = Run | Snapshot | AnyModel
 
 
 def subject_of(
@@ -62,20 +64,15 @@ def need_residual_stream(snapshot: Snapshot) -> None:
         )
 
 
-def check_run(x: object) -> None:
-    """Refuse what has no checkpoints."""
-    if not isinstance(x, Run):
-        raise InputError(f"{type(x).__name__} has no checkpoints; give a run (gi.load(path)).")
-
-
 def steps_of(x: Subject, step: int | Sequence[int] | str) -> list[int]:
     """The steps that `step` asks for: one, several, or "all" of a run."""
     if step == "all":
         return list(x.steps) if isinstance(x, Run) else [-1]
     if isinstance(step, str):
-        raise InputError(f"step={step!r} is not a step; give a number, several, or 'all'.")
+        raise InputError(f"step={shown(step)} is not a step; give a number, several, or 'all'.")
     several = whole_number(step) is None and isinstance(step, Iterable)
-    found = list(step) if several else [step]  # type: ignore[arg-type]
+    found: list[int]
+    found = listed("step", step, such_as="[0, 100]") if several else [step]  # type: ignore[list-item]
     if not found:
-        raise InputError(f"step={step!r} has no step; give a number, several, or 'all'.")
-    return found  # type: ignore[return-value]
+        raise InputError(f"step={shown(step)} has no step; give a number, several, or 'all'.")
+    return found

@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from grokinterp.arguments import tensor, truth, word
 from grokinterp.circuits.edits import Stash, check_mode, reference
 from grokinterp.circuits.interventions import HookPair, Intervention, Setting
-from grokinterp.errors import InputError, nearest
+from grokinterp.errors import InputError, shown
 from grokinterp.fourier.answers import checked_frequencies, group_of
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
 from grokinterp.models.last_block import LOGITS, Edit
@@ -46,8 +47,8 @@ def fourier(
     Placebos: every other single frequency that is not key, or random sets of as many.
     """
     check_task(task)
-    if terms not in TERMS:
-        raise InputError(f"terms={terms!r} is not known; {nearest(str(terms), TERMS)}")
+    word("terms", terms, TERMS)
+    keep = truth("keep", keep)
     group = task.answer_group
     if group is None:
         raise InputError(f"{task.no_group_reason}: it has no Fourier components.")
@@ -125,6 +126,7 @@ def directions(
     random subspaces of the same dimension.
     """
     check_mode(mode)
+    keep = truth("keep", keep)
     orthonormal = _orthonormal(basis)
 
     def change(x: Tensor) -> Tensor:
@@ -155,7 +157,7 @@ def directions(
 
 def _orthonormal(basis: Float[Tensor, "d r"]) -> Float[Tensor, "d rank"]:
     """Of the span of the columns: fewer than r where some depend on others (float64)."""
-    basis = torch.as_tensor(basis)
+    basis = tensor("basis", basis)
     if basis.ndim != 2 or not bool(basis.isfinite().all()):
         raise InputError(
             f"directions of shape {tuple(basis.shape)} are no basis; give a finite one, [d, r]."
@@ -243,7 +245,9 @@ def _other_frequencies(
 def _pairs(hook_name: str, change: Callable[[Tensor], Tensor]) -> tuple[HookPair, ...]:
     """The edit at that hook point, where both TransformerLens lines would do the same."""
     if not isinstance(hook_name, str):
-        raise InputError(f"{hook_name!r} is not the name of a hook point; give such as {LOGITS!r}.")
+        raise InputError(
+            f"{shown(hook_name)} is not the name of a hook point; give such as {LOGITS!r}."
+        )
     if not hook_name.endswith("hook_resid_mid"):
         return ((hook_name, Edit(change)),)
     # TransformerLens 4 has this point at the MLP's input, beside the skip: so what attention adds

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from grokinterp.terminal import show
+
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 3, 130  # exit statuses
 
 app = typer.Typer(
@@ -29,7 +31,7 @@ def _print_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        typer.echo(f"grokinterp {version('grokinterp')}")
+        show(f"grokinterp {version('grokinterp')}")
         raise typer.Exit
 
 

@@ -1,13 +1,12 @@
 """Commands that check: whether a run can be trained again, and how fast this machine is."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from grokinterp.cli.app import UNEXPECTED, Json
-from grokinterp.terminal import show, show_bench, show_verification
+from grokinterp.terminal import show_bench, show_json, show_verification
 
 
 def verify(
@@ -33,7 +32,7 @@ def verify(
 
     found = verify_run(load(path), steps=steps, progress=True)
     if as_json:
-        show(json.dumps(found.to_dict()))
+        show_json(found.to_dict())
     else:
         show_verification(path, found)
     if not found.holds:
@@ -56,6 +55,6 @@ def bench(
 
     found = measure(threads=threads)
     if as_json:
-        show(json.dumps(found.to_dict()))
+        show_json(found.to_dict())
     else:
         show_bench(found)

@@ -1,17 +1,21 @@
 """Commands for checkpoints of others: reading theirs, writing for their notebooks."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from grokinterp.cli import outputs
 from grokinterp.cli.app import RunFolder, Settings
 from grokinterp.terminal import show
 
 
 def import_(
     source: Annotated[Path, typer.Argument(help="A checkpoint file, or a folder of them.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the run into.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write the run into.", callback=outputs.a_folder)
+    ],
     format: Annotated[
         str, typer.Option(help="auto, paper, trainer, demo, state_dict or folder.")
     ] = "auto",
@@ -35,13 +39,13 @@ def import_(
         show(f"- {note}")
     show(
         f"{out}: {len(run.steps)} checkpoints, steps {run.steps[0]} to {run.steps[-1]}\n"
-        f"See when it learned: grokinterp phases {out}"
+        f"See when it learned: grokinterp phases {shlex.quote(str(out))}"
     )
 
 
 def export(
     path: RunFolder,
-    out: Annotated[Path, typer.Option(help="File to write.")],
+    out: Annotated[Path, typer.Option(help="File to write.", callback=outputs.a_file)],
     format: Annotated[str, typer.Option(help="demo (Grokking_Demo) or paper.")] = "demo",
 ) -> None:
     """Write a run as one file that notebooks made for others can read."""

@@ -1,12 +1,12 @@
 """Commands that look at runs: what they hold, their measures, their phases."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from grokinterp.cli import outputs
 from grokinterp.cli.app import UNEXPECTED, Json, RunFolder
 from grokinterp.errors import InputError, nearest
 from grokinterp.terminal import (
@@ -15,12 +15,17 @@ from grokinterp.terminal import (
     show_ablations,
     show_comparison,
     show_faithfulness,
+    show_json,
     show_measures,
     show_phases,
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from grokinterp.runs import Run
+
+OutCSV = Annotated[Path | None, typer.Option(help="CSV file to write.", callback=outputs.a_file)]
 
 
 def info(path: RunFolder, as_json: Json = False) -> None:
@@ -43,14 +48,14 @@ def info(path: RunFolder, as_json: Json = False) -> None:
         "source": run.manifest.source,
         "split": run.manifest.split,
         "steps": list(run.steps),
-        "last": rows and {key: _number(value) for key, value in rows[-1].items()},
+        "last": rows and rows[-1],
         "versions": run.manifest.versions,
         "environment": run.manifest.environment,
         "later": run.manifest.later,
         "differs": differs,
     }
     if as_json:
-        show(json.dumps(facts))
+        show_json(facts)
         return
     show(run)
     shown = ("recipe", "split", "last", "versions", "environment")
@@ -71,7 +76,8 @@ def info(path: RunFolder, as_json: Json = False) -> None:
 
 def measure(
     path: RunFolder,
-    out: Annotated[Path | None, typer.Option(help="CSV file to write.")] = None,
+    out: OutCSV = None,
+    as_json: Json = False,
 ) -> None:
     """Compute every progress measure at every checkpoint.
 
@@ -80,13 +86,24 @@ def measure(
     from grokinterp.progress import progress_measures
     from grokinterp.runs import load
 
-    table = progress_measures(load(path), progress=True)
-    if reason := table.attrs["reason"]:
+    run = load(path)
+    table = progress_measures(run, progress=True)
+    reason, note = table.attrs["reason"], table.attrs["note"]
+    if reason and not as_json:
         say(f"restricted, excluded and trig loss are null: {reason}")
     if out is not None:
-        from grokinterp.runs.files import write_whole
-
-        write_whole(out, table.to_csv(index=False).encode())
+        _write_csv(out, table)
+    if as_json:
+        show_json(
+            {
+                "run": path,
+                "key_frequencies": table.attrs["frequencies"],
+                "reason": reason,  # why what needs key frequencies is null
+                "notes": [*run.notes, *([note] if note else [])],
+                "measures": table.to_dict("records"),
+            }
+        )
+    elif out is not None:
         show(f"{out}: {len(table)} checkpoints, {len(table.columns)} columns")
     elif sys.stdout.isatty():
         show_measures(table)
@@ -123,7 +140,7 @@ def phases(
         measures = progress_measures(run, progress=True)
         found = detect_phases(run, measures=measures)
     if as_json:
-        show(json.dumps(found.to_dict()))
+        show_json(found.to_dict())
     else:
         show_phases(path, found)
         if measures is not None:
@@ -141,13 +158,15 @@ def ablate(
         str, typer.Option(help="What stands in for a part: zero, mean or resample.")
     ] = "mean",
     placebos: Annotated[int, typer.Option(help="Random controls of each part; 0 for none.")] = 50,
-    out: Annotated[Path | None, typer.Option(help="CSV file to write.")] = None,
+    out: OutCSV = None,
+    as_json: Json = False,
 ) -> None:
     """Take parts out of a model one at a time, each against placebos of its size.
 
     Heads, attention, MLP, skip paths, neuron clusters, Fourier components and
     the neuron-logit directions: loss and accuracy on train, test and all
-    inputs. The CSV has every column; a terminal gets the main ones.
+    inputs. The CSV has every column, as --json does; a terminal gets the main
+    ones. --json and a terminal also tell how far the circuit alone is the model.
     """
     from grokinterp.circuits import ablate as ablate_run
     from grokinterp.circuits import faithfulness
@@ -155,20 +174,39 @@ def ablate(
 
     run = load(path)
     found = ablate_run(run, step=step, mode=mode, placebos=placebos, progress=True)
-    for note in found.notes:
-        say(note)
     table = found.table()
     if out is not None:
-        from grokinterp.runs.files import write_whole
-
-        write_whole(out, table.to_csv(index=False).encode())
+        _write_csv(out, table)
+    circuit = no_circuit = None
+    if as_json or (out is None and sys.stdout.isatty()):
+        try:
+            circuit = faithfulness(run, step=step, placebos=0)
+        except InputError as error:  # no circuit is claimed of it; the table stands
+            no_circuit = str(error)
+    if as_json:
+        show_json(
+            {
+                "run": path,
+                "step": run.snapshot(step).step,
+                "mode": mode,
+                "key_frequencies": found.frequencies,
+                "notes": found.notes,
+                "ablations": table.to_dict("records"),
+                "faithfulness": circuit and circuit.to_dict(),
+                "no_faithfulness": no_circuit,
+            }
+        )
+        return
+    for note in found.notes:
+        say(note)
+    if out is not None:
         show(f"{out}: {len(table)} ablations, {len(table.columns)} columns")
     elif sys.stdout.isatty():
         show_ablations(found)
-        try:
-            show_faithfulness(faithfulness(run, step=step, placebos=0))
-        except InputError as error:  # no circuit is claimed of it; the table stands
-            say(str(error))
+        if circuit is not None:
+            show_faithfulness(circuit)
+        else:
+            say(str(no_circuit))
     else:
         show(table.to_csv(index=False), nl=False)
 
@@ -184,7 +222,9 @@ def compare(
         str, typer.Option(help="What says the regime: setting (most of its seeds) or label.")
     ] = "setting",
     as_json: Json = False,
-    out: Annotated[Path | None, typer.Option(help="HTML file to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write.", callback=outputs.a_file)
+    ] = None,
 ) -> None:
     """Set grokked and steady runs side by side, with a verdict on each published claim.
 
@@ -194,8 +234,6 @@ def compare(
     from grokinterp.encodings import compare as compare_runs
     from grokinterp.runs import load
 
-    if out is not None and out.is_dir():  # before anything is measured
-        raise InputError(f"--out {out} is a folder; give the name of a file, such as out.html.")
     found = compare_runs([load(path) for path in paths], align=align, by=by, progress=True)
     if out is not None:
         from grokinterp.runs.files import write_whole
@@ -203,7 +241,7 @@ def compare(
 
         write_whole(out, comparison_page(found).encode())
     if as_json:
-        show(json.dumps(found.to_dict()))
+        show_json(found.to_dict())
         return
     show_comparison(found)
     if out is not None:
@@ -216,7 +254,11 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="HTML file to write.", show_default="NAME-report.html, or report.html"),
+        typer.Option(
+            help="HTML file to write.",
+            show_default="NAME-report.html, or report.html",
+            callback=outputs.a_file,
+        ),
     ] = None,
 ) -> None:
     """Write a run as one HTML file that works offline: what happened, and pictures of it.
@@ -236,10 +278,12 @@ def report(
     show(f"{written}: {written.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 
+def _write_csv(out: Path, table: "pd.DataFrame") -> None:
+    from grokinterp.runs.files import write_whole
+
+    write_whole(out, table.to_csv(index=False).encode())
+
+
 def _alike(run: "Run") -> str:
     known = run.manifest.environment is not None
     return "same machine kind" if known else "same versions; run.json does not say which machine"
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else value

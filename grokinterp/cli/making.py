@@ -1,16 +1,22 @@
 """Commands that make runs: the recipes, training, and sweeps of many runs."""
 
-import math
+import shlex
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from grokinterp.cli import outputs
 from grokinterp.cli.app import INTERRUPTED
-from grokinterp.errors import InputError, Interrupted
-from grokinterp.terminal import say, show
+from grokinterp.errors import InputError, Interrupted, one_line
+from grokinterp.terminal import outcome, say, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LONGEST_REASON = 200  # letters of a run's name and of why it failed
 
 
 def recipes(
@@ -20,15 +26,17 @@ def recipes(
     from grokinterp.recipe import BUILTIN, find_recipe
 
     if name is not None:
-        typer.echo(find_recipe(name).to_toml(), nl=False)
+        show(find_recipe(name).to_toml(), nl=False)
         return
     for entry in BUILTIN.values():
-        typer.echo(f"{entry.name:<21}{entry.recipe.steps:>7} steps  {entry.about}")
+        show(f"{entry.name:<21}{entry.recipe.steps:>7} steps  {entry.about}")
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a built-in recipe, or a TOML file.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the run into.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write the run into.", callback=outputs.a_folder)
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe."),
@@ -45,14 +53,10 @@ def train(
     except Interrupted as stopped:  # here, because typer would end it without a word
         say(str(stopped))
         raise typer.Exit(INTERRUPTED) from None
-    last = run.metrics.iloc[-1]
-    unmirrored = last.get("test_acc_unmirrored", math.nan)  # NaN too where there are no such pairs
-    of_which = "" if math.isnan(unmirrored) else f" ({unmirrored:.4f} on unmirrored pairs)"
+    told = outcome(run.metrics.iloc[-1].to_dict())
     show(
-        f"{out}: {len(run.steps)} checkpoints up to step {run.steps[-1]}, "
-        f"train loss {last.train_loss:.3g}, test loss {last.test_loss:.3g}, "
-        f"test accuracy {last.test_acc:.4f}{of_which}\n"
-        f"See when it learned: grokinterp phases {out}"
+        f"{out}: {len(run.steps)} checkpoints up to step {run.steps[-1]}, {told}\n"
+        f"See when it learned: grokinterp phases {shlex.quote(str(out))}"
     )
 
 
@@ -72,20 +76,23 @@ def sweep(
         str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster that is running.")
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Page of figures to write at the end.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Page of figures to write at the end.",
+            callback=outputs.a_file,
+        ),
     ] = None,
 ) -> None:
     """Train and measure every run of a sweep, into one table.
 
     Finished runs are not trained again and measured ones not measured again:
     the same command goes on where it was stopped, or adds what the file adds.
-    A run that failed has a note in the table; the status is 2 if none came out whole.
+    A run that failed has a note in the table that says why, and the status is then 2.
     """
     from grokinterp.encodings import measuring
     from grokinterp.training import Sweep, run_sweep
-
-    if figure is not None and figure.is_dir():  # before anything is trained
-        raise InputError(f"--figure {figure} is a folder; give a file such as sweep.html.")
+    from grokinterp.training.sweep_table import has_failed
 
     asked = Sweep.from_toml(file)
     if out.startswith("memory://"):
@@ -104,11 +111,9 @@ def sweep(
     except Interrupted as stopped:  # here, because typer would end it without a word
         say(str(stopped))
         raise typer.Exit(INTERRUPTED) from None
-    failed = table[table.note != ""]
-    for row in failed.itertuples():
-        say(f"{row.run}: {row.note}")
+    failed = table[[has_failed(row) for row in table.to_dict("records")]]
     if len(failed) == len(table):
-        raise InputError("no run of the sweep could be trained and measured whole; see above.")
+        raise InputError(_failures(failed, table, out))
     show(f"{out.rstrip('/')}/results.csv: {len(table)} runs, {len(table.columns)} columns")
     if figure is not None:
         from grokinterp.runs.files import write_whole
@@ -116,15 +121,29 @@ def sweep(
 
         write_whole(figure, sweep_page(table, title=file.stem).encode())
         show(f"{figure}: figures and the table")
+    if len(failed):
+        raise InputError(_failures(failed, table, out))
+    if (n := (table.note != "").sum()) > 0:
+        say(f"{n} of {len(table)} runs {'has' if n == 1 else 'have'} a note: {_where(out)}")
+
+
+def _failures(failed: "pd.DataFrame", table: "pd.DataFrame", out: str) -> str:
+    """The line about runs that could not be trained or measured: how many, and why the first."""
+    first = f"{failed.run.iloc[0]}: {failed.note.iloc[0]}"
+    told = one_line(first, most=LONGEST_REASON)
+    return f"{len(failed)} of {len(table)} runs failed, {told}; {_where(out)}"
+
+
+def _where(out: str) -> str:
+    return f"see the column note of {out.rstrip('/')}/results.csv."
 
 
 def _show_run(out: str, row: Mapping[str, str]) -> None:
-    """A line about a run that was measured just now."""
-    if row.get("label"):
-        train, test, accuracy = (
-            float(row[key] or "nan") for key in ("train_loss", "test_loss", "test_acc")
-        )
-        show(
-            f"{out.rstrip('/')}/{row['run']}: {row['label']}, train loss {train:.3g}, "
-            f"test loss {test:.3g}, test accuracy {accuracy:.4f}"
-        )
+    """A line about a run that was made just now."""
+    from grokinterp.training.sweep_table import has_failed
+
+    if has_failed(row):
+        show(f"{out.rstrip('/')}/{row['run']}: failed, {row['note']}")
+    elif row.get("label"):
+        known = {key: float(row[key] or "nan") for key in ("train_loss", "test_loss", "test_acc")}
+        show(f"{out.rstrip('/')}/{row['run']}: {row['label']}, {outcome(known)}")

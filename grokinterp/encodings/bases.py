@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokinterp.arguments import tensor, tensors
 from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.basis import fourier_basis
 from grokinterp.models.architecture import Weights, is_bias
@@ -64,6 +65,9 @@ def coordinates(
     >>> found.values["unembed.W_U"].tolist(), found.cost
     ([4.0, 3.0], {'unembed.W_U': 4})
     """
+    tensors("weights", weights)
+    if tokens is not None:
+        tensor("tokens", tokens, ndim=1)
     if basis not in BASES:
         raise InputError(f"basis={basis!r} is not known; {nearest(str(basis), BASES)}")
     values: Weights = dict(weights)

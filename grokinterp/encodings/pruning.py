@@ -16,13 +16,13 @@ scores the earlier position first (and across tensors the earlier name).
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Real
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.errors import InputError, nearest
+from grokinterp.arguments import real, tensors, truth
+from grokinterp.errors import InputError, nearest, shown
 from grokinterp.models.architecture import Weights, is_bias
 
 SCOPES = ("layer", "global", "global_normalized")
@@ -37,7 +37,9 @@ def weight_names(weights: Mapping[str, Tensor], *, biases: bool = False) -> list
     >>> weight_names({"conv.0.W": torch.ones(2, 1, 3, 3), "conv.0.b": torch.ones(2)})
     ['conv.0.W']
     """
-    return [name for name, w in weights.items() if biases or (w.ndim > 1 and not is_bias(name))]
+    biases = truth("biases", biases)
+    named = tensors("weights", weights).items()
+    return [name for name, w in named if biases or (w.ndim > 1 and not is_bias(name))]
 
 
 def n_pruned(n: int, fraction: float) -> int:
@@ -46,15 +48,19 @@ def n_pruned(n: int, fraction: float) -> int:
     >>> n_pruned(10, 0.25), n_pruned(100, 0.29), n_pruned(7, 1.0)
     (3, 29, 7)
     """
-    if not (isinstance(fraction, Real) and 0 <= fraction <= 1):
-        raise InputError(f"fraction={fraction!r} is not between 0 and 1; give such as 0.5.")
-    return math.floor(fraction * n + 0.5)
+    share = real(fraction)
+    if share is None or not 0 <= share <= 1:
+        raise InputError(f"fraction={shown(fraction)} is not between 0 and 1; give such as 0.5.")
+    return math.floor(share * n + 0.5)
 
 
 def check_keep(keep: float) -> None:
     """Refuse what is no share of accuracy."""
-    if not (isinstance(keep, Real) and 0 < keep <= 1):
-        raise InputError(f"keep={keep!r} is not a share of accuracy to keep; give such as 0.95.")
+    share = real(keep)
+    if share is None or not 0 < share <= 1:
+        raise InputError(
+            f"keep={shown(keep)} is not a share of accuracy to keep; give such as 0.95."
+        )
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def pruning_order(scores: Mapping[str, Tensor], *, scope: str = "layer") -> Prun
     >>> order.kept(0.4)["W"].tolist(), order.kept(0.4)["V"].tolist()
     ([True, False, True], [True])
     """
-    if not scores:
+    if not tensors("scores", scores):
         raise InputError("there are no scores to prune by; give a tensor for every weight's name.")
     for name, score in scores.items():
         if score.isnan().any():
@@ -97,7 +103,7 @@ def pruning_order(scores: Mapping[str, Tensor], *, scope: str = "layer") -> Prun
     if scope in scores:
         scores = {scope: scores[scope]}
     elif scope not in SCOPES:
-        raise InputError(f"scope={scope!r} is not known; {nearest(scope, [*SCOPES, *scores])}")
+        raise InputError(f"scope={shown(scope)} is not known; {nearest(scope, [*SCOPES, *scores])}")
     if not scope.startswith("global"):
         ranks = {name: _ranks(score.flatten()).view_as(score) for name, score in scores.items()}
         return PruningOrder(scope, ranks, {name: rank.numel() for name, rank in ranks.items()})
@@ -112,7 +118,7 @@ def pruning_order(scores: Mapping[str, Tensor], *, scope: str = "layer") -> Prun
 
 def magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The score of magnitude pruning: |w| of every entry, in float64."""
-    return {name: weight.double().abs() for name, weight in weights.items()}
+    return {name: w.double().abs() for name, w in tensors("weights", weights).items()}
 
 
 def prune(
@@ -147,6 +153,10 @@ def scored(
     """
     if scores is None:
         return magnitudes(weights)
+    if not isinstance(scores, Mapping):
+        raise InputError(
+            f"scores={shown(scores)} are no dict; give a tensor for every weight's name."
+        )
     for name, weight in weights.items():
         if name in scores and not isinstance(scores[name], Tensor):
             raise InputError(

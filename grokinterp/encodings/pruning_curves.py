@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from grokinterp.arguments import truth
 from grokinterp.circuits.scores import Score, score
 from grokinterp.circuits.subject import Subject
 from grokinterp.encodings.bases import Coordinates, coordinates
@@ -186,6 +187,7 @@ def pruning_curve(
     snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
     grid = _checked_grid(fractions)
     check_keep(keep)
+    test_only = truth("test_only", test_only)
     if not bool(snapshot.logits.isfinite().all()):
         raise InputError("the model's logits are not finite; look at an earlier step.")
     pruned = {
@@ -244,7 +246,7 @@ def _checked_grid(fractions: Sequence[float] | Tensor | None) -> Float[Tensor, "
         return torch.tensor(GRID, dtype=torch.float64)
     try:
         grid = torch.as_tensor(fractions, dtype=torch.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise InputError("fractions are not numbers; give such as [0, 0.5, 0.9, 1].") from None
     if (
         grid.ndim != 1

@@ -8,12 +8,13 @@ none. Manning-Coe et al. 2025 (arXiv 2502.01739), sections 2, 4 to 6.
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from grokinterp.arguments import listed
 from grokinterp.circuits.subject import check_run
 from grokinterp.encodings.compressibility import compressibility, learnt_steps
 from grokinterp.encodings.features import features, observable_correlations
 from grokinterp.encodings.pruning_curves import pruning_curve
 from grokinterp.encodings.sizes import quantized_size, sizes
-from grokinterp.errors import InputError, nearest
+from grokinterp.errors import InputError, nearest, shown
 from grokinterp.fourier.key_frequencies import key_frequencies
 from grokinterp.models.architecture import all_finite
 from grokinterp.progress.detection import detect_phases
@@ -94,9 +95,12 @@ RUN_MEASURES: dict[str, Callable[[Run], Columns]] = {
 
 def check_run_measures(names: Sequence[str]) -> None:
     """InputError for a name that is none of `RUN_MEASURES`, or stands twice."""
+    names = listed("names", names, such_as="['sizes']")
     for position, name in enumerate(names):
-        if name not in RUN_MEASURES:
-            raise InputError(f"measure {name!r} is not known; {nearest(name, RUN_MEASURES)}")
+        if not isinstance(name, str) or name not in RUN_MEASURES:
+            raise InputError(
+                f"measure {shown(name)} is not known; {nearest(str(name), RUN_MEASURES)}"
+            )
         if name in names[:position]:
             raise InputError(f"measure {name!r} is asked for twice; name it once.")
 

@@ -17,11 +17,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from grokinterp.arguments import tensor, tensors
 from grokinterp.circuits.scores import Score, score
 from grokinterp.circuits.subject import Subject
 from grokinterp.encodings.bases import as_matrix
 from grokinterp.encodings.pruning import check_keep, weight_names
-from grokinterp.errors import InputError, nearest, whole_number
+from grokinterp.errors import InputError, nearest, shown, whole_number
 from grokinterp.fourier.basis import gini
 from grokinterp.models.architecture import Weights
 from grokinterp.runs.resolve import snapshot_at
@@ -46,7 +47,7 @@ def effective_rank(matrix: Float[Tensor, "m n"]) -> float:
     >>> round(effective_rank(torch.eye(3)), 6), round(effective_rank(torch.ones(3, 2)), 6)
     (3.0, 1.0)
     """
-    if matrix.ndim != 2:
+    if tensor("matrix", matrix).ndim != 2:
         raise InputError(f"a tensor of shape {tuple(matrix.shape)} is no matrix; give two axes.")
     if not matrix.isfinite().all():
         raise InputError("a matrix with entries that are not finite has no effective rank.")
@@ -86,11 +87,13 @@ def quantize(weights: Mapping[str, Tensor], *, bits: int) -> tuple[Weights, dict
     ([-1, 0, 1], 2.0)
     """
     if not FEWEST_BITS <= (whole_number(bits) or 0) <= MOST_BITS:
-        raise InputError(f"bits={bits!r} is not a whole number from {FEWEST_BITS} to {MOST_BITS}.")
+        raise InputError(
+            f"bits={shown(bits)} is not a whole number from {FEWEST_BITS} to {MOST_BITS}."
+        )
     largest = 2 ** (bits - 1) - 1
     kind = torch.int8 if bits <= 8 else torch.int16
     codes, steps = {}, {}
-    for name, weight in weights.items():
+    for name, weight in tensors("weights", weights).items():
         if not weight.isfinite().all():
             raise InputError(f"{name!r} holds entries that are not finite; they have no code.")
         steps[name] = float(weight.double().abs().max()) / largest
@@ -104,12 +107,17 @@ def compressed_bytes(weights: Mapping[str, Tensor], *, bits: int, method: str = 
     `method` is "zlib", "bz2" or "lzma" of the standard library. It is an upper bound of what the
     rounded weights need, and depends on the program; see `quantized_size` for what rounding costs.
     """
-    method = str(method)
-    if method not in METHODS:
-        raise InputError(f"method={method!r} is not known; {nearest(method, METHODS)}")
+    method = _method(method)
     codes, steps = quantize(weights, bits=bits)
     content = b"".join(code.contiguous().numpy().tobytes() for code in codes.values())
     return len(METHODS[method](content)) + SCALE_BYTES * len(steps)
+
+
+def _method(given: str) -> str:
+    method = str(given)
+    if method not in METHODS:
+        raise InputError(f"method={shown(method)} is not known; {nearest(method, METHODS)}")
+    return method
 
 
 @dataclass(frozen=True)
@@ -167,6 +175,7 @@ def quantized_size(
     without a split). InputError where 16 do not.
     """
     check_keep(keep)
+    method = _method(method)
     snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
     whole = score(snapshot, snapshot.logits)
     rows = "all" if math.isnan(whole.acc_test) else "test"

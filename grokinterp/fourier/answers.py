@@ -14,8 +14,10 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from grokinterp.errors import InputError, whole_number
+from grokinterp.arguments import listed
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.fourier.basis import n_frequencies
+from grokinterp.runs.resolve import check_snapshot
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.runs.tally import Block
 from grokinterp.tasks.exponents import UNDEFINED
@@ -143,6 +145,7 @@ def logit_shares(snapshot: Snapshot) -> Float[Tensor, " n_frequencies"]:
     classes, a shift that no softmax sees. Shares sum to at most 1; the rest is variance along other
     functions of (a, b). Inputs without an exponent (a zero factor) take no part.
     """
+    check_snapshot(snapshot)
     return snapshot.tally(LogitTally).shares
 
 
@@ -160,6 +163,7 @@ def no_frequencies_reason(snapshot: Snapshot) -> str:
 
 def group_of(snapshot: Snapshot) -> AnswerGroup:
     """The task's answer group; without one there are no frequencies to look along."""
+    check_snapshot(snapshot)
     group = usable_group(snapshot)
     if group is None:
         raise InputError(no_frequencies_reason(snapshot) + ".")
@@ -169,14 +173,12 @@ def group_of(snapshot: Snapshot) -> AnswerGroup:
 def checked_frequencies(frequencies: Iterable[int], group: AnswerGroup) -> tuple[int, ...]:
     """Frequencies of a group, ascending, each once; refused if one is not between 1 and n // 2."""
     highest = n_frequencies(group.order)
-    if not isinstance(frequencies, Iterable):
-        raise InputError(f"frequencies={frequencies!r} is not a list; give such as [1, 5].")
     found = set()
-    for given in frequencies:
+    for given in listed("frequencies", frequencies, such_as="[1, 5]"):
         k = whole_number(given)
         if k is None or not 1 <= k <= highest:
             raise InputError(
-                f"frequency {given!r} is not between 1 and {highest}; give such as [1, 5]."
+                f"frequency {shown(given)} is not between 1 and {highest}; give such as [1, 5]."
             )
         found.add(k)
     return tuple(sorted(found))

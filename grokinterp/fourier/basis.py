@@ -10,6 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokinterp.arguments import tensor, whole
+from grokinterp.errors import InputError
+
+MOST_POINTS = 20_000  # beyond them a basis of n by n fits into no memory
 DENSE_POINTS = 256  # up to here a matrix product is faster than a transform of prime length
 
 
@@ -31,7 +35,7 @@ def fourier_basis(n: int) -> Float[Tensor, "n n"]:
     >>> torch.allclose(basis @ basis.T, torch.eye(6, dtype=torch.float64))
     True
     """
-    return _fourier_basis(n).clone()
+    return _fourier_basis(whole("n", n, least=1, most=MOST_POINTS, such_as="113")).clone()
 
 
 @cache
@@ -48,11 +52,13 @@ def _fourier_basis(n: int) -> Float[Tensor, "n n"]:
 
 def transform(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
     """Coefficients in `fourier_basis` along the first axis; sums of squares are kept (Parseval)."""
-    return torch.tensordot(_fourier_basis(len(x)).to(x.device), x.double(), dims=1)
+    x = _checked(x)
+    return torch.tensordot(_fourier_basis(len(x)).to(x.device), x, dims=1)
 
 
 def transform_2d(x: Float[Tensor, "n n ..."]) -> Float[Tensor, "n n ..."]:
     """Coefficients of a function of (a, b) along both of its first two axes."""
+    x = _checked(x, axes=2)
     return transform(transform(x).transpose(0, 1)).transpose(0, 1)
 
 
@@ -65,15 +71,28 @@ def spectrum(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n_frequencies_and_cons
     >>> [round(value, 4) for value in power.tolist()]
     [0.0, 0.0, 3.5, 0.0]
     """
+    x = _checked(x)
     n = len(x)
     if n <= DENSE_POINTS:
         square = transform(x).square()
         power, sines = torch.cat([square[:1], square[1::2]]), square[2::2]
         power[1 : 1 + len(sines)] += sines
         return power
-    power = torch.fft.rfft(x.double(), dim=0, norm="ortho").abs().square()
+    power = torch.fft.rfft(x, dim=0, norm="ortho").abs().square()
     power[1 : (n + 1) // 2] *= 2  # the conjugate half; the alternating row of even n has none
     return power
+
+
+def _checked(x: Float[Tensor, "n ..."], axes: int = 1) -> Float[Tensor, "n ..."]:
+    """What is to be transformed along its first axes, in float64."""
+    if tensor("x", x).ndim < axes or len(x) == 0 or x.is_complex():
+        raise InputError(
+            f"x is {x.dtype} of shape {tuple(x.shape)}; give real numbers with at least {axes} "
+            f"{'axis' if axes == 1 else 'axes'} and one value."
+        )
+    if len(x) > MOST_POINTS:
+        raise InputError(f"x has {len(x)} points, too many; give at most {MOST_POINTS}.")
+    return x.double()
 
 
 def gini(values: Float[Tensor, " m"]) -> float:
@@ -85,6 +104,9 @@ def gini(values: Float[Tensor, " m"]) -> float:
     >>> gini(torch.ones(4)), gini(torch.tensor([0.0, 0.0, 0.0, 1.0]))
     (0.0, 0.75)
     """
+    tensor("values", values, ndim=1)
+    if not len(values) or values.is_complex() or bool((values < 0).any()):
+        raise InputError("values are none, or some are negative; give numbers from 0 on.")
     ascending = values.double().sort().values
     total = ascending.sum()
     if total == 0:

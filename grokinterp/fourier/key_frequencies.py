@@ -8,14 +8,15 @@ import pandas as pd
 from jaxtyping import Bool
 from torch import Tensor
 
-from grokinterp.errors import InputError, nearest
+from grokinterp.arguments import word
+from grokinterp.errors import InputError
 from grokinterp.fourier.acceptance import accepted
 from grokinterp.fourier.answers import logit_shares
 from grokinterp.fourier.heldout import HeldoutFit
 from grokinterp.fourier.rules import RULES
-from grokinterp.models.adapter import HookedModel
+from grokinterp.models.unwrapping import AnyModel
 from grokinterp.notebook import card
-from grokinterp.runs.resolve import snapshot_of
+from grokinterp.runs.resolve import check_run, snapshot_of
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
@@ -101,7 +102,7 @@ class KeyFrequencies:
 
 
 def key_frequencies(
-    x: Run | Snapshot | HookedModel,
+    x: Run | Snapshot | AnyModel,
     *,
     rule: str = "logits",
     task: ModularTask | None = None,
@@ -120,8 +121,7 @@ def key_frequencies(
     share of the logit variance; the share can dip again while others grow (`frequency_shares` has
     all of them).
     """
-    if rule not in RULES:
-        raise InputError(f"rule={rule!r} is not known; {nearest(rule, RULES)}")
+    word("rule", rule, RULES)
     snapshot = snapshot_of(x, task=task, train_mask=train_mask)
     found = accepted(snapshot, rule)
     choice, keys = found.choice, found.keys
@@ -146,6 +146,7 @@ def key_frequencies(
 
 def frequency_shares(run: Run) -> pd.DataFrame:
     """Share of the centred logit variance along each frequency, a row per checkpoint."""
+    check_run(run)
     rows = {step: logit_shares(run.snapshot(step)).tolist() for step in run.steps}
     frame = pd.DataFrame.from_dict(rows, orient="index").rename(columns=lambda column: column + 1)
     return frame.rename_axis(index="step", columns="k")

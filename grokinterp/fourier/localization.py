@@ -19,11 +19,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokinterp.arguments import word
 from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.basis import spectrum, transform
 from grokinterp.fourier.maps import input_weights, output_weights
 from grokinterp.fourier.spectra import token_order
-from grokinterp.models.adapter import HookedModel
+from grokinterp.models.unwrapping import AnyModel
 from grokinterp.runs.resolve import snapshot_at
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
@@ -142,7 +143,7 @@ def stacked_ipr(
 
 
 def neuron_ipr(
-    x: Run | Snapshot | HookedModel,
+    x: Run | Snapshot | AnyModel,
     *,
     step: int = -1,
     convention: str = "real",
@@ -173,7 +174,7 @@ def neuron_ipr(
 
 
 def fourier_heat_map(
-    x: Run | Snapshot | HookedModel,
+    x: Run | Snapshot | AnyModel,
     *,
     step: int = -1,
     side: str = "input",
@@ -187,8 +188,7 @@ def fourier_heat_map(
     frequency, equal ones by its share, largest first; undefined ones are last. `path` is for the
     input side.
     """
-    if side not in ("input", "output"):
-        raise InputError(f"side={side!r} is not known; valid are: input, output.")
+    word("side", side, ("input", "output"))
     snapshot = snapshot_at(x, step=step, task=task)
     path = _path(snapshot, path)
     power = (

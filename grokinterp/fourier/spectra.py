@@ -14,6 +14,7 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.fourier.basis import n_frequencies, spectrum, transform
 from grokinterp.fourier.maps import input_weights, neuron_logit_weights
+from grokinterp.runs.resolve import check_snapshot
 from grokinterp.runs.snapshot import Snapshot
 
 BLOCK_NEURONS = 16  # transformed at once: small in float64, and fast
@@ -49,6 +50,7 @@ def neuron_logit_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_a
 
 def neuron_logit_map(snapshot: Snapshot) -> Float[Tensor, "d_mlp d_vocab_out"]:
     """`W_out @ W_U` of the last layer, in float64; `W_U` of an MLP, whose neurons it reads."""
+    check_snapshot(snapshot)
     return neuron_logit_weights(snapshot.weights)
 
 
@@ -97,12 +99,14 @@ class NeuronPowers:
 
 def neuron_powers(snapshot: Snapshot, *, layer: int | None = None) -> NeuronPowers:
     """The powers of a layer's neurons (the last one's unless given), computed once a snapshot."""
+    check_snapshot(snapshot)
     layer = snapshot.n_layers - 1 if layer is None else layer
     return snapshot.memo(f"neuron_powers_{layer}", lambda: _neuron_powers(snapshot, layer))
 
 
 def token_order(snapshot: Snapshot) -> Int[Tensor, " n"]:
     """The operand tokens in the order of the task's group, in plain order where it has none."""
+    check_snapshot(snapshot)
     group = snapshot.task.answer_group
     return torch.arange(snapshot.modular_task.p) if group is None else group.tokens
 
@@ -146,6 +150,7 @@ def _classes(snapshot: Snapshot, matrix: Float[Tensor, "d d_vocab_out"]) -> Floa
 
 
 def _weight(snapshot: Snapshot, name: str) -> Tensor:
+    check_snapshot(snapshot)
     if name not in snapshot.weights:
         raise InputError(f"the model has no weight {name!r}, which this spectrum is of.")
     return snapshot.weights[name]

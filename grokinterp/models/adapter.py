@@ -20,14 +20,17 @@ from torch import Tensor
 
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import ACTIVATIONS, Architecture, Weights
+from grokinterp.models.effective import effective_state
 from grokinterp.models.layouts import BRIDGE, Slot, slots
 
 
 @runtime_checkable
 class HookedModel(Protocol):
-    """What this package asks of a model: the surface TransformerLens 3 and 4 share."""
+    """What this package asks of a model: the surface TransformerLens 3 and 4 share.
 
-    cfg: Any
+    Both have a configuration `cfg` too, which a user's own module need not: `configuration`.
+    """
+
     hook_dict: Any
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
@@ -36,6 +39,11 @@ class HookedModel(Protocol):
     def add_perma_hook(self, *args: Any, **kwargs: Any) -> Any: ...
     def run_with_cache(self, *args: Any, **kwargs: Any) -> Any: ...
     def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+def configuration(model: HookedModel) -> Any:
+    """What the model says of its sizes and kind; None where it says nothing."""
+    return getattr(model, "cfg", None)
 
 
 def build_model(
@@ -79,10 +87,11 @@ def build_model(
 
 def canonical_weights(model: HookedModel) -> Weights:
     """Detached copies of a model's weights under canonical names and per-head shapes."""
-    state = model.state_dict()
+    assert isinstance(model, torch.nn.Module)
+    state = effective_state(model)
     return {
-        name: slot.canonical(state[slot.key].detach(), model.cfg.n_heads).clone()
-        for name, slot in _slots(model).items()
+        name: slot.canonical(state[slot.key].detach(), _said(model, "n_heads")).clone()
+        for name, slot in _slots(model, state).items()
     }
 
 
@@ -104,9 +113,10 @@ def architecture_of(model: HookedModel) -> Architecture | None:
     none, causal or bidirectional softmax attention over separate heads with the usual
     1/sqrt(d_head), a two-matrix MLP with a known activation, and no hooks.
     """
-    cfg = model.cfg
+    cfg = configuration(model)
     plain = (
-        cfg.normalization_type in (None, "LN")
+        all(hasattr(cfg, key) for key in DESCRIBED)
+        and cfg.normalization_type in (None, "LN")
         and cfg.positional_embedding_type == "standard"
         and cfg.act_fn in ACTIVATIONS
         and cfg.use_attn_scale
@@ -157,6 +167,13 @@ def functional_logits(
     return logits
 
 
+# What a configuration has to say before a model can be taken for a plain one.
+DESCRIBED = (
+    "n_layers", "n_heads", "d_model", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "n_ctx",
+    "act_fn", "normalization_type", "eps", "attention_dir", "positional_embedding_type",
+    "use_attn_scale", "attn_scale",
+)  # fmt: skip
+
 # Settings that change what a TransformerLens block computes; all are falsy in a plain model.
 UNUSUAL = (
     "attn_only",
@@ -177,14 +194,21 @@ SOFT_CAPS = ("attn_scores_soft_cap", "output_logits_soft_cap")
 BUFFERS = (".mask", ".IGNORE")
 
 
-def _slots(model: HookedModel) -> dict[str, Slot]:
+def _slots(model: HookedModel, state: Mapping[str, Tensor] | None = None) -> dict[str, Slot]:
     """Where the model's own state dict keeps each canonical weight."""
-    keys = [key for key in model.state_dict() if not key.endswith(BUFFERS)]
-    found = {} if "embed.W_E" in keys else slots(BRIDGE, model.cfg.n_layers)
+    state = model.state_dict() if state is None else state
+    keys = [key for key in state if not key.endswith(BUFFERS)]
+    found = {} if "embed.W_E" in keys else slots(BRIDGE, _said(model, "n_layers"))
     found = {name: slot for name, slot in found.items() if slot.key in keys}
     # What has no canonical form keeps its name and shape.
     others = sorted(set(keys) - {slot.key for slot in found.values()})
     return found | {key: Slot(key, "... -> ...") for key in others}
+
+
+def _said(model: HookedModel, size: str) -> int:
+    """A size as the model's configuration has it; 0 where a model of the user's own has none."""
+    found = getattr(configuration(model), size, 0)
+    return found if isinstance(found, int) else 0
 
 
 def _blend_attention(architecture: Architecture) -> Callable[[Tensor, Any], Tensor]:

@@ -13,6 +13,7 @@ from transformer_lens.hook_points import HookPoint
 
 from grokinterp.models import cnn_forward, mlp_forward
 from grokinterp.models.cnn import CNNArchitecture
+from grokinterp.models.effective import effective_state
 from grokinterp.models.mlp import MLPArchitecture
 
 
@@ -43,6 +44,10 @@ class HookedNetwork(HookedRootModule):
             module = module.get_submodule(part)
         return module, leaf
 
+    def _weights(self) -> dict[str, Tensor]:
+        """The weights that it computes with: where a part is pruned, they are made of others."""
+        return effective_state(self)
+
     def _visit(self, name: str, activation: Tensor) -> Tensor:
         found: Tensor = self.hook_dict[name](activation)
         return found
@@ -56,7 +61,7 @@ class HookedMLP(HookedNetwork):
     def forward(self, inputs: Int[Tensor, "batch 2"]) -> Float[Tensor, "batch n_classes"]:
         """Logits, with every activation at its hook point."""
         return mlp_forward.visited_logits(
-            dict(self.named_parameters()), inputs, architecture=self.cfg, visit=self._visit
+            self._weights(), inputs, architecture=self.cfg, visit=self._visit
         )
 
 
@@ -70,7 +75,7 @@ class HookedCNN(HookedNetwork):
     ) -> Float[Tensor, "batch n_classes"]:
         """Logits, with every activation at its hook point."""
         return cnn_forward.visited_logits(
-            dict(self.named_parameters()), inputs, architecture=self.cfg, visit=self._visit
+            self._weights(), inputs, architecture=self.cfg, visit=self._visit
         )
 
 

@@ -5,17 +5,20 @@ position axis and whose answer is read at the last position. An MLP and a CNN ar
 HookedRootModules of this package, whose activations have none.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from grokinterp.errors import InputError, nearest
 from grokinterp.models import adapter, answer_position, cnn_forward, mlp_forward
-from grokinterp.models.adapter import HookedModel
+from grokinterp.models.adapter import HookedModel, configuration
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.models.cnn import CNNArchitecture
+from grokinterp.models.effective import effective_state
 from grokinterp.models.fits import misfit
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.tasks.modular import ModularTask
@@ -59,19 +62,31 @@ def architecture_of(model: HookedModel) -> Shape | None:
     if has_positions(model):
         return adapter.architecture_of(model)
     hooked = any(point.fwd_hooks for point in model.hook_dict.values())
-    return None if hooked else model.cfg
+    found: Shape = configuration(model)
+    return None if hooked else found
 
 
 def weights_of(model: HookedModel) -> Weights:
     """Detached copies of a model's weights under canonical names and shapes."""
     if has_positions(model):
         return adapter.canonical_weights(model)
-    return {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+    assert isinstance(model, torch.nn.Module)
+    state = effective_state(model)
+    return {name: weight.detach().clone() for name, weight in state.items()}
 
 
 def has_positions(model: HookedModel) -> bool:
     """Whether activations have a position axis, the last being that of the answer."""
-    return not isinstance(model.cfg, MLPArchitecture | CNNArchitecture)
+    return not isinstance(configuration(model), MLPArchitecture | CNNArchitecture)
+
+
+def layers_of(model: HookedModel) -> int:
+    """How many layers a hooked model has: what its configuration says, else its hook points."""
+    said = getattr(configuration(model), "n_layers", None)
+    if isinstance(said, int):
+        return said
+    names = (re.match(r"blocks\.(\d+)\.", name) for name in model.hook_dict)
+    return max((int(name[1]) + 1 for name in names if name), default=0)
 
 
 class QuickForward:

@@ -7,18 +7,21 @@ from dataclasses import asdict, replace
 import numpy as np
 import pandas as pd
 
-from grokinterp.errors import InputError
+from grokinterp.arguments import number
+from grokinterp.errors import InputError, shown
 from grokinterp.progress import boundaries
 from grokinterp.progress.boundaries import Bend, Boundaries
 from grokinterp.progress.crossings import Crossing, crossing, unmirrored_crossing
-from grokinterp.progress.curves import CURVES, Curve, Curves, read_curves
+from grokinterp.progress.curves import CURVES, MEASURES, Curve, Curves, read_curves
 from grokinterp.progress.labels import Margin, Verdict, label_of
-from grokinterp.progress.logged_steps import Step
+from grokinterp.progress.logged_steps import Step, checked_steps
 from grokinterp.progress.phases import Phase, Phases, Thresholds
 from grokinterp.progress.table import progress_measures
 from grokinterp.progress.unmirrored import unmirrored_of
 from grokinterp.runs.manifest import missing_split
+from grokinterp.runs.metrics import UNMIRRORED
 from grokinterp.runs.run import Run
+from grokinterp.runs.tables import as_numbers
 
 CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
 
@@ -44,6 +47,10 @@ def detect_phases(
     `grokinterp.progress.boundaries`; nothing is set by hand for a run.
     """
     limits = _thresholds(thresholds)
+    if ceiling is not None:
+        ceiling = number("ceiling", ceiling, most=1, such_as="0.95")
+    if measures is not None:
+        measures = _measures(measures)
     key: tuple[int, ...] | None = None
     reasons: list[str] = []
     if isinstance(x, Run):
@@ -67,8 +74,6 @@ def detect_phases(
         )
     if ceiling is None:
         ceiling = x.task.ceiling if isinstance(x, Run) else 1.0
-    if not 0 < ceiling <= 1:
-        raise InputError(f"ceiling={ceiling!r} is no accuracy; give a number above 0, at most 1.")
     if ceiling < 1:
         reasons.append(f"the task allows a test accuracy of {ceiling:.3f} at best")
     run = x if isinstance(x, Run) else None
@@ -129,10 +134,43 @@ def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
         return Thresholds()
     if isinstance(given, Thresholds):
         return given
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"thresholds={shown(given)} are not a dict; give such as {{'test_acc': 0.95}}."
+        )
     known = asdict(Thresholds())
-    if unknown := sorted(set(given) - set(known)):
-        raise InputError(f"threshold {unknown[0]!r} is not known; valid are: {', '.join(known)}.")
+    for name in given:
+        if name not in known:
+            raise InputError(
+                f"threshold {shown(name)} is not known; valid are: {', '.join(known)}."
+            )
     return Thresholds(**given)
+
+
+def _measures(given: pd.DataFrame) -> pd.DataFrame:
+    """Progress measures that were given, the columns that are read of them as numbers."""
+    what = "the table of measures"
+    if not isinstance(given, pd.DataFrame):
+        raise InputError(
+            f"measures={shown(given)} are no table; give what gi.progress_measures(run) returns."
+        )
+    if "step" not in given:
+        raise InputError(
+            f"{what} has no column 'step'; give what gi.progress_measures(run) returns."
+        )
+    read = {}
+    for column in ("step", *UNMIRRORED, *MEASURES):
+        if column in given:
+            if isinstance(given[column], pd.DataFrame):
+                raise InputError(f"{what} has several columns {column!r}; keep one.")
+            read[column] = as_numbers(given[column], f"{what}, column {column!r}")
+    found = pd.DataFrame(read).dropna(subset="step").sort_values("step", kind="stable")
+    found = found.drop_duplicates("step", keep="last")
+    if not len(found):
+        raise InputError(f"{what} has no row with a step; give what gi.progress_measures found.")
+    found["step"] = checked_steps(found["step"].to_numpy(), what)[0]
+    found.attrs = given.attrs
+    return found
 
 
 def _in_order_of_events(verdict: Verdict, memorized: Step | None, grokked: Step | None) -> Verdict:
@@ -161,10 +199,7 @@ def _dated(curves: Curves) -> tuple[Boundaries, tuple[str, ...]]:
         assert accuracy is not None
         test = boundaries.error_curve(accuracy)
         test_rises = "test accuracy falls"
-        why = (
-            "of test there is only accuracy: it dates cleanup early, when answers turn right, not "
-            "when the network is sure of them",
-        )
+        why = ("accuracy dates cleanup early, when answers turn right, not when they are sure",)
     if train is None and (accuracy := curves.get("train_acc")) is not None:
         train = boundaries.error_curve(accuracy)
     dated = boundaries.find_boundaries(train, test, test_rises=test_rises)

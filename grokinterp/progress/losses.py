@@ -15,10 +15,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.fourier.answers import AnswerSpectrum, ExponentSums, LogitTally, group_of
+from grokinterp.fourier.answers import (
+    AnswerSpectrum,
+    ExponentSums,
+    LogitTally,
+    checked_frequencies,
+    group_of,
+)
 from grokinterp.fourier.heldout import heldout_fit
 from grokinterp.fourier.spectra import neuron_logit_map
 from grokinterp.models.cross_entropy import answer_scores
+from grokinterp.runs.resolve import check_snapshot
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.runs.tally import Block
 from grokinterp.tasks.exponents import UNDEFINED
@@ -31,7 +38,7 @@ def restricted_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     means added back. Low says that these directions suffice for the answer, not that the network
     reads nothing else: compare with the excluded loss.
     """
-    spectrum = _logit_spectrum(snapshot)
+    spectrum, frequencies = _logit_spectrum(snapshot), _checked(snapshot, frequencies)
     return float(
         _loss_by_exponent(spectrum.component(frequencies) + spectrum.mean, snapshot).mean()
     )
@@ -44,12 +51,13 @@ def excluded_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     once the training answers come from the circuit; memorised answers do not need it. NaN without a
     split.
     """
-    return _losses_without([_logit_spectrum(snapshot).component(frequencies)], snapshot)[0]
+    part = _logit_spectrum(snapshot).component(_checked(snapshot, frequencies))
+    return _losses_without([part], snapshot)[0]
 
 
 def excluded_loss_each(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[int, float]:
     """Excluded loss of one key frequency at a time (Nanda et al. 2023, appendix; ARENA)."""
-    spectrum = _logit_spectrum(snapshot)
+    spectrum, frequencies = _logit_spectrum(snapshot), _checked(snapshot, frequencies)
     parts = [spectrum.component([k]) for k in frequencies]
     return dict(zip(frequencies, _losses_without(parts, snapshot), strict=True))
 
@@ -81,7 +89,7 @@ def trig_coefficients(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[in
 
     The waves of different k are orthogonal over all (a, b, c), so each is a projection.
     """
-    spectrum = _logit_spectrum(snapshot)
+    spectrum, frequencies = _logit_spectrum(snapshot), _checked(snapshot, frequencies)
     order = spectrum.group.order
     exponent = torch.arange(order, dtype=torch.float64)
     found = {}
@@ -158,6 +166,7 @@ def restricted_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> floa
     residual skip, and re-centred to the model's mean logits; CE on test pairs. NaN without a split,
     or with a LayerNorm before the unembedding.
     """
+    frequencies = _checked(snapshot, frequencies)
     train = snapshot.train_mask
     if train is None or not snapshot.linear_readout:
         return math.nan
@@ -174,6 +183,7 @@ def excluded_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     logits are linear in the activations, so this is L - P_K(A) W_out W_U. NaN without a split, or
     with a LayerNorm before the unembedding.
     """
+    frequencies = _checked(snapshot, frequencies)
     if not snapshot.linear_readout:
         return math.nan
     return _losses_without([_neuron_part(snapshot, frequencies)], snapshot)[0]
@@ -204,7 +214,12 @@ def _neuron_part(snapshot: Snapshot, frequencies: Sequence[int]) -> Float[Tensor
 
 def _logit_spectrum(snapshot: Snapshot) -> AnswerSpectrum:
     """The spectrum of the raw logits (their shift per input is left in, as the paper does)."""
+    check_snapshot(snapshot)
     return snapshot.tally(LogitTally).spectrum
+
+
+def _checked(snapshot: Snapshot, frequencies: Sequence[int]) -> tuple[int, ...]:
+    return checked_frequencies(frequencies, group_of(snapshot))
 
 
 def _loss_by_exponent(

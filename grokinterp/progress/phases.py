@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from grokinterp.arguments import number
 from grokinterp.notebook import card
 from grokinterp.progress.labels import Label, Margin
 from grokinterp.progress.logged_steps import Step
@@ -24,6 +25,13 @@ class Thresholds:
     test_acc: float = 0.95
     train_loss: float = 1e-2
     test_loss: float = 1e-2
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            most = 1 if name.endswith("_acc") else None
+            usual = str(getattr(type(self), name))
+            found = number(f"threshold {name}", value, most=most, such_as=usual)
+            object.__setattr__(self, name, found)
 
 
 @dataclass(frozen=True)

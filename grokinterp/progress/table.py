@@ -10,6 +10,7 @@ from grokinterp.fourier.acceptance import Keys, accepted
 from grokinterp.fourier.answers import checked_frequencies, no_frequencies_reason, usable_group
 from grokinterp.memory import kept_memory
 from grokinterp.progress.measures import MEASURES, count
+from grokinterp.runs.resolve import check_run, check_snapshot
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 
@@ -28,8 +29,7 @@ def progress_measures(
     Measures that need them are NaN where there are none, and `.attrs["reason"]` says why.
     `.attrs["note"]` is a caveat, such as that memorisation was not ruled out, or None.
     """
-    if not isinstance(run, Run):
-        raise InputError(f"{type(run).__name__} has no checkpoints; give a run (gi.load(path)).")
+    check_run(run)
     bar = tqdm(run.steps, desc="measure", unit="checkpoint", disable=None if progress else True)
     rows = []
     with kept_memory():
@@ -49,6 +49,9 @@ def progress_measures(
 
 def measure_snapshot(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[str, float]:
     """Every registered measure of one snapshot; a column that two of them give is refused."""
+    check_snapshot(snapshot)
+    group = usable_group(snapshot)
+    frequencies = () if group is None else checked_frequencies(frequencies, group)
     count(snapshot)
     row: dict[str, float] = {}
     by: dict[str, str] = {}

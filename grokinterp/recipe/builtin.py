@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grokinterp.errors import InputError, nearest, shown
-from grokinterp.paths import kind_at
+from grokinterp.paths import as_path, kind_at
 from grokinterp.recipe.recipe import Recipe
 
 
@@ -150,11 +150,24 @@ def recipes() -> dict[str, Recipe]:
 
 def find_recipe(name_or_path: str | Path) -> Recipe:
     """A built-in recipe by its name, or one from a TOML file by its path."""
-    name = str(name_or_path)
-    if name in BUILTIN:
-        return BUILTIN[name].recipe
-    if kind_at(name) == "file":
-        return Recipe.from_toml(name)
+    if isinstance(name_or_path, str) and name_or_path in BUILTIN:
+        return BUILTIN[name_or_path].recipe
+    path = as_path("recipe", name_or_path, such_as="mod31-grokked")
+    name = str(path)
+    if kind_at(path) == "file":
+        return Recipe.from_toml(path)
     raise InputError(
         f"recipe {shown(name)} is neither built in nor a TOML file; {nearest(name, BUILTIN)}"
     )
+
+
+def as_recipe(given: object) -> Recipe:
+    """The recipe that was given, itself or by its name or the path of its TOML file."""
+    if isinstance(given, Recipe):
+        return given
+    if not isinstance(given, str | Path):
+        raise InputError(
+            f"{shown(given)} is no recipe; give gi.Recipe(...), or the name of a built-in one such "
+            "as 'mod31-grokked'."
+        )
+    return find_recipe(given)

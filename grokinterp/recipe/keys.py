@@ -1,9 +1,9 @@
 """The keys of a recipe: their types, choices and limits, and what depends on task and model."""
 
-import math
 from typing import Any, get_args
 
-from grokinterp.errors import InputError, nearest
+from grokinterp.arguments import real
+from grokinterp.errors import InputError, nearest, shown, whole_number
 from grokinterp.models.architecture import ACTIVATIONS
 from grokinterp.models.initialize import RULES_OF, InitRule
 from grokinterp.tasks.modular import LARGEST_P
@@ -94,14 +94,16 @@ def typed(key: str, value: Any, default: Any) -> Any:
             return tuple(value)
         expected = "a schedule such as 'every:100' or a list of steps"
     elif key == "betas":
-        if isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_real, value)):
-            return tuple(float(beta) for beta in value)
+        if isinstance(value, (list, tuple)) and len(value) == 2:
+            both = tuple(map(real, value))
+            if None not in both:
+                return both
         expected = "two numbers such as [0.9, 0.98]"
     elif key in SIZES:
-        value = [value] if isinstance(value, int) else value
-        if isinstance(value, (list, tuple)) and all(type(size) is int for size in value):
-            return tuple(value)
-        expected = "a list of sizes such as [256, 64]"
+        sizes = list(value) if isinstance(value, list | tuple) else [value]
+        if all(type(size) is int and size > 0 for size in sizes):
+            return tuple(sizes)
+        expected = "a list of sizes from 1 on such as [256, 64]"
     elif key == "biases" and isinstance(value, bool):
         return "all" if value else "none"
     elif isinstance(default, bool):
@@ -109,20 +111,21 @@ def typed(key: str, value: Any, default: Any) -> Any:
             return value
         expected = "true or false"
     elif isinstance(default, int):
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
+        if (number := whole_number(value)) is not None:
+            return number
         if isinstance(value, float) and value.is_integer():  # 1e4, as people write steps
             return int(value)
         expected = "a whole number"
     elif isinstance(default, float):
-        if _is_real(value) and math.isfinite(value):
-            return float(value)
+        if (finite := real(value)) is not None:
+            return finite
         expected = "a number"
     else:
         if isinstance(value, str):
             return value
         expected = "text"
-    raise InputError(f"{key}={value!r} is not {expected}.")
+    advice = "" if " such as " in expected or default is None else f"; give such as {default!r}"
+    raise InputError(f"{key}={shown(value)} is not {expected}{advice}.")
 
 
 def check_choices(values: dict[str, Any]) -> None:
@@ -150,21 +153,17 @@ def check_limits(values: dict[str, Any]) -> None:
     """Refuse numbers that are out of range."""
     for key in POSITIVE:
         if values[key] < 1:
-            raise InputError(f"{key}={values[key]} is less than 1; give at least 1.")
+            raise InputError(f"{key}={shown(values[key])} is less than 1; give at least 1.")
     for key in NOT_NEGATIVE:
         if values[key] < 0:
-            raise InputError(f"{key}={values[key]} is negative; give 0 or more.")
+            raise InputError(f"{key}={shown(values[key])} is negative; give 0 or more.")
     for key, most in AT_MOST.items():
         if values[key] > most:
-            raise InputError(f"{key}={values[key]} is too large; give at most {most}.")
+            raise InputError(f"{key}={shown(values[key])} is too large; give at most {most}.")
     for key in ABOVE_ZERO:
         if values[key] <= 0:
-            raise InputError(f"{key}={values[key]} is not above 0; give a positive number.")
+            raise InputError(f"{key}={shown(values[key])} is not above 0; give a positive number.")
     if any(not 0 <= beta < 1 for beta in values["betas"]):
         raise InputError(
             f"betas={values['betas']} are not both in [0, 1); give such as [0.9, 0.98]."
         )
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

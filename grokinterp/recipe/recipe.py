@@ -1,7 +1,6 @@
 """The Recipe: everything that determines a run, as flat, validated keys."""
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import tomli_w
 from jaxtyping import Int
 from torch import Tensor
 
-from grokinterp.errors import InputError, nearest
+from grokinterp.errors import InputError, nearest, shown
 from grokinterp.models.architecture import Architecture
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.kinds import Shape
@@ -26,7 +25,7 @@ from grokinterp.recipe.keys import (
     typed,
 )
 from grokinterp.recipe.schedule import Schedule, checkpoint_steps
-from grokinterp.recipe.toml import read_toml
+from grokinterp.recipe.toml_text import parse_toml, read_toml
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import get_operation
@@ -117,7 +116,7 @@ class Recipe:
             value = getattr(self, field.name)
             if value != field.default and not is_used(field.name, self.task, self.model):
                 raise InputError(
-                    f"{field.name}={value!r} means nothing for task={self.task!r}, "
+                    f"{field.name}={shown(value)} means nothing for task={self.task!r}, "
                     f"model={self.model!r}; leave it out."
                 )
         task = self.build_task()
@@ -131,12 +130,17 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
         """A recipe from flat keys; an unknown one is refused with the nearest valid name."""
+        if not isinstance(values, Mapping):
+            raise InputError(f"{shown(values)} is no recipe; give a dict such as {{'p': 113}}.")
+        for key in values:
+            if not isinstance(key, str):
+                raise InputError(f"recipe key {shown(key)} is no text; give such as 'p'.")
         return cls().replace(**values)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Recipe":
         """A recipe from a TOML file of flat keys."""
-        return cls.from_dict(read_toml(path, wanted="write lines such as p = 113"))
+        return cls.from_dict(read_toml(path))
 
     def replace(self, /, **changes: Any) -> "Recipe":
         """The same recipe with some keys changed.
@@ -239,12 +243,14 @@ def parse_setting(text: str) -> tuple[str, Any]:
     >>> parse_setting("p=31"), parse_setting("optimizer=adam"), parse_setting("checkpoints=0,50")
     (('p', 31), ('optimizer', 'adam'), ('checkpoints', [0, 50]))
     """
+    if not isinstance(text, str):
+        raise InputError(f"{shown(text)} is no text; give key=value such as p=31.")
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise InputError(f"--set {text!r} is not key=value; give such as --set p=31.")
     for candidate in (value, f"[{value}]" if "," in value else value):
         try:
-            return key.strip(), tomllib.loads(f"value = {candidate}")["value"]
-        except (ValueError, RecursionError):  # TOML's own, or a number of 5000 digits
+            return key.strip(), parse_toml(f"value = {candidate}".encode(), file="--set")["value"]
+        except InputError:
             continue
     return key.strip(), value.strip()

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from grokinterp.errors import InputError
-from grokinterp.paths import kind_at
+from grokinterp.paths import kind_at, reaching, refuse_address
 from grokinterp.runs.kinds_of_files import HEAD, kind_of
 from grokinterp.runs.lock import HAS_FLOCK, open_locked
 
@@ -29,6 +29,7 @@ def write_whole(path: Path, content: bytes) -> str:
     if not path.name:
         raise InputError(f"{str(path)!r} is not the name of a file; give one.")
     kind_at(path)  # of a device nothing is left but an ordinary file
+    refuse_address(path)
     aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,8 @@ def write_whole(path: Path, content: bytes) -> str:
                 aside.unlink(missing_ok=True)
         if isinstance(error, OSError):
             error.filename, error.filename2 = str(path), None  # not that of the file aside
-        raise
+        with reaching(path):
+            raise
     _sync_folder(path.parent)
     return sha256(content)
 

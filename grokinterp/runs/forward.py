@@ -41,7 +41,7 @@ def hooked_forward(
     model: HookedModel, inputs: Tensor, names: tuple[str, ...]
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
     """The forward of a hooked model, of a transformer at the answer position."""
-    device = next(iter(model.parameters())).device
+    device = device_of(model)
     if unknown := sorted(set(names) - set(model.hook_dict)):
         raise InputError(f"the model has no activation {unknown[0]!r} (model.hook_dict lists all).")
     with alone_with(model):
@@ -51,6 +51,12 @@ def hooked_forward(
             logits, cache = model(inputs.to(device)), {}
     at = answer if has_positions(model) else lambda x, name="": x
     return at(logits).cpu(), {name: at(cache[name], name).cpu() for name in names}
+
+
+def device_of(model: HookedModel) -> torch.device:
+    """Where a model computes: where its first weight lies."""
+    first = next(iter(model.parameters()), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def answer(x: Tensor, name: str = "") -> Tensor:

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from grokinterp.errors import InputError
+from grokinterp.paths import reaching, refuse_address
 
 LOCK = ".lock"
 HAS_FLOCK = os.name == "posix"  # with it a locked file can be renamed, removed and read
@@ -55,6 +56,7 @@ def hold(folder: Path, *, file: Path | None = None) -> Hold:
     second thread of this one, is refused: InputError with the owner's number, its machine and since
     when.
     """
+    refuse_address(folder)
     return Hold(folder, folder / LOCK if file is None else file)
 
 
@@ -88,12 +90,14 @@ def _take(folder: Path, file: Path) -> int:
             descriptor = open_locked(file)
         except (FileNotFoundError, FileExistsError):  # its last owner just removed the empty folder
             if last == TRIES - 1:
-                raise
+                with reaching(folder):
+                    raise
             continue
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 error.filename = str(folder)  # what the user knows of
-                raise
+                with reaching(folder):
+                    raise
             logging.getLogger(__name__).warning(
                 "%s is on a file system without locks; let only one process write it.", folder
             )

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from grokinterp.errors import InputError
-from grokinterp.paths import kind_at
+from grokinterp.paths import as_path, kind_at, reaching
 from grokinterp.runs.foreign.files import refuse_other_file
 from grokinterp.runs.foreign.sources import is_foreign
 from grokinterp.runs.foreign.store import open_foreign
@@ -22,7 +22,12 @@ def load(path: str | Path, *, format: str = "auto", **settings: Any) -> Run:
     Raises an InputError in one line for what is missing, no run, damaged, or written by a newer
     version.
     """
-    path = Path(path)
+    path = as_path("path", path, such_as="runs/mine")
+    with reaching(path):
+        return _opened(path, format, settings)
+
+
+def _opened(path: Path, format: str, settings: dict[str, Any]) -> Run:
     if kind_at(path) == "file" and not is_foreign(path):
         refuse_other_file(path)
     if format == "auto" and not is_foreign(path):

@@ -3,8 +3,8 @@
 from jaxtyping import Bool
 from torch import Tensor
 
-from grokinterp.errors import InputError
-from grokinterp.models.adapter import HookedModel
+from grokinterp.errors import InputError, shown
+from grokinterp.models.unwrapping import AnyModel, hooked_model
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.runs.taking import snapshot
@@ -12,7 +12,7 @@ from grokinterp.tasks.task import Task
 
 
 def snapshot_at(
-    x: Run | Snapshot | HookedModel,
+    x: Run | Snapshot | AnyModel,
     *,
     step: int = -1,
     task: Task | None = None,
@@ -22,12 +22,12 @@ def snapshot_at(
     if step == -1:
         return snapshot_of(x, task=task, train_mask=train_mask)
     if not isinstance(x, Run):
-        raise InputError(f"step={step!r} is for runs; a {type(x).__name__} has one step only.")
+        raise InputError(f"step={shown(step)} is for runs; a {type(x).__name__} has one step only.")
     return x.snapshot(step)
 
 
 def snapshot_of(
-    x: Run | Snapshot | HookedModel,
+    x: Run | Snapshot | AnyModel,
     *,
     task: Task | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
@@ -40,11 +40,25 @@ def snapshot_of(
                 "own; give gi.snapshot(run.model(), task, train_mask=mask) to use others."
             )
         return x.snapshot() if isinstance(x, Run) else x
-    if isinstance(x, type) or not hasattr(x, "run_with_hooks"):
-        raise InputError(
-            f"{type(x).__name__} is not something to analyse; give a run (gi.load(path)), "
-            "a snapshot, or a hooked model with task=."
-        )
+    model = hooked_model(
+        x,
+        otherwise="is not something to analyse; give a run (gi.load(path)), a snapshot, or a "
+        "hooked model with task=",
+    )
     if task is None:
         raise InputError("a model needs its task; give task=gi.ModularTask('add', p=113).")
-    return snapshot(x, task, train_mask=train_mask)
+    return snapshot(model, task, train_mask=train_mask)
+
+
+def check_run(x: object) -> None:
+    """Refuse what has no checkpoints."""
+    if not isinstance(x, Run):
+        raise InputError(f"{type(x).__name__} has no checkpoints; give a run (gi.load(path)).")
+
+
+def check_snapshot(x: object) -> None:
+    """Refuse what is no snapshot."""
+    if not isinstance(x, Snapshot):
+        raise InputError(
+            f"{type(x).__name__} is no snapshot; give run.snapshot() or gi.snapshot(model, task)."
+        )

@@ -8,11 +8,12 @@ import pandas as pd
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.errors import InputError, whole_number
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.models.adapter import HookedModel
 from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import Shape, build_model
 from grokinterp.notebook import card
+from grokinterp.paths import as_path
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.folder import RunFolder
 from grokinterp.runs.manifest import Manifest
@@ -41,7 +42,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path, store: Store | None = None) -> None:
-        self.path = Path(path)
+        self.path = as_path("path", path, such_as="runs/mine")
         self._store: Store = RunFolder(self.path) if store is None else store
         self.manifest = self._store.manifest
         if not self.manifest.steps:
@@ -148,13 +149,15 @@ class Run:
     def _saved(self, step: int) -> int:
         asked, step = step, whole_number(step)  # type: ignore[assignment]
         if step is None:
-            raise InputError(f"step={asked!r} is not a step; give a whole number, -1 for the last.")
+            raise InputError(
+                f"step={shown(asked)} is not a step; give a whole number, -1 for the last."
+            )
         if step == -1:
             return self.steps[-1]
         if step not in self.steps:
             near = min(self.steps, key=lambda saved: abs(saved - step))
             raise InputError(
-                f"step {step} is not saved in {self.path}; the nearest checkpoint is {near} "
+                f"step {shown(step)} is not saved in {self.path}; the nearest checkpoint is {near} "
                 f"(run.steps lists all {len(self.steps)})."
             )
         return step

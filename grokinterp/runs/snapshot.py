@@ -4,12 +4,14 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.errors import InputError
+from grokinterp.arguments import tensors
+from grokinterp.errors import InputError, shown
 from grokinterp.models.adapter import HookedModel
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.models.cross_entropy import right_answers
@@ -119,6 +121,11 @@ class Snapshot:
         [n_inputs, ...] without the position axis; attention patterns and scores are
         [n_inputs, n_heads, key position].
         """
+        if not isinstance(name, str):
+            raise InputError(
+                f"{shown(name)} is not the name of a hook point; give such as "
+                f"{self.mlp_post_name!r}."
+            )
         self.gather(name)
         return self._activations[name]
 
@@ -137,6 +144,9 @@ class Snapshot:
 
     def tally_all(self, *kinds: Callable[["Snapshot"], Tally]) -> None:
         """Count all of these that are not known yet in one forward, for `tally` to return."""
+        for kind in kinds:
+            if not callable(kind):
+                raise InputError(f"{shown(kind)} is no kind of tally; give a class of `Tally`.")
         missing = {kind: kind(self) for kind in kinds if kind not in self._memo}
         if not missing:
             return
@@ -204,8 +214,9 @@ class Snapshot:
                 "the weights alone do not say what this model computes; give a plain transformer, "
                 "MLP or CNN, without hooks or modules of its own."
             )
-        self.architecture.check(weights)
-        inputs = self.task.model_inputs if rows is None else self.task.model_inputs[rows]
+        self.architecture.check(tensors("weights", weights))
+        inputs = self.task.model_inputs
+        inputs = inputs if rows is None else inputs[_rows(rows, self.task.n_inputs)]
         logits, _ = over_blocks(forward_of(dict(weights), self.architecture), inputs)
         return logits[:, : self.task.n_classes]
 
@@ -268,6 +279,24 @@ class Snapshot:
             del logits, found
         if whole is not None:
             self.memo("logits", lambda: whole)
+
+
+def _rows(given: object, n: int) -> Tensor:
+    """Rows of a table of n: a mask of them all, or numbers of some."""
+    found = None
+    if isinstance(given, Tensor | np.ndarray | list | tuple):
+        with contextlib.suppress(Exception):  # torch knows many ways to say that it is no tensor
+            found = torch.as_tensor(given)
+    if found is not None and found.ndim == 1:
+        if found.dtype == torch.bool and len(found) == n:
+            return found
+        numbers = not (found.dtype.is_floating_point or found.dtype == torch.bool)
+        if numbers and bool(((found >= 0) & (found < n)).all()):
+            return found.long()
+    raise InputError(
+        f"rows={shown(given)} are no rows of the table; give a mask of {n} truth values, or "
+        f"numbers from 0 to {n - 1}."
+    )
 
 
 def over_blocks(

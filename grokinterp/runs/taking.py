@@ -2,25 +2,26 @@
 
 from functools import cache, partial
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from grokinterp.errors import InputError
-from grokinterp.models.adapter import HookedModel
+from grokinterp.arguments import mask, whole
+from grokinterp.models.adapter import HookedModel, configuration
 from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import (
     Shape,
     architecture_of,
     build_model,
     has_positions,
+    layers_of,
     weights_of,
-    why_not,
 )
 from grokinterp.models.model_locks import alone_with
+from grokinterp.models.unwrapping import AnyModel, hooked_model
 from grokinterp.runs.forward import agree, forward_of, hooked_forward
 from grokinterp.runs.snapshot import Snapshot
-from grokinterp.tasks.task import Task
+from grokinterp.runs.trying import try_on
+from grokinterp.tasks.task import Task, check_task
 
 
 def from_weights(
@@ -48,13 +49,18 @@ def from_weights(
 
 
 def snapshot(
-    model: HookedModel,
+    model: AnyModel,
     task: Task,
     *,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
     step: int | None = None,
 ) -> Snapshot:
     """Any hooked model of the user's own, seen over a whole task; the model is not changed.
+
+    What torch.compile, DataParallel or AveragedModel have wrapped is looked at as if it were given
+    itself, and a pruned or parametrized model with the weights that it computes with. The model is
+    seen in evaluation (no dropout), whatever mode it is in. It has to fit the task: as many tokens
+    and positions as its inputs have, and as many classes as answers (or one more for "=").
 
     Weights and mask are copied: training may go on. Several threads may look at one model.
 
@@ -63,11 +69,14 @@ def snapshot(
     for later come from the model as it is then, unless it is a plain transformer.
     """
     check_task(task)
-    _check_model(model, task)
+    looked_at = hooked_model(model)
     if train_mask is not None:
         train_mask = checked_mask(train_mask, task)
-    with alone_with(model):
-        return _as_it_is(model, task, train_mask, step)
+    if step is not None:
+        step = whole("step", step, least=0, such_as="100")
+    with alone_with(looked_at):
+        try_on(looked_at, task)
+        return _as_it_is(looked_at, task, train_mask, step)
 
 
 def _as_it_is(
@@ -78,11 +87,11 @@ def _as_it_is(
     weights = {name: weight.cpu().contiguous() for name, weight in weights_of(model).items()}
     if architecture is not None and _same_function(model, architecture, weights, task):
         return from_weights(weights, architecture, task, train_mask=train_mask, step=step)
-    cfg = model.cfg
+    cfg = configuration(model)
     seen = Snapshot(
         task,
         weights=weights,
-        n_layers=cfg.n_layers,
+        n_layers=layers_of(model),
         kind="transformer" if has_positions(model) else cfg.kind,
         forward=lambda tokens, names: hooked_forward(model, tokens, names),
         hooked=lambda: model,
@@ -95,31 +104,9 @@ def _as_it_is(
     return seen
 
 
-def check_task(task: Task) -> None:
-    """Refuse what is not a task."""
-    if not isinstance(task, Task) or isinstance(task, type):
-        raise InputError(f"task={task!r} is not a task; give such as gi.ModularTask('add', p=113).")
-
-
 def checked_mask(train_mask: Bool[Tensor, " n_inputs"], task: Task) -> Bool[Tensor, " n_inputs"]:
     """The mask on the CPU, refused if it does not say true or false of every row of the table."""
-    train_mask = torch.as_tensor(train_mask).cpu()
-    if train_mask.dtype != torch.bool or tuple(train_mask.shape) != (task.n_inputs,):
-        raise InputError(
-            f"train_mask is {train_mask.dtype} of shape {tuple(train_mask.shape)}, expected "
-            f"torch.bool of shape ({task.n_inputs},): true for every row trained on."
-        )
-    return train_mask
-
-
-def _check_model(model: HookedModel, task: Task) -> None:
-    if not hasattr(model, "run_with_cache"):
-        raise InputError(
-            f"{type(model).__name__} is not a hooked model; give a HookedTransformer, a "
-            "TransformerBridge, or a hooked MLP or CNN of this package."
-        )
-    if reason := why_not(model.cfg, task):
-        raise InputError(f"{reason}; give the task it was trained on.")
+    return mask("train_mask", train_mask, task.n_inputs).cpu()
 
 
 def _same_function(model: HookedModel, architecture: Shape, weights: Weights, task: Task) -> bool:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, Int8, UInt64
 from scipy.special import expit
 from torch import Tensor
 
-from grokinterp.errors import InputError, whole_number
+from grokinterp.errors import InputError, shown, whole_number
 
 LIMITS = {  # lowest and highest; above them, a number is a mistake that eats hours or memory
     "lattice": (3, 64),  # on a smaller torus the four neighbours of a site are not four sites
@@ -84,7 +84,7 @@ def whole(name: str, x: object, lowest: int, highest: int) -> int:
     number = whole_number(x)
     if number is None or not lowest <= number <= highest:
         raise InputError(
-            f"{name}={x!r} cannot be used; give an integer from {lowest} to {highest}."
+            f"{name}={shown(x)} cannot be used; give an integer from {lowest} to {highest}."
         )
     return number
 

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float32, Float64, Int8, Int64
 from torch import Tensor
 
-from grokinterp.errors import InputError
+from grokinterp.arguments import real, tensor
+from grokinterp.errors import InputError, shown
 from grokinterp.tasks.glauber import LIMITS as DYNAMICS_LIMITS
 from grokinterp.tasks.glauber import glauber, whole
 from grokinterp.tasks.splits import draw
@@ -71,7 +72,7 @@ def magnetizations(
 
 def _spins(configurations: Tensor) -> Int8[Tensor, "n lattice lattice"]:
     """The configurations, refused when they are no lattices of +-1."""
-    shape = tuple(configurations.shape)
+    shape = tuple(tensor("configurations", configurations).shape)
     if len(shape) != 3 or shape[1] != shape[2] or shape[1] < DYNAMICS_LIMITS["lattice"][0]:
         raise InputError(
             f"configurations of shape {shape} are no square lattices; give [n, L, L] with L >= 3."
@@ -117,14 +118,13 @@ class IsingTask:
     def __post_init__(self) -> None:
         for name, (lowest, highest) in LIMITS.items():
             object.__setattr__(self, name, whole(name, getattr(self, name), lowest, highest))
-        width = self.half_width
-        is_number = isinstance(width, (int, float)) and not isinstance(width, bool)
-        if not is_number or not 0 < width < critical_temperature():
+        width = real(self.half_width)
+        if width is None or not 0 < width < critical_temperature():
             raise InputError(
-                f"half_width={width!r} cannot be used; give a number above 0 and below "
-                f"{critical_temperature():.4f}, so that all temperatures are positive."
+                f"half_width={shown(self.half_width)} cannot be used; give a number above 0 and "
+                f"below {critical_temperature():.4f}, so that all temperatures are positive."
             )
-        object.__setattr__(self, "half_width", float(width))
+        object.__setattr__(self, "half_width", width)
         pool = self.n_temperatures * self.n_repeats
         if self.n_inputs > pool:
             raise InputError(

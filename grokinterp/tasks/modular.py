@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.arguments import truth, whole
+from grokinterp.arguments import mask, truth, whole
 from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.tasks.exponents import UNDEFINED, discrete_logs, is_prime
 from grokinterp.tasks.operations import get_operation
@@ -157,7 +157,7 @@ class ModularTask:
 
     def mirrored(self, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[Tensor, " n_inputs"]:
         """Test pairs whose mirror (b, a) is trained on: their answer can leak by symmetry."""
-        table = train_mask.view(self.p, self.p)
+        table = mask("train_mask", train_mask, self.n_inputs).view(self.p, self.p)
         return (~table & table.T).flatten()
 
     def to_dict(self) -> dict[str, object]:

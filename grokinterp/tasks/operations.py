@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from grokinterp import arguments
+from grokinterp.arguments import truth, word
 from grokinterp.errors import InputError, nearest, shown
 from grokinterp.registry import check_free, check_function, checked_name
 
@@ -153,8 +153,8 @@ def operation(
     """
     checked_name("operation", name)
     if group is not None:
-        arguments.word("group", group, get_args(Group))
-    arguments.truth("seeded", seeded)
+        word("group", group, get_args(Group))
+    truth("seeded", seeded)
 
     def register(function: LabelFunction) -> LabelFunction:
         given = ("a", "b", "p", "seed") if seeded else ("a", "b", "p")

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.errors import InputError, nearest
+from grokinterp.arguments import real, whole, word
+from grokinterp.errors import InputError, shown
 
 SplitRule = Literal["torch", "python"]
 
@@ -32,13 +33,16 @@ def train_indices(
 
 def draw(n_inputs: int, *, rule: str, seed: int) -> Int[Tensor, " n_inputs"]:
     """All rows of the table as a rule shuffles them; the first ones are trained on."""
+    word("split", rule, get_args(SplitRule))
+    n_inputs = whole("n_inputs", n_inputs, least=0, such_as="12769")
+    seed = whole("seed", seed, least=-(2**63), most=2**63 - 1, such_as="0")
     if rule == "torch":
         return torch.randperm(n_inputs, generator=torch.Generator().manual_seed(seed))
     if rule == "python":
         rows = list(range(n_inputs))
         random.Random(seed).shuffle(rows)
         return torch.tensor(rows, dtype=torch.int64)
-    raise InputError(f"split={rule!r} is not known; {nearest(rule, get_args(SplitRule))}")
+    raise AssertionError(rule)
 
 
 def mask_of(rows: Int[Tensor, " n_train"], n_inputs: int) -> Bool[Tensor, " n_inputs"]:
@@ -69,11 +73,13 @@ def are_rows(rows: Int[Tensor, "..."], n_inputs: int) -> bool:
 
 def n_training_rows(n_inputs: int, train_fraction: float) -> int:
     """`int(train_fraction * n_inputs)`, refused when the fraction is outside (0, 1] or gives 0."""
-    if not 0 < train_fraction <= 1:
+    found = real(train_fraction)
+    if found is None or not 0 < found <= 1:
         raise InputError(
-            f"train_fraction={train_fraction} is not between 0 and 1; "
+            f"train_fraction={shown(train_fraction)} is not between 0 and 1; "
             "give the share of the inputs to train on, such as 0.3."
         )
+    train_fraction = found
     n_train = int(train_fraction * n_inputs)
     if n_train == 0:
         raise InputError(

@@ -1,12 +1,14 @@
 """What every task offers: inputs that a model reads, their labels, and where the answers live."""
 
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.errors import InputError
+from grokinterp.arguments import mask, word
+from grokinterp.errors import InputError, nearest, shown
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
 
@@ -61,7 +63,8 @@ def unmirrored_rows(task: Task, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[T
     >>> unmirrored_rows(task, mask).nonzero().flatten().tolist()
     [0, 2, 4, 5, 6, 7, 8]
     """
-    test = ~train_mask
+    check_task(task)
+    test = ~mask("train_mask", train_mask, task.n_inputs)
     if not has_mirrors(task):
         return test
     assert isinstance(task, ModularTask)
@@ -80,8 +83,23 @@ def task_from_dict(values: Mapping[str, Any]) -> Task:
     >>> task_from_dict({"task": "modular", "operation": "add", "p": 5}).title
     'add mod 5'
     """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{shown(values)} describes no task; give what task.to_dict() returns.")
     rest = dict(values)
-    kind = rest.pop("task", "modular")
-    if kind not in KINDS:
-        raise InputError(f"task {kind!r} is not known; valid are: {', '.join(KINDS)}.")
-    return KINDS[kind](**rest)
+    kind = KINDS[word("task", rest.pop("task", "modular"), KINDS)]
+    known = {field.name: field for field in fields(kind) if field.init}
+    for key in rest:
+        if key not in known:
+            raise InputError(f"{shown(key)} is no part of a task; {nearest(str(key), list(known))}")
+    for key, field in known.items():
+        if key not in rest and field.default is MISSING:
+            raise InputError(f"the task has no {key!r}; give it, as task.to_dict() does.")
+    return kind(**rest)
+
+
+def check_task(task: object) -> None:
+    """Refuse what is not a task."""
+    if not isinstance(task, Task) or isinstance(task, type):
+        raise InputError(
+            f"task={shown(task)} is not a task; give such as gi.ModularTask('add', p=113)."
+        )

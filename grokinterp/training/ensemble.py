@@ -8,9 +8,11 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from grokinterp.errors import InputError, Interrupted, nearest
+from grokinterp.arguments import listed, truth, word
+from grokinterp.errors import InputError, Interrupted
 from grokinterp.memory import kept_memory
-from grokinterp.recipe.builtin import find_recipe
+from grokinterp.paths import as_path
+from grokinterp.recipe.builtin import as_recipe
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.environment import current_environment
 from grokinterp.runs.lock import hold
@@ -62,11 +64,11 @@ def train_ensemble(
     Ctrl-C finishes the step, saves, and raises `Interrupted`. InputError for recipes that cannot be
     trained together, and for unfinished members without a common step.
     """
-    if isinstance(recipes, str | Recipe) or not all(isinstance(x, str | Recipe) for x in recipes):
-        raise InputError(f"{recipes!r} are no recipes; give a list of them, or of their names.")
-    made = [find_recipe(each) if isinstance(each, str) else each for each in recipes]
-    if when not in WHEN:
-        raise InputError(f"when={when!r} is not known; {nearest(str(when), WHEN)}")
+    if isinstance(recipes, Recipe):
+        raise InputError("recipes is one recipe; give a list of them, or of their names.")
+    made = [as_recipe(x) for x in listed("recipes", recipes, such_as="['mod31-grokked']")]
+    word("when", when, WHEN)
+    resume = truth("resume", resume)
     if not made:
         raise InputError("no recipes are given; give those of the members.")
     if reason := why_not_together(made):
@@ -203,9 +205,11 @@ def _folders(recipes: Sequence[Recipe], outs: Sequence[str | Path] | str | Path)
     if isinstance(outs, str | Path):
         keys = differing(recipes) or ("seed",)
         names = [",".join(f"{key}={value_text(key, each)}" for key in keys) for each in recipes]
-        folders = [Path(outs) / name for name in names]
+        folder = as_path("outs", outs, such_as="runs/ensemble")
+        folders = [folder / name for name in names]
     else:
-        folders = [Path(out) for out in outs]
+        given = listed("outs", outs, such_as="['runs/a', 'runs/b']")
+        folders = [as_path("outs", out, such_as="runs/a") for out in given]
     if len(folders) != len(recipes):
         raise InputError(
             f"{len(recipes)} recipes and {len(folders)} folders are given; give a folder a recipe."

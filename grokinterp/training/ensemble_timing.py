@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from grokinterp.arguments import listed, number
 from grokinterp.errors import InputError
 from grokinterp.memory import kept_memory
+from grokinterp.recipe.builtin import as_recipe
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.training.ensemble_learner import EnsembleLearner
 from grokinterp.training.grouping import why_not_together
@@ -42,7 +44,8 @@ def faster_as_ensemble(recipes: Sequence[Recipe], *, seconds: float = 0.5) -> En
     Nothing is written, and nothing is kept of the steps. What it finds is true for this machine
     while it is as busy as now.
     """
-    recipes = list(recipes)
+    recipes = [as_recipe(x) for x in listed("recipes", recipes, such_as="['mod31-grokked']")]
+    seconds = number("seconds", seconds, least=0, most=3600, such_as="0.5")
     if not recipes:
         raise InputError("no recipes are given; give those of the members.")
     if reason := why_not_together(recipes):

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from grokinterp.arguments import whole
+from grokinterp.errors import InputError, shown
 from grokinterp.models.stacked import why_not_stacked
 from grokinterp.recipe.recipe import Recipe
 
@@ -40,6 +42,9 @@ def groups(recipes: Mapping[str, Recipe], size: int) -> list[list[str]]:
     >>> groups(made | {"other": Recipe(p=7, d_mlp=32)}, 2)
     [['0', '1'], ['2'], ['other']]
     """
+    if not isinstance(recipes, Mapping) or not all(isinstance(x, Recipe) for x in recipes.values()):
+        raise InputError(f"{shown(recipes)} are no recipes by name; give such as sweep.recipes().")
+    size = whole("size", size, least=1, such_as="8")
     made: list[list[str]] = []
     open_group: dict[str, list[str]] = {}  # of the same keys, the one that takes more
     for name, recipe in recipes.items():

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from grokinterp.arguments import truth
 from grokinterp.errors import InputError, Interrupted
 from grokinterp.memory import kept_memory
-from grokinterp.recipe.builtin import find_recipe
+from grokinterp.paths import as_path
+from grokinterp.recipe.builtin import as_recipe
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.environment import current_environment
 from grokinterp.runs.lock import LOCK, hold
@@ -43,8 +45,9 @@ def train(
     metrics up to there stay, and empty losses show when it happened. `progress` shows a bar
     on standard error where that is a terminal.
     """
-    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    folder = Path(out)
+    recipe = as_recipe(recipe)
+    folder = as_path("out", out, such_as="runs/mine")
+    resume = truth("resume", resume)
     if resume and is_finished(folder, recipe):
         _tidy(folder)
         return Run(folder)

@@ -5,6 +5,7 @@ trained in a scratch folder of the machine that trains it, put there whole when 
 stopped, and fetched from there to go on. What was not put is lost with its machine.
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -14,11 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, one_line
 from grokinterp.runs.files import ASIDE, write_whole
 from grokinterp.runs.lock import hold
 from grokinterp.runs.manifest import METRICS, RESUME, RUN_JSON
 
+LONGEST_REASON = 200  # letters of what a library says
 LAST = (METRICS, RUN_JSON, RESUME)  # in the order in which a run folder is written
 
 
@@ -54,12 +56,14 @@ def place_of(out: str | Path, *, across_processes: bool) -> Place:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is a file; give a folder for the runs.")
         return Folder(folder.absolute() if across_processes else folder)
+    if re.match("https?://", str(out)):
+        raise InputError(f"{out} can only be read; give a folder, or a path such as s3://bucket/x.")
     if across_processes and str(out).startswith("memory://"):
         raise InputError(f"{out} is within one process; give one local worker, or another place.")
     place = Remote(str(out).rstrip("/"), Path(tempfile.gettempdir()))
     try:
         place.files  # noqa: B018
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, OSError) as error:
         raise InputError(f"{out} cannot be used ({error}); give a folder.") from None
     return Remote(place.url, Path(tempfile.mkdtemp(prefix="grokinterp-sweep-")))
 
@@ -113,23 +117,24 @@ class Remote:
         return url_to_fs(self.url)[0]
 
     def read(self, name: str) -> bytes | None:  # noqa: D102
-        try:
+        with self._reached(), suppress(FileNotFoundError):
             return self.files.cat_file(self._path(name))
-        except FileNotFoundError:
-            return None
+        return None
 
     def has(self, name: str, files: Iterable[str]) -> bool:  # noqa: D102
         there = self._path(name)
-        return {f"{there}/{file}" for file in files} <= set(self.files.find(there))
+        with self._reached():
+            return {f"{there}/{file}" for file in files} <= set(self.files.find(there))
 
     def write(self, name: str, content: bytes) -> None:  # noqa: D102
         if self.read(name) == content:
             return
         folder, _, last = self._path(name).rpartition("/")
         aside = f"{folder}/{ASIDE}{last}"
-        self.files.makedirs(folder, exist_ok=True)
-        self.files.pipe_file(aside, content)
-        self.files.mv(aside, self._path(name))
+        with self._reached():
+            self.files.makedirs(folder, exist_ok=True)
+            self.files.pipe_file(aside, content)
+            self.files.mv(aside, self._path(name))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -158,6 +163,20 @@ class Remote:
 
     def seen_folder(self, name: str) -> Path:  # noqa: D102
         return self.scratch / name
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Say of which place it is that a library of its protocol complains, in whatever words."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or self.url
+            raise
+        except Exception as error:
+            told = one_line(f"{type(error).__name__}: {error}", most=LONGEST_REASON)
+            raise InputError(
+                f"{self.url} cannot be used ({told}); put this right, or give a folder."
+            ) from error
 
     def _path(self, name: str) -> str:
         return f"{self.files._strip_protocol(self.url)}/{name}"

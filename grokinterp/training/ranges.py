@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from grokinterp.errors import InputError, whole_number
+from grokinterp.arguments import real
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.recipe.recipe import Recipe
 
 DIGITS = 6
@@ -24,15 +25,17 @@ def range_values(key: str, given: Mapping[str, Any], *, base: Recipe) -> tuple[f
     >>> range_values("steps", {"linear": [100, 201], "n": 3}, base=Recipe())
     (100, 150, 201)
     """
-    told = f"{key}={dict(given)}"
+    told = f"{key}={shown(dict(given))}"
     kinds = [kind for kind in ("log", "linear") if kind in given]
     if len(kinds) != 1 or given.keys() != {kinds[0], "n"}:
         raise InputError(f"{told} is no range; {ADVICE}")
     ends, n = given[kinds[0]], whole_number(given["n"])
     if n is None or not 2 <= n <= MOST_VALUES:
-        raise InputError(f"{told}: n={given['n']!r} is no whole number from 2 to {MOST_VALUES}.")
-    if not isinstance(ends, list | tuple) or len(ends) != 2 or not all(map(_is_finite, ends)):
-        raise InputError(f"{told}: {ends!r} are not the two ends of a range; {ADVICE}")
+        raise InputError(
+            f"{told}: n={shown(given['n'])} is no whole number from 2 to {MOST_VALUES}."
+        )
+    if not isinstance(ends, list | tuple) or len(ends) != 2 or None in map(real, ends):
+        raise InputError(f"{told}: {shown(ends)} are not the two ends of a range; {ADVICE}")
     first, last = ends
     logarithmic = kinds[0] == "log"
     if logarithmic and min(ends) <= 0:
@@ -54,7 +57,3 @@ def _between(first: float, last: float, part: float, logarithmic: bool) -> float
     if logarithmic:
         return math.exp((1 - part) * math.log(first) + part * math.log(last))
     return (1 - part) * first + part * last
-
-
-def _is_finite(end: object) -> bool:
-    return isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end)

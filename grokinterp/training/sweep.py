@@ -20,6 +20,7 @@ calls free, and it changes no run that is there.
 
 import itertools
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,13 +30,13 @@ from typing import Any
 import tomli_w
 
 from grokinterp.errors import InputError, nearest, shown, whole_number
-from grokinterp.paths import file_at, kind_at
 from grokinterp.recipe.builtin import BUILTIN
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.recipe.toml import LARGEST, toml_values
+from grokinterp.recipe.toml_text import parse_toml, read_toml
 from grokinterp.training.ranges import range_values
 
 MOST_RUNS = 10_000
+EXAMPLE = "write lines such as seeds = 3 and keys of the recipe below [set]."
 LONGEST_NAME = 200  # of a folder; file systems allow 255
 TOP_LEVEL = ("recipe", "measures", "ensemble", "seeds", "set", "axes")
 
@@ -62,18 +63,24 @@ class Sweep:
     def __post_init__(self) -> None:
         if not isinstance(self.base, Recipe):
             raise InputError(
-                f"{self.base!r} is no recipe; give gi.Recipe(...) or gi.recipes()[...]."
+                f"{shown(self.base)} is no recipe; give gi.Recipe(...) or gi.recipes()[...]."
             )
         if not isinstance(self.axes, tuple) or not all(isinstance(a, Mapping) for a in self.axes):
             raise InputError("axes are a tuple of dicts; give such as ({'seed': (0, 1)},).")
         _check_ensemble(self.ensemble)
+        if not isinstance(self.measures, tuple) or not all(
+            isinstance(name, str) for name in self.measures
+        ):
+            raise InputError(
+                f"measures={shown(self.measures)} is no tuple of names; give such as ('sizes',)."
+            )
         if not self.axes:
             raise InputError("nothing varies; give [[axes]] such as seed = [0, 1, 2].")
         for axis in self.axes:
             _check_axis(axis)
         if len(set(self.keys)) < len(self.keys):
             twice = next(key for key in self.keys if self.keys.count(key) > 1)
-            raise InputError(f"{twice!r} stands in two axes; a key varies in one.")
+            raise InputError(f"{shown(twice)} stands in two axes; a key varies in one.")
         if (n := math.prod(map(_length, self.axes))) > MOST_RUNS:
             raise InputError(f"the axes make {n} runs; at most {MOST_RUNS} are one sweep.")
         self.recipes()
@@ -120,8 +127,7 @@ class Sweep:
     @classmethod
     def from_toml(cls, path: str | Path) -> "Sweep":
         """The sweep that a TOML file describes; InputError, one line with the file's name, else."""
-        path = file_at(path, wanted="give a sweep in TOML", largest=LARGEST)
-        return cls.from_text(path.read_bytes(), file=path)
+        return cls._of_file(read_toml(path, example=EXAMPLE), file=path)
 
     @classmethod
     def from_text(cls, text: bytes, *, file: str | Path) -> "Sweep":
@@ -129,9 +135,12 @@ class Sweep:
 
         InputError, one line with the file's name, where it describes none.
         """
-        values = toml_values(text, file, "write lines such as steps = 1000")
+        return cls._of_file(parse_toml(text, file=file, example=EXAMPLE), file=file)
+
+    @classmethod
+    def _of_file(cls, content: Mapping[str, Any], *, file: str | Path) -> "Sweep":
         try:
-            return cls._from_dict(values, beside=Path(file).parent)
+            return cls._from_dict(content, beside=Path(file).parent)
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
 
@@ -140,18 +149,18 @@ class Sweep:
         for key in content:
             if key not in TOP_LEVEL:
                 raise InputError(
-                    f"{key!r} is no part of a sweep; {nearest(key, TOP_LEVEL)} "
+                    f"{shown(key)} is no part of a sweep; {nearest(key, TOP_LEVEL)} "
                     "Keys of the recipe stand below [set] or [[axes]]."
                 )
         changes = content.get("set", {})
         if not isinstance(changes, dict):
-            raise InputError(f"set={changes!r} is no table; write [set] and keys below it.")
+            raise InputError(f"set={shown(changes)} is no table; write [set] and keys below it.")
         measures = content.get("measures", [])
         if not isinstance(measures, list) or not all(isinstance(one, str) for one in measures):
-            raise InputError(f"measures={measures!r} is no list of names.")
+            raise InputError(f"measures={shown(measures)} is no list of names.")
         axes = content.get("axes", [])
         if not isinstance(axes, list) or not all(isinstance(axis, dict) for axis in axes):
-            raise InputError(f"axes={axes!r} are no tables; write [[axes]] and keys below it.")
+            raise InputError(f"axes={shown(axes)} are no tables; write [[axes]] and keys below it.")
         if "seeds" in content:
             axes = [*axes, {"seed": _seeds(content["seeds"])}]
         _check_ensemble(ensemble := content.get("ensemble", 1))
@@ -160,7 +169,7 @@ class Sweep:
         for axis in axes:
             for key in axis:
                 if key in changes:
-                    raise InputError(f"{key!r} stands in [set] and in an axis; leave one out.")
+                    raise InputError(f"{shown(key)} stands in [set] and in an axis; leave one out.")
             expanded = {
                 key: range_values(key, values, base=base) if isinstance(values, dict) else values
                 for key, values in axis.items()
@@ -190,7 +199,7 @@ def _base(given: object, *, beside: Path) -> Recipe:
         )
     if given in BUILTIN:
         return BUILTIN[given].recipe
-    if kind_at(beside / given) == "file":
+    if os.path.isfile(beside / given):  # which is false of names that no file can have
         return Recipe.from_toml(beside / given)
     raise InputError(
         f"recipe {shown(given)} is neither built in nor a TOML file in {beside}; "
@@ -203,14 +212,16 @@ def _seeds(given: object) -> list[Any]:
     if isinstance(given, list) and given:
         return given
     if (n := whole_number(given)) is None or not 1 <= n <= MOST_RUNS:
-        raise InputError(f"seeds={given!r} is no number of seeds and no list; give 3 or [0, 4].")
+        raise InputError(
+            f"seeds={shown(given)} is no number of seeds and no list; give 3 or [0, 4]."
+        )
     return list(range(n))
 
 
 def _check_ensemble(given: object) -> None:
     if (whole_number(given) or 0) < 1:
         raise InputError(
-            f"ensemble={given!r} is no whole number from 1 on; give how many runs to train "
+            f"ensemble={shown(given)} is no whole number from 1 on; give how many runs to train "
             "together, such as 8."
         )
 
@@ -221,8 +232,10 @@ def _length(axis: Mapping[str, Sequence[Any]]) -> int:
 
 def _check_axis(axis: Mapping[str, Any]) -> None:
     for key, values in axis.items():
+        if not isinstance(key, str):
+            raise InputError(f"axes: {shown(key)} is no key of a recipe; give such as 'seed'.")
         if isinstance(values, str) or not isinstance(values, Sequence):
-            raise InputError(f"axes: {key}={values!r} is no list; give such as [0, 1].")
+            raise InputError(f"axes: {key}={shown(values)} is no list; give such as [0, 1].")
     if not axis or not all(axis.values()):
         raise InputError(f"an axis has no values ({dict(axis)}); give such as seed = [0, 1].")
     lengths = {key: len(values) for key, values in axis.items()}

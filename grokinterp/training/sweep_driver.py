@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from grokinterp.errors import InputError, Interrupted
+from grokinterp.errors import InputError, Interrupted, shown
+from grokinterp.paths import as_path
 from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.training.executors import Job, Measure, executor_of
-from grokinterp.training.executors.job import NOTE, Made, Stopped
+from grokinterp.training.executors.job import Made, Stopped
 from grokinterp.training.grouping import groups
 from grokinterp.training.live_table import live_table
 from grokinterp.training.loop import refuse_another_recipe
 from grokinterp.training.places import Place, place_of
 from grokinterp.training.sweep import Sweep
-from grokinterp.training.sweep_table import Row, SweepTable
+from grokinterp.training.sweep_table import Row, SweepTable, has_failed
 
 SWEEP = "sweep.toml"
 NAMED = 3  # runs in the line about a stop
@@ -71,6 +72,14 @@ def run_sweep(
     """
     if not isinstance(sweep, Sweep):
         raise InputError(f"{type(sweep).__name__} is no sweep; give Sweep.from_toml(path).")
+    if not isinstance(out, str) or "://" not in out:
+        as_path("out", out, such_as="runs/sweep")
+    for name, given in (("measure", measure), ("on_row", on_row)):
+        if given is not None and not callable(given):
+            raise InputError(
+                f"{name}={shown(given)} is no function; give such as "
+                "encodings.measuring(['sizes'])."
+            )
     makes = executor_of(executor, workers=workers, threads=threads, address=address)
     if makes.elsewhere:
         _check_travels(measure)
@@ -99,7 +108,7 @@ def run_sweep(
                 for made in results:
                     _check_arrived(place, made)
                     row = table.put(made)
-                    live.done(made.name, failed=row[NOTE] != "")
+                    live.done(made.name, failed=has_failed(row))
                     if on_row is not None:
                         on_row(row)
         except KeyboardInterrupt as stop:

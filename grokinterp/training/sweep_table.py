@@ -5,10 +5,12 @@ import csv
 import io
 import json
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
-from grokinterp.errors import InputError, whole_number
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.files import sha256
 from grokinterp.runs.manifest import RUN_JSON
@@ -54,7 +56,7 @@ class SweepTable:
         """Take the row of a run that was made, and write the table."""
         own = self._own(made.name)
         if taken := [column for column in made.found if column in {*own, FINGERPRINT}]:
-            raise InputError(f"measure returns {taken[0]!r}, a column of its own; rename it.")
+            raise InputError(f"measure returns {shown(taken[0])}, a column of its own; rename it.")
         values = {NOTE: "", **own, **made.found}
         row = {column: cell(value) for column, value in values.items()}
         row[FINGERPRINT] = self._fingerprint(row, made.run_json)
@@ -132,6 +134,14 @@ class SweepTable:
                 raise InputError(f"{file} is damaged (row {told}); {advice}")
             found[line[0]] = dict(zip(header, line, strict=True))
         return found
+
+
+def has_failed(row: Mapping[Any, Any]) -> bool:
+    """Whether a row is of a run that could not be trained, or could not be measured at all.
+
+    Its note says why. A note alone does not make a failure: it may say what one measure lacked.
+    """
+    return row[NOTE] != "" and row[FINGERPRINT] == ""
 
 
 def _is_finished(run_json: bytes, recipe: Recipe) -> bool:

@@ -220,10 +220,12 @@ def _named_rows(drawn: Figure, names: Sequence[str]) -> Figure:
 
 def _of_row(row: Row) -> str:
     ratios = pd.Series(row.placebo_ratios, dtype=float)
-    beside = row.no_placebo or (
-        f"{len(ratios)} placebos: median {ratios.median():.5g}, "
-        f"{ratios.min():.5g} to {ratios.max():.5g}"
-    )
+    beside = row.no_placebo or "no placebos"
+    if len(ratios):
+        beside = (
+            f"{len(ratios)} placebos: median {ratios.median():.5g}, "
+            f"{ratios.min():.5g} to {ratios.max():.5g}"
+        )
     return (
         f"{_told(row.name, row.score)}<br>ratio {row.ratio:.5g}: {row.verdict}"
         f"<br>{beside}<br>kind: {row.kind}"
@@ -232,7 +234,17 @@ def _of_row(row: Row) -> str:
 
 def _told(name: str, score: Score) -> str:
     return (
-        f"<b>{name}</b><br>loss {score.loss_all:.5g} nats "
-        f"(train {score.loss_train:.5g}, test {score.loss_test:.5g})"
-        f"<br>accuracy {score.acc_all:.4%} (train {score.acc_train:.4%}, test {score.acc_test:.4%})"
+        f"<b>{name}</b><br>loss {score.loss_all:.5g} nats"
+        f"{_sides(score.loss_train, score.loss_test, '.5g')}"
+        f"<br>accuracy {score.acc_all:.4%}{_sides(score.acc_train, score.acc_test, '.4%')}"
     )
+
+
+def _sides(train: float, test: float, form: str) -> str:
+    """What it is on train and test, those that are known: a split may not be, or leave no test."""
+    known = [
+        f"{side} {value:{form}}"
+        for side, value in (("train", train), ("test", test))
+        if not math.isnan(value)
+    ]
+    return f" ({', '.join(known)})" if known else ""

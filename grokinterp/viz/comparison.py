@@ -103,6 +103,7 @@ def _faint(colour: str) -> str:
 
 def comparison_page(found: Comparison) -> str:
     """One HTML page that needs no network: verdicts, figure, measures, runs and reservations."""
+    checked(found, Comparison, "gi.compare")
     return render(
         "comparison.html.j2",
         found=found,

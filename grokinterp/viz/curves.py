@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from grokinterp.errors import InputError
+from grokinterp.arguments import listed
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.progress.phases import Phases
 from grokinterp.viz.checks import checked
 from grokinterp.viz.figure import STEPS, Figure, figure
@@ -125,7 +126,17 @@ def plot_progress(measures: pd.DataFrame, *, phases: Phases | None = None) -> Fi
 
 
 def _has(measures: pd.DataFrame, column: str) -> bool:
-    return column in measures and bool(measures[column].notna().any())
+    if column not in measures:
+        return False
+    values = measures[column]
+    if isinstance(values, pd.DataFrame):
+        raise InputError(f"the table has several columns {column!r}; keep one.")
+    if not pd.api.types.is_numeric_dtype(values.dtype):
+        raise InputError(
+            f"column {column!r} is of type {values.dtype}, and a curve is of numbers; give what "
+            "gi.progress_measures found."
+        )
+    return bool(values.notna().any())
 
 
 def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int]) -> Figure:
@@ -137,11 +148,13 @@ def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int]) -> Figur
     checked(shares, pd.DataFrame, "fourier.frequency_shares")
     if shares.index.name != "step" or shares.columns.name != "k":
         raise InputError("this is no table of shares; give what frequency_shares(run) found.")
-    chosen = list(dict.fromkeys([frequencies] if isinstance(frequencies, str) else frequencies))
-    if unknown := [k for k in chosen if k not in shares]:
+    text = isinstance(frequencies, str)
+    given = [frequencies] if text else listed("frequencies", frequencies, such_as="[1, 5]")
+    if unknown := [k for k in given if whole_number(k) is None or k not in shares]:
         raise InputError(
-            f"frequency {unknown[0]!r} is not in the table; give some of its columns, numbers."
+            f"frequency {shown(unknown[0])} is not in the table; give some of its columns, numbers."
         )
+    chosen = list(dict.fromkeys(given))
     others = shares.drop(columns=chosen)
     drawn = figure("Frequencies of the logits over training", STEPS, "share of variance")
     drawn.update_layout(hovermode="closest")

@@ -10,7 +10,9 @@ from typing import Any, Self
 import plotly.graph_objects as go
 import plotly.io as pio
 
+from grokinterp.arguments import whole
 from grokinterp.errors import InputError
+from grokinterp.paths import as_path
 from grokinterp.runs.files import write_whole
 from grokinterp.viz.theme import DARK, LIGHT
 
@@ -21,6 +23,7 @@ CONFIG = {
     "responsive": True,
 }
 STEPS = "step (optimiser updates)"  # the title of an axis of training steps
+MOST_PIXELS = 20_000  # a side of a saved image
 WIDTH = 900  # pixels, of a saved image unless given
 ACROSS, DOWN = 0.16, 0.24  # gaps between panels: so much of the figure, over how many there are
 STILL = ("svg", "png", "pdf")  # written by kaleido through a browser
@@ -40,7 +43,12 @@ class Figure(go.Figure):
         images need kaleido (`pip install 'grokinterp[export]'`) and Chrome or Chromium: InputError,
         one line, where one is missing.
         """
-        path = Path(path)
+        path = as_path("path", path, such_as="figure.html")
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give the name of a file, such as figure.html.")
+        width = whole("width", width, least=1, most=MOST_PIXELS, such_as=str(WIDTH))
+        if height is not None:
+            height = whole("height", height, least=1, most=MOST_PIXELS, such_as="500")
         kind = path.suffix.lstrip(".").lower()
         if kind == "html":
             write_whole(path, self.to_html(include_plotlyjs=True).encode())

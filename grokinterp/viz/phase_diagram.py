@@ -24,6 +24,7 @@ from grokinterp.viz.sweep_cells import (
     axis_of,
     cell_of,
     check_table,
+    keys_of,
     labels_of,
     numbers_of,
     ordered,
@@ -80,7 +81,7 @@ def plot_phase_diagram(
     with one value, for a `value` that no run has as a number, and for more than twelve panels.
     """
     check_table(table)
-    others = [by] if isinstance(by, str) else list(by or ())
+    others = keys_of(by)
     used = [x, y, *others]
     across, up = axis_of(table, x), axis_of(table, y)
     panels = axis_of(table, *others, least=1) if others else None

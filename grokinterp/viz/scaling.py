@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grokinterp.arguments import truth
 from grokinterp.encodings.comparison.statistics import (
     CONFIDENCE,
     FEWEST_PLACES,
@@ -24,6 +25,7 @@ from grokinterp.viz.sweep_cells import (
     axis_of,
     cell_of,
     check_table,
+    keys_of,
     labels_of,
     numbers_of,
     ordered,
@@ -84,7 +86,8 @@ def plot_scaling(
     number, and for more than 24 lines.
     """
     check_table(table)
-    others = [by] if isinstance(by, str) else list(by or ())
+    others = keys_of(by)
+    fit = truth("fit", fit)
     used = [x, *others]
     across = axis_of(table, x)
     groups = axis_of(table, *others, least=1) if others else None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grokinterp.arguments import listed
 from grokinterp.encodings.comparison.lineup import CHANCE
 from grokinterp.encodings.comparison.statistics import Spread, spread
 from grokinterp.errors import InputError, nearest
@@ -90,6 +91,17 @@ def column_of(table: pd.DataFrame, name: str) -> list[Any]:
         advice = nearest(str(name), map(str, table.columns))
         raise InputError(f"the table has no column {name!r}; {advice}")
     return [None if _empty(cell) else cell for cell in table[name].tolist()]
+
+
+def keys_of(by: object) -> list[str]:
+    """The columns that `by` names: none, one or several.
+
+    >>> keys_of(None), keys_of("lr"), keys_of(("lr", "seed"))
+    ([], ['lr'], ['lr', 'seed'])
+    """
+    if by is None:
+        return []
+    return [by] if isinstance(by, str) else listed("by", by, such_as="['seed']")
 
 
 def _empty(cell: object) -> bool:

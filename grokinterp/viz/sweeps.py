@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from grokinterp.encodings.comparison.lineup import CHANCE, WATCHING
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, shown
 from grokinterp.training.sweep_table import FINGERPRINT, NOTE
 from grokinterp.viz.figure import Figure
 from grokinterp.viz.phase_diagram import plot_phase_diagram
@@ -51,6 +51,8 @@ def sweep_page(table: pd.DataFrame, *, value: str | None = None, title: str = "S
     InputError for a table without a run, and for a `value` that no run has as a number.
     """
     check_table(table)
+    if not isinstance(title, str):
+        raise InputError(f"title={shown(title)} is no text; give such as 'Sweep'.")
     if value is not None:
         numbers_of(table, value)  # refused before anything is drawn
     keys, notes = _axes(table)

@@ -106,10 +106,9 @@ def grokked_less_efficient(evidence: Evidence) -> Claim:
         there = contrast(*reversed(evidence.values(basis)))
         if math.isfinite(there.delta):
             numbers |= {f"{basis}_ratio": there.ratio, f"{basis}_cliffs_delta": there.delta}
-    said = (
-        f"c is {numbers['c_steady']:.3g} in steady and {numbers['c_grokked']:.3g} in grokked runs "
-        f"(medians), p = {min(found.p_above, found.p_below):.3g}"
-    )
+    said = _c_of_both(numbers["c_steady"], numbers["c_grokked"])
+    if not math.isnan(p := min(found.p_above, found.p_below)):
+        said += f", p = {p:.3g}"
     verdict: Verdict = "undetermined"
     change = "more seeds, if the difference stays as it is"
     seeds = evidence.seeds("c")
@@ -133,6 +132,16 @@ def grokked_less_efficient(evidence: Evidence) -> Claim:
         "Other bases are told and do not decide",
         change,
     )
+
+
+def _c_of_both(steady: float, grokked: float) -> str:
+    """The medians in words, those that there are."""
+    found = [
+        f"{median:.3g} in {regime}"
+        for regime, median in (("steady", steady), ("grokked", grokked))
+        if not math.isnan(median)
+    ]
+    return f"c is {' and '.join(found)} runs (medians)" if found else "no run that counts has a c"
 
 
 def compressive_regime(evidence: Evidence) -> Claim:
@@ -162,9 +171,11 @@ def compressive_regime(evidence: Evidence) -> Claim:
         "steady_settings": len(middles),
         "r_of_settings": r_settings,
     }
-    said = (
-        f"r = {fitted.r:.3g} [{fitted.low:.3g}, {fitted.high:.3g}] over {fitted.n} steady runs, "
-        f"{r_settings:.3g} over the medians of {len(middles)} settings"
+    interval = "" if math.isnan(fitted.low) else f" [{fitted.low:.3g}, {fitted.high:.3g}]"
+    said = f"r = {fitted.r:.3g}{interval} over {fitted.n} steady runs, " + (
+        f"the medians of {len(middles)} settings do not differ"
+        if math.isnan(r_settings)
+        else f"{r_settings:.3g} over the medians of {len(middles)} settings"
     )
     verdict: Verdict = "undetermined"
     change = "more seeds or settings, to narrow the interval of r"

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokinterp.circuits.subject import steps_of
-from grokinterp.errors import InputError, nearest, whole_number
+from grokinterp.errors import InputError, nearest, shown, whole_number
 from grokinterp.models.architecture import Weights, all_finite
 from grokinterp.models.kinds import QuickForward
 from grokinterp.runs.run import Run
@@ -25,7 +25,7 @@ def row_numbers(
 ) -> Int[Tensor, " n_rows"]:
     """Numbers of the rows of a task's table that "test", "train" or "all" name, in order."""
     if rows not in ROWS:
-        raise InputError(f"rows={rows!r} is not known; {nearest(str(rows), ROWS)}")
+        raise InputError(f"rows={shown(rows)} is not known; {nearest(str(rows), ROWS)}")
     if rows == "all":
         return torch.arange(task.n_inputs)
     if train_mask is None:
@@ -44,12 +44,14 @@ def sample(n: int, n_samples: int | None, seed: int) -> Int[Tensor, " n_chosen"]
     """
     number = whole_number(seed)
     if number is None or not 0 <= number < 2**63:
-        raise InputError(f"seed={seed!r} is not a whole number from 0 on; give such as 0.")
+        raise InputError(f"seed={shown(seed)} is not a whole number from 0 on; give such as 0.")
     if n_samples is None:
         return torch.arange(n)
     wanted = whole_number(n_samples)
     if wanted is None or wanted < 1:
-        raise InputError(f"n_samples={n_samples!r} is not a number of inputs; give such as 256.")
+        raise InputError(
+            f"n_samples={shown(n_samples)} is not a number of inputs; give such as 256."
+        )
     if wanted >= n:
         return torch.arange(n)
     return torch.randperm(n, generator=torch.Generator().manual_seed(number))[:wanted]

@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokinterp.arguments import listed, tensor
 from grokinterp.circuits.subject import check_run
 from grokinterp.encodings.geometry.inputs import rising_steps, row_numbers, sample
 from grokinterp.encodings.geometry.limits import Limit, limit_of
 from grokinterp.encodings.geometry.predictions import pairwise_distances, roots_along
-from grokinterp.errors import InputError, whole_number
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.progress.phases import Phases
 from grokinterp.runs.run import Run
 
@@ -95,7 +96,9 @@ class InformationPath:
         """Every stride-th checkpoint from the first on, and the last."""
         number = whole_number(stride)
         if number is None or number < 1:
-            raise InputError(f"stride={stride!r} is not a whole number from 1 on; give such as 2.")
+            raise InputError(
+                f"stride={shown(stride)} is not a whole number from 1 on; give such as 2."
+            )
         last = len(self.steps) - 1
         return self._of([*range(0, last, number), last])
 
@@ -121,7 +124,7 @@ class InformationPath:
         Numbers that are not defined are NaN; `reason` says why there is no limit.
         """
         whole = {"whole": (self.steps[0], self.steps[-1])}
-        parts = {name: self.between(*ends) for name, ends in (whole | dict(stages or {})).items()}
+        parts = {name: self.between(*ends) for name, ends in (whole | _stages(stages)).items()}
         return self._frame(_row(name, part) for name, part in parts.items())
 
     def plot(self) -> "go.Figure":
@@ -131,9 +134,11 @@ class InformationPath:
         return plot_information_path(self)
 
     def _place(self, step: int) -> int:
+        if whole_number(step) is None:
+            raise InputError(f"step={shown(step)} is not a step; give one of path.steps.")
         if step not in self.steps:
             raise InputError(
-                f"step {step} is no checkpoint of this path; the nearest is "
+                f"step {shown(step)} is no checkpoint of this path; the nearest is "
                 f"{_nearest(self.steps, step)} "
                 f"(path.steps lists all {len(self.steps)})."
             )
@@ -210,7 +215,8 @@ def path_of(
     >>> path_of((line[:, None] - line).abs(), [0, 10, 20]).straightness
     1.0
     """
-    distances = distances.double()
+    distances = tensor("distances", distances, ndim=2).double()
+    steps = _whole_steps(steps)
     if tuple(distances.shape) != (len(steps),) * 2 or not len(steps):
         raise InputError(
             f"distances of shape {tuple(distances.shape)} are not those of {len(steps)} steps; "
@@ -238,6 +244,11 @@ def stages_of(phases: Phases, steps: Sequence[int]) -> dict[str, tuple[int, int]
     end is moved to the nearest step, the earlier of two; a stretch whose ends then coincide is left
     out.
     """
+    if not isinstance(phases, Phases):
+        raise InputError(f"{shown(phases)} are no phases; give what gi.detect_phases returns.")
+    steps = _whole_steps(steps)
+    if not steps:
+        raise InputError("there are no steps; give those of the run's checkpoints, run.steps.")
     ends = {phase.name: (phase.start, phase.end) for phase in phases.phases}
     t_train, t_test = phases.t_train, phases.t_test
     if t_train is not None and t_test is not None and t_train < t_test:
@@ -254,6 +265,29 @@ def stages_of(phases: Phases, steps: Sequence[int]) -> dict[str, tuple[int, int]
         if first < last:
             found[name] = first, last
     return found
+
+
+def _whole_steps(given: object) -> list[int]:
+    steps = []
+    for step in listed("steps", given, such_as="run.steps"):
+        if (number := whole_number(step)) is None:
+            raise InputError(f"steps have {shown(step)}, no step; give such as run.steps.")
+        steps.append(number)
+    return steps
+
+
+def _stages(given: object) -> dict[str, tuple[int, int]]:
+    """Stretches by name; refused where one is no (start, end)."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InputError(f"stages={shown(given)} are no dict; give what stages_of returns.")
+    for name, ends in given.items():
+        if not isinstance(ends, tuple | list) or len(ends) != 2:
+            raise InputError(
+                f"stage {shown(name)} is {shown(ends)}; give (start, end), both steps of the path."
+            )
+    return dict(given)
 
 
 def _nearest(steps: Sequence[int], step: int | float) -> int:

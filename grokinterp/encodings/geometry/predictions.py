@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from grokinterp.arguments import number, tensor
 from grokinterp.encodings.geometry.inputs import check_finite
 from grokinterp.errors import InputError
 from grokinterp.runs.run import Run
@@ -31,6 +32,7 @@ def root_probabilities(
     >>> root_probabilities(torch.tensor([[0.0, 0.0]])).tolist()
     [[0.70710..., 0.70710...]]
     """
+    tensor("logits", logits, ndim=2)
     if not bool(logits.isfinite().all()):
         raise InputError("the logits are not all finite; look at an earlier step.")
     return (logits.double().log_softmax(dim=1) / 2).exp()
@@ -54,7 +56,8 @@ def fisher_rao_distance(
     >>> fisher_rao_distance(torch.tensor([[0.0, 0.0]]), torch.tensor([[1000.0, 0.0]]))
     1.5707963...
     """
-    if p_logits.shape != q_logits.shape:
+    tensor("p_logits", p_logits, ndim=2)
+    if tensor("q_logits", q_logits, ndim=2).shape != p_logits.shape:
         raise InputError(
             f"logits of shapes {tuple(p_logits.shape)} and {tuple(q_logits.shape)} do not compare; "
             "give those of two models on the same inputs."
@@ -71,7 +74,7 @@ def pairwise_distances(
     Symmetric with an exact 0 on the diagonal. Differences are taken number by number: a matrix
     product would be faster and lose half of the digits of near pairs.
     """
-    n_models, n_inputs, _ = roots.shape
+    n_models, n_inputs, _ = tensor("roots", roots, ndim=3).shape
     if not n_inputs:
         raise InputError("there is no input to average over; give at least one.")
     total = torch.zeros(n_models, n_models, dtype=torch.float64)
@@ -95,8 +98,13 @@ def geodesic_point(
     >>> half.square().float().tolist()
     [[0.5, 0.5]]
     """
-    if not 0 <= t <= 1:
-        raise InputError(f"t={t!r} is not a fraction of the path; give a number from 0 to 1.")
+    t = number("t", t, least=0, most=1, such_as="0.5")
+    tensor("root_p", root_p, ndim=2)
+    if tensor("root_q", root_q, ndim=2).shape != root_p.shape:
+        raise InputError(
+            f"roots of shapes {tuple(root_p.shape)} and {tuple(root_q.shape)} are not of the same "
+            "inputs; give those of two models on the same inputs."
+        )
     root_p, root_q = root_p.double(), root_q.double()
     angle = angle_of_chord((root_p - root_q).norm(dim=1, keepdim=True))
 

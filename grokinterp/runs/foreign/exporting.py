@@ -13,7 +13,9 @@ from torch import Tensor
 from grokinterp.errors import InputError, nearest
 from grokinterp.models.architecture import Architecture, Weights, is_bias, refuse_not_finite
 from grokinterp.models.layouts import PAPER, to_foreign
+from grokinterp.paths import as_path
 from grokinterp.runs.files import write_whole
+from grokinterp.runs.resolve import check_run
 from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 
@@ -38,7 +40,9 @@ def export(run: Run, path: str | Path, *, format: str = "demo") -> Path:
     both ways in several layers), and weights that are not finite.
     """
     if format not in FORMATS:
-        raise InputError(f"format={format!r} is not known; {nearest(format, FORMATS)}")
+        raise InputError(f"format={format!r} is not known; {nearest(str(format), FORMATS)}")
+    check_run(run)
+    path = _free(path)
     architecture, task = run.architecture, run.task
     if not isinstance(architecture, Architecture) or not isinstance(task, ModularTask):
         raise InputError(
@@ -48,8 +52,16 @@ def export(run: Run, path: str | Path, *, format: str = "demo") -> Path:
     content = _demo(run, architecture) if format == "demo" else _paper(run, architecture, task)
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_whole(Path(path), buffer.getvalue())
-    return Path(path)
+    write_whole(path, buffer.getvalue())
+    return path
+
+
+def _free(given: str | Path) -> Path:
+    """Where to write, refused before anything is computed where that is a folder."""
+    path = as_path("path", given, such_as="run.pth")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file, such as run.pth.")
+    return path
 
 
 def _demo(run: Run, architecture: Architecture) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from grokinterp.errors import InputError
-from grokinterp.paths import kind_at
+from grokinterp.paths import as_path, kind_at, reaching
 from grokinterp.runs.foreign.files import refuse_other_file
 from grokinterp.runs.foreign.sources import is_foreign
 from grokinterp.runs.foreign.store import ForeignStore, open_foreign
@@ -32,7 +32,15 @@ def import_run(
     the files log are kept as they are; accuracies, and losses that they lack, are computed at
     every checkpoint, where the split is known.
     """
-    source, out = Path(source), Path(out)
+    source = as_path("source", source, such_as="model.pt")
+    out = as_path("out", out, such_as="runs/mine")
+    with reaching(source):
+        return _imported(source, out, format, progress, settings)
+
+
+def _imported(
+    source: Path, out: Path, format: str, progress: bool, settings: dict[str, Any]
+) -> Run:
     if kind_at(source) == "file" and not is_foreign(source):
         refuse_other_file(source)
     if source.exists() and not is_foreign(source):

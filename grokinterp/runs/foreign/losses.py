@@ -45,8 +45,12 @@ def aligned(source: Source, evidence: Evidence, split: Split) -> tuple[Source, t
         return source, ()
 
     def moved(by: int) -> Source:
-        shifted = replace(curve, steps=curve.steps + by)
-        return replace(source, losses={**source.losses, "test_loss": shifted})
+        shifted = {
+            column: replace(each, steps=each.steps + by)
+            for column, each in source.losses.items()
+            if column.startswith("test")
+        }
+        return replace(source, losses={**source.losses, **shifted})
 
     def mismatch(by: int) -> float:
         stored = stored_at(logged_metrics(moved(by)), "test_loss", evidence.looked_at())

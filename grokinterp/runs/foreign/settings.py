@@ -14,7 +14,7 @@ metrics                                        a CSV of losses or accuracies aga
 
 import reprlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -29,12 +29,27 @@ SYNONYMS = {  # words of other codes, here and in their configuration files
     "C": "p", "modulus": "p", "prime": "p",
     "fn": "operation", "fn_name": "operation", "op": "operation",
     "frac": "train_fraction", "frac_train": "train_fraction", "train_frac": "train_fraction",
+    "training_fraction": "train_fraction", "fraction": "train_fraction",
+    "train_ratio": "train_fraction", "num_train": "n_train",
     "num_layers": "n_layers", "n_layer": "n_layers",
     "num_heads": "n_heads", "n_head": "n_heads", "heads": "n_heads",
     "act_type": "act_fn", "activation": "act_fn",
     "layer_norm_eps": "eps", "ln_eps": "eps", "normalization": "normalization_type",
     "attn_coeff": "attention_rate", "attn_rate": "attention_rate",
 }  # fmt: skip
+_CONFIG_SYNONYMS = {  # only in configurations
+    **SYNONYMS, "mod": "p", "modulo": "p",
+    **dict.fromkeys((
+        "fraction_train", "frac_training", "train_prop", "train_proportion", "train_split",
+        "train_percentage", "train_percent", "train_pct", "pct_train", "split_ratio",
+        "training_frac",
+    ), "train_fraction"),
+    **dict.fromkeys(("train_size", "n_train_samples", "num_train_samples"), "n_train"),
+}  # fmt: skip
+_SEEDS = (  # of the split in the first place, of everything in the last
+    "data_seed", "split_seed", "dataset_seed", "seed_data", "train_test_seed", "random_seed",
+    "seed", "rng_seed", "random_state", "torch_seed", "manual_seed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +126,10 @@ class Settings:
         rates, devices, values of another kind) is left alone.
         """
         found: dict[str, Any] = {}
-        for key, value in _flat(config):
-            ours = SYNONYMS.get(key, key)
+        for key, value in flat(config):
+            ours = _CONFIG_SYNONYMS.get(key, key)
+            if ours in ("train_fraction", "n_train"):
+                ours, value = _size(key, ours, value)
             if ours in found or ours not in CONFIG_KEYS:
                 continue
             value = value.lower() if ours == "act_fn" and isinstance(value, str) else value
@@ -124,7 +141,8 @@ class Settings:
                 kept = kept.over(cls.from_dict({key: value}))
             except InputError:
                 continue
-        return kept
+        seed = next((x for _, x in seeds_in(config)), None)
+        return replace(kept, data_seed=seed)
 
     def over(self, other: "Settings") -> "Settings":
         """These settings, and those of `other` where these say nothing."""
@@ -136,15 +154,15 @@ class Settings:
 
         Weights do not show it: LNPre has none, and what is attended to is no weight at all.
         """
-        flat: dict[str, Any] = {}
-        for key, value in _flat(config):
-            flat.setdefault(SYNONYMS.get(key, key), value)
-        act_fn = str(flat.get("act_fn", "relu"))
-        scale, d_head = flat.get("attn_scale", -1), flat.get("d_head", 1)
+        config_says: dict[str, Any] = {}
+        for key, value in flat(config):
+            config_says.setdefault(SYNONYMS.get(key, key), value)
+        act_fn = str(config_says.get("act_fn", "relu"))
+        scale, d_head = config_says.get("attn_scale", -1), config_says.get("d_head", 1)
         unusual = [
-            *(key for key in UNUSUAL if flat.get(key)),
-            *(key for key in SOFT_CAPS if _positive(flat.get(key))),
-            *(key for key, values in _NO_PLACE.items() if flat.get(key) in values),
+            *(key for key in UNUSUAL if config_says.get(key)),
+            *(key for key in SOFT_CAPS if _positive(config_says.get(key))),
+            *(key for key, values in _NO_PLACE.items() if config_says.get(key) in values),
             *(["attn_scale"] if _positive(scale) and abs(scale**2 - d_head) > 1e-3 else []),
             *(["act_fn"] if self.act_fn is None and act_fn.lower() not in ACTIVATIONS else []),
         ]
@@ -152,8 +170,9 @@ class Settings:
             key = unusual[0]
             way_out = "set act_fn= or " if key == "act_fn" else ""
             raise InputError(
-                f"the configuration of {where} says {key}={flat[key]!r}, which a run has no place "
-                f"for; {way_out}build the model yourself and use gi.snapshot(model, task)."
+                f"the configuration of {where} says {key}={reprlib.repr(config_says[key])}, which "
+                f"a run has no place for; {way_out}build the model yourself and use "
+                "gi.snapshot(model, task)."
             )
 
     def of_architecture(self) -> dict[str, Any]:
@@ -166,7 +185,7 @@ class Settings:
 # Of a configuration, only what weights cannot say: sizes are theirs to tell.
 CONFIG_KEYS = (
     "p", "operation", "n_heads", "act_fn", "eps", "attention_dir", "attention_rate",
-    "train_fraction",
+    "train_fraction", "n_train", "split",
 )  # fmt: skip
 _NO_PLACE: dict[str, tuple[Any, ...]] = {
     "normalization_type": ("LNPre", "RMS", "RMSPre"),
@@ -180,10 +199,39 @@ _VALID: dict[str, Iterable[Any]] = {
     "act_fn": ACTIVATIONS,
     "operation": (*OPERATIONS, *ALIASES),
     "attention_dir": CHOICES["attention_dir"],
+    "split": ("torch", "python"),
 }
 
 
-def _flat(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+def seeds_in(config: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    """The seeds of a configuration by their words, that of the split first.
+
+    >>> seeds_in({"seed": 0, "data": {"data_seed": 5}})
+    (('data_seed', 5), ('seed', 0))
+    """
+    found: dict[str, int] = {}
+    for key, value in flat(config):
+        if key in _SEEDS and type(value) is int and 0 <= value < 2**63:
+            found.setdefault(key, value)
+    return tuple(sorted(found.items(), key=lambda each: _SEEDS.index(each[0])))
+
+
+def _size(word: str, ours: str, value: Any) -> tuple[str, Any]:
+    """A training set's size as a fraction or a number of rows, by what the number can be.
+
+    >>> _size("train_size", "n_train", 0.3), _size("train_pct", "train_fraction", 30)
+    (('train_fraction', 0.3), ('train_fraction', 0.3))
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return ours, value
+    if ours == "n_train" and 0 < value < 1:
+        return "train_fraction", value
+    if ours == "train_fraction" and ("pct" in word or "percent" in word) and 1 < value <= 100:
+        return ours, value / 100
+    return ours, value
+
+
+def flat(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     """Keys and plain values, those of the outermost group first."""
     groups = [config]
     for group in groups:  # which grows on the way

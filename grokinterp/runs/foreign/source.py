@@ -32,6 +32,9 @@ class Source:
     train_data: Tensor | None = None  # rows a*p + b, or pairs (a, b)
     log: pd.DataFrame | None = None  # losses or accuracies against step, of a CSV
     notes: tuple[str, ...] = ()
+    configs: tuple[tuple[str, Mapping[str, Any]], ...] = ()  # the same by file, each whole
+    near: Mapping[int, float] = field(default_factory=dict)  # training losses of a checkpoint, or
+    # of the weights one update before it; where none is known to be its own
 
 
 def state_dict_in(data: Any, path: Path) -> StateDict:

@@ -27,6 +27,7 @@ TINY = 1e-5
 TELLS = 2.0  # times that, the difference that a wrong split would make
 DECISIVE = 7.0  # standard errors between the two sides of a split that was searched for,
 LEAD = 1.5  # and times as many as with the best other seed
+NEAR = 0.25  # of the log ratio to all rows' loss, by which that of the update before may differ
 SMALLEST_LOSS = 1e-30
 CLEAR = math.log(4)  # of a likelihood ratio, by which a row looks like one side only
 FOLLOWING = 20  # rows after the last training row, of which some have to look untrained
@@ -51,6 +52,7 @@ class Evidence:
     steps: Sequence[int]  # of the checkpoints
     losses_of: RowLosses  # cross-entropy of every row under the weights of a step
     stored: Mapping[int, float]  # training losses of checkpoints, as the files keep them
+    near: bool = False  # whether these may be those of the weights an update before
 
     def looked_at(self, most: int = 6) -> list[int]:
         """A few checkpoints, evenly spread."""
@@ -243,32 +245,62 @@ def _too_few(order: Int[Tensor, " n"], size: int, evidence: Evidence) -> tuple[s
     )
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A training loss that the files keep, and what some rows have at that step."""
+
+    step: int
+    stored: float
+    found: float
+    agrees: bool
+
+
+def compared(rows: Int[Tensor, " n_train"], evidence: Evidence) -> Compared | None:
+    """The stored training loss that tells best whether a split is right; None if none can tell.
+
+    It is that which differs most, for its tolerance, from the loss of all rows. Losses that may be
+    of an update before are taken by a majority, as one update can be a jump; the last one is shown.
+    """
+    each = []
+    for step in _comparable(evidence):
+        losses, stored = evidence.losses_of(step), evidence.stored[step]
+        gap = _off(float(losses.mean()), stored)
+        tolerance = _tolerance(stored)
+        if evidence.near:
+            tolerance = max(tolerance, NEAR * gap)
+        if gap >= TELLS * tolerance:
+            found = float(losses[rows].mean())
+            each.append((gap / tolerance, gap, step, stored, found, _off(found, stored)))
+    if not each:
+        return None
+    by_tolerance = [off <= gap / telling for telling, gap, *_, off in each]
+    agrees = by_tolerance[each.index(max(each))]
+    if evidence.near:
+        agrees = 2 * sum(by_tolerance) >= len(each)
+    shown = [one for one, fits in zip(each, by_tolerance, strict=True) if fits == agrees]
+    _, _, step, stored, found, _ = shown[-1] if evidence.near else max(shown)
+    return Compared(step, stored, found, agrees)
+
+
 def _verified(rows: Int[Tensor, " n_train"], evidence: Evidence, what: str) -> str:
     """What the stored training losses say about a split; a wrong one is refused."""
-    step = _telling_step(evidence)
-    if step is None:
+    seen = compared(rows, evidence)
+    if seen is None:
         return (
             f"{what}: not verified, no training loss is stored for a step whose weights are"
             if not evidence.stored
             else f"{what}: not verified, train and test losses are too alike to tell"
         )
-    stored, found = evidence.stored[step], float(evidence.losses_of(step)[rows].mean())
-    if _off(found, stored) > _tolerance(stored):
+    if not seen.agrees:
         raise InputError(
-            f"{what} is not the split of this run: at step {step} its training rows have loss "
-            f"{found:.6g}, the file says {stored:.6g}; give the right one, or split=search."
+            f"{what} is not the split of this run: at step {seen.step} its training rows have loss "
+            f"{seen.found:.6g}, the file says {seen.stored:.6g}; give the right one, or "
+            "split=search."
         )
-    return f"{what}: verified at step {step}, training loss {found:.6g}, the files say {stored:.6g}"
-
-
-def _telling_step(evidence: Evidence) -> int | None:
-    """The checkpoint whose stored loss differs most, for its tolerance, from that of all rows."""
-    tells = {}
-    for step in _comparable(evidence):
-        everywhere, stored = float(evidence.losses_of(step).mean()), evidence.stored[step]
-        tells[step] = _off(everywhere, stored) / _tolerance(stored)
-    best = max(tells, key=lambda step: tells[step], default=None)
-    return best if best is not None and tells[best] >= TELLS else None
+    return (
+        f"{what}: verified at step {seen.step}, training loss {seen.found:.6g}, the files say "
+        f"{seen.stored:.6g}"
+    )
 
 
 def _off(found: float, stored: float) -> float:

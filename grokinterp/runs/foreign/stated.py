@@ -10,18 +10,11 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import Architecture, Weights, is_bias
 from grokinterp.models.fits import Sizes, fitting_task
+from grokinterp.runs.foreign.drawn import RULES, drawn, tried
 from grokinterp.runs.foreign.files import read_file
-from grokinterp.runs.foreign.settings import Settings
+from grokinterp.runs.foreign.settings import Settings, seeds_in
 from grokinterp.runs.foreign.source import Source
-from grokinterp.runs.foreign.splits import (
-    Evidence,
-    Split,
-    drawn_split,
-    given_split,
-    rows_of,
-    searched_split,
-    sizes_of,
-)
+from grokinterp.runs.foreign.splits import Evidence, Split, given_split, rows_of, searched_split
 from grokinterp.runs.manifest import missing_split
 from grokinterp.tasks.modular import ModularTask
 
@@ -79,7 +72,9 @@ def check_biases(weights: Weights, said: str | None, where: str) -> None:
 def stated_split(said: Settings, config: Settings, source: Source, evidence: Evidence) -> Split:
     """The split that was set, that the files keep, or that their configuration fixes."""
     kept = None if source.train_data is None else rows_of(source.train_data, evidence.task)
-    seed = source.config.get("seed")
+    if said.train_fraction is not None or said.n_train is not None:
+        config = replace(config, train_fraction=None, n_train=None)  # another size was set
+    asked = said.over(config)
     if said.split is not None and said.train_indices is not None:
         raise InputError("split and train_indices are both set; set one of them.")
     if said.train_indices is not None:
@@ -90,18 +85,15 @@ def stated_split(said: Settings, config: Settings, source: Source, evidence: Evi
             evidence, fraction=said.train_fraction, n_train=said.n_train, seed=said.data_seed
         )
     elif said.split is not None:
-        split = _drawn(said.split, said.over(config), "settings", evidence)
-    elif said.train_fraction is not None or said.n_train is not None:
-        raise InputError("train_fraction and n_train need split=torch, python or search.")
-    elif said.data_seed is not None and said.operation != "random":
-        raise InputError("data_seed needs split=torch or python (or operation=random).")
+        split = drawn(said.split, asked, "settings", evidence)
+    elif _sets_a_part(said):
+        split = tried(said, asked, _seeds(said, source), evidence)
     elif kept is not None:
         return given_split(kept, source.path.name, evidence)
-    elif source.format in ("paper", "trainer") and config.train_fraction and type(seed) is int:
-        try:
-            return _drawn("python", replace(config, data_seed=seed), "config", evidence)
-        except InputError as error:  # nobody set it: without it, the rest works
-            return Split(None, None, (f"the training rows are not known: {error}",))
+    elif (found := _of_the_papers_code(config, source, evidence)) is not None:
+        return found
+    elif _seeds(said, source) and (config.train_fraction or config.n_train):
+        return tried(said, config, _seeds(said, source), evidence)
     else:
         return Split(None, None, (
             "the training rows are not known, so measures that need them are null; "
@@ -111,19 +103,46 @@ def stated_split(said: Settings, config: Settings, source: Source, evidence: Evi
     return split
 
 
-def _drawn(rule: str, asked: Settings, origin: str, evidence: Evidence) -> Split:
-    """The rows that a published rule draws, with the seed and the size that were said."""
-    task, fraction = evidence.task, asked.train_fraction
-    sizes = [asked.n_train] if asked.n_train else sizes_of(fraction, task) if fraction else []
-    if asked.data_seed is None or not sizes or sizes[0] > task.n_inputs:
-        raise InputError(
-            f"split={rule} needs data_seed and train_fraction (or n_train) of this table of "
-            f"{task.n_inputs} rows; give such as data_seed=0 train_fraction=0.3."
-        )
-    seed = asked.data_seed
-    described = {"rule": rule, "data_seed": seed, "train_fraction": fraction, "origin": origin}
-    cuts_off = origin == "config"  # of the paper's code, which does
-    return drawn_split(rule, seed, sizes, described, evidence, cuts_off=cuts_off)
+def rows_without_losses(
+    said: Settings, config: Settings, source: Source, evidence: Evidence
+) -> Tensor | None:
+    """The training rows, as far as they are stated outright: nothing is tried or searched for.
+
+    The losses of a reading of the weights that is in question would tell nothing.
+    """
+    outright = said.split in RULES or said.train_indices is not None
+    nothing_set = said.split is None and not _sets_a_part(said)
+    if not outright and not (nothing_set and source.train_data is not None):
+        return None
+    return stated_split(said, config, source, evidence).rows
+
+
+def _sets_a_part(said: Settings) -> bool:
+    """Whether a seed or a size was set without a rule; the seed of random labels is another."""
+    seed = said.data_seed is not None and said.operation != "random"
+    return seed or said.train_fraction is not None or said.n_train is not None
+
+
+def _seeds(said: Settings, source: Source) -> tuple[int, ...]:
+    if said.data_seed is not None and said.operation != "random":
+        return (said.data_seed,)
+    return tuple(dict.fromkeys(seed for _, seed in seeds_in(source.config)))
+
+
+def _of_the_papers_code(config: Settings, source: Source, evidence: Evidence) -> Split | None:
+    """The rows that the paper's code draws for its configuration, unless the losses contradict."""
+    seed = source.config.get("seed")
+    if source.format not in ("paper", "trainer") or not config.train_fraction:
+        return None
+    if type(seed) is not int or dict(seeds_in(source.config)) != {"seed": seed}:
+        return None
+    try:
+        return drawn("python", replace(config, data_seed=seed), "config", evidence)
+    except InputError as error:  # nobody set it: without it, the rest works
+        other = tried(Settings(), config, (seed,), evidence)
+        if other.rows is not None:
+            return other
+        return Split(None, None, (f"the training rows are not known: {error}",))
 
 
 def _check_same(split: Split, kept: Tensor | None, evidence: Evidence, source: Source) -> None:

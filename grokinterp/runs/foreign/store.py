@@ -21,10 +21,16 @@ from grokinterp.runs.foreign.by_losses import direction_told
 from grokinterp.runs.foreign.fitting import Settled, settle
 from grokinterp.runs.foreign.losses import aligned, logged_metrics, stored_at
 from grokinterp.runs.foreign.settings import Settings
+from grokinterp.runs.foreign.sizes import check_sizes
 from grokinterp.runs.foreign.source import Source
 from grokinterp.runs.foreign.sources import open_source
 from grokinterp.runs.foreign.splits import Evidence
-from grokinterp.runs.foreign.stated import check_biases, stated_split, stated_task
+from grokinterp.runs.foreign.stated import (
+    check_biases,
+    rows_without_losses,
+    stated_split,
+    stated_task,
+)
 from grokinterp.runs.manifest import Manifest
 from grokinterp.runs.metrics import columns_of, evaluate, logged_unmirrored
 from grokinterp.runs.taking import from_weights
@@ -87,6 +93,10 @@ def open_foreign(
     state, where = source.states[last](), _where(source, last)
     recognised = recognise(state, asked.of_architecture(), where)
     task, task_notes = stated_task(recognised.architecture, said, config, source)
+    check_sizes(
+        source.configs, recognised.architecture, task.p, said,
+        keeps_its_vocabulary=source.format in ("paper", "trainer"),
+    )  # fmt: skip
     check_affordable(recognised.architecture, task, where)
     settled = settle(
         recognised, state, task, operation_known=asked.operation is not None, where=where
@@ -134,14 +144,13 @@ def _told_by_losses(settled: Settled, said: Settings, config: Settings, source: 
         return settled
     task = settled.task
     evidence = replace(_evidence(source, settled.recognised, task), stored={})
-    # A search would be made of losses that are in question.
-    rows = None if said.split == "search" else stated_split(said, config, source, evidence).rows
+    rows = rows_without_losses(said, config, source, evidence)
     found = direction_told(
         settled.recognised,
         task,
         source,
         train=None if rows is None else mask_of(rows, task.n_inputs),
-        train_fraction=said.over(config).train_fraction,
+        train_fraction=_fraction(said, config, task),
     )
     return settled if found is None else settled.answered("attention_dir", *found)
 
@@ -171,4 +180,20 @@ def _evidence(source: Source, recognised: Recognised, task: ModularTask) -> Evid
         return cross_entropies(logits, task.labels)
 
     stored = stored_at(logged_metrics(source), "train_loss", source.states)
-    return Evidence(task, sorted(source.states), losses_of, stored)
+    # Of codes that are not known, losses are those of their checkpoints or of an update before.
+    exact = source.format in ("paper", "trainer", "demo") or (
+        source.log is not None and "train_loss" in source.log
+    )
+    if exact and stored:
+        return Evidence(task, sorted(source.states), losses_of, stored)
+    return Evidence(task, sorted(source.states), losses_of, {**source.near, **stored}, near=True)
+
+
+def _fraction(said: Settings, config: Settings, task: ModularTask) -> float | None:
+    """The share of the table that was trained on, where somebody says it."""
+    for each in (said, config):
+        if each.train_fraction is not None:
+            return each.train_fraction
+        if each.n_train is not None:
+            return each.n_train / task.n_inputs
+    return None

@@ -8,6 +8,7 @@ import numpy as np
 
 from grokinterp.errors import InputError
 from grokinterp.runs.foreign.files import read_file
+from grokinterp.runs.foreign.said import said_in
 from grokinterp.runs.foreign.source import Source, StateDict, mapping, state_dict_in
 from grokinterp.runs.foreign.values import LossCurve, training_pairs
 from grokinterp.runs.foreign.whole_runs import paper_losses
@@ -29,11 +30,13 @@ def trainer_source(folder: Path, files: list[Path]) -> Source:
     """The weights of epoch e are those after its update: step e + 1."""
     states: dict[int, Callable[[], StateDict]] = {}
     train_data = None
-    single: dict[str, dict[int, float]] = {"train_loss": {}, "test_loss": {}}
+    single: dict[str, dict[int, float]] = {}
+    near: dict[int, float] = {}
     losses: dict[str, LossCurve] = {}
     config: Mapping[str, Any] = {}
     for file in files:
         data = mapping(read_file(file))
+        said = said_in(data)
         if file.stem == "init":
             step, train_data = 0, training_pairs(data.get("train_data"), file)
         elif file.stem == "final":  # its own epoch is the planned one, also of a run cut short
@@ -48,9 +51,12 @@ def trainer_source(folder: Path, files: list[Path]) -> Source:
         else:
             epoch = int(file.stem)
             step = epoch + 1
-            for column, found in single.items():
-                if isinstance(data.get(column), (int, float)):
-                    found[epoch] = float(data[column])
+            for column, value in said.losses.items():
+                single.setdefault(column, {})[epoch] = value
+            if "train_loss" in said.losses:
+                near[step] = said.losses["train_loss"]
+        if train_data is None and said.train_rows is not None:
+            train_data = said.train_rows.clone()
         config = mapping(data.get("config")) or config
         if step in states and file.stem == "final":
             continue  # the last epoch was saved twice
@@ -60,5 +66,6 @@ def trainer_source(folder: Path, files: list[Path]) -> Source:
             losses[column] = LossCurve(np.array([*values]), np.array([*values.values()]))
     return Source(
         folder, "trainer", dict(sorted(states.items())), losses, None, config, train_data,
+        near=near,
         notes=("weights of epoch e are taken to be step e + 1, as the paper's code saves them",),
     )  # fmt: skip

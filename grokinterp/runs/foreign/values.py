@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from grokinterp.errors import InputError
+from grokinterp.runs.foreign.said import said_in
 
 TEXT = (str, bytes)  # which float() reads, a million digits as well
 
@@ -28,11 +29,15 @@ class LossCurve:
 
 
 def losses_by_epoch(data: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
-    """The lists `train_losses` and `test_losses`, where they are."""
+    """The lists `train_losses` and `test_losses`, and accuracies as long as these, if any."""
     found = {}
     for column, key in (("train_loss", "train_losses"), ("test_loss", "test_losses")):
         if data.get(key) is not None:
             found[column] = _numbers(data[key], f"{path}: {key}")
+    for column, listed in said_in(data).lists.items():
+        beside = found.get(column.replace("_acc", "_loss"))
+        if column.endswith("_acc") and beside is not None and len(beside) == len(listed.values):
+            found[column] = listed.values
     return {column: values for column, values in found.items() if len(values)}
 
 

@@ -43,7 +43,7 @@ def demo_source(path: Path, data: Mapping[str, Any]) -> Source:
     if len(epochs) != len(states):
         raise InputError(f"{path} has no 'checkpoint_epochs' for each of its checkpoints.")
     losses = {
-        column: LossCurve.every(values, first=int(column == "test_loss"))
+        column: LossCurve.every(values, first=int(column.startswith("test")))
         for column, values in losses_by_epoch(data, path).items()
     }
     return Source(
@@ -58,7 +58,7 @@ def paper_losses(data: Mapping[str, Any], path: Path) -> dict[str, LossCurve]:
     lengths = {column: len(values) for column, values in found.items()}
     stride = max(1, round(lengths.get("train_loss", 0) / lengths.get("test_loss", 1)))
     return {
-        column: LossCurve.every(values, stride=stride if column == "test_loss" else 1)
+        column: LossCurve.every(values, stride=stride if column.startswith("test") else 1)
         for column, values in found.items()
     }
 

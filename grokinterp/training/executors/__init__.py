@@ -10,7 +10,8 @@ from functools import partial
 
 import torch
 
-from grokinterp.errors import InputError, nearest, whole_number
+from grokinterp.arguments import word
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.recipe.keys import AT_MOST
 from grokinterp.training.executors.in_process import run_in_process
 from grokinterp.training.executors.job import NOTE, Job, Made, Measure, Stopped
@@ -39,13 +40,16 @@ def executor_of(
     Without `threads` a run has torch's number in this process divided by the workers, at least 1;
     on a running cluster, whose machines may be others, it has 1.
     """
-    if name not in EXECUTORS:
-        raise InputError(f"executor={name!r} is not known; {nearest(name, EXECUTORS)}")
+    word("executor", name, EXECUTORS)
     for key, value in (("workers", workers), ("threads", threads)):
         if value is not None and not 1 <= (whole_number(value) or 0) <= AT_MOST["threads"]:
-            raise InputError(f"{key}={value!r} is no whole number from 1 to {AT_MOST['threads']}.")
+            raise InputError(
+                f"{key}={shown(value)} is no whole number from 1 to {AT_MOST['threads']}."
+            )
     if address is not None and name != "ray":
-        raise InputError(f"address={address!r} is of a Ray cluster; give executor='ray' with it.")
+        raise InputError(
+            f"address={shown(address)} is of a Ray cluster; give executor='ray' with it."
+        )
     if threads is None:
         threads = 1 if address else max(1, torch.get_num_threads() // (workers or 1))
     if name == "ray":

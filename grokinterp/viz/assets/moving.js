@@ -19,7 +19,7 @@ async function show() { // what is in view at once, the rest when there is time
   await pause(80); // a hand that moves the slider comes first
   for (const panel of panels) {
     if (mine !== turn) return;
-    if (panel.shown === panel.wanted()) continue;
+    if (panel.shown === panel.wanted()) { panel.mark(); continue; }
     await pause(0);
     if (mine !== turn) return;
     await panel.update();
@@ -52,17 +52,19 @@ async function play() {
   button.setAttribute("aria-label", "Play");
 }
 
-// ---- links: #section&step=1400, or #section&phase=1.5 -----------------------------------------
+// ---- links: #section&step=1400, or #section&phase=1.5; either part alone will do --------------
 
 let section = "";
 
 function remember() {
-  history.replaceState(null, "", `#${section}&${at.mode}=${stops()[at.index].key}`);
+  const place = section && `${section}&`;
+  history.replaceState(null, "", `#${place}${at.mode}=${stops()[at.index].key}`);
 }
 
 function follow() { // go where the address says
-  const [id, ...settings] = location.hash.slice(1).split("&");
-  for (const setting of settings) {
+  const parts = location.hash.slice(1).split("&");
+  const id = parts.find((part) => !part.includes("="));
+  for (const setting of parts) {
     const [mode, key] = setting.split("=");
     if (!REPORT.modes.includes(mode) || !/^\d+(\.\d+)?$/.test(key)) continue;
     at.mode = mode;
@@ -89,13 +91,19 @@ function paint(name) {
   return show();
 }
 
-function keys(event) { // arrows, wherever they have nothing else to do
+function keys(event) { // arrows and space, wherever they have nothing else to do
   const { key, target } = event;
   const moves = { ArrowLeft: -1, ArrowRight: 1 };
-  if (!(key in moves) || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
-  if (target.closest("input, select, textarea, pre, .wide, .drawing")) return;
-  go(at.index + moves[key]);
-  event.preventDefault();
+  if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  if (key === " ") {
+    const own = "input:not(#slider), select, textarea, button, summary, [contenteditable]";
+    if (target.closest(own)) return; // it presses them, or writes
+    if (!event.repeat) play();
+  } else if (key in moves) {
+    if (target.closest("input, select, textarea, pre, .wide, .drawing")) return;
+    go(at.index + moves[key]);
+  } else return;
+  event.preventDefault(); // the page does not scroll
 }
 
 function buttons(panel) {

@@ -25,9 +25,11 @@ class Panel {
   update() { // draws what is wanted when called; calls that come meanwhile are one
     this.busy = this.busy.then(async () => {
       const wanted = this.wanted();
-      if (wanted === this.shown) return;
-      await this.draw(stops()[at.index].steps[this.run]);
-      this.shown = wanted;
+      if (wanted !== this.shown) {
+        await this.draw(stops()[at.index].steps[this.run]);
+        this.shown = wanted;
+      }
+      this.mark();
     }).catch((error) => {
       one("h3", this.element).textContent = `This panel could not be drawn: ${error.message}`;
       console.error(error);
@@ -46,11 +48,24 @@ class Panel {
     return step ? `-step-${step}` : "";
   }
 
-  say(step) {
+  say(step, picture = false) { // `picture`: it shows this step alone
     one("h3", this.element).textContent = this.title;
     this.place.setAttribute("aria-label", this.title);
     this.element.dataset.step = step ?? "";
     this.element.dataset.drawn = "yes";
+    this.picture = picture ? step : null;
+  }
+
+  mark() { // where what it shows is of another step than the slider's
+    if (this.shown === null) return; // nothing yet
+    const { key, steps } = stops()[at.index];
+    const asked = at.mode === "step" ? key : steps[this.run];
+    const other = (this.picture ?? asked) !== asked;
+    const note = one(".other-step", this.element);
+    const text = other ? `Shows step ${this.picture}: there is no picture of step ${asked}.` : "";
+    if (note.textContent !== text) note.textContent = text;
+    note.hidden = !other;
+    this.element.classList.toggle("elsewhere", other);
   }
 
   filename(more = "") {
@@ -64,7 +79,8 @@ class Plot extends Panel {
     const { data, frames = [] } = this.figure;
     let { layout } = this.figure;
     this.traces = [...data];
-    let step_shown = null;
+    const { only } = this.element.dataset; // the step of the one picture there is
+    let step_shown = only === undefined ? null : Number(only);
     if (frames.length) {
       step_shown = nearest(frames.map((each) => Number(each.name)), step);
       const frame = frames.find((each) => Number(each.name) === step_shown);
@@ -87,7 +103,7 @@ class Plot extends Panel {
     };
     const config = this.shown ? [] : [CONFIG]; // once: plotly would compare it each time
     await Plotly.react(this.place, this.traces, this.layout, ...config);
-    this.say(step_shown);
+    this.say(step_shown, frames.length > 0 || only !== undefined);
   }
 
   svg() {
@@ -112,7 +128,7 @@ class Patterns extends Panel { // attention on chosen inputs; CircuitsVis draws 
     this.title = `${title}, step ${own}`;
     this.views ??= await Promise.all(inputs.map((props, i) => this.view(i, props)));
     this.views.forEach((view, i) => view.updater.enqueueSetState(view, inputs[i]));
-    this.say(own);
+    this.say(own, true);
   }
 
   view(i, props) { // rendered once: each call of CircuitsVis.render keeps all that it made

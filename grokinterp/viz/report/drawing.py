@@ -27,6 +27,7 @@ class Drawn:
     patterns: dict[int, AttentionPatterns] = field(default_factory=dict, repr=False)
     table: pd.DataFrame | None = field(default=None, repr=False)
     steps: tuple[int, ...] = ()  # that it is drawn of, where these are few
+    only: int | None = None  # the step that it is a picture of, where there is no other
     reason: str | None = None  # also why it is missing at some steps
 
 
@@ -56,6 +57,7 @@ def draw_panels(about: About, *, progress: bool = False) -> list[Drawn]:
         replace(
             _drawn(panel, found[name]) if found[name] else Drawn(panel),
             steps=tuple(found[name]) if panel.when == MILESTONES else (),
+            only=next(iter(found[name])) if panel.when != ONCE and len(found[name]) == 1 else None,
             reason=reasons.get(name),
         )
         for name, panel in PANELS.items()

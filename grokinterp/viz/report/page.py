@@ -103,6 +103,7 @@ def _panel(panel: Drawn, own_id: str, run: int, *, file: str, label: str = "") -
         "file": file,
         "label": label,
         "run": run,
+        "only": panel.only,
         "kind": "plot" if panel.figure else "patterns" if panel.patterns else None,
         "title": panel.panel.name.replace("-", " ").capitalize(),
         "caption": _caption(panel),

@@ -8,6 +8,7 @@ from grokinterp.circuits.subject import check_run
 from grokinterp.encodings.comparison.compare import Comparison, compare
 from grokinterp.encodings.comparison.lineup import names_of
 from grokinterp.errors import InputError
+from grokinterp.paths import as_path
 from grokinterp.runs.files import write_whole
 from grokinterp.runs.run import Run
 from grokinterp.viz.report.about import look_at
@@ -31,12 +32,10 @@ def report(runs: Run | Sequence[Run], path: str | Path, *, progress: bool = Fals
         raise InputError(f"{type(runs).__name__} is no run; give gi.load(path), or a list of them.")
     for run in given:
         check_run(run)
-    if not isinstance(path, str | Path):
-        raise InputError(f"path={path!r} is no path; give the name of a file, such as report.html.")
-    path = Path(path)
+    path = as_path("path", path, such_as="report.html")
     if path.is_dir():  # before anything is measured
         raise InputError(f"{path} is a folder; give the name of a file, such as report.html.")
-    if not os.access(path.parent, os.W_OK):
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"{path.parent} is no folder that can be written to; give another path.")
     names = [name.encode(errors="backslashreplace").decode() for name in names_of(given)]
     abouts = [

@@ -1,5 +1,7 @@
 """A run in plain words: what became of it, when, with which frequencies, and what is not known."""
 
+import math
+
 import pandas as pd
 
 from grokinterp.progress.phases import Phase, Phases
@@ -121,7 +123,9 @@ def _frequencies(about: About) -> list[str]:
     text = (
         f"Key frequencies: {listed}. They hold {keys.kept_share:.1%} of the variance of the logits"
     )
-    if keys.cut_ratio is not None:
+    if keys.cut_ratio == math.inf:
+        text += "; the next one has none"
+    elif keys.cut_ratio is not None:
         text += f"; the weakest of them has {keys.cut_ratio:.3g} times the share of the next one"
     return [text + "."]
 
