@@ -11,7 +11,7 @@ from itertools import islice, pairwise
 
 from torch import Tensor
 
-MOST_NAMES = 20_000  # that are looked at
+MOST_NAMES = 2_000  # that are looked at, of the first layers
 _ATTENTION = re.compile(
     r"(^|[._])(self_)?att(n|ention)|(^|\.)(mha|sa|multihead\w*|W_?[QKVO]|in_proj_(weight|bias)"
     r"|(to_|w_?|W_?)?(q|k|v|qkv)(_proj|_lin(ear)?|_w)?\.(weight|bias)|(query|key|value)\w*"

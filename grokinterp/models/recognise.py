@@ -22,7 +22,13 @@ from einops import EinopsError
 from torch import Tensor
 
 from grokinterp.errors import InputError, names, shown
-from grokinterp.models.architecture import Architecture, Weights, is_bias, refuse_not_finite
+from grokinterp.models.architecture import (
+    LARGEST_OF,
+    Architecture,
+    Weights,
+    is_bias,
+    refuse_not_finite,
+)
 from grokinterp.models.gpt_names import as_bridge, gpt_name
 from grokinterp.models.layouts import BRIDGE, PAPER, Slot, slots
 from grokinterp.models.other_architectures import has_attention, other_architecture
@@ -37,6 +43,8 @@ DEFAULTS: dict[str, Any] = {
 PRECISIONS = (torch.half, torch.bfloat16, torch.float32, torch.float64)
 MASKS = (torch.bool, torch.uint8, torch.int64, *PRECISIONS)
 WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others put before every key
+
+MOST_AROUND = 5  # modules, one inside the other, around a network
 
 NOT_FINITE = "the training diverged before it was saved: leave this checkpoint out"
 
@@ -122,6 +130,10 @@ def _recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str
     tidied = _tidy(state, layout, unused_norms)
     layers = {int(key.split(".")[1]) for key in tidied if re.match(r"blocks\.\d+\.", key)}
     n_layers = len(layers)
+    if n_layers > LARGEST_OF["n_layers"]:
+        raise InputError(
+            f"{where} has {n_layers} layers; a network of at most {LARGEST_OF['n_layers']} is read."
+        )
     if not layers or layers != set(range(n_layers)):
         raise InputError(
             f"{where}: its layers are {sorted(layers)[:6]}, not 0, 1, ... without a gap."
@@ -247,7 +259,9 @@ def _without_wrappers(keys: Iterable[str]) -> dict[str, str]:
     {'net.embed.W_E': 'embed.W_E', 'net.unembed.W_U': 'unembed.W_U'}
     """
     found = {key: _unwrapped(key) for key in keys}
-    while len(found) > 1 and all("." in name for name in found.values()):
+    for _ in range(MOST_AROUND):
+        if len(found) < 2 or not all("." in name for name in found.values()):
+            break
         first = {name.partition(".")[0] for name in found.values()}
         if len(first) > 1:
             break

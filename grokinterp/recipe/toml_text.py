@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from grokinterp.errors import InputError, one_line
-from grokinterp.paths import as_path, file_at
+from grokinterp.paths import as_path, file_at, kind_at
 
 LARGEST = 1_000_000  # bytes: ten thousand values of an axis take a tenth of it
 MOST_PARTS = 1000  # of a dotted key, in whose number the parser's time is quadratic
@@ -17,6 +17,8 @@ def read_toml(path: str | Path, *, example: str = EXAMPLE) -> dict[str, Any]:
     """The content of a TOML file; InputError, one line with the file's name, where it is none."""
     file = as_path("path", path, such_as="recipe.toml")
     wanted = f"give the path of a TOML file, with lines such as {example}"
+    if kind_at(file) is None:
+        raise InputError(f"{file} is not a file (there is none of that name); {wanted}.")
     content = file_at(file, wanted=wanted, largest=LARGEST).read_bytes()
     return parse_toml(content, file=file, example=example)
 

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from grokinterp.errors import InputError
+from grokinterp.errors import LONGEST_VALUE, InputError, one_line, shown
 from grokinterp.paths import file_at
 from grokinterp.runs.foreign.pickled_objects import NotPlainDataError, TooLargeError
 from grokinterp.runs.foreign.pickles import MOST_TENSORS, read_pickle
@@ -66,7 +66,7 @@ def read_file(path: Path) -> Any:
         ) from None
     except NotPlainDataError as error:
         raise InputError(
-            f"{path} is not plain data: {_shortened(error)}. Nothing in it was run; give a file of "
+            f"{path} is not plain data: {error}. Nothing in it was run; give a file of "
             "tensors, numbers and containers, such as torch.save(model.state_dict(), path) writes."
         ) from None
     except _DamagedError as error:
@@ -116,11 +116,12 @@ def _one_line() -> Iterator[None]:
         RuntimeError, SafetensorError, TypeError, ValueError, struct.error, tokenize.TokenError,
         zipfile.BadZipFile,
     ) as error:  # fmt: skip
-        raise _DamagedError(_shortened(error)) from None
+        raise _DamagedError(_reason(error)) from None
 
 
-def _shortened(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _reason(error: Exception) -> str:
+    """What a parser says, which may be what stands in the file."""
+    return one_line(str(error), most=LONGEST_VALUE) or type(error).__name__
 
 
 def _read(path: Path) -> Any:
@@ -193,7 +194,7 @@ def _read_zip(mapped: mmap.mmap) -> Any:
         def find(key: str, dtype: torch.dtype, n: int) -> Tensor:
             start, size = spans[f"{folder}/data/{key}"]
             if n * dtype.itemsize > size:
-                raise ValueError(f"storage {key} is too short")
+                raise ValueError(f"storage {shown(key)} is too short")
             return claims.flat(mapped, start, dtype, n)
 
         start, size = spans[pickles[0]]
@@ -215,15 +216,15 @@ def _listed(mapped: mmap.mmap) -> int:
 def _check_member(info: zipfile.ZipInfo, earlier: dict[str, zipfile.ZipInfo]) -> None:
     parts = info.filename.split("/")
     if ".." in parts or info.filename.startswith("/") or "\\" in info.filename:
-        raise NotPlainDataError(f"its member {info.filename!r} leads out of the archive")
+        raise NotPlainDataError(f"its member {shown(info.filename)} leads out of the archive")
     if stat.S_ISLNK(info.external_attr >> 16):
-        raise NotPlainDataError(f"its member {info.filename!r} is a symbolic link")
+        raise NotPlainDataError(f"its member {shown(info.filename)} is a symbolic link")
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise NotPlainDataError(
-            f"its member {info.filename!r} is compressed, which torch.save never does"
+            f"its member {shown(info.filename)} is compressed, which torch.save never does"
         )
     if info.filename in earlier:
-        raise ValueError(f"it has two members {info.filename!r}")
+        raise ValueError(f"it has two members {shown(info.filename)}")
 
 
 def _span(mapped: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
@@ -232,10 +233,10 @@ def _span(mapped: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
     signature, name, extra = struct.unpack("<4s22xHH", header)
     start = info.header_offset + LOCAL_HEADER + name + extra
     if signature != b"PK\x03\x04" or start + info.file_size > len(mapped):
-        raise ValueError(f"member {info.filename!r} is not whole")
+        raise ValueError(f"member {shown(info.filename)} is not whole")
     with memoryview(mapped) as view, view[start : start + info.file_size] as content:
         if zlib.crc32(content) != info.CRC:
-            raise ValueError(f"member {info.filename!r} differs from its checksum")
+            raise ValueError(f"member {shown(info.filename)} differs from its checksum")
     return start, info.file_size
 
 
@@ -261,7 +262,7 @@ def _read_legacy(mapped: mmap.mmap) -> Any:
     for key in keys:
         dtype, n = kinds[key]
         if struct.unpack("<q", stream.read(8))[0] != n:
-            raise ValueError(f"storage {key} has another length than its tensors")
+            raise ValueError(f"storage {shown(key)} has another length than its tensors")
         storages[key] = claims.flat(mapped, stream.tell(), dtype, n)
         stream.seek(stream.tell() + n * dtype.itemsize)
     stream.seek(begin)
