@@ -63,6 +63,20 @@ def shown(value: object) -> str:
     return one_line(text, most=LONGEST_VALUE)
 
 
+def names(given: Iterable[object]) -> str:
+    """Names as a message lists them: as many as 80 characters hold, and how many more.
+
+    >>> names(["a", "b"]), names(f"blocks.0.weight_{i}" for i in range(99))[-12:]
+    ("'a', 'b'", ' and 96 more')
+    """
+    every = list(given)
+    each = [one_line(repr(name), most=LONGEST_VALUE // 2) for name in every[:LONGEST_VALUE]]
+    while len(each) > 1 and len(", ".join(each)) > LONGEST_VALUE:
+        each.pop()
+    more = f" and {len(every) - len(each)} more" if len(each) < len(every) else ""
+    return ", ".join(each) + more
+
+
 class Interrupted(KeyboardInterrupt):
     """Training was asked to stop; everything up to this step is on disk and can be resumed."""
 

@@ -1,10 +1,17 @@
-"""Paths as they are given, and what the file system says to them, in one line."""
+"""Paths as they are given, and what is there: a file, a folder, nothing.
+
+What is neither file nor folder is refused and never opened: a named pipe is waited for, and a
+device may never end. Of an empty file nothing is read either: so those of /proc call themselves
+that wait for the kernel. What the file system says becomes one line.
+"""
 
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from grokinterp.errors import LONGEST_VALUE, InputError, one_line, shown
 
@@ -18,6 +25,12 @@ OF_THE_PATH = (  # what is wrong with a path, and not with the disk or the memor
     IsADirectoryError,
     PermissionError,
 )
+_OTHERS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 def as_path(name: str, given: object, *, such_as: str) -> Path:
@@ -80,3 +93,64 @@ def reaching(path: Path) -> Iterator[None]:
             f"{where}: {error.strerror or type(error).__name__}; give a path that is there and "
             "that you may use."
         ) from error
+
+
+def kind_at(path: str | Path) -> Literal["file", "folder"] | None:
+    """Whether a path leads to a file or a folder, links followed; None where nothing is.
+
+    InputError for a pipe, a device or a socket, and for what no path can be.
+
+    >>> kind_at("."), kind_at("nowhere")
+    ('folder', None)
+    >>> kind_at("/dev/zero")
+    Traceback (most recent call last):
+    grokinterp.errors.InputError: /dev/zero is a device, not a file or folder; give one of these.
+    """
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InputError(
+            f"{_named(path)} cannot be looked at ({error.strerror}); give a path that can."
+        ) from None
+    except ValueError as error:  # a zero byte
+        raise InputError(f"{_named(path)} is no path ({error}); give another.") from None
+    if kind == stat.S_IFREG:
+        return "file"
+    if kind == stat.S_IFDIR:
+        return "folder"
+    raise InputError(
+        f"{_named(path)} is {_OTHERS.get(kind, 'something else')}, not a file or folder; give one "
+        "of these."
+    )
+
+
+def file_at(path: str | Path, *, wanted: str, largest: int | None = None) -> Path:
+    """The path of a file with something in it, and at most so many bytes; InputError for others.
+
+    `wanted` is what to do about it.
+
+    >>> file_at("nowhere.toml", wanted="give a recipe in TOML")
+    Traceback (most recent call last):
+    grokinterp.errors.InputError: nowhere.toml does not exist; give a recipe in TOML.
+    """
+    kind = kind_at(path)
+    if kind is None:
+        raise InputError(f"{_named(path)} does not exist; {wanted}.")
+    if kind == "folder":
+        raise InputError(f"{_named(path)} is a folder, not a file; {wanted}.")
+    size = os.stat(path).st_size
+    if size == 0:
+        raise InputError(f"{_named(path)} is empty; {wanted}.")
+    if largest is not None and size > largest:
+        raise InputError(
+            f"{_named(path)} has {size} bytes, more than the {largest} that are read; {wanted}."
+        )
+    return Path(path)
+
+
+def _named(path: str | Path) -> str:
+    """The path as a message names it; an odd one is shown by Python's rules."""
+    text = str(path)
+    return one_line(text, most=200) if text.isprintable() else shown(text)

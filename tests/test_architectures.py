@@ -84,7 +84,7 @@ def test_activations_are_those_of_the_hooked_model(variant):
     assert torch.allclose(sums, torch.full_like(sums, rate + (1 - rate) * task.tokens.shape[1]))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "longer context"])
 def test_a_users_model_is_seen_as_it_is_and_left_alone(variant):
     architecture, weights, task = example(variant)
     model = build_model(architecture, weights)

@@ -1,4 +1,4 @@
-"""A model fits a task when it has its tokens, positions and classes; all else is refused by name."""
+"""A model fits a task when it has its tokens, positions and classes; else both are named."""
 
 import pytest
 
@@ -13,7 +13,7 @@ PLAIN = gi.ModularTask("add", 7, equals_token=False)
 
 
 @pytest.mark.parametrize(
-    "task, d_vocab, n_ctx, d_vocab_out",
+    ("task", "d_vocab", "n_ctx", "d_vocab_out"),
     [(ADD, 8, 3, 7), (ADD, 8, 3, 8), (PLAIN, 7, 2, 7), (gi.ModularTask("add", 113), 114, 3, 114)],
 )
 def test_sizes_of_the_layout_fit(task, d_vocab, n_ctx, d_vocab_out):
@@ -21,7 +21,7 @@ def test_sizes_of_the_layout_fit(task, d_vocab, n_ctx, d_vocab_out):
 
 
 @pytest.mark.parametrize(
-    "task, d_vocab, n_ctx, d_vocab_out, advice",
+    ("task", "d_vocab", "n_ctx", "d_vocab_out", "advice"),
     [
         (ADD, 9, 4, 7, "not supported"),  # [a, op, b, =]
         (ADD, 9, 3, 7, "not supported"),
@@ -47,12 +47,14 @@ def test_other_sizes_are_refused_with_both(task, d_vocab, n_ctx, d_vocab_out, ad
     said = str(refused.value)
     assert f"m.pt has {d_vocab} tokens, {n_ctx} positions and {d_vocab_out} classes" in said
     needed = f"{task.d_vocab} tokens, {2 + task.equals_token} positions and {task.p}"
-    assert needed in said and advice in said
-    assert len(said) < 400 and "\n" not in said
+    assert needed in said
+    assert advice in said
+    assert len(said) < 400
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize(
-    "architecture, task, words",
+    ("architecture", "task", "words"),
     [
         (MLPArchitecture(p=11, widths=(4,), n_classes=11), PLAIN, ["of 11 tokens", "2 of 7"]),
         (MLPArchitecture(p=7, widths=(4,), n_classes=8), PLAIN, ["8 classes", "and 7 classes"]),
@@ -71,11 +73,14 @@ def test_other_kinds_are_refused_in_the_same_way(architecture, task, words):
         refuse_unfit(architecture, task)
     said = str(refused.value)
     assert all(word in said for word in words), said
-    assert len(said) < 400 and "\n" not in said
+    assert len(said) < 400
+    assert "\n" not in said
 
 
 def test_models_of_recipes_fit_their_tasks():
     for recipe in [
         *gi.recipes().values(), gi.Recipe(equals_token=False), gi.Recipe(equals_class=True),
     ]:  # fmt: skip
+        if recipe.task == "ising":
+            recipe = recipe.replace(n_train=2, n_test=2, sweeps=1)
         refuse_unfit(recipe.architecture(), recipe.build_task())

@@ -265,6 +265,50 @@ def test_what_is_no_checkpoint(content, tmp_path):
         gi.load(tmp_path / "x.pt")
 
 
+STAND_INS = {
+    "a Git-LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n",
+    "an HTML page": b"\n<!DOCTYPE html>\n<html lang='en'><body>404",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("what", STAND_INS)
+def test_what_a_clone_or_a_download_leaves_is_named(what, tiny_run, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    good, bad = folder / "step_1.pt", folder / "step_2.pt"
+    torch.save(tiny_run.weights(), good)
+    bad.write_bytes(STAND_INS[what])
+    for call in (
+        lambda: gi.load(folder),
+        lambda: gi.load(bad),
+        lambda: gi.load(bad, format="paper"),
+        lambda: gi.import_run(bad, tmp_path / "run"),
+        lambda: gi.load(good, train_indices=str(bad)),
+        lambda: gi.load(good, metrics=str(bad)),
+    ):
+        with pytest.raises(gi.InputError, match=f"step_2.pt is {what}"):
+            call()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("what", STAND_INS)
+@pytest.mark.parametrize("name", ["run.json", "metrics.csv", "split.safetensors"])
+def test_so_it_is_in_a_run(what, name, tiny_run, tmp_path):
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    (tmp_path / "run" / name).write_bytes(STAND_INS[what])
+    with pytest.raises(gi.InputError, match=f"{name} is {what}, not the file of the run; "):
+        gi.load(tmp_path / "run").verify()
+
+
+def test_text_and_other_formats_are_no_checkpoints(tmp_path):
+    for content, what in ((b"step,test_acc\n0,0.1\n", "is text"), (b'{"a": 1}', "is JSON"),
+                          (bytes(range(1, 255)), "no format that is known")):  # fmt: skip
+        (tmp_path / "x").write_bytes(content)
+        with pytest.raises(gi.InputError, match=what):
+            gi.load(tmp_path / "x")
+
+
 def test_symbolic_links_in_a_folder_are_refused(tiny_run, tmp_path):
     torch.save(tiny_run.weights(), tmp_path / "elsewhere.pt")
     (tmp_path / "folder").mkdir()

@@ -382,7 +382,6 @@ class TestLayouts:
         ("change", "message"),
         [
             (lambda w: w.pop("unembed.W_U"), "no weight 'unembed.W_U'"),
-            (lambda w: w.update(extra=torch.ones(2)), "'extra'"),
             (lambda w: w.update({"unembed.W_U": torch.ones(3, 7)}), "unembed.W_U"),
             (lambda w: w["embed.W_E"].fill_(torch.nan), "not finite"),
             (lambda w: w["blocks.0.mlp.W_in"].fill_(torch.inf), "not finite"),
@@ -404,13 +403,13 @@ class TestLayouts:
     @pytest.mark.parametrize(
         ("setting", "message"),
         [
-            ({"p": 5}, "p=5 contradicts"),
+            ({"p": 5}, r"p=5 contradicts .* 3 positions and 7 classes; add mod 5 .* p=7"),
             ({"d_model": 16}, "d_model=16 contradicts"),
             ({"n_layers": 2}, "n_layers=2 contradicts"),
             ({"n_heads": 3}, "n_heads=3 contradicts"),
             ({"equals_class": True}, "equals_class=True contradicts"),
             ({"biases": "none"}, "biases=none contradicts"),
-            ({"equals_token": False}, "inputs are"),
+            ({"equals_token": False}, r"read as \[a, b\] has 7 tokens, 2 positions"),
             ({"modolus": 5}, "did you mean 'p'"),
             ({"p": "seven"}, "p='seven' is not a whole number"),
             ({"attention_rate": 2}, "between 0 and 1"),
@@ -420,7 +419,7 @@ class TestLayouts:
             ({"train_fraction": 30}, "not between 0 and 1"),
             ({"data_seed": 1}, "data_seed needs split"),
             ({"split": "search", "train_indices": "x.pt"}, "both set"),
-            ({"train_indices": "nowhere.pt"}, "nowhere.pt is not a file"),
+            ({"train_indices": "nowhere.pt"}, "nowhere.pt does not exist"),
             ({"metrics": "nowhere.csv"}, "nowhere.csv"),
         ],
     )

@@ -294,7 +294,7 @@ class TestSnapshot:
 
     def test_a_model_for_another_task_is_refused(self, tiny_run):
         with pytest.raises(
-            gi.InputError, match="8 tokens, 3 positions and 7 classes; add mod 11 .* give .* p=7"
+            gi.InputError, match=r"8 tokens, 3 positions and 7 classes; add mod 11 .* give .* p=7"
         ):
             gi.snapshot(tiny_run.model(), gi.ModularTask("add", 11))
         with pytest.raises(gi.InputError, match=r"train_mask is torch\.bool of shape"):

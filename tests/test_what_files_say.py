@@ -345,6 +345,24 @@ class TestListsOfLosses:
             assert len(found) == 10_780
             assert not any("only nothing" in reason for reason in gi.detect_phases(run).reasons)
 
+    def test_date_a_run_of_which_one_checkpoint_is_there(self, shipped, tmp_path):
+        """Its accuracies are those of one step: they do not say when anything was learned."""
+        table = shipped.metrics
+        content = {
+            "model": shipped.weights(), "steps": torch.tensor(table["step"].to_numpy()),
+            "train_losses": torch.tensor(table["train_loss"].to_numpy()),
+            "test_losses": torch.tensor(table["test_loss"].to_numpy()),
+            "config": {"seed": 598, "frac_train": 0.3},
+        }  # fmt: skip
+        torch.save(content, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        assert torch.equal(run.train_mask, shipped.train_mask)
+        alone = gi.detect_phases(table[["step", "train_loss", "test_loss"]])
+        found = gi.detect_phases(run)
+        assert (found.label, found.memorization_step) == ("grokked", alone.memorization_step)
+        assert found.grok_step == alone.grok_step
+        assert any("at 1 of 1201 logged steps only" in reason for reason in found.reasons)
+
     def test_that_do_not_say_of_which_steps_they_are_get_none(self, ours, tmp_path):
         lists = {key: values[:37] for key, values in curves(ours).items()}
         torch.save({"model": ours.weights(100), "step": 100, **lists}, tmp_path / "m.pt")
@@ -391,6 +409,15 @@ class TestListsOfLosses:
         found = gi.load(tmp_path / "m.pt").metrics.drop(columns="step")
         assert found.isna().all().all()
 
+    def test_accuracies_in_percent_are_left_out(self, ours, tmp_path):
+        lists = {"train_accs": [9.0, 100.0], "test_accs": [0.1, 1.0000001], "epochs": [0, 100]}
+        content = {"model": ours.weights(100), "epoch": 100, "val_acc": 12.0, **lists}
+        torch.save(content, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        assert has(run, "its train_acc goes up to 100, no share of 1")
+        assert run.metrics["test_acc"].tolist() == [0.1, 1.0]
+        assert run.metrics["train_acc"].isna().all()
+
 
 class TestTrainingRows:
     @pytest.mark.parametrize(
@@ -431,12 +458,25 @@ class TestTrainingRows:
         assert torch.equal(run.train_indices, ours.train_indices)
         assert has(run, f"hold no weights: {name}.pt")
 
+    @pytest.mark.parametrize("rows", [[0.5, 1], [1, 500], "all", [[1, 2, 3, 4]], list(range(60))])
+    def test_that_are_none_or_wrong_are_refused(self, rows, ours, tmp_path):
+        torch.save(kept(ours, 100, train_indices=rows), tmp_path / "m.pt")
+        refusal(lambda: gi.load(tmp_path / "m.pt"))
+
     def test_that_differ_between_files_are_refused(self, ours, tmp_path):
         def change(content, step):
             return {**content, "train_indices": ours.train_indices + (step == 50)}
 
         folder = folder_of(ours, tmp_path / "run", change=change)
         assert "keep other training rows" in refusal(lambda: gi.load(folder))
+
+
+def _loaded(path):
+    """The run, or why it is refused."""
+    try:
+        return gi.load(path), ""
+    except gi.InputError as error:
+        return None, str(error)
 
 
 class TestBeside:
@@ -480,6 +520,22 @@ class TestBeside:
         run = gi.load(tmp_path)
         assert run.steps == (100,)
         assert all(len(note) <= 400 and note.isprintable() for note in run.notes)
+
+    @pytest.mark.parametrize(
+        "value", ["NaN", "1e999", "9" * 400, '"x"', "null", "[[1]]", '{"0": NaN}', "-1", "1e308"]
+    )
+    def test_odd_values_are_left_alone_or_refused(self, value, ours, tmp_path):
+        torch.save(ours.weights(100), tmp_path / "step_100.pt")
+        keys = ("train_losses", "val_acc", "epochs", "train_idx", "d_head", "attn_scale", "eps",
+                "log_every", "num_epochs", "seed", "frac", "step", "history")  # fmt: skip
+        for i, key in enumerate(keys):
+            text = f'{{"{key}": {value}}}' if i % 2 else f'{{"{key}": [0, {value}]}}'
+            (tmp_path / "config.json").write_text(text)
+            (tmp_path / "log.csv").write_text(f"epoch,{key}\n0,1\n100,{value}\n")
+            found, told = _loaded(tmp_path)
+            assert found is None or found.steps == (100,)
+            assert len(told) <= 400
+            assert "\n" not in told
 
     def test_an_optimizer_beside_is_no_checkpoint(self, ours, tmp_path):
         folder = folder_of(ours, tmp_path / "run")

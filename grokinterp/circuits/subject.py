@@ -9,14 +9,14 @@ from grokinterp.arguments import listed
 from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.fourier.acceptance import Keys, accepted
 from grokinterp.fourier.answers import checked_frequencies, no_frequencies_reason, usable_group
-from grokinterp.models.adapter import HookedModel
+from grokinterp.models.unwrapping import AnyModel
 from grokinterp.runs.resolve import check_run, snapshot_at, snapshot_of
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
 __all__ = ["check_run"]  # for those who look for it here
-Subject = Run | Snapshot | HookedModel
+Subject = Run | Snapshot | AnyModel
 
 
 def subject_of(

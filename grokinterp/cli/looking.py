@@ -128,12 +128,12 @@ def phases(
     from grokinterp.progress.curves import read_csv_curves
     from grokinterp.progress.labels import LABELS
     from grokinterp.runs import load
-    from grokinterp.runs.foreign.sources import is_foreign
+    from grokinterp.runs.foreign.sources import SUFFIXES, is_foreign
 
     if expect is not None and expect not in LABELS:
         raise InputError(f"--expect {expect!r} is not a label; {nearest(expect, LABELS)}")
     measures = None
-    if path.is_file() and not is_foreign(path):
+    if path.is_file() and not is_foreign(path) and path.suffix not in SUFFIXES:
         found = detect_phases(read_csv_curves(path))
     else:
         run = load(path)

@@ -14,7 +14,7 @@ from grokinterp.fourier.acceptance import accepted
 from grokinterp.fourier.answers import logit_shares
 from grokinterp.fourier.heldout import HeldoutFit
 from grokinterp.fourier.rules import RULES
-from grokinterp.models.adapter import HookedModel
+from grokinterp.models.unwrapping import AnyModel
 from grokinterp.notebook import card
 from grokinterp.runs.resolve import check_run, snapshot_of
 from grokinterp.runs.run import Run
@@ -102,7 +102,7 @@ class KeyFrequencies:
 
 
 def key_frequencies(
-    x: Run | Snapshot | HookedModel,
+    x: Run | Snapshot | AnyModel,
     *,
     rule: str = "logits",
     task: ModularTask | None = None,

@@ -24,7 +24,7 @@ from grokinterp.errors import InputError, nearest
 from grokinterp.fourier.basis import spectrum, transform
 from grokinterp.fourier.maps import input_weights, output_weights
 from grokinterp.fourier.spectra import token_order
-from grokinterp.models.adapter import HookedModel
+from grokinterp.models.unwrapping import AnyModel
 from grokinterp.runs.resolve import snapshot_at
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
@@ -143,7 +143,7 @@ def stacked_ipr(
 
 
 def neuron_ipr(
-    x: Run | Snapshot | HookedModel,
+    x: Run | Snapshot | AnyModel,
     *,
     step: int = -1,
     convention: str = "real",
@@ -174,7 +174,7 @@ def neuron_ipr(
 
 
 def fourier_heat_map(
-    x: Run | Snapshot | HookedModel,
+    x: Run | Snapshot | AnyModel,
     *,
     step: int = -1,
     side: str = "input",

@@ -26,9 +26,11 @@ from grokinterp.models.layouts import BRIDGE, Slot, slots
 
 @runtime_checkable
 class HookedModel(Protocol):
-    """What this package asks of a model: the surface TransformerLens 3 and 4 share."""
+    """What this package asks of a model: the surface TransformerLens 3 and 4 share.
 
-    cfg: Any
+    Both have a configuration `cfg` too, which a user's own module need not: `configuration`.
+    """
+
     hook_dict: Any
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
@@ -37,6 +39,11 @@ class HookedModel(Protocol):
     def add_perma_hook(self, *args: Any, **kwargs: Any) -> Any: ...
     def run_with_cache(self, *args: Any, **kwargs: Any) -> Any: ...
     def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+def configuration(model: HookedModel) -> Any:
+    """What the model says of its sizes and kind; None where it says nothing."""
+    return getattr(model, "cfg", None)
 
 
 def build_model(
@@ -106,7 +113,7 @@ def architecture_of(model: HookedModel) -> Architecture | None:
     none, causal or bidirectional softmax attention over separate heads with the usual
     1/sqrt(d_head), a two-matrix MLP with a known activation, and no hooks.
     """
-    cfg = getattr(model, "cfg", None)
+    cfg = configuration(model)
     plain = (
         all(hasattr(cfg, key) for key in DESCRIBED)
         and cfg.normalization_type in (None, "LN")
@@ -200,7 +207,7 @@ def _slots(model: HookedModel, state: Mapping[str, Tensor] | None = None) -> dic
 
 def _said(model: HookedModel, size: str) -> int:
     """A size as the model's configuration has it; 0 where a model of the user's own has none."""
-    found = getattr(getattr(model, "cfg", None), size, 0)
+    found = getattr(configuration(model), size, 0)
     return found if isinstance(found, int) else 0
 
 

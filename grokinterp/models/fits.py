@@ -31,19 +31,17 @@ class Sizes(NamedTuple):
     def __str__(self) -> str:
         return f"{self.d_vocab} tokens, {self.n_ctx} positions and {self.d_vocab_out} classes"
 
-    def task(self, operation: str = "add") -> ModularTask | None:
-        """The task whose inputs and answers have these sizes, or None: see the module's table.
+    @property
+    def inputs(self) -> tuple[int, bool] | None:
+        """The p, and whether "=" follows the operands, where these are the sizes of such inputs.
 
-        >>> Sizes(114, 3, 113).task()
-        ModularTask(operation='add', p=113, equals_token=True, seed=0)
-        >>> Sizes(9, 4, 7).task() is None
-        True
+        >>> Sizes(114, 3, 113).inputs, Sizes(9, 4, 7).inputs
+        ((113, True), None)
         """
         equals = self.n_ctx == 3
         p = self.d_vocab - equals
-        if self.n_ctx not in (2, 3) or p < 2 or self.d_vocab_out not in (p, p + equals):
-            return None
-        return ModularTask(operation, p, equals)
+        fits = self.n_ctx in (2, 3) and p >= 2 and self.d_vocab_out in (p, p + equals)
+        return (p, equals) if fits else None
 
     @property
     def guess(self) -> str:
@@ -109,13 +107,41 @@ def refuse_misfit(
     reason = _transformer_misfit(sizes, task, what)
     if reason is None:
         return
-    fitting = sizes.task()
-    if fitting is None:
+    if sizes.inputs is None:
         raise InputError(f"{reason}; {sizes.guess}.")
-    changed = [f"p={fitting.p}"] if fitting.p != task.p else []
-    if fitting.equals_token != task.equals_token:
-        changed.append(f"equals_token={fitting.equals_token}")
+    p, equals = sizes.inputs
+    changed = [f"p={p}"] if p != task.p else []
+    if equals != task.equals_token:
+        changed.append(f"equals_token={equals}")
     raise InputError(f"{reason}; give the task it was trained on: {', '.join(changed)}.")
+
+
+def fitting_task(
+    sizes: Sizes,
+    *,
+    operation: str = "add",
+    p: int | None = None,
+    equals_token: bool | None = None,
+    seed: int = 0,
+    what: str = "the model",
+) -> ModularTask:
+    """The task of a transformer of these sizes, or InputError where they fit none.
+
+    `p` and `equals_token` are what somebody says; what nobody says is told by the sizes.
+
+    >>> fitting_task(Sizes(59, 2, 59))
+    ModularTask(operation='add', p=59, equals_token=False, seed=0)
+    """
+    found_p, found_equals = sizes.inputs or (p, sizes.n_ctx > 2)
+    if found_p is None:
+        raise InputError(
+            f"{what} has {sizes}, which fit no p: [a, b, =] has p + 1 tokens, 3 positions and p or "
+            f"p + 1 classes, [a, b] has p tokens, 2 positions and p classes; {sizes.guess}."
+        )
+    equals = found_equals if equals_token is None else equals_token
+    task = ModularTask(operation, found_p if p is None else p, equals, seed=seed)
+    refuse_misfit(task, **sizes._asdict(), what=what)
+    return task
 
 
 def _transformer_misfit(sizes: Sizes, task: ModularTask, what: str) -> str | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from grokinterp.errors import InputError, nearest
 from grokinterp.models import adapter, answer_position, cnn_forward, mlp_forward
-from grokinterp.models.adapter import HookedModel
+from grokinterp.models.adapter import HookedModel, configuration
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.effective import effective_state
@@ -62,8 +62,8 @@ def architecture_of(model: HookedModel) -> Shape | None:
     if has_positions(model):
         return adapter.architecture_of(model)
     hooked = any(point.fwd_hooks for point in model.hook_dict.values())
-    found: Shape | None = None if hooked else model.cfg
-    return found
+    found: Shape = configuration(model)
+    return None if hooked else found
 
 
 def weights_of(model: HookedModel) -> Weights:
@@ -77,12 +77,12 @@ def weights_of(model: HookedModel) -> Weights:
 
 def has_positions(model: HookedModel) -> bool:
     """Whether activations have a position axis, the last being that of the answer."""
-    return not isinstance(getattr(model, "cfg", None), MLPArchitecture | CNNArchitecture)
+    return not isinstance(configuration(model), MLPArchitecture | CNNArchitecture)
 
 
 def layers_of(model: HookedModel) -> int:
     """How many layers a hooked model has: what its configuration says, else its hook points."""
-    said = getattr(getattr(model, "cfg", None), "n_layers", None)
+    said = getattr(configuration(model), "n_layers", None)
     if isinstance(said, int):
         return said
     names = (re.match(r"blocks\.(\d+)\.", name) for name in model.hook_dict)

@@ -7,11 +7,13 @@ minimal_gpt  the usual small GPT: token embedding, fused query-key-value matrix,
 
 What names and shapes cannot say (the activation function; the head count of a fused matrix) is in
 `assumed`, at a default, unless it was given. LayerNorms are taken to stand before attention, MLP
-and unembedding, as in all of these.
+and unembedding, as in all of these. What is none of these is refused by the name of its
+architecture, as far as that shows (`grokinterp.models.other_architectures`).
 """
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,10 +21,17 @@ import torch
 from einops import EinopsError
 from torch import Tensor
 
-from grokinterp.errors import InputError
-from grokinterp.models.architecture import Architecture, Weights, is_bias, refuse_not_finite
+from grokinterp.errors import InputError, names, shown
+from grokinterp.models.architecture import (
+    LARGEST_OF,
+    Architecture,
+    Weights,
+    is_bias,
+    refuse_not_finite,
+)
 from grokinterp.models.gpt_names import as_bridge, gpt_name
 from grokinterp.models.layouts import BRIDGE, PAPER, Slot, slots
+from grokinterp.models.other_architectures import has_attention, other_architecture
 
 LAYOUTS = ("hooked", "bridge", "paper", "minimal_gpt")
 DEFAULTS: dict[str, Any] = {
@@ -35,6 +44,8 @@ PRECISIONS = (torch.half, torch.bfloat16, torch.float32, torch.float64)
 MASKS = (torch.bool, torch.uint8, torch.int64, *PRECISIONS)
 WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others put before every key
 
+MOST_AROUND = 5  # modules, one inside the other, around a network
+
 NOT_FINITE = "the training diverged before it was saved: leave this checkpoint out"
 
 _NOT_A_WEIGHT = re.compile(
@@ -42,6 +53,14 @@ _NOT_A_WEIGHT = re.compile(
 )
 _NORM = re.compile(r"(blocks\.\d+\.)?ln(1|2|_final)?\.")
 _NORM_KEYS = ("normalization_type", "eps")
+_PART_OF_THE_FORWARD = re.compile(  # what a TransformerLens module, or one beside it, computes with
+    r"blocks\.\d+\.(.*\.)?(ln\w*|\w*norm\w*|bn\w*|_?[Wb]_\w+|\w*gate\w*|\w*experts?|router)(\..*)?"
+    r"|(un|pos_)?embed\.([Wb]_\w+|ln\w*|\w*norm\w*)(\..*)?|ln\w*(\..*)?"
+    r"|(.*\.)?(\w*lora\w*|\w*adapters?|parametrizations)(\..*)?",
+    re.IGNORECASE,
+)
+_TOKENS = "embed.W_E"
+_AS_HOOKED = "as HookedTransformer does (embed.W_E, blocks.0.attn.W_Q, ...)"
 
 
 @dataclass(frozen=True)
@@ -57,10 +76,12 @@ class Recognised:
     def weights(self, state: Mapping[str, Tensor], where: str) -> Weights:
         """A state dict of this layout as canonical weights; biases it does not have are zero.
 
-        Refused: missing or extra keys, other shapes, numbers that are not finite.
+        Refused: missing keys, extra ones that would be used, other shapes, numbers that are not
+        finite.
         """
-        tidied = _tidy(state, self.layout, self.unused_norms)
-        found = _convert(tidied, self.layout, self.architecture, where)
+        with _named_if_another(state, where):
+            tidied = _tidy(state, self.layout, self.unused_norms)
+            found = _convert(tidied, self.layout, self.architecture, where)
         shapes = self.architecture.parameter_shapes()
         like = found["embed.W_E"]
         for name, shape in shapes.items():
@@ -98,12 +119,21 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
     cannot say is taken from there, and what they can say must agree. `normalization_type` "none"
     says that the LayerNorms that are kept are not used.
     """
+    with _named_if_another(state, where):
+        return _recognise(state, given, where)
+
+
+def _recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str) -> Recognised:
     unused_norms = str(given.get("normalization_type", "")).lower() == "none"
     given = {key: x for key, x in given.items() if not (unused_norms and key in _NORM_KEYS)}
     layout = _layout_of(state, where)
     tidied = _tidy(state, layout, unused_norms)
     layers = {int(key.split(".")[1]) for key in tidied if re.match(r"blocks\.\d+\.", key)}
     n_layers = len(layers)
+    if n_layers > LARGEST_OF["n_layers"]:
+        raise InputError(
+            f"{where} has {n_layers} layers; a network of at most {LARGEST_OF['n_layers']} is read."
+        )
     if not layers or layers != set(range(n_layers)):
         raise InputError(
             f"{where}: its layers are {sorted(layers)[:6]}, not 0, 1, ... without a gap."
@@ -126,6 +156,8 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
     n_heads = _n_heads(tidied, layout, given, where)
     sizes = _sizes(tidied, layout, n_layers, n_heads, where)
     architecture = Architecture.from_dict({**sizes, **kinds})
+    if extra := _left_over(tidied, layout, architecture, where):
+        notes += (f"read without {names(extra)}, which a HookedTransformer has not",)
     for key, value in given.items():
         found = getattr(architecture, key)
         if key not in DEFAULTS and value != found:
@@ -153,19 +185,45 @@ def slots_in(tidied: Mapping[str, Tensor], layout: str, n_layers: int) -> dict[s
     return {name: slot for name, slot in slots(table, n_layers).items() if slot.key in tidied}
 
 
+@contextlib.contextmanager
+def _named_if_another(state: Mapping[str, Tensor], where: str) -> Iterator[None]:
+    """Whatever is wrong with weights of another architecture, that is the one thing to say."""
+    try:
+        yield
+    except InputError:
+        plain = {
+            name: state[key]
+            for key, name in _without_wrappers(state).items()
+            if not _NOT_A_WEIGHT.fullmatch(name)
+        }
+        if (name := other_architecture(plain)) is None:
+            raise
+        raise InputError(
+            f"{where} holds {name}, an architecture that cannot be read from weights; what can are "
+            "transformers with learned positions, attention and an MLP in every layer, and "
+            "gi.snapshot(model, task) takes any hooked model."
+        ) from None
+
+
 def _layout_of(state: Mapping[str, Tensor], where: str) -> str:
-    names = {_without_wrappers(key) for key in state}
-    if "embed.W_E" in names and "blocks.0.attn.W_O" in names:
+    found = _without_wrappers(state)
+    known = set(found.values())
+    if "embed.W_E" in known and "blocks.0.attn.W_O" in known:
         output = next(state[key] for key in state if key.endswith("blocks.0.attn.W_O"))
         return "paper" if output.ndim == 2 else "hooked"
-    if "blocks.0.attn.q.weight" in names:
+    if "blocks.0.attn.q.weight" in known:
         return "bridge"
-    if {"blocks.0.attn.qkv.weight", "blocks.0.attn.q.weight"} & set(map(gpt_name, names)):
+    if {"blocks.0.attn.qkv.weight", "blocks.0.attn.q.weight"} & set(map(gpt_name, known)):
         return "minimal_gpt"
-    shown = ", ".join(sorted(names)[:4])
+    if has_attention(known):
+        unknown = [key for key, name in found.items() if gpt_name(name) is None]
+        raise InputError(
+            f"{where} holds a transformer under names that are not known here, "
+            f"{names(unknown or found)}; rename its weights {_AS_HOOKED}."
+        )
     raise InputError(
-        f"{where} has weights of no layout that is known here ({', '.join(LAYOUTS)}): it begins "
-        f"with {shown}. Rename them as HookedTransformer does (embed.W_E, blocks.0.attn.W_Q, ...)."
+        f"{where} holds tensors of no network that is known here, {names(found)}; give a state "
+        "dict, such as torch.save(model.state_dict(), path) writes."
     )
 
 
@@ -175,37 +233,60 @@ def _tidy(state: Mapping[str, Tensor], layout: str, unused_norms: bool) -> dict[
     Half precision becomes float32, which holds every value of it; all become float64 if one is.
     """
     found: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        name = _without_wrappers(key)
+    for key, name in _without_wrappers(state).items():
+        tensor = state[key]
         if _NOT_A_WEIGHT.fullmatch(name) or not tensor.is_floating_point():
             continue
         name = (gpt_name(name) or name) if layout == "minimal_gpt" else name
         if unused_norms and _NORM.match(name):
             continue
         if name in found:
-            raise InputError(f"two of the weights are both {name!r}: {key!r} is one of them.")
+            raise InputError(
+                f"two of the weights are both {shown(name)}: {shown(key)} is one of them; keep one."
+            )
         if tensor.dtype not in PRECISIONS:
-            raise InputError(f"weight {key!r} is {tensor.dtype}; give float32 or float64.")
+            raise InputError(f"weight {shown(key)} is {tensor.dtype}; give float32 or float64.")
         found[name] = tensor.float() if tensor.dtype in PRECISIONS[:2] else tensor
     if any(tensor.dtype == torch.double for tensor in found.values()):
         found = {name: tensor.double() for name, tensor in found.items()}
     return as_bridge(found) if layout == "minimal_gpt" else found
 
 
-def _without_wrappers(key: str) -> str:
-    while wrapper := next((x for x in WRAPPERS if key.startswith(x)), None):
-        key = key.removeprefix(wrapper)
-    return key
+def _without_wrappers(keys: Iterable[str]) -> dict[str, str]:
+    """Every key, and its name without what wrappers, or one module around all, put before it.
+
+    >>> _without_wrappers(["net.embed.W_E", "net.unembed.W_U"])
+    {'net.embed.W_E': 'embed.W_E', 'net.unembed.W_U': 'unembed.W_U'}
+    """
+    found = {key: _unwrapped(key) for key in keys}
+    for _ in range(MOST_AROUND):
+        if len(found) < 2 or not all("." in name for name in found.values()):
+            break
+        first = {name.partition(".")[0] for name in found.values()}
+        if len(first) > 1:
+            break
+        found = {key: _unwrapped(name.partition(".")[2]) for key, name in found.items()}
+    around = {name[: -len(_TOKENS)] for name in found.values() if name.endswith(f".{_TOKENS}")}
+    if len(around) == 1 and _TOKENS not in found.values():  # and beside it other modules
+        found = {key: name.removeprefix(*around) for key, name in found.items()}
+    return found
+
+
+def _unwrapped(name: str) -> str:
+    while wrapper := next((x for x in WRAPPERS if name.startswith(x)), None):
+        name = name.removeprefix(wrapper)
+    return name
 
 
 def _convert(
     tidied: Mapping[str, Tensor], layout: str, architecture: Architecture, where: str
 ) -> Weights:
     places = slots_in(tidied, layout, architecture.n_layers)
-    if extra := sorted(set(tidied) - {slot.key for slot in places.values()}):
-        raise InputError(f"{where} has a weight {extra[0]!r} that the {layout} layout has not.")
+    extra = _left_over(tidied, layout, architecture, where)
     found = {}
     for name, slot in places.items():
+        if name in extra:
+            continue
         try:
             found[name] = slot.canonical(tidied[slot.key], architecture.n_heads)
         except EinopsError:
@@ -215,8 +296,36 @@ def _convert(
                 f"{slot.pattern.partition(' -> ')[0]!r} with {architecture.n_heads} heads."
             ) from None
     if missing := [x for x in architecture.parameter_shapes() if x not in found and not is_bias(x)]:
-        raise InputError(f"{where} has no weight {missing[0]!r} (names as HookedTransformer's).")
+        raise _no_weight(missing[0], where)
     return found
+
+
+def _left_over(
+    tidied: Mapping[str, Tensor], layout: str, architecture: Architecture, where: str
+) -> list[str]:
+    """Weights that a HookedTransformer's dict has besides its own, such as those of a probe.
+
+    Refused: what is named as a part of the forward is, and anything in other layouts, where names
+    are free.
+    """
+    if layout == "hooked":
+        known = set(architecture.parameter_shapes())
+    else:
+        known = {slot.key for slot in slots_in(tidied, layout, architecture.n_layers).values()}
+    extra = sorted(set(tidied) - known)
+    used = [x for x in extra if layout != "hooked" or _PART_OF_THE_FORWARD.fullmatch(x)]
+    if used:
+        raise InputError(
+            f"{where} has weights that the {layout} layout has not, {names(used)}; take them out "
+            "if the network does not use them, or rename them."
+        )
+    return extra
+
+
+def _no_weight(name: str, where: str, unknown: Iterable[str] = ()) -> InputError:
+    own = list(unknown)
+    hint = f"of its own, {names(own)} are not understood: rename them" if own else "rename them"
+    return InputError(f"{where} has no weight {name!r}; {hint} {_AS_HOOKED}.")
 
 
 def _n_heads(
@@ -243,7 +352,8 @@ def _sizes(
         ("blocks.0.mlp.W_in", 2), ("unembed.W_U", 2),
     ):  # fmt: skip
         if name not in first:
-            raise InputError(f"{where} has no weight {name!r} (names as HookedTransformer's).")
+            keys = {slot.key for slot in slots_in(tidied, layout, n_layers).values()}
+            raise _no_weight(name, where, () if layout == "hooked" else set(tidied) - keys)
         slot = first[name]
         foreign_ndim = 2 if layout == "bridge" or layout == "minimal_gpt" else ndim
         _shaped(tidied, slot.key, foreign_ndim, where)

@@ -9,7 +9,7 @@ a module that holds one, such as Lightning's   refused: what it does besides, no
 
 import sys
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -20,23 +20,24 @@ from torch.optim.swa_utils import AveragedModel
 from grokinterp.errors import InputError, shown
 from grokinterp.models.adapter import HookedModel
 
+AnyModel = HookedModel | torch.nn.Module  # what a user may give, wrapped or not
 PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MODELS = "a HookedTransformer, a TransformerBridge, or a HookedMLP or HookedCNN of this package"
 SURFACE = ("run_with_cache", "run_with_hooks", "add_perma_hook")
 
 
-def hooked_model(x: object, *, wanted: str = MODELS) -> HookedModel:
+def hooked_model(x: object, *, otherwise: str = f"is not a model; give {MODELS}") -> HookedModel:
     """The hooked model that is meant, itself or inside a wrapper; InputError where there is none.
 
-    The wrapped model is the user's own object, not a copy, and nothing is changed. `wanted` is what
-    the InputError says is to be given where x is nothing like a model.
+    The wrapped model is the user's own object, not a copy, and nothing is changed. `otherwise` is
+    what the InputError says of an x that is nothing like a model.
     """
     where = "model"
     while (inside := _inside(x)) is not None:
         name, x = inside
         where += f".{name}"
     if not _has_surface(x):
-        raise InputError(_what_it_is(x, where, wanted))
+        raise InputError(_what_it_is(x, where, otherwise))
     assert isinstance(x, torch.nn.Module)
     if not isinstance(getattr(x, "hook_dict", None), Mapping):
         raise InputError(
@@ -68,18 +69,18 @@ def _has_surface(x: object) -> bool:
     )
 
 
-def _what_it_is(x: object, where: str, wanted: str) -> str:
+def _what_it_is(x: object, where: str, otherwise: str) -> str:
     """What was given in place of a hooked model, and what to give."""
     if isinstance(x, type):
         return f"{x.__name__} is a class, not a model; give an instance: {x.__name__}(...)."
     if isinstance(x, Mapping):
         if not any(isinstance(value, Tensor) for value in x.values()):
-            return f"a {_name(x)} is not a model; give {wanted}."
+            return f"{_name(x)} {otherwise}."
         return (
             "a state dict is weights alone, not a model; load it into one (model.load_state_dict) "
             "and give that, or open the file that it is from with gi.load(path)."
         )
-    if isinstance(x, str) or hasattr(x, "__fspath__"):
+    if isinstance(x, str) or hasattr(type(x), "__fspath__"):
         return f"{shown(x)} is a path, not a model; give gi.load(path), which opens a run."
     if isinstance(x, torch.jit.ScriptModule):
         return (
@@ -104,7 +105,7 @@ def _what_it_is(x: object, where: str, wanted: str) -> str:
             f"{_name(x)} is a torch.nn.Module without hook points, which cannot be looked into; "
             f"give {MODELS}."
         )
-    return f"{_named(x)} is not a model; give {wanted}."
+    return f"{'None' if x is None else _name(x)} {otherwise}."
 
 
 def _held(x: object) -> list[str]:
@@ -153,12 +154,3 @@ def _refuse_unreadable(model: torch.nn.Module) -> None:
 
 def _name(x: object) -> str:
     return type(x).__name__
-
-
-def _named(x: Any) -> str:
-    """What something is called in a message: a value where it is short, else its type."""
-    if x is None or isinstance(x, int | float):
-        return shown(x)
-    if callable(x) and hasattr(x, "__name__"):
-        return f"the function {x.__name__}"
-    return f"a {_name(x)}"

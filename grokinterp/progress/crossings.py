@@ -55,4 +55,6 @@ def unmirrored_crossing(
         return Crossing(None, "there is no curve of unmirrored test pairs")
     if not has_mirrors(run.task):
         return Crossing(None, f"{run.task.title} has no mirrors; grok_step is of all test inputs")
-    return Crossing(None, "the split is not known, or it leaves nothing to test on")
+    return Crossing(
+        None, "the split is not known, leaves nothing to test on, or only losses were logged"
+    )

@@ -6,7 +6,6 @@ do: metrics.csv of a run, a CSV of another tool, a DataFrame. `test_loss_unmirro
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +13,16 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import median_filter
 
-from grokinterp.errors import InputError, one_line
+from grokinterp.errors import InputError
 from grokinterp.progress.logged_steps import Step, checked_steps
 from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
-from grokinterp.runs.tables import as_numbers, read_table
+from grokinterp.runs.tables import as_numbers, left_out, listed, read_table
 
 MEASURES = ("excluded_loss",)  # what phases use of a table besides its curves
 CURVES = COLUMNS
 ROUNDING = 1e-6  # by which few digits move a loss of 0, and an accuracy of 0 or 1
-LONGEST_LIST = 80  # characters of the names of columns
+FEW_ROWS = 5  # fewer accuracies than these decide nothing
+MANY_TIMES = 10  # where there are so many times as many losses
 HELD_ROWS = 5  # a level counts when it is held for so many more rows,
 HELD_SHARE = 0.01  # or for this share of the log's rows, whichever is more
 
@@ -158,9 +158,8 @@ def read_curves(
         {x: as_numbers(frame[x], f"{source}, column {x!r}") for x in ("step", *used)}
     )
     notes = [note for x in used for note in _into_range(numbers, x, source)]
-    others = [x for x in frame.columns if x not in ("step", *used)]
-    if name_left_out and any(map(_is_named, others)):
-        notes.append(f"columns left out, their names are not known here: {listed(others)}")
+    if name_left_out:
+        notes += left_out(frame, ("step", *used))
     if (missing := numbers["step"].isna()).any():
         numbers = numbers[~missing]
         notes.append(f"{int(missing.sum())} rows without a step were left out")
@@ -177,34 +176,27 @@ def read_curves(
     return Curves(numbers, (*notes, *said))
 
 
+def without_few_accuracies(curves: Curves) -> Curves:
+    """Without accuracies that are known at a few rows only, of a log of many losses.
+
+    Of one checkpoint with a log of losses beside it, accuracies are those of the checkpoint: they
+    would say that everything was learned by then, and the losses say when.
+    """
+    rows = {x: 0 if (c := curves.get(x)) is None else len(c) for x in (*CURVES, *UNMIRRORED)}
+    losses = min(rows["train_loss"], rows["test_loss"])
+    most = max(rows["train_acc"], rows["test_acc"])
+    if not 0 < most < FEW_ROWS or losses < MANY_TIMES * most:
+        return curves
+    sparse = [x for x in rows if x in curves.frame and ("_acc" in x or x in UNMIRRORED)]
+    note = f"accuracies are known at {most} of {losses} logged steps only: losses decide"
+    return Curves(curves.frame.drop(columns=sparse), (*curves.notes, note))
+
+
 def read_csv_curves(path: str | Path) -> pd.DataFrame:
     """A CSV file as a table that `read_curves` accepts; others are refused in one line."""
     frame = read_table(path)
     read_curves(frame, str(path))
     return frame
-
-
-def listed(columns: Iterable[object]) -> str:
-    """The names of columns for a message: as many as 80 characters hold, and how many more.
-
-    >>> listed(["a", "b"]), listed(f"column_{i}" for i in range(100))[-30:]
-    ('a, b', 'column_5, column_6 and 93 more')
-    """
-    names = [one_line(str(x), most=LONGEST_LIST // 2) for x in columns if _is_named(x)]
-    kept = len(names)
-    while kept > 1 and len(_joined(names, kept)) > LONGEST_LIST:
-        kept -= 1
-    return _joined(names, kept) or "none"
-
-
-def _joined(names: list[str], kept: int) -> str:
-    more = f" and {len(names) - kept} more" if kept < len(names) else ""
-    return ", ".join(names[:kept]) + more
-
-
-def _is_named(column: object) -> bool:
-    """Whether a column has a name of its own: an index that pandas wrote out has none."""
-    return str(column).strip() != "" and not str(column).startswith("Unnamed: ")
 
 
 def _into_range(numbers: pd.DataFrame, column: str, source: str) -> list[str]:

@@ -12,7 +12,14 @@ from grokinterp.errors import InputError, shown
 from grokinterp.progress import boundaries
 from grokinterp.progress.boundaries import Bend, Boundaries
 from grokinterp.progress.crossings import Crossing, crossing, unmirrored_crossing
-from grokinterp.progress.curves import CURVES, MEASURES, Curve, Curves, read_curves
+from grokinterp.progress.curves import (
+    CURVES,
+    MEASURES,
+    Curve,
+    Curves,
+    read_curves,
+    without_few_accuracies,
+)
 from grokinterp.progress.labels import Margin, Verdict, label_of
 from grokinterp.progress.logged_steps import Step, checked_steps
 from grokinterp.progress.phases import Phase, Phases, Thresholds
@@ -77,7 +84,9 @@ def detect_phases(
     if ceiling < 1:
         reasons.append(f"the task allows a test accuracy of {ceiling:.3f} at best")
     run = x if isinstance(x, Run) else None
-    unmirrored = unmirrored_of(curves, run, measures)
+    every, curves = curves, without_few_accuracies(curves)
+    # Where losses decide, their mean over all test pairs bounds that over the unmirrored ones.
+    unmirrored = unmirrored_of(curves, run, measures if curves is every else None)
     memorized = crossing(curves, "train", limits.train_acc, limits.train_loss)
     grokked = crossing(curves, "test", limits.test_acc, limits.test_loss)
     on_unmirrored = unmirrored_crossing(unmirrored, run, limits)
@@ -199,10 +208,7 @@ def _dated(curves: Curves) -> tuple[Boundaries, tuple[str, ...]]:
         assert accuracy is not None
         test = boundaries.error_curve(accuracy)
         test_rises = "test accuracy falls"
-        why = (
-            "of test there is only accuracy: it dates cleanup early, when answers turn right, not "
-            "when the network is sure of them",
-        )
+        why = ("accuracy dates cleanup early, when answers turn right, not when they are sure",)
     if train is None and (accuracy := curves.get("train_acc")) is not None:
         train = boundaries.error_curve(accuracy)
     dated = boundaries.find_boundaries(train, test, test_rises=test_rises)

@@ -242,10 +242,10 @@ def _fell_together(
     then = float(np.interp(t_train, test.steps, test.values))
     if then >= TOGETHER * test.values[0]:
         return None
+    fell = f"{which} loss has fallen from {test.values[0]:.3g} to {then:.3g}, below a tenth"
     return (
-        f"when train is learned, at step {t_train}, {which} loss has fallen from "
-        f"{test.values[0]:.3g} to {then:.3g}, below a tenth: its threshold is crossed late, at step {t_test}, and what "
-        "it stands for was learned with training"
+        f"when train is learned, at step {t_train}, {fell}: its threshold is crossed late, at step "
+        f"{t_test}, and what it stands for was learned with training"
     )
 
 

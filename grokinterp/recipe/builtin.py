@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grokinterp.errors import InputError, nearest, shown
-from grokinterp.paths import as_path
+from grokinterp.paths import as_path, kind_at
 from grokinterp.recipe.recipe import Recipe
 
 
@@ -154,7 +154,7 @@ def find_recipe(name_or_path: str | Path) -> Recipe:
         return BUILTIN[name_or_path].recipe
     path = as_path("recipe", name_or_path, such_as="mod31-grokked")
     name = str(path)
-    if path.is_file():
+    if kind_at(path) == "file":
         return Recipe.from_toml(path)
     raise InputError(
         f"recipe {shown(name)} is neither built in nor a TOML file; {nearest(name, BUILTIN)}"

@@ -48,6 +48,7 @@ AT_MOST = {  # beyond these a table or a schedule does not fit into any memory
     "p": LARGEST_P, "steps": 100_000_000, "seed": 2**40, "data_seed": 2**40, "threads": 1024,
     "n_layers": 1000, "n_heads": 10_000, "d_model": 100_000, "d_head": 100_000, "d_mlp": 1_000_000,
 }  # fmt: skip
+MOST_BITS = 63  # of whole numbers, as in TOML
 SIZES = ("widths", "channels")
 MOST_PARAMETERS = 1_000_000_000
 USED_BY: dict[str, tuple[str, ...]] = {  # the tasks or models that a key is for; others: all
@@ -87,6 +88,9 @@ def is_used(key: str, task: str, model: str) -> bool:
 
 def typed(key: str, value: Any, default: Any) -> Any:
     """The value in the type of its key, refused when it has another."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(part, int) and part.bit_length() > MOST_BITS for part in parts):
+        raise InputError(f"{key}={shown(value)} is too large; whole numbers are below 2^63.")
     if key == "checkpoints":
         if isinstance(value, str):
             return value

@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from grokinterp.errors import InputError
-from grokinterp.paths import reaching, refuse_address
+from grokinterp.paths import kind_at, reaching, refuse_address
+from grokinterp.runs.kinds_of_files import HEAD, kind_of
 from grokinterp.runs.lock import HAS_FLOCK, open_locked
 
 ASIDE = ".writing-"
@@ -28,6 +29,7 @@ def write_whole(path: Path, content: bytes) -> str:
     if not path.name:
         raise InputError(f"{str(path)!r} is not the name of a file; give one.")
     refuse_address(path)
+    kind_at(path)  # of a device nothing is left but an ordinary file
     aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,10 +74,17 @@ def read_checked(path: Path, expected: str, *, n_bytes: int | None = None) -> by
         raise InputError(f"{path} is missing, but run.json lists it; restore it from a copy.")
     content = path.read_bytes()[:n_bytes]
     if sha256(content) != expected:
+        refuse_stand_in(path, content)
         raise InputError(
             f"{path} is damaged: its sha256 is not the one in run.json; restore it from a copy."
         )
     return content
+
+
+def refuse_stand_in(path: Path, content: bytes) -> None:
+    """InputError where a file of a run is what came instead of it: a Git-LFS pointer, a page."""
+    if (kind := kind_of(content[:HEAD])) and kind.stands_in:
+        raise InputError(f"{path} is {kind.what}, not the file of the run; {kind.advice}.")
 
 
 def sha256(content: bytes) -> str:

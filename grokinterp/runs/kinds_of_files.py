@@ -19,6 +19,11 @@ class Kind:
     what: str
     advice: str = ""
 
+    @property
+    def stands_in(self) -> bool:
+        """Whether it is what a clone or a download leaves in the place of another file."""
+        return self.what in ("a Git-LFS pointer", "an HTML page")
+
 
 _UNPACK = "unpack it and give what is in it"
 _BY_BEGINNING: tuple[tuple[bytes, Kind], ...] = (

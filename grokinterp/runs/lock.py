@@ -139,6 +139,8 @@ def _name_owner(descriptor: int) -> None:
 
 def _owner(file: Path) -> str:
     """Who holds a lock, as far as it is said."""
+    if not file.is_file():  # nor a pipe, for which this would wait
+        return "another process"
     try:
         said = json.loads(file.read_bytes())
         pid, host, since = int(said["pid"]), str(said["host"]), str(said["since"])

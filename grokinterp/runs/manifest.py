@@ -28,9 +28,10 @@ from typing import Any
 
 from grokinterp.errors import InputError, one_line
 from grokinterp.models.kinds import Shape, shape_from_dict, shape_to_dict, why_not
+from grokinterp.paths import kind_at
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.environment import current_environment, current_versions, differences
-from grokinterp.runs.files import sha256, write_whole
+from grokinterp.runs.files import refuse_stand_in, sha256, write_whole
 from grokinterp.tasks import ModularTask, Task, task_from_dict
 
 FORMAT = 1
@@ -101,15 +102,17 @@ class Manifest:
     def read(cls, folder: Path) -> "Manifest":
         """The manifest of a run folder; anything else is refused with a line that says why."""
         path = folder / RUN_JSON
-        if not folder.exists():
+        if kind_at(folder) is None:
             raise InputError(f"{folder} does not exist; give the folder of a run.")
         if not path.is_file():
             raise InputError(
                 f"{folder} is not a run: it has no {RUN_JSON}, and no checkpoints to import."
             )
         damaged = InputError(f"{path} is damaged or was not written by grokinterp.")
+        found = path.read_bytes()
+        refuse_stand_in(path, found)
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(found)
             number = content["format"]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise damaged from None

@@ -23,13 +23,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.errors import InputError, shown
+from grokinterp.errors import InputError, nearest, shown
 from grokinterp.models.cross_entropy import answer_scores
 from grokinterp.tasks.task import Task, has_mirrors, unmirrored_rows
 
 COLUMNS = ("train_loss", "test_loss", "train_acc", "test_acc")  # of every run
 UNMIRRORED = ("test_loss_unmirrored", "test_acc_unmirrored")
 Metrics = dict[str, float]
+ROUNDING = 1e-6  # an accuracy above 1 by no more is 1
 
 
 def columns_of(task: Task, *, split_known: bool) -> tuple[str, ...]:
@@ -89,17 +90,60 @@ def evaluate_blocks(
 
 
 def as_metrics(
-    values: Mapping[str, SupportsFloat | None], columns: Sequence[str] = COLUMNS
+    values: Mapping[str, SupportsFloat | None],
+    columns: Sequence[str] = COLUMNS,
+    *,
+    without_rows: Sequence[str] = (),
 ) -> Metrics:
-    """Numbers of any kind (tensors of one element, numpy scalars, None) as floats."""
-    found = {}
-    for column in columns:
-        value = values.get(column)
-        try:
-            found[column] = math.nan if value is None else float(value)
-        except (TypeError, ValueError, RuntimeError):
-            raise InputError(f"{column}={shown(value)} is not a number; give a float.") from None
-    return found
+    """Numbers of any kind (tensors of one element, numpy scalars, None) as floats; None is NaN.
+
+    InputError for a name that no run has a column for, and for values that are none of the kind:
+    losses are finite and at least 0, accuracies shares from 0 to 1 (1 + 1e-6, a rounding, is 1).
+    NaN is taken in columns that are `without_rows`, where a mean over nothing is no number.
+
+    >>> as_metrics({"train_loss": 0.5, "test_acc": None}, ("train_loss", "test_acc"))
+    {'train_loss': 0.5, 'test_acc': nan}
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(
+            f"metrics={shown(values)} is no dictionary; give such as {{'train_loss': 0.5}}."
+        )
+    for name in values:
+        if name not in (*COLUMNS, *UNMIRRORED):
+            raise InputError(
+                f"metrics has {shown(name)}, which a run has no column for; "
+                f"{nearest(str(name), (*COLUMNS, *UNMIRRORED))}"
+            )
+    found = {name: _as_metric(name, value, without_rows) for name, value in values.items()}
+    return {column: found.get(column, math.nan) for column in columns}
+
+
+def _as_metric(name: str, value: SupportsFloat | None, without_rows: Sequence[str]) -> float:
+    if value is None:
+        return math.nan
+    try:
+        if isinstance(value, bool | str | bytes):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InputError(f"{name}={shown(value)} is not a number; give a float.") from None
+    if math.isnan(number) and name in without_rows:
+        return number
+    if not math.isfinite(number):
+        raise InputError(
+            f"{name}={number} is not finite; give a finite number, or leave it out where there is "
+            "none."
+        )
+    if "_acc" in name and not 0 <= number <= 1 + ROUNDING:
+        raise InputError(
+            f"{name}={number:.6g} is no share from 0 to 1; give such as 0.97 for 97 %."
+        )
+    if "_loss" in name and number < 0:
+        raise InputError(
+            f"{name}={number:.6g} is below 0, which no mean cross-entropy is; give it in nats, "
+            "not its logarithm."
+        )
+    return min(number, 1.0) if "_acc" in name else number
 
 
 def csv_line(step: int, metrics: Mapping[str, float], columns: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """Recorder: the same run folder from a training loop of the user's own."""
 
-import operator
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -10,15 +10,26 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.errors import InputError, shown
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.models.adapter import HookedModel
+from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import Shape, architecture_of, build_model
 from grokinterp.models.model_locks import alone_with
+from grokinterp.models.unwrapping import AnyModel, hooked_model
 from grokinterp.paths import as_path
 from grokinterp.runs.environment import current_environment
-from grokinterp.runs.forward import agree
+from grokinterp.runs.forward import agree, device_of
 from grokinterp.runs.lock import Hold, hold
-from grokinterp.runs.metrics import Metrics, as_metrics, evaluate, logged_unmirrored
+from grokinterp.runs.manifest import LARGEST_STEP, Manifest
+from grokinterp.runs.metrics import (
+    COLUMNS,
+    UNMIRRORED,
+    Metrics,
+    as_metrics,
+    evaluate,
+    logged_unmirrored,
+)
+from grokinterp.runs.resuming import how_to_go_on, recorded, refuse_other_model
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.runs.taking import check_task, checked_mask, snapshot
@@ -43,10 +54,23 @@ class Recorder:
 
     The model is a HookedTransformer or TransformerBridge that its weights give back (LayerNorms or
     none, learned positions, softmax attention, a plain MLP, no hooks), or a hooked MLP or CNN of
-    this package. Give the split as
-    `train_mask` (a boolean per row `a*p + b`) or `train_indices`; without one, everything that
-    needs it is null. Use it in a `with` block to close it whatever happens. Until it is closed,
-    no other process writes that folder.
+    this package, as it is or inside a wrapper that `gi.snapshot` looks into; of a pruned or
+    parametrized one the weights that it computes with are saved. It has to fit the task. Give the
+    split as `train_mask` (a boolean per row `a*p + b`) or `train_indices`; without one, everything
+    that needs it is null. Use it in a `with` block to close it whatever happens. Until it is
+    closed, no other process writes that folder.
+
+    With `resume=True` it goes on in the folder of an earlier recorder, also one that was killed,
+    from its last checkpoint: `last_step` says which that is, and what was logged after it is
+    forgotten with the first step that is recorded now. Task, split and the model's shape have to be
+    those of then, and the columns of metrics stay. A folder that does not exist or holds no run is
+    begun as without it, so a loop can always say `resume=True`:
+
+        recorder = gi.Recorder("runs/mine", task=task, train_mask=mask, resume=True)
+        for step in range(recorder.last_step or 0, 10_001):   # from weights of your own, or
+            ...                                               # gi.load("runs/mine").weights()
+
+    A refusal (InputError) writes nothing and loses nothing: the recorder can go on.
     """
 
     def __init__(
@@ -56,8 +80,11 @@ class Recorder:
         task: Task,
         train_mask: Bool[Tensor, " n_inputs"] | None = None,
         train_indices: Int[Tensor, " n_train"] | None = None,
+        resume: bool = False,
     ) -> None:
         check_task(task)
+        if not isinstance(resume, bool):
+            raise InputError(f"resume={shown(resume)} is neither True nor False; give one.")
         if train_mask is not None and train_indices is not None:
             raise InputError("both train_mask and train_indices are given; give one of them.")
         if train_mask is not None:
@@ -72,39 +99,48 @@ class Recorder:
         self._unmirrored = logged_unmirrored(task, train_mask)
         self._writer: RunWriter | None = None
         self._hold: Hold | None = None
+        self._resume = resume
         self._last = -1
+        if begun := self._begun():
+            self._last = begun.steps[-1]
+
+    @property
+    def last_step(self) -> int | None:
+        """The last step that is recorded, or was when it was resumed; None before there is one."""
+        return None if self._last < 0 else self._last
 
     def save(
-        self, step: SupportsIndex, model: HookedModel, *, metrics: Logged | None = None
+        self, step: SupportsIndex, model: AnyModel, *, metrics: Logged | None = None
     ) -> Metrics:
         """Save the weights of a step and log its metrics, which are returned."""
-        logged = self._log(step, model, metrics)
-        assert self._writer is not None
-        # float32 holds every value of half precision, and everything here computes in it.
-        weights = {
-            name: w if w.dtype.itemsize > 2 else w.float() for name, w in self._seen.weights.items()
-        }
-        self._writer.save(self._last, weights)
+        number, seen, logged, writer = self._look(step, model, metrics)
+        writer.record(number, logged, _kept(seen.weights))
+        self._last = number
         return logged
 
     def log(
-        self, step: SupportsIndex, model: HookedModel, *, metrics: Logged | None = None
+        self, step: SupportsIndex, model: AnyModel, *, metrics: Logged | None = None
     ) -> Metrics:
         """Log the metrics of a step; they reach the disk with the next `save` or `close`.
 
         `metrics` (train_loss, test_loss, train_acc, test_acc) spares the evaluation over the table.
         Of a commutative operation with a split it may hold test_loss_unmirrored and
-        test_acc_unmirrored too, over the test pairs whose mirror (b, a) is not trained on. What it
-        does not hold is NaN, an empty cell; what the run has no column for is left out.
+        test_acc_unmirrored too, over the test pairs whose mirror (b, a) is not trained on. Losses
+        are finite and at least 0, accuracies from 0 to 1; other names are refused. What it does
+        not hold, or as None, is NaN, an empty cell; what the run has no column for is left out.
         """
-        return self._log(step, model, metrics)
+        number, _, logged, writer = self._look(step, model, metrics)
+        writer.log(number, logged)
+        self._last = number
+        return logged
 
     def close(self) -> Run:
         """Mark the run as finished and open it."""
-        if self._writer is None or not self._writer.manifest.steps:
+        if self._writer is None and not self._begun():
             raise InputError(f"nothing was saved into {self.path}; call save(step, model) first.")
-        self._writer.finish()
-        self._let_go()
+        if self._writer is not None and not self._writer.manifest.steps:
+            raise InputError(f"nothing was saved into {self.path}; call save(step, model) first.")
+        self._finish()
         return Run(self.path)
 
     def __enter__(self) -> "Recorder":
@@ -117,63 +153,125 @@ class Recorder:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if self._writer is not None:
-                self._writer.flush() if kind else self._writer.finish()
+            if kind is None:
+                self._finish()
+            elif self._writer is not None and self._hold is not None:
+                self._writer.flush()
         finally:
             self._let_go()
+
+    def _begun(self) -> Manifest | None:
+        """The run to go on with, where there is one that has a checkpoint."""
+        if not self._resume:
+            return None
+        begun = recorded(self.path, self._task, self._train_mask)
+        return begun if begun and begun.steps else None
+
+    def _finish(self) -> None:
+        if self._writer is not None:
+            if self._hold is not None:  # else it is closed already
+                self._writer.finish()
+        elif self._begun():  # resumed, and there was nothing left to record
+            self._hold = hold(self.path)
+            try:
+                RunWriter.reopen(self.path, step=LARGEST_STEP).finish()
+            finally:
+                self._let_go()
+        self._let_go()
 
     def _let_go(self) -> None:
         if self._hold is not None:
             self._hold.release()
             self._hold = None
 
-    def _log(self, step: SupportsIndex, model: HookedModel, given: Logged | None) -> Metrics:
+    def _look(
+        self, step: SupportsIndex, model: AnyModel, given: Logged | None
+    ) -> tuple[int, Snapshot, Metrics, RunWriter]:
+        """All that can be refused of a step, before anything is written; and the open folder."""
         number = _checked_step(step, self._last)
-        self._seen: Snapshot = snapshot(model, self._task, train_mask=self._train_mask, step=number)
+        hooked = hooked_model(model)
+        seen = snapshot(hooked, self._task, train_mask=self._train_mask, step=number)
         saved = () if self._writer is None else self._writer.manifest.steps
-        refuse_diverged(self.path, number, self._seen.weights, saved=saved)
-        if self._writer is None:
-            self._writer = self._open(model)
-        elif self._hold is None:  # closed, and used again
-            self._hold = hold(self.path)
-        if given is None:
-            metrics = evaluate(
-                self._seen.all_logits, self._task.labels, self._train_mask, self._unmirrored
+        refuse_diverged(self.path, number, seen.weights, saved=saved)
+        logged = None
+        if given is not None:
+            logged = as_metrics(given, COLUMNS + UNMIRRORED, without_rows=self._without_rows())
+        architecture = self._checked_shape(hooked, seen)
+        writer = self._open(number, architecture, str(device_of(hooked)))
+        if logged is None:
+            logged = evaluate(
+                seen.all_logits, self._task.labels, self._train_mask, self._unmirrored
             )
-        else:
-            metrics = as_metrics(given, self._writer.columns)
-        self._writer.log(number, metrics)
-        self._last = number
-        return metrics
+        return number, seen, {x: logged.get(x, math.nan) for x in writer.columns}, writer
 
-    def _open(self, model: HookedModel) -> RunWriter:
+    def _without_rows(self) -> list[str]:
+        """Columns of metrics that are means over no row of the table."""
+        if self._train_mask is None:
+            return []
+        empty = ["test_loss", "test_acc"] if bool(self._train_mask.all()) else []
+        if self._unmirrored is not None and not bool(self._unmirrored.any()):
+            empty += UNMIRRORED
+        return empty
+
+    def _checked_shape(self, model: HookedModel, seen: Snapshot) -> Shape:
+        """The shape of the model, which has to be one that a run can rebuild, and the run's own."""
         with alone_with(model):
             architecture = architecture_of(model)
-            plain = architecture is not None and self._can_be_rebuilt(model, architecture)
-        if architecture is None or not plain:
+            # Tried once: it takes as long as a look at the model.
+            if architecture is not None and self._writer is None:
+                device = device_of(model)
+                twin = build_model(architecture, seen.weights)
+                if not agree(twin, lambda x: model(x.to(device)).cpu(), self._task):
+                    architecture = None
+        if architecture is None:
             raise InputError(
                 "the model is not a plain transformer, MLP or CNN (LNPre or RMS norms, other "
                 "positions, attention or MLP, hooks): a run rebuilds its models from weights, so "
                 "only plain ones can be recorded; gi.snapshot(model, task) analyses any."
             )
+        if self._writer is not None:
+            refuse_other_model(self.path, self._writer.manifest.architecture, architecture)
+        return architecture
+
+    def _open(self, number: int, architecture: Shape, device: str) -> RunWriter:
+        """The writer of the folder, which is held from now on."""
+        if self._writer is not None and self._hold is not None:
+            return self._writer
         self._hold = hold(self.path)
         try:
-            return RunWriter.create(
-                self.path,
-                task=self._task,
-                architecture=architecture,
-                train_indices=self._train_indices,
-                environment=current_environment(device=str(next(iter(model.parameters())).device)),
-            )
+            if self._writer is not None:  # closed, and used again
+                self._writer.begin_again()
+            elif begun := self._begun():
+                refuse_other_model(self.path, begun.architecture, architecture)
+                _checked_step(number, begun.steps[-1])  # another may have gone on with it since
+                self._writer = RunWriter.reopen(
+                    self.path,
+                    step=begun.steps[-1],
+                    environment=current_environment(device=device),
+                )
+            else:
+                self._writer = RunWriter.create(
+                    self.path,
+                    task=self._task,
+                    architecture=architecture,
+                    train_indices=self._train_indices,
+                    environment=current_environment(device=device),
+                    restart=self._resume,
+                    advice=how_to_go_on(self.path),
+                )
         except BaseException:
             self._let_go()
             raise
+        return self._writer
 
-    def _can_be_rebuilt(self, model: HookedModel, architecture: Shape) -> bool:
-        """Whether the weights alone give the model back, at every position."""
-        device = next(iter(model.parameters())).device
-        twin = build_model(architecture, self._seen.weights)
-        return agree(twin, lambda inputs: model(inputs.to(device)).cpu(), self._task)
+
+def _kept(weights: Weights) -> Weights:
+    """Weights as a run keeps them, of one precision that holds every value of all of them.
+
+    Half precision becomes float32, in which everything here computes.
+    """
+    double = any(weight.dtype == torch.float64 for weight in weights.values())
+    return {name: w.to(torch.float64 if double else torch.float32) for name, w in weights.items()}
 
 
 def _checked_rows(rows: Int[Tensor, " n"], task: Task) -> Int[Tensor, " n"]:
@@ -194,12 +292,17 @@ def _checked_rows(rows: Int[Tensor, " n"], task: Task) -> Int[Tensor, " n"]:
 
 
 def _checked_step(step: SupportsIndex, last: int) -> int:
-    try:
-        number = -1 if isinstance(step, bool) else operator.index(step)
-    except TypeError:
-        number = -1
-    if number < 0:
-        raise InputError(f"step={step!r} is not a whole number from 0 on.")
+    number = whole_number(step)
+    if number is None or number < 0:
+        raise InputError(f"step={shown(step)} is not a whole number from 0 on; give one.")
+    if number >= LARGEST_STEP:
+        raise InputError(
+            f"step={shown(number)} is beyond {LARGEST_STEP - 1}, the largest that a run has; give "
+            "the number of updates."
+        )
     if number <= last:
-        raise InputError(f"step={number} does not come after step {last}, the last one recorded.")
+        raise InputError(
+            f"step={number} does not come after step {last}, the last one recorded; give a later "
+            "one."
+        )
     return number

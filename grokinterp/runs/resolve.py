@@ -4,8 +4,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from grokinterp.errors import InputError, shown
-from grokinterp.models.adapter import HookedModel
-from grokinterp.models.unwrapping import hooked_model
+from grokinterp.models.unwrapping import AnyModel, hooked_model
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.runs.taking import snapshot
@@ -13,7 +12,7 @@ from grokinterp.tasks.task import Task
 
 
 def snapshot_at(
-    x: Run | Snapshot | HookedModel,
+    x: Run | Snapshot | AnyModel,
     *,
     step: int = -1,
     task: Task | None = None,
@@ -28,7 +27,7 @@ def snapshot_at(
 
 
 def snapshot_of(
-    x: Run | Snapshot | HookedModel,
+    x: Run | Snapshot | AnyModel,
     *,
     task: Task | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
@@ -42,7 +41,9 @@ def snapshot_of(
             )
         return x.snapshot() if isinstance(x, Run) else x
     model = hooked_model(
-        x, wanted="a run (gi.load(path)), a snapshot, or a hooked model with task="
+        x,
+        otherwise="is not something to analyse; give a run (gi.load(path)), a snapshot, or a "
+        "hooked model with task=",
     )
     if task is None:
         raise InputError("a model needs its task; give task=gi.ModularTask('add', p=113).")

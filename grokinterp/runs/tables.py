@@ -12,6 +12,8 @@ import math
 import re
 import sys
 import warnings
+from collections.abc import Collection, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -117,21 +119,27 @@ def _utf8(path: Path, content: bytes) -> bytes:
 
 
 def _check_lines(path: Path, content: bytes) -> None:
-    """Refuse lines that are too long for a row of a log."""
+    """Refuse lines that are too long for a row of a log, and too wide a header or first row.
+
+    pandas refuses rows with more cells than these two.
+    """
     start = 0
     while len(content) - start > LONGEST_LINE:
         window = start, start + LONGEST_LINE + 1
         end = max(content.rfind(b"\n", *window), content.rfind(b"\r", *window))
         if end < 0:
-            break
+            raise _wide(path, content, start, len(content[start:].partition(b"\n")[0]))
         start = end + 1
-    else:
-        return
+    for line in islice(re.finditer(rb"[^\r\n]+", content[: 2 * LONGEST_LINE]), 2):
+        if b'"' not in line[0] and line[0].count(b",") > MOST_COLUMNS:
+            raise _wide(path, content, line.start(), len(line[0]))
+
+
+def _wide(path: Path, content: bytes, start: int, length: int) -> InputError:
     line = content.count(b"\n", 0, start) + 1
-    length = len(content[start:].partition(b"\n")[0])
     commas = content.count(b",", start, start + length)
     many = f"{commas + 1} cells" if commas >= MOST_COLUMNS else f"{length} characters"
-    raise InputError(
+    return InputError(
         f"{path} has {many} in line {line}; {WANTED}, of at most {MOST_COLUMNS} columns and "
         f"{LONGEST_LINE} characters a line."
     )
@@ -156,6 +164,35 @@ def _reason(error: Exception) -> str:
     if "Length of header" in text:
         return "its rows have more cells than its header"
     return one_line(text, most=120)
+
+
+def left_out(frame: pd.DataFrame, used: Collection[str]) -> tuple[str, ...]:
+    """A note that names the columns of a table that were not used; none where all were."""
+    others = [x for x in frame.columns if x not in used and _is_named(x)]
+    return (f"columns left out, not read here: {listed(others)}",) * bool(others)
+
+
+def listed(columns: Iterable[object]) -> str:
+    """The names of columns for a message: as many as 80 characters hold, and how many more.
+
+    >>> listed(["a", "b"]), listed(f"column_{i}" for i in range(100))[-30:]
+    ('a, b', 'column_5, column_6 and 93 more')
+    """
+    names = [one_line(str(x), most=LONGEST_VALUE // 2) for x in columns if _is_named(x)]
+    kept = len(names)
+    while kept > 1 and len(_joined(names, kept)) > LONGEST_VALUE:
+        kept -= 1
+    return _joined(names, kept) or "none"
+
+
+def _joined(names: list[str], kept: int) -> str:
+    more = f" and {len(names) - kept} more" if kept < len(names) else ""
+    return ", ".join(names[:kept]) + more
+
+
+def _is_named(column: object) -> bool:
+    """Whether a column has a name of its own: an index that pandas wrote out has none."""
+    return str(column).strip() != "" and not str(column).startswith("Unnamed: ")
 
 
 def as_numbers(values: pd.Series, where: str) -> pd.Series:

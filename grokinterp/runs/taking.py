@@ -2,12 +2,11 @@
 
 from functools import cache, partial
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from grokinterp.arguments import mask, whole
-from grokinterp.models.adapter import HookedModel
+from grokinterp.models.adapter import HookedModel, configuration
 from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import (
     Shape,
@@ -18,7 +17,7 @@ from grokinterp.models.kinds import (
     weights_of,
 )
 from grokinterp.models.model_locks import alone_with
-from grokinterp.models.unwrapping import hooked_model
+from grokinterp.models.unwrapping import AnyModel, hooked_model
 from grokinterp.runs.forward import agree, forward_of, hooked_forward
 from grokinterp.runs.snapshot import Snapshot
 from grokinterp.runs.trying import try_on
@@ -50,7 +49,7 @@ def from_weights(
 
 
 def snapshot(
-    model: HookedModel | torch.nn.Module,
+    model: AnyModel,
     task: Task,
     *,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
@@ -88,12 +87,12 @@ def _as_it_is(
     weights = {name: weight.cpu().contiguous() for name, weight in weights_of(model).items()}
     if architecture is not None and _same_function(model, architecture, weights, task):
         return from_weights(weights, architecture, task, train_mask=train_mask, step=step)
-    cfg = getattr(model, "cfg", None)
+    cfg = configuration(model)
     seen = Snapshot(
         task,
         weights=weights,
         n_layers=layers_of(model),
-        kind="transformer" if has_positions(model) else model.cfg.kind,
+        kind="transformer" if has_positions(model) else cfg.kind,
         forward=lambda tokens, names: hooked_forward(model, tokens, names),
         hooked=lambda: model,
         linear_readout=getattr(cfg, "normalization_type", None) is None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from grokinterp.errors import InputError, one_line
-from grokinterp.models.adapter import HookedModel
+from grokinterp.models.adapter import HookedModel, configuration
 from grokinterp.models.fits import refuse_misfit, refuse_unfit
 from grokinterp.models.kinds import has_positions
 from grokinterp.runs.forward import device_of
@@ -23,7 +23,7 @@ LONGEST_REASON = 120
 
 def try_on(model: HookedModel, task: Task) -> None:
     """InputError, in one line with the sizes of both, where a model does not fit a task."""
-    cfg = getattr(model, "cfg", None)
+    cfg = configuration(model)
     if not has_positions(model):
         refuse_unfit(cfg, task)
         _answers(model, task, ("inputs", "classes"))
@@ -31,19 +31,18 @@ def try_on(model: HookedModel, task: Task) -> None:
     if not isinstance(task, ModularTask):
         refuse_unfit(cfg, task)
         return
-    said = {key: _size(cfg, key) for key in SIZES}
-    needed = {"d_vocab": task.d_vocab, "n_ctx": task.tokens.shape[1], "d_vocab_out": task.p}
-    # What nobody says is taken to fit until the model has been run.
-    refuse_misfit(task, **{key: needed[key] if n is None else n for key, n in said.items()})
+    # What the configuration does not say is taken to fit until the model has been run.
+    n_ctx = task.tokens.shape[1]
+    d_vocab, said_ctx = _size(cfg, "d_vocab") or task.d_vocab, _size(cfg, "n_ctx") or n_ctx
+    classes = _size(cfg, "d_vocab_out") or task.n_classes
+    refuse_misfit(task, d_vocab=d_vocab, n_ctx=said_ctx, d_vocab_out=classes)
     logits = _answers(model, task, ("inputs", "positions", "classes"))
-    if logits.shape[1] not in (1, needed["n_ctx"]):
+    if logits.shape[1] not in (1, n_ctx):
         raise InputError(
-            f"the model gives logits at {logits.shape[1]} positions for inputs of "
-            f"{needed['n_ctx']} tokens; return logits [inputs, positions, classes]."
+            f"the model gives logits at {logits.shape[1]} positions for inputs of {n_ctx} tokens; "
+            "return logits [inputs, positions, classes]."
         )
-    refuse_misfit(
-        task, **needed | {key: n for key, n in said.items() if n} | {"d_vocab_out": logits.shape[2]}
-    )
+    refuse_misfit(task, d_vocab=d_vocab, n_ctx=said_ctx, d_vocab_out=logits.shape[2])
 
 
 def _answers(model: HookedModel, task: Task, axes: tuple[str, ...]) -> Tensor:
@@ -53,9 +52,7 @@ def _answers(model: HookedModel, task: Task, axes: tuple[str, ...]) -> Tensor:
         with torch.no_grad():
             given: Any = model(inputs)
     except Exception as error:
-        sizes = ", ".join(
-            f"{key}={n}" for key in SIZES if (n := _size(getattr(model, "cfg", None), key))
-        )
+        sizes = ", ".join(f"{key}={n}" for key in SIZES if (n := _size(configuration(model), key)))
         raise InputError(
             f"the {type(model).__name__}{f' ({sizes})' if sizes else ''} cannot read the inputs of "
             f"{task.title}, {_described(inputs)}: {type(error).__name__}: "

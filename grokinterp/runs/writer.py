@@ -16,6 +16,7 @@ from torch import Tensor
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import refuse_not_finite
 from grokinterp.models.kinds import Shape
+from grokinterp.paths import kind_at
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.environment import current_versions
 from grokinterp.runs.files import (
@@ -64,10 +65,12 @@ class RunWriter:
         source: Mapping[str, Any] | None = None,
         environment: Mapping[str, Any] | None = None,
         restart: bool = False,
+        advice: str = "continue that run with --resume",
     ) -> "RunWriter":
         """Begin a run in a folder that holds none; other files in it are left alone.
 
         With `restart`, the beginning of the same run may be there, cut off before its first save.
+        `advice` is what else can be done where a run is there.
         """
         begun = restart and (folder / RUN_JSON).exists()
         ours = (RUN_JSON, METRICS, RESUME, "weights/*.safetensors", *(() if restart else (SPLIT,)))
@@ -76,7 +79,7 @@ class RunWriter:
                 complete = (folder / RUN_JSON).exists()
                 raise InputError(
                     f"{folder} already holds a run ({found.name}); give another folder"
-                    + (", or continue that run with --resume." if complete else ".")
+                    + (f", or {advice}." if complete and advice else ".")
                 )
         checksums = {}
         described = None
@@ -102,7 +105,7 @@ class RunWriter:
         """Go on with a run from one of its steps: what it wrote after that step is forgotten.
 
         Another environment than the one it had so far is noted with the step. It keeps the columns
-        of metrics that it began with, which in 0.2.0 were four.
+        of metrics that it began with, which in 0.2.0 were four. A finished run is one no more.
         """
         manifest = Manifest.read(folder)
         manifest.goes_on(step, environment)
@@ -121,7 +124,7 @@ class RunWriter:
             leftover.unlink()
         for name, digest in checksums.items():
             read_checked(folder / name, digest)
-        manifest = replace(manifest, steps=kept, sha256=checksums)
+        manifest = replace(manifest, steps=kept, sha256=checksums, finished=False)
         writer = cls(folder, manifest, columns_in(content), lines)
         writer.flush_manifest()  # before metrics.csv is written shorter than run.json says
         return writer
@@ -144,6 +147,36 @@ class RunWriter:
             self.flush()
             raise
         self.flush()
+
+    def record(
+        self, step: int, metrics: Mapping[str, float], weights: Mapping[str, Tensor]
+    ) -> None:
+        """Write a checkpoint with its row of metrics, or neither: then the step can be tried again.
+
+        What was logged before is written with it.
+        """
+        steps, checksums = list(self.manifest.steps), dict(self.manifest.sha256)
+        rows, counted = len(self._lines), dict(self.manifest.metrics)
+        try:
+            self.put(step, weights)
+            self.log(step, metrics)
+            self.flush()
+        except BaseException:
+            self.manifest.steps, self.manifest.sha256 = steps, checksums
+            self.manifest.metrics = counted
+            del self._lines[rows:]
+            raise
+
+    def begin_again(self) -> None:
+        """Go on with a run that this writer has finished; refused if another has changed it."""
+        there = Manifest.read(self.folder)
+        if (there.steps, there.sha256) != (self.manifest.steps, self.manifest.sha256):
+            raise InputError(
+                f"the run in {self.folder} is not as it was when it was closed here: another has "
+                "written it since; open it anew with gi.Recorder(..., resume=True)."
+            )
+        self.manifest.finished = False
+        self.flush_manifest()  # before metrics.csv is longer than run.json says
 
     def put(self, step: int, weights: Mapping[str, Tensor]) -> None:
         """Write the checkpoint of a step, which belongs to the run after the next flush."""
@@ -191,7 +224,7 @@ class RunWriter:
     def read_resume(folder: Path, *, file: str = RESUME) -> tuple[int, dict[str, Tensor]] | None:
         """The step and state to go on from, or None when the run has not come that far."""
         path = folder / file
-        if not path.exists():
+        if kind_at(path) is None:
             return None
         way_out = "restore it from a copy, or delete it and resume, which trains from the start."
         try:

@@ -20,7 +20,6 @@ calls free, and it changes no run that is there.
 
 import itertools
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,13 +29,14 @@ from typing import Any
 import tomli_w
 
 from grokinterp.errors import InputError, nearest, shown, whole_number
+from grokinterp.paths import kind_at
 from grokinterp.recipe.builtin import BUILTIN
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.recipe.toml_text import parse_toml, read_toml
 from grokinterp.training.ranges import range_values
 
 MOST_RUNS = 10_000
-EXAMPLE = "write lines such as seeds = 3 and keys of the recipe below [set]."
+EXAMPLE = "seeds = 3, and keys of the recipe below [set]"
 LONGEST_NAME = 200  # of a folder; file systems allow 255
 TOP_LEVEL = ("recipe", "measures", "ensemble", "seeds", "set", "axes")
 
@@ -199,7 +199,7 @@ def _base(given: object, *, beside: Path) -> Recipe:
         )
     if given in BUILTIN:
         return BUILTIN[given].recipe
-    if os.path.isfile(beside / given):  # which is false of names that no file can have
+    if kind_at(beside / given) == "file":
         return Recipe.from_toml(beside / given)
     raise InputError(
         f"recipe {shown(given)} is neither built in nor a TOML file in {beside}; "

@@ -19,7 +19,7 @@ from grokinterp.runs.foreign.said import Said, by_column, named, said_in
 from grokinterp.runs.foreign.words import STEPS, counts_epochs, measured, step_word, words_of
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
-from grokinterp.runs.tables import as_numbers, read_table
+from grokinterp.runs.tables import as_numbers, left_out, read_table
 
 LARGEST = 20_000_000  # bytes of a JSON file
 LARGEST_LOG = 100_000_000
@@ -89,7 +89,8 @@ def beside(path: Path, *, epochs: bool = False, metrics: str | None = None) -> B
 def read_log(path: Path, *, epochs: bool = False) -> Log:
     """A CSV of losses or accuracies against step, as numbers.
 
-    Rows without a step are left out; of equal steps the last row counts.
+    Rows without a step are left out, and so are other columns, which a note names; of equal steps
+    the last row counts.
     """
     table = read_table(path)
     step, taken = _columns(table, epochs=epochs)
@@ -113,8 +114,9 @@ def read_log(path: Path, *, epochs: bool = False) -> Log:
     found = numbers.astype({"step": "int64"}).drop_duplicates("step", keep="last")
     renamed = {"step": step, **taken}
     notes = [f"{ours} is its {theirs!r}" for ours, theirs in renamed.items() if ours != theirs]
-    told = (f"{path.name}: {', '.join(notes)}"[:300],) if notes else ()
-    return Log(found, "_".join(words_of(step)), told)
+    told = [f"{path.name}: {', '.join(notes)}"[:300]] if notes else []
+    told += [f"{path.name}: {note}" for note in left_out(table, renamed.values())]
+    return Log(found, "_".join(words_of(step)), tuple(told))
 
 
 def _columns(table: pd.DataFrame, *, epochs: bool) -> tuple[str | None, dict[str, str]]:

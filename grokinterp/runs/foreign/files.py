@@ -4,6 +4,7 @@ Recognised by content. Tensors are views into the mapped file, so a file of any 
 without reading it into memory, and every length is compared with the file's before it is used.
 """
 
+import codecs
 import contextlib
 import mmap
 import stat
@@ -14,25 +15,33 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from grokinterp.errors import InputError
-from grokinterp.runs.foreign.pickled_objects import NotPlainDataError
-from grokinterp.runs.foreign.pickles import read_pickle
-from grokinterp.runs.kinds_of_files import is_safetensors
+from grokinterp.errors import LONGEST_VALUE, InputError, one_line, shown
+from grokinterp.paths import file_at
+from grokinterp.runs.foreign.pickled_objects import NotPlainDataError, TooLargeError
+from grokinterp.runs.foreign.pickles import MOST_TENSORS, read_pickle
+from grokinterp.runs.kinds_of_files import HEAD, is_safetensors, kind_of_file
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of what torch.save wrote before version 1.6
 LOCAL_HEADER = 30  # bytes of a zip member's header before its name
+BYTES_LISTED = 100  # a member, in the list at the end of one: 46 and its name
+LARGEST_HEADER = 10_000_000  # bytes, of a safetensors file
 MOST_SHARED = 4  # times a file's size that its tensors may claim together: tied weights, copies
+
+
+GIVE = "give a checkpoint, such as torch.save(model.state_dict(), path) writes"
 
 
 def is_tensor_file(path: Path) -> bool:
     """Whether a file looks like one of these by its first bytes (a CSV does not)."""
+    if path.stat().st_size == 0:  # those of /proc that wait for the kernel say so too
+        return False
     with path.open("rb") as file:
         head = file.read(16)
     return head.startswith((b"PK", b"\x80", b"\x93NUMPY")) or is_safetensors(head)
@@ -44,22 +53,51 @@ def read_file(path: Path) -> Any:
     Refused in one line: a file that is cut off or damaged, one that wants code to run, and one that
     claims to be larger than it is.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; give a checkpoint.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty; give a whole checkpoint.")
+    file_at(path, wanted=GIVE)
     try:
         with _one_line():
             return _read(path)
+    except OSError as error:  # of files that are not to be mapped, such as those of /sys
+        raise InputError(f"{path} cannot be read ({error.strerror}); give a copy.") from None
+    except TooLargeError as error:
+        raise InputError(
+            f"{path} is more than is read of one file: {error}; keep the weights alone, or those "
+            "of fewer steps."
+        ) from None
     except NotPlainDataError as error:
         raise InputError(
-            f"{path} is not plain data: {_shortened(error)}. Nothing in it was run; give a file of "
+            f"{path} is not plain data: {error}. Nothing in it was run; give a file of "
             "tensors, numbers and containers, such as torch.save(model.state_dict(), path) writes."
         ) from None
     except _DamagedError as error:
+        if not is_tensor_file(path):
+            refuse_other_file(path)
         raise InputError(
             f"{path} is damaged or cut off ({error}); restore it from a copy."
         ) from None
+
+
+def refuse_other_file(path: Path) -> NoReturn:
+    """InputError that says what a file is that holds no tensors, as far as its beginning shows."""
+    file_at(path, wanted=GIVE)
+    kind = kind_of_file(path)
+    if kind is not None:
+        raise InputError(f"{path} is {kind.what}, no checkpoint; {kind.advice or GIVE}.")
+    if _is_text(path):
+        raise InputError(
+            f"{path} is text, no checkpoint; {GIVE} (a log in CSV is for grokinterp phases)."
+        )
+    raise InputError(f"{path} begins as no format that is known here; {GIVE}.")
+
+
+def _is_text(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # which may end within a letter
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in head
 
 
 class _DamagedError(ValueError):
@@ -78,11 +116,12 @@ def _one_line() -> Iterator[None]:
         RuntimeError, SafetensorError, TypeError, ValueError, struct.error, tokenize.TokenError,
         zipfile.BadZipFile,
     ) as error:  # fmt: skip
-        raise _DamagedError(_shortened(error)) from None
+        raise _DamagedError(_reason(error)) from None
 
 
-def _shortened(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _reason(error: Exception) -> str:
+    """What a parser says, which may be what stands in the file."""
+    return one_line(str(error), most=LONGEST_VALUE) or type(error).__name__
 
 
 def _read(path: Path) -> Any:
@@ -90,6 +129,8 @@ def _read(path: Path) -> Any:
         # A private copy of pages that are written to: torch wants to be able to write.
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     if is_safetensors(mapped[:16]):
+        if int.from_bytes(mapped[:8], "little") > LARGEST_HEADER:
+            raise TooLargeError(f"its header has more than {LARGEST_HEADER} bytes")
         with safe_open(path, framework="pt") as tensors:
             return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
     if mapped[:2] == b"PK":
@@ -129,6 +170,8 @@ class _Claims:
 def _read_zip(mapped: mmap.mmap) -> Any:
     """torch.save since version 1.6: a zip archive, stored, with one pickle and a file a storage."""
     stream: Any = mapped  # it has all of a file that the parsers use
+    if _listed(mapped) > MOST_TENSORS * BYTES_LISTED:  # which takes seconds to read
+        raise TooLargeError(f"it has more than {MOST_TENSORS} tensors")
     with zipfile.ZipFile(stream) as archive:
         members: dict[str, zipfile.ZipInfo] = {}
         for info in archive.infolist():
@@ -151,25 +194,37 @@ def _read_zip(mapped: mmap.mmap) -> Any:
         def find(key: str, dtype: torch.dtype, n: int) -> Tensor:
             start, size = spans[f"{folder}/data/{key}"]
             if n * dtype.itemsize > size:
-                raise ValueError(f"storage {key} is too short")
+                raise ValueError(f"storage {shown(key)} is too short")
             return claims.flat(mapped, start, dtype, n)
 
         start, size = spans[pickles[0]]
         return read_pickle(mapped[start : start + size], find)
 
 
+def _listed(mapped: mmap.mmap) -> int:
+    """How many bytes the list of members takes, at the end of a zip archive."""
+    end = mapped.rfind(b"PK\x05\x06", max(0, len(mapped) - 2**16 - 22))
+    if end < 0 or end + 20 > len(mapped):
+        return 0  # no archive, which its parser finds out
+    (size,) = struct.unpack_from("<I", mapped, end + 12)
+    long = mapped.rfind(b"PK\x06\x06", max(0, end - 20 - 2**16), end)
+    if size == 2**32 - 1 and 0 <= long <= end - 48:
+        (size,) = struct.unpack_from("<Q", mapped, long + 40)
+    return int(size)
+
+
 def _check_member(info: zipfile.ZipInfo, earlier: dict[str, zipfile.ZipInfo]) -> None:
     parts = info.filename.split("/")
     if ".." in parts or info.filename.startswith("/") or "\\" in info.filename:
-        raise NotPlainDataError(f"its member {info.filename!r} leads out of the archive")
+        raise NotPlainDataError(f"its member {shown(info.filename)} leads out of the archive")
     if stat.S_ISLNK(info.external_attr >> 16):
-        raise NotPlainDataError(f"its member {info.filename!r} is a symbolic link")
+        raise NotPlainDataError(f"its member {shown(info.filename)} is a symbolic link")
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise NotPlainDataError(
-            f"its member {info.filename!r} is compressed, which torch.save never does"
+            f"its member {shown(info.filename)} is compressed, which torch.save never does"
         )
     if info.filename in earlier:
-        raise ValueError(f"it has two members {info.filename!r}")
+        raise ValueError(f"it has two members {shown(info.filename)}")
 
 
 def _span(mapped: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
@@ -178,10 +233,10 @@ def _span(mapped: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
     signature, name, extra = struct.unpack("<4s22xHH", header)
     start = info.header_offset + LOCAL_HEADER + name + extra
     if signature != b"PK\x03\x04" or start + info.file_size > len(mapped):
-        raise ValueError(f"member {info.filename!r} is not whole")
+        raise ValueError(f"member {shown(info.filename)} is not whole")
     with memoryview(mapped) as view, view[start : start + info.file_size] as content:
         if zlib.crc32(content) != info.CRC:
-            raise ValueError(f"member {info.filename!r} differs from its checksum")
+            raise ValueError(f"member {shown(info.filename)} differs from its checksum")
     return start, info.file_size
 
 
@@ -207,7 +262,7 @@ def _read_legacy(mapped: mmap.mmap) -> Any:
     for key in keys:
         dtype, n = kinds[key]
         if struct.unpack("<q", stream.read(8))[0] != n:
-            raise ValueError(f"storage {key} has another length than its tensors")
+            raise ValueError(f"storage {shown(key)} has another length than its tensors")
         storages[key] = claims.flat(mapped, stream.tell(), dtype, n)
         stream.seek(stream.tell() + n * dtype.itemsize)
     stream.seek(begin)

@@ -16,7 +16,6 @@ from grokinterp.runs.foreign.said import Said, named, said_in
 from grokinterp.runs.foreign.source import NESTED, Source, StateDict, mapping, state_dict_in
 from grokinterp.runs.foreign.steps import Step, step_in, step_of
 from grokinterp.runs.foreign.values import LossCurve
-from grokinterp.runs.foreign.whole_runs import training_rows
 from grokinterp.runs.foreign.words import counts_epochs, is_known
 
 
@@ -36,7 +35,10 @@ def part_of(file: Path, data: Any, there: Collection[str]) -> Part:
     """What a file of weights says; `there` are the names of the files beside it."""
     inside = said_in(named(data, file.stem))
     if inside.train_rows is None and mapping(data).get("train_indices") is not None:
-        training_rows(mapping(data), file)  # which refuses what is none
+        raise InputError(
+            f"{file}: its train_indices are no list of rows a*p + b; put them right, or leave them "
+            "out and give train_indices=FILE."
+        )
     configs = [(str(file), inside.config)] if inside.config else []
     said = inside
     for name, other in named_after(file, there):

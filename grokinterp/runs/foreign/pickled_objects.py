@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from grokinterp.errors import LONGEST_VALUE, one_line
+
 CONFIG_CLASSES = {
     "Config",
     "HookedTransformerConfig",
@@ -26,6 +28,10 @@ class NotPlainDataError(ValueError):
     """The pickle is broken, or does more than build plain data."""
 
 
+class TooLargeError(NotPlainDataError):
+    """The file holds more than is read."""
+
+
 @dataclass(frozen=True)
 class Global:
     """A name that a pickle refers to. It is never looked up."""
@@ -35,6 +41,11 @@ class Global:
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
+
+    @property
+    def shown(self) -> str:
+        """The name as a message repeats it."""
+        return one_line(str(self), most=LONGEST_VALUE)
 
 
 class Record(dict[str, Any]):
@@ -92,13 +103,13 @@ def call(function: Global, arguments: tuple[Any, ...]) -> Any:
             return record(kind, arguments[1:])
         case "copyreg._reconstructor" | "copy_reg._reconstructor", (Global() as kind, *_):
             return record(kind, ())
-    raise NotPlainDataError(f"it asks to call {function}")
+    raise NotPlainDataError(f"it asks to call {function.shown}")
 
 
 def record(kind: Global, arguments: tuple[Any, ...]) -> Record:
     """An object of a known configuration class, its attributes still to come."""
     if kind.name not in CONFIG_CLASSES or arguments:
-        raise NotPlainDataError(f"it holds an object of {kind}")
+        raise NotPlainDataError(f"it holds an object of {kind.shown}")
     return Record()
 
 

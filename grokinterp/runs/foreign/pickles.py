@@ -5,10 +5,14 @@ Nothing is imported and nothing is called by name. The opcodes come from the sta
 `grokinterp.runs.foreign.pickled_objects` knows, and any other name is refused.
 """
 
+import contextlib
+import gc
+import io
 import pickletools
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from mmap import mmap
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +22,7 @@ from grokinterp.runs.foreign.pickled_objects import (
     Global,
     NotPlainDataError,
     Record,
+    TooLargeError,
     call,
     expect,
     fill,
@@ -25,7 +30,9 @@ from grokinterp.runs.foreign.pickled_objects import (
     record,
 )
 
-MOST_OPCODES = 5_000_000  # about a gigabyte of Python objects; 500 checkpoints take 300,000
+MOST_OPCODES = 3_000_000  # a second or two; 500 checkpoints take 300,000
+MOST_TENSORS = 40_000  # of the paper's networks, 3,000 checkpoints
+CALLS_OF_TENSOR = 3  # steps that take longer than others: its storage, its hooks, itself
 LARGEST_INT = 2**127
 LARGEST_MEMO = 2**32
 MOST_COPIED = 4  # times its length that a pickle may have copied: one object, again and again
@@ -45,8 +52,8 @@ STORAGES = {
 FindStorage = Callable[[str, torch.dtype, int], Tensor]
 
 
-def read_pickle(content: bytes | IO[bytes] | mmap, find_storage: FindStorage | None = None) -> Any:
-    r"""The data that a pickle builds.
+def read_pickle(content: bytes | mmap, find_storage: FindStorage | None = None) -> Any:
+    r"""The data that a pickle builds; of a mapped file, of the pickle that begins where it stands.
 
     `find_storage(key, dtype, n_elements)` gives the flat tensor behind a persistent id, as
     torch.save writes them. Raises NotPlainDataError for anything but plain data.
@@ -60,19 +67,66 @@ def read_pickle(content: bytes | IO[bytes] | mmap, find_storage: FindStorage | N
     Traceback (most recent call last):
     grokinterp.runs.foreign.pickled_objects.NotPlainDataError: it asks to call os.system
     """
-    machine = _Machine(find_storage, MOST_COPIED * _length(content))
-    stream = cast("bytes | IO[bytes]", content)  # a mapped file has all that the parser uses
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        if count == MOST_OPCODES:
-            raise NotPlainDataError(f"it has more than {MOST_OPCODES} steps")
-        machine.step(opcode.name, argument)
+    machine = _Machine(find_storage, MOST_COPIED * len(content))
+    with _no_collection():
+        for count, (code, argument) in enumerate(_steps(content)):
+            if count == MOST_OPCODES:
+                raise TooLargeError(f"it has more than {MOST_OPCODES} steps")
+            action = _ACTIONS[code]
+            if action is None:
+                name = _OPCODES[code].name
+                raise NotPlainDataError(f"it uses {name}, which plain data does not need")
+            action(machine, argument)
     if len(machine.stack) != 1 or machine.marks:
         raise NotPlainDataError("it does not end with one object")
     return machine.stack[0]
 
 
-def _length(content: bytes | IO[bytes] | mmap) -> int:
-    return len(content) if isinstance(content, (bytes, mmap)) else 0
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python looks for cycles again and again while containers grow: four fifths of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _steps(content: bytes | mmap) -> Iterator[tuple[int, Any]]:
+    """Opcode and argument of every step, as `pickletools.genops` finds them and in less time."""
+    stream = content if isinstance(content, mmap) else io.BytesIO(content)
+    at = stream.tell()
+    while True:
+        try:
+            code = content[at]
+            at += 1
+            if code in _BARE:
+                yield code, None
+            elif code in _NUMBER:
+                form = _NUMBER[code]
+                yield code, form.unpack_from(content, at)[0]
+                at += form.size
+            elif code in _TEXT:
+                form = _TEXT[code]
+                begin = at + form.size
+                at = begin + form.unpack_from(content, at)[0]
+                text = content[begin:at]
+                if len(content) < at:
+                    raise ValueError(f"expected {at - begin} bytes of text, found {len(text)}")
+                yield code, str(text, "utf-8", "surrogatepass")
+            elif code == _STOP:
+                stream.seek(at)
+                return
+            elif code in _READERS:
+                stream.seek(at)
+                yield code, _READERS[code](stream)
+                at = stream.tell()
+            else:
+                raise ValueError(f"byte {at - 1} of a pickle is {code:#04x}, which is no opcode")
+        except (IndexError, struct.error):
+            raise ValueError("a pickle ends before its end") from None
 
 
 class _Machine:
@@ -84,32 +138,32 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.find_storage = find_storage
         self.left = most_copied
+        self.calls = 0
 
-    def step(self, name: str, argument: Any) -> None:
-        if name in _VALUES:
-            if isinstance(argument, int) and abs(argument) > LARGEST_INT:
-                raise NotPlainDataError("it has a whole number of more than 127 bits")
-            self.stack.append(argument)
-        elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name]())
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            if argument >= LARGEST_MEMO:  # numbers that Python's dictionaries are slow with
-                raise NotPlainDataError("it numbers its objects from 2**32 on")
-            self.memo[argument] = self._top()
-        elif name == "MEMOIZE":
-            self.memo[len(self.memo)] = self._top()
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            if argument not in self.memo:
-                raise NotPlainDataError("it refers to an object it has not built")
-            self.stack.append(self.memo[argument])
-        elif name == "MARK":
-            self.marks.append(self.stack)
-            self.stack = []
-        elif name not in ("PROTO", "FRAME", "STOP"):
-            action = getattr(self, f"_{name.lower()}", None)
-            if action is None:
-                raise NotPlainDataError(f"it uses {name}, which plain data does not need")
-            action(argument)
+    def _value(self, value: Any) -> None:
+        if isinstance(value, int) and abs(value) > LARGEST_INT:
+            raise NotPlainDataError("it has a whole number of more than 127 bits")
+        self.stack.append(value)
+
+    def _put(self, number: int) -> None:
+        if number >= LARGEST_MEMO:  # numbers that Python's dictionaries are slow with
+            raise NotPlainDataError("it numbers its objects from 2**32 on")
+        self.memo[number] = self._top()
+
+    def _memoize(self, _: Any) -> None:
+        self.memo[len(self.memo)] = self._top()
+
+    def _get(self, number: int) -> None:
+        if number not in self.memo:
+            raise NotPlainDataError("it refers to an object it has not built")
+        self.stack.append(self.memo[number])
+
+    def _mark(self, _: Any) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def _nothing(self, _: Any) -> None:
+        """Of opcodes that only help who reads in parts."""
 
     def _top(self) -> Any:
         if not self.stack:
@@ -189,6 +243,7 @@ class _Machine:
         self.stack.append(Global(module, name))
 
     def _binpersid(self, _: Any) -> None:
+        self._count()
         match self._pop():
             case ("storage", Global(module="torch", name=kind), str(key), str(), int(n), *_) if (
                 self.find_storage is not None and kind in STORAGES and n >= 0
@@ -206,8 +261,15 @@ class _Machine:
         arguments = expect(self._pop(), tuple)
         self.stack.append(record(expect(self._pop(), Global), arguments))
 
+    def _count(self) -> None:
+        """Count what takes longer than other steps."""
+        self.calls += 1
+        if self.calls > MOST_TENSORS * CALLS_OF_TENSOR:
+            raise TooLargeError(f"it has more than {MOST_TENSORS} tensors")
+
     def _charge(self, value: Any) -> None:
         """Count what a call copies: what the pickle holds once, it may refer to a million times."""
+        self._count()
         self.left -= _size(value)
         for part in value if isinstance(value, tuple) and self.left >= 0 else ():
             self.left -= _size(part)
@@ -246,4 +308,39 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
     "EMPTY_SET": set,
+}
+
+
+def _action(name: str) -> Callable[[_Machine, Any], None] | None:
+    """What an opcode does; None where plain data has no use for it."""
+    if name in _VALUES:
+        return _Machine._value
+    if make := _CONSTANTS.get(name):
+        return lambda machine, _: machine.stack.append(make())
+    if name in ("PROTO", "FRAME"):
+        return _Machine._nothing
+    if name.endswith(("PUT", "GET")):
+        name = name.removeprefix("LONG_").removeprefix("BIN")
+    action: Callable[[_Machine, Any], None] | None = getattr(_Machine, f"_{name.lower()}", None)
+    return action
+
+
+_OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
+_ACTIONS = {code: _action(opcode.name) for code, opcode in _OPCODES.items()}
+_STOP = ord(".")
+_BARE = {code for code, opcode in _OPCODES.items() if opcode.arg is None} - {_STOP}
+_READERS: dict[int, Callable[[Any], Any]] = {
+    code: opcode.arg.reader for code, opcode in _OPCODES.items() if opcode.arg is not None
+}
+_CODES = {opcode.name: code for code, opcode in _OPCODES.items()}
+_NUMBER = {
+    _CODES[name]: struct.Struct(form)
+    for name, form in {
+        "BININT1": "<B", "BININT2": "<H", "BININT": "<i", "BINFLOAT": ">d", "BINPUT": "<B",
+        "LONG_BINPUT": "<I", "BINGET": "<B", "LONG_BINGET": "<I",
+    }.items()
+}  # fmt: skip
+_TEXT = {
+    _CODES[name]: struct.Struct(form)  # of its length
+    for name, form in {"BINUNICODE": "<I", "SHORT_BINUNICODE": "<B"}.items()
 }

@@ -7,7 +7,7 @@ taken, at the top or in groups such as "metrics"; an optimizer's state says noth
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -30,6 +30,7 @@ from grokinterp.runs.foreign.words import (
 
 MOST_KEYS = 10_000  # of a group
 DEEPEST = 3  # group within a group
+MOST_ACCURATE = 1 + 1e-6  # as means in float32 come out
 LARGEST_TEXT = 1_000_000  # characters of a configuration that is kept as text
 PLAIN = (bool, int, float, str)
 
@@ -113,6 +114,7 @@ def said_in(data: Any, *, only_config: bool = False) -> Said:
     ]  # fmt: skip
     losses, notes = by_column(numbers)
     found, more = by_column({what: _with_steps(what[0], x, axes) for what, x in lists.items()})
+    more += _without_percent(losses, found)
     return Said(
         None if word is None else (steps[word], word), _config(data, everything=only_config),
         losses, found, _training_rows(leaves), tuple(dict.fromkeys((*notes, *more))),
@@ -232,6 +234,23 @@ def by_column(found: Mapping[tuple[str | None, str], Any]) -> tuple[dict[str, An
     return columns, notes
 
 
+def _without_percent(losses: dict[str, float], lists: dict[str, Listed]) -> list[str]:
+    """Take out accuracies that are no shares of 1; those a rounding above 1 are 1. Notes of it."""
+    notes = []
+    for columns in (losses, lists):
+        for column in [name for name in columns if "_acc" in name]:
+            value = columns[column]
+            most = float(np.nanmax(value.values)) if isinstance(value, Listed) else float(value)
+            if most > MOST_ACCURATE:
+                del columns[column]
+                notes.append(f"its {column} goes up to {most:g}, no share of 1: it is left out")
+    for column in [name for name in losses if "_acc" in name]:
+        losses[column] = min(losses[column], 1.0)
+    for column in [name for name in lists if "_acc" in name]:
+        lists[column] = replace(lists[column], values=np.minimum(lists[column].values, 1.0))
+    return notes
+
+
 def _with_steps(
     side: str | None, listed: Listed, axes: Sequence[tuple[tuple[str, str | None], np.ndarray]]
 ) -> Listed:
@@ -292,7 +311,7 @@ def _whole_tensor(value: Any) -> Tensor | None:
         except (ValueError, OverflowError):
             return None
     if isinstance(value, np.ndarray):
-        if value.dtype.kind == "f" and (value % 1 == 0).all():
+        if value.dtype.kind == "f" and (abs(value) < 2**53).all() and not (value % 1).any():
             value = value.astype(np.int64)
         if value.dtype.kind not in "iub" or value.dtype == np.uint64:
             return None
@@ -332,7 +351,7 @@ def _listed(value: Any) -> Listed | None:
             return None
     else:
         return None
-    if array is None or not array.size:
+    if array is None or not array.size or not np.isfinite(array).any():
         return None
     if array.ndim == 2 and array.shape[1] == 2 and (steps := _axis(array[:, 0])) is not None:
         return Listed(array[:, 1].copy(), steps, "step")

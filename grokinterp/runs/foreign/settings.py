@@ -159,11 +159,12 @@ class Settings:
             config_says.setdefault(SYNONYMS.get(key, key), value)
         act_fn = str(config_says.get("act_fn", "relu"))
         scale, d_head = config_says.get("attn_scale", -1), config_says.get("d_head", 1)
+        scaled = _positive(scale) and _positive(d_head) and abs(scale**2 - d_head) > 1e-3
         unusual = [
             *(key for key in UNUSUAL if config_says.get(key)),
             *(key for key in SOFT_CAPS if _positive(config_says.get(key))),
             *(key for key, values in _NO_PLACE.items() if config_says.get(key) in values),
-            *(["attn_scale"] if _positive(scale) and abs(scale**2 - d_head) > 1e-3 else []),
+            *(["attn_scale"] if scaled else []),
             *(["act_fn"] if self.act_fn is None and act_fn.lower() not in ACTIVATIONS else []),
         ]
         if unusual:
@@ -243,7 +244,7 @@ def flat(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def _positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and value > 0
+    return isinstance(value, (int, float)) and 0 < value < LARGEST_NUMBER**0.5
 
 
 def _typed(key: str, value: Any, kind: str) -> Any:

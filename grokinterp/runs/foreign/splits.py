@@ -259,7 +259,7 @@ def compared(rows: Int[Tensor, " n_train"], evidence: Evidence) -> Compared | No
     """The stored training loss that tells best whether a split is right; None if none can tell.
 
     It is that which differs most, for its tolerance, from the loss of all rows. Losses that may be
-    of an update before are taken by a majority: one such update can be a jump.
+    of an update before are taken by a majority, as one update can be a jump; the last one is shown.
     """
     each = []
     for step in _comparable(evidence):
@@ -278,7 +278,7 @@ def compared(rows: Int[Tensor, " n_train"], evidence: Evidence) -> Compared | No
     if evidence.near:
         agrees = 2 * sum(by_tolerance) >= len(each)
     shown = [one for one, fits in zip(each, by_tolerance, strict=True) if fits == agrees]
-    _, _, step, stored, found, _ = max(shown)
+    _, _, step, stored, found, _ = shown[-1] if evidence.near else max(shown)
     return Compared(step, stored, found, agrees)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from grokinterp.errors import InputError
 from grokinterp.models.architecture import Architecture, Weights, is_bias
+from grokinterp.models.fits import Sizes, fitting_task
 from grokinterp.runs.foreign.drawn import RULES, drawn, tried
 from grokinterp.runs.foreign.files import read_file
 from grokinterp.runs.foreign.settings import Settings, seeds_in
@@ -21,39 +22,43 @@ from grokinterp.tasks.modular import ModularTask
 def stated_task(
     architecture: Architecture, said: Settings, config: Settings, source: Source
 ) -> tuple[ModularTask, tuple[str, ...]]:
-    """The modulus and the "=" token, from the sizes of vocabulary and context."""
-    equals = architecture.n_ctx > 2 if said.equals_token is None else said.equals_token
-    p = architecture.d_vocab - equals
-    shapes = (
-        f"{architecture.d_vocab} tokens, {architecture.d_vocab_out} output classes and "
-        f"{architecture.n_ctx} positions"
-    )
-    notes: tuple[str, ...] = ()
-    if said.p is not None and said.p != p:
-        raise InputError(f"p={said.p} contradicts {source.path}, which has {shapes}: p={p}.")
-    if said.p is None and config.p is not None and config.p != p:
-        # The paper's code keeps the vocabulary of p = 113 whatever p is.
-        fits = config.p <= architecture.d_vocab_out and architecture.n_ctx >= 2 + equals
-        if source.format not in ("paper", "trainer") or config.p > p or not fits:
-            raise InputError(
-                f"{source.path} says p={config.p} and has {shapes}: p={p}; its configuration is of "
-                "another model, or beside another file: correct it, or set p= if it is wrong."
-            )
-        p, notes = config.p, (f"p={config.p} as its config says; {shapes} are more than it needs",)
-    elif architecture.d_vocab_out not in (p, p + 1) or p < 2 or architecture.n_ctx < 2 + equals:
-        raise InputError(
-            f'{source.path} has {shapes}; inputs are [a, b, "="] or [a, b] and answers 0 to p - 1.'
-        )
-    has_class = architecture.d_vocab_out > p
-    if said.equals_class is not None and said.equals_class != has_class:
-        raise InputError(f"equals_class={said.equals_class} contradicts {source.path}: {shapes}.")
+    """The operation, the modulus and the "=" token, which the sizes of the weights have to fit."""
+    where = str(source.path)
     operation = said.operation or config.operation or "add"
     if operation == "random" and said.operation is None:
         raise InputError(
-            f"{source.path} learned random labels, which nobody can draw again; give "
-            "operation=random data_seed=... if they are those of this package."
+            f"{where} learned random labels, which nobody can draw again; give operation=random "
+            "data_seed=... if they are those of this package."
         )
-    return ModularTask(operation, p, equals, seed=said.data_seed or 0), notes
+    p = config.p if said.p is None else said.p
+    sizes, notes = _sizes(architecture, p, config, source)
+    if sizes.inputs is not None and p not in (None, sizes.inputs[0]):
+        says = said.p is None
+        where = f"{where} says p={p} and" if says else f"p={p} contradicts {where}, which"
+    task = fitting_task(
+        sizes, operation=operation, p=p, equals_token=said.equals_token,
+        seed=said.data_seed or 0, what=where,
+    )  # fmt: skip
+    has_class = architecture.d_vocab_out > task.p
+    if said.equals_class is not None and said.equals_class != has_class:
+        raise InputError(
+            f"equals_class={said.equals_class} contradicts {source.path}, which has "
+            f"{architecture.d_vocab_out} classes for p={task.p}; leave it out."
+        )
+    return task, notes
+
+
+def _sizes(
+    shape: Architecture, p: int | None, config: Settings, source: Source
+) -> tuple[Sizes, tuple[str, ...]]:
+    """What of tokens, positions and classes is used: the paper's code keeps those of p = 113."""
+    sizes = Sizes(shape.d_vocab, shape.n_ctx, shape.d_vocab_out)
+    if source.format not in ("paper", "trainer") or p is None or p != config.p:
+        return sizes, ()
+    if sizes.inputs is None or p >= sizes.inputs[0]:
+        return sizes, ()
+    note = f"p={p} as its config says; {sizes} are more than it needs"
+    return Sizes(p + sizes.inputs[1], sizes.n_ctx, p), (note,)
 
 
 def check_biases(weights: Weights, said: str | None, where: str) -> None:
