@@ -201,7 +201,7 @@ BAD = {
     "empty": (("phases", "{tmp}/empty.csv"), "is empty"),
     "binary": (("phases", "{tmp}/binary.csv"), "binary.csv"),
     "no sweep": (("sweep", "{tmp}/x.toml", "--out", "{tmp}/x"), "x.toml is not a file"),
-    "a sweep of nothing": (("sweep", "{tmp}/empty.csv", "--out", "{tmp}/x"), "nothing varies"),
+    "a sweep of nothing": (("sweep", "{tmp}/empty.csv", "--out", "{tmp}/x"), "is empty"),
     "unknown measure": (("sweep", "{tmp}/sizs.toml", "--out", "{tmp}/x"), "did you mean 'sizes'"),
     "not a table": (("sweep", "{tmp}/s.toml", "--out", "{tmp}/held"), "has other columns"),
     "wrong label": (("phases", "{damaged}", "--expect", "groked"), "did you mean 'grokked'"),

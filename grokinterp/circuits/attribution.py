@@ -180,7 +180,8 @@ def _given_clusters(snapshot: Snapshot, given: object) -> dict[int, Int[Tensor, 
             number = whole_number(one)
             if number is None or not 0 <= number < n:
                 raise InputError(
-                    f"neuron {shown(one)} of cluster {shown(label)} is not between 0 and {n - 1}."
+                    f"cluster {shown(label)} has a neuron outside 0 to {n - 1}: {shown(one)}; give "
+                    "numbers of neurons."
                 )
             numbers.append(number)
         found[label] = torch.tensor(numbers, dtype=torch.int64)

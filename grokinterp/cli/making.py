@@ -129,8 +129,8 @@ def sweep(
 
 def _failures(failed: "pd.DataFrame", table: "pd.DataFrame", out: str) -> str:
     """The line about runs that could not be trained or measured: how many, and why the first."""
-    first = f"{failed.run.iloc[0]}: {failed.note.iloc[0]}"
-    told = one_line(first, most=LONGEST_REASON)
+    reason = failed.note.iloc[0].replace(f"{out.rstrip('/')}/", "").rstrip(".")  # the line ends so
+    told = one_line(f"{failed.run.iloc[0]}: {reason}", most=LONGEST_REASON)
     return f"{len(failed)} of {len(table)} runs failed, {told}; {_where(out)}"
 
 
