@@ -197,9 +197,15 @@ def test_relu_regression_is_a_least_squares_fit(p, k):
     assert found.linear_of_unit_terms == pytest.approx(fit(a / p**0.5, b / p**0.5)[0][1])
 
 
-@pytest.mark.parametrize(("p", "k"), [(7, 0), (7, 4), (1, 1)])
-def test_relu_regression_refuses_what_is_no_frequency(p, k):
-    with pytest.raises(InputError, match=f"p={p} has no frequency k={k}"):
+@pytest.mark.parametrize(
+    ("p", "k", "said"),
+    [
+        (7, 0, "p=7 has no frequency k=0"), (7, 4, "p=7 has no frequency k=4"),
+        (1, 1, "p=1 is not a whole number from 2"),
+    ],
+)  # fmt: skip
+def test_relu_regression_refuses_what_is_no_frequency(p, k, said):
+    with pytest.raises(InputError, match=said):
         relu_regression(p, k)
 
 
