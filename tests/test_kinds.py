@@ -218,7 +218,7 @@ def test_a_recorder_takes_them(runs, tmp_path):
     ("part", "value", "message"),
     [
         ("task", "ising", "is damaged"),
-        ("task", {"task": "parity"}, "task 'parity' is not known"),
+        ("task", {"task": "parity"}, "task='parity' is not known"),
         ("task", {"task": "ising"}, "is damaged"),
         ("architecture", {"kind": "rnn"}, "model kind 'rnn' is not known"),
         ("architecture", {"kind": "cnn"}, "is damaged"),

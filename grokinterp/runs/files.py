@@ -82,7 +82,11 @@ def read_checked(path: Path, expected: str, *, n_bytes: int | None = None) -> by
 
 
 def refuse_stand_in(path: Path, content: bytes) -> None:
-    """InputError where a file of a run is what came instead of it: a Git-LFS pointer, a page."""
+    """InputError where a file of a run is what came instead of it: a Git-LFS pointer, nothing."""
+    if not content:
+        raise InputError(
+            f"{path} is empty: damaged or was not written by grokinterp; restore it from a copy."
+        )
     if (kind := kind_of(content[:HEAD])) and kind.stands_in:
         raise InputError(f"{path} is {kind.what}, not the file of the run; {kind.advice}.")
 

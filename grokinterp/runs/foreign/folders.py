@@ -67,6 +67,9 @@ def folder_source(folder: Path, files: Collection[Path], *, metrics: str | None)
                 continue
         lists.add(step, part.said.lists)
         parts[step] = replace(part, said=replace(part.said, lists={}))
+    if not parts and list(left_out) == ["hold no weights"]:
+        first = next(iter(files))
+        weights_in(read_file(first), first)  # which says what it holds instead
     if not parts:
         raise InputError(
             f"{next(iter(files))} has no step in it or in its name; name it such as step_100.pt."

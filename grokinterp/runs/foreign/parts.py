@@ -13,7 +13,14 @@ from grokinterp.errors import InputError
 from grokinterp.runs.foreign.axes import placed
 from grokinterp.runs.foreign.beside import Beside, Log, beside, named_after, names_in
 from grokinterp.runs.foreign.said import Said, named, said_in
-from grokinterp.runs.foreign.source import NESTED, Source, StateDict, mapping, state_dict_in
+from grokinterp.runs.foreign.source import (
+    MOST_WEIGHTS,
+    NESTED,
+    Source,
+    StateDict,
+    mapping,
+    state_dict_in,
+)
 from grokinterp.runs.foreign.steps import Step, step_in, step_of
 from grokinterp.runs.foreign.values import LossCurve
 from grokinterp.runs.foreign.words import counts_epochs, is_known
@@ -52,9 +59,10 @@ def part_of(file: Path, data: Any, there: Collection[str]) -> Part:
 
 def weights_in(data: Any, path: Path) -> StateDict:
     """The weights in what a file holds, among which losses and rows that are tensors are none."""
-    if isinstance(data, Mapping):
-        data = {key: x for key, x in data.items() if not (isinstance(key, str) and is_known(key))}
-    return state_dict_in(data, path)
+    if not isinstance(data, Mapping) or len(data) > MOST_WEIGHTS:
+        return state_dict_in(data, path)
+    rest = {key: x for key, x in data.items() if not (isinstance(key, str) and is_known(key))}
+    return state_dict_in(rest, path, whole=data)
 
 
 def is_no_checkpoint(data: Any) -> bool:

@@ -37,10 +37,11 @@ class Source:
     # of the weights one update before it; where none is known to be its own
 
 
-def state_dict_in(data: Any, path: Path) -> StateDict:
+def state_dict_in(data: Any, path: Path, *, whole: Any = None) -> StateDict:
     """The weights in what a file holds: the file itself, or what it keeps under a usual name.
 
-    A network of few tensors is one too: what it is, who looks at its names finds out.
+    A network of few tensors is one too: what it is, who looks at its names finds out. `whole` is
+    all that the file holds, for the message, where `data` is a part.
     """
     nested = [mapping(mapping(data).get(name)) for name in NESTED]
     for candidate, fewest in ((mapping(data), 4), *((each, 1) for each in nested)):
@@ -50,7 +51,8 @@ def state_dict_in(data: Any, path: Path) -> StateDict:
             return weights
     if _is_network(mapping(data)):
         return {key: x for key, x in mapping(data).items() if isinstance(x, Tensor)}
-    raise InputError(f"{path} holds no weights that are known here: {_what_it_is(data)}.")
+    found = _what_it_is(data if whole is None else whole)
+    raise InputError(f"{path} holds no weights that are known here: {found}.")
 
 
 def _is_network(data: Mapping[Any, Any]) -> bool:
