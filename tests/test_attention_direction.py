@@ -133,7 +133,7 @@ class TestTheFamily:
 
     def test_one_layer_is_read_at_its_last_position_either_way(self, tmp_path):
         weights = random_weights(layers=1)
-        run = gi.load(save(tmp_path, weights))
+        run = gi.load(save(tmp_path, weights, config={**CONFIG, "n_layers": 1}))
         assert run.architecture.attention_dir == "causal"
         assert not [note for note in run.notes if "attention_dir" in note]
         for masked in (False, True):
