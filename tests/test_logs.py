@@ -280,7 +280,7 @@ class TestFiles:
             (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a PNG image"),
             (b"%PDF-1.4\n%\xe2\xe3", "a PDF"),
             (b"PAR1\x15\x04\x15", "a Parquet file"),
-            (gzip.compress(b"step,test_acc\n0,0.1\n"), "a gzip archive"),
+            (gzip.compress(b"step,test_acc\n0,0.1\n", mtime=0), "a gzip archive"),
             (b"\x18\0\0\0\0\0\0\0\xa3\x7fK\"\t\0\0\xc0\x1a\rbrain.Event:2", "TensorBoard"),
             (b"", "is empty"),
             (b"\n\n  \n", "is empty"),

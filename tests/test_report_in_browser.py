@@ -187,6 +187,15 @@ def test_keys_move_it(opened, shipped):
 PLAY = 'return document.getElementById("play").getAttribute("aria-label")'
 
 
+def play_and_pause(opened, shipped):
+    """Space, and again when some steps have been shown."""
+    press(opened, Keys.SPACE)
+    assert opened.js(PLAY) == "Pause"
+    until(lambda: 2 <= at(opened) < len(shipped.steps) - 1)  # from the start on
+    press(opened, Keys.SPACE)
+    assert opened.js(PLAY) == "Play"
+
+
 @pytest.mark.parametrize("focus", ["body", "#slider", "nav a", "#logits [data-do=link]"])
 def test_space_plays_and_pauses_without_scrolling(opened, shipped, focus):
     opened.js(
@@ -196,11 +205,7 @@ def test_space_plays_and_pauses_without_scrolling(opened, shipped, focus):
         focus,
     )
     opened.js("window.scrollTo(0, 0)")
-    press(opened, Keys.SPACE)
-    assert opened.js(PLAY) == "Pause"
-    until(lambda: 2 <= at(opened) < len(shipped.steps) - 1)  # from the start on
-    press(opened, Keys.SPACE)
-    assert opened.js(PLAY) == "Play"
+    play_and_pause(opened, shipped)
     stood = at(opened)
     opened.settled()
     assert (at(opened), opened.js("return scrollY")) == (stood, 0)
@@ -228,11 +233,7 @@ def test_space_does_what_it_does_where_something_else_has_the_focus(opened, ship
 
 def test_it_plays_and_pauses(opened, shipped):
     opened.js('document.getElementById("play").focus()')
-    press(opened, Keys.SPACE)
-    assert opened.js(PLAY) == "Pause"
-    until(lambda: 2 <= at(opened) < len(shipped.steps) - 1)  # from the start on
-    press(opened, Keys.SPACE)
-    assert opened.js(PLAY) == "Play"
+    play_and_pause(opened, shipped)
     opened.settled()
     stood = at(opened)
     opened.js('document.getElementById("play").click()')

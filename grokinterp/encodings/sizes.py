@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.arguments import tensor, tensors
+from grokinterp.arguments import tensor, tensors, word
 from grokinterp.circuits.scores import Score, score
 from grokinterp.circuits.subject import Subject
 from grokinterp.encodings.bases import as_matrix
 from grokinterp.encodings.pruning import check_keep, weight_names
-from grokinterp.errors import InputError, nearest, shown, whole_number
+from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.fourier.basis import gini
 from grokinterp.models.architecture import Weights
 from grokinterp.runs.resolve import snapshot_at
@@ -107,17 +107,10 @@ def compressed_bytes(weights: Mapping[str, Tensor], *, bits: int, method: str = 
     `method` is "zlib", "bz2" or "lzma" of the standard library. It is an upper bound of what the
     rounded weights need, and depends on the program; see `quantized_size` for what rounding costs.
     """
-    method = _method(method)
+    method = word("method", str(method), METHODS)
     codes, steps = quantize(weights, bits=bits)
     content = b"".join(code.contiguous().numpy().tobytes() for code in codes.values())
     return len(METHODS[method](content)) + SCALE_BYTES * len(steps)
-
-
-def _method(given: str) -> str:
-    method = str(given)
-    if method not in METHODS:
-        raise InputError(f"method={shown(method)} is not known; {nearest(method, METHODS)}")
-    return method
 
 
 @dataclass(frozen=True)
@@ -175,7 +168,7 @@ def quantized_size(
     without a split). InputError where 16 do not.
     """
     check_keep(keep)
-    method = _method(method)
+    method = word("method", str(method), METHODS)
     snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
     whole = score(snapshot, snapshot.logits)
     rows = "all" if math.isnan(whole.acc_test) else "test"

@@ -15,12 +15,11 @@ from scipy.ndimage import median_filter
 
 from grokinterp.errors import InputError
 from grokinterp.progress.logged_steps import Step, checked_steps
-from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
+from grokinterp.runs.metrics import COLUMNS, ROUNDING, UNMIRRORED
 from grokinterp.runs.tables import as_numbers, left_out, listed, read_table
 
 MEASURES = ("excluded_loss",)  # what phases use of a table besides its curves
 CURVES = COLUMNS
-ROUNDING = 1e-6  # by which few digits move a loss of 0, and an accuracy of 0 or 1
 FEW_ROWS = 5  # fewer accuracies than these decide nothing
 MANY_TIMES = 10  # where there are so many times as many losses
 HELD_ROWS = 5  # a level counts when it is held for so many more rows,

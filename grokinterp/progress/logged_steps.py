@@ -9,10 +9,10 @@ import datetime
 import numpy as np
 
 from grokinterp.errors import InputError, shown
+from grokinterp.runs.manifest import LARGEST_STEP
 
 Step = int | float  # a float only where a log's own steps are fractions
 
-LARGEST_STEP = 2**53  # beyond it a float is no longer every whole number
 EVEN = 0.05  # of the spacing, by which a fraction may be off: 0.13, 0.26, 0.38 are rounded eighths
 ADVICE = "give the number of updates (or of epochs) as 'step'"
 FIRST_YEAR, LAST_YEAR = 2008, 2100

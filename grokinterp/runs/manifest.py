@@ -39,7 +39,7 @@ RUN_JSON = "run.json"
 METRICS = "metrics.csv"
 SPLIT = "split.safetensors"
 RESUME = "resume.safetensors"
-LARGEST_STEP = 2**53
+LARGEST_STEP = 2**53  # beyond it a float is no longer every whole number
 
 
 def missing_split(file: str | None) -> str:

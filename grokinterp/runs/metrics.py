@@ -30,7 +30,7 @@ from grokinterp.tasks.task import Task, has_mirrors, unmirrored_rows
 COLUMNS = ("train_loss", "test_loss", "train_acc", "test_acc")  # of every run
 UNMIRRORED = ("test_loss_unmirrored", "test_acc_unmirrored")
 Metrics = dict[str, float]
-ROUNDING = 1e-6  # an accuracy above 1 by no more is 1
+ROUNDING = 1e-6  # by which few digits move a loss of 0, and an accuracy of 0 or 1
 
 
 def columns_of(task: Task, *, split_known: bool) -> tuple[str, ...]:

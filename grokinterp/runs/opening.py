@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from grokinterp.errors import InputError
-from grokinterp.paths import as_path, kind_at, reaching
-from grokinterp.runs.foreign.files import refuse_other_file
-from grokinterp.runs.foreign.sources import is_foreign
+from grokinterp.paths import as_path, reaching
+from grokinterp.runs.foreign.sources import holds_foreign
 from grokinterp.runs.foreign.store import open_foreign
 from grokinterp.runs.run import Run
 
@@ -28,9 +27,8 @@ def load(path: str | Path, *, format: str = "auto", **settings: Any) -> Run:
 
 
 def _opened(path: Path, format: str, settings: dict[str, Any]) -> Run:
-    if kind_at(path) == "file" and not is_foreign(path):
-        refuse_other_file(path)
-    if format == "auto" and not is_foreign(path):
+    foreign = holds_foreign(path)
+    if format == "auto" and not foreign:
         if settings:
             raise InputError(
                 f"{path} is a run of grokinterp: it knows its {next(iter(settings))!r}; settings "

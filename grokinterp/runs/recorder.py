@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from grokinterp.arguments import truth
 from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.models.adapter import HookedModel
 from grokinterp.models.architecture import Weights
@@ -83,8 +84,7 @@ class Recorder:
         resume: bool = False,
     ) -> None:
         check_task(task)
-        if not isinstance(resume, bool):
-            raise InputError(f"resume={shown(resume)} is neither True nor False; give one.")
+        resuming = truth("resume", resume)
         if train_mask is not None and train_indices is not None:
             raise InputError("both train_mask and train_indices are given; give one of them.")
         if train_mask is not None:
@@ -99,7 +99,7 @@ class Recorder:
         self._unmirrored = logged_unmirrored(task, train_mask)
         self._writer: RunWriter | None = None
         self._hold: Hold | None = None
-        self._resume = resume
+        self._resume = resuming
         self._last = -1
         if begun := self._begun():
             self._last = begun.steps[-1]

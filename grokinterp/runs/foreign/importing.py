@@ -8,9 +8,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from grokinterp.errors import InputError
-from grokinterp.paths import as_path, kind_at, reaching
-from grokinterp.runs.foreign.files import refuse_other_file
-from grokinterp.runs.foreign.sources import is_foreign
+from grokinterp.paths import as_path, reaching
+from grokinterp.runs.foreign.sources import holds_foreign
 from grokinterp.runs.foreign.store import ForeignStore, open_foreign
 from grokinterp.runs.lock import LOCK, hold
 from grokinterp.runs.run import Run
@@ -41,9 +40,7 @@ def import_run(
 def _imported(
     source: Path, out: Path, format: str, progress: bool, settings: dict[str, Any]
 ) -> Run:
-    if kind_at(source) == "file" and not is_foreign(source):
-        refuse_other_file(source)
-    if source.exists() and not is_foreign(source):
+    if not holds_foreign(source) and source.exists():
         raise InputError(f"{source} holds no checkpoints of others; nothing to import.")
     _refuse_taken(out)
     store = open_foreign(source, format=format, settings=settings, progress=progress)

@@ -99,7 +99,7 @@ def single_source(path: Path, data: Any, *, step: int | None, metrics: str | Non
         notes = ["no step in the file or its name: it stands at step 0 (give step=)"]
     elif step is None and part.step is not None and lists.step == part.step.number:
         notes = [f"step {at} is {part.step.origin} (set step= if it counts otherwise)"]
-        notes += _other_step((part,))
+        notes += other_steps((part,))
     at = lists.step or 0
     table, more = in_the_same_steps(log, at, word if step is None else None)
     curves = with_single(lists.curves, at, said.losses, lists.curves)
@@ -177,25 +177,20 @@ def _near(step: int, said: Said, curves: Mapping[str, LossCurve]) -> dict[int, f
     return {} if single is None or not np.isfinite(single) else {step: single}
 
 
-def _other_step(parts: Collection[Part]) -> list[str]:
+def other_steps(parts: Collection[Part]) -> tuple[str, ...]:
     """A note where files and their names say different steps."""
     differing = [part for part in parts if part.step is not None and part.other is not None]
     if not differing:
-        return []
+        return ()
     first = differing[0]
     assert first.step is not None
     assert first.other is not None
     where = "inside" if first.other.inside else "in the name"
     more = f" (and {len(differing) - 1} more files so)" if len(differing) > 1 else ""
-    return [
+    return (
         f"{first.file.name} is of step {first.step.number}, {first.step.origin}, although it has "
-        f"{first.other.number} {where}{more}"
-    ]
-
-
-def other_steps(parts: Collection[Part]) -> tuple[str, ...]:
-    """The same of a folder's files."""
-    return tuple(_other_step(parts))
+        f"{first.other.number} {where}{more}",
+    )
 
 
 def _as_a_record(said: Said) -> Said:

@@ -27,10 +27,11 @@ from grokinterp.runs.foreign.words import (
     step_word,
     words_of,
 )
+from grokinterp.runs.manifest import LARGEST_STEP
+from grokinterp.runs.metrics import ROUNDING
 
 MOST_KEYS = 10_000  # of a group
 DEEPEST = 3  # group within a group
-MOST_ACCURATE = 1 + 1e-6  # as means in float32 come out
 LARGEST_TEXT = 1_000_000  # characters of a configuration that is kept as text
 PLAIN = (bool, int, float, str)
 
@@ -241,7 +242,7 @@ def _without_percent(losses: dict[str, float], lists: dict[str, Listed]) -> list
         for column in [name for name in columns if "_acc" in name]:
             value = columns[column]
             most = float(np.nanmax(value.values)) if isinstance(value, Listed) else float(value)
-            if most > MOST_ACCURATE:
+            if most > 1 + ROUNDING:
                 del columns[column]
                 notes.append(f"its {column} goes up to {most:g}, no share of 1: it is left out")
     for column in [name for name in losses if "_acc" in name]:
@@ -311,7 +312,7 @@ def _whole_tensor(value: Any) -> Tensor | None:
         except (ValueError, OverflowError):
             return None
     if isinstance(value, np.ndarray):
-        if value.dtype.kind == "f" and (abs(value) < 2**53).all() and not (value % 1).any():
+        if value.dtype.kind == "f" and (abs(value) < LARGEST_STEP).all() and not (value % 1).any():
             value = value.astype(np.int64)
         if value.dtype.kind not in "iub" or value.dtype == np.uint64:
             return None
@@ -331,7 +332,7 @@ def _number(value: Any) -> float | None:
 
 def _whole(value: Any) -> int | None:
     number = value if type(value) is int else _number(value)
-    if number is None or not 0 <= number < 2**53 or number % 1:
+    if number is None or not 0 <= number < LARGEST_STEP or number % 1:
         return None
     return int(number)
 
@@ -376,7 +377,9 @@ def _axis(value: Any) -> np.ndarray | None:
     if listed is None or listed.ndim != 1 or not len(listed) or not _is_real(listed):
         return None
     listed = listed.astype(float)
-    if not np.isfinite(listed).all() or (listed % 1).any() or listed[0] < 0 or listed[-1] >= 2**53:
+    if not np.isfinite(listed).all() or (listed % 1).any():
+        return None
+    if listed[0] < 0 or listed[-1] >= LARGEST_STEP:
         return None
     return listed.astype(np.int64) if (np.diff(listed) > 0).all() else None
 

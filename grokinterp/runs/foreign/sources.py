@@ -19,8 +19,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from grokinterp.errors import InputError, nearest
+from grokinterp.paths import kind_at
 from grokinterp.runs.foreign.beside import beside
-from grokinterp.runs.foreign.files import is_tensor_file, read_file
+from grokinterp.runs.foreign.files import is_tensor_file, read_file, refuse_other_file
 from grokinterp.runs.foreign.folders import folder_source, noting
 from grokinterp.runs.foreign.parts import single_source, with_beside
 from grokinterp.runs.foreign.sizes import check_agreement
@@ -38,6 +39,14 @@ def is_foreign(path: Path) -> bool:
     if path.is_dir():
         return not (path / RUN_JSON).exists() and any(_checkpoint_files(path))
     return path.is_file() and is_tensor_file(path)
+
+
+def holds_foreign(path: Path) -> bool:
+    """The same of a path to open: a file that holds none is refused by what it is instead."""
+    kind, found = kind_at(path), is_foreign(path)
+    if kind == "file" and not found:
+        refuse_other_file(path)
+    return found
 
 
 def open_source(
