@@ -63,6 +63,16 @@ def shown(value: object) -> str:
     return one_line(text, most=LONGEST_VALUE)
 
 
+def named(value: object) -> str:
+    """What was given in place of something else: a number or a text itself, others by their type.
+
+    >>> named(5), named("runs/mine"), named(None), named([1, 2])
+    ('5', "'runs/mine'", 'None', 'list')
+    """
+    plain = value is None or isinstance(value, (int, float, complex, str, bytes))
+    return shown(value) if plain else type(value).__name__
+
+
 def names(given: Iterable[object]) -> str:
     """Names as a message lists them: as many as 80 characters hold, and how many more.
 

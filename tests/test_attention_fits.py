@@ -107,7 +107,7 @@ def test_more_waves_make_the_second_head_exact_too():
     both = table["variance_explained"] - table["whole_readout"]
     assert both.abs().max() < 1e-12
     for waves in (0, 6, True):
-        with pytest.raises(gi.InputError, match="is not between 1 and 5"):
+        with pytest.raises(gi.InputError, match="is not a whole number from 1 to 5"):
             attention_fits(snapshot, waves=waves)
 
 

@@ -337,8 +337,8 @@ def test_what_cannot_be_analysed_is_refused_in_one_line():
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
     first, second = result.stdout.splitlines()
-    assert first.startswith("int is not something to analyse; give a run")
-    assert second.startswith("int has no phases; give a run")
+    assert first.startswith("3 is not something to analyse; give a run")
+    assert second.startswith("3 has no phases; give a run")
 
 
 def test_ctrl_c_saves_says_how_to_resume_and_exits_130(tmp_path):

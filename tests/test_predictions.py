@@ -152,5 +152,5 @@ def test_what_cannot_be_used_is_refused():
     with pytest.raises(InputError, match="no input"):
         pairwise_distances(torch.ones(2, 0, 3))
     for t in (-0.1, 1.1, math.nan):
-        with pytest.raises(InputError, match="fraction of the path"):
+        with pytest.raises(InputError, match="is not a number from 0 to 1"):
             geodesic_point(draw(1, 2), draw(1, 2), t)

@@ -396,7 +396,7 @@ for x in given:
             print(refused)
 """
 SAYS = (
-    "None is not", "int is not", "is a path", "a state dict is weights alone", "dict is not",
+    "None is not", "3 is not", "is a path", "a state dict is weights alone", "dict is not",
     "list is not", "Linear is a class", "function is not", "Tensor is not", "SimpleNamespace is",
     "in pieces",
 )  # fmt: skip

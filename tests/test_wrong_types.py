@@ -66,7 +66,7 @@ for call in (
 
 SAYS = """
 Snapshot has no checkpoints
-str has no checkpoints
+'runs/mine' has no checkpoints
 fractions are not numbers
 fractions are not numbers
 keep='a'
@@ -80,31 +80,31 @@ path=3 is not known
 shape (3,) is no matrix
 3 rows and the observable 4
 Snapshot has no checkpoints
-str is no sweep; give Sweep.from_toml(path).
-str is no list of runs
+'sweep.toml' is no sweep; give Sweep.from_toml(path).
+'runs/mine' is no list
 Snapshot has no checkpoints
 align=['phase'] is not known
 Snapshot has no checkpoints
-str has no checkpoints
+'runs/mine' has no checkpoints
 Snapshot has no checkpoints
 form=['exact'] is not known
-str is no weight vector
-str cannot be drawn here; give what gi.ablate returns.
-str cannot be drawn here; give what circuits.attention returns.
-str cannot be drawn here; give what circuits.attribution returns.
-str cannot be drawn here; give what circuits.circuit_graph returns.
-str cannot be drawn here; give what gi.compare returns.
-str cannot be drawn here; give what circuits.faithfulness returns.
-str cannot be drawn here; give what encodings.fourier_heat_map returns.
-str cannot be drawn here; give what encodings.information_path returns.
-str cannot be drawn here; give what gi.key_frequencies returns.
-str cannot be drawn here; give what circuits.neuron_clusters returns.
-str cannot be drawn here; give what gi.detect_phases returns.
-str cannot be drawn here; give what gi.progress_measures returns.
-str cannot be drawn here; give what encodings.pruning_curve returns.
-str cannot be drawn here; give what encodings.trajectory_embedding returns.
+'a' is no weight vector
+'runs/mine' cannot be drawn here; give what gi.ablate returns.
+'runs/mine' cannot be drawn here; give what circuits.attention returns.
+'runs/mine' cannot be drawn here; give what circuits.attribution returns.
+'runs/mine' cannot be drawn here; give what circuits.circuit_graph returns.
+'runs/mine' cannot be drawn here; give what gi.compare returns.
+'runs/mine' cannot be drawn here; give what circuits.faithfulness returns.
+'runs/mine' cannot be drawn here; give what encodings.fourier_heat_map returns.
+'runs/mine' cannot be drawn here; give what encodings.information_path returns.
+'runs/mine' cannot be drawn here; give what gi.key_frequencies returns.
+'runs/mine' cannot be drawn here; give what circuits.neuron_clusters returns.
+'runs/mine' cannot be drawn here; give what gi.detect_phases returns.
+'runs/mine' cannot be drawn here; give what gi.progress_measures returns.
+'runs/mine' cannot be drawn here; give what encodings.pruning_curve returns.
+'runs/mine' cannot be drawn here; give what encodings.trajectory_embedding returns.
 Snapshot cannot be drawn here; give what fourier.frequency_shares returns.
-int cannot be drawn here; give what encodings.pruning_curve returns.
+3 cannot be drawn here; give what encodings.pruning_curve returns.
 there are no curves to draw
 """
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
-from grokinterp.errors import InputError, shown, whole_number
+from grokinterp.errors import InputError, named, shown, whole_number
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.fourier.basis import n_frequencies, transform_2d
 from grokinterp.runs.run import Run
@@ -123,8 +123,7 @@ def commutativity(x: Subject, *, layer: int = 0) -> pd.DataFrame:
     """
     if not isinstance(x, Run):
         raise InputError(
-            f"{type(x).__name__} is not a run; the means of one model are in "
-            "circuits.attention(x).table()."
+            f"{named(x)} is not a run; the means of one model are in circuits.attention(x).table()."
         )
     need_residual_stream(x.snapshot())
     rows = {}

@@ -17,7 +17,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
-from grokinterp.errors import InputError, shown
+from grokinterp.errors import InputError, named, shown
 from grokinterp.models.adapter import HookedModel
 
 AnyModel = HookedModel | torch.nn.Module  # what a user may give, wrapped or not
@@ -75,7 +75,7 @@ def _what_it_is(x: object, where: str, otherwise: str) -> str:
         return f"{x.__name__} is a class, not a model; give an instance: {x.__name__}(...)."
     if isinstance(x, Mapping):
         if not any(isinstance(value, Tensor) for value in x.values()):
-            return f"{_name(x)} {otherwise}."
+            return f"{named(x)} {otherwise}."
         return (
             "a state dict is weights alone, not a model; load it into one (model.load_state_dict) "
             "and give that, or open the file that it is from with gi.load(path)."
@@ -105,7 +105,7 @@ def _what_it_is(x: object, where: str, otherwise: str) -> str:
             f"{_name(x)} is a torch.nn.Module without hook points, which cannot be looked into; "
             f"give {MODELS}."
         )
-    return f"{'None' if x is None else _name(x)} {otherwise}."
+    return f"{named(x)} {otherwise}."
 
 
 def _held(x: object) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.arguments import number
-from grokinterp.errors import InputError, shown
+from grokinterp.errors import InputError, named, shown
 from grokinterp.progress import boundaries
 from grokinterp.progress.boundaries import Bend, Boundaries
 from grokinterp.progress.crossings import Crossing, crossing, unmirrored_crossing
@@ -76,7 +76,7 @@ def detect_phases(
         reasons.append("key frequencies: none without weights")
     else:
         raise InputError(
-            f"{type(x).__name__} has no phases; give a run (gi.load(path)) or a DataFrame with a "
+            f"{named(x)} has no phases; give a run (gi.load(path)) or a DataFrame with a "
             "'step' column and losses or accuracies."
         )
     if ceiling is None:

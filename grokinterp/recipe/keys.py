@@ -89,8 +89,9 @@ def is_used(key: str, task: str, model: str) -> bool:
 def typed(key: str, value: Any, default: Any) -> Any:
     """The value in the type of its key, refused when it has another."""
     parts = value if isinstance(value, list | tuple) else [value]
-    if any(isinstance(part, int) and part.bit_length() > MOST_BITS for part in parts):
-        raise InputError(f"{key}={shown(value)} is too large; whole numbers are below 2^63.")
+    for part in parts:
+        if isinstance(part, int) and part.bit_length() > MOST_BITS:
+            raise InputError(f"{key}={shown(part)} is too large; whole numbers are below 2^63.")
     if key == "checkpoints":
         if isinstance(value, str):
             return value

@@ -3,7 +3,7 @@
 from jaxtyping import Bool
 from torch import Tensor
 
-from grokinterp.errors import InputError, shown
+from grokinterp.errors import InputError, named, shown
 from grokinterp.models.unwrapping import AnyModel, hooked_model
 from grokinterp.runs.run import Run
 from grokinterp.runs.snapshot import Snapshot
@@ -53,12 +53,12 @@ def snapshot_of(
 def check_run(x: object) -> None:
     """Refuse what has no checkpoints."""
     if not isinstance(x, Run):
-        raise InputError(f"{type(x).__name__} has no checkpoints; give a run (gi.load(path)).")
+        raise InputError(f"{named(x)} has no checkpoints; give a run (gi.load(path)).")
 
 
 def check_snapshot(x: object) -> None:
     """Refuse what is no snapshot."""
     if not isinstance(x, Snapshot):
         raise InputError(
-            f"{type(x).__name__} is no snapshot; give run.snapshot() or gi.snapshot(model, task)."
+            f"{named(x)} is no snapshot; give run.snapshot() or gi.snapshot(model, task)."
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from grokinterp.errors import InputError, Interrupted, shown
+from grokinterp.errors import InputError, Interrupted, named, shown
 from grokinterp.paths import as_path
 from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.training.executors import Job, Measure, executor_of
@@ -71,7 +71,7 @@ def run_sweep(
     damaged or has other columns.
     """
     if not isinstance(sweep, Sweep):
-        raise InputError(f"{type(sweep).__name__} is no sweep; give Sweep.from_toml(path).")
+        raise InputError(f"{named(sweep)} is no sweep; give Sweep.from_toml(path).")
     if not isinstance(out, str) or "://" not in out:
         as_path("out", out, such_as="runs/sweep")
     for name, given in (("measure", measure), ("on_row", on_row)):

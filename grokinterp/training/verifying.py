@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.errors import InputError, whole_number
+from grokinterp.errors import InputError, named, whole_number
 from grokinterp.models.architecture import Weights
 from grokinterp.recipe.keys import AT_MOST
 from grokinterp.recipe.recipe import Recipe
@@ -99,7 +99,7 @@ def verify(run: Run, *, steps: int | None = None, progress: bool = False) -> Ver
     off. The run is only read. InputError for a run without a recipe, which another loop trained.
     """
     if not isinstance(run, Run):
-        raise InputError(f"{type(run).__name__} is no run; give gi.load(path).")
+        raise InputError(f"{named(run)} is no run; give gi.load(path).")
     if run.recipe is None:
         raise InputError(
             f"{run.path} has no recipe: another loop trained it, which cannot be repeated here."

@@ -1,6 +1,6 @@
 """What a figure is asked to draw, checked first: one line instead of an AttributeError."""
 
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, named
 
 
 def checked(found: object, kind: type, example: str) -> None:
@@ -11,6 +11,4 @@ def checked(found: object, kind: type, example: str) -> None:
     grokinterp.errors.InputError: str cannot be drawn here; give what gi.ablate(run) returns.
     """
     if not isinstance(found, kind):
-        raise InputError(
-            f"{type(found).__name__} cannot be drawn here; give what {example} returns."
-        )
+        raise InputError(f"{named(found)} cannot be drawn here; give what {example} returns.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from grokinterp.circuits.subject import check_run
 from grokinterp.encodings.comparison.outcome import RunProfile
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, named
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 
@@ -27,7 +27,7 @@ INTENDED = "init_scale"  # what the regimes of the published experiments differ 
 def check_lineup(runs: Sequence[Run]) -> None:
     """Refuse what cannot be compared: one run, other tasks or shapes, a run given twice."""
     if isinstance(runs, Run | str | Path) or not isinstance(runs, Sequence):
-        raise InputError(f"{type(runs).__name__} is no list of runs; give gi.compare([run, run]).")
+        raise InputError(f"{named(runs)} is no list of runs; give gi.compare([run, run]).")
     for run in runs:
         check_run(run)
     if len(runs) < 2:

@@ -24,7 +24,7 @@ from grokinterp.encodings.geometry.inputs import (
     row_numbers,
     sample,
 )
-from grokinterp.errors import InputError, nearest
+from grokinterp.errors import InputError, named, nearest
 from grokinterp.models.architecture import Weights
 from grokinterp.runs.resolve import snapshot_at
 from grokinterp.tasks.task import Task
@@ -81,7 +81,7 @@ class FisherMetric:
     def _checked(self, vector: Mapping[str, Tensor]) -> Weights:
         if not isinstance(vector, Mapping):
             raise InputError(
-                f"{type(vector).__name__} is no weight vector; give a tensor for every weight's "
+                f"{named(vector)} is no weight vector; give a tensor for every weight's "
                 "name, as run.weights() does."
             )
         for name in vector:

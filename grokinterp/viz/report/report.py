@@ -7,7 +7,7 @@ from pathlib import Path
 from grokinterp.circuits.subject import check_run
 from grokinterp.encodings.comparison.compare import Comparison, compare
 from grokinterp.encodings.comparison.lineup import names_of
-from grokinterp.errors import InputError
+from grokinterp.errors import InputError, named
 from grokinterp.paths import as_path
 from grokinterp.runs.files import write_whole
 from grokinterp.runs.run import Run
@@ -29,7 +29,7 @@ def report(runs: Run | Sequence[Run], path: str | Path, *, progress: bool = Fals
     """
     given = [runs] if isinstance(runs, Run) else runs
     if isinstance(given, str | Path) or not isinstance(given, Sequence) or not given:
-        raise InputError(f"{type(runs).__name__} is no run; give gi.load(path), or a list of them.")
+        raise InputError(f"{named(runs)} is no run; give gi.load(path), or a list of them.")
     for run in given:
         check_run(run)
     path = as_path("path", path, such_as="report.html")
