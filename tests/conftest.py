@@ -1,14 +1,36 @@
+import os
+import shutil
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core for every worker, and for what it starts
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import grokinterp as gi
 
 with warnings.catch_warnings():  # third-party imports, before warnings become errors
     warnings.simplefilter("ignore")
     import transformer_lens  # noqa: F401
+
+
+def made_once(factory, name, make):
+    """A folder that `make` fills: of the first worker that asks for it, for all of them."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, begun = root / name, root / f"{name}.begun"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            shutil.rmtree(begun, ignore_errors=True)  # of a worker that failed
+            begun.mkdir()
+            make(begun)
+            begun.rename(folder)
+    return folder
+
 
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "mod113-grokked"
 
@@ -25,7 +47,10 @@ def shipped_measures(shipped):
 
 @pytest.fixture(scope="session")
 def shipped_report(shipped, tmp_path_factory):
-    return gi.report(shipped, tmp_path_factory.mktemp("report") / "shipped.html")
+    def make(folder):
+        gi.report(shipped, folder / "shipped.html")
+
+    return made_once(tmp_path_factory, "shipped-report", make) / "shipped.html"
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +70,14 @@ def tiny_run(tiny, tmp_path_factory) -> gi.Run:
 @pytest.fixture(scope="session")
 def mod31(tmp_path_factory) -> dict[str, gi.Run]:
     """The two small built-in runs, trained here."""
-    folder = tmp_path_factory.mktemp("mod31")
-    return {name: gi.train(name, folder / name) for name in ("mod31-grokked", "mod31-steady")}
+    names = ("mod31-grokked", "mod31-steady")
+
+    def make(folder):
+        for name in names:
+            gi.train(name, folder / name)
+
+    folder = made_once(tmp_path_factory, "mod31", make)
+    return {name: gi.load(folder / name) for name in names}
 
 
 @pytest.fixture

@@ -123,8 +123,9 @@ def begun(tmp_path):
         "--out", tmp_path / "out", "--workers", "2",
     ]  # fmt: skip
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # nohup ... & ignores it
+    )  # fmt: skip
     while len(list((tmp_path / "out").glob("*/resume.safetensors"))) < 2:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)

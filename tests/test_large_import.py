@@ -21,7 +21,11 @@ run = gi.import_run(sys.argv[1], sys.argv[2], train_indices=sys.argv[3])
 seconds = time.monotonic() - begin
 # Not ru_maxrss, which begins with the peak of the process that started this one.
 peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
-print(json.dumps({"n": len(run.steps), "seconds": seconds, "bytes": peak, "notes": run.notes}))
+begin = time.monotonic()
+for step in run.steps[:20]:
+    run.snapshot(step).logits
+one = (time.monotonic() - begin) / 20  # seconds for the logits of a checkpoint, here and now
+print(json.dumps({"n": len(run.steps), "seconds": seconds, "one": one, "bytes": peak}))
 """
 
 
@@ -51,7 +55,7 @@ def large_file(shipped, tmp_path_factory):
     path.unlink()
 
 
-def test_it_is_imported_in_a_minute_and_little_memory(large_file, tmp_path):
+def test_it_is_imported_in_little_time_and_memory(large_file, tmp_path):
     assert large_file.stat().st_size > 450e6
     done = subprocess.run(
         [sys.executable, "-c", IMPORT, large_file, tmp_path / "run", large_file.parent / "rows.pt"],
@@ -60,5 +64,6 @@ def test_it_is_imported_in_a_minute_and_little_memory(large_file, tmp_path):
     found = json.loads(done.stdout)
     assert found["n"] == N_CHECKPOINTS
     assert found["bytes"] < 1.5e9
-    assert found["seconds"] < 60  # accuracies of every checkpoint are most of it
+    # Accuracies of every checkpoint are most of it: 45 s where the logits of one took 0.06 s.
+    assert found["seconds"] < 4 * N_CHECKPOINTS * found["one"]
     assert len(list(Path(tmp_path / "run" / "weights").iterdir())) == N_CHECKPOINTS
