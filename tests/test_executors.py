@@ -24,6 +24,7 @@ from grokinterp.training.executors import Job, executor_of
 from grokinterp.training.live_table import LiveTable
 from grokinterp.training.places import place_of
 from grokinterp.training.sweep_table import RESULTS
+from tests.conftest import grokinterp
 
 MEASURES = ("sizes",)
 
@@ -162,8 +163,10 @@ def test_a_killed_sweep_goes_on_at_once_and_a_second_driver_is_refused(begun, tm
     process.wait()
     table = run_sweep(asked, out, measure=measuring(()), workers=2)  # its workers still save
     assert list(table.note) == ["", ""]
-    unbroken = gi.train(asked.recipes()["seed=1"], tmp_path / "unbroken")
-    assert files(out / "seed=1") == files(unbroken.path)
+    (tmp_path / "one.toml").write_text(asked.recipes()["seed=1"].to_toml())
+    unbroken = tmp_path / "unbroken"
+    grokinterp("train", tmp_path / "one.toml", "--out", unbroken)
+    assert files(out / "seed=1") == files(unbroken)
 
 
 def test_a_sweep_whose_folder_is_held_by_this_process_is_refused(sweep, tmp_path):
