@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 import time
 from unittest.mock import patch
 
@@ -159,19 +158,15 @@ const wanted = () => [...document.querySelectorAll("article[data-kind]")].filter
 
 @pytest.mark.parametrize("place", ["learning", "embedding-circles", "neuron-maps", "correctness"])
 def test_a_step_takes_less_than_a_tenth_of_a_second(opened, place):
-    """The least of many steps: what else the machine does, for seconds at times, only adds.
-
-    Beside another worker, which has the core that the browser's other processes need, twice that.
-    """
-    most = 200 if "PYTEST_XDIST_WORKER" in os.environ else 100
+    """The least of many steps: what else the machine does, for seconds at times, only adds."""
     least = np.inf
-    for _ in range(5):
+    for _ in range(20):
         in_view, *times = opened.driver.execute_async_script(STEP_TIMES, place, FEW)
         assert in_view >= 2
         least = min(least, *times)
-        if least < most:
+        if least < 100:
             break
-    assert least < most
+    assert least < 100
 
 
 def test_keys_move_it(opened, shipped):
