@@ -177,11 +177,11 @@ def neuron_clusters(
         threshold=threshold,
         layer=layer,
         step=snapshot.step,
-        notes=_notes(snapshot, key, dead),
+        notes=_cluster_notes(snapshot, key, dead),
     )
 
 
-def _notes(snapshot: Snapshot, key: Keys, dead: Bool[Tensor, " d_mlp"]) -> tuple[str, ...]:
+def _cluster_notes(snapshot: Snapshot, key: Keys, dead: Bool[Tensor, " d_mlp"]) -> tuple[str, ...]:
     notes = []
     if not key:
         notes.append(f"no frequency is key: {key.reason}")

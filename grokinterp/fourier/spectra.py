@@ -40,7 +40,7 @@ def embedding_top_share(snapshot: Snapshot, n: int = 5) -> float:
 
 def unembedding_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
     """Power of `W_U` (answer classes only) along the class axis."""
-    return spectrum(_classes(snapshot, _weight(snapshot, "unembed.W_U"))).sum(dim=1)
+    return spectrum(_classes(snapshot, _weight_of(snapshot, "unembed.W_U"))).sum(dim=1)
 
 
 def neuron_logit_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
@@ -142,14 +142,14 @@ def _embedding(snapshot: Snapshot) -> Float[Tensor, "n d"]:
     if snapshot.kind == "mlp" and "embed.W_E" not in snapshot.weights:
         blocks = input_weights(snapshot.weights, snapshot.modular_task.p)
         return blocks[:, order].transpose(0, 1).flatten(1)
-    return _weight(snapshot, "embed.W_E")[order].double()
+    return _weight_of(snapshot, "embed.W_E")[order].double()
 
 
 def _classes(snapshot: Snapshot, matrix: Float[Tensor, "d d_vocab_out"]) -> Float[Tensor, "n d"]:
     return matrix.double().T[token_order(snapshot)]
 
 
-def _weight(snapshot: Snapshot, name: str) -> Tensor:
+def _weight_of(snapshot: Snapshot, name: str) -> Tensor:
     check_snapshot(snapshot)
     if name not in snapshot.weights:
         raise InputError(f"the model has no weight {name!r}, which this spectrum is of.")

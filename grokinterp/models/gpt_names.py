@@ -11,7 +11,7 @@ from torch import Tensor
 from grokinterp.errors import InputError
 
 _KIND = r"(?P<kind>weight|bias|gamma|beta|w|b)"
-_ATTENTION = r"(self_)?att(n|ention)"
+_GPT_ATTENTION = r"(self_)?att(n|ention)"
 _GPT_NAMES = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
@@ -19,12 +19,12 @@ _GPT_NAMES = tuple(
         (rf"(wpe|pos(ition)?(al)?_?emb\w*)(\.{_KIND})?", "pos_embed"),
         (rf"(ln|norm)_?1\.{_KIND}", "ln1"),
         (rf"(ln|norm)_?2\.{_KIND}", "ln2"),
-        (rf"{_ATTENTION}\.(qkv\w*|c_attn|Wqkv|in_proj)[._]{_KIND}", "attn.qkv"),
+        (rf"{_GPT_ATTENTION}\.(qkv\w*|c_attn|Wqkv|in_proj)[._]{_KIND}", "attn.qkv"),
         *(
-            (rf"{_ATTENTION}\.([Ww]_?)?({x}|{word})(_proj|_lin(ear)?)?\.{_KIND}", f"attn.{x}")
+            (rf"{_GPT_ATTENTION}\.([Ww]_?)?({x}|{word})(_proj|_lin(ear)?)?\.{_KIND}", f"attn.{x}")
             for x, word in (("q", "query"), ("k", "key"), ("v", "value"))
         ),
-        (rf"{_ATTENTION}\.(proj|c_proj|out_proj|o_proj|o|out)\.{_KIND}", "attn.o"),
+        (rf"{_GPT_ATTENTION}\.(proj|c_proj|out_proj|o_proj|o|out)\.{_KIND}", "attn.o"),
         (rf"(mlp|ffn?|feed_forward)\.(net\.)?(up|c_fc|fc1|fc|fc_in|in|0)\.{_KIND}", "mlp.in"),
         (rf"(mlp|ffn?|feed_forward)\.(net\.)?(down|c_proj|fc2|proj|fc_out|out|2)\.{_KIND}",
          "mlp.out"),

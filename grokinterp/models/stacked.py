@@ -105,15 +105,15 @@ def _functions(
     """Logits and gradients of a stack, gradients of a single model."""
     if isinstance(architecture, MLPArchitecture):
         return (
-            partial(stacked_mlp.answer_logits, architecture=architecture),
-            partial(stacked_mlp.gradients, architecture=architecture),
+            partial(stacked_mlp.mlp_logits, architecture=architecture),
+            partial(stacked_mlp.mlp_gradients, architecture=architecture),
             partial(mlp_forward.gradients, architecture=architecture),
         )
     assert isinstance(architecture, Architecture)
     act_fn = architecture.act_fn
     return (
-        partial(stacked_transformer.answer_logits, act_fn=act_fn),
-        partial(stacked_transformer.gradients, act_fn=act_fn),
+        partial(stacked_transformer.transformer_logits, act_fn=act_fn),
+        partial(stacked_transformer.transformer_gradients, act_fn=act_fn),
         partial(answer_gradients.gradients, act_fn=act_fn),
     )
 

@@ -25,7 +25,7 @@ from grokinterp.models.mlp import MLPArchitecture
 FIRST = "blocks.0.mlp.W_in", "blocks.0.mlp.b_in"
 
 
-def answer_logits(
+def mlp_logits(
     weights: Mapping[str, Tensor],
     inputs: Int[Tensor, "members n 2"],
     *,
@@ -36,7 +36,7 @@ def answer_logits(
 
 
 @torch.no_grad()
-def gradients(
+def mlp_gradients(
     weights: Mapping[str, Tensor],
     inputs: Int[Tensor, "members n 2"],
     labels: Int[Tensor, "members n"],

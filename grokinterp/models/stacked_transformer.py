@@ -28,7 +28,7 @@ from grokinterp.models.member_axis import (
 )
 
 
-def answer_logits(
+def transformer_logits(
     weights: Mapping[str, Tensor], tokens: Int[Tensor, "members n n_ctx"], *, act_fn: str
 ) -> Float[Tensor, "members n d_vocab_out"]:
     """Logits at the last position of `[a, b, "="]` (one third token for all) or `[a, b]`."""
@@ -36,7 +36,7 @@ def answer_logits(
     return _answers(_tables(w, tokens), w, tokens.shape[1], act_fn).logits
 
 
-def gradients(
+def transformer_gradients(
     weights: Mapping[str, Tensor],
     tokens: Int[Tensor, "members n n_ctx"],
     labels: Int[Tensor, "members n"],

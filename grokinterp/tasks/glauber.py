@@ -14,7 +14,7 @@ from torch import Tensor
 
 from grokinterp.errors import InputError, shown, whole_number
 
-LIMITS = {  # lowest and highest; above them, a number is a mistake that eats hours or memory
+DYNAMICS_LIMITS = {  # lowest and highest; above them, a number is a mistake that eats hours or memory
     "lattice": (3, 64),  # on a smaller torus the four neighbours of a site are not four sites
     "sweeps": (0, 100_000),
     "seed": (0, 2**63 - 1),
@@ -49,7 +49,7 @@ def glauber(
     the critical temperature that last far longer than equilibrium fluctuations do.
 
     Raises InputError for temperatures that are not positive, for rows that are negative or not as
-    many, and for numbers that are not whole or outside `LIMITS`.
+    many, and for numbers that are not whole or outside `DYNAMICS_LIMITS`.
 
     >>> T, rows = torch.tensor([1.5, 3.0]).double(), torch.tensor([0, 7])
     >>> both = glauber(T, rows, lattice=4, sweeps=10, seed=0)
@@ -58,7 +58,7 @@ def glauber(
     (torch.Size([2, 4, 4]), True)
     """
     lattice, sweeps, seed = (
-        whole(name, x, *LIMITS[name])
+        whole(name, x, *DYNAMICS_LIMITS[name])
         for name, x in (("lattice", lattice), ("sweeps", sweeps), ("seed", seed))
     )
     if len(rows) != len(temperatures) or (len(rows) and int(rows.min()) < 0):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from grokinterp.arguments import real, tensor
 from grokinterp.errors import InputError, shown
-from grokinterp.tasks.glauber import LIMITS as DYNAMICS_LIMITS
+from grokinterp.tasks.glauber import DYNAMICS_LIMITS
 from grokinterp.tasks.glauber import glauber, whole
 from grokinterp.tasks.splits import draw
 
