@@ -4,31 +4,41 @@
     run = gi.load("checkpoints/mod113-grokked")
     gi.detect_phases(run)
 
-Names are resolved when first used, so that importing the package is cheap. What looks at circuits
-is in `gi.circuits`, what compares how models encode what they learned in `gi.encodings`,
-figures that belong to no result in `gi.viz`.
+Names and rooms are resolved when first used, so that importing the package is cheap. The rooms, in
+the order in which data flows through them, are in `gi.ROOMS`; what looks at circuits is in
+`gi.circuits`, how models encode what they learned in `gi.encodings`, shapes in `gi.geometry`.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from grokinterp.base.names import MOVED
+
 if TYPE_CHECKING:
-    from grokinterp.circuits import Ablation, ablate, paper_table
-    from grokinterp.encodings import Comparison, compare
-    from grokinterp.errors import InputError, Interrupted
+    from grokinterp.base import InputError, Interrupted
+    from grokinterp.circuits import Ablation, ablate, hooks, paper_table
+    from grokinterp.comparison import Comparison, compare
     from grokinterp.fourier import KeyFrequencies, key_frequencies
     from grokinterp.progress import Phases, detect_phases, progress_measures
+    from grokinterp.reading import export, import_run, load
     from grokinterp.recipe import Recipe, recipes
-    from grokinterp.runs import Recorder, Run, Snapshot, export, import_run, load, snapshot
+    from grokinterp.reporting import report
+    from grokinterp.runs import Recorder, Run, Snapshot, snapshot
+    from grokinterp.sweeps import Sweep, run_sweep
     from grokinterp.tasks import IsingTask, ModularTask
-    from grokinterp.training import train
-    from grokinterp.viz.report import report
+    from grokinterp.training import train, verify
+
+ROOMS = (
+    "base", "figures", "tasks", "models", "updates", "recipe", "runs", "reading", "training",
+    "fourier", "progress", "circuits", "geometry", "encodings", "sweeps", "claims", "comparison",
+    "reporting", "bench", "cli",
+)  # fmt: skip
 
 _HOME = {
     "Ablation": "circuits",
-    "Comparison": "encodings",
-    "InputError": "errors",
-    "Interrupted": "errors",
+    "Comparison": "comparison",
+    "InputError": "base",
+    "Interrupted": "base",
     "IsingTask": "tasks",
     "KeyFrequencies": "fourier",
     "ModularTask": "tasks",
@@ -37,54 +47,56 @@ _HOME = {
     "Recorder": "runs",
     "Run": "runs",
     "Snapshot": "runs",
+    "Sweep": "sweeps",
     "ablate": "circuits",
-    "compare": "encodings",
+    "compare": "comparison",
     "detect_phases": "progress",
-    "export": "runs",
-    "import_run": "runs",
+    "export": "reading",
+    "hooks": "circuits",
+    "import_run": "reading",
     "key_frequencies": "fourier",
-    "load": "runs",
+    "load": "reading",
     "paper_table": "circuits",
     "progress_measures": "progress",
     "recipes": "recipe",
-    "report": "viz.report",
+    "report": "reporting",
+    "run_sweep": "sweeps",
     "snapshot": "runs",
     "train": "training",
+    "verify": "training",
 }
 
-__all__ = [
-    "Ablation",
-    "Comparison",
-    "InputError",
-    "Interrupted",
-    "IsingTask",
-    "KeyFrequencies",
-    "ModularTask",
-    "Phases",
-    "Recipe",
-    "Recorder",
-    "Run",
-    "Snapshot",
-    "ablate",
-    "compare",
-    "detect_phases",
-    "export",
-    "import_run",
-    "key_frequencies",
-    "load",
-    "paper_table",
-    "progress_measures",
-    "recipes",
-    "report",
-    "snapshot",
-    "train",
-]
+__all__ = sorted(_HOME)  # noqa: PLE0605  # each name is listed once
+
+# Names of 0.2.0 whose room is another now: they work for one release, with a DeprecationWarning.
+_OF_ROOM: dict[str, dict[str, tuple[str, ...]]] = {
+    "runs": {"reading": ("export", "import_run", "load")},
+    "training": {"sweeps": ("Sweep", "run_sweep")},
+    "encodings": {
+        "claims": ("Claim",),
+        "comparison": ("Comparison", "RunProfile", "compare"),
+        "fourier": ("NeuronIPR", "fourier_heat_map", "neuron_ipr"),
+        "geometry": (
+            "FisherDiagonal", "FisherMetric", "InformationPath", "Limit", "TrajectoryEmbedding",
+            "fisher_diagonal", "fisher_metric", "fisher_rao_distance", "geodesic_point",
+            "information_path", "pairwise_distances", "path_of", "root_probabilities", "stages_of",
+            "step_geometry", "trajectory_embedding",
+        ),
+        "sweeps": ("RUN_MEASURES", "measured", "measuring"),
+    },
+}  # fmt: skip
+MOVED.update(
+    {
+        room: {name: home for home, names in homes.items() for name in names}
+        for room, homes in _OF_ROOM.items()
+    }
+)
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("grokinterp")
-    if name in ("circuits", "encodings", "viz"):
+    if name in ROOMS or name == "viz":
         return importlib.import_module(f"grokinterp.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'grokinterp' has no attribute {name!r}")
@@ -92,4 +104,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return sorted([*_HOME, *ROOMS, "viz", "__version__"])

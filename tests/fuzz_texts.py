@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 
 import grokinterp as gi
-from grokinterp.training import Sweep
+from grokinterp.sweeps import Sweep
 
 ODD = (
     "", "0", "-1", "1e400", "-0.0", "nan", "inf", "NaN", "Infinity", "null", "true", "false",

@@ -11,8 +11,7 @@ import warnings
 import torch
 
 from grokinterp.models.adapter import build_model, canonical_weights
-from grokinterp.models.architecture import Architecture
-from grokinterp.models.initialize import initial_weights
+from grokinterp.models.architecture import Architecture, initial_weights
 from grokinterp.tasks import ModularTask
 
 

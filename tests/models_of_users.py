@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
-from grokinterp.models.adapter import HookedModel, build_model
-from grokinterp.models.architecture import Architecture
-from grokinterp.models.initialize import initial_weights
+from grokinterp.models.adapter import build_model
+from grokinterp.models.architecture import Architecture, initial_weights
+from grokinterp.models.user_models import HookedModel
 
 
 def layer_norm_model(*, layers: int, p: int = 7) -> HookedModel:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 import grokinterp as gi
-from grokinterp.runs.snapshot import Snapshot
+from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks import ModularTask
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import grokinterp as gi
+from grokinterp.base.errors import whole_number
 from grokinterp.circuits import hooks, spread
-from grokinterp.errors import whole_number
 from grokinterp.models.adapter import build_model
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.progress.losses import excluded_loss, restricted_loss
-from grokinterp.runs.taking import from_weights
+from grokinterp.runs.models_on_tasks import from_weights
 from tests import clock
 from tests.test_architectures import example
 

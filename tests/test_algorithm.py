@@ -2,9 +2,9 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.circuits.algorithm import Thresholds, algorithm
-from grokinterp.models.initialize import initial_weights
-from grokinterp.runs.taking import from_weights
+from grokinterp.circuits._algorithm import Thresholds, algorithm
+from grokinterp.models.architecture import initial_weights
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, models_of_users
 from tests.exact_clock import ExactClock, random_radii

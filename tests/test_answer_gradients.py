@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.models import answer_gradients
-from grokinterp.models.affine import MIN_ROWS, affine, product_over_rows
+from grokinterp.models import answer_position
 from grokinterp.models.answer_position import answer_logits
+from grokinterp.models.architecture import initial_weights
 from grokinterp.models.cross_entropy import cross_entropies
-from grokinterp.models.initialize import initial_weights
+from grokinterp.models.layers import MIN_ROWS, affine, product_over_rows
 
 VARIANTS = [
     {},
@@ -42,10 +42,10 @@ def by_autograd(weights, tokens, labels, **kinds):
 @pytest.mark.parametrize("rate", [1.0, 0.25])
 @pytest.mark.parametrize("block", [3, 4096])
 def test_gradients_are_those_of_autograd(changes, rate, block, monkeypatch):
-    monkeypatch.setattr(answer_gradients, "BLOCK_ROWS", block)
+    monkeypatch.setattr(answer_position, "BLOCK_ROWS", block)
     recipe, weights, tokens, labels = made(changes)
     kinds = {"act_fn": recipe.act_fn, "attention_rate": rate}
-    found = answer_gradients.gradients(weights, tokens, labels, **kinds)
+    found = answer_position.gradients(weights, tokens, labels, **kinds)
     expected = by_autograd(weights, tokens, labels, **kinds)
     assert list(found) == list(weights)
     for name, gradient in expected.items():
@@ -61,7 +61,7 @@ def test_float32_is_norm_wise_right_from_large_losses_to_tiny_ones(scale):
         labels = answer_logits({**weights, "unembed.W_U": unembed}, tokens).argmax(dim=1)
     for sign in (1, -1):
         changed = {**weights, "unembed.W_U": sign * unembed}
-        found = answer_gradients.gradients(changed, tokens, labels)["unembed.W_U"]
+        found = answer_position.gradients(changed, tokens, labels)["unembed.W_U"]
         exact = by_autograd(changed, tokens, labels)["unembed.W_U"]
         assert (found - exact).norm() <= 2e-3 * exact.norm() + 1e-30
 
@@ -69,7 +69,7 @@ def test_float32_is_norm_wise_right_from_large_losses_to_tiny_ones(scale):
 def test_weights_are_left_alone():
     _, weights, tokens, labels = made({})
     before = {name: w.clone() for name, w in weights.items()}
-    answer_gradients.gradients(weights, tokens, labels)
+    answer_position.gradients(weights, tokens, labels)
     for name, w in weights.items():
         assert torch.equal(w, before[name])
         assert w.grad is None

@@ -8,10 +8,9 @@ import torch
 
 import grokinterp as gi
 from grokinterp.models.adapter import architecture_of, build_model, canonical_weights
-from grokinterp.models.architecture import Architecture
-from grokinterp.models.initialize import initial_weights
-from grokinterp.progress.table import measure_snapshot
-from grokinterp.runs.taking import from_weights
+from grokinterp.models.architecture import Architecture, initial_weights
+from grokinterp.progress.measures import measure_snapshot
+from grokinterp.runs.models_on_tasks import from_weights
 from tests.reference import reference_logits
 
 P = 7

@@ -6,9 +6,12 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.circuits.attention_fits import attention_fits, fitted_patterns
-from grokinterp.circuits.attention_readout import attention_readout
-from grokinterp.runs.taking import from_weights
+from grokinterp.circuits._attention_readout import (
+    attention_fits,
+    attention_readout,
+    fitted_patterns,
+)
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 from tests.heads import heads_weights

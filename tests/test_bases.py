@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from grokinterp.base.errors import InputError
 from grokinterp.encodings.bases import as_matrix, coordinates, token_axes
-from grokinterp.errors import InputError
 from grokinterp.fourier import fourier_basis
 from grokinterp.tasks import ModularTask
 

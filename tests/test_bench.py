@@ -1,21 +1,21 @@
 """The benchmark: that both sides do the same work. How long it takes is not asserted."""
 
 import json
-import sys
 
 import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.bench import bench, usual
-from grokinterp.progress.table import measure_snapshot
-from grokinterp.runs.taking import from_weights
+from grokinterp.bench import _bench as usual
+from grokinterp.bench import bench
+from grokinterp.cli.terminal import show_bench
+from grokinterp.progress.measures import measure_snapshot
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks.splits import mask_of
-from grokinterp.terminal import show_bench
 from grokinterp.training.learner import Learner
-from grokinterp.training.optimizers import build_optimizer
+from grokinterp.updates.optimizers import build_optimizer
 
-module, products = (sys.modules[f"grokinterp.bench.{name}"] for name in ("bench", "products"))
+module = products = usual
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ MEASURE = r"""
 import re
 from pathlib import Path
 import grokinterp as gi
-from grokinterp.models.initialize import initial_weights
-from grokinterp.progress.table import measure_snapshot
-from grokinterp.runs.taking import from_weights
+from grokinterp.models.architecture import initial_weights
+from grokinterp.progress.measures import measure_snapshot
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks.splits import mask_of
 
 recipe = gi.Recipe(p={p}, d_mlp=32)

@@ -12,9 +12,8 @@ from grokinterp.circuits.circles import (
     principal_components,
     principal_plane,
 )
-from grokinterp.models.architecture import Architecture
-from grokinterp.models.initialize import initial_weights
-from grokinterp.runs.taking import from_weights
+from grokinterp.models.architecture import Architecture, initial_weights
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 from tests.exact_clock import ExactClock, random_radii

@@ -6,15 +6,16 @@ from types import SimpleNamespace
 import pytest
 
 import grokinterp as gi
-from grokinterp.encodings.comparison.claim import Evidence
-from grokinterp.encodings.comparison.claims_at_the_end import (
+from grokinterp.claims.claim import Evidence
+from grokinterp.comparison._compare import CLAIMS
+from grokinterp.comparison.lineup import RunProfile
+from grokinterp.comparison.manning_coe import (
     compressive_regime,
     grokked_less_efficient,
+    peak_after_plateau,
     same_features,
+    straight_path,
 )
-from grokinterp.encodings.comparison.claims_on_the_way import peak_after_plateau, straight_path
-from grokinterp.encodings.comparison.compare import CLAIMS
-from grokinterp.encodings.comparison.outcome import RunProfile
 from grokinterp.runs import Run
 
 NO_RUN = Run.__new__(Run)  # claims look at what was measured, and whether there is a recipe

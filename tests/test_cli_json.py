@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import grokinterp as gi
+from grokinterp.cli.terminal import show_json
 from grokinterp.models.adapter import build_model
-from grokinterp.terminal import show_json
 from tests.clock import clock_architecture, clock_weights
 
 

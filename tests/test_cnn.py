@@ -6,13 +6,10 @@ from functools import partial
 import pytest
 import torch
 
-from grokinterp.errors import InputError
-from grokinterp.models.architecture import ACTIVATIONS, Architecture
-from grokinterp.models.cnn import CNNArchitecture
-from grokinterp.models.cnn_forward import answer_logits
-from grokinterp.models.cnn_gradients import CNNGradients, _before_pool, _pool
+from grokinterp.base.errors import InputError
+from grokinterp.models.architecture import ACTIVATIONS, Architecture, initial_weights
+from grokinterp.models.cnn import CNNArchitecture, CNNGradients, _before_pool, _pool, answer_logits
 from grokinterp.models.hooked import build_cnn
-from grokinterp.models.initialize import initial_weights
 from tests.test_mlp import autograd, near, sure
 
 

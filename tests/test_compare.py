@@ -10,14 +10,13 @@ import torch
 
 import grokinterp as gi
 from grokinterp import encodings
-from grokinterp.encodings.comparison.lineup import names_of, regimes_of, settings_of
-from grokinterp.encodings.comparison.outcome import outcome
-from grokinterp.encodings.comparison.profile import MEASURES
+from grokinterp.comparison.lineup import names_of, outcome, regimes_of, settings_of
+from grokinterp.comparison.profile import MEASURES
 from grokinterp.models.kinds import build_model
 from grokinterp.viz import comparison_page
 from tests.labels import axis_titles
 
-module = sys.modules["grokinterp.encodings.comparison.compare"]
+module = sys.modules["grokinterp.comparison._compare"]
 GROKKED, STEADY = "mod31-grokked", "mod31-steady"
 
 

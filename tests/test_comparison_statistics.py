@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from grokinterp.encodings.comparison.alignment import POSITIONS, Clock, common_steps
-from grokinterp.encodings.comparison.statistics import contrast, line, more_than_half, spread
+from grokinterp.comparison.lineup import POSITIONS, Clock, common_steps
+from grokinterp.sweeps.statistics import contrast, line, more_than_half, spread
 
 
 @pytest.mark.parametrize("n", range(2, 12))

@@ -8,11 +8,9 @@ import torch
 
 import grokinterp as gi
 from grokinterp.circuits import faithfulness, hooks, spread
-from grokinterp.circuits.edits import reference
-from grokinterp.circuits.interventions import Setting
-from grokinterp.circuits.replay import replay
+from grokinterp.circuits.interventions import Setting, reference, replay
 from grokinterp.models.adapter import build_model
-from grokinterp.runs.taking import from_weights
+from grokinterp.runs.models_on_tasks import from_weights
 from tests import clock
 from tests.test_ablation import hand_built  # noqa: F401
 from tests.test_architectures import example

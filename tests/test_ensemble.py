@@ -15,15 +15,13 @@ from grokinterp.tasks import unmirrored_rows
 from grokinterp.training import (
     EnsembleTiming,
     ensemble,
-    ensemble_state,
     faster_as_ensemble,
     groups,
     loop,
     train_ensemble,
 )
-from grokinterp.training.ensemble_learner import EnsembleLearner, evaluate_members
-from grokinterp.training.learner import Learner
-from grokinterp.training.optimizers import Batches, build_optimizer, learning_rate
+from grokinterp.training.learner import EnsembleLearner, Learner, evaluate_members
+from grokinterp.updates.optimizers import Batches, build_optimizer, learning_rate
 
 QUICK = gi.recipes()["mod11-quick"].replace(threads=1)
 MLP = gi.Recipe(
@@ -264,7 +262,7 @@ KILLS = {
     "before the first state": (ensemble._Session, "update", 7),
     "while the first state is written": (ensemble.RunWriter, "save_resume", 2),
     "while a later state is written": (ensemble.RunWriter, "save_resume", 5),
-    "between the renames of the first state": (ensemble_state.os, "replace", None),
+    "between the renames of the first state": (ensemble.os, "replace", None),
     "while checkpoints are written": (ensemble.RunWriter, "save", 8),
     "while the runs are finished": (ensemble.RunWriter, "finish", 2),
 }
@@ -280,7 +278,7 @@ def test_a_killed_ensemble_resumes_to_the_same_bits(where, unbroken, tmp_path, m
             replace, renamed = os.replace, []
 
             def stopping(source, target):
-                renamed.append(str(source).endswith(ensemble_state.NEXT))
+                renamed.append(str(source).endswith(ensemble.NEXT))
                 return kill() if sum(renamed) == 2 else replace(source, target)
 
             patch.setattr(target, name, stopping)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.runs import environment, manifest
+from grokinterp.runs import manifest
 from grokinterp.runs.manifest import Manifest
-from grokinterp.training import loop, verify, verifying
+from grokinterp.training import loop, verification, verify
 
 SHIPPED_FACTS = {"threads", "cpu", "cpu_capability", "device"}
 
@@ -18,7 +18,7 @@ def elsewhere(monkeypatch):
     """What is trained from now on was trained on another machine."""
 
     def move(**facts):
-        here = environment.current_environment
+        here = manifest.current_environment
 
         def other(**asked):
             return {**here(**asked), **facts}
@@ -66,7 +66,7 @@ def test_what_went_on_elsewhere_is_noted_with_its_step(tiny, tmp_path, monkeypat
     run = gi.train(tiny, folder, resume=True)
     assert [entry["from_step"] for entry in run.manifest.later] == [30, 40]
     assert [entry["environment"]["cpu"] for entry in run.manifest.later] == ["Another", "A third"]
-    here = environment.current_environment()
+    here = manifest.current_environment()
     assert run.manifest.environment == here
     told = run.manifest.differs()
     assert f"cpu Another there, {here['cpu']} here (from step 30 on)" in told
@@ -114,9 +114,9 @@ def test_an_environment_of_another_type_is_damage(value, tiny_run, tmp_path):
 def test_releases_of_a_kernel_and_what_one_side_lacks_do_not_differ():
     there = {"platform": "Linux-6.1.2-generic-x86_64-with-glibc2.36", "kernel": "own"}
     here = {"platform": "Linux-5.4-x86_64-with-glibc2.36"}
-    assert environment.differences(there, here) == ()
+    assert manifest.differences(there, here) == ()
     here = {"platform": "Linux-5.4-x86_64-with-glibc2.41", "kernel": "torch"}
-    assert len(environment.differences(there, here)) == 2
+    assert len(manifest.differences(there, here)) == 2
 
 
 def test_info_says_what_differs(run, tiny, tmp_path, elsewhere):
@@ -127,7 +127,7 @@ def test_info_says_what_differs(run, tiny, tmp_path, elsewhere):
     gi.train(tiny.replace(steps=1), tmp_path / "other")
     _, out, _ = run("info", tmp_path / "other", "--json")
     found = json.loads(out)
-    here = environment.current_environment()
+    here = manifest.current_environment()
     assert found["differs"] == [f"cpu Another there, {here['cpu']} here"]
     assert found["environment"] == {**here, "cpu": "Another", "kernel": "own"}
 
@@ -237,10 +237,10 @@ class TestVerify:
             verify(tiny_run, steps=9)
 
     def test_differences_of_numbers(self):
-        assert verifying._numbers(math.nan, math.nan) == 0
-        assert verifying._numbers(1.0, math.nan) == math.inf
-        assert verifying._numbers(2.0, 1.0) == 0.5
-        assert verifying._norms(torch.tensor([math.nan, 1]), torch.tensor([math.nan, 1])) == 0
-        assert verifying._norms(torch.tensor([math.nan, 1]), torch.tensor([math.nan, 2])) > 0
-        assert verifying._norms(torch.zeros(2), torch.ones(2)) == math.inf
-        assert verifying._norms(torch.ones(4), torch.full((4,), 1.5)) == 0.5
+        assert verification._numbers(math.nan, math.nan) == 0
+        assert verification._numbers(1.0, math.nan) == math.inf
+        assert verification._numbers(2.0, 1.0) == 0.5
+        assert verification._norms(torch.tensor([math.nan, 1]), torch.tensor([math.nan, 1])) == 0
+        assert verification._norms(torch.tensor([math.nan, 1]), torch.tensor([math.nan, 2])) > 0
+        assert verification._norms(torch.zeros(2), torch.ones(2)) == math.inf
+        assert verification._norms(torch.ones(4), torch.full((4,), 1.5)) == 0.5

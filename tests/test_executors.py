@@ -17,13 +17,13 @@ import pandas as pd
 import pytest
 
 import grokinterp as gi
-from grokinterp.encodings import measuring
-from grokinterp.runs.lock import hold
-from grokinterp.training import Sweep, run_sweep
-from grokinterp.training.executors import Job, executor_of
-from grokinterp.training.live_table import LiveTable
-from grokinterp.training.places import place_of
-from grokinterp.training.sweep_table import RESULTS
+from grokinterp.base.lock import hold
+from grokinterp.sweeps import Sweep, measuring, run_sweep
+from grokinterp.sweeps.driver import executor_of
+from grokinterp.sweeps.executors import Job
+from grokinterp.sweeps.live_table import LiveTable
+from grokinterp.sweeps.places import place_of
+from grokinterp.sweeps.table import RESULTS
 from tests.conftest import grokinterp
 
 MEASURES = ("sizes",)
@@ -85,7 +85,7 @@ def test_two_workers_make_what_one_makes_though_one_of_them_is_killed(sweep, who
 def test_a_run_that_kills_its_workers_gets_a_note_and_the_others_go_on(
     sweep, whole, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("grokinterp.training.executors.processes.RETRIES", 1)
+    monkeypatch.setattr("grokinterp.sweeps.executors.RETRIES", 1)
     out = shutil.copytree(whole, tmp_path / "out")
     (out / RESULTS).unlink()
     table = run_sweep(sweep, out, measure=kill_always, workers=2)

@@ -5,17 +5,15 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.encodings.geometry import fisher, fisher_mlp
-from grokinterp.encodings.geometry.cotangents import VARIANTS
-from grokinterp.encodings.geometry.fisher import diagonal, fisher_diagonal, logits_of
-from grokinterp.errors import InputError
+from grokinterp.base.errors import InputError
+from grokinterp.geometry import fisher
+from grokinterp.geometry.fisher import VARIANTS, diagonal, fisher_diagonal, logits_of
 from grokinterp.models import answer_position
-from grokinterp.models.architecture import ACTIVATIONS
+from grokinterp.models.architecture import ACTIVATIONS, initial_weights
 from grokinterp.models.cnn import CNNArchitecture
-from grokinterp.models.initialize import initial_weights
 from grokinterp.models.mlp import MLPArchitecture
-from grokinterp.runs.snapshot import Snapshot
-from grokinterp.runs.taking import from_weights
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import IsingTask, ModularTask
 from tests.test_neurons import random_model
 
@@ -106,7 +104,7 @@ def test_a_run_of_an_mlp_equals_the_brute_force(
     variant, rows, widths, d_embed, act_fn, monkeypatch
 ):
     """Two-hot and embedded inputs, pairs (a, a) among them, in more than one block of rows."""
-    monkeypatch.setattr(fisher_mlp, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(fisher, "BLOCK_ROWS", 7)
     p, train = 5, torch.arange(25) % 3 > 0
     shape = MLPArchitecture(p=p, widths=widths, n_classes=p, d_embed=d_embed, act_fn=act_fn)
     drawn = initial_weights(shape, seed=0, rule="torch", init_scale=2.0)

@@ -4,7 +4,7 @@ import pytest
 
 import grokinterp as gi
 from grokinterp.models.cnn import CNNArchitecture
-from grokinterp.models.fits import refuse_misfit, refuse_unfit
+from grokinterp.models.kinds import refuse_misfit, refuse_unfit
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.tasks.ising import IsingTask
 

@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import grokinterp as gi
-from grokinterp.runs.foreign.files import read_file
-from grokinterp.runs.foreign.pickles import read_pickle
+from grokinterp.reading.pickles import read_pickle
+from grokinterp.reading.tensor_files import read_file
 
 
 class Calls:
@@ -145,7 +145,7 @@ def test_a_whole_model_is_refused_with_the_way_out(tmp_path):
     ],
 )  # fmt: skip
 def test_hostile_pickles_end_at_once(content, message, tmp_path, monkeypatch):
-    monkeypatch.setattr("grokinterp.runs.foreign.pickles.MOST_OPCODES", 250_000)
+    monkeypatch.setattr("grokinterp.reading.pickles.MOST_OPCODES", 250_000)
     path = tmp_path / "x.pkl"
     path.write_bytes(content)
     if not message:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import grokinterp as gi
 import grokinterp.fourier
-from grokinterp.errors import InputError
+from grokinterp.base.errors import InputError
 from grokinterp.fourier import (
     AnswerSpectrum,
     fourier_basis,
@@ -19,11 +19,11 @@ from grokinterp.fourier import (
     transform,
     transform_2d,
 )
-from grokinterp.fourier.rules import RULES, largest_ratio_cut
+from grokinterp.fourier._key_frequencies import RULES, largest_ratio_cut
 from grokinterp.models.adapter import build_model
-from grokinterp.models.initialize import initial_weights
-from grokinterp.runs.snapshot import Snapshot
-from grokinterp.runs.taking import from_weights
+from grokinterp.models.architecture import initial_weights
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, dense
 

@@ -10,10 +10,18 @@ import pytest
 import torch
 from scipy import stats
 
-from grokinterp.errors import InputError
-from grokinterp.tasks import glauber as dynamics
-from grokinterp.tasks.glauber import draws, flip_thresholds, glauber, neighbours, streams
-from grokinterp.tasks.ising import critical_temperature, energies, magnetizations
+from grokinterp.base.errors import InputError
+from grokinterp.tasks import ising as dynamics
+from grokinterp.tasks.ising import (
+    critical_temperature,
+    draws,
+    energies,
+    flip_thresholds,
+    glauber,
+    magnetizations,
+    neighbours,
+    streams,
+)
 from tests.torus import torus_energy
 
 WORD = 2**64 - 1

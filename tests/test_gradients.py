@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.circuits import gradients
-from grokinterp.circuits.gradients import gradient_symmetricity, sampled_triples
+from grokinterp.circuits import clock_and_pizza
+from grokinterp.circuits.clock_and_pizza import gradient_symmetricity, sampled_triples
 from grokinterp.models.adapter import build_model
-from grokinterp.models.initialize import initial_weights
-from grokinterp.runs.taking import from_weights
+from grokinterp.models.architecture import initial_weights
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, models_of_users
 from tests.exact_clock import ExactClock, random_radii
@@ -64,7 +64,7 @@ def test_samples_of_large_and_of_multiplicative_tasks(monkeypatch):
     drawn = sampled_triples(ModularTask("multiply", 7), n_samples=500, seed=3)
     assert len(drawn) == len(drawn.unique(dim=0)) == 6**3
     assert drawn.min() == 1
-    monkeypatch.setattr(gradients, "LARGEST_SHUFFLE", 100)
+    monkeypatch.setattr(clock_and_pizza, "LARGEST_SHUFFLE", 100)
     drawn = sampled_triples(ModularTask("add", 7), n_samples=50, seed=3)
     assert len(drawn.unique(dim=0)) == 50
     assert len(sampled_triples(ModularTask("add", 7), n_samples=500, seed=3)) == 343
@@ -74,14 +74,14 @@ def test_samples_of_large_and_of_multiplicative_tasks(monkeypatch):
 @pytest.mark.parametrize("extra", [{}, {"act_fn": "gelu"}, {"attention_rate": 0.3}])
 def test_both_ways_agree_with_central_differences(equals_token, extra, monkeypatch):
     snapshot = random_snapshot(equals_token=equals_token, **extra)
-    monkeypatch.setattr(gradients, "BLOCK_TRIPLES", 7)
+    monkeypatch.setattr(clock_and_pizza, "BLOCK_TRIPLES", 7)
     found = gradient_symmetricity(snapshot, n_samples=20)
     weights = {name: weight.double() for name, weight in snapshot.weights.items()}
     model = build_model(snapshot.architecture, weights)
-    hooked = gradients.hooked_gradients(model, snapshot.task, found.triples)
-    plain = gradients._plain_gradients(snapshot, found.triples)
+    hooked = clock_and_pizza.hooked_gradients(model, snapshot.task, found.triples)
+    plain = clock_and_pizza._plain_gradients(snapshot, found.triples)
     torch.testing.assert_close(plain, hooked, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(found.cosines, gradients._cosines(hooked))
+    torch.testing.assert_close(found.cosines, clock_and_pizza._cosines(hooked))
 
     a, b, c = found.triples[0].tolist()
     tokens = snapshot.task.tokens[[a * 7 + b]]
@@ -137,7 +137,7 @@ def test_the_users_model_and_random_numbers_are_as_before(monkeypatch):
     assert found.value is not None
     assert abs(found.value) <= 1
     with pytest.raises(RuntimeError, match="from a hook"), models_of_users.failing(model):
-        gradients.hooked_gradients(model, task, found.triples)
+        clock_and_pizza.hooked_gradients(model, task, found.triples)
     assert np.random.get_state()[1].tolist() == states[0]
     assert torch.equal(torch.get_rng_state(), states[1])
     assert [parameter.requires_grad for parameter in model.parameters()] == flags

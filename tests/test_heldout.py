@@ -10,9 +10,9 @@ from scipy.special import log_softmax
 
 import grokinterp as gi
 from grokinterp import circuits
-from grokinterp.encodings import measured
 from grokinterp.fourier import heldout_fit
-from grokinterp.runs.taking import from_weights
+from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.sweeps import measured
 from grokinterp.tasks import ModularTask
 from grokinterp.viz import plot_embedding_circles
 from tests import clock, exact_clock

@@ -11,8 +11,7 @@ import safetensors.torch
 import torch
 
 import grokinterp as gi
-from grokinterp.models.architecture import Architecture
-from grokinterp.models.initialize import initial_weights
+from grokinterp.models.architecture import Architecture, initial_weights
 from tests.foreign import (
     bridge_state,
     gpt_state,

@@ -9,13 +9,9 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.encodings.geometry.paths import information_path, path_of, stages_of
-from grokinterp.encodings.geometry.predictions import (
-    geodesic_point,
-    pairwise_distances,
-    root_probabilities,
-)
-from grokinterp.errors import InputError
+from grokinterp.base.errors import InputError
+from grokinterp.geometry.paths import information_path, path_of, stages_of
+from grokinterp.geometry.predictions import geodesic_point, pairwise_distances, root_probabilities
 from grokinterp.progress.labels import Margin
 from grokinterp.progress.phases import Phase, Phases
 from tests.made_runs import changed, made_run

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.errors import InputError
+from grokinterp.base.errors import InputError
 from grokinterp.tasks import IsingTask
-from grokinterp.tasks.glauber import glauber
-from grokinterp.tasks.ising import critical_temperature, energies, magnetizations
+from grokinterp.tasks.ising import critical_temperature, energies, glauber, magnetizations
 from tests.torus import torus_energy
 
 SMALL = {

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.circuits.isolation import isolate_circles, with_embedding
-from grokinterp.circuits.logit_shape import logit_forms
+from grokinterp.circuits.circles import isolate_circles, with_embedding
+from grokinterp.circuits.clock_and_pizza import logit_forms
 from grokinterp.fourier import fourier_basis
 from grokinterp.models.adapter import build_model
-from grokinterp.runs.taking import from_weights
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, dense, models_of_users
 from tests.exact_clock import ExactClock, random_radii, waves

@@ -74,7 +74,7 @@ def test_training_follows_autograd(name, tmp_path):
     recipe = RECIPES[name].replace(steps=12, checkpoints=[0])
     run = gi.train(recipe, tmp_path / name)
     from grokinterp.models.kinds import QuickForward
-    from grokinterp.training.optimizers import Batches, build_optimizer
+    from grokinterp.updates.optimizers import Batches, build_optimizer
 
     weights = {k: w.clone().requires_grad_() for k, w in run.weights(0).items()}
     optimizer = build_optimizer(recipe, weights.values())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from grokinterp.models.layouts import PAPER, to_foreign
+from grokinterp.models.foreign_names import PAPER, to_foreign
 
 N_CHECKPOINTS = 500
 IMPORT = r"""

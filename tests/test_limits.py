@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from grokinterp.encodings.geometry.limits import limit_of
+from grokinterp.geometry.paths import limit_of
 
 
 @pytest.mark.parametrize("order", [0.5, 1.0, 2.0, 3.7])

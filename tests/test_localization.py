@@ -3,19 +3,13 @@ import math
 import pytest
 import torch
 
+from grokinterp.base.errors import InputError
 from grokinterp.circuits.neurons import neuron_clusters
-from grokinterp.errors import InputError
 from grokinterp.fourier import fourier_basis
-from grokinterp.fourier.localization import (
-    POWERS,
-    fourier_heat_map,
-    ipr,
-    neuron_ipr,
-    stacked_ipr,
-)
-from grokinterp.fourier.maps import input_weights, output_weights
-from grokinterp.runs.snapshot import Snapshot
-from grokinterp.runs.taking import from_weights
+from grokinterp.fourier.localization import POWERS, fourier_heat_map, ipr, neuron_ipr, stacked_ipr
+from grokinterp.fourier.spectra import input_weights, output_weights
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.tasks.ising import IsingTask
 from tests.test_maps import draw, embedded, two_hot

@@ -10,9 +10,9 @@ import time
 import pytest
 
 import grokinterp as gi
-from grokinterp.runs import lock
-from grokinterp.runs.files import write_whole
-from grokinterp.runs.lock import hold
+from grokinterp.base import lock
+from grokinterp.base.files import write_whole
+from grokinterp.base.lock import hold
 from grokinterp.training import loop
 
 HOLDER = """

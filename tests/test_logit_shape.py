@@ -6,15 +6,15 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.circuits.logit_shape import (
+from grokinterp.circuits.clock_and_pizza import (
     distance_irrelevance,
     logit_forms,
     operand_grid,
     pizza_envelope,
 )
-from grokinterp.models.initialize import initial_weights
-from grokinterp.runs.snapshot import Snapshot
-from grokinterp.runs.taking import from_weights
+from grokinterp.models.architecture import initial_weights
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 from tests.exact_clock import ExactClock, random_radii

@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-from grokinterp.errors import InputError
-from grokinterp.fourier.maps import input_weights, output_weights
-from grokinterp.fourier.spectra import neuron_logit_map
-from grokinterp.runs.taking import from_weights
+from grokinterp.base.errors import InputError
+from grokinterp.fourier.spectra import input_weights, neuron_logit_map, output_weights
+from grokinterp.runs.models_on_tasks import from_weights
 from tests.test_neurons import random_model
 
 

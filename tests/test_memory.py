@@ -3,7 +3,7 @@ import sys
 import pytest
 import torch
 
-from grokinterp.memory import kept_memory
+from grokinterp.base.memory import kept_memory
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of the GNU C library")

@@ -5,9 +5,9 @@ import time
 import pytest
 
 import grokinterp as gi
-from grokinterp.errors import nearest, shown
+from grokinterp.base.errors import nearest, shown
 from grokinterp.recipe.recipe import parse_setting
-from grokinterp.training import Sweep
+from grokinterp.sweeps import Sweep
 
 LONG = "x" * 5000
 HUGE = "0x" + "f" * 5000  # which Python reads, and does not write

@@ -6,19 +6,17 @@ import math
 import pytest
 import torch
 
-from grokinterp.encodings.geometry import metric as module
-from grokinterp.encodings.geometry.cotangents import VARIANTS
-from grokinterp.encodings.geometry.fisher import diagonal, fisher_diagonal
-from grokinterp.encodings.geometry.metric import cosine_of, exact_gram, exact_product, fisher_metric
-from grokinterp.encodings.geometry.predictions import fisher_rao_distance
-from grokinterp.errors import InputError
-from grokinterp.models.architecture import Architecture
+from grokinterp.base.errors import InputError
+from grokinterp.geometry import metric as module
+from grokinterp.geometry.fisher import VARIANTS, diagonal, fisher_diagonal
+from grokinterp.geometry.metric import cosine_of, exact_gram, exact_product, fisher_metric
+from grokinterp.geometry.predictions import fisher_rao_distance
+from grokinterp.models.architecture import Architecture, initial_weights
 from grokinterp.models.cnn import CNNArchitecture
-from grokinterp.models.initialize import initial_weights
 from grokinterp.models.kinds import QuickForward
 from grokinterp.models.mlp import MLPArchitecture
-from grokinterp.runs.snapshot import Snapshot
-from grokinterp.runs.taking import from_weights
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import IsingTask, ModularTask
 from tests.test_neurons import random_model
 

@@ -8,14 +8,12 @@ from functools import partial
 import pytest
 import torch
 
-from grokinterp.errors import InputError
-from grokinterp.models.architecture import ACTIVATIONS
+from grokinterp.base.errors import InputError
+from grokinterp.models.architecture import ACTIVATIONS, initial_weights
 from grokinterp.models.cross_entropy import cross_entropies
-from grokinterp.models.hidden import mean_loss_gradient
 from grokinterp.models.hooked import build_mlp
-from grokinterp.models.initialize import initial_weights
-from grokinterp.models.mlp import MLPArchitecture
-from grokinterp.models.mlp_forward import answer_logits, gradients
+from grokinterp.models.layers import mean_loss_gradient
+from grokinterp.models.mlp import MLPArchitecture, answer_logits, gradients
 
 PAPER = MLPArchitecture(p=113, widths=(512,), n_classes=113)
 SHAPES = [
@@ -336,7 +334,7 @@ def test_a_built_model_has_copies_and_leaves_random_state_alone():
 def test_only_a_hooked_model_needs_transformer_lens():
     code = """
 import sys
-import grokinterp.models.cnn_gradients, grokinterp.models.mlp_forward, grokinterp.models.initialize
+import grokinterp.models.cnn, grokinterp.models.mlp, grokinterp.models.architecture
 assert "transformer_lens" not in sys.modules
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

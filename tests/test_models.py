@@ -12,8 +12,7 @@ from grokinterp.models.adapter import (
     load_weights,
 )
 from grokinterp.models.answer_position import answer_logits
-from grokinterp.models.architecture import Architecture
-from grokinterp.models.initialize import initial_weights
+from grokinterp.models.architecture import Architecture, initial_weights
 from grokinterp.tasks import ModularTask
 
 
@@ -140,7 +139,7 @@ def test_construction_leaves_global_random_state_alone():
 import random, numpy, torch
 from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import Architecture
-from grokinterp.models.initialize import initial_weights
+from grokinterp.models.architecture import initial_weights
 import transformer_lens
 state = lambda: (torch.get_rng_state().tolist(), str(numpy.random.get_state()), random.getstate())
 before = state()

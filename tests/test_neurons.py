@@ -4,15 +4,14 @@ import math
 import pytest
 import torch
 
+from grokinterp.base.errors import InputError
 from grokinterp.circuits.neurons import neuron_clusters
-from grokinterp.errors import InputError
 from grokinterp.fourier import fourier_basis, neuron_frequency_fractions
 from grokinterp.fourier.spectra import neuron_powers
 from grokinterp.models.adapter import build_model
-from grokinterp.models.architecture import Architecture
-from grokinterp.models.initialize import initial_weights
-from grokinterp.runs.snapshot import Snapshot
-from grokinterp.runs.taking import from_weights
+from grokinterp.models.architecture import Architecture, initial_weights
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import grokinterp as gi
+from grokinterp.base.files import sha256, tensors_to_bytes
+from grokinterp.models.architecture import initial_weights
 from grokinterp.models.cross_entropy import answer_scores, right_answers
-from grokinterp.models.initialize import initial_weights
 from grokinterp.models.kinds import build_model
 from grokinterp.models.stacked import stack, stacked_logits
-from grokinterp.runs.files import sha256, tensors_to_bytes
 from grokinterp.runs.manifest import Manifest
-from grokinterp.training.ensemble_learner import evaluate_members
+from grokinterp.training.learner import evaluate_members
 from tests.made_runs import made_run
 
 NAN = math.nan
@@ -170,7 +170,7 @@ def test_training_that_diverges_stops_and_keeps_what_it_has(tmp_path, run):
 
 def test_a_diverging_member_does_not_take_the_others_with_it(tmp_path):
     """They go on to the end, singly."""
-    from grokinterp.training import Sweep, run_sweep
+    from grokinterp.sweeps import Sweep, run_sweep
 
     sweep = Sweep(DIVERGING, ({"lr": (1e-3, 1e20, 1e-2)},), ensemble=3)
     table = run_sweep(sweep, tmp_path / "out", progress=False).set_index("run")

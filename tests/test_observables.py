@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from grokinterp.errors import InputError
+from grokinterp.base.errors import InputError
 from grokinterp.progress.observables import correlation_table, correlations, layer_correlation
 
 

@@ -4,13 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from grokinterp.base.errors import InputError
 from grokinterp.circuits.neurons import neuron_clusters
-from grokinterp.circuits.polynomials import (
-    fitted_neurons,
-    polynomial_fits,
-    relu_regression,
-)
-from grokinterp.errors import InputError
+from grokinterp.circuits.polynomials import fitted_neurons, polynomial_fits, relu_regression
 from grokinterp.models.adapter import build_model
 from grokinterp.tasks import ModularTask
 from tests.test_neurons import (

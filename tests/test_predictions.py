@@ -7,8 +7,9 @@ import mpmath
 import pytest
 import torch
 
-from grokinterp.encodings.geometry import predictions as module
-from grokinterp.encodings.geometry.predictions import (
+from grokinterp.base.errors import InputError
+from grokinterp.geometry import predictions as module
+from grokinterp.geometry.predictions import (
     angle_of_chord,
     fisher_rao_distance,
     geodesic_point,
@@ -16,7 +17,6 @@ from grokinterp.encodings.geometry.predictions import (
     root_probabilities,
     roots_along,
 )
-from grokinterp.errors import InputError
 
 
 def draw(*shape, seed=0, scale=1.0):
@@ -135,7 +135,7 @@ def test_the_angle_of_a_chord():
 
 def test_a_runs_roots_are_those_of_its_logits(tiny_run, monkeypatch):
     rows = torch.tensor([3, 40, 7, 8, 1])
-    monkeypatch.setattr(sys.modules["grokinterp.runs.snapshot"], "BLOCK_ROWS", 2)
+    monkeypatch.setattr(sys.modules["grokinterp.runs._snapshot"], "BLOCK_ROWS", 2)
     found = roots_along(tiny_run, [0, 40], row_numbers=rows)
     assert found.shape == (2, 5, 7)
     for roots, step in zip(found, (0, 40), strict=True):

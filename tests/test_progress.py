@@ -8,11 +8,11 @@ import torch
 
 import grokinterp as gi
 from grokinterp.fourier import fourier_basis
-from grokinterp.models.initialize import initial_weights
+from grokinterp.models.architecture import initial_weights
 from grokinterp.progress import MEASURES, measure
 from grokinterp.progress import losses as progress_losses
-from grokinterp.progress.table import measure_snapshot
-from grokinterp.runs.taking import from_weights
+from grokinterp.progress.measures import measure_snapshot
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, dense
 

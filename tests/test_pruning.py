@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from grokinterp.base.errors import InputError
 from grokinterp.encodings.pruning import (
     magnitudes,
     n_pruned,
@@ -11,7 +12,6 @@ from grokinterp.encodings.pruning import (
     scored,
     weight_names,
 )
-from grokinterp.errors import InputError
 
 CNN = {
     "conv.0.W": (2, 1, 3, 3), "conv.0.b": (2,), "conv.1.W": (4, 2, 3, 3), "conv.1.b": (4,),

@@ -4,15 +4,16 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.circuits.scores import Score, score
-from grokinterp.encodings import PruningCurve, fisher_diagonal, prune, pruning_curve
+from grokinterp.circuits.ablation import Score, score
+from grokinterp.encodings import PruningCurve, prune, pruning_curve
 from grokinterp.encodings.bases import as_matrix
 from grokinterp.encodings.pruning_curves import GRID
 from grokinterp.fourier import fourier_basis
+from grokinterp.geometry import fisher_diagonal
 from grokinterp.models import adapter
 from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import Architecture
-from grokinterp.runs.taking import from_weights
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.tasks.operations import OPERATIONS, Operation
 from tests import models_of_users

@@ -2,7 +2,7 @@ import tomllib
 
 import pytest
 
-from grokinterp.errors import InputError
+from grokinterp.base.errors import InputError
 from grokinterp.recipe import BUILTIN, Recipe, checkpoint_steps, find_recipe, parse_setting, recipes
 
 

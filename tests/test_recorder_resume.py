@@ -11,8 +11,7 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.models.architecture import Architecture
-from grokinterp.models.initialize import initial_weights
+from grokinterp.models.architecture import Architecture, initial_weights
 from grokinterp.models.kinds import build_model
 
 P = 7

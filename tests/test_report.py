@@ -16,17 +16,16 @@ import pytest
 import torch
 
 import grokinterp as gi
+from grokinterp.base.files import sha256
+from grokinterp.figures._figure import figure
+from grokinterp.figures.pages import LEVELS, packed
+from grokinterp.figures.slider import over_training
 from grokinterp.fourier import embedding_spectrum
-from grokinterp.runs.files import sha256
+from grokinterp.reporting._report import stops_of
+from grokinterp.reporting.about import findings, look_at, milestones, undetermined
+from grokinterp.reporting.panels import PANELS, SECTIONS
 from grokinterp.runs.manifest import Manifest
 from grokinterp.viz import comparison_page
-from grokinterp.viz.figure import figure
-from grokinterp.viz.over_training import over_training
-from grokinterp.viz.report.about import look_at, milestones
-from grokinterp.viz.report.pack import LEVELS, packed
-from grokinterp.viz.report.panels import PANELS, SECTIONS
-from grokinterp.viz.report.stops import stops_of
-from grokinterp.viz.report.summary import findings, undetermined
 
 HOSTILE = "<img src=x onerror=alert(1)> \"quoted\" 'и' & é ☃ {{7*7}} ]]> --><br> $&"
 

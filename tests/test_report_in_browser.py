@@ -12,7 +12,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 import grokinterp as gi
-from grokinterp.viz.report.panels import PANELS
+from grokinterp.reporting.panels import PANELS
 from tests.browser import Page, until
 
 DRAWN_PANELS = "article[data-kind]"

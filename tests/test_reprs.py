@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 import grokinterp as gi
+from grokinterp.base.result import ROWS, card
 from grokinterp.circuits import hooks
-from grokinterp.encodings import Claim
-from grokinterp.notebook import ROWS, card
-from grokinterp.runs.foreign.store import ForeignStore
+from grokinterp.claims import Claim
+from grokinterp.reading.foreign_runs import ForeignStore
 
 HOSTILE = "<script>alert('a\"b')</script>&amp; \u2028é\U0001f600"
 LEFT = [("style", "text-align: left")]

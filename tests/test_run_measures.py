@@ -11,7 +11,7 @@ import torch
 
 import grokinterp as gi
 from grokinterp import encodings
-from grokinterp.encodings import RUN_MEASURES, measured, run_measures
+from grokinterp.sweeps import RUN_MEASURES, measured, table
 from tests.made_runs import changed
 
 OUTCOME = [
@@ -198,7 +198,7 @@ def test_what_fails_is_noted_and_the_rest_stands(mlp, monkeypatch):
     def failing(run):
         raise gi.InputError("not today.")
 
-    monkeypatch.setitem(run_measures.RUN_MEASURES, "sizes", failing)
+    monkeypatch.setitem(table.RUN_MEASURES, "sizes", failing)
     row = measured(mlp, ["sizes", "features"])
     assert row["note"] == "sizes: not today."
     assert row["ipr_input"] > 0

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import TypeCheckError
 
 import grokinterp as gi
+from grokinterp.base.files import write_whole
 from grokinterp.models.adapter import build_model
-from grokinterp.models.initialize import initial_weights
-from grokinterp.runs.files import write_whole
+from grokinterp.models.architecture import initial_weights
 from grokinterp.runs.manifest import _checksum
 from grokinterp.runs.metrics import evaluate
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.circuits.scores import score
+from grokinterp.circuits.ablation import score
 from grokinterp.encodings import compressed_bytes, effective_rank, quantize, quantized_size, sizes
+from grokinterp.encodings._sizes import gini_of, mean_effective_rank
 from grokinterp.encodings.bases import as_matrix
 from grokinterp.encodings.pruning_curves import pruning_curve
-from grokinterp.encodings.sizes import gini_of, mean_effective_rank
-from grokinterp.runs.taking import from_weights
+from grokinterp.runs.models_on_tasks import from_weights
 
 
 def drawn(*shape, seed=0):

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 import grokinterp as gi
+from grokinterp.reading.tensor_files import LEGACY_MAGIC, read_file
 from grokinterp.recipe import find_recipe
-from grokinterp.runs.foreign.files import LEGACY_MAGIC, read_file
-from grokinterp.training import Sweep
+from grokinterp.sweeps import Sweep
 
 SECONDS = 3.0
 DEEP = 2_000_000

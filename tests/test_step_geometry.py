@@ -6,10 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from grokinterp.encodings.geometry.fisher import fisher_diagonal
-from grokinterp.encodings.geometry.metric import fisher_metric
-from grokinterp.encodings.geometry.step_geometry import step_geometry
-from grokinterp.errors import InputError
+from grokinterp.base.errors import InputError
+from grokinterp.geometry.fisher import fisher_diagonal
+from grokinterp.geometry.metric import fisher_metric, step_geometry
 from tests.made_runs import made_run
 
 

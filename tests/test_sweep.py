@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import grokinterp as gi
-from grokinterp.training import Sweep
-from grokinterp.training.ranges import range_values
+from grokinterp.sweeps import Sweep
+from grokinterp.sweeps.sweep import range_values
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "encodings"
 AXES = "[[axes]]\nlr = [0.1, 0.01]\n[[axes]]\nseed = [0, 1]\ndata_seed = [7, 8]\n"

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 import grokinterp as gi
-from grokinterp.training import EnsembleTiming, Sweep, ensemble, loop, run_sweep, train_ensemble
-from grokinterp.training.ensemble_state import NEXT
-from grokinterp.training.executors import Job, processes
-from grokinterp.training.places import place_of
-from grokinterp.training.sweep_driver import SWEEP
+from grokinterp.sweeps import Sweep, executors, run_sweep
+from grokinterp.sweeps.driver import SWEEP
+from grokinterp.sweeps.executors import Job
+from grokinterp.sweeps.places import place_of
+from grokinterp.training import EnsembleTiming, ensemble, loop, train_ensemble
+from grokinterp.training.ensemble import NEXT
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +176,7 @@ def test_two_workers_make_the_table_of_single_runs(sweep, alone, tmp_path):
     assert same_rows(run_sweep(some, tmp_path, measure=measure, workers=2), alone[:3])
 
 
-class Thread(processes._Worker):
+class Thread(executors._Worker):
     """A worker that is a thread: SystemExit kills it, as a signal does a process."""
 
     started = 0
@@ -189,9 +190,9 @@ class Thread(processes._Worker):
 
     def work(self):
         with self.theirs, contextlib.suppress(EOFError, SystemExit):
-            self.theirs.send(processes.READY)
+            self.theirs.send(executors.READY)
             while True:
-                for answer in processes._answers(self.theirs):
+                for answer in executors._answers(self.theirs):
                     self.theirs.send(answer)
 
     def exit_status(self):
@@ -213,13 +214,13 @@ def die_at_the_second(run):
 def test_a_run_that_kills_its_group_is_tried_alone_and_gets_the_note_alone(
     sweep, alone, faster, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(processes, "_Worker", Thread)
-    monkeypatch.setattr(processes, "RETRIES", 1)
+    monkeypatch.setattr(executors, "_Worker", Thread)
+    monkeypatch.setattr(executors, "RETRIES", 1)
     place = place_of(tmp_path, across_processes=True)
     recipes = list(sweep.recipes().items())[:4]
     group, two_layers = dict(recipes[:3]), dict(recipes[3:])
     jobs = [Job(some, place, die_at_the_second, 1) for some in (group, two_layers)]
-    made = list(processes.run_in_processes(jobs, workers=1))
+    made = list(executors.run_in_processes(jobs, workers=1))
     assert [each.name for each in made] == [name for name, _ in recipes]
     assert Thread.started == 2 + 2 + 1  # two for the group, two for the run, one for what is left
     assert made.pop(1).found == {

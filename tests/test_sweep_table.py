@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 import grokinterp as gi
-from grokinterp.training import Sweep, loop, places, run_sweep
-from grokinterp.training.sweep_driver import SWEEP
-from grokinterp.training.sweep_table import PARQUET, RESULTS
+from grokinterp.sweeps import Sweep, places, run_sweep
+from grokinterp.sweeps.driver import SWEEP
+from grokinterp.sweeps.table import PARQUET, RESULTS
+from grokinterp.training import loop
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,11 @@ import torch
 import grokinterp as gi
 from grokinterp.fourier.answers import LogitTally
 from grokinterp.fourier.spectra import neuron_powers
-from grokinterp.progress.measures import AnswerTally
-from grokinterp.progress.table import measure_snapshot
-from grokinterp.runs.taking import from_weights
-from grokinterp.runs.tally import Tally
+from grokinterp.progress.measures import AnswerTally, measure_snapshot
+from grokinterp.runs._snapshot import Tally
+from grokinterp.runs.models_on_tasks import from_weights
 
-snapshots = sys.modules["grokinterp.runs.snapshot"]
+snapshots = sys.modules["grokinterp.runs._snapshot"]
 TASKS = [{}, {"operation": "multiply"}, {"model": "mlp"}, {"n_layers": 2}]
 
 

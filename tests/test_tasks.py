@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grokinterp.errors import InputError
+from grokinterp.base.errors import InputError
 from grokinterp.tasks import OPERATIONS, ModularTask, operation, train_indices
-from grokinterp.tasks.exponents import discrete_logs, is_prime
+from grokinterp.tasks.operations import discrete_logs, is_prime
 
 FUNCTIONS = {
     "add": lambda a, b: a + b,

@@ -12,7 +12,7 @@ import grokinterp as gi
 from grokinterp.runs.writer import RunWriter
 from grokinterp.training import loop
 from grokinterp.training.learner import Learner
-from grokinterp.training.optimizers import Batches
+from grokinterp.updates.optimizers import Batches
 
 
 def same_bits(one: gi.Run, other: gi.Run) -> bool:

@@ -6,14 +6,10 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.encodings.geometry.paths import information_path
-from grokinterp.encodings.geometry.predictions import pairwise_distances, root_probabilities
-from grokinterp.encodings.geometry.trajectories import (
-    classical_scaling,
-    stress_of,
-    trajectory_embedding,
-)
-from grokinterp.errors import InputError
+from grokinterp.base.errors import InputError
+from grokinterp.geometry.paths import information_path
+from grokinterp.geometry.predictions import pairwise_distances, root_probabilities
+from grokinterp.geometry.trajectories import classical_scaling, stress_of, trajectory_embedding
 from tests.made_runs import changed, made_run
 from tests.test_neurons import random_model
 

@@ -5,11 +5,11 @@ import pytest
 
 import grokinterp as gi
 from grokinterp.circuits import faithfulness
+from grokinterp.circuits._figures.ablation import VERDICTS
 from grokinterp.circuits.ablation import Ablation
 from grokinterp.circuits.hooks import fourier, heads, neurons
 from grokinterp.models.last_block import LOGITS
 from grokinterp.viz import plot_ablation
-from grokinterp.viz.ablation import VERDICTS
 
 
 @pytest.fixture(scope="module")

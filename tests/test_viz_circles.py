@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import grokinterp as gi
+from grokinterp.circuits._figures.circles import embedding_circles, plane_coordinates
 from grokinterp.circuits.circles import centred_embedding
-from grokinterp.runs.taking import from_weights
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.viz import plot_embedding_circles
-from grokinterp.viz.circles import embedding_circles, plane_coordinates
 from tests.labels import axis_titles
 from tests.test_architectures import P, example
 

@@ -4,8 +4,8 @@ from itertools import pairwise
 import pytest
 
 from grokinterp.circuits.graph import CircuitGraph, Edge
-from grokinterp.viz.over_training import over_training
-from grokinterp.viz.theme import COLOURS, series
+from grokinterp.figures._figure import COLOURS, series
+from grokinterp.figures.slider import over_training
 
 NODES = (
     ("embedding k=2", "embedding"), ("embedding k=5", "embedding"),

@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 
 import grokinterp as gi
+from grokinterp.figures._figure import STEPS
 from grokinterp.fourier import frequency_shares
 from grokinterp.viz import plot_emergence, plot_progress
-from grokinterp.viz.figure import STEPS
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 import grokinterp as gi
-from grokinterp.viz import Figure, plot_correctness, plot_neurons, theme
-from grokinterp.viz.figure import (
+from grokinterp.figures import _figure as theme
+from grokinterp.figures._figure import (
     STEPS,
     figure,
     fitting_height,
@@ -23,7 +23,9 @@ from grokinterp.viz.figure import (
     small_multiples,
     square,
 )
-from grokinterp.viz.over_training import draw_steps, over_training
+from grokinterp.figures.slider import over_training
+from grokinterp.fourier._figures import draw_steps
+from grokinterp.viz import Figure, plot_correctness, plot_neurons
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 needs_browser = pytest.mark.skipif(
@@ -61,7 +63,7 @@ def test_the_state_of_plotly_is_left_alone():
     code = (
         "import sys, plotly.io as pio; before = pio.templates.default, pio.renderers.default\n"
         "theirs = {*sys.modules}\n"
-        "from grokinterp.viz.figure import figure\n"
+        "from grokinterp.figures._figure import figure\n"
         "import grokinterp.viz; figure('t').dark()\n"
         "assert (pio.templates.default, pio.renderers.default) == before\n"
         "print(*{'kaleido', 'circuitsvis', 'selenium'} & ({*sys.modules} - theirs))"

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.encodings.geometry.paths import information_path, path_of
-from grokinterp.encodings.geometry.trajectories import trajectory_embedding
+from grokinterp.figures._figure import STEPS
+from grokinterp.geometry.paths import information_path, path_of
+from grokinterp.geometry.trajectories import trajectory_embedding
 from grokinterp.viz import plot_trajectories
-from grokinterp.viz.figure import STEPS
 from tests.conftest import SHIPPED
 from tests.labels import axis_titles
 

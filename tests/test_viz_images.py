@@ -7,16 +7,10 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.runs.taking import from_weights
+from grokinterp.circuits._figures.answers import ANSWERS, correctness, logit_images
+from grokinterp.figures.heat_maps import around_zero, checked_numbers, from_zero
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.viz import plot_correctness, plot_logits
-from grokinterp.viz.images import (
-    ANSWERS,
-    around_zero,
-    checked_numbers,
-    correctness,
-    from_zero,
-    logit_images,
-)
 from tests.labels import axis_titles
 from tests.test_architectures import P, example
 

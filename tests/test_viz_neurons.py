@@ -7,10 +7,10 @@ import pytest
 
 import grokinterp as gi
 from grokinterp.circuits import neuron_clusters
-from grokinterp.runs.taking import from_weights
+from grokinterp.circuits._figures.neurons import chosen_neurons, neuron_fourier, neuron_images
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.viz import plot_neuron_fourier, plot_neurons
-from grokinterp.viz.neurons import chosen_neurons, neuron_fourier, neuron_images
 from tests import clock
 from tests.labels import axis_titles
 from tests.test_architectures import P, example

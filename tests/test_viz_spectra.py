@@ -4,8 +4,9 @@ import pytest
 
 import grokinterp as gi
 from grokinterp.fourier import embedding_spectrum, fourier_basis, neuron_logit_map
+from grokinterp.fourier._figures import SHARES
+from grokinterp.fourier._key_frequencies import RULES
 from grokinterp.fourier.localization import fourier_heat_map
-from grokinterp.fourier.rules import RULES
 from grokinterp.viz import (
     plot_embedding_heat_map,
     plot_embedding_spectrum,
@@ -13,7 +14,6 @@ from grokinterp.viz import (
     plot_key_frequencies,
     plot_neuron_logit_spectrum,
 )
-from grokinterp.viz.spectra import SHARES
 from tests.labels import axis_titles
 
 CYCLES = {"frequency k (cycles per p)"}

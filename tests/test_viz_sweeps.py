@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from grokinterp.encodings.comparison.statistics import power_law, spread
-from grokinterp.errors import InputError
+from grokinterp.base.errors import InputError
+from grokinterp.figures._figure import COLOURS, DASHES, LABELS, SERIES, ink_on
+from grokinterp.sweeps._figures.phase_diagram import OTHER_LABELS
+from grokinterp.sweeps.statistics import power_law, spread
 from grokinterp.viz import plot_phase_diagram, plot_scaling, sweep_page
-from grokinterp.viz.phase_diagram import OTHER_LABELS
-from grokinterp.viz.theme import COLOURS, DASHES, LABELS, SERIES, ink_on
 from tests.labels import axis_titles
 from tests.test_viz_figure import BLINDNESS, lab
 

@@ -15,8 +15,7 @@ from transformer_lens.hook_points import HookPoint
 
 import grokinterp as gi
 from grokinterp.models.adapter import canonical_weights
-from grokinterp.models.architecture import Architecture
-from grokinterp.models.initialize import initial_weights
+from grokinterp.models.architecture import Architecture, initial_weights
 from grokinterp.models.kinds import build_model
 from tests.models_of_users import hooks_of
 

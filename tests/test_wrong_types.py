@@ -11,10 +11,10 @@ import torch
 import grokinterp as gi
 from grokinterp import encodings, viz
 from grokinterp.encodings.pruning import prune
-from grokinterp.encodings.sizes import effective_rank
+from grokinterp.encodings._sizes import effective_rank
 from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.progress.observables import correlations
-from grokinterp.runs.taking import from_weights
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.training import run_sweep
 
 recipe = gi.recipes()["mlp113-grokked"].replace(p=5, d_mlp=4)

@@ -12,36 +12,50 @@ Each returns a frozen dataclass with a `.table()`, leaves the model as it is, an
 one line, for what the model or the task does not have. Losses are in nats, over the p answers.
 """
 
+from grokinterp.base.names import room_names
 from grokinterp.circuits import hooks
-from grokinterp.circuits.ablation import Ablation, ablate, spread
-from grokinterp.circuits.algorithm import Algorithm, algorithm
-from grokinterp.circuits.attention import Attention, attention, commutativity
-from grokinterp.circuits.attention_fits import AttentionFits, attention_fits, fitted_patterns
-from grokinterp.circuits.attention_inputs import AttentionPatterns, attention_patterns
-from grokinterp.circuits.attention_readout import AttentionReadout, attention_readout
-from grokinterp.circuits.attribution import Attribution, attribution
-from grokinterp.circuits.circles import Circularity, circularity
-from grokinterp.circuits.faithfulness import Faithfulness, faithfulness
-from grokinterp.circuits.gradients import GradientSymmetricity, gradient_symmetricity
-from grokinterp.circuits.graph import CircuitGraph, circuit_graph
-from grokinterp.circuits.interventions import Intervention
-from grokinterp.circuits.isolation import CircleIsolation, isolate_circles
-from grokinterp.circuits.logit_shape import (
+from grokinterp.circuits._algorithm import Algorithm, algorithm
+from grokinterp.circuits._attention import (
+    Attention,
+    AttentionPatterns,
+    attention,
+    attention_patterns,
+    commutativity,
+)
+from grokinterp.circuits._attention_readout import (
+    AttentionFits,
+    AttentionReadout,
+    attention_fits,
+    attention_readout,
+    fitted_patterns,
+)
+from grokinterp.circuits._attribution import Attribution, attribution
+from grokinterp.circuits._faithfulness import Faithfulness, faithfulness
+from grokinterp.circuits._paper_table import PaperTable, paper_table
+from grokinterp.circuits.ablation import Ablation, ablate, spread, standard_interventions
+from grokinterp.circuits.circles import CircleIsolation, Circularity, circularity, isolate_circles
+from grokinterp.circuits.clock_and_pizza import (
     DistanceIrrelevance,
+    GradientSymmetricity,
     LogitForms,
     distance_irrelevance,
+    gradient_symmetricity,
     logit_forms,
 )
-from grokinterp.circuits.neuron_logit import NeuronLogitMap, neuron_logit_directions
-from grokinterp.circuits.neurons import NeuronClusters, neuron_clusters
-from grokinterp.circuits.paper_table import PaperTable, paper_table
+from grokinterp.circuits.graph import CircuitGraph, circuit_graph
+from grokinterp.circuits.interventions import Intervention
+from grokinterp.circuits.neurons import (
+    NeuronClusters,
+    NeuronLogitMap,
+    neuron_clusters,
+    neuron_logit_directions,
+)
 from grokinterp.circuits.polynomials import (
     PolynomialFits,
     fitted_neurons,
     polynomial_fits,
     relu_regression,
 )
-from grokinterp.circuits.standard import standard_interventions
 
 __all__ = [
     "Ablation",
@@ -89,3 +103,4 @@ __all__ = [
     "spread",
     "standard_interventions",
 ]
+__getattr__, __dir__ = room_names(__name__, __all__)

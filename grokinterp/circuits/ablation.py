@@ -1,28 +1,212 @@
 """Ablation: what breaks without a part, against placebos of the same size."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
-from jaxtyping import Bool
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.arguments import LARGEST_SEED, whole
-from grokinterp.arguments import listed as listed_of
-from grokinterp.circuits.edits import check_mode
-from grokinterp.circuits.interventions import Intervention, Setting, listed
-from grokinterp.circuits.replay import replay
-from grokinterp.circuits.scores import Score, score
-from grokinterp.circuits.standard import standard_and_undefined
-from grokinterp.circuits.subject import Subject, steps_of, subject_of
-from grokinterp.errors import InputError, shown
-from grokinterp.fourier.acceptance import Keys
-from grokinterp.notebook import card
-from grokinterp.runs.snapshot import Snapshot
+from grokinterp.base.checks import LARGEST_SEED, whole
+from grokinterp.base.checks import listed as listed_of
+from grokinterp.base.errors import InputError, shown
+from grokinterp.base.result import Result, card
+from grokinterp.circuits.components import (
+    attention,
+    attention_skip,
+    channels,
+    heads,
+    mlp,
+    mlp_skip,
+    neurons,
+    patterns,
+)
+from grokinterp.circuits.interventions import Intervention, Setting, check_mode, listed, replay
+from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
+from grokinterp.circuits.subspaces import directions, embedding, fourier
+from grokinterp.fourier._key_frequencies import Keys
+from grokinterp.fourier.answers import checked_frequencies, usable_group
+from grokinterp.fourier.subject import Subject, steps_of, subject_of
+from grokinterp.models.cross_entropy import cross_entropies, right_answers
+from grokinterp.models.last_block import LOGITS
+from grokinterp.reading._load import check_snapshot
+from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
+
+# MERGED circuits.scores: Loss and accuracy on train, test and all inputs.
+# MERGED circuits.standard: The standard interventions: every part of a circuit that the field ablates, on one model.
+
+
+@dataclass(frozen=True)
+class Score:
+    """Cross-entropy in nats and accuracy over the p classes, on three sets of inputs.
+
+    NaN on train and test without a split, and on sets that were not evaluated.
+    """
+
+    loss_train: float
+    loss_test: float
+    loss_all: float
+    acc_train: float
+    acc_test: float
+    acc_all: float
+
+
+def score(snapshot: Snapshot, logits: Float[Tensor, "n p"], *, test_only: bool = False) -> Score:
+    """Loss and accuracy of these logits on train, test and all inputs.
+
+    `test_only`: the logits are of `snapshot.test_rows` alone.
+    """
+    labels = snapshot.task.labels
+    if test_only:
+        labels = labels[snapshot.test_rows]
+    losses = cross_entropies(logits, labels)
+    right = right_answers(logits, labels).double()
+    train = snapshot.train_mask
+    every = torch.ones(len(labels), dtype=torch.bool)
+    if test_only:
+        sets: tuple[Tensor | None, ...] = (None, every, None)
+    else:
+        sets = (None, None, every) if train is None else (train, ~train, every)
+    values = [
+        math.nan if rows is None else float(x[rows].mean())
+        for x in (losses, right)
+        for rows in sets
+    ]
+    return Score(*values)
+
+
+def standard_interventions(
+    snapshot: Snapshot, frequencies: Sequence[int], *, mode: str = "mean"
+) -> list[Intervention]:
+    """Heads, attention, MLP and skips of every layer; and, with key frequencies, what they name.
+
+    Of an MLP or a CNN, its hidden layers and the channels of its convolutions.
+    Those are the embedding's other frequencies, the clusters of neurons, Fourier components of
+    neurons and logits, and the directions that the neuron-logit map reads. What the model does not
+    have (directions of dead neurons, say) is left out. For a run, give `run.snapshot(step)`.
+    """
+    return standard_and_undefined(snapshot, frequencies, mode=mode)[0]
+
+
+def standard_and_undefined(
+    snapshot: Snapshot, frequencies: Sequence[int], *, mode: str = "mean"
+) -> tuple[list[Intervention], tuple[str, ...]]:
+    """The standard interventions, and why some of them do not exist on this model."""
+    check_snapshot(snapshot)
+    undefined: list[str] = []
+    group = usable_group(snapshot)
+    if group is not None and not isinstance(frequencies, Keys):
+        frequencies = checked_frequencies(frequencies, group)
+    circuit = _circuit(snapshot, tuple(frequencies), mode, undefined)
+    return [*_parts(snapshot, mode, undefined), *circuit], tuple(undefined)
+
+
+def _parts(snapshot: Snapshot, mode: str, undefined: list[str]) -> list[Intervention]:
+    found: list[Intervention] = []
+    for layer in range(snapshot.n_layers):
+        block = f"blocks.{layer}."
+        parallel = _parallel(snapshot, block)
+        if parallel:
+            undefined.append(f"no skips of layer {layer}: its MLP is beside its attention")
+        if f"{block}attn.W_Q" in snapshot.weights:
+            n_heads = len(snapshot.weights[f"{block}attn.W_Q"])
+            found += [heads(layer, head, mode=mode) for head in range(n_heads)]
+            found += [patterns(layer, mode="mean"), attention(layer, mode=mode)]
+            found += [] if parallel else [attention_skip(layer, mode=mode)]
+        if f"{block}mlp.W_out" in snapshot.weights:
+            found += [mlp(layer, mode=mode)]
+            found += [] if parallel else [mlp_skip(layer, mode=mode)]
+    if snapshot.kind != "transformer":
+        convs = [x for name, x in snapshot.weights.items() if re.fullmatch(r"conv\.\d+\.W", name)]
+        for layer, weight in enumerate(convs):
+            found += [channels(layer, channel, mode=mode) for channel in range(len(weight))]
+        for layer in range(snapshot.n_layers):
+            width = snapshot.weights[f"blocks.{layer}.mlp.W_in"].shape[1]
+            found += [neurons(layer, range(width), mode=mode, name=f"hidden layer {layer}")]
+    return found
+
+
+def _parallel(snapshot: Snapshot, block: str) -> bool:
+    """Whether the MLP reads what attention reads, so that neither has a stream around it alone."""
+    return (
+        snapshot.transformer is None
+        and f"{block}mlp.W_out" in snapshot.weights
+        and f"{block}hook_resid_mid" not in snapshot.hooked().hook_dict
+    )
+
+
+def _circuit(
+    snapshot: Snapshot, frequencies: tuple[int, ...], mode: str, undefined: list[str]
+) -> list[Intervention]:
+    """What only a model with key frequencies has; reasons for what it has not go to `undefined`."""
+    if not frequencies:
+        return []
+    task, neuron_hook = snapshot.modular_task, f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
+    found = [embedding(task, frequencies, hook_name=embedding_hook(snapshot))]
+    if neuron_hook.replace("hook_post", "W_in") in snapshot.weights:
+        found += cluster_interventions(snapshot, frequencies, mode)
+        found += [
+            fourier(neuron_hook, task, frequencies, keep=True),
+            fourier(neuron_hook, task, frequencies, keep=True, terms="operands"),
+            fourier(neuron_hook, task, frequencies),
+        ]
+        try:
+            found += direction_interventions(snapshot, frequencies)
+        except InputError as error:
+            undefined.append(f"no directions u_k, v_k are ablated: {error}")
+    found += [fourier(LOGITS, task, [k]) for k in frequencies]
+    return [
+        *found,
+        fourier(LOGITS, task, frequencies),
+        fourier(LOGITS, task, frequencies, keep=True),
+    ]
+
+
+def embedding_hook(snapshot: Snapshot) -> str:
+    """Where the operands' embeddings are seen; in an MLP with two-hot input, their sum."""
+    return "hook_embed" if "embed.W_E" in snapshot.weights else "blocks.0.mlp.hook_pre"
+
+
+def cluster_interventions(
+    snapshot: Snapshot, frequencies: tuple[int, ...], mode: str
+) -> list[Intervention]:
+    """Every cluster of the last layer's neurons, and the leftover, -1."""
+    clusters = neuron_clusters(snapshot, frequencies=frequencies)
+    return [
+        neurons(
+            clusters.layer,
+            clusters.members(k).tolist(),
+            mode=mode,
+            name="leftover neurons" if k == LEFTOVER else f"neurons of k = {k}",
+        ).called(kind=_kind(k, frequencies, mode))
+        for k, size in clusters.sizes.items()
+        if size
+    ]
+
+
+def _kind(k: int, frequencies: tuple[int, ...], mode: str) -> str:
+    if k == LEFTOVER:
+        return f"leftover neurons ({mode})"
+    return f"neurons of {'a key' if k in frequencies else 'another'} frequency ({mode})"
+
+
+def direction_interventions(snapshot: Snapshot, frequencies: tuple[int, ...]) -> list[Intervention]:
+    """The span of the directions u_k, v_k that the neuron-logit map reads: dropped, and alone.
+
+    With zeros for what is taken out, so that dropping it compares with a zeroed MLP.
+    """
+    basis = neuron_logit_directions(snapshot, frequencies=frequencies).basis
+    hook = f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
+    return [
+        directions(hook, basis, keep=keep, mode="zero", name="u_k, v_k") for keep in (True, False)
+    ]
+
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -85,7 +269,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Ablation:
+class Ablation(Result):
     """What interventions do to a model's loss and accuracy.
 
     The table of all inputs is a census, so a change has no sampling error over inputs; what it is
@@ -153,9 +337,7 @@ class Ablation:
 
     def plot(self) -> "go.Figure":
         """Every ratio and its placebos on a log axis; with a slider over several checkpoints."""
-        from grokinterp.viz import plot_ablation
-
-        return plot_ablation(self)
+        return self._drawn()
 
 
 def ablate(

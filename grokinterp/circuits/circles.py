@@ -4,7 +4,8 @@ Rows of `W_E` are taken in the order of the task's group, operand tokens only, w
 out. A circle of frequency k is a plane of the embedding in which token x stands at the angle w_k x.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,13 +13,25 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.arguments import whole
-from grokinterp.circuits.subject import Subject, need_residual_stream, subject_of
-from grokinterp.errors import InputError
+from grokinterp.base.checks import listed, whole, word
+from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.circuits.ablation import score
+from grokinterp.circuits.clock_and_pizza import WaveFit, logit_forms
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis, spectrum
-from grokinterp.runs.snapshot import Snapshot
+from grokinterp.fourier.subject import (
+    Subject,
+    need_key_frequencies,
+    need_residual_stream,
+    subject_of,
+)
+from grokinterp.models.user_models import alone_with
+from grokinterp.runs._snapshot import Forward, Snapshot
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks.modular import ModularTask
+
+# MERGED circuits.isolation: Circle isolation: what a model does with nothing but some circles in its embedding.
+
 
 ROUNDING = 1e-6  # relative: smaller singular values are those of float32
 
@@ -158,3 +171,188 @@ def _key_share(snapshot: Snapshot, frequencies: Sequence[int]) -> float | None:
 def _rows(k: int, n: int) -> Float[Tensor, "rows n"]:
     """Cos and sin of w_k x as unit vectors; one alternating row for 2 k = n."""
     return fourier_basis(n)[2 * k - 1 : 2 * k + 1]
+
+
+METHODS = {"frequency": frequency_plane, "principal": principal_plane}
+Planes = Mapping[int, Float[Tensor, "n d_model"]]
+
+
+@dataclass(frozen=True)
+class IsolatedCircles:
+    """The model with nothing but these circles in its embedding (and the mean embedding).
+
+    `fit` is of the logits of a single circle at its own frequency, None for several.
+    """
+
+    frequencies: tuple[int, ...]
+    accuracy: float
+    loss: float
+    fit: WaveFit | None
+    class_means: float | None  # share of the logits' variance that `fit` leaves out
+
+    @property
+    def form(self) -> str | None:
+        """The form that explains more of the logits of a single circle."""
+        if self.fit is None:
+            return None
+        return "pizza" if self.fit.pizza > self.fit.clock else "clock"
+
+    def published(self, form: str) -> float:
+        """The variance explained as Zhong et al. (2023) print it, 2 r - 1.
+
+        r is the correlation of logits and form over all (a, b, c): both are scaled to the same
+        variance instead of fitted, and each class's mean over the inputs is left in.
+        """
+        if self.fit is None or self.class_means is None:
+            raise InputError(f"{self.frequencies} is not a single circle; its logits have no fit.")
+        word("form", form, ("clock", "pizza"))
+        share = {"clock": self.fit.clock, "pizza": self.fit.pizza}[form]
+        amplitude = {"clock": self.fit.clock_amplitude, "pizza": self.fit.pizza_amplitude}[form]
+        return 2 * math.copysign(math.sqrt(share * (1 - self.class_means)), amplitude) - 1
+
+
+@dataclass(frozen=True)
+class CircleIsolation:
+    """What the model still answers when its embedding is cut down to some of its circles."""
+
+    subsets: tuple[IsolatedCircles, ...]
+    method: str
+    accuracy: float  # of the intact model, over all pairs
+    loss: float
+    step: int | None
+
+    def table(self) -> pd.DataFrame:
+        """One row per set of circles, the intact model (no circles named) last."""
+        rows = []
+        for subset in self.subsets:
+            fit = subset.fit
+            rows.append(
+                {
+                    "circles": subset.frequencies,
+                    "accuracy": subset.accuracy,
+                    "loss": subset.loss,
+                    "clock": fit.clock if fit else None,
+                    "pizza": fit.pizza if fit else None,
+                    "clock_published": subset.published("clock") if fit else None,
+                    "pizza_published": subset.published("pizza") if fit else None,
+                }
+            )
+        rows.append({"circles": (), "accuracy": self.accuracy, "loss": self.loss})
+        frame = pd.DataFrame(rows)
+        frame.attrs |= {"method": self.method, "step": self.step}
+        return frame
+
+
+def isolate_circles(
+    x: Subject,
+    *,
+    subsets: Iterable[Sequence[int]] | None = None,
+    method: str = "frequency",
+    step: int = -1,
+    frequencies: Sequence[int] | None = None,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> CircleIsolation:
+    r"""Accuracy, loss and logit form of the model with only some circles in its embedding.
+
+    Over all pairs; the mean embedding of the operands stays, and so do all other weights. Default
+    `subsets`: each circle of `frequencies` (key ones) alone, then growing sets of them, largest in
+    the embedding first.
+
+    method "frequency": the circle of k is the part of the embedding along cos and sin of w_k x.
+    method "principal": it is the two strongest principal components with leading frequency k, as
+    Zhong et al. 2023 do (arXiv 2306.17844); where components mix circles of equal size, it takes
+    the mixture. Differences between the two methods are a warning of that.
+
+    A circle that fails alone may still be needed: the sums of several decide the answer. And a
+    model never saw such embeddings, so that it may answer worse than its mechanism could.
+    InputError without an answer group, key frequencies or a table of embeddings.
+    """
+    word("method", method, METHODS)
+    if subsets is not None:
+        subsets = tuple(
+            tuple(listed("a subset", subset, such_as="[1, 5]"))
+            for subset in listed("subsets", subsets, such_as="[[1], [1, 5]]")
+        )
+        for k in (k for subset in subsets for k in subset):
+            if whole_number(k) is None:
+                raise InputError(f"subsets have {shown(k)}, no frequency; give such as [[1, 5]].")
+        frequencies = sorted({k for subset in subsets for k in subset})
+    snapshot, keys = subject_of(
+        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
+    )
+    need_residual_stream(snapshot)
+    group_of(snapshot)
+    need_key_frequencies(keys)
+    planes = {k: METHODS[method](snapshot, k) for k in keys}
+    if subsets is None:
+        by_size = sorted(planes, key=lambda k: -float(planes[k].norm()))
+        growing = [tuple(by_size[:m]) for m in range(2, len(by_size) + 1)]
+        subsets = (*((k,) for k in by_size), *growing)
+    whole = score(snapshot, snapshot.logits)
+    return CircleIsolation(
+        subsets=tuple(_isolated(snapshot, subset, planes) for subset in subsets),
+        method=method,
+        accuracy=whole.acc_all,
+        loss=whole.loss_all,
+        step=snapshot.step,
+    )
+
+
+def with_embedding(snapshot: Snapshot, W_E: Float[Tensor, "d_vocab d_model"]) -> Snapshot:
+    """The same model with another table of embeddings; the model itself is not changed."""
+    weights = snapshot.weights | {"embed.W_E": W_E.to(snapshot.weights["embed.W_E"].dtype)}
+    if snapshot.transformer is not None:
+        return from_weights(
+            weights,
+            snapshot.transformer,
+            snapshot.task,
+            train_mask=snapshot.train_mask,
+            step=snapshot.step,
+        )
+    return Snapshot(
+        snapshot.task,
+        weights=weights,
+        n_layers=snapshot.n_layers,
+        forward=_forward_with(snapshot, weights["embed.W_E"]),
+        linear_readout=snapshot.linear_readout,
+        train_mask=snapshot.train_mask,
+        step=snapshot.step,
+    )
+
+
+def _forward_with(snapshot: Snapshot, W_E: Float[Tensor, "d_vocab d_model"]) -> Forward:
+    """The user's own model, its embeddings replaced at `hook_embed`."""
+    model = snapshot.hooked()
+    device = next(iter(model.parameters())).device
+    old, new = snapshot.weights["embed.W_E"].to(device), W_E.to(device)
+
+    def forward(tokens: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        if names:
+            raise InputError(f"no activation {names[0]!r} of a model with replaced embeddings.")
+        tokens = tokens.to(device)
+
+        def replace(value: Tensor, hook: object) -> Tensor:
+            if not torch.equal(value, old[tokens]):
+                raise InputError("the model's 'hook_embed' is not W_E[tokens]; nothing to isolate.")
+            return new[tokens]
+
+        with alone_with(model):
+            logits = model.run_with_hooks(tokens, fwd_hooks=[("hook_embed", replace)])
+        return logits[:, -1].cpu(), {}
+
+    return forward
+
+
+def _isolated(snapshot: Snapshot, subset: Sequence[int], planes: Planes) -> IsolatedCircles:
+    tokens = group_of(snapshot).tokens
+    W_E = snapshot.weights["embed.W_E"].double()
+    rest = centred_embedding(snapshot) - sum(planes[k] for k in subset)
+    kept = with_embedding(snapshot, W_E.index_add(0, tokens, rest, alpha=-1))
+    found = score(kept, kept.logits)
+    if len(subset) != 1:
+        return IsolatedCircles(tuple(subset), found.acc_all, found.loss_all, None, None)
+    forms = logit_forms(kept, frequencies=subset)
+    return IsolatedCircles(
+        tuple(subset), found.acc_all, found.loss_all, forms.fits[0], forms.class_means
+    )

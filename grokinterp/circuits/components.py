@@ -10,11 +10,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.arguments import tensor, whole
-from grokinterp.circuits.edits import Stash, check_mode, part, reference, replace_part
-from grokinterp.circuits.interventions import Intervention, Setting
+from grokinterp.base.checks import tensor, whole
+from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.circuits.interventions import (
+    Intervention,
+    Setting,
+    Stash,
+    check_mode,
+    part,
+    reference,
+    replace_part,
+)
 from grokinterp.circuits.subspaces import random_directions
-from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.models.last_block import Edit
 
 MOST_INDEX = 2**31  # no layer, head or neuron has a number beyond it

@@ -14,24 +14,23 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from grokinterp.base.errors import InputError
+from grokinterp.base.result import Result
+from grokinterp.circuits.ablation import score
 from grokinterp.circuits.components import heads, neurons, replaced_neurons
-from grokinterp.circuits.edits import Stash
-from grokinterp.circuits.interventions import HookPair
+from grokinterp.circuits.interventions import HookPair, Stash, replay
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
-from grokinterp.circuits.replay import replay
-from grokinterp.circuits.scores import score
-from grokinterp.circuits.subject import (
+from grokinterp.circuits.subspaces import fourier, table_directions
+from grokinterp.fourier.answers import group_of
+from grokinterp.fourier.basis import n_frequencies
+from grokinterp.fourier.subject import (
     Subject,
     need_key_frequencies,
     need_residual_stream,
     subject_of,
 )
-from grokinterp.circuits.subspaces import fourier, table_directions
-from grokinterp.errors import InputError
-from grokinterp.fourier.answers import group_of
-from grokinterp.fourier.basis import n_frequencies
 from grokinterp.models.last_block import Edit
-from grokinterp.runs.snapshot import Snapshot
+from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Edge:
 
 
 @dataclass(frozen=True)
-class CircuitGraph:
+class CircuitGraph(Result):
     """Nodes in layers, and the edges between neighbouring layers, each measured by ablation.
 
     It shows through which parts the answer passes in this model; a strong edge does not say what
@@ -90,9 +89,7 @@ class CircuitGraph:
 
     def plot(self) -> "go.Figure":
         """The edges as bands, as wide as their shares."""
-        from grokinterp.viz import plot_circuit_graph
-
-        return plot_circuit_graph(self)
+        return self._drawn()
 
     def to_networkx(self) -> "networkx.DiGraph":
         """The same as a directed graph; nodes carry `layer`, edges share, loss and change."""

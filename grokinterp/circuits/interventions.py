@@ -9,16 +9,86 @@ An intervention is a sequence of `(hook_name, function)` pairs, for this package
 the inputs of the batch, so run them on the whole table.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.errors import InputError, shown
-from grokinterp.runs.snapshot import Snapshot
+from grokinterp.base.checks import word
+from grokinterp.base.errors import InputError, shown
+from grokinterp.models.kinds import has_positions
+from grokinterp.models.last_block import Edit, LastBlock
+from grokinterp.models.user_models import alone_with
+from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot, answer
+
+# MERGED circuits.edits: What stands in for an ablated activation, and how an activation reaches a later hook.
+# MERGED circuits.replay: The model run again and again with hooks, sharing what lies before the first of them.
+
+
+MODES = ("zero", "mean", "resample")
+
+
+class Stash(threading.local):
+    """Carries an activation from one hook to a later one of the same forward, in its thread."""
+
+    value: Tensor | None = None
+
+    def put(self, tensor: Tensor) -> Tensor:
+        """Keep it, unchanged."""
+        self.value = tensor
+        return tensor
+
+    def take(self, like: Tensor) -> Tensor:
+        """What was kept, at the positions of the later activation; it is kept no longer."""
+        value, self.value = self.value, None
+        assert value is not None  # the earlier hook has fired: both belong to one block
+        return value[:, -like.shape[1] :]
+
+
+def check_mode(mode: str) -> None:
+    """Refuse an unknown mode, naming the nearest one."""
+    word("mode", mode, MODES)
+
+
+def reference(x: Tensor, mode: str, seed: int = 0) -> Tensor:
+    """What stands in for an ablated activation [n_inputs, ...].
+
+    zero: zeros. mean: the average over the inputs. resample: the activation of another input, the
+    next in a seeded random order, which keeps the distribution and breaks the relation.
+
+    >>> reference(torch.tensor([1.0, 3.0]), "mean").tolist()
+    [2.0, 2.0]
+    """
+    if mode == "zero":
+        return torch.zeros_like(x)
+    if mode == "mean":
+        return x.mean(dim=0, keepdim=True, dtype=torch.float64).to(x.dtype).expand_as(x)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    return x[order.roll(-1)[order.argsort()].to(x.device)]
+
+
+def replace_part(x: Tensor, axis: int, index: Tensor, value: Tensor) -> Tensor:
+    """A copy of `x` with the entries `index` along `axis` replaced by `value`."""
+    _check_range(x, axis, index)
+    return x.index_copy(axis, index.to(x.device), value)
+
+
+def part(x: Tensor, axis: int, index: Tensor) -> Tensor:
+    """The entries `index` of `x` along `axis`."""
+    _check_range(x, axis, index)
+    return x.index_select(axis, index.to(x.device))
+
+
+def _check_range(x: Tensor, axis: int, index: Tensor) -> None:
+    if int(index.max()) >= x.shape[axis]:
+        what = {-1: "neuron", -2: "head", 1: "channel"}[axis]
+        raise InputError(f"{what} {index.max()} is not between 0 and {x.shape[axis] - 1}.")
+
 
 HookPair = tuple[str, Callable[[Tensor, object], Tensor]]
 
@@ -127,3 +197,76 @@ def listed(interventions: Iterable[Any]) -> list[Intervention]:
     if not found:
         raise InputError("no interventions were given; leave them out for the standard ones.")
     return found
+
+
+def replay(snapshot: Snapshot, hooks: Iterable[HookPair]) -> Float[Tensor, "n_inputs p"]:
+    """Logits of the answer classes over the whole table with these hooks in place.
+
+    Edits of this package in the last block of a plain transformer start from the kept activations;
+    everything else goes through `run_with_hooks`. The model, its hooks and its flags are left as
+    they were, whatever a hook raises.
+    """
+    pairs = tuple(hooks)
+    block = _last_block(snapshot)
+    own = [(name, edit) for name, edit in pairs if isinstance(edit, Edit)]
+    with torch.no_grad():
+        if block is not None and len(own) == len(pairs) and all(block.has(name) for name, _ in own):
+            logits = block.logits(own)
+        else:
+            logits = _hooked(snapshot, pairs)
+    return logits[:, : snapshot.task.n_classes]
+
+
+def _last_block(snapshot: Snapshot) -> LastBlock | None:
+    """The restartable last block of a plain transformer."""
+    architecture = snapshot.transformer
+    if architecture is None:
+        return None
+
+    def build() -> LastBlock:
+        resid_pre = None
+        with torch.no_grad():
+            if architecture.n_layers > 1:
+                name = f"blocks.{architecture.n_layers - 1}.hook_resid_pre"
+                model = snapshot.hooked()
+                with alone_with(model):
+                    resid_pre = torch.cat(
+                        [
+                            model.run_with_cache(tokens, names_filter=[name])[1][name]
+                            for tokens in snapshot.task.model_inputs.split(BLOCK_ROWS)
+                        ]
+                    )
+            return LastBlock(
+                snapshot.weights, architecture, snapshot.task.model_inputs, resid_pre=resid_pre
+            )
+
+    return snapshot.memo("last_block", build)
+
+
+def _checked(name: str, function: Callable[..., object]) -> Callable[..., object]:
+    """Somebody's own hook, refused where it gives something that cannot stand in its place."""
+
+    def checked(given: Tensor, hook: object) -> object:
+        found = function(given, hook=hook)
+        like = isinstance(found, Tensor) and found.shape == given.shape
+        if found is not None and not like:
+            raise InputError(
+                f"the hook at {name!r} returns {shown(found)}; give a tensor of shape "
+                f"{tuple(given.shape)}, or None to leave it as it is."
+            )
+        return found
+
+    return checked
+
+
+def _hooked(snapshot: Snapshot, hooks: tuple[HookPair, ...]) -> Tensor:
+    model = snapshot.hooked()
+    for name, _ in hooks:
+        if name not in model.hook_dict:
+            raise InputError(f"the model has no hook point {name!r} (model.hook_dict lists all).")
+    device = next(iter(model.parameters())).device
+    inputs = snapshot.task.model_inputs.to(device)
+    checked = [(name, f if isinstance(f, Edit) else _checked(name, f)) for name, f in hooks]
+    with alone_with(model):
+        logits = model.run_with_hooks(inputs, fwd_hooks=checked)
+    return (answer(logits) if has_positions(model) else logits).cpu()

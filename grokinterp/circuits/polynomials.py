@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.arguments import whole, word
+from grokinterp.base.checks import whole, word
+from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.circuits.neurons import NeuronClusters, neuron_clusters
-from grokinterp.circuits.subject import Subject, subject_of
-from grokinterp.errors import InputError, shown, whole_number
 from grokinterp.fourier.basis import fourier_basis, n_frequencies, transform_2d
 from grokinterp.fourier.spectra import neuron_powers, token_order
+from grokinterp.fourier.subject import Subject, subject_of
 from grokinterp.tasks.modular import LARGEST_P, ModularTask
 
 Terms = Literal["linear", "products", "degree_2"]

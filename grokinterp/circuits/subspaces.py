@@ -15,16 +15,22 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.arguments import tensor, truth, word
-from grokinterp.circuits.edits import Stash, check_mode, reference
-from grokinterp.circuits.interventions import HookPair, Intervention, Setting
-from grokinterp.errors import InputError, shown
+from grokinterp.base.checks import tensor, truth, word
+from grokinterp.base.errors import InputError, shown
+from grokinterp.circuits.interventions import (
+    HookPair,
+    Intervention,
+    Setting,
+    Stash,
+    check_mode,
+    reference,
+)
 from grokinterp.fourier.answers import checked_frequencies, group_of
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
 from grokinterp.models.last_block import LOGITS, Edit
-from grokinterp.runs.taking import check_task
-from grokinterp.tasks.exponents import UNDEFINED
+from grokinterp.runs.models_on_tasks import check_task
 from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.operations import UNDEFINED
 
 TERMS = ("answer", "operands")
 THIN = 1e-10  # relative; spans thinner than this are float64 rounding

@@ -12,26 +12,25 @@ from collections.abc import Callable
 
 import typer
 
-from grokinterp.cli import checking, exchange, looking, making, streams
-from grokinterp.cli.app import BAD_INPUT, INTERRUPTED, app
-from grokinterp.cli.usage import usage_line
-from grokinterp.errors import InputError
-from grokinterp.terminal import say
+from grokinterp.base.errors import InputError
+from grokinterp.cli import analysis_commands, run_commands, streams
+from grokinterp.cli._app import BAD_INPUT, INTERRUPTED, app, usage_line
+from grokinterp.cli.terminal import say
 
 COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lists them
-    "recipes": making.recipes,
-    "train": making.train,
-    "sweep": making.sweep,
-    "info": looking.info,
-    "verify": checking.verify,
-    "measure": looking.measure,
-    "phases": looking.phases,
-    "ablate": looking.ablate,
-    "compare": looking.compare,
-    "report": looking.report,
-    "import": exchange.import_,
-    "export": exchange.export,
-    "bench": checking.bench,
+    "recipes": run_commands.recipes,
+    "train": run_commands.train,
+    "sweep": run_commands.sweep,
+    "info": analysis_commands.info,
+    "verify": run_commands.verify,
+    "measure": analysis_commands.measure,
+    "phases": analysis_commands.phases,
+    "ablate": analysis_commands.ablate,
+    "compare": analysis_commands.compare,
+    "report": analysis_commands.report,
+    "import": run_commands.import_,
+    "export": run_commands.export,
+    "bench": run_commands.bench,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.arguments import tensor, tensors
-from grokinterp.errors import InputError, nearest
+from grokinterp.base.checks import tensor, tensors
+from grokinterp.base.errors import InputError, nearest
 from grokinterp.fourier.basis import fourier_basis
 from grokinterp.models.architecture import Weights, is_bias
 

@@ -14,16 +14,28 @@ scores the earlier position first (and across tensors the earlier name).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.arguments import real, tensors, truth
-from grokinterp.errors import InputError, nearest, shown
+from grokinterp.base.checks import real, tensors, truth
+from grokinterp.base.errors import InputError, nearest, shown
+from grokinterp.geometry.fisher import VARIANTS, FisherDiagonal, fisher_diagonal
 from grokinterp.models.architecture import Weights, is_bias
+from grokinterp.runs._snapshot import Snapshot
+
+# MERGED encodings.pruning_scores: By what weights are pruned: their size, their Fisher information, or any scores that are given.
+#
+# "fisher_softmax" and "fisher_logits" rank by the diagonal itself, smallest first, as the released
+# code of Manning-Coe et al. 2025 (arXiv 2502.01739) does with the latter; not by F_ii w_i^2, the
+# change of the output to second order, which a function of the snapshot can give. They are
+# `fisher_diagonal` with its defaults: on at most 256 test inputs, where there are none on 256 of all.
+# For other rows or samples, give a `FisherDiagonal`.
+
 
 SCOPES = ("layer", "global", "global_normalized")
 
@@ -175,3 +187,49 @@ def _ranks(score: Tensor) -> Tensor:
     """Place of every entry in ascending order, equal ones by position."""
     order = score.argsort(stable=True)
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+
+
+MAGNITUDE = "magnitude"
+FISHER = {f"fisher_{variant}": variant for variant in VARIANTS}
+
+Given = Mapping[str, Tensor] | FisherDiagonal
+Scores = str | Given | Callable[[Snapshot], Given]
+
+
+class NamedScores(NamedTuple):
+    """Scores of weights under their name; `rows` and `n_samples` where inputs were looked at."""
+
+    name: str
+    values: Mapping[str, Tensor] | None = None  # None: magnitude, of whatever coordinates
+    rows: str | None = None
+    n_samples: int | None = None
+
+
+def named_scores(scores: Scores, snapshot: Snapshot) -> NamedScores:
+    """What scores are called, and what they are for this snapshot; InputError for an unknown name.
+
+    A function is called by its own name, a `FisherDiagonal` by its variant, tensors "given".
+    """
+    if isinstance(scores, str):
+        if scores == MAGNITUDE:
+            return NamedScores(MAGNITUDE)
+        if scores not in FISHER:
+            raise InputError(
+                f"scores={scores!r} is not known; {nearest(scores, [MAGNITUDE, *FISHER])}"
+            )
+        rows = "all" if snapshot.test_rows is None else "test"
+        scores = fisher_diagonal(snapshot, variant=FISHER[scores], rows=rows)
+    name = None
+    if callable(scores):
+        name = getattr(scores, "__name__", "given")
+        scores = scores(snapshot)
+    if isinstance(scores, FisherDiagonal):
+        name = name or f"fisher_{scores.variant}"
+        return NamedScores(name, scores.values, scores.rows, scores.n_samples)
+    if isinstance(scores, Mapping):
+        return NamedScores(name or "given", scores)
+    raise InputError(
+        f"scores of type {type(scores).__name__} score nothing; give a tensor for each weight's "
+        f"name, a FisherDiagonal, a function of the snapshot, or one of {MAGNITUDE}, "
+        f"{', '.join(FISHER)}."
+    )

@@ -12,19 +12,33 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from grokinterp.arguments import truth
-from grokinterp.circuits.scores import Score, score
-from grokinterp.circuits.subject import Subject
+from grokinterp.base.checks import truth
+from grokinterp.base.errors import InputError
+from grokinterp.base.result import Result
+from grokinterp.circuits.ablation import Score, score
+from grokinterp.encodings._sizes import gini_of, mean_effective_rank
 from grokinterp.encodings.bases import Coordinates, coordinates
-from grokinterp.encodings.pruning import check_keep, pruning_order, scored, weight_names
-from grokinterp.encodings.pruning_scores import MAGNITUDE, Scores, named_scores
-from grokinterp.errors import InputError
+from grokinterp.encodings.pruning import (
+    MAGNITUDE,
+    Scores,
+    check_keep,
+    named_scores,
+    pruning_order,
+    scored,
+    weight_names,
+)
 from grokinterp.fourier.spectra import token_order
+from grokinterp.fourier.subject import Subject, check_run, steps_of
 from grokinterp.models.architecture import Weights
-from grokinterp.runs.resolve import snapshot_at
+from grokinterp.reading._load import snapshot_at
+from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
+
+# MERGED encodings.compressibility: Compressibility of a model over its training, a row per checkpoint.
+
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -35,7 +49,7 @@ KEEP = 0.95  # of the unpruned accuracy, for `prunable`
 
 
 @dataclass(frozen=True)
-class PruningCurve:
+class PruningCurve(Result):
     """Accuracy and loss of a model with a fraction of its weights at zero, fraction by fraction.
 
     `kept` coordinates stay of the `n_weights` in scope, and `parameters` are the numbers they take
@@ -141,9 +155,7 @@ class PruningCurve:
 
     def plot(self) -> "go.Figure":
         """Accuracy against the fraction pruned, c in the legend; `grokinterp.viz` draws several."""
-        from grokinterp.viz import plot_pruning_curves
-
-        return plot_pruning_curves(self)
+        return self._drawn()
 
     @property
     def _lost(self) -> float:
@@ -170,7 +182,7 @@ def pruning_curve(
     `x` is a run (at `step`), a snapshot, or a model with `task`. `scope` says among which weights
     scores are ranked: "layer" (each tensor, all at once), "global", "global_normalized" or one
     tensor's name (`grokinterp.encodings.pruning`). `scores` are "magnitude", "fisher_softmax" or
-    "fisher_logits" (256 test inputs: `grokinterp.encodings.pruning_scores`), a `FisherDiagonal`, a
+    "fisher_logits" (256 test inputs: `grokinterp.encodings.pruning`), a `FisherDiagonal`, a
     tensor for every weight's name, or a function of the snapshot that gives these. `basis` says in
     which coordinates weights are scored by magnitude and zeroed: "weights", "fourier" or "singular"
     (`grokinterp.encodings.bases`); they are turned back in float64 and evaluated in the model's own
@@ -261,3 +273,69 @@ def _checked_grid(fractions: Sequence[float] | Tensor | None) -> Float[Tensor, "
 
 def _inverse(lost: float) -> float:
     return 1 / lost if lost > 0 else float("inf")
+
+
+LEARNT = 0.9  # of a run's best test accuracy: before it, c is that of chance
+
+
+def learnt_steps(run: Run) -> list[int]:
+    """The checkpoints whose test accuracy is at least 0.9 of the best that the run logged."""
+    accuracy = run.metrics.drop_duplicates("step", keep="last").set_index("step").test_acc
+    return [step for step in run.steps if accuracy.get(step, 0) >= LEARNT * accuracy.max()]
+
+
+def compressibility(
+    run: Run,
+    *,
+    steps: Sequence[int] | str = "all",
+    scope: str = "layer",
+    scores: Scores = MAGNITUDE,
+    basis: str = "weights",
+    fractions: Sequence[float] | Float[Tensor, " m"] | None = None,
+    biases: bool = False,
+    keep: float = KEEP,
+    test_only: bool = False,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Compressibility over training: a row per checkpoint of a run, `steps` or all.
+
+    c, c_low and c_high (`c_interval`), area and prunable of `pruning_curve`; losses and accuracies
+    of the unpruned model, NaN without a split (c is then of all inputs: `.attrs["rows"]`) and on
+    train with `test_only`, which evaluates the test inputs alone and gives the same c; the Gini
+    coefficient of all |weights| and the mean effective rank of the matrices
+    (`grokinterp.encodings._sizes`). The curve's settings stand in `.attrs`. Before a model has
+    learnt, c is that of chance (near 1 with many classes) and prunable is noise.
+    """
+    check_run(run)
+    table = []
+    curve = None
+    for step in tqdm(
+        steps_of(run, steps), desc="prune", unit="checkpoint", disable=None if progress else True
+    ):
+        snapshot = run.snapshot(step)
+        curve = pruning_curve(
+            snapshot, scope=scope, scores=scores, basis=basis, fractions=fractions, biases=biases,
+            keep=keep, test_only=test_only,
+        )  # fmt: skip
+        weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}
+        low, high = curve.c_interval
+        table.append(
+            {
+                "step": snapshot.step,
+                "c": curve.c,
+                "c_low": low,
+                "c_high": high,
+                "area": curve.area,
+                "prunable": curve.prunable,
+                "train_loss": curve.unpruned.loss_train,
+                "test_loss": curve.unpruned.loss_test,
+                "train_acc": curve.unpruned.acc_train,
+                "test_acc": curve.unpruned.acc_test,
+                "gini_weights": gini_of(weights),
+                "effective_rank": mean_effective_rank(weights),
+            }
+        )
+    assert curve is not None  # steps_of refuses no steps
+    frame = pd.DataFrame(table)
+    frame.attrs |= {key: value for key, value in curve.settings.items() if key != "step"}
+    return frame

@@ -1,14 +1,16 @@
-"""Fourier bases, spectra, the answer's directions and key frequencies."""
+"""In which frequencies: Fourier bases, spectra, the answer's directions, key frequencies."""
 
-from grokinterp.fourier.answers import AnswerSpectrum, logit_shares
-from grokinterp.fourier.basis import fourier_basis, gini, spectrum, transform, transform_2d
-from grokinterp.fourier.heldout import HeldoutFit, heldout_fit
-from grokinterp.fourier.key_frequencies import (
+from grokinterp.base.names import room_names
+from grokinterp.fourier._key_frequencies import (
+    RULES,
     KeyFrequencies,
     frequency_shares,
     key_frequencies,
 )
-from grokinterp.fourier.rules import RULES
+from grokinterp.fourier.answers import AnswerSpectrum, logit_shares
+from grokinterp.fourier.basis import fourier_basis, gini, spectrum, transform, transform_2d
+from grokinterp.fourier.heldout import HeldoutFit, heldout_fit
+from grokinterp.fourier.localization import NeuronIPR, fourier_heat_map, neuron_ipr
 from grokinterp.fourier.spectra import (
     embedding_spectrum,
     neuron_frequency_fractions,
@@ -22,14 +24,17 @@ __all__ = [
     "AnswerSpectrum",
     "HeldoutFit",
     "KeyFrequencies",
+    "NeuronIPR",
     "embedding_spectrum",
     "fourier_basis",
+    "fourier_heat_map",
     "frequency_shares",
     "gini",
     "heldout_fit",
     "key_frequencies",
     "logit_shares",
     "neuron_frequency_fractions",
+    "neuron_ipr",
     "neuron_logit_map",
     "neuron_logit_spectrum",
     "spectrum",
@@ -37,3 +42,4 @@ __all__ = [
     "transform_2d",
     "unembedding_spectrum",
 ]
+__getattr__, __dir__ = room_names(__name__, __all__)

@@ -14,14 +14,13 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from grokinterp.arguments import listed
-from grokinterp.errors import InputError, shown, whole_number
+from grokinterp.base.checks import listed
+from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.fourier.basis import n_frequencies
-from grokinterp.runs.resolve import check_snapshot
-from grokinterp.runs.snapshot import Snapshot
-from grokinterp.runs.tally import Block
-from grokinterp.tasks.exponents import UNDEFINED
+from grokinterp.reading._load import check_snapshot
+from grokinterp.runs._snapshot import Block, Snapshot
 from grokinterp.tasks.modular import AnswerGroup
+from grokinterp.tasks.operations import UNDEFINED
 
 BLOCK_CELLS = 2**17  # in float64 at once: more would fall out of the cache
 

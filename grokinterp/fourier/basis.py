@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.arguments import tensor, whole
-from grokinterp.errors import InputError
+from grokinterp.base.checks import tensor, whole
+from grokinterp.base.errors import InputError
 
 MOST_POINTS = 20_000  # beyond them a basis of n by n fits into no memory
 DENSE_POINTS = 256  # up to here a matrix product is faster than a transform of prime length

@@ -1,4 +1,4 @@
-r"""The held-out twin of the restricted loss: do key frequencies answer pairs that nobody gave away?
+"""The held-out twin of the restricted loss: do key frequencies answer pairs that nobody gave away?
 
 The restricted loss averages the logits of all pairs of one exponent, those trained on and their
 mirrors among them, so a network that memorised has a low one too. The twin looks at the unmirrored
@@ -29,9 +29,8 @@ from torch import Tensor
 from grokinterp.fourier.answers import ExponentSums, checked_frequencies, group_of
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
 from grokinterp.models.cross_entropy import answer_scores
-from grokinterp.runs.snapshot import Snapshot
-from grokinterp.runs.tally import Block
-from grokinterp.tasks.exponents import UNDEFINED
+from grokinterp.runs._snapshot import Block, Snapshot
+from grokinterp.tasks.operations import UNDEFINED
 from grokinterp.tasks.task import has_mirrors
 
 FEWEST_ROWS = 20  # below it the fits have nearly as many terms as there are rows

@@ -19,15 +19,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.arguments import word
-from grokinterp.errors import InputError, nearest
+from grokinterp.base.checks import word
+from grokinterp.base.errors import InputError, nearest
 from grokinterp.fourier.basis import spectrum, transform
-from grokinterp.fourier.maps import input_weights, output_weights
-from grokinterp.fourier.spectra import token_order
-from grokinterp.models.unwrapping import AnyModel
-from grokinterp.runs.resolve import snapshot_at
+from grokinterp.fourier.spectra import input_weights, output_weights, token_order
+from grokinterp.models.user_models import AnyModel
+from grokinterp.reading._load import snapshot_at
+from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
-from grokinterp.runs.snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
 POWERS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -11,39 +11,17 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.errors import InputError
+from grokinterp.base.errors import InputError
 from grokinterp.models.architecture import ACTIVATIONS, Architecture, Weights
-from grokinterp.models.effective import effective_state
-from grokinterp.models.layouts import BRIDGE, Slot, slots
-
-
-@runtime_checkable
-class HookedModel(Protocol):
-    """What this package asks of a model: the surface TransformerLens 3 and 4 share.
-
-    Both have a configuration `cfg` too, which a user's own module need not: `configuration`.
-    """
-
-    hook_dict: Any
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any: ...
-    def parameters(self, recurse: bool = True) -> Any: ...
-    def add_perma_hook(self, *args: Any, **kwargs: Any) -> Any: ...
-    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any: ...
-    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any: ...
-
-
-def configuration(model: HookedModel) -> Any:
-    """What the model says of its sizes and kind; None where it says nothing."""
-    return getattr(model, "cfg", None)
+from grokinterp.models.foreign_names import BRIDGE, Slot, slots
+from grokinterp.models.user_models import HookedModel, configuration, effective_state
 
 
 def build_model(

@@ -11,10 +11,10 @@ from torch import Tensor
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
-from grokinterp.models import cnn_forward, mlp_forward
+from grokinterp.models import cnn, mlp
 from grokinterp.models.cnn import CNNArchitecture
-from grokinterp.models.effective import effective_state
 from grokinterp.models.mlp import MLPArchitecture
+from grokinterp.models.user_models import effective_state
 
 
 class HookedNetwork(HookedRootModule):
@@ -60,9 +60,7 @@ class HookedMLP(HookedNetwork):
 
     def forward(self, inputs: Int[Tensor, "batch 2"]) -> Float[Tensor, "batch n_classes"]:
         """Logits, with every activation at its hook point."""
-        return mlp_forward.visited_logits(
-            self._weights(), inputs, architecture=self.cfg, visit=self._visit
-        )
+        return mlp.visited_logits(self._weights(), inputs, architecture=self.cfg, visit=self._visit)
 
 
 class HookedCNN(HookedNetwork):
@@ -74,9 +72,7 @@ class HookedCNN(HookedNetwork):
         self, inputs: Float[Tensor, "batch 1 lattice lattice"]
     ) -> Float[Tensor, "batch n_classes"]:
         """Logits, with every activation at its hook point."""
-        return cnn_forward.visited_logits(
-            self._weights(), inputs, architecture=self.cfg, visit=self._visit
-        )
+        return cnn.visited_logits(self._weights(), inputs, architecture=self.cfg, visit=self._visit)
 
 
 def build_mlp(

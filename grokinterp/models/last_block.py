@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.models.affine import affine
 from grokinterp.models.architecture import ACTIVATIONS, Architecture, attention_softmax
+from grokinterp.models.layers import affine
 
 LOGITS = "unembed.hook_out"
 

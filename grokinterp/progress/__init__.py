@@ -1,6 +1,8 @@
-"""How far a run has come: progress measures over its checkpoints, and its phases."""
+"""How far a run has come: progress measures over its checkpoints, its label and its phases."""
 
-from grokinterp.progress.detection import detect_phases
+from grokinterp.base.names import room_names
+from grokinterp.progress.crossings import Thresholds
+from grokinterp.progress.curves import read_csv_curves
 from grokinterp.progress.losses import (
     excluded_loss,
     excluded_loss_demo,
@@ -8,9 +10,8 @@ from grokinterp.progress.losses import (
     restricted_loss_demo,
     trig_loss,
 )
-from grokinterp.progress.measures import MEASURES, measure
-from grokinterp.progress.phases import Phase, Phases, Thresholds
-from grokinterp.progress.table import measure_snapshot, progress_measures
+from grokinterp.progress.measures import MEASURES, measure, measure_snapshot, progress_measures
+from grokinterp.progress.phases import Phase, Phases, detect_phases
 
 __all__ = [
     "MEASURES",
@@ -23,7 +24,9 @@ __all__ = [
     "measure",
     "measure_snapshot",
     "progress_measures",
+    "read_csv_curves",
     "restricted_loss",
     "restricted_loss_demo",
     "trig_loss",
 ]
+__getattr__, __dir__ = room_names(__name__, __all__)

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from grokinterp.progress.curves import Curve
-from grokinterp.progress.logged_steps import Step
+from grokinterp.progress.curves import Curve, Step
 
 TENFOLD = np.log(10.0)  # a rise of this much is a spike when it is made good, a loss when not
 MAD = 1.4826  # median absolute deviation to standard deviation, of normal noise

@@ -12,8 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import median_filter
 from scipy.optimize import isotonic_regression
 
-from grokinterp.progress.curves import HELD_ROWS, HELD_SHARE, Curve
-from grokinterp.progress.logged_steps import Step
+from grokinterp.progress.curves import HELD_ROWS, HELD_SHARE, Curve, Step
 
 WITHIN = 0.95  # of the run's own maximum accuracy
 SHARED = 0.05  # of the log's rows or steps have to lie at a level, unless the log ends there

@@ -25,10 +25,9 @@ from grokinterp.fourier.answers import (
 from grokinterp.fourier.heldout import heldout_fit
 from grokinterp.fourier.spectra import neuron_logit_map
 from grokinterp.models.cross_entropy import answer_scores
-from grokinterp.runs.resolve import check_snapshot
-from grokinterp.runs.snapshot import Snapshot
-from grokinterp.runs.tally import Block
-from grokinterp.tasks.exponents import UNDEFINED
+from grokinterp.reading._load import check_snapshot
+from grokinterp.runs._snapshot import Block, Snapshot
+from grokinterp.tasks.operations import UNDEFINED
 
 
 def restricted_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:

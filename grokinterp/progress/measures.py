@@ -16,13 +16,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from grokinterp.arguments import truth
-from grokinterp.errors import InputError, shown
-from grokinterp.fourier.answers import LogitTally, usable_group
+from grokinterp.base.checks import truth
+from grokinterp.base.errors import InputError, shown
+from grokinterp.base.memory import kept_memory
+from grokinterp.base.registry import check_free, check_function, checked_name
+from grokinterp.fourier._key_frequencies import Keys, accepted
+from grokinterp.fourier.answers import (
+    LogitTally,
+    checked_frequencies,
+    no_frequencies_reason,
+    usable_group,
+)
 from grokinterp.fourier.basis import gini
 from grokinterp.fourier.heldout import HeldoutTally
 from grokinterp.fourier.localization import neuron_ipr
@@ -41,12 +51,15 @@ from grokinterp.progress.observables import (
     observed_rows,
     pre_activations,
 )
-from grokinterp.registry import check_free, check_function, checked_name
+from grokinterp.reading._load import check_run, check_snapshot
+from grokinterp.runs._snapshot import Block, Snapshot, Tally
 from grokinterp.runs.metrics import UNMIRRORED
-from grokinterp.runs.snapshot import Snapshot
-from grokinterp.runs.tally import Block, Tally
+from grokinterp.runs.run import Run
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
+
+# MERGED progress.table: All progress measures of a run, a row per checkpoint.
+
 
 Value = float | dict[int, float] | dict[str, float]
 
@@ -341,3 +354,67 @@ for _heldout in (
     losses.restricted_acc_heldout_placebo,
 ):
     measure(_heldout.__name__, needs_frequencies=True, of=ModularTask)(_heldout)
+
+
+def progress_measures(
+    run: Run,
+    *,
+    frequencies: Sequence[int] | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """One row a checkpoint, one column a measure; see `grokinterp.progress.MEASURES`.
+
+    Losses and accuracies are over the p answer classes, in nats. The key frequencies are those of
+    the last checkpoint (`gi.key_frequencies`) unless given, for every row, so that rows can be
+    compared; they stand in `.attrs["frequencies"]` (None for a task without Fourier directions).
+    Measures that need them are NaN where there are none, and `.attrs["reason"]` says why.
+    `.attrs["note"]` is a caveat, such as that memorisation was not ruled out, or None.
+    """
+    check_run(run)
+    bar = tqdm(run.steps, desc="measure", unit="checkpoint", disable=None if progress else True)
+    rows = []
+    with kept_memory():
+        last = run.snapshot()
+        key = _key_frequencies(last, frequencies)
+        for step in bar:
+            snapshot = last if step == last.step else run.snapshot(step)
+            rows.append({"step": step} | measure_snapshot(snapshot, key))
+    frame = pd.DataFrame(rows)
+    frame.attrs = {
+        "frequencies": None if usable_group(last) is None else list(key),
+        "reason": key.reason,
+        "note": "; ".join(key.notes) or None,
+    }
+    return frame
+
+
+def measure_snapshot(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[str, float]:
+    """Every registered measure of one snapshot; a column that two of them give is refused."""
+    check_snapshot(snapshot)
+    group = usable_group(snapshot)
+    frequencies = () if group is None else checked_frequencies(frequencies, group)
+    count(snapshot)
+    row: dict[str, float] = {}
+    by: dict[str, str] = {}
+    for entry in MEASURES.values():
+        columns = entry.columns(snapshot, frequencies)
+        for column in columns:
+            if column == "step" or column in row:
+                other = by.get(column, "every table")
+                raise InputError(
+                    f"measure {entry.name!r} gives a column {shown(column)}, which {other} has "
+                    "already; give it another prefix or name."
+                )
+            by[column] = f"measure {entry.name!r}"
+        row |= columns
+    return row
+
+
+def _key_frequencies(last: Snapshot, given: Sequence[int] | None) -> Keys:
+    group = usable_group(last)
+    if group is None:
+        return Keys(reason=no_frequencies_reason(last))
+    if given is None:
+        count(last)  # what the measures of this checkpoint need is counted in the same forward
+        return accepted(last).keys
+    return Keys(checked_frequencies(given, group), reason=None if given else "none were given")

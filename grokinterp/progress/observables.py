@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.errors import InputError
-from grokinterp.runs.snapshot import Snapshot
+from grokinterp.base.errors import InputError
+from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.ising import IsingTask
 
 

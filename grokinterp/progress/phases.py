@@ -1,37 +1,47 @@
 """What phase detection finds: the label of a run, its threshold crossings and its phases."""
 
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from grokinterp.arguments import number
-from grokinterp.notebook import card
-from grokinterp.progress.labels import Label, Margin
-from grokinterp.progress.logged_steps import Step
+from grokinterp.base.checks import number
+from grokinterp.base.errors import InputError, named, shown
+from grokinterp.base.result import Result, card
+from grokinterp.progress import boundaries
+from grokinterp.progress.boundaries import Bend, Boundaries
+from grokinterp.progress.crossings import (
+    Crossing,
+    Thresholds,
+    crossing,
+    unmirrored_crossing,
+    unmirrored_of,
+)
+from grokinterp.progress.curves import (
+    CURVES,
+    MEASURES,
+    Curve,
+    Curves,
+    Step,
+    checked_steps,
+    read_curves,
+    without_few_accuracies,
+)
+from grokinterp.progress.labels import Label, Margin, Verdict, label_of
+from grokinterp.progress.measures import progress_measures
+from grokinterp.reading.tables import as_numbers
+from grokinterp.runs.manifest import missing_split
+from grokinterp.runs.metrics import UNMIRRORED
+from grokinterp.runs.run import Run
+
+# MERGED progress.detection: Phase detection: when a run memorised, formed its circuit and cleaned up.
+
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Crossings that define `memorization_step` and `grok_step`; losses where no accuracy is.
-
-    They hold for smoothed curves, and have to be held: see `Phases`.
-    """
-
-    train_acc: float = 0.99
-    test_acc: float = 0.95
-    train_loss: float = 1e-2
-    test_loss: float = 1e-2
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            most = 1 if name.endswith("_acc") else None
-            usual = str(getattr(type(self), name))
-            found = number(f"threshold {name}", value, most=most, such_as=usual)
-            object.__setattr__(self, name, found)
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Phases:
+class Phases(Result):
     """The label of a run, its threshold crossings and its phases, with the reasons for each.
 
     `memorization_step` and `grok_step` are the first logged steps from which a threshold is held
@@ -128,6 +138,323 @@ class Phases:
 
     def plot(self) -> "go.Figure":
         """Learning curves with the phases shaded."""
-        from grokinterp.viz import plot_phases
+        return self._drawn()
 
-        return plot_phases(self)
+
+CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
+
+
+def detect_phases(
+    x: Run | pd.DataFrame,
+    *,
+    measures: pd.DataFrame | None = None,
+    thresholds: Thresholds | Mapping[str, float] | None = None,
+    ceiling: float | None = None,
+) -> Phases:
+    """Label a run or a table of curves and date its phases.
+
+    A run is read from metrics.csv and from the progress measures of its checkpoints (`measures`
+    spares computing them again); a table from its columns `step`, `train_loss`, `test_loss`,
+    `train_acc`, `test_acc` (at least one of the four), with `excluded_loss` used when present.
+
+    `ceiling` is the best test accuracy that the task allows, that of a run's task (`task.ceiling`)
+    unless given, else 1: a run generalises when it comes within 5 % of it or of its own train
+    accuracy, whichever is less.
+
+    The label is that of `grokinterp.progress.labels`, the boundaries those of
+    `grokinterp.progress.boundaries`; nothing is set by hand for a run.
+    """
+    limits = _thresholds(thresholds)
+    if ceiling is not None:
+        ceiling = number("ceiling", ceiling, most=1, such_as="0.95")
+    if measures is not None:
+        measures = _measures(measures)
+    key: tuple[int, ...] | None = None
+    reasons: list[str] = []
+    if isinstance(x, Run):
+        measures = progress_measures(x) if measures is None else measures
+        found = measures.attrs.get("frequencies")
+        key = None if found is None else tuple(found)
+        if not key:
+            reasons.append(f"key frequencies: {measures.attrs.get('reason', 'not measured')}")
+        elif note := measures.attrs.get("note"):
+            reasons.append(f"key frequencies: {note}")
+        curves = read_curves(x.metrics, str(x.path), name_left_out=False)
+    elif isinstance(x, pd.DataFrame):
+        curves = read_curves(x)
+        if all(curves.get(column) is None for column in CURVES):
+            raise InputError(f"the table has no finite value in {', '.join(CURVES)}.")
+        reasons.append("key frequencies: none without weights")
+    else:
+        raise InputError(
+            f"{named(x)} has no phases; give a run (gi.load(path)) or a DataFrame with a "
+            "'step' column and losses or accuracies."
+        )
+    if ceiling is None:
+        ceiling = x.task.ceiling if isinstance(x, Run) else 1.0
+    if ceiling < 1:
+        reasons.append(f"the task allows a test accuracy of {ceiling:.3f} at best")
+    run = x if isinstance(x, Run) else None
+    every, curves = curves, without_few_accuracies(curves)
+    # Where losses decide, their mean over all test pairs bounds that over the unmirrored ones.
+    unmirrored = unmirrored_of(curves, run, measures if curves is every else None)
+    memorized = crossing(curves, "train", limits.train_acc, limits.train_loss)
+    grokked = crossing(curves, "test", limits.test_acc, limits.test_loss)
+    on_unmirrored = unmirrored_crossing(unmirrored, run, limits)
+    verdict = _in_order_of_events(
+        label_of(
+            curves,
+            train_loss_below=limits.train_loss,
+            test_loss_below=limits.test_loss,
+            ceiling=ceiling,
+            unmirrored=unmirrored,
+        ),
+        memorized.step,
+        grokked.step,
+    )
+    if run is not None and run.train_mask is None:
+        missing = missing_split((run.manifest.source or {}).get("file"))
+        seen = any(curves.get(column) is not None for column in CURVES)
+        # Where nothing is there to compare, the split is why.
+        reasons = [*verdict.reasons, missing, *reasons] if seen else [missing, *reasons]
+    else:
+        reasons = [*verdict.reasons, *reasons]
+    reasons += curves.notes
+    for name, found_at in (
+        ("memorization_step", memorized),
+        ("grok_step", grokked),
+        ("grok_step_unmirrored", on_unmirrored),
+    ):
+        if found_at.why is not None:
+            reasons.append(f"{name} is null: {found_at.why}")
+    table = curves if measures is None else Curves(measures.sort_values("step", kind="stable"), ())
+    excluded = table.get("excluded_loss")
+    phases: tuple[Phase, ...] = ()
+    if verdict.label == "grokked":
+        dated, why = _dated(curves)
+        dated, late = _after_its_start(dated, curves, memorized)
+        dated, order = _in_order(dated, memorized.step, grokked.step)
+        phases = _phases_of(curves, memorized, dated)
+        confirmed = _circuit(excluded, memorized.step, dated.cleanup_start, curves)
+        reasons += [*why, *late, *order, *confirmed]
+    elif verdict.label == "memorized":
+        phases = _memorized_phases(curves, excluded, memorized)
+    elif verdict.label == "steady":
+        reasons.append("no phases: test follows train, so there is nothing to tell apart")
+    else:
+        reasons.append("no phases: only a run that generalises late has all three")
+    return Phases(
+        verdict.label, memorized.step, grokked.step, phases, key, tuple(reasons), verdict.margin,
+        verdict.t_train, verdict.t_test, limits, curves.frame, on_unmirrored.step,
+    )  # fmt: skip
+
+
+def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
+    if given is None:
+        return Thresholds()
+    if isinstance(given, Thresholds):
+        return given
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"thresholds={shown(given)} are not a dict; give such as {{'test_acc': 0.95}}."
+        )
+    known = asdict(Thresholds())
+    for name in given:
+        if name not in known:
+            raise InputError(
+                f"threshold {shown(name)} is not known; valid are: {', '.join(known)}."
+            )
+    return Thresholds(**given)
+
+
+def _measures(given: pd.DataFrame) -> pd.DataFrame:
+    """Progress measures that were given, the columns that are read of them as numbers."""
+    what = "the table of measures"
+    if not isinstance(given, pd.DataFrame):
+        raise InputError(
+            f"measures={shown(given)} are no table; give what gi.progress_measures(run) returns."
+        )
+    if "step" not in given:
+        raise InputError(
+            f"{what} has no column 'step'; give what gi.progress_measures(run) returns."
+        )
+    read = {}
+    for column in ("step", *UNMIRRORED, *MEASURES):
+        if column in given:
+            if isinstance(given[column], pd.DataFrame):
+                raise InputError(f"{what} has several columns {column!r}; keep one.")
+            read[column] = as_numbers(given[column], f"{what}, column {column!r}")
+    found = pd.DataFrame(read).dropna(subset="step").sort_values("step", kind="stable")
+    found = found.drop_duplicates("step", keep="last")
+    if not len(found):
+        raise InputError(f"{what} has no row with a step; give what gi.progress_measures found.")
+    found["step"] = checked_steps(found["step"].to_numpy(), what)[0]
+    found.attrs = given.attrs
+    return found
+
+
+def _in_order_of_events(verdict: Verdict, memorized: Step | None, grokked: Step | None) -> Verdict:
+    """No run groks before it memorises, whatever the shares of its own maxima say."""
+    if verdict.label != "grokked" or memorized is None or grokked is None or grokked >= memorized:
+        return verdict
+    reason = (
+        f"test reaches its threshold at step {grokked}, before train does at {memorized}: neither "
+        "late nor with training"
+    )
+    margin = Margin(None, "the order of the two thresholds decides")
+    return replace(
+        verdict,
+        label="undetermined",
+        margin=margin,
+        reasons=(reason, margin.reason(), *verdict.reasons),
+    )
+
+
+def _dated(curves: Curves) -> tuple[Boundaries, tuple[str, ...]]:
+    train, test = curves.get("train_loss"), curves.get("test_loss")
+    why: tuple[str, ...] = ()
+    test_rises = "test loss rises again"
+    if test is None:
+        accuracy = curves.get("test_acc")
+        assert accuracy is not None
+        test = boundaries.error_curve(accuracy)
+        test_rises = "test accuracy falls"
+        why = ("accuracy dates cleanup early, when answers turn right, not when they are sure",)
+    if train is None and (accuracy := curves.get("train_acc")) is not None:
+        train = boundaries.error_curve(accuracy)
+    dated = boundaries.find_boundaries(train, test, test_rises=test_rises)
+    return dated, (*why, *dated.reasons)
+
+
+def _in_order(
+    dated: Boundaries, memorized: Step | None, grokked: Step | None
+) -> tuple[Boundaries, tuple[str, ...]]:
+    """Null every boundary that contradicts the order of events, with the reason."""
+    reasons = []
+    first, start, last = dated.memorization_end, dated.cleanup_start, dated.cleanup_end
+
+    def refuse(what: str, bend: Bend, relation: str, other: str, step: Step) -> None:
+        reasons.append(f"{what} is null: its bend at {bend.step} is {relation} {other} ({step})")
+
+    if start and grokked is not None and start.step > grokked:
+        refuse("start of cleanup", start, "after", "grok_step", grokked)
+        start = None
+        if last:
+            reasons.append("end of cleanup is null: it is measured from the start of cleanup")
+            last = None
+        if first:
+            reasons.append("end of memorisation is null: it is looked for before cleanup")
+            first = None
+    if last and grokked is not None and last.step < grokked:
+        refuse("end of cleanup", last, "before", "grok_step", grokked)
+        last = None
+    if first and memorized is not None and first.step < memorized:
+        refuse("end of memorisation", first, "before", "memorization_step", memorized)
+        first = None
+    if first and start and first.step > start.step:
+        refuse("end of memorisation", first, "after", "the start of cleanup", start.step)
+        first = None
+    return Boundaries(first, start, last, dated.reasons), tuple(reasons)
+
+
+def _after_its_start(
+    dated: Boundaries, curves: Curves, memorized: Crossing
+) -> tuple[Boundaries, tuple[str, ...]]:
+    """Null what a log that begins late may have missed: what came before it cannot be dated."""
+    if not _starts_late(curves):
+        return dated, ()
+    begin = _first_step(curves)
+    found, reasons = {}, []
+    for name, what in (
+        ("memorization_end", "end of memorisation"),
+        ("cleanup_start", "start of cleanup"),
+        ("cleanup_end", "end of cleanup"),
+    ):
+        bend = getattr(dated, name)
+        if bend is not None and (
+            bend.interval[0] <= begin or (name == "memorization_end" and memorized.unseen)
+        ):
+            reasons.append(
+                f"{what} is null: the log begins at step {begin}, and it may have been before that"
+            )
+            bend = None
+        found[name] = bend
+    return replace(dated, **found), tuple(reasons)
+
+
+def _phases_of(curves: Curves, memorized: Crossing, dated: Boundaries) -> tuple[Phase, ...]:
+    return (
+        _phase("memorization", _beginning(curves, memorized), dated.memorization_end),
+        _phase("circuit_formation", _step(dated.memorization_end), dated.cleanup_start),
+        _phase("cleanup", _step(dated.cleanup_start), dated.cleanup_end),
+    )
+
+
+def _memorized_phases(
+    curves: Curves, excluded: Curve | None, memorized: Crossing
+) -> tuple[Phase, ...]:
+    """Memorisation, and an open circuit formation where the excluded loss has risen."""
+    train = curves.get("train_loss")
+    begin = _beginning(curves, memorized)
+    end = None if train is None or begin is None else boundaries.memorization_bend(train)
+    memorization = _phase("memorization", begin, end)
+    rise = _rise(excluded, memorized.step, None)
+    if rise is None or rise < CIRCUIT_FACTOR:
+        return (memorization,)
+    return memorization, _phase("circuit_formation", _step(end), None)
+
+
+def _phase(name: str, start: Step | None, end: Bend | None) -> Phase:
+    return Phase(name, start, _step(end), None if end is None else end.interval)
+
+
+def _step(bend: Bend | None) -> Step | None:
+    return None if bend is None else bend.step
+
+
+def _beginning(curves: Curves, memorized: Crossing) -> Step | None:
+    """The first logged step, unless the log begins after train was learned."""
+    return None if memorized.unseen and _starts_late(curves) else _first_step(curves)
+
+
+def _first_step(curves: Curves) -> Step:
+    step: Step = curves.frame["step"].iloc[0].item()
+    return step
+
+
+def _starts_late(curves: Curves) -> bool:
+    steps = curves.frame["step"].to_numpy()
+    return Curve(steps, steps).starts_late
+
+
+def _circuit(
+    excluded: Curve | None, memorized: Step | None, start: Bend | None, curves: Curves
+) -> tuple[str, ...]:
+    """Whether the excluded loss confirms that a circuit stood at the start of cleanup."""
+    if start is None:
+        return ()
+    rise = _rise(excluded, memorized, start.step)
+    if rise is None:
+        return ("no circuit is confirmed: there is no excluded loss to look at",)
+    grown = (
+        f"excluded loss at the start of cleanup is {rise:.3g} times its minimum after memorising"
+    )
+    if rise >= CIRCUIT_FACTOR:
+        fell = "test loss fell" if curves.get("test_loss") else "test accuracy rose"
+        return (f"{grown}: the circuit stood before {fell}",)
+    return (f"no circuit is confirmed: {grown}, less than {CIRCUIT_FACTOR:g}",)
+
+
+def _rise(excluded: Curve | None, memorized: Step | None, at: Step | None) -> float | None:
+    """Excluded loss at a step (the last one for None) over its minimum between memorising and it.
+
+    Between checkpoints the logarithm is interpolated.
+    """
+    if excluded is None or memorized is None or (excluded.values <= 0).any():
+        return None
+    at = excluded.step(-1) if at is None else at
+    logs = np.log(excluded.values)
+    between = (excluded.steps >= memorized) & (excluded.steps <= at)
+    there = float(np.interp(at, excluded.steps, logs))
+    lowest = min([there, *logs[between]])
+    return math.exp(min(there - lowest, 700))  # beyond it a float overflows

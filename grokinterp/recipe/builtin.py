@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from grokinterp.errors import InputError, nearest, shown
-from grokinterp.paths import as_path, kind_at
+from grokinterp.base.errors import InputError, nearest, shown
+from grokinterp.base.paths import as_path, kind_at
 from grokinterp.recipe.recipe import Recipe
 
 

@@ -1,6 +1,8 @@
 """The Recipe: everything that determines a run, as flat, validated keys."""
 
 import math
+import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -10,7 +12,8 @@ import tomli_w
 from jaxtyping import Int
 from torch import Tensor
 
-from grokinterp.errors import InputError, nearest, shown
+from grokinterp.base.errors import InputError, nearest, one_line, shown
+from grokinterp.base.paths import as_path, file_at, kind_at
 from grokinterp.models.architecture import Architecture
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.kinds import Shape
@@ -18,19 +21,53 @@ from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.recipe.keys import (
     MOST_PARAMETERS,
     SYNONYMS,
+    Schedule,
     check_choices,
     check_limits,
+    checkpoint_steps,
     defaults_of,
     is_used,
     typed,
 )
-from grokinterp.recipe.schedule import Schedule, checkpoint_steps
-from grokinterp.recipe.toml_text import parse_toml, read_toml
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import get_operation
 from grokinterp.tasks.splits import n_training_rows, train_indices
 from grokinterp.tasks.task import Task
+
+# MERGED recipe.toml_text: TOML documents of recipes and sweeps as data, whatever is in them.
+
+
+LARGEST = 1_000_000  # bytes: ten thousand values of an axis take a tenth of it
+MOST_PARTS = 1000  # of a dotted key, in whose number the parser's time is quadratic
+EXAMPLE = "p = 113"
+
+
+def read_toml(path: str | Path, *, example: str = EXAMPLE) -> dict[str, Any]:
+    """The content of a TOML file; InputError, one line with the file's name, where it is none."""
+    file = as_path("path", path, such_as="recipe.toml")
+    wanted = f"give the path of a TOML file, with lines such as {example}"
+    if kind_at(file) is None:
+        raise InputError(f"{file} is not a file (there is none of that name); {wanted}.")
+    content = file_at(file, wanted=wanted, largest=LARGEST).read_bytes()
+    return parse_toml(content, file=file, example=example)
+
+
+def parse_toml(text: bytes, *, file: str | Path, example: str = EXAMPLE) -> dict[str, Any]:
+    """The content of a document that was read from `file`, which messages name."""
+    try:
+        document = text.decode("utf-8-sig")
+        if max(part.count(".") for part in re.split("[,\n]", document)) > MOST_PARTS:
+            raise ValueError(f"a key of more than {MOST_PARTS} parts")
+        return tomllib.loads(document)
+    except RecursionError:
+        reason = "nested too deep"
+    except ValueError as error:  # TOML's own, wrong UTF-8, or a number of over 4300 digits
+        reason = str(error)
+    raise InputError(
+        f"{file} is not TOML ({one_line(reason, most=120)}); write lines such as {example}."
+    )
+
 
 DEPENDS: Any = None  # on the task or the model, see `keys.defaults_of`
 
@@ -43,7 +80,7 @@ class Recipe:
     0.01
     >>> Recipe.from_dict({"learning_rate": 1})
     Traceback (most recent call last):
-    grokinterp.errors.InputError: recipe key 'learning_rate' is not known; did you mean 'lr'?
+    grokinterp.base.errors.InputError: recipe key 'learning_rate' is not known; did you mean 'lr'?
     """
 
     task: str = "modular"
@@ -73,7 +110,7 @@ class Recipe:
     biases: str = DEPENDS  # which are trained: "none", "mlp" (as in the paper) or "all"
     equals_token: bool = DEPENDS  # a transformer's inputs are [a, b, "="], otherwise [a, b]
     equals_class: bool = False  # "=" is one of the output classes, and of the training softmax
-    init: str = DEPENDS  # rule of the initial weights: see grokinterp.models.initialize
+    init: str = DEPENDS  # rule of the initial weights: see grokinterp.models.architecture
     init_scale: float = 1.0  # multiplies the initial weights (w0)
     seed: int = 0  # of the initial weights and of the order of mini-batches
     optimizer: str = "adamw"  # "adam" couples the weight decay into the gradient (L2)
@@ -254,3 +291,17 @@ def parse_setting(text: str) -> tuple[str, Any]:
         except InputError:
             continue
     return key.strip(), value.strip()
+
+
+def value_text(key: str, recipe: Recipe) -> str:
+    """The value of a key as a part of a file name."""
+    value = getattr(recipe, key)
+    parts = value if isinstance(value, tuple) else (value,)
+    texts = (_number(part) if isinstance(part, float) else str(part) for part in parts)
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", "-".join(texts))
+
+
+def _number(value: float) -> str:
+    """Short where that is exact: 0.1 and 1e-05, but 0.12345671."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

@@ -13,26 +13,128 @@ metrics       rows and bytes of metrics.csv that belong to the run. Its first li
               of others, and of runs that 0.2.0 began
 finished      whether training reached its last step
 versions      of what wrote it
-environment   what it was trained on, as in grokinterp.runs.environment; older runs have none
+environment   what it was trained on, as in grokinterp.runs.manifest; older runs have none
 later         where training went on elsewhere: a list of from_step, versions, environment
 source        only of an imported run: file, format, layout, and what was inferred or assumed
 sha256        of every file; `checksum` is that of run.json's own other content
 """
 
+import functools
 import itertools
 import json
+import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from grokinterp.errors import InputError, one_line
+import pandas as pd
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from grokinterp.base.errors import InputError, one_line
+from grokinterp.base.files import (
+    read_checked,
+    refuse_stand_in,
+    sha256,
+    tensors_from_bytes,
+    write_whole,
+)
+from grokinterp.base.paths import kind_at
+from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import Shape, shape_from_dict, shape_to_dict, why_not
-from grokinterp.paths import kind_at
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.environment import current_environment, current_versions, differences
-from grokinterp.runs.files import refuse_stand_in, sha256, write_whole
-from grokinterp.tasks import ModularTask, Task, task_from_dict
+from grokinterp.runs.metrics import read_csv
+from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.splits import are_rows
+from grokinterp.tasks.task import Task, task_from_dict
+
+# MERGED runs.environment: On what a run was trained: everything outside of its recipe that can change its bits.
+#
+# `current_versions` are of the software. `current_environment` is of the machine:
+#
+# threads         how many torch computes with: sums are split among them
+# cpu             the processor's name
+# cpu_capability  the instructions that torch's own kernels use, such as AVX2
+# device          cpu, or cuda with the name of the card
+# ensemble        only of runs that were trained together as one batched model: how many they were
+#
+# More facts may stand in a run.json; whatever has another value elsewhere is said to differ.
+# MERGED runs.folder: A run folder as it is read: every file against its sha256.
+
+
+PACKAGES = ("grokinterp", "torch", "numpy", "transformer-lens")
+WORDS = {"cpu_capability": "instructions"}  # where the name of a fact is no plain word
+
+
+def current_versions() -> dict[str, str]:
+    """Versions of everything that could change a run's bits."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def current_environment(*, device: str = "auto", threads: int = 0) -> dict[str, Any]:
+    """What this process computes with on a device; `threads=0` is what torch is set to now."""
+    return {
+        "threads": threads or torch.get_num_threads(),
+        "cpu": _cpu(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device": _device(device),
+    }
+
+
+def differences(
+    there: Mapping[str, Any],
+    here: Mapping[str, Any],
+    *,
+    words: tuple[str, str] = ("there", "here"),
+) -> tuple[str, ...]:
+    """What two environments say differently, such as "torch 2.13.0 there, 2.14.1 here".
+
+    What only one of them says is left out, and so is the release of the kernel.
+
+    >>> differences({"torch": "2.13.0", "cpu": "A"}, {"torch": "2.14.1", "threads": 2})
+    ('torch 2.13.0 there, 2.14.1 here',)
+    """
+    return tuple(
+        f"{WORDS.get(key, key)} {there[key]} {words[0]}, {here[key]} {words[1]}"
+        for key in there
+        if key in here and _comparable(key, there[key]) != _comparable(key, here[key])
+    )
+
+
+def _comparable(key: str, value: Any) -> Any:
+    """A platform without the release of its kernel, which computes nothing."""
+    if key == "platform" and isinstance(value, str):
+        return re.sub(r"^Linux-.*-(\w+)-with-", r"Linux-\1-with-", value)
+    return value
+
+
+@functools.cache
+def _cpu() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    named = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine()
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.device(name).type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(name)})" if torch.cuda.is_available() else "none"
+    return name
+
 
 FORMAT = 1
 RUN_JSON = "run.json"
@@ -250,3 +352,54 @@ def weights_file(step: int) -> str:
 
 def _checksum(content: dict[str, Any]) -> str:
     return sha256(json.dumps(content, sort_keys=True).encode())
+
+
+class RunFolder:
+    """The folder of a run: run.json and the files it names."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.manifest = Manifest.read(folder)
+
+    def metrics(self) -> pd.DataFrame:
+        """metrics.csv, as far as run.json says that it belongs to the run."""
+        n_bytes = None if self.manifest.finished else self.manifest.metrics["bytes"]
+        digest = self.manifest.sha256[METRICS]
+        path = self._folder / METRICS
+        try:
+            return read_csv(read_checked(path, digest, n_bytes=n_bytes))
+        except InputError:
+            raise
+        except (LookupError, OverflowError, TypeError, ValueError):
+            raise InputError(f"{path} is damaged: it is no table of metrics.") from None
+
+    def train_indices(self) -> Int[Tensor, " n_train"] | None:
+        """Rows of the training set in drawing order; None when not recorded."""
+        if self.manifest.split is None:
+            return None
+        rows = self._tensors(SPLIT).get("train_indices")
+        n = self.manifest.task.n_inputs
+        if rows is None or rows.dtype != torch.int64 or not are_rows(rows, n):
+            raise InputError(
+                f"{self._folder / SPLIT} is damaged: it has no rows from 0 to {n - 1}, each once."
+            )
+        return rows
+
+    def weights(self, step: int) -> Weights:
+        """The weights of a saved step under canonical names."""
+        weights = self._tensors(weights_file(step))
+        self.manifest.architecture.check(weights)
+        if {weight.dtype for weight in weights.values()} not in ({torch.float32}, {torch.float64}):
+            raise InputError(f"{self._folder / weights_file(step)} is not all of one precision.")
+        return {name: weights[name] for name in self.manifest.architecture.parameter_shapes()}
+
+    def verify(self) -> None:
+        """Check every file against its sha256; the first damaged one is named in the error."""
+        self.metrics()
+        self.train_indices()
+        for step in self.manifest.steps:
+            self.weights(step)
+
+    def _tensors(self, name: str) -> Weights:
+        path = self._folder / name
+        return tensors_from_bytes(read_checked(path, self.manifest.sha256[name]), path)

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.errors import InputError, nearest, shown
+from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.models.cross_entropy import answer_scores
 from grokinterp.tasks.task import Task, has_mirrors, unmirrored_rows
 

@@ -8,17 +8,16 @@ import pandas as pd
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.errors import InputError, shown, whole_number
-from grokinterp.models.adapter import HookedModel
+from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.paths import as_path
+from grokinterp.base.result import card
 from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import Shape, build_model
-from grokinterp.notebook import card
-from grokinterp.paths import as_path
+from grokinterp.models.user_models import HookedModel
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.folder import RunFolder
-from grokinterp.runs.manifest import Manifest
-from grokinterp.runs.snapshot import Snapshot
-from grokinterp.runs.taking import from_weights
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.runs.manifest import Manifest, RunFolder
+from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks.splits import mask_of
 from grokinterp.tasks.task import Task
 

@@ -13,13 +13,8 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from grokinterp.errors import InputError
-from grokinterp.models.architecture import refuse_not_finite
-from grokinterp.models.kinds import Shape
-from grokinterp.paths import kind_at
-from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.environment import current_versions
-from grokinterp.runs.files import (
+from grokinterp.base.errors import InputError
+from grokinterp.base.files import (
     ASIDE,
     read_checked,
     read_tensors,
@@ -27,12 +22,17 @@ from grokinterp.runs.files import (
     tensors_to_bytes,
     write_whole,
 )
+from grokinterp.base.paths import kind_at
+from grokinterp.models.architecture import refuse_not_finite
+from grokinterp.models.kinds import Shape
+from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import (
     METRICS,
     RESUME,
     RUN_JSON,
     SPLIT,
     Manifest,
+    current_versions,
     weights_file,
 )
 from grokinterp.runs.metrics import columns_in, columns_of, csv_header, csv_line

@@ -1,5 +1,6 @@
 """What is learned: the full table of inputs, its labels and the train/test split."""
 
+from grokinterp.base.names import room_names
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
 from grokinterp.tasks.operations import OPERATIONS, Operation, operation
@@ -19,3 +20,4 @@ __all__ = [
     "train_indices",
     "unmirrored_rows",
 ]
+__getattr__, __dir__ = room_names(__name__, __all__)

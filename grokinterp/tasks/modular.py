@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.arguments import mask, truth, whole
-from grokinterp.errors import InputError, shown, whole_number
-from grokinterp.tasks.exponents import UNDEFINED, discrete_logs, is_prime
-from grokinterp.tasks.operations import get_operation
+from grokinterp.base.checks import mask, truth, whole
+from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.tasks.operations import UNDEFINED, discrete_logs, get_operation, is_prime
 
 LARGEST_P = 10_000  # beyond it the table of p*p pairs fits into no memory
 

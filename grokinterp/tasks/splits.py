@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.arguments import real, whole, word
-from grokinterp.errors import InputError, shown
+from grokinterp.base.checks import real, whole, word
+from grokinterp.base.errors import InputError, shown
 
 SplitRule = Literal["torch", "python"]
 

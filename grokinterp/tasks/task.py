@@ -7,10 +7,14 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.arguments import mask, word
-from grokinterp.errors import InputError, nearest, shown
+from grokinterp.base.checks import mask, word
+from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
+
+# MERGED tasks.splits: Which rows of the table are trained on: the two published rules.
+#
+# Both shuffle the rows `a*p + b` and train on the first `int(train_fraction * n)` of them.
 
 
 @runtime_checkable

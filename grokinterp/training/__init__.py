@@ -1,21 +1,17 @@
-"""The training loop, sweeps of many runs, ensembles, and training a run's beginning again."""
+"""The training loop, ensembles, and training a run's beginning again."""
 
-from grokinterp.training.ensemble import train_ensemble
-from grokinterp.training.ensemble_timing import EnsembleTiming, faster_as_ensemble
-from grokinterp.training.grouping import groups
+from grokinterp.base.names import room_names
+from grokinterp.training.ensemble import EnsembleTiming, faster_as_ensemble, groups, train_ensemble
 from grokinterp.training.loop import train
-from grokinterp.training.sweep import Sweep
-from grokinterp.training.sweep_driver import run_sweep
-from grokinterp.training.verifying import Verification, verify
+from grokinterp.training.verification import Verification, verify
 
 __all__ = [
     "EnsembleTiming",
-    "Sweep",
     "Verification",
     "faster_as_ensemble",
     "groups",
-    "run_sweep",
     "train",
     "train_ensemble",
     "verify",
 ]
+__getattr__, __dir__ = room_names(__name__, __all__)

@@ -1,29 +1,32 @@
 """Several runs trained as one batched model, each of them an ordinary run in the end."""
 
 import logging
+import os
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.arguments import listed, truth, word
-from grokinterp.errors import InputError, Interrupted
-from grokinterp.memory import kept_memory
-from grokinterp.paths import as_path
+from grokinterp.base.checks import listed, number, truth, whole, word
+from grokinterp.base.errors import InputError, Interrupted, shown
+from grokinterp.base.lock import hold
+from grokinterp.base.memory import kept_memory
+from grokinterp.base.paths import as_path
+from grokinterp.models.stacked import why_not_stacked
 from grokinterp.recipe.builtin import as_recipe
-from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.environment import current_environment
-from grokinterp.runs.lock import hold
-from grokinterp.runs.manifest import RESUME, RUN_JSON, Manifest
+from grokinterp.recipe.recipe import Recipe, value_text
+from grokinterp.runs.manifest import RESUME, RUN_JSON, Manifest, current_environment
 from grokinterp.runs.metrics import COLUMNS, Metrics
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
-from grokinterp.training.ensemble_learner import EnsembleLearner
-from grokinterp.training.ensemble_state import read_together, save_together
-from grokinterp.training.ensemble_timing import faster_as_ensemble
-from grokinterp.training.grouping import differing, why_not_together
+from grokinterp.training.learner import EnsembleLearner, Learner
 from grokinterp.training.loop import (
     RESUME_SECONDS,
     find_device,
@@ -32,7 +35,201 @@ from grokinterp.training.loop import (
     train,
     using_threads,
 )
-from grokinterp.training.sweep import value_text
+from grokinterp.updates.optimizers import Batches, build_optimizer
+
+# MERGED training.grouping: Which recipes can be trained together as one batched model, and why others cannot.
+# MERGED training.ensemble_state: What an ensemble needs to go on: a state a member, all of one step, however it was killed.
+#
+# Every member's state is first written aside as `resume-next.safetensors`, then each is renamed to
+# the `resume.safetensors` of a single run. A kill before the renaming leaves the old step with all
+# members, one in the middle of it the new step.
+# MERGED training.ensemble_timing: How long a step takes, by itself and in an ensemble: measured here and now.
+
+
+# What may differ between members: it changes their numbers, but no shape and no schedule.
+FREE = (
+    *("seed", "data_seed", "split", "init", "init_scale"),
+    *("lr", "betas", "weight_decay", "warmup", "reshuffle"),
+)
+
+
+def why_not_together(recipes: Sequence[Recipe]) -> str | None:
+    """Why these recipes cannot be trained together, as a line with what to do; None if they can."""
+    for recipe in recipes:
+        if reason := _why_not_batched(recipe):
+            return f"{reason}; train these runs singly (gi.train)."
+    first, *others = (_shared(recipe) for recipe in recipes)
+    for place, other in enumerate(others, start=1):
+        for key in first:
+            if first[key] != other[key]:
+                return (
+                    f"recipes 0 and {place} have {key}={first[key]!r} and {other[key]!r}; those of "
+                    f"one ensemble may differ in {', '.join(FREE)}."
+                )
+    return None
+
+
+def groups(recipes: Mapping[str, Recipe], size: int) -> list[list[str]]:
+    """Split named recipes into groups of at most `size` that can be trained together.
+
+    Every name is in one group, in the order given; a recipe that nothing goes with, or that cannot
+    be trained in an ensemble at all, is a group of its own.
+
+    >>> made = {str(seed): Recipe(p=7, seed=seed) for seed in range(3)}
+    >>> groups(made | {"other": Recipe(p=7, d_mlp=32)}, 2)
+    [['0', '1'], ['2'], ['other']]
+    """
+    if not isinstance(recipes, Mapping) or not all(isinstance(x, Recipe) for x in recipes.values()):
+        raise InputError(f"{shown(recipes)} are no recipes by name; give such as sweep.recipes().")
+    size = whole("size", size, least=1, such_as="8")
+    made: list[list[str]] = []
+    open_group: dict[str, list[str]] = {}  # of the same keys, the one that takes more
+    for name, recipe in recipes.items():
+        key = repr(_shared(recipe))
+        group = open_group.get(key)
+        if group is None or len(group) >= size or _why_not_batched(recipe):
+            group = open_group[key] = []
+            made.append(group)
+        group.append(name)
+    return made
+
+
+def differing(recipes: Sequence[Recipe]) -> tuple[str, ...]:
+    """The free keys in which recipes differ."""
+    return tuple(key for key in FREE if len({getattr(each, key) for each in recipes}) > 1)
+
+
+def _shared(recipe: Recipe) -> dict[str, Any]:
+    return {key: value for key, value in asdict(recipe).items() if key not in FREE}
+
+
+def _why_not_batched(recipe: Recipe) -> str | None:
+    architecture = recipe.architecture()
+    return why_not_stacked(architecture, 2 + recipe.equals_token)
+
+
+NEXT = "resume-next.safetensors"
+
+State = dict[str, Tensor]
+
+
+def save_together(writers: Sequence[RunWriter], step: int, states: Sequence[State]) -> None:
+    """Write the states of all members at a step, those of an earlier one until then."""
+    for writer, state in zip(writers, states, strict=True):
+        writer.save_resume(step, state, file=NEXT)
+    for writer in writers:
+        os.replace(writer.folder / NEXT, writer.folder / RESUME)
+
+
+def read_together(folders: Sequence[Path]) -> tuple[int, list[State]] | None:
+    """The latest step at which all members are saved, and their states; None if none is saved.
+
+    InputError if some are, but at no common step.
+    """
+    found = []
+    for folder in folders:
+        saved = {file: RunWriter.read_resume(folder, file=file) for file in (NEXT, RESUME)}
+        found.append({x[0]: (file, x[1]) for file, x in saved.items() if x is not None})
+    common = set[int].intersection(*map(set, found))
+    if not common and any((folder / RESUME).exists() for folder in folders):
+        _refuse(folders, [max(steps, default=0) for steps in found])
+    step = max(common) if common else None
+    for folder, steps in zip(folders, found, strict=True):
+        if step is not None and steps[step][0] == NEXT:
+            os.replace(folder / NEXT, folder / RESUME)
+        else:
+            (folder / NEXT).unlink(missing_ok=True)
+    return None if step is None else (step, [steps[step][1] for steps in found])
+
+
+def _refuse(folders: Sequence[Path], steps: Sequence[int]) -> None:
+    first, last = steps.index(min(steps)), steps.index(max(steps))
+    raise InputError(
+        f"{folders[first]} is saved at step {steps[first]}, {folders[last]} at {steps[last]}; "
+        "finish those that have begun singly (gi.train with resume=True), the others together."
+    )
+
+
+LEAST, MOST = 3, 200  # rounds, of one step each way
+
+
+@dataclass(frozen=True)
+class EnsembleTiming:
+    """Median seconds a step and member, of updates alone: logging and saving come on top.
+
+    `singly` is the time of the first recipe's step, `together` that of all members by their number.
+    """
+
+    members: int
+    singly: float
+    together: float
+
+    @property
+    def faster(self) -> bool:
+        """Whether the ensemble is."""
+        return self.together < self.singly
+
+
+def faster_as_ensemble(recipes: Sequence[Recipe], *, seconds: float = 0.5) -> EnsembleTiming:
+    """Time steps of these recipes both ways, in turn, for about so long (at least 3 steps each).
+
+    Nothing is written, and nothing is kept of the steps. What it finds is true for this machine
+    while it is as busy as now.
+    """
+    recipes = [as_recipe(x) for x in listed("recipes", recipes, such_as="['mod31-grokked']")]
+    seconds = number("seconds", seconds, least=0, most=3600, such_as="0.5")
+    if not recipes:
+        raise InputError("no recipes are given; give those of the members.")
+    if reason := why_not_together(recipes):
+        raise InputError(reason)
+    first = recipes[0]
+    device = find_device(first.device)
+    with using_threads(first.threads), kept_memory():
+        ways = (_single_step(first, device), _ensemble_step(recipes, device))
+        for step in ways:
+            step()  # the first one makes what the others find made
+        times: tuple[list[float], list[float]] = ([], [])
+        until = time.perf_counter() + seconds
+        while len(times[0]) < LEAST or (len(times[0]) < MOST and time.perf_counter() < until):
+            for step, record in zip(ways, times, strict=True):
+                start = time.perf_counter()
+                step()
+                record.append(time.perf_counter() - start)
+    singly, together = map(statistics.median, times)
+    return EnsembleTiming(len(recipes), singly, together / len(recipes))
+
+
+def _single_step(recipe: Recipe, device: str) -> Callable[[], None]:
+    task = recipe.build_task()
+    learner = Learner(recipe, task.model_inputs, task.labels, device)
+    optimizer = build_optimizer(recipe, learner.trained.values())
+    batches = Batches(recipe, recipe.train_indices().to(device))
+    count = iter(range(10**9))
+
+    def step() -> None:
+        learner.backward(batches.rows(next(count)))
+        optimizer.step()
+        _wait(device)
+
+    return step
+
+
+def _ensemble_step(recipes: Sequence[Recipe], device: str) -> Callable[[], None]:
+    learner = EnsembleLearner(recipes, device)
+    count = iter(range(10**9))
+
+    def step() -> None:
+        learner.update(next(count))
+        _wait(device)
+
+    return step
+
+
+def _wait(device: str) -> None:
+    """Until an accelerator has done what it was told."""
+    if torch.device(device).type != "cpu":
+        torch.accelerator.synchronize()
+
 
 WHEN = ("always", "faster")
 

@@ -11,21 +11,20 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.arguments import truth
-from grokinterp.errors import InputError, Interrupted
-from grokinterp.memory import kept_memory
-from grokinterp.paths import as_path
+from grokinterp.base.checks import truth
+from grokinterp.base.errors import InputError, Interrupted
+from grokinterp.base.lock import LOCK, hold
+from grokinterp.base.memory import kept_memory
+from grokinterp.base.paths import as_path
 from grokinterp.recipe.builtin import as_recipe
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.environment import current_environment
-from grokinterp.runs.lock import LOCK, hold
-from grokinterp.runs.manifest import RESUME, RUN_JSON, Manifest
+from grokinterp.runs.manifest import RESUME, RUN_JSON, Manifest, current_environment
 from grokinterp.runs.metrics import Metrics, evaluate_blocks, logged_unmirrored
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks.splits import mask_of
 from grokinterp.training.learner import Learner
-from grokinterp.training.optimizers import Batches, build_optimizer, learning_rate
+from grokinterp.updates.optimizers import Batches, build_optimizer, learning_rate
 
 RESUME_SECONDS = 30.0  # at most this much work is lost to a kill
 

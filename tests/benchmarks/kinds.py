@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import grokinterp as gi
-from grokinterp.tasks.glauber import glauber
+from grokinterp.tasks.ising import glauber
 
 UPDATES = {"mlp113-grokked": 5600, "ising-grokked": 3000}
 WARM_UP = 200

@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import grokinterp as gi
-from grokinterp.runs.lock import LOCK
+from grokinterp.base.lock import LOCK
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.stress.preload"])

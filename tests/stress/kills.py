@@ -6,7 +6,7 @@ from pathlib import Path
 
 import grokinterp as gi
 from grokinterp.models.adapter import build_model
-from grokinterp.models.initialize import initial_weights
+from grokinterp.models.architecture import initial_weights
 from tests.stress.bench import (
     TINY,
     Bench,

@@ -24,7 +24,7 @@ if "GROKINTERP_STRESS" in os.environ:  # the long way: what takes seconds to imp
 
     import grokinterp.encodings
     import grokinterp.progress
-    import grokinterp.viz.report
+    import grokinterp.reporting
 
 torch.set_num_threads(1)  # before a fork: threads of the parent are not in it
 # What typer and pandas import when they are first used.

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import grokinterp as gi
-from grokinterp.training import Sweep
+from grokinterp.sweeps import Sweep
 from tests.stress.bench import Bench, differing, files
 
 BASE = gi.recipes()["mod11-quick"]

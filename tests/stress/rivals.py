@@ -4,7 +4,7 @@ import signal
 import time
 from pathlib import Path
 
-from grokinterp.runs.files import write_whole
+from grokinterp.base.files import write_whole
 from tests.stress.bench import (
     TINY,
     Bench,

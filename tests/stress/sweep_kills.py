@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 import grokinterp as gi
-from grokinterp.training import Sweep
+from grokinterp.sweeps import Sweep
 from tests.stress.bench import Bench, differing, files
 
 RUNS, QUICK_RUNS = 200, 12

@@ -1,0 +1,5 @@
+"""`python -m grokinterp`: the command line."""
+
+from grokinterp.cli import main
+
+main()

@@ -1,0 +1,246 @@
+"""Which algorithm adds: the clock, the pizza, neither, or not to be told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+from jaxtyping import Bool
+from torch import Tensor
+
+from grokinterp.base.checks import real
+from grokinterp.base.errors import InputError, shown
+from grokinterp.circuits.circles import CircleIsolation, Circularity, circularity, isolate_circles
+from grokinterp.circuits.clock_and_pizza import (
+    DistanceIrrelevance,
+    GradientSymmetricity,
+    distance_irrelevance,
+    gradient_symmetricity,
+)
+from grokinterp.fourier._key_frequencies import Keys
+from grokinterp.fourier.answers import no_frequencies_reason, usable_group
+from grokinterp.fourier.subject import Subject, need_residual_stream, subject_of
+from grokinterp.models.cross_entropy import right_answers
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.tasks.modular import ModularTask
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where the measures change their meaning.
+
+    `circular`, `symmetric` and `irrelevant` are those of Zhong et al. 2023 (arXiv 2306.17844):
+    99.5 %, and a boundary of the phases at 98 % and 0.6. They keep models that answer every pair;
+    `answers` leaves room for a few mistakes. `key_share` is ours: grokked networks (mod 31, 59
+    and 113) have 0.995 and above, untrained ones 0.3 to 0.6.
+    """
+
+    answers: float = 0.99  # accuracy over all pairs, at least
+    circular: float = 0.995  # circularity, at least
+    key_share: float = 0.99  # or this share of the leading components in the key planes, at least
+    symmetric: float = 0.98  # gradient symmetricity: pizza above, clock up to it
+    irrelevant: float = 0.6  # distance irrelevance: pizza below, clock from it on
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            usual = str(getattr(type(self), name))
+            if real(value) is None:
+                raise InputError(
+                    f"threshold {name}={shown(value)} is not a number; give such as {usual}."
+                )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One measure: its value, what it is held against, what it speaks for, and all that in words.
+
+    `speaks_for` is "clock", "pizza", "neither", or None where the measure rules nothing out.
+    """
+
+    measure: str
+    value: float | None
+    threshold: float | None
+    speaks_for: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A verdict with its reasons, and every measure it rests on (None: not looked at)."""
+
+    verdict: str  # "clock", "pizza", "neither" or "undetermined"
+    readings: tuple[Reading, ...] = field(repr=False)
+    frequencies: tuple[int, ...]
+    thresholds: Thresholds
+    step: int | None
+    circularity: Circularity | None = field(default=None, repr=False)
+    gradient_symmetricity: GradientSymmetricity | None = field(default=None, repr=False)
+    distance_irrelevance: DistanceIrrelevance | None = field(default=None, repr=False)
+    circles: CircleIsolation | None = field(default=None, repr=False)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """A sentence per measure, in the order in which they were asked."""
+        return tuple(reading.reason for reading in self.readings)
+
+    def table(self) -> pd.DataFrame:
+        """One row per measure."""
+        frame = pd.DataFrame([vars(reading) for reading in self.readings])
+        frame.attrs |= {
+            "verdict": self.verdict,
+            "frequencies": self.frequencies,
+            "thresholds": vars(self.thresholds),
+            "step": self.step,
+        }
+        return frame
+
+
+def algorithm(
+    x: Subject,
+    *,
+    thresholds: Thresholds | None = None,
+    n_samples: int = 100,
+    seed: int = 42,
+    step: int = -1,
+    frequencies: Sequence[int] | None = None,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> Algorithm:
+    r"""Whether a model adds as a clock or as a pizza (Zhong et al. 2023, arXiv 2306.17844).
+
+    "neither" where the task has no answer group, the model does not answer it, its logits have no
+    key frequencies (`gi.key_frequencies`: none that reach inputs it was not trained on), or its
+    embedding is not circular; "undetermined" where there are too few such inputs to tell. Otherwise
+    gradient symmetricity and distance
+    irrelevance each speak for one algorithm, or for none: where they are not defined, within two
+    standard errors of the threshold, or (the gradients) for an operation that is not symmetric in a
+    and b. "clock" and "pizza" need both to agree; anything else is "undetermined".
+
+    The circles taken one by one are reported and do not vote: a network with a clock can have a
+    weak circle of the pizza's form. The verdict names the nearer of two idealised algorithms; the
+    published networks lie on a line between them, and no measure here looks at how heads and
+    neurons do it. InputError for a model without a table of embeddings `W_E` or `hook_embed`.
+    """
+    thresholds = Thresholds() if thresholds is None else thresholds
+    if not isinstance(thresholds, Thresholds):
+        raise InputError(
+            f"thresholds={shown(thresholds)} are none; give grokinterp.circuits._algorithm's "
+            "Thresholds(...)."
+        )
+    snapshot, keys = subject_of(
+        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
+    )
+    need_residual_stream(snapshot)
+    if usable_group(snapshot) is None:
+        reason = f"{no_frequencies_reason(snapshot)}: there is no circle to add on"
+        reading = Reading("answer group", None, None, "neither", reason)
+        return Algorithm("neither", (reading,), keys, thresholds, snapshot.step)
+    circular = circularity(snapshot, frequencies=keys)
+    gradients = gradient_symmetricity(snapshot, n_samples=n_samples, seed=seed)
+    distance = distance_irrelevance(snapshot)
+    circles = isolate_circles(snapshot, frequencies=keys) if keys else None
+    gates = (
+        _answers(snapshot, thresholds),
+        _keys(keys),
+        _circular(circular, thresholds, undecided=keys.undecided),
+    )
+    votes = (
+        _symmetric(gradients, snapshot.modular_task, thresholds),
+        _irrelevant(distance, thresholds),
+    )
+    agree = votes[0].speaks_for == votes[1].speaks_for and not keys.undecided
+    verdict = votes[0].speaks_for if agree else None
+    if any(gate.speaks_for == "neither" for gate in gates):
+        verdict = "neither"
+    return Algorithm(
+        verdict=verdict or "undetermined",
+        readings=(*gates, *votes, *_single_circles(circles)),
+        frequencies=keys,
+        thresholds=thresholds,
+        step=snapshot.step,
+        circularity=circular,
+        gradient_symmetricity=gradients,
+        distance_irrelevance=distance,
+        circles=circles,
+    )
+
+
+def _answers(snapshot: Snapshot, thresholds: Thresholds) -> Reading:
+    right = right_answers(snapshot.logits, snapshot.task.labels)
+    value, least = float(right.double().mean()), thresholds.answers
+    if value >= least:
+        return Reading("accuracy", value, least, None, f"it answers {value:.2%} of all pairs")
+    reason = f"it answers {value:.2%} of all pairs, less than {least:.0%}"
+    return Reading("accuracy", value, least, "neither", reason)
+
+
+def _keys(frequencies: Keys) -> Reading:
+    n = len(frequencies)
+    if not n:
+        reason = f"its logits have no key frequencies: {frequencies.reason}"
+        speaks_for = None if frequencies.undecided else "neither"
+        return Reading("key frequencies", 0, 1, speaks_for, reason)
+    listed = ", ".join(map(str, frequencies))
+    return Reading("key frequencies", n, 1, None, f"its logits have the key frequencies {listed}")
+
+
+def _circular(found: Circularity, thresholds: Thresholds, *, undecided: bool) -> Reading:
+    value, least = found.value, thresholds.circular
+    name = "circularity"
+    if value >= least:
+        reason = f"its embedding is circular: circularity {value:.4f}, at least {least}"
+        return Reading(name, value, least, None, reason)
+    reason = f"circularity {value:.4f} is below {least}"
+    if found.key_share is None and undecided:
+        reason += ", and without key frequencies mixed circles cannot be told from none"
+        return Reading(name, value, least, None, reason)
+    if found.key_share is None:
+        return Reading(name, value, least, "neither", f"its embedding is not circular: {reason}")
+    share = f"the key planes hold {found.key_share:.2%} of what as many leading components hold"
+    if found.key_share >= thresholds.key_share:
+        reason = f"its embedding is circular with mixed or fewer components: {reason}, but {share}"
+        return Reading(name, value, least, None, reason)
+    reason = f"its embedding is not circular: {reason}, and {share}"
+    return Reading(name, value, least, "neither", reason)
+
+
+def _symmetric(found: GradientSymmetricity, task: ModularTask, thresholds: Thresholds) -> Reading:
+    name, value, bound = "gradient symmetricity", found.value, thresholds.symmetric
+    if value is None or found.standard_error is None:
+        return Reading(name, None, bound, None, f"{name} is not defined: {found.reason}")
+    error = found.standard_error
+    measured = f"{name} {value:.4f} (standard error {error:.4f})"
+    if not task.commutative:
+        reason = f"{measured} tells nothing: {task.operation} is not symmetric in a and b"
+        return Reading(name, value, bound, None, reason)
+    if abs(value - bound) <= 2 * error:
+        reason = f"{measured} is too near to {bound} to tell; take more samples"
+        return Reading(name, value, bound, None, reason)
+    if value > bound:
+        return Reading(name, value, bound, "pizza", f"{measured} is above {bound}, as in a pizza")
+    return Reading(name, value, bound, "clock", f"{measured} is below {bound}, as in a clock")
+
+
+def _irrelevant(found: DistanceIrrelevance, thresholds: Thresholds) -> Reading:
+    name, value, bound = "distance irrelevance", found.value, thresholds.irrelevant
+    if value is None:
+        return Reading(name, None, bound, None, f"{name} is not defined: {found.reason}")
+    if value < bound:
+        return Reading(
+            name, value, bound, "pizza", f"{name} {value:.4f} is below {bound}, as in a pizza"
+        )
+    reason = f"{name} {value:.4f} is not below {bound}, as in a clock"
+    return Reading(name, value, bound, "clock", reason)
+
+
+def _single_circles(circles: CircleIsolation | None) -> tuple[Reading, ...]:
+    """What each circle does alone; it does not vote."""
+    found = []
+    for subset in circles.subsets if circles else ():
+        if subset.fit is not None:
+            k, fit = subset.frequencies[0], subset.fit
+            reason = (
+                f"with the circle of {k} alone, the pizza's form explains {fit.pizza:.1%} of the "
+                f"logits and the clock's {fit.clock:.1%}"
+            )
+            found.append(Reading(f"pizza form of circle {k}", fit.pizza, None, None, reason))
+    return tuple(found)

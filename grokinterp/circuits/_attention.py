@@ -1,0 +1,285 @@
+"""Where the answer position looks: attention patterns over the whole task, and over training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from grokinterp.base.checks import whole
+from grokinterp.base.errors import InputError, named, shown, whole_number
+from grokinterp.base.result import Html, Result
+from grokinterp.fourier.answers import no_frequencies_reason, usable_group
+from grokinterp.fourier.basis import n_frequencies, transform_2d
+from grokinterp.fourier.subject import Subject, need_residual_stream, subject_of
+from grokinterp.models.user_models import alone_with
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.runs.run import Run
+from grokinterp.tasks.modular import ModularTask
+
+# MERGED circuits.attention_inputs: Attention on chosen inputs, from every position: what CircuitsVis shows.
+
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+FLAT = 1e-6  # spread of attention, or of scores in nats, below which float32 shows only rounding
+
+
+@dataclass(frozen=True)
+class Attention(Result):
+    """Attention from the answer position, for every pair of operands.
+
+    `pattern[h, i, a, b]` is what head h gives to position i (a, b, then "=" where there is one) on
+    input (a, b). `shares[h, k - 1]` is the share of the pattern's variance over (a, b), all
+    positions together, in the terms const, cos w_k, sin w_k of a times the same of b; 0 for a
+    constant pattern, None without an answer group (`reason` says why). Where a head looks does
+    not say what it moves.
+    """
+
+    pattern: Float[Tensor, "n_heads n_tokens p p"] = field(repr=False)
+    shares: Float[Tensor, "n_heads n_frequencies"] | None = field(repr=False)
+    frequencies: tuple[int, ...]  # the key frequencies, for the column `key`
+    layer: int
+    step: int | None
+    reason: str | None
+
+    @property
+    def mean(self) -> Float[Tensor, "n_heads n_tokens"]:
+        """Attention to each position, averaged over all inputs (float64)."""
+        return self.pattern.double().mean(dim=(2, 3))
+
+    @property
+    def spread(self) -> Float[Tensor, "n_heads n_tokens"]:
+        """Standard deviation over the inputs of the attention to each position (float64)."""
+        return self.pattern.double().std(dim=(2, 3), correction=0)
+
+    def table(self) -> pd.DataFrame:
+        """One row a head: means and spreads, the pattern's leading frequency and its share.
+
+        `frequency`, `share` and `key` are null for a constant pattern, and without an answer group.
+        """
+        n_tokens = self.pattern.shape[1]
+        rows = []
+        for head, (mean, spread) in enumerate(zip(self.mean, self.spread, strict=True)):
+            row: dict[str, object] = {"head": head}
+            names = ("a", "b", "equals")[:n_tokens]
+            row |= {f"to_{name}": float(x) for name, x in zip(names, mean, strict=True)}
+            row |= {f"spread_{name}": float(x) for name, x in zip(names, spread, strict=True)}
+            row |= {"frequency": None, "share": None, "key": None}
+            row["note"] = "constant over the inputs" if spread.max() < FLAT else self.reason or ""
+            if self.shares is not None and self.shares[head].any():
+                share, at = self.shares[head].max(dim=0)
+                k = int(at) + 1
+                row |= {"frequency": k, "share": float(share), "key": k in self.frequencies}
+            rows.append(row)
+        return pd.DataFrame(rows).astype(
+            {"frequency": "Int64", "share": "Float64", "key": "boolean"}
+        )
+
+    def plot(self, to: str = "a") -> "go.Figure":
+        """Attention to operand "a", "b" or "equals" over all pairs (a, b), a panel a head."""
+        return self._drawn(to=to)
+
+
+def attention(
+    x: Subject,
+    *,
+    layer: int = 0,
+    step: int = -1,
+    frequencies: Sequence[int] | None = None,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> Attention:
+    """Attention patterns of one layer from the answer position, as functions of (a, b).
+
+    Weights of the softmax (0 to 1; the weights of a model with an attention rate below 1 sum to
+    more). Heat maps over (a, b) as in figure 4 of Nanda et al. 2023 (arXiv 2301.05217). For a layer
+    above the first, attention to the position of b is attention to what the position holds by then,
+    which may know a too.
+    """
+    snapshot, frequencies = subject_of(
+        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
+    )
+    need_residual_stream(snapshot)
+    p = snapshot.modular_task.p
+    pattern = patterns_of(snapshot, layer).permute(1, 2, 0).unflatten(2, (p, p))
+    group = usable_group(snapshot)
+    return Attention(
+        pattern=pattern,
+        shares=None if group is None else _shares(pattern[:, :, group.tokens][..., group.tokens]),
+        frequencies=frequencies,
+        layer=layer,
+        step=snapshot.step,
+        reason=no_frequencies_reason(snapshot) if group is None else None,
+    )
+
+
+def commutativity(x: Subject, *, layer: int = 0) -> pd.DataFrame:
+    """Mean attention to position 0 minus to position 1 in a run: a row a step, a column a head.
+
+    Averaged over all inputs, from the answer position (ARENA, chapter 1.5). Near 0 the head treats
+    the operands alike on average, which a commutative answer asks for; it can still be far from
+    symmetric on single inputs, and other parts can break the symmetry.
+    """
+    if not isinstance(x, Run):
+        raise InputError(
+            f"{named(x)} is not a run; the means of one model are in circuits.attention(x).table()."
+        )
+    need_residual_stream(x.snapshot())
+    rows = {}
+    for step in x.steps:
+        mean = patterns_of(x.snapshot(step), layer).double().mean(dim=0)
+        rows[step] = (mean[:, 0] - mean[:, 1]).tolist()
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    return frame.rename_axis(index="step", columns="head")
+
+
+def patterns_of(snapshot: Snapshot, layer: int) -> Float[Tensor, "n_inputs n_heads n_tokens"]:
+    """The attention pattern of a layer at the answer position, in table order."""
+    if whole_number(layer) is None or not 0 <= layer < snapshot.n_layers:
+        raise InputError(f"layer={shown(layer)} is not between 0 and {snapshot.n_layers - 1}.")
+    pattern = snapshot.activation(f"blocks.{layer}.attn.hook_pattern")
+    # Where the softmax is NaN the pattern is 0; weights that are some sum to more than 0.
+    if not bool((pattern.sum(dim=-1) > 0).all()):
+        raise InputError(f"the attention pattern of layer {layer} is not finite.")
+    return pattern
+
+
+def _shares(
+    pattern: Float[Tensor, "n_heads n_tokens n n"],
+) -> Float[Tensor, "n_heads n_frequencies"]:
+    """Share of variance in the 8 terms of each frequency; 0 for a constant pattern."""
+    n = pattern.shape[-1]
+    power = transform_2d(pattern.permute(2, 3, 0, 1)).square().sum(dim=3)
+    k = (torch.arange(n) + 1) // 2  # of each row of the basis: constant, cos 1, sin 1, cos 2, ...
+    size = n_frequencies(n) + 1
+    folded = power.new_zeros(size, n, power.shape[2]).index_add_(0, k, power)
+    folded = power.new_zeros(size, size, power.shape[2]).index_add_(1, k, folded)
+    folded[0, 0] = 0.0
+    own = torch.arange(1, size)
+    total = folded.sum(dim=(0, 1))
+    shares = (folded[own, own] + folded[own, 0] + folded[0, own]) / total
+    return torch.where(total > (n * FLAT) ** 2, shares, 0.0).T
+
+
+Pairs = Sequence[Any] | Tensor | np.ndarray  # (a, b), or such an array of two columns
+
+
+@dataclass(frozen=True)
+class AttentionPatterns(Result):
+    """Attention of all heads of a layer on a few inputs, from every position (query) to every one.
+
+    `patterns[i, h, query, key]` (float64) is of input `inputs[i]`, whose tokens are `tokens[i]`:
+    "a=3", "b=5", "=". 0 where a causal model must not look. Where a head looks on a few inputs says
+    nothing of the others: `circuits.attention` has the answer position on all.
+    """
+
+    patterns: Float[Tensor, "n_inputs n_heads n_tokens n_tokens"] = field(repr=False)
+    inputs: tuple[tuple[int, int], ...]
+    tokens: tuple[tuple[str, ...], ...]
+    layer: int
+    step: int | None
+
+    def table(self) -> pd.DataFrame:
+        """One row for every input, head, query and key."""
+        rows = [
+            {"a": a, "b": b, "head": head, "query": query, "key": key, "attention": attention}
+            for (a, b), names, heads in zip(
+                self.inputs, self.tokens, self.patterns.tolist(), strict=True
+            )
+            for head, queries in enumerate(heads)
+            for query, keys in zip(names, queries, strict=True)
+            for key, attention in zip(names, keys, strict=True)
+        ]
+        frame = pd.DataFrame(rows)
+        frame.attrs |= {"layer": self.layer, "step": self.step}
+        return frame
+
+    def props(self, i: int = 0) -> dict[str, object]:
+        """The i-th input for CircuitsVis in JavaScript: the properties of its `AttentionHeads`."""
+        i = whole("i", i, least=0, most=len(self.patterns) - 1, such_as="0")
+        return {
+            "attention": self.patterns[i].tolist(),
+            "attentionHeadNames": [f"head {head}" for head in range(self.patterns.shape[1])],
+            "maxValue": 1,
+            "minValue": 0,
+            "tokens": list(self.tokens[i]),
+            "maskUpperTri": not bool(self.patterns.triu(1).any()),
+        }
+
+    def show(self) -> Html:
+        """CircuitsVis' view of every input, for a notebook; it needs no network.
+
+        InputError where CircuitsVis is not installed (`pip install 'grokinterp[circuitsvis]'`).
+        """
+        html: Html = self._drawn()
+        return html
+
+
+def attention_patterns(
+    x: Subject,
+    *,
+    inputs: Pairs = ((0, 0),),
+    layer: int = 0,
+    step: int = -1,
+    task: ModularTask | None = None,
+) -> AttentionPatterns:
+    """Attention patterns of one layer on these pairs (a, b), from all positions.
+
+    Weights of the softmax, as the model with its hooks uses them (0 to 1; with an attention rate
+    below 1 they sum to more). InputError for a pair that is not of the task, a layer that is not of
+    the model, a model without attention, and patterns that are not finite.
+    """
+    snapshot, _ = subject_of(x, step=step, frequencies=(), task=task)
+    need_residual_stream(snapshot)
+    if whole_number(layer) is None or not 0 <= layer < snapshot.n_layers:
+        raise InputError(f"layer={shown(layer)} is not between 0 and {snapshot.n_layers - 1}.")
+    p = snapshot.modular_task.p
+    pairs = _pairs(inputs, p)
+    rows = torch.tensor([a * p + b for a, b in pairs])
+    name = f"blocks.{layer}.attn.hook_pattern"
+    model = snapshot.hooked()
+    device = next(iter(model.parameters())).device
+    with torch.no_grad(), alone_with(model):
+        _, cache = model.run_with_cache(
+            snapshot.modular_task.tokens[rows].to(device), names_filter=[name]
+        )
+    patterns = cache[name].double().cpu()
+    # A HookedTransformer puts 0 where the softmax is NaN; weights that are some sum to more than 0.
+    if not bool((patterns.sum(dim=-1) > 0).all()):
+        raise InputError(f"the attention pattern of layer {layer} is not finite.")
+    n_tokens = patterns.shape[-1]
+    return AttentionPatterns(
+        patterns=patterns,
+        inputs=pairs,
+        tokens=tuple((f"a={a}", f"b={b}", "=")[:n_tokens] for a, b in pairs),
+        layer=layer,
+        step=snapshot.step,
+    )
+
+
+def _pairs(inputs: Pairs, p: int) -> tuple[tuple[int, int], ...]:
+    """The pairs as plain numbers, at least one; refused if they are not of the task."""
+    found = []
+    inputs = _plain(inputs)
+    for pair in map(_plain, inputs if isinstance(inputs, Sequence) else [inputs]):
+        numbers = [whole_number(x) for x in pair] if isinstance(pair, Sequence) else []
+        inside = [x for x in numbers if x is not None and 0 <= x < p]
+        if len(numbers) != 2 or len(inside) != 2:
+            raise InputError(
+                f"input {shown(pair)} is not a pair (a, b) of numbers from 0 to {p - 1}."
+            )
+        found.append((inside[0], inside[1]))
+    if not found:
+        raise InputError("there are no inputs to look at; give pairs such as [(0, 0), (3, 5)].")
+    return tuple(found)
+
+
+def _plain(x: Any) -> Any:
+    """Lists of plain numbers for tensors and arrays."""
+    return x.tolist() if isinstance(x, Tensor | np.ndarray) else x

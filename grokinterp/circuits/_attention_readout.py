@@ -1,0 +1,341 @@
+"""The attention readout: the score that the query of "=" gives to each token's key."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from grokinterp.base.checks import number, truth, whole, word
+from grokinterp.base.errors import InputError
+from grokinterp.circuits._attention import FLAT, patterns_of
+from grokinterp.fourier.answers import group_of
+from grokinterp.fourier.basis import spectrum
+from grokinterp.fourier.subject import Subject, need_residual_stream, subject_of
+from grokinterp.models.architecture import Architecture, Weights
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.tasks.modular import AnswerGroup, ModularTask
+
+# MERGED circuits.attention_fits: Attention replaced by one wave, or a few, a head: a sigmoid or a line in C_j(a) - C_j(b).
+
+
+@dataclass(frozen=True)
+class AttentionReadout:
+    """C_j of every head, and its power along the tokens.
+
+    `scores[j, t]` is C_j(t), in nats of log attention when `scaled`. `shares[j, k - 1]` is the
+    share of its variance over the tokens, in group order, along cos and sin of w_k; 0 for a head
+    that scores all tokens alike. `offset[j]` is how much more the head prefers position 0 over
+    position 1 whatever the token, in the same unit.
+    """
+
+    scores: Float[Tensor, "n_heads p"] = field(repr=False)
+    shares: Float[Tensor, "n_heads n_frequencies"] = field(repr=False)
+    offset: Float[Tensor, " n_heads"] = field(repr=False)
+    to_equals: Float[Tensor, " n_heads"] = field(repr=False)  # mean attention that "=" gives itself
+    frequencies: tuple[int, ...]
+    scaled: bool  # divided by sqrt(d_head)
+    threshold: float
+    step: int | None
+    note: str
+
+    @property
+    def leading(self) -> tuple[int | None, ...]:
+        """The leading frequency of each head; None for one that scores all tokens alike."""
+        return tuple(int(share.argmax()) + 1 if share.any() else None for share in self.shares)
+
+    @property
+    def leading_share(self) -> tuple[float, ...]:
+        """The share of the variance of C_j along its leading frequency; 0 without one."""
+        return tuple(self.shares.max(dim=1).values.tolist())
+
+    def table(self) -> pd.DataFrame:
+        """One row a head: leading frequency, share of variance it explains, whether that is all.
+
+        `single_frequency`: the share reaches the threshold. `spread`: standard deviation of C_j
+        over the tokens.
+        """
+        rows = []
+        for head, k in enumerate(self.leading):
+            share = None if k is None else float(self.shares[head, k - 1])
+            rows.append(
+                {
+                    "head": head,
+                    "frequency": k,
+                    "variance_explained": share,
+                    "single_frequency": share is not None and share >= self.threshold,
+                    "key": None if k is None else k in self.frequencies,
+                    "spread": float(self.scores[head].std(correction=0)),
+                    "offset": float(self.offset[head]),
+                    "to_equals": float(self.to_equals[head]),
+                    "note": "scores all tokens alike" if k is None else "",
+                }
+            )
+        return pd.DataFrame(rows).astype(
+            {"frequency": "Int64", "variance_explained": "Float64", "key": "boolean"}
+        )
+
+
+def attention_readout(
+    x: Subject,
+    *,
+    layer: int = 0,
+    scaled: bool = True,
+    threshold: float = 0.85,
+    step: int = -1,
+    frequencies: Sequence[int] | None = None,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> AttentionReadout:
+    r"""C_j(t) = (q_0 W_Q^j + b_Q^j) . (W_E[t] W_K^j) / sqrt(d_head), q_0 = W_E["="] + W_pos[2].
+
+    Attention to operand a over that to b is exp(C_j(a) - C_j(b) + offset_j). Nanda et al. 2023
+    (arXiv 2301.05217) find one frequency a head, with 97.9 to 99.1 % of the variance; their
+    notebook leaves the division out (`scaled=False`). `threshold` is where a head counts as of a
+    single frequency (the cut they use for neurons; none is published for heads).
+
+    With a LayerNorm, rows of `W_E + W_pos` are normalised as the layer does, and C_j is the mean
+    over the two operand positions (`note` says so). Undefined, with an InputError, for layers above
+    0, without "=" (the query then varies), for constant attention, for models that `Architecture`
+    cannot describe and tasks without a group. The readout says what attention depends on, not what
+    is done with it: see `attribution` and ablations.
+    """
+    threshold = number("threshold", threshold, least=0, most=1, such_as="0.85")
+    scaled = truth("scaled", scaled)
+    snapshot, frequencies = subject_of(
+        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
+    )
+    need_residual_stream(snapshot)
+    tokens = group_of(snapshot).tokens
+    patterns = patterns_of(snapshot, layer)
+    scores, offset, note = token_scores(snapshot, layer)
+    power = spectrum(scores[:, tokens].T)[1:].T
+    power[scores[:, tokens].std(dim=1, correction=0) < FLAT] = 0.0
+    unit = 1.0 if scaled else math.sqrt(snapshot.weights["blocks.0.attn.W_Q"].shape[2])
+    return AttentionReadout(
+        scores=scores * unit,
+        shares=power / power.sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny),
+        offset=offset * unit,
+        to_equals=patterns[:, :, 2].double().mean(dim=0),
+        frequencies=frequencies,
+        scaled=scaled,
+        threshold=threshold,
+        step=snapshot.step,
+        note=note,
+    )
+
+
+def token_scores(
+    snapshot: Snapshot, layer: int
+) -> tuple[Float[Tensor, "n_heads p"], Float[Tensor, " n_heads"], str]:
+    """C_j (scaled), the offset of position 0 against position 1, and what was assumed (float64)."""
+    architecture = _checked(snapshot, layer)
+    p, w = snapshot.modular_task.p, {name: x.double() for name, x in snapshot.weights.items()}
+    embed, position = w["embed.W_E"], w["pos_embed.W_pos"]
+    rows = torch.stack([embed + position[i] for i in range(3)])  # [position, token, d_model]
+    if architecture.normalization_type == "LN":
+        rows = _layer_norm(rows, w, architecture.eps)
+    query = _heads(rows[2, p], w, "Q")  # the token p is "="
+    keys = _heads(rows, w, "K")
+    exact = torch.einsum("hk,ithk->iht", query, keys) / math.sqrt(query.shape[1])
+    offset = (exact[0] - exact[1])[:, :p].mean(dim=1)
+    if architecture.normalization_type == "LN":
+        return exact[:2, :, :p].mean(dim=0), offset, "LayerNorm: mean over the operand positions"
+    matrix = torch.einsum("hk,hdk->hd", query, w["blocks.0.attn.W_K"]) / math.sqrt(query.shape[1])
+    return matrix @ embed[:p].T, offset, ""
+
+
+def _checked(snapshot: Snapshot, layer: int) -> Architecture:
+    """The architecture of a model that has a readout."""
+    architecture = snapshot.transformer
+    if layer != 0:
+        raise InputError(
+            f"layer={layer} has no attention readout: its keys depend on more than one token; "
+            "give layer=0."
+        )
+    if not snapshot.modular_task.equals_token:
+        raise InputError(
+            'the model reads no "=", so its query varies with b and there is no readout of one '
+            "query; look at circuits.attention(x)."
+        )
+    if architecture is None:
+        raise InputError(
+            "the attention readout needs a plain model (learned positions, the usual attention and "
+            "MLP, no hooks of your own left on); look at circuits.attention(x)."
+        )
+    if architecture.attention_rate == 0:
+        raise InputError("attention is constant (attention_rate=0): no score is read.")
+    return architecture
+
+
+def _layer_norm(
+    rows: Float[Tensor, "3 d_vocab d_model"], w: Weights, eps: float
+) -> Float[Tensor, "3 d_vocab d_model"]:
+    gain, bias = w["blocks.0.ln1.w"], w["blocks.0.ln1.b"]
+    return torch.nn.functional.layer_norm(rows, gain.shape, gain, bias, eps)
+
+
+def _heads(
+    rows: Float[Tensor, "*rows d_model"], w: Weights, which: str
+) -> Float[Tensor, "*rows n_heads d_head"]:
+    matrix, bias = w[f"blocks.0.attn.W_{which}"], w[f"blocks.0.attn.b_{which}"]
+    return torch.einsum("...d,hdk->...hk", rows, matrix) + bias
+
+
+FITTED = {"sigmoid": "nothing", "linear": "slope, intercept"}  # form -> what the pattern decides
+
+
+@dataclass(frozen=True)
+class AttentionFits:
+    """Both forms of every head, and how much of its attention to a they explain.
+
+    `patterns[form]` are what a hook can put in the place of the pattern at the answer position.
+    """
+
+    patterns: dict[str, Float[Tensor, "n_inputs n_heads n_tokens"]] = field(repr=False)
+    rows: tuple[dict[str, object], ...] = field(repr=False)
+    readout: AttentionReadout
+    waves: int  # how many leading frequencies of C_j are kept
+
+    def table(self) -> pd.DataFrame:
+        """One row a head and form.
+
+        `variance_explained` of the true attention to a, over all inputs; `whole_readout` is the
+        same of the same form with all of C_j instead of its leading `waves`: what is missing
+        there is the form's fault (and that of "="), the difference is the other frequencies'. Null
+        where attention to a does not vary.
+        """
+        nullable = {"frequency": "Int64", "variance_explained": "Float64"}
+        return pd.DataFrame(self.rows).astype(nullable | {"whole_readout": "Float64"})
+
+
+def attention_fits(
+    x: Subject,
+    *,
+    waves: int = 1,
+    layer: int = 0,
+    step: int = -1,
+    frequencies: Sequence[int] | None = None,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> AttentionFits:
+    r"""Attention to a as g(slope (C_j(a) - C_j(b)) + intercept), C_j cut to its leading waves.
+
+    `waves`: how many frequencies of each head are kept, its strongest first. "sigmoid": g is the
+    logistic function; nothing is fitted to the pattern, for softmax without "=" has slope 1 and as
+    intercept the positional offset, both from the weights. "linear": g is the identity; slope and
+    intercept are least squares over all inputs (values outside 0 to 1 are left as they are). In
+    both, attention to b is the rest, and "=" gets none (with an attention rate r, r times this plus
+    1 - r). Nanda et al. 2023 (arXiv 2301.05217) do so with one wave a head. A good fit does not
+    show that the model works with it in place, nor a bad one that it fails: run `patterns` through
+    a hook for that. Raises as `attention_readout` does.
+    """
+    snapshot, frequencies = subject_of(
+        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
+    )
+    readout = attention_readout(snapshot, layer=layer, frequencies=frequencies)
+    most = readout.shares.shape[1]
+    waves = whole("waves", waves, least=1, most=most, such_as="1")
+    truth = patterns_of(snapshot, layer)[:, :, 0].double()
+    assert snapshot.transformer is not None  # attention_readout has made sure
+    rate = snapshot.transformer.attention_rate
+    difference = _differences(snapshot, leading_waves(readout, group_of(snapshot), waves))
+    every = _differences(snapshot, readout.scores)
+    patterns: dict[str, Tensor] = {}
+    rows: list[dict[str, object]] = []
+    for form, fitted in FITTED.items():
+        slope, intercept, to_a = _fit(form, difference, readout.offset, rate, truth)
+        explained = _explained(truth, to_a)
+        ceiling = _explained(truth, _fit(form, every, readout.offset, rate, truth)[2])
+        patterns[form] = torch.stack(
+            [to_a, 2 - rate - to_a, torch.full_like(to_a, 1 - rate)], dim=2
+        )
+        rows += [
+            {
+                "head": head,
+                "form": form,
+                "frequency": k,
+                "slope": float(slope[head]),
+                "intercept": float(intercept[head]),
+                "fitted": fitted,
+                "variance_explained": explained[head],
+                "whole_readout": ceiling[head],
+            }
+            for head, k in enumerate(readout.leading)
+        ]
+    return AttentionFits(patterns, tuple(rows), readout, waves)
+
+
+def fitted_patterns(
+    x: Subject,
+    *,
+    form: str = "sigmoid",
+    waves: int = 1,
+    layer: int = 0,
+    step: int = -1,
+    frequencies: Sequence[int] | None = None,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> Float[Tensor, "n_inputs n_heads n_tokens"]:
+    """The fitted pattern at the answer position, for a hook to put in place of the true one.
+
+    Float64, positions a, b, "="; `form` is "sigmoid" or "linear", see `attention_fits`.
+    """
+    word("form", form, FITTED)
+    fits = attention_fits(
+        x, waves=waves, layer=layer, step=step, frequencies=frequencies, task=task,
+        train_mask=train_mask,
+    )  # fmt: skip
+    return fits.patterns[form]
+
+
+def leading_waves(
+    readout: AttentionReadout, group: AnswerGroup, waves: int = 1
+) -> Float[Tensor, "n_heads p"]:
+    """C_j reduced to its mean and leading frequencies; tokens without an exponent keep theirs."""
+    scores = readout.scores.clone()
+    coefficients = torch.fft.rfft(scores[:, group.tokens], dim=1)
+    leading = torch.zeros_like(readout.shares).scatter(1, readout.shares.topk(waves).indices, 1.0)
+    coefficients[:, 1:] *= leading * (readout.shares > 0)  # no wave of a head without one
+    scores[:, group.tokens] = torch.fft.irfft(coefficients, n=group.order, dim=1)
+    return scores
+
+
+def _differences(
+    snapshot: Snapshot, scores: Float[Tensor, "n_heads p"]
+) -> Float[Tensor, "n_inputs n_heads"]:
+    a, b = snapshot.modular_task.inputs.unbind(1)
+    return (scores[:, a] - scores[:, b]).T
+
+
+def _fit(
+    form: str,
+    difference: Float[Tensor, "n_inputs n_heads"],
+    offset: Float[Tensor, " n_heads"],
+    rate: float,
+    truth: Float[Tensor, "n_inputs n_heads"],
+) -> tuple[Float[Tensor, " n_heads"], Float[Tensor, " n_heads"], Float[Tensor, "n_inputs n_heads"]]:
+    """Slope, intercept, and the attention to a that they give."""
+    if form == "sigmoid":
+        return (
+            torch.ones_like(offset),
+            offset,
+            rate * (difference + offset).sigmoid() + (1 - rate),
+        )
+    mean = truth.mean(dim=0)
+    # The differences have mean zero over all (a, b), so least squares separates.
+    squares = difference.square().sum(dim=0)
+    inner = (difference * (truth - mean)).sum(dim=0)
+    slope = torch.where(squares > 0, inner / squares.clamp_min(1e-300), 0.0)
+    return slope, mean, slope * difference + mean
+
+
+def _explained(
+    truth: Float[Tensor, "n_inputs n_heads"], fit: Float[Tensor, "n_inputs n_heads"]
+) -> list[float | None]:
+    spread = truth.std(dim=0, correction=0)
+    explained = 1 - (truth - fit).square().mean(dim=0) / spread.square().clamp_min(1e-300)
+    return [float(share) if s >= FLAT else None for share, s in zip(explained, spread, strict=True)]

@@ -1,0 +1,250 @@
+"""What ablations cost, each beside its placebos, and what of a model the circuit alone keeps."""
+
+import math
+from collections.abc import Iterable, Sequence
+from textwrap import wrap
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from grokinterp.base.errors import InputError
+from grokinterp.base.result import draws
+from grokinterp.circuits._faithfulness import Faithfulness
+from grokinterp.circuits.ablation import ABOVE, NONE, UNKNOWN, WITHIN, Ablation, Row, Score
+from grokinterp.figures._figure import COLOURS, SERIES, Figure, at, checked, figure
+from grokinterp.figures.slider import over_training
+
+VERDICTS = {ABOVE: SERIES[0], WITHIN: SERIES[4], NONE: SERIES[5], UNKNOWN: SERIES[3]}
+WIDTH = 26  # characters of a line of a row's name: beside it a phone still shows the bars
+Place = tuple[str, int]  # of a row: its name, and how many before it have the same
+
+
+@draws(Ablation)
+def plot_ablation(found: Ablation) -> Figure:
+    """Loss over that of the whole model, a bar a row from 1 (no change), its placebos below it.
+
+    Log axis, losses on all inputs; colours are verdicts. Placebos at harmonics of key frequencies,
+    which do not count for a verdict, are hollow. Diamonds at an edge stand for ratios that a log
+    axis does not have: 0, infinite, or not a number. Several checkpoints make a slider, each row at
+    the same height. InputError where nothing was ablated.
+    """
+    checked(found, Ablation, "gi.ablate")
+    if not found.rows:
+        raise InputError("nothing was ablated, so there is nothing to draw.")
+    steps: dict[int | None, list[Row]] = {}
+    for row in found.rows:
+        steps.setdefault(row.step, []).append(row)
+    placed = {step: dict(zip(_places(rows), rows, strict=True)) for step, rows in steps.items()}
+    # In the order of the last step: a cluster that has not formed yet keeps its row.
+    places = list(dict.fromkeys(place for rows in reversed(placed.values()) for place in rows))
+    return over_training(
+        {-1 if step is None else step: _of_step(rows, places) for step, rows in placed.items()}
+    )
+
+
+@draws(Faithfulness)
+def plot_faithfulness(found: Faithfulness) -> Figure:
+    """Loss on all inputs, in nats: model, circuit alone, without it, nothing, less each part.
+
+    Log axis, so that a bar's left end has no meaning; diamonds at an edge stand for losses that it
+    does not have: 0, infinite, or not a number. Broken lines: the model and the circuit alone.
+    """
+    checked(found, Faithfulness, "circuits.faithfulness")
+    scores = {"the model": found.alone.whole} | {
+        row.name: row.score for row in (found.alone, found.without, found.nothing, *found.parts)
+    }
+    names, losses = list(scores), [score.loss_all for score in scores.values()]
+    drawn = figure(
+        f"Faithfulness{at(found.step)}<br>"
+        f"recovered {_near_1(found.recovered)}, lost {_near_1(found.lost)}",
+        "loss (nats)",
+    )
+    low, high = _range(drawn, losses)
+    for name, first, last in (
+        ("with and without the circuit", 0, 4),
+        ("circuit alone, less a part", 4, len(names)),
+    ):
+        drawn.add_bar(
+            x=losses[first:last],
+            y=list(range(first, last)),
+            name=name,
+            hovertext=[_told(names[i], scores[names[i]]) for i in range(first, last)],
+            hoverinfo="text",
+            orientation="h",
+            marker={"color": COLOURS["key"] if first == 0 else SERIES[0], "line": {"width": 0}},
+        )
+    hover = [_told(name, score) for name, score in scores.items()]
+    drawn.add_trace(_at_the_edge(losses, range(len(names)), hover, low, high))
+    for loss, name, dash in zip(losses, names[:2], ("dot", "dash"), strict=False):
+        if _drawable(loss):
+            line = {"dash": dash, "width": 1, "color": COLOURS["other"]}
+            drawn.add_vline(x=loss, line=line, showlegend=True, name=f"loss of {name}")
+    return _named_rows(drawn, names)
+
+
+def _of_step(rows: dict[Place, Row], places: Sequence[Place]) -> Figure:
+    first = next(iter(rows.values()))
+    drawn = figure(
+        f"Ablation{at(first.step)} (1 = no change)<br>model's loss {first.whole.loss_all:.4g} nats",
+        "loss / model's loss",
+    )
+    heights = {place: float(y) for y, place in enumerate(places)}
+    ratios = [row.ratio for row in rows.values()]
+    beside = [
+        (heights[place] + 0.3, row.over_whole(placebo.score), row, placebo)
+        for place, row in rows.items()
+        for placebo in row.placebos
+    ]
+    low, high = _range(drawn, [1.0, *ratios, *(ratio for _, ratio, _, _ in beside)])
+    for verdict, colour in VERDICTS.items():
+        chosen = [
+            (place, row)
+            for place, row in rows.items()
+            if row.verdict == verdict and _drawable(row.ratio)
+        ]
+        drawn.add_bar(
+            x=[row.ratio - 1 for _, row in chosen],
+            base=1,
+            y=[heights[place] for place, _ in chosen],
+            width=0.45,
+            orientation="h",
+            name=verdict,
+            hovertext=[_of_row(row) for _, row in chosen],
+            hoverinfo="text",
+            marker={"color": colour, "line": {"width": 2, "color": colour}},  # seen at 1 too
+            showlegend=bool(chosen),
+        )
+    for name, symbol, harmonic in (
+        ("placebo", "circle", False),
+        ("placebo at a harmonic", "circle-open", True),
+    ):
+        dots = [one for one in beside if one[3].harmonic is harmonic and _drawable(one[1])]
+        drawn.add_scatter(
+            x=[ratio for _, ratio, _, _ in dots],
+            y=[y for y, *_ in dots],
+            mode="markers",
+            name=name,
+            hovertext=[
+                _told(f"{placebo.name}<br>placebo of {row.name}", placebo.score)
+                + f"<br>ratio {ratio:.5g}"
+                for _, ratio, row, placebo in dots
+            ],
+            hoverinfo="text",
+            marker={"color": COLOURS["other"], "symbol": symbol, "size": 5, "opacity": 0.7},
+            showlegend=bool(dots),
+        )
+    drawn.add_trace(
+        _at_the_edge(
+            [*ratios, *(ratio for _, ratio, _, _ in beside)],
+            [*(heights[place] for place in rows), *(y for y, *_ in beside)],
+            [*map(_of_row, rows.values()), *(_told(p.name, p.score) for *_, p in beside)],
+            low,
+            high,
+        )
+    )
+    drawn.add_vline(x=1, line={"width": 1, "color": COLOURS["other"]})
+    return _named_rows(drawn, [name for name, _ in places])
+
+
+def _places(rows: Iterable[Row]) -> list[Place]:
+    seen: dict[str, int] = {}
+    found = []
+    for row in rows:
+        seen[row.name] = seen.get(row.name, -1) + 1
+        found.append((row.name, seen[row.name]))
+    return found
+
+
+def _near_1(value: float) -> str:
+    """Four digits, or how far from 1 where these would say 1.
+
+    >>> _near_1(0.98765), _near_1(1 - 2.5e-7), _near_1(1.00001), _near_1(1.0)
+    ('0.9877', '1 - 2.5e-07', '1 + 1e-05', '1')
+    """
+    far = abs(value - 1)
+    return f"1 {'-' if value < 1 else '+'} {far:.2g}" if 0 < far < 5e-5 else f"{value:.4g}"
+
+
+def _drawable(value: float) -> bool:
+    return 0 < value < math.inf
+
+
+def _range(drawn: Figure, values: Iterable[float]) -> tuple[float, float]:
+    """A log axis with room at both ends for what stands at the edge."""
+    exponents = [math.log10(value) for value in values if _drawable(value)] or [0.0]
+    room = 0.06 * (max(exponents) - min(exponents)) + 0.1
+    low, high = min(exponents) - room, max(exponents) + room
+    drawn.update_xaxes(
+        type="log", range=[low, high], dtick=math.ceil((high - low) / 4), tickangle=0
+    )
+    return 10 ** (low + room / 3), 10 ** (high - room / 3)
+
+
+def _at_the_edge(
+    values: Sequence[float], heights: Iterable[float], hover: Iterable[str], low: float, high: float
+) -> go.Scatter:
+    """What a log axis cannot show: 0 to the left, infinite or not a number to the right."""
+    off = [
+        (low if value == 0 else high, y, f"{text}<br>{value:g} is off the axis")
+        for value, y, text in zip(values, heights, hover, strict=True)
+        if not _drawable(value)
+    ]
+    return go.Scatter(
+        x=[x for x, _, _ in off],
+        y=[y for _, y, _ in off],
+        hovertext=[text for _, _, text in off],
+        hoverinfo="text",
+        mode="markers",
+        marker={"symbol": "diamond", "size": 9, "color": SERIES[1]},
+        name="off the axis",
+        showlegend=bool(off),
+    )
+
+
+def _named_rows(drawn: Figure, names: Sequence[str]) -> Figure:
+    """Every row under its whole name, first at the top; the figure as high as that needs."""
+    # "k = 9" stays in one line: the spaces in it do not break.
+    wrapped = [wrap(name.replace(" = ", "\u00a0=\u00a0"), WIDTH) for name in names]
+    drawn.update_yaxes(
+        tickvals=list(range(len(names))),
+        ticktext=["<br>".join(lines) for lines in wrapped],
+        tickfont={"size": 11},
+        range=[len(names) - 0.4, -0.6],
+        ticks="",
+    )
+    height = 250 + len(names) * max(28, 16 * max(map(len, wrapped)) + 6)
+    return drawn.update_layout(
+        height=height, barmode="overlay", hovermode="closest", showlegend=True
+    )
+
+
+def _of_row(row: Row) -> str:
+    ratios = pd.Series(row.placebo_ratios, dtype=float)
+    beside = row.no_placebo or "no placebos"
+    if len(ratios):
+        beside = (
+            f"{len(ratios)} placebos: median {ratios.median():.5g}, "
+            f"{ratios.min():.5g} to {ratios.max():.5g}"
+        )
+    return (
+        f"{_told(row.name, row.score)}<br>ratio {row.ratio:.5g}: {row.verdict}"
+        f"<br>{beside}<br>kind: {row.kind}"
+    )
+
+
+def _told(name: str, score: Score) -> str:
+    return (
+        f"<b>{name}</b><br>loss {score.loss_all:.5g} nats"
+        f"{_sides(score.loss_train, score.loss_test, '.5g')}"
+        f"<br>accuracy {score.acc_all:.4%}{_sides(score.acc_train, score.acc_test, '.4%')}"
+    )
+
+
+def _sides(train: float, test: float, form: str) -> str:
+    """What it is on train and test, those that are known: a split may not be, or leave no test."""
+    known = [
+        f"{side} {value:{form}}"
+        for side, value in (("train", train), ("test", test))
+        if not math.isnan(value)
+    ]
+    return f" ({', '.join(known)})" if known else ""

@@ -1,0 +1,296 @@
+"""What single neurons do on every pair of operands, as images and as Fourier terms."""
+
+from collections.abc import Sequence
+from typing import Unpack
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from grokinterp.base.errors import InputError, whole_number
+from grokinterp.base.result import draws
+from grokinterp.circuits.neurons import LEFTOVER, NeuronClusters, neuron_clusters
+from grokinterp.figures._figure import COLOURS, Figure, at, checked, figure, place
+from grokinterp.figures.heat_maps import around_zero, checked_numbers, from_zero, images
+from grokinterp.fourier._figures import ShownWithKeys, draw_steps, step_and_rest
+from grokinterp.fourier.basis import transform_2d
+from grokinterp.fourier.spectra import neuron_powers, token_order
+from grokinterp.fourier.subject import Subject, subject_of
+from grokinterp.runs._snapshot import Snapshot
+
+# MERGED viz.clusters: The neurons of a layer by the frequency they depend on.
+
+
+KINDS = {  # of a cluster: its colour
+    "key": COLOURS["key"],
+    "not key": COLOURS["test"],
+    "leftover": COLOURS["other"],
+}
+
+
+@draws(NeuronClusters)
+def plot_neuron_clusters(found: NeuronClusters) -> Figure:
+    """A dot a neuron: its leading frequency, and the fraction of its variance that this explains.
+
+    The larger a dot, the more of the layer's variance is in its neuron; dotted is the threshold of
+    a cluster. Above: the neurons of each cluster. Dead neurons have no fraction and are not drawn;
+    the title counts them, and the leftover.
+    """
+    checked(found, NeuronClusters, "circuits.neuron_clusters")
+    table = found.table()
+    kinds = table.key.map({True: "key", False: "not key"}).where(
+        table.cluster != LEFTOVER, "leftover"
+    )
+    counts = f"{found.sizes[LEFTOVER]} of {len(table)} neurons in no cluster"
+    counts += f", {len(found.dead)} of them dead" if found.dead else ""
+    drawn = figure(
+        f"Neurons of layer {found.layer}{at(found.step)}<br><sup>{counts}</sup>",
+        "leading frequency k (cycles per p)",
+        "fraction explained",
+    )
+    drawn.update_layout(  # the bars above the dots, on the same x axis
+        xaxis={"range": [0, max(int(found.leading.max()), 1) + 2]},
+        yaxis={"range": [-0.03, 1.03], "domain": [0, 0.7]},
+        yaxis2={"title": {"text": "neurons"}, "rangemode": "tozero", "domain": [0.76, 1]},
+    )
+    summary = found.summary()
+    for name, key in (("key", True), ("not key", False)):
+        chosen = summary[(summary.key == key) & (summary.cluster != LEFTOVER)]
+        drawn.add_bar(
+            x=chosen.cluster,
+            y=chosen.neurons,
+            marker={"color": KINDS[name], "line": {"width": 0}},
+            width=0.8,
+            name=name,
+            legendgroup=name,
+            showlegend=False,
+            customdata=chosen.variance_share,
+            hovertemplate="cluster k = %{x}: %{y} neurons<br>"
+            "share of variance %{customdata:.5g}<extra></extra>",
+            yaxis="y2",
+        )
+    largest = max(float(table.variance_share.max()), 1e-30)
+    for name, colour in KINDS.items():
+        dots = table[(kinds == name) & ~table.dead]
+        drawn.add_scatter(
+            x=dots.leading,
+            y=dots.fraction,
+            mode="markers",
+            marker={
+                "color": colour,
+                "opacity": 0.55,
+                "size": dots.variance_share,
+                "sizemode": "area",
+                "sizeref": 2 * largest / 16**2,  # the largest dot is 16 px wide
+                "sizemin": 2.5,
+                "line": {"width": 0},
+            },
+            name=name,
+            legendgroup=name,
+            customdata=dots[["neuron", "quadratic_fraction", "variance_share"]],
+            meta={"columns": ["neuron", "quadratic fraction", "share of variance"]},
+            hovertemplate="neuron %{customdata[0]}, k = %{x}<br>fraction %{y:.5g}"
+            "<br>quadratic fraction %{customdata[1]:.5g}"
+            "<br>share of variance %{customdata[2]:.5g}<extra></extra>",
+        )
+    drawn.add_hline(
+        y=found.threshold,
+        line={"dash": "dot", "width": 1.5, "color": COLOURS["other"]},
+    )
+    return drawn.update_layout(
+        height=560,
+        barmode="overlay",
+        legend={"itemsizing": "constant"},
+        hovermode="closest",
+        showlegend=True,
+    )
+
+
+DOTS = 8  # const, cos, sin of a times the same of b, without const times const
+
+
+def plot_neurons(
+    x: Subject,
+    *,
+    neurons: Sequence[int] | None = None,
+    layer: int | None = None,
+    **shown: Unpack[ShownWithKeys],
+) -> Figure:
+    """Post-activations of single neurons over all pairs (a, b), a panel a neuron.
+
+    `neurons` are those of `chosen_neurons` (of a run's last checkpoint, so that they stay the same
+    over steps) and `layer` the last one unless given; `shown` is `step`, `frequencies`, `task` and
+    `train_mask` as in `gi.ablate`, with several steps or "all" for a slider. A panel's name has the
+    frequency of the neuron's cluster at that step, "mixed" where no frequency reaches 85 % of its
+    variance. One colour scale for all panels, each step's own. A clear pattern does not say that
+    the answer needs the neuron.
+    """
+    chosen = _chosen(x, neurons, layer, shown)
+    return draw_steps(x, lambda snapshot, _: neuron_images(snapshot, chosen, layer), **shown)
+
+
+def neuron_images(snapshot: Snapshot, neurons: Sequence[int], layer: int | None = None) -> Figure:
+    """The same of one snapshot."""
+    grids = _grids(snapshot, neurons, layer)
+    values = dict(zip(_names(snapshot, neurons, layer), grids.float().numpy(), strict=True))
+    return images(
+        f"Neurons{_of_layer(snapshot, layer)}{at(snapshot.step)}",
+        values,
+        bar="activation, scale of this step",
+        colours=from_zero(values.values()),
+        hover="a = %{y}, b = %{x}<br>activation %{z:.5g}",
+    )
+
+
+def plot_neuron_fourier(
+    x: Subject,
+    *,
+    neurons: Sequence[int] | None = None,
+    layer: int | None = None,
+    **shown: Unpack[ShownWithKeys],
+) -> Figure:
+    """The 2-D Fourier transform of single neurons, centred: a row a wave of a, a column one of b.
+
+    Terms of the real orthonormal basis (const, cos 1, sin 1, cos 2, ...) along both operands; their
+    squares sum to p*p times the neuron's variance. The eight largest, of which a neuron of one
+    frequency has no more, are dots in the same colours: a cell of so many is small. Multiplication
+    is taken in discrete logarithms of its p - 1 tokens that are not 0; pairs with a 0 are left out,
+    also from mean and variance: squares then sum to (p - 1)^2 times the variance over the other
+    pairs. Arguments and panels as in `plot_neurons`.
+    """
+    chosen = _chosen(x, neurons, layer, shown)
+    return draw_steps(x, lambda snapshot, _: neuron_fourier(snapshot, chosen, layer), **shown)
+
+
+def neuron_fourier(snapshot: Snapshot, neurons: Sequence[int], layer: int | None = None) -> Figure:
+    """The same of one snapshot."""
+    order = token_order(snapshot)
+    grids = _grids(snapshot, neurons, layer)[:, order][:, :, order]
+    centred = grids - grids.mean(dim=(1, 2), keepdim=True)
+    terms = transform_2d(centred.permute(1, 2, 0)).permute(2, 0, 1).float().numpy()
+    values = dict(zip(_names(snapshot, neurons, layer), terms, strict=True))
+    colours = around_zero(values.values())
+    drawn = images(
+        f"Fourier terms of neurons{_of_layer(snapshot, layer)}{at(snapshot.step)}",
+        values,
+        x="frequency of b",
+        y="frequency of a",
+        bar="coefficient, scale of this step",
+        colours=colours,
+        hover="%{y} · %{x}: %{z:.5g}",
+    )
+    of_a, of_b = ([_wave(i, name) for i in range(len(order))] for name in "ab")
+    drawn.update_traces(x=of_b, y=of_a)
+    shown = range(0, len(order), 4 * max(1, len(order) // 12))  # const, then cos k
+    for axes, waves in ((drawn.update_xaxes, of_b), (drawn.update_yaxes, of_a)):
+        ticks = [max(i - 1, 0) for i in shown]
+        axes(tickvals=[waves[i] for i in ticks], ticktext=[(i + 1) // 2 for i in ticks])
+        axes(range=[-0.5, len(order) - 0.5])
+    for i, (name, z) in enumerate(values.items()):
+        rows, columns = _largest(z)
+        drawn.add_scatter(
+            x=[of_b[column] for column in columns],
+            y=[of_a[row] for row in rows],
+            mode="markers",
+            meta={"marks": True},  # of what the image has
+            marker={
+                "color": z[rows, columns],
+                "cmin": colours["zmin"],
+                "cmax": colours["zmax"],
+                "colorscale": colours["colorscale"],
+                "size": 8,
+                "line": {"color": COLOURS["other"], "width": 1},
+            },
+            hovertemplate=f"{name}<br>%{{y}} · %{{x}}: %{{marker.color:.5g}}<extra></extra>",
+            showlegend=False,
+            **place(i),
+        )
+    return drawn
+
+
+def chosen_neurons(
+    snapshot: Snapshot, keys: Sequence[int], *, most: int = 4, layer: int | None = None
+) -> list[int]:
+    """The neurons to look at: of each key frequency's cluster the one that varies most.
+
+    Strongest clusters first, at most `most`; without key frequencies or clusters the neurons of the
+    largest variance over (a, b), whatever they do.
+    """
+    layer = _layer(snapshot, layer)
+    powers = neuron_powers(snapshot, layer=layer).total
+    variance = powers.nan_to_num(0.0, 0.0, 0.0)
+    chosen = variance.argsort(descending=True, stable=True).tolist()
+    if keys and bool(powers.isfinite().all()):
+        found = neuron_clusters(snapshot, layer=layer, frequencies=keys)
+        members = [found.members(k) for k in keys if len(found.members(k))]
+        members.sort(key=lambda of_one: -float(variance[of_one].sum()))
+        chosen = [int(of_one[variance[of_one].argmax()]) for of_one in members] or chosen
+    return chosen[:most]
+
+
+def _chosen(
+    x: Subject, neurons: Sequence[int] | None, layer: int | None, shown: ShownWithKeys
+) -> Sequence[int]:
+    """The neurons given, or those of the model at its last step."""
+    if neurons is not None:
+        return neurons
+    last, keys = subject_of(x, **step_and_rest(shown)[1])
+    return chosen_neurons(last, keys, layer=layer)
+
+
+def _grids(
+    snapshot: Snapshot, neurons: Sequence[int], layer: int | None
+) -> Float[Tensor, "n_neurons p p"]:
+    """The neurons' activations as [neuron, a, b] (float64)."""
+    p = snapshot.modular_task.p
+    post = snapshot.activation(f"blocks.{_layer(snapshot, layer)}.mlp.hook_post")
+    chosen = checked_numbers(neurons, "neuron", below=post.shape[1])
+    return post[:, chosen].double().T.unflatten(1, (p, p))
+
+
+def _layer(snapshot: Snapshot, layer: int | None) -> int:
+    """The layer asked for, the last one unless given."""
+    _ = snapshot.modular_task  # refuses a task without operands
+    last = snapshot.n_layers - 1
+    layer = last if layer is None else layer
+    number = whole_number(layer)
+    if number is None or not 0 <= number <= last:
+        raise InputError(f"layer={layer!r} is not between 0 and {last}.")
+    return number
+
+
+def _of_layer(snapshot: Snapshot, layer: int | None) -> str:
+    """What a title says of the layer: nothing where there is one only."""
+    return "" if snapshot.n_layers == 1 else f" of layer {_layer(snapshot, layer)}"
+
+
+def _names(snapshot: Snapshot, neurons: Sequence[int], layer: int | None) -> list[str]:
+    """Each neuron with its cluster's frequency."""
+    chosen = checked_numbers(neurons, "neuron", below=10**9)
+    layer = _layer(snapshot, layer)
+    powers = neuron_powers(snapshot, layer=layer)
+    if not (powers.both.shape[1] and bool(powers.total.isfinite().all())):
+        return [f"neuron {i}" for i in chosen]
+    found = neuron_clusters(snapshot, layer=layer, frequencies=())
+    words = {LEFTOVER: "mixed"} | {k: f"k = {k}" for k in found.frequencies}
+    return [
+        f"neuron {i} ({'dead' if i in found.dead else words[int(found.cluster[i])]})"
+        for i in chosen
+    ]
+
+
+def _largest(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the largest terms, the largest last: it is drawn above the others."""
+    order = np.argsort(-np.abs(z), axis=None, kind="stable")[:DOTS][::-1]
+    rows, columns = np.unravel_index(order, z.shape)
+    there = np.abs(z[rows, columns]) > 0  # neither the zeros of a dead neuron nor NaN
+    return rows[there], columns[there]
+
+
+def _wave(i: int, operand: str) -> str:
+    """The name of a row of `fourier_basis`.
+
+    >>> [_wave(i, "a") for i in range(4)]
+    ['const', 'cos 1 a', 'sin 1 a', 'cos 2 a']
+    """
+    return f"{'sin' if i % 2 == 0 else 'cos'} {(i + 1) // 2} {operand}" if i else "const"

@@ -1,0 +1,423 @@
+"""Gradient symmetricity: whether the two operands move the logits in the same direction."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from grokinterp.base.checks import LARGEST_SEED, whole
+from grokinterp.base.errors import InputError
+from grokinterp.fourier.answers import AnswerSpectrum, group_of
+from grokinterp.fourier.basis import n_frequencies
+from grokinterp.fourier.subject import (
+    Subject,
+    need_key_frequencies,
+    need_residual_stream,
+    subject_of,
+)
+from grokinterp.models import answer_position
+from grokinterp.models.user_models import HookedModel, alone_with
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.tasks.modular import AnswerGroup, ModularTask
+from grokinterp.tasks.operations import UNDEFINED
+
+# MERGED circuits.logit_shape: The shape of the logits as a function of (a, b, c): what does the distance a - b do to them?
+#
+# Every task with an answer group is addition of exponents: with x the exponent of a, and y the
+# exponent of b or, for subtraction, minus it, the answer has the exponent x + y mod n. Its logits are
+# looked at along x + y, which the answer depends on, and along the distance d = x - y mod n, which it
+# does not.
+#
+# Two algorithms on a circle of frequency k (w = 2 pi k / n) write, up to a factor,
+#
+#     clock:  cos(w (x + y - z))                          z the exponent of the class c
+#     pizza:  |cos(w d / 2)| cos(w (x + y - z))
+#
+# (Zhong et al. 2023, arXiv 2306.17844). Both factors are functions on the group: d + n
+# instead of d turns w d / 2 by k pi, which changes the sign of its cosine at most, for odd and for
+# even n. Over z alone, waves of different frequencies are orthogonal whatever stands before them, so
+# each frequency is fitted on its own and the parts of the variance add up.
+
+
+BLOCK_TRIPLES = 128  # the two-token forward scores every pair of the operands it is given
+LARGEST_SHUFFLE = 4_000_000  # triples; a list of more takes seconds to shuffle
+
+
+@dataclass(frozen=True)
+class GradientSymmetricity:
+    """Cosines between dQ_abc/dE_a and dQ_abc/dE_b, one a triple, and their mean.
+
+    `value` is None where no sampled triple has two gradients; `reason` says so, and also how many
+    triples had to be left out.
+    """
+
+    value: float | None
+    std: float | None  # over the triples (population)
+    n_samples: int
+    n_left_out: int  # a gradient of length 0, or one that is not finite, has no direction
+    seed: int
+    reason: str | None
+    step: int | None
+    triples: Int[Tensor, "n_samples 3"] = field(repr=False, compare=False)
+    cosines: Float[Tensor, " n_samples"] = field(repr=False, compare=False)  # nan where left out
+
+    @property
+    def standard_error(self) -> float | None:
+        """How far another sample of as many triples typically moves the mean."""
+        return None if self.std is None else self.std / (self.n_samples - self.n_left_out) ** 0.5
+
+    def table(self) -> pd.DataFrame:
+        """One row per triple: a, b, c and the cosine."""
+        frame = pd.DataFrame(self.triples.numpy(), columns=["a", "b", "c"])
+        frame["cosine"] = self.cosines.numpy()
+        frame.attrs |= {"seed": self.seed, "step": self.step, "reason": self.reason}
+        return frame
+
+
+def gradient_symmetricity(
+    x: Subject,
+    *,
+    n_samples: int = 100,
+    seed: int = 42,
+    step: int = -1,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> GradientSymmetricity:
+    r"""How alike the gradients of a logit are with respect to the two operands' embeddings.
+
+    The mean, over sampled triples, of cos(dQ_abc / dE_a, dQ_abc / dE_b): Q_abc is the logit of
+    class c on the input (a, b), E_a and E_b are the embeddings at the two operand positions (two
+    variables, also where a = b). Between -1 and 1, no unit. Zhong et al. 2023
+    (arXiv 2306.17844), who sample 100 triples: all (a, b, c) in lexicographic order,
+    `random.Random(42).shuffle`, the first 100. Tokens without an exponent (0 under
+    multiplication) are not sampled; beyond 4 million triples `random.Random(seed).sample` draws.
+
+    A model that adds its two embeddings before anything else (pizza) has 1; multiplying them
+    (clock) gives cosines of all sizes, so that a high value rules the clock out. It says this only
+    of operations that are symmetric in a and b, and a low value alone shows no clock: a model that
+    treats its operands differently for any reason has one. InputError without `hook_embed`.
+    """
+    n_samples = whole("n_samples", n_samples, least=1, such_as="100")
+    seed = whole("seed", seed, least=-LARGEST_SEED, most=LARGEST_SEED, such_as="42")
+    snapshot, _ = subject_of(x, step=step, frequencies=(), task=task, train_mask=train_mask)
+    need_residual_stream(snapshot)
+    triples = sampled_triples(snapshot.modular_task, n_samples=n_samples, seed=seed)
+    gradients = _gradients_of(snapshot)
+    cosines = torch.cat([_cosines(gradients(block)) for block in triples.split(BLOCK_TRIPLES)])
+    known = cosines[~cosines.isnan()]
+    left_out = len(cosines) - len(known)
+    reason = None
+    if left_out:
+        reason = f"{left_out} of {len(cosines)} triples left out: a gradient is 0 or not finite"
+    return GradientSymmetricity(
+        value=float(known.mean()) if len(known) else None,
+        std=float(known.std(unbiased=False)) if len(known) else None,
+        n_samples=len(triples),
+        n_left_out=left_out,
+        seed=seed,
+        reason=reason,
+        step=snapshot.step,
+        triples=triples,
+        cosines=cosines,
+    )
+
+
+def sampled_triples(task: ModularTask, *, n_samples: int, seed: int) -> Int[Tensor, "n 3"]:
+    """Random (a, b, c) without repetition, in the order of the published sample.
+
+    >>> sampled_triples(ModularTask("add", p=59), n_samples=2, seed=42).tolist()
+    [[29, 1, 57], [49, 36, 24]]
+    """
+    group = task.answer_group
+    tokens = torch.arange(task.p)
+    if group is not None:
+        tokens = tokens[group.of_token != UNDEFINED]
+    n = len(tokens)
+    generator = random.Random(seed)
+    if n**3 <= LARGEST_SHUFFLE:
+        order = list(range(n**3))
+        generator.shuffle(order)
+        drawn = order[:n_samples]
+    else:
+        drawn = generator.sample(range(n**3), min(n_samples, n**3))
+    index = torch.tensor(drawn)
+    return tokens[torch.stack([index // n**2, index // n % n, index % n], dim=1)]
+
+
+Gradients = Callable[[Int[Tensor, "n 3"]], Float[Tensor, "n 2 d_model"]]
+
+
+def _gradients_of(snapshot: Snapshot) -> Gradients:
+    """The function from triples to the gradients of their logits, by the quickest way there is."""
+    architecture = snapshot.transformer
+    n_tokens = snapshot.modular_task.tokens.shape[1]
+    if architecture is not None and answer_position.applies_to(architecture, n_tokens):
+        return lambda triples: _plain_gradients(snapshot, triples)
+    model = snapshot.hooked()
+    if "hook_embed" not in model.hook_dict:
+        raise InputError(
+            f"{type(model).__name__} has no 'hook_embed' (model.hook_dict lists all hooks); "
+            "gradient symmetricity is about the embeddings there."
+        )
+    return lambda triples: hooked_gradients(model, snapshot.modular_task, triples)
+
+
+def _plain_gradients(
+    snapshot: Snapshot, triples: Int[Tensor, "n 3"]
+) -> Float[Tensor, "n 2 d_model"]:
+    """In float64, through the answer-position forward.
+
+    Each operand of each triple is given a token of its own, so that the gradient with respect to
+    the table of embeddings keeps positions and triples apart.
+    """
+    assert snapshot.transformer is not None
+    weights = {name: weight.double() for name, weight in snapshot.weights.items()}
+    table, n = weights["embed.W_E"], len(triples)
+    operands = table[triples[:, :2].flatten()].requires_grad_()
+    tokens = torch.arange(2 * n).view(n, 2)
+    if snapshot.modular_task.equals_token:
+        tokens = torch.nn.functional.pad(tokens, (0, 1), value=2 * n)
+    with torch.enable_grad():
+        logits = answer_position.answer_logits(
+            weights | {"embed.W_E": torch.cat([operands, table[snapshot.modular_task.p :]])},
+            tokens,
+            act_fn=snapshot.transformer.act_fn,
+            attention_rate=snapshot.transformer.attention_rate,
+        )
+        total = logits[torch.arange(n), triples[:, 2]].sum()
+        (found,) = torch.autograd.grad(total, operands)
+    return found.view(n, 2, -1)
+
+
+def hooked_gradients(
+    model: HookedModel, task: ModularTask, triples: Int[Tensor, "n 3"]
+) -> Float[Tensor, "n 2 d_model"]:
+    """Through any hooked model, in its own precision: `hook_embed` is made the variable."""
+    n = len(triples)
+    device = next(iter(model.parameters())).device
+    tokens = task.tokens[triples[:, 0] * task.p + triples[:, 1]].to(device)
+    leaves: list[Tensor] = []
+
+    def make_variable(value: Tensor, hook: object) -> Tensor:
+        leaves.append(value.detach().clone().requires_grad_())
+        return leaves[0]
+
+    with torch.enable_grad():
+        with alone_with(model):
+            logits = model.run_with_hooks(tokens, fwd_hooks=[("hook_embed", make_variable)])
+        total = logits[torch.arange(n), -1, triples[:, 2].to(device)].sum()
+        total = total + 0.0 * leaves[0].sum()  # a model that ignores its operands has gradient 0
+        (found,) = torch.autograd.grad(total, leaves[0])
+    return found[:, :2].cpu().double()
+
+
+def _cosines(gradients: Float[Tensor, "n 2 d_model"]) -> Float[Tensor, " n"]:
+    """Nan where a gradient has length 0 or is not finite."""
+    first, second = gradients.unbind(1)
+    return (first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1))
+
+
+ROUNDING = 1e-6  # relative: variation below it is that of float32
+
+
+@dataclass(frozen=True)
+class DistanceIrrelevance:
+    """q, the mean over distances of the spread within one over the spread over all pairs.
+
+    `value` is None where the right answer's logit does not vary at all; `reason` says so.
+    """
+
+    value: float | None
+    std_all: float  # logit units
+    std_within: Float[Tensor, " order"] = field(repr=False, compare=False)  # by distance
+    mean_within: Float[Tensor, " order"] = field(repr=False, compare=False)
+    reason: str | None
+    step: int | None
+
+    def table(self) -> pd.DataFrame:
+        """One row per distance: mean and spread of the right answer's logit."""
+        frame = pd.DataFrame(
+            {"mean": self.mean_within.numpy(), "std": self.std_within.numpy()}
+        ).rename_axis(index="distance")
+        frame.attrs |= {"std_all": self.std_all, "q": self.value, "step": self.step}
+        return frame.reset_index()
+
+
+def distance_irrelevance(
+    x: Subject,
+    *,
+    step: int = -1,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> DistanceIrrelevance:
+    r"""How little the distance between the operands says about the right answer's logit.
+
+    q = (mean over d of std(L_xy over the pairs of distance d)) / std(L_xy over all pairs), with
+    L_xy the logit of the right answer and population standard deviations; between 0 and 1, no
+    unit. Zhong et al. 2023 (arXiv 2306.17844): 0 to 0.4 for pizzas, 0.4 to 1 for clocks.
+    Distances are of exponents (the module says which); for addition d = a - b mod p.
+
+    It asks about right answers alone and only how much the distance matters, not in which form:
+    a memorising network has q near 1 as well. InputError for a task without an answer group.
+    """
+    snapshot, _ = subject_of(x, step=step, frequencies=(), task=task, train_mask=train_mask)
+    group = group_of(snapshot)
+    n = group.order
+    grid = operand_grid(group)
+    labels = snapshot.task.labels
+    right = snapshot.logits[torch.arange(len(labels)), labels].double()[grid]
+    position = torch.arange(n)
+    by_distance = right[(position[:, None] + position) % n, position]  # [d, y]: x = y + d
+    std_within = by_distance.std(dim=1, unbiased=False)
+    std_all = float(right.std(unbiased=False))
+    constant = std_all <= ROUNDING * float(right.abs().max())
+    return DistanceIrrelevance(
+        value=None if constant else float(std_within.mean()) / std_all,
+        std_all=std_all,
+        std_within=std_within,
+        mean_within=by_distance.mean(dim=1),
+        reason="the right answer's logit is the same for all pairs" if constant else None,
+        step=snapshot.step,
+    )
+
+
+@dataclass(frozen=True)
+class WaveFit:
+    """One frequency's share of the centred variance of the logits, by form.
+
+    `free` is the best that any function of the distance before cos(w (x + y - z)) can do: an upper
+    bound for both forms. The amplitudes are the least-squares factors, in logit units.
+    """
+
+    frequency: int
+    clock: float
+    pizza: float
+    free: float
+    clock_amplitude: float
+    pizza_amplitude: float
+
+
+@dataclass(frozen=True)
+class LogitForms:
+    """How much of the logits the clock's form and the pizza's form explain, per frequency.
+
+    Shares of the variance over all (a, b, c) after taking out each input's mean over the classes
+    and each class's mean over the inputs; the latter held `class_means` of the variance before.
+    """
+
+    fits: tuple[WaveFit, ...]
+    class_means: float
+    step: int | None
+
+    @property
+    def clock(self) -> float:
+        """Share of the variance explained by clocks of all these frequencies."""
+        return sum(fit.clock for fit in self.fits)
+
+    @property
+    def pizza(self) -> float:
+        """Share of the variance explained by pizzas of all these frequencies."""
+        return sum(fit.pizza for fit in self.fits)
+
+    @property
+    def free(self) -> float:
+        """Share explained with any function of the distance before each wave."""
+        return sum(fit.free for fit in self.fits)
+
+    def table(self) -> pd.DataFrame:
+        """One row per frequency, strongest first, and a last one for all of them together."""
+        frame = pd.DataFrame([vars(fit) for fit in self.fits])
+        frame = frame.sort_values("free", ascending=False)
+        joint = {"frequency": "all", "clock": self.clock, "pizza": self.pizza, "free": self.free}
+        frame = pd.concat([frame.astype({"frequency": object}), pd.DataFrame([joint])])
+        frame.attrs |= {"class_means": self.class_means, "step": self.step}
+        return frame.reset_index(drop=True)
+
+
+def logit_forms(
+    x: Subject,
+    *,
+    step: int = -1,
+    frequencies: Sequence[int] | None = None,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> LogitForms:
+    r"""Least-squares fits of the logits by the clock's and by the pizza's form (see the module).
+
+    With R_k(d) the sum of L cos(w_k (x + y - z)) over the pairs of distance d and all z, and
+    g(d) = 1 or |cos(w_k d / 2)|, the share explained is (sum_d g R_k)^2 / (n^2/2 sum_d g^2 |L|^2).
+    Source: Zhong et al. 2023 (arXiv 2306.17844), who fit one circle at a time: see
+    `grokinterp.circuits.circles.isolate_circles`.
+
+    On a whole model the forms do not tell pizza from clock: further circles at twice the frequency
+    fill the gaps that |cos| leaves, and the published pizza network, with its circles together,
+    has logits of the clock's form. InputError without an answer group or key frequencies.
+    """
+    snapshot, keys = subject_of(
+        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
+    )
+    group = group_of(snapshot)
+    need_key_frequencies(keys)
+    waves, variance, class_means = _waves_by_distance(snapshot, group)
+    fits = tuple(_fit(k, waves[k], variance=variance, order=group.order) for k in keys)
+    return LogitForms(fits, class_means, snapshot.step)
+
+
+def pizza_envelope(k: int, order: int) -> Float[Tensor, " order"]:
+    """|cos(w_k d / 2)| at every distance d."""
+    return torch.cos(torch.pi * ((k * torch.arange(order)) % order).double() / order).abs()
+
+
+def operand_grid(group: AnswerGroup) -> Int[Tensor, "order order"]:
+    """The input with exponents x and y, where x is that of a and x + y that of the answer."""
+    defined = (group.of_input != UNDEFINED).nonzero().flatten()
+    first = group.of_token[defined // len(group.of_token)]
+    second = (group.of_input[defined] - first) % group.order
+    grid = torch.empty(group.order, group.order, dtype=torch.int64)
+    grid[first, second] = defined
+    return grid
+
+
+def _fit(k: int, wave: Float[Tensor, " order"], *, variance: float, order: int) -> WaveFit:
+    # Sum of squares of cos(w_k (x + y - z)) over the pairs of one distance and all z.
+    squares = order * order / (1 if 2 * k == order else 2)
+
+    def share_and_amplitude(envelope: Float[Tensor, " order"]) -> tuple[float, float]:
+        inner, norm = float(wave @ envelope), squares * float(envelope @ envelope)
+        return inner**2 / norm / variance, inner / norm
+
+    clock, clock_amplitude = share_and_amplitude(torch.ones(order, dtype=torch.float64))
+    pizza, pizza_amplitude = share_and_amplitude(pizza_envelope(k, order))
+    free = float(wave @ wave) / squares / variance
+    return WaveFit(k, clock, pizza, free, clock_amplitude, pizza_amplitude)
+
+
+def _waves_by_distance(
+    snapshot: Snapshot, group: AnswerGroup
+) -> tuple[Float[Tensor, "n_frequencies_and_constant order"], float, float]:
+    """R_k(d) of the centred logits, their variance (sum of squares), and the class means' share.
+
+    One slice of the p-cubed table at a time, each through a real DFT over the classes:
+    sum_z L cos(w (s - z)) is the real part of exp(-i w s) times the conjugate of its DFT.
+    """
+    n = group.order
+    y = torch.arange(n)
+    turns = torch.outer(y, torch.arange(n_frequencies(n) + 1)) % n
+    angle = 2 * torch.pi * turns.double() / n
+    means = AnswerSpectrum.of(snapshot.logits, group).mean[group.tokens]
+    means = means - means.mean()
+    waves = torch.zeros(n_frequencies(n) + 1, n, dtype=torch.float64)
+    variance = 0.0
+    for x, rows in enumerate(operand_grid(group)):
+        block = snapshot.logits[rows].double()[:, group.tokens]
+        block = block - block.mean(dim=1, keepdim=True) - means
+        variance += float(block.square().sum())
+        turn = torch.exp(-1j * angle[(x + y) % n])
+        waves[:, (x - y) % n] += (turn * torch.fft.rfft(block, dim=1).conj()).real.T
+    of_means = n * n * float(means.square().sum())
+    smallest = torch.finfo(torch.float64).tiny
+    return waves, max(variance, smallest), of_means / max(variance + of_means, smallest)

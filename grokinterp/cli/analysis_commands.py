@@ -1,0 +1,287 @@
+"""Commands that look at runs: what they hold, their measures, their phases."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from grokinterp.base.errors import InputError, nearest
+from grokinterp.cli._app import UNEXPECTED, Json, RunFolder, a_file
+from grokinterp.cli.terminal import (
+    say,
+    show,
+    show_ablations,
+    show_comparison,
+    show_faithfulness,
+    show_json,
+    show_measures,
+    show_phases,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from grokinterp.runs.run import Run
+
+OutCSV = Annotated[Path | None, typer.Option(help="CSV file to write.", callback=a_file)]
+
+
+def info(path: RunFolder, as_json: Json = False) -> None:
+    """Say what a run, or checkpoints of others, hold, and check every file."""
+    from grokinterp.models.kinds import shape_to_dict
+    from grokinterp.reading._load import load
+    from grokinterp.runs.manifest import missing_split
+
+    run = load(path)
+    run.verify()
+    rows = run.metrics.to_dict("records")
+    # What imported a run says nothing of what trained it.
+    differs = None if run.manifest.source else list(run.manifest.differs())
+    facts = {
+        "path": str(run.path),
+        "finished": run.finished,
+        "task": run.task.to_dict(),
+        "architecture": shape_to_dict(run.architecture),
+        "recipe": run.recipe and run.recipe.to_dict(),
+        "source": run.manifest.source,
+        "split": run.manifest.split,
+        "steps": list(run.steps),
+        "last": rows and rows[-1],
+        "versions": run.manifest.versions,
+        "environment": run.manifest.environment,
+        "later": run.manifest.later,
+        "differs": differs,
+    }
+    if as_json:
+        show_json(facts)
+        return
+    show(run)
+    shown = ("recipe", "split", "last", "versions", "environment")
+    for title in shown if run.recipe else ("architecture", *shown):
+        values = facts[title]
+        if isinstance(values, dict):
+            show(f"\n{title}\n" + "\n".join(f"  {k:<22}{v}" for k, v in values.items()))
+    if run.train_mask is None and run.manifest.source is None:
+        show(f"\nsplit\n  {missing_split(None)}")
+    for change in run.manifest.changes():
+        show(f"  {change}")
+    if differs is not None:
+        show("\nthis machine\n" + "\n".join(f"  {line}" for line in differs or [_alike(run)]))
+    if run.notes:
+        show("\nsource\n" + "\n".join(f"  - {note}" for note in run.notes))
+    show(f"\ncheckpoints\n  {', '.join(map(str, run.steps))}\n\nall files are whole")
+
+
+def measure(
+    path: RunFolder,
+    out: OutCSV = None,
+    as_json: Json = False,
+) -> None:
+    """Compute every progress measure at every checkpoint.
+
+    Without --out the CSV goes to standard output, or the main columns to a terminal.
+    """
+    from grokinterp.progress.measures import progress_measures
+    from grokinterp.reading._load import load
+
+    run = load(path)
+    table = progress_measures(run, progress=True)
+    reason, note = table.attrs["reason"], table.attrs["note"]
+    if reason and not as_json:
+        say(f"restricted, excluded and trig loss are null: {reason}")
+    if out is not None:
+        _write_csv(out, table)
+    if as_json:
+        show_json(
+            {
+                "run": path,
+                "key_frequencies": table.attrs["frequencies"],
+                "reason": reason,  # why what needs key frequencies is null
+                "notes": [*run.notes, *([note] if note else [])],
+                "measures": table.to_dict("records"),
+            }
+        )
+    elif out is not None:
+        show(f"{out}: {len(table)} checkpoints, {len(table.columns)} columns")
+    elif sys.stdout.isatty():
+        show_measures(table)
+    else:
+        show(table.to_csv(index=False), nl=False)
+
+
+def phases(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_CSV", help="A run, checkpoints of others, or a CSV of curves."
+        ),
+    ],
+    as_json: Json = False,
+    expect: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="Exit with 3 if the label is another.")
+    ] = None,
+) -> None:
+    """Label a run and date its phases: memorization, circuit formation, cleanup."""
+    from grokinterp.progress.curves import read_csv_curves
+    from grokinterp.progress.labels import LABELS
+    from grokinterp.progress.measures import progress_measures
+    from grokinterp.progress.phases import detect_phases
+    from grokinterp.reading._load import load
+    from grokinterp.reading.sources import SUFFIXES, is_foreign
+
+    if expect is not None and expect not in LABELS:
+        raise InputError(f"--expect {expect!r} is not a label; {nearest(expect, LABELS)}")
+    measures = None
+    if path.is_file() and not is_foreign(path) and path.suffix not in SUFFIXES:
+        found = detect_phases(read_csv_curves(path))
+    else:
+        run = load(path)
+        measures = progress_measures(run, progress=True)
+        found = detect_phases(run, measures=measures)
+    if as_json:
+        show_json(found.to_dict())
+    else:
+        show_phases(path, found)
+        if measures is not None:
+            show("")
+            show_measures(measures)
+    if expect is not None and found.label != expect:
+        say(f"the label is {found.label!r}, expected {expect!r}")
+        raise typer.Exit(UNEXPECTED)
+
+
+def ablate(
+    path: RunFolder,
+    step: Annotated[int, typer.Option(help="Checkpoint; -1 is the last.")] = -1,
+    mode: Annotated[
+        str, typer.Option(help="What stands in for a part: zero, mean or resample.")
+    ] = "mean",
+    placebos: Annotated[int, typer.Option(help="Random controls of each part; 0 for none.")] = 50,
+    out: OutCSV = None,
+    as_json: Json = False,
+) -> None:
+    """Take parts out of a model one at a time, each against placebos of its size.
+
+    Heads, attention, MLP, skip paths, neuron clusters, Fourier components and
+    the neuron-logit directions: loss and accuracy on train, test and all
+    inputs. The CSV has every column, as --json does; a terminal gets the main
+    ones. --json and a terminal also tell how far the circuit alone is the model.
+    """
+    from grokinterp.circuits import faithfulness
+    from grokinterp.circuits.ablation import ablate as ablate_run
+    from grokinterp.reading._load import load
+
+    run = load(path)
+    found = ablate_run(run, step=step, mode=mode, placebos=placebos, progress=True)
+    table = found.table()
+    if out is not None:
+        _write_csv(out, table)
+    circuit = no_circuit = None
+    if as_json or (out is None and sys.stdout.isatty()):
+        try:
+            circuit = faithfulness(run, step=step, placebos=0)
+        except InputError as error:  # no circuit is claimed of it; the table stands
+            no_circuit = str(error)
+    if as_json:
+        show_json(
+            {
+                "run": path,
+                "step": run.snapshot(step).step,
+                "mode": mode,
+                "key_frequencies": found.frequencies,
+                "notes": found.notes,
+                "ablations": table.to_dict("records"),
+                "faithfulness": circuit and circuit.to_dict(),
+                "no_faithfulness": no_circuit,
+            }
+        )
+        return
+    for note in found.notes:
+        say(note)
+    if out is not None:
+        show(f"{out}: {len(table)} ablations, {len(table.columns)} columns")
+    elif sys.stdout.isatty():
+        show_ablations(found)
+        if circuit is not None:
+            show_faithfulness(circuit)
+        else:
+            say(str(no_circuit))
+    else:
+        show(table.to_csv(index=False), nl=False)
+
+
+def compare(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Two runs or more, of one task.")
+    ],
+    align: Annotated[
+        str, typer.Option(help="Where runs are looked at in training: phase or step.")
+    ] = "phase",
+    by: Annotated[
+        str, typer.Option(help="What says the regime: setting (most of its seeds) or label.")
+    ] = "setting",
+    as_json: Json = False,
+    out: Annotated[Path | None, typer.Option(help="HTML file to write.", callback=a_file)] = None,
+) -> None:
+    """Set grokked and steady runs side by side, with a verdict on each published claim.
+
+    Features, compressibility, information geometry, norms and losses: medians
+    with intervals over seeds. A verdict takes three seeds a regime.
+    """
+    from grokinterp.comparison._compare import compare as compare_runs
+    from grokinterp.reading._load import load
+
+    found = compare_runs([load(path) for path in paths], align=align, by=by, progress=True)
+    if out is not None:
+        from grokinterp.base.files import write_whole
+        from grokinterp.comparison._figures import comparison_page
+
+        write_whole(out, comparison_page(found).encode())
+    if as_json:
+        show_json(found.to_dict())
+        return
+    show_comparison(found)
+    if out is not None:
+        show(f"\n{out}: figure, measures and runs")
+
+
+def report(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="A run, or several to set side by side.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="HTML file to write.",
+            show_default="NAME-report.html, or report.html",
+            callback=a_file,
+        ),
+    ] = None,
+) -> None:
+    """Write a run as one HTML file that works offline: what happened, and pictures of it.
+
+    One slider moves all panels through training. Several runs stand side by
+    side, lined up by step or by phase.
+    """
+    from grokinterp.reading._load import load
+    from grokinterp.reporting import report as write_report
+
+    runs = [load(path) for path in paths]
+    if out is None:
+        out = Path(
+            f"{runs[0].path.resolve().name}-report.html" if len(runs) == 1 else "report.html"
+        )
+    written = write_report(runs, out, progress=True)
+    show(f"{written}: {written.stat().st_size / 1e6:.1f} MB; open it in a browser")
+
+
+def _write_csv(out: Path, table: "pd.DataFrame") -> None:
+    from grokinterp.base.files import write_whole
+
+    write_whole(out, table.to_csv(index=False).encode())
+
+
+def _alike(run: "Run") -> str:
+    known = run.manifest.environment is not None
+    return "same machine kind" if known else "same versions; run.json does not say which machine"

@@ -1,0 +1,246 @@
+"""Commands that make runs: the recipes, training, and sweeps of many runs."""
+
+import shlex
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from grokinterp.base.errors import InputError, Interrupted, one_line
+from grokinterp.cli._app import INTERRUPTED, UNEXPECTED, Json, RunFolder, Settings, a_file, a_folder
+from grokinterp.cli.terminal import outcome, say, show, show_bench, show_json, show_verification
+
+# MERGED cli.checking: Commands that check: whether a run can be trained again, and how fast this machine is.
+# MERGED cli.exchange: Commands for checkpoints of others: reading theirs, writing for their notebooks.
+
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LONGEST_REASON = 200  # letters of a run's name and of why it failed
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this one as TOML.")] = None,
+) -> None:
+    """List the built-in recipes, or print one as TOML to start from."""
+    from grokinterp.recipe.builtin import BUILTIN, find_recipe
+
+    if name is not None:
+        show(find_recipe(name).to_toml(), nl=False)
+        return
+    for entry in BUILTIN.values():
+        show(f"{entry.name:<21}{entry.recipe.steps:>7} steps  {entry.about}")
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a built-in recipe, or a TOML file.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the run into.", callback=a_folder)],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was saved.")] = False,
+) -> None:
+    """Train a recipe into a run folder."""
+    from grokinterp.recipe.builtin import find_recipe
+    from grokinterp.recipe.recipe import parse_setting
+    from grokinterp.training.loop import train as train_run
+
+    changes = dict(parse_setting(setting) for setting in settings or [])
+    try:
+        run = train_run(find_recipe(recipe).replace(**changes), out, resume=resume)
+    except Interrupted as stopped:  # here, because typer would end it without a word
+        say(str(stopped))
+        raise typer.Exit(INTERRUPTED) from None
+    told = outcome(run.metrics.iloc[-1].to_dict())
+    show(
+        f"{out}: {len(run.steps)} checkpoints up to step {run.steps[-1]}, {told}\n"
+        f"See when it learned: grokinterp phases {shlex.quote(str(out))}"
+    )
+
+
+def sweep(
+    file: Annotated[
+        Path, typer.Argument(metavar="SWEEP.toml", help="What varies, and what to measure.")
+    ],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder of runs and tables, or s3://.")],
+    executor: Annotated[
+        str, typer.Option(metavar="local|ray", help="Who makes the runs.")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(help="Runs at a time; 1 unless a cluster says.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads a run, if its recipe has 0.")] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster that is running.")
+    ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Page of figures to write at the end.",
+            callback=a_file,
+        ),
+    ] = None,
+) -> None:
+    """Train and measure every run of a sweep, into one table.
+
+    Finished runs are not trained again and measured ones not measured again:
+    the same command goes on where it was stopped, or adds what the file adds.
+    A run that failed has a note in the table that says why, and the status is then 2.
+    """
+    from grokinterp.sweeps.driver import run_sweep
+    from grokinterp.sweeps.sweep import Sweep
+    from grokinterp.sweeps.table import has_failed, measuring
+
+    asked = Sweep.from_toml(file)
+    if out.startswith("memory://"):
+        raise InputError(f"--out {out} would end with this command; give a folder, or s3://...")
+    try:
+        table = run_sweep(
+            asked,
+            out,
+            measure=measuring(asked.measures),
+            executor=executor,
+            workers=workers,
+            threads=threads,
+            address=address,
+            on_row=partial(_show_run, out),
+        )
+    except Interrupted as stopped:  # here, because typer would end it without a word
+        say(str(stopped))
+        raise typer.Exit(INTERRUPTED) from None
+    failed = table[[has_failed(row) for row in table.to_dict("records")]]
+    if len(failed) == len(table):
+        raise InputError(_failures(failed, table, out))
+    show(f"{out.rstrip('/')}/results.csv: {len(table)} runs, {len(table.columns)} columns")
+    if figure is not None:
+        from grokinterp.base.files import write_whole
+        from grokinterp.sweeps._figures.page import sweep_page
+
+        write_whole(figure, sweep_page(table, title=file.stem).encode())
+        show(f"{figure}: figures and the table")
+    if len(failed):
+        raise InputError(_failures(failed, table, out))
+    if (n := (table.note != "").sum()) > 0:
+        say(f"{n} of {len(table)} runs {'has' if n == 1 else 'have'} a note: {_where(out)}")
+
+
+def _failures(failed: "pd.DataFrame", table: "pd.DataFrame", out: str) -> str:
+    """The line about runs that could not be trained or measured: how many, and why the first."""
+    reason = failed.note.iloc[0].replace(f"{out.rstrip('/')}/", "").rstrip(".")  # the line ends so
+    told = one_line(f"{failed.run.iloc[0]}: {reason}", most=LONGEST_REASON)
+    return f"{len(failed)} of {len(table)} runs failed, {told}; {_where(out)}"
+
+
+def _where(out: str) -> str:
+    return f"see the column note of {out.rstrip('/')}/results.csv."
+
+
+def _show_run(out: str, row: Mapping[str, str]) -> None:
+    """A line about a run that was made just now."""
+    from grokinterp.sweeps.table import has_failed
+
+    if has_failed(row):
+        show(f"{out.rstrip('/')}/{row['run']}: failed, {row['note']}")
+    elif row.get("label"):
+        known = {key: float(row[key] or "nan") for key in ("train_loss", "test_loss", "test_acc")}
+        show(f"{out.rstrip('/')}/{row['run']}: {row['label']}, {outcome(known)}")
+
+
+def verify(
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a run that a recipe trained.")
+    ],
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="How many updates to train again.", show_default="the checkpoint nearest to 100"
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train the beginning of a run again from its recipe, and compare bit by bit.
+
+    Exit status 0: the same bits, or within rounding on another machine than
+    the run was trained on; 3: it is not the same, and nothing explains it.
+    The folder is only read.
+    """
+    from grokinterp.reading._load import load
+    from grokinterp.training.verification import verify as verify_run
+
+    found = verify_run(load(path), steps=steps, progress=True)
+    if as_json:
+        show_json(found.to_dict())
+    else:
+        show_verification(path, found)
+    if not found.holds:
+        raise typer.Exit(UNEXPECTED)
+
+
+def bench(
+    threads: Annotated[
+        int, typer.Option(help="How many threads torch computes with; 0: its own choice.")
+    ] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure training and measuring at p = 113 against the usual way, on this machine.
+
+    A training step beside TransformerLens' model, all progress measures beside
+    the Grokking_Demo's, both in this process and in turn, and the rate of matrix
+    products beside the machine's peak. About a minute; leave the machine alone.
+    """
+    from grokinterp.bench import bench as measure
+
+    found = measure(threads=threads)
+    if as_json:
+        show_json(found.to_dict())
+    else:
+        show_bench(found)
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(help="A checkpoint file, or a folder of them.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the run into.", callback=a_folder)],
+    format: Annotated[
+        str, typer.Option(help="auto, paper, trainer, demo, state_dict or folder.")
+    ] = "auto",
+    settings: Settings = None,
+) -> None:
+    """Write checkpoints that somebody else trained as a run folder.
+
+    Layout, sizes and task are recognised from the weights. What they cannot
+    say is set: split=torch|python|search, data_seed, train_fraction,
+    train_indices=FILE, metrics=FILE.csv, step, act_fn, n_heads, operation,
+    attention_rate, ... Nothing in the files is executed.
+    """
+    from grokinterp.reading import settings as known
+    from grokinterp.reading.foreign_runs import import_run
+    from grokinterp.recipe.recipe import parse_setting
+
+    said = dict(parse_setting(setting) for setting in settings or [])
+    known.Settings.from_dict(said)  # before import_run takes one for an argument of its own
+    run = import_run(source, out, format=format, progress=True, **said)
+    for note in run.notes:
+        show(f"- {note}")
+    show(
+        f"{out}: {len(run.steps)} checkpoints, steps {run.steps[0]} to {run.steps[-1]}\n"
+        f"See when it learned: grokinterp phases {shlex.quote(str(out))}"
+    )
+
+
+def export(
+    path: RunFolder,
+    out: Annotated[Path, typer.Option(help="File to write.", callback=a_file)],
+    format: Annotated[str, typer.Option(help="demo (Grokking_Demo) or paper.")] = "demo",
+) -> None:
+    """Write a run as one file that notebooks made for others can read."""
+    from grokinterp.reading._load import load
+    from grokinterp.reading.exporting import export as export_run
+
+    run = load(path)
+    written = export_run(run, out, format=format)
+    show(f"{written}: {len(run.steps)} checkpoints, {written.stat().st_size / 1e6:.1f} MB")

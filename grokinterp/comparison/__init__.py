@@ -1,0 +1,14 @@
+"""Runs side by side by regime, with verdicts on published claims about regimes."""
+
+from grokinterp.base.names import room_names
+from grokinterp.comparison._compare import Comparison, compare
+from grokinterp.comparison.lineup import RunProfile
+from grokinterp.comparison.profile import MEASURES
+
+__all__ = [
+    "MEASURES",
+    "Comparison",
+    "RunProfile",
+    "compare",
+]
+__getattr__, __dir__ = room_names(__name__, __all__)

@@ -1,0 +1,252 @@
+"""Runs side by side: what grokked models have that steady ones have not."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from grokinterp.base.errors import InputError, nearest
+from grokinterp.base.result import Result, card
+from grokinterp.claims.claim import Claim, Evidence, known
+from grokinterp.comparison import manning_coe
+from grokinterp.comparison.lineup import (
+    REGIMES,
+    RunProfile,
+    check_lineup,
+    common_steps,
+    lineup_notes,
+    names_of,
+    outcome,
+    regimes_of,
+    settings_of,
+)
+from grokinterp.comparison.profile import MEASURES, measure
+from grokinterp.runs.run import Run
+from grokinterp.sweeps.statistics import contrast, spread
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+ALIGNMENTS = ("phase", "step")
+GROUPINGS = ("setting", "label")
+CLAIMS = (
+    manning_coe.same_features,
+    manning_coe.grokked_less_efficient,
+    manning_coe.compressive_regime,
+    manning_coe.peak_after_plateau,
+    manning_coe.straight_path,
+)
+
+
+@dataclass(frozen=True)
+class Comparison(Result):
+    """Runs side by side, by regime, and a verdict on each published claim.
+
+    `profiles` are the runs with all that was measured of each; `regimes` and `settings` say by
+    name where each counts. `notes` are reservations to be read with the numbers.
+    """
+
+    profiles: tuple[RunProfile, ...] = field(repr=False)
+    regimes: Mapping[str, str]
+    settings: Mapping[str, str] = field(repr=False)
+    claims: tuple[Claim, ...]
+    notes: tuple[str, ...]
+    align: str
+    by: str
+
+    def _repr_html_(self) -> str:
+        lines = [
+            f"{name}: {regime} ({self.settings[name]})" for name, regime in self.regimes.items()
+        ]
+        table = self.claims_table()[["statement", "verdict", "reason", "seeds"]]
+        title = f"Comparison of {len(self.profiles)} runs, aligned by {self.align}"
+        return card(title, lines, table, notes=self.notes)
+
+    def runs(self) -> pd.DataFrame:
+        """A row per run: regime, setting, label, its measures, and why it was left out, if so."""
+        measured = [name for name in MEASURES if any(name in p.values for p in self.profiles)]
+        return pd.DataFrame(
+            [
+                {
+                    "run": profile.name,
+                    "regime": self.regimes[profile.name],
+                    "setting": self.settings[profile.name],
+                    "seed": profile.seed,
+                    "label": None if profile.phases is None else profile.phases.label,
+                    "left_out": profile.left_out or "",
+                    **{name: profile.values.get(name, math.nan) for name in measured},
+                }
+                for profile in self.profiles
+            ]
+        )
+
+    def table(self) -> pd.DataFrame:
+        """A row per measure: medians of both regimes with their intervals, and the effect.
+
+        `*_n` runs have the measure; intervals are order statistics over seeds with probability
+        `*_coverage` for the median (`Spread`); `shift`, `ratio`, `delta` and the one-sided
+        p-values are of grokked against steady (`Contrast`), not corrected for their number.
+        """
+        rows = []
+        for name, meaning in MEASURES.items():
+            sides = {regime: known(self._in(regime), name) for regime in REGIMES}
+            if not any(sides.values()):
+                continue
+            row: dict[str, object] = {"measure": name}
+            for regime, values in sides.items():
+                found = asdict(spread(values))
+                row |= {f"{regime}_{key}": value for key, value in found.items()}
+            effect = asdict(contrast(sides["grokked"], sides["steady"]))
+            row |= {key: effect[key] for key in ("shift", "ratio", "delta", "p_above", "p_below")}
+            rows.append(row | {"meaning": meaning})
+        return pd.DataFrame(rows)
+
+    def aligned(self) -> pd.DataFrame:
+        """Regimes over training: a row per place, regime and measure.
+
+        By phase, `position` is 0 at the start, 1 where train is learned, 2 where test is and 3 at
+        the end of each run; by step, `step` is one that all runs saved. A run without a checkpoint
+        near a position is missing there: `n` of `n_runs` are in the median and its interval.
+        """
+        place = "position" if self.align == "phase" else "step"
+        rows = []
+        for regime in REGIMES:
+            profiles = self._in(regime)
+            courses = [p.course.set_index("place") for p in profiles]
+            for at in sorted({at for course in courses for at in course.index}):
+                here = [course.loc[at] for course in courses if at in course.index]
+                for name in courses[0].columns.drop(["position", "step"]):
+                    found = spread([row[name] for row in here])
+                    if found.n:
+                        rows.append(
+                            {place: at, "regime": regime, "measure": name, "n_runs": len(profiles)}
+                            | asdict(found)
+                        )
+        return pd.DataFrame(rows)
+
+    def stages(self) -> pd.DataFrame:
+        """A row per run and stretch of its path: length, straightness, limit (`InformationPath`).
+
+        Stretches are the whole path, dated phases, and those between learning train and test.
+        """
+        tables = [
+            profile.stages.assign(run=profile.name, regime=self.regimes[profile.name])
+            for profile in self.profiles
+            if not profile.stages.empty
+        ]
+        if not tables:
+            return pd.DataFrame()
+        first = ["run", "regime"]
+        return pd.concat(tables, ignore_index=True).pipe(
+            lambda table: table[[*first, *table.columns.drop(first)]]
+        )
+
+    def claims_table(self) -> pd.DataFrame:
+        """A row per claim: the verdict, its reason, seeds, and what would change it."""
+        return pd.DataFrame(
+            [
+                {
+                    "claim": claim.name,
+                    "statement": claim.statement,
+                    "verdict": claim.verdict,
+                    "reason": claim.reason,
+                    "seeds": ", ".join(f"{n} {regime}" for regime, n in claim.seeds.items()),
+                    "would_change": claim.would_change,
+                    "rule": claim.rule,
+                }
+                for claim in self.claims
+            ]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `grokinterp compare --json` prints them; what is not defined is None."""
+        return {
+            "align": self.align,
+            "by": self.by,
+            "runs": _records(self.runs()),
+            "measures": _records(self.table()),
+            "claims": [asdict(claim) | {"numbers": _plain(claim.numbers)} for claim in self.claims],
+            "notes": list(self.notes),
+        }
+
+    def plot(self) -> "go.Figure":
+        """Test loss, c, features and path of every run, aligned."""
+        return self._drawn()
+
+    def _in(self, regime: str) -> list[RunProfile]:
+        return [profile for profile in self.profiles if self.regimes[profile.name] == regime]
+
+
+def compare(
+    runs: Sequence[Run], *, align: str = "phase", by: str = "setting", progress: bool = False
+) -> Comparison:
+    """Set grokked and steady runs side by side: features, compressibility, geometry, norms, losses.
+
+    Two runs or more of one task and one model shape, with test inputs. The regime of a run that
+    grokked or was steady is the label of its curves (`gi.detect_phases`), by "setting" that of most
+    such seeds of its setting (the recipe keys in which the runs vary, seeds aside), by "label" its
+    own; other runs are listed, measured, and in no contrast. Everything is measured a run at a time
+    and then summed up by regime, in medians over seeds: `.table()`, `.aligned()`, `.stages()`,
+    `.runs()`, and `.claims` with a verdict on each claim of Manning-Coe et al. 2025 (arXiv
+    2502.01739).
+
+    `align` says where runs are looked at during training: by "phase", at up to 17 checkpoints
+    nearest to the same positions between learning train, learning test and the end; by "step", at
+    up to 17 steps that all of them saved.
+
+    Runs of other tasks or shapes, and one given twice, are refused. Runs that are unfinished, hold
+    NaN, have no label or end before they learned are left out with the reason. Fewer than three
+    seeds a regime give no verdict. What is compared are runs as they were trained: where they
+    differ in more than the initial scale, in checkpoints or in logging, a note says so.
+    """
+    for given, valid, what in ((align, ALIGNMENTS, "align"), (by, GROUPINGS, "by")):
+        if given not in valid:
+            raise InputError(f"{what}={given!r} is not known; {nearest(str(given), valid)}")
+    check_lineup(runs)
+    names = names_of(runs)
+    settings = settings_of(runs, names)
+    profiles = [outcome(run, name) for run, name in zip(runs, names, strict=True)]
+    regimes = regimes_of([profile.label for profile in profiles], settings, by=by)
+    notes = lineup_notes(profiles, settings, regimes)
+    places = _places([profile for profile in profiles if profile.label], align)
+    profiles = [
+        measure(profile, places[profile.name]) if profile.label else profile
+        for profile in tqdm(profiles, "compare", unit="run", disable=None if progress else True)
+    ]
+    by_name = dict(zip(names, regimes, strict=True))
+    grokked, steady = ([p for p in profiles if by_name[p.name] == regime] for regime in REGIMES)
+    evidence = Evidence(grokked, steady, dict(zip(names, settings, strict=True)))
+    notes += [note for profile in profiles for note in profile.notes]
+    return Comparison(
+        tuple(profiles),
+        by_name,
+        dict(zip(names, settings, strict=True)),
+        tuple(decide(evidence) for decide in CLAIMS),
+        tuple(notes),
+        align,
+        by,
+    )
+
+
+def _places(profiles: Sequence[RunProfile], align: str) -> dict[str, dict[float, int]]:
+    """At which checkpoint each run is looked at, by position or by step."""
+    if align == "phase":
+        return {p.name: p.clock.nearest(p.run.steps) for p in profiles if p.clock}
+    shared = common_steps([profile.run.steps for profile in profiles]) if profiles else ()
+    if profiles and not shared:
+        raise InputError("no step was saved by all of these runs; give align='phase'.")
+    return {profile.name: {float(step): step for step in shared} for profile in profiles}
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [_plain({str(k): v for k, v in row.items()}) for row in frame.to_dict("records")]
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }

@@ -1,0 +1,125 @@
+"""Regimes side by side over training, and the page that tells a comparison."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from grokinterp.base.result import draws
+from grokinterp.comparison._compare import Comparison
+from grokinterp.comparison.lineup import PLACES, REGIMES
+from grokinterp.figures._figure import LABELS, Figure, checked, figure, place
+from grokinterp.figures.pages import asset, render
+
+PANELS = {  # measure of `Comparison.aligned`: title of its axis
+    "test_loss": "test loss (nats)",
+    "c": "compressibility c",
+    "ipr_input": "mean input IPR",
+    "r_energy": "median |r| with energy",
+    "weight_norm": "L2 weight norm",
+    "path_length": "path length (nats<sup>1/2</sup>)",
+}
+LOGARITHMIC = ("test_loss",)
+
+
+@draws(Comparison)
+def plot_comparison(found: Comparison) -> Figure:
+    """Medians of each regime over training, its interval over seeds shaded, a panel a measure.
+
+    Aligned as the comparison was: by phase the axis runs from the start over learning train and
+    learning test to the end of each run.
+    """
+    checked(found, Comparison, "gi.compare")
+    table = found.aligned()
+    measures = [name for name in PANELS if not table.empty and (table.measure == name).any()]
+    title = "Grokked against steady<br>" + ", ".join(
+        f"{list(found.regimes.values()).count(regime)} {regime}" for regime in REGIMES
+    )
+    x, axis = ("position", "phase") if found.align == "phase" else ("step", "step + 1 (updates)")
+    drawn = figure(title, axis, "")
+    if found.align == "phase":
+        drawn.update_layout(meta={"x": "phase"})  # a report marks the current one
+    if not measures:
+        return drawn.add_annotation(text="no grokked or steady run to draw", showarrow=False)
+    n_rows = -(-len(measures) // 2)
+    cells: list[list[dict[str, str] | None]] = [
+        [{}, {} if 2 * row + 1 < len(measures) else None] for row in range(n_rows)
+    ]
+    names = [PANELS[name] for name in measures]
+    drawn.set_subplots(rows=n_rows, cols=2, specs=cells, subplot_titles=names)
+    drawn.update_layout(height=330 * n_rows + 120, margin={"t": 100})
+    drawn.update_annotations(font={"size": 12})  # names of panels side by side on a phone
+    for i, name in enumerate(measures):
+        for regime in REGIMES:
+            rows = table[(table.measure == name) & (table.regime == regime)]
+            for trace in _band(rows, x, regime, first=i == 0):
+                drawn.add_trace(trace, **place(i))
+        if name in LOGARITHMIC:
+            drawn.update_yaxes(type="log", nticks=6, **place(i))
+        drawn.update_xaxes(title_text=axis, **place(i))
+        if x == "step":
+            drawn.update_xaxes(type="log", **place(i))
+        else:
+            ticks = {
+                "tickvals": [*PLACES],
+                "ticktext": [name.replace(" ", "<br>") for name in PLACES.values()],
+            }
+            drawn.update_xaxes(range=[-0.05, 3.05], **ticks, **place(i))
+    return drawn
+
+
+def _band(rows: pd.DataFrame, x: str, regime: str, *, first: bool) -> list[go.Scatter]:
+    """The line of the medians, and the area between the ends of their intervals.
+
+    Points are open where a run of the regime has no value: the median is then of other runs than
+    its neighbours are.
+    """
+    colour = LABELS[regime]
+    places = rows[x] + 1 if x == "step" else rows[x]
+    seen = rows.low.notna()
+    symbols = [
+        "circle" if n == of else "circle-open" for n, of in zip(rows.n, rows.n_runs, strict=True)
+    ]
+    edges = {"x": places[seen], "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+    return [
+        go.Scatter(**edges, y=rows.low[seen], showlegend=False, legendgroup=regime),
+        go.Scatter(
+            **edges, y=rows.high[seen], fill="tonexty", fillcolor=_faint(colour), showlegend=False,
+            legendgroup=regime,
+        ),
+        go.Scatter(
+            x=places, y=rows["median"], name=regime, legendgroup=regime, showlegend=first,
+            mode="lines+markers", line={"color": colour},
+            marker={"size": 6, "symbol": symbols},
+            customdata=rows[["n", "n_runs"]],
+            hovertemplate="%{y:.4g} (%{customdata[0]} of %{customdata[1]} runs)",
+        ),
+    ]  # fmt: skip
+
+
+def _faint(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.2)"
+
+
+def comparison_page(found: Comparison) -> str:
+    """One HTML page that needs no network: verdicts, figure, measures, runs and reservations."""
+    checked(found, Comparison, "gi.compare")
+    return render(
+        "comparison.html.j2",
+        found=found,
+        style=asset("page.css"),
+        chart=found.plot().to_html(full_html=False, include_plotlyjs=True),
+        measures=_table(_meaning_first(found.table())),
+        runs=_table(found.runs()),
+    )
+
+
+def _table(frame: pd.DataFrame) -> str:
+    """HTML, with everything in it escaped."""
+    return frame.to_html(
+        index=False, classes="numbers", border=0, na_rep="", float_format="{:.4g}".format
+    )
+
+
+def _meaning_first(table: pd.DataFrame) -> pd.DataFrame:
+    first = [column for column in ("measure", "meaning") if column in table]
+    return table[[*first, *table.columns.drop(first)]]

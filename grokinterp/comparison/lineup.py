@@ -1,0 +1,316 @@
+"""Which runs can stand side by side, and in which regime each of them is.
+
+What cannot be compared is refused; what is comparable with a reservation is marked in a note.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from grokinterp.base.errors import InputError, named
+from grokinterp.claims.claim import FEWEST
+from grokinterp.fourier.subject import check_run
+from grokinterp.geometry.predictions import evenly
+from grokinterp.models.architecture import all_finite
+from grokinterp.progress.phases import Phases, detect_phases
+from grokinterp.recipe.keys import CHANCE, WATCHING
+from grokinterp.runs.run import Run
+from grokinterp.sweeps.statistics import MIXED
+from grokinterp.tasks.task import Task
+
+# MERGED encodings.comparison.alignment: Runs on one axis: by what they had learned, or by step.
+#
+# By phase, a run's position is 0 at the start, 1 where train is learned (t_train), 2 where test is
+# (t_test, Definition 1 of Manning-Coe et al. 2025) and 3 at its last checkpoint: linear in the step
+# up to 2, and in the logarithm of the step from there on.
+# MERGED encodings.comparison.outcome: What became of a run, and whether it can stand beside others; nothing is measured yet.
+
+
+PLACES = {0: "start", 1: "train learned", 2: "test learned", 3: "end"}
+POSITIONS = (0.0, 0.5, 1.0, 1.25, 1.5, 1.75, *(2 + i / 10 for i in range(11)))
+NEAR = 0.15  # a checkpoint this far from a position stands for it, no farther
+MOST_STEPS = 17  # looked at when runs are aligned by step
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What turns the steps of one run into positions; `t_test` is at least `t_train`."""
+
+    t_train: int | float
+    t_test: int | float
+    last: int
+
+    def position(self, step: int) -> float:
+        """Where a step lies: 0 start, 1 train learned, 2 test learned, 3 end.
+
+        >>> clock = Clock(t_train=100, t_test=300, last=30_000)
+        >>> [clock.position(step) for step in (0, 50, 200, 300, 3000, 30_000)]
+        [0.0, 0.5, 1.5, 2.0, 2.5, 3.0]
+        """
+        if step < self.t_train:
+            return step / self.t_train
+        if step < self.t_test:
+            return 1 + (step - self.t_train) / (self.t_test - self.t_train)
+        first = max(self.t_test, 1)
+        if first >= self.last:
+            return 2.0
+        return 2 + math.log(max(step, 1) / first) / math.log(self.last / first)
+
+    def nearest(self, steps: Sequence[int]) -> dict[float, int]:
+        """The checkpoint nearest each position, where one is near enough."""
+        places = np.array([self.position(step) for step in steps])
+        found = {}
+        for position in POSITIONS:
+            closest = int(np.abs(places - position).argmin())
+            if abs(places[closest] - position) <= NEAR:
+                found[position] = steps[closest]
+        return found
+
+
+def common_steps(several: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Steps that all runs saved; of more than 17 an even choice, dense where they saved densely.
+
+    >>> common_steps([(0, 10, 20), (0, 20, 30)])
+    (0, 20)
+    """
+    common = sorted(set.intersection(*(set(steps) for steps in several)))
+    return tuple(evenly(common, MOST_STEPS))
+
+
+METRICS = ("train_loss", "test_loss", "train_acc", "test_acc")
+
+
+@dataclass(frozen=True)
+class RunProfile:
+    """The outcome of a run, its measures at the end, and its course over training.
+
+    `seed` tells runs apart that share one (its name where there is no recipe). `values` has the
+    `MEASURES` that are defined for it, `start` its features before training, `course` a row per
+    checkpoint looked at, `stages` one per stretch of its path. `left_out` says why it does not
+    count, if so.
+    """
+
+    name: str
+    run: Run = field(repr=False)
+    seed: str
+    phases: Phases | None = field(default=None, repr=False)
+    clock: Clock | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    start: Mapping[str, float] = field(default_factory=dict)
+    course: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    stages: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    notes: tuple[str, ...] = ()
+    left_out: str | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The label of its curves, None for a run that does not count."""
+        return None if self.phases is None or self.left_out else self.phases.label
+
+
+def outcome(run: Run, name: str) -> RunProfile:
+    """The label of a run; `left_out` where it has none, or cannot be measured at its end."""
+    recipe = run.recipe
+    seed = name if recipe is None else f"seed {recipe.seed}, data_seed {recipe.data_seed}"
+    notes = tuple(f"{name}: {note}" for note in run.notes)
+
+    def left_out(reason: str, phases: Phases | None = None) -> RunProfile:
+        return RunProfile(name, run, seed, phases, notes=notes, left_out=reason)
+
+    for step in run.steps:
+        if not all_finite(run.weights(step)):
+            return left_out(f"its weights of step {step} hold NaN or infinity")
+    last = run.steps[-1]
+    if not run.finished:
+        return left_out(f"unfinished, cut off at step {last}")
+    if run.train_mask is None or bool(run.train_mask.all()):
+        return left_out("it has no test inputs")
+    try:
+        phases = detect_phases(run.metrics, ceiling=run.task.ceiling)
+    except InputError as error:
+        return left_out(f"it has no label: {error}")
+    ends = logged(run).reindex([last]).iloc[0]
+    if broken := [column for column in METRICS if not math.isfinite(ends[column])]:
+        return left_out(f"its {broken[0]} at its last checkpoint ({last}) is not known", phases)
+    if phases.t_train is None or phases.t_test is None:
+        return left_out("it has no accuracies to align it by", phases)
+    if phases.t_test > last:
+        return left_out(f"test is learned at {phases.t_test}, after its last checkpoint", phases)
+    clock = Clock(phases.t_train, max(phases.t_train, phases.t_test), last)
+    return RunProfile(name, run, seed, phases, clock, notes=notes)
+
+
+def logged(run: Run) -> pd.DataFrame:
+    """The metrics of a run by step, a row a step."""
+    return run.metrics.drop_duplicates("step", keep="last").set_index("step")
+
+
+REGIMES = ("grokked", "steady")
+LEFT_OUT = "left out"
+INTENDED = "init_scale"  # what the regimes of the published experiments differ in
+
+
+def check_lineup(runs: Sequence[Run]) -> None:
+    """Refuse what cannot be compared: one run, other tasks or shapes, a run given twice."""
+    if isinstance(runs, Run | str | Path) or not isinstance(runs, Sequence):
+        raise InputError(f"{named(runs)} is no list of runs; give gi.compare([run, run]).")
+    for run in runs:
+        check_run(run)
+    if len(runs) < 2:
+        raise InputError(f"{len(runs)} run cannot be compared; give two or more.")
+    if len(set(map(id, runs))) < len(runs):
+        raise InputError("a run stands twice in the list, and would count as two seeds.")
+    first = runs[0]
+    for run in runs[1:]:
+        kinds = [{"kind": one.architecture.kind} for one in (first, run)]
+        shapes = kinds if kinds[0] != kinds[1] else [vars(one.architecture) for one in (first, run)]
+        _refuse_difference(first, run, "tasks", _lesson(first.task), _lesson(run.task))
+        _refuse_difference(first, run, "models", *shapes)
+    seen: dict[str, Run] = {}
+    for run in runs:
+        weights = hashlib.sha256()
+        for name, weight in run.weights(-1).items():
+            weights.update(name.encode() + weight.contiguous().numpy().tobytes())
+        twin = seen.setdefault(weights.hexdigest(), run)
+        if twin is not run:
+            raise InputError(
+                f"{run.path} ends with the same weights as {twin.path}: the same run twice counts "
+                "as two seeds; give each once."
+            )
+
+
+def _lesson(task: Task) -> dict[str, Any]:
+    """What a task teaches, without the seeds that only draw its examples."""
+    values = task.to_dict()
+    drawn = {"seed"} if values.get("operation") != "random" else set()
+    return {key: value for key, value in values.items() if key not in drawn | {"pool_seed"}}
+
+
+def _refuse_difference(
+    first: Run, run: Run, what: str, one: Mapping[str, Any], other: Mapping[str, Any]
+) -> None:
+    for key in {**one, **other}:
+        this, that = one.get(key), other.get(key)
+        if this != that:
+            raise InputError(
+                f"{first.path} and {run.path} are of different {what} ({key}={this!r} and "
+                f"{that!r}), whose encodings are not comparable; compare runs that share them."
+            )
+
+
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """The shortest ends of their paths that tell the runs apart."""
+    parts = [Path(run.path).absolute().parts for run in runs]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(path[-depth:]) for path in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({i})" for i, name in enumerate(names)]  # one folder, changed between loads
+
+
+def settings_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    """The recipe keys in which the runs vary, seeds aside; its name for a run without a recipe."""
+    varied = varied_keys(runs)
+    return [
+        name if run.recipe is None else _words(run.recipe.to_dict(), varied)
+        for run, name in zip(runs, names, strict=True)
+    ]
+
+
+def varied_keys(runs: Sequence[Run]) -> list[str]:
+    """Recipe keys with more than one value among the runs, without seeds and what only watches."""
+    recipes = [run.recipe.to_dict() for run in runs if run.recipe is not None]
+    keys = dict.fromkeys(key for recipe in recipes for key in recipe)
+    return [
+        key
+        for key in keys
+        if key not in CHANCE + WATCHING and len({str(recipe.get(key)) for recipe in recipes}) > 1
+    ]
+
+
+def _words(recipe: Mapping[str, Any], keys: Sequence[str]) -> str:
+    def shown(value: object) -> str:
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    return ", ".join(f"{key}={shown(recipe.get(key))}" for key in keys) or "one setting"
+
+
+def regimes_of(labels: Sequence[str | None], settings: Sequence[str], *, by: str) -> list[str]:
+    """The regime of every run: of those labelled grokked or steady one of these, or "mixed".
+
+    By "setting", they belong to the regime that more than half of those of their setting have: a
+    label near its bound changes from seed to seed, and dealing one setting's seeds to both sides
+    would select by outcome. Without a majority they are "mixed". By "label", each counts for
+    itself. A run of another label keeps it as its regime, and is in no contrast; one without a
+    label (None) is "left out".
+
+    >>> regimes_of(["steady", "grokked", "steady", "memorized"], ["w"] * 4, by="setting")
+    ['steady', 'steady', 'steady', 'memorized']
+    """
+    found = []
+    for label, setting in zip(labels, settings, strict=True):
+        if by == "setting" and label in REGIMES:
+            here = [
+                its
+                for its, where in zip(labels, settings, strict=True)
+                if where == setting and its in REGIMES
+            ]
+            most, n = Counter(here).most_common(1)[0]
+            label = most if 2 * n > len(here) else MIXED
+        found.append(label or LEFT_OUT)
+    return found
+
+
+def lineup_notes(
+    profiles: Sequence[RunProfile], settings: Sequence[str], regimes: Sequence[str]
+) -> list[str]:
+    """What a reader must know of who is compared with whom."""
+    runs = [profile.run for profile in profiles]
+    notes = []
+    other = [key for key in varied_keys(runs) if key != INTENDED]
+    if other:
+        notes.append(
+            f"the recipes also differ in {', '.join(other)}: a difference of regimes may be one of "
+            "these"
+        )
+    if len({run.steps for run in runs}) > 1:
+        notes.append(
+            "checkpoints differ between the runs: lengths, straightness, cosines and the peak of c "
+            "depend on where they are"
+        )
+    if len({tuple(run.metrics.step) for run in runs}) > 1:
+        notes.append("the runs are logged at different steps: labels and times depend on it")
+    for profile, setting, regime in zip(profiles, settings, regimes, strict=True):
+        if profile.left_out:
+            notes.append(f"{profile.name} is left out: {profile.left_out}")
+        elif profile.label not in REGIMES:
+            notes.append(f"{profile.name} is labelled {profile.label} and counts in no regime")
+        elif regime == MIXED:
+            notes.append(f"{profile.name} counts in no regime: seeds of {setting} disagree")
+        elif regime != profile.label:
+            notes.append(
+                f"{profile.name} is labelled {profile.label} and counts as {regime}, like {setting}"
+            )
+        if profile.run.recipe is None:
+            notes.append(f"{profile.name} has no recipe: it is a setting and a seed of its own")
+    for regime in REGIMES:
+        here = [p for p, its in zip(profiles, regimes, strict=True) if its == regime]
+        n_seeds = len({profile.seed for profile in here})
+        if n_seeds < FEWEST:
+            notes.append(
+                f"{regime}: seeds {n_seeds}, runs {len(here)}, so there is no verdict; give at "
+                f"least {FEWEST} seeds"
+            )
+        elif n_seeds < len(here):
+            notes.append(
+                f"{regime}: {len(here)} runs of {n_seeds} seeds; runs that share a seed are no "
+                "independent evidence, which intervals and p-values do not know"
+            )
+    return notes

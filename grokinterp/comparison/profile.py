@@ -1,0 +1,208 @@
+"""What is measured of one run before it is set beside others."""
+
+import contextlib
+import math
+from collections.abc import Container, Hashable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pandas as pd
+from torch import Tensor
+
+from grokinterp.base.errors import InputError
+from grokinterp.comparison.lineup import METRICS, Clock, RunProfile, logged
+from grokinterp.encodings._features import observable_correlations
+from grokinterp.encodings._sizes import gini_of, mean_effective_rank
+from grokinterp.encodings.pruning import weight_names
+from grokinterp.encodings.pruning_curves import PruningCurve, learnt_steps, pruning_curve
+from grokinterp.fourier.localization import neuron_ipr
+from grokinterp.fourier.subject import subject_of
+from grokinterp.geometry.metric import step_geometry
+from grokinterp.geometry.paths import InformationPath, information_path, stages_of
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.runs.run import Run
+from grokinterp.tasks.ising import IsingTask
+
+MEASURES: dict[str, str] = {
+    "t_train": "first logged step within 5 % of the best train accuracy",
+    "t_test": "first logged step within 5 % of the best test accuracy",
+    "train_loss": "at the end, nats",
+    "test_loss": "at the end, nats",
+    "train_acc": "at the end",
+    "test_acc": "at the end",
+    "weight_norm_start": "L2 norm of all parameters at the first checkpoint",
+    "weight_norm": "L2 norm of all parameters at the end",
+    "ipr_input": "mean localisation of the neurons' input weights in frequency (0.75: one wave)",
+    "ipr_output": "mean localisation of their output weights",
+    "n_key_frequencies": "frequencies that carry the answer, to unseen pairs too; 0 if no few do",
+    "r_energy": "median |r| of the last hidden layer with the energy",
+    "r_abs_magnetization": "median |r| of the last hidden layer with |M|",
+    "r_magnetization": "median |r| of the last hidden layer with M",
+    "c": "compressibility, magnitude pruning within each matrix",
+    "prunable": "fraction of weights that can go at 95 % of the accuracy",
+    "c_fourier": "compressibility in the tokens' Fourier basis",
+    "c_singular": "compressibility in singular values",
+    "c_peak": "largest c of the checkpoints looked at, from 0.9 of the best accuracy on",
+    "c_peak_over_end": "c_peak / c",
+    "c_peak_over_t_test": "step of the largest c / t_test",
+    "gini_weights": "Gini coefficient of |weights|",
+    "effective_rank": "mean over matrices",
+    "path_length": "information length of the path between checkpoints, a lower bound",
+    "straightness": "geodesic / length, start to end, an upper bound",
+    "straightness_limit": "the same, length extrapolated to spacing 0",
+    "length_growth": "what the last halving of the spacing added to the length, relative",
+    "delay_length": "information length from t_train to t_test",
+    "delay_straightness": "straightness from t_train to t_test, an upper bound",
+    "delay_straightness_coarse": "the same over at most nine checkpoints: noise adds little",
+    "delay_straightness_limit": "the same, extrapolated to spacing 0",
+    "delay_checkpoints": "checkpoints from t_train to t_test, ends included",
+    "delay_cos_consecutive": "median Fisher cosine of consecutive steps between checkpoints there",
+    "delay_cos_origin": "median Fisher cosine of those steps with the direction to the origin",
+}
+HIDDEN = "hidden"  # the layer whose pre-activations the published correlations are of
+COARSE = 9  # points of a path seen coarsely, where the noise of an optimiser adds little
+SOON = 3.0  # checkpoints up to so many times t_test show a peak soon after
+
+
+class _Look(NamedTuple):
+    """What is measured of a checkpoint over training; the curve only where it says something."""
+
+    weight_norm: float
+    features: dict[str, float]
+    curve: PruningCurve | None
+
+
+def measure(profile: RunProfile, places: Mapping[float, int]) -> RunProfile:
+    """The profile with everything measured, over training at the checkpoint of each place."""
+    run, phases, clock = profile.run, profile.phases, profile.clock
+    if phases is None or clock is None:
+        return profile
+    first, last, learnt = run.steps[0], run.steps[-1], set(learnt_steps(run))
+    looks = {
+        step: _look(run.snapshot(step), prune=step == last or step in learnt)
+        for step in sorted({first, last, *places.values()})
+    }
+    path = information_path(run)
+    stages = path.table(stages_of(phases, run.steps))
+    parts = {row["part"]: row for row in stages.to_dict("records")}
+    whole = parts["whole"]
+    end = _at_the_end(run.snapshot(), looks[last])
+    course = _course(run, places, clock, looks, learnt)
+    lengths = dict(zip(path.steps, _cumulative(path.distances), strict=True))
+    course["path_length"] = [lengths[step] for step in course.step]
+    delay, notes = _delay(run, path, parts.get("delay"), profile.name)
+    values = {
+        "t_train": phases.t_train,
+        "t_test": phases.t_test,
+        **logged(run).loc[last, list(METRICS)],
+        "weight_norm_start": looks[first].weight_norm,
+        **end,
+        **_peak(course, end["c"], clock),
+        "path_length": whole["length"],
+        "straightness": whole["straightness"],
+        "straightness_limit": whole["limit_straightness"],
+        "length_growth": whole["growth"],
+        **delay,
+    }
+    return replace(
+        profile,
+        values={name: float(values[name]) for name in MEASURES if name in values},
+        start=looks[first].features,
+        course=course,
+        stages=stages,
+        notes=(*profile.notes, *notes),
+    )
+
+
+def _look(snapshot: Snapshot, *, prune: bool) -> _Look:
+    return _Look(
+        math.sqrt(sum(float(w.double().square().sum()) for w in snapshot.weights.values())),
+        _features(snapshot),
+        pruning_curve(snapshot, test_only=True) if prune else None,
+    )
+
+
+def _delay(
+    run: Run, path: InformationPath, row: Mapping[Hashable, Any] | None, name: str
+) -> tuple[dict[str, float], list[str]]:
+    """The stretch of the path from train learned to test learned, and what cannot be said of it."""
+    if row is None or row["n_checkpoints"] < 3:  # two points are always on a shortest way
+        why = "fewer than three checkpoints from learning train to learning test"
+        return {}, [f"{name}: {why}; its path there is not measured"]
+    part = path.between(row["start"], row["end"])
+    found = {
+        "delay_length": row["length"],
+        "delay_straightness": row["straightness"],
+        "delay_straightness_coarse": part.thinned(-(-len(part.steps) // COARSE)).straightness,
+        "delay_straightness_limit": row["limit_straightness"],
+        "delay_checkpoints": row["n_checkpoints"],
+    }
+    try:
+        steps = step_geometry(run, steps=part.steps, form="exact", stiff_above=None)
+    except InputError as error:
+        return found, [f"{name}: no Fisher cosines ({error})"]
+    cosines = {key: steps[key].median() for key in ("cos_consecutive", "cos_origin")}
+    return found | {f"delay_{key}": value for key, value in cosines.items()}, []
+
+
+def _course(
+    run: Run,
+    places: Mapping[float, int],
+    clock: Clock,
+    looks: Mapping[int, _Look],
+    learnt: Container[int],
+) -> pd.DataFrame:
+    metrics = logged(run)
+    rows = []
+    for place, step in places.items():
+        look = looks[step]
+        row = {"place": place, "position": clock.position(step), "step": step}
+        row |= {column: metrics[column].get(step, math.nan) for column in METRICS}
+        c = look.curve.c if look.curve is not None and step in learnt else math.nan
+        rows.append(row | {"weight_norm": look.weight_norm, "c": c} | look.features)
+    return pd.DataFrame(rows)
+
+
+def _at_the_end(snapshot: Snapshot, look: _Look) -> dict[str, float]:
+    """Features, compressibility and sizes of the last model."""
+    assert look.curve is not None
+    weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}
+    found = {
+        **look.features,
+        "weight_norm": look.weight_norm,
+        "c": look.curve.c,
+        "prunable": look.curve.prunable,
+        "gini_weights": gini_of(weights),
+        "effective_rank": mean_effective_rank(weights),
+        "c_singular": pruning_curve(snapshot, basis="singular", test_only=True).c,
+    }
+    if snapshot.task.answer_group is not None:
+        found["c_fourier"] = pruning_curve(snapshot, basis="fourier", test_only=True).c
+        keys = subject_of(snapshot)[1]
+        found["n_key_frequencies"] = math.nan if keys.undecided else len(keys)
+    return found
+
+
+def _features(snapshot: Snapshot) -> dict[str, float]:
+    if isinstance(snapshot.task, IsingTask):
+        table = observable_correlations(snapshot)
+        hidden = table[table.layer == HIDDEN].set_index("observable").median_r
+        return {f"r_{observable}": float(value) for observable, value in hidden.items()}
+    with contextlib.suppress(InputError):  # of a model without neurons nothing is measured
+        return {name: mean for name, mean in neuron_ipr(snapshot).means.items() if name in MEASURES}
+    return {}
+
+
+def _peak(course: pd.DataFrame, end: float, clock: Clock) -> dict[str, float]:
+    """The largest c, where checkpoints soon after learning and a later end can show a peak."""
+    known = course[course.c.notna()].drop_duplicates("step")
+    soon = known[(known.step <= SOON * clock.t_test) & (known.step < clock.last)]
+    if len(soon) < 2 or clock.last <= SOON * clock.t_test:
+        return {}
+    best = known.iloc[int(known.c.argmax())]
+    found = {"c_peak": best.c, "c_peak_over_end": best.c / end}
+    return found | ({"c_peak_over_t_test": best.step / clock.t_test} if clock.t_test else {})
+
+
+def _cumulative(distances: Tensor) -> list[float]:
+    return [0.0, *distances.diagonal(1).cumsum(dim=0).tolist()]

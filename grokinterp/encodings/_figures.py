@@ -1,0 +1,49 @@
+"""How much of a model can be pruned: accuracy against the fraction pruned."""
+
+from collections.abc import Iterable, Mapping
+from itertools import cycle
+
+from grokinterp.base.errors import InputError
+from grokinterp.base.result import draws
+from grokinterp.encodings.pruning_curves import PruningCurve
+from grokinterp.figures._figure import SERIES, Figure, at, checked, figure, plain
+
+
+@draws(PruningCurve)
+def plot_pruning_curves(curves: PruningCurve | Mapping[str, PruningCurve]) -> Figure:
+    """Accuracy against the fraction pruned; of several curves each under its name, c behind it.
+
+    The accuracy is the one that c is of, on test or all inputs. Curves whose fractions are of
+    different things, weights and singular values, are drawn on one axis, which then says so.
+    """
+    named = dict(curves) if isinstance(curves, Mapping) else {"": curves}
+    for curve in named.values():
+        checked(curve, PruningCurve, "encodings.pruning_curve")
+    if not named:
+        raise InputError("there are no curves to draw; give a pruning curve for each name.")
+    rows = _joined(curve.rows for curve in named.values())
+    pruned = _joined(
+        "singular values" if curve.basis == "singular" else "weights" for curve in named.values()
+    )
+    steps = {curve.step for curve in named.values()}
+    step = steps.pop() if len(steps) == 1 else None
+    title = f"Pruning curves{at(step)}"
+    if len(named) == 1:
+        (curve,) = named.values()
+        title = f"Pruning by {curve.score}{at(step)}<br>scope {curve.scope}, basis {curve.basis}"
+    drawn = figure(title, f"fraction pruned<br>of {pruned}", f"accuracy ({rows} inputs)")
+    drawn.update_yaxes(range=[-0.02, 1.02])
+    for (name, curve), colour in zip(named.items(), cycle(SERIES), strict=False):
+        drawn.add_scatter(
+            x=curve.fractions.tolist(),
+            y=curve.accuracy.tolist(),
+            name=f"{plain(name)}, c = {curve.c:.3g}" if name else f"c = {curve.c:.3g}",
+            line={"color": colour},
+            mode="lines",
+            showlegend=True,
+        )
+    return drawn
+
+
+def _joined(names: Iterable[str]) -> str:
+    return " or ".join(dict.fromkeys(names))

@@ -1,0 +1,259 @@
+"""Other sizes of a model's weights, to check a compressibility against.
+
+How unequal the weights are (Gini), how many directions the matrices use (effective rank), and how
+many bytes they take when rounded and compressed by a program that knows nothing of the model.
+"""
+
+import bz2
+import lzma
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from grokinterp.base.checks import tensor, tensors, word
+from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.circuits.ablation import Score, score
+from grokinterp.encodings.bases import as_matrix
+from grokinterp.encodings.pruning import check_keep, weight_names
+from grokinterp.fourier.basis import gini
+from grokinterp.fourier.subject import Subject
+from grokinterp.models.architecture import Weights
+from grokinterp.reading._load import snapshot_at
+from grokinterp.tasks.task import Task
+
+METHODS: dict[str, Callable[[bytes], bytes]] = {
+    "zlib": partial(zlib.compress, level=9),
+    "bz2": bz2.compress,
+    "lzma": lzma.compress,
+}
+FEWEST_BITS, MOST_BITS = 2, 16
+SCALE_BYTES = 4  # the step of each tensor, a float32
+
+
+def effective_rank(matrix: Float[Tensor, "m n"]) -> float:
+    r"""exp(H) of the normalised singular values, p_i = s_i / sum s, H = - sum p_i log p_i.
+
+    From 1 to min(m, n), however small the values are. Roy and Vetterli 2007 (EUSIPCO); DeMoss et
+    al. 2024 (arXiv 2412.09810) follow it over grokking. InputError for a matrix of zeros, which has
+    none. It says nothing of which directions the network reads.
+
+    >>> round(effective_rank(torch.eye(3)), 6), round(effective_rank(torch.ones(3, 2)), 6)
+    (3.0, 1.0)
+    """
+    if tensor("matrix", matrix).ndim != 2:
+        raise InputError(f"a tensor of shape {tuple(matrix.shape)} is no matrix; give two axes.")
+    if not matrix.isfinite().all():
+        raise InputError("a matrix with entries that are not finite has no effective rank.")
+    singular = torch.linalg.svdvals(matrix.double())
+    if not singular.sum() > 0:
+        raise InputError("a matrix of zeros has no effective rank; leave it out.")
+    share = singular / singular.sum()
+    return float(torch.special.entr(share).sum().exp())
+
+
+def mean_effective_rank(weights: Mapping[str, Tensor]) -> float:
+    """Effective rank averaged over the tensors, each as `as_matrix` has it; zeros count 0."""
+    ranks = [
+        effective_rank(as_matrix(name, weight)) if weight.any() else 0.0
+        for name, weight in weights.items()
+    ]
+    return sum(ranks) / len(ranks)
+
+
+def gini_of(weights: Mapping[str, Tensor]) -> float:
+    """Gini coefficient of |w| over all entries of all tensors; InputError where all are zero."""
+    values = torch.cat([weight.double().abs().flatten() for weight in weights.values()])
+    if not values.any():
+        raise InputError("weights that are all zero have no Gini coefficient; leave them out.")
+    return gini(values)
+
+
+def quantize(weights: Mapping[str, Tensor], *, bits: int) -> tuple[Weights, dict[str, float]]:
+    """Integer codes of every entry, and the step of every tensor: w is about code * step.
+
+    step = max |w| / (2^(bits - 1) - 1), the same levels on both sides of 0, which stays exactly 0;
+    int8 codes to 8 bits, int16 to 16. InputError for other bits and for weights that are infinite
+    or NaN.
+
+    >>> codes, steps = quantize({"W": torch.tensor([-2.0, 0.9, 1.1])}, bits=2)
+    >>> codes["W"].tolist(), steps["W"]
+    ([-1, 0, 1], 2.0)
+    """
+    if not FEWEST_BITS <= (whole_number(bits) or 0) <= MOST_BITS:
+        raise InputError(
+            f"bits={shown(bits)} is not a whole number from {FEWEST_BITS} to {MOST_BITS}."
+        )
+    largest = 2 ** (bits - 1) - 1
+    kind = torch.int8 if bits <= 8 else torch.int16
+    codes, steps = {}, {}
+    for name, weight in tensors("weights", weights).items():
+        if not weight.isfinite().all():
+            raise InputError(f"{name!r} holds entries that are not finite; they have no code.")
+        steps[name] = float(weight.double().abs().max()) / largest
+        codes[name] = (weight.double() / (steps[name] or 1)).round().to(kind)
+    return codes, steps
+
+
+def compressed_bytes(weights: Mapping[str, Tensor], *, bits: int, method: str = "bz2") -> int:
+    """Bytes of the quantised weights, compressed: all codes one after another, and a step a tensor.
+
+    `method` is "zlib", "bz2" or "lzma" of the standard library. It is an upper bound of what the
+    rounded weights need, and depends on the program; see `quantized_size` for what rounding costs.
+    """
+    method = word("method", str(method), METHODS)
+    codes, steps = quantize(weights, bits=bits)
+    content = b"".join(code.contiguous().numpy().tobytes() for code in codes.values())
+    return len(METHODS[method](content)) + SCALE_BYTES * len(steps)
+
+
+@dataclass(frozen=True)
+class QuantizedSize:
+    """Bytes of a model with all its parameters at `bits`, compressed, and what that costs.
+
+    `searched`: the bits are the fewest that keep `keep` of the accuracy. Accuracy is on `rows`:
+    test, or all inputs without a split. An upper bound of a description length: another code, a
+    better program or retraining may do with less.
+    """
+
+    bits: int
+    searched: bool
+    method: str
+    compressed_bytes: int
+    raw_bytes: int
+    rows: str
+    keep: float
+    whole: Score = field(repr=False)
+    quantized: Score = field(repr=False)
+    step: int | None
+
+    @property
+    def ratio(self) -> float:
+        """Raw bytes over compressed ones."""
+        return self.raw_bytes / self.compressed_bytes
+
+    @property
+    def accuracy_loss(self) -> float:
+        """Accuracy of the model less that of the quantised one, on `rows`; may be negative."""
+        return _accuracy(self.whole, self.rows) - _accuracy(self.quantized, self.rows)
+
+    def table(self) -> pd.DataFrame:
+        """The model as it is and quantised: bits, bytes, losses and accuracies."""
+        model = {"what": "the model", "bytes": self.raw_bytes, **vars(self.whole)}
+        small = {"what": f"{self.bits} bits, {self.method}", "bytes": self.compressed_bytes}
+        frame = pd.DataFrame([model, small | vars(self.quantized)])
+        frame.attrs = {"rows": self.rows, "keep": self.keep, "step": self.step}
+        return frame
+
+
+def quantized_size(
+    x: Subject,
+    *,
+    step: int = -1,
+    bits: int | None = None,
+    method: str = "bz2",
+    keep: float = 0.95,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> QuantizedSize:
+    """Quantise all parameters uniformly, compress, and evaluate the quantised model.
+
+    Without `bits`, the fewest from 2 to 16 that keep `keep` of the accuracy (test, or all inputs
+    without a split). InputError where 16 do not.
+    """
+    check_keep(keep)
+    method = word("method", str(method), METHODS)
+    snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
+    whole = score(snapshot, snapshot.logits)
+    rows = "all" if math.isnan(whole.acc_test) else "test"
+    for candidate in range(FEWEST_BITS, MOST_BITS + 1) if bits is None else [bits]:
+        codes, steps = quantize(snapshot.weights, bits=candidate)
+        rounded = {
+            name: (code.double() * steps[name]).to(snapshot.weights[name].dtype)
+            for name, code in codes.items()
+        }
+        quantized = score(snapshot, snapshot.logits_with(rounded))
+        if bits is not None or _accuracy(quantized, rows) >= keep * _accuracy(whole, rows):
+            return QuantizedSize(
+                bits=candidate,
+                searched=bits is None,
+                method=method,
+                compressed_bytes=compressed_bytes(snapshot.weights, bits=candidate, method=method),
+                raw_bytes=sum(w.numel() * w.element_size() for w in snapshot.weights.values()),
+                rows=rows,
+                keep=keep,
+                whole=whole,
+                quantized=quantized,
+                step=snapshot.step,
+            )
+    raise InputError(f"{MOST_BITS} bits do not keep {keep} of the accuracy; give a smaller keep.")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Gini coefficient and effective rank of every weight tensor, and of all together.
+
+    Weights are matrices and kernels, without biases. Where a tensor is all zero there is neither,
+    and its row says so.
+    """
+
+    rows: tuple[dict[str, object], ...] = field(repr=False)
+    gini: float
+    mean_effective_rank: float
+    n_weights: int
+    step: int | None
+
+    def table(self) -> pd.DataFrame:
+        """A row a tensor: entries, shape as a matrix, Gini of |w|, effective rank."""
+        frame = pd.DataFrame(list(self.rows))
+        frame.attrs = {
+            "gini": self.gini, "mean_effective_rank": self.mean_effective_rank, "step": self.step,
+        }  # fmt: skip
+        return frame
+
+
+def sizes(
+    x: Subject,
+    *,
+    step: int = -1,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> Sizes:
+    """How unequal and of what rank the weights of a model are, tensor by tensor and together.
+
+    Cross-checks of compressibility that need no evaluation; neither looks at what is computed.
+    """
+    snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
+    weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}
+    rows = tuple(_row(name, weight) for name, weight in weights.items())
+    return Sizes(
+        rows,
+        gini_of(weights),
+        mean_effective_rank(weights),
+        sum(weight.numel() for weight in weights.values()),
+        snapshot.step,
+    )
+
+
+def _row(name: str, weight: Tensor) -> dict[str, object]:
+    matrix = as_matrix(name, weight)
+    zero = not weight.any()
+    return {
+        "name": name,
+        "n_weights": weight.numel(),
+        "rows": matrix.shape[0],
+        "columns": matrix.shape[1],
+        "gini": math.nan if zero else gini_of({name: weight}),
+        "effective_rank": math.nan if zero else effective_rank(matrix),
+        "note": "all zero" if zero else "",
+    }
+
+
+def _accuracy(found: Score, rows: str) -> float:
+    return found.acc_all if rows == "all" else found.acc_test

@@ -1,0 +1,99 @@
+"""The pages' templates, styles and scripts, which lie in the package as files."""
+
+import base64
+import gzip
+import json
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from grokinterp.figures._figure import Figure
+
+# MERGED viz.report.pack: A figure as few bytes: its JSON and its arrays, compressed, for a page to unpack.
+#
+# The packed form is gzip of: the length of the JSON as four bytes (little endian), the JSON, the
+# arrays. An array stands in the JSON as {"at": first byte, "type": "f8", "shape": [...]}. Images, the
+# `z` of heat maps in floating point, are kept to 1 / 4094 of their range, as {"type": "q2", "low":
+# ..., "step": ...}: low bytes, then high bytes, and 4095 for NaN. Everything else is exact.
+
+
+ASSETS = files("grokinterp.figures") / "assets"
+
+
+def asset(name: str) -> str:
+    """A file of the package as text."""
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FunctionLoader(asset),
+    autoescape=True,  # names of runs and files come from others
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(template: str, **values: Any) -> str:
+    """A template with these values in it, everything in them escaped."""
+    return _TEMPLATES.get_template(template).render(**values)
+
+
+LEVELS = 2**12 - 2  # sixteen times finer than the eye sees colours; the last code is NaN
+
+
+def packed(drawn: Figure) -> bytes:
+    """The figure with its frames; without its template and controls, which the page has once."""
+    bare = json.loads(drawn.to_json())
+    layout = bare["layout"]
+    for name in ("template", "sliders", "updatemenus"):
+        layout.pop(name, None)
+    blob = bytearray()
+    return together(_arrays_out(bare, blob), blob)
+
+
+def together(part: Any, blob: bytes | bytearray = b"") -> bytes:
+    text = json.dumps(part, separators=(",", ":")).encode()
+    return zipped(len(text).to_bytes(4, "little") + text + bytes(blob))
+
+
+def zipped(raw: bytes) -> bytes:
+    """Compressed, the same bytes each time."""
+    return gzip.compress(raw, 6, mtime=0)
+
+
+def as_text(raw: bytes) -> str:
+    """Bytes as base64, which is safe inside HTML."""
+    return base64.b64encode(raw).decode()
+
+
+def _arrays_out(part: Any, blob: bytearray, name: str = "") -> Any:
+    """The same with every array that plotly encoded moved into the blob; `name` is what it is."""
+    if isinstance(part, list):
+        return [_arrays_out(one, blob) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if "bdata" not in part:
+        return {name: _arrays_out(value, blob, name) for name, value in part.items()}
+    array = np.frombuffer(base64.b64decode(part["bdata"]), np.dtype(part["dtype"]))
+    shape = [int(n) for n in str(part.get("shape", len(array))).split(",")]
+    told: dict[str, Any] = {"at": len(blob), "shape": shape}
+    if array.dtype.kind == "f" and name == "z" and len(shape) == 2:
+        raw, low, step = _quantised(array)
+        told |= {"type": "q2", "low": low, "step": step}
+    else:
+        raw = array.astype(array.dtype.newbyteorder("<")).tobytes()
+        told["type"] = array.dtype.kind + str(array.dtype.itemsize)
+    blob += raw
+    return told
+
+
+def _quantised(array: np.ndarray) -> tuple[bytes, float, float]:
+    known = array[np.isfinite(array)].astype(np.float64)
+    low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
+    step = (high - low) / LEVELS or 1.0
+    places = np.where(np.isfinite(array), np.rint((array - low) / step), LEVELS + 1)
+    codes = places.astype("<u2").tobytes()
+    return codes[0::2] + codes[1::2], float(low), float(step)

@@ -1,0 +1,94 @@
+"""Figures that move through training: one figure a step becomes one with a slider and a button."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from plotly.basedatatypes import BasePlotlyType
+
+from grokinterp.figures._figure import Figure
+
+
+def over_training(figures: Mapping[int, Figure]) -> Figure:
+    """The figure of the last step with a frame for every step, and controls to move through them.
+
+    The figures are of one kind: as many traces, of the same types, in the same order. A frame,
+    named by its step, holds what is not the same at all steps, and no more: plotly works out the
+    places of axes by itself, and a frame that had them would undo that.
+    """
+    figures = dict(sorted(figures.items()))
+    *_, last = figures
+    still = figures[last]
+    if len(figures) == 1:
+        return still
+    several = list(figures.values())
+    changed = [_differing([figure.data[i] for figure in several]) for i in range(len(still.data))]
+    traces = [i for i, names in enumerate(changed) if names]
+    layouts = [figure.layout for figure in several]
+    layout = {
+        name: _differing([layout[name] for layout in layouts])
+        if isinstance(layouts[0][name], BasePlotlyType)
+        else None
+        for name in _differing(layouts)
+    }
+    frames = [
+        {
+            "name": str(step),
+            "traces": traces,
+            "data": [
+                {"type": still.data[i].type} | {name: figure.data[i][name] for name in changed[i]}
+                for i in traces
+            ],
+            "layout": {
+                name: figure.layout[name]
+                if parts is None
+                else {part: figure.layout[name][part] for part in parts}
+                for name, parts in layout.items()
+            },
+        }
+        for step, figure in figures.items()
+    ]
+    drawn = Figure(data=still.data, layout=still.layout, frames=frames)
+    return drawn.update_layout(**_controls([str(step) for step in figures]))
+
+
+def _differing(several: Sequence[BasePlotlyType]) -> list[str]:
+    """The attributes that are not the same in all."""
+    names = dict.fromkeys(name for one in several for name in one.to_plotly_json())
+    first = several[0]
+    return [
+        name for name in names if not all(_equal(first[name], one[name]) for one in several[1:])
+    ]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)  # NaN differ from NaN: such a value is in every frame
+    return bool(one == other)
+
+
+def _controls(steps: Sequence[str]) -> dict[str, Any]:
+    at_once = {"mode": "immediate", "transition": {"duration": 0}}
+    to_one = {**at_once, "frame": {"duration": 0, "redraw": True}}
+    through = {**at_once, "frame": {"duration": 250, "redraw": True}, "fromcurrent": True}
+    slider = {
+        "active": len(steps) - 1,
+        "currentvalue": {"prefix": "step ", "xanchor": "right"},
+        "steps": [{"label": step, "method": "animate", "args": [[step], to_one]} for step in steps],
+        "pad": {"t": 55, "l": 95},  # right of the buttons
+    }
+    menu = {
+        "type": "buttons",
+        "direction": "left",
+        "showactive": False,
+        "buttons": [
+            {"label": "▶", "method": "animate", "args": [None, through]},
+            {"label": "❚❚", "method": "animate", "args": [[None], to_one]},
+        ],
+        "x": 0,
+        "xanchor": "left",
+        "y": 0,
+        "yanchor": "top",
+        "pad": {"t": 65},
+    }
+    return {"sliders": [slider], "updatemenus": [menu]}

@@ -1,0 +1,365 @@
+"""Key frequencies: which Fourier frequencies carry a model's answer, and how sure that is."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from grokinterp.base.checks import word
+from grokinterp.base.errors import InputError
+from grokinterp.base.result import Result, card
+from grokinterp.fourier import spectra
+from grokinterp.fourier.answers import LogitTally, logit_shares, no_frequencies_reason, usable_group
+from grokinterp.fourier.heldout import HeldoutFit, HeldoutTally, heldout_fit
+from grokinterp.models.user_models import AnyModel
+from grokinterp.reading._load import check_run, snapshot_of
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.runs.run import Run
+from grokinterp.tasks.modular import ModularTask
+
+# MERGED fourier.rules: The rules by which a model's key frequencies are read off, each under its own name.
+#
+# No source publishes a threshold, and four rules are in use; they differ on some models. Every rule
+# looks at one snapshot and returns a `Choice`.
+# MERGED fourier.acceptance: Which frequencies are key: what a rule chooses, where it reaches inputs that were not trained on.
+#
+# A network that answers (b, a) because it was trained on (a, b) has memorised, and its logits lie
+# along Fourier directions all the same: averaged over all pairs of one answer they are mostly right.
+# So a rule's choice is taken only where its fit to unmirrored test pairs passes
+# (`grokinterp.fourier.heldout`). Everything that needs key frequencies and is given none gets them
+# from here.
+
+
+SHARE_FLOOR = 1e-12  # shares below this are rounding noise, whose ratios mean nothing
+MIN_KEPT = 0.5  # kept shares must sum to this much for a sparse circuit
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Keep the largest `n_kept` shares: the next one is `ratio` times smaller."""
+
+    n_kept: int
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a rule chose: frequencies ascending, the share of every k, and the cuts it weighed."""
+
+    frequencies: tuple[int, ...]
+    shares: Float[Tensor, " n_frequencies"]
+    cuts: tuple[Cut, ...] = ()  # best first; empty for a rule without a cut
+    reason: str | None = None  # why frequencies is empty
+
+
+def largest_ratio_cut(shares: Float[Tensor, " n_frequencies"], what: str) -> Choice:
+    """Sort the shares, cut at the largest ratio of neighbours in the upper half of the list.
+
+    Accepted only if the kept shares sum to at least 0.5; otherwise no frequency is key.
+
+    >>> largest_ratio_cut(torch.tensor([0.01, 0.6, 0.02, 0.3, 0.01, 0.01]), "logits").frequencies
+    (2, 4)
+    """
+    ordered, order = shares.clamp_min(SHARE_FLOOR).sort(descending=True)
+    ratios = (ordered[:-1] / ordered[1:])[: math.ceil(len(shares) / 2)]
+    if len(ratios) == 0:
+        ratios = torch.tensor([math.inf])  # one frequency: there is nothing to cut off
+    by_ratio = ratios.argsort(descending=True, stable=True)
+    cuts = tuple(Cut(int(i) + 1, float(ratios[i])) for i in by_ratio)
+    n_kept = cuts[0].n_kept
+    kept = float(shares[order[:n_kept]].sum())
+    if not shares.isfinite().all():
+        return Choice((), shares, reason=f"the {what} is not finite")
+    if not kept >= MIN_KEPT:
+        n_all = len(shares)
+        reason = (
+            f"no sparse circuit: the {n_kept} leading of {n_all} frequencies hold "
+            f"{kept:.1%} of the {what}, less than {MIN_KEPT:.0%}"
+        )
+        return Choice((), shares, cuts, reason)
+    return Choice(tuple(sorted((order[:n_kept] + 1).tolist())), shares, cuts)
+
+
+def logits_rule(snapshot: Snapshot) -> Choice:
+    """Shares of centred logit variance along cos/sin(w_k f(a, b)); largest-ratio cut. The default.
+
+    It asks nothing of the architecture: any model with logits over the answers has these shares.
+    """
+    return largest_ratio_cut(logit_shares(snapshot), "logit variance along cos/sin(w_k f(a, b))")
+
+
+def embedding_rule(snapshot: Snapshot) -> Choice:
+    """Power of `W_E` along the token axis; largest-ratio cut.
+
+    "Non-negligible norm in W_E" (Nanda et al. 2023, section 4.1), made precise by the cut.
+    """
+    power = spectra.embedding_spectrum(snapshot)[1:]
+    return largest_ratio_cut(power / power.sum(), "embedding's power")
+
+
+def embedding_demo_rule(snapshot: Snapshot) -> Choice:
+    """Frequencies with a cos or sin row of `W_E` whose norm is above max / 4.
+
+    As TransformerLens' Grokking_Demo has it now; it has no notion of a model without a circuit.
+    """
+    norms = spectra.embedding_rows(snapshot)[1:]
+    row_frequency = torch.arange(len(norms)) // 2 + 1
+    power = spectra.embedding_spectrum(snapshot)[1:]
+    chosen = row_frequency[norms > norms.max() / 4].unique().tolist()
+    return Choice(tuple(chosen), power / power.sum())
+
+
+def neuron_logit_rule(snapshot: Snapshot) -> Choice:
+    """Power of `W_out @ W_U` along the class axis; largest-ratio cut.
+
+    The rule the paper names for its progress measures (Nanda et al. 2023, appendix C.2).
+    """
+    power = spectra.neuron_logit_spectrum(snapshot)[1:]
+    return largest_ratio_cut(power / power.sum(), "neuron-logit map's power")
+
+
+def neurons_rule(snapshot: Snapshot) -> Choice:
+    """Every frequency that is the leading one of at least one neuron.
+
+    The paper's notebook: no minimum count, so one stray neuron adds a frequency. Shares are those
+    of the neurons (dead ones are not counted).
+    """
+    fractions = spectra.neuron_frequency_fractions(snapshot)
+    leading = fractions[~fractions.isnan().any(dim=1)].argmax(dim=1)
+    counts = torch.bincount(leading, minlength=fractions.shape[1])
+    chosen = tuple((counts.nonzero().flatten() + 1).tolist())
+    reason = None if chosen else "every neuron is dead"
+    return Choice(chosen, counts.double() / max(int(counts.sum()), 1), reason=reason)
+
+
+RULES: dict[str, Callable[[Snapshot], Choice]] = {
+    "logits": logits_rule,
+    "embedding": embedding_rule,
+    "embedding_demo": embedding_demo_rule,
+    "neuron_logit": neuron_logit_rule,
+    "neurons": neurons_rule,
+}
+
+
+class Keys(tuple[int, ...]):
+    """Key frequencies, ascending, and where there are none the reason.
+
+    `notes` are caveats: that memorisation was not ruled out, or that placebos were few.
+    `undecided` is set where there might be some, and too few pairs to tell.
+
+    >>> Keys([1, 5]), Keys(reason="none were given").reason
+    ((1, 5), 'none were given')
+    """
+
+    reason: str | None
+    notes: tuple[str, ...]
+    undecided: bool
+
+    def __new__(
+        cls,
+        frequencies: Iterable[int] = (),
+        *,
+        reason: str | None = None,
+        notes: Iterable[str] = (),
+        undecided: bool = False,
+    ) -> "Keys":
+        """From frequencies that are checked already."""
+        self = super().__new__(cls, frequencies)
+        self.reason, self.notes, self.undecided = reason, tuple(notes), undecided
+        return self
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A rule's choice, what unmirrored test pairs say of it, and the frequencies that remain."""
+
+    keys: Keys
+    choice: Choice | None  # None for a task without Fourier directions
+    heldout: HeldoutFit | None  # None where nothing was chosen, or there is no such pair to ask
+
+    @property
+    def rejected(self) -> tuple[int, ...]:
+        """What the rule chose and the pairs did not bear out."""
+        return () if self.keys or self.choice is None else self.choice.frequencies
+
+
+def accepted(snapshot: Snapshot, rule: str = "logits") -> Accepted:
+    """The key frequencies of a snapshot by one of `RULES`, computed once.
+
+    Where the split is unknown, or everything is trained on, the choice is taken with the note that
+    memorisation was not ruled out.
+    """
+    return snapshot.memo(f"key frequencies by {rule}", lambda: _accepted(snapshot, rule))
+
+
+def _accepted(snapshot: Snapshot, rule: str) -> Accepted:
+    if usable_group(snapshot) is None:
+        return Accepted(Keys(reason=no_frequencies_reason(snapshot)), None, None)
+    if snapshot.unmirrored_rows is not None:
+        snapshot.tally_all(LogitTally, HeldoutTally)  # one forward for both
+    choice = RULES[rule](snapshot)
+    if not choice.frequencies:
+        return Accepted(Keys(reason=choice.reason), choice, None)
+    fit = heldout_fit(snapshot, choice.frequencies)
+    if fit is None:
+        unknown = "the split is not known" if snapshot.train_mask is None else "all is trained on"
+        note = f"memorisation was not ruled out: {unknown}"
+        return Accepted(Keys(choice.frequencies, notes=[note]), choice, None)
+    if not fit.passes:
+        return Accepted(Keys(reason=fit.why_not, undecided=not fit.decides), choice, fit)
+    return Accepted(Keys(choice.frequencies, notes=fit.notes), choice, fit)
+
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+@dataclass(frozen=True)
+class KeyFrequencies(Result):
+    """The key frequencies of a model, by one rule, with what the others say.
+
+    `frequencies` is () when the model was looked at and has no sparse circuit that reaches inputs
+    it was not trained on, None when its task has no Fourier directions; `reason` says why. It can
+    be iterated over like the tuple. `shares` holds every k, so that another cut can be judged; a
+    large share shows that the logits vary along a frequency, not that anything breaks without it
+    (ablate for that), and those of a network that memorised can be large too.
+
+    `heldout` is the fit of the rule's choice to unmirrored test pairs that decided (None where
+    nothing was chosen or there is no split to ask), `rejected` the choice where it was refused, and
+    `notes` say what was not ruled out.
+    """
+
+    frequencies: tuple[int, ...] | None
+    rule: str
+    shares: dict[int, float] = field(repr=False)
+    reason: str | None
+    step: int | None
+    cut_ratio: float | None  # smallest kept share over largest dropped one
+    runner_up: tuple[int, float] | None  # the second-best cut: how many it keeps, its ratio
+    other_rules: dict[str, tuple[int, ...]]  # what every other applicable rule chooses
+    emerged: dict[int, int] | None  # frequency -> step, for a run
+    rejected: tuple[int, ...] = ()  # what the rule chose, where unmirrored test pairs refuse it
+    heldout: HeldoutFit | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.frequencies or ())
+
+    def __len__(self) -> int:
+        return len(self.frequencies or ())
+
+    def _repr_html_(self) -> str:
+        listed = "undefined" if self.frequencies is None else ", ".join(map(str, self)) or "none"
+        lines = [] if self.step is None else [f"step {self.step}"]
+        if self:
+            lines.append(f"their shares sum to {self.kept_share:.4g}")
+        if self and self.cut_ratio is not None:
+            lines.append(f"the smallest is {self.cut_ratio:.4g} times the next share")
+        if self.reason is not None:
+            lines.append(self.reason)
+        title = f"Key frequencies ({self.rule} rule): {listed}"
+        return card(title, lines, self.table(), notes=self.notes)
+
+    @property
+    def kept_share(self) -> float:
+        """Sum of the shares of the key frequencies."""
+        return sum(self.shares[k] for k in self)
+
+    @property
+    def threshold_interval(self) -> tuple[float, float] | None:
+        """Any threshold on the shares in (largest dropped, smallest kept] gives the same set."""
+        if not self:
+            return None
+        dropped = [share for k, share in self.shares.items() if k not in self]
+        return max(dropped, default=0.0), min(self.shares[k] for k in self)
+
+    def table(self) -> pd.DataFrame:
+        """One row per frequency: its share, whether it is key, when it emerged, who else has it."""
+        frame = pd.DataFrame({"k": list(self.shares), "share": list(self.shares.values())})
+        frame["key"] = frame["k"].isin(list(self))
+        if self.emerged is not None:
+            frame["emerged"] = frame["k"].map(self.emerged).astype("Int64")
+        for rule, chosen in self.other_rules.items():
+            frame[rule] = frame["k"].isin(chosen)
+        return frame.sort_values("share", ascending=False, ignore_index=True)
+
+    def plot(self) -> "go.Figure":
+        """The share of every frequency, the key ones in colour."""
+        return self._drawn()
+
+
+def key_frequencies(
+    x: Run | Snapshot | AnyModel,
+    *,
+    rule: str = "logits",
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> KeyFrequencies:
+    """The key frequencies of a run (its last checkpoint), a snapshot, or a model with its task.
+
+    `rule` is one of "logits" (default), "embedding", "embedding_demo", "neuron_logit", "neurons";
+    see `grokinterp.fourier._key_frequencies`. Its choice is taken where the fit of the logits of unmirrored
+    test pairs by these frequencies has a loss below a uniform answer's and below that of 50
+    placebos (`grokinterp.fourier.heldout`), else there are none; without a split, or with
+    everything trained on, it is taken with a note. `other_rules` has what each rule chooses by
+    itself, unasked.
+
+    For a run, `emerged` says at which checkpoint each key frequency first had half of its final
+    share of the logit variance; the share can dip again while others grow (`frequency_shares` has
+    all of them).
+    """
+    word("rule", rule, RULES)
+    snapshot = snapshot_of(x, task=task, train_mask=train_mask)
+    found = accepted(snapshot, rule)
+    choice, keys = found.choice, found.keys
+    if choice is None:
+        return KeyFrequencies(None, rule, {}, keys.reason, snapshot.step, None, None, {}, None)
+    second = choice.cuts[1] if len(choice.cuts) > 1 else None
+    return KeyFrequencies(
+        frequencies=tuple(keys),
+        rule=rule,
+        shares=dict(enumerate(choice.shares.tolist(), start=1)),
+        reason=keys.reason,
+        step=snapshot.step,
+        cut_ratio=choice.cuts[0].ratio if choice.cuts else None,
+        runner_up=(second.n_kept, second.ratio) if second else None,
+        other_rules=_other_rules(snapshot, rule),
+        emerged=_emergence(x, tuple(keys)) if isinstance(x, Run) else None,
+        rejected=found.rejected,
+        heldout=found.heldout,
+        notes=keys.notes,
+    )
+
+
+def frequency_shares(run: Run) -> pd.DataFrame:
+    """Share of the centred logit variance along each frequency, a row per checkpoint."""
+    check_run(run)
+    rows = {step: logit_shares(run.snapshot(step)).tolist() for step in run.steps}
+    frame = pd.DataFrame.from_dict(rows, orient="index").rename(columns=lambda column: column + 1)
+    return frame.rename_axis(index="step", columns="k")
+
+
+def _other_rules(snapshot: Snapshot, rule: str) -> dict[str, tuple[int, ...]]:
+    found = {}
+    for name, other in RULES.items():
+        if name != rule:
+            try:
+                found[name] = other(snapshot).frequencies
+            except InputError:  # the model lacks the matrix that this rule looks at
+                continue
+    return found
+
+
+def _emergence(run: Run, frequencies: tuple[int, ...]) -> dict[int, int]:
+    if not frequencies:
+        return {}
+    shares = frequency_shares(run)
+    return {
+        k: int((shares[k] >= shares[k].iloc[-1] / 2).idxmax())  # the first step where it holds
+        for k in frequencies
+    }

@@ -1,0 +1,38 @@
+"""Shapes: of what a model predicts, and of its steps in the Fisher metric.
+
+How far apart two models are, and how straight training went. Every measure takes `x` first (a run,
+a snapshot, or a model with `task`; those over training a run), the rest by name, and returns a
+table, or a frozen dataclass with a `.table()`. What cannot be measured is an InputError, one line.
+"""
+
+from grokinterp.base.names import room_names
+from grokinterp.geometry.fisher import FisherDiagonal, fisher_diagonal
+from grokinterp.geometry.metric import FisherMetric, fisher_metric, step_geometry
+from grokinterp.geometry.paths import InformationPath, Limit, information_path, path_of, stages_of
+from grokinterp.geometry.predictions import (
+    fisher_rao_distance,
+    geodesic_point,
+    pairwise_distances,
+    root_probabilities,
+)
+from grokinterp.geometry.trajectories import TrajectoryEmbedding, trajectory_embedding
+
+__all__ = [
+    "FisherDiagonal",
+    "FisherMetric",
+    "InformationPath",
+    "Limit",
+    "TrajectoryEmbedding",
+    "fisher_diagonal",
+    "fisher_metric",
+    "fisher_rao_distance",
+    "geodesic_point",
+    "information_path",
+    "pairwise_distances",
+    "path_of",
+    "root_probabilities",
+    "stages_of",
+    "step_geometry",
+    "trajectory_embedding",
+]
+__getattr__, __dir__ = room_names(__name__, __all__)

@@ -1,0 +1,111 @@
+"""Runs as curves in the space of predictions: where they go, and how straight."""
+
+import math
+from typing import Any, Literal
+
+import plotly.graph_objects as go
+import torch
+
+from grokinterp.base.errors import InputError
+from grokinterp.base.result import draws
+from grokinterp.figures._figure import (
+    COLOURS,
+    STEPS,
+    Figure,
+    checked,
+    figure,
+    plain,
+    series,
+    square,
+)
+from grokinterp.geometry.paths import InformationPath
+from grokinterp.geometry.trajectories import TrajectoryEmbedding
+
+UNIT = "nats<sup>1/2</sup>"
+FAR = {"x": 1.7, "y": 1.7, "z": 1.3}  # a phone is narrower than the camera expects
+
+
+@draws(TrajectoryEmbedding)
+def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: Literal[2, 3] = 2) -> Figure:
+    """A line a run through its checkpoints in order, open at the start, a diamond at the end.
+
+    Axes, in nats^(1/2), have one scale, are titled with their share of sum |lambda|, and said to
+    count backwards where lambda is negative; the title has the stress of all embedded dimensions.
+    InputError where the embedding has fewer `dimensions`, or these are not 2 or 3.
+    """
+    checked(found, TrajectoryEmbedding, "encodings.trajectory_embedding")
+    if dimensions not in (2, 3):
+        raise InputError(f"dimensions={dimensions!r} cannot be drawn; give 2 or 3.")
+    if found.coordinates.shape[1] < dimensions:
+        raise InputError(
+            f"the embedding has {found.coordinates.shape[1]} dimensions; embed the runs with "
+            f"dimensions={dimensions}."
+        )
+    drawn = figure(
+        f"Trajectories in prediction space<br>stress {found.stress:.4g} in "
+        f"{found.coordinates.shape[1]} dimensions"
+    )
+    titles = [_axis(found, i) for i in range(dimensions)]
+    table = found.table()
+    for i, (name, rows) in enumerate(table.groupby("run", sort=False)):
+        symbols = ["circle"] * len(rows)
+        symbols[0], symbols[-1] = "circle-open", "diamond"
+        where = {axis: rows[f"x{n}"] for n, axis in enumerate("xyz"[:dimensions], start=1)}
+        trace: Any = go.Scatter if dimensions == 2 else go.Scatter3d
+        told = "".join(f"<br>x{n} %{{{axis}:.5g}} {UNIT}" for n, axis in enumerate(where, start=1))
+        drawn.add_trace(
+            trace(
+                **where,
+                mode="lines+markers",
+                name=plain(str(name)),
+                customdata=rows.step,
+                hovertemplate=f"%{{fullData.name}}<br>step %{{customdata}}{told}<extra></extra>",
+                line={**series(i), "width": 2 if dimensions == 2 else 4},
+                marker={
+                    "symbol": symbols,
+                    "size": [9 if symbol != "circle" else 4 for symbol in symbols],
+                    "color": series(i)["color"],
+                    "line": {"color": series(i)["color"], "width": 1.5},
+                },
+            )
+        )
+    drawn.update_layout(height=560, hovermode="closest", showlegend=True)
+    if dimensions == 3:
+        named = {axis: {"title": {"text": title}} for axis, title in zip(
+            ("xaxis", "yaxis", "zaxis"), titles, strict=True
+        )}  # fmt: skip
+        return drawn.update_layout(scene={"aspectmode": "data", "camera": {"eye": FAR}, **named})
+    return square(drawn.update_xaxes(title_text=titles[0]).update_yaxes(title_text=titles[1]))
+
+
+@draws(InformationPath)
+def plot_information_path(found: InformationPath) -> Figure:
+    """Length so far, and geodesic distance from the first checkpoint, against step.
+
+    Both in nats^(1/2): where the second follows the first the path is straight. The title has the
+    straightness of the whole, an upper bound.
+    """
+    checked(found, InformationPath, "encodings.information_path")
+    straight = found.straightness
+    told = "no motion" if math.isnan(straight) else f"straightness {straight:.4g}"
+    drawn = figure(f"Path of the predictions: {told}", STEPS, f"distance ({UNIT})")
+    so_far = torch.cat([torch.zeros(1).double(), found.distances.diagonal(1).cumsum(0)])
+    for name, values, colour in (
+        ("length so far", so_far, COLOURS["train"]),
+        ("distance from the start", found.distances[0], COLOURS["test"]),
+    ):
+        drawn.add_scatter(
+            x=list(found.steps),
+            y=values.tolist(),
+            name=name,
+            mode="lines+markers",
+            marker={"size": 4},
+            line={"color": colour},
+            hovertemplate=f"%{{y:.5g}} {UNIT}",
+        )
+    return drawn.update_layout(hovermode="x unified")
+
+
+def _axis(found: TrajectoryEmbedding, i: int) -> str:
+    backwards = ", backwards" if found.eigenvalues[i] < 0 else ""
+    return f"x{i + 1} ({found.explained[i]:.1%}{backwards}), {UNIT}"

@@ -1,0 +1,305 @@
+"""The diagonal Fisher information of a model with respect to its weights, in both senses in use.
+
+With J_c = d logit_c / d theta for one input, every sum here is a sum over c of squares of one
+vector-Jacobian product: v_c = e_c gives the Jacobian itself ("logits"), v_c = sqrt(p_c) (e_c - p)
+gives sqrt(p_c) d log p_c / d theta ("softmax"). Nothing is subtracted after squaring.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from grokinterp.base.errors import InputError, nearest
+from grokinterp.fourier.basis import gini
+from grokinterp.fourier.subject import Subject
+from grokinterp.geometry.predictions import (
+    Logits,
+    check_finite,
+    logits_on_batches,
+    row_numbers,
+    sample,
+)
+from grokinterp.models.architecture import Weights
+from grokinterp.models.layers import behind
+from grokinterp.models.mlp import MLPArchitecture, two_hot_product, visited_logits
+from grokinterp.reading._load import snapshot_at
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.tasks.task import Task
+
+# MERGED encodings.geometry.cotangents: The directions in logit space whose pull-backs, squared and summed, are a Fisher diagonal.
+# MERGED encodings.geometry.fisher_mlp: The Fisher diagonal of a multilayer perceptron, exactly, without a Jacobian of its weights.
+#
+# A weight W_ij of an MLP is used once for an input, so d logit_c / d W_ij = x_i delta_jc with x the
+# layer's input and delta_c the derivative of logit c by its pre-activations. The sum over classes of
+# squares is then x_i^2 sum_c delta_jc^2, for all inputs one matrix product; the deltas of many inputs
+# come from one backward a class. Only the rows of an embedding can be used twice, by a pair (a, a).
+
+
+VARIANTS = ("softmax", "logits")
+
+
+def check_variant(variant: str) -> None:
+    """Refuse what is not one of the variants."""
+    if variant not in VARIANTS:
+        raise InputError(f"variant={variant!r} is not known; {nearest(str(variant), VARIANTS)}")
+
+
+def cotangents(
+    logits: Float[Tensor, "*rows classes"], variant: str
+) -> Float[Tensor, "classes *rows classes"]:
+    """v_c for every class c: e_c ("logits"), or sqrt(p_c) (e_c - p) with p the softmax ("softmax").
+
+    In the type of the logits; made in float64, so that 1 - p_c of a certain model is no noise.
+
+    >>> cotangents(torch.zeros(2), "softmax").tolist()
+    [[0.35355..., -0.35355...], [-0.35355..., 0.35355...]]
+    """
+    n_classes = logits.shape[-1]
+    one_hot = torch.eye(n_classes, dtype=torch.float64, device=logits.device)
+    one_hot = one_hot.view(n_classes, *(1,) * (logits.ndim - 1), n_classes)
+    if variant == "logits":
+        return one_hot.expand(n_classes, *logits.shape).to(logits.dtype)
+    p = logits.double().softmax(dim=-1)
+    return (p.movedim(-1, 0).sqrt()[..., None] * (one_hot - p)).to(logits.dtype)
+
+
+BLOCK_ROWS = 64  # inputs at once: their cotangents, classes^2 each, are 7 MB at 113 classes
+
+
+def mlp_diagonal(
+    weights: Mapping[str, Tensor],
+    inputs: Int[Tensor, "n 2"],
+    *,
+    architecture: MLPArchitecture,
+    variant: str,
+) -> dict[str, Tensor]:
+    """What `fisher.diagonal` gives for the MLP's forward, much faster."""
+    constants = {name: weight.detach() for name, weight in weights.items()}
+    total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in constants.items()}
+    for rows in inputs.split(BLOCK_ROWS):
+        for name, squares in _sums(constants, rows, architecture, variant).items():
+            total[name] += squares
+    return {name: value / len(inputs) for name, value in total.items()}
+
+
+def _sums(
+    weights: Weights, inputs: Int[Tensor, "n 2"], architecture: MLPArchitecture, variant: str
+) -> dict[str, Tensor]:
+    """The sum over these inputs and the classes of squares, for every weight."""
+    seen: dict[str, Tensor] = {}
+
+    def visit(name: str, activation: Tensor) -> Tensor:
+        seen[name] = activation.requires_grad_()
+        return activation
+
+    with torch.enable_grad():
+        logits = visited_logits(weights, inputs, architecture=architecture, visit=visit)
+    squares = {
+        name: torch.zeros_like(x, dtype=torch.float64)
+        for name, x in seen.items()
+        if not name.endswith("hook_post")
+    }
+    for cotangent in cotangents(logits.detach(), variant):
+        deltas = torch.autograd.grad(
+            logits, [seen[name] for name in squares], cotangent, retain_graph=True
+        )
+        for (name, sums), delta in zip(squares.items(), deltas, strict=True):
+            sums += (_by_row(delta, inputs) if name == "hook_embed" else delta).double().square()
+
+    found = {}
+    pre = [name for name in squares if name != "hook_embed"]  # of every layer, and the logits
+    for layer, name in enumerate(pre[1:]):
+        matrix, bias = behind(layer, architecture.n_layers)
+        x = seen[f"blocks.{layer}.mlp.hook_post"].detach().double()
+        found[matrix], found[bias] = x.square().T @ squares[name], squares[name].sum(dim=0)
+    upstream = squares[pre[0]]
+    found["blocks.0.mlp.b_in"] = upstream.sum(dim=0)
+    if architecture.d_embed:
+        x = seen["hook_embed"].detach().double().flatten(1)
+        found["blocks.0.mlp.W_in"] = x.square().T @ upstream
+        table = torch.zeros(architecture.p, architecture.d_embed, dtype=torch.float64)
+        found["embed.W_E"] = table.index_add_(
+            0, inputs.flatten(), squares["hook_embed"].flatten(0, 1)
+        )
+    else:
+        found["blocks.0.mlp.W_in"] = two_hot_product(inputs, upstream, p=architecture.p)
+    return found
+
+
+def _by_row(delta: Float[Tensor, "n 2 d"], inputs: Int[Tensor, "n 2"]) -> Float[Tensor, "n 2 d"]:
+    """By rows of the embedding: a pair (a, a) uses one, whose two parts add before squaring."""
+    twice = (inputs[:, 0] == inputs[:, 1])[:, None]
+    first, second = delta.unbind(dim=1)
+    return torch.stack([first + second.masked_fill(~twice, 0), second.masked_fill(twice, 0)], dim=1)
+
+
+JACOBIAN_BYTES = 1 << 22  # held at once, where one input has less: what caches hold
+
+
+@dataclass(frozen=True)
+class FisherDiagonal:
+    """A number per weight, float64 in the weight's shape, and what it was averaged over.
+
+    `n_samples` inputs were used of the `n_rows` that `rows` has.
+    """
+
+    values: dict[str, Tensor] = field(repr=False)
+    variant: str
+    rows: str
+    n_samples: int
+    n_rows: int
+    seed: int
+    step: int | None
+
+    def table(self) -> pd.DataFrame:
+        """A row per tensor and one for all: sum (its part of the trace), mean, max, Gini.
+
+        In squared logits ("logits") or squared nats ("softmax") per squared unit of weight. The
+        Gini coefficient is NaN where every value is 0.
+        """
+        every = torch.cat([value.flatten() for value in self.values.values()])
+        tensors = {name: value.flatten() for name, value in self.values.items()} | {"all": every}
+        frame = pd.DataFrame(
+            [
+                {
+                    "tensor": name,
+                    "n_weights": len(value),
+                    "sum": float(value.sum()),
+                    "mean": float(value.mean()),
+                    "max": float(value.max()),
+                    "gini": gini(value),
+                }
+                for name, value in tensors.items()
+            ]
+        )
+        frame.attrs |= {
+            "variant": self.variant,
+            "rows": self.rows,
+            "n_samples": self.n_samples,
+            "n_rows": self.n_rows,
+            "seed": self.seed,
+            "step": self.step,
+        }
+        return frame
+
+
+def fisher_diagonal(
+    x: Subject,
+    *,
+    step: int = -1,
+    variant: str = "softmax",
+    rows: str = "test",
+    n_samples: int | None = 256,
+    seed: int = 0,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> FisherDiagonal:
+    r"""The diagonal Fisher information of a model's weights, over inputs of its task.
+
+    `x` is a run (at `step`), a snapshot, or a model with `task`.
+
+    "softmax": F_ii = E_x sum_c p_c (d log p_c / d theta_i)^2, the Fisher information of the
+    predicted distribution: the sum over classes is exact, the labels are not looked at (so it is
+    not the empirical Fisher; Manning-Coe et al. 2025, arXiv 2502.01739, eq. 14, there on training
+    inputs). "logits": G_ii = E_x sum_c (d logit_c / d theta_i)^2, the Gauss-Newton diagonal of the
+    raw logits, which the paper's released code computes on test inputs (16 of them for modular
+    addition). Logits and softmax are over the answer classes, without "=".
+
+    `rows` says over which inputs E_x is: "test", "train" or "all". Of more than `n_samples`, that
+    many are drawn without replacement: the first of a permutation that `seed` fixes, so that a
+    smaller sample is part of a larger one; None takes all. The forward is in the precision of the
+    weights, sums are float64.
+
+    A large value says that the output moves with that weight alone near this point. It does not say
+    how the weights act together (the off-diagonal), and a small softmax value may only say that the
+    model is certain. InputError for a model whose weights alone do not say what it computes, and
+    for a transformer other than of one layer without LayerNorm.
+    """
+    check_variant(variant)
+    snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
+    check_finite(snapshot.weights)
+    inputs = snapshot.task.model_inputs[row_numbers(snapshot.task, snapshot.train_mask, rows)]
+    chosen = sample(len(inputs), n_samples, seed)
+    architecture = snapshot.architecture
+    if isinstance(architecture, MLPArchitecture):
+        values = mlp_diagonal(
+            snapshot.weights, inputs[chosen], architecture=architecture, variant=variant
+        )
+    else:
+        values = diagonal(logits_of(snapshot), snapshot.weights, inputs[chosen], variant=variant)
+    return FisherDiagonal(
+        values=values,
+        variant=variant,
+        rows=rows,
+        n_samples=len(chosen),
+        n_rows=len(inputs),
+        seed=seed,
+        step=snapshot.step,
+    )
+
+
+def diagonal(
+    logits_fn: Logits,
+    weights: Mapping[str, Tensor],
+    inputs: Tensor,
+    *,
+    variant: str = "softmax",
+    block: int | None = None,
+) -> dict[str, Tensor]:
+    """The mean over inputs of sum_c (v_c . d logits / d theta_i)^2, exact over the classes c.
+
+    `logits_fn(weights, inputs)` maps inputs [n, ...] to logits [n, classes] and is differentiable
+    by torch.func; it is called with one input at a time, under vmap over the others of a block.
+    v_c is e_c ("logits") or sqrt(p_c) (e_c - p) with p the softmax ("softmax"). `block` inputs are
+    held at once: unless given, as many as keep their Jacobians (weights x classes x inputs) at
+    4 MB, at least one. A weight that the logits do not depend on has 0. InputError
+    for an unknown variant and for no inputs.
+
+    >>> linear = lambda weights, x: x @ weights["W"]
+    >>> x = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+    >>> diagonal(linear, {"W": torch.zeros(2, 2)}, x, variant="logits")["W"].tolist()
+    [[5.0, 5.0], [2.0, 2.0]]
+    """
+    check_variant(variant)
+    if not len(inputs):
+        raise InputError("there is no input to average over; give at least one.")
+    constants = {name: weight.detach() for name, weight in weights.items()}
+
+    def squares_of(row: Tensor) -> dict[str, Tensor]:
+        logits, pull_back = torch.func.vjp(lambda w: logits_fn(w, row[None])[0], constants)[:2]
+        (jacobian,) = torch.func.vmap(pull_back)(cotangents(logits, variant))
+        return {name: part.square().sum(dim=0) for name, part in jacobian.items()}
+
+    total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in constants.items()}
+    for rows in inputs.split(block or _block_size(logits_fn, constants, inputs)):
+        # One input without vmap over inputs: its index would be batched, and twice as slow.
+        alone = len(rows) == 1
+        found = squares_of(rows[0]) if alone else torch.func.vmap(squares_of)(rows)
+        for name, squares in found.items():
+            total[name] += squares if alone else squares.sum(dim=0, dtype=torch.float64)
+    return {name: value / len(inputs) for name, value in total.items()}
+
+
+def logits_of(snapshot: Snapshot) -> Logits:
+    """The answer logits [n, n_classes] of one input (n = 1), as a function of weights and input."""
+    on_batches = logits_on_batches(snapshot)
+    if snapshot.transformer is None:
+        return on_batches
+
+    def logits_fn(weights: Weights, one: Tensor) -> Float[Tensor, "1 n_classes"]:
+        # Embed what this input reads, not the whole vocabulary.
+        weights = weights | {"embed.W_E": weights["embed.W_E"][one[0]]}
+        return on_batches(weights, torch.arange(one.shape[1])[None])
+
+    return logits_fn
+
+
+def _block_size(logits_fn: Logits, weights: Weights, inputs: Tensor) -> int:
+    with torch.no_grad():
+        n_classes = logits_fn(weights, inputs[:1]).shape[1]
+    jacobian = n_classes * sum(w.numel() * w.element_size() for w in weights.values())
+    return max(1, JACOBIAN_BYTES // jacobian)

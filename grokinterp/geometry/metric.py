@@ -1,0 +1,379 @@
+"""The Fisher metric at a model's weights: inner products of weight vectors, without its matrix.
+
+With J = d logits / d theta for one input, F = E_x J^T A J, where A = diag(p) - p p^T is the Fisher
+information of the softmax ("softmax") or the unit matrix ("logits"). J u comes from transposing the
+linear map c -> J^T c, F v is a J v and one vector-Jacobian product behind it: no matrix of weights
+by weights is built, whatever their number.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from grokinterp.base.errors import InputError, named, nearest
+from grokinterp.fourier.subject import Subject, check_run
+from grokinterp.geometry.fisher import check_variant, fisher_diagonal
+from grokinterp.geometry.predictions import (
+    Logits,
+    check_finite,
+    logits_on_batches,
+    rising_steps,
+    row_numbers,
+    sample,
+)
+from grokinterp.models.architecture import Weights
+from grokinterp.reading._load import snapshot_at
+from grokinterp.runs.run import Run
+from grokinterp.tasks.task import Task
+
+# MERGED encodings.geometry.step_geometry: The steps of a run in weight space, measured by the Fisher metric: how long, and which way.
+
+
+FORMS = ("exact", "diagonal")
+BLOCK_ROWS = 256  # inputs at once: what a block holds stays within some tens of MB
+
+Pull = Callable[[Tensor], tuple[Weights]]
+Push = Callable[[tuple[Weights]], tuple[Tensor]]
+
+
+@dataclass(frozen=True)
+class FisherMetric:
+    """Inner products u^T F v of weight vectors at one model, and what F was averaged over.
+
+    A weight vector is a tensor of the weight's shape for every weight's name. All sums are float64.
+    Norms are in logits ("logits") or nats^(1/2) ("softmax": for a small step, its norm is the
+    `fisher_rao_distance` between the predictions before and after it). "exact" has the whole F,
+    "diagonal" its diagonal alone, which leaves out how weights act together: a step that changes no
+    output can have a large diagonal norm.
+    """
+
+    form: str
+    variant: str
+    rows: str
+    n_samples: int
+    n_rows: int
+    seed: int
+    step: int | None
+    shapes: dict[str, tuple[int, ...]] = field(repr=False)
+    _gram: Callable[[Sequence[Weights]], Tensor] = field(repr=False)
+    _product: Callable[[Weights], dict[str, Tensor]] = field(repr=False)
+
+    def gram(self, vectors: Sequence[Mapping[str, Tensor]]) -> Float[Tensor, "m m"]:
+        """Inner products of all pairs of m weight vectors, at about the cost of m of them."""
+        return self._gram([self._checked(vector) for vector in vectors])
+
+    def inner(self, u: Mapping[str, Tensor], v: Mapping[str, Tensor]) -> float:
+        """u^T F v."""
+        return float(self.gram([u, v])[0, 1])
+
+    def norm(self, u: Mapping[str, Tensor]) -> float:
+        """sqrt(u^T F u)."""
+        return float(self.gram([u]).sqrt())
+
+    def cosine(self, u: Mapping[str, Tensor], v: Mapping[str, Tensor]) -> float:
+        """u^T F v / (|u| |v|), -1 to 1; NaN where a norm is 0."""
+        return cosine_of(self.gram([u, v]), 0, 1)
+
+    def product(self, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """F v, float64 in the weights' shapes."""
+        return self._product(self._checked(v))
+
+    def _checked(self, vector: Mapping[str, Tensor]) -> Weights:
+        if not isinstance(vector, Mapping):
+            raise InputError(
+                f"{named(vector)} is no weight vector; give a tensor for every weight's "
+                "name, as run.weights() does."
+            )
+        for name in vector:
+            if name not in self.shapes:
+                raise InputError(f"{name!r} is no weight; {nearest(str(name), self.shapes)}")
+        for name, shape in self.shapes.items():
+            if name not in vector:
+                raise InputError(f"the weight vector lacks {name!r}; give zeros of shape {shape}.")
+            part = vector[name]
+            if not isinstance(part, Tensor) or tuple(part.shape) != shape:
+                given = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+                raise InputError(
+                    f"{name!r} is {given}; give a tensor of the weight's shape {shape}."
+                )
+            if not bool(part.isfinite().all()):
+                raise InputError(f"{name!r} of the weight vector is not all finite numbers.")
+        return {name: vector[name].detach().double() for name in self.shapes}
+
+
+def fisher_metric(
+    x: Subject,
+    *,
+    step: int = -1,
+    form: str = "exact",
+    variant: str = "softmax",
+    rows: str = "test",
+    n_samples: int | None = 256,
+    seed: int = 0,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> FisherMetric:
+    r"""The Fisher metric at a model's weights, to take inner products of weight vectors with.
+
+    `x` is a run (at `step`), a snapshot, or a model with `task`; `variant`, `rows`, `n_samples` and
+    `seed` are those of `fisher_diagonal`, and so are the inputs that are drawn.
+
+    "exact": F = E_x J^T A J with J = d logits / d theta; A = diag(p) - p p^T is the Fisher
+    information of the predicted distribution ("softmax"), A = 1 the Gauss-Newton matrix of the raw
+    logits ("logits"). u^T F v = E_x sum_c p_c a_c(u) a_c(v), where a(u) is J u less its mean under
+    p: nothing is subtracted after squaring, and differences to the likeliest class are taken first,
+    so that a certain model's tiny information is no rounding. Everything is evaluated in float64,
+    whatever the precision of the weights. "diagonal": F_ii alone, as `fisher_diagonal` has it
+    (whose forward is in the precision of the weights); the geometry of Manning-Coe et al. 2025
+    (arXiv 2502.01739, section 6.3, eqs. 8-9) is this one, in their code with variant="logits".
+
+    F depends on the weights: it measures steps that are small. What it says of a long step is not
+    how far the predictions moved (`fisher_rao_distance`). F of n inputs has rank n (classes - 1) at
+    most, so many weight vectors have length 0. InputError for unknown names, for weights that are
+    not finite, and for the models that `fisher_diagonal` refuses.
+    """
+    if form not in FORMS:
+        raise InputError(f"form={form!r} is not known; {nearest(str(form), FORMS)}")
+    check_variant(variant)
+    snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
+    check_finite(snapshot.weights)
+    numbers = row_numbers(snapshot.task, snapshot.train_mask, rows)
+    chosen = numbers[sample(len(numbers), n_samples, seed)]
+    gram: Callable[[Sequence[Weights]], Tensor]
+    product: Callable[[Weights], dict[str, Tensor]]
+    if form == "exact":
+        weights = {name: weight.detach().double() for name, weight in snapshot.weights.items()}
+        at = logits_on_batches(snapshot), weights, snapshot.task.model_inputs[chosen]
+        gram = partial(exact_gram, *at, variant=variant)
+        product = partial(exact_product, *at, variant=variant)
+    else:
+        found = fisher_diagonal(
+            snapshot, variant=variant, rows=rows, n_samples=n_samples, seed=seed
+        )
+        gram = partial(diagonal_gram, found.values)
+        product = partial(_scaled, found.values)
+    return FisherMetric(
+        form=form,
+        variant=variant,
+        rows=rows,
+        n_samples=len(chosen),
+        n_rows=len(numbers),
+        seed=seed,
+        step=snapshot.step,
+        shapes={name: tuple(weight.shape) for name, weight in snapshot.weights.items()},
+        _gram=gram,
+        _product=product,
+    )
+
+
+def exact_gram(
+    logits_fn: Logits,
+    weights: Weights,
+    inputs: Tensor,
+    vectors: Sequence[Weights],
+    *,
+    variant: str,
+) -> Float[Tensor, "m m"]:
+    """E_x (J u_i)^T A (J u_j) for all pairs of weight vectors, in the precision of the weights.
+
+    `logits_fn(weights, inputs)` maps inputs [n, ...] to logits [n, classes].
+
+    >>> linear = lambda weights, x: x @ weights["W"]
+    >>> at, x = {"W": torch.zeros(1, 2).double()}, torch.ones(1, 1).double()
+    >>> u = {"W": torch.tensor([[4.0, 0.0]]).double()}
+    >>> exact_gram(linear, at, x, [u], variant="softmax").tolist()
+    [[4.0]]
+    """
+    total = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
+    for logits, _, push in _blocks(logits_fn, weights, inputs):
+        moved = torch.stack([_centred(logits, push((v,))[0], variant) for v in vectors])
+        total += (_share(logits, variant) * moved).flatten(1) @ moved.flatten(1).T
+    return (total + total.T) / (2 * len(inputs))  # a matrix product need not be symmetric
+
+
+def exact_product(
+    logits_fn: Logits, weights: Weights, inputs: Tensor, vector: Weights, *, variant: str
+) -> dict[str, Tensor]:
+    """E_x J^T A J v, a tensor per weight."""
+    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    for logits, pull, push in _blocks(logits_fn, weights, inputs):
+        moved = _share(logits, variant) * _centred(logits, push((vector,))[0], variant)
+        for name, part in pull(moved)[0].items():
+            total[name] += part / len(inputs)
+    return total
+
+
+def diagonal_gram(
+    diagonal: Mapping[str, Tensor], vectors: Sequence[Weights]
+) -> Float[Tensor, "m m"]:
+    """sum_i F_ii u_i v_i for all pairs of weight vectors."""
+    total = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
+    for name, values in diagonal.items():
+        flat = torch.stack([vector[name].flatten() for vector in vectors])
+        total += (values.flatten() * flat) @ flat.T
+    return (total + total.T) / 2
+
+
+def cosine_of(gram: Float[Tensor, "m m"], i: int, j: int) -> float:
+    """The cosine of the angle between vectors i and j; NaN where one has length 0."""
+    lengths = gram.diagonal().sqrt()
+    if not (lengths[i] > 0 and lengths[j] > 0):
+        return float("nan")
+    return float((gram[i, j] / lengths[i] / lengths[j]).clamp(-1, 1))
+
+
+def _blocks(
+    logits_fn: Logits, weights: Weights, inputs: Tensor
+) -> Iterator[tuple[Tensor, Pull, Push]]:
+    """For every block of inputs: logits [n, classes], c -> J^T c, and u -> J u."""
+    for block in inputs.split(BLOCK_ROWS):
+        logits, pull = torch.func.vjp(partial(_swapped, logits_fn, block), weights)[:2]
+        # J u is the transpose of c -> J^T c. Forward-mode derivatives give it as well, but torch
+        # warns when it loads them.
+        push = torch.func.vjp(pull, torch.zeros_like(logits))[1]
+        yield logits, pull, push
+
+
+def _swapped(logits_fn: Logits, inputs: Tensor, weights: Weights) -> Tensor:
+    return logits_fn(weights, inputs)
+
+
+def _share(logits: Float[Tensor, "n classes"], variant: str) -> Float[Tensor, "n classes"]:
+    """What a class counts: p, or 1 for raw logits."""
+    return logits.softmax(dim=1) if variant == "softmax" else torch.ones_like(logits)
+
+
+def _centred(
+    logits: Float[Tensor, "n classes"], change: Float[Tensor, "n classes"], variant: str
+) -> Float[Tensor, "n classes"]:
+    """The change of the logits less its mean under p; the change itself for raw logits."""
+    if variant == "logits":
+        return change
+    # Differences to the likeliest class first: its own is then as small as the others' p make it.
+    change = change - change.gather(1, logits.argmax(dim=1, keepdim=True))
+    return change - (logits.softmax(dim=1) * change).sum(dim=1, keepdim=True)
+
+
+def _scaled(diagonal: Mapping[str, Tensor], vector: Weights) -> dict[str, Tensor]:
+    return {name: values * vector[name] for name, values in diagonal.items()}
+
+
+STIFF = 0.1  # of the final diagonal: the published threshold
+
+
+def step_geometry(
+    run: Run,
+    *,
+    steps: Sequence[int] | str = "all",
+    form: str = "diagonal",
+    variant: str = "softmax",
+    rows: str = "test",
+    n_samples: int | None = 256,
+    seed: int = 0,
+    stiff_above: float | None = STIFF,
+    progress: bool = False,
+) -> pd.DataFrame:
+    r"""Lengths and directions of the steps between neighbouring checkpoints, a row a step.
+
+    s_i = theta_(i+1) - theta_i, from checkpoint `step` to checkpoint `to`; g is the Fisher metric
+    at its start (`fisher_metric` with these `form`, `variant`, `rows`, `n_samples` and `seed`).
+    `fisher_norm` is sqrt(s_i^T g s_i). `cos_consecutive` is the cosine with the step before,
+    s_i^T g s_(i-1) / (|s_i| |s_(i-1)|), NaN for the first. `cos_origin` is that with -theta_i: +1
+    where all weights shrink alike, -1 where they grow. Those named euclidean_ have g = 1. Cosines
+    are NaN where a length is 0. With `stiff_above`, columns that end on _stiff and _sloppy are of
+    the weights whose diagonal Fisher value at the run's last checkpoint (same variant and inputs)
+    is at least that, and of the others, with all other entries of the vectors at 0; None leaves
+    them out. All settings and `n_stiff` stand in `.attrs`.
+
+    Manning-Coe et al. 2025 (arXiv 2502.01739, section 6.3, eqs. 8-9) take steps of f = 200 updates
+    (Ising) or one epoch (modular addition) and g over training inputs, "softmax"; their code has
+    form="diagonal", variant="logits", rows="test", n_samples=16 for modular addition and all 1000
+    test inputs for Ising, and the threshold 0.1 on the last diagonal. There a positive `cos_origin`
+    is called growth once; by their definition, which is the one here, it is decay.
+
+    A cosine depends on the spacing: between long steps it says little about the path between them,
+    mini-batch noise turns short steps against each other, and uneven checkpoints mix both. It
+    depends on the parametrisation, too, with the diagonal form more than with the exact one.
+    InputError for weights that are not finite, naming the step, and for fewer than 2 checkpoints.
+    """
+    check_run(run)
+    chosen = rising_steps(run, steps)
+    if len(chosen) < 2:
+        raise InputError(f"steps={steps!r} is one checkpoint; a step takes two.")
+    if stiff_above is not None and not (
+        isinstance(stiff_above, int | float) and math.isfinite(stiff_above)
+    ):
+        raise InputError(f"stiff_above={stiff_above!r} is not a number; give such as 0.1, or None.")
+    here = _weights(run, chosen[0])
+    parts: dict[str, Weights] = {"": {name: torch.ones_like(w) for name, w in here.items()}}
+    if stiff_above is not None:
+        _weights(run, run.steps[-1])  # its error says which step
+        last = fisher_diagonal(
+            run, variant=variant, rows=rows, n_samples=n_samples, seed=seed
+        ).values
+        stiff = {name: (value >= stiff_above).double() for name, value in last.items()}
+        parts |= {"_stiff": stiff, "_sloppy": {name: 1 - mask for name, mask in stiff.items()}}
+    table, before, metric = [], None, None
+    for step, to in tqdm(
+        list(pairwise(chosen)), desc="steps", unit="step", disable=None if progress else True
+    ):
+        metric = fisher_metric(
+            run, step=step, form=form, variant=variant, rows=rows, n_samples=n_samples, seed=seed
+        )
+        there = _weights(run, to)
+        vectors = [
+            {name: there[name] - here[name] for name in here},
+            {name: -weight for name, weight in here.items()},
+            *([before] if before else []),
+        ]
+        euclidean = diagonal_gram(parts[""], vectors)
+        row = {"step": step, "to": to, "euclidean_norm": float(euclidean[0, 0].sqrt())}
+        row |= _cosines(euclidean, "euclidean_", "")
+        for part, mask in parts.items():
+            gram = metric.gram([{name: mask[name] * v[name] for name in v} for v in vectors])
+            row[f"fisher_norm{part}"] = float(gram[0, 0].sqrt())
+            row |= _cosines(gram, "", part)
+        table.append(row)
+        here, before = there, vectors[0]
+    assert metric is not None  # there are two checkpoints
+    frame = pd.DataFrame(table)
+    frame.attrs |= {
+        "form": form,
+        "variant": variant,
+        "rows": rows,
+        "n_samples": metric.n_samples,
+        "n_rows": metric.n_rows,
+        "seed": seed,
+        "stiff_above": stiff_above,
+        "n_stiff": int(_count(parts["_stiff"])) if "_stiff" in parts else None,
+        "n_weights": int(_count(parts[""])),
+    }
+    return frame
+
+
+def _weights(run: Run, step: int) -> Weights:
+    """In float64: the difference of near checkpoints is then exact."""
+    weights = run.weights(step)
+    check_finite(weights, step)
+    return {name: weight.double() for name, weight in weights.items()}
+
+
+def _count(mask: Weights) -> float:
+    return sum(float(part.sum()) for part in mask.values())
+
+
+def _cosines(gram: Float[Tensor, "m m"], prefix: str, part: str) -> dict[str, float]:
+    """Of a step (0) with -theta (1) and the step before (2), which the first does not have."""
+    consecutive = cosine_of(gram, 0, 2) if len(gram) > 2 else math.nan
+    return {
+        f"{prefix}cos_consecutive{part}": consecutive,
+        f"{prefix}cos_origin{part}": cosine_of(gram, 0, 1),
+    }

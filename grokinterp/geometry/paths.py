@@ -1,0 +1,365 @@
+"""The path of a run's predictions through training: its length, and how straight it is.
+
+A run is known at its checkpoints alone. The sum of the distances between neighbours is then a lower
+bound of the path's length (triangle inequality), straightness an upper bound, and how both change
+with the spacing of checkpoints is part of the answer.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from grokinterp.base.checks import listed, tensor
+from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.result import Result
+from grokinterp.fourier.subject import check_run
+from grokinterp.geometry.predictions import (
+    pairwise_distances,
+    rising_steps,
+    roots_along,
+    row_numbers,
+    sample,
+)
+from grokinterp.progress.phases import Phases
+from grokinterp.runs.run import Run
+
+# MERGED encodings.geometry.limits: The length of a path at spacing 0, extrapolated from its length at three spacings.
+
+
+LEAST_ORDER = 0.5  # below, the limit lies further off than the last two halvings came
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The length that ever denser checkpoints would tend to, or why there is none to be told.
+
+    `straightness` is the geodesic distance of the ends over that length. `order` is q of
+    L(h) = length - C h^q, None where the lengths do not define it: a smooth path has q = 2,
+    independent noise at every checkpoint q = -1, a random walk q = -1/2. `reason` is empty where
+    there is nothing to explain.
+    """
+
+    length: float | None
+    straightness: float | None
+    order: float | None
+    reason: str
+
+
+def limit_of(one: float, two: float, four: float, *, geodesic: float) -> Limit:
+    """Richardson's extrapolation of a length to spacing 0, from spacings 1, 2 and 4.
+
+    With L(h) = L0 - C h^q: q = log2((L2 - L4) / (L1 - L2)) and L0 = L1 + (L1 - L2) / (2^q - 1).
+    No limit is told where every halving adds as much as the one before, or more (q <= 0: rough at
+    this spacing, as the path of a noisy optimiser is), nor for q < 1/2, where it would lie further
+    off than both halvings came together.
+
+    >>> limit_of(10 - 0.01, 10 - 0.04, 10 - 0.16, geodesic=5.0)
+    Limit(length=10.0..., straightness=0.5..., order=2.0..., reason='')
+    >>> limit_of(4.0, 2.0, 1.0, geodesic=0.5).reason
+    'halving the spacing added 1, then 2: no sign of a limit'
+    """
+    last, before = one - two, two - four
+    if last <= 1e-12 * one:  # nothing but rounding
+        length, order, reason = one, None, "the last halving of the spacing added nothing"
+    else:
+        order = math.log2(before / last) if before > 0 else None
+        if order is None or order < LEAST_ORDER:
+            verdict = (
+                "no sign of a limit" if order is None or order <= 0 else "the limit is far off"
+            )
+            added = f"halving the spacing added {before:.3g}, then {last:.3g}"
+            return Limit(None, None, order, f"{added}: {verdict}")
+        length, reason = one + last / (2**order - 1), ""
+    return Limit(length, geodesic / length if length > 0 else None, order, reason)
+
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+FEWEST = 9  # checkpoints for a limit: of every fourth, 3 are left
+
+
+@dataclass(frozen=True)
+class InformationPath(Result):
+    """Geodesic distances between the predictions of all checkpoints of a run, [k, k] at k steps.
+
+    In nats^(1/2), 0 to pi (`fisher_rao_distance`). Everything else follows from them.
+    """
+
+    steps: tuple[int, ...]
+    distances: Float[Tensor, "k k"] = field(repr=False)
+    rows: str | None = None
+    n_samples: int | None = None
+    n_rows: int | None = None
+    seed: int | None = None
+
+    @property
+    def length(self) -> float:
+        """Sum of distances between neighbouring checkpoints: a lower bound of the true length."""
+        return float(self.distances.diagonal(1).sum())
+
+    @property
+    def geodesic(self) -> float:
+        """Distance of the last checkpoint from the first: the shortest way there is."""
+        return float(self.distances[0, -1])
+
+    @property
+    def straightness(self) -> float:
+        """Shortest way over length, 0 to 1, an upper bound of the true one; NaN without motion."""
+        return self.geodesic / self.length if self.length > 0 else math.nan
+
+    @property
+    def growth(self) -> float:
+        """What the last halving of the spacing added: length / length of every second - 1.
+
+        NaN with fewer than 3 checkpoints, and where every second one shows no motion.
+        """
+        halved = self.thinned(2).length
+        return self.length / halved - 1 if len(self.steps) > 2 and halved > 0 else math.nan
+
+    @property
+    def limit(self) -> Limit:
+        """The length at spacing 0, from every, every second and every fourth checkpoint.
+
+        Richardson's extrapolation (`Limit`), None with fewer than 9 checkpoints. "Spacing" is how
+        many checkpoints are skipped: where they are spaced unevenly in steps, all stretches are
+        thinned alike, which leaves the order of a smooth path near 2 (the last stretch may be the
+        shorter one). What happens between checkpoints faster than their spacing can show does not
+        show in it.
+        """
+        n = len(self.steps)
+        if n < FEWEST:
+            return Limit(None, None, None, f"{n} checkpoints; a limit takes {FEWEST}")
+        one, two, four = (self.thinned(stride).length for stride in (1, 2, 4))
+        return limit_of(one, two, four, geodesic=self.geodesic)
+
+    def between(self, start: int, end: int) -> "InformationPath":
+        """The part from one checkpoint to another, both steps of this path."""
+        first, last = self._place(start), self._place(end)
+        if last < first:
+            raise InputError(f"the part from step {start} to {end} runs backwards; swap them.")
+        return self._of(range(first, last + 1))
+
+    def thinned(self, stride: int) -> "InformationPath":
+        """Every stride-th checkpoint from the first on, and the last."""
+        number = whole_number(stride)
+        if number is None or number < 1:
+            raise InputError(
+                f"stride={shown(stride)} is not a whole number from 1 on; give such as 2."
+            )
+        last = len(self.steps) - 1
+        return self._of([*range(0, last, number), last])
+
+    def refinement(self) -> pd.DataFrame:
+        """Length and straightness with every 1st, 2nd, 4th, ... checkpoint, down to both ends."""
+        strides = [1]
+        while strides[-1] < len(self.steps) - 1:
+            strides.append(2 * strides[-1])
+        parts = [(stride, self.thinned(stride)) for stride in strides]
+        return self._frame(
+            {
+                "stride": stride,
+                "n_checkpoints": len(part.steps),
+                "length": part.length,
+                "straightness": part.straightness,
+            }
+            for stride, part in parts
+        )
+
+    def table(self, stages: Mapping[str, tuple[int, int]] | None = None) -> pd.DataFrame:
+        """A row for the whole path and one for each stage, (start, end) in steps of this path.
+
+        Numbers that are not defined are NaN; `reason` says why there is no limit.
+        """
+        whole = {"whole": (self.steps[0], self.steps[-1])}
+        parts = {name: self.between(*ends) for name, ends in (whole | _stages(stages)).items()}
+        return self._frame(_row(name, part) for name, part in parts.items())
+
+    def plot(self) -> "go.Figure":
+        """Length so far and distance from the start against step."""
+        return self._drawn()
+
+    def _place(self, step: int) -> int:
+        if whole_number(step) is None:
+            raise InputError(f"step={shown(step)} is not a step; give one of path.steps.")
+        if step not in self.steps:
+            raise InputError(
+                f"step {shown(step)} is no checkpoint of this path; the nearest is "
+                f"{_nearest(self.steps, step)} "
+                f"(path.steps lists all {len(self.steps)})."
+            )
+        return self.steps.index(step)
+
+    def _of(self, places: Sequence[int]) -> "InformationPath":
+        index = torch.tensor(places)
+        return replace(
+            self,
+            steps=tuple(self.steps[place] for place in places),
+            distances=self.distances[index[:, None], index],
+        )
+
+    def _frame(self, rows: Iterable[dict[str, object]]) -> pd.DataFrame:
+        frame = pd.DataFrame(list(rows))
+        frame.attrs |= {
+            "rows": self.rows,
+            "n_samples": self.n_samples,
+            "n_rows": self.n_rows,
+            "seed": self.seed,
+        }
+        return frame
+
+
+def information_path(
+    run: Run,
+    *,
+    steps: Sequence[int] | str = "all",
+    rows: str = "test",
+    n_samples: int | None = 512,
+    seed: int = 0,
+    progress: bool = False,
+) -> InformationPath:
+    """The path of a run's predictions through its checkpoints, in the Fisher-Rao metric.
+
+    A run's predictions at a step are a point on a product of spheres, one for every input, and the
+    distance of two is their geodesic distance d (`fisher_rao_distance`), from the logits of the
+    answer classes. `steps` are checkpoints in order, or "all"; the inputs are those of
+    `fisher_diagonal` with the same `rows`, `n_samples` and `seed`. Forwards and sums are float64.
+
+    Length and straightness are of the checkpoints that were saved: `refinement` and `limit` say how
+    far to trust them. They are of the function alone. They do not say that weights moved straight,
+    and the shortest path need not be one that the model can take. Manning-Coe et al. 2025 (arXiv
+    2502.01739, section 6.3) speak of a straight path from cosines of steps of the weights
+    (`step_geometry`) and define no length. InputError for weights that are not finite.
+    """
+    check_run(run)
+    chosen = rising_steps(run, steps)
+    numbers = row_numbers(run.task, run.train_mask, rows)
+    inputs = numbers[sample(len(numbers), n_samples, seed)]
+    roots = roots_along(run, chosen, row_numbers=inputs, progress=progress)
+    return path_of(
+        pairwise_distances(roots),
+        chosen,
+        rows=rows,
+        n_samples=len(inputs),
+        n_rows=len(numbers),
+        seed=seed,
+    )
+
+
+def path_of(
+    distances: Float[Tensor, "k k"],
+    steps: Sequence[int],
+    *,
+    rows: str | None = None,
+    n_samples: int | None = None,
+    n_rows: int | None = None,
+    seed: int | None = None,
+) -> InformationPath:
+    """The path with these distances [k, k] between its points, at steps that rise.
+
+    >>> line = torch.tensor([0.0, 1.0, 3.0])
+    >>> path_of((line[:, None] - line).abs(), [0, 10, 20]).straightness
+    1.0
+    """
+    distances = tensor("distances", distances, ndim=2).double()
+    steps = _whole_steps(steps)
+    if tuple(distances.shape) != (len(steps),) * 2 or not len(steps):
+        raise InputError(
+            f"distances of shape {tuple(distances.shape)} are not those of {len(steps)} steps; "
+            "give one number for every pair of steps."
+        )
+    if not (
+        bool(distances.isfinite().all())
+        and bool((distances >= 0).all())
+        and torch.allclose(distances, distances.T, rtol=1e-9)
+        and not bool(distances.diagonal().any())
+    ):
+        raise InputError(
+            "these are no distances; give finite numbers from 0 on, symmetric, 0 on the diagonal."
+        )
+    if any(later <= earlier for earlier, later in pairwise(steps)):
+        raise InputError("the steps of a path rise; give each point once, in order.")
+    return InformationPath(tuple(steps), distances, rows, n_samples, n_rows, seed)
+
+
+def stages_of(phases: Phases, steps: Sequence[int]) -> dict[str, tuple[int, int]]:
+    """Named stretches of a run, from one of its `steps` (its checkpoints) to another.
+
+    Phases with both ends dated, under their names; and for a run with t_train < t_test "learning"
+    (first step to t_train), "delay" (t_train to t_test) and "after" (t_test to the last step). Each
+    end is moved to the nearest step, the earlier of two; a stretch whose ends then coincide is left
+    out.
+    """
+    if not isinstance(phases, Phases):
+        raise InputError(f"{shown(phases)} are no phases; give what gi.detect_phases returns.")
+    steps = _whole_steps(steps)
+    if not steps:
+        raise InputError("there are no steps; give those of the run's checkpoints, run.steps.")
+    ends = {phase.name: (phase.start, phase.end) for phase in phases.phases}
+    t_train, t_test = phases.t_train, phases.t_test
+    if t_train is not None and t_test is not None and t_train < t_test:
+        ends |= {
+            "learning": (steps[0], t_train),
+            "delay": (t_train, t_test),
+            "after": (t_test, steps[-1]),
+        }
+    found = {}
+    for name, (start, end) in ends.items():
+        if start is None or end is None:
+            continue
+        first, last = _nearest(steps, start), _nearest(steps, end)
+        if first < last:
+            found[name] = first, last
+    return found
+
+
+def _whole_steps(given: object) -> list[int]:
+    steps = []
+    for step in listed("steps", given, such_as="run.steps"):
+        if (number := whole_number(step)) is None:
+            raise InputError(f"steps have {shown(step)}, no step; give such as run.steps.")
+        steps.append(number)
+    return steps
+
+
+def _stages(given: object) -> dict[str, tuple[int, int]]:
+    """Stretches by name; refused where one is no (start, end)."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InputError(f"stages={shown(given)} are no dict; give what stages_of returns.")
+    for name, ends in given.items():
+        if not isinstance(ends, tuple | list) or len(ends) != 2:
+            raise InputError(
+                f"stage {shown(name)} is {shown(ends)}; give (start, end), both steps of the path."
+            )
+    return dict(given)
+
+
+def _nearest(steps: Sequence[int], step: int | float) -> int:
+    return min(steps, key=lambda known: abs(known - step))
+
+
+def _row(name: str, path: InformationPath) -> dict[str, object]:
+    limit = path.limit
+    return {
+        "part": name,
+        "start": path.steps[0],
+        "end": path.steps[-1],
+        "n_checkpoints": len(path.steps),
+        "length": path.length,
+        "geodesic": path.geodesic,
+        "straightness": path.straightness,
+        "limit_length": math.nan if limit.length is None else limit.length,
+        "limit_straightness": math.nan if limit.straightness is None else limit.straightness,
+        "order": math.nan if limit.order is None else limit.order,
+        "growth": path.growth,
+        "reason": limit.reason,
+    }

@@ -1,0 +1,394 @@
+"""Whose weights are these? Layout and architecture of a state dict, from its names and shapes.
+
+hooked       HookedTransformer: canonical names and shapes
+bridge       TransformerBridge of TransformerLens 4
+paper        Nanda et al. 2023, Zhong et al. 2023: the same names, transposed, W_O as one matrix
+minimal_gpt  the usual small GPT: token embedding, fused query-key-value matrix, two-layer MLP
+
+What names and shapes cannot say (the activation function; the head count of a fused matrix) is in
+`assumed`, at a default, unless it was given. LayerNorms are taken to stand before attention, MLP
+and unembedding, as in all of these. What is none of these is refused by the name of its
+architecture, as far as that shows (`grokinterp.models.other_architectures`).
+"""
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from einops import EinopsError
+from torch import Tensor
+
+from grokinterp.base.errors import InputError, names, shown
+from grokinterp.models.architecture import (
+    LARGEST_OF,
+    Architecture,
+    Weights,
+    is_bias,
+    refuse_not_finite,
+)
+from grokinterp.models.foreign_names import BRIDGE, PAPER, Slot, as_bridge, gpt_name, slots
+from grokinterp.models.other_architectures import has_attention, other_architecture
+
+LAYOUTS = ("hooked", "bridge", "paper", "minimal_gpt")
+DEFAULTS: dict[str, Any] = {
+    "act_fn": "relu",
+    "attention_dir": "causal",
+    "eps": 1e-5,
+    "attention_rate": 1.0,
+}
+PRECISIONS = (torch.half, torch.bfloat16, torch.float32, torch.float64)
+MASKS = (torch.bool, torch.uint8, torch.int64, *PRECISIONS)
+WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others put before every key
+
+MOST_AROUND = 5  # modules, one inside the other, around a network
+
+NOT_FINITE = "the training diverged before it was saved: leave this checkpoint out"
+
+_NOT_A_WEIGHT = re.compile(
+    r".*\b(attn\.bias|mask|IGNORE|causal_mask|tril|bias_mask|inv_freq|rotary_(sin|cos)|masked_bias)"
+)
+_NORM = re.compile(r"(blocks\.\d+\.)?ln(1|2|_final)?\.")
+_NORM_KEYS = ("normalization_type", "eps")
+_PART_OF_THE_FORWARD = re.compile(  # what a TransformerLens module, or one beside it, computes with
+    r"blocks\.\d+\.(.*\.)?(ln\w*|\w*norm\w*|bn\w*|_?[Wb]_\w+|\w*gate\w*|\w*experts?|router)(\..*)?"
+    r"|(un|pos_)?embed\.([Wb]_\w+|ln\w*|\w*norm\w*)(\..*)?|ln\w*(\..*)?"
+    r"|(.*\.)?(\w*lora\w*|\w*adapters?|parametrizations)(\..*)?",
+    re.IGNORECASE,
+)
+_TOKENS = "embed.W_E"
+_AS_HOOKED = "as HookedTransformer does (embed.W_E, blocks.0.attn.W_Q, ...)"
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A layout and the architecture of the weights in it."""
+
+    layout: str
+    architecture: Architecture
+    assumed: tuple[str, ...]  # keys of the architecture that the weights cannot say
+    notes: tuple[str, ...] = ()
+    unused_norms: bool = False  # gains and biases that are kept, and used by no layer
+
+    def weights(self, state: Mapping[str, Tensor], where: str) -> Weights:
+        """A state dict of this layout as canonical weights; biases it does not have are zero.
+
+        Refused: missing keys, extra ones that would be used, other shapes, numbers that are not
+        finite.
+        """
+        with _named_if_another(state, where):
+            tidied = _tidy(state, self.layout, self.unused_norms)
+            found = _convert(tidied, self.layout, self.architecture, where)
+        shapes = self.architecture.parameter_shapes()
+        like = found["embed.W_E"]
+        for name, shape in shapes.items():
+            if name not in found and is_bias(name):
+                found[name] = like.new_zeros(shape)
+        self.architecture.check(found)
+        refuse_not_finite(found, where, NOT_FINITE)
+        return {name: found[name].contiguous() for name in shapes}
+
+    def usual(self, key: str, known: Mapping[str, Any]) -> tuple[Any, str]:
+        """What is assumed of an open question that nothing tells, and a reason beyond custom.
+
+        `known` has the answers to those before it in `assumed`. Attention that is blended, or said
+        to what degree it is, between two tokens is that of Zhong et al. 2023 (arXiv 2306.17844),
+        whose code masks nothing, whatever mask its files hold.
+        """
+        shape = self.architecture
+        rate = known.get("attention_rate", shape.attention_rate)
+        rate_said = self.layout == "paper" and "attention_rate" not in self.assumed
+        if key == "attention_dir" and shape.n_ctx == 2 and (rate_said or rate != 1):
+            return "bidirectional", "as the code for such blended attention of two tokens has it"
+        return getattr(shape, key), ""
+
+    def replace(self, **changes: Any) -> "Recognised":
+        """The same with parts of the architecture that were assumed put right."""
+        if heads := changes.get("n_heads"):
+            changes["d_head"] = self.architecture.n_heads * self.architecture.d_head // heads
+        return replace(self, architecture=replace(self.architecture, **changes))
+
+
+def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str) -> Recognised:
+    """Layout and architecture of a state dict.
+
+    `given` are sizes and kinds that somebody says it has (keys of `Architecture`): what shapes
+    cannot say is taken from there, and what they can say must agree. `normalization_type` "none"
+    says that the LayerNorms that are kept are not used.
+    """
+    with _named_if_another(state, where):
+        return _recognise(state, given, where)
+
+
+def _recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str) -> Recognised:
+    unused_norms = str(given.get("normalization_type", "")).lower() == "none"
+    given = {key: x for key, x in given.items() if not (unused_norms and key in _NORM_KEYS)}
+    layout = _layout_of(state, where)
+    tidied = _tidy(state, layout, unused_norms)
+    layers = {int(key.split(".")[1]) for key in tidied if re.match(r"blocks\.\d+\.", key)}
+    n_layers = len(layers)
+    if n_layers > LARGEST_OF["n_layers"]:
+        raise InputError(
+            f"{where} has {n_layers} layers; a network of at most {LARGEST_OF['n_layers']} is read."
+        )
+    if not layers or layers != set(range(n_layers)):
+        raise InputError(
+            f"{where}: its layers are {sorted(layers)[:6]}, not 0, 1, ... without a gap."
+        )
+    kinds: dict[str, Any] = {key: given.get(key, default) for key, default in DEFAULTS.items()}
+    kinds["act_fn"] = given.get("act_fn") or ("gelu" if layout == "minimal_gpt" else "relu")
+    kinds["attention_dir"] = given.get("attention_dir") or _direction(state)
+    kinds["normalization_type"] = (
+        "LN" if "blocks.0.ln1.w" in slots_in(tidied, layout, n_layers) else None
+    )
+    notes: tuple[str, ...] = ()
+    if kinds["normalization_type"] and "blocks.0.ln1.b" not in slots_in(tidied, layout, n_layers):
+        if layout == "hooked":  # whose LayerNorms always have biases
+            raise InputError(
+                f"{where} has norms without biases, as normalization_type='RMS' has, which a run "
+                "has no place for; build the model yourself and use gi.snapshot(model, task)."
+            )
+        notes = ("norms have gains alone: taken to be LayerNorms, which RMSNorms are not",)
+    fused = layout in ("bridge", "minimal_gpt")
+    n_heads = _n_heads(tidied, layout, given, where)
+    sizes = _sizes(tidied, layout, n_layers, n_heads, where)
+    architecture = Architecture.from_dict({**sizes, **kinds})
+    if extra := _left_over(tidied, layout, architecture, where):
+        notes += (f"read without {names(extra)}, which a HookedTransformer has not",)
+    for key, value in given.items():
+        found = getattr(architecture, key)
+        if key not in DEFAULTS and value != found:
+            raise InputError(
+                f"{key}={value} contradicts the weights of {where}, which have {key}={found}; "
+                "correct it or leave it out."
+            )
+    open_questions = ["act_fn", *(["n_heads"] if fused else [])]
+    if architecture.n_ctx == 2 and layout == "paper":  # as Zhong et al. 2023 vary it
+        open_questions.append("attention_rate")
+    if n_layers > 1 and architecture.attention_dir == "causal":  # of one layer it changes nothing
+        open_questions.append("attention_dir")
+    if architecture.normalization_type:
+        open_questions.append("eps")
+    known = {"n_heads", *given} if "d_head" in given else {*given}
+    assumed = tuple(x for x in open_questions if x not in known)
+    return Recognised(layout, architecture, assumed, notes, unused_norms)
+
+
+def slots_in(tidied: Mapping[str, Tensor], layout: str, n_layers: int) -> dict[str, Slot]:
+    """Canonical names of the weights that are there, and where."""
+    if layout == "hooked":
+        return {key: Slot(key, "... -> ...") for key in tidied}
+    table = PAPER if layout == "paper" else BRIDGE
+    return {name: slot for name, slot in slots(table, n_layers).items() if slot.key in tidied}
+
+
+@contextlib.contextmanager
+def _named_if_another(state: Mapping[str, Tensor], where: str) -> Iterator[None]:
+    """Whatever is wrong with weights of another architecture, that is the one thing to say."""
+    try:
+        yield
+    except InputError:
+        plain = {
+            name: state[key]
+            for key, name in _without_wrappers(state).items()
+            if not _NOT_A_WEIGHT.fullmatch(name)
+        }
+        if (name := other_architecture(plain)) is None:
+            raise
+        raise InputError(
+            f"{where} holds {name}, an architecture that cannot be read from weights; what can are "
+            "transformers with learned positions, attention and an MLP in every layer, and "
+            "gi.snapshot(model, task) takes any hooked model."
+        ) from None
+
+
+def _layout_of(state: Mapping[str, Tensor], where: str) -> str:
+    found = _without_wrappers(state)
+    known = set(found.values())
+    if "embed.W_E" in known and "blocks.0.attn.W_O" in known:
+        output = next(state[key] for key in state if key.endswith("blocks.0.attn.W_O"))
+        return "paper" if output.ndim == 2 else "hooked"
+    if "blocks.0.attn.q.weight" in known:
+        return "bridge"
+    if {"blocks.0.attn.qkv.weight", "blocks.0.attn.q.weight"} & set(map(gpt_name, known)):
+        return "minimal_gpt"
+    if has_attention(known):
+        unknown = [key for key, name in found.items() if gpt_name(name) is None]
+        raise InputError(
+            f"{where} holds a transformer under names that are not known here, "
+            f"{names(unknown or found)}; rename its weights {_AS_HOOKED}."
+        )
+    raise InputError(
+        f"{where} holds tensors of no network that is known here, {names(found)}; give a state "
+        "dict, such as torch.save(model.state_dict(), path) writes."
+    )
+
+
+def _tidy(state: Mapping[str, Tensor], layout: str, unused_norms: bool) -> dict[str, Tensor]:
+    """The weights without wrappers and buffers; a GPT under the bridge's names, its q, k, v apart.
+
+    Half precision becomes float32, which holds every value of it; all become float64 if one is.
+    """
+    found: dict[str, Tensor] = {}
+    for key, name in _without_wrappers(state).items():
+        tensor = state[key]
+        if _NOT_A_WEIGHT.fullmatch(name) or not tensor.is_floating_point():
+            continue
+        name = (gpt_name(name) or name) if layout == "minimal_gpt" else name
+        if unused_norms and _NORM.match(name):
+            continue
+        if name in found:
+            raise InputError(
+                f"two of the weights are both {shown(name)}: {shown(key)} is one of them; keep one."
+            )
+        if tensor.dtype not in PRECISIONS:
+            raise InputError(f"weight {shown(key)} is {tensor.dtype}; give float32 or float64.")
+        found[name] = tensor.float() if tensor.dtype in PRECISIONS[:2] else tensor
+    if any(tensor.dtype == torch.double for tensor in found.values()):
+        found = {name: tensor.double() for name, tensor in found.items()}
+    return as_bridge(found) if layout == "minimal_gpt" else found
+
+
+def _without_wrappers(keys: Iterable[str]) -> dict[str, str]:
+    """Every key, and its name without what wrappers, or one module around all, put before it.
+
+    >>> _without_wrappers(["net.embed.W_E", "net.unembed.W_U"])
+    {'net.embed.W_E': 'embed.W_E', 'net.unembed.W_U': 'unembed.W_U'}
+    """
+    found = {key: _unwrapped(key) for key in keys}
+    for _ in range(MOST_AROUND):
+        if len(found) < 2 or not all("." in name for name in found.values()):
+            break
+        first = {name.partition(".")[0] for name in found.values()}
+        if len(first) > 1:
+            break
+        found = {key: _unwrapped(name.partition(".")[2]) for key, name in found.items()}
+    around = {name[: -len(_TOKENS)] for name in found.values() if name.endswith(f".{_TOKENS}")}
+    if len(around) == 1 and _TOKENS not in found.values():  # and beside it other modules
+        found = {key: name.removeprefix(*around) for key, name in found.items()}
+    return found
+
+
+def _unwrapped(name: str) -> str:
+    while wrapper := next((x for x in WRAPPERS if name.startswith(x)), None):
+        name = name.removeprefix(wrapper)
+    return name
+
+
+def _convert(
+    tidied: Mapping[str, Tensor], layout: str, architecture: Architecture, where: str
+) -> Weights:
+    places = slots_in(tidied, layout, architecture.n_layers)
+    extra = _left_over(tidied, layout, architecture, where)
+    found = {}
+    for name, slot in places.items():
+        if name in extra:
+            continue
+        try:
+            found[name] = slot.canonical(tidied[slot.key], architecture.n_heads)
+        except EinopsError:
+            shape = tuple(tidied[slot.key].shape)
+            raise InputError(
+                f"{where}: weight {slot.key!r} has shape {shape}, which does not fit "
+                f"{slot.pattern.partition(' -> ')[0]!r} with {architecture.n_heads} heads."
+            ) from None
+    if missing := [x for x in architecture.parameter_shapes() if x not in found and not is_bias(x)]:
+        raise _no_weight(missing[0], where)
+    return found
+
+
+def _left_over(
+    tidied: Mapping[str, Tensor], layout: str, architecture: Architecture, where: str
+) -> list[str]:
+    """Weights that a HookedTransformer's dict has besides its own, such as those of a probe.
+
+    Refused: what is named as a part of the forward is, and anything in other layouts, where names
+    are free.
+    """
+    if layout == "hooked":
+        known = set(architecture.parameter_shapes())
+    else:
+        known = {slot.key for slot in slots_in(tidied, layout, architecture.n_layers).values()}
+    extra = sorted(set(tidied) - known)
+    used = [x for x in extra if layout != "hooked" or _PART_OF_THE_FORWARD.fullmatch(x)]
+    if used:
+        raise InputError(
+            f"{where} has weights that the {layout} layout has not, {names(used)}; take them out "
+            "if the network does not use them, or rename them."
+        )
+    return extra
+
+
+def _no_weight(name: str, where: str, unknown: Iterable[str] = ()) -> InputError:
+    own = list(unknown)
+    hint = f"of its own, {names(own)} are not understood: rename them" if own else "rename them"
+    return InputError(f"{where} has no weight {name!r}; {hint} {_AS_HOOKED}.")
+
+
+def _n_heads(
+    tidied: Mapping[str, Tensor], layout: str, given: Mapping[str, Any], where: str
+) -> int:
+    if layout in ("hooked", "paper"):
+        return len(_shaped(tidied, "blocks.0.attn.W_Q", 3, where))
+    rows = len(_shaped(tidied, "blocks.0.attn.q.weight", 2, where))
+    usual = 4 if rows % 4 == 0 else 1
+    heads = given.get("n_heads") or rows // (given.get("d_head") or rows // usual)
+    if type(heads) is not int or heads < 1 or rows % heads:
+        raise InputError(f"n_heads={heads!r} does not divide the {rows} query rows of {where}.")
+    return heads
+
+
+def _sizes(
+    tidied: Mapping[str, Tensor], layout: str, n_layers: int, n_heads: int, where: str
+) -> dict[str, int]:
+    """The sizes, each read off one weight; `Recognised.weights` compares all the others."""
+    first = slots_in(tidied, layout, 1)
+    shapes = {}
+    for name, ndim in (
+        ("embed.W_E", 2), ("pos_embed.W_pos", 2), ("blocks.0.attn.W_Q", 3),
+        ("blocks.0.mlp.W_in", 2), ("unembed.W_U", 2),
+    ):  # fmt: skip
+        if name not in first:
+            keys = {slot.key for slot in slots_in(tidied, layout, n_layers).values()}
+            raise _no_weight(name, where, () if layout == "hooked" else set(tidied) - keys)
+        slot = first[name]
+        foreign_ndim = 2 if layout == "bridge" or layout == "minimal_gpt" else ndim
+        _shaped(tidied, slot.key, foreign_ndim, where)
+        shapes[name] = slot.canonical(tidied[slot.key], n_heads).shape
+    return {
+        "n_layers": n_layers,
+        "n_heads": n_heads,
+        "d_model": shapes["embed.W_E"][1],
+        "d_head": shapes["blocks.0.attn.W_Q"][2],
+        "d_mlp": shapes["blocks.0.mlp.W_in"][1],
+        "d_vocab": shapes["embed.W_E"][0],
+        "d_vocab_out": shapes["unembed.W_U"][1],
+        "n_ctx": shapes["pos_embed.W_pos"][0],
+    }
+
+
+def _shaped(tidied: Mapping[str, Tensor], key: str, ndim: int, where: str) -> Tensor:
+    if key not in tidied or tidied[key].ndim != ndim or 0 in tidied[key].shape:
+        found = tuple(tidied[key].shape) if key in tidied else "missing"
+        raise InputError(f"{where}: weight {key!r} is {found}, expected {ndim} axes.")
+    return tidied[key]
+
+
+def _direction(state: Mapping[str, Tensor]) -> str:
+    """What a stored attention mask says, if it lets later positions through.
+
+    A causal mask says little: HookedTransformer and Zhong et al. 2023 store one that they do not
+    use when attention goes both ways.
+    """
+    for key, mask in state.items():
+        if (
+            key.endswith("attn.mask")
+            and mask.ndim == 2
+            and len(mask) > 1
+            and mask.dtype in MASKS
+            and mask.triu(1).any()
+        ):
+            return "bidirectional"
+    return str(DEFAULTS["attention_dir"])

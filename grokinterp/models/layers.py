@@ -1,0 +1,205 @@
+"""Matrix products with many rows, through the fastest public operator.
+
+On CPUs where MKL falls back to AVX2 (AMD), a 1x1 convolution over rows-as-pixels is the same
+product through oneDNN at about twice the rate, and so is its gradient by the kernel:
+`grokinterp bench` measures both.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.grad import conv2d_weight
+
+from grokinterp.models.architecture import ACTIVATIONS
+
+# MERGED models.hidden: The hidden fully connected layers and the unembedding: what an MLP and a CNN have in common.
+#
+# Layer l is `blocks.l.mlp.W_in` [d_in, width] and `blocks.l.mlp.b_in` [width]; logits are
+# post_last @ `unembed.W_U` + `unembed.b_U`.
+
+
+MIN_ROWS = 256  # below this the overhead of the convolution outweighs its rate
+
+
+def affine(
+    x: Float[Tensor, "rows d_in"],
+    weight: Float[Tensor, "d_in d_out"],
+    bias: Float[Tensor, " d_out"] | None = None,
+) -> Float[Tensor, "rows d_out"]:
+    """`x @ weight + bias`, differentiable.
+
+    >>> affine(torch.ones(1, 2), torch.eye(2), torch.tensor([0.0, 1.0])).tolist()
+    [[1.0, 2.0]]
+    """
+    if not _convolves(x):
+        return x @ weight if bias is None else torch.addmm(bias, x, weight)
+    convolved = torch.nn.functional.conv2d(_pixels(x), weight.T[:, :, None, None], bias)
+    return convolved.permute(0, 2, 3, 1).reshape(len(x), -1)
+
+
+def product_over_rows(
+    x: Float[Tensor, "rows d_in"], upstream: Float[Tensor, "rows d_out"]
+) -> Float[Tensor, "d_in d_out"]:
+    """`x.T @ upstream`: the gradient of `affine` by its weight.
+
+    >>> product_over_rows(torch.ones(3, 2), torch.ones(3, 1)).tolist()
+    [[3.0], [3.0]]
+    """
+    if not _convolves(x):
+        return x.T @ upstream
+    if len(x) % 2:  # an odd number of rows is four times slower: one is done by itself
+        return product_over_rows(x[1:], upstream[1:]).addr_(x[0], upstream[0])
+    if x.shape[1] > upstream.shape[1]:  # the narrow side as the input is up to a third faster
+        return product_over_rows(upstream, x).T
+    shape = (upstream.shape[1], x.shape[1], 1, 1)
+    kernels = conv2d_weight(_pixels(x), shape, _pixels(upstream))
+    return kernels[:, :, 0, 0].T
+
+
+def _convolves(x: Float[Tensor, "rows d"]) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and len(x) >= MIN_ROWS
+        and torch.backends.mkldnn.is_available()
+    )
+
+
+def _pixels(x: Float[Tensor, "rows d"]) -> Float[Tensor, "1 d rows 1"]:
+    """Rows as the pixels of one image, channels last: no copy."""
+    return x[None, :, None, :].permute(0, 3, 1, 2)
+
+
+# What a forward shows each activation to, under its hook name; it goes on with what comes back.
+Visit = Callable[[str, Tensor], Tensor]
+
+
+def recorder(cache: dict[str, Tensor] | None) -> Visit:
+    """A visit that changes nothing and puts what it is shown into a cache, if there is one."""
+
+    def visit(name: str, activation: Tensor) -> Tensor:
+        if cache is not None:
+            cache[name] = activation
+        return activation
+
+    return visit
+
+
+def hidden_shapes(
+    d_input: int, widths: Sequence[int], n_classes: int
+) -> dict[str, tuple[int, ...]]:
+    """Canonical name and shape of the weights of these layers, in reading order.
+
+    >>> hidden_shapes(64, (100,), 2)["blocks.0.mlp.W_in"]
+    (64, 100)
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, (d_in, width) in enumerate(pairwise((d_input, *widths))):
+        shapes[f"blocks.{layer}.mlp.W_in"] = (d_in, width)
+        shapes[f"blocks.{layer}.mlp.b_in"] = (width,)
+    return shapes | {"unembed.W_U": (widths[-1], n_classes), "unembed.b_U": (n_classes,)}
+
+
+def hidden_hooks(n_layers: int) -> tuple[str, ...]:
+    """Names of the activations of these layers, in the order of the forward."""
+    layers = [f"blocks.{layer}.mlp.hook_{x}" for layer in range(n_layers) for x in ("pre", "post")]
+    return (*layers, "unembed.hook_out")
+
+
+def hidden_logits(
+    weights: Mapping[str, Tensor],
+    pre: Float[Tensor, "n width"],
+    *,
+    n_layers: int,
+    act_fn: str,
+    visit: Visit,
+) -> Float[Tensor, "n n_classes"]:
+    """Logits from the pre-activations of the first hidden layer on."""
+    activation = ACTIVATIONS[act_fn]
+    for layer in range(n_layers):
+        block = f"blocks.{layer}.mlp"
+        post = visit(f"{block}.hook_post", activation(visit(f"{block}.hook_pre", pre)))
+        matrix, bias = behind(layer, n_layers)
+        pre = affine(post, weights[matrix], weights[bias])
+    return visit("unembed.hook_out", pre)
+
+
+def behind(layer: int, n_layers: int) -> tuple[str, str]:
+    """Names of the matrix and the bias that read the activations of a hidden layer.
+
+    >>> behind(0, 2), behind(1, 2)
+    (('blocks.1.mlp.W_in', 'blocks.1.mlp.b_in'), ('unembed.W_U', 'unembed.b_U'))
+    """
+    if layer == n_layers - 1:
+        return "unembed.W_U", "unembed.b_U"
+    return f"blocks.{layer + 1}.mlp.W_in", f"blocks.{layer + 1}.mlp.b_in"
+
+
+def hidden_gradients(
+    weights: Mapping[str, Tensor],
+    cache: Mapping[str, Tensor],
+    labels: Int[Tensor, " n"],
+    *,
+    n_layers: int,
+    act_fn: str,
+) -> tuple[dict[str, Tensor], Float[Tensor, "n width"]]:
+    """Gradients of the mean cross-entropy, from the activations that `hidden_logits` visited.
+
+    Returned are those of all weights behind the first hidden layer, and that of the layer's
+    pre-activations.
+    """
+    found = {}
+    upstream = mean_loss_gradient(cache["unembed.hook_out"], labels)
+    for layer in reversed(range(n_layers)):
+        block = f"blocks.{layer}.mlp"
+        matrix, bias = behind(layer, n_layers)
+        found[matrix] = cache[f"{block}.hook_post"].T @ upstream
+        found[bias] = upstream.sum(dim=0)
+        upstream = before_activation(
+            upstream @ weights[matrix].T, cache[f"{block}.hook_pre"], act_fn=act_fn
+        )
+    return found, upstream
+
+
+def mean_loss_gradient(
+    logits: Float[Tensor, "n n_classes"], labels: Int[Tensor, " n"]
+) -> Float[Tensor, "n n_classes"]:
+    """Gradient of the mean cross-entropy by the logits, (softmax - one_hot(label)) / n.
+
+    The right class has minus the sum of the others, so that nothing cancels when the loss is 1e-8.
+
+    >>> mean_loss_gradient(torch.tensor([[30.0, 0.0]]), torch.tensor([0])).tolist()
+    [[-9.3576...e-14, 9.3576...e-14]]
+    """
+    right = labels[:, None]
+    wrong = logits.softmax(dim=1).scatter_(1, right, 0.0)
+    return wrong.scatter_(1, right, -wrong.sum(dim=1, keepdim=True)).div_(len(labels))
+
+
+def before_activation(
+    upstream: Float[Tensor, "*shape"], pre: Float[Tensor, "*shape"], *, act_fn: str
+) -> Float[Tensor, "*shape"]:
+    """Gradient by the pre-activations, from the one by the activations."""
+    if act_fn == "relu":
+        return where_positive(upstream, pre)
+    (gradient,) = torch.func.vjp(ACTIVATIONS[act_fn], pre)[1](upstream)
+    return gradient
+
+
+def where_positive(
+    values: Float[Tensor, "*shape"],
+    condition: Float[Tensor, "*shape"],
+    *,
+    out: Float[Tensor, "*shape"] | None = None,
+) -> Float[Tensor, "*shape"]:
+    """`values` where `condition` > 0, else 0, in one pass: ten times faster than torch.where.
+
+    >>> where_positive(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-1.0, 0.0, 0.1])).tolist()
+    [0.0, 0.0, 3.0]
+    """
+    if out is None:
+        return torch.ops.aten.threshold_backward(values, condition, 0)
+    return torch.ops.aten.threshold_backward.grad_input(values, condition, 0, grad_input=out)

@@ -1,0 +1,339 @@
+"""With which weights a module computes, where it makes them of others at every forward.
+
+pruned          W = W_orig * W_mask             torch.nn.utils.prune
+parametrized    W = f(original)                 torch.nn.utils.parametrize, and on it
+                                                parametrizations.weight_norm, .spectral_norm, ...
+older norms     W = g v / |v|, W_orig / sigma   torch.nn.utils.weight_norm, .spectral_norm
+
+What lies in the module under the weight's own name may be older than the last update of what it is
+made of: it is made anew here. That a weight is pruned, its numbers do not show: a zero is a zero.
+"""
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+from torch.optim.swa_utils import AveragedModel
+
+from grokinterp.base.errors import InputError, named, shown
+
+# MERGED models.unwrapping: Which model is meant: the one inside a wrapper; what is no model to look at, said in one line.
+#
+# torch.compile(model)                           the model that was compiled
+# DataParallel, DistributedDataParallel          the model that each device has a copy of
+# torch.optim.swa_utils.AveragedModel            the averaged model
+# a module that holds one, such as Lightning's   refused: what it does besides, nobody can see from
+#                                                outside; the attribute that holds the model is named
+# MERGED models.model_locks: One thread at a time with a hooked model: for as long as it has hooks, it is another model.
+#
+# TransformerLens puts hooks into the model itself, for `run_with_cache` too, and takes all of them
+# out after a run. Two threads with one model would see each other's hooks, lose their own, and leave
+# some behind.
+#
+# What is looked at is the model in evaluation: without dropout, with what its norms have learned so
+# far, and as it was written, not as torch.compile compiled it, which knows no hooks.
+
+
+@runtime_checkable
+class HookedModel(Protocol):
+    """What this package asks of a model: the surface TransformerLens 3 and 4 share.
+
+    Both have a configuration `cfg` too, which a user's own module need not: `configuration`.
+    """
+
+    hook_dict: Any
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any: ...
+    def parameters(self, recurse: bool = True) -> Any: ...
+    def add_perma_hook(self, *args: Any, **kwargs: Any) -> Any: ...
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any: ...
+    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+def configuration(model: HookedModel) -> Any:
+    """What the model says of its sizes and kind; None where it says nothing."""
+    return getattr(model, "cfg", None)
+
+
+# Modules that do what the one inside them does, and stand in the names of its weights.
+BETWEEN = ("_orig_mod.", "_checkpoint_wrapped_module.")
+
+
+class Made(NamedTuple):
+    """A weight that is made of others: its name, theirs, and how."""
+
+    key: str
+    sources: tuple[str, ...]
+    make: Callable[[], Tensor]
+
+
+def effective_state(module: torch.nn.Module) -> dict[str, Tensor]:
+    """The state dict with the weights that the module computes with, differentiable in their parts.
+
+    >>> from torch.nn.utils import prune
+    >>> linear = torch.nn.Linear(2, 1, bias=False)
+    >>> _ = prune.l1_unstructured(linear, "weight", amount=1)
+    >>> list(linear.state_dict()), list(effective_state(linear))
+    (['weight_orig', 'weight_mask'], ['weight'])
+    """
+    state: dict[str, Tensor] = module.state_dict(keep_vars=True)
+    for made in _made(module):
+        if missing := [source for source in made.sources if source not in state]:
+            raise InputError(
+                f"the weight {made.key!r} is pruned or parametrized, and its part {missing[0]!r} "
+                f"is not in the state dict of this {type(module).__name__}; make it a plain weight "
+                "first: torch.nn.utils.prune.remove or parametrize.remove_parametrizations."
+            )
+        for source in made.sources:
+            del state[source]
+        state[made.key] = made.make()
+    for key in [key for key in state if any(part in key for part in BETWEEN)]:
+        name = key
+        for part in BETWEEN:
+            name = name.replace(part, "")
+        state[name] = state.pop(key)
+    return state
+
+
+def _made(module: torch.nn.Module) -> Iterator[Made]:
+    """Every such weight of a module and of the modules in it."""
+    for path, part in module.named_modules():
+        prefix = f"{path}." if path else ""
+        for name, parts, make in _made_here(part):
+            yield Made(prefix + name, tuple(prefix + each for each in parts), make)
+
+
+def _made_here(part: torch.nn.Module) -> Iterator[tuple[str, list[str], Callable[[], Tensor]]]:
+    """Name, parts and maker of each such weight of one module."""
+    if parametrize.is_parametrized(part):
+        for name, steps in dict(part.parametrizations.items()).items():  # type: ignore
+            keys = [f"parametrizations.{name}.{key}" for key in steps.state_dict()]
+            yield name, keys, partial(getattr, part, name)
+    for hook in part._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod):
+            name = hook._tensor_name
+            yield name, [f"{name}_orig", f"{name}_mask"], partial(hook.apply_mask, part)
+        elif isinstance(hook, WeightNorm):
+            keys = [f"{hook.name}_g", f"{hook.name}_v"]
+            yield hook.name, keys, partial(hook.compute_weight, part)
+        elif isinstance(hook, SpectralNorm):
+            keys = [f"{hook.name}_{x}" for x in ("orig", "u", "v")]
+            yield hook.name, keys, partial(hook.compute_weight, part, do_power_iteration=False)
+
+
+AnyModel = HookedModel | torch.nn.Module  # what a user may give, wrapped or not
+PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MODELS = "a HookedTransformer, a TransformerBridge, or a HookedMLP or HookedCNN of this package"
+SURFACE = ("run_with_cache", "run_with_hooks", "add_perma_hook")
+
+
+def hooked_model(x: object, *, otherwise: str = f"is not a model; give {MODELS}") -> HookedModel:
+    """The hooked model that is meant, itself or inside a wrapper; InputError where there is none.
+
+    The wrapped model is the user's own object, not a copy, and nothing is changed. `otherwise` is
+    what the InputError says of an x that is nothing like a model.
+    """
+    where = "model"
+    while (inside := _inside(x)) is not None:
+        name, x = inside
+        where += f".{name}"
+    if not _has_surface(x):
+        raise InputError(_what_it_is(x, where, otherwise))
+    assert isinstance(x, torch.nn.Module)
+    if not isinstance(getattr(x, "hook_dict", None), Mapping):
+        raise InputError(
+            f"this {_name(x)} has no hook_dict: it was not set up; call self.setup() at the end of "
+            "its __init__."
+        )
+    _refuse_unreadable(x)
+    return cast(HookedModel, x)
+
+
+def _inside(x: object) -> tuple[str, object] | None:
+    """What a wrapper that changes nothing holds, and the name of the attribute."""
+    # Whoever has compiled a model has imported this, which takes seconds.
+    compiling = sys.modules.get("torch._dynamo.eval_frame")
+    if compiling is not None and isinstance(x, compiling.OptimizedModule):
+        return "_orig_mod", x._orig_mod
+    if isinstance(x, DataParallel | DistributedDataParallel | AveragedModel):
+        return "module", x.module
+    return None
+
+
+def _has_surface(x: object) -> bool:
+    """Whether it is a module with hooks, as TransformerLens makes them.
+
+    Its class says so: some wrappers have all the attributes of what they hold.
+    """
+    return isinstance(x, torch.nn.Module) and all(
+        callable(getattr(type(x), name, None)) for name in SURFACE
+    )
+
+
+def _what_it_is(x: object, where: str, otherwise: str) -> str:
+    """What was given in place of a hooked model, and what to give."""
+    if isinstance(x, type):
+        return f"{x.__name__} is a class, not a model; give an instance: {x.__name__}(...)."
+    if isinstance(x, Mapping):
+        if not any(isinstance(value, Tensor) for value in x.values()):
+            return f"{named(x)} {otherwise}."
+        return (
+            "a state dict is weights alone, not a model; load it into one (model.load_state_dict) "
+            "and give that, or open the file that it is from with gi.load(path)."
+        )
+    if isinstance(x, str) or hasattr(type(x), "__fspath__"):
+        return f"{shown(x)} is a path, not a model; give gi.load(path), which opens a run."
+    if isinstance(x, torch.jit.ScriptModule):
+        return (
+            "a torch.jit module has no hooks to look through; give the model that it was scripted "
+            "or traced from."
+        )
+    if any(kind.__name__ == "FullyShardedDataParallel" for kind in type(x).__mro__):
+        return (
+            "the weights of a FullyShardedDataParallel model are in pieces; gather its full state "
+            "dict, load it into an unwrapped model, and give that."
+        )
+    if held := _held(x):
+        names = [f"{where}.{name}" for name in held]
+        more = f" or {len(names) - 3} more" if len(names) > 3 else ""
+        return (
+            f"{_name(x)} is not a hooked model but holds {'one' if len(names) == 1 else 'several'};"
+            f" give {' or '.join(names[:3])}{more}: what the {_name(x)} itself does with it, "
+            "this cannot look into."
+        )
+    if isinstance(x, torch.nn.Module):
+        return (
+            f"{_name(x)} is a torch.nn.Module without hook points, which cannot be looked into; "
+            f"give {MODELS}."
+        )
+    return f"{named(x)} {otherwise}."
+
+
+def _held(x: object) -> list[str]:
+    """The attributes that hold hooked models, the outermost only."""
+    if isinstance(x, torch.nn.Module):
+        within = [(name, part) for name, part in x.named_modules() if name]
+    else:
+        attributes = getattr(x, "__dict__", None)
+        within = list(attributes.items()) if isinstance(attributes, dict) else []
+    found: list[str] = []
+    for name, part in within:
+        if _has_surface(part) and not any(name.startswith(f"{other}.") for other in found):
+            found.append(name)
+    return found
+
+
+def _refuse_unreadable(model: torch.nn.Module) -> None:
+    """InputError where a weight has no numbers that can be computed with."""
+    for name, weight in model.named_parameters():
+        if is_lazy(weight):
+            raise InputError(
+                f"the weight {name!r} has no shape yet; run the model once, then give it."
+            )
+        if type(weight.data).__module__.startswith("torch.distributed"):
+            raise InputError(
+                f"the weight {name!r} is in pieces over several processes; gather the full state "
+                "dict, load it into an unwrapped model, and give that."
+            )
+        if weight.device.type == "meta":
+            raise InputError(
+                f"the weight {name!r} is on the meta device, which holds no numbers; load weights "
+                "into the model (model.to_empty, load_state_dict), then give it."
+            )
+        if weight.dtype not in PRECISIONS or weight.layout != torch.strided:
+            raise InputError(
+                f"the weight {name!r} is {weight.dtype} ({weight.layout}); give the model with "
+                "dense weights of float16, bfloat16, float32 or float64, such as model.float()."
+            )
+    for name, part in model.named_modules():
+        if type(part).__module__.startswith(("torch.ao.nn", "torch.nn.quantized")):
+            raise InputError(
+                f"{name!r} of the model is quantized ({_name(part)}); give the model as it was "
+                "before it was quantized."
+            )
+
+
+def _name(x: object) -> str:
+    return type(x).__name__
+
+
+_LOCKS: WeakKeyDictionary[object, threading.RLock] = WeakKeyDictionary()
+_GUARD = threading.Lock()  # of the table of locks
+_OTHERS = threading.RLock()  # of models that no table can hold without keeping them alive
+_EAGER: list[Any] = []  # one entry a thread that looks at a compiled model; the first can undo it
+
+
+@contextlib.contextmanager
+def alone_with(model: object) -> Iterator[None]:
+    """Be alone with a model, to be held wherever this package runs it or looks at its hooks.
+
+        with alone_with(model):
+            logits = model.run_with_hooks(tokens, fwd_hooks=hooks)
+
+    Meanwhile every part of it is in evaluation; afterwards each is as it was. The thread that holds
+    it may take it again, as a hook does that looks at the model by itself. Runs of the model by the
+    user's own code do not wait for it.
+    """
+    with _lock_of(model), _in_evaluation(model), _as_written(model):
+        yield
+
+
+def _lock_of(model: object) -> threading.RLock:
+    with _GUARD:
+        try:
+            return _LOCKS.setdefault(model, threading.RLock())
+        except TypeError:
+            return _OTHERS
+
+
+@contextlib.contextmanager
+def _in_evaluation(model: object) -> Iterator[None]:
+    """Every part of a module in evaluation, and back: train() would set all parts to one mode."""
+    parts = model.modules() if isinstance(model, torch.nn.Module) else ()
+    training = [part for part in parts if part.training]
+    try:
+        for part in training:
+            part.training = False
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+@contextlib.contextmanager
+def _as_written(model: object) -> Iterator[None]:
+    """Nothing compiled, where a module or a part of it is to be compiled at its first run."""
+    if not _is_compiled(model):
+        yield
+        return
+    with _GUARD:  # one setting for all threads: the first sets it, the last puts it back
+        _EAGER.append(None if _EAGER else torch.compiler.set_stance("force_eager"))
+    try:
+        yield
+    finally:
+        with _GUARD:
+            if (stance := _EAGER.pop()) is not None:  # the one at the bottom
+                stance.__exit__(None, None, None)
+
+
+def _is_compiled(model: object) -> bool:
+    # Whoever has compiled a model has imported this, which takes seconds.
+    if "torch._dynamo" not in sys.modules or not isinstance(model, torch.nn.Module):
+        return False
+    return any(
+        part._compiled_call_impl is not None or "_orig_mod" in part._modules
+        for part in model.modules()
+    )

@@ -1,0 +1,225 @@
+"""Curves over training: losses with the phases of a run shaded, and how frequencies emerge."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from grokinterp.base.checks import listed
+from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.result import draws
+from grokinterp.figures._figure import (
+    COLOURS,
+    PHASES,
+    SERIES,
+    STEPS,
+    Figure,
+    checked,
+    figure,
+    series,
+)
+from grokinterp.progress.phases import Phases
+
+LOSSES = {  # of `gi.progress_measures`: the line of each
+    "train_loss": {"color": COLOURS["train"]},
+    "test_loss": {"color": COLOURS["test"]},
+    "restricted_loss": {"color": SERIES[2], "dash": "dash"},
+    "excluded_loss": {"color": SERIES[3], "dash": "dash"},
+    "trig_loss": {"color": SERIES[4], "dash": "dot"},
+}
+HELD_OUT = {  # on unmirrored test pairs: the name and line of each
+    "restricted_acc_heldout": ("held-out restricted accuracy", {"color": COLOURS["key"]}),
+    "restricted_acc_heldout_placebo": (
+        "best of its placebos",
+        {"color": COLOURS["key"], "dash": "dot"},
+    ),
+    "test_acc_unmirrored": ("accuracy on the same pairs", {"color": COLOURS["test"]}),
+    "test_acc": ("accuracy on the same pairs", {"color": COLOURS["test"]}),
+}
+
+
+@draws(Phases)
+def plot_phases(phases: Phases) -> Figure:
+    """Train and test loss (log axis; accuracy without losses) against step, each phase shaded.
+
+    Dotted lines mark `memorization_step` and `grok_step`; an open phase is shaded to the end. With
+    losses, the accuracy of the same row is told on hover. The legend names phases and lines.
+    """
+    checked(phases, Phases, "gi.detect_phases")
+    curves = phases.curves
+    losses = [c for c in ("train_loss", "test_loss") if c in curves]
+    columns = losses or [c for c in ("train_acc", "test_acc") if c in curves]
+    quantity = "cross-entropy (nats)" if losses else "accuracy"
+    drawn = figure(f"Phases of training: {phases.label}", STEPS, quantity)
+    if losses:
+        drawn.update_yaxes(type="log")
+    for column in columns:
+        side, _, kind = column.partition("_")
+        known = curves[curves[column].notna()]
+        accuracy = f"{side}_acc" if losses and f"{side}_acc" in known else None
+        drawn.add_scatter(
+            x=known["step"],
+            y=known[column],
+            customdata=known[accuracy] if accuracy else None,
+            hovertemplate="%{y:.5g}" + ", accuracy %{customdata:.4%}" * bool(accuracy),
+            name=f"{side} {kind.replace('acc', 'accuracy')}",
+            line={"color": COLOURS[side]},
+            mode="lines" if len(known) > 1 else "markers",
+        )
+    drawn.update_layout(hovermode="x unified")
+    _shade(drawn, phases, last=int(curves["step"].iloc[-1]))
+    return drawn
+
+
+def plot_progress(measures: pd.DataFrame, *, phases: Phases | None = None) -> Figure:
+    """The losses of `gi.progress_measures` (log axis, nats), accuracies on unseen pairs, the norm.
+
+    Restricted: the key frequencies of the logits alone; excluded: all but them, on train; trig: the
+    best fit of cos w_k(f - c). The weight norm is the L2 norm of all parameters,
+    sqrt(sum_sq_weights).
+
+    The panel of accuracies, where there are key frequencies and a split, is about test pairs whose
+    mirror is not trained on (all test pairs where there are no mirrors): how many of them the
+    network answers, how many the fit of their logits by the key frequencies does
+    (`restricted_acc_heldout`), and the best of its placebos. Where the fit is above the placebos
+    and the network is not, a circuit is forming.
+
+    A measure that is null at every step is left out. With `phases`, each is shaded as in
+    `plot_phases`. InputError for a table that has no step or none of the measures.
+    """
+    checked(measures, pd.DataFrame, "gi.progress_measures")
+    if phases is not None:
+        checked(phases, Phases, "gi.detect_phases")
+    known = [c for c in (*LOSSES, *HELD_OUT, "sum_sq_weights") if _has(measures, c)]
+    if not _has(measures, "restricted_acc_heldout"):
+        known = [c for c in known if c not in HELD_OUT]
+    elif "test_acc_unmirrored" in known:
+        known.remove("test_acc")
+    if "step" not in measures or not known:
+        raise InputError(
+            "this is no table of progress measures with a value; give what gi.progress_measures "
+            "found."
+        )
+    heights = [0.7, 0.3] if not set(HELD_OUT) & set(known) else [0.52, 0.24, 0.24]
+    last = len(heights)
+    drawn = figure("Progress measures", STEPS)
+    drawn.set_subplots(
+        rows=last, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=heights
+    )
+    drawn.update_xaxes(title_text=None)
+    drawn.update_xaxes(title_text=STEPS, row=last, col=1)
+    drawn.update_yaxes(title_text="loss (nats)", type="log", row=1, col=1)
+    if last == 3:
+        drawn.update_yaxes(title_text="accuracy", range=[-0.03, 1.03], row=2, col=1)
+    drawn.update_yaxes(title_text="L2 norm", rangemode="tozero", row=last, col=1)
+    mode = "lines" if len(measures) > 1 else "markers"
+    for column in known:
+        norm = column == "sum_sq_weights"
+        name, line = column.replace("_", " "), LOSSES.get(column)
+        if column in HELD_OUT:
+            name, line = HELD_OUT[column]
+        drawn.add_scatter(
+            x=measures["step"],
+            y=np.sqrt(measures[column]) if norm else measures[column],
+            name="weight norm" if norm else name,
+            hovertemplate="%{y:.5g}",
+            line={"color": COLOURS["other"]} if norm else line,
+            mode=mode,
+            row=last if norm else 2 if column in HELD_OUT else 1,
+            col=1,
+        )
+    drawn.update_layout(hovermode="x unified", height=640 if last == 2 else 800)
+    if phases is not None:
+        _shade(drawn, phases, last=int(measures["step"].iloc[-1]))
+    return drawn
+
+
+def _has(measures: pd.DataFrame, column: str) -> bool:
+    if column not in measures:
+        return False
+    values = measures[column]
+    if isinstance(values, pd.DataFrame):
+        raise InputError(f"the table has several columns {column!r}; keep one.")
+    if not pd.api.types.is_numeric_dtype(values.dtype):
+        raise InputError(
+            f"column {column!r} is of type {values.dtype}, and a curve is of numbers; give what "
+            "gi.progress_measures found."
+        )
+    return bool(values.notna().any())
+
+
+def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int]) -> Figure:
+    """Share of the logits' variance along each frequency against step (`frequency_shares`).
+
+    A line a key frequency, every other frequency in grey, and dashed what the others are together.
+    InputError for another table, and for a frequency that it does not have.
+    """
+    checked(shares, pd.DataFrame, "fourier.frequency_shares")
+    if shares.index.name != "step" or shares.columns.name != "k":
+        raise InputError("this is no table of shares; give what frequency_shares(run) found.")
+    text = isinstance(frequencies, str)
+    given = [frequencies] if text else listed("frequencies", frequencies, such_as="[1, 5]")
+    if unknown := [k for k in given if whole_number(k) is None or k not in shares]:
+        raise InputError(
+            f"frequency {shown(unknown[0])} is not in the table; give some of its columns, numbers."
+        )
+    chosen = list(dict.fromkeys(given))
+    others = shares.drop(columns=chosen)
+    drawn = figure("Frequencies of the logits over training", STEPS, "share of variance")
+    drawn.update_layout(hovermode="closest")
+    hover = "k = %{customdata}<br>step %{x}<br>share %{y:.5g}<extra></extra>"
+    # One trace, so that the legend has one entry: a NaN ends each line.
+    drawn.add_scatter(
+        x=np.tile([*shares.index, shares.index[-1]], others.shape[1]),
+        y=np.vstack([others, np.full((1, others.shape[1]), np.nan)]).T.ravel(),
+        customdata=np.repeat(others.columns, len(shares) + 1),
+        hovertemplate=hover,
+        name="each other k",
+        mode="lines",
+        line={"color": COLOURS["other"], "width": 0.7},
+        opacity=0.6,
+    )
+    drawn.add_scatter(
+        x=shares.index,
+        y=others.sum(axis=1),
+        hovertemplate="all others<br>step %{x}<br>share %{y:.5g}<extra></extra>",
+        name="all others together",
+        mode="lines",
+        line={"color": COLOURS["other"], "dash": "dash"},
+    )
+    for i, k in enumerate(chosen):
+        drawn.add_scatter(
+            x=shares.index,
+            y=shares[k],
+            customdata=[k] * len(shares),
+            hovertemplate=hover,
+            name=f"k = {k}",
+            mode="lines+markers",
+            marker={"size": 4},
+            line=series(i),
+        )
+    return drawn
+
+
+def _shade(drawn: Figure, phases: Phases, *, last: int) -> None:
+    """Phases as areas and crossings as lines, named in the legend, where no name can overlap."""
+    for phase in phases.phases:
+        if phase.start is not None:
+            drawn.add_vrect(
+                x0=phase.start,
+                x1=last if phase.end is None else phase.end,
+                fillcolor=PHASES[phase.name],
+                opacity=0.25,
+                line_width=0,
+                layer="below",
+            )
+            _in_legend(drawn, phase.name.replace("_", " ") + " (open)" * (phase.end is None))
+    for name, dash in (("memorization_step", "dot"), ("grok_step", "dashdot")):
+        if (step := getattr(phases, name)) is not None:
+            drawn.add_vline(x=step, line={"dash": dash, "width": 1.5, "color": COLOURS["other"]})
+            _in_legend(drawn, f"{name} {step}")
+
+
+def _in_legend(drawn: Figure, name: str) -> None:
+    """Of the shape drawn last: of several panels the last one's alone."""
+    drawn.layout.shapes[-1].update(showlegend=True, name=name)

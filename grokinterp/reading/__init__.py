@@ -1,0 +1,13 @@
+"""What others wrote: their logs and checkpoints, read without running anything in them."""
+
+from grokinterp.base.names import room_names
+from grokinterp.reading._load import load
+from grokinterp.reading.exporting import export
+from grokinterp.reading.foreign_runs import import_run
+
+__all__ = [
+    "export",
+    "import_run",
+    "load",
+]
+__getattr__, __dir__ = room_names(__name__, __all__)

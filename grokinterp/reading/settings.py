@@ -1,0 +1,364 @@
+"""What can be said about checkpoints that do not say it themselves.
+
+p, operation, equals_token, equals_class       the task
+n_layers, n_heads, d_model, d_head, d_mlp,     the architecture, in TransformerLens' words; what
+d_vocab, d_vocab_out, n_ctx, act_fn, eps,      shapes can tell has to agree with them
+normalization_type, attention_dir,
+attention_rate, biases
+split, data_seed, train_fraction, n_train      the rule that drew the training rows ("torch",
+                                               "python"), or "search" to try the published ones
+train_indices                                  a file of the training rows a*p + b
+step                                           of a single checkpoint that has none in its name
+metrics                                        a CSV of losses or accuracies against step
+"""
+
+import reprlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
+from typing import Any
+
+from grokinterp.base.errors import InputError, nearest
+from grokinterp.models.adapter import SOFT_CAPS, UNUSUAL
+from grokinterp.models.architecture import ACTIVATIONS, CHOICES, Architecture
+from grokinterp.tasks.operations import ALIASES, OPERATIONS, get_operation
+
+# MERGED runs.foreign.sizes: Does a configuration contradict the weights, or another one of the same run?
+#
+# Sizes that weights show are theirs to tell; a configuration that says others is of another model, or
+# wrong, and so may be all else that it says. Words that codes use in several ways are allowed each
+# of them: a vocabulary with or without "=", a sequence with or without the answer.
+
+
+SPLITS = ("torch", "python", "search")
+BIASES = ("none", "mlp", "all")
+SYNONYMS = {  # words of other codes, here and in their configuration files
+    "C": "p", "modulus": "p", "prime": "p",
+    "fn": "operation", "fn_name": "operation", "op": "operation",
+    "frac": "train_fraction", "frac_train": "train_fraction", "train_frac": "train_fraction",
+    "training_fraction": "train_fraction", "fraction": "train_fraction",
+    "train_ratio": "train_fraction", "num_train": "n_train",
+    "num_layers": "n_layers", "n_layer": "n_layers",
+    "num_heads": "n_heads", "n_head": "n_heads", "heads": "n_heads",
+    "act_type": "act_fn", "activation": "act_fn",
+    "layer_norm_eps": "eps", "ln_eps": "eps", "normalization": "normalization_type",
+    "attn_coeff": "attention_rate", "attn_rate": "attention_rate",
+}  # fmt: skip
+_CONFIG_SYNONYMS = {  # only in configurations
+    **SYNONYMS, "mod": "p", "modulo": "p",
+    **dict.fromkeys((
+        "fraction_train", "frac_training", "train_prop", "train_proportion", "train_split",
+        "train_percentage", "train_percent", "train_pct", "pct_train", "split_ratio",
+        "training_frac",
+    ), "train_fraction"),
+    **dict.fromkeys(("train_size", "n_train_samples", "num_train_samples"), "n_train"),
+}  # fmt: skip
+_SEEDS = (  # of the split in the first place, of everything in the last
+    "data_seed", "split_seed", "dataset_seed", "seed_data", "train_test_seed", "random_seed",
+    "seed", "rng_seed", "random_state", "torch_seed", "manual_seed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What was said about a source; None where nothing was."""
+
+    p: int | None = None
+    operation: str | None = None
+    equals_token: bool | None = None
+    equals_class: bool | None = None
+    n_layers: int | None = None
+    n_heads: int | None = None
+    d_model: int | None = None
+    d_head: int | None = None
+    d_mlp: int | None = None
+    d_vocab: int | None = None
+    d_vocab_out: int | None = None
+    n_ctx: int | None = None
+    act_fn: str | None = None
+    normalization_type: str | None = None
+    eps: float | None = None
+    attention_dir: str | None = None
+    attention_rate: float | None = None
+    biases: str | None = None
+    split: str | None = None
+    data_seed: int | None = None
+    train_fraction: float | None = None
+    n_train: int | None = None
+    train_indices: str | None = None
+    step: int | None = None
+    metrics: str | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
+        """Settings as a user gives them; unknown keys and impossible values are refused.
+
+        >>> Settings.from_dict({"p": 59, "attn_coeff": 0}).attention_rate
+        0.0
+        >>> Settings.from_dict({"modolus": 59})
+        Traceback (most recent call last):
+        grokinterp.base.errors.InputError: setting 'modolus' is not known; did you mean 'p'?
+        """
+        known = {field.name: str(field.type) for field in fields(cls)}
+        found: dict[str, Any] = {}
+        for given, value in values.items():
+            key = SYNONYMS.get(given, given)
+            if key not in known:
+                raise InputError(
+                    f"setting {given!r} is not known; {nearest(given, known, SYNONYMS)}"
+                )
+            if key in found:
+                raise InputError(f"{key} is given twice, once as {given!r}; give it once.")
+            found[key] = None if value is None else _typed(key, value, known[key])
+        for key, allowed in (("split", SPLITS), ("biases", BIASES)):
+            if found.get(key) is not None and found[key] not in allowed:
+                raise InputError(
+                    f"{key}={found[key]!r} is not known; {nearest(found[key], allowed)}"
+                )
+        for key in ("p", "n_train", "step", "data_seed"):
+            if (number := found.get(key)) is not None and number < (key in ("p", "n_train")):
+                raise InputError(f"{key}={number} is too small; give a number of the training.")
+        fraction = found.get("train_fraction")
+        if fraction is not None and not 0 < fraction <= 1:
+            raise InputError(f"train_fraction={fraction} is not between 0 and 1; give such as 0.3.")
+        if operation := found.get("operation"):
+            found["operation"] = get_operation(operation).name
+        return cls(**found)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
+        """What a configuration written for other code says, as far as it is understood here.
+
+        Nested groups are read too, the outermost value of a key counts. Everything else (learning
+        rates, devices, values of another kind) is left alone.
+        """
+        found: dict[str, Any] = {}
+        for key, value in flat(config):
+            ours = _CONFIG_SYNONYMS.get(key, key)
+            if ours in ("train_fraction", "n_train"):
+                ours, value = _size(key, ours, value)
+            if ours in found or ours not in CONFIG_KEYS:
+                continue
+            value = value.lower() if ours == "act_fn" and isinstance(value, str) else value
+            if value in _VALID.get(ours, (value,)):
+                found[ours] = value
+        kept = cls()
+        for key, value in found.items():
+            try:
+                kept = kept.over(cls.from_dict({key: value}))
+            except InputError:
+                continue
+        seed = next((x for _, x in seeds_in(config)), None)
+        return replace(kept, data_seed=seed)
+
+    def over(self, other: "Settings") -> "Settings":
+        """These settings, and those of `other` where these say nothing."""
+        mine = {key: value for key, value in asdict(self).items() if value is not None}
+        return Settings(**{**asdict(other), **mine})
+
+    def check_config(self, config: Mapping[str, Any], where: str) -> None:
+        """Refuse a configuration of a model that reads the same weights in another way.
+
+        Weights do not show it: LNPre has none, and what is attended to is no weight at all.
+        """
+        config_says: dict[str, Any] = {}
+        for key, value in flat(config):
+            config_says.setdefault(SYNONYMS.get(key, key), value)
+        act_fn = str(config_says.get("act_fn", "relu"))
+        scale, d_head = config_says.get("attn_scale", -1), config_says.get("d_head", 1)
+        scaled = _positive(scale) and _positive(d_head) and abs(scale**2 - d_head) > 1e-3
+        unusual = [
+            *(key for key in UNUSUAL if config_says.get(key)),
+            *(key for key in SOFT_CAPS if _positive(config_says.get(key))),
+            *(key for key, values in _NO_PLACE.items() if config_says.get(key) in values),
+            *(["attn_scale"] if scaled else []),
+            *(["act_fn"] if self.act_fn is None and act_fn.lower() not in ACTIVATIONS else []),
+        ]
+        if unusual:
+            key = unusual[0]
+            way_out = "set act_fn= or " if key == "act_fn" else ""
+            raise InputError(
+                f"the configuration of {where} says {key}={reprlib.repr(config_says[key])}, which "
+                f"a run has no place for; {way_out}build the model yourself and use "
+                "gi.snapshot(model, task)."
+            )
+
+    def of_architecture(self) -> dict[str, Any]:
+        """What was said about the architecture."""
+        names = {field.name for field in fields(Architecture)}
+        said = {key: value for key, value in asdict(self).items() if key in names}
+        return {key: value for key, value in said.items() if value is not None}
+
+
+# Of a configuration, only what weights cannot say: sizes are theirs to tell.
+CONFIG_KEYS = (
+    "p", "operation", "n_heads", "act_fn", "eps", "attention_dir", "attention_rate",
+    "train_fraction", "n_train", "split",
+)  # fmt: skip
+_NO_PLACE: dict[str, tuple[Any, ...]] = {
+    "normalization_type": ("LNPre", "RMS", "RMSPre"),
+    "positional_embedding_type": ("rotary", "shortformer", "alibi", "relative_positional_bias"),
+    "use_attn_scale": (False,),
+}
+MOST_GROUPS = 100  # nested in a configuration
+MOST_KEYS = 10_000  # in each of them
+LARGEST_NUMBER = 1e300
+_VALID: dict[str, Iterable[Any]] = {
+    "act_fn": ACTIVATIONS,
+    "operation": (*OPERATIONS, *ALIASES),
+    "attention_dir": CHOICES["attention_dir"],
+    "split": ("torch", "python"),
+}
+
+
+def seeds_in(config: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    """The seeds of a configuration by their words, that of the split first.
+
+    >>> seeds_in({"seed": 0, "data": {"data_seed": 5}})
+    (('data_seed', 5), ('seed', 0))
+    """
+    found: dict[str, int] = {}
+    for key, value in flat(config):
+        if key in _SEEDS and type(value) is int and 0 <= value < 2**63:
+            found.setdefault(key, value)
+    return tuple(sorted(found.items(), key=lambda each: _SEEDS.index(each[0])))
+
+
+def _size(word: str, ours: str, value: Any) -> tuple[str, Any]:
+    """A training set's size as a fraction or a number of rows, by what the number can be.
+
+    >>> _size("train_size", "n_train", 0.3), _size("train_pct", "train_fraction", 30)
+    (('train_fraction', 0.3), ('train_fraction', 0.3))
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return ours, value
+    if ours == "n_train" and 0 < value < 1:
+        return "train_fraction", value
+    if ours == "train_fraction" and ("pct" in word or "percent" in word) and 1 < value <= 100:
+        return ours, value / 100
+    return ours, value
+
+
+def flat(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """Keys and plain values, those of the outermost group first."""
+    groups = [config]
+    for group in groups:  # which grows on the way
+        for key, value in islice(group.items(), MOST_KEYS):
+            if isinstance(value, Mapping) and len(groups) < MOST_GROUPS:
+                groups.append(value)
+            elif isinstance(key, str) and isinstance(value, (bool, int, float, str)):
+                yield key, value
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < LARGEST_NUMBER**0.5
+
+
+def _typed(key: str, value: Any, kind: str) -> Any:
+    """The value in the type of its setting, refused when it has another."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    expected = {"int": "a whole number", "flo": "a number", "boo": "true or false", "str": "text"}
+    match kind.removesuffix(" | None"):
+        case "int" if number and abs(value) < 2**63 and value % 1 == 0:
+            return int(value)
+        case "float" if number and abs(value) < LARGEST_NUMBER:
+            return float(value)
+        case "bool" if isinstance(value, bool):
+            return value
+        case "str" if isinstance(value, str):
+            return value
+    raise InputError(f"{key}={reprlib.repr(value)} is not {expected[kind[:3]]}.")
+
+
+_WORDS = {
+    "d_model": ("d_model", "n_embd", "embed_dim", "embedding_dim", "model_dim", "dim_model"),
+    "d_mlp": ("d_mlp", "d_ff", "dim_feedforward", "ffn_dim", "mlp_dim", "n_inner"),
+    "n_layers": ("n_layers", "num_layers", "n_layer"),
+    "n_heads": ("n_heads", "num_heads", "n_head", "heads"),
+    "d_head": ("d_head", "head_dim"),
+    "n_ctx": ("n_ctx", "seq_len", "block_size", "context_length", "max_seq_len", "seq_length"),
+    "d_vocab": ("d_vocab", "vocab_size", "n_vocab", "num_tokens", "n_tokens"),
+    "d_vocab_out": ("d_vocab_out", "num_classes", "n_classes"),
+}
+_OURS = {theirs: ours for ours, words in _WORDS.items() for theirs in words}
+SHOWN = 80  # characters of a value in a message
+_MEAN_MUCH = ("eps",)  # of a LayerNorm, or of Adam
+
+
+def sizes_in(config: Mapping[str, Any]) -> dict[str, int]:
+    """The sizes that a configuration says, in its own words; the outermost of each."""
+    found: dict[str, int] = {}
+    for key, value in flat(config):
+        if key in _OURS and type(value) is int and value > 0:
+            found.setdefault(key, value)
+    return found
+
+
+def check_sizes(
+    configs: Iterable[tuple[str, Mapping[str, Any]]],
+    architecture: Architecture,
+    p: int,
+    said: Settings,
+    *,
+    keeps_its_vocabulary: bool,
+) -> None:
+    """Refuse a configuration with a size that the weights do not have; what was set is right.
+
+    The paper's code keeps the vocabulary of p = 113 whatever p is, and says either.
+    """
+    settled = {key for key, value in asdict(said).items() if value is not None}
+    for name, config in configs:
+        for word, value in sizes_in(config).items():
+            ours = _OURS[word]
+            has = getattr(architecture, ours)
+            vocabulary = ours in ("d_vocab", "d_vocab_out")
+            if ours in settled or (vocabulary and keeps_its_vocabulary):
+                continue
+            if value not in {has, *_also_meant(word, ours, architecture, p)}:
+                raise InputError(
+                    f"{name} says {word}={_shown(value)}, and its weights have {ours}={has}: it is "
+                    f"of another model; correct it, or set {ours}={has} if the weights are right."
+                )
+
+
+def check_agreement(configs: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Refuse configurations of one run that say different things of what is used here."""
+    first: dict[str, tuple[str, Any]] = {}
+    seen: list[Mapping[str, Any]] = []
+    for name, config in configs:
+        if any(config is other for other in seen):
+            continue
+        seen.append(config)
+        for key, value in _used(config).items():
+            other, earlier = first.setdefault(key, (name, value))
+            if earlier != value:
+                raise InputError(
+                    f"{other} says {key}={_shown(earlier)}, and {name} says {key}={_shown(value)}: "
+                    "they are not of one run; keep the files of one, or correct them."
+                )
+
+
+def _used(config: Mapping[str, Any]) -> dict[str, Any]:
+    understood = asdict(Settings.from_config(config))
+    kept = {
+        key: x for key, x in understood.items()
+        if x is not None and key not in _MEAN_MUCH and key != "data_seed"
+    }  # fmt: skip
+    sizes = {word: x for word, x in sizes_in(config).items() if word not in kept}
+    return {**kept, **sizes, **dict(seeds_in(config))}
+
+
+def _also_meant(word: str, ours: str, architecture: Architecture, p: int) -> set[int]:
+    """Other numbers that a word may stand for."""
+    if ours == "d_vocab_out" or word in ("d_vocab", "n_ctx"):
+        return {architecture.d_vocab} if word == "num_classes" or word == "n_classes" else set()
+    if ours == "d_vocab":
+        return {p, p + 1, p + 2, architecture.d_vocab_out}
+    if ours == "n_ctx":
+        return {architecture.n_ctx - 1, architecture.n_ctx + 1}
+    return set()
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

@@ -1,0 +1,269 @@
+"""Files of tensors as data: what torch.save, safetensors, numpy or pickle wrote.
+
+Recognised by content. Tensors are views into the mapped file, so a file of any size is opened
+without reading it into memory, and every length is compared with the file's before it is used.
+"""
+
+import codecs
+import contextlib
+import mmap
+import stat
+import struct
+import tokenize
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from grokinterp.base.errors import LONGEST_VALUE, InputError, one_line, shown
+from grokinterp.base.files import HEAD, is_safetensors, kind_of_file
+from grokinterp.base.paths import file_at
+from grokinterp.reading.pickled_objects import NotPlainDataError, TooLargeError
+from grokinterp.reading.pickles import MOST_TENSORS, read_pickle
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of what torch.save wrote before version 1.6
+LOCAL_HEADER = 30  # bytes of a zip member's header before its name
+BYTES_LISTED = 100  # a member, in the list at the end of one: 46 and its name
+LARGEST_HEADER = 10_000_000  # bytes, of a safetensors file
+MOST_SHARED = 4  # times a file's size that its tensors may claim together: tied weights, copies
+
+
+GIVE = "give a checkpoint, such as torch.save(model.state_dict(), path) writes"
+
+
+def is_tensor_file(path: Path) -> bool:
+    """Whether a file looks like one of these by its first bytes (a CSV does not)."""
+    if path.stat().st_size == 0:  # those of /proc that wait for the kernel say so too
+        return False
+    with path.open("rb") as file:
+        head = file.read(16)
+    return head.startswith((b"PK", b"\x80", b"\x93NUMPY")) or is_safetensors(head)
+
+
+def read_file(path: Path) -> Any:
+    """The data in a file: dictionaries, lists, numbers, text and tensors.
+
+    Refused in one line: a file that is cut off or damaged, one that wants code to run, and one that
+    claims to be larger than it is.
+    """
+    file_at(path, wanted=GIVE)
+    try:
+        with _one_line():
+            return _read(path)
+    except OSError as error:  # of files that are not to be mapped, such as those of /sys
+        raise InputError(f"{path} cannot be read ({error.strerror}); give a copy.") from None
+    except TooLargeError as error:
+        raise InputError(
+            f"{path} is more than is read of one file: {error}; keep the weights alone, or those "
+            "of fewer steps."
+        ) from None
+    except NotPlainDataError as error:
+        raise InputError(
+            f"{path} is not plain data: {error}. Nothing in it was run; give a file of "
+            "tensors, numbers and containers, such as torch.save(model.state_dict(), path) writes."
+        ) from None
+    except _DamagedError as error:
+        if not is_tensor_file(path):
+            refuse_other_file(path)
+        raise InputError(
+            f"{path} is damaged or cut off ({error}); restore it from a copy."
+        ) from None
+
+
+def refuse_other_file(path: Path) -> NoReturn:
+    """InputError that says what a file is that holds no tensors, as far as its beginning shows."""
+    file_at(path, wanted=GIVE)
+    kind = kind_of_file(path)
+    if kind is not None:
+        raise InputError(f"{path} is {kind.what}, no checkpoint; {kind.advice or GIVE}.")
+    if _is_text(path):
+        raise InputError(
+            f"{path} is text, no checkpoint; {GIVE} (a log in CSV is for grokinterp phases)."
+        )
+    raise InputError(f"{path} begins as no format that is known here; {GIVE}.")
+
+
+def _is_text(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # which may end within a letter
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in head
+
+
+class _DamagedError(ValueError):
+    """The file contradicts itself."""
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Whatever a parser of the standard library finds wrong with a file becomes one error."""
+    try:
+        yield
+    except NotPlainDataError:
+        raise
+    except (
+        ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError,
+        RuntimeError, SafetensorError, TypeError, ValueError, struct.error, tokenize.TokenError,
+        zipfile.BadZipFile,
+    ) as error:  # fmt: skip
+        raise _DamagedError(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    """What a parser says, which may be what stands in the file."""
+    return one_line(str(error), most=LONGEST_VALUE) or type(error).__name__
+
+
+def _read(path: Path) -> Any:
+    with path.open("rb") as file:
+        # A private copy of pages that are written to: torch wants to be able to write.
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    if is_safetensors(mapped[:16]):
+        if int.from_bytes(mapped[:8], "little") > LARGEST_HEADER:
+            raise TooLargeError(f"its header has more than {LARGEST_HEADER} bytes")
+        with safe_open(path, framework="pt") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+    if mapped[:2] == b"PK":
+        return _read_zip(mapped)
+    if mapped[:6] == b"\x93NUMPY":
+        with warnings.catch_warnings(action="ignore"):  # of old headers
+            return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    if mapped[:1] == b"\x80":
+        return _read_legacy(mapped)
+    raise ValueError("its first bytes are of no format that is known here")
+
+
+class _Claims:
+    """How much memory the tensors of a file stand for together."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most * MOST_SHARED
+
+    def flat(self, mapped: mmap.mmap, start: int, dtype: torch.dtype, n: int) -> Tensor:
+        """`n` numbers of the file from byte `start` on."""
+        if n == 0:
+            return torch.empty(0, dtype=dtype)
+        n_bytes = n * dtype.itemsize
+        self.left -= n_bytes
+        if self.left < 0:
+            raise ValueError(f"its tensors claim more than {MOST_SHARED} times its size")
+        if start + n_bytes > len(mapped):
+            raise ValueError("a tensor reaches beyond its end")
+        stored = torch.uint8 if dtype == torch.bool else dtype  # any byte but 0 is true
+        if start % dtype.itemsize:
+            flat = torch.frombuffer(bytearray(mapped[start : start + n_bytes]), dtype=stored)
+        else:
+            flat = torch.frombuffer(mapped, dtype=stored, count=n, offset=start)
+        return flat.bool() if dtype == torch.bool else flat
+
+
+def _read_zip(mapped: mmap.mmap) -> Any:
+    """torch.save since version 1.6: a zip archive, stored, with one pickle and a file a storage."""
+    stream: Any = mapped  # it has all of a file that the parsers use
+    if _listed(mapped) > MOST_TENSORS * BYTES_LISTED:  # which takes seconds to read
+        raise TooLargeError(f"it has more than {MOST_TENSORS} tensors")
+    with zipfile.ZipFile(stream) as archive:
+        members: dict[str, zipfile.ZipInfo] = {}
+        for info in archive.infolist():
+            _check_member(info, members)
+            members[info.filename] = info
+        pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
+        if len(pickles) != 1:
+            raise NotPlainDataError(
+                "it is a zip archive that torch.save did not write; unpack it and give the folder"
+            )
+        if sum(info.file_size for info in members.values()) > len(mapped):
+            raise ValueError("its members overlap")
+        folder = pickles[0].partition("/")[0]
+        spans = {name: _span(mapped, info) for name, info in members.items()}
+        start, size = spans.get(f"{folder}/byteorder", (0, 0))
+        if mapped[start : start + size] == b"big":
+            raise NotPlainDataError("it has numbers in big-endian order")
+        claims = _Claims(len(mapped))
+
+        def find(key: str, dtype: torch.dtype, n: int) -> Tensor:
+            start, size = spans[f"{folder}/data/{key}"]
+            if n * dtype.itemsize > size:
+                raise ValueError(f"storage {shown(key)} is too short")
+            return claims.flat(mapped, start, dtype, n)
+
+        start, size = spans[pickles[0]]
+        return read_pickle(mapped[start : start + size], find)
+
+
+def _listed(mapped: mmap.mmap) -> int:
+    """How many bytes the list of members takes, at the end of a zip archive."""
+    end = mapped.rfind(b"PK\x05\x06", max(0, len(mapped) - 2**16 - 22))
+    if end < 0 or end + 20 > len(mapped):
+        return 0  # no archive, which its parser finds out
+    (size,) = struct.unpack_from("<I", mapped, end + 12)
+    long = mapped.rfind(b"PK\x06\x06", max(0, end - 20 - 2**16), end)
+    if size == 2**32 - 1 and 0 <= long <= end - 48:
+        (size,) = struct.unpack_from("<Q", mapped, long + 40)
+    return int(size)
+
+
+def _check_member(info: zipfile.ZipInfo, earlier: dict[str, zipfile.ZipInfo]) -> None:
+    parts = info.filename.split("/")
+    if ".." in parts or info.filename.startswith("/") or "\\" in info.filename:
+        raise NotPlainDataError(f"its member {shown(info.filename)} leads out of the archive")
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise NotPlainDataError(f"its member {shown(info.filename)} is a symbolic link")
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+        raise NotPlainDataError(
+            f"its member {shown(info.filename)} is compressed, which torch.save never does"
+        )
+    if info.filename in earlier:
+        raise ValueError(f"it has two members {shown(info.filename)}")
+
+
+def _span(mapped: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
+    """First byte and length of a member, its checksum compared."""
+    header = mapped[info.header_offset : info.header_offset + LOCAL_HEADER]
+    signature, name, extra = struct.unpack("<4s22xHH", header)
+    start = info.header_offset + LOCAL_HEADER + name + extra
+    if signature != b"PK\x03\x04" or start + info.file_size > len(mapped):
+        raise ValueError(f"member {shown(info.filename)} is not whole")
+    with memoryview(mapped) as view, view[start : start + info.file_size] as content:
+        if zlib.crc32(content) != info.CRC:
+            raise ValueError(f"member {shown(info.filename)} differs from its checksum")
+    return start, info.file_size
+
+
+def _read_legacy(mapped: mmap.mmap) -> Any:
+    """A plain pickle, or torch.save before version 1.6: five pickles, then the storages."""
+    stream = mapped
+    first = read_pickle(stream)
+    if type(first) is not int or first != LEGACY_MAGIC:  # an array compares as one
+        return first
+    for _ in ("protocol version", "sizes of the system's types"):
+        read_pickle(stream)
+    begin = stream.tell()
+    kinds: dict[str, tuple[torch.dtype, int]] = {}
+
+    def note(key: str, dtype: torch.dtype, n: int) -> Tensor:
+        kinds[key] = dtype, n
+        return torch.empty(n, dtype=dtype, device="meta")
+
+    read_pickle(stream, note)
+    keys = read_pickle(stream)
+    claims = _Claims(len(mapped))
+    storages = {}
+    for key in keys:
+        dtype, n = kinds[key]
+        if struct.unpack("<q", stream.read(8))[0] != n:
+            raise ValueError(f"storage {shown(key)} has another length than its tensors")
+        storages[key] = claims.flat(mapped, stream.tell(), dtype, n)
+        stream.seek(stream.tell() + n * dtype.itemsize)
+    stream.seek(begin)
+    return read_pickle(stream, lambda key, dtype, n: storages[key])

@@ -1,0 +1,376 @@
+"""The panels of a report: one more panel is one decorated function.
+
+    @panel("output", "What to see in it.", when=EVERY_STEP)
+    def correctness(about, snapshot):
+        return answers.correctness(snapshot)
+
+A panel of every step, or of the milestones, moves with the report's step; it returns a figure, or a
+result with `.plot()` and `.table()`, whose table is then what its CSV holds. One that is drawn once
+returns a figure and its table. An InputError says why a run has no such panel, and the report says
+it there.
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from grokinterp.base.errors import InputError
+from grokinterp.circuits._attention import AttentionPatterns, attention, attention_patterns
+from grokinterp.circuits._faithfulness import faithfulness
+from grokinterp.circuits._figures import answers, circles, neurons
+from grokinterp.circuits._figures.attention import circuitsvis_script, plot_attention
+from grokinterp.circuits.ablation import ablate
+from grokinterp.circuits.graph import circuit_graph
+from grokinterp.circuits.neurons import neuron_clusters
+from grokinterp.encodings import _figures as pruning
+from grokinterp.encodings.bases import BASES
+from grokinterp.encodings.pruning_curves import pruning_curve
+from grokinterp.figures._figure import Figure
+from grokinterp.figures.slider import over_training
+from grokinterp.fourier import _figures as spectra
+from grokinterp.geometry._figures import plot_trajectories
+from grokinterp.progress import _figures as curves
+from grokinterp.reporting.about import About
+from grokinterp.runs._snapshot import Snapshot
+
+# MERGED viz.report.drawing: Draws the panels of a run: every step once, whatever many panels look at it.
+
+
+ONCE = "once"
+EVERY_STEP = "every step"  # of `About.steps`
+MILESTONES = "milestones"  # of `About.milestones`: for what takes seconds
+PLACEBOS = 3
+SECTIONS = {
+    "training": "Training",
+    "embedding": "Embedding",
+    "attention": "Attention",
+    "neurons": "Neurons",
+    "output": "Answers",
+    "circuit": "Circuit",
+    "encoding": "Encoding",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Where a panel stands, when it is drawn, and how."""
+
+    name: str
+    section: str
+    caption: str
+    when: str
+    draw: Callable[..., Any] | None = None  # (about), or (about, snapshot)
+
+
+PANELS: dict[str, Panel] = {}
+
+
+def panel(section: str, caption: str, *, when: str = ONCE) -> Callable[..., Callable[..., Any]]:
+    """Register a function as a panel; they appear in this order."""
+
+    def register(draw: Callable[..., Any]) -> Callable[..., Any]:
+        name = draw.__name__.replace("_", "-")
+        PANELS[name] = Panel(name, section, caption, when, draw)
+        return draw
+
+    return register
+
+
+# ---- training
+
+
+@panel(
+    "training",
+    "Loss on train and test inputs, phases shaded. Dotted: first crossings of thresholds.",
+)
+def learning(about: About) -> Any:
+    if about.run.metrics.drop(columns="step").isna().all(axis=None):
+        raise InputError("training logged no loss and no accuracy.")
+    return about.phases.plot(), about.run.metrics
+
+
+@panel(
+    "training",
+    "Restricted loss falls when the key frequencies suffice for the answer; excluded loss rises "
+    "when training answers need them; the weight norm falls in cleanup. Held-out: what the key "
+    "frequencies alone answer of test pairs whose mirror is not trained on; above its placebos "
+    "while the network itself is wrong, it is an early sign of a circuit.",
+)
+def progress(about: About) -> Any:
+    losses = about.measures.filter(like="_loss")
+    if losses.isna().all(axis=None):
+        raise InputError("there is no loss to draw: no split and no key frequencies are known.")
+    return curves.plot_progress(about.measures, phases=about.phases), about.measures
+
+
+@panel("training", "Share of the variance of the logits along each frequency, over training.")
+def emergence(about: About) -> Any:
+    if about.shares is None:
+        raise InputError(f"{about.keys.reason}.")
+    drawn = curves.plot_emergence(about.shares, frequencies=about.frequencies)
+    return drawn, about.shares.reset_index()
+
+
+@panel(
+    "training",
+    "The same at one step: each frequency's share of the variance of the logits, log axis.",
+    when=EVERY_STEP,
+)
+def logit_frequencies(about: About, snapshot: Snapshot) -> Any:
+    if about.shares is None:
+        raise InputError(f"{about.keys.reason}.")
+    own = dict(enumerate(about.shares.loc[snapshot.step], start=1))
+    return spectra.plot_key_frequencies(replace(about.keys, shares=own, step=snapshot.step))
+
+
+# ---- embedding
+
+
+@panel(
+    "embedding",
+    "Norm of the embedding along each frequency: flat at first, sparse once a circuit has formed.",
+    when=EVERY_STEP,
+)
+def embedding_spectrum(about: About, snapshot: Snapshot) -> Any:
+    return spectra.embedding_bars(snapshot, about.frequencies)
+
+
+@panel(
+    "embedding",
+    "Operand tokens on the plane of each key frequency, joined in the order of the circle.",
+    when=EVERY_STEP,
+)
+def embedding_circles(about: About, snapshot: Snapshot) -> Any:
+    about.need_circuit()
+    return circles.embedding_circles(snapshot, about.frequencies)
+
+
+@panel(
+    "embedding",
+    "Fourier components of the embedding: few rows remain when it is sparse.",
+    when=EVERY_STEP,
+)
+def embedding_heat_map(about: About, snapshot: Snapshot) -> Any:
+    return spectra.embedding_heat_map(snapshot)
+
+
+# ---- attention
+
+
+@panel(
+    "attention",
+    "Attention of each head from the answer position to operand a, for every pair (a, b).",
+    when=EVERY_STEP,
+)
+def attention_maps(about: About, snapshot: Snapshot) -> Any:
+    return plot_attention(attention(snapshot, frequencies=about.frequencies))
+
+
+@panel(
+    "attention",
+    "Attention of all heads on a few inputs, from every position to every one (CircuitsVis).",
+    when=EVERY_STEP,
+)
+def attention_on_inputs(about: About, snapshot: Snapshot) -> Any:
+    circuitsvis_script()  # refused here, where it is not installed
+    p = snapshot.modular_task.p
+    pairs = dict.fromkeys([(1 % p, 2 % p), (p // 3, p // 2)])
+    return attention_patterns(snapshot, inputs=list(pairs))
+
+
+# ---- neurons
+
+
+@panel(
+    "neurons",
+    "Each neuron's leading frequency and how much of its variance that explains.",
+    when=EVERY_STEP,
+)
+def clusters(about: About, snapshot: Snapshot) -> Any:
+    return neuron_clusters(snapshot, frequencies=about.frequencies).plot()
+
+
+@panel(
+    "neurons",
+    "Activations over all pairs: the neurons that vary most at the last step, one a cluster.",
+    when=EVERY_STEP,
+)
+def neuron_maps(about: About, snapshot: Snapshot) -> Any:
+    return neurons.neuron_images(snapshot, about.neurons, snapshot.n_layers - 1)
+
+
+@panel(
+    "neurons",
+    "The same neurons in the Fourier basis of a and b: a few terms of one frequency.",
+    when=EVERY_STEP,
+)
+def neuron_fourier(about: About, snapshot: Snapshot) -> Any:
+    return neurons.neuron_fourier(snapshot, about.neurons, snapshot.n_layers - 1)
+
+
+@panel(
+    "neurons",
+    "Norm along each frequency of what neurons add to the logits (W_out W_U).",
+    when=EVERY_STEP,
+)
+def neuron_logit_spectrum(about: About, snapshot: Snapshot) -> Any:
+    return spectra.neuron_logit_bars(snapshot, about.frequencies)
+
+
+# ---- output
+
+
+@panel("output", "Which pairs are answered rightly: test pairs turn green.", when=EVERY_STEP)
+def correctness(about: About, snapshot: Snapshot) -> Any:
+    return answers.correctness(snapshot)
+
+
+@panel("output", "The logit of one class on every pair; diagonals are sums a + b.", when=EVERY_STEP)
+def logits(about: About, snapshot: Snapshot) -> Any:
+    return answers.logit_images(snapshot, (0,))
+
+
+# ---- circuit
+
+
+@panel(
+    "circuit",
+    "From embedding frequencies over heads and neuron clusters to logit frequencies; each link "
+    "is measured by cutting it.",
+    when=MILESTONES,
+)
+def graph(about: About, snapshot: Snapshot) -> Any:
+    about.need_circuit()
+    return circuit_graph(snapshot, frequencies=about.frequencies)
+
+
+@panel(
+    "circuit",
+    f"What the loss becomes without a part, over the loss of the whole model; dots are {PLACEBOS} "
+    "placebos, as much of the same kind chosen at random, which is few for a verdict.",
+    when=MILESTONES,
+)
+def ablations(about: About, snapshot: Snapshot) -> Any:
+    return ablate(snapshot, frequencies=about.frequencies, placebos=PLACEBOS)
+
+
+@panel(
+    "circuit",
+    "The claimed circuit alone, the model without it, and the circuit less each part.",
+    when=MILESTONES,
+)
+def circuit_alone(about: About, snapshot: Snapshot) -> Any:
+    about.need_circuit()
+    if about.faithfulness and snapshot.step == about.faithfulness.step:
+        return about.faithfulness
+    return faithfulness(snapshot, frequencies=about.frequencies, placebos=0)
+
+
+# ---- encoding
+
+
+@panel(
+    "encoding",
+    "Accuracy on test inputs as more and more of the model is set to zero, in three bases.",
+    when=MILESTONES,
+)
+def pruning_curves(about: About, snapshot: Snapshot) -> Any:
+    found = {}
+    for basis in BASES:
+        with contextlib.suppress(InputError):  # a basis that this kind of model does not have
+            found[basis] = pruning_curve(snapshot, basis=basis, test_only=True)
+    return pruning.plot_pruning_curves(found)
+
+
+@panel(
+    "encoding",
+    "The predictions of the checkpoints as points, by their geodesic distances in the "
+    "Fisher-Rao metric; the ring is this step.",
+    when=EVERY_STEP,
+)
+def trajectory(about: About, snapshot: Snapshot) -> Any:
+    found = about.trajectory
+    if found is None:
+        raise InputError(about.no_trajectory or "no trajectory.")
+    here = found.coordinates[found.steps.index(snapshot.step)]
+    return plot_trajectories(found).add_scatter(
+        x=[float(here[0])],
+        y=[float(here[1])],
+        mode="markers",
+        name="this step",
+        marker={"symbol": "circle-open", "size": 16, "line": {"width": 2}},
+        hoverinfo="skip",
+        meta={"marks": True},
+    )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A panel: a figure, or patterns by step for CircuitsVis; or the reason why there is neither.
+
+    `table` is the data behind it, where the figure does not hold all.
+    """
+
+    panel: Panel
+    figure: Figure | None = field(default=None, repr=False)
+    patterns: dict[int, AttentionPatterns] = field(default_factory=dict, repr=False)
+    table: pd.DataFrame | None = field(default=None, repr=False)
+    steps: tuple[int, ...] = ()  # that it is drawn of, where these are few
+    only: int | None = None  # the step that it is a picture of, where there is no other
+    reason: str | None = None  # also why it is missing at some steps
+
+
+def draw_panels(about: About, *, progress: bool = False) -> list[Drawn]:
+    """All panels of one run, in their order."""
+    found: dict[str, dict[int, Any]] = {name: {} for name in PANELS}
+    reasons: dict[str, str] = {}
+
+    def draw(when: str, step: int, *given: Snapshot) -> None:
+        for name, panel in PANELS.items():
+            if panel.when == when and panel.draw:
+                try:
+                    found[name][step] = panel.draw(about, *given)
+                except InputError as error:
+                    reasons[name] = str(error)
+
+    draw(ONCE, about.run.steps[-1])
+    steps = sorted({*about.steps, *about.milestones})
+    for step in tqdm(steps, desc="draw", unit="step", disable=None if progress else True):
+        snapshot = about.run.snapshot(step)
+        snapshot.compute()
+        if step in about.steps:
+            draw(EVERY_STEP, step, snapshot)
+        if step in about.milestones:
+            draw(MILESTONES, step, snapshot)
+    return [
+        replace(
+            _drawn(panel, found[name]) if found[name] else Drawn(panel),
+            steps=tuple(found[name]) if panel.when == MILESTONES else (),
+            only=next(iter(found[name])) if panel.when != ONCE and len(found[name]) == 1 else None,
+            reason=reasons.get(name),
+        )
+        for name, panel in PANELS.items()
+    ]
+
+
+def _drawn(panel: Panel, found: dict[int, Any]) -> Drawn:
+    first = next(iter(found.values()))
+    if isinstance(first, AttentionPatterns):
+        return Drawn(panel, patterns=found, table=_joined(found))
+    if isinstance(first, Figure):
+        return Drawn(panel, over_training(found))
+    if isinstance(first, tuple):  # drawn once: a figure, and its table
+        return Drawn(panel, figure=first[0], table=first[1])
+    figure = over_training({step: result.plot() for step, result in found.items()})
+    return Drawn(panel, figure, table=_joined(found))
+
+
+def _joined(found: dict[int, Any]) -> pd.DataFrame:
+    """The tables of all steps under each other, the step first."""
+    tables = [result.table().assign(step=step) for step, result in found.items()]
+    joined = pd.concat(tables, ignore_index=True)
+    return joined[["step", *joined.columns.drop("step")]]

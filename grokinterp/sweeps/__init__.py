@@ -1,0 +1,20 @@
+"""Many runs: the file of a sweep, who makes its runs, its table, its diagrams."""
+
+from grokinterp.base.names import room_names
+from grokinterp.sweeps.driver import run_sweep
+from grokinterp.sweeps.statistics import Contrast, Spread, contrast, spread
+from grokinterp.sweeps.sweep import Sweep
+from grokinterp.sweeps.table import RUN_MEASURES, measured, measuring
+
+__all__ = [
+    "RUN_MEASURES",
+    "Contrast",
+    "Spread",
+    "Sweep",
+    "contrast",
+    "measured",
+    "measuring",
+    "run_sweep",
+    "spread",
+]
+__getattr__, __dir__ = room_names(__name__, __all__)

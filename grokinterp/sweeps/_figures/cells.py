@@ -1,0 +1,352 @@
+"""How figures of a sweep put numbers, names and axes into words."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from grokinterp.base.checks import listed
+from grokinterp.base.errors import InputError, nearest
+from grokinterp.figures._figure import checked, plain
+from grokinterp.progress.labels import LABELS
+from grokinterp.recipe.keys import CHANCE
+from grokinterp.recipe.recipe import Recipe
+from grokinterp.sweeps.statistics import Spread, spread
+from grokinterp.sweeps.table import NOTE, RUN
+
+# MERGED viz.sweep_cells: The table of a sweep as figures need it: the values of a key in order, the runs of a cell.
+
+
+TIMES = ("memorization_step", "grok_step", "t_train", "t_test")
+UNITS = {**dict.fromkeys(TIMES, "updates"), "train_loss": "nats", "test_loss": "nats"}
+LONGEST = 28  # letters of a name in a figure
+
+
+def name_of(given: object, *, longest: int = LONGEST) -> str:
+    """A name of others for a figure: no tags, and no longer than there is space for.
+
+    >>> name_of("<b>"), name_of("weight decay", longest=8)
+    ('&lt;b&gt;', 'weight …')
+    """
+    text = " ".join(str(given).split())
+    return plain(text if len(text) <= longest else text[: longest - 1] + "…")
+
+
+def number(value: float) -> str:
+    """A number as cells have it, in at most four digits or as a whole one.
+
+    >>> number(8120.0), number(1234567.5), number(0.98342), number(3.2e-7)
+    ('8,120', '1.23e+06', '0.983', '3.2e-07')
+    """
+    if 999.5 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def interval(found: Spread) -> str:
+    """The interval of a median in words, "" where there is none."""
+    return f"{number(found.low)} to {number(found.high)}" if found.coverage else ""
+
+
+def coverages(found: Iterable[Spread]) -> str:
+    """With which probability these intervals hold the median, "" where there are none.
+
+    >>> coverages([Spread(2, 1.0, 0.0, 2.0, 0.5), Spread(3, 1.0, 0.0, 2.0, 0.75)])
+    ' (50% to 75%)'
+    """
+    shares = sorted(one.coverage for one in found if one.coverage)
+    if not shares:
+        return ""
+    low, high = f"{shares[0]:.0%}", f"{shares[-1]:.0%}"
+    return f" ({low})" if low == high else f" ({low} to {high})"
+
+
+def heading(title: str, lines: Sequence[str]) -> str:
+    """The title of a figure with smaller lines below."""
+    return "<br>".join([title, *(f'<span style="font-size:12px">{line}</span>' for line in lines)])
+
+
+def titled(column: str) -> str:
+    """A column as the title of an axis, with its unit where it has a known one."""
+    return name_of(column) + (f" ({UNITS[column]})" if column in UNITS else "")
+
+
+def counted(labels: Sequence[str]) -> str:
+    """How many have each label.
+
+    >>> counted(["grokked", "memorized", "grokked"])
+    '2 grokked, 1 memorized'
+    """
+    n = Counter(labels)
+    return ", ".join(f"{n[label]} {name_of(label)}" for label in sorted(n, key=lambda x: -n[x]))
+
+
+def spans_decades(values: Iterable[float]) -> bool:
+    """Whether an axis or a scale of colours is better logarithmic: above 0, over a decade or more.
+
+    >>> spans_decades([1, 10]), spans_decades([1, 9]), spans_decades([0, 100])
+    (True, False, False)
+    """
+    found = [value for value in values if not math.isnan(value)]
+    return bool(found) and min(found) > 0 and max(found) >= 10 * min(found)
+
+
+def log_ticks(values: Iterable[float], *, heights: bool = False) -> dict[str, Any]:
+    """Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten, over two decades at powers.
+
+    They are where the values are, or with `heights` at the logarithms of those places.
+
+    >>> log_ticks([150, 2500])["ticktext"]
+    ['200', '500', '1,000', '2,000']
+    """
+    found = [value for value in values if not math.isnan(value)]
+    low, high = min(found), max(found)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low < 200 else (1,)
+    all_ticks = [step * 10.0**power for power in powers for step in steps]
+    ticks = [tick for tick in all_ticks if low * 0.999 <= tick <= high * 1.001]
+    places = [math.log10(tick) for tick in ticks] if heights else ticks
+    return {"tickvals": places, "ticktext": [number(tick) for tick in ticks]}
+
+
+LABEL, NO_LABEL = "label", "no label"
+KEYS = tuple(field.name for field in fields(Recipe))
+MOST_TICKS = 16  # with a name each
+MOST_LINES = 25  # of a text shown on hover
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The values of a column, or of several together: numbers by size, all else as they come.
+
+    `places` has the place in `names` of every row. `numbers` are the values themselves where all
+    of them are numbers.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    places: np.ndarray
+    numbers: tuple[float, ...] | None = None
+    alone: bool = True  # of one column, so that its name is not in the names
+
+    def told(self) -> list[str]:
+        """The values with the names of the columns they are of."""
+        return [f"{self.title} = {name}" if self.alone else name for name in self.names]
+
+    def positions(self) -> tuple[float, ...]:
+        """Where the values stand on an axis: at themselves, or in order at 0, 1, 2 and so on.
+
+        In order too where a logarithmic axis would do but for a 0, beside which all were crowded.
+        """
+        above = [number for number in self.numbers or () if number > 0]
+        if self.numbers is None or (min(self.numbers) == 0 and spans_decades(above)):
+            return tuple(map(float, range(len(self.names))))
+        return self.numbers
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs (row numbers) that share their values on the axes, and their values in between.
+
+    `spread` is that of the values there are, `without` are the rows without one.
+    """
+
+    rows: tuple[int, ...]
+    spread: Spread
+    without: tuple[int, ...]
+
+    @property
+    def missing(self) -> int:
+        """How many of the runs have no value."""
+        return len(self.without)
+
+
+def check_table(table: pd.DataFrame) -> None:
+    """Refuse what is no table of a sweep, or has no run."""
+    checked(table, pd.DataFrame, "run_sweep(...) or pandas.read_csv(results.csv)")
+    if table.empty:
+        raise InputError("the table has no run; give one with a row a run.")
+    if not table.columns.is_unique:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise InputError(f"the table has two columns {twice!r}; rename one.")
+
+
+def column_of(table: pd.DataFrame, name: str) -> list[Any]:
+    """The cells of a column, None where one is empty; the nearest name for one that is not there.
+
+    >>> column_of(pd.DataFrame({"lr": [0.1, None]}), "lr")
+    [0.1, None]
+    """
+    if not isinstance(name, str) or name not in table.columns:
+        advice = nearest(str(name), map(str, table.columns))
+        raise InputError(f"the table has no column {name!r}; {advice}")
+    return [None if _empty(cell) else cell for cell in table[name].tolist()]
+
+
+def keys_of(by: object) -> list[str]:
+    """The columns that `by` names: none, one or several.
+
+    >>> keys_of(None), keys_of("lr"), keys_of(("lr", "seed"))
+    ([], ['lr'], ['lr', 'seed'])
+    """
+    if by is None:
+        return []
+    return [by] if isinstance(by, str) else listed("by", by, such_as="['seed']")
+
+
+def _empty(cell: object) -> bool:
+    return cell is None or cell is pd.NA or cell == "" or (isinstance(cell, Real) and cell != cell)
+
+
+def axis_of(table: pd.DataFrame, *columns: str, least: int = 2) -> Axis:
+    """The axis of a column, or of the values that several have together, named after them all.
+
+    >>> axis_of(pd.DataFrame({"lr": [0.1, 0.01, 0.1]}), "lr").names
+    ('0.01', '0.1')
+    """
+    found = [_axis(table, column) for column in columns]
+    several = [list(axis.places) for axis in found]
+    present = sorted(set(zip(*several, strict=True)))
+    if len(present) < least:
+        name, here = " and ".join(columns), found[0].names[0]
+        raise InputError(f"{name!r} has one value, {here}; an axis takes two or more.")
+    if len(found) == 1:
+        return found[0]
+    names = tuple(
+        ", ".join(f"{axis.title}={axis.names[i]}" for axis, i in zip(found, point, strict=True))
+        for point in present
+    )
+    places = np.array([present.index(point) for point in zip(*several, strict=True)])
+    return Axis(" and ".join(axis.title for axis in found), names, places, alone=False)
+
+
+def _axis(table: pd.DataFrame, column: str) -> Axis:
+    cells = column_of(table, column)
+    if gaps := cells.count(None):
+        raise InputError(
+            f"{column!r} is empty in {gaps} of {len(cells)} rows; leave those out, such as with "
+            f"table.dropna(subset=[{column!r}])."
+        )
+    if all(isinstance(cell, Real) and not isinstance(cell, bool) for cell in cells):
+        numbers = sorted({float(cell) for cell in cells})
+        short = next(
+            names
+            for style in (number, "{:g}".format, repr)
+            if len(set(names := [style(one) for one in numbers])) == len(numbers)
+        )
+        place = {one: i for i, one in enumerate(numbers)}
+        places = [place[float(cell)] for cell in cells]
+        return Axis(name_of(column), tuple(short), np.array(places), tuple(numbers))
+    words = [str(list(cell) if isinstance(cell, tuple) else cell) for cell in cells]
+    levels = list(dict.fromkeys(words))
+    names = [name_of(level) for level in levels]
+    if len(set(names)) < len(names):  # told apart by their ends alone
+        names = [f"{name} ({i})" for i, name in enumerate(names)]
+    return Axis(name_of(column), tuple(names), np.array([levels.index(word) for word in words]))
+
+
+def numbers_of(table: pd.DataFrame, column: str) -> np.ndarray:
+    """The values of a column, NaN where a run has no finite one; InputError where none has."""
+    cells = column_of(table, column)
+    if wrong := [cell for cell in cells if cell is not None and not isinstance(cell, Real)]:
+        raise InputError(
+            f"{column!r} is no number ({str(wrong[0])[:40]!r}); give a column of numbers, such as "
+            "'test_loss'."
+        )
+    values = np.array([math.nan if cell is None else float(cell) for cell in cells])
+    values[~np.isfinite(values)] = math.nan
+    if np.isnan(values).all():
+        raise InputError(f"no run has a value in {column!r}; give another column.")
+    return values
+
+
+def cell_of(rows: Sequence[int], values: np.ndarray | None) -> Cell:
+    """The runs of a cell with the spread of their values, of none where there are no values."""
+    if values is None:
+        return Cell(tuple(rows), spread([]), ())
+    without = tuple(row for row in rows if math.isnan(values[row]))
+    return Cell(tuple(rows), spread(values[list(rows)].tolist()), without)
+
+
+def labels_of(table: pd.DataFrame, *, asked: bool) -> list[str]:
+    """The label of every run, "no label" for one without; `asked` refuses a table without any."""
+    if LABEL not in table.columns and not asked:
+        return [NO_LABEL] * len(table)
+    labels = [NO_LABEL if cell is None else str(cell) for cell in column_of(table, LABEL)]
+    if asked and set(labels) == {NO_LABEL}:
+        raise InputError("no run has a label; give value= a column of numbers.")
+    return labels
+
+
+def ordered(labels: Iterable[str]) -> list[str]:
+    """Each label once: those that runs have, then others as they come.
+
+    >>> ordered(["no label", "steady", "grokked", "steady"])
+    ['grokked', 'steady', 'no label']
+    """
+    found = dict.fromkeys(labels)
+    return [*(label for label in LABELS if label in found), *(x for x in found if x not in LABELS)]
+
+
+class Told:
+    """What is told of single runs: in a cell they differ in these columns, and in their values."""
+
+    def __init__(self, table: pd.DataFrame, values: np.ndarray | None, used: Sequence[str]) -> None:
+        self._labels = labels_of(table, asked=False) if LABEL in table.columns else None
+        self._notes = column_of(table, NOTE) if NOTE in table.columns else [None] * len(table)
+        self._values = values
+        self.valued = values is not None
+        varying = [key for key in varied(table) if key not in used]
+        self._cells = {key: column_of(table, key) for key in varying}
+        self._names = column_of(table, RUN) if RUN in table.columns else [*range(len(table))]
+
+    def run(self, row: int) -> str:
+        """One run in a line: which it is, its value, its label, and what its note says."""
+        which = ", ".join(f"{name_of(k)} {name_of(c[row])}" for k, c in self._cells.items())
+        parts = [which or name_of(self._names[row])]
+        if self._values is not None:
+            value = self._values[row]
+            parts.append("no value" if math.isnan(value) else f"{value:,.6g}")
+        if self._labels is not None:
+            parts.append(name_of(self._labels[row]))
+        if self._notes[row] is not None:
+            parts.append(f"note: {name_of(self._notes[row], longest=80)}")
+        return ": ".join([parts[0], ", ".join(parts[1:])])
+
+    def runs(self, rows: Sequence[int]) -> str:
+        """A line each; of very many only the first, which is said."""
+        lines = [self.run(row) for row in rows[:MOST_LINES]]
+        if len(rows) > MOST_LINES:
+            lines.append(f"and {len(rows) - MOST_LINES} more runs")
+        return "<br>".join(lines)
+
+
+def varied(table: pd.DataFrame) -> list[str]:
+    """The recipe keys of a table with more than one value in it, seeds too."""
+    keys = [column for column in table.columns if column in KEYS]
+    return [key for key in keys if len({str(cell) for cell in column_of(table, key)}) > 1]
+
+
+def pooled(table: pd.DataFrame, used: Sequence[str]) -> list[str]:
+    """Keys other than seeds in which runs with the same values of `used` differ.
+
+    >>> pooled(pd.DataFrame({"p": [5, 5], "lr": [1, 2], "seed": [0, 1]}), ["p"])
+    ['lr']
+    """
+    others = [key for key in varied(table) if key not in (*used, *CHANCE)]
+    return [key for key in others if not determined(table, key, used)]
+
+
+def determined(table: pd.DataFrame, key: str, by: Sequence[str]) -> bool:
+    """Whether a key has one value for each combination of the others."""
+    return len(_combinations(table, by)) == len(_combinations(table, [*by, key]))
+
+
+def _combinations(table: pd.DataFrame, keys: Sequence[str]) -> set[tuple[str, ...]]:
+    columns = [[str(cell) for cell in column_of(table, key)] for key in keys]
+    return set(zip(*columns, strict=True)) if columns else {()}

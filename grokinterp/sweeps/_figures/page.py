@@ -1,0 +1,205 @@
+"""The page of a sweep: its figures, chosen by the keys that vary, and its table."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from grokinterp.base.errors import InputError, shown
+from grokinterp.figures._figure import Figure
+from grokinterp.figures.pages import asset, render
+from grokinterp.recipe.keys import CHANCE, WATCHING
+from grokinterp.sweeps._figures.cells import (
+    LABEL,
+    NO_LABEL,
+    axis_of,
+    check_table,
+    column_of,
+    counted,
+    determined,
+    labels_of,
+    numbers_of,
+    varied,
+)
+from grokinterp.sweeps._figures.phase_diagram import plot_phase_diagram
+from grokinterp.sweeps._figures.scaling import plot_scaling
+from grokinterp.sweeps.table import FINGERPRINT, NOTE
+
+PREFERRED = ("grok_step", "t_test", "test_loss")  # the first that a run has a value in is drawn
+MOST_PANELS = 6
+MOST_ROWS = 1000
+COLUMN = 104  # pixels of a cell that holds an interval, legibly
+BESIDE = 170  # pixels beside the cells: names of the y axis, bar of colours
+OWN_BEST = (
+    "t_train and t_test are when a run came within 5 % of its own best accuracy, which need not be "
+    "good: read them with the labels."
+)
+
+
+def sweep_page(table: pd.DataFrame, *, value: str | None = None, title: str = "Sweep") -> str:
+    """One HTML page that needs no network: what varied, figures of it, and the table.
+
+    `table` is what `run_sweep` returns, or its results.csv; `value` is the column drawn, else the
+    first of grok_step, t_test and test_loss that has one. The axes are the recipe keys that vary,
+    never the seeds, and not those that go with the others (one value for each combination of
+    them): one key makes a scaling plot, two make phase diagrams of the value and of the label, and
+    of more the two with the most values, with a panel for each combination of the others, at most
+    six; the page says what is left out, of more than 1,000 runs the rest of the table too.
+    InputError for a table without a run, and for a `value` that no run has as a number.
+    """
+    check_table(table)
+    if not isinstance(title, str):
+        raise InputError(f"title={shown(title)} is no text; give such as 'Sweep'.")
+    if value is not None:
+        numbers_of(table, value)  # refused before anything is drawn
+    keys, notes = _axes(table)
+    value = value or next((name for name in PREFERRED if _has(table, name)), None)
+    drawn, more = _drawn(table, keys, value)
+    charts = [
+        {
+            "html": one.figure.to_html(full_html=False, include_plotlyjs=i == 0),
+            "width": one.width,
+        }
+        for i, one in enumerate(drawn)
+    ]
+    rows = table.head(MOST_ROWS).drop(columns=FINGERPRINT, errors="ignore")
+    return render(
+        "sweep.html.j2",
+        title=title,
+        summary=_summary(table, keys),
+        notes=[*notes, *more, *_failures(table)],
+        charts=charts,
+        style=asset("page.css"),
+        n_runs=len(table),
+        n_shown=len(rows),
+        runs=_table(rows),
+    )
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """A figure, and the width in pixels below which its text is too small."""
+
+    figure: Figure
+    width: int = 0
+
+
+def _axes(table: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """The keys that make axes, and notes on those that vary and make none."""
+    keys, notes = [], []
+    for key in varied(table):
+        if key in CHANCE:
+            continue
+        if None in column_of(table, key):
+            notes.append(f"{key} varies and is empty in some runs, so it is no axis.")
+        else:
+            keys.append(key)
+    watching = (*WATCHING, "steps")  # go with others most often, so they are the first to leave
+    backwards = keys[::-1]
+    for key in sorted(backwards, key=lambda key: key not in watching):
+        others = [other for other in keys if other != key]
+        if others and determined(table, key, others):
+            keys = others
+            notes.append(f"{key} varies with {' and '.join(others)}, so it is no axis of its own.")
+    return keys, notes
+
+
+def _drawn(
+    table: pd.DataFrame, keys: Sequence[str], value: str | None
+) -> tuple[list[_Chart], list[str]]:
+    """The figures that these keys allow, and notes on what they leave out."""
+    labelled = set(labels_of(table, asked=False)) != {NO_LABEL}
+    notes = []
+    if value is None:
+        notes.append(f"No run has a value in {', '.join(PREFERRED)}: there is no such figure.")
+    elif PREFERRED[0] in table.columns and not _has(table, PREFERRED[0]):
+        notes.append(f"No run has a {PREFERRED[0]}.")
+    if value in ("t_train", "t_test"):
+        notes.append(OWN_BEST)
+    if not keys:
+        return [], [*notes, "Nothing but seeds varies: there is no axis to draw along."]
+    if len(keys) == 1:
+        charts = [] if value is None else [_Chart(plot_scaling(table, x=keys[0], value=value))]
+        return charts, notes
+    x, y, *others = _two_first(table, keys)
+    part, left_out = _first_panels(table, others)
+    if left_out:
+        notes.append(
+            f"{left_out} of {left_out + MOST_PANELS} combinations of {' and '.join(others)} are "
+            "not drawn; draw them with plot_phase_diagram from a part of the table."
+        )
+    width = BESIDE + COLUMN * len(axis_of(part, x, least=1).names)
+    figures = []
+    for column in ([value] if value else []) + [LABEL] * labelled:
+        try:
+            drawn = plot_phase_diagram(part, x=x, y=y, value=column, by=others)
+        except InputError as error:  # what is left out may be all that has a value
+            notes.append(f"No figure of {column}: {error}")
+        else:
+            figures.append(_Chart(drawn, width))
+    return figures, notes
+
+
+def _two_first(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
+    """The keys with the two that have the most values first, in the table's order else."""
+    n = {key: len(axis_of(table, key).names) for key in keys}
+    two = sorted(keys, key=lambda key: -n[key])[:2]
+    return [*(key for key in keys if key in two), *(key for key in keys if key not in two)]
+
+
+def _first_panels(table: pd.DataFrame, others: Sequence[str]) -> tuple[pd.DataFrame, int]:
+    """The runs of the first combinations of these keys, and how many combinations are left out."""
+    if not others:
+        return table, 0
+    panels = axis_of(table, *others, least=1)
+    left_out = max(0, len(panels.names) - MOST_PANELS)
+    return (table[panels.places < MOST_PANELS] if left_out else table), left_out
+
+
+def _summary(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
+    """What was swept, in lines."""
+    lines = []
+    for key in keys:
+        names = axis_of(table, key).names
+        shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        lines.append(f"{key}: {shown}")
+    lines += [
+        f"{key}: {len({str(cell) for cell in column_of(table, key)})} values"
+        for key in varied(table)
+        if key in CHANCE
+    ]
+    labels = labels_of(table, asked=False)
+    lines += [] if set(labels) == {NO_LABEL} else [f"labels: {counted(labels)}"]
+    return [
+        html.unescape(line) for line in lines
+    ]  # names for figures are escaped, as lines will be
+
+
+def _failures(table: pd.DataFrame) -> list[str]:
+    """How many rows have a note, which says why a run has no values."""
+    if NOTE not in table.columns:
+        return []
+    n = sum(note is not None for note in column_of(table, NOTE))
+    return [f"{n} of {len(table)} runs have a note: see the table."] if n else []
+
+
+def _table(frame: pd.DataFrame) -> str:
+    """HTML, with everything in it escaped and nothing cut off."""
+    with pd.option_context("display.max_colwidth", None):
+        return frame.to_html(
+            index=False, classes="numbers", border=0, na_rep="", float_format=_figures
+        )
+
+
+def _figures(value: float) -> str:
+    """Whole numbers as they are: a column of steps with a gap in it has become one of floats."""
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e9 else f"{value:.4g}"
+
+
+def _has(table: pd.DataFrame, column: str) -> bool:
+    try:
+        numbers_of(table, column)
+    except InputError:
+        return False
+    return True

@@ -1,0 +1,377 @@
+"""Runs of a sweep, the same wherever they are made: trained, or gone on with, and measured."""
+
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from grokinterp.base.errors import InputError
+from grokinterp.base.lock import LOCK, hold
+from grokinterp.recipe.recipe import Recipe
+from grokinterp.runs.manifest import RESUME, RUN_JSON, Manifest
+from grokinterp.runs.run import Run
+from grokinterp.sweeps.places import Place
+from grokinterp.training.ensemble import NEXT, train_ensemble
+from grokinterp.training.loop import is_finished, train, using_threads
+
+# MERGED training.executors.in_process: Job after job in this process.
+# MERGED training.executors.processes: Several runs at a time on this machine, in processes that are started once and used again.
+#
+# A worker that is killed takes no run with it: what is left of its job is given to a new one, which
+# goes on from the last checkpoint. Workers have a session of their own, so that Ctrl-C in a terminal
+# reaches only the process that started them; this one asks each of them, once, to save and end. When
+# it is killed itself, they see it and do the same.
+
+
+NOTE = "note"
+RETRIES = 3  # of a job whose worker was killed
+RELEASE_SECONDS = 60.0  # in which the worker of a killed sweep saves its runs and lets them go
+
+Measure = Callable[[Run], Mapping[str, object]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Runs to be made by one worker, together if there are several; it goes to other processes."""
+
+    members: Mapping[str, Recipe]  # by the names of the runs
+    place: Place
+    measure: Measure | None
+    threads: int  # of torch, at least 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the runs, in order."""
+        return tuple(self.members)
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        first, *others = self.names
+        return f"{first} and {len(others)} more" if others else first
+
+    def without(self, name: str) -> "Job | None":
+        """The job that is left when a run is made; None if there is none."""
+        members = {each: recipe for each, recipe in self.members.items() if each != name}
+        return replace(self, members=members) if members else None
+
+    def singly(self) -> "list[Job]":
+        """A job for every run."""
+        return [replace(self, members={name: recipe}) for name, recipe in self.members.items()]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of a run: columns of its row, and the run.json that they rest on."""
+
+    name: str
+    found: Mapping[str, object]
+    run_json: bytes  # b"" where it could not be trained or measured; `found` has a note then
+
+
+class Stopped(KeyboardInterrupt):
+    """A sweep was asked to stop, while these runs were being made."""
+
+    def __init__(self, names: tuple[str, ...] = ()) -> None:
+        super().__init__(", ".join(names))
+        self.names = names
+
+
+def make_runs(job: Job) -> Iterator[Made]:
+    """Train the runs, or the rest of them, and measure one after the other, each given as it ends.
+
+    What cannot be done is noted. When a run is given, its place has it.
+    """
+    with using_threads(job.threads), ExitStack() as all_of_them:
+        members = []
+        for name, recipe in job.members.items():
+            own = all_of_them.enter_context(ExitStack())
+            members.append((name, recipe, own.enter_context(job.place.run_folder(name)), own))
+        _wait_for([folder for _, _, folder, _ in members])
+        if len(members) > 1:
+            _train_together([(recipe, folder) for _, recipe, folder, _ in members])
+        for name, recipe, folder, own in members:
+            made = _make_run(name, recipe, folder, job.measure)
+            own.close()
+            yield made
+
+
+def failed(name: str, note: str) -> Made:
+    """A run that came to nothing, and why."""
+    return Made(name, {NOTE: note}, b"")
+
+
+def _make_run(name: str, recipe: Recipe, folder: Path, measure: Measure | None) -> Made:
+    """Train what is left of a run, and measure it."""
+    try:
+        run = train(recipe, folder, resume=True, progress=False)
+        (folder / NEXT).unlink(missing_ok=True)  # of an ensemble that was killed
+        found = {} if measure is None else dict(measure(run))
+        return Made(name, found, (folder / RUN_JSON).read_bytes())
+    except InputError as error:
+        return failed(name, str(error))
+
+
+def _train_together(members: Sequence[tuple[Recipe, Path]]) -> None:
+    """Train those that can be as an ensemble, if that is faster; the others are left as they are.
+
+    If what was saved of them has no common step, only those that have not begun go together.
+    """
+    left = [member for member in members if _can_be_a_member(*member)]
+    new = [member for member in left if not (member[1] / RUN_JSON).exists()]
+    for some in [left] if new == left else [left, new]:
+        if len(some) < 2:
+            continue
+        recipes, folders = zip(*some, strict=True)
+        try:
+            train_ensemble(recipes, folders, resume=True, progress=False, when="faster")
+        except InputError as error:  # training them singly says what is wrong with which
+            told = "%d runs cannot be trained together: %s"
+            logging.getLogger(__name__).info(told, len(some), error)
+        else:
+            return
+
+
+def _can_be_a_member(recipe: Recipe, folder: Path) -> bool:
+    """Whether a run is unfinished, of this recipe, and was not begun singly."""
+    try:
+        if is_finished(folder, recipe):
+            return False
+        if not (folder / RESUME).exists() or not (folder / RUN_JSON).exists():
+            return True
+        return "ensemble" in Manifest.read(folder).environments()[-1][1]
+    except InputError:
+        return False
+
+
+def _wait_for(folders: Sequence[Path]) -> None:
+    """Give a worker that outlived its sweep the time to save these runs and end."""
+    until = time.monotonic() + RELEASE_SECONDS
+    for folder in folders:
+        while (folder / LOCK).exists() and time.monotonic() < until:
+            with suppress(InputError):
+                hold(folder).release()
+                break
+            time.sleep(0.1)
+
+
+def run_in_process(jobs: Sequence[Job]) -> Generator[Made, None, None]:
+    """Make the runs one after another."""
+    for job in jobs:
+        left = list(job.names)
+        try:
+            for made in make_runs(job):
+                left.remove(made.name)
+                yield made
+        except KeyboardInterrupt:
+            raise Stopped(tuple(left)) from None
+
+
+STOP_SECONDS = 30.0  # to save a run in; then a worker is killed
+MOST_FALSE_STARTS = 10  # workers in a row that were killed before they began
+READY = "ready"
+
+
+class _Worker:
+    """A process, the connection to it, and what is left of the job it is at."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs,), daemon=True)
+        with _blocked_interrupts():
+            self.process.start()
+        theirs.close()
+        self.ready = False
+        self.job: Job | None = None
+
+    def give(self, job: Job) -> None:
+        self.job = job
+        with suppress(OSError):  # it is dead, and the connection will say so
+            self.connection.send(job)
+
+    def exit_status(self) -> int:
+        """Of a process whose connection has ended."""
+        self.process.join(STOP_SECONDS)
+        return self.process.exitcode or 0
+
+
+def run_in_processes(jobs: Sequence[Job], *, workers: int) -> Generator[Made, None, None]:
+    """Make the runs in so many processes; they come back in the order in which they end."""
+    waiting = deque(jobs)
+    deaths: Counter[tuple[str, ...]] = Counter()
+    false_starts = 0
+    pool: list[_Worker] = []
+    try:
+        while waiting or any(worker.job for worker in pool):
+            busy = sum(worker.job is not None for worker in pool)
+            while len(pool) < min(workers, busy + len(waiting)):
+                pool.append(_Worker())
+            for worker in pool:
+                if worker.ready and worker.job is None and waiting:
+                    worker.give(waiting.popleft())
+            for worker in _heard_of(pool):
+                try:
+                    message = worker.connection.recv()
+                except (EOFError, OSError):
+                    pool.remove(worker)
+                    worker.connection.close()
+                    status = worker.exit_status()
+                    if not worker.ready:
+                        false_starts += 1
+                        _check_start(status, false_starts)
+                    elif (job := worker.job) is not None:
+                        deaths[job.names] += 1
+                        if deaths[job.names] <= RETRIES:
+                            waiting.appendleft(job)
+                        elif len(job.names) > 1:  # too large together, or one of them kills it
+                            waiting.extendleft(reversed(job.singly()))
+                        else:
+                            yield failed(job.names[0], _why_dead(status, deaths[job.names]))
+                    continue
+                if isinstance(message, Exception):
+                    raise message
+                worker.ready, false_starts = True, 0
+                if message != READY:
+                    worker.job = worker.job and worker.job.without(message.name)
+                    yield message
+    except KeyboardInterrupt:
+        names = tuple(name for worker in pool if worker.job for name in worker.job.names)
+        yield from _stop(pool)
+        raise Stopped(names) from None
+    finally:
+        _stop(pool)
+
+
+def _heard_of(pool: Sequence[_Worker], timeout: float | None = None) -> list[_Worker]:
+    """The workers that have sent something, or are dead."""
+    heard = wait([worker.connection for worker in pool], timeout)
+    return [worker for worker in pool if worker.connection in heard]
+
+
+def _check_start(status: int, false_starts: int) -> None:
+    """Go on only if a worker that did not come up was killed, and not every time."""
+    if status >= 0:
+        raise InputError(
+            f"a worker ended as it started (status {status}); in a script, call run_sweep below "
+            "if __name__ == '__main__':, or give workers=1."
+        )
+    if false_starts > MOST_FALSE_STARTS:
+        raise InputError(
+            f"{false_starts} workers in a row were killed as they started (signal {-status}); give "
+            "fewer, or more memory."
+        )
+
+
+def _why_dead(status: int, times: int) -> str:
+    how = f"signal {-status}" if status < 0 else f"status {status}"
+    return f"its worker was killed {times} times ({how}); is there memory enough?"
+
+
+def _stop(pool: list[_Worker]) -> list[Made]:
+    """Have every worker save and end; what they finished on the way."""
+    finished = []
+    until = time.monotonic() + STOP_SECONDS
+    try:
+        for worker in pool:
+            if worker.job is not None or not worker.ready:
+                worker.process.terminate()
+            else:
+                worker.connection.close()  # it waits for a job, and ends when none can come
+        left = [worker for worker in pool if not worker.connection.closed]
+        while left and (remaining := until - time.monotonic()) > 0:
+            for worker in _heard_of(left, remaining):
+                try:
+                    message = worker.connection.recv()
+                except (EOFError, OSError):
+                    left.remove(worker)
+                    continue
+                if isinstance(message, Made):
+                    finished.append(message)
+        for worker in pool:
+            worker.process.join(max(0.0, until - time.monotonic()))
+    finally:
+        for worker in pool:
+            worker.process.kill()
+            worker.process.join()
+            worker.connection.close()
+        pool.clear()
+    return finished
+
+
+# In the worker.
+
+
+def _work(connection: Connection) -> None:
+    """Make run after run, until there are no more or it is time to stop."""
+    try:
+        if os.name == "posix":
+            os.setsid()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        connection.send(READY)
+        while True:
+            for answer in _answers(connection):
+                connection.send(answer)
+    except (KeyboardInterrupt, EOFError, OSError):  # asked to stop, or the other end is gone
+        sys.exit(130)
+
+
+def _answers(connection: Connection) -> Iterator[Made | Exception]:
+    """What came of the next job; an error that is not its recipes' goes back whole."""
+    message = connection.recv_bytes()
+    try:
+        job: Job = pickle.loads(message)
+    except Exception as error:
+        yield InputError(
+            f"a worker cannot load measure ({error}); give a function of a module, or workers=1."
+        )
+        return
+    try:
+        yield from make_runs(job)
+    except Exception as error:
+        error.add_note(f"in a worker, making {job.label}:\n{traceback.format_exc()}")
+        yield _sendable(error)
+
+
+def _sendable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError("".join(traceback.format_exception(error)))
+    return error
+
+
+def _end_with_parent() -> None:
+    """Have this process save and end when the one that started it is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _blocked_interrupts() -> Iterator[Any]:
+    """Start a process that Ctrl-C in a terminal cannot end before it is ready for that."""
+    if os.name != "posix":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,194 @@
+"""What a sweep is doing, on standard error where that is a terminal: its runs in training, counts.
+
+It looks at the run folders from time to time, whoever writes them, and so knows of a run what was
+last saved: the step, and loss and accuracy on train and test. Runs in training on a machine whose
+folders are not seen from here have no lines.
+
+What is printed meanwhile stands above, whole. No line is wider than `WIDEST`: when a terminal is
+made narrower, many wrap the lines that are there, and nobody could say how many rows to take away.
+"""
+
+import io
+import os
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from grokinterp.runs.manifest import METRICS, RUN_JSON
+from grokinterp.runs.metrics import COLUMNS
+from grokinterp.sweeps.executors import Job
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+WIDEST = 39  # letters of a line
+COUNTS_WIDEST = 36  # of the last lines, behind which a terminal writes ^C
+PER_SECOND = 2.0
+TAIL = 1000  # bytes at the end of metrics.csv, more than its last row has
+
+
+class LiveTable:
+    """Counts, and the state of every run that has been written to since this was made."""
+
+    def __init__(self, jobs: Sequence[Job], *, n_runs: int) -> None:
+        self._left = {
+            name: (recipe, job.place.seen_folder(name))
+            for job in jobs
+            for name, recipe in job.members.items()
+        }
+        self._before = {name: _written_at(folder) for name, (_, folder) in self._left.items()}
+        self._n_runs, self._n_failed = n_runs, 0
+
+    def done(self, name: str, *, failed: bool) -> None:
+        """A run has its row."""
+        self._left.pop(name, None)
+        self._n_failed += failed
+
+    def lines(self) -> list[tuple[str, str, str]]:
+        """Of every run in training: name, step of how many, and what was logged there."""
+        found = []
+        for name, (recipe, folder) in list(self._left.items()):
+            if _written_at(folder) not in (None, self._before[name]):
+                step, logged = _last_logged(folder)
+                found.append((name, f"{step} of {recipe.steps}", logged))
+        return found
+
+    def counts(self, n_active: int) -> str:
+        """How many runs are done, in training, waiting and failed."""
+        waiting = len(self._left) - n_active
+        done = self._n_runs - len(self._left) - self._n_failed
+        told = f"{done} of {self._n_runs} runs done, {n_active} in training, {waiting} waiting"
+        return told + (f", {self._n_failed} failed" if self._n_failed else "")
+
+    def text(self, *, columns: int, rows: int) -> str:
+        """Two lines a run and the counts, for half of a terminal's rows and its columns."""
+        width = max(1, min(WIDEST, columns - 1))
+        found = self.lines()
+        counts = textwrap.wrap(self.counts(len(found)), min(COUNTS_WIDEST, width))
+        n_shown = max(1, (rows // 2 - len(counts)) // 2)
+        drawn = []
+        for name, step, logged in found[:n_shown]:
+            drawn += [f"{_ending(name, max(1, width - len(step) - 2))}  {step}", f"  {logged}"]
+        if len(found) > n_shown:
+            drawn.append(f"and {len(found) - n_shown} more")
+        lines = [*drawn, *counts][: max(1, rows - 1)]
+        return "\n".join(line[:width] for line in lines)
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.text import Text
+
+        text = self.text(columns=options.size.width, rows=options.size.height)
+        yield Text(text, no_wrap=True, overflow="crop")
+
+
+@contextmanager
+def live_table(jobs: Sequence[Job], *, n_runs: int, shown: bool) -> Iterator[LiveTable]:
+    """The table, drawn while the block lasts if it is to be `shown` and there is a terminal."""
+    table = LiveTable(jobs, n_runs=n_runs)
+    if not (shown and jobs and sys.stderr is not None and sys.stderr.isatty()):
+        yield table
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(file=sys.stderr, highlight=False)
+    if not console.is_interactive:  # TERM=dumb: nothing that is written can be taken back
+        yield table
+        return
+    with (
+        Live(
+            get_renderable=lambda: table,
+            console=console,
+            refresh_per_second=PER_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ),
+        _printing_above(console),
+    ):
+        yield table
+
+
+@contextmanager
+def _printing_above(console: "Console") -> Iterator[None]:
+    """Have what is printed meanwhile stand above what is live, unless it goes elsewhere.
+
+    Rich's own way breaks lines at the width of the terminal, so that paths cannot be copied.
+    """
+    out, err = sys.stdout, sys.stderr
+    sys.stderr = _Above(console, err)
+    if out is not None and out.isatty():  # else what goes into a pipe would land here
+        sys.stdout = _Above(console, out)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, _Above):
+                stream.end()
+        sys.stdout, sys.stderr = out, err
+
+
+class _Above(io.TextIOBase):
+    """A stream whose lines are printed above what is live, each when it is whole."""
+
+    def __init__(self, console: "Console", stream: TextIO) -> None:
+        self._console, self._stream, self._begun = console, stream, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._console.out(line.rpartition("\r")[2], highlight=False)  # of a bar, its last state
+        return len(text)
+
+    def end(self) -> None:
+        if self._begun:
+            self.write("\n")
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+
+def _ending(name: str, width: int) -> str:
+    """A name, of a long one the end: there runs of a sweep differ first."""
+    return name.ljust(width) if len(name) <= width else f"…{name[len(name) - width + 1 :]}"
+
+
+def _written_at(run: Path) -> int | None:
+    try:
+        return (run / RUN_JSON).stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _last_logged(run: Path) -> tuple[int, str]:
+    """The step of the last row, and its loss and accuracy on train and test; 0 before there is one.
+
+    Two digits each, so that the line is never wider than `WIDEST`.
+    """
+    try:
+        with (run / METRICS).open("rb") as file:
+            header = file.readline().decode().strip().split(",")
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+            cells = file.read().decode().splitlines()[-1].split(",")
+        row = dict(zip(header, cells, strict=True))
+        train, test, train_acc, test_acc = (
+            float(row[column]) if row[column] else None for column in COLUMNS
+        )
+        sides = [
+            f"{name}{'' if loss is None else f' {loss:.2g}'}{'' if acc is None else f' {acc:.0%}'}"
+            for name, loss, acc in (("train", train, train_acc), ("test", test, test_acc))
+            if loss is not None or acc is not None
+        ]
+        return int(row["step"]), ", ".join(sides)
+    except (OSError, ValueError, LookupError):
+        return 0, ""

@@ -1,0 +1,164 @@
+"""A task a job on a Ray cluster, or on one that is started here for as long as it takes.
+
+Ray gives a task so many CPUs as its runs have threads, and starts it anew when its worker or its
+node dies; it goes on from what the place of the sweep has. Needs the extra `ray`.
+"""
+
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from grokinterp.base.errors import InputError
+from grokinterp.sweeps.executors import RETRIES, Job, Made, Stopped, failed, make_runs
+
+STOP_SECONDS = 30.0  # to save the runs in
+REACH_SECONDS = 10.0
+QUIET = {  # before ray is imported
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of a change to come
+}
+TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")  # where one is, if not in this file:
+TOKEN_FILE = Path.home() / ".ray" / "auth_token"
+
+
+def run_on_ray(
+    jobs: Sequence[Job], *, workers: int | None, address: str | None = None
+) -> Generator[Made, None, None]:
+    """Make the runs on the cluster at `address`, or on a local one; as the jobs end.
+
+    At most `workers` of those at a time; None is as many as the cluster takes.
+    """
+    if not jobs:
+        return
+    ray = _ray(local=address is None)
+    waiting = deque(jobs)
+    with _cluster(ray, jobs, workers=workers, address=address):
+        task = ray.remote(max_retries=RETRIES)(_make_runs)
+        pending: dict[Any, Job] = {}
+        try:
+            while True:
+                while waiting and (workers is None or len(pending) < workers):
+                    job = waiting.popleft()
+                    pending[task.options(num_cpus=job.threads, name=job.label).remote(job)] = job
+                if not pending:
+                    return
+                for done in ray.wait(list(pending), num_returns=1)[0]:
+                    job = pending.pop(done)
+                    try:
+                        yield from _result(ray, done, job)
+                    except ray.exceptions.RayError as error:  # its worker died, time after time
+                        if len(job.names) > 1:  # too large together, or one of them kills it
+                            waiting.extendleft(reversed(job.singly()))
+                        else:
+                            reason = " ".join(str(error).split())[:300]
+                            yield failed(job.names[0], f"Ray gave it up: {reason}")
+        except KeyboardInterrupt:
+            for each in pending:
+                ray.cancel(each)
+            ended, _ = ray.wait(list(pending), num_returns=len(pending), timeout=STOP_SECONDS)
+            for each in ended:
+                with suppress(ray.exceptions.RayError):
+                    yield from ray.get(each)
+            raise Stopped from None
+
+
+def _make_runs(job: Job) -> list[Made]:
+    """In the task: what it made, the rest being saved, when it was asked to stop."""
+    made: list[Made] = []
+    with suppress(KeyboardInterrupt):
+        made.extend(make_runs(job))
+    return made
+
+
+def _result(ray: Any, done: Any, job: Job) -> list[Made]:
+    try:
+        made = ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    names = {each.name for each in made}
+    rest = [failed(name, "its Ray task was cancelled.") for name in job.names if name not in names]
+    return [*made, *rest]
+
+
+@contextmanager
+def _cluster(
+    ray: Any, jobs: Sequence[Job], *, workers: int | None, address: str | None
+) -> Iterator[None]:
+    """A connection to a cluster, for as long as it is needed and without a word."""
+    if ray.is_initialized():  # by the caller, and the caller's to end
+        yield
+        return
+    if address:
+        _check_address(address)
+    most = max(job.threads for job in jobs)
+    size = {} if address else {"num_cpus": most * (workers or 1), "include_dashboard": False}
+    with _handler_kept():
+        try:
+            ray.init(
+                address or "local", log_to_driver=False, logging_level="ERROR",
+                configure_logging=False, **size,
+            )  # fmt: skip
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"no Ray cluster at {address or 'this machine'} ({reason[:200]}); start one with "
+                "ray start --head."
+            ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _handler_kept() -> Iterator[None]:
+    """Keep what SIGTERM does: Ray would have it end the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _ray(*, local: bool) -> Any:
+    """Ray, told to be quiet and how to be let in, unless the environment says otherwise."""
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    known = TOKEN_FILE.is_file() or any(key in os.environ for key in TOKENS)
+    if local and not known:  # a cluster of our own, which nobody else on this machine may use
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if local or known:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    try:
+        import ray
+    except ImportError:
+        raise InputError(
+            "executor='ray' needs Ray; pip install 'grokinterp[ray]', or give executor='local'."
+        ) from None
+    return ray
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address where nothing listens, which Ray would try for long."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        if address != "auto" and "://" not in address:
+            raise InputError(f"address={address!r} is no HOST:PORT; give such as 10.0.0.1:6379.")
+        return
+    if "://" not in address:
+        try:
+            socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(
+                f"no Ray cluster at {address} ({error}); start one with ray start --head."
+            ) from None

@@ -1,0 +1,211 @@
+"""Where the runs and the table of a sweep are kept: a folder, or any path that fsspec knows.
+
+`runs/scales` is a folder. `s3://bucket/scales` and other paths of fsspec are remote: a run is
+trained in a scratch folder of the machine that trains it, put there whole when it is finished or
+stopped, and fetched from there to go on. What was not put is lost with its machine.
+"""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from grokinterp.base.errors import InputError, one_line
+from grokinterp.base.files import ASIDE, write_whole
+from grokinterp.base.lock import hold
+from grokinterp.runs.manifest import METRICS, RESUME, RUN_JSON
+
+LONGEST_REASON = 200  # letters of what a library says
+LAST = (METRICS, RUN_JSON, RESUME)  # in the order in which a run folder is written
+
+
+@runtime_checkable
+class Place(Protocol):
+    """Files by name, and a folder of this machine for every run. It goes to other processes."""
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, None where there is none."""
+
+    def has(self, name: str, files: Iterable[str]) -> bool:
+        """Whether all these files of a run are there."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put a file there, whole or not at all, unless it is there already."""
+
+    def held(self) -> AbstractContextManager[object]:
+        """Keep others from sweeping into it, where that can be done."""
+
+    def run_folder(self, name: str) -> AbstractContextManager[Path]:
+        """A folder to train a run in; in the end the place has what it holds."""
+
+    def seen_folder(self, name: str) -> Path:
+        """Where this machine would see a run while it is trained here."""
+
+
+def place_of(out: str | Path, *, across_processes: bool) -> Place:
+    """The place that a user names; InputError for one that cannot be used."""
+    if not str(out):
+        raise InputError("no folder is given; name one for the runs and their table.")
+    if "://" not in str(out):
+        folder = Path(out)
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file; give a folder for the runs.")
+        return Folder(folder.absolute() if across_processes else folder)
+    if re.match("https?://", str(out)):
+        raise InputError(f"{out} can only be read; give a folder, or a path such as s3://bucket/x.")
+    if across_processes and str(out).startswith("memory://"):
+        raise InputError(f"{out} is within one process; give one local worker, or another place.")
+    place = Remote(str(out).rstrip("/"), Path(tempfile.gettempdir()))
+    try:
+        place.files  # noqa: B018
+    except (ImportError, ValueError, OSError) as error:
+        raise InputError(f"{out} cannot be used ({error}); give a folder.") from None
+    return Remote(place.url, Path(tempfile.mkdtemp(prefix="grokinterp-sweep-")))
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that everything which trains the runs can see."""
+
+    folder: Path
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def read(self, name: str) -> bytes | None:  # noqa: D102
+        path = self.folder / name
+        return path.read_bytes() if path.is_file() else None
+
+    def has(self, name: str, files: Iterable[str]) -> bool:  # noqa: D102
+        return all((self.folder / name / file).is_file() for file in files)
+
+    def write(self, name: str, content: bytes) -> None:  # noqa: D102
+        if self.read(name) != content:
+            write_whole(self.folder / name, content)
+
+    def held(self) -> AbstractContextManager[object]:  # noqa: D102
+        return hold(self.folder)
+
+    @contextmanager
+    def run_folder(self, name: str) -> Iterator[Path]:  # noqa: D102
+        yield self.folder / name
+
+    def seen_folder(self, name: str) -> Path:  # noqa: D102
+        return self.folder / name
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A path of fsspec, and the scratch folder for the runs in training."""
+
+    url: str
+    scratch: Path
+
+    def __str__(self) -> str:
+        return self.url
+
+    @cached_property
+    def files(self) -> Any:
+        """The file system."""
+        from fsspec.core import url_to_fs
+
+        return url_to_fs(self.url)[0]
+
+    def read(self, name: str) -> bytes | None:  # noqa: D102
+        with self._reached(), suppress(FileNotFoundError):
+            return self.files.cat_file(self._path(name))
+        return None
+
+    def has(self, name: str, files: Iterable[str]) -> bool:  # noqa: D102
+        there = self._path(name)
+        with self._reached():
+            return {f"{there}/{file}" for file in files} <= set(self.files.find(there))
+
+    def write(self, name: str, content: bytes) -> None:  # noqa: D102
+        if self.read(name) == content:
+            return
+        folder, _, last = self._path(name).rpartition("/")
+        aside = f"{folder}/{ASIDE}{last}"
+        with self._reached():
+            self.files.makedirs(folder, exist_ok=True)
+            self.files.pipe_file(aside, content)
+            self.files.mv(aside, self._path(name))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No lock, which others have none of, so let one command sweep into it; end the scratch."""
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # what could not be put is left there
+                self.scratch.rmdir()
+
+    @contextmanager
+    def run_folder(self, name: str) -> Iterator[Path]:
+        """A scratch folder; one that a killed worker left behind goes on where it is."""
+        folder, fetched = self.scratch / name, {}
+        if not (folder / RUN_JSON).is_file():
+            self._fetch(name, folder)
+            fetched = _times(folder)
+        try:
+            yield folder
+        finally:
+            changed = [path for path, time in _times(folder).items() if fetched.get(path) != time]
+            self._put(name, folder, changed)
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # others may still be training in it
+                self.scratch.rmdir()
+
+    def seen_folder(self, name: str) -> Path:  # noqa: D102
+        return self.scratch / name
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Say of which place it is that a library of its protocol complains, in whatever words."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or self.url
+            raise
+        except Exception as error:
+            told = one_line(f"{type(error).__name__}: {error}", most=LONGEST_REASON)
+            raise InputError(
+                f"{self.url} cannot be used ({told}); put this right, or give a folder."
+            ) from error
+
+    def _path(self, name: str) -> str:
+        return f"{self.files._strip_protocol(self.url)}/{name}"
+
+    def _fetch(self, name: str, folder: Path) -> None:
+        """Bring a run here; run.json last, so that what is cut off is fetched again."""
+        there = self._path(name)
+        if not self.files.exists(there):
+            return
+        names = [path.removeprefix(there).lstrip("/") for path in self.files.find(there)]
+        for file in sorted(names, key=lambda file: file == RUN_JSON):
+            if not Path(file).name.startswith("."):  # aside, and cut off
+                write_whole(folder / file, self.files.cat_file(f"{there}/{file}"))
+
+    def _put(self, name: str, folder: Path, changed: list[Path]) -> None:
+        """Send what changed, in the order in which a run folder is written."""
+        files = [path.relative_to(folder).as_posix() for path in changed]
+        for file in sorted(files, key=lambda file: LAST.index(file) if file in LAST else -1):
+            self.write(f"{name}/{file}", (folder / file).read_bytes())
+        if not (folder / RESUME).exists() and self.files.exists(
+            there := self._path(f"{name}/{RESUME}")
+        ):
+            self.files.rm(there)
+
+
+def _times(folder: Path) -> dict[Path, int]:
+    """When every file of a run was written."""
+    return {
+        path: path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }

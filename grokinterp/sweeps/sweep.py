@@ -1,0 +1,295 @@
+"""A sweep: one base recipe and the keys that vary, as a TOML file that expands to many recipes.
+
+    recipe = "mlp113-grokked"     # built in, or a TOML file beside this one, or a table of keys
+    measures = ["compressibility"]  # what to measure of every run, by name
+    ensemble = 8                    # train so many runs as one batched model where that is faster
+    [set]                           # keys changed in the base
+    steps = 1000
+    [[axes]]                        # keys of one axis vary together, axes are crossed
+    init_scale = [10, 1]
+    [[axes]]                        # the last one varies fastest
+    seed = [0, 1, 2]
+    data_seed = [0, 1, 2]
+
+Here six runs, `init_scale=10,seed=0` to `init_scale=1,seed=2`. A range such as
+`lr = {log = [1e-4, 1e-2], n = 5}` (or `linear`) stands for its values, and `seeds = 3`, or
+`seeds = [0, 4]`, among the first lines for a last axis of `seed`. `ensemble` is 1, each run by
+itself, unless it is given; runs go together that differ in nothing but what `training.grouping`
+calls free, and it changes no run that is there.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from grokinterp.base.checks import real
+from grokinterp.base.errors import InputError, nearest, shown, whole_number
+from grokinterp.base.paths import kind_at
+from grokinterp.recipe.builtin import BUILTIN
+from grokinterp.recipe.recipe import Recipe, parse_toml, read_toml, value_text
+
+# MERGED training.ranges: Ranges as values of an axis: `{log = [0.1, 10], n = 5}`, `{linear = [0.1, 0.9], n = 5}`.
+#
+# Both ends are among the n values, as they are given; those between are rounded to six significant
+# digits, so that a run's name says its value exactly, and to whole numbers for keys that take those.
+
+
+DIGITS = 6
+MOST_VALUES = 10_000
+ADVICE = "give such as {log = [0.1, 10], n = 5} or {linear = [0.1, 0.9], n = 5}."
+
+
+def range_values(key: str, given: Mapping[str, Any], *, base: Recipe) -> tuple[float, ...]:
+    """The values of a range for a key of the recipe; InputError, one line, for a bad one.
+
+    >>> range_values("weight_decay", {"log": [0.1, 10], "n": 5}, base=Recipe())
+    (0.1, 0.316228, 1.0, 3.16228, 10.0)
+    >>> range_values("steps", {"linear": [100, 201], "n": 3}, base=Recipe())
+    (100, 150, 201)
+    """
+    told = f"{key}={shown(dict(given))}"
+    kinds = [kind for kind in ("log", "linear") if kind in given]
+    if len(kinds) != 1 or given.keys() != {kinds[0], "n"}:
+        raise InputError(f"{told} is no range; {ADVICE}")
+    ends, n = given[kinds[0]], whole_number(given["n"])
+    if n is None or not 2 <= n <= MOST_VALUES:
+        raise InputError(
+            f"{told}: n={shown(given['n'])} is no whole number from 2 to {MOST_VALUES}."
+        )
+    if not isinstance(ends, list | tuple) or len(ends) != 2 or None in map(real, ends):
+        raise InputError(f"{told}: {shown(ends)} are not the two ends of a range; {ADVICE}")
+    first, last = ends
+    logarithmic = kinds[0] == "log"
+    if logarithmic and min(ends) <= 0:
+        raise InputError(
+            f"{told}: an end of a log range is not above 0; give linear, or other ends."
+        )
+    value = getattr(base.replace(**{key: first}), key)  # refuses a key that is not known
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{told}: {key} is no number; give a list of values.")
+    whole = isinstance(value, int)
+    inner = (_between(first, last, i / (n - 1), logarithmic) for i in range(1, n - 1))
+    values = (first, *(round(x) if whole else float(f"{x:.{DIGITS}g}") for x in inner), last)
+    if len(set(values)) < n:
+        raise InputError(f"{told} has fewer than {n} different values; give a smaller n.")
+    return values if whole else tuple(map(float, values))
+
+
+def _between(first: float, last: float, part: float, logarithmic: bool) -> float:
+    if logarithmic:
+        return math.exp((1 - part) * math.log(first) + part * math.log(last))
+    return (1 - part) * first + part * last
+
+
+MOST_RUNS = 10_000
+EXAMPLE = "seeds = 3, and keys of the recipe below [set]"
+LONGEST_NAME = 200  # of a folder; file systems allow 255
+TOP_LEVEL = ("recipe", "measures", "ensemble", "seeds", "set", "axes")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A base recipe, axes of keys that vary together, and the names of what to measure.
+
+    Axes are crossed, the last one fastest. At most `ensemble` runs are trained together. Every
+    recipe is made, and so checked, with the sweep: InputError for axes that are empty or of unequal
+    length, a key in two axes, more than 10,000 runs, runs that would share a folder, and whatever a
+    recipe refuses.
+
+    >>> sweep = Sweep(Recipe(p=7), ({"lr": (0.1, 0.01)}, {"seed": (0, 1), "data_seed": (5, 6)}))
+    >>> list(sweep.recipes())
+    ['lr=0.1,seed=0', 'lr=0.1,seed=1', 'lr=0.01,seed=0', 'lr=0.01,seed=1']
+    """
+
+    base: Recipe
+    axes: tuple[Mapping[str, tuple[Any, ...]], ...]
+    measures: tuple[str, ...] = ()
+    ensemble: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.base, Recipe):
+            raise InputError(
+                f"{shown(self.base)} is no recipe; give gi.Recipe(...) or gi.recipes()[...]."
+            )
+        if not isinstance(self.axes, tuple) or not all(isinstance(a, Mapping) for a in self.axes):
+            raise InputError("axes are a tuple of dicts; give such as ({'seed': (0, 1)},).")
+        _check_ensemble(self.ensemble)
+        if not isinstance(self.measures, tuple) or not all(
+            isinstance(name, str) for name in self.measures
+        ):
+            raise InputError(
+                f"measures={shown(self.measures)} is no tuple of names; give such as ('sizes',)."
+            )
+        if not self.axes:
+            raise InputError("nothing varies; give [[axes]] such as seed = [0, 1, 2].")
+        for axis in self.axes:
+            _check_axis(axis)
+        if len(set(self.keys)) < len(self.keys):
+            twice = next(key for key in self.keys if self.keys.count(key) > 1)
+            raise InputError(f"{shown(twice)} stands in two axes; a key varies in one.")
+        if (n := math.prod(map(_length, self.axes))) > MOST_RUNS:
+            raise InputError(f"the axes make {n} runs; at most {MOST_RUNS} are one sweep.")
+        self.recipes()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The recipe keys that vary, axis after axis."""
+        return tuple(itertools.chain.from_iterable(self.axes))
+
+    def recipes(self) -> dict[str, Recipe]:
+        """The recipe of every run under the name of its folder, in order."""
+        points = list(itertools.product(*(range(_length(axis)) for axis in self.axes)))
+        made = [self._recipe(point) for point in points]
+        named_by: list[str] = []
+        for i, axis in enumerate(self.axes):
+            first, *others = axis
+            # Distinct as the recipe has them: 1 and 1.0 are one scale.
+            texts = {
+                point[i]: value_text(first, recipe)
+                for point, recipe in zip(points, made, strict=True)
+            }
+            named_by += [first] if len(set(texts.values())) == len(texts) else [first, *others]
+        found: dict[str, Recipe] = {}
+        for recipe in made:
+            name = ",".join(f"{key}={value_text(key, recipe)}" for key in named_by)
+            if name in found:
+                raise InputError(f"two runs are both {name}; give values whose names differ.")
+            if len(name) > LONGEST_NAME:
+                raise InputError(
+                    f"the run {name[:40]}... has a name of {len(name)} characters, more than "
+                    f"{LONGEST_NAME}; name a key with shorter values first in its axis."
+                )
+            found[name] = recipe
+        return found
+
+    def _recipe(self, point: Sequence[int]) -> Recipe:
+        changes = {
+            key: values[i]
+            for i, axis in zip(point, self.axes, strict=True)
+            for key, values in axis.items()
+        }
+        return self.base.replace(**changes)
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> "Sweep":
+        """The sweep that a TOML file describes; InputError, one line with the file's name, else."""
+        return cls._of_file(read_toml(path, example=EXAMPLE), file=path)
+
+    @classmethod
+    def from_text(cls, text: bytes, *, file: str | Path) -> "Sweep":
+        """The sweep of a TOML document that was read from a file; recipes are looked for beside it.
+
+        InputError, one line with the file's name, where it describes none.
+        """
+        return cls._of_file(parse_toml(text, file=file, example=EXAMPLE), file=file)
+
+    @classmethod
+    def _of_file(cls, content: Mapping[str, Any], *, file: str | Path) -> "Sweep":
+        try:
+            return cls._from_dict(content, beside=Path(file).parent)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
+
+    @classmethod
+    def _from_dict(cls, content: Mapping[str, Any], *, beside: Path) -> "Sweep":
+        for key in content:
+            if key not in TOP_LEVEL:
+                raise InputError(
+                    f"{shown(key)} is no part of a sweep; {nearest(key, TOP_LEVEL)} "
+                    "Keys of the recipe stand below [set] or [[axes]]."
+                )
+        changes = content.get("set", {})
+        if not isinstance(changes, dict):
+            raise InputError(f"set={shown(changes)} is no table; write [set] and keys below it.")
+        measures = content.get("measures", [])
+        if not isinstance(measures, list) or not all(isinstance(one, str) for one in measures):
+            raise InputError(f"measures={shown(measures)} is no list of names.")
+        axes = content.get("axes", [])
+        if not isinstance(axes, list) or not all(isinstance(axis, dict) for axis in axes):
+            raise InputError(f"axes={shown(axes)} are no tables; write [[axes]] and keys below it.")
+        if "seeds" in content:
+            axes = [*axes, {"seed": _seeds(content["seeds"])}]
+        _check_ensemble(ensemble := content.get("ensemble", 1))
+        base = _base(content.get("recipe", {}), beside=beside).replace(**changes)
+        made = []
+        for axis in axes:
+            for key in axis:
+                if key in changes:
+                    raise InputError(f"{shown(key)} stands in [set] and in an axis; leave one out.")
+            expanded = {
+                key: range_values(key, values, base=base) if isinstance(values, dict) else values
+                for key, values in axis.items()
+            }
+            _check_axis(expanded)
+            made.append({key: tuple(values) for key, values in expanded.items()})
+        return cls(base, tuple(made), tuple(measures), ensemble)
+
+    def to_toml(self) -> str:
+        """The sweep as a TOML document of its own, all keys of the base in it."""
+        return tomli_w.dumps(
+            {
+                "measures": list(self.measures),
+                **({} if self.ensemble == 1 else {"ensemble": self.ensemble}),
+                "recipe": self.base.to_dict(),
+                "axes": [{key: list(axis[key]) for key in axis} for axis in self.axes],
+            }
+        )
+
+
+def _base(given: object, *, beside: Path) -> Recipe:
+    if isinstance(given, dict):
+        return Recipe.from_dict(given)
+    if not isinstance(given, str):
+        raise InputError(
+            f"recipe={shown(given)} is no recipe; name one, a file or a table of keys."
+        )
+    if given in BUILTIN:
+        return BUILTIN[given].recipe
+    if kind_at(beside / given) == "file":
+        return Recipe.from_toml(beside / given)
+    raise InputError(
+        f"recipe {shown(given)} is neither built in nor a TOML file in {beside}; "
+        f"{nearest(given, BUILTIN)}"
+    )
+
+
+def _seeds(given: object) -> list[Any]:
+    """The seeds of a last axis: a list of them, or so many from 0 on."""
+    if isinstance(given, list) and given:
+        return given
+    if (n := whole_number(given)) is None or not 1 <= n <= MOST_RUNS:
+        raise InputError(
+            f"seeds={shown(given)} is no number of seeds and no list; give 3 or [0, 4]."
+        )
+    return list(range(n))
+
+
+def _check_ensemble(given: object) -> None:
+    if (whole_number(given) or 0) < 1:
+        raise InputError(
+            f"ensemble={shown(given)} is no whole number from 1 on; give how many runs to train "
+            "together, such as 8."
+        )
+
+
+def _length(axis: Mapping[str, Sequence[Any]]) -> int:
+    return len(next(iter(axis.values())))
+
+
+def _check_axis(axis: Mapping[str, Any]) -> None:
+    for key, values in axis.items():
+        if not isinstance(key, str):
+            raise InputError(f"axes: {shown(key)} is no key of a recipe; give such as 'seed'.")
+        if isinstance(values, str) or not isinstance(values, Sequence):
+            raise InputError(f"axes: {key}={shown(values)} is no list; give such as [0, 1].")
+    if not axis or not all(axis.values()):
+        raise InputError(f"an axis has no values ({dict(axis)}); give such as seed = [0, 1].")
+    lengths = {key: len(values) for key, values in axis.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{key} {n}" for key, n in lengths.items())
+        raise InputError(f"keys of one axis vary together, but have {told} values.")

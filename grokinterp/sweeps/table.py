@@ -1,0 +1,320 @@
+"""Named measures of a finished run, a few columns each, as the tables of sweeps have them.
+
+`RUN_MEASURES` says what can be asked for by name. Every function takes a run, looks at its last
+checkpoint (but for "compressibility_peak") and returns columns; what its task does not define has
+none. Manning-Coe et al. 2025 (arXiv 2502.01739), sections 2, 4 to 6.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from grokinterp.base.checks import listed
+from grokinterp.base.errors import InputError, nearest, shown, whole_number
+from grokinterp.base.files import sha256
+from grokinterp.encodings._features import features, observable_correlations
+from grokinterp.encodings._sizes import quantized_size, sizes
+from grokinterp.encodings.pruning_curves import compressibility, learnt_steps, pruning_curve
+from grokinterp.fourier._key_frequencies import key_frequencies
+from grokinterp.fourier.subject import check_run
+from grokinterp.models.architecture import all_finite
+from grokinterp.progress.phases import detect_phases
+from grokinterp.recipe.recipe import Recipe
+from grokinterp.runs.manifest import RUN_JSON
+from grokinterp.runs.run import Run
+from grokinterp.sweeps.executors import NOTE, Made
+from grokinterp.sweeps.places import Place
+from grokinterp.sweeps.sweep import Sweep
+from grokinterp.tasks.modular import ModularTask
+
+# MERGED training.sweep_table: The table of a sweep: a row a run, as results.csv and results.parquet, whole after every run.
+
+
+Columns = dict[str, object]
+PHASES = ("memorization", "circuit_formation", "cleanup")
+LAST = ("train_loss", "test_loss", "train_acc", "test_acc", "test_acc_unmirrored")
+
+
+def _compressibility(run: Run) -> Columns:
+    curve = pruning_curve(run)
+    return {"c": curve.c, "prunable": curve.prunable}
+
+
+def _compressibility_peak(run: Run) -> Columns:
+    learnt = learnt_steps(run)
+    if not learnt:
+        raise InputError("no checkpoint has learnt the test inputs; save more steps.")
+    over_training = compressibility(run, steps=learnt)
+    peak = over_training.iloc[int(over_training.c.argmax())]
+    return {"c_peak": peak.c, "c_peak_step": int(peak.step)}
+
+
+def _scopes(run: Run) -> Columns:
+    return {
+        "c_global": pruning_curve(run, scope="global").c,
+        "c_normalized": pruning_curve(run, scope="global_normalized").c,
+    }
+
+
+def _bases(run: Run) -> Columns:
+    found: Columns = {"c_singular": pruning_curve(run, basis="singular").c}
+    if isinstance(run.task, ModularTask):
+        curve = pruning_curve(run, basis="fourier")
+        found |= {"c_fourier": curve.c, "prunable_fourier": curve.prunable}
+    return found
+
+
+def _fisher_pruning(run: Run) -> Columns:
+    return {
+        f"c_{scores}": pruning_curve(run, scores=scores).c
+        for scores in ("fisher_softmax", "fisher_logits")
+    }
+
+
+def _sizes(run: Run) -> Columns:
+    found = sizes(run)
+    return {
+        "gini_weights": found.gini,
+        "effective_rank": found.mean_effective_rank,
+        "bytes": quantized_size(run).compressed_bytes,
+    }
+
+
+def _features(run: Run) -> Columns:
+    if isinstance(run.task, ModularTask):
+        means = features(run, steps=[-1]).iloc[0]
+        return {name: means[name] for name in ("ipr_input", "ipr_output")}
+    found: Columns = {}
+    for line in observable_correlations(run).itertuples():
+        found[f"r_{line.layer}_{line.observable}"] = line.median_r
+        found[f"r_{line.layer}_{line.observable}_weighted"] = line.weighted_r
+    return found
+
+
+RUN_MEASURES: dict[str, Callable[[Run], Columns]] = {
+    "compressibility": _compressibility,  # c, prunable
+    "compressibility_peak": _compressibility_peak,  # the largest c since the task is learnt, when
+    "scopes": _scopes,  # c of weights ranked over all layers
+    "bases": _bases,  # c in other bases of the weights
+    "fisher_pruning": _fisher_pruning,  # c by Fisher information
+    "sizes": _sizes,  # Gini coefficient, effective rank, compressed bytes
+    "features": _features,  # IPRs, or correlations of layers with energy and magnetisation
+}
+
+
+def check_run_measures(names: Sequence[str]) -> None:
+    """InputError for a name that is none of `RUN_MEASURES`, or stands twice."""
+    names = listed("names", names, such_as="['sizes']")
+    for position, name in enumerate(names):
+        if not isinstance(name, str) or name not in RUN_MEASURES:
+            raise InputError(
+                f"measure {shown(name)} is not known; {nearest(str(name), RUN_MEASURES)}"
+            )
+        if name in names[:position]:
+            raise InputError(f"measure {name!r} is asked for twice; name it once.")
+
+
+def measuring(names: Sequence[str]) -> Callable[[Run], Columns]:
+    """`measured` with these names, checked now: what `run_sweep` takes as `measure`."""
+    check_run_measures(names)
+    return partial(measured, names=tuple(names))
+
+
+def measured(run: Run, names: Sequence[str] = ()) -> Columns:
+    """A row of a table of runs: when it learned, what it learned, and the measures named.
+
+    label; t_train and t_test, in updates (Definition 1 on curves smoothed by a running median);
+    memorization_step and grok_step (crossings of the usual thresholds) and the ends of the phases,
+    all as `detect_phases` has them from the metrics; losses in nats and accuracies of the last
+    logged step, with test_acc_unmirrored where the run logs it; best_test_acc over the log,
+    unsmoothed; key_frequencies of the last checkpoint, () where it has no sparse circuit that
+    reaches inputs it was not trained on, None where they are not defined; then the columns of
+    `names` from `RUN_MEASURES`. What could not be measured of this model has no column, and `note`
+    says why ("" else): also that unmirrored test pairs refused the frequencies, and that a run
+    diverged, whose weights are not measured. InputError for unknown names and for a run without
+    metrics.
+
+    t_train and t_test are of the run's own best, which need not be good: read them with the label.
+    """
+    check_run(run)
+    check_run_measures(names)
+    if run.metrics.empty:
+        raise InputError(f"{run.path} has no metrics; import the run with metrics=FILE.csv.")
+    phases = detect_phases(run.metrics, ceiling=run.task.ceiling)
+    ends = {phase.name: phase.end for phase in phases.phases}
+    last = run.metrics.iloc[-1]
+    row: Columns = {
+        "label": phases.label,
+        "t_train": phases.t_train,
+        "t_test": phases.t_test,
+        "memorization_step": phases.memorization_step,
+        "grok_step": phases.grok_step,
+        **{f"{name}_end": ends.get(name) for name in PHASES},
+        **{column: last[column] for column in LAST if column in run.metrics},
+        "best_test_acc": run.metrics.test_acc.max(),
+        "key_frequencies": None,
+    }
+    if not all_finite(run.weights()):
+        return row | {"note": f"it diverged: weights of step {run.steps[-1]} are not finite"}
+    keys = key_frequencies(run.snapshot())
+    row["key_frequencies"] = keys.frequencies
+    notes = [f"key frequencies: {keys.reason}"] if keys.rejected else list(keys.notes)
+    for name in names:
+        try:
+            row |= RUN_MEASURES[name](run)
+        except InputError as error:
+            notes.append(f"{name}: {error}")
+    return row | {"note": "; ".join(notes)}
+
+
+RESULTS = "results.csv"
+PARQUET = "results.parquet"
+RUN, FINGERPRINT = "run", "fingerprint"  # with the note, the columns that every table has
+UNREADABLE = "\ufffd"  # what stands for a byte that is no text
+TRUTHS = {"True": True, "False": False}
+
+Row = dict[str, str]  # cells as the file has them, so that a row read back is the row written
+
+
+class SweepTable:
+    """The rows of a sweep that hold, in the order of its runs.
+
+    A row holds while its fingerprint is that of its cells, of its run's run.json (which has the
+    sha256 of the run's files) and of the names of what was measured, and its keys are those of the
+    recipe. The others leave the table: what they say is measured again.
+    """
+
+    def __init__(self, sweep: Sweep, place: Place, *, measured: bool) -> None:
+        self._place = place
+        self._keys = sweep.keys
+        self._measures = ",".join(sweep.measures) if measured else "nothing"
+        self._recipes = sweep.recipes()
+        content = place.read(RESULTS)
+        there = {} if content is None else self._read(content)
+        self.rows = {name: there[name] for name in self._recipes if name in there}
+        self.rows = {name: row for name, row in self.rows.items() if self._holds(row)}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def has(self, name: str) -> bool:
+        """Whether a run is trained and measured whole."""
+        return name in self.rows and not self.rows[name][NOTE]
+
+    def put(self, made: Made) -> Row:
+        """Take the row of a run that was made, and write the table."""
+        own = self._own(made.name)
+        if taken := [column for column in made.found if column in {*own, FINGERPRINT}]:
+            raise InputError(f"measure returns {shown(taken[0])}, a column of its own; rename it.")
+        values = {NOTE: "", **own, **made.found}
+        row = {column: cell(value) for column, value in values.items()}
+        row[FINGERPRINT] = self._fingerprint(row, made.run_json)
+        self.rows[made.name] = row
+        self.rows = {name: self.rows[name] for name in self._recipes if name in self.rows}
+        self.write()
+        return row
+
+    def write(self) -> None:
+        """Put both files there, where they differ."""
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, self._columns(), restval="", lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.rows.values())
+        self._place.write(RESULTS, text.getvalue().encode())
+        self._place.write(PARQUET, self.frame().to_parquet(engine="pyarrow", index=False))
+
+    def frame(self) -> pd.DataFrame:
+        """The table with numbers where a column has nothing else, to the last bit of the file."""
+        frame = pd.DataFrame(list(self.rows.values()), columns=self._columns()).fillna("")
+        for column in frame.columns.difference([RUN, NOTE, FINGERPRINT]):
+            for kind in (TRUTHS.__getitem__, int, float):
+                with contextlib.suppress(KeyError, ValueError):
+                    frame[column] = [kind(cell) if cell else math.nan for cell in frame[column]]
+                    break
+        return frame
+
+    def _columns(self) -> list[str]:
+        ends = (NOTE, FINGERPRINT)
+        rows = self.rows.values()
+        measured = dict.fromkeys(column for row in rows for column in row if column not in ends)
+        return [*dict.fromkeys([RUN, *self._keys, *measured]), *ends]
+
+    def _own(self, name: str) -> Row:
+        """The cells that follow from the recipe: the run's name, and the keys that vary."""
+        recipe = self._recipes[name]
+        return {RUN: name} | {key: cell(getattr(recipe, key)) for key in self._keys}
+
+    def _holds(self, row: Row) -> bool:
+        run_json = self._place.read(f"{row[RUN]}/{RUN_JSON}") or b""
+        return (
+            row.items() >= self._own(row[RUN]).items()
+            and row[FINGERPRINT] == self._fingerprint(row, run_json)
+            and _is_finished(run_json, self._recipes[row[RUN]])
+            and self._place.has(row[RUN], json.loads(run_json)["sha256"])
+        )
+
+    def _fingerprint(self, row: Row, run_json: bytes) -> str:
+        """What a row rests on, and its cells; "" where there is no run."""
+        if not run_json:
+            return ""
+        cells = sorted((key, text) for key, text in row.items() if text and key != FINGERPRINT)
+        return sha256(run_json + json.dumps([self._measures, cells]).encode())[:16]
+
+    def _read(self, content: bytes) -> dict[str, Row]:
+        """The rows of a table by run; a damaged cell is left to the fingerprint of its row."""
+        file = f"{self._place}/{RESULTS}"
+        advice = "move it away, and the rows are measured again."
+        try:
+            text = content.decode(errors="replace")
+            lines = list(csv.reader(io.StringIO(text, newline="")))
+        except csv.Error as error:
+            raise InputError(f"{file} is damaged ({error}); {advice}") from None
+        header = lines[0] if lines else []
+        first, last = header[: 1 + len(self._keys)], header[-2:]
+        if UNREADABLE in "".join(header):
+            raise InputError(f"{file} is damaged (its first line is no text); {advice}")
+        own = first == [RUN, *self._keys] and last == [NOTE, FINGERPRINT]
+        if not own or len({*header}) < len(header):
+            raise InputError(f"{file} has other columns than this sweep's; {advice}")
+        found: dict[str, Row] = {}
+        for line in lines[1:]:
+            if len(line) != len(header) or line[0] not in self._recipes or line[0] in found:
+                told = ascii(",".join(line)[:60])
+                raise InputError(f"{file} is damaged (row {told}); {advice}")
+            found[line[0]] = dict(zip(header, line, strict=True))
+        return found
+
+
+def has_failed(row: Mapping[Any, Any]) -> bool:
+    """Whether a row is of a run that could not be trained, or could not be measured at all.
+
+    Its note says why. A note alone does not make a failure: it may say what one measure lacked.
+    """
+    return row[NOTE] != "" and row[FINGERPRINT] == ""
+
+
+def _is_finished(run_json: bytes, recipe: Recipe) -> bool:
+    """Whether a run is whole, and of this recipe, as far as its run.json says."""
+    try:
+        content = json.loads(run_json)
+        return content["finished"] is True and Recipe.from_dict(content["recipe"]) == recipe
+    except (ValueError, LookupError, TypeError):  # an InputError too: training says it better
+        return False
+
+
+def cell(value: object) -> str:
+    """A value as a table has it: numbers to their last bit, NaN and None empty."""
+    if value is None or value != value:
+        return ""
+    if (whole := whole_number(value)) is not None:
+        return str(whole)
+    if isinstance(value, float):  # numpy's float64 too, which its own repr would name
+        return repr(float(value))
+    return str(list(value) if isinstance(value, tuple) else value)

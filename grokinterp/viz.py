@@ -1,0 +1,63 @@
+"""Figures by their names of 0.2.0; every room draws its own results, which is `.plot()` on each."""
+
+from grokinterp.circuits._figures.ablation import plot_ablation, plot_faithfulness
+from grokinterp.circuits._figures.answers import plot_correctness, plot_logits
+from grokinterp.circuits._figures.attention import (
+    circuitsvis_script,
+    plot_attention,
+    plot_attribution,
+)
+from grokinterp.circuits._figures.circles import plot_embedding_circles
+from grokinterp.circuits._figures.graph import plot_circuit_graph
+from grokinterp.circuits._figures.neurons import (
+    plot_neuron_clusters,
+    plot_neuron_fourier,
+    plot_neurons,
+)
+from grokinterp.comparison._figures import comparison_page, plot_comparison
+from grokinterp.encodings._figures import plot_pruning_curves
+from grokinterp.figures._figure import Figure
+from grokinterp.fourier._figures import (
+    plot_embedding_heat_map,
+    plot_embedding_spectrum,
+    plot_fourier_heat_map,
+    plot_key_frequencies,
+    plot_neuron_logit_spectrum,
+)
+from grokinterp.geometry._figures import plot_information_path, plot_trajectories
+from grokinterp.progress._figures import plot_emergence, plot_phases, plot_progress
+from grokinterp.sweeps._figures.page import sweep_page
+from grokinterp.sweeps._figures.phase_diagram import plot_phase_diagram
+from grokinterp.sweeps._figures.scaling import plot_scaling
+
+__all__ = [
+    "Figure",
+    "circuitsvis_script",
+    "comparison_page",
+    "plot_ablation",
+    "plot_attention",
+    "plot_attribution",
+    "plot_circuit_graph",
+    "plot_comparison",
+    "plot_correctness",
+    "plot_embedding_circles",
+    "plot_embedding_heat_map",
+    "plot_embedding_spectrum",
+    "plot_emergence",
+    "plot_faithfulness",
+    "plot_fourier_heat_map",
+    "plot_information_path",
+    "plot_key_frequencies",
+    "plot_logits",
+    "plot_neuron_clusters",
+    "plot_neuron_fourier",
+    "plot_neuron_logit_spectrum",
+    "plot_neurons",
+    "plot_phase_diagram",
+    "plot_phases",
+    "plot_progress",
+    "plot_pruning_curves",
+    "plot_scaling",
+    "plot_trajectories",
+    "sweep_page",
+]
