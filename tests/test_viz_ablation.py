@@ -88,7 +88,9 @@ def test_ratios_that_a_log_axis_does_not_have_stand_at_its_edge(found):
 def test_steps_keep_the_height_of_a_row_and_the_kinds_of_traces(shipped):
     last = gi.ablate(shipped, [heads(0, 0), heads(0, 1)], placebos=2)
     first = gi.ablate(shipped, [heads(0, 1)], step=0, placebos=2)
-    both = Ablation(first.rows + last.rows, last.frequencies, (), 2, 0)
+    both = Ablation(
+        rows=first.rows + last.rows, frequencies=last.frequencies, notes=(), n_placebos=2, seed=0
+    )
     moving = both.plot()
     assert [frame.name for frame in moving.frames] == ["0", "12000"]
     names = [row.name for row in last]

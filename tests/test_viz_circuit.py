@@ -30,7 +30,7 @@ EDGES = (
 
 @pytest.fixture
 def graph():
-    return CircuitGraph(NODES, EDGES, (2, 5), 0.25, 100)
+    return CircuitGraph(nodes=NODES, edges=EDGES, frequencies=(2, 5), loss=0.25, step=100)
 
 
 def named(drawn):

@@ -18,6 +18,16 @@ from grokinterp.base.errors import InputError, nearest, shown, whole_number
 LARGEST_SEED = 2**63 - 1
 
 
+def refused(name: str, given: object, wanted: str, give: str) -> InputError:
+    """The line about an argument that is not what it should be: what is given, wanted, to do.
+
+    >>> raise refused("bits", 1, "a whole number from 2 to 16", "such as 8")
+    Traceback (most recent call last):
+    grokinterp.base.errors.InputError: bits=1 is not a whole number from 2 to 16; give such as 8.
+    """
+    return InputError(f"{name}={shown(given)} is not {wanted}; give {give}.")
+
+
 def number(
     name: str,
     given: object,

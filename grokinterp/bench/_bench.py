@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokinterp.base.memory import kept_memory
+from grokinterp.base.result import Result
 from grokinterp.models.adapter import build_model, load_weights
 from grokinterp.models.architecture import Architecture, Weights, initial_weights
 from grokinterp.models.layers import affine, product_over_rows
@@ -206,8 +207,8 @@ class Pair:
     ratio_high: float
 
 
-@dataclass(frozen=True)
-class Bench:
+@dataclass(frozen=True, kw_only=True)
+class Bench(Result):
     """What `bench` measured.
 
     training_step   an update of mod113-grokked with its metrics every 10 steps, a checkpoint and
@@ -273,11 +274,11 @@ def bench(*, threads: int = 0, rounds: int = ROUNDS) -> Bench:
             warm_up=3,
         )
     return Bench(
-        training,
-        measures,
-        seconds,
-        rates,
-        {**current_versions(), **current_environment(threads=threads)},
+        training_step=training,
+        measures=measures,
+        all_measures_s=seconds,
+        products=rates,
+        environment={**current_versions(), **current_environment(threads=threads)},
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from grokinterp.base.checks import real
 from grokinterp.base.errors import InputError, shown
+from grokinterp.base.result import Result
 from grokinterp.circuits.circles import CircleIsolation, Circularity, circularity, isolate_circles
 from grokinterp.circuits.clock_and_pizza import (
     DistanceIrrelevance,
@@ -16,11 +17,11 @@ from grokinterp.circuits.clock_and_pizza import (
     distance_irrelevance,
     gradient_symmetricity,
 )
-from grokinterp.fourier._key_frequencies import Keys
+from grokinterp.fourier._key_frequencies import Keys, subject_of
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
-from grokinterp.fourier.subject import Subject, need_residual_stream, subject_of
 from grokinterp.models.cross_entropy import right_answers
-from grokinterp.runs._snapshot import Snapshot
+from grokinterp.reading._load import Subject
+from grokinterp.runs._snapshot import Snapshot, need_residual_stream
 from grokinterp.tasks.modular import ModularTask
 
 
@@ -63,8 +64,8 @@ class Reading:
     reason: str
 
 
-@dataclass(frozen=True)
-class Algorithm:
+@dataclass(frozen=True, kw_only=True)
+class Algorithm(Result):
     """A verdict with its reasons, and every measure it rests on (None: not looked at)."""
 
     verdict: str  # "clock", "pizza", "neither" or "undetermined"
@@ -133,7 +134,13 @@ def algorithm(
     if usable_group(snapshot) is None:
         reason = f"{no_frequencies_reason(snapshot)}: there is no circle to add on"
         reading = Reading("answer group", None, None, "neither", reason)
-        return Algorithm("neither", (reading,), keys, thresholds, snapshot.step)
+        return Algorithm(
+            verdict="neither",
+            readings=(reading,),
+            frequencies=keys,
+            thresholds=thresholds,
+            step=snapshot.step,
+        )
     circular = circularity(snapshot, frequencies=keys)
     gradients = gradient_symmetricity(snapshot, n_samples=n_samples, seed=seed)
     distance = distance_irrelevance(snapshot)

@@ -13,11 +13,12 @@ from torch import Tensor
 from grokinterp.base.checks import whole
 from grokinterp.base.errors import InputError, named, shown, whole_number
 from grokinterp.base.result import Html, Result
+from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.fourier.basis import n_frequencies, transform_2d
-from grokinterp.fourier.subject import Subject, need_residual_stream, subject_of
 from grokinterp.models.user_models import alone_with
-from grokinterp.runs._snapshot import Snapshot
+from grokinterp.reading._load import Subject
+from grokinterp.runs._snapshot import Snapshot, need_residual_stream
 from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 FLAT = 1e-6  # spread of attention, or of scores in nats, below which float32 shows only rounding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Attention(Result):
     """Attention from the answer position, for every pair of operands.
 
@@ -170,7 +171,7 @@ def _shares(
 Pairs = Sequence[Any] | Tensor | np.ndarray  # (a, b), or such an array of two columns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttentionPatterns(Result):
     """Attention of all heads of a layer on a few inputs, from every position (query) to every one.
 

@@ -11,19 +11,21 @@ from torch import Tensor
 
 from grokinterp.base.checks import number, truth, whole, word
 from grokinterp.base.errors import InputError
+from grokinterp.base.result import Result
 from grokinterp.circuits._attention import FLAT, patterns_of
+from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import spectrum
-from grokinterp.fourier.subject import Subject, need_residual_stream, subject_of
 from grokinterp.models.architecture import Architecture, Weights
-from grokinterp.runs._snapshot import Snapshot
+from grokinterp.reading._load import Subject
+from grokinterp.runs._snapshot import Snapshot, need_residual_stream
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
 
 # MERGED circuits.attention_fits: Attention replaced by one wave, or a few, a head: a sigmoid or a line in C_j(a) - C_j(b).
 
 
-@dataclass(frozen=True)
-class AttentionReadout:
+@dataclass(frozen=True, kw_only=True)
+class AttentionReadout(Result):
     """C_j of every head, and its power along the tokens.
 
     `scores[j, t]` is C_j(t), in nats of log attention when `scaled`. `shares[j, k - 1]` is the
@@ -188,8 +190,8 @@ def _heads(
 FITTED = {"sigmoid": "nothing", "linear": "slope, intercept"}  # form -> what the pattern decides
 
 
-@dataclass(frozen=True)
-class AttentionFits:
+@dataclass(frozen=True, kw_only=True)
+class AttentionFits(Result):
     """Both forms of every head, and how much of its attention to a they explain.
 
     `patterns[form]` are what a hook can put in the place of the pattern at the answer position.
@@ -266,7 +268,7 @@ def attention_fits(
             }
             for head, k in enumerate(readout.leading)
         ]
-    return AttentionFits(patterns, tuple(rows), readout, waves)
+    return AttentionFits(patterns=patterns, rows=tuple(rows), readout=readout, waves=waves)
 
 
 def fitted_patterns(

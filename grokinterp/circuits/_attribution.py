@@ -13,9 +13,10 @@ from grokinterp.base.checks import listed, word
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.result import Result
 from grokinterp.circuits.neurons import neuron_clusters
+from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import AnswerSpectrum, no_frequencies_reason, usable_group
-from grokinterp.fourier.subject import Subject, need_residual_stream, subject_of
-from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot
+from grokinterp.reading._load import Subject
+from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot, need_residual_stream
 from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
 
@@ -151,7 +152,7 @@ if TYPE_CHECKING:
 AGAINST = ("mean", "best")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Attribution(Result):
     """The margin of the right answer, as a sum over parts and over logit frequencies (float64).
 

@@ -15,8 +15,9 @@ from grokinterp.circuits.components import heads, mlp_skip, neurons
 from grokinterp.circuits.interventions import Intervention
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
 from grokinterp.circuits.subspaces import directions, embedding, fourier
-from grokinterp.fourier.subject import Subject, need_key_frequencies, subject_of
+from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.models.last_block import LOGITS
+from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 PLACEBOS = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Faithfulness(Result):
     """The model, its claimed circuit alone, the model without it, and the circuit less each part.
 
@@ -149,7 +150,14 @@ def faithfulness(
         placebos=placebos,
         seed=seed,
     ).rows
-    return Faithfulness(keys, rows[0], rows[1], rows[2], rows[3:], snapshot.step)
+    return Faithfulness(
+        frequencies=keys,
+        alone=rows[0],
+        without=rows[1],
+        nothing=rows[2],
+        parts=rows[3:],
+        step=snapshot.step,
+    )
 
 
 def _circuit(snapshot: Snapshot, keys: tuple[int, ...]) -> Intervention:

@@ -15,16 +15,17 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from grokinterp.base.errors import InputError
+from grokinterp.base.result import Result
 from grokinterp.circuits import hooks
 from grokinterp.circuits._attention_readout import attention_fits, attention_readout
 from grokinterp.circuits.ablation import ablate
 from grokinterp.circuits.interventions import Intervention
 from grokinterp.circuits.neurons import neuron_clusters, neuron_logit_directions
 from grokinterp.circuits.polynomials import fitted_neurons, polynomial_fits
-from grokinterp.fourier._key_frequencies import RULES, Keys
+from grokinterp.fourier._key_frequencies import RULES, Keys, subject_of
 from grokinterp.fourier.answers import group_of
-from grokinterp.fourier.subject import Subject, subject_of
 from grokinterp.progress import losses
+from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.modular import ModularTask
 
@@ -41,8 +42,8 @@ class Entry(NamedTuple):
     note: str = ""
 
 
-@dataclass(frozen=True)
-class PaperTable:
+@dataclass(frozen=True, kw_only=True)
+class PaperTable(Result):
     """The entries, the frequencies they are about, and the step. Losses in nats, on all inputs."""
 
     entries: tuple[Entry, ...] = field(repr=False)
@@ -89,7 +90,7 @@ def paper_table(
                 entries.append(entry)
         except InputError as error:
             entries.append(Entry(section, "not defined here", None, "", str(error)))
-    return PaperTable(tuple(entries), keys, snapshot.step)
+    return PaperTable(entries=tuple(entries), frequencies=keys, step=snapshot.step)
 
 
 Rows = Iterator[tuple[Any, ...]]  # an entry without its section

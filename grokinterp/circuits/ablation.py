@@ -29,12 +29,11 @@ from grokinterp.circuits.components import (
 from grokinterp.circuits.interventions import Intervention, Setting, check_mode, listed, replay
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
 from grokinterp.circuits.subspaces import directions, embedding, fourier
-from grokinterp.fourier._key_frequencies import Keys
+from grokinterp.fourier._key_frequencies import Keys, subject_of
 from grokinterp.fourier.answers import checked_frequencies, usable_group
-from grokinterp.fourier.subject import Subject, steps_of, subject_of
 from grokinterp.models.cross_entropy import cross_entropies, right_answers
 from grokinterp.models.last_block import LOGITS
-from grokinterp.reading._load import check_snapshot
+from grokinterp.reading._load import Subject, check_snapshot, steps_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
@@ -268,7 +267,7 @@ class Row:
         return ABOVE if more > less * (1 + ROUNDING) else WITHIN
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ablation(Result):
     """What interventions do to a model's loss and accuracy.
 
@@ -385,7 +384,9 @@ def ablate(
         )
         notes |= dict.fromkeys((*_notes(snapshot, keys), *undefined))
         rows += _ablate_one(snapshot, chosen, Setting(snapshot, keys, placebos, seed))
-    return Ablation(tuple(rows), keys, tuple(notes), placebos, seed)
+    return Ablation(
+        rows=tuple(rows), frequencies=keys, notes=tuple(notes), n_placebos=placebos, seed=seed
+    )
 
 
 def spread(ablations: Iterable[Ablation]) -> pd.DataFrame:

@@ -15,18 +15,15 @@ from torch import Tensor
 
 from grokinterp.base.checks import listed, whole, word
 from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.result import Result
 from grokinterp.circuits.ablation import score
 from grokinterp.circuits.clock_and_pizza import WaveFit, logit_forms
+from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis, spectrum
-from grokinterp.fourier.subject import (
-    Subject,
-    need_key_frequencies,
-    need_residual_stream,
-    subject_of,
-)
 from grokinterp.models.user_models import alone_with
-from grokinterp.runs._snapshot import Forward, Snapshot
+from grokinterp.reading._load import Subject
+from grokinterp.runs._snapshot import Forward, Snapshot, need_residual_stream
 from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks.modular import ModularTask
 
@@ -45,8 +42,8 @@ class Component:
     singular_value: float
 
 
-@dataclass(frozen=True)
-class Circularity:
+@dataclass(frozen=True, kw_only=True)
+class Circularity(Result):
     """How circular the first principal components of an embedding are.
 
     `value` is the published mean over `components`. `key_share` is the power of the planes of the
@@ -211,8 +208,8 @@ class IsolatedCircles:
         return 2 * math.copysign(math.sqrt(share * (1 - self.class_means)), amplitude) - 1
 
 
-@dataclass(frozen=True)
-class CircleIsolation:
+@dataclass(frozen=True, kw_only=True)
+class CircleIsolation(Result):
     """What the model still answers when its embedding is cut down to some of its circles."""
 
     subsets: tuple[IsolatedCircles, ...]

@@ -11,17 +11,14 @@ from torch import Tensor
 
 from grokinterp.base.checks import LARGEST_SEED, whole
 from grokinterp.base.errors import InputError
+from grokinterp.base.result import Result
+from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.fourier.answers import AnswerSpectrum, group_of
 from grokinterp.fourier.basis import n_frequencies
-from grokinterp.fourier.subject import (
-    Subject,
-    need_key_frequencies,
-    need_residual_stream,
-    subject_of,
-)
 from grokinterp.models import answer_position
 from grokinterp.models.user_models import HookedModel, alone_with
-from grokinterp.runs._snapshot import Snapshot
+from grokinterp.reading._load import Subject
+from grokinterp.runs._snapshot import Snapshot, need_residual_stream
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
 from grokinterp.tasks.operations import UNDEFINED
 
@@ -47,8 +44,8 @@ BLOCK_TRIPLES = 128  # the two-token forward scores every pair of the operands i
 LARGEST_SHUFFLE = 4_000_000  # triples; a list of more takes seconds to shuffle
 
 
-@dataclass(frozen=True)
-class GradientSymmetricity:
+@dataclass(frozen=True, kw_only=True)
+class GradientSymmetricity(Result):
     """Cosines between dQ_abc/dE_a and dQ_abc/dE_b, one a triple, and their mean.
 
     `value` is None where no sampled triple has two gradients; `reason` says so, and also how many
@@ -224,8 +221,8 @@ def _cosines(gradients: Float[Tensor, "n 2 d_model"]) -> Float[Tensor, " n"]:
 ROUNDING = 1e-6  # relative: variation below it is that of float32
 
 
-@dataclass(frozen=True)
-class DistanceIrrelevance:
+@dataclass(frozen=True, kw_only=True)
+class DistanceIrrelevance(Result):
     """q, the mean over distances of the spread within one over the spread over all pairs.
 
     `value` is None where the right answer's logit does not vary at all; `reason` says so.
@@ -301,8 +298,8 @@ class WaveFit:
     pizza_amplitude: float
 
 
-@dataclass(frozen=True)
-class LogitForms:
+@dataclass(frozen=True, kw_only=True)
+class LogitForms(Result):
     """How much of the logits the clock's form and the pizza's form explain, per frequency.
 
     Shares of the variance over all (a, b, c) after taking out each input's mean over the classes
@@ -364,7 +361,7 @@ def logit_forms(
     need_key_frequencies(keys)
     waves, variance, class_means = _waves_by_distance(snapshot, group)
     fits = tuple(_fit(k, waves[k], variance=variance, order=group.order) for k in keys)
-    return LogitForms(fits, class_means, snapshot.step)
+    return LogitForms(fits=fits, class_means=class_means, step=snapshot.step)
 
 
 def pizza_envelope(k: int, order: int) -> Float[Tensor, " order"]:

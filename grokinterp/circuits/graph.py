@@ -21,16 +21,12 @@ from grokinterp.circuits.components import heads, neurons, replaced_neurons
 from grokinterp.circuits.interventions import HookPair, Stash, replay
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
 from grokinterp.circuits.subspaces import fourier, table_directions
+from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import n_frequencies
-from grokinterp.fourier.subject import (
-    Subject,
-    need_key_frequencies,
-    need_residual_stream,
-    subject_of,
-)
 from grokinterp.models.last_block import Edit
-from grokinterp.runs._snapshot import Snapshot
+from grokinterp.reading._load import Subject
+from grokinterp.runs._snapshot import Snapshot, need_residual_stream
 from grokinterp.tasks.modular import ModularTask
 
 if TYPE_CHECKING:
@@ -56,7 +52,7 @@ class Edge:
     change: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CircuitGraph(Result):
     """Nodes in layers, and the edges between neighbouring layers, each measured by ablation.
 

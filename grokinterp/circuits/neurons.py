@@ -13,11 +13,11 @@ from torch import Tensor
 from grokinterp.base.checks import number
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.result import Result
-from grokinterp.fourier._key_frequencies import Keys
+from grokinterp.fourier._key_frequencies import Keys, subject_of
 from grokinterp.fourier.answers import AnswerSpectrum, group_of, no_frequencies_reason
 from grokinterp.fourier.basis import transform
 from grokinterp.fourier.spectra import neuron_logit_map, neuron_powers, token_order
-from grokinterp.fourier.subject import Subject, subject_of
+from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import UNDEFINED
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 LEFTOVER = -1  # the cluster of neurons that no frequency explains well enough
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NeuronClusters(Result):
     """The neurons of one layer, each with its leading frequency and its cluster.
 
@@ -203,8 +203,8 @@ def _cluster_notes(snapshot: Snapshot, key: Keys, dead: Bool[Tensor, " d_mlp"]) 
 ROUNDING = 1e-10  # rows this small beside W_L, and spans this thin, are float64 rounding
 
 
-@dataclass(frozen=True)
-class NeuronLogitMap:
+@dataclass(frozen=True, kw_only=True)
+class NeuronLogitMap(Result):
     """The Fourier rows of W_L along the classes; `parts` names a direction by (k, "cos" or "sin").
 
     `directions` are unit vectors among the neurons, cos (u_k) before sin (v_k) for each key

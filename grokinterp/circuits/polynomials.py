@@ -19,17 +19,19 @@ from torch import Tensor
 
 from grokinterp.base.checks import whole, word
 from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.result import Result
 from grokinterp.circuits.neurons import NeuronClusters, neuron_clusters
+from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.basis import fourier_basis, n_frequencies, transform_2d
 from grokinterp.fourier.spectra import neuron_powers, token_order
-from grokinterp.fourier.subject import Subject, subject_of
+from grokinterp.reading._load import Subject
 from grokinterp.tasks.modular import LARGEST_P, ModularTask
 
 Terms = Literal["linear", "products", "degree_2"]
 
 
-@dataclass(frozen=True)
-class PolynomialFits:
+@dataclass(frozen=True, kw_only=True)
+class PolynomialFits(Result):
     """Share of each neuron's variance over (a, b) that three nested fits explain, from 0 to 1.
 
     Every neuron is fitted with its own leading frequency, also those of the leftover; dead neurons
@@ -113,7 +115,7 @@ def polynomial_fits(
         return power.gather(1, own).flatten() / powers.total
 
     return PolynomialFits(
-        clusters,
+        clusters=clusters,
         linear=explained(one_operand),
         products=explained(one_operand + powers.both),
         degree_2=explained(one_operand + powers.both + squares),

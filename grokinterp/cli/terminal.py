@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grokinterp.base.result import plain_values
+
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
@@ -216,7 +218,7 @@ def show_json(found: Mapping[str, Any]) -> None:
     Numbers of numpy and pandas are plain ones, tuples lists, keys text; so is what else has no form
     in JSON, such as a path.
     """
-    show(json.dumps(_in_json(found), allow_nan=False))
+    show(json.dumps(plain_values(found), allow_nan=False))
 
 
 def say(line: str) -> None:
@@ -245,23 +247,6 @@ def _write(text: str) -> None:
     except OSError as error:
         error.filename = "standard output"
         raise
-
-
-def _in_json(value: Any) -> Any:
-    """The value as JSON has it."""
-    if isinstance(value, Mapping):
-        return {str(_in_json(key)): _in_json(each) for key, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_in_json(each) for each in value]
-    if hasattr(value, "tolist"):  # of numpy and torch, a number or an array
-        return _in_json(value.tolist())
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if type(value).__name__ in ("NAType", "NaTType"):  # of pandas
-        return None
-    return str(value).encode(errors="backslashreplace").decode()  # names may hold other bytes
 
 
 def _median(measure: Mapping[Any, Any], regime: str) -> tuple[str, str]:

@@ -24,7 +24,7 @@ from grokinterp.comparison.lineup import (
     settings_of,
 )
 from grokinterp.comparison.profile import MEASURES, measure
-from grokinterp.runs.run import Run
+from grokinterp.reading._load import RunOrPath, runs_of
 from grokinterp.sweeps.statistics import contrast, spread
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ CLAIMS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison(Result):
     """Runs side by side, by regime, and a verdict on each published claim.
 
@@ -181,7 +181,7 @@ class Comparison(Result):
 
 
 def compare(
-    runs: Sequence[Run], *, align: str = "phase", by: str = "setting", progress: bool = False
+    runs: Sequence[RunOrPath], *, align: str = "phase", by: str = "setting", progress: bool = False
 ) -> Comparison:
     """Set grokked and steady runs side by side: features, compressibility, geometry, norms, losses.
 
@@ -205,6 +205,7 @@ def compare(
     for given, valid, what in ((align, ALIGNMENTS, "align"), (by, GROUPINGS, "by")):
         if given not in valid:
             raise InputError(f"{what}={given!r} is not known; {nearest(str(given), valid)}")
+    runs = runs_of(runs)
     check_lineup(runs)
     names = names_of(runs)
     settings = settings_of(runs, names)
@@ -221,13 +222,13 @@ def compare(
     evidence = Evidence(grokked, steady, dict(zip(names, settings, strict=True)))
     notes += [note for profile in profiles for note in profile.notes]
     return Comparison(
-        tuple(profiles),
-        by_name,
-        dict(zip(names, settings, strict=True)),
-        tuple(decide(evidence) for decide in CLAIMS),
-        tuple(notes),
-        align,
-        by,
+        profiles=tuple(profiles),
+        regimes=by_name,
+        settings=dict(zip(names, settings, strict=True)),
+        claims=tuple(decide(evidence) for decide in CLAIMS),
+        notes=tuple(notes),
+        align=align,
+        by=by,
     )
 
 

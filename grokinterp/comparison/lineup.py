@@ -11,17 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from grokinterp.base.errors import InputError, named
+from grokinterp.base.errors import InputError
 from grokinterp.claims.claim import FEWEST
-from grokinterp.fourier.subject import check_run
 from grokinterp.geometry.predictions import evenly
 from grokinterp.models.architecture import all_finite
 from grokinterp.progress.phases import Phases, detect_phases
 from grokinterp.recipe.keys import CHANCE, WATCHING
-from grokinterp.runs.run import Run
+from grokinterp.runs.run import Run, nearest_step
 from grokinterp.sweeps.statistics import MIXED
 from grokinterp.tasks.task import Task
 
@@ -65,13 +63,8 @@ class Clock:
 
     def nearest(self, steps: Sequence[int]) -> dict[float, int]:
         """The checkpoint nearest each position, where one is near enough."""
-        places = np.array([self.position(step) for step in steps])
-        found = {}
-        for position in POSITIONS:
-            closest = int(np.abs(places - position).argmin())
-            if abs(places[closest] - position) <= NEAR:
-                found[position] = steps[closest]
-        return found
+        near = {at: nearest_step(steps, at, at=self.position) for at in POSITIONS}
+        return {at: step for at, step in near.items() if abs(self.position(step) - at) <= NEAR}
 
 
 def common_steps(several: Sequence[Sequence[int]]) -> tuple[int, ...]:
@@ -159,10 +152,6 @@ INTENDED = "init_scale"  # what the regimes of the published experiments differ 
 
 def check_lineup(runs: Sequence[Run]) -> None:
     """Refuse what cannot be compared: one run, other tasks or shapes, a run given twice."""
-    if isinstance(runs, Run | str | Path) or not isinstance(runs, Sequence):
-        raise InputError(f"{named(runs)} is no list of runs; give gi.compare([run, run]).")
-    for run in runs:
-        check_run(run)
     if len(runs) < 2:
         raise InputError(f"{len(runs)} run cannot be compared; give two or more.")
     if len(set(map(id, runs))) < len(runs):

@@ -15,8 +15,8 @@ from grokinterp.encodings._features import observable_correlations
 from grokinterp.encodings._sizes import gini_of, mean_effective_rank
 from grokinterp.encodings.pruning import weight_names
 from grokinterp.encodings.pruning_curves import PruningCurve, learnt_steps, pruning_curve
+from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.localization import neuron_ipr
-from grokinterp.fourier.subject import subject_of
 from grokinterp.geometry.metric import step_geometry
 from grokinterp.geometry.paths import InformationPath, information_path, stages_of
 from grokinterp.runs._snapshot import Snapshot

@@ -16,16 +16,14 @@ from tqdm.auto import tqdm
 
 from grokinterp.base.errors import InputError
 from grokinterp.fourier.localization import neuron_ipr
-from grokinterp.fourier.subject import Subject, check_run, steps_of
 from grokinterp.progress.observables import (
     correlation_table,
     observables,
     observed_rows,
     pre_activations,
 )
-from grokinterp.reading._load import snapshot_at
+from grokinterp.reading._load import RunOrPath, Subject, run_of, snapshot_of, steps_of
 from grokinterp.runs._snapshot import Snapshot
-from grokinterp.runs.run import Run
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.task import Task
 
@@ -48,7 +46,7 @@ def observable_correlations(
     A correlation shows what a unit goes with, not what the answer is computed from: E and |M| go
     together themselves (`.attrs["r_energy_abs_magnetization"]`). InputError for other tasks.
     """
-    snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
+    snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     rows = observed_rows(snapshot)
     values = {name: value[rows] for name, value in observables(snapshot).items()}
     layers = {name: z[rows] for name, z in pre_activations(snapshot).items()}
@@ -63,7 +61,7 @@ def observable_correlations(
 
 
 def features(
-    run: Run,
+    run: RunOrPath,
     *,
     steps: Sequence[int] | str = "all",
     convention: str | None = None,
@@ -76,7 +74,7 @@ def features(
     and median |r| of every layer with every observable, as columns `LAYER.OBSERVABLE.weighted_r`
     and `.median_r`.
     """
-    check_run(run)
+    run = run_of(run)
     ising = isinstance(run.task, IsingTask)
     if ising and convention is not None:
         raise InputError(f"convention={convention!r} is of IPRs, which Ising models have none of.")

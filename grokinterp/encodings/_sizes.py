@@ -19,13 +19,13 @@ from torch import Tensor
 
 from grokinterp.base.checks import tensor, tensors, word
 from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.result import Result
 from grokinterp.circuits.ablation import Score, score
 from grokinterp.encodings.bases import as_matrix
 from grokinterp.encodings.pruning import check_keep, weight_names
 from grokinterp.fourier.basis import gini
-from grokinterp.fourier.subject import Subject
 from grokinterp.models.architecture import Weights
-from grokinterp.reading._load import snapshot_at
+from grokinterp.reading._load import Subject, snapshot_of
 from grokinterp.tasks.task import Task
 
 METHODS: dict[str, Callable[[bytes], bytes]] = {
@@ -113,8 +113,8 @@ def compressed_bytes(weights: Mapping[str, Tensor], *, bits: int, method: str = 
     return len(METHODS[method](content)) + SCALE_BYTES * len(steps)
 
 
-@dataclass(frozen=True)
-class QuantizedSize:
+@dataclass(frozen=True, kw_only=True)
+class QuantizedSize(Result):
     """Bytes of a model with all its parameters at `bits`, compressed, and what that costs.
 
     `searched`: the bits are the fewest that keep `keep` of the accuracy. Accuracy is on `rows`:
@@ -169,7 +169,7 @@ def quantized_size(
     """
     check_keep(keep)
     method = word("method", str(method), METHODS)
-    snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
+    snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     whole = score(snapshot, snapshot.logits)
     rows = "all" if math.isnan(whole.acc_test) else "test"
     for candidate in range(FEWEST_BITS, MOST_BITS + 1) if bits is None else [bits]:
@@ -195,8 +195,8 @@ def quantized_size(
     raise InputError(f"{MOST_BITS} bits do not keep {keep} of the accuracy; give a smaller keep.")
 
 
-@dataclass(frozen=True)
-class Sizes:
+@dataclass(frozen=True, kw_only=True)
+class Sizes(Result):
     """Gini coefficient and effective rank of every weight tensor, and of all together.
 
     Weights are matrices and kernels, without biases. Where a tensor is all zero there is neither,
@@ -229,15 +229,15 @@ def sizes(
 
     Cross-checks of compressibility that need no evaluation; neither looks at what is computed.
     """
-    snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
+    snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}
     rows = tuple(_row(name, weight) for name, weight in weights.items())
     return Sizes(
-        rows,
-        gini_of(weights),
-        mean_effective_rank(weights),
-        sum(weight.numel() for weight in weights.values()),
-        snapshot.step,
+        rows=rows,
+        gini=gini_of(weights),
+        mean_effective_rank=mean_effective_rank(weights),
+        n_weights=sum(weight.numel() for weight in weights.values()),
+        step=snapshot.step,
     )
 
 

@@ -30,9 +30,8 @@ from grokinterp.encodings.pruning import (
     weight_names,
 )
 from grokinterp.fourier.spectra import token_order
-from grokinterp.fourier.subject import Subject, check_run, steps_of
 from grokinterp.models.architecture import Weights
-from grokinterp.reading._load import snapshot_at
+from grokinterp.reading._load import RunOrPath, Subject, run_of, snapshot_of, steps_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
@@ -48,7 +47,7 @@ GRID = (*(i / 50 for i in range(50)), 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.999,
 KEEP = 0.95  # of the unpruned accuracy, for `prunable`
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PruningCurve(Result):
     """Accuracy and loss of a model with a fraction of its weights at zero, fraction by fraction.
 
@@ -196,7 +195,7 @@ def pruning_curve(
 
     Manning-Coe et al. 2025, section 5 and appendix F.2. See `PruningCurve` for what it shows not.
     """
-    snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
+    snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     grid = _checked_grid(fractions)
     check_keep(keep)
     test_only = truth("test_only", test_only)
@@ -285,7 +284,7 @@ def learnt_steps(run: Run) -> list[int]:
 
 
 def compressibility(
-    run: Run,
+    run: RunOrPath,
     *,
     steps: Sequence[int] | str = "all",
     scope: str = "layer",
@@ -306,7 +305,7 @@ def compressibility(
     (`grokinterp.encodings._sizes`). The curve's settings stand in `.attrs`. Before a model has
     learnt, c is that of chance (near 1 with many classes) and prunable is noise.
     """
-    check_run(run)
+    run = run_of(run)
     table = []
     curve = None
     for step in tqdm(

@@ -11,13 +11,13 @@ from grokinterp.base.errors import InputError, nearest
 from grokinterp.base.result import draws
 from grokinterp.figures._figure import AROUND_ZERO, COLOURS, FROM_ZERO, Figure, at, checked, figure
 from grokinterp.figures.slider import over_training
-from grokinterp.fourier._key_frequencies import KeyFrequencies, Keys
+from grokinterp.fourier._key_frequencies import KeyFrequencies, Keys, subject_of
 from grokinterp.fourier.spectra import (
     embedding_components,
     embedding_spectrum,
     neuron_logit_spectrum,
 )
-from grokinterp.fourier.subject import Subject, steps_of, subject_of
+from grokinterp.reading._load import Subject, steps_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
 

@@ -1,7 +1,7 @@
 """Key frequencies: which Fourier frequencies carry a model's answer, and how sure that is."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,19 @@ from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result, card
 from grokinterp.fourier import spectra
-from grokinterp.fourier.answers import LogitTally, logit_shares, no_frequencies_reason, usable_group
+from grokinterp.fourier.answers import (
+    LogitTally,
+    checked_frequencies,
+    logit_shares,
+    no_frequencies_reason,
+    usable_group,
+)
 from grokinterp.fourier.heldout import HeldoutFit, HeldoutTally, heldout_fit
-from grokinterp.models.user_models import AnyModel
-from grokinterp.reading._load import check_run, snapshot_of
+from grokinterp.reading._load import RunOrPath, Subject, loaded, run_of, snapshot_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.task import Task
 
 # MERGED fourier.rules: The rules by which a model's key frequencies are read off, each under its own name.
 #
@@ -219,7 +225,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KeyFrequencies(Result):
     """The key frequencies of a model, by one rule, with what the others say.
 
@@ -294,7 +300,7 @@ class KeyFrequencies(Result):
 
 
 def key_frequencies(
-    x: Run | Snapshot | AnyModel,
+    x: Subject,
     *,
     rule: str = "logits",
     task: ModularTask | None = None,
@@ -314,11 +320,22 @@ def key_frequencies(
     all of them).
     """
     word("rule", rule, RULES)
+    x = loaded(x)
     snapshot = snapshot_of(x, task=task, train_mask=train_mask)
     found = accepted(snapshot, rule)
     choice, keys = found.choice, found.keys
     if choice is None:
-        return KeyFrequencies(None, rule, {}, keys.reason, snapshot.step, None, None, {}, None)
+        return KeyFrequencies(
+            frequencies=None,
+            rule=rule,
+            shares={},
+            reason=keys.reason,
+            step=snapshot.step,
+            cut_ratio=None,
+            runner_up=None,
+            other_rules={},
+            emerged=None,
+        )
     second = choice.cuts[1] if len(choice.cuts) > 1 else None
     return KeyFrequencies(
         frequencies=tuple(keys),
@@ -336,9 +353,9 @@ def key_frequencies(
     )
 
 
-def frequency_shares(run: Run) -> pd.DataFrame:
+def frequency_shares(run: RunOrPath) -> pd.DataFrame:
     """Share of the centred logit variance along each frequency, a row per checkpoint."""
-    check_run(run)
+    run = run_of(run)
     rows = {step: logit_shares(run.snapshot(step)).tolist() for step in run.steps}
     frame = pd.DataFrame.from_dict(rows, orient="index").rename(columns=lambda column: column + 1)
     return frame.rename_axis(index="step", columns="k")
@@ -363,3 +380,40 @@ def _emergence(run: Run, frequencies: tuple[int, ...]) -> dict[int, int]:
         k: int((shares[k] >= shares[k].iloc[-1] / 2).idxmax())  # the first step where it holds
         for k in frequencies
     }
+
+
+def subject_of(
+    x: Subject,
+    *,
+    step: int = -1,
+    frequencies: Sequence[int] | None = None,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> tuple[Snapshot, Keys]:
+    """The snapshot, and its key frequencies ascending; () with the reason where there are none.
+
+    The key frequencies of a run are those of its last checkpoint, whatever the step, so that steps
+    can be compared (`gi.key_frequencies`); given ones are taken as they are.
+    """
+    x = loaded(x)
+    last = snapshot_of(x, task=task, train_mask=train_mask)
+    snapshot = last if step == -1 else snapshot_of(x, step=step)
+    group = usable_group(last)
+    if group is None:
+        return snapshot, Keys(reason=no_frequencies_reason(last))
+    if frequencies is None:
+        return snapshot, accepted(last).keys
+    chosen = checked_frequencies(frequencies, group)
+    if isinstance(frequencies, Keys):  # handed on: why there are none is known already
+        return snapshot, frequencies
+    return snapshot, Keys(chosen, reason=None if chosen else "none were given")
+
+
+def need_key_frequencies(keys: Sequence[int]) -> None:
+    """Refuse to look at a circuit that nobody claims."""
+    if not keys:
+        reason = keys.reason if isinstance(keys, Keys) else "none were given"
+        raise InputError(
+            f"the model has no key frequencies, so no circuit is claimed: {reason}. Give such as "
+            "frequencies=[1, 5] to look at these all the same."
+        )

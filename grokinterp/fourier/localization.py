@@ -21,10 +21,11 @@ from torch import Tensor
 
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError, nearest
+from grokinterp.base.result import Result
 from grokinterp.fourier.basis import spectrum, transform
 from grokinterp.fourier.spectra import input_weights, output_weights, token_order
 from grokinterp.models.user_models import AnyModel
-from grokinterp.reading._load import snapshot_at
+from grokinterp.reading._load import snapshot_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
@@ -36,8 +37,8 @@ POWERS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@dataclass(frozen=True)
-class NeuronIPR:
+@dataclass(frozen=True, kw_only=True)
+class NeuronIPR(Result):
     """IPRs of the input weights of the first hidden layer and the output weights of the last.
 
     `input_blocks` has a row for operand a and one for b; `input` is their mean, the value that
@@ -155,7 +156,7 @@ def neuron_ipr(
     which neurons read operands at "=", unless "direct" is given. 0 is left out for multiplication.
     InputError for a task without operand tokens and a model without an MLP.
     """
-    snapshot = snapshot_at(x, step=step, task=task)
+    snapshot = snapshot_of(x, step=step, task=task)
     path = _path(snapshot, path)
     inputs, outputs = _ordered_inputs(snapshot, path), _ordered_outputs(snapshot)
     powers = _stacked_powers(inputs, convention)
@@ -188,7 +189,7 @@ def fourier_heat_map(
     input side.
     """
     word("side", side, ("input", "output"))
-    snapshot = snapshot_at(x, step=step, task=task)
+    snapshot = snapshot_of(x, step=step, task=task)
     path = _path(snapshot, path)
     power = (
         _input_power(_ordered_inputs(snapshot, path))

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.base.errors import InputError, nearest
+from grokinterp.base.result import Result
 from grokinterp.fourier.basis import gini
-from grokinterp.fourier.subject import Subject
 from grokinterp.geometry.predictions import (
     Logits,
     check_finite,
@@ -26,7 +26,7 @@ from grokinterp.geometry.predictions import (
 from grokinterp.models.architecture import Weights
 from grokinterp.models.layers import behind
 from grokinterp.models.mlp import MLPArchitecture, two_hot_product, visited_logits
-from grokinterp.reading._load import snapshot_at
+from grokinterp.reading._load import Subject, snapshot_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
@@ -140,8 +140,8 @@ def _by_row(delta: Float[Tensor, "n 2 d"], inputs: Int[Tensor, "n 2"]) -> Float[
 JACOBIAN_BYTES = 1 << 22  # held at once, where one input has less: what caches hold
 
 
-@dataclass(frozen=True)
-class FisherDiagonal:
+@dataclass(frozen=True, kw_only=True)
+class FisherDiagonal(Result):
     """A number per weight, float64 in the weight's shape, and what it was averaged over.
 
     `n_samples` inputs were used of the `n_rows` that `rows` has.
@@ -220,7 +220,7 @@ def fisher_diagonal(
     for a transformer other than of one layer without LayerNorm.
     """
     check_variant(variant)
-    snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
+    snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     check_finite(snapshot.weights)
     inputs = snapshot.task.model_inputs[row_numbers(snapshot.task, snapshot.train_mask, rows)]
     chosen = sample(len(inputs), n_samples, seed)

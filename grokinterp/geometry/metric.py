@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from grokinterp.base.errors import InputError, named, nearest
-from grokinterp.fourier.subject import Subject, check_run
+from grokinterp.base.result import Result
 from grokinterp.geometry.fisher import check_variant, fisher_diagonal
 from grokinterp.geometry.predictions import (
     Logits,
@@ -30,7 +30,7 @@ from grokinterp.geometry.predictions import (
     sample,
 )
 from grokinterp.models.architecture import Weights
-from grokinterp.reading._load import snapshot_at
+from grokinterp.reading._load import RunOrPath, Subject, run_of, snapshot_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 
@@ -44,8 +44,8 @@ Pull = Callable[[Tensor], tuple[Weights]]
 Push = Callable[[tuple[Weights]], tuple[Tensor]]
 
 
-@dataclass(frozen=True)
-class FisherMetric:
+@dataclass(frozen=True, kw_only=True)
+class FisherMetric(Result):
     """Inner products u^T F v of weight vectors at one model, and what F was averaged over.
 
     A weight vector is a tensor of the weight's shape for every weight's name. All sums are float64.
@@ -143,7 +143,7 @@ def fisher_metric(
     if form not in FORMS:
         raise InputError(f"form={form!r} is not known; {nearest(str(form), FORMS)}")
     check_variant(variant)
-    snapshot = snapshot_at(x, step=step, task=task, train_mask=train_mask)
+    snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     check_finite(snapshot.weights)
     numbers = row_numbers(snapshot.task, snapshot.train_mask, rows)
     chosen = numbers[sample(len(numbers), n_samples, seed)]
@@ -270,7 +270,7 @@ STIFF = 0.1  # of the final diagonal: the published threshold
 
 
 def step_geometry(
-    run: Run,
+    run: RunOrPath,
     *,
     steps: Sequence[int] | str = "all",
     form: str = "diagonal",
@@ -304,7 +304,7 @@ def step_geometry(
     depends on the parametrisation, too, with the diagonal form more than with the exact one.
     InputError for weights that are not finite, naming the step, and for fewer than 2 checkpoints.
     """
-    check_run(run)
+    run = run_of(run)
     chosen = rising_steps(run, steps)
     if len(chosen) < 2:
         raise InputError(f"steps={steps!r} is one checkpoint; a step takes two.")

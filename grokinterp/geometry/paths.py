@@ -19,7 +19,6 @@ from torch import Tensor
 from grokinterp.base.checks import listed, tensor
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.result import Result
-from grokinterp.fourier.subject import check_run
 from grokinterp.geometry.predictions import (
     pairwise_distances,
     rising_steps,
@@ -28,7 +27,8 @@ from grokinterp.geometry.predictions import (
     sample,
 )
 from grokinterp.progress.phases import Phases
-from grokinterp.runs.run import Run
+from grokinterp.reading._load import RunOrPath, run_of
+from grokinterp.runs.run import nearest_step
 
 # MERGED encodings.geometry.limits: The length of a path at spacing 0, extrapolated from its length at three spacings.
 
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
 FEWEST = 9  # checkpoints for a limit: of every fourth, 3 are left
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InformationPath(Result):
     """Geodesic distances between the predictions of all checkpoints of a run, [k, k] at k steps.
 
@@ -192,7 +192,7 @@ class InformationPath(Result):
         if step not in self.steps:
             raise InputError(
                 f"step {shown(step)} is no checkpoint of this path; the nearest is "
-                f"{_nearest(self.steps, step)} "
+                f"{nearest_step(self.steps, step)} "
                 f"(path.steps lists all {len(self.steps)})."
             )
         return self.steps.index(step)
@@ -217,7 +217,7 @@ class InformationPath(Result):
 
 
 def information_path(
-    run: Run,
+    run: RunOrPath,
     *,
     steps: Sequence[int] | str = "all",
     rows: str = "test",
@@ -238,7 +238,7 @@ def information_path(
     2502.01739, section 6.3) speak of a straight path from cosines of steps of the weights
     (`step_geometry`) and define no length. InputError for weights that are not finite.
     """
-    check_run(run)
+    run = run_of(run)
     chosen = rising_steps(run, steps)
     numbers = row_numbers(run.task, run.train_mask, rows)
     inputs = numbers[sample(len(numbers), n_samples, seed)]
@@ -286,7 +286,14 @@ def path_of(
         )
     if any(later <= earlier for earlier, later in pairwise(steps)):
         raise InputError("the steps of a path rise; give each point once, in order.")
-    return InformationPath(tuple(steps), distances, rows, n_samples, n_rows, seed)
+    return InformationPath(
+        steps=tuple(steps),
+        distances=distances,
+        rows=rows,
+        n_samples=n_samples,
+        n_rows=n_rows,
+        seed=seed,
+    )
 
 
 def stages_of(phases: Phases, steps: Sequence[int]) -> dict[str, tuple[int, int]]:
@@ -314,7 +321,7 @@ def stages_of(phases: Phases, steps: Sequence[int]) -> dict[str, tuple[int, int]
     for name, (start, end) in ends.items():
         if start is None or end is None:
             continue
-        first, last = _nearest(steps, start), _nearest(steps, end)
+        first, last = nearest_step(steps, start), nearest_step(steps, end)
         if first < last:
             found[name] = first, last
     return found
@@ -341,10 +348,6 @@ def _stages(given: object) -> dict[str, tuple[int, int]]:
                 f"stage {shown(name)} is {shown(ends)}; give (start, end), both steps of the path."
             )
     return dict(given)
-
-
-def _nearest(steps: Sequence[int], step: int | float) -> int:
-    return min(steps, key=lambda known: abs(known - step))
 
 
 def _row(name: str, path: InformationPath) -> dict[str, object]:

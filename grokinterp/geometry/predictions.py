@@ -17,9 +17,9 @@ from tqdm.auto import tqdm
 
 from grokinterp.base.checks import number, tensor
 from grokinterp.base.errors import InputError, nearest, shown, whole_number
-from grokinterp.fourier.subject import steps_of
 from grokinterp.models.architecture import Weights, all_finite
 from grokinterp.models.kinds import QuickForward
+from grokinterp.reading._load import steps_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task

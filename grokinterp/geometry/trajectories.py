@@ -11,7 +11,6 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError, whole_number
 from grokinterp.base.result import Result
-from grokinterp.fourier.subject import check_run
 from grokinterp.geometry.predictions import (
     evenly,
     pairwise_distances,
@@ -20,6 +19,7 @@ from grokinterp.geometry.predictions import (
     row_numbers,
     sample,
 )
+from grokinterp.reading._load import RunOrPath, runs_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrajectoryEmbedding(Result):
     """Coordinates [points, dimensions] of the checkpoints of several runs, and what they keep.
 
@@ -72,7 +72,7 @@ class TrajectoryEmbedding(Result):
 
 
 def trajectory_embedding(
-    runs: Sequence[Run] | Mapping[str, Run],
+    runs: Sequence[RunOrPath] | Mapping[str, RunOrPath],
     *,
     steps: Sequence[int] | str = "all",
     rows: str = "all",
@@ -178,15 +178,12 @@ def stress_of(
     return float(missed / distances.norm()) if bool(distances.any()) else 0.0
 
 
-def _named(runs: Sequence[Run] | Mapping[str, Run]) -> dict[str, Run]:
-    if isinstance(runs, Run) or not isinstance(runs, Sequence | Mapping) or not runs:
-        raise InputError(f"runs={runs!r} are no runs; give a list of runs, or a dict by names.")
-    for run in runs.values() if isinstance(runs, Mapping) else runs:
-        check_run(run)
+def _named(runs: Sequence[RunOrPath] | Mapping[str, RunOrPath]) -> dict[str, Run]:
     if isinstance(runs, Mapping):
-        return dict(runs)
-    named = {run.path.name: run for run in runs}
-    if len(named) < len(runs):
+        return dict(zip(runs, runs_of(list(runs.values())), strict=True))
+    several = runs_of(runs)
+    named = {run.path.name: run for run in several}
+    if len(named) < len(several):
         raise InputError("two of the runs' folders have one name; give a dict of names and runs.")
     return named
 

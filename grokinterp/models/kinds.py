@@ -23,7 +23,7 @@ from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
-# MERGED models.fits: Does a model fit a task? Sizes of the network against what the task is made of.
+# MERGED models.fits: Does a model fit a task? NetworkSizes of the network against what the task is made of.
 #
 # A transformer fits when it has as many tokens as the inputs are made of, as many positions as they
 # are long, and as many classes as there are answers, or one more for each further token:
@@ -35,7 +35,7 @@ from grokinterp.tasks.task import Task
 # that look like results. That sizes fit is no proof: which token is which, no size can say.
 
 
-class Sizes(NamedTuple):
+class NetworkSizes(NamedTuple):
     """How many tokens, positions and classes a transformer has."""
 
     d_vocab: int
@@ -49,7 +49,7 @@ class Sizes(NamedTuple):
     def inputs(self) -> tuple[int, bool] | None:
         """The p, and whether "=" follows the operands, where these are the sizes of such inputs.
 
-        >>> Sizes(114, 3, 113).inputs, Sizes(9, 4, 7).inputs
+        >>> NetworkSizes(114, 3, 113).inputs, NetworkSizes(9, 4, 7).inputs
         ((113, True), None)
         """
         equals = self.n_ctx == 3
@@ -83,7 +83,7 @@ def misfit(architecture: Any, task: Task, what: str = "") -> str | None:
         return f"{what or f'the {kind}'} reads operand tokens, the task is {task.title}"
     if isinstance(architecture, MLPArchitecture):
         return _mlp_misfit(architecture, task, what or "the MLP")
-    sizes = Sizes(architecture.d_vocab, architecture.n_ctx, architecture.d_vocab_out)
+    sizes = NetworkSizes(architecture.d_vocab, architecture.n_ctx, architecture.d_vocab_out)
     return _transformer_misfit(sizes, task, what or "the model")
 
 
@@ -112,7 +112,7 @@ def refuse_misfit(
     read as [a, b, =] has 102 tokens, 3 positions and 101 or 102 classes; give the task it was
     trained on: p=113.
     """
-    sizes, what = Sizes(d_vocab, n_ctx, d_vocab_out), what or "the model"
+    sizes, what = NetworkSizes(d_vocab, n_ctx, d_vocab_out), what or "the model"
     if not isinstance(task, ModularTask):
         raise InputError(
             f"{what} has {sizes}, and the task is {task.title}, which has no tokens; give the task "
@@ -131,7 +131,7 @@ def refuse_misfit(
 
 
 def fitting_task(
-    sizes: Sizes,
+    sizes: NetworkSizes,
     *,
     operation: str = "add",
     p: int | None = None,
@@ -143,7 +143,7 @@ def fitting_task(
 
     `p` and `equals_token` are what somebody says; what nobody says is told by the sizes.
 
-    >>> fitting_task(Sizes(59, 2, 59))
+    >>> fitting_task(NetworkSizes(59, 2, 59))
     ModularTask(operation='add', p=59, equals_token=False, seed=0)
     """
     found_p, found_equals = sizes.inputs or (p, sizes.n_ctx > 2)
@@ -158,9 +158,9 @@ def fitting_task(
     return task
 
 
-def _transformer_misfit(sizes: Sizes, task: ModularTask, what: str) -> str | None:
+def _transformer_misfit(sizes: NetworkSizes, task: ModularTask, what: str) -> str | None:
     p, equals = task.n_classes, task.equals_token
-    if sizes in [Sizes(task.d_vocab, 2 + equals, p + more) for more in range(1 + equals)]:
+    if sizes in [NetworkSizes(task.d_vocab, 2 + equals, p + more) for more in range(1 + equals)]:
         return None
     layout, classes = ("[a, b, =]", f"{p} or {p + 1}") if equals else ("[a, b]", str(p))
     return (

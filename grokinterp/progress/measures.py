@@ -51,10 +51,9 @@ from grokinterp.progress.observables import (
     observed_rows,
     pre_activations,
 )
-from grokinterp.reading._load import check_run, check_snapshot
+from grokinterp.reading._load import RunOrPath, check_snapshot, run_of
 from grokinterp.runs._snapshot import Block, Snapshot, Tally
 from grokinterp.runs.metrics import UNMIRRORED
-from grokinterp.runs.run import Run
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
 
@@ -357,7 +356,7 @@ for _heldout in (
 
 
 def progress_measures(
-    run: Run,
+    run: RunOrPath,
     *,
     frequencies: Sequence[int] | None = None,
     progress: bool = False,
@@ -370,7 +369,7 @@ def progress_measures(
     Measures that need them are NaN where there are none, and `.attrs["reason"]` says why.
     `.attrs["note"]` is a caveat, such as that memorisation was not ruled out, or None.
     """
-    check_run(run)
+    run = run_of(run)
     bar = tqdm(run.steps, desc="measure", unit="checkpoint", disable=None if progress else True)
     rows = []
     with kept_memory():

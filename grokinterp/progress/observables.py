@@ -13,12 +13,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.base.errors import InputError
+from grokinterp.base.result import Result
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.ising import IsingTask
 
 
-@dataclass(frozen=True)
-class LayerCorrelation:
+@dataclass(frozen=True, kw_only=True)
+class LayerCorrelation(Result):
     """How the units of one layer correlate with one observable, over `n_rows` inputs.
 
     `correlations` and `shares` have one number per unit; a correlation is NaN where the unit or the

@@ -60,7 +60,7 @@ class Phase:
     end_interval: tuple[Step, Step] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Phases(Result):
     """The label of a run, its threshold crossings and its phases, with the reasons for each.
 
@@ -244,8 +244,8 @@ def detect_phases(
     else:
         reasons.append("no phases: only a run that generalises late has all three")
     return Phases(
-        verdict.label, memorized.step, grokked.step, phases, key, tuple(reasons), verdict.margin,
-        verdict.t_train, verdict.t_test, limits, curves.frame, on_unmirrored.step,
+        label=verdict.label, memorization_step=memorized.step, grok_step=grokked.step, phases=phases, key_frequencies=key, reasons=tuple(reasons), margin=verdict.margin,
+        t_train=verdict.t_train, t_test=verdict.t_test, thresholds=limits, curves=curves.frame, grok_step_unmirrored=on_unmirrored.step,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from grokinterp.base.files import write_whole
 from grokinterp.base.paths import as_path
 from grokinterp.models.architecture import Architecture, Weights, is_bias, refuse_not_finite
 from grokinterp.models.foreign_names import PAPER, to_foreign
-from grokinterp.reading._load import check_run
+from grokinterp.reading._load import RunOrPath, run_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 
@@ -24,7 +24,7 @@ MOST_EPOCHS = 10_000_000
 TEST_EVERY = 10  # the paper's file keeps the test loss of every 10th epoch
 
 
-def export(run: Run, path: str | Path, *, format: str = "demo") -> Path:
+def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
     """Write a run as one file that notebooks made for others can read; returns its path.
 
     `format="demo"` is `grokking_demo.pth` of TransformerLens' Grokking_Demo (HookedTransformer
@@ -41,7 +41,7 @@ def export(run: Run, path: str | Path, *, format: str = "demo") -> Path:
     """
     if format not in FORMATS:
         raise InputError(f"format={format!r} is not known; {nearest(str(format), FORMATS)}")
-    check_run(run)
+    run = run_of(run)
     path = _free(path)
     architecture, task = run.architecture, run.task
     if not isinstance(architecture, Architecture) or not isinstance(task, ModularTask):

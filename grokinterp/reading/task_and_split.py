@@ -9,7 +9,7 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.models.architecture import Architecture, Weights, is_bias
-from grokinterp.models.kinds import Sizes, fitting_task
+from grokinterp.models.kinds import NetworkSizes, fitting_task
 from grokinterp.reading.checkpoint_file import Source
 from grokinterp.reading.settings import Settings, seeds_in
 from grokinterp.reading.tensor_files import read_file
@@ -58,15 +58,15 @@ def stated_task(
 
 def _sizes(
     shape: Architecture, p: int | None, config: Settings, source: Source
-) -> tuple[Sizes, tuple[str, ...]]:
+) -> tuple[NetworkSizes, tuple[str, ...]]:
     """What of tokens, positions and classes is used: the paper's code keeps those of p = 113."""
-    sizes = Sizes(shape.d_vocab, shape.n_ctx, shape.d_vocab_out)
+    sizes = NetworkSizes(shape.d_vocab, shape.n_ctx, shape.d_vocab_out)
     if source.format not in ("paper", "trainer") or p is None or p != config.p:
         return sizes, ()
     if sizes.inputs is None or p >= sizes.inputs[0]:
         return sizes, ()
     note = f"p={p} as its config says; {sizes} are more than it needs"
-    return Sizes(p + sizes.inputs[1], sizes.n_ctx, p), (note,)
+    return NetworkSizes(p + sizes.inputs[1], sizes.n_ctx, p), (note,)
 
 
 def check_biases(weights: Weights, said: str | None, where: str) -> None:

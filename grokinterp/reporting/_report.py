@@ -8,7 +8,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from grokinterp.base.errors import InputError, named
+from grokinterp.base.errors import InputError
 from grokinterp.base.files import write_whole
 from grokinterp.base.paths import as_path
 from grokinterp.circuits._attention import AttentionPatterns
@@ -17,12 +17,12 @@ from grokinterp.comparison._compare import Comparison, compare
 from grokinterp.comparison.lineup import PLACES, Clock, names_of
 from grokinterp.figures._figure import DARK, LIGHT
 from grokinterp.figures.pages import as_text, asset, packed, render, together, zipped
-from grokinterp.fourier.subject import check_run
+from grokinterp.reading._load import RunOrPath, runs_of
 from grokinterp.recipe.builtin import recipes
 from grokinterp.reporting.about import About, because, findings, headline, look_at, undetermined
 from grokinterp.reporting.panels import ONCE, SECTIONS, Drawn, Panel, draw_panels
 from grokinterp.runs.manifest import current_versions
-from grokinterp.runs.run import Run
+from grokinterp.runs.run import Run, nearest_step
 
 # MERGED viz.report.stops: Where the report's slider can stop: at steps, or at what the runs had learned.
 # MERGED viz.report.page: The report as one HTML file: the template filled, with styles, scripts and figures inside.
@@ -49,7 +49,7 @@ def _all_steps(abouts: Sequence[About]) -> list[int]:
 
 
 def _at_step(abouts: Sequence[About], step: int) -> dict[str, Any]:
-    steps = [min(about.steps, key=lambda own: abs(own - step)) for about in abouts]
+    steps = [nearest_step(about.steps, step) for about in abouts]
     label = f"step {step}"
     if len(abouts) == 1 and (phase := _phase(abouts[0], step)):
         label += f" · {phase}"
@@ -60,7 +60,7 @@ def _at_position(
     abouts: Sequence[About], clocks: Sequence[Clock | None], position: float
 ) -> dict[str, Any]:
     steps = [
-        min(about.steps, key=lambda own: abs(clock.position(own) - position))
+        nearest_step(about.steps, position, at=clock.position)
         for about, clock in zip(abouts, clocks, strict=True)
         if clock
     ]
@@ -248,7 +248,9 @@ def _listed(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in versions.items())
 
 
-def report(runs: Run | Sequence[Run], path: str | Path, *, progress: bool = False) -> Path:
+def report(
+    runs: RunOrPath | Sequence[RunOrPath], path: str | Path, *, progress: bool = False
+) -> Path:
     """Write a run, or several side by side, as one HTML file that needs no network.
 
     It tells in plain words what became of each run, and shows its training, embedding, attention,
@@ -258,11 +260,7 @@ def report(runs: Run | Sequence[Run], path: str | Path, *, progress: bool = Fals
     `gi.ablate` has as many as you like. A file of that name is replaced, whole or not at
     all. InputError for what is not a run and for a path that cannot be written to.
     """
-    given = [runs] if isinstance(runs, Run) else runs
-    if isinstance(given, str | Path) or not isinstance(given, Sequence) or not given:
-        raise InputError(f"{named(runs)} is no run; give gi.load(path), or a list of them.")
-    for run in given:
-        check_run(run)
+    given = runs_of(runs)
     path = as_path("path", path, such_as="report.html")
     if path.is_dir():  # before anything is measured
         raise InputError(f"{path} is a folder; give the name of a file, such as report.html.")

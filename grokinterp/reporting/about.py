@@ -20,7 +20,7 @@ from grokinterp.geometry.predictions import evenly
 from grokinterp.geometry.trajectories import TrajectoryEmbedding, trajectory_embedding
 from grokinterp.progress.measures import progress_measures
 from grokinterp.progress.phases import Phase, Phases, detect_phases
-from grokinterp.runs.run import Run
+from grokinterp.runs.run import Run, nearest_step
 from grokinterp.tasks.modular import ModularTask
 
 # MERGED viz.report.summary: A run in plain words: what became of it, when, with which frequencies, and what is not known.
@@ -102,7 +102,7 @@ def milestones(steps: tuple[int, ...], phases: Phases) -> tuple[int, ...]:
     """The checkpoint nearest to the end of memorization (of learning train), and the last one."""
     ends = {phase.name: phase.end for phase in phases.phases}
     date = ends.get("memorization", phases.t_train)
-    near = [] if date is None else [min(steps, key=lambda own: abs(own - date))]
+    near = [] if date is None else [nearest_step(steps, date)]
     return tuple(sorted({*near, steps[-1]}))
 
 

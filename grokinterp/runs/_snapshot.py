@@ -418,3 +418,12 @@ def over_blocks(
             whole[name][first : first + len(block)] = part
         first += len(block)
     return whole.pop("logits"), whole
+
+
+def need_residual_stream(snapshot: Snapshot) -> None:
+    """Refuse a model that has neither attention nor a residual stream."""
+    if snapshot.kind != "transformer":
+        raise InputError(
+            f"this {snapshot.kind} has no attention and no residual stream; give a transformer, or "
+            "use gi.ablate, which takes all models."
+        )

@@ -1,5 +1,6 @@
 """Run: the recipe, the split, the metrics and the weights of one training at many steps."""
 
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -160,6 +161,17 @@ class Run:
                 f"(run.steps lists all {len(self.steps)})."
             )
         return step
+
+
+def nearest_step(steps: Iterable[int], wanted: float, *, at: Callable[[int], float] = float) -> int:
+    """The checkpoint nearest to a step, the first of two that are as near.
+
+    `at` says where a checkpoint stands on another axis, that of `wanted`.
+
+    >>> nearest_step([0, 100, 200], 140), nearest_step([0, 100, 200], 3, at=lambda s: s / 50)
+    (100, 100)
+    """
+    return min(steps, key=lambda step: abs(at(step) - wanted))
 
 
 def _changed(recipe: Recipe) -> str:

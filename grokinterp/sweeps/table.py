@@ -23,9 +23,9 @@ from grokinterp.encodings._features import features, observable_correlations
 from grokinterp.encodings._sizes import quantized_size, sizes
 from grokinterp.encodings.pruning_curves import compressibility, learnt_steps, pruning_curve
 from grokinterp.fourier._key_frequencies import key_frequencies
-from grokinterp.fourier.subject import check_run
 from grokinterp.models.architecture import all_finite
 from grokinterp.progress.phases import detect_phases
+from grokinterp.reading._load import RunOrPath, run_of
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.runs.run import Run
@@ -127,7 +127,7 @@ def measuring(names: Sequence[str]) -> Callable[[Run], Columns]:
     return partial(measured, names=tuple(names))
 
 
-def measured(run: Run, names: Sequence[str] = ()) -> Columns:
+def measured(run: RunOrPath, names: Sequence[str] = ()) -> Columns:
     """A row of a table of runs: when it learned, what it learned, and the measures named.
 
     label; t_train and t_test, in updates (Definition 1 on curves smoothed by a running median);
@@ -143,7 +143,7 @@ def measured(run: Run, names: Sequence[str] = ()) -> Columns:
 
     t_train and t_test are of the run's own best, which need not be good: read them with the label.
     """
-    check_run(run)
+    run = run_of(run)
     check_run_measures(names)
     if run.metrics.empty:
         raise InputError(f"{run.path} has no metrics; import the run with metrics=FILE.csv.")

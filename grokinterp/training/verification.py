@@ -18,11 +18,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from grokinterp.base.errors import InputError, named, whole_number
+from grokinterp.base.result import Result
 from grokinterp.models.architecture import Weights
 from grokinterp.recipe.keys import AT_MOST
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.metrics import Metrics
-from grokinterp.runs.run import Run
+from grokinterp.runs.run import Run, nearest_step
 from grokinterp.training.loop import Session, using_threads
 
 USUAL_STEPS = 100  # the checkpoint nearest to this is gone to, unless steps are given
@@ -35,8 +36,8 @@ Trained = tuple[dict[int, Weights], dict[int, Metrics]]  # at checkpoints, at lo
 Differences = dict[int, float]  # by step
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, kw_only=True)
+class Verification(Result):
     """What came of training the first steps of a run again.
 
     weights, metrics    by step, the largest relative difference: of a weight tensor (its norm),
@@ -178,7 +179,7 @@ def _disturb(weights: Weights) -> None:
 
 def _usual(run: Run) -> int:
     near = [step for step in run.steps if 0 < step <= MOST_USUAL]
-    return min(near, key=lambda step: abs(step - USUAL_STEPS), default=USUAL_STEPS)
+    return nearest_step(near, USUAL_STEPS) if near else USUAL_STEPS
 
 
 def _checked(steps: object) -> int:

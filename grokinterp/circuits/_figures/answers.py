@@ -11,7 +11,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.figures._figure import Figure, at, figure, square
 from grokinterp.figures.heat_maps import around_zero, checked_numbers, images, table
 from grokinterp.fourier._figures import Shown, draw_steps
-from grokinterp.fourier.subject import Subject
+from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot
 
 ANSWERS = {  # name: colour; the code in the image is its place here

@@ -12,9 +12,10 @@ from grokinterp.circuits.circles import centred_embedding
 from grokinterp.figures._figure import AROUND_CIRCLE, COLOURS, Figure, at, place, small_multiples
 from grokinterp.figures.heat_maps import BAR
 from grokinterp.fourier._figures import Shown, draw_steps
+from grokinterp.fourier._key_frequencies import need_key_frequencies
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis
-from grokinterp.fourier.subject import Subject, need_key_frequencies
+from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot
 
 

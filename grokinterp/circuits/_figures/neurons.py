@@ -13,9 +13,10 @@ from grokinterp.circuits.neurons import LEFTOVER, NeuronClusters, neuron_cluster
 from grokinterp.figures._figure import COLOURS, Figure, at, checked, figure, place
 from grokinterp.figures.heat_maps import around_zero, checked_numbers, from_zero, images
 from grokinterp.fourier._figures import ShownWithKeys, draw_steps, step_and_rest
+from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.basis import transform_2d
 from grokinterp.fourier.spectra import neuron_powers, token_order
-from grokinterp.fourier.subject import Subject, subject_of
+from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot
 
 # MERGED viz.clusters: The neurons of a layer by the frequency they depend on.
