@@ -104,4 +104,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*_HOME, *ROOMS, "viz", "__version__"])
+    return sorted([*_HOME, *ROOMS, "ROOMS", "viz", "__version__"])

@@ -13,9 +13,13 @@ from collections.abc import Callable
 import typer
 
 from grokinterp.base.errors import InputError
+from grokinterp.base.names import room_names
 from grokinterp.cli import analysis_commands, run_commands, streams
 from grokinterp.cli._app import BAD_INPUT, INTERRUPTED, app, usage_line
 from grokinterp.cli.terminal import say
+
+__all__ = ["main"]
+__getattr__, __dir__ = room_names(__name__, __all__)
 
 COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lists them
     "recipes": run_commands.recipes,
