@@ -15,15 +15,15 @@ import argparse
 import pandas as pd
 
 import grokinterp as gi
-from grokinterp import encodings
+from grokinterp import encodings, geometry
 
 
-def stages(name: str, run: gi.Run, path: encodings.InformationPath) -> pd.DataFrame:
+def stages(name: str, run: gi.Run, path: geometry.InformationPath) -> pd.DataFrame:
     """A row per stage of a run."""
     phases = gi.detect_phases(run.metrics, ceiling=run.task.ceiling)
-    table = path.table(encodings.stages_of(phases, run.steps))
+    table = path.table(geometry.stages_of(phases, run.steps))
     n_samples = None if isinstance(run.task, gi.IsingTask) else 16
-    steps = encodings.step_geometry(
+    steps = geometry.step_geometry(
         run, form="diagonal", variant="logits", n_samples=n_samples, stiff_above=None
     )
     for column in ("consecutive", "origin"):
@@ -59,7 +59,7 @@ def main() -> None:
     for folder in arguments.parse_args().runs:
         run = gi.load(folder)
         name = run.path.name
-        path = encodings.information_path(run)
+        path = geometry.information_path(run)
         parts.append(stages(name, run, path))
         refined[name] = path.refinement().set_index("stride").length
     print(markdown(pd.concat(parts, ignore_index=True)))
