@@ -15,7 +15,7 @@ import argparse
 import pandas as pd
 
 import grokinterp as gi
-from grokinterp import encodings, geometry
+from grokinterp import geometry
 
 
 def stages(name: str, run: gi.Run, path: geometry.InformationPath) -> pd.DataFrame:
