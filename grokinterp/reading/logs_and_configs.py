@@ -1,18 +1,24 @@
-"""A CSV of another tool as a table, and its cells as numbers: read, or refused in one line.
+"""Which logs and configurations lie next to checkpoints, and what is in them?
 
-Cells are separated by commas, numbers have a point and no other separator, text is UTF-8 (or UTF-16
-with its mark). Whatever a file holds, it is refused within seconds: its size, the length of its
-lines and the number of its columns are limited.
+Of one checkpoint, by its name: `x.json` and `x.csv`, `config_x.json`, `x_metrics.csv`; `model_x.pt`
+has those of `x` too. Of all in a folder: `config.json`, `metrics.csv`, `history.json`,
+`train_indices.json` and the like. What cannot be read is left alone, and a note says so.
+
+A log is a CSV: cells separated by commas, numbers with a point and no other separator, text in
+UTF-8 (or UTF-16 with its mark). Whatever a file holds, it is refused within seconds: its size, the
+length of its lines and the number of its columns are limited.
 """
 
 import codecs
 import datetime
 import io
+import json
 import math
 import re
 import sys
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,8 +28,23 @@ import pandas as pd
 
 from grokinterp.base.errors import LONGEST_VALUE, InputError, one_line, shown
 from grokinterp.base.files import HEAD, kind_of
+from grokinterp.reading.file_contents import (
+    STEPS,
+    Contents,
+    by_column,
+    contents_of,
+    counts_epochs,
+    measured,
+    step_word,
+    with_name,
+    words_of,
+)
+from grokinterp.runs.manifest import LARGEST_STEP
+from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
 
-LARGEST = 256_000_000  # bytes
+LARGEST_JSON = 20_000_000  # bytes
+LARGEST_LOG = 100_000_000  # of a log that nobody named,
+LARGEST = 256_000_000  # and of any
 MOST_COLUMNS = 1000
 LONGEST_LINE = 100_000  # bytes: pandas takes seconds for a million cells in one
 MARKS = (  # the longer first: that of UTF-32 begins like that of UTF-16
@@ -43,6 +64,164 @@ _FORMS = (  # of cells that mean a number, or a date, and what to do about them
     (re.compile(r"[+-]?\d*,\d+"), "a number with a decimal comma; write a point"),
     (re.compile(r"[+-]?[\d.]+\s*%"), "a percentage; give shares from 0 to 1"),
 )  # fmt: skip
+OF_CONFIG = (
+    "config", "args", "hparams", "hyperparameters", "params", "settings", "options", "cfg",
+    "model_config", "train_config", "training_args", "run_config", "meta", "metadata", "info",
+    "trainer_state",
+)  # fmt: skip
+OF_LOG = (
+    "metrics", "history", "log", "logs", "losses", "curves", "train_log", "training_log",
+    "training_history", "stats", "results", "progress",
+)  # fmt: skip
+OF_SPLIT = ("split", "splits", "train_indices", "train_idx", "indices")
+JSON = (".json", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Log:
+    """A table of losses or accuracies against step, and what was taken to be what in it."""
+
+    table: pd.DataFrame
+    word: str  # for its steps
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What the files next to checkpoints say, each with its name, and a log."""
+
+    contents: tuple[tuple[str, Contents], ...] = ()
+    log: Log | None = None
+    notes: tuple[str, ...] = ()
+
+
+def companions_of(path: Path, *, epochs: bool = False, metrics: str | None = None) -> Companions:
+    """What lies next to a checkpoint, or in a folder of them.
+
+    Of a log that counts both, `epochs` takes epochs for its steps. `metrics` is a log that was
+    named, which has to be one.
+    """
+    folder, own = (path, []) if path.is_dir() else (path.parent, _stems_of(path))
+    notes: list[str] = []
+    there = names_in(folder)
+    contents = tuple(_contents(folder, [*own, *OF_CONFIG, *OF_LOG, *OF_SPLIT], there, notes))
+    if metrics is not None:
+        return Companions(contents, read_log(Path(metrics), epochs=epochs), tuple(notes))
+    for file in _files(folder, [*own, *OF_LOG], there, (".csv",)):
+        try:
+            if file.stat().st_size > LARGEST_LOG:
+                raise InputError(f"{file} is larger than {LARGEST_LOG / 1e6:.0f} MB.")
+            return Companions(contents, read_log(file, epochs=epochs), tuple(notes))
+        except (InputError, OSError) as error:
+            notes.append(_left_alone(file, str(error)))
+    return Companions(contents, None, tuple(notes))
+
+
+def namesakes_of(path: Path, there: Collection[str]) -> tuple[tuple[str, Contents], ...]:
+    """What JSON files say that have the name of one checkpoint; `there` is what lies next to it."""
+    return tuple(_contents(path.parent, _stems_of(path), there, []))
+
+
+def names_in(folder: Path) -> frozenset[str]:
+    """Names of the files in a folder that can be of use here."""
+    try:
+        return frozenset(x.name for x in folder.iterdir() if x.suffix in (*JSON, ".csv"))
+    except OSError:
+        return frozenset()
+
+
+def _stems_of(path: Path) -> list[str]:
+    """Stems of what goes by the name of a checkpoint."""
+    stem = path.stem
+    bare = re.sub(r"^(model|checkpoint|ckpt|weights)[-_.]", "", stem, flags=re.IGNORECASE)
+    names = [stem, re.sub("^model", "config", stem), bare]
+    for each in dict.fromkeys((stem, bare)):
+        for word in (*OF_CONFIG, *OF_LOG, *OF_SPLIT):
+            names += [f"{word}_{each}", f"{each}_{word}", f"{each}.{word}"]
+    return list(dict.fromkeys(names))
+
+
+def _files(
+    folder: Path, stems: Iterable[str], there: Collection[str], suffixes: Iterable[str]
+) -> Iterator[Path]:
+    for stem in stems if there else ():
+        for suffix in suffixes:
+            if stem + suffix in there and (file := folder / (stem + suffix)).is_file():
+                yield file
+
+
+def _contents(
+    folder: Path, stems: Iterable[str], there: Collection[str], notes: list[str]
+) -> Iterator[tuple[str, Contents]]:
+    for file in _files(folder, stems, there, JSON):
+        try:
+            if file.stat().st_size > LARGEST_JSON:
+                raise ValueError(f"larger than {LARGEST_JSON / 1e6:.0f} MB")
+            data: Any = file.read_bytes()
+            if file.suffix == ".jsonl":
+                data = [json.loads(line) for line in data.splitlines() if line.strip()]
+            else:
+                data = json.loads(data)
+        except (ValueError, RecursionError, OSError) as error:
+            notes.append(_left_alone(file, str(error) or type(error).__name__))
+            continue
+        found = contents_of(with_name(data, file.stem), all_is_config=True)
+        if not found.is_empty:
+            yield file.name, found
+
+
+def _left_alone(file: Path, reason: str) -> str:
+    short = " ".join(reason.removeprefix(str(file)).split())[:120]
+    return f"{file.name} beside it is left alone: {short}"
+
+
+def read_log(path: Path, *, epochs: bool = False) -> Log:
+    """A CSV of losses or accuracies against step, as numbers.
+
+    Rows without a step are left out, and so are other columns, which a note names; of equal steps
+    the last row counts.
+    """
+    table = read_table(path)
+    step, taken = _columns(table, epochs=epochs)
+    if step is None or not taken:
+        raise InputError(
+            f"{path} is no log: it needs one column 'step' and at least one of "
+            f"{', '.join(COLUMNS)}."
+        )
+    for column in (step, *taken.values()):
+        if isinstance(table[column], pd.DataFrame):
+            raise InputError(f"{path} has two columns {column!r}; keep one.")
+    numbers = pd.DataFrame(
+        {
+            ours: as_numbers(table[theirs], f"{path}, column {theirs!r}")
+            for ours, theirs in {"step": step, **taken}.items()
+        }
+    ).dropna(subset="step")
+    steps = numbers["step"]
+    if not ((steps % 1 == 0) & (steps >= 0) & (steps < LARGEST_STEP)).all():
+        raise InputError(f"{path} has steps that are not whole numbers from 0 on.")
+    found = numbers.astype({"step": "int64"}).drop_duplicates("step", keep="last")
+    renamed = {"step": step, **taken}
+    notes = [f"{ours} is its {theirs!r}" for ours, theirs in renamed.items() if ours != theirs]
+    notes = [", ".join(notes)[: 300 - len(f"{path.name}: ")]] if notes else []
+    notes += left_out(table, renamed.values())
+    return Log(found, "_".join(words_of(step)), tuple(f"{path.name}: {x}" for x in notes))
+
+
+def _columns(table: pd.DataFrame, *, epochs: bool) -> tuple[str | None, dict[str, str]]:
+    """The column of steps, and by our names theirs of losses and accuracies."""
+    names = [name for name in table.columns if isinstance(name, str)]
+    stepped = [name for name in names if step_word(words_of(name))]
+    stepped.sort(key=lambda name: STEPS.index("_".join(words_of(name))))
+    if epochs:
+        stepped.sort(key=lambda name: not counts_epochs("_".join(words_of(name))))
+    by_measure: dict[tuple[str | None, str], str] = {}
+    for name in sorted(names, key=lambda name: len(words_of(name))):
+        if (what := measured(words_of(name))) is not None:
+            by_measure.setdefault(what, name)
+    taken = {**by_column(by_measure)[0], **dict(zip(names, names, strict=True))}
+    known = {name: taken[name] for name in (*COLUMNS, *UNMIRRORED) if name in taken}
+    return ("step" if "step" in names and not epochs else next(iter(stepped), None)), known
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -169,25 +348,21 @@ def _reason(error: Exception) -> str:
 def left_out(frame: pd.DataFrame, used: Collection[str]) -> tuple[str, ...]:
     """A note that names the columns of a table that were not used; none where all were."""
     others = [x for x in frame.columns if x not in used and _is_named(x)]
-    return (f"columns left out, not read here: {listed(others)}",) * bool(others)
+    return (f"columns left out, not read here: {column_names(others)}",) * bool(others)
 
 
-def listed(columns: Iterable[object]) -> str:
+def column_names(columns: Iterable[object]) -> str:
     """The names of columns for a message: as many as 80 characters hold, and how many more.
 
-    >>> listed(["a", "b"]), listed(f"column_{i}" for i in range(100))[-30:]
+    >>> column_names(["a", "b"]), column_names(f"column_{i}" for i in range(100))[-30:]
     ('a, b', 'column_5, column_6 and 93 more')
     """
     names = [one_line(str(x), most=LONGEST_VALUE // 2) for x in columns if _is_named(x)]
-    kept = len(names)
-    while kept > 1 and len(_joined(names, kept)) > LONGEST_VALUE:
+    text, kept = ", ".join(names), len(names)
+    while kept > 1 and len(text) > LONGEST_VALUE:
         kept -= 1
-    return _joined(names, kept) or "none"
-
-
-def _joined(names: list[str], kept: int) -> str:
-    more = f" and {len(names) - kept} more" if kept < len(names) else ""
-    return ", ".join(names[:kept]) + more
+        text = f"{', '.join(names[:kept])} and {len(names) - kept} more"
+    return text or "none"
 
 
 def _is_named(column: object) -> bool:
@@ -202,9 +377,9 @@ def as_numbers(values: pd.Series, where: str) -> pd.Series:
 
     >>> as_numbers(pd.Series(["1", " 2.5 ", None]), "x.csv, column 'step'").tolist()
     [1.0, 2.5, nan]
-    >>> as_numbers(pd.Series(["1", "0x10"]), "x.csv, column 'step'")
+    >>> as_numbers(pd.Series(["1", "0x10"]), "column 'step'")
     Traceback (most recent call last):
-    grokinterp.base.errors.InputError: x.csv, column 'step' has '0x10' in row 2, no number; give numbers.
+    grokinterp.base.errors.InputError: column 'step' has '0x10' in row 2, no number; give numbers.
     """
     if pd.api.types.is_any_real_numeric_dtype(values.dtype):
         return pd.Series(values.to_numpy(float, na_value=math.nan), values.index)
