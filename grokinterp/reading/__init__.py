@@ -4,9 +4,5 @@ from grokinterp.base.names import room_names
 from grokinterp.reading._load import load
 from grokinterp.reading.import_and_export import export, import_run
 
-__all__ = [
-    "export",
-    "import_run",
-    "load",
-]
+__all__ = ["export", "import_run", "load"]
 __getattr__, __dir__ = room_names(__name__, __all__)

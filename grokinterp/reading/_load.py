@@ -172,8 +172,8 @@ class ForeignStore:
         for step in _bar(self.manifest.steps, "evaluate", progress and mask is not None):
             row: dict[str, float] = {"step": step}
             if mask is not None:
-                snapshot = from_weights(self.weights(step), self.recognised.architecture, task)
-                row |= evaluate(snapshot.all_logits, task.labels, mask, unmirrored)
+                at_step = from_weights(self.weights(step), self.recognised.architecture, task)
+                row |= evaluate(at_step.all_logits, task.labels, mask, unmirrored)
             rows.append(row)
         computed = pd.DataFrame(rows, columns=["step", *columns])
         computed = computed.astype({x: self.logged[x].dtype for x in computed if x in self.logged})

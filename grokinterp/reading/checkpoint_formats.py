@@ -67,11 +67,7 @@ def holds_foreign(path: Path) -> bool:
 
 
 def open_source(
-    path: Path,
-    *,
-    format: str = "auto",
-    step: int | None = None,
-    metrics: str | None = None,
+    path: Path, *, format: str = "auto", step: int | None = None, metrics: str | None = None
 ) -> Source:
     """The checkpoints at a path, with all that they and the files next to them say.
 

@@ -6,6 +6,7 @@ apart into words ("valAcc", "val/acc", "val_acc" are the same two) and understoo
 them is: "best_val_loss" is the loss of another step, "log_train_loss" perhaps a logarithm.
 """
 
+import contextlib
 import json
 import math
 import re
@@ -375,10 +376,8 @@ def _config(data: Mapping[Any, Any], *, everything: bool) -> dict[str, Any]:
     for name in CONFIGS:
         group = by_name.get(name)
         if isinstance(group, str) and group.lstrip()[:1] == "{" and len(group) <= LARGEST_TEXT:
-            try:
+            with contextlib.suppress(ValueError, RecursionError):
                 group = json.loads(group)
-            except (ValueError, RecursionError):
-                continue
         if isinstance(group, Mapping) and not any(isinstance(x, Tensor) for x in group.values()):
             for key, value in group.items():
                 found.setdefault(key, value)
@@ -393,18 +392,17 @@ def _training_rows(leaves: Sequence[Leaf]) -> Tensor | None:
     for kind, n_axes in (("rows", (1, 2)), ("pairs", (2,))):
         for words, groups, value in leaves:
             if says_training_rows(words, groups) == kind:
-                tensor = _whole_tensor(value)
+                tensor = whole_tensor(value)
                 if tensor is not None and tensor.ndim in n_axes:
                     return tensor
     return None
 
 
-def _whole_tensor(value: Any) -> Tensor | None:
+def whole_tensor(value: Any) -> Tensor | None:
+    """A list or an array of whole numbers or truth values as a tensor; None if it is none."""
     if isinstance(value, (list, tuple)):
-        try:
+        with contextlib.suppress(ValueError, OverflowError):
             value = np.asarray(value)
-        except (ValueError, OverflowError):
-            return None
     if isinstance(value, np.ndarray):
         if value.dtype.kind == "f" and (abs(value) < LARGEST_STEP).all() and not (value % 1).any():
             value = value.astype(np.int64)
@@ -433,19 +431,16 @@ def _whole(value: Any) -> int | None:
 
 def _list_in(value: Any) -> NumberList | None:
     """A list of numbers, NaN for None in it; or of pairs of a step and a number."""
-    if isinstance(value, Tensor):
-        array = value.detach().double().clone().numpy() if _is_real(value) else None
-    elif isinstance(value, np.ndarray):
-        array = value.astype(float) if _is_real(value) else None
+    array = None
+    if isinstance(value, Tensor) and _is_real(value):
+        array = value.detach().double().clone().numpy()
+    elif isinstance(value, np.ndarray) and _is_real(value):
+        array = value.astype(float)
     elif isinstance(value, (list, tuple)) and value:
-        try:
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
             numbers = [math.nan if x is None else x if isinstance(x, float) else _entry(x)
                        for x in value]  # fmt: skip
             array = np.asarray(numbers, dtype=float)
-        except (TypeError, ValueError, OverflowError):
-            return None
-    else:
-        return None
     if array is None or not array.size or not np.isfinite(array).any():
         return None
     if array.ndim == 2 and array.shape[1] == 2 and (steps := _axis(array[:, 0])) is not None:

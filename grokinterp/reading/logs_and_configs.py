@@ -31,6 +31,7 @@ from grokinterp.base.files import HEAD, kind_of
 from grokinterp.reading.file_contents import (
     STEPS,
     Contents,
+    Measure,
     by_column,
     contents_of,
     counts_epochs,
@@ -90,9 +91,9 @@ class Log:
 class Companions:
     """What the files next to checkpoints say, each with its name, and a log."""
 
-    contents: tuple[tuple[str, Contents], ...] = ()
-    log: Log | None = None
-    notes: tuple[str, ...] = ()
+    contents: tuple[tuple[str, Contents], ...]
+    log: Log | None
+    notes: tuple[str, ...]
 
 
 def companions_of(path: Path, *, epochs: bool = False, metrics: str | None = None) -> Companions:
@@ -184,24 +185,20 @@ def read_log(path: Path, *, epochs: bool = False) -> Log:
     table = read_table(path)
     step, taken = _columns(table, epochs=epochs)
     if step is None or not taken:
+        wanted = ", ".join(COLUMNS)
         raise InputError(
-            f"{path} is no log: it needs one column 'step' and at least one of "
-            f"{', '.join(COLUMNS)}."
+            f"{path} is no log: it needs one column 'step' and at least one of {wanted}."
         )
-    for column in (step, *taken.values()):
-        if isinstance(table[column], pd.DataFrame):
-            raise InputError(f"{path} has two columns {column!r}; keep one.")
-    numbers = pd.DataFrame(
-        {
-            ours: as_numbers(table[theirs], f"{path}, column {theirs!r}")
-            for ours, theirs in {"step": step, **taken}.items()
-        }
-    ).dropna(subset="step")
+    renamed, columns = {"step": step, **taken}, {}
+    for ours, theirs in renamed.items():
+        if isinstance(table[theirs], pd.DataFrame):
+            raise InputError(f"{path} has two columns {theirs!r}; keep one.")
+        columns[ours] = as_numbers(table[theirs], f"{path}, column {theirs!r}")
+    numbers = pd.DataFrame(columns).dropna(subset="step")
     steps = numbers["step"]
     if not ((steps % 1 == 0) & (steps >= 0) & (steps < LARGEST_STEP)).all():
         raise InputError(f"{path} has steps that are not whole numbers from 0 on.")
     found = numbers.astype({"step": "int64"}).drop_duplicates("step", keep="last")
-    renamed = {"step": step, **taken}
     notes = [f"{ours} is its {theirs!r}" for ours, theirs in renamed.items() if ours != theirs]
     notes = [", ".join(notes)[: 300 - len(f"{path.name}: ")]] if notes else []
     notes += left_out(table, renamed.values())
@@ -211,17 +208,16 @@ def read_log(path: Path, *, epochs: bool = False) -> Log:
 def _columns(table: pd.DataFrame, *, epochs: bool) -> tuple[str | None, dict[str, str]]:
     """The column of steps, and by our names theirs of losses and accuracies."""
     names = [name for name in table.columns if isinstance(name, str)]
-    stepped = [name for name in names if step_word(words_of(name))]
-    stepped.sort(key=lambda name: STEPS.index("_".join(words_of(name))))
-    if epochs:
-        stepped.sort(key=lambda name: not counts_epochs("_".join(words_of(name))))
-    by_measure: dict[tuple[str | None, str], str] = {}
+    stepped = [(word, name) for name in names if (word := step_word(words_of(name)))]
+    stepped.sort(key=lambda each: (epochs and not counts_epochs(each[0]), STEPS.index(each[0])))
+    by_measure: dict[Measure, str] = {}
     for name in sorted(names, key=lambda name: len(words_of(name))):
-        if (what := measured(words_of(name))) is not None:
-            by_measure.setdefault(what, name)
+        if (measure := measured(words_of(name))) is not None:
+            by_measure.setdefault(measure, name)
     taken = {**by_column(by_measure)[0], **dict(zip(names, names, strict=True))}
     known = {name: taken[name] for name in (*COLUMNS, *UNMIRRORED) if name in taken}
-    return ("step" if "step" in names and not epochs else next(iter(stepped), None)), known
+    first = stepped[0][1] if stepped else None
+    return ("step" if "step" in names and not epochs else first), known
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -231,14 +227,16 @@ def read_table(path: str | Path) -> pd.DataFrame:
     it.
     """
     path = Path(path)  # pandas would fetch a URL
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; {WANTED}.")
-    content = _utf8(path, _content(path))
+    content = _content(path)
     _check_lines(path, content)
     try:
         header = _read(content, header=None, nrows=1, dtype=str, keep_default_na=False)
         names = [str(name).strip() for name in header.iloc[0]]
-        _check_header(path, names)
+        if len(names) > MOST_COLUMNS:
+            raise InputError(f"{path} has more than {MOST_COLUMNS} columns; keep those of the log.")
+        for name, separator in (("semicolons", ";"), ("tabs", "\t"), ("bars", "|")):
+            if len(names) == 1 and separator in names[0]:
+                raise InputError(f"{path} separates its cells by {name}; separate them by commas.")
         _read(content, nrows=1)  # a first row longer than the header is found after all others
         frame = _read(content)
     except pd.errors.EmptyDataError:
@@ -261,12 +259,14 @@ def _read(content: bytes, **options: Any) -> pd.DataFrame:
 
 
 def _content(path: Path) -> bytes:
+    """The content of a text file in UTF-8; what is no text, or too large, is refused."""
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; {WANTED}.")
     size = path.stat().st_size
     if size == 0:
         raise InputError(f"{path} is empty; give a CSV with a header and rows.")
     with path.open("rb") as file:
-        head = file.read(HEAD)
-        if kind := kind_of(head):
+        if kind := kind_of(file.read(HEAD)):
             raise InputError(f"{path} is {kind.what}, no CSV; {kind.advice or WANTED}.")
         if size > LARGEST:
             raise InputError(
@@ -274,11 +274,7 @@ def _content(path: Path) -> bytes:
                 "is read; keep the columns that are needed, or every tenth row."
             )
         file.seek(0)
-        return file.read()
-
-
-def _utf8(path: Path, content: bytes) -> bytes:
-    """The content in UTF-8, of which it is sure."""
+        content = file.read()
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
@@ -322,14 +318,6 @@ def _wide(path: Path, content: bytes, start: int, length: int) -> InputError:
         f"{path} has {many} in line {line}; {WANTED}, of at most {MOST_COLUMNS} columns and "
         f"{LONGEST_LINE} characters a line."
     )
-
-
-def _check_header(path: Path, names: list[str]) -> None:
-    if len(names) > MOST_COLUMNS:
-        raise InputError(f"{path} has more than {MOST_COLUMNS} columns; keep those of the log.")
-    for name, separator in (("semicolons", ";"), ("tabs", "\t"), ("bars", "|")):
-        if len(names) == 1 and separator in names[0]:
-            raise InputError(f"{path} separates its cells by {name}; separate them by commas.")
 
 
 def _reason(error: Exception) -> str:

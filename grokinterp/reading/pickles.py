@@ -61,11 +61,6 @@ class Global:
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
 
-    @property
-    def shown(self) -> str:
-        """The name as a message repeats it."""
-        return one_line(str(self), most=LONGEST_VALUE)
-
 
 class Record(dict[str, Any]):
     """The attributes of a configuration object."""
@@ -342,13 +337,13 @@ def _call(function: Global, arguments: tuple[Any, ...]) -> Any:
             return _record(kind, arguments[1:])
         case "copyreg._reconstructor" | "copy_reg._reconstructor", (Global() as kind, *_):
             return _record(kind, ())
-    raise NotPlainDataError(f"it asks to call {function.shown}")
+    raise NotPlainDataError(f"it asks to call {one_line(str(function), most=LONGEST_VALUE)}")
 
 
 def _record(kind: Global, arguments: tuple[Any, ...]) -> Record:
     """An object of a known configuration class, its attributes still to come."""
     if kind.name not in CONFIG_CLASSES or arguments:
-        raise NotPlainDataError(f"it holds an object of {kind.shown}")
+        raise NotPlainDataError(f"it holds an object of {one_line(str(kind), most=LONGEST_VALUE)}")
     return Record()
 
 

@@ -17,12 +17,13 @@ Words that codes use in several ways are allowed each of them: a vocabulary with
 sequence with or without the answer.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from typing import Any
 
-from grokinterp.base.checks import word
+from grokinterp.base.checks import real, word
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.models.adapter import SOFT_CAPS, UNUSUAL
 from grokinterp.models.architecture import ACTIVATIONS, CHOICES, Architecture
@@ -97,17 +98,16 @@ class Settings:
         Traceback (most recent call last):
         grokinterp.base.errors.InputError: setting 'modolus' is not known; did you mean 'p'?
         """
-        known = {field.name: str(field.type) for field in fields(cls)}
+        kinds = {field.name: str(field.type) for field in fields(cls)}
         found: dict[str, Any] = {}
         for given, value in values.items():
             key = SYNONYMS.get(given, given)
-            if key not in known:
-                raise InputError(
-                    f"setting {given!r} is not known; {nearest(given, known, SYNONYMS)}"
-                )
+            if key not in kinds:
+                near = nearest(given, kinds, SYNONYMS)
+                raise InputError(f"setting {given!r} is not known; {near}")
             if key in found:
                 raise InputError(f"{key} is given twice, once as {given!r}; give it once.")
-            found[key] = None if value is None else _typed(key, value, known[key])
+            found[key] = None if value is None else _typed(key, value, kinds[key])
         for key, allowed in (("split", SPLITS), ("biases", BIASES)):
             if found.get(key) is not None:
                 word(key, found[key], allowed)
@@ -138,14 +138,11 @@ class Settings:
             value = value.lower() if ours == "act_fn" and isinstance(value, str) else value
             if value in _VALID.get(ours, (value,)):
                 found[ours] = value
-        kept = cls()
+        kept = cls(data_seed=next((x for _, x in seeds_in(config)), None))
         for key, value in found.items():
-            try:
+            with contextlib.suppress(InputError):
                 kept = kept.over(cls.from_dict({key: value}))
-            except InputError:
-                continue
-        seed = next((x for _, x in seeds_in(config)), None)
-        return replace(kept, data_seed=seed)
+        return kept
 
     def over(self, other: "Settings") -> "Settings":
         """These settings, and those of `other` where these say nothing."""
@@ -225,13 +222,11 @@ def _train_size(theirs: str, ours: str, value: Any) -> tuple[str, Any]:
     >>> _train_size("train_size", "n_train", 0.3), _train_size("train_pct", "train_fraction", 30)
     (('train_fraction', 0.3), ('train_fraction', 0.3))
     """
-    percent = "pct" in theirs or "percent" in theirs
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return ours, value
-    if ours == "n_train" and 0 < value < 1:
+    size, percent = real(value), "pct" in theirs or "percent" in theirs
+    if size is not None and ours == "n_train" and 0 < size < 1:
         return "train_fraction", value
-    if ours == "train_fraction" and percent and 1 < value <= 100:
-        return ours, value / 100
+    if size is not None and ours == "train_fraction" and percent and 1 < size <= 100:
+        return ours, size / 100
     return ours, value
 
 
@@ -318,27 +313,18 @@ def check_sizes(
 def check_agreement(configs: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
     """Refuse configurations of one run that say different things of what is used here."""
     first: dict[str, tuple[str, Any]] = {}
-    seen: list[Mapping[str, Any]] = []
     for name, config in configs:
-        if any(config is other for other in seen):
-            continue
-        seen.append(config)
-        for key, value in _used(config).items():
+        used = {
+            key: x for key, x in asdict(Settings.from_config(config)).items()
+            if x is not None and key not in ("eps", "data_seed")  # eps may be that of Adam
+        }  # fmt: skip
+        for key, value in {**used, **sizes_in(config), **used, **dict(seeds_in(config))}.items():
             other, earlier = first.setdefault(key, (name, value))
             if earlier != value:
                 raise InputError(
                     f"{other} says {key}={shown(earlier)}, and {name} says {key}={shown(value)}: "
                     "they are not of one run; keep the files of one, or correct them."
                 )
-
-
-def _used(config: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {
-        key: x for key, x in asdict(Settings.from_config(config)).items()
-        if x is not None and key not in ("eps", "data_seed")  # eps may be that of Adam
-    }  # fmt: skip
-    sizes = {key: x for key, x in sizes_in(config).items() if key not in kept}
-    return {**kept, **sizes, **dict(seeds_in(config))}
 
 
 def _also_meant(theirs: str, ours: str, architecture: Architecture, p: int) -> set[int]:

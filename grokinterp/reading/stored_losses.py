@@ -231,9 +231,7 @@ class StoredNumber(Generic[Choice]):
         return found
 
 
-def best_fit(
-    numbers: Iterable[StoredNumber[Choice]],
-) -> tuple[Choice, StoredNumber[Choice]] | None:
+def best_fit(numbers: Iterable[StoredNumber[Choice]]) -> tuple[Choice, StoredNumber[Choice]] | None:
     """The reading that stored numbers agree with, and the one that shows it best; None if none is.
 
     A number can tell if it is known, by its digits, to far less than the two readings differ by,
@@ -281,14 +279,15 @@ class LossEvidence:
 
     def looked_at(self) -> list[int]:
         """A few checkpoints, evenly spread."""
-        return _evenly(self.steps[::-1])
+        return evenly_spread(self.steps[::-1])
 
     def stored_steps(self) -> list[int]:
         """A few checkpoints whose training loss is stored, evenly spread."""
-        return _evenly(sorted(self.stored))
+        return evenly_spread(sorted(self.stored))
 
 
-def _evenly(steps: Sequence[int]) -> list[int]:
+def evenly_spread(steps: Sequence[int]) -> list[int]:
+    """At most six of these steps."""
     return list(steps[:: max(1, -(-len(steps) // MOST_COMPARED))])
 
 
@@ -317,16 +316,14 @@ def compared(rows: Int[Tensor, " n_train"], evidence: LossEvidence) -> Compared 
             tolerance = max(tolerance, NEAR * gap)
         if gap >= TELLS * tolerance:
             found = float(losses[rows].mean())
-            each.append((gap / tolerance, gap, step, stored, found, _off(found, stored)))
+            agrees = _off(found, stored) <= tolerance
+            each.append((gap / tolerance, Compared(step, stored, found, agrees)))
     if not each:
         return None
-    by_tolerance = [off <= gap / telling for telling, gap, *_, off in each]
-    agrees = by_tolerance[each.index(max(each))]
-    if evidence.near:
-        agrees = 2 * sum(by_tolerance) >= len(each)
-    shown = [one for one, fits in zip(each, by_tolerance, strict=True) if fits == agrees]
-    _, _, step, stored, found, _ = shown[-1] if evidence.near else max(shown)
-    return Compared(step, stored, found, agrees)
+    if not evidence.near:
+        return max(each, key=lambda one: one[0])[1]
+    agrees = 2 * sum(one.agrees for _, one in each) >= len(each)
+    return [one for _, one in each if one.agrees == agrees][-1]
 
 
 def _off(found: float, stored: float) -> float:

@@ -29,11 +29,11 @@ from grokinterp.models.kinds import NetworkSizes, fitting_task
 from grokinterp.reading.checkpoint_files import Source
 from grokinterp.reading.settings import Settings
 from grokinterp.reading.stored_losses import (
-    MOST_COMPARED,
     SMALLEST_LOSS,
     LossEvidence,
     StoredNumber,
     best_fit,
+    evenly_spread,
     log_ratio,
     stored_at,
     uncertainty,
@@ -56,11 +56,12 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "attention_rate": (1.0, 0.0),
     "attention_dir": ("causal", "bidirectional"),
 }
+SIDES = ("train", "test")
 MOST_BYTES = 16 * 2**30  # p = 1600
 _IN_CONFIG = {
     f"{prefix}{side}_{word}": f"{side}_{kind}"
     for prefix in ("", "final_")
-    for side in ("train", "test")
+    for side in SIDES
     for word, kind in (("loss", "loss"), ("acc", "acc"), ("accuracy", "acc"))
 }
 
@@ -77,7 +78,12 @@ def task_of(
             "data_seed=... if they are those of this package."
         )
     p = config.p if given.p is None else given.p
-    sizes, notes = _sizes(architecture, p, config, source)
+    sizes = NetworkSizes(architecture.d_vocab, architecture.n_ctx, architecture.d_vocab_out)
+    notes: tuple[str, ...] = ()
+    papers = source.format in ("paper", "trainer")  # whose code keeps the sizes of p = 113
+    if papers and p is not None and p == config.p and sizes.inputs and p < sizes.inputs[0]:
+        notes = (f"p={p} as its config says; {sizes} are more than it needs",)
+        sizes = NetworkSizes(p + sizes.inputs[1], sizes.n_ctx, p)
     if sizes.inputs is not None and p not in (None, sizes.inputs[0]):
         where = (
             f"{where} says p={p} and" if given.p is None else f"p={p} contradicts {where}, which"
@@ -93,19 +99,6 @@ def task_of(
             f"{architecture.d_vocab_out} classes for p={task.p}; leave it out."
         )
     return task, notes
-
-
-def _sizes(
-    shape: Architecture, p: int | None, config: Settings, source: Source
-) -> tuple[NetworkSizes, tuple[str, ...]]:
-    """What of tokens, positions and classes is used: the paper's code keeps those of p = 113."""
-    sizes = NetworkSizes(shape.d_vocab, shape.n_ctx, shape.d_vocab_out)
-    if source.format not in ("paper", "trainer") or p is None or p != config.p:
-        return sizes, ()
-    if sizes.inputs is None or p >= sizes.inputs[0]:
-        return sizes, ()
-    note = f"p={p} as its config says; {sizes} are more than it needs"
-    return NetworkSizes(p + sizes.inputs[1], sizes.n_ctx, p), (note,)
 
 
 def check_biases(weights: Weights, given: str | None, where: str) -> None:
@@ -303,7 +296,7 @@ def _stored_numbers(
         stored = stored.combine_first(pd.DataFrame(own, index, columns=[*COLUMNS], dtype=float))
     stored = stored[list(COLUMNS)].dropna(how="all")
     stored = stored[stored.index.isin(list(source.states))]
-    for step in stored.index[:: max(1, -(-len(stored) // MOST_COMPARED))]:
+    for step in evenly_spread(list(stored.index)):
         state, scores = source.states[step](), {}
         for direction in CHOICES["attention_dir"]:
             reading = recognised.replace(attention_dir=direction)
@@ -315,7 +308,7 @@ def _stored_numbers(
                 direction: each.losses if kind == "loss" else each.right.to(torch.float64)
                 for direction, each in scores.items()
             }
-            means = [float(stored.loc[step, f"{side}_{kind}"]) for side in ("train", "test")]
+            means = [float(stored.loc[step, f"{side}_{kind}"]) for side in SIDES]
             if train is not None:
                 for side, value, rows in zip(
                     ("train", "test"), means, (train, ~train), strict=True
@@ -336,27 +329,26 @@ def with_aligned_losses(
     source: Source, evidence: LossEvidence, split: Split
 ) -> tuple[Source, tuple[str, ...]]:
     """The demo's test losses on the step that they agree with: after the update, or before."""
-    curve = source.losses.get("test_loss")
-    if source.format != "demo" or curve is None or split.rows is None:
+    if source.format != "demo" or "test_loss" not in source.losses or split.rows is None:
         return source, ()
     test = ~mask_of(split.rows, evidence.task.n_inputs)
     if not test.any():
         return source, ()
+    earlier = {
+        column: replace(each, steps=each.steps - 1)
+        for column, each in source.losses.items()
+        if column.startswith("test")
+    }
+    moved = replace(source, losses={**source.losses, **earlier})
 
-    def moved(by: int) -> Source:
-        shifted = {
-            column: replace(each, steps=each.steps + by)
-            for column, each in source.losses.items()
-            if column.startswith("test")
-        }
-        return replace(source, losses={**source.losses, **shifted})
-
-    def mismatch(by: int) -> float:
-        stored = stored_at(moved(by).logged_metrics(), "test_loss", evidence.looked_at())
-        found = {step: float(evidence.losses_of(step)[test].mean()) for step in stored}
-        ratios = [abs(log_ratio(found[step], stored[step])) for step in stored]
+    def mismatch(read: Source) -> float:
+        stored = stored_at(read.logged_metrics(), "test_loss", evidence.looked_at())
+        ratios = [
+            abs(log_ratio(float(evidence.losses_of(step)[test].mean()), loss))
+            for step, loss in stored.items()
+        ]
         return sum(ratios) / len(ratios) if ratios else math.inf
 
-    if mismatch(-1) < mismatch(0) / 10:
-        return moved(-1), ("test losses are those before the update, as they agree so",)
+    if mismatch(moved) < mismatch(source) / 10:
+        return moved, ("test losses are those before the update, as they agree so",)
     return source, ()

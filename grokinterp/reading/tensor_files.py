@@ -25,12 +25,7 @@ from grokinterp.base.errors import LONGEST_VALUE, InputError, names, one_line, s
 from grokinterp.base.files import HEAD, is_safetensors, kind_of_file
 from grokinterp.base.paths import file_at
 from grokinterp.reading.file_contents import is_known
-from grokinterp.reading.pickles import (
-    MOST_TENSORS,
-    NotPlainDataError,
-    TooLargeError,
-    read_pickle,
-)
+from grokinterp.reading.pickles import MOST_TENSORS, NotPlainDataError, TooLargeError, read_pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of what torch.save wrote before version 1.6
 LOCAL_HEADER = 30  # bytes of a zip member's header before its name
@@ -266,11 +261,9 @@ def is_no_checkpoint(data: Any) -> bool:
         return True
     if any(as_mapping(data.get(name)) for name in NESTED):
         return False
-    weights = [
-        key for key, x in data.items()
-        if isinstance(x, Tensor) and x.ndim >= 2 and not is_known(str(key))
-    ]  # fmt: skip
-    return not weights
+    return not any(
+        isinstance(x, Tensor) and x.ndim >= 2 and not is_known(str(key)) for key, x in data.items()
+    )
 
 
 def state_dict_in(data: Any, path: Path, *, whole: Any = None) -> StateDict:

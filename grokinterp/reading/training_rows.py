@@ -19,6 +19,7 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.reading.checkpoint_files import Source
+from grokinterp.reading.file_contents import whole_tensor
 from grokinterp.reading.settings import Settings, seeds_in
 from grokinterp.reading.stored_losses import (
     SMALLEST_LOSS,
@@ -65,7 +66,7 @@ def find_split(given: Settings, config: Settings, source: Source, evidence: Loss
         raise InputError("split and train_indices are both set; set one of them.")
     if given.train_indices is not None:
         file = Path(given.train_indices)
-        split = _kept(rows_of(_rows_in(file), evidence.task), file.name, evidence)
+        split = _listed_split(rows_of(_rows_in(file), evidence.task), file.name, evidence)
     elif given.split == "search":
         split = _search(given, evidence)
     elif given.split is not None:
@@ -73,15 +74,22 @@ def find_split(given: Settings, config: Settings, source: Source, evidence: Loss
     elif _sets_a_part(given):
         split = _try_rules(given, combined, _seeds(given, source), evidence)
     elif kept is not None:
-        return _kept(kept, source.path.name, evidence)
+        return _listed_split(kept, source.path.name, evidence)
     elif (found := _of_the_papers_code(config, source, evidence)) is not None:
         return found
     elif _seeds(given, source) and (config.train_fraction or config.n_train):
         return _try_rules(given, config, _seeds(given, source), evidence)
     else:
         return Split(None, None, (f"{UNKNOWN}; {missing_split(source.path.name)}",))
-    _refuse_another(split, kept, evidence, source)
-    return split
+    if kept is None or split.rows is None or set(kept.tolist()) == set(split.rows.tolist()):
+        return split
+    step = evidence.steps[-1]
+    losses = evidence.losses_of(step)
+    raise InputError(
+        f"the split that was set is not the one {source.path} keeps: at step {step} its training "
+        f"rows have loss {float(losses[split.rows].mean()):.6g}, those kept "
+        f"{float(losses[kept].mean()):.6g}; leave it out."
+    )
 
 
 def rows_without_losses(
@@ -126,32 +134,13 @@ def _of_the_papers_code(config: Settings, source: Source, evidence: LossEvidence
         return Split(None, None, (f"the training rows are not known: {error}",))
 
 
-def _refuse_another(
-    split: Split, kept: Tensor | None, evidence: LossEvidence, source: Source
-) -> None:
-    """Refuse a split that was set where the files keep another."""
-    if kept is None or split.rows is None or set(kept.tolist()) == set(split.rows.tolist()):
-        return
-    step = evidence.steps[-1]
-    losses = evidence.losses_of(step)
-    raise InputError(
-        f"the split that was set is not the one {source.path} keeps: at step {step} its training "
-        f"rows have loss {float(losses[split.rows].mean()):.6g}, those kept "
-        f"{float(losses[kept].mean()):.6g}; leave it out."
-    )
-
-
 def _rows_in(path: Path) -> Tensor:
     data = read_file(path)
-    if isinstance(data, Mapping) and len(data) == 1:
-        data = next(iter(data.values()))
-    elif isinstance(data, Mapping):
-        data = data.get("train_indices")
-    if isinstance(data, (list, tuple)) and all(type(x) is int for x in data):
-        data = torch.tensor(data)
-    if not isinstance(data, Tensor):
+    if isinstance(data, Mapping):
+        data = next(iter(data.values())) if len(data) == 1 else data.get("train_indices")
+    if (rows := whole_tensor(data)) is None:
         raise InputError(f"{path} holds no 'train_indices'; give rows a*p + b as one tensor.")
-    return data
+    return rows
 
 
 def rows_of(data: Tensor, task: ModularTask) -> Int[Tensor, " n_train"]:
@@ -172,7 +161,7 @@ def rows_of(data: Tensor, task: ModularTask) -> Int[Tensor, " n_train"]:
     return data.contiguous()
 
 
-def _kept(rows: Int[Tensor, " n_train"], origin: str, evidence: LossEvidence) -> Split:
+def _listed_split(rows: Int[Tensor, " n_train"], origin: str, evidence: LossEvidence) -> Split:
     """Rows that are listed, compared with the stored losses."""
     described = {"rule": "stated", "origin": origin}
     return Split(rows, described, (_verified(rows, evidence, f"training rows of {origin}"),))
@@ -302,38 +291,28 @@ def _size_among(
     if len(sizes) == 1:
         return sizes[0], ()
     small, large = sorted(sizes)
-    if fit := _size_by_losses(small, large, order, evidence):
-        return fit[0], (fit[1],)
-    unknown = "the stored losses cannot tell" if evidence.stored else "no losses are stored"
-    ratio = 0.0 if cuts_off else _trained_on(order, small, evidence)
-    size, why = small, "" if cuts_off else ", nor can the row between"
-    if ratio > CLEAR:
-        size, why = large, ", and the row between has losses as if it were trained on"
-    elif ratio < -CLEAR:
-        why = ", and the row between has losses as if it were not"
-    else:
-        why += ", so it is cut off as published code does (or set n_train=)"
-    return size, (f"{size} training rows, not {small + large - size}: {unknown}{why}",)
-
-
-def _size_by_losses(
-    small: int, large: int, order: Int[Tensor, " n"], evidence: LossEvidence
-) -> tuple[int, str] | None:
-    """The size whose training losses are the stored ones, and a note; None where none tells."""
     numbers = []
     for step in evidence.stored_steps():
         losses = evidence.losses_of(step)[order]
         found = {n: float(losses[:n].mean()) for n in (small, large)}
         numbers.append(StoredNumber(f"step {step}", evidence.stored[step], found))
-    if (fit := best_fit(numbers)) is None:
-        return None
-    size, number = fit
-    note = (
-        f"{size} training rows, not {small + large - size}: at {number.what} these have loss "
-        f"{number.found[size]:.9g}, those {number.other(size):.9g}, and the files say "
-        f"{number.value:.9g}"
-    )
-    return size, note
+    if fit := best_fit(numbers):
+        size, number = fit
+        why = (
+            f"at {number.what} these have loss {number.found[size]:.9g}, those "
+            f"{number.other(size):.9g}, and the files say {number.value:.9g}"
+        )
+    else:
+        why = "the stored losses cannot tell" if evidence.stored else "no losses are stored"
+        ratio = 0.0 if cuts_off else _trained_on(order, small, evidence)
+        size = large if ratio > CLEAR else small
+        if abs(ratio) > CLEAR:
+            looks = "as if it were trained on" if ratio > 0 else "as if it were not"
+            why += f", and the row between has losses {looks}"
+        else:
+            row = "" if cuts_off else ", nor can the row between"
+            why += f"{row}, so it is cut off as published code does (or set n_train=)"
+    return size, (f"{size} training rows, not {small + large - size}: {why}",)
 
 
 def _search(asked: Settings, evidence: LossEvidence) -> Split:
@@ -425,9 +404,9 @@ def _too_few(order: Int[Tensor, " n"], size: int, evidence: LossEvidence) -> tup
     So the stored loss cannot tell a train_fraction that is too small.
     """
     following = range(size, min(size + FOLLOWING, len(order) - 2))
-    if len(following) < FOLLOWING or size < FOLLOWING:
-        return ()
-    if not all(_trained_on(order, position, evidence) > CLEAR for position in following):
+    if not len(following) == FOLLOWING <= size or not all(
+        _trained_on(order, position, evidence) > CLEAR for position in following
+    ):
         return ()
     return (
         f"the {FOLLOWING} rows after these {size} in the same shuffle look trained on too: "
