@@ -290,7 +290,7 @@ def _what_they_say(parts: Collection[Part], lists: Iterable[str]) -> tuple[str, 
         words += [*x.losses, *(["training rows"] if x.train_rows is not None else [])]
     words += [f"a list of {column}" for column in lists]
     what = "the file says" if len(parts) == 1 else f"its {len(parts)} files say"
-    return (f"beside weights, {what}: {', '.join(dict.fromkeys(words))}",) if words else ()
+    return (f"besides weights, {what}: {', '.join(dict.fromkeys(words))}",) if words else ()
 
 
 def _other_steps(parts: Iterable[Part]) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ def open_source(
 ) -> Source:
     """The checkpoints at a path, with all that they and the files next to them say.
 
-    `step` is that of a single one, if it is not the one that is said, `metrics` a CSV of its log.
+    `step` is that of a single checkpoint, which counts before its own, `metrics` a CSV of its log.
     Which files next to them are read is in `grokinterp.reading.logs_and_configs`.
     """
     word("format", format, ("auto", *FORMATS))
@@ -127,7 +127,7 @@ def _checkpoint_files(folder: Path) -> list[Path]:
 
 def paper_source(path: Path, data: Mapping[str, Any]) -> Source:
     """`full_run_data.pth`, or the like."""
-    states = _list_of_states(data["state_dicts"], path)
+    states = data["state_dicts"]
     config = as_mapping(data.get("config"))
     epochs = _whole_numbers(data.get("epochs"), path)
     notes: tuple[str, ...] = ()
@@ -136,7 +136,7 @@ def paper_source(path: Path, data: Mapping[str, Any]) -> Source:
         epochs = [every * i for i in range(len(states))]
         notes = (f"no epoch for every checkpoint: taken to be 0, {every}, {2 * every}, ...",)
     return Source(
-        path, "paper", _by_step(epochs, states, path), _paper_losses(data, path),
+        path, "paper", _by_step(states, epochs, path), _paper_losses(data, path),
         _logged_steps(data, path), config, _training_pairs(data.get("train_data"), path),
         notes=notes,
     )  # fmt: skip
@@ -144,7 +144,7 @@ def paper_source(path: Path, data: Mapping[str, Any]) -> Source:
 
 def demo_source(path: Path, data: Mapping[str, Any]) -> Source:
     """`grokking_demo.pth`, or the like."""
-    states = _list_of_states(data["checkpoints"], path)
+    states = data["checkpoints"]
     epochs = _whole_numbers(data.get("checkpoint_epochs"), path)
     if len(epochs) != len(states):
         raise InputError(f"{path} has no 'checkpoint_epochs' for each of its checkpoints.")
@@ -152,13 +152,13 @@ def demo_source(path: Path, data: Mapping[str, Any]) -> Source:
         column: LossCurve.every(values, first=int(column.startswith("test")))
         for column, values in _losses_by_epoch(data, path).items()
     }
+    train_data = None
     if (rows := data.get("train_indices")) is not None:
-        train_data: Tensor | None = torch.tensor(_whole_numbers(rows, path))
-    else:
-        train_data = _training_pairs(data.get("train_data"), path)
+        train_data = torch.tensor(_whole_numbers(rows, path))
     return Source(
-        path, "demo", _by_step(epochs, states, path), losses, _logged_steps(data, path),
-        as_mapping(data.get("config")), train_data,
+        path, "demo", _by_step(states, epochs, path), losses, _logged_steps(data, path),
+        as_mapping(data.get("config")),
+        _training_pairs(data.get("train_data"), path) if train_data is None else train_data,
     )  # fmt: skip
 
 
@@ -218,7 +218,9 @@ def _is_named_as_trainers(file: Path) -> bool:
     return file.stem in ("init", "final") or file.stem.isdecimal()
 
 
-def _list_of_states(states: list[Any], path: Path) -> list[StateDict]:
+def _by_step(
+    states: list[Any], epochs: list[int], path: Path
+) -> dict[int, Callable[[], StateDict]]:
     if not states:
         raise InputError(f"{path} has an empty list of checkpoints.")
     found = [state_dict_in(state, path) for state in states]
@@ -228,18 +230,12 @@ def _list_of_states(states: list[Any], path: Path) -> list[StateDict]:
             f"{path} has {len(states)} checkpoints that are mostly one another's tensors; it is "
             "damaged."
         )
-    return found
-
-
-def _by_step(
-    epochs: list[int], states: list[StateDict], path: Path
-) -> dict[int, Callable[[], StateDict]]:
     steps = [epoch + 1 for epoch in epochs]
     if steps != sorted(set(steps)) or steps[0] < 0:
         raise InputError(f"{path}: the epochs of its checkpoints do not rise from 0 on.")
     return {
         step: (lambda state=state: state)  # type: ignore[misc]
-        for step, state in zip(steps, states, strict=True)
+        for step, state in zip(steps, found, strict=True)
     }
 
 

@@ -320,7 +320,7 @@ def by_column(found: Mapping[Measure, Any]) -> tuple[dict[str, Any], list[str]]:
         if side in ("train", "test"):
             columns[f"{side}_{kind}"] = value
         elif side == "validation" and f"test_{kind}" in columns:
-            notes.append(f"validation_{kind} is left out, beside test_{kind}")
+            notes.append(f"validation_{kind} is left out, next to test_{kind}")
         elif side == "validation":
             columns[f"test_{kind}"] = value
         elif f"train_{kind}" not in columns and "unmirrored" not in kind:
@@ -367,7 +367,7 @@ def _with_steps(
 
 
 def _config(data: Mapping[Any, Any], *, everything: bool) -> dict[str, Any]:
-    """Groups that are a configuration, their keys at the top, then plain values beside them."""
+    """Groups that are a configuration, their keys at the top, then plain values next to them."""
     found: dict[str, Any] = {}
     by_name = {
         "_".join(words_of(key)): x for key, x in islice(data.items(), MOST_KEYS)

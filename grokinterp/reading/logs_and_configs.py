@@ -55,7 +55,7 @@ MARKS = (  # the longer first: that of UTF-32 begins like that of UTF-16
 WANTED = "give a CSV with a column 'step' and losses or accuracies"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII)
 NOT_THERE = ("", "nan", "na", "n/a", "null", "none", "<na>")
-LONGEST_NUMBER = 60  # characters; with 17 digits a float is said to the last bit
+LONGEST_NUMBER = 60  # characters; with 17 digits a float is exact
 MOST_BITS = 10_000  # of a number whose digits Python writes out
 _FORMS = (  # of cells that mean a number, or a date, and what to do about them
     (re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(\D.*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}(\D.*)?"
@@ -173,7 +173,7 @@ def _contents(
 
 def _left_alone(file: Path, reason: str) -> str:
     short = " ".join(reason.removeprefix(str(file)).split())[:120]
-    return f"{file.name} beside it is left alone: {short}"
+    return f"{file.name} next to it is left alone: {short}"
 
 
 def read_log(path: Path, *, epochs: bool = False) -> Log:

@@ -127,7 +127,7 @@ def place_lists(
         if not stride:
             notes.append(
                 f"{column}: a list of {n} does not say of which steps up to {step} it is; it is "
-                "left out (a list of steps beside it would)"
+                "left out (a list of its steps would say it)"
             )
             continue
         curves[column] = LossCurve.every(values, stride=stride)

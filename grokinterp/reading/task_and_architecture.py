@@ -310,9 +310,7 @@ def _stored_numbers(
             }
             means = [float(stored.loc[step, f"{side}_{kind}"]) for side in SIDES]
             if train is not None:
-                for side, value, rows in zip(
-                    ("train", "test"), means, (train, ~train), strict=True
-                ):
+                for side, value, rows in zip(SIDES, means, (train, ~train), strict=True):
                     if math.isfinite(value) and rows.any():
                         found = {key: float(x[rows].mean()) for key, x in of_rows.items()}
                         yield StoredNumber(f"{side}_{kind} of step {step}", value, found)
