@@ -12,7 +12,7 @@ import grokinterp as gi
 from grokinterp.base.result import ROWS, card
 from grokinterp.circuits import hooks
 from grokinterp.claims import Claim
-from grokinterp.reading.foreign_runs import ForeignStore
+from grokinterp.reading._load import ForeignStore
 
 HOSTILE = "<script>alert('a\"b')</script>&amp; \u2028é\U0001f600"
 LEFT = [("style", "text-align: left")]

@@ -128,7 +128,7 @@ def phases(
     from grokinterp.progress.measures import progress_measures
     from grokinterp.progress.phases import detect_phases
     from grokinterp.reading._load import load
-    from grokinterp.reading.sources import SUFFIXES, is_foreign
+    from grokinterp.reading.checkpoint_formats import SUFFIXES, is_foreign
 
     if expect is not None and expect not in LABELS:
         raise InputError(f"--expect {expect!r} is not a label; {nearest(expect, LABELS)}")

@@ -218,7 +218,7 @@ def import_(
     attention_rate, ... Nothing in the files is executed.
     """
     from grokinterp.reading import settings as known
-    from grokinterp.reading.foreign_runs import import_run
+    from grokinterp.reading.import_and_export import import_run
     from grokinterp.recipe.recipe import parse_setting
 
     said = dict(parse_setting(setting) for setting in settings or [])
@@ -239,7 +239,7 @@ def export(
 ) -> None:
     """Write a run as one file that notebooks made for others can read."""
     from grokinterp.reading._load import load
-    from grokinterp.reading.exporting import export as export_run
+    from grokinterp.reading.import_and_export import export as export_run
 
     run = load(path)
     written = export_run(run, out, format=format)

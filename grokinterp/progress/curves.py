@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.ndimage import median_filter
 
 from grokinterp.base.errors import InputError, shown
-from grokinterp.reading.tables import as_numbers, left_out, listed, read_table
+from grokinterp.reading.logs_and_configs import as_numbers, column_names, left_out, read_table
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import COLUMNS, ROUNDING, UNMIRRORED
 
@@ -218,14 +218,14 @@ def read_curves(
     """
     if "step" not in frame:
         raise InputError(
-            f"{source} has no column 'step' (found: {listed(frame.columns)}); name the step column "
-            "so."
+            f"{source} has no column 'step' (found: {column_names(frame.columns)}); name the step "
+            "column so."
         )
     used = [column for column in (*CURVES, *UNMIRRORED, *MEASURES) if column in frame]
     if not set(used) & set(CURVES):
         raise InputError(
             f"{source} has none of the columns {', '.join(CURVES)} (found: "
-            f"{listed(frame.columns)}); at least one is needed."
+            f"{column_names(frame.columns)}); at least one is needed."
         )
     for column in ("step", *used):
         if isinstance(frame[column], pd.DataFrame):

@@ -32,7 +32,7 @@ from grokinterp.progress.curves import (
 )
 from grokinterp.progress.labels import Label, Margin, Verdict, label_of
 from grokinterp.progress.measures import progress_measures
-from grokinterp.reading.tables import as_numbers
+from grokinterp.reading.logs_and_configs import as_numbers
 from grokinterp.runs.manifest import missing_split
 from grokinterp.runs.metrics import UNMIRRORED
 from grokinterp.runs.run import Run

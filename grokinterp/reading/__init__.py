@@ -2,12 +2,7 @@
 
 from grokinterp.base.names import room_names
 from grokinterp.reading._load import load
-from grokinterp.reading.exporting import export
-from grokinterp.reading.foreign_runs import import_run
+from grokinterp.reading.import_and_export import export, import_run
 
-__all__ = [
-    "export",
-    "import_run",
-    "load",
-]
+__all__ = ["export", "import_run", "load"]
 __getattr__, __dir__ = room_names(__name__, __all__)

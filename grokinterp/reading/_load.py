@@ -1,21 +1,48 @@
-"""`gi.load`, and what `x` may be in every analysis: a path, a run, a snapshot, or a model."""
+"""`gi.load`, and what `x` may be in every analysis: a path, a run, a snapshot, or a model.
 
-from collections.abc import Iterable, Sequence
+Checkpoints of others become the parts of a run in `open_foreign`: recognised, checked, and with a
+note for every guess. They are read where they are, when they are asked for.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Bool
+import pandas as pd
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from grokinterp.base.checks import listed
 from grokinterp.base.errors import InputError, named, shown, whole_number
 from grokinterp.base.paths import as_path, reaching
+from grokinterp.models._recognise import Recognised, recognise
+from grokinterp.models.architecture import Weights
+from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.user_models import AnyModel, hooked_model
-from grokinterp.reading.foreign_runs import open_foreign
-from grokinterp.reading.sources import holds_foreign
+from grokinterp.reading.checkpoint_files import Source
+from grokinterp.reading.checkpoint_formats import holds_foreign, open_source
+from grokinterp.reading.settings import Settings, check_sizes
+from grokinterp.reading.stored_losses import LossEvidence, stored_at
+from grokinterp.reading.task_and_architecture import (
+    Inferred,
+    check_affordable,
+    check_biases,
+    direction_by_losses,
+    infer,
+    task_of,
+    with_aligned_losses,
+)
+from grokinterp.reading.training_rows import find_split, rows_without_losses
 from grokinterp.runs._snapshot import Snapshot
-from grokinterp.runs.models_on_tasks import snapshot
+from grokinterp.runs.manifest import Manifest, current_versions
+from grokinterp.runs.metrics import columns_of, evaluate, logged_unmirrored
+from grokinterp.runs.models_on_tasks import from_weights, snapshot
 from grokinterp.runs.run import Run
+from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.splits import mask_of
 from grokinterp.tasks.task import Task
 
 RunOrPath = Run | str | Path
@@ -25,7 +52,7 @@ Subject = RunOrPath | Snapshot | AnyModel
 def load(path: str | Path, *, format: str = "auto", **settings: Any) -> Run:
     """Open a run folder, or checkpoints that somebody else wrote.
 
-    Foreign checkpoints (see `grokinterp.reading.sources` for the formats) are read where they
+    Foreign checkpoints (see `grokinterp.reading.checkpoint_formats`) are read where they
     are, never executed; `run.notes` says what was inferred or assumed. What the files do not say
     can be given as settings: `gi.load("model.pt", split="torch", data_seed=0, train_fraction=0.3)`;
     see `grokinterp.reading.settings`.
@@ -35,19 +62,14 @@ def load(path: str | Path, *, format: str = "auto", **settings: Any) -> Run:
     """
     path = as_path("path", path, such_as="runs/mine")
     with reaching(path):
-        return _opened(path, format, settings)
-
-
-def _opened(path: Path, format: str, settings: dict[str, Any]) -> Run:
-    foreign = holds_foreign(path)
-    if format == "auto" and not foreign:
+        if holds_foreign(path) or format != "auto":
+            return Run(path, open_foreign(path, format=format, settings=settings))
         if settings:
             raise InputError(
                 f"{path} is a run of grokinterp: it knows its {next(iter(settings))!r}; settings "
                 "are for checkpoints of others."
             )
         return Run(path)
-    return Run(path, open_foreign(path, format=format, settings=settings))
 
 
 def loaded(x: Subject) -> Run | Snapshot | AnyModel:
@@ -120,3 +142,144 @@ def steps_of(x: Subject, step: int | Sequence[int] | str) -> list[int]:
     if not found:
         raise InputError(f"step={shown(step)} has no step; give a number, several, or 'all'.")
     return found
+
+
+@dataclass(frozen=True)
+class ForeignStore:
+    """The parts of a run, read from a source when asked for."""
+
+    source: Source
+    recognised: Recognised
+    manifest: Manifest
+    rows: Int[Tensor, " n_train"] | None
+    logged: pd.DataFrame  # what the files say: step and any of the columns of metrics.csv
+
+    def weights(self, step: int) -> Weights:
+        """The weights of a step under canonical names."""
+        return _weights(self.source, self.recognised, step)
+
+    def train_indices(self) -> Int[Tensor, " n_train"] | None:
+        """Rows of the training set; None where nobody knows them."""
+        return self.rows
+
+    def metrics(self, *, progress: bool = False) -> pd.DataFrame:
+        """What the files logged; at checkpoints, what they did not is computed."""
+        task = self.manifest.task
+        mask = None if self.rows is None else mask_of(self.rows, task.n_inputs)
+        unmirrored = logged_unmirrored(task, mask)
+        columns = columns_of(task, split_known=mask is not None)
+        rows = []
+        for step in _bar(self.manifest.steps, "evaluate", progress and mask is not None):
+            row: dict[str, float] = {"step": step}
+            if mask is not None:
+                at_step = from_weights(self.weights(step), self.recognised.architecture, task)
+                row |= evaluate(at_step.all_logits, task.labels, mask, unmirrored)
+            rows.append(row)
+        computed = pd.DataFrame(rows, columns=["step", *columns])
+        computed = computed.astype({x: self.logged[x].dtype for x in computed if x in self.logged})
+        known = self.logged.set_index("step").combine_first(computed.set_index("step"))
+        return known[list(columns)].sort_index().reset_index()
+
+    def verify(self) -> None:
+        """Read every checkpoint; the first that cannot be used is named in the error."""
+        for step in self.manifest.steps:
+            self.weights(step)
+
+
+def open_foreign(
+    path: Path, *, format: str, settings: Mapping[str, Any], progress: bool = False
+) -> ForeignStore:
+    """Checkpoints of somebody else as the parts of a run: recognised, checked, a note a guess."""
+    given = Settings.from_dict(settings)
+    source = open_source(path, format=format, step=given.step, metrics=given.metrics)
+    config = Settings.from_config(source.config)
+    combined = given.over(config)
+    given.check_config(source.config, str(path))
+    last = max(source.states)
+    state, where = source.states[last](), _where(source, last)
+    recognised = recognise(state, combined.of_architecture(), where)
+    task, task_notes = task_of(recognised.architecture, given, config, source)
+    check_sizes(
+        source.configs, recognised.architecture, task.p, given,
+        keeps_its_vocabulary=source.format in ("paper", "trainer"),
+    )  # fmt: skip
+    check_affordable(recognised.architecture, task, where)
+    operation_known = combined.operation is not None
+    inferred = infer(recognised, state, task, operation_known=operation_known, where=where)
+    if "attention_dir" in inferred.unsure:
+        inferred = _with_direction(inferred, given, config, source)
+    recognised, task = inferred.recognised, inferred.task
+    if task_notes and not inferred.above_chance:  # p is less than the shapes say, and not so either
+        raise InputError(f"{where} says p={task.p}, which its shapes and its answers contradict.")
+    for step in _bar(source.states, "check", progress):
+        check_biases(_weights(source, recognised, step), given.biases, where)
+    evidence = _evidence(source, recognised, task)
+    split = find_split(given, config, source, evidence)
+    source, alignment = with_aligned_losses(source, evidence, split)
+    known = [f"{key}={value}" for key, value in asdict(config).items() if value is not None]
+    notes = [
+        *source.notes, *([f"its configuration says {', '.join(known)}"] if known else []),
+        *recognised.notes, *task_notes, *inferred.notes.values(), inferred.so_read, *split.notes,
+        *alignment,
+    ]  # fmt: skip
+    described = None
+    if split.rows is not None:
+        n_train = len(split.rows)
+        sizes = {"n_train": n_train, "n_test": task.n_inputs - n_train}
+        described = {**(split.described or {}), **sizes}
+    manifest = Manifest(
+        task, recognised.architecture, None, described, sorted(source.states), finished=True,
+        versions=current_versions(),
+        source={
+            "file": path.name, "format": source.format, "layout": recognised.layout,
+            "notes": notes,
+        },
+    )  # fmt: skip
+    return ForeignStore(source, recognised, manifest, split.rows, source.logged_metrics())
+
+
+def _with_direction(
+    inferred: Inferred, given: Settings, config: Settings, source: Source
+) -> Inferred:
+    """The direction of attention by stored losses, where the answers were not clear about it."""
+    task = inferred.task
+    evidence = replace(_evidence(source, inferred.recognised, task), stored={})
+    rows = rows_without_losses(given, config, source, evidence)
+    sized = given if given.train_fraction or given.n_train else config
+    fraction = sized.n_train / task.n_inputs if sized.n_train else None
+    found = direction_by_losses(
+        inferred.recognised,
+        task,
+        source,
+        train=None if rows is None else mask_of(rows, task.n_inputs),
+        train_fraction=sized.train_fraction or fraction,
+    )
+    return inferred if found is None else inferred.answered("attention_dir", *found)
+
+
+def _bar(steps: Collection[int], what: str, progress: bool) -> Iterable[int]:
+    return tqdm(steps, desc=what, unit="checkpoint", disable=None if progress else True)
+
+
+def _weights(source: Source, recognised: Recognised, step: int) -> Weights:
+    return recognised.weights(source.states[step](), _where(source, step))
+
+
+def _where(source: Source, step: int) -> str:
+    return str(source.path) if len(source.states) == 1 else f"{source.path}, step {step}"
+
+
+def _evidence(source: Source, recognised: Recognised, task: ModularTask) -> LossEvidence:
+    @cache
+    def losses_of(step: int) -> Float[Tensor, " n_inputs"]:
+        weights = _weights(source, recognised, step)
+        logits = from_weights(weights, recognised.architecture, task).all_logits
+        return cross_entropies(logits, task.labels)
+
+    stored: Mapping[int, float]
+    stored = stored_at(source.logged_metrics(), "train_loss", source.states)
+    # Of codes that are not known, losses are those of their checkpoints or of an update before.
+    known = source.format in ("paper", "trainer", "demo")
+    exact = bool(stored) and (known or (source.log is not None and "train_loss" in source.log))
+    stored = stored if exact else {**source.near, **stored}
+    return LossEvidence(task, sorted(source.states), losses_of, stored, near=not exact)

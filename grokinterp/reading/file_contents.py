@@ -1,72 +1,200 @@
-"""What a file says besides weights: its step, configuration, losses, lists of them, training rows.
+"""What does a file say besides weights, and in which words: step, configuration, losses, rows?
 
-The same is asked of a checkpoint and of a JSON beside it. Only what is named in known words is
-taken, at the top or in groups such as "metrics"; an optimizer's state says nothing.
+The same is asked of a checkpoint and of a JSON next to it. Only what is named in known words is
+taken, at the top or in groups such as "metrics"; an optimizer's state says nothing. A name is taken
+apart into words ("valAcc", "val/acc", "val_acc" are the same two) and understood only if each of
+them is: "best_val_loss" is the loss of another step, "log_train_loss" perhaps a logarithm.
 """
 
+import contextlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from grokinterp.base.errors import InputError
-from grokinterp.reading.words import (
-    CONFIGS,
-    SPLITS,
-    STEPS,
-    axis_word,
-    is_group,
-    measured,
-    says_nothing_itself,
-    says_training_rows,
-    step_word,
-    words_of,
-)
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import ROUNDING
-
-# MERGED runs.foreign.values: Lists in somebody else's data as arrays: losses by epoch, epochs, training pairs.
-
 
 MOST_KEYS = 10_000  # of a group
 DEEPEST = 3  # group within a group
 LARGEST_TEXT = 1_000_000  # characters of a configuration that is kept as text
+LONGEST_NAME = 100  # characters of a name that is looked at
 PLAIN = (bool, int, float, str)
+
+_SIDES = {
+    **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
+    **dict.fromkeys(("test", "testing", "tst", "te"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev"), "validation"),
+    **dict.fromkeys(("heldout", "holdout"), "validation"),
+}
+_KINDS = {
+    **dict.fromkeys(("loss", "losses", "nll", "xent", "crossentropy"), "loss"),
+    **dict.fromkeys(("acc", "accs", "accuracy", "accuracies"), "acc"),
+}
+_FILLERS = {  # which change nothing about a loss or an accuracy
+    "curve", "curves", "history", "hist", "list", "lists", "all", "mean", "avg", "average",
+    "value", "values", "metric", "metrics", "full", "set", "per", "epoch", "epochs", "step",
+    "steps", "cross", "entropy", "over", "time",
+}  # fmt: skip
+_UPDATES = (
+    "step", "global_step", "iteration", "iter_num", "iter", "it", "update", "num_updates",
+    "n_updates", "current_step", "train_step", "training_step", "optimizer_step", "steps_run",
+    "steps_trained", "iteration_number",
+)  # fmt: skip
+_EPOCHS = (
+    "epoch", "current_epoch", "ep", "epoch_num", "epoch_number", "epochs_run", "epochs_trained",
+)  # fmt: skip
+STEPS = (*_UPDATES, *_EPOCHS)  # in the order in which they count
+
+_AXES = {"step", "epoch", "iteration", "iter", "it", "update"}
+_ABOUT_AXES = {  # which a name may have besides one of these and a side
+    "global", "log", "logged", "logging", "eval", "checkpoint", "metric", "loss", "acc", "list",
+    "history", "at", "of", "number", "num", "train", "test", "validation",
+}  # fmt: skip
+_ROWS = {"index", "indices", "indexes", "idx", "idxs", "inds", "ids", "rows", "mask"}
+_PAIRS = {"data", "pairs", "inputs", "input", "x", "dataset"}
+SPLITS = {"split", "splits", "indices", "idx", "data", "dataset"}  # groups with a "train" in them
+GROUPS = {  # that hold such values, and say nothing themselves
+    "metric", "metrics", "stat", "stats", "statistics", "log", "logs", "logger", "history", "hist",
+    "result", "results", "meta", "metadata", "info", "extra", "extras", "curve", "curves",
+    "record", "records", "progress", "trainer_state", "training_state", "train_state",
+    "log_history", "metrics_history", "training_history", "train_history", "loss_history",
+    "training_log", "train_log", "rows", "loss_curves", "measurements",
+}  # fmt: skip
+CONFIGS = (
+    "config", "cfg", "conf", "args", "arguments", "hparams", "hyper_parameters", "hyperparameters",
+    "hyperparams", "model_config", "model_args", "model_cfg", "model_hparams", "model_kwargs",
+    "train_config", "training_config", "training_args", "train_args", "data_config", "data_args",
+    "task_config", "task", "data", "dataset", "settings", "options", "opt", "recipe", "setup",
+    "params", "meta", "metadata", "info", "extra", "experiment", "exp_config", "run_config",
+)  # fmt: skip
+
+Measure = tuple[str | None, str]  # the side (None: not named) and what is measured
+Leaf = tuple[tuple[str, ...], tuple[str, ...], Any]  # words, groups it is in, value
+
+
+def words_of(name: str) -> tuple[str, ...]:
+    """The words of a name, in lower case.
+
+    >>> words_of("trainLosses"), words_of("val/acc"), words_of("testloss")
+    (('train', 'losses'), ('val', 'acc'), ('test', 'loss'))
+    """
+    if len(name) > LONGEST_NAME:
+        return ()
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    apart = re.sub(r"(?<![a-z])(train|test|valid|val)(?=loss|acc)", r"\1_", apart)
+    return tuple(re.findall(r"[a-z\d]+", apart))
+
+
+def measured(words: Sequence[str]) -> Measure | None:
+    """Which side and what is measured; no side where none is named, None where it is no measure.
+
+    >>> measured(words_of("valid/accuracy")), measured(words_of("losses"))
+    (('validation', 'acc'), (None, 'loss'))
+    >>> measured(words_of("best_val_loss")) is measured(words_of("lr")) is None
+    True
+    """
+    sides = {_SIDES[word] for word in words if word in _SIDES}
+    kinds = {_KINDS[word] for word in words if word in _KINDS}
+    unmirrored = "_unmirrored" if "unmirrored" in words else ""
+    if {"cross", "entropy"} <= set(words):
+        kinds.add("loss")
+    known = {*_SIDES, *_KINDS, *_FILLERS, "unmirrored"}
+    if len(sides) > 1 or len(kinds) != 1 or not set(words) <= known:
+        return None
+    return next(iter(sides), None), kinds.pop() + unmirrored
+
+
+def step_word(words: Sequence[str]) -> str | None:
+    """The word for a step, if that is what a name says."""
+    name = "_".join(words)
+    return name if name in STEPS else None
+
+
+def counts_epochs(word: str) -> bool:
+    """Whether a word for a step counts epochs."""
+    return word in _EPOCHS or word.rstrip("s") in ("epoch", "ep")
+
+
+def axis_word(words: Sequence[str]) -> tuple[str, str | None] | None:
+    """Whether a name says the steps of a list: the word for it, and the side, if of one."""
+    known = _AXES | _ABOUT_AXES
+    plain = [_SIDES.get(word, _KINDS.get(word, word)) for word in words]
+    plain = [x.removesuffix("s") if x.removesuffix("s") in known else x for x in plain]
+    core = [word for word in plain if word in _AXES]
+    if len(core) != 1 or not set(plain) <= known:
+        return None
+    sides = {word for word in plain if word in ("train", "test", "validation")}
+    return core[0], (sides.pop() if len(sides) == 1 else None)
+
+
+def says_training_rows(words: Sequence[str], groups: Sequence[str]) -> str | None:
+    """Whether a name is of the rows ("rows") or pairs ("pairs") that were trained on.
+
+    >>> says_training_rows(("train", "idx"), ()), says_training_rows(("train",), ("split",))
+    ('rows', 'rows')
+    >>> says_training_rows(("train", "data"), ()), says_training_rows(("train", "loss"), ())
+    ('pairs', None)
+    """
+    rest = [word for word in words if _SIDES.get(word) != "train"]
+    if len(rest) == len(words):
+        return None
+    if not rest:
+        return "rows" if set(groups) & SPLITS else None
+    if len(rest) > 1:
+        return None
+    return "rows" if rest[0] in _ROWS else "pairs" if rest[0] in _PAIRS else None
+
+
+def is_known(name: str) -> bool:
+    """Whether a name is of losses, of steps or of training rows, and so of no weight."""
+    words = words_of(name)
+    return bool(
+        (words and (measured(words) or step_word(words) or axis_word(words)))
+        or says_training_rows(words, ())
+    )
 
 
 @dataclass(frozen=True)
-class Listed:
-    """Numbers of a list, and the steps beside them, if there are any, with their word."""
+class NumberList:
+    """Numbers of a list, and the steps that are given for them, if any, with their word."""
 
     values: np.ndarray
     steps: np.ndarray | None = None
     word: str | None = None
 
+    @classmethod
+    def by_step(cls, numbers: Mapping[int, float], word: str | None) -> "NumberList":
+        """Numbers in the order of their steps, which without a word are only places in a list."""
+        steps = sorted(numbers)
+        values = np.array([numbers[step] for step in steps])
+        return cls(values, None if word is None else np.array(steps), word)
+
 
 @dataclass(frozen=True)
-class Said:
+class Contents:
     """What one file says."""
 
     step: tuple[int, str] | None = None  # and in which word
     config: Mapping[str, Any] = field(default_factory=dict)
     losses: Mapping[str, float] = field(default_factory=dict)  # and accuracies, by column
-    lists: Mapping[str, Listed] = field(default_factory=dict)
+    lists: Mapping[str, NumberList] = field(default_factory=dict)
     train_rows: Tensor | None = None
     notes: tuple[str, ...] = ()
 
-    def over(self, other: "Said", *, its_own: bool = True) -> "Said":
+    def over(self, other: "Contents", *, its_own: bool = True) -> "Contents":
         """This, and where it says nothing, what another file says.
 
         A file that is not of these weights alone (`its_own`) gives neither step nor single losses.
         """
-        return Said(
+        return Contents(
             self.step or (other.step if its_own else None),
             {**other.config, **self.config},
             {**(other.losses if its_own else {}), **self.losses},
@@ -76,69 +204,57 @@ class Said:
         )
 
     @property
-    def what(self) -> tuple[str, ...]:
-        """Names of what there is."""
-        return (
-            *([f"{self.step[1]} {self.step[0]}"] if self.step else []),
-            *self.losses,
-            *(f"{column} of {len(x.values)} steps" for column, x in self.lists.items()),
-            *(["training rows"] if self.train_rows is not None else []),
-        )
+    def is_empty(self) -> bool:
+        """Whether it says nothing that is used here."""
+        others = (self.step, self.config, self.losses, self.lists)
+        return not any(others) and self.train_rows is None
 
 
-def said_in(data: Any, *, only_config: bool = False) -> Said:
+def contents_of(data: Any, *, all_is_config: bool = False) -> Contents:
     """What a mapping says; nothing, where it is none.
 
-    `only_config` is for what weights of somebody else are not in: all of it is configuration.
+    `all_is_config` is for files without weights, all of whose plain values are configuration.
 
-    >>> said = said_in({"epoch": 5, "metrics": {"trainLoss": 0.5, "val_acc": [0.1, 0.9]}})
-    >>> said.step, said.losses, said.lists["test_acc"].values.tolist()
+    >>> found = contents_of({"epoch": 5, "metrics": {"trainLoss": 0.5, "val_acc": [0.1, 0.9]}})
+    >>> found.step, found.losses, found.lists["test_acc"].values.tolist()
     ((5, 'epoch'), {'train_loss': 0.5}, [0.1, 0.9])
     """
     if isinstance(data, list) and data and isinstance(data[0], Mapping):
         data = {"records": data}
     if not isinstance(data, Mapping):
-        return Said()
+        return Contents()
     leaves = list(_leaves(data))
     steps = {word: n for words, _, x in leaves if (word := step_word(words)) is not None
              if (n := _whole(x)) is not None}  # fmt: skip
     word = next((word for word in STEPS if word in steps), None)
-    numbers: dict[tuple[str | None, str], float] = {}
-    lists: dict[tuple[str | None, str], Listed] = {}
+    numbers: dict[Measure, float] = {}
+    lists: dict[Measure, NumberList] = {}
     for words, _, value in sorted(leaves, key=lambda leaf: len(leaf[0])):  # the plainest name first
-        if (what := measured(words)) is None:
+        if (measure := measured(words)) is None:
             continue
-        if isinstance(value, Listed):
-            lists.setdefault(what, value)
-        elif (number := _number(value)) is not None:
-            numbers.setdefault(what, number)
-        elif (listed := _listed(value)) is not None:
-            lists.setdefault(what, listed)
+        if (number := _number(value)) is not None:
+            numbers.setdefault(measure, number)
+        elif (found := value if isinstance(value, NumberList) else _list_in(value)) is not None:
+            lists.setdefault(measure, found)
     axes = [
         (axis, array) for words, _, value in leaves if (axis := axis_word(words)) is not None
         if not isinstance(value, PLAIN) and (array := _axis(value)) is not None
     ]  # fmt: skip
     losses, notes = by_column(numbers)
-    found, more = by_column({what: _with_steps(what[0], x, axes) for what, x in lists.items()})
-    more += _without_percent(losses, found)
-    return Said(
-        None if word is None else (steps[word], word), _config(data, everything=only_config),
-        losses, found, _training_rows(leaves), tuple(dict.fromkeys((*notes, *more))),
+    columns, more = by_column({key: _with_steps(key[0], x, axes) for key, x in lists.items()})
+    more += _without_percent(losses, columns)
+    return Contents(
+        None if word is None else (steps[word], word), _config(data, everything=all_is_config),
+        losses, columns, _training_rows(leaves), tuple(dict.fromkeys((*notes, *more))),
     )  # fmt: skip
 
 
-def named(data: Any, name: str) -> Any:
+def with_name(data: Any, name: str) -> Any:
     """What a file holds, under its own name where that says what it is: `split.json`."""
     if "_".join(words_of(name)) in SPLITS and isinstance(data, Mapping):
         return {**data, name: data}
-    if isinstance(data, Mapping) or (
-        isinstance(data, list) and data and isinstance(data[0], Mapping)
-    ):
-        return data
-    return {name: data}
-
-
-Leaf = tuple[tuple[str, ...], tuple[str, ...], Any]  # words, groups it is in, value
+    records = isinstance(data, list) and data and isinstance(data[0], Mapping)
+    return data if records or isinstance(data, Mapping) else {name: data}
 
 
 def _leaves(
@@ -147,91 +263,67 @@ def _leaves(
     for key, value in islice(data.items(), MOST_KEYS):
         if not isinstance(key, str) or not (words := words_of(key)):
             continue
-        named = (*about, *words)
+        name, full = "_".join(words), (*about, *words)
+        about_losses = [word in _SIDES or word in _KINDS for word in words]
+        is_group = name in GROUPS or name in SPLITS or all(about_losses)
         if isinstance(value, Mapping):
-            if measured(named) and (by_step := _by_step(value)) is not None:
-                yield named, groups, by_step
-            elif is_group(words) and len(groups) < DEEPEST:
-                inner = about if says_nothing_itself(words) else named
-                yield from _leaves(value, inner, (*groups, "_".join(words)))
+            if measured(full) and (numbers := _numbers_by_step(value)):
+                yield full, groups, NumberList.by_step(numbers, "step")
+            elif is_group and len(groups) < DEEPEST:  # "metrics" adds nothing to the names in it
+                yield from _leaves(value, full if any(about_losses) else about, (*groups, name))
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            if is_group(words):
+            if is_group:
                 yield from _columns(value)
         else:
-            yield named, groups, value
+            yield full, groups, value
 
 
-def _columns(rows: Sequence[Any]) -> Iterator[Leaf]:
+def _columns(records: Sequence[Any]) -> Iterator[Leaf]:
     """The measures of a list of records, each with the steps of its rows; the later row counts."""
-    flat = [
-        {words: x for words, _, x in _leaves(row)} for row in rows if isinstance(row, Mapping)
-    ]  # fmt: skip
-    names = dict.fromkeys(words for row in flat for words in row)
-    stepped = [words for words in names if step_word(words)]
-    stepped.sort(key=lambda words: STEPS.index("_".join(words)))
-    for words in names:
-        if measured(words) is None:
-            continue
-        for axis in (*stepped, None):
-            by_step = _against(words, axis, flat)
-            if by_step is None:
-                continue
-            steps = np.array(sorted(by_step))
-            values = np.array([by_step[step] for step in steps.tolist()])
-            word = "_".join(axis) if axis else None
-            yield words, (), Listed(values, steps if axis else None, word)
-            break
+    rows = [{words: x for words, _, x in _leaves(row)}
+            for row in records if isinstance(row, Mapping)]  # fmt: skip
+    names = dict.fromkeys(words for row in rows for words in row)
+    axes = sorted((x for x in names if step_word(x)), key=lambda x: STEPS.index("_".join(x)))
+    for words in filter(measured, names):
+        for axis in (*axes, None):
+            numbers = {
+                _whole(row.get(axis)) if axis else i: number for i, row in enumerate(rows)
+                if (number := _number(row.get(words))) is not None
+            }  # fmt: skip
+            steps = {step: number for step, number in numbers.items() if step is not None}
+            if steps and len(steps) == len(numbers):
+                yield words, (), NumberList.by_step(steps, "_".join(axis) if axis else None)
+                break
 
 
-def _against(
-    words: tuple[str, ...], axis: tuple[str, ...] | None, rows: Sequence[Mapping[Any, Any]]
-) -> dict[int, float] | None:
-    """The numbers of a column of records by step, by row without an axis; None if one has none."""
-    found = {}
-    for i, row in enumerate(rows):
-        number = _number(row.get(words))
-        if number is None:
-            continue
-        step = _whole(row.get(axis)) if axis else i
-        if step is None:
-            return None
-        found[step] = number
-    return found or None
-
-
-def _by_step(value: Mapping[Any, Any]) -> Listed | None:
-    """A mapping from steps to numbers, in which JSON has text for the steps."""
+def _numbers_by_step(value: Mapping[Any, Any]) -> dict[int, float]:
+    """A mapping from steps to numbers, in which JSON has text for the steps; {} if it is none."""
     found = {}
     for key, x in value.items():
         step = int(key) if isinstance(key, str) and key.isdecimal() and len(key) < 17 else key
         number = _number(x)
         if type(step) is not int or step < 0 or number is None:
-            return None
+            return {}
         found[step] = number
-    if not found:
-        return None
-    steps = sorted(found)
-    return Listed(np.array([float(found[x]) for x in steps]), *(np.array(steps), "step"))
+    return found
 
 
-def by_column(found: Mapping[tuple[str | None, str], Any]) -> tuple[dict[str, Any], list[str]]:
+def by_column(found: Mapping[Measure, Any]) -> tuple[dict[str, Any], list[str]]:
     """By column of metrics.csv: validation is test where nothing else is, no side the training's.
 
-    An accuracy that does not say of what it is, is taken only beside one of other rows.
+    An accuracy that does not say of what it is, is taken only together with one of other rows.
     """
     columns: dict[str, Any] = {}
     notes = []
-    for (side, kind), value in found.items():
-        if side == "train" or side == "test":
+    order = {"train": 0, "test": 0, "validation": 1, None: 2}
+    for (side, kind), value in sorted(found.items(), key=lambda each: order[each[0][0]]):
+        if side in ("train", "test"):
             columns[f"{side}_{kind}"] = value
-    for (side, kind), value in found.items():
-        if side == "validation":
-            if f"test_{kind}" in columns:
-                notes.append(f"validation_{kind} is left out, beside test_{kind}")
-            else:
-                columns[f"test_{kind}"] = value
-    for (side, kind), value in found.items():
-        if side is None and f"train_{kind}" not in columns and "unmirrored" not in kind:
+        elif side == "validation" and f"test_{kind}" in columns:
+            notes.append(f"validation_{kind} is left out, next to test_{kind}")
+        elif side == "validation":
+            columns[f"test_{kind}"] = value
+        elif f"train_{kind}" not in columns and "unmirrored" not in kind:
             if kind == "loss" or f"test_{kind}" in columns:
                 columns[f"train_{kind}"] = value
                 notes.append(f"its {kind} without a side is taken to be that of training")
@@ -240,42 +332,42 @@ def by_column(found: Mapping[tuple[str | None, str], Any]) -> tuple[dict[str, An
     return columns, notes
 
 
-def _without_percent(losses: dict[str, float], lists: dict[str, Listed]) -> list[str]:
+def _without_percent(losses: dict[str, float], lists: dict[str, NumberList]) -> list[str]:
     """Take out accuracies that are no shares of 1; those a rounding above 1 are 1. Notes of it."""
     notes = []
+    columns: dict[str, Any]
     for columns in (losses, lists):
         for column in [name for name in columns if "_acc" in name]:
             value = columns[column]
-            most = float(np.nanmax(value.values)) if isinstance(value, Listed) else float(value)
+            most = float(np.nanmax(value.values if isinstance(value, NumberList) else value))
             if most > 1 + ROUNDING:
                 del columns[column]
                 notes.append(f"its {column} goes up to {most:g}, no share of 1: it is left out")
-    for column in [name for name in losses if "_acc" in name]:
-        losses[column] = min(losses[column], 1.0)
-    for column in [name for name in lists if "_acc" in name]:
-        lists[column] = replace(lists[column], values=np.minimum(lists[column].values, 1.0))
+            elif isinstance(value, NumberList):
+                columns[column] = replace(value, values=np.minimum(value.values, 1.0))
+            else:
+                columns[column] = min(value, 1.0)
     return notes
 
 
 def _with_steps(
-    side: str | None, listed: Listed, axes: Sequence[tuple[tuple[str, str | None], np.ndarray]]
-) -> Listed:
-    """With the list of steps of the same length beside it, one of the same side before others."""
-    if listed.steps is not None:
-        return listed
-    fitting = [
-        (axis, array) for axis, array in axes
-        if len(array) == len(listed.values) and axis[1] in (side, None)
+    side: str | None, found: NumberList, axes: Sequence[tuple[tuple[str, str | None], np.ndarray]]
+) -> NumberList:
+    """With the list of steps of the same length next to it, one of the same side before others."""
+    if found.steps is not None:
+        return found
+    possible = [
+        (of_side is None, word == "epoch", word, steps) for (word, of_side), steps in axes
+        if len(steps) == len(found.values) and of_side in (side, None)
     ]  # fmt: skip
-    fitting.sort(key=lambda each: (each[0][1] is None, each[0][0] == "epoch"))
-    if not fitting:
-        return listed
-    (word, _), steps = fitting[0]
-    return Listed(listed.values, steps, word)
+    if not possible:
+        return found
+    *_, word, steps = min(possible, key=lambda each: each[:2])
+    return NumberList(found.values, steps, word)
 
 
 def _config(data: Mapping[Any, Any], *, everything: bool) -> dict[str, Any]:
-    """Groups that are a configuration, their keys at the top, then plain values beside them."""
+    """Groups that are a configuration, their keys at the top, then plain values next to them."""
     found: dict[str, Any] = {}
     by_name = {
         "_".join(words_of(key)): x for key, x in islice(data.items(), MOST_KEYS)
@@ -284,10 +376,8 @@ def _config(data: Mapping[Any, Any], *, everything: bool) -> dict[str, Any]:
     for name in CONFIGS:
         group = by_name.get(name)
         if isinstance(group, str) and group.lstrip()[:1] == "{" and len(group) <= LARGEST_TEXT:
-            try:
+            with contextlib.suppress(ValueError, RecursionError):
                 group = json.loads(group)
-            except (ValueError, RecursionError):
-                continue
         if isinstance(group, Mapping) and not any(isinstance(x, Tensor) for x in group.values()):
             for key, value in group.items():
                 found.setdefault(key, value)
@@ -299,23 +389,20 @@ def _config(data: Mapping[Any, Any], *, everything: bool) -> dict[str, Any]:
 
 def _training_rows(leaves: Sequence[Leaf]) -> Tensor | None:
     """Rows, a mask or pairs, under a name that says so; rows before pairs."""
-    for kind in ("rows", "pairs"):
+    for kind, n_axes in (("rows", (1, 2)), ("pairs", (2,))):
         for words, groups, value in leaves:
             if says_training_rows(words, groups) == kind:
-                tensor = _whole_tensor(value)
-                if tensor is not None and tensor.ndim == (1 if kind == "rows" else 2):
-                    return tensor
-                if kind == "rows" and tensor is not None and tensor.ndim == 2:
+                tensor = whole_tensor(value)
+                if tensor is not None and tensor.ndim in n_axes:
                     return tensor
     return None
 
 
-def _whole_tensor(value: Any) -> Tensor | None:
+def whole_tensor(value: Any) -> Tensor | None:
+    """A list or an array of whole numbers or truth values as a tensor; None if it is none."""
     if isinstance(value, (list, tuple)):
-        try:
+        with contextlib.suppress(ValueError, OverflowError):
             value = np.asarray(value)
-        except (ValueError, OverflowError):
-            return None
     if isinstance(value, np.ndarray):
         if value.dtype.kind == "f" and (abs(value) < LARGEST_STEP).all() and not (value % 1).any():
             value = value.astype(np.int64)
@@ -342,26 +429,23 @@ def _whole(value: Any) -> int | None:
     return int(number)
 
 
-def _listed(value: Any) -> Listed | None:
+def _list_in(value: Any) -> NumberList | None:
     """A list of numbers, NaN for None in it; or of pairs of a step and a number."""
-    if isinstance(value, Tensor):
-        array = value.detach().double().clone().numpy() if _is_real(value) else None
-    elif isinstance(value, np.ndarray):
-        array = value.astype(float) if _is_real(value) else None
+    array = None
+    if isinstance(value, Tensor) and _is_real(value):
+        array = value.detach().double().clone().numpy()
+    elif isinstance(value, np.ndarray) and _is_real(value):
+        array = value.astype(float)
     elif isinstance(value, (list, tuple)) and value:
-        try:
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
             numbers = [math.nan if x is None else x if isinstance(x, float) else _entry(x)
                        for x in value]  # fmt: skip
             array = np.asarray(numbers, dtype=float)
-        except (TypeError, ValueError, OverflowError):
-            return None
-    else:
-        return None
     if array is None or not array.size or not np.isfinite(array).any():
         return None
     if array.ndim == 2 and array.shape[1] == 2 and (steps := _axis(array[:, 0])) is not None:
-        return Listed(array[:, 1].copy(), steps, "step")
-    return Listed(array) if array.ndim == 1 else None
+        return NumberList(array[:, 1].copy(), steps, "step")
+    return NumberList(array) if array.ndim == 1 else None
 
 
 def _entry(value: Any) -> Any:
@@ -375,91 +459,16 @@ def _entry(value: Any) -> Any:
 
 def _axis(value: Any) -> np.ndarray | None:
     """Steps that rise from 0 on."""
-    listed = value if isinstance(value, np.ndarray) else None
-    if listed is None:
-        found = _listed(value)
-        listed = None if found is None else found.values
-    if listed is None or listed.ndim != 1 or not len(listed) or not _is_real(listed):
+    array = value if isinstance(value, np.ndarray) else getattr(_list_in(value), "values", None)
+    if array is None or array.ndim != 1 or not len(array) or not _is_real(array):
         return None
-    listed = listed.astype(float)
-    if not np.isfinite(listed).all() or (listed % 1).any():
-        return None
-    if listed[0] < 0 or listed[-1] >= LARGEST_STEP:
-        return None
-    return listed.astype(np.int64) if (np.diff(listed) > 0).all() else None
+    steps = array.astype(float)
+    whole = np.isfinite(steps).all() and not (steps % 1).any()
+    rises = steps[0] >= 0 and steps[-1] < LARGEST_STEP and (np.diff(steps) > 0).all()
+    return steps.astype(np.int64) if whole and rises else None
 
 
 def _is_real(value: Tensor | np.ndarray) -> bool:
     if isinstance(value, Tensor):
         return not value.is_complex() and value.dtype != torch.bool
     return value.dtype.kind in "iuf"
-
-
-TEXT = (str, bytes)  # which float() reads, a million digits as well
-
-
-@dataclass(frozen=True)
-class LossCurve:
-    """Losses and the steps whose weights had them."""
-
-    steps: np.ndarray
-    values: np.ndarray
-
-    @classmethod
-    def every(cls, values: np.ndarray, *, stride: int = 1, first: int = 0) -> "LossCurve":
-        """Entry i belongs to step `first + i * stride`."""
-        return cls(first + stride * np.arange(len(values)), values)
-
-
-def losses_by_epoch(data: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
-    """The lists `train_losses` and `test_losses`, and accuracies as long as these, if any."""
-    found = {}
-    for column, key in (("train_loss", "train_losses"), ("test_loss", "test_losses")):
-        if data.get(key) is not None:
-            found[column] = _numbers(data[key], f"{path}: {key}")
-    for column, listed in said_in(data).lists.items():
-        beside = found.get(column.replace("_acc", "_loss"))
-        if column.endswith("_acc") and beside is not None and len(beside) == len(listed.values):
-            found[column] = listed.values
-    return {column: values for column, values in found.items() if len(values)}
-
-
-def logged_steps(data: Mapping[str, Any], path: Path) -> np.ndarray | None:
-    """The steps whose losses were logged, where a file says that others are repetitions."""
-    steps = data.get("logged_steps")
-    return None if steps is None else np.asarray(whole_numbers(steps, path))
-
-
-def whole_numbers(values: Any, path: Path) -> list[int]:
-    """A list of epochs, steps or rows; empty where there is none."""
-    if values is None:
-        return []
-    numbers = _numbers(values, f"{path}: its list of epochs")
-    if not (np.isfinite(numbers) & (numbers % 1 == 0) & (abs(numbers) < 2**53)).all():
-        raise InputError(f"{path}: the epochs of its checkpoints are not whole numbers.")
-    return [int(x) for x in numbers]
-
-
-def training_pairs(data: Any, path: Path) -> Tensor | None:
-    """Training pairs (a, b) of a list of tuples (a, b, p)."""
-    if data is None:
-        return None
-    rows = data.tolist() if isinstance(data, (Tensor, np.ndarray)) else data
-    try:
-        pairs = [row[:2] for row in rows]
-        if not all(len(pair) == 2 and all(type(x) is int for x in pair) for pair in pairs):
-            raise TypeError
-        return torch.tensor(pairs)
-    except (LookupError, TypeError, ValueError, RuntimeError, OverflowError):
-        raise InputError(f"{path}: its train_data is not a list of (a, b, p).") from None
-
-
-def _numbers(values: Any, what: str) -> np.ndarray:
-    try:
-        if isinstance(values, Tensor) and not values.is_complex() and values.ndim == 1:
-            return values.double().numpy()  # at once: an object for every element takes gigabytes
-        if isinstance(values, (Tensor, str, bytes)) or any(isinstance(x, TEXT) for x in values):
-            raise TypeError
-        return np.asarray([float(x) for x in values])
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise InputError(f"{what} is not a list of numbers.") from None

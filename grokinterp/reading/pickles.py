@@ -1,16 +1,17 @@
 """A pickle read as data: a program that may build containers, numbers, text and tensors.
 
 Nothing is imported and nothing is called by name. The opcodes come from the standard library's
-`pickletools`; what a pickle asks to be called is compared with the few names that
-`grokinterp.reading.pickled_objects` knows, and any other name is refused.
+`pickletools`; what a pickle asks to be called is compared with the few names that `_call` knows,
+whose results are plain data, and any other name is refused.
 """
 
-import contextlib
 import gc
 import io
+import math
 import pickletools
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from mmap import mmap
 from typing import Any
 
@@ -18,38 +19,51 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grokinterp.reading.pickled_objects import (
-    Global,
-    NotPlainDataError,
-    Record,
-    TooLargeError,
-    call,
-    expect,
-    fill,
-    key_of,
-    record,
-)
+from grokinterp.base.errors import LONGEST_VALUE, one_line
 
 MOST_OPCODES = 3_000_000  # a second or two; 500 checkpoints take 300,000
 MOST_TENSORS = 40_000  # of the paper's networks, 3,000 checkpoints
 CALLS_OF_TENSOR = 3  # steps that take longer than others: its storage, its hooks, itself
 LARGEST_INT = 2**127
+LARGEST_KEY = 2**53
 LARGEST_MEMO = 2**32
 MOST_COPIED = 4  # times its length that a pickle may have copied: one object, again and again
 STORAGES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
+    "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
-}
+}  # fmt: skip
+CONFIG_CLASSES = {
+    "Config", "HookedTransformerConfig", "TransformerBridgeConfig", "TransformerLensConfig",
+    "Namespace", "SimpleNamespace",
+}  # fmt: skip
+NUMPY_TYPES = {f"{kind}{size}" for kind in "iuf" for size in (1, 2, 4, 8)} - {"f1"} | {"b1"}
 
 FindStorage = Callable[[str, torch.dtype, int], Tensor]
+
+
+class NotPlainDataError(ValueError):
+    """The pickle is broken, or does more than build plain data."""
+
+
+class TooLargeError(NotPlainDataError):
+    """The file holds more than is read."""
+
+
+@dataclass(frozen=True)
+class Global:
+    """A name that a pickle refers to. It is never looked up."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class Record(dict[str, Any]):
+    """The attributes of a configuration object."""
 
 
 def read_pickle(content: bytes | mmap, find_storage: FindStorage | None = None) -> Any:
@@ -65,10 +79,12 @@ def read_pickle(content: bytes | mmap, find_storage: FindStorage | None = None) 
     Global(module='builtins', name='print')
     >>> read_pickle(b"cos\nsystem\n(S'echo'\ntR.")
     Traceback (most recent call last):
-    grokinterp.reading.pickled_objects.NotPlainDataError: it asks to call os.system
+    grokinterp.reading.pickles.NotPlainDataError: it asks to call os.system
     """
     machine = _Machine(find_storage, MOST_COPIED * len(content))
-    with _no_collection():
+    collects = gc.isenabled()
+    gc.disable()  # or it looks for cycles while containers grow: four fifths of the time
+    try:
         for count, (code, argument) in enumerate(_steps(content)):
             if count == MOST_OPCODES:
                 raise TooLargeError(f"it has more than {MOST_OPCODES} steps")
@@ -77,21 +93,12 @@ def read_pickle(content: bytes | mmap, find_storage: FindStorage | None = None) 
                 name = _OPCODES[code].name
                 raise NotPlainDataError(f"it uses {name}, which plain data does not need")
             action(machine, argument)
+    finally:
+        if collects:
+            gc.enable()
     if len(machine.stack) != 1 or machine.marks:
         raise NotPlainDataError("it does not end with one object")
     return machine.stack[0]
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Python looks for cycles again and again while containers grow: four fifths of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _steps(content: bytes | mmap) -> Iterator[tuple[int, Any]]:
@@ -162,9 +169,6 @@ class _Machine:
         self.marks.append(self.stack)
         self.stack = []
 
-    def _nothing(self, _: Any) -> None:
-        """Of opcodes that only help who reads in parts."""
-
     def _top(self) -> Any:
         if not self.stack:
             raise NotPlainDataError("it takes an object from an empty stack")
@@ -175,44 +179,35 @@ class _Machine:
         self.stack.pop()
         return top
 
-    def _since_mark(self) -> list[Any]:
+    def _pop_mark(self, _: Any = None) -> list[Any]:
+        """What was put on the stack since the mark, before which another stack takes over."""
         if not self.marks:
             raise NotPlainDataError("it closes a list that it has not opened")
         items, self.stack = self.stack, self.marks.pop()
         return items
 
-    def _pop_mark(self, _: Any) -> None:
-        self._since_mark()
+    def _list(self, _: Any) -> None:
+        items = self._pop_mark()
+        self.stack.append(items)
 
     def _tuple(self, _: Any) -> None:
-        items = self._since_mark()  # which puts another stack in place: not in one line
+        items = self._pop_mark()
         self.stack.append(tuple(items))
 
-    def _tuple1(self, _: Any) -> None:
-        self.stack.append((self._pop(),))
-
-    def _tuple2(self, _: Any) -> None:
-        second = self._pop()
-        self.stack.append((self._pop(), second))
-
-    def _tuple3(self, _: Any) -> None:
-        third, second = self._pop(), self._pop()
-        self.stack.append((self._pop(), second, third))
-
-    def _list(self, _: Any) -> None:
-        items = self._since_mark()
-        self.stack.append(items)
+    def _tuple_of(self, n: int) -> None:
+        items = [self._pop() for _ in range(n)]
+        self.stack.append(tuple(items[::-1]))
 
     def _append(self, _: Any) -> None:
         item = self._pop()
-        expect(self._top(), list).append(item)
+        _expect(self._top(), list).append(item)
 
     def _appends(self, _: Any) -> None:
-        items = self._since_mark()
-        expect(self._top(), list).extend(items)
+        items = self._pop_mark()
+        _expect(self._top(), list).extend(items)
 
     def _dict(self, _: Any) -> None:
-        items = self._since_mark()
+        items = self._pop_mark()
         self.stack.append({})
         self._set(items)
 
@@ -221,25 +216,25 @@ class _Machine:
         self._set([self._pop(), value])
 
     def _setitems(self, _: Any) -> None:
-        self._set(self._since_mark())
+        self._set(self._pop_mark())
 
     def _set(self, items: list[Any]) -> None:
-        target = expect(self._top(), dict)
+        target = _expect(self._top(), dict)
         if len(items) % 2:
             raise NotPlainDataError("a key of a dictionary has no value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[key_of(key)] = value
+            target[_key(key)] = value
 
     def _additems(self, _: Any) -> None:
-        items = self._since_mark()
-        expect(self._top(), set).update(map(key_of, items))
+        items = self._pop_mark()
+        _expect(self._top(), set).update(map(_key, items))
 
     def _global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
         self.stack.append(Global(module, name))
 
     def _stack_global(self, _: Any) -> None:
-        name, module = expect(self._pop(), str), expect(self._pop(), str)
+        name, module = _expect(self._pop(), str), _expect(self._pop(), str)
         self.stack.append(Global(module, name))
 
     def _binpersid(self, _: Any) -> None:
@@ -253,13 +248,13 @@ class _Machine:
                 raise NotPlainDataError("it refers to something outside that is no storage")
 
     def _reduce(self, _: Any) -> None:
-        arguments = expect(self._pop(), tuple)
+        arguments = _expect(self._pop(), tuple)
         self._charge(arguments)
-        self.stack.append(call(expect(self._pop(), Global), arguments))
+        self.stack.append(_call(_expect(self._pop(), Global), arguments))
 
     def _newobj(self, _: Any) -> None:
-        arguments = expect(self._pop(), tuple)
-        self.stack.append(record(expect(self._pop(), Global), arguments))
+        arguments = _expect(self._pop(), tuple)
+        self.stack.append(_record(_expect(self._pop(), Global), arguments))
 
     def _count(self) -> None:
         """Count what takes longer than other steps."""
@@ -281,12 +276,12 @@ class _Machine:
         self._charge(state)
         if isinstance(target, Record):
             attributes = state[0] if isinstance(state, tuple) and state else state
-            target.update(expect(attributes, dict))
+            target.update(_expect(attributes, dict))
         elif isinstance(target, np.ndarray):
-            fill(target, state)
+            _fill(target, state)
         elif not isinstance(target, (dict, np.dtype)):  # these two: only what we do not need
             raise NotPlainDataError(f"it sets the state of a {type(target).__name__}")
-        elif isinstance(target, np.dtype) and ">" in expect(state, tuple):
+        elif isinstance(target, np.dtype) and ">" in _expect(state, tuple):
             raise NotPlainDataError("it has numbers in big-endian order")
 
 
@@ -295,20 +290,117 @@ def _size(value: Any) -> int:
     return len(value) if isinstance(value, sized) else 1
 
 
+def _call(function: Global, arguments: tuple[Any, ...]) -> Any:
+    """What the few known functions would return for these arguments."""
+    match str(function), arguments:
+        case (
+            "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2",
+            (Tensor() as flat, offset, size, stride, *_),
+        ):
+            return _tensor(flat, offset, size, stride)
+        case "torch._utils._rebuild_parameter", (Tensor() as tensor, *_):
+            return tensor
+        case "collections.OrderedDict", ():
+            return {}
+        case "builtins.set" | "__builtin__.set", (list(items),):
+            return set(map(_key, items))
+        case "builtins.bytes" | "__builtin__.bytes", ():
+            return b""
+        case "torch.Size", (tuple(size),):
+            return size
+        case "torch.device", (str(device), *_):
+            return device
+        case "_codecs.encode", (str(text), "latin1"):
+            return text.encode("latin1")
+        case "numpy.dtype", (str(code), *_) if code in NUMPY_TYPES:
+            return np.dtype(code)
+        case (
+            "numpy.core.multiarray._reconstruct" | "numpy._core.multiarray._reconstruct",
+            (Global(module="numpy", name="ndarray"), *_),
+        ):
+            return np.empty(0)
+        case (
+            "numpy.core.multiarray.scalar" | "numpy._core.multiarray.scalar",
+            (np.dtype() as kind, bytes(content)),
+        ) if len(content) == kind.itemsize:
+            return np.frombuffer(content, kind)[0].item()
+        case (
+            "numpy.core.numeric._frombuffer" | "numpy._core.numeric._frombuffer",
+            (bytes() | bytearray() as data, np.dtype() as kind, tuple(shape), "C" | "F" as order),
+        ):
+            array = np.empty(0)
+            _fill(array, (1, shape, kind, order == "F", bytes(data)))
+            return array
+        case _, () if function.name in CONFIG_CLASSES:
+            return Record()
+        case "copyreg.__newobj__", (Global() as kind, *_):
+            return _record(kind, arguments[1:])
+        case "copyreg._reconstructor" | "copy_reg._reconstructor", (Global() as kind, *_):
+            return _record(kind, ())
+    raise NotPlainDataError(f"it asks to call {one_line(str(function), most=LONGEST_VALUE)}")
+
+
+def _record(kind: Global, arguments: tuple[Any, ...]) -> Record:
+    """An object of a known configuration class, its attributes still to come."""
+    if kind.name not in CONFIG_CLASSES or arguments:
+        raise NotPlainDataError(f"it holds an object of {one_line(str(kind), most=LONGEST_VALUE)}")
+    return Record()
+
+
+def _tensor(flat: Tensor, offset: Any, size: Any, stride: Any) -> Tensor:
+    """A view into a storage, refused where it would leave it or repeat its elements."""
+    size, stride = _expect(size, tuple), _expect(stride, tuple)
+    numbers = (offset, *size, *stride)
+    plain = all(type(number) is int and 0 <= number < 2**48 for number in numbers)
+    if not plain or len(size) != len(stride) or len(size) > 8 or flat.ndim != 1:
+        raise NotPlainDataError("it has a tensor of impossible shape")
+    if not (elements := math.prod(size)):
+        return flat[:0].reshape(size)
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if elements > len(flat) or last >= len(flat):
+        raise NotPlainDataError("it has a tensor larger than its storage")
+    return flat.as_strided(size, stride, offset)
+
+
+def _fill(array: np.ndarray, state: Any) -> None:
+    """Give a new array its content, in place: the pickle may already refer to it elsewhere."""
+    match state:
+        case (int(), tuple(shape), np.dtype() as kind, bool(fortran), bytes(content)) if (
+            array.size == 0
+            and len(shape) <= 8
+            and all(type(n) is int and n >= 0 for n in shape)
+            and math.prod(shape) * kind.itemsize == len(content)
+        ):
+            array.__setstate__((1, shape, kind, fortran, content))  # type: ignore[arg-type]
+        case _:
+            raise NotPlainDataError("it has an array of impossible shape")
+
+
+def _key(value: Any) -> Any:
+    """A value that may be a key; Python's dictionaries are slow with huge numbers of one hash."""
+    key = _expect(value, str, int, float, bytes, type(None))
+    if isinstance(key, int) and abs(key) >= LARGEST_KEY:
+        raise NotPlainDataError("it has a key of more than 53 bits")
+    return key
+
+
+def _expect(value: Any, *kinds: type) -> Any:
+    """The value, refused unless it is of one of these types."""
+    if not isinstance(value, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise NotPlainDataError(f"it has a {type(value).__name__} where a {wanted} belongs")
+    return value
+
+
 _VALUES = {
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
     "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
     "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
 }  # fmt: skip
 _CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-    "EMPTY_SET": set,
-}
+    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set,
+}  # fmt: skip
 
 
 def _action(name: str) -> Callable[[_Machine, Any], None] | None:
@@ -317,8 +409,11 @@ def _action(name: str) -> Callable[[_Machine, Any], None] | None:
         return _Machine._value
     if make := _CONSTANTS.get(name):
         return lambda machine, _: machine.stack.append(make())
-    if name in ("PROTO", "FRAME"):
-        return _Machine._nothing
+    if name in ("PROTO", "FRAME"):  # which only help who reads in parts
+        return lambda machine, _: None
+    if name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+        n = int(name[-1])
+        return lambda machine, _: machine._tuple_of(n)
     if name.endswith(("PUT", "GET")):
         name = name.removeprefix("LONG_").removeprefix("BIN")
     action: Callable[[_Machine, Any], None] | None = getattr(_Machine, f"_{name.lower()}", None)
@@ -332,15 +427,12 @@ _BARE = {code for code, opcode in _OPCODES.items() if opcode.arg is None} - {_ST
 _READERS: dict[int, Callable[[Any], Any]] = {
     code: opcode.arg.reader for code, opcode in _OPCODES.items() if opcode.arg is not None
 }
-_CODES = {opcode.name: code for code, opcode in _OPCODES.items()}
-_NUMBER = {
-    _CODES[name]: struct.Struct(form)
-    for name, form in {
-        "BININT1": "<B", "BININT2": "<H", "BININT": "<i", "BINFLOAT": ">d", "BINPUT": "<B",
-        "LONG_BINPUT": "<I", "BINGET": "<B", "LONG_BINGET": "<I",
-    }.items()
+_FORMS_OF_NUMBERS = {
+    "BININT1": "<B", "BININT2": "<H", "BININT": "<i", "BINFLOAT": ">d", "BINPUT": "<B",
+    "LONG_BINPUT": "<I", "BINGET": "<B", "LONG_BINGET": "<I",
 }  # fmt: skip
-_TEXT = {
-    _CODES[name]: struct.Struct(form)  # of its length
-    for name, form in {"BINUNICODE": "<I", "SHORT_BINUNICODE": "<B"}.items()
-}
+_FORMS_OF_LENGTHS = {"BINUNICODE": "<I", "SHORT_BINUNICODE": "<B"}  # before a text
+_NUMBER, _TEXT = (
+    {code: struct.Struct(forms[x.name]) for code, x in _OPCODES.items() if x.name in forms}
+    for forms in (_FORMS_OF_NUMBERS, _FORMS_OF_LENGTHS)
+)

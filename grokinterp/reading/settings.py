@@ -1,4 +1,4 @@
-"""What can be said about checkpoints that do not say it themselves.
+"""Which settings does somebody give for checkpoints, or a configuration say, and do they agree?
 
 p, operation, equals_token, equals_class       the task
 n_layers, n_heads, d_model, d_head, d_mlp,     the architecture, in TransformerLens' words; what
@@ -10,25 +10,24 @@ split, data_seed, train_fraction, n_train      the rule that drew the training r
 train_indices                                  a file of the training rows a*p + b
 step                                           of a single checkpoint that has none in its name
 metrics                                        a CSV of losses or accuracies against step
+
+A configuration may say them in other words. Sizes that weights show are theirs to tell; a
+configuration that says others is of another model, or wrong, and so may be all else that it says.
+Words that codes use in several ways are allowed each of them: a vocabulary with or without "=", a
+sequence with or without the answer.
 """
 
-import reprlib
+import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from typing import Any
 
-from grokinterp.base.errors import InputError, nearest
+from grokinterp.base.checks import real, word
+from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.models.adapter import SOFT_CAPS, UNUSUAL
 from grokinterp.models.architecture import ACTIVATIONS, CHOICES, Architecture
 from grokinterp.tasks.operations import ALIASES, OPERATIONS, get_operation
-
-# MERGED runs.foreign.sizes: Does a configuration contradict the weights, or another one of the same run?
-#
-# Sizes that weights show are theirs to tell; a configuration that says others is of another model, or
-# wrong, and so may be all else that it says. Words that codes use in several ways are allowed each
-# of them: a vocabulary with or without "=", a sequence with or without the answer.
-
 
 SPLITS = ("torch", "python", "search")
 BIASES = ("none", "mlp", "all")
@@ -61,7 +60,7 @@ _SEEDS = (  # of the split in the first place, of everything in the last
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What was said about a source; None where nothing was."""
+    """What is known of a source; None where nothing is."""
 
     p: int | None = None
     operation: str | None = None
@@ -99,22 +98,19 @@ class Settings:
         Traceback (most recent call last):
         grokinterp.base.errors.InputError: setting 'modolus' is not known; did you mean 'p'?
         """
-        known = {field.name: str(field.type) for field in fields(cls)}
+        kinds = {field.name: str(field.type) for field in fields(cls)}
         found: dict[str, Any] = {}
         for given, value in values.items():
             key = SYNONYMS.get(given, given)
-            if key not in known:
-                raise InputError(
-                    f"setting {given!r} is not known; {nearest(given, known, SYNONYMS)}"
-                )
+            if key not in kinds:
+                near = nearest(given, kinds, SYNONYMS)
+                raise InputError(f"setting {given!r} is not known; {near}")
             if key in found:
                 raise InputError(f"{key} is given twice, once as {given!r}; give it once.")
-            found[key] = None if value is None else _typed(key, value, known[key])
+            found[key] = None if value is None else _typed(key, value, kinds[key])
         for key, allowed in (("split", SPLITS), ("biases", BIASES)):
-            if found.get(key) is not None and found[key] not in allowed:
-                raise InputError(
-                    f"{key}={found[key]!r} is not known; {nearest(found[key], allowed)}"
-                )
+            if found.get(key) is not None:
+                word(key, found[key], allowed)
         for key in ("p", "n_train", "step", "data_seed"):
             if (number := found.get(key)) is not None and number < (key in ("p", "n_train")):
                 raise InputError(f"{key}={number} is too small; give a number of the training.")
@@ -136,20 +132,17 @@ class Settings:
         for key, value in flat(config):
             ours = _CONFIG_SYNONYMS.get(key, key)
             if ours in ("train_fraction", "n_train"):
-                ours, value = _size(key, ours, value)
+                ours, value = _train_size(key, ours, value)
             if ours in found or ours not in CONFIG_KEYS:
                 continue
             value = value.lower() if ours == "act_fn" and isinstance(value, str) else value
             if value in _VALID.get(ours, (value,)):
                 found[ours] = value
-        kept = cls()
+        kept = cls(data_seed=next((x for _, x in seeds_in(config)), None))
         for key, value in found.items():
-            try:
+            with contextlib.suppress(InputError):
                 kept = kept.over(cls.from_dict({key: value}))
-            except InputError:
-                continue
-        seed = next((x for _, x in seeds_in(config)), None)
-        return replace(kept, data_seed=seed)
+        return kept
 
     def over(self, other: "Settings") -> "Settings":
         """These settings, and those of `other` where these say nothing."""
@@ -161,16 +154,16 @@ class Settings:
 
         Weights do not show it: LNPre has none, and what is attended to is no weight at all.
         """
-        config_says: dict[str, Any] = {}
+        declared: dict[str, Any] = {}
         for key, value in flat(config):
-            config_says.setdefault(SYNONYMS.get(key, key), value)
-        act_fn = str(config_says.get("act_fn", "relu"))
-        scale, d_head = config_says.get("attn_scale", -1), config_says.get("d_head", 1)
+            declared.setdefault(SYNONYMS.get(key, key), value)
+        act_fn = str(declared.get("act_fn", "relu"))
+        scale, d_head = declared.get("attn_scale", -1), declared.get("d_head", 1)
         scaled = _positive(scale) and _positive(d_head) and abs(scale**2 - d_head) > 1e-3
         unusual = [
-            *(key for key in UNUSUAL if config_says.get(key)),
-            *(key for key in SOFT_CAPS if _positive(config_says.get(key))),
-            *(key for key, values in _NO_PLACE.items() if config_says.get(key) in values),
+            *(key for key in UNUSUAL if declared.get(key)),
+            *(key for key in SOFT_CAPS if _positive(declared.get(key))),
+            *(key for key, values in _NO_PLACE.items() if declared.get(key) in values),
             *(["attn_scale"] if scaled else []),
             *(["act_fn"] if self.act_fn is None and act_fn.lower() not in ACTIVATIONS else []),
         ]
@@ -178,16 +171,15 @@ class Settings:
             key = unusual[0]
             way_out = "set act_fn= or " if key == "act_fn" else ""
             raise InputError(
-                f"the configuration of {where} says {key}={reprlib.repr(config_says[key])}, which "
+                f"the configuration of {where} says {key}={shown(declared[key])}, which "
                 f"a run has no place for; {way_out}build the model yourself and use "
                 "gi.snapshot(model, task)."
             )
 
     def of_architecture(self) -> dict[str, Any]:
-        """What was said about the architecture."""
+        """What is known of the architecture."""
         names = {field.name for field in fields(Architecture)}
-        said = {key: value for key, value in asdict(self).items() if key in names}
-        return {key: value for key, value in said.items() if value is not None}
+        return {key: x for key, x in asdict(self).items() if key in names and x is not None}
 
 
 # Of a configuration, only what weights cannot say: sizes are theirs to tell.
@@ -224,18 +216,17 @@ def seeds_in(config: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(found.items(), key=lambda each: _SEEDS.index(each[0])))
 
 
-def _size(word: str, ours: str, value: Any) -> tuple[str, Any]:
+def _train_size(theirs: str, ours: str, value: Any) -> tuple[str, Any]:
     """A training set's size as a fraction or a number of rows, by what the number can be.
 
-    >>> _size("train_size", "n_train", 0.3), _size("train_pct", "train_fraction", 30)
+    >>> _train_size("train_size", "n_train", 0.3), _train_size("train_pct", "train_fraction", 30)
     (('train_fraction', 0.3), ('train_fraction', 0.3))
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return ours, value
-    if ours == "n_train" and 0 < value < 1:
+    size, percent = real(value), "pct" in theirs or "percent" in theirs
+    if size is not None and ours == "n_train" and 0 < size < 1:
         return "train_fraction", value
-    if ours == "train_fraction" and ("pct" in word or "percent" in word) and 1 < value <= 100:
-        return ours, value / 100
+    if size is not None and ours == "train_fraction" and percent and 1 < size <= 100:
+        return ours, size / 100
     return ours, value
 
 
@@ -267,7 +258,7 @@ def _typed(key: str, value: Any, kind: str) -> Any:
             return value
         case "str" if isinstance(value, str):
             return value
-    raise InputError(f"{key}={reprlib.repr(value)} is not {expected[kind[:3]]}.")
+    raise InputError(f"{key}={shown(value)} is not {expected[kind[:3]]}.")
 
 
 _WORDS = {
@@ -281,8 +272,6 @@ _WORDS = {
     "d_vocab_out": ("d_vocab_out", "num_classes", "n_classes"),
 }
 _OURS = {theirs: ours for ours, words in _WORDS.items() for theirs in words}
-SHOWN = 80  # characters of a value in a message
-_MEAN_MUCH = ("eps",)  # of a LayerNorm, or of Adam
 
 
 def sizes_in(config: Mapping[str, Any]) -> dict[str, int]:
@@ -298,7 +287,7 @@ def check_sizes(
     configs: Iterable[tuple[str, Mapping[str, Any]]],
     architecture: Architecture,
     p: int,
-    said: Settings,
+    given: Settings,
     *,
     keeps_its_vocabulary: bool,
 ) -> None:
@@ -306,17 +295,17 @@ def check_sizes(
 
     The paper's code keeps the vocabulary of p = 113 whatever p is, and says either.
     """
-    settled = {key for key, value in asdict(said).items() if value is not None}
+    set_by_hand = {key for key, value in asdict(given).items() if value is not None}
     for name, config in configs:
-        for word, value in sizes_in(config).items():
-            ours = _OURS[word]
+        for key, value in sizes_in(config).items():
+            ours = _OURS[key]
             has = getattr(architecture, ours)
             vocabulary = ours in ("d_vocab", "d_vocab_out")
-            if ours in settled or (vocabulary and keeps_its_vocabulary):
+            if ours in set_by_hand or (vocabulary and keeps_its_vocabulary):
                 continue
-            if value not in {has, *_also_meant(word, ours, architecture, p)}:
+            if value not in {has, *_also_meant(key, ours, architecture, p)}:
                 raise InputError(
-                    f"{name} says {word}={_shown(value)}, and its weights have {ours}={has}: it is "
+                    f"{name} says {key}={shown(value)}, and its weights have {ours}={has}: it is "
                     f"of another model; correct it, or set {ours}={has} if the weights are right."
                 )
 
@@ -324,41 +313,26 @@ def check_sizes(
 def check_agreement(configs: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
     """Refuse configurations of one run that say different things of what is used here."""
     first: dict[str, tuple[str, Any]] = {}
-    seen: list[Mapping[str, Any]] = []
     for name, config in configs:
-        if any(config is other for other in seen):
-            continue
-        seen.append(config)
-        for key, value in _used(config).items():
+        used = {
+            key: x for key, x in asdict(Settings.from_config(config)).items()
+            if x is not None and key not in ("eps", "data_seed")  # eps may be that of Adam
+        }  # fmt: skip
+        for key, value in {**used, **sizes_in(config), **used, **dict(seeds_in(config))}.items():
             other, earlier = first.setdefault(key, (name, value))
             if earlier != value:
                 raise InputError(
-                    f"{other} says {key}={_shown(earlier)}, and {name} says {key}={_shown(value)}: "
+                    f"{other} says {key}={shown(earlier)}, and {name} says {key}={shown(value)}: "
                     "they are not of one run; keep the files of one, or correct them."
                 )
 
 
-def _used(config: Mapping[str, Any]) -> dict[str, Any]:
-    understood = asdict(Settings.from_config(config))
-    kept = {
-        key: x for key, x in understood.items()
-        if x is not None and key not in _MEAN_MUCH and key != "data_seed"
-    }  # fmt: skip
-    sizes = {word: x for word, x in sizes_in(config).items() if word not in kept}
-    return {**kept, **sizes, **dict(seeds_in(config))}
-
-
-def _also_meant(word: str, ours: str, architecture: Architecture, p: int) -> set[int]:
+def _also_meant(theirs: str, ours: str, architecture: Architecture, p: int) -> set[int]:
     """Other numbers that a word may stand for."""
-    if ours == "d_vocab_out" or word in ("d_vocab", "n_ctx"):
-        return {architecture.d_vocab} if word == "num_classes" or word == "n_classes" else set()
+    if ours == "d_vocab_out" or theirs in ("d_vocab", "n_ctx"):
+        return {architecture.d_vocab} if theirs in ("num_classes", "n_classes") else set()
     if ours == "d_vocab":
         return {p, p + 1, p + 2, architecture.d_vocab_out}
     if ours == "n_ctx":
         return {architecture.n_ctx - 1, architecture.n_ctx + 1}
     return set()
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

@@ -1,11 +1,10 @@
-"""Files of tensors as data: what torch.save, safetensors, numpy or pickle wrote.
+"""Files of tensors as data (of torch.save, safetensors, numpy, pickle), and the weights in them.
 
 Recognised by content. Tensors are views into the mapped file, so a file of any size is opened
 without reading it into memory, and every length is compared with the file's before it is used.
 """
 
 import codecs
-import contextlib
 import mmap
 import stat
 import struct
@@ -13,7 +12,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,20 +21,28 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from grokinterp.base.errors import LONGEST_VALUE, InputError, one_line, shown
+from grokinterp.base.errors import LONGEST_VALUE, InputError, names, one_line, shown
 from grokinterp.base.files import HEAD, is_safetensors, kind_of_file
 from grokinterp.base.paths import file_at
-from grokinterp.reading.pickled_objects import NotPlainDataError, TooLargeError
-from grokinterp.reading.pickles import MOST_TENSORS, read_pickle
+from grokinterp.reading.file_contents import is_known
+from grokinterp.reading.pickles import MOST_TENSORS, NotPlainDataError, TooLargeError, read_pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of what torch.save wrote before version 1.6
 LOCAL_HEADER = 30  # bytes of a zip member's header before its name
 BYTES_LISTED = 100  # a member, in the list at the end of one: 46 and its name
 LARGEST_HEADER = 10_000_000  # bytes, of a safetensors file
 MOST_SHARED = 4  # times a file's size that its tensors may claim together: tied weights, copies
-
-
+DAMAGE = (  # what the parsers of the standard library raise where something is wrong with a file
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError,
+    RuntimeError, SafetensorError, TypeError, ValueError, struct.error, tokenize.TokenError,
+    zipfile.BadZipFile,
+)  # fmt: skip
+NESTED = ("model", "state_dict", "model_state_dict", "net", "weights", "params")
+LONGEST_NAME = 200  # of a weight
+MOST_WEIGHTS = 20_000  # of a network of a thousand layers
 GIVE = "give a checkpoint, such as torch.save(model.state_dict(), path) writes"
+
+StateDict = Mapping[str, Tensor]
 
 
 def is_tensor_file(path: Path) -> bool:
@@ -55,8 +62,7 @@ def read_file(path: Path) -> Any:
     """
     file_at(path, wanted=GIVE)
     try:
-        with _one_line():
-            return _read(path)
+        return _read(path)
     except OSError as error:  # of files that are not to be mapped, such as those of /sys
         raise InputError(f"{path} cannot be read ({error.strerror}); give a copy.") from None
     except TooLargeError as error:
@@ -69,11 +75,12 @@ def read_file(path: Path) -> Any:
             f"{path} is not plain data: {error}. Nothing in it was run; give a file of "
             "tensors, numbers and containers, such as torch.save(model.state_dict(), path) writes."
         ) from None
-    except _DamagedError as error:
+    except DAMAGE as error:
         if not is_tensor_file(path):
             refuse_other_file(path)
+        reason = one_line(str(error), most=LONGEST_VALUE) or type(error).__name__
         raise InputError(
-            f"{path} is damaged or cut off ({error}); restore it from a copy."
+            f"{path} is damaged or cut off ({reason}); restore it from a copy."
         ) from None
 
 
@@ -83,45 +90,17 @@ def refuse_other_file(path: Path) -> NoReturn:
     kind = kind_of_file(path)
     if kind is not None:
         raise InputError(f"{path} is {kind.what}, no checkpoint; {kind.advice or GIVE}.")
-    if _is_text(path):
-        raise InputError(
-            f"{path} is text, no checkpoint; {GIVE} (a log in CSV is for grokinterp phases)."
-        )
-    raise InputError(f"{path} begins as no format that is known here; {GIVE}.")
-
-
-def _is_text(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(HEAD)
     try:
+        if b"\0" in head:
+            raise ValueError
         codecs.getincrementaldecoder("utf-8")().decode(head)  # which may end within a letter
-    except UnicodeDecodeError:
-        return False
-    return b"\0" not in head
-
-
-class _DamagedError(ValueError):
-    """The file contradicts itself."""
-
-
-@contextlib.contextmanager
-def _one_line() -> Iterator[None]:
-    """Whatever a parser of the standard library finds wrong with a file becomes one error."""
-    try:
-        yield
-    except NotPlainDataError:
-        raise
-    except (
-        ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError,
-        RuntimeError, SafetensorError, TypeError, ValueError, struct.error, tokenize.TokenError,
-        zipfile.BadZipFile,
-    ) as error:  # fmt: skip
-        raise _DamagedError(_reason(error)) from None
-
-
-def _reason(error: Exception) -> str:
-    """What a parser says, which may be what stands in the file."""
-    return one_line(str(error), most=LONGEST_VALUE) or type(error).__name__
+    except ValueError:
+        raise InputError(f"{path} begins as no format that is known here; {GIVE}.") from None
+    raise InputError(
+        f"{path} is text, no checkpoint; {GIVE} (a log in CSV is for grokinterp phases)."
+    )
 
 
 def _read(path: Path) -> Any:
@@ -170,7 +149,7 @@ class _Claims:
 def _read_zip(mapped: mmap.mmap) -> Any:
     """torch.save since version 1.6: a zip archive, stored, with one pickle and a file a storage."""
     stream: Any = mapped  # it has all of a file that the parsers use
-    if _listed(mapped) > MOST_TENSORS * BYTES_LISTED:  # which takes seconds to read
+    if _directory_size(mapped) > MOST_TENSORS * BYTES_LISTED:  # which takes seconds to read
         raise TooLargeError(f"it has more than {MOST_TENSORS} tensors")
     with zipfile.ZipFile(stream) as archive:
         members: dict[str, zipfile.ZipInfo] = {}
@@ -201,7 +180,7 @@ def _read_zip(mapped: mmap.mmap) -> Any:
         return read_pickle(mapped[start : start + size], find)
 
 
-def _listed(mapped: mmap.mmap) -> int:
+def _directory_size(mapped: mmap.mmap) -> int:
     """How many bytes the list of members takes, at the end of a zip archive."""
     end = mapped.rfind(b"PK\x05\x06", max(0, len(mapped) - 2**16 - 22))
     if end < 0 or end + 20 > len(mapped):
@@ -242,28 +221,121 @@ def _span(mapped: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
 
 def _read_legacy(mapped: mmap.mmap) -> Any:
     """A plain pickle, or torch.save before version 1.6: five pickles, then the storages."""
-    stream = mapped
-    first = read_pickle(stream)
+    first = read_pickle(mapped)
     if type(first) is not int or first != LEGACY_MAGIC:  # an array compares as one
         return first
     for _ in ("protocol version", "sizes of the system's types"):
-        read_pickle(stream)
-    begin = stream.tell()
+        read_pickle(mapped)
+    begin = mapped.tell()
     kinds: dict[str, tuple[torch.dtype, int]] = {}
 
-    def note(key: str, dtype: torch.dtype, n: int) -> Tensor:
+    def register(key: str, dtype: torch.dtype, n: int) -> Tensor:
         kinds[key] = dtype, n
         return torch.empty(n, dtype=dtype, device="meta")
 
-    read_pickle(stream, note)
-    keys = read_pickle(stream)
+    read_pickle(mapped, register)
+    keys = read_pickle(mapped)
     claims = _Claims(len(mapped))
     storages = {}
     for key in keys:
         dtype, n = kinds[key]
-        if struct.unpack("<q", stream.read(8))[0] != n:
+        if struct.unpack("<q", mapped.read(8))[0] != n:
             raise ValueError(f"storage {shown(key)} has another length than its tensors")
-        storages[key] = claims.flat(mapped, stream.tell(), dtype, n)
-        stream.seek(stream.tell() + n * dtype.itemsize)
-    stream.seek(begin)
-    return read_pickle(stream, lambda key, dtype, n: storages[key])
+        storages[key] = claims.flat(mapped, mapped.tell(), dtype, n)
+        mapped.seek(mapped.tell() + n * dtype.itemsize)
+    mapped.seek(begin)
+    return read_pickle(mapped, lambda key, dtype, n: storages[key])
+
+
+def weights_in(data: Any, path: Path) -> StateDict:
+    """The weights in what a file holds, without losses and rows that are tensors."""
+    if not isinstance(data, Mapping) or len(data) > MOST_WEIGHTS:
+        return state_dict_in(data, path)
+    rest = {key: x for key, x in data.items() if not (isinstance(key, str) and is_known(key))}
+    return state_dict_in(rest, path, whole=data)
+
+
+def is_no_checkpoint(data: Any) -> bool:
+    """Whether a file is plainly of something else than weights: an optimizer's state, a log."""
+    if not isinstance(data, Mapping):
+        return True
+    if any(as_mapping(data.get(name)) for name in NESTED):
+        return False
+    return not any(
+        isinstance(x, Tensor) and x.ndim >= 2 and not is_known(str(key)) for key, x in data.items()
+    )
+
+
+def state_dict_in(data: Any, path: Path, *, whole: Any = None) -> StateDict:
+    """The weights in what a file holds: the file itself, or what it keeps under a usual name.
+
+    A network of few tensors is one too: its names tell later what it is. `whole` is
+    all that the file holds, for the message, where `data` is a part.
+    """
+    nested = [as_mapping(as_mapping(data).get(name)) for name in NESTED]
+    for candidate, fewest in ((as_mapping(data), 4), *((each, 1) for each in nested)):
+        weights = {key: x for key, x in candidate.items() if isinstance(x, Tensor)}
+        if len(weights) >= fewest and len(weights) >= len(candidate) / 2:
+            _check_names(weights, path)
+            return weights
+    few = {key: x for key, x in as_mapping(data).items() if isinstance(x, Tensor)}
+    if 0 < len(as_mapping(data)) <= 2 * sum(x.ndim >= 2 for x in few.values()):  # mostly matrices
+        return few
+    found = _what_it_is(data if whole is None else whole)
+    raise InputError(f"{path} holds no weights that are known here: {found}.")
+
+
+def _what_it_is(data: Any) -> str:
+    """What a file holds instead of a state dict, and what to do about it."""
+    found = as_mapping(data)
+    give = "give a state dict, such as torch.save(model.state_dict(), path) writes"
+    if not isinstance(data, Mapping):
+        return f"it is {_kind(data)}; {give}"
+    if not found:
+        return f"it is an empty dictionary; {give}"
+    inside = [
+        key for key, x in found.items()
+        if sum(isinstance(each, Tensor) for each in as_mapping(x).values()) >= 4
+    ]  # fmt: skip
+    if inside and all(type(key) is int for key in inside):
+        return (
+            f"it is a dictionary of state dicts by step, {names(inside)}; save each as a file of "
+            "its own (step_100.pt) and give their folder"
+        )
+    if inside:
+        return f"it has state dicts under {names(inside)}; save one of them as a file of its own"
+    if key := next((key for key in NESTED if key in found), None):
+        return f"its {key!r} is {_kind(found[key])}; {give}"
+    return f"it is a dictionary of {names(found)}; {give}"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inside = names(value) if value else "nothing"
+        return f"a dictionary of {inside}, not of tensors"
+    if isinstance(value, Tensor):
+        return f"one tensor of shape {tuple(value.shape)}"
+    if isinstance(value, (str, bytes)):
+        return f"text, {shown(value)}"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}"
+    return f"of type {type(value).__name__}"
+
+
+def _check_names(weights: Mapping[Any, Tensor], path: Path) -> None:
+    if len(weights) > MOST_WEIGHTS:
+        raise InputError(
+            f"{path} has a state dict of {len(weights)} weights; a network of at most "
+            f"{MOST_WEIGHTS} is read."
+        )
+    for name in weights:
+        if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
+            raise InputError(
+                f"{path} has a weight of the name {shown(name)}; names are text of at most "
+                f"{LONGEST_NAME} characters, such as embed.W_E."
+            )
+
+
+def as_mapping(value: Any) -> Mapping[Any, Any]:
+    """The value where it is a mapping; otherwise an empty one."""
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,435 @@
+"""One checkpoint file, or a folder of them, as a `Source`: every step, and what the files say.
+
+What a file says of itself counts before what the files of its name say (`x.json`), and these before
+what lies next to all of them.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from grokinterp.base.errors import InputError
+from grokinterp.reading.file_contents import (
+    Contents,
+    NumberList,
+    contents_of,
+    counts_epochs,
+    with_name,
+)
+from grokinterp.reading.logs_and_configs import (
+    Companions,
+    Log,
+    companions_of,
+    names_in,
+    namesakes_of,
+)
+from grokinterp.reading.stored_losses import (
+    LossCurve,
+    PlacedLists,
+    intervals_in,
+    place_lists,
+    stride_of,
+)
+from grokinterp.reading.tensor_files import (
+    StateDict,
+    as_mapping,
+    is_no_checkpoint,
+    read_file,
+    weights_in,
+)
+from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
+
+COPIES = re.compile(r"best|last|latest|final|current|newest", re.IGNORECASE)  # of another file
+_SEED = re.compile(r"seed[-_=.]?\d+", re.IGNORECASE)
+_WORDS = ("step", "iter(?:ation)?", "epoch", "(?<![a-z])ep")  # "ep" also ends "sweep"
+
+Configs = tuple[tuple[str, Mapping[str, Any]], ...]  # by file
+
+
+@dataclass(frozen=True)
+class Source:
+    """Checkpoints of somebody else: state dicts by step, and what their files say besides."""
+
+    path: Path
+    format: str
+    states: dict[int, Callable[[], StateDict]]
+    losses: dict[str, LossCurve] = field(default_factory=dict)  # train_loss, test_loss
+    logged_steps: np.ndarray | None = None  # where losses between are only repeated
+    config: Mapping[str, Any] = field(default_factory=dict)
+    train_data: Tensor | None = None  # rows a*p + b, or pairs (a, b)
+    log: pd.DataFrame | None = None  # losses or accuracies against step, of a CSV
+    notes: tuple[str, ...] = ()
+    configs: Configs = ()  # the same by file, each whole
+    near: Mapping[int, float] = field(default_factory=dict)  # training losses of a checkpoint, or
+    # of the weights one update before it; where none is known to be its own
+
+    def logged_metrics(self) -> pd.DataFrame:
+        """One row per logged step: the columns of metrics.csv, NaN where nothing was logged."""
+        frame = self.log
+        if frame is None:
+            frame = pd.DataFrame({"step": pd.Series(dtype="int64")})
+        for column, curve in self.losses.items():
+            part = pd.DataFrame({"step": curve.steps, column: curve.values})
+            if self.logged_steps is not None:
+                part = part[part["step"].isin(self.logged_steps)]
+            if column not in frame:
+                frame = frame.merge(part[np.isfinite(part[column])], on="step", how="outer")
+        frame = frame.reindex(columns=["step", *COLUMNS, *UNMIRRORED])
+        return frame.sort_values("step", ignore_index=True)
+
+    def noting(self, left_out: Mapping[str, list[str]]) -> "Source":
+        """With a note for each reason why files are left out."""
+        notes = tuple(
+            f"left out, as they {reason}: {', '.join(names[:6])}"
+            + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+            for reason, names in left_out.items()
+            if names
+        )
+        return replace(self, notes=(*self.notes, *notes))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step, its word (None: it is a number in a name), and whether it is inside the file."""
+
+    number: int
+    word: str | None
+    inside: bool
+
+    @property
+    def origin(self) -> str:
+        """Where it is from, in a few words."""
+        return f"its {self.word!r}" if self.inside else "the number in its name"
+
+    @property
+    def in_epochs(self) -> bool:
+        """Whether it counts epochs."""
+        return self.word is not None and counts_epochs(self.word)
+
+
+def step_of(inside: tuple[int, str] | None, stem: str) -> tuple[Step | None, Step | None]:
+    """The step of a file, and the other one that it also has and that differs.
+
+    The one inside counts, but epochs inside do not count where the name has a step.
+    """
+    own = None if inside is None else Step(*inside, inside=True)
+    found = step_in(stem)
+    named = None if found is None else Step(*found, inside=False)
+    if own is None or named is None:
+        return own or named, None
+    in_steps = named.word is not None and not named.in_epochs
+    first, second = (named, own) if own.in_epochs and in_steps else (own, named)
+    return first, second if first.number != second.number else None
+
+
+def step_in(stem: str) -> tuple[int, str | None] | None:
+    """The step in a file's name: after "step" or "epoch", else the only whole number in it.
+
+    A seed is none, and of "step_10k" or "1e4" nothing is guessed.
+
+    >>> [step_in(x) for x in ("step_00000100", "epoch=3-step=1200", "17")]
+    [(100, 'step'), (1200, 'step'), (17, None)]
+    >>> [step_in(x) for x in ("best", "seed_3", "step_10k", "sweep2_p7")]
+    [None, None, None, None]
+    """
+    stem = _SEED.sub("", stem)
+    for word in _WORDS:
+        if found := re.search(rf"({word})s?[-_=.]?(\d+)(?![\da-z]|\.\d)", stem, re.IGNORECASE):
+            return int(found[2]), found[1].lower()
+    numbers = re.findall(r"(?<![\d.a-zA-Z])\d+(?![\d.]|[a-zA-Z])", stem.replace("_", " "))
+    return (int(numbers[0]), None) if len(numbers) == 1 else None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of several: its step, another step that it also has, and all else that it says."""
+
+    file: Path
+    step: Step | None
+    other: Step | None
+    contents: Contents
+    configs: Configs
+    named: bool  # whether its name has a step
+
+
+def part_of(file: Path, data: Any, there: Collection[str]) -> Part:
+    """What a file of weights says; `there` are the names of the files next to it."""
+    contents = contents_of(with_name(data, file.stem))
+    if contents.train_rows is None and as_mapping(data).get("train_indices") is not None:
+        raise InputError(
+            f"{file}: its train_indices are no list of rows a*p + b; put them right, or leave them "
+            "out and give train_indices=FILE."
+        )
+    configs = [(str(file), contents.config)] if contents.config else []
+    for name, other in namesakes_of(file, there):
+        if other.step is not None and counts_epochs(other.step[1]) and not other.losses:
+            other = replace(other, step=None)  # of a configuration: the number that is planned
+        contents = contents.over(other)
+        configs.append((str(file.with_name(name)), other.config))
+    step, other_step = step_of(contents.step, file.stem)
+    if contents.train_rows is not None:  # not a view of a file that stays open
+        contents = replace(contents, train_rows=contents.train_rows.clone())
+    return Part(file, step, other_step, contents, tuple(configs), step_in(file.stem) is not None)
+
+
+def single_source(path: Path, data: Any, *, step: int | None, metrics: str | None) -> Source:
+    """A file with the weights of one step; `step` is what somebody set, `metrics` a log of it."""
+    state = weights_in(data, path)
+    part = part_of(path, data, names_in(path.parent))
+    in_epochs = part.step is not None and part.step.in_epochs
+    companions = companions_of(path, epochs=in_epochs, metrics=metrics)
+    contents = part.contents
+    for _, other in companions.contents:
+        contents = contents.over(other, its_own=False)
+    at, word = step, None
+    if step is None and part.step is not None:
+        at, word = part.step.number, part.step.word
+    notes: list[str] = []
+    log = companions.log
+    if at is None and log is not None and len(log.table):
+        at, word = int(log.table["step"].max()), log.word
+        notes = [f"no step in the file or its name: taken to be {at}, the last of its log"]
+    lists = place_lists(
+        contents.lists, step=at, word=word, config=contents.config, fixed=step is not None
+    )
+    if lists.step is None:
+        notes = ["no step in the file or its name: it stands at step 0 (give step=)"]
+    elif step is None and part.step is not None and lists.step == part.step.number:
+        notes = [f"step {at} is {part.step.origin} (set step= if it counts otherwise)"]
+        notes += _other_steps((part,))
+    at = lists.step or 0
+    table, more = _in_the_same_steps(log, at, word if step is None else None)
+    curves = _with_single(lists.curves, at, contents.losses, lists.curves)
+    single, curve = contents.losses.get("train_loss"), curves.get("train_loss")
+    if single is None and curve is not None and 0 <= at - curve.steps[-1] <= 1:
+        single = float(curve.values[-1])
+    notes += (*_what_they_say((part,), contents.lists), *contents.notes)
+    return Source(
+        path, "state_dict", {at: lambda: state}, curves, None, contents.config,
+        contents.train_rows, table, (*notes, *lists.notes, *companions.notes, *more),
+        configs=(*part.configs, *_configs(path.parent, companions)),
+        near={} if single is None or not np.isfinite(single) else {at: single},
+    )  # fmt: skip
+
+
+def with_companions(
+    source: Source, folder: Path, companions: Companions, word: str | None
+) -> Source:
+    """Checkpoints, and what the files next to all of them say where they themselves do not."""
+    contents = Contents(config=source.config, train_rows=source.train_data)
+    for _, other in companions.contents:
+        contents = contents.over(other, its_own=False)
+    last = max(source.states)
+    lists = place_lists(contents.lists, step=last, word=word, config=contents.config, fixed=True)
+    table, more = _in_the_same_steps(companions.log, last, word)
+    if source.log is not None:
+        table, more = source.log, ()
+    own = source.configs or (((str(source.path), source.config),) if source.config else ())
+    return replace(
+        source, config=contents.config, configs=(*own, *_configs(folder, companions)),
+        train_data=contents.train_rows, losses={**lists.curves, **source.losses}, log=table,
+        notes=(*source.notes, *contents.notes, *lists.notes, *companions.notes, *more),
+    )  # fmt: skip
+
+
+def _configs(folder: Path, companions: Companions) -> Configs:
+    return tuple((str(folder / name), x.config) for name, x in companions.contents if x.config)
+
+
+def _with_single(
+    curves: Mapping[str, LossCurve],
+    step: int,
+    losses: Mapping[str, float],
+    lists: Mapping[str, LossCurve],
+) -> dict[str, LossCurve]:
+    """The curves, and single numbers at a step that they do not have.
+
+    A number that is the last of its list is not given a second time, a step later.
+    """
+    found = dict(curves)
+    for column, value in losses.items():
+        whole, curve = lists.get(column), found.get(column)
+        if whole is not None and whole.steps[-1] < step and whole.values[-1] == value:
+            continue
+        point = LossCurve(np.array([step]), np.array([value]))
+        found[column] = point if curve is None else curve.over(point)
+    return found
+
+
+def _in_the_same_steps(
+    log: Log | None, last: int, word: str | None
+) -> tuple[pd.DataFrame | None, tuple[str, ...]]:
+    """The table of a log, if it counts what the checkpoints count, and notes about it.
+
+    Epochs and updates are the same where a whole table is one batch: then both end together.
+    """
+    if log is None:
+        return None, ()
+    end = int(log.table["step"].max()) if len(log.table) else 0
+    differ = word is not None and counts_epochs(word) != counts_epochs(log.word)
+    if differ and not end / 2 <= last <= end * 1.05 + 1:
+        return None, (
+            f"its log is left out: it counts {log.word!r} up to {end}, the checkpoints {word!r} up "
+            f"to {last}",
+        )
+    return log.table, log.notes
+
+
+def _what_they_say(parts: Collection[Part], lists: Iterable[str]) -> tuple[str, ...]:
+    """A note of what files say besides weights; `lists` are columns of which there are lists."""
+    words: list[str] = []
+    for x in (part.contents for part in parts):
+        words += [x.step[1]] if x.step else []
+        words += ["a configuration"] if x.config else []
+        words += [*x.losses, *(["training rows"] if x.train_rows is not None else [])]
+    words += [f"a list of {column}" for column in lists]
+    what = "the file says" if len(parts) == 1 else f"its {len(parts)} files say"
+    return (f"besides weights, {what}: {', '.join(dict.fromkeys(words))}",) if words else ()
+
+
+def _other_steps(parts: Iterable[Part]) -> tuple[str, ...]:
+    """A note where files and their names say different steps."""
+    differing = [(x.file.name, x.step, x.other) for x in parts if x.step and x.other]
+    if not differing:
+        return ()
+    name, step, other = differing[0]
+    where = "inside" if other.inside else "in the name"
+    more = f" (and {len(differing) - 1} more files so)" if len(differing) > 1 else ""
+    return (
+        f"{name} is of step {step.number}, {step.origin}, although it has {other.number} "
+        f"{where}{more}",
+    )
+
+
+def folder_source(folder: Path, files: Collection[Path], *, metrics: str | None) -> Source:
+    """The weights of every file that says its step, or has it in its name."""
+    there = names_in(folder)
+    parts: dict[int, Part] = {}
+    others: list[tuple[str, Contents]] = []  # of files without weights: a log, the training rows
+    left_out: dict[str, list[str]] = {}
+    lists = _ListsOfFiles()
+    for file in files:
+        try:
+            data = read_file(file)
+            part = part_of(file, data, there)
+        except InputError:
+            if step_in(file.stem) is not None:
+                raise
+            left_out.setdefault("cannot be read and have no step in the name", []).append(file.name)
+            continue
+        if is_no_checkpoint(data):
+            if not part.contents.is_empty:
+                others.append((file.name, part.contents))
+            left_out.setdefault("hold no weights", []).append(file.name)
+            continue
+        if part.step is None:
+            left_out.setdefault("have no step", []).append(file.name)
+            continue
+        weights_in(data, file)  # refused at once if these are none
+        step = part.step.number
+        if (rival := parts.get(step)) is not None:
+            copies = [x for x in (part, rival) if not x.named and COPIES.search(x.file.stem)]
+            if len(copies) != 1 or not (part.named or rival.named):
+                raise InputError(f"{rival.file} and {file.name} are both of step {step}; keep one.")
+            other = copies[0].file.name
+            left_out.setdefault("are of the step of another file", []).append(other)
+            if copies[0] is part:
+                continue
+        lists.add(step, part.contents.lists)
+        parts[step] = replace(part, contents=replace(part.contents, lists={}))
+    if not parts and list(left_out) == ["hold no weights"]:
+        first = next(iter(files))
+        weights_in(read_file(first), first)  # which says what it holds instead
+    if not parts:
+        raise InputError(
+            f"{next(iter(files))} has no step in it or in its name; name it such as step_100.pt."
+        )
+    last = parts[max(parts)].step
+    assert last is not None
+    source = _source_of_parts(folder, dict(sorted(parts.items())), lists, last)
+    companions = companions_of(folder, epochs=last.in_epochs, metrics=metrics)
+    companions = replace(companions, contents=(*companions.contents, *others))
+    return with_companions(source, folder, companions, last.word).noting(left_out)
+
+
+def _source_of_parts(
+    folder: Path, parts: Mapping[int, Part], lists: "_ListsOfFiles", last: Step
+) -> Source:
+    configs = [pair for part in parts.values() for pair in part.configs]
+    config = next((x.contents.config for x in reversed(parts.values()) if x.contents.config), {})
+    rows = [(x.file, x.contents.train_rows) for x in parts.values()]
+    kept = [(file, found) for file, found in rows if found is not None]
+    for file, found in kept[1:]:
+        first, same = kept[0]
+        if same.shape != found.shape or not (same == found).all():
+            raise InputError(
+                f"{first} and {file.name} keep other training rows: they are not of one run; keep "
+                "the files of one."
+            )
+    curves = lists.placed(last, config)
+    losses, near = dict(curves.curves), {}
+    for step, part in parts.items():
+        losses = _with_single(losses, step, part.contents.losses, curves.curves)
+        if "train_loss" in part.contents.losses:
+            near[step] = part.contents.losses["train_loss"]
+    states: dict[int, Callable[[], StateDict]] = {
+        step: (lambda file=part.file: weights_in(read_file(file), file))  # type: ignore[misc]
+        for step, part in parts.items()
+    }
+    words = dict.fromkeys(x.step.word for x in parts.values() if x.step and x.step.in_epochs)
+    notes = [
+        f"steps are {' and '.join(map(repr, words))} as the files count them: of one update each, "
+        "unless a log says otherwise"
+    ] * bool(words)
+    notes += [*_other_steps(parts.values()), *_what_they_say(parts.values(), curves.curves)]
+    notes += dict.fromkeys(note for part in parts.values() for note in part.contents.notes)
+    return Source(
+        folder, "folder", states, losses, None, config, kept[0][1] if kept else None, None,
+        (*notes, *curves.notes), configs=tuple(configs), near=near,
+    )  # fmt: skip
+
+
+class _ListsOfFiles:
+    """The lists that files of a folder keep, of which the later ones usually hold the earlier."""
+
+    def __init__(self) -> None:
+        self._last = -1
+        self._loose: dict[str, NumberList] = {}  # without steps, of the last file
+        self._lengths: list[tuple[int, dict[str, int]]] = []
+        self._stepped: dict[str, LossCurve] = {}
+
+    def add(self, step: int, lists: Mapping[str, NumberList]) -> None:
+        loose = {column: x for column, x in lists.items() if x.steps is None}
+        self._lengths.append((step, {column: len(x.values) for column, x in loose.items()}))
+        if loose and step > self._last:
+            self._last, self._loose = step, loose
+        for column, found in lists.items():
+            if found.steps is not None:
+                curve, known = LossCurve(found.steps, found.values), self._stepped.get(column)
+                self._stepped[column] = curve if known is None else curve.over(known)
+
+    def placed(self, last: Step, config: Mapping[str, Any]) -> PlacedLists:
+        """All of them on the axis of the checkpoints."""
+        intervals = intervals_in(config)
+        whole, notes = {}, []
+        for column, found in self._loose.items():
+            strides = {
+                stride_of(n[column], step, intervals)
+                for step, n in self._lengths if column in n and n[column] > 1
+            }  # fmt: skip
+            if len(strides - {None}) > 1:
+                notes.append(
+                    f"{column}: the lists of the files do not hold those of the files before, so "
+                    "that nothing says of which steps they are; they are left out"
+                )
+            else:
+                whole[column] = found
+        at = self._last if whole else last.number
+        lists = place_lists(whole, step=at, word=last.word, config=config, fixed=True)
+        return PlacedLists({**lists.curves, **self._stepped}, last.number, (*notes, *lists.notes))

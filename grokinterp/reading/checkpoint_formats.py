@@ -1,0 +1,306 @@
+"""Which formats of checkpoints are read, and how is each brought onto one step axis?
+
+paper       one file of the mainline run of Nanda et al. 2023 (`full_run_data.pth`): `state_dicts`,
+            `epochs`, `train_losses` of every epoch, `test_losses` of every 10th, `config`
+trainer     the folder their training code writes: `init.pth`, `<epoch>.pth`, `final.pth`
+demo        one file of TransformerLens' Grokking_Demo (`grokking_demo.pth`): `checkpoints`,
+            `checkpoint_epochs`, losses of every epoch, `train_indices`, `config`
+state_dict  one file with the weights of one step
+folder      a folder of those, the step in each file or in its name
+
+Step s is the state after s updates. Both codes take the training loss of epoch e before its update
+and the checkpoint after it: `train_losses[e]` belongs to step e, the checkpoint of epoch e to step
+e + 1. (The first update of the paper's schedule has learning rate 0.) The demo takes its test loss
+after the update, the paper before. Of other codes nothing is known: their steps and epochs are
+taken as they count them, and what they keep with the weights is of these weights, or almost.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grokinterp.base.checks import word
+from grokinterp.base.errors import InputError
+from grokinterp.base.paths import kind_at
+from grokinterp.reading.checkpoint_files import (
+    Source,
+    folder_source,
+    single_source,
+    with_companions,
+)
+from grokinterp.reading.file_contents import contents_of
+from grokinterp.reading.logs_and_configs import companions_of
+from grokinterp.reading.settings import check_agreement
+from grokinterp.reading.stored_losses import LossCurve
+from grokinterp.reading.tensor_files import (
+    MOST_SHARED,
+    StateDict,
+    as_mapping,
+    is_tensor_file,
+    read_file,
+    refuse_other_file,
+    state_dict_in,
+)
+from grokinterp.runs.manifest import LARGEST_STEP, RUN_JSON, SPLIT
+
+FORMATS = ("paper", "trainer", "demo", "state_dict", "folder")
+SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl")
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a path holds checkpoints that are not a run of ours."""
+    if path.is_dir():
+        return not (path / RUN_JSON).exists() and bool(_checkpoint_files(path))
+    return path.is_file() and is_tensor_file(path)
+
+
+def holds_foreign(path: Path) -> bool:
+    """The same of a path to open: a file that holds none is refused by what it is instead."""
+    kind, found = kind_at(path), is_foreign(path)
+    if kind == "file" and not found:
+        refuse_other_file(path)
+    return found
+
+
+def open_source(
+    path: Path, *, format: str = "auto", step: int | None = None, metrics: str | None = None
+) -> Source:
+    """The checkpoints at a path, with all that they and the files next to them say.
+
+    `step` is that of a single checkpoint, which counts before its own, `metrics` a CSV of its log.
+    Which files next to them are read is in `grokinterp.reading.logs_and_configs`.
+    """
+    word("format", format, ("auto", *FORMATS))
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give a checkpoint, or a folder of them.")
+    source = _of_folder(path, format, metrics) if path.is_dir() else _of_file(path, step, metrics)
+    if not all(0 <= step < LARGEST_STEP for step in source.states):
+        raise InputError(f"{path} has checkpoints of steps that are not from 0 to 2**53.")
+    if format not in ("auto", source.format):
+        raise InputError(f"{path} has the format {source.format!r}, not {format!r}; try auto.")
+    check_agreement(source.configs)
+    return source
+
+
+def _of_file(path: Path, step: int | None, metrics: str | None) -> Source:
+    data = read_file(path)
+    if isinstance(as_mapping(data).get("state_dicts"), list):
+        source = paper_source(path, data)
+    elif isinstance(as_mapping(data).get("checkpoints"), list):
+        source = demo_source(path, data)
+    elif step is None and _is_trainers(path, data):
+        source = trainer_source(path, [path])
+    else:
+        return single_source(path, data, step=step, metrics=metrics)
+    return with_companions(source, path.parent, companions_of(path, metrics=metrics), None)
+
+
+def _of_folder(folder: Path, format: str, metrics: str | None) -> Source:
+    files = _checkpoint_files(folder)
+    if not files:
+        raise InputError(f"{folder} holds no checkpoints ({', '.join(SUFFIXES)}).")
+    for file in files:
+        if file.is_symlink():
+            raise InputError(f"{file} is a symbolic link; give a folder that holds the files.")
+    named = [file for file in files if _is_named_as_trainers(file)]
+    if format == "folder" or not named or not _is_trainers(named[0], read_file(named[0])):
+        return folder_source(folder, files, metrics=metrics)
+    source = trainer_source(folder, named)
+    source = with_companions(source, folder, companions_of(folder, metrics=metrics), None)
+    others = [file.name for file in files if file not in named]
+    return source.noting({"are not named as the training code does": others})
+
+
+def _checkpoint_files(folder: Path) -> list[Path]:
+    # A run of ours that was stopped before its first save has no more than our split.
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix in SUFFIXES and not file.name.startswith(".") and file.name != SPLIT
+        if not file.is_dir()
+    )
+
+
+def paper_source(path: Path, data: Mapping[str, Any]) -> Source:
+    """`full_run_data.pth`, or the like."""
+    states = data["state_dicts"]
+    config = as_mapping(data.get("config"))
+    epochs = _whole_numbers(data.get("epochs"), path)
+    notes: tuple[str, ...] = ()
+    if len(epochs) != len(states):
+        every = config["save_every"] if type(config.get("save_every")) is int else 100
+        epochs = [every * i for i in range(len(states))]
+        notes = (f"no epoch for every checkpoint: taken to be 0, {every}, {2 * every}, ...",)
+    return Source(
+        path, "paper", _by_step(states, epochs, path), _paper_losses(data, path),
+        _logged_steps(data, path), config, _training_pairs(data.get("train_data"), path),
+        notes=notes,
+    )  # fmt: skip
+
+
+def demo_source(path: Path, data: Mapping[str, Any]) -> Source:
+    """`grokking_demo.pth`, or the like."""
+    states = data["checkpoints"]
+    epochs = _whole_numbers(data.get("checkpoint_epochs"), path)
+    if len(epochs) != len(states):
+        raise InputError(f"{path} has no 'checkpoint_epochs' for each of its checkpoints.")
+    losses = {
+        column: LossCurve.every(values, first=int(column.startswith("test")))
+        for column, values in _losses_by_epoch(data, path).items()
+    }
+    train_data = None
+    if (rows := data.get("train_indices")) is not None:
+        train_data = torch.tensor(_whole_numbers(rows, path))
+    return Source(
+        path, "demo", _by_step(states, epochs, path), losses, _logged_steps(data, path),
+        as_mapping(data.get("config")),
+        _training_pairs(data.get("train_data"), path) if train_data is None else train_data,
+    )  # fmt: skip
+
+
+def trainer_source(folder: Path, files: list[Path]) -> Source:
+    """What the paper's training code writes; weights of epoch e are those after it: step e + 1."""
+    states: dict[int, Callable[[], StateDict]] = {}
+    train_data = None
+    single: dict[str, dict[int, float]] = {}
+    near: dict[int, float] = {}
+    losses: dict[str, LossCurve] = {}
+    config: Mapping[str, Any] = {}
+    for file in files:
+        data = as_mapping(read_file(file))
+        contents = contents_of(data)
+        if file.stem == "init":
+            step, train_data = 0, _training_pairs(data.get("train_data"), file)
+        elif file.stem == "final":  # its own epoch is the planned one, also of a run cut short
+            losses = _paper_losses(data, file)
+            epoch = data.get("epoch")
+            if curve := losses.get("train_loss"):
+                step = len(curve.values)
+            elif type(epoch) is int and epoch >= 0:
+                step = epoch + 1
+            else:
+                raise InputError(f"{file} says neither its losses nor its epoch.")
+        else:
+            epoch = int(file.stem)
+            step = epoch + 1
+            for column, value in contents.losses.items():
+                single.setdefault(column, {})[epoch] = value
+            if "train_loss" in contents.losses:
+                near[step] = contents.losses["train_loss"]
+        if train_data is None and contents.train_rows is not None:
+            train_data = contents.train_rows.clone()
+        config = as_mapping(data.get("config")) or config
+        if step in states and file.stem == "final":
+            continue  # the last epoch was saved twice
+        states[step] = lambda file=file: state_dict_in(read_file(file), file)  # type: ignore[misc]
+    for column, values in single.items():
+        if column not in losses:
+            losses[column] = LossCurve(np.array([*values]), np.array([*values.values()]))
+    return Source(
+        folder, "trainer", dict(sorted(states.items())), losses, None, config, train_data,
+        near=near,
+        notes=("weights of epoch e are taken to be step e + 1, as the paper's code saves them",),
+    )  # fmt: skip
+
+
+def _is_trainers(file: Path, data: Any) -> bool:
+    """Whether a file looks like one of the paper's Trainer, by its name and what is in it."""
+    if file.stem == "init":
+        return "train_data" in as_mapping(data)
+    return _is_named_as_trainers(file) and {"train_loss", "epoch"} <= set(as_mapping(data))
+
+
+def _is_named_as_trainers(file: Path) -> bool:
+    return file.stem in ("init", "final") or file.stem.isdecimal()
+
+
+def _by_step(
+    states: list[Any], epochs: list[int], path: Path
+) -> dict[int, Callable[[], StateDict]]:
+    if not states:
+        raise InputError(f"{path} has an empty list of checkpoints.")
+    found = [state_dict_in(state, path) for state in states]
+    claimed = sum(weight.nbytes for state in found for weight in state.values())
+    if claimed > MOST_SHARED * path.stat().st_size:
+        raise InputError(
+            f"{path} has {len(states)} checkpoints that are mostly one another's tensors; it is "
+            "damaged."
+        )
+    steps = [epoch + 1 for epoch in epochs]
+    if steps != sorted(set(steps)) or steps[0] < 0:
+        raise InputError(f"{path}: the epochs of its checkpoints do not rise from 0 on.")
+    return {
+        step: (lambda state=state: state)  # type: ignore[misc]
+        for step, state in zip(steps, found, strict=True)
+    }
+
+
+def _paper_losses(data: Mapping[str, Any], path: Path) -> dict[str, LossCurve]:
+    """The training loss of every epoch, the test loss of every so many."""
+    found = _losses_by_epoch(data, path)
+    lengths = {column: len(values) for column, values in found.items()}
+    stride = max(1, round(lengths.get("train_loss", 0) / lengths.get("test_loss", 1)))
+    return {
+        column: LossCurve.every(values, stride=stride if column.startswith("test") else 1)
+        for column, values in found.items()
+    }
+
+
+def _losses_by_epoch(data: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
+    """The lists `train_losses` and `test_losses`, and accuracies as long as these, if any."""
+    found = {
+        f"{side}_loss": _numbers(data[f"{side}_losses"], f"{path}: {side}_losses")
+        for side in ("train", "test")
+        if data.get(f"{side}_losses") is not None
+    }
+    for column, accuracies in contents_of(data).lists.items():
+        n_losses = len(found.get(column.replace("_acc", "_loss"), ()))
+        if column.endswith("_acc") and n_losses == len(accuracies.values):
+            found[column] = accuracies.values
+    return {column: values for column, values in found.items() if len(values)}
+
+
+def _logged_steps(data: Mapping[str, Any], path: Path) -> np.ndarray | None:
+    """The steps whose losses were logged, where a file says that others are repetitions."""
+    steps = data.get("logged_steps")
+    return None if steps is None else np.asarray(_whole_numbers(steps, path))
+
+
+def _whole_numbers(values: Any, path: Path) -> list[int]:
+    """A list of epochs, steps or rows; empty where there is none."""
+    if values is None:
+        return []
+    numbers = _numbers(values, f"{path}: its list of epochs")
+    if not (np.isfinite(numbers) & (numbers % 1 == 0) & (abs(numbers) < 2**53)).all():
+        raise InputError(f"{path}: the epochs of its checkpoints are not whole numbers.")
+    return [int(x) for x in numbers]
+
+
+def _numbers(values: Any, what: str) -> np.ndarray:
+    text = (str, bytes)  # which float() reads, a million digits as well
+    try:
+        if isinstance(values, Tensor) and not values.is_complex() and values.ndim == 1:
+            return values.double().numpy()  # at once: an object for every element takes gigabytes
+        if isinstance(values, (Tensor, *text)) or any(isinstance(x, text) for x in values):
+            raise TypeError
+        return np.asarray([float(x) for x in values])
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InputError(f"{what} is not a list of numbers.") from None
+
+
+def _training_pairs(data: Any, path: Path) -> Tensor | None:
+    """Training pairs (a, b) of a list of tuples (a, b, p)."""
+    if data is None:
+        return None
+    rows = data.tolist() if isinstance(data, (Tensor, np.ndarray)) else data
+    try:
+        pairs = [row[:2] for row in rows]
+        if not all(len(pair) == 2 and all(type(x) is int for x in pair) for pair in pairs):
+            raise TypeError
+        return torch.tensor(pairs)
+    except (LookupError, TypeError, ValueError, RuntimeError, OverflowError):
+        raise InputError(f"{path}: its train_data is not a list of (a, b, p).") from None

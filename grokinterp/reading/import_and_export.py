@@ -1,0 +1,231 @@
+"""`gi.import_run` and `gi.export`: files of others as a run folder, a run as a file of others.
+
+A run is exported in the formats of TransformerLens' Grokking_Demo and of Nanda et al. 2023.
+"""
+
+import io
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from grokinterp.base.checks import word
+from grokinterp.base.errors import InputError
+from grokinterp.base.files import write_whole
+from grokinterp.base.lock import LOCK, hold
+from grokinterp.base.paths import as_path, reaching
+from grokinterp.models.architecture import Architecture, Weights, is_bias, refuse_not_finite
+from grokinterp.models.foreign_names import PAPER, to_foreign
+from grokinterp.reading._load import ForeignStore, RunOrPath, open_foreign, run_of
+from grokinterp.reading.checkpoint_formats import holds_foreign
+from grokinterp.runs.run import Run
+from grokinterp.runs.writer import RunWriter
+from grokinterp.tasks.modular import ModularTask
+
+FORMATS = ("demo", "paper")
+MOST_EPOCHS = 10_000_000
+TEST_EVERY = 10  # the paper's file keeps the test loss of every 10th epoch
+
+
+def import_run(
+    source: str | Path,
+    out: str | Path,
+    *,
+    format: str = "auto",
+    progress: bool = False,
+    **settings: Any,
+) -> Run:
+    """Write foreign checkpoints as a run folder, which appears whole or not at all.
+
+    Formats are those of `grokinterp.reading.checkpoint_formats`, settings those of
+    `grokinterp.reading.settings`; `run.notes` says what was inferred or assumed. Losses that
+    the files log are kept as they are; accuracies, and losses that they lack, are computed at
+    every checkpoint, where the split is known.
+    """
+    source = as_path("source", source, such_as="model.pt")
+    out = as_path("out", out, such_as="runs/mine")
+    with reaching(source):
+        if not holds_foreign(source) and source.exists():
+            raise InputError(f"{source} holds no checkpoints of others; nothing to import.")
+        _refuse_taken(out)
+        store = open_foreign(source, format=format, settings=settings, progress=progress)
+        out = out if out.name else out.absolute()  # "." has no name to go by
+        aside = out.with_name(f".importing-{out.name}")
+        with hold(out, file=aside.with_name(f"{aside.name}.lock")):
+            _refuse_taken(out)  # by another process, just now
+            if aside.exists():  # of an import that was killed
+                shutil.rmtree(aside)
+            try:
+                _write(store, aside, progress)
+                Run(aside)  # what cannot be read again must not appear
+                os.replace(aside, out)
+            except BaseException:
+                shutil.rmtree(aside, ignore_errors=True)
+                raise
+        return Run(out)
+
+
+def _refuse_taken(out: Path) -> None:
+    if out.is_dir() and [path.name for path in out.iterdir()] == [LOCK]:
+        hold(out).release()  # takes away what a killed process left, and nothing else
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is not an empty folder; give another one.")
+
+
+def _write(store: ForeignStore, folder: Path, progress: bool) -> None:
+    manifest = store.manifest
+    writer = RunWriter.create(
+        folder,
+        task=manifest.task,
+        architecture=manifest.architecture,
+        train_indices=store.train_indices(),
+        split=manifest.split,
+        source=manifest.source,
+    )
+    for step in tqdm(
+        manifest.steps, desc="import", unit="checkpoint", disable=None if progress else True
+    ):
+        writer.put(step, store.weights(step))
+    for row in store.metrics(progress=progress).to_dict("records"):
+        writer.log(int(row["step"]), {column: row[column] for column in writer.columns})
+    writer.finish()
+
+
+def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
+    """Write a run as one file that notebooks made for others can read; returns its path.
+
+    `format="demo"` is `grokking_demo.pth` of TransformerLens' Grokking_Demo (HookedTransformer
+    state dicts, losses of every epoch, training and test rows), `format="paper"` is
+    `full_run_data.pth` of Nanda et al. 2023 (transposed weights, test losses of every 10th epoch,
+    the training pairs added). Plain containers and tensors only: torch.load(weights_only=True)
+    reads it; `config` is a dictionary.
+
+    A checkpoint of step s is that of epoch s - 1 there, step 0 that of epoch -1. Both formats want
+    a loss for every epoch: between logged steps the last one is repeated, and `logged_steps` says
+    which are real. A run without losses or without a split is exported without them. Refused: what
+    the paper's layout has no place for (attention biases, LayerNorm, an attention rate, attention
+    both ways in several layers), and weights that are not finite.
+    """
+    word("format", format, FORMATS)
+    run = run_of(run)
+    path = as_path("path", path, such_as="run.pth")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file, such as run.pth.")
+    architecture, task = run.architecture, run.task
+    if not isinstance(architecture, Architecture) or not isinstance(task, ModularTask):
+        raise InputError(
+            f"{run.path} holds a model of kind {architecture.kind!r}; format={format!r} is one of "
+            "transformers on modular arithmetic."
+        )
+    content = _demo(run, architecture) if format == "demo" else _paper(run, architecture, task)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, buffer.getvalue())
+    return path
+
+
+def _demo(run: Run, architecture: Architecture) -> dict[str, Any]:
+    mask = torch.ones(architecture.n_ctx, architecture.n_ctx, dtype=torch.bool)
+    buffers = {  # so that a strict load takes it
+        f"blocks.{layer}.attn.{name}": buffer
+        for layer in range(architecture.n_layers)
+        for name, buffer in (
+            ("mask", mask.tril() if architecture.attention_dir == "causal" else mask),
+            ("IGNORE", torch.tensor(-torch.inf)),
+        )
+    }
+    states = [{**_weights(run, step), **buffers} for step in run.steps]
+    names = (
+        "n_layers", "n_heads", "d_model", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "n_ctx",
+        "act_fn", "normalization_type", "eps", "attention_dir",
+    )  # fmt: skip
+    config = {name: getattr(architecture, name) for name in names}
+    if architecture.attention_rate != 1:  # a hook there, not a setting
+        config["attention_rate"] = architecture.attention_rate
+    content = {
+        "model": states[-1],
+        "config": config,
+        "checkpoints": states,
+        "checkpoint_epochs": [step - 1 for step in run.steps],
+        **_losses(run, test_first=1, test_every=1),
+    }
+    if run.train_mask is not None:
+        content["train_indices"] = run.train_indices
+        content["test_indices"] = (~run.train_mask).nonzero().flatten()
+    return content
+
+
+def _paper(run: Run, architecture: Architecture, task: ModularTask) -> dict[str, Any]:
+    n_layers, n_ctx = architecture.n_layers, architecture.n_ctx
+    masks = {  # so that a strict load takes it
+        f"blocks.{layer}.attn.mask": torch.ones(n_ctx, n_ctx).tril() for layer in range(n_layers)
+    }
+    states = []
+    for step in run.steps:
+        weights = _weights(run, step)
+        _check_fits_paper(weights, architecture)
+        states.append({**to_foreign(weights, PAPER, n_layers), **masks})
+    config: dict[str, Any] = {
+        "p": task.p,
+        "d_model": architecture.d_model,
+        "num_layers": n_layers,
+        "num_heads": architecture.n_heads,
+        "fn_name": task.operation,
+        "act_type": {"relu": "ReLU", "gelu": "GeLU"}.get(architecture.act_fn, architecture.act_fn),
+    }
+    content = {
+        "model": states[-1],
+        "config": config,
+        "state_dicts": states,
+        "epochs": [step - 1 for step in run.steps],
+        **_losses(run, test_first=0, test_every=TEST_EVERY),
+    }
+    if run.train_indices is not None:
+        equals = [task.p] if task.equals_token else []
+        rows = run.train_indices.tolist()
+        content["train_data"] = [(*divmod(row, task.p), *equals) for row in rows]
+    return content
+
+
+def _weights(run: Run, step: int) -> Weights:
+    weights = run.weights(step)
+    where, advice = f"{run.path}, step {step}", "training has diverged: there is nothing to export"
+    refuse_not_finite(weights, where, advice)
+    return weights
+
+
+def _check_fits_paper(weights: Weights, architecture: Architecture) -> None:
+    no_place = [x for x, w in weights.items() if is_bias(x) and ".mlp." not in x and w.any()]
+    if architecture.normalization_type:
+        no_place.append("LayerNorm")
+    if architecture.attention_rate != 1:
+        no_place.append("attention_rate")
+    if architecture.attention_dir != "causal" and architecture.n_layers > 1:
+        no_place.append(f"attention_dir={architecture.attention_dir}")
+    if no_place:
+        raise InputError(
+            f"the paper's layout has no place for {no_place[0]}, which this run has; "
+            "export it with format=demo."
+        )
+
+
+def _losses(run: Run, *, test_first: int, test_every: int) -> Mapping[str, Any]:
+    """Losses by epoch; entry i of the test losses is that of step test_first + i * test_every."""
+    last, metrics = run.steps[-1], run.metrics.set_index("step")
+    if last > MOST_EPOCHS:
+        raise InputError(f"both formats want a loss of every epoch, and {last} are too many.")
+    by_step = {}
+    for column in ("train_loss", "test_loss"):
+        known = metrics[column].dropna()
+        if not len(known):
+            return {}
+        by_step[column] = known.reindex(range(last + 1)).ffill().astype(float).tolist()
+    return {
+        "train_losses": by_step["train_loss"][:last],
+        "test_losses": by_step["test_loss"][test_first : last + test_first : test_every],
+        "logged_steps": [int(step) for step in metrics.index],
+    }

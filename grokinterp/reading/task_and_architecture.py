@@ -1,0 +1,352 @@
+"""Which task and architecture do the weights have, where their shapes cannot say it?
+
+A trained network answers its task well under the right reading of its weights and badly under a
+wrong one. Readings are compared by the mean log cross-entropy over a sample of the table; one is
+taken where it beats every other by far, or assumed where it beats the usual one by far; otherwise
+the usual one is assumed, and a note says so: the causal mask, but none where a family of models is
+known to have none (`Recognised.usual`). So every usual head count has to be among the readings. The
+activation function is never chosen so: networks that were trained with ReLU give lower losses with
+GELU. What the answers leave open about the mask of attention is asked of the stored losses.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from grokinterp.base.checks import real
+from grokinterp.base.errors import InputError
+from grokinterp.models._recognise import Recognised
+from grokinterp.models.architecture import Architecture, Weights, is_bias
+from grokinterp.models.cross_entropy import answer_scores
+from grokinterp.models.kinds import NetworkSizes, fitting_task
+from grokinterp.reading.checkpoint_files import Source
+from grokinterp.reading.settings import Settings
+from grokinterp.reading.stored_losses import (
+    SMALLEST_LOSS,
+    LossEvidence,
+    StoredNumber,
+    best_fit,
+    evenly_spread,
+    log_ratio,
+    stored_at,
+    uncertainty,
+)
+from grokinterp.reading.tensor_files import StateDict
+from grokinterp.reading.training_rows import Split
+from grokinterp.runs._snapshot import BLOCK_ROWS, forward_of
+from grokinterp.runs.metrics import COLUMNS
+from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.splits import mask_of
+
+SAMPLE = 2048  # rows of the table
+SMALLEST_GAP = 0.25  # of the mean log losses, by which every rival has to be behind,
+STANDARD_ERRORS = 10.0  # and in standard errors of the mean difference
+USUAL = "add"
+OPERATIONS = (USUAL, "subtract", "multiply", "x2xyy2")
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "n_heads": (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32),
+    "attention_rate": (1.0, 0.0),
+    "attention_dir": ("causal", "bidirectional"),
+}
+SIDES = ("train", "test")
+MOST_BYTES = 16 * 2**30  # p = 1600
+_IN_CONFIG = {
+    f"{prefix}{side}_{word}": f"{side}_{kind}"
+    for prefix in ("", "final_")
+    for side in SIDES
+    for word, kind in (("loss", "loss"), ("acc", "acc"), ("accuracy", "acc"))
+}
+
+
+def task_of(
+    architecture: Architecture, given: Settings, config: Settings, source: Source
+) -> tuple[ModularTask, tuple[str, ...]]:
+    """The operation, the modulus and the "=" token, which the sizes of the weights have to fit."""
+    where = str(source.path)
+    operation = given.operation or config.operation or "add"
+    if operation == "random" and given.operation is None:
+        raise InputError(
+            f"{where} learned random labels, which nobody can draw again; give operation=random "
+            "data_seed=... if they are those of this package."
+        )
+    p = config.p if given.p is None else given.p
+    sizes = NetworkSizes(architecture.d_vocab, architecture.n_ctx, architecture.d_vocab_out)
+    notes: tuple[str, ...] = ()
+    papers = source.format in ("paper", "trainer")  # whose code keeps the sizes of p = 113
+    if papers and p is not None and p == config.p and sizes.inputs and p < sizes.inputs[0]:
+        notes = (f"p={p} as its config says; {sizes} are more than it needs",)
+        sizes = NetworkSizes(p + sizes.inputs[1], sizes.n_ctx, p)
+    if sizes.inputs is not None and p not in (None, sizes.inputs[0]):
+        where = (
+            f"{where} says p={p} and" if given.p is None else f"p={p} contradicts {where}, which"
+        )
+    task = fitting_task(
+        sizes, operation=operation, p=p, equals_token=given.equals_token,
+        seed=given.data_seed or 0, what=where,
+    )  # fmt: skip
+    has_class = architecture.d_vocab_out > task.p
+    if given.equals_class is not None and given.equals_class != has_class:
+        raise InputError(
+            f"equals_class={given.equals_class} contradicts {source.path}, which has "
+            f"{architecture.d_vocab_out} classes for p={task.p}; leave it out."
+        )
+    return task, notes
+
+
+def check_biases(weights: Weights, given: str | None, where: str) -> None:
+    """Refuse `biases=` ("none", "mlp" or "all") where another bias is not zero."""
+    allowed = {"none": "no bias", "mlp": ".mlp.b_"}.get(given or "all", ".b")
+    for name, weight in weights.items():
+        if is_bias(name) and allowed not in name and weight.any():
+            raise InputError(f"biases={given} contradicts {where}, whose {name!r} is not zero.")
+
+
+def check_affordable(architecture: Architecture, task: ModularTask, where: str) -> None:
+    """Refuse sizes that a file of a few kilobytes can state and no machine can compute with.
+
+    Counted: the table of pairs, its logits, and what a forward holds of one block of inputs.
+    """
+    rows = min(task.n_inputs, BLOCK_ROWS)
+    heads = architecture.n_heads * architecture.d_head
+    wide = 6 * heads + 4 * architecture.d_mlp + 8 * architecture.d_model
+    pairs = architecture.n_heads * architecture.d_vocab**2 if architecture.n_ctx == 2 else 0
+    needed = 4 * (rows * wide + pairs + task.n_inputs * (12 + architecture.d_vocab_out))
+    if needed > MOST_BYTES:
+        raise InputError(
+            f"{where} needs {needed / 2**30:.0f} GiB for the {task.n_inputs} inputs of p={task.p}, "
+            f"{architecture.n_heads} heads and {architecture.d_mlp} neurons, more than the "
+            f"{MOST_BYTES / 2**30:.0f} that are taken for a run; give a smaller one."
+        )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to read the weights, and the log loss of every sampled row under it."""
+
+    choices: Mapping[str, Any]  # the operation, and an answer to every open question
+    log_losses: Float[Tensor, " rows"]
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """An answer to every open question, and a note for each."""
+
+    recognised: Recognised
+    task: ModularTask
+    candidates: tuple[Candidate, ...]
+    chosen: Mapping[str, Any]
+    notes: Mapping[str, str]
+    unsure: tuple[str, ...]  # what was assumed all the same
+
+    @property
+    def _accuracy(self) -> float:
+        return next(x.accuracy for x in self.candidates if x.choices == self.chosen)
+
+    @property
+    def above_chance(self) -> bool:
+        """Whether the weights so read answer more than chance."""
+        n, chance = len(self.candidates[0].log_losses), 1 / self.task.p
+        return self._accuracy > chance + 4 * (chance * (1 - chance) / n) ** 0.5
+
+    @property
+    def so_read(self) -> str:
+        """How well the weights answer in this reading: a wrong one shows here."""
+        task = self.task
+        note = f"so read, its last checkpoint answers {self._accuracy:.1%} of the table right"
+        if self.above_chance:
+            return note
+        equals = '"="' if task.equals_token else "no further token"
+        return (
+            f"{note}, no more than chance: it has not learned, or it is not {task.operation} mod "
+            f"{task.p} of a, b and {equals}, or its code uses the weights in another way"
+        )
+
+    def answered(self, key: str, value: Any, note: str) -> "Inferred":
+        """The same with another answer to a question about the architecture, and why."""
+        return replace(
+            self,
+            recognised=self.recognised.replace(**{key: value}),
+            chosen={**self.chosen, key: value},
+            notes={**self.notes, key: note},
+            unsure=tuple(each for each in self.unsure if each != key),
+        )
+
+
+def infer(
+    recognised: Recognised,
+    state: StateDict,
+    task: ModularTask,
+    *,
+    operation_known: bool,
+    where: str,
+) -> Inferred:
+    """The reading of weights that their answers speak for, or what is usual."""
+    candidates = tuple(_candidates(recognised, state, task, operation_known, where))
+    best = min(candidates, key=lambda each: float(each.log_losses.mean()))
+    notes: dict[str, str] = {}
+    chosen: dict[str, Any] = {}
+    unsure = []
+    for key in (*recognised.assumed, *(() if operation_known else ("operation",))):
+        value = best.choices[key]
+        rivals = [each for each in candidates if each.choices[key] != value]
+        usual, why = (USUAL, "") if key == "operation" else recognised.usual(key, chosen)
+        if rivals and all(_by_far(best, rival) for rival in rivals):
+            chosen[key] = value
+            notes[key] = f"{key}={value}: it answers far better so than otherwise"
+            continue
+        unsure.append(key)
+        if value != usual and all(
+            _by_far(best, rival) for rival in rivals if rival.choices[key] == usual
+        ):
+            chosen[key] = value
+            notes[key] = f"{key}={value} is assumed: it answers best so (or set {key}=)"
+        else:
+            chosen[key] = usual
+            reason = f", {why}" if why else ""
+            notes[key] = f"{key}={usual} is assumed{reason} (set {key}= if it is another)"
+    parts = {key: value for key, value in chosen.items() if key != "operation"}
+    operation = chosen.setdefault("operation", task.operation)
+    return Inferred(
+        recognised.replace(**parts) if parts else recognised,
+        replace(task, operation=operation), candidates, chosen, notes, tuple(unsure),
+    )  # fmt: skip
+
+
+def _candidates(
+    recognised: Recognised, state: StateDict, task: ModularTask, operation_known: bool, where: str
+) -> Iterator[Candidate]:
+    operations = (task.operation,) if operation_known else OPERATIONS
+    width = recognised.architecture.n_heads * recognised.architecture.d_head
+    parts: list[Sequence[Any]] = []
+    for key in recognised.assumed:
+        usual = getattr(recognised.architecture, key)
+        choices = dict.fromkeys((usual, *CHOICES.get(key, ())))
+        parts.append([x for x in choices if key != "n_heads" or width % x == 0])
+    rows = torch.arange(task.n_inputs)[:: max(1, task.n_inputs // SAMPLE)]
+    labels = {name: replace(task, operation=name).labels[rows] for name in operations}
+    for values in itertools.product(*parts):
+        chosen = dict(zip(recognised.assumed, values, strict=True))
+        reading = recognised.replace(**chosen) if chosen else recognised
+        weights = reading.weights(state, where)
+        with torch.no_grad():
+            logits, _ = forward_of(weights, reading.architecture)(task.tokens[rows], ())
+        for name in operations:
+            scores = answer_scores(logits[:, : task.n_classes], labels[name])
+            log_losses = scores.losses.clamp_min(SMALLEST_LOSS).log()
+            accuracy = float(scores.right.double().mean())
+            yield Candidate({**chosen, "operation": name}, log_losses, accuracy)
+
+
+def _by_far(best: Candidate, rival: Candidate) -> bool:
+    difference = rival.log_losses - best.log_losses
+    error = difference.std() / len(difference) ** 0.5
+    return bool(difference.mean() > max(SMALLEST_GAP, STANDARD_ERRORS * float(error)))
+
+
+def direction_by_losses(
+    recognised: Recognised,
+    task: ModularTask,
+    source: Source,
+    *,
+    train: Bool[Tensor, " n_inputs"] | None,
+    train_fraction: float | None,
+) -> tuple[str, str] | None:
+    """The direction of attention under which weights have the stored losses, and a note; or None.
+
+    Losses of training and test rows are compared where these are known, those of all rows where
+    the fraction is known of which both are means.
+    """
+    numbers = list(_stored_numbers(recognised, task, source, train, train_fraction))
+    # Test losses may be those of the step before: they are not yet aligned.
+    fit = best_fit(x for x in numbers if x.what.startswith("train_loss")) or best_fit(numbers)
+    if fit is None:
+        return None
+    direction, number = fit
+    note = (
+        f"attention_dir={direction}: so read, {number.what} is {number.found[direction]:.6g}, "
+        f"otherwise {number.other(direction):.6g}, and the files say {number.value:.6g}"
+    )
+    return direction, note
+
+
+def _stored_numbers(
+    recognised: Recognised,
+    task: ModularTask,
+    source: Source,
+    train: Bool[Tensor, " n_inputs"] | None,
+    train_fraction: float | None,
+) -> Iterator[StoredNumber[str]]:
+    """What the files keep of their checkpoints, and what it would be in either direction."""
+    stored = source.logged_metrics().set_index("step")
+    if len(source.states) == 1:  # of a single one, also what its configuration says
+        own = {
+            _IN_CONFIG[key]: number for key, x in source.config.items()
+            if key in _IN_CONFIG and (number := real(x)) is not None
+        }  # fmt: skip
+        index = pd.Index([*source.states], name="step")
+        stored = stored.combine_first(pd.DataFrame(own, index, columns=[*COLUMNS], dtype=float))
+    stored = stored[list(COLUMNS)].dropna(how="all")
+    stored = stored[stored.index.isin(list(source.states))]
+    for step in evenly_spread(list(stored.index)):
+        state, scores = source.states[step](), {}
+        for direction in CHOICES["attention_dir"]:
+            reading = recognised.replace(attention_dir=direction)
+            weights = reading.weights(state, f"{source.path}, step {step}")
+            logits = from_weights(weights, reading.architecture, task).all_logits
+            scores[direction] = answer_scores(logits, task.labels)
+        for kind in ("loss", "acc"):
+            of_rows = {
+                direction: each.losses if kind == "loss" else each.right.to(torch.float64)
+                for direction, each in scores.items()
+            }
+            means = [float(stored.loc[step, f"{side}_{kind}"]) for side in SIDES]
+            if train is not None:
+                for side, value, rows in zip(SIDES, means, (train, ~train), strict=True):
+                    if math.isfinite(value) and rows.any():
+                        found = {key: float(x[rows].mean()) for key, x in of_rows.items()}
+                        yield StoredNumber(f"{side}_{kind} of step {step}", value, found)
+            elif train_fraction is not None and all(map(math.isfinite, means)):
+                found = {key: float(x.mean()) for key, x in of_rows.items()}
+                mean = train_fraction * means[0] + (1 - train_fraction) * means[1]
+                # The fraction may be rounded by a row, and the mean has the digits of its parts.
+                unknown = abs(means[0] - means[1]) / task.n_inputs + max(map(uncertainty, means))
+                what = f"the {kind} of all rows at step {step}"
+                yield StoredNumber(what, mean, found, unknown)
+
+
+def with_aligned_losses(
+    source: Source, evidence: LossEvidence, split: Split
+) -> tuple[Source, tuple[str, ...]]:
+    """The demo's test losses on the step that they agree with: after the update, or before."""
+    if source.format != "demo" or "test_loss" not in source.losses or split.rows is None:
+        return source, ()
+    test = ~mask_of(split.rows, evidence.task.n_inputs)
+    if not test.any():
+        return source, ()
+    earlier = {
+        column: replace(each, steps=each.steps - 1)
+        for column, each in source.losses.items()
+        if column.startswith("test")
+    }
+    moved = replace(source, losses={**source.losses, **earlier})
+
+    def mismatch(read: Source) -> float:
+        stored = stored_at(read.logged_metrics(), "test_loss", evidence.looked_at())
+        ratios = [
+            abs(log_ratio(float(evidence.losses_of(step)[test].mean()), loss))
+            for step, loss in stored.items()
+        ]
+        return sum(ratios) / len(ratios) if ratios else math.inf
+
+    if mismatch(moved) < mismatch(source) / 10:
+        return moved, ("test losses are those before the update, as they agree so",)
+    return source, ()
