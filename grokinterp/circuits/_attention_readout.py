@@ -1,4 +1,8 @@
-"""The attention readout: the score that the query of "=" gives to each token's key."""
+"""Attention as a function of the tokens: the score that the query of "=" gives to each key.
+
+`attention_readout` is that score, C_j of head j; `attention_fits` puts a sigmoid or a line in
+C_j(a) - C_j(b), cut to its leading waves, in the place of the attention to a.
+"""
 
 import math
 from collections.abc import Sequence
@@ -16,12 +20,10 @@ from grokinterp.circuits._attention import FLAT, patterns_of
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import spectrum
-from grokinterp.models.architecture import Architecture, Weights
+from grokinterp.models.architecture import Architecture
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, need_residual_stream
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
-
-# MERGED circuits.attention_fits: Attention replaced by one wave, or a few, a head: a sigmoid or a line in C_j(a) - C_j(b).
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class AttentionReadout(Result):
         return tuple(self.shares.max(dim=1).values.tolist())
 
     def table(self) -> pd.DataFrame:
-        """One row a head: leading frequency, share of variance it explains, whether that is all.
+        """One row per head: leading frequency, share of variance it explains, whether that is all.
 
         `single_frequency`: the share reaches the threshold. `spread`: standard deviation of C_j
         over the tokens.
@@ -136,18 +138,23 @@ def token_scores(
     """C_j (scaled), the offset of position 0 against position 1, and what was assumed (float64)."""
     architecture = _checked(snapshot, layer)
     p, w = snapshot.modular_task.p, {name: x.double() for name, x in snapshot.weights.items()}
-    embed, position = w["embed.W_E"], w["pos_embed.W_pos"]
-    rows = torch.stack([embed + position[i] for i in range(3)])  # [position, token, d_model]
-    if architecture.normalization_type == "LN":
-        rows = _layer_norm(rows, w, architecture.eps)
-    query = _heads(rows[2, p], w, "Q")  # the token p is "="
-    keys = _heads(rows, w, "K")
-    exact = torch.einsum("hk,ithk->iht", query, keys) / math.sqrt(query.shape[1])
+    rows = w["embed.W_E"] + w["pos_embed.W_pos"][:3, None]  # [position, token, d_model]
+    normalised = architecture.normalization_type == "LN"
+    if normalised:
+        gain, bias = w["blocks.0.ln1.w"], w["blocks.0.ln1.b"]
+        rows = torch.nn.functional.layer_norm(rows, gain.shape, gain, bias, architecture.eps)
+    query, keys = (
+        torch.einsum("...d,hdk->...hk", x, w[f"blocks.0.attn.W_{which}"])
+        + w[f"blocks.0.attn.b_{which}"]
+        for which, x in (("Q", rows[2, p]), ("K", rows))  # the token p is "="
+    )
+    root = math.sqrt(query.shape[1])
+    exact = torch.einsum("hk,ithk->iht", query, keys) / root
     offset = (exact[0] - exact[1])[:, :p].mean(dim=1)
-    if architecture.normalization_type == "LN":
+    if normalised:
         return exact[:2, :, :p].mean(dim=0), offset, "LayerNorm: mean over the operand positions"
-    matrix = torch.einsum("hk,hdk->hd", query, w["blocks.0.attn.W_K"]) / math.sqrt(query.shape[1])
-    return matrix @ embed[:p].T, offset, ""
+    matrix = torch.einsum("hk,hdk->hd", query, w["blocks.0.attn.W_K"]) / root
+    return matrix @ w["embed.W_E"][:p].T, offset, ""
 
 
 def _checked(snapshot: Snapshot, layer: int) -> Architecture:
@@ -173,20 +180,6 @@ def _checked(snapshot: Snapshot, layer: int) -> Architecture:
     return architecture
 
 
-def _layer_norm(
-    rows: Float[Tensor, "3 d_vocab d_model"], w: Weights, eps: float
-) -> Float[Tensor, "3 d_vocab d_model"]:
-    gain, bias = w["blocks.0.ln1.w"], w["blocks.0.ln1.b"]
-    return torch.nn.functional.layer_norm(rows, gain.shape, gain, bias, eps)
-
-
-def _heads(
-    rows: Float[Tensor, "*rows d_model"], w: Weights, which: str
-) -> Float[Tensor, "*rows n_heads d_head"]:
-    matrix, bias = w[f"blocks.0.attn.W_{which}"], w[f"blocks.0.attn.b_{which}"]
-    return torch.einsum("...d,hdk->...hk", rows, matrix) + bias
-
-
 FITTED = {"sigmoid": "nothing", "linear": "slope, intercept"}  # form -> what the pattern decides
 
 
@@ -203,7 +196,7 @@ class AttentionFits(Result):
     waves: int  # how many leading frequencies of C_j are kept
 
     def table(self) -> pd.DataFrame:
-        """One row a head and form.
+        """One row per head and form.
 
         `variance_explained` of the true attention to a, over all inputs; `whole_readout` is the
         same of the same form with all of C_j instead of its leading `waves`: what is missing
@@ -244,17 +237,17 @@ def attention_fits(
     truth = patterns_of(snapshot, layer)[:, :, 0].double()
     assert snapshot.transformer is not None  # attention_readout has made sure
     rate = snapshot.transformer.attention_rate
-    difference = _differences(snapshot, leading_waves(readout, group_of(snapshot), waves))
-    every = _differences(snapshot, readout.scores)
+    cut = leading_waves(readout, group_of(snapshot), waves)
+    a, b = snapshot.modular_task.inputs.unbind(1)
+    difference, every = ((scores[:, a] - scores[:, b]).T for scores in (cut, readout.scores))
     patterns: dict[str, Tensor] = {}
     rows: list[dict[str, object]] = []
     for form, fitted in FITTED.items():
         slope, intercept, to_a = _fit(form, difference, readout.offset, rate, truth)
         explained = _explained(truth, to_a)
         ceiling = _explained(truth, _fit(form, every, readout.offset, rate, truth)[2])
-        patterns[form] = torch.stack(
-            [to_a, 2 - rate - to_a, torch.full_like(to_a, 1 - rate)], dim=2
-        )
+        to_equals = torch.full_like(to_a, 1 - rate)
+        patterns[form] = torch.stack([to_a, 2 - rate - to_a, to_equals], dim=2)
         rows += [
             {
                 "head": head,
@@ -306,13 +299,6 @@ def leading_waves(
     return scores
 
 
-def _differences(
-    snapshot: Snapshot, scores: Float[Tensor, "n_heads p"]
-) -> Float[Tensor, "n_inputs n_heads"]:
-    a, b = snapshot.modular_task.inputs.unbind(1)
-    return (scores[:, a] - scores[:, b]).T
-
-
 def _fit(
     form: str,
     difference: Float[Tensor, "n_inputs n_heads"],
@@ -322,11 +308,8 @@ def _fit(
 ) -> tuple[Float[Tensor, " n_heads"], Float[Tensor, " n_heads"], Float[Tensor, "n_inputs n_heads"]]:
     """Slope, intercept, and the attention to a that they give."""
     if form == "sigmoid":
-        return (
-            torch.ones_like(offset),
-            offset,
-            rate * (difference + offset).sigmoid() + (1 - rate),
-        )
+        to_a = rate * (difference + offset).sigmoid() + (1 - rate)
+        return torch.ones_like(offset), offset, to_a
     mean = truth.mean(dim=0)
     # The differences have mean zero over all (a, b), so least squares separates.
     squares = difference.square().sum(dim=0)
