@@ -67,11 +67,8 @@ class PolynomialFits(Result):
             members = self.clusters.members(k)
             members = members[self.clusters.leading[members] > 0]
             variance = self.clusters.variance_shares[members]
-            row: dict[str, object] = {
-                "cluster": k,
-                "neurons": len(members),
-                "key": k in self.clusters.key_frequencies,
-            }
+            row: dict[str, object] = {"cluster": k, "neurons": len(members)}
+            row["key"] = k in self.clusters.key_frequencies
             for name in (*get_args(Terms), "product_terms"):
                 row[name] = float((getattr(self, name)[members] * variance).sum() / variance.sum())
             row["lowest_degree_2"] = min(self.degree_2[members].tolist(), default=float("nan"))
@@ -167,8 +164,8 @@ def fitted_neurons(
     return post
 
 
-@dataclass(frozen=True)
-class ReluRegression:
+@dataclass(frozen=True, kw_only=True)
+class ReluRegression(Result):
     """ReLU(0.5 / sqrt(p) + v_a + v_b) ~ constant + linear (v_a + v_b) + product v_a v_b.
 
     Coefficients are for the unit vector v. ARENA scales every term to a unit vector over (a, b),
@@ -188,6 +185,10 @@ class ReluRegression:
     def linear_of_unit_terms(self) -> float:
         """The coefficient of v_a / sqrt(p), a unit vector over (a, b)."""
         return self.linear * self.p**0.5
+
+    def table(self) -> pd.DataFrame:
+        """One row: the wave, the coefficients, and the variance they explain."""
+        return pd.DataFrame([self.to_dict()]).drop(columns="notes")
 
 
 def relu_regression(p: int, k: int) -> ReluRegression:
@@ -211,9 +212,8 @@ def relu_regression(p: int, k: int) -> ReluRegression:
     v = fourier_basis(p)[2 * k - 1]
     y = torch.relu(0.5 / p**0.5 + v[:, None] + v[None, :])
     coefficients = transform_2d(y)  # of orthonormal functions of (a, b)
-    constant, linear, product = (
-        float(coefficients[i, j]) for i, j in ((0, 0), (2 * k - 1, 0), (2 * k - 1, 2 * k - 1))
-    )
+    row = 2 * k - 1
+    constant, linear, product = (float(coefficients[at]) for at in ((0, 0), (row, 0), (row, row)))
     variance = float((y - y.mean()).square().sum())
     return ReluRegression(
         p=p,
