@@ -1,4 +1,4 @@
-"""Which algorithm adds: the clock, the pizza, neither, or not to be told."""
+"""Which algorithm adds: the clock, the pizza, neither, or undetermined."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,6 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from grokinterp.base.checks import real, refused
-from grokinterp.base.errors import InputError, shown
 from grokinterp.base.result import Result
 from grokinterp.circuits.circles import CircleIsolation, Circularity, circularity, isolate_circles
 from grokinterp.circuits.clock_and_pizza import (
@@ -83,13 +82,9 @@ class Algorithm(Result):
 
     def table(self) -> pd.DataFrame:
         """One row per measure."""
-        frame = pd.DataFrame([vars(reading) for reading in self.readings])
-        frame.attrs |= {
-            "verdict": self.verdict,
-            "frequencies": self.frequencies,
-            "thresholds": vars(self.thresholds),
-            "step": self.step,
-        }
+        frame = pd.DataFrame(map(vars, self.readings))
+        frame.attrs |= {x: getattr(self, x) for x in ("verdict", "frequencies", "step")}
+        frame.attrs["thresholds"] = vars(self.thresholds)
         return frame
 
 
@@ -121,10 +116,8 @@ def algorithm(
     """
     thresholds = Cutoffs() if thresholds is None else thresholds
     if not isinstance(thresholds, Cutoffs):
-        raise InputError(
-            f"thresholds={shown(thresholds)} are none; give grokinterp.circuits._algorithm's "
-            "Cutoffs(...)."
-        )
+        example = "grokinterp.circuits._algorithm.Cutoffs(answers=0.95)"
+        raise refused("thresholds", thresholds, "a set of cutoffs", f"such as {example}")
     snapshot, keys = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
@@ -211,7 +204,7 @@ def _symmetric(found: GradientSymmetricity, task: ModularTask, thresholds: Cutof
     speaks_for = None
     measured = f"{name} {value:.4f} (standard error {found.standard_error:.4f})"
     if not task.commutative:
-        reason = f"{measured} tells nothing: {task.operation} is not symmetric in a and b"
+        reason = f"{measured} says nothing: {task.operation} is not symmetric in a and b"
     elif abs(value - bound) <= 2 * found.standard_error:
         reason = f"{measured} is too near to {bound} to tell; take more samples"
     else:

@@ -57,30 +57,30 @@ class AttentionReadout(Result):
         return tuple(self.shares.max(dim=1).values.tolist())
 
     def table(self) -> pd.DataFrame:
-        """One row per head: leading frequency, share of variance it explains, whether that is all.
+        """One row per head: its leading frequency, what that explains, and whether it is enough.
 
         `single_frequency`: the share reaches the threshold. `spread`: standard deviation of C_j
         over the tokens.
         """
-        rows = []
-        for head, k in enumerate(self.leading):
-            share = None if k is None else float(self.shares[head, k - 1])
-            rows.append(
-                {
-                    "head": head,
-                    "frequency": k,
-                    "variance_explained": share,
-                    "single_frequency": share is not None and share >= self.threshold,
-                    "key": None if k is None else k in self.frequencies,
-                    "spread": float(self.scores[head].std(correction=0)),
-                    "offset": float(self.offset[head]),
-                    "to_equals": float(self.to_equals[head]),
-                    "note": "scores all tokens alike" if k is None else "",
-                }
-            )
-        return pd.DataFrame(rows).astype(
-            {"frequency": "Int64", "variance_explained": "Float64", "key": "boolean"}
+        leading = self.leading
+        shares = [
+            share if k else None for k, share in zip(leading, self.leading_share, strict=True)
+        ]
+        frame = pd.DataFrame(
+            {
+                "head": range(len(leading)),
+                "frequency": leading,
+                "variance_explained": shares,
+                "single_frequency": [s is not None and s >= self.threshold for s in shares],
+                "key": [None if k is None else k in self.frequencies for k in leading],
+                "spread": self.scores.std(dim=1, correction=0).tolist(),
+                "offset": self.offset.tolist(),
+                "to_equals": self.to_equals.tolist(),
+                "note": ["" if k else "scores all tokens alike" for k in leading],
+            }
         )
+        nullable = {"frequency": "Int64", "variance_explained": "Float64", "key": "boolean"}
+        return frame.astype(nullable)
 
 
 def attention_readout(
@@ -97,7 +97,7 @@ def attention_readout(
     r"""C_j(t) = (q_0 W_Q^j + b_Q^j) . (W_E[t] W_K^j) / sqrt(d_head), q_0 = W_E["="] + W_pos[2].
 
     Attention to operand a over that to b is exp(C_j(a) - C_j(b) + offset_j). Nanda et al. 2023
-    (arXiv 2301.05217) find one frequency a head, with 97.9 to 99.1 % of the variance; their
+    (arXiv 2301.05217) find one frequency per head, with 97.9 to 99.1 % of the variance; their
     notebook leaves the division out (`scaled=False`). `threshold` is where a head counts as of a
     single frequency (the cut they use for neurons; none is published for heads).
 
@@ -180,7 +180,7 @@ def _checked(snapshot: Snapshot, layer: int) -> Architecture:
     return architecture
 
 
-FITTED = {"sigmoid": "nothing", "linear": "slope, intercept"}  # form -> what the pattern decides
+FITTED = {"sigmoid": "nothing", "linear": "slope, intercept"}  # of each form, to the pattern
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +224,7 @@ def attention_fits(
     intercept the positional offset, both from the weights. "linear": g is the identity; slope and
     intercept are least squares over all inputs (values outside 0 to 1 are left as they are). In
     both, attention to b is the rest, and "=" gets none (with an attention rate r, r times this plus
-    1 - r). Nanda et al. 2023 (arXiv 2301.05217) do so with one wave a head. A good fit does not
+    1 - r). Nanda et al. 2023 (arXiv 2301.05217) do so with one wave per head. A good fit does not
     show that the model works with it in place, nor a bad one that it fails: run `patterns` through
     a hook for that. Raises as `attention_readout` does.
     """
@@ -232,8 +232,7 @@ def attention_fits(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
     readout = attention_readout(snapshot, layer=layer, frequencies=frequencies)
-    most = readout.shares.shape[1]
-    waves = whole("waves", waves, least=1, most=most, such_as="1")
+    waves = whole("waves", waves, least=1, most=readout.shares.shape[1], such_as="1")
     truth = patterns_of(snapshot, layer)[:, :, 0].double()
     assert snapshot.transformer is not None  # attention_readout has made sure
     rate = snapshot.transformer.attention_rate
@@ -243,9 +242,8 @@ def attention_fits(
     patterns: dict[str, Tensor] = {}
     rows: list[dict[str, object]] = []
     for form, fitted in FITTED.items():
-        slope, intercept, to_a = _fit(form, difference, readout.offset, rate, truth)
-        explained = _explained(truth, to_a)
-        ceiling = _explained(truth, _fit(form, every, readout.offset, rate, truth)[2])
+        slope, intercept, to_a, explained = _fit(form, difference, readout.offset, rate, truth)
+        ceiling = _fit(form, every, readout.offset, rate, truth)[3]
         to_equals = torch.full_like(to_a, 1 - rate)
         patterns[form] = torch.stack([to_a, 2 - rate - to_a, to_equals], dim=2)
         rows += [
@@ -305,22 +303,18 @@ def _fit(
     offset: Float[Tensor, " n_heads"],
     rate: float,
     truth: Float[Tensor, "n_inputs n_heads"],
-) -> tuple[Float[Tensor, " n_heads"], Float[Tensor, " n_heads"], Float[Tensor, "n_inputs n_heads"]]:
-    """Slope, intercept, and the attention to a that they give."""
+) -> tuple[Tensor, Tensor, Float[Tensor, "n_inputs n_heads"], list[float | None]]:
+    """Slope and intercept of each head, the attention to a they give, the variance it explains."""
+    spread, mean = torch.std_mean(truth, dim=0, correction=0)
     if form == "sigmoid":
+        slope, intercept = torch.ones_like(offset), offset
         to_a = rate * (difference + offset).sigmoid() + (1 - rate)
-        return torch.ones_like(offset), offset, to_a
-    mean = truth.mean(dim=0)
-    # The differences have mean zero over all (a, b), so least squares separates.
-    squares = difference.square().sum(dim=0)
-    inner = (difference * (truth - mean)).sum(dim=0)
-    slope = torch.where(squares > 0, inner / squares.clamp_min(1e-300), 0.0)
-    return slope, mean, slope * difference + mean
-
-
-def _explained(
-    truth: Float[Tensor, "n_inputs n_heads"], fit: Float[Tensor, "n_inputs n_heads"]
-) -> list[float | None]:
-    spread = truth.std(dim=0, correction=0)
-    explained = 1 - (truth - fit).square().mean(dim=0) / spread.square().clamp_min(1e-300)
-    return [float(share) if s >= FLAT else None for share, s in zip(explained, spread, strict=True)]
+    else:  # The differences have mean zero over all (a, b), so least squares separates.
+        squares = difference.square().sum(dim=0)
+        inner = (difference * (truth - mean)).sum(dim=0)
+        slope = torch.where(squares > 0, inner / squares.clamp_min(1e-300), 0.0)
+        intercept, to_a = mean, slope * difference + mean
+    shares = 1 - (truth - to_a).square().mean(dim=0) / spread.square().clamp_min(1e-300)
+    varies = spread >= FLAT
+    explained = [float(x) if y else None for x, y in zip(shares, varies, strict=True)]
+    return slope, intercept, to_a, explained

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.base.checks import listed, word
+from grokinterp.base.checks import listed, refused, word
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.result import Result
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
@@ -158,9 +158,7 @@ def attribution(
 def _given_clusters(snapshot: Snapshot, given: object) -> dict[int, Int[Tensor, " n"]]:
     """Clusters of one's own: label -> neurons of the last layer, none of them in two clusters."""
     if not isinstance(given, Mapping):
-        raise InputError(
-            f"clusters={shown(given)} are no dict; give such as {{9: [0, 4]}}: label -> neurons."
-        )
+        raise refused("clusters", given, "a dict of label -> neurons", "such as {9: [0, 4]}")
     w_out = snapshot.weights.get(f"blocks.{snapshot.n_layers - 1}.mlp.W_out", torch.empty(0))
     if given and not len(w_out):
         raise InputError("clusters are of neurons, and the model has no MLP; leave them out.")
@@ -219,7 +217,7 @@ def _in_float64(snapshot: Snapshot) -> tuple[Snapshot, str]:
 
 
 def _directions(snapshot: Snapshot, against: str) -> Float[Tensor, "n_inputs p"]:
-    """M of every input: right class minus wrong ones."""
+    """The m of every input: 1 at the right class, less at wrong ones."""
     p, right = snapshot.task.n_classes, snapshot.task.labels[:, None]
     if against == "mean":
         wrong = torch.full((len(right), p), -1 / (p - 1), dtype=torch.float64)

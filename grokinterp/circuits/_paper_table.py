@@ -1,4 +1,4 @@
-"""The paper's numbers for one model, beside those published for its mainline model.
+"""The paper's numbers for one model, next to those published for its mainline model.
 
 Published values are those of Nanda et al. 2023 (arXiv 2301.05217, sections 4 and 5, and the
 authors' notebook; per-frequency excluded losses as recomputed by ARENA 2.0) for one network: p =

@@ -31,8 +31,8 @@ SINGULAR_ROUNDING = 1e-6  # relative: smaller singular values are those of float
 
 
 @dataclass(frozen=True)
-class Component:
-    """A principal component of the embedding: its leading frequency, and that one's share."""
+class PrincipalComponent:
+    """Of the embedding: its leading frequency, and the share of its variance along that one."""
 
     frequency: int
     circularity: float
@@ -48,20 +48,16 @@ class Circularity(Result):
     """
 
     value: float
-    components: tuple[Component, ...]
+    components: tuple[PrincipalComponent, ...]
     key_share: float | None
     frequencies: tuple[int, ...]
     step: int | None
 
     def table(self) -> pd.DataFrame:
         """One row per principal component, strongest first."""
-        frame = pd.DataFrame([vars(component) for component in self.components])
-        frame.attrs |= {
-            "circularity": self.value,
-            "key_share": self.key_share,
-            "frequencies": self.frequencies,
-            "step": self.step,
-        }
+        frame = pd.DataFrame(map(vars, self.components))
+        frame.attrs |= {x: getattr(self, x) for x in ("key_share", "frequencies", "step")}
+        frame.attrs["circularity"] = self.value
         return frame
 
 
@@ -103,12 +99,12 @@ def circularity(
     )
 
 
-def principal_components(snapshot: Snapshot) -> tuple[Component, ...]:
+def principal_components(snapshot: Snapshot) -> tuple[PrincipalComponent, ...]:
     """All principal components of the embedding with their leading frequencies."""
     waves, singular, _ = _svd(snapshot)
     shares, index = (spectrum(waves)[1:] / waves.square().sum(dim=0)).max(dim=0)
     found = zip((index + 1).tolist(), shares.tolist(), singular.tolist(), strict=True)
-    return tuple(Component(*one) for one in found)
+    return tuple(PrincipalComponent(*one) for one in found)
 
 
 def frequency_plane(snapshot: Snapshot, k: int) -> Float[Tensor, "n d_model"]:
@@ -121,8 +117,7 @@ def frequency_plane(snapshot: Snapshot, k: int) -> Float[Tensor, "n d_model"]:
 def principal_plane(snapshot: Snapshot, k: int) -> Float[Tensor, "n d_model"]:
     """The part along the two strongest principal components whose leading frequency is k."""
     waves, singular, directions = _svd(snapshot)
-    leading = [component.frequency for component in principal_components(snapshot)]
-    own = [i for i, frequency in enumerate(leading) if frequency == k][:2]
+    own = [i for i, one in enumerate(principal_components(snapshot)) if one.frequency == k][:2]
     if not own:
         raise InputError(
             f"no principal component of the embedding has the leading frequency {k}; "
@@ -162,6 +157,7 @@ def _rows(k: int, n: int) -> Float[Tensor, "rows n"]:
 
 
 METHODS = {"frequency": frequency_plane, "principal": principal_plane}
+FORMS = ("clock", "pizza")
 
 
 @dataclass(frozen=True)
@@ -192,7 +188,7 @@ class IsolatedCircles:
         """
         if self.fit is None or self.class_means is None:
             raise InputError(f"{self.frequencies} is not a single circle; its logits have no fit.")
-        word("form", form, ("clock", "pizza"))
+        word("form", form, FORMS)
         share, amplitude = getattr(self.fit, form), getattr(self.fit, f"{form}_amplitude")
         return 2 * math.copysign(math.sqrt(share * (1 - self.class_means)), amplitude) - 1
 
@@ -209,20 +205,13 @@ class CircleIsolation(Result):
 
     def table(self) -> pd.DataFrame:
         """One row per set of circles, the intact model (no circles named) last."""
-        rows = []
+        rows: list[dict[str, object]] = []
         for subset in self.subsets:
-            fit = subset.fit
-            rows.append(
-                {
-                    "circles": subset.frequencies,
-                    "accuracy": subset.accuracy,
-                    "loss": subset.loss,
-                    "clock": fit.clock if fit else None,
-                    "pizza": fit.pizza if fit else None,
-                    "clock_published": subset.published("clock") if fit else None,
-                    "pizza_published": subset.published("pizza") if fit else None,
-                }
-            )
+            row = {"circles": subset.frequencies, "accuracy": subset.accuracy, "loss": subset.loss}
+            row |= {form: getattr(subset.fit, form, None) for form in FORMS}
+            for form in FORMS:
+                row[f"{form}_published"] = subset.published(form) if subset.fit else None
+            rows.append(row)
         rows.append({"circles": (), "accuracy": self.accuracy, "loss": self.loss})
         frame = pd.DataFrame(rows)
         frame.attrs |= {"method": self.method, "step": self.step}
@@ -272,12 +261,12 @@ def isolate_circles(
         by_size = sorted(planes, key=lambda k: -float(planes[k].norm()))
         growing = [tuple(by_size[:m]) for m in range(2, len(by_size) + 1)]
         subsets = (*((k,) for k in by_size), *growing)
-    whole = score(snapshot, snapshot.logits)
+    intact = score(snapshot, snapshot.logits)
     return CircleIsolation(
         subsets=tuple(_isolated(snapshot, [*map(int, each)], planes) for each in subsets),
         method=method,
-        accuracy=whole.acc_all,
-        loss=whole.loss_all,
+        accuracy=intact.acc_all,
+        loss=intact.loss_all,
         step=snapshot.step,
     )
 

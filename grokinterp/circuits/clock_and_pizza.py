@@ -220,11 +220,10 @@ class DistanceIrrelevance(Result):
 
     def table(self) -> pd.DataFrame:
         """One row per distance: mean and spread of the right answer's logit."""
-        frame = pd.DataFrame(
-            {"mean": self.mean_within.numpy(), "std": self.std_within.numpy()}
-        ).rename_axis(index="distance")
+        frame = pd.DataFrame({"distance": range(len(self.mean_within))})
+        frame["mean"], frame["std"] = self.mean_within.numpy(), self.std_within.numpy()
         frame.attrs |= {"std_all": self.std_all, "q": self.value, "step": self.step}
-        return frame.reset_index()
+        return frame
 
 
 def distance_irrelevance(
@@ -310,8 +309,7 @@ class LogitForms(Result):
 
     def table(self) -> pd.DataFrame:
         """One row per frequency, strongest first, and a last one for all of them together."""
-        frame = pd.DataFrame([vars(fit) for fit in self.fits])
-        frame = frame.sort_values("free", ascending=False)
+        frame = pd.DataFrame(map(vars, self.fits)).sort_values("free", ascending=False)
         joint = {"frequency": "all", "clock": self.clock, "pizza": self.pizza, "free": self.free}
         frame = pd.concat([frame.astype({"frequency": object}), pd.DataFrame([joint])])
         frame.attrs |= {"class_means": self.class_means, "step": self.step}
@@ -365,12 +363,12 @@ def operand_grid(group: AnswerGroup) -> Int[Tensor, "order order"]:
 def _fit(k: int, wave: Float[Tensor, " order"], *, variance: float, order: int) -> WaveFit:
     # Sum of squares of cos(w_k (x + y - z)) over the pairs of one distance and all z.
     squares = order * order / (1 if 2 * k == order else 2)
-    shares, amplitudes = [], []
-    for envelope in (torch.ones(order, dtype=torch.float64), pizza_envelope(k, order)):
+    found = {"free": float(wave @ wave) / squares / variance}
+    envelopes = {"clock": torch.ones(order).double(), "pizza": pizza_envelope(k, order)}
+    for form, envelope in envelopes.items():
         inner, norm = float(wave @ envelope), squares * float(envelope @ envelope)
-        shares.append(inner**2 / norm / variance)
-        amplitudes.append(inner / norm)
-    return WaveFit(k, *shares, float(wave @ wave) / squares / variance, *amplitudes)
+        found |= {form: inner**2 / norm / variance, f"{form}_amplitude": inner / norm}
+    return WaveFit(frequency=k, **found)
 
 
 def _waves_by_distance(

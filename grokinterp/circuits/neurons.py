@@ -182,7 +182,7 @@ def _cluster_notes(snapshot: Snapshot, key: Keys, dead: Bool[Tensor, " d_mlp"]) 
         yield "every neuron is dead"
 
 
-MAP_ROUNDING = 1e-10  # rows this small beside W_L, and spans this thin, are float64 rounding
+MAP_ROUNDING = 1e-10  # rows this small next to W_L, and spans this thin, are float64 rounding
 
 
 @dataclass(frozen=True, kw_only=True)

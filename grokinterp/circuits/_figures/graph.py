@@ -19,7 +19,7 @@ def plot_circuit_graph(found: CircuitGraph) -> Figure:
     cut: the bands into a node need not be as wide as those out of it. Colours are those of the key
     frequencies, grey is everything else; a band has the colour of the frequency it comes from, from
     a head that of the one it goes to. A cluster that does not exist yet has no node, but its place
-    is kept. Bands of shares below 0.02 fade out. Shares and losses are told on hover.
+    is kept. Bands of shares below 0.02 fade out. Hovering shows shares and losses.
     """
     checked(found, CircuitGraph, "circuits.circuit_graph")
     edges = [edge for edge in found.edges if edge.share > 0]  # plotly drops bands of width 0

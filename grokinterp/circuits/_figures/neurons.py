@@ -137,7 +137,7 @@ def plot_neuron_fourier(
     layer: int | None = None,
     **shown: Unpack[ShownWithKeys],
 ) -> Figure:
-    """The 2-D Fourier transform of single neurons, centred: a row a wave of a, a column one of b.
+    """The 2-D Fourier transform of single neurons, centred: rows are waves of a, columns of b.
 
     Terms of the real orthonormal basis (const, cos 1, sin 1, cos 2, ...) along both operands; their
     squares sum to p*p times the neuron's variance. The eight largest, of which a neuron of one
