@@ -106,10 +106,12 @@ def polynomial_fits(
     one_operand = powers.first + powers.second
     squares = torch.where(double > 0, one_operand[:, double - 1], 0.0)
     own = (clusters.leading - 1).clamp_min(0)[:, None]  # a dead neuron's 0/0 is NaN anyway
-    fits = {"linear": one_operand, "products": one_operand + powers.both}
-    fits["degree_2"] = fits["products"] + squares
-    explained = {x: power.gather(1, own).flatten() / powers.total for x, power in fits.items()}
-    return PolynomialFits(clusters=clusters, **explained)
+    both = one_operand + powers.both
+    linear, products, degree_2 = (
+        power.gather(1, own).flatten() / powers.total
+        for power in (one_operand, both, both + squares)
+    )
+    return PolynomialFits(clusters=clusters, linear=linear, products=products, degree_2=degree_2)
 
 
 def fitted_neurons(

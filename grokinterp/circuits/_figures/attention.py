@@ -13,7 +13,7 @@ from grokinterp.figures._figure import COLOURS, FROM_ZERO, Figure, at, checked, 
 from grokinterp.figures.heat_maps import images
 
 POSITIONS = {"a": "operand a", "b": "operand b", "equals": '"="'}
-PATTERNS = {"constant": "/", "rest": "x"}  # of bars; the other frequencies are plain grey
+HATCHES = {"constant": "/", "rest": "x"}  # of bars; the other frequencies are plain grey
 
 
 @draws(Attention)
@@ -100,7 +100,7 @@ def plot_attribution(found: Attribution) -> Figure:
             name=f"k = {column}" if key else str(column),
             marker={
                 "color": series(i)["color"] if key else COLOURS["other"],
-                "pattern": {"shape": PATTERNS.get(str(column), "")},
+                "pattern": {"shape": HATCHES.get(str(column), "")},
                 "line": {"width": 0},
             },
             hovertemplate="%{y}, %{fullData.name}<br>%{x:.5g} logits<extra></extra>",
