@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.circuits._algorithm import Thresholds, algorithm
+from grokinterp.circuits._algorithm import Cutoffs, algorithm
 from grokinterp.models.architecture import initial_weights
 from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks import ModularTask
@@ -84,15 +84,15 @@ def test_without_an_answer_group_there_is_nothing_to_add_on():
 
 
 def test_each_gate_alone_is_enough(pizza):
-    assert algorithm(pizza, thresholds=Thresholds(answers=1.1)).verdict == "neither"
+    assert algorithm(pizza, thresholds=Cutoffs(answers=1.1)).verdict == "neither"
     assert algorithm(pizza, frequencies=()).verdict == "neither"
-    assert algorithm(pizza, thresholds=Thresholds(circular=1.1)).verdict == "pizza"
-    other = Thresholds(circular=1.1, key_share=1.1)
+    assert algorithm(pizza, thresholds=Cutoffs(circular=1.1)).verdict == "pizza"
+    other = Cutoffs(circular=1.1, key_share=1.1)
     assert algorithm(pizza, thresholds=other).verdict == "neither"
 
 
 def test_measures_that_disagree_or_abstain_leave_it_open(pizza):
-    conflict = algorithm(pizza, thresholds=Thresholds(irrelevant=0.0))
+    conflict = algorithm(pizza, thresholds=Cutoffs(irrelevant=0.0))
     assert conflict.verdict == "undetermined"
     assert spoken(conflict)["distance irrelevance"] == "clock"
     assert spoken(conflict)["gradient symmetricity"] == "pizza"
@@ -106,7 +106,7 @@ def test_measures_that_disagree_or_abstain_leave_it_open(pizza):
         (value + 2.1 * error, "clock"),
         (value - 2.1 * error, "pizza"),
     ):
-        read = algorithm(near, thresholds=Thresholds(symmetric=bound))
+        read = algorithm(near, thresholds=Cutoffs(symmetric=bound))
         assert spoken(read)["gradient symmetricity"] == verdict
         assert read.verdict == ("clock" if verdict == "clock" else "undetermined")
 

@@ -196,7 +196,7 @@ def test_relu_regression_is_a_least_squares_fit(p, k):
 @pytest.mark.parametrize(
     ("p", "k", "said"),
     [
-        (7, 0, "p=7 has no frequency k=0"), (7, 4, "p=7 has no frequency k=4"),
+        (7, 0, "k=0 is not a whole number from 1 to 3"), (7, 4, "k=4 is not a whole number from 1"),
         (1, 1, "p=1 is not a whole number from 2"),
     ],
 )  # fmt: skip

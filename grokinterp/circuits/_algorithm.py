@@ -1,14 +1,13 @@
-"""Which algorithm adds: the clock, the pizza, neither, or not to be told."""
+"""Which algorithm adds: the clock, the pizza, neither, or undetermined."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 from jaxtyping import Bool
 from torch import Tensor
 
-from grokinterp.base.checks import real
-from grokinterp.base.errors import InputError, shown
+from grokinterp.base.checks import real, refused
 from grokinterp.base.result import Result
 from grokinterp.circuits.circles import CircleIsolation, Circularity, circularity, isolate_circles
 from grokinterp.circuits.clock_and_pizza import (
@@ -26,7 +25,7 @@ from grokinterp.tasks.modular import ModularTask
 
 
 @dataclass(frozen=True)
-class Thresholds:
+class Cutoffs:
     """Where the measures change their meaning.
 
     `circular`, `symmetric` and `irrelevant` are those of Zhong et al. 2023 (arXiv 2306.17844):
@@ -43,15 +42,13 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            usual = str(getattr(type(self), name))
             if real(value) is None:
-                raise InputError(
-                    f"threshold {name}={shown(value)} is not a number; give such as {usual}."
-                )
+                usual = str(getattr(type(self), name))
+                raise refused(f"threshold {name}", value, "a number", f"such as {usual}")
 
 
 @dataclass(frozen=True)
-class Reading:
+class Indication:
     """One measure: its value, what it is held against, what it speaks for, and all that in words.
 
     `speaks_for` is "clock", "pizza", "neither", or None where the measure rules nothing out.
@@ -69,9 +66,9 @@ class Algorithm(Result):
     """A verdict with its reasons, and every measure it rests on (None: not looked at)."""
 
     verdict: str  # "clock", "pizza", "neither" or "undetermined"
-    readings: tuple[Reading, ...] = field(repr=False)
+    readings: tuple[Indication, ...] = field(repr=False)
     frequencies: tuple[int, ...]
-    thresholds: Thresholds
+    thresholds: Cutoffs
     step: int | None
     circularity: Circularity | None = field(default=None, repr=False)
     gradient_symmetricity: GradientSymmetricity | None = field(default=None, repr=False)
@@ -85,20 +82,16 @@ class Algorithm(Result):
 
     def table(self) -> pd.DataFrame:
         """One row per measure."""
-        frame = pd.DataFrame([vars(reading) for reading in self.readings])
-        frame.attrs |= {
-            "verdict": self.verdict,
-            "frequencies": self.frequencies,
-            "thresholds": vars(self.thresholds),
-            "step": self.step,
-        }
+        frame = pd.DataFrame(map(vars, self.readings))
+        frame.attrs |= {x: getattr(self, x) for x in ("verdict", "frequencies", "step")}
+        frame.attrs["thresholds"] = vars(self.thresholds)
         return frame
 
 
 def algorithm(
     x: Subject,
     *,
-    thresholds: Thresholds | None = None,
+    thresholds: Cutoffs | None = None,
     n_samples: int = 100,
     seed: int = 42,
     step: int = -1,
@@ -111,32 +104,29 @@ def algorithm(
     "neither" where the task has no answer group, the model does not answer it, its logits have no
     key frequencies (`gi.key_frequencies`: none that reach inputs it was not trained on), or its
     embedding is not circular; "undetermined" where there are too few such inputs to tell. Otherwise
-    gradient symmetricity and distance
-    irrelevance each speak for one algorithm, or for none: where they are not defined, within two
-    standard errors of the threshold, or (the gradients) for an operation that is not symmetric in a
-    and b. "clock" and "pizza" need both to agree; anything else is "undetermined".
+    gradient symmetricity and distance irrelevance each speak for one algorithm, or for none: where
+    they are not defined, within two standard errors of the threshold, or (the gradients) for an
+    operation that is not symmetric in a and b. "clock" and "pizza" need both to agree; anything
+    else is "undetermined".
 
     The circles taken one by one are reported and do not vote: a network with a clock can have a
     weak circle of the pizza's form. The verdict names the nearer of two idealised algorithms; the
     published networks lie on a line between them, and no measure here looks at how heads and
     neurons do it. InputError for a model without a table of embeddings `W_E` or `hook_embed`.
     """
-    thresholds = Thresholds() if thresholds is None else thresholds
-    if not isinstance(thresholds, Thresholds):
-        raise InputError(
-            f"thresholds={shown(thresholds)} are none; give grokinterp.circuits._algorithm's "
-            "Thresholds(...)."
-        )
+    thresholds = Cutoffs() if thresholds is None else thresholds
+    if not isinstance(thresholds, Cutoffs):
+        example = "grokinterp.circuits._algorithm.Cutoffs(answers=0.95)"
+        raise refused("thresholds", thresholds, "a set of cutoffs", f"such as {example}")
     snapshot, keys = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
     need_residual_stream(snapshot)
     if usable_group(snapshot) is None:
         reason = f"{no_frequencies_reason(snapshot)}: there is no circle to add on"
-        reading = Reading("answer group", None, None, "neither", reason)
         return Algorithm(
             verdict="neither",
-            readings=(reading,),
+            readings=(Indication("answer group", None, None, "neither", reason),),
             frequencies=keys,
             thresholds=thresholds,
             step=snapshot.step,
@@ -171,77 +161,69 @@ def algorithm(
     )
 
 
-def _answers(snapshot: Snapshot, thresholds: Thresholds) -> Reading:
+def _answers(snapshot: Snapshot, thresholds: Cutoffs) -> Indication:
     right = right_answers(snapshot.logits, snapshot.task.labels)
     value, least = float(right.double().mean()), thresholds.answers
-    if value >= least:
-        return Reading("accuracy", value, least, None, f"it answers {value:.2%} of all pairs")
-    reason = f"it answers {value:.2%} of all pairs, less than {least:.0%}"
-    return Reading("accuracy", value, least, "neither", reason)
+    speaks_for, less = (None, "") if value >= least else ("neither", f", less than {least:.0%}")
+    reason = f"it answers {value:.2%} of all pairs{less}"
+    return Indication("accuracy", value, least, speaks_for, reason)
 
 
-def _keys(frequencies: Keys) -> Reading:
-    n = len(frequencies)
-    if not n:
-        reason = f"its logits have no key frequencies: {frequencies.reason}"
-        speaks_for = None if frequencies.undecided else "neither"
-        return Reading("key frequencies", 0, 1, speaks_for, reason)
-    listed = ", ".join(map(str, frequencies))
-    return Reading("key frequencies", n, 1, None, f"its logits have the key frequencies {listed}")
+def _keys(keys: Keys) -> Indication:
+    speaks_for = None if keys or keys.undecided else "neither"
+    reason = f"its logits have the key frequencies {', '.join(map(str, keys))}"
+    if not keys:
+        reason = f"its logits have no key frequencies: {keys.reason}"
+    return Indication("key frequencies", len(keys), 1, speaks_for, reason)
 
 
-def _circular(found: Circularity, thresholds: Thresholds, *, undecided: bool) -> Reading:
-    value, least = found.value, thresholds.circular
-    name = "circularity"
+def _circular(found: Circularity, thresholds: Cutoffs, *, undecided: bool) -> Indication:
+    value, least, share = found.value, thresholds.circular, found.key_share
+    speaks_for, below = None, f"circularity {value:.4f} is below {least}"
+    in_keys = (
+        ""
+        if share is None
+        else (f"the key planes hold {share:.2%} of what as many leading components hold")
+    )
     if value >= least:
         reason = f"its embedding is circular: circularity {value:.4f}, at least {least}"
-        return Reading(name, value, least, None, reason)
-    reason = f"circularity {value:.4f} is below {least}"
-    if found.key_share is None and undecided:
-        reason += ", and without key frequencies mixed circles cannot be told from none"
-        return Reading(name, value, least, None, reason)
-    if found.key_share is None:
-        return Reading(name, value, least, "neither", f"its embedding is not circular: {reason}")
-    share = f"the key planes hold {found.key_share:.2%} of what as many leading components hold"
-    if found.key_share >= thresholds.key_share:
-        reason = f"its embedding is circular with mixed or fewer components: {reason}, but {share}"
-        return Reading(name, value, least, None, reason)
-    reason = f"its embedding is not circular: {reason}, and {share}"
-    return Reading(name, value, least, "neither", reason)
+    elif share is not None and share >= thresholds.key_share:
+        reason = f"its embedding is circular with mixed or fewer components: {below}, but {in_keys}"
+    elif share is None and undecided:
+        reason = f"{below}, and without key frequencies mixed circles cannot be told from none"
+    else:
+        speaks_for = "neither"
+        reason = f"its embedding is not circular: {below}" + (in_keys and f", and {in_keys}")
+    return Indication("circularity", value, least, speaks_for, reason)
 
 
-def _symmetric(found: GradientSymmetricity, task: ModularTask, thresholds: Thresholds) -> Reading:
+def _symmetric(found: GradientSymmetricity, task: ModularTask, thresholds: Cutoffs) -> Indication:
     name, value, bound = "gradient symmetricity", found.value, thresholds.symmetric
     if value is None or found.standard_error is None:
-        return Reading(name, None, bound, None, f"{name} is not defined: {found.reason}")
-    error = found.standard_error
-    measured = f"{name} {value:.4f} (standard error {error:.4f})"
+        return Indication(name, None, bound, None, f"{name} is not defined: {found.reason}")
+    speaks_for = None
+    measured = f"{name} {value:.4f} (standard error {found.standard_error:.4f})"
     if not task.commutative:
-        reason = f"{measured} tells nothing: {task.operation} is not symmetric in a and b"
-        return Reading(name, value, bound, None, reason)
-    if abs(value - bound) <= 2 * error:
+        reason = f"{measured} says nothing: {task.operation} is not symmetric in a and b"
+    elif abs(value - bound) <= 2 * found.standard_error:
         reason = f"{measured} is too near to {bound} to tell; take more samples"
-        return Reading(name, value, bound, None, reason)
-    if value > bound:
-        return Reading(name, value, bound, "pizza", f"{measured} is above {bound}, as in a pizza")
-    return Reading(name, value, bound, "clock", f"{measured} is below {bound}, as in a clock")
+    else:
+        speaks_for, side = ("pizza", "above") if value > bound else ("clock", "below")
+        reason = f"{measured} is {side} {bound}, as in a {speaks_for}"
+    return Indication(name, value, bound, speaks_for, reason)
 
 
-def _irrelevant(found: DistanceIrrelevance, thresholds: Thresholds) -> Reading:
+def _irrelevant(found: DistanceIrrelevance, thresholds: Cutoffs) -> Indication:
     name, value, bound = "distance irrelevance", found.value, thresholds.irrelevant
     if value is None:
-        return Reading(name, None, bound, None, f"{name} is not defined: {found.reason}")
-    if value < bound:
-        return Reading(
-            name, value, bound, "pizza", f"{name} {value:.4f} is below {bound}, as in a pizza"
-        )
-    reason = f"{name} {value:.4f} is not below {bound}, as in a clock"
-    return Reading(name, value, bound, "clock", reason)
+        return Indication(name, None, bound, None, f"{name} is not defined: {found.reason}")
+    speaks_for, side = ("pizza", "below") if value < bound else ("clock", "not below")
+    reason = f"{name} {value:.4f} is {side} {bound}, as in a {speaks_for}"
+    return Indication(name, value, bound, speaks_for, reason)
 
 
-def _single_circles(circles: CircleIsolation | None) -> tuple[Reading, ...]:
+def _single_circles(circles: CircleIsolation | None) -> Iterator[Indication]:
     """What each circle does alone; it does not vote."""
-    found = []
     for subset in circles.subsets if circles else ():
         if subset.fit is not None:
             k, fit = subset.frequencies[0], subset.fit
@@ -249,5 +231,4 @@ def _single_circles(circles: CircleIsolation | None) -> tuple[Reading, ...]:
                 f"with the circle of {k} alone, the pizza's form explains {fit.pizza:.1%} of the "
                 f"logits and the clock's {fit.clock:.1%}"
             )
-            found.append(Reading(f"pizza form of circle {k}", fit.pizza, None, None, reason))
-    return tuple(found)
+            yield Indication(f"pizza form of circle {k}", fit.pizza, None, None, reason)

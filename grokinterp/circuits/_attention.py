@@ -1,4 +1,4 @@
-"""Where the answer position looks: attention patterns over the whole task, and over training."""
+"""Where a model looks: from the answer position on all inputs, from every position on a few."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,19 +11,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.base.checks import whole
-from grokinterp.base.errors import InputError, named, shown, whole_number
+from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.result import Html, Result
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.fourier.basis import n_frequencies, transform_2d
 from grokinterp.models.user_models import alone_with
-from grokinterp.reading._load import Subject
-from grokinterp.runs._snapshot import Snapshot, need_residual_stream
-from grokinterp.runs.run import Run
+from grokinterp.reading._load import RunOrPath, Subject, run_of
+from grokinterp.runs._snapshot import Snapshot, device_of, need_residual_stream
 from grokinterp.tasks.modular import ModularTask
-
-# MERGED circuits.attention_inputs: Attention on chosen inputs, from every position: what CircuitsVis shows.
-
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -60,15 +56,14 @@ class Attention(Result):
         return self.pattern.double().std(dim=(2, 3), correction=0)
 
     def table(self) -> pd.DataFrame:
-        """One row a head: means and spreads, the pattern's leading frequency and its share.
+        """One row per head: means and spreads, the pattern's leading frequency and its share.
 
         `frequency`, `share` and `key` are null for a constant pattern, and without an answer group.
         """
-        n_tokens = self.pattern.shape[1]
+        names = ("a", "b", "equals")[: self.pattern.shape[1]]
         rows = []
         for head, (mean, spread) in enumerate(zip(self.mean, self.spread, strict=True)):
             row: dict[str, object] = {"head": head}
-            names = ("a", "b", "equals")[:n_tokens]
             row |= {f"to_{name}": float(x) for name, x in zip(names, mean, strict=True)}
             row |= {f"spread_{name}": float(x) for name, x in zip(names, spread, strict=True)}
             row |= {"frequency": None, "share": None, "key": None}
@@ -83,7 +78,7 @@ class Attention(Result):
         )
 
     def plot(self, to: str = "a") -> "go.Figure":
-        """Attention to operand "a", "b" or "equals" over all pairs (a, b), a panel a head."""
+        """Attention to operand "a", "b" or "equals" over all pairs (a, b), one panel per head."""
         return self._drawn(to=to)
 
 
@@ -120,21 +115,19 @@ def attention(
     )
 
 
-def commutativity(x: Subject, *, layer: int = 0) -> pd.DataFrame:
-    """Mean attention to position 0 minus to position 1 in a run: a row a step, a column a head.
+def commutativity(x: RunOrPath, *, layer: int = 0) -> pd.DataFrame:
+    """Mean attention to position 0 minus that to position 1: a row per step, a column per head.
 
     Averaged over all inputs, from the answer position (ARENA, chapter 1.5). Near 0 the head treats
     the operands alike on average, which a commutative answer asks for; it can still be far from
-    symmetric on single inputs, and other parts can break the symmetry.
+    symmetric on single inputs, and other parts can break the symmetry. Only runs have steps: the
+    means of one model are in `attention(x).table()`.
     """
-    if not isinstance(x, Run):
-        raise InputError(
-            f"{named(x)} is not a run; the means of one model are in circuits.attention(x).table()."
-        )
-    need_residual_stream(x.snapshot())
+    run = run_of(x)
+    need_residual_stream(run.snapshot())
     rows = {}
-    for step in x.steps:
-        mean = patterns_of(x.snapshot(step), layer).double().mean(dim=0)
+    for step in run.steps:
+        mean = patterns_of(run.snapshot(step), layer).double().mean(dim=0)
         rows[step] = (mean[:, 0] - mean[:, 1]).tolist()
     frame = pd.DataFrame.from_dict(rows, orient="index")
     return frame.rename_axis(index="step", columns="head")
@@ -142,10 +135,17 @@ def commutativity(x: Subject, *, layer: int = 0) -> pd.DataFrame:
 
 def patterns_of(snapshot: Snapshot, layer: int) -> Float[Tensor, "n_inputs n_heads n_tokens"]:
     """The attention pattern of a layer at the answer position, in table order."""
+    return _finite(snapshot.activation(_pattern_name(snapshot, layer)), layer)
+
+
+def _pattern_name(snapshot: Snapshot, layer: int) -> str:
     if whole_number(layer) is None or not 0 <= layer < snapshot.n_layers:
         raise InputError(f"layer={shown(layer)} is not between 0 and {snapshot.n_layers - 1}.")
-    pattern = snapshot.activation(f"blocks.{layer}.attn.hook_pattern")
-    # Where the softmax is NaN the pattern is 0; weights that are some sum to more than 0.
+    return f"blocks.{layer}.attn.hook_pattern"
+
+
+def _finite(pattern: Float[Tensor, "..."], layer: int) -> Float[Tensor, "..."]:
+    # A HookedTransformer puts 0 where the softmax is NaN; weights that are some sum to more than 0.
     if not bool((pattern.sum(dim=-1) > 0).all()):
         raise InputError(f"the attention pattern of layer {layer} is not finite.")
     return pattern
@@ -156,16 +156,14 @@ def _shares(
 ) -> Float[Tensor, "n_heads n_frequencies"]:
     """Share of variance in the 8 terms of each frequency; 0 for a constant pattern."""
     n = pattern.shape[-1]
-    power = transform_2d(pattern.permute(2, 3, 0, 1)).square().sum(dim=3)
+    power = transform_2d(pattern.permute(2, 3, 0, 1)).square().sum(dim=3).flatten(0, 1)
+    power[0] = 0.0
     k = (torch.arange(n) + 1) // 2  # of each row of the basis: constant, cos 1, sin 1, cos 2, ...
-    size = n_frequencies(n) + 1
-    folded = power.new_zeros(size, n, power.shape[2]).index_add_(0, k, power)
-    folded = power.new_zeros(size, size, power.shape[2]).index_add_(1, k, folded)
-    folded[0, 0] = 0.0
-    own = torch.arange(1, size)
-    total = folded.sum(dim=(0, 1))
-    shares = (folded[own, own] + folded[own, 0] + folded[0, own]) / total
-    return torch.where(total > (n * FLAT) ** 2, shares, 0.0).T
+    a, b = k.repeat_interleave(n), k.repeat(n)
+    own = torch.where((a == b) | (a * b == 0), torch.maximum(a, b), 0)  # of each term; 0 for none
+    of_frequency = power.new_zeros(n_frequencies(n) + 1, power.shape[1]).index_add_(0, own, power)
+    total = power.sum(dim=0)
+    return torch.where(total > (n * FLAT) ** 2, of_frequency[1:] / total, 0.0).T
 
 
 Pairs = Sequence[Any] | Tensor | np.ndarray  # (a, b), or such an array of two columns
@@ -238,22 +236,14 @@ def attention_patterns(
     """
     snapshot, _ = subject_of(x, step=step, frequencies=(), task=task)
     need_residual_stream(snapshot)
-    if whole_number(layer) is None or not 0 <= layer < snapshot.n_layers:
-        raise InputError(f"layer={shown(layer)} is not between 0 and {snapshot.n_layers - 1}.")
-    p = snapshot.modular_task.p
+    p, name = snapshot.modular_task.p, _pattern_name(snapshot, layer)
     pairs = _pairs(inputs, p)
     rows = torch.tensor([a * p + b for a, b in pairs])
-    name = f"blocks.{layer}.attn.hook_pattern"
     model = snapshot.hooked()
-    device = next(iter(model.parameters())).device
+    tokens = snapshot.modular_task.tokens[rows].to(device_of(model))
     with torch.no_grad(), alone_with(model):
-        _, cache = model.run_with_cache(
-            snapshot.modular_task.tokens[rows].to(device), names_filter=[name]
-        )
-    patterns = cache[name].double().cpu()
-    # A HookedTransformer puts 0 where the softmax is NaN; weights that are some sum to more than 0.
-    if not bool((patterns.sum(dim=-1) > 0).all()):
-        raise InputError(f"the attention pattern of layer {layer} is not finite.")
+        _, cache = model.run_with_cache(tokens, names_filter=[name])
+    patterns = _finite(cache[name].double().cpu(), layer)
     n_tokens = patterns.shape[-1]
     return AttentionPatterns(
         patterns=patterns,

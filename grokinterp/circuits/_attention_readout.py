@@ -1,4 +1,8 @@
-"""The attention readout: the score that the query of "=" gives to each token's key."""
+"""Attention as a function of the tokens: the score that the query of "=" gives to each key.
+
+`attention_readout` is that score, C_j of head j; `attention_fits` puts a sigmoid or a line in
+C_j(a) - C_j(b), cut to its leading waves, in the place of the attention to a.
+"""
 
 import math
 from collections.abc import Sequence
@@ -16,12 +20,10 @@ from grokinterp.circuits._attention import FLAT, patterns_of
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import spectrum
-from grokinterp.models.architecture import Architecture, Weights
+from grokinterp.models.architecture import Architecture
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, need_residual_stream
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
-
-# MERGED circuits.attention_fits: Attention replaced by one wave, or a few, a head: a sigmoid or a line in C_j(a) - C_j(b).
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,30 +57,30 @@ class AttentionReadout(Result):
         return tuple(self.shares.max(dim=1).values.tolist())
 
     def table(self) -> pd.DataFrame:
-        """One row a head: leading frequency, share of variance it explains, whether that is all.
+        """One row per head: its leading frequency, what that explains, and whether it is enough.
 
         `single_frequency`: the share reaches the threshold. `spread`: standard deviation of C_j
         over the tokens.
         """
-        rows = []
-        for head, k in enumerate(self.leading):
-            share = None if k is None else float(self.shares[head, k - 1])
-            rows.append(
-                {
-                    "head": head,
-                    "frequency": k,
-                    "variance_explained": share,
-                    "single_frequency": share is not None and share >= self.threshold,
-                    "key": None if k is None else k in self.frequencies,
-                    "spread": float(self.scores[head].std(correction=0)),
-                    "offset": float(self.offset[head]),
-                    "to_equals": float(self.to_equals[head]),
-                    "note": "scores all tokens alike" if k is None else "",
-                }
-            )
-        return pd.DataFrame(rows).astype(
-            {"frequency": "Int64", "variance_explained": "Float64", "key": "boolean"}
+        leading = self.leading
+        shares = [
+            share if k else None for k, share in zip(leading, self.leading_share, strict=True)
+        ]
+        frame = pd.DataFrame(
+            {
+                "head": range(len(leading)),
+                "frequency": leading,
+                "variance_explained": shares,
+                "single_frequency": [s is not None and s >= self.threshold for s in shares],
+                "key": [None if k is None else k in self.frequencies for k in leading],
+                "spread": self.scores.std(dim=1, correction=0).tolist(),
+                "offset": self.offset.tolist(),
+                "to_equals": self.to_equals.tolist(),
+                "note": ["" if k else "scores all tokens alike" for k in leading],
+            }
         )
+        nullable = {"frequency": "Int64", "variance_explained": "Float64", "key": "boolean"}
+        return frame.astype(nullable)
 
 
 def attention_readout(
@@ -95,7 +97,7 @@ def attention_readout(
     r"""C_j(t) = (q_0 W_Q^j + b_Q^j) . (W_E[t] W_K^j) / sqrt(d_head), q_0 = W_E["="] + W_pos[2].
 
     Attention to operand a over that to b is exp(C_j(a) - C_j(b) + offset_j). Nanda et al. 2023
-    (arXiv 2301.05217) find one frequency a head, with 97.9 to 99.1 % of the variance; their
+    (arXiv 2301.05217) find one frequency per head, with 97.9 to 99.1 % of the variance; their
     notebook leaves the division out (`scaled=False`). `threshold` is where a head counts as of a
     single frequency (the cut they use for neurons; none is published for heads).
 
@@ -136,18 +138,23 @@ def token_scores(
     """C_j (scaled), the offset of position 0 against position 1, and what was assumed (float64)."""
     architecture = _checked(snapshot, layer)
     p, w = snapshot.modular_task.p, {name: x.double() for name, x in snapshot.weights.items()}
-    embed, position = w["embed.W_E"], w["pos_embed.W_pos"]
-    rows = torch.stack([embed + position[i] for i in range(3)])  # [position, token, d_model]
-    if architecture.normalization_type == "LN":
-        rows = _layer_norm(rows, w, architecture.eps)
-    query = _heads(rows[2, p], w, "Q")  # the token p is "="
-    keys = _heads(rows, w, "K")
-    exact = torch.einsum("hk,ithk->iht", query, keys) / math.sqrt(query.shape[1])
+    rows = w["embed.W_E"] + w["pos_embed.W_pos"][:3, None]  # [position, token, d_model]
+    normalised = architecture.normalization_type == "LN"
+    if normalised:
+        gain, bias = w["blocks.0.ln1.w"], w["blocks.0.ln1.b"]
+        rows = torch.nn.functional.layer_norm(rows, gain.shape, gain, bias, architecture.eps)
+    query, keys = (
+        torch.einsum("...d,hdk->...hk", x, w[f"blocks.0.attn.W_{which}"])
+        + w[f"blocks.0.attn.b_{which}"]
+        for which, x in (("Q", rows[2, p]), ("K", rows))  # the token p is "="
+    )
+    root = math.sqrt(query.shape[1])
+    exact = torch.einsum("hk,ithk->iht", query, keys) / root
     offset = (exact[0] - exact[1])[:, :p].mean(dim=1)
-    if architecture.normalization_type == "LN":
+    if normalised:
         return exact[:2, :, :p].mean(dim=0), offset, "LayerNorm: mean over the operand positions"
-    matrix = torch.einsum("hk,hdk->hd", query, w["blocks.0.attn.W_K"]) / math.sqrt(query.shape[1])
-    return matrix @ embed[:p].T, offset, ""
+    matrix = torch.einsum("hk,hdk->hd", query, w["blocks.0.attn.W_K"]) / root
+    return matrix @ w["embed.W_E"][:p].T, offset, ""
 
 
 def _checked(snapshot: Snapshot, layer: int) -> Architecture:
@@ -173,21 +180,7 @@ def _checked(snapshot: Snapshot, layer: int) -> Architecture:
     return architecture
 
 
-def _layer_norm(
-    rows: Float[Tensor, "3 d_vocab d_model"], w: Weights, eps: float
-) -> Float[Tensor, "3 d_vocab d_model"]:
-    gain, bias = w["blocks.0.ln1.w"], w["blocks.0.ln1.b"]
-    return torch.nn.functional.layer_norm(rows, gain.shape, gain, bias, eps)
-
-
-def _heads(
-    rows: Float[Tensor, "*rows d_model"], w: Weights, which: str
-) -> Float[Tensor, "*rows n_heads d_head"]:
-    matrix, bias = w[f"blocks.0.attn.W_{which}"], w[f"blocks.0.attn.b_{which}"]
-    return torch.einsum("...d,hdk->...hk", rows, matrix) + bias
-
-
-FITTED = {"sigmoid": "nothing", "linear": "slope, intercept"}  # form -> what the pattern decides
+FITTED = {"sigmoid": "nothing", "linear": "slope, intercept"}  # of each form, to the pattern
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +196,7 @@ class AttentionFits(Result):
     waves: int  # how many leading frequencies of C_j are kept
 
     def table(self) -> pd.DataFrame:
-        """One row a head and form.
+        """One row per head and form.
 
         `variance_explained` of the true attention to a, over all inputs; `whole_readout` is the
         same of the same form with all of C_j instead of its leading `waves`: what is missing
@@ -231,7 +224,7 @@ def attention_fits(
     intercept the positional offset, both from the weights. "linear": g is the identity; slope and
     intercept are least squares over all inputs (values outside 0 to 1 are left as they are). In
     both, attention to b is the rest, and "=" gets none (with an attention rate r, r times this plus
-    1 - r). Nanda et al. 2023 (arXiv 2301.05217) do so with one wave a head. A good fit does not
+    1 - r). Nanda et al. 2023 (arXiv 2301.05217) do so with one wave per head. A good fit does not
     show that the model works with it in place, nor a bad one that it fails: run `patterns` through
     a hook for that. Raises as `attention_readout` does.
     """
@@ -239,22 +232,20 @@ def attention_fits(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
     readout = attention_readout(snapshot, layer=layer, frequencies=frequencies)
-    most = readout.shares.shape[1]
-    waves = whole("waves", waves, least=1, most=most, such_as="1")
+    waves = whole("waves", waves, least=1, most=readout.shares.shape[1], such_as="1")
     truth = patterns_of(snapshot, layer)[:, :, 0].double()
     assert snapshot.transformer is not None  # attention_readout has made sure
     rate = snapshot.transformer.attention_rate
-    difference = _differences(snapshot, leading_waves(readout, group_of(snapshot), waves))
-    every = _differences(snapshot, readout.scores)
+    cut = leading_waves(readout, group_of(snapshot), waves)
+    a, b = snapshot.modular_task.inputs.unbind(1)
+    difference, every = ((scores[:, a] - scores[:, b]).T for scores in (cut, readout.scores))
     patterns: dict[str, Tensor] = {}
     rows: list[dict[str, object]] = []
     for form, fitted in FITTED.items():
-        slope, intercept, to_a = _fit(form, difference, readout.offset, rate, truth)
-        explained = _explained(truth, to_a)
-        ceiling = _explained(truth, _fit(form, every, readout.offset, rate, truth)[2])
-        patterns[form] = torch.stack(
-            [to_a, 2 - rate - to_a, torch.full_like(to_a, 1 - rate)], dim=2
-        )
+        slope, intercept, to_a, explained = _fit(form, difference, readout.offset, rate, truth)
+        ceiling = _fit(form, every, readout.offset, rate, truth)[3]
+        to_equals = torch.full_like(to_a, 1 - rate)
+        patterns[form] = torch.stack([to_a, 2 - rate - to_a, to_equals], dim=2)
         rows += [
             {
                 "head": head,
@@ -306,38 +297,24 @@ def leading_waves(
     return scores
 
 
-def _differences(
-    snapshot: Snapshot, scores: Float[Tensor, "n_heads p"]
-) -> Float[Tensor, "n_inputs n_heads"]:
-    a, b = snapshot.modular_task.inputs.unbind(1)
-    return (scores[:, a] - scores[:, b]).T
-
-
 def _fit(
     form: str,
     difference: Float[Tensor, "n_inputs n_heads"],
     offset: Float[Tensor, " n_heads"],
     rate: float,
     truth: Float[Tensor, "n_inputs n_heads"],
-) -> tuple[Float[Tensor, " n_heads"], Float[Tensor, " n_heads"], Float[Tensor, "n_inputs n_heads"]]:
-    """Slope, intercept, and the attention to a that they give."""
+) -> tuple[Tensor, Tensor, Float[Tensor, "n_inputs n_heads"], list[float | None]]:
+    """Slope and intercept of each head, the attention to a they give, the variance it explains."""
+    spread, mean = torch.std_mean(truth, dim=0, correction=0)
     if form == "sigmoid":
-        return (
-            torch.ones_like(offset),
-            offset,
-            rate * (difference + offset).sigmoid() + (1 - rate),
-        )
-    mean = truth.mean(dim=0)
-    # The differences have mean zero over all (a, b), so least squares separates.
-    squares = difference.square().sum(dim=0)
-    inner = (difference * (truth - mean)).sum(dim=0)
-    slope = torch.where(squares > 0, inner / squares.clamp_min(1e-300), 0.0)
-    return slope, mean, slope * difference + mean
-
-
-def _explained(
-    truth: Float[Tensor, "n_inputs n_heads"], fit: Float[Tensor, "n_inputs n_heads"]
-) -> list[float | None]:
-    spread = truth.std(dim=0, correction=0)
-    explained = 1 - (truth - fit).square().mean(dim=0) / spread.square().clamp_min(1e-300)
-    return [float(share) if s >= FLAT else None for share, s in zip(explained, spread, strict=True)]
+        slope, intercept = torch.ones_like(offset), offset
+        to_a = rate * (difference + offset).sigmoid() + (1 - rate)
+    else:  # The differences have mean zero over all (a, b), so least squares separates.
+        squares = difference.square().sum(dim=0)
+        inner = (difference * (truth - mean)).sum(dim=0)
+        slope = torch.where(squares > 0, inner / squares.clamp_min(1e-300), 0.0)
+        intercept, to_a = mean, slope * difference + mean
+    shares = 1 - (truth - to_a).square().mean(dim=0) / spread.square().clamp_min(1e-300)
+    varies = spread >= FLAT
+    explained = [float(x) if y else None for x, y in zip(shares, varies, strict=True)]
+    return slope, intercept, to_a, explained

@@ -9,147 +9,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.base.checks import listed, word
+from grokinterp.base.checks import listed, refused, word
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.result import Result
-from grokinterp.circuits.neurons import neuron_clusters
+from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import AnswerSpectrum, no_frequencies_reason, usable_group
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot, need_residual_stream
 from grokinterp.runs.models_on_tasks import from_weights
-from grokinterp.tasks.modular import AnswerGroup, ModularTask
-
-# MERGED circuits.writers: Everything that writes to the residual stream at the answer position, up to the logits.
-#
-# The logits are a sum over writers of `activations @ to_logits`: a token, a position, the heads' z,
-# the neurons, the biases.
-
-
-@dataclass(frozen=True)
-class Writer:
-    """One linear piece of the logits: `activations @ to_logits`, its columns sorted into parts."""
-
-    parts: tuple[str, ...]
-    activations: Float[Tensor, "n_inputs m"]
-    to_logits: Float[Tensor, "m p"]  # float64
-    membership: Float[Tensor, "m n_parts"]  # 1 where a column belongs to a part
-
-
-def needed_activations(snapshot: Snapshot) -> tuple[str, ...]:
-    """The activations that `writers` asks for, so that one forward can give them all."""
-    names = [] if snapshot.linear_readout else ["ln_final.hook_scale"]
-    for layer in range(snapshot.n_layers):
-        names.append(f"blocks.{layer}.attn.hook_z")
-        if f"blocks.{layer}.mlp.W_out" in snapshot.weights:
-            names.append(f"blocks.{layer}.mlp.hook_post")
-    return tuple(names)
-
-
-def writers(snapshot: Snapshot, clusters: Mapping[int, Int[Tensor, " n"]]) -> Iterator[Writer]:
-    """All writers of a model, in the order in which it computes them."""
-    w = snapshot.weights
-    if clusters and f"blocks.{snapshot.n_layers - 1}.mlp.W_out" not in w:
-        raise InputError("the last layer has no MLP to split by clusters.")
-    final = _Final(snapshot)
-    rows = w["embed.W_E"][snapshot.modular_task.tokens[:, -1]]
-    d_model = rows.shape[1]
-    yield final.writer(
-        ("embedding",), rows, torch.eye(d_model), torch.zeros(d_model, dtype=torch.int64)
-    )
-    if "pos_embed.W_pos" in w:
-        yield final.bias(
-            "position", w["pos_embed.W_pos"][snapshot.modular_task.tokens.shape[1] - 1]
-        )
-    for layer in range(snapshot.n_layers):
-        block = f"blocks.{layer}"
-        prefix = f"layer {layer} " if snapshot.n_layers > 1 else ""
-        z = snapshot.activation(f"{block}.attn.hook_z")
-        n_heads, d_head = z.shape[1:]
-        yield final.writer(
-            tuple(f"{prefix}head {head}" for head in range(n_heads)),
-            z.flatten(1),
-            w[f"{block}.attn.W_O"].flatten(0, 1),
-            torch.arange(n_heads).repeat_interleave(d_head),
-        )
-        if f"{block}.attn.b_O" in w:
-            yield final.bias(f"{prefix}attention bias", w[f"{block}.attn.b_O"])
-        if f"{block}.mlp.W_out" in w:
-            w_out = w[f"{block}.mlp.W_out"]
-            own = clusters if layer == snapshot.n_layers - 1 else {}
-            parts, part_of = _split(f"{prefix}MLP", own, len(w_out))
-            post = snapshot.activation(f"{block}.mlp.hook_post")
-            yield final.writer(parts, post, w_out, part_of)
-        if f"{block}.mlp.b_out" in w:
-            yield final.bias(f"{prefix}MLP bias", w[f"{block}.mlp.b_out"])
-    yield from final.own_biases()
-
-
-class _Final:
-    """What stands between the residual stream and the logits: a frozen LayerNorm, `W_U`."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        w, p = snapshot.weights, snapshot.task.n_classes
-        self.n_inputs = snapshot.task.n_inputs
-        self.unembed = w["unembed.W_U"][:, :p].double()
-        self.biases = {}  # what is added after the residual stream, as logits
-        self.gain, self.scale = None, torch.ones(1)
-        if not snapshot.linear_readout:
-            self.gain = w["ln_final.w"].double()
-            self.scale = snapshot.activation("ln_final.hook_scale").double()
-            self.biases["LayerNorm bias"] = w["ln_final.b"].double() @ self.unembed
-        if "unembed.b_U" in w:
-            self.biases["unembedding bias"] = w["unembed.b_U"][:p].double()
-
-    def writer(
-        self,
-        parts: tuple[str, ...],
-        activations: Float[Tensor, "n_inputs m"],
-        to_residual: Float[Tensor, "m d_model"],
-        part_of: Int[Tensor, " m"],
-    ) -> Writer:
-        """A writer of `activations @ to_residual`, its columns sorted into parts."""
-        rows = to_residual.double()
-        if self.gain is not None:
-            rows = (rows - rows.mean(dim=1, keepdim=True)) * self.gain
-            activations = activations.double() / self.scale
-        membership = torch.nn.functional.one_hot(part_of, len(parts)).double()
-        return Writer(parts, activations, rows @ self.unembed, membership)
-
-    def bias(self, name: str, vector: Float[Tensor, " d_model"]) -> Writer:
-        """A writer of one vector, the same on every input."""
-        one = torch.zeros(1, dtype=torch.int64)
-        return self.writer((name,), torch.ones(self.n_inputs, 1), vector[None], one)
-
-    def own_biases(self) -> Iterator[Writer]:
-        """Writers of what is added after the residual stream."""
-        one = torch.ones(1, 1, dtype=torch.float64)
-        for name, logits in self.biases.items():
-            yield Writer((name,), one.expand(self.n_inputs, 1), logits[None], one)
-
-
-def _split(
-    name: str, clusters: Mapping[int, Int[Tensor, " n"]], d_mlp: int
-) -> tuple[tuple[str, ...], Int[Tensor, " d_mlp"]]:
-    """The parts of an MLP, and the part of every neuron."""
-    labels = sorted(set(clusters) - {-1})
-    part_of = torch.full((d_mlp,), len(labels))
-    for part, label in enumerate(labels):
-        neurons = torch.as_tensor(clusters[label])
-        if len(neurons) and not 0 <= int(neurons.min()) <= int(neurons.max()) < d_mlp:
-            raise InputError(f"cluster {label} has a neuron outside 0 to {d_mlp - 1}.")
-        if bool((part_of[neurons] != len(labels)).any()) or len(neurons.unique()) < len(neurons):
-            raise InputError(f"cluster {label} has a neuron twice, or one of another cluster.")
-        part_of[neurons] = part
-    if not labels:
-        return (name,), part_of
-    return (*(f"{name} cluster {label}" for label in labels), f"{name}, no cluster"), part_of
-
+from grokinterp.tasks.modular import ModularTask
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-AGAINST = ("mean", "best")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,17 +60,16 @@ class Attribution(Result):
         return float((self.margin - self.per_input.sum(dim=1)).abs().max())
 
     def table(self) -> pd.DataFrame:
-        """One row a part: mean over all inputs, share of the total, spread over the inputs.
+        """One row per part: mean over all inputs, share of the total, spread over the inputs.
 
         Shares are null for a total of zero.
         """
-        mean = self.per_input.mean(dim=0)
-        total = self.total
+        mean, total = self.per_input.mean(dim=0).tolist(), self.total
         return pd.DataFrame(
             {
                 "part": self.parts,
-                "margin": mean.tolist(),
-                "share": [x / total if total else None for x in mean.tolist()],
+                "margin": mean,
+                "share": [x / total if total else None for x in mean],
                 "spread": self.per_input.std(dim=0, correction=0).tolist(),
             }
         ).astype({"share": "Float64"})
@@ -257,27 +128,25 @@ def attribution(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
     need_residual_stream(snapshot)
-    word("against", against, AGAINST)
+    word("against", against, ("mean", "best"))
     seen, note = _in_float64(snapshot)
     directions = _directions(seen, against)
     group = usable_group(seen)
     along = None if group is None else AnswerSpectrum.of(directions, group)
     parts: list[str] = []
-    each, spectra = [], []
-    if clusters is None:
-        clusters = _own_clusters(snapshot, frequencies)
-    else:
-        clusters = _given_clusters(snapshot, clusters)
-    for writer in writers(seen, clusters):
+    per_input, spectrum = [], []
+    own = clusters is None
+    split = _own_clusters(snapshot, frequencies) if own else _given_clusters(snapshot, clusters)
+    for writer in _writers(seen, split):  # one at a time: their activations are large
         parts += writer.parts
-        each.append(_margins(writer, directions))
+        per_input.append(writer.margins(directions))
         if along is not None:
-            spectra.append(_by_frequency(writer, along, seen.task.n_inputs))
+            spectrum.append(writer.by_frequency(along))
     return Attribution(
         parts=tuple(parts),
-        per_input=torch.cat(each, dim=1),
+        per_input=torch.cat(per_input, dim=1),
         margin=(seen.logits.double() * directions).sum(dim=1),
-        spectrum=torch.cat(spectra) if spectra else None,
+        spectrum=torch.cat(spectrum) if spectrum else None,
         frequencies=frequencies,
         against=against,
         step=snapshot.step,
@@ -287,37 +156,37 @@ def attribution(
 
 
 def _given_clusters(snapshot: Snapshot, given: object) -> dict[int, Int[Tensor, " n"]]:
-    """Clusters of one's own: label -> neurons of the last layer."""
+    """Clusters of one's own: label -> neurons of the last layer, none of them in two clusters."""
     if not isinstance(given, Mapping):
-        raise InputError(
-            f"clusters={shown(given)} are no dict; give such as {{9: [0, 4]}}: label -> neurons."
-        )
-    w_out = f"blocks.{snapshot.n_layers - 1}.mlp.W_out"
-    if given and w_out not in snapshot.weights:
+        raise refused("clusters", given, "a dict of label -> neurons", "such as {9: [0, 4]}")
+    w_out = snapshot.weights.get(f"blocks.{snapshot.n_layers - 1}.mlp.W_out", torch.empty(0))
+    if given and not len(w_out):
         raise InputError("clusters are of neurons, and the model has no MLP; leave them out.")
-    n = len(snapshot.weights[w_out]) if given else 0
-    found = {}
+    found, taken = {}, torch.zeros(len(w_out), dtype=torch.bool)
     for label, members in given.items():
+        name = f"cluster {shown(label)}"
         if whole_number(label) is None:
-            raise InputError(f"cluster {shown(label)} has no number; label it such as 9, or -1.")
-        numbers = []
-        for one in listed(f"cluster {shown(label)}", members, such_as="[0, 4]"):
-            number = whole_number(one)
-            if number is None or not 0 <= number < n:
+            raise InputError(f"{name} has no number; label it such as 9, or -1.")
+        neurons = []
+        for one in listed(name, members, such_as="[0, 4]"):
+            neuron = whole_number(one)
+            if neuron is None or not 0 <= neuron < len(w_out):
                 raise InputError(
-                    f"cluster {shown(label)} has a neuron outside 0 to {n - 1}: {shown(one)}; give "
+                    f"{name} has a neuron outside 0 to {len(w_out) - 1}: {shown(one)}; give "
                     "numbers of neurons."
                 )
-            numbers.append(number)
-        found[label] = torch.tensor(numbers, dtype=torch.int64)
+            if label != LEFTOVER and taken[neuron]:
+                raise InputError(f"{name} has a neuron twice, or one of another cluster: {neuron}.")
+            taken[neuron] |= label != LEFTOVER
+            neurons.append(neuron)
+        found[label] = torch.tensor(neurons, dtype=torch.int64)
     return found
 
 
 def _own_clusters(snapshot: Snapshot, frequencies: tuple[int, ...]) -> dict[int, Int[Tensor, " n"]]:
     """The neuron clusters of the last layer; none where there is no MLP or no answer group."""
-    if usable_group(snapshot) is None or not frequencies:
-        return {}
-    if f"blocks.{snapshot.n_layers - 1}.mlp.W_out" not in snapshot.weights:
+    has_mlp = f"blocks.{snapshot.n_layers - 1}.mlp.W_out" in snapshot.weights
+    if usable_group(snapshot) is None or not frequencies or not has_mlp:
         return {}
     found = neuron_clusters(snapshot, frequencies=frequencies)
     return {k: found.members(k) for k in found.frequencies}
@@ -331,7 +200,10 @@ def _in_float64(snapshot: Snapshot) -> tuple[Snapshot, str]:
     if snapshot.transformer is not None:
         weights = {name: weight.double() for name, weight in snapshot.weights.items()}
         exact = from_weights(weights, snapshot.transformer, snapshot.task)
-        exact.gather(*needed_activations(exact))
+        names = [] if exact.linear_readout else ["ln_final.hook_scale"]
+        for layer in range(exact.n_layers):
+            names += [f"blocks.{layer}.attn.hook_z", f"blocks.{layer}.mlp.hook_post"]
+        exact.gather(*names)
         return exact, frozen
     if not snapshot.linear_readout:
         raise InputError(
@@ -345,40 +217,98 @@ def _in_float64(snapshot: Snapshot) -> tuple[Snapshot, str]:
 
 
 def _directions(snapshot: Snapshot, against: str) -> Float[Tensor, "n_inputs p"]:
-    """M of every input: right class minus wrong ones."""
+    """The m of every input: 1 at the right class, less at wrong ones."""
     p, right = snapshot.task.n_classes, snapshot.task.labels[:, None]
     if against == "mean":
-        return torch.full((len(right), p), -1 / (p - 1), dtype=torch.float64).scatter(1, right, 1.0)
-    best = snapshot.logits.scatter(1, right, -torch.inf).argmax(dim=1, keepdim=True)
-    none = torch.zeros(len(right), p, dtype=torch.float64)
-    return none.scatter(1, best, -1.0).scatter(1, right, 1.0)
+        wrong = torch.full((len(right), p), -1 / (p - 1), dtype=torch.float64)
+    else:
+        best = snapshot.logits.scatter(1, right, -torch.inf).argmax(dim=1, keepdim=True)
+        wrong = torch.zeros(len(right), p, dtype=torch.float64).scatter(1, best, -1.0)
+    return wrong.scatter(1, right, 1.0)
 
 
-def _margins(
-    writer: Writer, directions: Float[Tensor, "n_inputs p"]
-) -> Float[Tensor, "n_inputs n_parts"]:
-    """What each part adds to the margin of each input."""
-    found = [
-        (x.double() * (m @ writer.to_logits.T)) @ writer.membership
-        for x, m in zip(
-            writer.activations.split(BLOCK_ROWS), directions.split(BLOCK_ROWS), strict=True
-        )
-    ]
-    return torch.cat(found)
+@dataclass(frozen=True)
+class Writer:
+    """One linear piece of the logits: `activations @ to_logits`, its columns sorted into parts."""
+
+    parts: tuple[str, ...]
+    activations: Float[Tensor, "n_inputs m"]
+    to_logits: Float[Tensor, "m p"]  # float64
+    membership: Float[Tensor, "m n_parts"]  # 1 where a column belongs to a part
+
+    def margins(self, directions: Float[Tensor, "n_inputs p"]) -> Float[Tensor, "n_inputs n_parts"]:
+        """What each part adds to the margin of each input."""
+        blocks = zip(self.activations.split(BLOCK_ROWS), directions.split(BLOCK_ROWS), strict=True)
+        read = [(x.double() * (m @ self.to_logits.T)) @ self.membership for x, m in blocks]
+        return torch.cat(read)
+
+    def by_frequency(
+        self, along: AnswerSpectrum
+    ) -> Float[Tensor, "n_parts n_frequencies_and_constant"]:
+        """What each part adds to the average margin through each frequency of its logits.
+
+        A component depends on the exponent alone, so it meets the mean direction of each exponent;
+        by Parseval that is a product of two spectra.
+        """
+        order = along.group.order
+        activations = AnswerSpectrum.of(self.activations, along.group).coefficients
+        wanted = along.coefficients @ self.to_logits.T.to(along.coefficients.dtype)
+        product = (activations.conj() * wanted).real / order**2
+        product[1 : (order + 1) // 2] *= 2  # the conjugate half
+        share = along.group.rows.numel() / len(self.activations)  # of inputs with an exponent
+        return (product @ self.membership).T * share
 
 
-def _by_frequency(
-    writer: Writer, along: AnswerSpectrum, n_inputs: int
-) -> Float[Tensor, "n_parts n_frequencies_and_constant"]:
-    """What each part adds to the average margin through each frequency of its logits.
+def _writers(snapshot: Snapshot, clusters: Mapping[int, Int[Tensor, " n"]]) -> Iterator[Writer]:
+    """All that writes to the logits at the answer position, in the order of the forward."""
+    w, task = snapshot.weights, snapshot.modular_task
+    unembed = w["unembed.W_U"][:, : task.p].double()
+    one = torch.ones(task.n_inputs, 1, dtype=torch.float64)
 
-    A component depends on the exponent alone, so it meets the mean direction of each exponent; by
-    Parseval that is a product of two spectra.
-    """
-    group: AnswerGroup = along.group
-    order = group.order
-    activations = AnswerSpectrum.of(writer.activations, group).coefficients
-    wanted = along.coefficients @ writer.to_logits.T.to(along.coefficients.dtype)
-    product = (activations.conj() * wanted).real / order**2
-    product[1 : (order + 1) // 2] *= 2  # the conjugate half
-    return (product @ writer.membership).T * (group.rows.numel() / n_inputs)
+    def writer(
+        parts: tuple[str, ...],
+        activations: Float[Tensor, "n_inputs m"],
+        to_residual: Float[Tensor, "m d_model"],
+        part_of: Int[Tensor, " m"] | None = None,
+    ) -> Writer:
+        rows = to_residual.double()
+        if not snapshot.linear_readout:  # a LayerNorm, frozen at its own scale
+            rows = (rows - rows.mean(dim=1, keepdim=True)) * w["ln_final.w"].double()
+            activations = activations.double() / snapshot.activation("ln_final.hook_scale").double()
+        part_of = torch.zeros(len(rows), dtype=torch.int64) if part_of is None else part_of
+        membership = torch.nn.functional.one_hot(part_of, len(parts)).double()
+        return Writer(parts, activations, rows @ unembed, membership)
+
+    last = task.tokens.shape[1] - 1
+    embedded = w["embed.W_E"][task.tokens[:, last]]
+    yield writer(("embedding",), embedded, torch.eye(embedded.shape[1]))
+    if "pos_embed.W_pos" in w:
+        yield writer(("position",), one, w["pos_embed.W_pos"][last, None])
+    for layer in range(snapshot.n_layers):
+        attn, mlp = f"blocks.{layer}.attn", f"blocks.{layer}.mlp"
+        prefix = f"layer {layer} " if snapshot.n_layers > 1 else ""
+        z = snapshot.activation(f"{attn}.hook_z")
+        n_heads, d_head = z.shape[1:]
+        heads = tuple(f"{prefix}head {head}" for head in range(n_heads))
+        head_of = torch.arange(n_heads).repeat_interleave(d_head)
+        yield writer(heads, z.flatten(1), w[f"{attn}.W_O"].flatten(0, 1), head_of)
+        if f"{attn}.b_O" in w:
+            yield writer((f"{prefix}attention bias",), one, w[f"{attn}.b_O"][None])
+        if f"{mlp}.W_out" in w:
+            own = clusters if layer == snapshot.n_layers - 1 else {}
+            labels = sorted(set(own) - {LEFTOVER})
+            rest = f"{prefix}MLP, no cluster" if labels else f"{prefix}MLP"
+            parts = (*(f"{prefix}MLP cluster {label}" for label in labels), rest)
+            part_of = torch.full((len(w[f"{mlp}.W_out"]),), len(labels))
+            for part, label in enumerate(labels):
+                part_of[own[label]] = part
+            yield writer(parts, snapshot.activation(f"{mlp}.hook_post"), w[f"{mlp}.W_out"], part_of)
+        if f"{mlp}.b_out" in w:
+            yield writer((f"{prefix}MLP bias",), one, w[f"{mlp}.b_out"][None])
+    after = {}  # what is added after the residual stream, as logits
+    if not snapshot.linear_readout:
+        after["LayerNorm bias"] = w["ln_final.b"].double() @ unembed
+    if "unembed.b_U" in w:
+        after["unembedding bias"] = w["unembed.b_U"][: task.p].double()
+    for name, logits in after.items():
+        yield Writer((name,), one, logits[None], one[:1])

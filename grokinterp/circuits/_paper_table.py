@@ -1,4 +1,4 @@
-"""The paper's numbers for one model, beside those published for its mainline model.
+"""The paper's numbers for one model, next to those published for its mainline model.
 
 Published values are those of Nanda et al. 2023 (arXiv 2301.05217, sections 4 and 5, and the
 authors' notebook; per-frequency excluded losses as recomputed by ARENA 2.0) for one network: p =
@@ -20,7 +20,7 @@ from grokinterp.circuits import hooks
 from grokinterp.circuits._attention_readout import attention_fits, attention_readout
 from grokinterp.circuits.ablation import ablate
 from grokinterp.circuits.interventions import Intervention
-from grokinterp.circuits.neurons import neuron_clusters, neuron_logit_directions
+from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
 from grokinterp.circuits.polynomials import fitted_neurons, polynomial_fits
 from grokinterp.fourier._key_frequencies import RULES, Keys, subject_of
 from grokinterp.fourier.answers import group_of
@@ -58,7 +58,7 @@ class PaperTable(Result):
         raise InputError(f"no entry is called {quantity!r}; .table() lists them.")
 
     def table(self) -> pd.DataFrame:
-        """Section, quantity, value, published value, note; a row each."""
+        """One row per entry: section, quantity, value, published value, note."""
         return pd.DataFrame(self.entries)
 
 
@@ -99,11 +99,10 @@ Rows = Iterator[tuple[Any, ...]]  # an entry without its section
 def _frequencies(snapshot: Snapshot, keys: Keys) -> Rows:
     group_of(snapshot)
     visible = RULES["embedding"](snapshot).frequencies
-    listed = "; ".join([", ".join(map(str, keys)), *keys.notes])
-    note = listed if keys else keys.reason
+    note = "; ".join([", ".join(map(str, keys)), *keys.notes]) if keys else keys.reason
     yield "key frequencies", float(len(keys)), "5: 14, 35, 41, 42, 52", note
-    note = ", ".join(map(str, visible)) or "none"
-    note = note if keys else "of the embedding alone: no circuit is claimed of them"
+    note = "of the embedding alone: no circuit is claimed of them"
+    note = (", ".join(map(str, visible)) or "none") if keys else note
     yield "frequencies visible in W_E", float(len(visible)), "6", note
 
 
@@ -112,32 +111,32 @@ def _losses(snapshot: Snapshot, keys: Keys) -> Rows:
     yield "loss", whole.loss_all, "2.412e-07"
     yield "accuracy", whole.acc_all, "1"
     _need_keys(snapshot, keys)
-    yield (
-        "logit variance explained by the key cosines",
-        losses.trig_variance_explained(snapshot, keys),
-        "0.95",
-    )
+    explained = losses.trig_variance_explained(snapshot, keys)
+    yield "logit variance explained by the key cosines", explained, "0.95"
     yield "trig loss", losses.trig_loss(snapshot, keys), "4.7e-08"
     yield "restricted loss", losses.restricted_loss(snapshot, keys), "5.547e-08"
-    split = "" if snapshot.train_mask is not None else "the training pairs are not known"
+    unknown = "the training pairs are not known" if snapshot.train_mask is None else ""
     published = f"2.82e-04, 6.33e-04, 1.61e-03, 7.195e-02, 3.288e-02 ({LISTED})"
     for k, loss in losses.excluded_loss_each(snapshot, keys).items():
-        value = None if split else loss
-        yield f"excluded loss of k = {k}, training pairs", value, published, split
+        value = None if unknown else loss
+        yield f"excluded loss of k = {k}, training pairs", value, published, unknown
 
 
 def _neurons(snapshot: Snapshot, keys: Keys) -> Rows:
     _need_keys(snapshot, keys)
     clusters = neuron_clusters(snapshot, frequencies=keys)
-    n = len(clusters.fraction)
-    clustered = sum(len(clusters.members(k)) for k in clusters.frequencies)
-    yield "neurons above 0.85", clustered / n, "0.846 (433 of 512)"
+    n, leftover = len(clusters.fraction), clusters.sizes[LEFTOVER]
+    yield "neurons above 0.85", (n - leftover) / n, "0.846 (433 of 512)"
     yield "activation variance they hold", clusters.variance_share, ""
     for k in clusters.frequencies:
         note = "" if k in keys else "not a key frequency"
-        size = float(len(clusters.members(k)))
-        yield f"neurons of k = {k}", size, f"44, 93, 145, 87, 64 ({LISTED})", note
-    yield "leftover neurons", float(n - clustered), "79"
+        yield (
+            f"neurons of k = {k}",
+            float(clusters.sizes[k]),
+            f"44, 93, 145, 87, 64 ({LISTED})",
+            note,
+        )
+    yield "leftover neurons", float(leftover), "79"
     fits = polynomial_fits(snapshot, frequencies=keys).summary().set_index("cluster")
     for column, what in (("degree_2", "degree-2 polynomials"), ("product_terms", "products alone")):
         for cluster, explained in fits[column].items():
@@ -184,7 +183,7 @@ Plan = Iterator[tuple[Intervention, str, str]]
 
 def _parts(snapshot: Snapshot, keys: Keys) -> Plan:
     last = snapshot.n_layers - 1
-    several = "" if last == 0 else "of the last layer only"
+    several = "of the last layer only" if last else ""
     if f"blocks.{last}.mlp.W_out" in snapshot.weights:
         yield hooks.mlp_skip(last, mode="zero"), "9.12e-07", several
         yield hooks.mlp_skip(last, mode="mean"), "7.25e-07", several
@@ -196,7 +195,7 @@ def _parts(snapshot: Snapshot, keys: Keys) -> Plan:
 
 def _fourier(snapshot: Snapshot, keys: Keys) -> Plan:
     _need_keys(snapshot, keys)
-    task, post = snapshot.modular_task, f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
+    task, post = snapshot.modular_task, snapshot.mlp_post_name
     basis = neuron_logit_directions(snapshot, frequencies=keys).basis
     yield hooks.fourier(post, task, keys, keep=True), "5.54e-08", ""
     operands = hooks.fourier(post, task, keys, keep=True, terms="operands")
@@ -212,13 +211,10 @@ def _polynomials(snapshot: Snapshot, keys: Keys) -> Plan:
     members = [i for k in clusters.frequencies for i in clusters.members(k).tolist()]
     if not members:
         raise InputError("no neuron reaches the 0.85 rule, so none is replaced.")
-    fitted = {
-        terms: fitted_neurons(snapshot, clusters=clusters, terms=terms)
-        for terms in ("degree_2", "products")
-    }
 
     def replaced(terms: str, name: str) -> Intervention:
-        return hooks.replaced_neurons(last, members, fitted[terms][:, members], name=name)
+        fitted = fitted_neurons(snapshot, clusters=clusters, terms=terms)
+        return hooks.replaced_neurons(last, members, fitted[:, members], name=name)
 
     yield replaced("degree_2", "clustered neurons as degree-2 polynomials"), "2.48e-07", ""
     own = replaced("products", "clustered neurons in their 3 x 3 block")
@@ -226,12 +222,8 @@ def _polynomials(snapshot: Snapshot, keys: Keys) -> Plan:
     dropped = f"2.0e-04, 4.6e-04, 1.9e-03, 5.2e-03, 2.4e-02 ({LISTED})"
     for k in clusters.frequencies:
         both = own + hooks.neurons(last, clusters.members(k).tolist())
-        note = "" if k in keys else "not a key frequency"
-        yield (
-            both.called(f"without the cluster of k = {k}, the others in their block"),
-            dropped,
-            note,
-        )
+        both = both.called(f"without the cluster of k = {k}, the others in their block")
+        yield both, dropped, "" if k in keys else "not a key frequency"
 
 
 def _fitted_attention(snapshot: Snapshot, keys: Keys) -> Plan:

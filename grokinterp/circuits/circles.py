@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.base.checks import listed, whole, word
-from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.circuits.ablation import score
 from grokinterp.circuits.clock_and_pizza import WaveFit, logit_forms
@@ -23,19 +23,16 @@ from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis, spectrum
 from grokinterp.models.user_models import alone_with
 from grokinterp.reading._load import Subject
-from grokinterp.runs._snapshot import Forward, Snapshot, need_residual_stream
+from grokinterp.runs._snapshot import Snapshot, answer, device_of, need_residual_stream
 from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks.modular import ModularTask
 
-# MERGED circuits.isolation: Circle isolation: what a model does with nothing but some circles in its embedding.
-
-
-ROUNDING = 1e-6  # relative: smaller singular values are those of float32
+SINGULAR_ROUNDING = 1e-6  # relative: smaller singular values are those of float32
 
 
 @dataclass(frozen=True)
-class Component:
-    """A principal component of the embedding: its leading frequency, and that one's share."""
+class PrincipalComponent:
+    """Of the embedding: its leading frequency, and the share of its variance along that one."""
 
     frequency: int
     circularity: float
@@ -51,20 +48,16 @@ class Circularity(Result):
     """
 
     value: float
-    components: tuple[Component, ...]
+    components: tuple[PrincipalComponent, ...]
     key_share: float | None
     frequencies: tuple[int, ...]
     step: int | None
 
     def table(self) -> pd.DataFrame:
         """One row per principal component, strongest first."""
-        frame = pd.DataFrame([vars(component) for component in self.components])
-        frame.attrs |= {
-            "circularity": self.value,
-            "key_share": self.key_share,
-            "frequencies": self.frequencies,
-            "step": self.step,
-        }
+        frame = pd.DataFrame(map(vars, self.components))
+        frame.attrs |= {x: getattr(self, x) for x in ("key_share", "frequencies", "step")}
+        frame.attrs["circularity"] = self.value
         return frame
 
 
@@ -106,12 +99,12 @@ def circularity(
     )
 
 
-def principal_components(snapshot: Snapshot) -> tuple[Component, ...]:
+def principal_components(snapshot: Snapshot) -> tuple[PrincipalComponent, ...]:
     """All principal components of the embedding with their leading frequencies."""
     waves, singular, _ = _svd(snapshot)
-    return tuple(
-        _component(wave, float(value)) for wave, value in zip(waves.T, singular, strict=True)
-    )
+    shares, index = (spectrum(waves)[1:] / waves.square().sum(dim=0)).max(dim=0)
+    found = zip((index + 1).tolist(), shares.tolist(), singular.tolist(), strict=True)
+    return tuple(PrincipalComponent(*one) for one in found)
 
 
 def frequency_plane(snapshot: Snapshot, k: int) -> Float[Tensor, "n d_model"]:
@@ -124,8 +117,7 @@ def frequency_plane(snapshot: Snapshot, k: int) -> Float[Tensor, "n d_model"]:
 def principal_plane(snapshot: Snapshot, k: int) -> Float[Tensor, "n d_model"]:
     """The part along the two strongest principal components whose leading frequency is k."""
     waves, singular, directions = _svd(snapshot)
-    leading = [component.frequency for component in principal_components(snapshot)]
-    own = [i for i, frequency in enumerate(leading) if frequency == k][:2]
+    own = [i for i, one in enumerate(principal_components(snapshot)) if one.frequency == k][:2]
     if not own:
         raise InputError(
             f"no principal component of the embedding has the leading frequency {k}; "
@@ -147,19 +139,13 @@ def _svd(
 ) -> tuple[Float[Tensor, "n rank"], Float[Tensor, " rank"], Float[Tensor, "rank d_model"]]:
     """The singular value decomposition of the centred embedding, zero values left out."""
     waves, singular, directions = torch.linalg.svd(centred_embedding(snapshot), full_matrices=False)
-    rank = int((singular > ROUNDING * singular[0]).sum())
+    rank = int((singular > SINGULAR_ROUNDING * singular[0]).sum())
     return waves[:, :rank], singular[:rank], directions[:rank]
 
 
-def _component(wave: Float[Tensor, " n"], singular_value: float) -> Component:
-    share, index = (spectrum(wave)[1:] / wave.square().sum()).max(dim=0)
-    return Component(int(index) + 1, float(share), singular_value)
-
-
-def _key_share(snapshot: Snapshot, frequencies: Sequence[int]) -> float | None:
+def _key_share(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     """Power in the planes of the frequencies over that of as many leading components."""
-    n = group_of(snapshot).order
-    singular = _svd(snapshot)[1]
+    n, singular = group_of(snapshot).order, _svd(snapshot)[1]
     n_rows = sum(len(_rows(k, n)) for k in frequencies)
     power = sum(float(frequency_plane(snapshot, k).square().sum()) for k in frequencies)
     return power / float(singular[:n_rows].square().sum())
@@ -171,7 +157,7 @@ def _rows(k: int, n: int) -> Float[Tensor, "rows n"]:
 
 
 METHODS = {"frequency": frequency_plane, "principal": principal_plane}
-Planes = Mapping[int, Float[Tensor, "n d_model"]]
+FORMS = ("clock", "pizza")
 
 
 @dataclass(frozen=True)
@@ -202,9 +188,8 @@ class IsolatedCircles:
         """
         if self.fit is None or self.class_means is None:
             raise InputError(f"{self.frequencies} is not a single circle; its logits have no fit.")
-        word("form", form, ("clock", "pizza"))
-        share = {"clock": self.fit.clock, "pizza": self.fit.pizza}[form]
-        amplitude = {"clock": self.fit.clock_amplitude, "pizza": self.fit.pizza_amplitude}[form]
+        word("form", form, FORMS)
+        share, amplitude = getattr(self.fit, form), getattr(self.fit, f"{form}_amplitude")
         return 2 * math.copysign(math.sqrt(share * (1 - self.class_means)), amplitude) - 1
 
 
@@ -220,20 +205,13 @@ class CircleIsolation(Result):
 
     def table(self) -> pd.DataFrame:
         """One row per set of circles, the intact model (no circles named) last."""
-        rows = []
+        rows: list[dict[str, object]] = []
         for subset in self.subsets:
-            fit = subset.fit
-            rows.append(
-                {
-                    "circles": subset.frequencies,
-                    "accuracy": subset.accuracy,
-                    "loss": subset.loss,
-                    "clock": fit.clock if fit else None,
-                    "pizza": fit.pizza if fit else None,
-                    "clock_published": subset.published("clock") if fit else None,
-                    "pizza_published": subset.published("pizza") if fit else None,
-                }
-            )
+            row = {"circles": subset.frequencies, "accuracy": subset.accuracy, "loss": subset.loss}
+            row |= {form: getattr(subset.fit, form, None) for form in FORMS}
+            for form in FORMS:
+                row[f"{form}_published"] = subset.published(form) if subset.fit else None
+            rows.append(row)
         rows.append({"circles": (), "accuracy": self.accuracy, "loss": self.loss})
         frame = pd.DataFrame(rows)
         frame.attrs |= {"method": self.method, "step": self.step}
@@ -267,14 +245,11 @@ def isolate_circles(
     """
     word("method", method, METHODS)
     if subsets is not None:
-        subsets = tuple(
-            tuple(listed("a subset", subset, such_as="[1, 5]"))
+        subsets = [
+            listed("a subset", subset, such_as="[1, 5]")
             for subset in listed("subsets", subsets, such_as="[[1], [1, 5]]")
-        )
-        for k in (k for subset in subsets for k in subset):
-            if whole_number(k) is None:
-                raise InputError(f"subsets have {shown(k)}, no frequency; give such as [[1, 5]].")
-        frequencies = sorted({k for subset in subsets for k in subset})
+        ]
+        frequencies = [k for subset in subsets for k in subset]
     snapshot, keys = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
@@ -286,12 +261,12 @@ def isolate_circles(
         by_size = sorted(planes, key=lambda k: -float(planes[k].norm()))
         growing = [tuple(by_size[:m]) for m in range(2, len(by_size) + 1)]
         subsets = (*((k,) for k in by_size), *growing)
-    whole = score(snapshot, snapshot.logits)
+    intact = score(snapshot, snapshot.logits)
     return CircleIsolation(
-        subsets=tuple(_isolated(snapshot, subset, planes) for subset in subsets),
+        subsets=tuple(_isolated(snapshot, [*map(int, each)], planes) for each in subsets),
         method=method,
-        accuracy=whole.acc_all,
-        loss=whole.loss_all,
+        accuracy=intact.acc_all,
+        loss=intact.loss_all,
         step=snapshot.step,
     )
 
@@ -301,28 +276,12 @@ def with_embedding(snapshot: Snapshot, W_E: Float[Tensor, "d_vocab d_model"]) ->
     weights = snapshot.weights | {"embed.W_E": W_E.to(snapshot.weights["embed.W_E"].dtype)}
     if snapshot.transformer is not None:
         return from_weights(
-            weights,
-            snapshot.transformer,
-            snapshot.task,
-            train_mask=snapshot.train_mask,
+            weights, snapshot.transformer, snapshot.task, train_mask=snapshot.train_mask,
             step=snapshot.step,
-        )
-    return Snapshot(
-        snapshot.task,
-        weights=weights,
-        n_layers=snapshot.n_layers,
-        forward=_forward_with(snapshot, weights["embed.W_E"]),
-        linear_readout=snapshot.linear_readout,
-        train_mask=snapshot.train_mask,
-        step=snapshot.step,
-    )
-
-
-def _forward_with(snapshot: Snapshot, W_E: Float[Tensor, "d_vocab d_model"]) -> Forward:
-    """The user's own model, its embeddings replaced at `hook_embed`."""
+        )  # fmt: skip
     model = snapshot.hooked()
-    device = next(iter(model.parameters())).device
-    old, new = snapshot.weights["embed.W_E"].to(device), W_E.to(device)
+    device = device_of(model)
+    old, new = (x["embed.W_E"].to(device) for x in (snapshot.weights, weights))
 
     def forward(tokens: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
         if names:
@@ -336,20 +295,32 @@ def _forward_with(snapshot: Snapshot, W_E: Float[Tensor, "d_vocab d_model"]) -> 
 
         with alone_with(model):
             logits = model.run_with_hooks(tokens, fwd_hooks=[("hook_embed", replace)])
-        return logits[:, -1].cpu(), {}
+        return answer(logits).cpu(), {}
 
-    return forward
+    return Snapshot(
+        snapshot.task,
+        weights=weights,
+        n_layers=snapshot.n_layers,
+        forward=forward,
+        linear_readout=snapshot.linear_readout,
+        train_mask=snapshot.train_mask,
+        step=snapshot.step,
+    )
 
 
-def _isolated(snapshot: Snapshot, subset: Sequence[int], planes: Planes) -> IsolatedCircles:
+def _isolated(
+    snapshot: Snapshot, subset: Sequence[int], planes: Mapping[int, Tensor]
+) -> IsolatedCircles:
     tokens = group_of(snapshot).tokens
     W_E = snapshot.weights["embed.W_E"].double()
     rest = centred_embedding(snapshot) - sum(planes[k] for k in subset)
     kept = with_embedding(snapshot, W_E.index_add(0, tokens, rest, alpha=-1))
     found = score(kept, kept.logits)
-    if len(subset) != 1:
-        return IsolatedCircles(tuple(subset), found.acc_all, found.loss_all, None, None)
-    forms = logit_forms(kept, frequencies=subset)
+    forms = logit_forms(kept, frequencies=subset) if len(subset) == 1 else None
     return IsolatedCircles(
-        tuple(subset), found.acc_all, found.loss_all, forms.fits[0], forms.class_means
+        frequencies=tuple(subset),
+        accuracy=found.acc_all,
+        loss=found.loss_all,
+        fit=forms.fits[0] if forms else None,
+        class_means=forms.class_means if forms else None,
     )

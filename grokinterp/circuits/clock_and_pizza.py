@@ -1,7 +1,21 @@
-"""Gradient symmetricity: whether the two operands move the logits in the same direction."""
+"""Clock or pizza: three measures of the two algorithms that can add on a circle.
+
+Every task with an answer group is addition of exponents: with x the exponent of a, and y the
+exponent of b or, for subtraction, minus it, the answer has the exponent x + y mod n. The distance
+d = x - y mod n is what the answer does not depend on. On a circle of frequency k (w = 2 pi k / n)
+the two algorithms (Zhong et al. 2023, arXiv 2306.17844) write, up to a factor,
+
+    clock:  cos(w (x + y - z))                          z the exponent of the class c
+    pizza:  |cos(w d / 2)| cos(w (x + y - z))
+
+Both factors are functions on the group: d + n instead of d turns w d / 2 by k pi, which changes the
+sign of its cosine at most, for odd and for even n. Over z alone, waves of different frequencies are
+orthogonal whatever stands before them, so each frequency is fitted on its own and the parts of the
+variance add up.
+"""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -18,27 +32,9 @@ from grokinterp.fourier.basis import n_frequencies
 from grokinterp.models import answer_position
 from grokinterp.models.user_models import HookedModel, alone_with
 from grokinterp.reading._load import Subject
-from grokinterp.runs._snapshot import Snapshot, need_residual_stream
+from grokinterp.runs._snapshot import Snapshot, device_of, need_residual_stream
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
 from grokinterp.tasks.operations import UNDEFINED
-
-# MERGED circuits.logit_shape: The shape of the logits as a function of (a, b, c): what does the distance a - b do to them?
-#
-# Every task with an answer group is addition of exponents: with x the exponent of a, and y the
-# exponent of b or, for subtraction, minus it, the answer has the exponent x + y mod n. Its logits are
-# looked at along x + y, which the answer depends on, and along the distance d = x - y mod n, which it
-# does not.
-#
-# Two algorithms on a circle of frequency k (w = 2 pi k / n) write, up to a factor,
-#
-#     clock:  cos(w (x + y - z))                          z the exponent of the class c
-#     pizza:  |cos(w d / 2)| cos(w (x + y - z))
-#
-# (Zhong et al. 2023, arXiv 2306.17844). Both factors are functions on the group: d + n
-# instead of d turns w d / 2 by k pi, which changes the sign of its cosine at most, for odd and for
-# even n. Over z alone, waves of different frequencies are orthogonal whatever stands before them, so
-# each frequency is fitted on its own and the parts of the variance add up.
-
 
 BLOCK_TRIPLES = 128  # the two-token forward scores every pair of the operands it is given
 LARGEST_SHUFFLE = 4_000_000  # triples; a list of more takes seconds to shuffle
@@ -46,7 +42,7 @@ LARGEST_SHUFFLE = 4_000_000  # triples; a list of more takes seconds to shuffle
 
 @dataclass(frozen=True, kw_only=True)
 class GradientSymmetricity(Result):
-    """Cosines between dQ_abc/dE_a and dQ_abc/dE_b, one a triple, and their mean.
+    """Cosines between dQ_abc/dE_a and dQ_abc/dE_b, one per triple, and their mean.
 
     `value` is None where no sampled triple has two gradients; `reason` says so, and also how many
     triples had to be left out.
@@ -103,20 +99,18 @@ def gradient_symmetricity(
     snapshot, _ = subject_of(x, step=step, frequencies=(), task=task, train_mask=train_mask)
     need_residual_stream(snapshot)
     triples = sampled_triples(snapshot.modular_task, n_samples=n_samples, seed=seed)
-    gradients = _gradients_of(snapshot)
-    cosines = torch.cat([_cosines(gradients(block)) for block in triples.split(BLOCK_TRIPLES)])
+    blocks = triples.split(BLOCK_TRIPLES)
+    cosines = torch.cat([_cosines(_gradients(snapshot, block)) for block in blocks])
     known = cosines[~cosines.isnan()]
     left_out = len(cosines) - len(known)
-    reason = None
-    if left_out:
-        reason = f"{left_out} of {len(cosines)} triples left out: a gradient is 0 or not finite"
+    reason = f"{left_out} of {len(cosines)} triples left out: a gradient is 0 or not finite"
     return GradientSymmetricity(
         value=float(known.mean()) if len(known) else None,
         std=float(known.std(unbiased=False)) if len(known) else None,
         n_samples=len(triples),
         n_left_out=left_out,
         seed=seed,
-        reason=reason,
+        reason=reason if left_out else None,
         step=snapshot.step,
         triples=triples,
         cosines=cosines,
@@ -130,9 +124,7 @@ def sampled_triples(task: ModularTask, *, n_samples: int, seed: int) -> Int[Tens
     [[29, 1, 57], [49, 36, 24]]
     """
     group = task.answer_group
-    tokens = torch.arange(task.p)
-    if group is not None:
-        tokens = tokens[group.of_token != UNDEFINED]
+    tokens = torch.arange(task.p) if group is None else group.tokens.sort().values
     n = len(tokens)
     generator = random.Random(seed)
     if n**3 <= LARGEST_SHUFFLE:
@@ -145,22 +137,12 @@ def sampled_triples(task: ModularTask, *, n_samples: int, seed: int) -> Int[Tens
     return tokens[torch.stack([index // n**2, index // n % n, index % n], dim=1)]
 
 
-Gradients = Callable[[Int[Tensor, "n 3"]], Float[Tensor, "n 2 d_model"]]
-
-
-def _gradients_of(snapshot: Snapshot) -> Gradients:
-    """The function from triples to the gradients of their logits, by the quickest way there is."""
-    architecture = snapshot.transformer
-    n_tokens = snapshot.modular_task.tokens.shape[1]
-    if architecture is not None and answer_position.applies_to(architecture, n_tokens):
-        return lambda triples: _plain_gradients(snapshot, triples)
-    model = snapshot.hooked()
-    if "hook_embed" not in model.hook_dict:
-        raise InputError(
-            f"{type(model).__name__} has no 'hook_embed' (model.hook_dict lists all hooks); "
-            "gradient symmetricity is about the embeddings there."
-        )
-    return lambda triples: hooked_gradients(model, snapshot.modular_task, triples)
+def _gradients(snapshot: Snapshot, triples: Int[Tensor, "n 3"]) -> Float[Tensor, "n 2 d_model"]:
+    """Of the triples' logits with respect to both embeddings, by the quickest way there is."""
+    architecture, task = snapshot.transformer, snapshot.modular_task
+    if architecture is not None and answer_position.applies_to(architecture, task.tokens.shape[1]):
+        return _plain_gradients(snapshot, triples)
+    return hooked_gradients(snapshot.hooked(), task, triples)
 
 
 def _plain_gradients(
@@ -194,8 +176,12 @@ def hooked_gradients(
     model: HookedModel, task: ModularTask, triples: Int[Tensor, "n 3"]
 ) -> Float[Tensor, "n 2 d_model"]:
     """Through any hooked model, in its own precision: `hook_embed` is made the variable."""
-    n = len(triples)
-    device = next(iter(model.parameters())).device
+    if "hook_embed" not in model.hook_dict:
+        raise InputError(
+            f"{type(model).__name__} has no 'hook_embed' (model.hook_dict lists all hooks); "
+            "gradient symmetricity is about the embeddings there."
+        )
+    n, device = len(triples), device_of(model)
     tokens = task.tokens[triples[:, 0] * task.p + triples[:, 1]].to(device)
     leaves: list[Tensor] = []
 
@@ -213,12 +199,9 @@ def hooked_gradients(
 
 
 def _cosines(gradients: Float[Tensor, "n 2 d_model"]) -> Float[Tensor, " n"]:
-    """Nan where a gradient has length 0 or is not finite."""
+    """NaN where a gradient has length 0 or is not finite."""
     first, second = gradients.unbind(1)
     return (first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1))
-
-
-ROUNDING = 1e-6  # relative: variation below it is that of float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,11 +220,10 @@ class DistanceIrrelevance(Result):
 
     def table(self) -> pd.DataFrame:
         """One row per distance: mean and spread of the right answer's logit."""
-        frame = pd.DataFrame(
-            {"mean": self.mean_within.numpy(), "std": self.std_within.numpy()}
-        ).rename_axis(index="distance")
+        frame = pd.DataFrame({"distance": range(len(self.mean_within))})
+        frame["mean"], frame["std"] = self.mean_within.numpy(), self.std_within.numpy()
         frame.attrs |= {"std_all": self.std_all, "q": self.value, "step": self.step}
-        return frame.reset_index()
+        return frame
 
 
 def distance_irrelevance(
@@ -267,11 +249,11 @@ def distance_irrelevance(
     grid = operand_grid(group)
     labels = snapshot.task.labels
     right = snapshot.logits[torch.arange(len(labels)), labels].double()[grid]
-    position = torch.arange(n)
-    by_distance = right[(position[:, None] + position) % n, position]  # [d, y]: x = y + d
+    y = torch.arange(n)
+    by_distance = right[(y[:, None] + y) % n, y]  # [d, y]: x = y + d
     std_within = by_distance.std(dim=1, unbiased=False)
     std_all = float(right.std(unbiased=False))
-    constant = std_all <= ROUNDING * float(right.abs().max())
+    constant = std_all <= 1e-6 * float(right.abs().max())  # no more than float32 rounds
     return DistanceIrrelevance(
         value=None if constant else float(std_within.mean()) / std_all,
         std_all=std_all,
@@ -327,8 +309,7 @@ class LogitForms(Result):
 
     def table(self) -> pd.DataFrame:
         """One row per frequency, strongest first, and a last one for all of them together."""
-        frame = pd.DataFrame([vars(fit) for fit in self.fits])
-        frame = frame.sort_values("free", ascending=False)
+        frame = pd.DataFrame(map(vars, self.fits)).sort_values("free", ascending=False)
         joint = {"frequency": "all", "clock": self.clock, "pizza": self.pizza, "free": self.free}
         frame = pd.concat([frame.astype({"frequency": object}), pd.DataFrame([joint])])
         frame.attrs |= {"class_means": self.class_means, "step": self.step}
@@ -382,15 +363,12 @@ def operand_grid(group: AnswerGroup) -> Int[Tensor, "order order"]:
 def _fit(k: int, wave: Float[Tensor, " order"], *, variance: float, order: int) -> WaveFit:
     # Sum of squares of cos(w_k (x + y - z)) over the pairs of one distance and all z.
     squares = order * order / (1 if 2 * k == order else 2)
-
-    def share_and_amplitude(envelope: Float[Tensor, " order"]) -> tuple[float, float]:
+    found = {"free": float(wave @ wave) / squares / variance}
+    envelopes = {"clock": torch.ones(order).double(), "pizza": pizza_envelope(k, order)}
+    for form, envelope in envelopes.items():
         inner, norm = float(wave @ envelope), squares * float(envelope @ envelope)
-        return inner**2 / norm / variance, inner / norm
-
-    clock, clock_amplitude = share_and_amplitude(torch.ones(order, dtype=torch.float64))
-    pizza, pizza_amplitude = share_and_amplitude(pizza_envelope(k, order))
-    free = float(wave @ wave) / squares / variance
-    return WaveFit(k, clock, pizza, free, clock_amplitude, pizza_amplitude)
+        found |= {form: inner**2 / norm / variance, f"{form}_amplitude": inner / norm}
+    return WaveFit(frequency=k, **found)
 
 
 def _waves_by_distance(

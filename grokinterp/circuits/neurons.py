@@ -1,6 +1,11 @@
-"""Which frequency each neuron depends on, and the clusters of neurons that share one."""
+"""Which frequency each neuron depends on, and on which directions the logits read the neurons.
 
-from collections.abc import Sequence
+Logits that are sums of cos(w_k(f - c)) = cos(w_k f) cos(w_k c) + sin(w_k f) sin(w_k c) have these
+directions: the row cos(w_k c) of W_L = W_out W_U along the classes is the direction u_k among the
+neurons on which cos(w_k f(a, b)) is read, and the row sin(w_k c) is v_k, for sin(w_k f(a, b)).
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,9 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.base.checks import number
-from grokinterp.base.errors import InputError, shown, whole_number
-from grokinterp.base.result import Result
+from grokinterp.base.checks import number, refused
+from grokinterp.base.errors import InputError, whole_number
+from grokinterp.base.result import Result, plain_values
 from grokinterp.fourier._key_frequencies import Keys, subject_of
 from grokinterp.fourier.answers import AnswerSpectrum, group_of, no_frequencies_reason
 from grokinterp.fourier.basis import transform
@@ -21,13 +26,6 @@ from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import UNDEFINED
-
-# MERGED circuits.neuron_logit: The neuron-logit map W_L = W_out W_U along the classes, and the directions it reads neurons on.
-#
-# Logits that are sums of cos(w_k(f - c)) = cos(w_k f) cos(w_k c) + sin(w_k f) sin(w_k c) have these:
-# the row cos(w_k c) of W_L is the direction u_k among the neurons on which cos(w_k f(a, b)) is read,
-# the row sin(w_k c) the direction v_k for sin(w_k f(a, b)).
-
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -51,7 +49,6 @@ class NeuronClusters(Result):
     threshold: float
     layer: int
     step: int | None
-    notes: tuple[str, ...]
 
     @cached_property
     def cluster(self) -> Int[Tensor, " d_mlp"]:
@@ -81,9 +78,7 @@ class NeuronClusters(Result):
     def members(self, k: int) -> Int[Tensor, " n_members"]:
         """The neurons of cluster k, ascending; k = -1 for the leftover, none where k has none."""
         if whole_number(k) is None:
-            raise InputError(
-                f"k={shown(k)} is no frequency; give such as 9, or -1 for the leftover."
-            )
+            raise refused("k", k, "a frequency", "such as 9, or -1 for the leftover")
         return (self.cluster == k).nonzero().flatten()
 
     def table(self) -> pd.DataFrame:
@@ -108,19 +103,13 @@ class NeuronClusters(Result):
 
         Fractions are means over its live neurons, NaN where it has none.
         """
-        rows = []
+        rows: list[dict[str, object]] = []
         for k, size in self.sizes.items():
-            members = self.members(k)
-            rows.append(
-                {
-                    "cluster": k,
-                    "neurons": size,
-                    "key": k in self.key_frequencies,
-                    "variance_share": float(self.variance_shares[members].sum()),
-                    "fraction": float(self.fraction[members].nanmean()),
-                    "quadratic_fraction": float(self.quadratic_fraction[members].nanmean()),
-                }
-            )
+            members, key = self.members(k), k in self.key_frequencies
+            share = float(self.variance_shares[members].sum())
+            rows.append({"cluster": k, "neurons": size, "key": key, "variance_share": share})
+            for name in ("fraction", "quadratic_fraction"):
+                rows[-1][name] = float(getattr(self, name)[members].nanmean())
         frame = pd.DataFrame(rows)
         frame.attrs.update(self.assumptions, variance_share=self.variance_share)
         return frame
@@ -132,13 +121,8 @@ class NeuronClusters(Result):
     @property
     def assumptions(self) -> dict[str, object]:
         """What the tables rest on: they carry it as `.attrs`."""
-        return {
-            "key_frequencies": list(self.key_frequencies),
-            "threshold": self.threshold,
-            "layer": self.layer,
-            "step": self.step,
-            "notes": list(self.notes),
-        }
+        names = ("key_frequencies", "threshold", "layer", "step", "notes")
+        return {name: plain_values(getattr(self, name)) for name in names}
 
 
 def neuron_clusters(
@@ -185,22 +169,20 @@ def neuron_clusters(
         threshold=threshold,
         layer=layer,
         step=snapshot.step,
-        notes=_cluster_notes(snapshot, key, dead),
+        notes=tuple(_cluster_notes(snapshot, key, dead)),
     )
 
 
-def _cluster_notes(snapshot: Snapshot, key: Keys, dead: Bool[Tensor, " d_mlp"]) -> tuple[str, ...]:
-    notes = []
+def _cluster_notes(snapshot: Snapshot, key: Keys, dead: Bool[Tensor, " d_mlp"]) -> Iterator[str]:
     if not key:
-        notes.append(f"no frequency is key: {key.reason}")
+        yield f"no frequency is key: {key.reason}"
     if len(token_order(snapshot)) < snapshot.modular_task.p:
-        notes.append("inputs with a zero factor take no part")
+        yield "inputs with a zero factor take no part"
     if dead.all():
-        notes.append("every neuron is dead")
-    return tuple(notes)
+        yield "every neuron is dead"
 
 
-ROUNDING = 1e-10  # rows this small beside W_L, and spans this thin, are float64 rounding
+MAP_ROUNDING = 1e-10  # rows this small next to W_L, and spans this thin, are float64 rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +203,6 @@ class NeuronLogitMap(Result):
     variance_explained: Float[Tensor, " n_directions"] = field(repr=False)
     row_norms: Float[Tensor, " n_rows"] = field(repr=False)  # of all rows, in `fourier_basis` order
     step: int | None
-    notes: tuple[str, ...]
 
     @property
     def residual(self) -> float:
@@ -248,7 +229,7 @@ class NeuronLogitMap(Result):
         `A @ basis @ basis.T` keeps what of the activations A [n_inputs, d_mlp] lies in the span.
         """
         left, singular, _ = torch.linalg.svd(self.directions.T, full_matrices=False)
-        return left[:, singular > ROUNDING]
+        return left[:, singular > MAP_ROUNDING]
 
     def direction(self, k: int, part: str) -> Float[Tensor, " d_mlp"]:
         """The unit vector u_k (`part="cos"`) or v_k (`part="sin"`)."""
@@ -274,12 +255,9 @@ class NeuronLogitMap(Result):
                 "largest_cosine": [max(row, default=0.0) for row in others.tolist()],
             }
         )
-        frame.attrs = {
-            "residual": self.residual,
-            "residual_centred": self.residual_centred,
-            "step": self.step,
-            "notes": list(self.notes),
-        }
+        for name in ("residual", "residual_centred", "step"):
+            frame.attrs[name] = getattr(self, name)
+        frame.attrs["notes"] = list(self.notes)
         return frame
 
     @property
@@ -315,7 +293,7 @@ def neuron_logit_directions(
         raise InputError("W_out W_U is not finite or the same for all classes: it reads nothing.")
     parts = tuple((k, p) for k in key for p in ("cos", "sin") if _row(k, p) < group.order)
     own = rows[[_row(*part) for part in parts]]
-    own = own * (own.norm(dim=1, keepdim=True) > ROUNDING * rows.norm())
+    own = own * (own.norm(dim=1, keepdim=True) > MAP_ROUNDING * rows.norm())
     norms = own.norm(dim=1)
     directions = torch.nn.functional.normalize(own, dim=1)
     return NeuronLogitMap(
@@ -326,7 +304,7 @@ def neuron_logit_directions(
         variance_explained=_variance_explained(snapshot, directions, parts),
         row_norms=rows.norm(dim=1),
         step=snapshot.step,
-        notes=_notes(snapshot, key, parts, norms),
+        notes=tuple(_map_notes(snapshot, key, parts, norms)),
     )
 
 
@@ -351,31 +329,27 @@ def _variance_explained(
     read = read - read[defined].mean(dim=0)
     total = read[defined].square().sum(dim=0)
     order, count = group.rows.shape
-    coefficients = AnswerSpectrum.of(read, group).coefficients
-    found = torch.empty(len(parts), dtype=torch.float64)
-    for i, (k, part) in enumerate(parts):
-        inner = coefficients[k, i].real if part == "cos" else coefficients[k, i].imag
-        wave_squares = order / (1 if 2 * k == order else 2)  # of cos(w_k f) over the exponents
-        found[i] = count * inner.square() / wave_squares / total[i]
-    return found
+    k = torch.tensor([k for k, _ in parts])
+    found = AnswerSpectrum.of(read, group).coefficients[k, torch.arange(len(parts))]
+    inner = torch.where(torch.tensor([part == "cos" for _, part in parts]), found.real, found.imag)
+    wave_squares = torch.where(2 * k == order, order, order / 2)  # of cos(w_k f), over exponents
+    return count * inner.square() / wave_squares / total
 
 
-def _notes(
+def _map_notes(
     snapshot: Snapshot,
     key: Keys,
     parts: tuple[tuple[int, str], ...],
     norms: Float[Tensor, " n_directions"],
-) -> tuple[str, ...]:
-    notes = []
+) -> Iterator[str]:
     if not parts:
-        notes.append(f"no directions: {key.reason}")
+        yield f"no directions: {key.reason}"
     if not snapshot.linear_readout:
-        notes.append(
+        yield (
             "a LayerNorm or soft cap follows the MLP, so W_out W_U is not the map the model applies"
         )
     if snapshot.n_layers > 1:
-        notes.append(f"only the MLP of the last of {snapshot.n_layers} layers is looked at")
+        yield f"only the MLP of the last of {snapshot.n_layers} layers is looked at"
     for (k, part), norm in zip(parts, norms.tolist(), strict=True):
         if norm == 0:
-            notes.append(f"W_L has no row {part} {k}: its direction is zero, its numbers NaN")
-    return tuple(notes)
+            yield f"W_L has no row {part} {k}: its direction is zero, its numbers NaN"

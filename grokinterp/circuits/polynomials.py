@@ -10,15 +10,14 @@ of them coincide or vanish.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.base.checks import whole, word
-from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.checks import refused, whole, word
+from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.circuits.neurons import NeuronClusters, neuron_clusters
 from grokinterp.fourier._key_frequencies import subject_of
@@ -27,7 +26,7 @@ from grokinterp.fourier.spectra import neuron_powers, token_order
 from grokinterp.reading._load import Subject
 from grokinterp.tasks.modular import LARGEST_P, ModularTask
 
-Terms = Literal["linear", "products", "degree_2"]
+TERMS = ("linear", "products", "degree_2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ class PolynomialFits(Result):
     def table(self) -> pd.DataFrame:
         """One row per neuron: its frequency and cluster, and the variance explained by each fit."""
         frame = self.clusters.table()[["neuron", "leading", "cluster", "key"]]
-        for name in (*get_args(Terms), "product_terms"):
+        for name in (*TERMS, "product_terms"):
             frame[name] = getattr(self, name).numpy()
         return frame
 
@@ -67,12 +66,9 @@ class PolynomialFits(Result):
             members = self.clusters.members(k)
             members = members[self.clusters.leading[members] > 0]
             variance = self.clusters.variance_shares[members]
-            row: dict[str, object] = {
-                "cluster": k,
-                "neurons": len(members),
-                "key": k in self.clusters.key_frequencies,
-            }
-            for name in (*get_args(Terms), "product_terms"):
+            row: dict[str, object] = {"cluster": k, "neurons": len(members)}
+            row["key"] = k in self.clusters.key_frequencies
+            for name in (*TERMS, "product_terms"):
                 row[name] = float((getattr(self, name)[members] * variance).sum() / variance.sum())
             row["lowest_degree_2"] = min(self.degree_2[members].tolist(), default=float("nan"))
             rows.append(row)
@@ -110,16 +106,12 @@ def polynomial_fits(
     one_operand = powers.first + powers.second
     squares = torch.where(double > 0, one_operand[:, double - 1], 0.0)
     own = (clusters.leading - 1).clamp_min(0)[:, None]  # a dead neuron's 0/0 is NaN anyway
-
-    def explained(power: Float[Tensor, "d_mlp n_frequencies"]) -> Float[Tensor, " d_mlp"]:
-        return power.gather(1, own).flatten() / powers.total
-
-    return PolynomialFits(
-        clusters=clusters,
-        linear=explained(one_operand),
-        products=explained(one_operand + powers.both),
-        degree_2=explained(one_operand + powers.both + squares),
+    both = one_operand + powers.both
+    linear, products, degree_2 = (
+        power.gather(1, own).flatten() / powers.total
+        for power in (one_operand, both, both + squares)
     )
+    return PolynomialFits(clusters=clusters, linear=linear, products=products, degree_2=degree_2)
 
 
 def fitted_neurons(
@@ -138,11 +130,10 @@ def fitted_neurons(
     leftover stay as they are, and so do inputs with a zero factor in multiplication. The clusters
     may be those of another step of the same run. InputError when they have other neurons.
     """
-    word("terms", terms, get_args(Terms))
+    word("terms", terms, TERMS)
     if not isinstance(clusters, NeuronClusters):
-        raise InputError(
-            f"clusters={shown(clusters)} are none; give what circuits.neuron_clusters(x) returns."
-        )
+        made = "what circuits.neuron_clusters(x) returns"
+        raise refused("clusters", clusters, "a NeuronClusters", made)
     snapshot, _ = subject_of(x, step=step, frequencies=(), task=task, train_mask=train_mask)
     post = snapshot.activation(f"blocks.{clusters.layer}.mlp.hook_post").clone()
     order = token_order(snapshot)
@@ -167,8 +158,8 @@ def fitted_neurons(
     return post
 
 
-@dataclass(frozen=True)
-class ReluRegression:
+@dataclass(frozen=True, kw_only=True)
+class ReluRegression(Result):
     """ReLU(0.5 / sqrt(p) + v_a + v_b) ~ constant + linear (v_a + v_b) + product v_a v_b.
 
     Coefficients are for the unit vector v. ARENA scales every term to a unit vector over (a, b),
@@ -189,6 +180,10 @@ class ReluRegression:
         """The coefficient of v_a / sqrt(p), a unit vector over (a, b)."""
         return self.linear * self.p**0.5
 
+    def table(self) -> pd.DataFrame:
+        """One row: the wave, the coefficients, and the variance they explain."""
+        return pd.DataFrame([self.to_dict()]).drop(columns="notes")
+
 
 def relu_regression(p: int, k: int) -> ReluRegression:
     """Regress a ReLU of a sum of two waves on the waves and their product: no model is needed.
@@ -204,16 +199,12 @@ def relu_regression(p: int, k: int) -> ReluRegression:
     (0.64, 3.566, 0.966)
     """
     p = whole("p", p, least=2, most=LARGEST_P, such_as="113")
-    if (whole_number(k) or 0) < 1 or k > n_frequencies(p):
-        raise InputError(
-            f"p={p} has no frequency k={shown(k)}; give p >= 2 and k from 1 to p // 2."
-        )
-    v = fourier_basis(p)[2 * k - 1]
+    k = whole("k", k, least=1, most=n_frequencies(p), such_as="1")
+    row = 2 * k - 1
+    v = fourier_basis(p)[row]
     y = torch.relu(0.5 / p**0.5 + v[:, None] + v[None, :])
     coefficients = transform_2d(y)  # of orthonormal functions of (a, b)
-    constant, linear, product = (
-        float(coefficients[i, j]) for i, j in ((0, 0), (2 * k - 1, 0), (2 * k - 1, 2 * k - 1))
-    )
+    constant, linear, product = (float(coefficients[at]) for at in ((0, 0), (row, 0), (row, row)))
     variance = float((y - y.mean()).square().sum())
     return ReluRegression(
         p=p,
@@ -227,7 +218,7 @@ def relu_regression(p: int, k: int) -> ReluRegression:
 
 
 def _double(k: int, n: int) -> int:
-    """The frequency of cos^2 w_k on n points besides the constant; 0 if it is no new one.
+    """The frequency of cos^2 w_k on n points besides the constant; 0 where that is not a new one.
 
     2k counts modulo n and without sign, so for n = 3k it is k again, for n = 2k nothing.
     """

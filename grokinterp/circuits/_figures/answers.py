@@ -42,22 +42,21 @@ def correctness(snapshot: Snapshot) -> Figure:
     drawn = figure(f"Answers{at(snapshot.step)}: {share:.2%} right", "operand b", "operand a")
     colours = list(ANSWERS.values())
     # A name in each cell would make the page ten times as large: the code, and what codes mean.
-    codes = "<br>".join(f"{code} = {name}" for code, name in enumerate(ANSWERS))
+    codes = "<br>".join(f"{i} = {name}" for i, name in enumerate(ANSWERS))
     drawn.add_heatmap(
         z=table(code, task.p),
         zmin=-0.5,
         zmax=3.5,
         colorscale=[[(i + j) / 4, colour] for i, colour in enumerate(colours) for j in (0, 1)],
         colorbar={"tickvals": [0, 1, 2, 3], "ticktext": list(ANSWERS)},
-        hovertemplate="a = %{y}, b = %{x}<br><b>code %{z}</b>, where<br>"
-        + codes
-        + "<extra></extra>",
+        hovertemplate=f"a = %{{y}}, b = %{{x}}<br><b>code %{{z}}</b>, where<br>{codes}"
+        "<extra></extra>",
     )
     return square(drawn)
 
 
 def plot_logits(x: Subject, *, classes: Sequence[int] = (0,), **shown: Unpack[Shown]) -> Figure:
-    """The logits of answer classes over all pairs (a, b), a panel a class, as the model gives them.
+    """The logits of answer classes over all pairs (a, b), a panel per class, as they are.
 
     Nothing is taken out: a shift of all classes, which no softmax sees, shows too. Colours are
     around 0, on one scale for all panels that is each step's own. `shown` as in `plot_correctness`.
@@ -69,8 +68,7 @@ def plot_logits(x: Subject, *, classes: Sequence[int] = (0,), **shown: Unpack[Sh
 def logit_images(snapshot: Snapshot, classes: Sequence[int]) -> Figure:
     """The same of one snapshot."""
     task = snapshot.modular_task
-    chosen = checked_numbers(classes, "class", below=task.p)
-    logits = _finite_logits(snapshot)
+    chosen, logits = checked_numbers(classes, "class", below=task.p), _finite_logits(snapshot)
     of_class = {f"class {c}": table(logits[:, c], task.p) for c in chosen}
     return images(
         f"Logits{at(snapshot.step)}",

@@ -1,4 +1,4 @@
-"""Attention: maps over all pairs of operands, and CircuitsVis' view of chosen inputs."""
+"""Attention, over all pairs and as CircuitsVis shows it on some, and what each part writes."""
 
 import importlib.util
 import json
@@ -12,15 +12,13 @@ from grokinterp.circuits._attribution import Attribution
 from grokinterp.figures._figure import COLOURS, FROM_ZERO, Figure, at, checked, figure, series
 from grokinterp.figures.heat_maps import images
 
-# MERGED viz.attribution: What each part of a model adds to the margin of the right answer.
-
-
 POSITIONS = {"a": "operand a", "b": "operand b", "equals": '"="'}
+HATCHES = {"constant": "/", "rest": "x"}  # of bars; the other frequencies are plain grey
 
 
 @draws(Attention)
 def plot_attention(found: Attention, *, to: str = "a") -> Figure:
-    """Attention from the answer position to one position over all pairs (a, b), a panel a head.
+    """Attention from the answer position to one position over all pairs (a, b), a panel per head.
 
     `to` is "a", "b" or, where there is one, "equals". Colours are from 0 to 1 at every step.
     """
@@ -80,19 +78,15 @@ def circuitsvis_script() -> str:
     return script.replace("</script", r"<\/script")  # in its strings: the same string
 
 
-PATTERNS = {"constant": "/", "rest": "x"}  # beside plain grey, that of the other frequencies
-
-
 @draws(Attribution)
 def plot_attribution(found: Attribution) -> Figure:
-    """A bar a part, in logits: its share of the mean margin, split by frequency of the logits.
+    """A bar per part, in logits: its share of the mean margin, split by frequency of the logits.
 
     Without an answer group there are no frequencies, and every bar is whole.
     """
     checked(found, Attribution, "circuits.attribution")
-    drawn = figure(
-        f"Mean margin{at(found.step)}: {found.total:.4g} logits", "margin added (logits)"
-    )
+    title = f"Mean margin{at(found.step)}: {found.total:.4g} logits"
+    drawn = figure(title, "margin added (logits)")
     if found.spectrum is None:
         frame = found.table().set_index("part")[["margin"]]
     else:
@@ -106,7 +100,7 @@ def plot_attribution(found: Attribution) -> Figure:
             name=f"k = {column}" if key else str(column),
             marker={
                 "color": series(i)["color"] if key else COLOURS["other"],
-                "pattern": {"shape": PATTERNS.get(str(column), "")},
+                "pattern": {"shape": HATCHES.get(str(column), "")},
                 "line": {"width": 0},
             },
             hovertemplate="%{y}, %{fullData.name}<br>%{x:.5g} logits<extra></extra>",

@@ -22,7 +22,7 @@ from grokinterp.runs._snapshot import Snapshot
 def plot_embedding_circles(
     x: Subject, *, frequencies: Sequence[int] | None = None, **shown: Unpack[Shown]
 ) -> Figure:
-    """Every operand token on the plane of each key frequency, a panel a frequency k.
+    """Every operand token on the plane of each key frequency, a panel per frequency k.
 
     The whole embedding of a token, the mean token taken out, is projected on the plane that its
     cos and sin of w_k x span (`plane_coordinates`), so that noise shows too: before there is a
@@ -42,13 +42,10 @@ def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
     """The same of one snapshot."""
     group = group_of(snapshot)
     if "embed.W_E" not in snapshot.weights:
-        raise InputError(
-            "the model has no table of embeddings to draw circles of; plot_embedding_spectrum "
-            "draws the frequencies of what stands in its place."
-            if snapshot.kind == "mlp"
-            else "the model has no table of embeddings to draw circles of; plot_neurons draws "
-            "what its neurons do."
-        )
+        other = "plot_neurons draws what its neurons do."
+        if snapshot.kind == "mlp":
+            other = "plot_embedding_spectrum draws the frequencies of what stands in its place."
+        raise InputError(f"the model has no table of embeddings to draw circles of; {other}")
     need_key_frequencies(keys)
     tokens = centred_embedding(snapshot)
     n, power = len(tokens), float(tokens.square().sum())

@@ -19,7 +19,7 @@ def plot_circuit_graph(found: CircuitGraph) -> Figure:
     cut: the bands into a node need not be as wide as those out of it. Colours are those of the key
     frequencies, grey is everything else; a band has the colour of the frequency it comes from, from
     a head that of the one it goes to. A cluster that does not exist yet has no node, but its place
-    is kept. Bands of shares below 0.02 fade out. Shares and losses are told on hover.
+    is kept. Bands of shares below 0.02 fade out. Hovering shows shares and losses.
     """
     checked(found, CircuitGraph, "circuits.circuit_graph")
     edges = [edge for edge in found.edges if edge.share > 0]  # plotly drops bands of width 0
@@ -81,18 +81,12 @@ def _places(found: CircuitGraph) -> dict[str, float]:
     columns: dict[str, list[str]] = {layer: [] for layer in COLUMNS}
     columns["neurons"] = [f"neurons k={k}" for k in found.frequencies]
     for name, layer in found.nodes:
-        if name not in columns[layer]:
-            columns[layer].append(name)
+        columns[layer] += [name] * (name not in columns[layer])
     heights = {layer: [sizes.get(name, 0.0) for name in names] for layer, names in columns.items()}
     # As plotly scales the nodes, so that the places fit the heights it gives them.
-    scale = min(
-        (
-            (1 - (sum(map(bool, own)) - 1) * PAD / ROOM) / sum(own)
-            for own in heights.values()
-            if any(own)
-        ),
-        default=0.0,
-    )
+    full = [own for own in heights.values() if any(own)]
+    scales = [(1 - (sum(map(bool, own)) - 1) * PAD / ROOM) / sum(own) for own in full]
+    scale = min(scales, default=0.0)
     places = {}
     for layer, names in columns.items():
         gap = (1 - scale * sum(heights[layer])) / len(names)

@@ -1,4 +1,4 @@
-"""What single neurons do on every pair of operands, as images and as Fourier terms."""
+"""Neurons: by the frequency they depend on, and single ones on all pairs and as Fourier terms."""
 
 from collections.abc import Sequence
 from typing import Unpack
@@ -19,19 +19,13 @@ from grokinterp.fourier.spectra import neuron_powers, token_order
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot
 
-# MERGED viz.clusters: The neurons of a layer by the frequency they depend on.
-
-
-KINDS = {  # of a cluster: its colour
-    "key": COLOURS["key"],
-    "not key": COLOURS["test"],
-    "leftover": COLOURS["other"],
-}
+KINDS = {"key": COLOURS["key"], "not key": COLOURS["test"], "leftover": COLOURS["other"]}
+DOTS = 8  # const, cos, sin of a times the same of b, without const times const
 
 
 @draws(NeuronClusters)
 def plot_neuron_clusters(found: NeuronClusters) -> Figure:
-    """A dot a neuron: its leading frequency, and the fraction of its variance that this explains.
+    """A dot per neuron: its leading frequency, and the fraction of its variance this explains.
 
     The larger a dot, the more of the layer's variance is in its neuron; dotted is the threshold of
     a cluster. Above: the neurons of each cluster. Dead neurons have no fraction and are not drawn;
@@ -39,9 +33,8 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
     """
     checked(found, NeuronClusters, "circuits.neuron_clusters")
     table = found.table()
-    kinds = table.key.map({True: "key", False: "not key"}).where(
-        table.cluster != LEFTOVER, "leftover"
-    )
+    kinds = table.key.map({True: "key", False: "not key"})
+    kinds[table.cluster == LEFTOVER] = "leftover"
     counts = f"{found.sizes[LEFTOVER]} of {len(table)} neurons in no cluster"
     counts += f", {len(found.dead)} of them dead" if found.dead else ""
     drawn = figure(
@@ -55,8 +48,8 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
         yaxis2={"title": {"text": "neurons"}, "rangemode": "tozero", "domain": [0.76, 1]},
     )
     summary = found.summary()
-    for name, key in (("key", True), ("not key", False)):
-        chosen = summary[(summary.key == key) & (summary.cluster != LEFTOVER)]
+    for name in ("key", "not key"):
+        chosen = summary[(summary.key == (name == "key")) & (summary.cluster != LEFTOVER)]
         drawn.add_bar(
             x=chosen.cluster,
             y=chosen.neurons,
@@ -94,10 +87,7 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
             "<br>quadratic fraction %{customdata[1]:.5g}"
             "<br>share of variance %{customdata[2]:.5g}<extra></extra>",
         )
-    drawn.add_hline(
-        y=found.threshold,
-        line={"dash": "dot", "width": 1.5, "color": COLOURS["other"]},
-    )
+    drawn.add_hline(found.threshold, line={"dash": "dot", "width": 1.5, "color": COLOURS["other"]})
     return drawn.update_layout(
         height=560,
         barmode="overlay",
@@ -107,9 +97,6 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
     )
 
 
-DOTS = 8  # const, cos, sin of a times the same of b, without const times const
-
-
 def plot_neurons(
     x: Subject,
     *,
@@ -117,7 +104,7 @@ def plot_neurons(
     layer: int | None = None,
     **shown: Unpack[ShownWithKeys],
 ) -> Figure:
-    """Post-activations of single neurons over all pairs (a, b), a panel a neuron.
+    """Post-activations of single neurons over all pairs (a, b), a panel per neuron.
 
     `neurons` are those of `chosen_neurons` (of a run's last checkpoint, so that they stay the same
     over steps) and `layer` the last one unless given; `shown` is `step`, `frequencies`, `task` and
@@ -132,8 +119,8 @@ def plot_neurons(
 
 def neuron_images(snapshot: Snapshot, neurons: Sequence[int], layer: int | None = None) -> Figure:
     """The same of one snapshot."""
-    grids = _grids(snapshot, neurons, layer)
-    values = dict(zip(_names(snapshot, neurons, layer), grids.float().numpy(), strict=True))
+    layer = _layer(snapshot, layer)
+    values = _named(snapshot, neurons, layer, _grids(snapshot, neurons, layer))
     return images(
         f"Neurons{_of_layer(snapshot, layer)}{at(snapshot.step)}",
         values,
@@ -150,7 +137,7 @@ def plot_neuron_fourier(
     layer: int | None = None,
     **shown: Unpack[ShownWithKeys],
 ) -> Figure:
-    """The 2-D Fourier transform of single neurons, centred: a row a wave of a, a column one of b.
+    """The 2-D Fourier transform of single neurons, centred: rows are waves of a, columns of b.
 
     Terms of the real orthonormal basis (const, cos 1, sin 1, cos 2, ...) along both operands; their
     squares sum to p*p times the neuron's variance. The eight largest, of which a neuron of one
@@ -165,11 +152,11 @@ def plot_neuron_fourier(
 
 def neuron_fourier(snapshot: Snapshot, neurons: Sequence[int], layer: int | None = None) -> Figure:
     """The same of one snapshot."""
-    order = token_order(snapshot)
+    layer, order = _layer(snapshot, layer), token_order(snapshot)
     grids = _grids(snapshot, neurons, layer)[:, order][:, :, order]
     centred = grids - grids.mean(dim=(1, 2), keepdim=True)
-    terms = transform_2d(centred.permute(1, 2, 0)).permute(2, 0, 1).float().numpy()
-    values = dict(zip(_names(snapshot, neurons, layer), terms, strict=True))
+    terms = transform_2d(centred.permute(1, 2, 0)).permute(2, 0, 1)
+    values = _named(snapshot, neurons, layer, terms)
     colours = around_zero(values.values())
     drawn = images(
         f"Fourier terms of neurons{_of_layer(snapshot, layer)}{at(snapshot.step)}",
@@ -240,11 +227,11 @@ def _chosen(
 
 
 def _grids(
-    snapshot: Snapshot, neurons: Sequence[int], layer: int | None
+    snapshot: Snapshot, neurons: Sequence[int], layer: int
 ) -> Float[Tensor, "n_neurons p p"]:
     """The neurons' activations as [neuron, a, b] (float64)."""
     p = snapshot.modular_task.p
-    post = snapshot.activation(f"blocks.{_layer(snapshot, layer)}.mlp.hook_post")
+    post = snapshot.activation(f"blocks.{layer}.mlp.hook_post")
     chosen = checked_numbers(neurons, "neuron", below=post.shape[1])
     return post[:, chosen].double().T.unflatten(1, (p, p))
 
@@ -253,31 +240,30 @@ def _layer(snapshot: Snapshot, layer: int | None) -> int:
     """The layer asked for, the last one unless given."""
     _ = snapshot.modular_task  # refuses a task without operands
     last = snapshot.n_layers - 1
-    layer = last if layer is None else layer
-    number = whole_number(layer)
+    number = last if layer is None else whole_number(layer)
     if number is None or not 0 <= number <= last:
         raise InputError(f"layer={layer!r} is not between 0 and {last}.")
     return number
 
 
-def _of_layer(snapshot: Snapshot, layer: int | None) -> str:
+def _of_layer(snapshot: Snapshot, layer: int) -> str:
     """What a title says of the layer: nothing where there is one only."""
-    return "" if snapshot.n_layers == 1 else f" of layer {_layer(snapshot, layer)}"
+    return "" if snapshot.n_layers == 1 else f" of layer {layer}"
 
 
-def _names(snapshot: Snapshot, neurons: Sequence[int], layer: int | None) -> list[str]:
-    """Each neuron with its cluster's frequency."""
-    chosen = checked_numbers(neurons, "neuron", below=10**9)
-    layer = _layer(snapshot, layer)
+def _named(
+    snapshot: Snapshot, neurons: Sequence[int], layer: int, values: Float[Tensor, "n_neurons n n"]
+) -> dict[str, np.ndarray]:
+    """An image per neuron (float32), by its name with its cluster's frequency."""
+    names = {i: f"neuron {i}" for i in checked_numbers(neurons, "neuron", below=10**9)}
     powers = neuron_powers(snapshot, layer=layer)
-    if not (powers.both.shape[1] and bool(powers.total.isfinite().all())):
-        return [f"neuron {i}" for i in chosen]
-    found = neuron_clusters(snapshot, layer=layer, frequencies=())
-    words = {LEFTOVER: "mixed"} | {k: f"k = {k}" for k in found.frequencies}
-    return [
-        f"neuron {i} ({'dead' if i in found.dead else words[int(found.cluster[i])]})"
-        for i in chosen
-    ]
+    if powers.both.shape[1] and bool(powers.total.isfinite().all()):
+        found = neuron_clusters(snapshot, layer=layer, frequencies=())
+        for i in names:
+            k = int(found.cluster[i])
+            what = "dead" if i in found.dead else "mixed" if k == LEFTOVER else f"k = {k}"
+            names[i] += f" ({what})"
+    return dict(zip(names.values(), values.float().numpy(), strict=True))
 
 
 def _largest(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
