@@ -5,21 +5,21 @@ Hook names are those that TransformerLens 3 and 4 share and on which both do the
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.base.checks import tensor, whole
+from grokinterp.base.checks import tensor, whole, word
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.circuits.interventions import (
+    MODES,
+    HookPair,
     Intervention,
     Setting,
-    Stash,
-    check_mode,
-    part,
+    around,
     reference,
-    replace_part,
 )
 from grokinterp.circuits.subspaces import random_directions
 from grokinterp.models.last_block import Edit
@@ -34,22 +34,16 @@ def heads(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Inte
     every head a little.
     """
     layer, index = _layer(layer), _index(which)
-    check_mode(mode)
-
-    def change(z: Tensor) -> Tensor:
-        return replace_part(z, -2, index, reference(part(z, -2, index), mode))
+    hook = f"blocks.{layer}.attn.hook_z"
 
     def draw(setting: Setting) -> list[Intervention]:
         n_heads, _, d_head = setting.snapshot.weights[f"blocks.{layer}.attn.W_Q"].shape
-        return random_directions(
-            setting, f"blocks.{layer}.attn.hook_z", n_heads * d_head, len(index) * d_head, mode
-        )
+        return random_directions(setting, hook, n_heads * d_head, len(index) * d_head, mode)
 
-    listed = ", ".join(f"{layer}.{h}" for h in index.tolist())
     return Intervention(
-        f"head{'s' * (len(index) > 1)} {listed} ({mode})",
+        f"{_numbered('head', layer, index)} ({mode})",
         f"head ({mode})",
-        ((f"blocks.{layer}.attn.hook_z", Edit(change)),),
+        _replaced(hook, -2, index, mode),
         draw,
         no_placebo=None,
     )
@@ -57,12 +51,17 @@ def heads(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Inte
 
 def attention(layer: int, *, mode: str = "mean") -> Intervention:
     """What a layer's attention adds to the residual stream; no placebos."""
-    return _output("attention", layer, "hook_attn_out", mode)
+    return _whole("attention", layer, "hook_attn_out", mode)
 
 
 def mlp(layer: int, *, mode: str = "mean") -> Intervention:
     """What a layer's MLP adds to the residual stream; no placebos."""
-    return _output("MLP", layer, "hook_mlp_out", mode)
+    return _whole("MLP", layer, "hook_mlp_out", mode)
+
+
+def patterns(layer: int, *, mode: str = "mean") -> Intervention:
+    """All attention patterns of a layer replaced, by their average over the inputs, and so on."""
+    return _whole("attention patterns", layer, "attn.hook_pattern", mode)
 
 
 def attention_skip(layer: int, *, mode: str = "mean") -> Intervention:
@@ -83,10 +82,9 @@ def neurons(
 ) -> Intervention:
     """Neurons of a layer, after the nonlinearity. Placebos: as many other neurons, at random.
 
-    Where fewer others than that exist, they are drawn from all neurons; there are none for all.
+    Where there are fewer others, they are drawn from all neurons; all neurons have no placebo.
     """
     layer, index = _layer(layer), _index(which)
-    check_mode(mode)
     listed = f"neuron {index[0]}" if len(index) == 1 else f"{len(index)} neurons"
 
     def draw(setting: Setting) -> list[Intervention]:
@@ -106,13 +104,10 @@ def neurons(
             for i in range(setting.n)
         ]
 
-    def change(post: Tensor) -> Tensor:
-        return replace_part(post, -1, index, reference(part(post, -1, index), mode))
-
     return Intervention(
         f"{listed if name is None else _name(name)} ({mode})",
         f"{'neuron' if len(index) == 1 else 'neurons'} ({mode})",
-        ((f"blocks.{layer}.mlp.hook_post", Edit(change)),),
+        _replaced(f"blocks.{layer}.mlp.hook_post", -1, index, mode),
         draw,
         no_placebo=None,
     )
@@ -121,66 +116,46 @@ def neurons(
 def replaced_neurons(
     layer: int, which: Iterable[int], values: Float[Tensor, "n_inputs n_neurons"], *, name: str
 ) -> Intervention:
-    """Neurons at the answer position replaced by values, a row per input."""
+    """Neurons at the answer position replaced by values, one row per input."""
     layer, index, name = _layer(layer), _index(which), _name(name)
+    hook = f"blocks.{layer}.mlp.hook_post"
     values = tensor("values", values).clone()
 
     def change(post: Tensor) -> Tensor:
-        _same_table(part(post[:, -1], -1, index), values, f"blocks.{layer}.mlp.hook_post")
-        changed = post.clone()
-        changed[:, -1, index] = values.to(post)
-        return changed
+        _check_range(post, -1, index)
+        return _with_values(post, (slice(None), -1, index), values, hook)
 
-    return Intervention(
-        name, name, ((f"blocks.{layer}.mlp.hook_post", Edit(change)),), no_placebo="a replacement"
-    )
+    return Intervention(name, name, ((hook, Edit(change)),), no_placebo="a replacement")
 
 
 def channels(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Intervention:
     """Channels of a convolution, after the nonlinearity. Placebos: its other single channels."""
     layer, index = _layer(layer), _index(which)
-    check_mode(mode)
-
-    def change(post: Tensor) -> Tensor:
-        return replace_part(post, 1, index, reference(part(post, 1, index), mode))
 
     def draw(setting: Setting) -> list[Intervention]:
         n = len(setting.snapshot.weights[f"conv.{layer}.W"])
         return [channels(layer, c, mode=mode) for c in range(n) if c not in index]
 
-    listed = ", ".join(f"{layer}.{c}" for c in index.tolist())
     return Intervention(
-        f"channel{'s' * (len(index) > 1)} {listed} ({mode})",
+        f"{_numbered('channel', layer, index)} ({mode})",
         f"channel ({mode})",
-        ((f"conv.{layer}.hook_post", Edit(change)),),
+        _replaced(f"conv.{layer}.hook_post", 1, index, mode),
         draw if len(index) == 1 else None,
     )
-
-
-def patterns(layer: int, *, mode: str = "mean") -> Intervention:
-    """All attention patterns of a layer, replaced by their average over the inputs, and so on."""
-    layer = _layer(layer)
-    check_mode(mode)
-    change = Edit(lambda pattern: reference(pattern, mode))
-    name = f"attention patterns {layer} ({mode})"
-    hooks = ((f"blocks.{layer}.attn.hook_pattern", change),)
-    return Intervention(name, f"attention patterns ({mode})", hooks)
 
 
 def replaced_patterns(
     layer: int, values: Float[Tensor, "n_inputs n_heads n_ctx"], *, name: str
 ) -> Intervention:
-    """Attention patterns at the answer position replaced by values, a row per input.
+    """Attention patterns at the answer position replaced by values, one row per input.
 
     Placebos: the same rows given to other inputs, at random.
     """
     layer, name, values = _layer(layer), _name(name), tensor("values", values).clone()
+    hook = f"blocks.{layer}.attn.hook_pattern"
 
     def change(pattern: Tensor) -> Tensor:
-        _same_table(pattern[:, :, -1], values, f"blocks.{layer}.attn.hook_pattern")
-        changed = pattern.clone()
-        changed[:, :, -1] = values.to(pattern)
-        return changed
+        return _with_values(pattern, (slice(None), slice(None), -1), values, hook)
 
     def draw(setting: Setting) -> list[Intervention]:
         stream = setting.generator()
@@ -193,13 +168,13 @@ def replaced_patterns(
             for i in range(setting.n)
         ]
 
-    hooks = ((f"blocks.{layer}.attn.hook_pattern", Edit(change)),)
-    return Intervention(name, name, hooks, draw, no_placebo=None)
+    return Intervention(name, name, ((hook, Edit(change)),), draw, no_placebo=None)
 
 
-def _output(what: str, layer: int, hook: str, mode: str) -> Intervention:
+def _whole(what: str, layer: int, hook: str, mode: str) -> Intervention:
+    """A whole activation of a layer replaced."""
     layer = _layer(layer)
-    check_mode(mode)
+    word("mode", mode, MODES)
     change = Edit(lambda out: reference(out, mode))
     return Intervention(
         f"{what} {layer} ({mode})", f"{what} ({mode})", ((f"blocks.{layer}.{hook}", change),)
@@ -209,21 +184,46 @@ def _output(what: str, layer: int, hook: str, mode: str) -> Intervention:
 def _skip(what: str, layer: int, read: str, written: str, mode: str) -> Intervention:
     """The stream is taken out of the sum that the component's output is added to."""
     layer = _layer(layer)
-    check_mode(mode)
-    stash = Stash()
+    word("mode", mode, MODES)
 
-    def change(out: Tensor) -> Tensor:
-        stream = stash.take(out)
+    def change(stream: Tensor, out: Tensor) -> Tensor:
         return out - stream + reference(stream, mode)
 
     return Intervention(
         f"{what} skip {layer} ({mode})",
         f"{what} skip ({mode})",
-        (
-            (f"blocks.{layer}.{read}", Edit(stash.put, reads_only=True)),
-            (f"blocks.{layer}.{written}", Edit(change, late=1)),
-        ),
+        around(f"blocks.{layer}.{read}", f"blocks.{layer}.{written}", change, late=1),
     )
+
+
+def _replaced(hook: str, axis: int, index: Tensor, mode: str) -> tuple[HookPair, ...]:
+    """The hook at which the entries `index` along an axis are replaced."""
+    word("mode", mode, MODES)
+
+    def change(x: Tensor) -> Tensor:
+        _check_range(x, axis, index)
+        chosen = index.to(x.device)
+        return x.index_copy(axis, chosen, reference(x.index_select(axis, chosen), mode))
+
+    return ((hook, Edit(change)),)
+
+
+def _with_values(x: Tensor, place: Any, values: Tensor, hook: str) -> Tensor:
+    """A copy of an activation with other values at some place."""
+    if x[place].shape != values.shape:
+        raise InputError(
+            f"the place at {hook} is of shape {tuple(x[place].shape)}, its replacement of shape "
+            f"{tuple(values.shape)}; give one row per input and run on task.tokens."
+        )
+    changed = x.clone()
+    changed[place] = values.to(x)
+    return changed
+
+
+def _check_range(x: Tensor, axis: int, index: Tensor) -> None:
+    if int(index.max()) >= x.shape[axis]:
+        what = {-1: "neuron", -2: "head", 1: "channel"}[axis]
+        raise InputError(f"{what} {index.max()} is not between 0 and {x.shape[axis] - 1}.")
 
 
 def _layer(given: int) -> int:
@@ -235,6 +235,10 @@ def _name(given: str) -> str:
     if not isinstance(given, str) or not given:
         raise InputError(f"name={shown(given)} is no text; give such as 'my neurons'.")
     return given
+
+
+def _numbered(what: str, layer: int, index: Tensor) -> str:
+    return f"{what}{'s' * (len(index) > 1)} {', '.join(f'{layer}.{i}' for i in index.tolist())}"
 
 
 def _index(which: int | Iterable[int]) -> Int[Tensor, " n"]:
@@ -250,11 +254,3 @@ def _index(which: int | Iterable[int]) -> Int[Tensor, " n"]:
             f"{shown(listed)} are not distinct indices from 0 on; give such as 3 or [0, 2]."
         )
     return torch.tensor(found, dtype=torch.int64)
-
-
-def _same_table(place: Tensor, values: Tensor, hook: str) -> None:
-    if place.shape != values.shape:
-        raise InputError(
-            f"the place at {hook} is of shape {tuple(place.shape)}, its replacement of shape "
-            f"{tuple(values.shape)}; give a row per input and run on task.tokens."
-        )

@@ -21,12 +21,12 @@ Place = tuple[str, int]  # of a row: its name, and how many before it have the s
 
 @draws(Ablation)
 def plot_ablation(found: Ablation) -> Figure:
-    """Loss over that of the whole model, a bar a row from 1 (no change), its placebos below it.
+    """Loss over that of the whole model: one bar per row from 1 (no change), placebos below it.
 
     Log axis, losses on all inputs; colours are verdicts. Placebos at harmonics of key frequencies,
     which do not count for a verdict, are hollow. Diamonds at an edge stand for ratios that a log
-    axis does not have: 0, infinite, or not a number. Several checkpoints make a slider, each row at
-    the same height. InputError where nothing was ablated.
+    axis does not have: 0, infinite, or not a number. Several checkpoints make a slider, with each
+    row at the same height. InputError where nothing was ablated.
     """
     checked(found, Ablation, "gi.ablate")
     if not found.rows:
@@ -46,13 +46,11 @@ def plot_ablation(found: Ablation) -> Figure:
 def plot_faithfulness(found: Faithfulness) -> Figure:
     """Loss on all inputs, in nats: model, circuit alone, without it, nothing, less each part.
 
-    Log axis, so that a bar's left end has no meaning; diamonds at an edge stand for losses that it
-    does not have: 0, infinite, or not a number. Broken lines: the model and the circuit alone.
+    Log axis, so a bar's left end has no meaning; diamonds at an edge stand for losses that it does
+    not have: 0, infinite, or not a number. Broken lines: the model and the circuit alone.
     """
     checked(found, Faithfulness, "circuits.faithfulness")
-    scores = {"the model": found.alone.whole} | {
-        row.name: row.score for row in (found.alone, found.without, found.nothing, *found.parts)
-    }
+    scores = found._scores()
     names, losses = list(scores), [score.loss_all for score in scores.values()]
     drawn = figure(
         f"Faithfulness{at(found.step)}<br>"
