@@ -1,5 +1,6 @@
 """Hook factories: on TransformerLens' own forward, on ours, and by their definitions."""
 
+import inspect
 import math
 
 import pytest
