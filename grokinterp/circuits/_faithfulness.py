@@ -85,7 +85,9 @@ class Faithfulness(Result):
 
     def table(self) -> pd.DataFrame:
         """One row each: losses and accuracies, and the loss over that of the circuit alone."""
-        frame = pd.DataFrame({"what": name, **vars(score)} for name, score in self._scores().items())
+        frame = pd.DataFrame(
+            {"what": name, **vars(score)} for name, score in self._scores().items()
+        )
         frame["ratio_to_alone"] = frame["loss_all"] / self.alone.score.loss_all
         verdicts = ["", self.alone.verdict, self.without.verdict]
         frame["verdict"] = verdicts + [""] * (len(frame) - len(verdicts))

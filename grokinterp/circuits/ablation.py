@@ -108,10 +108,8 @@ def standard_and_undefined(
     group = usable_group(snapshot)
     if group is not None and not isinstance(frequencies, Keys):
         frequencies = checked_frequencies(frequencies, group)
-    found = _of_layers(snapshot, mode, undefined)
-    if frequencies:
-        found += _of_frequencies(snapshot, tuple(frequencies), mode, undefined)
-    return found, tuple(undefined)
+    circuit = _of_frequencies(snapshot, tuple(frequencies), mode, undefined)
+    return [*_of_layers(snapshot, mode, undefined), *circuit], tuple(undefined)
 
 
 def _of_layers(snapshot: Snapshot, mode: str, undefined: list[str]) -> list[Intervention]:
@@ -151,6 +149,8 @@ def _of_frequencies(
     snapshot: Snapshot, keys: tuple[int, ...], mode: str, undefined: list[str]
 ) -> list[Intervention]:
     """What only a model with key frequencies has."""
+    if not keys:
+        return []
     task, hook = snapshot.modular_task, f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
     found = [embedding(task, keys, hook_name=embedding_hook(snapshot))]
     if hook.replace("hook_post", "W_in") in snapshot.weights:

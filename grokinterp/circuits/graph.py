@@ -92,8 +92,7 @@ class CircuitGraph(Result):
         import networkx
 
         graph = networkx.DiGraph(frequencies=self.frequencies, loss=self.loss, step=self.step)
-        for name, layer in self.nodes:
-            graph.add_node(name, layer=layer)
+        graph.add_nodes_from((name, {"layer": layer}) for name, layer in self.nodes)
         for edge in self.edges:
             graph.add_edge(
                 edge.source, edge.target, share=edge.share, loss=edge.loss, change=edge.change
@@ -173,8 +172,9 @@ class _Paths:
         for source, dropped in self.drop.items():
             z = self.recorded(f"{self.block}attn.hook_z", dropped)
             for head, target in enumerate(self.w_o):
-                patch = self.patched_head(head, z)
-                yield self.edge(source, target, self.z[:, head], z[:, head], patch)
+                own, then = self.z[:, head], z[:, head]
+                logits = replay(self.snapshot, self.patched_head(head, then))
+                yield self.edge(source, target, own, own - then, logits)
             yield from self.into_clusters(source, self.around_attention(dropped))
         for head, source in enumerate(self.w_o):
             yield from self.into_clusters(source, heads(self.last, head))
@@ -188,8 +188,9 @@ class _Paths:
         if (post - self.post).norm() <= ACTIVATION_ROUNDING * self.post.norm():
             return  # there is no such path: after "=" nothing of a or b is around the attention
         for target, members in self.clusters.items():
-            patch = replaced_neurons(self.last, members.tolist(), post[:, members], name=target)
-            yield self.edge(source, target, self.post[:, members], post[:, members], patch)
+            own, then = self.post[:, members], post[:, members]
+            patch = replaced_neurons(self.last, members.tolist(), then, name=target)
+            yield self.edge(source, target, own, own - then, replay(self.snapshot, patch))
 
     def into_logits(self, source: str, cut: Sequence[HookPair]) -> Iterator[Edge]:
         """What each key frequency of the logits would be with the source ablated."""
@@ -198,23 +199,19 @@ class _Paths:
             basis = table_directions(self.snapshot.modular_task, (k,), "answer")[0].to(lost)
             part = basis @ (basis.T @ lost)
             own = basis @ (basis.T @ self.logits)
-            yield self.scored(source, f"logits k={k}", own, part, self.logits - part)
+            yield self.edge(source, f"logits k={k}", own, part, self.logits - part)
 
-    def edge(
-        self, source: str, target: str, own: Tensor, cut: Tensor, patch: Sequence[HookPair]
-    ) -> Edge:
-        return self.scored(source, target, own, own - cut, replay(self.snapshot, patch))
-
-    def scored(self, source: str, target: str, own: Tensor, lost: Tensor, logits: Tensor) -> Edge:
+    def edge(self, source: str, target: str, own: Tensor, lost: Tensor, logits: Tensor) -> Edge:
+        """Of the target's own values the part that is lost with the edge, and the logits then."""
         variance = (own - own.mean(dim=0)).double().square().sum()
         share = float(lost.double().square().sum() / variance) if variance > 0 else 0.0
         loss = score(self.snapshot, logits).loss_all
         return Edge(source, target, share, loss, loss - self.loss)
 
-    def patched_head(self, head: int, z: Float[Tensor, "n_inputs heads d_head"]) -> list[HookPair]:
+    def patched_head(self, head: int, z: Float[Tensor, "n_inputs d_head"]) -> list[HookPair]:
         def change(own: Tensor) -> Tensor:
             changed = own.clone()
-            changed[:, -1, head] = z[:, head].to(own)
+            changed[:, -1, head] = z.to(own)
             return changed
 
         return [(f"{self.block}attn.hook_z", Edit(change))]

@@ -145,9 +145,7 @@ def _lateness(pair: HookPair) -> int:
 
 def intervention(pairs: Iterable[Any], name: str = "custom") -> Intervention:
     """Hook pairs of one's own as an intervention, without placebos."""
-    if not isinstance(pairs, Iterable):
-        raise InputError(f"{shown(pairs)} is not a list of (hook_name, function) pairs.")
-    pairs = tuple(pairs)
+    pairs = tuple(listed("pairs", pairs, such_as="[('blocks.0.hook_mlp_out', function)]"))
     for pair in pairs:
         named = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
         if not named or not callable(pair[1]):

@@ -104,9 +104,7 @@ def fisher_diagonal(
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     weights, architecture = snapshot.weights, snapshot.architecture
     check_finite(weights)
-    chosen, record = draw_inputs(
-        snapshot.task, snapshot.train_mask, rows=rows, n_samples=n_samples, seed=seed
-    )
+    chosen, record = draw_inputs(snapshot.task, snapshot.train_mask, rows, n_samples, seed)
     inputs = snapshot.task.model_inputs[chosen]
     if isinstance(architecture, MLPArchitecture):
         values = mlp_diagonal(weights, inputs, architecture=architecture, variant=variant)

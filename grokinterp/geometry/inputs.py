@@ -41,7 +41,6 @@ class Sampled(Result):
 def draw_inputs(
     task: Task,
     train_mask: Bool[Tensor, " n_inputs"] | None,
-    *,
     rows: str,
     n_samples: int | None,
     seed: int,

@@ -146,11 +146,7 @@ def fisher_metric(
     word("variant", variant, VARIANTS)
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     check_finite(snapshot.weights)
-    chosen, record = draw_inputs(
-        snapshot.task, snapshot.train_mask, rows=rows, n_samples=n_samples, seed=seed
-    )
-    gram: Callable[[Sequence[Weights]], Tensor]
-    product: Callable[[Weights], dict[str, Tensor]]
+    chosen, record = draw_inputs(snapshot.task, snapshot.train_mask, rows, n_samples, seed)
     if form == "exact":
         weights = {name: weight.detach().double() for name, weight in snapshot.weights.items()}
         at = logits_on_batches(snapshot), weights, snapshot.task.model_inputs[chosen]

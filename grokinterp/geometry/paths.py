@@ -209,9 +209,7 @@ def information_path(
     """
     run = run_of(run)
     chosen = rising_steps(run, steps)
-    inputs, record = draw_inputs(
-        run.task, run.train_mask, rows=rows, n_samples=n_samples, seed=seed
-    )
+    inputs, record = draw_inputs(run.task, run.train_mask, rows, n_samples, seed)
     roots = roots_along(run, chosen, row_numbers=inputs, progress=progress)
     return path_of(pairwise_distances(roots), chosen, **record)
 

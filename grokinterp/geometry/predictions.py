@@ -211,7 +211,7 @@ def trajectory_embedding(
     named = _named(runs)
     first = next(iter(named.values()))
     split = first.train_mask
-    inputs, record = draw_inputs(first.task, split, rows=rows, n_samples=n_samples, seed=seed)
+    inputs, record = draw_inputs(first.task, split, rows, n_samples, seed)
     for name, run in named.items():
         if not _same_questions(run.task, first.task):
             raise InputError(
