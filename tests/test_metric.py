@@ -270,3 +270,13 @@ def test_what_cannot_be_used_is_refused():
     unknown = Snapshot(task, weights={}, n_layers=1, forward=lambda tokens, names: None)
     with pytest.raises(InputError, match="weights alone do not say"):
         fisher_metric(unknown, rows="all")
+
+
+def test_what_a_metric_says_of_itself():
+    snapshot = example("mlp")
+    found = fisher_metric(snapshot, rows="all", n_samples=5)
+    table = found.table()
+    assert table["n_weights"].sum() == sum(w.numel() for w in snapshot.weights.values())
+    assert table.attrs["n_samples"] == found.to_dict()["n_samples"] == 5
+    assert not [name for name in found.to_dict() if name.startswith("_")]
+    assert str(found).startswith("Fisher metric\n")
