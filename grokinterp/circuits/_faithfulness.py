@@ -11,10 +11,9 @@ from torch import Tensor
 
 from grokinterp.base.result import Result, plain_values
 from grokinterp.circuits.ablation import LOSS_ROUNDING, Row, Score, ablate, embedding_hook
-from grokinterp.circuits.components import heads, mlp_skip, neurons
+from grokinterp.circuits.hooks import directions, embedding, fourier, heads, mlp_skip, neurons
 from grokinterp.circuits.interventions import Intervention
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
-from grokinterp.circuits.subspaces import directions, embedding, fourier
 from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.models.last_block import LOGITS
 from grokinterp.reading._load import Subject

@@ -15,10 +15,13 @@ from tqdm.auto import tqdm
 from grokinterp.base.checks import LARGEST_SEED, listed, whole, word
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.result import Result
-from grokinterp.circuits.components import (
+from grokinterp.circuits.hooks import (
     attention,
     attention_skip,
     channels,
+    directions,
+    embedding,
+    fourier,
     heads,
     mlp,
     mlp_skip,
@@ -33,7 +36,6 @@ from grokinterp.circuits.interventions import (
     replay,
 )
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
-from grokinterp.circuits.subspaces import directions, embedding, fourier
 from grokinterp.fourier._key_frequencies import Keys, subject_of
 from grokinterp.fourier.answers import checked_frequencies, usable_group
 from grokinterp.models.cross_entropy import cross_entropies, right_answers

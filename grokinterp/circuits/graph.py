@@ -17,10 +17,10 @@ from torch import Tensor
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.circuits.ablation import score
-from grokinterp.circuits.components import heads, neurons, replaced_neurons
+from grokinterp.circuits.hooks import fourier, heads, neurons, replaced_neurons
 from grokinterp.circuits.interventions import HookPair, around, replay
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
-from grokinterp.circuits.subspaces import fourier, table_directions
+from grokinterp.circuits.subspaces import table_directions
 from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import n_frequencies
