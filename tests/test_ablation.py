@@ -365,3 +365,8 @@ def test_a_terminal_gets_the_main_columns_and_a_summary(run, shipped, tiny_run, 
     assert "MLP 0 (mean)" in out
     if not gi.key_frequencies(tiny_run).frequencies:
         assert "no circuit is claimed" in err
+
+
+def test_every_checkpoint_of_a_run_at_a_path(tiny_run):
+    found = gi.ablate(tiny_run.path, hooks.mlp(0), step="all", frequencies=[1], placebos=0)
+    assert [row.step for row in found] == list(tiny_run.steps)

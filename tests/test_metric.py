@@ -83,7 +83,7 @@ def dense(snapshot, inputs, variant):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_everything_is_that_of_the_dense_matrix(snapshot, variant, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK_ROWS", 3)  # several blocks, the last of another size
+    monkeypatch.setattr(module, "METRIC_INPUTS_AT_ONCE", 3)  # several blocks, the last of another size
     matrix = dense(snapshot, snapshot.task.model_inputs[~snapshot.train_mask], variant)
     found = fisher_metric(snapshot, variant=variant)
     u, v = direction(snapshot.weights, 1), direction(snapshot.weights, 2)
@@ -270,3 +270,13 @@ def test_what_cannot_be_used_is_refused():
     unknown = Snapshot(task, weights={}, n_layers=1, forward=lambda tokens, names: None)
     with pytest.raises(InputError, match="weights alone do not say"):
         fisher_metric(unknown, rows="all")
+
+
+def test_what_a_metric_says_of_itself():
+    snapshot = example("mlp")
+    found = fisher_metric(snapshot, rows="all", n_samples=5)
+    table = found.table()
+    assert table["n_weights"].sum() == sum(w.numel() for w in snapshot.weights.values())
+    assert table.attrs["n_samples"] == found.to_dict()["n_samples"] == 5
+    assert not [name for name in found.to_dict() if name.startswith("_")]
+    assert str(found).startswith("Fisher metric\n")

@@ -108,7 +108,7 @@ def test_all_pairs_at_once_are_those_one_by_one(monkeypatch):
         [[fisher_rao_distance(a, b) for b in logits] for a in logits], dtype=torch.float64
     )
     for numbers in (1, 200, 1 << 22):  # blocks of 1, 4 and 11 inputs
-        monkeypatch.setattr(module, "BLOCK_NUMBERS", numbers)
+        monkeypatch.setattr(module, "ANGLES_AT_ONCE", numbers)
         found = pairwise_distances(roots)
         torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
         assert torch.equal(found, found.T)

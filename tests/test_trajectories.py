@@ -8,8 +8,13 @@ import torch
 import grokinterp as gi
 from grokinterp.base.errors import InputError
 from grokinterp.geometry.paths import information_path
-from grokinterp.geometry.predictions import pairwise_distances, root_probabilities
-from grokinterp.geometry.trajectories import classical_scaling, stress_of, trajectory_embedding
+from grokinterp.geometry.predictions import (
+    classical_scaling,
+    pairwise_distances,
+    root_probabilities,
+    stress_of,
+    trajectory_embedding,
+)
 from tests.made_runs import changed, made_run
 from tests.test_neurons import random_model
 
@@ -154,7 +159,7 @@ def test_runs_that_do_not_compare_are_refused(runs):
 def test_what_cannot_be_used_is_refused(runs):
     with pytest.raises(InputError, match="one name; give a dict"):
         trajectory_embedding([runs[0], runs[0]])
-    with pytest.raises(InputError, match="are no runs"):
+    with pytest.raises(InputError, match="is no run"):
         trajectory_embedding([])
     for most in (1, True):
         with pytest.raises(InputError, match="most="):

@@ -6,7 +6,7 @@ import torch
 import grokinterp as gi
 from grokinterp.figures._figure import STEPS
 from grokinterp.geometry.paths import information_path, path_of
-from grokinterp.geometry.trajectories import trajectory_embedding
+from grokinterp.geometry.predictions import trajectory_embedding
 from grokinterp.viz import plot_trajectories
 from tests.conftest import SHIPPED
 from tests.labels import axis_titles

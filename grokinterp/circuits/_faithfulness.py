@@ -9,12 +9,11 @@ import pandas as pd
 from jaxtyping import Bool
 from torch import Tensor
 
-from grokinterp.base.result import Result
-from grokinterp.circuits.ablation import ROUNDING, Row, ablate, embedding_hook
-from grokinterp.circuits.components import heads, mlp_skip, neurons
+from grokinterp.base.result import Result, plain_values
+from grokinterp.circuits.ablation import LOSS_ROUNDING, Row, Score, ablate, embedding_hook
+from grokinterp.circuits.hooks import directions, embedding, fourier, heads, mlp_skip, neurons
 from grokinterp.circuits.interventions import Intervention
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
-from grokinterp.circuits.subspaces import directions, embedding, fourier
 from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.models.last_block import LOGITS
 from grokinterp.reading._load import Subject
@@ -32,9 +31,9 @@ class Faithfulness(Result):
     """The model, its claimed circuit alone, the model without it, and the circuit less each part.
 
     The circuit: the key frequencies of the embedding, all heads, the clusters of neurons of key
-    frequencies, and of those what the directions u_k, v_k of the neuron-logit map read; everything
+    frequencies, and of these what the directions u_k, v_k of the neuron-logit map read. Everything
     else is at its mean over the inputs, the skip around the last MLP too. `without` drops the key
-    frequencies from the logits; `nothing` keeps of the logits only their mean.
+    frequencies from the logits; `nothing` keeps only the mean of the logits.
 
     A circuit that recovers all of the loss suffices; that each part is needed does not show that no
     smaller circuit of another kind would do.
@@ -75,35 +74,28 @@ class Faithfulness(Result):
     @property
     def not_needed(self) -> tuple[str, ...]:
         """Parts whose removal from the circuit alone costs nothing, within rounding."""
-        alone = self.alone.score.loss_all * (1 + ROUNDING)
+        alone = self.alone.score.loss_all * (1 + LOSS_ROUNDING)
         return tuple(row.name for row in self.parts if row.score.loss_all <= alone)
 
+    def _scores(self) -> dict[str, Score]:
+        """The model's score, and those of all rows by their names."""
+        rows = (self.alone, self.without, self.nothing, *self.parts)
+        return {"the model": self.alone.whole} | {row.name: row.score for row in rows}
+
     def table(self) -> pd.DataFrame:
-        """A row each: losses and accuracies, and the loss over that of the circuit alone."""
-        whole = {"what": "the model", **vars(self.alone.whole)}
-        rows = [
-            {"what": row.name, **vars(row.score)}
-            for row in (self.alone, self.without, self.nothing, *self.parts)
-        ]
-        frame = pd.DataFrame([whole, *rows])
+        """One row each: losses and accuracies, and the loss over that of the circuit alone."""
+        frame = pd.DataFrame(
+            {"what": name, **vars(score)} for name, score in self._scores().items()
+        )
         frame["ratio_to_alone"] = frame["loss_all"] / self.alone.score.loss_all
-        nothing_more = [""] * (1 + len(self.parts))
-        frame["verdict"] = ["", self.alone.verdict, self.without.verdict, *nothing_more]
+        verdicts = ["", self.alone.verdict, self.without.verdict]
+        frame["verdict"] = verdicts + [""] * (len(frame) - len(verdicts))
         return frame
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `grokinterp ablate --json` prints them; what is not defined is None."""
-        shares = {"recovered": self.recovered, "lost": self.lost, "ratio": self.ratio}
-        return {
-            "step": self.step,
-            "frequencies": list(self.frequencies),
-            **{name: None if math.isnan(value) else value for name, value in shares.items()},
-            "not_needed": list(self.not_needed),
-            "rows": [
-                {name: None if value != value else value for name, value in row.items()}
-                for row in self.table().to_dict("records")
-            ],
-        }
+        names = ("step", "frequencies", "recovered", "lost", "ratio", "not_needed")
+        return plain_values({name: getattr(self, name) for name in names} | {"rows": self.table()})
 
     def plot(self) -> "go.Figure":
         """The losses of all rows on a log axis."""
@@ -127,17 +119,17 @@ def faithfulness(
     """How much of the loss the circuit alone recovers, how much is lost without it, what it needs.
 
     Each part removed from the circuit (a head, a cluster, a frequency of the embedding) is compared
-    with the circuit: it has no placebos, as what is outside is gone already and the rest is claimed
+    with the circuit. It has no placebos: what is outside is gone already, and the rest is claimed
     too. The circuit as a whole is compared with random sets of as many frequencies, neurons and
-    directions. InputError without key frequencies or an MLP: nothing is claimed then.
+    directions. InputError without key frequencies or an MLP: then nothing is claimed.
     """
     snapshot, keys = subject_of(
         x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
     )
     need_key_frequencies(keys)
-    circuit, parts = _circuit(snapshot, keys), _parts(snapshot, keys)
+    circuit = _circuit_alone(snapshot, keys)
     # The part first: what the directions then read of the neurons is without it.
-    less = [(part + circuit).called(f"alone less {part.name}") for part in parts]
+    less = [(x + circuit).called(f"alone less {x.name}") for x in _parts(snapshot, keys)]
     rows = ablate(
         snapshot,
         [
@@ -150,26 +142,23 @@ def faithfulness(
         placebos=placebos,
         seed=seed,
     ).rows
+    alone, without, nothing, *others = rows
     return Faithfulness(
         frequencies=keys,
-        alone=rows[0],
-        without=rows[1],
-        nothing=rows[2],
-        parts=rows[3:],
+        alone=alone,
+        without=without,
+        nothing=nothing,
+        parts=tuple(others),
         step=snapshot.step,
     )
 
 
-def _circuit(snapshot: Snapshot, keys: tuple[int, ...]) -> Intervention:
-    """What is left of the model: the claimed circuit."""
+def _circuit_alone(snapshot: Snapshot, keys: tuple[int, ...]) -> Intervention:
+    """Everything but the claimed circuit at its mean."""
     last = snapshot.n_layers - 1
     clusters = neuron_clusters(snapshot, frequencies=keys)
-    outside = [
-        neuron
-        for k in (*clusters.frequencies, LEFTOVER)
-        if k not in keys
-        for neuron in clusters.members(k).tolist()
-    ]
+    others = [k for k in (*clusters.frequencies, LEFTOVER) if k not in keys]
+    outside = [neuron for k in others for neuron in clusters.members(k).tolist()]
     found = embedding(snapshot.modular_task, keys, hook_name=embedding_hook(snapshot))
     if outside:
         found += neurons(last, outside)
@@ -181,21 +170,14 @@ def _circuit(snapshot: Snapshot, keys: tuple[int, ...]) -> Intervention:
 
 
 def _parts(snapshot: Snapshot, keys: tuple[int, ...]) -> list[Intervention]:
-    last = snapshot.n_layers - 1
+    """Frequencies of the embedding, heads, and clusters of neurons."""
+    hook, task = embedding_hook(snapshot), snapshot.modular_task
+    found = [fourier(hook, task, [k], terms="operands") for k in keys]
+    for layer in range(snapshot.n_layers):
+        n_heads = len(snapshot.weights.get(f"blocks.{layer}.attn.W_Q", ()))
+        found += [heads(layer, head) for head in range(n_heads)]
     clusters = neuron_clusters(snapshot, frequencies=keys)
-    return [
-        *(
-            fourier(embedding_hook(snapshot), snapshot.modular_task, [k], terms="operands")
-            for k in keys
-        ),
-        *(
-            heads(layer, head)
-            for layer in range(snapshot.n_layers)
-            for head in range(len(snapshot.weights.get(f"blocks.{layer}.attn.W_Q", ())))
-        ),
-        *(
-            neurons(last, clusters.members(k).tolist(), name=f"neurons of k = {k}")
-            for k in keys
-            if len(clusters.members(k))
-        ),
-    ]
+    for k in keys:
+        if len(members := clusters.members(k)):
+            found.append(neurons(clusters.layer, members.tolist(), name=f"neurons of k = {k}"))
+    return found

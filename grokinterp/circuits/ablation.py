@@ -12,33 +12,45 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.base.checks import LARGEST_SEED, whole
-from grokinterp.base.checks import listed as listed_of
+from grokinterp.base.checks import LARGEST_SEED, listed, whole, word
 from grokinterp.base.errors import InputError, shown
-from grokinterp.base.result import Result, card
-from grokinterp.circuits.components import (
+from grokinterp.base.result import Result
+from grokinterp.circuits.hooks import (
     attention,
     attention_skip,
     channels,
+    directions,
+    embedding,
+    fourier,
     heads,
     mlp,
     mlp_skip,
     neurons,
     patterns,
 )
-from grokinterp.circuits.interventions import Intervention, Setting, check_mode, listed, replay
+from grokinterp.circuits.interventions import (
+    MODES,
+    Intervention,
+    Setting,
+    as_interventions,
+    replay,
+)
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
-from grokinterp.circuits.subspaces import directions, embedding, fourier
 from grokinterp.fourier._key_frequencies import Keys, subject_of
 from grokinterp.fourier.answers import checked_frequencies, usable_group
 from grokinterp.models.cross_entropy import cross_entropies, right_answers
 from grokinterp.models.last_block import LOGITS
-from grokinterp.reading._load import Subject, check_snapshot, steps_of
+from grokinterp.reading._load import Subject, check_snapshot, loaded, steps_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
-# MERGED circuits.scores: Loss and accuracy on train, test and all inputs.
-# MERGED circuits.standard: The standard interventions: every part of a circuit that the field ablates, on one model.
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+PLACEBOS = 50
+ABOVE, WITHIN, NONE = "above chance", "not above chance", "no placebo"
+UNKNOWN = "undetermined"  # a loss is not a number
+LOSS_ROUNDING = 1e-5  # relative; of float32 logits, where nothing was changed
 
 
 @dataclass(frozen=True)
@@ -61,23 +73,19 @@ def score(snapshot: Snapshot, logits: Float[Tensor, "n p"], *, test_only: bool =
 
     `test_only`: the logits are of `snapshot.test_rows` alone.
     """
-    labels = snapshot.task.labels
+    labels, train = snapshot.task.labels, snapshot.train_mask
     if test_only:
         labels = labels[snapshot.test_rows]
-    losses = cross_entropies(logits, labels)
-    right = right_answers(logits, labels).double()
-    train = snapshot.train_mask
     every = torch.ones(len(labels), dtype=torch.bool)
+    sets: tuple[Tensor | None, ...] = (None, None, every)
     if test_only:
-        sets: tuple[Tensor | None, ...] = (None, every, None)
-    else:
-        sets = (None, None, every) if train is None else (train, ~train, every)
-    values = [
-        math.nan if rows is None else float(x[rows].mean())
-        for x in (losses, right)
-        for rows in sets
-    ]
-    return Score(*values)
+        sets = None, every, None
+    elif train is not None:
+        sets = train, ~train, every
+    values = cross_entropies(logits, labels), right_answers(logits, labels).double()
+    return Score(
+        *(math.nan if rows is None else float(x[rows].mean()) for x in values for rows in sets)
+    )
 
 
 def standard_interventions(
@@ -85,10 +93,10 @@ def standard_interventions(
 ) -> list[Intervention]:
     """Heads, attention, MLP and skips of every layer; and, with key frequencies, what they name.
 
-    Of an MLP or a CNN, its hidden layers and the channels of its convolutions.
-    Those are the embedding's other frequencies, the clusters of neurons, Fourier components of
-    neurons and logits, and the directions that the neuron-logit map reads. What the model does not
-    have (directions of dead neurons, say) is left out. For a run, give `run.snapshot(step)`.
+    The latter are the embedding's other frequencies, the clusters of neurons, Fourier components of
+    neurons and logits, and the directions that the neuron-logit map reads. Of an MLP or a CNN, its
+    hidden layers and the channels of its convolutions. What the model does not have (directions of
+    dead neurons, say) is left out. For a run, give `run.snapshot(step)`.
     """
     return standard_and_undefined(snapshot, frequencies, mode=mode)[0]
 
@@ -102,69 +110,80 @@ def standard_and_undefined(
     group = usable_group(snapshot)
     if group is not None and not isinstance(frequencies, Keys):
         frequencies = checked_frequencies(frequencies, group)
-    circuit = _circuit(snapshot, tuple(frequencies), mode, undefined)
-    return [*_parts(snapshot, mode, undefined), *circuit], tuple(undefined)
+    circuit = _of_frequencies(snapshot, tuple(frequencies), mode, undefined)
+    return [*_of_layers(snapshot, mode, undefined), *circuit], tuple(undefined)
 
 
-def _parts(snapshot: Snapshot, mode: str, undefined: list[str]) -> list[Intervention]:
+def _of_layers(snapshot: Snapshot, mode: str, undefined: list[str]) -> list[Intervention]:
+    """What every model has; reasons for what it does not have go to `undefined`."""
     found: list[Intervention] = []
+    weights = snapshot.weights
     for layer in range(snapshot.n_layers):
         block = f"blocks.{layer}."
-        parallel = _parallel(snapshot, block)
+        has_mlp = f"{block}mlp.W_out" in weights
+        # Where the MLP reads what attention reads, neither has a stream around it alone.
+        parallel = (
+            snapshot.transformer is None
+            and has_mlp
+            and f"{block}hook_resid_mid" not in snapshot.hooked().hook_dict
+        )
         if parallel:
             undefined.append(f"no skips of layer {layer}: its MLP is beside its attention")
-        if f"{block}attn.W_Q" in snapshot.weights:
-            n_heads = len(snapshot.weights[f"{block}attn.W_Q"])
+        if f"{block}attn.W_Q" in weights:
+            n_heads = len(weights[f"{block}attn.W_Q"])
             found += [heads(layer, head, mode=mode) for head in range(n_heads)]
             found += [patterns(layer, mode="mean"), attention(layer, mode=mode)]
             found += [] if parallel else [attention_skip(layer, mode=mode)]
-        if f"{block}mlp.W_out" in snapshot.weights:
+        if has_mlp:
             found += [mlp(layer, mode=mode)]
             found += [] if parallel else [mlp_skip(layer, mode=mode)]
     if snapshot.kind != "transformer":
-        convs = [x for name, x in snapshot.weights.items() if re.fullmatch(r"conv\.\d+\.W", name)]
+        convs = [x for name, x in weights.items() if re.fullmatch(r"conv\.\d+\.W", name)]
         for layer, weight in enumerate(convs):
             found += [channels(layer, channel, mode=mode) for channel in range(len(weight))]
         for layer in range(snapshot.n_layers):
-            width = snapshot.weights[f"blocks.{layer}.mlp.W_in"].shape[1]
+            width = weights[f"blocks.{layer}.mlp.W_in"].shape[1]
             found += [neurons(layer, range(width), mode=mode, name=f"hidden layer {layer}")]
     return found
 
 
-def _parallel(snapshot: Snapshot, block: str) -> bool:
-    """Whether the MLP reads what attention reads, so that neither has a stream around it alone."""
-    return (
-        snapshot.transformer is None
-        and f"{block}mlp.W_out" in snapshot.weights
-        and f"{block}hook_resid_mid" not in snapshot.hooked().hook_dict
-    )
-
-
-def _circuit(
-    snapshot: Snapshot, frequencies: tuple[int, ...], mode: str, undefined: list[str]
+def _of_frequencies(
+    snapshot: Snapshot, keys: tuple[int, ...], mode: str, undefined: list[str]
 ) -> list[Intervention]:
-    """What only a model with key frequencies has; reasons for what it has not go to `undefined`."""
-    if not frequencies:
+    """What only a model with key frequencies has."""
+    if not keys:
         return []
-    task, neuron_hook = snapshot.modular_task, f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
-    found = [embedding(task, frequencies, hook_name=embedding_hook(snapshot))]
-    if neuron_hook.replace("hook_post", "W_in") in snapshot.weights:
-        found += cluster_interventions(snapshot, frequencies, mode)
+    task, hook = snapshot.modular_task, f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
+    found = [embedding(task, keys, hook_name=embedding_hook(snapshot))]
+    if hook.replace("hook_post", "W_in") in snapshot.weights:
+        clusters = neuron_clusters(snapshot, frequencies=keys)
+        for k, size in clusters.sizes.items():
+            if size:
+                name, kind = f"neurons of k = {k}", "neurons of another frequency"
+                if k == LEFTOVER:
+                    name = kind = "leftover neurons"
+                elif k in keys:
+                    kind = "neurons of a key frequency"
+                cluster = neurons(
+                    clusters.layer, clusters.members(k).tolist(), mode=mode, name=name
+                )
+                found.append(cluster.called(kind=f"{kind} ({mode})"))
         found += [
-            fourier(neuron_hook, task, frequencies, keep=True),
-            fourier(neuron_hook, task, frequencies, keep=True, terms="operands"),
-            fourier(neuron_hook, task, frequencies),
+            fourier(hook, task, keys, keep=True),
+            fourier(hook, task, keys, keep=True, terms="operands"),
+            fourier(hook, task, keys),
         ]
         try:
-            found += direction_interventions(snapshot, frequencies)
+            # Zeros for what is taken out, so that dropping it compares with a zeroed MLP.
+            basis = neuron_logit_directions(snapshot, frequencies=keys).basis
+            found += [
+                directions(hook, basis, keep=keep, mode="zero", name="u_k, v_k")
+                for keep in (True, False)
+            ]
         except InputError as error:
             undefined.append(f"no directions u_k, v_k are ablated: {error}")
-    found += [fourier(LOGITS, task, [k]) for k in frequencies]
-    return [
-        *found,
-        fourier(LOGITS, task, frequencies),
-        fourier(LOGITS, task, frequencies, keep=True),
-    ]
+    found += [fourier(LOGITS, task, [k]) for k in keys]
+    return [*found, fourier(LOGITS, task, keys), fourier(LOGITS, task, keys, keep=True)]
 
 
 def embedding_hook(snapshot: Snapshot) -> str:
@@ -172,56 +191,12 @@ def embedding_hook(snapshot: Snapshot) -> str:
     return "hook_embed" if "embed.W_E" in snapshot.weights else "blocks.0.mlp.hook_pre"
 
 
-def cluster_interventions(
-    snapshot: Snapshot, frequencies: tuple[int, ...], mode: str
-) -> list[Intervention]:
-    """Every cluster of the last layer's neurons, and the leftover, -1."""
-    clusters = neuron_clusters(snapshot, frequencies=frequencies)
-    return [
-        neurons(
-            clusters.layer,
-            clusters.members(k).tolist(),
-            mode=mode,
-            name="leftover neurons" if k == LEFTOVER else f"neurons of k = {k}",
-        ).called(kind=_kind(k, frequencies, mode))
-        for k, size in clusters.sizes.items()
-        if size
-    ]
-
-
-def _kind(k: int, frequencies: tuple[int, ...], mode: str) -> str:
-    if k == LEFTOVER:
-        return f"leftover neurons ({mode})"
-    return f"neurons of {'a key' if k in frequencies else 'another'} frequency ({mode})"
-
-
-def direction_interventions(snapshot: Snapshot, frequencies: tuple[int, ...]) -> list[Intervention]:
-    """The span of the directions u_k, v_k that the neuron-logit map reads: dropped, and alone.
-
-    With zeros for what is taken out, so that dropping it compares with a zeroed MLP.
-    """
-    basis = neuron_logit_directions(snapshot, frequencies=frequencies).basis
-    hook = f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
-    return [
-        directions(hook, basis, keep=keep, mode="zero", name="u_k, v_k") for keep in (True, False)
-    ]
-
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-PLACEBOS = 50
-ABOVE, WITHIN, NONE = "above chance", "not above chance", "no placebo"
-UNKNOWN = "undetermined"  # a loss is not a number
-ROUNDING = 1e-5  # relative; losses of float32 logits differ by less where nothing was changed
-
-
 @dataclass(frozen=True)
 class Placebo:
     """One control: the same intervention on another part of the same size."""
 
     name: str
-    harmonic: bool  # at 2k or 4k of a key frequency, where a circuit of k leaks: listed apart
+    harmonic: bool  # at 2k or 4k of a key frequency, where a circuit of k leaks: kept apart
     score: Score
 
 
@@ -264,7 +239,7 @@ class Row:
         if any(math.isnan(loss) for loss in (own, *others)):
             return UNKNOWN
         less, more = (own, min(others)) if self.keeps else (max(others), own)
-        return ABOVE if more > less * (1 + ROUNDING) else WITHIN
+        return ABOVE if more > less * (1 + LOSS_ROUNDING) else WITHIN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +253,6 @@ class Ablation(Result):
 
     rows: tuple[Row, ...] = field(repr=False)
     frequencies: tuple[int, ...]
-    notes: tuple[str, ...]
     n_placebos: int
     seed: int
 
@@ -286,16 +260,20 @@ class Ablation(Result):
         steps = len({row.step for row in self.rows})
         return f"Ablation({len(self.rows)} rows, {steps} checkpoints, {self.frequencies}; .table())"
 
-    def _repr_html_(self) -> str:
-        columns = ["step", "ablation", "loss_all", "acc_all", "ratio"]
-        columns += ["placebo_min", "placebo_max", "verdict"]
-        listed = ", ".join(map(str, self.frequencies)) or "none"
-        lines = [
-            f"key frequencies {listed}; up to {self.n_placebos} placebos each, seed {self.seed}",
+    def _title(self) -> str:
+        return f"Ablations: {len(self.rows)}"
+
+    def _lines(self) -> list[str]:
+        keys = ", ".join(map(str, self.frequencies)) or "none"
+        return [
+            f"key frequencies {keys}; up to {self.n_placebos} placebos each, seed {self.seed}",
             "ratio is loss on all inputs over that of the whole model; the costliest first",
         ]
-        table = self.table().sort_values("ratio", ascending=False)[columns]
-        return card(f"Ablations: {len(self.rows)}", lines, table, notes=self.notes)
+
+    def _short_table(self) -> pd.DataFrame:
+        columns = ["step", "ablation", "loss_all", "acc_all", "ratio"]
+        columns += ["placebo_min", "placebo_max", "verdict"]
+        return self.table().sort_values("ratio", ascending=False)[columns]
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -308,17 +286,17 @@ class Ablation(Result):
         raise InputError(f"no ablation is called {shown(name)}; .table() lists them.")
 
     def table(self) -> pd.DataFrame:
-        """One row an intervention and checkpoint; `change_` columns are differences of losses.
+        """One row per intervention and checkpoint; `change_` columns are differences of losses.
 
-        `ratio` is loss on all inputs over that of the whole model, `placebo_` columns are ratios of
-        the placebos, harmonics left out, and `placebo_rank` is the share of them (itself counted)
-        that cost at least as much; of what keeps only a part, at most as much. Null: train and
-        test without a split, `placebo_` without placebos (`no_placebo` says why).
+        `ratio` is loss on all inputs over that of the whole model; `placebo_` columns are ratios of
+        the placebos, harmonics left out. `placebo_rank` is the share of them (itself counted) that
+        cost at least as much; for what keeps only a part, at most as much. Null: train and test
+        without a split, `placebo_` without placebos (`no_placebo` says why).
         """
         return pd.DataFrame([_flat(row) for row in self.rows])
 
     def placebos(self) -> pd.DataFrame:
-        """One row a placebo, with the ablation it belongs to; harmonics of key frequencies too."""
+        """One row per placebo, with its ablation; harmonics of key frequencies too."""
         return pd.DataFrame(
             [
                 {
@@ -359,9 +337,10 @@ def ablate(
     frequencies, neuron clusters, Fourier components and the neuron-logit directions, in `mode`.
 
     `step` is one checkpoint of a run, several, or "all"; the key frequencies are those of the last
-    one unless given. Losses are over the p answer classes. Placebos of single frequencies are
-    all others that are not key; of sets, neurons, heads and directions `placebos` random ones.
+    checkpoint unless given. Losses are over the p answer classes. Placebos of single frequencies
+    are all others that are not key; of sets, neurons, heads and directions, `placebos` random ones.
     Means, permutations and Fourier components are over all inputs of the task.
+
     A standard intervention that this model does not have is left out, with the reason in `.notes`;
     without key frequencies (`gi.key_frequencies`) only heads, layers and skips are ablated.
     `progress` shows a bar over the steps. InputError where the model's own logits are not finite,
@@ -369,20 +348,25 @@ def ablate(
     whatever a hook raises: weights, hooks, flags.
     """
     placebos = whole("placebos", placebos, least=0, such_as="50")
-    check_mode(mode)
+    word("mode", mode, MODES)
     seed = whole("seed", seed, least=0, most=LARGEST_SEED, such_as="0")
-    given = None if interventions is None else listed(interventions)
-    steps = steps_of(x, step)
+    given = None if interventions is None else as_interventions(interventions)
+    x = loaded(x)
     rows: list[Row] = []
     notes: dict[str, None] = {}
-    for one in tqdm(steps, desc="ablate", disable=None if progress else True):
+    for one in tqdm(steps_of(x, step), desc="ablate", disable=None if progress else True):
         snapshot, keys = subject_of(
             x, step=one, frequencies=frequencies, task=task, train_mask=train_mask
         )
         chosen, undefined = (
             standard_and_undefined(snapshot, keys, mode=mode) if given is None else (given, ())
         )
-        notes |= dict.fromkeys((*_notes(snapshot, keys), *undefined))
+        notes |= dict.fromkeys(keys.notes)
+        if not keys:
+            notes[f"no key frequencies, so only parts are ablated: {keys.reason}"] = None
+        if snapshot.train_mask is None:
+            notes["train and test are null: the model came without a split"] = None
+        notes |= dict.fromkeys(undefined)
         rows += _ablate_one(snapshot, chosen, Setting(snapshot, keys, placebos, seed))
     return Ablation(
         rows=tuple(rows), frequencies=keys, notes=tuple(notes), n_placebos=placebos, seed=seed
@@ -392,11 +376,11 @@ def ablate(
 def spread(ablations: Iterable[Ablation]) -> pd.DataFrame:
     """Median, smallest and largest ratio of each kind of ablation, over checkpoints and seeds.
 
-    Give a list, one `Ablation` a seed (and several checkpoints in each, if you like); `size` is the
-    number of rows, each head or frequency and each checkpoint counting as one. Ratios are to the
-    loss of the whole model at the same checkpoint.
+    Give a list with one `Ablation` per seed (and several checkpoints in each, if you like); `size`
+    is the number of rows, each head or frequency and each checkpoint counting as one. Ratios are to
+    the loss of the whole model at the same checkpoint.
     """
-    given = listed_of("ablations", ablations, such_as="[gi.ablate(run)]")
+    given = listed("ablations", ablations, such_as="[gi.ablate(run)]")
     if not given or not all(isinstance(one, Ablation) for one in given):
         raise InputError("spread needs a list of what `ablate` returns; give at least one.")
     tables = pd.concat([ablation.table() for ablation in given], ignore_index=True)
@@ -434,15 +418,6 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
         )
 
     return [row(one) for one in chosen]
-
-
-def _notes(snapshot: Snapshot, keys: Keys) -> tuple[str, ...]:
-    notes = list(keys.notes)
-    if not keys:
-        notes.append(f"no key frequencies, so only parts are ablated: {keys.reason}")
-    if snapshot.train_mask is None:
-        notes.append("train and test are null: the model came without a split")
-    return tuple(notes)
 
 
 def _flat(row: Row) -> dict[str, object]:

@@ -1,12 +1,12 @@
 """The circuit as a graph: embedding frequencies, heads, neuron clusters, logit frequencies.
 
 Every edge is measured by cutting it: the target alone is given what it would compute if the source
-were ablated, everything else stays as it is, and the loss and the target are looked at (path
+were ablated, everything else stays as it is, and what changes is the loss and the target (path
 patching; Goldowsky-Dill et al. 2023, arXiv 2304.05969).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,10 @@ from torch import Tensor
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.circuits.ablation import score
-from grokinterp.circuits.components import heads, neurons, replaced_neurons
-from grokinterp.circuits.interventions import HookPair, Stash, replay
+from grokinterp.circuits.hooks import fourier, heads, neurons, replaced_neurons
+from grokinterp.circuits.interventions import HookPair, around, replay
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
-from grokinterp.circuits.subspaces import fourier, table_directions
+from grokinterp.circuits.subspaces import table_directions
 from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import n_frequencies
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import networkx
     import plotly.graph_objects as go
 
-ROUNDING = 1e-5  # relative; float32 activations differ by less where nothing was changed
+ACTIVATION_ROUNDING = 1e-5  # relative; of float32, where nothing was changed
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ class CircuitGraph(Result):
     step: int | None
 
     def table(self) -> pd.DataFrame:
-        """One row an edge, strongest first; share has no unit, loss and change are in nats."""
+        """One row per edge, strongest first; share has no unit, loss and change are in nats."""
         frame = pd.DataFrame([vars(edge) for edge in self.edges])
         return frame.sort_values("change", ascending=False, ignore_index=True)
 
     def node_table(self) -> pd.DataFrame:
-        """One row a node: its layer, and the sum of the shares that come in and go out.
+        """One row per node: its layer, and the sum of the shares that come in and go out.
 
-        Null where no edge does: the embedding has nothing before it, the logits nothing behind.
+        Null where there is no edge: nothing comes before the embedding or after the logits.
         """
         frame = pd.DataFrame(self.nodes, columns=["node", "layer"])
         edges = pd.DataFrame([vars(edge) for edge in self.edges])
@@ -92,8 +92,7 @@ class CircuitGraph(Result):
         import networkx
 
         graph = networkx.DiGraph(frequencies=self.frequencies, loss=self.loss, step=self.step)
-        for name, layer in self.nodes:
-            graph.add_node(name, layer=layer)
+        graph.add_nodes_from((name, {"layer": layer}) for name, layer in self.nodes)
         for edge in self.edges:
             graph.add_edge(
                 edge.source, edge.target, share=edge.share, loss=edge.loss, change=edge.change
@@ -112,9 +111,9 @@ def circuit_graph(
     """The circuit of a model: embedding frequency -> head -> neuron cluster -> logit frequency.
 
     Heads and neurons are those of the last layer. An ablated frequency is dropped from the
-    embedding, an ablated head or cluster is at its mean over the inputs. Also measured are the ways
-    around: embedding to cluster past the attention, head to logits past the MLP. "other"
-    frequencies and the leftover neurons are there as controls. InputError without key frequencies
+    embedding, an ablated head or cluster is at its mean over the inputs. The ways around are
+    measured too: embedding to cluster past the attention, head to logits past the MLP. "other"
+    frequencies and the leftover neurons are controls. InputError without key frequencies
     or an MLP, and where the model's loss is not finite.
     """
     snapshot, keys = subject_of(
@@ -147,15 +146,14 @@ class _Paths:
         }
         w_o = snapshot.weights[f"{self.block}attn.W_O"]
         self.w_o = {f"head {self.last}.{h}": w_o[h] for h in range(len(w_o))}
+        dropped = {f"embedding k={k}": [k] for k in keys}
         every = set(range(1, n_frequencies(group_of(snapshot).order) + 1))
-        self.drop = {
-            f"embedding k={k}": fourier("hook_embed", snapshot.modular_task, [k], terms="operands")
-            for k in keys
-        }
         if others := sorted(every - set(keys)):
-            self.drop["embedding other"] = fourier(
-                "hook_embed", snapshot.modular_task, others, terms="operands"
-            )
+            dropped["embedding other"] = others
+        self.drop = {
+            name: fourier("hook_embed", snapshot.modular_task, some, terms="operands")
+            for name, some in dropped.items()
+        }
         self.logits = replay(snapshot, ())
         self.z = self.recorded(f"{self.block}attn.hook_z", ())
         self.post = self.recorded(f"{self.block}mlp.hook_post", ())
@@ -164,22 +162,19 @@ class _Paths:
             raise InputError(f"the model's loss is {self.loss}; look at an earlier step.")
 
     def nodes(self) -> Iterator[tuple[str, str]]:
-        for name in self.drop:
-            yield name, "embedding"
-        for name in self.w_o:
-            yield name, "heads"
-        for name in self.clusters:
-            yield name, "neurons"
-        for k in self.keys:
-            yield f"logits k={k}", "logits"
+        logits = [f"logits k={k}" for k in self.keys]
+        layers: dict[str, Iterable[str]] = {
+            "embedding": self.drop, "heads": self.w_o, "neurons": self.clusters, "logits": logits,
+        }  # fmt: skip
+        return ((name, layer) for layer, names in layers.items() for name in names)
 
     def edges(self) -> Iterator[Edge]:
         for source, dropped in self.drop.items():
             z = self.recorded(f"{self.block}attn.hook_z", dropped)
             for head, target in enumerate(self.w_o):
-                yield self.edge(
-                    source, target, self.z[:, head], z[:, head], self.patched_head(head, z)
-                )
+                own, then = self.z[:, head], z[:, head]
+                logits = replay(self.snapshot, self.patched_head(head, then))
+                yield self.edge(source, target, own, own - then, logits)
             yield from self.into_clusters(source, self.around_attention(dropped))
         for head, source in enumerate(self.w_o):
             yield from self.into_clusters(source, heads(self.last, head))
@@ -190,11 +185,12 @@ class _Paths:
     def into_clusters(self, source: str, cut: Sequence[HookPair]) -> Iterator[Edge]:
         """What the neurons of each cluster would do with the source ablated."""
         post = self.recorded(f"{self.block}mlp.hook_post", cut)
-        if (post - self.post).norm() <= ROUNDING * self.post.norm():
+        if (post - self.post).norm() <= ACTIVATION_ROUNDING * self.post.norm():
             return  # there is no such path: after "=" nothing of a or b is around the attention
         for target, members in self.clusters.items():
-            patch = replaced_neurons(self.last, members.tolist(), post[:, members], name=target)
-            yield self.edge(source, target, self.post[:, members], post[:, members], patch)
+            own, then = self.post[:, members], post[:, members]
+            patch = replaced_neurons(self.last, members.tolist(), then, name=target)
+            yield self.edge(source, target, own, own - then, replay(self.snapshot, patch))
 
     def into_logits(self, source: str, cut: Sequence[HookPair]) -> Iterator[Edge]:
         """What each key frequency of the logits would be with the source ablated."""
@@ -203,47 +199,37 @@ class _Paths:
             basis = table_directions(self.snapshot.modular_task, (k,), "answer")[0].to(lost)
             part = basis @ (basis.T @ lost)
             own = basis @ (basis.T @ self.logits)
-            yield self.scored(source, f"logits k={k}", own, part, self.logits - part)
+            yield self.edge(source, f"logits k={k}", own, part, self.logits - part)
 
-    def edge(
-        self, source: str, target: str, own: Tensor, cut: Tensor, patch: Sequence[HookPair]
-    ) -> Edge:
-        return self.scored(source, target, own, own - cut, replay(self.snapshot, patch))
-
-    def scored(self, source: str, target: str, own: Tensor, lost: Tensor, logits: Tensor) -> Edge:
+    def edge(self, source: str, target: str, own: Tensor, lost: Tensor, logits: Tensor) -> Edge:
+        """Of the target's own values the part that is lost with the edge, and the logits then."""
         variance = (own - own.mean(dim=0)).double().square().sum()
         share = float(lost.double().square().sum() / variance) if variance > 0 else 0.0
         loss = score(self.snapshot, logits).loss_all
         return Edge(source, target, share, loss, loss - self.loss)
 
-    def patched_head(
-        self, head: int, z: Float[Tensor, "n_inputs n_heads d_head"]
-    ) -> list[HookPair]:
+    def patched_head(self, head: int, z: Float[Tensor, "n_inputs d_head"]) -> list[HookPair]:
         def change(own: Tensor) -> Tensor:
             changed = own.clone()
-            changed[:, -1, head] = z[:, head].to(own)
+            changed[:, -1, head] = z.to(own)
             return changed
 
         return [(f"{self.block}attn.hook_z", Edit(change))]
 
-    def around_attention(self, dropped: Sequence[HookPair]) -> list[HookPair]:
+    def around_attention(self, dropped: Sequence[HookPair]) -> Sequence[HookPair]:
         """The residual stream around the last attention as it is with the frequency dropped."""
         name = f"{self.block}hook_resid_pre"
         stream = self.recorded(name, dropped)
-        stash = Stash()
 
-        def change(out: Tensor) -> Tensor:
+        def change(own: Tensor, out: Tensor) -> Tensor:
             changed = out.clone()
-            changed[:, -1] += stream.to(out) - stash.take(out)[:, -1]
+            changed[:, -1] += stream.to(out) - own[:, -1]
             return changed
 
-        return [
-            (name, Edit(stash.put, reads_only=True)),
-            (f"{self.block}hook_attn_out", Edit(change)),
-        ]
+        return around(name, f"{self.block}hook_attn_out", change)
 
     def around_mlp(self, head: int) -> list[HookPair]:
-        """The residual stream behind the MLP without what the head varies by."""
+        """The residual stream after the MLP without what the head varies by."""
         written = self.z[:, head] @ self.w_o[f"head {self.last}.{head}"].to(self.z)
         varying = written - written.mean(dim=0)
 
@@ -256,7 +242,11 @@ class _Paths:
 
     def recorded(self, name: str, cut: Sequence[HookPair]) -> Tensor:
         """An activation at the answer position with these edits made."""
-        stash = Stash()
-        replay(self.snapshot, [*cut, (name, Edit(stash.put, reads_only=True))])
-        assert stash.value is not None
-        return stash.value[:, -1].cpu()
+        seen: list[Tensor] = []
+
+        def keep(x: Tensor) -> Tensor:
+            seen.append(x[:, -1].cpu())
+            return x
+
+        replay(self.snapshot, [*cut, (name, Edit(keep, reads_only=True))])
+        return seen[0]

@@ -1,7 +1,7 @@
-"""Intervention: hook pairs with a name, and the placebos that its effect is compared with.
+"""What an intervention is, what stands in for what it takes out, and how a model runs with it.
 
-An intervention is a sequence of `(hook_name, function)` pairs, for this package's `ablate` or for
-`model.run_with_hooks` of one's own:
+An intervention is a sequence of `(hook_name, function)` pairs with a name, for `ablate` or for
+TransformerLens' own `run_with_hooks`:
 
     model.run_with_hooks(task.tokens, fwd_hooks=hooks.heads(0, 2) + hooks.mlp_skip(0))
 
@@ -19,40 +19,34 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.base.checks import word
+from grokinterp.base.checks import listed
 from grokinterp.base.errors import InputError, shown
 from grokinterp.models.kinds import has_positions
 from grokinterp.models.last_block import Edit, LastBlock
 from grokinterp.models.user_models import alone_with
 from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot, answer
 
-# MERGED circuits.edits: What stands in for an ablated activation, and how an activation reaches a later hook.
-# MERGED circuits.replay: The model run again and again with hooks, sharing what lies before the first of them.
-
-
 MODES = ("zero", "mean", "resample")
 
-
-class Stash(threading.local):
-    """Carries an activation from one hook to a later one of the same forward, in its thread."""
-
-    value: Tensor | None = None
-
-    def put(self, tensor: Tensor) -> Tensor:
-        """Keep it, unchanged."""
-        self.value = tensor
-        return tensor
-
-    def take(self, like: Tensor) -> Tensor:
-        """What was kept, at the positions of the later activation; it is kept no longer."""
-        value, self.value = self.value, None
-        assert value is not None  # the earlier hook has fired: both belong to one block
-        return value[:, -like.shape[1] :]
+HookPair = tuple[str, Callable[[Tensor, object], Tensor]]
 
 
-def check_mode(mode: str) -> None:
-    """Refuse an unknown mode, naming the nearest one."""
-    word("mode", mode, MODES)
+def around(
+    read: str, written: str, change: Callable[[Tensor, Tensor], Tensor], *, late: int = 0
+) -> tuple[HookPair, ...]:
+    """Hooks of one block: `change(x, y)` of x, read at one point, replaces y at a later one."""
+    kept = threading.local()  # forwards in several threads do not mix
+
+    def keep(x: Tensor) -> Tensor:
+        kept.x = x
+        return x
+
+    def replaced(y: Tensor) -> Tensor:
+        x = kept.x[:, -y.shape[1] :]  # at the positions of the later activation
+        del kept.x
+        return change(x, y)
+
+    return (read, Edit(keep, reads_only=True)), (written, Edit(replaced, late=late))
 
 
 def reference(x: Tensor, mode: str, seed: int = 0) -> Tensor:
@@ -70,27 +64,6 @@ def reference(x: Tensor, mode: str, seed: int = 0) -> Tensor:
         return x.mean(dim=0, keepdim=True, dtype=torch.float64).to(x.dtype).expand_as(x)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     return x[order.roll(-1)[order.argsort()].to(x.device)]
-
-
-def replace_part(x: Tensor, axis: int, index: Tensor, value: Tensor) -> Tensor:
-    """A copy of `x` with the entries `index` along `axis` replaced by `value`."""
-    _check_range(x, axis, index)
-    return x.index_copy(axis, index.to(x.device), value)
-
-
-def part(x: Tensor, axis: int, index: Tensor) -> Tensor:
-    """The entries `index` of `x` along `axis`."""
-    _check_range(x, axis, index)
-    return x.index_select(axis, index.to(x.device))
-
-
-def _check_range(x: Tensor, axis: int, index: Tensor) -> None:
-    if int(index.max()) >= x.shape[axis]:
-        what = {-1: "neuron", -2: "head", 1: "channel"}[axis]
-        raise InputError(f"{what} {index.max()} is not between 0 and {x.shape[axis] - 1}.")
-
-
-HookPair = tuple[str, Callable[[Tensor, object], Tensor]]
 
 
 @dataclass(frozen=True)
@@ -136,8 +109,8 @@ class Intervention(Sequence[HookPair]):
     def __add__(self, other: "Intervention | Sequence[HookPair]") -> "Intervention":
         """Both; in a placebo each is another part, or itself where it has no placebos.
 
-        The order does not matter where they act on different parts. Placebos of the one may touch
-        the other.
+        The order does not matter where they act on different parts. Placebos of one may touch the
+        other.
         """
         other = other if isinstance(other, Intervention) else intervention(other)
 
@@ -172,9 +145,7 @@ def _lateness(pair: HookPair) -> int:
 
 def intervention(pairs: Iterable[Any], name: str = "custom") -> Intervention:
     """Hook pairs of one's own as an intervention, without placebos."""
-    if not isinstance(pairs, Iterable):
-        raise InputError(f"{shown(pairs)} is not a list of (hook_name, function) pairs.")
-    pairs = tuple(pairs)
+    pairs = tuple(listed("pairs", pairs, such_as="[('blocks.0.hook_mlp_out', function)]"))
     for pair in pairs:
         named = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
         if not named or not callable(pair[1]):
@@ -185,15 +156,12 @@ def intervention(pairs: Iterable[Any], name: str = "custom") -> Intervention:
     return Intervention(name, "custom", pairs, no_placebo="hooks of one's own")
 
 
-def listed(interventions: Iterable[Any]) -> list[Intervention]:
-    """What was given as interventions, each one an `Intervention`."""
+def as_interventions(interventions: Iterable[Any]) -> list[Intervention]:
+    """What was given as interventions, or as lists of hook pairs, each as an `Intervention`."""
     if isinstance(interventions, Intervention):
         return [interventions]
-    if not isinstance(interventions, Iterable) or isinstance(interventions, str):
-        raise InputError(
-            f"interventions={shown(interventions)} is not a list; give such as [hooks.mlp(0)]."
-        )
-    found = [i if isinstance(i, Intervention) else intervention(i) for i in interventions]
+    given = listed("interventions", interventions, such_as="[hooks.mlp(0)]")
+    found = [one if isinstance(one, Intervention) else intervention(one) for one in given]
     if not found:
         raise InputError("no interventions were given; leave them out for the standard ones.")
     return found
@@ -224,21 +192,18 @@ def _last_block(snapshot: Snapshot) -> LastBlock | None:
         return None
 
     def build() -> LastBlock:
-        resid_pre = None
+        inputs, resid_pre = snapshot.task.model_inputs, None
         with torch.no_grad():
             if architecture.n_layers > 1:
                 name = f"blocks.{architecture.n_layers - 1}.hook_resid_pre"
                 model = snapshot.hooked()
                 with alone_with(model):
-                    resid_pre = torch.cat(
-                        [
-                            model.run_with_cache(tokens, names_filter=[name])[1][name]
-                            for tokens in snapshot.task.model_inputs.split(BLOCK_ROWS)
-                        ]
-                    )
-            return LastBlock(
-                snapshot.weights, architecture, snapshot.task.model_inputs, resid_pre=resid_pre
-            )
+                    caches = [
+                        model.run_with_cache(tokens, names_filter=[name])[1]
+                        for tokens in inputs.split(BLOCK_ROWS)
+                    ]
+                resid_pre = torch.cat([cache[name] for cache in caches])
+            return LastBlock(snapshot.weights, architecture, inputs, resid_pre=resid_pre)
 
     return snapshot.memo("last_block", build)
 

@@ -18,11 +18,11 @@ from torch import Tensor
 from grokinterp.base.checks import tensor, truth, word
 from grokinterp.base.errors import InputError, shown
 from grokinterp.circuits.interventions import (
+    MODES,
     HookPair,
     Intervention,
     Setting,
-    Stash,
-    check_mode,
+    around,
     reference,
 )
 from grokinterp.fourier.answers import checked_frequencies, group_of
@@ -32,7 +32,7 @@ from grokinterp.runs.models_on_tasks import check_task
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import UNDEFINED
 
-TERMS = ("answer", "operands")
+ARGUMENTS = ("answer", "operands")  # of the waves
 THIN = 1e-10  # relative; spans thinner than this are float64 rounding
 
 
@@ -46,14 +46,14 @@ def fourier(
 ) -> Intervention:
     """Drop Fourier components at any hook point, or keep only those (and the mean).
 
-    `terms="answer"`: cos and sin of w_k f(a, b), on which the answer depends. `"operands"`: the
+    `terms="answer"`: cos and sin of w_k f(a, b), on which the answer depends. "operands": the
     eight products of {1, cos w_k, sin w_k} of a and of b other than 1. The logits are
     "unembed.hook_out". Inputs without an exponent (a zero factor) are left as they are.
 
     Placebos: every other single frequency that is not key, or random sets of as many.
     """
     check_task(task)
-    word("terms", terms, TERMS)
+    word("terms", terms, ARGUMENTS)
     keep = truth("keep", keep)
     group = task.answer_group
     if group is None:
@@ -131,7 +131,7 @@ def directions(
     for `hook_z`). What is taken out is set to zero, its mean, or that of another input. Placebos:
     random subspaces of the same dimension.
     """
-    check_mode(mode)
+    word("mode", mode, MODES)
     keep = truth("keep", keep)
     orthonormal = _orthonormal(basis)
 
@@ -162,8 +162,8 @@ def directions(
 
 
 def _orthonormal(basis: Float[Tensor, "d r"]) -> Float[Tensor, "d rank"]:
-    """Of the span of the columns: fewer than r where some depend on others (float64)."""
-    basis = tensor("basis", basis)
+    """A basis of the span of the columns: fewer than r where some depend on others (float64)."""
+    tensor("basis", basis)
     if basis.ndim != 2 or not bool(basis.isfinite().all()):
         raise InputError(
             f"directions of shape {tuple(basis.shape)} are no basis; give a finite one, [d, r]."
@@ -175,7 +175,7 @@ def _orthonormal(basis: Float[Tensor, "d r"]) -> Float[Tensor, "d rank"]:
 def random_directions(
     setting: Setting, hook_name: str, d: int, r: int, mode: str, *, keep: bool = False
 ) -> list[Intervention]:
-    """The same done to random subspaces of that dimension; none where it is the whole space."""
+    """Placebos of `directions`: random subspaces of that dimension; none of the whole space."""
     if r >= d:
         return []
     stream = setting.generator()
@@ -256,15 +256,12 @@ def _pairs(hook_name: str, change: Callable[[Tensor], Tensor]) -> tuple[HookPair
         )
     if not hook_name.endswith("hook_resid_mid"):
         return ((hook_name, Edit(change)),)
-    # TransformerLens 4 has this point at the MLP's input, beside the skip: so what attention adds
+    # TransformerLens 4 has this point at the MLP's input, beside the skip. So what attention adds
     # is chosen such that the sum becomes the edited one.
-    block, stash = hook_name.removesuffix("hook_resid_mid"), Stash()
-
-    def added(out: Tensor) -> Tensor:
-        stream = stash.take(out)
-        return change(stream + out) - stream
-
-    return (
-        (f"{block}hook_resid_pre", Edit(stash.put, reads_only=True)),
-        (f"{block}hook_attn_out", Edit(added, late=2)),
+    block = hook_name.removesuffix("hook_resid_mid")
+    return around(
+        f"{block}hook_resid_pre",
+        f"{block}hook_attn_out",
+        lambda stream, out: change(stream + out) - stream,
+        late=2,
     )

@@ -1,8 +1,8 @@
-"""Shapes: of what a model predicts, and of its steps in the Fisher metric.
+"""How far apart two models are, and how straight training went, in the Fisher metric.
 
-How far apart two models are, and how straight training went. Every measure takes `x` first (a run,
-a snapshot, or a model with `task`; those over training a run), the rest by name, and returns a
-table, or a frozen dataclass with a `.table()`. What cannot be measured is an InputError, one line.
+Every measure takes `x` first (a run or its path, a snapshot, or a model with `task`; what goes
+along training takes a run), the rest by name, and returns a table, or a result with a `.table()`.
+What cannot be measured is an InputError of one line.
 """
 
 from grokinterp.base.names import room_names
@@ -10,12 +10,13 @@ from grokinterp.geometry.fisher import FisherDiagonal, fisher_diagonal
 from grokinterp.geometry.metric import FisherMetric, fisher_metric, step_geometry
 from grokinterp.geometry.paths import InformationPath, Limit, information_path, path_of, stages_of
 from grokinterp.geometry.predictions import (
+    TrajectoryEmbedding,
     fisher_rao_distance,
     geodesic_point,
     pairwise_distances,
     root_probabilities,
+    trajectory_embedding,
 )
-from grokinterp.geometry.trajectories import TrajectoryEmbedding, trajectory_embedding
 
 __all__ = [
     "FisherDiagonal",

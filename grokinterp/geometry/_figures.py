@@ -1,7 +1,7 @@
-"""Runs as curves in the space of predictions: where they go, and how straight."""
+"""Pictures of runs as curves in the space of predictions: where they go, and how straight."""
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import plotly.graph_objects as go
 import torch
@@ -19,21 +19,21 @@ from grokinterp.figures._figure import (
     square,
 )
 from grokinterp.geometry.paths import InformationPath
-from grokinterp.geometry.trajectories import TrajectoryEmbedding
+from grokinterp.geometry.predictions import TrajectoryEmbedding
 
 UNIT = "nats<sup>1/2</sup>"
 FAR = {"x": 1.7, "y": 1.7, "z": 1.3}  # a phone is narrower than the camera expects
 
 
 @draws(TrajectoryEmbedding)
-def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: Literal[2, 3] = 2) -> Figure:
-    """A line a run through its checkpoints in order, open at the start, a diamond at the end.
+def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: int = 2) -> Figure:
+    """One line per run through its checkpoints in order, open at the start, a diamond at the end.
 
-    Axes, in nats^(1/2), have one scale, are titled with their share of sum |lambda|, and said to
-    count backwards where lambda is negative; the title has the stress of all embedded dimensions.
-    InputError where the embedding has fewer `dimensions`, or these are not 2 or 3.
+    Axes, in nats^(1/2), have one scale; their titles give their share of sum |lambda|, and say that
+    they count backwards where lambda is negative. The title has the stress of all embedded
+    dimensions. InputError where the embedding has fewer `dimensions`, or these are not 2 or 3.
     """
-    checked(found, TrajectoryEmbedding, "encodings.trajectory_embedding")
+    checked(found, TrajectoryEmbedding, "geometry.trajectory_embedding")
     if dimensions not in (2, 3):
         raise InputError(f"dimensions={dimensions!r} cannot be drawn; give 2 or 3.")
     if found.coordinates.shape[1] < dimensions:
@@ -52,14 +52,14 @@ def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: Literal[2, 3] =
         symbols[0], symbols[-1] = "circle-open", "diamond"
         where = {axis: rows[f"x{n}"] for n, axis in enumerate("xyz"[:dimensions], start=1)}
         trace: Any = go.Scatter if dimensions == 2 else go.Scatter3d
-        told = "".join(f"<br>x{n} %{{{axis}:.5g}} {UNIT}" for n, axis in enumerate(where, start=1))
+        place = "".join(f"<br>x{n} %{{{axis}:.5g}} {UNIT}" for n, axis in enumerate(where, start=1))
         drawn.add_trace(
             trace(
                 **where,
                 mode="lines+markers",
                 name=plain(str(name)),
                 customdata=rows.step,
-                hovertemplate=f"%{{fullData.name}}<br>step %{{customdata}}{told}<extra></extra>",
+                hovertemplate=f"%{{fullData.name}}<br>step %{{customdata}}{place}<extra></extra>",
                 line={**series(i), "width": 2 if dimensions == 2 else 4},
                 marker={
                     "symbol": symbols,
@@ -85,10 +85,10 @@ def plot_information_path(found: InformationPath) -> Figure:
     Both in nats^(1/2): where the second follows the first the path is straight. The title has the
     straightness of the whole, an upper bound.
     """
-    checked(found, InformationPath, "encodings.information_path")
+    checked(found, InformationPath, "geometry.information_path")
     straight = found.straightness
-    told = "no motion" if math.isnan(straight) else f"straightness {straight:.4g}"
-    drawn = figure(f"Path of the predictions: {told}", STEPS, f"distance ({UNIT})")
+    how = "no motion" if math.isnan(straight) else f"straightness {straight:.4g}"
+    drawn = figure(f"Path of the predictions: {how}", STEPS, f"distance ({UNIT})")
     so_far = torch.cat([torch.zeros(1).double(), found.distances.diagonal(1).cumsum(0)])
     for name, values, colour in (
         ("length so far", so_far, COLOURS["train"]),

@@ -13,15 +13,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.base.errors import InputError, nearest
-from grokinterp.base.result import Result
+from grokinterp.base.checks import word
+from grokinterp.base.errors import InputError
 from grokinterp.fourier.basis import gini
-from grokinterp.geometry.predictions import (
+from grokinterp.geometry.inputs import (
     Logits,
+    Sampled,
     check_finite,
+    draw_inputs,
     logits_on_batches,
-    row_numbers,
-    sample,
 )
 from grokinterp.models.architecture import Weights
 from grokinterp.models.layers import behind
@@ -30,22 +30,151 @@ from grokinterp.reading._load import Subject, snapshot_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
-# MERGED encodings.geometry.cotangents: The directions in logit space whose pull-backs, squared and summed, are a Fisher diagonal.
-# MERGED encodings.geometry.fisher_mlp: The Fisher diagonal of a multilayer perceptron, exactly, without a Jacobian of its weights.
-#
-# A weight W_ij of an MLP is used once for an input, so d logit_c / d W_ij = x_i delta_jc with x the
-# layer's input and delta_c the derivative of logit c by its pre-activations. The sum over classes of
-# squares is then x_i^2 sum_c delta_jc^2, for all inputs one matrix product; the deltas of many inputs
-# come from one backward a class. Only the rows of an embedding can be used twice, by a pair (a, a).
-
-
 VARIANTS = ("softmax", "logits")
+JACOBIAN_BYTES = 1 << 22  # held at once, where one input has less: what caches hold
+MLP_INPUTS_AT_ONCE = 64  # their cotangents, classes^2 each, are 7 MB at 113 classes
 
 
-def check_variant(variant: str) -> None:
-    """Refuse what is not one of the variants."""
-    if variant not in VARIANTS:
-        raise InputError(f"variant={variant!r} is not known; {nearest(str(variant), VARIANTS)}")
+@dataclass(frozen=True, kw_only=True)
+class FisherDiagonal(Sampled):
+    """A number per weight, float64 in the weight's shape, and the inputs it was averaged over."""
+
+    values: dict[str, Tensor] = field(repr=False)
+    variant: str
+    step: int | None
+
+    def table(self) -> pd.DataFrame:
+        """One row per tensor and one for all: sum (its part of the trace), mean, max, Gini.
+
+        In squared logits ("logits") or squared nats ("softmax") per squared unit of weight. The
+        Gini coefficient is NaN where every value is 0.
+        """
+        tensors = {name: value.flatten() for name, value in self.values.items()}
+        tensors["all"] = torch.cat(list(tensors.values()))
+        frame = pd.DataFrame(
+            [
+                {
+                    "tensor": name,
+                    "n_weights": len(value),
+                    "sum": float(value.sum()),
+                    "mean": float(value.mean()),
+                    "max": float(value.max()),
+                    "gini": gini(value),
+                }
+                for name, value in tensors.items()
+            ]
+        )
+        frame.attrs |= {"variant": self.variant, **self._sample(), "step": self.step}
+        return frame
+
+
+def fisher_diagonal(
+    x: Subject,
+    *,
+    step: int = -1,
+    variant: str = "softmax",
+    rows: str = "test",
+    n_samples: int | None = 256,
+    seed: int = 0,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> FisherDiagonal:
+    r"""The diagonal Fisher information of a model's weights, over inputs of its task.
+
+    `x` is a run (at `step`), a snapshot, or a model with `task`.
+
+    "softmax": F_ii = E_x sum_c p_c (d log p_c / d theta_i)^2, the Fisher information of the
+    predicted distribution: the sum over classes is exact and the labels are not used (so it is not
+    the empirical Fisher; Manning-Coe et al. 2025, arXiv 2502.01739, eq. 14, there on training
+    inputs). "logits": G_ii = E_x sum_c (d logit_c / d theta_i)^2, the Gauss-Newton diagonal of the
+    raw logits, which the paper's released code computes on test inputs (16 of them for modular
+    addition). Logits and softmax are over the answer classes, without "=".
+
+    `rows` says over which inputs E_x is: "test", "train" or "all". Of more than `n_samples`, that
+    many are drawn without replacement: the first of a permutation that `seed` fixes, so that a
+    smaller sample is part of a larger one; None takes all. The forward is in the precision of the
+    weights, sums are float64.
+
+    A large value says that the output moves with that weight alone near this point. It does not say
+    how the weights act together (the off-diagonal), and a small softmax value may only say that the
+    model is certain. InputError for a model whose weights alone do not say what it computes, and
+    for a transformer other than of one layer without LayerNorm.
+    """
+    word("variant", variant, VARIANTS)
+    snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
+    weights, architecture = snapshot.weights, snapshot.architecture
+    check_finite(weights)
+    chosen, record = draw_inputs(snapshot.task, snapshot.train_mask, rows, n_samples, seed)
+    inputs = snapshot.task.model_inputs[chosen]
+    if isinstance(architecture, MLPArchitecture):
+        values = mlp_diagonal(weights, inputs, architecture=architecture, variant=variant)
+    else:
+        values = diagonal(logits_of(snapshot), weights, inputs, variant=variant)
+    return FisherDiagonal(values=values, variant=variant, step=snapshot.step, **record)
+
+
+def diagonal(
+    logits_fn: Logits,
+    weights: Mapping[str, Tensor],
+    inputs: Tensor,
+    *,
+    variant: str = "softmax",
+    block: int | None = None,
+) -> dict[str, Tensor]:
+    """The mean over inputs of sum_c (v_c . d logits / d theta_i)^2, exact over the classes c.
+
+    `logits_fn(weights, inputs)` maps inputs [n, ...] to logits [n, classes] and is differentiable
+    by torch.func; it is called with one input at a time, under vmap over the others of a block.
+    v_c is e_c ("logits") or sqrt(p_c) (e_c - p) with p the softmax ("softmax"). `block` inputs are
+    held at once: unless given, as many as keep their Jacobians (weights x classes x inputs) at
+    4 MB, at least one. A weight that the logits do not depend on has 0. InputError for an unknown
+    variant and for no inputs.
+
+    >>> linear = lambda weights, x: x @ weights["W"]
+    >>> x = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+    >>> diagonal(linear, {"W": torch.zeros(2, 2)}, x, variant="logits")["W"].tolist()
+    [[5.0, 5.0], [2.0, 2.0]]
+    """
+    word("variant", variant, VARIANTS)
+    if not len(inputs):
+        raise InputError("there is no input to average over; give at least one.")
+    constants = {name: weight.detach() for name, weight in weights.items()}
+
+    def squares_of(row: Tensor) -> dict[str, Tensor]:
+        logits, pull_back = torch.func.vjp(lambda w: logits_fn(w, row[None])[0], constants)[:2]
+        (jacobian,) = torch.func.vmap(pull_back)(cotangents(logits, variant))
+        return {name: part.square().sum(dim=0) for name, part in jacobian.items()}
+
+    total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in constants.items()}
+    for rows in inputs.split(block or _block_size(logits_fn, constants, inputs)):
+        # One input without vmap over inputs: its index would be batched, and twice as slow.
+        alone = len(rows) == 1
+        found = squares_of(rows[0]) if alone else torch.func.vmap(squares_of)(rows)
+        for name, squares in found.items():
+            total[name] += squares if alone else squares.sum(dim=0, dtype=torch.float64)
+    return {name: value / len(inputs) for name, value in total.items()}
+
+
+def logits_of(snapshot: Snapshot) -> Logits:
+    """The answer logits [1, n_classes] of one input, as a function of weights and input."""
+    on_batches = logits_on_batches(snapshot)
+    if snapshot.transformer is None:
+        return on_batches
+
+    def logits_fn(weights: Weights, one: Tensor) -> Float[Tensor, "1 n_classes"]:
+        # Embed what this input reads, not the whole vocabulary.
+        weights = weights | {"embed.W_E": weights["embed.W_E"][one[0]]}
+        return on_batches(weights, torch.arange(one.shape[1])[None])
+
+    return logits_fn
+
+
+def _block_size(logits_fn: Logits, weights: Weights, inputs: Tensor) -> int:
+    """As many inputs as keep their Jacobians in `JACOBIAN_BYTES`, at least one."""
+    with torch.no_grad():
+        n_classes = logits_fn(weights, inputs[:1]).shape[1]
+    jacobian = n_classes * sum(w.numel() * w.element_size() for w in weights.values())
+    return max(1, JACOBIAN_BYTES // jacobian)
 
 
 def cotangents(
@@ -67,9 +196,6 @@ def cotangents(
     return (p.movedim(-1, 0).sqrt()[..., None] * (one_hot - p)).to(logits.dtype)
 
 
-BLOCK_ROWS = 64  # inputs at once: their cotangents, classes^2 each, are 7 MB at 113 classes
-
-
 def mlp_diagonal(
     weights: Mapping[str, Tensor],
     inputs: Int[Tensor, "n 2"],
@@ -77,16 +203,23 @@ def mlp_diagonal(
     architecture: MLPArchitecture,
     variant: str,
 ) -> dict[str, Tensor]:
-    """What `fisher.diagonal` gives for the MLP's forward, much faster."""
+    """What `diagonal` gives for the MLP's forward, much faster: without a Jacobian of its weights.
+
+    A weight W_ij is used once for an input, so d logit_c / d W_ij = x_i delta_jc, with x the
+    layer's input and delta_c the derivative of logit c by its pre-activations. The sum over classes
+    of squares is x_i^2 sum_c delta_jc^2, one matrix product for all inputs; the deltas of many
+    inputs come from one backward per class. Only the rows of an embedding can be used twice, by a
+    pair (a, a).
+    """
     constants = {name: weight.detach() for name, weight in weights.items()}
     total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in constants.items()}
-    for rows in inputs.split(BLOCK_ROWS):
-        for name, squares in _sums(constants, rows, architecture, variant).items():
+    for rows in inputs.split(MLP_INPUTS_AT_ONCE):
+        for name, squares in _mlp_sums(constants, rows, architecture, variant).items():
             total[name] += squares
     return {name: value / len(inputs) for name, value in total.items()}
 
 
-def _sums(
+def _mlp_sums(
     weights: Weights, inputs: Int[Tensor, "n 2"], architecture: MLPArchitecture, variant: str
 ) -> dict[str, Tensor]:
     """The sum over these inputs and the classes of squares, for every weight."""
@@ -135,171 +268,3 @@ def _by_row(delta: Float[Tensor, "n 2 d"], inputs: Int[Tensor, "n 2"]) -> Float[
     twice = (inputs[:, 0] == inputs[:, 1])[:, None]
     first, second = delta.unbind(dim=1)
     return torch.stack([first + second.masked_fill(~twice, 0), second.masked_fill(twice, 0)], dim=1)
-
-
-JACOBIAN_BYTES = 1 << 22  # held at once, where one input has less: what caches hold
-
-
-@dataclass(frozen=True, kw_only=True)
-class FisherDiagonal(Result):
-    """A number per weight, float64 in the weight's shape, and what it was averaged over.
-
-    `n_samples` inputs were used of the `n_rows` that `rows` has.
-    """
-
-    values: dict[str, Tensor] = field(repr=False)
-    variant: str
-    rows: str
-    n_samples: int
-    n_rows: int
-    seed: int
-    step: int | None
-
-    def table(self) -> pd.DataFrame:
-        """A row per tensor and one for all: sum (its part of the trace), mean, max, Gini.
-
-        In squared logits ("logits") or squared nats ("softmax") per squared unit of weight. The
-        Gini coefficient is NaN where every value is 0.
-        """
-        every = torch.cat([value.flatten() for value in self.values.values()])
-        tensors = {name: value.flatten() for name, value in self.values.items()} | {"all": every}
-        frame = pd.DataFrame(
-            [
-                {
-                    "tensor": name,
-                    "n_weights": len(value),
-                    "sum": float(value.sum()),
-                    "mean": float(value.mean()),
-                    "max": float(value.max()),
-                    "gini": gini(value),
-                }
-                for name, value in tensors.items()
-            ]
-        )
-        frame.attrs |= {
-            "variant": self.variant,
-            "rows": self.rows,
-            "n_samples": self.n_samples,
-            "n_rows": self.n_rows,
-            "seed": self.seed,
-            "step": self.step,
-        }
-        return frame
-
-
-def fisher_diagonal(
-    x: Subject,
-    *,
-    step: int = -1,
-    variant: str = "softmax",
-    rows: str = "test",
-    n_samples: int | None = 256,
-    seed: int = 0,
-    task: Task | None = None,
-    train_mask: Bool[Tensor, " n_inputs"] | None = None,
-) -> FisherDiagonal:
-    r"""The diagonal Fisher information of a model's weights, over inputs of its task.
-
-    `x` is a run (at `step`), a snapshot, or a model with `task`.
-
-    "softmax": F_ii = E_x sum_c p_c (d log p_c / d theta_i)^2, the Fisher information of the
-    predicted distribution: the sum over classes is exact, the labels are not looked at (so it is
-    not the empirical Fisher; Manning-Coe et al. 2025, arXiv 2502.01739, eq. 14, there on training
-    inputs). "logits": G_ii = E_x sum_c (d logit_c / d theta_i)^2, the Gauss-Newton diagonal of the
-    raw logits, which the paper's released code computes on test inputs (16 of them for modular
-    addition). Logits and softmax are over the answer classes, without "=".
-
-    `rows` says over which inputs E_x is: "test", "train" or "all". Of more than `n_samples`, that
-    many are drawn without replacement: the first of a permutation that `seed` fixes, so that a
-    smaller sample is part of a larger one; None takes all. The forward is in the precision of the
-    weights, sums are float64.
-
-    A large value says that the output moves with that weight alone near this point. It does not say
-    how the weights act together (the off-diagonal), and a small softmax value may only say that the
-    model is certain. InputError for a model whose weights alone do not say what it computes, and
-    for a transformer other than of one layer without LayerNorm.
-    """
-    check_variant(variant)
-    snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
-    check_finite(snapshot.weights)
-    inputs = snapshot.task.model_inputs[row_numbers(snapshot.task, snapshot.train_mask, rows)]
-    chosen = sample(len(inputs), n_samples, seed)
-    architecture = snapshot.architecture
-    if isinstance(architecture, MLPArchitecture):
-        values = mlp_diagonal(
-            snapshot.weights, inputs[chosen], architecture=architecture, variant=variant
-        )
-    else:
-        values = diagonal(logits_of(snapshot), snapshot.weights, inputs[chosen], variant=variant)
-    return FisherDiagonal(
-        values=values,
-        variant=variant,
-        rows=rows,
-        n_samples=len(chosen),
-        n_rows=len(inputs),
-        seed=seed,
-        step=snapshot.step,
-    )
-
-
-def diagonal(
-    logits_fn: Logits,
-    weights: Mapping[str, Tensor],
-    inputs: Tensor,
-    *,
-    variant: str = "softmax",
-    block: int | None = None,
-) -> dict[str, Tensor]:
-    """The mean over inputs of sum_c (v_c . d logits / d theta_i)^2, exact over the classes c.
-
-    `logits_fn(weights, inputs)` maps inputs [n, ...] to logits [n, classes] and is differentiable
-    by torch.func; it is called with one input at a time, under vmap over the others of a block.
-    v_c is e_c ("logits") or sqrt(p_c) (e_c - p) with p the softmax ("softmax"). `block` inputs are
-    held at once: unless given, as many as keep their Jacobians (weights x classes x inputs) at
-    4 MB, at least one. A weight that the logits do not depend on has 0. InputError
-    for an unknown variant and for no inputs.
-
-    >>> linear = lambda weights, x: x @ weights["W"]
-    >>> x = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
-    >>> diagonal(linear, {"W": torch.zeros(2, 2)}, x, variant="logits")["W"].tolist()
-    [[5.0, 5.0], [2.0, 2.0]]
-    """
-    check_variant(variant)
-    if not len(inputs):
-        raise InputError("there is no input to average over; give at least one.")
-    constants = {name: weight.detach() for name, weight in weights.items()}
-
-    def squares_of(row: Tensor) -> dict[str, Tensor]:
-        logits, pull_back = torch.func.vjp(lambda w: logits_fn(w, row[None])[0], constants)[:2]
-        (jacobian,) = torch.func.vmap(pull_back)(cotangents(logits, variant))
-        return {name: part.square().sum(dim=0) for name, part in jacobian.items()}
-
-    total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in constants.items()}
-    for rows in inputs.split(block or _block_size(logits_fn, constants, inputs)):
-        # One input without vmap over inputs: its index would be batched, and twice as slow.
-        alone = len(rows) == 1
-        found = squares_of(rows[0]) if alone else torch.func.vmap(squares_of)(rows)
-        for name, squares in found.items():
-            total[name] += squares if alone else squares.sum(dim=0, dtype=torch.float64)
-    return {name: value / len(inputs) for name, value in total.items()}
-
-
-def logits_of(snapshot: Snapshot) -> Logits:
-    """The answer logits [n, n_classes] of one input (n = 1), as a function of weights and input."""
-    on_batches = logits_on_batches(snapshot)
-    if snapshot.transformer is None:
-        return on_batches
-
-    def logits_fn(weights: Weights, one: Tensor) -> Float[Tensor, "1 n_classes"]:
-        # Embed what this input reads, not the whole vocabulary.
-        weights = weights | {"embed.W_E": weights["embed.W_E"][one[0]]}
-        return on_batches(weights, torch.arange(one.shape[1])[None])
-
-    return logits_fn
-
-
-def _block_size(logits_fn: Logits, weights: Weights, inputs: Tensor) -> int:
-    with torch.no_grad():
-        n_classes = logits_fn(weights, inputs[:1]).shape[1]
-    jacobian = n_classes * sum(w.numel() * w.element_size() for w in weights.values())
-    return max(1, JACOBIAN_BYTES // jacobian)

@@ -1,9 +1,9 @@
-"""The Fisher metric at a model's weights: inner products of weight vectors, without its matrix.
+"""The Fisher metric at a model's weights, and the steps of a run in it: how long, and which way.
 
 With J = d logits / d theta for one input, F = E_x J^T A J, where A = diag(p) - p p^T is the Fisher
 information of the softmax ("softmax") or the unit matrix ("logits"). J u comes from transposing the
-linear map c -> J^T c, F v is a J v and one vector-Jacobian product behind it: no matrix of weights
-by weights is built, whatever their number.
+linear map c -> J^T c; F v is J v followed by one vector-Jacobian product: no matrix of weights by
+weights is built, whatever their number.
 """
 
 import math
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,35 +19,30 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.base.errors import InputError, named, nearest
-from grokinterp.base.result import Result
-from grokinterp.geometry.fisher import check_variant, fisher_diagonal
-from grokinterp.geometry.predictions import (
+from grokinterp.base.checks import real, refused, tensors, word
+from grokinterp.base.errors import InputError, nearest
+from grokinterp.geometry.fisher import VARIANTS, fisher_diagonal
+from grokinterp.geometry.inputs import (
     Logits,
+    Sampled,
     check_finite,
+    draw_inputs,
     logits_on_batches,
     rising_steps,
-    row_numbers,
-    sample,
 )
 from grokinterp.models.architecture import Weights
 from grokinterp.reading._load import RunOrPath, Subject, run_of, snapshot_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 
-# MERGED encodings.geometry.step_geometry: The steps of a run in weight space, measured by the Fisher metric: how long, and which way.
-
-
 FORMS = ("exact", "diagonal")
-BLOCK_ROWS = 256  # inputs at once: what a block holds stays within some tens of MB
-
-Pull = Callable[[Tensor], tuple[Weights]]
-Push = Callable[[tuple[Weights]], tuple[Tensor]]
+METRIC_INPUTS_AT_ONCE = 256  # what they hold stays within some tens of MB
+STIFF = 0.1  # of the final diagonal: the published threshold
 
 
 @dataclass(frozen=True, kw_only=True)
-class FisherMetric(Result):
-    """Inner products u^T F v of weight vectors at one model, and what F was averaged over.
+class FisherMetric(Sampled):
+    """Inner products u^T F v of weight vectors at one model, and the inputs F was averaged over.
 
     A weight vector is a tensor of the weight's shape for every weight's name. All sums are float64.
     Norms are in logits ("logits") or nats^(1/2) ("softmax": for a small step, its norm is the
@@ -57,10 +53,6 @@ class FisherMetric(Result):
 
     form: str
     variant: str
-    rows: str
-    n_samples: int
-    n_rows: int
-    seed: int
     step: int | None
     shapes: dict[str, tuple[int, ...]] = field(repr=False)
     _gram: Callable[[Sequence[Weights]], Tensor] = field(repr=False)
@@ -86,25 +78,35 @@ class FisherMetric(Result):
         """F v, float64 in the weights' shapes."""
         return self._product(self._checked(v))
 
+    def table(self) -> pd.DataFrame:
+        """One row per tensor of a weight vector: its name, shape and number of weights."""
+        frame = pd.DataFrame(
+            [
+                {"tensor": name, "shape": "x".join(map(str, shape)), "n_weights": math.prod(shape)}
+                for name, shape in self.shapes.items()
+            ]
+        )
+        settings = {"form": self.form, "variant": self.variant, "step": self.step}
+        frame.attrs |= settings | self._sample()
+        return frame
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings and the shapes of the weights, as plain values; not the metric itself."""
+        return {key: x for key, x in super().to_dict().items() if not key.startswith("_")}
+
     def _checked(self, vector: Mapping[str, Tensor]) -> Weights:
-        if not isinstance(vector, Mapping):
-            raise InputError(
-                f"{named(vector)} is no weight vector; give a tensor for every weight's "
-                "name, as run.weights() does."
-            )
-        for name in vector:
+        """A weight vector in float64; refused where it is not one of this model."""
+        for name in tensors("vector", vector):
             if name not in self.shapes:
                 raise InputError(f"{name!r} is no weight; {nearest(str(name), self.shapes)}")
         for name, shape in self.shapes.items():
             if name not in vector:
                 raise InputError(f"the weight vector lacks {name!r}; give zeros of shape {shape}.")
-            part = vector[name]
-            if not isinstance(part, Tensor) or tuple(part.shape) != shape:
-                given = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+            if (given := tuple(vector[name].shape)) != shape:
                 raise InputError(
                     f"{name!r} is {given}; give a tensor of the weight's shape {shape}."
                 )
-            if not bool(part.isfinite().all()):
+            if not bool(vector[name].isfinite().all()):
                 raise InputError(f"{name!r} of the weight vector is not all finite numbers.")
         return {name: vector[name].detach().double() for name in self.shapes}
 
@@ -121,7 +123,7 @@ def fisher_metric(
     task: Task | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> FisherMetric:
-    r"""The Fisher metric at a model's weights, to take inner products of weight vectors with.
+    """The Fisher metric at a model's weights: inner products of weight vectors.
 
     `x` is a run (at `step`), a snapshot, or a model with `task`; `variant`, `rows`, `n_samples` and
     `seed` are those of `fisher_diagonal`, and so are the inputs that are drawn.
@@ -135,52 +137,39 @@ def fisher_metric(
     (whose forward is in the precision of the weights); the geometry of Manning-Coe et al. 2025
     (arXiv 2502.01739, section 6.3, eqs. 8-9) is this one, in their code with variant="logits".
 
-    F depends on the weights: it measures steps that are small. What it says of a long step is not
-    how far the predictions moved (`fisher_rao_distance`). F of n inputs has rank n (classes - 1) at
-    most, so many weight vectors have length 0. InputError for unknown names, for weights that are
+    F depends on the weights, so it measures small steps: the length of a long step is not how far
+    the predictions moved (`fisher_rao_distance`). F of n inputs has rank n (classes - 1) at most,
+    so many weight vectors have length 0. InputError for unknown names, for weights that are
     not finite, and for the models that `fisher_diagonal` refuses.
     """
-    if form not in FORMS:
-        raise InputError(f"form={form!r} is not known; {nearest(str(form), FORMS)}")
-    check_variant(variant)
+    word("form", form, FORMS)
+    word("variant", variant, VARIANTS)
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     check_finite(snapshot.weights)
-    numbers = row_numbers(snapshot.task, snapshot.train_mask, rows)
-    chosen = numbers[sample(len(numbers), n_samples, seed)]
-    gram: Callable[[Sequence[Weights]], Tensor]
-    product: Callable[[Weights], dict[str, Tensor]]
+    chosen, record = draw_inputs(snapshot.task, snapshot.train_mask, rows, n_samples, seed)
     if form == "exact":
         weights = {name: weight.detach().double() for name, weight in snapshot.weights.items()}
         at = logits_on_batches(snapshot), weights, snapshot.task.model_inputs[chosen]
         gram = partial(exact_gram, *at, variant=variant)
         product = partial(exact_product, *at, variant=variant)
     else:
-        found = fisher_diagonal(
+        values = fisher_diagonal(
             snapshot, variant=variant, rows=rows, n_samples=n_samples, seed=seed
-        )
-        gram = partial(diagonal_gram, found.values)
-        product = partial(_scaled, found.values)
+        ).values
+        gram, product = partial(diagonal_gram, values), partial(_scaled, values)
     return FisherMetric(
         form=form,
         variant=variant,
-        rows=rows,
-        n_samples=len(chosen),
-        n_rows=len(numbers),
-        seed=seed,
         step=snapshot.step,
         shapes={name: tuple(weight.shape) for name, weight in snapshot.weights.items()},
         _gram=gram,
         _product=product,
+        **record,
     )
 
 
 def exact_gram(
-    logits_fn: Logits,
-    weights: Weights,
-    inputs: Tensor,
-    vectors: Sequence[Weights],
-    *,
-    variant: str,
+    logits_fn: Logits, weights: Weights, inputs: Tensor, vectors: Sequence[Weights], *, variant: str
 ) -> Float[Tensor, "m m"]:
     """E_x (J u_i)^T A (J u_j) for all pairs of weight vectors, in the precision of the weights.
 
@@ -202,7 +191,7 @@ def exact_gram(
 def exact_product(
     logits_fn: Logits, weights: Weights, inputs: Tensor, vector: Weights, *, variant: str
 ) -> dict[str, Tensor]:
-    """E_x J^T A J v, a tensor per weight."""
+    """E_x J^T A J v, one tensor per weight."""
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     for logits, pull, push in _blocks(logits_fn, weights, inputs):
         moved = _share(logits, variant) * _centred(logits, push((vector,))[0], variant)
@@ -232,22 +221,18 @@ def cosine_of(gram: Float[Tensor, "m m"], i: int, j: int) -> float:
 
 def _blocks(
     logits_fn: Logits, weights: Weights, inputs: Tensor
-) -> Iterator[tuple[Tensor, Pull, Push]]:
+) -> Iterator[tuple[Tensor, Callable[..., Any], Callable[..., Any]]]:
     """For every block of inputs: logits [n, classes], c -> J^T c, and u -> J u."""
-    for block in inputs.split(BLOCK_ROWS):
-        logits, pull = torch.func.vjp(partial(_swapped, logits_fn, block), weights)[:2]
+    for block in inputs.split(METRIC_INPUTS_AT_ONCE):
+        logits, pull = torch.func.vjp(lambda w, block=block: logits_fn(w, block), weights)[:2]
         # J u is the transpose of c -> J^T c. Forward-mode derivatives give it as well, but torch
         # warns when it loads them.
         push = torch.func.vjp(pull, torch.zeros_like(logits))[1]
         yield logits, pull, push
 
 
-def _swapped(logits_fn: Logits, inputs: Tensor, weights: Weights) -> Tensor:
-    return logits_fn(weights, inputs)
-
-
 def _share(logits: Float[Tensor, "n classes"], variant: str) -> Float[Tensor, "n classes"]:
-    """What a class counts: p, or 1 for raw logits."""
+    """How much a class counts: p, or 1 for raw logits."""
     return logits.softmax(dim=1) if variant == "softmax" else torch.ones_like(logits)
 
 
@@ -266,9 +251,6 @@ def _scaled(diagonal: Mapping[str, Tensor], vector: Weights) -> dict[str, Tensor
     return {name: values * vector[name] for name, values in diagonal.items()}
 
 
-STIFF = 0.1  # of the final diagonal: the published threshold
-
-
 def step_geometry(
     run: RunOrPath,
     *,
@@ -281,37 +263,35 @@ def step_geometry(
     stiff_above: float | None = STIFF,
     progress: bool = False,
 ) -> pd.DataFrame:
-    r"""Lengths and directions of the steps between neighbouring checkpoints, a row a step.
+    """Lengths and directions of the steps between neighbouring checkpoints, one row per step.
 
     s_i = theta_(i+1) - theta_i, from checkpoint `step` to checkpoint `to`; g is the Fisher metric
     at its start (`fisher_metric` with these `form`, `variant`, `rows`, `n_samples` and `seed`).
     `fisher_norm` is sqrt(s_i^T g s_i). `cos_consecutive` is the cosine with the step before,
     s_i^T g s_(i-1) / (|s_i| |s_(i-1)|), NaN for the first. `cos_origin` is that with -theta_i: +1
-    where all weights shrink alike, -1 where they grow. Those named euclidean_ have g = 1. Cosines
-    are NaN where a length is 0. With `stiff_above`, columns that end on _stiff and _sloppy are of
-    the weights whose diagonal Fisher value at the run's last checkpoint (same variant and inputs)
-    is at least that, and of the others, with all other entries of the vectors at 0; None leaves
-    them out. All settings and `n_stiff` stand in `.attrs`.
+    where all weights shrink alike, -1 where they grow. Columns named euclidean_ have g = 1. Cosines
+    are NaN where a length is 0. With `stiff_above`, columns that end in _stiff are about the
+    weights whose diagonal Fisher value at the run's last checkpoint (same variant and inputs) is at
+    least that, columns that end in _sloppy about the others; all other entries of the vectors are
+    then 0. None leaves both out. All settings and `n_stiff` stand in `.attrs`.
 
     Manning-Coe et al. 2025 (arXiv 2502.01739, section 6.3, eqs. 8-9) take steps of f = 200 updates
     (Ising) or one epoch (modular addition) and g over training inputs, "softmax"; their code has
     form="diagonal", variant="logits", rows="test", n_samples=16 for modular addition and all 1000
-    test inputs for Ising, and the threshold 0.1 on the last diagonal. There a positive `cos_origin`
-    is called growth once; by their definition, which is the one here, it is decay.
+    test inputs for Ising, and the threshold 0.1 on the last diagonal. They once call a positive
+    `cos_origin` growth; by their definition, which is the one here, it is decay.
 
     A cosine depends on the spacing: between long steps it says little about the path between them,
-    mini-batch noise turns short steps against each other, and uneven checkpoints mix both. It
-    depends on the parametrisation, too, with the diagonal form more than with the exact one.
+    mini-batch noise turns short steps against each other, and uneven checkpoints mix both. It also
+    depends on the parametrisation, with the diagonal form more than with the exact one.
     InputError for weights that are not finite, naming the step, and for fewer than 2 checkpoints.
     """
     run = run_of(run)
     chosen = rising_steps(run, steps)
     if len(chosen) < 2:
         raise InputError(f"steps={steps!r} is one checkpoint; a step takes two.")
-    if stiff_above is not None and not (
-        isinstance(stiff_above, int | float) and math.isfinite(stiff_above)
-    ):
-        raise InputError(f"stiff_above={stiff_above!r} is not a number; give such as 0.1, or None.")
+    if stiff_above is not None and real(stiff_above) is None:
+        raise refused("stiff_above", stiff_above, "a number", "such as 0.1, or None")
     here = _weights(run, chosen[0])
     parts: dict[str, Weights] = {"": {name: torch.ones_like(w) for name, w in here.items()}}
     if stiff_above is not None:
@@ -321,13 +301,14 @@ def step_geometry(
         ).values
         stiff = {name: (value >= stiff_above).double() for name, value in last.items()}
         parts |= {"_stiff": stiff, "_sloppy": {name: 1 - mask for name, mask in stiff.items()}}
-    table, before, metric = [], None, None
+    table, before, record = [], None, {}
     for step, to in tqdm(
         list(pairwise(chosen)), desc="steps", unit="step", disable=None if progress else True
     ):
         metric = fisher_metric(
             run, step=step, form=form, variant=variant, rows=rows, n_samples=n_samples, seed=seed
         )
+        record = metric._sample()
         there = _weights(run, to)
         vectors = [
             {name: there[name] - here[name] for name in here},
@@ -343,18 +324,14 @@ def step_geometry(
             row |= _cosines(gram, "", part)
         table.append(row)
         here, before = there, vectors[0]
-    assert metric is not None  # there are two checkpoints
     frame = pd.DataFrame(table)
     frame.attrs |= {
         "form": form,
         "variant": variant,
-        "rows": rows,
-        "n_samples": metric.n_samples,
-        "n_rows": metric.n_rows,
-        "seed": seed,
+        **record,
         "stiff_above": stiff_above,
-        "n_stiff": int(_count(parts["_stiff"])) if "_stiff" in parts else None,
-        "n_weights": int(_count(parts[""])),
+        "n_stiff": None if stiff_above is None else sum(int(x.sum()) for x in stiff.values()),
+        "n_weights": sum(weight.numel() for weight in here.values()),
     }
     return frame
 
@@ -366,12 +343,8 @@ def _weights(run: Run, step: int) -> Weights:
     return {name: weight.double() for name, weight in weights.items()}
 
 
-def _count(mask: Weights) -> float:
-    return sum(float(part.sum()) for part in mask.values())
-
-
 def _cosines(gram: Float[Tensor, "m m"], prefix: str, part: str) -> dict[str, float]:
-    """Of a step (0) with -theta (1) and the step before (2), which the first does not have."""
+    """Of a step (0) with -theta (1) and with the step before (2), which the first step lacks."""
     consecutive = cosine_of(gram, 0, 2) if len(gram) > 2 else math.nan
     return {
         f"{prefix}cos_consecutive{part}": consecutive,

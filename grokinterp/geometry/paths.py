@@ -16,29 +16,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.base.checks import listed, tensor
+from grokinterp.base.checks import listed, tensor, whole
 from grokinterp.base.errors import InputError, shown, whole_number
-from grokinterp.base.result import Result
-from grokinterp.geometry.predictions import (
-    pairwise_distances,
-    rising_steps,
-    roots_along,
-    row_numbers,
-    sample,
-)
+from grokinterp.geometry.inputs import Sampled, draw_inputs, rising_steps
+from grokinterp.geometry.predictions import pairwise_distances, roots_along
 from grokinterp.progress.phases import Phases
 from grokinterp.reading._load import RunOrPath, run_of
 from grokinterp.runs.run import nearest_step
 
-# MERGED encodings.geometry.limits: The length of a path at spacing 0, extrapolated from its length at three spacings.
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
-
-LEAST_ORDER = 0.5  # below, the limit lies further off than the last two halvings came
+LEAST_ORDER = 0.5  # below it the limit lies further off than the last two halvings came
+FEWEST = 9  # checkpoints for a limit: of every fourth, 3 are left
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The length that ever denser checkpoints would tend to, or why there is none to be told.
+    """The length that ever denser checkpoints would tend to, or the reason why there is none.
 
     `straightness` is the geodesic distance of the ends over that length. `order` is q of
     L(h) = length - C h^q, None where the lengths do not define it: a smooth path has q = 2,
@@ -56,9 +51,9 @@ def limit_of(one: float, two: float, four: float, *, geodesic: float) -> Limit:
     """Richardson's extrapolation of a length to spacing 0, from spacings 1, 2 and 4.
 
     With L(h) = L0 - C h^q: q = log2((L2 - L4) / (L1 - L2)) and L0 = L1 + (L1 - L2) / (2^q - 1).
-    No limit is told where every halving adds as much as the one before, or more (q <= 0: rough at
-    this spacing, as the path of a noisy optimiser is), nor for q < 1/2, where it would lie further
-    off than both halvings came together.
+    There is no limit where every halving adds as much as the one before, or more (q <= 0: rough at
+    this spacing, as the path of a noisy optimiser is), and none is given for q < 1/2, where it
+    would lie further off than both halvings came together.
 
     >>> limit_of(10 - 0.01, 10 - 0.04, 10 - 0.16, geodesic=5.0)
     Limit(length=10.0..., straightness=0.5..., order=2.0..., reason='')
@@ -71,23 +66,15 @@ def limit_of(one: float, two: float, four: float, *, geodesic: float) -> Limit:
     else:
         order = math.log2(before / last) if before > 0 else None
         if order is None or order < LEAST_ORDER:
-            verdict = (
-                "no sign of a limit" if order is None or order <= 0 else "the limit is far off"
-            )
+            far = "the limit is far off" if order and order > 0 else "no sign of a limit"
             added = f"halving the spacing added {before:.3g}, then {last:.3g}"
-            return Limit(None, None, order, f"{added}: {verdict}")
+            return Limit(None, None, order, f"{added}: {far}")
         length, reason = one + last / (2**order - 1), ""
     return Limit(length, geodesic / length if length > 0 else None, order, reason)
 
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-FEWEST = 9  # checkpoints for a limit: of every fourth, 3 are left
-
-
 @dataclass(frozen=True, kw_only=True)
-class InformationPath(Result):
+class InformationPath(Sampled):
     """Geodesic distances between the predictions of all checkpoints of a run, [k, k] at k steps.
 
     In nats^(1/2), 0 to pi (`fisher_rao_distance`). Everything else follows from them.
@@ -95,10 +82,6 @@ class InformationPath(Result):
 
     steps: tuple[int, ...]
     distances: Float[Tensor, "k k"] = field(repr=False)
-    rows: str | None = None
-    n_samples: int | None = None
-    n_rows: int | None = None
-    seed: int | None = None
 
     @property
     def length(self) -> float:
@@ -128,11 +111,10 @@ class InformationPath(Result):
     def limit(self) -> Limit:
         """The length at spacing 0, from every, every second and every fourth checkpoint.
 
-        Richardson's extrapolation (`Limit`), None with fewer than 9 checkpoints. "Spacing" is how
-        many checkpoints are skipped: where they are spaced unevenly in steps, all stretches are
-        thinned alike, which leaves the order of a smooth path near 2 (the last stretch may be the
-        shorter one). What happens between checkpoints faster than their spacing can show does not
-        show in it.
+        Richardson's extrapolation (`Limit`), None with fewer than 9 checkpoints. "Spacing" counts
+        checkpoints: where they are spaced unevenly in steps, all stretches are thinned alike, which
+        leaves the order of a smooth path near 2 (the last stretch may be the shorter one). It does
+        not show what happens between checkpoints faster than their spacing.
         """
         n = len(self.steps)
         if n < FEWEST:
@@ -149,20 +131,14 @@ class InformationPath(Result):
 
     def thinned(self, stride: int) -> "InformationPath":
         """Every stride-th checkpoint from the first on, and the last."""
-        number = whole_number(stride)
-        if number is None or number < 1:
-            raise InputError(
-                f"stride={shown(stride)} is not a whole number from 1 on; give such as 2."
-            )
-        last = len(self.steps) - 1
-        return self._of([*range(0, last, number), last])
+        stride, last = whole("stride", stride, least=1, such_as="2"), len(self.steps) - 1
+        return self._of([*range(0, last, stride), last])
 
     def refinement(self) -> pd.DataFrame:
         """Length and straightness with every 1st, 2nd, 4th, ... checkpoint, down to both ends."""
         strides = [1]
         while strides[-1] < len(self.steps) - 1:
             strides.append(2 * strides[-1])
-        parts = [(stride, self.thinned(stride)) for stride in strides]
         return self._frame(
             {
                 "stride": stride,
@@ -170,17 +146,16 @@ class InformationPath(Result):
                 "length": part.length,
                 "straightness": part.straightness,
             }
-            for stride, part in parts
+            for stride, part in ((stride, self.thinned(stride)) for stride in strides)
         )
 
     def table(self, stages: Mapping[str, tuple[int, int]] | None = None) -> pd.DataFrame:
-        """A row for the whole path and one for each stage, (start, end) in steps of this path.
+        """One row for the whole path and one per stage, (start, end) in steps of this path.
 
         Numbers that are not defined are NaN; `reason` says why there is no limit.
         """
-        whole = {"whole": (self.steps[0], self.steps[-1])}
-        parts = {name: self.between(*ends) for name, ends in (whole | _stages(stages)).items()}
-        return self._frame(_row(name, part) for name, part in parts.items())
+        ends = {"whole": (self.steps[0], self.steps[-1])} | _stages(stages)
+        return self._frame(_row(name, self.between(*two)) for name, two in ends.items())
 
     def plot(self) -> "go.Figure":
         """Length so far and distance from the start against step."""
@@ -192,8 +167,7 @@ class InformationPath(Result):
         if step not in self.steps:
             raise InputError(
                 f"step {shown(step)} is no checkpoint of this path; the nearest is "
-                f"{nearest_step(self.steps, step)} "
-                f"(path.steps lists all {len(self.steps)})."
+                f"{nearest_step(self.steps, step)} (path.steps lists all {len(self.steps)})."
             )
         return self.steps.index(step)
 
@@ -207,12 +181,7 @@ class InformationPath(Result):
 
     def _frame(self, rows: Iterable[dict[str, object]]) -> pd.DataFrame:
         frame = pd.DataFrame(list(rows))
-        frame.attrs |= {
-            "rows": self.rows,
-            "n_samples": self.n_samples,
-            "n_rows": self.n_rows,
-            "seed": self.seed,
-        }
+        frame.attrs |= self._sample()
         return frame
 
 
@@ -227,30 +196,22 @@ def information_path(
 ) -> InformationPath:
     """The path of a run's predictions through its checkpoints, in the Fisher-Rao metric.
 
-    A run's predictions at a step are a point on a product of spheres, one for every input, and the
-    distance of two is their geodesic distance d (`fisher_rao_distance`), from the logits of the
-    answer classes. `steps` are checkpoints in order, or "all"; the inputs are those of
-    `fisher_diagonal` with the same `rows`, `n_samples` and `seed`. Forwards and sums are float64.
+    A run's predictions at a step are a point on a product of spheres, one for every input; the
+    distance of two such points is their geodesic distance d (`fisher_rao_distance`), from the
+    logits of the answer classes. `steps` are checkpoints in order, or "all"; the inputs are those
+    of `fisher_diagonal` with the same `rows`, `n_samples` and `seed`. All in float64.
 
-    Length and straightness are of the checkpoints that were saved: `refinement` and `limit` say how
-    far to trust them. They are of the function alone. They do not say that weights moved straight,
-    and the shortest path need not be one that the model can take. Manning-Coe et al. 2025 (arXiv
-    2502.01739, section 6.3) speak of a straight path from cosines of steps of the weights
-    (`step_geometry`) and define no length. InputError for weights that are not finite.
+    Length and straightness are those of the checkpoints that were saved: `refinement` and `limit`
+    say how far to trust them. They are about the function alone. They do not say that the weights
+    moved straight, and the shortest path need not be one that the model can take. Manning-Coe et
+    al. 2025 (arXiv 2502.01739, section 6.3) call a path straight by the cosines of steps of the
+    weights (`step_geometry`) and define no length. InputError for weights that are not finite.
     """
     run = run_of(run)
     chosen = rising_steps(run, steps)
-    numbers = row_numbers(run.task, run.train_mask, rows)
-    inputs = numbers[sample(len(numbers), n_samples, seed)]
+    inputs, record = draw_inputs(run.task, run.train_mask, rows, n_samples, seed)
     roots = roots_along(run, chosen, row_numbers=inputs, progress=progress)
-    return path_of(
-        pairwise_distances(roots),
-        chosen,
-        rows=rows,
-        n_samples=len(inputs),
-        n_rows=len(numbers),
-        seed=seed,
-    )
+    return path_of(pairwise_distances(roots), chosen, **record)
 
 
 def path_of(
@@ -270,16 +231,15 @@ def path_of(
     """
     distances = tensor("distances", distances, ndim=2).double()
     steps = _whole_steps(steps)
-    if tuple(distances.shape) != (len(steps),) * 2 or not len(steps):
+    if tuple(distances.shape) != (len(steps),) * 2 or not steps:
         raise InputError(
             f"distances of shape {tuple(distances.shape)} are not those of {len(steps)} steps; "
             "give one number for every pair of steps."
         )
-    if not (
-        bool(distances.isfinite().all())
-        and bool((distances >= 0).all())
-        and torch.allclose(distances, distances.T, rtol=1e-9)
-        and not bool(distances.diagonal().any())
+    if (
+        not bool((distances.isfinite() & (distances >= 0)).all())
+        or not torch.allclose(distances, distances.T, rtol=1e-9)
+        or bool(distances.diagonal().any())
     ):
         raise InputError(
             "these are no distances; give finite numbers from 0 on, symmetric, 0 on the diagonal."
@@ -299,10 +259,10 @@ def path_of(
 def stages_of(phases: Phases, steps: Sequence[int]) -> dict[str, tuple[int, int]]:
     """Named stretches of a run, from one of its `steps` (its checkpoints) to another.
 
-    Phases with both ends dated, under their names; and for a run with t_train < t_test "learning"
+    Phases with both ends dated, under their names; and, for a run with t_train < t_test, "learning"
     (first step to t_train), "delay" (t_train to t_test) and "after" (t_test to the last step). Each
-    end is moved to the nearest step, the earlier of two; a stretch whose ends then coincide is left
-    out.
+    end is moved to the nearest step, the earlier of two that are as near; a stretch whose ends then
+    coincide is left out.
     """
     if not isinstance(phases, Phases):
         raise InputError(f"{shown(phases)} are no phases; give what gi.detect_phases returns.")
@@ -317,23 +277,19 @@ def stages_of(phases: Phases, steps: Sequence[int]) -> dict[str, tuple[int, int]
             "delay": (t_train, t_test),
             "after": (t_test, steps[-1]),
         }
-    found = {}
-    for name, (start, end) in ends.items():
-        if start is None or end is None:
-            continue
-        first, last = nearest_step(steps, start), nearest_step(steps, end)
-        if first < last:
-            found[name] = first, last
-    return found
+    moved = {
+        name: (nearest_step(steps, start), nearest_step(steps, end))
+        for name, (start, end) in ends.items()
+        if start is not None and end is not None
+    }
+    return {name: (first, last) for name, (first, last) in moved.items() if first < last}
 
 
 def _whole_steps(given: object) -> list[int]:
-    steps = []
-    for step in listed("steps", given, such_as="run.steps"):
-        if (number := whole_number(step)) is None:
-            raise InputError(f"steps have {shown(step)}, no step; give such as run.steps.")
-        steps.append(number)
-    return steps
+    steps = listed("steps", given, such_as="run.steps")
+    if bad := [step for step in steps if whole_number(step) is None]:
+        raise InputError(f"steps have {shown(bad[0])}, no step; give such as run.steps.")
+    return [int(step) for step in steps]
 
 
 def _stages(given: object) -> dict[str, tuple[int, int]]:
@@ -351,7 +307,7 @@ def _stages(given: object) -> dict[str, tuple[int, int]]:
 
 
 def _row(name: str, path: InformationPath) -> dict[str, object]:
-    limit = path.limit
+    limit = {key: math.nan if x is None else x for key, x in vars(path.limit).items()}
     return {
         "part": name,
         "start": path.steps[0],
@@ -360,9 +316,9 @@ def _row(name: str, path: InformationPath) -> dict[str, object]:
         "length": path.length,
         "geodesic": path.geodesic,
         "straightness": path.straightness,
-        "limit_length": math.nan if limit.length is None else limit.length,
-        "limit_straightness": math.nan if limit.straightness is None else limit.straightness,
-        "order": math.nan if limit.order is None else limit.order,
+        "limit_length": limit["length"],
+        "limit_straightness": limit["straightness"],
+        "order": limit["order"],
         "growth": path.growth,
-        "reason": limit.reason,
+        "reason": limit["reason"],
     }

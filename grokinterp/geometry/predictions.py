@@ -4,133 +4,34 @@ A model predicts a distribution p(.|x) for every input. The roots psi_x = sqrt(p
 sphere for every input, where the Fisher metric is four times the usual one; over inputs it is the
 mean, as in the Fisher information of the weights (`fisher_metric`, "exact", "softmax"). Distances
 depend on outputs alone: models that compute the same are at distance 0, however their neurons are
-numbered or scaled.
+numbered or scaled. From the distances of the checkpoints of several runs comes a picture of them.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
+import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.base.checks import number, tensor
-from grokinterp.base.errors import InputError, nearest, shown, whole_number
-from grokinterp.models.architecture import Weights, all_finite
-from grokinterp.models.kinds import QuickForward
-from grokinterp.reading._load import steps_of
-from grokinterp.runs._snapshot import Snapshot
+from grokinterp.base.checks import number, tensor, whole
+from grokinterp.base.errors import InputError
+from grokinterp.geometry.inputs import Sampled, check_finite, draw_inputs, rising_steps
+from grokinterp.reading._load import RunOrPath, runs_of
 from grokinterp.runs.run import Run
+from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
-# MERGED encodings.geometry.inputs: What measures of outputs share: the inputs they average over, and the logits on them.
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+ANGLES_AT_ONCE = 1 << 22  # held in memory, 34 MB
 
 
-ROWS = ("test", "train", "all")
-
-Logits = Callable[[Weights, Tensor], Tensor]
-
-
-def row_numbers(
-    task: Task, train_mask: Bool[Tensor, " n_inputs"] | None, rows: str
-) -> Int[Tensor, " n_rows"]:
-    """Numbers of the rows of a task's table that "test", "train" or "all" name, in order."""
-    if rows not in ROWS:
-        raise InputError(f"rows={shown(rows)} is not known; {nearest(str(rows), ROWS)}")
-    if rows == "all":
-        return torch.arange(task.n_inputs)
-    if train_mask is None:
-        raise InputError(f"rows={rows!r} needs the split; give train_mask= or rows='all'.")
-    found = (train_mask if rows == "train" else ~train_mask).nonzero().flatten()
-    if not len(found):
-        raise InputError(f"rows={rows!r} are none in this split; give rows='all'.")
-    return found
-
-
-def sample(n: int, n_samples: int | None, seed: int) -> Int[Tensor, " n_chosen"]:
-    """Which of n inputs are looked at: all of them (None, or no more than that), or a sample.
-
-    It is drawn without replacement, the first of a permutation that `seed` fixes, so that a smaller
-    sample is part of a larger one.
-    """
-    number = whole_number(seed)
-    if number is None or not 0 <= number < 2**63:
-        raise InputError(f"seed={shown(seed)} is not a whole number from 0 on; give such as 0.")
-    if n_samples is None:
-        return torch.arange(n)
-    wanted = whole_number(n_samples)
-    if wanted is None or wanted < 1:
-        raise InputError(
-            f"n_samples={shown(n_samples)} is not a number of inputs; give such as 256."
-        )
-    if wanted >= n:
-        return torch.arange(n)
-    return torch.randperm(n, generator=torch.Generator().manual_seed(number))[:wanted]
-
-
-def logits_on_batches(snapshot: Snapshot) -> Logits:
-    """The answer logits [n, n_classes] of n inputs, as a function of weights and inputs.
-
-    It is differentiable in the weights, by autograd and by torch.func. InputError for a model whose
-    weights alone do not say what it computes, and for a transformer other than of one layer without
-    LayerNorm.
-    """
-    architecture, n_classes = snapshot.architecture, snapshot.task.n_classes
-    if architecture is None:
-        raise InputError("the weights alone do not say what this model computes; give a run.")
-    if QuickForward(architecture, snapshot.weights)(snapshot.task.model_inputs[:1]) is None:
-        raise InputError(
-            "Fisher information needs a forward that is a function of the weights, which "
-            "transformers of one layer without LayerNorm have; this one is another."
-        )
-
-    def logits_fn(weights: Weights, inputs: Tensor) -> Tensor:
-        logits = QuickForward(architecture, weights)(inputs)
-        assert logits is not None
-        return logits[:, :n_classes]
-
-    return logits_fn
-
-
-def check_finite(weights: Weights, step: int | None = None) -> None:
-    """Refuse weights that are not all finite numbers."""
-    if not all_finite(weights):
-        at = "" if step is None else f" at step {step}"
-        raise InputError(f"the weights{at} are not all finite; look at an earlier step.")
-
-
-def evenly(steps: Sequence[int], most: int) -> list[int]:
-    """At most so many of these steps, evenly by their number, both ends among them.
-
-    >>> evenly([0, 1, 2, 10, 100], 3)
-    [0, 2, 100]
-    """
-    if len(steps) <= most:
-        return list(steps)
-    places = torch.linspace(0, len(steps) - 1, most, dtype=torch.float64).round().long()
-    return [steps[place] for place in places.tolist()]
-
-
-def rising_steps(run: Run, steps: Sequence[int] | str) -> list[int]:
-    """The checkpoints that `steps` asks for, which have to rise; -1 is the last."""
-    found = []
-    for step in steps_of(run, steps):
-        number = whole_number(step)
-        if number is None:
-            raise InputError(f"step={step!r} is not a step; give a whole number, -1 for the last.")
-        found.append(run.steps[-1] if number == -1 else number)
-    if any(later <= earlier for earlier, later in pairwise(found)):
-        raise InputError(f"steps={steps!r} do not rise; give checkpoints in order, each once.")
-    return found
-
-
-BLOCK_NUMBERS = 1 << 22  # angles held at once, 34 MB
-
-
-def root_probabilities(
-    logits: Float[Tensor, "n classes"],
-) -> Float[Tensor, "n classes"]:
+def root_probabilities(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
     """sqrt(softmax(logits)) in float64: a point on the unit sphere for every input.
 
     Small probabilities keep their digits. InputError for logits that are not finite.
@@ -147,7 +48,7 @@ def root_probabilities(
 def fisher_rao_distance(
     p_logits: Float[Tensor, "n classes"], q_logits: Float[Tensor, "m same_classes"]
 ) -> float:
-    r"""Geodesic distance of two models' predictions on the same inputs, from 0 to pi.
+    """Geodesic distance of two models' predictions on the same inputs, from 0 to pi.
 
     d(P, Q) = sqrt(mean_x (2 arccos sum_c sqrt(p_c q_c))^2), from logits [n, classes]: the length of
     the shortest path between them on the product of spheres, in nats^(1/2). Between theta and
@@ -155,26 +56,19 @@ def fisher_rao_distance(
     The angle is taken from the chord, so that near points are told apart as well: about 1e-16 in
     absolute terms, where arccos has 1e-8. pi is reached only where no answer is possible for both.
 
-    It is of these inputs alone, says nothing about which answer is right, and is no distance of the
-    weights: the shortest path between two predictions need not be one that a model can take. Rao
-    1945; Amari 2016, section 2.
+    It is about these inputs alone, says nothing about which answer is right, and is no distance of
+    the weights: the shortest path between two predictions need not be one that a model can take.
+    Rao 1945; Amari 2016, section 2.
 
     >>> fisher_rao_distance(torch.tensor([[0.0, 0.0]]), torch.tensor([[1000.0, 0.0]]))
     1.5707963...
     """
-    tensor("p_logits", p_logits, ndim=2)
-    if tensor("q_logits", q_logits, ndim=2).shape != p_logits.shape:
-        raise InputError(
-            f"logits of shapes {tuple(p_logits.shape)} and {tuple(q_logits.shape)} do not compare; "
-            "give those of two models on the same inputs."
-        )
+    _check_pair("logits", p_logits=p_logits, q_logits=q_logits)
     roots = torch.stack([root_probabilities(p_logits), root_probabilities(q_logits)])
     return float(pairwise_distances(roots)[0, 1])
 
 
-def pairwise_distances(
-    roots: Float[Tensor, "models n classes"],
-) -> Float[Tensor, "models models"]:
+def pairwise_distances(roots: Float[Tensor, "models n classes"]) -> Float[Tensor, "models models"]:
     """`fisher_rao_distance` of all pairs of models, from their `root_probabilities`, float64.
 
     Symmetric with an exact 0 on the diagonal. Differences are taken number by number: a matrix
@@ -184,7 +78,7 @@ def pairwise_distances(
     if not n_inputs:
         raise InputError("there is no input to average over; give at least one.")
     total = torch.zeros(n_models, n_models, dtype=torch.float64)
-    for block in roots.double().split(max(1, BLOCK_NUMBERS // n_models**2), dim=1):
+    for block in roots.double().split(max(1, ANGLES_AT_ONCE // n_models**2), dim=1):
         points = block.transpose(0, 1).contiguous()
         chords = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
         total += (2 * angle_of_chord(chords)).square().sum(dim=0)
@@ -205,12 +99,7 @@ def geodesic_point(
     [[0.5, 0.5]]
     """
     t = number("t", t, least=0, most=1, such_as="0.5")
-    tensor("root_p", root_p, ndim=2)
-    if tensor("root_q", root_q, ndim=2).shape != root_p.shape:
-        raise InputError(
-            f"roots of shapes {tuple(root_p.shape)} and {tuple(root_q.shape)} are not of the same "
-            "inputs; give those of two models on the same inputs."
-        )
+    _check_pair("roots", root_p=root_p, root_q=root_q)
     root_p, root_q = root_p.double(), root_q.double()
     angle = angle_of_chord((root_p - root_q).norm(dim=1, keepdim=True))
 
@@ -221,17 +110,23 @@ def geodesic_point(
     return share(1 - t) * root_p + share(t) * root_q
 
 
+def _check_pair(what: str, **given: object) -> None:
+    """Refuse what two models do not say of the same inputs."""
+    p, q = (tuple(tensor(name, value, ndim=2).shape) for name, value in given.items())
+    if p != q:
+        raise InputError(
+            f"{what} of shapes {p} and {q} do not compare; give those of two models on the same "
+            "inputs."
+        )
+
+
 def angle_of_chord(chord: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The angle between two unit vectors at this distance, 2 arcsin(chord / 2)."""
     return 2 * (chord / 2).clamp(max=1).asin()
 
 
 def roots_along(
-    run: Run,
-    steps: Sequence[int],
-    *,
-    row_numbers: Int[Tensor, " n"],
-    progress: bool = False,
+    run: Run, steps: Sequence[int], *, row_numbers: Int[Tensor, " n"], progress: bool = False
 ) -> Float[Tensor, "k n classes"]:
     """`root_probabilities` of a run's checkpoints on these rows of its task, over answer classes.
 
@@ -247,3 +142,166 @@ def roots_along(
         exact = {name: weight.double() for name, weight in snapshot.weights.items()}
         found[place] = root_probabilities(snapshot.logits_with(exact, rows=row_numbers))
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectoryEmbedding(Sampled):
+    """Coordinates [points, dimensions] of the checkpoints of several runs, and what they keep.
+
+    Squared distances are sum_i sign(lambda_i) (x_i - y_i)^2: an axis whose eigenvalue is negative
+    counts backwards, as no flat picture of a curved space is exact. `explained` is each axis' share
+    of sum |lambda|; `stress` is sqrt(sum (d - d')^2 / sum d^2) over pairs, with d the geodesic
+    distances and d' those of the picture (0 where their square is negative), and 0 for an exact
+    picture. `eigenvalues` are all of them, largest size first.
+    """
+
+    runs: tuple[str, ...]
+    steps: tuple[int, ...]
+    coordinates: Float[Tensor, "points dimensions"] = field(repr=False)
+    eigenvalues: Float[Tensor, " points"] = field(repr=False)
+    explained: tuple[float, ...]
+    stress: float
+
+    def table(self) -> pd.DataFrame:
+        """One row per checkpoint: run, step, x1, x2, ...; what is kept stands in `.attrs`."""
+        frame = pd.DataFrame({"run": self.runs, "step": self.steps})
+        for axis, values in enumerate(self.coordinates.T, start=1):
+            frame[f"x{axis}"] = values.numpy()
+        frame.attrs |= {
+            "explained": list(self.explained),
+            "eigenvalues": self.eigenvalues[: len(self.explained)].tolist(),
+            "stress": self.stress,
+            **self._sample(),
+        }
+        return frame
+
+    def plot(self, *, dimensions: Literal[2, 3] = 2) -> "go.Figure":
+        """One line per run through its checkpoints, in two or three dimensions."""
+        return self._drawn(dimensions=dimensions)
+
+
+def trajectory_embedding(
+    runs: Sequence[RunOrPath] | Mapping[str, RunOrPath],
+    *,
+    steps: Sequence[int] | str = "all",
+    rows: str = "all",
+    n_samples: int | None = 512,
+    seed: int = 0,
+    dimensions: int = 3,
+    most: int = 64,
+    progress: bool = False,
+) -> TrajectoryEmbedding:
+    """All checkpoints of all runs as points, by the geodesic distances of their predictions.
+
+    Classical multidimensional scaling: with D the `fisher_rao_distance` of all pairs and J the
+    centring matrix, the eigenvectors of -J D^2 J / 2 with the largest |lambda|, times
+    sqrt(|lambda|). The sign of an axis is free: its largest coordinate is made positive. Of a run
+    with more than `most` checkpoints among `steps`, that many are taken, evenly by number, both
+    ends among them. Names are those of the mapping, or of the runs' folders.
+
+    Runs have to answer the same questions: the same pairs with the same answers (whether or not
+    their models read "="), or the same Ising configurations; for rows "test" and "train" the same
+    split as well. InputError otherwise.
+
+    Mao et al. 2024 (PNAS, arXiv 2305.01604) and InPCA (Quinn et al. 2019, PNAS, arXiv 1810.02877)
+    draw such pictures from Bhattacharyya distances -log sum_c sqrt(p_c q_c), which have no bound;
+    here they are geodesic. Points that coincide in the picture need not have equal predictions: see
+    `explained` and `stress`. Axes have no meaning by themselves.
+    """
+    named = _named(runs)
+    first = next(iter(named.values()))
+    split = first.train_mask
+    inputs, record = draw_inputs(first.task, split, rows, n_samples, seed)
+    for name, run in named.items():
+        if not _same_questions(run.task, first.task):
+            raise InputError(
+                f"{name!r} learned {run.task.title} on other inputs or answers than the first run; "
+                "give runs of one task (of Ising, with one seed)."
+            )
+        mask = run.train_mask
+        if rows != "all" and (mask is None or split is None or not torch.equal(mask, split)):
+            raise InputError(
+                f"{name!r} has another split than the first run, or none; give rows='all', or "
+                "runs of one split."
+            )
+    most = whole("most", most, least=2, such_as="64")
+    chosen = {name: evenly(rising_steps(run, steps), most) for name, run in named.items()}
+    n_points = sum(map(len, chosen.values()))
+    dimensions = whole("dimensions", dimensions, least=1, most=n_points, such_as="1 or 2")
+    roots = [
+        roots_along(run, chosen[name], row_numbers=inputs, progress=progress)
+        for name, run in named.items()
+    ]
+    distances = pairwise_distances(torch.cat(roots))
+    coordinates, eigenvalues = classical_scaling(distances, dimensions=dimensions)
+    kept, total = eigenvalues[:dimensions], float(eigenvalues.abs().sum())
+    return TrajectoryEmbedding(
+        runs=tuple(name for name, some in chosen.items() for _ in some),
+        steps=tuple(step for some in chosen.values() for step in some),
+        coordinates=coordinates,
+        eigenvalues=eigenvalues,
+        explained=tuple(float(value.abs()) / total if total else 0.0 for value in kept),
+        stress=stress_of(distances, coordinates, kept.sign()),
+        **record,
+    )
+
+
+def classical_scaling(
+    distances: Float[Tensor, "n n"], *, dimensions: int
+) -> tuple[Float[Tensor, "n dimensions"], Float[Tensor, " n"]]:
+    """Coordinates of n points from their distances, and all eigenvalues, largest |lambda| first.
+
+    >>> line = torch.tensor([0.0, 1.0, 3.0])
+    >>> classical_scaling((line[:, None] - line).abs(), dimensions=1)[0].flatten().tolist()
+    [-1.333..., -0.333..., 1.666...]
+    """
+    squares = distances.double().square()
+    means = squares.mean(dim=1, keepdim=True)
+    centred = (means + means.T - squares - squares.mean()) / 2
+    values, vectors = torch.linalg.eigh(centred)
+    order = values.abs().argsort(descending=True, stable=True)
+    values, vectors = values[order], vectors[:, order[:dimensions]]
+    largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
+    return vectors * largest.sign() * values[:dimensions].abs().sqrt(), values
+
+
+def stress_of(
+    distances: Float[Tensor, "n n"],
+    coordinates: Float[Tensor, "n dimensions"],
+    signs: Float[Tensor, " dimensions"],
+) -> float:
+    """sqrt(sum (d - d')^2 / sum d^2) over pairs, with d'^2 = sum_i signs_i (x_i - y_i)^2."""
+    drawn = torch.zeros_like(distances)
+    for sign, axis in zip(signs, coordinates.T, strict=True):
+        drawn += sign * (axis[:, None] - axis).square()
+    missed = (distances - drawn.clamp(min=0).sqrt()).norm()
+    return float(missed / distances.norm()) if bool(distances.any()) else 0.0
+
+
+def _named(runs: Sequence[RunOrPath] | Mapping[str, RunOrPath]) -> dict[str, Run]:
+    """Runs by the names they are given, or by those of their folders."""
+    if isinstance(runs, Mapping):
+        return dict(zip(runs, runs_of(list(runs.values())), strict=True))
+    several = runs_of(runs)
+    named = {run.path.name: run for run in several}
+    if len(named) < len(several):
+        raise InputError("two runs have folders of one name; give a dict of names and runs.")
+    return named
+
+
+def _same_questions(one: Task, other: Task) -> bool:
+    if isinstance(one, ModularTask) and isinstance(other, ModularTask):
+        return one.p == other.p and torch.equal(one.labels, other.labels)
+    return one == other
+
+
+def evenly(steps: Sequence[int], most: int) -> list[int]:
+    """At most so many of these steps, spaced evenly by place, both ends among them.
+
+    >>> evenly([0, 1, 2, 10, 100], 3)
+    [0, 2, 100]
+    """
+    if len(steps) <= most:
+        return list(steps)
+    places = torch.linspace(0, len(steps) - 1, most, dtype=torch.float64).round().long()
+    return [steps[place] for place in places.tolist()]

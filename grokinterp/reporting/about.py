@@ -16,8 +16,7 @@ from grokinterp.fourier._key_frequencies import (
     frequency_shares,
     key_frequencies,
 )
-from grokinterp.geometry.predictions import evenly
-from grokinterp.geometry.trajectories import TrajectoryEmbedding, trajectory_embedding
+from grokinterp.geometry.predictions import TrajectoryEmbedding, evenly, trajectory_embedding
 from grokinterp.progress.measures import progress_measures
 from grokinterp.progress.phases import Phase, Phases, detect_phases
 from grokinterp.runs.run import Run, nearest_step

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from textwrap import wrap
+from typing import Any, NamedTuple
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -19,14 +20,23 @@ WIDTH = 26  # characters of a line of a row's name: beside it a phone still show
 Place = tuple[str, int]  # of a row: its name, and how many before it have the same
 
 
+class Mark(NamedTuple):
+    """A bar's end or a dot: the loss or the ratio, the height, and what is said about it."""
+
+    x: float
+    y: float
+    hover: str
+    kind: str
+
+
 @draws(Ablation)
 def plot_ablation(found: Ablation) -> Figure:
-    """Loss over that of the whole model, a bar a row from 1 (no change), its placebos below it.
+    """Loss over that of the whole model: one bar per row from 1 (no change), placebos below it.
 
     Log axis, losses on all inputs; colours are verdicts. Placebos at harmonics of key frequencies,
     which do not count for a verdict, are hollow. Diamonds at an edge stand for ratios that a log
-    axis does not have: 0, infinite, or not a number. Several checkpoints make a slider, each row at
-    the same height. InputError where nothing was ablated.
+    axis does not have: 0, infinite, or not a number. Several checkpoints make a slider, with each
+    row at the same height. InputError where nothing was ablated.
     """
     checked(found, Ablation, "gi.ablate")
     if not found.rows:
@@ -46,39 +56,38 @@ def plot_ablation(found: Ablation) -> Figure:
 def plot_faithfulness(found: Faithfulness) -> Figure:
     """Loss on all inputs, in nats: model, circuit alone, without it, nothing, less each part.
 
-    Log axis, so that a bar's left end has no meaning; diamonds at an edge stand for losses that it
-    does not have: 0, infinite, or not a number. Broken lines: the model and the circuit alone.
+    Log axis, so a bar's left end has no meaning; diamonds at an edge stand for losses that it does
+    not have: 0, infinite, or not a number. Broken lines: the model and the circuit alone.
     """
     checked(found, Faithfulness, "circuits.faithfulness")
-    scores = {"the model": found.alone.whole} | {
-        row.name: row.score for row in (found.alone, found.without, found.nothing, *found.parts)
-    }
-    names, losses = list(scores), [score.loss_all for score in scores.values()]
+    scores = found._scores()
+    names = list(scores)
+    marks = [
+        Mark(score.loss_all, y, _hover(name, score), "part" if y > 3 else "whole")
+        for y, (name, score) in enumerate(scores.items())
+    ]
     drawn = figure(
         f"Faithfulness{at(found.step)}<br>"
         f"recovered {_near_1(found.recovered)}, lost {_near_1(found.lost)}",
         "loss (nats)",
     )
-    low, high = _range(drawn, losses)
-    for name, first, last in (
-        ("with and without the circuit", 0, 4),
-        ("circuit alone, less a part", 4, len(names)),
+    edges = _range(drawn, [mark.x for mark in marks])
+    for kind, name, colour in (
+        ("whole", "with and without the circuit", COLOURS["key"]),
+        ("part", "circuit alone, less a part", SERIES[0]),
     ):
+        some = [mark for mark in marks if mark.kind == kind]
         drawn.add_bar(
-            x=losses[first:last],
-            y=list(range(first, last)),
+            **_placed(some),
             name=name,
-            hovertext=[_told(names[i], scores[names[i]]) for i in range(first, last)],
-            hoverinfo="text",
             orientation="h",
-            marker={"color": COLOURS["key"] if first == 0 else SERIES[0], "line": {"width": 0}},
+            marker={"color": colour, "line": {"width": 0}},
         )
-    hover = [_told(name, score) for name, score in scores.items()]
-    drawn.add_trace(_at_the_edge(losses, range(len(names)), hover, low, high))
-    for loss, name, dash in zip(losses, names[:2], ("dot", "dash"), strict=False):
-        if _drawable(loss):
+    drawn.add_trace(_at_the_edge(marks, *edges))
+    for mark, name, dash in zip(marks, names[:2], ("dot", "dash"), strict=False):
+        if _drawable(mark.x):
             line = {"dash": dash, "width": 1, "color": COLOURS["other"]}
-            drawn.add_vline(x=loss, line=line, showlegend=True, name=f"loss of {name}")
+            drawn.add_vline(x=mark.x, line=line, showlegend=True, name=f"loss of {name}")
     return _named_rows(drawn, names)
 
 
@@ -89,61 +98,54 @@ def _of_step(rows: dict[Place, Row], places: Sequence[Place]) -> Figure:
         "loss / model's loss",
     )
     heights = {place: float(y) for y, place in enumerate(places)}
-    ratios = [row.ratio for row in rows.values()]
-    beside = [
-        (heights[place] + 0.3, row.over_whole(placebo.score), row, placebo)
+    bars = [
+        Mark(row.ratio, heights[place], _row_hover(row), row.verdict) for place, row in rows.items()
+    ]
+    dots = [
+        Mark(
+            ratio := row.over_whole(placebo.score),
+            heights[place] + 0.3,
+            _hover(f"{placebo.name}<br>placebo of {row.name}", placebo.score)
+            + f"<br>ratio {ratio:.5g}",
+            "placebo at a harmonic" if placebo.harmonic else "placebo",
+        )
         for place, row in rows.items()
         for placebo in row.placebos
     ]
-    low, high = _range(drawn, [1.0, *ratios, *(ratio for _, ratio, _, _ in beside)])
+    edges = _range(drawn, [1.0, *(mark.x for mark in bars + dots)])
     for verdict, colour in VERDICTS.items():
-        chosen = [
-            (place, row)
-            for place, row in rows.items()
-            if row.verdict == verdict and _drawable(row.ratio)
-        ]
+        some = [mark for mark in bars if mark.kind == verdict and _drawable(mark.x)]
         drawn.add_bar(
-            x=[row.ratio - 1 for _, row in chosen],
+            **_placed(some, base=1),
             base=1,
-            y=[heights[place] for place, _ in chosen],
             width=0.45,
             orientation="h",
             name=verdict,
-            hovertext=[_of_row(row) for _, row in chosen],
-            hoverinfo="text",
             marker={"color": colour, "line": {"width": 2, "color": colour}},  # seen at 1 too
-            showlegend=bool(chosen),
+            showlegend=bool(some),
         )
-    for name, symbol, harmonic in (
-        ("placebo", "circle", False),
-        ("placebo at a harmonic", "circle-open", True),
-    ):
-        dots = [one for one in beside if one[3].harmonic is harmonic and _drawable(one[1])]
+    for name, symbol in (("placebo", "circle"), ("placebo at a harmonic", "circle-open")):
+        some = [mark for mark in dots if mark.kind == name and _drawable(mark.x)]
         drawn.add_scatter(
-            x=[ratio for _, ratio, _, _ in dots],
-            y=[y for y, *_ in dots],
+            **_placed(some),
             mode="markers",
             name=name,
-            hovertext=[
-                _told(f"{placebo.name}<br>placebo of {row.name}", placebo.score)
-                + f"<br>ratio {ratio:.5g}"
-                for _, ratio, row, placebo in dots
-            ],
-            hoverinfo="text",
             marker={"color": COLOURS["other"], "symbol": symbol, "size": 5, "opacity": 0.7},
-            showlegend=bool(dots),
+            showlegend=bool(some),
         )
-    drawn.add_trace(
-        _at_the_edge(
-            [*ratios, *(ratio for _, ratio, _, _ in beside)],
-            [*(heights[place] for place in rows), *(y for y, *_ in beside)],
-            [*map(_of_row, rows.values()), *(_told(p.name, p.score) for *_, p in beside)],
-            low,
-            high,
-        )
-    )
+    drawn.add_trace(_at_the_edge(bars + dots, *edges))
     drawn.add_vline(x=1, line={"width": 1, "color": COLOURS["other"]})
     return _named_rows(drawn, [name for name, _ in places])
+
+
+def _placed(marks: Sequence[Mark], base: float = 0) -> dict[str, Any]:
+    """Where marks stand, from a base on, and what is said about them."""
+    return {
+        "x": [mark.x - base for mark in marks],
+        "y": [mark.y for mark in marks],
+        "hovertext": [mark.hover for mark in marks],
+        "hoverinfo": "text",
+    }
 
 
 def _places(rows: Iterable[Row]) -> list[Place]:
@@ -180,20 +182,15 @@ def _range(drawn: Figure, values: Iterable[float]) -> tuple[float, float]:
     return 10 ** (low + room / 3), 10 ** (high - room / 3)
 
 
-def _at_the_edge(
-    values: Sequence[float], heights: Iterable[float], hover: Iterable[str], low: float, high: float
-) -> go.Scatter:
+def _at_the_edge(marks: Iterable[Mark], low: float, high: float) -> go.Scatter:
     """What a log axis cannot show: 0 to the left, infinite or not a number to the right."""
     off = [
-        (low if value == 0 else high, y, f"{text}<br>{value:g} is off the axis")
-        for value, y, text in zip(values, heights, hover, strict=True)
-        if not _drawable(value)
+        Mark(low if x == 0 else high, y, f"{hover}<br>{x:g} is off the axis", kind)
+        for x, y, hover, kind in marks
+        if not _drawable(x)
     ]
     return go.Scatter(
-        x=[x for x, _, _ in off],
-        y=[y for _, y, _ in off],
-        hovertext=[text for _, _, text in off],
-        hoverinfo="text",
+        **_placed(off),
         mode="markers",
         marker={"symbol": "diamond", "size": 9, "color": SERIES[1]},
         name="off the axis",
@@ -218,7 +215,7 @@ def _named_rows(drawn: Figure, names: Sequence[str]) -> Figure:
     )
 
 
-def _of_row(row: Row) -> str:
+def _row_hover(row: Row) -> str:
     ratios = pd.Series(row.placebo_ratios, dtype=float)
     beside = row.no_placebo or "no placebos"
     if len(ratios):
@@ -227,12 +224,12 @@ def _of_row(row: Row) -> str:
             f"{ratios.min():.5g} to {ratios.max():.5g}"
         )
     return (
-        f"{_told(row.name, row.score)}<br>ratio {row.ratio:.5g}: {row.verdict}"
+        f"{_hover(row.name, row.score)}<br>ratio {row.ratio:.5g}: {row.verdict}"
         f"<br>{beside}<br>kind: {row.kind}"
     )
 
 
-def _told(name: str, score: Score) -> str:
+def _hover(name: str, score: Score) -> str:
     return (
         f"<b>{name}</b><br>loss {score.loss_all:.5g} nats"
         f"{_sides(score.loss_train, score.loss_test, '.5g')}"
@@ -241,7 +238,7 @@ def _told(name: str, score: Score) -> str:
 
 
 def _sides(train: float, test: float, form: str) -> str:
-    """What it is on train and test, those that are known: a split may not be, or leave no test."""
+    """The value on train and on test, where known: there may be no split, or no test inputs."""
     known = [
         f"{side} {value:{form}}"
         for side, value in (("train", train), ("test", test))

@@ -1,0 +1,112 @@
+"""What a measure looks at: which inputs, which checkpoints, and a model's logits on the inputs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from grokinterp.base.checks import LARGEST_SEED, whole, word
+from grokinterp.base.errors import InputError, whole_number
+from grokinterp.base.result import Result
+from grokinterp.models.architecture import Weights, all_finite
+from grokinterp.models.kinds import QuickForward
+from grokinterp.reading._load import steps_of
+from grokinterp.runs._snapshot import Snapshot
+from grokinterp.runs.run import Run
+from grokinterp.tasks.task import Task
+
+ROWS = ("test", "train", "all")
+
+Logits = Callable[[Weights, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled(Result):
+    """A result over `n_samples` of the `n_rows` inputs that `rows` names, drawn with `seed`."""
+
+    rows: str | None = None
+    n_samples: int | None = None
+    n_rows: int | None = None
+    seed: int | None = None
+
+    def _sample(self) -> dict[str, Any]:
+        """The record of the inputs, for a table's `.attrs` or another result."""
+        return {name: getattr(self, name) for name in Sampled.__annotations__}
+
+
+def draw_inputs(
+    task: Task,
+    train_mask: Bool[Tensor, " n_inputs"] | None,
+    rows: str,
+    n_samples: int | None,
+    seed: int,
+) -> tuple[Int[Tensor, " n_samples"], dict[str, Any]]:
+    """The rows of a task's table to look at, and the record of them that a `Sampled` holds.
+
+    Of the rows that "test", "train" or "all" names, at most `n_samples` are drawn without
+    replacement: the first of a permutation that `seed` fixes, so that a smaller sample is part of a
+    larger one. None takes all, in order.
+    """
+    word("rows", rows, ROWS)
+    if rows == "all":
+        found = torch.arange(task.n_inputs)
+    elif train_mask is None:
+        raise InputError(f"rows={rows!r} needs the split; give train_mask= or rows='all'.")
+    else:
+        found = (train_mask if rows == "train" else ~train_mask).nonzero().flatten()
+    n_rows = len(found)
+    if not n_rows:
+        raise InputError(f"rows={rows!r} are none in this split; give rows='all'.")
+    seed = whole("seed", seed, least=0, most=LARGEST_SEED, such_as="0")
+    if n_samples is not None and whole("n_samples", n_samples, least=1, such_as="256") < n_rows:
+        order = torch.randperm(n_rows, generator=torch.Generator().manual_seed(seed))
+        found = found[order[:n_samples]]
+    return found, {"rows": rows, "n_samples": len(found), "n_rows": n_rows, "seed": seed}
+
+
+def logits_on_batches(snapshot: Snapshot) -> Logits:
+    """The answer logits [n, n_classes] of n inputs, as a function of weights and inputs.
+
+    It is differentiable in the weights, by autograd and by torch.func. InputError for a model whose
+    weights alone do not say what it computes, and for a transformer other than of one layer without
+    LayerNorm.
+    """
+    architecture, n_classes = snapshot.architecture, snapshot.task.n_classes
+    if architecture is None:
+        raise InputError("the weights alone do not say what this model computes; give a run.")
+    if QuickForward(architecture, snapshot.weights)(snapshot.task.model_inputs[:1]) is None:
+        raise InputError(
+            "Fisher information needs a forward that is a function of the weights, which "
+            "transformers of one layer without LayerNorm have; this one is another."
+        )
+
+    def logits_fn(weights: Weights, inputs: Tensor) -> Tensor:
+        logits = QuickForward(architecture, weights)(inputs)
+        assert logits is not None
+        return logits[:, :n_classes]
+
+    return logits_fn
+
+
+def check_finite(weights: Weights, step: int | None = None) -> None:
+    """Refuse weights that are not all finite numbers."""
+    if not all_finite(weights):
+        at = "" if step is None else f" at step {step}"
+        raise InputError(f"the weights{at} are not all finite; look at an earlier step.")
+
+
+def rising_steps(run: Run, steps: Sequence[int] | str) -> list[int]:
+    """The checkpoints that `steps` asks for, which have to rise; -1 is the last."""
+    found = []
+    for step in steps_of(run, steps):
+        number = whole_number(step)
+        if number is None:
+            raise InputError(f"step={step!r} is not a step; give a whole number, -1 for the last.")
+        found.append(run.steps[-1] if number == -1 else number)
+    if any(later <= earlier for earlier, later in pairwise(found)):
+        raise InputError(f"steps={steps!r} do not rise; give checkpoints in order, each once.")
+    return found
