@@ -287,7 +287,7 @@ class QuickForward:
         if isinstance(architecture, CNNArchitecture):
             return cnn.answer_logits(weights, inputs, architecture=architecture, cache=cache)
         assert self._answers is not None
-        if not answer_position.applies_to(architecture, inputs.shape[1]):
+        if not answer_position.applies_to(architecture, inputs.shape[-1]):
             return None
         return self._answers(inputs, cache=cache, keep_pre=keep_pre)
 
