@@ -8,13 +8,13 @@ minimal_gpt  the usual small GPT: token embedding, fused query-key-value matrix,
 What names and shapes cannot say (the activation function; the head count of a fused matrix) is in
 `assumed`, at a default, unless it was given. LayerNorms are taken to stand before attention, MLP
 and unembedding, as in all of these. What is none of these is refused by the name of its
-architecture, as far as that shows (`grokinterp.models.other_architectures`).
+architecture, as far as that shows (`foreign_names.other_architecture`).
 """
 
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -29,22 +29,26 @@ from grokinterp.models.architecture import (
     is_bias,
     refuse_not_finite,
 )
-from grokinterp.models.foreign_names import BRIDGE, PAPER, Slot, as_bridge, gpt_name, slots
-from grokinterp.models.other_architectures import has_attention, other_architecture
+from grokinterp.models.foreign_names import (
+    BRIDGE,
+    PAPER,
+    Slot,
+    as_bridge,
+    gpt_name,
+    has_attention,
+    other_architecture,
+    slots,
+)
 
-LAYOUTS = ("hooked", "bridge", "paper", "minimal_gpt")
-DEFAULTS: dict[str, Any] = {
-    "act_fn": "relu",
-    "attention_dir": "causal",
-    "eps": 1e-5,
-    "attention_rate": 1.0,
+DEFAULTS = {
+    field.name: field.default
+    for field in fields(Architecture)
+    if field.name in ("act_fn", "eps", "attention_dir", "attention_rate")
 }
 PRECISIONS = (torch.half, torch.bfloat16, torch.float32, torch.float64)
 MASKS = (torch.bool, torch.uint8, torch.int64, *PRECISIONS)
 WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others put before every key
-
 MOST_AROUND = 5  # modules, one inside the other, around a network
-
 NOT_FINITE = "the training diverged before it was saved: leave this checkpoint out"
 
 _NOT_A_WEIGHT = re.compile(

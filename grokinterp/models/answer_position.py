@@ -58,7 +58,7 @@ class Lookup:
     by: str = ""
 
     def read(self, rows: Rows) -> Float[Tensor, "..."]:
-        """What every input reads, [*members, n, ...], or [*members, 1, ...] where it is the same."""
+        """What every input reads: [*members, n, ...], with n = 1 where it is the same for all."""
         return read_rows(self.table, rows[self.by]) if self.by else self.table
 
     def add_gradient(self, total: Tensor, rows: Rows, upstream: Float[Tensor, "..."]) -> None:

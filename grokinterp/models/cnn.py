@@ -1,7 +1,12 @@
-"""The shape of a small convolutional network on square lattices, and the names of its weights.
+"""What does a small convolutional network on lattices compute? Its shape, logits and gradients.
 
 The defaults are the classifier of Ising configurations of Manning-Coe et al. 2025 (arXiv
 2502.01739, section 2.1 and appendix B): 6,798 parameters.
+
+The gradients are written out, several times faster than autograd. There, all activations have the
+lattices as their last axis, [channels, row, column, n]: shifts by a site and windows of the pooling
+are then slices with long runs, and a convolution is one matrix product with the nine shifts of its
+input below each other (its columns).
 """
 
 from collections.abc import Mapping
@@ -33,14 +38,6 @@ from grokinterp.models.layers import (
     recorder,
     where_positive,
 )
-
-# MERGED models.cnn_forward: The forward of a small convolutional network on square lattices.
-# MERGED models.cnn_gradients: Gradients of a convolutional network's loss, written out: several times faster than autograd.
-#
-# All activations have the lattices as their last axis, [channels, row, column, n]: shifts by a site
-# and windows of the pooling are then slices with long runs, and a convolution is one matrix product
-# with the nine shifts of its input below each other (its columns).
-
 
 LARGEST_LATTICE = 10_000  # its square is the number of sites
 

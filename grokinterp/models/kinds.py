@@ -234,9 +234,9 @@ def refuse_misfit(
     >>> refuse_misfit(ModularTask("add", 113), d_vocab=114, n_ctx=3, d_vocab_out=114)
     >>> refuse_misfit(ModularTask("add", 101), d_vocab=114, n_ctx=3, d_vocab_out=113)
     Traceback (most recent call last):
-    grokinterp.base.errors.InputError: the model has 114 tokens, 3 positions and 113 classes; add mod 101
-    read as [a, b, =] has 102 tokens, 3 positions and 101 or 102 classes; give the task it was
-    trained on: p=113.
+    grokinterp.base.errors.InputError: the model has 114 tokens, 3 positions and 113 classes;
+    add mod 101 read as [a, b, =] has 102 tokens, 3 positions and 101 or 102 classes; give the task
+    it was trained on: p=113.
     """
     sizes = NetworkSizes(d_vocab, n_ctx, d_vocab_out)
     reason = _transformer_misfit(sizes, task, what)
