@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from grokinterp.base.checks import refused
-from grokinterp.base.errors import InputError, nearest
+from grokinterp.base.checks import refused, word
+from grokinterp.base.errors import InputError
 
 Weights = dict[str, Tensor]
 AnyArchitecture = TypeVar("AnyArchitecture", bound="BaseArchitecture")
@@ -179,7 +179,7 @@ def check_size(name: str, value: object, *, smallest: int = 1, largest: int = LA
 
 
 def check_sizes(name: str, values: object) -> None:
-    """Refuse what is not a tuple of 1 to 1000 sizes, one a layer."""
+    """Refuse what is not a tuple of 1 to 1000 sizes, one per layer."""
     most = LARGEST_OF["n_layers"]
     if not isinstance(values, tuple) or not 1 <= len(values) <= most:
         raise refused(name, values, f"a tuple of 1 to {most} sizes", "such as (64,)")
@@ -222,13 +222,10 @@ def initial_weights(
     rule that is not one of the architecture's kind.
     """
     rules = RULES_OF[architecture.kind]
-    if rule not in rules:
-        if rule in get_args(InitRule):
-            raise InputError(
-                f"init={rule!r} is not for models of kind {architecture.kind}; give "
-                f"{' or '.join(rules)}."
-            )
-        raise InputError(f"init={rule!r} is not known; {nearest(rule, rules)}")
+    if rule in get_args(InitRule) and rule not in rules:
+        kind = f"for models of kind {architecture.kind}"
+        raise InputError(f"init={rule!r} is not {kind}; give {' or '.join(rules)}.")
+    word("init", rule, rules)
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     shapes = architecture.parameter_shapes()

@@ -234,10 +234,6 @@ def _recurrent(shapes: Shapes) -> str | None:
             return f"a recurrent network ({kinds.get(shape[0] // shape[1], 'RNN')})"
     if any(re.search(r"(^|[._])(lstm|gru|rnn)\w*\.", name, re.IGNORECASE) for name in shapes):
         return "a recurrent network (RNN)"
-    return None
-
-
-def _state_space(shapes: Shapes) -> str | None:
     return "a state-space model (such as Mamba)" if _any(r"(^|\.)A_log$", shapes) else None
 
 
@@ -315,26 +311,23 @@ def _attention_only(shapes: Shapes) -> str | None:
     return None if unknown else "an attention-only transformer (no MLP)"
 
 
-def _unusual_mlp(shapes: Shapes) -> str | None:
-    if _any(r"(^|\.)(\w*experts?)\.\d+\.|(^|\.)router\.", shapes):
-        return "a transformer with a mixture of experts"
-    three = all(_any(rf"(^|\.)w{x}\.weight$", shapes) for x in "123")
-    if three or _any(r"(^|\.)(W_gate|b_gate|gate_proj|gate_up_proj|w_gate)(\.|$)", shapes):
-        return "a transformer with gated MLPs (as LLaMA has)"
-    return None
+# What names tell of parts that usual transformers do not have: all of these patterns, and the part.
+_UNUSUAL = (
+    ((r"(^|\.)(\w*experts?)\.\d+\.|(^|\.)router\.",), "a mixture of experts"),
+    (tuple(rf"(^|\.)w{x}\.weight$" for x in "123"), "gated MLPs (as LLaMA has)"),
+    ((r"(^|\.)(W_gate|b_gate|gate_proj|gate_up_proj|w_gate)(\.|$)",), "gated MLPs (as LLaMA has)"),
+    ((r"(^|\.)\w*heads?\.\d+\.",), "a module for each attention head"),
+    ((r"attn\._W_K$",), "grouped-query attention"),
+    ((r"(^|\.)(q|k|query|key|qk)_?(norm|ln|layernorm)(\.|$)",), "norms on queries and keys"),
+    ((r"(^|\.)ln[12]_post\.",), "norms after attention and MLP as well"),
+    ((r"lora_?[AB]",), "LoRA adapters"),
+)
 
 
-def _unusual_attention(shapes: Shapes) -> str | None:
-    if _any(r"(^|\.)\w*heads?\.\d+\.", shapes):
-        return "a transformer with a module for each attention head"
-    if _any(r"attn\._W_K$", shapes):
-        return "a transformer with grouped-query attention"
-    if _any(r"(^|\.)(q|k|query|key|qk)_?(norm|ln|layernorm)(\.|$)", shapes):
-        return "a transformer with norms on queries and keys"
-    if _any(r"(^|\.)ln[12]_post\.", shapes):
-        return "a transformer with norms after attention and MLP as well"
-    if _any(r"lora_?[AB]", shapes):
-        return "a transformer with LoRA adapters"
+def _unusual(shapes: Shapes) -> str | None:
+    for patterns, part in _UNUSUAL:
+        if all(_any(pattern, shapes) for pattern in patterns):
+            return f"a transformer with {part}"
     return None
 
 
@@ -376,7 +369,7 @@ def _any(pattern: str | re.Pattern[str], shapes: Shapes) -> bool:
 
 
 _Rule = Callable[[Shapes], str | None]
-_OF_ANY: tuple[_Rule, ...] = (_recurrent, _state_space, _convolutional, _of_torch)
+_OF_ANY: tuple[_Rule, ...] = (_recurrent, _convolutional, _of_torch)
 _OF_TRANSFORMERS: tuple[_Rule, ...] = (
-    _attention_only, _unusual_mlp, _unusual_attention, _embeddings, _positions
+    _attention_only, _unusual, _embeddings, _positions
 )  # fmt: skip

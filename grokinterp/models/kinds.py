@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from grokinterp.base.errors import InputError, nearest
+from grokinterp.base.checks import word
+from grokinterp.base.errors import InputError
 from grokinterp.models import adapter, answer_position, cnn, mlp
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.models.cnn import CNNArchitecture
@@ -46,9 +47,7 @@ def shape_to_dict(architecture: Shape) -> dict[str, Any]:
 
 def shape_from_dict(values: Mapping[str, Any]) -> Shape:
     """The architecture of a run.json."""
-    kind = values.get("kind", Architecture.kind)
-    if kind not in KINDS:
-        raise InputError(f"model kind {kind!r} is not known; {nearest(str(kind), KINDS)}")
+    kind = word("kind", values.get("kind", Architecture.kind), KINDS)
     return KINDS[kind].from_dict(values)
 
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokinterp.models import layers
 from grokinterp.models.architecture import (
     BaseArchitecture,
     Weights,
@@ -23,19 +24,7 @@ from grokinterp.models.architecture import (
     check_size,
     check_sizes,
 )
-from grokinterp.models.layers import (
-    Visit,
-    add_rows,
-    affine,
-    hidden_gradients,
-    hidden_hooks,
-    hidden_logits,
-    hidden_shapes,
-    product,
-    read_rows,
-    recorder,
-    through_tables,
-)
+from grokinterp.models.layers import Visit
 
 
 @dataclass(frozen=True)
@@ -78,11 +67,11 @@ class MLPArchitecture(BaseArchitecture):
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Canonical name and shape of every parameter, biases included, in reading order."""
         embedding = {"embed.W_E": (self.p, self.d_embed)} if self.d_embed else {}
-        return embedding | hidden_shapes(self.d_input, self.widths, self.n_classes)
+        return embedding | layers.hidden_shapes(self.d_input, self.widths, self.n_classes)
 
     def hook_names(self) -> tuple[str, ...]:
         """Names of the activations, in the order of the forward."""
-        return (*(["hook_embed"] if self.d_embed else []), *hidden_hooks(self.n_layers))
+        return (*(["hook_embed"] if self.d_embed else []), *layers.hidden_hooks(self.n_layers))
 
 
 def answer_logits(
@@ -99,7 +88,7 @@ def answer_logits(
     `cache`, the activations are put into it under their hook names. An operand of a single model
     that is not from 0 to p-1 is an IndexError.
     """
-    return visited_logits(weights, inputs, architecture=architecture, visit=recorder(cache))
+    return visited_logits(weights, inputs, architecture=architecture, visit=layers.recorder(cache))
 
 
 def visited_logits(
@@ -112,17 +101,17 @@ def visited_logits(
     """The same through a visit, which may change activations on their way."""
     matrix, bias, p = weights["blocks.0.mlp.W_in"], weights["blocks.0.mlp.b_in"], architecture.p
     if architecture.d_embed:
-        rows = read_rows(weights["embed.W_E"], through_tables(inputs.flatten(-2), p))
+        rows = layers.read_rows(weights["embed.W_E"], layers.through_tables(inputs.flatten(-2), p))
         embed = visit("hook_embed", rows.unflatten(-2, (-1, 2)))
-        pre = affine(embed.flatten(-2), matrix, bias)
+        pre = layers.affine(embed.flatten(-2), matrix, bias)
     else:
         if inputs.ndim == 2:  # each half by itself, so that operands beyond p-1 are refused
             pre = matrix[:p].index_select(0, inputs[:, 0])
             second = matrix[p:].index_select(0, inputs[:, 1])
         else:
-            pre, second = (read_rows(matrix, rows) for rows in _two_hot_rows(inputs, p))
+            pre, second = (layers.read_rows(matrix, rows) for rows in _two_hot_rows(inputs, p))
         pre.add_(second).add_(bias.unsqueeze(-2))
-    return hidden_logits(
+    return layers.hidden_logits(
         weights, pre, n_layers=architecture.n_layers, act_fn=architecture.act_fn, visit=visit
     )
 
@@ -142,17 +131,18 @@ def gradients(
     """
     cache: dict[str, Tensor] = {}
     answer_logits(weights, inputs, architecture=architecture, cache=cache)
-    found, upstream = hidden_gradients(
+    found, upstream = layers.hidden_gradients(
         weights, cache, labels, n_layers=architecture.n_layers, act_fn=architecture.act_fn
     )
     found["blocks.0.mlp.b_in"] = upstream.sum(dim=-2)
     if architecture.d_embed:
         embed = cache["hook_embed"]
-        found["blocks.0.mlp.W_in"] = product(embed.flatten(-2).mT, upstream)
-        rows = product(upstream, weights["blocks.0.mlp.W_in"].mT).view_as(embed).flatten(-3, -2)
+        matrix = weights["blocks.0.mlp.W_in"]
+        found["blocks.0.mlp.W_in"] = layers.product(embed.flatten(-2).mT, upstream)
+        rows = layers.product(upstream, matrix.mT).view_as(embed).flatten(-3, -2)
         found["embed.W_E"] = torch.zeros_like(weights["embed.W_E"])
-        read = through_tables(inputs.flatten(-2), architecture.p)
-        add_rows(found["embed.W_E"], read, rows)
+        read = layers.through_tables(inputs.flatten(-2), architecture.p)
+        layers.add_rows(found["embed.W_E"], read, rows)
     else:
         found["blocks.0.mlp.W_in"] = two_hot_product(inputs, upstream, p=architecture.p)
     return {name: found[name] for name in weights}
@@ -168,10 +158,10 @@ def two_hot_product(
     """
     both = upstream.new_zeros(*upstream.shape[:-2], 2 * p, upstream.shape[-1])
     for rows in _two_hot_rows(inputs, p):
-        add_rows(both, rows, upstream)
+        layers.add_rows(both, rows, upstream)
     return both
 
 
 def _two_hot_rows(inputs: Int[Tensor, "*members n 2"], p: int) -> list[Int[Tensor, "*members n"]]:
     """The rows of the first matrix that are read for a, and for b."""
-    return [through_tables(inputs[..., place] + place * p, 2 * p) for place in (0, 1)]
+    return [layers.through_tables(inputs[..., place] + place * p, 2 * p) for place in (0, 1)]
