@@ -370,6 +370,4 @@ def _any(pattern: str | re.Pattern[str], shapes: Shapes) -> bool:
 
 _Rule = Callable[[Shapes], str | None]
 _OF_ANY: tuple[_Rule, ...] = (_recurrent, _convolutional, _of_torch)
-_OF_TRANSFORMERS: tuple[_Rule, ...] = (
-    _attention_only, _unusual, _embeddings, _positions
-)  # fmt: skip
+_OF_TRANSFORMERS: tuple[_Rule, ...] = (_attention_only, _unusual, _embeddings, _positions)

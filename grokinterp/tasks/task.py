@@ -12,10 +12,6 @@ from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
 
-# MERGED tasks.splits: Which rows of the table are trained on: the two published rules.
-#
-# Both shuffle the rows `a*p + b` and train on the first `int(train_fraction * n)` of them.
-
 
 @runtime_checkable
 class Task(Protocol):
