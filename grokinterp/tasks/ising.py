@@ -22,11 +22,10 @@ from grokinterp.base.checks import LARGEST_SEED, number, tensor, whole
 from grokinterp.base.errors import InputError
 from grokinterp.tasks.splits import draw
 
-LARGEST_COUNT = 1_000_000
 LIMITS = {  # lowest, highest (beyond it, a mistake that eats hours or memory), and a usual value
     "lattice": (3, 64, 16),  # on a smaller torus the four neighbours of a site are not four sites
-    "n_train": (1, LARGEST_COUNT, 300),
-    "n_test": (1, LARGEST_COUNT, 1000),
+    "n_train": (1, 1_000_000, 300),
+    "n_test": (1, 1_000_000, 1000),
     "n_temperatures": (2, 1_000, 50),
     "n_repeats": (1, 10_000, 1000),
     "sweeps": (0, 100_000, 300),
@@ -341,14 +340,13 @@ class IsingTask:
         The labels are temperatures, so nothing that looks at configurations is always right; the
         energy is the sufficient statistic of the temperature in equilibrium.
         """
-        order = self.energy[: self.n_test].argsort()
+        energy, order = self.energy[: self.n_test].sort()
         ordered = self.labels[: self.n_test][order].double()
         below = torch.cat([torch.zeros(1, dtype=torch.float64), ordered.cumsum(0)])
         above = torch.cat([torch.zeros(1, dtype=torch.float64), (1 - ordered).cumsum(0)])
         right = below + (above[-1] - above)  # ordered up to a place, disordered after it
-        sorted_energy = self.energy[: self.n_test][order]
         apart = torch.ones(self.n_test + 1, dtype=torch.bool)
-        apart[1:-1] = sorted_energy.diff() > 0  # no threshold between equal energies
+        apart[1:-1] = energy.diff() > 0  # no threshold between equal energies
         return float(right[apart].max() / self.n_test)
 
     @property

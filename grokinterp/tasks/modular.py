@@ -1,4 +1,4 @@
-"""Modular arithmetic on the full p-by-p table of operand pairs."""
+"""What is the task of modular arithmetic? The full p-by-p table of operand pairs, its answers."""
 
 from dataclasses import asdict, dataclass, field
 from functools import cached_property

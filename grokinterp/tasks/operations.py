@@ -14,6 +14,7 @@ when a task is made of the operation; a group that they contradict is refused.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -119,10 +120,8 @@ class Operation:
         wanted = f"give the {n} labels of a and b, a tensor of whole numbers from 0 to {p - 1}"
         labels = None
         if isinstance(found, Tensor | np.ndarray | list | tuple):
-            try:
+            with suppress(Exception):  # torch knows many ways to say that it is no tensor
                 labels = torch.as_tensor(found).detach().to_dense().cpu().clone()
-            except Exception:  # torch knows many ways to say that it is no tensor
-                labels = None
         if labels is None or tuple(labels.shape) != (n,):
             of = f"labels of shape {tuple(labels.shape)}" if labels is not None else shown(found)
             raise InputError(f"{gives} {of} at p={p}; {wanted}.")

@@ -1,4 +1,4 @@
-"""Which rows of the table are trained on: the two published rules.
+"""Which rows of the table are trained on? The two published rules.
 
 Both shuffle the rows `a*p + b` and train on the first `int(train_fraction * n)` of them.
 """
@@ -75,10 +75,7 @@ def n_training_rows(n_inputs: int, train_fraction: float) -> int:
     if share is None or not 0 < share <= 1:
         give = "the share of the inputs to train on, such as 0.3"
         raise refused("train_fraction", train_fraction, "between 0 and 1", give)
-    n_train = int(share * n_inputs)
-    if n_train == 0:
-        raise InputError(
-            f"train_fraction={share} of {n_inputs} inputs leaves nothing to train on; "
-            "give a larger one."
-        )
+    if (n_train := int(share * n_inputs)) == 0:
+        left = f"train_fraction={share} of {n_inputs} inputs leaves nothing to train on"
+        raise InputError(f"{left}; give a larger one.")
     return n_train
