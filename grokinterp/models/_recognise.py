@@ -39,6 +39,7 @@ from grokinterp.models.foreign_names import (
     other_architecture,
     slots,
 )
+from grokinterp.models.user_models import PRECISIONS
 
 FUSED = ("bridge", "minimal_gpt")  # layouts whose query, key and value rows are those of all heads
 DEFAULTS = {
@@ -46,7 +47,6 @@ DEFAULTS = {
     for field in fields(Architecture)
     if field.name in ("act_fn", "eps", "attention_dir", "attention_rate")
 }
-PRECISIONS = (torch.half, torch.bfloat16, torch.float32, torch.float64)
 MASKS = (torch.bool, torch.uint8, torch.int64, *PRECISIONS)
 WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others put before every key
 MOST_AROUND = 5  # modules, one inside the other, around a network

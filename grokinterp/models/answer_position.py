@@ -267,7 +267,7 @@ def within_block(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(BLOCK): weight for name, weight in weights.items()}
 
 
-BLOCK_ROWS = 4096  # of activations at once: more would not fit beside each other in memory
+GRADIENT_ROWS = 4096  # of activations at once: more would not fit beside each other in memory
 TABLES_READ = (
     "embed.W_E",
     "pos_embed.W_pos",
@@ -294,7 +294,7 @@ def gradients(
     found: Weights = {}
     of_tables = [torch.zeros_like(lookup.table) for lookup in tables.lookups]
     n = labels.shape[-1]
-    size = BLOCK_ROWS if labels.ndim == 1 else n  # members come in blocks of so many numbers
+    size = GRADIENT_ROWS if labels.ndim == 1 else n  # members come in blocks of so many numbers
     with torch.no_grad():
         for first in range(0, n, size):
             rows = slice(first, first + size)

@@ -27,7 +27,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": torch.nn.functional.silu,
 }
 
-
 LARGEST = 1_000_000  # no size is larger; a number beyond it is a damaged file's
 LARGEST_OF = {"n_layers": 1000, "n_ctx": 10_000}  # which cost more than a row each
 CHOICES: dict[str, tuple[str | None, ...]] = {

@@ -48,24 +48,24 @@ class Slot:
         return rearrange(canonical, f"{right} -> {left}")
 
 
-_ATTENTION, _MLP = "blocks.{}.attn", "blocks.{}.mlp"
+_ATTN_KEY, _MLP_KEY = "blocks.{}.attn", "blocks.{}.mlp"
 
 BRIDGE: Table = (
     ("embed.W_E", "embed.weight", "v m -> v m"),
     ("pos_embed.W_pos", "pos_embed.weight", "c m -> c m"),
     ("blocks.{}.ln1.w", "blocks.{}.ln1.weight", "m -> m"),
     ("blocks.{}.ln1.b", "blocks.{}.ln1.bias", "m -> m"),
-    *((f"{_ATTENTION}.W_{x}", f"{_ATTENTION}.{x.lower()}.weight", "(h d) m -> h m d")
+    *((f"{_ATTN_KEY}.W_{x}", f"{_ATTN_KEY}.{x.lower()}.weight", "(h d) m -> h m d")
       for x in "QKV"),
-    *((f"{_ATTENTION}.b_{x}", f"{_ATTENTION}.{x.lower()}.bias", "(h d) -> h d") for x in "QKV"),
-    (f"{_ATTENTION}.W_O", f"{_ATTENTION}.o.weight", "m (h d) -> h d m"),
-    (f"{_ATTENTION}.b_O", f"{_ATTENTION}.o.bias", "m -> m"),
+    *((f"{_ATTN_KEY}.b_{x}", f"{_ATTN_KEY}.{x.lower()}.bias", "(h d) -> h d") for x in "QKV"),
+    (f"{_ATTN_KEY}.W_O", f"{_ATTN_KEY}.o.weight", "m (h d) -> h d m"),
+    (f"{_ATTN_KEY}.b_O", f"{_ATTN_KEY}.o.bias", "m -> m"),
     ("blocks.{}.ln2.w", "blocks.{}.ln2.weight", "m -> m"),
     ("blocks.{}.ln2.b", "blocks.{}.ln2.bias", "m -> m"),
-    (f"{_MLP}.W_in", f"{_MLP}.in.weight", "f m -> m f"),
-    (f"{_MLP}.b_in", f"{_MLP}.in.bias", "f -> f"),
-    (f"{_MLP}.W_out", f"{_MLP}.out.weight", "m f -> f m"),
-    (f"{_MLP}.b_out", f"{_MLP}.out.bias", "m -> m"),
+    (f"{_MLP_KEY}.W_in", f"{_MLP_KEY}.in.weight", "f m -> m f"),
+    (f"{_MLP_KEY}.b_in", f"{_MLP_KEY}.in.bias", "f -> f"),
+    (f"{_MLP_KEY}.W_out", f"{_MLP_KEY}.out.weight", "m f -> f m"),
+    (f"{_MLP_KEY}.b_out", f"{_MLP_KEY}.out.bias", "m -> m"),
     ("ln_final.w", "ln_final.weight", "m -> m"),
     ("ln_final.b", "ln_final.bias", "m -> m"),
     ("unembed.W_U", "unembed.weight", "v m -> m v"),
@@ -75,12 +75,12 @@ BRIDGE: Table = (
 PAPER: Table = (
     ("embed.W_E", "embed.W_E", "m v -> v m"),
     ("pos_embed.W_pos", "pos_embed.W_pos", "c m -> c m"),
-    *((f"{_ATTENTION}.W_{x}", f"{_ATTENTION}.W_{x}", "h d m -> h m d") for x in "QKV"),
-    (f"{_ATTENTION}.W_O", f"{_ATTENTION}.W_O", "m (h d) -> h d m"),
-    (f"{_MLP}.W_in", f"{_MLP}.W_in", "f m -> m f"),
-    (f"{_MLP}.b_in", f"{_MLP}.b_in", "f -> f"),
-    (f"{_MLP}.W_out", f"{_MLP}.W_out", "m f -> f m"),
-    (f"{_MLP}.b_out", f"{_MLP}.b_out", "m -> m"),
+    *((f"{_ATTN_KEY}.W_{x}", f"{_ATTN_KEY}.W_{x}", "h d m -> h m d") for x in "QKV"),
+    (f"{_ATTN_KEY}.W_O", f"{_ATTN_KEY}.W_O", "m (h d) -> h d m"),
+    (f"{_MLP_KEY}.W_in", f"{_MLP_KEY}.W_in", "f m -> m f"),
+    (f"{_MLP_KEY}.b_in", f"{_MLP_KEY}.b_in", "f -> f"),
+    (f"{_MLP_KEY}.W_out", f"{_MLP_KEY}.W_out", "m f -> f m"),
+    (f"{_MLP_KEY}.b_out", f"{_MLP_KEY}.b_out", "m -> m"),
     ("unembed.W_U", "unembed.W_U", "m v -> m v"),
 )
 

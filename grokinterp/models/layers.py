@@ -186,15 +186,15 @@ def hidden_logits(
     for layer in range(n_layers):
         block = f"blocks.{layer}.mlp"
         post = visit(f"{block}.hook_post", activation(visit(f"{block}.hook_pre", pre)))
-        matrix, bias = behind(layer, n_layers)
+        matrix, bias = weights_after(layer, n_layers)
         pre = affine(post, weights[matrix], weights[bias])
     return visit("unembed.hook_out", pre)
 
 
-def behind(layer: int, n_layers: int) -> tuple[str, str]:
+def weights_after(layer: int, n_layers: int) -> tuple[str, str]:
     """Names of the matrix and the bias that read the activations of a hidden layer.
 
-    >>> behind(0, 2), behind(1, 2)
+    >>> weights_after(0, 2), weights_after(1, 2)
     (('blocks.1.mlp.W_in', 'blocks.1.mlp.b_in'), ('unembed.W_U', 'unembed.b_U'))
     """
     if layer == n_layers - 1:
@@ -219,7 +219,7 @@ def hidden_gradients(
     upstream = mean_loss_gradient(cache["unembed.hook_out"], labels)
     for layer in reversed(range(n_layers)):
         block = f"blocks.{layer}.mlp"
-        matrix, bias = behind(layer, n_layers)
+        matrix, bias = weights_after(layer, n_layers)
         found[matrix] = product(cache[f"{block}.hook_post"].mT, upstream)
         found[bias] = upstream.sum(dim=-2)
         upstream = before_activation(

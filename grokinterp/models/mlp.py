@@ -32,7 +32,7 @@ class MLPArchitecture(BaseArchitecture):
     """Sizes of a multilayer perceptron that reads two operands of `p` tokens.
 
     `widths` are those of the hidden layers. With `d_embed` > 0 both operands go through one learned
-    embedding `embed.W_E` and the two vectors are put one behind the other; 0 is the two-hot input.
+    embedding `embed.W_E` and the two vectors are concatenated; 0 is the two-hot input.
 
     >>> shapes = MLPArchitecture(p=113, widths=(512,), n_classes=113).parameter_shapes()
     >>> shapes["blocks.0.mlp.W_in"], shapes["unembed.W_U"]
