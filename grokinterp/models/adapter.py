@@ -120,7 +120,6 @@ def functional_logits(
 SHARED = tuple(field.name for field in fields(Architecture) if field.name != "attention_rate")
 # What a configuration has to say before a model can be taken for a plain one.
 DESCRIBED = (*SHARED, "positional_embedding_type", "use_attn_scale", "attn_scale")
-
 # Settings that change what a TransformerLens block computes; all are falsy in a plain model.
 UNUSUAL = (
     "attn_only", "parallel_attn_mlp", "gated_mlp", "use_local_attn", "use_qk_norm",

@@ -294,7 +294,7 @@ def gradients(
     found: Weights = {}
     of_tables = [torch.zeros_like(lookup.table) for lookup in tables.lookups]
     n = labels.shape[-1]
-    size = GRADIENT_ROWS if labels.ndim == 1 else n  # members come in blocks of so many numbers
+    size = GRADIENT_ROWS if labels.ndim == 1 else n  # `stacked` takes as many members as fit
     with torch.no_grad():
         for first in range(0, n, size):
             rows = slice(first, first + size)

@@ -108,8 +108,7 @@ def _blocks(
 ) -> Iterator[tuple[slice, Weights]]:
     """Members that are computed at once, and their weights."""
     n_members, n_rows = inputs.shape[:2]
-    widths = architecture.widths if isinstance(architecture, MLPArchitecture) else ()
-    widest = max(widths or (getattr(architecture, "d_mlp", 1),))
+    widest = max(getattr(architecture, "widths", None) or [getattr(architecture, "d_mlp", 1)])
     most = BLOCK_SIZE.get(inputs.device.type, BLOCK_SIZE_ELSEWHERE)
     size = max(1, most // (n_rows * widest))
     for first in range(0, n_members, size):

@@ -33,7 +33,6 @@ LIMITS = {  # lowest, highest (beyond it, a mistake that eats hours or memory), 
     "pool_seed": (0, LARGEST_SEED, 0),
 }
 LARGEST_N_SPINS = 100_000_000  # of all rows of a task: 0.5 GB with what a model reads
-
 GAMMA = 0x9E3779B97F4A7C15
 CHAINS = 2048  # chains that run side by side: their spins, 0.5 MB at L = 16, stay in the cache
 DRAWS = 16  # random numbers made at once for each of them
@@ -141,10 +140,7 @@ def neighbours(lattice: int) -> Int[np.ndarray, "sites 4"]:
 
 
 def _evolve(
-    key: UInt64[np.ndarray, " n"],
-    thresholds: UInt64[np.ndarray, "n 10"],
-    lattice: int,
-    sweeps: int,
+    key: UInt64[np.ndarray, " n"], thresholds: UInt64[np.ndarray, "n 10"], lattice: int, sweeps: int
 ) -> Int8[np.ndarray, "n lattice lattice"]:
     """All chains of a block, side by side.
 

@@ -60,13 +60,9 @@ def are_rows(rows: Int[Tensor, "..."], n_inputs: int) -> bool:
     >>> are_rows(torch.tensor([2, 0]), 4), are_rows(torch.tensor([2, 2]), 4)
     (True, False)
     """
-    return bool(
-        rows.ndim == 1
-        and len(rows)
-        and rows.min() >= 0
-        and rows.max() < n_inputs
-        and len(rows.unique()) == len(rows)
-    )
+    if rows.ndim != 1 or not len(rows):
+        return False
+    return bool(rows.min() >= 0 and rows.max() < n_inputs and len(rows.unique()) == len(rows))
 
 
 def n_training_rows(n_inputs: int, train_fraction: float) -> int:
