@@ -396,9 +396,9 @@ for x in given:
             print(refused)
 """
 SAYS = (
-    "None is not", "3 is not", "does not exist|is a path", "a state dict is weights alone", "dict is not",
-    "list is not", "Linear is a class", "function is not", "Tensor is not", "SimpleNamespace is",
-    "in pieces",
+    "None is not", "3 is not", "does not exist|is a path", "a state dict is weights alone",
+    "dict is not", "list is not", "Linear is a class", "function is not", "Tensor is not",
+    "SimpleNamespace is", "in pieces",
 )  # fmt: skip
 
 
