@@ -42,7 +42,7 @@ def by_autograd(weights, tokens, labels, **kinds):
 @pytest.mark.parametrize("rate", [1.0, 0.25])
 @pytest.mark.parametrize("block", [3, 4096])
 def test_gradients_are_those_of_autograd(changes, rate, block, monkeypatch):
-    monkeypatch.setattr(answer_position, "BLOCK_ROWS", block)
+    monkeypatch.setattr(answer_position, "GRADIENT_ROWS", block)
     recipe, weights, tokens, labels = made(changes)
     kinds = {"act_fn": recipe.act_fn, "attention_rate": rate}
     found = answer_position.gradients(weights, tokens, labels, **kinds)

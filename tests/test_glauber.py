@@ -296,7 +296,7 @@ def test_long_chains_have_the_exact_energy_of_the_torus(temperature, sweeps):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lattice": 2}, "lattice=2 cannot be used; give an integer from 3 to 64."),
+        ({"lattice": 2}, "lattice=2 is not a whole number from 3 to 64; give such as 16."),
         ({"lattice": 65}, "lattice=65"),
         ({"sweeps": -1}, "sweeps=-1"),
         ({"sweeps": 10**9}, "sweeps=1000000000"),

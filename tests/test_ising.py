@@ -180,7 +180,7 @@ def unchecked(**fields):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lattice": 2}, "lattice=2 cannot be used; give an integer from 3 to 64."),
+        ({"lattice": 2}, "lattice=2 is not a whole number from 3 to 64; give such as 16."),
         ({"lattice": 65}, "lattice=65"),
         ({"lattice": 4.0}, "lattice=4.0"),
         ({"lattice": "16"}, "lattice='16'"),

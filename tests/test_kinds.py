@@ -220,7 +220,7 @@ def test_a_recorder_takes_them(runs, tmp_path):
         ("task", "ising", "is damaged"),
         ("task", {"task": "parity"}, "task='parity' is not known"),
         ("task", {"task": "ising"}, "is damaged"),
-        ("architecture", {"kind": "rnn"}, "model kind 'rnn' is not known"),
+        ("architecture", {"kind": "rnn"}, "kind='rnn' is not known"),
         ("architecture", {"kind": "cnn"}, "is damaged"),
         ("recipe", {"model": ["mlp"]}, r"model=\['mlp'\] is not text"),
     ],

@@ -11,7 +11,7 @@ import torch
 from grokinterp.base.errors import InputError
 from grokinterp.models.architecture import ACTIVATIONS, initial_weights
 from grokinterp.models.cross_entropy import cross_entropies
-from grokinterp.models.hooked import build_mlp
+from grokinterp.models.hooked import build_hooked
 from grokinterp.models.layers import mean_loss_gradient
 from grokinterp.models.mlp import MLPArchitecture, answer_logits, gradients
 
@@ -277,7 +277,7 @@ def test_the_gradient_by_logits_is_exact_in_float32():
 @pytest.mark.parametrize("architecture", SHAPES, ids=str)
 def test_the_hooked_model_is_the_same_function(architecture):
     weights, inputs = random_weights(architecture), pairs(architecture.p)
-    model = build_mlp(architecture, weights)
+    model = build_hooked(architecture, weights)
     assert model.cfg == architecture
     assert not model.training
     assert list(model.state_dict()) == list(architecture.parameter_shapes())
@@ -289,14 +289,14 @@ def test_the_hooked_model_is_the_same_function(architecture):
     assert list(hooked_cache) == list(architecture.hook_names())
     for name, activation in cache.items():
         torch.testing.assert_close(hooked_cache[name], activation, rtol=1e-12, atol=1e-12)
-    single = build_mlp(architecture, random_weights(architecture, torch.float32))
+    single = build_hooked(architecture, random_weights(architecture, torch.float32))
     assert single(inputs).dtype == torch.float32
 
 
 @pytest.mark.parametrize("architecture", SHAPES, ids=str)
 def test_hooks_change_all_that_is_behind_them_and_go_away(architecture):
     weights, inputs = random_weights(architecture), pairs(architecture.p)[:10]
-    model = build_mlp(architecture, weights)
+    model = build_hooked(architecture, weights)
     plain, plain_cache = model.run_with_cache(inputs)
     names = architecture.hook_names()
     for place, name in enumerate(names):
@@ -322,13 +322,13 @@ def test_hooks_change_all_that_is_behind_them_and_go_away(architecture):
 def test_a_built_model_has_copies_and_leaves_random_state_alone():
     weights = random_weights(SHAPES[0])
     before = torch.get_rng_state()
-    model = build_mlp(SHAPES[0], weights)
+    model = build_hooked(SHAPES[0], weights)
     assert torch.equal(torch.get_rng_state(), before)
     with torch.no_grad():
         model.state_dict()["unembed.b_U"].zero_()
     assert weights["unembed.b_U"].any()
     with pytest.raises(InputError, match="missing"):
-        build_mlp(SHAPES[0], {})
+        build_hooked(SHAPES[0], {})
 
 
 def test_only_a_hooked_model_needs_transformer_lens():

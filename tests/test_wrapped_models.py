@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import re
 import subprocess
 import sys
 import warnings
@@ -395,9 +396,9 @@ for x in given:
             print(refused)
 """
 SAYS = (
-    "None is not", "3 is not", "is a path", "a state dict is weights alone", "dict is not",
-    "list is not", "Linear is a class", "function is not", "Tensor is not", "SimpleNamespace is",
-    "in pieces",
+    "None is not", "3 is not", "does not exist|is a path", "a state dict is weights alone",
+    "dict is not", "list is not", "Linear is a class", "function is not", "Tensor is not",
+    "SimpleNamespace is", "in pieces",
 )  # fmt: skip
 
 
@@ -409,7 +410,7 @@ def test_what_is_no_model_is_refused_in_one_line():
     lines = done.stdout.splitlines()
     assert len(lines) == 4 * len(SAYS), done.stdout
     for place, line in enumerate(lines):
-        assert SAYS[place // 4] in line
+        assert re.search(SAYS[place // 4], line)
 
 
 class TestModes:

@@ -24,7 +24,7 @@ from grokinterp.geometry.inputs import (
     logits_on_batches,
 )
 from grokinterp.models.architecture import Weights
-from grokinterp.models.layers import behind
+from grokinterp.models.layers import weights_after
 from grokinterp.models.mlp import MLPArchitecture, two_hot_product, visited_logits
 from grokinterp.reading._load import Subject, snapshot_of
 from grokinterp.runs._snapshot import Snapshot
@@ -246,7 +246,7 @@ def _mlp_sums(
     found = {}
     pre = [name for name in squares if name != "hook_embed"]  # of every layer, and the logits
     for layer, name in enumerate(pre[1:]):
-        matrix, bias = behind(layer, architecture.n_layers)
+        matrix, bias = weights_after(layer, architecture.n_layers)
         x = seen[f"blocks.{layer}.mlp.hook_post"].detach().double()
         found[matrix], found[bias] = x.square().T @ squares[name], squares[name].sum(dim=0)
     upstream = squares[pre[0]]

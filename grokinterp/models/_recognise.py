@@ -8,13 +8,13 @@ minimal_gpt  the usual small GPT: token embedding, fused query-key-value matrix,
 What names and shapes cannot say (the activation function; the head count of a fused matrix) is in
 `assumed`, at a default, unless it was given. LayerNorms are taken to stand before attention, MLP
 and unembedding, as in all of these. What is none of these is refused by the name of its
-architecture, as far as that shows (`grokinterp.models.other_architectures`).
+architecture, as far as that shows (`foreign_names.other_architecture`).
 """
 
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -29,22 +29,27 @@ from grokinterp.models.architecture import (
     is_bias,
     refuse_not_finite,
 )
-from grokinterp.models.foreign_names import BRIDGE, PAPER, Slot, as_bridge, gpt_name, slots
-from grokinterp.models.other_architectures import has_attention, other_architecture
+from grokinterp.models.foreign_names import (
+    BRIDGE,
+    PAPER,
+    Slot,
+    as_bridge,
+    gpt_name,
+    has_attention,
+    other_architecture,
+    slots,
+)
+from grokinterp.models.user_models import PRECISIONS
 
-LAYOUTS = ("hooked", "bridge", "paper", "minimal_gpt")
-DEFAULTS: dict[str, Any] = {
-    "act_fn": "relu",
-    "attention_dir": "causal",
-    "eps": 1e-5,
-    "attention_rate": 1.0,
+FUSED = ("bridge", "minimal_gpt")  # layouts whose query, key and value rows are those of all heads
+DEFAULTS = {
+    field.name: field.default
+    for field in fields(Architecture)
+    if field.name in ("act_fn", "eps", "attention_dir", "attention_rate")
 }
-PRECISIONS = (torch.half, torch.bfloat16, torch.float32, torch.float64)
 MASKS = (torch.bool, torch.uint8, torch.int64, *PRECISIONS)
 WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others put before every key
-
 MOST_AROUND = 5  # modules, one inside the other, around a network
-
 NOT_FINITE = "the training diverged before it was saved: leave this checkpoint out"
 
 _NOT_A_WEIGHT = re.compile(
@@ -64,7 +69,7 @@ _AS_HOOKED = "as HookedTransformer does (embed.W_E, blocks.0.attn.W_Q, ...)"
 
 @dataclass(frozen=True)
 class Recognised:
-    """A layout and the architecture of the weights in it."""
+    """The layout of a state dict, and the architecture of its weights."""
 
     layout: str
     architecture: Architecture
@@ -82,19 +87,17 @@ class Recognised:
             tidied = _tidy(state, self.layout, self.unused_norms)
             found = _convert(tidied, self.layout, self.architecture, where)
         shapes = self.architecture.parameter_shapes()
-        like = found["embed.W_E"]
-        for name, shape in shapes.items():
-            if name not in found and is_bias(name):
-                found[name] = like.new_zeros(shape)
+        zero = found["embed.W_E"].new_zeros
+        found = {name: zero(shape) for name, shape in shapes.items() if is_bias(name)} | found
         self.architecture.check(found)
         refuse_not_finite(found, where, NOT_FINITE)
         return {name: found[name].contiguous() for name in shapes}
 
     def usual(self, key: str, known: Mapping[str, Any]) -> tuple[Any, str]:
-        """What is assumed of an open question that nothing tells, and a reason beyond custom.
+        """What is assumed where nothing answers an open question, and a reason beyond custom.
 
-        `known` has the answers to those before it in `assumed`. Attention that is blended, or said
-        to what degree it is, between two tokens is that of Zhong et al. 2023 (arXiv 2306.17844),
+        `known` has the answers to those before it in `assumed`. Blended attention between two
+        tokens, or attention whose rate is given, is that of Zhong et al. 2023 (arXiv 2306.17844),
         whose code masks nothing, whatever mask its files hold.
         """
         shape = self.architecture
@@ -105,7 +108,7 @@ class Recognised:
         return getattr(shape, key), ""
 
     def replace(self, **changes: Any) -> "Recognised":
-        """The same with parts of the architecture that were assumed put right."""
+        """The same with other values for what was assumed of the architecture."""
         if heads := changes.get("n_heads"):
             changes["d_head"] = self.architecture.n_heads * self.architecture.d_head // heads
         return replace(self, architecture=replace(self.architecture, **changes))
@@ -129,10 +132,8 @@ def _recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str
     tidied = _tidy(state, layout, unused_norms)
     layers = {int(key.split(".")[1]) for key in tidied if re.match(r"blocks\.\d+\.", key)}
     n_layers = len(layers)
-    if n_layers > LARGEST_OF["n_layers"]:
-        raise InputError(
-            f"{where} has {n_layers} layers; a network of at most {LARGEST_OF['n_layers']} is read."
-        )
+    if n_layers > (most := LARGEST_OF["n_layers"]):
+        raise InputError(f"{where} has {n_layers} layers; a network of at most {most} is read.")
     if not layers or layers != set(range(n_layers)):
         raise InputError(
             f"{where}: its layers are {sorted(layers)[:6]}, not 0, 1, ... without a gap."
@@ -140,18 +141,16 @@ def _recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str
     kinds: dict[str, Any] = {key: given.get(key, default) for key, default in DEFAULTS.items()}
     kinds["act_fn"] = given.get("act_fn") or ("gelu" if layout == "minimal_gpt" else "relu")
     kinds["attention_dir"] = given.get("attention_dir") or _direction(state)
-    kinds["normalization_type"] = (
-        "LN" if "blocks.0.ln1.w" in slots_in(tidied, layout, n_layers) else None
-    )
+    present = slots_in(tidied, layout, n_layers)
+    kinds["normalization_type"] = "LN" if "blocks.0.ln1.w" in present else None
     notes: tuple[str, ...] = ()
-    if kinds["normalization_type"] and "blocks.0.ln1.b" not in slots_in(tidied, layout, n_layers):
+    if kinds["normalization_type"] and "blocks.0.ln1.b" not in present:
         if layout == "hooked":  # whose LayerNorms always have biases
             raise InputError(
                 f"{where} has norms without biases, as normalization_type='RMS' has, which a run "
                 "has no place for; build the model yourself and use gi.snapshot(model, task)."
             )
         notes = ("norms have gains alone: taken to be LayerNorms, which RMSNorms are not",)
-    fused = layout in ("bridge", "minimal_gpt")
     n_heads = _n_heads(tidied, layout, given, where)
     sizes = _sizes(tidied, layout, n_layers, n_heads, where)
     architecture = Architecture.from_dict({**sizes, **kinds})
@@ -164,7 +163,7 @@ def _recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str
                 f"{key}={value} contradicts the weights of {where}, which have {key}={found}; "
                 "correct it or leave it out."
             )
-    open_questions = ["act_fn", *(["n_heads"] if fused else [])]
+    open_questions = ["act_fn", *(["n_heads"] if layout in FUSED else [])]
     if architecture.n_ctx == 2 and layout == "paper":  # as Zhong et al. 2023 vary it
         open_questions.append("attention_rate")
     if n_layers > 1 and architecture.attention_dir == "causal":  # of one layer it changes nothing
@@ -186,7 +185,7 @@ def slots_in(tidied: Mapping[str, Tensor], layout: str, n_layers: int) -> dict[s
 
 @contextlib.contextmanager
 def _named_if_another(state: Mapping[str, Tensor], where: str) -> Iterator[None]:
-    """Whatever is wrong with weights of another architecture, that is the one thing to say."""
+    """Of weights of another architecture, say that and nothing else."""
     try:
         yield
     except InputError:
@@ -227,7 +226,7 @@ def _layout_of(state: Mapping[str, Tensor], where: str) -> str:
 
 
 def _tidy(state: Mapping[str, Tensor], layout: str, unused_norms: bool) -> dict[str, Tensor]:
-    """The weights without wrappers and buffers; a GPT under the bridge's names, its q, k, v apart.
+    """The weights without wrappers and buffers; a GPT's under the bridge's names, q, k, v apart.
 
     Half precision becomes float32, which holds every value of it; all become float64 if one is.
     """
@@ -272,8 +271,8 @@ def _without_wrappers(keys: Iterable[str]) -> dict[str, str]:
 
 
 def _unwrapped(name: str) -> str:
-    while wrapper := next((x for x in WRAPPERS if name.startswith(x)), None):
-        name = name.removeprefix(wrapper)
+    while name.startswith(WRAPPERS):
+        name = name.partition(".")[2]
     return name
 
 
@@ -354,8 +353,7 @@ def _sizes(
             keys = {slot.key for slot in slots_in(tidied, layout, n_layers).values()}
             raise _no_weight(name, where, () if layout == "hooked" else set(tidied) - keys)
         slot = first[name]
-        foreign_ndim = 2 if layout == "bridge" or layout == "minimal_gpt" else ndim
-        _shaped(tidied, slot.key, foreign_ndim, where)
+        _shaped(tidied, slot.key, 2 if layout in FUSED else ndim, where)
         shapes[name] = slot.canonical(tidied[slot.key], n_heads).shape
     return {
         "n_layers": n_layers,
@@ -382,13 +380,7 @@ def _direction(state: Mapping[str, Tensor]) -> str:
     A causal mask says little: HookedTransformer and Zhong et al. 2023 store one that they do not
     use when attention goes both ways.
     """
-    for key, mask in state.items():
-        if (
-            key.endswith("attn.mask")
-            and mask.ndim == 2
-            and len(mask) > 1
-            and mask.dtype in MASKS
-            and mask.triu(1).any()
-        ):
-            return "bidirectional"
+    masks = [mask for key, mask in state.items() if key.endswith("attn.mask") and mask.ndim == 2]
+    if any(len(mask) > 1 and mask.dtype in MASKS and mask.triu(1).any() for mask in masks):
+        return "bidirectional"
     return str(DEFAULTS["attention_dir"])

@@ -1,4 +1,4 @@
-"""The one module that knows TransformerLens' two model classes.
+"""How is a transformer built, read and filled through either of TransformerLens' model classes?
 
 TransformerLens 3.x has HookedTransformer, whose state dict already has canonical names and shapes.
 In 4.x TransformerBridge replaces it, with torch.nn.Linear layouts under other names. Hook names and
@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -33,33 +34,18 @@ def build_model(
     permanent hook on every layer's attention pattern.
     """
     architecture.check(weights)
-    config: dict[str, Any] = {
-        "n_layers": architecture.n_layers,
-        "n_heads": architecture.n_heads,
-        "d_model": architecture.d_model,
-        "d_head": architecture.d_head,
-        "d_mlp": architecture.d_mlp,
-        "d_vocab": architecture.d_vocab,
-        "d_vocab_out": architecture.d_vocab_out,
-        "n_ctx": architecture.n_ctx,
-        "act_fn": architecture.act_fn,
-        "normalization_type": architecture.normalization_type,
-        "eps": architecture.eps,
-        "attention_dir": architecture.attention_dir,
-        "device": device,
-        "dtype": weights["embed.W_E"].dtype,
-    }
+    config: dict[str, Any] = {key: getattr(architecture, key) for key in SHARED}
+    config |= {"device": device, "dtype": weights["embed.W_E"].dtype}
     with _quiet_construction():
         model = _new_model(config)
         assert isinstance(model, torch.nn.Module)
         torch.nn.Module.to(model, config["dtype"])  # the bridge starts in float32 whatever it says
     load_weights(model, weights)
-    if architecture.attention_rate != 1:
+    if (rate := architecture.attention_rate) != 1:
         for layer in range(architecture.n_layers):
             # Permanent: it belongs to the model, and reset_hooks() must not take it away.
-            model.add_perma_hook(
-                f"blocks.{layer}.attn.hook_pattern", _blend_attention(architecture)
-            )
+            name = f"blocks.{layer}.attn.hook_pattern"
+            model.add_perma_hook(name, lambda pattern, hook: rate * pattern + (1 - rate))
     return model
 
 
@@ -103,22 +89,7 @@ def architecture_of(model: HookedModel) -> Architecture | None:
         and max(getattr(cfg, key, -1.0) for key in SOFT_CAPS) <= 0
         and not any(point.fwd_hooks for point in model.hook_dict.values())
     )
-    if not plain:
-        return None
-    return Architecture(
-        n_layers=cfg.n_layers,
-        n_heads=cfg.n_heads,
-        d_model=cfg.d_model,
-        d_head=cfg.d_head,
-        d_mlp=cfg.d_mlp,
-        d_vocab=cfg.d_vocab,
-        d_vocab_out=cfg.d_vocab_out,
-        n_ctx=cfg.n_ctx,
-        act_fn=cfg.act_fn,
-        normalization_type=cfg.normalization_type,
-        eps=cfg.eps,
-        attention_dir=cfg.attention_dir,
-    )
+    return Architecture(**{key: getattr(cfg, key) for key in SHARED}) if plain else None
 
 
 def functional_logits(
@@ -132,8 +103,8 @@ def functional_logits(
     places = _slots(model)
     state = model.state_dict(keep_vars=True)
     assert isinstance(model, torch.nn.Module)
-    slots = [*model.named_parameters(), *model.named_buffers()]
-    path_of = {id(tensor): path for path, tensor in slots}
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    path_of = {id(tensor): path for path, tensor in tensors}
     paths = {name: path_of[id(state[slot.key])] for name, slot in places.items()}
 
     def logits(
@@ -145,27 +116,16 @@ def functional_logits(
     return logits
 
 
+# What an architecture and TransformerLens' configurations both have, under the same name.
+SHARED = tuple(field.name for field in fields(Architecture) if field.name != "attention_rate")
 # What a configuration has to say before a model can be taken for a plain one.
-DESCRIBED = (
-    "n_layers", "n_heads", "d_model", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "n_ctx",
-    "act_fn", "normalization_type", "eps", "attention_dir", "positional_embedding_type",
-    "use_attn_scale", "attn_scale",
-)  # fmt: skip
-
+DESCRIBED = (*SHARED, "positional_embedding_type", "use_attn_scale", "attn_scale")
 # Settings that change what a TransformerLens block computes; all are falsy in a plain model.
 UNUSUAL = (
-    "attn_only",
-    "parallel_attn_mlp",
-    "gated_mlp",
-    "use_local_attn",
-    "use_qk_norm",
-    "n_key_value_heads",
-    "num_experts",
-    "scale_attn_by_inverse_layer_idx",
-    "use_normalization_before_and_after",
-    "post_embedding_ln",
-    "final_rms",
-)
+    "attn_only", "parallel_attn_mlp", "gated_mlp", "use_local_attn", "use_qk_norm",
+    "n_key_value_heads", "num_experts", "scale_attn_by_inverse_layer_idx",
+    "use_normalization_before_and_after", "post_embedding_ln", "final_rms",
+)  # fmt: skip
 SOFT_CAPS = ("attn_scores_soft_cap", "output_logits_soft_cap")
 
 # Buffers that hold no weight: the causal mask and what stands for minus infinity.
@@ -187,12 +147,6 @@ def _said(model: HookedModel, size: str) -> int:
     """A size as the model's configuration has it; 0 where a model of the user's own has none."""
     found = getattr(configuration(model), size, 0)
     return found if isinstance(found, int) else 0
-
-
-def _blend_attention(architecture: Architecture) -> Callable[[Tensor, Any], Tensor]:
-    """The hook on patterns that makes an attention rate of theirs."""
-    rate = architecture.attention_rate
-    return lambda pattern, hook: rate * pattern + (1 - rate)
 
 
 def _new_model(config: dict[str, Any]) -> HookedModel:

@@ -1,9 +1,15 @@
-"""The answer-position forward: all that a one-layer model computes where its answer is read.
+"""What does a one-layer transformer compute where its answer is read? Logits and gradients.
 
 Only the last position is read, and each earlier position sees one of d_vocab tokens. So keys and
 values are tables with a row per token (`AttentionTables`), attention is a softmax over two or three
 numbers, and the MLP runs on one position instead of three (`answer_from_tables`). The numbers are
 those of HookedTransformer, under its hook names, restricted to the last position.
+
+The gradients by the tables are cheap and left to autograd. What has a row per input is nearly all
+of the arithmetic: its gradients are written out, in as few passes as there are operators for.
+
+Weights, tokens and labels are those of one model, or with a leading axis those of several
+(`members`), whose rows may differ from member to member.
 """
 
 from collections.abc import Mapping
@@ -15,19 +21,15 @@ from torch import Tensor
 
 from grokinterp.models.architecture import ACTIVATIONS, Architecture, Weights, attention_softmax
 from grokinterp.models.layers import (
+    add_rows,
     affine,
     before_activation,
     mean_loss_gradient,
     product_over_rows,
+    read_rows,
+    through_tables,
     where_positive,
 )
-
-# MERGED models.answer_gradients: Gradients of a one-layer transformer's loss, written out where there is a row per input.
-#
-# What has a row per token (keys, values, scores: `attention_tables`) is cheap and left to autograd;
-# what has a row per input is nearly all of the arithmetic, and is done in as few passes as there are
-# operators for.
-
 
 BLOCK = "blocks.0."
 
@@ -42,39 +44,37 @@ def applies_to(architecture: Architecture, n_tokens: int) -> bool:
     )
 
 
+Rows = Mapping[str, Int[Tensor, "*members n"]]  # that the inputs read, by the `by` of a lookup
+
+
 @dataclass(frozen=True)
 class Lookup:
-    """A table, and what of an input says which of its rows is read.
+    """A table [*members, n_rows, ...], and what of an input says which of its rows is read.
 
-    `by` is "a" or "b" (a row a token), "pair" (row a * d_vocab + b), or "" (one row for all).
+    `by` is "a" or "b" (a row per token), "pair" (row a * d_vocab + b), or "" (one row for all).
     """
 
-    table: Float[Tensor, "n_rows ..."]
+    table: Float[Tensor, "..."]
     by: str = ""
 
-    def read(self, rows: Mapping[str, Tensor]) -> Float[Tensor, "n_or_1 ..."]:
-        """What every input reads, [n, ...], or [1, ...] where that is the same for all."""
-        # index_select, not table[rows]: its backward is a scatter-add, far faster on a CPU.
-        return self.table.index_select(0, rows[self.by]) if self.by else self.table
+    def read(self, rows: Rows) -> Float[Tensor, "..."]:
+        """What every input reads: [*members, n, ...], with n = 1 where it is the same for all."""
+        return read_rows(self.table, rows[self.by]) if self.by else self.table
 
-    def add_gradient(
-        self,
-        total: Float[Tensor, "n_rows ..."],
-        rows: Mapping[str, Tensor],
-        upstream: Float[Tensor, "n ..."],
-    ) -> None:
+    def add_gradient(self, total: Tensor, rows: Rows, upstream: Float[Tensor, "..."]) -> None:
         """Add the gradient by the table, from the one by what every input has read."""
         if self.by:
-            total.index_add_(0, rows[self.by], upstream)
+            add_rows(total, rows[self.by], upstream)
         else:
-            total.add_(upstream.sum(dim=0))
+            total.add_(upstream.sum(dim=rows["a"].ndim - 1, keepdim=True))
 
 
 @dataclass(frozen=True)
 class AttentionTables:
-    """All that attention at the answer position reads, a `Lookup` a key position.
+    """All that attention at the answer position reads, a `Lookup` per key position.
 
-    `scores` [rows, n_heads], `values` [rows, n_heads, d_head]; `resid_pre` [rows, d_model].
+    `scores` [*members, rows, n_heads], `values` [*members, rows, n_heads, d_head]; `resid_pre`
+    [*members, rows, d_model].
     """
 
     scores: tuple[Lookup, ...]
@@ -82,80 +82,102 @@ class AttentionTables:
     resid_pre: Lookup
     d_vocab: int
 
-    def rows(self, tokens: Int[Tensor, "n n_ctx"]) -> dict[str, Int[Tensor, " n"]]:
+    @property
+    def lookups(self) -> tuple[Lookup, ...]:
+        """All of them."""
+        return (*self.scores, *self.values, self.resid_pre)
+
+    def rows(self, tokens: Int[Tensor, "*members n n_ctx"]) -> Rows:
         """The row that each input reads, for every way to look up."""
-        a, b = tokens[:, 0].contiguous(), tokens[:, 1].contiguous()
-        pair = {} if tokens.shape[1] == 3 else {"pair": a * self.d_vocab + b}
-        return {"a": a, "b": b, **pair}
+        a, b = tokens[..., 0].contiguous(), tokens[..., 1].contiguous()
+        found = {"a": through_tables(a, self.d_vocab), "b": through_tables(b, self.d_vocab)}
+        if tokens.shape[-1] == 2:
+            found["pair"] = through_tables(a * self.d_vocab + b, self.d_vocab**2)
+        return found
 
 
-def attention_tables(weights: Mapping[str, Tensor], last_token: int | None) -> AttentionTables:
-    """The tables of inputs `[a, b, last_token]`, or of `[a, b]` without one; differentiable."""
+def attention_tables(
+    weights: Mapping[str, Tensor], last: Int[Tensor, " 1"] | None
+) -> AttentionTables:
+    """The tables of inputs `[a, b, last]`, or of `[a, b]` without a last token; differentiable."""
     w = within_block(weights)
-    embed, position = w["embed.W_E"], w["pos_embed.W_pos"]
-    n_heads, d_model, d_head = w["attn.W_Q"].shape
+    embed, position = w["embed.W_E"], w["pos_embed.W_pos"].unsqueeze(-2)
+    n_heads, _, d_head = w["attn.W_Q"].shape[-3:]
 
-    def heads(x: Float[Tensor, "rows d_model"], which: str) -> Float[Tensor, "rows n_heads d_head"]:
-        """Queries, keys or values of all heads, as one matrix product."""
-        matrix = w[f"attn.W_{which}"].transpose(0, 1).reshape(d_model, n_heads * d_head)
-        return affine(x, matrix, w[f"attn.b_{which}"].flatten()).view(-1, n_heads, d_head)
+    def heads(x: Float[Tensor, "..."], which: str) -> Float[Tensor, "..."]:
+        """Queries, keys or values of all heads, as one matrix product: [..., n_heads, d_head]."""
+        matrix = w[f"attn.W_{which}"].transpose(-3, -2).flatten(-2)
+        found = affine(x, matrix, w[f"attn.b_{which}"].flatten(-2))
+        return found.unflatten(-1, (n_heads, d_head))
 
-    first, second = embed + position[0], embed + position[1]
+    first, second = embed + position[..., 0, :, :], embed + position[..., 1, :, :]
     key_a, key_b = heads(first, "K"), heads(second, "K")
     values = [Lookup(heads(first, "V"), "a"), Lookup(heads(second, "V"), "b")]
     scale = d_head**-0.5
-    if last_token is not None:
-        last = embed[last_token][None] + position[2]
-        query = heads(last, "Q") * scale
+    if last is not None:
+        third = embed.index_select(-2, last) + position[..., 2, :, :]
+        query = heads(third, "Q") * scale
         scores = [
             Lookup((key_a * query).sum(-1), "a"),
             Lookup((key_b * query).sum(-1), "b"),
-            Lookup((heads(last, "K") * query).sum(-1)),
+            Lookup((heads(third, "K") * query).sum(-1)),
         ]
-        values.append(Lookup(heads(last, "V")))
-        resid_pre = Lookup(last)
+        values.append(Lookup(heads(third, "V")))
+        resid_pre = Lookup(third)
     else:
         query = heads(second, "Q") * scale
         scores = [
-            Lookup(torch.einsum("bhd,ahd->abh", query, key_a).flatten(0, 1), "pair"),
+            Lookup(_scores_of_pairs(query, key_a), "pair"),
             Lookup((key_b * query).sum(-1), "b"),
         ]
         resid_pre = Lookup(second, "b")
-    return AttentionTables(tuple(scores), tuple(values), resid_pre, len(embed))
+    return AttentionTables(tuple(scores), tuple(values), resid_pre, embed.shape[-2])
 
 
-def last_token(tokens: Int[Tensor, "n n_ctx"]) -> int | None:
+def _scores_of_pairs(
+    query: Float[Tensor, "..."], key: Float[Tensor, "..."]
+) -> Float[Tensor, "..."]:
+    """Of the query at b and the key of a, in row a * d_vocab + b: [*members, rows, n_heads]."""
+    # A member at a time: a batch over members and heads would be laid out, and rounded, otherwise.
+    if query.ndim == 4:
+        return torch.stack([_scores_of_pairs(*each) for each in zip(query, key, strict=True)])
+    return torch.einsum("bhd,ahd->abh", query, key).flatten(0, 1)
+
+
+def last_token(tokens: Int[Tensor, "*members n n_ctx"]) -> Int[Tensor, " 1"] | None:
     """The constant third token of inputs `[a, b, "="]`; None of inputs `[a, b]`."""
-    return int(tokens[0, 2]) if tokens.shape[1] == 3 else None
+    first_input = tokens[(0,) * (tokens.ndim - 1)]
+    return first_input[2:] if len(first_input) == 3 else None
 
 
 def answer_from_tables(
     tables: AttentionTables,
     weights: Mapping[str, Tensor],
-    tokens: Int[Tensor, "n n_ctx"],
+    rows: Rows,
     *,
     act_fn: str,
     attention_rate: float,
     cache: dict[str, Tensor] | None = None,
     keep_pre: bool = True,
-) -> Float[Tensor, "n d_vocab_out"]:
-    """Logits from what attention reads; the arguments are those of `answer_logits`.
+) -> Float[Tensor, "*members n d_vocab_out"]:
+    """Logits from what attention reads; the other arguments are those of `answer_logits`.
 
     Without `keep_pre` the cache has no `mlp.hook_pre` of ReLU neurons, which are then made where
     their inputs stood: memory that is not in the processor's cache costs as much as the product.
     """
-    w = within_block(weights)
-    n, n_heads, rows = len(tokens), w["attn.W_Q"].shape[0], tables.rows(tokens)
+    w, n = within_block(weights), rows["a"].shape
     # One key position after the other, not [n, n_heads, n_ctx]: a softmax over an axis of three
     # numbers cannot use vector instructions.
-    scores = torch.stack([lookup.read(rows).expand(n, n_heads) for lookup in tables.scores])
-    pattern = attention_softmax(scores, dim=0)
+    scores = torch.stack(
+        [lookup.read(rows).expand(*n, lookup.table.shape[-1]) for lookup in tables.scores], dim=-3
+    )
+    pattern = _softmax_over_places(scores)
     if attention_rate != 1:
         pattern = attention_rate * pattern + (1 - attention_rate)
-    z = pattern[0, :, :, None] * tables.values[0].read(rows)
-    for at_key, lookup in zip(pattern[1:], tables.values[1:], strict=True):
-        z = z.addcmul(at_key[:, :, None], lookup.read(rows))
-    attn_out = affine(z.flatten(1), w["attn.W_O"].flatten(0, 1), w["attn.b_O"])
+    z = pattern[..., 0, :, :, None] * tables.values[0].read(rows)
+    for place, lookup in enumerate(tables.values[1:], start=1):
+        z = z.addcmul(pattern[..., place, :, :, None], lookup.read(rows))
+    attn_out = affine(z.flatten(-2), w["attn.W_O"].flatten(-3, -2), w["attn.b_O"])
     resid_pre = tables.resid_pre.read(rows)
     resid_mid = resid_pre + attn_out
     pre = affine(resid_mid, w["mlp.W_in"], w["mlp.b_in"])
@@ -167,9 +189,9 @@ def answer_from_tables(
     resid_post = resid_mid + mlp_out
     if cache is not None:
         cache |= {
-            f"{BLOCK}hook_resid_pre": resid_pre.expand(n, -1),
-            f"{BLOCK}attn.hook_attn_scores": scores.permute(1, 2, 0),
-            f"{BLOCK}attn.hook_pattern": pattern.permute(1, 2, 0),
+            f"{BLOCK}hook_resid_pre": resid_pre.expand(*n, -1),
+            f"{BLOCK}attn.hook_attn_scores": scores.movedim(-3, -1),
+            f"{BLOCK}attn.hook_pattern": pattern.movedim(-3, -1),
             f"{BLOCK}attn.hook_z": z,
             f"{BLOCK}hook_attn_out": attn_out,
             f"{BLOCK}hook_resid_mid": resid_mid,
@@ -181,28 +203,35 @@ def answer_from_tables(
     return affine(resid_post, w["unembed.W_U"], w["unembed.b_U"])
 
 
+def _softmax_over_places(
+    scores: Float[Tensor, "*members n_ctx n n_heads"],
+) -> Float[Tensor, "*members n_ctx n n_heads"]:
+    """The softmax over key positions.
+
+    On a CPU a member at a time: torch splits it among its threads, and what is left over in each
+    part after the last whole vector is rounded otherwise.
+    """
+    if scores.ndim == 4 and scores.device.type == "cpu":
+        return torch.stack([attention_softmax(each, dim=0) for each in scores])
+    return attention_softmax(scores, dim=-3)
+
+
 def answer_logits(
     weights: Mapping[str, Tensor],
-    tokens: Int[Tensor, "n n_ctx"],
+    tokens: Int[Tensor, "*members n n_ctx"],
     *,
     act_fn: str = "relu",
     attention_rate: float = 1.0,
     cache: dict[str, Tensor] | None = None,
-) -> Float[Tensor, "n d_vocab_out"]:
+) -> Float[Tensor, "*members n d_vocab_out"]:
     """Logits at the last position of `[a, b, "="]` (the third token is one constant) or `[a, b]`.
 
     Differentiable with respect to `weights` (canonical names). With a `cache`, the intermediate
     activations are put into it under their TransformerLens hook names, at the last position:
     patterns as [n, n_heads, n_ctx], all others as [n, ...].
     """
-    return answer_from_tables(
-        attention_tables(weights, last_token(tokens)),
-        weights,
-        tokens,
-        act_fn=act_fn,
-        attention_rate=attention_rate,
-        cache=cache,
-    )
+    forward = AnswerForward(weights, act_fn=act_fn, attention_rate=attention_rate)
+    return forward(tokens, cache=cache)
 
 
 class AnswerForward:
@@ -216,17 +245,19 @@ class AnswerForward:
 
     def __call__(
         self,
-        tokens: Int[Tensor, "n n_ctx"],
+        tokens: Int[Tensor, "*members n n_ctx"],
         *,
         cache: dict[str, Tensor] | None = None,
         keep_pre: bool = True,
-    ) -> Float[Tensor, "n d_vocab_out"]:
+    ) -> Float[Tensor, "*members n d_vocab_out"]:
         """Logits, and activations into a cache: see `answer_from_tables`."""
         last = last_token(tokens)
-        if last not in self._tables:
-            self._tables[last] = attention_tables(self._weights, last)
+        key = None if last is None else int(last)
+        if key not in self._tables:
+            self._tables[key] = attention_tables(self._weights, last)
+        tables = self._tables[key]
         return answer_from_tables(
-            self._tables[last], self._weights, tokens, act_fn=self._act_fn,
+            tables, self._weights, tables.rows(tokens), act_fn=self._act_fn,
             attention_rate=self._rate, cache=cache, keep_pre=keep_pre,
         )  # fmt: skip
 
@@ -236,7 +267,7 @@ def within_block(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(BLOCK): weight for name, weight in weights.items()}
 
 
-BLOCK_ROWS = 4096  # of activations at once: more would not fit beside each other in memory
+GRADIENT_ROWS = 4096  # of activations at once: more would not fit beside each other in memory
 TABLES_READ = (
     "embed.W_E",
     "pos_embed.W_pos",
@@ -246,8 +277,8 @@ TABLES_READ = (
 
 def gradients(
     weights: Mapping[str, Tensor],
-    tokens: Int[Tensor, "n n_ctx"],
-    labels: Int[Tensor, " n"],
+    tokens: Int[Tensor, "*members n n_ctx"],
+    labels: Int[Tensor, "*members n"],
     *,
     act_fn: str = "relu",
     attention_rate: float = 1.0,
@@ -260,17 +291,18 @@ def gradients(
     leaves = {name: weights[name].detach().requires_grad_() for name in TABLES_READ}
     with torch.enable_grad():
         tables = attention_tables({**weights, **leaves}, last_token(tokens))
-    lookups = (*tables.scores, *tables.values, tables.resid_pre)
     found: Weights = {}
-    of_tables = [torch.zeros_like(lookup.table) for lookup in lookups]
+    of_tables = [torch.zeros_like(lookup.table) for lookup in tables.lookups]
+    n = labels.shape[-1]
+    size = GRADIENT_ROWS if labels.ndim == 1 else n  # `stacked` takes as many members as fit
     with torch.no_grad():
-        for first in range(0, len(labels), BLOCK_ROWS):
-            rows = slice(first, first + BLOCK_ROWS)
+        for first in range(0, n, size):
+            rows = slice(first, first + size)
             _add_rows(
-                found, of_tables, tables, weights, tokens[rows], labels[rows],
-                act_fn=act_fn, attention_rate=attention_rate, share=1 / len(labels),
+                found, of_tables, tables, weights, tokens[..., rows, :], labels[..., rows],
+                act_fn=act_fn, attention_rate=attention_rate, share=1 / n,
             )  # fmt: skip
-    torch.autograd.backward([lookup.table for lookup in lookups], of_tables)
+    torch.autograd.backward([lookup.table for lookup in tables.lookups], of_tables)
     for name, leaf in leaves.items():
         found[name] = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
     return {name: found[name] for name in weights}
@@ -281,8 +313,8 @@ def _add_rows(
     of_tables: list[Tensor],
     tables: AttentionTables,
     weights: Mapping[str, Tensor],
-    tokens: Int[Tensor, "n n_ctx"],
-    labels: Int[Tensor, " n"],
+    tokens: Int[Tensor, "*members n n_ctx"],
+    labels: Int[Tensor, "*members n"],
     *,
     act_fn: str,
     attention_rate: float,
@@ -290,23 +322,24 @@ def _add_rows(
 ) -> None:
     """Add some rows' part to the gradients by weights and by the tables that these rows read."""
     cache: dict[str, Tensor] = {}
+    rows = tables.rows(tokens)
     logits = answer_from_tables(
-        tables, weights, tokens, act_fn=act_fn, attention_rate=attention_rate, cache=cache,
+        tables, weights, rows, act_fn=act_fn, attention_rate=attention_rate, cache=cache,
         keep_pre=False,
     )  # fmt: skip
 
     def add(name: str, part: Tensor) -> None:
         found[name] = found[name].add_(part) if name in found else part
 
-    def through(layer: str, x: Tensor, upstream: Float[Tensor, "n d_out"]) -> Float[Tensor, "n d"]:
+    def through(layer: str, x: Tensor, upstream: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Gradient by the input x of an affine layer; those of its matrix and bias are added."""
         path, which = layer.rsplit(".", 1)
-        matrix = weights[f"{path}.W_{which}"]
-        add(f"{path}.W_{which}", product_over_rows(x, upstream).reshape(matrix.shape))
-        add(f"{path}.b_{which}", upstream.sum(dim=0))
-        return affine(upstream, matrix.flatten(0, -2).T)
+        matrix, by_matrix = weights[f"{path}.W_{which}"], product_over_rows(x, upstream)
+        add(f"{path}.W_{which}", by_matrix.reshape(matrix.shape))
+        add(f"{path}.b_{which}", upstream.sum(dim=-2))
+        return affine(upstream, matrix.reshape(by_matrix.shape).mT)
 
-    by_logits = mean_loss_gradient(logits, labels).mul_(len(labels) * share)
+    by_logits = mean_loss_gradient(logits, labels).mul_(labels.shape[-1] * share)
     resid = through("unembed.U", cache[f"{BLOCK}hook_resid_post"], by_logits)
     post = through(f"{BLOCK}mlp.out", cache[f"{BLOCK}mlp.hook_post"], resid)
     if act_fn == "relu":  # an activation is positive where its pre-activation is
@@ -315,17 +348,17 @@ def _add_rows(
         pre = before_activation(post, cache[f"{BLOCK}mlp.hook_pre"], act_fn=act_fn)
     resid = through(f"{BLOCK}mlp.in", cache[f"{BLOCK}hook_resid_mid"], pre).add_(resid)
     z = cache[f"{BLOCK}attn.hook_z"]
-    by_z = through(f"{BLOCK}attn.O", z.flatten(1), resid).view_as(z)
+    by_z = through(f"{BLOCK}attn.O", z.flatten(-2), resid).view_as(z)
 
-    rows = tables.rows(tokens)
-    pattern = cache[f"{BLOCK}attn.hook_pattern"].unbind(dim=2)
-    by_pattern = torch.stack([(by_z * lookup.read(rows)).sum(dim=2) for lookup in tables.values])
-    by_values = [by_z * at_key[:, :, None] for at_key in pattern]
-    softmax = attention_softmax(cache[f"{BLOCK}attn.hook_attn_scores"].permute(2, 0, 1), dim=0)
-    by_softmax = by_pattern * attention_rate
-    by_scores = softmax * (by_softmax - (by_softmax * softmax).sum(dim=0))
-    lookups = (*tables.scores, *tables.values, tables.resid_pre)
-    for total, lookup, part in zip(
-        of_tables, lookups, (*by_scores, *by_values, resid), strict=True
-    ):
+    pattern = softmax = cache[f"{BLOCK}attn.hook_pattern"].movedim(-1, -3)
+    by_values = [by_z * at_key[..., None] for at_key in pattern.unbind(-3)]
+    by_softmax = torch.stack(
+        [(by_z * lookup.read(rows)).sum(dim=-1) for lookup in tables.values], dim=-3
+    )
+    if attention_rate != 1:
+        by_softmax = by_softmax * attention_rate
+        softmax = _softmax_over_places(cache[f"{BLOCK}attn.hook_attn_scores"].movedim(-1, -3))
+    by_scores = softmax * (by_softmax - (by_softmax * softmax).sum(dim=-3, keepdim=True))
+    parts = (*by_scores.unbind(-3), *by_values, resid)
+    for total, lookup, part in zip(of_tables, tables.lookups, parts, strict=True):
         lookup.add_gradient(total, rows, part)

@@ -1,7 +1,8 @@
-"""The shape of a transformer, and its weights under canonical names; what all kinds of shape share.
+"""What weights does a transformer of given sizes have, and how do weights of any kind start?
 
 Canonical names and shapes are those of HookedTransformer's properties, whatever TransformerLens
 is installed: `embed.W_E` [d_vocab, d_model], `blocks.0.attn.W_Q` [n_heads, d_model, d_head], ...
+Initial weights are drawn here, so that every TransformerLens starts from the same numbers.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,10 +14,8 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from grokinterp.base.errors import InputError, nearest
-
-# MERGED models.initialize: Seeded initial weights of our own, so that every TransformerLens starts from the same numbers.
-
+from grokinterp.base.checks import refused, word
+from grokinterp.base.errors import InputError
 
 Weights = dict[str, Tensor]
 AnyArchitecture = TypeVar("AnyArchitecture", bound="BaseArchitecture")
@@ -27,7 +26,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(torch.nn.functional.gelu, approximate="tanh"),
     "silu": torch.nn.functional.silu,
 }
-
 
 LARGEST = 1_000_000  # no size is larger; a number beyond it is a damaged file's
 LARGEST_OF = {"n_layers": 1000, "n_ctx": 10_000}  # which cost more than a row each
@@ -149,7 +147,8 @@ def refuse_not_finite(weights: Mapping[str, Tensor], where: str, advice: str) ->
 
     >>> refuse_not_finite({"embed.W_E": torch.tensor([1, torch.nan])}, "step 3", "lower lr")
     Traceback (most recent call last):
-    grokinterp.base.errors.InputError: step 3: weight 'embed.W_E' is not finite (NaN: 1 of 2); lower lr.
+    grokinterp.base.errors.InputError: step 3: weight 'embed.W_E' is not finite (NaN: 1 of 2);
+    lower lr.
     """
     for name, weight in weights.items():
         if n := int((~weight.isfinite()).sum()):
@@ -179,14 +178,10 @@ def check_size(name: str, value: object, *, smallest: int = 1, largest: int = LA
 
 
 def check_sizes(name: str, values: object) -> None:
-    """Refuse what is not a tuple of 1 to 1000 sizes, one a layer."""
-    if not isinstance(values, tuple) or not 1 <= len(values) <= LARGEST_OF["n_layers"]:
-        shown = repr(values)
-        shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
-        raise InputError(
-            f"{name}={shown} is not a tuple of 1 to {LARGEST_OF['n_layers']} sizes; give such as "
-            "(64,)."
-        )
+    """Refuse what is not a tuple of 1 to 1000 sizes, one per layer."""
+    most = LARGEST_OF["n_layers"]
+    if not isinstance(values, tuple) or not 1 <= len(values) <= most:
+        raise refused(name, values, f"a tuple of 1 to {most} sizes", "such as (64,)")
     for place, value in enumerate(values):
         check_size(f"{name}[{place}]", value)
 
@@ -226,13 +221,10 @@ def initial_weights(
     rule that is not one of the architecture's kind.
     """
     rules = RULES_OF[architecture.kind]
-    if rule not in rules:
-        if rule in get_args(InitRule):
-            raise InputError(
-                f"init={rule!r} is not for models of kind {architecture.kind}; give "
-                f"{' or '.join(rules)}."
-            )
-        raise InputError(f"init={rule!r} is not known; {nearest(rule, rules)}")
+    if rule in get_args(InitRule) and rule not in rules:
+        kind = f"for models of kind {architecture.kind}"
+        raise InputError(f"init={rule!r} is not {kind}; give {' or '.join(rules)}.")
+    word("init", rule, rules)
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     shapes = architecture.parameter_shapes()

@@ -1,7 +1,12 @@
-"""The shape of a small convolutional network on square lattices, and the names of its weights.
+"""What does a small convolutional network on lattices compute? Its shape, logits and gradients.
 
 The defaults are the classifier of Ising configurations of Manning-Coe et al. 2025 (arXiv
 2502.01739, section 2.1 and appendix B): 6,798 parameters.
+
+The gradients are written out, several times faster than autograd. There, all activations have the
+lattices as their last axis, [channels, row, column, n]: shifts by a site and windows of the pooling
+are then slices with long runs, and a convolution is one matrix product with the nine shifts of its
+input below each other (its columns).
 """
 
 from collections.abc import Mapping
@@ -14,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.base.errors import InputError
+from grokinterp.models import layers
 from grokinterp.models.architecture import (
     ACTIVATIONS,
     BaseArchitecture,
@@ -22,25 +28,7 @@ from grokinterp.models.architecture import (
     check_size,
     check_sizes,
 )
-from grokinterp.models.layers import (
-    Visit,
-    affine,
-    before_activation,
-    hidden_gradients,
-    hidden_hooks,
-    hidden_logits,
-    hidden_shapes,
-    recorder,
-    where_positive,
-)
-
-# MERGED models.cnn_forward: The forward of a small convolutional network on square lattices.
-# MERGED models.cnn_gradients: Gradients of a convolutional network's loss, written out: several times faster than autograd.
-#
-# All activations have the lattices as their last axis, [channels, row, column, n]: shifts by a site
-# and windows of the pooling are then slices with long runs, and a convolution is one matrix product
-# with the nine shifts of its input below each other (its columns).
-
+from grokinterp.models.layers import Visit
 
 LARGEST_LATTICE = 10_000  # its square is the number of sites
 
@@ -97,13 +85,13 @@ class CNNArchitecture(BaseArchitecture):
         shapes: dict[str, tuple[int, ...]] = {}
         for layer, (before, after) in enumerate(pairwise((1, *self.channels))):
             shapes |= {f"conv.{layer}.W": (after, before, 3, 3), f"conv.{layer}.b": (after,)}
-        return shapes | hidden_shapes(self.d_flat, (self.d_mlp,), self.n_classes)
+        return shapes | layers.hidden_shapes(self.d_flat, (self.d_mlp,), self.n_classes)
 
     def hook_names(self) -> tuple[str, ...]:
         """Names of the activations, in the order of the forward."""
         stages = ("pre", "post", "pool")
         convs = [f"conv.{layer}.hook_{x}" for layer in range(self.n_convs) for x in stages]
-        return (*convs, *hidden_hooks(self.n_layers))
+        return (*convs, *layers.hidden_hooks(self.n_layers))
 
 
 def answer_logits(
@@ -120,7 +108,7 @@ def answer_logits(
     the activations are put into it under their hook names. Inputs are taken in the precision of
     the weights.
     """
-    return visited_logits(weights, inputs, architecture=architecture, visit=recorder(cache))
+    return visited_logits(weights, inputs, architecture=architecture, visit=layers.recorder(cache))
 
 
 def visited_logits(
@@ -138,8 +126,8 @@ def visited_logits(
         pre = torch.nn.functional.conv2d(x, weights[f"{conv}.W"], weights[f"{conv}.b"], padding=1)
         post = visit(f"{conv}.hook_post", activation(visit(f"{conv}.hook_pre", pre)))
         x = visit(f"{conv}.hook_pool", torch.nn.functional.max_pool2d(post, 2))
-    pre = affine(x.flatten(1), weights["blocks.0.mlp.W_in"], weights["blocks.0.mlp.b_in"])
-    return hidden_logits(
+    pre = layers.affine(x.flatten(1), weights["blocks.0.mlp.W_in"], weights["blocks.0.mlp.b_in"])
+    return layers.hidden_logits(
         weights, pre, n_layers=architecture.n_layers, act_fn=architecture.act_fn, visit=visit
     )
 
@@ -192,9 +180,13 @@ class CNNGradients:
         x = pooled.flatten(0, 2).T
         cache: dict[str, Tensor] = {}
         pre = torch.addmm(weights["blocks.0.mlp.b_in"], x, matrix)
-        hidden_logits(weights, pre, n_layers=n_layers, act_fn=act_fn, visit=recorder(cache))
+        layers.hidden_logits(
+            weights, pre, n_layers=n_layers, act_fn=act_fn, visit=layers.recorder(cache)
+        )
 
-        found, upstream = hidden_gradients(weights, cache, labels, n_layers=n_layers, act_fn=act_fn)
+        found, upstream = layers.hidden_gradients(
+            weights, cache, labels, n_layers=n_layers, act_fn=act_fn
+        )
         found["blocks.0.mlp.W_in"] = x.T @ upstream
         found["blocks.0.mlp.b_in"] = upstream.sum(dim=0)
         upstream = (matrix @ upstream.T).view_as(pooled)
@@ -202,10 +194,10 @@ class CNNGradients:
             columns, pre, windows, largest = convolutions[layer]
             kernels = weights[f"conv.{layer}.W"]
             if monotone:
-                upstream = before_activation(upstream, largest, act_fn=act_fn)
+                upstream = layers.before_activation(upstream, largest, act_fn=act_fn)
             upstream = _before_pool(upstream, windows)
             if not monotone:
-                upstream = before_activation(upstream, pre, act_fn=act_fn)
+                upstream = layers.before_activation(upstream, pre, act_fn=act_fn)
             found[f"conv.{layer}.W"] = (upstream.flatten(1) @ columns.T).view_as(kernels)
             found[f"conv.{layer}.b"] = upstream.sum(dim=(1, 2, 3))
             if layer:
@@ -245,10 +237,10 @@ def _before_pool(
     a, b, c, d = _corners(x)
     found = torch.empty_like(x)
     of_a, of_b, of_c, of_d = _corners(found)
-    second = where_positive(upstream, torch.maximum(c, d) - torch.maximum(a, b))
+    second = layers.where_positive(upstream, torch.maximum(c, d) - torch.maximum(a, b))
     first = upstream - second
-    of_b.copy_(where_positive(first, b - a))
-    of_d.copy_(where_positive(second, d - c))
+    of_b.copy_(layers.where_positive(first, b - a))
+    of_d.copy_(layers.where_positive(second, d - c))
     torch.sub(first, of_b, out=of_a)
     torch.sub(second, of_d, out=of_c)
     return found

@@ -1,4 +1,4 @@
-"""Names and shapes under which others keep the weights of such a transformer.
+"""How do others name a transformer's weights, and which networks do other names belong to?
 
 A layout is a table: canonical name, foreign key, and the einops pattern that takes the foreign
 tensor to the canonical one (read from right to left, it takes it back). `{}` is the layer; v is the
@@ -7,23 +7,25 @@ vocabulary, m d_model, h heads, d d_head, f d_mlp, c the context.
 BRIDGE   TransformerBridge of TransformerLens 4 (torch.nn.Linear keeps its matrices transposed)
 PAPER    released code of Nanda et al. 2023 (arXiv 2301.05217), and of Zhong et al. 2023 (arXiv
          2306.17844): HookedTransformer's names with other shapes
+
+The names of small GPTs (nanoGPT, minGPT, GPT-2 and most training loops of one's own) are brought to
+those of the bridge: embeddings, LayerNorms, attention with one fused query-key-value matrix or
+three, a two-layer MLP, unembedding.
+
+`other_architecture` names a network that cannot be read from its weights alone. The name is for a
+message, so that nobody is told to rename weights that such a network cannot have.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 
 from einops import rearrange
 from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.models.architecture import Weights
-
-# MERGED models.gpt_names: The names that small GPTs give their weights, brought to those of TransformerBridge.
-#
-# Token and position embedding, LayerNorms, attention (one fused query-key-value matrix or three), a
-# two-layer MLP, unembedding: as in nanoGPT, minGPT, GPT-2 and most training loops of one's own.
-
 
 Table = tuple[tuple[str, str, str], ...]
 
@@ -37,35 +39,33 @@ class Slot:
 
     def canonical(self, foreign: Tensor, n_heads: int) -> Tensor:
         """The foreign tensor in canonical shape."""
-        return rearrange(foreign, self.pattern, **self._heads(n_heads))
+        sizes = {"h": n_heads} if "(h d)" in self.pattern else {}
+        return rearrange(foreign, self.pattern, **sizes)
 
     def foreign(self, canonical: Tensor) -> Tensor:
         """The canonical tensor in the foreign shape."""
         left, _, right = self.pattern.partition(" -> ")
         return rearrange(canonical, f"{right} -> {left}")
 
-    def _heads(self, n_heads: int) -> dict[str, int]:
-        return {"h": n_heads} if "(h d)" in self.pattern else {}
 
-
-_ATTENTION, _MLP = "blocks.{}.attn", "blocks.{}.mlp"
+_ATTN_KEY, _MLP_KEY = "blocks.{}.attn", "blocks.{}.mlp"
 
 BRIDGE: Table = (
     ("embed.W_E", "embed.weight", "v m -> v m"),
     ("pos_embed.W_pos", "pos_embed.weight", "c m -> c m"),
     ("blocks.{}.ln1.w", "blocks.{}.ln1.weight", "m -> m"),
     ("blocks.{}.ln1.b", "blocks.{}.ln1.bias", "m -> m"),
-    *((f"{_ATTENTION}.W_{x}", f"{_ATTENTION}.{x.lower()}.weight", "(h d) m -> h m d")
+    *((f"{_ATTN_KEY}.W_{x}", f"{_ATTN_KEY}.{x.lower()}.weight", "(h d) m -> h m d")
       for x in "QKV"),
-    *((f"{_ATTENTION}.b_{x}", f"{_ATTENTION}.{x.lower()}.bias", "(h d) -> h d") for x in "QKV"),
-    (f"{_ATTENTION}.W_O", f"{_ATTENTION}.o.weight", "m (h d) -> h d m"),
-    (f"{_ATTENTION}.b_O", f"{_ATTENTION}.o.bias", "m -> m"),
+    *((f"{_ATTN_KEY}.b_{x}", f"{_ATTN_KEY}.{x.lower()}.bias", "(h d) -> h d") for x in "QKV"),
+    (f"{_ATTN_KEY}.W_O", f"{_ATTN_KEY}.o.weight", "m (h d) -> h d m"),
+    (f"{_ATTN_KEY}.b_O", f"{_ATTN_KEY}.o.bias", "m -> m"),
     ("blocks.{}.ln2.w", "blocks.{}.ln2.weight", "m -> m"),
     ("blocks.{}.ln2.b", "blocks.{}.ln2.bias", "m -> m"),
-    (f"{_MLP}.W_in", f"{_MLP}.in.weight", "f m -> m f"),
-    (f"{_MLP}.b_in", f"{_MLP}.in.bias", "f -> f"),
-    (f"{_MLP}.W_out", f"{_MLP}.out.weight", "m f -> f m"),
-    (f"{_MLP}.b_out", f"{_MLP}.out.bias", "m -> m"),
+    (f"{_MLP_KEY}.W_in", f"{_MLP_KEY}.in.weight", "f m -> m f"),
+    (f"{_MLP_KEY}.b_in", f"{_MLP_KEY}.in.bias", "f -> f"),
+    (f"{_MLP_KEY}.W_out", f"{_MLP_KEY}.out.weight", "m f -> f m"),
+    (f"{_MLP_KEY}.b_out", f"{_MLP_KEY}.out.bias", "m -> m"),
     ("ln_final.w", "ln_final.weight", "m -> m"),
     ("ln_final.b", "ln_final.bias", "m -> m"),
     ("unembed.W_U", "unembed.weight", "v m -> m v"),
@@ -75,12 +75,12 @@ BRIDGE: Table = (
 PAPER: Table = (
     ("embed.W_E", "embed.W_E", "m v -> v m"),
     ("pos_embed.W_pos", "pos_embed.W_pos", "c m -> c m"),
-    *((f"{_ATTENTION}.W_{x}", f"{_ATTENTION}.W_{x}", "h d m -> h m d") for x in "QKV"),
-    (f"{_ATTENTION}.W_O", f"{_ATTENTION}.W_O", "m (h d) -> h d m"),
-    (f"{_MLP}.W_in", f"{_MLP}.W_in", "f m -> m f"),
-    (f"{_MLP}.b_in", f"{_MLP}.b_in", "f -> f"),
-    (f"{_MLP}.W_out", f"{_MLP}.W_out", "m f -> f m"),
-    (f"{_MLP}.b_out", f"{_MLP}.b_out", "m -> m"),
+    *((f"{_ATTN_KEY}.W_{x}", f"{_ATTN_KEY}.W_{x}", "h d m -> h m d") for x in "QKV"),
+    (f"{_ATTN_KEY}.W_O", f"{_ATTN_KEY}.W_O", "m (h d) -> h d m"),
+    (f"{_MLP_KEY}.W_in", f"{_MLP_KEY}.W_in", "f m -> m f"),
+    (f"{_MLP_KEY}.b_in", f"{_MLP_KEY}.b_in", "f -> f"),
+    (f"{_MLP_KEY}.W_out", f"{_MLP_KEY}.W_out", "m f -> f m"),
+    (f"{_MLP_KEY}.b_out", f"{_MLP_KEY}.b_out", "m -> m"),
     ("unembed.W_U", "unembed.W_U", "m v -> m v"),
 )
 
@@ -176,3 +176,198 @@ def as_bridge(found: dict[str, Tensor]) -> dict[str, Tensor]:
     if "unembed.weight" not in split:
         split["unembed.weight"] = embedding
     return split
+
+
+MOST_NAMES = 2_000  # that are looked at, of the first layers
+_ATTENTION = re.compile(
+    r"(^|[._])(self_)?att(n|ention)|(^|\.)(mha|sa|multihead\w*|W_?[QKVO]|in_proj_(weight|bias)"
+    r"|(to_|w_?|W_?)?(q|k|v|qkv)(_proj|_lin(ear)?|_w)?\.(weight|bias)|(query|key|value)\w*"
+    r"|heads\.\d+\..*)(\.|$)"
+)
+_MLP = re.compile(
+    r"(^|[._])(mlp|ffn?|feed_?forward|ffwd|fc_?\d|c_fc|fc_(in|out)|linear_?[12]|lin_?[12]|dense"
+    r"|intermediate|up_proj|down_proj|W_in|W_out|w[123]|experts)(\.|_|$)"
+)
+_BLOCK = re.compile(r"(^|\.)(\w*blocks?|layers?|h|stack)\.(\d+)\.(?P<inner>.+)")
+_NORM = re.compile(
+    r"(^|[._])(ln|norm|layer_?norm|rms|rmsnorm|batch_?norm|bn)[\w.]*$", re.IGNORECASE
+)
+_POSITION = re.compile(r"(^|[._])(pos\w*|wpe|pe|position\w*)(\.|_|$)")
+_TOKEN = re.compile(r"(^|\.)(\w*emb\w*|wte|tok\w*|W_E)(\.|$|_)|(^|\.)W_E$")
+_HEAD = re.compile(
+    r"(^|\.)(unembed\w*|lm_head|head|output\w*|out|fc(_out)?|classifier|decoder|readout|to_logits"
+    r"|W_U|linear)(\.|$)"
+)
+Shapes = dict[str, tuple[int, ...]]
+
+
+def other_architecture(state: Mapping[str, Tensor]) -> str | None:
+    """A name for a network that cannot be read as a transformer's usual weights.
+
+    None for a transformer with attention and an MLP in every layer under names that are known.
+
+    >>> import torch
+    >>> lstm = torch.nn.ModuleDict({"e": torch.nn.Embedding(7, 4), "r": torch.nn.LSTM(4, 8)})
+    >>> other_architecture(lstm.state_dict())
+    'a recurrent network (nn.LSTM)'
+    >>> perceptron = torch.nn.Sequential(torch.nn.Linear(14, 32), torch.nn.Linear(32, 7))
+    >>> other_architecture(perceptron.state_dict())
+    'a multilayer perceptron (MLP without attention, 14 -> 32 -> 7, operands one-hot and
+    concatenated)'
+    """
+    shapes = {key: tuple(state[key].shape) for key in islice(state, MOST_NAMES)}
+    for rule in (*_OF_ANY, *(_OF_TRANSFORMERS if has_attention(shapes) else (_perceptron,))):
+        if found := rule(shapes):
+            return found
+    return None
+
+
+def has_attention(names: Iterable[str]) -> bool:
+    """Whether weights of these names are those of attention."""
+    return any(_ATTENTION.search(name) for name in names)
+
+
+def _recurrent(shapes: Shapes) -> str | None:
+    for name, shape in shapes.items():
+        if re.search(r"(^|[._])weight_hh", name) and len(shape) == 2 and shape[1]:
+            kinds = {4: "nn.LSTM", 3: "nn.GRU", 1: "nn.RNN"}
+            return f"a recurrent network ({kinds.get(shape[0] // shape[1], 'RNN')})"
+    if any(re.search(r"(^|[._])(lstm|gru|rnn)\w*\.", name, re.IGNORECASE) for name in shapes):
+        return "a recurrent network (RNN)"
+    return "a state-space model (such as Mamba)" if _any(r"(^|\.)A_log$", shapes) else None
+
+
+def _convolutional(shapes: Shapes) -> str | None:
+    kernels = [
+        name for name, shape in shapes.items()
+        if (len(shape) in (3, 4, 5) and re.search("conv", name, re.IGNORECASE))
+        or (len(shape) == 4 and re.search(r"weight$|\.W$", name))
+    ]  # fmt: skip
+    return "a convolutional network (CNN)" if kernels else None
+
+
+def _of_torch(shapes: Shapes) -> str | None:
+    """Transformers of torch.nn, whose norms stand after attention and MLP by default."""
+    layer = _any(r"(^|\.)self_attn\.in_proj_weight$", shapes) and _any(r"linear1\.weight$", shapes)
+    if _any(r"(^|\.)multihead_attn\.in_proj_weight$", shapes):
+        both = _any(r"(^|\.)encoder\.layers\.", shapes)
+        return "an nn.Transformer (encoder and decoder)" if both else "an nn.TransformerDecoder"
+    if not layer:
+        return None
+    stacked = _any(r"layers\.\d+\.self_attn", shapes)
+    return "an nn.TransformerEncoder" if stacked else "an nn.TransformerEncoderLayer"
+
+
+def _perceptron(shapes: Shapes) -> str | None:
+    """A network without attention: how wide, and how the operands come in."""
+    tables = [s for name, s in shapes.items() if _TOKEN.search(name) and not _is_other(name, s)]
+    chain = [
+        shape for name, shape in shapes.items()
+        if len(shape) == 2 and not _TOKEN.search(name) and not _NORM.search(name)
+        and not _POSITION.search(name)
+        and not re.search(r"(^|[._])(basis|dft|fourier\w*)$", name)
+    ]  # fmt: skip
+    if not chain:
+        return "an embedding alone" if tables else None
+    widths = _widths(chain)
+    if len(chain) == 1 and not tables:
+        return f"a linear model ({widths[0]} -> {widths[-1]})"
+    listed = widths if len(widths) < 7 else [*widths[:5], "...", widths[-1]]
+    sizes = " -> ".join(map(str, listed))
+    how = _operands(tables, widths)
+    return f"a multilayer perceptron (MLP without attention, {sizes}{how})"
+
+
+def _operands(tables: list[tuple[int, ...]], widths: list[int]) -> str:
+    first, classes = widths[0], widths[-1]
+    if len(tables) >= 2:
+        return ", an embedding for each operand"
+    if tables:
+        d_embed = tables[0][1]
+        if first == 2 * d_embed:
+            return ", embeddings of the operands concatenated"
+        return ", embeddings of the operands summed or multiplied" if first == d_embed else ""
+    if first == 2 * classes:
+        return ", operands one-hot and concatenated"
+    return ", operands one-hot and summed" if first == classes else ""
+
+
+def _widths(matrices: Sequence[tuple[int, ...]]) -> list[int]:
+    """The sizes from input to output, of matrices as torch.nn.Linear has them or transposed."""
+    linear = all(one[0] == other[1] for one, other in pairwise(matrices))
+    ordered = [shape[::-1] for shape in matrices] if linear else matrices
+    return [ordered[0][0], *(shape[1] for shape in ordered)]
+
+
+def _attention_only(shapes: Shapes) -> str | None:
+    if _any(_MLP, shapes):
+        return None
+    inside = [(name, s) for name, s in shapes.items() if _inner(name) and len(s) >= 2]
+    others = inside or [(name, s) for name, s in shapes.items() if len(s) >= 2]
+    unknown = [
+        name for name, _ in others
+        if not any(each.search(name) for each in (_ATTENTION, _NORM, _POSITION, _TOKEN, _HEAD))
+    ]  # fmt: skip
+    return None if unknown else "an attention-only transformer (no MLP)"
+
+
+# What names tell of parts that usual transformers do not have: all of these patterns, and the part.
+_UNUSUAL = (
+    ((r"(^|\.)(\w*experts?)\.\d+\.|(^|\.)router\.",), "a mixture of experts"),
+    (tuple(rf"(^|\.)w{x}\.weight$" for x in "123"), "gated MLPs (as LLaMA has)"),
+    ((r"(^|\.)(W_gate|b_gate|gate_proj|gate_up_proj|w_gate)(\.|$)",), "gated MLPs (as LLaMA has)"),
+    ((r"(^|\.)\w*heads?\.\d+\.",), "a module for each attention head"),
+    ((r"attn\._W_K$",), "grouped-query attention"),
+    ((r"(^|\.)(q|k|query|key|qk)_?(norm|ln|layernorm)(\.|$)",), "norms on queries and keys"),
+    ((r"(^|\.)ln[12]_post\.",), "norms after attention and MLP as well"),
+    ((r"lora_?[AB]",), "LoRA adapters"),
+)
+
+
+def _unusual(shapes: Shapes) -> str | None:
+    for patterns, part in _UNUSUAL:
+        if all(_any(pattern, shapes) for pattern in patterns):
+            return f"a transformer with {part}"
+    return None
+
+
+def _embeddings(shapes: Shapes) -> str | None:
+    tables = [
+        shape for name, shape in shapes.items()
+        if not _inner(name) and _TOKEN.search(name) and not _is_other(name, shape)
+    ]  # fmt: skip
+    return "a transformer with an embedding for each operand" if len(tables) >= 2 else None
+
+
+def _positions(shapes: Shapes) -> str | None:
+    positions = [name for name in shapes if not _inner(name) and _POSITION.search(name)]
+    if any(re.search(r"(^|\.)(pe|inv_freq)$", name) for name in positions):
+        return "a transformer with sinusoidal positions"
+    if _any(r"rotary|inv_freq|(^|\.)rope", shapes):
+        return "a transformer with rotary positions"
+    if positions or _any(r"(^|\.)W_pos$", shapes):
+        return None
+    return "a transformer without a learned position embedding (rotary, sinusoidal or none)"
+
+
+def _is_other(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether what is named like a token embedding is something else."""
+    return (
+        len(shape) != 2
+        or bool(_POSITION.search(name) or _NORM.search(name))
+        or re.search(r"(^|\.)un_?emb", name) is not None
+    )
+
+
+def _inner(name: str) -> str | None:
+    found = _BLOCK.search(name)
+    return found["inner"] if found else None
+
+
+def _any(pattern: str | re.Pattern[str], shapes: Shapes) -> bool:
+    return any(re.search(pattern, name) for name in shapes)
+
+
+_Rule = Callable[[Shapes], str | None]
+_OF_ANY: tuple[_Rule, ...] = (_recurrent, _convolutional, _of_torch)
+_OF_TRANSFORMERS: tuple[_Rule, ...] = (_attention_only, _unusual, _embeddings, _positions)

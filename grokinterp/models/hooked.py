@@ -44,10 +44,6 @@ class HookedNetwork(HookedRootModule):
             module = module.get_submodule(part)
         return module, leaf
 
-    def _weights(self) -> dict[str, Tensor]:
-        """The weights that it computes with: where a part is pruned, they are made of others."""
-        return effective_state(self)
-
     def _visit(self, name: str, activation: Tensor) -> Tensor:
         found: Tensor = self.hook_dict[name](activation)
         return found
@@ -60,7 +56,8 @@ class HookedMLP(HookedNetwork):
 
     def forward(self, inputs: Int[Tensor, "batch 2"]) -> Float[Tensor, "batch n_classes"]:
         """Logits, with every activation at its hook point."""
-        return mlp.visited_logits(self._weights(), inputs, architecture=self.cfg, visit=self._visit)
+        weights = effective_state(self)  # where a part is pruned, it is made of others
+        return mlp.visited_logits(weights, inputs, architecture=self.cfg, visit=self._visit)
 
 
 class HookedCNN(HookedNetwork):
@@ -72,18 +69,15 @@ class HookedCNN(HookedNetwork):
         self, inputs: Float[Tensor, "batch 1 lattice lattice"]
     ) -> Float[Tensor, "batch n_classes"]:
         """Logits, with every activation at its hook point."""
-        return cnn.visited_logits(self._weights(), inputs, architecture=self.cfg, visit=self._visit)
+        weights = effective_state(self)
+        return cnn.visited_logits(weights, inputs, architecture=self.cfg, visit=self._visit)
 
 
-def build_mlp(
-    architecture: MLPArchitecture, weights: Mapping[str, Tensor], device: str = "cpu"
-) -> HookedMLP:
-    """A hooked MLP with copies of these weights, in their precision, for evaluation."""
-    return HookedMLP(architecture, weights).to(device).eval()
-
-
-def build_cnn(
-    architecture: CNNArchitecture, weights: Mapping[str, Tensor], device: str = "cpu"
-) -> HookedCNN:
-    """A hooked CNN with copies of these weights, in their precision, for evaluation."""
-    return HookedCNN(architecture, weights).to(device).eval()
+def build_hooked(
+    architecture: MLPArchitecture | CNNArchitecture,
+    weights: Mapping[str, Tensor],
+    device: str = "cpu",
+) -> HookedNetwork:
+    """A hooked MLP or CNN with copies of these weights, in their precision, for evaluation."""
+    kind = HookedMLP if isinstance(architecture, MLPArchitecture) else HookedCNN
+    return kind(architecture, weights).to(device).eval()

@@ -1,13 +1,12 @@
-"""The last block at the answer position, stage by stage, restartable from any of its hook points.
+"""What are the logits when activations of the last block are changed?
 
 An ablation changes one activation and asks for the logits. Everything before that activation is as
 it was, and after the last attention only the answer position is read: so the stages up to the
-change are computed once, kept, and shared by every ablation that starts behind them.
+change are computed once, kept, and shared by every ablation that starts after them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -24,8 +23,8 @@ class Edit:
     """A function of an activation, callable as a TransformerLens hook: `edit(tensor, hook)`.
 
     It treats every position by itself, so that it means the same on all positions and on the answer
-    position alone. One that `reads_only` returns what it is given: nothing changes behind it.
-    A `late` one writes, at a hook point, to the stream behind it: it comes after the others there.
+    position alone. One that `reads_only` returns what it is given: nothing changes after it.
+    A `late` one writes to the stream that follows a hook point: it comes after the others there.
     """
 
     change: Callable[[Tensor], Tensor]
@@ -37,11 +36,7 @@ class Edit:
         return self.change(tensor)
 
 
-class Stage(NamedTuple):
-    """An activation under its TransformerLens hook name, and how it follows from earlier ones."""
-
-    name: str
-    compute: Callable[[Mapping[str, Tensor]], Tensor]
+_Compute = Callable[[Mapping[str, Tensor]], Tensor]  # how an activation follows from earlier ones
 
 
 class LastBlock:
@@ -61,42 +56,44 @@ class LastBlock:
         *,
         resid_pre: Float[Tensor, "n n_ctx d_model"] | None = None,
     ) -> None:
-        self.stages = _stages(weights, architecture, tokens, resid_pre)
-        self._place = {stage.name: place for place, stage in enumerate(self.stages)}
+        block = f"blocks.{architecture.n_layers - 1}."
+        w = {name.removeprefix(block): weight for name, weight in weights.items()}
+        self._stages = _stages(w, architecture, tokens, resid_pre)
+        outside = ("hook_embed", "hook_pos_embed", LOGITS)
+        self._names = [name if name in outside else block + name for name in self._stages]
         self._own: dict[str, Tensor] = {}
-        for name, compute in self.stages:
+        for name, compute in self._stages.items():
             self._own[name] = compute(self._own)
 
     def has(self, name: str) -> bool:
         """Whether a hook name is one of the stages."""
-        return name in self._place
+        return name in self._names
 
     def logits(self, hooks: Sequence[tuple[str, Edit]] = ()) -> Float[Tensor, "n d_vocab_out"]:
         """Logits at the answer position with these edits made, in the order of the forward.
 
-        Only what lies behind the first edit is computed again.
+        Only what lies after the first edit is computed again.
         """
-        changing = [self._place[name] for name, edit in hooks if not edit.reads_only]
-        first = min(changing, default=len(self.stages))
+        changing = [self._names.index(name) for name, edit in hooks if not edit.reads_only]
+        first = min(changing, default=len(self._names))
         found = dict(self._own)
-        for place, (name, compute) in enumerate(self.stages):
+        for place, (name, compute) in enumerate(self._stages.items()):
             if place > first:
                 found[name] = compute(found)
             for hooked, edit in hooks:
-                if hooked == name:
+                if hooked == self._names[place]:
                     found[name] = edit(found[name])
         return found[LOGITS][:, -1]
 
 
 def _stages(
-    weights: Mapping[str, Tensor],
+    w: Mapping[str, Tensor],
     architecture: Architecture,
     tokens: Int[Tensor, "n n_ctx"],
     resid_pre: Float[Tensor, "n n_ctx d_model"] | None,
-) -> tuple[Stage, ...]:
-    block = f"blocks.{architecture.n_layers - 1}."
+) -> dict[str, _Compute]:
+    """Every stage by its name within the block, in the order of the forward."""
     activation = ACTIVATIONS[architecture.act_fn]
-    w = {name.removeprefix(block): weight for name, weight in weights.items()}
 
     def normed(x: Tensor, which: str) -> Tensor:
         if architecture.normalization_type is None:
@@ -118,56 +115,36 @@ def _stages(
         rate = architecture.attention_rate
         return rate * attention_softmax(scores, dim=-1) + (1 - rate)
 
-    def at(name: str) -> str:
-        return block + name
-
+    start: dict[str, _Compute]
     if resid_pre is not None:
-        start = [Stage(at("hook_resid_pre"), lambda _: resid_pre)]
+        start = {"hook_resid_pre": lambda _: resid_pre}
     else:
         position = w["pos_embed.W_pos"][: tokens.shape[1]]
-        start = [
-            Stage("hook_embed", lambda _: w["embed.W_E"][tokens]),
-            Stage("hook_pos_embed", lambda _: position.expand(len(tokens), -1, -1)),
-            Stage(at("hook_resid_pre"), lambda f: f["hook_embed"] + f["hook_pos_embed"]),
-        ]
-    return (
-        *start,
-        Stage(at("attn.hook_q"), lambda f: heads(f[at("hook_resid_pre")][:, -1:], "Q")),
-        Stage(at("attn.hook_k"), lambda f: heads(f[at("hook_resid_pre")], "K")),
-        Stage(at("attn.hook_v"), lambda f: heads(f[at("hook_resid_pre")], "V")),
-        Stage(
-            at("attn.hook_pattern"), lambda f: pattern(f[at("attn.hook_q")], f[at("attn.hook_k")])
+        start = {
+            "hook_embed": lambda _: w["embed.W_E"][tokens],
+            "hook_pos_embed": lambda _: position.expand(len(tokens), -1, -1),
+            "hook_resid_pre": lambda f: f["hook_embed"] + f["hook_pos_embed"],
+        }
+    return {
+        **start,
+        "attn.hook_q": lambda f: heads(f["hook_resid_pre"][:, -1:], "Q"),
+        "attn.hook_k": lambda f: heads(f["hook_resid_pre"], "K"),
+        "attn.hook_v": lambda f: heads(f["hook_resid_pre"], "V"),
+        "attn.hook_pattern": lambda f: pattern(f["attn.hook_q"], f["attn.hook_k"]),
+        "attn.hook_z": lambda f: torch.einsum(
+            "nhqk,nkhd->nqhd", f["attn.hook_pattern"], f["attn.hook_v"]
         ),
-        Stage(
-            at("attn.hook_z"),
-            lambda f: torch.einsum(
-                "nhqk,nkhd->nqhd", f[at("attn.hook_pattern")], f[at("attn.hook_v")]
-            ),
+        "hook_attn_out": lambda f: linear(
+            f["attn.hook_z"].flatten(2), w["attn.W_O"].flatten(0, 1), w["attn.b_O"]
         ),
-        Stage(
-            at("hook_attn_out"),
-            lambda f: linear(
-                f[at("attn.hook_z")].flatten(2), w["attn.W_O"].flatten(0, 1), w["attn.b_O"]
-            ),
+        "hook_resid_mid": lambda f: f["hook_resid_pre"][:, -1:] + f["hook_attn_out"],
+        "mlp.hook_pre": lambda f: linear(
+            normed(f["hook_resid_mid"], "ln2"), w["mlp.W_in"], w["mlp.b_in"]
         ),
-        Stage(
-            at("hook_resid_mid"),
-            lambda f: f[at("hook_resid_pre")][:, -1:] + f[at("hook_attn_out")],
+        "mlp.hook_post": lambda f: activation(f["mlp.hook_pre"]),
+        "hook_mlp_out": lambda f: linear(f["mlp.hook_post"], w["mlp.W_out"], w["mlp.b_out"]),
+        "hook_resid_post": lambda f: f["hook_resid_mid"] + f["hook_mlp_out"],
+        LOGITS: lambda f: linear(
+            normed(f["hook_resid_post"], "ln_final"), w["unembed.W_U"], w["unembed.b_U"]
         ),
-        Stage(
-            at("mlp.hook_pre"),
-            lambda f: linear(normed(f[at("hook_resid_mid")], "ln2"), w["mlp.W_in"], w["mlp.b_in"]),
-        ),
-        Stage(at("mlp.hook_post"), lambda f: activation(f[at("mlp.hook_pre")])),
-        Stage(
-            at("hook_mlp_out"),
-            lambda f: linear(f[at("mlp.hook_post")], w["mlp.W_out"], w["mlp.b_out"]),
-        ),
-        Stage(at("hook_resid_post"), lambda f: f[at("hook_resid_mid")] + f[at("hook_mlp_out")]),
-        Stage(
-            LOGITS,
-            lambda f: linear(
-                normed(f[at("hook_resid_post")], "ln_final"), w["unembed.W_U"], w["unembed.b_U"]
-            ),
-        ),
-    )
+    }

@@ -1,8 +1,14 @@
-"""Matrix products with many rows, through the fastest public operator.
+"""What do the layers of all kinds of model compute? Products of many rows, lookups, hidden layers.
+
+Each function takes the tensors of one model or, with a leading axis, those of several (`members`).
+Then it is the operation of one model, batched: a member's numbers do not depend on the others.
 
 On CPUs where MKL falls back to AVX2 (AMD), a 1x1 convolution over rows-as-pixels is the same
 product through oneDNN at about twice the rate, and so is its gradient by the kernel:
 `grokinterp bench` measures both.
+
+The hidden layers are those that an MLP and a CNN have in common: layer l is `blocks.l.mlp.W_in`
+[d_in, width] and `blocks.l.mlp.b_in` [width]; logits are post_last @ `unembed.W_U` + `unembed.b_U`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,41 +21,44 @@ from torch.nn.grad import conv2d_weight
 
 from grokinterp.models.architecture import ACTIVATIONS
 
-# MERGED models.hidden: The hidden fully connected layers and the unembedding: what an MLP and a CNN have in common.
-#
-# Layer l is `blocks.l.mlp.W_in` [d_in, width] and `blocks.l.mlp.b_in` [width]; logits are
-# post_last @ `unembed.W_U` + `unembed.b_U`.
-
-
 MIN_ROWS = 256  # below this the overhead of the convolution outweighs its rate
+ALIGNED = 4  # float32 numbers, 16 bytes
+TINY = 400  # multiplications, as in torch's bmm on a CPU: fewer are rounded otherwise there
 
 
 def affine(
-    x: Float[Tensor, "rows d_in"],
-    weight: Float[Tensor, "d_in d_out"],
-    bias: Float[Tensor, " d_out"] | None = None,
-) -> Float[Tensor, "rows d_out"]:
+    x: Float[Tensor, "*members rows d_in"],
+    weight: Float[Tensor, "*members d_in d_out"],
+    bias: Float[Tensor, "*members d_out"] | None = None,
+) -> Float[Tensor, "*members rows d_out"]:
     """`x @ weight + bias`, differentiable.
 
     >>> affine(torch.ones(1, 2), torch.eye(2), torch.tensor([0.0, 1.0])).tolist()
     [[1.0, 2.0]]
     """
-    if not _convolves(x):
-        return x @ weight if bias is None else torch.addmm(bias, x, weight)
-    convolved = torch.nn.functional.conv2d(_pixels(x), weight.T[:, :, None, None], bias)
-    return convolved.permute(0, 2, 3, 1).reshape(len(x), -1)
+    if _convolves(x):
+        convolved = torch.nn.functional.conv2d(_pixels(x), weight.T[:, :, None, None], bias)
+        return convolved.permute(0, 2, 3, 1).reshape(len(x), -1)
+    if bias is None:
+        return product(x, weight)
+    if x.ndim == 2:
+        return torch.addmm(bias, x, weight)
+    if _apart(x, weight):
+        each = zip(bias, x, weight, strict=True)
+        return torch.stack([torch.addmm(b, _moved(rows), _moved(w)) for b, rows, w in each])
+    return torch.baddbmm(bias[:, None], x, weight)
 
 
 def product_over_rows(
-    x: Float[Tensor, "rows d_in"], upstream: Float[Tensor, "rows d_out"]
-) -> Float[Tensor, "d_in d_out"]:
-    """`x.T @ upstream`: the gradient of `affine` by its weight.
+    x: Float[Tensor, "*members rows d_in"], upstream: Float[Tensor, "*members rows d_out"]
+) -> Float[Tensor, "*members d_in d_out"]:
+    """`x.mT @ upstream`: the gradient of `affine` by its weight.
 
     >>> product_over_rows(torch.ones(3, 2), torch.ones(3, 1)).tolist()
     [[3.0], [3.0]]
     """
     if not _convolves(x):
-        return x.T @ upstream
+        return product(x.mT, upstream)
     if len(x) % 2:  # an odd number of rows is four times slower: one is done by itself
         return product_over_rows(x[1:], upstream[1:]).addr_(x[0], upstream[0])
     if x.shape[1] > upstream.shape[1]:  # the narrow side as the input is up to a third faster
@@ -59,9 +68,20 @@ def product_over_rows(
     return kernels[:, :, 0, 0].T
 
 
-def _convolves(x: Float[Tensor, "rows d"]) -> bool:
+def product(
+    left: Float[Tensor, "*members rows inner"], right: Float[Tensor, "*members inner columns"]
+) -> Float[Tensor, "*members rows columns"]:
+    """`left @ right`, of every member."""
+    if left.ndim == 3 and _apart(left, right):
+        each = zip(left, right, strict=True)
+        return torch.stack([_moved(a) @ _moved(b) for a, b in each])
+    return left @ right
+
+
+def _convolves(x: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
+        x.ndim == 2
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and len(x) >= MIN_ROWS
         and torch.backends.mkldnn.is_available()
@@ -71,6 +91,50 @@ def _convolves(x: Float[Tensor, "rows d"]) -> bool:
 def _pixels(x: Float[Tensor, "rows d"]) -> Float[Tensor, "1 d rows 1"]:
     """Rows as the pixels of one image, channels last: no copy."""
     return x[None, :, None, :].permute(0, 3, 1, 2)
+
+
+def _apart(left: Tensor, right: Tensor) -> bool:
+    """Whether a batched product would be rounded otherwise than a single one, on a CPU.
+
+    So it is where torch multiplies a few numbers by itself, and where members begin at addresses
+    that no matrix of its own begins at.
+    """
+    (rows, inner), columns = left.shape[1:], right.shape[2]
+    sizes = (rows * inner, inner * columns, rows * columns)
+    return left.device.type == "cpu" and (
+        rows * inner * columns < TINY or any(size % ALIGNED for size in sizes)
+    )
+
+
+def _moved(x: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """The matrix at an address of its own, in the same order of memory."""
+    return x.clone() if x[:1].storage_offset() % ALIGNED else x
+
+
+def through_tables(rows: Int[Tensor, "*members n"], n_rows: int) -> Int[Tensor, "*members n"]:
+    """Rows of each member's own table of `n_rows`, counted through the tables of all members.
+
+    >>> through_tables(torch.tensor([[0, 2], [1, 1]]), 3).tolist()
+    [[0, 2], [4, 4]]
+    """
+    if rows.ndim == 1:
+        return rows
+    return rows + torch.arange(len(rows), device=rows.device)[:, None] * n_rows
+
+
+def read_rows(table: Float[Tensor, "..."], rows: Int[Tensor, "*members n"]) -> Float[Tensor, "..."]:
+    """Rows of a table [*members, n_rows, ...], counted through all tables: [*members, n, ...]."""
+    # index_select, not table[rows]: its backward is a scatter-add, far faster on a CPU.
+    flat = table.flatten(0, rows.ndim - 1).index_select(0, rows.flatten())
+    return flat.unflatten(0, rows.shape)
+
+
+def add_rows(
+    total: Float[Tensor, "..."], rows: Int[Tensor, "*members n"], upstream: Float[Tensor, "..."]
+) -> None:
+    """Add the gradient by a table, from the one by what `read_rows` read of it."""
+    flat = total.view(-1, *total.shape[rows.ndim :])
+    flat.index_add_(0, rows.flatten(), upstream.flatten(0, rows.ndim - 1))
 
 
 # What a forward shows each activation to, under its hook name; it goes on with what comes back.
@@ -111,26 +175,26 @@ def hidden_hooks(n_layers: int) -> tuple[str, ...]:
 
 def hidden_logits(
     weights: Mapping[str, Tensor],
-    pre: Float[Tensor, "n width"],
+    pre: Float[Tensor, "*members n width"],
     *,
     n_layers: int,
     act_fn: str,
     visit: Visit,
-) -> Float[Tensor, "n n_classes"]:
+) -> Float[Tensor, "*members n n_classes"]:
     """Logits from the pre-activations of the first hidden layer on."""
     activation = ACTIVATIONS[act_fn]
     for layer in range(n_layers):
         block = f"blocks.{layer}.mlp"
         post = visit(f"{block}.hook_post", activation(visit(f"{block}.hook_pre", pre)))
-        matrix, bias = behind(layer, n_layers)
+        matrix, bias = weights_after(layer, n_layers)
         pre = affine(post, weights[matrix], weights[bias])
     return visit("unembed.hook_out", pre)
 
 
-def behind(layer: int, n_layers: int) -> tuple[str, str]:
+def weights_after(layer: int, n_layers: int) -> tuple[str, str]:
     """Names of the matrix and the bias that read the activations of a hidden layer.
 
-    >>> behind(0, 2), behind(1, 2)
+    >>> weights_after(0, 2), weights_after(1, 2)
     (('blocks.1.mlp.W_in', 'blocks.1.mlp.b_in'), ('unembed.W_U', 'unembed.b_U'))
     """
     if layer == n_layers - 1:
@@ -141,32 +205,32 @@ def behind(layer: int, n_layers: int) -> tuple[str, str]:
 def hidden_gradients(
     weights: Mapping[str, Tensor],
     cache: Mapping[str, Tensor],
-    labels: Int[Tensor, " n"],
+    labels: Int[Tensor, "*members n"],
     *,
     n_layers: int,
     act_fn: str,
-) -> tuple[dict[str, Tensor], Float[Tensor, "n width"]]:
+) -> tuple[dict[str, Tensor], Float[Tensor, "*members n width"]]:
     """Gradients of the mean cross-entropy, from the activations that `hidden_logits` visited.
 
-    Returned are those of all weights behind the first hidden layer, and that of the layer's
+    Returned are those of all weights after the first hidden layer, and that of the layer's
     pre-activations.
     """
     found = {}
     upstream = mean_loss_gradient(cache["unembed.hook_out"], labels)
     for layer in reversed(range(n_layers)):
         block = f"blocks.{layer}.mlp"
-        matrix, bias = behind(layer, n_layers)
-        found[matrix] = cache[f"{block}.hook_post"].T @ upstream
-        found[bias] = upstream.sum(dim=0)
+        matrix, bias = weights_after(layer, n_layers)
+        found[matrix] = product(cache[f"{block}.hook_post"].mT, upstream)
+        found[bias] = upstream.sum(dim=-2)
         upstream = before_activation(
-            upstream @ weights[matrix].T, cache[f"{block}.hook_pre"], act_fn=act_fn
+            product(upstream, weights[matrix].mT), cache[f"{block}.hook_pre"], act_fn=act_fn
         )
     return found, upstream
 
 
 def mean_loss_gradient(
-    logits: Float[Tensor, "n n_classes"], labels: Int[Tensor, " n"]
-) -> Float[Tensor, "n n_classes"]:
+    logits: Float[Tensor, "*members n n_classes"], labels: Int[Tensor, "*members n"]
+) -> Float[Tensor, "*members n n_classes"]:
     """Gradient of the mean cross-entropy by the logits, (softmax - one_hot(label)) / n.
 
     The right class has minus the sum of the others, so that nothing cancels when the loss is 1e-8.
@@ -174,9 +238,9 @@ def mean_loss_gradient(
     >>> mean_loss_gradient(torch.tensor([[30.0, 0.0]]), torch.tensor([0])).tolist()
     [[-9.3576...e-14, 9.3576...e-14]]
     """
-    right = labels[:, None]
-    wrong = logits.softmax(dim=1).scatter_(1, right, 0.0)
-    return wrong.scatter_(1, right, -wrong.sum(dim=1, keepdim=True)).div_(len(labels))
+    right = labels[..., None]
+    wrong = logits.softmax(dim=-1).scatter_(-1, right, 0.0)
+    return wrong.scatter_(-1, right, -wrong.sum(dim=-1, keepdim=True)).div_(labels.shape[-1])
 
 
 def before_activation(

@@ -1,8 +1,11 @@
-"""The shape of a multilayer perceptron on operand pairs, and the names of its weights.
+"""What does a multilayer perceptron on operand pairs compute? Its shape, logits and gradients.
 
 Without an embedding its input is two-hot: 2p entries, of which a and p + b are 1. So row a of the
 first matrix is what operand a adds to every neuron, and row p + b what b adds (Manning-Coe et al.
-2025, arXiv 2502.01739, section 2.2: p = 113, one layer of 512, 174,193 parameters).
+2025, arXiv 2502.01739, section 2.2: p = 113, one layer of 512, 174,193 parameters). The two-hot
+input is never built: its product with the matrix is the sum of these two rows.
+
+Weights, inputs and labels are those of one model, or with a leading axis those of several.
 """
 
 from collections.abc import Mapping
@@ -13,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokinterp.models import layers
 from grokinterp.models.architecture import (
     BaseArchitecture,
     Weights,
@@ -20,19 +24,7 @@ from grokinterp.models.architecture import (
     check_size,
     check_sizes,
 )
-from grokinterp.models.layers import (
-    Visit,
-    affine,
-    hidden_gradients,
-    hidden_hooks,
-    hidden_logits,
-    hidden_shapes,
-    recorder,
-)
-
-# MERGED models.mlp_forward: The forward of a multilayer perceptron on operand pairs.
-#
-# The two-hot input is never built: its product with the first matrix is a sum of two of its rows.
+from grokinterp.models.layers import Visit
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ class MLPArchitecture(BaseArchitecture):
     """Sizes of a multilayer perceptron that reads two operands of `p` tokens.
 
     `widths` are those of the hidden layers. With `d_embed` > 0 both operands go through one learned
-    embedding `embed.W_E` and the two vectors are put one behind the other; 0 is the two-hot input.
+    embedding `embed.W_E` and the two vectors are concatenated; 0 is the two-hot input.
 
     >>> shapes = MLPArchitecture(p=113, widths=(512,), n_classes=113).parameter_shapes()
     >>> shapes["blocks.0.mlp.W_in"], shapes["unembed.W_U"]
@@ -75,49 +67,51 @@ class MLPArchitecture(BaseArchitecture):
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Canonical name and shape of every parameter, biases included, in reading order."""
         embedding = {"embed.W_E": (self.p, self.d_embed)} if self.d_embed else {}
-        return embedding | hidden_shapes(self.d_input, self.widths, self.n_classes)
+        return embedding | layers.hidden_shapes(self.d_input, self.widths, self.n_classes)
 
     def hook_names(self) -> tuple[str, ...]:
         """Names of the activations, in the order of the forward."""
-        return (*(["hook_embed"] if self.d_embed else []), *hidden_hooks(self.n_layers))
+        return (*(["hook_embed"] if self.d_embed else []), *layers.hidden_hooks(self.n_layers))
 
 
 def answer_logits(
     weights: Mapping[str, Tensor],
-    inputs: Int[Tensor, "n 2"],
+    inputs: Int[Tensor, "*members n 2"],
     *,
     architecture: MLPArchitecture,
     cache: dict[str, Tensor] | None = None,
-) -> Float[Tensor, "n n_classes"]:
+) -> Float[Tensor, "*members n n_classes"]:
     """Logits of operand pairs (a, b), differentiable in the weights (canonical names).
 
     pre_0 = W_in[a] + W_in[p + b] + b_in, or [W_E[a], W_E[b]] W_in + b_in with an embedding; then
     post_l = act_fn(pre_l), pre_(l+1) = post_l W_in + b_in, logits = post_last W_U + b_U. With a
-    `cache`, the activations are put into it under their hook names. An operand that is not from 0
-    to p-1 is an IndexError.
+    `cache`, the activations are put into it under their hook names. An operand of a single model
+    that is not from 0 to p-1 is an IndexError.
     """
-    return visited_logits(weights, inputs, architecture=architecture, visit=recorder(cache))
+    return visited_logits(weights, inputs, architecture=architecture, visit=layers.recorder(cache))
 
 
 def visited_logits(
     weights: Mapping[str, Tensor],
-    inputs: Int[Tensor, "n 2"],
+    inputs: Int[Tensor, "*members n 2"],
     *,
     architecture: MLPArchitecture,
     visit: Visit,
-) -> Float[Tensor, "n n_classes"]:
+) -> Float[Tensor, "*members n n_classes"]:
     """The same through a visit, which may change activations on their way."""
-    matrix, bias = weights["blocks.0.mlp.W_in"], weights["blocks.0.mlp.b_in"]
-    # index_select, not W[a]: its backward is a scatter-add, several times faster on a CPU.
+    matrix, bias, p = weights["blocks.0.mlp.W_in"], weights["blocks.0.mlp.b_in"], architecture.p
     if architecture.d_embed:
-        rows = weights["embed.W_E"].index_select(0, inputs.flatten())
-        embed = visit("hook_embed", rows.view(len(inputs), 2, architecture.d_embed))
-        pre = affine(embed.flatten(1), matrix, bias)
+        rows = layers.read_rows(weights["embed.W_E"], layers.through_tables(inputs.flatten(-2), p))
+        embed = visit("hook_embed", rows.unflatten(-2, (-1, 2)))
+        pre = layers.affine(embed.flatten(-2), matrix, bias)
     else:
-        p = architecture.p
-        pre = matrix[:p].index_select(0, inputs[:, 0])
-        pre.add_(matrix[p:].index_select(0, inputs[:, 1])).add_(bias)
-    return hidden_logits(
+        if inputs.ndim == 2:  # each half by itself, so that operands beyond p-1 are refused
+            pre = matrix[:p].index_select(0, inputs[:, 0])
+            second = matrix[p:].index_select(0, inputs[:, 1])
+        else:
+            pre, second = (layers.read_rows(matrix, rows) for rows in _two_hot_rows(inputs, p))
+        pre.add_(second).add_(bias.unsqueeze(-2))
+    return layers.hidden_logits(
         weights, pre, n_layers=architecture.n_layers, act_fn=architecture.act_fn, visit=visit
     )
 
@@ -125,8 +119,8 @@ def visited_logits(
 @torch.no_grad()
 def gradients(
     weights: Mapping[str, Tensor],
-    inputs: Int[Tensor, "n 2"],
-    labels: Int[Tensor, " n"],
+    inputs: Int[Tensor, "*members n 2"],
+    labels: Int[Tensor, "*members n"],
     *,
     architecture: MLPArchitecture,
 ) -> Weights:
@@ -137,30 +131,37 @@ def gradients(
     """
     cache: dict[str, Tensor] = {}
     answer_logits(weights, inputs, architecture=architecture, cache=cache)
-    found, upstream = hidden_gradients(
+    found, upstream = layers.hidden_gradients(
         weights, cache, labels, n_layers=architecture.n_layers, act_fn=architecture.act_fn
     )
-    matrix = weights["blocks.0.mlp.W_in"]
-    found["blocks.0.mlp.b_in"] = upstream.sum(dim=0)
+    found["blocks.0.mlp.b_in"] = upstream.sum(dim=-2)
     if architecture.d_embed:
-        found["blocks.0.mlp.W_in"] = cache["hook_embed"].flatten(1).T @ upstream
-        rows = (upstream @ matrix.T).view(-1, architecture.d_embed)
-        embed = torch.zeros_like(weights["embed.W_E"])
-        found["embed.W_E"] = embed.index_add_(0, inputs.flatten(), rows)
+        embed = cache["hook_embed"]
+        matrix = weights["blocks.0.mlp.W_in"]
+        found["blocks.0.mlp.W_in"] = layers.product(embed.flatten(-2).mT, upstream)
+        rows = layers.product(upstream, matrix.mT).view_as(embed).flatten(-3, -2)
+        found["embed.W_E"] = torch.zeros_like(weights["embed.W_E"])
+        read = layers.through_tables(inputs.flatten(-2), architecture.p)
+        layers.add_rows(found["embed.W_E"], read, rows)
     else:
         found["blocks.0.mlp.W_in"] = two_hot_product(inputs, upstream, p=architecture.p)
     return {name: found[name] for name in weights}
 
 
 def two_hot_product(
-    inputs: Int[Tensor, "n 2"], upstream: Float[Tensor, "n width"], *, p: int
-) -> Float[Tensor, "two_p width"]:
+    inputs: Int[Tensor, "*members n 2"], upstream: Float[Tensor, "*members n width"], *, p: int
+) -> Float[Tensor, "*members two_p width"]:
     """X^T upstream for the two-hot inputs X [n, 2p], which are not built.
 
     >>> two_hot_product(torch.tensor([[0, 1], [0, 0]]), torch.tensor([[1.0], [2.0]]), p=2).tolist()
     [[3.0], [0.0], [2.0], [1.0]]
     """
-    both = upstream.new_zeros(2 * p, upstream.shape[1])
-    for operand, block in enumerate(both.split(p)):
-        block.index_add_(0, inputs[:, operand], upstream)
+    both = upstream.new_zeros(*upstream.shape[:-2], 2 * p, upstream.shape[-1])
+    for rows in _two_hot_rows(inputs, p):
+        layers.add_rows(both, rows, upstream)
     return both
+
+
+def _two_hot_rows(inputs: Int[Tensor, "*members n 2"], p: int) -> list[Int[Tensor, "*members n"]]:
+    """The rows of the first matrix that are read for a, and for b."""
+    return [layers.through_tables(inputs[..., place] + place * p, 2 * p) for place in (0, 1)]

@@ -1,20 +1,32 @@
-"""With which weights a module computes, where it makes them of others at every forward.
+"""Which hooked model does a user mean, what are its weights, and how is one alone with it?
+
+The model inside a wrapper is meant where the wrapper changes nothing: torch.compile, DataParallel,
+DistributedDataParallel, AveragedModel. A module that holds one, such as Lightning's, is refused,
+since nobody can see from outside what it does besides; the attribute with the model is named.
+
+Some weights are made of others at every forward:
 
 pruned          W = W_orig * W_mask             torch.nn.utils.prune
 parametrized    W = f(original)                 torch.nn.utils.parametrize, and on it
                                                 parametrizations.weight_norm, .spectral_norm, ...
 older norms     W = g v / |v|, W_orig / sigma   torch.nn.utils.weight_norm, .spectral_norm
 
-What lies in the module under the weight's own name may be older than the last update of what it is
-made of: it is made anew here. That a weight is pruned, its numbers do not show: a zero is a zero.
+What lies in the module under the weight's own name may be older than the last update of its parts:
+it is made anew here. Its numbers do not show that a weight is pruned: a zero is a zero.
+
+TransformerLens puts hooks into the model itself, for `run_with_cache` too, and takes all of them
+out after a run. Two threads with one model would see each other's hooks, lose their own, and leave
+some behind: so one thread at a time has it, in evaluation and as it was written, since what
+torch.compile made of it knows no hooks.
 """
 
 import contextlib
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -28,22 +40,6 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim.swa_utils import AveragedModel
 
 from grokinterp.base.errors import InputError, named, shown
-
-# MERGED models.unwrapping: Which model is meant: the one inside a wrapper; what is no model to look at, said in one line.
-#
-# torch.compile(model)                           the model that was compiled
-# DataParallel, DistributedDataParallel          the model that each device has a copy of
-# torch.optim.swa_utils.AveragedModel            the averaged model
-# a module that holds one, such as Lightning's   refused: what it does besides, nobody can see from
-#                                                outside; the attribute that holds the model is named
-# MERGED models.model_locks: One thread at a time with a hooked model: for as long as it has hooks, it is another model.
-#
-# TransformerLens puts hooks into the model itself, for `run_with_cache` too, and takes all of them
-# out after a run. Two threads with one model would see each other's hooks, lose their own, and leave
-# some behind.
-#
-# What is looked at is the model in evaluation: without dropout, with what its norms have learned so
-# far, and as it was written, not as torch.compile compiled it, which knows no hooks.
 
 
 @runtime_checkable
@@ -69,15 +65,8 @@ def configuration(model: HookedModel) -> Any:
 
 
 # Modules that do what the one inside them does, and stand in the names of its weights.
-BETWEEN = ("_orig_mod.", "_checkpoint_wrapped_module.")
-
-
-class Made(NamedTuple):
-    """A weight that is made of others: its name, theirs, and how."""
-
-    key: str
-    sources: tuple[str, ...]
-    make: Callable[[], Tensor]
+BETWEEN = re.compile(r"_orig_mod\.|_checkpoint_wrapped_module\.")
+GATHER = "gather the full state dict, load it into an unwrapped model, and give that"
 
 
 def effective_state(module: torch.nn.Module) -> dict[str, Tensor]:
@@ -90,34 +79,28 @@ def effective_state(module: torch.nn.Module) -> dict[str, Tensor]:
     (['weight_orig', 'weight_mask'], ['weight'])
     """
     state: dict[str, Tensor] = module.state_dict(keep_vars=True)
-    for made in _made(module):
-        if missing := [source for source in made.sources if source not in state]:
+    for key, sources, make in _made(module):
+        if missing := [source for source in sources if source not in state]:
             raise InputError(
-                f"the weight {made.key!r} is pruned or parametrized, and its part {missing[0]!r} "
+                f"the weight {key!r} is pruned or parametrized, and its part {missing[0]!r} "
                 f"is not in the state dict of this {type(module).__name__}; make it a plain weight "
                 "first: torch.nn.utils.prune.remove or parametrize.remove_parametrizations."
             )
-        for source in made.sources:
+        for source in sources:
             del state[source]
-        state[made.key] = made.make()
-    for key in [key for key in state if any(part in key for part in BETWEEN)]:
-        name = key
-        for part in BETWEEN:
-            name = name.replace(part, "")
-        state[name] = state.pop(key)
-    return state
+        state[key] = make()
+    return {BETWEEN.sub("", key): weight for key, weight in state.items()}
 
 
-def _made(module: torch.nn.Module) -> Iterator[Made]:
-    """Every such weight of a module and of the modules in it."""
+def _made(module: torch.nn.Module) -> Iterator[tuple[str, list[str], Callable[[], Tensor]]]:
+    """Name, parts and maker of every such weight of a module and of the modules in it."""
     for path, part in module.named_modules():
         prefix = f"{path}." if path else ""
         for name, parts, make in _made_here(part):
-            yield Made(prefix + name, tuple(prefix + each for each in parts), make)
+            yield prefix + name, [prefix + each for each in parts], make
 
 
 def _made_here(part: torch.nn.Module) -> Iterator[tuple[str, list[str], Callable[[], Tensor]]]:
-    """Name, parts and maker of each such weight of one module."""
     if parametrize.is_parametrized(part):
         for name, steps in dict(part.parametrizations.items()).items():  # type: ignore
             keys = [f"parametrizations.{name}.{key}" for key in steps.state_dict()]
@@ -155,8 +138,8 @@ def hooked_model(x: object, *, otherwise: str = f"is not a model; give {MODELS}"
     assert isinstance(x, torch.nn.Module)
     if not isinstance(getattr(x, "hook_dict", None), Mapping):
         raise InputError(
-            f"this {_name(x)} has no hook_dict: it was not set up; call self.setup() at the end of "
-            "its __init__."
+            f"this {type(x).__name__} has no hook_dict: it was not set up; call self.setup() at "
+            "the end of its __init__."
         )
     _refuse_unreadable(x)
     return cast(HookedModel, x)
@@ -176,7 +159,7 @@ def _inside(x: object) -> tuple[str, object] | None:
 def _has_surface(x: object) -> bool:
     """Whether it is a module with hooks, as TransformerLens makes them.
 
-    Its class says so: some wrappers have all the attributes of what they hold.
+    Its class is asked, since some wrappers have all the attributes of what they hold.
     """
     return isinstance(x, torch.nn.Module) and all(
         callable(getattr(type(x), name, None)) for name in SURFACE
@@ -185,6 +168,7 @@ def _has_surface(x: object) -> bool:
 
 def _what_it_is(x: object, where: str, otherwise: str) -> str:
     """What was given in place of a hooked model, and what to give."""
+    kind = type(x).__name__
     if isinstance(x, type):
         return f"{x.__name__} is a class, not a model; give an instance: {x.__name__}(...)."
     if isinstance(x, Mapping):
@@ -198,27 +182,20 @@ def _what_it_is(x: object, where: str, otherwise: str) -> str:
         return f"{shown(x)} is a path, not a model; give gi.load(path), which opens a run."
     if isinstance(x, torch.jit.ScriptModule):
         return (
-            "a torch.jit module has no hooks to look through; give the model that it was scripted "
-            "or traced from."
+            "a torch.jit module has no hooks; give the model that it was scripted or traced from."
         )
-    if any(kind.__name__ == "FullyShardedDataParallel" for kind in type(x).__mro__):
-        return (
-            "the weights of a FullyShardedDataParallel model are in pieces; gather its full state "
-            "dict, load it into an unwrapped model, and give that."
-        )
+    if any(base.__name__ == "FullyShardedDataParallel" for base in type(x).__mro__):
+        return f"the weights of a FullyShardedDataParallel model are in pieces; {GATHER}."
     if held := _held(x):
         names = [f"{where}.{name}" for name in held]
         more = f" or {len(names) - 3} more" if len(names) > 3 else ""
         return (
-            f"{_name(x)} is not a hooked model but holds {'one' if len(names) == 1 else 'several'};"
-            f" give {' or '.join(names[:3])}{more}: what the {_name(x)} itself does with it, "
-            "this cannot look into."
+            f"{kind} is not a hooked model but holds {'one' if len(names) == 1 else 'several'};"
+            f" give {' or '.join(names[:3])}{more}: what the {kind} itself does with it "
+            "cannot be seen."
         )
     if isinstance(x, torch.nn.Module):
-        return (
-            f"{_name(x)} is a torch.nn.Module without hook points, which cannot be looked into; "
-            f"give {MODELS}."
-        )
+        return f"{kind} is a torch.nn.Module without hook points; give {MODELS}."
     return f"{named(x)} {otherwise}."
 
 
@@ -244,10 +221,7 @@ def _refuse_unreadable(model: torch.nn.Module) -> None:
                 f"the weight {name!r} has no shape yet; run the model once, then give it."
             )
         if type(weight.data).__module__.startswith("torch.distributed"):
-            raise InputError(
-                f"the weight {name!r} is in pieces over several processes; gather the full state "
-                "dict, load it into an unwrapped model, and give that."
-            )
+            raise InputError(f"the weight {name!r} is in pieces over several processes; {GATHER}.")
         if weight.device.type == "meta":
             raise InputError(
                 f"the weight {name!r} is on the meta device, which holds no numbers; load weights "
@@ -261,13 +235,9 @@ def _refuse_unreadable(model: torch.nn.Module) -> None:
     for name, part in model.named_modules():
         if type(part).__module__.startswith(("torch.ao.nn", "torch.nn.quantized")):
             raise InputError(
-                f"{name!r} of the model is quantized ({_name(part)}); give the model as it was "
-                "before it was quantized."
+                f"{name!r} of the model is quantized ({type(part).__name__}); give the model as it "
+                "was before it was quantized."
             )
-
-
-def _name(x: object) -> str:
-    return type(x).__name__
 
 
 _LOCKS: WeakKeyDictionary[object, threading.RLock] = WeakKeyDictionary()

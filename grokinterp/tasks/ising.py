@@ -1,4 +1,12 @@
-"""Phase classification of Ising configurations: ordered or disordered, by temperature alone."""
+"""Is an Ising configuration ordered or disordered? The task, and the dynamics that make its inputs.
+
+The labels are temperatures: below the critical one, or not. The dynamics flip single spins of the
+two-dimensional model, with one random stream per chain. An update draws one 64-bit number: its
+upper half is the site, its lower half decides about the flip. The number is a hash of (seed, row,
+number of the draw), so a configuration is a function of its seed, row, temperature, lattice and
+sweeps alone: which other rows are asked for, and in which order, changes no bit of it. All
+comparisons are between integers.
+"""
 
 import math
 from dataclasses import KW_ONLY, asdict, dataclass
@@ -10,24 +18,21 @@ from jaxtyping import Float, Float32, Float64, Int, Int8, Int64, UInt64
 from scipy.special import expit
 from torch import Tensor
 
-from grokinterp.base.checks import real, tensor
-from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.checks import LARGEST_SEED, number, tensor, whole
+from grokinterp.base.errors import InputError
 from grokinterp.tasks.splits import draw
 
-# MERGED tasks.glauber: Single-spin-flip dynamics of the two-dimensional Ising model, one random stream per chain.
-#
-# An update draws one 64-bit number: its upper half is the site, its lower half decides about the
-# flip. The number is a hash of (seed, row, number of the draw), so a configuration is a function of
-# its seed, row, temperature, lattice and sweeps alone: which other rows are asked for, and in which
-# order, changes no bit of it. All comparisons are between integers.
-
-
-DYNAMICS_LIMITS = {  # lowest and highest; above them, a number is a mistake that eats hours or memory
-    "lattice": (3, 64),  # on a smaller torus the four neighbours of a site are not four sites
-    "sweeps": (0, 100_000),
-    "seed": (0, 2**63 - 1),
+LIMITS = {  # lowest, highest (beyond it, a mistake that eats hours or memory), and a usual value
+    "lattice": (3, 64, 16),  # on a smaller torus the four neighbours of a site are not four sites
+    "n_train": (1, 1_000_000, 300),
+    "n_test": (1, 1_000_000, 1000),
+    "n_temperatures": (2, 1_000, 50),
+    "n_repeats": (1, 10_000, 1000),
+    "sweeps": (0, 100_000, 300),
+    "seed": (0, LARGEST_SEED, 0),
+    "pool_seed": (0, LARGEST_SEED, 0),
 }
-
+LARGEST_N_SPINS = 100_000_000  # of all rows of a task: 0.5 GB with what a model reads
 GAMMA = 0x9E3779B97F4A7C15
 CHAINS = 2048  # chains that run side by side: their spins, 0.5 MB at L = 16, stay in the cache
 DRAWS = 16  # random numbers made at once for each of them
@@ -57,7 +62,7 @@ def glauber(
     the critical temperature that last far longer than equilibrium fluctuations do.
 
     Raises InputError for temperatures that are not positive, for rows that are negative or not as
-    many, and for numbers that are not whole or outside `DYNAMICS_LIMITS`.
+    many, and for numbers that are not whole or outside `LIMITS`.
 
     >>> T, rows = torch.tensor([1.5, 3.0]).double(), torch.tensor([0, 7])
     >>> both = glauber(T, rows, lattice=4, sweeps=10, seed=0)
@@ -65,10 +70,8 @@ def glauber(
     >>> both.shape, torch.equal(both[1:], one)
     (torch.Size([2, 4, 4]), True)
     """
-    lattice, sweeps, seed = (
-        whole(name, x, *DYNAMICS_LIMITS[name])
-        for name, x in (("lattice", lattice), ("sweeps", sweeps), ("seed", seed))
-    )
+    given = {"lattice": lattice, "sweeps": sweeps, "seed": seed}
+    lattice, sweeps, seed = (_within_limits(name, x) for name, x in given.items())
     if len(rows) != len(temperatures) or (len(rows) and int(rows.min()) < 0):
         raise InputError(
             f"{len(rows)} rows do not name a stream for each of {len(temperatures)} temperatures; "
@@ -83,18 +86,9 @@ def glauber(
     return torch.from_numpy(spins)
 
 
-def whole(name: str, x: object, lowest: int, highest: int) -> int:
-    """The int that `x` is, refused when it is none or outside these limits.
-
-    >>> whole("lattice", np.int64(16), 3, 64)
-    16
-    """
-    number = whole_number(x)
-    if number is None or not lowest <= number <= highest:
-        raise InputError(
-            f"{name}={shown(x)} cannot be used; give an integer from {lowest} to {highest}."
-        )
-    return number
+def _within_limits(name: str, given: object) -> int:
+    least, most, usual = LIMITS[name]
+    return whole(name, given, least=least, most=most, such_as=str(usual))
 
 
 def flip_thresholds(temperatures: Float[Tensor, " n"]) -> UInt64[np.ndarray, "n 10"]:
@@ -146,10 +140,7 @@ def neighbours(lattice: int) -> Int[np.ndarray, "sites 4"]:
 
 
 def _evolve(
-    key: UInt64[np.ndarray, " n"],
-    thresholds: UInt64[np.ndarray, "n 10"],
-    lattice: int,
-    sweeps: int,
+    key: UInt64[np.ndarray, " n"], thresholds: UInt64[np.ndarray, "n 10"], lattice: int, sweeps: int
 ) -> Int8[np.ndarray, "n lattice lattice"]:
     """All chains of a block, side by side.
 
@@ -164,29 +155,15 @@ def _evolve(
     for first in range(sites, sites * (sweeps + 1), DRAWS):
         bits = draws(key, np.arange(first, min(first + DRAWS, sites * (sweeps + 1))))
         chosen = ((bits >> HALF) * np.uint64(sites) >> HALF).astype(np.intp)
-        for site, number in zip(chosen, bits & LOWER, strict=True):
+        for site, chance in zip(chosen, bits & LOWER, strict=True):
             place = chain_start + site
             code = codes[place]
-            flipped = np.flatnonzero(number < thresholds.take(row_start + code))
+            flipped = np.flatnonzero(chance < thresholds.take(row_start + code))
             old, place = code[flipped], place[flipped]
             codes[place] = old ^ 1
             around = near[site[flipped]] + chain_start[flipped, None]
             codes[around] += (2 - 4 * (old & 1))[:, None]  # four different sites: no lost addition
     return (2 * (codes & 1) - 1).reshape(n, lattice, lattice)
-
-
-LARGEST_COUNT = 1_000_000
-LIMITS = {
-    "lattice": DYNAMICS_LIMITS["lattice"],
-    "n_train": (1, LARGEST_COUNT),
-    "n_test": (1, LARGEST_COUNT),
-    "n_temperatures": (2, 1_000),
-    "n_repeats": (1, 10_000),
-    "sweeps": DYNAMICS_LIMITS["sweeps"],
-    "seed": DYNAMICS_LIMITS["seed"],
-    "pool_seed": DYNAMICS_LIMITS["seed"],
-}
-LARGEST_N_SPINS = 100_000_000  # of all rows of a task: 0.5 GB with what a model reads
 
 
 def critical_temperature() -> float:
@@ -201,9 +178,7 @@ def critical_temperature() -> float:
     return 2 / math.log(1 + math.sqrt(2))
 
 
-def energies(
-    configurations: Int8[Tensor, "n lattice lattice"],
-) -> Float64[Tensor, " n"]:
+def energies(configurations: Int8[Tensor, "n lattice lattice"]) -> Float64[Tensor, " n"]:
     """Energy of every configuration over its largest size, E / (2 J L**2), from -1 to 1.
 
     E = -J sum of s_i s_j over the 2 L**2 pairs of neighbours on the torus; the scale is that of
@@ -218,9 +193,7 @@ def energies(
     return -bonds.double().mean((-2, -1)) / 2
 
 
-def magnetizations(
-    configurations: Int8[Tensor, "n lattice lattice"],
-) -> Float64[Tensor, " n"]:
+def magnetizations(configurations: Int8[Tensor, "n lattice lattice"]) -> Float64[Tensor, " n"]:
     """Mean spin of every configuration, M / L**2, from -1 to 1.
 
     Its sign is chance; and where domain walls have not died out, |M| is small in an ordered phase.
@@ -234,7 +207,7 @@ def magnetizations(
 def _spins(configurations: Tensor) -> Int8[Tensor, "n lattice lattice"]:
     """The configurations, refused when they are no lattices of +-1."""
     shape = tuple(tensor("configurations", configurations).shape)
-    if len(shape) != 3 or shape[1] != shape[2] or shape[1] < DYNAMICS_LIMITS["lattice"][0]:
+    if len(shape) != 3 or shape[1] != shape[2] or shape[1] < LIMITS["lattice"][0]:
         raise InputError(
             f"configurations of shape {shape} are no square lattices; give [n, L, L] with L >= 3."
         )
@@ -277,14 +250,10 @@ class IsingTask:
     pool_seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, (lowest, highest) in LIMITS.items():
-            object.__setattr__(self, name, whole(name, getattr(self, name), lowest, highest))
-        width = real(self.half_width)
-        if width is None or not 0 < width < critical_temperature():
-            raise InputError(
-                f"half_width={shown(self.half_width)} cannot be used; give a number above 0 and "
-                f"below {critical_temperature():.4f}, so that all temperatures are positive."
-            )
+        for name in LIMITS:
+            object.__setattr__(self, name, _within_limits(name, getattr(self, name)))
+        most = math.nextafter(critical_temperature(), 0)  # so that all temperatures are positive
+        width = number("half_width", self.half_width, most=most, such_as="1.0")
         object.__setattr__(self, "half_width", width)
         pool = self.n_temperatures * self.n_repeats
         if self.n_inputs > pool:
@@ -367,14 +336,13 @@ class IsingTask:
         The labels are temperatures, so nothing that looks at configurations is always right; the
         energy is the sufficient statistic of the temperature in equilibrium.
         """
-        order = self.energy[: self.n_test].argsort()
+        energy, order = self.energy[: self.n_test].sort()
         ordered = self.labels[: self.n_test][order].double()
         below = torch.cat([torch.zeros(1, dtype=torch.float64), ordered.cumsum(0)])
         above = torch.cat([torch.zeros(1, dtype=torch.float64), (1 - ordered).cumsum(0)])
-        right = below + (above[-1] - above)  # ordered up to a place, disordered behind it
-        sorted_energy = self.energy[: self.n_test][order]
+        right = below + (above[-1] - above)  # ordered up to a place, disordered after it
         apart = torch.ones(self.n_test + 1, dtype=torch.bool)
-        apart[1:-1] = sorted_energy.diff() > 0  # no threshold between equal energies
+        apart[1:-1] = energy.diff() > 0  # no threshold between equal energies
         return float(right[apart].max() / self.n_test)
 
     @property
@@ -400,10 +368,5 @@ class IsingTask:
 @lru_cache(maxsize=4)
 def _configurations(task: IsingTask) -> Int8[Tensor, "n lattice lattice"]:
     """Generated once a process for equal tasks, however many runs open them."""
-    return glauber(
-        task.temperatures,
-        task.pool_rows,
-        lattice=task.lattice,
-        sweeps=task.sweeps,
-        seed=task.pool_seed,
-    )
+    kinds = {"lattice": task.lattice, "sweeps": task.sweeps, "seed": task.pool_seed}
+    return glauber(task.temperatures, task.pool_rows, **kinds)

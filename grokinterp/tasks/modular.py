@@ -1,6 +1,6 @@
-"""Modular arithmetic on the full p-by-p table of operand pairs."""
+"""What is the task of modular arithmetic? The full p-by-p table of operand pairs, its answers."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import torch
@@ -8,7 +8,6 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokinterp.base.checks import mask, truth, whole
-from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.tasks.operations import UNDEFINED, discrete_logs, get_operation, is_prime
 
 LARGEST_P = 10_000  # beyond it the table of p*p pairs fits into no memory
@@ -59,22 +58,13 @@ class ModularTask:
     seed: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        p = whole_number(self.p)
-        if p is None or p < 2:
-            raise InputError(
-                f"p={shown(self.p)} is not an integer of at least 2; give a modulus such as 113."
-            )
-        if p > LARGEST_P:
-            raise InputError(f"p={shown(p)} is too large; give at most {LARGEST_P}.")
+        p = whole("p", self.p, least=2, most=LARGEST_P, such_as="113")
         seed = whole("seed", self.seed, least=-(2**63), most=2**63 - 1, such_as="0")
         operation = get_operation(self.operation)
         operation.check(p, seed)
-        for name, value in (
-            ("p", p),
-            ("seed", seed),
-            ("equals_token", truth("equals_token", self.equals_token)),
-            ("operation", operation.name),
-        ):
+        equals = truth("equals_token", self.equals_token)
+        given = {"p": p, "seed": seed, "equals_token": equals, "operation": operation.name}
+        for name, value in given.items():
             object.__setattr__(self, name, value)
 
     @property
@@ -160,11 +150,5 @@ class ModularTask:
         return (~table & table.T).flatten()
 
     def to_dict(self) -> dict[str, object]:
-        """What `from_dict` needs to build the same task again."""
-        return {
-            "task": "modular",
-            "operation": self.operation,
-            "p": self.p,
-            "equals_token": self.equals_token,
-            "seed": self.seed,
-        }
+        """What `task_from_dict` needs to build the same task again."""
+        return {"task": "modular", **asdict(self)}

@@ -1,4 +1,4 @@
-"""The operations of modular arithmetic, in a registry.
+"""What is the label of a pair (a, b)? The operations of modular arithmetic, in a registry.
 
 One more operation is one decorated function: given operand columns and p it returns the label of
 every pair, whole numbers from 0 to p-1:
@@ -14,6 +14,7 @@ when a task is made of the operation; a group that they contradict is refused.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -26,9 +27,6 @@ from torch import Tensor
 from grokinterp.base.checks import truth, word
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.base.registry import check_free, check_function, checked_name
-
-# MERGED tasks.exponents: Discrete logarithms: the coordinates in which multiplication mod a prime is an addition.
-
 
 UNDEFINED = -1
 
@@ -83,14 +81,14 @@ class Operation:
             return found
         a, b = _operands(p)
         labels = self._checked(found, a, b, p)
-        if self.group is not None:
+        if (group := self.group) is not None:
+            declared = OPERATIONS[group].labels(a, b, p)
             _refuse_first(
-                labels != GROUPS[self.group].labels(a, b, p),
+                labels != declared,
                 lambda row: (
-                    f"operation {self.name!r} declares group={self.group!r}, but at p={p} its "
-                    f"label of ({a[row]}, {b[row]}) is {labels[row]}, not "
-                    f"{int(GROUPS[self.group].labels(a[row], b[row], p))} = "  # type: ignore[index]
-                    f"{GROUPS[self.group].formula}; leave group out or mend the function."  # type: ignore[index]
+                    f"operation {self.name!r} declares group={group!r}, but at p={p} its label of "
+                    f"({a[row]}, {b[row]}) is {labels[row]}, not {declared[row]} = "
+                    f"{FORMULAS[group]}; leave group out or mend the function."
                 ),
             )
         return labels
@@ -122,10 +120,8 @@ class Operation:
         wanted = f"give the {n} labels of a and b, a tensor of whole numbers from 0 to {p - 1}"
         labels = None
         if isinstance(found, Tensor | np.ndarray | list | tuple):
-            try:
+            with suppress(Exception):  # torch knows many ways to say that it is no tensor
                 labels = torch.as_tensor(found).detach().to_dense().cpu().clone()
-            except Exception:  # torch knows many ways to say that it is no tensor
-                labels = None
         if labels is None or tuple(labels.shape) != (n,):
             of = f"labels of shape {tuple(labels.shape)}" if labels is not None else shown(found)
             raise InputError(f"{gives} {of} at p={p}; {wanted}.")
@@ -142,30 +138,12 @@ class Operation:
         return labels
 
 
-@dataclass(frozen=True)
-class _Declared:
-    """What an operation of a group has as labels."""
-
-    formula: str
-    labels: LabelFunction
-
-
-GROUPS: dict[str, _Declared] = {
-    "add": _Declared("(a + b) % p", lambda a, b, p: (a + b) % p),
-    "subtract": _Declared("(a - b) % p", lambda a, b, p: (a - b) % p),
-    "multiply": _Declared("(a * b) % p", lambda a, b, p: (a * b) % p),
-}
+FORMULAS = {"add": "(a + b) % p", "subtract": "(a - b) % p", "multiply": "(a * b) % p"}
 OPERATIONS: dict[str, Operation] = {}
 ALIASES = {
-    "addition": "add",
-    "subtraction": "subtract",
-    "sub": "subtract",
-    "multiplication": "multiply",
-    "mul": "multiply",
-    "x^2+xy+y^2": "x2xyy2",
-    "random_labels": "random",
-    "rand": "random",
-}
+    "addition": "add", "subtraction": "subtract", "sub": "subtract", "multiplication": "multiply",
+    "mul": "multiply", "x^2+xy+y^2": "x2xyy2", "random_labels": "random", "rand": "random",
+}  # fmt: skip
 
 
 def operation(
@@ -178,8 +156,8 @@ def operation(
 
     InputError for a name that is taken (a notebook cell run twice replaces its own), for what is
     no name, no group or no function of these arguments; and when a task is made of it, for labels
-    that are not whole numbers from 0 to p-1, one a pair, that contradict the group, or that differ
-    from call to call.
+    that are not whole numbers from 0 to p-1, one per pair, that contradict the group, or that
+    differ from call to call.
     """
     checked_name("operation", name)
     if group is not None:
@@ -200,14 +178,9 @@ def operation(
 
 def get_operation(name: str) -> Operation:
     """The operation of that name, or of that common alias (`"x^2+xy+y^2"`, `"mul"`, ...)."""
-    if not isinstance(name, str):
-        raise InputError(f"operation={shown(name)} is no name; {nearest('', OPERATIONS)}")
-    try:
-        return OPERATIONS[ALIASES.get(name, name)]
-    except KeyError:
-        raise InputError(
-            f"operation={shown(name)} is not known; {nearest(name, OPERATIONS, ALIASES)}"
-        ) from None
+    if isinstance(name, str) and (found := OPERATIONS.get(ALIASES.get(name, name))):
+        return found
+    raise InputError(f"operation={shown(name)} is not known; {nearest(name, OPERATIONS, ALIASES)}")
 
 
 def _operands(p: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
@@ -216,10 +189,10 @@ def _operands(p: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
     return each.repeat_interleave(p), each.repeat(p)
 
 
-def _refuse_first(wrong: Tensor, told: Callable[[int], str]) -> None:
+def _refuse_first(wrong: Tensor, message: Callable[[int], str]) -> None:
     """InputError about the first row that is wrong, where there is one."""
     if bool(wrong.any()):
-        raise InputError(told(int(wrong.nonzero()[0])))
+        raise InputError(message(int(wrong.nonzero()[0])))
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""Which rows of the table are trained on: the two published rules.
+"""Which rows of the table are trained on? The two published rules.
 
 Both shuffle the rows `a*p + b` and train on the first `int(train_fraction * n)` of them.
 """
@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.base.checks import real, whole, word
-from grokinterp.base.errors import InputError, shown
+from grokinterp.base.checks import LARGEST_SEED, real, refused, whole, word
+from grokinterp.base.errors import InputError
 
 SplitRule = Literal["torch", "python"]
 
@@ -35,14 +35,12 @@ def draw(n_inputs: int, *, rule: str, seed: int) -> Int[Tensor, " n_inputs"]:
     """All rows of the table as a rule shuffles them; the first ones are trained on."""
     word("split", rule, get_args(SplitRule))
     n_inputs = whole("n_inputs", n_inputs, least=0, such_as="12769")
-    seed = whole("seed", seed, least=-(2**63), most=2**63 - 1, such_as="0")
+    seed = whole("seed", seed, least=-LARGEST_SEED - 1, most=LARGEST_SEED, such_as="0")
     if rule == "torch":
         return torch.randperm(n_inputs, generator=torch.Generator().manual_seed(seed))
-    if rule == "python":
-        rows = list(range(n_inputs))
-        random.Random(seed).shuffle(rows)
-        return torch.tensor(rows, dtype=torch.int64)
-    raise AssertionError(rule)
+    rows = list(range(n_inputs))
+    random.Random(seed).shuffle(rows)
+    return torch.tensor(rows, dtype=torch.int64)
 
 
 def mask_of(rows: Int[Tensor, " n_train"], n_inputs: int) -> Bool[Tensor, " n_inputs"]:
@@ -62,28 +60,18 @@ def are_rows(rows: Int[Tensor, "..."], n_inputs: int) -> bool:
     >>> are_rows(torch.tensor([2, 0]), 4), are_rows(torch.tensor([2, 2]), 4)
     (True, False)
     """
-    return bool(
-        rows.ndim == 1
-        and len(rows)
-        and rows.min() >= 0
-        and rows.max() < n_inputs
-        and len(rows.unique()) == len(rows)
-    )
+    if rows.ndim != 1 or not len(rows):
+        return False
+    return bool(rows.min() >= 0 and rows.max() < n_inputs and len(rows.unique()) == len(rows))
 
 
 def n_training_rows(n_inputs: int, train_fraction: float) -> int:
     """`int(train_fraction * n_inputs)`, refused when the fraction is outside (0, 1] or gives 0."""
-    found = real(train_fraction)
-    if found is None or not 0 < found <= 1:
-        raise InputError(
-            f"train_fraction={shown(train_fraction)} is not between 0 and 1; "
-            "give the share of the inputs to train on, such as 0.3."
-        )
-    train_fraction = found
-    n_train = int(train_fraction * n_inputs)
-    if n_train == 0:
-        raise InputError(
-            f"train_fraction={train_fraction} of {n_inputs} inputs leaves nothing to train on; "
-            "give a larger one."
-        )
+    share = real(train_fraction)
+    if share is None or not 0 < share <= 1:
+        give = "the share of the inputs to train on, such as 0.3"
+        raise refused("train_fraction", train_fraction, "between 0 and 1", give)
+    if (n_train := int(share * n_inputs)) == 0:
+        left = f"train_fraction={share} of {n_inputs} inputs leaves nothing to train on"
+        raise InputError(f"{left}; give a larger one.")
     return n_train

@@ -1,4 +1,4 @@
-"""What every task offers: inputs that a model reads, their labels, and where the answers live."""
+"""What does every task offer? Inputs that a model reads, their labels, where the answers live."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -7,14 +7,10 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.base.checks import mask, word
+from grokinterp.base.checks import mask, refused, word
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
-
-# MERGED tasks.splits: Which rows of the table are trained on: the two published rules.
-#
-# Both shuffle the rows `a*p + b` and train on the first `int(train_fraction * n)` of them.
 
 
 @runtime_checkable
@@ -69,16 +65,12 @@ def unmirrored_rows(task: Task, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[T
     """
     check_task(task)
     test = ~mask("train_mask", train_mask, task.n_inputs)
-    if not has_mirrors(task):
-        return test
-    assert isinstance(task, ModularTask)
-    return test & ~task.mirrored(train_mask)
+    if isinstance(task, ModularTask) and has_mirrors(task):
+        return test & ~task.mirrored(train_mask)
+    return test
 
 
-KINDS: dict[str, type[ModularTask] | type[IsingTask]] = {
-    "modular": ModularTask,
-    "ising": IsingTask,
-}
+KINDS: dict[str, type[ModularTask | IsingTask]] = {"modular": ModularTask, "ising": IsingTask}
 
 
 def task_from_dict(values: Mapping[str, Any]) -> Task:
@@ -104,6 +96,4 @@ def task_from_dict(values: Mapping[str, Any]) -> Task:
 def check_task(task: object) -> None:
     """Refuse what is not a task."""
     if not isinstance(task, Task) or isinstance(task, type):
-        raise InputError(
-            f"task={shown(task)} is not a task; give such as gi.ModularTask('add', p=113)."
-        )
+        raise refused("task", task, "a task", "such as gi.ModularTask('add', p=113)")
