@@ -8,7 +8,7 @@ import torch
 import grokinterp as gi
 from grokinterp.runs import manifest
 from grokinterp.runs.manifest import Manifest
-from grokinterp.training import loop, verification, verify
+from grokinterp.training import learner, loop, verification, verify
 
 SHIPPED_FACTS = {"threads", "cpu", "cpu_capability", "device"}
 
@@ -165,9 +165,9 @@ class TestVerify:
         """A run whose every gradient was rounded otherwise than here."""
         backward = loop.Learner.backward
 
-        def otherwise(learner, rows):
-            backward(learner, rows)
-            for weight in learner.trained.values():
+        def otherwise(single, rows):
+            backward(single, rows)
+            for weight in single.trained.values():
                 weight.grad *= 1 + 3e-8 * torch.randn_like(weight)
 
         with monkeypatch.context() as patch:
@@ -193,9 +193,9 @@ class TestVerify:
         self, tiny, tmp_path, run, monkeypatch, elsewhere
     ):
         elsewhere(cpu="Another")
-        rate = loop.learning_rate
+        rate = learner.learning_rate
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "learning_rate", lambda *given: 1.01 * rate(*given))
+            patch.setattr(learner, "learning_rate", lambda *given: 1.01 * rate(*given))
             gi.train(tiny, tmp_path / "run")
         status, out, _ = run("verify", tmp_path / "run", "--json")
         found = json.loads(out)

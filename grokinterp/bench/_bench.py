@@ -257,7 +257,7 @@ def bench(*, threads: int = 0, rounds: int = ROUNDS) -> Bench:
     recipe = BUILTIN[RECIPE].recipe.replace(checkpoints="every:100", threads=threads)
     with using_threads(threads), tempfile.TemporaryDirectory() as folder:
         rates = products()
-        session = Session(recipe, Path(folder) / "steps", resume=False)
+        session = Session([(recipe, Path(folder) / "steps")], resume=False)
         step = usual_step(recipe)
         training, _ = _pair((session.update, 100), (step, 10), rounds=rounds, warm_up=20)
         saved = recipe.replace(steps=CHECKPOINTS - 1, checkpoints="every:1", log_every=CHECKPOINTS)

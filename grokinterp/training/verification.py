@@ -150,7 +150,7 @@ def _train(run: Run, last: int, *, disturbed: bool = False, progress: bool) -> T
         tqdm(total=last, desc="verify", unit="step", disable=None if progress else True) as bar,
     ):
         _set_threads(environments[0])
-        session = Session(recipe, Path(folder) / "run", resume=False)
+        session = Session([(recipe, Path(folder) / "run")], resume=False)
         if disturbed:
             _disturb(session.learner.trained)
         while True:
