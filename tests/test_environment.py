@@ -231,7 +231,7 @@ class TestVerify:
         status, _, line = run("verify", tmp_path / "run")
         assert (status, len(line.splitlines())) == (2, 1)
         assert "no recipe: another loop trained it" in line
-        with pytest.raises(gi.InputError, match="steps=-1 is not a number of updates"):
+        with pytest.raises(gi.InputError, match="steps=-1 is not a whole number from 0 on"):
             verify(tiny_run, steps=-1)
         with pytest.raises(gi.InputError, match=r"nothing but the start of .* at least steps=10"):
             verify(tiny_run, steps=9)

@@ -77,7 +77,7 @@ def unfinished(members: Sequence[Member]) -> list[Member]:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what a kill right after the last save may have left; nothing heeds it."""
+    """Remove what a kill right after the last save may have left; nothing reads it."""
     if any((folder / name).exists() for name in (RESUME, LOCK)):
         with contextlib.suppress(OSError, InputError), hold(folder):  # read-only, or held
             (folder / RESUME).unlink(missing_ok=True)
@@ -113,11 +113,11 @@ def train_members(
             session.update()
             bar.update()
             if session.logged(session.step):
-                losses = (
-                    f"{side} {sum(one[f'{side}_loss'] for one in session.latest) / n:.2e}"
-                    for side in ("train", "test")
+                train_loss, test_loss = (
+                    sum(metrics[column] for metrics in session.latest) / n
+                    for column in ("train_loss", "test_loss")
                 )
-                bar.set_postfix_str(" ".join(losses), refresh=False)
+                bar.set_postfix_str(f"train {train_loss:.2e} test {test_loss:.2e}", refresh=False)
             if stop.is_set() and session.step < steps:
                 session.save_state()
                 again = f"{folder} with --resume (resume=True)"
