@@ -1,8 +1,8 @@
-"""Where the runs and the table of a sweep are kept: a folder, or any path that fsspec knows.
+"""Where are the runs and the table of a sweep kept? In a folder, or at any path of fsspec.
 
 `runs/scales` is a folder. `s3://bucket/scales` and other paths of fsspec are remote: a run is
-trained in a scratch folder of the machine that trains it, put there whole when it is finished or
-stopped, and fetched from there to go on. What was not put is lost with its machine.
+trained in a scratch folder of the machine that trains it, sent there whole when it is finished or
+stopped, and fetched from there to go on. What was not sent is lost with its machine.
 """
 
 import re
@@ -20,7 +20,6 @@ from grokinterp.base.files import ASIDE, write_whole
 from grokinterp.base.lock import hold
 from grokinterp.runs.manifest import METRICS, RESUME, RUN_JSON
 
-LONGEST_REASON = 200  # letters of what a library says
 LAST = (METRICS, RUN_JSON, RESUME)  # in the order in which a run folder is written
 
 
@@ -138,16 +137,16 @@ class Remote:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """No lock, which others have none of, so let one command sweep into it; end the scratch."""
+        """Hold nothing, as such paths have no locks; at the end the scratch folder is removed."""
         try:
             yield
         finally:
-            with suppress(OSError):  # what could not be put is left there
+            with suppress(OSError):  # what could not be sent is left there
                 self.scratch.rmdir()
 
     @contextmanager
     def run_folder(self, name: str) -> Iterator[Path]:
-        """A scratch folder; one that a killed worker left behind goes on where it is."""
+        """A scratch folder; one that a killed worker has left is used as it is."""
         folder, fetched = self.scratch / name, {}
         if not (folder / RUN_JSON).is_file():
             self._fetch(name, folder)
@@ -166,14 +165,14 @@ class Remote:
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
-        """Say of which place it is that a library of its protocol complains, in whatever words."""
+        """Name this place in whatever error a library of its protocol raises."""
         try:
             yield
         except OSError as error:
             error.filename = error.filename or self.url
             raise
         except Exception as error:
-            told = one_line(f"{type(error).__name__}: {error}", most=LONGEST_REASON)
+            told = one_line(f"{type(error).__name__}: {error}", most=200)
             raise InputError(
                 f"{self.url} cannot be used ({told}); put this right, or give a folder."
             ) from error
@@ -182,7 +181,7 @@ class Remote:
         return f"{self.files._strip_protocol(self.url)}/{name}"
 
     def _fetch(self, name: str, folder: Path) -> None:
-        """Bring a run here; run.json last, so that what is cut off is fetched again."""
+        """Bring a run here; run.json comes last, so that what is cut off is fetched again."""
         there = self._path(name)
         if not self.files.exists(there):
             return
