@@ -204,7 +204,7 @@ def _check_arrived(place: Place, made: Made) -> None:
 
 def _at(stop: KeyboardInterrupt) -> str:
     """Where a sweep was stopped."""
-    names = stop.names if isinstance(stop, Stopped) else ()
+    names = stop.args if isinstance(stop, Stopped) else ()
     if not names:
         return ""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

@@ -87,11 +87,7 @@ class Made:
 
 
 class Stopped(KeyboardInterrupt):
-    """A sweep was asked to stop, while these runs were being made."""
-
-    def __init__(self, names: tuple[str, ...] = ()) -> None:
-        super().__init__(", ".join(names))
-        self.names = names
+    """A sweep was asked to stop, while the runs named in `args` were being made."""
 
 
 def make_runs(job: Job) -> Iterator[Made]:
@@ -175,7 +171,7 @@ def run_in_process(jobs: Sequence[Job]) -> Generator[Made, None, None]:
                 left.remove(made.name)
                 yield made
         except KeyboardInterrupt:
-            raise Stopped(tuple(left)) from None
+            raise Stopped(*left) from None
 
 
 class _Worker:
@@ -216,10 +212,8 @@ def run_in_processes(jobs: Sequence[Job], *, workers: int) -> Generator[Made, No
             for worker in pool:
                 if worker.ready and worker.job is None and waiting:
                     worker.give(waiting.popleft())
-            for worker in _heard_from(pool):
-                try:
-                    message = worker.connection.recv()
-                except (EOFError, OSError):
+            for worker, message in _heard_from(pool):
+                if message is None:
                     pool.remove(worker)
                     worker.connection.close()
                     status = worker.exit_status()
@@ -242,17 +236,23 @@ def run_in_processes(jobs: Sequence[Job], *, workers: int) -> Generator[Made, No
                     worker.job = worker.job and worker.job.without(message.name)
                     yield message
     except KeyboardInterrupt:
-        names = tuple(name for worker in pool if worker.job for name in worker.job.names)
+        names = [name for worker in pool if worker.job for name in worker.job.names]
         yield from _stop(pool)
-        raise Stopped(names) from None
+        raise Stopped(*names) from None
     finally:
         _stop(pool)
 
 
-def _heard_from(pool: Sequence[_Worker], timeout: float | None = None) -> list[_Worker]:
-    """The workers that have sent something, or are dead."""
+def _heard_from(
+    pool: Sequence[_Worker], timeout: float | None = None
+) -> Iterator[tuple[_Worker, Any]]:
+    """The workers that have sent something, each with its message; None from one that is dead."""
     heard = wait([worker.connection for worker in pool], timeout)
-    return [worker for worker in pool if worker.connection in heard]
+    for worker in [worker for worker in pool if worker.connection in heard]:
+        message = None
+        with suppress(EOFError, OSError):
+            message = worker.connection.recv()
+        yield worker, message
 
 
 def _check_start(status: int, false_starts: int) -> None:
@@ -281,13 +281,10 @@ def _stop(pool: list[_Worker]) -> list[Made]:
                 worker.connection.close()  # it waits for a job, and ends when none can come
         left = [worker for worker in pool if not worker.connection.closed]
         while left and (remaining := until - time.monotonic()) > 0:
-            for worker in _heard_from(left, remaining):
-                try:
-                    message = worker.connection.recv()
-                except (EOFError, OSError):
+            for worker, message in _heard_from(left, remaining):
+                if message is None:
                     left.remove(worker)
-                    continue
-                if isinstance(message, Made):
+                elif isinstance(message, Made):
                     finished.append(message)
         for worker in pool:
             worker.process.join(max(0.0, until - time.monotonic()))

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from grokinterp.base.errors import InputError, one_line
 from grokinterp.base.files import ASIDE, write_whole
@@ -23,30 +23,7 @@ from grokinterp.runs.manifest import METRICS, RESUME, RUN_JSON
 LAST = (METRICS, RUN_JSON, RESUME)  # in the order in which a run folder is written
 
 
-@runtime_checkable
-class Place(Protocol):
-    """Files by name, and a folder of this machine for every run. It goes to other processes."""
-
-    def read(self, name: str) -> bytes | None:
-        """The content of a file, None where there is none."""
-
-    def has(self, name: str, files: Iterable[str]) -> bool:
-        """Whether all these files of a run are there."""
-
-    def write(self, name: str, content: bytes) -> None:
-        """Put a file there, whole or not at all, unless it is there already."""
-
-    def held(self) -> AbstractContextManager[object]:
-        """Keep others from sweeping into it, where that can be done."""
-
-    def run_folder(self, name: str) -> AbstractContextManager[Path]:
-        """A folder to train a run in; in the end the place has what it holds."""
-
-    def seen_folder(self, name: str) -> Path:
-        """Where this machine would see a run while it is trained here."""
-
-
-def place_of(out: str | Path, *, across_processes: bool) -> Place:
+def place_of(out: str | Path, *, across_processes: bool) -> "Place":
     """The place that a user names; InputError for one that cannot be used."""
     if not str(out):
         raise InputError("no folder is given; name one for the runs and their table.")
@@ -69,38 +46,44 @@ def place_of(out: str | Path, *, across_processes: bool) -> Place:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that everything which trains the runs can see."""
+    """A folder that is seen wherever the runs are trained. It goes to other processes."""
 
     folder: Path
 
     def __str__(self) -> str:
         return str(self.folder)
 
-    def read(self, name: str) -> bytes | None:  # noqa: D102
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, None where there is none."""
         path = self.folder / name
         return path.read_bytes() if path.is_file() else None
 
-    def has(self, name: str, files: Iterable[str]) -> bool:  # noqa: D102
+    def has(self, name: str, files: Iterable[str]) -> bool:
+        """Whether all these files of a run are there."""
         return all((self.folder / name / file).is_file() for file in files)
 
-    def write(self, name: str, content: bytes) -> None:  # noqa: D102
+    def write(self, name: str, content: bytes) -> None:
+        """Put a file there, whole or not at all, unless it is there already."""
         if self.read(name) != content:
             write_whole(self.folder / name, content)
 
-    def held(self) -> AbstractContextManager[object]:  # noqa: D102
+    def held(self) -> AbstractContextManager[object]:
+        """Keep others from sweeping into it."""
         return hold(self.folder)
 
     @contextmanager
-    def run_folder(self, name: str) -> Iterator[Path]:  # noqa: D102
+    def run_folder(self, name: str) -> Iterator[Path]:
+        """A folder to train a run in; in the end the place has what it holds."""
         yield self.folder / name
 
-    def seen_folder(self, name: str) -> Path:  # noqa: D102
+    def seen_folder(self, name: str) -> Path:
+        """Where this machine would see a run while it is trained here."""
         return self.folder / name
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A path of fsspec, and the scratch folder for the runs in training."""
+    """The same at a path of fsspec, with a scratch folder for the runs in training."""
 
     url: str
     scratch: Path
@@ -199,6 +182,9 @@ class Remote:
             there := self._path(f"{name}/{RESUME}")
         ):
             self.files.rm(there)
+
+
+Place = Folder | Remote
 
 
 def _times(folder: Path) -> dict[Path, int]:

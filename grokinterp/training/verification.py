@@ -165,8 +165,11 @@ def _train(run: Run, last: int, *, disturbed: bool = False, progress: bool) -> T
     ):
         _set_threads(environments[0])
         session = Session([(recipe, Path(folder) / "run")], resume=False)
-        if disturbed:
-            _disturb(session.learner.trained)
+        if disturbed:  # every number by a unit in the last place, up or down by chance
+            generator = torch.Generator().manual_seed(0)
+            for weight in session.learner.trained.values():
+                signs = torch.randint(0, 2, weight.shape, generator=generator) * 2 - 1
+                weight.data *= 1 + signs.to(weight.device) * torch.finfo(weight.dtype).eps
         while True:
             step = session.step
             if step in session.saves:
@@ -179,15 +182,6 @@ def _train(run: Run, last: int, *, disturbed: bool = False, progress: bool) -> T
             _set_threads(environments.get(step, {}))
             session.update()
             bar.update()
-
-
-def _disturb(weights: Weights) -> None:
-    """Move every number by a unit in the last place, up or down by chance."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in weights.values():
-            signs = torch.randint(0, 2, weight.shape, generator=generator) * 2 - 1
-            weight.mul_(1 + signs.to(weight.device) * torch.finfo(weight.dtype).eps)
 
 
 def _set_threads(environment: Mapping[str, Any]) -> None:
