@@ -3,8 +3,5 @@
 from grokinterp.base.names import room_names
 from grokinterp.bench._bench import Bench, bench
 
-__all__ = [
-    "Bench",
-    "bench",
-]
+__all__ = ["Bench", "bench"]
 __getattr__, __dir__ = room_names(__name__, __all__)

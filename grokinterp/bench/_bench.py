@@ -274,8 +274,9 @@ def _pair(ours: Calls, usual: Calls, *, rounds: int, warm_up: int) -> tuple[Pair
             own = _milliseconds(*ours)
         times.append((own, _milliseconds(*usual)))
     ratios = [b / a for a, b in times]
-    medians = map(statistics.median, (*zip(*times, strict=True), ratios))
-    return Pair(*medians, min(ratios), max(ratios)), sum(a for a, _ in times) * ours[1] / 1e3
+    own, other = (statistics.median(each) for each in zip(*times, strict=True))
+    pair = Pair(own, other, statistics.median(ratios), min(ratios), max(ratios))
+    return pair, sum(a for a, _ in times) * ours[1] / 1e3
 
 
 def _milliseconds(function: Callable[[], object], calls: int) -> float:

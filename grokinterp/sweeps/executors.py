@@ -73,7 +73,7 @@ class Job:
             yield failed(self.names[0], note)
             return
         # Too large together, or one of them kills the worker.
-        for name, recipe in reversed(self.members.items()):
+        for name, recipe in reversed(list(self.members.items())):
             waiting.appendleft(replace(self, members={name: recipe}))
 
 

@@ -25,15 +25,8 @@ from grokinterp.recipe.builtin import as_recipe
 from grokinterp.recipe.recipe import Recipe, value_text
 from grokinterp.runs.manifest import RESUME, RUN_JSON, Manifest
 from grokinterp.runs.run import Run
-from grokinterp.training.learner import AnyLearner, EnsembleLearner, Learner
-from grokinterp.training.loop import (
-    Member,
-    find_device,
-    train,
-    train_members,
-    unfinished,
-    using_threads,
-)
+from grokinterp.training.learner import EnsembleLearner, Learner
+from grokinterp.training.loop import find_device, train, train_members, unfinished, using_threads
 
 FREE = (
     *("seed", "data_seed", "split", "init", "init_scale"),
@@ -123,21 +116,21 @@ def faster_as_ensemble(recipes: Sequence[Recipe], *, seconds: float = 0.5) -> En
     made = _members(recipes)
     seconds = number("seconds", seconds, least=0, most=3600, such_as="0.5")
     device = find_device(made[0].device)
-    ways: list[tuple[AnyLearner, list[float]]]
     with using_threads(made[0].threads), kept_memory():
-        ways = [(Learner(made[0], device), []), (EnsembleLearner(made, device), [])]
+        learners = (Learner(made[0], device), EnsembleLearner(made, device))
+        times: tuple[list[float], list[float]] = ([], [])
         until = time.perf_counter() + seconds
         for step in range(MOST + 1):
             if step > LEAST and time.perf_counter() >= until:
                 break
-            for learner, times in ways:
+            for learner, record in zip(learners, times, strict=True):
                 start = time.perf_counter()
                 learner.update(step)
                 if torch.device(device).type != "cpu":
                     torch.accelerator.synchronize()
-                times.append(time.perf_counter() - start)
+                record.append(time.perf_counter() - start)
     # The first step makes what the others find made: it is not counted.
-    singly, together = (statistics.median(times[1:]) for _, times in ways)
+    singly, together = (statistics.median(record[1:]) for record in times)
     return EnsembleTiming(members=len(made), singly=singly, together=together / len(made))
 
 
@@ -216,7 +209,7 @@ def _folders(recipes: Sequence[Recipe], outs: Sequence[str | Path] | str | Path)
     return folders
 
 
-def _together_is_faster(members: Sequence[Member], *, resume: bool) -> bool:
+def _together_is_faster(members: Sequence[tuple[Recipe, Path]], *, resume: bool) -> bool:
     """What was chosen when these runs began; otherwise what is faster here."""
     if resume:
         for _, folder in members:

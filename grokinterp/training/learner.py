@@ -24,13 +24,7 @@ from grokinterp.models.kinds import QuickForward
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.models.stacked import stack, stacked_gradients, stacked_logits
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.metrics import (
-    COLUMNS,
-    UNMIRRORED,
-    Metrics,
-    evaluate_blocks,
-    logged_unmirrored,
-)
+from grokinterp.runs.metrics import COLUMNS, UNMIRRORED, Metrics, evaluate_blocks, logged_unmirrored
 from grokinterp.tasks.splits import mask_of
 from grokinterp.updates.optimizers import Batches, build_optimizer, learning_rate
 
@@ -251,10 +245,9 @@ class _Optimizer:
         for index, (name, block) in enumerate(self._blocks):
             for key, value in states[block.start].items():
                 if key.startswith(f"optimizer/{name}/"):
-                    parts = [state[key] for state in states[block]]
-                    moments.setdefault(index, {})[key.rpartition("/")[2]] = (
-                        torch.stack(parts) if value.ndim else value
-                    )
+                    every = [state[key] for state in states[block]]
+                    moment = torch.stack(every) if value.ndim else value
+                    moments.setdefault(index, {})[key.rpartition("/")[2]] = moment
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
 
 

@@ -99,30 +99,23 @@ def train_members(
             return
         session = Session(members, resume=resume, ensemble=ensemble)
         steps, folder, n = session.recipe.steps, members[0][1], len(members)
-        bar = stack.enter_context(
-            tqdm(
-                total=steps,
-                initial=session.step,
-                desc=f"{n} runs" if ensemble else folder.name,
-                unit="step",
-                mininterval=0.5,
-                disable=None if progress else True,
-            )
-        )
+        label = f"{n} runs" if ensemble else folder.name
+        bar = tqdm(
+            total=steps, initial=session.step, desc=label, unit="step", mininterval=0.5,
+            disable=None if progress else True,
+        )  # fmt: skip
+        stack.enter_context(bar)
         while session.step < steps:
             session.update()
             bar.update()
             if session.logged(session.step):
-                train_loss, test_loss = (
-                    sum(metrics[column] for metrics in session.latest) / n
-                    for column in ("train_loss", "test_loss")
-                )
+                train_loss = sum(metrics["train_loss"] for metrics in session.latest) / n
+                test_loss = sum(metrics["test_loss"] for metrics in session.latest) / n
                 bar.set_postfix_str(f"train {train_loss:.2e} test {test_loss:.2e}", refresh=False)
             if stop.is_set() and session.step < steps:
                 session.save_state()
-                again = f"{folder} with --resume (resume=True)"
-                if ensemble:
-                    again = f"the {n} runs together with resume=True"
+                one = f"{folder} with --resume (resume=True)"
+                again = f"the {n} runs together with resume=True" if ensemble else one
                 raise Interrupted(
                     f"stopped at step {session.step} of {steps}; nothing is lost, continue {again}."
                 )
@@ -145,7 +138,7 @@ class Session:
         if ensemble:
             environment = {**environment, "ensemble": len(members)}
         self.learner: AnyLearner = (
-            EnsembleLearner(recipes, device) if ensemble else Learner(*recipes, device)
+            EnsembleLearner(recipes, device) if ensemble else Learner(recipes[0], device)
         )
         self.latest: list[Metrics] = []
         self.step = 0
@@ -222,10 +215,7 @@ class Session:
 
 
 def _read_states(folders: Sequence[Path]) -> tuple[int, list[dict[str, Tensor]]] | None:
-    """The latest step at which all runs are saved, and their states; None if none is saved.
-
-    InputError if some are, but at no common step.
-    """
+    """The latest step at which all runs are saved, with their states; None if none is saved."""
     files = (RESUME_NEXT, RESUME) if len(folders) > 1 else (RESUME,)
     found = []
     for folder in folders:
@@ -233,10 +223,8 @@ def _read_states(folders: Sequence[Path]) -> tuple[int, list[dict[str, Tensor]]]
         found.append({x[0]: (file, x[1]) for file, x in saved.items() if x is not None})
     common = set[int].intersection(*map(set, found))
     if not common and any((folder / RESUME).exists() for folder in folders):
-        last = [
-            (max(steps, default=0), folder) for folder, steps in zip(folders, found, strict=True)
-        ]
-        (least, behind), (most, ahead) = min(last), max(last)
+        last = [max(steps, default=0) for steps in found]
+        (least, behind), (most, ahead) = (f(zip(last, folders, strict=True)) for f in (min, max))
         raise InputError(
             f"{behind} is saved at step {least}, {ahead} at {most}; finish those that have begun "
             "singly (gi.train with resume=True), the others together."
