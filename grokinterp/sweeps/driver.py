@@ -7,9 +7,8 @@ raises `Stopped`.
 
 import pickle
 import signal
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from grokinterp.sweeps.executors import (
     Stopped,
     run_in_process,
     run_in_processes,
+    sigterm_kept,
 )
 from grokinterp.sweeps.live_table import live_table
 from grokinterp.sweeps.on_ray import run_on_ray
@@ -149,7 +149,7 @@ def run_sweep(
         ]
         try:
             with (
-                _sigterm_as_ctrl_c(),
+                sigterm_kept(signal.default_int_handler),  # as Ctrl-C
                 live_table(jobs, n_runs=len(recipes), shown=progress) as live,
                 closing(chosen.make(jobs)) as results,
             ):
@@ -209,19 +209,3 @@ def _at(stop: KeyboardInterrupt) -> str:
         return ""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f"at {', '.join(names[:NAMED])}{more}, "
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Have SIGTERM stop a sweep as Ctrl-C does, unless the caller handles it."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

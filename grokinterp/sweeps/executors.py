@@ -162,6 +162,21 @@ def _wait_for(folders: Iterable[Path]) -> None:
             time.sleep(0.1)
 
 
+@contextmanager
+def sigterm_kept(handler: Callable[..., object] | None = None) -> Iterator[None]:
+    """Put back what SIGTERM did before; meanwhile use a handler, unless the caller has one."""
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    if handler is not None and before is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run_in_process(jobs: Sequence[Job]) -> Generator[Made, None, None]:
     """Make the runs one after another."""
     for job in jobs:

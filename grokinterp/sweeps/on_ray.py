@@ -6,9 +6,7 @@ worker or its node dies; it goes on from what the place of the sweep has. Needs 
 
 import os
 import secrets
-import signal
 import socket
-import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from grokinterp.base.errors import InputError
-from grokinterp.sweeps.executors import RETRIES, STOP_SECONDS, Job, Made, Stopped, failed, make_runs
+from grokinterp.sweeps.executors import (
+    RETRIES,
+    STOP_SECONDS,
+    Job,
+    Made,
+    Stopped,
+    failed,
+    make_runs,
+    sigterm_kept,
+)
 
 REACH_SECONDS = 10.0
 QUIET = {  # before ray is imported
@@ -95,7 +102,7 @@ def _cluster(
         _check_address(address)
     most = max(job.threads for job in jobs)
     size = {} if address else {"num_cpus": most * (workers or 1), "include_dashboard": False}
-    with _handler_kept():
+    with sigterm_kept():  # Ray would have it end the process
         try:
             ray.init(
                 address or "local", log_to_driver=False, logging_level="ERROR",
@@ -111,19 +118,6 @@ def _cluster(
         yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _handler_kept() -> Iterator[None]:
-    """Keep what SIGTERM does: Ray would have it end the process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _ray(*, local: bool) -> Any:
