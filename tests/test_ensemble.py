@@ -406,6 +406,7 @@ def test_timing_times_both_ways():
     assert 0 < timing.singly < 1
     assert 0 < timing.together < 1
     assert timing.faster == (timing.together < timing.singly)
+    assert timing.table().seconds.tolist() == [timing.singly, timing.together]
 
 
 def test_groups_hold_every_recipe_once_with_those_it_can_be_trained_with():

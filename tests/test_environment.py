@@ -140,6 +140,8 @@ class TestVerify:
         assert (found.steps, list(found.weights)) == (60, [0, 20, 40, 60])
         assert list(found.metrics) == list(range(0, 61, 10))
         assert not any({**found.weights, **found.metrics}.values())
+        assert found.table().step.tolist() == list(range(0, 61, 10))
+        assert list(found.table()) == ["step", "weights", "metrics"]
         status, out, _ = run("verify", tiny_run.path, "--steps", 25)
         assert (status, "same bits" in out) == (0, True)
         assert "first 25 updates trained again, 2 checkpoints and 3 logged" in out
@@ -182,6 +184,8 @@ class TestVerify:
         assert (found.first, found.weights[0]) == (10, 0)
         assert found.weights[20] > 0
         assert found.weights[60] < 10 * max(found.rounding[0].values())
+        assert list(found.table())[3:] == ["weights_rounding", "metrics_rounding"]
+        assert "weights_rounding" in str(found)
         status, out, _ = run("verify", rounded.path)
         assert (status, "by all that is recorded the machine is the same" in out) == (3, True)
         monkeypatch.setattr(manifest, "current_environment", lambda **_: {"cpu": "Another"})

@@ -239,7 +239,9 @@ def test_a_run_that_kills_its_group_is_tried_alone_and_gets_the_note_alone(
 def test_what_is_no_number_of_runs_is_refused(value, tmp_path):
     file = tmp_path / "sweep.toml"
     file.write_text(f"seeds = 2\nensemble = {value}\n")
-    with pytest.raises(gi.InputError, match=r"sweep\.toml: ensemble=.* is not a whole number from 1"):
+    with pytest.raises(
+        gi.InputError, match=r"sweep\.toml: ensemble=.* is not a whole number from 1"
+    ):
         Sweep.from_toml(file)
     with pytest.raises(gi.InputError, match="ensemble=True is not a whole number"):
         Sweep(gi.Recipe(), ({"seed": (0, 1)},), ensemble=True)
