@@ -30,8 +30,7 @@ def test_the_usual_step_is_the_same_update(recipe, monkeypatch):
         usual, "build_model", lambda *a, **k: kept.append(build(*a, **k)) or kept[-1]
     )
     step = usual.usual_step(recipe)
-    task = recipe.build_task()
-    learner = Learner(recipe, task.model_inputs, task.labels, "cpu")
+    learner = Learner(recipe, "cpu")
     optimizer = build_optimizer(recipe, learner.trained.values())
     for _ in range(3):
         step()

@@ -47,8 +47,7 @@ def small(**changes):
 
 def single(recipe):
     """Steps of one recipe, as the loop of a single run takes them."""
-    task = recipe.build_task()
-    learner = Learner(recipe, task.model_inputs, task.labels, "cpu")
+    learner = Learner(recipe, "cpu")
     optimizer = build_optimizer(recipe, learner.trained.values())
     batches = Batches(recipe, recipe.train_indices())
     for step in range(10**6):
@@ -91,7 +90,7 @@ def test_every_member_is_its_single_run(name, shapes_unchecked):
     for member, each in enumerate(recipes):
         weights = next(itertools.islice(single(each), steps, None))
         for key, weight in weights.items():
-            off = (learner.weights[key][member] - weight).abs().max()
+            off = (learner.member(member)[key] - weight).abs().max()
             assert off < 1e-4, (member, key)
 
 
@@ -106,7 +105,7 @@ def test_members_may_have_rates_of_their_own():
     for member, each in enumerate(recipes):
         weights = next(itertools.islice(single(each), 30, None))
         for key, weight in weights.items():
-            torch.testing.assert_close(learner.weights[key][member], weight, rtol=0, atol=1e-6)
+            torch.testing.assert_close(learner.member(member)[key], weight, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -148,10 +147,10 @@ def test_gradients_in_float64_are_the_single_ones(recipe, block_size, monkeypatc
 def test_a_key_bias_is_not_trained_because_nothing_depends_on_it():
     recipe = small(biases="all")
     learner = EnsembleLearner([recipe], "cpu")
-    assert set(learner.weights) - set(learner.trained) == {"blocks.0.attn.b_K"}
+    assert set(learner.member(0)) - set(learner.trained) == {"blocks.0.attn.b_K"}
     for step in range(5):
         learner.update(step)
-    assert not learner.weights["blocks.0.attn.b_K"].any()
+    assert not learner.member(0)["blocks.0.attn.b_K"].any()
 
 
 @pytest.mark.parametrize("n_train", [1, 20, 77, 121])
@@ -258,13 +257,13 @@ def unbroken(tiny, tmp_path_factory):
 
 
 KILLS = {
-    "while the runs begin": (ensemble.RunWriter, "create", 2),
-    "before the first state": (ensemble._Session, "update", 7),
-    "while the first state is written": (ensemble.RunWriter, "save_resume", 2),
-    "while a later state is written": (ensemble.RunWriter, "save_resume", 5),
-    "between the renames of the first state": (ensemble.os, "replace", None),
-    "while checkpoints are written": (ensemble.RunWriter, "save", 8),
-    "while the runs are finished": (ensemble.RunWriter, "finish", 2),
+    "while the runs begin": (loop.RunWriter, "create", 2),
+    "before the first state": (loop.Session, "update", 7),
+    "while the first state is written": (loop.RunWriter, "save_resume", 2),
+    "while a later state is written": (loop.RunWriter, "save_resume", 5),
+    "between the renames of the first state": (loop.os, "replace", None),
+    "while checkpoints are written": (loop.RunWriter, "save", 8),
+    "while the runs are finished": (loop.RunWriter, "finish", 2),
 }
 
 
@@ -278,7 +277,7 @@ def test_a_killed_ensemble_resumes_to_the_same_bits(where, unbroken, tmp_path, m
             replace, renamed = os.replace, []
 
             def stopping(source, target):
-                renamed.append(str(source).endswith(ensemble.NEXT))
+                renamed.append(str(source).endswith(loop.RESUME_NEXT))
                 return kill() if sum(renamed) == 2 else replace(source, target)
 
             patch.setattr(target, name, stopping)
@@ -298,7 +297,7 @@ def test_a_killed_ensemble_resumes_to_the_same_bits(where, unbroken, tmp_path, m
 def test_ctrl_c_loses_nothing(unbroken, tmp_path, monkeypatch):
     recipes, runs = unbroken
     outs = [tmp_path / str(i) for i in range(3)]
-    update = ensemble._Session.update
+    update = loop.Session.update
 
     def stopping(session):
         update(session)
@@ -306,7 +305,7 @@ def test_ctrl_c_loses_nothing(unbroken, tmp_path, monkeypatch):
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ensemble._Session, "update", stopping)
+        patch.setattr(loop.Session, "update", stopping)
         with pytest.raises(gi.Interrupted, match="stopped at step 33 of 60"):
             train_ensemble(recipes, outs)
     assert [gi.load(out).steps for out in outs] == [(0, 20)] * 3
@@ -320,7 +319,7 @@ def test_a_member_can_go_on_singly_and_says_so(unbroken, tmp_path, monkeypatch):
     recipes, runs = unbroken
     outs = [tmp_path / str(i) for i in range(3)]
     with monkeypatch.context() as patch:
-        kill_at(patch, ensemble._Session, "update", 50)
+        kill_at(patch, loop.Session, "update", 50)
         with pytest.raises(KilledError):
             train_ensemble(recipes, outs)
     alone = gi.train(recipes[0], outs[0], resume=True)
@@ -371,7 +370,7 @@ def test_folders_that_do_not_fit_are_refused(tiny, tmp_path):
 def test_members_without_a_common_step_are_refused(tiny, tmp_path, monkeypatch):
     recipes = seeds(tiny, 2)
     with monkeypatch.context() as patch:
-        kill_at(patch, ensemble._Session, "update", 50)
+        kill_at(patch, loop.Session, "update", 50)
         with pytest.raises(KilledError):
             train_ensemble(recipes, tmp_path)
     (tmp_path / "seed=1/resume.safetensors").unlink()
@@ -386,12 +385,11 @@ def test_what_is_faster_is_chosen_said_and_kept(faster, tiny, tmp_path, monkeypa
 
     def timing(asked):
         timed.append(asked)
-        return EnsembleTiming(2, 1e-3, 0.5e-3 if faster else 2e-3)
+        return EnsembleTiming(members=2, singly=1e-3, together=0.5e-3 if faster else 2e-3)
 
     monkeypatch.setattr(ensemble, "faster_as_ensemble", timing)
     with monkeypatch.context() as patch, caplog.at_level("INFO"):
-        target = ensemble._Session if faster else loop.Session
-        kill_at(patch, target, "update", 25)
+        kill_at(patch, loop.Session, "update", 25)
         with pytest.raises(KilledError):
             train_ensemble(recipes, tmp_path, when="faster")
     assert ("trained together" if faster else "one after the other") in caplog.text
@@ -408,6 +406,7 @@ def test_timing_times_both_ways():
     assert 0 < timing.singly < 1
     assert 0 < timing.together < 1
     assert timing.faster == (timing.together < timing.singly)
+    assert timing.table().seconds.tolist() == [timing.singly, timing.together]
 
 
 def test_groups_hold_every_recipe_once_with_those_it_can_be_trained_with():

@@ -8,7 +8,7 @@ import torch
 import grokinterp as gi
 from grokinterp.runs import manifest
 from grokinterp.runs.manifest import Manifest
-from grokinterp.training import loop, verification, verify
+from grokinterp.training import learner, loop, verification, verify
 
 SHIPPED_FACTS = {"threads", "cpu", "cpu_capability", "device"}
 
@@ -140,6 +140,8 @@ class TestVerify:
         assert (found.steps, list(found.weights)) == (60, [0, 20, 40, 60])
         assert list(found.metrics) == list(range(0, 61, 10))
         assert not any({**found.weights, **found.metrics}.values())
+        assert found.table().step.tolist() == list(range(0, 61, 10))
+        assert list(found.table()) == ["step", "weights", "metrics"]
         status, out, _ = run("verify", tiny_run.path, "--steps", 25)
         assert (status, "same bits" in out) == (0, True)
         assert "first 25 updates trained again, 2 checkpoints and 3 logged" in out
@@ -165,9 +167,9 @@ class TestVerify:
         """A run whose every gradient was rounded otherwise than here."""
         backward = loop.Learner.backward
 
-        def otherwise(learner, rows):
-            backward(learner, rows)
-            for weight in learner.trained.values():
+        def otherwise(single, rows):
+            backward(single, rows)
+            for weight in single.trained.values():
                 weight.grad *= 1 + 3e-8 * torch.randn_like(weight)
 
         with monkeypatch.context() as patch:
@@ -182,6 +184,8 @@ class TestVerify:
         assert (found.first, found.weights[0]) == (10, 0)
         assert found.weights[20] > 0
         assert found.weights[60] < 10 * max(found.rounding[0].values())
+        assert list(found.table())[3:] == ["weights_rounding", "metrics_rounding"]
+        assert "weights_rounding" in str(found)
         status, out, _ = run("verify", rounded.path)
         assert (status, "by all that is recorded the machine is the same" in out) == (3, True)
         monkeypatch.setattr(manifest, "current_environment", lambda **_: {"cpu": "Another"})
@@ -193,9 +197,9 @@ class TestVerify:
         self, tiny, tmp_path, run, monkeypatch, elsewhere
     ):
         elsewhere(cpu="Another")
-        rate = loop.learning_rate
+        rate = learner.learning_rate
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "learning_rate", lambda *given: 1.01 * rate(*given))
+            patch.setattr(learner, "learning_rate", lambda *given: 1.01 * rate(*given))
             gi.train(tiny, tmp_path / "run")
         status, out, _ = run("verify", tmp_path / "run", "--json")
         found = json.loads(out)
@@ -231,7 +235,7 @@ class TestVerify:
         status, _, line = run("verify", tmp_path / "run")
         assert (status, len(line.splitlines())) == (2, 1)
         assert "no recipe: another loop trained it" in line
-        with pytest.raises(gi.InputError, match="steps=-1 is not a number of updates"):
+        with pytest.raises(gi.InputError, match="steps=-1 is not a whole number from 0 on"):
             verify(tiny_run, steps=-1)
         with pytest.raises(gi.InputError, match=r"nothing but the start of .* at least steps=10"):
             verify(tiny_run, steps=9)

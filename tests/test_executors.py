@@ -178,8 +178,8 @@ def test_a_sweep_whose_folder_is_held_by_this_process_is_refused(sweep, tmp_path
     ("asked", "message"),
     [
         ({"executor": "slurm"}, "executor='slurm' is not known"),
-        ({"workers": 0}, "workers=0 is no whole number from 1 to 1024"),
-        ({"threads": 0}, "threads=0 is no whole number"),
+        ({"workers": 0}, "workers=0 is not a whole number from 1 to 1024"),
+        ({"threads": 0}, "threads=0 is not a whole number"),
         ({"address": "127.0.0.1:6379"}, "give executor='ray'"),
         ({"executor": "ray", "address": "127.0.0.1:1"}, "no Ray cluster at 127.0.0.1:1"),
         ({"executor": "ray", "address": "here"}, "address='here' is no HOST:PORT"),

@@ -14,7 +14,7 @@ from grokinterp.sweeps.driver import SWEEP
 from grokinterp.sweeps.executors import Job
 from grokinterp.sweeps.places import place_of
 from grokinterp.training import EnsembleTiming, ensemble, loop, train_ensemble
-from grokinterp.training.ensemble import NEXT
+from grokinterp.training.loop import RESUME_NEXT
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def faster(monkeypatch):
 
     def timing(recipes):
         timed.append(len(recipes))
-        return EnsembleTiming(len(recipes), 1e-3, 0.5e-3)
+        return EnsembleTiming(members=len(recipes), singly=1e-3, together=0.5e-3)
 
     monkeypatch.setattr(ensemble, "faster_as_ensemble", timing)
     return timed
@@ -91,7 +91,7 @@ def test_another_ensemble_is_the_same_sweep_and_measures_nothing_again(sweep, fa
 def test_ctrl_c_saves_a_group_and_names_it_and_it_goes_on(
     sweep, alone, faster, tmp_path, monkeypatch
 ):
-    update = ensemble._Session.update
+    update = loop.Session.update
 
     def stopping(session):
         update(session)
@@ -100,7 +100,7 @@ def test_ctrl_c_saves_a_group_and_names_it_and_it_goes_on(
 
     url = f"file://{tmp_path}/out"  # of fsspec: every member has a folder of its own
     with monkeypatch.context() as patch:
-        patch.setattr(ensemble._Session, "update", stopping)
+        patch.setattr(loop.Session, "update", stopping)
         with pytest.raises(
             gi.Interrupted,
             match="stopped at n_layers=1,seed=0, n_layers=1,seed=1, n_layers=1,seed=2, with 0 of 6",
@@ -130,9 +130,9 @@ def test_what_a_group_has_measured_before_ctrl_c_is_kept(sweep, faster, tmp_path
     assert members(tmp_path) == [3, 3, 3]
 
 
-def begin(session, step, make):
+def begin(step, make):
     """Make runs until a step, as Ctrl-C does."""
-    update = session.update
+    update = loop.Session.update
 
     def stopping(self):
         update(self)
@@ -140,7 +140,7 @@ def begin(session, step, make):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "update", stopping)
+        patch.setattr(loop.Session, "update", stopping)
         with pytest.raises(gi.Interrupted):
             make()
 
@@ -151,10 +151,12 @@ def test_runs_begun_singly_or_apart_go_on_singly_and_the_new_ones_together(
     wide = Sweep(sweep.base, ({"seed": tuple(range(9))},), ensemble=9)
     recipes = list(wide.recipes().values())
     folders = [tmp_path / name for name in wide.recipes()]
-    begin(loop.Session, 13, lambda: gi.train(recipes[0], folders[0]))
-    begin(ensemble._Session, 7, lambda: train_ensemble(recipes[1:3], folders[1:3]))
-    begin(ensemble._Session, 11, lambda: train_ensemble(recipes[3:5], folders[3:5]))
-    (folders[1] / NEXT).write_bytes((folders[1] / "resume.safetensors").read_bytes())  # of a kill
+    begin(13, lambda: gi.train(recipes[0], folders[0]))
+    begin(7, lambda: train_ensemble(recipes[1:3], folders[1:3]))
+    begin(11, lambda: train_ensemble(recipes[3:5], folders[3:5]))
+    (folders[1] / RESUME_NEXT).write_bytes(
+        (folders[1] / "resume.safetensors").read_bytes()
+    )  # of a kill
     gi.train(recipes[5], folders[5])
     gi.train(sweep.base.replace(lr=0.5), folders[6])
     with caplog.at_level("INFO"):
@@ -237,9 +239,11 @@ def test_a_run_that_kills_its_group_is_tried_alone_and_gets_the_note_alone(
 def test_what_is_no_number_of_runs_is_refused(value, tmp_path):
     file = tmp_path / "sweep.toml"
     file.write_text(f"seeds = 2\nensemble = {value}\n")
-    with pytest.raises(gi.InputError, match=r"sweep\.toml: ensemble=.* is no whole number from 1"):
+    with pytest.raises(
+        gi.InputError, match=r"sweep\.toml: ensemble=.* is not a whole number from 1"
+    ):
         Sweep.from_toml(file)
-    with pytest.raises(gi.InputError, match="ensemble=True is no whole number"):
+    with pytest.raises(gi.InputError, match="ensemble=True is not a whole number"):
         Sweep(gi.Recipe(), ({"seed": (0, 1)},), ensemble=True)
 
 

@@ -199,8 +199,7 @@ def test_the_fast_forward_trains_like_the_hooked_one(tiny, tmp_path, monkeypatch
 def test_gradients_lie_in_memory_as_their_weights_do(p, tiny):
     """The fused optimisers take a transposed gradient for one that is not, without a word."""
     recipe = tiny.replace(p=p, biases="all")
-    task = recipe.build_task()
-    learner = Learner(recipe, task.model_inputs, task.labels, "cpu")
+    learner = Learner(recipe, "cpu")
     learner.backward(recipe.train_indices())
     for name, weight in learner.trained.items():
         assert weight.grad.stride() == weight.stride(), name

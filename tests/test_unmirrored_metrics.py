@@ -269,7 +269,7 @@ class TestFoldersOf020:
 
         unbroken = train("unbroken")
         with monkeypatch.context() as patch:
-            stop_at(patch, 45, together=together)
+            stop_at(patch, 45)
             with pytest.raises(gi.Interrupted):
                 train("broken")
         for each in recipes:
@@ -316,7 +316,7 @@ class TestFurtherColumns:
 
     def test_one_that_is_not_known_stays_empty_from_there_on(self, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
-            stop_at(patch, 45, together=False)
+            stop_at(patch, 45)
             with pytest.raises(gi.Interrupted):
                 gi.train(SMALL, tmp_path / "run")
         first, *rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
@@ -327,19 +327,18 @@ class TestFurtherColumns:
         assert metrics[TWO].notna().all(axis=None)
 
 
-def stop_at(patch, step, *, together):
+def stop_at(patch, step):
     """Ctrl-C in every training once it has come to a step."""
-    from grokinterp.training import ensemble, loop
+    from grokinterp.training import loop
 
-    session = ensemble._Session if together else loop.Session
-    update = session.update
+    update = loop.Session.update
 
     def stopping(self):
         update(self)
         if self.step == step:
             signal.raise_signal(signal.SIGINT)
 
-    patch.setattr(session, "update", stopping)
+    patch.setattr(loop.Session, "update", stopping)
 
 
 def test_what_people_see(run, tmp_path):

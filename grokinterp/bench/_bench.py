@@ -1,4 +1,10 @@
-"""Both hot paths of this package against the usual way, in one process and in turn."""
+"""How fast are training and measuring here, against the usual way to do the same?
+
+Both sides run in one process and in turn, beside the rates of matrix products that this machine
+reaches. The usual way is that of TransformerLens' Grokking_Demo: a hooked forward with all
+positions, a float64 log-softmax, AdamW, projections by dense vectors over all pairs, and the 56
+cubes cos(w_k(a + b - c)) of 113^3 numbers, multiplied with the logits at every checkpoint.
+"""
 
 import itertools
 import statistics
@@ -6,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +30,30 @@ from grokinterp.progress.measures import measure_snapshot
 from grokinterp.recipe.builtin import BUILTIN
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import current_environment, current_versions
+from grokinterp.tasks.splits import mask_of
 from grokinterp.training.loop import Session, train, using_threads
-
-# MERGED bench.products: How fast this machine multiplies matrices: what the hot paths reach, and what they could.
-# MERGED bench.usual: The usual way to train and to measure: TransformerLens' model, and the demo's dense sums.
-#
-# Written from the Grokking_Demo of TransformerLens, and as it goes about it: a hooked forward with
-# all positions, a float64 log-softmax, AdamW, projections by dense vectors over all pairs, and the
-# 56 cubes cos(w_k(a + b - c)) of 113^3 numbers multiplied with the logits at every checkpoint.
-
 
 ROWS = 3830  # of the training set of mod113-grokked
 LAYERS = ((128, 128), (128, 512), (512, 128), (128, 113))  # what each of them passes
 LARGE = 2048  # of the square product that stands for the machine's peak
 REPEATS = 20
+POST = "blocks.0.mlp.hook_post"
+RECIPE = "mod113-grokked"
+FREQUENCIES = (9, 18, 33, 53, 55)  # five, as trained models have; which ones does not matter
+CHECKPOINTS = 250  # of the run that is measured: as many as the demo has
+ROUNDS = 5  # of both sides in turn
+
+Calls = tuple[Callable[[], object], int]  # what is timed, and how often a round calls it
 
 
 @dataclass(frozen=True)
 class Products:
-    """Rates in GFLOP/s, each the median of so many repetitions.
+    """Rates in GFLOP/s, each the median of 20 repetitions.
 
     `forward`, `backward` and `weights` are the products of a training step (inputs, gradients by
     inputs, gradients by weights) as this package computes them, `plain` the same three by
-    torch.mm. `peak` is the best of any product tried, a large square one by either way included:
-    what the machine does, not what its maker says.
+    torch.mm. `peak` is the best of every product tried, also of a large square one: what the
+    machine reaches, not what its maker says.
     """
 
     forward: float
@@ -58,20 +65,13 @@ class Products:
 
     @property
     def floor_ms(self) -> float:
-        """Milliseconds of a step that did nothing but these products at the peak rate."""
+        """Milliseconds of a step that does nothing but these products at the peak rate."""
         return self.gflop / self.peak * 1e3
 
 
 def products() -> Products:
-    """Measure them; about two seconds."""
-    generator = torch.Generator().manual_seed(0)
-
-    def made(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    def plain(x: Tensor, weight: Tensor, upstream: Tensor) -> list[Tensor]:
-        return [x @ weight, upstream @ weight.T, x.T @ upstream]
-
+    """Measure the rates of matrix products; about two seconds."""
+    made = partial(torch.randn, generator=torch.Generator().manual_seed(0))
     layers = [(made(ROWS, d), made(d, out), made(ROWS, out)) for d, out in LAYERS]
     gflop = sum(2 * ROWS * d * out for d, out in LAYERS) / 1e9
     large = made(LARGE, LARGE)
@@ -80,7 +80,7 @@ def products() -> Products:
             "forward": _rate(gflop, lambda: [affine(x, w) for x, w, _ in layers]),
             "backward": _rate(gflop, lambda: [affine(u, w.T) for _, w, u in layers]),
             "weights": _rate(gflop, lambda: [product_over_rows(x, u) for x, _, u in layers]),
-            "plain": _rate(3 * gflop, lambda: [plain(*layer) for layer in layers]),
+            "plain": _rate(3 * gflop, lambda: [(x @ w, u @ w.T, x.T @ u) for x, w, u in layers]),
         }
         cube = 2 * LARGE**3 / 1e9
         square = [_rate(cube, lambda: affine(large, large)), _rate(cube, lambda: large @ large)]
@@ -90,15 +90,7 @@ def products() -> Products:
 def _rate(gflop: float, function: Callable[[], object]) -> float:
     for _ in range(3):
         function()
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return gflop / statistics.median(times)
-
-
-POST = "blocks.0.mlp.hook_post"
+    return gflop / statistics.median(_milliseconds(function, 1) for _ in range(REPEATS)) * 1e3
 
 
 def usual_step(recipe: Recipe) -> Callable[[], None]:
@@ -130,15 +122,13 @@ def usual_step(recipe: Recipe) -> Callable[[], None]:
 def usual_measures(
     recipe: Recipe, frequencies: tuple[int, ...]
 ) -> Callable[[Weights], dict[str, float]]:
-    """Loads a checkpoint's weights and returns the demo's measures, under our columns' names.
+    """A function that loads a checkpoint's weights and returns the demo's measures, by our names.
 
     The 56 cubes of the trig fit and all dense vectors are made once, outside of what is timed.
     """
     architecture, task, p = recipe.architecture(), recipe.build_task(), recipe.p
     assert isinstance(architecture, Architecture)
     rows, tokens, labels = recipe.train_indices(), task.model_inputs, task.labels
-    test = torch.ones(p * p, dtype=torch.bool)
-    test[rows] = False
     model = build_model(architecture, initial_weights(architecture, seed=recipe.seed))
     a, b, c = (torch.arange(p)[(None,) * i + (slice(None),) + (None,) * (2 - i)] for i in range(3))
 
@@ -157,7 +147,7 @@ def usual_measures(
         log_probabilities = logits[chosen].double().log_softmax(dim=-1)
         return -log_probabilities.gather(1, labels[chosen][:, None]).mean()
 
-    test_rows, every = test.nonzero()[:, 0], torch.arange(p * p)
+    test_rows, every = (~mask_of(rows, p * p)).nonzero()[:, 0], torch.arange(p * p)
 
     @torch.no_grad()
     def measures(weights: Weights) -> dict[str, float]:
@@ -186,15 +176,9 @@ def usual_measures(
     return measures
 
 
-RECIPE = "mod113-grokked"
-FREQUENCIES = (9, 18, 33, 53, 55)  # five, as trained models have; which ones costs nothing
-CHECKPOINTS = 250  # of the run that is measured: as many as the demo has
-ROUNDS = 5  # of both sides in turn
-
-
 @dataclass(frozen=True)
 class Pair:
-    """Two ways to do one thing: milliseconds each time, medians over rounds done in turn.
+    """Two ways to do one thing: milliseconds of each, as medians over rounds done in turn.
 
     `ratio` is the median of the rounds' own ratios, from `ratio_low` to `ratio_high`: a machine
     whose speed drifts slows both sides of a round.
@@ -209,7 +193,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench(Result):
-    """What `bench` measured.
+    """How long our way and the usual way take.
 
     training_step   an update of mod113-grokked with its metrics every 10 steps, a checkpoint and
                     the state for a resumption every 100, written as `train` writes them; the usual
@@ -232,43 +216,37 @@ class Bench(Result):
         return self.products.gflop / self.training_step.ours_ms * 1e3
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values."""
-        return {
-            **asdict(self),
-            "products": {**asdict(self.products), "floor_ms": self.products.floor_ms},
-            "reached_gflops": self.reached,
-        }
+        """Every field as plain values, with the floor of a step and the rate it reached."""
+        found = super().to_dict()
+        found["products"]["floor_ms"] = self.products.floor_ms
+        return found | {"reached_gflops": self.reached}
 
     def table(self) -> pd.DataFrame:
-        """A row for each of the two paths."""
-        rows = {
-            "training step": self.training_step,
-            "all measures of a checkpoint": self.measures,
-        }
-        return pd.DataFrame([{"what": what, **asdict(pair)} for what, pair in rows.items()])
+        """One row for a training step, and one for all measures of a checkpoint."""
+        rows = [("training step", self.training_step)]
+        rows.append(("all measures of a checkpoint", self.measures))
+        return pd.DataFrame([{"what": what, **asdict(pair)} for what, pair in rows])
 
 
 def bench(*, threads: int = 0, rounds: int = ROUNDS) -> Bench:
-    """Measure both hot paths at p = 113; about a minute, on so many threads (0: torch's choice).
+    """Measure both at p = 113, about a minute, on this many threads (0: torch's choice).
 
-    Medians on a quiet machine say something; beside other work only the ratios do, and these less.
+    Medians mean something on a quiet machine; beside other work only the ratios do, and less so.
     Our side keeps freed memory, as `train` and `progress_measures` do; the usual side does not.
     """
     recipe = BUILTIN[RECIPE].recipe.replace(checkpoints="every:100", threads=threads)
     with using_threads(threads), tempfile.TemporaryDirectory() as folder:
         rates = products()
-        session = Session(recipe, Path(folder) / "steps", resume=False)
+        session = Session([(recipe, Path(folder) / "steps")], resume=False)
         step = usual_step(recipe)
         training, _ = _pair((session.update, 100), (step, 10), rounds=rounds, warm_up=20)
         saved = recipe.replace(steps=CHECKPOINTS - 1, checkpoints="every:1", log_every=CHECKPOINTS)
         run = train(saved, Path(folder) / "run", progress=False)
+        measure = partial(measure_snapshot, frequencies=FREQUENCIES)
         usual = usual_measures(recipe, FREQUENCIES)
         ours, theirs = itertools.cycle(run.steps), itertools.cycle(run.steps)
         measures, seconds = _pair(
-            (
-                lambda: measure_snapshot(run.snapshot(next(ours)), FREQUENCIES),
-                CHECKPOINTS // rounds,
-            ),
+            (lambda: measure(run.snapshot(next(ours))), CHECKPOINTS // rounds),
             (lambda: usual(run.weights(next(theirs))), 4),
             rounds=rounds,
             warm_up=3,
@@ -282,39 +260,27 @@ def bench(*, threads: int = 0, rounds: int = ROUNDS) -> Bench:
     )
 
 
-def _pair(
-    ours: tuple[Callable[[], object], int],
-    usual: tuple[Callable[[], object], int],
-    *,
-    rounds: int,
-    warm_up: int,
-) -> tuple[Pair, float]:
-    """Both sides in turn, each called so many times a round, and the seconds of ours in all.
+def _pair(ours: Calls, usual: Calls, *, rounds: int, warm_up: int) -> tuple[Pair, float]:
+    """Both sides in turn, each called so many times per round, and the seconds of ours in all.
 
-    Some calls before the first round are not counted.
+    The `warm_up` calls before the first round are not counted.
     """
     times: list[tuple[float, float]] = []
-    for _ in range(min(warm_up, ours[1])):
-        ours[0]()
-    for _ in range(min(warm_up, usual[1])):
-        usual[0]()
+    for function, calls in (ours, usual):
+        for _ in range(min(warm_up, calls)):
+            function()
     for _ in range(rounds):
         with kept_memory():
             own = _milliseconds(*ours)
         times.append((own, _milliseconds(*usual)))
     ratios = [b / a for a, b in times]
-    pair = Pair(
-        statistics.median(a for a, _ in times),
-        statistics.median(b for _, b in times),
-        statistics.median(ratios),
-        min(ratios),
-        max(ratios),
-    )
-    return pair, sum(own for own, _ in times) * ours[1] / 1e3
+    own, other = (statistics.median(each) for each in zip(*times, strict=True))
+    pair = Pair(own, other, statistics.median(ratios), min(ratios), max(ratios))
+    return pair, sum(a for a, _ in times) * ours[1] / 1e3
 
 
 def _milliseconds(function: Callable[[], object], calls: int) -> float:
-    """Of one call, over so many of them."""
+    """The time of one call, over this many of them."""
     start = time.perf_counter()
     for _ in range(calls):
         function()

@@ -1,4 +1,4 @@
-"""Many runs: the file of a sweep, who makes its runs, its table, its diagrams."""
+"""Sweeps of many runs: their file, who makes the runs, their table, statistics over seeds."""
 
 from grokinterp.base.names import room_names
 from grokinterp.sweeps.driver import run_sweep

@@ -1,14 +1,14 @@
-"""Who makes the runs of a sweep: this process, worker processes, or a Ray cluster.
+"""Train and measure a sweep: who makes its runs, and how they get into its table.
 
-Every executor takes jobs and gives back what came of them, as they end. On Ctrl-C it has what is
-running saved, gives back what was finished, and raises `Stopped`.
+An executor is this process, worker processes or a Ray cluster. It takes jobs and gives back what
+came of them, as they end. On Ctrl-C it has what is running saved, gives back what was finished, and
+raises `Stopped`.
 """
 
 import pickle
 import signal
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from grokinterp.base.checks import word
-from grokinterp.base.errors import InputError, Interrupted, named, shown, whole_number
+from grokinterp.base.checks import refused, whole, word
+from grokinterp.base.errors import InputError, Interrupted, named, shown
 from grokinterp.base.paths import as_path
 from grokinterp.recipe.keys import AT_MOST
 from grokinterp.runs.manifest import RUN_JSON
@@ -28,6 +28,7 @@ from grokinterp.sweeps.executors import (
     Stopped,
     run_in_process,
     run_in_processes,
+    sigterm_kept,
 )
 from grokinterp.sweeps.live_table import live_table
 from grokinterp.sweeps.on_ray import run_on_ray
@@ -37,15 +38,13 @@ from grokinterp.sweeps.table import Row, SweepTable, has_failed
 from grokinterp.training.ensemble import groups
 from grokinterp.training.loop import refuse_another_recipe
 
-# MERGED training.sweep_driver: Train and measure a sweep: an executor makes what is left to do, row by row into the table.
-
-
-EXECUTORS = ("local", "ray")
+SWEEP = "sweep.toml"
+NAMED = 3  # runs in the line about a stop
 
 
 @dataclass(frozen=True)
 class Executor:
-    """What makes jobs, with how many torch threads each, and whether in processes of their own."""
+    """What makes jobs, with how many torch threads each, and whether in other processes."""
 
     make: Callable[[Sequence[Job]], Generator[Made, None, None]]
     threads: int
@@ -58,18 +57,14 @@ def executor_of(
     """The executor that is asked for; InputError for an unknown one and for impossible numbers.
 
     Without `threads` a run has torch's number in this process divided by the workers, at least 1;
-    on a running cluster, whose machines may be others, it has 1.
+    on a running cluster, whose machines may be different, it has 1.
     """
-    word("executor", name, EXECUTORS)
+    word("executor", name, ("local", "ray"))
     for key, value in (("workers", workers), ("threads", threads)):
-        if value is not None and not 1 <= (whole_number(value) or 0) <= AT_MOST["threads"]:
-            raise InputError(
-                f"{key}={shown(value)} is no whole number from 1 to {AT_MOST['threads']}."
-            )
+        if value is not None:
+            whole(key, value, least=1, most=AT_MOST["threads"], such_as="2")
     if address is not None and name != "ray":
-        raise InputError(
-            f"address={shown(address)} is of a Ray cluster; give executor='ray' with it."
-        )
+        raise InputError(f"address={shown(address)} is of a Ray cluster; give executor='ray' too.")
     if threads is None:
         threads = 1 if address else max(1, torch.get_num_threads() // (workers or 1))
     if name == "ray":
@@ -78,10 +73,6 @@ def executor_of(
     if workers is None or workers == 1:
         return Executor(run_in_process, threads, elsewhere=False)
     return Executor(partial(run_in_processes, workers=workers), threads, elsewhere=True)
-
-
-SWEEP = "sweep.toml"
-NAMED = 3  # runs in the line about a stop
 
 
 def run_sweep(
@@ -98,32 +89,33 @@ def run_sweep(
 ) -> pd.DataFrame:
     """Train every recipe of a sweep into `out`/NAME, measure it, and return `out`/results.csv.
 
-    A row a run: run, the keys that vary, what `measure` returns for the run (it may have a `note`),
-    note, fingerprint. What is there already is not done again: finished runs are not trained,
-    unfinished ones go on, and a row stays while it holds (see `SweepTable`) and its note is empty.
-    results.csv, and results.parquet with the same content, are written whole after every run, and
-    `out`/sweep.toml has the sweep: `out` takes another one only if it has all of those runs under
-    the same names, so more values are fine. `out` may be a path of fsspec (see `places`).
+    One row per run: run, the keys that vary, what `measure` returns for the run (it may have a
+    `note`), note, fingerprint. What is there already is not done again: finished runs are not
+    trained, unfinished ones go on, and a row stays while it holds (see `SweepTable`) and its note
+    is empty. results.csv, and results.parquet with the same content, are written whole after every
+    run. `out`/sweep.toml has the sweep: `out` takes a different one only if it has all of those
+    runs under the same names, so more values are fine. `out` may be a path of fsspec (see
+    `places`).
 
     `executor` is "local", with one worker in this process and with more `workers` in processes of
-    their own, or "ray", on the cluster at `address` or a local one of `workers`. A run whose worker
-    is killed is gone on with by another, at most three times; a group is then tried run by run.
+    their own, or "ray", on the cluster at `address` or a local one of `workers`. When a worker is
+    killed, another goes on with its run, at most three times; a group is then tried run by run.
 
     Runs that can be trained together are, at most `sweep.ensemble` of what is left to do, by one
-    worker, where a few timed steps say that it is faster: see `train_ensemble(when="faster")`, and
-    the log for what was chosen. On CPUs members have had the bits of single runs in all that was
-    tried, so the choice changes no number there; run.json says which runs were members, and the
+    worker, where a few timed steps say that it is faster: see `train_ensemble(when="faster")`; the
+    log says what was chosen. On CPUs members have had the bits of single runs in all that was
+    tried, so the choice changes no number there. run.json says which runs were members, and the
     fingerprint of a row follows it. The others, and those begun singly or without a common step,
     are trained singly.
 
-    Threads: a run is trained and measured with its recipe's `threads`; where that is 0, with
-    `threads`; without that either, with torch's number in this process divided by the workers, at
-    least 1 (on a running cluster, 1). Its run.json says with how many. The number changes the last
-    bits of larger models: fix it to get the same bits with another number of workers.
+    A run is trained and measured with the `threads` of its recipe; where that is 0, with `threads`;
+    without that either, with torch's number in this process divided by the workers, at least 1 (on
+    a running cluster, 1). Its run.json says with how many. The number changes the last bits of
+    larger models: fix it to get the same bits with another number of workers.
 
     A run that cannot be trained or measured keeps its row, and its note says why; it is tried again
     the next time. `measure` is trusted to be the one that measured the rows: delete results.csv to
-    use another under the same names; for other processes it must be a function of a module.
+    use another under the same names. For other processes it must be a function of a module.
     `on_row` is called with every new row. `progress` shows a table on standard error where that is
     a terminal. Ctrl-C or SIGTERM saves what is running and raises `Interrupted`; nothing is lost.
     InputError for an `out` of another sweep or another process, and for a results.csv that is
@@ -135,15 +127,12 @@ def run_sweep(
         as_path("out", out, such_as="runs/sweep")
     for name, given in (("measure", measure), ("on_row", on_row)):
         if given is not None and not callable(given):
-            raise InputError(
-                f"{name}={shown(given)} is no function; give such as "
-                "encodings.measuring(['sizes'])."
-            )
-    makes = executor_of(executor, workers=workers, threads=threads, address=address)
-    if makes.elsewhere:
+            raise refused(name, given, "a function", "such as sweeps.measuring(['sizes'])")
+    chosen = executor_of(executor, workers=workers, threads=threads, address=address)
+    if chosen.elsewhere:
         _check_travels(measure)
     recipes = sweep.recipes()
-    place = place_of(out, across_processes=makes.elsewhere)
+    place = place_of(out, across_processes=chosen.elsewhere)
     with place.held():
         _refuse_another_sweep(place, sweep)
         table = SweepTable(sweep, place, measured=measure is not None)
@@ -154,15 +143,15 @@ def run_sweep(
                 {name: left[name] for name in names},
                 place,
                 measure,
-                left[names[0]].threads or makes.threads,  # the same for all of a group
+                left[names[0]].threads or chosen.threads,  # the same for all of a group
             )
             for names in groups(left, sweep.ensemble)
         ]
         try:
             with (
-                _sigterm_as_ctrl_c(),
+                sigterm_kept(signal.default_int_handler),  # as Ctrl-C
                 live_table(jobs, n_runs=len(recipes), shown=progress) as live,
-                closing(makes.make(jobs)) as results,
+                closing(chosen.make(jobs)) as results,
             ):
                 for made in results:
                     _check_arrived(place, made)
@@ -205,34 +194,18 @@ def _check_travels(measure: Measure | None) -> None:
 
 
 def _check_arrived(place: Place, made: Made) -> None:
-    """Refuse runs of another machine that went into a folder of its own."""
+    """Refuse a run that another machine has put into a folder of its own."""
     if made.run_json and place.read(f"{made.name}/{RUN_JSON}") != made.run_json:
         raise InputError(
-            f"{made.name} was made, but {place} does not have it: it is another folder on the "
-            "machine that trained it; give one that all machines share, or a path of fsspec."
+            f"{made.name} was made, but {place} does not have it: on the machine that trained it, "
+            "that is another folder; give one that all machines share, or a path of fsspec."
         )
 
 
 def _at(stop: KeyboardInterrupt) -> str:
     """Where a sweep was stopped."""
-    names = stop.names if isinstance(stop, Stopped) else ()
+    names = stop.args if isinstance(stop, Stopped) else ()
     if not names:
         return ""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f"at {', '.join(names[:NAMED])}{more}, "
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Have SIGTERM stop a sweep as Ctrl-C does, unless the caller has other plans with it."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

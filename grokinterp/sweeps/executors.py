@@ -1,4 +1,10 @@
-"""Runs of a sweep, the same wherever they are made: trained, or gone on with, and measured."""
+"""How the runs of a sweep are made: trained or trained on, and measured, here or in workers.
+
+Worker processes are started once and used again. One that is killed takes no run with it: what is
+left of its job is given to a new one, which goes on from the last save. Workers have a session of
+their own, so that Ctrl-C in a terminal reaches only the process that started them; it asks each of
+them, once, to save and end. When that process is killed itself, they notice it and do the same.
+"""
 
 import logging
 import multiprocessing
@@ -10,7 +16,7 @@ import threading
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -23,28 +29,22 @@ from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RESUME, RUN_JSON, Manifest
 from grokinterp.runs.run import Run
 from grokinterp.sweeps.places import Place
-from grokinterp.training.ensemble import NEXT, train_ensemble
-from grokinterp.training.loop import is_finished, train, using_threads
-
-# MERGED training.executors.in_process: Job after job in this process.
-# MERGED training.executors.processes: Several runs at a time on this machine, in processes that are started once and used again.
-#
-# A worker that is killed takes no run with it: what is left of its job is given to a new one, which
-# goes on from the last checkpoint. Workers have a session of their own, so that Ctrl-C in a terminal
-# reaches only the process that started them; this one asks each of them, once, to save and end. When
-# it is killed itself, they see it and do the same.
-
+from grokinterp.training.ensemble import train_ensemble
+from grokinterp.training.loop import Member, is_finished, train, using_threads
 
 NOTE = "note"
 RETRIES = 3  # of a job whose worker was killed
 RELEASE_SECONDS = 60.0  # in which the worker of a killed sweep saves its runs and lets them go
+STOP_SECONDS = 30.0  # to save a run in; then a worker is killed
+MOST_FALSE_STARTS = 10  # workers in a row that were killed before they began
+READY = "ready"
 
 Measure = Callable[[Run], Mapping[str, object]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """Runs to be made by one worker, together if there are several; it goes to other processes."""
+    """Runs that one worker makes, together if there are several; it is sent to other processes."""
 
     members: Mapping[str, Recipe]  # by the names of the runs
     place: Place
@@ -53,12 +53,12 @@ class Job:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the runs, in order."""
+        """The names of the runs, in order."""
         return tuple(self.members)
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """What messages call it."""
         first, *others = self.names
         return f"{first} and {len(others)} more" if others else first
 
@@ -67,9 +67,14 @@ class Job:
         members = {each: recipe for each, recipe in self.members.items() if each != name}
         return replace(self, members=members) if members else None
 
-    def singly(self) -> "list[Job]":
-        """A job for every run."""
-        return [replace(self, members={name: recipe}) for name, recipe in self.members.items()]
+    def give_up(self, note: str, waiting: "deque[Job]") -> "Iterator[Made]":
+        """Have every run of a group tried by itself first; the one run of a job gets the note."""
+        if len(self.members) == 1:
+            yield failed(self.names[0], note)
+            return
+        # Too large together, or one of them kills the worker.
+        for name, recipe in reversed(list(self.members.items())):
+            waiting.appendleft(replace(self, members={name: recipe}))
 
 
 @dataclass(frozen=True)
@@ -82,52 +87,41 @@ class Made:
 
 
 class Stopped(KeyboardInterrupt):
-    """A sweep was asked to stop, while these runs were being made."""
-
-    def __init__(self, names: tuple[str, ...] = ()) -> None:
-        super().__init__(", ".join(names))
-        self.names = names
+    """A sweep was asked to stop, while the runs named in `args` were being made."""
 
 
 def make_runs(job: Job) -> Iterator[Made]:
-    """Train the runs, or the rest of them, and measure one after the other, each given as it ends.
+    """Train the runs, or the rest of them, and measure them one by one, each given as it ends.
 
     What cannot be done is noted. When a run is given, its place has it.
     """
-    with using_threads(job.threads), ExitStack() as all_of_them:
-        members = []
+    with using_threads(job.threads), ExitStack() as all_places:
+        places = {name: all_places.enter_context(ExitStack()) for name in job.names}
+        folders = {
+            name: place.enter_context(job.place.run_folder(name)) for name, place in places.items()
+        }
+        _wait_for(folders.values())
+        _train_together([(recipe, folders[name]) for name, recipe in job.members.items()])
         for name, recipe in job.members.items():
-            own = all_of_them.enter_context(ExitStack())
-            members.append((name, recipe, own.enter_context(job.place.run_folder(name)), own))
-        _wait_for([folder for _, _, folder, _ in members])
-        if len(members) > 1:
-            _train_together([(recipe, folder) for _, recipe, folder, _ in members])
-        for name, recipe, folder, own in members:
-            made = _make_run(name, recipe, folder, job.measure)
-            own.close()
+            try:
+                run = train(recipe, folders[name], resume=True, progress=False)
+                found = {} if job.measure is None else dict(job.measure(run))
+                made = Made(name, found, (folders[name] / RUN_JSON).read_bytes())
+            except InputError as error:
+                made = failed(name, str(error))
+            places[name].close()
             yield made
 
 
 def failed(name: str, note: str) -> Made:
-    """A run that came to nothing, and why."""
+    """A run that could not be made, and why."""
     return Made(name, {NOTE: note}, b"")
 
 
-def _make_run(name: str, recipe: Recipe, folder: Path, measure: Measure | None) -> Made:
-    """Train what is left of a run, and measure it."""
-    try:
-        run = train(recipe, folder, resume=True, progress=False)
-        (folder / NEXT).unlink(missing_ok=True)  # of an ensemble that was killed
-        found = {} if measure is None else dict(measure(run))
-        return Made(name, found, (folder / RUN_JSON).read_bytes())
-    except InputError as error:
-        return failed(name, str(error))
-
-
-def _train_together(members: Sequence[tuple[Recipe, Path]]) -> None:
+def _train_together(members: Sequence[Member]) -> None:
     """Train those that can be as an ensemble, if that is faster; the others are left as they are.
 
-    If what was saved of them has no common step, only those that have not begun go together.
+    If what was saved of them has no common step, only those that have not begun are.
     """
     left = [member for member in members if _can_be_a_member(*member)]
     new = [member for member in left if not (member[1] / RUN_JSON).exists()]
@@ -138,8 +132,9 @@ def _train_together(members: Sequence[tuple[Recipe, Path]]) -> None:
         try:
             train_ensemble(recipes, folders, resume=True, progress=False, when="faster")
         except InputError as error:  # training them singly says what is wrong with which
-            told = "%d runs cannot be trained together: %s"
-            logging.getLogger(__name__).info(told, len(some), error)
+            logging.getLogger(__name__).info(
+                "%d runs cannot be trained together: %s", len(some), error
+            )
         else:
             return
 
@@ -156,7 +151,7 @@ def _can_be_a_member(recipe: Recipe, folder: Path) -> bool:
         return False
 
 
-def _wait_for(folders: Sequence[Path]) -> None:
+def _wait_for(folders: Iterable[Path]) -> None:
     """Give a worker that outlived its sweep the time to save these runs and end."""
     until = time.monotonic() + RELEASE_SECONDS
     for folder in folders:
@@ -165,6 +160,21 @@ def _wait_for(folders: Sequence[Path]) -> None:
                 hold(folder).release()
                 break
             time.sleep(0.1)
+
+
+@contextmanager
+def sigterm_kept(handler: Callable[..., object] | None = None) -> Iterator[None]:
+    """Put back what SIGTERM did before; meanwhile use a handler, unless the caller has one."""
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    if handler is not None and before is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_in_process(jobs: Sequence[Job]) -> Generator[Made, None, None]:
@@ -176,12 +186,7 @@ def run_in_process(jobs: Sequence[Job]) -> Generator[Made, None, None]:
                 left.remove(made.name)
                 yield made
         except KeyboardInterrupt:
-            raise Stopped(tuple(left)) from None
-
-
-STOP_SECONDS = 30.0  # to save a run in; then a worker is killed
-MOST_FALSE_STARTS = 10  # workers in a row that were killed before they began
-READY = "ready"
+            raise Stopped(*left) from None
 
 
 class _Worker:
@@ -199,17 +204,17 @@ class _Worker:
 
     def give(self, job: Job) -> None:
         self.job = job
-        with suppress(OSError):  # it is dead, and the connection will say so
+        with suppress(OSError):  # it is dead, as its connection will show
             self.connection.send(job)
 
     def exit_status(self) -> int:
-        """Of a process whose connection has ended."""
+        """The status of a process whose connection has ended."""
         self.process.join(STOP_SECONDS)
         return self.process.exitcode or 0
 
 
 def run_in_processes(jobs: Sequence[Job], *, workers: int) -> Generator[Made, None, None]:
-    """Make the runs in so many processes; they come back in the order in which they end."""
+    """Make the runs in this many processes; they come back in the order in which they end."""
     waiting = deque(jobs)
     deaths: Counter[tuple[str, ...]] = Counter()
     false_starts = 0
@@ -222,10 +227,8 @@ def run_in_processes(jobs: Sequence[Job], *, workers: int) -> Generator[Made, No
             for worker in pool:
                 if worker.ready and worker.job is None and waiting:
                     worker.give(waiting.popleft())
-            for worker in _heard_of(pool):
-                try:
-                    message = worker.connection.recv()
-                except (EOFError, OSError):
+            for worker, message in _heard_from(pool):
+                if message is None:
                     pool.remove(worker)
                     worker.connection.close()
                     status = worker.exit_status()
@@ -236,10 +239,10 @@ def run_in_processes(jobs: Sequence[Job], *, workers: int) -> Generator[Made, No
                         deaths[job.names] += 1
                         if deaths[job.names] <= RETRIES:
                             waiting.appendleft(job)
-                        elif len(job.names) > 1:  # too large together, or one of them kills it
-                            waiting.extendleft(reversed(job.singly()))
                         else:
-                            yield failed(job.names[0], _why_dead(status, deaths[job.names]))
+                            how = f"signal {-status}" if status < 0 else f"status {status}"
+                            note = f"its worker was killed {deaths[job.names]} times ({how}); "
+                            yield from job.give_up(note + "is there memory enough?", waiting)
                     continue
                 if isinstance(message, Exception):
                     raise message
@@ -248,17 +251,23 @@ def run_in_processes(jobs: Sequence[Job], *, workers: int) -> Generator[Made, No
                     worker.job = worker.job and worker.job.without(message.name)
                     yield message
     except KeyboardInterrupt:
-        names = tuple(name for worker in pool if worker.job for name in worker.job.names)
+        names = [name for worker in pool if worker.job for name in worker.job.names]
         yield from _stop(pool)
-        raise Stopped(names) from None
+        raise Stopped(*names) from None
     finally:
         _stop(pool)
 
 
-def _heard_of(pool: Sequence[_Worker], timeout: float | None = None) -> list[_Worker]:
-    """The workers that have sent something, or are dead."""
+def _heard_from(
+    pool: Sequence[_Worker], timeout: float | None = None
+) -> Iterator[tuple[_Worker, Any]]:
+    """The workers that have sent something, each with its message; None from one that is dead."""
     heard = wait([worker.connection for worker in pool], timeout)
-    return [worker for worker in pool if worker.connection in heard]
+    for worker in [worker for worker in pool if worker.connection in heard]:
+        message = None
+        with suppress(EOFError, OSError):
+            message = worker.connection.recv()
+        yield worker, message
 
 
 def _check_start(status: int, false_starts: int) -> None:
@@ -275,13 +284,8 @@ def _check_start(status: int, false_starts: int) -> None:
         )
 
 
-def _why_dead(status: int, times: int) -> str:
-    how = f"signal {-status}" if status < 0 else f"status {status}"
-    return f"its worker was killed {times} times ({how}); is there memory enough?"
-
-
 def _stop(pool: list[_Worker]) -> list[Made]:
-    """Have every worker save and end; what they finished on the way."""
+    """Have every worker save and end; returns what they finished meanwhile."""
     finished = []
     until = time.monotonic() + STOP_SECONDS
     try:
@@ -292,13 +296,10 @@ def _stop(pool: list[_Worker]) -> list[Made]:
                 worker.connection.close()  # it waits for a job, and ends when none can come
         left = [worker for worker in pool if not worker.connection.closed]
         while left and (remaining := until - time.monotonic()) > 0:
-            for worker in _heard_of(left, remaining):
-                try:
-                    message = worker.connection.recv()
-                except (EOFError, OSError):
+            for worker, message in _heard_from(left, remaining):
+                if message is None:
                     left.remove(worker)
-                    continue
-                if isinstance(message, Made):
+                elif isinstance(message, Made):
                     finished.append(message)
         for worker in pool:
             worker.process.join(max(0.0, until - time.monotonic()))
@@ -311,11 +312,8 @@ def _stop(pool: list[_Worker]) -> list[Made]:
     return finished
 
 
-# In the worker.
-
-
 def _work(connection: Connection) -> None:
-    """Make run after run, until there are no more or it is time to stop."""
+    """What a worker does: make run after run, until there are no more or it is time to stop."""
     try:
         if os.name == "posix":
             os.setsid()
@@ -332,7 +330,7 @@ def _work(connection: Connection) -> None:
 
 
 def _answers(connection: Connection) -> Iterator[Made | Exception]:
-    """What came of the next job; an error that is not its recipes' goes back whole."""
+    """What came of the next job; an error that its recipes do not explain is sent back whole."""
     message = connection.recv_bytes()
     try:
         job: Job = pickle.loads(message)

@@ -1,11 +1,12 @@
-"""What a sweep is doing, on standard error where that is a terminal: its runs in training, counts.
+"""What is a sweep doing? Its runs in training and its counts, on standard error in a terminal.
 
-It looks at the run folders from time to time, whoever writes them, and so knows of a run what was
-last saved: the step, and loss and accuracy on train and test. Runs in training on a machine whose
-folders are not seen from here have no lines.
+The table looks at the run folders from time to time, whoever writes them. So it shows what was last
+saved of a run: the step, and loss and accuracy on train and test. Runs on machines whose folders
+are not seen from here have no lines.
 
-What is printed meanwhile stands above, whole. No line is wider than `WIDEST`: when a terminal is
-made narrower, many wrap the lines that are there, and nobody could say how many rows to take away.
+What is printed meanwhile stands above the table, whole. No line is wider than `WIDEST`: many
+terminals wrap the lines that are there when they are made narrower, and then it is not known how
+many rows to erase.
 """
 
 import io
@@ -13,7 +14,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 WIDEST = 39  # letters of a line
-COUNTS_WIDEST = 36  # of the last lines, behind which a terminal writes ^C
+COUNTS_WIDEST = 36  # of the last lines, after which a terminal writes ^C
 PER_SECOND = 2.0
 TAIL = 1000  # bytes at the end of metrics.csv, more than its last row has
 
 
 class LiveTable:
-    """Counts, and the state of every run that has been written to since this was made."""
+    """Counts, and the state of every run that has been written to since the table was made."""
 
     def __init__(self, jobs: Sequence[Job], *, n_runs: int) -> None:
         self._left = {
@@ -43,12 +44,12 @@ class LiveTable:
         self._n_runs, self._n_failed = n_runs, 0
 
     def done(self, name: str, *, failed: bool) -> None:
-        """A run has its row."""
+        """Count a run as done, or as failed."""
         self._left.pop(name, None)
         self._n_failed += failed
 
     def lines(self) -> list[tuple[str, str, str]]:
-        """Of every run in training: name, step of how many, and what was logged there."""
+        """For every run in training: name, step of how many, and what was logged there."""
         found = []
         for name, (recipe, folder) in list(self._left.items()):
             if _written_at(folder) not in (None, self._before[name]):
@@ -64,7 +65,7 @@ class LiveTable:
         return told + (f", {self._n_failed} failed" if self._n_failed else "")
 
     def text(self, *, columns: int, rows: int) -> str:
-        """Two lines a run and the counts, for half of a terminal's rows and its columns."""
+        """Two lines per run and the counts, for the columns and half of the rows of a terminal."""
         width = max(1, min(WIDEST, columns - 1))
         found = self.lines()
         counts = textwrap.wrap(self.counts(len(found)), min(COUNTS_WIDEST, width))
@@ -88,33 +89,25 @@ class LiveTable:
 def live_table(jobs: Sequence[Job], *, n_runs: int, shown: bool) -> Iterator[LiveTable]:
     """The table, drawn while the block lasts if it is to be `shown` and there is a terminal."""
     table = LiveTable(jobs, n_runs=n_runs)
-    if not (shown and jobs and sys.stderr is not None and sys.stderr.isatty()):
-        yield table
-        return
-    from rich.console import Console
-    from rich.live import Live
+    with ExitStack() as stack:
+        if shown and jobs and sys.stderr is not None and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
 
-    console = Console(file=sys.stderr, highlight=False)
-    if not console.is_interactive:  # TERM=dumb: nothing that is written can be taken back
-        yield table
-        return
-    with (
-        Live(
-            get_renderable=lambda: table,
-            console=console,
-            refresh_per_second=PER_SECOND,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        ),
-        _printing_above(console),
-    ):
+            console = Console(file=sys.stderr, highlight=False)
+            if console.is_interactive:  # not with TERM=dumb: what is written there stays
+                live = Live(
+                    get_renderable=lambda: table, console=console, transient=True,
+                    refresh_per_second=PER_SECOND, redirect_stdout=False, redirect_stderr=False,
+                )  # fmt: skip
+                stack.enter_context(live)
+                stack.enter_context(_printing_above(console))
         yield table
 
 
 @contextmanager
 def _printing_above(console: "Console") -> Iterator[None]:
-    """Have what is printed meanwhile stand above what is live, unless it goes elsewhere.
+    """Have what is printed meanwhile stand above the table, unless it goes elsewhere.
 
     Rich's own way breaks lines at the width of the terminal, so that paths cannot be copied.
     """
@@ -132,7 +125,7 @@ def _printing_above(console: "Console") -> Iterator[None]:
 
 
 class _Above(io.TextIOBase):
-    """A stream whose lines are printed above what is live, each when it is whole."""
+    """A stream whose lines are printed above the table, each when it is whole."""
 
     def __init__(self, console: "Console", stream: TextIO) -> None:
         self._console, self._stream, self._begun = console, stream, ""
@@ -159,7 +152,7 @@ class _Above(io.TextIOBase):
 
 
 def _ending(name: str, width: int) -> str:
-    """A name, of a long one the end: there runs of a sweep differ first."""
+    """A name, or the end of a long one, where the names of runs differ first."""
     return name.ljust(width) if len(name) <= width else f"…{name[len(name) - width + 1 :]}"
 
 

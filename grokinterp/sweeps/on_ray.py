@@ -1,14 +1,12 @@
-"""A task a job on a Ray cluster, or on one that is started here for as long as it takes.
+"""Runs of a sweep on a Ray cluster, or on one that is started here for as long as it takes.
 
-Ray gives a task so many CPUs as its runs have threads, and starts it anew when its worker or its
-node dies; it goes on from what the place of the sweep has. Needs the extra `ray`.
+Each job is a task. Ray gives it as many CPUs as its runs have threads, and starts it again when its
+worker or its node dies; it goes on from what the place of the sweep has. Needs the extra `ray`.
 """
 
 import os
 import secrets
-import signal
 import socket
-import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,9 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from grokinterp.base.errors import InputError
-from grokinterp.sweeps.executors import RETRIES, Job, Made, Stopped, failed, make_runs
+from grokinterp.sweeps.executors import (
+    RETRIES,
+    STOP_SECONDS,
+    Job,
+    Made,
+    Stopped,
+    failed,
+    make_runs,
+    sigterm_kept,
+)
 
-STOP_SECONDS = 30.0  # to save the runs in
 REACH_SECONDS = 10.0
 QUIET = {  # before ray is imported
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -31,9 +37,9 @@ TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 def run_on_ray(
     jobs: Sequence[Job], *, workers: int | None, address: str | None = None
 ) -> Generator[Made, None, None]:
-    """Make the runs on the cluster at `address`, or on a local one; as the jobs end.
+    """Make the runs on the cluster at `address`, or on a local one; they come as their jobs end.
 
-    At most `workers` of those at a time; None is as many as the cluster takes.
+    At most `workers` jobs run at a time; None is as many as the cluster takes.
     """
     if not jobs:
         return
@@ -54,11 +60,8 @@ def run_on_ray(
                     try:
                         yield from _result(ray, done, job)
                     except ray.exceptions.RayError as error:  # its worker died, time after time
-                        if len(job.names) > 1:  # too large together, or one of them kills it
-                            waiting.extendleft(reversed(job.singly()))
-                        else:
-                            reason = " ".join(str(error).split())[:300]
-                            yield failed(job.names[0], f"Ray gave it up: {reason}")
+                        reason = " ".join(str(error).split())[:300]
+                        yield from job.give_up(f"Ray gave it up: {reason}", waiting)
         except KeyboardInterrupt:
             for each in pending:
                 ray.cancel(each)
@@ -70,7 +73,7 @@ def run_on_ray(
 
 
 def _make_runs(job: Job) -> list[Made]:
-    """In the task: what it made, the rest being saved, when it was asked to stop."""
+    """What a task does; when it is asked to stop, the rest is saved."""
     made: list[Made] = []
     with suppress(KeyboardInterrupt):
         made.extend(make_runs(job))
@@ -91,7 +94,7 @@ def _result(ray: Any, done: Any, job: Job) -> list[Made]:
 def _cluster(
     ray: Any, jobs: Sequence[Job], *, workers: int | None, address: str | None
 ) -> Iterator[None]:
-    """A connection to a cluster, for as long as it is needed and without a word."""
+    """A connection to a cluster, for as long as it is needed; Ray prints nothing."""
     if ray.is_initialized():  # by the caller, and the caller's to end
         yield
         return
@@ -99,7 +102,7 @@ def _cluster(
         _check_address(address)
     most = max(job.threads for job in jobs)
     size = {} if address else {"num_cpus": most * (workers or 1), "include_dashboard": False}
-    with _handler_kept():
+    with sigterm_kept():  # Ray would have it end the process
         try:
             ray.init(
                 address or "local", log_to_driver=False, logging_level="ERROR",
@@ -117,21 +120,8 @@ def _cluster(
         ray.shutdown()
 
 
-@contextmanager
-def _handler_kept() -> Iterator[None]:
-    """Keep what SIGTERM does: Ray would have it end the process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _ray(*, local: bool) -> Any:
-    """Ray, told to be quiet and how to be let in, unless the environment says otherwise."""
+    """Ray, set to be quiet and to ask for a token, unless the environment says otherwise."""
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     known = TOKEN_FILE.is_file() or any(key in os.environ for key in TOKENS)
@@ -149,7 +139,7 @@ def _ray(*, local: bool) -> Any:
 
 
 def _check_address(address: str) -> None:
-    """Refuse an address where nothing listens, which Ray would try for long."""
+    """Refuse an address where nothing listens; Ray would try it for long."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal():
         if address != "auto" and "://" not in address:

@@ -1,8 +1,8 @@
-"""Where the runs and the table of a sweep are kept: a folder, or any path that fsspec knows.
+"""Where are the runs and the table of a sweep kept? In a folder, or at any path of fsspec.
 
 `runs/scales` is a folder. `s3://bucket/scales` and other paths of fsspec are remote: a run is
-trained in a scratch folder of the machine that trains it, put there whole when it is finished or
-stopped, and fetched from there to go on. What was not put is lost with its machine.
+trained in a scratch folder of the machine that trains it, sent there whole when it is finished or
+stopped, and fetched from there to go on. What was not sent is lost with its machine.
 """
 
 import re
@@ -13,41 +13,17 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from grokinterp.base.errors import InputError, one_line
 from grokinterp.base.files import ASIDE, write_whole
 from grokinterp.base.lock import hold
 from grokinterp.runs.manifest import METRICS, RESUME, RUN_JSON
 
-LONGEST_REASON = 200  # letters of what a library says
 LAST = (METRICS, RUN_JSON, RESUME)  # in the order in which a run folder is written
 
 
-@runtime_checkable
-class Place(Protocol):
-    """Files by name, and a folder of this machine for every run. It goes to other processes."""
-
-    def read(self, name: str) -> bytes | None:
-        """The content of a file, None where there is none."""
-
-    def has(self, name: str, files: Iterable[str]) -> bool:
-        """Whether all these files of a run are there."""
-
-    def write(self, name: str, content: bytes) -> None:
-        """Put a file there, whole or not at all, unless it is there already."""
-
-    def held(self) -> AbstractContextManager[object]:
-        """Keep others from sweeping into it, where that can be done."""
-
-    def run_folder(self, name: str) -> AbstractContextManager[Path]:
-        """A folder to train a run in; in the end the place has what it holds."""
-
-    def seen_folder(self, name: str) -> Path:
-        """Where this machine would see a run while it is trained here."""
-
-
-def place_of(out: str | Path, *, across_processes: bool) -> Place:
+def place_of(out: str | Path, *, across_processes: bool) -> "Place":
     """The place that a user names; InputError for one that cannot be used."""
     if not str(out):
         raise InputError("no folder is given; name one for the runs and their table.")
@@ -70,38 +46,44 @@ def place_of(out: str | Path, *, across_processes: bool) -> Place:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that everything which trains the runs can see."""
+    """A folder that is seen wherever the runs are trained. It goes to other processes."""
 
     folder: Path
 
     def __str__(self) -> str:
         return str(self.folder)
 
-    def read(self, name: str) -> bytes | None:  # noqa: D102
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, None where there is none."""
         path = self.folder / name
         return path.read_bytes() if path.is_file() else None
 
-    def has(self, name: str, files: Iterable[str]) -> bool:  # noqa: D102
+    def has(self, name: str, files: Iterable[str]) -> bool:
+        """Whether all these files of a run are there."""
         return all((self.folder / name / file).is_file() for file in files)
 
-    def write(self, name: str, content: bytes) -> None:  # noqa: D102
+    def write(self, name: str, content: bytes) -> None:
+        """Put a file there, whole or not at all, unless it is there already."""
         if self.read(name) != content:
             write_whole(self.folder / name, content)
 
-    def held(self) -> AbstractContextManager[object]:  # noqa: D102
+    def held(self) -> AbstractContextManager[object]:
+        """Keep others from sweeping into it."""
         return hold(self.folder)
 
     @contextmanager
-    def run_folder(self, name: str) -> Iterator[Path]:  # noqa: D102
+    def run_folder(self, name: str) -> Iterator[Path]:
+        """A folder to train a run in; in the end the place has what it holds."""
         yield self.folder / name
 
-    def seen_folder(self, name: str) -> Path:  # noqa: D102
+    def seen_folder(self, name: str) -> Path:
+        """Where this machine would see a run while it is trained here."""
         return self.folder / name
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A path of fsspec, and the scratch folder for the runs in training."""
+    """The same at a path of fsspec, with a scratch folder for the runs in training."""
 
     url: str
     scratch: Path
@@ -138,16 +120,16 @@ class Remote:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """No lock, which others have none of, so let one command sweep into it; end the scratch."""
+        """Hold nothing, as such paths have no locks; at the end the scratch folder is removed."""
         try:
             yield
         finally:
-            with suppress(OSError):  # what could not be put is left there
+            with suppress(OSError):  # what could not be sent is left there
                 self.scratch.rmdir()
 
     @contextmanager
     def run_folder(self, name: str) -> Iterator[Path]:
-        """A scratch folder; one that a killed worker left behind goes on where it is."""
+        """A scratch folder; one that a killed worker has left is used as it is."""
         folder, fetched = self.scratch / name, {}
         if not (folder / RUN_JSON).is_file():
             self._fetch(name, folder)
@@ -166,14 +148,14 @@ class Remote:
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
-        """Say of which place it is that a library of its protocol complains, in whatever words."""
+        """Name this place in whatever error a library of its protocol raises."""
         try:
             yield
         except OSError as error:
             error.filename = error.filename or self.url
             raise
         except Exception as error:
-            told = one_line(f"{type(error).__name__}: {error}", most=LONGEST_REASON)
+            told = one_line(f"{type(error).__name__}: {error}", most=200)
             raise InputError(
                 f"{self.url} cannot be used ({told}); put this right, or give a folder."
             ) from error
@@ -182,7 +164,7 @@ class Remote:
         return f"{self.files._strip_protocol(self.url)}/{name}"
 
     def _fetch(self, name: str, folder: Path) -> None:
-        """Bring a run here; run.json last, so that what is cut off is fetched again."""
+        """Bring a run here; run.json comes last, so that what is cut off is fetched again."""
         there = self._path(name)
         if not self.files.exists(there):
             return
@@ -200,6 +182,9 @@ class Remote:
             there := self._path(f"{name}/{RESUME}")
         ):
             self.files.rm(there)
+
+
+Place = Folder | Remote
 
 
 def _times(folder: Path) -> dict[Path, int]:

@@ -1,7 +1,7 @@
-"""Numbers over seeds: medians with their intervals, and how far two regimes are apart.
+"""What do numbers over seeds say? Medians with intervals, how far two regimes are apart, slopes.
 
-Seeds are few, so everything is by ranks, and exact up to ten against ten: no normal distribution is
-assumed.
+Seeds are few, so medians and contrasts are by ranks, and exact up to ten against ten: no normal
+distribution is assumed.
 """
 
 import math
@@ -12,12 +12,12 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-MIXED = "mixed"  # of runs no label of which has more than half
+MIXED = "mixed"  # the label of runs where no label has more than half
 CONFIDENCE = 0.95
 LEVEL = 0.05  # of one-sided tests; 3 against 3 seeds reach 1/20 at best
 FEWEST_POINTS, FEWEST_PLACES = 6, 3  # of a power law
 RESAMPLES = 4999
-MOST_DEALS = 200_000  # of seeds to two regimes are tried one by one, 10 against 10 still
+MOST_DEALS = 200_000  # ways to deal seeds to two regimes are all tried, up to 10 against 10
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class Contrast:
     `shift` is the median of all pairwise differences (Hodges-Lehmann), `ratio` that of the medians
     (NaN unless both are positive), `delta` is Cliff's, P(above) - P(below) over pairs: 1 if every
     value is above every one of the other regime. `p_above` and `p_below` are one-sided p-values of
-    the rank-sum test, over all ways of dealing the values to the regimes: exact to ten against ten,
-    and beyond where no values are tied, else by the normal approximation. They take the values for
-    independent, and are not corrected for the number of measures looked at.
+    the rank-sum test, over all ways of dealing the values to the regimes: exact up to ten against
+    ten, and beyond where no values are tied, else by the normal approximation. They assume
+    independent values, and are not corrected for the number of measures looked at.
     """
 
     n: int
@@ -118,8 +118,8 @@ def _p_above(a: np.ndarray, b: np.ndarray) -> float:
 class Line:
     """A straight line through points, and how well it does: Pearson r with its interval.
 
-    `low` to `high` is the 95 % interval of r by Fisher's transform, NaN for fewer than four points;
-    all are for fewer than three, or where an axis does not vary.
+    `low` to `high` is the 95 % interval of r by Fisher's transform, NaN for fewer than four points.
+    All are NaN for fewer than three, or where an axis does not vary.
     """
 
     n: int
@@ -172,7 +172,7 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
     exponent = float(_slope(*logs))
 
     def resampled(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
-        # All points at one x (at most 0.4 % of the resamples) have no slope: they say nothing.
+        # Resamples with all points at one x (at most 0.4 % of them) have no slope.
         return np.nan_to_num(_slope(a, b, axis), nan=exponent, posinf=exponent, neginf=exponent)
 
     found = stats.bootstrap(
@@ -193,7 +193,7 @@ def _slope(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
 def more_than_half(successes: int, n: int) -> bool:
     """All of at least three, or more than half by the exact one-sided binomial test at 5 %.
 
-    All of three is what three seeds can say, and no more: by chance 1 time in 8 if each is even.
+    All of three is the most that three seeds can show: by chance 1 time in 8 if each is even.
 
     >>> more_than_half(3, 3), more_than_half(2, 2), more_than_half(9, 10), more_than_half(7, 10)
     (True, False, True, False)

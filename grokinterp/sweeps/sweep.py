@@ -11,11 +11,14 @@
     seed = [0, 1, 2]
     data_seed = [0, 1, 2]
 
-Here six runs, `init_scale=10,seed=0` to `init_scale=1,seed=2`. A range such as
-`lr = {log = [1e-4, 1e-2], n = 5}` (or `linear`) stands for its values, and `seeds = 3`, or
-`seeds = [0, 4]`, among the first lines for a last axis of `seed`. `ensemble` is 1, each run by
-itself, unless it is given; runs go together that differ in nothing but what `training.grouping`
-calls free, and it changes no run that is there.
+These are six runs, `init_scale=10,seed=0` to `init_scale=1,seed=2`. `seeds = 3`, or
+`seeds = [0, 4]`, among the first lines stands for a last axis of `seed`. Without `ensemble` each
+run is trained by itself; with it, runs go together whose recipes differ only in the keys `FREE` of
+`training.ensemble`. It changes no run that is there.
+
+A range such as `lr = {log = [1e-4, 1e-2], n = 5}` (or `linear`) stands for n values. Both ends are
+among them as they are given; those between are rounded to six significant digits, so that the name
+of a run is exactly its value, and to whole numbers for keys that take those.
 """
 
 import itertools
@@ -27,20 +30,16 @@ from typing import Any
 
 import tomli_w
 
-from grokinterp.base.checks import real
+from grokinterp.base.checks import real, refused, whole
 from grokinterp.base.errors import InputError, nearest, shown, whole_number
 from grokinterp.base.paths import kind_at
 from grokinterp.recipe.builtin import BUILTIN
 from grokinterp.recipe.recipe import Recipe, parse_toml, read_toml, value_text
 
-# MERGED training.ranges: Ranges as values of an axis: `{log = [0.1, 10], n = 5}`, `{linear = [0.1, 0.9], n = 5}`.
-#
-# Both ends are among the n values, as they are given; those between are rounded to six significant
-# digits, so that a run's name says its value exactly, and to whole numbers for keys that take those.
-
-
-DIGITS = 6
-MOST_VALUES = 10_000
+MOST_RUNS = 10_000
+LONGEST_NAME = 200  # of a folder; file systems allow 255
+TOP_LEVEL = ("recipe", "measures", "ensemble", "seeds", "set", "axes")
+EXAMPLE = "seeds = 3, and keys of the recipe below [set]"
 ADVICE = "give such as {log = [0.1, 10], n = 5} or {linear = [0.1, 0.9], n = 5}."
 
 
@@ -53,57 +52,44 @@ def range_values(key: str, given: Mapping[str, Any], *, base: Recipe) -> tuple[f
     (100, 150, 201)
     """
     told = f"{key}={shown(dict(given))}"
-    kinds = [kind for kind in ("log", "linear") if kind in given]
-    if len(kinds) != 1 or given.keys() != {kinds[0], "n"}:
-        raise InputError(f"{told} is no range; {ADVICE}")
-    ends, n = given[kinds[0]], whole_number(given["n"])
-    if n is None or not 2 <= n <= MOST_VALUES:
-        raise InputError(
-            f"{told}: n={shown(given['n'])} is no whole number from 2 to {MOST_VALUES}."
-        )
+    kind = "log" if "log" in given else "linear"
+    if given.keys() != {kind, "n"}:
+        raise InputError(f"{told} is not a range; {ADVICE}")
+    ends, n = given[kind], whole(f"{told}: n", given["n"], least=2, most=MOST_RUNS, such_as="5")
     if not isinstance(ends, list | tuple) or len(ends) != 2 or None in map(real, ends):
         raise InputError(f"{told}: {shown(ends)} are not the two ends of a range; {ADVICE}")
     first, last = ends
-    logarithmic = kinds[0] == "log"
-    if logarithmic and min(ends) <= 0:
+    if kind == "log" and min(ends) <= 0:
         raise InputError(
             f"{told}: an end of a log range is not above 0; give linear, or other ends."
         )
     value = getattr(base.replace(**{key: first}), key)  # refuses a key that is not known
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{told}: {key} is no number; give a list of values.")
-    whole = isinstance(value, int)
-    inner = (_between(first, last, i / (n - 1), logarithmic) for i in range(1, n - 1))
-    values = (first, *(round(x) if whole else float(f"{x:.{DIGITS}g}") for x in inner), last)
+    scale, back = (math.log, math.exp) if kind == "log" else (float, float)
+    parts = (i / (n - 1) for i in range(1, n - 1))
+    inner = [back((1 - part) * scale(first) + part * scale(last)) for part in parts]
+    if isinstance(value, int):
+        values = (first, *map(round, inner), last)
+    else:
+        values = tuple(float(x) for x in (first, *(f"{x:.6g}" for x in inner), last))
     if len(set(values)) < n:
         raise InputError(f"{told} has fewer than {n} different values; give a smaller n.")
-    return values if whole else tuple(map(float, values))
-
-
-def _between(first: float, last: float, part: float, logarithmic: bool) -> float:
-    if logarithmic:
-        return math.exp((1 - part) * math.log(first) + part * math.log(last))
-    return (1 - part) * first + part * last
-
-
-MOST_RUNS = 10_000
-EXAMPLE = "seeds = 3, and keys of the recipe below [set]"
-LONGEST_NAME = 200  # of a folder; file systems allow 255
-TOP_LEVEL = ("recipe", "measures", "ensemble", "seeds", "set", "axes")
+    return values
 
 
 @dataclass(frozen=True)
 class Sweep:
     """A base recipe, axes of keys that vary together, and the names of what to measure.
 
-    Axes are crossed, the last one fastest. At most `ensemble` runs are trained together. Every
-    recipe is made, and so checked, with the sweep: InputError for axes that are empty or of unequal
-    length, a key in two axes, more than 10,000 runs, runs that would share a folder, and whatever a
-    recipe refuses.
-
     >>> sweep = Sweep(Recipe(p=7), ({"lr": (0.1, 0.01)}, {"seed": (0, 1), "data_seed": (5, 6)}))
     >>> list(sweep.recipes())
     ['lr=0.1,seed=0', 'lr=0.1,seed=1', 'lr=0.01,seed=0', 'lr=0.01,seed=1']
+
+    Axes are crossed, and the last one varies fastest. At most `ensemble` runs are trained together.
+    Every recipe is made, and so checked, with the sweep: InputError for axes that are empty or of
+    unequal length, a key in two axes, more than 10,000 runs, runs that would share a folder, and
+    whatever a recipe refuses.
     """
 
     base: Recipe
@@ -113,18 +99,13 @@ class Sweep:
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, Recipe):
-            raise InputError(
-                f"{shown(self.base)} is no recipe; give gi.Recipe(...) or gi.recipes()[...]."
-            )
+            raise refused("base", self.base, "a recipe", "gi.Recipe(...) or gi.recipes()[...]")
         if not isinstance(self.axes, tuple) or not all(isinstance(a, Mapping) for a in self.axes):
             raise InputError("axes are a tuple of dicts; give such as ({'seed': (0, 1)},).")
-        _check_ensemble(self.ensemble)
-        if not isinstance(self.measures, tuple) or not all(
-            isinstance(name, str) for name in self.measures
-        ):
-            raise InputError(
-                f"measures={shown(self.measures)} is no tuple of names; give such as ('sizes',)."
-            )
+        whole("ensemble", self.ensemble, least=1, such_as="8")
+        names = self.measures
+        if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+            raise refused("measures", names, "a tuple of names", "such as ('sizes',)")
         if not self.axes:
             raise InputError("nothing varies; give [[axes]] such as seed = [0, 1, 2].")
         for axis in self.axes:
@@ -144,15 +125,22 @@ class Sweep:
     def recipes(self) -> dict[str, Recipe]:
         """The recipe of every run under the name of its folder, in order."""
         points = list(itertools.product(*(range(_length(axis)) for axis in self.axes)))
-        made = [self._recipe(point) for point in points]
+        made = [
+            self.base.replace(
+                **{
+                    key: axis[key][i]
+                    for i, axis in zip(point, self.axes, strict=True)
+                    for key in axis
+                }
+            )
+            for point in points
+        ]
         named_by: list[str] = []
         for i, axis in enumerate(self.axes):
             first, *others = axis
             # Distinct as the recipe has them: 1 and 1.0 are one scale.
-            texts = {
-                point[i]: value_text(first, recipe)
-                for point, recipe in zip(points, made, strict=True)
-            }
+            pairs = zip(points, made, strict=True)
+            texts = {point[i]: value_text(first, recipe) for point, recipe in pairs}
             named_by += [first] if len(set(texts.values())) == len(texts) else [first, *others]
         found: dict[str, Recipe] = {}
         for recipe in made:
@@ -167,25 +155,14 @@ class Sweep:
             found[name] = recipe
         return found
 
-    def _recipe(self, point: Sequence[int]) -> Recipe:
-        changes = {
-            key: values[i]
-            for i, axis in zip(point, self.axes, strict=True)
-            for key, values in axis.items()
-        }
-        return self.base.replace(**changes)
-
     @classmethod
     def from_toml(cls, path: str | Path) -> "Sweep":
-        """The sweep that a TOML file describes; InputError, one line with the file's name, else."""
+        """The sweep that a TOML file describes; else an InputError of one line with its name."""
         return cls._of_file(read_toml(path, example=EXAMPLE), file=path)
 
     @classmethod
     def from_text(cls, text: bytes, *, file: str | Path) -> "Sweep":
-        """The sweep of a TOML document that was read from a file; recipes are looked for beside it.
-
-        InputError, one line with the file's name, where it describes none.
-        """
+        """The same of the text of a file; recipes that it names are looked for beside it."""
         return cls._of_file(parse_toml(text, file=file, example=EXAMPLE), file=file)
 
     @classmethod
@@ -214,7 +191,6 @@ class Sweep:
             raise InputError(f"axes={shown(axes)} are no tables; write [[axes]] and keys below it.")
         if "seeds" in content:
             axes = [*axes, {"seed": _seeds(content["seeds"])}]
-        _check_ensemble(ensemble := content.get("ensemble", 1))
         base = _base(content.get("recipe", {}), beside=beside).replace(**changes)
         made = []
         for axis in axes:
@@ -227,7 +203,7 @@ class Sweep:
             }
             _check_axis(expanded)
             made.append({key: tuple(values) for key, values in expanded.items()})
-        return cls(base, tuple(made), tuple(measures), ensemble)
+        return cls(base, tuple(made), tuple(measures), content.get("ensemble", 1))
 
     def to_toml(self) -> str:
         """The sweep as a TOML document of its own, all keys of the base in it."""
@@ -236,7 +212,7 @@ class Sweep:
                 "measures": list(self.measures),
                 **({} if self.ensemble == 1 else {"ensemble": self.ensemble}),
                 "recipe": self.base.to_dict(),
-                "axes": [{key: list(axis[key]) for key in axis} for axis in self.axes],
+                "axes": [{key: list(values) for key, values in axis.items()} for axis in self.axes],
             }
         )
 
@@ -245,9 +221,7 @@ def _base(given: object, *, beside: Path) -> Recipe:
     if isinstance(given, dict):
         return Recipe.from_dict(given)
     if not isinstance(given, str):
-        raise InputError(
-            f"recipe={shown(given)} is no recipe; name one, a file or a table of keys."
-        )
+        raise refused("recipe", given, "a recipe", "the name of one, a file or a table of keys")
     if given in BUILTIN:
         return BUILTIN[given].recipe
     if kind_at(beside / given) == "file":
@@ -263,18 +237,8 @@ def _seeds(given: object) -> list[Any]:
     if isinstance(given, list) and given:
         return given
     if (n := whole_number(given)) is None or not 1 <= n <= MOST_RUNS:
-        raise InputError(
-            f"seeds={shown(given)} is no number of seeds and no list; give 3 or [0, 4]."
-        )
+        raise refused("seeds", given, "a number of seeds or a list", "3 or [0, 4]")
     return list(range(n))
-
-
-def _check_ensemble(given: object) -> None:
-    if (whole_number(given) or 0) < 1:
-        raise InputError(
-            f"ensemble={shown(given)} is no whole number from 1 on; give how many runs to train "
-            "together, such as 8."
-        )
 
 
 def _length(axis: Mapping[str, Sequence[Any]]) -> int:

@@ -1,8 +1,14 @@
-"""A model in training: canonical weights as leaves, its answers and its gradients."""
+"""Models in training: canonical weights, their gradients, their optimisers and their metrics.
+
+A single run has a `Learner`, whose gradients are those of one model; runs that are trained together
+have an `EnsembleLearner`, which computes them for all members at once. Both keep their weights
+under a leading axis of members, in memory that the optimisers update in place.
+"""
 
 import itertools
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -18,129 +24,28 @@ from grokinterp.models.kinds import QuickForward
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.models.stacked import stack, stacked_gradients, stacked_logits
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.metrics import COLUMNS, UNMIRRORED, Metrics, logged_unmirrored
+from grokinterp.runs.metrics import COLUMNS, UNMIRRORED, Metrics, evaluate_blocks, logged_unmirrored
 from grokinterp.tasks.splits import mask_of
 from grokinterp.updates.optimizers import Batches, build_optimizer, learning_rate
 
-# MERGED training.ensemble_learner: Models in training side by side: stacked weights, their gradients and their optimisers.
-
-
-BLOCK_ROWS = 4096  # inputs evaluated at once: intermediate results stay in the cache
-
-
-class Learner:
-    """Weights under canonical names, of which some are trained, on the inputs of a task.
-
-    A transformer's answer-position forward is used where it applies, otherwise the hooked forward
-    of TransformerLens: the same numbers either way. An MLP and a CNN have explicit gradients.
-    """
-
-    def __init__(
-        self, recipe: Recipe, inputs: Tensor, labels: Int[Tensor, " n"], device: str
-    ) -> None:
-        self._architecture = architecture = recipe.architecture()
-        self._inputs, self._labels = inputs.to(device), labels.to(device)
-        initial = initial_weights(
-            architecture, seed=recipe.seed, rule=recipe.init, init_scale=recipe.init_scale
-        )
-        trained = {name for name in initial if is_trained(name, recipe.biases)}
-        self.weights: Weights = {
-            name: (weight if name in trained or not is_bias(name) else 0 * weight).to(device)
-            for name, weight in initial.items()
-        }
-        self.trained: Weights = {
-            name: weight.requires_grad_()
-            for name, weight in self.weights.items()
-            if name in trained
-        }
-        self._hooked = None
-        if QuickForward(architecture, self.weights)(self._inputs[:1]) is None:
-            assert isinstance(architecture, Architecture)
-            self._hooked = functional_logits(build_model(architecture, initial, device=device))
-        self._lattices: tuple[Tensor, CNNGradients] | None = None  # rows, and what depends on them
-
-    def logit_blocks(self) -> Iterator[Float[Tensor, "rows d_vocab_out"]]:
-        """Logits of all inputs of the task, so many rows at a time."""
-        forward = self._forward()
-        return map(forward, self._inputs.split(BLOCK_ROWS))
-
-    def backward(self, rows: Int[Tensor, " n"]) -> None:
-        """Put the gradient of the mean cross-entropy over some rows into every trained weight."""
-        labels = self._labels[rows]
-        gradients: Weights = {}
-        if isinstance(self._architecture, MLPArchitecture):
-            gradients = mlp.gradients(
-                self.weights, self._inputs[rows], labels, architecture=self._architecture
-            )
-        elif isinstance(self._architecture, CNNArchitecture):
-            gradients = self._on_lattices(rows, self._architecture)(self.weights, labels)
-        elif self._hooked is None:
-            gradients = answer_position.gradients(
-                self.weights,
-                self._inputs[rows],
-                labels,
-                act_fn=self._architecture.act_fn,
-                attention_rate=self._architecture.attention_rate,
-            )
-        for name, weight in self.trained.items():
-            # torch's fused optimisers read a gradient as it lies in memory, whatever its strides.
-            weight.grad = gradients[name].contiguous() if gradients else None
-        if not gradients:
-            cross_entropies(self._forward()(self._inputs[rows]), labels).mean().backward()
-
-    def _forward(self) -> Callable[[Tensor], Tensor]:
-        """The forward of the weights as they are now; differentiable."""
-        if self._hooked is not None:
-            return partial(self._hooked, self.weights)
-        quick = QuickForward(self._architecture, self.weights)
-        return lambda inputs: quick(inputs)  # type: ignore[return-value]
-
-    def _on_lattices(self, rows: Tensor, architecture: CNNArchitecture) -> CNNGradients:
-        """Kept while the rows are the same, as they are with full batches."""
-        if self._lattices is None or self._lattices[0] is not rows:
-            found = CNNGradients(self._inputs[rows], architecture=architecture)
-            self._lattices = rows, found
-        return self._lattices[1]
-
-
-def is_trained(name: str, biases: str) -> bool:
-    """Whether a weight is trained, by the `biases` of a recipe.
-
-    A key bias never is: it adds the same to every score of a query, so that its gradient is 0 and
-    what is computed of it rounding, which Adam would make steps of.
-    """
-    if name.endswith("attn.b_K"):
-        return False
-    return not is_bias(name) or biases == "all" or (biases == "mlp" and ".mlp." in name)
-
-
+EVALUATED_ROWS = 4096  # at once: intermediate results stay in the cache
 VECTOR = 64  # numbers; at least as many as any processor's vectors hold, unrolled
 
 
-class EnsembleLearner:
-    """The members of an ensemble: what `Learner`, `Batches` and an optimiser are to one run.
-
-    Adam, AdamW and SGD act on every number alone, so they act on stacked weights as on those of
-    each member. Members that differ in a rate or a decay have an optimiser of their own, on their
-    part of the same memory.
-    """
+class AnyLearner(ABC):
+    """The weights of one or more members, and what every update and every log needs of them."""
 
     def __init__(self, recipes: Sequence[Recipe], device: str) -> None:
         first = recipes[0]
         self._architecture = first.architecture()
-        tasks = [recipe.build_task() for recipe in recipes]
-        rows = [recipe.train_indices() for recipe in recipes]
-        self._inputs = tasks[0].model_inputs.to(device)
-        self._labels = torch.stack([task.labels for task in tasks]).to(device)
-        self._masks = torch.stack([mask_of(r, tasks[0].n_inputs) for r in rows]).to(device)
-        self._unmirrored = [
-            None if found is None else found.nonzero().flatten()
-            for found in map(logged_unmirrored, tasks, self._masks)
-        ]
-        self._batches = [
-            Batches(recipe, r.to(device)) for recipe, r in zip(recipes, rows, strict=True)
-        ]
-        self._batch: tuple[list[Tensor], Tensor, Tensor] | None = None  # rows, inputs, labels
+        self.tasks = [recipe.build_task() for recipe in recipes]
+        self.train_indices = [recipe.train_indices() for recipe in recipes]
+        rows = [each.to(device) for each in self.train_indices]
+        self._inputs = self.tasks[0].model_inputs.to(device)
+        self._labels = torch.stack([task.labels for task in self.tasks]).to(device)
+        self._masks = torch.stack([mask_of(each, self.tasks[0].n_inputs) for each in rows])
+        self._unmirrored = list(map(logged_unmirrored, self.tasks, self._masks))
+        self._batches = list(map(Batches, recipes, rows))
         initial = stack(
             [
                 initial_weights(
@@ -149,77 +54,166 @@ class EnsembleLearner:
                 for each in recipes
             ]
         )
-        self.trained = [name for name in initial if is_trained(name, first.biases)]
-        self.weights: Weights = {
-            name: (weight if name in self.trained or not is_bias(name) else 0 * weight).to(device)
+        names = [name for name in initial if is_trained(name, first.biases)]
+        self._stacked: Weights = {
+            name: (weight if name in names or not is_bias(name) else 0 * weight).to(device)
             for name, weight in initial.items()
         }
-        self._parts = [
-            _Part(list(members), recipes, {name: self.weights[name] for name in self.trained})
-            for _, members in itertools.groupby(range(len(recipes)), lambda i: _rule(recipes[i]))
+        self.trained: Weights = {name: self._stacked[name] for name in names}
+        self._optimizers = [
+            _Optimizer(list(members), recipes, self.trained)
+            for _, members in itertools.groupby(range(len(recipes)), lambda i: _rates(recipes[i]))
         ]
+
+    @abstractmethod
+    def _gradients(self, step: int) -> Mapping[str, Tensor]:
+        """Of every trained weight, stacked, on the rows of the update after a step."""
+
+    @abstractmethod
+    def evaluate(self) -> list[Metrics]:
+        """The metrics of every member on its whole table."""
 
     def update(self, step: int) -> None:
         """The update that leads every member from a step to the next."""
-        inputs, labels = self._rows(step)
-        gradients = stacked_gradients(self._architecture, self.weights, inputs, labels)
-        for part in self._parts:
-            part.update(step, gradients)
-
-    def _rows(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of an update; kept while the rows are the same, as in full batches."""
-        rows = [batches.rows(step) for batches in self._batches]
-        if self._batch is None or any(map(operator.is_not, rows, self._batch[0])):
-            stacked = torch.stack(rows)
-            self._batch = rows, self._inputs[stacked], self._labels.gather(1, stacked)
-        return self._batch[1:]
-
-    def evaluate(self) -> list[Metrics]:
-        """The metrics of every member on its whole table."""
-        n_members = len(self._labels)
-        with torch.no_grad():
-            logits = stacked_logits(
-                self._architecture, self.weights, self._inputs.expand(n_members, -1, -1)
-            )
-        return evaluate_members(logits, self._labels, self._masks, self._unmirrored)
+        gradients = self._gradients(step)
+        for optimizer in self._optimizers:
+            optimizer.update(step, gradients)
 
     def member(self, member: int) -> Weights:
         """The weights of a member."""
-        return {name: weight[member] for name, weight in self.weights.items()}
+        return {name: weight[member] for name, weight in self._stacked.items()}
 
     def state(self, member: int) -> dict[str, Tensor]:
-        """What a member's resume.safetensors holds: the same as of a single run."""
+        """What a member's resume.safetensors holds: its weights and its optimiser's moments."""
         state = {f"weights/{name}": weight for name, weight in self.member(member).items()}
-        for part in self._parts:
-            if member in part.members:
-                state |= part.state(member)
+        for optimizer in self._optimizers:
+            if member in optimizer.members:
+                state |= optimizer.state(member)
         return state
 
     def load_states(self, states: Sequence[dict[str, Tensor]]) -> None:
         """Go on from what `state` gave of every member."""
-        for name, weight in self.weights.items():
+        for name, weight in self._stacked.items():
             weight.copy_(torch.stack([state[f"weights/{name}"] for state in states]))
-        for part in self._parts:
-            part.load(states)
+        for optimizer in self._optimizers:
+            optimizer.load(states)
 
 
-class _Part:
+class Learner(AnyLearner):
+    """A single model: its weights under canonical names, of which some are trained.
+
+    A transformer's answer-position forward is used where it applies, otherwise the hooked forward
+    of TransformerLens: the same numbers either way. An MLP and a CNN have explicit gradients.
+    """
+
+    def __init__(self, recipe: Recipe, device: str) -> None:
+        super().__init__([recipe], device)
+        self.weights: Weights = {name: weight.detach() for name, weight in self.member(0).items()}
+        self.trained = {name: self.weights[name].requires_grad_() for name in self.trained}
+        self._hooked = None
+        if QuickForward(self._architecture, self.weights)(self._inputs[:1]) is None:
+            assert isinstance(self._architecture, Architecture)
+            model = build_model(self._architecture, self.member(0), device=device)
+            self._hooked = functional_logits(model)
+        self._lattices: tuple[Tensor, CNNGradients] | None = None  # rows, and what depends on them
+
+    def _gradients(self, step: int) -> Weights:
+        self.backward(self._batches[0].rows(step))
+        leaves = self.trained.items()
+        return {name: leaf.grad[None] for name, leaf in leaves if leaf.grad is not None}
+
+    def backward(self, rows: Int[Tensor, " n"]) -> None:
+        """Put the gradient of the mean cross-entropy over some rows into every trained weight."""
+        inputs, labels = self._inputs[rows], self._labels[0, rows]
+        gradients: Weights = {}
+        if isinstance(self._architecture, MLPArchitecture):
+            gradients = mlp.gradients(self.weights, inputs, labels, architecture=self._architecture)
+        elif isinstance(self._architecture, CNNArchitecture):
+            if self._lattices is None or self._lattices[0] is not rows:  # full batches: the same
+                self._lattices = rows, CNNGradients(inputs, architecture=self._architecture)
+            gradients = self._lattices[1](self.weights, labels)
+        elif self._hooked is None:
+            gradients = answer_position.gradients(
+                self.weights,
+                inputs,
+                labels,
+                act_fn=self._architecture.act_fn,
+                attention_rate=self._architecture.attention_rate,
+            )
+        for name, weight in self.trained.items():
+            # torch's fused optimisers read a gradient as it lies in memory, whatever its strides.
+            weight.grad = gradients[name].contiguous() if gradients else None
+        if not gradients:
+            cross_entropies(self._forward()(inputs), labels).mean().backward()
+
+    def evaluate(self) -> list[Metrics]:
+        """The metrics on the whole table, whose logits are computed so many rows at a time."""
+        with torch.no_grad():
+            blocks = map(self._forward(), self._inputs.split(EVALUATED_ROWS))
+            labels, mask, unmirrored = self._labels[0], self._masks[0], self._unmirrored[0]
+            return [evaluate_blocks(blocks, labels, mask, unmirrored)]
+
+    def _forward(self) -> Callable[[Tensor], Tensor]:
+        """The forward of the weights as they are now; differentiable."""
+        if self._hooked is not None:
+            return partial(self._hooked, self.weights)
+        quick = QuickForward(self._architecture, self.weights)
+        return lambda inputs: quick(inputs)  # type: ignore[return-value]
+
+
+def is_trained(name: str, biases: str) -> bool:
+    """Whether a weight is trained, by the `biases` of a recipe.
+
+    A key bias never is: it adds the same to every score of a query, so that its gradient is 0, and
+    what is computed of it is rounding, which Adam would turn into steps.
+    """
+    if name.endswith("attn.b_K"):
+        return False
+    return not is_bias(name) or biases == "all" or (biases == "mlp" and ".mlp." in name)
+
+
+class EnsembleLearner(AnyLearner):
+    """The members of an ensemble, their logits and gradients computed together."""
+
+    def __init__(self, recipes: Sequence[Recipe], device: str) -> None:
+        super().__init__(recipes, device)
+        self._unmirrored_rows = [
+            None if mask is None else mask.nonzero().flatten() for mask in self._unmirrored
+        ]
+        self._batch: tuple[list[Tensor], Tensor, Tensor] | None = None  # rows, inputs, labels
+
+    def _gradients(self, step: int) -> Weights:
+        rows = [batches.rows(step) for batches in self._batches]
+        if self._batch is None or any(map(operator.is_not, rows, self._batch[0])):
+            stacked = torch.stack(rows)  # kept while the rows are the same, as in full batches
+            self._batch = rows, self._inputs[stacked], self._labels.gather(1, stacked)
+        return stacked_gradients(self._architecture, self._stacked, *self._batch[1:])
+
+    def evaluate(self) -> list[Metrics]:
+        """The metrics of every member on its whole table."""
+        inputs = self._inputs.expand(len(self._labels), -1, -1)
+        with torch.no_grad():
+            logits = stacked_logits(self._architecture, self._stacked, inputs)
+        return evaluate_members(logits, self._labels, self._masks, self._unmirrored_rows)
+
+
+class _Optimizer:
     """The optimiser of neighbouring members that have the same rates.
 
-    It updates blocks of stacked weights, in place: those of all its members at once where they
-    fill whole vectors, otherwise each member's by itself. The numbers left over behind the last
-    whole vector are rounded otherwise by torch's kernels, so they have to be those of a single run.
+    Adam, AdamW and SGD act on every number alone, so they act on stacked weights as on those of
+    each member. Blocks are updated in place: a weight of all members at once where each fills whole
+    vectors, otherwise each member's by itself. torch's kernels round the numbers left over after
+    the last whole vector differently, so these have to be the same as in a single run.
     """
 
     def __init__(
         self, members: list[int], recipes: Sequence[Recipe], weights: Mapping[str, Tensor]
     ) -> None:
         self.members, self._recipe = members, recipes[members[0]]
-        everyone = slice(members[0], members[-1] + 1)
         self._blocks: list[tuple[str, slice]] = []
         for name, weight in weights.items():
             if weight[0].numel() % VECTOR == 0:
-                self._blocks.append((name, everyone))
+                self._blocks.append((name, slice(members[0], members[-1] + 1)))
             else:
                 self._blocks += [(name, slice(member, member + 1)) for member in members]
         self._parameters = [weights[name][block] for name, block in self._blocks]
@@ -234,7 +228,7 @@ class _Part:
         self._optimizer.step()
 
     def state(self, member: int) -> dict[str, Tensor]:
-        """The optimiser's part of a member's state, under the names of a single run's."""
+        """The moments of a member, by weight and kind."""
         state = {}
         for index, values in self._optimizer.state_dict()["state"].items():
             name, block = self._blocks[index]
@@ -246,16 +240,20 @@ class _Part:
         return state
 
     def load(self, states: Sequence[Mapping[str, Tensor]]) -> None:
-        """Go on from the states of all members."""
+        """Go on from the states of all members; what they have of other weights is left out."""
         moments: dict[int, dict[str, Tensor]] = {}
         for index, (name, block) in enumerate(self._blocks):
             for key, value in states[block.start].items():
                 if key.startswith(f"optimizer/{name}/"):
-                    parts = [state[key] for state in states[block]]
-                    moments.setdefault(index, {})[key.rpartition("/")[2]] = (
-                        torch.stack(parts) if value.ndim else value
-                    )
+                    every = [state[key] for state in states[block]]
+                    moment = torch.stack(every) if value.ndim else value
+                    moments.setdefault(index, {})[key.rpartition("/")[2]] = moment
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
+
+
+def _rates(recipe: Recipe) -> tuple[object, ...]:
+    """The keys by which members of one optimiser may not differ."""
+    return recipe.lr, recipe.betas, recipe.weight_decay, recipe.warmup
 
 
 def evaluate_members(
@@ -284,8 +282,3 @@ def evaluate_members(
         for (member, _), pair in zip(with_mirrors, values, strict=True):
             found[member] |= zip(UNMIRRORED, pair, strict=True)
     return found
-
-
-def _rule(recipe: Recipe) -> tuple[object, ...]:
-    """What an optimiser takes from a recipe, and a learning rate."""
-    return recipe.lr, recipe.betas, recipe.weight_decay, recipe.warmup

@@ -1,10 +1,17 @@
-"""The training loop: from a recipe to a run folder, resumable to the same bits."""
+"""The training loop: from recipes to run folders, resumable to the same bits.
+
+What a killed training needs to go on lies in `resume.safetensors`, a file in each run's folder. The
+states of several runs are of one step, however they were killed: each is first written to
+`resume-next.safetensors`, and then all are renamed. A kill before the renaming leaves the old step
+with all runs, one in the middle of it the new step.
+"""
 
 import contextlib
+import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -19,14 +26,15 @@ from grokinterp.base.paths import as_path
 from grokinterp.recipe.builtin import as_recipe
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RESUME, RUN_JSON, Manifest, current_environment
-from grokinterp.runs.metrics import Metrics, evaluate_blocks, logged_unmirrored
+from grokinterp.runs.metrics import Metrics
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
-from grokinterp.tasks.splits import mask_of
-from grokinterp.training.learner import Learner
-from grokinterp.updates.optimizers import Batches, build_optimizer, learning_rate
+from grokinterp.training.learner import AnyLearner, EnsembleLearner, Learner
 
 RESUME_SECONDS = 30.0  # at most this much work is lost to a kill
+RESUME_NEXT = "resume-next.safetensors"
+
+Member = tuple[Recipe, Path]  # a run, and its folder
 
 
 def train(
@@ -49,39 +57,8 @@ def train(
     resume = truth("resume", resume)
     if resume and is_finished(folder, recipe):
         _tidy(folder)
-        return Run(folder)
-    with (
-        hold(folder),
-        using_threads(recipe.threads),
-        kept_memory(),
-        stop_requests() as stop,
-    ):
-        if resume and is_finished(folder, recipe):  # by another process, just now
-            return Run(folder)
-        session = Session(recipe, folder, resume=resume)
-        with tqdm(
-            total=recipe.steps,
-            initial=session.step,
-            desc=folder.name,
-            unit="step",
-            mininterval=0.5,
-            disable=None if progress else True,
-        ) as bar:
-            while session.step < recipe.steps:
-                session.update()
-                bar.update()
-                if session.logged(session.step):
-                    bar.set_postfix_str(
-                        "train {train_loss:.2e} test {test_loss:.2e}".format(**session.latest),
-                        refresh=False,
-                    )
-                if stop.is_set() and session.step < recipe.steps:
-                    session.save_state()
-                    raise Interrupted(
-                        f"stopped at step {session.step} of {recipe.steps}; nothing is lost, "
-                        f"continue {folder} with --resume (resume=True)."
-                    )
-        session.writer.finish()
+    else:
+        train_members([(recipe, folder)], resume=resume, progress=progress)
     return Run(folder)
 
 
@@ -94,62 +71,113 @@ def is_finished(folder: Path, recipe: Recipe) -> bool:
     return manifest.finished
 
 
+def unfinished(members: Sequence[Member]) -> list[Member]:
+    """The runs that are not finished yet; InputError for a folder of another recipe."""
+    return [(recipe, folder) for recipe, folder in members if not is_finished(folder, recipe)]
+
+
 def _tidy(folder: Path) -> None:
-    """Remove what a kill right after the last save may have left; nothing heeds it."""
+    """Remove what a kill right after the last save may have left; nothing reads it."""
     if any((folder / name).exists() for name in (RESUME, LOCK)):
         with contextlib.suppress(OSError, InputError), hold(folder):  # read-only, or held
             (folder / RESUME).unlink(missing_ok=True)
 
 
-class Session:
-    """A run being trained: weights after `step` updates, the optimiser, and the open folder."""
+def train_members(
+    members: Sequence[Member], *, resume: bool, progress: bool, ensemble: bool = False
+) -> None:
+    """Train runs to their end in one session; with `resume`, whatever is left of them."""
+    with contextlib.ExitStack() as stack:
+        for _, folder in members:
+            stack.enter_context(hold(folder))
+        stack.enter_context(using_threads(members[0][0].threads))
+        stack.enter_context(kept_memory())
+        stop = stack.enter_context(_stop_requests())
+        if resume:
+            members = unfinished(members)  # another process may have finished some just now
+        if not members:
+            return
+        session = Session(members, resume=resume, ensemble=ensemble)
+        steps, folder, n = session.recipe.steps, members[0][1], len(members)
+        label = f"{n} runs" if ensemble else folder.name
+        bar = tqdm(
+            total=steps, initial=session.step, desc=label, unit="step", mininterval=0.5,
+            disable=None if progress else True,
+        )  # fmt: skip
+        stack.enter_context(bar)
+        while session.step < steps:
+            session.update()
+            bar.update()
+            if session.logged(session.step):
+                train_loss = sum(metrics["train_loss"] for metrics in session.latest) / n
+                test_loss = sum(metrics["test_loss"] for metrics in session.latest) / n
+                bar.set_postfix_str(f"train {train_loss:.2e} test {test_loss:.2e}", refresh=False)
+            if stop.is_set() and session.step < steps:
+                session.save_state()
+                one = f"{folder} with --resume (resume=True)"
+                again = f"the {n} runs together with resume=True" if ensemble else one
+                raise Interrupted(
+                    f"stopped at step {session.step} of {steps}; nothing is lost, continue {again}."
+                )
+        session.finish()
 
-    def __init__(self, recipe: Recipe, folder: Path, *, resume: bool) -> None:
-        self.recipe = recipe
-        device = find_device(recipe.device)
-        task = recipe.build_task()
-        rows = recipe.train_indices()
-        self.labels = task.labels.to(device)
-        self.batches = Batches(recipe, rows.to(device))
-        self.train_mask = mask_of(rows.to(device), task.n_inputs)
-        self.unmirrored = logged_unmirrored(task, self.train_mask)
-        self.saves = set(recipe.checkpoint_steps())
-        self.learner = Learner(recipe, task.model_inputs, task.labels, device)
-        self.optimizer = build_optimizer(recipe, self.learner.trained.values())
-        self.latest: Metrics = {}
-        self.step = 0
+
+class Session:
+    """Runs in training: their weights after `step` updates, and the open folders.
+
+    One run is trained by a `Learner`; an `ensemble` by an `EnsembleLearner`, which its run.json
+    says. Recipes of an ensemble have the same steps, checkpoints and device.
+    """
+
+    def __init__(self, members: Sequence[Member], *, resume: bool, ensemble: bool = False) -> None:
+        recipes, folders = zip(*members, strict=True)
+        self.recipe: Recipe = recipes[0]
+        self.saves = set(self.recipe.checkpoint_steps())
+        device = find_device(self.recipe.device)
         environment = current_environment(device=device)
-        if resume and (saved := RunWriter.read_resume(folder)) is not None:
-            self.step, state = saved
-            self._load_state(state)
-            self.writer = RunWriter.reopen(folder, step=self.step, environment=environment)
+        if ensemble:
+            environment = {**environment, "ensemble": len(members)}
+        self.learner: AnyLearner = (
+            EnsembleLearner(recipes, device) if ensemble else Learner(recipes[0], device)
+        )
+        self.latest: list[Metrics] = []
+        self.step = 0
+        if resume and (saved := _read_states(folders)) is not None:
+            self.step, states = saved
+            self.learner.load_states(states)
+            there = environment if self.step < self.recipe.steps else None
+            self._writers = [
+                RunWriter.reopen(folder, step=self.step, environment=there) for folder in folders
+            ]
         else:
-            self.writer = RunWriter.create(
-                folder,
-                task=task,
-                architecture=recipe.architecture(),
-                train_indices=rows,
-                recipe=recipe,
-                split={
-                    "rule": recipe.split if recipe.task == "modular" else "shuffled pool",
-                    "seed": recipe.data_seed,
-                },
-                environment=environment,
-                restart=resume,
-            )
-            self.record()
-        self.saved_at = time.monotonic()
+            self._writers = [
+                RunWriter.create(
+                    folder,
+                    task=task,
+                    architecture=recipe.architecture(),
+                    train_indices=rows,
+                    recipe=recipe,
+                    split={
+                        "rule": recipe.split if recipe.task == "modular" else "shuffled pool",
+                        "seed": recipe.data_seed,
+                    },
+                    environment=environment,
+                    restart=resume,
+                )
+                for (recipe, folder), task, rows in zip(
+                    members, self.learner.tasks, self.learner.train_indices, strict=True
+                )
+            ]
+            self._record()
+        self._saved_at = time.monotonic()
 
     def update(self) -> None:
-        """One optimiser update, then whatever is due at the step it leads to."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.step)
-        self.learner.backward(self.batches.rows(self.step))
-        self.optimizer.step()
+        """One update of every run, then whatever is due at the step it leads to."""
+        self.learner.update(self.step)
         self.step += 1
-        self.record()
+        self._record()
         if self.step < self.recipe.steps and (
-            self.step in self.saves or time.monotonic() - self.saved_at > RESUME_SECONDS
+            self.step in self.saves or time.monotonic() - self._saved_at > RESUME_SECONDS
         ):
             self.save_state()
 
@@ -157,42 +185,57 @@ class Session:
         """Whether metrics are logged at a step."""
         return step % self.recipe.log_every == 0 or step in self.saves
 
-    def evaluate(self) -> Metrics:
-        """The metrics of the weights as they are."""
-        with torch.no_grad():
-            blocks = self.learner.logit_blocks()
-            return evaluate_blocks(blocks, self.labels, self.train_mask, self.unmirrored)
-
-    def record(self) -> None:
+    def _record(self) -> None:
         """Log and save what is due at this step."""
         if self.logged(self.step):
-            self.latest = self.evaluate()
-            self.writer.log(self.step, self.latest)
+            self.latest = self.learner.evaluate()
+            for writer, metrics in zip(self._writers, self.latest, strict=True):
+                writer.log(self.step, metrics)
         if self.step in self.saves:
-            self.writer.save(self.step, self.learner.weights)
+            for member, writer in enumerate(self._writers):
+                writer.save(self.step, self.learner.member(member))
 
     def save_state(self) -> None:
-        """Write what a resumed run needs to continue from this step."""
-        names = list(self.learner.trained)
-        state = {f"weights/{name}": weight for name, weight in self.learner.weights.items()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            for key, value in values.items():
-                if isinstance(value, Tensor):
-                    state[f"optimizer/{names[index]}/{key}"] = value
-        self.writer.save_resume(self.step, state)
-        self.saved_at = time.monotonic()
+        """Write what is needed to go on from this step."""
+        several = len(self._writers) > 1
+        for member, writer in enumerate(self._writers):
+            state = self.learner.state(member)
+            writer.save_resume(self.step, state, file=RESUME_NEXT if several else RESUME)
+        if several:
+            for writer in self._writers:
+                os.replace(writer.folder / RESUME_NEXT, writer.folder / RESUME)
+        self._saved_at = time.monotonic()
 
-    def _load_state(self, state: dict[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, weight in self.learner.weights.items():
-                weight.copy_(state[f"weights/{name}"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        index = {name: i for i, name in enumerate(self.learner.trained)}
-        for key, value in state.items():
-            kind, name, *rest = key.split("/")
-            if kind == "optimizer" and name in index:  # older states have untrained biases too
-                moments.setdefault(index[name], {})[rest[0]] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+    def finish(self) -> None:
+        """Mark the runs as finished; of several, after a state that the last ones are found by."""
+        if len(self._writers) > 1:
+            self.save_state()
+        for writer in self._writers:
+            writer.finish()
+
+
+def _read_states(folders: Sequence[Path]) -> tuple[int, list[dict[str, Tensor]]] | None:
+    """The latest step at which all runs are saved, with their states; None if none is saved."""
+    files = (RESUME_NEXT, RESUME) if len(folders) > 1 else (RESUME,)
+    found = []
+    for folder in folders:
+        saved = {file: RunWriter.read_resume(folder, file=file) for file in files}
+        found.append({x[0]: (file, x[1]) for file, x in saved.items() if x is not None})
+    common = set[int].intersection(*map(set, found))
+    if not common and any((folder / RESUME).exists() for folder in folders):
+        last = [max(steps, default=0) for steps in found]
+        (least, behind), (most, ahead) = (f(zip(last, folders, strict=True)) for f in (min, max))
+        raise InputError(
+            f"{behind} is saved at step {least}, {ahead} at {most}; finish those that have begun "
+            "singly (gi.train with resume=True), the others together."
+        )
+    step = max(common) if common else None
+    for folder, steps in zip(folders, found, strict=True):
+        if step is not None and steps[step][0] == RESUME_NEXT:
+            os.replace(folder / RESUME_NEXT, folder / RESUME)
+        else:
+            (folder / RESUME_NEXT).unlink(missing_ok=True)
+    return None if step is None else (step, [steps[step][1] for steps in found])
 
 
 def refuse_another_recipe(folder: Path, there: Recipe | None, asked: Recipe) -> None:
@@ -234,7 +277,7 @@ def using_threads(number: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[threading.Event]:
+def _stop_requests() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C or SIGTERM into a flag, so that a step is never cut in half.
 
     A second one interrupts at once. Signals can only be caught in the main thread.

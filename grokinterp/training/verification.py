@@ -1,36 +1,37 @@
-"""Whether a run's recipe gives the run again here: its first steps, trained once more.
+"""Does the recipe of a run give the run again here? Its first steps, trained once more.
 
-Another processor, library or number of threads rounds otherwise, and training makes more of every
+Another processor, library or number of threads rounds differently, and training amplifies every
 rounding, without bound: late in training such differences say nothing. So only the first steps are
-trained again, and how much training makes of rounding is measured: a third training starts from
+trained again, and how far training amplifies rounding is measured: a third training starts from
 weights that are one unit in the last place off.
 """
 
 import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.base.errors import InputError, named, whole_number
+from grokinterp.base.checks import whole
+from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.models.architecture import Weights
+from grokinterp.reading._load import RunOrPath, run_of
 from grokinterp.recipe.keys import AT_MOST
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.metrics import Metrics
 from grokinterp.runs.run import Run, nearest_step
 from grokinterp.training.loop import Session, using_threads
 
-USUAL_STEPS = 100  # the checkpoint nearest to this is gone to, unless steps are given
-MOST_USUAL = 500
+USUAL_STEPS, MOST_USUAL = 100, 500  # where the steps compared end, unless they are given
 SEVERAL_ROUNDINGS = 10.0  # every update rounds, the control is disturbed once
-THREADS = "threads "  # how a difference in them begins
-FLOOR = 1e-6  # of float32 numbers that went through a few operations
+FLOOR = 1e-6  # rounding of float32 numbers after a few operations
 
 Trained = tuple[dict[int, Weights], dict[int, Metrics]]  # at checkpoints, at logged steps
 Differences = dict[int, float]  # by step
@@ -43,13 +44,13 @@ class Verification(Result):
     weights, metrics    by step, the largest relative difference: of a weight tensor (its norm),
                         and of a loss or accuracy. Of every checkpoint and every logged row up to
                         `steps`; 0 is the same bits
-    first               the first step of either that differs; None if the bits are the same
+    first               the first step at which either differs; None if the bits are the same
     rounding            by step of weights and of metrics, what the smallest difference at the
-                        start comes to, if it was measured: where something differs
-    differs             what is another here than where the run was trained, as far as is known
+                        start grows to; measured only where something differs
+    differs             what is different here from where the run was trained, as far as is known
     known               whether run.json says on which machine the run was trained
 
-    The steps after `steps` were not looked at.
+    It does not show anything about the steps after `steps`.
     """
 
     steps: int
@@ -67,10 +68,10 @@ class Verification(Result):
 
     @property
     def within_rounding(self) -> bool:
-        """Whether all differs by at most 10 times what one rounding of the start comes to by then.
+        """Whether every difference is at most 10 times what one rounding at the start grows to.
 
-        Or by 1e-6, where that is more. A change of the recipe that acts only where rounding has
-        already grown large is not told from it.
+        Or at most 1e-6, where that is more. A change of the recipe that acts only where rounding
+        has already grown large cannot be told from rounding.
         """
         return self.rounding is None or all(
             x <= max(FLOOR, SEVERAL_ROUNDINGS * max(control[s] for s in control if s <= step))
@@ -83,30 +84,46 @@ class Verification(Result):
         """The same bits, or within rounding on what is, or may be, another machine."""
         return self.same_bits or (self.within_rounding and bool(self.differs or not self.known))
 
+    def table(self) -> pd.DataFrame:
+        """One row per step: both differences, and what rounding grows to."""
+        columns = {"weights": self.weights, "metrics": self.metrics}
+        if self.rounding is not None:
+            columns |= {f"{of}_rounding": x for of, x in zip(columns, self.rounding, strict=True)}
+        return pd.DataFrame(columns).sort_index().rename_axis("step").reset_index()
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON can hold them; a difference without bound is null."""
-        plain = replace(self, weights=_plain(self.weights), metrics=_plain(self.metrics))
-        derived = {name: getattr(self, name) for name in ("same_bits", "within_rounding", "holds")}
-        control = dict(zip(("weights", "metrics"), map(_plain, self.rounding or ()), strict=False))
-        return {**asdict(plain), "rounding": control or None, **derived}
+        plain = super().to_dict()
+        if self.rounding is not None:
+            plain["rounding"] = dict(zip(("weights", "metrics"), plain["rounding"], strict=True))
+        derived = ("same_bits", "within_rounding", "holds")
+        return plain | {name: getattr(self, name) for name in derived}
 
 
-def verify(run: Run, *, steps: int | None = None, progress: bool = False) -> Verification:
-    """Train the first `steps` updates of a run again, from its recipe, and compare bit by bit.
+def verify(x: RunOrPath, *, steps: int | None = None, progress: bool = False) -> Verification:
+    """Train the first `steps` updates of a run (or a path) again, and compare bit by bit.
 
     As many threads are used as the run was trained with, where that is recorded. Without `steps`,
-    up to the checkpoint nearest to step 100, or to step 100 where none is among the first 500.
-    Where bits differ, they are trained once more, from weights that are one unit in the last place
-    off. The run is only read. InputError for a run without a recipe, which another loop trained.
+    training goes up to the checkpoint nearest to step 100, or to step 100 where none is among the
+    first 500. Where bits differ, the steps are trained once more, from weights that are one unit in
+    the last place off. The run is only read. InputError for a run without a recipe, which another
+    loop trained.
     """
-    if not isinstance(run, Run):
-        raise InputError(f"{named(run)} is no run; give gi.load(path).")
+    run = run_of(x)
     if run.recipe is None:
         raise InputError(
             f"{run.path} has no recipe: another loop trained it, which cannot be repeated here."
         )
-    last = min(_usual(run) if steps is None else _checked(steps), int(run.metrics["step"].max()))
-    _check_compared(run, last)
+    if steps is None:
+        near = [step for step in run.steps if 0 < step <= MOST_USUAL]
+        steps = nearest_step(near, USUAL_STEPS) if near else USUAL_STEPS
+    last = min(whole("steps", steps, least=0, such_as="100"), int(run.metrics["step"].max()))
+    compared = [step for step in (*run.steps, *run.metrics["step"].tolist()) if step > 0]
+    if compared and last < min(compared):  # nothing that is trained
+        raise InputError(
+            f"nothing but the start of {run.path} was saved or logged by step {last}; give at "
+            f"least steps={min(compared)}."
+        )
     rows = run.metrics[run.metrics["step"] <= last].set_index("step")
     weights = {step: run.weights(step) for step in run.steps if step <= last}
     logged = {
@@ -125,14 +142,11 @@ def verify(run: Run, *, steps: int | None = None, progress: bool = False) -> Ver
         metrics=found[1],
         first=first,
         rounding=rounding,
-        differs=_differs(run, last),
+        differs=tuple(  # as many threads were used as are recorded
+            text for text in run.manifest.differs(before=last) if not text.startswith("threads ")
+        ),
         known=run.manifest.environment is not None,
     )
-
-
-def _differs(run: Run, last: int) -> tuple[str, ...]:
-    """What is another here, but for the threads: as many were used as are recorded."""
-    return tuple(text for text in run.manifest.differs(before=last) if not text.startswith(THREADS))
 
 
 def _train(run: Run, last: int, *, disturbed: bool = False, progress: bool) -> Trained:
@@ -150,53 +164,24 @@ def _train(run: Run, last: int, *, disturbed: bool = False, progress: bool) -> T
         tqdm(total=last, desc="verify", unit="step", disable=None if progress else True) as bar,
     ):
         _set_threads(environments[0])
-        session = Session(recipe, Path(folder) / "run", resume=False)
-        if disturbed:
-            _disturb(session.learner.trained)
+        session = Session([(recipe, Path(folder) / "run")], resume=False)
+        if disturbed:  # every number by a unit in the last place, up or down by chance
+            generator = torch.Generator().manual_seed(0)
+            for weight in session.learner.trained.values():
+                signs = torch.randint(0, 2, weight.shape, generator=generator) * 2 - 1
+                weight.data *= 1 + signs.to(weight.device) * torch.finfo(weight.dtype).eps
         while True:
             step = session.step
             if step in session.saves:
-                weights[step] = {
-                    n: w.detach().cpu().clone() for n, w in session.learner.weights.items()
-                }
+                found = session.learner.member(0)
+                weights[step] = {name: weight.cpu().clone() for name, weight in found.items()}
             if session.logged(step):
-                metrics[step] = session.evaluate()
+                (metrics[step],) = session.learner.evaluate()
             if step >= last:
                 return weights, metrics
             _set_threads(environments.get(step, {}))
             session.update()
             bar.update()
-
-
-def _disturb(weights: Weights) -> None:
-    """Move every number by a unit in the last place, up or down by chance."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in weights.values():
-            signs = torch.randint(0, 2, weight.shape, generator=generator) * 2 - 1
-            weight.mul_(1 + signs.to(weight.device) * torch.finfo(weight.dtype).eps)
-
-
-def _usual(run: Run) -> int:
-    near = [step for step in run.steps if 0 < step <= MOST_USUAL]
-    return nearest_step(near, USUAL_STEPS) if near else USUAL_STEPS
-
-
-def _checked(steps: object) -> int:
-    number = whole_number(steps)
-    if number is None or number < 0:
-        raise InputError(f"steps={steps!r} is not a number of updates; give such as 100.")
-    return number
-
-
-def _check_compared(run: Run, last: int) -> None:
-    """Refuse so few steps that nothing trained would be compared."""
-    compared = [step for step in (*run.steps, *run.metrics["step"].tolist()) if step > 0]
-    if compared and last < min(compared):
-        raise InputError(
-            f"nothing but the start of {run.path} was saved or logged by step {last}; give at "
-            f"least steps={min(compared)}."
-        )
 
 
 def _set_threads(environment: Mapping[str, Any]) -> None:
@@ -206,9 +191,9 @@ def _set_threads(environment: Mapping[str, Any]) -> None:
 
 
 def _compare(there: Trained, here: Trained) -> tuple[Differences, Differences]:
-    """The largest relative difference of every checkpoint and of every logged step of both.
+    """The largest relative differences, by step, of the checkpoints and of the logged rows of both.
 
-    Of metrics in the columns of both: a run of 0.2.0 has fewer of them.
+    Metrics are compared in the columns of both: a run of 0.2.0 has fewer of them.
     """
     weights = {
         step: max(_norms(weight, here[0][step][name]) for name, weight in there[0][step].items())
@@ -239,7 +224,3 @@ def _numbers(there: float, here: float) -> float:
         return 0.0
     off = abs(here - there) / max(abs(here), abs(there))
     return off if math.isfinite(off) else math.inf
-
-
-def _plain(values: Mapping[int, float]) -> dict[int, Any]:
-    return {step: x if math.isfinite(x) else None for step, x in values.items()}

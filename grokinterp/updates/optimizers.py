@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Hyperparameters(Protocol):
-    """The keys of a recipe that say how weights change."""
+    """The keys of a recipe that say how weights change; a `Recipe` has them."""
 
     @property
     def optimizer(self) -> str: ...  # noqa: D102
@@ -34,11 +34,7 @@ def build_optimizer(recipe: Hyperparameters, parameters: Iterable[Tensor]) -> to
 
     Weight decay acts on every trained parameter, biases included.
     """
-    common: dict[str, Any] = {
-        "lr": recipe.lr,
-        "weight_decay": recipe.weight_decay,
-        "fused": True,
-    }
+    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(list(parameters), **common)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
@@ -48,20 +44,20 @@ def build_optimizer(recipe: Hyperparameters, parameters: Iterable[Tensor]) -> to
 def learning_rate(recipe: Hyperparameters, update: int) -> float:
     """Rate of an update, counted from 0: `lr * min(update / warmup, 1)`.
 
-    With a warm-up the first update has rate 0, as in the released code of Nanda et al. 2023.
-
     >>> from grokinterp.recipe import Recipe
     >>> [learning_rate(Recipe(lr=1.0, warmup=4), update) for update in (0, 2, 4, 9)]
     [0.0, 0.5, 1.0, 1.0]
+
+    With a warm-up the first update has rate 0, as in the released code of Nanda et al. 2023.
     """
     return recipe.lr * min(update / recipe.warmup, 1.0) if recipe.warmup else recipe.lr
 
 
 class Batches:
-    """Training rows of every update: all of them, or a slice of the epoch's own permutation.
+    """The training rows of every update: all of them, or a slice of the epoch's permutation.
 
-    The permutation depends on the seed and the epoch alone (without `reshuffle` on the seed), so a
-    resumed run needs no history.
+    The permutation depends only on the seed and the epoch (without `reshuffle` only on the seed),
+    so a resumed run needs no history.
     """
 
     def __init__(self, recipe: Hyperparameters, train_indices: Int[Tensor, " n_train"]) -> None:

@@ -100,7 +100,7 @@ def half_trained(bench: Bench) -> Path:
     from grokinterp.training.loop import Session
 
     out = bench.new()
-    session = Session(SMALL, out, resume=False)
+    session = Session([(SMALL, out)], resume=False)
     while session.step < 12:
         session.update()
     session.save_state()
