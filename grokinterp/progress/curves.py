@@ -3,10 +3,15 @@
 Any table with a `step` column and at least one of train_loss, test_loss, train_acc, test_acc will
 do: metrics.csv of a run, a CSV of another tool, a DataFrame. `test_loss_unmirrored` and
 `test_acc_unmirrored` are read too where it has them.
+
+Steps are whole numbers from 0 on, or evenly spaced fractions, as of logs against epochs that are
+written several times in each. Dates and times of day are no steps: how long an update took is not
+how many there were.
 """
 
 import datetime
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +23,6 @@ from grokinterp.base.errors import InputError, shown
 from grokinterp.reading.tables import as_numbers, left_out, listed, read_table
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import COLUMNS, ROUNDING, UNMIRRORED
-
-# MERGED progress.logged_steps: What counts as the steps of a log: whole numbers from 0 on, or evenly spaced fractions.
-#
-# Fractions are those of logs against epochs, written several times in each. Dates and times of day
-# are no steps: how long an update took is not how many there were.
-
 
 Step = int | float  # a float only where a log's own steps are fractions
 
@@ -98,8 +97,8 @@ def _is_date(step: float) -> bool:
     return True
 
 
-MEASURES = ("excluded_loss",)  # what phases use of a table besides its curves
 CURVES = COLUMNS
+USED = (*CURVES, *UNMIRRORED, "excluded_loss")  # what phases use of a table
 FEW_ROWS = 5  # fewer accuracies than these decide nothing
 MANY_TIMES = 10  # where there are so many times as many losses
 HELD_ROWS = 5  # a level counts when it is held for so many more rows,
@@ -189,6 +188,18 @@ class Curves:
     frame: pd.DataFrame
     notes: tuple[str, ...]
 
+    @property
+    def first_step(self) -> Step:
+        """The first logged step."""
+        step: Step = self.frame["step"].iloc[0].item()
+        return step
+
+    @property
+    def starts_late(self) -> bool:
+        """Whether the log does, as `Curve.starts_late` has it."""
+        steps = self.frame["step"].to_numpy()
+        return Curve(steps, steps).starts_late
+
     def get(self, column: str) -> Curve | None:
         """The curve of a column, or None when it is absent or has no finite value."""
         if column not in self.frame:
@@ -221,21 +232,15 @@ def read_curves(
             f"{source} has no column 'step' (found: {listed(frame.columns)}); name the step column "
             "so."
         )
-    used = [column for column in (*CURVES, *UNMIRRORED, *MEASURES) if column in frame]
+    used = [column for column in USED if column in frame]
     if not set(used) & set(CURVES):
         raise InputError(
             f"{source} has none of the columns {', '.join(CURVES)} (found: "
             f"{listed(frame.columns)}); at least one is needed."
         )
-    for column in ("step", *used):
-        if isinstance(frame[column], pd.DataFrame):
-            times = "two" if frame[column].shape[1] == 2 else f"{frame[column].shape[1]}"
-            raise InputError(f"{source} has {times} columns {column!r}; keep one.")
     if len(frame) == 0:
         raise InputError(f"{source} has no rows; give at least one logged step.")
-    numbers = pd.DataFrame(
-        {x: as_numbers(frame[x], f"{source}, column {x!r}") for x in ("step", *used)}
-    )
+    numbers = numbers_in(frame, ("step", *used), source)
     notes = [note for x in used for note in _into_range(numbers, x, source)]
     if name_left_out:
         notes += left_out(frame, ("step", *used))
@@ -253,6 +258,17 @@ def read_curves(
     steps, said = checked_steps(numbers["step"].to_numpy(), source)
     numbers = numbers.reset_index(drop=True).assign(step=steps)
     return Curves(numbers, (*notes, *said))
+
+
+def numbers_in(frame: pd.DataFrame, columns: Iterable[str], source: str) -> pd.DataFrame:
+    """Columns of a table as numbers; one that stands there twice, or has text, is refused."""
+    found = {}
+    for column in columns:
+        if isinstance(given := frame[column], pd.DataFrame):
+            times = "two" if given.shape[1] == 2 else f"{given.shape[1]}"
+            raise InputError(f"{source} has {times} columns {column!r}; keep one.")
+        found[column] = as_numbers(given, f"{source}, column {column!r}")
+    return pd.DataFrame(found)
 
 
 def without_few_accuracies(curves: Curves) -> Curves:

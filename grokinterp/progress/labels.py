@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 
-from grokinterp.progress.crossings import Unmirrored
 from grokinterp.progress.curves import CURVES, Curve, Curves, Step
 from grokinterp.progress.levels import (
     ROUGHEST,
@@ -22,6 +21,7 @@ from grokinterp.progress.levels import (
     WITHIN,
     Episode,
     Level,
+    Unmirrored,
     level_of,
     lost_and_regained,
 )

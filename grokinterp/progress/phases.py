@@ -1,44 +1,45 @@
-"""What phase detection finds: the label of a run, its threshold crossings and its phases."""
+"""When a run memorised, formed its circuit and cleaned up: its label, dates and phases."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from grokinterp.base.checks import number
+from grokinterp.base.checks import number, refused, word
 from grokinterp.base.errors import InputError, named, shown
-from grokinterp.base.result import Result, card
+from grokinterp.base.paths import as_path
+from grokinterp.base.result import Result, card, plain_values, text_card
 from grokinterp.progress import boundaries
 from grokinterp.progress.boundaries import Bend, Boundaries
-from grokinterp.progress.crossings import (
+from grokinterp.progress.curves import (
+    CURVES,
+    USED,
+    Curve,
+    Curves,
+    Step,
+    checked_steps,
+    numbers_in,
+    read_csv_curves,
+    read_curves,
+    without_few_accuracies,
+)
+from grokinterp.progress.labels import Label, Margin, Verdict, label_of
+from grokinterp.progress.levels import (
     Crossing,
     Thresholds,
     crossing,
     unmirrored_crossing,
     unmirrored_of,
 )
-from grokinterp.progress.curves import (
-    CURVES,
-    MEASURES,
-    Curve,
-    Curves,
-    Step,
-    checked_steps,
-    read_curves,
-    without_few_accuracies,
-)
-from grokinterp.progress.labels import Label, Margin, Verdict, label_of
 from grokinterp.progress.measures import progress_measures
-from grokinterp.reading.tables import as_numbers
+from grokinterp.reading._load import RunOrPath, load
+from grokinterp.reading.sources import SUFFIXES, is_foreign
 from grokinterp.runs.manifest import missing_split
-from grokinterp.runs.metrics import UNMIRRORED
 from grokinterp.runs.run import Run
-
-# MERGED progress.detection: Phase detection: when a run memorised, formed its circuit and cleaned up.
-
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -94,18 +95,23 @@ class Phases(Result):
     curves: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
     grok_step_unmirrored: Step | None = None
 
-    def _repr_html_(self) -> str:
-        lines = [
-            f"{name} {'not reached or not known' if step is None else step}"
-            for name, step in (
-                ("memorization_step", self.memorization_step),
-                ("grok_step", self.grok_step),
-                ("grok_step_unmirrored", self.grok_step_unmirrored),
-            )
-        ]
+    def _title(self) -> str:
+        return f"Phases: {self.label}"
+
+    def _lines(self) -> list[str]:
+        lines = []
+        for name in ("memorization_step", "grok_step", "grok_step_unmirrored"):
+            step = getattr(self, name)
+            lines.append(f"{name} {'not reached or not known' if step is None else step}")
         if self.key_frequencies is not None:
             lines.append(f"key frequencies {', '.join(map(str, self.key_frequencies)) or 'none'}")
-        return card(f"Phases: {self.label}", lines, self.table(), notes=self.reasons)
+        return lines
+
+    def __str__(self) -> str:
+        return text_card(self._title(), self._lines(), self.table(), notes=self.reasons)
+
+    def _repr_html_(self) -> str:
+        return card(self._title(), self._lines(), self.table(), notes=self.reasons)
 
     def table(self) -> pd.DataFrame:
         """One row per phase."""
@@ -118,23 +124,7 @@ class Phases(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `grokinterp phases --json` prints them."""
-        keys = self.key_frequencies
-        return {
-            "label": self.label,
-            "memorization_step": self.memorization_step,
-            "grok_step": self.grok_step,
-            "grok_step_unmirrored": self.grok_step_unmirrored,
-            "phases": [
-                {**asdict(phase), "end_interval": phase.end_interval and [*phase.end_interval]}
-                for phase in self.phases
-            ],
-            "key_frequencies": None if keys is None else list(keys),
-            "reasons": list(self.reasons),
-            "margin": asdict(self.margin),
-            "t_train": self.t_train,
-            "t_test": self.t_test,
-            "thresholds": asdict(self.thresholds),
-        }
+        return {key: plain_values(getattr(self, key)) for key in IN_JSON}
 
     def plot(self) -> "go.Figure":
         """Learning curves with the phases shaded."""
@@ -142,10 +132,21 @@ class Phases(Result):
 
 
 CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
+IN_JSON = (
+    "label", "memorization_step", "grok_step", "grok_step_unmirrored", "phases", "key_frequencies",
+    "reasons", "margin", "t_train", "t_test", "thresholds",
+)  # fmt: skip
+
+
+def run_or_log(path: str | Path) -> Run | pd.DataFrame:
+    """What lies at a path: a run, checkpoints of others, or a log of curves as a CSV file."""
+    path = as_path("x", path, such_as="runs/mine")
+    is_log = path.is_file() and not is_foreign(path) and path.suffix not in SUFFIXES
+    return read_csv_curves(path) if is_log else load(path)
 
 
 def detect_phases(
-    x: Run | pd.DataFrame,
+    x: RunOrPath | pd.DataFrame,
     *,
     measures: pd.DataFrame | None = None,
     thresholds: Thresholds | Mapping[str, float] | None = None,
@@ -153,6 +154,7 @@ def detect_phases(
 ) -> Phases:
     """Label a run or a table of curves and date its phases.
 
+    `x` is a run, a table, or the path of a run, of checkpoints of others or of a log (a CSV file).
     A run is read from metrics.csv and from the progress measures of its checkpoints (`measures`
     spares computing them again); a table from its columns `step`, `train_loss`, `test_loss`,
     `train_acc`, `test_acc` (at least one of the four), with `excluded_loss` used when present.
@@ -169,17 +171,20 @@ def detect_phases(
         ceiling = number("ceiling", ceiling, most=1, such_as="0.95")
     if measures is not None:
         measures = _measures(measures)
+    if isinstance(x, str | Path):
+        x = run_or_log(x)
+    run = x if isinstance(x, Run) else None
     key: tuple[int, ...] | None = None
     reasons: list[str] = []
-    if isinstance(x, Run):
-        measures = progress_measures(x) if measures is None else measures
+    if run is not None:
+        measures = progress_measures(run) if measures is None else measures
         found = measures.attrs.get("frequencies")
         key = None if found is None else tuple(found)
         if not key:
             reasons.append(f"key frequencies: {measures.attrs.get('reason', 'not measured')}")
         elif note := measures.attrs.get("note"):
             reasons.append(f"key frequencies: {note}")
-        curves = read_curves(x.metrics, str(x.path), name_left_out=False)
+        curves = read_curves(run.metrics, str(run.path), name_left_out=False)
     elif isinstance(x, pd.DataFrame):
         curves = read_curves(x)
         if all(curves.get(column) is None for column in CURVES):
@@ -187,14 +192,13 @@ def detect_phases(
         reasons.append("key frequencies: none without weights")
     else:
         raise InputError(
-            f"{named(x)} has no phases; give a run (gi.load(path)) or a DataFrame with a "
-            "'step' column and losses or accuracies."
+            f"{named(x)} has no phases; give a run (gi.load(path)), its path, or a DataFrame with "
+            "a 'step' column and losses or accuracies."
         )
     if ceiling is None:
-        ceiling = x.task.ceiling if isinstance(x, Run) else 1.0
+        ceiling = run.task.ceiling if run is not None else 1.0
     if ceiling < 1:
         reasons.append(f"the task allows a test accuracy of {ceiling:.3f} at best")
-    run = x if isinstance(x, Run) else None
     every, curves = curves, without_few_accuracies(curves)
     # Where losses decide, their mean over all test pairs bounds that over the unmirrored ones.
     unmirrored = unmirrored_of(curves, run, measures if curves is every else None)
@@ -212,14 +216,12 @@ def detect_phases(
         memorized.step,
         grokked.step,
     )
+    why = list(verdict.reasons)
     if run is not None and run.train_mask is None:
-        missing = missing_split((run.manifest.source or {}).get("file"))
-        seen = any(curves.get(column) is not None for column in CURVES)
-        # Where nothing is there to compare, the split is why.
-        reasons = [*verdict.reasons, missing, *reasons] if seen else [missing, *reasons]
-    else:
-        reasons = [*verdict.reasons, *reasons]
-    reasons += curves.notes
+        if all(curves.get(column) is None for column in CURVES):
+            why = []  # nothing is there to compare, and the split is why
+        why.append(missing_split((run.manifest.source or {}).get("file")))
+    reasons = [*why, *reasons, *curves.notes]
     for name, found_at in (
         ("memorization_step", memorized),
         ("grok_step", grokked),
@@ -231,12 +233,16 @@ def detect_phases(
     excluded = table.get("excluded_loss")
     phases: tuple[Phase, ...] = ()
     if verdict.label == "grokked":
-        dated, why = _dated(curves)
+        dated, notes = _dated(curves)
         dated, late = _after_its_start(dated, curves, memorized)
         dated, order = _in_order(dated, memorized.step, grokked.step)
-        phases = _phases_of(curves, memorized, dated)
+        phases = (
+            _phase("memorization", _beginning(curves, memorized), dated.memorization_end),
+            _phase("circuit_formation", _step(dated.memorization_end), dated.cleanup_start),
+            _phase("cleanup", _step(dated.cleanup_start), dated.cleanup_end),
+        )
         confirmed = _circuit(excluded, memorized.step, dated.cleanup_start, curves)
-        reasons += [*why, *late, *order, *confirmed]
+        reasons += [*notes, *late, *order, *confirmed]
     elif verdict.label == "memorized":
         phases = _memorized_phases(curves, excluded, memorized)
     elif verdict.label == "steady":
@@ -244,50 +250,43 @@ def detect_phases(
     else:
         reasons.append("no phases: only a run that generalises late has all three")
     return Phases(
-        label=verdict.label, memorization_step=memorized.step, grok_step=grokked.step, phases=phases, key_frequencies=key, reasons=tuple(reasons), margin=verdict.margin,
-        t_train=verdict.t_train, t_test=verdict.t_test, thresholds=limits, curves=curves.frame, grok_step_unmirrored=on_unmirrored.step,
-    )  # fmt: skip
+        label=verdict.label,
+        memorization_step=memorized.step,
+        grok_step=grokked.step,
+        phases=phases,
+        key_frequencies=key,
+        reasons=tuple(reasons),
+        margin=verdict.margin,
+        t_train=verdict.t_train,
+        t_test=verdict.t_test,
+        thresholds=limits,
+        curves=curves.frame,
+        grok_step_unmirrored=on_unmirrored.step,
+    )
 
 
 def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
-    if given is None:
-        return Thresholds()
-    if isinstance(given, Thresholds):
-        return given
+    if given is None or isinstance(given, Thresholds):
+        return given or Thresholds()
     if not isinstance(given, Mapping):
-        raise InputError(
-            f"thresholds={shown(given)} are not a dict; give such as {{'test_acc': 0.95}}."
-        )
-    known = asdict(Thresholds())
+        raise refused("thresholds", given, "a dict", "such as {'test_acc': 0.95}")
     for name in given:
-        if name not in known:
-            raise InputError(
-                f"threshold {shown(name)} is not known; valid are: {', '.join(known)}."
-            )
+        word("threshold", name, asdict(Thresholds()))
     return Thresholds(**given)
 
 
 def _measures(given: pd.DataFrame) -> pd.DataFrame:
     """Progress measures that were given, the columns that are read of them as numbers."""
-    what = "the table of measures"
+    what, advice = "the table of measures", "give what gi.progress_measures(run) returns"
     if not isinstance(given, pd.DataFrame):
-        raise InputError(
-            f"measures={shown(given)} are no table; give what gi.progress_measures(run) returns."
-        )
+        raise InputError(f"measures={shown(given)} are no table; {advice}.")
     if "step" not in given:
-        raise InputError(
-            f"{what} has no column 'step'; give what gi.progress_measures(run) returns."
-        )
-    read = {}
-    for column in ("step", *UNMIRRORED, *MEASURES):
-        if column in given:
-            if isinstance(given[column], pd.DataFrame):
-                raise InputError(f"{what} has several columns {column!r}; keep one.")
-            read[column] = as_numbers(given[column], f"{what}, column {column!r}")
-    found = pd.DataFrame(read).dropna(subset="step").sort_values("step", kind="stable")
+        raise InputError(f"{what} has no column 'step'; {advice}.")
+    found = numbers_in(given, [x for x in ("step", *USED) if x in given and x not in CURVES], what)
+    found = found.dropna(subset="step").sort_values("step", kind="stable")
     found = found.drop_duplicates("step", keep="last")
     if not len(found):
-        raise InputError(f"{what} has no row with a step; give what gi.progress_measures found.")
+        raise InputError(f"{what} has no row with a step; {advice}.")
     found["step"] = checked_steps(found["step"].to_numpy(), what)[0]
     found.attrs = given.attrs
     return found
@@ -361,9 +360,9 @@ def _after_its_start(
     dated: Boundaries, curves: Curves, memorized: Crossing
 ) -> tuple[Boundaries, tuple[str, ...]]:
     """Null what a log that begins late may have missed: what came before it cannot be dated."""
-    if not _starts_late(curves):
+    if not curves.starts_late:
         return dated, ()
-    begin = _first_step(curves)
+    begin = curves.first_step
     found, reasons = {}, []
     for name, what in (
         ("memorization_end", "end of memorisation"),
@@ -380,14 +379,6 @@ def _after_its_start(
             bend = None
         found[name] = bend
     return replace(dated, **found), tuple(reasons)
-
-
-def _phases_of(curves: Curves, memorized: Crossing, dated: Boundaries) -> tuple[Phase, ...]:
-    return (
-        _phase("memorization", _beginning(curves, memorized), dated.memorization_end),
-        _phase("circuit_formation", _step(dated.memorization_end), dated.cleanup_start),
-        _phase("cleanup", _step(dated.cleanup_start), dated.cleanup_end),
-    )
 
 
 def _memorized_phases(
@@ -414,17 +405,7 @@ def _step(bend: Bend | None) -> Step | None:
 
 def _beginning(curves: Curves, memorized: Crossing) -> Step | None:
     """The first logged step, unless the log begins after train was learned."""
-    return None if memorized.unseen and _starts_late(curves) else _first_step(curves)
-
-
-def _first_step(curves: Curves) -> Step:
-    step: Step = curves.frame["step"].iloc[0].item()
-    return step
-
-
-def _starts_late(curves: Curves) -> bool:
-    steps = curves.frame["step"].to_numpy()
-    return Curve(steps, steps).starts_late
+    return None if memorized.unseen and curves.starts_late else curves.first_step
 
 
 def _circuit(
