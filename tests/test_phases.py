@@ -15,6 +15,18 @@ def full(shipped, shipped_measures):
     return gi.detect_phases(shipped, measures=shipped_measures)
 
 
+def test_a_path_is_read_as_what_lies_there(shipped, shipped_measures, full, tmp_path):
+    log = shipped.path / "metrics.csv"
+    assert gi.detect_phases(log) == gi.detect_phases(str(log)) == gi.detect_phases(shipped.metrics)
+    found = gi.detect_phases(shipped.path, measures=shipped_measures)
+    assert found.to_dict() == full.to_dict()
+    (tmp_path / "log.csv").write_text("epoch,loss\n1,2\n")
+    with pytest.raises(gi.InputError, match="no column 'step'"):
+        gi.detect_phases(tmp_path / "log.csv")
+    with pytest.raises(gi.InputError, match="nothing"):
+        gi.detect_phases(tmp_path / "nothing")
+
+
 def ends(phases):
     return {phase.name: phase.end_interval for phase in phases.phases}
 

@@ -17,15 +17,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.base.checks import tensor, tensors, word
-from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.checks import number, tensor, tensors, whole, word
+from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.circuits.ablation import Score, score
 from grokinterp.encodings.bases import as_matrix
-from grokinterp.encodings.pruning import check_keep, weight_names
+from grokinterp.encodings.pruning import weight_names
 from grokinterp.fourier.basis import gini
 from grokinterp.models.architecture import Weights
 from grokinterp.reading._load import Subject, snapshot_of
+from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
 METHODS: dict[str, Callable[[bytes], bytes]] = {
@@ -47,9 +48,7 @@ def effective_rank(matrix: Float[Tensor, "m n"]) -> float:
     >>> round(effective_rank(torch.eye(3)), 6), round(effective_rank(torch.ones(3, 2)), 6)
     (3.0, 1.0)
     """
-    if tensor("matrix", matrix).ndim != 2:
-        raise InputError(f"a tensor of shape {tuple(matrix.shape)} is no matrix; give two axes.")
-    if not matrix.isfinite().all():
+    if not tensor("matrix", matrix, ndim=2).isfinite().all():
         raise InputError("a matrix with entries that are not finite has no effective rank.")
     singular = torch.linalg.svdvals(matrix.double())
     if not singular.sum() > 0:
@@ -75,6 +74,12 @@ def gini_of(weights: Mapping[str, Tensor]) -> float:
     return gini(values)
 
 
+def sizes_of(snapshot: Snapshot) -> dict[str, float]:
+    """Gini coefficient of all |weights| and mean effective rank of the matrices, as columns."""
+    weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}
+    return {"gini_weights": gini_of(weights), "effective_rank": mean_effective_rank(weights)}
+
+
 def quantize(weights: Mapping[str, Tensor], *, bits: int) -> tuple[Weights, dict[str, float]]:
     """Integer codes of every entry, and the step of every tensor: w is about code * step.
 
@@ -86,10 +91,7 @@ def quantize(weights: Mapping[str, Tensor], *, bits: int) -> tuple[Weights, dict
     >>> codes["W"].tolist(), steps["W"]
     ([-1, 0, 1], 2.0)
     """
-    if not FEWEST_BITS <= (whole_number(bits) or 0) <= MOST_BITS:
-        raise InputError(
-            f"bits={shown(bits)} is not a whole number from {FEWEST_BITS} to {MOST_BITS}."
-        )
+    whole("bits", bits, least=FEWEST_BITS, most=MOST_BITS, such_as="8")
     largest = 2 ** (bits - 1) - 1
     kind = torch.int8 if bits <= 8 else torch.int16
     codes, steps = {}, {}
@@ -107,7 +109,7 @@ def compressed_bytes(weights: Mapping[str, Tensor], *, bits: int, method: str = 
     `method` is "zlib", "bz2" or "lzma" of the standard library. It is an upper bound of what the
     rounded weights need, and depends on the program; see `quantized_size` for what rounding costs.
     """
-    method = word("method", str(method), METHODS)
+    word("method", method, METHODS)
     codes, steps = quantize(weights, bits=bits)
     content = b"".join(code.contiguous().numpy().tobytes() for code in codes.values())
     return len(METHODS[method](content)) + SCALE_BYTES * len(steps)
@@ -129,7 +131,7 @@ class QuantizedSize(Result):
     raw_bytes: int
     rows: str
     keep: float
-    whole: Score = field(repr=False)
+    whole: Score = field(repr=False)  # the model as it is
     quantized: Score = field(repr=False)
     step: int | None
 
@@ -167,11 +169,11 @@ def quantized_size(
     Without `bits`, the fewest from 2 to 16 that keep `keep` of the accuracy (test, or all inputs
     without a split). InputError where 16 do not.
     """
-    check_keep(keep)
-    method = word("method", str(method), METHODS)
+    keep = number("keep", keep, most=1, such_as="0.95")
+    word("method", method, METHODS)
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
-    whole = score(snapshot, snapshot.logits)
-    rows = "all" if math.isnan(whole.acc_test) else "test"
+    model = score(snapshot, snapshot.logits)
+    rows = "all" if math.isnan(model.acc_test) else "test"
     for candidate in range(FEWEST_BITS, MOST_BITS + 1) if bits is None else [bits]:
         codes, steps = quantize(snapshot.weights, bits=candidate)
         rounded = {
@@ -179,7 +181,7 @@ def quantized_size(
             for name, code in codes.items()
         }
         quantized = score(snapshot, snapshot.logits_with(rounded))
-        if bits is not None or _accuracy(quantized, rows) >= keep * _accuracy(whole, rows):
+        if bits is not None or _accuracy(quantized, rows) >= keep * _accuracy(model, rows):
             return QuantizedSize(
                 bits=candidate,
                 searched=bits is None,
@@ -188,7 +190,7 @@ def quantized_size(
                 raw_bytes=sum(w.numel() * w.element_size() for w in snapshot.weights.values()),
                 rows=rows,
                 keep=keep,
-                whole=whole,
+                whole=model,
                 quantized=quantized,
                 step=snapshot.step,
             )

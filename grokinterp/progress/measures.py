@@ -314,9 +314,10 @@ for _name, _what in (("ipr_input", "read of each operand"), ("ipr_output", "writ
 
 @measure("observables", of=IsingTask)
 def _observables(snapshot: Snapshot) -> dict[str, float]:
-    """Median |r| of the hidden layer's pre-activations with energy, |M| and M, test lattices."""
+    """Median |r| of the last hidden layer's pre-activations with energy, |M| and M, test lattices."""
     rows = observed_rows(snapshot)
-    hidden = pre_activations(snapshot)["hidden"][rows]
+    *_, last, _ = pre_activations(snapshot).values()  # the last ones are the logits
+    hidden = last[rows]
     return {
         f"median_r_{name}": layer_correlation(hidden, values[rows]).median
         for name, values in observables(snapshot).items()
