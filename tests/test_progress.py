@@ -278,14 +278,12 @@ def test_a_measure_that_is_not_default_is_taken_where_it_is_asked_for(tiny_run):
         usual = measure_snapshot(tiny_run.snapshot(), [1])
         assert "mine" not in usual
         row = measure_snapshot(tiny_run.snapshot(), [1], measures=["mine"])
-        assert row == usual | {"mine": 2.0}
+        assert (list(row), row["mine"]) == ([*usual, "mine"], 2.0)
         assert (gi.progress_measures(tiny_run, measures=["mine"])["mine"] == 2.0).all()
-        for names, told in (
-            (["mien"], "did you mean 'mine'"),
-            (["mine", "mine"], "asked for twice"),
-        ):
-            with pytest.raises(gi.InputError, match=told):
-                gi.progress_measures(tiny_run, measures=names)
+        with pytest.raises(gi.InputError, match="did you mean 'mine'"):
+            gi.progress_measures(tiny_run, measures=["mien"])
+        with pytest.raises(gi.InputError, match="asked for twice"):
+            gi.progress_measures(tiny_run, measures=["mine", "mine"])
     finally:
         del MEASURES["mine"]
 

@@ -23,6 +23,15 @@ SETTLED = 0.25  # cleanup is over when the test curve falls at most this much as
 FLAT = 0.95  # steps whose distance from the chord is within 5 % of the largest are as good a bend
 ERROR = 0.01  # of a row of losses, at the least: an interval is to hold what 1 % of noise moves
 NO_BEND = "has no bend that stands out from the error of its rows"
+BOUNDARIES = {
+    "memorization_end": "end of memorisation",
+    "cleanup_start": "start of cleanup",
+    "cleanup_end": "end of cleanup",
+}
+FROM_START = {  # why these are null where the start of cleanup is
+    "cleanup_end": "it is measured from the start of cleanup",
+    "memorization_end": "it is looked for before cleanup",
+}
 
 
 @dataclass(frozen=True)
@@ -44,10 +53,10 @@ class _Fall(Curve):
 class Boundaries:
     """The three boundaries of a delayed generalisation, each None with a reason in `reasons`."""
 
-    memorization_end: Bend | None
-    cleanup_start: Bend | None
-    cleanup_end: Bend | None
-    reasons: tuple[str, ...]
+    memorization_end: Bend | None = None
+    cleanup_start: Bend | None = None
+    cleanup_end: Bend | None = None
+    reasons: tuple[str, ...] = ()
 
 
 def find_boundaries(
@@ -91,19 +100,16 @@ def find_boundaries(
         )
     smooth = _falling_log(_up_to(test, until), from_peak=True)
     if len(smooth) < 4:
-        return Boundaries(None, None, None, (*reasons, "too few logged steps to show a bend"))
+        return Boundaries(reasons=(*reasons, "too few logged steps to show a bend"))
     first, middle = _last_fall(smooth)
     if middle - first < 2:
         reasons.append("the test curve falls too fast for its logged steps to show a bend")
-        return Boundaries(None, None, None, tuple(reasons))
+        return Boundaries(reasons=tuple(reasons))
     start = _even_bend(smooth, first, middle, above=True)
     if start is None:
-        reasons += [
-            f"start of cleanup is null: the test curve {NO_BEND}",
-            "end of cleanup is null: it is measured from the start of cleanup",
-            "end of memorisation is null: it is looked for before cleanup",
-        ]
-        return Boundaries(None, None, None, tuple(reasons))
+        reasons.append(f"start of cleanup is null: the test curve {NO_BEND}")
+        reasons += [f"{BOUNDARIES[name]} is null: {why}" for name, why in FROM_START.items()]
+        return Boundaries(reasons=tuple(reasons))
     end, why_open = _cleanup_end(smooth, start, middle, test.steps)
     if why_open:
         reasons.append(why_open)
@@ -125,8 +131,10 @@ def memorization_bend(train: Curve) -> Bend | None:
     return _even_bend(fall, 0, len(fall) - 1, above=False) if len(fall) >= 3 else None
 
 
-def error_curve(accuracy: Curve) -> Curve:
+def error_curve(accuracy: Curve | None) -> Curve | None:
     """1 - accuracy, with half of the smallest error seen in place of 0, which has no logarithm."""
+    if accuracy is None:
+        return None
     error = 1 - accuracy.values
     positive = error[error > 0]
     floor = positive.min() / 2 if len(positive) else 0.5
@@ -144,8 +152,7 @@ def _last_fall(smooth: _Fall) -> tuple[int, int]:
 
 
 def _half_way(smooth: _Fall, first: int) -> int:
-    half = (smooth.values[first] + smooth.values[-1]) / 2
-    return int(np.argmax(smooth.values <= half))
+    return int(np.argmax(smooth.values <= (smooth.values[first] + smooth.values[-1]) / 2))
 
 
 def _over_chord(curve: Curve, first: int, last: int) -> np.ndarray:

@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import torch
@@ -67,7 +67,6 @@ from grokinterp.tasks.modular import ModularTask
 
 Function = Callable[..., Any]
 Scope = Literal["snapshot", "run"]
-SCOPES: tuple[Scope, ...] = ("snapshot", "run")
 RESERVED = ("step", *UNMIRRORED)  # columns that tables have besides the measures
 OF_ENCODINGS = (  # registered once `grokinterp.encodings` is imported, and taken before that too
     "compressibility", "compressibility_peak", "scopes", "bases", "fisher_pruning", "sizes",
@@ -160,7 +159,7 @@ def measure(
     """
     checked_name("measure", name)
     truth("needs_frequencies", needs_frequencies)
-    word("scope", scope, SCOPES)
+    word("scope", scope, get_args(Scope))
     of_run = scope == "run"
     default = truth("default", not of_run if default is None else default)
     if of_run and (default or needs_frequencies):
@@ -314,7 +313,7 @@ for _name, _what in (("ipr_input", "read of each operand"), ("ipr_output", "writ
 
 @measure("observables", of=IsingTask)
 def _observables(snapshot: Snapshot) -> dict[str, float]:
-    """Median |r| of the last hidden layer's pre-activations with energy, |M| and M, test lattices."""
+    """Median |r| of the last hidden layer's units with energy, |M| and M, over test lattices."""
     rows = observed_rows(snapshot)
     *_, last, _ = pre_activations(snapshot).values()  # the last ones are the logits
     hidden = last[rows]

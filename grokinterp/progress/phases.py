@@ -13,8 +13,15 @@ from grokinterp.base.checks import number, refused, word
 from grokinterp.base.errors import InputError, named, shown
 from grokinterp.base.paths import as_path
 from grokinterp.base.result import Result, card, plain_values, text_card
-from grokinterp.progress import boundaries
-from grokinterp.progress.boundaries import Bend, Boundaries
+from grokinterp.progress.boundaries import (
+    BOUNDARIES,
+    FROM_START,
+    Bend,
+    Boundaries,
+    error_curve,
+    find_boundaries,
+    memorization_bend,
+)
 from grokinterp.progress.curves import (
     CURVES,
     USED,
@@ -27,7 +34,7 @@ from grokinterp.progress.curves import (
     read_curves,
     without_few_accuracies,
 )
-from grokinterp.progress.labels import Label, Margin, Verdict, label_of
+from grokinterp.progress.labels import Decision, Label, Margin, label_of
 from grokinterp.progress.levels import (
     Crossing,
     Thresholds,
@@ -205,7 +212,7 @@ def detect_phases(
     memorized = crossing(curves, "train", limits.train_acc, limits.train_loss)
     grokked = crossing(curves, "test", limits.test_acc, limits.test_loss)
     on_unmirrored = unmirrored_crossing(unmirrored, run, limits)
-    verdict = _in_order_of_events(
+    decision = _in_order_of_events(
         label_of(
             curves,
             train_loss_below=limits.train_loss,
@@ -216,7 +223,7 @@ def detect_phases(
         memorized.step,
         grokked.step,
     )
-    why = list(verdict.reasons)
+    why = list(decision.reasons)
     if run is not None and run.train_mask is None:
         if all(curves.get(column) is None for column in CURVES):
             why = []  # nothing is there to compare, and the split is why
@@ -232,7 +239,7 @@ def detect_phases(
     table = curves if measures is None else Curves(measures.sort_values("step", kind="stable"), ())
     excluded = table.get("excluded_loss")
     phases: tuple[Phase, ...] = ()
-    if verdict.label == "grokked":
+    if decision.label == "grokked":
         dated, notes = _dated(curves)
         dated, late = _after_its_start(dated, curves, memorized)
         dated, order = _in_order(dated, memorized.step, grokked.step)
@@ -243,22 +250,22 @@ def detect_phases(
         )
         confirmed = _circuit(excluded, memorized.step, dated.cleanup_start, curves)
         reasons += [*notes, *late, *order, *confirmed]
-    elif verdict.label == "memorized":
+    elif decision.label == "memorized":
         phases = _memorized_phases(curves, excluded, memorized)
-    elif verdict.label == "steady":
+    elif decision.label == "steady":
         reasons.append("no phases: test follows train, so there is nothing to tell apart")
     else:
         reasons.append("no phases: only a run that generalises late has all three")
     return Phases(
-        label=verdict.label,
+        label=decision.label,
         memorization_step=memorized.step,
         grok_step=grokked.step,
         phases=phases,
         key_frequencies=key,
         reasons=tuple(reasons),
-        margin=verdict.margin,
-        t_train=verdict.t_train,
-        t_test=verdict.t_test,
+        margin=decision.margin,
+        t_train=decision.t_train,
+        t_test=decision.t_test,
         thresholds=limits,
         curves=curves.frame,
         grok_step_unmirrored=on_unmirrored.step,
@@ -292,93 +299,79 @@ def _measures(given: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def _in_order_of_events(verdict: Verdict, memorized: Step | None, grokked: Step | None) -> Verdict:
+def _in_order_of_events(
+    decision: Decision, memorized: Step | None, grokked: Step | None
+) -> Decision:
     """No run groks before it memorises, whatever the shares of its own maxima say."""
-    if verdict.label != "grokked" or memorized is None or grokked is None or grokked >= memorized:
-        return verdict
+    if decision.label != "grokked" or memorized is None or grokked is None or grokked >= memorized:
+        return decision
     reason = (
         f"test reaches its threshold at step {grokked}, before train does at {memorized}: neither "
         "late nor with training"
     )
     margin = Margin(None, "the order of the two thresholds decides")
     return replace(
-        verdict,
+        decision,
         label="undetermined",
         margin=margin,
-        reasons=(reason, margin.reason(), *verdict.reasons),
+        reasons=(reason, margin.reason(), *decision.reasons),
     )
 
 
 def _dated(curves: Curves) -> tuple[Boundaries, tuple[str, ...]]:
+    """The bends of the losses, of the errors where there are none."""
     train, test = curves.get("train_loss"), curves.get("test_loss")
-    why: tuple[str, ...] = ()
-    test_rises = "test loss rises again"
+    rises, why = "test loss rises again", ()
     if test is None:
-        accuracy = curves.get("test_acc")
-        assert accuracy is not None
-        test = boundaries.error_curve(accuracy)
-        test_rises = "test accuracy falls"
+        rises = "test accuracy falls"
         why = ("accuracy dates cleanup early, when answers turn right, not when they are sure",)
-    if train is None and (accuracy := curves.get("train_acc")) is not None:
-        train = boundaries.error_curve(accuracy)
-    dated = boundaries.find_boundaries(train, test, test_rises=test_rises)
+        test = error_curve(curves.get("test_acc"))
+    train = error_curve(curves.get("train_acc")) if train is None else train
+    assert test is not None  # a run that grokked has a test curve
+    dated = find_boundaries(train, test, test_rises=rises)
     return dated, (*why, *dated.reasons)
-
-
-def _in_order(
-    dated: Boundaries, memorized: Step | None, grokked: Step | None
-) -> tuple[Boundaries, tuple[str, ...]]:
-    """Null every boundary that contradicts the order of events, with the reason."""
-    reasons = []
-    first, start, last = dated.memorization_end, dated.cleanup_start, dated.cleanup_end
-
-    def refuse(what: str, bend: Bend, relation: str, other: str, step: Step) -> None:
-        reasons.append(f"{what} is null: its bend at {bend.step} is {relation} {other} ({step})")
-
-    if start and grokked is not None and start.step > grokked:
-        refuse("start of cleanup", start, "after", "grok_step", grokked)
-        start = None
-        if last:
-            reasons.append("end of cleanup is null: it is measured from the start of cleanup")
-            last = None
-        if first:
-            reasons.append("end of memorisation is null: it is looked for before cleanup")
-            first = None
-    if last and grokked is not None and last.step < grokked:
-        refuse("end of cleanup", last, "before", "grok_step", grokked)
-        last = None
-    if first and memorized is not None and first.step < memorized:
-        refuse("end of memorisation", first, "before", "memorization_step", memorized)
-        first = None
-    if first and start and first.step > start.step:
-        refuse("end of memorisation", first, "after", "the start of cleanup", start.step)
-        first = None
-    return Boundaries(first, start, last, dated.reasons), tuple(reasons)
 
 
 def _after_its_start(
     dated: Boundaries, curves: Curves, memorized: Crossing
-) -> tuple[Boundaries, tuple[str, ...]]:
+) -> tuple[Boundaries, list[str]]:
     """Null what a log that begins late may have missed: what came before it cannot be dated."""
-    if not curves.starts_late:
-        return dated, ()
+    found: dict[str, None] = {}
     begin = curves.first_step
-    found, reasons = {}, []
-    for name, what in (
-        ("memorization_end", "end of memorisation"),
-        ("cleanup_start", "start of cleanup"),
-        ("cleanup_end", "end of cleanup"),
+    for name in BOUNDARIES if curves.starts_late else ():
+        bend = getattr(dated, name)
+        unseen = name == "memorization_end" and memorized.unseen
+        if bend is not None and (bend.interval[0] <= begin or unseen):
+            found[name] = None
+    why = f"the log begins at step {begin}, and it may have been before that"
+    return replace(dated, **found), [f"{BOUNDARIES[name]} is null: {why}" for name in found]
+
+
+def _in_order(
+    dated: Boundaries, memorized: Step | None, grokked: Step | None
+) -> tuple[Boundaries, list[str]]:
+    """Null every boundary that contradicts the order of events, with the reason."""
+    reasons = []
+    for name, relation, other, step in (
+        ("cleanup_start", "after", "grok_step", grokked),
+        ("cleanup_end", "before", "grok_step", grokked),
+        ("memorization_end", "before", "memorization_step", memorized),
+        ("memorization_end", "after", "the start of cleanup", _step(dated.cleanup_start)),
     ):
         bend = getattr(dated, name)
-        if bend is not None and (
-            bend.interval[0] <= begin or (name == "memorization_end" and memorized.unseen)
-        ):
-            reasons.append(
-                f"{what} is null: the log begins at step {begin}, and it may have been before that"
-            )
-            bend = None
-        found[name] = bend
-    return replace(dated, **found), tuple(reasons)
+        if bend is None or step is None or bend.step == step:
+            continue
+        if (bend.step > step) != (relation == "after"):
+            continue
+        why = f"its bend at {bend.step} is {relation} {other} ({step})"
+        reasons.append(f"{BOUNDARIES[name]} is null: {why}")
+        nulled = {name: None}
+        if name == "cleanup_start":
+            measured = [each for each in FROM_START if getattr(dated, each)]
+            reasons += [f"{BOUNDARIES[each]} is null: {FROM_START[each]}" for each in measured]
+            nulled = dict.fromkeys(BOUNDARIES)
+        dated = replace(dated, **nulled)
+    return dated, reasons
 
 
 def _memorized_phases(
@@ -387,7 +380,7 @@ def _memorized_phases(
     """Memorisation, and an open circuit formation where the excluded loss has risen."""
     train = curves.get("train_loss")
     begin = _beginning(curves, memorized)
-    end = None if train is None or begin is None else boundaries.memorization_bend(train)
+    end = None if train is None or begin is None else memorization_bend(train)
     memorization = _phase("memorization", begin, end)
     rise = _rise(excluded, memorized.step, None)
     if rise is None or rise < CIRCUIT_FACTOR:
