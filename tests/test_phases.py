@@ -278,7 +278,7 @@ def test_slingshots_that_are_made_good_move_no_bend():
 def test_thresholds_are_arguments(shipped):
     strict = gi.detect_phases(shipped.metrics, thresholds={"test_acc": 1.0})
     assert strict.grok_step > gi.detect_phases(shipped.metrics).grok_step
-    with pytest.raises(gi.InputError, match="threshold 'acc' is not known"):
+    with pytest.raises(gi.InputError, match="threshold='acc' is not known"):
         gi.detect_phases(shipped.metrics, thresholds={"acc": 1.0})
 
 

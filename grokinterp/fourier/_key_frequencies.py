@@ -1,4 +1,12 @@
-"""Key frequencies: which Fourier frequencies carry a model's answer, and how sure that is."""
+"""Key frequencies: which Fourier frequencies carry a model's answer, and how sure that is.
+
+No source publishes a threshold, and five rules are in use, each under its own name; they differ on
+some models. A network that answers (b, a) because it was trained on (a, b) has memorised, and its
+logits lie along Fourier directions all the same: averaged over all pairs of one answer they are
+mostly right. So a rule's choice is taken only where its fit to unmirrored test pairs passes
+(`grokinterp.fourier.heldout`). Everything that needs key frequencies and is given none gets them
+from here.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +20,7 @@ from torch import Tensor
 
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
-from grokinterp.base.result import Result, card
+from grokinterp.base.result import Result
 from grokinterp.fourier import spectra
 from grokinterp.fourier.answers import (
     LogitTally,
@@ -28,18 +36,8 @@ from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
-# MERGED fourier.rules: The rules by which a model's key frequencies are read off, each under its own name.
-#
-# No source publishes a threshold, and four rules are in use; they differ on some models. Every rule
-# looks at one snapshot and returns a `Choice`.
-# MERGED fourier.acceptance: Which frequencies are key: what a rule chooses, where it reaches inputs that were not trained on.
-#
-# A network that answers (b, a) because it was trained on (a, b) has memorised, and its logits lie
-# along Fourier directions all the same: averaged over all pairs of one answer they are mostly right.
-# So a rule's choice is taken only where its fit to unmirrored test pairs passes
-# (`grokinterp.fourier.heldout`). Everything that needs key frequencies and is given none gets them
-# from here.
-
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 SHARE_FLOOR = 1e-12  # shares below this are rounding noise, whose ratios mean nothing
 MIN_KEPT = 0.5  # kept shares must sum to this much for a sparse circuit
@@ -221,10 +219,6 @@ def _accepted(snapshot: Snapshot, rule: str) -> Accepted:
     return Accepted(Keys(choice.frequencies, notes=fit.notes), choice, fit)
 
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-
 @dataclass(frozen=True, kw_only=True)
 class KeyFrequencies(Result):
     """The key frequencies of a model, by one rule, with what the others say.
@@ -242,13 +236,13 @@ class KeyFrequencies(Result):
 
     frequencies: tuple[int, ...] | None
     rule: str
-    shares: dict[int, float] = field(repr=False)
+    shares: dict[int, float] = field(default_factory=dict, repr=False)
     reason: str | None
     step: int | None
-    cut_ratio: float | None  # smallest kept share over largest dropped one
-    runner_up: tuple[int, float] | None  # the second-best cut: how many it keeps, its ratio
-    other_rules: dict[str, tuple[int, ...]]  # what every other applicable rule chooses
-    emerged: dict[int, int] | None  # frequency -> step, for a run
+    cut_ratio: float | None = None  # smallest kept share over largest dropped one
+    runner_up: tuple[int, float] | None = None  # the second-best cut: how many it keeps, its ratio
+    other_rules: dict[str, tuple[int, ...]] = field(default_factory=dict)  # what the others choose
+    emerged: dict[int, int] | None = None  # frequency -> step, for a run
     rejected: tuple[int, ...] = ()  # what the rule chose, where unmirrored test pairs refuse it
     heldout: HeldoutFit | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
@@ -259,17 +253,17 @@ class KeyFrequencies(Result):
     def __len__(self) -> int:
         return len(self.frequencies or ())
 
-    def _repr_html_(self) -> str:
+    def _title(self) -> str:
         listed = "undefined" if self.frequencies is None else ", ".join(map(str, self)) or "none"
+        return f"Key frequencies ({self.rule} rule): {listed}"
+
+    def _lines(self) -> list[str]:
         lines = [] if self.step is None else [f"step {self.step}"]
         if self:
             lines.append(f"their shares sum to {self.kept_share:.4g}")
         if self and self.cut_ratio is not None:
             lines.append(f"the smallest is {self.cut_ratio:.4g} times the next share")
-        if self.reason is not None:
-            lines.append(self.reason)
-        title = f"Key frequencies ({self.rule} rule): {listed}"
-        return card(title, lines, self.table(), notes=self.notes)
+        return lines if self.reason is None else [*lines, self.reason]
 
     @property
     def kept_share(self) -> float:
@@ -308,12 +302,12 @@ def key_frequencies(
 ) -> KeyFrequencies:
     """The key frequencies of a run (its last checkpoint), a snapshot, or a model with its task.
 
-    `rule` is one of "logits" (default), "embedding", "embedding_demo", "neuron_logit", "neurons";
-    see `grokinterp.fourier._key_frequencies`. Its choice is taken where the fit of the logits of unmirrored
-    test pairs by these frequencies has a loss below a uniform answer's and below that of 50
-    placebos (`grokinterp.fourier.heldout`), else there are none; without a split, or with
-    everything trained on, it is taken with a note. `other_rules` has what each rule chooses by
-    itself, unasked.
+    `rule` is one of "logits" (default), "embedding", "embedding_demo", "neuron_logit", "neurons"
+    (`gi.fourier.RULES`, whose docstrings say what each looks at). Its choice is taken where the fit
+    of the logits of unmirrored test pairs by these frequencies has a loss below a uniform answer's
+    and below that of 50 placebos (`grokinterp.fourier.heldout`), else there are none; without a
+    split, or with everything trained on, it is taken with a note. `other_rules` has what each rule
+    chooses by itself, unasked.
 
     For a run, `emerged` says at which checkpoint each key frequency first had half of its final
     share of the logit variance; the share can dip again while others grow (`frequency_shares` has
@@ -325,17 +319,7 @@ def key_frequencies(
     found = accepted(snapshot, rule)
     choice, keys = found.choice, found.keys
     if choice is None:
-        return KeyFrequencies(
-            frequencies=None,
-            rule=rule,
-            shares={},
-            reason=keys.reason,
-            step=snapshot.step,
-            cut_ratio=None,
-            runner_up=None,
-            other_rules={},
-            emerged=None,
-        )
+        return KeyFrequencies(frequencies=None, rule=rule, reason=keys.reason, step=snapshot.step)
     second = choice.cuts[1] if len(choice.cuts) > 1 else None
     return KeyFrequencies(
         frequencies=tuple(keys),
@@ -373,13 +357,11 @@ def _other_rules(snapshot: Snapshot, rule: str) -> dict[str, tuple[int, ...]]:
 
 
 def _emergence(run: Run, frequencies: tuple[int, ...]) -> dict[int, int]:
+    """The first step at which each has half of its final share."""
     if not frequencies:
         return {}
     shares = frequency_shares(run)
-    return {
-        k: int((shares[k] >= shares[k].iloc[-1] / 2).idxmax())  # the first step where it holds
-        for k in frequencies
-    }
+    return {k: int((shares[k] >= shares[k].iloc[-1] / 2).idxmax()) for k in frequencies}
 
 
 def subject_of(

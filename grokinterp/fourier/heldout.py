@@ -37,7 +37,7 @@ FEWEST_ROWS = 20  # below it the fits have nearly as many terms as there are row
 PLACEBOS = 50
 CELLS = 2**22  # of fits in float64 that are held at once
 NO_CIRCUIT = "no circuit that reaches inputs it was not trained on"
-ROUNDING = 1e-9  # relative: fits that are the same but for rounding do not beat each other
+FIT_ROUNDING = 1e-9  # relative: fits that are the same but for rounding do not beat each other
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class HeldoutFit:
             best = f"the best of {self.n_placebos} placebos" if self.n_placebos > 1 else "a placebo"
             bounds[f"that of {best}"] = self.placebo_loss
         for what, bound in bounds.items():
-            if not self.loss < bound * (1 - ROUNDING):  # NaN is not below anything
+            if not self.loss < bound * (1 - FIT_ROUNDING):  # NaN is not below anything
                 placebos = f", placebos at most {self.placebo_acc:.3f}" if self.n_placebos else ""
                 return (
                     f"{NO_CIRCUIT}: the fit of {self.n_rows} {self.rows} by the "

@@ -86,20 +86,14 @@ class Level:
 
     @property
     def unseen(self) -> bool:
-        """Whether the log never shows the curve unlearned, so that `row` is no date.
-
-        It is at its level in the first row, or never was below three quarters of it before.
-        """
-        if self.curve.cannot_date(self.row):
-            return True
-        return self.row > 0 and bool((self.curve.values[: self.row] >= UNLEARNED * self.best).all())
+        """Whether the log never shows it below three quarters of its level before `row`."""
+        before = self.curve.values[: self.row]
+        high = len(before) > 0 and bool((before >= UNLEARNED * self.best).all())
+        return high or self.curve.cannot_date(self.row)
 
     @property
     def before(self) -> Step:
-        """The last step at which it is not learned yet for all the log can tell, 0 without one.
-
-        That is the row before `row`, or before an earlier one close by that touches the level.
-        """
+        """The last step before `row`, or before a touch of the level close by; 0 without one."""
         near = max(self.row - 2 * self.curve.hold, 0)
         touching = self.curve.values[near : self.row + 1] >= self.threshold
         first = near + int(np.argmax(touching))
@@ -114,7 +108,7 @@ class Level:
 def level_of(curve: Curve, chance: float) -> Level:
     """The best level of a smoothed accuracy curve, of at least one row."""
     values, n = curve.values, len(curve)
-    # The least value from every row through the `hold` rows after it, or to the end.
+    # The least value of every row and the `hold` rows after it.
     windows = _following(values, curve.hold, fill=np.inf).min(axis=1)
     # How much of the log lies near each of these: of its rows, or of its steps where they are wide.
     order = np.argsort(values)
@@ -146,12 +140,11 @@ def straying(values: np.ndarray, row: int, threshold: float) -> float:
         sqrt((mean squared residual before the row + the same after it) / 2)
 
     Residuals are those from the nearest non-decreasing curve before the row, and what is missing to
-    the threshold from then on. Two things do not count as straying: dips of up to a twentieth of
-    the log, such as slingshots (a running median over a tenth of it takes them out, before and
-    after the row apart, unless the log ends with so few rows at the level that any one of them may
-    be luck); and the deepest time below the threshold, which is compared with a curve that falls
-    and then rises, since what was learned can be lost again. A walk that happens to rise once and
-    to stay is as smooth as learning in this number, and in every other.
+    the threshold from then on. Two things do not count: dips of up to a twentieth of the log, such
+    as slingshots (a running median over a tenth of it takes them out, unless the log ends with so
+    few rows at the level that any one of them may be luck); and the deepest time below the
+    threshold, which is compared with a curve that falls and then rises, since what was learned can
+    be lost again.
 
     >>> round(straying(np.array([0.0, 0.1, 0.0, 1.0, 1.0, 1.0]), 3, 0.95), 3)
     0.029

@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -215,19 +215,10 @@ class AnswerTally:
         self._blocks.append(answer_scores(block.logits, block.labels))
 
     @cached_property
-    def losses(self) -> Float[Tensor, " n_inputs"]:
-        """Cross-entropy of every input."""
-        return torch.cat([block.losses for block in self._blocks])
-
-    @cached_property
-    def right(self) -> Float[Tensor, " n_inputs"]:
-        """1 where the answer is right, else 0."""
-        return torch.cat([block.right for block in self._blocks]).double()
-
-    @cached_property
-    def margins(self) -> Float[Tensor, " n_inputs"]:
-        """Right logit minus the largest wrong one."""
-        return torch.cat([block.margins for block in self._blocks])
+    def scores(self) -> AnswerScores:
+        """Of every input."""
+        each = [(block.losses, block.right, block.margins) for block in self._blocks]
+        return AnswerScores(*map(torch.cat, zip(*each, strict=True)))
 
 
 def count(snapshot: Snapshot) -> None:
@@ -243,32 +234,27 @@ def count(snapshot: Snapshot) -> None:
 
 
 def _mean(of: str, snapshot: Snapshot, rows: Bool[Tensor, " n_inputs"] | None) -> float:
-    """Mean of what an `AnswerTally` has of every input; NaN without rows."""
+    """Mean of one of the `AnswerScores` over some rows; NaN without a split."""
     if rows is None:
         return math.nan
-    values: Tensor = getattr(snapshot.tally(AnswerTally), of)
-    return float(values[rows].mean())
+    values: Tensor = getattr(snapshot.tally(AnswerTally).scores, of)
+    return float(values[rows].double().mean())
 
 
-def _train_mean(snapshot: Snapshot, *, of: str) -> float:
-    return _mean(of, snapshot, snapshot.train_mask)
+def _side(snapshot: Snapshot, *, of: str, rows: str) -> float:
+    return _mean(of, snapshot, getattr(snapshot, rows))
 
 
-def _test_mean(snapshot: Snapshot, *, of: str) -> float:
-    return _mean(of, snapshot, snapshot.test_rows)
-
-
-for _name, _function, _of, _meaning in (
-    ("train_loss", _train_mean, "losses", "Mean cross-entropy of the training inputs, nats."),
-    ("test_loss", _test_mean, "losses", "Mean cross-entropy of the other inputs, nats."),
-    ("train_acc", _train_mean, "right", "Share of the training inputs that are answered right."),
-    ("test_acc", _test_mean, "right", "Share of the other inputs that are answered right."),
+for _name, _of, _rows, _meaning in (
+    ("train_loss", "losses", "train_mask", "Mean cross-entropy of the training inputs, nats."),
+    ("test_loss", "losses", "test_rows", "Mean cross-entropy of the other inputs, nats."),
+    ("train_acc", "right", "train_mask", "Share of the training inputs that are answered right."),
+    ("test_acc", "right", "test_rows", "Share of the other inputs that are answered right."),
 ):
-    measure(_name, meaning=_meaning)(partial(_function, of=_of))
+    measure(_name, meaning=_meaning)(partial(_side, of=_of, rows=_rows))
 
-measure("restricted_loss", needs_frequencies=True)(losses.restricted_loss)
-measure("excluded_loss", needs_frequencies=True)(losses.excluded_loss)
-measure("trig_loss", needs_frequencies=True)(losses.trig_loss)
+for _loss in (losses.restricted_loss, losses.excluded_loss, losses.trig_loss):
+    measure(_loss.__name__, needs_frequencies=True)(_loss)
 
 
 @measure("sum_sq_weights")
@@ -342,7 +328,7 @@ def _mirror(snapshot: Snapshot) -> dict[str, float]:
 @measure("logit_margin", prefix="logit_margin_")
 def _logit_margin(snapshot: Snapshot) -> dict[str, float]:
     """Right logit minus the largest wrong one over all pairs: mean, and the 1 % quantile."""
-    margins = snapshot.tally(AnswerTally).margins
+    margins = snapshot.tally(AnswerTally).scores.margins
     return {"mean": float(margins.mean()), "q01": float(torch.quantile(margins, 0.01))}
 
 
