@@ -43,7 +43,7 @@ def effective_rank(matrix: Float[Tensor, "m n"]) -> float:
 
     From 1 to min(m, n), however small the values are. Roy and Vetterli 2007 (EUSIPCO); DeMoss et
     al. 2024 (arXiv 2412.09810) follow it over grokking. InputError for a matrix of zeros, which has
-    none. It says nothing of which directions the network reads.
+    none. It does not say which directions the network reads.
 
     >>> round(effective_rank(torch.eye(3)), 6), round(effective_rank(torch.ones(3, 2)), 6)
     (3.0, 1.0)
@@ -104,15 +104,18 @@ def quantize(weights: Mapping[str, Tensor], *, bits: int) -> tuple[Weights, dict
 
 
 def compressed_bytes(weights: Mapping[str, Tensor], *, bits: int, method: str = "bz2") -> int:
-    """Bytes of the quantised weights, compressed: all codes one after another, and a step a tensor.
+    """Bytes of the quantised weights, compressed: all codes one after another, one step per tensor.
 
     `method` is "zlib", "bz2" or "lzma" of the standard library. It is an upper bound of what the
     rounded weights need, and depends on the program; see `quantized_size` for what rounding costs.
     """
     word("method", method, METHODS)
-    codes, steps = quantize(weights, bits=bits)
+    return _compressed(quantize(weights, bits=bits)[0], method)
+
+
+def _compressed(codes: Mapping[str, Tensor], method: str) -> int:
     content = b"".join(code.contiguous().numpy().tobytes() for code in codes.values())
-    return len(METHODS[method](content)) + SCALE_BYTES * len(steps)
+    return len(METHODS[method](content)) + SCALE_BYTES * len(codes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +146,8 @@ class QuantizedSize(Result):
     @property
     def accuracy_loss(self) -> float:
         """Accuracy of the model less that of the quantised one, on `rows`; may be negative."""
-        return _accuracy(self.whole, self.rows) - _accuracy(self.quantized, self.rows)
+        accuracy = f"acc_{self.rows}"
+        return float(getattr(self.whole, accuracy) - getattr(self.quantized, accuracy))
 
     def table(self) -> pd.DataFrame:
         """The model as it is and quantised: bits, bytes, losses and accuracies."""
@@ -174,6 +178,7 @@ def quantized_size(
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     model = score(snapshot, snapshot.logits)
     rows = "all" if math.isnan(model.acc_test) else "test"
+    wanted = keep * getattr(model, f"acc_{rows}")
     for candidate in range(FEWEST_BITS, MOST_BITS + 1) if bits is None else [bits]:
         codes, steps = quantize(snapshot.weights, bits=candidate)
         rounded = {
@@ -181,12 +186,12 @@ def quantized_size(
             for name, code in codes.items()
         }
         quantized = score(snapshot, snapshot.logits_with(rounded))
-        if bits is not None or _accuracy(quantized, rows) >= keep * _accuracy(model, rows):
+        if bits is not None or getattr(quantized, f"acc_{rows}") >= wanted:
             return QuantizedSize(
                 bits=candidate,
                 searched=bits is None,
                 method=method,
-                compressed_bytes=compressed_bytes(snapshot.weights, bits=candidate, method=method),
+                compressed_bytes=_compressed(codes, method),
                 raw_bytes=sum(w.numel() * w.element_size() for w in snapshot.weights.values()),
                 rows=rows,
                 keep=keep,
@@ -212,7 +217,7 @@ class Sizes(Result):
     step: int | None
 
     def table(self) -> pd.DataFrame:
-        """A row a tensor: entries, shape as a matrix, Gini of |w|, effective rank."""
+        """One row per tensor: entries, shape as a matrix, Gini of |w|, effective rank."""
         frame = pd.DataFrame(list(self.rows))
         frame.attrs = {
             "gini": self.gini, "mean_effective_rank": self.mean_effective_rank, "step": self.step,
@@ -233,29 +238,24 @@ def sizes(
     """
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}
-    rows = tuple(_row(name, weight) for name, weight in weights.items())
+    rows = []
+    for name, weight in weights.items():
+        matrix, zero = as_matrix(name, weight), not weight.any()
+        rows.append(
+            {
+                "name": name,
+                "n_weights": weight.numel(),
+                "rows": matrix.shape[0],
+                "columns": matrix.shape[1],
+                "gini": math.nan if zero else gini_of({name: weight}),
+                "effective_rank": math.nan if zero else effective_rank(matrix),
+                "note": "all zero" if zero else "",
+            }
+        )
     return Sizes(
-        rows=rows,
+        rows=tuple(rows),
         gini=gini_of(weights),
         mean_effective_rank=mean_effective_rank(weights),
         n_weights=sum(weight.numel() for weight in weights.values()),
         step=snapshot.step,
     )
-
-
-def _row(name: str, weight: Tensor) -> dict[str, object]:
-    matrix = as_matrix(name, weight)
-    zero = not weight.any()
-    return {
-        "name": name,
-        "n_weights": weight.numel(),
-        "rows": matrix.shape[0],
-        "columns": matrix.shape[1],
-        "gini": math.nan if zero else gini_of({name: weight}),
-        "effective_rank": math.nan if zero else effective_rank(matrix),
-        "note": "all zero" if zero else "",
-    }
-
-
-def _accuracy(found: Score, rows: str) -> float:
-    return found.acc_all if rows == "all" else found.acc_test

@@ -134,7 +134,7 @@ class PruningCurve(Result):
         return 1 - self.prunable
 
     def table(self) -> pd.DataFrame:
-        """A row a fraction; what was asked and found stands in `.attrs`."""
+        """One row per fraction; what was asked and found stands in `.attrs`."""
         frame = pd.DataFrame({"fraction": self.fractions.numpy()})
         for column in ("kept", "parameters", *vars(self.unpruned)):
             frame[column] = getattr(self, column).numpy()
@@ -151,14 +151,14 @@ class PruningCurve(Result):
         """What was asked: all but the numbers of the curve itself."""
         return {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
 
+    @property
+    def _lost(self) -> float:
+        """1 - area, exactly 0 where nothing is lost."""
+        return float(torch.trapezoid(1 - self.accuracy, self.fractions))
+
     def plot(self) -> "go.Figure":
         """Accuracy against the fraction pruned, c in the legend; `grokinterp.viz` draws several."""
         return self._drawn()
-
-    @property
-    def _lost(self) -> float:
-        # Of 1 - accuracy, so that it is exactly 0 where nothing is lost.
-        return float(torch.trapezoid(1 - self.accuracy, self.fractions))
 
 
 def pruning_curve(
@@ -258,13 +258,8 @@ def _checked_grid(fractions: Sequence[float] | Tensor | None) -> Float[Tensor, "
         grid = torch.as_tensor(fractions, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise InputError("fractions are not numbers; give such as [0, 0.5, 0.9, 1].") from None
-    if (
-        grid.ndim != 1
-        or len(grid) < 2
-        or grid[0] != 0
-        or grid[-1] != 1
-        or not (grid.diff() > 0).all()
-    ):
+    ends = grid.ndim == 1 and len(grid) > 1 and (grid[0], grid[-1]) == (0, 1)
+    if not ends or not bool((grid.diff() > 0).all()):
         raise InputError("fractions do not rise from 0 to 1; give such as [0, 0.5, 0.9, 1].")
     return grid.clone()
 
@@ -309,21 +304,12 @@ def compressibility(
             keep=keep, test_only=test_only,
         )  # fmt: skip
         low, high = curve.c_interval
-        table.append(
-            {
-                "step": snapshot.step,
-                "c": curve.c,
-                "c_low": low,
-                "c_high": high,
-                "area": curve.area,
-                "prunable": curve.prunable,
-                "train_loss": curve.unpruned.loss_train,
-                "test_loss": curve.unpruned.loss_test,
-                "train_acc": curve.unpruned.acc_train,
-                "test_acc": curve.unpruned.acc_test,
-            }
-            | sizes_of(snapshot)
-        )
+        row = {"step": snapshot.step, "c": curve.c, "c_low": low, "c_high": high}
+        row |= {"area": curve.area, "prunable": curve.prunable}
+        for quantity in ("loss", "acc"):
+            for side in ("train", "test"):
+                row[f"{side}_{quantity}"] = getattr(curve.unpruned, f"{quantity}_{side}")
+        table.append(row | sizes_of(snapshot))
     assert curve is not None  # steps_of refuses no steps
     frame = pd.DataFrame(table)
     frame.attrs |= {key: value for key, value in curve.settings.items() if key != "step"}
