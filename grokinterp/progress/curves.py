@@ -68,8 +68,8 @@ def checked_steps(steps: np.ndarray, source: str) -> tuple[np.ndarray, tuple[str
 def _as_times(steps: np.ndarray) -> str | None:
     """What a column of wall times says, or None where it could be one of steps.
 
-    Only what is certain: a log that begins at a step above 1.2 billion, which as seconds since 1970
-    is 2008, and in which less than a year passes; or whose every step is a date such as 20260131.
+    Certain are times since 1970 from 2008 on in which less than a year passes, and dates in all
+    rows, such as 20260131.
     """
     if len(steps) < 2:
         return None
@@ -159,11 +159,7 @@ class Curve:
         return step
 
     def cannot_date(self, position: int) -> bool:
-        """Whether what is seen at a position may have come about before the log begins.
-
-        So it is of the first row: of a log that begins late, and at step 0, where nothing has been
-        learned yet, unless the weights of step 0 are not the initial ones.
-        """
+        """Whether what is seen at a position, the first, may be from before the log begins."""
         return position == 0 and (self.starts_late or self.step(0) == 0)
 
     def neighbours(self, position: int) -> tuple[Step, Step]:
@@ -172,11 +168,7 @@ class Curve:
         return self.step(before), self.step(after)
 
     def smoothed(self) -> "Curve":
-        """The running median of 3 rows (5 from 100 rows on); a monotone curve stays as it is.
-
-        A single row that differs from its neighbours, by luck or by mistake, then decides nothing,
-        except at the very end, where no row follows that could contradict it.
-        """
+        """The running median of 3 rows (5 from 100 rows on); a monotone curve stays as it is."""
         width = 3 if len(self) < 100 else 5  # a dense log can spare two neighbouring rows
         return Curve(self.steps, median_filter(self.values, size=width, mode="nearest"))
 
@@ -272,10 +264,9 @@ def numbers_in(frame: pd.DataFrame, columns: Iterable[str], source: str) -> pd.D
 
 
 def without_few_accuracies(curves: Curves) -> Curves:
-    """Without accuracies that are known at a few rows only, of a log of many losses.
+    """Without accuracies that are known at a few rows only, such as those of one checkpoint.
 
-    Of one checkpoint with a log of losses beside it, accuracies are those of the checkpoint: they
-    would say that everything was learned by then, and the losses say when.
+    They would say that everything was learned by then; a log of many losses says when.
     """
     rows = {x: 0 if (c := curves.get(x)) is None else len(c) for x in (*CURVES, *UNMIRRORED)}
     losses = min(rows["train_loss"], rows["test_loss"])

@@ -394,16 +394,12 @@ def _labelled(seen: Findings) -> Decision:
     if fitted is not None and half is None:
         reason = f"{seen.reached}: it fits train and does not generalise"
         return _decision("memorized", reason, _held(train, fitted, "train is fitted"))
-    if fitted is not None and half is not None and half > fitted:
-        margin = _held(test, half, "test is half learned")  # before, it had only memorised
-    else:
-        margin = _held(train, train.halfway, "train is half learned")
+    margin = _held(train, train.halfway, "train is half learned")
+    if fitted is not None and half is not None and half > fitted:  # before, it had only memorised
+        margin = _held(test, half, "test is half learned")
+    words = f"it generalises, and {seen.fitted}" if seen.generalises else "it generalises in part"
     if half is None:
         words = f"{seen.fitted} and does not generalise"
-    elif seen.generalises:
-        words = f"it generalises, and {seen.fitted}"
-    else:
-        words = "it generalises in part"
     return _decision("undetermined", f"{seen.reached}: {words}, or the run was cut off", margin)
 
 
@@ -418,15 +414,14 @@ def _by_delay(seen: Findings, t_train: Step, t_test: Step) -> Decision:
         margin = Margin(None, "test is learned before its log begins")
         return _decision("undetermined", reason, margin)
     if test.before >= limit and t_test > t_train:
-        factor = (t_test - t_train) / (t_train or 1)
-        after = test.rows_between(limit, t_test, side="left")
-        left = test.rows_from(t_test)
+        least = "at least " if train.unseen else ""
+        factor = f"{least}{(t_test - t_train) / (t_train or 1):.3g}"
+        after, left = test.rows_between(limit, t_test, side="left"), test.rows_from(t_test)
         margin = Margin(
             max(1, min(after, left)),
             f"test is learned {after} rows after {twice}, and {left} rows before the log ends",
         )
-        least = "at least " if train.unseen else ""
-        reason = f"{facts}: a delay of {least}{factor:.3g} times the time to learn train"
+        reason = f"{facts}: a delay of {factor} times the time to learn train"
         return _decision("grokked", reason, margin)
     if train.unseen:
         reason = (
@@ -436,17 +431,15 @@ def _by_delay(seen: Findings, t_train: Step, t_test: Step) -> Decision:
         margin = Margin(None, "train is learned before its log begins")
         return _decision("undetermined", reason, margin)
     if t_test <= limit:
-        margin = Margin(
-            max(1, test.rows_between(t_test, limit, side="right")),
-            f"so many rows later test would not be learned by {twice}",
-        )
+        rows = max(1, test.rows_between(t_test, limit, side="right"))
+        margin = Margin(rows, f"so many rows later test would not be learned by {twice}")
         reason = f"{facts}: the delay is no longer than the time to learn train"
         doubt = (
             f"steady as logged: train may have been learned soon after step {train.before}, which "
-            "would make the delay the longer one; log more often to be certain",
+            "would make the delay the longer one; log more often to be certain"
         )
-        more = doubt if t_test - train.before > train.before else ()
-        return _decision("steady", reason, margin, *more)
+        doubtful = t_test - train.before > train.before
+        return _decision("steady", reason, margin, *([doubt] if doubtful else []))
     reason = (
         f"{facts}: between logged steps the delay could be longer or shorter than the time to "
         "learn train; log more often there"
@@ -457,5 +450,5 @@ def _by_delay(seen: Findings, t_train: Step, t_test: Step) -> Decision:
 
 def _held(side: Side, step: Step, event: str) -> Margin:
     """The distance of a label that rests on one crossing: the rows since then."""
-    rows = side.rows_from(step)
-    return Margin(rows, f"{event} from step {step} on, so many rows before the log ends")
+    meaning = f"{event} from step {step} on, so many rows before the log ends"
+    return Margin(side.rows_from(step), meaning)
