@@ -111,7 +111,7 @@ def embedding_demo_rule(snapshot: Snapshot) -> Choice:
 
     As TransformerLens' Grokking_Demo has it now; it has no notion of a model without a circuit.
     """
-    norms = spectra.embedding_rows(snapshot)[1:]
+    norms = spectra.embedding_components(snapshot).norm(dim=1)[1:]
     row_frequency = torch.arange(len(norms)) // 2 + 1
     power = spectra.embedding_spectrum(snapshot)[1:]
     chosen = row_frequency[norms > norms.max() / 4].unique().tolist()

@@ -148,11 +148,10 @@ def heldout_fit(snapshot: Snapshot, frequencies: Sequence[int]) -> HeldoutFit | 
         tally = snapshot.tally(HeldoutTally)
         labels = snapshot.task.labels[group.rows[:, 0]]
         draws = _placebos(keys, n_frequencies(group.order))
+        sets = [torch.tensor([keys]), draws]
         if draws.shape[1] == len(keys):  # all in one batch
-            scores = _scores(torch.cat([torch.tensor([keys]), draws]), tally, labels)
-        else:
-            parts = [_scores(sets, tally, labels) for sets in (torch.tensor([keys]), draws)]
-            scores = torch.cat(parts, dim=1)
+            sets = [torch.cat(sets)]
+        scores = torch.cat([_scores(each, tally, labels) for each in sets], dim=1)
         (loss, *losses), (acc, *accs) = scores.tolist()
         finite = all(map(math.isfinite, losses))
         return HeldoutFit(

@@ -102,13 +102,8 @@ class NeuronIPR(Result):
             }
         )
         frame = inputs.merge(outputs, on=["layer", "neuron"], how="outer")
-        frame.attrs |= {
-            "convention": self.convention,
-            "path": self.path,
-            "step": self.step,
-            "means": self.means,
-            "n_undefined": self.n_undefined,
-        }
+        for name in ("convention", "path", "step", "means", "n_undefined"):
+            frame.attrs[name] = getattr(self, name)
         return frame
 
 
@@ -125,7 +120,7 @@ def ipr(x: Float[Tensor, "n neurons"], *, convention: str = "real") -> Float[Ten
     >>> [round(float(ipr(wave, convention=name)), 4) for name in ("real", "complex", "one_sided")]
     [1.0, 0.5, 1.0]
     """
-    return _participation(_powers(x, convention))
+    return _participation(_powers(x[None], convention)[0])
 
 
 def stacked_ipr(
@@ -133,10 +128,10 @@ def stacked_ipr(
 ) -> Float[Tensor, " neurons"]:
     """The IPR among the coefficients of all blocks together: D = 2P of eq. 4 for two operands.
 
-    Every block is transformed along its own n tokens and the coefficients are put side by side (no
-    transform runs across the blocks): half of the IPR of one for two blocks of equal spectrum.
+    Every block is transformed along its own n tokens, and their coefficients are put side by side:
+    for two blocks of equal spectrum it is half of the IPR of one.
     """
-    return _participation(_stacked_powers(x, convention).flatten(0, 1))
+    return _participation(_powers(x, convention).flatten(0, 1))
 
 
 def neuron_ipr(
@@ -158,7 +153,7 @@ def neuron_ipr(
     weights, p, order = snapshot.weights, snapshot.modular_task.p, token_order(snapshot)
     inputs = input_weights(weights, p, path=path)[:, order]
     outputs = output_weights(weights, p)[order]
-    powers = _stacked_powers(inputs, convention)
+    powers = _powers(inputs, convention)
     return NeuronIPR(
         input_blocks=torch.stack([_participation(block) for block in powers]),
         input_stacked=_participation(powers.flatten(0, 1)),
@@ -201,23 +196,16 @@ def fourier_heat_map(
     columns = sorted(range(len(dominant)), key=lambda i: (undefined[i], dominant[i], -height[i]))
     frame = pd.DataFrame(shares[:, columns].numpy(), columns=pd.Index(columns, name="neuron"))
     frame.index.name = "frequency"
-    frame.attrs |= {
-        "side": side,
-        "path": path,
-        "step": snapshot.step,
-        "n_undefined": sum(undefined),
-    }
+    settings = {"side": side, "path": path, "step": snapshot.step, "n_undefined": sum(undefined)}
+    frame.attrs |= settings
     return frame
 
 
-def _powers(x: Float[Tensor, "n neurons"], convention: str) -> Float[Tensor, "terms neurons"]:
-    return POWERS[word("convention", convention, POWERS)](x)
-
-
-def _stacked_powers(
-    x: Float[Tensor, "blocks n neurons"], convention: str
+def _powers(
+    blocks: Float[Tensor, "blocks n neurons"], convention: str
 ) -> Float[Tensor, "blocks terms neurons"]:
-    return torch.stack([_powers(block, convention) for block in x])
+    powers = POWERS[word("convention", convention, POWERS)]
+    return torch.stack([powers(block) for block in blocks])
 
 
 def _participation(power: Float[Tensor, "terms neurons"]) -> Float[Tensor, " neurons"]:

@@ -129,11 +129,6 @@ def neuron_logit_map(snapshot: Snapshot) -> Float[Tensor, "d_mlp d_vocab_out"]:
     return neuron_logit_weights(snapshot.weights)
 
 
-def embedding_rows(snapshot: Snapshot) -> Float[Tensor, " n"]:
-    """Norm of every row of `embedding_components`."""
-    return embedding_components(snapshot).norm(dim=1)
-
-
 def embedding_components(snapshot: Snapshot) -> Float[Tensor, "n d"]:
     """`W_E` in `fourier_basis` over the tokens: constant, cos 1, sin 1, cos 2, ... (float64).
 
