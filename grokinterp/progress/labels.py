@@ -25,6 +25,7 @@ from grokinterp.progress.levels import (
     WITHIN,
     Episode,
     Level,
+    Thresholds,
     Unmirrored,
     level_of,
     lost_and_regained,
@@ -321,9 +322,8 @@ def _decision(label: Label, reason: str, margin: Margin, *more: str) -> Decision
 
 def label_of(
     curves: Curves,
+    limits: Thresholds,
     *,
-    train_loss_below: float,
-    test_loss_below: float,
     ceiling: float = 1.0,
     unmirrored: Unmirrored | None = None,
 ) -> Decision:
@@ -342,12 +342,12 @@ def label_of(
         which = "test"
         if unmirrored is not None and unmirrored.loss is not None:
             which, test = "unmirrored test", unmirrored.loss.smoothed()
-        decision = _decide(from_losses(train, test, train_loss_below, test_loss_below, which))
+        decision = _decide(from_losses(train, test, limits.train_loss, limits.test_loss, which))
         lacking = [side for side in ("train", "test") if curves.get(f"{side}_acc") is None]
         missing = "no accuracies" if len(lacking) == 2 else f"no {lacking[0]} accuracy"
         note = (
-            f"{missing}: learned means train loss below {train_loss_below:g} and {which} loss "
-            f"below {test_loss_below:g}"
+            f"{missing}: learned means train loss below {limits.train_loss:g} and {which} loss "
+            f"below {limits.test_loss:g}"
         )
         return replace(decision, reasons=(*decision.reasons, note))
     found = ", ".join(column for column in CURVES if curves.get(column) is not None)

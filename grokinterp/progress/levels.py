@@ -260,17 +260,16 @@ class Unmirrored:
 
     def step_of(self, accuracy: float, loss: float) -> Step | None:
         """The first logged step from which an accuracy is held; a loss where there is none."""
-        if self.accuracy is not None:
-            smooth = self.accuracy.smoothed()
-            row = smooth.first_held(smooth.values >= accuracy)
-            if row is not None and smooth.cannot_date(row):
-                return None
-            return self.reached(accuracy, None if row is None else smooth.step(row))[0]
-        if self.loss is None:
+        curve = self.loss if self.accuracy is None else self.accuracy
+        if curve is None:
             return None
-        smooth = self.loss.smoothed()
-        row = smooth.first_held(smooth.values < loss)
-        return None if row is None or smooth.cannot_date(row) else smooth.step(row)
+        smooth = curve.smoothed()
+        holds = smooth.values < loss if self.accuracy is None else smooth.values >= accuracy
+        row = smooth.first_held(holds)
+        if row is not None and smooth.cannot_date(row):
+            return None
+        step = None if row is None else smooth.step(row)
+        return step if self.accuracy is None else self.reached(accuracy, step)[0]
 
 
 def unmirrored_of(
@@ -324,14 +323,13 @@ class Crossing:
     unseen: bool = False
 
 
-def crossing(curves: Curves, side: str, accuracy: float, loss: float) -> Crossing:
-    """Of the smoothed accuracy, or of the loss where there is none."""
-    curve = curves.smooth(f"{side}_acc")
-    holds = None if curve is None else curve.values >= accuracy
-    if curve is None:
-        curve = curves.smooth(f"{side}_loss")
-        holds = None if curve is None else curve.values < loss
-    if curve is None or holds is None:
+def crossing(curves: Curves, side: str, limits: Thresholds) -> Crossing:
+    """Of the smoothed accuracy of "train" or "test", or of the loss where there is none."""
+    if (curve := curves.smooth(f"{side}_acc")) is not None:
+        holds = curve.values >= getattr(limits, f"{side}_acc")
+    elif (curve := curves.smooth(f"{side}_loss")) is not None:
+        holds = curve.values < getattr(limits, f"{side}_loss")
+    else:
         return Crossing(None, f"there is no {side} curve")
     position = curve.first_held(holds)
     if position is None:

@@ -52,6 +52,14 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
+CROSSINGS = ("memorization_step", "grok_step", "grok_step_unmirrored")
+IN_JSON = (
+    "label", *CROSSINGS, "phases", "key_frequencies", "reasons", "margin", "t_train", "t_test",
+    "thresholds",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Phase:
     """A phase with its bends in steps; None where the data cannot say.
@@ -107,7 +115,7 @@ class Phases(Result):
 
     def _lines(self) -> list[str]:
         lines = []
-        for name in ("memorization_step", "grok_step", "grok_step_unmirrored"):
+        for name in CROSSINGS:
             step = getattr(self, name)
             lines.append(f"{name} {'not reached or not known' if step is None else step}")
         if self.key_frequencies is not None:
@@ -136,13 +144,6 @@ class Phases(Result):
     def plot(self) -> "go.Figure":
         """Learning curves with the phases shaded."""
         return self._drawn()
-
-
-CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
-IN_JSON = (
-    "label", "memorization_step", "grok_step", "grok_step_unmirrored", "phases", "key_frequencies",
-    "reasons", "margin", "t_train", "t_test", "thresholds",
-)  # fmt: skip
 
 
 def run_or_log(path: str | Path) -> Run | pd.DataFrame:
@@ -209,33 +210,20 @@ def detect_phases(
     every, curves = curves, without_few_accuracies(curves)
     # Where losses decide, their mean over all test pairs bounds that over the unmirrored ones.
     unmirrored = unmirrored_of(curves, run, measures if curves is every else None)
-    memorized = crossing(curves, "train", limits.train_acc, limits.train_loss)
-    grokked = crossing(curves, "test", limits.test_acc, limits.test_loss)
+    memorized, grokked = crossing(curves, "train", limits), crossing(curves, "test", limits)
     on_unmirrored = unmirrored_crossing(unmirrored, run, limits)
-    decision = _in_order_of_events(
-        label_of(
-            curves,
-            train_loss_below=limits.train_loss,
-            test_loss_below=limits.test_loss,
-            ceiling=ceiling,
-            unmirrored=unmirrored,
-        ),
-        memorized.step,
-        grokked.step,
-    )
+    labelled = label_of(curves, limits, ceiling=ceiling, unmirrored=unmirrored)
+    decision = _in_order_of_events(labelled, memorized.step, grokked.step)
     why = list(decision.reasons)
     if run is not None and run.train_mask is None:
         if all(curves.get(column) is None for column in CURVES):
             why = []  # nothing is there to compare, and the split is why
         why.append(missing_split((run.manifest.source or {}).get("file")))
     reasons = [*why, *reasons, *curves.notes]
-    for name, found_at in (
-        ("memorization_step", memorized),
-        ("grok_step", grokked),
-        ("grok_step_unmirrored", on_unmirrored),
-    ):
-        if found_at.why is not None:
-            reasons.append(f"{name} is null: {found_at.why}")
+    crossings = (memorized, grokked, on_unmirrored)
+    for name, crossed in zip(CROSSINGS, crossings, strict=True):
+        if crossed.why is not None:
+            reasons.append(f"{name} is null: {crossed.why}")
     table = curves if measures is None else Curves(measures.sort_values("step", kind="stable"), ())
     excluded = table.get("excluded_loss")
     phases: tuple[Phase, ...] = ()
@@ -310,12 +298,8 @@ def _in_order_of_events(
         "late nor with training"
     )
     margin = Margin(None, "the order of the two thresholds decides")
-    return replace(
-        decision,
-        label="undetermined",
-        margin=margin,
-        reasons=(reason, margin.reason(), *decision.reasons),
-    )
+    reasons = (reason, margin.reason(), *decision.reasons)
+    return replace(decision, label="undetermined", margin=margin, reasons=reasons)
 
 
 def _dated(curves: Curves) -> tuple[Boundaries, tuple[str, ...]]:
