@@ -309,7 +309,7 @@ def compressibility(
         for quantity in ("loss", "acc"):
             for side in ("train", "test"):
                 row[f"{side}_{quantity}"] = getattr(curve.unpruned, f"{quantity}_{side}")
-        table.append(row | sizes_of(snapshot))
+        table.append({**row, **sizes_of(snapshot)})
     assert curve is not None  # steps_of refuses no steps
     frame = pd.DataFrame(table)
     frame.attrs |= {key: value for key, value in curve.settings.items() if key != "step"}

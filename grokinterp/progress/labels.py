@@ -170,9 +170,12 @@ def _side(
     curve: Curve, logged: np.ndarray, halfway: int | None, fits: int | None, learned: int | None
 ) -> Side:
     """A side from the rows of its curve at which each stage is reached."""
-    stages = [None if row is None else curve.step(row) for row in (halfway, fits, learned)]
+    half, fitted, known = (
+        None if row is None else curve.step(row) for row in (halfway, fits, learned)
+    )
     before = curve.step(learned - 1) if learned else 0
-    return Side(logged, *stages, before, learned is not None and curve.cannot_date(learned))
+    unseen = learned is not None and curve.cannot_date(learned)
+    return Side(logged, half, fitted, known, before, unseen)
 
 
 def from_losses(

@@ -305,7 +305,7 @@ def _in_order_of_events(
 def _dated(curves: Curves) -> tuple[Boundaries, tuple[str, ...]]:
     """The bends of the losses, of the errors where there are none."""
     train, test = curves.get("train_loss"), curves.get("test_loss")
-    rises, why = "test loss rises again", ()
+    rises, why = "test loss rises again", tuple[str, ...]()
     if test is None:
         rises = "test accuracy falls"
         why = ("accuracy dates cleanup early, when answers turn right, not when they are sure",)
@@ -320,7 +320,7 @@ def _after_its_start(
     dated: Boundaries, curves: Curves, memorized: Crossing
 ) -> tuple[Boundaries, list[str]]:
     """Null what a log that begins late may have missed: what came before it cannot be dated."""
-    found: dict[str, None] = {}
+    found: dict[str, Any] = {}
     begin = curves.first_step
     for name in BOUNDARIES if curves.starts_late else ():
         bend = getattr(dated, name)
@@ -349,7 +349,7 @@ def _in_order(
             continue
         why = f"its bend at {bend.step} is {relation} {other} ({step})"
         reasons.append(f"{BOUNDARIES[name]} is null: {why}")
-        nulled = {name: None}
+        nulled: dict[str, Any] = {name: None}
         if name == "cleanup_start":
             measured = [each for each in FROM_START if getattr(dated, each)]
             reasons += [f"{BOUNDARIES[each]} is null: {FROM_START[each]}" for each in measured]
