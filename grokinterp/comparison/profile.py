@@ -1,4 +1,4 @@
-"""What is measured of one run before it is set beside others."""
+"""What is measured of one run before it is compared with others."""
 
 import contextlib
 import math
@@ -58,7 +58,7 @@ MEASURES: dict[str, str] = {
     "delay_cos_origin": "median Fisher cosine of those steps with the direction to the origin",
 }
 COARSE = 9  # points of a path seen coarsely, where the noise of an optimiser adds little
-SOON = 3.0  # checkpoints up to so many times t_test show a peak soon after
+SOON = 3.0  # checkpoints up to three times t_test show a peak soon after
 
 
 class _Look(NamedTuple):

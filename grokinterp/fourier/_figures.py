@@ -22,7 +22,7 @@ from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
 FREQUENCY = "frequency k (cycles per p)"
-SHARES = {  # of what each rule of `fourier.rules` takes shares
+SHARES = {  # what the shares of each of `fourier.RULES` are of
     "logits": "share of the logits' variance",
     "embedding": "share of the embedding's power",
     "embedding_demo": "share of the embedding's power",

@@ -180,7 +180,7 @@ class Keys(tuple[int, ...]):
 
 @dataclass(frozen=True)
 class Accepted:
-    """A rule's choice, what unmirrored test pairs say of it, and the frequencies that remain."""
+    """A rule's choice, what unmirrored test pairs say of it, and the frequencies that are key."""
 
     keys: Keys
     choice: Choice | None  # None for a task without Fourier directions
@@ -245,7 +245,6 @@ class KeyFrequencies(Result):
     emerged: dict[int, int] | None = None  # frequency -> step, for a run
     rejected: tuple[int, ...] = ()  # what the rule chose, where unmirrored test pairs refuse it
     heldout: HeldoutFit | None = field(default=None, repr=False)
-    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.frequencies or ())

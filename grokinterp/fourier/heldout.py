@@ -37,7 +37,7 @@ from grokinterp.tasks.task import has_mirrors
 
 FEWEST_ROWS = 20  # below it the fits have nearly as many terms as there are rows
 PLACEBOS = 50
-FEW_PLACEBOS = {  # the note where there are so many only
+FEW_PLACEBOS = {  # the note by how many there are, where they are few
     0: ("every frequency is key: no placebo is left, a uniform answer alone decides",),
     1: ("fewer frequencies are left than there are key ones: all of them are one placebo",),
 }
@@ -177,7 +177,7 @@ def heldout_fit(snapshot: Snapshot, frequencies: Sequence[int]) -> HeldoutFit | 
 
 
 def _placebos(keys: tuple[int, ...], highest: int) -> Int[Tensor, "draws n_frequencies"]:
-    """Other frequencies, as many as there are key ones: a draw each, without replacement."""
+    """One row per placebo: as many other frequencies as there are key ones, each once."""
     others = torch.tensor(sorted(set(range(1, highest + 1)) - set(keys)), dtype=torch.int64)
     if len(others) < len(keys):
         return others[None] if len(others) else torch.empty(0, len(keys), dtype=torch.int64)

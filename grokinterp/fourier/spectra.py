@@ -30,7 +30,7 @@ def input_weights(
     r"""Pre-activation of every neuron of the first hidden layer per operand token (float64).
 
     Block 0 is operand a's, block 1 operand b's. With W_in of the first layer: an MLP's are the
-    halves of W_in's rows, behind the embedding W_E where it has one. A transformer treats both
+    halves of W_in's rows, after the embedding W_E where it has one. A transformer treats both
     operands alike, and `path` says which of its maps it is: "direct" is W_E W_in, without
     attention; "attention" is W_E (sum over heads of W_V W_O) W_in of the first block, what a neuron
     reads where every head looks at the token with the same weight, which is the only way in for a
@@ -168,7 +168,7 @@ class NeuronPowers:
 
 
 def neuron_powers(snapshot: Snapshot, *, layer: int | None = None) -> NeuronPowers:
-    """The powers of a layer's neurons (the last one's unless given), computed once a snapshot."""
+    """The powers of a layer's neurons (the last one's unless given), computed once per snapshot."""
     check_snapshot(snapshot)
     layer = snapshot.n_layers - 1 if layer is None else layer
     return snapshot.memo(f"neuron_powers_{layer}", lambda: _neuron_powers(snapshot, layer))

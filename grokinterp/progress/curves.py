@@ -100,8 +100,8 @@ def _is_date(step: float) -> bool:
 CURVES = COLUMNS
 USED = (*CURVES, *UNMIRRORED, "excluded_loss")  # what phases use of a table
 FEW_ROWS = 5  # fewer accuracies than these decide nothing
-MANY_TIMES = 10  # where there are so many times as many losses
-HELD_ROWS = 5  # a level counts when it is held for so many more rows,
+MANY_TIMES = 10  # where there are ten times as many losses
+HELD_ROWS = 5  # a level counts when it is held for five more rows,
 HELD_SHARE = 0.01  # or for this share of the log's rows, whichever is more
 
 

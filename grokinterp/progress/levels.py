@@ -315,7 +315,7 @@ def unmirrored_of(
 class Crossing:
     """The first logged step from which a threshold is held, or why there is none.
 
-    `unseen`: it was crossed in the first row already, so before the log begins for all it shows.
+    `unseen`: it was crossed in the first row already, perhaps before the log begins.
     """
 
     step: Step | None

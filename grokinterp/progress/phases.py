@@ -64,7 +64,7 @@ IN_JSON = (
 class Phase:
     """A phase with its bends in steps; None where the data cannot say.
 
-    `end_interval` holds the logged steps that are as good an end as `end`, for all that 1 % noise
+    `end_interval` holds the logged steps that are as good an end as `end`, as far as 1 % noise
     on the losses, the scatter of the rows and the choice of logged steps can tell: the end found on
     a log with twice or five times as many rows lies in it (how often: `find_boundaries`). It is no
     confidence interval over seeds.

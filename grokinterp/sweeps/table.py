@@ -144,7 +144,7 @@ class SweepTable:
         """Take the row of a run that was made, and write the table."""
         own = self._own(made.name)
         if taken := [column for column in made.found if column in {*own, FINGERPRINT}]:
-            raise InputError(f"measure returns {shown(taken[0])}, a column of its own; rename it.")
+            raise InputError(f"measure returns {shown(taken[0])}, a column that every table has; rename it.")
         values = {NOTE: "", **own, **made.found}
         row = {column: cell(value) for column, value in values.items()}
         row[FINGERPRINT] = self._fingerprint(row, made.run_json)
