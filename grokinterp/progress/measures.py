@@ -164,7 +164,7 @@ def measure(
     default = truth("default", not of_run if default is None else default)
     if of_run and (default or needs_frequencies):
         given = "default" if default else "needs_frequencies"
-        raise InputError(f"{given}=True is of scope='snapshot'; leave it out for a run.")
+        raise InputError(f"{given}=True is for measures of snapshots; leave it out for a run.")
     if not isinstance(prefix, str):
         raise InputError(f"prefix={shown(prefix)} is no text; give such as 'norm_'.")
     if of is not None and not isinstance(of, type):
@@ -180,7 +180,8 @@ def measure(
             raise InputError(
                 f"measure {name!r} is taken by grokinterp.encodings; give another name."
             )
-        about = meaning or (inspect.getdoc(function) or "").partition("\n")[0]
+        written = function.func if isinstance(function, partial) else function
+        about = meaning or (inspect.getdoc(written) or "").partition("\n")[0]
         MEASURES[name] = Measure(
             name, function, scope, default, needs_frequencies, prefix, of, about
         )
