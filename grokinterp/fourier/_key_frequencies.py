@@ -44,20 +44,15 @@ MIN_KEPT = 0.5  # kept shares must sum to this much for a sparse circuit
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Keep the largest `n_kept` shares: the next one is `ratio` times smaller."""
-
-    n_kept: int
-    ratio: float
-
-
-@dataclass(frozen=True)
 class Choice:
-    """What a rule chose: frequencies ascending, the share of every k, and the cuts it weighed."""
+    """What a rule chose: frequencies ascending, the share of every k, and the cuts it weighed.
+
+    A cut is how many of the largest shares are kept, and how many times smaller the next one is.
+    """
 
     frequencies: tuple[int, ...]
     shares: Float[Tensor, " n_frequencies"]
-    cuts: tuple[Cut, ...] = ()  # best first; empty for a rule without a cut
+    cuts: tuple[tuple[int, float], ...] = ()  # best first; empty for a rule without a cut
     reason: str | None = None  # why frequencies is empty
 
 
@@ -74,8 +69,8 @@ def largest_ratio_cut(shares: Float[Tensor, " n_frequencies"], what: str) -> Cho
     if len(ratios) == 0:
         ratios = torch.tensor([math.inf])  # one frequency: there is nothing to cut off
     by_ratio = ratios.argsort(descending=True, stable=True)
-    cuts = tuple(Cut(int(i) + 1, float(ratios[i])) for i in by_ratio)
-    n_kept = cuts[0].n_kept
+    cuts = tuple((int(i) + 1, float(ratios[i])) for i in by_ratio)
+    n_kept, _ = cuts[0]
     kept = float(shares[order[:n_kept]].sum())
     if not shares.isfinite().all():
         return Choice((), shares, reason=f"the {what} is not finite")
@@ -185,11 +180,6 @@ class Accepted:
     keys: Keys
     choice: Choice | None  # None for a task without Fourier directions
     heldout: HeldoutFit | None  # None where nothing was chosen, or there is no such pair to ask
-
-    @property
-    def rejected(self) -> tuple[int, ...]:
-        """What the rule chose and the pairs did not bear out."""
-        return () if self.keys or self.choice is None else self.choice.frequencies
 
 
 def accepted(snapshot: Snapshot, rule: str = "logits") -> Accepted:
@@ -319,18 +309,17 @@ def key_frequencies(
     choice, keys = found.choice, found.keys
     if choice is None:
         return KeyFrequencies(frequencies=None, rule=rule, reason=keys.reason, step=snapshot.step)
-    second = choice.cuts[1] if len(choice.cuts) > 1 else None
     return KeyFrequencies(
         frequencies=tuple(keys),
         rule=rule,
         shares=dict(enumerate(choice.shares.tolist(), start=1)),
         reason=keys.reason,
         step=snapshot.step,
-        cut_ratio=choice.cuts[0].ratio if choice.cuts else None,
-        runner_up=(second.n_kept, second.ratio) if second else None,
+        cut_ratio=choice.cuts[0][1] if choice.cuts else None,
+        runner_up=choice.cuts[1] if len(choice.cuts) > 1 else None,
         other_rules=_other_rules(snapshot, rule),
         emerged=_emergence(x, tuple(keys)) if isinstance(x, Run) else None,
-        rejected=found.rejected,
+        rejected=() if keys else choice.frequencies,
         heldout=found.heldout,
         notes=keys.notes,
     )

@@ -2,7 +2,7 @@
 
 Each curve is taken in the log and smoothed without a tuned width: a running median against single
 spikes, leaving out rises that are made good again, and an isotonic fit, which knows nothing but
-that the curve falls. It is bent where it lies furthest from a chord. There is nothing to set by hand.
+that the curve falls. It is bent where it lies furthest from a chord. Nothing is set by hand.
 
 Every bend has an interval: the steps that are as good a bend as far as noise of 1 % and the choice
 of logged steps can tell.
