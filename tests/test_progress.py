@@ -296,8 +296,6 @@ def test_measures_of_runs_are_no_columns_of_checkpoints(tiny_run):
     for wrong in ({"default": True}, {"needs_frequencies": True}):
         with pytest.raises(gi.InputError, match="leave it out for a run"):
             measure("mine", scope="run", **wrong)
-    with pytest.raises(gi.InputError, match="scope='runs' is not known"):
-        measure("mine", scope="runs")
 
 
 def test_margins(tiny_run):

@@ -133,7 +133,7 @@ def test_every_group_has_the_values_of_its_function(kind, request):
     if modular:
         fourier = curve(run, basis="fourier")
         expected |= {"c_fourier": fourier.c, "prunable_fourier": fourier.prunable}
-        means = encodings.neuron_ipr(run.snapshot()).means
+        means = gi.fourier.neuron_ipr(run.snapshot()).means
         expected |= {name: means[name] for name in ("ipr_input", "ipr_output")}
     else:
         for line in encodings.observable_correlations(run).itertuples():
@@ -145,7 +145,7 @@ def test_every_group_has_the_values_of_its_function(kind, request):
 
 def test_a_transformer_has_the_columns_of_modular_arithmetic(tiny_run):
     row = measured(tiny_run, ["features"])
-    means = encodings.neuron_ipr(tiny_run.snapshot()).means
+    means = gi.fourier.neuron_ipr(tiny_run.snapshot()).means
     assert row["note"] == ""
     assert (row["ipr_input"], row["ipr_output"]) == (means["ipr_input"], means["ipr_output"])
 
@@ -230,7 +230,7 @@ def test_wrong_names_and_runs_without_metrics_are_refused(mlp, tmp_path):
     with pytest.raises(gi.InputError, match="measure 'fetures' is not known; did you mean 'feat"):
         measured(mlp, ["fetures"])
     with pytest.raises(gi.InputError, match="'sizes' is asked for twice"):
-        encodings.measuring(["sizes", "bases", "sizes"])
+        gi.sweeps.measuring(["sizes", "bases", "sizes"])
     shutil.copytree(mlp.path, tmp_path / "run")
     run = gi.load(tmp_path / "run")
     run.metrics = run.metrics.iloc[:0]

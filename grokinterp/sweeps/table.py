@@ -39,15 +39,16 @@ class _RunMeasures(Mapping[str, Callable[[Run], Any]]):
     """The functions of the measures of runs by name, as the registry has them now."""
 
     def __getitem__(self, name: str) -> Callable[[Run], Any]:
-        if name not in list(self):
+        entry = MEASURES[name]
+        if entry.scope != "run":
             raise KeyError(name)
-        return MEASURES[name].function
+        return entry.function
 
     def __iter__(self) -> Iterator[str]:
         return (name for name, entry in MEASURES.items() if entry.scope == "run")
 
     def __len__(self) -> int:
-        return len(list(self))
+        return sum(1 for _ in self)
 
 
 RUN_MEASURES = _RunMeasures()
@@ -144,7 +145,9 @@ class SweepTable:
         """Take the row of a run that was made, and write the table."""
         own = self._own(made.name)
         if taken := [column for column in made.found if column in {*own, FINGERPRINT}]:
-            raise InputError(f"measure returns {shown(taken[0])}, a column that every table has; rename it.")
+            raise InputError(
+                f"measure returns {shown(taken[0])}, a column that every table has; rename it."
+            )
         values = {NOTE: "", **own, **made.found}
         row = {column: cell(value) for column, value in values.items()}
         row[FINGERPRINT] = self._fingerprint(row, made.run_json)
