@@ -17,7 +17,8 @@ def full(shipped, shipped_measures):
 
 def test_a_path_is_read_as_what_lies_there(shipped, shipped_measures, full, tmp_path):
     log = shipped.path / "metrics.csv"
-    assert gi.detect_phases(log) == gi.detect_phases(str(log)) == gi.detect_phases(shipped.metrics)
+    table = gi.progress.read_csv_curves(log)
+    assert gi.detect_phases(log) == gi.detect_phases(str(log)) == gi.detect_phases(table)
     found = gi.detect_phases(shipped.path, measures=shipped_measures)
     assert found.to_dict() == full.to_dict()
     (tmp_path / "log.csv").write_text("epoch,loss\n1,2\n")
