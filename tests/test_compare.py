@@ -65,10 +65,10 @@ class TestNumbers:
         assert values["prunable"] == curve.prunable
         fourier = encodings.pruning_curve(run, basis="fourier")
         assert values["c_fourier"] == pytest.approx(fourier.c, rel=1e-6)
-        path = encodings.information_path(run)
+        path = gi.geometry.information_path(run)
         assert values["path_length"] == path.length
         assert values["straightness"] == path.straightness
-        ipr = encodings.neuron_ipr(run).means
+        ipr = gi.fourier.neuron_ipr(run).means
         assert values["ipr_input"] == ipr["ipr_input"]
         assert values["n_key_frequencies"] == len(gi.key_frequencies(run).frequencies)
         last = run.metrics.iloc[-1]
@@ -82,10 +82,10 @@ class TestNumbers:
 
     def test_the_delay_is_the_path_from_train_to_test_learned(self, found, pair):
         profile = found.profiles[0]
-        path = encodings.information_path(pair[0])
-        stage = encodings.stages_of(profile.phases, path.steps)["delay"]
+        path = gi.geometry.information_path(pair[0])
+        stage = gi.geometry.stages_of(profile.phases, path.steps)["delay"]
         assert profile.values["delay_straightness"] == path.between(*stage).straightness
-        steps = encodings.step_geometry(
+        steps = gi.geometry.step_geometry(
             pair[0], steps=path.between(*stage).steps, form="exact", stiff_above=None
         )
         assert profile.values["delay_cos_consecutive"] == steps.cos_consecutive.median()
@@ -93,8 +93,8 @@ class TestNumbers:
     def test_stages_are_those_of_each_path(self, found, pair):
         table = found.stages()
         for run, profile in zip(pair, found.profiles, strict=True):
-            path = encodings.information_path(run)
-            expected = path.table(encodings.stages_of(profile.phases, run.steps))
+            path = gi.geometry.information_path(run)
+            expected = path.table(gi.geometry.stages_of(profile.phases, run.steps))
             rows = table[table["run"] == profile.name].reset_index(drop=True)
             assert (rows.regime == found.regimes[profile.name]).all()
             pd.testing.assert_frame_equal(rows[expected.columns], expected, check_like=True)

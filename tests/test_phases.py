@@ -15,6 +15,19 @@ def full(shipped, shipped_measures):
     return gi.detect_phases(shipped, measures=shipped_measures)
 
 
+def test_a_path_is_read_as_what_lies_there(shipped, shipped_measures, full, tmp_path):
+    log = shipped.path / "metrics.csv"
+    table = gi.progress.read_csv_curves(log)
+    assert gi.detect_phases(log) == gi.detect_phases(str(log)) == gi.detect_phases(table)
+    found = gi.detect_phases(shipped.path, measures=shipped_measures)
+    assert found.to_dict() == full.to_dict()
+    (tmp_path / "log.csv").write_text("epoch,loss\n1,2\n")
+    with pytest.raises(gi.InputError, match="no column 'step'"):
+        gi.detect_phases(tmp_path / "log.csv")
+    with pytest.raises(gi.InputError, match="nothing"):
+        gi.detect_phases(tmp_path / "nothing")
+
+
 def ends(phases):
     return {phase.name: phase.end_interval for phase in phases.phases}
 
@@ -266,7 +279,7 @@ def test_slingshots_that_are_made_good_move_no_bend():
 def test_thresholds_are_arguments(shipped):
     strict = gi.detect_phases(shipped.metrics, thresholds={"test_acc": 1.0})
     assert strict.grok_step > gi.detect_phases(shipped.metrics).grok_step
-    with pytest.raises(gi.InputError, match="threshold 'acc' is not known"):
+    with pytest.raises(gi.InputError, match="threshold='acc' is not known"):
         gi.detect_phases(shipped.metrics, thresholds={"acc": 1.0})
 
 

@@ -272,6 +272,32 @@ def test_names_and_columns_of_measures_are_taken_once(tiny_run, mine):
         measure_snapshot(tiny_run.snapshot(), [1])
 
 
+def test_a_measure_that_is_not_default_is_taken_where_it_is_asked_for(tiny_run):
+    measure("mine", default=False)(lambda snapshot: 2.0)
+    try:
+        usual = measure_snapshot(tiny_run.snapshot(), [1])
+        assert "mine" not in usual
+        row = measure_snapshot(tiny_run.snapshot(), [1], measures=["mine"])
+        assert (list(row), row["mine"]) == ([*usual, "mine"], 2.0)
+        assert (gi.progress_measures(tiny_run, measures=["mine"])["mine"] == 2.0).all()
+        with pytest.raises(gi.InputError, match="did you mean 'mine'"):
+            gi.progress_measures(tiny_run, measures=["mien"])
+        with pytest.raises(gi.InputError, match="asked for twice"):
+            gi.progress_measures(tiny_run, measures=["mine", "mine"])
+    finally:
+        del MEASURES["mine"]
+
+
+def test_measures_of_runs_are_no_columns_of_checkpoints(tiny_run):
+    with pytest.raises(gi.InputError, match="measure 'sizes' is not known"):
+        gi.progress_measures(tiny_run, measures=["sizes"])
+    with pytest.raises(gi.InputError, match=r"'sizes' is taken by grokinterp\.encodings"):
+        measure("sizes")(lambda snapshot: 1.0)
+    for wrong in ({"default": True}, {"needs_frequencies": True}):
+        with pytest.raises(gi.InputError, match="leave it out for a run"):
+            measure("mine", scope="run", **wrong)
+
+
 def test_margins(tiny_run):
     snapshot = tiny_run.snapshot()
     row = measure_snapshot(snapshot, [1])

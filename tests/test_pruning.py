@@ -44,7 +44,7 @@ def test_the_number_pruned_rounds_half_up_and_is_exact_for_decimal_fractions():
     for n in (10, 100, 1000):  # i / n times n is not always i in floating point
         assert [n_pruned(n, i / n) for i in range(n + 1)] == list(range(n + 1))
     for wrong in (-0.1, 1.1, math.nan):
-        with pytest.raises(InputError, match="not between 0 and 1"):
+        with pytest.raises(InputError, match="not a number from 0 to 1"):
             n_pruned(5, wrong)
 
 
@@ -155,7 +155,7 @@ def test_given_scores_rank_instead_of_magnitudes():
             lambda: prune({"W": torch.ones(2, 2)}, 0.5, scores={"W": torch.ones(2)}),
             r"shape \(2,\), expected shape \(2, 2\)",
         ),
-        (lambda: prune({"W": torch.ones(2, 2)}, 2.0), "not between 0 and 1"),
+        (lambda: prune({"W": torch.ones(2, 2)}, 2.0), "not a number from 0 to 1"),
     ],
 )
 def test_refusals_are_one_line(call, says):

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from dataclasses import replace
 from functools import partial
 from math import nan
 
@@ -11,7 +12,8 @@ import torch
 
 import grokinterp as gi
 from grokinterp import encodings
-from grokinterp.sweeps import RUN_MEASURES, measured, table
+from grokinterp.progress import MEASURES, measure
+from grokinterp.sweeps import RUN_MEASURES, measured
 from tests.made_runs import changed
 
 OUTCOME = [
@@ -131,7 +133,7 @@ def test_every_group_has_the_values_of_its_function(kind, request):
     if modular:
         fourier = curve(run, basis="fourier")
         expected |= {"c_fourier": fourier.c, "prunable_fourier": fourier.prunable}
-        means = encodings.neuron_ipr(run.snapshot()).means
+        means = gi.fourier.neuron_ipr(run.snapshot()).means
         expected |= {name: means[name] for name in ("ipr_input", "ipr_output")}
     else:
         for line in encodings.observable_correlations(run).itertuples():
@@ -143,7 +145,7 @@ def test_every_group_has_the_values_of_its_function(kind, request):
 
 def test_a_transformer_has_the_columns_of_modular_arithmetic(tiny_run):
     row = measured(tiny_run, ["features"])
-    means = encodings.neuron_ipr(tiny_run.snapshot()).means
+    means = gi.fourier.neuron_ipr(tiny_run.snapshot()).means
     assert row["note"] == ""
     assert (row["ipr_input"], row["ipr_output"]) == (means["ipr_input"], means["ipr_output"])
 
@@ -198,17 +200,37 @@ def test_what_fails_is_noted_and_the_rest_stands(mlp, monkeypatch):
     def failing(run):
         raise gi.InputError("not today.")
 
-    monkeypatch.setitem(table.RUN_MEASURES, "sizes", failing)
+    monkeypatch.setitem(MEASURES, "sizes", replace(MEASURES["sizes"], function=failing))
     row = measured(mlp, ["sizes", "features"])
     assert row["note"] == "sizes: not today."
     assert row["ipr_input"] > 0
+
+
+def test_one_registry_has_measures_of_snapshots_and_of_runs(mlp):
+    assert {name for name, entry in MEASURES.items() if entry.scope == "run"} == set(RUN_MEASURES)
+    for name, function in RUN_MEASURES.items():
+        assert (MEASURES[name].function, MEASURES[name].default) == (function, False)
+    assert all(entry.meaning for entry in MEASURES.values())
+    assert "train_loss" not in RUN_MEASURES
+    with pytest.raises(KeyError):
+        RUN_MEASURES["train_loss"]
+
+
+def test_a_measure_of_runs_of_ones_own(mlp, ising):
+    measure("depth", scope="run", of=gi.ModularTask)(lambda run: len(run.steps))
+    try:
+        assert measured(mlp, ["depth"])["depth"] == len(mlp.steps)
+        assert "depth" not in measured(ising, ["depth"])
+    finally:
+        del MEASURES["depth"]
+    assert "depth" not in RUN_MEASURES
 
 
 def test_wrong_names_and_runs_without_metrics_are_refused(mlp, tmp_path):
     with pytest.raises(gi.InputError, match="measure 'fetures' is not known; did you mean 'feat"):
         measured(mlp, ["fetures"])
     with pytest.raises(gi.InputError, match="'sizes' is asked for twice"):
-        encodings.measuring(["sizes", "bases", "sizes"])
+        gi.sweeps.measuring(["sizes", "bases", "sizes"])
     shutil.copytree(mlp.path, tmp_path / "run")
     run = gi.load(tmp_path / "run")
     run.metrics = run.metrics.iloc[:0]

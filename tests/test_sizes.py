@@ -182,5 +182,5 @@ def test_a_diverged_model_and_an_impossible_share_are_refused(tiny_run):
     with pytest.raises(gi.InputError, match="logits are not finite; look at an earlier step"):
         pruning_curve(diverged, basis="singular")
     for keep in (0.0, 1.5, math.nan):
-        with pytest.raises(gi.InputError, match="not a share of accuracy"):
+        with pytest.raises(gi.InputError, match="is not a number above 0, at most 1"):
             quantized_size(tiny_run, keep=keep)

@@ -100,11 +100,11 @@ def test_a_tally_of_ones_own(tiny_run, monkeypatch):
 
 def test_scores_of_answers(tiny_run):
     snapshot = tiny_run.snapshot()
-    tally = snapshot.tally(AnswerTally)
+    tally = snapshot.tally(AnswerTally).scores
     logits, labels = snapshot.logits.double(), snapshot.task.labels
     expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     torch.testing.assert_close(tally.losses, expected, rtol=1e-9, atol=1e-12)
-    assert torch.equal(tally.right, (logits.argmax(dim=1) == labels).double())
+    assert torch.equal(tally.right, logits.argmax(dim=1) == labels)
     own = logits.gather(1, labels[:, None])[:, 0]
     best = logits.scatter(1, labels[:, None], -math.inf).max(dim=1).values
     assert torch.equal(tally.margins, own - best)

@@ -70,14 +70,14 @@ Snapshot has no checkpoints
 fractions are not numbers
 fractions are not numbers
 keep='a'
-scope="['layer']" is not known
+scope=['layer'] is not known
 basis=['fourier'] is not known
 of type ndarray; give a tensor
 fraction='a'
-method="['bz2']" is not known
-convention="['real']" is not known
+method=['bz2'] is not known
+convention=['real'] is not known
 path=3 is not known
-shape (3,) is no matrix
+matrix has shape (3,)
 3 rows and the observable 4
 Snapshot has no checkpoints
 'sweep.toml' is no sweep; give Sweep.from_toml(path).

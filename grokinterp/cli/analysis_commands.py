@@ -123,22 +123,16 @@ def phases(
     ] = None,
 ) -> None:
     """Label a run and date its phases: memorization, circuit formation, cleanup."""
-    from grokinterp.progress.curves import read_csv_curves
     from grokinterp.progress.labels import LABELS
     from grokinterp.progress.measures import progress_measures
-    from grokinterp.progress.phases import detect_phases
-    from grokinterp.reading._load import load
-    from grokinterp.reading.checkpoint_formats import SUFFIXES, is_foreign
+    from grokinterp.progress.phases import detect_phases, run_or_log
+    from grokinterp.runs.run import Run
 
     if expect is not None and expect not in LABELS:
         raise InputError(f"--expect {expect!r} is not a label; {nearest(expect, LABELS)}")
-    measures = None
-    if path.is_file() and not is_foreign(path) and path.suffix not in SUFFIXES:
-        found = detect_phases(read_csv_curves(path))
-    else:
-        run = load(path)
-        measures = progress_measures(run, progress=True)
-        found = detect_phases(run, measures=measures)
+    x = run_or_log(path)
+    measures = progress_measures(x, progress=True) if isinstance(x, Run) else None
+    found = detect_phases(x, measures=measures)
     if as_json:
         show_json(found.to_dict())
     else:

@@ -1,4 +1,4 @@
-"""What is measured of one run before it is set beside others."""
+"""What is measured of one run before it is compared with others."""
 
 import contextlib
 import math
@@ -11,14 +11,12 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.comparison.lineup import METRICS, Clock, RunProfile, logged
-from grokinterp.encodings._features import observable_correlations
-from grokinterp.encodings._sizes import gini_of, mean_effective_rank
-from grokinterp.encodings.pruning import weight_names
+from grokinterp.encodings._sizes import sizes_of
 from grokinterp.encodings.pruning_curves import PruningCurve, learnt_steps, pruning_curve
 from grokinterp.fourier._key_frequencies import subject_of
-from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.geometry.metric import step_geometry
 from grokinterp.geometry.paths import InformationPath, information_path, stages_of
+from grokinterp.progress.measures import MEASURES as REGISTERED
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
 from grokinterp.tasks.ising import IsingTask
@@ -59,9 +57,8 @@ MEASURES: dict[str, str] = {
     "delay_cos_consecutive": "median Fisher cosine of consecutive steps between checkpoints there",
     "delay_cos_origin": "median Fisher cosine of those steps with the direction to the origin",
 }
-HIDDEN = "hidden"  # the layer whose pre-activations the published correlations are of
 COARSE = 9  # points of a path seen coarsely, where the noise of an optimiser adds little
-SOON = 3.0  # checkpoints up to so many times t_test show a peak soon after
+SOON = 3.0  # checkpoints up to three times t_test show a peak soon after
 
 
 class _Look(NamedTuple):
@@ -116,7 +113,7 @@ def measure(profile: RunProfile, places: Mapping[float, int]) -> RunProfile:
 
 def _look(snapshot: Snapshot, *, prune: bool) -> _Look:
     return _Look(
-        math.sqrt(sum(float(w.double().square().sum()) for w in snapshot.weights.values())),
+        math.sqrt(REGISTERED["sum_sq_weights"].function(snapshot)),
         _features(snapshot),
         pruning_curve(snapshot, test_only=True) if prune else None,
     )
@@ -166,14 +163,12 @@ def _course(
 def _at_the_end(snapshot: Snapshot, look: _Look) -> dict[str, float]:
     """Features, compressibility and sizes of the last model."""
     assert look.curve is not None
-    weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}
     found = {
         **look.features,
         "weight_norm": look.weight_norm,
         "c": look.curve.c,
         "prunable": look.curve.prunable,
-        "gini_weights": gini_of(weights),
-        "effective_rank": mean_effective_rank(weights),
+        **sizes_of(snapshot),
         "c_singular": pruning_curve(snapshot, basis="singular", test_only=True).c,
     }
     if snapshot.task.answer_group is not None:
@@ -185,11 +180,10 @@ def _at_the_end(snapshot: Snapshot, look: _Look) -> dict[str, float]:
 
 def _features(snapshot: Snapshot) -> dict[str, float]:
     if isinstance(snapshot.task, IsingTask):
-        table = observable_correlations(snapshot)
-        hidden = table[table.layer == HIDDEN].set_index("observable").median_r
-        return {f"r_{observable}": float(value) for observable, value in hidden.items()}
+        found = REGISTERED["observables"].function(snapshot)
+        return {name.removeprefix("median_"): value for name, value in found.items()}
     with contextlib.suppress(InputError):  # of a model without neurons nothing is measured
-        return {name: mean for name, mean in neuron_ipr(snapshot).means.items() if name in MEASURES}
+        return {x: REGISTERED[x].function(snapshot) for x in ("ipr_input", "ipr_output")}
     return {}
 
 

@@ -5,6 +5,7 @@ run), the rest by name, and returns a table, or a frozen dataclass with a `.tabl
 measured is an InputError, one line.
 """
 
+import grokinterp.encodings.run_measures  # noqa: F401 - registers them
 from grokinterp.base.names import room_names
 from grokinterp.encodings._features import features, observable_correlations
 from grokinterp.encodings._sizes import (

@@ -23,7 +23,6 @@ from grokinterp.progress.observables import (
     pre_activations,
 )
 from grokinterp.reading._load import RunOrPath, Subject, run_of, snapshot_of, steps_of
-from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.task import Task
 
@@ -67,7 +66,7 @@ def features(
     convention: str | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """The features of a run over training, a row per checkpoint.
+    """The features of a run over training, one row per checkpoint.
 
     For modular arithmetic the mean IPR of input weights (per operand block, and both stacked) and
     output weights, in the real basis or another `convention` of `neuron_ipr`; for Ising, weighted
@@ -75,26 +74,24 @@ def features(
     and `.median_r`.
     """
     run = run_of(run)
-    ising = isinstance(run.task, IsingTask)
-    if ising and convention is not None:
-        raise InputError(f"convention={convention!r} is of IPRs, which Ising models have none of.")
-    convention = None if ising else convention or "real"
+    if not isinstance(run.task, IsingTask):
+        convention = convention or "real"
+    elif convention is not None:
+        raise InputError(f"convention={convention!r} is of IPRs, which Ising models do not have.")
     rows = []
     for step in tqdm(
         steps_of(run, steps), desc="features", unit="checkpoint", disable=None if progress else True
     ):
         snapshot = run.snapshot(step)
-        rows.append({"step": snapshot.step} | _row(snapshot, convention))
+        if convention is not None:
+            found = neuron_ipr(snapshot, convention=convention).means
+        else:
+            found = {
+                f"{row.layer}.{row.observable}.{column}": getattr(row, column)
+                for row in observable_correlations(snapshot).itertuples()
+                for column in ("weighted_r", "median_r")
+            }
+        rows.append({"step": snapshot.step} | found)
     frame = pd.DataFrame(rows)
     frame.attrs["convention"] = convention
     return frame
-
-
-def _row(snapshot: Snapshot, convention: str | None) -> dict[str, float]:
-    if convention is not None:
-        return neuron_ipr(snapshot, convention=convention).means
-    return {
-        f"{row.layer}.{row.observable}.{column}": getattr(row, column)
-        for row in observable_correlations(snapshot).itertuples()
-        for column in ("weighted_r", "median_r")
-    }

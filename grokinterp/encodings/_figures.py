@@ -11,7 +11,7 @@ from grokinterp.figures._figure import SERIES, Figure, at, checked, figure, plai
 
 @draws(PruningCurve)
 def plot_pruning_curves(curves: PruningCurve | Mapping[str, PruningCurve]) -> Figure:
-    """Accuracy against the fraction pruned; of several curves each under its name, c behind it.
+    """Accuracy against the fraction pruned; several curves each under its name, c after it.
 
     The accuracy is the one that c is of, on test or all inputs. Curves whose fractions are of
     different things, weights and singular values, are drawn on one axis, which then says so.

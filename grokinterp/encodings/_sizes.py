@@ -17,15 +17,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.base.checks import tensor, tensors, word
-from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.checks import number, tensor, tensors, whole, word
+from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.circuits.ablation import Score, score
 from grokinterp.encodings.bases import as_matrix
-from grokinterp.encodings.pruning import check_keep, weight_names
+from grokinterp.encodings.pruning import weight_names
 from grokinterp.fourier.basis import gini
 from grokinterp.models.architecture import Weights
 from grokinterp.reading._load import Subject, snapshot_of
+from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
 METHODS: dict[str, Callable[[bytes], bytes]] = {
@@ -42,14 +43,12 @@ def effective_rank(matrix: Float[Tensor, "m n"]) -> float:
 
     From 1 to min(m, n), however small the values are. Roy and Vetterli 2007 (EUSIPCO); DeMoss et
     al. 2024 (arXiv 2412.09810) follow it over grokking. InputError for a matrix of zeros, which has
-    none. It says nothing of which directions the network reads.
+    none. It does not say which directions the network reads.
 
     >>> round(effective_rank(torch.eye(3)), 6), round(effective_rank(torch.ones(3, 2)), 6)
     (3.0, 1.0)
     """
-    if tensor("matrix", matrix).ndim != 2:
-        raise InputError(f"a tensor of shape {tuple(matrix.shape)} is no matrix; give two axes.")
-    if not matrix.isfinite().all():
+    if not tensor("matrix", matrix, ndim=2).isfinite().all():
         raise InputError("a matrix with entries that are not finite has no effective rank.")
     singular = torch.linalg.svdvals(matrix.double())
     if not singular.sum() > 0:
@@ -75,6 +74,12 @@ def gini_of(weights: Mapping[str, Tensor]) -> float:
     return gini(values)
 
 
+def sizes_of(snapshot: Snapshot) -> dict[str, float]:
+    """Gini coefficient of all |weights| and mean effective rank of the matrices, as columns."""
+    weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}
+    return {"gini_weights": gini_of(weights), "effective_rank": mean_effective_rank(weights)}
+
+
 def quantize(weights: Mapping[str, Tensor], *, bits: int) -> tuple[Weights, dict[str, float]]:
     """Integer codes of every entry, and the step of every tensor: w is about code * step.
 
@@ -86,10 +91,7 @@ def quantize(weights: Mapping[str, Tensor], *, bits: int) -> tuple[Weights, dict
     >>> codes["W"].tolist(), steps["W"]
     ([-1, 0, 1], 2.0)
     """
-    if not FEWEST_BITS <= (whole_number(bits) or 0) <= MOST_BITS:
-        raise InputError(
-            f"bits={shown(bits)} is not a whole number from {FEWEST_BITS} to {MOST_BITS}."
-        )
+    whole("bits", bits, least=FEWEST_BITS, most=MOST_BITS, such_as="8")
     largest = 2 ** (bits - 1) - 1
     kind = torch.int8 if bits <= 8 else torch.int16
     codes, steps = {}, {}
@@ -102,15 +104,18 @@ def quantize(weights: Mapping[str, Tensor], *, bits: int) -> tuple[Weights, dict
 
 
 def compressed_bytes(weights: Mapping[str, Tensor], *, bits: int, method: str = "bz2") -> int:
-    """Bytes of the quantised weights, compressed: all codes one after another, and a step a tensor.
+    """Bytes of the quantised weights, compressed: all codes one after another, one step per tensor.
 
     `method` is "zlib", "bz2" or "lzma" of the standard library. It is an upper bound of what the
     rounded weights need, and depends on the program; see `quantized_size` for what rounding costs.
     """
-    method = word("method", str(method), METHODS)
-    codes, steps = quantize(weights, bits=bits)
+    word("method", method, METHODS)
+    return _compressed(quantize(weights, bits=bits)[0], method)
+
+
+def _compressed(codes: Mapping[str, Tensor], method: str) -> int:
     content = b"".join(code.contiguous().numpy().tobytes() for code in codes.values())
-    return len(METHODS[method](content)) + SCALE_BYTES * len(steps)
+    return len(METHODS[method](content)) + SCALE_BYTES * len(codes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +134,7 @@ class QuantizedSize(Result):
     raw_bytes: int
     rows: str
     keep: float
-    whole: Score = field(repr=False)
+    whole: Score = field(repr=False)  # the model as it is
     quantized: Score = field(repr=False)
     step: int | None
 
@@ -141,7 +146,8 @@ class QuantizedSize(Result):
     @property
     def accuracy_loss(self) -> float:
         """Accuracy of the model less that of the quantised one, on `rows`; may be negative."""
-        return _accuracy(self.whole, self.rows) - _accuracy(self.quantized, self.rows)
+        accuracy = f"acc_{self.rows}"
+        return float(getattr(self.whole, accuracy) - getattr(self.quantized, accuracy))
 
     def table(self) -> pd.DataFrame:
         """The model as it is and quantised: bits, bytes, losses and accuracies."""
@@ -167,11 +173,12 @@ def quantized_size(
     Without `bits`, the fewest from 2 to 16 that keep `keep` of the accuracy (test, or all inputs
     without a split). InputError where 16 do not.
     """
-    check_keep(keep)
-    method = word("method", str(method), METHODS)
+    keep = number("keep", keep, most=1, such_as="0.95")
+    word("method", method, METHODS)
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
-    whole = score(snapshot, snapshot.logits)
-    rows = "all" if math.isnan(whole.acc_test) else "test"
+    model = score(snapshot, snapshot.logits)
+    rows = "all" if math.isnan(model.acc_test) else "test"
+    wanted = keep * getattr(model, f"acc_{rows}")
     for candidate in range(FEWEST_BITS, MOST_BITS + 1) if bits is None else [bits]:
         codes, steps = quantize(snapshot.weights, bits=candidate)
         rounded = {
@@ -179,16 +186,16 @@ def quantized_size(
             for name, code in codes.items()
         }
         quantized = score(snapshot, snapshot.logits_with(rounded))
-        if bits is not None or _accuracy(quantized, rows) >= keep * _accuracy(whole, rows):
+        if bits is not None or getattr(quantized, f"acc_{rows}") >= wanted:
             return QuantizedSize(
                 bits=candidate,
                 searched=bits is None,
                 method=method,
-                compressed_bytes=compressed_bytes(snapshot.weights, bits=candidate, method=method),
+                compressed_bytes=_compressed(codes, method),
                 raw_bytes=sum(w.numel() * w.element_size() for w in snapshot.weights.values()),
                 rows=rows,
                 keep=keep,
-                whole=whole,
+                whole=model,
                 quantized=quantized,
                 step=snapshot.step,
             )
@@ -210,7 +217,7 @@ class Sizes(Result):
     step: int | None
 
     def table(self) -> pd.DataFrame:
-        """A row a tensor: entries, shape as a matrix, Gini of |w|, effective rank."""
+        """One row per tensor: entries, shape as a matrix, Gini of |w|, effective rank."""
         frame = pd.DataFrame(list(self.rows))
         frame.attrs = {
             "gini": self.gini, "mean_effective_rank": self.mean_effective_rank, "step": self.step,
@@ -231,29 +238,24 @@ def sizes(
     """
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}
-    rows = tuple(_row(name, weight) for name, weight in weights.items())
+    rows = []
+    for name, weight in weights.items():
+        matrix, zero = as_matrix(name, weight), not weight.any()
+        rows.append(
+            {
+                "name": name,
+                "n_weights": weight.numel(),
+                "rows": matrix.shape[0],
+                "columns": matrix.shape[1],
+                "gini": math.nan if zero else gini_of({name: weight}),
+                "effective_rank": math.nan if zero else effective_rank(matrix),
+                "note": "all zero" if zero else "",
+            }
+        )
     return Sizes(
-        rows=rows,
+        rows=tuple(rows),
         gini=gini_of(weights),
         mean_effective_rank=mean_effective_rank(weights),
         n_weights=sum(weight.numel() for weight in weights.values()),
         step=snapshot.step,
     )
-
-
-def _row(name: str, weight: Tensor) -> dict[str, object]:
-    matrix = as_matrix(name, weight)
-    zero = not weight.any()
-    return {
-        "name": name,
-        "n_weights": weight.numel(),
-        "rows": matrix.shape[0],
-        "columns": matrix.shape[1],
-        "gini": math.nan if zero else gini_of({name: weight}),
-        "effective_rank": math.nan if zero else effective_rank(matrix),
-        "note": "all zero" if zero else "",
-    }
-
-
-def _accuracy(found: Score, rows: str) -> float:
-    return found.acc_all if rows == "all" else found.acc_test

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.base.checks import tensor, tensors
-from grokinterp.base.errors import InputError, nearest
+from grokinterp.base.checks import tensor, tensors, word
+from grokinterp.base.errors import InputError
 from grokinterp.fourier.basis import fourier_basis
 from grokinterp.models.architecture import Weights, is_bias
 
@@ -32,7 +32,7 @@ Restore = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Weights in another basis: `values` a name, numbers stored for each (`cost`), the way back."""
+    """Weights in another basis by name: their values, the numbers each costs, the way back."""
 
     basis: str
     values: dict[str, Tensor] = field(repr=False)
@@ -68,8 +68,7 @@ def coordinates(
     tensors("weights", weights)
     if tokens is not None:
         tensor("tokens", tokens, ndim=1)
-    if basis not in BASES:
-        raise InputError(f"basis={basis!r} is not known; {nearest(str(basis), BASES)}")
+    word("basis", basis, BASES)
     values: Weights = dict(weights)
     cost = dict.fromkeys(weights, 1)
     restores: dict[str, Restore] = {}
@@ -136,25 +135,19 @@ def as_matrix(name: str, weight: Float[Tensor, "..."]) -> Float[Tensor, "m n"]:
     if weight.ndim == 2:
         return weight
     if weight.ndim == 3:
-        return weight.flatten(0, 1) if _joins_first(name) else weight.transpose(0, 1).flatten(1)
+        joined = name.endswith(".W_O")
+        return weight.flatten(0, 1) if joined else weight.transpose(0, 1).flatten(1)
     return weight.flatten(1)
-
-
-def _from_matrix(matrix: Tensor, name: str, shape: torch.Size) -> Tensor:
-    """The inverse of `as_matrix`."""
-    if len(shape) == 3 and not _joins_first(name):
-        return matrix.view(shape[1], shape[0], shape[2]).transpose(0, 1).contiguous()
-    return matrix.view(shape)
-
-
-def _joins_first(name: str) -> bool:
-    return name.endswith(".W_O")
 
 
 def _from_singular(
     values: Tensor, *, u: Tensor, vh: Tensor, name: str, shape: torch.Size
 ) -> Tensor:
-    return _from_matrix((u * values) @ vh, name, shape)
+    """The weight of which `as_matrix` has these singular values and vectors."""
+    matrix = (u * values) @ vh
+    if len(shape) == 3 and not name.endswith(".W_O"):
+        return matrix.view(shape[1], shape[0], shape[2]).transpose(0, 1).contiguous()
+    return matrix.view(shape)
 
 
 def _rotated(

@@ -11,6 +11,12 @@ the name of one     within that tensor; nothing else is pruned (their appendix F
 The heads of `W_Q` and the like are one tensor, and so are all tokens of an embedding: the row of
 "=" is a weight like the others. At fraction q of n entries floor(q n + 1/2) are zeroed, of equal
 scores the earlier position first (and across tensors the earlier name).
+
+"fisher_softmax" and "fisher_logits" rank by the diagonal itself, smallest first, as the released
+code of Manning-Coe et al. does with the latter; not by F_ii w_i^2, the change of the output to
+second order, which a function of the snapshot can give. They are `fisher_diagonal` with its
+defaults: on at most 256 test inputs, or of all inputs where there is no test set. For other rows or
+samples, give a `FisherDiagonal`.
 """
 
 import math
@@ -22,22 +28,18 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.base.checks import real, tensors, truth
-from grokinterp.base.errors import InputError, nearest, shown
+from grokinterp.base.checks import number, tensor, tensors, truth, word
+from grokinterp.base.errors import InputError, shown
 from grokinterp.geometry.fisher import VARIANTS, FisherDiagonal, fisher_diagonal
 from grokinterp.models.architecture import Weights, is_bias
 from grokinterp.runs._snapshot import Snapshot
 
-# MERGED encodings.pruning_scores: By what weights are pruned: their size, their Fisher information, or any scores that are given.
-#
-# "fisher_softmax" and "fisher_logits" rank by the diagonal itself, smallest first, as the released
-# code of Manning-Coe et al. 2025 (arXiv 2502.01739) does with the latter; not by F_ii w_i^2, the
-# change of the output to second order, which a function of the snapshot can give. They are
-# `fisher_diagonal` with its defaults: on at most 256 test inputs, where there are none on 256 of all.
-# For other rows or samples, give a `FisherDiagonal`.
-
-
 SCOPES = ("layer", "global", "global_normalized")
+MAGNITUDE = "magnitude"
+FISHER = {f"fisher_{variant}": variant for variant in VARIANTS}
+
+Given = Mapping[str, Tensor] | FisherDiagonal
+Scores = str | Given | Callable[[Snapshot], Given]
 
 
 def weight_names(weights: Mapping[str, Tensor], *, biases: bool = False) -> list[str]:
@@ -60,19 +62,8 @@ def n_pruned(n: int, fraction: float) -> int:
     >>> n_pruned(10, 0.25), n_pruned(100, 0.29), n_pruned(7, 1.0)
     (3, 29, 7)
     """
-    share = real(fraction)
-    if share is None or not 0 <= share <= 1:
-        raise InputError(f"fraction={shown(fraction)} is not between 0 and 1; give such as 0.5.")
+    share = number("fraction", fraction, least=0, most=1, such_as="0.5")
     return math.floor(share * n + 0.5)
-
-
-def check_keep(keep: float) -> None:
-    """Refuse what is no share of accuracy."""
-    share = real(keep)
-    if share is None or not 0 < share <= 1:
-        raise InputError(
-            f"keep={shown(keep)} is not a share of accuracy to keep; give such as 0.95."
-        )
 
 
 @dataclass(frozen=True)
@@ -111,11 +102,9 @@ def pruning_order(scores: Mapping[str, Tensor], *, scope: str = "layer") -> Prun
     for name, score in scores.items():
         if score.isnan().any():
             raise InputError(f"the scores of {name!r} hold NaN; give a number for every entry.")
-    scope = str(scope)
+    word("scope", scope, [*SCOPES, *scores])
     if scope in scores:
         scores = {scope: scores[scope]}
-    elif scope not in SCOPES:
-        raise InputError(f"scope={shown(scope)} is not known; {nearest(scope, [*SCOPES, *scores])}")
     if not scope.startswith("global"):
         ranks = {name: _ranks(score.flatten()).view_as(score) for name, score in scores.items()}
         return PruningOrder(scope, ranks, {name: rank.numel() for name, rank in ranks.items()})
@@ -170,15 +159,12 @@ def scored(
             f"scores={shown(scores)} are no dict; give a tensor for every weight's name."
         )
     for name, weight in weights.items():
-        if name in scores and not isinstance(scores[name], Tensor):
+        if name not in scores:
+            raise InputError(f"the scores of {name!r} are missing; give one for every entry of it.")
+        if tensor(f"scores[{name!r}]", scores[name]).shape != weight.shape:
             raise InputError(
-                f"the scores of {name!r} are of type {type(scores[name]).__name__}; give a tensor."
-            )
-        if name not in scores or scores[name].shape != weight.shape:
-            given = f"have shape {tuple(scores[name].shape)}" if name in scores else "are missing"
-            raise InputError(
-                f"the scores of {name!r} {given}, expected shape {tuple(weight.shape)}; give a "
-                "score for every entry of it."
+                f"the scores of {name!r} have shape {tuple(scores[name].shape)}, expected shape "
+                f"{tuple(weight.shape)}; give a score for every entry of it."
             )
     return {name: scores[name] for name in weights}
 
@@ -187,13 +173,6 @@ def _ranks(score: Tensor) -> Tensor:
     """Place of every entry in ascending order, equal ones by position."""
     order = score.argsort(stable=True)
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
-
-
-MAGNITUDE = "magnitude"
-FISHER = {f"fisher_{variant}": variant for variant in VARIANTS}
-
-Given = Mapping[str, Tensor] | FisherDiagonal
-Scores = str | Given | Callable[[Snapshot], Given]
 
 
 class NamedScores(NamedTuple):
@@ -213,10 +192,7 @@ def named_scores(scores: Scores, snapshot: Snapshot) -> NamedScores:
     if isinstance(scores, str):
         if scores == MAGNITUDE:
             return NamedScores(MAGNITUDE)
-        if scores not in FISHER:
-            raise InputError(
-                f"scores={scores!r} is not known; {nearest(scores, [MAGNITUDE, *FISHER])}"
-            )
+        word("scores", scores, [MAGNITUDE, *FISHER])
         rows = "all" if snapshot.test_rows is None else "test"
         scores = fisher_diagonal(snapshot, variant=FISHER[scores], rows=rows)
     name = None

@@ -4,6 +4,7 @@ Manning-Coe et al. 2025 (arXiv 2502.01739), section 5, eq. 5: a is the area unde
 from fraction q = 0 to 1, and c = 1 / (1 - a).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
@@ -14,16 +15,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.base.checks import truth
+from grokinterp.base.checks import number, truth
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.circuits.ablation import Score, score
-from grokinterp.encodings._sizes import gini_of, mean_effective_rank
+from grokinterp.encodings._sizes import sizes_of
 from grokinterp.encodings.bases import Coordinates, coordinates
 from grokinterp.encodings.pruning import (
     MAGNITUDE,
     Scores,
-    check_keep,
     named_scores,
     pruning_order,
     scored,
@@ -36,15 +36,13 @@ from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
-# MERGED encodings.compressibility: Compressibility of a model over its training, a row per checkpoint.
-
-
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # The default grid: steps of 0.02, and finer where an encoding of a few coordinates breaks down.
 GRID = (*(i / 50 for i in range(50)), 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.999, 1.0)
 KEEP = 0.95  # of the unpruned accuracy, for `prunable`
+LEARNT = 0.9  # of a run's best test accuracy: before it, c is that of chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +104,7 @@ class PruningCurve(Result):
 
         For example 1 / (1 - 0.96) = 25: on average over the fractions 4 % of answers are lost.
         """
-        return _inverse(self._lost)
+        return 1 / self._lost if self._lost > 0 else math.inf
 
     @property
     def c_interval(self) -> tuple[float, float]:
@@ -118,7 +116,8 @@ class PruningCurve(Result):
         ends = torch.stack([self.accuracy[:-1], self.accuracy[1:]])
         steps = self.fractions.diff()
         most, least = ((1 - edge) @ steps for edge in (ends.amin(dim=0), ends.amax(dim=0)))
-        return _inverse(float(most)), _inverse(float(least))
+        low, high = (1 / x if x > 0 else math.inf for x in (float(most), float(least)))
+        return low, high
 
     @property
     def prunable(self) -> float:
@@ -135,7 +134,7 @@ class PruningCurve(Result):
         return 1 - self.prunable
 
     def table(self) -> pd.DataFrame:
-        """A row a fraction; what was asked and found stands in `.attrs`."""
+        """One row per fraction; what was asked and found stands in `.attrs`."""
         frame = pd.DataFrame({"fraction": self.fractions.numpy()})
         for column in ("kept", "parameters", *vars(self.unpruned)):
             frame[column] = getattr(self, column).numpy()
@@ -152,14 +151,14 @@ class PruningCurve(Result):
         """What was asked: all but the numbers of the curve itself."""
         return {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
 
+    @property
+    def _lost(self) -> float:
+        """1 - area, exactly 0 where nothing is lost."""
+        return float(torch.trapezoid(1 - self.accuracy, self.fractions))
+
     def plot(self) -> "go.Figure":
         """Accuracy against the fraction pruned, c in the legend; `grokinterp.viz` draws several."""
         return self._drawn()
-
-    @property
-    def _lost(self) -> float:
-        # Of 1 - accuracy, so that it is exactly 0 where nothing is lost.
-        return float(torch.trapezoid(1 - self.accuracy, self.fractions))
 
 
 def pruning_curve(
@@ -193,11 +192,11 @@ def pruning_curve(
     lacks, given scores in another basis than "weights", and for a model whose weights alone do not
     say what it computes.
 
-    Manning-Coe et al. 2025, section 5 and appendix F.2. See `PruningCurve` for what it shows not.
+    Manning-Coe et al. 2025, section 5 and appendix F.2. `PruningCurve` says what it does not show.
     """
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     grid = _checked_grid(fractions)
-    check_keep(keep)
+    keep = number("keep", keep, most=1, such_as="0.95")
     test_only = truth("test_only", test_only)
     if not bool(snapshot.logits.isfinite().all()):
         raise InputError("the model's logits are not finite; look at an earlier step.")
@@ -259,22 +258,10 @@ def _checked_grid(fractions: Sequence[float] | Tensor | None) -> Float[Tensor, "
         grid = torch.as_tensor(fractions, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise InputError("fractions are not numbers; give such as [0, 0.5, 0.9, 1].") from None
-    if (
-        grid.ndim != 1
-        or len(grid) < 2
-        or grid[0] != 0
-        or grid[-1] != 1
-        or not (grid.diff() > 0).all()
-    ):
+    ends = grid.ndim == 1 and len(grid) > 1 and (grid[0], grid[-1]) == (0, 1)
+    if not ends or not bool((grid.diff() > 0).all()):
         raise InputError("fractions do not rise from 0 to 1; give such as [0, 0.5, 0.9, 1].")
     return grid.clone()
-
-
-def _inverse(lost: float) -> float:
-    return 1 / lost if lost > 0 else float("inf")
-
-
-LEARNT = 0.9  # of a run's best test accuracy: before it, c is that of chance
 
 
 def learnt_steps(run: Run) -> list[int]:
@@ -316,24 +303,13 @@ def compressibility(
             snapshot, scope=scope, scores=scores, basis=basis, fractions=fractions, biases=biases,
             keep=keep, test_only=test_only,
         )  # fmt: skip
-        weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}
         low, high = curve.c_interval
-        table.append(
-            {
-                "step": snapshot.step,
-                "c": curve.c,
-                "c_low": low,
-                "c_high": high,
-                "area": curve.area,
-                "prunable": curve.prunable,
-                "train_loss": curve.unpruned.loss_train,
-                "test_loss": curve.unpruned.loss_test,
-                "train_acc": curve.unpruned.acc_train,
-                "test_acc": curve.unpruned.acc_test,
-                "gini_weights": gini_of(weights),
-                "effective_rank": mean_effective_rank(weights),
-            }
-        )
+        row = {"step": snapshot.step, "c": curve.c, "c_low": low, "c_high": high}
+        row |= {"area": curve.area, "prunable": curve.prunable}
+        for quantity in ("loss", "acc"):
+            for side in ("train", "test"):
+                row[f"{side}_{quantity}"] = getattr(curve.unpruned, f"{quantity}_{side}")
+        table.append({**row, **sizes_of(snapshot)})
     assert curve is not None  # steps_of refuses no steps
     frame = pd.DataFrame(table)
     frame.attrs |= {key: value for key, value in curve.settings.items() if key != "step"}

@@ -22,7 +22,7 @@ from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
 FREQUENCY = "frequency k (cycles per p)"
-SHARES = {  # of what each rule of `fourier.rules` takes shares
+SHARES = {  # what the shares of each of `fourier.RULES` are of
     "logits": "share of the logits' variance",
     "embedding": "share of the embedding's power",
     "embedding_demo": "share of the embedding's power",
@@ -100,10 +100,8 @@ def plot_embedding_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Figur
 
 def embedding_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
     """The same of one snapshot."""
-    norms = embedding_spectrum(snapshot).sqrt().tolist()
     name, matrix = ("W_in", "W_in") if _two_hot(snapshot) else ("the embedding", "W_E")
-    drawn = figure(f"Frequencies of {name}{at(snapshot.step)}", FREQUENCY, f"norm in {matrix}")
-    return _bars(drawn, dict(enumerate(norms[1:], start=1)), keys)
+    return _norms(snapshot, keys, embedding_spectrum(snapshot), name, matrix)
 
 
 def plot_neuron_logit_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Figure:
@@ -117,17 +115,15 @@ def plot_neuron_logit_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Fi
 
 def neuron_logit_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
     """The same of one snapshot."""
-    norms = neuron_logit_spectrum(snapshot).sqrt().tolist()
     matrix = "W_U" if snapshot.kind == "mlp" else "W_out W_U"
-    drawn = figure(f"Frequencies of {matrix}{at(snapshot.step)}", FREQUENCY, f"norm in {matrix}")
-    return _bars(drawn, dict(enumerate(norms[1:], start=1)), keys)
+    return _norms(snapshot, keys, neuron_logit_spectrum(snapshot), matrix, matrix)
 
 
 def plot_embedding_heat_map(x: Subject, **shown: Unpack[Shown]) -> Figure:
-    """The embedding in the Fourier basis over the tokens: a row a wave, a column a dimension.
+    """The embedding in the Fourier basis over the tokens: a row per wave, a column per dimension.
 
     As figure 3 of Nanda et al. 2023 (arXiv 2301.05217): rows const, cos 1, sin 1, cos 2, ... An
-    MLP with two-hot input has a column a neuron of W_in, once for operand a, then for operand b.
+    MLP with two-hot input has one column per neuron of W_in for operand a, then for operand b.
     `shown` is that of `plot_embedding_spectrum`.
     """
     return draw_steps(x, lambda snapshot, _: embedding_heat_map(snapshot), **shown)
@@ -160,7 +156,7 @@ def embedding_heat_map(snapshot: Snapshot) -> Figure:
 
 
 def plot_fourier_heat_map(shares: pd.DataFrame) -> Figure:
-    """The shares that `fourier_heat_map` found: a row a frequency, a column a neuron.
+    """The shares that `fourier_heat_map` found: one row per frequency, one column per neuron.
 
     Neurons stand in the order of the table (`grokinterp.fourier.localization`), by their dominant
     frequency; a column is empty where a neuron has no weights.
@@ -189,8 +185,16 @@ def plot_fourier_heat_map(shares: pd.DataFrame) -> Figure:
     )
 
 
+def _norms(
+    snapshot: Snapshot, keys: tuple[int, ...], power: Tensor, name: str, matrix: str
+) -> Figure:
+    """A bar per frequency of a matrix, the constant left out."""
+    drawn = figure(f"Frequencies of {name}{at(snapshot.step)}", FREQUENCY, f"norm in {matrix}")
+    return _bars(drawn, dict(enumerate(power.sqrt().tolist()[1:], start=1)), keys)
+
+
 def _bars(drawn: Figure, values: Mapping[int, float], keys: Iterable[int]) -> Figure:
-    """A bar a frequency: two traces, key and other, whether there is any of them or not."""
+    """A bar per frequency: two traces, key and other, whether there is any of them or not."""
     key = set(keys)
     for name, chosen in (("key", True), ("other", False)):
         bars = {k: value for k, value in values.items() if (k in key) is chosen}

@@ -1,4 +1,12 @@
-"""Key frequencies: which Fourier frequencies carry a model's answer, and how sure that is."""
+"""Key frequencies: which Fourier frequencies carry a model's answer, and how sure that is.
+
+No source publishes a threshold, and five rules are in use, each under its own name; they differ on
+some models. A network that answers (b, a) because it was trained on (a, b) has memorised, and its
+logits lie along Fourier directions all the same: averaged over all pairs of one answer they are
+mostly right. So a rule's choice is taken only where its fit to unmirrored test pairs passes
+(`grokinterp.fourier.heldout`). Everything that needs key frequencies and is given none gets them
+from here.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +20,7 @@ from torch import Tensor
 
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
-from grokinterp.base.result import Result, card
+from grokinterp.base.result import Result
 from grokinterp.fourier import spectra
 from grokinterp.fourier.answers import (
     LogitTally,
@@ -28,38 +36,23 @@ from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
-# MERGED fourier.rules: The rules by which a model's key frequencies are read off, each under its own name.
-#
-# No source publishes a threshold, and four rules are in use; they differ on some models. Every rule
-# looks at one snapshot and returns a `Choice`.
-# MERGED fourier.acceptance: Which frequencies are key: what a rule chooses, where it reaches inputs that were not trained on.
-#
-# A network that answers (b, a) because it was trained on (a, b) has memorised, and its logits lie
-# along Fourier directions all the same: averaged over all pairs of one answer they are mostly right.
-# So a rule's choice is taken only where its fit to unmirrored test pairs passes
-# (`grokinterp.fourier.heldout`). Everything that needs key frequencies and is given none gets them
-# from here.
-
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 SHARE_FLOOR = 1e-12  # shares below this are rounding noise, whose ratios mean nothing
 MIN_KEPT = 0.5  # kept shares must sum to this much for a sparse circuit
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Keep the largest `n_kept` shares: the next one is `ratio` times smaller."""
-
-    n_kept: int
-    ratio: float
-
-
-@dataclass(frozen=True)
 class Choice:
-    """What a rule chose: frequencies ascending, the share of every k, and the cuts it weighed."""
+    """What a rule chose: frequencies ascending, the share of every k, and the cuts it weighed.
+
+    A cut is how many of the largest shares are kept, and how many times smaller the next one is.
+    """
 
     frequencies: tuple[int, ...]
     shares: Float[Tensor, " n_frequencies"]
-    cuts: tuple[Cut, ...] = ()  # best first; empty for a rule without a cut
+    cuts: tuple[tuple[int, float], ...] = ()  # best first; empty for a rule without a cut
     reason: str | None = None  # why frequencies is empty
 
 
@@ -76,8 +69,8 @@ def largest_ratio_cut(shares: Float[Tensor, " n_frequencies"], what: str) -> Cho
     if len(ratios) == 0:
         ratios = torch.tensor([math.inf])  # one frequency: there is nothing to cut off
     by_ratio = ratios.argsort(descending=True, stable=True)
-    cuts = tuple(Cut(int(i) + 1, float(ratios[i])) for i in by_ratio)
-    n_kept = cuts[0].n_kept
+    cuts = tuple((int(i) + 1, float(ratios[i])) for i in by_ratio)
+    n_kept, _ = cuts[0]
     kept = float(shares[order[:n_kept]].sum())
     if not shares.isfinite().all():
         return Choice((), shares, reason=f"the {what} is not finite")
@@ -113,7 +106,7 @@ def embedding_demo_rule(snapshot: Snapshot) -> Choice:
 
     As TransformerLens' Grokking_Demo has it now; it has no notion of a model without a circuit.
     """
-    norms = spectra.embedding_rows(snapshot)[1:]
+    norms = spectra.embedding_components(snapshot).norm(dim=1)[1:]
     row_frequency = torch.arange(len(norms)) // 2 + 1
     power = spectra.embedding_spectrum(snapshot)[1:]
     chosen = row_frequency[norms > norms.max() / 4].unique().tolist()
@@ -182,16 +175,11 @@ class Keys(tuple[int, ...]):
 
 @dataclass(frozen=True)
 class Accepted:
-    """A rule's choice, what unmirrored test pairs say of it, and the frequencies that remain."""
+    """A rule's choice, what unmirrored test pairs say of it, and the frequencies that are key."""
 
     keys: Keys
     choice: Choice | None  # None for a task without Fourier directions
     heldout: HeldoutFit | None  # None where nothing was chosen, or there is no such pair to ask
-
-    @property
-    def rejected(self) -> tuple[int, ...]:
-        """What the rule chose and the pairs did not bear out."""
-        return () if self.keys or self.choice is None else self.choice.frequencies
 
 
 def accepted(snapshot: Snapshot, rule: str = "logits") -> Accepted:
@@ -221,10 +209,6 @@ def _accepted(snapshot: Snapshot, rule: str) -> Accepted:
     return Accepted(Keys(choice.frequencies, notes=fit.notes), choice, fit)
 
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-
 @dataclass(frozen=True, kw_only=True)
 class KeyFrequencies(Result):
     """The key frequencies of a model, by one rule, with what the others say.
@@ -242,16 +226,15 @@ class KeyFrequencies(Result):
 
     frequencies: tuple[int, ...] | None
     rule: str
-    shares: dict[int, float] = field(repr=False)
+    shares: dict[int, float] = field(default_factory=dict, repr=False)
     reason: str | None
     step: int | None
-    cut_ratio: float | None  # smallest kept share over largest dropped one
-    runner_up: tuple[int, float] | None  # the second-best cut: how many it keeps, its ratio
-    other_rules: dict[str, tuple[int, ...]]  # what every other applicable rule chooses
-    emerged: dict[int, int] | None  # frequency -> step, for a run
+    cut_ratio: float | None = None  # smallest kept share over largest dropped one
+    runner_up: tuple[int, float] | None = None  # the second-best cut: how many it keeps, its ratio
+    other_rules: dict[str, tuple[int, ...]] = field(default_factory=dict)  # what the others choose
+    emerged: dict[int, int] | None = None  # frequency -> step, for a run
     rejected: tuple[int, ...] = ()  # what the rule chose, where unmirrored test pairs refuse it
     heldout: HeldoutFit | None = field(default=None, repr=False)
-    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.frequencies or ())
@@ -259,17 +242,17 @@ class KeyFrequencies(Result):
     def __len__(self) -> int:
         return len(self.frequencies or ())
 
-    def _repr_html_(self) -> str:
+    def _title(self) -> str:
         listed = "undefined" if self.frequencies is None else ", ".join(map(str, self)) or "none"
+        return f"Key frequencies ({self.rule} rule): {listed}"
+
+    def _lines(self) -> list[str]:
         lines = [] if self.step is None else [f"step {self.step}"]
         if self:
             lines.append(f"their shares sum to {self.kept_share:.4g}")
         if self and self.cut_ratio is not None:
             lines.append(f"the smallest is {self.cut_ratio:.4g} times the next share")
-        if self.reason is not None:
-            lines.append(self.reason)
-        title = f"Key frequencies ({self.rule} rule): {listed}"
-        return card(title, lines, self.table(), notes=self.notes)
+        return lines if self.reason is None else [*lines, self.reason]
 
     @property
     def kept_share(self) -> float:
@@ -308,12 +291,12 @@ def key_frequencies(
 ) -> KeyFrequencies:
     """The key frequencies of a run (its last checkpoint), a snapshot, or a model with its task.
 
-    `rule` is one of "logits" (default), "embedding", "embedding_demo", "neuron_logit", "neurons";
-    see `grokinterp.fourier._key_frequencies`. Its choice is taken where the fit of the logits of unmirrored
-    test pairs by these frequencies has a loss below a uniform answer's and below that of 50
-    placebos (`grokinterp.fourier.heldout`), else there are none; without a split, or with
-    everything trained on, it is taken with a note. `other_rules` has what each rule chooses by
-    itself, unasked.
+    `rule` is one of "logits" (default), "embedding", "embedding_demo", "neuron_logit", "neurons"
+    (`gi.fourier.RULES`, whose docstrings say what each looks at). Its choice is taken where the fit
+    of the logits of unmirrored test pairs by these frequencies has a loss below a uniform answer's
+    and below that of 50 placebos (`grokinterp.fourier.heldout`), else there are none; without a
+    split, or with everything trained on, it is taken with a note. `other_rules` has what each rule
+    chooses by itself, unasked.
 
     For a run, `emerged` says at which checkpoint each key frequency first had half of its final
     share of the logit variance; the share can dip again while others grow (`frequency_shares` has
@@ -325,29 +308,18 @@ def key_frequencies(
     found = accepted(snapshot, rule)
     choice, keys = found.choice, found.keys
     if choice is None:
-        return KeyFrequencies(
-            frequencies=None,
-            rule=rule,
-            shares={},
-            reason=keys.reason,
-            step=snapshot.step,
-            cut_ratio=None,
-            runner_up=None,
-            other_rules={},
-            emerged=None,
-        )
-    second = choice.cuts[1] if len(choice.cuts) > 1 else None
+        return KeyFrequencies(frequencies=None, rule=rule, reason=keys.reason, step=snapshot.step)
     return KeyFrequencies(
         frequencies=tuple(keys),
         rule=rule,
         shares=dict(enumerate(choice.shares.tolist(), start=1)),
         reason=keys.reason,
         step=snapshot.step,
-        cut_ratio=choice.cuts[0].ratio if choice.cuts else None,
-        runner_up=(second.n_kept, second.ratio) if second else None,
+        cut_ratio=choice.cuts[0][1] if choice.cuts else None,
+        runner_up=choice.cuts[1] if len(choice.cuts) > 1 else None,
         other_rules=_other_rules(snapshot, rule),
         emerged=_emergence(x, tuple(keys)) if isinstance(x, Run) else None,
-        rejected=found.rejected,
+        rejected=() if keys else choice.frequencies,
         heldout=found.heldout,
         notes=keys.notes,
     )
@@ -373,13 +345,11 @@ def _other_rules(snapshot: Snapshot, rule: str) -> dict[str, tuple[int, ...]]:
 
 
 def _emergence(run: Run, frequencies: tuple[int, ...]) -> dict[int, int]:
+    """The first step at which each has half of its final share."""
     if not frequencies:
         return {}
     shares = frequency_shares(run)
-    return {
-        k: int((shares[k] >= shares[k].iloc[-1] / 2).idxmax())  # the first step where it holds
-        for k in frequencies
-    }
+    return {k: int((shares[k] >= shares[k].iloc[-1] / 2).idxmax()) for k in frequencies}
 
 
 def subject_of(

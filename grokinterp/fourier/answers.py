@@ -172,12 +172,10 @@ def group_of(snapshot: Snapshot) -> AnswerGroup:
 def checked_frequencies(frequencies: Iterable[int], group: AnswerGroup) -> tuple[int, ...]:
     """Frequencies of a group, ascending, each once; refused if one is not between 1 and n // 2."""
     highest = n_frequencies(group.order)
-    found = set()
-    for given in listed("frequencies", frequencies, such_as="[1, 5]"):
-        k = whole_number(given)
-        if k is None or not 1 <= k <= highest:
+    given = listed("frequencies", frequencies, such_as="[1, 5]")
+    for k in given:
+        if not 1 <= (whole_number(k) or 0) <= highest:
             raise InputError(
-                f"frequency {shown(given)} is not between 1 and {highest}; give such as [1, 5]."
+                f"frequency {shown(k)} is not between 1 and {highest}; give such as [1, 5]."
             )
-        found.add(k)
-    return tuple(sorted(found))
+    return tuple(sorted({int(k) for k in given}))

@@ -65,7 +65,7 @@ def transform_2d(x: Float[Tensor, "n n ..."]) -> Float[Tensor, "n n ..."]:
 def spectrum(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n_frequencies_and_constant ..."]:
     """Sum of squares per frequency along the first axis, cos and sin merged; row 0 is constant.
 
-    Equal to merging the squares of `transform(x)`; beyond so many points by a fast transform.
+    Equal to merging the squares of `transform(x)`; beyond 256 points by a fast transform.
 
     >>> power = spectrum(torch.cos(2 * torch.pi * 2 * torch.arange(7.0) / 7))
     >>> [round(value, 4) for value in power.tolist()]

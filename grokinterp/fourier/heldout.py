@@ -22,10 +22,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokinterp.base.result import Result
 from grokinterp.fourier.answers import ExponentSums, checked_frequencies, group_of
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
 from grokinterp.models.cross_entropy import answer_scores
@@ -35,13 +37,17 @@ from grokinterp.tasks.task import has_mirrors
 
 FEWEST_ROWS = 20  # below it the fits have nearly as many terms as there are rows
 PLACEBOS = 50
+FEW_PLACEBOS = {  # the note by how many there are, where they are few
+    0: ("every frequency is key: no placebo is left, a uniform answer alone decides",),
+    1: ("fewer frequencies are left than there are key ones: all of them are one placebo",),
+}
 CELLS = 2**22  # of fits in float64 that are held at once
 NO_CIRCUIT = "no circuit that reaches inputs it was not trained on"
-ROUNDING = 1e-9  # relative: fits that are the same but for rounding do not beat each other
+FIT_ROUNDING = 1e-9  # relative: fits that are the same but for rounding do not beat each other
 
 
-@dataclass(frozen=True)
-class HeldoutFit:
+@dataclass(frozen=True, kw_only=True)
+class HeldoutFit(Result):
     """What key frequencies make of the unmirrored test rows, and what placebos make of them.
 
     `loss` is in nats. `placebo_loss` is the least loss of the placebos, `placebo_acc` their best
@@ -51,7 +57,7 @@ class HeldoutFit:
     """
 
     frequencies: tuple[int, ...]
-    rows: str  # what they are: "unmirrored test pairs", or "test pairs" where there are no mirrors
+    rows: str  # "unmirrored test pairs", or "test pairs" where there are no mirrors
     n_rows: int
     n_classes: int
     loss: float
@@ -88,7 +94,7 @@ class HeldoutFit:
             best = f"the best of {self.n_placebos} placebos" if self.n_placebos > 1 else "a placebo"
             bounds[f"that of {best}"] = self.placebo_loss
         for what, bound in bounds.items():
-            if not self.loss < bound * (1 - ROUNDING):  # NaN is not below anything
+            if not self.loss < bound * (1 - FIT_ROUNDING):  # NaN is not below anything
                 placebos = f", placebos at most {self.placebo_acc:.3f}" if self.n_placebos else ""
                 return (
                     f"{NO_CIRCUIT}: the fit of {self.n_rows} {self.rows} by the "
@@ -97,14 +103,14 @@ class HeldoutFit:
                 )
         return None
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was decided with fewer placebos than usual."""
-        if self.n_placebos == PLACEBOS:
-            return ()
-        if self.n_placebos == 0:
-            return ("every frequency is key: no placebo is left, a uniform answer alone decides",)
-        return ("fewer frequencies are left than there are key ones: all of them are one placebo",)
+    def table(self) -> pd.DataFrame:
+        """One row: the fit by the key frequencies, and the best of the placebos."""
+        columns = ("rows", "n_rows", "loss", "acc", "placebo_loss", "placebo_acc", "n_placebos")
+        row = {name: getattr(self, name) for name in columns}
+        return pd.DataFrame([row | {"passes": self.passes}])
+
+    def _lines(self) -> list[str]:
+        return [] if self.why_not is None else [self.why_not]
 
 
 class HeldoutTally:
@@ -148,11 +154,10 @@ def heldout_fit(snapshot: Snapshot, frequencies: Sequence[int]) -> HeldoutFit | 
         tally = snapshot.tally(HeldoutTally)
         labels = snapshot.task.labels[group.rows[:, 0]]
         draws = _placebos(keys, n_frequencies(group.order))
+        sets = [torch.tensor([keys]), draws]
         if draws.shape[1] == len(keys):  # all in one batch
-            scores = _scores(torch.cat([torch.tensor([keys]), draws]), tally, labels)
-        else:
-            parts = [_scores(sets, tally, labels) for sets in (torch.tensor([keys]), draws)]
-            scores = torch.cat(parts, dim=1)
+            sets = [torch.cat(sets)]
+        scores = torch.cat([_scores(each, tally, labels) for each in sets], dim=1)
         (loss, *losses), (acc, *accs) = scores.tolist()
         finite = all(map(math.isfinite, losses))
         return HeldoutFit(
@@ -165,13 +170,14 @@ def heldout_fit(snapshot: Snapshot, frequencies: Sequence[int]) -> HeldoutFit | 
             placebo_loss=min(losses) if losses and finite else math.nan,
             placebo_acc=max(accs) if accs and finite else math.nan,
             n_placebos=len(losses),
+            notes=FEW_PLACEBOS.get(len(losses), ()),
         )
 
     return snapshot.memo(f"held-out fit of {keys}", compute)
 
 
 def _placebos(keys: tuple[int, ...], highest: int) -> Int[Tensor, "draws n_frequencies"]:
-    """Other frequencies, as many as there are key ones: a draw each, without replacement."""
+    """One row per placebo: as many other frequencies as there are key ones, each once."""
     others = torch.tensor(sorted(set(range(1, highest + 1)) - set(keys)), dtype=torch.int64)
     if len(others) < len(keys):
         return others[None] if len(others) else torch.empty(0, len(keys), dtype=torch.int64)

@@ -20,14 +20,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.base.checks import word
-from grokinterp.base.errors import InputError, nearest
 from grokinterp.base.result import Result
 from grokinterp.fourier.basis import spectrum, transform
 from grokinterp.fourier.spectra import input_weights, output_weights, token_order
-from grokinterp.models.user_models import AnyModel
-from grokinterp.reading._load import snapshot_of
+from grokinterp.reading._load import Subject, snapshot_of
 from grokinterp.runs._snapshot import Snapshot
-from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 
 POWERS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -105,13 +102,8 @@ class NeuronIPR(Result):
             }
         )
         frame = inputs.merge(outputs, on=["layer", "neuron"], how="outer")
-        frame.attrs |= {
-            "convention": self.convention,
-            "path": self.path,
-            "step": self.step,
-            "means": self.means,
-            "n_undefined": self.n_undefined,
-        }
+        for name in ("convention", "path", "step", "means", "n_undefined"):
+            frame.attrs[name] = getattr(self, name)
         return frame
 
 
@@ -128,7 +120,7 @@ def ipr(x: Float[Tensor, "n neurons"], *, convention: str = "real") -> Float[Ten
     >>> [round(float(ipr(wave, convention=name)), 4) for name in ("real", "complex", "one_sided")]
     [1.0, 0.5, 1.0]
     """
-    return _participation(_powers(x, convention))
+    return _participation(_powers(x[None], convention)[0])
 
 
 def stacked_ipr(
@@ -136,14 +128,14 @@ def stacked_ipr(
 ) -> Float[Tensor, " neurons"]:
     """The IPR among the coefficients of all blocks together: D = 2P of eq. 4 for two operands.
 
-    Every block is transformed along its own n tokens and the coefficients are put side by side (no
-    transform runs across the blocks): half of the IPR of one for two blocks of equal spectrum.
+    Every block is transformed along its own n tokens, and their coefficients are put side by side:
+    for two blocks of equal spectrum it is half of the IPR of one.
     """
-    return _participation(_stacked_powers(x, convention).flatten(0, 1))
+    return _participation(_powers(x, convention).flatten(0, 1))
 
 
 def neuron_ipr(
-    x: Run | Snapshot | AnyModel,
+    x: Subject,
     *,
     step: int = -1,
     convention: str = "real",
@@ -158,8 +150,10 @@ def neuron_ipr(
     """
     snapshot = snapshot_of(x, step=step, task=task)
     path = _path(snapshot, path)
-    inputs, outputs = _ordered_inputs(snapshot, path), _ordered_outputs(snapshot)
-    powers = _stacked_powers(inputs, convention)
+    weights, p, order = snapshot.weights, snapshot.modular_task.p, token_order(snapshot)
+    inputs = input_weights(weights, p, path=path)[:, order]
+    outputs = output_weights(weights, p)[order]
+    powers = _powers(inputs, convention)
     return NeuronIPR(
         input_blocks=torch.stack([_participation(block) for block in powers]),
         input_stacked=_participation(powers.flatten(0, 1)),
@@ -174,7 +168,7 @@ def neuron_ipr(
 
 
 def fourier_heat_map(
-    x: Run | Snapshot | AnyModel,
+    x: Subject,
     *,
     step: int = -1,
     side: str = "input",
@@ -191,39 +185,27 @@ def fourier_heat_map(
     word("side", side, ("input", "output"))
     snapshot = snapshot_of(x, step=step, task=task)
     path = _path(snapshot, path)
-    power = (
-        _input_power(_ordered_inputs(snapshot, path))
-        if side == "input"
-        else spectrum(_ordered_outputs(snapshot))
-    )
+    weights, p, order = snapshot.weights, snapshot.modular_task.p, token_order(snapshot)
+    if side == "input":
+        power = _input_power(input_weights(weights, p, path=path)[:, order])
+    else:
+        power = spectrum(output_weights(weights, p)[order])
     shares = power / power.sum(dim=0)
     undefined = shares.isnan().any(dim=0).tolist()
-    keys = list(
-        zip(undefined, power.argmax(dim=0).tolist(), (-shares.amax(dim=0)).tolist(), strict=True)
-    )
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    frame = pd.DataFrame(shares[:, order].numpy(), columns=pd.Index(order, name="neuron"))
+    dominant, height = power.argmax(dim=0).tolist(), shares.amax(dim=0).tolist()
+    columns = sorted(range(len(dominant)), key=lambda i: (undefined[i], dominant[i], -height[i]))
+    frame = pd.DataFrame(shares[:, columns].numpy(), columns=pd.Index(columns, name="neuron"))
     frame.index.name = "frequency"
-    frame.attrs |= {
-        "side": side,
-        "path": path,
-        "step": snapshot.step,
-        "n_undefined": sum(undefined),
-    }
+    settings = {"side": side, "path": path, "step": snapshot.step, "n_undefined": sum(undefined)}
+    frame.attrs |= settings
     return frame
 
 
-def _powers(x: Float[Tensor, "n neurons"], convention: str) -> Float[Tensor, "terms neurons"]:
-    convention = str(convention)
-    if convention not in POWERS:
-        raise InputError(f"convention={convention!r} is not known; {nearest(convention, POWERS)}")
-    return POWERS[convention](x)
-
-
-def _stacked_powers(
-    x: Float[Tensor, "blocks n neurons"], convention: str
+def _powers(
+    blocks: Float[Tensor, "blocks n neurons"], convention: str
 ) -> Float[Tensor, "blocks terms neurons"]:
-    return torch.stack([_powers(block, convention) for block in x])
+    powers = POWERS[word("convention", convention, POWERS)]
+    return torch.stack([powers(block) for block in blocks])
 
 
 def _participation(power: Float[Tensor, "terms neurons"]) -> Float[Tensor, " neurons"]:
@@ -237,12 +219,3 @@ def _input_power(inputs: Float[Tensor, "2 n neurons"]) -> Float[Tensor, "frequen
 def _path(snapshot: Snapshot, path: str | None) -> str:
     """The map that the neurons of this kind of model mostly read operands by."""
     return path or ("attention" if "blocks.0.attn.W_V" in snapshot.weights else "direct")
-
-
-def _ordered_inputs(snapshot: Snapshot, path: str) -> Float[Tensor, "2 n neurons"]:
-    task = snapshot.modular_task
-    return input_weights(snapshot.weights, task.p, path=path)[:, token_order(snapshot)]
-
-
-def _ordered_outputs(snapshot: Snapshot) -> Float[Tensor, "n neurons"]:
-    return output_weights(snapshot.weights, snapshot.modular_task.p)[token_order(snapshot)]

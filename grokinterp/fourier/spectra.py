@@ -1,8 +1,10 @@
-"""Fourier spectra of a model's matrices and neurons, indexed by token, operand pair or answer.
+"""What a model's weights and neurons hold of each frequency, by token, operand pair or answer.
 
 Tokens are taken in the order of the task's group (their discrete logarithms for multiplication,
 0 left out), in plain order for a task without one. Powers are sums of squares, cos and sin merged;
-row 0 is the constant, row k frequency k.
+row 0 is the constant, row k frequency k. Three kinds of weights are known by their names and
+shapes: a transformer's, those of an MLP on the two operands' learned embeddings side by side, and
+those of an MLP on two one-hot operands.
 """
 
 from collections.abc import Mapping
@@ -12,18 +14,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.base.errors import InputError, nearest
+from grokinterp.base.checks import word
+from grokinterp.base.errors import InputError
 from grokinterp.fourier.basis import n_frequencies, spectrum, transform
 from grokinterp.reading._load import check_snapshot
 from grokinterp.runs._snapshot import Snapshot
 
-# MERGED fourier.maps: What neurons read of operand tokens and write to answer classes, from weights alone.
-#
-# Three kinds of weights are known by their names and shapes: a transformer's, those of an MLP on the
-# two operands' learned embeddings side by side, and those of an MLP on two one-hot operands.
-
-
 PATHS = ("direct", "attention")
+BLOCK_NEURONS = 16  # transformed at once: small in float64, and fast
 
 
 def input_weights(
@@ -32,15 +30,14 @@ def input_weights(
     r"""Pre-activation of every neuron of the first hidden layer per operand token (float64).
 
     Block 0 is operand a's, block 1 operand b's. With W_in of the first layer: an MLP's are the
-    halves of W_in's rows, behind the embedding W_E where it has one. A transformer treats both
+    halves of W_in's rows, after the embedding W_E where it has one. A transformer treats both
     operands alike, and `path` says which of its maps it is: "direct" is W_E W_in, without
     attention; "attention" is W_E (sum over heads of W_V W_O) W_in of the first block, what a neuron
     reads where every head looks at the token with the same weight, which is the only way in for a
     model that answers at "=". Both leave the query-key circuit, positions, biases and LayerNorms
     out. InputError for other names or shapes.
     """
-    if path not in PATHS:
-        raise InputError(f"path={path!r} is not known; {nearest(str(path), PATHS)}")
+    word("path", path, PATHS)
     w_in = _weight(weights, "blocks.0.mlp.W_in")
     embedding = torch.eye(p, dtype=torch.float64)
     if "embed.W_E" in weights:
@@ -93,11 +90,8 @@ def neuron_logit_weights(weights: Mapping[str, Tensor]) -> Float[Tensor, "neuron
 
 def _weight(weights: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in weights:
-        raise InputError(f"the model has no weight {name!r}; its neurons read and write by it.")
+        raise InputError(f"the model has no weight {name!r}, by which it reads or writes.")
     return weights[name].double()
-
-
-BLOCK_NEURONS = 16  # transformed at once: small in float64, and fast
 
 
 def embedding_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
@@ -120,23 +114,19 @@ def embedding_top_share(snapshot: Snapshot, n: int = 5) -> float:
 
 def unembedding_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
     """Power of `W_U` (answer classes only) along the class axis."""
-    return spectrum(_classes(snapshot, _weight_of(snapshot, "unembed.W_U"))).sum(dim=1)
+    check_snapshot(snapshot)
+    return _of_classes(snapshot, _weight(snapshot.weights, "unembed.W_U"))
 
 
 def neuron_logit_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
     """Power of the neuron-logit map `W_out @ W_U` along the class axis (W_L of Nanda et al.)."""
-    return spectrum(_classes(snapshot, neuron_logit_map(snapshot))).sum(dim=1)
+    return _of_classes(snapshot, neuron_logit_map(snapshot))
 
 
 def neuron_logit_map(snapshot: Snapshot) -> Float[Tensor, "d_mlp d_vocab_out"]:
     """`W_out @ W_U` of the last layer, in float64; `W_U` of an MLP, whose neurons it reads."""
     check_snapshot(snapshot)
     return neuron_logit_weights(snapshot.weights)
-
-
-def embedding_rows(snapshot: Snapshot) -> Float[Tensor, " n"]:
-    """Norm of every row of `embedding_components`."""
-    return embedding_components(snapshot).norm(dim=1)
 
 
 def embedding_components(snapshot: Snapshot) -> Float[Tensor, "n d"]:
@@ -178,7 +168,7 @@ class NeuronPowers:
 
 
 def neuron_powers(snapshot: Snapshot, *, layer: int | None = None) -> NeuronPowers:
-    """The powers of a layer's neurons (the last one's unless given), computed once a snapshot."""
+    """The powers of a layer's neurons (the last one's unless given), computed once per snapshot."""
     check_snapshot(snapshot)
     layer = snapshot.n_layers - 1 if layer is None else layer
     return snapshot.memo(f"neuron_powers_{layer}", lambda: _neuron_powers(snapshot, layer))
@@ -222,15 +212,11 @@ def _embedding(snapshot: Snapshot) -> Float[Tensor, "n d"]:
     if snapshot.kind == "mlp" and "embed.W_E" not in snapshot.weights:
         blocks = input_weights(snapshot.weights, snapshot.modular_task.p)
         return blocks[:, order].transpose(0, 1).flatten(1)
-    return _weight_of(snapshot, "embed.W_E")[order].double()
+    return _weight(snapshot.weights, "embed.W_E")[order]
 
 
-def _classes(snapshot: Snapshot, matrix: Float[Tensor, "d d_vocab_out"]) -> Float[Tensor, "n d"]:
-    return matrix.double().T[token_order(snapshot)]
-
-
-def _weight_of(snapshot: Snapshot, name: str) -> Tensor:
-    check_snapshot(snapshot)
-    if name not in snapshot.weights:
-        raise InputError(f"the model has no weight {name!r}, which this spectrum is of.")
-    return snapshot.weights[name]
+def _of_classes(
+    snapshot: Snapshot, matrix: Float[Tensor, "d d_vocab_out"]
+) -> Float[Tensor, " n_frequencies_and_constant"]:
+    """Power of a matrix along the answer classes, in the order of the task's group."""
+    return spectrum(matrix.T[token_order(snapshot)]).sum(dim=1)

@@ -1,8 +1,8 @@
 """How far a run has come: progress measures over its checkpoints, its label and its phases."""
 
 from grokinterp.base.names import room_names
-from grokinterp.progress.crossings import Thresholds
 from grokinterp.progress.curves import read_csv_curves
+from grokinterp.progress.levels import Thresholds
 from grokinterp.progress.losses import (
     excluded_loss,
     excluded_loss_demo,

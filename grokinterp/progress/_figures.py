@@ -1,6 +1,7 @@
 """Curves over training: losses with the phases of a run shaded, and how frequencies emerge."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,22 +21,24 @@ from grokinterp.figures._figure import (
 )
 from grokinterp.progress.phases import Phases
 
-LOSSES = {  # of `gi.progress_measures`: the line of each
-    "train_loss": {"color": COLOURS["train"]},
-    "test_loss": {"color": COLOURS["test"]},
-    "restricted_loss": {"color": SERIES[2], "dash": "dash"},
-    "excluded_loss": {"color": SERIES[3], "dash": "dash"},
-    "trig_loss": {"color": SERIES[4], "dash": "dot"},
-}
-HELD_OUT = {  # on unmirrored test pairs: the name and line of each
-    "restricted_acc_heldout": ("held-out restricted accuracy", {"color": COLOURS["key"]}),
+LOSS, ACCURACY, NORM = "loss (nats)", "accuracy", "L2 norm"  # the panels of `plot_progress`
+SCALES: dict[str, dict[str, Any]] = {
+    LOSS: {"type": "log"}, ACCURACY: {"range": [-0.03, 1.03]}, NORM: {"rangemode": "tozero"}
+}  # fmt: skip
+LINES = {  # of `gi.progress_measures`: the panel, name and line of each column
+    "train_loss": (LOSS, "train loss", {"color": COLOURS["train"]}),
+    "test_loss": (LOSS, "test loss", {"color": COLOURS["test"]}),
+    "restricted_loss": (LOSS, "restricted loss", {"color": SERIES[2], "dash": "dash"}),
+    "excluded_loss": (LOSS, "excluded loss", {"color": SERIES[3], "dash": "dash"}),
+    "trig_loss": (LOSS, "trig loss", {"color": SERIES[4], "dash": "dot"}),
+    "restricted_acc_heldout": (ACCURACY, "held-out restricted accuracy", {"color": COLOURS["key"]}),
     "restricted_acc_heldout_placebo": (
-        "best of its placebos",
-        {"color": COLOURS["key"], "dash": "dot"},
+        ACCURACY, "best of its placebos", {"color": COLOURS["key"], "dash": "dot"}
     ),
-    "test_acc_unmirrored": ("accuracy on the same pairs", {"color": COLOURS["test"]}),
-    "test_acc": ("accuracy on the same pairs", {"color": COLOURS["test"]}),
-}
+    "test_acc_unmirrored": (ACCURACY, "accuracy on the same pairs", {"color": COLOURS["test"]}),
+    "test_acc": (ACCURACY, "accuracy on the same pairs", {"color": COLOURS["test"]}),
+    "sum_sq_weights": (NORM, "weight norm", {"color": COLOURS["other"]}),
+}  # fmt: skip
 
 
 @draws(Phases)
@@ -47,14 +50,15 @@ def plot_phases(phases: Phases) -> Figure:
     """
     checked(phases, Phases, "gi.detect_phases")
     curves = phases.curves
-    losses = [c for c in ("train_loss", "test_loss") if c in curves]
-    columns = losses or [c for c in ("train_acc", "test_acc") if c in curves]
-    quantity = "cross-entropy (nats)" if losses else "accuracy"
+    losses = any(f"{side}_loss" in curves for side in ("train", "test"))
+    kind, quantity = ("loss", "cross-entropy (nats)") if losses else ("acc", "accuracy")
     drawn = figure(f"Phases of training: {phases.label}", STEPS, quantity)
     if losses:
         drawn.update_yaxes(type="log")
-    for column in columns:
-        side, _, kind = column.partition("_")
+    for side in ("train", "test"):
+        column = f"{side}_{kind}"
+        if column not in curves:
+            continue
         known = curves[curves[column].notna()]
         accuracy = f"{side}_acc" if losses and f"{side}_acc" in known else None
         drawn.add_scatter(
@@ -62,7 +66,7 @@ def plot_phases(phases: Phases) -> Figure:
             y=known[column],
             customdata=known[accuracy] if accuracy else None,
             hovertemplate="%{y:.5g}" + ", accuracy %{customdata:.4%}" * bool(accuracy),
-            name=f"{side} {kind.replace('acc', 'accuracy')}",
+            name=f"{side} {'loss' if losses else 'accuracy'}",
             line={"color": COLOURS[side]},
             mode="lines" if len(known) > 1 else "markers",
         )
@@ -85,14 +89,14 @@ def plot_progress(measures: pd.DataFrame, *, phases: Phases | None = None) -> Fi
     and the network is not, a circuit is forming.
 
     A measure that is null at every step is left out. With `phases`, each is shaded as in
-    `plot_phases`. InputError for a table that has no step or none of the measures.
+    `plot_phases`. InputError for a table without steps or without any of the measures.
     """
     checked(measures, pd.DataFrame, "gi.progress_measures")
     if phases is not None:
         checked(phases, Phases, "gi.detect_phases")
-    known = [c for c in (*LOSSES, *HELD_OUT, "sum_sq_weights") if _has(measures, c)]
-    if not _has(measures, "restricted_acc_heldout"):
-        known = [c for c in known if c not in HELD_OUT]
+    known = [c for c in LINES if _has(measures, c)]
+    if "restricted_acc_heldout" not in known:
+        known = [c for c in known if LINES[c][0] != ACCURACY]
     elif "test_acc_unmirrored" in known:
         known.remove("test_acc")
     if "step" not in measures or not known:
@@ -100,32 +104,29 @@ def plot_progress(measures: pd.DataFrame, *, phases: Phases | None = None) -> Fi
             "this is no table of progress measures with a value; give what gi.progress_measures "
             "found."
         )
-    heights = [0.7, 0.3] if not set(HELD_OUT) & set(known) else [0.52, 0.24, 0.24]
-    last = len(heights)
+    panels = [LOSS, NORM]
+    if any(LINES[c][0] == ACCURACY for c in known):
+        panels.insert(1, ACCURACY)
+    last = len(panels)
+    heights = [0.7, 0.3] if last == 2 else [0.52, 0.24, 0.24]
     drawn = figure("Progress measures", STEPS)
     drawn.set_subplots(
         rows=last, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=heights
     )
     drawn.update_xaxes(title_text=None)
     drawn.update_xaxes(title_text=STEPS, row=last, col=1)
-    drawn.update_yaxes(title_text="loss (nats)", type="log", row=1, col=1)
-    if last == 3:
-        drawn.update_yaxes(title_text="accuracy", range=[-0.03, 1.03], row=2, col=1)
-    drawn.update_yaxes(title_text="L2 norm", rangemode="tozero", row=last, col=1)
-    mode = "lines" if len(measures) > 1 else "markers"
+    for row, panel in enumerate(panels, start=1):
+        drawn.update_yaxes(title_text=panel, **SCALES[panel], row=row, col=1)
     for column in known:
-        norm = column == "sum_sq_weights"
-        name, line = column.replace("_", " "), LOSSES.get(column)
-        if column in HELD_OUT:
-            name, line = HELD_OUT[column]
+        panel, name, line = LINES[column]
         drawn.add_scatter(
             x=measures["step"],
-            y=np.sqrt(measures[column]) if norm else measures[column],
-            name="weight norm" if norm else name,
+            y=np.sqrt(measures[column]) if panel == NORM else measures[column],
+            name=name,
             hovertemplate="%{y:.5g}",
-            line={"color": COLOURS["other"]} if norm else line,
-            mode=mode,
-            row=last if norm else 2 if column in HELD_OUT else 1,
+            line=line,
+            mode="lines" if len(measures) > 1 else "markers",
+            row=1 + panels.index(panel),
             col=1,
         )
     drawn.update_layout(hovermode="x unified", height=640 if last == 2 else 800)
@@ -151,8 +152,8 @@ def _has(measures: pd.DataFrame, column: str) -> bool:
 def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int]) -> Figure:
     """Share of the logits' variance along each frequency against step (`frequency_shares`).
 
-    A line a key frequency, every other frequency in grey, and dashed what the others are together.
-    InputError for another table, and for a frequency that it does not have.
+    One line per key frequency, every other frequency in grey, and dashed what the others are
+    together. InputError for another table, and for a frequency that it does not have.
     """
     checked(shares, pd.DataFrame, "fourier.frequency_shares")
     if shares.index.name != "step" or shares.columns.name != "k":

@@ -2,11 +2,10 @@
 
 Each curve is taken in the log and smoothed without a tuned width: a running median against single
 spikes, leaving out rises that are made good again, and an isotonic fit, which knows nothing but
-that the curve falls. It is bent where it lies furthest from a chord. There is nothing to set for a
-run.
+that the curve falls. It is bent where it lies furthest from a chord. Nothing is set by hand.
 
-Every bend has an interval: the steps that are as good, for all that noise of 1 % and the choice of
-logged steps can tell. `python -m tests.intervals` (in a checkout) measures how far that is so.
+Every bend has an interval: the steps that are as good a bend as far as noise of 1 % and the choice
+of logged steps can tell.
 """
 
 from dataclasses import dataclass
@@ -23,6 +22,15 @@ SETTLED = 0.25  # cleanup is over when the test curve falls at most this much as
 FLAT = 0.95  # steps whose distance from the chord is within 5 % of the largest are as good a bend
 ERROR = 0.01  # of a row of losses, at the least: an interval is to hold what 1 % of noise moves
 NO_BEND = "has no bend that stands out from the error of its rows"
+BOUNDARIES = {
+    "memorization_end": "end of memorisation",
+    "cleanup_start": "start of cleanup",
+    "cleanup_end": "end of cleanup",
+}
+FROM_START = {  # why these are null where the start of cleanup is
+    "cleanup_end": "it is measured from the start of cleanup",
+    "memorization_end": "it is looked for before cleanup",
+}
 
 
 @dataclass(frozen=True)
@@ -44,10 +52,10 @@ class _Fall(Curve):
 class Boundaries:
     """The three boundaries of a delayed generalisation, each None with a reason in `reasons`."""
 
-    memorization_end: Bend | None
-    cleanup_start: Bend | None
-    cleanup_end: Bend | None
-    reasons: tuple[str, ...]
+    memorization_end: Bend | None = None
+    cleanup_start: Bend | None = None
+    cleanup_end: Bend | None = None
+    reasons: tuple[str, ...] = ()
 
 
 def find_boundaries(
@@ -58,16 +66,11 @@ def find_boundaries(
     With y the smoothed log test curve from its peak on and G the first step at half of its log
     drop: cleanup starts at the largest distance of y above the chord from the peak to G, and ends
     at the largest distance below the chord from G to G + 3 (G - start) (or the last step), if the
-    curve falls at most a quarter as fast from there on. A test curve may fall twice, at once with
-    what train teaches of it and late again. It does where y lies further below the chord from the
-    peak to G than above: the peak is then that lowest step, and G is taken anew from there.
-    Memorisation ends at the largest distance of the log train curve below its chord over
-    [first step, start of cleanup].
-
-    `test_rises` says in words what a rise of the test curve is: where it is that of errors, a fall
-    of the accuracy.
-
-    Rows tenfold above the least loss so far are left out (slingshots and late spikes).
+    curve falls at most a quarter as fast from there on. Where y lies further below the chord from
+    the peak to G than above, the curve falls twice: the peak is then that lowest step, and G is
+    taken anew from there. Memorisation ends at the largest distance of the log train curve below
+    its chord over [first step, start of cleanup]. Rows tenfold above the least loss so far are left
+    out (slingshots and late spikes). `test_rises` says in words what a rise of the test curve is.
 
     An interval holds all steps whose distance from the chord is within a tolerance of the largest,
     and the logged step on either side. The tolerance is 5 % of the largest distance, or where that
@@ -75,14 +78,13 @@ def find_boundaries(
     1 %, by its scatter about the fit, or by that about its neighbours, whichever is most. A bend no
     further from its chord than that error is null: the ends of the chord would be as good.
 
-    What this covers, measured by `python -m tests.intervals` (50 tries on each shipped run with
-    boundaries, 10 on each of 120 curves of the synthetic family): with 1 % noise on the losses,
-    with half of the rows and with every fifth row, the step found on the whole log lies in the
-    interval found on the disturbed one in every try of the shipped runs, and in 97 % or more of
-    the family's for each boundary. Not covered: how another definition of a bend would date it,
-    and what another seed of the run would do.
+    Measured by `python -m tests.intervals`, with 1 % noise on the losses, with half of the rows and
+    with every fifth row: the step found on the whole log lies in the interval found on the
+    disturbed one in all of 50 tries on each shipped run, and for each boundary in 97 % or more of
+    10 tries on each of 120 synthetic curves. Not covered: how another definition of a bend would
+    date it, and what another seed of the run would do.
     """
-    reasons = []
+    reasons: list[str] = []
     until = _before_lasting_rise(test)
     if until < test.steps[-1]:
         reasons.append(
@@ -91,19 +93,16 @@ def find_boundaries(
         )
     smooth = _falling_log(_up_to(test, until), from_peak=True)
     if len(smooth) < 4:
-        return Boundaries(None, None, None, (*reasons, "too few logged steps to show a bend"))
+        return Boundaries(reasons=(*reasons, "too few logged steps to show a bend"))
     first, middle = _last_fall(smooth)
     if middle - first < 2:
         reasons.append("the test curve falls too fast for its logged steps to show a bend")
-        return Boundaries(None, None, None, tuple(reasons))
+        return Boundaries(reasons=tuple(reasons))
     start = _even_bend(smooth, first, middle, above=True)
     if start is None:
-        reasons += [
-            f"start of cleanup is null: the test curve {NO_BEND}",
-            "end of cleanup is null: it is measured from the start of cleanup",
-            "end of memorisation is null: it is looked for before cleanup",
-        ]
-        return Boundaries(None, None, None, tuple(reasons))
+        reasons.append(f"start of cleanup is null: the test curve {NO_BEND}")
+        reasons += [f"{BOUNDARIES[name]} is null: {why}" for name, why in FROM_START.items()]
+        return Boundaries(reasons=tuple(reasons))
     end, why_open = _cleanup_end(smooth, start, middle, test.steps)
     if why_open:
         reasons.append(why_open)
@@ -125,8 +124,10 @@ def memorization_bend(train: Curve) -> Bend | None:
     return _even_bend(fall, 0, len(fall) - 1, above=False) if len(fall) >= 3 else None
 
 
-def error_curve(accuracy: Curve) -> Curve:
+def error_curve(accuracy: Curve | None) -> Curve | None:
     """1 - accuracy, with half of the smallest error seen in place of 0, which has no logarithm."""
+    if accuracy is None:
+        return None
     error = 1 - accuracy.values
     positive = error[error > 0]
     floor = positive.min() / 2 if len(positive) else 0.5
@@ -144,8 +145,7 @@ def _last_fall(smooth: _Fall) -> tuple[int, int]:
 
 
 def _half_way(smooth: _Fall, first: int) -> int:
-    half = (smooth.values[first] + smooth.values[-1]) / 2
-    return int(np.argmax(smooth.values <= half))
+    return int(np.argmax(smooth.values <= (smooth.values[first] + smooth.values[-1]) / 2))
 
 
 def _over_chord(curve: Curve, first: int, last: int) -> np.ndarray:
@@ -219,10 +219,9 @@ def _falling_log(curve: Curve, *, from_peak: bool) -> _Fall:
 def _noise(steps: np.ndarray, logs: np.ndarray) -> float:
     """Standard deviation of rows about a smooth curve, from third differences of neighbours.
 
-    An isotonic fit passes through the rows of a steep curve, however noisy they are: where each is
-    below the one before there is nothing to mend. Divided differences that vanish on every parabola
-    know nothing of the slope, whatever the spacing, and their median nothing of a few spikes (after
-    Gasser, Sroka and Jennen-Steinmetz 1986, who take second differences).
+    An isotonic fit passes through the rows of a steep curve, however noisy they are. Divided
+    differences that vanish on every parabola do not see the slope, and their median does not see a
+    few spikes (after Gasser, Sroka and Jennen-Steinmetz 1986, who take second differences).
 
     >>> steps = np.arange(2000)
     >>> noisy = np.random.default_rng(0).normal(-0.5 * steps, 0.1)
@@ -240,10 +239,7 @@ def _noise(steps: np.ndarray, logs: np.ndarray) -> float:
 
 
 def _spikes(logs: np.ndarray) -> np.ndarray:
-    """Rows tenfold above the least loss so far, once that is tenfold below the first.
-
-    A curve that falls for good has none; the rise to the peak of a test curve is none.
-    """
+    """Rows tenfold above the least loss so far, once that is tenfold below the first."""
     least = np.minimum.accumulate(logs)
     spikes: np.ndarray = (logs > least + TENFOLD) & (least < logs[0] - TENFOLD)
     return spikes
@@ -258,9 +254,8 @@ def _median_log(curve: Curve) -> Curve:
 def _even_bend(curve: _Fall, first: int, last: int, *, above: bool) -> Bend | None:
     """The bend of [first, last], its interval reaching to that of a chord with two equal sides.
 
-    A rounded bend is furthest from the chord where the curve is parallel to it, and a long piece on
-    one side makes the chord parallel to that piece: the bend is then found on that side of the
-    joint. Between two equal pieces the parallel is in the middle.
+    A long piece on one side of a rounded bend makes the chord parallel to that piece, and the bend
+    is then found on that side of the joint; between two equal pieces it is in the middle.
     """
     bend = _bend(curve, first, last, above=above)
     if bend is None:
@@ -273,10 +268,7 @@ def _even_bend(curve: _Fall, first: int, last: int, *, above: bool) -> Bend | No
 
 
 def _bend(curve: _Fall, first: int, last: int, *, above: bool) -> Bend | None:
-    """The position in [first, last] furthest above (or below) the chord between the two ends.
-
-    None where that distance is within the tolerance, so that the ends would be as good.
-    """
+    """The bend in [first, last], furthest from the chord; None where its ends are as good."""
     over = _over_chord(curve, first, last)
     distance = over if above else -over
     position = int(np.argmax(distance))

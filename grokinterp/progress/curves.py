@@ -3,10 +3,15 @@
 Any table with a `step` column and at least one of train_loss, test_loss, train_acc, test_acc will
 do: metrics.csv of a run, a CSV of another tool, a DataFrame. `test_loss_unmirrored` and
 `test_acc_unmirrored` are read too where it has them.
+
+Steps are whole numbers from 0 on, or evenly spaced fractions, as of logs against epochs that are
+written several times in each. Dates and times of day are no steps: how long an update took is not
+how many there were.
 """
 
 import datetime
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +23,6 @@ from grokinterp.base.errors import InputError, shown
 from grokinterp.reading.logs_and_configs import as_numbers, column_names, left_out, read_table
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import COLUMNS, ROUNDING, UNMIRRORED
-
-# MERGED progress.logged_steps: What counts as the steps of a log: whole numbers from 0 on, or evenly spaced fractions.
-#
-# Fractions are those of logs against epochs, written several times in each. Dates and times of day
-# are no steps: how long an update took is not how many there were.
-
 
 Step = int | float  # a float only where a log's own steps are fractions
 
@@ -69,8 +68,8 @@ def checked_steps(steps: np.ndarray, source: str) -> tuple[np.ndarray, tuple[str
 def _as_times(steps: np.ndarray) -> str | None:
     """What a column of wall times says, or None where it could be one of steps.
 
-    Only what is certain: a log that begins at a step above 1.2 billion, which as seconds since 1970
-    is 2008, and in which less than a year passes; or whose every step is a date such as 20260131.
+    Certain are times since 1970 from 2008 on in which less than a year passes, and dates in all
+    rows, such as 20260131.
     """
     if len(steps) < 2:
         return None
@@ -98,11 +97,11 @@ def _is_date(step: float) -> bool:
     return True
 
 
-MEASURES = ("excluded_loss",)  # what phases use of a table besides its curves
 CURVES = COLUMNS
+USED = (*CURVES, *UNMIRRORED, "excluded_loss")  # what phases use of a table
 FEW_ROWS = 5  # fewer accuracies than these decide nothing
-MANY_TIMES = 10  # where there are so many times as many losses
-HELD_ROWS = 5  # a level counts when it is held for so many more rows,
+MANY_TIMES = 10  # where there are ten times as many losses
+HELD_ROWS = 5  # a level counts when it is held for five more rows,
 HELD_SHARE = 0.01  # or for this share of the log's rows, whichever is more
 
 
@@ -160,11 +159,7 @@ class Curve:
         return step
 
     def cannot_date(self, position: int) -> bool:
-        """Whether what is seen at a position may have come about before the log begins.
-
-        So it is of the first row: of a log that begins late, and at step 0, where nothing has been
-        learned yet, unless the weights of step 0 are not the initial ones.
-        """
+        """Whether what is seen at a position, the first, may be from before the log begins."""
         return position == 0 and (self.starts_late or self.step(0) == 0)
 
     def neighbours(self, position: int) -> tuple[Step, Step]:
@@ -173,11 +168,7 @@ class Curve:
         return self.step(before), self.step(after)
 
     def smoothed(self) -> "Curve":
-        """The running median of 3 rows (5 from 100 rows on); a monotone curve stays as it is.
-
-        A single row that differs from its neighbours, by luck or by mistake, then decides nothing,
-        except at the very end, where no row follows that could contradict it.
-        """
+        """The running median of 3 rows (5 from 100 rows on); a monotone curve stays as it is."""
         width = 3 if len(self) < 100 else 5  # a dense log can spare two neighbouring rows
         return Curve(self.steps, median_filter(self.values, size=width, mode="nearest"))
 
@@ -188,6 +179,18 @@ class Curves:
 
     frame: pd.DataFrame
     notes: tuple[str, ...]
+
+    @property
+    def first_step(self) -> Step:
+        """The first logged step."""
+        step: Step = self.frame["step"].iloc[0].item()
+        return step
+
+    @property
+    def starts_late(self) -> bool:
+        """Whether the log does, as `Curve.starts_late` has it."""
+        steps = self.frame["step"].to_numpy()
+        return Curve(steps, steps).starts_late
 
     def get(self, column: str) -> Curve | None:
         """The curve of a column, or None when it is absent or has no finite value."""
@@ -221,21 +224,15 @@ def read_curves(
             f"{source} has no column 'step' (found: {column_names(frame.columns)}); name the step "
             "column so."
         )
-    used = [column for column in (*CURVES, *UNMIRRORED, *MEASURES) if column in frame]
+    used = [column for column in USED if column in frame]
     if not set(used) & set(CURVES):
         raise InputError(
             f"{source} has none of the columns {', '.join(CURVES)} (found: "
             f"{column_names(frame.columns)}); at least one is needed."
         )
-    for column in ("step", *used):
-        if isinstance(frame[column], pd.DataFrame):
-            times = "two" if frame[column].shape[1] == 2 else f"{frame[column].shape[1]}"
-            raise InputError(f"{source} has {times} columns {column!r}; keep one.")
     if len(frame) == 0:
         raise InputError(f"{source} has no rows; give at least one logged step.")
-    numbers = pd.DataFrame(
-        {x: as_numbers(frame[x], f"{source}, column {x!r}") for x in ("step", *used)}
-    )
+    numbers = numbers_in(frame, ("step", *used), source)
     notes = [note for x in used for note in _into_range(numbers, x, source)]
     if name_left_out:
         notes += left_out(frame, ("step", *used))
@@ -255,11 +252,21 @@ def read_curves(
     return Curves(numbers, (*notes, *said))
 
 
-def without_few_accuracies(curves: Curves) -> Curves:
-    """Without accuracies that are known at a few rows only, of a log of many losses.
+def numbers_in(frame: pd.DataFrame, columns: Iterable[str], source: str) -> pd.DataFrame:
+    """Columns of a table as numbers; one that stands there twice, or has text, is refused."""
+    found = {}
+    for column in columns:
+        if isinstance(given := frame[column], pd.DataFrame):
+            times = "two" if given.shape[1] == 2 else f"{given.shape[1]}"
+            raise InputError(f"{source} has {times} columns {column!r}; keep one.")
+        found[column] = as_numbers(given, f"{source}, column {column!r}")
+    return pd.DataFrame(found)
 
-    Of one checkpoint with a log of losses beside it, accuracies are those of the checkpoint: they
-    would say that everything was learned by then, and the losses say when.
+
+def without_few_accuracies(curves: Curves) -> Curves:
+    """Without accuracies that are known at a few rows only, such as those of one checkpoint.
+
+    They would say that everything was learned by then; a log of many losses says when.
     """
     rows = {x: 0 if (c := curves.get(x)) is None else len(c) for x in (*CURVES, *UNMIRRORED)}
     losses = min(rows["train_loss"], rows["test_loss"])

@@ -7,6 +7,10 @@ generalises, so generalisation is asked for first, and where test pairs have mir
 those whose mirror is not trained on. All curves are smoothed by a running median before, and a
 level counts when it is held, so that no single row and no burst of luck decides
 (`grokinterp.progress.levels`).
+
+First comes what the curves show (`Findings`): when each side is half learned, fitted and learned,
+whether test generalises, and what speaks against taking that for learning: noise, a test loss that
+fell with train, levels that were lost. Then the label is decided, with its distance from another.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +18,6 @@ from typing import Literal
 
 import numpy as np
 
-from grokinterp.progress.crossings import Unmirrored
 from grokinterp.progress.curves import CURVES, Curve, Curves, Step
 from grokinterp.progress.levels import (
     ROUGHEST,
@@ -22,21 +25,15 @@ from grokinterp.progress.levels import (
     WITHIN,
     Episode,
     Level,
+    Thresholds,
+    Unmirrored,
     level_of,
     lost_and_regained,
 )
 
-# MERGED progress.evidence: What the curves of a run show of train and of test, for a label to be decided on.
-#
-# When each side is half learned, fitted and learned, whether test generalises, and what speaks
-# against taking that for learning: noise, a test loss that fell with train, levels that were lost.
-
-
 FITS = 0.99  # train accuracy of a run that has memorised
 MOSTLY = 0.5  # of the rows since it was learned, train has to be near its best
-TOGETHER = (
-    0.1  # of its first value: a test loss that is below it when train is learned did not wait
-)
+TOGETHER = 0.1  # of its first value: a test loss below it when train is learned did not wait
 
 
 @dataclass(frozen=True)
@@ -65,15 +62,12 @@ class Side:
 
     def rows_between(self, first: Step, last: Step, *, side: Literal["left", "right"]) -> int:
         """Logged rows from one step up to another (`side` as in numpy.searchsorted)."""
-        from_row, to_row = (
-            np.searchsorted(self.steps, first),
-            np.searchsorted(self.steps, last, side=side),
-        )
-        return int(to_row - from_row)
+        from_row = np.searchsorted(self.steps, first)
+        return int(np.searchsorted(self.steps, last, side=side) - from_row)
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Findings:
     """Both sides, and in words: the best values, what was missed, what "learned" means."""
 
     train: Side
@@ -90,7 +84,7 @@ class Evidence:
 
 def from_accuracies(
     train: Curve, test: Curve, ceiling: float, unmirrored: Unmirrored | None
-) -> Evidence:
+) -> Findings:
     """What (smoothed) accuracies show; test is judged on unmirrored pairs where they are known."""
     if unmirrored is not None and unmirrored.accuracy is None:
         unmirrored = None  # only their loss is known, and accuracies decide
@@ -110,7 +104,7 @@ def from_accuracies(
         # Where a few checkpoints know it, the accuracy on all test pairs may show that it waited.
         unseen = test_side.unseen and before == 0
         test_side = replace(test_side, learned=learned, before=before, unseen=unseen)
-    return Evidence(
+    return Findings(
         _accuracy_side(of_train, halfway, train.steps),
         test_side,
         generalises,
@@ -173,40 +167,31 @@ def _accuracy_side(level: Level, halfway: float, logged: np.ndarray) -> Side:
 
 
 def _side(
-    curve: Curve, logged: np.ndarray, *, halfway: int | None, fits: int | None, learned: int | None
+    curve: Curve, logged: np.ndarray, halfway: int | None, fits: int | None, learned: int | None
 ) -> Side:
     """A side from the rows of its curve at which each stage is reached."""
-
-    def step(row: int | None) -> Step | None:
-        return None if row is None else curve.step(row)
-
-    return Side(
-        logged,
-        step(halfway),
-        step(fits),
-        step(learned),
-        before=curve.step(learned - 1) if learned else 0,
-        unseen=learned is not None and curve.cannot_date(learned),
+    half, fitted, known = (
+        None if row is None else curve.step(row) for row in (halfway, fits, learned)
     )
+    before = curve.step(learned - 1) if learned else 0
+    unseen = learned is not None and curve.cannot_date(learned)
+    return Side(logged, half, fitted, known, before, unseen)
 
 
 def from_losses(
     train: Curve, test: Curve, train_below: float, test_below: float, which: str = "test"
-) -> Evidence:
+) -> Findings:
     """What (smoothed) losses show, learned below these thresholds; `which` says which test rows."""
     learned = [
         curve.first_held(curve.values < below)
         for curve, below in ((train, train_below), (test, test_below))
     ]
     of_train, of_test = (
-        _side(
-            curve, curve.steps, halfway=curve.first_held(_halved(curve, below)), fits=row,
-            learned=row,
-        )
+        _side(curve, curve.steps, curve.first_held(_halved(curve, below)), fits=row, learned=row)
         for curve, below, row in zip((train, test), (train_below, test_below), learned, strict=True)
-    )  # fmt: skip
+    )
     best_train, best_test = float(train.values.min()), float(test.values.min())
-    return Evidence(
+    return Findings(
         of_train,
         of_test,
         learned[1] is not None,
@@ -266,20 +251,17 @@ def _told(
     made_good = [episode for episode in episodes if episode.regained is not None]
     lines = []
     if made_good:
-        first = made_good[0]
-        assert first.regained is not None
+        lost, regained = made_good[0].lost, made_good[0].regained
         lines.append(
-            f"{name} is lost at step {curve.steps[first.lost]} (it is "
-            f"{curve.values[first.lost]:.3g} there) and regained at step "
-            f"{curve.steps[first.regained]}"
+            f"{name} is lost at step {curve.steps[lost]} (it is {curve.values[lost]:.3g} there) "
+            f"and regained at step {curve.steps[regained]}"
             + (f"; so it is {len(made_good)} times in all" if len(made_good) > 1 else "")
         )
-    for last in episodes:
-        if last.regained is None:
-            lines.append(
-                f"{name} {collapses} at step {curve.steps[last.lost]}, to {curve.values[-1]:.3g} "
-                f"at the end ({len(curve) - last.lost} logged rows)"
-            )
+    if episodes and (last := episodes[-1]).regained is None:
+        lines.append(
+            f"{name} {collapses} at step {curve.steps[last.lost]}, to {curve.values[-1]:.3g} at "
+            f"the end ({len(curve) - last.lost} logged rows)"
+        )
     return tuple(lines)
 
 
@@ -323,7 +305,7 @@ class Margin:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """A label with its distance from another and the reasons for both; the times of Definition 1.
 
     `t_train` and `t_test` say when a run came near its own best, which need not be good; None where
@@ -337,18 +319,17 @@ class Verdict:
     t_test: Step | None = None
 
 
-def _verdict(label: Label, reason: str, margin: Margin, *more: str) -> Verdict:
-    return Verdict(label, margin, (reason, margin.reason(), *more))
+def _decision(label: Label, reason: str, margin: Margin, *more: str) -> Decision:
+    return Decision(label, margin, (reason, margin.reason(), *more))
 
 
 def label_of(
     curves: Curves,
+    limits: Thresholds,
     *,
-    train_loss_below: float,
-    test_loss_below: float,
     ceiling: float = 1.0,
     unmirrored: Unmirrored | None = None,
-) -> Verdict:
+) -> Decision:
     """The label of cleaned curves; accuracies decide where there are any, otherwise losses.
 
     `ceiling` is the best test accuracy that the task allows. With `unmirrored`, test stands for the
@@ -364,74 +345,68 @@ def label_of(
         which = "test"
         if unmirrored is not None and unmirrored.loss is not None:
             which, test = "unmirrored test", unmirrored.loss.smoothed()
-        verdict = _decide(from_losses(train, test, train_loss_below, test_loss_below, which))
+        decision = _decide(from_losses(train, test, limits.train_loss, limits.test_loss, which))
         lacking = [side for side in ("train", "test") if curves.get(f"{side}_acc") is None]
         missing = "no accuracies" if len(lacking) == 2 else f"no {lacking[0]} accuracy"
         note = (
-            f"{missing}: learned means train loss below {train_loss_below:g} and {which} loss "
-            f"below {test_loss_below:g}"
+            f"{missing}: learned means train loss below {limits.train_loss:g} and {which} loss "
+            f"below {limits.test_loss:g}"
         )
-        return replace(verdict, reasons=(*verdict.reasons, note))
+        return replace(decision, reasons=(*decision.reasons, note))
     found = ", ".join(column for column in CURVES if curves.get(column) is not None)
     there = f"there is only {found}" if found else "there is neither"
     reason = f"a label compares train with test, by accuracies or by losses; {there}"
-    return _verdict("undetermined", reason, Margin(None, "there is nothing to compare"))
+    return _decision("undetermined", reason, Margin(None, "there is nothing to compare"))
 
 
-def _without_unmirrored(seen: Evidence, unmirrored: Unmirrored) -> Verdict:
+def _without_unmirrored(seen: Findings, unmirrored: Unmirrored) -> Decision:
     """The label where too few test pairs are free of mirrors to judge generalisation by.
 
     What does not even answer the mirrored ones has not generalised; the rest cannot be told.
     """
-    verdict = _decide(seen)
-    if verdict.label in ("memorized", "not_learned"):
-        return verdict
+    decision = _decide(seen)
+    if decision.label in ("memorized", "not_learned"):
+        return decision
     margin = Margin(None, "no crossing could tell")
-    told = _verdict("undetermined", f"{unmirrored.too_few}; {seen.reached}", margin, *seen.history)
-    return replace(told, t_train=verdict.t_train, t_test=verdict.t_test)
+    told = _decision("undetermined", f"{unmirrored.too_few}; {seen.reached}", margin, *seen.history)
+    return replace(told, t_train=decision.t_train, t_test=decision.t_test)
 
 
-def _decide(seen: Evidence) -> Verdict:
-    verdict = _labelled(seen)
+def _decide(seen: Findings) -> Decision:
+    decision = _labelled(seen)
     return replace(
-        verdict,
-        reasons=(*verdict.reasons, *seen.history),
+        decision,
+        reasons=(*decision.reasons, *seen.history),
         t_train=seen.train.date,
         t_test=seen.test.date,
     )
 
 
-def _labelled(seen: Evidence) -> Verdict:
+def _labelled(seen: Findings) -> Decision:
     train, test = seen.train, seen.test
     if train.halfway is None:
         rows = f"no crossing decides, on any of {len(train.steps)} logged rows"
-        return _verdict("not_learned", seen.missed, Margin(None, rows))
+        return _decision("not_learned", seen.missed, Margin(None, rows))
     if seen.noise is not None:
-        return _verdict("undetermined", seen.noise, Margin(None, "no level is held"))
+        return _decision("undetermined", seen.noise, Margin(None, "no level is held"))
     if seen.generalises and train.learned is not None and test.learned is not None:
         if seen.together is not None:
-            return _verdict("steady", seen.together, Margin(None, "no crossing decides"))
+            return _decision("steady", seen.together, Margin(None, "no crossing decides"))
         return _by_delay(seen, train.learned, test.learned)
-    if train.fits is not None and test.halfway is None:
-        margin = _held(train, train.fits, "train is fitted")
-        return _verdict(
-            "memorized", f"{seen.reached}: it fits train and does not generalise", margin
-        )
     fitted, half = train.fits, test.halfway
-    if fitted is not None and half is not None and half > fitted:
-        margin = _held(test, half, "test is half learned")  # before, it had only memorised
-    else:
-        margin = _held(train, train.halfway, "train is half learned")
+    if fitted is not None and half is None:
+        reason = f"{seen.reached}: it fits train and does not generalise"
+        return _decision("memorized", reason, _held(train, fitted, "train is fitted"))
+    margin = _held(train, train.halfway, "train is half learned")
+    if fitted is not None and half is not None and half > fitted:  # before, it had only memorised
+        margin = _held(test, half, "test is half learned")
+    words = f"it generalises, and {seen.fitted}" if seen.generalises else "it generalises in part"
     if half is None:
         words = f"{seen.fitted} and does not generalise"
-    elif seen.generalises:
-        words = f"it generalises, and {seen.fitted}"
-    else:
-        words = "it generalises in part"
-    return _verdict("undetermined", f"{seen.reached}: {words}, or the run was cut off", margin)
+    return _decision("undetermined", f"{seen.reached}: {words}, or the run was cut off", margin)
 
 
-def _by_delay(seen: Evidence, t_train: Step, t_test: Step) -> Verdict:
+def _by_delay(seen: Findings, t_train: Step, t_test: Step) -> Decision:
     """Definition 2; "grokked" only where the spacing of the log leaves no doubt."""
     train, test = seen.train, seen.test
     facts = f"train is {seen.learned} from step {t_train} on, test from step {t_test} on"
@@ -440,46 +415,43 @@ def _by_delay(seen: Evidence, t_train: Step, t_test: Step) -> Verdict:
     if test.unseen:
         reason = f"{facts}, and the log never shows it unlearned: what came before is not known"
         margin = Margin(None, "test is learned before its log begins")
-        return _verdict("undetermined", reason, margin)
+        return _decision("undetermined", reason, margin)
     if test.before >= limit and t_test > t_train:
-        factor = (t_test - t_train) / (t_train or 1)
-        after = test.rows_between(limit, t_test, side="left")
-        left = test.rows_from(t_test)
+        least = "at least " if train.unseen else ""
+        factor = f"{least}{(t_test - t_train) / (t_train or 1):.3g}"
+        after, left = test.rows_between(limit, t_test, side="left"), test.rows_from(t_test)
         margin = Margin(
             max(1, min(after, left)),
             f"test is learned {after} rows after {twice}, and {left} rows before the log ends",
         )
-        least = "at least " if train.unseen else ""
-        reason = f"{facts}: a delay of {least}{factor:.3g} times the time to learn train"
-        return _verdict("grokked", reason, margin)
+        reason = f"{facts}: a delay of {factor} times the time to learn train"
+        return _decision("grokked", reason, margin)
     if train.unseen:
         reason = (
             f"{facts}; the log never shows train unlearned: what came before, how long it took and "
             "whether the delay is longer is not known"
         )
         margin = Margin(None, "train is learned before its log begins")
-        return _verdict("undetermined", reason, margin)
+        return _decision("undetermined", reason, margin)
     if t_test <= limit:
-        margin = Margin(
-            max(1, test.rows_between(t_test, limit, side="right")),
-            f"so many rows later test would not be learned by {twice}",
-        )
+        rows = max(1, test.rows_between(t_test, limit, side="right"))
+        margin = Margin(rows, f"so many rows later test would not be learned by {twice}")
         reason = f"{facts}: the delay is no longer than the time to learn train"
         doubt = (
             f"steady as logged: train may have been learned soon after step {train.before}, which "
-            "would make the delay the longer one; log more often to be certain",
+            "would make the delay the longer one; log more often to be certain"
         )
-        more = doubt if t_test - train.before > train.before else ()
-        return _verdict("steady", reason, margin, *more)
+        doubtful = t_test - train.before > train.before
+        return _decision("steady", reason, margin, *([doubt] if doubtful else []))
     reason = (
         f"{facts}: between logged steps the delay could be longer or shorter than the time to "
         "learn train; log more often there"
     )
     margin = Margin(1, f"{twice}, lies between the row where test is learned and the one before")
-    return _verdict("undetermined", reason, margin)
+    return _decision("undetermined", reason, margin)
 
 
 def _held(side: Side, step: Step, event: str) -> Margin:
     """The distance of a label that rests on one crossing: the rows since then."""
-    rows = side.rows_from(step)
-    return Margin(rows, f"{event} from step {step} on, so many rows before the log ends")
+    meaning = f"{event} from step {step} on, so many rows before the log ends"
+    return Margin(side.rows_from(step), meaning)

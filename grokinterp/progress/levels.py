@@ -1,18 +1,32 @@
-"""What level an accuracy curve reaches, when, and whether it stays there.
+"""What level a curve reaches, when it crosses a threshold, and whether it stays there.
 
 Labels rest on levels that are held: a single row, a short burst, and noise reach high values too.
 All of it looks at smoothed curves.
+
+A network can answer (b, a) from (a, b): that is memorisation, and the accuracy on all test pairs
+counts it as generalisation. So thresholds are dated on unmirrored test pairs too. Runs log the
+accuracy on them; of older runs and of checkpoints that others trained it is known at the
+checkpoints alone, and between them the accuracy on all test pairs bounds it. With a share w of them
+mirrored,
+
+    (accuracy - w) / (1 - w) <= unmirrored accuracy <= accuracy / (1 - w).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import median_filter
 from scipy.optimize import isotonic_regression
 
-from grokinterp.progress.curves import HELD_ROWS, HELD_SHARE, Curve, Step
+from grokinterp.base.checks import number
+from grokinterp.fourier.heldout import FEWEST_ROWS
+from grokinterp.progress.curves import HELD_ROWS, HELD_SHARE, Curve, Curves, Step
+from grokinterp.runs.metrics import UNMIRRORED
+from grokinterp.runs.run import Run
+from grokinterp.tasks.task import has_mirrors, unmirrored_rows
 
 WITHIN = 0.95  # of the run's own maximum accuracy
 SHARED = 0.05  # of the log's rows or steps have to lie at a level, unless the log ends there
@@ -72,20 +86,14 @@ class Level:
 
     @property
     def unseen(self) -> bool:
-        """Whether the log never shows the curve unlearned, so that `row` is no date.
-
-        It is at its level in the first row, or never was below three quarters of it before.
-        """
-        if self.curve.cannot_date(self.row):
-            return True
-        return self.row > 0 and bool((self.curve.values[: self.row] >= UNLEARNED * self.best).all())
+        """Whether the log never shows it below three quarters of its level before `row`."""
+        before = self.curve.values[: self.row]
+        high = len(before) > 0 and bool((before >= UNLEARNED * self.best).all())
+        return high or self.curve.cannot_date(self.row)
 
     @property
     def before(self) -> Step:
-        """The last step at which it is not learned yet for all the log can tell, 0 without one.
-
-        That is the row before `row`, or before an earlier one close by that touches the level.
-        """
+        """The last step before `row`, or before a touch of the level close by; 0 without one."""
         near = max(self.row - 2 * self.curve.hold, 0)
         touching = self.curve.values[near : self.row + 1] >= self.threshold
         first = near + int(np.argmax(touching))
@@ -100,7 +108,7 @@ class Level:
 def level_of(curve: Curve, chance: float) -> Level:
     """The best level of a smoothed accuracy curve, of at least one row."""
     values, n = curve.values, len(curve)
-    # The least value from every row through the `hold` rows after it, or to the end.
+    # The least value of every row and the `hold` rows after it.
     windows = _following(values, curve.hold, fill=np.inf).min(axis=1)
     # How much of the log lies near each of these: of its rows, or of its steps where they are wide.
     order = np.argsort(values)
@@ -132,12 +140,11 @@ def straying(values: np.ndarray, row: int, threshold: float) -> float:
         sqrt((mean squared residual before the row + the same after it) / 2)
 
     Residuals are those from the nearest non-decreasing curve before the row, and what is missing to
-    the threshold from then on. Two things do not count as straying: dips of up to a twentieth of
-    the log, such as slingshots (a running median over a tenth of it takes them out, before and
-    after the row apart, unless the log ends with so few rows at the level that any one of them may
-    be luck); and the deepest time below the threshold, which is compared with a curve that falls
-    and then rises, since what was learned can be lost again. A walk that happens to rise once and
-    to stay is as smooth as learning in this number, and in every other.
+    the threshold from then on. Two things do not count: dips of up to a twentieth of the log, such
+    as slingshots (a running median over a tenth of it takes them out, unless the log ends with so
+    few rows at the level that any one of them may be luck); and the deepest time below the
+    threshold, which is compared with a curve that falls and then rises, since what was learned can
+    be lost again.
 
     >>> round(straying(np.array([0.0, 0.1, 0.0, 1.0, 1.0, 1.0]), 3, 0.95), 3)
     0.029
@@ -193,3 +200,161 @@ def lost_and_regained(row: int, learned: np.ndarray, lost: np.ndarray) -> tuple[
         at = gone + int(back[0]) if len(back) else None
         found.append(Episode(gone, at))
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Crossings that define `memorization_step` and `grok_step`; losses where no accuracy is.
+
+    They hold for smoothed curves, and have to be held: see `Phases`.
+    """
+
+    train_acc: float = 0.99
+    test_acc: float = 0.95
+    train_loss: float = 1e-2
+    test_loss: float = 1e-2
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            most = 1 if name.endswith("_acc") else None
+            usual = str(getattr(type(self), name))
+            found = number(f"threshold {name}", value, most=most, such_as=usual)
+            object.__setattr__(self, name, found)
+
+
+@dataclass(frozen=True)
+class Unmirrored:
+    """Loss and accuracy on unmirrored test pairs, where they are known.
+
+    `least` and `most` bound the (smoothed) accuracy on every logged row; None where it was logged
+    itself, or where the share of mirrored pairs is not known. `too_few` says why it decides
+    nothing.
+    """
+
+    accuracy: Curve | None
+    loss: Curve | None
+    least: Curve | None = None
+    most: Curve | None = None
+    too_few: str | None = None
+
+    def reached(self, threshold: float, step: Step | None) -> tuple[Step | None, Step]:
+        """When a threshold is held: the first step at which that is certain, the last before it.
+
+        `step` is the first one of the curve at which it is held, None for never. The second number
+        is the last step at which it is certainly not reached yet, 0 where there is none.
+        """
+        before: Step = 0
+        if self.accuracy is not None and step is not None:
+            earlier = self.accuracy.steps[self.accuracy.steps < step]
+            before = earlier[-1].item() if len(earlier) else 0
+        if self.least is None or self.most is None:
+            return step, before
+        sure = self.least.first_held(self.least.values >= threshold)
+        if sure is not None:
+            surely = self.least.step(sure)
+            step = surely if step is None else min(step, surely)
+        if step is None:
+            return None, before
+        not_yet = self.most.steps[(self.most.values < threshold) & (self.most.steps < step)]
+        return step, max(before, not_yet[-1].item() if len(not_yet) else 0)
+
+    def step_of(self, accuracy: float, loss: float) -> Step | None:
+        """The first logged step from which an accuracy is held; a loss where there is none."""
+        curve = self.loss if self.accuracy is None else self.accuracy
+        if curve is None:
+            return None
+        smooth = curve.smoothed()
+        holds = smooth.values < loss if self.accuracy is None else smooth.values >= accuracy
+        row = smooth.first_held(holds)
+        if row is not None and smooth.cannot_date(row):
+            return None
+        step = None if row is None else smooth.step(row)
+        return step if self.accuracy is None else self.reached(accuracy, step)[0]
+
+
+def unmirrored_of(
+    curves: Curves, run: Run | None, measures: pd.DataFrame | None
+) -> Unmirrored | None:
+    """What is known of a run's, or a table's, unmirrored test pairs; None where nothing is.
+
+    A run whose task has no mirrors, or whose split nobody knows, has none.
+    """
+    loss_name, accuracy_name = UNMIRRORED
+    found = Unmirrored(curves.get(accuracy_name), curves.get(loss_name))
+    if run is None:
+        return found if found.accuracy or found.loss else None
+    mask = run.train_mask
+    if mask is None or bool(mask.all()) or not has_mirrors(run.task):
+        return None
+    n_test, n = int((~mask).sum()), int(unmirrored_rows(run.task, mask).sum())
+    if n < FEWEST_ROWS:
+        return Unmirrored(
+            None, None,
+            too_few=f"of {n_test} test pairs {n} have a mirror that is not trained on either, "
+            f"fewer than {FEWEST_ROWS}: whether it generalises or answers mirrors cannot be told",
+        )  # fmt: skip
+    if found.accuracy is None and measures is not None:
+        table = Curves(measures, ())
+        found = Unmirrored(table.get(accuracy_name), table.get(loss_name))
+    test = curves.smooth("test_acc")
+    if found.accuracy is None:
+        return None
+    if test is None or len(found.accuracy) >= len(test):
+        return found
+    share = 1 - n / n_test
+    exact = dict(zip(found.accuracy.steps.tolist(), found.accuracy.values.tolist(), strict=True))
+    least = np.clip((test.values - share) / (1 - share), 0, 1)
+    most = np.clip(test.values / (1 - share), 0, 1)
+    for row, step in enumerate(test.steps.tolist()):
+        least[row] = max(least[row], exact[step]) if step in exact else least[row]
+        most[row] = min(most[row], exact[step]) if step in exact else most[row]
+    return replace(found, least=Curve(test.steps, least), most=Curve(test.steps, most))
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """The first logged step from which a threshold is held, or why there is none.
+
+    `unseen`: it was crossed in the first row already, perhaps before the log begins.
+    """
+
+    step: Step | None
+    why: str | None = None
+    unseen: bool = False
+
+
+def crossing(curves: Curves, side: str, limits: Thresholds) -> Crossing:
+    """Of the smoothed accuracy of "train" or "test", or of the loss where there is none."""
+    if (curve := curves.smooth(f"{side}_acc")) is not None:
+        holds = curve.values >= getattr(limits, f"{side}_acc")
+    elif (curve := curves.smooth(f"{side}_loss")) is not None:
+        holds = curve.values < getattr(limits, f"{side}_loss")
+    else:
+        return Crossing(None, f"there is no {side} curve")
+    position = curve.first_held(holds)
+    if position is None:
+        short = f"crossed for a while, and never held for {curve.hold} rows more"
+        return Crossing(None, f"its threshold is {short if holds.any() else 'never crossed'}")
+    if curve.cannot_date(position):
+        why = f"its threshold is crossed at step {curve.steps[0]} already, the first of the log"
+        return Crossing(None, f"{why}: when that came about is not known", unseen=True)
+    return Crossing(curve.step(position))
+
+
+def unmirrored_crossing(
+    unmirrored: Unmirrored | None, run: Run | None, limits: Thresholds
+) -> Crossing:
+    """The same of unmirrored test pairs."""
+    if unmirrored is not None:
+        if unmirrored.too_few is not None:
+            return Crossing(None, unmirrored.too_few)
+        step = unmirrored.step_of(limits.test_acc, limits.test_loss)
+        never = "its threshold is not seen to be crossed and held on unmirrored test pairs"
+        return Crossing(step, never if step is None else None)
+    if run is None:
+        return Crossing(None, "there is no curve of unmirrored test pairs")
+    if not has_mirrors(run.task):
+        return Crossing(None, f"{run.task.title} has no mirrors; grok_step is of all test inputs")
+    return Crossing(
+        None, "the split is not known, leaves nothing to test on, or only losses were logged"
+    )

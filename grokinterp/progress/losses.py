@@ -25,7 +25,6 @@ from grokinterp.fourier.answers import (
 from grokinterp.fourier.heldout import heldout_fit
 from grokinterp.fourier.spectra import neuron_logit_map
 from grokinterp.models.cross_entropy import answer_scores
-from grokinterp.reading._load import check_snapshot
 from grokinterp.runs._snapshot import Block, Snapshot
 from grokinterp.tasks.operations import UNDEFINED
 
@@ -37,10 +36,9 @@ def restricted_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     means added back. Low says that these directions suffice for the answer, not that the network
     reads nothing else: compare with the excluded loss.
     """
-    spectrum, frequencies = _logit_spectrum(snapshot), _checked(snapshot, frequencies)
-    return float(
-        _loss_by_exponent(spectrum.component(frequencies) + spectrum.mean, snapshot).mean()
-    )
+    spectrum, frequencies = _along(snapshot, frequencies)
+    table = spectrum.component(frequencies) + spectrum.mean
+    return float(_loss_by_exponent(table, snapshot).mean())
 
 
 def excluded_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
@@ -50,13 +48,13 @@ def excluded_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     once the training answers come from the circuit; memorised answers do not need it. NaN without a
     split.
     """
-    part = _logit_spectrum(snapshot).component(_checked(snapshot, frequencies))
-    return _losses_without([part], snapshot)[0]
+    spectrum, frequencies = _along(snapshot, frequencies)
+    return _losses_without([spectrum.component(frequencies)], snapshot)[0]
 
 
 def excluded_loss_each(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[int, float]:
     """Excluded loss of one key frequency at a time (Nanda et al. 2023, appendix; ARENA)."""
-    spectrum, frequencies = _logit_spectrum(snapshot), _checked(snapshot, frequencies)
+    spectrum, frequencies = _along(snapshot, frequencies)
     parts = [spectrum.component([k]) for k in frequencies]
     return dict(zip(frequencies, _losses_without(parts, snapshot), strict=True))
 
@@ -68,17 +66,11 @@ def trig_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     coefficient a frequency: see `trig_coefficients`.
     """
     group = group_of(snapshot)
-    coefficients = trig_coefficients(snapshot, frequencies)
-    distance = torch.arange(group.order, dtype=torch.float64)
-    wave = sum(
-        (
-            alpha * torch.cos(2 * torch.pi * k * distance / group.order)
-            for k, alpha in coefficients.items()
-        ),
-        torch.zeros(group.order, dtype=torch.float64),
-    )
-    table = torch.zeros(group.order, snapshot.modular_task.p, dtype=torch.float64)
     exponents = torch.arange(group.order)
+    wave = torch.zeros(group.order, dtype=torch.float64)
+    for k, alpha in trig_coefficients(snapshot, frequencies).items():
+        wave += alpha * torch.cos(2 * torch.pi * k * exponents.double() / group.order)
+    table = torch.zeros(group.order, snapshot.modular_task.p, dtype=torch.float64)
     table[:, group.tokens] = wave[(exponents[:, None] - exponents[None, :]) % group.order]
     return float(_loss_by_exponent(table, snapshot).mean())
 
@@ -88,7 +80,7 @@ def trig_coefficients(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[in
 
     The waves of different k are orthogonal over all (a, b, c), so each is a projection.
     """
-    spectrum, frequencies = _logit_spectrum(snapshot), _checked(snapshot, frequencies)
+    spectrum, frequencies = _along(snapshot, frequencies)
     order = spectrum.group.order
     exponent = torch.arange(order, dtype=torch.float64)
     found = {}
@@ -104,7 +96,7 @@ def trig_variance_explained(snapshot: Snapshot, frequencies: Sequence[int]) -> f
 
     High says that the logits have the predicted form on average over a, b and c.
     """
-    spectrum = _logit_spectrum(snapshot)
+    spectrum, _ = _along(snapshot, frequencies)
     order, count = spectrum.group.rows.shape
     coefficients = trig_coefficients(snapshot, frequencies)
     fit = sum(alpha**2 * count * _wave_squares(k, order) for k, alpha in coefficients.items())
@@ -165,11 +157,11 @@ def restricted_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> floa
     residual skip, and re-centred to the model's mean logits; CE on test pairs. NaN without a split,
     or with a LayerNorm before the unembedding.
     """
-    frequencies = _checked(snapshot, frequencies)
+    spectrum, frequencies = _along(snapshot, frequencies)
     train = snapshot.train_mask
     if train is None or not snapshot.linear_readout:
         return math.nan
-    table = _neuron_part(snapshot, frequencies) + _logit_spectrum(snapshot).mean
+    table = _neuron_part(snapshot, frequencies) + spectrum.mean
     exponents = group_of(snapshot).of_input[~train]
     losses = _loss_by_exponent(table, snapshot)
     return float(losses[exponents[exponents != UNDEFINED]].mean())
@@ -182,7 +174,7 @@ def excluded_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     logits are linear in the activations, so this is L - P_K(A) W_out W_U. NaN without a split, or
     with a LayerNorm before the unembedding.
     """
-    frequencies = _checked(snapshot, frequencies)
+    _, frequencies = _along(snapshot, frequencies)
     if not snapshot.linear_readout:
         return math.nan
     return _losses_without([_neuron_part(snapshot, frequencies)], snapshot)[0]
@@ -211,14 +203,12 @@ def _neuron_part(snapshot: Snapshot, frequencies: Sequence[int]) -> Float[Tensor
     return component @ neuron_logit_map(snapshot)[:, : snapshot.modular_task.p]
 
 
-def _logit_spectrum(snapshot: Snapshot) -> AnswerSpectrum:
-    """The spectrum of the raw logits (their shift per input is left in, as the paper does)."""
-    check_snapshot(snapshot)
-    return snapshot.tally(LogitTally).spectrum
-
-
-def _checked(snapshot: Snapshot, frequencies: Sequence[int]) -> tuple[int, ...]:
-    return checked_frequencies(frequencies, group_of(snapshot))
+def _along(
+    snapshot: Snapshot, frequencies: Sequence[int]
+) -> tuple[AnswerSpectrum, tuple[int, ...]]:
+    """The spectrum of the raw logits (a shift per input is left in, as in the paper), and K."""
+    keys = checked_frequencies(frequencies, group_of(snapshot))
+    return snapshot.tally(LogitTally).spectrum, keys
 
 
 def _loss_by_exponent(

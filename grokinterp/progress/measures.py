@@ -1,29 +1,36 @@
-"""The registry of progress measures: one more measure is one decorated function.
+"""The registry of measures: what can be measured of a checkpoint, and of a finished run.
 
     @measure("norm_of_embedding")
     def _norm_of_embedding(snapshot):
         return float(snapshot.weights["embed.W_E"].norm())
 
-A measure is a function of a snapshot (and, with `needs_frequencies`, of the key frequencies) that
-returns a number, or a dict with a number for each suffix of its column prefix. One `of` a kind of
-task has no column for other tasks; one that a model lacks (InputError) is NaN. Whatever else a
-function raises, and what is no number, is refused in one line that names the measure.
+A measure of scope "snapshot" is a function of a snapshot (and, with `needs_frequencies`, of the key
+frequencies) that returns a number, or a dict with a number for each suffix of its column prefix.
+The default ones are the columns of `progress_measures`; others are taken where they are asked for
+by name. One `of` a kind of task has no column for other tasks; one that a model lacks (InputError)
+is NaN. Whatever else a function raises, and what is no number, is refused in one line that names
+the measure.
+
+A measure of scope "run" is a function of a run that returns a dict of columns, of any values. It is
+taken where it is asked for by name, as in a sweep: `grokinterp.encodings.run_measures` has ours.
 """
 
 import contextlib
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.base.checks import truth
-from grokinterp.base.errors import InputError, shown
+from grokinterp.base.checks import listed, truth, word
+from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.base.memory import kept_memory
 from grokinterp.base.registry import check_free, check_function, checked_name
 from grokinterp.fourier._key_frequencies import Keys, accepted
@@ -54,27 +61,34 @@ from grokinterp.progress.observables import (
 from grokinterp.reading._load import RunOrPath, check_snapshot, run_of
 from grokinterp.runs._snapshot import Block, Snapshot, Tally
 from grokinterp.runs.metrics import UNMIRRORED
+from grokinterp.runs.run import Run
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
 
-# MERGED progress.table: All progress measures of a run, a row per checkpoint.
-
-
-Value = float | dict[int, float] | dict[str, float]
+Function = Callable[..., Any]
+Scope = Literal["snapshot", "run"]
+RESERVED = ("step", *UNMIRRORED)  # columns that tables have besides the measures
+OF_ENCODINGS = (  # registered once `grokinterp.encodings` is imported, and taken before that too
+    "compressibility", "compressibility_peak", "scopes", "bases", "fisher_pruning", "sizes",
+    "features",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A named measure; without frequencies to give it, one that needs them is null."""
+    """A named measure, of a snapshot or of a run; `meaning` is one line about its numbers."""
 
     name: str
-    function: Callable[..., Value]
-    needs_frequencies: bool
-    prefix: str  # of the columns of a measure that returns several numbers
-    of: type | None  # the kind of task it is defined for; None for all
+    function: Function
+    scope: Scope = "snapshot"
+    default: bool = True  # taken without being asked for
+    needs_frequencies: bool = False  # without any to give it, it is null
+    prefix: str = ""  # of the columns of a measure that returns several values
+    of: type | None = None  # the kind of task it is defined for; None for all
+    meaning: str = ""
 
-    def columns(self, snapshot: Snapshot, frequencies: Sequence[int]) -> dict[str, float]:
-        """The columns this measure adds to a row."""
+    def columns(self, snapshot: Snapshot, frequencies: Sequence[int] = ()) -> dict[str, float]:
+        """The columns that a measure of snapshots adds to a row."""
         if self.of is not None and not isinstance(snapshot.task, self.of):
             return {}
         if self.needs_frequencies and not frequencies:
@@ -89,11 +103,18 @@ class Measure:
                 f"measure {self.name!r} raised {type(error).__name__}{_at(snapshot)} "
                 f"({shown(str(error))}); mend its function."
             ) from error
-        named = value if isinstance(value, Mapping) else {None: value}
-        return {
-            self.name if suffix is None else f"{self.prefix}{suffix}": self._number(x, snapshot)
-            for suffix, x in named.items()
-        }
+        return {column: self._number(x, snapshot) for column, x in self._named(value).items()}
+
+    def columns_of_run(self, run: Run) -> dict[str, object]:
+        """The columns that a measure of runs adds to a row; InputError for what cannot be said."""
+        if self.of is not None and not isinstance(run.task, self.of):
+            return {}
+        return self._named(self.function(run))
+
+    def _named(self, value: object) -> dict[str, object]:
+        if isinstance(value, Mapping):
+            return {f"{self.prefix}{suffix}": each for suffix, each in value.items()}
+        return {self.name: value}
 
     def _number(self, value: object, snapshot: Snapshot) -> float:
         """What a function returned as a float: a number, numpy's or a tensor of one too, or NaN."""
@@ -113,20 +134,37 @@ def _at(snapshot: Snapshot) -> str:
 
 
 MEASURES: dict[str, Measure] = {}
-RESERVED = ("step", *UNMIRRORED)  # columns that tables have beside the measures
 
 
 def measure(
-    name: str, *, needs_frequencies: bool = False, prefix: str = "", of: type | None = None
-) -> Callable[[Callable[..., Value]], Callable[..., Value]]:
-    """Register a function as a measure; measures appear in the table in this order.
+    name: str,
+    *,
+    needs_frequencies: bool = False,
+    prefix: str = "",
+    of: type | None = None,
+    scope: Scope = "snapshot",
+    default: bool | None = None,
+    meaning: str | None = None,
+) -> Callable[[Function], Function]:
+    """Register a function as a measure; measures appear in tables in this order.
+
+    `scope` says what it is a function of: a "snapshot" (and, with `needs_frequencies`, of the key
+    frequencies), or a finished "run". A measure of snapshots is taken by `gi.progress_measures`,
+    `grokinterp measure` and `grokinterp bench` unless `default` is False: then, and always for one
+    of runs, it is taken where it is asked for by name. `meaning` is one line about its numbers, the
+    first one of the function's docstring unless given.
 
     InputError for a name that is taken (a notebook cell run twice replaces its own), for what is no
-    name, and for what is no function of a snapshot (and, with `needs_frequencies`, of the key
-    frequencies).
+    name, and for what is no such function.
     """
     checked_name("measure", name)
     truth("needs_frequencies", needs_frequencies)
+    word("scope", scope, get_args(Scope))
+    of_run = scope == "run"
+    default = truth("default", not of_run if default is None else default)
+    if of_run and (default or needs_frequencies):
+        given = "default" if default else "needs_frequencies"
+        raise InputError(f"{given}=True is for measures of snapshots; leave it out for a run.")
     if not isinstance(prefix, str):
         raise InputError(f"prefix={shown(prefix)} is no text; give such as 'norm_'.")
     if of is not None and not isinstance(of, type):
@@ -134,15 +172,35 @@ def measure(
     if name in RESERVED:
         raise InputError(f"measure {name!r} is a column of every table; give another name.")
 
-    def register(function: Callable[..., Value]) -> Callable[..., Value]:
-        given = ("snapshot", "frequencies") if needs_frequencies else ("snapshot",)
-        check_function("measure", name, function, given)
-        known = {each.name: each.function for each in MEASURES.values()}
-        check_free("measure", name, function, known)
-        MEASURES[name] = Measure(name, function, needs_frequencies, prefix, of)
+    def register(function: Function) -> Function:
+        check_function("measure", name, function, (scope, "frequencies")[: 1 + needs_frequencies])
+        check_free("measure", name, function, {x.name: x.function for x in MEASURES.values()})
+        home = getattr(function, "__module__", None) or ""
+        if name in OF_ENCODINGS and not home.startswith("grokinterp.encodings."):
+            raise InputError(
+                f"measure {name!r} is taken by grokinterp.encodings; give another name."
+            )
+        written = function.func if isinstance(function, partial) else function
+        about = meaning or (inspect.getdoc(written) or "").partition("\n")[0]
+        MEASURES[name] = Measure(
+            name, function, scope, default, needs_frequencies, prefix, of, about
+        )
         return function
 
     return register
+
+
+def checked_measures(argument: str, names: object, scope: Scope) -> list[str]:
+    """Names of measures of a scope, each once; others are refused."""
+    known = [entry.name for entry in MEASURES.values() if entry.scope == scope]
+    found: list[str] = []
+    for name in listed(argument, names, such_as="['sizes']"):
+        if not isinstance(name, str) or name not in known:
+            raise InputError(f"measure {shown(name)} is not known; {nearest(str(name), known)}")
+        if name in found:
+            raise InputError(f"measure {name!r} is asked for twice; name it once.")
+        found.append(name)
+    return found
 
 
 class AnswerTally:
@@ -158,19 +216,10 @@ class AnswerTally:
         self._blocks.append(answer_scores(block.logits, block.labels))
 
     @cached_property
-    def losses(self) -> Float[Tensor, " n_inputs"]:
-        """Cross-entropy of every input."""
-        return torch.cat([block.losses for block in self._blocks])
-
-    @cached_property
-    def right(self) -> Float[Tensor, " n_inputs"]:
-        """1 where the answer is right, else 0."""
-        return torch.cat([block.right for block in self._blocks]).double()
-
-    @cached_property
-    def margins(self) -> Float[Tensor, " n_inputs"]:
-        """Right logit minus the largest wrong one."""
-        return torch.cat([block.margins for block in self._blocks])
+    def scores(self) -> AnswerScores:
+        """Of every input."""
+        each = [(block.losses, block.right, block.margins) for block in self._blocks]
+        return AnswerScores(*map(torch.cat, zip(*each, strict=True)))
 
 
 def count(snapshot: Snapshot) -> None:
@@ -185,43 +234,28 @@ def count(snapshot: Snapshot) -> None:
     snapshot.tally_all(*tallies)
 
 
-def _losses(snapshot: Snapshot) -> Float[Tensor, " n_inputs"]:
-    return snapshot.tally(AnswerTally).losses
+def _mean(of: str, snapshot: Snapshot, rows: Bool[Tensor, " n_inputs"] | None) -> float:
+    """Mean of one of the `AnswerScores` over some rows; NaN without a split."""
+    if rows is None:
+        return math.nan
+    values: Tensor = getattr(snapshot.tally(AnswerTally).scores, of)
+    return float(values[rows].double().mean())
 
 
-def _right(snapshot: Snapshot) -> Float[Tensor, " n_inputs"]:
-    return snapshot.tally(AnswerTally).right
+def _side(snapshot: Snapshot, *, of: str, rows: str) -> float:
+    return _mean(of, snapshot, getattr(snapshot, rows))
 
 
-def _train_mask(snapshot: Snapshot) -> Bool[Tensor, " n_inputs"] | None:
-    return snapshot.train_mask
-
-
-def _test_mask(snapshot: Snapshot) -> Bool[Tensor, " n_inputs"] | None:
-    return None if snapshot.train_mask is None else ~snapshot.train_mask
-
-
-def _mean(values: Float[Tensor, " n_inputs"], mask: Bool[Tensor, " n_inputs"] | None) -> float:
-    return math.nan if mask is None else float(values[mask].mean())
-
-
-def _average(
-    values: Callable[[Snapshot], Tensor], rows: Callable[[Snapshot], Tensor | None]
-) -> Callable[[Snapshot], float]:
-    return lambda snapshot: _mean(values(snapshot), rows(snapshot))
-
-
-for _name, _values, _rows in (
-    ("train_loss", _losses, _train_mask),
-    ("test_loss", _losses, _test_mask),
-    ("train_acc", _right, _train_mask),
-    ("test_acc", _right, _test_mask),
+for _name, _of, _rows, _meaning in (
+    ("train_loss", "losses", "train_mask", "Mean cross-entropy of the training inputs, nats."),
+    ("test_loss", "losses", "test_rows", "Mean cross-entropy of the other inputs, nats."),
+    ("train_acc", "right", "train_mask", "Share of the training inputs that are answered right."),
+    ("test_acc", "right", "test_rows", "Share of the other inputs that are answered right."),
 ):
-    measure(_name)(_average(_values, _rows))
+    measure(_name, meaning=_meaning)(partial(_side, of=_of, rows=_rows))
 
-measure("restricted_loss", needs_frequencies=True)(losses.restricted_loss)
-measure("excluded_loss", needs_frequencies=True)(losses.excluded_loss)
-measure("trig_loss", needs_frequencies=True)(losses.trig_loss)
+for _loss in (losses.restricted_loss, losses.excluded_loss, losses.trig_loss):
+    measure(_loss.__name__, needs_frequencies=True)(_loss)
 
 
 @measure("sum_sq_weights")
@@ -230,22 +264,17 @@ def _sum_sq_weights(snapshot: Snapshot) -> float:
     return sum(_squares(snapshot).values())
 
 
-@measure("gini_embedding")
-def _gini_embedding(snapshot: Snapshot) -> float:
-    """Gini of the per-frequency norms of W_E along the tokens; constant left out."""
-    return gini(embedding_spectrum(snapshot)[1:].sqrt())
+def _gini(snapshot: Snapshot, *, of: Callable[[Snapshot], Tensor]) -> float:
+    return gini(of(snapshot)[1:].sqrt())
 
 
-@measure("gini_unembedding")
-def _gini_unembedding(snapshot: Snapshot) -> float:
-    """Gini of the per-frequency norms of W_U along the answer classes; constant left out."""
-    return gini(unembedding_spectrum(snapshot)[1:].sqrt())
-
-
-@measure("gini_neuron_logit", of=ModularTask)
-def _gini_neuron_logit(snapshot: Snapshot) -> float:
-    """The same of W_out W_U, the W_L of the paper's Gini curve."""
-    return gini(neuron_logit_spectrum(snapshot)[1:].sqrt())
+for _name, _spectrum, _task, _what in (
+    ("gini_embedding", embedding_spectrum, None, "W_E along the tokens"),
+    ("gini_unembedding", unembedding_spectrum, None, "W_U along the answer classes"),
+    ("gini_neuron_logit", neuron_logit_spectrum, ModularTask, "W_out W_U, the paper's W_L"),
+):
+    _meaning = f"Gini of the per-frequency norms of {_what}; constant left out."
+    measure(_name, of=_task, meaning=_meaning)(partial(_gini, of=_spectrum))
 
 
 @measure("embedding_top5_share", of=ModularTask)
@@ -254,34 +283,27 @@ def _embedding_top5_share(snapshot: Snapshot) -> float:
     return embedding_top_share(snapshot)
 
 
-measure("trig_variance_explained", needs_frequencies=True, of=ModularTask)(
-    losses.trig_variance_explained
-)
-measure("restricted_loss_demo", needs_frequencies=True, of=ModularTask)(losses.restricted_loss_demo)
-measure("excluded_loss_demo", needs_frequencies=True, of=ModularTask)(losses.excluded_loss_demo)
+for _loss in (
+    losses.trig_variance_explained, losses.restricted_loss_demo, losses.excluded_loss_demo
+):  # fmt: skip
+    measure(_loss.__name__, needs_frequencies=True, of=ModularTask)(_loss)
 
 
-@measure("ipr_input", of=ModularTask)
-def _ipr_input(snapshot: Snapshot) -> float:
-    """Mean IPR of what the neurons read of each operand, real basis."""
-    return _ipr(snapshot)["ipr_input"]
+def _ipr(snapshot: Snapshot, *, name: str) -> float:
+    return snapshot.memo("ipr", lambda: neuron_ipr(snapshot).means)[name]
 
 
-@measure("ipr_output", of=ModularTask)
-def _ipr_output(snapshot: Snapshot) -> float:
-    """Mean IPR of what the neurons write to the answers, real basis."""
-    return _ipr(snapshot)["ipr_output"]
-
-
-def _ipr(snapshot: Snapshot) -> dict[str, float]:
-    return snapshot.memo("ipr", lambda: neuron_ipr(snapshot).means)
+for _name, _what in (("ipr_input", "read of each operand"), ("ipr_output", "write to the answers")):
+    _meaning = f"Mean IPR of what the neurons {_what}, real basis."
+    measure(_name, of=ModularTask, meaning=_meaning)(partial(_ipr, name=_name))
 
 
 @measure("observables", of=IsingTask)
 def _observables(snapshot: Snapshot) -> dict[str, float]:
-    """Median |r| of the hidden layer's pre-activations with energy, |M| and M, test lattices."""
+    """Median |r| of the last hidden layer's units with energy, |M| and M, over test lattices."""
     rows = observed_rows(snapshot)
-    hidden = pre_activations(snapshot)["hidden"][rows]
+    *_, last, _ = pre_activations(snapshot).values()  # the last ones are the logits
+    hidden = last[rows]
     return {
         f"median_r_{name}": layer_correlation(hidden, values[rows]).median
         for name, values in observables(snapshot).items()
@@ -295,20 +317,19 @@ def _mirror(snapshot: Snapshot) -> dict[str, float]:
     Only for a commutative operation, where the mirror's answer is the same: null otherwise.
     """
     names = ("loss_mirrored", "loss_unmirrored", "acc_mirrored", "acc_unmirrored")
-    test = _test_mask(snapshot)
-    if test is None or not snapshot.task.commutative:
+    train = snapshot.train_mask
+    if train is None or not snapshot.task.commutative:
         return dict.fromkeys(names, math.nan)
-    assert snapshot.train_mask is not None
-    mirrored = snapshot.modular_task.mirrored(snapshot.train_mask)
-    parts = (mirrored, test & ~mirrored)
-    values = [_mean(x, part) for x in (_losses(snapshot), _right(snapshot)) for part in parts]
+    mirrored = snapshot.modular_task.mirrored(train)
+    parts = (mirrored, ~train & ~mirrored)
+    values = [_mean(of, snapshot, part) for of in ("losses", "right") for part in parts]
     return dict(zip(names, values, strict=True))
 
 
 @measure("logit_margin", prefix="logit_margin_")
 def _logit_margin(snapshot: Snapshot) -> dict[str, float]:
     """Right logit minus the largest wrong one over all pairs: mean, and the 1 % quantile."""
-    margins = snapshot.tally(AnswerTally).margins
+    margins = snapshot.tally(AnswerTally).scores.margins
     return {"mean": float(margins.mean()), "q01": float(torch.quantile(margins, 0.01))}
 
 
@@ -346,30 +367,31 @@ def _squares(snapshot: Snapshot) -> dict[str, float]:
     return snapshot.memo("squares", compute)
 
 
-for _heldout in (
-    losses.restricted_loss_heldout,
-    losses.restricted_acc_heldout,
-    losses.restricted_loss_heldout_placebo,
-    losses.restricted_acc_heldout_placebo,
-):
-    measure(_heldout.__name__, needs_frequencies=True, of=ModularTask)(_heldout)
+for _loss in (
+    losses.restricted_loss_heldout, losses.restricted_acc_heldout,
+    losses.restricted_loss_heldout_placebo, losses.restricted_acc_heldout_placebo,
+):  # fmt: skip
+    measure(_loss.__name__, needs_frequencies=True, of=ModularTask)(_loss)
 
 
 def progress_measures(
-    run: RunOrPath,
+    x: RunOrPath,
     *,
     frequencies: Sequence[int] | None = None,
+    measures: Sequence[str] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """One row a checkpoint, one column a measure; see `grokinterp.progress.MEASURES`.
+    """One row per checkpoint, one column per measure; see `grokinterp.progress.MEASURES`.
 
     Losses and accuracies are over the p answer classes, in nats. The key frequencies are those of
     the last checkpoint (`gi.key_frequencies`) unless given, for every row, so that rows can be
     compared; they stand in `.attrs["frequencies"]` (None for a task without Fourier directions).
     Measures that need them are NaN where there are none, and `.attrs["reason"]` says why.
-    `.attrs["note"]` is a caveat, such as that memorisation was not ruled out, or None.
+    `.attrs["note"]` is a caveat, such as that memorisation was not ruled out, or None. `measures`
+    names further registered measures of snapshots, which are not taken by default.
     """
-    run = run_of(run)
+    run = run_of(x)
+    further = [] if measures is None else checked_measures("measures", measures, "snapshot")
     bar = tqdm(run.steps, desc="measure", unit="checkpoint", disable=None if progress else True)
     rows = []
     with kept_memory():
@@ -377,7 +399,7 @@ def progress_measures(
         key = _key_frequencies(last, frequencies)
         for step in bar:
             snapshot = last if step == last.step else run.snapshot(step)
-            rows.append({"step": step} | measure_snapshot(snapshot, key))
+            rows.append({"step": step} | measure_snapshot(snapshot, key, measures=further))
     frame = pd.DataFrame(rows)
     frame.attrs = {
         "frequencies": None if usable_group(last) is None else list(key),
@@ -387,15 +409,20 @@ def progress_measures(
     return frame
 
 
-def measure_snapshot(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[str, float]:
-    """Every registered measure of one snapshot; a column that two of them give is refused."""
+def measure_snapshot(
+    snapshot: Snapshot, frequencies: Sequence[int], *, measures: Sequence[str] = ()
+) -> dict[str, float]:
+    """The default measures of one snapshot and those named; two with one column are refused."""
     check_snapshot(snapshot)
     group = usable_group(snapshot)
     frequencies = () if group is None else checked_frequencies(frequencies, group)
+    further = checked_measures("measures", measures, "snapshot")
     count(snapshot)
     row: dict[str, float] = {}
     by: dict[str, str] = {}
     for entry in MEASURES.values():
+        if not entry.default and entry.name not in further:
+            continue
         columns = entry.columns(snapshot, frequencies)
         for column in columns:
             if column == "step" or column in row:

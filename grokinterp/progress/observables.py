@@ -47,15 +47,13 @@ class LayerCorrelation(Result):
     def weighted(self) -> float:
         r"""sum_k w_k |r_k|, from 0 to 1: w_k is unit k's share of sum |z| among the defined units.
 
-        Eq. 6 of Manning-Coe et al. 2025 also divides by the number of units |L|; as the w_k sum to
-        1, that bounds the value by 1/|L| and makes layers of different width incomparable, so it is
-        left out here: `weighted_over_units` has it.
+        Eq. 6 of Manning-Coe et al. 2025 also divides by the number of units |L|, which makes layers
+        of different width incomparable: `weighted_over_units` has it.
         """
         defined = ~self.correlations.isnan()
         shares = self.shares[defined] / self.shares[defined].sum()
-        return (
-            float((shares * self.correlations[defined].abs()).sum()) if len(shares) else torch.nan
-        )
+        found = float((shares * self.correlations[defined].abs()).sum())
+        return found if len(shares) else torch.nan
 
     @property
     def weighted_over_units(self) -> float:
@@ -69,19 +67,10 @@ class LayerCorrelation(Result):
 
     def table(self) -> pd.DataFrame:
         """One row per unit: its correlation, and its share of the layer's sum of |z|."""
-        frame = pd.DataFrame(
-            {
-                "unit": range(self.n_units),
-                "correlation": self.correlations.numpy(),
-                "share": self.shares.numpy(),
-            }
-        )
-        frame.attrs |= {
-            "layer": self.layer,
-            "observable": self.observable,
-            "n_rows": self.n_rows,
-            "n_undefined": self.n_undefined,
-        }
+        numbers = {"correlation": self.correlations.numpy(), "share": self.shares.numpy()}
+        frame = pd.DataFrame({"unit": range(self.n_units), **numbers})
+        for name in ("layer", "observable", "n_rows", "n_undefined"):
+            frame.attrs[name] = getattr(self, name)
         return frame
 
 

@@ -1,54 +1,71 @@
-"""What phase detection finds: the label of a run, its threshold crossings and its phases."""
+"""When a run memorised, formed its circuit and cleaned up: its label, dates and phases."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from grokinterp.base.checks import number
+from grokinterp.base.checks import number, refused, word
 from grokinterp.base.errors import InputError, named, shown
-from grokinterp.base.result import Result, card
-from grokinterp.progress import boundaries
-from grokinterp.progress.boundaries import Bend, Boundaries
-from grokinterp.progress.crossings import (
+from grokinterp.base.paths import as_path
+from grokinterp.base.result import Result, card, plain_values, text_card
+from grokinterp.progress.boundaries import (
+    BOUNDARIES,
+    FROM_START,
+    Bend,
+    Boundaries,
+    error_curve,
+    find_boundaries,
+    memorization_bend,
+)
+from grokinterp.progress.curves import (
+    CURVES,
+    USED,
+    Curve,
+    Curves,
+    Step,
+    checked_steps,
+    numbers_in,
+    read_csv_curves,
+    read_curves,
+    without_few_accuracies,
+)
+from grokinterp.progress.labels import Decision, Label, Margin, label_of
+from grokinterp.progress.levels import (
     Crossing,
     Thresholds,
     crossing,
     unmirrored_crossing,
     unmirrored_of,
 )
-from grokinterp.progress.curves import (
-    CURVES,
-    MEASURES,
-    Curve,
-    Curves,
-    Step,
-    checked_steps,
-    read_curves,
-    without_few_accuracies,
-)
-from grokinterp.progress.labels import Label, Margin, Verdict, label_of
 from grokinterp.progress.measures import progress_measures
 from grokinterp.reading.logs_and_configs import as_numbers
+from grokinterp.reading._load import RunOrPath, load
+from grokinterp.reading.checkpoint_formats import SUFFIXES, is_foreign
 from grokinterp.runs.manifest import missing_split
-from grokinterp.runs.metrics import UNMIRRORED
 from grokinterp.runs.run import Run
-
-# MERGED progress.detection: Phase detection: when a run memorised, formed its circuit and cleaned up.
-
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+
+CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
+CROSSINGS = ("memorization_step", "grok_step", "grok_step_unmirrored")
+IN_JSON = (
+    "label", *CROSSINGS, "phases", "key_frequencies", "reasons", "margin", "t_train", "t_test",
+    "thresholds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Phase:
     """A phase with its bends in steps; None where the data cannot say.
 
-    `end_interval` holds the logged steps that are as good an end as `end`, for all that 1 % noise
+    `end_interval` holds the logged steps that are as good an end as `end`, as far as 1 % noise
     on the losses, the scatter of the rows and the choice of logged steps can tell: the end found on
     a log with twice or five times as many rows lies in it (how often: `find_boundaries`). It is no
     confidence interval over seeds.
@@ -94,18 +111,23 @@ class Phases(Result):
     curves: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
     grok_step_unmirrored: Step | None = None
 
-    def _repr_html_(self) -> str:
-        lines = [
-            f"{name} {'not reached or not known' if step is None else step}"
-            for name, step in (
-                ("memorization_step", self.memorization_step),
-                ("grok_step", self.grok_step),
-                ("grok_step_unmirrored", self.grok_step_unmirrored),
-            )
-        ]
+    def _title(self) -> str:
+        return f"Phases: {self.label}"
+
+    def _lines(self) -> list[str]:
+        lines = []
+        for name in CROSSINGS:
+            step = getattr(self, name)
+            lines.append(f"{name} {'not reached or not known' if step is None else step}")
         if self.key_frequencies is not None:
             lines.append(f"key frequencies {', '.join(map(str, self.key_frequencies)) or 'none'}")
-        return card(f"Phases: {self.label}", lines, self.table(), notes=self.reasons)
+        return lines
+
+    def __str__(self) -> str:
+        return text_card(self._title(), self._lines(), self.table(), notes=self.reasons)
+
+    def _repr_html_(self) -> str:
+        return card(self._title(), self._lines(), self.table(), notes=self.reasons)
 
     def table(self) -> pd.DataFrame:
         """One row per phase."""
@@ -118,34 +140,22 @@ class Phases(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `grokinterp phases --json` prints them."""
-        keys = self.key_frequencies
-        return {
-            "label": self.label,
-            "memorization_step": self.memorization_step,
-            "grok_step": self.grok_step,
-            "grok_step_unmirrored": self.grok_step_unmirrored,
-            "phases": [
-                {**asdict(phase), "end_interval": phase.end_interval and [*phase.end_interval]}
-                for phase in self.phases
-            ],
-            "key_frequencies": None if keys is None else list(keys),
-            "reasons": list(self.reasons),
-            "margin": asdict(self.margin),
-            "t_train": self.t_train,
-            "t_test": self.t_test,
-            "thresholds": asdict(self.thresholds),
-        }
+        return {key: plain_values(getattr(self, key)) for key in IN_JSON}
 
     def plot(self) -> "go.Figure":
         """Learning curves with the phases shaded."""
         return self._drawn()
 
 
-CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
+def run_or_log(path: str | Path) -> Run | pd.DataFrame:
+    """What lies at a path: a run, checkpoints of others, or a log of curves as a CSV file."""
+    path = as_path("x", path, such_as="runs/mine")
+    is_log = path.is_file() and not is_foreign(path) and path.suffix not in SUFFIXES
+    return read_csv_curves(path) if is_log else load(path)
 
 
 def detect_phases(
-    x: Run | pd.DataFrame,
+    x: RunOrPath | pd.DataFrame,
     *,
     measures: pd.DataFrame | None = None,
     thresholds: Thresholds | Mapping[str, float] | None = None,
@@ -153,6 +163,7 @@ def detect_phases(
 ) -> Phases:
     """Label a run or a table of curves and date its phases.
 
+    `x` is a run, a table, or the path of a run, of checkpoints of others or of a log (a CSV file).
     A run is read from metrics.csv and from the progress measures of its checkpoints (`measures`
     spares computing them again); a table from its columns `step`, `train_loss`, `test_loss`,
     `train_acc`, `test_acc` (at least one of the four), with `excluded_loss` used when present.
@@ -169,17 +180,20 @@ def detect_phases(
         ceiling = number("ceiling", ceiling, most=1, such_as="0.95")
     if measures is not None:
         measures = _measures(measures)
+    if isinstance(x, str | Path):
+        x = run_or_log(x)
+    run = x if isinstance(x, Run) else None
     key: tuple[int, ...] | None = None
     reasons: list[str] = []
-    if isinstance(x, Run):
-        measures = progress_measures(x) if measures is None else measures
+    if run is not None:
+        measures = progress_measures(run) if measures is None else measures
         found = measures.attrs.get("frequencies")
         key = None if found is None else tuple(found)
         if not key:
             reasons.append(f"key frequencies: {measures.attrs.get('reason', 'not measured')}")
         elif note := measures.attrs.get("note"):
             reasons.append(f"key frequencies: {note}")
-        curves = read_curves(x.metrics, str(x.path), name_left_out=False)
+        curves = read_curves(run.metrics, str(run.path), name_left_out=False)
     elif isinstance(x, pd.DataFrame):
         curves = read_curves(x)
         if all(curves.get(column) is None for column in CURVES):
@@ -187,207 +201,162 @@ def detect_phases(
         reasons.append("key frequencies: none without weights")
     else:
         raise InputError(
-            f"{named(x)} has no phases; give a run (gi.load(path)) or a DataFrame with a "
-            "'step' column and losses or accuracies."
+            f"{named(x)} has no phases; give a run (gi.load(path)), its path, or a DataFrame with "
+            "a 'step' column and losses or accuracies."
         )
     if ceiling is None:
-        ceiling = x.task.ceiling if isinstance(x, Run) else 1.0
+        ceiling = run.task.ceiling if run is not None else 1.0
     if ceiling < 1:
         reasons.append(f"the task allows a test accuracy of {ceiling:.3f} at best")
-    run = x if isinstance(x, Run) else None
     every, curves = curves, without_few_accuracies(curves)
     # Where losses decide, their mean over all test pairs bounds that over the unmirrored ones.
     unmirrored = unmirrored_of(curves, run, measures if curves is every else None)
-    memorized = crossing(curves, "train", limits.train_acc, limits.train_loss)
-    grokked = crossing(curves, "test", limits.test_acc, limits.test_loss)
+    memorized, grokked = crossing(curves, "train", limits), crossing(curves, "test", limits)
     on_unmirrored = unmirrored_crossing(unmirrored, run, limits)
-    verdict = _in_order_of_events(
-        label_of(
-            curves,
-            train_loss_below=limits.train_loss,
-            test_loss_below=limits.test_loss,
-            ceiling=ceiling,
-            unmirrored=unmirrored,
-        ),
-        memorized.step,
-        grokked.step,
-    )
+    labelled = label_of(curves, limits, ceiling=ceiling, unmirrored=unmirrored)
+    decision = _in_order_of_events(labelled, memorized.step, grokked.step)
+    why = list(decision.reasons)
     if run is not None and run.train_mask is None:
-        missing = missing_split((run.manifest.source or {}).get("file"))
-        seen = any(curves.get(column) is not None for column in CURVES)
-        # Where nothing is there to compare, the split is why.
-        reasons = [*verdict.reasons, missing, *reasons] if seen else [missing, *reasons]
-    else:
-        reasons = [*verdict.reasons, *reasons]
-    reasons += curves.notes
-    for name, found_at in (
-        ("memorization_step", memorized),
-        ("grok_step", grokked),
-        ("grok_step_unmirrored", on_unmirrored),
-    ):
-        if found_at.why is not None:
-            reasons.append(f"{name} is null: {found_at.why}")
+        if all(curves.get(column) is None for column in CURVES):
+            why = []  # nothing is there to compare, and the split is why
+        why.append(missing_split((run.manifest.source or {}).get("file")))
+    reasons = [*why, *reasons, *curves.notes]
+    crossings = (memorized, grokked, on_unmirrored)
+    for name, crossed in zip(CROSSINGS, crossings, strict=True):
+        if crossed.why is not None:
+            reasons.append(f"{name} is null: {crossed.why}")
     table = curves if measures is None else Curves(measures.sort_values("step", kind="stable"), ())
     excluded = table.get("excluded_loss")
     phases: tuple[Phase, ...] = ()
-    if verdict.label == "grokked":
-        dated, why = _dated(curves)
+    if decision.label == "grokked":
+        dated, notes = _dated(curves)
         dated, late = _after_its_start(dated, curves, memorized)
         dated, order = _in_order(dated, memorized.step, grokked.step)
-        phases = _phases_of(curves, memorized, dated)
+        phases = (
+            _phase("memorization", _beginning(curves, memorized), dated.memorization_end),
+            _phase("circuit_formation", _step(dated.memorization_end), dated.cleanup_start),
+            _phase("cleanup", _step(dated.cleanup_start), dated.cleanup_end),
+        )
         confirmed = _circuit(excluded, memorized.step, dated.cleanup_start, curves)
-        reasons += [*why, *late, *order, *confirmed]
-    elif verdict.label == "memorized":
+        reasons += [*notes, *late, *order, *confirmed]
+    elif decision.label == "memorized":
         phases = _memorized_phases(curves, excluded, memorized)
-    elif verdict.label == "steady":
+    elif decision.label == "steady":
         reasons.append("no phases: test follows train, so there is nothing to tell apart")
     else:
         reasons.append("no phases: only a run that generalises late has all three")
     return Phases(
-        label=verdict.label, memorization_step=memorized.step, grok_step=grokked.step, phases=phases, key_frequencies=key, reasons=tuple(reasons), margin=verdict.margin,
-        t_train=verdict.t_train, t_test=verdict.t_test, thresholds=limits, curves=curves.frame, grok_step_unmirrored=on_unmirrored.step,
-    )  # fmt: skip
+        label=decision.label,
+        memorization_step=memorized.step,
+        grok_step=grokked.step,
+        phases=phases,
+        key_frequencies=key,
+        reasons=tuple(reasons),
+        margin=decision.margin,
+        t_train=decision.t_train,
+        t_test=decision.t_test,
+        thresholds=limits,
+        curves=curves.frame,
+        grok_step_unmirrored=on_unmirrored.step,
+    )
 
 
 def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
-    if given is None:
-        return Thresholds()
-    if isinstance(given, Thresholds):
-        return given
+    if given is None or isinstance(given, Thresholds):
+        return given or Thresholds()
     if not isinstance(given, Mapping):
-        raise InputError(
-            f"thresholds={shown(given)} are not a dict; give such as {{'test_acc': 0.95}}."
-        )
-    known = asdict(Thresholds())
+        raise refused("thresholds", given, "a dict", "such as {'test_acc': 0.95}")
     for name in given:
-        if name not in known:
-            raise InputError(
-                f"threshold {shown(name)} is not known; valid are: {', '.join(known)}."
-            )
+        word("threshold", name, asdict(Thresholds()))
     return Thresholds(**given)
 
 
 def _measures(given: pd.DataFrame) -> pd.DataFrame:
     """Progress measures that were given, the columns that are read of them as numbers."""
-    what = "the table of measures"
+    what, advice = "the table of measures", "give what gi.progress_measures(run) returns"
     if not isinstance(given, pd.DataFrame):
-        raise InputError(
-            f"measures={shown(given)} are no table; give what gi.progress_measures(run) returns."
-        )
+        raise InputError(f"measures={shown(given)} are no table; {advice}.")
     if "step" not in given:
-        raise InputError(
-            f"{what} has no column 'step'; give what gi.progress_measures(run) returns."
-        )
-    read = {}
-    for column in ("step", *UNMIRRORED, *MEASURES):
-        if column in given:
-            if isinstance(given[column], pd.DataFrame):
-                raise InputError(f"{what} has several columns {column!r}; keep one.")
-            read[column] = as_numbers(given[column], f"{what}, column {column!r}")
-    found = pd.DataFrame(read).dropna(subset="step").sort_values("step", kind="stable")
+        raise InputError(f"{what} has no column 'step'; {advice}.")
+    found = numbers_in(given, [x for x in ("step", *USED) if x in given and x not in CURVES], what)
+    found = found.dropna(subset="step").sort_values("step", kind="stable")
     found = found.drop_duplicates("step", keep="last")
     if not len(found):
-        raise InputError(f"{what} has no row with a step; give what gi.progress_measures found.")
+        raise InputError(f"{what} has no row with a step; {advice}.")
     found["step"] = checked_steps(found["step"].to_numpy(), what)[0]
     found.attrs = given.attrs
     return found
 
 
-def _in_order_of_events(verdict: Verdict, memorized: Step | None, grokked: Step | None) -> Verdict:
+def _in_order_of_events(
+    decision: Decision, memorized: Step | None, grokked: Step | None
+) -> Decision:
     """No run groks before it memorises, whatever the shares of its own maxima say."""
-    if verdict.label != "grokked" or memorized is None or grokked is None or grokked >= memorized:
-        return verdict
+    if decision.label != "grokked" or memorized is None or grokked is None or grokked >= memorized:
+        return decision
     reason = (
         f"test reaches its threshold at step {grokked}, before train does at {memorized}: neither "
         "late nor with training"
     )
     margin = Margin(None, "the order of the two thresholds decides")
-    return replace(
-        verdict,
-        label="undetermined",
-        margin=margin,
-        reasons=(reason, margin.reason(), *verdict.reasons),
-    )
+    reasons = (reason, margin.reason(), *decision.reasons)
+    return replace(decision, label="undetermined", margin=margin, reasons=reasons)
 
 
 def _dated(curves: Curves) -> tuple[Boundaries, tuple[str, ...]]:
+    """The bends of the losses, of the errors where there are none."""
     train, test = curves.get("train_loss"), curves.get("test_loss")
-    why: tuple[str, ...] = ()
-    test_rises = "test loss rises again"
+    rises, why = "test loss rises again", tuple[str, ...]()
     if test is None:
-        accuracy = curves.get("test_acc")
-        assert accuracy is not None
-        test = boundaries.error_curve(accuracy)
-        test_rises = "test accuracy falls"
+        rises = "test accuracy falls"
         why = ("accuracy dates cleanup early, when answers turn right, not when they are sure",)
-    if train is None and (accuracy := curves.get("train_acc")) is not None:
-        train = boundaries.error_curve(accuracy)
-    dated = boundaries.find_boundaries(train, test, test_rises=test_rises)
+        test = error_curve(curves.get("test_acc"))
+    train = error_curve(curves.get("train_acc")) if train is None else train
+    assert test is not None  # a run that grokked has a test curve
+    dated = find_boundaries(train, test, test_rises=rises)
     return dated, (*why, *dated.reasons)
-
-
-def _in_order(
-    dated: Boundaries, memorized: Step | None, grokked: Step | None
-) -> tuple[Boundaries, tuple[str, ...]]:
-    """Null every boundary that contradicts the order of events, with the reason."""
-    reasons = []
-    first, start, last = dated.memorization_end, dated.cleanup_start, dated.cleanup_end
-
-    def refuse(what: str, bend: Bend, relation: str, other: str, step: Step) -> None:
-        reasons.append(f"{what} is null: its bend at {bend.step} is {relation} {other} ({step})")
-
-    if start and grokked is not None and start.step > grokked:
-        refuse("start of cleanup", start, "after", "grok_step", grokked)
-        start = None
-        if last:
-            reasons.append("end of cleanup is null: it is measured from the start of cleanup")
-            last = None
-        if first:
-            reasons.append("end of memorisation is null: it is looked for before cleanup")
-            first = None
-    if last and grokked is not None and last.step < grokked:
-        refuse("end of cleanup", last, "before", "grok_step", grokked)
-        last = None
-    if first and memorized is not None and first.step < memorized:
-        refuse("end of memorisation", first, "before", "memorization_step", memorized)
-        first = None
-    if first and start and first.step > start.step:
-        refuse("end of memorisation", first, "after", "the start of cleanup", start.step)
-        first = None
-    return Boundaries(first, start, last, dated.reasons), tuple(reasons)
 
 
 def _after_its_start(
     dated: Boundaries, curves: Curves, memorized: Crossing
-) -> tuple[Boundaries, tuple[str, ...]]:
+) -> tuple[Boundaries, list[str]]:
     """Null what a log that begins late may have missed: what came before it cannot be dated."""
-    if not _starts_late(curves):
-        return dated, ()
-    begin = _first_step(curves)
-    found, reasons = {}, []
-    for name, what in (
-        ("memorization_end", "end of memorisation"),
-        ("cleanup_start", "start of cleanup"),
-        ("cleanup_end", "end of cleanup"),
+    found: dict[str, Any] = {}
+    begin = curves.first_step
+    for name in BOUNDARIES if curves.starts_late else ():
+        bend = getattr(dated, name)
+        unseen = name == "memorization_end" and memorized.unseen
+        if bend is not None and (bend.interval[0] <= begin or unseen):
+            found[name] = None
+    why = f"the log begins at step {begin}, and it may have been before that"
+    return replace(dated, **found), [f"{BOUNDARIES[name]} is null: {why}" for name in found]
+
+
+def _in_order(
+    dated: Boundaries, memorized: Step | None, grokked: Step | None
+) -> tuple[Boundaries, list[str]]:
+    """Null every boundary that contradicts the order of events, with the reason."""
+    reasons = []
+    for name, relation, other, step in (
+        ("cleanup_start", "after", "grok_step", grokked),
+        ("cleanup_end", "before", "grok_step", grokked),
+        ("memorization_end", "before", "memorization_step", memorized),
+        ("memorization_end", "after", "the start of cleanup", _step(dated.cleanup_start)),
     ):
         bend = getattr(dated, name)
-        if bend is not None and (
-            bend.interval[0] <= begin or (name == "memorization_end" and memorized.unseen)
-        ):
-            reasons.append(
-                f"{what} is null: the log begins at step {begin}, and it may have been before that"
-            )
-            bend = None
-        found[name] = bend
-    return replace(dated, **found), tuple(reasons)
-
-
-def _phases_of(curves: Curves, memorized: Crossing, dated: Boundaries) -> tuple[Phase, ...]:
-    return (
-        _phase("memorization", _beginning(curves, memorized), dated.memorization_end),
-        _phase("circuit_formation", _step(dated.memorization_end), dated.cleanup_start),
-        _phase("cleanup", _step(dated.cleanup_start), dated.cleanup_end),
-    )
+        if bend is None or step is None or bend.step == step:
+            continue
+        if (bend.step > step) != (relation == "after"):
+            continue
+        why = f"its bend at {bend.step} is {relation} {other} ({step})"
+        reasons.append(f"{BOUNDARIES[name]} is null: {why}")
+        nulled: dict[str, Any] = {name: None}
+        if name == "cleanup_start":
+            measured = [each for each in FROM_START if getattr(dated, each)]
+            reasons += [f"{BOUNDARIES[each]} is null: {FROM_START[each]}" for each in measured]
+            nulled = dict.fromkeys(BOUNDARIES)
+        dated = replace(dated, **nulled)
+    return dated, reasons
 
 
 def _memorized_phases(
@@ -396,7 +365,7 @@ def _memorized_phases(
     """Memorisation, and an open circuit formation where the excluded loss has risen."""
     train = curves.get("train_loss")
     begin = _beginning(curves, memorized)
-    end = None if train is None or begin is None else boundaries.memorization_bend(train)
+    end = None if train is None or begin is None else memorization_bend(train)
     memorization = _phase("memorization", begin, end)
     rise = _rise(excluded, memorized.step, None)
     if rise is None or rise < CIRCUIT_FACTOR:
@@ -414,17 +383,7 @@ def _step(bend: Bend | None) -> Step | None:
 
 def _beginning(curves: Curves, memorized: Crossing) -> Step | None:
     """The first logged step, unless the log begins after train was learned."""
-    return None if memorized.unseen and _starts_late(curves) else _first_step(curves)
-
-
-def _first_step(curves: Curves) -> Step:
-    step: Step = curves.frame["step"].iloc[0].item()
-    return step
-
-
-def _starts_late(curves: Curves) -> bool:
-    steps = curves.frame["step"].to_numpy()
-    return Curve(steps, steps).starts_late
+    return None if memorized.unseen and curves.starts_late else curves.first_step
 
 
 def _circuit(

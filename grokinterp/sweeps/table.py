@@ -1,8 +1,7 @@
-"""Named measures of a finished run, a few columns each, as the tables of sweeps have them.
+"""The table of a sweep: a row per run, as results.csv and results.parquet, whole after every run.
 
-`RUN_MEASURES` says what can be asked for by name. Every function takes a run, looks at its last
-checkpoint (but for "compressibility_peak") and returns columns; what its task does not define has
-none. Manning-Coe et al. 2025 (arXiv 2502.01739), sections 2, 4 to 6.
+`measured` says what a row tells of a run: when it learned, what it learned, and the measures that
+are asked for by name, any of `RUN_MEASURES`.
 """
 
 import contextlib
@@ -10,20 +9,18 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from grokinterp.base.checks import listed
-from grokinterp.base.errors import InputError, nearest, shown, whole_number
+from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.files import sha256
-from grokinterp.encodings._features import features, observable_correlations
-from grokinterp.encodings._sizes import quantized_size, sizes
-from grokinterp.encodings.pruning_curves import compressibility, learnt_steps, pruning_curve
+from grokinterp.encodings import run_measures  # noqa: F401 - registers them
 from grokinterp.fourier._key_frequencies import key_frequencies
 from grokinterp.models.architecture import all_finite
+from grokinterp.progress.measures import MEASURES, checked_measures
 from grokinterp.progress.phases import detect_phases
 from grokinterp.reading._load import RunOrPath, run_of
 from grokinterp.recipe.recipe import Recipe
@@ -32,98 +29,34 @@ from grokinterp.runs.run import Run
 from grokinterp.sweeps.executors import NOTE, Made
 from grokinterp.sweeps.places import Place
 from grokinterp.sweeps.sweep import Sweep
-from grokinterp.tasks.modular import ModularTask
-
-# MERGED training.sweep_table: The table of a sweep: a row a run, as results.csv and results.parquet, whole after every run.
-
 
 Columns = dict[str, object]
 PHASES = ("memorization", "circuit_formation", "cleanup")
 LAST = ("train_loss", "test_loss", "train_acc", "test_acc", "test_acc_unmirrored")
 
 
-def _compressibility(run: Run) -> Columns:
-    curve = pruning_curve(run)
-    return {"c": curve.c, "prunable": curve.prunable}
+class _RunMeasures(Mapping[str, Callable[[Run], Any]]):
+    """The functions of the measures of runs by name, as the registry has them now."""
+
+    def __getitem__(self, name: str) -> Callable[[Run], Any]:
+        entry = MEASURES[name]
+        if entry.scope != "run":
+            raise KeyError(name)
+        return entry.function
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, entry in MEASURES.items() if entry.scope == "run")
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
-def _compressibility_peak(run: Run) -> Columns:
-    learnt = learnt_steps(run)
-    if not learnt:
-        raise InputError("no checkpoint has learnt the test inputs; save more steps.")
-    over_training = compressibility(run, steps=learnt)
-    peak = over_training.iloc[int(over_training.c.argmax())]
-    return {"c_peak": peak.c, "c_peak_step": int(peak.step)}
-
-
-def _scopes(run: Run) -> Columns:
-    return {
-        "c_global": pruning_curve(run, scope="global").c,
-        "c_normalized": pruning_curve(run, scope="global_normalized").c,
-    }
-
-
-def _bases(run: Run) -> Columns:
-    found: Columns = {"c_singular": pruning_curve(run, basis="singular").c}
-    if isinstance(run.task, ModularTask):
-        curve = pruning_curve(run, basis="fourier")
-        found |= {"c_fourier": curve.c, "prunable_fourier": curve.prunable}
-    return found
-
-
-def _fisher_pruning(run: Run) -> Columns:
-    return {
-        f"c_{scores}": pruning_curve(run, scores=scores).c
-        for scores in ("fisher_softmax", "fisher_logits")
-    }
-
-
-def _sizes(run: Run) -> Columns:
-    found = sizes(run)
-    return {
-        "gini_weights": found.gini,
-        "effective_rank": found.mean_effective_rank,
-        "bytes": quantized_size(run).compressed_bytes,
-    }
-
-
-def _features(run: Run) -> Columns:
-    if isinstance(run.task, ModularTask):
-        means = features(run, steps=[-1]).iloc[0]
-        return {name: means[name] for name in ("ipr_input", "ipr_output")}
-    found: Columns = {}
-    for line in observable_correlations(run).itertuples():
-        found[f"r_{line.layer}_{line.observable}"] = line.median_r
-        found[f"r_{line.layer}_{line.observable}_weighted"] = line.weighted_r
-    return found
-
-
-RUN_MEASURES: dict[str, Callable[[Run], Columns]] = {
-    "compressibility": _compressibility,  # c, prunable
-    "compressibility_peak": _compressibility_peak,  # the largest c since the task is learnt, when
-    "scopes": _scopes,  # c of weights ranked over all layers
-    "bases": _bases,  # c in other bases of the weights
-    "fisher_pruning": _fisher_pruning,  # c by Fisher information
-    "sizes": _sizes,  # Gini coefficient, effective rank, compressed bytes
-    "features": _features,  # IPRs, or correlations of layers with energy and magnetisation
-}
-
-
-def check_run_measures(names: Sequence[str]) -> None:
-    """InputError for a name that is none of `RUN_MEASURES`, or stands twice."""
-    names = listed("names", names, such_as="['sizes']")
-    for position, name in enumerate(names):
-        if not isinstance(name, str) or name not in RUN_MEASURES:
-            raise InputError(
-                f"measure {shown(name)} is not known; {nearest(str(name), RUN_MEASURES)}"
-            )
-        if name in names[:position]:
-            raise InputError(f"measure {name!r} is asked for twice; name it once.")
+RUN_MEASURES = _RunMeasures()
 
 
 def measuring(names: Sequence[str]) -> Callable[[Run], Columns]:
     """`measured` with these names, checked now: what `run_sweep` takes as `measure`."""
-    check_run_measures(names)
+    checked_measures("names", names, "run")
     return partial(measured, names=tuple(names))
 
 
@@ -144,7 +77,7 @@ def measured(run: RunOrPath, names: Sequence[str] = ()) -> Columns:
     t_train and t_test are of the run's own best, which need not be good: read them with the label.
     """
     run = run_of(run)
-    check_run_measures(names)
+    names = checked_measures("names", names, "run")
     if run.metrics.empty:
         raise InputError(f"{run.path} has no metrics; import the run with metrics=FILE.csv.")
     phases = detect_phases(run.metrics, ceiling=run.task.ceiling)
@@ -168,7 +101,7 @@ def measured(run: RunOrPath, names: Sequence[str] = ()) -> Columns:
     notes = [f"key frequencies: {keys.reason}"] if keys.rejected else list(keys.notes)
     for name in names:
         try:
-            row |= RUN_MEASURES[name](run)
+            row |= MEASURES[name].columns_of_run(run)
         except InputError as error:
             notes.append(f"{name}: {error}")
     return row | {"note": "; ".join(notes)}
@@ -212,7 +145,9 @@ class SweepTable:
         """Take the row of a run that was made, and write the table."""
         own = self._own(made.name)
         if taken := [column for column in made.found if column in {*own, FINGERPRINT}]:
-            raise InputError(f"measure returns {shown(taken[0])}, a column of its own; rename it.")
+            raise InputError(
+                f"measure returns {shown(taken[0])}, a column that every table has; rename it."
+            )
         values = {NOTE: "", **own, **made.found}
         row = {column: cell(value) for column, value in values.items()}
         row[FINGERPRINT] = self._fingerprint(row, made.run_json)
