@@ -10,17 +10,15 @@ import time
 import pytest
 
 import grokinterp as gi
-from grokinterp.base import lock
-from grokinterp.base.files import write_whole
-from grokinterp.base.lock import hold
+from grokinterp.base import files
+from grokinterp.base.files import hold, write_whole
 from grokinterp.training import loop
 
 HOLDER = """
-import importlib.util, sys, time  # without the rest of the package, which takes seconds
+import sys, time
 from pathlib import Path
-spec = importlib.util.spec_from_file_location("lock", sys.argv[2])
-spec.loader.exec_module(lock := importlib.util.module_from_spec(spec))
-with lock.hold(Path(sys.argv[1])):
+from grokinterp.base.files import hold
+with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -29,7 +27,7 @@ with lock.hold(Path(sys.argv[1])):
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds tmp_path/run."""
-    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run"), lock.__file__]
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         yield process
@@ -129,7 +127,7 @@ def test_without_locks_the_log_says_so(tmp_path, monkeypatch, caplog):
     def unknown(_):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(lock, "_lock", unknown)
+    monkeypatch.setattr(files, "_lock", unknown)
     with hold(tmp_path / "run"):
         assert "is on a file system without locks" in caplog.text
 
@@ -199,7 +197,7 @@ def test_where_there_are_no_locks_files_are_still_written_whole(tmp_path, monkey
     def unknown(_):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(lock, "_lock", unknown)
+    monkeypatch.setattr(files, "_lock", unknown)
     write_whole(tmp_path / "file", b"whole")
     assert (tmp_path / "file").read_bytes() == b"whole"
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from grokinterp.base.errors import InputError
-from grokinterp.base.lock import LOCK, hold
+from grokinterp.base.files import LOCK, hold
 from grokinterp.base.paths import as_path, reaching
 from grokinterp.models._recognise import Recognised, recognise
 from grokinterp.models.architecture import Architecture, Weights

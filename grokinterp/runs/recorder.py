@@ -13,7 +13,7 @@ from torch import Tensor
 
 from grokinterp.base.checks import truth
 from grokinterp.base.errors import InputError, shown, whole_number
-from grokinterp.base.lock import Hold, hold
+from grokinterp.base.files import Hold, hold
 from grokinterp.base.paths import as_path
 from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import Shape, architecture_of, build_model

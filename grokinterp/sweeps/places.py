@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from grokinterp.base.errors import InputError, one_line
-from grokinterp.base.files import ASIDE, write_whole
-from grokinterp.base.lock import hold
+from grokinterp.base.files import ASIDE, hold, write_whole
 from grokinterp.runs.manifest import METRICS, RESUME, RUN_JSON
 
 LONGEST_REASON = 200  # letters of what a library says

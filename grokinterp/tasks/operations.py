@@ -25,7 +25,7 @@ from torch import Tensor
 
 from grokinterp.base.checks import truth, word
 from grokinterp.base.errors import InputError, nearest, shown
-from grokinterp.base.registry import check_free, check_function, checked_name
+from grokinterp.base.names import check_free, check_function, checked_name
 
 # MERGED tasks.exponents: Discrete logarithms: the coordinates in which multiplication mod a prime is an addition.
 

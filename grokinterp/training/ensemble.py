@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from grokinterp.base.checks import listed, number, truth, whole, word
 from grokinterp.base.errors import InputError, Interrupted, shown
-from grokinterp.base.lock import hold
+from grokinterp.base.files import hold
 from grokinterp.base.memory import kept_memory
 from grokinterp.base.paths import as_path
 from grokinterp.models.stacked import why_not_stacked
