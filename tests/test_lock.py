@@ -205,7 +205,7 @@ def test_where_there_are_no_locks_files_are_still_written_whole(tmp_path, monkey
 class TestImport:
     @pytest.fixture
     def source(self, tiny_run, tmp_path):
-        gi.runs.export(tiny_run, tmp_path / "demo.pth")
+        gi.export(tiny_run, tmp_path / "demo.pth")
         return tmp_path / "demo.pth"
 
     def test_two_imports_into_one_folder_exclude_each_other(self, source, tmp_path):

@@ -44,7 +44,7 @@ def number(
     1.0
     >>> number("ceiling", "x", most=1, such_as="0.95")
     Traceback (most recent call last):
-    grokinterp.base.errors.InputError: ceiling='x' is not a number above 0, at most 1; give such as 0.95.
+    grokinterp.base.errors.InputError: ceiling='x' is not a number above 0, at most 1; ...
     """
     found = real(given)
     if (

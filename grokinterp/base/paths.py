@@ -62,7 +62,7 @@ def as_path(name: str, given: object, *, such_as: str) -> Path:
 
 
 def refuse_address(path: str | Path) -> None:
-    """InputError for a place to write to that is an address, of which a folder `s3:` would come.
+    """InputError for a place to write to that is an address, for it would become a folder `s3:`.
 
     >>> refuse_address("runs/mine")
     >>> refuse_address("s3://bucket/report.html")
@@ -102,7 +102,7 @@ def kind_at(path: str | Path) -> Literal["file", "folder"] | None:
     ('folder', None)
     >>> kind_at("/dev/zero")
     Traceback (most recent call last):
-    grokinterp.base.errors.InputError: /dev/zero is a device, not a file or folder; give one of these.
+    grokinterp.base.errors.InputError: /dev/zero is a device, not a file or folder; ...
     """
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
