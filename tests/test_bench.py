@@ -10,7 +10,7 @@ from grokinterp.bench import _bench as usual
 from grokinterp.bench import bench
 from grokinterp.cli.terminal import show_bench
 from grokinterp.progress.measures import measure_snapshot
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks.splits import mask_of
 from grokinterp.training.learner import Learner
 from grokinterp.updates.optimizers import build_optimizer

@@ -23,8 +23,8 @@ from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis, spectrum
 from grokinterp.models.user_models import alone_with
 from grokinterp.reading._load import Subject
-from grokinterp.runs._snapshot import Forward, Snapshot, need_residual_stream
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import Snapshot, from_weights, need_residual_stream
+from grokinterp.runs.forwards import Forward
 from grokinterp.tasks.modular import ModularTask
 
 # MERGED circuits.isolation: Circle isolation: what a model does with nothing but some circles in its embedding.

@@ -24,7 +24,8 @@ from grokinterp.base.errors import InputError, shown
 from grokinterp.models.kinds import has_positions
 from grokinterp.models.last_block import Edit, LastBlock
 from grokinterp.models.user_models import alone_with
-from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot, answer
+from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot
+from grokinterp.runs.forwards import answer
 
 # MERGED circuits.edits: What stands in for an ablated activation, and how an activation reaches a later hook.
 # MERGED circuits.replay: The model run again and again with hooks, sharing what lies before the first of them.

@@ -13,8 +13,7 @@ from grokinterp.base.paths import as_path, reaching
 from grokinterp.models.user_models import AnyModel, hooked_model
 from grokinterp.reading.foreign_runs import open_foreign
 from grokinterp.reading.sources import holds_foreign
-from grokinterp.runs._snapshot import Snapshot
-from grokinterp.runs.models_on_tasks import snapshot
+from grokinterp.runs._snapshot import Snapshot, snapshot
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 

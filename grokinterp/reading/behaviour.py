@@ -31,9 +31,9 @@ from grokinterp.models.cross_entropy import (
 from grokinterp.reading.checkpoint_file import Source, StateDict
 from grokinterp.reading.stored_numbers import Stored, told, uncertainty
 from grokinterp.reading.training_rows import Evidence, Split, log_ratio
-from grokinterp.runs._snapshot import forward_of
+from grokinterp.runs._snapshot import from_weights
+from grokinterp.runs.forwards import forward_of
 from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
-from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import mask_of
 

@@ -37,10 +37,9 @@ from grokinterp.reading.task_and_split import (
     stated_task,
 )
 from grokinterp.reading.training_rows import Evidence
-from grokinterp.runs._snapshot import BLOCK_ROWS
+from grokinterp.runs._snapshot import BLOCK_ROWS, from_weights
 from grokinterp.runs.manifest import Manifest, current_versions
 from grokinterp.runs.metrics import columns_of, evaluate, logged_unmirrored
-from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks.modular import ModularTask
