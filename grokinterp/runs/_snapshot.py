@@ -202,16 +202,12 @@ class Snapshot:
             return
         names = tuple({name for tally in missing.values() for name in tally.needs})
         n_classes, labels = self.task.n_classes, self.task.labels
-        first = 0
-        for logits, found in self._blocks(names):
-            rows = slice(first, first + len(logits))
+        for rows, logits, found in self._blocks(names):
             block = Block(rows, logits[:, :n_classes], labels[rows], found)
             for tally in missing.values():
                 tally.add(block)
-            first = rows.stop
             del block, logits, found  # so that the next block is computed where this one was
-        for kind, tally in missing.items():
-            self._memo[kind] = tally
+        self._memo |= missing
 
     def logit_blocks(
         self, rows: Int[Tensor, " n"]
@@ -238,12 +234,9 @@ class Snapshot:
         step = max(1, KEPT_CELLS // n)
         for first in range(0, width, step):
             part = torch.empty(n, min(step, width - first), dtype=found[name].dtype)
-            row = 0
-            for inputs in self.task.model_inputs.split(BLOCK_ROWS):
-                _, found = self._forward(inputs, (name,))
-                block = found[name][:, first : first + step]
-                part[row : row + len(block)] = block
-                row += len(block)
+            for rows in _row_blocks(n):
+                _, found = self._forward(self.task.model_inputs[rows], (name,))
+                part[rows] = found[name][:, first : first + step]
             yield part
 
     def logits_with(
@@ -302,25 +295,30 @@ class Snapshot:
         ]
         return card(repr(self), [about], pd.DataFrame(accuracies))
 
-    def _blocks(self, names: tuple[str, ...]) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
-        """Logits and activations of all inputs, block by block; logits are kept where small."""
-        if "logits" in self._memo and set(names) <= set(self._activations):
-            kept = {name: self._activations[name].split(BLOCK_ROWS) for name in names}
-            for place, logits in enumerate(self.all_logits.split(BLOCK_ROWS)):
-                yield logits, {name: parts[place] for name, parts in kept.items()}
-            return
-        whole, first = None, 0
-        for inputs in self.task.model_inputs.split(BLOCK_ROWS):
-            logits, found = self._forward(inputs, names)
-            if first == 0 and self.task.n_inputs * logits.shape[1] <= KEPT_CELLS:
-                whole = logits.new_empty(self.task.n_inputs, logits.shape[1])
+    def _blocks(
+        self, names: tuple[str, ...]
+    ) -> Iterator[tuple[slice, Tensor, Mapping[str, Tensor]]]:
+        """Rows, logits and activations of all inputs in blocks; logits are kept where small."""
+        n = self.task.n_inputs
+        known = "logits" in self._memo and set(names) <= set(self._activations)
+        whole = None
+        for rows in _row_blocks(n):
+            if known:
+                yield rows, self.all_logits[rows], {x: self._activations[x][rows] for x in names}
+                continue
+            logits, found = self._forward(self.task.model_inputs[rows], names)
+            if rows.start == 0 and n * logits.shape[1] <= KEPT_CELLS:
+                whole = logits.new_empty(n, logits.shape[1])
             if whole is not None:
-                whole[first : first + len(logits)] = logits
-            first += len(logits)
-            yield logits, found
+                whole[rows] = logits
+            yield rows, logits, found
             del logits, found
         if whole is not None:
             self.memo("logits", lambda: whole)
+
+
+def _row_blocks(n: int) -> Iterator[slice]:
+    return (slice(first, min(first + BLOCK_ROWS, n)) for first in range(0, n, BLOCK_ROWS))
 
 
 def _rows(given: object, n: int) -> Tensor:
@@ -346,15 +344,13 @@ def over_blocks(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits and activations of inputs, computed a block at a time."""
     whole: dict[str, Tensor] = {}
-    first = 0
-    for block in inputs.split(BLOCK_ROWS):
+    for rows in _row_blocks(len(inputs)):
         with torch.no_grad():
-            logits, found = forward(block, names)
+            logits, found = forward(inputs[rows], names)
         for name, part in {"logits": logits, **{n: found[n] for n in names}}.items():
             if name not in whole:
                 whole[name] = part.new_empty(len(inputs), *part.shape[1:])
-            whole[name][first : first + len(block)] = part
-        first += len(block)
+            whole[name][rows] = part
     return whole.pop("logits"), whole
 
 

@@ -96,12 +96,10 @@ def agree(ours: Callable[[Tensor], Tensor], theirs: Callable[[Tensor], Tensor], 
 def try_on(model: HookedModel, task: Task) -> None:
     """InputError, with the sizes of both, where a model does not fit a task."""
     cfg = configuration(model)
-    if not has_positions(model):
+    if not has_positions(model) or not isinstance(task, ModularTask):
         refuse_unfit(cfg, task)
-        _answers(model, task, ("inputs", "classes"))
-        return
-    if not isinstance(task, ModularTask):
-        refuse_unfit(cfg, task)
+        if not has_positions(model):
+            _answers(model, task, ("inputs", "classes"))
         return
     # What the configuration does not say is taken to fit until the model has been run.
     n_ctx = task.tokens.shape[1]
