@@ -216,13 +216,12 @@ def _release(descriptor: int, file: Path, made: list[Path], owner: int) -> None:
 
 
 def _name_owner(descriptor: int) -> None:
-    """Write into a lock whose it is."""
+    """Write into a lock whose it is, where there is one."""
     since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-    if descriptor >= 0:
-        with contextlib.suppress(OSError):  # of a full disk
-            os.truncate(descriptor, 0)
-            os.write(descriptor, json.dumps(owner).encode())
+    with contextlib.suppress(OSError):  # a full disk, or no lock
+        os.truncate(descriptor, 0)
+        os.write(descriptor, json.dumps(owner).encode())
 
 
 def _owner(file: Path) -> str:
@@ -241,30 +240,29 @@ def _owner(file: Path) -> str:
 if os.name == "posix":
     import fcntl
 
-    def _lock(descriptor: int) -> bool:
-        """Lock an open file; False if another holder, also of this process, has it."""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in HELD:
-                return False
-            raise
-        return True
+    def _take_lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 else:  # pragma: no cover
     import msvcrt
 
-    def _lock(descriptor: int) -> bool:
-        """Lock a byte far after the text, which others could not read otherwise."""
-        try:
-            os.lseek(descriptor, 1 << 30, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        except OSError as error:
-            if error.errno in HELD:
-                return False
-            raise
-        return True
+    def _take_lock(descriptor: int) -> None:
+        os.lseek(
+            descriptor, 1 << 30, os.SEEK_SET
+        )  # far after the text, which others could not read
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file; False if another holder, also of this process, has it."""
+    try:
+        _take_lock(descriptor)
+    except OSError as error:
+        if error.errno in HELD:
+            return False
+        raise
+    return True
 
 
 def write_whole(path: Path, content: bytes) -> str:

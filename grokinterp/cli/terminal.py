@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +144,7 @@ def say(line: str) -> None:
 
 
 def _draw(
-    left: list[str], right: list[str], rows: list[tuple[str, ...]], *, no_wrap: bool = False
+    left: list[str], right: list[str], rows: Sequence[tuple[str, ...]], *, no_wrap: bool = False
 ) -> None:
     """A table as wide as the terminal, or as intervals need; numbers are in the columns `right`."""
     from rich.console import Console

@@ -97,13 +97,13 @@ AT_MOST = {  # beyond these a table or a schedule does not fit into any memory
 MOST_BITS = 63  # of whole numbers, as in TOML
 SIZES = ("widths", "channels")
 MOST_PARAMETERS = 1_000_000_000
+ISING_KEYS = (
+    "lattice", "n_train", "n_test", "n_temperatures", "half_width", "n_repeats", "sweeps",
+    "pool_seed",
+)  # fmt: skip
 USED_BY: dict[str, tuple[str, ...]] = {  # the tasks or models that a key is for; others: all
     **dict.fromkeys(("operation", "p", "train_fraction", "split"), ("modular",)),
-    **dict.fromkeys(
-        ("lattice", "n_temperatures", "half_width", "n_repeats", "sweeps", "n_train", "n_test",
-         "pool_seed"),
-        ("ising",),
-    ),
+    **dict.fromkeys(ISING_KEYS, ("ising",)),
     **dict.fromkeys(("n_heads", "d_head", "equals_class"), ("transformer",)),
     **dict.fromkeys(("n_layers", "d_model"), ("transformer", "mlp")),
     **dict.fromkeys(("widths", "embedding"), ("mlp",)),

@@ -19,6 +19,7 @@ from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.kinds import Shape
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.recipe.keys import (
+    ISING_KEYS,
     MOST_PARAMETERS,
     SYNONYMS,
     Schedule,
@@ -214,17 +215,8 @@ class Recipe:
     def build_task(self) -> Task:
         """The task to learn."""
         if self.task == "ising":
-            return IsingTask(
-                lattice=self.lattice,
-                n_train=self.n_train,
-                n_test=self.n_test,
-                n_temperatures=self.n_temperatures,
-                half_width=self.half_width,
-                n_repeats=self.n_repeats,
-                sweeps=self.sweeps,
-                seed=self.data_seed,
-                pool_seed=self.pool_seed,
-            )
+            values = {key: getattr(self, key) for key in ISING_KEYS}
+            return IsingTask(**values, seed=self.data_seed)
         return ModularTask(self.operation, self.p, self.equals_token, seed=self.data_seed)
 
     def train_indices(self) -> Int[Tensor, " n_train"]:

@@ -207,7 +207,8 @@ class Snapshot:
             for tally in missing.values():
                 tally.add(block)
             del block, logits, found  # so that the next block is computed where this one was
-        self._memo |= missing
+        for kind, tally in missing.items():
+            self._memo[kind] = tally
 
     def logit_blocks(
         self, rows: Int[Tensor, " n"]
@@ -318,7 +319,7 @@ class Snapshot:
 
 
 def _row_blocks(n: int) -> Iterator[slice]:
-    return (slice(first, min(first + BLOCK_ROWS, n)) for first in range(0, n, BLOCK_ROWS))
+    return (slice(first, min(first + BLOCK_ROWS, n)) for first in range(0, max(n, 1), BLOCK_ROWS))
 
 
 def _rows(given: object, n: int) -> Tensor:
