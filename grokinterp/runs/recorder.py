@@ -63,9 +63,10 @@ def recorded(
         raise InputError(
             f"{folder} holds checkpoints that were imported, not recorded; give another folder."
         )
-    _refuse_other_task(folder, manifest.task, task)
+    _refuse_other(folder, "task", _differences(manifest.task.to_dict(), task.to_dict()))
     rows = store.train_indices()
-    _refuse_other_split(folder, None if rows is None else mask_of(rows, task.n_inputs), train_mask)
+    begun_with = None if rows is None else mask_of(rows, task.n_inputs)
+    _refuse_other(folder, "train_mask", _other_rows(begun_with, train_mask))
     return manifest
 
 
@@ -80,55 +81,36 @@ def how_to_go_on(folder: Path) -> str:
     return "" if manifest.source is not None else "go on with that run by resume=True"
 
 
-def refuse_other_model(folder: Path, theirs: Shape, ours: Shape) -> None:
-    """InputError, naming what differs, where a run was begun with a model of another shape."""
-    if theirs == ours:
-        return
-    same_kind = theirs.kind == ours.kind
-    differ = _differences(*(asdict(x) if same_kind else {"kind": x.kind} for x in (theirs, ours)))
-    raise InputError(
-        f"the model is not of the shape that the run in {folder} was begun with ({differ}); give a "
-        f"model of that shape, {OTHER}."
-    )
+def _refuse_other(folder: Path, what: str, differ: str) -> None:
+    """InputError where anything differs from what a run was begun with; `differ` names it."""
+    if differ:
+        raise InputError(
+            f"{folder} holds a run with another {what} ({differ}); give the {what} it was begun "
+            f"with, {OTHER}."
+        )
 
 
-def _refuse_other_task(folder: Path, theirs: Task, ours: Task) -> None:
-    there, here = theirs.to_dict(), ours.to_dict()
-    if there == here:
-        return
-    differ = f"{theirs.title} there, {ours.title} here"
-    if there.get("task") == here.get("task"):
-        differ = _differences(there, here)
-    raise InputError(
-        f"{folder} holds a run of another task ({differ}); give the task it was begun with, "
-        f"{OTHER}."
-    )
+def _shapes_differ(theirs: Shape, ours: Shape) -> str:
+    return _differences(*({"kind": shape.kind, **asdict(shape)} for shape in (theirs, ours)))
 
 
-def _refuse_other_split(
-    folder: Path,
-    theirs: Bool[Tensor, " n_inputs"] | None,
-    ours: Bool[Tensor, " n_inputs"] | None,
-) -> None:
+def _other_rows(
+    theirs: Bool[Tensor, " n_inputs"] | None, ours: Bool[Tensor, " n_inputs"] | None
+) -> str:
+    """How two splits differ, or ""."""
     there, here = (
         "no split" if mask is None else f"{int(mask.sum())} training rows"
         for mask in (theirs, ours)
     )
-    rows = ""
-    if theirs is not None and ours is not None:
-        if not len(other := (theirs != ours).nonzero().flatten()):
-            return
-        rows = f"; {len(other)} rows differ, the first is row {int(other[0])}"
-    elif theirs is ours:
-        return
-    raise InputError(
-        f"{folder} holds a run with another train_mask ({there} there, {here} here{rows}); give "
-        f"the one it was begun with, {OTHER}."
-    )
+    if theirs is None or ours is None:
+        return "" if theirs is ours else f"{there} there, {here} here"
+    other = (theirs != ours).nonzero().flatten()
+    rows = f"{len(other)} rows differ, the first is row {int(other[0])}" if len(other) else ""
+    return rows and f"{there} there, {here} here; {rows}"
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """The values that differ, such as "p=7 there, 11 here"."""
+    """The values that differ, such as "p=7 there, 11 here", or ""."""
     keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     return "; ".join(
         f"{key}={shown(there.get(key))} there, {shown(here.get(key))} here" for key in keys[:3]
@@ -310,7 +292,8 @@ class Recorder:
                 "only plain ones can be recorded; gi.snapshot(model, task) analyses any."
             )
         if self._writer is not None:
-            refuse_other_model(self.path, self._writer.manifest.architecture, architecture)
+            differ = _shapes_differ(self._writer.manifest.architecture, architecture)
+            _refuse_other(self.path, "architecture", differ)
         return architecture
 
     def _open(self, number: int, architecture: Shape, device: str) -> RunWriter:
@@ -323,7 +306,8 @@ class Recorder:
             if self._writer is not None:  # closed, and used again
                 self._writer.begin_again()
             elif begun := self._begun():
-                refuse_other_model(self.path, begun.architecture, architecture)
+                differ = _shapes_differ(begun.architecture, architecture)
+                _refuse_other(self.path, "architecture", differ)
                 last = begun.steps[-1]
                 _checked_step(number, last)  # another may have gone on with it since
                 self._writer = RunWriter.reopen(self.path, step=last, environment=environment)
