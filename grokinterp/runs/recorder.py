@@ -187,7 +187,7 @@ class Recorder:
         self, step: SupportsIndex, model: AnyModel, *, metrics: Logged | None = None
     ) -> Metrics:
         """Save the weights of a step and log its metrics, which are returned."""
-        number, seen, logged, writer = self._look(step, model, metrics)
+        number, seen, logged, writer = self._prepared(step, model, metrics)
         writer.record(number, logged, _kept(seen.weights))
         self._last = number
         return logged
@@ -203,7 +203,7 @@ class Recorder:
         are finite and at least 0, accuracies from 0 to 1; other names are refused. What is missing
         or None is NaN, an empty cell; what the run has no column for is left out.
         """
-        number, _, logged, writer = self._look(step, model, metrics)
+        number, _, logged, writer = self._prepared(step, model, metrics)
         writer.log(number, logged)
         self._last = number
         return logged
@@ -225,7 +225,7 @@ class Recorder:
             elif self._writer is not None and self._hold is not None:
                 self._writer.flush()
         finally:
-            self._let_go()
+            self._release()
 
     def _begun(self) -> Manifest | None:
         """The run to go on with, where there is one that has a checkpoint."""
@@ -240,14 +240,14 @@ class Recorder:
                 RunWriter.reopen(self.path, step=LARGEST_STEP).finish()
         elif self._writer is not None and self._hold is not None:  # else it is closed already
             self._writer.finish()
-        self._let_go()
+        self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._hold is not None:
             self._hold.release()
             self._hold = None
 
-    def _look(
+    def _prepared(
         self, step: SupportsIndex, model: AnyModel, given: Logged | None
     ) -> tuple[int, Snapshot, Metrics, RunWriter]:
         """The step, model and metrics, refused before anything is written; and the open folder."""
@@ -322,7 +322,7 @@ class Recorder:
                     advice=how_to_go_on(self.path),
                 )
         except BaseException:
-            self._let_go()
+            self._release()
             raise
         return self._writer
 
