@@ -214,8 +214,8 @@ class TestImport:
             hold(out, file=tmp_path / "runs/.importing-new.lock"),
             pytest.raises(gi.InputError, match=r"new is being written by this very process"),
         ):
-            gi.runs.import_run(source, out)
-        assert gi.runs.import_run(source, out).finished
+            gi.import_run(source, out)
+        assert gi.import_run(source, out).finished
         assert [path.name for path in out.parent.iterdir()] == ["new"]
 
     def test_what_a_killed_import_left_is_cleaned_up(self, source, tmp_path):
@@ -223,20 +223,20 @@ class TestImport:
         aside.mkdir(parents=True)
         (aside / "run.json").write_text("half")
         (aside.parent / ".importing-new.lock").write_text("dead")
-        gi.runs.import_run(source, tmp_path / "runs/new").verify()
+        gi.import_run(source, tmp_path / "runs/new").verify()
         assert [path.name for path in aside.parent.iterdir()] == ["new"]
 
     def test_a_folder_with_a_dead_lock_is_empty_and_one_that_is_held_is_not(self, source, tmp_path):
         out = tmp_path / "run"
         with hold(out), pytest.raises(gi.InputError, match="run is being written by"):
-            gi.runs.import_run(source, out)
+            gi.import_run(source, out)
         out.mkdir()
         (out / ".lock").write_text("dead")
-        gi.runs.import_run(source, out).verify()
+        gi.import_run(source, out).verify()
         assert not (out / ".lock").exists()
 
     def test_into_the_folder_that_one_is_in(self, source, tmp_path, monkeypatch):
         (tmp_path / "here").mkdir()
         monkeypatch.chdir(tmp_path / "here")
-        gi.runs.import_run(source, ".")
+        gi.import_run(source, ".")
         gi.load(tmp_path / "here").verify()
