@@ -81,7 +81,7 @@ shape (3,) is no matrix
 3 rows and the observable 4
 Snapshot has no checkpoints
 'sweep.toml' is no sweep; give Sweep.from_toml(path).
-'runs/mine' is no list
+runs/mine does not exist; give the folder of a run
 Snapshot has no checkpoints
 align=['phase'] is not known
 Snapshot has no checkpoints
