@@ -14,7 +14,7 @@ from grokinterp.circuits import hooks, spread
 from grokinterp.models.adapter import build_model
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.progress.losses import excluded_loss, restricted_loss
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from tests import clock
 from tests.test_architectures import example
 

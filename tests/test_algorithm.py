@@ -4,7 +4,7 @@ import torch
 import grokinterp as gi
 from grokinterp.circuits._algorithm import Cutoffs, algorithm
 from grokinterp.models.architecture import initial_weights
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, models_of_users
 from tests.exact_clock import ExactClock, random_radii

@@ -10,7 +10,7 @@ import grokinterp as gi
 from grokinterp.models.adapter import architecture_of, build_model, canonical_weights
 from grokinterp.models.architecture import Architecture, initial_weights
 from grokinterp.progress.measures import measure_snapshot
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from tests.reference import reference_logits
 
 P = 7

@@ -11,7 +11,7 @@ import grokinterp as gi
 from grokinterp.circuits._attention import attention, commutativity
 from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import Architecture
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 from tests.test_architectures import P, example

@@ -11,7 +11,7 @@ from grokinterp.circuits._attention_readout import (
     attention_readout,
     fitted_patterns,
 )
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 from tests.heads import heads_weights

@@ -8,7 +8,7 @@ import torch
 import grokinterp as gi
 from grokinterp.circuits._attention_readout import attention_readout
 from grokinterp.models.adapter import build_model
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 from tests.heads import D_HEAD, heads_weights

@@ -13,8 +13,8 @@ import grokinterp as gi
 from grokinterp.circuits._attribution import attribution
 from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.models.adapter import build_model
-from grokinterp.runs._snapshot import Snapshot, forward_of
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import Snapshot, from_weights
+from grokinterp.runs.forwards import forward_of
 from grokinterp.tasks import ModularTask
 from tests import clock, dense
 from tests.test_architectures import VARIANTS, P, example

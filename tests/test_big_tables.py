@@ -13,7 +13,7 @@ from pathlib import Path
 import grokinterp as gi
 from grokinterp.models.architecture import initial_weights
 from grokinterp.progress.measures import measure_snapshot
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks.splits import mask_of
 
 recipe = gi.Recipe(p={p}, d_mlp=32)

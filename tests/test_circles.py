@@ -13,7 +13,7 @@ from grokinterp.circuits.circles import (
     principal_plane,
 )
 from grokinterp.models.architecture import Architecture, initial_weights
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 from tests.exact_clock import ExactClock, random_radii

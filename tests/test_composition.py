@@ -10,7 +10,7 @@ import grokinterp as gi
 from grokinterp.circuits import faithfulness, hooks, spread
 from grokinterp.circuits.interventions import Setting, reference, replay
 from grokinterp.models.adapter import build_model
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from tests import clock
 from tests.test_ablation import hand_built  # noqa: F401
 from tests.test_architectures import example

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 import grokinterp as gi
-from grokinterp.base.lock import hold
+from grokinterp.base.files import hold
 from grokinterp.sweeps import Sweep, measuring, run_sweep
 from grokinterp.sweeps.driver import executor_of
 from grokinterp.sweeps.executors import Job

@@ -22,8 +22,7 @@ from grokinterp.fourier import (
 from grokinterp.fourier._key_frequencies import RULES, largest_ratio_cut
 from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import initial_weights
-from grokinterp.runs._snapshot import Snapshot
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import Snapshot, from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, dense
 

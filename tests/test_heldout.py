@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 import grokinterp as gi
 from grokinterp import circuits
 from grokinterp.fourier import heldout_fit
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.sweeps import measured
 from grokinterp.tasks import ModularTask
 from grokinterp.viz import plot_embedding_circles

@@ -11,7 +11,7 @@ from grokinterp.circuits import hooks
 from grokinterp.circuits.interventions import Intervention, Setting, reference, replay
 from grokinterp.circuits.subspaces import harmonics, table_directions
 from grokinterp.models.adapter import build_model
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from tests.test_architectures import VARIANTS, P, example
 
 GENERATOR = torch.Generator().manual_seed(3)

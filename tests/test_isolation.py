@@ -10,7 +10,7 @@ from grokinterp.circuits.circles import isolate_circles, with_embedding
 from grokinterp.circuits.clock_and_pizza import logit_forms
 from grokinterp.fourier import fourier_basis
 from grokinterp.models.adapter import build_model
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, dense, models_of_users
 from tests.exact_clock import ExactClock, random_radii, waves

@@ -259,9 +259,9 @@ def test_commands(name, runs, run):
     [
         (
             {"task": "ising", "model": "transformer"},
-            "does not learn task='ising'; give model='cnn'",
+            "is not for task='ising'; give model='cnn'",
         ),
-        ({"model": "cnn"}, "does not learn task='modular'"),
+        ({"model": "cnn"}, "is not for task='modular'"),
         ({"model": "mlp", "equals_token": True}, "reads the two operands alone"),
         ({"model": "mlp", "init": "gpt2"}, "init='gpt2'"),
         ({"model": "mlp", "widths": [0]}, "widths"),

@@ -8,8 +8,7 @@ from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.fourier import fourier_basis
 from grokinterp.fourier.localization import POWERS, fourier_heat_map, ipr, neuron_ipr, stacked_ipr
 from grokinterp.fourier.spectra import input_weights, output_weights
-from grokinterp.runs._snapshot import Snapshot
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import Snapshot, from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.tasks.ising import IsingTask
 from tests.test_maps import draw, embedded, two_hot

@@ -10,17 +10,15 @@ import time
 import pytest
 
 import grokinterp as gi
-from grokinterp.base import lock
-from grokinterp.base.files import write_whole
-from grokinterp.base.lock import hold
+from grokinterp.base import files
+from grokinterp.base.files import hold, write_whole
 from grokinterp.training import loop
 
 HOLDER = """
-import importlib.util, sys, time  # without the rest of the package, which takes seconds
+import sys, time
 from pathlib import Path
-spec = importlib.util.spec_from_file_location("lock", sys.argv[2])
-spec.loader.exec_module(lock := importlib.util.module_from_spec(spec))
-with lock.hold(Path(sys.argv[1])):
+from grokinterp.base.files import hold
+with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -29,7 +27,7 @@ with lock.hold(Path(sys.argv[1])):
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds tmp_path/run."""
-    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run"), lock.__file__]
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         yield process
@@ -129,7 +127,7 @@ def test_without_locks_the_log_says_so(tmp_path, monkeypatch, caplog):
     def unknown(_):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(lock, "_lock", unknown)
+    monkeypatch.setattr(files, "_lock", unknown)
     with hold(tmp_path / "run"):
         assert "is on a file system without locks" in caplog.text
 
@@ -199,7 +197,7 @@ def test_where_there_are_no_locks_files_are_still_written_whole(tmp_path, monkey
     def unknown(_):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(lock, "_lock", unknown)
+    monkeypatch.setattr(files, "_lock", unknown)
     write_whole(tmp_path / "file", b"whole")
     assert (tmp_path / "file").read_bytes() == b"whole"
 
@@ -207,7 +205,7 @@ def test_where_there_are_no_locks_files_are_still_written_whole(tmp_path, monkey
 class TestImport:
     @pytest.fixture
     def source(self, tiny_run, tmp_path):
-        gi.runs.export(tiny_run, tmp_path / "demo.pth")
+        gi.export(tiny_run, tmp_path / "demo.pth")
         return tmp_path / "demo.pth"
 
     def test_two_imports_into_one_folder_exclude_each_other(self, source, tmp_path):
@@ -216,8 +214,8 @@ class TestImport:
             hold(out, file=tmp_path / "runs/.importing-new.lock"),
             pytest.raises(gi.InputError, match=r"new is being written by this very process"),
         ):
-            gi.runs.import_run(source, out)
-        assert gi.runs.import_run(source, out).finished
+            gi.import_run(source, out)
+        assert gi.import_run(source, out).finished
         assert [path.name for path in out.parent.iterdir()] == ["new"]
 
     def test_what_a_killed_import_left_is_cleaned_up(self, source, tmp_path):
@@ -225,20 +223,20 @@ class TestImport:
         aside.mkdir(parents=True)
         (aside / "run.json").write_text("half")
         (aside.parent / ".importing-new.lock").write_text("dead")
-        gi.runs.import_run(source, tmp_path / "runs/new").verify()
+        gi.import_run(source, tmp_path / "runs/new").verify()
         assert [path.name for path in aside.parent.iterdir()] == ["new"]
 
     def test_a_folder_with_a_dead_lock_is_empty_and_one_that_is_held_is_not(self, source, tmp_path):
         out = tmp_path / "run"
         with hold(out), pytest.raises(gi.InputError, match="run is being written by"):
-            gi.runs.import_run(source, out)
+            gi.import_run(source, out)
         out.mkdir()
         (out / ".lock").write_text("dead")
-        gi.runs.import_run(source, out).verify()
+        gi.import_run(source, out).verify()
         assert not (out / ".lock").exists()
 
     def test_into_the_folder_that_one_is_in(self, source, tmp_path, monkeypatch):
         (tmp_path / "here").mkdir()
         monkeypatch.chdir(tmp_path / "here")
-        gi.runs.import_run(source, ".")
+        gi.import_run(source, ".")
         gi.load(tmp_path / "here").verify()

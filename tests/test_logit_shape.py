@@ -13,8 +13,7 @@ from grokinterp.circuits.clock_and_pizza import (
     pizza_envelope,
 )
 from grokinterp.models.architecture import initial_weights
-from grokinterp.runs._snapshot import Snapshot
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import Snapshot, from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 from tests.exact_clock import ExactClock, random_radii

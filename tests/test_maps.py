@@ -3,7 +3,7 @@ import torch
 
 from grokinterp.base.errors import InputError
 from grokinterp.fourier.spectra import input_weights, neuron_logit_map, output_weights
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from tests.test_neurons import random_model
 
 

@@ -15,8 +15,7 @@ from grokinterp.models.architecture import Architecture, initial_weights
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.kinds import QuickForward
 from grokinterp.models.mlp import MLPArchitecture
-from grokinterp.runs._snapshot import Snapshot
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import Snapshot, from_weights
 from grokinterp.tasks import IsingTask, ModularTask
 from tests.test_neurons import random_model
 

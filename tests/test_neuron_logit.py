@@ -9,7 +9,7 @@ import grokinterp as gi
 from grokinterp.base.errors import InputError
 from grokinterp.circuits.neurons import neuron_logit_directions
 from grokinterp.models.adapter import build_model
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 from tests.test_neurons import hand_built, random_model

@@ -10,8 +10,7 @@ from grokinterp.fourier import fourier_basis, neuron_frequency_fractions
 from grokinterp.fourier.spectra import neuron_powers
 from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import Architecture, initial_weights
-from grokinterp.runs._snapshot import Snapshot
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import Snapshot, from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
 

@@ -15,7 +15,7 @@ from grokinterp.circuits import (
 )
 from grokinterp.circuits.subspaces import table_directions
 from grokinterp.models.adapter import build_model
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from tests import clock
 from tests.test_ablation import closed_form, hand_built  # noqa: F401
 from tests.test_architectures import example

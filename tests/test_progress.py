@@ -12,7 +12,7 @@ from grokinterp.models.architecture import initial_weights
 from grokinterp.progress import MEASURES, measure
 from grokinterp.progress import losses as progress_losses
 from grokinterp.progress.measures import measure_snapshot
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, dense
 

@@ -13,7 +13,7 @@ from grokinterp.geometry import fisher_diagonal
 from grokinterp.models import adapter
 from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import Architecture
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.tasks.operations import OPERATIONS, Operation
 from tests import models_of_users

@@ -234,7 +234,7 @@ REFUSED = {
     "p": ({"task": gi.ModularTask("add", p=5), "train_mask": torch.arange(25) < 9}, "p=7 there, 5"),
     "mask": (
         {"train_mask": MASK ^ (torch.arange(P * P) == 5)},
-        "17 training rows there, 18 here; 1 rows differ, the first is row 5",
+        "17 training rows there, 18 training rows here; 1 rows differ, the first is row 5",
     ),
     "no mask": ({"train_mask": None}, "17 training rows there, no split here"),
 }

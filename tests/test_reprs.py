@@ -276,8 +276,9 @@ def test_a_comparison_says_its_claims():
         for i, verdict in enumerate(("supported", "undetermined"))
     )  # fmt: skip
     comparison = gi.Comparison(
-        (), {HOSTILE: "grokked", "b": "steady"}, {HOSTILE: "w0=10", "b": "w0=1"}, claims,
-        (HOSTILE,), "phase", "setting",
+        profiles=(), regimes={HOSTILE: "grokked", "b": "steady"},
+        settings={HOSTILE: "w0=10", "b": "w0=1"}, claims=claims, notes=(HOSTILE,), align="phase",
+        by="setting",
     )  # fmt: skip
     found = read(comparison)
     assert found.rows == cells(

@@ -188,9 +188,9 @@ class TestRecorder:
 
     def test_bad_use_is_refused(self, tiny, tmp_path):
         task = tiny.build_task()
-        with pytest.raises(gi.InputError, match="names a row twice"):
+        with pytest.raises(gi.InputError, match="each once"):
             gi.Recorder(tmp_path / "x", task=task, train_indices=torch.tensor([1, 1]))
-        with pytest.raises(gi.InputError, match="rows from 0 to 48"):
+        with pytest.raises(gi.InputError, match="numbers from 0 to 48"):
             gi.Recorder(tmp_path / "x", task=task, train_indices=torch.tensor([49]))
         recorder = gi.Recorder(tmp_path / "x", task=task)
         with pytest.raises(gi.InputError, match="nothing was saved"):

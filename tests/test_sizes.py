@@ -13,7 +13,7 @@ from grokinterp.encodings import compressed_bytes, effective_rank, quantize, qua
 from grokinterp.encodings._sizes import gini_of, mean_effective_rank
 from grokinterp.encodings.bases import as_matrix
 from grokinterp.encodings.pruning_curves import pruning_curve
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 
 
 def drawn(*shape, seed=0):

@@ -10,8 +10,7 @@ import grokinterp as gi
 from grokinterp.fourier.answers import LogitTally
 from grokinterp.fourier.spectra import neuron_powers
 from grokinterp.progress.measures import AnswerTally, measure_snapshot
-from grokinterp.runs._snapshot import Tally
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import Tally, from_weights
 
 snapshots = sys.modules["grokinterp.runs._snapshot"]
 TASKS = [{}, {"operation": "multiply"}, {"model": "mlp"}, {"n_layers": 2}]

@@ -15,7 +15,7 @@ from grokinterp import circuits, encodings
 from grokinterp.circuits import hooks
 from grokinterp.models.architecture import initial_weights
 from grokinterp.models.kinds import build_model
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from tests.models_of_users import hooks_of, layer_norm_model
 
 # Python's warning filters are of the process: what ignores this one while a model is built is lost

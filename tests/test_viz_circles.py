@@ -9,7 +9,7 @@ import torch
 import grokinterp as gi
 from grokinterp.circuits._figures.circles import embedding_circles, plane_coordinates
 from grokinterp.circuits.circles import centred_embedding
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.viz import plot_embedding_circles
 from tests.labels import axis_titles

@@ -9,7 +9,7 @@ import torch
 import grokinterp as gi
 from grokinterp.circuits._figures.answers import ANSWERS, correctness, logit_images
 from grokinterp.figures.heat_maps import around_zero, checked_numbers, from_zero
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.viz import plot_correctness, plot_logits
 from tests.labels import axis_titles
 from tests.test_architectures import P, example

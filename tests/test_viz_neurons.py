@@ -8,7 +8,7 @@ import pytest
 import grokinterp as gi
 from grokinterp.circuits import neuron_clusters
 from grokinterp.circuits._figures.neurons import chosen_neurons, neuron_fourier, neuron_images
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.viz import plot_neuron_fourier, plot_neurons
 from tests import clock

@@ -14,7 +14,7 @@ from grokinterp.encodings.pruning import prune
 from grokinterp.encodings._sizes import effective_rank
 from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.progress.observables import correlations
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.training import run_sweep
 
 recipe = gi.recipes()["mlp113-grokked"].replace(p=5, d_mlp=4)
@@ -66,7 +66,7 @@ for call in (
 
 SAYS = """
 Snapshot has no checkpoints
-'runs/mine' has no checkpoints
+runs/mine does not exist; give the folder of a run
 fractions are not numbers
 fractions are not numbers
 keep='a'
@@ -81,11 +81,11 @@ matrix has shape (3,)
 3 rows and the observable 4
 Snapshot has no checkpoints
 'sweep.toml' is no sweep; give Sweep.from_toml(path).
-'runs/mine' is no list
+runs/mine does not exist; give the folder of a run
 Snapshot has no checkpoints
 align=['phase'] is not known
 Snapshot has no checkpoints
-'runs/mine' has no checkpoints
+runs/mine does not exist; give the folder of a run
 Snapshot has no checkpoints
 form=['exact'] is not known
 'a' is no weight vector

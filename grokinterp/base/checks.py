@@ -1,9 +1,10 @@
-"""What a function is given, checked: the value in its own type, or an InputError of one line.
+"""Arguments of functions, checked: the value in its own type, or an InputError of one line.
 
 Every check takes the name of the argument, for the message, and what was given. A truth value is no
 number, a text is no list, and numpy's and torch's scalars are what they hold.
 """
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,7 +20,7 @@ LARGEST_SEED = 2**63 - 1
 
 
 def refused(name: str, given: object, wanted: str, give: str) -> InputError:
-    """The line about an argument that is not what it should be: what is given, wanted, to do.
+    """The error about an argument: what was given, what was expected, and what to do.
 
     >>> raise refused("bits", 1, "a whole number from 2 to 16", "such as 8")
     Traceback (most recent call last):
@@ -37,13 +38,13 @@ def number(
     most: float | None = None,
     such_as: str,
 ) -> float:
-    """A finite number in its limits: `above` one, unless it is the `least`; `such_as` would do.
+    """A finite number within limits: `above` one, or from `least` on, and at most `most`.
 
     >>> number("threshold", 1, least=0, most=1, such_as="0.95")
     1.0
     >>> number("ceiling", "x", most=1, such_as="0.95")
     Traceback (most recent call last):
-    grokinterp.base.errors.InputError: ceiling='x' is not a number above 0, at most 1; give such as 0.95.
+    grokinterp.base.errors.InputError: ceiling='x' is not a number above 0, at most 1; ...
     """
     found = real(given)
     if (
@@ -54,12 +55,12 @@ def number(
         low = f"above {above:g}" if least is None else f"from {least:g}"
         high = f"{' to' if least is not None else ', at most'} {most:g}" if most is not None else ""
         limits = f"{low}{high or ' on' * (least is not None)}"
-        raise InputError(f"{name}={shown(given)} is not a number {limits}; give such as {such_as}.")
+        raise refused(name, given, f"a number {limits}", f"such as {such_as}")
     return found
 
 
 def real(given: object) -> float | None:
-    """The finite float that a number is; None for all else, truth values and text too.
+    """A number as a finite float; None for everything else, truth values and text too.
 
     >>> real(3), real(torch.tensor(0.5)), real("3"), real(True), real(math.inf), real(10**400)
     (3.0, 0.5, None, None, None, None)
@@ -76,22 +77,20 @@ def real(given: object) -> float | None:
 
 
 def whole(name: str, given: object, *, least: int, most: int | None = None, such_as: str) -> int:
-    """A whole number in its limits.
+    """A whole number within limits.
 
     >>> whole("top", 3, least=1, such_as="5")
     3
     """
     found = whole_number(given)
     if found is None or found < least or (most is not None and found > most):
-        wanted = f"from {least} on" if most is None else f"from {least} to {most}"
-        raise InputError(
-            f"{name}={shown(given)} is not a whole number {wanted}; give such as {such_as}."
-        )
+        limits = f"from {least} on" if most is None else f"from {least} to {most}"
+        raise refused(name, given, f"a whole number {limits}", f"such as {such_as}")
     return found
 
 
 def word(name: str, given: object, valid: Iterable[str]) -> str:
-    """One of some words; another is refused with the nearest of them.
+    """One of the valid words; the error about any other names the nearest of them.
 
     >>> word("mode", "maen", ["zero", "mean"])
     Traceback (most recent call last):
@@ -104,34 +103,30 @@ def word(name: str, given: object, valid: Iterable[str]) -> str:
 
 
 def truth(name: str, given: object) -> bool:
-    """A truth value, numpy's too.
+    """True or False, numpy's too.
 
     >>> truth("biases", True)
     True
     """
-    if isinstance(given, bool):
-        return given
-    if isinstance(given, np.bool_):
+    if isinstance(given, bool | np.bool_):
         return bool(given)
     raise InputError(f"{name}={shown(given)} is neither True nor False; give one of them.")
 
 
 def listed(name: str, given: object, *, such_as: str) -> list[Any]:
-    """The entries of a list, a tuple or anything else that has some; a text is not one.
+    """The entries of a list, a tuple or another iterable; a text is none.
 
     >>> listed("keep", (0.9, 0.5), such_as="[0.95]")
     [0.9, 0.5]
     """
-    if isinstance(given, str | bytes | bytearray) or not isinstance(given, Iterable):
-        raise InputError(f"{name}={shown(given)} is not a list; give such as {such_as}.")
-    try:
-        return list(given)
-    except TypeError:  # a tensor without dimensions
-        raise InputError(f"{name}={shown(given)} is not a list; give such as {such_as}.") from None
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes | bytearray):
+        with contextlib.suppress(TypeError):  # a tensor without dimensions
+            return list(given)
+    raise refused(name, given, "a list", f"such as {such_as}")
 
 
 def tensor(name: str, given: object, *, ndim: int | None = None) -> Tensor:
-    """A tensor, of so many axes; arrays and lists are not taken for one.
+    """A tensor, of `ndim` axes where that is said; arrays and lists are refused.
 
     >>> tensor("matrix", [1, 2])
     Traceback (most recent call last):
@@ -167,16 +162,14 @@ def tensors(name: str, given: object) -> Mapping[str, Tensor]:
 
 
 def mask(name: str, given: object, n: int, *, of: str = "row trained on") -> Bool[Tensor, " n"]:
-    """A mask that says true or false of each of n rows, a copy on the device of the given one.
+    """A mask with true or false for each of n rows, copied; it stays on its device.
 
-    Refused: sets, text, numbers of rows, and what has another length.
+    Row numbers, sets, text and masks of another length are refused.
     """
     found = None
     if not isinstance(given, str | bytes | bytearray | dict | set | frozenset):
-        try:
+        with contextlib.suppress(Exception):  # torch knows many ways to say that it is no tensor
             found = torch.as_tensor(given).detach().clone()
-        except Exception:  # torch knows many ways to say that it is no tensor
-            found = None
     if found is None:
         raise InputError(
             f"{name}={shown(given)} is no mask; give a torch.bool tensor of shape ({n},): true for "

@@ -1,9 +1,4 @@
-"""The exceptions that this package raises on purpose, and help with misspelt names.
-
-InputError (a ValueError)          something that was given cannot be used: one line that says
-what was given, what was expected and what to do
-Interrupted (a KeyboardInterrupt)  a training was stopped from outside; its state is saved
-"""
+"""The two exceptions that this package raises on purpose, and what their messages are made of."""
 
 import difflib
 import operator
@@ -20,8 +15,7 @@ class InputError(ValueError):
     r"""What was given cannot be used; the message is one line that says what to do about it.
 
     Whatever a message repeats (the text of a tensor, an error of another package), it stays one
-    line of at most 400 characters: beyond them its middle is left out, since the end says what to
-    do.
+    line of at most 400 characters. Its middle is left out beyond them: the end says what to do.
 
     >>> str(InputError("p=[1,\n   2] is no number."))
     'p=[1, 2] is no number.'
@@ -31,8 +25,12 @@ class InputError(ValueError):
         super().__init__(*(one_line(x) if isinstance(x, str) else x for x in args))
 
 
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop; everything up to this step is on disk and can be resumed."""
+
+
 def one_line(text: str, *, most: int = LONGEST_LINE) -> str:
-    r"""The text without line breaks and control characters, its middle left out where it is long.
+    r"""Text without line breaks and control characters; the middle of a long one is left out.
 
     >>> one_line("a\n  b"), one_line("0123456789" * 9, most=13)
     ('a b', '01234 ... 789')
@@ -64,7 +62,7 @@ def shown(value: object) -> str:
 
 
 def named(value: object) -> str:
-    """What was given in place of something else: a number or a text itself, others by their type.
+    """What was given instead of what was expected: numbers and texts as they are, others by type.
 
     >>> named(5), named("runs/mine"), named(None), named([1, 2])
     ('5', "'runs/mine'", 'None', 'list')
@@ -74,7 +72,7 @@ def named(value: object) -> str:
 
 
 def names(given: Iterable[object]) -> str:
-    """Names as a message lists them: as many as 80 characters hold, and how many more.
+    """Names as a message lists them: as many as fit into 80 characters, and how many more.
 
     >>> names(["a", "b"]), names(f"blocks.0.weight_{i}" for i in range(99))[-12:]
     ("'a', 'b'", ' and 96 more')
@@ -87,12 +85,8 @@ def names(given: Iterable[object]) -> str:
     return ", ".join(each) + more
 
 
-class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop; everything up to this step is on disk and can be resumed."""
-
-
 def nearest(given: object, valid: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
-    """Advice for an unknown name: the nearest valid one, and all of them when none is near.
+    """Advice about an unknown name: the nearest valid one, or all of them where none is near.
 
     `aliases` are other words for valid names, to recognise what is meant.
 
@@ -114,7 +108,7 @@ def nearest(given: object, valid: Iterable[str], aliases: Mapping[str, str] | No
 
 
 def whole_number(x: object) -> int | None:
-    """The int that `x` is, numpy's and torch's own included; None for all else, truth values too.
+    """A whole number, also numpy's and torch's, as an int; None for all else, truth values too.
 
     >>> whole_number(3), whole_number(3.0), whole_number(True), whole_number("3")
     (3, None, None, None)

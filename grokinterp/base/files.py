@@ -1,10 +1,22 @@
-"""Files that appear whole or not at all, and checksums that name the damaged one."""
+"""Files that appear whole or not at all, one writer of a folder at a time, and what a file holds.
+
+The lock of a folder is the operating system's, on a file `.lock` in it, so it ends with the process
+that holds it, however that ends: a file that a killed process left behind locks nothing. What
+stands in the file is for people only. Where a file system knows no locks, work goes on without
+one, and the log says so.
+"""
 
 import contextlib
+import errno
 import hashlib
+import json
+import logging
 import os
 import re
+import socket
+import time
 import uuid
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,25 +26,25 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from grokinterp.base.errors import InputError
-from grokinterp.base.lock import HAS_FLOCK, open_locked
 from grokinterp.base.paths import kind_at, reaching, refuse_address
 
-# MERGED runs.kinds_of_files: What a file is by its first bytes, where it is none that the reader at hand can read.
-#
-# For messages: a Git-LFS pointer, the HTML page of a download that failed or a picture is said to be
-# one, instead of what a parser stumbles over in it.
-
-
-HEAD = 4096  # bytes that are looked at
+LOCK = ".lock"
+ASIDE = ".writing-"  # how the name of a file begins that is not whole yet
+HAS_FLOCK = os.name == "posix"  # with it a locked file can be renamed, removed and read
+TRIES = 20  # of taking a lock file that its last owner is just removing
+HELD = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK)
+BINARY = getattr(os, "O_BINARY", 0)  # of Windows
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+HEAD = 4096  # bytes of a file that are looked at
 LARGEST_HEADER = 2**32  # of a safetensors file, in bytes; eight letters read as far more
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a file is, in words that continue "it is ...", and what to do about it, or ""."""
+    """What a file is: words that continue "it is ...", and what to do about it."""
 
     what: str
-    advice: str = ""
+    advice: str = ""  # where there is any
 
     @property
     def stands_in(self) -> bool:
@@ -70,10 +82,10 @@ _JSON = re.compile(rb"""\{\s*("|\}|$)|\[\s*(["{\[\]\d-]|true|false|null|$)""")
 
 
 def kind_of(head: bytes) -> Kind | None:
-    r"""What the first bytes of a file (`HEAD` of them) say that it is; None where they do not.
+    r"""What a file is by its first bytes (`HEAD` of them); None where they do not say.
 
-    An empty head says nothing. Archives by zip and pickles are told apart by who opens them:
-    torch.save writes the one and the other.
+    Messages then say this instead of what a parser stumbled over in a download that failed.
+    Zip archives and pickles are told apart by who opens them: torch.save writes both.
 
     >>> kind_of(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a").what
     'a Git-LFS pointer'
@@ -100,25 +112,165 @@ def kind_of(head: bytes) -> Kind | None:
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Whether a file begins as safetensors do: the length of a header, and a JSON object."""
+    """Whether a file begins as safetensors files do: the length of a header, and a JSON object."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < LARGEST_HEADER
 
 
 def kind_of_file(path: Path) -> Kind | None:
-    """The same of a file on disk."""
+    """What a file on disk is by its first bytes."""
     with path.open("rb") as file:
         return kind_of(file.read(HEAD))
 
 
-ASIDE = ".writing-"
+class Hold:
+    """A folder held by this process until `release()`, the end of a `with`, or its own end."""
+
+    def __init__(self, folder: Path, file: Path) -> None:
+        made = [one for one in file.parents if not one.exists()]  # the innermost first
+        descriptor = _take(folder, file)
+        _name_owner(descriptor)
+        self.release = weakref.finalize(self, _release, descriptor, file, made, os.getpid())
+
+    def __enter__(self) -> "Hold":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+def hold(folder: Path, *, file: Path | None = None) -> Hold:
+    """Become the only writer of a folder; use it in a `with` block.
+
+    `file` is the lock file, by default `.lock` in the folder. Its folder is made where it is
+    missing, and removed at the end if it is still empty. A second process, or a second thread of
+    this one, gets an InputError with the owner's number, its machine and since when.
+    """
+    refuse_address(folder)
+    return Hold(folder, folder / LOCK if file is None else file)
+
+
+def open_locked(path: Path) -> int | None:
+    """A descriptor of the file, made where missing and locked; None while another has it.
+
+    OSError as of opening, and where there are no locks.
+    """
+    for _ in range(TRIES):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | BINARY, 0o666)
+        try:
+            if not _lock(descriptor):
+                os.close(descriptor)
+                return None
+            # Its last owner may have removed or renamed it after we opened it.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+    return None
+
+
+def _take(folder: Path, file: Path) -> int:
+    """The descriptor of the folder's lock; -1 where the file system has no locks."""
+    for last in range(TRIES):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = open_locked(file)
+        except (FileNotFoundError, FileExistsError):  # its last owner just removed the empty folder
+            if last == TRIES - 1:
+                with reaching(folder):
+                    raise
+            continue
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                error.filename = str(folder)  # what the user knows of
+                with reaching(folder):
+                    raise
+            logging.getLogger(__name__).warning(
+                "%s is on a file system without locks; let only one process write it.", folder
+            )
+            return -1
+        if descriptor is None:
+            raise InputError(
+                f"{folder} is being written by {_owner(file)}; wait until that ends (close its "
+                "Recorder, stop its training), or give another folder."
+            )
+        return descriptor
+    raise AssertionError
+
+
+def _release(descriptor: int, file: Path, made: list[Path], owner: int) -> None:
+    forked = os.getpid() != owner  # then the lock is the parent's
+    if descriptor >= 0 and (forked or not HAS_FLOCK):  # elsewhere no open file can be removed
+        os.close(descriptor)
+    if forked:
+        return
+    with contextlib.suppress(OSError):  # the disk may have become read-only; it locks nothing
+        file.unlink()
+    if descriptor >= 0 and HAS_FLOCK:
+        os.close(descriptor)
+    for folder in made:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _name_owner(descriptor: int) -> None:
+    """Write into a lock whose it is, where there is one."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+    with contextlib.suppress(OSError):  # a full disk, or no lock
+        os.truncate(descriptor, 0)
+        os.write(descriptor, json.dumps(owner).encode())
+
+
+def _owner(file: Path) -> str:
+    """Who holds a lock, as far as its file says."""
+    if not file.is_file():  # nor a pipe, for which this would wait
+        return "another process"
+    try:
+        said = json.loads(file.read_bytes())
+        pid, host, since = int(said["pid"]), str(said["host"]), str(said["since"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+    mine = pid == os.getpid() and host == socket.gethostname()
+    return f"{'this very process' if mine else 'process'} {pid} on {host} since {since}"
+
+
+if os.name == "posix":
+    import fcntl
+
+    def _take_lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+else:  # pragma: no cover
+    import msvcrt
+
+    def _take_lock(descriptor: int) -> None:
+        os.lseek(
+            descriptor, 1 << 30, os.SEEK_SET
+        )  # far after the text, which others could not read
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file; False if another holder, also of this process, has it."""
+    try:
+        _take_lock(descriptor)
+    except OSError as error:
+        if error.errno in HELD:
+            return False
+        raise
+    return True
 
 
 def write_whole(path: Path, content: bytes) -> str:
-    """Write aside, flush to the disk, rename; returns the sha256 of the content.
+    """Write a file aside, flush it to the disk, rename it; returns the sha256 of the content.
 
-    Whatever interrupts this (a kill, a full disk) leaves the old file or the new one, never a part;
-    of several that write one file at once, the last one's stays. What a kill leaves aside is used
-    by the next one that writes the file.
+    Whatever interrupts this (a kill, a full disk) leaves the old file or the new one, never a part.
+    Of several that write one file at once, the last one's stays. What a kill leaves aside, the next
+    one to write the file overwrites.
     """
     if not path.name:
         raise InputError(f"{str(path)!r} is not the name of a file; give one.")
@@ -157,13 +309,11 @@ def _open_aside(path: Path) -> tuple[Path, int]:
             if (descriptor := open_locked(usual)) is not None:
                 return usual, descriptor
     own = path.with_name(f"{usual.name}-{uuid.uuid4().hex[:8]}")
-    return own, os.open(
-        own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
-    )
+    return own, os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
 
 
 def read_checked(path: Path, expected: str, *, n_bytes: int | None = None) -> bytes:
-    """The content of a file (its first `n_bytes`), refused if its sha256 is another."""
+    """The content of a file, or its first `n_bytes`; refused if its sha256 is not the expected."""
     if not path.is_file():  # also not a pipe or a device, which would never end
         raise InputError(f"{path} is missing, but run.json lists it; restore it from a copy.")
     content = path.read_bytes()[:n_bytes]
@@ -176,7 +326,7 @@ def read_checked(path: Path, expected: str, *, n_bytes: int | None = None) -> by
 
 
 def refuse_stand_in(path: Path, content: bytes) -> None:
-    """InputError where a file of a run is what came instead of it: a Git-LFS pointer, nothing."""
+    """InputError where a file of a run is empty, a Git-LFS pointer or an HTML page."""
     if not content:
         raise InputError(
             f"{path} is empty: damaged or was not written by grokinterp; restore it from a copy."
@@ -186,7 +336,7 @@ def refuse_stand_in(path: Path, content: bytes) -> None:
 
 
 def sha256(content: bytes) -> str:
-    """Hexadecimal sha256 of bytes."""
+    """The sha256 of bytes in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -13,7 +13,7 @@ _depth = 0
 
 @contextlib.contextmanager
 def kept_memory() -> Iterator[None]:
-    """While inside, what tensors free stays with the process, for the next ones.
+    """While inside, memory that tensors free stays with the process, for the next ones.
 
     The GNU C library gives large blocks back to the system and gets fresh pages for the next ones.
     A loop over activations of megabytes then spends up to half of its time in page faults. At the
@@ -21,20 +21,19 @@ def kept_memory() -> Iterator[None]:
     comes to. Other systems' allocators are left alone.
     """
     global _depth
-    library = _LIBRARY
-    if library is None:
+    if _LIBRARY is None:
         yield
         return
-    library.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
-    library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    _LIBRARY.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+    _LIBRARY.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     _depth += 1
     try:
         yield
     finally:
         _depth -= 1
         if _depth == 0:
-            library.mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_KEPT)
-            library.malloc_trim(0)
+            _LIBRARY.mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_KEPT)
+            _LIBRARY.malloc_trim(0)
 
 
 def _gnu_library() -> ctypes.CDLL | None:

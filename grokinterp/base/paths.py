@@ -1,8 +1,8 @@
 """Paths as they are given, and what is there: a file, a folder, nothing.
 
-What is neither file nor folder is refused and never opened: a named pipe is waited for, and a
-device may never end. Of an empty file nothing is read either: so those of /proc call themselves
-that wait for the kernel. What the file system says becomes one line.
+What is neither a file nor a folder is refused and never opened: reading would wait for a named
+pipe, and a device may never end. Empty files are not read either: those of /proc that wait for the
+kernel call themselves empty. What the file system says becomes one line.
 """
 
 import contextlib
@@ -26,11 +26,9 @@ OF_THE_PATH = (  # what is wrong with a path, and not with the disk or the memor
     PermissionError,
 )
 _OTHERS = {
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
-}
+}  # fmt: skip
 
 
 def as_path(name: str, given: object, *, such_as: str) -> Path:
@@ -54,8 +52,8 @@ def as_path(name: str, given: object, *, such_as: str) -> Path:
         whole = b"\0"
     if b"\0" in whole:
         raise InputError(f"{name}={shown(text)} has a character that no path has; {advice}.")
-    longest = max(map(len, whole.replace(b"\\", b"/").split(b"/")))
-    if longest > LONGEST_NAME or len(whole) > LONGEST_PATH:
+    names = whole.replace(b"\\", b"/").split(b"/")
+    if max(map(len, names)) > LONGEST_NAME or len(whole) > LONGEST_PATH:
         raise InputError(
             f"{name}={shown(text)} is too long: names of files and folders have at most "
             f"{LONGEST_NAME} bytes, paths {LONGEST_PATH}; {advice}."
@@ -64,7 +62,7 @@ def as_path(name: str, given: object, *, such_as: str) -> Path:
 
 
 def refuse_address(path: str | Path) -> None:
-    """InputError for a place to write to that is an address: a folder `http:` would be made.
+    """InputError for a place to write to that is an address, for it would become a folder `s3:`.
 
     >>> refuse_address("runs/mine")
     >>> refuse_address("s3://bucket/report.html")
@@ -96,15 +94,15 @@ def reaching(path: Path) -> Iterator[None]:
 
 
 def kind_at(path: str | Path) -> Literal["file", "folder"] | None:
-    """Whether a path leads to a file or a folder, links followed; None where nothing is.
+    """Whether a path leads to a file or a folder, links followed; None where nothing is there.
 
-    InputError for a pipe, a device or a socket, and for what no path can be.
+    InputError for a pipe, a device or a socket, and for what cannot be a path.
 
     >>> kind_at("."), kind_at("nowhere")
     ('folder', None)
     >>> kind_at("/dev/zero")
     Traceback (most recent call last):
-    grokinterp.base.errors.InputError: /dev/zero is a device, not a file or folder; give one of these.
+    grokinterp.base.errors.InputError: /dev/zero is a device, not a file or folder; ...
     """
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
@@ -127,26 +125,26 @@ def kind_at(path: str | Path) -> Literal["file", "folder"] | None:
 
 
 def file_at(path: str | Path, *, wanted: str, largest: int | None = None) -> Path:
-    """The path of a file with something in it, and at most so many bytes; InputError for others.
+    """The path of a file that is not empty and has at most `largest` bytes; InputError for others.
 
-    `wanted` is what to do about it.
+    `wanted` is what the message says to do.
 
     >>> file_at("nowhere.toml", wanted="give a recipe in TOML")
     Traceback (most recent call last):
     grokinterp.base.errors.InputError: nowhere.toml does not exist; give a recipe in TOML.
     """
-    kind = kind_at(path)
+    kind, wrong = kind_at(path), None
+    size = os.stat(path).st_size if kind else 0
     if kind is None:
-        raise InputError(f"{_named(path)} does not exist; {wanted}.")
-    if kind == "folder":
-        raise InputError(f"{_named(path)} is a folder, not a file; {wanted}.")
-    size = os.stat(path).st_size
-    if size == 0:
-        raise InputError(f"{_named(path)} is empty; {wanted}.")
-    if largest is not None and size > largest:
-        raise InputError(
-            f"{_named(path)} has {size} bytes, more than the {largest} that are read; {wanted}."
-        )
+        wrong = "does not exist"
+    elif kind == "folder":
+        wrong = "is a folder, not a file"
+    elif size == 0:
+        wrong = "is empty"
+    elif largest is not None and size > largest:
+        wrong = f"has {size} bytes, more than the {largest} that are read"
+    if wrong:
+        raise InputError(f"{_named(path)} {wrong}; {wanted}.")
     return Path(path)
 
 

@@ -1,4 +1,4 @@
-"""What every result has: a table, a picture, plain values, and a card in a notebook."""
+"""What all results have: a table, a picture, plain values, a text, and a card in a notebook."""
 
 import importlib
 import math
@@ -16,17 +16,15 @@ T = TypeVar("T", bound=Callable[..., Any])
 ROWS = 12  # of a table; the rest is counted
 LEFT = 'style="text-align: left"'  # Jupyter aligns cells to the right
 INHERIT = 'style="color: inherit"'  # pages without a doctype give tables black text
-
-
 _DRAWINGS: dict[type, Callable[..., Any]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What an analysis found: a table, a picture, plain values, and what is to be read with it.
+    """What an analysis found: a table, a picture, plain values, and notes to read with them.
 
     Results are frozen dataclasses, made by name. `notes` say what was assumed, and what the numbers
-    do not show. `str()` is what the command line prints, and a notebook shows the same as a card.
+    do not show. `str()` has the same text as the card that a notebook shows.
     """
 
     notes: tuple[str, ...] = ()
@@ -36,26 +34,26 @@ class Result:
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field as plain values: numbers, text, lists and dicts, as JSON has them."""
+        """Every field in plain values, as JSON has them: numbers, text, lists and dicts."""
         return {each.name: plain_values(getattr(self, each.name)) for each in fields(self)}
 
     def _drawn(self, **options: Any) -> Any:
-        """The figure that `_figures` of this result's room draws of it, imported when needed."""
+        """The figure that `_figures` of this result's room draws, imported when needed."""
         room = ".".join(type(self).__module__.split(".")[:2])
         importlib.import_module(f"{room}._figures")
         return _DRAWINGS[type(self)](self, **options)
 
     def _title(self) -> str:
-        """What stands above a card: "Key frequencies" of KeyFrequencies, unless a result says."""
+        """The first line of a card: by default the class's name, such as "Key frequencies"."""
         words = re.findall("[A-Z]+(?![a-z])|[A-Z][a-z]+", type(self).__name__)
         return " ".join([words[0], *(w if w.isupper() else w.lower() for w in words[1:])])
 
     def _lines(self) -> list[str]:
-        """What a card says before its table."""
+        """The lines of a card between its title and its table."""
         return []
 
     def _short_table(self) -> "pd.DataFrame":
-        """What a card shows of the table."""
+        """The part of the table that a card shows."""
         return self.table()
 
     def __str__(self) -> str:
@@ -66,7 +64,7 @@ class Result:
 
 
 def draws(kind: type) -> Callable[[T], T]:
-    """Name the function that draws the results of a kind; it lies in `_figures` of their room."""
+    """Say that a function of a room's `_figures` draws the results of a kind."""
 
     def register(function: T) -> T:
         _DRAWINGS[kind] = function
@@ -89,18 +87,20 @@ def card(
     *,
     notes: Iterable[str] = (),
 ) -> str:
-    """A piece of HTML: a title, lines, at most `ROWS` rows of a table, notes as a list below it.
+    """A piece of HTML: a title, lines, at most `ROWS` rows of a table, and notes below it.
 
-    Everything is escaped, names of files and tasks above all. There is no script and no colour, so
-    that it is as legible in a dark notebook as in a light one. Floats have four digits, what is not
-    known is a dash.
+    Everything is escaped, names of files and tasks above all. There is no script and no colour: it
+    is as legible in a dark notebook as in a light one. Floats have four digits; a dash stands for
+    what is not known.
 
     >>> card("a < b", ["one"])
     '<div><b>a &lt; b</b><br>one</div>'
     """
     parts = ["<br>".join([f"<b>{_text(title)}</b>", *map(_text, lines)])]
     if table is not None and len(table):
-        parts.append(_table(table))
+        head, *rows = _cells(table)
+        body = _row("th", head) + "".join(_row("td", row) for row in rows)
+        parts.append(f"<table {INHERIT}>{body}</table>{_more(table)}")
     if listed := "".join(f"<li>{_text(note)}</li>" for note in notes):
         parts.append(f"<ul>{listed}</ul>")
     return f"<div>{''.join(parts)}</div>"
@@ -113,7 +113,7 @@ def text_card(
     *,
     notes: Iterable[str] = (),
 ) -> str:
-    """The same as plain text: a title, lines, at most `ROWS` rows of a table, notes below it.
+    """A card as plain text.
 
     >>> print(text_card("Circles", ["of one model"], notes=["a note"]))
     Circles
@@ -122,34 +122,29 @@ def text_card(
     """
     found = [title, *(f"  {line}" for line in lines)]
     if table is not None and len(table):
-        shown = _first_rows(table)
-        rows = [
-            [str(column) for column in table.columns],
-            *([_cell(x) for x in row] for row in shown),
-        ]
+        rows = _cells(table)
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             found.append(f"  {'  '.join(cells)}".rstrip())
-        found += [f"  ... and {len(table) - ROWS} more"] * (len(table) > ROWS)
+        if len(table) > ROWS:
+            found.append(f"  {_more(table)}")
     return "\n".join([*found, *(f"  - {note}" for note in notes)])
 
 
-def _first_rows(table: "pd.DataFrame") -> Iterable[tuple[Any, ...]]:
-    """At most `ROWS` rows of a table, None for what is not known."""
+def _cells(table: "pd.DataFrame") -> list[list[str]]:
+    """The columns' names and at most `ROWS` rows of a table, whole: pandas would cut long cells."""
     shown = table.head(ROWS).astype(object)
-    return shown.where(shown.notna(), None).itertuples(index=False, name=None)
+    rows = shown.where(shown.notna(), None).itertuples(index=False, name=None)
+    return [[str(column) for column in table.columns], *([_cell(x) for x in row] for row in rows)]
 
 
-def _table(table: "pd.DataFrame") -> str:
-    """Cells whole: pandas' own would cut them at the reader's display options."""
-    rows = [f"<th {LEFT}>{_text(column)}</th>" for column in table.columns]
-    lines = [f"<tr>{''.join(rows)}</tr>"]
-    for row in _first_rows(table):
-        lines.append(f"<tr>{''.join(f'<td {LEFT}>{_text(_cell(x))}</td>' for x in row)}</tr>")
-    rest = len(table) - ROWS
-    more = f"... and {rest} more" if rest > 0 else ""
-    return f"<table {INHERIT}>{''.join(lines)}</table>{more}"
+def _row(tag: str, cells: Iterable[str]) -> str:
+    return f"<tr>{''.join(f'<{tag} {LEFT}>{_text(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+def _more(table: "pd.DataFrame") -> str:
+    return f"... and {len(table) - ROWS} more" if len(table) > ROWS else ""
 
 
 def _cell(value: object) -> str:
@@ -161,7 +156,7 @@ def _cell(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    """Escaped, and such that any encoding of Unicode can write it."""
+    """Escaped, and in a form that any encoding of Unicode can write."""
     return escape(str(value).encode("utf-8", "backslashreplace").decode())
 
 

@@ -210,6 +210,20 @@ class Bench(Result):
     products: Products
     environment: dict[str, Any]
 
+    def _title(self) -> str:
+        where = self.environment
+        return f"{where['cpu']}, {where['threads']} threads, torch {where['torch']}"
+
+    def _lines(self) -> list[str]:
+        rates = self.products
+        return [
+            f"all measures of a run of 250 checkpoints: {self.all_measures_s:.1f} s",
+            f"matrix products, GFLOP/s: forward {rates.forward:.0f}, backward {rates.backward:.0f}, "
+            f"weights {rates.weights:.0f}; by torch.mm {rates.plain:.0f}; peak {rates.peak:.0f}",
+            f"a training step: {rates.gflop:.2f} GFLOP, reached {self.reached:.0f} GFLOP/s; its "
+            f"products alone would take {rates.floor_ms:.1f} ms at the peak",
+        ]
+
     @property
     def reached(self) -> float:
         """GFLOP/s of a training step: the arithmetic of its products over all of its time."""

@@ -16,8 +16,7 @@ from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import AnswerSpectrum, no_frequencies_reason, usable_group
 from grokinterp.reading._load import Subject
-from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot, need_residual_stream
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot, from_weights, need_residual_stream
 from grokinterp.tasks.modular import ModularTask
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis, spectrum
 from grokinterp.models.user_models import alone_with
 from grokinterp.reading._load import Subject
-from grokinterp.runs._snapshot import Snapshot, answer, device_of, need_residual_stream
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import Snapshot, from_weights, need_residual_stream
+from grokinterp.runs.forwards import answer, device_of
 from grokinterp.tasks.modular import ModularTask
 
 SINGULAR_ROUNDING = 1e-6  # relative: smaller singular values are those of float32

@@ -24,7 +24,8 @@ from grokinterp.base.errors import InputError, shown
 from grokinterp.models.kinds import has_positions
 from grokinterp.models.last_block import Edit, LastBlock
 from grokinterp.models.user_models import alone_with
-from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot, answer
+from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot
+from grokinterp.runs.forwards import answer
 
 MODES = ("zero", "mean", "resample")
 

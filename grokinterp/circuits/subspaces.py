@@ -28,9 +28,9 @@ from grokinterp.circuits.interventions import (
 from grokinterp.fourier.answers import checked_frequencies, group_of
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
 from grokinterp.models.last_block import LOGITS, Edit
-from grokinterp.runs.models_on_tasks import check_task
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import UNDEFINED
+from grokinterp.tasks.task import check_task
 
 ARGUMENTS = ("answer", "operands")  # of the waves
 THIN = 1e-10  # relative; spans thinner than this are float64 rounding

@@ -2,7 +2,7 @@
 
 Exit status: 0 done, 2 bad input (one line on standard error), 3 what was expected did not hold
 (`--expect`, `verify`), 130 interrupted (nothing lost). Everything heavy is imported inside the
-commands. An exception that is nobody's input ends in a traceback: it is a bug, and should be seen.
+commands. An exception that no input causes ends in a traceback: it is a bug, and should be seen.
 """
 
 import os

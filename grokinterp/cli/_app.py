@@ -1,5 +1,6 @@
-"""The command line's application, and the arguments that several commands share."""
+"""The command line's application, the arguments that commands share, and lines about wrong ones."""
 
+import contextlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -9,60 +10,6 @@ import typer
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.paths import refuse_address
 from grokinterp.cli.terminal import show
-
-# MERGED cli.usage: What is wrong with how a command was typed, in one line that names the command's own help.
-# MERGED cli.outputs: Where a command may write: checked when the command is read, before anything is measured.
-# MERGED cli.streams: Standard streams as a shell may hand them over: closed, full, in an encoding of few letters.
-
-
-def usage_line(
-    error: Exception, *, program: str, commands: Collection[str], arguments: Sequence[str]
-) -> str | None:
-    """The line of a usage error; None where there is none, since the help was shown.
-
-    Usage errors are click's, which newer versions of typer carry under a private name; not all of
-    them know their command, which is then the first of the `arguments` that is one.
-    """
-    message = error.format_message().strip()  # type: ignore[attr-defined]
-    if not message:
-        return None
-    given = _given(error)
-    told = message.rstrip(".") if given is None else f"{message.rstrip('.')} (given: {given})"
-    ends = "" if told.endswith("?") else "."
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context else program
-    if path == program:
-        path = " ".join([program, *[one for one in arguments if one in commands][:1]])
-    return f"{told}{ends} Try '{path} --help'."
-
-
-def _given(error: Exception) -> str | None:
-    """The value that is of another type, which typer's message leaves out."""
-    try:
-        value = error.__cause__.errors()[0]["input"]  # type: ignore[union-attr]
-    except (AttributeError, LookupError, TypeError):
-        return None
-    return shown(value)
-
-
-def a_file(path: Path | None) -> Path | None:
-    """A callback of options: a file to write, not a folder and not an address."""
-    if path is not None:
-        refuse_address(path)
-        if path.is_dir():
-            raise InputError(
-                f"{path} is a folder; give the name of a file, such as {path / 'out'}."
-            )
-    return path
-
-
-def a_folder(path: Path) -> Path:
-    """A callback of options: a folder to make or to go on in, not a file and not an address."""
-    refuse_address(path)
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; give a folder, which is made where it is missing.")
-    return path
-
 
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 3, 130  # exit statuses
 
@@ -102,3 +49,49 @@ def options(
     ] = False,
 ) -> None:
     """Options that come before a command."""
+
+
+def usage_line(
+    error: Exception, *, program: str, commands: Collection[str], arguments: Sequence[str]
+) -> str | None:
+    """The line of a usage error; None where there is none, since the help was shown.
+
+    Usage errors are click's, which newer versions of typer carry under a private name. Not all of
+    them know their command, which is then the first of the `arguments` that is one.
+    """
+    line = error.format_message().strip().rstrip(".")  # type: ignore[attr-defined]
+    if not line:
+        return None
+    with contextlib.suppress(AttributeError, LookupError, TypeError):  # typer's line leaves it out
+        line += f" (given: {shown(error.__cause__.errors()[0]['input'])})"  # type: ignore[union-attr]
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else program
+    if path == program:
+        path = " ".join([program, *[one for one in arguments if one in commands][:1]])
+    return f"{line}{'' if line.endswith('?') else '.'} Try '{path} --help'."
+
+
+def a_file(path: Path | None) -> Path | None:
+    """Callback of an option: a file to write, not a folder and not an address."""
+    if path is not None:
+        refuse_address(path)
+        if path.is_dir():
+            raise InputError(
+                f"{path} is a folder; give the name of a file, such as {path / 'out'}."
+            )
+    return path
+
+
+def a_folder(path: Path) -> Path:
+    """Callback of an option: a folder to make or to go on in, not a file and not an address."""
+    refuse_address(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; give a folder, which is made where it is missing.")
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all."""
+    from grokinterp.base.files import write_whole
+
+    write_whole(path, text.encode())

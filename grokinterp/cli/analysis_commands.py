@@ -1,13 +1,13 @@
-"""Commands that look at runs: what they hold, their measures, their phases."""
+"""Commands that look at runs: what they hold, measures, phases, ablations, comparisons, reports."""
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from grokinterp.base.errors import InputError, nearest
-from grokinterp.cli._app import UNEXPECTED, Json, RunFolder, a_file
+from grokinterp.cli._app import UNEXPECTED, Json, RunFolder, a_file, write_text
 from grokinterp.cli.terminal import (
     say,
     show,
@@ -18,11 +18,6 @@ from grokinterp.cli.terminal import (
     show_measures,
     show_phases,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from grokinterp.runs.run import Run
 
 OutCSV = Annotated[Path | None, typer.Option(help="CSV file to write.", callback=a_file)]
 
@@ -67,17 +62,17 @@ def info(path: RunFolder, as_json: Json = False) -> None:
     for change in run.manifest.changes():
         show(f"  {change}")
     if differs is not None:
-        show("\nthis machine\n" + "\n".join(f"  {line}" for line in differs or [_alike(run)]))
+        known = run.manifest.environment is not None
+        alike = (
+            "same machine kind" if known else "same versions; run.json does not say which machine"
+        )
+        show("\nthis machine\n" + "\n".join(f"  {line}" for line in differs or [alike]))
     if run.notes:
         show("\nsource\n" + "\n".join(f"  - {note}" for note in run.notes))
     show(f"\ncheckpoints\n  {', '.join(map(str, run.steps))}\n\nall files are whole")
 
 
-def measure(
-    path: RunFolder,
-    out: OutCSV = None,
-    as_json: Json = False,
-) -> None:
+def measure(path: RunFolder, out: OutCSV = None, as_json: Json = False) -> None:
     """Compute every progress measure at every checkpoint.
 
     Without --out the CSV goes to standard output, or the main columns to a terminal.
@@ -91,7 +86,7 @@ def measure(
     if reason and not as_json:
         say(f"restricted, excluded and trig loss are null: {reason}")
     if out is not None:
-        _write_csv(out, table)
+        write_text(out, table.to_csv(index=False))
     if as_json:
         show_json(
             {
@@ -170,7 +165,7 @@ def ablate(
     found = ablate_run(run, step=step, mode=mode, placebos=placebos, progress=True)
     table = found.table()
     if out is not None:
-        _write_csv(out, table)
+        write_text(out, table.to_csv(index=False))
     circuit = no_circuit = None
     if as_json or (out is None and sys.stdout.isatty()):
         try:
@@ -228,10 +223,9 @@ def compare(
 
     found = compare_runs([load(path) for path in paths], align=align, by=by, progress=True)
     if out is not None:
-        from grokinterp.base.files import write_whole
         from grokinterp.comparison._figures import comparison_page
 
-        write_whole(out, comparison_page(found).encode())
+        write_text(out, comparison_page(found))
     if as_json:
         show_json(found.to_dict())
         return
@@ -262,20 +256,6 @@ def report(
     from grokinterp.reporting import report as write_report
 
     runs = [load(path) for path in paths]
-    if out is None:
-        out = Path(
-            f"{runs[0].path.resolve().name}-report.html" if len(runs) == 1 else "report.html"
-        )
-    written = write_report(runs, out, progress=True)
+    name = f"{runs[0].path.resolve().name}-report.html" if len(runs) == 1 else "report.html"
+    written = write_report(runs, out or Path(name), progress=True)
     show(f"{written}: {written.stat().st_size / 1e6:.1f} MB; open it in a browser")
-
-
-def _write_csv(out: Path, table: "pd.DataFrame") -> None:
-    from grokinterp.base.files import write_whole
-
-    write_whole(out, table.to_csv(index=False).encode())
-
-
-def _alike(run: "Run") -> str:
-    known = run.manifest.environment is not None
-    return "same machine kind" if known else "same versions; run.json does not say which machine"

@@ -1,4 +1,4 @@
-"""Commands that make runs: the recipes, training, and sweeps of many runs."""
+"""Commands that make and check runs: recipes, training, sweeps, verification, others' files."""
 
 import shlex
 from collections.abc import Mapping
@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from grokinterp.base.errors import InputError, Interrupted, one_line
-from grokinterp.cli._app import INTERRUPTED, UNEXPECTED, Json, RunFolder, Settings, a_file, a_folder
-from grokinterp.cli.terminal import outcome, say, show, show_bench, show_json, show_verification
-
-# MERGED cli.checking: Commands that check: whether a run can be trained again, and how fast this machine is.
-# MERGED cli.exchange: Commands for checkpoints of others: reading theirs, writing for their notebooks.
-
+from grokinterp.cli._app import (
+    INTERRUPTED,
+    UNEXPECTED,
+    Json,
+    RunFolder,
+    Settings,
+    a_file,
+    a_folder,
+    write_text,
+)
+from grokinterp.cli.terminal import outcome, say, show, show_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,9 +60,9 @@ def train(
     except Interrupted as stopped:  # here, because typer would end it without a word
         say(str(stopped))
         raise typer.Exit(INTERRUPTED) from None
-    told = outcome(run.metrics.iloc[-1].to_dict())
+    last = outcome(run.metrics.iloc[-1].to_dict())
     show(
-        f"{out}: {len(run.steps)} checkpoints up to step {run.steps[-1]}, {told}\n"
+        f"{out}: {len(run.steps)} checkpoints up to step {run.steps[-1]}, {last}\n"
         f"See when it learned: grokinterp phases {shlex.quote(str(out))}"
     )
 
@@ -80,9 +85,7 @@ def sweep(
     figure: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.html",
-            help="Page of figures to write at the end.",
-            callback=a_file,
+            metavar="FILE.html", help="Page of figures to write at the end.", callback=a_file
         ),
     ] = None,
 ) -> None:
@@ -118,10 +121,9 @@ def sweep(
         raise InputError(_failures(failed, table, out))
     show(f"{out.rstrip('/')}/results.csv: {len(table)} runs, {len(table.columns)} columns")
     if figure is not None:
-        from grokinterp.base.files import write_whole
         from grokinterp.sweeps._figures.page import sweep_page
 
-        write_whole(figure, sweep_page(table, title=file.stem).encode())
+        write_text(figure, sweep_page(table, title=file.stem))
         show(f"{figure}: figures and the table")
     if len(failed):
         raise InputError(_failures(failed, table, out))
@@ -132,8 +134,8 @@ def sweep(
 def _failures(failed: "pd.DataFrame", table: "pd.DataFrame", out: str) -> str:
     """The line about runs that could not be trained or measured: how many, and why the first."""
     reason = failed.note.iloc[0].replace(f"{out.rstrip('/')}/", "").rstrip(".")  # the line ends so
-    told = one_line(f"{failed.run.iloc[0]}: {reason}", most=LONGEST_REASON)
-    return f"{len(failed)} of {len(table)} runs failed, {told}; {_where(out)}"
+    first = one_line(f"{failed.run.iloc[0]}: {reason}", most=LONGEST_REASON)
+    return f"{len(failed)} of {len(table)} runs failed, {first}; {_where(out)}"
 
 
 def _where(out: str) -> str:
@@ -176,7 +178,7 @@ def verify(
     if as_json:
         show_json(found.to_dict())
     else:
-        show_verification(path, found)
+        show(f"{path}: {found}")
     if not found.holds:
         raise typer.Exit(UNEXPECTED)
 
@@ -199,7 +201,7 @@ def bench(
     if as_json:
         show_json(found.to_dict())
     else:
-        show_bench(found)
+        show(found)
 
 
 def import_(

@@ -12,7 +12,7 @@ CLOSED = (
 
 
 def open_closed() -> bool:
-    """Put the null device where a stream is closed (`>&-`); whether standard output was.
+    """Put the null device where a stream is closed (`>&-`); returns whether standard output was.
 
     Otherwise the next file that is opened would become the stream, and get what is printed.
     """
@@ -31,14 +31,14 @@ def open_closed() -> bool:
 
 
 def write_any_text() -> None:
-    """Have letters that an output's encoding does not know written out, not refused."""
+    """Spell out letters that the encoding of an output does not have, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # not a file: a test's, a notebook's
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def flush() -> OSError | None:
-    """Write what is left; why standard output could not be written to, None where it could.
+    """Write what is left; returns why standard output cannot be written to, or None.
 
     What cannot be written is dropped, or the interpreter would complain of it as it ends.
     """
@@ -57,7 +57,7 @@ def flush() -> OSError | None:
 
 
 def cannot_write(error: OSError) -> str:
-    """The line about a standard output that takes nothing."""
+    """The line about a standard output that cannot be written to."""
     return (
         f"standard output cannot be written to ({error.strerror or error}); what --out names is "
         "whole. Send it somewhere else."

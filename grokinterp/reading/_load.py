@@ -36,10 +36,9 @@ from grokinterp.reading.task_and_architecture import (
     with_aligned_losses,
 )
 from grokinterp.reading.training_rows import find_split, rows_without_losses
-from grokinterp.runs._snapshot import Snapshot
+from grokinterp.runs._snapshot import Snapshot, from_weights, snapshot
 from grokinterp.runs.manifest import Manifest, current_versions
 from grokinterp.runs.metrics import columns_of, evaluate, logged_unmirrored
-from grokinterp.runs.models_on_tasks import from_weights, snapshot
 from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import mask_of

@@ -36,6 +36,7 @@ _HALF113 = _MOD113.replace(
 # with the weight decay coupled into the gradient, mini-batches that are shuffled once for all.
 _ADAM = Recipe(optimizer="adam", betas=(0.9, 0.999))
 _EPOCH = 140  # updates: 8938 training pairs in batches of 64
+_MLP_STORY = (0, 1, 2, 4, 7, 10, 15, 20, 30, 40, 50, 60, 80, 120, 250, 1000)  # epochs
 _MLP113 = _ADAM.replace(
     model="mlp",
     p=113,
@@ -45,102 +46,63 @@ _MLP113 = _ADAM.replace(
     batch_size=64,
     reshuffle=False,
     steps=1000 * _EPOCH,
+    checkpoints=tuple(_EPOCH * e for e in _MLP_STORY),
     log_every=_EPOCH,
     seed=2,
     data_seed=2,
-)
-_MLP_STORY = (0, 1, 2, 4, 7, 10, 15, 20, 30, 40, 50, 60, 80, 120, 250, 1000)
-_ISING_STORY = (
-    *(0, 50, 100, 200, 300, 500, 700, 1000, 1400, 2000, 2500, 3000, 4000, 5000, 6500),
-    *range(8000, 30_000, 2000),
-    *range(30_000, 100_001, 10_000),
 )
 _ISING = _ADAM.replace(
     task="ising",
     lr=1e-4,
     weight_decay=0.1,
     steps=100_000,
-    checkpoints=_ISING_STORY,
+    checkpoints=(
+        *(0, 50, 100, 200, 300, 500, 700, 1000, 1400, 2000, 2500, 3000, 4000, 5000, 6500),
+        *range(8000, 30_000, 2000),
+        *range(30_000, 100_001, 10_000),
+    ),
     log_every=100,
 )
-_MOD31 = Recipe(p=31, train_fraction=0.8, steps=2000, checkpoints="every:100")
+_MOD31 = Recipe(p=31, train_fraction=0.8, steps=2000)
 
-BUILTIN = {
-    entry.name: entry
-    for entry in (
-        BuiltinRecipe(
-            "mod113-grokked",
-            "The setting of TransformerLens' Grokking_Demo: addition mod 113, 30 % of the pairs.",
-            _MOD113.replace(seed=1, steps=12_000, checkpoints=_STORY),
-        ),
-        BuiltinRecipe(
-            "mod113-half-grokked",
-            "mod113-grokked on half of the pairs: it groks, sooner.",
-            _HALF113,
-        ),
-        BuiltinRecipe(
-            "mod113-steady",
-            "mod113-half-grokked with initial weights x 0.5: test follows train.",
-            _HALF113.replace(init_scale=0.5),
-        ),
-        BuiltinRecipe(
-            "mlp113-grokked",
-            "The MLP of Manning-Coe et al. 2025 on addition mod 113, initial weights x 10.",
-            _MLP113.replace(init_scale=10.0, checkpoints=tuple(_EPOCH * e for e in _MLP_STORY)),
-        ),
-        BuiltinRecipe(
-            "mlp113-steady",
-            "mlp113-grokked with initial weights x 0.4, the largest that the paper calls steady.",
-            _MLP113.replace(init_scale=0.4, checkpoints=tuple(_EPOCH * e for e in _MLP_STORY)),
-        ),
-        BuiltinRecipe(
-            "ising-grokked",
-            "The CNN of Manning-Coe et al. 2025 on Ising phases, initial weights x 10.",
-            _ISING.replace(init_scale=10.0),
-        ),
-        BuiltinRecipe(
-            "ising-steady",
-            "ising-grokked from plain initial weights.",
-            _ISING.replace(init_scale=1.0),
-        ),
-        BuiltinRecipe(
-            "nanda-mainline",
-            "The mainline run of Nanda et al. 2023 as their released code trains it.",
-            Recipe(
-                p=113,
-                train_fraction=0.3,
-                split="python",
-                data_seed=0,
-                biases="mlp",
-                equals_class=True,
-                init="paper",
-                warmup=10,
-                steps=50_000,
-                checkpoints="every:100",
-            ),
-        ),
-        BuiltinRecipe(
-            "mod113-memorized",
-            "mod113-grokked without weight decay: it memorises and does not generalise.",
-            _MOD113.replace(weight_decay=0.0, steps=2000),
-        ),
-        BuiltinRecipe(
-            "mod31-grokked",
-            "Addition mod 31 on 80 % of the pairs: groks within seconds.",
-            _MOD31,
-        ),
-        BuiltinRecipe(
-            "mod31-steady",
-            "mod31-grokked from smaller initial weights: test follows train.",
-            _MOD31.replace(init_scale=0.3),
-        ),
-        BuiltinRecipe(
-            "mod11-quick",
-            "Addition mod 11, for trying the mechanics in seconds; it never generalises.",
-            Recipe(p=11, train_fraction=0.5, steps=2000),
-        ),
-    )
-}
+_NANDA = Recipe(
+    p=113,
+    train_fraction=0.3,
+    split="python",
+    data_seed=0,
+    biases="mlp",
+    equals_class=True,
+    init="paper",
+    warmup=10,
+    steps=50_000,
+)
+
+BUILTIN = {name: BuiltinRecipe(name, about, recipe) for name, recipe, about in (
+    ("mod113-grokked", _MOD113.replace(seed=1, steps=12_000, checkpoints=_STORY),
+     "The setting of TransformerLens' Grokking_Demo: addition mod 113, 30 % of the pairs."),
+    ("mod113-half-grokked", _HALF113,
+     "mod113-grokked on half of the pairs: it groks, sooner."),
+    ("mod113-steady", _HALF113.replace(init_scale=0.5),
+     "mod113-half-grokked with initial weights x 0.5: test follows train."),
+    ("mlp113-grokked", _MLP113.replace(init_scale=10.0),
+     "The MLP of Manning-Coe et al. 2025 on addition mod 113, initial weights x 10."),
+    ("mlp113-steady", _MLP113.replace(init_scale=0.4),
+     "mlp113-grokked with initial weights x 0.4, the largest that the paper calls steady."),
+    ("ising-grokked", _ISING.replace(init_scale=10.0),
+     "The CNN of Manning-Coe et al. 2025 on Ising phases, initial weights x 10."),
+    ("ising-steady", _ISING,
+     "ising-grokked from plain initial weights."),
+    ("nanda-mainline", _NANDA,
+     "The mainline run of Nanda et al. 2023 as their released code trains it."),
+    ("mod113-memorized", _MOD113.replace(weight_decay=0.0, steps=2000),
+     "mod113-grokked without weight decay: it memorises and does not generalise."),
+    ("mod31-grokked", _MOD31,
+     "Addition mod 31 on 80 % of the pairs: groks within seconds."),
+    ("mod31-steady", _MOD31.replace(init_scale=0.3),
+     "mod31-grokked from smaller initial weights: test follows train."),
+    ("mod11-quick", Recipe(p=11, train_fraction=0.5, steps=2000),
+     "Addition mod 11, for trying the mechanics in seconds; it never generalises."),
+)}  # fmt: skip
 
 
 def recipes() -> dict[str, Recipe]:
@@ -162,7 +124,7 @@ def find_recipe(name_or_path: str | Path) -> Recipe:
 
 
 def as_recipe(given: object) -> Recipe:
-    """The recipe that was given, itself or by its name or the path of its TOML file."""
+    """A recipe that was given as itself, by its name or by the path of its TOML file."""
     if isinstance(given, Recipe):
         return given
     if not isinstance(given, str | Path):

@@ -1,4 +1,4 @@
-"""The keys of a recipe: their types, choices and limits, and what depends on task and model."""
+"""The keys of a recipe: types, choices and limits, and defaults that depend on task and model."""
 
 import math
 from collections.abc import Sequence
@@ -10,9 +10,6 @@ from grokinterp.models.architecture import ACTIVATIONS, RULES_OF, InitRule
 from grokinterp.tasks.modular import LARGEST_P
 from grokinterp.tasks.splits import SplitRule
 
-# MERGED recipe.schedule: At which steps the weights are saved.
-
-
 Schedule = str | tuple[int, ...]
 MOST_STEPS = 2**53
 MOST_CHECKPOINTS = 1_000_000  # more are no schedule, and eat the memory of one
@@ -21,7 +18,7 @@ _EXPECTED = "give 'every:100', 'log:40' or a list of steps such as [0, 100, 1000
 
 
 def checkpoint_steps(schedule: str | Sequence[int], steps: int) -> tuple[int, ...]:
-    """The steps a schedule names, sorted; step 0 and the last step are always among them.
+    """The steps whose weights a schedule saves, sorted; the first and the last are among them.
 
     `"every:N"`: multiples of N. `"log:N"`: N steps evenly spaced in log(step) from 1 to the last
     (fewer where neighbours round to the same step). A list: its steps up to the last one.
@@ -62,7 +59,7 @@ def checkpoint_steps(schedule: str | Sequence[int], steps: int) -> tuple[int, ..
     return tuple(sorted({0, *(min(step, steps) for step in spaced), steps}))
 
 
-# Keys that make no setting of their own: chance, and how training was watched.
+# Keys in which runs of one setting may differ: chance, and how training was watched.
 CHANCE = ("seed", "data_seed", "pool_seed")
 WATCHING = ("checkpoints", "log_every", "device", "threads")
 MODELS = {"modular": ("transformer", "mlp"), "ising": ("cnn",)}  # the first is the default
@@ -82,24 +79,17 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": ("adamw", "adam", "sgd"),
 }
 SYNONYMS = {  # what other code calls our keys, for the hint at an unknown one
-    "learning_rate": "lr",
-    "wd": "weight_decay",
-    "w0": "init_scale",
-    "epochs": "steps",
-    "num_epochs": "steps",
-    "frac_train": "train_fraction",
-    "fn_name": "operation",
-    "modulus": "p",
-    "num_layers": "n_layers",
-    "num_heads": "n_heads",
-    "act_type": "act_fn",
+    "learning_rate": "lr", "wd": "weight_decay", "w0": "init_scale", "epochs": "steps",
+    "num_epochs": "steps", "frac_train": "train_fraction", "fn_name": "operation", "modulus": "p",
+    "num_layers": "n_layers", "num_heads": "n_heads", "act_type": "act_fn",
     "save_every": "checkpoints",
+}  # fmt: skip
+LEAST = {
+    **dict.fromkeys(("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "log_every"), 1),
+    **dict.fromkeys(
+        ("steps", "warmup", "batch_size", "threads", "weight_decay", "seed", "data_seed"), 0
+    ),
 }
-POSITIVE = ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "log_every")
-NOT_NEGATIVE = (
-    "steps", "warmup", "batch_size", "threads", "weight_decay", "seed", "data_seed"
-)  # fmt: skip
-ABOVE_ZERO = ("lr", "init_scale")
 AT_MOST = {  # beyond these a table or a schedule does not fit into any memory
     "p": LARGEST_P, "steps": 100_000_000, "seed": 2**40, "data_seed": 2**40, "threads": 1024,
     "n_layers": 1000, "n_heads": 10_000, "d_model": 100_000, "d_head": 100_000, "d_mlp": 1_000_000,
@@ -107,13 +97,13 @@ AT_MOST = {  # beyond these a table or a schedule does not fit into any memory
 MOST_BITS = 63  # of whole numbers, as in TOML
 SIZES = ("widths", "channels")
 MOST_PARAMETERS = 1_000_000_000
+ISING_KEYS = (
+    "lattice", "n_train", "n_test", "n_temperatures", "half_width", "n_repeats", "sweeps",
+    "pool_seed",
+)  # fmt: skip
 USED_BY: dict[str, tuple[str, ...]] = {  # the tasks or models that a key is for; others: all
     **dict.fromkeys(("operation", "p", "train_fraction", "split"), ("modular",)),
-    **dict.fromkeys(
-        ("lattice", "n_temperatures", "half_width", "n_repeats", "sweeps", "n_train", "n_test",
-         "pool_seed"),
-        ("ising",),
-    ),
+    **dict.fromkeys(ISING_KEYS, ("ising",)),
     **dict.fromkeys(("n_heads", "d_head", "equals_class"), ("transformer",)),
     **dict.fromkeys(("n_layers", "d_model"), ("transformer", "mlp")),
     **dict.fromkeys(("widths", "embedding"), ("mlp",)),
@@ -144,65 +134,49 @@ def is_used(key: str, task: str, model: str) -> bool:
 
 def typed(key: str, value: Any, default: Any) -> Any:
     """The value in the type of its key, refused when it has another."""
-    parts = value if isinstance(value, list | tuple) else [value]
-    for part in parts:
+    several = isinstance(value, list | tuple)
+    for part in value if several else [value]:
         if isinstance(part, int) and part.bit_length() > MOST_BITS:
             raise InputError(f"{key}={shown(part)} is too large; whole numbers are below 2^63.")
+    found: Any = None
     if key == "checkpoints":
-        if isinstance(value, str):
-            return value
-        if isinstance(value, (list, tuple)):
-            return tuple(value)
+        found = tuple(value) if several else value if isinstance(value, str) else None
         expected = "a schedule such as 'every:100' or a list of steps"
     elif key == "betas":
-        if isinstance(value, (list, tuple)) and len(value) == 2:
-            both = tuple(map(real, value))
-            if None not in both:
-                return both
+        both = tuple(map(real, value)) if several else ()
+        found = both if len(both) == 2 and None not in both else None
         expected = "two numbers such as [0.9, 0.98]"
     elif key in SIZES:
-        sizes = list(value) if isinstance(value, list | tuple) else [value]
-        if all(type(size) is int and size > 0 for size in sizes):
-            return tuple(sizes)
+        sizes = tuple(value) if several else (value,)
+        found = sizes if all(type(size) is int and size > 0 for size in sizes) else None
         expected = "a list of sizes from 1 on such as [256, 64]"
     elif key == "biases" and isinstance(value, bool):
         return "all" if value else "none"
     elif isinstance(default, bool):
-        if isinstance(value, bool):
-            return value
-        expected = "true or false"
+        found, expected = value if isinstance(value, bool) else None, "true or false"
     elif isinstance(default, int):
-        if (number := whole_number(value)) is not None:
-            return number
-        if isinstance(value, float) and value.is_integer():  # 1e4, as people write steps
-            return int(value)
-        expected = "a whole number"
+        as_float = isinstance(value, float) and value.is_integer()  # 1e4, as people write steps
+        found, expected = int(value) if as_float else whole_number(value), "a whole number"
     elif isinstance(default, float):
-        if (finite := real(value)) is not None:
-            return finite
-        expected = "a number"
+        found, expected = real(value), "a number"
     else:
-        if isinstance(value, str):
-            return value
-        expected = "text"
-    advice = "" if " such as " in expected or default is None else f"; give such as {default!r}"
-    raise InputError(f"{key}={shown(value)} is not {expected}{advice}.")
+        found, expected = value if isinstance(value, str) else None, "text"
+    if found is None:
+        advice = "" if " such as " in expected or default is None else f"; give such as {default!r}"
+        raise InputError(f"{key}={shown(value)} is not {expected}{advice}.")
+    return found
 
 
 def check_choices(values: dict[str, Any]) -> None:
-    """Refuse a word that is not among those of its key."""
+    """Refuse words that their keys, their task or their model do not have."""
     for key in CHOICES:
         _check_choice(key, values[key])
-    if values["model"] not in (models := MODELS[values["task"]]):
-        raise InputError(
-            f"model={values['model']!r} does not learn task={values['task']!r}; "
-            f"give model={' or '.join(map(repr, models))}."
-        )
-    if values["init"] not in (rules := RULES_OF[values["model"]]):
-        raise InputError(
-            f"init={values['init']!r} is not for model={values['model']!r}; give "
-            f"init={' or '.join(map(repr, rules))}."
-        )
+    for key, of, valid in (("model", "task", MODELS), ("init", "model", RULES_OF)):
+        if values[key] not in (words := valid[values[of]]):
+            raise InputError(
+                f"{key}={values[key]!r} is not for {of}={values[of]!r}; give "
+                f"{key}={' or '.join(map(repr, words))}."
+            )
 
 
 def _check_choice(key: str, value: str) -> None:
@@ -212,16 +186,15 @@ def _check_choice(key: str, value: str) -> None:
 
 def check_limits(values: dict[str, Any]) -> None:
     """Refuse numbers that are out of range."""
-    for key in POSITIVE:
-        if values[key] < 1:
-            raise InputError(f"{key}={shown(values[key])} is less than 1; give at least 1.")
-    for key in NOT_NEGATIVE:
-        if values[key] < 0:
-            raise InputError(f"{key}={shown(values[key])} is negative; give 0 or more.")
+    for key, least in LEAST.items():
+        if values[key] < least:
+            raise InputError(
+                f"{key}={shown(values[key])} is less than {least}; give at least {least}."
+            )
     for key, most in AT_MOST.items():
         if values[key] > most:
             raise InputError(f"{key}={shown(values[key])} is too large; give at most {most}.")
-    for key in ABOVE_ZERO:
+    for key in ("lr", "init_scale"):
         if values[key] <= 0:
             raise InputError(f"{key}={shown(values[key])} is not above 0; give a positive number.")
     if any(not 0 <= beta < 1 for beta in values["betas"]):

@@ -1,4 +1,4 @@
-"""The Recipe: everything that determines a run, as flat, validated keys."""
+"""The Recipe: everything that determines a run, as flat keys; and TOML, in which it is written."""
 
 import math
 import re
@@ -13,12 +13,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from grokinterp.base.errors import InputError, nearest, one_line, shown
-from grokinterp.base.paths import as_path, file_at, kind_at
+from grokinterp.base.paths import as_path, file_at
 from grokinterp.models.architecture import Architecture
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.kinds import Shape
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.recipe.keys import (
+    ISING_KEYS,
     MOST_PARAMETERS,
     SYNONYMS,
     Schedule,
@@ -35,26 +36,22 @@ from grokinterp.tasks.operations import get_operation
 from grokinterp.tasks.splits import n_training_rows, train_indices
 from grokinterp.tasks.task import Task
 
-# MERGED recipe.toml_text: TOML documents of recipes and sweeps as data, whatever is in them.
-
-
 LARGEST = 1_000_000  # bytes: ten thousand values of an axis take a tenth of it
 MOST_PARTS = 1000  # of a dotted key, in whose number the parser's time is quadratic
 EXAMPLE = "p = 113"
+DEPENDS: Any = None  # on the task or the model, see `keys.defaults_of`
 
 
 def read_toml(path: str | Path, *, example: str = EXAMPLE) -> dict[str, Any]:
-    """The content of a TOML file; InputError, one line with the file's name, where it is none."""
+    """The content of a TOML file; InputError, one line with the file's name, for another file."""
     file = as_path("path", path, such_as="recipe.toml")
     wanted = f"give the path of a TOML file, with lines such as {example}"
-    if kind_at(file) is None:
-        raise InputError(f"{file} is not a file (there is none of that name); {wanted}.")
     content = file_at(file, wanted=wanted, largest=LARGEST).read_bytes()
     return parse_toml(content, file=file, example=example)
 
 
 def parse_toml(text: bytes, *, file: str | Path, example: str = EXAMPLE) -> dict[str, Any]:
-    """The content of a document that was read from `file`, which messages name."""
+    """The content of a TOML document that was read from `file`, which messages name."""
     try:
         document = text.decode("utf-8-sig")
         if max(part.count(".") for part in re.split("[,\n]", document)) > MOST_PARTS:
@@ -67,9 +64,6 @@ def parse_toml(text: bytes, *, file: str | Path, example: str = EXAMPLE) -> dict
     raise InputError(
         f"{file} is not TOML ({one_line(reason, most=120)}); write lines such as {example}."
     )
-
-
-DEPENDS: Any = None  # on the task or the model, see `keys.defaults_of`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +176,8 @@ class Recipe:
     def replace(self, /, **changes: Any) -> "Recipe":
         """The same recipe with some keys changed.
 
-        With another task or model, keys that had the default of the old one get that of the new,
-        and keys that mean nothing for the new one, or beside `widths`, are forgotten.
+        With another task or model, keys that had the old one's default get the new one's. Keys that
+        mean nothing for the new one, or with `widths`, go back to their defaults.
 
         >>> Recipe().replace(model="mlp").init
         'xavier'
@@ -207,7 +201,7 @@ class Recipe:
         return replace(self, **(follow | changes))
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat keys and plain values, as JSON and TOML can hold them, of what this recipe uses."""
+        """The keys that this recipe uses, with plain values, as JSON and TOML can hold them."""
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
@@ -221,17 +215,8 @@ class Recipe:
     def build_task(self) -> Task:
         """The task to learn."""
         if self.task == "ising":
-            return IsingTask(
-                lattice=self.lattice,
-                n_train=self.n_train,
-                n_test=self.n_test,
-                n_temperatures=self.n_temperatures,
-                half_width=self.half_width,
-                n_repeats=self.n_repeats,
-                sweeps=self.sweeps,
-                seed=self.data_seed,
-                pool_seed=self.pool_seed,
-            )
+            values = {key: getattr(self, key) for key in ISING_KEYS}
+            return IsingTask(**values, seed=self.data_seed)
         return ModularTask(self.operation, self.p, self.equals_token, seed=self.data_seed)
 
     def train_indices(self) -> Int[Tensor, " n_train"]:
@@ -294,14 +279,11 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def value_text(key: str, recipe: Recipe) -> str:
-    """The value of a key as a part of a file name."""
+    """The value of a key as a part of a file name; numbers are short where that is exact."""
     value = getattr(recipe, key)
     parts = value if isinstance(value, tuple) else (value,)
-    texts = (_number(part) if isinstance(part, float) else str(part) for part in parts)
+    texts = (
+        f"{part:g}" if isinstance(part, float) and float(f"{part:g}") == part else str(part)
+        for part in parts
+    )
     return re.sub(r"[^A-Za-z0-9._+-]", "_", "-".join(texts))
-
-
-def _number(value: float) -> str:
-    """Short where that is exact: 0.1 and 1e-05, but 0.12345671."""
-    short = f"{value:g}"
-    return short if float(short) == value else repr(value)

@@ -1,8 +1,7 @@
 """Runs on disk, and what one model looks like over its whole task."""
 
 from grokinterp.base.names import room_names
-from grokinterp.runs._snapshot import Snapshot
-from grokinterp.runs.models_on_tasks import snapshot
+from grokinterp.runs._snapshot import Snapshot, snapshot
 from grokinterp.runs.recorder import Recorder
 from grokinterp.runs.run import Run
 

@@ -1,4 +1,19 @@
-"""Snapshot: one model at one step, seen over its whole task."""
+"""Snapshot: one model at one step, seen over its whole task; and how one is taken of a model.
+
+What is counted over a whole table block by block is a `Tally`, so that no table of logits has to be
+kept. At p = 1009 the logits of one checkpoint are 4 GB; a tally is as large as what it counts.
+
+    class Mean:
+        needs = ()
+
+        def __init__(self, snapshot):
+            self.sum = 0.0
+
+        def add(self, block):
+            self.sum += block.logits.double().sum()
+
+    snapshot.tally(Mean).sum
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -12,101 +27,39 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.base.checks import tensors
+from grokinterp.base.checks import mask, tensors, whole
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.result import card
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.models.cross_entropy import right_answers
-from grokinterp.models.kinds import QuickForward, Shape, build_model, has_positions
-from grokinterp.models.user_models import HookedModel, alone_with
+from grokinterp.models.kinds import (
+    Shape,
+    architecture_of,
+    build_model,
+    has_positions,
+    layers_of,
+    weights_of,
+)
+from grokinterp.models.user_models import (
+    AnyModel,
+    HookedModel,
+    alone_with,
+    configuration,
+    hooked_model,
+)
+from grokinterp.runs.forwards import Forward, agree, forward_of, hooked_forward, try_on
 from grokinterp.tasks.modular import ModularTask
-from grokinterp.tasks.task import Task, unmirrored_rows
+from grokinterp.tasks.task import Task, check_task, unmirrored_rows
 
-# MERGED runs.forward: Forwards of a model on some inputs: its answer logits, and activations by hook name.
-# MERGED runs.tally: What is counted over a whole table block by block, so that no table of logits has to be kept.
-#
-#     class Mean:
-#         needs = ()
-#
-#         def __init__(self, snapshot):
-#             self.sum = 0.0
-#
-#         def add(self, block):
-#             self.sum += block.logits.double().sum()
-#
-#     snapshot.tally(Mean).sum
-#
-# At p = 1009 the logits of one checkpoint are 4 GB; a tally of them is as large as what it counts.
-
-
-Forward = Callable[[Tensor, tuple[str, ...]], tuple[Tensor, Mapping[str, Tensor]]]
-
-
-def forward_of(
-    weights: Weights,
-    architecture: Shape,
-    hooked: Callable[[], HookedModel] | None = None,
-) -> Forward:
-    """The forward of canonical weights: without a hooked model where that suffices."""
-    # Built when first needed: that imports TransformerLens.
-    hooked = hooked or cache(partial(build_model, architecture, weights))
-    quick = QuickForward(architecture, weights)
-
-    def forward(inputs: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        found: dict[str, Tensor] = {}
-        keep_pre = any(name.endswith("hook_pre") for name in names)
-        logits = quick(inputs, found if names else None, keep_pre=keep_pre)
-        if logits is not None and set(names) <= set(found):
-            return logits, {name: found[name] for name in names}
-        return hooked_forward(hooked(), inputs, names)
-
-    return forward
-
-
-def hooked_forward(
-    model: HookedModel, inputs: Tensor, names: tuple[str, ...]
-) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """The forward of a hooked model, of a transformer at the answer position."""
-    device = device_of(model)
-    if unknown := sorted(set(names) - set(model.hook_dict)):
-        raise InputError(f"the model has no activation {unknown[0]!r} (model.hook_dict lists all).")
-    with alone_with(model):
-        if names:
-            logits, cache = model.run_with_cache(inputs.to(device), names_filter=list(names))
-        else:
-            logits, cache = model(inputs.to(device)), {}
-    at = answer if has_positions(model) else lambda x, name="": x
-    return at(logits).cpu(), {name: at(cache[name], name).cpu() for name in names}
-
-
-def device_of(model: HookedModel) -> torch.device:
-    """Where a model computes: where its first weight lies."""
-    first = next(iter(model.parameters()), None)
-    return torch.device("cpu") if first is None else first.device
-
-
-def answer(x: Tensor, name: str = "") -> Tensor:
-    """A transformer's activation or logits at the answer position, the last."""
-    is_attention = name.endswith(("hook_pattern", "hook_attn_scores"))
-    return x[:, :, -1] if is_attention else x[:, -1]
-
-
-def agree(ours: Callable[[Tensor], Tensor], theirs: Callable[[Tensor], Tensor], task: Task) -> bool:
-    """Whether two forwards give the same logits, within float32, on a sample of the inputs.
-
-    NaN is the same as NaN: a diverged model is what it was, and its measures say what it is.
-    """
-    inputs = task.model_inputs[:: max(1, task.n_inputs // 64)]
-    with torch.no_grad():
-        found, expected = ours(inputs), theirs(inputs)
-    other = (found != expected) & ~(found.isnan() & expected.isnan())
-    size = expected[expected.isfinite()].norm()
-    return bool((found - expected)[other].norm() <= 1e-3 * size)
+BLOCK_ROWS = 2048  # inputs a forward sees at once: intermediate results stay in the cache
+KEPT_CELLS = 2**26  # of a table that is kept for another look: 256 MB; p up to 400
+T = TypeVar("T")
+AnyTally = TypeVar("AnyTally", bound="Tally")
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some consecutive inputs of a task, and what a model makes of them."""
+    """Some consecutive inputs of a task, with the logits and activations of a model."""
 
     rows: slice
     logits: Float[Tensor, "rows n_classes"]  # of the answer classes
@@ -116,27 +69,21 @@ class Block:
 
 @runtime_checkable
 class Tally(Protocol):
-    """Made with a snapshot, then shown every block of its table once, in order."""
+    """What is made with a snapshot and then gets every block of its table once, in order."""
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Hook names of the activations it looks at."""
+        """The hook names of the activations that it counts."""
 
     def add(self, block: Block) -> None:
-        """Count a block; what it holds is overwritten afterwards."""
-
-
-BLOCK_ROWS = 2048  # inputs a forward sees at once: intermediate results stay in the cache
-KEPT_CELLS = 2**26  # of a table that is kept for another look: 256 MB; p up to 400
-T = TypeVar("T")
-AnyTally = TypeVar("AnyTally", bound=Tally)
+        """Count a block, whose tensors are overwritten afterwards."""
 
 
 class Snapshot:
     """A model's answers and activations at the answer position, over all inputs of its task.
 
     Everything is computed when first asked for, at most once. Rows are in table order (`a*p + b`).
-    `logits` and `activation` are whole tables; what fits into no memory is looked at in blocks
+    `logits` and `activation` are whole tables. What does not fit into memory is looked at in blocks
     (`tally`, `logit_blocks`, `activation_parts`), where only tables of at most 2^26 cells are kept.
     Build one with `run.snapshot(step)` or `gi.snapshot(model, task)`.
     """
@@ -163,14 +110,14 @@ class Snapshot:
         self.linear_readout = linear_readout  # the unembedding reads the last residual as it is
         self.train_mask = None if train_mask is None else train_mask.clone()
         self.step = step
-        self._forward = forward
+        self._forward = torch.no_grad()(forward)
         self._hooked = hooked
         self._activations: dict[str, Tensor] = {}
         self._memo: dict[object, object] = {}
 
     @property
     def modular_task(self) -> ModularTask:
-        """The task, where it is one of modular arithmetic; refused for another."""
+        """The task of modular arithmetic; InputError for any other."""
         if not isinstance(self.task, ModularTask):
             raise InputError(
                 f"{self.task.title} has no operand tokens; this looks at modular arithmetic."
@@ -189,14 +136,13 @@ class Snapshot:
 
         None without a split that leaves test inputs. See `grokinterp.tasks.unmirrored_rows`.
         """
-        train = self.train_mask
-        if train is None or bool(train.all()):
+        if self.train_mask is None or self.test_rows is None:
             return None
-        return unmirrored_rows(self.task, train)
+        return unmirrored_rows(self.task, self.train_mask)
 
     @property
     def transformer(self) -> Architecture | None:
-        """The architecture, where it is a transformer's and the weights say what it computes."""
+        """The architecture of a plain transformer; None for any other model."""
         return self.architecture if isinstance(self.architecture, Architecture) else None
 
     @property
@@ -242,12 +188,12 @@ class Snapshot:
             self._activations |= found
 
     def tally(self, kind: Callable[["Snapshot"], AnyTally]) -> AnyTally:
-        """What a kind of `Tally` counted over the whole table."""
+        """A `Tally` of this kind that has counted the whole table."""
         self.tally_all(kind)
         return self._memo[kind]  # type: ignore[return-value]
 
     def tally_all(self, *kinds: Callable[["Snapshot"], Tally]) -> None:
-        """Count all of these that are not known yet in one forward, for `tally` to return."""
+        """Count those that have not been counted yet in one forward, for `tally` to return."""
         for kind in kinds:
             if not callable(kind):
                 raise InputError(f"{shown(kind)} is no kind of tally; give a class of `Tally`.")
@@ -256,13 +202,10 @@ class Snapshot:
             return
         names = tuple({name for tally in missing.values() for name in tally.needs})
         n_classes, labels = self.task.n_classes, self.task.labels
-        first = 0
-        for logits, found in self._blocks(names):
-            rows = slice(first, first + len(logits))
+        for rows, logits, found in self._blocks(names):
             block = Block(rows, logits[:, :n_classes], labels[rows], found)
             for tally in missing.values():
                 tally.add(block)
-            first = rows.stop
             del block, logits, found  # so that the next block is computed where this one was
         for kind, tally in missing.items():
             self._memo[kind] = tally
@@ -275,18 +218,16 @@ class Snapshot:
             if "logits" in self._memo:
                 yield some, self.logits.index_select(0, some)
             else:
-                with torch.no_grad():
-                    logits, _ = self._forward(self.task.model_inputs[some], ())
+                logits, _ = self._forward(self.task.model_inputs[some], ())
                 yield some, logits[:, : self.task.n_classes]
 
     def activation_parts(self, name: str) -> Iterator[Float[Tensor, "n_inputs some"]]:
         """An activation [n_inputs, width] whose columns come in parts; in one where it is small.
 
-        Every part of a large one is a forward of its own.
+        Every part of a large one takes a forward of its own.
         """
         n = self.task.n_inputs
-        with torch.no_grad():
-            _, found = self._forward(self.task.model_inputs[:1], (name,))
+        _, found = self._forward(self.task.model_inputs[:1], (name,))
         width = found[name].shape[1]
         if name in self._activations or n * width <= KEPT_CELLS:
             yield self.activation(name)
@@ -294,13 +235,9 @@ class Snapshot:
         step = max(1, KEPT_CELLS // n)
         for first in range(0, width, step):
             part = torch.empty(n, min(step, width - first), dtype=found[name].dtype)
-            row = 0
-            for inputs in self.task.model_inputs.split(BLOCK_ROWS):
-                with torch.no_grad():
-                    _, found = self._forward(inputs, (name,))
-                block = found[name][:, first : first + step]
-                part[row : row + len(block)] = block
-                row += len(block)
+            for rows in _row_blocks(n):
+                _, found = self._forward(self.task.model_inputs[rows], (name,))
+                part[rows] = found[name][:, first : first + step]
             yield part
 
     def logits_with(
@@ -325,7 +262,7 @@ class Snapshot:
         return logits[:, : self.task.n_classes]
 
     def hooked(self) -> HookedModel:
-        """The model, for hooks: the user's own, or one built from the weights. Leave it so."""
+        """The model, for hooks: the user's own, or one built from the weights. Do not change it."""
         if self._hooked is None:
             raise InputError("this snapshot has no model; make it with gi.snapshot(model, task).")
         return self._hooked()
@@ -350,43 +287,43 @@ class Snapshot:
         about = f"{self.kind}, layers: {self.n_layers}"
         if "logits" not in self._memo:
             return card(repr(self), [about, "nothing is computed yet; .logits runs the model"])
-        rows = {"train": self.train_mask, "test": self.test_rows, "all": None}
         right = right_answers(self.logits, self.task.labels).double()
-        seen = {
-            name: right if mask is None else right[mask]
-            for name, mask in rows.items()
-            if mask is not None or name == "all"
-        }
+        seen = {"train": self.train_mask, "test": self.test_rows, "all": torch.ones_like(right) > 0}
         accuracies = [
-            {"inputs": name, "n": len(each), "accuracy": float(each.mean())}
-            for name, each in seen.items()
+            {"inputs": name, "n": int(rows.sum()), "accuracy": float(right[rows].mean())}
+            for name, rows in seen.items()
+            if rows is not None
         ]
         return card(repr(self), [about], pd.DataFrame(accuracies))
 
-    def _blocks(self, names: tuple[str, ...]) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
-        """Logits and activations of all inputs, block by block; logits are kept where small."""
-        if "logits" in self._memo and set(names) <= set(self._activations):
-            kept = {name: self._activations[name].split(BLOCK_ROWS) for name in names}
-            for place, logits in enumerate(self.all_logits.split(BLOCK_ROWS)):
-                yield logits, {name: parts[place] for name, parts in kept.items()}
-            return
-        whole, first = None, 0
-        for inputs in self.task.model_inputs.split(BLOCK_ROWS):
-            with torch.no_grad():
-                logits, found = self._forward(inputs, names)
-            if first == 0 and self.task.n_inputs * logits.shape[1] <= KEPT_CELLS:
-                whole = logits.new_empty(self.task.n_inputs, logits.shape[1])
+    def _blocks(
+        self, names: tuple[str, ...]
+    ) -> Iterator[tuple[slice, Tensor, Mapping[str, Tensor]]]:
+        """Rows, logits and activations of all inputs in blocks; logits are kept where small."""
+        n = self.task.n_inputs
+        known = "logits" in self._memo and set(names) <= set(self._activations)
+        whole = None
+        for rows in _row_blocks(n):
+            if known:
+                yield rows, self.all_logits[rows], {x: self._activations[x][rows] for x in names}
+                continue
+            logits, found = self._forward(self.task.model_inputs[rows], names)
+            if rows.start == 0 and n * logits.shape[1] <= KEPT_CELLS:
+                whole = logits.new_empty(n, logits.shape[1])
             if whole is not None:
-                whole[first : first + len(logits)] = logits
-            first += len(logits)
-            yield logits, found
+                whole[rows] = logits
+            yield rows, logits, found
             del logits, found
         if whole is not None:
             self.memo("logits", lambda: whole)
 
 
+def _row_blocks(n: int) -> Iterator[slice]:
+    return (slice(first, min(first + BLOCK_ROWS, n)) for first in range(0, max(n, 1), BLOCK_ROWS))
+
+
 def _rows(given: object, n: int) -> Tensor:
-    """Rows of a table of n: a mask of them all, or numbers of some."""
+    """Rows of a table of n, given as a mask of all or as numbers."""
     found = None
     if isinstance(given, Tensor | np.ndarray | list | tuple):
         with contextlib.suppress(Exception):  # torch knows many ways to say that it is no tensor
@@ -406,17 +343,15 @@ def _rows(given: object, n: int) -> Tensor:
 def over_blocks(
     forward: Forward, inputs: Tensor, names: tuple[str, ...] = ()
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits and activations of all these inputs, computed a block at a time."""
+    """Logits and activations of inputs, computed a block at a time."""
     whole: dict[str, Tensor] = {}
-    first = 0
-    for block in inputs.split(BLOCK_ROWS):
+    for rows in _row_blocks(len(inputs)):
         with torch.no_grad():
-            logits, found = forward(block, names)
+            logits, found = forward(inputs[rows], names)
         for name, part in {"logits": logits, **{n: found[n] for n in names}}.items():
             if name not in whole:
                 whole[name] = part.new_empty(len(inputs), *part.shape[1:])
-            whole[name][first : first + len(block)] = part
-        first += len(block)
+            whole[name][rows] = part
     return whole.pop("logits"), whole
 
 
@@ -427,3 +362,98 @@ def need_residual_stream(snapshot: Snapshot) -> None:
             f"this {snapshot.kind} has no attention and no residual stream; give a transformer, or "
             "use gi.ablate, which takes all models."
         )
+
+
+def from_weights(
+    weights: Weights,
+    architecture: Shape,
+    task: Task,
+    *,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+    step: int | None = None,
+) -> Snapshot:
+    """A snapshot of canonical weights."""
+    hooked = cache(partial(build_model, architecture, weights))
+    return Snapshot(
+        task,
+        weights=weights,
+        n_layers=architecture.n_layers,
+        kind=architecture.kind,
+        forward=forward_of(weights, architecture, hooked),
+        hooked=hooked,
+        architecture=architecture,
+        linear_readout=getattr(architecture, "normalization_type", None) is None,
+        train_mask=train_mask,
+        step=step,
+    )
+
+
+def snapshot(
+    model: AnyModel,
+    task: Task,
+    *,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+    step: int | None = None,
+) -> Snapshot:
+    """Any hooked model of the user's own, seen over a whole task; the model is not changed.
+
+    `train_mask` says which rows `a*p + b` were trained on; without it, measures that need the split
+    are null. The model has to fit the task: as many tokens and positions as its inputs have, and as
+    many classes as answers (or one more for "=").
+
+    A model inside torch.compile, DataParallel or AveragedModel is seen as if it were given itself,
+    and a pruned or parametrized one with the weights that it computes with; in evaluation (no
+    dropout), whatever mode it is in. Weights and mask are copied: training may go on. Logits and
+    neurons are those of the model as it is now; activations that are asked for later come from the
+    model as it is then, unless it is a plain transformer. Several threads may look at one model.
+    """
+    check_task(task)
+    looked_at = hooked_model(model)
+    if train_mask is not None:
+        train_mask = checked_mask(train_mask, task)
+    if step is not None:
+        step = whole("step", step, least=0, such_as="100")
+    with alone_with(looked_at):
+        try_on(looked_at, task)
+        return _as_it_is(looked_at, task, train_mask, step)
+
+
+def _as_it_is(
+    model: HookedModel, task: Task, train_mask: Bool[Tensor, " n_inputs"] | None, step: int | None
+) -> Snapshot:
+    """A snapshot of canonical weights where they say what the model computes, else of the model."""
+    architecture = architecture_of(model)
+    # As they lie in memory in a run: a transposed matrix is multiplied with other roundings.
+    weights = {name: weight.cpu().contiguous() for name, weight in weights_of(model).items()}
+    if architecture is not None and _same_function(model, architecture, weights, task):
+        return from_weights(weights, architecture, task, train_mask=train_mask, step=step)
+    cfg = configuration(model)
+    seen = Snapshot(
+        task,
+        weights=weights,
+        n_layers=layers_of(model),
+        kind="transformer" if has_positions(model) else cfg.kind,
+        forward=lambda tokens, names: hooked_forward(model, tokens, names),
+        hooked=lambda: model,
+        linear_readout=getattr(cfg, "normalization_type", None) is None
+        and getattr(cfg, "output_logits_soft_cap", -1.0) <= 0,
+        train_mask=train_mask,
+        step=step,
+    )
+    seen.compute()
+    return seen
+
+
+def checked_mask(train_mask: Bool[Tensor, " n_inputs"], task: Task) -> Bool[Tensor, " n_inputs"]:
+    """A mask of the rows of a task, on the CPU."""
+    return mask("train_mask", train_mask, task.n_inputs).cpu()
+
+
+def _same_function(model: HookedModel, architecture: Shape, weights: Weights, task: Task) -> bool:
+    """Whether these weights give the model's own logits: a module may be replaced or hooked."""
+    ours = forward_of(weights, architecture)
+    return agree(
+        lambda inputs: ours(inputs, ())[0],
+        lambda inputs: hooked_forward(model, inputs, ())[0],
+        task,
+    )

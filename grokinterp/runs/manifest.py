@@ -12,8 +12,12 @@ metrics       rows and bytes of metrics.csv that belong to the run. Its first li
               columns, as in grokinterp.runs.metrics: six of a task with mirrors and a split, four
               of others, and of runs that 0.2.0 began
 finished      whether training reached its last step
-versions      of what wrote it
-environment   what it was trained on, as in grokinterp.runs.manifest; older runs have none
+versions      of the software that wrote it (`current_versions`)
+environment   of the machine that trained it (`current_environment`): threads that torch computes
+              with, since sums are split among them; cpu, the processor's name; cpu_capability, the
+              instructions of torch's own kernels, such as AVX2; device, cpu or cuda with the name
+              of the card; ensemble, only of runs that were trained as one batched model, how many
+              they were. More facts may stand here; older runs have none
 later         where training went on elsewhere: a list of from_step, versions, environment
 source        only of an imported run: file, format, layout, and what was inferred or assumed
 sha256        of every file; `checksum` is that of run.json's own other content
@@ -30,48 +34,34 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from grokinterp.base.errors import InputError, one_line
 from grokinterp.base.files import (
-    read_checked,
     refuse_stand_in,
     sha256,
-    tensors_from_bytes,
     write_whole,
 )
 from grokinterp.base.paths import kind_at
-from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import Shape, shape_from_dict, shape_to_dict, why_not
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.metrics import read_csv
 from grokinterp.tasks.modular import ModularTask
-from grokinterp.tasks.splits import are_rows
 from grokinterp.tasks.task import Task, task_from_dict
 
-# MERGED runs.environment: On what a run was trained: everything outside of its recipe that can change its bits.
-#
-# `current_versions` are of the software. `current_environment` is of the machine:
-#
-# threads         how many torch computes with: sums are split among them
-# cpu             the processor's name
-# cpu_capability  the instructions that torch's own kernels use, such as AVX2
-# device          cpu, or cuda with the name of the card
-# ensemble        only of runs that were trained together as one batched model: how many they were
-#
-# More facts may stand in a run.json; whatever has another value elsewhere is said to differ.
-# MERGED runs.folder: A run folder as it is read: every file against its sha256.
-
-
+FORMAT = 1
+RUN_JSON = "run.json"
+METRICS = "metrics.csv"
+SPLIT = "split.safetensors"
+RESUME = "resume.safetensors"
+LARGEST_STEP = 2**53  # beyond it a float is no longer every whole number
+PLAIN = ("split", "steps", "metrics", "finished", "versions", "sha256")  # as they are
+ADDED = ("environment", "later", "source")  # which a run.json may lack
 PACKAGES = ("grokinterp", "torch", "numpy", "transformer-lens")
-WORDS = {"cpu_capability": "instructions"}  # where the name of a fact is no plain word
+WORDS = {"cpu_capability": "instructions"}  # for facts whose names are no plain words
 
 
 def current_versions() -> dict[str, str]:
-    """Versions of everything that could change a run's bits."""
+    """Versions of all software that can change a run's bits."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:
@@ -82,7 +72,7 @@ def current_versions() -> dict[str, str]:
 
 
 def current_environment(*, device: str = "auto", threads: int = 0) -> dict[str, Any]:
-    """What this process computes with on a device; `threads=0` is what torch is set to now."""
+    """What this process computes with on a device; `threads=0` is torch's present number."""
     return {
         "threads": threads or torch.get_num_threads(),
         "cpu": _cpu(),
@@ -97,7 +87,7 @@ def differences(
     *,
     words: tuple[str, str] = ("there", "here"),
 ) -> tuple[str, ...]:
-    """What two environments say differently, such as "torch 2.13.0 there, 2.14.1 here".
+    """The differences of two environments, such as "torch 2.13.0 there, 2.14.1 here".
 
     What only one of them says is left out, and so is the release of the kernel.
 
@@ -112,7 +102,7 @@ def differences(
 
 
 def _comparable(key: str, value: Any) -> Any:
-    """A platform without the release of its kernel, which computes nothing."""
+    """A platform without the release of its kernel, which does not change a run's bits."""
     if key == "platform" and isinstance(value, str):
         return re.sub(r"^Linux-.*-(\w+)-with-", r"Linux-\1-with-", value)
     return value
@@ -136,16 +126,8 @@ def _device(name: str) -> str:
     return name
 
 
-FORMAT = 1
-RUN_JSON = "run.json"
-METRICS = "metrics.csv"
-SPLIT = "split.safetensors"
-RESUME = "resume.safetensors"
-LARGEST_STEP = 2**53  # beyond it a float is no longer every whole number
-
-
 def missing_split(file: str | None) -> str:
-    """What to do where nobody says which rows were trained on, for notes and reasons.
+    """What to do where it is not known which rows were trained on, for notes and reasons.
 
     `file` is the source of checkpoints that others wrote; None for a run that was recorded.
     """
@@ -180,7 +162,7 @@ class Manifest:
     later: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
-        """Put run.json into the folder, whole."""
+        """Write run.json into the folder."""
         content: dict[str, Any] = {
             "format": FORMAT,
             "recipe": self.recipe and self.recipe.to_dict(),
@@ -194,15 +176,13 @@ class Manifest:
             "versions": self.versions,
             "sha256": dict(sorted(self.sha256.items())),
         }
-        for key in ("environment", "later", "source"):
-            if getattr(self, key):
-                content[key] = getattr(self, key)
+        content |= {key: getattr(self, key) for key in ADDED if getattr(self, key)}
         content["checksum"] = _checksum(content)
         write_whole(folder / RUN_JSON, (json.dumps(content, indent=1) + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """The manifest of a run folder; anything else is refused with a line that says why."""
+        """The manifest of a run folder; InputError with the reason for any other folder."""
         path = folder / RUN_JSON
         if kind_at(folder) is None:
             raise InputError(f"{folder} does not exist; give the folder of a run.")
@@ -228,7 +208,13 @@ class Manifest:
         if content.pop("checksum", None) != _checksum(content):
             raise InputError(f"{path} is damaged: its checksum differs; restore it from a copy.")
         try:
-            manifest = cls._from_content(content)
+            manifest = cls(
+                task=task_from_dict(content["task"]),
+                architecture=shape_from_dict(content["architecture"]),
+                recipe=content["recipe"] and Recipe.from_dict(content["recipe"]),
+                **{key: content[key] for key in PLAIN},
+                **{key: content[key] for key in ADDED if key in content},
+            )
         except InputError as error:
             raise InputError(f"{path} cannot be used: {error}") from None
         except (KeyError, TypeError, AttributeError, ValueError):
@@ -240,23 +226,33 @@ class Manifest:
     def _is_sound(self) -> bool:
         """Whether every part has the type that readers count on."""
         steps = self.steps
-        return (
+        if not (
             isinstance(steps, list)
             and all(type(step) is int and 0 <= step < LARGEST_STEP for step in steps)
             and steps == sorted(set(steps))
-            and isinstance(self.metrics, dict)
-            and all(type(self.metrics.get(key)) is int for key in ("rows", "bytes"))
             and isinstance(self.finished, bool)
-            and isinstance(self.versions, dict)
-            and isinstance(self.sha256, dict)
-            and {METRICS, *map(weights_file, steps)}
-            <= {*self.sha256, *([] if steps else [METRICS])}
-            and (self.split is None or (isinstance(self.split, dict) and SPLIT in self.sha256))
-            and (self.source is None or isinstance(self.source, dict))
-            and _are_notes((self.source or {}).get("notes", []))
-            and (self.environment is None or isinstance(self.environment, dict))
             and isinstance(self.later, list)
-            and all(map(_is_later, self.later))
+            and all(isinstance(x, dict) for x in (self.metrics, self.versions, self.sha256))
+            and all(
+                x is None or isinstance(x, dict)
+                for x in (self.split, self.source, self.environment)
+            )
+        ):
+            return False
+        notes = (self.source or {}).get("notes", [])
+        files = {METRICS, *map(weights_file, steps)} if steps else set()
+        return (
+            files <= {*self.sha256}
+            and (self.split is None or SPLIT in self.sha256)
+            and all(type(self.metrics.get(key)) is int for key in ("rows", "bytes"))
+            and isinstance(notes, list)
+            and all(isinstance(note, str) for note in notes)
+            and all(
+                isinstance(entry, dict)
+                and type(entry.get("from_step")) is int
+                and all(isinstance(entry.get(key), dict) for key in ("versions", "environment"))
+                for entry in self.later
+            )
             and self._task_fits()
         )
 
@@ -271,7 +267,7 @@ class Manifest:
         return why_not(self.architecture, task) is None
 
     def environments(self) -> list[tuple[int, dict[str, Any]]]:
-        """From which step on it was trained with what: versions and environment together."""
+        """From which step on it was trained with which versions and environment, together."""
         first = (0, {**self.versions, **(self.environment or {})})
         return [first] + [
             (entry["from_step"], {**entry["versions"], **entry["environment"]})
@@ -279,9 +275,9 @@ class Manifest:
         ]
 
     def differs(self, *, before: int | None = None) -> tuple[str, ...]:
-        """What was another than it is here and now, `before` a step; see `differences`.
+        """The differences between training `before` a step and this machine now.
 
-        Another loop's threads and device are compared with the ones a recipe would get.
+        Another loop's threads and device are compared with those that a recipe would get.
         """
         device, threads = (self.recipe.device, self.recipe.threads) if self.recipe else ("auto", 0)
         here = {**current_versions(), **current_environment(device=device, threads=threads)}
@@ -293,15 +289,15 @@ class Manifest:
         )
 
     def changes(self) -> tuple[str, ...]:
-        """Where training went on elsewhere, and what was another there."""
+        """Where training went on in another environment, and what differed."""
         found = []
         for (_, before), (step, after) in itertools.pairwise(self.environments()):
-            told = differences(before, after, words=("before", "then")) or ("as far as is known",)
-            found.append(f"from step {step} on in another environment: {'; '.join(told)}")
+            differ = differences(before, after, words=("before", "then")) or ("as far as is known",)
+            found.append(f"from step {step} on in another environment: {'; '.join(differ)}")
         return tuple(found)
 
     def goes_on(self, step: int, environment: Mapping[str, Any] | None) -> None:
-        """Note what training goes on with from a step, if it is not what it was done with."""
+        """Note the environment in which training goes on from a step, if it is another one."""
         self.later = [entry for entry in self.later if entry["from_step"] < step]
         if environment is None:
             return
@@ -310,35 +306,6 @@ class Manifest:
             self.later.append(
                 {"from_step": step, "versions": versions, "environment": dict(environment)}
             )
-
-    @classmethod
-    def _from_content(cls, content: dict[str, Any]) -> "Manifest":
-        return cls(
-            task=task_from_dict(content["task"]),
-            architecture=shape_from_dict(content["architecture"]),
-            recipe=content["recipe"] and Recipe.from_dict(content["recipe"]),
-            split=content["split"],
-            steps=content["steps"],
-            metrics=content["metrics"],
-            finished=content["finished"],
-            versions=content["versions"],
-            sha256=content["sha256"],
-            source=content.get("source"),
-            environment=content.get("environment"),
-            later=content.get("later", []),
-        )
-
-
-def _are_notes(notes: Any) -> bool:
-    return isinstance(notes, list) and all(isinstance(note, str) for note in notes)
-
-
-def _is_later(entry: Any) -> bool:
-    return (
-        isinstance(entry, dict)
-        and type(entry.get("from_step")) is int
-        and all(isinstance(entry.get(key), dict) for key in ("versions", "environment"))
-    )
 
 
 def weights_file(step: int) -> str:
@@ -352,54 +319,3 @@ def weights_file(step: int) -> str:
 
 def _checksum(content: dict[str, Any]) -> str:
     return sha256(json.dumps(content, sort_keys=True).encode())
-
-
-class RunFolder:
-    """The folder of a run: run.json and the files it names."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.manifest = Manifest.read(folder)
-
-    def metrics(self) -> pd.DataFrame:
-        """metrics.csv, as far as run.json says that it belongs to the run."""
-        n_bytes = None if self.manifest.finished else self.manifest.metrics["bytes"]
-        digest = self.manifest.sha256[METRICS]
-        path = self._folder / METRICS
-        try:
-            return read_csv(read_checked(path, digest, n_bytes=n_bytes))
-        except InputError:
-            raise
-        except (LookupError, OverflowError, TypeError, ValueError):
-            raise InputError(f"{path} is damaged: it is no table of metrics.") from None
-
-    def train_indices(self) -> Int[Tensor, " n_train"] | None:
-        """Rows of the training set in drawing order; None when not recorded."""
-        if self.manifest.split is None:
-            return None
-        rows = self._tensors(SPLIT).get("train_indices")
-        n = self.manifest.task.n_inputs
-        if rows is None or rows.dtype != torch.int64 or not are_rows(rows, n):
-            raise InputError(
-                f"{self._folder / SPLIT} is damaged: it has no rows from 0 to {n - 1}, each once."
-            )
-        return rows
-
-    def weights(self, step: int) -> Weights:
-        """The weights of a saved step under canonical names."""
-        weights = self._tensors(weights_file(step))
-        self.manifest.architecture.check(weights)
-        if {weight.dtype for weight in weights.values()} not in ({torch.float32}, {torch.float64}):
-            raise InputError(f"{self._folder / weights_file(step)} is not all of one precision.")
-        return {name: weights[name] for name in self.manifest.architecture.parameter_shapes()}
-
-    def verify(self) -> None:
-        """Check every file against its sha256; the first damaged one is named in the error."""
-        self.metrics()
-        self.train_indices()
-        for step in self.manifest.steps:
-            self.weights(step)
-
-    def _tensors(self, name: str) -> Weights:
-        path = self._folder / name
-        return tensors_from_bytes(read_checked(path, self.manifest.sha256[name]), path)

@@ -7,10 +7,9 @@ test_loss_unmirrored, test_acc_unmirrored   the same over test pairs (a, b) whos
                                             not trained on either: only where a task has mirrors
                                             (a commutative operation) and the split is known
 
-A cell is empty where there are no such rows. A network that looks up the mirror is right on a test
-pair without a circuit, which the unmirrored columns leave out; how it is right on those, they do
-not say. Runs of 0.2.0 have the first four columns; of whatever further ones a file has, its reader
-keeps all.
+A cell is empty where there are no such rows. The unmirrored columns leave out the test pairs that a
+network can answer without a circuit, by looking up the mirror; they do not say how it answers the
+others. Runs of 0.2.0 have the first four columns. A reader keeps whatever further ones a file has.
 """
 
 import io
@@ -34,7 +33,7 @@ ROUNDING = 1e-6  # by which few digits move a loss of 0, and an accuracy of 0 or
 
 
 def columns_of(task: Task, *, split_known: bool) -> tuple[str, ...]:
-    """The columns that a run logs beside the step.
+    """The columns that a run logs besides the step.
 
     >>> from grokinterp.tasks import ModularTask
     >>> columns_of(ModularTask("add", p=5), split_known=True)[4:]
@@ -48,7 +47,7 @@ def columns_of(task: Task, *, split_known: bool) -> tuple[str, ...]:
 def logged_unmirrored(
     task: Task, train_mask: Bool[Tensor, " n"] | None
 ) -> Bool[Tensor, " n"] | None:
-    """The rows of the unmirrored columns; None where a run does not have the columns."""
+    """The rows that the unmirrored columns are about; None where a run does not have them."""
     if train_mask is None or not has_mirrors(task):
         return None
     return unmirrored_rows(task, train_mask)
@@ -62,7 +61,7 @@ def evaluate(
 ) -> Metrics:
     """Mean cross-entropy (nats) and accuracy on train and test rows; NaN where there are none.
 
-    With `unmirrored`, as `logged_unmirrored` has it, on those rows too.
+    With `unmirrored`, from `logged_unmirrored`, on those rows too.
     """
     return evaluate_blocks((logits,), labels, train_mask, unmirrored)
 
@@ -83,10 +82,9 @@ def evaluate_blocks(
     losses = torch.cat([each.losses for each in scores])
     right = torch.cat([each.right for each in scores]).to(losses.dtype)
     means = [x[rows].mean() for x in (losses, right) for rows in (train_mask, ~train_mask)]
-    if unmirrored is None:
-        return dict(zip(COLUMNS, torch.stack(means).tolist(), strict=True))
-    means += [x[unmirrored].mean() for x in (losses, right)]
-    return dict(zip(COLUMNS + UNMIRRORED, torch.stack(means).tolist(), strict=True))
+    if unmirrored is not None:
+        means += [x[unmirrored].mean() for x in (losses, right)]
+    return dict(zip((*COLUMNS, *UNMIRRORED), torch.stack(means).tolist(), strict=False))
 
 
 def as_metrics(
@@ -97,9 +95,9 @@ def as_metrics(
 ) -> Metrics:
     """Numbers of any kind (tensors of one element, numpy scalars, None) as floats; None is NaN.
 
-    InputError for a name that no run has a column for, and for values that are none of the kind:
-    losses are finite and at least 0, accuracies shares from 0 to 1 (1 + 1e-6, a rounding, is 1).
-    NaN is taken in columns that are `without_rows`, where a mean over nothing is no number.
+    InputError for a name that no run has a column for, and for values that cannot be: losses are
+    finite and at least 0, accuracies are shares from 0 to 1 (1 + 1e-6, a rounding, is 1). NaN is
+    accepted in the columns `without_rows`, where a mean over no rows is no number.
 
     >>> as_metrics({"train_loss": 0.5, "test_acc": None}, ("train_loss", "test_acc"))
     {'train_loss': 0.5, 'test_acc': nan}
@@ -147,7 +145,7 @@ def _as_metric(name: str, value: SupportsFloat | None, without_rows: Sequence[st
 
 
 def csv_line(step: int, metrics: Mapping[str, float], columns: Sequence[str]) -> str:
-    """One row of metrics.csv; a value that is not there, or does not exist (NaN), is empty."""
+    """One row of metrics.csv; the cell of a missing value or NaN is empty."""
     cells = (metrics.get(column, math.nan) for column in columns)
     return f"{step}," + ",".join("" if math.isnan(x) else repr(x) for x in cells) + "\n"
 
@@ -158,14 +156,14 @@ def csv_header(columns: Sequence[str]) -> str:
 
 
 def columns_in(content: bytes) -> tuple[str, ...]:
-    """The columns of a metrics.csv that is there, whichever version wrote it, but for the step."""
+    """The columns of the content of a metrics.csv, except the step."""
     return tuple(content.partition(b"\n")[0].decode().split(",")[1:])
 
 
 def read_csv(content: bytes) -> pd.DataFrame:
-    """metrics.csv as a DataFrame, to the last bit of what was written.
+    """The content of a metrics.csv as a DataFrame, exact to the last bit.
 
-    The step and the four columns have to be there, and further ones to hold numbers.
+    It needs the step and the four columns; further ones have to hold numbers.
     """
     frame = pd.read_csv(io.BytesIO(content), dtype=str)
     frame["step"] = frame["step"].map(int).astype("int64")

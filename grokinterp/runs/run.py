@@ -1,4 +1,7 @@
-"""Run: the recipe, the split, the metrics and the weights of one training at many steps."""
+"""Run: the recipe, the split, the metrics and the weights of one training at many steps.
+
+Of a run folder every file is checked against its sha256 when it is read.
+"""
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -6,20 +9,22 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import pandas as pd
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.files import read_checked, tensors_from_bytes
 from grokinterp.base.paths import as_path
 from grokinterp.base.result import card
 from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import Shape, build_model
 from grokinterp.models.user_models import HookedModel
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs._snapshot import Snapshot
-from grokinterp.runs.manifest import Manifest, RunFolder
-from grokinterp.runs.models_on_tasks import from_weights
-from grokinterp.tasks.splits import mask_of
+from grokinterp.runs._snapshot import Snapshot, from_weights
+from grokinterp.runs.manifest import METRICS, SPLIT, Manifest, weights_file
+from grokinterp.runs.metrics import read_csv
+from grokinterp.tasks.splits import are_rows, mask_of
 from grokinterp.tasks.task import Task
 
 
@@ -33,6 +38,57 @@ class Store(Protocol):
     def train_indices(self) -> Int[Tensor, " n_train"] | None: ...  # noqa: D102
     def weights(self, step: int) -> Weights: ...  # noqa: D102
     def verify(self) -> None: ...  # noqa: D102
+
+
+class RunFolder:
+    """The folder of a run: run.json and the files it names."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.manifest = Manifest.read(folder)
+
+    def metrics(self) -> pd.DataFrame:
+        """metrics.csv, as far as run.json says that it belongs to the run."""
+        n_bytes = None if self.manifest.finished else self.manifest.metrics["bytes"]
+        digest = self.manifest.sha256[METRICS]
+        path = self._folder / METRICS
+        try:
+            return read_csv(read_checked(path, digest, n_bytes=n_bytes))
+        except InputError:
+            raise
+        except (LookupError, OverflowError, TypeError, ValueError):
+            raise InputError(f"{path} is damaged: it is no table of metrics.") from None
+
+    def train_indices(self) -> Int[Tensor, " n_train"] | None:
+        """Rows of the training set in drawing order; None when not recorded."""
+        if self.manifest.split is None:
+            return None
+        rows = self._tensors(SPLIT).get("train_indices")
+        n = self.manifest.task.n_inputs
+        if rows is None or rows.dtype != torch.int64 or not are_rows(rows, n):
+            raise InputError(
+                f"{self._folder / SPLIT} is damaged: it has no rows from 0 to {n - 1}, each once."
+            )
+        return rows
+
+    def weights(self, step: int) -> Weights:
+        """The weights of a saved step under canonical names."""
+        weights = self._tensors(weights_file(step))
+        self.manifest.architecture.check(weights)
+        if {weight.dtype for weight in weights.values()} not in ({torch.float32}, {torch.float64}):
+            raise InputError(f"{self._folder / weights_file(step)} is not all of one precision.")
+        return {name: weights[name] for name in self.manifest.architecture.parameter_shapes()}
+
+    def verify(self) -> None:
+        """Check every file against its sha256; the first damaged one is named in the error."""
+        self.metrics()
+        self.train_indices()
+        for step in self.manifest.steps:
+            self.weights(step)
+
+    def _tensors(self, name: str) -> Weights:
+        path = self._folder / name
+        return tensors_from_bytes(read_checked(path, self.manifest.sha256[name]), path)
 
 
 class Run:
@@ -75,7 +131,7 @@ class Run:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was inferred or assumed about checkpoints of somebody else; empty for our own."""
+        """What was inferred or assumed about checkpoints of others; empty for runs of our own."""
         return tuple((self.manifest.source or {}).get("notes", ()))
 
     @cached_property
@@ -124,17 +180,16 @@ class Run:
         self._store.verify()
 
     def __repr__(self) -> str:
-        state = "" if self.finished else ", unfinished"
+        return f"Run({str(self.path)!r}: {self._about()})"
+
+    def _about(self) -> str:
         return (
-            f"Run({str(self.path)!r}: {self.task.title}, "
-            f"{len(self.steps)} checkpoints, steps {self.steps[0]} to {self.steps[-1]}{state})"
+            f"{self.task.title}, {len(self.steps)} checkpoints, steps {self.steps[0]} to "
+            f"{self.steps[-1]}{'' if self.finished else ', unfinished'}"
         )
 
     def _repr_html_(self) -> str:
-        lines = [
-            f"{self.task.title}, {len(self.steps)} checkpoints, "
-            f"steps {self.steps[0]} to {self.steps[-1]}{'' if self.finished else ', unfinished'}"
-        ]
+        lines = [self._about()]
         if self.recipe is not None:
             lines.append(f"recipe: {_changed(self.recipe) or 'the defaults'}")
         last = None
@@ -147,15 +202,14 @@ class Run:
         return card(f"Run {self.path}", lines, last, notes=self.notes)
 
     def _saved(self, step: int) -> int:
-        asked, step = step, whole_number(step)  # type: ignore[assignment]
-        if step is None:
+        number = whole_number(step)
+        if number is None:
             raise InputError(
-                f"step={shown(asked)} is not a step; give a whole number, -1 for the last."
+                f"step={shown(step)} is not a step; give a whole number, -1 for the last."
             )
-        if step == -1:
-            return self.steps[-1]
+        step = self.steps[-1] if number == -1 else number
         if step not in self.steps:
-            near = min(self.steps, key=lambda saved: abs(saved - step))
+            near = nearest_step(self.steps, step, at=int)
             raise InputError(
                 f"step {shown(step)} is not saved in {self.path}; the nearest checkpoint is {near} "
                 f"(run.steps lists all {len(self.steps)})."
@@ -177,9 +231,9 @@ def nearest_step(steps: Iterable[int], wanted: float, *, at: Callable[[int], flo
 def _changed(recipe: Recipe) -> str:
     """The keys in which a recipe differs from the defaults of its task and model."""
     usual = Recipe(task=recipe.task, model=recipe.model).to_dict()
-    kept = recipe.to_dict()
     return ", ".join(
-        f"{key}={kept[key]}"
-        for key in kept
-        if kept[key] != usual[key] and key != "checkpoints"  # they are said, and can be many
+        f"{key}={value}"
+        for key, value in recipe.to_dict().items()
+        if value != usual[key]
+        and key != "checkpoints"  # they can be many, and are listed elsewhere
     )

@@ -42,7 +42,7 @@ WEIGHTS = "weights/"  # how the names of weights begin in a state to go on from
 
 
 class RunWriter:
-    """The open end of a run folder; `columns` are those of its metrics.csv, but for the step."""
+    """A run folder being written; `columns` are those of its metrics.csv without the step."""
 
     def __init__(
         self, folder: Path, manifest: Manifest, columns: Sequence[str], lines: list[str]
@@ -69,31 +69,32 @@ class RunWriter:
     ) -> "RunWriter":
         """Begin a run in a folder that holds none; other files in it are left alone.
 
-        With `restart`, the beginning of the same run may be there, cut off before its first save.
-        `advice` is what else can be done where a run is there.
+        With `restart`, the folder may hold the beginning of the same run, cut off before its first
+        save. `advice` is what else can be done where a run is there.
         """
         begun = restart and (folder / RUN_JSON).exists()
         ours = (RUN_JSON, METRICS, RESUME, "weights/*.safetensors", *(() if restart else (SPLIT,)))
         for name in () if begun else ours:
             if found := next(folder.glob(name), None):
-                complete = (folder / RUN_JSON).exists()
+                other = f", or {advice}" if advice and (folder / RUN_JSON).exists() else ""
                 raise InputError(
-                    f"{folder} already holds a run ({found.name}); give another folder"
-                    + (f", or {advice}." if complete and advice else ".")
+                    f"{folder} already holds a run ({found.name}); give another folder{other}."
                 )
-        checksums = {}
-        described = None
-        if train_indices is not None:
-            checksums[SPLIT] = write_whole(
-                folder / SPLIT, tensors_to_bytes({"train_indices": train_indices})
-            )
-            n_train = len(train_indices)
-            described = {**(split or {}), "n_train": n_train, "n_test": task.n_inputs - n_train}
         manifest = Manifest(
-            task, architecture, recipe, described, versions=current_versions(), sha256=checksums,
-            source=dict(source) if source is not None else None,
-            environment=dict(environment) if environment is not None else None,
-        )  # fmt: skip
+            task,
+            architecture,
+            recipe,
+            split=None,
+            versions=current_versions(),
+            source=None if source is None else dict(source),
+            environment=None if environment is None else dict(environment),
+        )
+        if train_indices is not None:
+            content = tensors_to_bytes({"train_indices": train_indices})
+            manifest.sha256[SPLIT] = write_whole(folder / SPLIT, content)
+            n_train = len(train_indices)
+            n_test = task.n_inputs - n_train
+            manifest.split = {**(split or {}), "n_train": n_train, "n_test": n_test}
         manifest.write(folder)
         columns = columns_of(task, split_known=train_indices is not None)
         return cls(folder, manifest, columns, [])
@@ -102,10 +103,10 @@ class RunWriter:
     def reopen(
         cls, folder: Path, *, step: int, environment: Mapping[str, Any] | None = None
     ) -> "RunWriter":
-        """Go on with a run from one of its steps: what it wrote after that step is forgotten.
+        """Go on with a run from one of its steps; what was written after that step is forgotten.
 
-        Another environment than the one it had so far is noted with the step. It keeps the columns
-        of metrics that it began with, which in 0.2.0 were four. A finished run is one no more.
+        An environment that is not the one so far is noted with the step. The run keeps the columns
+        of metrics that it began with, which in 0.2.0 were four, and is no longer finished.
         """
         manifest = Manifest.read(folder)
         manifest.goes_on(step, environment)
@@ -130,10 +131,7 @@ class RunWriter:
         return writer
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add a row of metrics; it reaches the disk with the next save or flush.
-
-        What the run has no column for is left out.
-        """
+        """Add a row of metrics, as far as the run has columns; the next save or flush writes it."""
         self._lines.append(csv_line(step, metrics, self.columns))
 
     def save(self, step: int, weights: Mapping[str, Tensor]) -> None:
@@ -151,9 +149,9 @@ class RunWriter:
     def record(
         self, step: int, metrics: Mapping[str, float], weights: Mapping[str, Tensor]
     ) -> None:
-        """Write a checkpoint with its row of metrics, or neither: then the step can be tried again.
+        """Write a checkpoint with its row of metrics and all rows before, or neither of the two.
 
-        What was logged before is written with it.
+        Where that fails, the step can be tried again.
         """
         steps, checksums = list(self.manifest.steps), dict(self.manifest.sha256)
         rows, counted = len(self._lines), dict(self.manifest.metrics)
@@ -168,7 +166,7 @@ class RunWriter:
             raise
 
     def begin_again(self) -> None:
-        """Go on with a run that this writer has finished; refused if another has changed it."""
+        """Go on with a run that this writer has finished; refused if it has been changed since."""
         there = Manifest.read(self.folder)
         if (there.steps, there.sha256) != (self.manifest.steps, self.manifest.sha256):
             raise InputError(
@@ -181,15 +179,11 @@ class RunWriter:
     def put(self, step: int, weights: Mapping[str, Tensor]) -> None:
         """Write the checkpoint of a step, which belongs to the run after the next flush."""
         self.manifest.architecture.check(weights)
-        self.refuse_diverged(step, weights)
+        refuse_diverged(self.folder, step, weights, saved=self.manifest.steps)
         name = weights_file(step)
         content = tensors_to_bytes(dict(weights), step=step)
         self.manifest.sha256[name] = write_whole(self.folder / name, content)
         self.manifest.steps.append(step)
-
-    def refuse_diverged(self, step: int, weights: Mapping[str, Tensor]) -> None:
-        """InputError where a weight of this step is NaN or infinite."""
-        refuse_diverged(self.folder, step, weights, saved=self.manifest.steps)
 
     def flush(self) -> None:
         """Write metrics.csv and run.json."""
@@ -197,7 +191,7 @@ class RunWriter:
         self.flush_manifest()
 
     def flush_manifest(self) -> None:
-        """Write run.json, for a metrics.csv that begins with everything logged so far."""
+        """Write run.json, for a metrics.csv with everything logged so far."""
         content = self._metrics()
         self.manifest.metrics = {"rows": len(self._lines), "bytes": len(content)}
         self.manifest.sha256[METRICS] = sha256(content)
@@ -209,14 +203,14 @@ class RunWriter:
     def save_resume(self, step: int, state: dict[str, Tensor], *, file: str = RESUME) -> None:
         """Write what training needs to go on from this step, after everything logged so far.
 
-        Nothing can go on from weights that are not finite: the state before them is kept.
+        Weights that are not finite are refused; the state before them is kept.
         """
         if self.manifest.metrics["rows"] != len(self._lines):  # else a save has just written it
             self.flush()
         weights = {
             name.removeprefix(WEIGHTS): x for name, x in state.items() if name.startswith(WEIGHTS)
         }
-        self.refuse_diverged(step, weights)
+        refuse_diverged(self.folder, step, weights, saved=self.manifest.steps)
         content = tensors_to_bytes(state, step=step, checksum=_resume_checksum(step, state))
         write_whole(self.folder / file, content)
 
@@ -246,13 +240,11 @@ class RunWriter:
 def refuse_diverged(
     folder: Path, step: int, weights: Mapping[str, Tensor], *, saved: Sequence[int]
 ) -> None:
-    """InputError where a weight is NaN or infinite; `saved` are the steps that a run has."""
-    advice = "training has diverged: lower lr"
-    if saved:
-        advice += f", or look at step {saved[-1]}, the last that is saved"
-    refuse_not_finite(weights, f"{folder}, step {step}", advice)
+    """InputError where a weight is NaN or infinite; `saved` are the checkpoints of the run."""
+    last = f", or look at step {saved[-1]}, the last that is saved" if saved else ""
+    refuse_not_finite(weights, f"{folder}, step {step}", f"training has diverged: lower lr{last}")
 
 
 def _resume_checksum(step: int, state: dict[str, Tensor]) -> str:
-    """Of the step too, which a flipped bit would turn into another one."""
+    """The sha256 of a state and its step, which a flipped bit would turn into another step."""
     return sha256(f"{step}\n".encode() + tensors_to_bytes(state))

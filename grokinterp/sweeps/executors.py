@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from grokinterp.base.errors import InputError
-from grokinterp.base.lock import LOCK, hold
+from grokinterp.base.files import LOCK, hold
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RESUME, RUN_JSON, Manifest
 from grokinterp.runs.run import Run

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from grokinterp.base.errors import InputError, one_line
-from grokinterp.base.files import ASIDE, write_whole
-from grokinterp.base.lock import hold
+from grokinterp.base.files import ASIDE, hold, write_whole
 from grokinterp.runs.manifest import METRICS, RESUME, RUN_JSON
 
 LAST = (METRICS, RUN_JSON, RESUME)  # in the order in which a run folder is written

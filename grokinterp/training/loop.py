@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from grokinterp.base.checks import truth
 from grokinterp.base.errors import InputError, Interrupted
-from grokinterp.base.lock import LOCK, hold
+from grokinterp.base.files import LOCK, hold
 from grokinterp.base.memory import kept_memory
 from grokinterp.base.paths import as_path
 from grokinterp.recipe.builtin import as_recipe

@@ -61,6 +61,37 @@ class Verification(Result):
     differs: tuple[str, ...]
     known: bool
 
+    def _title(self) -> str:
+        compared = f"{len(self.weights)} checkpoints and {len(self.metrics)} logged steps compared"
+        return f"first {self.steps} updates trained again, {compared}"
+
+    def _lines(self) -> list[str]:
+        differs = [*self.differs, *([] if self.known else ["run.json does not say which machine"])]
+        lines = [f"- {line}" for line in differs]
+        if self.same_bits:
+            return ["same bits", *lines]
+        verdict = "within rounding, which the above may explain"
+        if not self.within_rounding:
+            verdict = "more than rounding: the recipe, or what computes it, is another than it was"
+        elif not self.holds:
+            verdict = "within rounding, but by all that is recorded the machine is the same"
+        return [
+            *lines,
+            verdict,
+            f"differs from step {self.first} on; the largest relative differences, and for",
+            "comparison of a training that starts one unit in the last place off:",
+        ]
+
+    def _short_table(self) -> pd.DataFrame:
+        """At checkpoints, or at all steps where there are none; nothing where bits are the same."""
+        if self.same_bits:
+            return pd.DataFrame()
+        controls = self.rounding or ({}, {})
+        columns = {"weights": self.weights, "weights (off by one)": controls[0]}
+        columns |= {"metrics": self.metrics, "metrics (off by one)": controls[1]}
+        frame = pd.DataFrame({"step": sorted(self.weights or self.metrics)})
+        return frame.assign(**{name: frame["step"].map(x) for name, x in columns.items()})
+
     @property
     def same_bits(self) -> bool:
         """Whether every bit that was compared is the same."""

@@ -17,7 +17,7 @@ import grokinterp as gi
 from grokinterp.base.memory import kept_memory
 from grokinterp.models.architecture import initial_weights
 from grokinterp.progress.measures import measure_snapshot
-from grokinterp.runs.models_on_tasks import from_weights
+from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks.splits import mask_of
 
 FREQUENCIES = (1, 3, 7, 20, 50)

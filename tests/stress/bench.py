@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import grokinterp as gi
-from grokinterp.base.lock import LOCK
+from grokinterp.base.files import LOCK
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.stress.preload"])

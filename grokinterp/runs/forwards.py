@@ -1,0 +1,161 @@
+"""Forwards: the answer logits and activations of a model on some inputs, and whether it takes them.
+
+Whether a model takes the inputs of a task is said by its sizes first (grokinterp.models.kinds). A
+configuration can be missing or wrong, so the model is run on two inputs too.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grokinterp.base.errors import InputError, one_line
+from grokinterp.models.architecture import Weights
+from grokinterp.models.kinds import (
+    QuickForward,
+    Shape,
+    build_model,
+    has_positions,
+    refuse_misfit,
+    refuse_unfit,
+)
+from grokinterp.models.user_models import HookedModel, alone_with, configuration
+from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.task import Task
+
+SIZES = ("d_vocab", "n_ctx", "d_vocab_out")
+LONGEST_REASON = 120  # letters of what a model says about inputs that it does not take
+# Inputs and hook names -> logits at the answer position and those activations.
+Forward = Callable[[Tensor, tuple[str, ...]], tuple[Tensor, Mapping[str, Tensor]]]
+
+
+def forward_of(
+    weights: Weights,
+    architecture: Shape,
+    hooked: Callable[[], HookedModel] | None = None,
+) -> Forward:
+    """The forward of canonical weights, without a hooked model where it is not needed."""
+    # Built when first needed, since that imports TransformerLens.
+    hooked = hooked or cache(partial(build_model, architecture, weights))
+    quick = QuickForward(architecture, weights)
+
+    def forward(inputs: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        found: dict[str, Tensor] = {}
+        keep_pre = any(name.endswith("hook_pre") for name in names)
+        logits = quick(inputs, found if names else None, keep_pre=keep_pre)
+        if logits is not None and set(names) <= set(found):
+            return logits, {name: found[name] for name in names}
+        return hooked_forward(hooked(), inputs, names)
+
+    return forward
+
+
+def hooked_forward(
+    model: HookedModel, inputs: Tensor, names: tuple[str, ...]
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """Logits and activations of a hooked model; those of a transformer at the answer position."""
+    if unknown := sorted(set(names) - set(model.hook_dict)):
+        raise InputError(f"the model has no activation {unknown[0]!r} (model.hook_dict lists all).")
+    inputs = inputs.to(device_of(model))
+    with alone_with(model):
+        if names:
+            logits, cache = model.run_with_cache(inputs, names_filter=list(names))
+        else:
+            logits, cache = model(inputs), {}
+    at = answer if has_positions(model) else lambda x, name="": x
+    return at(logits).cpu(), {name: at(cache[name], name).cpu() for name in names}
+
+
+def device_of(model: HookedModel) -> torch.device:
+    """The device of a model's first weight."""
+    first = next(iter(model.parameters()), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def answer(x: Tensor, name: str = "") -> Tensor:
+    """A transformer's activation or logits at the answer position, the last."""
+    is_attention = name.endswith(("hook_pattern", "hook_attn_scores"))
+    return x[:, :, -1] if is_attention else x[:, -1]
+
+
+def agree(ours: Callable[[Tensor], Tensor], theirs: Callable[[Tensor], Tensor], task: Task) -> bool:
+    """Whether two forwards give the same logits, within float32, on a sample of the inputs.
+
+    NaN is the same as NaN, so that a diverged model agrees with itself.
+    """
+    inputs = task.model_inputs[:: max(1, task.n_inputs // 64)]
+    with torch.no_grad():
+        found, expected = ours(inputs), theirs(inputs)
+    other = (found != expected) & ~(found.isnan() & expected.isnan())
+    size = expected[expected.isfinite()].norm()
+    return bool((found - expected)[other].norm() <= 1e-3 * size)
+
+
+def try_on(model: HookedModel, task: Task) -> None:
+    """InputError, with the sizes of both, where a model does not fit a task."""
+    cfg = configuration(model)
+    if not has_positions(model) or not isinstance(task, ModularTask):
+        refuse_unfit(cfg, task)
+        if not has_positions(model):
+            _answers(model, task, ("inputs", "classes"))
+        return
+    # What the configuration does not say is taken to fit until the model has been run.
+    n_ctx = task.tokens.shape[1]
+    d_vocab, said_ctx = _size(cfg, "d_vocab") or task.d_vocab, _size(cfg, "n_ctx") or n_ctx
+    classes = _size(cfg, "d_vocab_out") or task.n_classes
+    refuse_misfit(task, d_vocab=d_vocab, n_ctx=said_ctx, d_vocab_out=classes)
+    logits = _answers(model, task, ("inputs", "positions", "classes"))
+    if logits.shape[1] not in (1, n_ctx):
+        raise InputError(
+            f"the model gives logits at {logits.shape[1]} positions for inputs of {n_ctx} tokens; "
+            "return logits [inputs, positions, classes]."
+        )
+    refuse_misfit(task, d_vocab=d_vocab, n_ctx=said_ctx, d_vocab_out=logits.shape[2])
+
+
+def _answers(model: HookedModel, task: Task, axes: tuple[str, ...]) -> Tensor:
+    """Logits with these axes for the first and the last input, which have every kind of token."""
+    inputs = task.model_inputs[[0, -1]].to(device_of(model))
+    what = f"the {type(model).__name__}"
+    try:
+        with torch.no_grad():
+            given: Any = model(inputs)
+    except Exception as error:
+        sizes = ", ".join(f"{key}={n}" for key in SIZES if (n := _size(configuration(model), key)))
+        raise InputError(
+            f"{what}{f' ({sizes})' if sizes else ''} cannot read the inputs of {task.title}, "
+            f"{_described(inputs)}: {type(error).__name__}: "
+            f"{one_line(str(error), most=LONGEST_REASON)}; give a model that reads them."
+        ) from error
+    expected = f"logits [{', '.join(axes)}]"
+    if not isinstance(given, Tensor):
+        raise InputError(
+            f"{what} returns a {type(given).__name__}, expected {expected}; return the logits "
+            "alone."
+        )
+    shape = tuple(given.shape)
+    if len(shape) != len(axes) or shape[0] != len(inputs) or not given.is_floating_point():
+        raise InputError(
+            f"{what} returns {given.dtype} of shape {shape} for {len(inputs)} inputs, expected "
+            f"{expected}; return logits of this shape."
+        )
+    if shape[-1] != task.n_classes and len(axes) == 2:
+        raise InputError(
+            f"{what} gives {shape[-1]} classes, and {task.title} has {task.n_classes}; give the "
+            "task it was trained on."
+        )
+    return given
+
+
+def _size(cfg: object, key: str) -> int | None:
+    """A size that a configuration states; None where it states none."""
+    n = getattr(cfg, key, None)
+    return n if isinstance(n, int) and n > 0 else None
+
+
+def _described(inputs: Tensor) -> str:
+    if inputs.is_floating_point():
+        return f"lattices of side {inputs.shape[-1]}"
+    return f"{inputs.shape[1]} tokens from 0 to {int(inputs.max())}"
