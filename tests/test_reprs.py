@@ -270,14 +270,16 @@ class TestAblation:
 def test_a_comparison_says_its_claims():
     claims = tuple(
         Claim(
-            f"claim{i}", f"{HOSTILE} {i}", "source", verdict, "reason " * 30, {},
-            {"grokked": 1, "steady": i}, "rule", "change",
+            name=f"claim{i}", statement=f"{HOSTILE} {i}", source="source", verdict=verdict,
+            reason="reason " * 30, numbers={}, seeds={"grokked": 1, "steady": i}, rule="rule",
+            would_change="change",
         )
         for i, verdict in enumerate(("supported", "undetermined"))
     )  # fmt: skip
     comparison = gi.Comparison(
-        (), {HOSTILE: "grokked", "b": "steady"}, {HOSTILE: "w0=10", "b": "w0=1"}, claims,
-        (HOSTILE,), "phase", "setting",
+        profiles=(), regimes={HOSTILE: "grokked", "b": "steady"},
+        settings={HOSTILE: "w0=10", "b": "w0=1"}, claims=claims, notes=(HOSTILE,), align="phase",
+        by="setting",
     )  # fmt: skip
     found = read(comparison)
     assert found.rows == cells(
