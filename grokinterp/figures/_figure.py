@@ -23,7 +23,7 @@ SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot")
 COLOURS = {"train": "#0072B2", "test": "#D55E00", "key": "#009E73", "other": "#999999"}
 PHASES = {"memorization": "#56B4E9", "circuit_formation": "#E69F00", "cleanup": "#009E73"}
-LABELS = {  # of a run
+LABEL_COLOURS = {  # of runs
     "grokked": COLOURS["test"],
     "steady": COLOURS["train"],
     "memorized": PHASES["memorization"],

@@ -10,11 +10,13 @@ NaN. Everything else is exact.
 import base64
 import gzip
 import json
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
 import jinja2
 import numpy as np
+import pandas as pd
 
 from grokinterp.figures._figure import Figure
 
@@ -38,6 +40,16 @@ _TEMPLATES = jinja2.Environment(
 def render(template: str, **values: Any) -> str:
     """A template with these values in it, everything in them escaped."""
     return _TEMPLATES.get_template(template).render(**values)
+
+
+def html_table(frame: pd.DataFrame, float_format: Callable[[float], str]) -> str:
+    """A table with everything in it escaped and nothing cut off."""
+    with pd.option_context("display.max_colwidth", None):
+        return str(
+            frame.to_html(
+                index=False, classes="numbers", border=0, na_rep="", float_format=float_format
+            )
+        )
 
 
 def packed(drawn: Figure) -> bytes:

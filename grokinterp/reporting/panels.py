@@ -347,7 +347,6 @@ def _drawn(panel: Panel, found: dict[int, Any]) -> Drawn:
 
 def _joined(found: dict[int, Any]) -> pd.DataFrame:
     """The tables of all steps, one under the other, the step first."""
-    tables = {
-        step: result.table().drop(columns="step", errors="ignore") for step, result in found.items()
-    }
-    return pd.concat(tables, names=["step"]).reset_index("step").reset_index(drop=True)
+    tables = [result.table().assign(step=step) for step, result in found.items()]
+    joined = pd.concat(tables, ignore_index=True)
+    return joined[["step", *joined.columns.drop("step")]]
