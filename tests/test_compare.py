@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp import encodings
+from grokinterp import encodings, fourier, geometry
 from grokinterp.comparison.lineup import names_of, outcome, regimes_of, settings_of
 from grokinterp.comparison.profile import MEASURES
 from grokinterp.models.kinds import build_model
@@ -65,10 +65,10 @@ class TestNumbers:
         assert values["prunable"] == curve.prunable
         fourier = encodings.pruning_curve(run, basis="fourier")
         assert values["c_fourier"] == pytest.approx(fourier.c, rel=1e-6)
-        path = encodings.information_path(run)
+        path = geometry.information_path(run)
         assert values["path_length"] == path.length
         assert values["straightness"] == path.straightness
-        ipr = encodings.neuron_ipr(run).means
+        ipr = fourier.neuron_ipr(run).means
         assert values["ipr_input"] == ipr["ipr_input"]
         assert values["n_key_frequencies"] == len(gi.key_frequencies(run).frequencies)
         last = run.metrics.iloc[-1]
@@ -82,10 +82,10 @@ class TestNumbers:
 
     def test_the_delay_is_the_path_from_train_to_test_learned(self, found, pair):
         profile = found.profiles[0]
-        path = encodings.information_path(pair[0])
-        stage = encodings.stages_of(profile.phases, path.steps)["delay"]
+        path = geometry.information_path(pair[0])
+        stage = geometry.stages_of(profile.phases, path.steps)["delay"]
         assert profile.values["delay_straightness"] == path.between(*stage).straightness
-        steps = encodings.step_geometry(
+        steps = geometry.step_geometry(
             pair[0], steps=path.between(*stage).steps, form="exact", stiff_above=None
         )
         assert profile.values["delay_cos_consecutive"] == steps.cos_consecutive.median()
@@ -93,8 +93,8 @@ class TestNumbers:
     def test_stages_are_those_of_each_path(self, found, pair):
         table = found.stages()
         for run, profile in zip(pair, found.profiles, strict=True):
-            path = encodings.information_path(run)
-            expected = path.table(encodings.stages_of(profile.phases, run.steps))
+            path = geometry.information_path(run)
+            expected = path.table(geometry.stages_of(profile.phases, run.steps))
             rows = table[table["run"] == profile.name].reset_index(drop=True)
             assert (rows.regime == found.regimes[profile.name]).all()
             pd.testing.assert_frame_equal(rows[expected.columns], expected, check_like=True)
@@ -173,8 +173,11 @@ class TestNumbers:
 
 class TestRefused:
     def test_no_list_of_runs(self, pair):
-        for given in ([pair[0]], []):
-            with pytest.raises(gi.InputError, match=r"cannot be compared; give two or more"):
+        for given, said in (
+            ([pair[0]], "1 run cannot be compared; give two or more"),
+            ([], r"list is no run; give gi.load\(path\), or a list of them"),
+        ):
+            with pytest.raises(gi.InputError, match=said):
                 gi.compare(given)
 
     def test_words_that_are_not_known(self, pair):

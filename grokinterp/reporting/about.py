@@ -44,8 +44,8 @@ HEADLINES = {  # by label
 class About:
     """A run, its name in the report, and what was measured of all its checkpoints.
 
-    `steps` are those that images are drawn of, `milestones` the few for what takes long. Where
-    something is None, its reason is the next field.
+    `steps` are those that images are drawn of, `milestones` the few for what takes long. The
+    field after `trajectory` and `faithfulness` says why it is None, if so.
     """
 
     run: Run
