@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp import encodings, fourier, geometry
+from grokinterp import encodings, geometry
 from grokinterp.comparison.lineup import names_of, outcome, regimes_of, settings_of
 from grokinterp.comparison.profile import MEASURES
+from grokinterp.fourier import neuron_ipr
 from grokinterp.models.kinds import build_model
 from grokinterp.viz import comparison_page
 from tests.labels import axis_titles
@@ -68,7 +69,7 @@ class TestNumbers:
         path = geometry.information_path(run)
         assert values["path_length"] == path.length
         assert values["straightness"] == path.straightness
-        ipr = fourier.neuron_ipr(run).means
+        ipr = neuron_ipr(run).means
         assert values["ipr_input"] == ipr["ipr_input"]
         assert values["n_key_frequencies"] == len(gi.key_frequencies(run).frequencies)
         last = run.metrics.iloc[-1]
