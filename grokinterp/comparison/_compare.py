@@ -32,8 +32,6 @@ from grokinterp.sweeps.statistics import contrast, spread
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-ALIGNMENTS = ("phase", "step")
-GROUPINGS = ("setting", "label")
 NOT_PRINTED = ("notes", "needs", "falsifiers")  # of a claim, in `to_dict`
 
 
@@ -198,7 +196,7 @@ def compare(
     seeds per regime give no verdict. Runs are compared as they were trained: where they differ in
     more than the initial scale, in checkpoints or in logging, a note says so.
     """
-    align, by = word("align", align, ALIGNMENTS), word("by", by, GROUPINGS)
+    align, by = word("align", align, ["phase", "step"]), word("by", by, ["setting", "label"])
     runs = runs_of(runs)
     check_lineup(runs)
     names = names_of(runs)

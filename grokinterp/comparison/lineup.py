@@ -207,7 +207,7 @@ def settings_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 
 
 def varied_keys(runs: Sequence[Run]) -> list[str]:
-    """Recipe keys with more than one value among the runs, without seeds and what only watches."""
+    """Recipe keys with more than one value among the runs, but for seeds and what only watches."""
     recipes = [run.recipe.to_dict() for run in runs if run.recipe is not None]
     keys = dict.fromkeys(key for recipe in recipes for key in recipe)
     return [
