@@ -10,6 +10,7 @@ import shutil
 import sys
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -221,7 +222,8 @@ def test_milestones_are_where_the_story_happens(shipped, shipped_measures):
     assert milestones(shipped.steps, nothing) == (last,)
 
 
-def test_bad_input_is_one_line_and_leaves_what_was_there(tiny_run, tmp_path):
+def test_bad_input_is_one_line_and_leaves_what_was_there(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for users
     there = tmp_path / "out.html"
     there.write_text("mine")
     for given in (3, [], "run", [tiny_run, 3]):
