@@ -1,4 +1,4 @@
-"""Figures by their names of 0.2.0; every room draws its own results, which is `.plot()` on each."""
+"""The figure functions under their names of 0.2.0; `.plot()` of a result draws the same."""
 
 from grokinterp.circuits._figures.ablation import plot_ablation, plot_faithfulness
 from grokinterp.circuits._figures.answers import plot_correctness, plot_logits

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import grokinterp as gi
-from grokinterp.claims.claim import Evidence
-from grokinterp.comparison._compare import CLAIMS
+from grokinterp.claims import CLAIMS, Claim, Evidence, Finding, claim, registry
 from grokinterp.comparison.lineup import RunProfile
 from grokinterp.comparison.manning_coe import (
     compressive_regime,
@@ -284,9 +283,57 @@ class TestStraightPath:
 
 
 def test_every_claim_says_everything_even_of_no_runs():
-    for decide in CLAIMS:
+    for name, decide in CLAIMS.items():
         found = decide(evidence([], []))
         assert found.verdict == "undetermined"
-        assert found.name == decide.__name__
+        assert found.name == decide.name == name
+        assert found.needs == "runs"
+        assert found.falsifiers
         for said in (found.statement, found.source, found.reason, found.rule, found.would_change):
             assert said
+
+
+WORDS = {"statement": "c is large", "source": "nowhere", "rule": "supported if c is above 1"}
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setattr(registry, "CLAIMS", {})
+    return registry.CLAIMS
+
+
+def large(evidence):
+    (c,), _ = evidence.values("c")
+    verdict = "supported" if c > 1 else "contradicted"
+    return Finding(verdict, f"c is {c:g}", {"c": c}, evidence.seeds("c"), "a larger c" * (c <= 1))
+
+
+def test_a_function_registers_itself_as_a_claim(registered):
+    claim("large", **WORDS, needs="run", falsifiers=["a run with a small c"])(large)
+    assert list(registered) == ["large"]
+    found = registered["large"](evidence([{"c": 2.0}], []))
+    assert isinstance(found, Claim)
+    assert (found.verdict, found.would_change) == ("supported", "a run with a small c")
+    assert (found.needs, found.falsifiers) == ("run", ("a run with a small c",))
+    assert {key: getattr(found, key) for key in WORDS} == WORDS
+    assert found.table().to_dict("records") == [{"number": "c", "value": 2.0}]
+    assert found.to_dict()["seeds"] == {"grokked": 1, "steady": 0}
+    assert "c is 2" in str(found)
+    assert registered["large"](evidence([{"c": 1.0}], [])).would_change == "a larger c"
+
+
+def test_a_name_is_registered_once_and_again_from_the_same_place(registered):
+    claim("large", **WORDS)(large)
+    claim("large", **WORDS, needs="controls")(large)
+    assert registered["large"].needs == "controls"
+    with pytest.raises(gi.InputError, match=r"claim 'large' is taken by tests\.test_claims\.large"):
+        claim("large", **WORDS)(lambda evidence: None)
+    with pytest.raises(gi.InputError, match="needs='rnus' is not known; did you mean 'run"):
+        claim("other", **WORDS, needs="rnus")
+    for wrong in (3, "two words"):
+        with pytest.raises(gi.InputError, match="claim name"):
+            claim(wrong, **WORDS)
+    with pytest.raises(gi.InputError, match="does not take its arguments"):
+        claim("other", **WORDS)(lambda: None)
+    with pytest.raises(gi.InputError, match="falsifiers='one' is not a list"):
+        claim("other", **WORDS, falsifiers="one")

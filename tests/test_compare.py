@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp import encodings
+from grokinterp import encodings, geometry
 from grokinterp.comparison.lineup import names_of, outcome, regimes_of, settings_of
 from grokinterp.comparison.profile import MEASURES
+from grokinterp.fourier import neuron_ipr
 from grokinterp.models.kinds import build_model
 from grokinterp.viz import comparison_page
 from tests.labels import axis_titles
@@ -173,8 +174,11 @@ class TestNumbers:
 
 class TestRefused:
     def test_no_list_of_runs(self, pair):
-        for given in ([pair[0]], []):
-            with pytest.raises(gi.InputError, match=r"cannot be compared; give two or more"):
+        for given, said in (
+            ([pair[0]], "1 run cannot be compared; give two or more"),
+            ([], r"list is no run; give gi.load\(path\), or a list of them"),
+        ):
+            with pytest.raises(gi.InputError, match=said):
                 gi.compare(given)
 
     def test_words_that_are_not_known(self, pair):

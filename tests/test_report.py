@@ -10,6 +10,7 @@ import shutil
 import sys
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,8 +22,8 @@ from grokinterp.figures._figure import figure
 from grokinterp.figures.pages import LEVELS, packed
 from grokinterp.figures.slider import over_training
 from grokinterp.fourier import embedding_spectrum
-from grokinterp.reporting._report import stops_of
-from grokinterp.reporting.about import findings, look_at, milestones, undetermined
+from grokinterp.reporting._report import slider_positions
+from grokinterp.reporting.about import about_run, findings, milestones, undetermined
 from grokinterp.reporting.panels import PANELS, SECTIONS
 from grokinterp.runs.manifest import Manifest
 from grokinterp.viz import comparison_page
@@ -191,8 +192,8 @@ def test_without_circuitsvis_the_panel_says_how_to_get_it(tiny_run, tmp_path, mo
 
 
 def test_several_runs_are_lined_up_by_step_and_by_phase(mod31):
-    abouts = [look_at(run, name, n_runs=2) for name, run in mod31.items()]
-    stops = stops_of(abouts)
+    abouts = [about_run(run, name, n_runs=2) for name, run in mod31.items()]
+    stops = slider_positions(abouts)
     assert list(stops) == ["step", "phase"]
     every = sorted({step for about in abouts for step in about.steps})
     assert [stop["key"] for stop in stops["step"]] == every
@@ -208,7 +209,7 @@ def test_several_runs_are_lined_up_by_step_and_by_phase(mod31):
             date = getattr(about.phases, name)
             gaps = np.diff(about.steps).max()
             assert abs(own - date) <= gaps
-    assert list(stops_of(abouts[:1])) == ["step"]
+    assert list(slider_positions(abouts[:1])) == ["step"]
 
 
 def test_milestones_are_where_the_story_happens(shipped, shipped_measures):
@@ -221,10 +222,11 @@ def test_milestones_are_where_the_story_happens(shipped, shipped_measures):
     assert milestones(shipped.steps, nothing) == (last,)
 
 
-def test_bad_input_is_one_line_and_leaves_what_was_there(tiny_run, tmp_path):
+def test_bad_input_is_one_line_and_leaves_what_was_there(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for users
     there = tmp_path / "out.html"
     there.write_text("mine")
-    for given in (3, [], "run", [tiny_run, 3], tiny_run.path):
+    for given in (3, [], "run", [tiny_run, 3]):
         with pytest.raises(gi.InputError) as error:
             gi.report(given, there)
         assert "\n" not in str(error.value)
@@ -380,7 +382,7 @@ def test_no_sentence_has_a_number_that_is_none(tiny_run, tmp_path):
 
 
 def test_losses_alone_are_not_called_accuracies(tiny_run):
-    about = look_at(tiny_run, "tiny")
+    about = about_run(tiny_run, "tiny")
     curves = pd.DataFrame({"step": [0, 10, 20], "train_loss": [2.0, 1.0, 1e-3]})
     told = replace(about, phases=gi.detect_phases(curves))
     assert "Train loss first fell below 0.01 nats at step 20 (memorization_step)." in findings(told)

@@ -270,8 +270,9 @@ class TestAblation:
 def test_a_comparison_says_its_claims():
     claims = tuple(
         Claim(
-            f"claim{i}", f"{HOSTILE} {i}", "source", verdict, "reason " * 30, {},
-            {"grokked": 1, "steady": i}, "rule", "change",
+            name=f"claim{i}", statement=f"{HOSTILE} {i}", source="source", verdict=verdict,
+            reason="reason " * 30, numbers={}, seeds={"grokked": 1, "steady": i}, rule="rule",
+            would_change="change",
         )
         for i, verdict in enumerate(("supported", "undetermined"))
     )  # fmt: skip

@@ -17,7 +17,7 @@ from grokinterp.figures import _figure as theme
 from grokinterp.figures._figure import (
     STEPS,
     figure,
-    fitting_height,
+    height_for,
     place,
     plain,
     small_multiples,
@@ -284,9 +284,9 @@ def test_a_still_image_has_no_controls(monkeypatch, tmp_path):
 
 def test_square_panels_have_no_empty_space_at_any_width():
     drawn = small_multiples("Title", ["a", "b", "c", "d"], "x", "y")
-    assert fitting_height(drawn, 900) == drawn.layout.height
-    assert fitting_height(drawn, 380) < 0.6 * drawn.layout.height
-    assert fitting_height(figure("Title").update_layout(height=300), 380) == 300
+    assert height_for(drawn, 900) == drawn.layout.height
+    assert height_for(drawn, 380) < 0.6 * drawn.layout.height
+    assert height_for(figure("Title").update_layout(height=300), 380) == 300
 
 
 def test_an_argument_that_a_figure_does_not_have_is_named(tiny_run):

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from grokinterp.base.errors import InputError
-from grokinterp.figures._figure import COLOURS, DASHES, LABELS, SERIES, ink_on
+from grokinterp.figures._figure import COLOURS, DASHES, LABEL_COLOURS, SERIES, ink_on
 from grokinterp.sweeps._figures.phase_diagram import OTHER_LABELS
 from grokinterp.sweeps.statistics import power_law, spread
 from grokinterp.viz import plot_phase_diagram, plot_scaling, sweep_page
@@ -140,13 +140,13 @@ class TestPhaseDiagram:
             else:
                 heights[trace.textfont.color].append(height)
         assert min(heights["#000000"]) > max(heights["#ffffff"])  # Viridis is dark below
-        for colour in (*LABELS.values(), *SERIES):
+        for colour in (*LABEL_COLOURS.values(), *SERIES):
             ink, ground = ((luminance(one) + 0.05) for one in (ink_on(colour), colour))
             assert max(ink, ground) / min(ink, ground) > 4.5  # what WCAG asks of text
 
     @pytest.mark.parametrize("kind", BLINDNESS)
     def test_labels_can_be_told_apart(self, kind):
-        colours = (LABELS | OTHER_LABELS).values()
+        colours = (LABEL_COLOURS | OTHER_LABELS).values()
         for one, other in combinations(colours, 2):
             apart = np.linalg.norm(lab(one, BLINDNESS[kind]) - lab(other, BLINDNESS[kind]))
             assert apart > 15, (one, other, apart)
@@ -168,11 +168,11 @@ class TestPhaseDiagram:
                 assert text == "mixed<br>1 steady<br>1 grokked<br>1 memorized"
         legend = {t.name: t.marker.color for t in figure.data if t.type == "scatter"}
         assert [*legend] == ["grokked", "mixed"]
-        assert legend["grokked"] == LABELS["grokked"] == COLOURS["test"]
+        assert legend["grokked"] == LABEL_COLOURS["grokked"] == COLOURS["test"]
         height, _, _, trace = seen["0.5", "1", "xaxis"]
         share = (height - trace.zmin) / (trace.zmax - trace.zmin)
         at = [colour for place, colour in trace.colorscale if place <= share]
-        assert at[-1] == LABELS["grokked"]
+        assert at[-1] == LABEL_COLOURS["grokked"]
         assert "mixed: none has more than half" in figure.layout.title.text
 
     def test_a_run_without_a_label_counts_among_all(self, table):
@@ -286,7 +286,7 @@ class TestScaling:
         figure = plot_scaling(table, x="weight_decay", value="t_train")
         dots = {t.name: t for t in figure.data if t.mode == "markers"}
         assert {name: t.marker.color for name, t in dots.items()} == {
-            "grokked": LABELS["grokked"], "memorized": LABELS["memorized"],
+            "grokked": LABEL_COLOURS["grokked"], "memorized": LABEL_COLOURS["memorized"],
         }  # fmt: skip
         assert {n: len(t.x) for n, t in dots.items()} == table.label.value_counts().to_dict()
         assert "runs at one x differ in train_fraction too" in figure.layout.title.text

@@ -1,4 +1,4 @@
-"""Runs side by side: what grokked models have that steady ones have not."""
+"""Runs side by side: what grokked models have that steady ones do not."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from grokinterp.base.errors import InputError, nearest
-from grokinterp.base.result import Result, card
-from grokinterp.claims.claim import Claim, Evidence, known
-from grokinterp.comparison import manning_coe
+from grokinterp.base.checks import word
+from grokinterp.base.errors import InputError
+from grokinterp.base.result import Result, plain_values
+from grokinterp.claims.evidence import Evidence, known
+from grokinterp.claims.registry import CLAIMS, Claim
+from grokinterp.comparison import manning_coe  # noqa: F401  its claims register themselves
 from grokinterp.comparison.lineup import (
     REGIMES,
     RunProfile,
@@ -30,15 +32,7 @@ from grokinterp.sweeps.statistics import contrast, spread
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-ALIGNMENTS = ("phase", "step")
-GROUPINGS = ("setting", "label")
-CLAIMS = (
-    manning_coe.same_features,
-    manning_coe.grokked_less_efficient,
-    manning_coe.compressive_regime,
-    manning_coe.peak_after_plateau,
-    manning_coe.straight_path,
-)
+NOT_PRINTED = ("notes", "needs", "falsifiers")  # of a claim, in `to_dict`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,27 +40,29 @@ class Comparison(Result):
     """Runs side by side, by regime, and a verdict on each published claim.
 
     `profiles` are the runs with all that was measured of each; `regimes` and `settings` say by
-    name where each counts. `notes` are reservations to be read with the numbers.
+    name where each counts.
     """
 
     profiles: tuple[RunProfile, ...] = field(repr=False)
     regimes: Mapping[str, str]
     settings: Mapping[str, str] = field(repr=False)
     claims: tuple[Claim, ...]
-    notes: tuple[str, ...]
     align: str
     by: str
 
-    def _repr_html_(self) -> str:
-        lines = [
+    def _title(self) -> str:
+        return f"Comparison of {len(self.profiles)} runs, aligned by {self.align}"
+
+    def _lines(self) -> list[str]:
+        return [
             f"{name}: {regime} ({self.settings[name]})" for name, regime in self.regimes.items()
         ]
-        table = self.claims_table()[["statement", "verdict", "reason", "seeds"]]
-        title = f"Comparison of {len(self.profiles)} runs, aligned by {self.align}"
-        return card(title, lines, table, notes=self.notes)
+
+    def _short_table(self) -> pd.DataFrame:
+        return self.claims_table()[["statement", "verdict", "reason", "seeds"]]
 
     def runs(self) -> pd.DataFrame:
-        """A row per run: regime, setting, label, its measures, and why it was left out, if so."""
+        """One row per run: regime, setting, label, its measures, and why it was left out, if so."""
         measured = [name for name in MEASURES if any(name in p.values for p in self.profiles)]
         return pd.DataFrame(
             [
@@ -84,7 +80,7 @@ class Comparison(Result):
         )
 
     def table(self) -> pd.DataFrame:
-        """A row per measure: medians of both regimes with their intervals, and the effect.
+        """One row per measure: medians of both regimes with their intervals, and the effect.
 
         `*_n` runs have the measure; intervals are order statistics over seeds with probability
         `*_coverage` for the median (`Spread`); `shift`, `ratio`, `delta` and the one-sided
@@ -95,17 +91,18 @@ class Comparison(Result):
             sides = {regime: known(self._in(regime), name) for regime in REGIMES}
             if not any(sides.values()):
                 continue
-            row: dict[str, object] = {"measure": name}
-            for regime, values in sides.items():
-                found = asdict(spread(values))
-                row |= {f"{regime}_{key}": value for key, value in found.items()}
-            effect = asdict(contrast(sides["grokked"], sides["steady"]))
+            row = {
+                f"{regime}_{key}": value
+                for regime, values in sides.items()
+                for key, value in asdict(spread(values)).items()
+            }
+            effect = asdict(contrast(*sides.values()))
             row |= {key: effect[key] for key in ("shift", "ratio", "delta", "p_above", "p_below")}
-            rows.append(row | {"meaning": meaning})
+            rows.append({"measure": name, **row, "meaning": meaning})
         return pd.DataFrame(rows)
 
     def aligned(self) -> pd.DataFrame:
-        """Regimes over training: a row per place, regime and measure.
+        """Regimes over training: one row per place, regime and measure.
 
         By phase, `position` is 0 at the start, 1 where train is learned, 2 where test is and 3 at
         the end of each run; by step, `step` is one that all runs saved. A run without a checkpoint
@@ -128,24 +125,19 @@ class Comparison(Result):
         return pd.DataFrame(rows)
 
     def stages(self) -> pd.DataFrame:
-        """A row per run and stretch of its path: length, straightness, limit (`InformationPath`).
+        """One row per run and stretch of its path: its length and straightness (`InformationPath`).
 
         Stretches are the whole path, dated phases, and those between learning train and test.
         """
         tables = [
-            profile.stages.assign(run=profile.name, regime=self.regimes[profile.name])
-            for profile in self.profiles
-            if not profile.stages.empty
+            pd.DataFrame({"run": p.name, "regime": self.regimes[p.name], **p.stages})
+            for p in self.profiles
+            if not p.stages.empty
         ]
-        if not tables:
-            return pd.DataFrame()
-        first = ["run", "regime"]
-        return pd.concat(tables, ignore_index=True).pipe(
-            lambda table: table[[*first, *table.columns.drop(first)]]
-        )
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
     def claims_table(self) -> pd.DataFrame:
-        """A row per claim: the verdict, its reason, seeds, and what would change it."""
+        """One row per claim: the verdict, its reason, seeds, and what would change it."""
         return pd.DataFrame(
             [
                 {
@@ -163,14 +155,16 @@ class Comparison(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `grokinterp compare --json` prints them; what is not defined is None."""
-        return {
+        claims = [claim.to_dict() for claim in self.claims]
+        found = {
             "align": self.align,
             "by": self.by,
-            "runs": _records(self.runs()),
-            "measures": _records(self.table()),
-            "claims": [asdict(claim) | {"numbers": _plain(claim.numbers)} for claim in self.claims],
-            "notes": list(self.notes),
+            "runs": self.runs(),
+            "measures": self.table(),
+            "claims": [{k: v for k, v in one.items() if k not in NOT_PRINTED} for one in claims],
+            "notes": self.notes,
         }
+        return dict(plain_values(found))
 
     def plot(self) -> "go.Figure":
         """Test loss, c, features and path of every run, aligned."""
@@ -185,13 +179,13 @@ def compare(
 ) -> Comparison:
     """Set grokked and steady runs side by side: features, compressibility, geometry, norms, losses.
 
-    Two runs or more of one task and one model shape, with test inputs. The regime of a run that
-    grokked or was steady is the label of its curves (`gi.detect_phases`), by "setting" that of most
-    such seeds of its setting (the recipe keys in which the runs vary, seeds aside), by "label" its
-    own; other runs are listed, measured, and in no contrast. Everything is measured a run at a time
-    and then summed up by regime, in medians over seeds: `.table()`, `.aligned()`, `.stages()`,
-    `.runs()`, and `.claims` with a verdict on each claim of Manning-Coe et al. 2025 (arXiv
-    2502.01739).
+    Give two or more runs of one task and one model shape, with test inputs. The label of a run's
+    curves (`gi.detect_phases`) says whether it grokked or was steady. By "setting" its regime is
+    that of most such seeds of its setting (the recipe keys in which the runs vary, seeds aside), by
+    "label" its own; other runs are listed and measured, and are in no contrast. Each run is
+    measured, then each regime summed up in medians over seeds: `.table()`, `.aligned()`,
+    `.stages()`, `.runs()`, and `.claims` with a verdict on each registered claim about regimes,
+    those of Manning-Coe et al. 2025 (arXiv 2502.01739).
 
     `align` says where runs are looked at during training: by "phase", at up to 17 checkpoints
     nearest to the same positions between learning train, learning test and the end; by "step", at
@@ -199,12 +193,10 @@ def compare(
 
     Runs of other tasks or shapes, and one given twice, are refused. Runs that are unfinished, hold
     NaN, have no label or end before they learned are left out with the reason. Fewer than three
-    seeds a regime give no verdict. What is compared are runs as they were trained: where they
-    differ in more than the initial scale, in checkpoints or in logging, a note says so.
+    seeds per regime give no verdict. Runs are compared as they were trained: where they differ in
+    more than the initial scale, in checkpoints or in logging, a note says so.
     """
-    for given, valid, what in ((align, ALIGNMENTS, "align"), (by, GROUPINGS, "by")):
-        if given not in valid:
-            raise InputError(f"{what}={given!r} is not known; {nearest(str(given), valid)}")
+    align, by = word("align", align, ["phase", "step"]), word("by", by, ["setting", "label"])
     runs = runs_of(runs)
     check_lineup(runs)
     names = names_of(runs)
@@ -218,14 +210,15 @@ def compare(
         for profile in tqdm(profiles, "compare", unit="run", disable=None if progress else True)
     ]
     by_name = dict(zip(names, regimes, strict=True))
+    setting_of = dict(zip(names, settings, strict=True))
     grokked, steady = ([p for p in profiles if by_name[p.name] == regime] for regime in REGIMES)
-    evidence = Evidence(grokked, steady, dict(zip(names, settings, strict=True)))
+    evidence = Evidence(grokked, steady, setting_of)
     notes += [note for profile in profiles for note in profile.notes]
     return Comparison(
         profiles=tuple(profiles),
         regimes=by_name,
-        settings=dict(zip(names, settings, strict=True)),
-        claims=tuple(decide(evidence) for decide in CLAIMS),
+        settings=setting_of,
+        claims=tuple(each(evidence) for each in CLAIMS.values() if each.needs == "runs"),
         notes=tuple(notes),
         align=align,
         by=by,
@@ -240,14 +233,3 @@ def _places(profiles: Sequence[RunProfile], align: str) -> dict[str, dict[float,
     if profiles and not shared:
         raise InputError("no step was saved by all of these runs; give align='phase'.")
     return {profile.name: {float(step): step for step in shared} for profile in profiles}
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [_plain({str(k): v for k, v in row.items()}) for row in frame.to_dict("records")]
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in values.items()
-    }

@@ -1,4 +1,4 @@
-"""Regimes side by side over training, and the page that tells a comparison."""
+"""Regimes side by side over training, and the page of a comparison."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -6,8 +6,8 @@ import plotly.graph_objects as go
 from grokinterp.base.result import draws
 from grokinterp.comparison._compare import Comparison
 from grokinterp.comparison.lineup import PLACES, REGIMES
-from grokinterp.figures._figure import LABELS, Figure, checked, figure, place
-from grokinterp.figures.pages import asset, render
+from grokinterp.figures._figure import LABEL_COLOURS, Figure, checked, figure, place
+from grokinterp.figures.pages import asset, html_table, render
 
 PANELS = {  # measure of `Comparison.aligned`: title of its axis
     "test_loss": "test loss (nats)",
@@ -22,7 +22,7 @@ LOGARITHMIC = ("test_loss",)
 
 @draws(Comparison)
 def plot_comparison(found: Comparison) -> Figure:
-    """Medians of each regime over training, its interval over seeds shaded, a panel a measure.
+    """Medians of each regime over training, one panel per measure; intervals over seeds are shaded.
 
     Aligned as the comparison was: by phase the axis runs from the start over learning train and
     learning test to the end of each run.
@@ -58,11 +58,9 @@ def plot_comparison(found: Comparison) -> Figure:
         if x == "step":
             drawn.update_xaxes(type="log", **place(i))
         else:
-            ticks = {
-                "tickvals": [*PLACES],
-                "ticktext": [name.replace(" ", "<br>") for name in PLACES.values()],
-            }
-            drawn.update_xaxes(range=[-0.05, 3.05], **ticks, **place(i))
+            words = [name.replace(" ", "<br>") for name in PLACES.values()]
+            ticks = {"tickvals": [*PLACES], "ticktext": words, "range": [-0.05, 3.05]}
+            drawn.update_xaxes(**ticks, **place(i))
     return drawn
 
 
@@ -72,7 +70,8 @@ def _band(rows: pd.DataFrame, x: str, regime: str, *, first: bool) -> list[go.Sc
     Points are open where a run of the regime has no value: the median is then of other runs than
     its neighbours are.
     """
-    colour = LABELS[regime]
+    colour = LABEL_COLOURS[regime]
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     places = rows[x] + 1 if x == "step" else rows[x]
     seen = rows.low.notna()
     symbols = [
@@ -82,8 +81,8 @@ def _band(rows: pd.DataFrame, x: str, regime: str, *, first: bool) -> list[go.Sc
     return [
         go.Scatter(**edges, y=rows.low[seen], showlegend=False, legendgroup=regime),
         go.Scatter(
-            **edges, y=rows.high[seen], fill="tonexty", fillcolor=_faint(colour), showlegend=False,
-            legendgroup=regime,
+            **edges, y=rows.high[seen], fill="tonexty", showlegend=False, legendgroup=regime,
+            fillcolor=f"rgba({red},{green},{blue},0.2)",
         ),
         go.Scatter(
             x=places, y=rows["median"], name=regime, legendgroup=regime, showlegend=first,
@@ -95,31 +94,16 @@ def _band(rows: pd.DataFrame, x: str, regime: str, *, first: bool) -> list[go.Sc
     ]  # fmt: skip
 
 
-def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.2)"
-
-
 def comparison_page(found: Comparison) -> str:
     """One HTML page that needs no network: verdicts, figure, measures, runs and reservations."""
     checked(found, Comparison, "gi.compare")
+    measures = found.table()
+    first = [column for column in ("measure", "meaning") if column in measures]
     return render(
         "comparison.html.j2",
         found=found,
         style=asset("page.css"),
         chart=found.plot().to_html(full_html=False, include_plotlyjs=True),
-        measures=_table(_meaning_first(found.table())),
-        runs=_table(found.runs()),
+        measures=html_table(measures[[*first, *measures.columns.drop(first)]], "{:.4g}".format),
+        runs=html_table(found.runs(), "{:.4g}".format),
     )
-
-
-def _table(frame: pd.DataFrame) -> str:
-    """HTML, with everything in it escaped."""
-    return frame.to_html(
-        index=False, classes="numbers", border=0, na_rep="", float_format="{:.4g}".format
-    )
-
-
-def _meaning_first(table: pd.DataFrame) -> pd.DataFrame:
-    first = [column for column in ("measure", "meaning") if column in table]
-    return table[[*first, *table.columns.drop(first)]]

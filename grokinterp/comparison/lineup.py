@@ -1,6 +1,9 @@
-"""Which runs can stand side by side, and in which regime each of them is.
+"""Which runs can stand side by side, where on one axis, and in which regime each of them is.
 
 What cannot be compared is refused; what is comparable with a reservation is marked in a note.
+Nothing is measured here. By phase, a run's position is 0 at the start, 1 where train is learned
+(t_train), 2 where test is (t_test, Definition 1 of Manning-Coe et al. 2025) and 3 at its last
+checkpoint: linear in the step up to 2, and in the logarithm of the step from there on.
 """
 
 import hashlib
@@ -14,27 +17,22 @@ from typing import Any
 import pandas as pd
 
 from grokinterp.base.errors import InputError
-from grokinterp.claims.claim import FEWEST
+from grokinterp.claims.evidence import FEWEST
 from grokinterp.geometry.predictions import evenly
 from grokinterp.models.architecture import all_finite
 from grokinterp.progress.phases import Phases, detect_phases
 from grokinterp.recipe.keys import CHANCE, WATCHING
 from grokinterp.runs.run import Run, nearest_step
 from grokinterp.sweeps.statistics import MIXED
-from grokinterp.tasks.task import Task
-
-# MERGED encodings.comparison.alignment: Runs on one axis: by what they had learned, or by step.
-#
-# By phase, a run's position is 0 at the start, 1 where train is learned (t_train), 2 where test is
-# (t_test, Definition 1 of Manning-Coe et al. 2025) and 3 at its last checkpoint: linear in the step
-# up to 2, and in the logarithm of the step from there on.
-# MERGED encodings.comparison.outcome: What became of a run, and whether it can stand beside others; nothing is measured yet.
-
 
 PLACES = {0: "start", 1: "train learned", 2: "test learned", 3: "end"}
 POSITIONS = (0.0, 0.5, 1.0, 1.25, 1.5, 1.75, *(2 + i / 10 for i in range(11)))
 NEAR = 0.15  # a checkpoint this far from a position stands for it, no farther
 MOST_STEPS = 17  # looked at when runs are aligned by step
+METRICS = ("train_loss", "test_loss", "train_acc", "test_acc")
+REGIMES = ("grokked", "steady")
+LEFT_OUT = "left out"
+INTENDED = "init_scale"  # what the regimes of the published experiments differ in
 
 
 @dataclass(frozen=True)
@@ -77,15 +75,12 @@ def common_steps(several: Sequence[Sequence[int]]) -> tuple[int, ...]:
     return tuple(evenly(common, MOST_STEPS))
 
 
-METRICS = ("train_loss", "test_loss", "train_acc", "test_acc")
-
-
 @dataclass(frozen=True)
 class RunProfile:
     """The outcome of a run, its measures at the end, and its course over training.
 
     `seed` tells runs apart that share one (its name where there is no recipe). `values` has the
-    `MEASURES` that are defined for it, `start` its features before training, `course` a row per
+    `MEASURES` that are defined for it, `start` its features before training, `course` one row per
     checkpoint looked at, `stages` one per stretch of its path. `left_out` says why it does not
     count, if so.
     """
@@ -141,13 +136,8 @@ def outcome(run: Run, name: str) -> RunProfile:
 
 
 def logged(run: Run) -> pd.DataFrame:
-    """The metrics of a run by step, a row a step."""
+    """The metrics of a run, one row per step."""
     return run.metrics.drop_duplicates("step", keep="last").set_index("step")
-
-
-REGIMES = ("grokked", "steady")
-LEFT_OUT = "left out"
-INTENDED = "init_scale"  # what the regimes of the published experiments differ in
 
 
 def check_lineup(runs: Sequence[Run]) -> None:
@@ -156,12 +146,16 @@ def check_lineup(runs: Sequence[Run]) -> None:
         raise InputError(f"{len(runs)} run cannot be compared; give two or more.")
     if len(set(map(id, runs))) < len(runs):
         raise InputError("a run stands twice in the list, and would count as two seeds.")
-    first = runs[0]
     for run in runs[1:]:
-        kinds = [{"kind": one.architecture.kind} for one in (first, run)]
-        shapes = kinds if kinds[0] != kinds[1] else [vars(one.architecture) for one in (first, run)]
-        _refuse_difference(first, run, "tasks", _lesson(first.task), _lesson(run.task))
-        _refuse_difference(first, run, "models", *shapes)
+        for what, values in (("tasks", _lesson), ("models", _shape)):
+            one, other = values(runs[0]), values(run)
+            for key in {**one, **other}:
+                if one.get(key) != other.get(key):
+                    raise InputError(
+                        f"{runs[0].path} and {run.path} are of different {what} ({key}="
+                        f"{one.get(key)!r} and {other.get(key)!r}), whose encodings are not "
+                        "comparable; compare runs that share them."
+                    )
     seen: dict[str, Run] = {}
     for run in runs:
         weights = hashlib.sha256()
@@ -175,23 +169,16 @@ def check_lineup(runs: Sequence[Run]) -> None:
             )
 
 
-def _lesson(task: Task) -> dict[str, Any]:
-    """What a task teaches, without the seeds that only draw its examples."""
-    values = task.to_dict()
+def _lesson(run: Run) -> dict[str, Any]:
+    """What its task teaches, without the seeds that only draw its examples."""
+    values = run.task.to_dict()
     drawn = {"seed"} if values.get("operation") != "random" else set()
     return {key: value for key, value in values.items() if key not in drawn | {"pool_seed"}}
 
 
-def _refuse_difference(
-    first: Run, run: Run, what: str, one: Mapping[str, Any], other: Mapping[str, Any]
-) -> None:
-    for key in {**one, **other}:
-        this, that = one.get(key), other.get(key)
-        if this != that:
-            raise InputError(
-                f"{first.path} and {run.path} are of different {what} ({key}={this!r} and "
-                f"{that!r}), whose encodings are not comparable; compare runs that share them."
-            )
+def _shape(run: Run) -> dict[str, Any]:
+    """The kind of its model first, since models of two kinds share no sizes."""
+    return {"kind": run.architecture.kind, **vars(run.architecture)}
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
@@ -207,14 +194,20 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 def settings_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     """The recipe keys in which the runs vary, seeds aside; its name for a run without a recipe."""
     varied = varied_keys(runs)
+
+    def setting(recipe: Mapping[str, Any]) -> str:
+        values = {key: recipe.get(key) for key in varied}
+        words = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())
+        return ", ".join(words) or "one setting"
+
     return [
-        name if run.recipe is None else _words(run.recipe.to_dict(), varied)
+        name if run.recipe is None else setting(run.recipe.to_dict())
         for run, name in zip(runs, names, strict=True)
     ]
 
 
 def varied_keys(runs: Sequence[Run]) -> list[str]:
-    """Recipe keys with more than one value among the runs, without seeds and what only watches."""
+    """Recipe keys with more than one value among the runs, but for seeds and what only watches."""
     recipes = [run.recipe.to_dict() for run in runs if run.recipe is not None]
     keys = dict.fromkeys(key for recipe in recipes for key in recipe)
     return [
@@ -224,35 +217,27 @@ def varied_keys(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _words(recipe: Mapping[str, Any], keys: Sequence[str]) -> str:
-    def shown(value: object) -> str:
-        return f"{value:g}" if isinstance(value, float) else str(value)
-
-    return ", ".join(f"{key}={shown(recipe.get(key))}" for key in keys) or "one setting"
-
-
 def regimes_of(labels: Sequence[str | None], settings: Sequence[str], *, by: str) -> list[str]:
-    """The regime of every run: of those labelled grokked or steady one of these, or "mixed".
+    """The regime of every run: "grokked", "steady" or "mixed" for those labelled one of the two.
 
     By "setting", they belong to the regime that more than half of those of their setting have: a
     label near its bound changes from seed to seed, and dealing one setting's seeds to both sides
     would select by outcome. Without a majority they are "mixed". By "label", each counts for
-    itself. A run of another label keeps it as its regime, and is in no contrast; one without a
+    itself. A run with another label keeps it as its regime and is in no contrast; one without a
     label (None) is "left out".
 
     >>> regimes_of(["steady", "grokked", "steady", "memorized"], ["w"] * 4, by="setting")
     ['steady', 'steady', 'steady', 'memorized']
     """
+    votes: dict[str, Counter[str]] = {}
+    for label, setting in zip(labels, settings, strict=True):
+        if label in REGIMES:
+            votes.setdefault(setting, Counter())[label] += 1
     found = []
     for label, setting in zip(labels, settings, strict=True):
         if by == "setting" and label in REGIMES:
-            here = [
-                its
-                for its, where in zip(labels, settings, strict=True)
-                if where == setting and its in REGIMES
-            ]
-            most, n = Counter(here).most_common(1)[0]
-            label = most if 2 * n > len(here) else MIXED
+            most, n = votes[setting].most_common(1)[0]
+            label = most if 2 * n > votes[setting].total() else MIXED
         found.append(label or LEFT_OUT)
     return found
 
@@ -263,8 +248,7 @@ def lineup_notes(
     """What a reader must know of who is compared with whom."""
     runs = [profile.run for profile in profiles]
     notes = []
-    other = [key for key in varied_keys(runs) if key != INTENDED]
-    if other:
+    if other := [key for key in varied_keys(runs) if key != INTENDED]:
         notes.append(
             f"the recipes also differ in {', '.join(other)}: a difference of regimes may be one of "
             "these"

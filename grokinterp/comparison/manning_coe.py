@@ -1,36 +1,41 @@
-"""Claims of Manning-Coe et al. 2025 (arXiv 2502.01739) about what models have at the end.
+"""Claims of Manning-Coe et al. 2025 (arXiv 2502.01739) about grokked and steady models.
 
-Every rule is fixed here and stands in the result. Supported and contradicted are said of the runs
-at hand; what they cannot decide is undetermined, with what would decide it.
+Every rule is fixed here and stands in the result: three are about what models have at the end, two
+about how they come there. Supported and contradicted are said of the runs at hand; what they cannot
+decide is undetermined, with what would decide it.
 """
 
 import math
 
-from grokinterp.claims.claim import (
-    FEWEST,
-    Claim,
-    Evidence,
-    Verdict,
-    known,
-    more_seeds,
-    span,
-    too_few,
-)
+from grokinterp.claims.evidence import FEWEST, Evidence, known, span
+from grokinterp.claims.registry import Finding, claim, decided, too_few
 from grokinterp.comparison.lineup import RunProfile
 from grokinterp.comparison.profile import COARSE, SOON
 from grokinterp.sweeps.statistics import LEVEL, contrast, line, more_than_half, spread
-
-# MERGED encodings.comparison.claims_on_the_way: Claims of Manning-Coe et al. 2025 (arXiv 2502.01739) about how models come to their end.
-
 
 SAME_WITHIN = 0.25  # of what training changed in a feature
 CHANGED = 0.05  # IPRs and correlations lie between 0 and 1
 FEATURES = ("ipr_input", "ipr_output", "r_energy")
 OBSERVABLES = ("energy", "abs_magnetization", "magnetization")
 HALF_EXPLAINED = math.sqrt(0.5)  # |r| of a line that explains half of the variance
+OVERSHOOT = 1.1  # c at its peak over c at the end
+STRAIGHT = 0.9
+HALF_CIRCLE = 2 / math.pi  # straightness of one, about which nobody would say straight
 
 
-def same_features(evidence: Evidence[RunProfile]) -> Claim:
+@claim(
+    "same_features",
+    statement="grokked and steady models learn the same features",
+    source="sections 3 and 4",
+    rule="of each feature (mean IPR of input and output weights; for Ising |r| of the hidden layer "
+    f"with the energy) that training changed by more than {CHANGED:g} in the median of one "
+    "regime: supported if in every pair of a grokked and a steady run it differs by at most "
+    f"{SAME_WITHIN:.0%} of the larger change, and for Ising |r| falls from energy to |M| to M "
+    "in every run; contradicted if one feature differs by more in every pair, or no run keeps "
+    "the order",
+    falsifiers=["a pair of runs that differs by more"],
+)
+def same_features(evidence: Evidence[RunProfile]) -> Finding:
     """Whether both regimes learn the same features to the same degree."""
     found = {name: _gap(evidence, name) for name in FEATURES if all(evidence.values(name))}
     gaps = {name: gap for name, (_, gap) in found.items() if gap}
@@ -38,38 +43,24 @@ def same_features(evidence: Evidence[RunProfile]) -> Claim:
     ordered = [o for p in evidence.profiles if (o := _keeps_order(p)) is not None]
     if ordered:
         numbers["runs_in_order"] = sum(ordered)
-    seeds = evidence.seeds(*found, *(f"r_{name}" for name in OBSERVABLES if ordered))
     differing = [name for name, (low, _) in gaps.items() if low > SAME_WITHIN]
-    verdict: Verdict = "undetermined"
-    said = "no feature is defined for these models, or training changed none"
-    change = "models that learn a feature that is defined for them"
+    reason = "no feature is defined for these models, or training changed none"
     if gaps:
         worst = max(differing or gaps, key=lambda name: gaps[name][0 if differing else 1])
-        said = f"{worst} differs most, by {span(gaps[worst], '.0%')} of what training changed"
-        change = "more seeds, if the pairs that differ are exceptions"
+        reason = f"{worst} differs most, by {span(gaps[worst], '.0%')} of what training changed"
     if ordered and not all(ordered):
-        said += f"; the order of the observables holds in {sum(ordered)} of {len(ordered)} runs"
-    if short := too_few(seeds):
-        said, change = f"{said}; {short}", more_seeds(seeds)
-    elif differing or (ordered and not any(ordered)):
-        verdict, change = "contradicted", "a pair of runs with the same features"
-    elif gaps and all(high <= SAME_WITHIN for _, high in gaps.values()) and all(ordered):
-        verdict, change = "supported", "a pair of runs that differs by more"
-    return Claim(
-        "same_features",
-        "grokked and steady models learn the same features",
-        "sections 3 and 4",
-        verdict,
-        said,
+        reason += f"; the order of the observables holds in {sum(ordered)} of {len(ordered)} runs"
+    alike = bool(gaps) and all(high <= SAME_WITHIN for _, high in gaps.values())
+    return decided(
+        reason,
         numbers,
-        seeds,
-        "of each feature (mean IPR of input and output weights; for Ising |r| of the hidden layer "
-        f"with the energy) that training changed by more than {CHANGED:g} in the median of one "
-        "regime: supported if in every pair of a grokked and a steady run it differs by at most "
-        f"{SAME_WITHIN:.0%} of the larger change, and for Ising |r| falls from energy to |M| to M "
-        "in every run; contradicted if one feature differs by more in every pair, or no run keeps "
-        "the order",
-        change,
+        evidence.seeds(*found, *(f"r_{name}" for name in OBSERVABLES if ordered)),
+        supported=alike and all(ordered),
+        contradicted=bool(differing) or (bool(ordered) and not any(ordered)),
+        would_support="a pair of runs with the same features",
+        would_decide="more seeds, if the pairs that differ are exceptions"
+        if gaps
+        else "models that learn a feature that is defined for them",
     )
 
 
@@ -94,7 +85,17 @@ def _keeps_order(profile: RunProfile) -> bool | None:
     return None if any(map(math.isnan, found)) else found == sorted(found, reverse=True)
 
 
-def grokked_less_efficient(evidence: Evidence[RunProfile]) -> Claim:
+@claim(
+    "grokked_less_efficient",
+    statement="grokked models encode less efficiently than steady ones",
+    source="section 5",
+    rule="supported if c (layer-wise magnitude pruning) is larger in steady runs by the one-sided "
+    f"rank-sum test at {LEVEL:.0%}, contradicted if smaller by the same (so that of equal "
+    "regimes one comparison in ten is decided); 3 against 3 seeds decide only without overlap. "
+    "Other bases are told and do not decide",
+    falsifiers=["a steady run with a smaller c than the grokked ones"],
+)
+def grokked_less_efficient(evidence: Evidence[RunProfile]) -> Finding:
     """Whether steady models compress better."""
     grokked, steady = evidence.values("c")
     found = contrast(steady, grokked)
@@ -110,62 +111,56 @@ def grokked_less_efficient(evidence: Evidence[RunProfile]) -> Claim:
         there = contrast(*reversed(evidence.values(basis)))
         if math.isfinite(there.delta):
             numbers |= {f"{basis}_ratio": there.ratio, f"{basis}_cliffs_delta": there.delta}
-    said = _c_of_both(numbers["c_steady"], numbers["c_grokked"])
+    medians = [
+        f"{median:.3g} in {regime}"
+        for regime in ("steady", "grokked")
+        if not math.isnan(median := numbers[f"c_{regime}"])
+    ]
+    reason = "no run that counts has a c"
+    if medians:
+        reason = f"c is {' and '.join(medians)} runs (medians)"
     if not math.isnan(p := min(found.p_above, found.p_below)):
-        said += f", p = {p:.3g}"
-    verdict: Verdict = "undetermined"
-    change = "more seeds, if the difference stays as it is"
-    seeds = evidence.seeds("c")
-    if short := too_few(seeds):
-        said, change = f"{said}; {short}", more_seeds(seeds)
-    elif found.p_above <= LEVEL:
-        verdict, change = "supported", "a steady run with a smaller c than the grokked ones"
-    elif found.p_below <= LEVEL:
-        verdict, change = "contradicted", "a steady run with a larger c than the grokked ones"
-    return Claim(
-        "grokked_less_efficient",
-        "grokked models encode less efficiently than steady ones",
-        "section 5",
-        verdict,
-        said,
+        reason += f", p = {p:.3g}"
+    return decided(
+        reason,
         numbers,
-        seeds,
-        "supported if c (layer-wise magnitude pruning) is larger in steady runs by the one-sided "
-        f"rank-sum test at {LEVEL:.0%}, contradicted if smaller by the same (so that of equal "
-        "regimes one comparison in ten is decided); 3 against 3 seeds decide only without overlap. "
-        "Other bases are told and do not decide",
-        change,
+        evidence.seeds("c"),
+        supported=found.p_above <= LEVEL,
+        contradicted=found.p_below <= LEVEL,
+        would_support="a steady run with a larger c than the grokked ones",
+        would_decide="more seeds, if the difference stays as it is",
     )
 
 
-def _c_of_both(steady: float, grokked: float) -> str:
-    """The medians in words, those that there are."""
-    found = [
-        f"{median:.3g} in {regime}"
-        for regime, median in (("steady", steady), ("grokked", grokked))
-        if not math.isnan(median)
-    ]
-    return f"c is {' and '.join(found)} runs (medians)" if found else "no run that counts has a c"
-
-
-def compressive_regime(evidence: Evidence[RunProfile]) -> Claim:
+@claim(
+    "compressive_regime",
+    statement="among steady models compressibility rises linearly with the train loss at the end",
+    source="section 5 and appendix D",
+    rule="over steady runs of at least three settings and three seeds: supported if Pearson's r of "
+    "c with the train loss at the end is at least 0.71 (half of the variance), over runs and "
+    "over the settings' medians, and its 95 % interval over runs above 0; contradicted if that "
+    "interval is below 0.71. The interval takes the runs for independent. Three settings can "
+    "show that c rises; that it does so along a line takes more",
+    falsifiers=["steady runs off the line"],
+)
+def compressive_regime(evidence: Evidence[RunProfile]) -> Finding:
     """Whether steady models trade train loss for compressibility along a line."""
+    axes = ("train_loss", "c")
     points = [
-        (p.values["train_loss"], p.values["c"])
+        [p.values[name] for name in axes]
         for p in evidence.steady
-        if known([p], "train_loss") and known([p], "c")
+        if all(known([p], name) for name in axes)
     ]
     by_setting: dict[str, list[RunProfile]] = {}
     for profile in evidence.steady:
         if profile.run.recipe is not None:
             by_setting.setdefault(evidence.settings[profile.name], []).append(profile)
     middles = [
-        [spread(known(profiles, name)).median for name in ("train_loss", "c")]
-        for profiles in by_setting.values()
+        [spread(known(profiles, name)).median for name in axes] for profiles in by_setting.values()
     ]
     fitted = line(*zip(*points, strict=True)) if points else line([], [])
     r_settings = line(*zip(*middles, strict=True)).r if middles else math.nan
-    seeds = {"steady": evidence.seeds("train_loss", "c")["steady"]}
+    seeds = {"steady": evidence.seeds(*axes)["steady"]}
     numbers = {
         "slope_c_per_nat": fitted.slope,
         "r": fitted.r,
@@ -175,51 +170,48 @@ def compressive_regime(evidence: Evidence[RunProfile]) -> Claim:
         "steady_settings": len(middles),
         "r_of_settings": r_settings,
     }
+    if len(middles) < FEWEST or too_few(seeds):
+        reason = (
+            f"steady settings: {len(middles)}, seeds: {seeds['steady']}; a line takes {FEWEST} of "
+            "each"
+        )
+        more = "steady runs from other scales of the initial weights, three seeds each"
+        return Finding("undetermined", reason, numbers, seeds, more)
+    if math.isnan(fitted.r):
+        reason = "train loss or c does not vary among the steady runs"
+        return Finding("undetermined", reason, numbers, seeds, "runs that differ")
     interval = "" if math.isnan(fitted.low) else f" [{fitted.low:.3g}, {fitted.high:.3g}]"
-    said = f"r = {fitted.r:.3g}{interval} over {fitted.n} steady runs, " + (
+    over_settings = (
         f"the medians of {len(middles)} settings do not differ"
         if math.isnan(r_settings)
         else f"{r_settings:.3g} over the medians of {len(middles)} settings"
     )
-    verdict: Verdict = "undetermined"
-    change = "more seeds or settings, to narrow the interval of r"
-    if len(middles) < FEWEST or too_few(seeds):
-        said = (
-            f"steady settings: {len(middles)}, seeds: {seeds['steady']}; a line takes {FEWEST} of "
-            "each"
-        )
-        change = "steady runs from other scales of the initial weights, three seeds each"
-    elif math.isnan(fitted.r):
-        said, change = "train loss or c does not vary among the steady runs", "runs that differ"
-    elif min(fitted.r, r_settings) >= HALF_EXPLAINED and fitted.low > 0:
-        verdict, change = "supported", "steady runs off the line"
-    elif fitted.high < HALF_EXPLAINED:
-        verdict, change = "contradicted", "steady runs on a rising line"
-    return Claim(
-        "compressive_regime",
-        "among steady models compressibility rises linearly with the train loss at the end",
-        "section 5 and appendix D",
-        verdict,
-        said,
+    return decided(
+        f"r = {fitted.r:.3g}{interval} over {fitted.n} steady runs, {over_settings}",
         numbers,
         seeds,
-        "over steady runs of at least three settings and three seeds: supported if Pearson's r of "
-        "c with the train loss at the end is at least 0.71 (half of the variance), over runs and "
-        "over the settings' medians, and its 95 % interval over runs above 0; contradicted if that "
-        "interval is below 0.71. The interval takes the runs for independent. Three settings can "
-        "show that c rises; that it does so along a line takes more",
-        change,
+        supported=min(fitted.r, r_settings) >= HALF_EXPLAINED and fitted.low > 0,
+        contradicted=fitted.high < HALF_EXPLAINED,
+        would_support="steady runs on a rising line",
+        would_decide="more seeds or settings, to narrow the interval of r",
     )
 
 
-OVERSHOOT = 1.1  # c at its peak over c at the end
-STRAIGHT = 0.9
-HALF_CIRCLE = 2 / math.pi  # straightness of one, about which nobody would say straight
-
-
-def peak_after_plateau(evidence: Evidence[RunProfile]) -> Claim:
+@claim(
+    "peak_after_plateau",
+    statement="compressibility peaks right after the plateau and then declines",
+    source="section 6.2",
+    rule=f"a run peaks so if the largest c of the checkpoints looked at is at least {OVERSHOOT:g} "
+    f"times that of the end and comes by {SOON:g} t_test; it is asked of runs that go on for "
+    "longer and have two checkpoints by then. Supported if in both regimes more than half do "
+    "(all of at least 3, or the binomial test at 5 %), contradicted if in one of them more "
+    "than half do not",
+    falsifiers=["runs whose c goes on rising, or never exceeds its end"],
+)
+def peak_after_plateau(evidence: Evidence[RunProfile]) -> Finding:
     """Whether c peaks soon after test is learned, above where it ends."""
-    over, when = evidence.medians("c_peak_over_end"), evidence.medians("c_peak_over_t_test")
+    measures = ("c_peak_over_end", "c_peak_over_t_test")
+    over, when = map(evidence.medians, measures)
     counts: dict[str, tuple[int, int]] = {}
     numbers: dict[str, float] = {}
     for i, (regime, profiles) in enumerate(evidence.regimes.items()):
@@ -230,30 +222,14 @@ def peak_after_plateau(evidence: Evidence[RunProfile]) -> Claim:
             f"{regime}_c_peak_over_end": over[i],
             f"{regime}_c_peak_over_t_test": when[i],
         }
-    seeds = evidence.seeds("c_peak_over_end", "c_peak_over_t_test")
-    said = ", ".join(f"{k} of {n} {regime} runs peak so" for regime, (k, n) in counts.items())
-    verdict: Verdict = "undetermined"
-    change = "more seeds"
-    if short := too_few(seeds):
-        said, change = f"{said}; {short}", more_seeds(seeds)
-    elif all(more_than_half(k, n) for k, n in counts.values()):
-        verdict, change = "supported", "runs whose c goes on rising, or never exceeds its end"
-    elif any(more_than_half(n - k, n) for k, n in counts.values()):
-        verdict, change = "contradicted", "runs whose c peaks soon after t_test"
-    return Claim(
-        "peak_after_plateau",
-        "compressibility peaks right after the plateau and then declines",
-        "section 6.2",
-        verdict,
-        said,
+    return decided(
+        ", ".join(f"{k} of {n} {regime} runs peak so" for regime, (k, n) in counts.items()),
         numbers,
-        seeds,
-        f"a run peaks so if the largest c of the checkpoints looked at is at least {OVERSHOOT:g} "
-        f"times that of the end and comes by {SOON:g} t_test; it is asked of runs that go on for "
-        "longer and have two checkpoints by then. Supported if in both regimes more than half do "
-        "(all of at least 3, or the binomial test at 5 %), contradicted if in one of them more "
-        "than half do not",
-        change,
+        evidence.seeds(*measures),
+        supported=all(more_than_half(k, n) for k, n in counts.values()),
+        contradicted=any(more_than_half(n - k, n) for k, n in counts.values()),
+        would_support="runs whose c peaks soon after t_test",
+        would_decide="more seeds",
     )
 
 
@@ -262,51 +238,47 @@ def _peaks(profile: RunProfile) -> bool | None:
     return None if over is None or when is None else over >= OVERSHOOT and when <= SOON
 
 
-def straight_path(evidence: Evidence[RunProfile]) -> Claim:
+@claim(
+    "straight_path",
+    statement="a model that groks moves along a straight path in information space",
+    source="section 6.3, which looks at cosines of steps; length and geodesic are ours",
+    rule="of the path of predictions from t_train to t_test: straight if geodesic / length, "
+    f"extrapolated to spacing 0, is at least {STRAIGHT:g}; not straight if it is below "
+    f"{HALF_CIRCLE:.2g} (a half circle) already over at most {COARSE} checkpoints, which "
+    "bounds it from above and leaves the noise of the optimiser little room; supported or "
+    "contradicted if more than half of the grokked runs are (all of at least 3, or the "
+    "binomial test at 5 %)",
+    falsifiers=["runs that take a longer way"],
+)
+def straight_path(evidence: Evidence[RunProfile]) -> Finding:
     """Whether a model that groks goes straight from train learned to test learned."""
     bounds = known(evidence.grokked, "delay_straightness_coarse")
     limits = known(evidence.grokked, "delay_straightness_limit")
-    seeds = {"grokked": evidence.seeds("delay_straightness_coarse")["grokked"]}
     n = len(bounds)
     straight = sum(value >= STRAIGHT for value in limits)
     bent = sum(value < HALF_CIRCLE for value in bounds)
-    whole = contrast(*evidence.values("straightness"))
-    numbers = {
-        "delay_straightness": evidence.medians("delay_straightness")[0],
-        "delay_straightness_coarse": spread(bounds).median,
-        "delay_straightness_limit": spread(limits).median,
-        "runs_straight": straight,
-        "runs_bent": bent,
-        "delay_cos_consecutive": evidence.medians("delay_cos_consecutive")[0],
-        "delay_cos_origin": evidence.medians("delay_cos_origin")[0],
-        "whole_path_cliffs_delta_grokked_above_steady": whole.delta,
-    }
-    said = f"{straight} of {n} grokked runs are straight there, {bent} are not"
+    reason = f"{straight} of {n} grokked runs are straight there, {bent} are not"
     if bounds:
-        said += f" (geodesic / length at most {span(bounds, '.2g')})"
-    verdict: Verdict = "undetermined"
-    change = "more seeds: these are between both bounds"
-    if len(limits) < n:
-        change = "denser checkpoints between t_train and t_test, until the length stops growing"
-    if short := too_few(seeds):
-        said, change = f"{said}; {short}", more_seeds(seeds)
-    elif more_than_half(straight, n):
-        verdict, change = "supported", "runs that take a longer way"
-    elif more_than_half(bent, n):
-        verdict, change = "contradicted", "runs that come near the shortest way"
-    return Claim(
-        "straight_path",
-        "a model that groks moves along a straight path in information space",
-        "section 6.3, which looks at cosines of steps; length and geodesic are ours",
-        verdict,
-        said,
-        numbers,
-        seeds,
-        "of the path of predictions from t_train to t_test: straight if geodesic / length, "
-        f"extrapolated to spacing 0, is at least {STRAIGHT:g}; not straight if it is below "
-        f"{HALF_CIRCLE:.2g} (a half circle) already over at most {COARSE} checkpoints, which "
-        "bounds it from above and leaves the noise of the optimiser little room; supported or "
-        "contradicted if more than half of the grokked runs are (all of at least 3, or the "
-        "binomial test at 5 %)",
-        change,
+        reason += f" (geodesic / length at most {span(bounds, '.2g')})"
+    return decided(
+        reason,
+        {
+            "delay_straightness": evidence.medians("delay_straightness")[0],
+            "delay_straightness_coarse": spread(bounds).median,
+            "delay_straightness_limit": spread(limits).median,
+            "runs_straight": straight,
+            "runs_bent": bent,
+            "delay_cos_consecutive": evidence.medians("delay_cos_consecutive")[0],
+            "delay_cos_origin": evidence.medians("delay_cos_origin")[0],
+            "whole_path_cliffs_delta_grokked_above_steady": contrast(
+                *evidence.values("straightness")
+            ).delta,
+        },
+        {"grokked": evidence.seeds("delay_straightness_coarse")["grokked"]},
+        supported=more_than_half(straight, n),
+        contradicted=more_than_half(bent, n),
+        would_support="runs that come near the shortest way",
+        would_decide="denser checkpoints between t_train and t_test, until the length stops growing"
+        if len(limits) < n
+        else "more seeds: these are between both bounds",
     )

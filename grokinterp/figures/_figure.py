@@ -1,4 +1,7 @@
-"""The figures that `.plot()` returns: plotly's, with an SVG button, a dark look and a file."""
+"""The figures that `.plot()` returns, and how they look: plotly's with one theme, dark or light.
+
+Their colours are ones that colour-blind readers can tell apart; the camera button saves SVG.
+"""
 
 import html
 import importlib.util
@@ -15,25 +18,12 @@ from grokinterp.base.errors import InputError, named
 from grokinterp.base.files import write_whole
 from grokinterp.base.paths import as_path
 
-# MERGED viz.theme: How figures look: one layout in light and dark, in colours that colour-blind readers can tell.
-# MERGED viz.checks: What a figure is asked to draw, checked first: one line instead of an AttributeError.
-
-
 # Of the palette of Okabe and Ito, those that show on white and on near-black alike.
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot")
-COLOURS = {
-    "train": "#0072B2",
-    "test": "#D55E00",
-    "key": "#009E73",
-    "other": "#999999",
-}
-PHASES = {
-    "memorization": "#56B4E9",
-    "circuit_formation": "#E69F00",
-    "cleanup": "#009E73",
-}
-LABELS = {  # of a run
+COLOURS = {"train": "#0072B2", "test": "#D55E00", "key": "#009E73", "other": "#999999"}
+PHASES = {"memorization": "#56B4E9", "circuit_formation": "#E69F00", "cleanup": "#009E73"}
+LABEL_COLOURS = {  # of runs
     "grokked": COLOURS["test"],
     "steady": COLOURS["train"],
     "memorized": PHASES["memorization"],
@@ -43,6 +33,18 @@ LABELS = {  # of a run
 FROM_ZERO = "Viridis"  # for values that start at 0
 AROUND_ZERO = "RdBu_r"  # for values of both signs, with 0 in the middle
 AROUND_CIRCLE = "Phase"  # for residues mod p
+
+CONFIG = {
+    "toImageButtonOptions": {"format": "svg"},
+    "showSendToCloud": False,  # plotly 7 has a button that uploads the figure
+    "displaylogo": False,
+    "responsive": True,
+}
+STEPS = "step (optimiser updates)"  # the title of an axis of training steps
+MOST_PIXELS = 20_000  # a side of a saved image
+WIDTH = 900  # pixels, of a saved image unless given
+ACROSS, DOWN = 0.16, 0.24  # gaps between panels: so much of the figure, over how many there are
+STILL = ("svg", "png", "pdf")  # written by kaleido through a browser
 
 
 def series(i: int) -> dict[str, str]:
@@ -113,23 +115,10 @@ def checked(found: object, kind: type, example: str) -> None:
 
     >>> checked("a", dict, "gi.ablate(run)")
     Traceback (most recent call last):
-    grokinterp.base.errors.InputError: str cannot be drawn here; give what gi.ablate(run) returns.
+    grokinterp.base.errors.InputError: 'a' cannot be drawn here; give what gi.ablate(run) returns.
     """
     if not isinstance(found, kind):
         raise InputError(f"{named(found)} cannot be drawn here; give what {example} returns.")
-
-
-CONFIG = {
-    "toImageButtonOptions": {"format": "svg"},
-    "showSendToCloud": False,  # plotly 7 has a button that uploads the figure
-    "displaylogo": False,
-    "responsive": True,
-}
-STEPS = "step (optimiser updates)"  # the title of an axis of training steps
-MOST_PIXELS = 20_000  # a side of a saved image
-WIDTH = 900  # pixels, of a saved image unless given
-ACROSS, DOWN = 0.16, 0.24  # gaps between panels: so much of the figure, over how many there are
-STILL = ("svg", "png", "pdf")  # written by kaleido through a browser
 
 
 class Figure(go.Figure):
@@ -142,9 +131,9 @@ class Figure(go.Figure):
     def save(self, path: str | Path, *, width: int = WIDTH, height: int | None = None) -> Path:
         """Write .html (interactive, needs no network), or .svg, .png or .pdf as it stands now.
 
-        `width` and `height` are in pixels, the height what fits the width unless given. Still
-        images need kaleido (`pip install 'grokinterp[export]'`) and Chrome or Chromium: InputError,
-        one line, where one is missing.
+        `width` and `height` are in pixels; unless given, the height is what fits the width. Still
+        images need kaleido (`pip install 'grokinterp[export]'`) and Chrome or Chromium; where one
+        is missing, an InputError of one line says so.
         """
         path = as_path("path", path, such_as="figure.html")
         if path.is_dir():
@@ -162,16 +151,16 @@ class Figure(go.Figure):
         return path
 
     def _still(self, kind: str, width: int, height: int | None) -> bytes:
-        """Of a figure over training, what it shows at first, without its slider."""
-        drawn = go.Figure(self.data, self.layout)
-        drawn.layout.sliders = drawn.layout.updatemenus = None  # an update would keep them
+        """The image; of a figure over training, what it shows at first, without its slider."""
         if importlib.util.find_spec("kaleido") is None:
             raise InputError(
                 f"a .{kind} is written by kaleido, which is not installed: "
                 "pip install 'grokinterp[export]', or save an .html."
             )
+        drawn = go.Figure(self.data, self.layout)
+        drawn.layout.sliders = drawn.layout.updatemenus = None  # an update would keep them
+        height = height or height_for(self, width)
         try:
-            height = height or fitting_height(self, width)
             return bytes(drawn.to_image(kind, width=width, height=height))
         except RuntimeError as error:  # what plotly makes of a missing browser
             if "Chrome" not in str(error):
@@ -221,7 +210,7 @@ def figure(title: str, x: str = "", y: str = "") -> Figure:
 
 
 def at(step: int | None) -> str:
-    """What a title says of the step: nothing for a model that came without one.
+    """What a title says about the step: nothing for a model that came without one.
 
     >>> "Logits" + at(100)
     'Logits, step 100'
@@ -232,7 +221,7 @@ def at(step: int | None) -> str:
 def small_multiples(title: str, names: Sequence[str], x: str, y: str) -> Figure:
     """An empty figure of square panels in two columns, each under its name, with the same axes.
 
-    The i-th panel is at `place(i)`. There is space for a colour bar above them all. `layout.meta`
+    The i-th panel is at `place(i)`. Above them all there is space for a colour bar. `layout.meta`
     has the numbers of rows and columns, so that a report can keep the panels square at any width.
     """
     drawn = Figure(_squares(len(names), x, y))
@@ -244,17 +233,14 @@ def small_multiples(title: str, names: Sequence[str], x: str, y: str) -> Figure:
 
 @lru_cache(maxsize=16)
 def _squares(n: int, x: str, y: str) -> Figure:
-    """`small_multiples` without names: to copy one is several times as quick as to make one."""
+    """`small_multiples` without names: copying one is several times as quick as making one."""
     columns = max(1, min(2, n))
     rows = -(-n // columns)
     drawn = figure("")
     drawn.set_subplots(
-        rows=rows,
-        cols=columns,
-        subplot_titles=["name"] * n,
-        horizontal_spacing=ACROSS / columns,
-        vertical_spacing=DOWN / rows,
-    )
+        rows=rows, cols=columns, subplot_titles=["name"] * n,
+        horizontal_spacing=ACROSS / columns, vertical_spacing=DOWN / rows,
+    )  # fmt: skip
     for i in range(n):
         left, low = i % columns == 0, i + columns >= n
         drawn.update_yaxes(title_text=y if left else None, showticklabels=left, **place(i))
@@ -265,10 +251,10 @@ def _squares(n: int, x: str, y: str) -> Figure:
     drawn.update_yaxes(constraintoward="top")  # squares stay at their names when it is narrow
     # plotly puts the title half way up the margin, then higher by the bar: 30 pixels from the top
     drawn.update_layout(meta={"rows": rows, "columns": columns}, margin={"t": 160})
-    return drawn.update_layout(height=fitting_height(drawn, WIDTH))
+    return drawn.update_layout(height=height_for(drawn, WIDTH))
 
 
-def fitting_height(drawn: Figure, width: int) -> int:
+def height_for(drawn: Figure, width: int) -> int:
     """The height in pixels at which a figure of this width has no empty space.
 
     The panels of `small_multiples` are squares, each with 70 pixels of labels below it.
@@ -284,7 +270,7 @@ def fitting_height(drawn: Figure, width: int) -> int:
 
 
 def plain(name: str) -> str:
-    """A name from somebody else as plotly shows it letter by letter: its texts may hold tags."""
+    """Somebody else's name so that plotly shows it letter by letter: its texts may hold tags."""
     return html.escape(name, quote=False)
 
 

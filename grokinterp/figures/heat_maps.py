@@ -1,4 +1,4 @@
-"""What a model answers on every pair of operands, as images: b to the right, a upwards."""
+"""One value for every pair of operands, as images: b to the right, a upwards."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -8,13 +8,7 @@ from jaxtyping import Num
 from torch import Tensor
 
 from grokinterp.base.errors import InputError, whole_number
-from grokinterp.figures._figure import (
-    AROUND_ZERO,
-    FROM_ZERO,
-    Figure,
-    place,
-    small_multiples,
-)
+from grokinterp.figures._figure import AROUND_ZERO, FROM_ZERO, Figure, place, small_multiples
 
 BAR = {  # a colour bar above the panels and their names, in the space that `small_multiples` leaves
     "orientation": "h", "y": 1, "yanchor": "bottom", "ypad": 28, "thickness": 12, "len": 0.9,
@@ -51,7 +45,7 @@ def images(
 
 
 def from_zero(values: Iterable[np.ndarray]) -> dict[str, Any]:
-    """Colours from 0, or from the least value where that is below, to the largest."""
+    """Colours from 0, or from the least value where that is below 0, to the largest."""
     low, high = _ends(values)
     return {"colorscale": FROM_ZERO, "zmin": min(low, 0.0), "zmax": high}
 
@@ -70,18 +64,15 @@ def _ends(values: Iterable[np.ndarray]) -> tuple[float, float]:
 
 def checked_numbers(given: Sequence[int], name: str, *, below: int) -> list[int]:
     """Whole numbers from 0 to below `below`, each once and at least one; refused otherwise."""
-    found: dict[int, None] = {}
     several = [] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
-    for one in several:
-        number = whole_number(one)
-        if number is None or not 0 <= number < below:
-            raise InputError(f"{name} {one!r} is not between 0 and {below - 1}.")
-        found[number] = None
-    if not found:
+    if not several:
         raise InputError(f"{given!r} has no {name} to draw; give such as [0, 1].")
-    return list(found)
+    for one in several:
+        if (number := whole_number(one)) is None or not 0 <= number < below:
+            raise InputError(f"{name} {one!r} is not between 0 and {below - 1}.")
+    return list(dict.fromkeys(map(int, several)))
 
 
 def table(values: Num[Tensor, " n_inputs"], p: int) -> np.ndarray:
-    """One value for every input as [a, b], in float32: the page is half the size."""
+    """One value for every input as [a, b]; float32 makes the page half the size."""
     return values.view(p, p).float().numpy()

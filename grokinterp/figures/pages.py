@@ -1,30 +1,31 @@
-"""The pages' templates, styles and scripts, which lie in the package as files."""
+"""What pages are made of: templates, styles and scripts of `assets`, and figures as few bytes.
+
+A packed figure is gzip of: the length of its JSON as four bytes (little endian), the JSON, and the
+arrays, which `assets/unpack.js` reads. An array stands in the JSON as {"at": first byte, "type":
+"f8", "shape": [...]}. Images, which are the `z` of heat maps in floating point, are kept to 1/4094
+of their range, as {"type": "q2", "low": ..., "step": ...}: low bytes, then high bytes, and 4095 for
+NaN. Everything else is exact.
+"""
 
 import base64
 import gzip
 import json
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
 import jinja2
 import numpy as np
+import pandas as pd
 
 from grokinterp.figures._figure import Figure
 
-# MERGED viz.report.pack: A figure as few bytes: its JSON and its arrays, compressed, for a page to unpack.
-#
-# The packed form is gzip of: the length of the JSON as four bytes (little endian), the JSON, the
-# arrays. An array stands in the JSON as {"at": first byte, "type": "f8", "shape": [...]}. Images, the
-# `z` of heat maps in floating point, are kept to 1 / 4094 of their range, as {"type": "q2", "low":
-# ..., "step": ...}: low bytes, then high bytes, and 4095 for NaN. Everything else is exact.
-
-
-ASSETS = files("grokinterp.figures") / "assets"
+LEVELS = 2**12 - 2  # sixteen times finer than the eye sees colours; the last code is NaN
 
 
 def asset(name: str) -> str:
-    """A file of the package as text."""
-    return (ASSETS / name).read_text(encoding="utf-8")
+    """A file of `assets` as text."""
+    return (files("grokinterp.figures") / "assets" / name).read_text(encoding="utf-8")
 
 
 _TEMPLATES = jinja2.Environment(
@@ -41,26 +42,33 @@ def render(template: str, **values: Any) -> str:
     return _TEMPLATES.get_template(template).render(**values)
 
 
-LEVELS = 2**12 - 2  # sixteen times finer than the eye sees colours; the last code is NaN
+def html_table(frame: pd.DataFrame, float_format: Callable[[float], str]) -> str:
+    """A table with everything in it escaped and nothing cut off."""
+    with pd.option_context("display.max_colwidth", None):
+        return str(
+            frame.to_html(
+                index=False, classes="numbers", border=0, na_rep="", float_format=float_format
+            )
+        )
 
 
 def packed(drawn: Figure) -> bytes:
     """The figure with its frames; without its template and controls, which the page has once."""
     bare = json.loads(drawn.to_json())
-    layout = bare["layout"]
     for name in ("template", "sliders", "updatemenus"):
-        layout.pop(name, None)
+        bare["layout"].pop(name, None)
     blob = bytearray()
-    return together(_arrays_out(bare, blob), blob)
+    return packed_json(_arrays_out(bare, blob), blob)
 
 
-def together(part: Any, blob: bytes | bytearray = b"") -> bytes:
+def packed_json(part: Any, blob: bytes | bytearray = b"") -> bytes:
+    """Plain values with the arrays that belong to them."""
     text = json.dumps(part, separators=(",", ":")).encode()
     return zipped(len(text).to_bytes(4, "little") + text + bytes(blob))
 
 
 def zipped(raw: bytes) -> bytes:
-    """Compressed, the same bytes each time."""
+    """The bytes compressed, in the same way each time."""
     return gzip.compress(raw, 6, mtime=0)
 
 
@@ -70,7 +78,7 @@ def as_text(raw: bytes) -> str:
 
 
 def _arrays_out(part: Any, blob: bytearray, name: str = "") -> Any:
-    """The same with every array that plotly encoded moved into the blob; `name` is what it is."""
+    """The same with every array that plotly encoded moved into the blob; `name` is its key."""
     if isinstance(part, list):
         return [_arrays_out(one, blob) for one in part]
     if not isinstance(part, dict):
@@ -79,15 +87,15 @@ def _arrays_out(part: Any, blob: bytearray, name: str = "") -> Any:
         return {name: _arrays_out(value, blob, name) for name, value in part.items()}
     array = np.frombuffer(base64.b64decode(part["bdata"]), np.dtype(part["dtype"]))
     shape = [int(n) for n in str(part.get("shape", len(array))).split(",")]
-    told: dict[str, Any] = {"at": len(blob), "shape": shape}
+    entry: dict[str, Any] = {"at": len(blob), "shape": shape}
     if array.dtype.kind == "f" and name == "z" and len(shape) == 2:
         raw, low, step = _quantised(array)
-        told |= {"type": "q2", "low": low, "step": step}
+        entry |= {"type": "q2", "low": low, "step": step}
     else:
         raw = array.astype(array.dtype.newbyteorder("<")).tobytes()
-        told["type"] = array.dtype.kind + str(array.dtype.itemsize)
+        entry["type"] = array.dtype.kind + str(array.dtype.itemsize)
     blob += raw
-    return told
+    return entry
 
 
 def _quantised(array: np.ndarray) -> tuple[bytes, float, float]:

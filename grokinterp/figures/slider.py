@@ -1,4 +1,4 @@
-"""Figures that move through training: one figure a step becomes one with a slider and a button."""
+"""Figures that move through training: one per step becomes one with a slider and a button."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,8 +13,8 @@ def over_training(figures: Mapping[int, Figure]) -> Figure:
     """The figure of the last step with a frame for every step, and controls to move through them.
 
     The figures are of one kind: as many traces, of the same types, in the same order. A frame,
-    named by its step, holds what is not the same at all steps, and no more: plotly works out the
-    places of axes by itself, and a frame that had them would undo that.
+    named by its step, holds only what is not the same at all steps: plotly works out the places of
+    axes by itself, and a frame that had them would undo that.
     """
     figures = dict(sorted(figures.items()))
     *_, last = figures
@@ -25,12 +25,10 @@ def over_training(figures: Mapping[int, Figure]) -> Figure:
     changed = [_differing([figure.data[i] for figure in several]) for i in range(len(still.data))]
     traces = [i for i, names in enumerate(changed) if names]
     layouts = [figure.layout for figure in several]
-    layout = {
-        name: _differing([layout[name] for layout in layouts])
-        if isinstance(layouts[0][name], BasePlotlyType)
-        else None
-        for name in _differing(layouts)
-    }
+    layout: dict[str, list[str] | None] = {}  # of what has parts, those that are not the same
+    for name in _differing(layouts):
+        has_parts = isinstance(layouts[0][name], BasePlotlyType)
+        layout[name] = _differing([layout[name] for layout in layouts]) if has_parts else None
     frames = [
         {
             "name": str(step),
@@ -55,10 +53,8 @@ def over_training(figures: Mapping[int, Figure]) -> Figure:
 def _differing(several: Sequence[BasePlotlyType]) -> list[str]:
     """The attributes that are not the same in all."""
     names = dict.fromkeys(name for one in several for name in one.to_plotly_json())
-    first = several[0]
-    return [
-        name for name in names if not all(_equal(first[name], one[name]) for one in several[1:])
-    ]
+    first, *others = several
+    return [name for name in names if not all(_equal(first[name], one[name]) for one in others)]
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -68,6 +64,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _controls(steps: Sequence[str]) -> dict[str, Any]:
+    """The slider, and the buttons that play and pause."""
     at_once = {"mode": "immediate", "transition": {"duration": 0}}
     to_one = {**at_once, "frame": {"duration": 0, "redraw": True}}
     through = {**at_once, "frame": {"duration": 250, "redraw": True}, "fromcurrent": True}
@@ -78,17 +75,11 @@ def _controls(steps: Sequence[str]) -> dict[str, Any]:
         "pad": {"t": 55, "l": 95},  # right of the buttons
     }
     menu = {
-        "type": "buttons",
-        "direction": "left",
-        "showactive": False,
         "buttons": [
             {"label": "▶", "method": "animate", "args": [None, through]},
             {"label": "❚❚", "method": "animate", "args": [[None], to_one]},
         ],
-        "x": 0,
-        "xanchor": "left",
-        "y": 0,
-        "yanchor": "top",
-        "pad": {"t": 65},
-    }
+        "type": "buttons", "direction": "left", "showactive": False, "pad": {"t": 65},
+        "x": 0, "xanchor": "left", "y": 0, "yanchor": "top",
+    }  # fmt: skip
     return {"sliders": [slider], "updatemenus": [menu]}

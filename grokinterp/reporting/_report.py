@@ -1,8 +1,12 @@
-"""A run as one file to look at, mail and keep."""
+"""A run, or several, as one HTML file to look at, mail and keep.
+
+The template is filled with what `about.py` says of each run and what `panels.py` draws; styles,
+scripts and figures are inside.
+"""
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,64 +15,75 @@ from plotly.offline import get_plotlyjs
 from grokinterp.base.errors import InputError
 from grokinterp.base.files import write_whole
 from grokinterp.base.paths import as_path
-from grokinterp.circuits._attention import AttentionPatterns
 from grokinterp.circuits._figures.attention import circuitsvis_script
 from grokinterp.comparison._compare import Comparison, compare
 from grokinterp.comparison.lineup import PLACES, Clock, names_of
 from grokinterp.figures._figure import DARK, LIGHT
-from grokinterp.figures.pages import as_text, asset, packed, render, together, zipped
+from grokinterp.figures.pages import as_text, asset, packed, packed_json, render, zipped
 from grokinterp.reading._load import RunOrPath, runs_of
 from grokinterp.recipe.builtin import recipes
-from grokinterp.reporting.about import About, because, findings, headline, look_at, undetermined
+from grokinterp.reporting.about import (
+    About,
+    about_run,
+    because,
+    findings,
+    headline,
+    undetermined,
+)
 from grokinterp.reporting.panels import ONCE, SECTIONS, Drawn, Panel, draw_panels
 from grokinterp.runs.manifest import current_versions
 from grokinterp.runs.run import Run, nearest_step
 
-# MERGED viz.report.stops: Where the report's slider can stop: at steps, or at what the runs had learned.
-# MERGED viz.report.page: The report as one HTML file: the template filled, with styles, scripts and figures inside.
+PARTS = 8  # of the way between two places
+SCRIPTS = ("unpack.js", "panels.js", "tables.js", "moving.js")  # together one module
 
 
-PARTS = 8  # between two places
+def slider_positions(abouts: Sequence[About]) -> dict[str, list[dict[str, Any]]]:
+    """Where the slider can stand: by "step", and of several runs that learned test by "phase" too.
 
-
-def stops_of(abouts: Sequence[About]) -> dict[str, list[dict[str, Any]]]:
-    """By "step", and of several runs that learned test also by "phase".
-
-    A stop has a key (the step, or the position of `alignment`), a label, and the checkpoint of each
+    A position has a key (the step, or the place on `Clock`), a label, and the checkpoint of each
     run that is nearest to it.
     """
-    found = {"step": [_at_step(abouts, step) for step in _all_steps(abouts)]}
-    clocks = [_clock(about) for about in abouts]
-    if len(abouts) > 1 and all(clocks):
-        found["phase"] = [_at_position(abouts, clocks, i / PARTS) for i in range(3 * PARTS + 1)]
+    found = {
+        "step": [
+            {
+                "key": step,
+                "label": f"step {step}" + (_phase_at(abouts[0], step) if len(abouts) == 1 else ""),
+                "steps": [nearest_step(about.steps, step) for about in abouts],
+            }
+            for step in sorted({step for about in abouts for step in about.steps})
+        ]
+    }
+    clocks = [clock for about in abouts if (clock := _clock(about))]
+    if len(clocks) == len(abouts) > 1:
+        found["phase"] = [
+            {
+                "key": position,
+                "label": _between_places(position),
+                "steps": [
+                    nearest_step(about.steps, position, at=clock.position)
+                    for about, clock in zip(abouts, clocks, strict=True)
+                ],
+            }
+            for position in (i / PARTS for i in range(3 * PARTS + 1))
+        ]
     return found
 
 
-def _all_steps(abouts: Sequence[About]) -> list[int]:
-    return sorted({step for about in abouts for step in about.steps})
+def _phase_at(about: About, step: int) -> str:
+    """The phase that a step is in, as a label goes on; an open one goes on to the end."""
+    for phase in about.phases.phases:
+        begun = phase.start is not None and phase.start <= step
+        if begun and (phase.end is None or step < phase.end):
+            return f" · {phase.name.replace('_', ' ')}"
+    return ""
 
 
-def _at_step(abouts: Sequence[About], step: int) -> dict[str, Any]:
-    steps = [nearest_step(about.steps, step) for about in abouts]
-    label = f"step {step}"
-    if len(abouts) == 1 and (phase := _phase(abouts[0], step)):
-        label += f" · {phase}"
-    return {"key": step, "label": label, "steps": steps}
-
-
-def _at_position(
-    abouts: Sequence[About], clocks: Sequence[Clock | None], position: float
-) -> dict[str, Any]:
-    steps = [
-        nearest_step(about.steps, position, at=clock.position)
-        for about, clock in zip(abouts, clocks, strict=True)
-        if clock
-    ]
+def _between_places(position: float) -> str:
     before = int(position)
-    label = PLACES[before]
-    if position > before:
-        label += f" → {PLACES[before + 1]}, {position - before:.0%}"
-    return {"key": position, "label": label, "steps": steps}
+    if position == before:
+        return PLACES[before]
+    return f"{PLACES[before]} → {PLACES[before + 1]}, {position - before:.0%}"
 
 
 def _clock(about: About) -> Clock | None:
@@ -78,50 +93,41 @@ def _clock(about: About) -> Clock | None:
     return Clock(t_train, max(t_train, t_test), last)
 
 
-def _phase(about: About, step: int) -> str | None:
-    """The phase that a step is in; an open one goes on to the end."""
-    for phase in about.phases.phases:
-        if (
-            phase.start is not None
-            and phase.start <= step
-            and (phase.end is None or step < phase.end)
-        ):
-            return phase.name.replace("_", " ")
-    return None
-
-
-SCRIPTS = ("unpack.js", "panels.js", "tables.js", "moving.js")  # together one module
-
-
 def report_page(
     abouts: Sequence[About],
     drawn: Sequence[Sequence[Drawn]],
     compared: tuple[Drawn, Comparison | None] | None = None,
 ) -> str:
     """The whole page: of each run what was measured and its panels; of several, the comparison."""
+    several = len(abouts) > 1
     versions = current_versions()
-    stops = stops_of(abouts)
-    told = {
-        "names": [about.name for about in abouts],
-        "modes": list(stops),
-        "stops": stops,
-        "templates": {
-            name: template.to_plotly_json() for name, template in (("light", LIGHT), ("dark", DARK))
-        },
-    }
+    positions = slider_positions(abouts)
     data = {"plotly.js": as_text(zipped(get_plotlyjs().encode()))}
     if any(panel.patterns for panels in drawn for panel in panels):
         data["circuitsvis.js"] = as_text(zipped(circuitsvis_script().encode()))
-    for i, panels in enumerate(drawn):
+    cells: list[list[dict[str, Any]]] = []  # of each run, its panels
+    for i, (about, panels) in enumerate(zip(abouts, drawn, strict=True)):
+        cells.append([])
         for panel in panels:
-            data |= _data(panel, _id(panel, i, len(abouts)))
-    sections = [_section(name, abouts, drawn) for name in SECTIONS]
+            name = panel.panel.name
+            own_id = f"{name}-{i + 1}" if several else name
+            data |= _data(panel, own_id)
+            label = about.name if several else ""
+            cells[i].append(_cell(panel, own_id, i, file=f"{about.name}-{name}", label=label))
+    sections = []
+    for section, title in SECTIONS.items():
+        rows = [[cell for cell in own if cell["section"] == section] for own in cells]
+        if several:  # a row for each panel, with one cell per run
+            rows = [list(row) for row in zip(*rows, strict=True)]
+        sections.append({"id": section, "title": title, "rows": rows})
     comparison = None
     if compared:
         panel, comparison = compared
-        data |= _data(panel, panel.panel.name)
-        row = [_panel(panel, panel.panel.name, 0, file=panel.panel.name)]
-        sections.append({"id": "comparison", "title": "Comparison", "rows": [row]})
+        name = panel.panel.name
+        data |= _data(panel, name)
+        rows = [[_cell(panel, name, 0, file=name)]]
+        sections.append({"id": "comparison", "title": "Comparison", "rows": rows})
+    themes = {"light": LIGHT, "dark": DARK}
     return render(
         "report.html.j2",
         title=f"grokinterp report: {', '.join(about.name for about in abouts)}",
@@ -131,45 +137,25 @@ def report_page(
         script="\n".join(map(asset, SCRIPTS)),
         sections=sections,
         comparison=comparison,
-        modes=list(stops),
-        n_stops=len(stops["step"]),
+        modes=list(positions),
+        n_stops=len(positions["step"]),
         runs=[_run(about) for about in abouts],
         command=shlex.join(["grokinterp", "report", *(_given(about.run) for about in abouts)]),
         packed=data,
-        report=told,
+        report={
+            "names": [about.name for about in abouts],
+            "modes": list(positions),
+            "stops": positions,
+            "templates": {name: template.to_plotly_json() for name, template in themes.items()},
+        },
     )
 
 
-def _id(panel: Drawn, run: int, n_runs: int) -> str:
-    return panel.panel.name if n_runs == 1 else f"{panel.panel.name}-{run + 1}"
-
-
-def _section(
-    name: str, abouts: Sequence[About], drawn: Sequence[Sequence[Drawn]]
-) -> dict[str, Any]:
-    """Of one run, its panels; of several, a row for each panel with one cell a run."""
-    own = [[panel for panel in panels if panel.panel.section == name] for panels in drawn]
-    cells = [
-        [
-            _panel(
-                panel,
-                _id(panel, i, len(drawn)),
-                i,
-                file=f"{about.name}-{panel.panel.name}",
-                label=about.name if len(drawn) > 1 else "",
-            )
-            for panel in panels
-        ]
-        for i, (about, panels) in enumerate(zip(abouts, own, strict=True))
-    ]
-    rows = cells if len(drawn) == 1 else [list(row) for row in zip(*cells, strict=True)]
-    return {"id": name, "title": SECTIONS[name], "rows": rows}
-
-
-def _panel(panel: Drawn, own_id: str, run: int, *, file: str, label: str = "") -> dict[str, Any]:
+def _cell(panel: Drawn, own_id: str, run: int, *, file: str, label: str = "") -> dict[str, Any]:
     """`file` is what its downloads are called, `label` the run it is of where there are several."""
     return {
         "id": own_id,
+        "section": panel.panel.section,
         "file": file,
         "label": label,
         "run": run,
@@ -182,7 +168,7 @@ def _panel(panel: Drawn, own_id: str, run: int, *, file: str, label: str = "") -
 
 
 def _caption(panel: Drawn) -> str:
-    """With the steps it is drawn of where these are few, and why others are missing."""
+    """With the steps that it is drawn of where these are few, and why others are missing."""
     found = [panel.panel.caption]
     if panel.steps:
         found.append(f"Of step{'s' * (len(panel.steps) > 1)} {', '.join(map(str, panel.steps))}.")
@@ -197,12 +183,18 @@ def _given(run: Run) -> str:
 
 
 def _data(panel: Drawn, name: str) -> dict[str, str]:
-    """What the page holds of a panel: its figure, and its table as CSV."""
+    """What the page holds of a panel: its figure or patterns, and its table as CSV."""
     found = {}
     if panel.figure is not None:
         found[f"data-{name}"] = as_text(packed(panel.figure))
-    if panel.patterns:
-        found[f"data-{name}"] = as_text(packed_patterns(panel.patterns))
+    if panel.patterns:  # what CircuitsVis needs of each step and input
+        layer = next(iter(panel.patterns.values())).layer
+        frames = [
+            {"step": step, "inputs": [one.props(i) for i in range(len(one.inputs))]}
+            for step, one in panel.patterns.items()
+        ]
+        title = f"Attention of layer {layer} on chosen inputs"
+        found[f"data-{name}"] = as_text(packed_json({"title": title, "frames": frames}))
     if panel.table is not None:
         table = panel.table.to_csv(index=False).encode()
         found[f"csv-{name}"] = as_text(zipped(table))
@@ -210,7 +202,7 @@ def _data(panel: Drawn, name: str) -> dict[str, str]:
 
 
 def _run(about: About) -> dict[str, Any]:
-    run = about.run
+    run, trained = about.run, about.run.manifest
     return {
         "name": about.name,
         "what": f"{run.task.title}, {run.architecture.kind}, {len(run.steps)} checkpoints, "
@@ -221,7 +213,9 @@ def _run(about: About) -> dict[str, Any]:
         "because": because(about),
         "recipe": run.recipe and run.recipe.to_toml(),
         "origin": _origin(run),
-        "versions": "" if run.manifest.source else _trained_with(run),
+        "versions": ""
+        if trained.source
+        else "; ".join((_listed(trained.versions), *trained.changes())),
     }
 
 
@@ -233,15 +227,9 @@ def _origin(run: Run) -> str:
             f" ({notes})." if notes else "."
         )
     named = [name for name, recipe in recipes().items() if recipe == run.recipe]
-    if named:
-        return f"grokinterp train {named[0]} --out {shlex.quote(run.path.name)}"
-    return "Save this as recipe.toml, then: grokinterp train recipe.toml --out " + shlex.quote(
-        run.path.name
-    )
-
-
-def _trained_with(run: Run) -> str:
-    return "; ".join((_listed(run.manifest.versions), *run.manifest.changes()))
+    saved = "" if named else "Save this as recipe.toml, then: "
+    what = named[0] if named else "recipe.toml"
+    return f"{saved}grokinterp train {what} --out {shlex.quote(run.path.name)}"
 
 
 def _listed(versions: dict[str, str]) -> str:
@@ -253,12 +241,12 @@ def report(
 ) -> Path:
     """Write a run, or several side by side, as one HTML file that needs no network.
 
-    It tells in plain words what became of each run, and shows its training, embedding, attention,
+    It says in plain words what became of each run, and shows its training, embedding, attention,
     neurons, answers, circuit and encoding, all moved through training by one slider; several runs
     are lined up by step or by phase. What a run does not have is said where it would stand. Images
-    are of at most 30 checkpoints; ablations, the circuit and pruning of two, with few placebos:
-    `gi.ablate` has as many as you like. A file of that name is replaced, whole or not at
-    all. InputError for what is not a run and for a path that cannot be written to.
+    are of at most 30 checkpoints; ablations, the circuit and pruning are of two, with few placebos:
+    `gi.ablate` has as many as you like. A file of that name is replaced, whole or not at all.
+    InputError for what is not a run, and for a path that cannot be written to.
     """
     given = runs_of(runs)
     path = as_path("path", path, such_as="report.html")
@@ -268,7 +256,7 @@ def report(
         raise InputError(f"{path.parent} is no folder that can be written to; give another path.")
     names = [name.encode(errors="backslashreplace").decode() for name in names_of(given)]
     abouts = [
-        look_at(run, name, n_runs=len(given), progress=progress)
+        about_run(run, name, n_runs=len(given), progress=progress)
         for run, name in zip(given, names, strict=True)
     ]
     drawn = [draw_panels(about, progress=progress) for about in abouts]
@@ -290,15 +278,3 @@ def _compared(runs: Sequence[Run], *, progress: bool) -> tuple[Drawn, Comparison
     except InputError as error:
         return Drawn(panel, reason=str(error)), None
     return Drawn(panel, figure=found.plot(), table=found.aligned()), found
-
-
-def packed_patterns(several: Mapping[int, AttentionPatterns]) -> bytes:
-    """What CircuitsVis needs of each step and input."""
-    first = next(iter(several.values()))
-    frames = [
-        {"step": step, "inputs": [found.props(i) for i in range(len(found.inputs))]}
-        for step, found in several.items()
-    ]
-    return together(
-        {"title": f"Attention of layer {first.layer} on chosen inputs", "frames": frames}
-    )

@@ -1,9 +1,12 @@
-"""What a report says of one run, measured once: its curves, phases, frequencies, circuit."""
+"""What a report says of one run in plain words, and the measures behind it, taken once.
+
+What became of the run, when, with which frequencies and which circuit, and what is not known.
+"""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -22,21 +25,26 @@ from grokinterp.progress.phases import Phase, Phases, detect_phases
 from grokinterp.runs.run import Run, nearest_step
 from grokinterp.tasks.modular import ModularTask
 
-# MERGED viz.report.summary: A run in plain words: what became of it, when, with which frequencies, and what is not known.
-
-
 T = TypeVar("T")
 IMAGES = 14  # of all pairs at one step, of a model with four heads and as many neurons drawn
-BYTES = 10e6  # for images before they are compressed, two bytes a number
-FEWEST, MOST = 12, 30  # steps that images are drawn of
+BYTES = 10e6  # for images before they are compressed, two bytes per number
+FEWEST_IMAGED, MOST_IMAGED = 12, 30  # steps that images are drawn of
+CROSSINGS = {"memorization_step": "train", "grok_step": "test"}
+HEADLINES = {  # by label
+    "grokked": "grokked: it fitted its training data first and generalised long after",
+    "steady": "learned steadily: it generalised while it fitted its training data",
+    "memorized": "memorized: it fits its training data and does not generalise",
+    "not_learned": "has not learned: it does not even fit its training data",
+    "undetermined": "has no label: the curves do not say which it is",
+}
 
 
 @dataclass(frozen=True)
 class About:
     """A run, its name in the report, and what was measured of all its checkpoints.
 
-    `steps` are those that images are drawn of, `milestones` the few for what takes long. What is
-    None has its reason beside it.
+    `steps` are those that images are drawn of, `milestones` the few for what takes long. The
+    field after `trajectory` and `faithfulness` says why it is None, if so.
     """
 
     run: Run
@@ -64,7 +72,7 @@ class About:
             raise InputError(f"{self.keys.reason}.")
 
 
-def look_at(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -> About:
+def about_run(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -> About:
     """Measure what the report needs of a run before anything is drawn."""
     measures = progress_measures(run, progress=progress)
     phases = detect_phases(run, measures=measures)
@@ -73,12 +81,10 @@ def look_at(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -> 
     steps = tuple(evenly(run.steps, _most_steps(run, n_runs)))
     found, no_circuit = None, keys.reason
     if keys:
-        found, no_circuit = _or_reason(
-            lambda: faithfulness(last, frequencies=tuple(keys), placebos=0)
-        )
-    neurons, _ = _or_reason(lambda: chosen_neurons(last, tuple(keys)))
+        found, no_circuit = _or_reason(faithfulness, last, frequencies=tuple(keys), placebos=0)
+    neurons, _ = _or_reason(chosen_neurons, last, tuple(keys))
     trajectory, no_trajectory = _or_reason(
-        lambda: trajectory_embedding({name: run}, steps=steps, dimensions=2)
+        trajectory_embedding, {name: run}, steps=steps, dimensions=2
     )
     return About(
         run=run,
@@ -105,38 +111,30 @@ def milestones(steps: tuple[int, ...], phases: Phases) -> tuple[int, ...]:
     return tuple(sorted({*near, steps[-1]}))
 
 
-def _or_reason(measure: Callable[[], T]) -> tuple[T | None, str | None]:
+def _or_reason(
+    measure: Callable[..., T], *given: Any, **options: Any
+) -> tuple[T | None, str | None]:
     """What is measured and None, or None and the reason why it is not defined."""
     try:
-        return measure(), None
+        return measure(*given, **options), None
     except InputError as error:
         return None, str(error)
 
 
 def _most_steps(run: Run, n_runs: int) -> int:
     if not isinstance(run.task, ModularTask):
-        return MOST
-    fitting = BYTES / n_runs / (IMAGES * 2 * run.task.n_inputs)
-    return int(min(MOST, max(FEWEST, fitting)))
-
-
-CROSSINGS = {"memorization_step": "train", "grok_step": "test"}
-LABELS = {
-    "grokked": "grokked: it fitted its training data first and generalised long after",
-    "steady": "learned steadily: it generalised while it fitted its training data",
-    "memorized": "memorized: it fits its training data and does not generalise",
-    "not_learned": "has not learned: it does not even fit its training data",
-    "undetermined": "has no label: the curves do not say which it is",
-}
+        return MOST_IMAGED
+    affordable = BYTES / n_runs / (IMAGES * 2 * run.task.n_inputs)
+    return int(min(MOST_IMAGED, max(FEWEST_IMAGED, affordable)))
 
 
 def headline(about: About) -> str:
     """One sentence for the label."""
-    return f"{about.name} {LABELS[about.phases.label]}."
+    return f"{about.name} {HEADLINES[about.phases.label]}."
 
 
 def findings(about: About) -> list[str]:
-    """What was found: crossings, phases, frequencies, the circuit; a sentence each."""
+    """What was found, in sentences: crossings, phases, frequencies, the circuit."""
     return [
         *_crossings(about.phases),
         *(_phase(phase) for phase in about.phases.phases if phase.start is not None),
@@ -217,12 +215,10 @@ def _phase(phase: Phase) -> str:
     if phase.end is None:
         since = "a step that is not known" if phase.start is None else f"step {phase.start}"
         return f"{name}: from {since}, and its end is open or not known."
-    sure = (
-        ""
-        if phase.end_interval is None
-        else (f" (its end lies between {phase.end_interval[0]} and {phase.end_interval[1]})")
-    )
     since = "not known when" if phase.start is None else f"steps {phase.start}"
+    sure = ""
+    if phase.end_interval is not None:
+        sure = " (its end lies between {} and {})".format(*phase.end_interval)
     return f"{name}: {since} to {phase.end}{sure}."
 
 
@@ -233,9 +229,8 @@ def _frequencies(about: About) -> list[str]:
     if not keys:
         return []
     listed = ", ".join(map(str, keys))
-    text = (
-        f"Key frequencies: {listed}. They hold {keys.kept_share:.1%} of the variance of the logits"
-    )
+    share = f"{keys.kept_share:.1%}"
+    text = f"Key frequencies: {listed}. They hold {share} of the variance of the logits"
     if keys.cut_ratio == math.inf:
         text += "; the next one has none"
     elif keys.cut_ratio is not None:

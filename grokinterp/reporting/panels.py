@@ -6,8 +6,8 @@
 
 A panel of every step, or of the milestones, moves with the report's step; it returns a figure, or a
 result with `.plot()` and `.table()`, whose table is then what its CSV holds. One that is drawn once
-returns a figure and its table. An InputError says why a run has no such panel, and the report says
-it there.
+returns a figure and its table. An InputError says why a run has no such panel; the report repeats
+it there. `draw_panels` draws all of them, computing each step once.
 """
 
 import contextlib
@@ -36,9 +36,6 @@ from grokinterp.geometry._figures import plot_trajectories
 from grokinterp.progress import _figures as curves
 from grokinterp.reporting.about import About
 from grokinterp.runs._snapshot import Snapshot
-
-# MERGED viz.report.drawing: Draws the panels of a run: every step once, whatever many panels look at it.
-
 
 ONCE = "once"
 EVERY_STEP = "every step"  # of `About.steps`
@@ -78,9 +75,6 @@ def panel(section: str, caption: str, *, when: str = ONCE) -> Callable[..., Call
         return draw
 
     return register
-
-
-# ---- training
 
 
 @panel(
@@ -127,9 +121,6 @@ def logit_frequencies(about: About, snapshot: Snapshot) -> Any:
     return spectra.plot_key_frequencies(replace(about.keys, shares=own, step=snapshot.step))
 
 
-# ---- embedding
-
-
 @panel(
     "embedding",
     "Norm of the embedding along each frequency: flat at first, sparse once a circuit has formed.",
@@ -158,9 +149,6 @@ def embedding_heat_map(about: About, snapshot: Snapshot) -> Any:
     return spectra.embedding_heat_map(snapshot)
 
 
-# ---- attention
-
-
 @panel(
     "attention",
     "Attention of each head from the answer position to operand a, for every pair (a, b).",
@@ -180,9 +168,6 @@ def attention_on_inputs(about: About, snapshot: Snapshot) -> Any:
     p = snapshot.modular_task.p
     pairs = dict.fromkeys([(1 % p, 2 % p), (p // 3, p // 2)])
     return attention_patterns(snapshot, inputs=list(pairs))
-
-
-# ---- neurons
 
 
 @panel(
@@ -221,9 +206,6 @@ def neuron_logit_spectrum(about: About, snapshot: Snapshot) -> Any:
     return spectra.neuron_logit_bars(snapshot, about.frequencies)
 
 
-# ---- output
-
-
 @panel("output", "Which pairs are answered rightly: test pairs turn green.", when=EVERY_STEP)
 def correctness(about: About, snapshot: Snapshot) -> Any:
     return answers.correctness(snapshot)
@@ -232,9 +214,6 @@ def correctness(about: About, snapshot: Snapshot) -> Any:
 @panel("output", "The logit of one class on every pair; diagonals are sums a + b.", when=EVERY_STEP)
 def logits(about: About, snapshot: Snapshot) -> Any:
     return answers.logit_images(snapshot, (0,))
-
-
-# ---- circuit
 
 
 @panel(
@@ -270,9 +249,6 @@ def circuit_alone(about: About, snapshot: Snapshot) -> Any:
     return faithfulness(snapshot, frequencies=about.frequencies, placebos=0)
 
 
-# ---- encoding
-
-
 @panel(
     "encoding",
     "Accuracy on test inputs as more and more of the model is set to zero, in three bases.",
@@ -296,10 +272,10 @@ def trajectory(about: About, snapshot: Snapshot) -> Any:
     found = about.trajectory
     if found is None:
         raise InputError(about.no_trajectory or "no trajectory.")
-    here = found.coordinates[found.steps.index(snapshot.step)]
+    x, y = found.coordinates[found.steps.index(snapshot.step)].tolist()
     return plot_trajectories(found).add_scatter(
-        x=[float(here[0])],
-        y=[float(here[1])],
+        x=[x],
+        y=[y],
         mode="markers",
         name="this step",
         marker={"symbol": "circle-open", "size": 16, "line": {"width": 2}},
@@ -312,7 +288,7 @@ def trajectory(about: About, snapshot: Snapshot) -> Any:
 class Drawn:
     """A panel: a figure, or patterns by step for CircuitsVis; or the reason why there is neither.
 
-    `table` is the data behind it, where the figure does not hold all.
+    `table` is the data behind it, where the figure does not hold all of them.
     """
 
     panel: Panel
@@ -370,7 +346,7 @@ def _drawn(panel: Panel, found: dict[int, Any]) -> Drawn:
 
 
 def _joined(found: dict[int, Any]) -> pd.DataFrame:
-    """The tables of all steps under each other, the step first."""
+    """The tables of all steps, one under the other, the step first."""
     tables = [result.table().assign(step=step) for step, result in found.items()]
     joined = pd.concat(tables, ignore_index=True)
     return joined[["step", *joined.columns.drop("step")]]

@@ -194,7 +194,7 @@ function fixed(layout, width) {
   return found;
 }
 
-// Above the plot: nothing, names of panels, or names and a colour bar (viz/images.py).
+// Above the plot: nothing, names of panels, or names and a colour bar (figures/heat_maps.py).
 // The bar is as far above the plot as plotly needs, which is more where the plot is low.
 const top = (layout, width) => (
   layout.margin?.t > 100 ? (width < 500 ? 170 : 130) : layout.annotations?.length ? 40 : 20);
@@ -202,7 +202,7 @@ const top = (layout, width) => (
 function height(layout, width) {
   const { rows, columns } = layout.meta ?? {};
   if (!rows) return layout.height ?? (width < 500 ? 380 : 430);
-  // Squares in the grid of viz/figure.py: 0.16 of the width and 0.24 of the height are gaps.
+  // Squares in the grid of figures/_figure.py: 0.16 of the width and 0.24 of the height are gaps.
   const side = ((width - 90) * (1 - 0.16 * (columns - 1) / columns)) / columns;
   const pitch = rows === 1 ? 1 : (1 - 0.24 * (rows - 1) / rows) / rows + 0.24 / rows;
   return Math.round(top(layout, width) + 60 + (side + 80) / pitch); // each has 80 pixels of labels below it

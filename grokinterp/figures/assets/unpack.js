@@ -1,5 +1,5 @@
 // The report's page: one position in training for all panels, drawn as they come into view.
-// Here: what stands packed in it (pack.py). panels.js, tables.js and moving.js go on.
+// Here: what stands packed in it (pages.py). panels.js, tables.js and moving.js go on.
 // `REPORT` has: names of the runs, modes in order, stops {mode: [{key, label, steps: [a step of each run]}]},
 // templates {light, dark}.
 const REPORT = JSON.parse(document.getElementById("report").textContent);
@@ -22,7 +22,7 @@ function numbers(told, buffer, start) {
   const count = told.shape.reduce((a, b) => a * b, 1);
   const first = start + told.at;
   let flat;
-  if (told.type === "q2") { // see pack.py
+  if (told.type === "q2") { // see pages.py
     const low = new Uint8Array(buffer, first, count);
     const high = new Uint8Array(buffer, first + count, count);
     flat = new Float32Array(count);

@@ -1,4 +1,4 @@
-"""How figures of a sweep put numbers, names and axes into words."""
+"""A sweep's table as figures need it: keys as axes, runs as cells, and all of it in words."""
 
 import math
 from collections import Counter
@@ -19,16 +19,17 @@ from grokinterp.recipe.recipe import Recipe
 from grokinterp.sweeps.statistics import Spread, spread
 from grokinterp.sweeps.table import NOTE, RUN
 
-# MERGED viz.sweep_cells: The table of a sweep as figures need it: the values of a key in order, the runs of a cell.
-
-
 TIMES = ("memorization_step", "grok_step", "t_train", "t_test")
 UNITS = {**dict.fromkeys(TIMES, "updates"), "train_loss": "nats", "test_loss": "nats"}
 LONGEST = 28  # letters of a name in a figure
+LABEL, NO_LABEL = "label", "no label"
+KEYS = tuple(field.name for field in fields(Recipe))
+MOST_TICKS = 16  # with a name each
+MOST_LINES = 25  # of a text shown on hover
 
 
 def name_of(given: object, *, longest: int = LONGEST) -> str:
-    """A name of others for a figure: no tags, and no longer than there is space for.
+    """Somebody else's name for a figure: no tags, and no longer than there is space for.
 
     >>> name_of("<b>"), name_of("weight decay", longest=8)
     ('&lt;b&gt;', 'weight …')
@@ -38,23 +39,23 @@ def name_of(given: object, *, longest: int = LONGEST) -> str:
 
 
 def number(value: float) -> str:
-    """A number as cells have it, in at most four digits or as a whole one.
+    """A number as cells show it, in three digits or as a whole one.
 
     >>> number(8120.0), number(1234567.5), number(0.98342), number(3.2e-7)
     ('8,120', '1.23e+06', '0.983', '3.2e-07')
     """
-    if 999.5 <= abs(value) < 1e6:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
-def interval(found: Spread) -> str:
-    """The interval of a median in words, "" where there is none."""
-    return f"{number(found.low)} to {number(found.high)}" if found.coverage else ""
+def interval_line(found: Spread) -> list[str]:
+    """The interval of a median as a line on hover; no line where there is none."""
+    if not found.coverage:
+        return []
+    return [f"{found.coverage:.0%} interval {found.low:,.6g} to {found.high:,.6g}"]
 
 
 def coverages(found: Iterable[Spread]) -> str:
-    """With which probability these intervals hold the median, "" where there are none.
+    """The probability with which these intervals hold the median, "" where there are none.
 
     >>> coverages([Spread(2, 1.0, 0.0, 2.0, 0.5), Spread(3, 1.0, 0.0, 2.0, 0.75)])
     ' (50% to 75%)'
@@ -72,7 +73,7 @@ def heading(title: str, lines: Sequence[str]) -> str:
 
 
 def titled(column: str) -> str:
-    """A column as the title of an axis, with its unit where it has a known one."""
+    """A column as the title of an axis, with its unit if that is known."""
     return name_of(column) + (f" ({UNITS[column]})" if column in UNITS else "")
 
 
@@ -97,9 +98,9 @@ def spans_decades(values: Iterable[float]) -> bool:
 
 
 def log_ticks(values: Iterable[float], *, heights: bool = False) -> dict[str, Any]:
-    """Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten, over two decades at powers.
+    """Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten; at powers over two decades.
 
-    They are where the values are, or with `heights` at the logarithms of those places.
+    They stand at these values, or with `heights` at the logarithms of them.
 
     >>> log_ticks([150, 2500])["ticktext"]
     ['200', '500', '1,000', '2,000']
@@ -114,18 +115,12 @@ def log_ticks(values: Iterable[float], *, heights: bool = False) -> dict[str, An
     return {"tickvals": places, "ticktext": [number(tick) for tick in ticks]}
 
 
-LABEL, NO_LABEL = "label", "no label"
-KEYS = tuple(field.name for field in fields(Recipe))
-MOST_TICKS = 16  # with a name each
-MOST_LINES = 25  # of a text shown on hover
-
-
 @dataclass(frozen=True)
 class Axis:
     """The values of a column, or of several together: numbers by size, all else as they come.
 
-    `places` has the place in `names` of every row. `numbers` are the values themselves where all
-    of them are numbers.
+    `places` has the place in `names` of every row, `numbers` the values themselves where all of
+    them are numbers.
     """
 
     title: str
@@ -134,14 +129,19 @@ class Axis:
     numbers: tuple[float, ...] | None = None
     alone: bool = True  # of one column, so that its name is not in the names
 
-    def told(self) -> list[str]:
-        """The values with the names of the columns they are of."""
+    def full_names(self) -> list[str]:
+        """The values with the names of their columns."""
         return [f"{self.title} = {name}" if self.alone else name for name in self.names]
+
+    def ticks(self) -> dict[str, Any]:
+        """Ticks at the places 0, 1, 2 and so on; of very many every second, third and so on."""
+        shown = range(0, len(self.names), -(-len(self.names) // MOST_TICKS))
+        return {"tickvals": list(shown), "ticktext": [self.names[i] for i in shown]}
 
     def positions(self) -> tuple[float, ...]:
         """Where the values stand on an axis: at themselves, or in order at 0, 1, 2 and so on.
 
-        In order too where a logarithmic axis would do but for a 0, beside which all were crowded.
+        In order too where a logarithmic axis would do but for a 0: all would crowd at one end.
         """
         above = [number for number in self.numbers or () if number > 0]
         if self.numbers is None or (min(self.numbers) == 0 and spans_decades(above)):
@@ -151,9 +151,9 @@ class Axis:
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs (row numbers) that share their values on the axes, and their values in between.
+    """The runs (row numbers) that share their values on the axes, and the spread of a measure.
 
-    `spread` is that of the values there are, `without` are the rows without one.
+    `spread` is of the values that there are, `without` are the rows without one.
     """
 
     rows: tuple[int, ...]
@@ -167,10 +167,10 @@ class Cell:
 
 
 def check_table(table: pd.DataFrame) -> None:
-    """Refuse what is no table of a sweep, or has no run."""
+    """Refuse what is not the table of a sweep, or has no run."""
     checked(table, pd.DataFrame, "run_sweep(...) or pandas.read_csv(results.csv)")
     if table.empty:
-        raise InputError("the table has no run; give one with a row a run.")
+        raise InputError("the table has no run; give one with one row per run.")
     if not table.columns.is_unique:
         twice = table.columns[table.columns.duplicated()][0]
         raise InputError(f"the table has two columns {twice!r}; rename one.")
@@ -186,17 +186,6 @@ def column_of(table: pd.DataFrame, name: str) -> list[Any]:
         advice = nearest(str(name), map(str, table.columns))
         raise InputError(f"the table has no column {name!r}; {advice}")
     return [None if _empty(cell) else cell for cell in table[name].tolist()]
-
-
-def keys_of(by: object) -> list[str]:
-    """The columns that `by` names: none, one or several.
-
-    >>> keys_of(None), keys_of("lr"), keys_of(("lr", "seed"))
-    ([], ['lr'], ['lr', 'seed'])
-    """
-    if by is None:
-        return []
-    return [by] if isinstance(by, str) else listed("by", by, such_as="['seed']")
 
 
 def _empty(cell: object) -> bool:
@@ -250,6 +239,31 @@ def _axis(table: pd.DataFrame, column: str) -> Axis:
     return Axis(name_of(column), tuple(names), np.array([levels.index(word) for word in words]))
 
 
+def axes_of(
+    table: pd.DataFrame, by: object, *, most: int, which: str, **columns: str
+) -> tuple[list[str], list[Axis], Axis | None]:
+    """All columns used, the axes of `columns`, and that of `by`: none, one column or several.
+
+    `which` says what there are at most `most` of.
+    """
+    check_table(table)
+    others = (
+        [by] if isinstance(by, str) else listed("by", () if by is None else by, such_as="['seed']")
+    )
+    used = [*columns.values(), *others]
+    axes = [axis_of(table, column) for column in columns.values()]
+    groups = axis_of(table, *others, least=1) if others else None
+    if len(set(used)) < len(used):
+        names = f"{', '.join(columns)} and by"
+        raise InputError(f"{', '.join(used)}: {names} are different keys; give each once.")
+    if groups and len(groups.names) > most:
+        raise InputError(
+            f"{' and '.join(others)} has {len(groups.names)} values; at most {most} {which}, so "
+            "give a part of the table."
+        )
+    return used, axes, groups
+
+
 def numbers_of(table: pd.DataFrame, column: str) -> np.ndarray:
     """The values of a column, NaN where a run has no finite one; InputError where none has."""
     cells = column_of(table, column)
@@ -266,7 +280,7 @@ def numbers_of(table: pd.DataFrame, column: str) -> np.ndarray:
 
 
 def cell_of(rows: Sequence[int], values: np.ndarray | None) -> Cell:
-    """The runs of a cell with the spread of their values, of none where there are no values."""
+    """The runs of a cell with the spread of their values, which is empty where `values` is None."""
     if values is None:
         return Cell(tuple(rows), spread([]), ())
     without = tuple(row for row in rows if math.isnan(values[row]))
@@ -293,14 +307,13 @@ def ordered(labels: Iterable[str]) -> list[str]:
     return [*(label for label in LABELS if label in found), *(x for x in found if x not in LABELS)]
 
 
-class Told:
-    """What is told of single runs: in a cell they differ in these columns, and in their values."""
+class RunLines:
+    """A line about each run, for hovering: what tells it from others of its cell, and its value."""
 
     def __init__(self, table: pd.DataFrame, values: np.ndarray | None, used: Sequence[str]) -> None:
         self._labels = labels_of(table, asked=False) if LABEL in table.columns else None
         self._notes = column_of(table, NOTE) if NOTE in table.columns else [None] * len(table)
         self._values = values
-        self.valued = values is not None
         varying = [key for key in varied(table) if key not in used]
         self._cells = {key: column_of(table, key) for key in varying}
         self._names = column_of(table, RUN) if RUN in table.columns else [*range(len(table))]
@@ -319,7 +332,7 @@ class Told:
         return ": ".join([parts[0], ", ".join(parts[1:])])
 
     def runs(self, rows: Sequence[int]) -> str:
-        """A line each; of very many only the first, which is said."""
+        """A line each; of very many the first, and how many more there are."""
         lines = [self.run(row) for row in rows[:MOST_LINES]]
         if len(rows) > MOST_LINES:
             lines.append(f"and {len(rows) - MOST_LINES} more runs")
@@ -344,9 +357,7 @@ def pooled(table: pd.DataFrame, used: Sequence[str]) -> list[str]:
 
 def determined(table: pd.DataFrame, key: str, by: Sequence[str]) -> bool:
     """Whether a key has one value for each combination of the others."""
-    return len(_combinations(table, by)) == len(_combinations(table, [*by, key]))
-
-
-def _combinations(table: pd.DataFrame, keys: Sequence[str]) -> set[tuple[str, ...]]:
-    columns = [[str(cell) for cell in column_of(table, key)] for key in keys]
-    return set(zip(*columns, strict=True)) if columns else {()}
+    cells = [[str(cell) for cell in column_of(table, column)] for column in by]
+    before = list(zip(*cells, strict=True)) if cells else [()] * len(table)
+    with_key = zip(before, map(str, column_of(table, key)), strict=True)
+    return len(set(before)) == len(set(with_key))

@@ -2,13 +2,12 @@
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
 from grokinterp.base.errors import InputError, shown
 from grokinterp.figures._figure import Figure
-from grokinterp.figures.pages import asset, render
+from grokinterp.figures.pages import asset, html_table, render
 from grokinterp.recipe.keys import CHANCE, WATCHING
 from grokinterp.sweeps._figures.cells import (
     LABEL,
@@ -27,7 +26,7 @@ from grokinterp.sweeps._figures.scaling import plot_scaling
 from grokinterp.sweeps.table import FINGERPRINT, NOTE
 
 PREFERRED = ("grok_step", "t_test", "test_loss")  # the first that a run has a value in is drawn
-MOST_PANELS = 6
+PANELS_DRAWN = 6
 MOST_ROWS = 1000
 COLUMN = 104  # pixels of a cell that holds an interval, legibly
 BESIDE = 170  # pixels beside the cells: names of the y axis, bar of colours
@@ -40,12 +39,12 @@ OWN_BEST = (
 def sweep_page(table: pd.DataFrame, *, value: str | None = None, title: str = "Sweep") -> str:
     """One HTML page that needs no network: what varied, figures of it, and the table.
 
-    `table` is what `run_sweep` returns, or its results.csv; `value` is the column drawn, else the
-    first of grok_step, t_test and test_loss that has one. The axes are the recipe keys that vary,
-    never the seeds, and not those that go with the others (one value for each combination of
-    them): one key makes a scaling plot, two make phase diagrams of the value and of the label, and
-    of more the two with the most values, with a panel for each combination of the others, at most
-    six; the page says what is left out, of more than 1,000 runs the rest of the table too.
+    `table` is what `run_sweep` returns, or its results.csv; `value` is the column drawn, unless
+    given the first of grok_step, t_test and test_loss that a run has. The axes are the recipe keys
+    that vary, but never the seeds, nor keys that the others determine (one value for each
+    combination of them). One key makes a scaling plot; two make phase diagrams of the value and of
+    the label; of more, the two with the most values are drawn, with a panel for each combination of
+    the others, at most six. The page says what is left out, and lists at most 1,000 runs.
     InputError for a table without a run, and for a `value` that no run has as a number.
     """
     check_table(table)
@@ -57,11 +56,8 @@ def sweep_page(table: pd.DataFrame, *, value: str | None = None, title: str = "S
     value = value or next((name for name in PREFERRED if _has(table, name)), None)
     drawn, more = _drawn(table, keys, value)
     charts = [
-        {
-            "html": one.figure.to_html(full_html=False, include_plotlyjs=i == 0),
-            "width": one.width,
-        }
-        for i, one in enumerate(drawn)
+        {"html": chart.to_html(full_html=False, include_plotlyjs=i == 0), "width": width}
+        for i, (chart, width) in enumerate(drawn)
     ]
     rows = table.head(MOST_ROWS).drop(columns=FINGERPRINT, errors="ignore")
     return render(
@@ -73,16 +69,8 @@ def sweep_page(table: pd.DataFrame, *, value: str | None = None, title: str = "S
         style=asset("page.css"),
         n_runs=len(table),
         n_shown=len(rows),
-        runs=_table(rows),
+        runs=html_table(rows, _figures),
     )
-
-
-@dataclass(frozen=True)
-class _Chart:
-    """A figure, and the width in pixels below which its text is too small."""
-
-    figure: Figure
-    width: int = 0
 
 
 def _axes(table: pd.DataFrame) -> tuple[list[str], list[str]]:
@@ -95,7 +83,7 @@ def _axes(table: pd.DataFrame) -> tuple[list[str], list[str]]:
             notes.append(f"{key} varies and is empty in some runs, so it is no axis.")
         else:
             keys.append(key)
-    watching = (*WATCHING, "steps")  # go with others most often, so they are the first to leave
+    watching = (*WATCHING, "steps")  # most often depend on others, so they are the first to leave
     backwards = keys[::-1]
     for key in sorted(backwards, key=lambda key: key not in watching):
         others = [other for other in keys if other != key]
@@ -107,8 +95,11 @@ def _axes(table: pd.DataFrame) -> tuple[list[str], list[str]]:
 
 def _drawn(
     table: pd.DataFrame, keys: Sequence[str], value: str | None
-) -> tuple[list[_Chart], list[str]]:
-    """The figures that these keys allow, and notes on what they leave out."""
+) -> tuple[list[tuple[Figure, int]], list[str]]:
+    """The figures that these keys allow, and notes on what they leave out.
+
+    With each figure comes the width in pixels below which its text is too small.
+    """
     labelled = set(labels_of(table, asked=False)) != {NO_LABEL}
     notes = []
     if value is None:
@@ -120,13 +111,12 @@ def _drawn(
     if not keys:
         return [], [*notes, "Nothing but seeds varies: there is no axis to draw along."]
     if len(keys) == 1:
-        charts = [] if value is None else [_Chart(plot_scaling(table, x=keys[0], value=value))]
-        return charts, notes
+        return [(plot_scaling(table, x=keys[0], value=value), 0)] if value else [], notes
     x, y, *others = _two_first(table, keys)
     part, left_out = _first_panels(table, others)
     if left_out:
         notes.append(
-            f"{left_out} of {left_out + MOST_PANELS} combinations of {' and '.join(others)} are "
+            f"{left_out} of {left_out + PANELS_DRAWN} combinations of {' and '.join(others)} are "
             "not drawn; draw them with plot_phase_diagram from a part of the table."
         )
     width = BESIDE + COLUMN * len(axis_of(part, x, least=1).names)
@@ -137,12 +127,12 @@ def _drawn(
         except InputError as error:  # what is left out may be all that has a value
             notes.append(f"No figure of {column}: {error}")
         else:
-            figures.append(_Chart(drawn, width))
+            figures.append((drawn, width))
     return figures, notes
 
 
 def _two_first(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
-    """The keys with the two that have the most values first, in the table's order else."""
+    """The keys, the two that have the most values first, else in the order of the table."""
     n = {key: len(axis_of(table, key).names) for key in keys}
     two = sorted(keys, key=lambda key: -n[key])[:2]
     return [*(key for key in keys if key in two), *(key for key in keys if key not in two)]
@@ -153,8 +143,8 @@ def _first_panels(table: pd.DataFrame, others: Sequence[str]) -> tuple[pd.DataFr
     if not others:
         return table, 0
     panels = axis_of(table, *others, least=1)
-    left_out = max(0, len(panels.names) - MOST_PANELS)
-    return (table[panels.places < MOST_PANELS] if left_out else table), left_out
+    left_out = max(0, len(panels.names) - PANELS_DRAWN)
+    return (table[panels.places < PANELS_DRAWN] if left_out else table), left_out
 
 
 def _summary(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
@@ -171,9 +161,7 @@ def _summary(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     ]
     labels = labels_of(table, asked=False)
     lines += [] if set(labels) == {NO_LABEL} else [f"labels: {counted(labels)}"]
-    return [
-        html.unescape(line) for line in lines
-    ]  # names for figures are escaped, as lines will be
+    return [html.unescape(line) for line in lines]  # the template escapes names as figures do
 
 
 def _failures(table: pd.DataFrame) -> list[str]:
@@ -182,14 +170,6 @@ def _failures(table: pd.DataFrame) -> list[str]:
         return []
     n = sum(note is not None for note in column_of(table, NOTE))
     return [f"{n} of {len(table)} runs have a note: see the table."] if n else []
-
-
-def _table(frame: pd.DataFrame) -> str:
-    """HTML, with everything in it escaped and nothing cut off."""
-    with pd.option_context("display.max_colwidth", None):
-        return frame.to_html(
-            index=False, classes="numbers", border=0, na_rep="", float_format=_figures
-        )
 
 
 def _figures(value: float) -> str:

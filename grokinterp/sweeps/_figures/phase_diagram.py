@@ -10,24 +10,20 @@ import numpy as np
 import pandas as pd
 from plotly.colors import sample_colorscale
 
-from grokinterp.base.errors import InputError
-from grokinterp.figures._figure import FROM_ZERO, LABELS, SERIES, Figure, figure, ink_on
+from grokinterp.figures._figure import FROM_ZERO, LABEL_COLOURS, SERIES, Figure, figure, ink_on
 from grokinterp.figures.heat_maps import around_zero
 from grokinterp.sweeps._figures.cells import (
     LABEL,
-    MOST_TICKS,
     NO_LABEL,
     Axis,
     Cell,
-    Told,
-    axis_of,
+    RunLines,
+    axes_of,
     cell_of,
-    check_table,
     counted,
     coverages,
     heading,
-    interval,
-    keys_of,
+    interval_line,
     labels_of,
     log_ticks,
     name_of,
@@ -47,7 +43,7 @@ CELL = 64  # pixels, the height of a row of cells
 BETWEEN = 92  # pixels from one panel to the next: an axis and a name
 ABOVE, BELOW = 90, 84  # pixels: title; axis and legend
 MOST_TEXT, MOST_TALL = 8, 12  # columns and rows of cells that hold three lines of text
-BAR = {  # upright, since plotly 7.1 moves all titles of a figure with a bar above it
+SIDE_BAR = {  # upright, since plotly 7.1 moves all titles of a figure with a bar above it
     "thickness": 10, "lenmode": "pixels", "len": 260, "y": 1, "yanchor": "top", "xpad": 6,
 }  # fmt: skip
 
@@ -64,12 +60,12 @@ def plot_phase_diagram(
 ) -> Figure:
     """A grid of two keys of a sweep's table; the cells are coloured by the median over their runs.
 
-    In a cell stand the median over the runs that have a value, the interval of order statistics for
-    it (`statistics.Spread`; takes two runs) and how many runs have one. Grey cells have runs but no
+    A cell shows the median over the runs that have a value, its interval of order statistics
+    (`statistics.Spread`; takes two runs) and how many runs have one. Grey cells have runs but no
     value, and say which labels those have; where nothing was trained, there is no cell. Colours are
-    logarithmic where the medians span a decade. With more than eight columns or twelve rows only
-    the median stands there, and the rest is told on hover, with the value of every run.
-    `value="label"` shows the label that more than half of the runs of a cell have, else "mixed".
+    logarithmic where the medians span a decade. With more than eight columns or twelve rows, cells
+    show only the median; hovering shows the rest, with the value of every run. `value="label"`
+    shows the label that more than half of the runs of a cell have, else "mixed".
 
     Cells are equally large whatever the values of the keys are. `by` makes a panel for each value
     of another key, or for each combination of several. Runs that differ in further keys are pooled,
@@ -77,29 +73,19 @@ def plot_phase_diagram(
     grokked, it is that of those that did. InputError for a column that is not there, for an axis
     with one value, for a `value` that no run has as a number, and for more than twelve panels.
     """
-    check_table(table)
-    others = keys_of(by)
-    used = [x, y, *others]
-    across, up = axis_of(table, x), axis_of(table, y)
-    panels = axis_of(table, *others, least=1) if others else None
-    if len(set(used)) < len(used):
-        raise InputError(f"{', '.join(used)}: x, y and by are different keys; give each once.")
-    n_panels = len(panels.names) if panels else 1
-    if n_panels > MOST_PANELS:
-        raise InputError(
-            f"{' and '.join(others)} has {n_panels} values; at most {MOST_PANELS} panels fit a "
-            "figure, so give a part of the table."
-        )
+    which = "panels fit a figure"
+    used, (across, up), panels = axes_of(table, by, most=MOST_PANELS, which=which, x=x, y=y)
     of_label = value == LABEL
     values = None if of_label else numbers_of(table, value)
     labels = labels_of(table, asked=of_label)
-    where = [np.zeros(len(table), int) if panels is None else panels.places, up.places]
+    in_panel = np.zeros(len(table), int) if panels is None else panels.places
     rows: dict[Place, list[int]] = {}
-    for row, place in enumerate(zip(*where, across.places, strict=True)):
-        rows.setdefault((int(place[0]), int(place[1]), int(place[2])), []).append(row)
+    places = (in_panel.tolist(), up.places.tolist(), across.places.tolist())
+    for row, place in enumerate(zip(*places, strict=True)):
+        rows.setdefault(place, []).append(row)
     cells = {place: cell_of(here, values) for place, here in rows.items()}
-    grid = _Grid(cells, across, up, labels, Told(table, values, used))
-    drawn = _panels(across, up, panels, n_panels)
+    grid = _Grid(cells, across, up, labels, RunLines(table, values, used))
+    drawn = _panels(across, up, panels)
     lines = _labels(drawn, grid) if of_label else _medians(drawn, grid, value)
     if extra := pooled(table, used):
         lines.append(f"runs of a cell differ in {', '.join(map(name_of, extra))} too")
@@ -107,39 +93,27 @@ def plot_phase_diagram(
     return drawn
 
 
-def _panels(across: Axis, up: Axis, panels: Axis | None, n: int) -> Figure:
+def _panels(across: Axis, up: Axis, panels: Axis | None) -> Figure:
     """Empty panels below each other, so that cells stay wide enough for their text on a phone."""
-    tall = max(2, len(up.names)) * _cell_height(up)
+    n, n_rows = len(panels.names) if panels else 1, len(up.names)
+    cell_height = CELL if n_rows <= MOST_TALL else max(12, CELL * MOST_TALL // n_rows)
+    tall = max(2, n_rows) * cell_height
     height = n * tall + (n - 1) * BETWEEN
     drawn = figure("")
     drawn.set_subplots(
         rows=n, cols=1, vertical_spacing=BETWEEN / height if n > 1 else None,
-        subplot_titles=panels.told() if panels else None,
+        subplot_titles=panels.full_names() if panels else None,
     )  # fmt: skip
     drawn.update_annotations(font_size=13)
-    drawn.update_xaxes(title_text=across.title, title_standoff=8, **_ticks(across))
-    drawn.update_yaxes(title_text=up.title, title_standoff=8, **_ticks(up))
+    for update, axis in ((drawn.update_xaxes, across), (drawn.update_yaxes, up)):
+        ends = [-0.5, len(axis.names) - 0.5]  # ticks are at the middles of cells
+        update(title_text=axis.title, title_standoff=8, range=ends, **axis.ticks())
     top = ABOVE + (14 if panels else 0)  # and the name of a panel
     return drawn.update_layout(height=height + top + BELOW, margin={"t": top, "b": BELOW})
 
 
-def _cell_height(up: Axis) -> int:
-    return CELL if len(up.names) <= MOST_TALL else max(12, CELL * MOST_TALL // len(up.names))
-
-
-def _ticks(axis: Axis) -> dict[str, Any]:
-    """Ticks at the middles of cells; of very many every second, third and so on."""
-    n = len(axis.names)
-    shown = range(0, n, -(-n // MOST_TICKS))
-    return {
-        "tickvals": list(shown),
-        "ticktext": [axis.names[i] for i in shown],
-        "range": [-0.5, n - 0.5],
-    }
-
-
 def _medians(drawn: Figure, grid: "_Grid", value: str) -> list[str]:
-    """Draw the medians; the lines that the title says of them."""
+    """Draw the medians; what the title says about them, in lines."""
     cells = {where: cell for where, cell in grid.cells.items() if cell.spread.n}
     medians = {where: cell.spread.median for where, cell in cells.items()}
     log = spans_decades(medians.values())
@@ -152,7 +126,7 @@ def _medians(drawn: Figure, grid: "_Grid", value: str) -> list[str]:
         for where, cell in cells.items()
     }
     grounds = {where: _colour(height, scale) for where, height in heights.items()}
-    bar = BAR | (log_ticks(medians.values(), heights=True) if log else {"nticks": 6})
+    bar = SIDE_BAR | (log_ticks(medians.values(), heights=True) if log else {"nticks": 6})
     grid.draw(drawn, heights, texts, grounds, {**scale, "colorbar": bar})
     empty = {where: 0.0 for where in grid.cells if where not in cells}
     if empty:
@@ -170,7 +144,7 @@ def _medians(drawn: Figure, grid: "_Grid", value: str) -> list[str]:
 def _about(cell: Cell) -> str:
     """The lines below a median."""
     found, n = cell.spread, len(cell.rows)
-    between = f"<br>{interval(found)}" if found.coverage else ""
+    between = f"<br>{number(found.low)} to {number(found.high)}" if found.coverage else ""
     return between + (f"<br>{found.n} of {n}" if cell.missing else f"<br>n = {n}")
 
 
@@ -199,7 +173,7 @@ def _in_legend(drawn: Figure, name: str, colour: str) -> None:
 
 
 def _labels(drawn: Figure, grid: "_Grid") -> list[str]:
-    """Draw the labels; the lines that the title says of them."""
+    """Draw the labels; what the title says about them, in lines."""
     found: dict[Place, str] = {}
     texts: dict[Place, str] = {}
     for where in grid.cells:
@@ -208,8 +182,8 @@ def _labels(drawn: Figure, grid: "_Grid") -> list[str]:
         if 2 * n > len(here):
             found[where], texts[where] = most, f"{name_of(most)}<br>{n} of {len(here)}"
         else:
-            found[where], texts[where] = MIXED, f"{MIXED}<br>{_in_lines(counted(here))}"
-    known = LABELS | OTHER_LABELS
+            found[where], texts[where] = MIXED, f"{MIXED}<br>{_count_lines(here)}"
+    known = LABEL_COLOURS | OTHER_LABELS
     names = ordered(found.values())
     colours = [known.get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(names)]
     codes = {where: float(names.index(label)) for where, label in found.items()}
@@ -220,19 +194,19 @@ def _labels(drawn: Figure, grid: "_Grid") -> list[str]:
     return ["label of most runs" + "; mixed: none has more than half" * (MIXED in names)]
 
 
-def _in_lines(counts: str) -> str:
-    return counts.replace(", ", "<br>")
+def _count_lines(labels: Sequence[str]) -> str:
+    return counted(labels).replace(", ", "<br>")
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """The cells of all panels, and what is told of them."""
+    """The cells of all panels, and what they say."""
 
     cells: Mapping[Place, Cell]
     across: Axis
     up: Axis
     labels: Sequence[str]
-    told: Told
+    lines: RunLines
 
     def labels_in(self, where: Place) -> list[str]:
         return [self.labels[row] for row in self.cells[where].rows]
@@ -240,7 +214,7 @@ class _Grid:
     def none(self, where: Place, *, short: bool) -> str:
         """What stands in a cell without a value."""
         text = f"0 of {len(self.cells[where].rows)}"
-        return text if short else f"{text}<br>{_in_lines(counted(self.labels_in(where)))}"
+        return text if short else f"{text}<br>{_count_lines(self.labels_in(where))}"
 
     def hover(self, where: Place) -> str:
         cell, (_, i, j) = self.cells[where], where
@@ -251,11 +225,10 @@ class _Grid:
         ]
         if found.n:
             lines.append(f"median {found.median:,.6g} of {found.n}")
-        if found.coverage:
-            lines.append(f"{found.coverage:.0%} interval {found.low:,.6g} to {found.high:,.6g}")
-        if self.told.valued and cell.missing:
+        lines += interval_line(found)
+        if cell.missing:
             lines.append(f"{cell.missing} of {len(cell.rows)} runs have no value")
-        return "<br>".join([*lines, self.told.runs(cell.rows)])
+        return "<br>".join([*lines, self.lines.runs(cell.rows)])
 
     def draw(
         self, drawn: Figure, heights: Mapping[Place, float], texts: Mapping[Place, str],

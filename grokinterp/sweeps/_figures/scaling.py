@@ -9,20 +9,26 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.base.checks import truth
-from grokinterp.base.errors import InputError
-from grokinterp.figures._figure import COLOURS, DASHES, LABELS, SERIES, Figure, figure, series
+from grokinterp.figures._figure import (
+    COLOURS,
+    DASHES,
+    LABEL_COLOURS,
+    SERIES,
+    Figure,
+    figure,
+    series,
+)
 from grokinterp.sweeps._figures.cells import (
     MOST_TICKS,
     TIMES,
     Axis,
     Cell,
-    Told,
-    axis_of,
+    RunLines,
+    axes_of,
     cell_of,
-    check_table,
     coverages,
     heading,
-    keys_of,
+    interval_line,
     labels_of,
     log_ticks,
     name_of,
@@ -34,9 +40,8 @@ from grokinterp.sweeps._figures.cells import (
 )
 from grokinterp.sweeps.statistics import CONFIDENCE, FEWEST_PLACES, FEWEST_POINTS, power_law
 
-MOST_LINES = len(SERIES) * len(DASHES)
+MOST_GROUPS = len(SERIES) * len(DASHES)
 HEIGHT, ROW = 520, 24  # pixels; ROW of a line in the strip of the runs without a value
-
 NOWHERE: list[Any] = [None]
 
 
@@ -61,13 +66,13 @@ def plot_scaling(
 ) -> Figure:
     """A measure against one key of a sweep's table: runs as dots, their medians as a line.
 
-    Bars are intervals of order statistics for the median (`statistics.Spread`), their probability
-    is told on hover; a median is open where a run has no value, since it does not know of that run.
-    The strip above counts the runs without a value at each x. An axis is logarithmic where its
-    values are above 0 and span a decade, and with `fit`. An x that is no number has places in
-    order, and so has one that would be logarithmic but for a 0. `by` makes a line for each value of
-    another key, or for each combination of several; without it, dots have the colours of the runs'
-    labels. Runs that differ in further keys are pooled, which the title says.
+    Bars are intervals of order statistics for the median (`statistics.Spread`); hovering shows
+    their probability. A median is open where a run has no value, since it does not know of that
+    run. The strip above counts the runs without a value at each x. An axis is logarithmic where its
+    values are above 0 and span a decade, and with `fit`. An x that is not a number has its values
+    in order, and so has one that would be logarithmic but for a 0. `by` makes a line for each value
+    of another key, or for each combination of several; without it, dots have the colours of the
+    runs' labels. Runs that differ in further keys are pooled, which the title says.
 
     `fit` adds a power law, value = a x^b, and the 95 % interval of b (`statistics.power_law`), over
     the runs at those x where every run has a value: runs cut off before they reach one would bend
@@ -77,21 +82,11 @@ def plot_scaling(
     InputError for a column that is not there, an x with one value, a `value` that no run has as a
     number, and for more than 24 lines.
     """
-    check_table(table)
-    others = keys_of(by)
     fit = truth("fit", fit)
-    used = [x, *others]
-    across = axis_of(table, x)
-    groups = axis_of(table, *others, least=1) if others else None
-    if len(set(used)) < len(used):
-        raise InputError(f"{', '.join(used)}: x and by are different keys; give each once.")
-    if groups and len(groups.names) > MOST_LINES:
-        raise InputError(
-            f"{' and '.join(others)} has {len(groups.names)} values; at most {MOST_LINES} lines "
-            "can be told apart, so give a part of the table."
-        )
+    which = "lines can be told apart"
+    used, (across,), groups = axes_of(table, by, most=MOST_GROUPS, which=which, x=x)
     values = numbers_of(table, value)
-    told = Told(table, values, used)
+    run_lines = RunLines(table, values, used)
     drawn_groups = _groups(across, groups, values)
     cells = [cell for group in drawn_groups for cell in group.cells.values()]
     absent = any(cell.missing for cell in cells)
@@ -101,18 +96,18 @@ def plot_scaling(
     for group in drawn_groups:
         _medians(drawn, places, across, group)
         if absent:
-            _without(drawn, places, group, told)
+            _without(drawn, places, group, run_lines)
         if fit:
             _fitted(drawn, places, values, across, group)
     if groups is None:
         labels = np.array(labels_of(table, asked=False))
         for i, label in enumerate(ordered(labels.tolist())):
-            colour = LABELS.get(label, SERIES[i % len(SERIES)])
+            colour = LABEL_COLOURS.get(label, SERIES[i % len(SERIES)])
             rows = np.flatnonzero((labels == label) & ~np.isnan(values))
-            _dots(drawn, x_of, values, told, rows, name_of(label), colour, legend=True)
+            _dots(drawn, x_of, values, run_lines, rows, name_of(label), colour, legend=True)
     for group in drawn_groups if groups else []:
-        rows = group.rows[~np.isnan(values[group.rows])]
-        _dots(drawn, x_of, values, told, rows, group.name, group.style["color"], legend=False)
+        rows, colour = group.rows[~np.isnan(values[group.rows])], group.style["color"]
+        _dots(drawn, x_of, values, run_lines, rows, group.name, colour, legend=False)
     bars = coverages(cell.spread for cell in cells)
     lines = [f"median, bars: interval for it{bars}" if bars else "median; no interval"]
     if absent:
@@ -120,10 +115,9 @@ def plot_scaling(
         lines += [f"above: runs {what}, of all", "open symbols: median of the other runs"]
     if extra := pooled(table, used):
         lines.append(f"runs at one x differ in {', '.join(map(name_of, extra))} too")
-    title = heading(f"{titled(value)} by {across.title}", lines)
     legend = len(drawn_groups) * (2 if fit else 1)
     return drawn.update_layout(
-        title_text=title,
+        title_text=heading(f"{titled(value)} by {across.title}", lines),
         margin_t=78 + 18 * len(lines),
         height=drawn.layout.height + 18 * len(lines) + 22 * max(0, legend - 2),
     )
@@ -131,7 +125,7 @@ def plot_scaling(
 
 def _groups(across: Axis, groups: Axis | None, values: np.ndarray) -> list[_Group]:
     found = []
-    legends = groups.told() if groups else ["median"]
+    legends = groups.full_names() if groups else ["median"]
     for i, legend in enumerate(legends):
         here = groups.places == i if groups else np.ones(len(values), bool)
         rows = np.flatnonzero(here)
@@ -170,22 +164,21 @@ def _axes(across: Axis, title: str, values: np.ndarray, *, fit: bool, n: int) ->
     if len(places) <= MOST_TICKS:
         drawn.update_xaxes(tickvals=list(places), ticktext=list(across.names))
     elif places != across.numbers:
-        shown = range(0, len(places), -(-len(places) // MOST_TICKS))
-        drawn.update_xaxes(tickvals=[*shown], ticktext=[across.names[i] for i in shown])
+        drawn.update_xaxes(**across.ticks())
     elif spans_decades(places):
         drawn.update_xaxes(**log_ticks(places))
     return drawn
 
 
 def _dots(
-    drawn: Figure, x: np.ndarray, values: np.ndarray, told: Told, rows: np.ndarray, name: str,
-    colour: str, *, legend: bool,
+    drawn: Figure, x: np.ndarray, values: np.ndarray, run_lines: RunLines, rows: np.ndarray,
+    name: str, colour: str, *, legend: bool,
 ) -> None:  # fmt: skip
-    """Runs, each told on hover."""
+    """Runs, each with its line on hover."""
     drawn.add_scatter(
         x=x[rows],
         y=values[rows],
-        customdata=[told.run(row) for row in rows.tolist()],
+        customdata=[run_lines.run(row) for row in rows.tolist()],
         hovertemplate="%{customdata}<extra></extra>",
         mode="markers",
         marker={"color": colour, "size": 7, "opacity": 0.6},
@@ -209,7 +202,13 @@ def _medians(drawn: Figure, places: Sequence[float], across: Axis, group: _Group
             "width": 5,
         },
         customdata=[
-            f"{group.name}, {across.title} {across.names[j]}<br>{_words(cell)}"
+            "<br>".join(
+                [
+                    f"{group.name}, {across.title} {across.names[j]}",
+                    f"median {cell.spread.median:,.6g} of {cell.spread.n} of {len(cell.rows)} runs",
+                    *interval_line(cell.spread),
+                ]
+            )
             for j, cell in cells.items()
         ],
         hovertemplate="%{customdata}<extra></extra>",
@@ -225,18 +224,10 @@ def _medians(drawn: Figure, places: Sequence[float], across: Axis, group: _Group
     )
 
 
-def _words(cell: Cell) -> str:
-    found = cell.spread
-    lines = [f"median {found.median:,.6g} of {found.n} of {len(cell.rows)} runs"]
-    if found.coverage:
-        lines.append(f"{found.coverage:.0%} interval {found.low:,.6g} to {found.high:,.6g}")
-    return "<br>".join(lines)
-
-
-def _without(drawn: Figure, places: Sequence[float], group: _Group, told: Told) -> None:
+def _without(drawn: Figure, places: Sequence[float], group: _Group, run_lines: RunLines) -> None:
     """How many runs have no value, in the strip above at each x that has such runs.
 
-    Numbers of very many x would overlap: those are crosses, which tell theirs on hover.
+    Numbers of very many x would overlap: there they are crosses, and hovering shows the number.
     """
     cells = {j: cell for j, cell in group.cells.items() if cell.missing}
     drawn.add_scatter(
@@ -244,7 +235,7 @@ def _without(drawn: Figure, places: Sequence[float], group: _Group, told: Told) 
         y=[group.number] * len(cells),
         text=[f"{cell.missing}/{len(cell.rows)}" for cell in cells.values()],
         customdata=[
-            f"no value: {cell.missing} of {len(cell.rows)} runs<br>{told.runs(cell.without)}"
+            f"no value: {cell.missing} of {len(cell.rows)} runs<br>{run_lines.runs(cell.without)}"
             for cell in cells.values()
         ],
         hovertemplate="%{customdata}<extra></extra>",

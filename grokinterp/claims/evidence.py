@@ -1,14 +1,13 @@
-"""A verdict on a published claim, and the runs that it rests on."""
+"""The runs that a verdict rests on, by regime, and whether they are enough for one."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from grokinterp.sweeps.statistics import spread
 
-Verdict = Literal["supported", "contradicted", "undetermined"]
-FEWEST = 3  # seeds a regime for a verdict
+FEWEST = 3  # seeds per regime for a verdict
 
 
 class Profile(Protocol):
@@ -21,25 +20,6 @@ class Profile(Protocol):
 
 
 AnyProfile = TypeVar("AnyProfile", bound=Profile)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What was claimed, the rule that decides, and what it says of these runs.
-
-    `seeds` are the different seeds a regime that the verdict rests on, `numbers` all that the rule
-    looked at, `would_change` what would turn the verdict.
-    """
-
-    name: str
-    statement: str
-    source: str
-    verdict: Verdict
-    reason: str
-    numbers: Mapping[str, float] = field(repr=False)
-    seeds: Mapping[str, int]
-    rule: str = field(repr=False)
-    would_change: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -70,7 +50,7 @@ class Evidence(Generic[AnyProfile]):
         return grokked, steady
 
     def seeds(self, *measures: str) -> dict[str, int]:
-        """How many different seeds a regime has among the runs with all of these measures."""
+        """How many different seeds each regime has among the runs with all of these measures."""
         return {
             regime: len({p.seed for p in profiles if all(known([p], m) for m in measures)})
             for regime, profiles in self.regimes.items()
@@ -83,20 +63,8 @@ def known(profiles: Sequence[Profile], measure: str) -> list[float]:
     return [value for value in values if not math.isnan(value)]
 
 
-def too_few(seeds: Mapping[str, int]) -> str | None:
-    """Which regime has fewer seeds than a verdict takes; None where all have enough."""
-    short = [f"{regime} seeds: {n}" for regime, n in seeds.items() if n < FEWEST]
-    return f"{', '.join(short)}, and a verdict takes {FEWEST}" if short else None
-
-
-def more_seeds(seeds: Mapping[str, int]) -> str:
-    """What to add for a verdict."""
-    missing = [f"{FEWEST - n} {regime}" for regime, n in seeds.items() if n < FEWEST]
-    return f"more seeds: at least {' and '.join(missing)}"
-
-
 def span(values: Sequence[float], form: str) -> str:
-    """The smallest and the largest of these values in words, one if they look the same.
+    """The smallest and the largest of these values in words, or one if they look the same.
 
     >>> span([0.5, 0.21, 0.3], ".0%"), span([0.5, 0.5], ".2g")
     ('21% to 50%', '0.5')

@@ -1,0 +1,153 @@
+"""Published claims, each registered with the rule that decides it on evidence from runs.
+
+    @claim(
+        "steady_compress_better", statement="steady models compress better", source="section 5",
+        rule="supported if the median of c is larger in steady runs, else contradicted",
+        falsifiers=["a steady run with a smaller c"],
+    )
+    def steady_compress_better(evidence):
+        grokked, steady = evidence.medians("c")
+        return Finding("supported" if steady > grokked else "contradicted", "...", ...)
+
+`CLAIMS["steady_compress_better"](evidence)` is then a `Claim`, with the verdict in it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+
+from grokinterp.base.checks import listed, word
+from grokinterp.base.registry import check_free, check_function, checked_name
+from grokinterp.base.result import Result
+from grokinterp.claims.evidence import FEWEST
+
+Verdict = Literal["supported", "contradicted", "undetermined"]
+NEEDS = ("run", "runs", "controls")
+
+
+class Finding(NamedTuple):
+    """What a rule makes of its evidence; `Claim` has the same fields."""
+
+    verdict: Verdict
+    reason: str
+    numbers: Mapping[str, float]
+    seeds: Mapping[str, int]
+    would_change: str = ""  # a supported claim's are its falsifiers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim(Result):
+    """What was claimed, the rule that decides, and what it says of these runs.
+
+    `seeds` counts the different seeds per regime that the verdict rests on, `numbers` are all that
+    the rule looked at, `would_change` says what would turn the verdict, `falsifiers` what would
+    turn one of "supported". `needs` is what it is decided on: one run, several runs, or controls.
+    """
+
+    name: str
+    statement: str
+    source: str
+    verdict: Verdict
+    reason: str
+    numbers: Mapping[str, float] = field(repr=False)
+    seeds: Mapping[str, int]
+    rule: str = field(repr=False)
+    would_change: str = field(repr=False)
+    needs: str = "runs"
+    falsifiers: tuple[str, ...] = field(default=(), repr=False)
+
+    def table(self) -> pd.DataFrame:
+        """One row per number that the rule looked at."""
+        return pd.DataFrame(self.numbers.items(), columns=["number", "value"])
+
+    def _title(self) -> str:
+        return f"{self.verdict.capitalize()}: {self.statement}"
+
+    def _lines(self) -> list[str]:
+        return [self.reason, f"would change it: {self.would_change}", f"rule: {self.rule}"]
+
+
+@dataclass(frozen=True)
+class RegisteredClaim:
+    """A published claim; called on evidence, it is decided."""
+
+    name: str
+    statement: str
+    source: str
+    rule: str
+    needs: str
+    falsifiers: tuple[str, ...]
+    decide: Callable[[Any], Finding] = field(repr=False)
+
+    def __call__(self, evidence: Any) -> Claim:
+        """The verdict on this evidence, with all that it rests on."""
+        about = {key: value for key, value in vars(self).items() if key != "decide"}
+        found = self.decide(evidence)._asdict()
+        if found["verdict"] == "supported":
+            found["would_change"] = found["would_change"] or " or ".join(self.falsifiers)
+        return Claim(**about, **found)
+
+
+CLAIMS: dict[str, RegisteredClaim] = {}
+
+
+def claim(
+    name: str,
+    *,
+    statement: str,
+    source: str,
+    rule: str,
+    needs: str = "runs",
+    falsifiers: Sequence[str] = (),
+) -> Callable[[Callable[[Any], Finding]], RegisteredClaim]:
+    """Register a function of evidence as the rule that decides a published claim.
+
+    `rule` says in words when the function finds the claim supported and when contradicted,
+    `falsifiers` what would turn a supported one, `needs` what it is decided on: "run", "runs" (the
+    `Evidence` of both regimes, as `gi.compare` gives it) or "controls". A name that is taken is
+    refused, unless the same function is registered again, as in a notebook.
+    """
+    name = checked_name("claim", name)
+    needs = word("needs", needs, NEEDS)
+    against = tuple(listed("falsifiers", falsifiers, such_as="['a run without it']"))
+
+    def register(decide: Callable[[Any], Finding]) -> RegisteredClaim:
+        check_function("claim", name, decide, ("evidence",))
+        check_free("claim", name, decide, {key: one.decide for key, one in CLAIMS.items()})
+        CLAIMS[name] = RegisteredClaim(name, statement, source, rule, needs, against, decide)
+        return CLAIMS[name]
+
+    return register
+
+
+def decided(
+    reason: str,
+    numbers: Mapping[str, float],
+    seeds: Mapping[str, int],
+    *,
+    supported: bool,
+    contradicted: bool,
+    would_support: str,
+    would_decide: str,
+) -> Finding:
+    """What a rule finds; undetermined where neither holds, or a regime has too few seeds.
+
+    `would_support` turns a contradicted verdict, `would_decide` an undetermined one.
+    """
+    if short := too_few(seeds):
+        missing = [f"{FEWEST - n} {regime}" for regime, n in seeds.items() if n < FEWEST]
+        more = f"more seeds: at least {' and '.join(missing)}"
+        return Finding("undetermined", f"{reason}; {short}", numbers, seeds, more)
+    if supported:
+        return Finding("supported", reason, numbers, seeds)
+    if contradicted:
+        return Finding("contradicted", reason, numbers, seeds, would_support)
+    return Finding("undetermined", reason, numbers, seeds, would_decide)
+
+
+def too_few(seeds: Mapping[str, int]) -> str | None:
+    """Which regime has fewer seeds than a verdict takes; None where all have enough."""
+    short = [f"{regime} seeds: {n}" for regime, n in seeds.items() if n < FEWEST]
+    return f"{', '.join(short)}, and a verdict takes {FEWEST}" if short else None
