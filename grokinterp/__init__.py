@@ -66,7 +66,7 @@ _HOME = {
     "verify": "training",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605  # each name is listed once
+__all__ = sorted(_HOME)  # each name is listed once
 
 # Names of 0.2.0 whose room is another now: they work for one release, with a DeprecationWarning.
 _OF_ROOM: dict[str, dict[str, tuple[str, ...]]] = {

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp import encodings, geometry
+from grokinterp import encodings
 from grokinterp.comparison.lineup import names_of, outcome, regimes_of, settings_of
 from grokinterp.comparison.profile import MEASURES
-from grokinterp.fourier import neuron_ipr
 from grokinterp.models.kinds import build_model
 from grokinterp.viz import comparison_page
 from tests.labels import axis_titles

@@ -82,7 +82,9 @@ def dense(snapshot, inputs, variant):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_everything_is_that_of_the_dense_matrix(snapshot, variant, monkeypatch):
-    monkeypatch.setattr(module, "METRIC_INPUTS_AT_ONCE", 3)  # several blocks, the last of another size
+    monkeypatch.setattr(
+        module, "METRIC_INPUTS_AT_ONCE", 3
+    )  # several blocks, the last of another size
     matrix = dense(snapshot, snapshot.task.model_inputs[~snapshot.train_mask], variant)
     found = fisher_metric(snapshot, variant=variant)
     u, v = direction(snapshot.weights, 1), direction(snapshot.weights, 2)

@@ -18,7 +18,8 @@ from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.fourier.basis import n_frequencies, transform_2d
 from grokinterp.models.user_models import alone_with
 from grokinterp.reading._load import RunOrPath, Subject, run_of
-from grokinterp.runs._snapshot import Snapshot, device_of, need_residual_stream
+from grokinterp.runs._snapshot import Snapshot, need_residual_stream
+from grokinterp.runs.forwards import device_of
 from grokinterp.tasks.modular import ModularTask
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ from grokinterp.fourier.basis import n_frequencies
 from grokinterp.models import answer_position
 from grokinterp.models.user_models import HookedModel, alone_with
 from grokinterp.reading._load import Subject
-from grokinterp.runs._snapshot import Snapshot, device_of, need_residual_stream
+from grokinterp.runs._snapshot import Snapshot, need_residual_stream
+from grokinterp.runs.forwards import device_of
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
 from grokinterp.tasks.operations import UNDEFINED
 

@@ -43,7 +43,6 @@ from grokinterp.progress.levels import (
     unmirrored_of,
 )
 from grokinterp.progress.measures import progress_measures
-from grokinterp.reading.logs_and_configs import as_numbers
 from grokinterp.reading._load import RunOrPath, load
 from grokinterp.reading.checkpoint_formats import SUFFIXES, is_foreign
 from grokinterp.runs.manifest import missing_split

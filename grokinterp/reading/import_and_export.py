@@ -15,8 +15,7 @@ from tqdm.auto import tqdm
 
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
-from grokinterp.base.files import write_whole
-from grokinterp.base.lock import LOCK, hold
+from grokinterp.base.files import LOCK, hold, write_whole
 from grokinterp.base.paths import as_path, reaching
 from grokinterp.models.architecture import Architecture, Weights, is_bias, refuse_not_finite
 from grokinterp.models.foreign_names import PAPER, to_foreign

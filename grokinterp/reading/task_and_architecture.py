@@ -40,9 +40,9 @@ from grokinterp.reading.stored_losses import (
 )
 from grokinterp.reading.tensor_files import StateDict
 from grokinterp.reading.training_rows import Split
-from grokinterp.runs._snapshot import BLOCK_ROWS, forward_of
+from grokinterp.runs._snapshot import BLOCK_ROWS, from_weights
+from grokinterp.runs.forwards import forward_of
 from grokinterp.runs.metrics import COLUMNS
-from grokinterp.runs.models_on_tasks import from_weights
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import mask_of
 
