@@ -359,7 +359,7 @@ def folder_source(folder: Path, files: Collection[Path], *, metrics: str | None)
 
 
 def _source_of_parts(
-    folder: Path, parts: Mapping[int, Part], lists: "_ListsOfFiles", last: Step
+    folder: Path, parts: dict[int, Part], lists: "_ListsOfFiles", last: Step
 ) -> Source:
     configs = [pair for part in parts.values() for pair in part.configs]
     config = next((x.contents.config for x in reversed(parts.values()) if x.contents.config), {})

@@ -335,8 +335,8 @@ def by_column(found: Mapping[Measure, Any]) -> tuple[dict[str, Any], list[str]]:
 def _without_percent(losses: dict[str, float], lists: dict[str, NumberList]) -> list[str]:
     """Take out accuracies that are no shares of 1; those a rounding above 1 are 1. Notes of it."""
     notes = []
-    columns: dict[str, Any]
-    for columns in (losses, lists):
+    both: tuple[dict[str, Any], ...] = (losses, lists)
+    for columns in both:
         for column in [name for name in columns if "_acc" in name]:
             value = columns[column]
             most = float(np.nanmax(value.values if isinstance(value, NumberList) else value))

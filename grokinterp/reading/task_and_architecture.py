@@ -303,12 +303,13 @@ def _stored_numbers(
             weights = reading.weights(state, f"{source.path}, step {step}")
             logits = from_weights(weights, reading.architecture, task).all_logits
             scores[direction] = answer_scores(logits, task.labels)
+        row = stored.loc[step].to_dict()
         for kind in ("loss", "acc"):
             of_rows = {
                 direction: each.losses if kind == "loss" else each.right.to(torch.float64)
                 for direction, each in scores.items()
             }
-            means = [float(stored.loc[step, f"{side}_{kind}"]) for side in SIDES]
+            means = [row[f"{side}_{kind}"] for side in SIDES]
             if train is not None:
                 for side, value, rows in zip(SIDES, means, (train, ~train), strict=True):
                     if math.isfinite(value) and rows.any():
