@@ -200,7 +200,7 @@ BAD = {
     "no rows": (("phases", "{tmp}/no_rows.csv"), "no rows"),
     "empty": (("phases", "{tmp}/empty.csv"), "is empty"),
     "binary": (("phases", "{tmp}/binary.csv"), "binary.csv"),
-    "no sweep": (("sweep", "{tmp}/x.toml", "--out", "{tmp}/x"), "x.toml is not a file"),
+    "no sweep": (("sweep", "{tmp}/x.toml", "--out", "{tmp}/x"), "x.toml does not exist"),
     "a sweep of nothing": (("sweep", "{tmp}/empty.csv", "--out", "{tmp}/x"), "is empty"),
     "unknown measure": (("sweep", "{tmp}/sizs.toml", "--out", "{tmp}/x"), "did you mean 'sizes'"),
     "not a table": (("sweep", "{tmp}/s.toml", "--out", "{tmp}/held"), "has other columns"),
@@ -302,12 +302,12 @@ def test_a_usage_error_names_the_help_of_its_command(name, run):
 
 def test_a_bug_is_seen(run, monkeypatch):
     """What is nobody's input is not made a line of."""
-    from grokinterp import recipe
+    from grokinterp.recipe import builtin
 
     def broken(name):
         raise KeyError(name)
 
-    monkeypatch.setattr(recipe, "find_recipe", broken)
+    monkeypatch.setattr(builtin, "find_recipe", broken)
     with pytest.raises(KeyError):
         run("recipes", "mod11-quick")
 
