@@ -148,8 +148,9 @@ class PruningCurve(Result):
 
     @property
     def settings(self) -> dict[str, object]:
-        """What was asked: all but the numbers of the curve itself."""
-        return {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
+        """What was asked: all but the numbers of the curve itself, and notes."""
+        asked = {name: value for name, value in vars(self).items() if name != "notes"}
+        return {name: value for name, value in asked.items() if not isinstance(value, Tensor)}
 
     @property
     def _lost(self) -> float:
