@@ -118,9 +118,7 @@ def algorithm(
     if not isinstance(thresholds, Cutoffs):
         example = "grokinterp.circuits._algorithm.Cutoffs(answers=0.95)"
         raise refused("thresholds", thresholds, "a set of cutoffs", f"such as {example}")
-    snapshot, keys = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
     if usable_group(snapshot) is None:
         reason = f"{no_frequencies_reason(snapshot)}: there is no circle to add on"

@@ -99,9 +99,7 @@ def attention(
     above the first, attention to the position of b is attention to what the position holds by then,
     which may know a too.
     """
-    snapshot, frequencies = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
     p = snapshot.modular_task.p
     pattern = patterns_of(snapshot, layer).permute(1, 2, 0).unflatten(2, (p, p))

@@ -109,9 +109,7 @@ def attention_readout(
     """
     threshold = number("threshold", threshold, least=0, most=1, such_as="0.85")
     scaled = truth("scaled", scaled)
-    snapshot, frequencies = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
     tokens = group_of(snapshot).tokens
     patterns = patterns_of(snapshot, layer)
@@ -228,9 +226,7 @@ def attention_fits(
     show that the model works with it in place, nor a bad one that it fails: run `patterns` through
     a hook for that. Raises as `attention_readout` does.
     """
-    snapshot, frequencies = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     readout = attention_readout(snapshot, layer=layer, frequencies=frequencies)
     waves = whole("waves", waves, least=1, most=readout.shares.shape[1], such_as="1")
     truth = patterns_of(snapshot, layer)[:, :, 0].double()

@@ -123,9 +123,7 @@ def attribution(
     effects alone: a head that feeds the MLP has no share in what the MLP writes, though nothing
     would be written without it. For that, ablate.
     """
-    snapshot, frequencies = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
     word("against", against, ("mean", "best"))
     seen, note = _in_float64(snapshot)

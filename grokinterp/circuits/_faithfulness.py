@@ -123,9 +123,7 @@ def faithfulness(
     too. The circuit as a whole is compared with random sets of as many frequencies, neurons and
     directions. InputError without key frequencies or an MLP: then nothing is claimed.
     """
-    snapshot, keys = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     need_key_frequencies(keys)
     circuit = _circuit_alone(snapshot, keys)
     # The part first: what the directions then read of the neurons is without it.

@@ -77,9 +77,7 @@ def paper_table(
     show that the network works in the same way: look at the placebos of `ablate`, and at
     `algorithm`.
     """
-    snapshot, keys = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     entries: list[Entry] = []
     for section, rows in SECTIONS.items():
         try:

@@ -355,9 +355,7 @@ def ablate(
     rows: list[Row] = []
     notes: dict[str, None] = {}
     for one in tqdm(steps_of(x, step), desc="ablate", disable=None if progress else True):
-        snapshot, keys = subject_of(
-            x, step=one, frequencies=frequencies, task=task, train_mask=train_mask
-        )
+        snapshot, keys = subject_of(x, one, frequencies, task, train_mask)
         chosen, undefined = (
             standard_and_undefined(snapshot, keys, mode=mode) if given is None else (given, ())
         )

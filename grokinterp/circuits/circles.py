@@ -82,9 +82,7 @@ def circularity(
     is the most that any planes can. Neither says that the network uses the circles.
     InputError without an answer group or a table of embeddings.
     """
-    snapshot, frequencies = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
     n_components = whole("n_components", n_components, least=1, such_as="4")
     components = principal_components(snapshot)[:n_components]
@@ -250,9 +248,7 @@ def isolate_circles(
             for subset in listed("subsets", subsets, such_as="[[1], [1, 5]]")
         ]
         frequencies = [k for subset in subsets for k in subset]
-    snapshot, keys = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
     group_of(snapshot)
     need_key_frequencies(keys)

@@ -97,7 +97,7 @@ def gradient_symmetricity(
     """
     n_samples = whole("n_samples", n_samples, least=1, such_as="100")
     seed = whole("seed", seed, least=-LARGEST_SEED, most=LARGEST_SEED, such_as="42")
-    snapshot, _ = subject_of(x, step=step, frequencies=(), task=task, train_mask=train_mask)
+    snapshot, _ = subject_of(x, step, (), task, train_mask)
     need_residual_stream(snapshot)
     triples = sampled_triples(snapshot.modular_task, n_samples=n_samples, seed=seed)
     blocks = triples.split(BLOCK_TRIPLES)
@@ -244,7 +244,7 @@ def distance_irrelevance(
     It asks about right answers alone and only how much the distance matters, not in which form:
     a memorising network has q near 1 as well. InputError for a task without an answer group.
     """
-    snapshot, _ = subject_of(x, step=step, frequencies=(), task=task, train_mask=train_mask)
+    snapshot, _ = subject_of(x, step, (), task, train_mask)
     group = group_of(snapshot)
     n = group.order
     grid = operand_grid(group)
@@ -336,9 +336,7 @@ def logit_forms(
     fill the gaps that |cos| leaves, and the published pizza network, with its circles together,
     has logits of the clock's form. InputError without an answer group or key frequencies.
     """
-    snapshot, keys = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     group = group_of(snapshot)
     need_key_frequencies(keys)
     waves, variance, class_means = _waves_by_distance(snapshot, group)

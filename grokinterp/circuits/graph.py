@@ -116,9 +116,7 @@ def circuit_graph(
     frequencies and the leftover neurons are controls. InputError without key frequencies
     or an MLP, and where the model's loss is not finite.
     """
-    snapshot, keys = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
     need_key_frequencies(keys)
     paths = _Paths(snapshot, keys)

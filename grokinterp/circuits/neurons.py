@@ -148,9 +148,7 @@ def neuron_clusters(
     activations that are not finite, and where there is no frequency above 0.
     """
     threshold = number("threshold", threshold, least=0, most=1, such_as="0.85")
-    snapshot, key = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, key = subject_of(x, step, frequencies, task, train_mask)
     layer = snapshot.n_layers - 1 if layer is None else layer
     powers = neuron_powers(snapshot, layer=layer)
     if not powers.both.shape[1]:
@@ -284,9 +282,7 @@ def neuron_logit_directions(
     2023, arXiv 2301.05217, section 4.2 and table 1). InputError without an answer group or an MLP,
     and where the map or the neurons are constant or not finite.
     """
-    snapshot, key = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, key = subject_of(x, step, frequencies, task, train_mask)
     group = group_of(snapshot)
     rows = transform(neuron_logit_map(snapshot).T[group.tokens])
     if not 0 < rows[1:].norm() < torch.inf:

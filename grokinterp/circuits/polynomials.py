@@ -96,9 +96,7 @@ def polynomial_fits(
     (see `relu_regression`). Arguments and errors are those of `neuron_clusters`; multiplication is
     fitted in discrete logarithms, without the inputs that have a zero factor.
     """
-    snapshot, key = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, key = subject_of(x, step, frequencies, task, train_mask)
     clusters = neuron_clusters(snapshot, layer=layer, threshold=threshold, frequencies=key)
     powers = neuron_powers(snapshot, layer=layer)
     n = len(token_order(snapshot))
@@ -134,7 +132,7 @@ def fitted_neurons(
     if not isinstance(clusters, NeuronClusters):
         made = "what circuits.neuron_clusters(x) returns"
         raise refused("clusters", clusters, "a NeuronClusters", made)
-    snapshot, _ = subject_of(x, step=step, frequencies=(), task=task, train_mask=train_mask)
+    snapshot, _ = subject_of(x, step, (), task, train_mask)
     post = snapshot.activation(f"blocks.{clusters.layer}.mlp.hook_post").clone()
     order = token_order(snapshot)
     n = len(order)
