@@ -14,6 +14,7 @@ TransformerLens 3 and 4 share and on which both do the same.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from grokinterp.base.checks import tensor, whole, word
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.circuits.interventions import (
     MODES,
-    HookPair,
+    Draw,
     Intervention,
     Setting,
     around,
@@ -71,13 +72,7 @@ def heads(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Inte
         n_heads, _, d_head = setting.snapshot.weights[f"blocks.{layer}.attn.W_Q"].shape
         return random_directions(setting, hook, n_heads * d_head, len(index) * d_head, mode)
 
-    return Intervention(
-        f"{_numbered('head', layer, index)} ({mode})",
-        f"head ({mode})",
-        _replaced(hook, -2, index, mode),
-        draw,
-        no_placebo=None,
-    )
+    return _entries("head", layer, hook, -2, index, mode, draw)
 
 
 def attention(layer: int, *, mode: str = "mean") -> Intervention:
@@ -116,7 +111,10 @@ def neurons(
     Where there are fewer others, they are drawn from all neurons; all neurons have no placebo.
     """
     layer, index = _layer(layer), _index(which)
-    listed = f"neuron {index[0]}" if len(index) == 1 else f"{len(index)} neurons"
+    kind, listed = "neuron", f"neuron {index[0]}"
+    if len(index) > 1:
+        kind, listed = "neurons", f"{len(index)} neurons"
+    name = listed if name is None else _name(name)
 
     def draw(setting: Setting) -> list[Intervention]:
         every = torch.arange(setting.snapshot.weights[f"blocks.{layer}.mlp.W_in"].shape[1])
@@ -135,13 +133,7 @@ def neurons(
             for i in range(setting.n)
         ]
 
-    return Intervention(
-        f"{listed if name is None else _name(name)} ({mode})",
-        f"{'neuron' if len(index) == 1 else 'neurons'} ({mode})",
-        _replaced(f"blocks.{layer}.mlp.hook_post", -1, index, mode),
-        draw,
-        no_placebo=None,
-    )
+    return _entries(kind, layer, f"blocks.{layer}.mlp.hook_post", -1, index, mode, draw, name)
 
 
 def replaced_neurons(
@@ -153,7 +145,7 @@ def replaced_neurons(
     values = tensor("values", values).clone()
 
     def change(post: Tensor) -> Tensor:
-        _check_range(post, -1, index)
+        _check_range("neuron", post, -1, index)
         return _with_values(post, (slice(None), -1, index), values, hook)
 
     return Intervention(name, name, ((hook, Edit(change)),), no_placebo="a replacement")
@@ -167,12 +159,8 @@ def channels(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> I
         n = len(setting.snapshot.weights[f"conv.{layer}.W"])
         return [channels(layer, c, mode=mode) for c in range(n) if c not in index]
 
-    return Intervention(
-        f"{_numbered('channel', layer, index)} ({mode})",
-        f"channel ({mode})",
-        _replaced(f"conv.{layer}.hook_post", 1, index, mode),
-        draw if len(index) == 1 else None,
-    )
+    hook, others = f"conv.{layer}.hook_post", draw if len(index) == 1 else None
+    return _entries("channel", layer, hook, 1, index, mode, others)
 
 
 def replaced_patterns(
@@ -227,16 +215,28 @@ def _skip(what: str, layer: int, read: str, written: str, mode: str) -> Interven
     )
 
 
-def _replaced(hook: str, axis: int, index: Tensor, mode: str) -> tuple[HookPair, ...]:
-    """The hook at which the entries `index` along an axis are replaced."""
+def _entries(
+    kind: str,
+    layer: int,
+    hook: str,
+    axis: int,
+    index: Tensor,
+    mode: str,
+    draw: Draw | None,
+    name: str | None = None,
+) -> Intervention:
+    """The entries `index` of an activation along an axis replaced."""
     word("mode", mode, MODES)
+    numbers = ", ".join(f"{layer}.{i}" for i in index.tolist())
+    name = name or f"{kind}{'s' * (len(index) > 1)} {numbers}"
 
     def change(x: Tensor) -> Tensor:
-        _check_range(x, axis, index)
+        _check_range(kind.removesuffix("s"), x, axis, index)
         chosen = index.to(x.device)
         return x.index_copy(axis, chosen, reference(x.index_select(axis, chosen), mode))
 
-    return ((hook, Edit(change)),)
+    found = Intervention(f"{name} ({mode})", f"{kind} ({mode})", ((hook, Edit(change)),), draw)
+    return replace(found, no_placebo=None) if draw else found
 
 
 def _with_values(x: Tensor, place: Any, values: Tensor, hook: str) -> Tensor:
@@ -251,9 +251,8 @@ def _with_values(x: Tensor, place: Any, values: Tensor, hook: str) -> Tensor:
     return changed
 
 
-def _check_range(x: Tensor, axis: int, index: Tensor) -> None:
+def _check_range(what: str, x: Tensor, axis: int, index: Tensor) -> None:
     if int(index.max()) >= x.shape[axis]:
-        what = {-1: "neuron", -2: "head", 1: "channel"}[axis]
         raise InputError(f"{what} {index.max()} is not between 0 and {x.shape[axis] - 1}.")
 
 
@@ -268,20 +267,12 @@ def _name(given: str) -> str:
     return given
 
 
-def _numbered(what: str, layer: int, index: Tensor) -> str:
-    return f"{what}{'s' * (len(index) > 1)} {', '.join(f'{layer}.{i}' for i in index.tolist())}"
-
-
 def _index(which: int | Iterable[int]) -> Int[Tensor, " n"]:
-    one = whole_number(which)
-    listed = [which] if one is not None or not isinstance(which, Iterable) else list(which)
-    found = [whole_number(i) for i in listed]
-    if (
-        not found
-        or len(set(found)) != len(found)
-        or any(i is None or not 0 <= i <= MOST_INDEX for i in found)
-    ):
+    several = isinstance(which, Iterable) and whole_number(which) is None
+    listed = list(which) if several else [which]
+    found = [i for i in map(whole_number, listed) if i is not None and 0 <= i <= MOST_INDEX]
+    if not found or len(set(found)) != len(listed):
         raise InputError(
             f"{shown(listed)} are not distinct indices from 0 on; give such as 3 or [0, 2]."
         )
-    return torch.tensor(found, dtype=torch.int64)
+    return torch.tensor(found)

@@ -92,7 +92,7 @@ class Intervention(Sequence[HookPair]):
     name: str
     kind: str
     hooks: tuple[HookPair, ...] = field(repr=False)
-    draw: Callable[[Setting], list["Intervention"]] | None = field(default=None, repr=False)
+    draw: "Draw | None" = field(default=None, repr=False)
     no_placebo: str | None = "a whole component has no other part of its size"
     keeps: bool = False  # it keeps only a part: its claim is a small loss, not a large one
     harmonic: bool = False  # a placebo at 2k or 4k of a key frequency
@@ -121,7 +121,7 @@ class Intervention(Sequence[HookPair]):
             pairs = zip(range(n), cycle(mine), cycle(others), strict=False)
             return [one + two for _, one, two in pairs]
 
-        skips = [{name for name, edit in x if _lateness((name, edit)) == 1} for x in (self, other)]
+        skips = [{pair[0] for pair in x if _lateness(pair) == 1} for x in (self, other)]
         if twice := skips[0] & skips[1]:
             raise InputError(f"the stream around {twice.pop()} is ablated twice; once is enough.")
         both = self.draw or other.draw
@@ -138,6 +138,9 @@ class Intervention(Sequence[HookPair]):
     def called(self, name: str | None = None, kind: str | None = None) -> "Intervention":
         """The same under another name."""
         return replace(self, name=name or self.name, kind=kind or self.kind)
+
+
+Draw = Callable[[Setting], list[Intervention]]  # of placebos
 
 
 def _lateness(pair: HookPair) -> int:
