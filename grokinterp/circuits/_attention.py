@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,22 +62,19 @@ class Attention(Result):
 
         `frequency`, `share` and `key` are null for a constant pattern, and without an answer group.
         """
-        names = ("a", "b", "equals")[: self.pattern.shape[1]]
-        rows = []
-        for head, (mean, spread) in enumerate(zip(self.mean, self.spread, strict=True)):
-            row: dict[str, object] = {"head": head}
-            row |= {f"to_{name}": float(x) for name, x in zip(names, mean, strict=True)}
-            row |= {f"spread_{name}": float(x) for name, x in zip(names, spread, strict=True)}
-            row |= {"frequency": None, "share": None, "key": None}
-            row["note"] = "constant over the inputs" if spread.max() < FLAT else self.reason or ""
-            if self.shares is not None and self.shares[head].any():
-                share, at = self.shares[head].max(dim=0)
-                k = int(at) + 1
-                row |= {"frequency": k, "share": float(share), "key": k in self.frequencies}
-            rows.append(row)
-        return pd.DataFrame(rows).astype(
-            {"frequency": "Int64", "share": "Float64", "key": "boolean"}
-        )
+        frame = pd.DataFrame({"head": range(len(self.pattern))})
+        for what, values in (("to", self.mean), ("spread", self.spread)):
+            for name, column in zip(("a", "b", "equals"), values.T, strict=False):
+                frame[f"{what}_{name}"] = column.tolist()
+        shares = torch.zeros(len(frame), 1) if self.shares is None else self.shares
+        largest, at = shares.max(dim=1)
+        varies = (largest > 0).tolist()
+        frame["frequency"] = pd.Series((at + 1).tolist(), dtype="Int64").where(varies)
+        frame["share"] = pd.Series(largest.tolist(), dtype="Float64").where(varies)
+        frame["key"] = frame["frequency"].isin(self.frequencies).astype("boolean").where(varies)
+        constant = (self.spread.max(dim=1).values < FLAT).tolist()
+        frame["note"] = ["constant over the inputs" if x else self.reason or "" for x in constant]
+        return frame
 
     def plot(self, to: str = "a") -> "go.Figure":
         """Attention to operand "a", "b" or "equals" over all pairs (a, b), one panel per head."""
@@ -138,8 +136,7 @@ def patterns_of(snapshot: Snapshot, layer: int) -> Float[Tensor, "n_inputs n_hea
 
 
 def _pattern_name(snapshot: Snapshot, layer: int) -> str:
-    if whole_number(layer) is None or not 0 <= layer < snapshot.n_layers:
-        raise InputError(f"layer={shown(layer)} is not between 0 and {snapshot.n_layers - 1}.")
+    layer = whole("layer", layer, least=0, most=snapshot.n_layers - 1, such_as="0")
     return f"blocks.{layer}.attn.hook_pattern"
 
 
@@ -186,15 +183,12 @@ class AttentionPatterns(Result):
     def table(self) -> pd.DataFrame:
         """One row for every input, head, query and key."""
         rows = [
-            {"a": a, "b": b, "head": head, "query": query, "key": key, "attention": attention}
-            for (a, b), names, heads in zip(
-                self.inputs, self.tokens, self.patterns.tolist(), strict=True
-            )
-            for head, queries in enumerate(heads)
-            for query, keys in zip(names, queries, strict=True)
-            for key, attention in zip(names, keys, strict=True)
+            (*pair, head, query, key)
+            for pair, names in zip(self.inputs, self.tokens, strict=True)
+            for head, query, key in product(range(self.patterns.shape[1]), names, names)
         ]
-        frame = pd.DataFrame(rows)
+        frame = pd.DataFrame(rows, columns=["a", "b", "head", "query", "key"])
+        frame["attention"] = self.patterns.flatten().numpy()
         frame.attrs |= {"layer": self.layer, "step": self.step}
         return frame
 
@@ -242,12 +236,10 @@ def attention_patterns(
     tokens = snapshot.modular_task.tokens[rows].to(device_of(model))
     with torch.no_grad(), alone_with(model):
         _, cache = model.run_with_cache(tokens, names_filter=[name])
-    patterns = _finite(cache[name].double().cpu(), layer)
-    n_tokens = patterns.shape[-1]
     return AttentionPatterns(
-        patterns=patterns,
+        patterns=_finite(cache[name].double().cpu(), layer),
         inputs=pairs,
-        tokens=tuple((f"a={a}", f"b={b}", "=")[:n_tokens] for a, b in pairs),
+        tokens=tuple((f"a={a}", f"b={b}", "=")[: tokens.shape[1]] for a, b in pairs),
         layer=layer,
         step=snapshot.step,
     )

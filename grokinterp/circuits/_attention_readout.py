@@ -157,22 +157,16 @@ def token_scores(
 
 def _checked(snapshot: Snapshot, layer: int) -> Architecture:
     """The architecture of a model that has a readout."""
-    architecture = snapshot.transformer
+    architecture, other = snapshot.transformer, "look at circuits.attention(x)"
     if layer != 0:
-        raise InputError(
-            f"layer={layer} has no attention readout: its keys depend on more than one token; "
-            "give layer=0."
-        )
+        why = "its keys depend on more than one token; give layer=0"
+        raise InputError(f"layer={layer} has no attention readout: {why}.")
     if not snapshot.modular_task.equals_token:
-        raise InputError(
-            'the model reads no "=", so its query varies with b and there is no readout of one '
-            "query; look at circuits.attention(x)."
-        )
+        why = "its query varies with b and there is no readout of one query"
+        raise InputError(f'the model reads no "=", so {why}; {other}.')
     if architecture is None:
-        raise InputError(
-            "the attention readout needs a plain model (learned positions, the usual attention and "
-            "MLP, no hooks of your own left on); look at circuits.attention(x)."
-        )
+        plain = "learned positions, the usual attention and MLP, no hooks of your own left on"
+        raise InputError(f"the attention readout needs a plain model ({plain}); {other}.")
     if architecture.attention_rate == 0:
         raise InputError("attention is constant (attention_rate=0): no score is read.")
     return architecture

@@ -63,15 +63,11 @@ class Attribution(Result):
 
         Shares are null for a total of zero.
         """
-        mean, total = self.per_input.mean(dim=0).tolist(), self.total
-        return pd.DataFrame(
-            {
-                "part": self.parts,
-                "margin": mean,
-                "share": [x / total if total else None for x in mean],
-                "spread": self.per_input.std(dim=0, correction=0).tolist(),
-            }
-        ).astype({"share": "Float64"})
+        mean = self.per_input.mean(dim=0).tolist()
+        frame = pd.DataFrame({"part": self.parts, "margin": mean})
+        frame["share"] = frame["margin"] / self.total if self.total else None
+        frame["spread"] = self.per_input.std(dim=0, correction=0).tolist()
+        return frame.astype({"share": "Float64"})
 
     def by_frequency(self) -> pd.DataFrame:
         """Part by logit frequency: every cell a share of the mean margin, in logits.
@@ -132,10 +128,8 @@ def attribution(
     along = None if group is None else AnswerSpectrum.of(directions, group)
     parts: list[str] = []
     per_input, spectrum = [], []
-    own = clusters is None
-    split = _own_clusters(snapshot, frequencies) if own else _given_clusters(snapshot, clusters)
-    for writer in _writers(seen, split):  # one at a time: their activations are large
-        parts += writer.parts
+    for writer in _writers(seen, _clusters(snapshot, frequencies, clusters)):
+        parts += writer.parts  # one writer at a time: their activations are large
         per_input.append(writer.margins(directions))
         if along is not None:
             spectrum.append(writer.by_frequency(along))
@@ -152,11 +146,18 @@ def attribution(
     )
 
 
-def _given_clusters(snapshot: Snapshot, given: object) -> dict[int, Int[Tensor, " n"]]:
-    """Clusters of one's own: label -> neurons of the last layer, none of them in two clusters."""
+def _clusters(
+    snapshot: Snapshot, frequencies: tuple[int, ...], given: object
+) -> dict[int, Int[Tensor, " n"]]:
+    """Label -> neurons of the last layer, as given or its own; no neuron is in two clusters."""
+    w_out = snapshot.weights.get(f"blocks.{snapshot.n_layers - 1}.mlp.W_out", torch.empty(0))
+    if given is None:
+        if usable_group(snapshot) is None or not frequencies or not len(w_out):
+            return {}
+        own = neuron_clusters(snapshot, frequencies=frequencies)
+        return {k: own.members(k) for k in own.frequencies}
     if not isinstance(given, Mapping):
         raise refused("clusters", given, "a dict of label -> neurons", "such as {9: [0, 4]}")
-    w_out = snapshot.weights.get(f"blocks.{snapshot.n_layers - 1}.mlp.W_out", torch.empty(0))
     if given and not len(w_out):
         raise InputError("clusters are of neurons, and the model has no MLP; leave them out.")
     found, taken = {}, torch.zeros(len(w_out), dtype=torch.bool)
@@ -168,25 +169,14 @@ def _given_clusters(snapshot: Snapshot, given: object) -> dict[int, Int[Tensor, 
         for one in listed(name, members, such_as="[0, 4]"):
             neuron = whole_number(one)
             if neuron is None or not 0 <= neuron < len(w_out):
-                raise InputError(
-                    f"{name} has a neuron outside 0 to {len(w_out) - 1}: {shown(one)}; give "
-                    "numbers of neurons."
-                )
+                outside = f"has a neuron outside 0 to {len(w_out) - 1}: {shown(one)}"
+                raise InputError(f"{name} {outside}; give numbers of neurons.")
             if label != LEFTOVER and taken[neuron]:
                 raise InputError(f"{name} has a neuron twice, or one of another cluster: {neuron}.")
             taken[neuron] |= label != LEFTOVER
             neurons.append(neuron)
         found[label] = torch.tensor(neurons, dtype=torch.int64)
     return found
-
-
-def _own_clusters(snapshot: Snapshot, frequencies: tuple[int, ...]) -> dict[int, Int[Tensor, " n"]]:
-    """The neuron clusters of the last layer; none where there is no MLP or no answer group."""
-    has_mlp = f"blocks.{snapshot.n_layers - 1}.mlp.W_out" in snapshot.weights
-    if usable_group(snapshot) is None or not frequencies or not has_mlp:
-        return {}
-    found = neuron_clusters(snapshot, frequencies=frequencies)
-    return {k: found.members(k) for k in found.frequencies}
 
 
 def _in_float64(snapshot: Snapshot) -> tuple[Snapshot, str]:

@@ -47,11 +47,9 @@ class Faithfulness(Result):
     step: int | None
 
     def __repr__(self) -> str:
-        return (
-            f"Faithfulness(recovered={self.recovered:.6g}, lost={self.lost:.6g}, "
-            f"ratio={self.ratio:.6g}, not_needed={self.not_needed}, "
-            f"frequencies={self.frequencies}, step={self.step})"
-        )
+        numbers = [f"{name}={getattr(self, name):.6g}" for name in ("recovered", "lost", "ratio")]
+        names = [f"{name}={getattr(self, name)}" for name in ("not_needed", "frequencies", "step")]
+        return f"Faithfulness({', '.join(numbers + names)})"
 
     @property
     def ratio(self) -> float:
@@ -88,8 +86,8 @@ class Faithfulness(Result):
             {"what": name, **vars(score)} for name, score in self._scores().items()
         )
         frame["ratio_to_alone"] = frame["loss_all"] / self.alone.score.loss_all
-        verdicts = ["", self.alone.verdict, self.without.verdict]
-        frame["verdict"] = verdicts + [""] * (len(frame) - len(verdicts))
+        frame["verdict"] = ""
+        frame.loc[1:2, "verdict"] = [self.alone.verdict, self.without.verdict]
         return frame
 
     def to_dict(self) -> dict[str, Any]:

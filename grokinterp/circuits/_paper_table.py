@@ -126,14 +126,10 @@ def _neurons(snapshot: Snapshot, keys: Keys) -> Rows:
     n, leftover = len(clusters.fraction), clusters.sizes[LEFTOVER]
     yield "neurons above 0.85", (n - leftover) / n, "0.846 (433 of 512)"
     yield "activation variance they hold", clusters.variance_share, ""
+    published = f"44, 93, 145, 87, 64 ({LISTED})"
     for k in clusters.frequencies:
         note = "" if k in keys else "not a key frequency"
-        yield (
-            f"neurons of k = {k}",
-            float(clusters.sizes[k]),
-            f"44, 93, 145, 87, 64 ({LISTED})",
-            note,
-        )
+        yield f"neurons of k = {k}", float(clusters.sizes[k]), published, note
     yield "leftover neurons", float(leftover), "79"
     fits = polynomial_fits(snapshot, frequencies=keys).summary().set_index("cluster")
     for column, what in (("degree_2", "degree-2 polynomials"), ("product_terms", "products alone")):

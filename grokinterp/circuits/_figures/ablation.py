@@ -67,26 +67,19 @@ def plot_faithfulness(found: Faithfulness) -> Figure:
         Mark(score.loss_all, y, _hover(name, score), "part" if y > 3 else "whole")
         for y, (name, score) in enumerate(scores.items())
     ]
-    drawn = figure(
-        f"Faithfulness{at(found.step)}<br>"
-        f"recovered {_near_1(found.recovered)}, lost {_near_1(found.lost)}",
-        "loss (nats)",
-    )
+    shares = f"recovered {_near_1(found.recovered)}, lost {_near_1(found.lost)}"
+    drawn = figure(f"Faithfulness{at(found.step)}<br>{shares}", "loss (nats)")
     edges = _range(drawn, [mark.x for mark in marks])
     for kind, name, colour in (
         ("whole", "with and without the circuit", COLOURS["key"]),
         ("part", "circuit alone, less a part", SERIES[0]),
     ):
-        some = [mark for mark in marks if mark.kind == kind]
-        drawn.add_bar(
-            **_placed(some),
-            name=name,
-            orientation="h",
-            marker={"color": colour, "line": {"width": 0}},
-        )
+        some = _placed([mark for mark in marks if mark.kind == kind])
+        marker = {"color": colour, "line": {"width": 0}}
+        drawn.add_bar(**some, name=name, orientation="h", marker=marker)
     drawn.add_trace(_at_the_edge(marks, *edges))
     for mark, name, dash in zip(marks, names[:2], ("dot", "dash"), strict=False):
-        if _drawable(mark.x):
+        if 0 < mark.x < math.inf:
             line = {"dash": dash, "width": 1, "color": COLOURS["other"]}
             drawn.add_vline(x=mark.x, line=line, showlegend=True, name=f"loss of {name}")
     return _named_rows(drawn, names)
@@ -99,23 +92,16 @@ def _of_step(rows: dict[Place, Row], places: Sequence[Place]) -> Figure:
         "loss / model's loss",
     )
     heights = {place: float(y) for y, place in enumerate(places)}
-    bars = [
-        Mark(row.ratio, heights[place], _row_hover(row), row.verdict) for place, row in rows.items()
-    ]
-    dots = [
-        Mark(
-            ratio := row.over_whole(placebo.score),
-            heights[place] + 0.3,
-            _hover(f"{placebo.name}<br>placebo of {row.name}", placebo.score)
-            + f"<br>ratio {ratio:.5g}",
-            "placebo at a harmonic" if placebo.harmonic else "placebo",
-        )
-        for place, row in rows.items()
-        for placebo in row.placebos
-    ]
+    bars, dots = [], []
+    for place, row in rows.items():
+        bars.append(Mark(row.ratio, heights[place], _row_hover(row), row.verdict))
+        for one in row.placebos:
+            ratio, kind = row.over_whole(one.score), "placebo" + " at a harmonic" * one.harmonic
+            hover = _hover(f"{one.name}<br>placebo of {row.name}", one.score)
+            dots.append(Mark(ratio, heights[place] + 0.3, f"{hover}<br>ratio {ratio:.5g}", kind))
     edges = _range(drawn, [1.0, *(mark.x for mark in bars + dots)])
     for verdict, colour in VERDICTS.items():
-        some = [mark for mark in bars if mark.kind == verdict and _drawable(mark.x)]
+        some = [mark for mark in bars if mark.kind == verdict and 0 < mark.x < math.inf]
         drawn.add_bar(
             **_placed(some, base=1),
             base=1,
@@ -126,7 +112,7 @@ def _of_step(rows: dict[Place, Row], places: Sequence[Place]) -> Figure:
             showlegend=bool(some),
         )
     for name, symbol in (("placebo", "circle"), ("placebo at a harmonic", "circle-open")):
-        some = [mark for mark in dots if mark.kind == name and _drawable(mark.x)]
+        some = [mark for mark in dots if mark.kind == name and 0 < mark.x < math.inf]
         drawn.add_scatter(
             **_placed(some),
             mode="markers",
@@ -150,12 +136,8 @@ def _placed(marks: Sequence[Mark], base: float = 0) -> dict[str, Any]:
 
 
 def _places(rows: Iterable[Row]) -> list[Place]:
-    seen: dict[str, int] = {}
-    found = []
-    for row in rows:
-        seen[row.name] = seen.get(row.name, -1) + 1
-        found.append((row.name, seen[row.name]))
-    return found
+    names = [row.name for row in rows]
+    return [(name, names[:i].count(name)) for i, name in enumerate(names)]
 
 
 def _near_1(value: float) -> str:
@@ -168,13 +150,9 @@ def _near_1(value: float) -> str:
     return f"1 {'-' if value < 1 else '+'} {far:.2g}" if 0 < far < 5e-5 else f"{value:.4g}"
 
 
-def _drawable(value: float) -> bool:
-    return 0 < value < math.inf
-
-
 def _range(drawn: Figure, values: Iterable[float]) -> tuple[float, float]:
     """A log axis with room at both ends for what stands at the edge."""
-    exponents = [math.log10(value) for value in values if _drawable(value)] or [0.0]
+    exponents = [math.log10(value) for value in values if 0 < value < math.inf] or [0.0]
     room = 0.06 * (max(exponents) - min(exponents)) + 0.1
     low, high = min(exponents) - room, max(exponents) + room
     drawn.update_xaxes(
@@ -188,15 +166,11 @@ def _at_the_edge(marks: Iterable[Mark], low: float, high: float) -> go.Scatter:
     off = [
         Mark(low if x == 0 else high, y, f"{hover}<br>{x:g} is off the axis", kind)
         for x, y, hover, kind in marks
-        if not _drawable(x)
+        if not 0 < x < math.inf
     ]
-    return go.Scatter(
-        **_placed(off),
-        mode="markers",
-        marker={"symbol": "diamond", "size": 9, "color": SERIES[1]},
-        name="off the axis",
-        showlegend=bool(off),
-    )
+    marker = {"symbol": "diamond", "size": 9, "color": SERIES[1]}
+    shown = {"mode": "markers", "name": "off the axis", "showlegend": bool(off)}
+    return go.Scatter(**_placed(off), marker=marker, **shown)
 
 
 def _named_rows(drawn: Figure, names: Sequence[str]) -> Figure:
@@ -218,16 +192,12 @@ def _named_rows(drawn: Figure, names: Sequence[str]) -> Figure:
 
 def _row_hover(row: Row) -> str:
     ratios = pd.Series(row.placebo_ratios, dtype=float)
-    beside = row.no_placebo or "no placebos"
+    compared = row.no_placebo or "no placebos"
     if len(ratios):
-        beside = (
-            f"{len(ratios)} placebos: median {ratios.median():.5g}, "
-            f"{ratios.min():.5g} to {ratios.max():.5g}"
-        )
-    return (
-        f"{_hover(row.name, row.score)}<br>ratio {row.ratio:.5g}: {row.verdict}"
-        f"<br>{beside}<br>kind: {row.kind}"
-    )
+        compared = f"{len(ratios)} placebos: median {ratios.median():.5g}, "
+        compared += f"{ratios.min():.5g} to {ratios.max():.5g}"
+    own = f"{_hover(row.name, row.score)}<br>ratio {row.ratio:.5g}: {row.verdict}"
+    return f"{own}<br>{compared}<br>kind: {row.kind}"
 
 
 def _hover(name: str, score: Score) -> str:
@@ -240,11 +210,8 @@ def _hover(name: str, score: Score) -> str:
 
 def _sides(train: float, test: float, form: str) -> str:
     """The value on train and on test, where known: there may be no split, or no test inputs."""
-    known = [
-        f"{side} {value:{form}}"
-        for side, value in (("train", train), ("test", test))
-        if not math.isnan(value)
-    ]
+    sides = {"train": train, "test": test}
+    known = [f"{side} {x:{form}}" for side, x in sides.items() if not math.isnan(x)]
     return f" ({', '.join(known)})" if known else ""
 
 

@@ -137,15 +137,12 @@ def attention_html(found: AttentionPatterns) -> Html:
     """
     script = circuitsvis_script()
     name = f"attention-{uuid.uuid4().hex}"
-    blocks = "".join(
-        f'<p>a = {a}, b = {b} (layer {found.layer}{at(found.step)})</p><div id="{name}-{i}"></div>'
-        for i, (a, b) in enumerate(found.inputs)
-    )
-    calls = "".join(
-        f'CircuitsVis.render("{name}-{i}", CircuitsVis.AttentionHeads, '
-        f"{json.dumps(found.props(i))});\n"
-        for i in range(len(found.inputs))
-    )
+    layer = f"(layer {found.layer}{at(found.step)})"
+    blocks = calls = ""
+    for i, (a, b) in enumerate(found.inputs):
+        blocks += f'<p>a = {a}, b = {b} {layer}</p><div id="{name}-{i}"></div>'
+        props = json.dumps(found.props(i))
+        calls += f'CircuitsVis.render("{name}-{i}", CircuitsVis.AttentionHeads, {props});\n'
     return Html(
         f'<div style="background: #fff; color: #222; padding: 1px 12px">{blocks}</div>'
         f'<script type="module">{script}\n{calls}</script>'

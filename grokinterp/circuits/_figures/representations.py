@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.base.errors import InputError, whole_number
+from grokinterp.base.checks import whole
+from grokinterp.base.errors import InputError
 from grokinterp.base.result import draws
 from grokinterp.circuits.circles import centred_embedding
 from grokinterp.circuits.neurons import LEFTOVER, NeuronClusters, neuron_clusters
@@ -348,10 +349,7 @@ def _layer(snapshot: Snapshot, layer: int | None) -> int:
     """The layer asked for, the last one unless given."""
     _ = snapshot.modular_task  # refuses a task without operands
     last = snapshot.n_layers - 1
-    number = last if layer is None else whole_number(layer)
-    if number is None or not 0 <= number <= last:
-        raise InputError(f"layer={layer!r} is not between 0 and {last}.")
-    return number
+    return last if layer is None else whole("layer", layer, least=0, most=last, such_as="0")
 
 
 def _of_layer(snapshot: Snapshot, layer: int) -> str:
@@ -377,9 +375,8 @@ def _named(
 def _largest(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the largest terms, the largest last: it is drawn above the others."""
     order = np.argsort(-np.abs(z), axis=None, kind="stable")[:DOTS][::-1]
-    rows, columns = np.unravel_index(order, z.shape)
-    there = np.abs(z[rows, columns]) > 0  # neither the zeros of a dead neuron nor NaN
-    return rows[there], columns[there]
+    there = order[np.abs(z.flat[order]) > 0]  # neither the zeros of a dead neuron nor NaN
+    return np.unravel_index(there, z.shape)  # type: ignore[return-value]
 
 
 def _wave(i: int, operand: str) -> str:
