@@ -8,8 +8,8 @@ import torch
 
 import grokinterp as gi
 from grokinterp.circuits import hooks
+from grokinterp.circuits.hooks import harmonics, table_directions
 from grokinterp.circuits.interventions import Intervention, Setting, reference, replay
-from grokinterp.circuits.subspaces import harmonics, table_directions
 from grokinterp.models.adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from tests.test_architectures import VARIANTS, P, example

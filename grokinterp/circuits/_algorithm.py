@@ -106,8 +106,7 @@ def algorithm(
     embedding is not circular; "undetermined" where there are too few such inputs to tell. Otherwise
     gradient symmetricity and distance irrelevance each speak for one algorithm, or for none: where
     they are not defined, within two standard errors of the threshold, or (the gradients) for an
-    operation that is not symmetric in a and b. "clock" and "pizza" need both to agree; anything
-    else is "undetermined".
+    operation that is not symmetric in a and b. Unless both speak for the same one: "undetermined".
 
     The circles taken one by one are reported and do not vote: a network with a clock can have a
     weak circle of the pizza's form. The verdict names the nearer of two idealised algorithms; the

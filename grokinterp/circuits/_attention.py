@@ -35,9 +35,8 @@ class Attention(Result):
 
     `pattern[h, i, a, b]` is what head h gives to position i (a, b, then "=" where there is one) on
     input (a, b). `shares[h, k - 1]` is the share of the pattern's variance over (a, b), all
-    positions together, in the terms const, cos w_k, sin w_k of a times the same of b; 0 for a
-    constant pattern, None without an answer group (`reason` says why). Where a head looks does
-    not say what it moves.
+    positions together, in the terms const, cos w_k, sin w_k of a times the same of b; 0 where it is
+    constant, None without an answer group (`reason`). Where a head looks is not what it moves.
     """
 
     pattern: Float[Tensor, "n_heads n_tokens p p"] = field(repr=False)
@@ -93,9 +92,8 @@ def attention(
     """Attention patterns of one layer from the answer position, as functions of (a, b).
 
     Weights of the softmax (0 to 1; the weights of a model with an attention rate below 1 sum to
-    more). Heat maps over (a, b) as in figure 4 of Nanda et al. 2023 (arXiv 2301.05217). For a layer
-    above the first, attention to the position of b is attention to what the position holds by then,
-    which may know a too.
+    more). Heat maps over (a, b) as in figure 4 of Nanda et al. 2023 (arXiv 2301.05217). In a layer
+    above the first, the position of b may hold what depends on a too.
     """
     snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)

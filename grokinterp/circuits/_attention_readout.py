@@ -59,8 +59,7 @@ class AttentionReadout(Result):
     def table(self) -> pd.DataFrame:
         """One row per head: its leading frequency, what that explains, and whether it is enough.
 
-        `single_frequency`: the share reaches the threshold. `spread`: standard deviation of C_j
-        over the tokens.
+        `single_frequency`: the share reaches the threshold. `spread`: of C_j over the tokens.
         """
         leading = self.leading
         shares = [
@@ -191,9 +190,8 @@ class AttentionFits(Result):
         """One row per head and form.
 
         `variance_explained` of the true attention to a, over all inputs; `whole_readout` is the
-        same of the same form with all of C_j instead of its leading `waves`: what is missing
-        there is the form's fault (and that of "="), the difference is the other frequencies'. Null
-        where attention to a does not vary.
+        same with all of C_j instead of its leading `waves`: what is missing there is the form's
+        fault (and that of "="), the difference is the other frequencies'. Null for a constant.
         """
         nullable = {"frequency": "Int64", "variance_explained": "Float64"}
         return pd.DataFrame(self.rows).astype(nullable | {"whole_readout": "Float64"})

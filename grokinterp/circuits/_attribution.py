@@ -29,8 +29,7 @@ class Attribution(Result):
 
     `per_input[i, j]` is what part j adds to the margin of input i, `margin[i]` the margin itself,
     both in logits. `spectrum[j, k]` is what part j adds to the average margin through its logits'
-    component along cos/sin(w_k f(a, b)), k = 0 the constant; None without an answer group
-    (`reason` says why).
+    component along cos/sin(w_k f(a, b)), k = 0 the constant; None without an answer group.
     """
 
     parts: tuple[str, ...]

@@ -74,8 +74,7 @@ def paper_table(
 
     What a model has no answer for (no key frequencies, no "=", several layers, ...) has the value
     None (NaN in the table) and the reason as its note. A number near the published one does not
-    show that the network works in the same way: look at the placebos of `ablate`, and at
-    `algorithm`.
+    show that the network works in the same way: see the placebos of `ablate`, and `algorithm`.
     """
     snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     entries: list[Entry] = []

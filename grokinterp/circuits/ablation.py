@@ -381,19 +381,22 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
             known[one.same] = score(snapshot, replay(snapshot, one))
         return known[one.same]
 
-    rows = []
-    for one in chosen:
+    def row(one: Intervention) -> Row:
         own = scored(one)
         drawn = one.draw(setting) if one.draw and setting.n else []
-        placebos = tuple(Placebo(p.name, p.harmonic, scored(p)) for p in drawn)
-        plain = any(not placebo.harmonic for placebo in placebos)
-        why_none = None if plain else one.no_placebo or missing
-        hooks = tuple(name for name, _ in one)
-        row = Row(
-            snapshot.step, one.name, one.kind, hooks, own, whole, one.keeps, placebos, why_none
+        return Row(
+            step=snapshot.step,
+            name=one.name,
+            kind=one.kind,
+            hooks=tuple(name for name, _ in one),
+            score=own,
+            whole=whole,
+            keeps=one.keeps,
+            placebos=tuple(Placebo(p.name, p.harmonic, scored(p)) for p in drawn),
+            no_placebo=one.no_placebo or missing if all(p.harmonic for p in drawn) else None,
         )
-        rows.append(row)
-    return rows
+
+    return [row(one) for one in chosen]
 
 
 def _flat(row: Row) -> dict[str, object]:

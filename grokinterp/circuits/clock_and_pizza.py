@@ -45,8 +45,7 @@ LARGEST_SHUFFLE = 4_000_000  # triples; a list of more takes seconds to shuffle
 class GradientSymmetricity(Result):
     """Cosines between dQ_abc/dE_a and dQ_abc/dE_b, one per triple, and their mean.
 
-    `value` is None where no sampled triple has two gradients; `reason` says so, and also how many
-    triples had to be left out.
+    `value` is None where no sampled triple has two gradients; `reason` counts those left out.
     """
 
     value: float | None
@@ -246,12 +245,10 @@ def distance_irrelevance(
     """
     snapshot, _ = subject_of(x, step, (), task, train_mask)
     group = group_of(snapshot)
-    n = group.order
-    grid = operand_grid(group)
-    labels = snapshot.task.labels
-    right = snapshot.logits[torch.arange(len(labels)), labels].double()[grid]
-    y = torch.arange(n)
-    by_distance = right[(y[:, None] + y) % n, y]  # [d, y]: x = y + d
+    logits = snapshot.logits.gather(1, snapshot.task.labels[:, None]).flatten()
+    right = logits.double()[operand_grid(group)]
+    y = torch.arange(group.order)
+    by_distance = right[(y[:, None] + y) % group.order, y]  # [d, y]: x = y + d
     std_within = by_distance.std(dim=1, unbiased=False)
     std_all = float(right.std(unbiased=False))
     constant = std_all <= 1e-6 * float(right.abs().max())  # no more than float32 rounds
@@ -310,11 +307,11 @@ class LogitForms(Result):
 
     def table(self) -> pd.DataFrame:
         """One row per frequency, strongest first, and a last one for all of them together."""
-        frame = pd.DataFrame(map(vars, self.fits)).sort_values("free", ascending=False)
+        fits = sorted(map(vars, self.fits), key=lambda fit: -fit["free"])
         joint = {"frequency": "all", "clock": self.clock, "pizza": self.pizza, "free": self.free}
-        frame = pd.concat([frame.astype({"frequency": object}), pd.DataFrame([joint])])
+        frame = pd.DataFrame([*fits, joint])
         frame.attrs |= {"class_means": self.class_means, "step": self.step}
-        return frame.reset_index(drop=True)
+        return frame
 
 
 def logit_forms(

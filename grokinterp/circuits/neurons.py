@@ -103,14 +103,12 @@ class NeuronClusters(Result):
 
         Fractions are means over its live neurons, NaN where it has none.
         """
-        rows: list[dict[str, object]] = []
-        for k, size in self.sizes.items():
-            members, key = self.members(k), k in self.key_frequencies
-            share = float(self.variance_shares[members].sum())
-            rows.append({"cluster": k, "neurons": size, "key": key, "variance_share": share})
-            for name in ("fraction", "quadratic_fraction"):
-                rows[-1][name] = float(getattr(self, name)[members].nanmean())
-        frame = pd.DataFrame(rows)
+        frame = pd.DataFrame(self.sizes.items(), columns=["cluster", "neurons"])
+        frame["key"] = frame["cluster"].isin(self.key_frequencies)
+        members = [self.members(k) for k in frame["cluster"]]
+        frame["variance_share"] = [float(self.variance_shares[own].sum()) for own in members]
+        for name in ("fraction", "quadratic_fraction"):
+            frame[name] = [float(getattr(self, name)[own].nanmean()) for own in members]
         frame.attrs.update(self.assumptions, variance_share=self.variance_share)
         return frame
 
@@ -253,9 +251,8 @@ class NeuronLogitMap(Result):
                 "largest_cosine": [max(row, default=0.0) for row in others.tolist()],
             }
         )
-        for name in ("residual", "residual_centred", "step"):
-            frame.attrs[name] = getattr(self, name)
-        frame.attrs["notes"] = list(self.notes)
+        names = ("residual", "residual_centred", "step")
+        frame.attrs = {name: getattr(self, name) for name in names} | {"notes": list(self.notes)}
         return frame
 
     @property

@@ -65,13 +65,12 @@ class PolynomialFits(Result):
         for k in self.clusters.sizes:
             members = self.clusters.members(k)
             members = members[self.clusters.leading[members] > 0]
-            variance = self.clusters.variance_shares[members]
-            row: dict[str, object] = {"cluster": k, "neurons": len(members)}
-            row["key"] = k in self.clusters.key_frequencies
+            shares = self.clusters.variance_shares[members]
+            row = {"cluster": k, "neurons": len(members), "key": k in self.clusters.key_frequencies}
             for name in (*TERMS, "product_terms"):
-                row[name] = float((getattr(self, name)[members] * variance).sum() / variance.sum())
-            row["lowest_degree_2"] = min(self.degree_2[members].tolist(), default=float("nan"))
-            rows.append(row)
+                row[name] = float((getattr(self, name)[members] * shares).sum() / shares.sum())
+            worst = min(self.degree_2[members].tolist(), default=float("nan"))
+            rows.append(row | {"lowest_degree_2": worst})
         frame = pd.DataFrame(rows)
         frame.attrs.update(self.clusters.assumptions)
         return frame
@@ -226,11 +225,10 @@ def _double(k: int, n: int) -> int:
 
 def _waves(k: int, n: int) -> tuple[Float[Tensor, "n_waves n"], Float[Tensor, " n_waves"]]:
     """Unit rows const, cos and sin of w_k, those of 2 w_k; and the degree each has in the first."""
-    basis = fourier_basis(n)
     of_row = (torch.arange(n) + 1) // 2  # the frequency of each row
     degree = torch.full((n,), torch.inf)
     degree[of_row == _double(k, n)] = 2
     degree[of_row == k] = 1
     degree[0] = 0
     kept = degree.isfinite()
-    return basis[kept], degree[kept]
+    return fourier_basis(n)[kept], degree[kept]

@@ -20,11 +20,10 @@ from tqdm.auto import tqdm
 
 from grokinterp.base.errors import InputError
 from grokinterp.circuits._attention import AttentionPatterns, attention, attention_patterns
-from grokinterp.circuits._faithfulness import faithfulness
 from grokinterp.circuits._figures import answers, representations
 from grokinterp.circuits._figures.answers import circuitsvis_script, plot_attention
 from grokinterp.circuits.ablation import ablate
-from grokinterp.circuits.graph import circuit_graph
+from grokinterp.circuits.circuit import circuit_graph, faithfulness
 from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.encodings import _figures as pruning
 from grokinterp.encodings.bases import BASES

@@ -10,9 +10,8 @@ import plotly.graph_objects as go
 
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import draws
-from grokinterp.circuits._faithfulness import Faithfulness
 from grokinterp.circuits.ablation import ABOVE, NONE, UNKNOWN, WITHIN, Ablation, Row, Score
-from grokinterp.circuits.graph import CircuitGraph, Edge
+from grokinterp.circuits.circuit import CircuitGraph, Edge, Faithfulness
 from grokinterp.figures._figure import COLOURS, SERIES, Figure, at, checked, figure, series
 from grokinterp.figures.slider import over_training
 
@@ -284,8 +283,7 @@ def _node_places(found: CircuitGraph) -> dict[str, float]:
     """How far down the middle of each node is, so that no two overlap and none leaves the figure.
 
     A node is as high as the wider of what comes in and goes out, on the scale that the fullest
-    column allows. The room that is left in a column stands around its nodes, key clusters that do
-    not exist yet among them.
+    column allows. What is left of a column stands around its nodes and the missing key clusters.
     """
     table = found.node_table().set_index("node")
     sizes = table[["share_in", "share_out"]].max(axis=1).fillna(0.0).to_dict()

@@ -43,8 +43,7 @@ def plot_embedding_circles(
     circle the points are a cloud. The line joins tokens that are neighbours on the circle, x and
     x + 1/k. Percentages are shares of the embedding's power in frequency k: of the table, rows
     centred, in cos and sin of w_k x. Multiplication is taken in discrete logarithms, without the
-    token 0. One range for all panels, each step's own. A circle does not say that the network
-    uses it.
+    token 0. One range for all panels of a step. A circle does not say that the network uses it.
 
     `frequencies` are the key frequencies unless given, `shown` is `step`, `task`, `train_mask` as
     in `gi.ablate`. InputError without frequencies or a table of embeddings.
@@ -219,8 +218,7 @@ def plot_neurons(
     over steps) and `layer` the last one unless given; `shown` is `step`, `frequencies`, `task` and
     `train_mask` as in `gi.ablate`, with several steps or "all" for a slider. A panel's name has the
     frequency of the neuron's cluster at that step, "mixed" where no frequency reaches 85 % of its
-    variance. One colour scale for all panels, each step's own. A clear pattern does not say that
-    the answer needs the neuron.
+    variance. One colour scale for all panels of a step. A clear pattern may still be unused.
     """
     chosen = _chosen(x, neurons, layer, shown)
     return draw_steps(x, lambda snapshot, _: neuron_images(snapshot, chosen, layer), **shown)
