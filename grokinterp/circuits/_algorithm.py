@@ -183,8 +183,7 @@ def _symmetric(found: GradientSymmetricity, task: ModularTask, thresholds: Cutof
     name, value, bound = "gradient symmetricity", found.value, thresholds.symmetric
     if value is None or found.standard_error is None:
         return Indication(name, None, bound, None, f"{name} is not defined: {found.reason}")
-    speaks_for = None
-    measured = f"{name} {value:.4f} (standard error {found.standard_error:.4f})"
+    speaks_for, measured = None, f"{name} {value:.4f} (standard error {found.standard_error:.4f})"
     if not task.commutative:
         reason = f"{measured} says nothing: {task.operation} is not symmetric in a and b"
     elif abs(value - bound) <= 2 * found.standard_error:

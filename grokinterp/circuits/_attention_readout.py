@@ -62,9 +62,7 @@ class AttentionReadout(Result):
         `single_frequency`: the share reaches the threshold. `spread`: of C_j over the tokens.
         """
         leading = self.leading
-        shares = [
-            share if k else None for k, share in zip(leading, self.leading_share, strict=True)
-        ]
+        shares = [share if share else None for share in self.leading_share]
         frame = pd.DataFrame(
             {
                 "head": range(len(leading)),
@@ -224,7 +222,7 @@ def attention_fits(
     truth = patterns_of(snapshot, layer)[:, :, 0].double()
     assert snapshot.transformer is not None  # attention_readout has made sure
     rate = snapshot.transformer.attention_rate
-    cut = leading_waves(readout, group_of(snapshot), waves)
+    cut = _leading_waves(readout, group_of(snapshot), waves)
     a, b = snapshot.modular_task.inputs.unbind(1)
     difference, every = ((scores[:, a] - scores[:, b]).T for scores in (cut, readout.scores))
     patterns: dict[str, Tensor] = {}
@@ -234,19 +232,11 @@ def attention_fits(
         ceiling = _fit(form, every, readout.offset, rate, truth)[3]
         to_equals = torch.full_like(to_a, 1 - rate)
         patterns[form] = torch.stack([to_a, 2 - rate - to_a, to_equals], dim=2)
-        rows += [
-            {
-                "head": head,
-                "form": form,
-                "frequency": k,
-                "slope": float(slope[head]),
-                "intercept": float(intercept[head]),
-                "fitted": fitted,
-                "variance_explained": explained[head],
-                "whole_readout": ceiling[head],
-            }
-            for head, k in enumerate(readout.leading)
-        ]
+        for head, k in enumerate(readout.leading):
+            row = {"head": head, "form": form, "frequency": k}
+            row |= {"slope": float(slope[head]), "intercept": float(intercept[head])}
+            row |= {"fitted": fitted, "variance_explained": explained[head]}
+            rows.append(row | {"whole_readout": ceiling[head]})
     return AttentionFits(patterns=patterns, rows=tuple(rows), readout=readout, waves=waves)
 
 
@@ -266,16 +256,12 @@ def fitted_patterns(
     Float64, positions a, b, "="; `form` is "sigmoid" or "linear", see `attention_fits`.
     """
     word("form", form, FITTED)
-    fits = attention_fits(
-        x, waves=waves, layer=layer, step=step, frequencies=frequencies, task=task,
-        train_mask=train_mask,
-    )  # fmt: skip
+    snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
+    fits = attention_fits(snapshot, waves=waves, layer=layer, frequencies=keys)
     return fits.patterns[form]
 
 
-def leading_waves(
-    readout: AttentionReadout, group: AnswerGroup, waves: int = 1
-) -> Float[Tensor, "n_heads p"]:
+def _leading_waves(readout: AttentionReadout, group: AnswerGroup, waves: int) -> Tensor:
     """C_j reduced to its mean and leading frequencies; tokens without an exponent keep theirs."""
     scores = readout.scores.clone()
     coefficients = torch.fft.rfft(scores[:, group.tokens], dim=1)
@@ -286,13 +272,12 @@ def leading_waves(
 
 
 def _fit(
-    form: str,
-    difference: Float[Tensor, "n_inputs n_heads"],
-    offset: Float[Tensor, " n_heads"],
-    rate: float,
-    truth: Float[Tensor, "n_inputs n_heads"],
-) -> tuple[Tensor, Tensor, Float[Tensor, "n_inputs n_heads"], list[float | None]]:
-    """Slope and intercept of each head, the attention to a they give, the variance it explains."""
+    form: str, difference: Tensor, offset: Tensor, rate: float, truth: Tensor
+) -> tuple[Tensor, Tensor, Tensor, list[float | None]]:
+    """Slope and intercept of each head, the attention to a they give, the variance it explains.
+
+    `difference`, `truth` and the attention are [n_inputs, n_heads].
+    """
     spread, mean = torch.std_mean(truth, dim=0, correction=0)
     if form == "sigmoid":
         slope, intercept = torch.ones_like(offset), offset

@@ -196,10 +196,8 @@ def _in_float64(snapshot: Snapshot) -> tuple[Snapshot, str]:
             "the logits are not linear in the residual stream, and the weights do not say how; "
             "give a model with a full LayerNorm ('LN') or none before its unembedding."
         )
-    return snapshot, (
-        f"the model's own activations, {snapshot.logits.dtype}: what else its hooks or modules "
-        "write is in `most_unexplained`"
-    )
+    own = f"the model's own activations, {snapshot.logits.dtype}"
+    return snapshot, f"{own}: what else its hooks or modules write is in `most_unexplained`"
 
 
 def _directions(snapshot: Snapshot, against: str) -> Float[Tensor, "n_inputs p"]:
@@ -291,10 +289,10 @@ def _writers(snapshot: Snapshot, clusters: Mapping[int, Int[Tensor, " n"]]) -> I
             yield writer(parts, snapshot.activation(f"{mlp}.hook_post"), w[f"{mlp}.W_out"], part_of)
         if f"{mlp}.b_out" in w:
             yield writer((f"{prefix}MLP bias",), one, w[f"{mlp}.b_out"][None])
-    after = {}  # what is added after the residual stream, as logits
+    # What is added after the residual stream, as logits.
     if not snapshot.linear_readout:
-        after["LayerNorm bias"] = w["ln_final.b"].double() @ unembed
+        bias = w["ln_final.b"].double() @ unembed
+        yield Writer(("LayerNorm bias",), one, bias[None], one[:1])
     if "unembed.b_U" in w:
-        after["unembedding bias"] = w["unembed.b_U"][: task.p].double()
-    for name, logits in after.items():
-        yield Writer((name,), one, logits[None], one[:1])
+        bias = w["unembed.b_U"][: task.p].double()
+        yield Writer(("unembedding bias",), one, bias[None], one[:1])

@@ -98,8 +98,8 @@ def _frequencies(snapshot: Snapshot, keys: Keys) -> Rows:
     visible = RULES["embedding"](snapshot).frequencies
     note = "; ".join([", ".join(map(str, keys)), *keys.notes]) if keys else keys.reason
     yield "key frequencies", float(len(keys)), "5: 14, 35, 41, 42, 52", note
-    note = "of the embedding alone: no circuit is claimed of them"
-    note = (", ".join(map(str, visible)) or "none") if keys else note
+    note = ", ".join(map(str, visible)) or "none"
+    note = note if keys else "of the embedding alone: no circuit is claimed of them"
     yield "frequencies visible in W_E", float(len(visible)), "6", note
 
 

@@ -47,7 +47,6 @@ from grokinterp.tasks.task import Task
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-PLACEBOS = 50
 ABOVE, WITHIN, NONE = "above chance", "not above chance", "no placebo"
 UNKNOWN = "undetermined"  # a loss is not a number
 LOSS_ROUNDING = 1e-5  # relative; of float32 logits, where nothing was changed
@@ -306,7 +305,7 @@ def ablate(
     *,
     step: int | Sequence[int] | Literal["all"] = -1,
     mode: str = "mean",
-    placebos: int = PLACEBOS,
+    placebos: int = 50,
     seed: int = 0,
     frequencies: Sequence[int] | None = None,
     task: Task | None = None,

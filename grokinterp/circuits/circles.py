@@ -101,8 +101,7 @@ def principal_components(snapshot: Snapshot) -> tuple[PrincipalComponent, ...]:
     """All principal components of the embedding with their leading frequencies."""
     waves, singular, _ = _svd(snapshot)
     shares, index = (spectrum(waves)[1:] / waves.square().sum(dim=0)).max(dim=0)
-    found = zip((index + 1).tolist(), shares.tolist(), singular.tolist(), strict=True)
-    return tuple(PrincipalComponent(*one) for one in found)
+    return tuple(map(PrincipalComponent, *(x.tolist() for x in (index + 1, shares, singular))))
 
 
 def frequency_plane(snapshot: Snapshot, k: int) -> Float[Tensor, "n d_model"]:
@@ -240,10 +239,8 @@ def isolate_circles(
     """
     word("method", method, METHODS)
     if subsets is not None:
-        subsets = [
-            listed("a subset", subset, such_as="[1, 5]")
-            for subset in listed("subsets", subsets, such_as="[[1], [1, 5]]")
-        ]
+        subsets = listed("subsets", subsets, such_as="[[1], [1, 5]]")
+        subsets = [listed("a subset", subset, such_as="[1, 5]") for subset in subsets]
         frequencies = [k for subset in subsets for k in subset]
     snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)

@@ -6,7 +6,7 @@ target (path patching; Goldowsky-Dill et al. 2023, arXiv 2304.05969).
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     import networkx
     import plotly.graph_objects as go
 
-PLACEBOS = 10
 ACTIVATION_ROUNDING = 1e-5  # relative; of float32, where nothing was changed
 
 
@@ -127,7 +126,7 @@ def faithfulness(
     x: Subject,
     *,
     step: int = -1,
-    placebos: int = PLACEBOS,
+    placebos: int = 10,
     seed: int = 0,
     frequencies: Sequence[int] | None = None,
     task: ModularTask | None = None,
@@ -143,20 +142,16 @@ def faithfulness(
     snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     need_key_frequencies(keys)
     circuit = _circuit_alone(snapshot, keys)
-    # The part first: what the directions then read of the neurons is without it.
-    less = [(x + circuit).called(f"alone less {x.name}") for x in _parts(snapshot, keys)]
-    rows = ablate(
-        snapshot,
-        [
-            circuit,
-            fourier(LOGITS, snapshot.modular_task, keys).called("without the circuit"),
-            fourier(LOGITS, snapshot.modular_task, (), keep=True).called("nothing"),
-            *(replace(one, draw=None, no_placebo="a part of the circuit") for one in less),
-        ],
-        frequencies=keys,
-        placebos=placebos,
-        seed=seed,
-    ).rows
+    cuts = [
+        circuit,
+        fourier(LOGITS, snapshot.modular_task, keys).called("without the circuit"),
+        fourier(LOGITS, snapshot.modular_task, (), keep=True).called("nothing"),
+    ]
+    for part in _parts(snapshot, keys):
+        # The part first: what the directions then read of the neurons is without it.
+        less = (part + circuit).called(f"alone less {part.name}")
+        cuts.append(replace(less, draw=None, no_placebo="a part of the circuit"))
+    rows = ablate(snapshot, cuts, frequencies=keys, placebos=placebos, seed=seed).rows
     alone, without, nothing, *others = rows
     return Faithfulness(
         frequencies=keys,
@@ -172,8 +167,7 @@ def _circuit_alone(snapshot: Snapshot, keys: tuple[int, ...]) -> Intervention:
     """Everything but the claimed circuit at its mean."""
     last = snapshot.n_layers - 1
     clusters = neuron_clusters(snapshot, frequencies=keys)
-    others = [k for k in (*clusters.frequencies, LEFTOVER) if k not in keys]
-    outside = [neuron for k in others for neuron in clusters.members(k).tolist()]
+    outside = [i for i, k in enumerate(clusters.cluster.tolist()) if k not in keys]
     found = embedding(snapshot.modular_task, keys, hook_name=embedding_hook(snapshot))
     if outside:
         found += neurons(last, outside)
@@ -255,9 +249,8 @@ class CircuitGraph(Result):
         graph = networkx.DiGraph(frequencies=self.frequencies, loss=self.loss, step=self.step)
         graph.add_nodes_from((name, {"layer": layer}) for name, layer in self.nodes)
         for edge in self.edges:
-            graph.add_edge(
-                edge.source, edge.target, share=edge.share, loss=edge.loss, change=edge.change
-            )
+            measured = {"share": edge.share, "loss": edge.loss, "change": edge.change}
+            graph.add_edge(edge.source, edge.target, **measured)
         return graph
 
 
@@ -306,8 +299,8 @@ class _Paths:
         w_o = snapshot.weights[f"{self.block}attn.W_O"]
         self.w_o = {f"head {self.last}.{h}": w_o[h] for h in range(len(w_o))}
         dropped = {f"embedding k={k}": [k] for k in keys}
-        every = set(range(1, n_frequencies(group_of(snapshot).order) + 1))
-        if others := sorted(every - set(keys)):
+        every = range(1, n_frequencies(group_of(snapshot).order) + 1)
+        if others := [k for k in every if k not in keys]:
             dropped["embedding other"] = others
         self.drop = {
             name: fourier("hook_embed", snapshot.modular_task, some, terms="operands")
@@ -321,11 +314,10 @@ class _Paths:
             raise InputError(f"the model's loss is {self.loss}; look at an earlier step.")
 
     def nodes(self) -> Iterator[tuple[str, str]]:
-        logits = [f"logits k={k}" for k in self.keys]
-        layers: dict[str, Iterable[str]] = {
-            "embedding": self.drop, "heads": self.w_o, "neurons": self.clusters, "logits": logits,
-        }  # fmt: skip
-        return ((name, layer) for layer, names in layers.items() for name in names)
+        yield from ((name, "embedding") for name in self.drop)
+        yield from ((name, "heads") for name in self.w_o)
+        yield from ((name, "neurons") for name in self.clusters)
+        yield from ((f"logits k={k}", "logits") for k in self.keys)
 
     def edges(self) -> Iterator[Edge]:
         for source, dropped in self.drop.items():

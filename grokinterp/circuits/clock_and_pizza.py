@@ -138,34 +138,22 @@ def sampled_triples(task: ModularTask, *, n_samples: int, seed: int) -> Int[Tens
 
 
 def _gradients(snapshot: Snapshot, triples: Int[Tensor, "n 3"]) -> Float[Tensor, "n 2 d_model"]:
-    """Of the triples' logits with respect to both embeddings, by the quickest way there is."""
-    architecture, task = snapshot.transformer, snapshot.modular_task
-    if architecture is not None and answer_position.applies_to(architecture, task.tokens.shape[1]):
-        return _plain_gradients(snapshot, triples)
-    return hooked_gradients(snapshot.hooked(), task, triples)
-
-
-def _plain_gradients(
-    snapshot: Snapshot, triples: Int[Tensor, "n 3"]
-) -> Float[Tensor, "n 2 d_model"]:
-    """In float64, through the answer-position forward.
-
-    Each operand of each triple is given a token of its own, so that the gradient with respect to
-    the table of embeddings keeps positions and triples apart.
-    """
-    assert snapshot.transformer is not None
+    """Of the triples' logits with respect to both embeddings, in float64 where it can be."""
+    plain, task = snapshot.transformer, snapshot.modular_task
+    if plain is None or not answer_position.applies_to(plain, task.tokens.shape[1]):
+        return hooked_gradients(snapshot.hooked(), task, triples)
+    # Each operand of each triple is given a token of its own, so that the gradient with respect to
+    # the table of embeddings keeps positions and triples apart.
     weights = {name: weight.double() for name, weight in snapshot.weights.items()}
     table, n = weights["embed.W_E"], len(triples)
     operands = table[triples[:, :2].flatten()].requires_grad_()
     tokens = torch.arange(2 * n).view(n, 2)
-    if snapshot.modular_task.equals_token:
+    if task.equals_token:
         tokens = torch.nn.functional.pad(tokens, (0, 1), value=2 * n)
     with torch.enable_grad():
+        weights["embed.W_E"] = torch.cat([operands, table[task.p :]])
         logits = answer_position.answer_logits(
-            weights | {"embed.W_E": torch.cat([operands, table[snapshot.modular_task.p :]])},
-            tokens,
-            act_fn=snapshot.transformer.act_fn,
-            attention_rate=snapshot.transformer.attention_rate,
+            weights, tokens, act_fn=plain.act_fn, attention_rate=plain.attention_rate
         )
         total = logits[torch.arange(n), triples[:, 2]].sum()
         (found,) = torch.autograd.grad(total, operands)
@@ -177,10 +165,8 @@ def hooked_gradients(
 ) -> Float[Tensor, "n 2 d_model"]:
     """Through any hooked model, in its own precision: `hook_embed` is made the variable."""
     if "hook_embed" not in model.hook_dict:
-        raise InputError(
-            f"{type(model).__name__} has no 'hook_embed' (model.hook_dict lists all hooks); "
-            "gradient symmetricity is about the embeddings there."
-        )
+        missing = f"{type(model).__name__} has no 'hook_embed' (model.hook_dict lists all hooks)"
+        raise InputError(f"{missing}; gradient symmetricity is about the embeddings there.")
     n, device = len(triples), device_of(model)
     tokens = task.tokens[triples[:, 0] * task.p + triples[:, 1]].to(device)
     leaves: list[Tensor] = []

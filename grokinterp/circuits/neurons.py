@@ -178,6 +178,7 @@ def _cluster_notes(snapshot: Snapshot, key: Keys, dead: Bool[Tensor, " d_mlp"]) 
         yield "every neuron is dead"
 
 
+Part = tuple[int, str]  # k, and "cos" or "sin"
 MAP_ROUNDING = 1e-10  # rows this small next to W_L, and spans this thin, are float64 rounding
 
 
@@ -193,7 +194,7 @@ class NeuronLogitMap(Result):
     """
 
     frequencies: tuple[int, ...]
-    parts: tuple[tuple[int, str], ...] = field(repr=False)
+    parts: tuple[Part, ...] = field(repr=False)
     directions: Float[Tensor, "n_directions d_mlp"] = field(repr=False)
     norms: Float[Tensor, " n_directions"] = field(repr=False)
     variance_explained: Float[Tensor, " n_directions"] = field(repr=False)
@@ -297,7 +298,7 @@ def neuron_logit_directions(
         variance_explained=_variance_explained(snapshot, directions, parts),
         row_norms=rows.norm(dim=1),
         step=snapshot.step,
-        notes=tuple(_map_notes(snapshot, key, parts, norms)),
+        notes=tuple(_map_notes(snapshot, key, dict(zip(parts, norms.tolist(), strict=True)))),
     )
 
 
@@ -307,9 +308,7 @@ def _row(k: int, part: str) -> int:
 
 
 def _variance_explained(
-    snapshot: Snapshot,
-    directions: Float[Tensor, "n_directions d_mlp"],
-    parts: tuple[tuple[int, str], ...],
+    snapshot: Snapshot, directions: Float[Tensor, "n_directions d_mlp"], parts: tuple[Part, ...]
 ) -> Float[Tensor, " n_directions"]:
     if not parts:
         return torch.zeros(0, dtype=torch.float64)
@@ -329,20 +328,13 @@ def _variance_explained(
     return count * inner.square() / wave_squares / total
 
 
-def _map_notes(
-    snapshot: Snapshot,
-    key: Keys,
-    parts: tuple[tuple[int, str], ...],
-    norms: Float[Tensor, " n_directions"],
-) -> Iterator[str]:
-    if not parts:
+def _map_notes(snapshot: Snapshot, key: Keys, norms: dict[Part, float]) -> Iterator[str]:
+    if not norms:
         yield f"no directions: {key.reason}"
     if not snapshot.linear_readout:
-        yield (
-            "a LayerNorm or soft cap follows the MLP, so W_out W_U is not the map the model applies"
-        )
+        yield "a LayerNorm or soft cap follows the MLP: W_out W_U is not the map the model applies"
     if snapshot.n_layers > 1:
         yield f"only the MLP of the last of {snapshot.n_layers} layers is looked at"
-    for (k, part), norm in zip(parts, norms.tolist(), strict=True):
+    for (k, part), norm in norms.items():
         if norm == 0:
             yield f"W_L has no row {part} {k}: its direction is zero, its numbers NaN"

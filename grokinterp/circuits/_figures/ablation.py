@@ -41,10 +41,10 @@ def plot_ablation(found: Ablation) -> Figure:
     checked(found, Ablation, "gi.ablate")
     if not found.rows:
         raise InputError("nothing was ablated, so there is nothing to draw.")
-    steps: dict[int | None, list[Row]] = {}
+    placed: dict[int | None, dict[Place, Row]] = {}
     for row in found.rows:
-        steps.setdefault(row.step, []).append(row)
-    placed = {step: dict(zip(_places(rows), rows, strict=True)) for step, rows in steps.items()}
+        rows = placed.setdefault(row.step, {})
+        rows[row.name, sum(name == row.name for name, _ in rows)] = row
     # In the order of the last step: a cluster that has not formed yet keeps its row.
     places = list(dict.fromkeys(place for rows in reversed(placed.values()) for place in rows))
     return over_training(
@@ -62,20 +62,18 @@ def plot_faithfulness(found: Faithfulness) -> Figure:
     checked(found, Faithfulness, "circuits.faithfulness")
     scores = found._scores()
     names = list(scores)
+    whole, part = "with and without the circuit", "circuit alone, less a part"
     marks = [
-        Mark(score.loss_all, y, _hover(name, score), "part" if y > 3 else "whole")
+        Mark(score.loss_all, y, _hover(name, score), part if y > 3 else whole)
         for y, (name, score) in enumerate(scores.items())
     ]
     shares = f"recovered {_near_1(found.recovered)}, lost {_near_1(found.lost)}"
     drawn = figure(f"Faithfulness{at(found.step)}<br>{shares}", "loss (nats)")
     edges = _range(drawn, [mark.x for mark in marks])
-    for kind, name, colour in (
-        ("whole", "with and without the circuit", COLOURS["key"]),
-        ("part", "circuit alone, less a part", SERIES[0]),
-    ):
+    for kind, colour in ((whole, COLOURS["key"]), (part, SERIES[0])):
         some = _placed([mark for mark in marks if mark.kind == kind])
         marker = {"color": colour, "line": {"width": 0}}
-        drawn.add_bar(**some, name=name, orientation="h", marker=marker)
+        drawn.add_bar(**some, name=kind, orientation="h", marker=marker)
     drawn.add_trace(_at_the_edge(marks, *edges))
     for mark, name, dash in zip(marks, names[:2], ("dot", "dash"), strict=False):
         if 0 < mark.x < math.inf:
@@ -132,11 +130,6 @@ def _placed(marks: Sequence[Mark], base: float = 0) -> dict[str, Any]:
         "hovertext": [mark.hover for mark in marks],
         "hoverinfo": "text",
     }
-
-
-def _places(rows: Iterable[Row]) -> list[Place]:
-    names = [row.name for row in rows]
-    return [(name, names[:i].count(name)) for i, name in enumerate(names)]
 
 
 def _near_1(value: float) -> str:

@@ -226,10 +226,10 @@ def plot_neurons(
 
 def neuron_images(snapshot: Snapshot, neurons: Sequence[int], layer: int | None = None) -> Figure:
     """The same of one snapshot."""
-    layer = _layer(snapshot, layer)
+    layer, where = _layer(snapshot, layer)
     values = _named(snapshot, neurons, layer, _grids(snapshot, neurons, layer))
     return images(
-        f"Neurons{_of_layer(snapshot, layer)}{at(snapshot.step)}",
+        f"Neurons{where}",
         values,
         bar="activation, scale of this step",
         colours=from_zero(values.values()),
@@ -259,14 +259,14 @@ def plot_neuron_fourier(
 
 def neuron_fourier(snapshot: Snapshot, neurons: Sequence[int], layer: int | None = None) -> Figure:
     """The same of one snapshot."""
-    layer, order = _layer(snapshot, layer), token_order(snapshot)
+    (layer, where), order = _layer(snapshot, layer), token_order(snapshot)
     grids = _grids(snapshot, neurons, layer)[:, order][:, :, order]
     centred = grids - grids.mean(dim=(1, 2), keepdim=True)
     terms = transform_2d(centred.permute(1, 2, 0)).permute(2, 0, 1)
     values = _named(snapshot, neurons, layer, terms)
     colours = around_zero(values.values())
     drawn = images(
-        f"Fourier terms of neurons{_of_layer(snapshot, layer)}{at(snapshot.step)}",
+        f"Fourier terms of neurons{where}",
         values,
         x="frequency of b",
         y="frequency of a",
@@ -311,7 +311,7 @@ def chosen_neurons(
     Strongest clusters first, at most `most`; without key frequencies or clusters the neurons of the
     largest variance over (a, b), whatever they do.
     """
-    layer = _layer(snapshot, layer)
+    layer, _ = _layer(snapshot, layer)
     powers = neuron_powers(snapshot, layer=layer).total
     variance = powers.nan_to_num(0.0, 0.0, 0.0)
     chosen = variance.argsort(descending=True, stable=True).tolist()
@@ -343,16 +343,12 @@ def _grids(
     return post[:, chosen].double().T.unflatten(1, (p, p))
 
 
-def _layer(snapshot: Snapshot, layer: int | None) -> int:
-    """The layer asked for, the last one unless given."""
+def _layer(snapshot: Snapshot, layer: int | None) -> tuple[int, str]:
+    """The layer asked for, the last one unless given, and what a title says of it and the step."""
     _ = snapshot.modular_task  # refuses a task without operands
     last = snapshot.n_layers - 1
-    return last if layer is None else whole("layer", layer, least=0, most=last, such_as="0")
-
-
-def _of_layer(snapshot: Snapshot, layer: int) -> str:
-    """What a title says of the layer: nothing where there is one only."""
-    return "" if snapshot.n_layers == 1 else f" of layer {layer}"
+    found = last if layer is None else whole("layer", layer, least=0, most=last, such_as="0")
+    return found, f" of layer {found}" * (last > 0) + at(snapshot.step)
 
 
 def _named(
