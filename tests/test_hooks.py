@@ -223,4 +223,4 @@ def test_a_skip_keeps_no_activation_once_it_has_run():
     skip = hooks.mlp_skip(0)
     replay(from_weights(weights, architecture, task), skip)
     (_, put), _ = skip
-    assert not vars(inspect.getclosurevars(put.change).nonlocals["kept"])
+    assert not vars(inspect.getclosurevars(inspect.unwrap(put.change)).nonlocals["kept"])

@@ -84,7 +84,7 @@ class Algorithm(Result):
         """One row per measure."""
         frame = pd.DataFrame(map(vars, self.readings))
         names = ("verdict", "frequencies", "step")
-        frame.attrs = {x: getattr(self, x) for x in names} | {"thresholds": vars(self.thresholds)}
+        frame.attrs |= {x: getattr(self, x) for x in names} | {"thresholds": vars(self.thresholds)}
         return frame
 
 

@@ -67,7 +67,7 @@ class Attention(Result):
                 frame[f"{what}_{name}"] = column.tolist()
         shares = torch.zeros(len(frame), 1) if self.shares is None else self.shares
         largest, at = shares.max(dim=1)
-        varies = (largest > 0).tolist()
+        varies = (largest > 0).numpy()
         frame["frequency"] = pd.Series((at + 1).tolist(), dtype="Int64").where(varies)
         frame["share"] = pd.Series(largest.tolist(), dtype="Float64").where(varies)
         frame["key"] = frame["frequency"].isin(self.frequencies).astype("boolean").where(varies)

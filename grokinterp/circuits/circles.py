@@ -57,7 +57,7 @@ class Circularity(Result):
         """One row per principal component, strongest first."""
         frame = pd.DataFrame(map(vars, self.components))
         names = ("key_share", "frequencies", "step")
-        frame.attrs = {x: getattr(self, x) for x in names} | {"circularity": self.value}
+        frame.attrs |= {x: getattr(self, x) for x in names} | {"circularity": self.value}
         return frame
 
 

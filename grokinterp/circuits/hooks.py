@@ -260,8 +260,7 @@ def _numbered(what: str, layer: int, index: Tensor) -> str:
 
 
 def _index(which: int | Iterable[int]) -> Int[Tensor, " n"]:
-    several = isinstance(which, Iterable) and whole_number(which) is None
-    listed = list(which) if several else [which]
+    listed = list(which) if isinstance(which, Iterable) and whole_number(which) is None else [which]
     found = [i for i in map(whole_number, listed) if i is not None and 0 <= i <= MOST_INDEX]
     if not found or len(set(found)) != len(listed):
         raise InputError(
@@ -377,7 +376,8 @@ def directions(
         return (kept + reference(removed, mode)).view_as(x)
 
     def draw(setting: Setting) -> list[Intervention]:
-        return random_directions(setting, hook_name, *orthonormal.shape, mode, keep=keep)
+        d, r = orthonormal.shape
+        return random_directions(setting, hook_name, d, r, mode, keep=keep)
 
     verb = "keep only" if keep else "drop"
     return Intervention(

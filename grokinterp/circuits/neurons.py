@@ -253,7 +253,7 @@ class NeuronLogitMap(Result):
             }
         )
         names = ("residual", "residual_centred", "step")
-        frame.attrs = {name: getattr(self, name) for name in names} | {"notes": list(self.notes)}
+        frame.attrs |= {name: getattr(self, name) for name in names} | {"notes": list(self.notes)}
         return frame
 
     @property

@@ -66,7 +66,8 @@ class PolynomialFits(Result):
             members = self.clusters.members(k)
             members = members[self.clusters.leading[members] > 0]
             shares = self.clusters.variance_shares[members]
-            row = {"cluster": k, "neurons": len(members), "key": k in self.clusters.key_frequencies}
+            row: dict[str, object] = {"cluster": k, "neurons": len(members)}
+            row["key"] = k in self.clusters.key_frequencies
             for name in (*TERMS, "product_terms"):
                 row[name] = float((getattr(self, name)[members] * shares).sum() / shares.sum())
             worst = min(self.degree_2[members].tolist(), default=float("nan"))

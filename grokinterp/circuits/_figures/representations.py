@@ -370,7 +370,7 @@ def _largest(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the largest terms, the largest last: it is drawn above the others."""
     order = np.argsort(-np.abs(z), axis=None, kind="stable")[:DOTS][::-1]
     there = order[np.abs(z.flat[order]) > 0]  # neither the zeros of a dead neuron nor NaN
-    return np.unravel_index(there, z.shape)  # type: ignore[return-value]
+    return np.unravel_index(there, z.shape)
 
 
 def _wave(i: int, operand: str) -> str:
