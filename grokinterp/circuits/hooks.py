@@ -195,8 +195,7 @@ def _whole(what: str, layer: int, hook: str, mode: str) -> Intervention:
     """A whole activation of a layer replaced."""
     layer = _layer(layer)
     word("mode", mode, MODES)
-    change = Edit(lambda out: reference(out, mode))
-    pair = (f"blocks.{layer}.{hook}", change)
+    pair = f"blocks.{layer}.{hook}", Edit(lambda out: reference(out, mode))
     return Intervention(f"{what} {layer} ({mode})", f"{what} ({mode})", (pair,))
 
 
@@ -281,7 +280,8 @@ def fourier(
 
     `terms="answer"`: cos and sin of w_k f(a, b), on which the answer depends. "operands": the
     eight products of {1, cos w_k, sin w_k} of a and of b other than 1. The logits are
-    "unembed.hook_out". Inputs without an exponent (a zero factor) are left as they are.
+    "unembed.hook_out". Each entry of the activation is taken as a function of the input; inputs
+    without an exponent (a zero factor) are left as they are.
 
     Placebos: every other single frequency that is not key, or random sets of as many.
     """
@@ -430,6 +430,7 @@ def table_directions(
         columns = [basis[r][group.of_input] for k in frequencies for r in rows[k]]
     else:
         a, b = (group.of_token[side] for side in task.inputs.T)
+        # The first pair of each frequency is that of both constants.
         pairs = [ij for k in frequencies for ij in [*product([0, *rows[k]], repeat=2)][1:]]
         columns = [basis[i][a] * basis[j][b] for i, j in pairs]
     stacked = torch.stack(columns, dim=1) if columns else torch.zeros(task.n_inputs, 0)

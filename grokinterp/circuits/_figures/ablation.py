@@ -21,7 +21,7 @@ Place = tuple[str, int]  # of a row: its name, and how many before it have the s
 
 
 class Mark(NamedTuple):
-    """A bar's end or a dot: the loss or the ratio, the height, and what is said about it."""
+    """A bar's end or a dot: the loss or the ratio, the height, its hover text, and its kind."""
 
     x: float
     y: float
@@ -123,7 +123,7 @@ def _of_step(rows: dict[Place, Row], places: Sequence[Place]) -> Figure:
 
 
 def _placed(marks: Sequence[Mark], base: float = 0) -> dict[str, Any]:
-    """Where marks stand, from a base on, and what is said about them."""
+    """Where marks stand, from a base on, and their hover texts."""
     return {
         "x": [mark.x - base for mark in marks],
         "y": [mark.y for mark in marks],
