@@ -131,7 +131,7 @@ def test_what_is_undefined_says_so(shipped):
     assert "random" in found.table()["note"][0]
     snapshot = from_weights(weights, architecture, ModularTask("add", P))
     for layer in (1, -1, True):
-        with pytest.raises(gi.InputError, match="is not between 0 and 0"):
+        with pytest.raises(gi.InputError, match="is not a whole number from 0 to 0"):
             attention(snapshot, layer=layer)
     broken = weights | {"blocks.0.attn.W_Q": weights["blocks.0.attn.W_Q"] * math.nan}
     with pytest.raises(gi.InputError, match="layer 0 is not finite"):

@@ -8,8 +8,8 @@ import torch
 
 import grokinterp as gi
 from grokinterp.circuits import hooks
+from grokinterp.circuits.hooks import harmonics, table_directions
 from grokinterp.circuits.interventions import Intervention, Setting, reference, replay
-from grokinterp.circuits.subspaces import harmonics, table_directions
 from grokinterp.models.adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from tests.test_architectures import VARIANTS, P, example
@@ -223,4 +223,4 @@ def test_a_skip_keeps_no_activation_once_it_has_run():
     skip = hooks.mlp_skip(0)
     replay(from_weights(weights, architecture, task), skip)
     (_, put), _ = skip
-    assert not vars(inspect.getclosurevars(put.change).nonlocals["kept"])
+    assert not vars(inspect.getclosurevars(inspect.unwrap(put.change)).nonlocals["kept"])

@@ -13,7 +13,7 @@ from grokinterp.circuits import (
     neuron_clusters,
     neuron_logit_directions,
 )
-from grokinterp.circuits.subspaces import table_directions
+from grokinterp.circuits.hooks import table_directions
 from grokinterp.models.adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from tests import clock

@@ -134,7 +134,7 @@ def test_bad_inputs_are_refused_in_one_line(tiny_run, tmp_path):
         with pytest.raises(gi.InputError, match="input"):
             attention_patterns(tiny_run, inputs=inputs)
     for layer in (1, -1, True):
-        with pytest.raises(gi.InputError, match="is not between 0 and 0"):
+        with pytest.raises(gi.InputError, match="is not a whole number from 0 to 0"):
             attention_patterns(tiny_run, layer=layer)
     mlp = gi.Recipe(model="mlp", p=7, widths=(16,), steps=0, train_fraction=0.5)
     with pytest.raises(gi.InputError, match="no attention"):

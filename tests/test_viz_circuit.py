@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from grokinterp.circuits.graph import CircuitGraph, Edge
+from grokinterp.circuits.circuit import CircuitGraph, Edge
 from grokinterp.figures._figure import COLOURS, series
 from grokinterp.figures.slider import over_training
 

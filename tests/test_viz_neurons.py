@@ -7,7 +7,11 @@ import pytest
 
 import grokinterp as gi
 from grokinterp.circuits import neuron_clusters
-from grokinterp.circuits._figures.neurons import chosen_neurons, neuron_fourier, neuron_images
+from grokinterp.circuits._figures.representations import (
+    chosen_neurons,
+    neuron_fourier,
+    neuron_images,
+)
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.viz import plot_neuron_fourier, plot_neurons
@@ -171,7 +175,7 @@ def test_what_cannot_be_drawn_is_refused(tiny_run):
             plot_neurons(tiny_run, neurons=neurons)
     for layer in (1, -1, True, "a"):
         for draw in (plot_neurons, plot_neuron_fourier):
-            with pytest.raises(gi.InputError, match="is not between 0 and 0"):
+            with pytest.raises(gi.InputError, match="is not a whole number from 0 to 0"):
                 draw(tiny_run, layer=layer)
 
 

@@ -30,10 +30,10 @@ from grokinterp.circuits._attention_readout import (
     fitted_patterns,
 )
 from grokinterp.circuits._attribution import Attribution, attribution
-from grokinterp.circuits._faithfulness import Faithfulness, faithfulness
 from grokinterp.circuits._paper_table import PaperTable, paper_table
 from grokinterp.circuits.ablation import Ablation, ablate, spread, standard_interventions
 from grokinterp.circuits.circles import CircleIsolation, Circularity, circularity, isolate_circles
+from grokinterp.circuits.circuit import CircuitGraph, Faithfulness, circuit_graph, faithfulness
 from grokinterp.circuits.clock_and_pizza import (
     DistanceIrrelevance,
     GradientSymmetricity,
@@ -42,7 +42,6 @@ from grokinterp.circuits.clock_and_pizza import (
     gradient_symmetricity,
     logit_forms,
 )
-from grokinterp.circuits.graph import CircuitGraph, circuit_graph
 from grokinterp.circuits.interventions import Intervention
 from grokinterp.circuits.neurons import (
     NeuronClusters,

@@ -83,8 +83,8 @@ class Algorithm(Result):
     def table(self) -> pd.DataFrame:
         """One row per measure."""
         frame = pd.DataFrame(map(vars, self.readings))
-        frame.attrs |= {x: getattr(self, x) for x in ("verdict", "frequencies", "step")}
-        frame.attrs["thresholds"] = vars(self.thresholds)
+        names = ("verdict", "frequencies", "step")
+        frame.attrs |= {x: getattr(self, x) for x in names} | {"thresholds": vars(self.thresholds)}
         return frame
 
 
@@ -106,8 +106,7 @@ def algorithm(
     embedding is not circular; "undetermined" where there are too few such inputs to tell. Otherwise
     gradient symmetricity and distance irrelevance each speak for one algorithm, or for none: where
     they are not defined, within two standard errors of the threshold, or (the gradients) for an
-    operation that is not symmetric in a and b. "clock" and "pizza" need both to agree; anything
-    else is "undetermined".
+    operation that is not symmetric in a and b. Unless both speak for the same one: "undetermined".
 
     The circles taken one by one are reported and do not vote: a network with a clock can have a
     weak circle of the pizza's form. The verdict names the nearer of two idealised algorithms; the
@@ -118,9 +117,7 @@ def algorithm(
     if not isinstance(thresholds, Cutoffs):
         example = "grokinterp.circuits._algorithm.Cutoffs(answers=0.95)"
         raise refused("thresholds", thresholds, "a set of cutoffs", f"such as {example}")
-    snapshot, keys = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
     if usable_group(snapshot) is None:
         reason = f"{no_frequencies_reason(snapshot)}: there is no circle to add on"
@@ -135,22 +132,14 @@ def algorithm(
     gradients = gradient_symmetricity(snapshot, n_samples=n_samples, seed=seed)
     distance = distance_irrelevance(snapshot)
     circles = isolate_circles(snapshot, frequencies=keys) if keys else None
-    gates = (
-        _answers(snapshot, thresholds),
-        _keys(keys),
-        _circular(circular, thresholds, undecided=keys.undecided),
-    )
-    votes = (
-        _symmetric(gradients, snapshot.modular_task, thresholds),
-        _irrelevant(distance, thresholds),
-    )
-    agree = votes[0].speaks_for == votes[1].speaks_for and not keys.undecided
-    verdict = votes[0].speaks_for if agree else None
-    if any(gate.speaks_for == "neither" for gate in gates):
-        verdict = "neither"
+    gates = [*_answers(snapshot, keys, thresholds), _circular(circular, thresholds, keys)]
+    symmetric = _symmetric(gradients, snapshot.modular_task, thresholds)
+    irrelevant = _irrelevant(distance, thresholds)
+    agree = symmetric.speaks_for == irrelevant.speaks_for and not keys.undecided
+    verdict = (symmetric.speaks_for if agree else None) or "undetermined"
     return Algorithm(
-        verdict=verdict or "undetermined",
-        readings=(*gates, *votes, *_single_circles(circles)),
+        verdict="neither" if any(gate.speaks_for for gate in gates) else verdict,
+        readings=(*gates, symmetric, irrelevant, *_single_circles(circles)),
         frequencies=keys,
         thresholds=thresholds,
         step=snapshot.step,
@@ -161,35 +150,28 @@ def algorithm(
     )
 
 
-def _answers(snapshot: Snapshot, thresholds: Cutoffs) -> Indication:
+def _answers(snapshot: Snapshot, keys: Keys, thresholds: Cutoffs) -> Iterator[Indication]:
     right = right_answers(snapshot.logits, snapshot.task.labels)
     value, least = float(right.double().mean()), thresholds.answers
     speaks_for, less = (None, "") if value >= least else ("neither", f", less than {least:.0%}")
     reason = f"it answers {value:.2%} of all pairs{less}"
-    return Indication("accuracy", value, least, speaks_for, reason)
-
-
-def _keys(keys: Keys) -> Indication:
+    yield Indication("accuracy", value, least, speaks_for, reason)
     speaks_for = None if keys or keys.undecided else "neither"
-    reason = f"its logits have the key frequencies {', '.join(map(str, keys))}"
-    if not keys:
-        reason = f"its logits have no key frequencies: {keys.reason}"
-    return Indication("key frequencies", len(keys), 1, speaks_for, reason)
+    which = f"the key frequencies {', '.join(map(str, keys))}"
+    reason = f"its logits have {which if keys else f'no key frequencies: {keys.reason}'}"
+    yield Indication("key frequencies", len(keys), 1, speaks_for, reason)
 
 
-def _circular(found: Circularity, thresholds: Cutoffs, *, undecided: bool) -> Indication:
+def _circular(found: Circularity, thresholds: Cutoffs, keys: Keys) -> Indication:
     value, least, share = found.value, thresholds.circular, found.key_share
-    speaks_for, below = None, f"circularity {value:.4f} is below {least}"
-    in_keys = (
-        ""
-        if share is None
-        else (f"the key planes hold {share:.2%} of what as many leading components hold")
-    )
+    speaks_for, below, in_keys = None, f"circularity {value:.4f} is below {least}", ""
+    if share is not None:
+        in_keys = f"the key planes hold {share:.2%} of what as many leading components hold"
     if value >= least:
         reason = f"its embedding is circular: circularity {value:.4f}, at least {least}"
     elif share is not None and share >= thresholds.key_share:
         reason = f"its embedding is circular with mixed or fewer components: {below}, but {in_keys}"
-    elif share is None and undecided:
+    elif share is None and keys.undecided:
         reason = f"{below}, and without key frequencies mixed circles cannot be told from none"
     else:
         speaks_for = "neither"
@@ -201,8 +183,7 @@ def _symmetric(found: GradientSymmetricity, task: ModularTask, thresholds: Cutof
     name, value, bound = "gradient symmetricity", found.value, thresholds.symmetric
     if value is None or found.standard_error is None:
         return Indication(name, None, bound, None, f"{name} is not defined: {found.reason}")
-    speaks_for = None
-    measured = f"{name} {value:.4f} (standard error {found.standard_error:.4f})"
+    speaks_for, measured = None, f"{name} {value:.4f} (standard error {found.standard_error:.4f})"
     if not task.commutative:
         reason = f"{measured} says nothing: {task.operation} is not symmetric in a and b"
     elif abs(value - bound) <= 2 * found.standard_error:
@@ -227,8 +208,6 @@ def _single_circles(circles: CircleIsolation | None) -> Iterator[Indication]:
     for subset in circles.subsets if circles else ():
         if subset.fit is not None:
             k, fit = subset.frequencies[0], subset.fit
-            reason = (
-                f"with the circle of {k} alone, the pizza's form explains {fit.pizza:.1%} of the "
-                f"logits and the clock's {fit.clock:.1%}"
-            )
+            explains = f"explains {fit.pizza:.1%} of the logits and the clock's {fit.clock:.1%}"
+            reason = f"with the circle of {k} alone, the pizza's form {explains}"
             yield Indication(f"pizza form of circle {k}", fit.pizza, None, None, reason)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,9 +35,8 @@ class Attention(Result):
 
     `pattern[h, i, a, b]` is what head h gives to position i (a, b, then "=" where there is one) on
     input (a, b). `shares[h, k - 1]` is the share of the pattern's variance over (a, b), all
-    positions together, in the terms const, cos w_k, sin w_k of a times the same of b; 0 for a
-    constant pattern, None without an answer group (`reason` says why). Where a head looks does
-    not say what it moves.
+    positions together, in the terms const, cos w_k, sin w_k of a times the same of b; 0 where it is
+    constant, None without an answer group (`reason`). Where a head looks is not what it moves.
     """
 
     pattern: Float[Tensor, "n_heads n_tokens p p"] = field(repr=False)
@@ -61,22 +61,19 @@ class Attention(Result):
 
         `frequency`, `share` and `key` are null for a constant pattern, and without an answer group.
         """
-        names = ("a", "b", "equals")[: self.pattern.shape[1]]
-        rows = []
-        for head, (mean, spread) in enumerate(zip(self.mean, self.spread, strict=True)):
-            row: dict[str, object] = {"head": head}
-            row |= {f"to_{name}": float(x) for name, x in zip(names, mean, strict=True)}
-            row |= {f"spread_{name}": float(x) for name, x in zip(names, spread, strict=True)}
-            row |= {"frequency": None, "share": None, "key": None}
-            row["note"] = "constant over the inputs" if spread.max() < FLAT else self.reason or ""
-            if self.shares is not None and self.shares[head].any():
-                share, at = self.shares[head].max(dim=0)
-                k = int(at) + 1
-                row |= {"frequency": k, "share": float(share), "key": k in self.frequencies}
-            rows.append(row)
-        return pd.DataFrame(rows).astype(
-            {"frequency": "Int64", "share": "Float64", "key": "boolean"}
-        )
+        frame = pd.DataFrame({"head": range(len(self.pattern))})
+        for what, values in (("to", self.mean), ("spread", self.spread)):
+            for name, column in zip(("a", "b", "equals"), values.T, strict=False):
+                frame[f"{what}_{name}"] = column.tolist()
+        shares = torch.zeros(len(frame), 1) if self.shares is None else self.shares
+        largest, at = shares.max(dim=1)
+        varies = (largest > 0).numpy()
+        frame["frequency"] = pd.Series((at + 1).tolist(), dtype="Int64").where(varies)
+        frame["share"] = pd.Series(largest.tolist(), dtype="Float64").where(varies)
+        frame["key"] = frame["frequency"].isin(self.frequencies).astype("boolean").where(varies)
+        constant = (self.spread.max(dim=1).values < FLAT).tolist()
+        frame["note"] = ["constant over the inputs" if x else self.reason or "" for x in constant]
+        return frame
 
     def plot(self, to: str = "a") -> "go.Figure":
         """Attention to operand "a", "b" or "equals" over all pairs (a, b), one panel per head."""
@@ -95,13 +92,10 @@ def attention(
     """Attention patterns of one layer from the answer position, as functions of (a, b).
 
     Weights of the softmax (0 to 1; the weights of a model with an attention rate below 1 sum to
-    more). Heat maps over (a, b) as in figure 4 of Nanda et al. 2023 (arXiv 2301.05217). For a layer
-    above the first, attention to the position of b is attention to what the position holds by then,
-    which may know a too.
+    more). Heat maps over (a, b) as in figure 4 of Nanda et al. 2023 (arXiv 2301.05217). In a layer
+    above the first, the position of b may hold what depends on a too.
     """
-    snapshot, frequencies = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
     p = snapshot.modular_task.p
     pattern = patterns_of(snapshot, layer).permute(1, 2, 0).unflatten(2, (p, p))
@@ -140,8 +134,7 @@ def patterns_of(snapshot: Snapshot, layer: int) -> Float[Tensor, "n_inputs n_hea
 
 
 def _pattern_name(snapshot: Snapshot, layer: int) -> str:
-    if whole_number(layer) is None or not 0 <= layer < snapshot.n_layers:
-        raise InputError(f"layer={shown(layer)} is not between 0 and {snapshot.n_layers - 1}.")
+    layer = whole("layer", layer, least=0, most=snapshot.n_layers - 1, such_as="0")
     return f"blocks.{layer}.attn.hook_pattern"
 
 
@@ -188,15 +181,12 @@ class AttentionPatterns(Result):
     def table(self) -> pd.DataFrame:
         """One row for every input, head, query and key."""
         rows = [
-            {"a": a, "b": b, "head": head, "query": query, "key": key, "attention": attention}
-            for (a, b), names, heads in zip(
-                self.inputs, self.tokens, self.patterns.tolist(), strict=True
-            )
-            for head, queries in enumerate(heads)
-            for query, keys in zip(names, queries, strict=True)
-            for key, attention in zip(names, keys, strict=True)
+            (*pair, head, query, key)
+            for pair, names in zip(self.inputs, self.tokens, strict=True)
+            for head, query, key in product(range(self.patterns.shape[1]), names, names)
         ]
-        frame = pd.DataFrame(rows)
+        frame = pd.DataFrame(rows, columns=["a", "b", "head", "query", "key"])
+        frame["attention"] = self.patterns.flatten().numpy()
         frame.attrs |= {"layer": self.layer, "step": self.step}
         return frame
 
@@ -244,12 +234,10 @@ def attention_patterns(
     tokens = snapshot.modular_task.tokens[rows].to(device_of(model))
     with torch.no_grad(), alone_with(model):
         _, cache = model.run_with_cache(tokens, names_filter=[name])
-    patterns = _finite(cache[name].double().cpu(), layer)
-    n_tokens = patterns.shape[-1]
     return AttentionPatterns(
-        patterns=patterns,
+        patterns=_finite(cache[name].double().cpu(), layer),
         inputs=pairs,
-        tokens=tuple((f"a={a}", f"b={b}", "=")[:n_tokens] for a, b in pairs),
+        tokens=tuple((f"a={a}", f"b={b}", "=")[: tokens.shape[1]] for a, b in pairs),
         layer=layer,
         step=snapshot.step,
     )

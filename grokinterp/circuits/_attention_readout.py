@@ -59,13 +59,10 @@ class AttentionReadout(Result):
     def table(self) -> pd.DataFrame:
         """One row per head: its leading frequency, what that explains, and whether it is enough.
 
-        `single_frequency`: the share reaches the threshold. `spread`: standard deviation of C_j
-        over the tokens.
+        `single_frequency`: the share reaches the threshold. `spread`: of C_j over the tokens.
         """
         leading = self.leading
-        shares = [
-            share if k else None for k, share in zip(leading, self.leading_share, strict=True)
-        ]
+        shares = [share if share else None for share in self.leading_share]
         frame = pd.DataFrame(
             {
                 "head": range(len(leading)),
@@ -109,9 +106,7 @@ def attention_readout(
     """
     threshold = number("threshold", threshold, least=0, most=1, such_as="0.85")
     scaled = truth("scaled", scaled)
-    snapshot, frequencies = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
     tokens = group_of(snapshot).tokens
     patterns = patterns_of(snapshot, layer)
@@ -159,22 +154,16 @@ def token_scores(
 
 def _checked(snapshot: Snapshot, layer: int) -> Architecture:
     """The architecture of a model that has a readout."""
-    architecture = snapshot.transformer
+    architecture, other = snapshot.transformer, "look at circuits.attention(x)"
     if layer != 0:
-        raise InputError(
-            f"layer={layer} has no attention readout: its keys depend on more than one token; "
-            "give layer=0."
-        )
+        why = "its keys depend on more than one token; give layer=0"
+        raise InputError(f"layer={layer} has no attention readout: {why}.")
     if not snapshot.modular_task.equals_token:
-        raise InputError(
-            'the model reads no "=", so its query varies with b and there is no readout of one '
-            "query; look at circuits.attention(x)."
-        )
+        why = "its query varies with b and there is no readout of one query"
+        raise InputError(f'the model reads no "=", so {why}; {other}.')
     if architecture is None:
-        raise InputError(
-            "the attention readout needs a plain model (learned positions, the usual attention and "
-            "MLP, no hooks of your own left on); look at circuits.attention(x)."
-        )
+        plain = "learned positions, the usual attention and MLP, no hooks of your own left on"
+        raise InputError(f"the attention readout needs a plain model ({plain}); {other}.")
     if architecture.attention_rate == 0:
         raise InputError("attention is constant (attention_rate=0): no score is read.")
     return architecture
@@ -199,9 +188,8 @@ class AttentionFits(Result):
         """One row per head and form.
 
         `variance_explained` of the true attention to a, over all inputs; `whole_readout` is the
-        same of the same form with all of C_j instead of its leading `waves`: what is missing
-        there is the form's fault (and that of "="), the difference is the other frequencies'. Null
-        where attention to a does not vary.
+        same with all of C_j instead of its leading `waves`: what is missing there is the form's
+        fault (and that of "="), the difference is the other frequencies'. Null for a constant.
         """
         nullable = {"frequency": "Int64", "variance_explained": "Float64"}
         return pd.DataFrame(self.rows).astype(nullable | {"whole_readout": "Float64"})
@@ -228,15 +216,13 @@ def attention_fits(
     show that the model works with it in place, nor a bad one that it fails: run `patterns` through
     a hook for that. Raises as `attention_readout` does.
     """
-    snapshot, frequencies = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     readout = attention_readout(snapshot, layer=layer, frequencies=frequencies)
     waves = whole("waves", waves, least=1, most=readout.shares.shape[1], such_as="1")
     truth = patterns_of(snapshot, layer)[:, :, 0].double()
     assert snapshot.transformer is not None  # attention_readout has made sure
     rate = snapshot.transformer.attention_rate
-    cut = leading_waves(readout, group_of(snapshot), waves)
+    cut = _leading_waves(readout, group_of(snapshot), waves)
     a, b = snapshot.modular_task.inputs.unbind(1)
     difference, every = ((scores[:, a] - scores[:, b]).T for scores in (cut, readout.scores))
     patterns: dict[str, Tensor] = {}
@@ -246,19 +232,11 @@ def attention_fits(
         ceiling = _fit(form, every, readout.offset, rate, truth)[3]
         to_equals = torch.full_like(to_a, 1 - rate)
         patterns[form] = torch.stack([to_a, 2 - rate - to_a, to_equals], dim=2)
-        rows += [
-            {
-                "head": head,
-                "form": form,
-                "frequency": k,
-                "slope": float(slope[head]),
-                "intercept": float(intercept[head]),
-                "fitted": fitted,
-                "variance_explained": explained[head],
-                "whole_readout": ceiling[head],
-            }
-            for head, k in enumerate(readout.leading)
-        ]
+        for head, k in enumerate(readout.leading):
+            row = {"head": head, "form": form, "frequency": k}
+            row |= {"slope": float(slope[head]), "intercept": float(intercept[head])}
+            row |= {"fitted": fitted, "variance_explained": explained[head]}
+            rows.append(row | {"whole_readout": ceiling[head]})
     return AttentionFits(patterns=patterns, rows=tuple(rows), readout=readout, waves=waves)
 
 
@@ -278,16 +256,12 @@ def fitted_patterns(
     Float64, positions a, b, "="; `form` is "sigmoid" or "linear", see `attention_fits`.
     """
     word("form", form, FITTED)
-    fits = attention_fits(
-        x, waves=waves, layer=layer, step=step, frequencies=frequencies, task=task,
-        train_mask=train_mask,
-    )  # fmt: skip
+    snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
+    fits = attention_fits(snapshot, waves=waves, layer=layer, frequencies=keys)
     return fits.patterns[form]
 
 
-def leading_waves(
-    readout: AttentionReadout, group: AnswerGroup, waves: int = 1
-) -> Float[Tensor, "n_heads p"]:
+def _leading_waves(readout: AttentionReadout, group: AnswerGroup, waves: int) -> Tensor:
     """C_j reduced to its mean and leading frequencies; tokens without an exponent keep theirs."""
     scores = readout.scores.clone()
     coefficients = torch.fft.rfft(scores[:, group.tokens], dim=1)
@@ -298,13 +272,12 @@ def leading_waves(
 
 
 def _fit(
-    form: str,
-    difference: Float[Tensor, "n_inputs n_heads"],
-    offset: Float[Tensor, " n_heads"],
-    rate: float,
-    truth: Float[Tensor, "n_inputs n_heads"],
-) -> tuple[Tensor, Tensor, Float[Tensor, "n_inputs n_heads"], list[float | None]]:
-    """Slope and intercept of each head, the attention to a they give, the variance it explains."""
+    form: str, difference: Tensor, offset: Tensor, rate: float, truth: Tensor
+) -> tuple[Tensor, Tensor, Tensor, list[float | None]]:
+    """Slope and intercept of each head, the attention to a they give, the variance it explains.
+
+    `difference`, `truth` and the attention are [n_inputs, n_heads].
+    """
     spread, mean = torch.std_mean(truth, dim=0, correction=0)
     if form == "sigmoid":
         slope, intercept = torch.ones_like(offset), offset

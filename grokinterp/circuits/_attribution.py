@@ -29,8 +29,7 @@ class Attribution(Result):
 
     `per_input[i, j]` is what part j adds to the margin of input i, `margin[i]` the margin itself,
     both in logits. `spectrum[j, k]` is what part j adds to the average margin through its logits'
-    component along cos/sin(w_k f(a, b)), k = 0 the constant; None without an answer group
-    (`reason` says why).
+    component along cos/sin(w_k f(a, b)), k = 0 the constant; None without an answer group.
     """
 
     parts: tuple[str, ...]
@@ -63,15 +62,11 @@ class Attribution(Result):
 
         Shares are null for a total of zero.
         """
-        mean, total = self.per_input.mean(dim=0).tolist(), self.total
-        return pd.DataFrame(
-            {
-                "part": self.parts,
-                "margin": mean,
-                "share": [x / total if total else None for x in mean],
-                "spread": self.per_input.std(dim=0, correction=0).tolist(),
-            }
-        ).astype({"share": "Float64"})
+        mean = self.per_input.mean(dim=0).tolist()
+        frame = pd.DataFrame({"part": self.parts, "margin": mean})
+        frame["share"] = frame["margin"] / self.total if self.total else None
+        frame["spread"] = self.per_input.std(dim=0, correction=0).tolist()
+        return frame.astype({"share": "Float64"})
 
     def by_frequency(self) -> pd.DataFrame:
         """Part by logit frequency: every cell a share of the mean margin, in logits.
@@ -123,9 +118,7 @@ def attribution(
     effects alone: a head that feeds the MLP has no share in what the MLP writes, though nothing
     would be written without it. For that, ablate.
     """
-    snapshot, frequencies = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
     word("against", against, ("mean", "best"))
     seen, note = _in_float64(snapshot)
@@ -134,10 +127,8 @@ def attribution(
     along = None if group is None else AnswerSpectrum.of(directions, group)
     parts: list[str] = []
     per_input, spectrum = [], []
-    own = clusters is None
-    split = _own_clusters(snapshot, frequencies) if own else _given_clusters(snapshot, clusters)
-    for writer in _writers(seen, split):  # one at a time: their activations are large
-        parts += writer.parts
+    for writer in _writers(seen, _clusters(snapshot, frequencies, clusters)):
+        parts += writer.parts  # one writer at a time: their activations are large
         per_input.append(writer.margins(directions))
         if along is not None:
             spectrum.append(writer.by_frequency(along))
@@ -154,11 +145,18 @@ def attribution(
     )
 
 
-def _given_clusters(snapshot: Snapshot, given: object) -> dict[int, Int[Tensor, " n"]]:
-    """Clusters of one's own: label -> neurons of the last layer, none of them in two clusters."""
+def _clusters(
+    snapshot: Snapshot, frequencies: tuple[int, ...], given: object
+) -> dict[int, Int[Tensor, " n"]]:
+    """Label -> neurons of the last layer, as given or its own; no neuron is in two clusters."""
+    w_out = snapshot.weights.get(f"blocks.{snapshot.n_layers - 1}.mlp.W_out", torch.empty(0))
+    if given is None:
+        if usable_group(snapshot) is None or not frequencies or not len(w_out):
+            return {}
+        own = neuron_clusters(snapshot, frequencies=frequencies)
+        return {k: own.members(k) for k in own.frequencies}
     if not isinstance(given, Mapping):
         raise refused("clusters", given, "a dict of label -> neurons", "such as {9: [0, 4]}")
-    w_out = snapshot.weights.get(f"blocks.{snapshot.n_layers - 1}.mlp.W_out", torch.empty(0))
     if given and not len(w_out):
         raise InputError("clusters are of neurons, and the model has no MLP; leave them out.")
     found, taken = {}, torch.zeros(len(w_out), dtype=torch.bool)
@@ -170,25 +168,14 @@ def _given_clusters(snapshot: Snapshot, given: object) -> dict[int, Int[Tensor, 
         for one in listed(name, members, such_as="[0, 4]"):
             neuron = whole_number(one)
             if neuron is None or not 0 <= neuron < len(w_out):
-                raise InputError(
-                    f"{name} has a neuron outside 0 to {len(w_out) - 1}: {shown(one)}; give "
-                    "numbers of neurons."
-                )
+                outside = f"has a neuron outside 0 to {len(w_out) - 1}: {shown(one)}"
+                raise InputError(f"{name} {outside}; give numbers of neurons.")
             if label != LEFTOVER and taken[neuron]:
                 raise InputError(f"{name} has a neuron twice, or one of another cluster: {neuron}.")
             taken[neuron] |= label != LEFTOVER
             neurons.append(neuron)
         found[label] = torch.tensor(neurons, dtype=torch.int64)
     return found
-
-
-def _own_clusters(snapshot: Snapshot, frequencies: tuple[int, ...]) -> dict[int, Int[Tensor, " n"]]:
-    """The neuron clusters of the last layer; none where there is no MLP or no answer group."""
-    has_mlp = f"blocks.{snapshot.n_layers - 1}.mlp.W_out" in snapshot.weights
-    if usable_group(snapshot) is None or not frequencies or not has_mlp:
-        return {}
-    found = neuron_clusters(snapshot, frequencies=frequencies)
-    return {k: found.members(k) for k in found.frequencies}
 
 
 def _in_float64(snapshot: Snapshot) -> tuple[Snapshot, str]:
@@ -209,10 +196,8 @@ def _in_float64(snapshot: Snapshot) -> tuple[Snapshot, str]:
             "the logits are not linear in the residual stream, and the weights do not say how; "
             "give a model with a full LayerNorm ('LN') or none before its unembedding."
         )
-    return snapshot, (
-        f"the model's own activations, {snapshot.logits.dtype}: what else its hooks or modules "
-        "write is in `most_unexplained`"
-    )
+    own = f"the model's own activations, {snapshot.logits.dtype}"
+    return snapshot, f"{own}: what else its hooks or modules write is in `most_unexplained`"
 
 
 def _directions(snapshot: Snapshot, against: str) -> Float[Tensor, "n_inputs p"]:
@@ -304,10 +289,10 @@ def _writers(snapshot: Snapshot, clusters: Mapping[int, Int[Tensor, " n"]]) -> I
             yield writer(parts, snapshot.activation(f"{mlp}.hook_post"), w[f"{mlp}.W_out"], part_of)
         if f"{mlp}.b_out" in w:
             yield writer((f"{prefix}MLP bias",), one, w[f"{mlp}.b_out"][None])
-    after = {}  # what is added after the residual stream, as logits
+    # What is added after the residual stream, as logits.
     if not snapshot.linear_readout:
-        after["LayerNorm bias"] = w["ln_final.b"].double() @ unembed
+        bias = w["ln_final.b"].double() @ unembed
+        yield Writer(("LayerNorm bias",), one, bias[None], one[:1])
     if "unembed.b_U" in w:
-        after["unembedding bias"] = w["unembed.b_U"][: task.p].double()
-    for name, logits in after.items():
-        yield Writer((name,), one, logits[None], one[:1])
+        bias = w["unembed.b_U"][: task.p].double()
+        yield Writer(("unembedding bias",), one, bias[None], one[:1])

@@ -74,12 +74,9 @@ def paper_table(
 
     What a model has no answer for (no key frequencies, no "=", several layers, ...) has the value
     None (NaN in the table) and the reason as its note. A number near the published one does not
-    show that the network works in the same way: look at the placebos of `ablate`, and at
-    `algorithm`.
+    show that the network works in the same way: see the placebos of `ablate`, and `algorithm`.
     """
-    snapshot, keys = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     entries: list[Entry] = []
     for section, rows in SECTIONS.items():
         try:
@@ -101,8 +98,8 @@ def _frequencies(snapshot: Snapshot, keys: Keys) -> Rows:
     visible = RULES["embedding"](snapshot).frequencies
     note = "; ".join([", ".join(map(str, keys)), *keys.notes]) if keys else keys.reason
     yield "key frequencies", float(len(keys)), "5: 14, 35, 41, 42, 52", note
-    note = "of the embedding alone: no circuit is claimed of them"
-    note = (", ".join(map(str, visible)) or "none") if keys else note
+    note = ", ".join(map(str, visible)) or "none"
+    note = note if keys else "of the embedding alone: no circuit is claimed of them"
     yield "frequencies visible in W_E", float(len(visible)), "6", note
 
 
@@ -128,14 +125,10 @@ def _neurons(snapshot: Snapshot, keys: Keys) -> Rows:
     n, leftover = len(clusters.fraction), clusters.sizes[LEFTOVER]
     yield "neurons above 0.85", (n - leftover) / n, "0.846 (433 of 512)"
     yield "activation variance they hold", clusters.variance_share, ""
+    published = f"44, 93, 145, 87, 64 ({LISTED})"
     for k in clusters.frequencies:
         note = "" if k in keys else "not a key frequency"
-        yield (
-            f"neurons of k = {k}",
-            float(clusters.sizes[k]),
-            f"44, 93, 145, 87, 64 ({LISTED})",
-            note,
-        )
+        yield f"neurons of k = {k}", float(clusters.sizes[k]), published, note
     yield "leftover neurons", float(leftover), "79"
     fits = polynomial_fits(snapshot, frequencies=keys).summary().set_index("cluster")
     for column, what in (("degree_2", "degree-2 polynomials"), ("product_terms", "products alone")):

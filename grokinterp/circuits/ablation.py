@@ -47,7 +47,6 @@ from grokinterp.tasks.task import Task
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-PLACEBOS = 50
 ABOVE, WITHIN, NONE = "above chance", "not above chance", "no placebo"
 UNKNOWN = "undetermined"  # a loss is not a number
 LOSS_ROUNDING = 1e-5  # relative; of float32 logits, where nothing was changed
@@ -77,11 +76,8 @@ def score(snapshot: Snapshot, logits: Float[Tensor, "n p"], *, test_only: bool =
     if test_only:
         labels = labels[snapshot.test_rows]
     every = torch.ones(len(labels), dtype=torch.bool)
-    sets: tuple[Tensor | None, ...] = (None, None, every)
-    if test_only:
-        sets = None, every, None
-    elif train is not None:
-        sets = train, ~train, every
+    known = (None, None) if train is None else (train, ~train)
+    sets = (None, every, None) if test_only else (*known, every)
     values = cross_entropies(logits, labels), right_answers(logits, labels).double()
     return Score(
         *(math.nan if rows is None else float(x[rows].mean()) for x in values for rows in sets)
@@ -98,25 +94,18 @@ def standard_interventions(
     hidden layers and the channels of its convolutions. What the model does not have (directions of
     dead neurons, say) is left out. For a run, give `run.snapshot(step)`.
     """
-    return standard_and_undefined(snapshot, frequencies, mode=mode)[0]
-
-
-def standard_and_undefined(
-    snapshot: Snapshot, frequencies: Sequence[int], *, mode: str = "mean"
-) -> tuple[list[Intervention], tuple[str, ...]]:
-    """The standard interventions, and why some of them do not exist on this model."""
     check_snapshot(snapshot)
-    undefined: list[str] = []
+    found = _standard(snapshot, frequencies, mode)
+    return [one for one in found if isinstance(one, Intervention)]
+
+
+def _standard(
+    snapshot: Snapshot, frequencies: Sequence[int], mode: str
+) -> Iterator[Intervention | str]:
+    """The standard interventions, and why some of them do not exist on this model."""
     group = usable_group(snapshot)
     if group is not None and not isinstance(frequencies, Keys):
         frequencies = checked_frequencies(frequencies, group)
-    circuit = _of_frequencies(snapshot, tuple(frequencies), mode, undefined)
-    return [*_of_layers(snapshot, mode, undefined), *circuit], tuple(undefined)
-
-
-def _of_layers(snapshot: Snapshot, mode: str, undefined: list[str]) -> list[Intervention]:
-    """What every model has; reasons for what it does not have go to `undefined`."""
-    found: list[Intervention] = []
     weights = snapshot.weights
     for layer in range(snapshot.n_layers):
         block = f"blocks.{layer}."
@@ -128,33 +117,35 @@ def _of_layers(snapshot: Snapshot, mode: str, undefined: list[str]) -> list[Inte
             and f"{block}hook_resid_mid" not in snapshot.hooked().hook_dict
         )
         if parallel:
-            undefined.append(f"no skips of layer {layer}: its MLP is beside its attention")
+            yield f"no skips of layer {layer}: its MLP is beside its attention"
         if f"{block}attn.W_Q" in weights:
-            n_heads = len(weights[f"{block}attn.W_Q"])
-            found += [heads(layer, head, mode=mode) for head in range(n_heads)]
-            found += [patterns(layer, mode="mean"), attention(layer, mode=mode)]
-            found += [] if parallel else [attention_skip(layer, mode=mode)]
+            for head in range(len(weights[f"{block}attn.W_Q"])):
+                yield heads(layer, head, mode=mode)
+            yield patterns(layer, mode="mean")
+            yield attention(layer, mode=mode)
+            if not parallel:
+                yield attention_skip(layer, mode=mode)
         if has_mlp:
-            found += [mlp(layer, mode=mode)]
-            found += [] if parallel else [mlp_skip(layer, mode=mode)]
+            yield mlp(layer, mode=mode)
+            if not parallel:
+                yield mlp_skip(layer, mode=mode)
     if snapshot.kind != "transformer":
         convs = [x for name, x in weights.items() if re.fullmatch(r"conv\.\d+\.W", name)]
         for layer, weight in enumerate(convs):
-            found += [channels(layer, channel, mode=mode) for channel in range(len(weight))]
+            yield from (channels(layer, channel, mode=mode) for channel in range(len(weight)))
         for layer in range(snapshot.n_layers):
             width = weights[f"blocks.{layer}.mlp.W_in"].shape[1]
-            found += [neurons(layer, range(width), mode=mode, name=f"hidden layer {layer}")]
-    return found
+            yield neurons(layer, range(width), mode=mode, name=f"hidden layer {layer}")
+    if frequencies:
+        yield from _of_frequencies(snapshot, tuple(frequencies), mode)
 
 
 def _of_frequencies(
-    snapshot: Snapshot, keys: tuple[int, ...], mode: str, undefined: list[str]
-) -> list[Intervention]:
+    snapshot: Snapshot, keys: tuple[int, ...], mode: str
+) -> Iterator[Intervention | str]:
     """What only a model with key frequencies has."""
-    if not keys:
-        return []
     task, hook = snapshot.modular_task, f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
-    found = [embedding(task, keys, hook_name=embedding_hook(snapshot))]
+    yield embedding(task, keys, hook_name=embedding_hook(snapshot))
     if hook.replace("hook_post", "W_in") in snapshot.weights:
         clusters = neuron_clusters(snapshot, frequencies=keys)
         for k, size in clusters.sizes.items():
@@ -164,26 +155,22 @@ def _of_frequencies(
                     name = kind = "leftover neurons"
                 elif k in keys:
                     kind = "neurons of a key frequency"
-                cluster = neurons(
-                    clusters.layer, clusters.members(k).tolist(), mode=mode, name=name
-                )
-                found.append(cluster.called(kind=f"{kind} ({mode})"))
-        found += [
-            fourier(hook, task, keys, keep=True),
-            fourier(hook, task, keys, keep=True, terms="operands"),
-            fourier(hook, task, keys),
-        ]
+                members = clusters.members(k).tolist()
+                cluster = neurons(clusters.layer, members, mode=mode, name=name)
+                yield cluster.called(kind=f"{kind} ({mode})")
+        yield fourier(hook, task, keys, keep=True)
+        yield fourier(hook, task, keys, keep=True, terms="operands")
+        yield fourier(hook, task, keys)
         try:
             # Zeros for what is taken out, so that dropping it compares with a zeroed MLP.
             basis = neuron_logit_directions(snapshot, frequencies=keys).basis
-            found += [
-                directions(hook, basis, keep=keep, mode="zero", name="u_k, v_k")
-                for keep in (True, False)
-            ]
+            for keep in (True, False):
+                yield directions(hook, basis, keep=keep, mode="zero", name="u_k, v_k")
         except InputError as error:
-            undefined.append(f"no directions u_k, v_k are ablated: {error}")
-    found += [fourier(LOGITS, task, [k]) for k in keys]
-    return [*found, fourier(LOGITS, task, keys), fourier(LOGITS, task, keys, keep=True)]
+            yield f"no directions u_k, v_k are ablated: {error}"
+    yield from (fourier(LOGITS, task, [k]) for k in keys)
+    yield fourier(LOGITS, task, keys)
+    yield fourier(LOGITS, task, keys, keep=True)
 
 
 def embedding_hook(snapshot: Snapshot) -> str:
@@ -299,14 +286,9 @@ class Ablation(Result):
         """One row per placebo, with its ablation; harmonics of key frequencies too."""
         return pd.DataFrame(
             [
-                {
-                    "step": row.step,
-                    "ablation": row.name,
-                    "placebo": placebo.name,
-                    "harmonic": placebo.harmonic,
-                    "ratio": row.over_whole(placebo.score),
-                    **vars(placebo.score),
-                }
+                {"step": row.step, "ablation": row.name, "placebo": placebo.name}
+                | {"harmonic": placebo.harmonic, "ratio": row.over_whole(placebo.score)}
+                | vars(placebo.score)
                 for row in self.rows
                 for placebo in row.placebos
             ]
@@ -323,7 +305,7 @@ def ablate(
     *,
     step: int | Sequence[int] | Literal["all"] = -1,
     mode: str = "mean",
-    placebos: int = PLACEBOS,
+    placebos: int = 50,
     seed: int = 0,
     frequencies: Sequence[int] | None = None,
     task: Task | None = None,
@@ -355,19 +337,16 @@ def ablate(
     rows: list[Row] = []
     notes: dict[str, None] = {}
     for one in tqdm(steps_of(x, step), desc="ablate", disable=None if progress else True):
-        snapshot, keys = subject_of(
-            x, step=one, frequencies=frequencies, task=task, train_mask=train_mask
-        )
-        chosen, undefined = (
-            standard_and_undefined(snapshot, keys, mode=mode) if given is None else (given, ())
-        )
+        snapshot, keys = subject_of(x, one, frequencies, task, train_mask)
+        chosen = list(_standard(snapshot, keys, mode)) if given is None else given
         notes |= dict.fromkeys(keys.notes)
         if not keys:
             notes[f"no key frequencies, so only parts are ablated: {keys.reason}"] = None
         if snapshot.train_mask is None:
             notes["train and test are null: the model came without a split"] = None
-        notes |= dict.fromkeys(undefined)
-        rows += _ablate_one(snapshot, chosen, Setting(snapshot, keys, placebos, seed))
+        notes |= dict.fromkeys(one for one in chosen if isinstance(one, str))
+        some = [one for one in chosen if isinstance(one, Intervention)]
+        rows += _ablate_one(snapshot, some, Setting(snapshot, keys, placebos, seed))
     return Ablation(
         rows=tuple(rows), frequencies=keys, notes=tuple(notes), n_placebos=placebos, seed=seed
     )
@@ -383,7 +362,7 @@ def spread(ablations: Iterable[Ablation]) -> pd.DataFrame:
     given = listed("ablations", ablations, such_as="[gi.ablate(run)]")
     if not given or not all(isinstance(one, Ablation) for one in given):
         raise InputError("spread needs a list of what `ablate` returns; give at least one.")
-    tables = pd.concat([ablation.table() for ablation in given], ignore_index=True)
+    tables = pd.concat([ablation.table() for ablation in given])
     grouped = tables.groupby("kind", sort=False)["ratio"]
     return grouped.agg(["median", "min", "max", "size"]).reset_index()
 
@@ -404,7 +383,6 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
     def row(one: Intervention) -> Row:
         own = scored(one)
         drawn = one.draw(setting) if one.draw and setting.n else []
-        plain = [placebo for placebo in drawn if not placebo.harmonic]
         return Row(
             step=snapshot.step,
             name=one.name,
@@ -414,7 +392,7 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
             whole=whole,
             keeps=one.keeps,
             placebos=tuple(Placebo(p.name, p.harmonic, scored(p)) for p in drawn),
-            no_placebo=None if plain else one.no_placebo or missing,
+            no_placebo=one.no_placebo or missing if all(p.harmonic for p in drawn) else None,
         )
 
     return [row(one) for one in chosen]

@@ -56,8 +56,8 @@ class Circularity(Result):
     def table(self) -> pd.DataFrame:
         """One row per principal component, strongest first."""
         frame = pd.DataFrame(map(vars, self.components))
-        frame.attrs |= {x: getattr(self, x) for x in ("key_share", "frequencies", "step")}
-        frame.attrs["circularity"] = self.value
+        names = ("key_share", "frequencies", "step")
+        frame.attrs |= {x: getattr(self, x) for x in names} | {"circularity": self.value}
         return frame
 
 
@@ -82,9 +82,7 @@ def circularity(
     is the most that any planes can. Neither says that the network uses the circles.
     InputError without an answer group or a table of embeddings.
     """
-    snapshot, frequencies = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
     n_components = whole("n_components", n_components, least=1, such_as="4")
     components = principal_components(snapshot)[:n_components]
@@ -103,8 +101,7 @@ def principal_components(snapshot: Snapshot) -> tuple[PrincipalComponent, ...]:
     """All principal components of the embedding with their leading frequencies."""
     waves, singular, _ = _svd(snapshot)
     shares, index = (spectrum(waves)[1:] / waves.square().sum(dim=0)).max(dim=0)
-    found = zip((index + 1).tolist(), shares.tolist(), singular.tolist(), strict=True)
-    return tuple(PrincipalComponent(*one) for one in found)
+    return tuple(map(PrincipalComponent, *(x.tolist() for x in (index + 1, shares, singular))))
 
 
 def frequency_plane(snapshot: Snapshot, k: int) -> Float[Tensor, "n d_model"]:
@@ -119,10 +116,8 @@ def principal_plane(snapshot: Snapshot, k: int) -> Float[Tensor, "n d_model"]:
     waves, singular, directions = _svd(snapshot)
     own = [i for i, one in enumerate(principal_components(snapshot)) if one.frequency == k][:2]
     if not own:
-        raise InputError(
-            f"no principal component of the embedding has the leading frequency {k}; "
-            'take method="frequency".'
-        )
+        what = "no principal component of the embedding has the leading frequency"
+        raise InputError(f'{what} {k}; take method="frequency".')
     return (waves[:, own] * singular[own]) @ directions[own]
 
 
@@ -231,8 +226,7 @@ def isolate_circles(
     r"""Accuracy, loss and logit form of the model with only some circles in its embedding.
 
     Over all pairs; the mean embedding of the operands stays, and so do all other weights. Default
-    `subsets`: each circle of `frequencies` (key ones) alone, then growing sets of them, largest in
-    the embedding first.
+    `subsets`: each circle of `frequencies` (key ones) alone, then growing sets, the largest first.
 
     method "frequency": the circle of k is the part of the embedding along cos and sin of w_k x.
     method "principal": it is the two strongest principal components with leading frequency k, as
@@ -245,14 +239,10 @@ def isolate_circles(
     """
     word("method", method, METHODS)
     if subsets is not None:
-        subsets = [
-            listed("a subset", subset, such_as="[1, 5]")
-            for subset in listed("subsets", subsets, such_as="[[1], [1, 5]]")
-        ]
+        subsets = listed("subsets", subsets, such_as="[[1], [1, 5]]")
+        subsets = [listed("a subset", subset, such_as="[1, 5]") for subset in subsets]
         frequencies = [k for subset in subsets for k in subset]
-    snapshot, keys = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
     group_of(snapshot)
     need_key_frequencies(keys)
@@ -316,11 +306,8 @@ def _isolated(
     rest = centred_embedding(snapshot) - sum(planes[k] for k in subset)
     kept = with_embedding(snapshot, W_E.index_add(0, tokens, rest, alpha=-1))
     found = score(kept, kept.logits)
-    forms = logit_forms(kept, frequencies=subset) if len(subset) == 1 else None
-    return IsolatedCircles(
-        frequencies=tuple(subset),
-        accuracy=found.acc_all,
-        loss=found.loss_all,
-        fit=forms.fits[0] if forms else None,
-        class_means=forms.class_means if forms else None,
-    )
+    fit, class_means = None, None
+    if len(subset) == 1:
+        forms = logit_forms(kept, frequencies=subset)
+        fit, class_means = forms.fits[0], forms.class_means
+    return IsolatedCircles(tuple(subset), found.acc_all, found.loss_all, fit, class_means)

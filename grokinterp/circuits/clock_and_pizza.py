@@ -45,8 +45,7 @@ LARGEST_SHUFFLE = 4_000_000  # triples; a list of more takes seconds to shuffle
 class GradientSymmetricity(Result):
     """Cosines between dQ_abc/dE_a and dQ_abc/dE_b, one per triple, and their mean.
 
-    `value` is None where no sampled triple has two gradients; `reason` says so, and also how many
-    triples had to be left out.
+    `value` is None where no sampled triple has two gradients; `reason` counts those left out.
     """
 
     value: float | None
@@ -97,7 +96,7 @@ def gradient_symmetricity(
     """
     n_samples = whole("n_samples", n_samples, least=1, such_as="100")
     seed = whole("seed", seed, least=-LARGEST_SEED, most=LARGEST_SEED, such_as="42")
-    snapshot, _ = subject_of(x, step=step, frequencies=(), task=task, train_mask=train_mask)
+    snapshot, _ = subject_of(x, step, (), task, train_mask)
     need_residual_stream(snapshot)
     triples = sampled_triples(snapshot.modular_task, n_samples=n_samples, seed=seed)
     blocks = triples.split(BLOCK_TRIPLES)
@@ -139,34 +138,22 @@ def sampled_triples(task: ModularTask, *, n_samples: int, seed: int) -> Int[Tens
 
 
 def _gradients(snapshot: Snapshot, triples: Int[Tensor, "n 3"]) -> Float[Tensor, "n 2 d_model"]:
-    """Of the triples' logits with respect to both embeddings, by the quickest way there is."""
-    architecture, task = snapshot.transformer, snapshot.modular_task
-    if architecture is not None and answer_position.applies_to(architecture, task.tokens.shape[1]):
-        return _plain_gradients(snapshot, triples)
-    return hooked_gradients(snapshot.hooked(), task, triples)
-
-
-def _plain_gradients(
-    snapshot: Snapshot, triples: Int[Tensor, "n 3"]
-) -> Float[Tensor, "n 2 d_model"]:
-    """In float64, through the answer-position forward.
-
-    Each operand of each triple is given a token of its own, so that the gradient with respect to
-    the table of embeddings keeps positions and triples apart.
-    """
-    assert snapshot.transformer is not None
+    """Of the triples' logits with respect to both embeddings, in float64 where it can be."""
+    plain, task = snapshot.transformer, snapshot.modular_task
+    if plain is None or not answer_position.applies_to(plain, task.tokens.shape[1]):
+        return hooked_gradients(snapshot.hooked(), task, triples)
+    # Each operand of each triple is given a token of its own, so that the gradient with respect to
+    # the table of embeddings keeps positions and triples apart.
     weights = {name: weight.double() for name, weight in snapshot.weights.items()}
     table, n = weights["embed.W_E"], len(triples)
     operands = table[triples[:, :2].flatten()].requires_grad_()
     tokens = torch.arange(2 * n).view(n, 2)
-    if snapshot.modular_task.equals_token:
+    if task.equals_token:
         tokens = torch.nn.functional.pad(tokens, (0, 1), value=2 * n)
     with torch.enable_grad():
+        weights["embed.W_E"] = torch.cat([operands, table[task.p :]])
         logits = answer_position.answer_logits(
-            weights | {"embed.W_E": torch.cat([operands, table[snapshot.modular_task.p :]])},
-            tokens,
-            act_fn=snapshot.transformer.act_fn,
-            attention_rate=snapshot.transformer.attention_rate,
+            weights, tokens, act_fn=plain.act_fn, attention_rate=plain.attention_rate
         )
         total = logits[torch.arange(n), triples[:, 2]].sum()
         (found,) = torch.autograd.grad(total, operands)
@@ -178,10 +165,8 @@ def hooked_gradients(
 ) -> Float[Tensor, "n 2 d_model"]:
     """Through any hooked model, in its own precision: `hook_embed` is made the variable."""
     if "hook_embed" not in model.hook_dict:
-        raise InputError(
-            f"{type(model).__name__} has no 'hook_embed' (model.hook_dict lists all hooks); "
-            "gradient symmetricity is about the embeddings there."
-        )
+        missing = f"{type(model).__name__} has no 'hook_embed' (model.hook_dict lists all hooks)"
+        raise InputError(f"{missing}; gradient symmetricity is about the embeddings there.")
     n, device = len(triples), device_of(model)
     tokens = task.tokens[triples[:, 0] * task.p + triples[:, 1]].to(device)
     leaves: list[Tensor] = []
@@ -244,14 +229,12 @@ def distance_irrelevance(
     It asks about right answers alone and only how much the distance matters, not in which form:
     a memorising network has q near 1 as well. InputError for a task without an answer group.
     """
-    snapshot, _ = subject_of(x, step=step, frequencies=(), task=task, train_mask=train_mask)
+    snapshot, _ = subject_of(x, step, (), task, train_mask)
     group = group_of(snapshot)
-    n = group.order
-    grid = operand_grid(group)
-    labels = snapshot.task.labels
-    right = snapshot.logits[torch.arange(len(labels)), labels].double()[grid]
-    y = torch.arange(n)
-    by_distance = right[(y[:, None] + y) % n, y]  # [d, y]: x = y + d
+    logits = snapshot.logits.gather(1, snapshot.task.labels[:, None]).flatten()
+    right = logits.double()[operand_grid(group)]
+    y = torch.arange(group.order)
+    by_distance = right[(y[:, None] + y) % group.order, y]  # [d, y]: x = y + d
     std_within = by_distance.std(dim=1, unbiased=False)
     std_all = float(right.std(unbiased=False))
     constant = std_all <= 1e-6 * float(right.abs().max())  # no more than float32 rounds
@@ -310,11 +293,11 @@ class LogitForms(Result):
 
     def table(self) -> pd.DataFrame:
         """One row per frequency, strongest first, and a last one for all of them together."""
-        frame = pd.DataFrame(map(vars, self.fits)).sort_values("free", ascending=False)
+        fits = sorted(map(vars, self.fits), key=lambda fit: -fit["free"])
         joint = {"frequency": "all", "clock": self.clock, "pizza": self.pizza, "free": self.free}
-        frame = pd.concat([frame.astype({"frequency": object}), pd.DataFrame([joint])])
+        frame = pd.DataFrame([*fits, joint])
         frame.attrs |= {"class_means": self.class_means, "step": self.step}
-        return frame.reset_index(drop=True)
+        return frame
 
 
 def logit_forms(
@@ -336,9 +319,7 @@ def logit_forms(
     fill the gaps that |cos| leaves, and the published pizza network, with its circles together,
     has logits of the clock's form. InputError without an answer group or key frequencies.
     """
-    snapshot, keys = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     group = group_of(snapshot)
     need_key_frequencies(keys)
     waves, variance, class_means = _waves_by_distance(snapshot, group)

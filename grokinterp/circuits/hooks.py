@@ -13,17 +13,22 @@ add up with `+`; `.called(name)` gives one another name. Run them on the whole t
 TransformerLens 3 and 4 share and on which both do the same.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import lru_cache
+from itertools import combinations, product
+from math import comb
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.base.checks import tensor, whole, word
+from grokinterp.base.checks import tensor, truth, whole, word
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.circuits.interventions import (
     MODES,
+    Draw,
     HookPair,
     Intervention,
     Setting,
@@ -31,8 +36,12 @@ from grokinterp.circuits.interventions import (
     intervention,
     reference,
 )
-from grokinterp.circuits.subspaces import directions, embedding, fourier, random_directions
-from grokinterp.models.last_block import Edit
+from grokinterp.fourier.answers import checked_frequencies, group_of
+from grokinterp.fourier.basis import fourier_basis, n_frequencies
+from grokinterp.models.last_block import LOGITS, Edit
+from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.operations import UNDEFINED
+from grokinterp.tasks.task import check_task
 
 __all__ = [
     "attention",
@@ -51,6 +60,8 @@ __all__ = [
     "replaced_patterns",
 ]
 
+ARGUMENTS = ("answer", "operands")  # of the waves
+THIN = 1e-10  # relative; spans thinner than this are float64 rounding
 MOST_INDEX = 2**31  # no layer, head or neuron has a number beyond it
 
 
@@ -61,8 +72,7 @@ def __dir__() -> list[str]:
 def heads(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Intervention:
     """Attention heads of a layer: `hook_z` of those heads replaced.
 
-    Placebos: as many dimensions of the space of all heads' z, in random directions, which touch
-    every head a little.
+    Placebos: as many dimensions of all heads' z in random directions, a little of every head.
     """
     layer, index = _layer(layer), _index(which)
     hook = f"blocks.{layer}.attn.hook_z"
@@ -71,13 +81,7 @@ def heads(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Inte
         n_heads, _, d_head = setting.snapshot.weights[f"blocks.{layer}.attn.W_Q"].shape
         return random_directions(setting, hook, n_heads * d_head, len(index) * d_head, mode)
 
-    return Intervention(
-        f"{_numbered('head', layer, index)} ({mode})",
-        f"head ({mode})",
-        _replaced(hook, -2, index, mode),
-        draw,
-        no_placebo=None,
-    )
+    return _entries(_numbered("head", layer, index), "head", hook, -2, index, mode, draw)
 
 
 def attention(layer: int, *, mode: str = "mean") -> Intervention:
@@ -116,7 +120,10 @@ def neurons(
     Where there are fewer others, they are drawn from all neurons; all neurons have no placebo.
     """
     layer, index = _layer(layer), _index(which)
-    listed = f"neuron {index[0]}" if len(index) == 1 else f"{len(index)} neurons"
+    kind, listed = "neuron", f"neuron {index[0]}"
+    if len(index) > 1:
+        kind, listed = "neurons", f"{len(index)} neurons"
+    name = listed if name is None else _name(name)
 
     def draw(setting: Setting) -> list[Intervention]:
         every = torch.arange(setting.snapshot.weights[f"blocks.{layer}.mlp.W_in"].shape[1])
@@ -124,24 +131,14 @@ def neurons(
         if not len(others):
             return []
         pool = others if len(others) >= len(index) else every
-        stream = setting.generator()
-        return [
-            neurons(
-                layer,
-                pool[torch.randperm(len(pool), generator=stream)[: len(index)]].tolist(),
-                mode=mode,
-                name=f"{len(index)} random neurons {i}",
-            )
-            for i in range(setting.n)
-        ]
+        stream, found = setting.generator(), []
+        for i in range(setting.n):
+            drawn = pool[torch.randperm(len(pool), generator=stream)[: len(index)]].tolist()
+            name = f"{len(index)} random neurons {i}"
+            found.append(neurons(layer, drawn, mode=mode, name=name))
+        return found
 
-    return Intervention(
-        f"{listed if name is None else _name(name)} ({mode})",
-        f"{'neuron' if len(index) == 1 else 'neurons'} ({mode})",
-        _replaced(f"blocks.{layer}.mlp.hook_post", -1, index, mode),
-        draw,
-        no_placebo=None,
-    )
+    return _entries(name, kind, f"blocks.{layer}.mlp.hook_post", -1, index, mode, draw)
 
 
 def replaced_neurons(
@@ -153,7 +150,7 @@ def replaced_neurons(
     values = tensor("values", values).clone()
 
     def change(post: Tensor) -> Tensor:
-        _check_range(post, -1, index)
+        _check_range("neuron", post, -1, index)
         return _with_values(post, (slice(None), -1, index), values, hook)
 
     return Intervention(name, name, ((hook, Edit(change)),), no_placebo="a replacement")
@@ -167,12 +164,8 @@ def channels(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> I
         n = len(setting.snapshot.weights[f"conv.{layer}.W"])
         return [channels(layer, c, mode=mode) for c in range(n) if c not in index]
 
-    return Intervention(
-        f"{_numbered('channel', layer, index)} ({mode})",
-        f"channel ({mode})",
-        _replaced(f"conv.{layer}.hook_post", 1, index, mode),
-        draw if len(index) == 1 else None,
-    )
+    name, others = _numbered("channel", layer, index), draw if len(index) == 1 else None
+    return _entries(name, "channel", f"conv.{layer}.hook_post", 1, index, mode, others)
 
 
 def replaced_patterns(
@@ -189,15 +182,11 @@ def replaced_patterns(
         return _with_values(pattern, (slice(None), slice(None), -1), values, hook)
 
     def draw(setting: Setting) -> list[Intervention]:
-        stream = setting.generator()
-        return [
-            replaced_patterns(
-                layer,
-                values[torch.randperm(len(values), generator=stream)],
-                name=f"{name}, rows permuted {i}",
-            )
-            for i in range(setting.n)
-        ]
+        stream, found = setting.generator(), []
+        for i in range(setting.n):
+            permuted = values[torch.randperm(len(values), generator=stream)]
+            found.append(replaced_patterns(layer, permuted, name=f"{name}, rows permuted {i}"))
+        return found
 
     return Intervention(name, name, ((hook, Edit(change)),), draw, no_placebo=None)
 
@@ -206,10 +195,8 @@ def _whole(what: str, layer: int, hook: str, mode: str) -> Intervention:
     """A whole activation of a layer replaced."""
     layer = _layer(layer)
     word("mode", mode, MODES)
-    change = Edit(lambda out: reference(out, mode))
-    return Intervention(
-        f"{what} {layer} ({mode})", f"{what} ({mode})", ((f"blocks.{layer}.{hook}", change),)
-    )
+    pair = f"blocks.{layer}.{hook}", Edit(lambda out: reference(out, mode))
+    return Intervention(f"{what} {layer} ({mode})", f"{what} ({mode})", (pair,))
 
 
 def _skip(what: str, layer: int, read: str, written: str, mode: str) -> Intervention:
@@ -220,23 +207,23 @@ def _skip(what: str, layer: int, read: str, written: str, mode: str) -> Interven
     def change(stream: Tensor, out: Tensor) -> Tensor:
         return out - stream + reference(stream, mode)
 
-    return Intervention(
-        f"{what} skip {layer} ({mode})",
-        f"{what} skip ({mode})",
-        around(f"blocks.{layer}.{read}", f"blocks.{layer}.{written}", change, late=1),
-    )
+    pairs = around(f"blocks.{layer}.{read}", f"blocks.{layer}.{written}", change, late=1)
+    return Intervention(f"{what} skip {layer} ({mode})", f"{what} skip ({mode})", pairs)
 
 
-def _replaced(hook: str, axis: int, index: Tensor, mode: str) -> tuple[HookPair, ...]:
-    """The hook at which the entries `index` along an axis are replaced."""
+def _entries(
+    name: str, kind: str, hook: str, axis: int, index: Tensor, mode: str, draw: Draw | None
+) -> Intervention:
+    """The entries `index` of an activation along an axis replaced."""
     word("mode", mode, MODES)
 
     def change(x: Tensor) -> Tensor:
-        _check_range(x, axis, index)
+        _check_range(kind.removesuffix("s"), x, axis, index)
         chosen = index.to(x.device)
         return x.index_copy(axis, chosen, reference(x.index_select(axis, chosen), mode))
 
-    return ((hook, Edit(change)),)
+    found = Intervention(f"{name} ({mode})", f"{kind} ({mode})", ((hook, Edit(change)),), draw)
+    return replace(found, no_placebo=None) if draw else found
 
 
 def _with_values(x: Tensor, place: Any, values: Tensor, hook: str) -> Tensor:
@@ -251,9 +238,8 @@ def _with_values(x: Tensor, place: Any, values: Tensor, hook: str) -> Tensor:
     return changed
 
 
-def _check_range(x: Tensor, axis: int, index: Tensor) -> None:
+def _check_range(what: str, x: Tensor, axis: int, index: Tensor) -> None:
     if int(index.max()) >= x.shape[axis]:
-        what = {-1: "neuron", -2: "head", 1: "channel"}[axis]
         raise InputError(f"{what} {index.max()} is not between 0 and {x.shape[axis] - 1}.")
 
 
@@ -273,15 +259,222 @@ def _numbered(what: str, layer: int, index: Tensor) -> str:
 
 
 def _index(which: int | Iterable[int]) -> Int[Tensor, " n"]:
-    one = whole_number(which)
-    listed = [which] if one is not None or not isinstance(which, Iterable) else list(which)
-    found = [whole_number(i) for i in listed]
-    if (
-        not found
-        or len(set(found)) != len(found)
-        or any(i is None or not 0 <= i <= MOST_INDEX for i in found)
-    ):
+    listed = list(which) if isinstance(which, Iterable) and whole_number(which) is None else [which]
+    found = [i for i in map(whole_number, listed) if i is not None and 0 <= i <= MOST_INDEX]
+    if not found or len(set(found)) != len(listed):
         raise InputError(
             f"{shown(listed)} are not distinct indices from 0 on; give such as 3 or [0, 2]."
         )
-    return torch.tensor(found, dtype=torch.int64)
+    return torch.tensor(found)
+
+
+def fourier(
+    hook_name: str,
+    task: ModularTask,
+    frequencies: Iterable[int],
+    *,
+    keep: bool = False,
+    terms: str = "answer",
+) -> Intervention:
+    """Drop Fourier components at any hook point, or keep only those (and the mean).
+
+    `terms="answer"`: cos and sin of w_k f(a, b), on which the answer depends. "operands": the
+    eight products of {1, cos w_k, sin w_k} of a and of b other than 1. The logits are
+    "unembed.hook_out". Each entry of the activation is taken as a function of the input; inputs
+    without an exponent (a zero factor) are left as they are.
+
+    Placebos: every other single frequency that is not key, or random sets of as many.
+    """
+    check_task(task)
+    word("terms", terms, ARGUMENTS)
+    keep = truth("keep", keep)
+    group = task.answer_group
+    if group is None:
+        raise InputError(f"{task.no_group_reason}: it has no Fourier components.")
+    chosen = checked_frequencies(frequencies, group)
+
+    def change(x: Tensor) -> Tensor:
+        if len(x) != task.n_inputs:
+            raise InputError(
+                f"{hook_name} has {len(x)} inputs, expected all {task.n_inputs} of the table; run "
+                "it on task.tokens."
+            )
+        basis, defined = table_directions(task, chosen, terms)
+        flat = x.flatten(1)
+        along = basis.to(flat) @ (basis.to(flat).T @ flat)
+        if not keep:
+            return (flat - along).view_as(x)
+        defined = defined.to(x.device)
+        mean = flat[defined].mean(dim=0, dtype=torch.float64).to(flat)
+        return torch.where(defined[:, None], mean + along, flat).view_as(x)
+
+    def draw(setting: Setting) -> list[Intervention]:
+        group = group_of(setting.snapshot)
+        doubled = harmonics(setting.frequencies, group.order)
+        found = []
+        for others in _other_frequencies(setting, chosen, group.order):
+            placebo = fourier(hook_name, task, others, keep=keep, terms=terms)
+            found.append(replace(placebo, harmonic=bool(doubled & set(others))))
+        return found
+
+    verb = "keep only" if keep else "drop"
+    listed = ", ".join(map(str, chosen)) or "none"
+    some = "one frequency" if len(chosen) == 1 else "frequencies"
+    where = "the logits" if hook_name == LOGITS else hook_name
+    where = f"{'' if terms == 'answer' else ' of the operands'} at {where}"
+    return Intervention(
+        f"{verb} k = {listed}{where}",
+        f"{verb} {some}{where}",
+        _pairs(hook_name, change),
+        draw if chosen else None,
+        no_placebo=None if chosen else "no frequency is named",
+        keeps=keep,
+        same=("fourier", hook_name, task, chosen, keep, terms),
+    )
+
+
+def embedding(
+    task: ModularTask, frequencies: Iterable[int], *, hook_name: str = "hook_embed"
+) -> Intervention:
+    """The embedding with only these token frequencies (and its mean) left.
+
+    Of an MLP with two-hot input, `hook_name` is "blocks.0.mlp.hook_pre", rows a and p + b added.
+    """
+    kept = fourier(hook_name, task, frequencies, keep=True, terms="operands")
+    name = kept.name.removesuffix(f" of the operands at {hook_name}")
+    name = name.replace("keep only", "embedding keeps")
+    return kept.called(name, "embedding keeps the key frequencies")
+
+
+def directions(
+    hook_name: str,
+    basis: Float[Tensor, "d r"],
+    *,
+    keep: bool = False,
+    mode: str = "zero",
+    name: str = "directions",
+) -> Intervention:
+    """Drop the part of an activation along given directions, or keep only that.
+
+    `basis` spans the directions in the space of the activation's last axis (of all heads together
+    for `hook_z`). What is taken out is set to zero, its mean, or that of another input. Placebos:
+    random subspaces of the same dimension.
+    """
+    word("mode", mode, MODES)
+    keep = truth("keep", keep)
+    orthonormal = _orthonormal(basis)
+
+    def change(x: Tensor) -> Tensor:
+        flat = x.flatten(2) if x.ndim > 2 else x  # an MLP has no position axis
+        if flat.shape[-1] != len(orthonormal):
+            raise InputError(
+                f"{hook_name} has {flat.shape[-1]} entries, the directions {len(orthonormal)}; "
+                f"give them as columns, [{flat.shape[-1]}, r]."
+            )
+        along = (flat @ orthonormal.to(flat)) @ orthonormal.to(flat).T
+        kept, removed = (along, flat - along) if keep else (flat - along, along)
+        return (kept + reference(removed, mode)).view_as(x)
+
+    def draw(setting: Setting) -> list[Intervention]:
+        d, r = orthonormal.shape
+        return random_directions(setting, hook_name, d, r, mode, keep=keep)
+
+    verb = "keep only" if keep else "drop"
+    return Intervention(
+        f"{verb} {name} at {hook_name} ({mode})",
+        f"{verb} {name} ({mode})",
+        _pairs(hook_name, change),
+        draw,
+        no_placebo=None,
+        keeps=keep,
+    )
+
+
+def _orthonormal(basis: Float[Tensor, "d r"]) -> Float[Tensor, "d rank"]:
+    """A basis of the span of the columns: fewer than r where some depend on others (float64)."""
+    if tensor("basis", basis).ndim != 2 or not bool(basis.isfinite().all()):
+        raise InputError(
+            f"directions of shape {tuple(basis.shape)} are no basis; give a finite one, [d, r]."
+        )
+    left, singular, _ = torch.linalg.svd(basis.double(), full_matrices=False)
+    return left[:, singular > THIN * singular.max()] if basis.numel() else basis.double()
+
+
+def random_directions(
+    setting: Setting, hook_name: str, d: int, r: int, mode: str, *, keep: bool = False
+) -> list[Intervention]:
+    """Placebos of `directions`: random subspaces of that dimension; none of the whole space."""
+    if r >= d:
+        return []
+    stream, found = setting.generator(), []
+    for i in range(setting.n):
+        basis = torch.randn(d, r, dtype=torch.float64, generator=stream)
+        name = f"{r} random directions {i}"
+        placebo = directions(hook_name, basis, keep=keep, mode=mode, name=name)
+        same = ("random directions", hook_name, d, r, mode, keep, i)
+        found.append(replace(placebo, same=same))
+    return found
+
+
+@lru_cache(maxsize=64)
+def table_directions(
+    task: ModularTask, frequencies: tuple[int, ...], terms: str
+) -> tuple[Float[Tensor, "n_inputs r"], Bool[Tensor, " n_inputs"]]:
+    """Orthonormal functions of the input (float64), and which inputs they are defined on."""
+    group = task.answer_group
+    assert group is not None
+    defined = group.of_input != UNDEFINED
+    basis = fourier_basis(group.order)
+    rows = {k: [r for r in (2 * k - 1, 2 * k) if r < group.order] for k in frequencies}
+    if terms == "answer":
+        columns = [basis[r][group.of_input] for k in frequencies for r in rows[k]]
+    else:
+        a, b = (group.of_token[side] for side in task.inputs.T)
+        # The first pair of each frequency is that of both constants.
+        pairs = [ij for k in frequencies for ij in [*product([0, *rows[k]], repeat=2)][1:]]
+        columns = [basis[i][a] * basis[j][b] for i, j in pairs]
+    stacked = torch.stack(columns, dim=1) if columns else torch.zeros(task.n_inputs, 0)
+    stacked = torch.where(defined[:, None], stacked, 0.0)
+    return torch.nn.functional.normalize(stacked, dim=0).double(), defined
+
+
+def harmonics(frequencies: Iterable[int], order: int) -> set[int]:
+    """2k and 4k of these frequencies, as frequencies from 1 to order // 2, without themselves.
+
+    >>> sorted(harmonics([18, 53], 113))
+    [7, 14, 36, 41]
+    """
+    doubled = {m * k % order for k in frequencies for m in (2, 4)}
+    return {min(k, order - k) for k in doubled} - {0} - set(frequencies)
+
+
+def _other_frequencies(
+    setting: Setting, chosen: tuple[int, ...], order: int
+) -> list[tuple[int, ...]]:
+    """Other frequencies that are not key: all single ones, or sets of as many, no harmonics."""
+    size = len(chosen)
+    others = set(range(1, n_frequencies(order) + 1)) - set(setting.frequencies) - set(chosen)
+    if size == 1:
+        return [(k,) for k in sorted(others)]
+    plain = sorted(others - harmonics(setting.frequencies, order))
+    if comb(len(plain), size) <= setting.n:
+        return list(combinations(plain, size))
+    stream, found = setting.generator(), set[tuple[int, ...]]()
+    while len(found) < setting.n:
+        drawn = torch.randperm(len(plain), generator=stream)[:size].tolist()
+        found.add(tuple(sorted(plain[i] for i in drawn)))
+    return sorted(found)
+
+
+def _pairs(hook_name: str, change: Callable[[Tensor], Tensor]) -> tuple[HookPair, ...]:
+    """The edit at that hook point, where both TransformerLens lines would do the same."""
+    if not isinstance(hook_name, str):
+        raise InputError(
+            f"{shown(hook_name)} is not the name of a hook point; give such as {LOGITS!r}."
+        )
+    if not hook_name.endswith("hook_resid_mid"):
+        return ((hook_name, Edit(change)),)
+    # TransformerLens 4 has this point at the MLP's input, beside the skip. So what attention adds
+    # is chosen such that the sum becomes the edited one.
+    read, written = (hook_name.replace("resid_mid", name) for name in ("resid_pre", "attn_out"))
+    return around(read, written, lambda stream, out: change(stream + out) - stream, late=2)

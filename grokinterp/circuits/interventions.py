@@ -10,7 +10,7 @@ the inputs of the batch, so run them on the whole table.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 from typing import Any
@@ -92,7 +92,7 @@ class Intervention(Sequence[HookPair]):
     name: str
     kind: str
     hooks: tuple[HookPair, ...] = field(repr=False)
-    draw: Callable[[Setting], list["Intervention"]] | None = field(default=None, repr=False)
+    draw: "Draw | None" = field(default=None, repr=False)
     no_placebo: str | None = "a whole component has no other part of its size"
     keeps: bool = False  # it keeps only a part: its claim is a small loss, not a large one
     harmonic: bool = False  # a placebo at 2k or 4k of a key frequency
@@ -104,14 +104,10 @@ class Intervention(Sequence[HookPair]):
     def __len__(self) -> int:
         return len(self.hooks)
 
-    def __iter__(self) -> Iterator[HookPair]:
-        return iter(self.hooks)
-
     def __add__(self, other: "Intervention | Sequence[HookPair]") -> "Intervention":
         """Both; in a placebo each is another part, or itself where it has no placebos.
 
-        The order does not matter where they act on different parts. Placebos of one may touch the
-        other.
+        The order matters only where they act on the same part. Placebos of one may touch the other.
         """
         other = other if isinstance(other, Intervention) else intervention(other)
 
@@ -121,7 +117,7 @@ class Intervention(Sequence[HookPair]):
             pairs = zip(range(n), cycle(mine), cycle(others), strict=False)
             return [one + two for _, one, two in pairs]
 
-        skips = [{name for name, edit in x if _lateness((name, edit)) == 1} for x in (self, other)]
+        skips = [{pair[0] for pair in x if _lateness(pair) == 1} for x in (self, other)]
         if twice := skips[0] & skips[1]:
             raise InputError(f"the stream around {twice.pop()} is ablated twice; once is enough.")
         both = self.draw or other.draw
@@ -138,6 +134,9 @@ class Intervention(Sequence[HookPair]):
     def called(self, name: str | None = None, kind: str | None = None) -> "Intervention":
         """The same under another name."""
         return replace(self, name=name or self.name, kind=kind or self.kind)
+
+
+Draw = Callable[[Setting], list[Intervention]]  # of placebos
 
 
 def _lateness(pair: HookPair) -> int:
@@ -172,8 +171,7 @@ def replay(snapshot: Snapshot, hooks: Iterable[HookPair]) -> Float[Tensor, "n_in
     """Logits of the answer classes over the whole table with these hooks in place.
 
     Edits of this package in the last block of a plain transformer start from the kept activations;
-    everything else goes through `run_with_hooks`. The model, its hooks and its flags are left as
-    they were, whatever a hook raises.
+    everything else goes through `run_with_hooks`. The model is left as it was, whatever is raised.
     """
     pairs = tuple(hooks)
     block = _last_block(snapshot)
@@ -197,13 +195,12 @@ def _last_block(snapshot: Snapshot) -> LastBlock | None:
         with torch.no_grad():
             if architecture.n_layers > 1:
                 name = f"blocks.{architecture.n_layers - 1}.hook_resid_pre"
-                model = snapshot.hooked()
-                with alone_with(model):
-                    caches = [
-                        model.run_with_cache(tokens, names_filter=[name])[1]
+                with alone_with(model := snapshot.hooked()):
+                    blocks = (
+                        model.run_with_cache(tokens, names_filter=[name])[1][name]
                         for tokens in inputs.split(BLOCK_ROWS)
-                    ]
-                resid_pre = torch.cat([cache[name] for cache in caches])
+                    )
+                    resid_pre = torch.cat(list(blocks))
             return LastBlock(snapshot.weights, architecture, inputs, resid_pre=resid_pre)
 
     return snapshot.memo("last_block", build)

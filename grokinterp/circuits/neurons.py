@@ -103,14 +103,12 @@ class NeuronClusters(Result):
 
         Fractions are means over its live neurons, NaN where it has none.
         """
-        rows: list[dict[str, object]] = []
-        for k, size in self.sizes.items():
-            members, key = self.members(k), k in self.key_frequencies
-            share = float(self.variance_shares[members].sum())
-            rows.append({"cluster": k, "neurons": size, "key": key, "variance_share": share})
-            for name in ("fraction", "quadratic_fraction"):
-                rows[-1][name] = float(getattr(self, name)[members].nanmean())
-        frame = pd.DataFrame(rows)
+        frame = pd.DataFrame(self.sizes.items(), columns=["cluster", "neurons"])
+        frame["key"] = frame["cluster"].isin(self.key_frequencies)
+        members = [self.members(k) for k in frame["cluster"]]
+        frame["variance_share"] = [float(self.variance_shares[own].sum()) for own in members]
+        for name in ("fraction", "quadratic_fraction"):
+            frame[name] = [float(getattr(self, name)[own].nanmean()) for own in members]
         frame.attrs.update(self.assumptions, variance_share=self.variance_share)
         return frame
 
@@ -148,9 +146,7 @@ def neuron_clusters(
     activations that are not finite, and where there is no frequency above 0.
     """
     threshold = number("threshold", threshold, least=0, most=1, such_as="0.85")
-    snapshot, key = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, key = subject_of(x, step, frequencies, task, train_mask)
     layer = snapshot.n_layers - 1 if layer is None else layer
     powers = neuron_powers(snapshot, layer=layer)
     if not powers.both.shape[1]:
@@ -182,6 +178,7 @@ def _cluster_notes(snapshot: Snapshot, key: Keys, dead: Bool[Tensor, " d_mlp"]) 
         yield "every neuron is dead"
 
 
+Part = tuple[int, str]  # k, and "cos" or "sin"
 MAP_ROUNDING = 1e-10  # rows this small next to W_L, and spans this thin, are float64 rounding
 
 
@@ -197,7 +194,7 @@ class NeuronLogitMap(Result):
     """
 
     frequencies: tuple[int, ...]
-    parts: tuple[tuple[int, str], ...] = field(repr=False)
+    parts: tuple[Part, ...] = field(repr=False)
     directions: Float[Tensor, "n_directions d_mlp"] = field(repr=False)
     norms: Float[Tensor, " n_directions"] = field(repr=False)
     variance_explained: Float[Tensor, " n_directions"] = field(repr=False)
@@ -255,9 +252,8 @@ class NeuronLogitMap(Result):
                 "largest_cosine": [max(row, default=0.0) for row in others.tolist()],
             }
         )
-        for name in ("residual", "residual_centred", "step"):
-            frame.attrs[name] = getattr(self, name)
-        frame.attrs["notes"] = list(self.notes)
+        names = ("residual", "residual_centred", "step")
+        frame.attrs |= {name: getattr(self, name) for name in names} | {"notes": list(self.notes)}
         return frame
 
     @property
@@ -284,9 +280,7 @@ def neuron_logit_directions(
     2023, arXiv 2301.05217, section 4.2 and table 1). InputError without an answer group or an MLP,
     and where the map or the neurons are constant or not finite.
     """
-    snapshot, key = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, key = subject_of(x, step, frequencies, task, train_mask)
     group = group_of(snapshot)
     rows = transform(neuron_logit_map(snapshot).T[group.tokens])
     if not 0 < rows[1:].norm() < torch.inf:
@@ -304,7 +298,7 @@ def neuron_logit_directions(
         variance_explained=_variance_explained(snapshot, directions, parts),
         row_norms=rows.norm(dim=1),
         step=snapshot.step,
-        notes=tuple(_map_notes(snapshot, key, parts, norms)),
+        notes=tuple(_map_notes(snapshot, key, dict(zip(parts, norms.tolist(), strict=True)))),
     )
 
 
@@ -314,9 +308,7 @@ def _row(k: int, part: str) -> int:
 
 
 def _variance_explained(
-    snapshot: Snapshot,
-    directions: Float[Tensor, "n_directions d_mlp"],
-    parts: tuple[tuple[int, str], ...],
+    snapshot: Snapshot, directions: Float[Tensor, "n_directions d_mlp"], parts: tuple[Part, ...]
 ) -> Float[Tensor, " n_directions"]:
     if not parts:
         return torch.zeros(0, dtype=torch.float64)
@@ -336,20 +328,13 @@ def _variance_explained(
     return count * inner.square() / wave_squares / total
 
 
-def _map_notes(
-    snapshot: Snapshot,
-    key: Keys,
-    parts: tuple[tuple[int, str], ...],
-    norms: Float[Tensor, " n_directions"],
-) -> Iterator[str]:
-    if not parts:
+def _map_notes(snapshot: Snapshot, key: Keys, norms: dict[Part, float]) -> Iterator[str]:
+    if not norms:
         yield f"no directions: {key.reason}"
     if not snapshot.linear_readout:
-        yield (
-            "a LayerNorm or soft cap follows the MLP, so W_out W_U is not the map the model applies"
-        )
+        yield "a LayerNorm or soft cap follows the MLP: W_out W_U is not the map the model applies"
     if snapshot.n_layers > 1:
         yield f"only the MLP of the last of {snapshot.n_layers} layers is looked at"
-    for (k, part), norm in zip(parts, norms.tolist(), strict=True):
+    for (k, part), norm in norms.items():
         if norm == 0:
             yield f"W_L has no row {part} {k}: its direction is zero, its numbers NaN"

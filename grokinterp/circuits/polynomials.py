@@ -65,13 +65,13 @@ class PolynomialFits(Result):
         for k in self.clusters.sizes:
             members = self.clusters.members(k)
             members = members[self.clusters.leading[members] > 0]
-            variance = self.clusters.variance_shares[members]
+            shares = self.clusters.variance_shares[members]
             row: dict[str, object] = {"cluster": k, "neurons": len(members)}
             row["key"] = k in self.clusters.key_frequencies
             for name in (*TERMS, "product_terms"):
-                row[name] = float((getattr(self, name)[members] * variance).sum() / variance.sum())
-            row["lowest_degree_2"] = min(self.degree_2[members].tolist(), default=float("nan"))
-            rows.append(row)
+                row[name] = float((getattr(self, name)[members] * shares).sum() / shares.sum())
+            worst = min(self.degree_2[members].tolist(), default=float("nan"))
+            rows.append(row | {"lowest_degree_2": worst})
         frame = pd.DataFrame(rows)
         frame.attrs.update(self.clusters.assumptions)
         return frame
@@ -96,9 +96,7 @@ def polynomial_fits(
     (see `relu_regression`). Arguments and errors are those of `neuron_clusters`; multiplication is
     fitted in discrete logarithms, without the inputs that have a zero factor.
     """
-    snapshot, key = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, key = subject_of(x, step, frequencies, task, train_mask)
     clusters = neuron_clusters(snapshot, layer=layer, threshold=threshold, frequencies=key)
     powers = neuron_powers(snapshot, layer=layer)
     n = len(token_order(snapshot))
@@ -134,7 +132,7 @@ def fitted_neurons(
     if not isinstance(clusters, NeuronClusters):
         made = "what circuits.neuron_clusters(x) returns"
         raise refused("clusters", clusters, "a NeuronClusters", made)
-    snapshot, _ = subject_of(x, step=step, frequencies=(), task=task, train_mask=train_mask)
+    snapshot, _ = subject_of(x, step, (), task, train_mask)
     post = snapshot.activation(f"blocks.{clusters.layer}.mlp.hook_post").clone()
     order = token_order(snapshot)
     n = len(order)
@@ -228,11 +226,10 @@ def _double(k: int, n: int) -> int:
 
 def _waves(k: int, n: int) -> tuple[Float[Tensor, "n_waves n"], Float[Tensor, " n_waves"]]:
     """Unit rows const, cos and sin of w_k, those of 2 w_k; and the degree each has in the first."""
-    basis = fourier_basis(n)
     of_row = (torch.arange(n) + 1) // 2  # the frequency of each row
     degree = torch.full((n,), torch.inf)
     degree[of_row == _double(k, n)] = 2
     degree[of_row == k] = 1
     degree[0] = 0
     kept = degree.isfinite()
-    return basis[kept], degree[kept]
+    return fourier_basis(n)[kept], degree[kept]

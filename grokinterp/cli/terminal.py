@@ -13,8 +13,8 @@ from grokinterp.base.result import plain_values
 if TYPE_CHECKING:
     import pandas as pd
 
-    from grokinterp.circuits._faithfulness import Faithfulness
     from grokinterp.circuits.ablation import Ablation
+    from grokinterp.circuits.circuit import Faithfulness
     from grokinterp.comparison._compare import Comparison
     from grokinterp.progress.phases import Phases
 

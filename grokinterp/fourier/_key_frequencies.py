@@ -354,7 +354,6 @@ def _emergence(run: Run, frequencies: tuple[int, ...]) -> dict[int, int]:
 
 def subject_of(
     x: Subject,
-    *,
     step: int = -1,
     frequencies: Sequence[int] | None = None,
     task: Task | None = None,

@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 from grokinterp.base.errors import InputError
 from grokinterp.base.files import write_whole
 from grokinterp.base.paths import as_path
-from grokinterp.circuits._figures.attention import circuitsvis_script
+from grokinterp.circuits._figures.answers import circuitsvis_script
 from grokinterp.comparison._compare import Comparison, compare
 from grokinterp.comparison.lineup import PLACES, Clock, names_of
 from grokinterp.figures._figure import DARK, LIGHT

@@ -20,11 +20,10 @@ from tqdm.auto import tqdm
 
 from grokinterp.base.errors import InputError
 from grokinterp.circuits._attention import AttentionPatterns, attention, attention_patterns
-from grokinterp.circuits._faithfulness import faithfulness
-from grokinterp.circuits._figures import answers, circles, neurons
-from grokinterp.circuits._figures.attention import circuitsvis_script, plot_attention
+from grokinterp.circuits._figures import answers, representations
+from grokinterp.circuits._figures.answers import circuitsvis_script, plot_attention
 from grokinterp.circuits.ablation import ablate
-from grokinterp.circuits.graph import circuit_graph
+from grokinterp.circuits.circuit import circuit_graph, faithfulness
 from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.encodings import _figures as pruning
 from grokinterp.encodings.bases import BASES
@@ -137,7 +136,7 @@ def embedding_spectrum(about: About, snapshot: Snapshot) -> Any:
 )
 def embedding_circles(about: About, snapshot: Snapshot) -> Any:
     about.need_circuit()
-    return circles.embedding_circles(snapshot, about.frequencies)
+    return representations.embedding_circles(snapshot, about.frequencies)
 
 
 @panel(
@@ -185,7 +184,7 @@ def clusters(about: About, snapshot: Snapshot) -> Any:
     when=EVERY_STEP,
 )
 def neuron_maps(about: About, snapshot: Snapshot) -> Any:
-    return neurons.neuron_images(snapshot, about.neurons, snapshot.n_layers - 1)
+    return representations.neuron_images(snapshot, about.neurons, snapshot.n_layers - 1)
 
 
 @panel(
@@ -194,7 +193,7 @@ def neuron_maps(about: About, snapshot: Snapshot) -> Any:
     when=EVERY_STEP,
 )
 def neuron_fourier(about: About, snapshot: Snapshot) -> Any:
-    return neurons.neuron_fourier(snapshot, about.neurons, snapshot.n_layers - 1)
+    return representations.neuron_fourier(snapshot, about.neurons, snapshot.n_layers - 1)
 
 
 @panel(

@@ -1,4 +1,4 @@
-"""What ablations cost, each beside its placebos, and what of a model the circuit alone keeps."""
+"""What breaks when parts are cut: ablations, the circuit alone, and the edges of its graph."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import draws
-from grokinterp.circuits._faithfulness import Faithfulness
 from grokinterp.circuits.ablation import ABOVE, NONE, UNKNOWN, WITHIN, Ablation, Row, Score
-from grokinterp.figures._figure import COLOURS, SERIES, Figure, at, checked, figure
+from grokinterp.circuits.circuit import CircuitGraph, Edge, Faithfulness
+from grokinterp.figures._figure import COLOURS, SERIES, Figure, at, checked, figure, series
 from grokinterp.figures.slider import over_training
 
 VERDICTS = {ABOVE: SERIES[0], WITHIN: SERIES[4], NONE: SERIES[5], UNKNOWN: SERIES[3]}
@@ -21,7 +21,7 @@ Place = tuple[str, int]  # of a row: its name, and how many before it have the s
 
 
 class Mark(NamedTuple):
-    """A bar's end or a dot: the loss or the ratio, the height, and what is said about it."""
+    """A bar's end or a dot: the loss or the ratio, the height, its hover text, and its kind."""
 
     x: float
     y: float
@@ -41,10 +41,10 @@ def plot_ablation(found: Ablation) -> Figure:
     checked(found, Ablation, "gi.ablate")
     if not found.rows:
         raise InputError("nothing was ablated, so there is nothing to draw.")
-    steps: dict[int | None, list[Row]] = {}
+    placed: dict[int | None, dict[Place, Row]] = {}
     for row in found.rows:
-        steps.setdefault(row.step, []).append(row)
-    placed = {step: dict(zip(_places(rows), rows, strict=True)) for step, rows in steps.items()}
+        rows = placed.setdefault(row.step, {})
+        rows[row.name, sum(name == row.name for name, _ in rows)] = row
     # In the order of the last step: a cluster that has not formed yet keeps its row.
     places = list(dict.fromkeys(place for rows in reversed(placed.values()) for place in rows))
     return over_training(
@@ -62,30 +62,21 @@ def plot_faithfulness(found: Faithfulness) -> Figure:
     checked(found, Faithfulness, "circuits.faithfulness")
     scores = found._scores()
     names = list(scores)
+    whole, part = "with and without the circuit", "circuit alone, less a part"
     marks = [
-        Mark(score.loss_all, y, _hover(name, score), "part" if y > 3 else "whole")
+        Mark(score.loss_all, y, _hover(name, score), part if y > 3 else whole)
         for y, (name, score) in enumerate(scores.items())
     ]
-    drawn = figure(
-        f"Faithfulness{at(found.step)}<br>"
-        f"recovered {_near_1(found.recovered)}, lost {_near_1(found.lost)}",
-        "loss (nats)",
-    )
+    shares = f"recovered {_near_1(found.recovered)}, lost {_near_1(found.lost)}"
+    drawn = figure(f"Faithfulness{at(found.step)}<br>{shares}", "loss (nats)")
     edges = _range(drawn, [mark.x for mark in marks])
-    for kind, name, colour in (
-        ("whole", "with and without the circuit", COLOURS["key"]),
-        ("part", "circuit alone, less a part", SERIES[0]),
-    ):
-        some = [mark for mark in marks if mark.kind == kind]
-        drawn.add_bar(
-            **_placed(some),
-            name=name,
-            orientation="h",
-            marker={"color": colour, "line": {"width": 0}},
-        )
+    for kind, colour in ((whole, COLOURS["key"]), (part, SERIES[0])):
+        some = _placed([mark for mark in marks if mark.kind == kind])
+        marker = {"color": colour, "line": {"width": 0}}
+        drawn.add_bar(**some, name=kind, orientation="h", marker=marker)
     drawn.add_trace(_at_the_edge(marks, *edges))
     for mark, name, dash in zip(marks, names[:2], ("dot", "dash"), strict=False):
-        if _drawable(mark.x):
+        if 0 < mark.x < math.inf:
             line = {"dash": dash, "width": 1, "color": COLOURS["other"]}
             drawn.add_vline(x=mark.x, line=line, showlegend=True, name=f"loss of {name}")
     return _named_rows(drawn, names)
@@ -98,23 +89,16 @@ def _of_step(rows: dict[Place, Row], places: Sequence[Place]) -> Figure:
         "loss / model's loss",
     )
     heights = {place: float(y) for y, place in enumerate(places)}
-    bars = [
-        Mark(row.ratio, heights[place], _row_hover(row), row.verdict) for place, row in rows.items()
-    ]
-    dots = [
-        Mark(
-            ratio := row.over_whole(placebo.score),
-            heights[place] + 0.3,
-            _hover(f"{placebo.name}<br>placebo of {row.name}", placebo.score)
-            + f"<br>ratio {ratio:.5g}",
-            "placebo at a harmonic" if placebo.harmonic else "placebo",
-        )
-        for place, row in rows.items()
-        for placebo in row.placebos
-    ]
+    bars, dots = [], []
+    for place, row in rows.items():
+        bars.append(Mark(row.ratio, heights[place], _row_hover(row), row.verdict))
+        for one in row.placebos:
+            ratio, kind = row.over_whole(one.score), "placebo" + " at a harmonic" * one.harmonic
+            hover = _hover(f"{one.name}<br>placebo of {row.name}", one.score)
+            dots.append(Mark(ratio, heights[place] + 0.3, f"{hover}<br>ratio {ratio:.5g}", kind))
     edges = _range(drawn, [1.0, *(mark.x for mark in bars + dots)])
     for verdict, colour in VERDICTS.items():
-        some = [mark for mark in bars if mark.kind == verdict and _drawable(mark.x)]
+        some = [mark for mark in bars if mark.kind == verdict and 0 < mark.x < math.inf]
         drawn.add_bar(
             **_placed(some, base=1),
             base=1,
@@ -125,7 +109,7 @@ def _of_step(rows: dict[Place, Row], places: Sequence[Place]) -> Figure:
             showlegend=bool(some),
         )
     for name, symbol in (("placebo", "circle"), ("placebo at a harmonic", "circle-open")):
-        some = [mark for mark in dots if mark.kind == name and _drawable(mark.x)]
+        some = [mark for mark in dots if mark.kind == name and 0 < mark.x < math.inf]
         drawn.add_scatter(
             **_placed(some),
             mode="markers",
@@ -139,22 +123,13 @@ def _of_step(rows: dict[Place, Row], places: Sequence[Place]) -> Figure:
 
 
 def _placed(marks: Sequence[Mark], base: float = 0) -> dict[str, Any]:
-    """Where marks stand, from a base on, and what is said about them."""
+    """Where marks stand, from a base on, and their hover texts."""
     return {
         "x": [mark.x - base for mark in marks],
         "y": [mark.y for mark in marks],
         "hovertext": [mark.hover for mark in marks],
         "hoverinfo": "text",
     }
-
-
-def _places(rows: Iterable[Row]) -> list[Place]:
-    seen: dict[str, int] = {}
-    found = []
-    for row in rows:
-        seen[row.name] = seen.get(row.name, -1) + 1
-        found.append((row.name, seen[row.name]))
-    return found
 
 
 def _near_1(value: float) -> str:
@@ -167,13 +142,9 @@ def _near_1(value: float) -> str:
     return f"1 {'-' if value < 1 else '+'} {far:.2g}" if 0 < far < 5e-5 else f"{value:.4g}"
 
 
-def _drawable(value: float) -> bool:
-    return 0 < value < math.inf
-
-
 def _range(drawn: Figure, values: Iterable[float]) -> tuple[float, float]:
     """A log axis with room at both ends for what stands at the edge."""
-    exponents = [math.log10(value) for value in values if _drawable(value)] or [0.0]
+    exponents = [math.log10(value) for value in values if 0 < value < math.inf] or [0.0]
     room = 0.06 * (max(exponents) - min(exponents)) + 0.1
     low, high = min(exponents) - room, max(exponents) + room
     drawn.update_xaxes(
@@ -187,15 +158,11 @@ def _at_the_edge(marks: Iterable[Mark], low: float, high: float) -> go.Scatter:
     off = [
         Mark(low if x == 0 else high, y, f"{hover}<br>{x:g} is off the axis", kind)
         for x, y, hover, kind in marks
-        if not _drawable(x)
+        if not 0 < x < math.inf
     ]
-    return go.Scatter(
-        **_placed(off),
-        mode="markers",
-        marker={"symbol": "diamond", "size": 9, "color": SERIES[1]},
-        name="off the axis",
-        showlegend=bool(off),
-    )
+    marker = {"symbol": "diamond", "size": 9, "color": SERIES[1]}
+    shown = {"mode": "markers", "name": "off the axis", "showlegend": bool(off)}
+    return go.Scatter(**_placed(off), marker=marker, **shown)
 
 
 def _named_rows(drawn: Figure, names: Sequence[str]) -> Figure:
@@ -217,16 +184,12 @@ def _named_rows(drawn: Figure, names: Sequence[str]) -> Figure:
 
 def _row_hover(row: Row) -> str:
     ratios = pd.Series(row.placebo_ratios, dtype=float)
-    beside = row.no_placebo or "no placebos"
+    compared = row.no_placebo or "no placebos"
     if len(ratios):
-        beside = (
-            f"{len(ratios)} placebos: median {ratios.median():.5g}, "
-            f"{ratios.min():.5g} to {ratios.max():.5g}"
-        )
-    return (
-        f"{_hover(row.name, row.score)}<br>ratio {row.ratio:.5g}: {row.verdict}"
-        f"<br>{beside}<br>kind: {row.kind}"
-    )
+        compared = f"{len(ratios)} placebos: median {ratios.median():.5g}, "
+        compared += f"{ratios.min():.5g} to {ratios.max():.5g}"
+    own = f"{_hover(row.name, row.score)}<br>ratio {row.ratio:.5g}: {row.verdict}"
+    return f"{own}<br>{compared}<br>kind: {row.kind}"
 
 
 def _hover(name: str, score: Score) -> str:
@@ -239,9 +202,110 @@ def _hover(name: str, score: Score) -> str:
 
 def _sides(train: float, test: float, form: str) -> str:
     """The value on train and on test, where known: there may be no split, or no test inputs."""
-    known = [
-        f"{side} {value:{form}}"
-        for side, value in (("train", train), ("test", test))
-        if not math.isnan(value)
-    ]
+    sides = {"train": train, "test": test}
+    known = [f"{side} {x:{form}}" for side, x in sides.items() if not math.isnan(x)]
     return f" ({', '.join(known)})" if known else ""
+
+
+GRAPH_HEIGHT = 560  # of the figure, in pixels
+PAD = 16  # least distance of two nodes, in pixels
+ROOM = 0.94 * (GRAPH_HEIGHT - 70 - 20)  # pixels for the bands: without margins and headings
+FAINT = 0.02  # smaller shares fade out: a band is drawn at least a pixel wide
+COLUMNS = {"embedding": "W_E", "heads": "heads", "neurons": "neurons", "logits": "logits"}
+
+
+@draws(CircuitGraph)
+def plot_circuit_graph(found: CircuitGraph) -> Figure:
+    """Bands from the embedding's frequencies over heads and neuron clusters to the logits'.
+
+    A band is as wide as its share, the part of the target's variance that goes when the edge is
+    cut: the bands into a node need not be as wide as those out of it. Colours are those of the key
+    frequencies, grey is everything else; a band has the colour of the frequency it comes from, from
+    a head that of the one it goes to. A cluster that does not exist yet has no node, but its place
+    is kept. Bands of shares below 0.02 fade out. Hovering shows shares and losses.
+    """
+    checked(found, CircuitGraph, "circuits.circuit_graph")
+    edges = [edge for edge in found.edges if edge.share > 0]  # plotly drops bands of width 0
+    ends = {name for edge in edges for name in (edge.source, edge.target)}
+    nodes = [(name, layer) for name, layer in found.nodes if name in ends]
+    index = {name: i for i, (name, _) in enumerate(nodes)}
+    of_key = {f"k={k}": series(i)["color"] for i, k in enumerate(found.frequencies)}
+    colours = {name: of_key.get(name.split()[-1], COLOURS["other"]) for name, _ in nodes}
+    y = _node_places(found)
+    drawn = figure(f"Circuit{at(found.step)}<br><sup>model's loss {found.loss:.4g} nats</sup>")
+    drawn.add_sankey(
+        arrangement="fixed",
+        domain={"y": [0, 0.94]},
+        node={
+            "label": [_short(name) for name, _ in nodes],
+            "color": list(colours.values()),
+            "x": [_across(layer) for _, layer in nodes],
+            "y": [y[name] for name, _ in nodes],
+            "pad": PAD,
+            "thickness": 14,
+            "line": {"width": 0},
+            "customdata": [name for name, _ in nodes],
+            "hovertemplate": "%{customdata}<extra></extra>",
+        },
+        link={
+            "source": [index[edge.source] for edge in edges],
+            "target": [index[edge.target] for edge in edges],
+            "value": [edge.share for edge in edges],
+            "color": [_of_band(colours, edge) for edge in edges],
+            "customdata": [
+                f"{edge.source} to {edge.target}<br>share {edge.share:.5g}<br>"
+                f"loss when cut {edge.loss:.5g} nats, change {edge.change:+.5g}"
+                for edge in edges
+            ],
+            "hovertemplate": "%{customdata}<extra></extra>",
+        },
+    )
+    for layer, heading in COLUMNS.items():
+        drawn.add_annotation(
+            text=heading, x=_across(layer), y=0.97, xref="paper", yref="paper", showarrow=False
+        )
+    return drawn.update_layout(height=GRAPH_HEIGHT, margin={"t": 70, "l": 20, "b": 20})
+
+
+def _across(layer: str) -> float:
+    """Where a column stands; plotly takes 0 and 1 for places to be chosen."""
+    return 0.02 + 0.96 * list(COLUMNS).index(layer) / (len(COLUMNS) - 1)
+
+
+def _node_places(found: CircuitGraph) -> dict[str, float]:
+    """How far down the middle of each node is, so that no two overlap and none leaves the figure.
+
+    A node is as high as the wider of what comes in and goes out, on the scale that the fullest
+    column allows. What is left of a column stands around its nodes and the missing key clusters.
+    """
+    table = found.node_table().set_index("node")
+    sizes = table[["share_in", "share_out"]].max(axis=1).fillna(0.0).to_dict()
+    columns: dict[str, list[str]] = {layer: [] for layer in COLUMNS}
+    columns["neurons"] = [f"neurons k={k}" for k in found.frequencies]
+    for name, layer in found.nodes:
+        columns[layer] += [name] * (name not in columns[layer])
+    heights = {layer: [sizes.get(name, 0.0) for name in names] for layer, names in columns.items()}
+    # As plotly scales the nodes, so that the places fit the heights it gives them.
+    full = [own for own in heights.values() if any(own)]
+    scales = [(1 - (sum(map(bool, own)) - 1) * PAD / ROOM) / sum(own) for own in full]
+    scale = min(scales, default=0.0)
+    places = {}
+    for layer, names in columns.items():
+        gap = (1 - scale * sum(heights[layer])) / len(names)
+        top = 0.0
+        for name, height in zip(names, heights[layer], strict=True):
+            places[name] = top + gap / 2 + scale * height / 2
+            top += gap + scale * height
+    return places
+
+
+def _short(name: str) -> str:
+    """As a label below the heading of its column: "k=9", "other", "0" of "head 0.0"."""
+    kind, rest = name.split()
+    return kind if kind == "other" else rest.split(".")[-1]
+
+
+def _of_band(colours: dict[str, str], edge: Edge) -> str:
+    colour = colours[edge.target if edge.source.startswith("head ") else edge.source]
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{0.45 * min(1.0, edge.share / FAINT):.3f})"

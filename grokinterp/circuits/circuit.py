@@ -1,30 +1,38 @@
-"""The circuit as a graph: embedding frequencies, heads, neuron clusters, logit frequencies.
+"""The claimed circuit: how far it alone is the model, and by which paths its parts are joined.
 
-Every edge is measured by cutting it: the target alone is given what it would compute if the source
-were ablated, everything else stays as it is, and what changes is the loss and the target (path
-patching; Goldowsky-Dill et al. 2023, arXiv 2304.05969).
+Every edge of the graph is measured by cutting it: the target alone is given what it would compute
+if the source were ablated, everything else stays as it is, and what changes is the loss and the
+target (path patching; Goldowsky-Dill et al. 2023, arXiv 2304.05969).
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.base.errors import InputError
-from grokinterp.base.result import Result
-from grokinterp.circuits.ablation import score
-from grokinterp.circuits.hooks import fourier, heads, neurons, replaced_neurons
-from grokinterp.circuits.interventions import HookPair, around, replay
-from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
-from grokinterp.circuits.subspaces import table_directions
+from grokinterp.base.result import Result, plain_values
+from grokinterp.circuits.ablation import LOSS_ROUNDING, Row, Score, ablate, embedding_hook, score
+from grokinterp.circuits.hooks import (
+    directions,
+    embedding,
+    fourier,
+    heads,
+    mlp_skip,
+    neurons,
+    replaced_neurons,
+    table_directions,
+)
+from grokinterp.circuits.interventions import HookPair, Intervention, around, replay
+from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
 from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import n_frequencies
-from grokinterp.models.last_block import Edit
+from grokinterp.models.last_block import LOGITS, Edit
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, need_residual_stream
 from grokinterp.tasks.modular import ModularTask
@@ -34,6 +42,154 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 ACTIVATION_ROUNDING = 1e-5  # relative; of float32, where nothing was changed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faithfulness(Result):
+    """The model, its claimed circuit alone, the model without it, and the circuit less each part.
+
+    The circuit: the key frequencies of the embedding, all heads, the clusters of neurons of key
+    frequencies, and of these what the directions u_k, v_k of the neuron-logit map read. Everything
+    else is at its mean over the inputs, the skip around the last MLP too. `without` drops the key
+    frequencies from the logits; `nothing` keeps only the mean of the logits.
+
+    A circuit that recovers all of the loss suffices; that each part is needed does not show that no
+    smaller circuit of another kind would do.
+    """
+
+    frequencies: tuple[int, ...]
+    alone: Row = field(repr=False)
+    without: Row = field(repr=False)
+    nothing: Row = field(repr=False)
+    parts: tuple[Row, ...] = field(repr=False)  # the circuit alone, less one part each
+    step: int | None
+
+    def __repr__(self) -> str:
+        numbers = [f"{name}={getattr(self, name):.6g}" for name in ("recovered", "lost", "ratio")]
+        names = [f"{name}={getattr(self, name)}" for name in ("not_needed", "frequencies", "step")]
+        return f"Faithfulness({', '.join(numbers + names)})"
+
+    @property
+    def ratio(self) -> float:
+        """Loss of the circuit alone over that of the model; `recovered` cannot see it near 1."""
+        return self.alone.ratio
+
+    @property
+    def recovered(self) -> float:
+        """(nothing - alone) / (nothing - model) in loss on all inputs; 1 is all, above 1 better.
+
+        NaN, as `lost` is, for a model that is no better than nothing: there is no loss to recover.
+        """
+        return self._share(self.nothing.score.loss_all - self.alone.score.loss_all)
+
+    @property
+    def lost(self) -> float:
+        """(without - model) / (nothing - model) in loss on all inputs; may pass 1."""
+        return self._share(self.without.score.loss_all - self.without.whole.loss_all)
+
+    @property
+    def not_needed(self) -> tuple[str, ...]:
+        """Parts whose removal from the circuit alone costs nothing, within rounding."""
+        alone = self.alone.score.loss_all * (1 + LOSS_ROUNDING)
+        return tuple(row.name for row in self.parts if row.score.loss_all <= alone)
+
+    def _scores(self) -> dict[str, Score]:
+        """The model's score, and those of all rows by their names."""
+        rows = (self.alone, self.without, self.nothing, *self.parts)
+        return {"the model": self.alone.whole} | {row.name: row.score for row in rows}
+
+    def table(self) -> pd.DataFrame:
+        """One row each: losses and accuracies, and the loss over that of the circuit alone."""
+        frame = pd.DataFrame(
+            {"what": name, **vars(score)} for name, score in self._scores().items()
+        )
+        frame["ratio_to_alone"] = frame["loss_all"] / self.alone.score.loss_all
+        frame["verdict"] = ""
+        frame.loc[1:2, "verdict"] = [self.alone.verdict, self.without.verdict]
+        return frame
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `grokinterp ablate --json` prints them; what is not defined is None."""
+        names = ("step", "frequencies", "recovered", "lost", "ratio", "not_needed")
+        return plain_values({name: getattr(self, name) for name in names} | {"rows": self.table()})
+
+    def plot(self) -> "go.Figure":
+        """The losses of all rows on a log axis."""
+        return self._drawn()
+
+    def _share(self, difference: float) -> float:
+        gained = self.nothing.score.loss_all - self.nothing.whole.loss_all
+        return difference / gained if gained > 0 else math.nan
+
+
+def faithfulness(
+    x: Subject,
+    *,
+    step: int = -1,
+    placebos: int = 10,
+    seed: int = 0,
+    frequencies: Sequence[int] | None = None,
+    task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> Faithfulness:
+    """How much of the loss the circuit alone recovers, how much is lost without it, what it needs.
+
+    Each part removed from the circuit (a head, a cluster, a frequency of the embedding) is compared
+    with the circuit. It has no placebos: what is outside is gone already, and the rest is claimed
+    too. The circuit as a whole is compared with random sets of as many frequencies, neurons and
+    directions. InputError without key frequencies or an MLP: then nothing is claimed.
+    """
+    snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
+    need_key_frequencies(keys)
+    circuit = _circuit_alone(snapshot, keys)
+    cuts = [
+        circuit,
+        fourier(LOGITS, snapshot.modular_task, keys).called("without the circuit"),
+        fourier(LOGITS, snapshot.modular_task, (), keep=True).called("nothing"),
+    ]
+    for part in _parts(snapshot, keys):
+        # The part first: what the directions then read of the neurons is without it.
+        less = (part + circuit).called(f"alone less {part.name}")
+        cuts.append(replace(less, draw=None, no_placebo="a part of the circuit"))
+    rows = ablate(snapshot, cuts, frequencies=keys, placebos=placebos, seed=seed).rows
+    alone, without, nothing, *others = rows
+    return Faithfulness(
+        frequencies=keys,
+        alone=alone,
+        without=without,
+        nothing=nothing,
+        parts=tuple(others),
+        step=snapshot.step,
+    )
+
+
+def _circuit_alone(snapshot: Snapshot, keys: tuple[int, ...]) -> Intervention:
+    """Everything but the claimed circuit at its mean."""
+    last = snapshot.n_layers - 1
+    clusters = neuron_clusters(snapshot, frequencies=keys)
+    outside = [i for i, k in enumerate(clusters.cluster.tolist()) if k not in keys]
+    found = embedding(snapshot.modular_task, keys, hook_name=embedding_hook(snapshot))
+    if outside:
+        found += neurons(last, outside)
+    basis = neuron_logit_directions(snapshot, frequencies=keys).basis
+    found += directions(f"blocks.{last}.mlp.hook_post", basis, keep=True, mode="mean")
+    if snapshot.kind == "transformer":
+        found += mlp_skip(last)
+    return replace(found, name="the circuit alone", keeps=True)
+
+
+def _parts(snapshot: Snapshot, keys: tuple[int, ...]) -> list[Intervention]:
+    """Frequencies of the embedding, heads, and clusters of neurons."""
+    hook, task = embedding_hook(snapshot), snapshot.modular_task
+    found = [fourier(hook, task, [k], terms="operands") for k in keys]
+    for layer in range(snapshot.n_layers):
+        n_heads = len(snapshot.weights.get(f"blocks.{layer}.attn.W_Q", ()))
+        found += [heads(layer, head) for head in range(n_heads)]
+    clusters = neuron_clusters(snapshot, frequencies=keys)
+    for k in keys:
+        if len(members := clusters.members(k)):
+            found.append(neurons(clusters.layer, members.tolist(), name=f"neurons of k = {k}"))
+    return found
 
 
 @dataclass(frozen=True)
@@ -56,9 +212,8 @@ class Edge:
 class CircuitGraph(Result):
     """Nodes in layers, and the edges between neighbouring layers, each measured by ablation.
 
-    It shows through which parts the answer passes in this model; a strong edge does not say what
-    the target computes from its source. Frequencies of the embedding reach the last layer's heads
-    through everything before them.
+    It shows through which parts the answer passes in this model, not what a target computes from
+    its source. The embedding reaches the last layer's heads through everything before them.
     """
 
     nodes: tuple[tuple[str, str], ...]  # (name, layer)
@@ -94,9 +249,8 @@ class CircuitGraph(Result):
         graph = networkx.DiGraph(frequencies=self.frequencies, loss=self.loss, step=self.step)
         graph.add_nodes_from((name, {"layer": layer}) for name, layer in self.nodes)
         for edge in self.edges:
-            graph.add_edge(
-                edge.source, edge.target, share=edge.share, loss=edge.loss, change=edge.change
-            )
+            measured = {"share": edge.share, "loss": edge.loss, "change": edge.change}
+            graph.add_edge(edge.source, edge.target, **measured)
         return graph
 
 
@@ -116,9 +270,7 @@ def circuit_graph(
     frequencies and the leftover neurons are controls. InputError without key frequencies
     or an MLP, and where the model's loss is not finite.
     """
-    snapshot, keys = subject_of(
-        x, step=step, frequencies=frequencies, task=task, train_mask=train_mask
-    )
+    snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
     need_key_frequencies(keys)
     paths = _Paths(snapshot, keys)
@@ -147,8 +299,8 @@ class _Paths:
         w_o = snapshot.weights[f"{self.block}attn.W_O"]
         self.w_o = {f"head {self.last}.{h}": w_o[h] for h in range(len(w_o))}
         dropped = {f"embedding k={k}": [k] for k in keys}
-        every = set(range(1, n_frequencies(group_of(snapshot).order) + 1))
-        if others := sorted(every - set(keys)):
+        every = range(1, n_frequencies(group_of(snapshot).order) + 1)
+        if others := [k for k in every if k not in keys]:
             dropped["embedding other"] = others
         self.drop = {
             name: fourier("hook_embed", snapshot.modular_task, some, terms="operands")
@@ -162,11 +314,10 @@ class _Paths:
             raise InputError(f"the model's loss is {self.loss}; look at an earlier step.")
 
     def nodes(self) -> Iterator[tuple[str, str]]:
-        logits = [f"logits k={k}" for k in self.keys]
-        layers: dict[str, Iterable[str]] = {
-            "embedding": self.drop, "heads": self.w_o, "neurons": self.clusters, "logits": logits,
-        }  # fmt: skip
-        return ((name, layer) for layer, names in layers.items() for name in names)
+        yield from ((name, "embedding") for name in self.drop)
+        yield from ((name, "heads") for name in self.w_o)
+        yield from ((name, "neurons") for name in self.clusters)
+        yield from ((f"logits k={k}", "logits") for k in self.keys)
 
     def edges(self) -> Iterator[Edge]:
         for source, dropped in self.drop.items():
@@ -197,8 +348,7 @@ class _Paths:
         lost = self.logits - replay(self.snapshot, cut)
         for k in self.keys:
             basis = table_directions(self.snapshot.modular_task, (k,), "answer")[0].to(lost)
-            part = basis @ (basis.T @ lost)
-            own = basis @ (basis.T @ self.logits)
+            part, own = (basis @ (basis.T @ logits) for logits in (lost, self.logits))
             yield self.edge(source, f"logits k={k}", own, part, self.logits - part)
 
     def edge(self, source: str, target: str, own: Tensor, lost: Tensor, logits: Tensor) -> Edge:

@@ -1,23 +1,131 @@
-"""Neurons: by the frequency they depend on, and single ones on all pairs and as Fourier terms."""
+"""What stands for the operands: circles of the embedding, and neurons by their frequencies."""
 
 from collections.abc import Sequence
 from typing import Unpack
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.base.errors import InputError, whole_number
+from grokinterp.base.checks import whole
+from grokinterp.base.errors import InputError
 from grokinterp.base.result import draws
+from grokinterp.circuits.circles import centred_embedding
 from grokinterp.circuits.neurons import LEFTOVER, NeuronClusters, neuron_clusters
-from grokinterp.figures._figure import COLOURS, Figure, at, checked, figure, place
-from grokinterp.figures.heat_maps import around_zero, checked_numbers, from_zero, images
-from grokinterp.fourier._figures import ShownWithKeys, draw_steps, step_and_rest
-from grokinterp.fourier._key_frequencies import subject_of
-from grokinterp.fourier.basis import transform_2d
+from grokinterp.figures._figure import (
+    AROUND_CIRCLE,
+    COLOURS,
+    Figure,
+    at,
+    checked,
+    figure,
+    place,
+    small_multiples,
+)
+from grokinterp.figures.heat_maps import BAR, around_zero, checked_numbers, from_zero, images
+from grokinterp.fourier._figures import Shown, ShownWithKeys, draw_steps, step_and_rest
+from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
+from grokinterp.fourier.answers import group_of
+from grokinterp.fourier.basis import fourier_basis, transform_2d
 from grokinterp.fourier.spectra import neuron_powers, token_order
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot
+
+
+def plot_embedding_circles(
+    x: Subject, *, frequencies: Sequence[int] | None = None, **shown: Unpack[Shown]
+) -> Figure:
+    """Every operand token on the plane of each key frequency, a panel per frequency k.
+
+    The whole embedding of a token, the mean token taken out, is projected on the plane that its
+    cos and sin of w_k x span (`plane_coordinates`), so that noise shows too: before there is a
+    circle the points are a cloud. The line joins tokens that are neighbours on the circle, x and
+    x + 1/k. Percentages are shares of the embedding's power in frequency k: of the table, rows
+    centred, in cos and sin of w_k x. Multiplication is taken in discrete logarithms, without the
+    token 0. One range for all panels of a step. A circle does not say that the network uses it.
+
+    `frequencies` are the key frequencies unless given, `shown` is `step`, `task`, `train_mask` as
+    in `gi.ablate`. InputError without frequencies or a table of embeddings.
+    """
+    return draw_steps(x, embedding_circles, frequencies=frequencies, **shown)
+
+
+def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
+    """The same of one snapshot."""
+    group = group_of(snapshot)
+    if "embed.W_E" not in snapshot.weights:
+        other = "plot_neurons draws what its neurons do."
+        if snapshot.kind == "mlp":
+            other = "plot_embedding_spectrum draws the frequencies of what stands in its place."
+        raise InputError(f"the model has no table of embeddings to draw circles of; {other}")
+    need_key_frequencies(keys)
+    tokens = centred_embedding(snapshot)
+    n, power = len(tokens), float(tokens.square().sum())
+    waves = fourier_basis(n) @ tokens
+    powers = [float(waves[2 * k - 1 : 2 * k + 1].square().sum()) for k in keys]
+    whole = _share(sum(powers), power)
+    drawn = small_multiples(
+        f"Circles of the embedding{at(snapshot.step)}<br>{whole} of its power in them",
+        [f"k = {k} ({_share(own, power)})" for k, own in zip(keys, powers, strict=True)],
+        "along cos",
+        "along sin",
+    )
+    counted, exponent = "token x", ""
+    if group.order != snapshot.modular_task.p:
+        counted, exponent = "exponent of token x", ", exponent %{customdata[1]}"
+    points = [plane_coordinates(tokens, k) for k in keys]
+    for i, (k, at_k) in enumerate(zip(keys, points, strict=True)):
+        around = torch.arange(n).mul(k).remainder(n).argsort(stable=True)
+        around = torch.cat([around, around[:1]])
+        turns = around * k % n / n
+        drawn.add_scatter(
+            x=at_k[around, 0].float().numpy(),
+            y=at_k[around, 1].float().numpy(),
+            mode="lines+markers",
+            line={"color": COLOURS["other"], "width": 1},
+            marker={
+                "color": around.numpy(),
+                "cmin": 0,
+                "cmax": n,
+                "colorscale": AROUND_CIRCLE,
+                "size": 6,
+                "showscale": i == 0,
+                "colorbar": BAR | {"title": {"text": counted, "side": "top"}},
+            },
+            customdata=torch.stack([group.tokens[around], around, 360 * turns], dim=1).numpy(),
+            hovertemplate=f"token %{{customdata[0]}}{exponent}<br>angle w x "
+            "%{customdata[2]:.1f}°<br>(%{x:.5g}, %{y:.5g})<extra></extra>",
+            name=f"k = {k}",
+            meta={"columns": ["token", "place", "angle (degrees)"]},
+            showlegend=False,
+            **place(i),
+        )
+    reach = max(float(at_k.abs().nan_to_num(0.0, 0.0).max()) for at_k in points) or 1.0
+    ends = [-1.08 * reach, 1.08 * reach]
+    drawn.update_xaxes(nticks=4)  # on a phone there is room for no more
+    return drawn.update_xaxes(range=ends).update_yaxes(range=ends)
+
+
+def plane_coordinates(tokens: Float[Tensor, "n d_model"], k: int) -> Float[Tensor, "n 2"]:
+    """Each row of a table of tokens on the plane of cos and sin of w_k x.
+
+    With C = sum_x cos(w_k x) row_x and S the same of sin, the axes are C / |C| and the part of S
+    orthogonal to C, of length 1; rows of a perfect circle of frequency k are r (cos w_k x,
+    sin w_k x). 0 along an axis that does not exist: no C, S in the direction of C, or 2 k = n.
+    """
+    axes: list[Tensor] = []
+    for row in fourier_basis(len(tokens))[2 * k - 1 : 2 * k + 1] @ tokens.double():
+        for axis in axes:
+            row = row - (row @ axis) * axis
+        axes.append(torch.nn.functional.normalize(row, dim=0))
+    found = tokens.double() @ torch.stack(axes, dim=1)
+    return torch.nn.functional.pad(found, (0, 2 - found.shape[1]))
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole > 0 else "no share"
+
 
 KINDS = {"key": COLOURS["key"], "not key": COLOURS["test"], "leftover": COLOURS["other"]}
 DOTS = 8  # const, cos, sin of a times the same of b, without const times const
@@ -110,8 +218,7 @@ def plot_neurons(
     over steps) and `layer` the last one unless given; `shown` is `step`, `frequencies`, `task` and
     `train_mask` as in `gi.ablate`, with several steps or "all" for a slider. A panel's name has the
     frequency of the neuron's cluster at that step, "mixed" where no frequency reaches 85 % of its
-    variance. One colour scale for all panels, each step's own. A clear pattern does not say that
-    the answer needs the neuron.
+    variance. One colour scale for all panels of a step. A clear pattern may still be unused.
     """
     chosen = _chosen(x, neurons, layer, shown)
     return draw_steps(x, lambda snapshot, _: neuron_images(snapshot, chosen, layer), **shown)
@@ -119,10 +226,10 @@ def plot_neurons(
 
 def neuron_images(snapshot: Snapshot, neurons: Sequence[int], layer: int | None = None) -> Figure:
     """The same of one snapshot."""
-    layer = _layer(snapshot, layer)
+    layer, where = _layer(snapshot, layer)
     values = _named(snapshot, neurons, layer, _grids(snapshot, neurons, layer))
     return images(
-        f"Neurons{_of_layer(snapshot, layer)}{at(snapshot.step)}",
+        f"Neurons{where}",
         values,
         bar="activation, scale of this step",
         colours=from_zero(values.values()),
@@ -152,14 +259,14 @@ def plot_neuron_fourier(
 
 def neuron_fourier(snapshot: Snapshot, neurons: Sequence[int], layer: int | None = None) -> Figure:
     """The same of one snapshot."""
-    layer, order = _layer(snapshot, layer), token_order(snapshot)
+    (layer, where), order = _layer(snapshot, layer), token_order(snapshot)
     grids = _grids(snapshot, neurons, layer)[:, order][:, :, order]
     centred = grids - grids.mean(dim=(1, 2), keepdim=True)
     terms = transform_2d(centred.permute(1, 2, 0)).permute(2, 0, 1)
     values = _named(snapshot, neurons, layer, terms)
     colours = around_zero(values.values())
     drawn = images(
-        f"Fourier terms of neurons{_of_layer(snapshot, layer)}{at(snapshot.step)}",
+        f"Fourier terms of neurons{where}",
         values,
         x="frequency of b",
         y="frequency of a",
@@ -204,7 +311,7 @@ def chosen_neurons(
     Strongest clusters first, at most `most`; without key frequencies or clusters the neurons of the
     largest variance over (a, b), whatever they do.
     """
-    layer = _layer(snapshot, layer)
+    layer, _ = _layer(snapshot, layer)
     powers = neuron_powers(snapshot, layer=layer).total
     variance = powers.nan_to_num(0.0, 0.0, 0.0)
     chosen = variance.argsort(descending=True, stable=True).tolist()
@@ -236,19 +343,12 @@ def _grids(
     return post[:, chosen].double().T.unflatten(1, (p, p))
 
 
-def _layer(snapshot: Snapshot, layer: int | None) -> int:
-    """The layer asked for, the last one unless given."""
+def _layer(snapshot: Snapshot, layer: int | None) -> tuple[int, str]:
+    """The layer asked for, the last one unless given, and what a title says of it and the step."""
     _ = snapshot.modular_task  # refuses a task without operands
     last = snapshot.n_layers - 1
-    number = last if layer is None else whole_number(layer)
-    if number is None or not 0 <= number <= last:
-        raise InputError(f"layer={layer!r} is not between 0 and {last}.")
-    return number
-
-
-def _of_layer(snapshot: Snapshot, layer: int) -> str:
-    """What a title says of the layer: nothing where there is one only."""
-    return "" if snapshot.n_layers == 1 else f" of layer {layer}"
+    found = last if layer is None else whole("layer", layer, least=0, most=last, such_as="0")
+    return found, f" of layer {found}" * (last > 0) + at(snapshot.step)
 
 
 def _named(
@@ -269,9 +369,8 @@ def _named(
 def _largest(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the largest terms, the largest last: it is drawn above the others."""
     order = np.argsort(-np.abs(z), axis=None, kind="stable")[:DOTS][::-1]
-    rows, columns = np.unravel_index(order, z.shape)
-    there = np.abs(z[rows, columns]) > 0  # neither the zeros of a dead neuron nor NaN
-    return rows[there], columns[there]
+    there = order[np.abs(z.flat[order]) > 0]  # neither the zeros of a dead neuron nor NaN
+    return np.unravel_index(there, z.shape)
 
 
 def _wave(i: int, operand: str) -> str:
