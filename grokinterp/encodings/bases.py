@@ -1,13 +1,9 @@
 """Weights in other coordinates, in which they can be scored, zeroed and turned back.
 
-weights    as stored
-fourier    tensors with a token axis in the Fourier basis over it: fixed, orthonormal, as many
-           coordinates as weights
-singular   every matrix in its own singular basis: its coordinates are the singular values
-
-The singular basis comes from the weights and is not free: a singular value that stays costs m + n
-numbers for its two vectors, so a fraction of singular values is no fraction of weights.
-`Coordinates.cost` is what a coordinate costs to store; compare by that.
+The Fourier basis over the tokens is fixed, with as many coordinates as weights. The singular basis
+comes from the weights and is not free: a singular value that stays costs m + n numbers for its two
+vectors, so a fraction of singular values is no fraction of weights. `Coordinates.cost` is what a
+coordinate costs to store; compare by that.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +12,7 @@ from functools import partial
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Size, Tensor
 
 from grokinterp.base.checks import tensor, tensors, word
 from grokinterp.base.errors import InputError
@@ -132,17 +128,12 @@ def as_matrix(name: str, weight: Float[Tensor, "..."]) -> Float[Tensor, "m n"]:
     >>> as_matrix("blocks.0.attn.W_Q", torch.ones(4, 8, 2)).shape
     torch.Size([8, 8])
     """
-    if weight.ndim == 2:
-        return weight
     if weight.ndim == 3:
-        joined = name.endswith(".W_O")
-        return weight.flatten(0, 1) if joined else weight.transpose(0, 1).flatten(1)
+        return weight.flatten(0, 1) if name.endswith(".W_O") else weight.transpose(0, 1).flatten(1)
     return weight.flatten(1)
 
 
-def _from_singular(
-    values: Tensor, *, u: Tensor, vh: Tensor, name: str, shape: torch.Size
-) -> Tensor:
+def _from_singular(values: Tensor, *, u: Tensor, vh: Tensor, name: str, shape: Size) -> Tensor:
     """The weight of which `as_matrix` has these singular values and vectors."""
     matrix = (u * values) @ vh
     if len(shape) == 3 and not name.endswith(".W_O"):

@@ -62,19 +62,13 @@ class NeuronIPR(Result):
     @property
     def means(self) -> dict[str, float]:
         """Means over the neurons where they are defined, NaN if there is none."""
-        return {
-            "ipr_input": float(self.input.nanmean()),
-            "ipr_input_stacked": float(self.input_stacked.nanmean()),
-            "ipr_output": float(self.output.nanmean()),
-        }
+        names = ("input", "input_stacked", "output")
+        return {f"ipr_{name}": float(getattr(self, name).nanmean()) for name in names}
 
     @property
     def n_undefined(self) -> dict[str, int]:
         """Neurons without an IPR: of one operand's weights at least, and of the output weights."""
-        return {
-            "ipr_input": int(self.input.isnan().sum()),
-            "ipr_output": int(self.output.isnan().sum()),
-        }
+        return {f"ipr_{x}": int(getattr(self, x).isnan().sum()) for x in ("input", "output")}
 
     def table(self) -> pd.DataFrame:
         """One row per neuron; of several layers the first has input, the last output columns only.
@@ -82,26 +76,23 @@ class NeuronIPR(Result):
         A dominant frequency is that of the most power, 0 for the constant (or weights all 0).
         """
         first, last = self.layers
-        inputs = pd.DataFrame(
-            {
-                "layer": first,
-                "neuron": range(len(self.input)),
-                "ipr_input_a": self.input_blocks[0].numpy(),
-                "ipr_input_b": self.input_blocks[1].numpy(),
-                "ipr_input": self.input.numpy(),
-                "ipr_input_stacked": self.input_stacked.numpy(),
-                "dominant_input": pd.array(self.dominant_input.tolist(), dtype="Int64"),
-            }
-        )
-        outputs = pd.DataFrame(
-            {
-                "layer": last,
-                "neuron": range(len(self.output)),
-                "ipr_output": self.output.numpy(),
-                "dominant_output": pd.array(self.dominant_output.tolist(), dtype="Int64"),
-            }
-        )
-        frame = inputs.merge(outputs, on=["layer", "neuron"], how="outer")
+        inputs = {
+            "layer": first,
+            "neuron": range(len(self.input)),
+            "ipr_input_a": self.input_blocks[0].numpy(),
+            "ipr_input_b": self.input_blocks[1].numpy(),
+            "ipr_input": self.input.numpy(),
+            "ipr_input_stacked": self.input_stacked.numpy(),
+            "dominant_input": pd.array(self.dominant_input.tolist(), dtype="Int64"),
+        }
+        outputs = {
+            "layer": last,
+            "neuron": range(len(self.output)),
+            "ipr_output": self.output.numpy(),
+            "dominant_output": pd.array(self.dominant_output.tolist(), dtype="Int64"),
+        }
+        both = ["layer", "neuron"]
+        frame = pd.DataFrame(inputs).merge(pd.DataFrame(outputs), on=both, how="outer")
         for name in ("convention", "path", "step", "means", "n_undefined"):
             frame.attrs[name] = getattr(self, name)
         return frame
@@ -196,8 +187,7 @@ def fourier_heat_map(
     columns = sorted(range(len(dominant)), key=lambda i: (undefined[i], dominant[i], -height[i]))
     frame = pd.DataFrame(shares[:, columns].numpy(), columns=pd.Index(columns, name="neuron"))
     frame.index.name = "frequency"
-    settings = {"side": side, "path": path, "step": snapshot.step, "n_undefined": sum(undefined)}
-    frame.attrs |= settings
+    frame.attrs = {"side": side, "path": path, "step": snapshot.step, "n_undefined": sum(undefined)}
     return frame
 
 
@@ -217,5 +207,4 @@ def _input_power(inputs: Float[Tensor, "2 n neurons"]) -> Float[Tensor, "frequen
 
 
 def _path(snapshot: Snapshot, path: str | None) -> str:
-    """The map that the neurons of this kind of model mostly read operands by."""
     return path or ("attention" if "blocks.0.attn.W_V" in snapshot.weights else "direct")

@@ -33,19 +33,13 @@ from grokinterp.base.checks import listed, truth, word
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.base.memory import kept_memory
 from grokinterp.base.names import check_free, check_function, checked_name
-from grokinterp.fourier._key_frequencies import Keys, accepted
-from grokinterp.fourier.answers import (
-    LogitTally,
-    checked_frequencies,
-    no_frequencies_reason,
-    usable_group,
-)
+from grokinterp.fourier._key_frequencies import subject_of
+from grokinterp.fourier.answers import LogitTally, checked_frequencies, usable_group
 from grokinterp.fourier.basis import gini
 from grokinterp.fourier.heldout import HeldoutTally
 from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.fourier.spectra import (
     embedding_spectrum,
-    embedding_top_share,
     neuron_logit_spectrum,
     unembedding_spectrum,
 )
@@ -280,7 +274,8 @@ for _name, _spectrum, _task, _what in (
 @measure("embedding_top5_share", of=ModularTask)
 def _embedding_top5_share(snapshot: Snapshot) -> float:
     """Share of the power of W_E in its five strongest frequencies; constant left out."""
-    return embedding_top_share(snapshot)
+    power = embedding_spectrum(snapshot)[1:]
+    return float(power.sort(descending=True).values[:5].sum() / power.sum())
 
 
 for _loss in (
@@ -396,7 +391,9 @@ def progress_measures(
     rows = []
     with kept_memory():
         last = run.snapshot()
-        key = _key_frequencies(last, frequencies)
+        if frequencies is None:
+            count(last)  # for these and for the measures of this checkpoint, in one forward
+        _, key = subject_of(last, frequencies=frequencies)
         for step in bar:
             snapshot = last if step == last.step else run.snapshot(step)
             rows.append({"step": step} | measure_snapshot(snapshot, key, measures=further))
@@ -434,13 +431,3 @@ def measure_snapshot(
             by[column] = f"measure {entry.name!r}"
         row |= columns
     return row
-
-
-def _key_frequencies(last: Snapshot, given: Sequence[int] | None) -> Keys:
-    group = usable_group(last)
-    if group is None:
-        return Keys(reason=no_frequencies_reason(last))
-    if given is None:
-        count(last)  # what the measures of this checkpoint need is counted in the same forward
-        return accepted(last).keys
-    return Keys(checked_frequencies(given, group), reason=None if given else "none were given")
