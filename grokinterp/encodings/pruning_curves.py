@@ -147,9 +147,9 @@ class PruningCurve(Result):
 
     @property
     def settings(self) -> dict[str, object]:
-        """What was asked: all but the notes and the numbers of the curve itself."""
-        left_out = ("notes", *(n for n, value in vars(self).items() if isinstance(value, Tensor)))
-        return {name: value for name, value in vars(self).items() if name not in left_out}
+        """What was asked: all but the numbers of the curve itself, and the notes."""
+        asked = {name: value for name, value in vars(self).items() if name != "notes"}
+        return {name: value for name, value in asked.items() if not isinstance(value, Tensor)}
 
     @property
     def _lost(self) -> float:
