@@ -20,8 +20,8 @@ from grokinterp.fourier.basis import fourier_basis
 from grokinterp.models.architecture import Weights, is_bias
 
 BASES = ("weights", "fourier", "singular")
-EMBEDDING, FIRST_LAYER = "embed.W_E", "blocks.0.mlp.W_in"
-CLASS_AXES = {"unembed.W_U": 1, "unembed.b_U": 0}
+FIRST_LAYER = "blocks.0.mlp.W_in"
+TOKEN_AXES = {"embed.W_E": 0, "unembed.W_U": 1, "unembed.b_U": 0}
 
 Restore = Callable[[Tensor], Tensor]
 
@@ -95,19 +95,16 @@ def token_axes(
     if tokens is None:
         raise InputError("the task has no tokens, so no Fourier basis; give basis='weights'.")
     p = int(tokens.max()) + 1  # p - 1 is an operand in every order of tokens
-    found: dict[str, tuple[int, tuple[Tensor, ...]]] = {}
-    if EMBEDDING in weights:
-        found[EMBEDDING] = (0, (tokens,))
-    elif FIRST_LAYER in weights:
+    found: dict[str, tuple[int, tuple[Tensor, ...]]] = {
+        name: (axis, (tokens,)) for name, axis in TOKEN_AXES.items() if name in weights
+    }
+    if FIRST_LAYER in weights and "embed.W_E" not in weights:
         if len(weights[FIRST_LAYER]) != 2 * p:
             raise InputError(
                 f"{FIRST_LAYER!r} has {len(weights[FIRST_LAYER])} rows, expected {2 * p}: one for "
                 "each token of each operand; give basis='weights'."
             )
         found[FIRST_LAYER] = (0, (tokens, p + tokens))
-    for name, axis in CLASS_AXES.items():
-        if name in weights:
-            found[name] = (axis, (tokens,))
     for name, (axis, _) in found.items():
         if weights[name].shape[axis] < p:
             raise InputError(

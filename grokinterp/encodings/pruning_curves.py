@@ -7,7 +7,7 @@ from fraction q = 0 to 1, and c = 1 / (1 - a).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
@@ -227,7 +227,7 @@ def pruning_curve(
         }
         logits = snapshot.logits_with(snapshot.weights | changed, rows=evaluated)
         rows.append(vars(score(snapshot, logits, test_only=test_only)))
-    columns = {
+    columns: dict[str, Any] = {
         name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]
     }
     return PruningCurve(

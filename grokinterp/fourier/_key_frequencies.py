@@ -236,8 +236,8 @@ class KeyFrequencies(Result):
         return len(self.frequencies or ())
 
     def _title(self) -> str:
-        listed = "undefined" if self.frequencies is None else ", ".join(map(str, self)) or "none"
-        return f"Key frequencies ({self.rule} rule): {listed}"
+        found = "undefined" if self.frequencies is None else ", ".join(map(str, self)) or "none"
+        return f"Key frequencies ({self.rule} rule): {found}"
 
     def _lines(self) -> list[str]:
         lines = [] if self.step is None else [f"step {self.step}"]

@@ -1,9 +1,8 @@
 """The answer's Fourier directions: cos and sin of w_k f(a, b), over all inputs of a task.
 
 With f(a, b) the exponent of the pair in the task's group (a + b mod p for addition), the unit
-vectors c_k, s_k over the inputs are proportional to cos(w_k f) and sin(w_k f). Projections onto
-them depend on f alone, so nothing of size p cubed is ever built: average over the inputs of each
-exponent, then one real DFT over the exponents gives every frequency at once.
+vectors c_k, s_k over the inputs are proportional to cos(w_k f) and sin(w_k f). Nothing of size p
+cubed is ever built: a real DFT of the averages over the inputs of each exponent gives all of them.
 """
 
 from collections.abc import Iterable

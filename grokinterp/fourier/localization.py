@@ -1,14 +1,12 @@
 """How localised neurons are in frequency: inverse participation ratios (IPR) of their weights.
 
 A neuron's input weights are a function of the operand token, its output weights one of the answer
-class. The IPR of such a function is 1 over the number of Fourier coefficients it spreads over.
-Which coefficients are counted is the convention; one wave of random phase on many points has
+class, whose IPR is 1 over the number of Fourier coefficients it spreads over, the constant among
+them. Which are counted is the convention; one wave of random phase on many points has
 
 real        the orthonormal cos/sin basis                              0.75 on average, 0.5 to 1
 complex     the full complex DFT: k and n - k count apart              0.5
 one_sided   the power of each frequency, cos and sin merged            1
-
-The constant is one of the coefficients in all of them, as in the published formula.
 """
 
 from collections.abc import Callable
@@ -117,10 +115,9 @@ def ipr(x: Float[Tensor, "n neurons"], *, convention: str = "real") -> Float[Ten
 def stacked_ipr(
     x: Float[Tensor, "blocks n neurons"], *, convention: str = "real"
 ) -> Float[Tensor, " neurons"]:
-    """The IPR among the coefficients of all blocks together: D = 2P of eq. 4 for two operands.
+    """The IPR among the coefficients of all blocks, each transformed along its own n tokens.
 
-    Every block is transformed along its own n tokens, and their coefficients are put side by side:
-    for two blocks of equal spectrum it is half of the IPR of one.
+    D = 2P of eq. 4 for two operands; for two blocks of equal spectrum it is half of the IPR of one.
     """
     return _participation(_powers(x, convention).flatten(0, 1))
 

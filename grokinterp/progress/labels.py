@@ -4,13 +4,12 @@ Definitions follow Manning-Coe et al. 2025 (arXiv 2502.01739, section 2): t_trai
 first logged steps within 5 % of the run's own maximum accuracy (Definition 1); a run groks when
 t_test - t_train > t_train (Definition 2). Their definition would also call a run grokked that never
 generalises, so generalisation is asked for first, and where test pairs have mirrors it is asked of
-those whose mirror is not trained on. All curves are smoothed by a running median before, and a
-level counts when it is held, so that no single row and no burst of luck decides
+those whose mirror is not trained on. Curves are smoothed, and a level counts when it is held
 (`grokinterp.progress.levels`).
 
-First comes what the curves show (`Findings`): when each side is half learned, fitted and learned,
-whether test generalises, and what speaks against taking that for learning: noise, a test loss that
-fell with train, levels that were lost. Then the label is decided, with its distance from another.
+First comes what the curves show (`Findings`), and what speaks against taking it for learning:
+noise, a test loss that fell with train, levels that were lost. Then the label is decided, with its
+distance from another.
 """
 
 from dataclasses import dataclass, replace
@@ -38,18 +37,14 @@ TOGETHER = 0.1  # of its first value: a test loss below it when train is learned
 
 @dataclass(frozen=True)
 class Side:
-    """Train or test: the steps of its log, and the step (or None) at which each stage is reached.
-
-    `before` is the last step at which it is known not to be learned; `unseen` says that it was
-    learned in the first row already, so that `learned` is no date but a bound.
-    """
+    """Train or test: the steps of its log, and the step (or None) where each stage is reached."""
 
     steps: np.ndarray
     halfway: Step | None
     fits: Step | None
     learned: Step | None
-    before: Step
-    unseen: bool
+    before: Step  # the last step at which it is known not to be learned
+    unseen: bool  # it was learned in the first row already: `learned` is no date but a bound
 
     @property
     def date(self) -> Step | None:
@@ -59,11 +54,6 @@ class Side:
     def rows_from(self, step: Step) -> int:
         """Logged rows from a step to the end."""
         return int((self.steps >= step).sum())
-
-    def rows_between(self, first: Step, last: Step, *, side: Literal["left", "right"]) -> int:
-        """Logged rows from one step up to another (`side` as in numpy.searchsorted)."""
-        from_row = np.searchsorted(self.steps, first)
-        return int(np.searchsorted(self.steps, last, side=side) - from_row)
 
 
 @dataclass(frozen=True)
@@ -117,8 +107,8 @@ def from_accuracies(
         _noise(of_train, of_test if generalises else None, which),
         None,
         (
-            *_told("train accuracy", "collapses", train, of_train.episodes()),
-            *(_told(f"{which} accuracy", "collapses", judged, of_test.episodes())
+            *_in_words("train accuracy", "collapses", train, of_train.episodes()),
+            *(_in_words(f"{which} accuracy", "collapses", judged, of_test.episodes())
               if of_test.best >= halfway else ()),
             *(() if generalises else _burst(which, judged, demanded)),
         ),
@@ -126,20 +116,14 @@ def from_accuracies(
 
 
 def _chance(curve: Curve) -> float:
-    """Accuracy of an untrained network: that of step 0, at most that of a coin.
-
-    A log that starts later does not show it, and it is small.
-    """
+    """Accuracy of an untrained network: that of step 0, at most a coin's; 0 in a later log."""
     return min(float(curve.values[0]), 0.5) if curve.steps[0] == 0 else 0.0
 
 
 def _noise(train: Level, test: Level | None, which: str) -> str | None:
-    """Why accuracies that reach their level are noise and not learned, if they are.
-
-    What was learned can be lost again, of train for less than half of the time at most.
-    """
+    """Why accuracies that reach their level are noise and not learned, if they are."""
     for name, level in (("train", train), (which, test)):
-        if level is not None and level.strays:
+        if level and level.straying > ROUGHEST * (level.threshold - level.chance):
             return (
                 f"{name} accuracy rises and falls like noise: it strays from a curve that rises "
                 f"and then holds by {level.straying:.3f}, what learns by {ROUGHEST:.1%} of its "
@@ -156,13 +140,9 @@ def _noise(train: Level, test: Level | None, which: str) -> str | None:
 
 def _accuracy_side(level: Level, halfway: float, logged: np.ndarray) -> Side:
     curve = level.curve
-    side = _side(
-        curve,
-        logged,
-        halfway=curve.first_held(curve.values >= halfway, share=SHARED),
-        fits=curve.first_held(curve.values >= FITS),
-        learned=level.row,
-    )
+    half = curve.first_held(curve.values >= halfway, share=SHARED)
+    fits = curve.first_held(curve.values >= FITS)
+    side = _side(curve, logged, half, fits, learned=level.row)
     return replace(side, before=level.before, unseen=level.unseen)
 
 
@@ -182,19 +162,21 @@ def from_losses(
     train: Curve, test: Curve, train_below: float, test_below: float, which: str = "test"
 ) -> Findings:
     """What (smoothed) losses show, learned below these thresholds; `which` says which test rows."""
-    learned = [
-        curve.first_held(curve.values < below)
-        for curve, below in ((train, train_below), (test, test_below))
-    ]
-    of_train, of_test = (
-        _side(curve, curve.steps, curve.first_held(_halved(curve, below)), fits=row, learned=row)
-        for curve, below, row in zip((train, test), (train_below, test_below), learned, strict=True)
-    )
+    sides, history = [], list[str]()
+    for name, curve, below in (("train", train, train_below), (which, test, test_below)):
+        low = curve.values < below
+        halved = low | (curve.values <= curve.values[0] / 2)
+        row = curve.first_held(low)
+        sides.append(_side(curve, curve.steps, curve.first_held(halved), fits=row, learned=row))
+        if row is not None:
+            lost = lost_and_regained(row, low, ~halved)
+            history += _in_words(f"{name} loss", "rises to where it began", curve, lost)
+    of_train, of_test = sides
     best_train, best_test = float(train.values.min()), float(test.values.min())
     return Findings(
         of_train,
         of_test,
-        learned[1] is not None,
+        of_test.learned is not None,
         f"{which} loss falls to {best_test:.3g} (halfway is {test.values[0] / 2:.3g}, learned "
         f"{test_below:g}), train loss to {best_train:.3g} (learned is {train_below:g})",
         f"it fits train in part (loss {best_train:.3g}, learned is below {train_below:g})",
@@ -203,35 +185,14 @@ def from_losses(
         "below its loss threshold",
         None,
         _fell_together(test, of_train.learned, of_test.learned, which),
-        tuple(
-            line
-            for name, curve, below, row in (
-                ("train loss", train, train_below, learned[0]),
-                (f"{which} loss", test, test_below, learned[1]),
-            )
-            if row is not None
-            for line in _told(
-                name, "rises to where it began", curve,
-                lost_and_regained(row, curve.values < below, ~_halved(curve, below)),
-            )
-        ),
-    )  # fmt: skip
-
-
-def _halved(curve: Curve, below: float) -> np.ndarray:
-    """Where a loss is at most half of its first value, or already below its threshold."""
-    halved: np.ndarray = (curve.values <= curve.values[0] / 2) | (curve.values < below)
-    return halved
+        tuple(history),
+    )
 
 
 def _fell_together(
     test: Curve, t_train: Step | None, t_test: Step | None, which: str
 ) -> str | None:
-    """Why a test loss that crosses its threshold late did not wait, if it did not.
-
-    A loss that creeps below its threshold long after train did is no late generalisation where
-    nine tenths of it were gone by then.
-    """
+    """Why a test loss that is below its threshold late did not wait: most was gone before."""
     if t_train is None or t_test is None or t_test <= t_train or test.starts_late:
         return None
     then = float(np.interp(t_train, test.steps, test.values))
@@ -244,10 +205,8 @@ def _fell_together(
     )
 
 
-def _told(
-    name: str, collapses: str, curve: Curve, episodes: tuple[Episode, ...]
-) -> tuple[str, ...]:
-    """In words: what was lost and regained, and what was lost for good."""
+def _in_words(name: str, collapses: str, curve: Curve, episodes: tuple[Episode, ...]) -> list[str]:
+    """What was lost and regained, and what was lost for good."""
     made_good = [episode for episode in episodes if episode.regained is not None]
     lines = []
     if made_good:
@@ -262,7 +221,7 @@ def _told(
             f"{name} {collapses} at step {curve.steps[last.lost]}, to {curve.values[-1]:.3g} at "
             f"the end ({len(curve) - last.lost} logged rows)"
         )
-    return tuple(lines)
+    return lines
 
 
 def _burst(which: str, test: Curve, demanded: float) -> tuple[str, ...]:
@@ -286,10 +245,10 @@ LABELS: tuple[Label, ...] = ("grokked", "steady", "memorized", "not_learned", "u
 class Margin:
     """The distance of a label from another one, in logging intervals.
 
-    `intervals` is the number of logged rows by which the crossing that decides would have to come
-    earlier or later for the label to be another, all else as it is; None where no crossing decides.
-    `meaning` says which crossing and where. It is a distance on the plot and no probability: it
-    does not show how noisy the rows are, nor how far a value is from its threshold.
+    `intervals` is the number of logged rows by which the crossing that decides (`meaning` says
+    which) would have to come earlier or later for the label to be another, all else as it is; None
+    where no crossing decides. It is a distance on the plot and no probability: it does not show how
+    noisy the rows are, nor how far a value is from its threshold.
     """
 
     intervals: int | None
@@ -306,11 +265,7 @@ class Margin:
 
 @dataclass(frozen=True)
 class Decision:
-    """A label with its distance from another and the reasons for both; the times of Definition 1.
-
-    `t_train` and `t_test` say when a run came near its own best, which need not be good; None where
-    that was never or before the log begins.
-    """
+    """A label, its distance from another, the reasons for both, and the times of Definition 1."""
 
     label: Label
     margin: Margin
@@ -360,16 +315,13 @@ def label_of(
 
 
 def _without_unmirrored(seen: Findings, unmirrored: Unmirrored) -> Decision:
-    """The label where too few test pairs are free of mirrors to judge generalisation by.
-
-    What does not even answer the mirrored ones has not generalised; the rest cannot be told.
-    """
+    """The label where too few test pairs are free of mirrors to judge generalisation by."""
     decision = _decide(seen)
-    if decision.label in ("memorized", "not_learned"):
+    if decision.label in ("memorized", "not_learned"):  # it does not even answer the mirrored ones
         return decision
     margin = Margin(None, "no crossing could tell")
-    told = _decision("undetermined", f"{unmirrored.too_few}; {seen.reached}", margin, *seen.history)
-    return replace(told, t_train=decision.t_train, t_test=decision.t_test)
+    reasons = (f"{unmirrored.too_few}; {seen.reached}", margin.reason(), *seen.history)
+    return replace(decision, label="undetermined", margin=margin, reasons=reasons)
 
 
 def _decide(seen: Findings) -> Decision:
@@ -419,7 +371,8 @@ def _by_delay(seen: Findings, t_train: Step, t_test: Step) -> Decision:
     if test.before >= limit and t_test > t_train:
         least = "at least " if train.unseen else ""
         factor = f"{least}{(t_test - t_train) / (t_train or 1):.3g}"
-        after, left = test.rows_between(limit, t_test, side="left"), test.rows_from(t_test)
+        left = test.rows_from(t_test)
+        after = test.rows_from(limit) - left
         margin = Margin(
             max(1, min(after, left)),
             f"test is learned {after} rows after {twice}, and {left} rows before the log ends",
@@ -434,7 +387,7 @@ def _by_delay(seen: Findings, t_train: Step, t_test: Step) -> Decision:
         margin = Margin(None, "train is learned before its log begins")
         return _decision("undetermined", reason, margin)
     if t_test <= limit:
-        rows = max(1, test.rows_between(t_test, limit, side="right"))
+        rows = max(1, test.rows_from(t_test) - int((test.steps > limit).sum()))
         margin = Margin(rows, f"so many rows later test would not be learned by {twice}")
         reason = f"{facts}: the delay is no longer than the time to learn train"
         doubt = (
