@@ -96,30 +96,26 @@ class NeuronIPR(Result):
         return frame
 
 
-def ipr(x: Float[Tensor, "n neurons"], *, convention: str = "real") -> Float[Tensor, " neurons"]:
-    r"""Inverse participation ratio of every column among its Fourier coefficients (float64).
+def ipr(
+    x: Float[Tensor, "*blocks n neurons"], *, convention: str = "real"
+) -> Float[Tensor, " neurons"]:
+    """Inverse participation ratio of every column among its Fourier coefficients (float64).
 
     IPR_k = sum_nu |X_nu,k|^4 / (sum_nu |X_nu,k|^2)^2 over all nu, the constant included, in one of
     three conventions (see the module); Manning-Coe et al. 2025 (arXiv 2502.01739), eqs. 4 and 7.
     Between 1 / (number of coefficients) and 1; no unit; the scale of x does not matter. NaN for a
-    column of zeros. It says how few coefficients hold a neuron, not that they are those the network
-    needs, nor that neurons agree on them.
+    column of zeros. Of blocks [b, n, neurons], each transformed along its own n tokens, it is among
+    the coefficients of all (D = 2P of eq. 4): half of that of one for two of equal spectrum. It
+    says how few coefficients hold a neuron, not that they are those the network needs, nor that
+    neurons agree on them.
 
     >>> wave = torch.cos(2 * torch.pi * 2 * torch.arange(7.0) / 7)[:, None]
     >>> [round(float(ipr(wave, convention=name)), 4) for name in ("real", "complex", "one_sided")]
     [1.0, 0.5, 1.0]
     """
-    return _participation(_powers(x[None], convention)[0])
-
-
-def stacked_ipr(
-    x: Float[Tensor, "blocks n neurons"], *, convention: str = "real"
-) -> Float[Tensor, " neurons"]:
-    """The IPR among the coefficients of all blocks, each transformed along its own n tokens.
-
-    D = 2P of eq. 4 for two operands; for two blocks of equal spectrum it is half of the IPR of one.
-    """
-    return _participation(_powers(x, convention).flatten(0, 1))
+    powers = POWERS[word("convention", convention, POWERS)]
+    power = torch.cat([powers(block) for block in (x if x.ndim == 3 else x[None])])
+    return (power / power.sum(dim=0)).square().sum(dim=0)
 
 
 def neuron_ipr(
@@ -141,10 +137,9 @@ def neuron_ipr(
     weights, p, order = snapshot.weights, snapshot.modular_task.p, token_order(snapshot)
     inputs = input_weights(weights, p, path=path)[:, order]
     outputs = output_weights(weights, p)[order]
-    powers = _powers(inputs, convention)
     return NeuronIPR(
-        input_blocks=torch.stack([_participation(block) for block in powers]),
-        input_stacked=_participation(powers.flatten(0, 1)),
+        input_blocks=torch.stack([ipr(block, convention=convention) for block in inputs]),
+        input_stacked=ipr(inputs, convention=convention),
         output=ipr(outputs, convention=convention),
         dominant_input=_input_power(inputs).argmax(dim=0),
         dominant_output=spectrum(outputs).argmax(dim=0),
@@ -186,17 +181,6 @@ def fourier_heat_map(
     frame.index.name = "frequency"
     frame.attrs = {"side": side, "path": path, "step": snapshot.step, "n_undefined": sum(undefined)}
     return frame
-
-
-def _powers(
-    blocks: Float[Tensor, "blocks n neurons"], convention: str
-) -> Float[Tensor, "blocks terms neurons"]:
-    powers = POWERS[word("convention", convention, POWERS)]
-    return torch.stack([powers(block) for block in blocks])
-
-
-def _participation(power: Float[Tensor, "terms neurons"]) -> Float[Tensor, " neurons"]:
-    return (power / power.sum(dim=0)).square().sum(dim=0)
 
 
 def _input_power(inputs: Float[Tensor, "2 n neurons"]) -> Float[Tensor, "frequencies neurons"]:

@@ -99,8 +99,8 @@ def find_boundaries(
         return Boundaries(reasons=(*reasons, "too few logged steps to show a bend"))
     first, middle = _last_fall(smooth)
     if middle - first < 2:
-        reasons.append("the test curve falls too fast for its logged steps to show a bend")
-        return Boundaries(reasons=tuple(reasons))
+        why = "the test curve falls too fast for its logged steps to show a bend"
+        return Boundaries(reasons=(*reasons, why))
     start = _even_bend(smooth, first, middle, above=True)
     if start is None:
         nulled = {"cleanup_start": f"the test curve {NO_BEND}", **FROM_START}

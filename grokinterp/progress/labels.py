@@ -28,6 +28,7 @@ from grokinterp.progress.levels import (
     Unmirrored,
     level_of,
     lost_and_regained,
+    straying,
 )
 
 FITS = 0.99  # train accuracy of a run that has memorised
@@ -76,20 +77,17 @@ def from_accuracies(
     train: Curve, test: Curve, ceiling: float, unmirrored: Unmirrored | None
 ) -> Findings:
     """What (smoothed) accuracies show; test is judged on unmirrored pairs where they are known."""
-    if unmirrored is not None and unmirrored.accuracy is None:
-        unmirrored = None  # only their loss is known, and accuracies decide
     known = None if unmirrored is None else unmirrored.accuracy
-    judged = test if known is None else known.smoothed()
+    judged, which = (test, "test") if known is None else (known.smoothed(), "unmirrored test")
     chance = _chance(train)
     halfway = (1 + chance) / 2
     of_train, of_test = level_of(train, chance), level_of(judged, _chance(judged))
     demanded = WITHIN * min(of_train.best, ceiling)
     generalises = of_test.best >= demanded
-    which = "test" if unmirrored is None else "unmirrored test"
     test_side = _accuracy_side(of_test, halfway, test.steps)
     if of_test.row == 0:  # nobody saw it wait
         test_side = replace(test_side, unseen=True)
-    if unmirrored is not None:
+    if unmirrored is not None and known is not None:
         learned, before = unmirrored.reached(of_test.threshold, test_side.learned)
         # Where a few checkpoints know it, the accuracy on all test pairs may show that it waited.
         unseen = test_side.unseen and before == 0
@@ -123,11 +121,13 @@ def _chance(curve: Curve) -> float:
 def _noise(train: Level, test: Level | None, which: str) -> str | None:
     """Why accuracies that reach their level are noise and not learned, if they are."""
     for name, level in (("train", train), (which, test)):
-        if level and level.straying > ROUGHEST * (level.threshold - level.chance):
+        if level is None:
+            continue
+        strays = straying(level.curve.values, level.row, level.threshold)
+        if strays > ROUGHEST * (level.threshold - level.chance):
             return (
                 f"{name} accuracy rises and falls like noise: it strays from a curve that rises "
-                f"and then holds by {level.straying:.3f}, what learns by {ROUGHEST:.1%} of its "
-                "rise at most"
+                f"and then holds by {strays:.3f}, what learns by {ROUGHEST:.1%} of its rise at most"
             )
     if train.kept < MOSTLY:
         return (
@@ -292,9 +292,15 @@ def label_of(
     """
     train, test = curves.smooth("train_acc"), curves.smooth("test_acc")
     if train is not None and test is not None:
-        if unmirrored is not None and unmirrored.too_few is not None:
-            return _without_unmirrored(from_accuracies(train, test, ceiling, None), unmirrored)
-        return _decide(from_accuracies(train, test, ceiling, unmirrored))
+        seen = from_accuracies(train, test, ceiling, unmirrored)
+        decision = _decide(seen)
+        few = None if unmirrored is None else unmirrored.too_few
+        # What does not even answer mirrored pairs has not generalised; the rest cannot be told.
+        if few is None or decision.label in ("memorized", "not_learned"):
+            return decision
+        margin = Margin(None, "no crossing could tell")
+        reasons = (f"{few}; {seen.reached}", margin.reason(), *seen.history)
+        return replace(decision, label="undetermined", margin=margin, reasons=reasons)
     train, test = curves.smooth("train_loss"), curves.smooth("test_loss")
     if train is not None and test is not None:
         which = "test"
@@ -314,24 +320,10 @@ def label_of(
     return _decision("undetermined", reason, Margin(None, "there is nothing to compare"))
 
 
-def _without_unmirrored(seen: Findings, unmirrored: Unmirrored) -> Decision:
-    """The label where too few test pairs are free of mirrors to judge generalisation by."""
-    decision = _decide(seen)
-    if decision.label in ("memorized", "not_learned"):  # it does not even answer the mirrored ones
-        return decision
-    margin = Margin(None, "no crossing could tell")
-    reasons = (f"{unmirrored.too_few}; {seen.reached}", margin.reason(), *seen.history)
-    return replace(decision, label="undetermined", margin=margin, reasons=reasons)
-
-
 def _decide(seen: Findings) -> Decision:
     decision = _labelled(seen)
-    return replace(
-        decision,
-        reasons=(*decision.reasons, *seen.history),
-        t_train=seen.train.date,
-        t_test=seen.test.date,
-    )
+    reasons = (*decision.reasons, *seen.history)
+    return replace(decision, reasons=reasons, t_train=seen.train.date, t_test=seen.test.date)
 
 
 def _labelled(seen: Findings) -> Decision:

@@ -70,11 +70,6 @@ class Level:
         return min((self.chance + self.best) / 2, self.threshold)
 
     @property
-    def straying(self) -> float:
-        """How far the curve is from one that rises and then holds: see `straying`."""
-        return straying(self.curve.values, self.row, self.threshold)
-
-    @property
     def kept(self) -> float:
         """Share of the rows from `row` on that are near the best level."""
         return float((self.curve.values[self.row :] >= self.threshold).mean())
