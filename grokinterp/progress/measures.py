@@ -210,7 +210,7 @@ class AnswerTally:
         return AnswerScores(*map(torch.cat, zip(*each, strict=True)))
 
 
-def count(snapshot: Snapshot) -> None:
+def count_over_table(snapshot: Snapshot) -> None:
     """Run the forward once for all that the measures count over the table."""
     tallies: list[Callable[[Snapshot], Tally]] = [AnswerTally]
     if usable_group(snapshot) is not None:
@@ -400,7 +400,7 @@ def progress_measures(
     with kept_memory():
         last = run.snapshot()
         if frequencies is None:
-            count(last)  # for these and for the measures of this checkpoint, in one forward
+            count_over_table(last)  # for the measures of this checkpoint too
         _, key = subject_of(last, frequencies=frequencies)
         for step in bar:
             snapshot = last if step == last.step else run.snapshot(step)
@@ -422,7 +422,7 @@ def measure_snapshot(
     group = usable_group(snapshot)
     frequencies = () if group is None else checked_frequencies(frequencies, group)
     further = checked_measures("measures", measures, "snapshot")
-    count(snapshot)
+    count_over_table(snapshot)
     row: dict[str, float] = {}
     by: dict[str, str] = {}
     for entry in MEASURES.values():
