@@ -68,9 +68,9 @@ class Findings:
     fitted: str  # how far train is, of a run that has learned it in part
     missed: str
     learned: str
-    noise: str | None  # why the curves are not those of something that learns
-    together: str | None  # why test is learned with train although its threshold comes later
     history: tuple[str, ...]  # what was lost and regained
+    noise: str | None = None  # why the curves are not those of something that learns
+    together: str | None = None  # why test is learned with train although its threshold is late
 
 
 def from_accuracies(
@@ -96,15 +96,15 @@ def from_accuracies(
         _accuracy_side(of_train, halfway, train.steps),
         test_side,
         generalises,
-        f"{which} accuracy reaches {of_test.best:.3f} (halfway from chance is {halfway:.3f}, "
-        f"generalising {demanded:.3f}), train accuracy {of_train.best:.3f} (fitting is {FITS:g})",
-        f"it fits most of train ({of_train.best:.3f} of {FITS:g})",
-        f"train accuracy never exceeds {of_train.best:.3f}, less than {halfway:.3f}, half of the "
-        f"way from chance ({chance:.3f}) to 1",
-        "within 5 % of the run's own maximum accuracy",
-        _noise(of_train, of_test if generalises else None, which),
-        None,
-        (
+        reached=f"{which} accuracy reaches {of_test.best:.3f} (halfway from chance is "
+        f"{halfway:.3f}, generalising {demanded:.3f}), train accuracy {of_train.best:.3f} (fitting is "
+        f"{FITS:g})",
+        fitted=f"it fits most of train ({of_train.best:.3f} of {FITS:g})",
+        missed=f"train accuracy never exceeds {of_train.best:.3f}, less than {halfway:.3f}, "
+        f"half of the way from chance ({chance:.3f}) to 1",
+        learned="within 5 % of the run's own maximum accuracy",
+        noise=_noise(of_train, of_test if generalises else None, which),
+        history=(
             *_in_words("train accuracy", "collapses", train, of_train.episodes()),
             *(_in_words(f"{which} accuracy", "collapses", judged, of_test.episodes())
               if of_test.best >= halfway else ()),
@@ -177,15 +177,14 @@ def from_losses(
         of_train,
         of_test,
         of_test.learned is not None,
-        f"{which} loss falls to {best_test:.3g} (halfway is {test.values[0] / 2:.3g}, learned "
-        f"{test_below:g}), train loss to {best_train:.3g} (learned is {train_below:g})",
-        f"it fits train in part (loss {best_train:.3g}, learned is below {train_below:g})",
-        f"train loss never falls below half of its first value ({best_train:.3g} of "
+        reached=f"{which} loss falls to {best_test:.3g} (halfway is {test.values[0] / 2:.3g}, "
+        f"learned {test_below:g}), train loss to {best_train:.3g} (learned is {train_below:g})",
+        fitted=f"it fits train in part (loss {best_train:.3g}, learned is below {train_below:g})",
+        missed=f"train loss never falls below half of its first value ({best_train:.3g} of "
         f"{train.values[0]:.3g})",
-        "below its loss threshold",
-        None,
-        _fell_together(test, of_train.learned, of_test.learned, which),
-        tuple(history),
+        learned="below its loss threshold",
+        together=_fell_together(test, of_train.learned, of_test.learned, which),
+        history=tuple(history),
     )
 
 
