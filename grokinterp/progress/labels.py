@@ -97,8 +97,8 @@ def from_accuracies(
         test_side,
         generalises,
         reached=f"{which} accuracy reaches {of_test.best:.3f} (halfway from chance is "
-        f"{halfway:.3f}, generalising {demanded:.3f}), train accuracy {of_train.best:.3f} (fitting is "
-        f"{FITS:g})",
+        f"{halfway:.3f}, generalising {demanded:.3f}), train accuracy {of_train.best:.3f} "
+        f"(fitting is {FITS:g})",
         fitted=f"it fits most of train ({of_train.best:.3f} of {FITS:g})",
         missed=f"train accuracy never exceeds {of_train.best:.3f}, less than {halfway:.3f}, "
         f"half of the way from chance ({chance:.3f}) to 1",
