@@ -193,9 +193,8 @@ class Sizes(Result):
     def table(self) -> pd.DataFrame:
         """One row per tensor: entries, shape as a matrix, Gini of |w|, effective rank."""
         frame = pd.DataFrame(list(self.rows))
-        frame.attrs = {
-            "gini": self.gini, "mean_effective_rank": self.mean_effective_rank, "step": self.step,
-        }  # fmt: skip
+        names = ("gini", "mean_effective_rank", "step")
+        frame.attrs = {name: getattr(self, name) for name in names}
         return frame
 
 

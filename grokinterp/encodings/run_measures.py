@@ -1,4 +1,4 @@
-"""What the encoding of a run is as columns of a table: over training, and at its end.
+"""What a run has encoded, as columns of a table: over training, and at its end.
 
 The measures of scope "run" are asked for by name, as in the table of a sweep. Each looks at the
 last checkpoint (but for "compressibility_peak"); what the task does not define has no column.

@@ -191,7 +191,7 @@ def from_losses(
 def _fell_together(
     test: Curve, t_train: Step | None, t_test: Step | None, which: str
 ) -> str | None:
-    """Why a test loss that is below its threshold late did not wait: most was gone before."""
+    """Why a test loss that crosses its threshold late was learned with train, if it was."""
     if t_train is None or t_test is None or t_test <= t_train or test.starts_late:
         return None
     then = float(np.interp(t_train, test.steps, test.values))

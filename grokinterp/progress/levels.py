@@ -66,7 +66,7 @@ class Level:
 
     @property
     def lost_below(self) -> float:
-        """Halfway between chance and `best`, never above the threshold: below it, it is lost."""
+        """Below it the level is lost: halfway between chance and `best`, at most the threshold."""
         return min((self.chance + self.best) / 2, self.threshold)
 
     @property
@@ -226,7 +226,7 @@ class Unmirrored:
     too_few: str | None = None
 
     def reached(self, threshold: float, step: Step | None) -> tuple[Step | None, Step]:
-        """The first step at which it is certain, and the last (or 0) at which it cannot be yet.
+        """The first step at which a threshold is surely reached, the last (or 0) where it is not.
 
         `step` is the first one of the curve at which it is held, None for never.
         """
@@ -300,7 +300,7 @@ class Crossing:
 def crossing(
     accuracy: Curve | None, loss: Curve | None, side: Literal["train", "test"], limits: Thresholds
 ) -> Crossing:
-    """Of an accuracy, smoothed, or of a loss where there is none."""
+    """When a side holds its threshold: by its accuracy, by its loss where there is none."""
     if accuracy is not None:
         curve = accuracy.smoothed()
         holds = curve.values >= getattr(limits, f"{side}_acc")

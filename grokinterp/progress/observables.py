@@ -69,8 +69,8 @@ class LayerCorrelation(Result):
         """One row per unit: its correlation, and its share of the layer's sum of |z|."""
         numbers = {"correlation": self.correlations.numpy(), "share": self.shares.numpy()}
         frame = pd.DataFrame({"unit": range(self.n_units), **numbers})
-        for name in ("layer", "observable", "n_rows", "n_undefined"):
-            frame.attrs[name] = getattr(self, name)
+        names = ("layer", "observable", "n_rows", "n_undefined")
+        frame.attrs = {name: getattr(self, name) for name in names}
         return frame
 
 
