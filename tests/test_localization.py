@@ -6,7 +6,7 @@ import torch
 from grokinterp.base.errors import InputError
 from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.fourier import fourier_basis
-from grokinterp.fourier.localization import POWERS, fourier_heat_map, ipr, neuron_ipr, stacked_ipr
+from grokinterp.fourier.localization import POWERS, fourier_heat_map, ipr, neuron_ipr
 from grokinterp.fourier.spectra import input_weights, output_weights
 from grokinterp.runs._snapshot import Snapshot, from_weights
 from grokinterp.tasks import ModularTask
@@ -103,12 +103,12 @@ def test_stacked_blocks_share_their_coefficients(convention):
     first, second = (ipr(block, convention=convention) for block in x)
     a, b = x.square().sum(1)  # the power of a block is its sum of squares, however it is split up
     expected = (first * a**2 + second * b**2) / (a + b) ** 2
-    torch.testing.assert_close(stacked_ipr(x, convention=convention), expected)
-    same = stacked_ipr(torch.stack([x[0], -3 * x[0] / 3]), convention=convention)
+    torch.testing.assert_close(ipr(x, convention=convention), expected)
+    same = ipr(torch.stack([x[0], -3 * x[0] / 3]), convention=convention)
     torch.testing.assert_close(same, first / 2)
-    alone = stacked_ipr(torch.stack([x[0], 0 * x[0]]), convention=convention)
+    alone = ipr(torch.stack([x[0], 0 * x[0]]), convention=convention)
     torch.testing.assert_close(alone, first)
-    torch.testing.assert_close(stacked_ipr(x[:1], convention=convention), first)
+    torch.testing.assert_close(ipr(x[:1], convention=convention), first)
 
 
 def of_weights(weights, task, n_layers=1):
@@ -134,7 +134,7 @@ def test_a_hand_built_mlp_has_the_iprs_of_its_waves():
     found = neuron_ipr(of_weights(weights, ModularTask("add", 13, False)))
     torch.testing.assert_close(found.input_blocks, torch.stack([ipr(a), ipr(b)]))
     torch.testing.assert_close(found.input, (ipr(a) + ipr(b)) / 2)
-    torch.testing.assert_close(found.input_stacked, stacked_ipr(torch.stack([a, b])))
+    torch.testing.assert_close(found.input_stacked, ipr(torch.stack([a, b])))
     torch.testing.assert_close(found.output, ipr(out))
     assert found.dominant_input.tolist() == list(reads)
     assert found.dominant_output.tolist() == list(writes)

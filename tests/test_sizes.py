@@ -10,9 +10,9 @@ import torch
 import grokinterp as gi
 from grokinterp.circuits.ablation import score
 from grokinterp.encodings import compressed_bytes, effective_rank, quantize, quantized_size, sizes
-from grokinterp.encodings._sizes import gini_of, mean_effective_rank
 from grokinterp.encodings.bases import as_matrix
 from grokinterp.encodings.pruning_curves import pruning_curve
+from grokinterp.fourier import gini
 from grokinterp.runs._snapshot import from_weights
 
 
@@ -84,7 +84,7 @@ def test_a_sparser_model_is_smaller():
     weights = drawn(200, 100)
     sparse = torch.where(weights.abs() > 1.5, weights, 0.0)
     assert compressed_bytes({"W": sparse}, bits=6) < 0.5 * compressed_bytes({"W": weights}, bits=6)
-    assert gini_of({"W": sparse}) > gini_of({"W": weights})
+    assert gini(sparse.abs().flatten()) > gini(weights.abs().flatten())
 
 
 def test_the_quantized_model_is_evaluated(tiny_run):
@@ -133,7 +133,7 @@ def test_sizes_are_those_of_every_tensor(tiny_run):
         matrix = as_matrix(name, weight)
         assert (row["n_weights"], row["rows"], row["columns"]) == (weight.numel(), *matrix.shape)
         assert row["effective_rank"] == effective_rank(matrix)
-        assert row["gini"] == gini_of({name: weight})
+        assert row["gini"] == gini(weight.double().abs().flatten())
         assert row["note"] == ""
     assert found.n_weights == sum(w.numel() for w in weights.values())
     assert found.mean_effective_rank == pytest.approx(table["effective_rank"].mean(), rel=1e-12)
@@ -147,14 +147,16 @@ def test_sizes_are_those_of_every_tensor(tiny_run):
 def test_all_zero_tensors_have_no_size_and_say_so(tiny_run):
     weights = tiny_run.weights() | {"embed.W_E": torch.zeros(8, 16)}
     snapshot = from_weights(weights, tiny_run.architecture, tiny_run.task)
-    row = sizes(snapshot).table().set_index("name").loc["embed.W_E"]
+    found = sizes(snapshot)
+    row = found.table().set_index("name").loc["embed.W_E"]
     assert math.isnan(row["gini"])
     assert math.isnan(row["effective_rank"])
     assert row["note"] == "all zero"
-    eye = {"W": torch.eye(4), "V": torch.zeros(4, 4)}
-    assert mean_effective_rank(eye) == pytest.approx(2.0)
+    ranks = found.table()["effective_rank"].fillna(0.0)
+    assert found.mean_effective_rank == pytest.approx(ranks.mean())
+    nothing = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     with pytest.raises(gi.InputError, match="all zero"):
-        gini_of({"W": torch.zeros(2)})
+        sizes(from_weights(nothing, tiny_run.architecture, tiny_run.task))
 
 
 @pytest.mark.parametrize(

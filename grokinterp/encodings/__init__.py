@@ -1,13 +1,6 @@
-"""How a model encodes what it learnt, and how it came there: features, pruning, sizes.
+"""How a model encodes what it learnt, and how it came there: features, pruning, sizes."""
 
-Every measure takes `x` first (a run, a snapshot, or a model with `task`; those over training a
-run), the rest by name, and returns a table, or a frozen dataclass with a `.table()`. What cannot be
-measured is an InputError, one line.
-"""
-
-import grokinterp.encodings.run_measures  # noqa: F401 - registers them
 from grokinterp.base.names import room_names
-from grokinterp.encodings._features import features, observable_correlations
 from grokinterp.encodings._sizes import (
     QuantizedSize,
     Sizes,
@@ -26,6 +19,7 @@ from grokinterp.encodings.pruning import (
     weight_names,
 )
 from grokinterp.encodings.pruning_curves import PruningCurve, compressibility, pruning_curve
+from grokinterp.encodings.run_measures import features, observable_correlations
 
 __all__ = [
     "Coordinates",

@@ -1,6 +1,6 @@
 """How much of a model can be pruned: accuracy against the fraction pruned."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import cycle
 
 from grokinterp.base.errors import InputError
@@ -21,16 +21,13 @@ def plot_pruning_curves(curves: PruningCurve | Mapping[str, PruningCurve]) -> Fi
         checked(curve, PruningCurve, "encodings.pruning_curve")
     if not named:
         raise InputError("there are no curves to draw; give a pruning curve for each name.")
-    rows = _joined(curve.rows for curve in named.values())
-    pruned = _joined(
-        "singular values" if curve.basis == "singular" else "weights" for curve in named.values()
-    )
-    steps = {curve.step for curve in named.values()}
-    step = steps.pop() if len(steps) == 1 else None
-    title = f"Pruning curves{at(step)}"
-    if len(named) == 1:
-        (curve,) = named.values()
-        title = f"Pruning by {curve.score}{at(step)}<br>scope {curve.scope}, basis {curve.basis}"
+    first, *others = named.values()
+    kinds = {"singular": "singular values"}
+    rows = " or ".join(dict.fromkeys(each.rows for each in named.values()))
+    pruned = " or ".join(dict.fromkeys(kinds.get(each.basis, "weights") for each in named.values()))
+    where = at(first.step if all(each.step == first.step for each in others) else None)
+    title = f"Pruning by {first.score}{where}<br>scope {first.scope}, basis {first.basis}"
+    title = f"Pruning curves{where}" if others else title
     drawn = figure(title, f"fraction pruned<br>of {pruned}", f"accuracy ({rows} inputs)")
     drawn.update_yaxes(range=[-0.02, 1.02])
     for (name, curve), colour in zip(named.items(), cycle(SERIES), strict=False):
@@ -43,7 +40,3 @@ def plot_pruning_curves(curves: PruningCurve | Mapping[str, PruningCurve]) -> Fi
             showlegend=True,
         )
     return drawn
-
-
-def _joined(names: Iterable[str]) -> str:
-    return " or ".join(dict.fromkeys(names))

@@ -1,7 +1,7 @@
 """Other sizes of a model's weights, to check a compressibility against.
 
-How unequal the weights are (Gini), how many directions the matrices use (effective rank), and how
-many bytes they take when rounded and compressed by a program that knows nothing of the model.
+Gini coefficient, effective rank, and bytes when rounded and compressed by a program that knows
+nothing of the model.
 """
 
 import bz2
@@ -57,29 +57,6 @@ def effective_rank(matrix: Float[Tensor, "m n"]) -> float:
     return float(torch.special.entr(share).sum().exp())
 
 
-def mean_effective_rank(weights: Mapping[str, Tensor]) -> float:
-    """Effective rank averaged over the tensors, each as `as_matrix` has it; zeros count 0."""
-    ranks = [
-        effective_rank(as_matrix(name, weight)) if weight.any() else 0.0
-        for name, weight in weights.items()
-    ]
-    return sum(ranks) / len(ranks)
-
-
-def gini_of(weights: Mapping[str, Tensor]) -> float:
-    """Gini coefficient of |w| over all entries of all tensors; InputError where all are zero."""
-    values = torch.cat([weight.double().abs().flatten() for weight in weights.values()])
-    if not values.any():
-        raise InputError("weights that are all zero have no Gini coefficient; leave them out.")
-    return gini(values)
-
-
-def sizes_of(snapshot: Snapshot) -> dict[str, float]:
-    """Gini coefficient of all |weights| and mean effective rank of the matrices, as columns."""
-    weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}
-    return {"gini_weights": gini_of(weights), "effective_rank": mean_effective_rank(weights)}
-
-
 def quantize(weights: Mapping[str, Tensor], *, bits: int) -> tuple[Weights, dict[str, float]]:
     """Integer codes of every entry, and the step of every tensor: w is about code * step.
 
@@ -110,10 +87,7 @@ def compressed_bytes(weights: Mapping[str, Tensor], *, bits: int, method: str = 
     rounded weights need, and depends on the program; see `quantized_size` for what rounding costs.
     """
     word("method", method, METHODS)
-    return _compressed(quantize(weights, bits=bits)[0], method)
-
-
-def _compressed(codes: Mapping[str, Tensor], method: str) -> int:
+    codes, _ = quantize(weights, bits=bits)
     content = b"".join(code.contiguous().numpy().tobytes() for code in codes.values())
     return len(METHODS[method](content)) + SCALE_BYTES * len(codes)
 
@@ -191,7 +165,7 @@ def quantized_size(
                 bits=candidate,
                 searched=bits is None,
                 method=method,
-                compressed_bytes=_compressed(codes, method),
+                compressed_bytes=compressed_bytes(snapshot.weights, bits=candidate, method=method),
                 raw_bytes=sum(w.numel() * w.element_size() for w in snapshot.weights.values()),
                 rows=rows,
                 keep=keep,
@@ -207,7 +181,7 @@ class Sizes(Result):
     """Gini coefficient and effective rank of every weight tensor, and of all together.
 
     Weights are matrices and kernels, without biases. Where a tensor is all zero there is neither,
-    and its row says so.
+    and its row says so; in the mean its rank counts as 0.
     """
 
     rows: tuple[dict[str, object], ...] = field(repr=False)
@@ -219,9 +193,8 @@ class Sizes(Result):
     def table(self) -> pd.DataFrame:
         """One row per tensor: entries, shape as a matrix, Gini of |w|, effective rank."""
         frame = pd.DataFrame(list(self.rows))
-        frame.attrs = {
-            "gini": self.gini, "mean_effective_rank": self.mean_effective_rank, "step": self.step,
-        }  # fmt: skip
+        names = ("gini", "mean_effective_rank", "step")
+        frame.attrs = {name: getattr(self, name) for name in names}
         return frame
 
 
@@ -238,24 +211,35 @@ def sizes(
     """
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}
-    rows = []
+    entries = {name: weight.double().abs().flatten() for name, weight in weights.items()}
+    every = torch.cat(list(entries.values()))
+    if not every.any():
+        raise InputError("weights that are all zero have no Gini coefficient; leave them out.")
+    rows, ranks = [], []
     for name, weight in weights.items():
         matrix, zero = as_matrix(name, weight), not weight.any()
+        ranks.append(0.0 if zero else effective_rank(matrix))
         rows.append(
             {
                 "name": name,
                 "n_weights": weight.numel(),
                 "rows": matrix.shape[0],
                 "columns": matrix.shape[1],
-                "gini": math.nan if zero else gini_of({name: weight}),
-                "effective_rank": math.nan if zero else effective_rank(matrix),
+                "gini": gini(entries[name]),
+                "effective_rank": math.nan if zero else ranks[-1],
                 "note": "all zero" if zero else "",
             }
         )
     return Sizes(
         rows=tuple(rows),
-        gini=gini_of(weights),
-        mean_effective_rank=mean_effective_rank(weights),
-        n_weights=sum(weight.numel() for weight in weights.values()),
+        gini=gini(every),
+        mean_effective_rank=sum(ranks) / len(ranks),
+        n_weights=len(every),
         step=snapshot.step,
     )
+
+
+def sizes_of(snapshot: Snapshot) -> dict[str, float]:
+    """Gini coefficient of all |weights| and mean effective rank of the matrices, as columns."""
+    found = sizes(snapshot)
+    return {"gini_weights": found.gini, "effective_rank": found.mean_effective_rank}

@@ -1,13 +1,9 @@
 """Weights in other coordinates, in which they can be scored, zeroed and turned back.
 
-weights    as stored
-fourier    tensors with a token axis in the Fourier basis over it: fixed, orthonormal, as many
-           coordinates as weights
-singular   every matrix in its own singular basis: its coordinates are the singular values
-
-The singular basis comes from the weights and is not free: a singular value that stays costs m + n
-numbers for its two vectors, so a fraction of singular values is no fraction of weights.
-`Coordinates.cost` is what a coordinate costs to store; compare by that.
+The Fourier basis over the tokens is fixed, with as many coordinates as weights. The singular basis
+comes from the weights and is not free: a singular value that stays costs m + n numbers for its two
+vectors, so a fraction of singular values is no fraction of weights. `Coordinates.cost` is what a
+coordinate costs to store; compare by that.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +12,7 @@ from functools import partial
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Size, Tensor
 
 from grokinterp.base.checks import tensor, tensors, word
 from grokinterp.base.errors import InputError
@@ -24,8 +20,8 @@ from grokinterp.fourier.basis import fourier_basis
 from grokinterp.models.architecture import Weights, is_bias
 
 BASES = ("weights", "fourier", "singular")
-EMBEDDING, FIRST_LAYER = "embed.W_E", "blocks.0.mlp.W_in"
-CLASS_AXES = {"unembed.W_U": 1, "unembed.b_U": 0}
+FIRST_LAYER = "blocks.0.mlp.W_in"
+TOKEN_AXES = {"embed.W_E": 0, "unembed.W_U": 1, "unembed.b_U": 0}
 
 Restore = Callable[[Tensor], Tensor]
 
@@ -99,19 +95,16 @@ def token_axes(
     if tokens is None:
         raise InputError("the task has no tokens, so no Fourier basis; give basis='weights'.")
     p = int(tokens.max()) + 1  # p - 1 is an operand in every order of tokens
-    found: dict[str, tuple[int, tuple[Tensor, ...]]] = {}
-    if EMBEDDING in weights:
-        found[EMBEDDING] = (0, (tokens,))
-    elif FIRST_LAYER in weights:
+    found: dict[str, tuple[int, tuple[Tensor, ...]]] = {
+        name: (axis, (tokens,)) for name, axis in TOKEN_AXES.items() if name in weights
+    }
+    if FIRST_LAYER in weights and "embed.W_E" not in weights:
         if len(weights[FIRST_LAYER]) != 2 * p:
             raise InputError(
                 f"{FIRST_LAYER!r} has {len(weights[FIRST_LAYER])} rows, expected {2 * p}: one for "
                 "each token of each operand; give basis='weights'."
             )
         found[FIRST_LAYER] = (0, (tokens, p + tokens))
-    for name, axis in CLASS_AXES.items():
-        if name in weights:
-            found[name] = (axis, (tokens,))
     for name, (axis, _) in found.items():
         if weights[name].shape[axis] < p:
             raise InputError(
@@ -132,17 +125,12 @@ def as_matrix(name: str, weight: Float[Tensor, "..."]) -> Float[Tensor, "m n"]:
     >>> as_matrix("blocks.0.attn.W_Q", torch.ones(4, 8, 2)).shape
     torch.Size([8, 8])
     """
-    if weight.ndim == 2:
-        return weight
     if weight.ndim == 3:
-        joined = name.endswith(".W_O")
-        return weight.flatten(0, 1) if joined else weight.transpose(0, 1).flatten(1)
+        return weight.flatten(0, 1) if name.endswith(".W_O") else weight.transpose(0, 1).flatten(1)
     return weight.flatten(1)
 
 
-def _from_singular(
-    values: Tensor, *, u: Tensor, vh: Tensor, name: str, shape: torch.Size
-) -> Tensor:
+def _from_singular(values: Tensor, *, u: Tensor, vh: Tensor, name: str, shape: Size) -> Tensor:
     """The weight of which `as_matrix` has these singular values and vectors."""
     matrix = (u * values) @ vh
     if len(shape) == 3 and not name.endswith(".W_O"):

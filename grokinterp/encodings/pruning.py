@@ -1,22 +1,20 @@
 """Pruning masks: which entries of which tensors are zeroed at a fraction, by any score.
 
-One shot, without retraining (Manning-Coe et al. 2025, arXiv 2502.01739, section 5). Scores are a
-tensor a name, the smallest is zeroed first; a scope says among which entries scores are ranked:
+One shot, without retraining (Manning-Coe et al. 2025, arXiv 2502.01739, section 5). The smallest
+score is zeroed first; a scope says among which entries scores are ranked:
 
 layer               within each tensor, the same fraction of every one at once (their section 5)
 global              among all tensors together
 global_normalized   among all, each tensor's scores divided by their norm (their appendix F.2)
 the name of one     within that tensor; nothing else is pruned (their appendix F.2)
 
-The heads of `W_Q` and the like are one tensor, and so are all tokens of an embedding: the row of
-"=" is a weight like the others. At fraction q of n entries floor(q n + 1/2) are zeroed, of equal
-scores the earlier position first (and across tensors the earlier name).
+All heads of `W_Q` and the like are one tensor, and so are all tokens of an embedding, "=" too. At
+fraction q of n entries floor(q n + 1/2) are zeroed, of equal scores the earlier position first.
 
-"fisher_softmax" and "fisher_logits" rank by the diagonal itself, smallest first, as the released
-code of Manning-Coe et al. does with the latter; not by F_ii w_i^2, the change of the output to
-second order, which a function of the snapshot can give. They are `fisher_diagonal` with its
-defaults: on at most 256 test inputs, or of all inputs where there is no test set. For other rows or
-samples, give a `FisherDiagonal`.
+"fisher_softmax" and "fisher_logits" rank by `fisher_diagonal` itself, as the released code of
+Manning-Coe et al. does with the latter, on at most 256 test inputs (of all inputs without a test
+set); for others give a `FisherDiagonal`. F_ii w_i^2, the change of the output to second order, is
+a function of the snapshot that can be given too.
 """
 
 import math
@@ -28,8 +26,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.base.checks import number, tensor, tensors, truth, word
-from grokinterp.base.errors import InputError, shown
+from grokinterp.base.checks import number, refused, tensor, tensors, truth, word
+from grokinterp.base.errors import InputError
 from grokinterp.geometry.fisher import VARIANTS, FisherDiagonal, fisher_diagonal
 from grokinterp.models.architecture import Weights, is_bias
 from grokinterp.runs._snapshot import Snapshot
@@ -45,8 +43,7 @@ Scores = str | Given | Callable[[Snapshot], Given]
 def weight_names(weights: Mapping[str, Tensor], *, biases: bool = False) -> list[str]:
     """Names of the tensors that are pruned: matrices and kernels, with `biases` every parameter.
 
-    Biases and the gains of a LayerNorm are few, and without them a layer at fraction 1 still has
-    an output: they are left unless asked for.
+    Biases and the gains of a LayerNorm are few, and give a layer an output even at fraction 1.
 
     >>> weight_names({"conv.0.W": torch.ones(2, 1, 3, 3), "conv.0.b": torch.ones(2)})
     ['conv.0.W']
@@ -103,18 +100,19 @@ def pruning_order(scores: Mapping[str, Tensor], *, scope: str = "layer") -> Prun
         if score.isnan().any():
             raise InputError(f"the scores of {name!r} hold NaN; give a number for every entry.")
     word("scope", scope, [*SCOPES, *scores])
-    if scope in scores:
-        scores = {scope: scores[scope]}
-    if not scope.startswith("global"):
-        ranks = {name: _ranks(score.flatten()).view_as(score) for name, score in scores.items()}
-        return PruningOrder(scope, ranks, {name: rank.numel() for name, rank in ranks.items()})
-    flat = [score.flatten().double() for score in scores.values()]
-    if scope == "global_normalized":
-        flat = [score / (score.norm() or 1) for score in flat]
-    pool = _ranks(torch.cat(flat))
-    parts = pool.split([score.numel() for score in flat])
-    ranks = {n: part.view_as(s) for (n, s), part in zip(scores.items(), parts, strict=True)}
-    return PruningOrder(scope, ranks, dict.fromkeys(ranks, len(pool)))
+    pools = [[name] for name in ([scope] if scope in scores else scores)]
+    if scope not in scores and scope != "layer":
+        pools = [list(scores)]
+    ranks, n = {}, {}
+    for pool in pools:
+        flat = [scores[name].flatten().double() for name in pool]
+        if scope == "global_normalized":
+            flat = [score / (score.norm() or 1) for score in flat]
+        order = torch.cat(flat).argsort(stable=True)
+        places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+        for name, part in zip(pool, places.split([len(score) for score in flat]), strict=True):
+            ranks[name], n[name] = part.view_as(scores[name]), len(places)
+    return PruningOrder(scope, ranks, n)
 
 
 def magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -148,16 +146,11 @@ def prune(
 def scored(
     weights: Mapping[str, Tensor], scores: Mapping[str, Tensor] | None
 ) -> Mapping[str, Tensor]:
-    """The scores of exactly these weights, magnitudes where none are given; refused if one lacks.
-
-    Scores of other names (biases, say) are left out.
-    """
+    """The scores of these weights alone, magnitudes where none are given; refused if one lacks."""
     if scores is None:
         return magnitudes(weights)
     if not isinstance(scores, Mapping):
-        raise InputError(
-            f"scores={shown(scores)} are no dict; give a tensor for every weight's name."
-        )
+        raise refused("scores", scores, "a dict", "a tensor for every weight's name")
     for name, weight in weights.items():
         if name not in scores:
             raise InputError(f"the scores of {name!r} are missing; give one for every entry of it.")
@@ -167,12 +160,6 @@ def scored(
                 f"{tuple(weight.shape)}; give a score for every entry of it."
             )
     return {name: scores[name] for name in weights}
-
-
-def _ranks(score: Tensor) -> Tensor:
-    """Place of every entry in ascending order, equal ones by position."""
-    order = score.argsort(stable=True)
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
 
 
 class NamedScores(NamedTuple):

@@ -7,7 +7,7 @@ from fraction q = 0 to 1, and c = 1 / (1 - a).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
@@ -20,7 +20,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.circuits.ablation import Score, score
 from grokinterp.encodings._sizes import sizes_of
-from grokinterp.encodings.bases import Coordinates, coordinates
+from grokinterp.encodings.bases import coordinates
 from grokinterp.encodings.pruning import (
     MAGNITUDE,
     Scores,
@@ -30,7 +30,6 @@ from grokinterp.encodings.pruning import (
     weight_names,
 )
 from grokinterp.fourier.spectra import token_order
-from grokinterp.models.architecture import Weights
 from grokinterp.reading._load import RunOrPath, Subject, run_of, snapshot_of, steps_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
@@ -148,7 +147,7 @@ class PruningCurve(Result):
 
     @property
     def settings(self) -> dict[str, object]:
-        """What was asked: all but the numbers of the curve itself, and notes."""
+        """What was asked: all but the numbers of the curve itself, and the notes."""
         asked = {name: value for name, value in vars(self).items() if name != "notes"}
         return {name: value for name, value in asked.items() if not isinstance(value, Tensor)}
 
@@ -180,12 +179,12 @@ def pruning_curve(
 
     `x` is a run (at `step`), a snapshot, or a model with `task`. `scope` says among which weights
     scores are ranked: "layer" (each tensor, all at once), "global", "global_normalized" or one
-    tensor's name (`grokinterp.encodings.pruning`). `scores` are "magnitude", "fisher_softmax" or
-    "fisher_logits" (256 test inputs: `grokinterp.encodings.pruning`), a `FisherDiagonal`, a
-    tensor for every weight's name, or a function of the snapshot that gives these. `basis` says in
-    which coordinates weights are scored by magnitude and zeroed: "weights", "fourier" or "singular"
-    (`grokinterp.encodings.bases`); they are turned back in float64 and evaluated in the model's own
-    type. Tensors of which nothing is zeroed are exactly the model's.
+    tensor's name; `scores` are "magnitude", "fisher_softmax" or "fisher_logits" (256 test inputs),
+    a `FisherDiagonal`, a tensor for every weight's name, or a function of the snapshot that gives
+    these (`grokinterp.encodings.pruning`). `basis` says in which coordinates weights are scored by
+    magnitude and zeroed: "weights", "fourier" or "singular" (`grokinterp.encodings.bases`); they
+    are turned back in float64 and evaluated in the model's own type. Tensors of which nothing is
+    zeroed are exactly the model's.
 
     `fractions` rise from 0 to 1 (`GRID` unless given). `test_only` evaluates the test inputs alone,
     where there is a split: c is the same (but for the rounding of a smaller batch), the columns of
@@ -201,9 +200,8 @@ def pruning_curve(
     test_only = truth("test_only", test_only)
     if not bool(snapshot.logits.isfinite().all()):
         raise InputError("the model's logits are not finite; look at an earlier step.")
-    pruned = {
-        name: snapshot.weights[name] for name in weight_names(snapshot.weights, biases=biases)
-    }
+    names = weight_names(snapshot.weights, biases=biases)
+    pruned = {name: snapshot.weights[name] for name in names}
     tokens = token_order(snapshot) if isinstance(snapshot.task, ModularTask) else None
     found = coordinates(pruned, basis, tokens=tokens)
     if basis != "weights" and scores != MAGNITUDE:
@@ -220,11 +218,18 @@ def pruning_curve(
         kept = order.kept(fraction)
         counts.append(sum(int(mask.sum()) for mask in kept.values()))
         parameters.append(sum(int(mask.sum()) * found.cost[n] for n, mask in kept.items()))
-        weights = _pruned(snapshot.weights, found, kept)
-        logits = snapshot.logits_with(weights, rows=evaluated)
+        changed = {
+            name: found.restore(name, found.values[name].masked_fill(~mask, 0)).to(
+                snapshot.weights[name].dtype
+            )
+            for name, mask in kept.items()
+            if not mask.all()
+        }
+        logits = snapshot.logits_with(snapshot.weights | changed, rows=evaluated)
         rows.append(vars(score(snapshot, logits, test_only=test_only)))
-    measured = torch.tensor([list(row.values()) for row in rows], dtype=torch.float64).T
-    columns = dict(zip(rows[0], measured, strict=True))
+    columns: dict[str, Any] = {
+        name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]
+    }
     return PruningCurve(
         fractions=grid,
         kept=torch.tensor(counts),
@@ -241,15 +246,6 @@ def pruning_curve(
         score_rows=by.rows,
         score_samples=by.n_samples,
     )
-
-
-def _pruned(weights: Weights, found: Coordinates, kept: dict[str, Tensor]) -> Weights:
-    """The model's weights with the coordinates that are not kept at zero."""
-    return dict(weights) | {
-        name: found.restore(name, found.values[name].masked_fill(~mask, 0)).to(weights[name].dtype)
-        for name, mask in kept.items()
-        if not mask.all()
-    }
 
 
 def _checked_grid(fractions: Sequence[float] | Tensor | None) -> Float[Tensor, " m"]:
@@ -286,19 +282,16 @@ def compressibility(
 ) -> pd.DataFrame:
     """Compressibility over training: a row per checkpoint of a run, `steps` or all.
 
-    c, c_low and c_high (`c_interval`), area and prunable of `pruning_curve`; losses and accuracies
-    of the unpruned model, NaN without a split (c is then of all inputs: `.attrs["rows"]`) and on
-    train with `test_only`, which evaluates the test inputs alone and gives the same c; the Gini
-    coefficient of all |weights| and the mean effective rank of the matrices
-    (`grokinterp.encodings._sizes`). The curve's settings stand in `.attrs`. Before a model has
-    learnt, c is that of chance (near 1 with many classes) and prunable is noise.
+    c, c_low and c_high (`c_interval`), area and prunable of `pruning_curve`, whose settings stand
+    in `.attrs`; losses and accuracies of the unpruned model, NaN without a split (c is then of all
+    inputs: `.attrs["rows"]`) and on train with `test_only`; `gini` and `mean_effective_rank` of
+    `sizes`. Before a model has learnt, c is that of chance (near 1 with many classes) and prunable
+    is noise.
     """
     run = run_of(run)
+    hidden = None if progress else True
     table = []
-    curve = None
-    for step in tqdm(
-        steps_of(run, steps), desc="prune", unit="checkpoint", disable=None if progress else True
-    ):
+    for step in tqdm(steps_of(run, steps), desc="prune", unit="checkpoint", disable=hidden):
         snapshot = run.snapshot(step)
         curve = pruning_curve(
             snapshot, scope=scope, scores=scores, basis=basis, fractions=fractions, biases=biases,
@@ -311,7 +304,6 @@ def compressibility(
             for side in ("train", "test"):
                 row[f"{side}_{quantity}"] = getattr(curve.unpruned, f"{quantity}_{side}")
         table.append({**row, **sizes_of(snapshot)})
-    assert curve is not None  # steps_of refuses no steps
     frame = pd.DataFrame(table)
     frame.attrs |= {key: value for key, value in curve.settings.items() if key != "step"}
     return frame

@@ -1,22 +1,106 @@
-"""Measures of a finished run that can be asked for by name, as the table of a sweep has them.
+"""What a run has encoded, as columns of a table: over training, and at its end.
 
-They stand in the registry of `grokinterp.progress.measures`, with scope "run". Each looks at the
-last checkpoint (but for "compressibility_peak") and returns columns; what the task does not define
-has none. Manning-Coe et al. 2025 (arXiv 2502.01739), sections 2, 4 to 6.
+The measures of scope "run" are asked for by name, as in the table of a sweep. Each looks at the
+last checkpoint (but for "compressibility_peak"); what the task does not define has no column.
+Manning-Coe et al. 2025 (arXiv 2502.01739), sections 2, 4 to 6, appendices B to D.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
+import pandas as pd
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from tqdm.auto import tqdm
+
 from grokinterp.base.errors import InputError
-from grokinterp.encodings._features import observable_correlations
 from grokinterp.encodings._sizes import quantized_size, sizes_of
 from grokinterp.encodings.pruning_curves import compressibility, learnt_steps, pruning_curve
-from grokinterp.progress.measures import MEASURES, measure
+from grokinterp.fourier.localization import neuron_ipr
+from grokinterp.progress.measures import measure
+from grokinterp.progress.observables import (
+    correlation_table,
+    observables,
+    observed_rows,
+    pre_activations,
+)
+from grokinterp.reading._load import RunOrPath, Subject, run_of, snapshot_of, steps_of
 from grokinterp.runs.run import Run
+from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.task import Task
 
 Columns = dict[str, object]
 measure_of_runs = partial(measure, scope="run", default=False)
+
+
+def observable_correlations(
+    x: Subject,
+    *,
+    step: int = -1,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> pd.DataFrame:
+    r"""How every layer of an Ising model goes with E, |M| and M: weighted and median |r|.
+
+    A row per layer and observable. r_k is the Pearson correlation, over the test configurations
+    (all of them without a split: `.attrs["rows"]`), of unit k's pre-activation with the observable;
+    units are the entries of a layer's pre-activation, each site of each channel by itself, and the
+    classes of the logits. `weighted_r` is sum_k w_k |r_k| with w_k unit k's share of the layer's
+    sum of |z|, `median_r` counts every unit alike; `weighted_r_over_units` is eq. 6 as printed.
+
+    A correlation shows what a unit goes with, not what the answer is computed from: E and |M| go
+    together themselves (`.attrs["r_energy_abs_magnetization"]`). InputError for other tasks.
+    """
+    snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
+    rows = observed_rows(snapshot)
+    values = {name: value[rows] for name, value in observables(snapshot).items()}
+    frame = correlation_table({n: z[rows] for n, z in pre_activations(snapshot).items()}, values)
+    both = torch.stack([values["energy"], values["abs_magnetization"]])
+    frame.attrs |= {
+        "rows": "all" if snapshot.test_rows is None else "test",
+        "step": snapshot.step,
+        "r_energy_abs_magnetization": float(torch.corrcoef(both)[0, 1]),
+    }
+    return frame
+
+
+def features(
+    run: RunOrPath,
+    *,
+    steps: Sequence[int] | str = "all",
+    convention: str | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """The features of a run over training, one row per checkpoint.
+
+    For modular arithmetic the mean IPR of input weights (per operand block, and both stacked) and
+    output weights, in the real basis or another `convention` of `neuron_ipr`; for Ising, weighted
+    and median |r| of every layer with every observable, as columns `LAYER.OBSERVABLE.weighted_r`
+    and `.median_r`.
+    """
+    run = run_of(run)
+    if not isinstance(run.task, IsingTask):
+        convention = convention or "real"
+    elif convention is not None:
+        raise InputError(f"convention={convention!r} is of IPRs, which Ising models do not have.")
+    hidden = None if progress else True
+    rows = []
+    for step in tqdm(steps_of(run, steps), desc="features", unit="checkpoint", disable=hidden):
+        snapshot = run.snapshot(step)
+        if convention is not None:
+            found = neuron_ipr(snapshot, convention=convention).means
+        else:
+            found = {
+                f"{row.layer}.{row.observable}.{column}": getattr(row, column)
+                for row in observable_correlations(snapshot).itertuples()
+                for column in ("weighted_r", "median_r")
+            }
+        rows.append({"step": snapshot.step} | found)
+    frame = pd.DataFrame(rows)
+    frame.attrs["convention"] = convention
+    return frame
 
 
 @measure_of_runs("compressibility")
@@ -39,14 +123,14 @@ def _compressibility_peak(run: Run) -> Columns:
 
 @measure_of_runs("scopes")
 def _scopes(run: Run) -> Columns:
-    """C of weights ranked over all layers together, as they are and normalised."""
+    """Compressibility of weights ranked over all layers together, as they are and normalised."""
     scopes = {"c_global": "global", "c_normalized": "global_normalized"}
     return {column: pruning_curve(run, scope=scope).c for column, scope in scopes.items()}
 
 
 @measure_of_runs("bases")
 def _bases(run: Run) -> Columns:
-    """C in singular values, and in the tokens' Fourier basis with what can go there."""
+    """Compressibility in singular values, and in the Fourier basis with what can go there."""
     found: Columns = {"c_singular": pruning_curve(run, basis="singular").c}
     if isinstance(run.task, ModularTask):
         curve = pruning_curve(run, basis="fourier")
@@ -56,7 +140,7 @@ def _bases(run: Run) -> Columns:
 
 @measure_of_runs("fisher_pruning")
 def _fisher_pruning(run: Run) -> Columns:
-    """C by Fisher information of softmax and of logits."""
+    """Compressibility by Fisher information of softmax and of logits."""
     both = ("fisher_softmax", "fisher_logits")
     return {f"c_{scores}": pruning_curve(run, scores=scores).c for scores in both}
 
@@ -71,8 +155,8 @@ def _sizes(run: Run) -> Columns:
 def _features(run: Run) -> Columns:
     """Mean IPRs of neurons, or |r| of layers with energy and magnetisation: median, weighted."""
     if isinstance(run.task, ModularTask):
-        snapshot = run.snapshot()
-        return {name: MEASURES[name].function(snapshot) for name in ("ipr_input", "ipr_output")}
+        means = neuron_ipr(run).means
+        return {name: means[name] for name in ("ipr_input", "ipr_output")}
     found: Columns = {}
     for line in observable_correlations(run).itertuples():
         found[f"r_{line.layer}_{line.observable}"] = line.median_r

@@ -15,6 +15,7 @@ from grokinterp.fourier._key_frequencies import KeyFrequencies, Keys, subject_of
 from grokinterp.fourier.spectra import (
     embedding_components,
     embedding_spectrum,
+    is_two_hot,
     neuron_logit_spectrum,
 )
 from grokinterp.reading._load import Subject, steps_of
@@ -78,11 +79,8 @@ def plot_key_frequencies(found: KeyFrequencies) -> Figure:
     if found.frequencies is None:
         raise InputError(f"there are no frequencies to draw: {found.reason}.")
     listed = ", ".join(map(str, found)) or f"none ({str(found.reason).partition(':')[0]})"
-    drawn = figure(
-        f"Key frequencies{at(found.step)}<br>{found.rule} rule: {listed}",
-        FREQUENCY,
-        SHARES[found.rule],
-    )
+    title = f"Key frequencies{at(found.step)}<br>{found.rule} rule: {listed}"
+    drawn = figure(title, FREQUENCY, SHARES[found.rule])
     return _bars(drawn.update_yaxes(type="log"), found.shares, found)
 
 
@@ -100,7 +98,7 @@ def plot_embedding_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Figur
 
 def embedding_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
     """The same of one snapshot."""
-    name, matrix = ("W_in", "W_in") if _two_hot(snapshot) else ("the embedding", "W_E")
+    name, matrix = ("W_in", "W_in") if is_two_hot(snapshot) else ("the embedding", "W_E")
     return _norms(snapshot, keys, embedding_spectrum(snapshot), name, matrix)
 
 
@@ -135,7 +133,7 @@ def embedding_heat_map(snapshot: Snapshot) -> Figure:
     n, largest = len(components), float(components.abs().max())
     columns: list[Any] = list(range(components.shape[1]))
     name, x, column = "Embedding", "dimension of the embedding", "dimension %{x}"
-    if _two_hot(snapshot):
+    if is_two_hot(snapshot):
         columns = [f"{i} ({one})" for one in "ab" for i in columns[: len(columns) // 2]]
         name, x, column = "W_in", "neuron, from operand a, then from b", "neuron %{x}"
     drawn = figure(f"{name} in Fourier basis{at(snapshot.step)}", x, "wave over the tokens")
@@ -158,19 +156,14 @@ def embedding_heat_map(snapshot: Snapshot) -> Figure:
 def plot_fourier_heat_map(shares: pd.DataFrame) -> Figure:
     """The shares that `fourier_heat_map` found: one row per frequency, one column per neuron.
 
-    Neurons stand in the order of the table (`grokinterp.fourier.localization`), by their dominant
-    frequency; a column is empty where a neuron has no weights.
+    Neurons stand in the order of the table, by their dominant frequency; a column is empty where a
+    neuron has no weights.
     """
     checked(shares, pd.DataFrame, "encodings.fourier_heat_map")
     if shares.index.name != "frequency" or shares.columns.name != "neuron":
         raise InputError("this is no Fourier heat map; give what fourier_heat_map found.")
-    attrs = shares.attrs
-    step = attrs.get("step")
-    drawn = figure(
-        f"Frequencies of {attrs.get('side', '')} weights" + at(step),
-        "neuron, by its dominant frequency",
-        "frequency k (0 is the constant)",
-    )
+    title = f"Frequencies of {shares.attrs.get('side', '')} weights{at(shares.attrs.get('step'))}"
+    drawn = figure(title, "neuron, by its dominant frequency", "frequency k (0 is the constant)")
     drawn.update_layout(hovermode="closest")
     return drawn.add_heatmap(
         z=shares.to_numpy(),
@@ -207,8 +200,3 @@ def _bars(drawn: Figure, values: Mapping[int, float], keys: Iterable[int]) -> Fi
             hovertemplate=f"k = %{{x}}<br>{drawn.layout.yaxis.title.text} %{{y:.5g}}",
         )
     return drawn.update_layout(barmode="overlay", showlegend=True)
-
-
-def _two_hot(snapshot: Snapshot) -> bool:
-    """Whether W_in takes the place of the embedding, as in `fourier.embedding_components`."""
-    return snapshot.kind == "mlp" and "embed.W_E" not in snapshot.weights

@@ -1,13 +1,12 @@
 """Key frequencies: which Fourier frequencies carry a model's answer, and how sure that is.
 
-No source publishes a threshold, and five rules are in use, each under its own name; they differ on
-some models. A network that answers (b, a) because it was trained on (a, b) has memorised, and its
-logits lie along Fourier directions all the same: averaged over all pairs of one answer they are
-mostly right. So a rule's choice is taken only where its fit to unmirrored test pairs passes
-(`grokinterp.fourier.heldout`). Everything that needs key frequencies and is given none gets them
-from here.
+No source publishes a threshold, and five rules are in use, which differ on some models. The logits
+of a network that memorised lie along Fourier directions too, so a rule's choice is taken only where
+its fit to unmirrored test pairs passes (`grokinterp.fourier.heldout`). Everything that needs key
+frequencies and is given none gets them from here.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -75,9 +74,8 @@ def largest_ratio_cut(shares: Float[Tensor, " n_frequencies"], what: str) -> Cho
     if not shares.isfinite().all():
         return Choice((), shares, reason=f"the {what} is not finite")
     if not kept >= MIN_KEPT:
-        n_all = len(shares)
         reason = (
-            f"no sparse circuit: the {n_kept} leading of {n_all} frequencies hold "
+            f"no sparse circuit: the {n_kept} leading of {len(shares)} frequencies hold "
             f"{kept:.1%} of the {what}, less than {MIN_KEPT:.0%}"
         )
         return Choice((), shares, cuts, reason)
@@ -146,9 +144,8 @@ RULES: dict[str, Callable[[Snapshot], Choice]] = {
 
 
 class Keys(tuple[int, ...]):
-    """Key frequencies, ascending, and where there are none the reason.
+    """Key frequencies, ascending, where there are none the reason, and caveats as `notes`.
 
-    `notes` are caveats: that memorisation was not ruled out, or that placebos were few.
     `undecided` is set where there might be some, and too few pairs to tell.
 
     >>> Keys([1, 5]), Keys(reason="none were given").reason
@@ -183,30 +180,26 @@ class Accepted:
 
 
 def accepted(snapshot: Snapshot, rule: str = "logits") -> Accepted:
-    """The key frequencies of a snapshot by one of `RULES`, computed once.
+    """The key frequencies of a snapshot by one of `RULES`, computed once."""
 
-    Where the split is unknown, or everything is trained on, the choice is taken with the note that
-    memorisation was not ruled out.
-    """
-    return snapshot.memo(f"key frequencies by {rule}", lambda: _accepted(snapshot, rule))
+    def compute() -> Accepted:
+        if usable_group(snapshot) is None:
+            return Accepted(Keys(reason=no_frequencies_reason(snapshot)), None, None)
+        if snapshot.unmirrored_rows is not None:
+            snapshot.tally_all(LogitTally, HeldoutTally)  # one forward for both
+        choice = RULES[rule](snapshot)
+        if not choice.frequencies:
+            return Accepted(Keys(reason=choice.reason), choice, None)
+        fit = heldout_fit(snapshot, choice.frequencies)
+        if fit is None:
+            why = "the split is not known" if snapshot.train_mask is None else "all is trained on"
+            note = f"memorisation was not ruled out: {why}"
+            return Accepted(Keys(choice.frequencies, notes=[note]), choice, None)
+        if not fit.passes:
+            return Accepted(Keys(reason=fit.why_not, undecided=not fit.decides), choice, fit)
+        return Accepted(Keys(choice.frequencies, notes=fit.notes), choice, fit)
 
-
-def _accepted(snapshot: Snapshot, rule: str) -> Accepted:
-    if usable_group(snapshot) is None:
-        return Accepted(Keys(reason=no_frequencies_reason(snapshot)), None, None)
-    if snapshot.unmirrored_rows is not None:
-        snapshot.tally_all(LogitTally, HeldoutTally)  # one forward for both
-    choice = RULES[rule](snapshot)
-    if not choice.frequencies:
-        return Accepted(Keys(reason=choice.reason), choice, None)
-    fit = heldout_fit(snapshot, choice.frequencies)
-    if fit is None:
-        unknown = "the split is not known" if snapshot.train_mask is None else "all is trained on"
-        note = f"memorisation was not ruled out: {unknown}"
-        return Accepted(Keys(choice.frequencies, notes=[note]), choice, None)
-    if not fit.passes:
-        return Accepted(Keys(reason=fit.why_not, undecided=not fit.decides), choice, fit)
-    return Accepted(Keys(choice.frequencies, notes=fit.notes), choice, fit)
+    return snapshot.memo(f"key frequencies by {rule}", compute)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,8 +236,8 @@ class KeyFrequencies(Result):
         return len(self.frequencies or ())
 
     def _title(self) -> str:
-        listed = "undefined" if self.frequencies is None else ", ".join(map(str, self)) or "none"
-        return f"Key frequencies ({self.rule} rule): {listed}"
+        found = "undefined" if self.frequencies is None else ", ".join(map(str, self)) or "none"
+        return f"Key frequencies ({self.rule} rule): {found}"
 
     def _lines(self) -> list[str]:
         lines = [] if self.step is None else [f"step {self.step}"]
@@ -337,10 +330,8 @@ def _other_rules(snapshot: Snapshot, rule: str) -> dict[str, tuple[int, ...]]:
     found = {}
     for name, other in RULES.items():
         if name != rule:
-            try:
+            with contextlib.suppress(InputError):  # the model lacks the matrix of this rule
                 found[name] = other(snapshot).frequencies
-            except InputError:  # the model lacks the matrix that this rule looks at
-                continue
     return found
 
 

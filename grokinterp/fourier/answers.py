@@ -1,9 +1,8 @@
 """The answer's Fourier directions: cos and sin of w_k f(a, b), over all inputs of a task.
 
 With f(a, b) the exponent of the pair in the task's group (a + b mod p for addition), the unit
-vectors c_k, s_k over the inputs are proportional to cos(w_k f) and sin(w_k f). Projections onto
-them depend on f alone, so nothing of size p cubed is ever built: average over the inputs of each
-exponent, then one real DFT over the exponents gives every frequency at once.
+vectors c_k, s_k over the inputs are proportional to cos(w_k f) and sin(w_k f). Nothing of size p
+cubed is ever built: a real DFT of the averages over the inputs of each exponent gives all of them.
 """
 
 from collections.abc import Iterable
@@ -112,11 +111,14 @@ class LogitTally:
     def add(self, block: Block) -> None:
         """Count a block."""
         logits = block.logits.double()
-        self._sums.add(block.rows, logits)
-        self.squares += self._sum_of_squares(block.rows, logits)
         centred = logits - logits.mean(dim=1, keepdim=True)  # not in place: others look at it too
+        self._sums.add(block.rows, logits)
         self._centred.add(block.rows, centred)
-        self._centred_squares += self._sum_of_squares(block.rows, centred)
+        counted = self._has_exponent[block.rows]
+        squares = (torch.linalg.vector_norm(x, dim=1).square() for x in (logits, centred))
+        raw, around = (float(each[counted].sum()) for each in squares)
+        self.squares += raw
+        self._centred_squares += around
 
     @cached_property
     def spectrum(self) -> AnswerSpectrum:
@@ -130,11 +132,6 @@ class LogitTally:
         n_inputs = int(self._has_exponent.sum())
         total = self._centred_squares - n_inputs * centred.mean.square().sum()
         return centred.power() / total.clamp_min(torch.finfo(torch.float64).tiny)
-
-    def _sum_of_squares(self, rows: slice, logits: Float[Tensor, "rows m"]) -> float:
-        has_exponent = self._has_exponent[rows]
-        squares = torch.linalg.vector_norm(logits, dim=1).square()
-        return float(squares[has_exponent].sum())
 
 
 def logit_shares(snapshot: Snapshot) -> Float[Tensor, " n_frequencies"]:

@@ -1,20 +1,19 @@
 """The held-out twin of the restricted loss: do key frequencies answer pairs that nobody gave away?
 
-The restricted loss averages the logits of all pairs of one exponent, those trained on and their
-mirrors among them, so a network that memorised has a low one too. The twin looks at the unmirrored
-test rows alone (`Snapshot.unmirrored_rows`; in multiplication without a zero factor):
+The restricted loss averages the logits of all pairs of one exponent, also of those trained on and
+their mirrors, so a network that memorised has a low one too. The twin looks at the unmirrored test
+rows alone (`Snapshot.unmirrored_rows`; in multiplication without a zero factor):
 
     fit(f) = beta_0 + sum_{k in K} beta_k cos(w_k f) + gamma_k sin(w_k f)
 
 is the least-squares fit of the logits of these rows, beta and gamma a number for each of the p
 answer classes. Its loss (nats) and accuracy on the same rows are held against a uniform answer,
-ln p, and against placebos: fits by as many frequencies, drawn from those that are not in K. As the
-fit depends on the exponent f alone, it is that of the rows' means of each exponent, weighted with
-their counts, and only sums over the rows of each exponent are kept.
+ln p, and against placebos: fits by as many frequencies that are not in K. It depends on the
+exponent f alone, so only sums over the rows of each exponent are kept.
 
-Ours; the restricted loss that it twins is that of Nanda et al. 2023 (arXiv 2301.05217, section
-5.1). It does not show that the network computes nothing else, nor how it computes, nor that
-anything breaks without these directions: ablate for that.
+Ours, after the restricted loss of Nanda et al. 2023 (arXiv 2301.05217, section 5.1). It does not
+show that the network computes nothing else, nor how it computes, nor that anything breaks without
+these directions: ablate for that.
 """
 
 import math

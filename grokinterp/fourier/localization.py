@@ -1,14 +1,12 @@
 """How localised neurons are in frequency: inverse participation ratios (IPR) of their weights.
 
 A neuron's input weights are a function of the operand token, its output weights one of the answer
-class. The IPR of such a function is 1 over the number of Fourier coefficients it spreads over.
-Which coefficients are counted is the convention; one wave of random phase on many points has
+class, whose IPR is 1 over the number of Fourier coefficients it spreads over, the constant among
+them. Which are counted is the convention; one wave of random phase on many points has
 
 real        the orthonormal cos/sin basis                              0.75 on average, 0.5 to 1
 complex     the full complex DFT: k and n - k count apart              0.5
 one_sided   the power of each frequency, cos and sin merged            1
-
-The constant is one of the coefficients in all of them, as in the published formula.
 """
 
 from collections.abc import Callable
@@ -62,19 +60,13 @@ class NeuronIPR(Result):
     @property
     def means(self) -> dict[str, float]:
         """Means over the neurons where they are defined, NaN if there is none."""
-        return {
-            "ipr_input": float(self.input.nanmean()),
-            "ipr_input_stacked": float(self.input_stacked.nanmean()),
-            "ipr_output": float(self.output.nanmean()),
-        }
+        names = ("input", "input_stacked", "output")
+        return {f"ipr_{name}": float(getattr(self, name).nanmean()) for name in names}
 
     @property
     def n_undefined(self) -> dict[str, int]:
         """Neurons without an IPR: of one operand's weights at least, and of the output weights."""
-        return {
-            "ipr_input": int(self.input.isnan().sum()),
-            "ipr_output": int(self.output.isnan().sum()),
-        }
+        return {f"ipr_{x}": int(getattr(self, x).isnan().sum()) for x in ("input", "output")}
 
     def table(self) -> pd.DataFrame:
         """One row per neuron; of several layers the first has input, the last output columns only.
@@ -82,56 +74,48 @@ class NeuronIPR(Result):
         A dominant frequency is that of the most power, 0 for the constant (or weights all 0).
         """
         first, last = self.layers
-        inputs = pd.DataFrame(
-            {
-                "layer": first,
-                "neuron": range(len(self.input)),
-                "ipr_input_a": self.input_blocks[0].numpy(),
-                "ipr_input_b": self.input_blocks[1].numpy(),
-                "ipr_input": self.input.numpy(),
-                "ipr_input_stacked": self.input_stacked.numpy(),
-                "dominant_input": pd.array(self.dominant_input.tolist(), dtype="Int64"),
-            }
-        )
-        outputs = pd.DataFrame(
-            {
-                "layer": last,
-                "neuron": range(len(self.output)),
-                "ipr_output": self.output.numpy(),
-                "dominant_output": pd.array(self.dominant_output.tolist(), dtype="Int64"),
-            }
-        )
-        frame = inputs.merge(outputs, on=["layer", "neuron"], how="outer")
+        inputs = {
+            "layer": first,
+            "neuron": range(len(self.input)),
+            "ipr_input_a": self.input_blocks[0].numpy(),
+            "ipr_input_b": self.input_blocks[1].numpy(),
+            "ipr_input": self.input.numpy(),
+            "ipr_input_stacked": self.input_stacked.numpy(),
+            "dominant_input": pd.array(self.dominant_input.tolist(), dtype="Int64"),
+        }
+        outputs = {
+            "layer": last,
+            "neuron": range(len(self.output)),
+            "ipr_output": self.output.numpy(),
+            "dominant_output": pd.array(self.dominant_output.tolist(), dtype="Int64"),
+        }
+        both = ["layer", "neuron"]
+        frame = pd.DataFrame(inputs).merge(pd.DataFrame(outputs), on=both, how="outer")
         for name in ("convention", "path", "step", "means", "n_undefined"):
             frame.attrs[name] = getattr(self, name)
         return frame
 
 
-def ipr(x: Float[Tensor, "n neurons"], *, convention: str = "real") -> Float[Tensor, " neurons"]:
-    r"""Inverse participation ratio of every column among its Fourier coefficients (float64).
+def ipr(
+    x: Float[Tensor, "*blocks n neurons"], *, convention: str = "real"
+) -> Float[Tensor, " neurons"]:
+    """Inverse participation ratio of every column among its Fourier coefficients (float64).
 
     IPR_k = sum_nu |X_nu,k|^4 / (sum_nu |X_nu,k|^2)^2 over all nu, the constant included, in one of
     three conventions (see the module); Manning-Coe et al. 2025 (arXiv 2502.01739), eqs. 4 and 7.
     Between 1 / (number of coefficients) and 1; no unit; the scale of x does not matter. NaN for a
-    column of zeros. It says how few coefficients hold a neuron, not that they are those the network
-    needs, nor that neurons agree on them.
+    column of zeros. Of blocks [b, n, neurons], each transformed along its own n tokens, it is among
+    the coefficients of all (D = 2P of eq. 4): half of that of one for two of equal spectrum. It
+    says how few coefficients hold a neuron, not that they are those the network needs, nor that
+    neurons agree on them.
 
     >>> wave = torch.cos(2 * torch.pi * 2 * torch.arange(7.0) / 7)[:, None]
     >>> [round(float(ipr(wave, convention=name)), 4) for name in ("real", "complex", "one_sided")]
     [1.0, 0.5, 1.0]
     """
-    return _participation(_powers(x[None], convention)[0])
-
-
-def stacked_ipr(
-    x: Float[Tensor, "blocks n neurons"], *, convention: str = "real"
-) -> Float[Tensor, " neurons"]:
-    """The IPR among the coefficients of all blocks together: D = 2P of eq. 4 for two operands.
-
-    Every block is transformed along its own n tokens, and their coefficients are put side by side:
-    for two blocks of equal spectrum it is half of the IPR of one.
-    """
-    return _participation(_powers(x, convention).flatten(0, 1))
+    powers = POWERS[word("convention", convention, POWERS)]
+    power = torch.cat([powers(block) for block in (x if x.ndim == 3 else x[None])])
+    return (power / power.sum(dim=0)).square().sum(dim=0)
 
 
 def neuron_ipr(
@@ -153,10 +137,9 @@ def neuron_ipr(
     weights, p, order = snapshot.weights, snapshot.modular_task.p, token_order(snapshot)
     inputs = input_weights(weights, p, path=path)[:, order]
     outputs = output_weights(weights, p)[order]
-    powers = _powers(inputs, convention)
     return NeuronIPR(
-        input_blocks=torch.stack([_participation(block) for block in powers]),
-        input_stacked=_participation(powers.flatten(0, 1)),
+        input_blocks=torch.stack([ipr(block, convention=convention) for block in inputs]),
+        input_stacked=ipr(inputs, convention=convention),
         output=ipr(outputs, convention=convention),
         dominant_input=_input_power(inputs).argmax(dim=0),
         dominant_output=spectrum(outputs).argmax(dim=0),
@@ -196,20 +179,8 @@ def fourier_heat_map(
     columns = sorted(range(len(dominant)), key=lambda i: (undefined[i], dominant[i], -height[i]))
     frame = pd.DataFrame(shares[:, columns].numpy(), columns=pd.Index(columns, name="neuron"))
     frame.index.name = "frequency"
-    settings = {"side": side, "path": path, "step": snapshot.step, "n_undefined": sum(undefined)}
-    frame.attrs |= settings
+    frame.attrs = {"side": side, "path": path, "step": snapshot.step, "n_undefined": sum(undefined)}
     return frame
-
-
-def _powers(
-    blocks: Float[Tensor, "blocks n neurons"], convention: str
-) -> Float[Tensor, "blocks terms neurons"]:
-    powers = POWERS[word("convention", convention, POWERS)]
-    return torch.stack([powers(block) for block in blocks])
-
-
-def _participation(power: Float[Tensor, "terms neurons"]) -> Float[Tensor, " neurons"]:
-    return (power / power.sum(dim=0)).square().sum(dim=0)
 
 
 def _input_power(inputs: Float[Tensor, "2 n neurons"]) -> Float[Tensor, "frequencies neurons"]:
@@ -217,5 +188,4 @@ def _input_power(inputs: Float[Tensor, "2 n neurons"]) -> Float[Tensor, "frequen
 
 
 def _path(snapshot: Snapshot, path: str | None) -> str:
-    """The map that the neurons of this kind of model mostly read operands by."""
     return path or ("attention" if "blocks.0.attn.W_V" in snapshot.weights else "direct")

@@ -27,15 +27,14 @@ BLOCK_NEURONS = 16  # transformed at once: small in float64, and fast
 def input_weights(
     weights: Mapping[str, Tensor], p: int, *, path: str = "direct"
 ) -> Float[Tensor, "2 p neurons"]:
-    r"""Pre-activation of every neuron of the first hidden layer per operand token (float64).
+    """Pre-activation of every neuron of the first hidden layer per operand token (float64).
 
-    Block 0 is operand a's, block 1 operand b's. With W_in of the first layer: an MLP's are the
-    halves of W_in's rows, after the embedding W_E where it has one. A transformer treats both
-    operands alike, and `path` says which of its maps it is: "direct" is W_E W_in, without
-    attention; "attention" is W_E (sum over heads of W_V W_O) W_in of the first block, what a neuron
-    reads where every head looks at the token with the same weight, which is the only way in for a
-    model that answers at "=". Both leave the query-key circuit, positions, biases and LayerNorms
-    out. InputError for other names or shapes.
+    Block 0 is operand a's, block 1 operand b's: of an MLP the halves of the rows of its first W_in,
+    after the embedding W_E where it has one. A transformer treats both operands alike, and `path`
+    says which of its maps it is: "direct" is W_E W_in, without attention; "attention" is W_E (sum
+    over heads of W_V W_O) W_in of the first block, what a neuron reads where every head looks at
+    the token with the same weight, the only way in for a model that answers at "=". Both leave the
+    query-key circuit, positions, biases and LayerNorms out. InputError for other names or shapes.
     """
     word("path", path, PATHS)
     w_in = _weight(weights, "blocks.0.mlp.W_in")
@@ -95,21 +94,8 @@ def _weight(weights: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def embedding_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
-    """Power of `W_E` (operand tokens only) along the token axis.
-
-    Of an MLP with two-hot input, of both operands' rows of its first matrix.
-    """
+    """Power of `W_E` (operand tokens only) along the token axis: see `embedding_components`."""
     return spectrum(_embedding(snapshot)).sum(dim=1)
-
-
-def embedding_top_share(snapshot: Snapshot, n: int = 5) -> float:
-    """Share of the power of `W_E` (constant left out) in its `n` strongest frequencies.
-
-    n = 5 of 56 is 0.09 where all are equal; it says how sparse the embedding is, not that the
-    network uses these frequencies.
-    """
-    power = embedding_spectrum(snapshot)[1:]
-    return float(power.sort(descending=True).values[:n].sum() / power.sum())
 
 
 def unembedding_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
@@ -145,8 +131,8 @@ def neuron_frequency_fractions(
     For frequency k, the 8 terms const, cos w_k, sin w_k of a times the same of b without
     const times const, of the centred 2-D transform of the post-activations, over all terms
     (Nanda et al. 2023, arXiv 2301.05217, section 4 and their notebook). NaN for a dead neuron.
-    `layer` is the last one unless given.
-    A high fraction says what a neuron depends on, not that the network uses it.
+    `layer` is the last one unless given. A high fraction says what a neuron depends on, not that
+    the network uses it.
     """
     powers = neuron_powers(snapshot, layer=layer)
     return (powers.first + powers.second + powers.both) / powers.total[:, None]
@@ -171,7 +157,18 @@ def neuron_powers(snapshot: Snapshot, *, layer: int | None = None) -> NeuronPowe
     """The powers of a layer's neurons (the last one's unless given), computed once per snapshot."""
     check_snapshot(snapshot)
     layer = snapshot.n_layers - 1 if layer is None else layer
-    return snapshot.memo(f"neuron_powers_{layer}", lambda: _neuron_powers(snapshot, layer))
+
+    def compute() -> NeuronPowers:
+        order, p = token_order(snapshot), snapshot.modular_task.p
+        parts = []
+        for neurons in snapshot.activation_parts(f"blocks.{layer}.mlp.hook_post"):
+            grid = neurons.view(p, p, -1)
+            if not torch.equal(order, torch.arange(p)):
+                grid = grid[order][:, order]
+            parts += [_grid_powers(block.double()) for block in grid.split(BLOCK_NEURONS, dim=2)]
+        return NeuronPowers(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    return snapshot.memo(f"neuron_powers_{layer}", compute)
 
 
 def token_order(snapshot: Snapshot) -> Int[Tensor, " n"]:
@@ -179,17 +176,6 @@ def token_order(snapshot: Snapshot) -> Int[Tensor, " n"]:
     check_snapshot(snapshot)
     group = snapshot.task.answer_group
     return torch.arange(snapshot.modular_task.p) if group is None else group.tokens
-
-
-def _neuron_powers(snapshot: Snapshot, layer: int) -> NeuronPowers:
-    order, p = token_order(snapshot), snapshot.modular_task.p
-    parts = []
-    for neurons in snapshot.activation_parts(f"blocks.{layer}.mlp.hook_post"):
-        grid = neurons.view(p, p, -1)
-        if not torch.equal(order, torch.arange(p)):
-            grid = grid[order][:, order]
-        parts += [_grid_powers(block.double()) for block in grid.split(BLOCK_NEURONS, dim=2)]
-    return NeuronPowers(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def _grid_powers(grid: Float[Tensor, "n n m"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -206,10 +192,15 @@ def _grid_powers(grid: Float[Tensor, "n n m"]) -> tuple[Tensor, Tensor, Tensor, 
     return folded.sum(dim=(0, 1)), folded[k, 0].T, folded[0, k].T, folded[k, k].T
 
 
+def is_two_hot(snapshot: Snapshot) -> bool:
+    """Whether the rows of W_in take the place of an embedding."""
+    return snapshot.kind == "mlp" and "embed.W_E" not in snapshot.weights
+
+
 def _embedding(snapshot: Snapshot) -> Float[Tensor, "n d"]:
     """What each operand token is embedded as; for a two-hot input, its row in each block."""
     order = token_order(snapshot)
-    if snapshot.kind == "mlp" and "embed.W_E" not in snapshot.weights:
+    if is_two_hot(snapshot):
         blocks = input_weights(snapshot.weights, snapshot.modular_task.p)
         return blocks[:, order].transpose(0, 1).flatten(1)
     return _weight(snapshot.weights, "embed.W_E")[order]

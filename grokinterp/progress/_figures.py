@@ -95,7 +95,9 @@ def plot_progress(measures: pd.DataFrame, *, phases: Phases | None = None) -> Fi
     if phases is not None:
         checked(phases, Phases, "gi.detect_phases")
     known = [c for c in LINES if _has(measures, c)]
+    panels, heights = [LOSS, ACCURACY, NORM], [0.52, 0.24, 0.24]
     if "restricted_acc_heldout" not in known:
+        panels, heights = [LOSS, NORM], [0.7, 0.3]
         known = [c for c in known if LINES[c][0] != ACCURACY]
     elif "test_acc_unmirrored" in known:
         known.remove("test_acc")
@@ -104,11 +106,7 @@ def plot_progress(measures: pd.DataFrame, *, phases: Phases | None = None) -> Fi
             "this is no table of progress measures with a value; give what gi.progress_measures "
             "found."
         )
-    panels = [LOSS, NORM]
-    if any(LINES[c][0] == ACCURACY for c in known):
-        panels.insert(1, ACCURACY)
     last = len(panels)
-    heights = [0.7, 0.3] if last == 2 else [0.52, 0.24, 0.24]
     drawn = figure("Progress measures", STEPS)
     drawn.set_subplots(
         rows=last, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=heights

@@ -1,14 +1,13 @@
-"""Phase boundaries: the bends of the loss curves.
+"""Phase boundaries: the bends of the loss curves, each with an interval of steps as good.
 
 Each curve is taken in the log and smoothed without a tuned width: a running median against single
 spikes, leaving out rises that are made good again, and an isotonic fit, which knows nothing but
 that the curve falls. It is bent where it lies furthest from a chord. Nothing is set by hand.
-
-Every bend has an interval: the steps that are as good a bend as far as noise of 1 % and the choice
-of logged steps can tell.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -57,6 +56,12 @@ class Boundaries:
     cleanup_end: Bend | None = None
     reasons: tuple[str, ...] = ()
 
+    def without(self, why: Mapping[str, str]) -> "Boundaries":
+        """The same with some of them null, each for its reason."""
+        said = (f"{BOUNDARIES[name]} is null: {reason}" for name, reason in why.items())
+        nulled: dict[str, Any] = dict.fromkeys(why)
+        return replace(self, **nulled, reasons=(*self.reasons, *said))
+
 
 def find_boundaries(
     train: Curve | None, test: Curve, *, test_rises: str = "test loss rises again"
@@ -69,20 +74,18 @@ def find_boundaries(
     curve falls at most a quarter as fast from there on. Where y lies further below the chord from
     the peak to G than above, the curve falls twice: the peak is then that lowest step, and G is
     taken anew from there. Memorisation ends at the largest distance of the log train curve below
-    its chord over [first step, start of cleanup]. Rows tenfold above the least loss so far are left
-    out (slingshots and late spikes). `test_rises` says in words what a rise of the test curve is.
+    its chord over [first step, start of cleanup]. `test_rises` names a rise of the test curve.
 
     An interval holds all steps whose distance from the chord is within a tolerance of the largest,
     and the logged step on either side. The tolerance is 5 % of the largest distance, or where that
-    is more the error of a difference of two rows, sqrt(2) times that of one. A row errs by at least
-    1 %, by its scatter about the fit, or by that about its neighbours, whichever is most. A bend no
-    further from its chord than that error is null: the ends of the chord would be as good.
+    is more the error of a difference of two rows, sqrt(2) times that of one: the most of 1 %, its
+    scatter about the fit, and that about its neighbours. A bend no further from its chord than that
+    error is null: the ends of the chord would be as good.
 
-    Measured by `python -m tests.intervals`, with 1 % noise on the losses, with half of the rows and
-    with every fifth row: the step found on the whole log lies in the interval found on the
-    disturbed one in all of 50 tries on each shipped run, and for each boundary in 97 % or more of
-    10 tries on each of 120 synthetic curves. Not covered: how another definition of a bend would
-    date it, and what another seed of the run would do.
+    Measured by `python -m tests.intervals`, with 1 % noise on the losses, half of the rows or every
+    fifth: the step found on the whole log lies in the interval found on the disturbed one in all of
+    50 tries on each shipped run, and for each boundary in 97 % or more of 10 tries on each of 120
+    synthetic curves. Not covered: another definition of a bend, and another seed of the run.
     """
     reasons: list[str] = []
     until = _before_lasting_rise(test)
@@ -91,18 +94,17 @@ def find_boundaries(
             f"{test_rises} for good after step {until}: the boundaries are those of the "
             "curves up to there"
         )
-    smooth = _falling_log(_up_to(test, until), from_peak=True)
+    smooth = _falling_log(test.up_to(until), from_peak=True)
     if len(smooth) < 4:
         return Boundaries(reasons=(*reasons, "too few logged steps to show a bend"))
     first, middle = _last_fall(smooth)
     if middle - first < 2:
-        reasons.append("the test curve falls too fast for its logged steps to show a bend")
-        return Boundaries(reasons=tuple(reasons))
+        why = "the test curve falls too fast for its logged steps to show a bend"
+        return Boundaries(reasons=(*reasons, why))
     start = _even_bend(smooth, first, middle, above=True)
     if start is None:
-        reasons.append(f"start of cleanup is null: the test curve {NO_BEND}")
-        reasons += [f"{BOUNDARIES[name]} is null: {why}" for name, why in FROM_START.items()]
-        return Boundaries(reasons=tuple(reasons))
+        nulled = {"cleanup_start": f"the test curve {NO_BEND}", **FROM_START}
+        return Boundaries(reasons=tuple(reasons)).without(nulled)
     end, why_open = _cleanup_end(smooth, start, middle, test.steps)
     if why_open:
         reasons.append(why_open)
@@ -110,7 +112,7 @@ def find_boundaries(
     if train is None:
         reasons.append("no train curve: the end of memorisation is not dated")
     else:
-        before = _up_to(train, start.step)
+        before = train.up_to(start.step)
         memorized = memorization_bend(before)
         if memorized is None:
             why = "there are too few logged steps" if len(before) < 3 else f"train {NO_BEND}"
@@ -169,8 +171,8 @@ def _cleanup_end(
         return None, f"cleanup is still open: after half of its fall the test curve {NO_BEND}"
     if (logged > end.step).sum() < 3:
         return None, "cleanup is still open: fewer than three logged steps follow its last bend"
-    before = _slope(smooth, start.step, end.step)
-    after = _slope(smooth, end.step, smooth.step(last))
+    steps = np.array([start.step, end.step, smooth.steps[last]], float)
+    before, after = -np.diff(np.interp(steps, smooth.steps, smooth.values)) / np.diff(steps)
     if after > SETTLED * before:
         return None, (
             f"cleanup is still open: after its last bend at {end.step} the test curve falls "
@@ -179,12 +181,6 @@ def _cleanup_end(
     if smooth.steps[-1] < span:  # a longer log could still move the bend to a later step
         end = Bend(end.step, (end.interval[0], smooth.step(-1)))
     return end, None
-
-
-def _slope(smooth: Curve, first: Step, last: Step) -> float:
-    """Mean fall per step between two steps."""
-    high, low = np.interp([first, last], smooth.steps, smooth.values)
-    return float((high - low) / (last - first))
 
 
 def _before_lasting_rise(curve: Curve) -> Step:
@@ -196,17 +192,14 @@ def _before_lasting_rise(curve: Curve) -> Step:
     return smooth.step(int(np.flatnonzero(low)[-1]))
 
 
-def _up_to(curve: Curve, step: Step) -> Curve:
-    kept = curve.steps <= step
-    return Curve(curve.steps[kept], curve.values[kept])
-
-
 def _falling_log(curve: Curve, *, from_peak: bool) -> _Fall:
     """The nearest non-increasing curve to the smoothed log of a curve (from its peak on)."""
     smooth = _median_log(curve)
     if len(smooth) == 0:
         return _Fall(smooth.steps, smooth.values, 0.0)
-    calm = ~_spikes(smooth.values)
+    # Spikes are tenfold above the least loss so far, once that is tenfold below the first.
+    least = np.minimum.accumulate(smooth.values)
+    calm = (smooth.values <= least + TENFOLD) | (least >= smooth.values[0] - TENFOLD)
     steps, values = smooth.steps[calm], smooth.values[calm]
     first = int(np.argmax(values)) if from_peak else 0
     fit = isotonic_regression(values[first:], increasing=False).x
@@ -219,9 +212,9 @@ def _falling_log(curve: Curve, *, from_peak: bool) -> _Fall:
 def _noise(steps: np.ndarray, logs: np.ndarray) -> float:
     """Standard deviation of rows about a smooth curve, from third differences of neighbours.
 
-    An isotonic fit passes through the rows of a steep curve, however noisy they are. Divided
-    differences that vanish on every parabola do not see the slope, and their median does not see a
-    few spikes (after Gasser, Sroka and Jennen-Steinmetz 1986, who take second differences).
+    They vanish on every parabola, and their median does not see a few spikes (after Gasser, Sroka
+    and Jennen-Steinmetz 1986, who take second differences); an isotonic fit would pass through the
+    rows of a steep curve, however noisy they are.
 
     >>> steps = np.arange(2000)
     >>> noisy = np.random.default_rng(0).normal(-0.5 * steps, 0.1)
@@ -238,13 +231,6 @@ def _noise(steps: np.ndarray, logs: np.ndarray) -> float:
     return MAD * float(np.median(np.abs((weights * near).sum(axis=1))))
 
 
-def _spikes(logs: np.ndarray) -> np.ndarray:
-    """Rows tenfold above the least loss so far, once that is tenfold below the first."""
-    least = np.minimum.accumulate(logs)
-    spikes: np.ndarray = (logs > least + TENFOLD) & (least < logs[0] - TENFOLD)
-    return spikes
-
-
 def _median_log(curve: Curve) -> Curve:
     """Log of the positive part of a curve, with single spikes taken out."""
     positive = curve.values > 0
@@ -254,8 +240,7 @@ def _median_log(curve: Curve) -> Curve:
 def _even_bend(curve: _Fall, first: int, last: int, *, above: bool) -> Bend | None:
     """The bend of [first, last], its interval reaching to that of a chord with two equal sides.
 
-    A long piece on one side of a rounded bend makes the chord parallel to that piece, and the bend
-    is then found on that side of the joint; between two equal pieces it is in the middle.
+    A long piece on one side of a rounded bend draws the bend to that side of the joint.
     """
     bend = _bend(curve, first, last, above=above)
     if bend is None:
@@ -277,5 +262,5 @@ def _bend(curve: _Fall, first: int, last: int, *, above: bool) -> Bend | None:
     if best <= noise:
         return None
     good = first + np.flatnonzero(distance >= best - max((1 - FLAT) * best, noise))
-    earliest, latest = curve.neighbours(int(good[0]))[0], curve.neighbours(int(good[-1]))[1]
-    return Bend(curve.step(first + position), (earliest, latest))
+    earliest, latest = max(int(good[0]) - 1, 0), min(int(good[-1]) + 1, len(curve) - 1)
+    return Bend(curve.step(first + position), (curve.step(earliest), curve.step(latest)))

@@ -2,13 +2,11 @@
 
 Any table with a `step` column and at least one of train_loss, test_loss, train_acc, test_acc will
 do: metrics.csv of a run, a CSV of another tool, a DataFrame. `test_loss_unmirrored` and
-`test_acc_unmirrored` are read too where it has them.
-
-Steps are whole numbers from 0 on, or evenly spaced fractions, as of logs against epochs that are
-written several times in each. Dates and times of day are no steps: how long an update took is not
-how many there were.
+`test_acc_unmirrored` are read too where it has them. Steps are whole numbers from 0 on, or evenly
+spaced fractions, as of logs that are written several times an epoch; dates and times are no steps.
 """
 
+import contextlib
 import datetime
 import math
 from collections.abc import Iterable
@@ -34,10 +32,10 @@ UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds"}
 
 
 def checked_steps(steps: np.ndarray, source: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Sorted steps without repetition, as they are kept: int64, or float where they are fractions.
+    """Sorted steps as they are kept, int64, or float where they are fractions; and a note on them.
 
-    Also what is to be said about them. Refused: negative ones, those beyond 2**53, fractions that
-    are not evenly spaced, and what is certainly a time.
+    Refused: negative ones, those beyond 2**53, fractions that are not evenly spaced, and what is
+    certainly a time.
 
     >>> checked_steps(np.array([0.0, 0.25, 0.5]), "x.csv")[1]
     ('steps are fractions, evenly spaced by 0.25: they are kept as they are given',)
@@ -49,17 +47,14 @@ def checked_steps(steps: np.ndarray, source: str) -> tuple[np.ndarray, tuple[str
         raise InputError(
             f"{source} has step {wrong:.10g}, and steps are whole numbers from 0 to 2**53."
         )
-    broken = steps % 1 != 0
-    if not broken.any():
+    broken = steps[steps % 1 != 0]
+    if len(broken) == 0:
         return steps.astype(np.int64), ()
-    gaps = np.diff(steps)
-    spacing = (steps[-1] - steps[0]) / max(len(gaps), 1)
-    off = np.abs(steps - np.linspace(steps[0], steps[-1], len(steps)))
-    if len(gaps) == 0 or not (off <= EVEN * spacing).all():
-        worst = steps[broken][0]
+    even, spacing = np.linspace(steps[0], steps[-1], len(steps), retstep=True)
+    if len(steps) == 1 or not (np.abs(steps - even) <= EVEN * spacing).all():
         raise InputError(
-            f"{source} has steps that are not whole numbers from 0 on, such as {worst:.10g}, nor "
-            f"evenly spaced; {ADVICE}."
+            f"{source} has steps that are not whole numbers from 0 on, such as {broken[0]:.10g}, "
+            f"nor evenly spaced; {ADVICE}."
         )
     note = f"steps are fractions, evenly spaced by {spacing:.4g}: they are kept as they are given"
     return steps.astype(float), (note,)
@@ -68,8 +63,8 @@ def checked_steps(steps: np.ndarray, source: str) -> tuple[np.ndarray, tuple[str
 def _as_times(steps: np.ndarray) -> str | None:
     """What a column of wall times says, or None where it could be one of steps.
 
-    Certain are times since 1970 from 2008 on in which less than a year passes, and dates in all
-    rows, such as 20260131.
+    Times since 1970 are certain from 2008 on where less than a year passes, dates (such as
+    20260131) where all rows are.
     """
     if len(steps) < 2:
         return None
@@ -88,13 +83,12 @@ def _as_times(steps: np.ndarray) -> str | None:
 
 def _is_date(step: float) -> bool:
     """Whether a number is one of a day, YYYYMMDD."""
-    if step % 1 or not FIRST_YEAR * 10_000 <= step < LAST_YEAR * 10_000:
+    year, day = divmod(step, 10_000)
+    if step % 1 or not FIRST_YEAR <= year < LAST_YEAR:
         return False
-    try:
-        datetime.date(int(step) // 10_000, int(step) // 100 % 100, int(step) % 100)
-    except ValueError:
-        return False
-    return True
+    with contextlib.suppress(ValueError):
+        return bool(datetime.date(int(year), int(day) // 100, int(day) % 100))
+    return False
 
 
 CURVES = COLUMNS
@@ -115,17 +109,12 @@ class Curve:
     def __len__(self) -> int:
         return len(self.steps)
 
-    @property
-    def hold(self) -> int:
-        """For how many rows after its first a level has to be held to count.
+    def hold(self, share: float = HELD_SHARE) -> int:
+        """For how many rows after its first a level has to be held: 5, or a share of the log.
 
-        >>> Curve(np.arange(40), np.zeros(40)).hold, Curve(np.arange(1201), np.zeros(1201)).hold
+        >>> Curve(np.arange(40), np.zeros(40)).hold(), Curve(np.arange(1201), np.zeros(1201)).hold()
         (5, 13)
         """
-        return self.held_rows(HELD_SHARE)
-
-    def held_rows(self, share: float) -> int:
-        """That many rows, or this share of the log where it is more."""
         return max(HELD_ROWS, math.ceil(share * len(self)))
 
     @property
@@ -136,7 +125,7 @@ class Curve:
         return len(self) == 1 or bool(self.steps[0] > np.diff(self.steps[:HELD_ROWS]).max())
 
     def held(self, holds: np.ndarray, *, share: float = HELD_SHARE) -> np.ndarray:
-        """Rows from which `holds` is true without a gap for `held_rows(share)` more, or to the end.
+        """Rows from which `holds` is true without a gap for `hold(share)` more, or to the end.
 
         >>> curve = Curve(np.arange(9), np.array([0, 1, 0, 1, 1, 1, 1, 1, 1]))
         >>> curve.held(curve.values > 0).nonzero()[0].tolist()
@@ -145,7 +134,7 @@ class Curve:
         rows, n = np.arange(len(holds)), len(holds)
         gaps = np.append(np.flatnonzero(~holds), n)
         until = gaps[np.searchsorted(gaps, rows)]
-        kept: np.ndarray = holds & ((until - rows > self.held_rows(share)) | (until == n))
+        kept: np.ndarray = holds & ((until - rows > self.hold(share)) | (until == n))
         return kept
 
     def first_held(self, holds: np.ndarray, *, share: float = HELD_SHARE) -> int | None:
@@ -162,10 +151,10 @@ class Curve:
         """Whether what is seen at a position, the first, may be from before the log begins."""
         return position == 0 and (self.starts_late or self.step(0) == 0)
 
-    def neighbours(self, position: int) -> tuple[Step, Step]:
-        """The logged steps before and after a position (itself at an end)."""
-        before, after = max(position - 1, 0), min(position + 1, len(self) - 1)
-        return self.step(before), self.step(after)
+    def up_to(self, step: Step) -> "Curve":
+        """Its rows up to a step."""
+        kept = self.steps <= step
+        return Curve(self.steps[kept], self.values[kept])
 
     def smoothed(self) -> "Curve":
         """The running median of 3 rows (5 from 100 rows on); a monotone curve stays as it is."""
@@ -181,16 +170,10 @@ class Curves:
     notes: tuple[str, ...]
 
     @property
-    def first_step(self) -> Step:
-        """The first logged step."""
-        step: Step = self.frame["step"].iloc[0].item()
-        return step
-
-    @property
-    def starts_late(self) -> bool:
-        """Whether the log does, as `Curve.starts_late` has it."""
+    def log(self) -> Curve:
+        """All logged steps, as a curve of their own."""
         steps = self.frame["step"].to_numpy()
-        return Curve(steps, steps).starts_late
+        return Curve(steps, steps)
 
     def get(self, column: str) -> Curve | None:
         """The curve of a column, or None when it is absent or has no finite value."""
@@ -214,10 +197,10 @@ def read_curves(
     """Check and clean a table of curves.
 
     Refused: no `step` column, no usable column or one that stands there twice, no rows, text where
-    numbers belong, accuracies that are not shares, losses below 0, steps that are none (see
-    `grokinterp.progress.curves`). Repaired, with a note: unsorted steps, duplicate steps (the
-    last row counts), steps that are missing, losses and accuracies that rounding put outside their
-    range. Other columns are left out, and named unless `name_left_out` is false.
+    numbers belong, accuracies that are not shares, losses below 0, steps that are none. Repaired,
+    with a note: unsorted, duplicate (the last row counts) and missing steps, losses and accuracies
+    that rounding put outside their range. Other columns are left out, and named unless
+    `name_left_out` is false.
     """
     if "step" not in frame:
         raise InputError(
@@ -264,10 +247,7 @@ def numbers_in(frame: pd.DataFrame, columns: Iterable[str], source: str) -> pd.D
 
 
 def without_few_accuracies(curves: Curves) -> Curves:
-    """Without accuracies that are known at a few rows only, such as those of one checkpoint.
-
-    They would say that everything was learned by then; a log of many losses says when.
-    """
+    """Without accuracies known at a few rows only, such as one checkpoint's, which date nothing."""
     rows = {x: 0 if (c := curves.get(x)) is None else len(c) for x in (*CURVES, *UNMIRRORED)}
     losses = min(rows["train_loss"], rows["test_loss"])
     most = max(rows["train_acc"], rows["test_acc"])
@@ -287,24 +267,23 @@ def read_csv_curves(path: str | Path) -> pd.DataFrame:
 
 def _into_range(numbers: pd.DataFrame, column: str, source: str) -> list[str]:
     """Put into its range what rounding moved out of it, with a note; refuse what is outside."""
-    values = numbers[column]
-    notes = []
-    if "_acc" in column:
-        outside = values[(values < -ROUNDING) | (values > 1 + ROUNDING)]
-        if len(outside):
-            raise InputError(
-                f"{source}, column {column!r} has {outside.iloc[0]:g}; give accuracies as shares "
-                "from 0 to 1."
-            )
-        if above := int((values > 1).sum()):
-            notes.append(f"{column}: {above} rows that rounding put above 1 are taken as 1")
-    elif (values < -ROUNDING).any():
+    values, share = numbers[column], "_acc" in column
+    outside = values[(values < -ROUNDING) | (share & (values > 1 + ROUNDING))]
+    if len(outside) and share:
+        raise InputError(
+            f"{source}, column {column!r} has {outside.iloc[0]:g}; give accuracies as shares from "
+            "0 to 1."
+        )
+    if len(outside):
         raise InputError(
             f"{source}, column {column!r} has {values.min():g}, and a cross-entropy is not "
             "negative; if these are logarithms, give the losses themselves (10**x for log10, "
             "exp(x) for ln)."
         )
+    notes = []
+    if share and (above := int((values > 1).sum())):
+        notes.append(f"{column}: {above} rows that rounding put above 1 are taken as 1")
     if below := int((values < 0).sum()):
         notes.append(f"{column}: {below} rows that rounding made negative are taken as 0")
-    numbers[column] = values.clip(0, 1 if "_acc" in column else None)
+    numbers[column] = values.clip(0, 1 if share else None)
     return notes

@@ -4,13 +4,12 @@ Definitions follow Manning-Coe et al. 2025 (arXiv 2502.01739, section 2): t_trai
 first logged steps within 5 % of the run's own maximum accuracy (Definition 1); a run groks when
 t_test - t_train > t_train (Definition 2). Their definition would also call a run grokked that never
 generalises, so generalisation is asked for first, and where test pairs have mirrors it is asked of
-those whose mirror is not trained on. All curves are smoothed by a running median before, and a
-level counts when it is held, so that no single row and no burst of luck decides
+those whose mirror is not trained on. Curves are smoothed, and a level counts when it is held
 (`grokinterp.progress.levels`).
 
-First comes what the curves show (`Findings`): when each side is half learned, fitted and learned,
-whether test generalises, and what speaks against taking that for learning: noise, a test loss that
-fell with train, levels that were lost. Then the label is decided, with its distance from another.
+First comes what the curves show (`Findings`), and what speaks against taking it for learning:
+noise, a test loss that fell with train, levels that were lost. Then the label is decided, with its
+distance from another.
 """
 
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from grokinterp.progress.levels import (
     Unmirrored,
     level_of,
     lost_and_regained,
+    straying,
 )
 
 FITS = 0.99  # train accuracy of a run that has memorised
@@ -38,18 +38,14 @@ TOGETHER = 0.1  # of its first value: a test loss below it when train is learned
 
 @dataclass(frozen=True)
 class Side:
-    """Train or test: the steps of its log, and the step (or None) at which each stage is reached.
-
-    `before` is the last step at which it is known not to be learned; `unseen` says that it was
-    learned in the first row already, so that `learned` is no date but a bound.
-    """
+    """Train or test: the steps of its log, and the step (or None) where each stage is reached."""
 
     steps: np.ndarray
     halfway: Step | None
     fits: Step | None
     learned: Step | None
-    before: Step
-    unseen: bool
+    before: Step  # the last step at which it is known not to be learned
+    unseen: bool  # it was learned in the first row already: `learned` is no date but a bound
 
     @property
     def date(self) -> Step | None:
@@ -59,11 +55,6 @@ class Side:
     def rows_from(self, step: Step) -> int:
         """Logged rows from a step to the end."""
         return int((self.steps >= step).sum())
-
-    def rows_between(self, first: Step, last: Step, *, side: Literal["left", "right"]) -> int:
-        """Logged rows from one step up to another (`side` as in numpy.searchsorted)."""
-        from_row = np.searchsorted(self.steps, first)
-        return int(np.searchsorted(self.steps, last, side=side) - from_row)
 
 
 @dataclass(frozen=True)
@@ -77,29 +68,26 @@ class Findings:
     fitted: str  # how far train is, of a run that has learned it in part
     missed: str
     learned: str
-    noise: str | None  # why the curves are not those of something that learns
-    together: str | None  # why test is learned with train although its threshold comes later
     history: tuple[str, ...]  # what was lost and regained
+    noise: str | None = None  # why the curves are not those of something that learns
+    together: str | None = None  # why test is learned with train although its threshold is late
 
 
 def from_accuracies(
     train: Curve, test: Curve, ceiling: float, unmirrored: Unmirrored | None
 ) -> Findings:
     """What (smoothed) accuracies show; test is judged on unmirrored pairs where they are known."""
-    if unmirrored is not None and unmirrored.accuracy is None:
-        unmirrored = None  # only their loss is known, and accuracies decide
     known = None if unmirrored is None else unmirrored.accuracy
-    judged = test if known is None else known.smoothed()
+    judged, which = (test, "test") if known is None else (known.smoothed(), "unmirrored test")
     chance = _chance(train)
     halfway = (1 + chance) / 2
     of_train, of_test = level_of(train, chance), level_of(judged, _chance(judged))
     demanded = WITHIN * min(of_train.best, ceiling)
     generalises = of_test.best >= demanded
-    which = "test" if unmirrored is None else "unmirrored test"
     test_side = _accuracy_side(of_test, halfway, test.steps)
     if of_test.row == 0:  # nobody saw it wait
         test_side = replace(test_side, unseen=True)
-    if unmirrored is not None:
+    if unmirrored is not None and known is not None:
         learned, before = unmirrored.reached(of_test.threshold, test_side.learned)
         # Where a few checkpoints know it, the accuracy on all test pairs may show that it waited.
         unseen = test_side.unseen and before == 0
@@ -108,17 +96,17 @@ def from_accuracies(
         _accuracy_side(of_train, halfway, train.steps),
         test_side,
         generalises,
-        f"{which} accuracy reaches {of_test.best:.3f} (halfway from chance is {halfway:.3f}, "
-        f"generalising {demanded:.3f}), train accuracy {of_train.best:.3f} (fitting is {FITS:g})",
-        f"it fits most of train ({of_train.best:.3f} of {FITS:g})",
-        f"train accuracy never exceeds {of_train.best:.3f}, less than {halfway:.3f}, half of the "
-        f"way from chance ({chance:.3f}) to 1",
-        "within 5 % of the run's own maximum accuracy",
-        _noise(of_train, of_test if generalises else None, which),
-        None,
-        (
-            *_told("train accuracy", "collapses", train, of_train.episodes()),
-            *(_told(f"{which} accuracy", "collapses", judged, of_test.episodes())
+        reached=f"{which} accuracy reaches {of_test.best:.3f} (halfway from chance is "
+        f"{halfway:.3f}, generalising {demanded:.3f}), train accuracy {of_train.best:.3f} "
+        f"(fitting is {FITS:g})",
+        fitted=f"it fits most of train ({of_train.best:.3f} of {FITS:g})",
+        missed=f"train accuracy never exceeds {of_train.best:.3f}, less than {halfway:.3f}, "
+        f"half of the way from chance ({chance:.3f}) to 1",
+        learned="within 5 % of the run's own maximum accuracy",
+        noise=_noise(of_train, of_test if generalises else None, which),
+        history=(
+            *_in_words("train accuracy", "collapses", train, of_train.episodes()),
+            *(_in_words(f"{which} accuracy", "collapses", judged, of_test.episodes())
               if of_test.best >= halfway else ()),
             *(() if generalises else _burst(which, judged, demanded)),
         ),
@@ -126,24 +114,20 @@ def from_accuracies(
 
 
 def _chance(curve: Curve) -> float:
-    """Accuracy of an untrained network: that of step 0, at most that of a coin.
-
-    A log that starts later does not show it, and it is small.
-    """
+    """Accuracy of an untrained network: that of step 0, at most a coin's; 0 in a later log."""
     return min(float(curve.values[0]), 0.5) if curve.steps[0] == 0 else 0.0
 
 
 def _noise(train: Level, test: Level | None, which: str) -> str | None:
-    """Why accuracies that reach their level are noise and not learned, if they are.
-
-    What was learned can be lost again, of train for less than half of the time at most.
-    """
+    """Why accuracies that reach their level are noise and not learned, if they are."""
     for name, level in (("train", train), (which, test)):
-        if level is not None and level.strays:
+        if level is None:
+            continue
+        strays = straying(level.curve.values, level.row, level.threshold)
+        if strays > ROUGHEST * (level.threshold - level.chance):
             return (
                 f"{name} accuracy rises and falls like noise: it strays from a curve that rises "
-                f"and then holds by {level.straying:.3f}, what learns by {ROUGHEST:.1%} of its "
-                "rise at most"
+                f"and then holds by {strays:.3f}, what learns by {ROUGHEST:.1%} of its rise at most"
             )
     if train.kept < MOSTLY:
         return (
@@ -156,13 +140,9 @@ def _noise(train: Level, test: Level | None, which: str) -> str | None:
 
 def _accuracy_side(level: Level, halfway: float, logged: np.ndarray) -> Side:
     curve = level.curve
-    side = _side(
-        curve,
-        logged,
-        halfway=curve.first_held(curve.values >= halfway, share=SHARED),
-        fits=curve.first_held(curve.values >= FITS),
-        learned=level.row,
-    )
+    half = curve.first_held(curve.values >= halfway, share=SHARED)
+    fits = curve.first_held(curve.values >= FITS)
+    side = _side(curve, logged, half, fits, learned=level.row)
     return replace(side, before=level.before, unseen=level.unseen)
 
 
@@ -182,56 +162,36 @@ def from_losses(
     train: Curve, test: Curve, train_below: float, test_below: float, which: str = "test"
 ) -> Findings:
     """What (smoothed) losses show, learned below these thresholds; `which` says which test rows."""
-    learned = [
-        curve.first_held(curve.values < below)
-        for curve, below in ((train, train_below), (test, test_below))
-    ]
-    of_train, of_test = (
-        _side(curve, curve.steps, curve.first_held(_halved(curve, below)), fits=row, learned=row)
-        for curve, below, row in zip((train, test), (train_below, test_below), learned, strict=True)
-    )
+    sides, history = [], list[str]()
+    for name, curve, below in (("train", train, train_below), (which, test, test_below)):
+        low = curve.values < below
+        halved = low | (curve.values <= curve.values[0] / 2)
+        row = curve.first_held(low)
+        sides.append(_side(curve, curve.steps, curve.first_held(halved), fits=row, learned=row))
+        if row is not None:
+            lost = lost_and_regained(row, low, ~halved)
+            history += _in_words(f"{name} loss", "rises to where it began", curve, lost)
+    of_train, of_test = sides
     best_train, best_test = float(train.values.min()), float(test.values.min())
     return Findings(
         of_train,
         of_test,
-        learned[1] is not None,
-        f"{which} loss falls to {best_test:.3g} (halfway is {test.values[0] / 2:.3g}, learned "
-        f"{test_below:g}), train loss to {best_train:.3g} (learned is {train_below:g})",
-        f"it fits train in part (loss {best_train:.3g}, learned is below {train_below:g})",
-        f"train loss never falls below half of its first value ({best_train:.3g} of "
+        of_test.learned is not None,
+        reached=f"{which} loss falls to {best_test:.3g} (halfway is {test.values[0] / 2:.3g}, "
+        f"learned {test_below:g}), train loss to {best_train:.3g} (learned is {train_below:g})",
+        fitted=f"it fits train in part (loss {best_train:.3g}, learned is below {train_below:g})",
+        missed=f"train loss never falls below half of its first value ({best_train:.3g} of "
         f"{train.values[0]:.3g})",
-        "below its loss threshold",
-        None,
-        _fell_together(test, of_train.learned, of_test.learned, which),
-        tuple(
-            line
-            for name, curve, below, row in (
-                ("train loss", train, train_below, learned[0]),
-                (f"{which} loss", test, test_below, learned[1]),
-            )
-            if row is not None
-            for line in _told(
-                name, "rises to where it began", curve,
-                lost_and_regained(row, curve.values < below, ~_halved(curve, below)),
-            )
-        ),
-    )  # fmt: skip
-
-
-def _halved(curve: Curve, below: float) -> np.ndarray:
-    """Where a loss is at most half of its first value, or already below its threshold."""
-    halved: np.ndarray = (curve.values <= curve.values[0] / 2) | (curve.values < below)
-    return halved
+        learned="below its loss threshold",
+        together=_fell_together(test, of_train.learned, of_test.learned, which),
+        history=tuple(history),
+    )
 
 
 def _fell_together(
     test: Curve, t_train: Step | None, t_test: Step | None, which: str
 ) -> str | None:
-    """Why a test loss that crosses its threshold late did not wait, if it did not.
-
-    A loss that creeps below its threshold long after train did is no late generalisation where
-    nine tenths of it were gone by then.
-    """
+    """Why a test loss that crosses its threshold late was learned with train, if it was."""
     if t_train is None or t_test is None or t_test <= t_train or test.starts_late:
         return None
     then = float(np.interp(t_train, test.steps, test.values))
@@ -244,10 +204,8 @@ def _fell_together(
     )
 
 
-def _told(
-    name: str, collapses: str, curve: Curve, episodes: tuple[Episode, ...]
-) -> tuple[str, ...]:
-    """In words: what was lost and regained, and what was lost for good."""
+def _in_words(name: str, collapses: str, curve: Curve, episodes: tuple[Episode, ...]) -> list[str]:
+    """What was lost and regained, and what was lost for good."""
     made_good = [episode for episode in episodes if episode.regained is not None]
     lines = []
     if made_good:
@@ -262,7 +220,7 @@ def _told(
             f"{name} {collapses} at step {curve.steps[last.lost]}, to {curve.values[-1]:.3g} at "
             f"the end ({len(curve) - last.lost} logged rows)"
         )
-    return tuple(lines)
+    return lines
 
 
 def _burst(which: str, test: Curve, demanded: float) -> tuple[str, ...]:
@@ -286,10 +244,10 @@ LABELS: tuple[Label, ...] = ("grokked", "steady", "memorized", "not_learned", "u
 class Margin:
     """The distance of a label from another one, in logging intervals.
 
-    `intervals` is the number of logged rows by which the crossing that decides would have to come
-    earlier or later for the label to be another, all else as it is; None where no crossing decides.
-    `meaning` says which crossing and where. It is a distance on the plot and no probability: it
-    does not show how noisy the rows are, nor how far a value is from its threshold.
+    `intervals` is the number of logged rows by which the crossing that decides (`meaning` says
+    which) would have to come earlier or later for the label to be another, all else as it is; None
+    where no crossing decides. It is a distance on the plot and no probability: it does not show how
+    noisy the rows are, nor how far a value is from its threshold.
     """
 
     intervals: int | None
@@ -306,11 +264,7 @@ class Margin:
 
 @dataclass(frozen=True)
 class Decision:
-    """A label with its distance from another and the reasons for both; the times of Definition 1.
-
-    `t_train` and `t_test` say when a run came near its own best, which need not be good; None where
-    that was never or before the log begins.
-    """
+    """A label, its distance from another, the reasons for both, and the times of Definition 1."""
 
     label: Label
     margin: Margin
@@ -337,9 +291,15 @@ def label_of(
     """
     train, test = curves.smooth("train_acc"), curves.smooth("test_acc")
     if train is not None and test is not None:
-        if unmirrored is not None and unmirrored.too_few is not None:
-            return _without_unmirrored(from_accuracies(train, test, ceiling, None), unmirrored)
-        return _decide(from_accuracies(train, test, ceiling, unmirrored))
+        seen = from_accuracies(train, test, ceiling, unmirrored)
+        decision = _decide(seen)
+        few = None if unmirrored is None else unmirrored.too_few
+        # What does not even answer mirrored pairs has not generalised; the rest cannot be told.
+        if few is None or decision.label in ("memorized", "not_learned"):
+            return decision
+        margin = Margin(None, "no crossing could tell")
+        reasons = (f"{few}; {seen.reached}", margin.reason(), *seen.history)
+        return replace(decision, label="undetermined", margin=margin, reasons=reasons)
     train, test = curves.smooth("train_loss"), curves.smooth("test_loss")
     if train is not None and test is not None:
         which = "test"
@@ -359,27 +319,10 @@ def label_of(
     return _decision("undetermined", reason, Margin(None, "there is nothing to compare"))
 
 
-def _without_unmirrored(seen: Findings, unmirrored: Unmirrored) -> Decision:
-    """The label where too few test pairs are free of mirrors to judge generalisation by.
-
-    What does not even answer the mirrored ones has not generalised; the rest cannot be told.
-    """
-    decision = _decide(seen)
-    if decision.label in ("memorized", "not_learned"):
-        return decision
-    margin = Margin(None, "no crossing could tell")
-    told = _decision("undetermined", f"{unmirrored.too_few}; {seen.reached}", margin, *seen.history)
-    return replace(told, t_train=decision.t_train, t_test=decision.t_test)
-
-
 def _decide(seen: Findings) -> Decision:
     decision = _labelled(seen)
-    return replace(
-        decision,
-        reasons=(*decision.reasons, *seen.history),
-        t_train=seen.train.date,
-        t_test=seen.test.date,
-    )
+    reasons = (*decision.reasons, *seen.history)
+    return replace(decision, reasons=reasons, t_train=seen.train.date, t_test=seen.test.date)
 
 
 def _labelled(seen: Findings) -> Decision:
@@ -419,7 +362,8 @@ def _by_delay(seen: Findings, t_train: Step, t_test: Step) -> Decision:
     if test.before >= limit and t_test > t_train:
         least = "at least " if train.unseen else ""
         factor = f"{least}{(t_test - t_train) / (t_train or 1):.3g}"
-        after, left = test.rows_between(limit, t_test, side="left"), test.rows_from(t_test)
+        left = test.rows_from(t_test)
+        after = test.rows_from(limit) - left
         margin = Margin(
             max(1, min(after, left)),
             f"test is learned {after} rows after {twice}, and {left} rows before the log ends",
@@ -434,7 +378,7 @@ def _by_delay(seen: Findings, t_train: Step, t_test: Step) -> Decision:
         margin = Margin(None, "train is learned before its log begins")
         return _decision("undetermined", reason, margin)
     if t_test <= limit:
-        rows = max(1, test.rows_between(t_test, limit, side="right"))
+        rows = max(1, test.rows_from(t_test) - int((test.steps > limit).sum()))
         margin = Margin(rows, f"so many rows later test would not be learned by {twice}")
         reason = f"{facts}: the delay is no longer than the time to learn train"
         doubt = (

@@ -1,19 +1,19 @@
 """What level a curve reaches, when it crosses a threshold, and whether it stays there.
 
-Labels rest on levels that are held: a single row, a short burst, and noise reach high values too.
-All of it looks at smoothed curves.
+All of it looks at smoothed curves, and at levels that are held: a single row, a short burst, and
+noise reach high values too.
 
 A network can answer (b, a) from (a, b): that is memorisation, and the accuracy on all test pairs
-counts it as generalisation. So thresholds are dated on unmirrored test pairs too. Runs log the
-accuracy on them; of older runs and of checkpoints that others trained it is known at the
-checkpoints alone, and between them the accuracy on all test pairs bounds it. With a share w of them
-mirrored,
+counts it as generalisation. So thresholds are dated on unmirrored test pairs too. Where only the
+checkpoints know the accuracy on them, that on all test pairs bounds it in between; with a share w
+of them mirrored,
 
     (accuracy - w) / (1 - w) <= unmirrored accuracy <= accuracy / (1 - w).
 """
 
 import math
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -47,11 +47,11 @@ class Episode:
 class Level:
     """The best level of a curve: reached at `row`, from which on the curve is near its maximum.
 
-    `best` is the run's own maximum accuracy in the sense of Definition 1 of Manning-Coe et al. 2025
-    (arXiv 2502.01739, section 2), made safe against luck: the highest value that is held (see
-    `Curve.held`) and within 5 % of which lie 5 % of the log's rows or steps, or its end. `row` is
-    the first one at 0.95 `best` or more from which most of the next rows are, and from which it is
-    not lost within 5 % of the log's rows. `lost_below` is halfway between chance and `best`.
+    `best` is the run's own maximum accuracy (Definition 1 of Manning-Coe et al. 2025, arXiv
+    2502.01739, section 2), made safe against luck: the highest value that is held (`Curve.held`)
+    and within 5 % of which lie 5 % of the log's rows or steps, or its end. `row` is the first one
+    at 0.95 `best` or more from which most of the next rows are, and from which it is not lost
+    within 5 % of the log's rows.
     """
 
     curve: Curve
@@ -66,18 +66,8 @@ class Level:
 
     @property
     def lost_below(self) -> float:
-        """Below it, what was learned is lost; never above the threshold, however high chance is."""
+        """Below it the level is lost: halfway between chance and `best`, at most the threshold."""
         return min((self.chance + self.best) / 2, self.threshold)
-
-    @property
-    def straying(self) -> float:
-        """How far the curve is from one that rises and then holds: see `straying`."""
-        return straying(self.curve.values, self.row, self.threshold)
-
-    @property
-    def strays(self) -> bool:
-        """Whether that is more than what learns does, as a share of its rise."""
-        return self.straying > ROUGHEST * (self.threshold - self.chance)
 
     @property
     def kept(self) -> float:
@@ -94,7 +84,7 @@ class Level:
     @property
     def before(self) -> Step:
         """The last step before `row`, or before a touch of the level close by; 0 without one."""
-        near = max(self.row - 2 * self.curve.hold, 0)
+        near = max(self.row - 2 * self.curve.hold(), 0)
         touching = self.curve.values[near : self.row + 1] >= self.threshold
         first = near + int(np.argmax(touching))
         return self.curve.step(first - 1) if first else 0
@@ -109,22 +99,22 @@ def level_of(curve: Curve, chance: float) -> Level:
     """The best level of a smoothed accuracy curve, of at least one row."""
     values, n = curve.values, len(curve)
     # The least value of every row and the `hold` rows after it.
-    windows = _following(values, curve.hold, fill=np.inf).min(axis=1)
+    windows = _following(values, curve.hold(), fill=np.inf).min(axis=1)
     # How much of the log lies near each of these: of its rows, or of its steps where they are wide.
     order = np.argsort(values)
     spans = np.diff(curve.steps, append=curve.steps[-1])[order]
     above = np.searchsorted(values[order], WITHIN * windows)
     of_rows = (n - above) / n
     of_steps = np.append(spans[::-1].cumsum()[::-1], 0)[above] / (spans.sum() or 1)
-    at_end = np.arange(n) >= n - 1 - curve.hold
+    at_end = np.arange(n) >= n - 1 - curve.hold()
     best = float(windows[(np.maximum(of_rows, of_steps) >= SHARED) | at_end].max())
     level = Level(curve, chance, best, 0)
 
     near = values >= level.threshold
-    mostly = _following(near, curve.hold, fill=float(near[-1])).mean(axis=1) > 0.5
+    mostly = _following(near, curve.hold(), fill=float(near[-1])).mean(axis=1) > 0.5
     lost = np.append(np.flatnonzero(values < level.lost_below), 2 * n)
     until_lost = lost[np.searchsorted(lost, np.arange(n))] - np.arange(n)
-    lasting = near & mostly & (until_lost > max(curve.hold, SHARED * n))
+    lasting = near & mostly & (until_lost > max(curve.hold(), SHARED * n))
     row = int(np.argmax(lasting if lasting.any() else curve.held(near)))
     return Level(curve, chance, best, row)
 
@@ -140,11 +130,10 @@ def straying(values: np.ndarray, row: int, threshold: float) -> float:
         sqrt((mean squared residual before the row + the same after it) / 2)
 
     Residuals are those from the nearest non-decreasing curve before the row, and what is missing to
-    the threshold from then on. Two things do not count: dips of up to a twentieth of the log, such
-    as slingshots (a running median over a tenth of it takes them out, unless the log ends with so
-    few rows at the level that any one of them may be luck); and the deepest time below the
-    threshold, which is compared with a curve that falls and then rises, since what was learned can
-    be lost again.
+    the threshold from then on. Dips of up to a twentieth of the log, such as slingshots, do not
+    count: a running median takes them out, unless so few rows are left that any of them may be
+    luck. The deepest time below the threshold is compared with a curve that falls and then rises,
+    since what was learned can be lost again.
 
     >>> round(straying(np.array([0.0, 0.1, 0.0, 1.0, 1.0, 1.0]), 3, 0.95), 3)
     0.029
@@ -226,9 +215,8 @@ class Thresholds:
 class Unmirrored:
     """Loss and accuracy on unmirrored test pairs, where they are known.
 
-    `least` and `most` bound the (smoothed) accuracy on every logged row; None where it was logged
-    itself, or where the share of mirrored pairs is not known. `too_few` says why it decides
-    nothing.
+    `least` and `most` bound the (smoothed) accuracy on every logged row where it was not logged
+    itself and the share of mirrored pairs is known. `too_few` says why it decides nothing.
     """
 
     accuracy: Curve | None
@@ -238,10 +226,9 @@ class Unmirrored:
     too_few: str | None = None
 
     def reached(self, threshold: float, step: Step | None) -> tuple[Step | None, Step]:
-        """When a threshold is held: the first step at which that is certain, the last before it.
+        """The first step at which a threshold is surely reached, the last (or 0) where it is not.
 
-        `step` is the first one of the curve at which it is held, None for never. The second number
-        is the last step at which it is certainly not reached yet, 0 where there is none.
+        `step` is the first one of the curve at which it is held, None for never.
         """
         before: Step = 0
         if self.accuracy is not None and step is not None:
@@ -257,19 +244,6 @@ class Unmirrored:
             return None, before
         not_yet = self.most.steps[(self.most.values < threshold) & (self.most.steps < step)]
         return step, max(before, not_yet[-1].item() if len(not_yet) else 0)
-
-    def step_of(self, accuracy: float, loss: float) -> Step | None:
-        """The first logged step from which an accuracy is held; a loss where there is none."""
-        curve = self.loss if self.accuracy is None else self.accuracy
-        if curve is None:
-            return None
-        smooth = curve.smoothed()
-        holds = smooth.values < loss if self.accuracy is None else smooth.values >= accuracy
-        row = smooth.first_held(holds)
-        if row is not None and smooth.cannot_date(row):
-            return None
-        step = None if row is None else smooth.step(row)
-        return step if self.accuracy is None else self.reached(accuracy, step)[0]
 
 
 def unmirrored_of(
@@ -306,8 +280,8 @@ def unmirrored_of(
     least = np.clip((test.values - share) / (1 - share), 0, 1)
     most = np.clip(test.values / (1 - share), 0, 1)
     for row, step in enumerate(test.steps.tolist()):
-        least[row] = max(least[row], exact[step]) if step in exact else least[row]
-        most[row] = min(most[row], exact[step]) if step in exact else most[row]
+        if step in exact:
+            least[row], most[row] = max(least[row], exact[step]), min(most[row], exact[step])
     return replace(found, least=Curve(test.steps, least), most=Curve(test.steps, most))
 
 
@@ -323,17 +297,21 @@ class Crossing:
     unseen: bool = False
 
 
-def crossing(curves: Curves, side: str, limits: Thresholds) -> Crossing:
-    """Of the smoothed accuracy of "train" or "test", or of the loss where there is none."""
-    if (curve := curves.smooth(f"{side}_acc")) is not None:
+def crossing(
+    accuracy: Curve | None, loss: Curve | None, side: Literal["train", "test"], limits: Thresholds
+) -> Crossing:
+    """When a side holds its threshold: by its accuracy, by its loss where there is none."""
+    if accuracy is not None:
+        curve = accuracy.smoothed()
         holds = curve.values >= getattr(limits, f"{side}_acc")
-    elif (curve := curves.smooth(f"{side}_loss")) is not None:
+    elif loss is not None:
+        curve = loss.smoothed()
         holds = curve.values < getattr(limits, f"{side}_loss")
     else:
         return Crossing(None, f"there is no {side} curve")
     position = curve.first_held(holds)
     if position is None:
-        short = f"crossed for a while, and never held for {curve.hold} rows more"
+        short = f"crossed for a while, and never held for {curve.hold()} rows more"
         return Crossing(None, f"its threshold is {short if holds.any() else 'never crossed'}")
     if curve.cannot_date(position):
         why = f"its threshold is crossed at step {curve.steps[0]} already, the first of the log"
@@ -348,7 +326,10 @@ def unmirrored_crossing(
     if unmirrored is not None:
         if unmirrored.too_few is not None:
             return Crossing(None, unmirrored.too_few)
-        step = unmirrored.step_of(limits.test_acc, limits.test_loss)
+        found = crossing(unmirrored.accuracy, unmirrored.loss, "test", limits)
+        step = found.step
+        if unmirrored.accuracy is not None and not found.unseen:
+            step, _ = unmirrored.reached(limits.test_acc, step)
         never = "its threshold is not seen to be crossed and held on unmirrored test pairs"
         return Crossing(step, never if step is None else None)
     if run is None:

@@ -1,4 +1,4 @@
-"""Restricted, excluded and trig loss, the held-out twin, and the variants of Grokking_Demo.
+"""Restricted, excluded and trig loss, and their variants in Grokking_Demo.
 
 L are the logits of the p answer classes, [n_inputs, p]; P_K projects columns on the unit directions
 cos/sin(w_k f(a, b)) of the key frequencies K, over all inputs; CE is the mean cross-entropy in
@@ -22,7 +22,6 @@ from grokinterp.fourier.answers import (
     checked_frequencies,
     group_of,
 )
-from grokinterp.fourier.heldout import heldout_fit
 from grokinterp.fourier.spectra import neuron_logit_map
 from grokinterp.models.cross_entropy import answer_scores
 from grokinterp.runs._snapshot import Block, Snapshot
@@ -108,46 +107,6 @@ def trig_variance_explained(snapshot: Snapshot, frequencies: Sequence[int]) -> f
 def _wave_squares(k: int, order: int) -> float:
     """Sum of squares of cos(w_k(f - e)) over all exponents f and e."""
     return order * order / (1 if 2 * k == order else 2)
-
-
-def restricted_loss_heldout(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
-    """CE over unmirrored test rows of their own logits' least-squares fit by 1, cos, sin w_k f.
-
-    Rows that are not trained on and whose mirror is not either (all test rows where there are no
-    mirrors; in multiplication without a zero factor); in nats. Ours, the held-out twin of the
-    restricted loss (Nanda et al. 2023, arXiv 2301.05217, section 5.1), which a network that
-    memorised has low too; see `grokinterp.fourier.heldout`. Below ln p and below its placebos it
-    says that the logits of pairs which nobody gave away lie along these directions and answer
-    right, not that the network computes nothing else. NaN without such rows.
-    """
-    return _heldout(snapshot, frequencies, "loss")
-
-
-def restricted_acc_heldout(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
-    """Accuracy of the same fit on the same rows, from 0 to 1: an early sign of a circuit.
-
-    It rises above its placebos while the network still answers these rows wrongly, because what it
-    memorised outweighs the circuit. A few rows that are right prove nothing: the loss decides.
-    """
-    return _heldout(snapshot, frequencies, "acc")
-
-
-def restricted_loss_heldout_placebo(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
-    """The least loss of fits by as many other frequencies, 50 sets drawn without replacement.
-
-    One set of all others where fewer are left than were given; NaN where none is left.
-    """
-    return _heldout(snapshot, frequencies, "placebo_loss")
-
-
-def restricted_acc_heldout_placebo(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
-    """The best accuracy of the same placebos; another one than that with the least loss, maybe."""
-    return _heldout(snapshot, frequencies, "placebo_acc")
-
-
-def _heldout(snapshot: Snapshot, frequencies: Sequence[int], name: str) -> float:
-    fit = heldout_fit(snapshot, frequencies)
-    return math.nan if fit is None else float(getattr(fit, name))
 
 
 def restricted_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> float:

@@ -4,15 +4,13 @@
     def _norm_of_embedding(snapshot):
         return float(snapshot.weights["embed.W_E"].norm())
 
-A measure of scope "snapshot" is a function of a snapshot (and, with `needs_frequencies`, of the key
-frequencies) that returns a number, or a dict with a number for each suffix of its column prefix.
-The default ones are the columns of `progress_measures`; others are taken where they are asked for
-by name. One `of` a kind of task has no column for other tasks; one that a model lacks (InputError)
-is NaN. Whatever else a function raises, and what is no number, is refused in one line that names
-the measure.
+A measure of scope "snapshot" returns a number, or a dict with a number for each suffix of its
+column prefix. The default ones are the columns of `progress_measures`; others are taken where they
+are asked for by name. One `of` a kind of task has no column for other tasks; one that a model lacks
+(InputError) is NaN.
 
-A measure of scope "run" is a function of a run that returns a dict of columns, of any values. It is
-taken where it is asked for by name, as in a sweep: `grokinterp.encodings.run_measures` has ours.
+A measure of scope "run" returns a dict of columns, of any values, where it is asked for by name, as
+in a sweep: `grokinterp.encodings.run_measures` has ours.
 """
 
 import contextlib
@@ -33,19 +31,13 @@ from grokinterp.base.checks import listed, truth, word
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.base.memory import kept_memory
 from grokinterp.base.names import check_free, check_function, checked_name
-from grokinterp.fourier._key_frequencies import Keys, accepted
-from grokinterp.fourier.answers import (
-    LogitTally,
-    checked_frequencies,
-    no_frequencies_reason,
-    usable_group,
-)
+from grokinterp.fourier._key_frequencies import subject_of
+from grokinterp.fourier.answers import LogitTally, checked_frequencies, usable_group
 from grokinterp.fourier.basis import gini
-from grokinterp.fourier.heldout import HeldoutTally
+from grokinterp.fourier.heldout import HeldoutTally, heldout_fit
 from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.fourier.spectra import (
     embedding_spectrum,
-    embedding_top_share,
     neuron_logit_spectrum,
     unembedding_spectrum,
 )
@@ -118,11 +110,9 @@ class Measure:
 
     def _number(self, value: object, snapshot: Snapshot) -> float:
         """What a function returned as a float: a number, numpy's or a tensor of one too, or NaN."""
-        try:
+        with contextlib.suppress(Exception):  # whatever its class makes of it, it is no number
             if not isinstance(value, str | bytes):
                 return float(value)  # type: ignore[arg-type]
-        except Exception:  # whatever its class makes of it, it is no number
-            pass
         raise InputError(
             f"measure {self.name!r} gives {shown(value)}{_at(snapshot)}; give a number, or a dict "
             "of numbers."
@@ -152,10 +142,8 @@ def measure(
     frequencies), or a finished "run". A measure of snapshots is taken by `gi.progress_measures`,
     `grokinterp measure` and `grokinterp bench` unless `default` is False: then, and always for one
     of runs, it is taken where it is asked for by name. `meaning` is one line about its numbers, the
-    first one of the function's docstring unless given.
-
-    InputError for a name that is taken (a notebook cell run twice replaces its own), for what is no
-    name, and for what is no such function.
+    first one of the function's docstring unless given. InputError for a name that is taken (a cell
+    of a notebook replaces its own), for what is no name, and for what is no such function.
     """
     checked_name("measure", name)
     truth("needs_frequencies", needs_frequencies)
@@ -222,7 +210,7 @@ class AnswerTally:
         return AnswerScores(*map(torch.cat, zip(*each, strict=True)))
 
 
-def count(snapshot: Snapshot) -> None:
+def count_over_table(snapshot: Snapshot) -> None:
     """Run the forward once for all that the measures count over the table."""
     tallies: list[Callable[[Snapshot], Tally]] = [AnswerTally]
     if usable_group(snapshot) is not None:
@@ -280,7 +268,8 @@ for _name, _spectrum, _task, _what in (
 @measure("embedding_top5_share", of=ModularTask)
 def _embedding_top5_share(snapshot: Snapshot) -> float:
     """Share of the power of W_E in its five strongest frequencies; constant left out."""
-    return embedding_top_share(snapshot)
+    power = embedding_spectrum(snapshot)[1:]
+    return float(power.sort(descending=True).values[:5].sum() / power.sum())
 
 
 for _loss in (
@@ -333,9 +322,8 @@ def _logit_margin(snapshot: Snapshot) -> dict[str, float]:
     return {"mean": float(margins.mean()), "q01": float(torch.quantile(margins, 0.01))}
 
 
-measure("excluded_loss_each", needs_frequencies=True, prefix="excluded_loss_k")(
-    losses.excluded_loss_each
-)
+by_frequency = measure("excluded_loss_each", needs_frequencies=True, prefix="excluded_loss_k")
+by_frequency(losses.excluded_loss_each)
 
 
 @measure("sum_sq_each", prefix="sum_sq_")
@@ -367,11 +355,26 @@ def _squares(snapshot: Snapshot) -> dict[str, float]:
     return snapshot.memo("squares", compute)
 
 
-for _loss in (
-    losses.restricted_loss_heldout, losses.restricted_acc_heldout,
-    losses.restricted_loss_heldout_placebo, losses.restricted_acc_heldout_placebo,
-):  # fmt: skip
-    measure(_loss.__name__, needs_frequencies=True, of=ModularTask)(_loss)
+def _heldout(snapshot: Snapshot, frequencies: Sequence[int], *, of: str) -> float:
+    """A number of `heldout_fit`, the held-out twin of the restricted loss; NaN without such rows.
+
+    Its accuracy rises above its placebos while the network still answers these rows wrongly,
+    because what it memorised outweighs the circuit. A few right rows prove nothing: the loss
+    decides.
+    """
+    fit = heldout_fit(snapshot, frequencies)
+    return math.nan if fit is None else float(getattr(fit, of))
+
+
+for _name, _of, _meaning in (
+    ("loss_heldout", "loss", "CE over unmirrored test rows of their logits' fit by 1, cos, sin."),
+    ("acc_heldout", "acc", "Accuracy of the same fit on the same rows, from 0 to 1."),
+    ("loss_heldout_placebo", "placebo_loss", "The least loss of fits by as many others, 50 sets."),
+    ("acc_heldout_placebo", "placebo_acc", "The best accuracy of the same placebos."),
+):
+    measure(f"restricted_{_name}", needs_frequencies=True, of=ModularTask, meaning=_meaning)(
+        partial(_heldout, of=_of)
+    )
 
 
 def progress_measures(
@@ -383,10 +386,10 @@ def progress_measures(
 ) -> pd.DataFrame:
     """One row per checkpoint, one column per measure; see `grokinterp.progress.MEASURES`.
 
-    Losses and accuracies are over the p answer classes, in nats. The key frequencies are those of
-    the last checkpoint (`gi.key_frequencies`) unless given, for every row, so that rows can be
+    Losses (nats) and accuracies are over the p answer classes. The key frequencies are those of the
+    last checkpoint (`gi.key_frequencies`) unless given, for every row, so that rows can be
     compared; they stand in `.attrs["frequencies"]` (None for a task without Fourier directions).
-    Measures that need them are NaN where there are none, and `.attrs["reason"]` says why.
+    Measures that need them are NaN where there are none: `.attrs["reason"]` says why, and
     `.attrs["note"]` is a caveat, such as that memorisation was not ruled out, or None. `measures`
     names further registered measures of snapshots, which are not taken by default.
     """
@@ -396,7 +399,9 @@ def progress_measures(
     rows = []
     with kept_memory():
         last = run.snapshot()
-        key = _key_frequencies(last, frequencies)
+        if frequencies is None:
+            count_over_table(last)  # for the measures of this checkpoint too
+        _, key = subject_of(last, frequencies=frequencies)
         for step in bar:
             snapshot = last if step == last.step else run.snapshot(step)
             rows.append({"step": step} | measure_snapshot(snapshot, key, measures=further))
@@ -417,7 +422,7 @@ def measure_snapshot(
     group = usable_group(snapshot)
     frequencies = () if group is None else checked_frequencies(frequencies, group)
     further = checked_measures("measures", measures, "snapshot")
-    count(snapshot)
+    count_over_table(snapshot)
     row: dict[str, float] = {}
     by: dict[str, str] = {}
     for entry in MEASURES.values():
@@ -434,13 +439,3 @@ def measure_snapshot(
             by[column] = f"measure {entry.name!r}"
         row |= columns
     return row
-
-
-def _key_frequencies(last: Snapshot, given: Sequence[int] | None) -> Keys:
-    group = usable_group(last)
-    if group is None:
-        return Keys(reason=no_frequencies_reason(last))
-    if given is None:
-        count(last)  # what the measures of this checkpoint need is counted in the same forward
-        return accepted(last).keys
-    return Keys(checked_frequencies(given, group), reason=None if given else "none were given")

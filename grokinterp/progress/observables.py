@@ -45,7 +45,7 @@ class LayerCorrelation(Result):
 
     @property
     def weighted(self) -> float:
-        r"""sum_k w_k |r_k|, from 0 to 1: w_k is unit k's share of sum |z| among the defined units.
+        """sum_k w_k |r_k|, from 0 to 1: w_k is unit k's share of sum |z| among the defined units.
 
         Eq. 6 of Manning-Coe et al. 2025 also divides by the number of units |L|, which makes layers
         of different width incomparable: `weighted_over_units` has it.
@@ -69,8 +69,8 @@ class LayerCorrelation(Result):
         """One row per unit: its correlation, and its share of the layer's sum of |z|."""
         numbers = {"correlation": self.correlations.numpy(), "share": self.shares.numpy()}
         frame = pd.DataFrame({"unit": range(self.n_units), **numbers})
-        for name in ("layer", "observable", "n_rows", "n_undefined"):
-            frame.attrs[name] = getattr(self, name)
+        names = ("layer", "observable", "n_rows", "n_undefined")
+        frame.attrs = {name: getattr(self, name) for name in names}
         return frame
 
 
@@ -128,18 +128,14 @@ def correlation_table(
 
     `layers` maps names to activations [n, ...], `observables` names to values [n] of the same rows.
     """
-    found = [
-        layer_correlation(activations, values, layer=layer, name=name)
-        for layer, activations in layers.items()
-        for name, values in observables.items()
-    ]
-    columns = {
-        "layer": "layer", "observable": "observable", "weighted_r": "weighted",
-        "weighted_r_over_units": "weighted_over_units", "median_r": "median",
-        "n_units": "n_units", "n_undefined": "n_undefined", "n_rows": "n_rows",
-    }  # fmt: skip
-    rows = [{column: getattr(one, name) for column, name in columns.items()} for one in found]
-    return pd.DataFrame(rows, columns=list(columns))
+    columns = {"weighted": "weighted_r", "weighted_over_units": "weighted_r_over_units"}
+    names = ("layer", "observable", *columns, "median", "n_units", "n_undefined", "n_rows")
+    rows = []
+    for layer, activations in layers.items():
+        for observable, values in observables.items():
+            one = layer_correlation(activations, values, layer=layer, name=observable)
+            rows.append([getattr(one, name) for name in names])
+    return pd.DataFrame(rows, columns=list(names)).rename(columns=columns | {"median": "median_r"})
 
 
 def observables(snapshot: Snapshot) -> dict[str, Float[Tensor, " n_inputs"]]:

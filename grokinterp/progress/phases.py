@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,10 +91,9 @@ class Phases(Result):
     fractions.
 
     The ends of `phases` are bends of the loss curves and differ from all of these; each carries an
-    interval of steps that are as good (`Phase`). A boundary dates a change in a
-    curve. It does not prove that a circuit exists: where measures were at hand, `reasons` says
-    whether the excluded loss confirms one. `margin` is how many logged rows the label is away from
-    another one.
+    interval of steps that are as good (`Phase`). A boundary dates a change in a curve. It does not
+    prove that a circuit exists: where measures were at hand, `reasons` says whether the excluded
+    loss confirms one. `margin` is how many logged rows the label is away from another one.
     """
 
     label: Label
@@ -114,10 +113,9 @@ class Phases(Result):
         return f"Phases: {self.label}"
 
     def _lines(self) -> list[str]:
-        lines = []
-        for name in CROSSINGS:
-            step = getattr(self, name)
-            lines.append(f"{name} {'not reached or not known' if step is None else step}")
+        steps = {name: getattr(self, name) for name in CROSSINGS}
+        unknown = "not reached or not known"
+        lines = [f"{name} {unknown if step is None else step}" for name, step in steps.items()]
         if self.key_frequencies is not None:
             lines.append(f"key frequencies {', '.join(map(str, self.key_frequencies)) or 'none'}")
         return lines
@@ -130,10 +128,8 @@ class Phases(Result):
 
     def table(self) -> pd.DataFrame:
         """One row per phase."""
-        frame = pd.DataFrame(
-            [asdict(phase) for phase in self.phases],
-            columns=["name", "start", "end", "end_interval"],
-        )
+        columns = [each.name for each in fields(Phase)]
+        frame = pd.DataFrame([asdict(phase) for phase in self.phases], columns=columns)
         whole = not any(isinstance(x, float) for row in self.phases for x in (row.start, row.end))
         return frame.astype(dict.fromkeys(("start", "end"), "Int64" if whole else "Float64"))
 
@@ -210,7 +206,8 @@ def detect_phases(
     every, curves = curves, without_few_accuracies(curves)
     # Where losses decide, their mean over all test pairs bounds that over the unmirrored ones.
     unmirrored = unmirrored_of(curves, run, measures if curves is every else None)
-    memorized, grokked = crossing(curves, "train", limits), crossing(curves, "test", limits)
+    memorized = crossing(curves.get("train_acc"), curves.get("train_loss"), "train", limits)
+    grokked = crossing(curves.get("test_acc"), curves.get("test_loss"), "test", limits)
     on_unmirrored = unmirrored_crossing(unmirrored, run, limits)
     labelled = label_of(curves, limits, ceiling=ceiling, unmirrored=unmirrored)
     decision = _in_order_of_events(labelled, memorized.step, grokked.step)
@@ -228,16 +225,14 @@ def detect_phases(
     excluded = table.get("excluded_loss")
     phases: tuple[Phase, ...] = ()
     if decision.label == "grokked":
-        dated, notes = _dated(curves)
-        dated, late = _after_its_start(dated, curves, memorized)
-        dated, order = _in_order(dated, memorized.step, grokked.step)
+        dated = _in_order(_dated(curves, memorized), memorized.step, grokked.step)
         phases = (
             _phase("memorization", _beginning(curves, memorized), dated.memorization_end),
             _phase("circuit_formation", _step(dated.memorization_end), dated.cleanup_start),
             _phase("cleanup", _step(dated.cleanup_start), dated.cleanup_end),
         )
         confirmed = _circuit(excluded, memorized.step, dated.cleanup_start, curves)
-        reasons += [*notes, *late, *order, *confirmed]
+        reasons += [*dated.reasons, *confirmed]
     elif decision.label == "memorized":
         phases = _memorized_phases(curves, excluded, memorized)
     elif decision.label == "steady":
@@ -302,8 +297,8 @@ def _in_order_of_events(
     return replace(decision, label="undetermined", margin=margin, reasons=reasons)
 
 
-def _dated(curves: Curves) -> tuple[Boundaries, tuple[str, ...]]:
-    """The bends of the losses, of the errors where there are none."""
+def _dated(curves: Curves, memorized: Crossing) -> Boundaries:
+    """The bends of the losses, of the errors without any; those that the log may miss are null."""
     train, test = curves.get("train_loss"), curves.get("test_loss")
     rises, why = "test loss rises again", tuple[str, ...]()
     if test is None:
@@ -313,29 +308,19 @@ def _dated(curves: Curves) -> tuple[Boundaries, tuple[str, ...]]:
     train = error_curve(curves.get("train_acc")) if train is None else train
     assert test is not None  # a run that grokked has a test curve
     dated = find_boundaries(train, test, test_rises=rises)
-    return dated, (*why, *dated.reasons)
-
-
-def _after_its_start(
-    dated: Boundaries, curves: Curves, memorized: Crossing
-) -> tuple[Boundaries, list[str]]:
-    """Null what a log that begins late may have missed: what came before it cannot be dated."""
-    found: dict[str, Any] = {}
-    begin = curves.first_step
-    for name in BOUNDARIES if curves.starts_late else ():
+    missed = []
+    begin = curves.log.step(0)
+    for name in BOUNDARIES if curves.log.starts_late else ():
         bend = getattr(dated, name)
         unseen = name == "memorization_end" and memorized.unseen
         if bend is not None and (bend.interval[0] <= begin or unseen):
-            found[name] = None
-    why = f"the log begins at step {begin}, and it may have been before that"
-    return replace(dated, **found), [f"{BOUNDARIES[name]} is null: {why}" for name in found]
+            missed.append(name)
+    late = f"the log begins at step {begin}, and it may have been before that"
+    return replace(dated, reasons=(*why, *dated.reasons)).without(dict.fromkeys(missed, late))
 
 
-def _in_order(
-    dated: Boundaries, memorized: Step | None, grokked: Step | None
-) -> tuple[Boundaries, list[str]]:
+def _in_order(dated: Boundaries, memorized: Step | None, grokked: Step | None) -> Boundaries:
     """Null every boundary that contradicts the order of events, with the reason."""
-    reasons = []
     for name, relation, other, step in (
         ("cleanup_start", "after", "grok_step", grokked),
         ("cleanup_end", "before", "grok_step", grokked),
@@ -347,15 +332,11 @@ def _in_order(
             continue
         if (bend.step > step) != (relation == "after"):
             continue
-        why = f"its bend at {bend.step} is {relation} {other} ({step})"
-        reasons.append(f"{BOUNDARIES[name]} is null: {why}")
-        nulled: dict[str, Any] = {name: None}
+        why = {name: f"its bend at {bend.step} is {relation} {other} ({step})"}
         if name == "cleanup_start":
-            measured = [each for each in FROM_START if getattr(dated, each)]
-            reasons += [f"{BOUNDARIES[each]} is null: {FROM_START[each]}" for each in measured]
-            nulled = dict.fromkeys(BOUNDARIES)
-        dated = replace(dated, **nulled)
-    return dated, reasons
+            why |= {each: reason for each, reason in FROM_START.items() if getattr(dated, each)}
+        dated = dated.without(why)
+    return dated
 
 
 def _memorized_phases(
@@ -382,7 +363,7 @@ def _step(bend: Bend | None) -> Step | None:
 
 def _beginning(curves: Curves, memorized: Crossing) -> Step | None:
     """The first logged step, unless the log begins after train was learned."""
-    return None if memorized.unseen and curves.starts_late else curves.first_step
+    return None if memorized.unseen and curves.log.starts_late else curves.log.step(0)
 
 
 def _circuit(
@@ -404,10 +385,7 @@ def _circuit(
 
 
 def _rise(excluded: Curve | None, memorized: Step | None, at: Step | None) -> float | None:
-    """Excluded loss at a step (the last one for None) over its minimum between memorising and it.
-
-    Between checkpoints the logarithm is interpolated.
-    """
+    """Excluded loss at a step (None: the last) over its least from memorising on, interpolated."""
     if excluded is None or memorized is None or (excluded.values <= 0).any():
         return None
     at = excluded.step(-1) if at is None else at
