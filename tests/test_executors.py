@@ -199,7 +199,7 @@ def test_the_cores_are_divided_among_the_workers(monkeypatch):
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
 
     def threads(name="local", workers=None, threads=None, address=None):
-        return executor_of(name, workers=workers, threads=threads, address=address).threads
+        return executor_of(name, workers=workers, threads=threads, address=address)[1]
 
     assert [threads(workers=n) for n in (None, 1, 2, 3, 16)] == [8, 8, 4, 2, 1]
     assert threads(workers=2, threads=5) == 5

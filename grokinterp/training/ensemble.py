@@ -209,12 +209,18 @@ def _folders(recipes: Sequence[Recipe], outs: Sequence[str | Path] | str | Path)
     return folders
 
 
+def begun_together(folder: Path) -> bool | None:
+    """Whether an unfinished run was begun in an ensemble; None where none was begun."""
+    if not (folder / RUN_JSON).is_file() or not (folder / RESUME).is_file():
+        return None
+    return "ensemble" in Manifest.read(folder).environments()[-1][1]
+
+
 def _together_is_faster(members: Sequence[tuple[Recipe, Path]], *, resume: bool) -> bool:
     """What was chosen when these runs began; otherwise what is faster here."""
-    if resume:
-        for _, folder in members:
-            if (folder / RUN_JSON).is_file() and (folder / RESUME).is_file():
-                return "ensemble" in Manifest.read(folder).environments()[-1][1]
+    for _, folder in members if resume else ():
+        if (chosen := begun_together(folder)) is not None:
+            return chosen
     found = faster_as_ensemble([recipe for recipe, _ in members])
     logging.getLogger(__name__).info(
         "%d runs are trained %s: a step takes %.3g ms a run in an ensemble, %.3g ms singly.",
