@@ -85,9 +85,7 @@ def _make_runs(job: Job) -> list[Made]:
 
 
 @contextmanager
-def _cluster(
-    ray: Any, jobs: Sequence[Job], *, workers: int | None, address: str
-) -> Iterator[None]:
+def _cluster(ray: Any, jobs: Sequence[Job], *, workers: int | None, address: str) -> Iterator[None]:
     """A connection to a cluster, for as long as it is needed; Ray prints nothing."""
     if ray.is_initialized():  # by the caller, and the caller's to end
         yield

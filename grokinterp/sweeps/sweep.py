@@ -21,8 +21,10 @@ among them as they are given; those between are rounded to six significant digit
 of a run is exactly its value, and to whole numbers for keys that take those.
 """
 
+import functools
 import itertools
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,21 +53,21 @@ def range_values(key: str, given: Mapping[str, Any], *, base: Recipe) -> tuple[f
     >>> range_values("steps", {"linear": [100, 201], "n": 3}, base=Recipe())
     (100, 150, 201)
     """
-    told = f"{key}={shown(dict(given))}"
+    name = f"{key}={shown(dict(given))}"
     kind = "log" if "log" in given else "linear"
     if given.keys() != {kind, "n"}:
-        raise InputError(f"{told} is not a range; {ADVICE}")
-    ends, n = given[kind], whole(f"{told}: n", given["n"], least=2, most=MOST_RUNS, such_as="5")
+        raise InputError(f"{name} is not a range; {ADVICE}")
+    ends, n = given[kind], whole(f"{name}: n", given["n"], least=2, most=MOST_RUNS, such_as="5")
     if not isinstance(ends, list | tuple) or len(ends) != 2 or None in map(real, ends):
-        raise InputError(f"{told}: {shown(ends)} are not the two ends of a range; {ADVICE}")
+        raise InputError(f"{name}: {shown(ends)} are not the two ends of a range; {ADVICE}")
     first, last = ends
     if kind == "log" and min(ends) <= 0:
         raise InputError(
-            f"{told}: an end of a log range is not above 0; give linear, or other ends."
+            f"{name}: an end of a log range is not above 0; give linear, or other ends."
         )
     value = getattr(base.replace(**{key: first}), key)  # refuses a key that is not known
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{told}: {key} is no number; give a list of values.")
+        raise InputError(f"{name}: {key} is no number; give a list of values.")
     scale, back = (math.log, math.exp) if kind == "log" else (float, float)
     parts = (i / (n - 1) for i in range(1, n - 1))
     inner = [back((1 - part) * scale(first) + part * scale(last)) for part in parts]
@@ -74,7 +76,7 @@ def range_values(key: str, given: Mapping[str, Any], *, base: Recipe) -> tuple[f
     else:
         values = tuple(float(x) for x in (first, *(f"{x:.6g}" for x in inner), last))
     if len(set(values)) < n:
-        raise InputError(f"{told} has fewer than {n} different values; give a smaller n.")
+        raise InputError(f"{name} has fewer than {n} different values; give a smaller n.")
     return values
 
 
@@ -124,24 +126,17 @@ class Sweep:
 
     def recipes(self) -> dict[str, Recipe]:
         """The recipe of every run under the name of its folder, in order."""
-        points = list(itertools.product(*(range(_length(axis)) for axis in self.axes)))
-        made = [
-            self.base.replace(
-                **{
-                    key: axis[key][i]
-                    for i, axis in zip(point, self.axes, strict=True)
-                    for key in axis
-                }
-            )
-            for point in points
-        ]
+        settings = (
+            [dict(zip(axis, values, strict=True)) for values in zip(*axis.values(), strict=True)]
+            for axis in self.axes
+        )
+        points = itertools.product(*settings)
+        made = [self.base.replace(**functools.reduce(operator.or_, point)) for point in points]
         named_by: list[str] = []
-        for i, axis in enumerate(self.axes):
+        for axis in self.axes:
             first, *others = axis
-            # Distinct as the recipe has them: 1 and 1.0 are one scale.
-            pairs = zip(points, made, strict=True)
-            texts = {point[i]: value_text(first, recipe) for point, recipe in pairs}
-            named_by += [first] if len(set(texts.values())) == len(texts) else [first, *others]
+            texts = {value_text(first, recipe) for recipe in made}  # 1 and 1.0 are one scale
+            named_by += [first] if len(texts) == _length(axis) else [first, *others]
         found: dict[str, Recipe] = {}
         for recipe in made:
             name = ",".join(f"{key}={value_text(key, recipe)}" for key in named_by)
@@ -255,5 +250,5 @@ def _check_axis(axis: Mapping[str, Any]) -> None:
         raise InputError(f"an axis has no values ({dict(axis)}); give such as seed = [0, 1].")
     lengths = {key: len(values) for key, values in axis.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{key} {n}" for key, n in lengths.items())
-        raise InputError(f"keys of one axis vary together, but have {told} values.")
+        counts = ", ".join(f"{key} {n}" for key, n in lengths.items())
+        raise InputError(f"keys of one axis vary together, but have {counts} values.")

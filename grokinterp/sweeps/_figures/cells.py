@@ -77,14 +77,13 @@ def titled(column: str) -> str:
     return name_of(column) + (f" ({UNITS[column]})" if column in UNITS else "")
 
 
-def counted(labels: Sequence[str]) -> str:
+def counted(labels: Sequence[str], between: str = ", ") -> str:
     """How many have each label.
 
     >>> counted(["grokked", "memorized", "grokked"])
     '2 grokked, 1 memorized'
     """
-    n = Counter(labels)
-    return ", ".join(f"{n[label]} {name_of(label)}" for label in sorted(n, key=lambda x: -n[x]))
+    return between.join(f"{n} {name_of(label)}" for label, n in Counter(labels).most_common())
 
 
 def spans_decades(values: Iterable[float]) -> bool:
@@ -159,11 +158,6 @@ class Cell:
     rows: tuple[int, ...]
     spread: Spread
     without: tuple[int, ...]
-
-    @property
-    def missing(self) -> int:
-        """How many of the runs have no value."""
-        return len(self.without)
 
 
 def check_table(table: pd.DataFrame) -> None:
@@ -279,12 +273,17 @@ def numbers_of(table: pd.DataFrame, column: str) -> np.ndarray:
     return values
 
 
-def cell_of(rows: Sequence[int], values: np.ndarray | None) -> Cell:
-    """The runs of a cell with the spread of their values, which is empty where `values` is None."""
-    if values is None:
-        return Cell(tuple(rows), spread([]), ())
-    without = tuple(row for row in rows if math.isnan(values[row]))
-    return Cell(tuple(rows), spread(values[list(rows)].tolist()), without)
+def cells_of(values: np.ndarray | None, *places: np.ndarray) -> dict[tuple[int, ...], Cell]:
+    """The cells by their places on the axes; their spreads are empty where `values` is None."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for row, place in enumerate(zip(*(each.tolist() for each in places), strict=True)):
+        found.setdefault(place, []).append(row)
+    cells = {}
+    for place, rows in found.items():
+        here = {} if values is None else dict(zip(rows, values[rows].tolist(), strict=True))
+        without = tuple(row for row, value in here.items() if math.isnan(value))
+        cells[place] = Cell(tuple(rows), spread(list(here.values())), without)
+    return cells
 
 
 def labels_of(table: pd.DataFrame, *, asked: bool) -> list[str]:
@@ -345,14 +344,15 @@ def varied(table: pd.DataFrame) -> list[str]:
     return [key for key in keys if len({str(cell) for cell in column_of(table, key)}) > 1]
 
 
-def pooled(table: pd.DataFrame, used: Sequence[str]) -> list[str]:
-    """Keys other than seeds in which runs with the same values of `used` differ.
+def pooled(table: pd.DataFrame, used: Sequence[str], which: str) -> list[str]:
+    """A line on the keys other than seeds in which runs with the same values of `used` differ.
 
-    >>> pooled(pd.DataFrame({"p": [5, 5], "lr": [1, 2], "seed": [0, 1]}), ["p"])
-    ['lr']
+    >>> pooled(pd.DataFrame({"p": [5, 5], "lr": [1, 2], "seed": [0, 1]}), ["p"], "runs of a cell")
+    ['runs of a cell differ in lr too']
     """
     others = [key for key in varied(table) if key not in (*used, *CHANCE)]
-    return [key for key in others if not determined(table, key, used)]
+    names = [name_of(key) for key in others if not determined(table, key, used)]
+    return [f"{which} differ in {', '.join(names)} too"] if names else []
 
 
 def determined(table: pd.DataFrame, key: str, by: Sequence[str]) -> bool:

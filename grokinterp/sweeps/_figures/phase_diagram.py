@@ -19,7 +19,7 @@ from grokinterp.sweeps._figures.cells import (
     Cell,
     RunLines,
     axes_of,
-    cell_of,
+    cells_of,
     counted,
     coverages,
     heading,
@@ -47,7 +47,7 @@ SIDE_BAR = {  # upright, since plotly 7.1 moves all titles of a figure with a ba
     "thickness": 10, "lenmode": "pixels", "len": 260, "y": 1, "yanchor": "top", "xpad": 6,
 }  # fmt: skip
 
-Place = tuple[int, int, int]  # of a cell: panel, y, x
+Place = tuple[int, ...]  # of a cell: panel, y, x
 
 
 def plot_phase_diagram(
@@ -78,17 +78,12 @@ def plot_phase_diagram(
     of_label = value == LABEL
     values = None if of_label else numbers_of(table, value)
     labels = labels_of(table, asked=of_label)
-    in_panel = np.zeros(len(table), int) if panels is None else panels.places
-    rows: dict[Place, list[int]] = {}
-    places = (in_panel.tolist(), up.places.tolist(), across.places.tolist())
-    for row, place in enumerate(zip(*places, strict=True)):
-        rows.setdefault(place, []).append(row)
-    cells = {place: cell_of(here, values) for place, here in rows.items()}
+    in_panel = panels.places if panels else np.zeros(len(table), int)
+    cells = cells_of(values, in_panel, up.places, across.places)
     grid = _Grid(cells, across, up, labels, RunLines(table, values, used))
     drawn = _panels(across, up, panels)
     lines = _labels(drawn, grid) if of_label else _medians(drawn, grid, value)
-    if extra := pooled(table, used):
-        lines.append(f"runs of a cell differ in {', '.join(map(name_of, extra))} too")
+    lines += pooled(table, used, "runs of a cell")
     drawn.layout.title.text = heading(f"{titled(value)} by {across.title}, {up.title}", lines)
     return drawn
 
@@ -125,12 +120,15 @@ def _medians(drawn: Figure, grid: "_Grid", value: str) -> list[str]:
         where: number(cell.spread.median) + ("" if short or not several else _about(cell))
         for where, cell in cells.items()
     }
-    grounds = {where: _colour(height, scale) for where, height in heights.items()}
+    shares = [(h - scale["zmin"]) / (scale["zmax"] - scale["zmin"]) for h in heights.values()]
+    grounds = dict(zip(heights, sample_colorscale(scale["colorscale"], shares), strict=True))
     bar = SIDE_BAR | (log_ticks(medians.values(), heights=True) if log else {"nticks": 6})
     grid.draw(drawn, heights, texts, grounds, {**scale, "colorbar": bar})
     empty = {where: 0.0 for where in grid.cells if where not in cells}
     if empty:
-        texts = {where: grid.none(where, short=short) for where in empty}
+        texts = {where: f"0 of {len(grid.cells[where].rows)}" for where in empty}
+        if not short:
+            texts = {k: f"{x}<br>{counted(grid.labels_in(k), '<br>')}" for k, x in texts.items()}
         grid.draw(drawn, empty, texts, dict.fromkeys(empty, NOTHING), _discrete([NOTHING]))
         _in_legend(drawn, "no run has a value", NOTHING)
     if not several:
@@ -145,7 +143,7 @@ def _about(cell: Cell) -> str:
     """The lines below a median."""
     found, n = cell.spread, len(cell.rows)
     between = f"<br>{number(found.low)} to {number(found.high)}" if found.coverage else ""
-    return between + (f"<br>{found.n} of {n}" if cell.missing else f"<br>n = {n}")
+    return between + (f"<br>{found.n} of {n}" if cell.without else f"<br>n = {n}")
 
 
 def _scale(heights: Sequence[float], *, log: bool) -> dict[str, Any]:
@@ -153,11 +151,6 @@ def _scale(heights: Sequence[float], *, log: bool) -> dict[str, Any]:
     if low < 0 < high and not log:
         return around_zero([np.array(heights)])
     return {"colorscale": FROM_ZERO, "zmin": low, "zmax": high if high > low else low + 1}
-
-
-def _colour(height: float, scale: Mapping[str, Any]) -> str:
-    share = (height - scale["zmin"]) / (scale["zmax"] - scale["zmin"])
-    return str(sample_colorscale(scale["colorscale"], [share])[0])
 
 
 def _discrete(colours: Sequence[str]) -> dict[str, Any]:
@@ -182,7 +175,7 @@ def _labels(drawn: Figure, grid: "_Grid") -> list[str]:
         if 2 * n > len(here):
             found[where], texts[where] = most, f"{name_of(most)}<br>{n} of {len(here)}"
         else:
-            found[where], texts[where] = MIXED, f"{MIXED}<br>{_count_lines(here)}"
+            found[where], texts[where] = MIXED, f"{MIXED}<br>{counted(here, '<br>')}"
     known = LABEL_COLOURS | OTHER_LABELS
     names = ordered(found.values())
     colours = [known.get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(names)]
@@ -192,10 +185,6 @@ def _labels(drawn: Figure, grid: "_Grid") -> list[str]:
     for name, colour in zip(names, colours, strict=True):
         _in_legend(drawn, name_of(name), colour)
     return ["label of most runs" + "; mixed: none has more than half" * (MIXED in names)]
-
-
-def _count_lines(labels: Sequence[str]) -> str:
-    return counted(labels).replace(", ", "<br>")
 
 
 @dataclass(frozen=True)
@@ -211,11 +200,6 @@ class _Grid:
     def labels_in(self, where: Place) -> list[str]:
         return [self.labels[row] for row in self.cells[where].rows]
 
-    def none(self, where: Place, *, short: bool) -> str:
-        """What stands in a cell without a value."""
-        text = f"0 of {len(self.cells[where].rows)}"
-        return text if short else f"{text}<br>{_count_lines(self.labels_in(where))}"
-
     def hover(self, where: Place) -> str:
         cell, (_, i, j) = self.cells[where], where
         found = cell.spread
@@ -226,8 +210,8 @@ class _Grid:
         if found.n:
             lines.append(f"median {found.median:,.6g} of {found.n}")
         lines += interval_line(found)
-        if cell.missing:
-            lines.append(f"{cell.missing} of {len(cell.rows)} runs have no value")
+        if cell.without:
+            lines.append(f"{len(cell.without)} of {len(cell.rows)} runs have no value")
         return "<br>".join([*lines, self.lines.runs(cell.rows)])
 
     def draw(
@@ -239,13 +223,18 @@ class _Grid:
         Text has one colour a trace, so black and white make two. Tags for colours would do too, but
         plotly counts their letters where it fits the text into the cells.
         """
+
+        def rows(values: Mapping[Place, Any], panel: int, nothing: object) -> list[list[Any]]:
+            ys, xs = range(len(self.up.names)), range(len(self.across.names))
+            return [[values.get((panel, i, j), nothing) for j in xs] for i in ys]
+
         inks = {where: ink_on(grounds[where]) for where in heights}
         for i, (panel, ink) in enumerate(sorted({(w[0], inks[w]) for w in heights})):
             here = [where for where in heights if (where[0], inks[where]) == (panel, ink)]
             drawn.add_heatmap(
-                z=self._rows(panel, {where: heights[where] for where in here}, None),
-                text=self._rows(panel, {where: texts[where] for where in here}, ""),
-                customdata=self._rows(panel, {where: self.hover(where) for where in here}, ""),
+                z=rows({where: heights[where] for where in here}, panel, None),
+                text=rows({where: texts[where] for where in here}, panel, ""),
+                customdata=rows({where: self.hover(where) for where in here}, panel, ""),
                 texttemplate="%{text}",
                 textfont={"color": ink},
                 hovertemplate="%{customdata}<extra></extra>",
@@ -256,10 +245,3 @@ class _Grid:
                 col=1,
                 **{"showscale": i == 0, **style},
             )
-
-    def _rows(self, panel: int, values: Mapping[Place, Any], nothing: object) -> list[list[Any]]:
-        places = [
-            [(panel, i, j) for j in range(len(self.across.names))]
-            for i in range(len(self.up.names))
-        ]
-        return [[values.get(where, nothing) for where in row] for row in places]

@@ -1,7 +1,7 @@
 """A measure of a sweep against one recipe key: single runs, medians with intervals, a power law."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from grokinterp.sweeps._figures.cells import (
     Cell,
     RunLines,
     axes_of,
-    cell_of,
+    cells_of,
     coverages,
     heading,
     interval_line,
@@ -47,13 +47,16 @@ NOWHERE: list[Any] = [None]
 
 @dataclass(frozen=True)
 class _Group:
-    """The runs of one line: their rows, and their cells by the place on the x axis."""
+    """The runs of one line: their cells by the place on the x axis."""
 
     name: str
     number: int
-    rows: np.ndarray
     cells: Mapping[int, Cell]
     style: Mapping[str, str]
+
+    def rows(self, places: Iterable[int]) -> list[int]:
+        """The rows of the cells at these places, in the order of the table."""
+        return sorted(row for place in places for row in self.cells[place].rows)
 
 
 def plot_scaling(
@@ -89,7 +92,7 @@ def plot_scaling(
     run_lines = RunLines(table, values, used)
     drawn_groups = _groups(across, groups, values)
     cells = [cell for group in drawn_groups for cell in group.cells.values()]
-    absent = any(cell.missing for cell in cells)
+    absent = any(cell.without for cell in cells)
     drawn = _axes(across, titled(value), values, fit=fit, n=len(drawn_groups) * absent)
     places = across.positions()
     x_of = np.array(places)[across.places]
@@ -99,22 +102,34 @@ def plot_scaling(
             _without(drawn, places, group, run_lines)
         if fit:
             _fitted(drawn, places, values, across, group)
+    dots = [(g.rows(g.cells), g.name, g.style["color"]) for g in drawn_groups]
     if groups is None:
         labels = np.array(labels_of(table, asked=False))
-        for i, label in enumerate(ordered(labels.tolist())):
-            colour = LABEL_COLOURS.get(label, SERIES[i % len(SERIES)])
-            rows = np.flatnonzero((labels == label) & ~np.isnan(values))
-            _dots(drawn, x_of, values, run_lines, rows, name_of(label), colour, legend=True)
-    for group in drawn_groups if groups else []:
-        rows, colour = group.rows[~np.isnan(values[group.rows])], group.style["color"]
-        _dots(drawn, x_of, values, run_lines, rows, group.name, colour, legend=False)
+        names = ordered(labels.tolist())
+        colours = [LABEL_COLOURS.get(x, SERIES[i % len(SERIES)]) for i, x in enumerate(names)]
+        dots = [
+            (np.flatnonzero(labels == label).tolist(), name_of(label), colour)
+            for label, colour in zip(names, colours, strict=True)
+        ]
+    for rows, name, colour in dots:
+        with_value = [row for row in rows if not math.isnan(values[row])]
+        drawn.add_scatter(
+            x=x_of[with_value],
+            y=values[with_value],
+            customdata=[run_lines.run(row) for row in with_value],
+            hovertemplate="%{customdata}<extra></extra>",
+            mode="markers",
+            marker={"color": colour, "size": 7, "opacity": 0.6},
+            name=name,
+            legendgroup=name,
+            showlegend=groups is None,
+        )
     bars = coverages(cell.spread for cell in cells)
     lines = [f"median, bars: interval for it{bars}" if bars else "median; no interval"]
     if absent:
         what = "without it when training ended" if value in TIMES else "without a value"
         lines += [f"above: runs {what}, of all", "open symbols: median of the other runs"]
-    if extra := pooled(table, used):
-        lines.append(f"runs at one x differ in {', '.join(map(name_of, extra))} too")
+    lines += pooled(table, used, "runs at one x")
     legend = len(drawn_groups) * (2 if fit else 1)
     return drawn.update_layout(
         title_text=heading(f"{titled(value)} by {across.title}", lines),
@@ -124,18 +139,17 @@ def plot_scaling(
 
 
 def _groups(across: Axis, groups: Axis | None, values: np.ndarray) -> list[_Group]:
-    found = []
-    legends = groups.full_names() if groups else ["median"]
-    for i, legend in enumerate(legends):
-        here = groups.places == i if groups else np.ones(len(values), bool)
-        rows = np.flatnonzero(here)
-        cells = {
-            int(j): cell_of(rows[across.places[rows] == j].tolist(), values)
-            for j in np.unique(across.places[rows])
-        }
-        style = series(i) if groups else {"color": COLOURS["other"], "dash": "solid"}
-        found.append(_Group(legend, i, rows, cells, style))
-    return found
+    in_group = groups.places if groups else np.zeros(len(values), int)
+    cells = sorted(cells_of(values, in_group, across.places).items())
+    return [
+        _Group(
+            legend,
+            i,
+            {x: cell for (group, x), cell in cells if group == i},
+            series(i) if groups else {"color": COLOURS["other"], "dash": "solid"},
+        )
+        for i, legend in enumerate(groups.full_names() if groups else ["median"])
+    ]
 
 
 def _axes(across: Axis, title: str, values: np.ndarray, *, fit: bool, n: int) -> Figure:
@@ -170,24 +184,6 @@ def _axes(across: Axis, title: str, values: np.ndarray, *, fit: bool, n: int) ->
     return drawn
 
 
-def _dots(
-    drawn: Figure, x: np.ndarray, values: np.ndarray, run_lines: RunLines, rows: np.ndarray,
-    name: str, colour: str, *, legend: bool,
-) -> None:  # fmt: skip
-    """Runs, each with its line on hover."""
-    drawn.add_scatter(
-        x=x[rows],
-        y=values[rows],
-        customdata=[run_lines.run(row) for row in rows.tolist()],
-        hovertemplate="%{customdata}<extra></extra>",
-        mode="markers",
-        marker={"color": colour, "size": 7, "opacity": 0.6},
-        name=name,
-        legendgroup=name,
-        showlegend=legend,
-    )
-
-
 def _medians(drawn: Figure, places: Sequence[float], across: Axis, group: _Group) -> None:
     """The line of the medians with their intervals, open where runs have no value."""
     cells = {j: cell for j, cell in group.cells.items() if cell.spread.n}
@@ -217,7 +213,7 @@ def _medians(drawn: Figure, places: Sequence[float], across: Axis, group: _Group
         marker={
             "size": 11,
             "color": group.style["color"],
-            "symbol": ["diamond-open" if cell.missing else "diamond" for cell in cells.values()],
+            "symbol": ["diamond-open" if cell.without else "diamond" for cell in cells.values()],
         },
         name=group.name,
         legendgroup=group.name,
@@ -229,13 +225,14 @@ def _without(drawn: Figure, places: Sequence[float], group: _Group, run_lines: R
 
     Numbers of very many x would overlap: there they are crosses, and hovering shows the number.
     """
-    cells = {j: cell for j, cell in group.cells.items() if cell.missing}
+    cells = {j: cell for j, cell in group.cells.items() if cell.without}
     drawn.add_scatter(
         x=[places[j] for j in cells],
         y=[group.number] * len(cells),
-        text=[f"{cell.missing}/{len(cell.rows)}" for cell in cells.values()],
+        text=[f"{len(cell.without)}/{len(cell.rows)}" for cell in cells.values()],
         customdata=[
-            f"no value: {cell.missing} of {len(cell.rows)} runs<br>{run_lines.runs(cell.without)}"
+            f"no value: {len(cell.without)} of {len(cell.rows)} runs<br>"
+            + run_lines.runs(cell.without)
             for cell in cells.values()
         ],
         hovertemplate="%{customdata}<extra></extra>",
@@ -253,8 +250,8 @@ def _fitted(
     drawn: Figure, places: Sequence[float], values: np.ndarray, across: Axis, group: _Group
 ) -> None:
     """The power law over the x where no run is without a value, or why there is none."""
-    whole = [j for j, cell in sorted(group.cells.items()) if not cell.missing]
-    rows = group.rows[np.isin(across.places[group.rows], whole)]
+    whole = [j for j, cell in group.cells.items() if not cell.without]
+    rows = group.rows(whole)
     numbers = across.numbers or (math.nan,) * len(across.names)
     law = power_law([numbers[j] for j in across.places[rows]], values[rows].tolist())
     words = f"exponent {law.exponent:.3g} ({CONFIDENCE:.0%}: {law.low:.3g} to {law.high:.3g})"
