@@ -35,22 +35,6 @@ FREE = (
 LEAST, MOST = 3, 200  # timed steps each way
 
 
-def why_not_together(recipes: Sequence[Recipe]) -> str | None:
-    """Why these recipes cannot be trained together, as a line with what to do; None if they can."""
-    for recipe in recipes:
-        if reason := _why_not_batched(recipe):
-            return f"{reason}; train these runs singly (gi.train)."
-    first, *others = (_shared(recipe) for recipe in recipes)
-    for place, other in enumerate(others, start=1):
-        for key in first:
-            if first[key] != other[key]:
-                return (
-                    f"recipes 0 and {place} have {key}={first[key]!r} and {other[key]!r}; those of "
-                    f"one ensemble may differ in {', '.join(FREE)}."
-                )
-    return None
-
-
 def groups(recipes: Mapping[str, Recipe], size: int) -> list[list[str]]:
     """Split named recipes into groups of at most `size` that can be trained together.
 
@@ -184,8 +168,16 @@ def _members(recipes: object) -> list[Recipe]:
     made = [as_recipe(x) for x in listed("recipes", recipes, such_as="['mod31-grokked']")]
     if not made:
         raise InputError("no recipes are given; give those of the members.")
-    if reason := why_not_together(made):
-        raise InputError(reason)
+    for recipe in made:
+        if reason := _why_not_batched(recipe):
+            raise InputError(f"{reason}; train these runs singly (gi.train).")
+    first, *others = map(_shared, made)
+    for place, other in enumerate(others, start=1):
+        if key := next((key for key in first if first[key] != other[key]), None):
+            raise InputError(
+                f"recipes 0 and {place} have {key}={first[key]!r} and {other[key]!r}; those of one "
+                f"ensemble may differ in {', '.join(FREE)}."
+            )
     return made
 
 

@@ -29,6 +29,7 @@ from grokinterp.tasks.splits import mask_of
 from grokinterp.updates.optimizers import Batches, build_optimizer, learning_rate
 
 EVALUATED_ROWS = 4096  # at once: intermediate results stay in the cache
+RATES = operator.attrgetter("lr", "betas", "weight_decay", "warmup")  # the same in one optimiser
 VECTOR = 64  # numbers; at least as many as any processor's vectors hold, unrolled
 
 
@@ -62,7 +63,7 @@ class AnyLearner(ABC):
         self.trained: Weights = {name: self._stacked[name] for name in names}
         self._optimizers = [
             _Optimizer(list(members), recipes, self.trained)
-            for _, members in itertools.groupby(range(len(recipes)), lambda i: _rates(recipes[i]))
+            for _, members in itertools.groupby(range(len(recipes)), lambda i: RATES(recipes[i]))
         ]
 
     @abstractmethod
@@ -251,11 +252,6 @@ class _Optimizer:
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
 
 
-def _rates(recipe: Recipe) -> tuple[object, ...]:
-    """The keys by which members of one optimiser may not differ."""
-    return recipe.lr, recipe.betas, recipe.weight_decay, recipe.warmup
-
-
 def evaluate_members(
     logits: Float[Tensor, "members n classes"],
     labels: Int[Tensor, "members n"],
@@ -275,10 +271,8 @@ def evaluate_members(
     found = [
         dict(zip(COLUMNS, values, strict=True)) for values in torch.stack(columns, dim=1).tolist()
     ]
-    with_mirrors = [(member, rows) for member, rows in enumerate(unmirrored) if rows is not None]
-    if with_mirrors:
-        means = [x[member][rows].mean() for member, rows in with_mirrors for x in (losses, right)]
-        values = torch.stack(means).view(-1, 2).tolist()
-        for (member, _), pair in zip(with_mirrors, values, strict=True):
-            found[member] |= zip(UNMIRRORED, pair, strict=True)
+    for member, rows in enumerate(unmirrored):
+        if rows is not None:
+            means = torch.stack([x[member][rows].mean() for x in (losses, right)])
+            found[member] |= zip(UNMIRRORED, means.tolist(), strict=True)
     return found

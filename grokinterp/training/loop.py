@@ -55,10 +55,11 @@ def train(
     recipe = as_recipe(recipe)
     folder = as_path("out", out, such_as="runs/mine")
     resume = truth("resume", resume)
-    if resume and is_finished(folder, recipe):
-        _tidy(folder)
-    else:
+    if not resume or not is_finished(folder, recipe):
         train_members([(recipe, folder)], resume=resume, progress=progress)
+    elif any((folder / name).exists() for name in (RESUME, LOCK)):  # left by a kill at the end
+        with contextlib.suppress(OSError, InputError), hold(folder):  # read-only, or held
+            (folder / RESUME).unlink(missing_ok=True)
     return Run(folder)
 
 
@@ -74,13 +75,6 @@ def is_finished(folder: Path, recipe: Recipe) -> bool:
 def unfinished(members: Sequence[Member]) -> list[Member]:
     """The runs that are not finished yet; InputError for a folder of another recipe."""
     return [(recipe, folder) for recipe, folder in members if not is_finished(folder, recipe)]
-
-
-def _tidy(folder: Path) -> None:
-    """Remove what a kill right after the last save may have left; nothing reads it."""
-    if any((folder / name).exists() for name in (RESUME, LOCK)):
-        with contextlib.suppress(OSError, InputError), hold(folder):  # read-only, or held
-            (folder / RESUME).unlink(missing_ok=True)
 
 
 def train_members(
