@@ -36,7 +36,7 @@ from grokinterp.sweeps._figures.cells import (
 )
 from grokinterp.sweeps.statistics import MIXED
 
-NOTHING = "#D9D9D9"  # a cell whose runs have no value
+NOTHING, NO_VALUE = "#D9D9D9", "no run has a value"  # of a cell
 OTHER_LABELS = {MIXED: SERIES[4], NO_LABEL: NOTHING}
 MOST_PANELS = 12
 CELL = 64  # pixels, the height of a row of cells
@@ -80,9 +80,9 @@ def plot_phase_diagram(
     labels = labels_of(table, asked=of_label)
     in_panel = panels.places if panels else np.zeros(len(table), int)
     cells = cells_of(values, in_panel, up.places, across.places)
-    grid = _Grid(cells, across, up, labels, RunLines(table, values, used))
     drawn = _panels(across, up, panels)
-    lines = _labels(drawn, grid) if of_label else _medians(drawn, grid, value)
+    grid = _Grid(drawn, cells, across, up, labels, RunLines(table, values, used))
+    lines = _labels(grid) if of_label else _medians(grid)
     lines += pooled(table, used, "runs of a cell")
     drawn.layout.title.text = heading(f"{titled(value)} by {across.title}, {up.title}", lines)
     return drawn
@@ -107,7 +107,7 @@ def _panels(across: Axis, up: Axis, panels: Axis | None) -> Figure:
     return drawn.update_layout(height=height + top + BELOW, margin={"t": top, "b": BELOW})
 
 
-def _medians(drawn: Figure, grid: "_Grid", value: str) -> list[str]:
+def _medians(grid: "_Grid") -> list[str]:
     """Draw the medians; what the title says about them, in lines."""
     cells = {where: cell for where, cell in grid.cells.items() if cell.spread.n}
     medians = {where: cell.spread.median for where, cell in cells.items()}
@@ -115,22 +115,20 @@ def _medians(drawn: Figure, grid: "_Grid", value: str) -> list[str]:
     heights = {where: math.log10(m) if log else m for where, m in medians.items()}
     several = any(len(cell.rows) > 1 for cell in grid.cells.values())
     short = len(grid.across.names) > MOST_TEXT or len(grid.up.names) > MOST_TALL
-    scale = _scale(list(heights.values()), log=log)
     texts = {
         where: number(cell.spread.median) + ("" if short or not several else _about(cell))
         for where, cell in cells.items()
     }
-    shares = [(h - scale["zmin"]) / (scale["zmax"] - scale["zmin"]) for h in heights.values()]
-    grounds = dict(zip(heights, sample_colorscale(scale["colorscale"], shares), strict=True))
     bar = SIDE_BAR | (log_ticks(medians.values(), heights=True) if log else {"nticks": 6})
-    grid.draw(drawn, heights, texts, grounds, {**scale, "colorbar": bar})
-    empty = {where: 0.0 for where in grid.cells if where not in cells}
-    if empty:
-        texts = {where: f"0 of {len(grid.cells[where].rows)}" for where in empty}
-        if not short:
-            texts = {k: f"{x}<br>{counted(grid.labels_in(k), '<br>')}" for k, x in texts.items()}
-        grid.draw(drawn, empty, texts, dict.fromkeys(empty, NOTHING), _discrete([NOTHING]))
-        _in_legend(drawn, "no run has a value", NOTHING)
+    grid.draw(heights, texts, {**_scale(list(heights.values()), log=log), "colorbar": bar})
+    texts = {
+        where: f"0 of {len(cell.rows)}"
+        + ("" if short else f"<br>{counted(grid.labels_in(where), '<br>')}")
+        for where, cell in grid.cells.items()
+        if where not in cells
+    }
+    if texts:
+        grid.draw_named(dict.fromkeys(texts, NO_VALUE), texts, {NO_VALUE: NOTHING})
     if not several:
         return ["one run a cell"]
     if short:
@@ -153,19 +151,7 @@ def _scale(heights: Sequence[float], *, log: bool) -> dict[str, Any]:
     return {"colorscale": FROM_ZERO, "zmin": low, "zmax": high if high > low else low + 1}
 
 
-def _discrete(colours: Sequence[str]) -> dict[str, Any]:
-    """The scale that gives 0, 1, 2 ... these colours."""
-    n = len(colours)
-    scale = [[(i + end) / n, colour] for i, colour in enumerate(colours) for end in (0, 1)]
-    return {"colorscale": scale, "zmin": -0.5, "zmax": n - 0.5, "showscale": False}
-
-
-def _in_legend(drawn: Figure, name: str, colour: str) -> None:
-    marker = {"symbol": "square", "size": 13, "color": colour}
-    drawn.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=name)
-
-
-def _labels(drawn: Figure, grid: "_Grid") -> list[str]:
+def _labels(grid: "_Grid") -> list[str]:
     """Draw the labels; what the title says about them, in lines."""
     found: dict[Place, str] = {}
     texts: dict[Place, str] = {}
@@ -178,19 +164,16 @@ def _labels(drawn: Figure, grid: "_Grid") -> list[str]:
             found[where], texts[where] = MIXED, f"{MIXED}<br>{counted(here, '<br>')}"
     known = LABEL_COLOURS | OTHER_LABELS
     names = ordered(found.values())
-    colours = [known.get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(names)]
-    codes = {where: float(names.index(label)) for where, label in found.items()}
-    grounds = {where: colours[int(code)] for where, code in codes.items()}
-    grid.draw(drawn, codes, texts, grounds, _discrete(colours))
-    for name, colour in zip(names, colours, strict=True):
-        _in_legend(drawn, name_of(name), colour)
+    colours = {name: known.get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(names)}
+    grid.draw_named(found, texts, colours)
     return ["label of most runs" + "; mixed: none has more than half" * (MIXED in names)]
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """The cells of all panels, and what they say."""
+    """The cells of all panels, what they say, and the figure that they are drawn in."""
 
+    drawn: Figure
     cells: Mapping[Place, Cell]
     across: Axis
     up: Axis
@@ -215,26 +198,25 @@ class _Grid:
         return "<br>".join([*lines, self.lines.runs(cell.rows)])
 
     def draw(
-        self, drawn: Figure, heights: Mapping[Place, float], texts: Mapping[Place, str],
-        grounds: Mapping[Place, str], style: Mapping[str, Any],
-    ) -> None:  # fmt: skip
+        self, heights: Mapping[Place, float], texts: Mapping[Place, str], style: Mapping[str, Any]
+    ) -> None:
         """The cells in `heights` and no others, each in its panel, with one bar of colours.
 
         Text has one colour a trace, so black and white make two. Tags for colours would do too, but
         plotly counts their letters where it fits the text into the cells.
         """
-
-        def rows(values: Mapping[Place, Any], panel: int, nothing: object) -> list[list[Any]]:
-            ys, xs = range(len(self.up.names)), range(len(self.across.names))
-            return [[values.get((panel, i, j), nothing) for j in xs] for i in ys]
-
-        inks = {where: ink_on(grounds[where]) for where in heights}
-        for i, (panel, ink) in enumerate(sorted({(w[0], inks[w]) for w in heights})):
-            here = [where for where in heights if (where[0], inks[where]) == (panel, ink)]
-            drawn.add_heatmap(
-                z=rows({where: heights[where] for where in here}, panel, None),
-                text=rows({where: texts[where] for where in here}, panel, ""),
-                customdata=rows({where: self.hover(where) for where in here}, panel, ""),
+        low, span = style["zmin"], style["zmax"] - style["zmin"]
+        shares = [(height - low) / span for height in heights.values()]
+        grounds = sample_colorscale(style["colorscale"], shares)
+        inks = {where: ink_on(ground) for where, ground in zip(heights, grounds, strict=True)}
+        ys, xs = range(len(self.up.names)), range(len(self.across.names))
+        for k, (panel, ink) in enumerate(sorted({(w[0], ink) for w, ink in inks.items()})):
+            rows = [[(panel, i, j) for j in xs] for i in ys]
+            here = {where for where in inks if inks[where] == ink}
+            self.drawn.add_heatmap(
+                z=[[heights[w] if w in here else None for w in row] for row in rows],
+                text=[[texts[w] if w in here else "" for w in row] for row in rows],
+                customdata=[[self.hover(w) if w in here else "" for w in row] for row in rows],
                 texttemplate="%{text}",
                 textfont={"color": ink},
                 hovertemplate="%{customdata}<extra></extra>",
@@ -243,5 +225,19 @@ class _Grid:
                 ygap=2,
                 row=panel + 1,
                 col=1,
-                **{"showscale": i == 0, **style},
+                **{"showscale": k == 0, **style},
+            )
+
+    def draw_named(
+        self, names: Mapping[Place, str], texts: Mapping[Place, str], colours: Mapping[str, str]
+    ) -> None:
+        """The cells in `names`, each in the colour of its name, which the legend shows."""
+        n, codes = len(colours), {name: float(i) for i, name in enumerate(colours)}
+        scale = [[(codes[name] + end) / n, colours[name]] for name in codes for end in (0, 1)]
+        style = {"colorscale": scale, "zmin": -0.5, "zmax": n - 0.5, "showscale": False}
+        self.draw({where: codes[name] for where, name in names.items()}, texts, style)
+        for name, colour in colours.items():
+            marker = {"symbol": "square", "size": 13, "color": colour}
+            self.drawn.add_scatter(
+                x=[None], y=[None], mode="markers", marker=marker, name=name_of(name)
             )
