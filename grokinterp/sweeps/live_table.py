@@ -34,7 +34,7 @@ class LiveTable:
 
     def __init__(self, jobs: Sequence[Job], *, n_runs: int) -> None:
         self._left = {
-            name: (recipe, job.place.seen_folder(name))
+            name: (recipe, job.place.folder / name)
             for job in jobs
             for name, recipe in job.members.items()
         }

@@ -80,10 +80,6 @@ class Place:
         """A folder to train a run in; in the end the place has what it holds."""
         yield self.folder / name
 
-    def seen_folder(self, name: str) -> Path:
-        """Where this machine would see a run while it is trained here."""
-        return self.folder / name
-
 
 @dataclass(frozen=True)
 class RemotePlace(Place):

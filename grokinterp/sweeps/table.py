@@ -131,8 +131,8 @@ class SweepTable:
         self._recipes = sweep.recipes()
         content = place.read(RESULTS)
         there = {} if content is None else self._read(content)
-        self.rows = {name: there[name] for name in self._recipes if name in there}
-        self.rows = {name: row for name, row in self.rows.items() if self._holds(row)}
+        held = (name for name in self._recipes if name in there and self._holds(there[name]))
+        self.rows = {name: there[name] for name in held}
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -17,20 +17,12 @@ from grokinterp.sweeps._figures.cells import (
     NO_LABEL,
     Axis,
     Cell,
-    RunLines,
-    axes_of,
-    cells_of,
-    counted,
-    coverages,
+    Grouped,
     heading,
-    interval_line,
-    labels_of,
     log_ticks,
     name_of,
     number,
-    numbers_of,
     ordered,
-    pooled,
     spans_decades,
     titled,
 )
@@ -73,19 +65,16 @@ def plot_phase_diagram(
     grokked, it is that of those that did. InputError for a column that is not there, for an axis
     with one value, for a `value` that no run has as a number, and for more than twelve panels.
     """
-    which = "panels fit a figure"
-    used, (across, up), panels = axes_of(table, by, most=MOST_PANELS, which=which, x=x, y=y)
-    of_label = value == LABEL
-    values = None if of_label else numbers_of(table, value)
-    labels = labels_of(table, asked=of_label)
-    in_panel = panels.places if panels else np.zeros(len(table), int)
-    cells = cells_of(values, in_panel, up.places, across.places)
-    drawn = _panels(across, up, panels)
-    grid = _Grid(drawn, cells, across, up, labels, RunLines(table, values, used))
-    lines = _labels(grid) if of_label else _medians(grid)
-    lines += pooled(table, used, "runs of a cell")
-    drawn.layout.title.text = heading(f"{titled(value)} by {across.title}, {up.title}", lines)
-    return drawn
+    of_labels = value == LABEL
+    runs = Grouped(
+        table, value, by, most=MOST_PANELS, which="panels fit a figure", of_labels=of_labels,
+        x=x, y=y,
+    )  # fmt: skip
+    across, up = runs.axes
+    grid = _Grid(runs, across, up, _panels(across, up, runs.by))
+    lines = [*(_labels if of_labels else _medians)(grid), *runs.pooled("runs of a cell")]
+    title = heading(f"{titled(value)} by {across.title}, {up.title}", lines)
+    return grid.drawn.update_layout(title_text=title)
 
 
 def _panels(across: Axis, up: Axis, panels: Axis | None) -> Figure:
@@ -109,11 +98,11 @@ def _panels(across: Axis, up: Axis, panels: Axis | None) -> Figure:
 
 def _medians(grid: "_Grid") -> list[str]:
     """Draw the medians; what the title says about them, in lines."""
-    cells = {where: cell for where, cell in grid.cells.items() if cell.spread.n}
+    cells = {where: cell for where, cell in grid.runs.cells.items() if cell.spread.n}
     medians = {where: cell.spread.median for where, cell in cells.items()}
     log = spans_decades(medians.values())
     heights = {where: math.log10(m) if log else m for where, m in medians.items()}
-    several = any(len(cell.rows) > 1 for cell in grid.cells.values())
+    several = any(len(cell.rows) > 1 for cell in grid.runs.cells.values())
     short = len(grid.across.names) > MOST_TEXT or len(grid.up.names) > MOST_TALL
     texts = {
         where: number(cell.spread.median) + ("" if short or not several else _about(cell))
@@ -123,8 +112,8 @@ def _medians(grid: "_Grid") -> list[str]:
     grid.draw(heights, texts, {**_scale(list(heights.values()), log=log), "colorbar": bar})
     texts = {
         where: f"0 of {len(cell.rows)}"
-        + ("" if short else f"<br>{counted(grid.labels_in(where), '<br>')}")
-        for where, cell in grid.cells.items()
+        + ("" if short else f"<br>{grid.runs.counted(cell, '<br>')}")
+        for where, cell in grid.runs.cells.items()
         if where not in cells
     }
     if texts:
@@ -133,8 +122,7 @@ def _medians(grid: "_Grid") -> list[str]:
         return ["one run a cell"]
     if short:
         return ["median over runs"]
-    share = coverages(cell.spread for cell in cells.values())
-    return [f"median over runs, interval for it{share}, number of runs"]
+    return [f"median over runs, interval for it{grid.runs.coverages()}, number of runs"]
 
 
 def _about(cell: Cell) -> str:
@@ -155,13 +143,13 @@ def _labels(grid: "_Grid") -> list[str]:
     """Draw the labels; what the title says about them, in lines."""
     found: dict[Place, str] = {}
     texts: dict[Place, str] = {}
-    for where in grid.cells:
-        here = grid.labels_in(where)
+    for where, cell in grid.runs.cells.items():
+        here = [grid.runs.labels[row] for row in cell.rows]
         most, n = Counter(here).most_common(1)[0]
         if 2 * n > len(here):
             found[where], texts[where] = most, f"{name_of(most)}<br>{n} of {len(here)}"
         else:
-            found[where], texts[where] = MIXED, f"{MIXED}<br>{counted(here, '<br>')}"
+            found[where], texts[where] = MIXED, f"{MIXED}<br>{grid.runs.counted(cell, '<br>')}"
     known = LABEL_COLOURS | OTHER_LABELS
     names = ordered(found.values())
     colours = {name: known.get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(names)}
@@ -171,31 +159,26 @@ def _labels(grid: "_Grid") -> list[str]:
 
 @dataclass(frozen=True)
 class _Grid:
-    """The cells of all panels, what they say, and the figure that they are drawn in."""
+    """The cells of all panels, and the figure that they are drawn in."""
 
-    drawn: Figure
-    cells: Mapping[Place, Cell]
+    runs: Grouped
     across: Axis
     up: Axis
-    labels: Sequence[str]
-    lines: RunLines
-
-    def labels_in(self, where: Place) -> list[str]:
-        return [self.labels[row] for row in self.cells[where].rows]
+    drawn: Figure
 
     def hover(self, where: Place) -> str:
-        cell, (_, i, j) = self.cells[where], where
+        cell, (_, i, j) = self.runs.cells[where], where
         found = cell.spread
         lines = [
             f"{self.across.title} {self.across.names[j]}, {self.up.title} {self.up.names[i]}",
-            f"<b>{counted(self.labels_in(where))}</b>",
+            f"<b>{self.runs.counted(cell)}</b>",
         ]
         if found.n:
             lines.append(f"median {found.median:,.6g} of {found.n}")
-        lines += interval_line(found)
+        lines += cell.interval()
         if cell.without:
             lines.append(f"{len(cell.without)} of {len(cell.rows)} runs have no value")
-        return "<br>".join([*lines, self.lines.runs(cell.rows)])
+        return "<br>".join([*lines, self.runs.runs(cell.rows)])
 
     def draw(
         self, heights: Mapping[Place, float], texts: Mapping[Place, str], style: Mapping[str, Any]

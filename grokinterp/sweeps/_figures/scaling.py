@@ -23,18 +23,11 @@ from grokinterp.sweeps._figures.cells import (
     TIMES,
     Axis,
     Cell,
-    RunLines,
-    axes_of,
-    cells_of,
-    coverages,
+    Grouped,
     heading,
-    interval_line,
-    labels_of,
     log_ticks,
     name_of,
-    numbers_of,
     ordered,
-    pooled,
     spans_decades,
     titled,
 )
@@ -86,27 +79,24 @@ def plot_scaling(
     number, and for more than 24 lines.
     """
     fit = truth("fit", fit)
-    which = "lines can be told apart"
-    used, (across,), groups = axes_of(table, by, most=MOST_GROUPS, which=which, x=x)
-    values = numbers_of(table, value)
-    run_lines = RunLines(table, values, used)
-    drawn_groups = _groups(across, groups, values)
-    cells = [cell for group in drawn_groups for cell in group.cells.values()]
-    absent = any(cell.without for cell in cells)
-    drawn = _axes(across, titled(value), values, fit=fit, n=len(drawn_groups) * absent)
+    runs = Grouped(table, value, by, most=MOST_GROUPS, which="lines can be told apart", x=x)
+    (across,), values = runs.axes, runs.values
+    groups = _groups(runs)
+    absent = any(cell.without for cell in runs.cells.values())
+    drawn = _axes(across, titled(value), values, fit=fit, n=len(groups) * absent)
     places = across.positions()
     x_of = np.array(places)[across.places]
-    for group in drawn_groups:
+    for group in groups:
         _medians(drawn, places, across, group)
         if absent:
-            _without(drawn, places, group, run_lines)
+            _without(drawn, places, group, runs)
         if fit:
             _fitted(drawn, places, values, across, group)
-    dots = [(g.rows(g.cells), g.name, g.style["color"]) for g in drawn_groups]
-    if groups is None:
-        labels = np.array(labels_of(table, asked=False))
+    dots = [(g.rows(g.cells), g.name, g.style["color"]) for g in groups]
+    if runs.by is None:
+        labels = np.array(runs.labels)
         names = ordered(labels.tolist())
-        colours = [LABEL_COLOURS.get(x, SERIES[i % len(SERIES)]) for i, x in enumerate(names)]
+        colours = [LABEL_COLOURS.get(n, SERIES[i % len(SERIES)]) for i, n in enumerate(names)]
         dots = [
             (np.flatnonzero(labels == label).tolist(), name_of(label), colour)
             for label, colour in zip(names, colours, strict=True)
@@ -116,21 +106,21 @@ def plot_scaling(
         drawn.add_scatter(
             x=x_of[with_value],
             y=values[with_value],
-            customdata=[run_lines.run(row) for row in with_value],
+            customdata=[runs.run(row) for row in with_value],
             hovertemplate="%{customdata}<extra></extra>",
             mode="markers",
             marker={"color": colour, "size": 7, "opacity": 0.6},
             name=name,
             legendgroup=name,
-            showlegend=groups is None,
+            showlegend=runs.by is None,
         )
-    bars = coverages(cell.spread for cell in cells)
+    bars = runs.coverages()
     lines = [f"median, bars: interval for it{bars}" if bars else "median; no interval"]
     if absent:
         what = "without it when training ended" if value in TIMES else "without a value"
         lines += [f"above: runs {what}, of all", "open symbols: median of the other runs"]
-    lines += pooled(table, used, "runs at one x")
-    legend = len(drawn_groups) * (2 if fit else 1)
+    lines += runs.pooled("runs at one x")
+    legend = len(groups) * (2 if fit else 1)
     return drawn.update_layout(
         title_text=heading(f"{titled(value)} by {across.title}", lines),
         margin_t=78 + 18 * len(lines),
@@ -138,17 +128,16 @@ def plot_scaling(
     )
 
 
-def _groups(across: Axis, groups: Axis | None, values: np.ndarray) -> list[_Group]:
-    in_group = groups.places if groups else np.zeros(len(values), int)
-    cells = sorted(cells_of(values, in_group, across.places).items())
+def _groups(runs: Grouped) -> list[_Group]:
+    cells = sorted(runs.cells.items())
     return [
         _Group(
             legend,
             i,
             {x: cell for (group, x), cell in cells if group == i},
-            series(i) if groups else {"color": COLOURS["other"], "dash": "solid"},
+            series(i) if runs.by else {"color": COLOURS["other"], "dash": "solid"},
         )
-        for i, legend in enumerate(groups.full_names() if groups else ["median"])
+        for i, legend in enumerate(runs.by.full_names() if runs.by else ["median"])
     ]
 
 
@@ -167,8 +156,7 @@ def _axes(across: Axis, title: str, values: np.ndarray, *, fit: bool, n: int) ->
         )  # fmt: skip
     straight = fit and bool(np.nanmin(values) > 0)  # on logarithmic axes a power law is
     if straight or spans_decades(values):
-        ticks = log_ticks(values) if spans_decades(values) else {}
-        drawn.update_layout(yaxis={"type": "log", **ticks})
+        drawn.update_layout(yaxis={"type": "log", **log_ticks(values)})
     places = across.positions()
     if places == across.numbers:
         log = spans_decades(places) or (straight and min(places) > 0)
@@ -179,7 +167,7 @@ def _axes(across: Axis, title: str, values: np.ndarray, *, fit: bool, n: int) ->
         drawn.update_xaxes(tickvals=list(places), ticktext=list(across.names))
     elif places != across.numbers:
         drawn.update_xaxes(**across.ticks())
-    elif spans_decades(places):
+    else:
         drawn.update_xaxes(**log_ticks(places))
     return drawn
 
@@ -202,7 +190,7 @@ def _medians(drawn: Figure, places: Sequence[float], across: Axis, group: _Group
                 [
                     f"{group.name}, {across.title} {across.names[j]}",
                     f"median {cell.spread.median:,.6g} of {cell.spread.n} of {len(cell.rows)} runs",
-                    *interval_line(cell.spread),
+                    *cell.interval(),
                 ]
             )
             for j, cell in cells.items()
@@ -220,7 +208,7 @@ def _medians(drawn: Figure, places: Sequence[float], across: Axis, group: _Group
     )
 
 
-def _without(drawn: Figure, places: Sequence[float], group: _Group, run_lines: RunLines) -> None:
+def _without(drawn: Figure, places: Sequence[float], group: _Group, runs: Grouped) -> None:
     """How many runs have no value, in the strip above at each x that has such runs.
 
     Numbers of very many x would overlap: there they are crosses, and hovering shows the number.
@@ -231,8 +219,7 @@ def _without(drawn: Figure, places: Sequence[float], group: _Group, run_lines: R
         y=[group.number] * len(cells),
         text=[f"{len(cell.without)}/{len(cell.rows)}" for cell in cells.values()],
         customdata=[
-            f"no value: {len(cell.without)} of {len(cell.rows)} runs<br>"
-            + run_lines.runs(cell.without)
+            f"no value: {len(cell.without)} of {len(cell.rows)} runs<br>" + runs.runs(cell.without)
             for cell in cells.values()
         ],
         hovertemplate="%{customdata}<extra></extra>",
