@@ -158,8 +158,7 @@ class Learner(AnyLearner):
         """The forward of the weights as they are now; differentiable."""
         if self._hooked is not None:
             return partial(self._hooked, self.weights)
-        quick = QuickForward(self._architecture, self.weights)
-        return lambda inputs: quick(inputs)  # type: ignore[return-value]
+        return QuickForward(self._architecture, self.weights)  # type: ignore[return-value]
 
 
 def is_trained(name: str, biases: str) -> bool:
@@ -178,9 +177,6 @@ class EnsembleLearner(AnyLearner):
 
     def __init__(self, recipes: Sequence[Recipe], device: str) -> None:
         super().__init__(recipes, device)
-        self._unmirrored_rows = [
-            None if mask is None else mask.nonzero().flatten() for mask in self._unmirrored
-        ]
         self._batch: tuple[list[Tensor], Tensor, Tensor] | None = None  # rows, inputs, labels
 
     def _gradients(self, step: int) -> Weights:
@@ -195,7 +191,7 @@ class EnsembleLearner(AnyLearner):
         inputs = self._inputs.expand(len(self._labels), -1, -1)
         with torch.no_grad():
             logits = stacked_logits(self._architecture, self._stacked, inputs)
-        return evaluate_members(logits, self._labels, self._masks, self._unmirrored_rows)
+        return evaluate_members(logits, self._labels, self._masks, self._unmirrored)
 
 
 class _Optimizer:

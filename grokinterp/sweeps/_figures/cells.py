@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any
@@ -12,7 +12,7 @@ import pandas as pd
 
 from grokinterp.base.checks import listed
 from grokinterp.base.errors import InputError, nearest
-from grokinterp.figures._figure import checked, plain
+from grokinterp.figures._figure import LABEL_COLOURS, SERIES, checked, plain
 from grokinterp.progress.labels import LABELS
 from grokinterp.recipe.keys import CHANCE
 from grokinterp.recipe.recipe import Recipe
@@ -248,14 +248,17 @@ def labels_of(table: pd.DataFrame, *, asked: bool) -> list[str]:
     return labels
 
 
-def ordered(labels: Iterable[str]) -> list[str]:
-    """Each label once: those that runs have, then others as they come.
+def label_colours(
+    labels: Iterable[str], known: Mapping[str, str] = LABEL_COLOURS
+) -> dict[str, str]:
+    """The colour of each label: first those that runs have, then others as they come.
 
-    >>> ordered(["no label", "steady", "grokked", "steady"])
+    >>> list(label_colours(["no label", "steady", "grokked", "steady"]))
     ['grokked', 'steady', 'no label']
     """
     found = dict.fromkeys(labels)
-    return [*(label for label in LABELS if label in found), *(x for x in found if x not in LABELS)]
+    names = [*(x for x in LABELS if x in found), *(x for x in found if x not in LABELS)]
+    return {name: known.get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(names)}
 
 
 def varied(table: pd.DataFrame) -> list[str]:

@@ -19,10 +19,10 @@ from grokinterp.sweeps._figures.cells import (
     Cell,
     Grouped,
     heading,
+    label_colours,
     log_ticks,
     name_of,
     number,
-    ordered,
     spans_decades,
     titled,
 )
@@ -150,11 +150,9 @@ def _labels(grid: "_Grid") -> list[str]:
             found[where], texts[where] = most, f"{name_of(most)}<br>{n} of {len(here)}"
         else:
             found[where], texts[where] = MIXED, f"{MIXED}<br>{grid.runs.counted(cell, '<br>')}"
-    known = LABEL_COLOURS | OTHER_LABELS
-    names = ordered(found.values())
-    colours = {name: known.get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(names)}
+    colours = label_colours(found.values(), LABEL_COLOURS | OTHER_LABELS)
     grid.draw_named(found, texts, colours)
-    return ["label of most runs" + "; mixed: none has more than half" * (MIXED in names)]
+    return ["label of most runs" + "; mixed: none has more than half" * (MIXED in colours)]
 
 
 @dataclass(frozen=True)

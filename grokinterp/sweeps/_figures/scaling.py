@@ -12,7 +12,6 @@ from grokinterp.base.checks import truth
 from grokinterp.figures._figure import (
     COLOURS,
     DASHES,
-    LABEL_COLOURS,
     SERIES,
     Figure,
     figure,
@@ -25,9 +24,9 @@ from grokinterp.sweeps._figures.cells import (
     Cell,
     Grouped,
     heading,
+    label_colours,
     log_ticks,
     name_of,
-    ordered,
     spans_decades,
     titled,
 )
@@ -95,11 +94,9 @@ def plot_scaling(
     dots = [(g.rows(g.cells), g.name, g.style["color"]) for g in groups]
     if runs.by is None:
         labels = np.array(runs.labels)
-        names = ordered(labels.tolist())
-        colours = [LABEL_COLOURS.get(n, SERIES[i % len(SERIES)]) for i, n in enumerate(names)]
         dots = [
             (np.flatnonzero(labels == label).tolist(), name_of(label), colour)
-            for label, colour in zip(names, colours, strict=True)
+            for label, colour in label_colours(runs.labels).items()
         ]
     for rows, name, colour in dots:
         with_value = [row for row in rows if not math.isnan(values[row])]
