@@ -9,7 +9,7 @@ cubes cos(w_k(a + b - c)) of 113^3 numbers, multiplied with the logits at every 
 import itertools
 import statistics
 import tempfile
-import time
+import timeit
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -255,13 +255,11 @@ def bench(*, threads: int = 0, rounds: int = ROUNDS) -> Bench:
         saved = recipe.replace(steps=CHECKPOINTS - 1, checkpoints="every:1", log_every=CHECKPOINTS)
         run = train(saved, Path(folder) / "run", progress=False)
         usual = usual_measures(recipe, FREQUENCIES)
-        ours, theirs = itertools.cycle(run.steps), itertools.cycle(run.steps)
+        ours = map(run.snapshot, itertools.cycle(run.steps))
+        theirs = map(run.weights, itertools.cycle(run.steps))
         measures, seconds = _pair(
-            (
-                lambda: measure_snapshot(run.snapshot(next(ours)), FREQUENCIES),
-                CHECKPOINTS // rounds,
-            ),
-            (lambda: usual(run.weights(next(theirs))), 4),
+            (lambda: measure_snapshot(next(ours), FREQUENCIES), CHECKPOINTS // rounds),
+            (lambda: usual(next(theirs)), 4),
             rounds=rounds,
             warm_up=3,
         )
@@ -294,8 +292,5 @@ def _pair(ours: Calls, usual: Calls, *, rounds: int, warm_up: int) -> tuple[Pair
 
 
 def _milliseconds(function: Callable[[], object], calls: int) -> float:
-    """The time of one call, over this many of them."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        function()
-    return (time.perf_counter() - start) / calls * 1e3
+    """The time of one call, over this many of them, with garbage collected as usual."""
+    return timeit.timeit(function, "gc.enable()", number=calls) / calls * 1e3
