@@ -7,7 +7,7 @@ raises `Stopped`.
 
 import pickle
 import signal
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from grokinterp.base.checks import refused, whole, word
 from grokinterp.base.errors import InputError, Interrupted, named, shown
 from grokinterp.base.paths import as_path
 from grokinterp.recipe.keys import AT_MOST
+from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.sweeps.executors import (
     Job,
@@ -126,7 +127,7 @@ def run_sweep(
     recipes = sweep.recipes()
     place = place_of(out, across_processes=elsewhere)
     with place.held():
-        _refuse_another_sweep(place, sweep)
+        _refuse_another_sweep(place, recipes)
         table = SweepTable(sweep, place, measured=measure is not None)
         place.write(SWEEP, sweep.to_toml().encode())
         left = {name: recipe for name, recipe in recipes.items() if not table.has(name)}
@@ -163,11 +164,10 @@ def run_sweep(
     return table.frame()
 
 
-def _refuse_another_sweep(place: Place, sweep: Sweep) -> None:
+def _refuse_another_sweep(place: Place, recipes: Mapping[str, Recipe]) -> None:
     there = place.read(SWEEP)
     if there is None:
         return
-    recipes = sweep.recipes()
     for name, recipe in Sweep.from_text(there, file=f"{place}/{SWEEP}").recipes().items():
         if name not in recipes:
             raise InputError(

@@ -153,52 +153,12 @@ class Sweep:
     @classmethod
     def from_toml(cls, path: str | Path) -> "Sweep":
         """The sweep that a TOML file describes; else an InputError of one line with its name."""
-        return cls._of_file(read_toml(path, example=EXAMPLE), file=path)
+        return _of_file(read_toml(path, example=EXAMPLE), path)
 
     @classmethod
     def from_text(cls, text: bytes, *, file: str | Path) -> "Sweep":
         """The same of the text of a file; recipes that it names are looked for beside it."""
-        return cls._of_file(parse_toml(text, file=file, example=EXAMPLE), file=file)
-
-    @classmethod
-    def _of_file(cls, content: Mapping[str, Any], *, file: str | Path) -> "Sweep":
-        try:
-            return cls._from_dict(content, beside=Path(file).parent)
-        except InputError as error:
-            raise InputError(f"{file}: {error}") from None
-
-    @classmethod
-    def _from_dict(cls, content: Mapping[str, Any], *, beside: Path) -> "Sweep":
-        for key in content:
-            if key not in TOP_LEVEL:
-                raise InputError(
-                    f"{shown(key)} is no part of a sweep; {nearest(key, TOP_LEVEL)} "
-                    "Keys of the recipe stand below [set] or [[axes]]."
-                )
-        changes = content.get("set", {})
-        if not isinstance(changes, dict):
-            raise InputError(f"set={shown(changes)} is no table; write [set] and keys below it.")
-        measures = content.get("measures", [])
-        if not isinstance(measures, list) or not all(isinstance(one, str) for one in measures):
-            raise InputError(f"measures={shown(measures)} is no list of names.")
-        axes = content.get("axes", [])
-        if not isinstance(axes, list) or not all(isinstance(axis, dict) for axis in axes):
-            raise InputError(f"axes={shown(axes)} are no tables; write [[axes]] and keys below it.")
-        if "seeds" in content:
-            axes = [*axes, {"seed": _seeds(content["seeds"])}]
-        base = _base(content.get("recipe", {}), beside=beside).replace(**changes)
-        made = []
-        for axis in axes:
-            for key in axis:
-                if key in changes:
-                    raise InputError(f"{shown(key)} stands in [set] and in an axis; leave one out.")
-            expanded = {
-                key: range_values(key, values, base=base) if isinstance(values, dict) else values
-                for key, values in axis.items()
-            }
-            _check_axis(expanded)
-            made.append({key: tuple(values) for key, values in expanded.items()})
-        return cls(base, tuple(made), tuple(measures), content.get("ensemble", 1))
+        return _of_file(parse_toml(text, file=file, example=EXAMPLE), file)
 
     def to_toml(self) -> str:
         """The sweep as a TOML document of its own, all keys of the base in it."""
@@ -210,6 +170,46 @@ class Sweep:
                 "axes": [{key: list(values) for key, values in axis.items()} for axis in self.axes],
             }
         )
+
+
+def _of_file(content: Mapping[str, Any], file: str | Path) -> Sweep:
+    try:
+        return _from_dict(content, beside=Path(file).parent)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def _from_dict(content: Mapping[str, Any], *, beside: Path) -> Sweep:
+    for key in content:
+        if key not in TOP_LEVEL:
+            raise InputError(
+                f"{shown(key)} is no part of a sweep; {nearest(key, TOP_LEVEL)} "
+                "Keys of the recipe stand below [set] or [[axes]]."
+            )
+    changes = content.get("set", {})
+    if not isinstance(changes, dict):
+        raise InputError(f"set={shown(changes)} is no table; write [set] and keys below it.")
+    measures = content.get("measures", [])
+    if not isinstance(measures, list) or not all(isinstance(one, str) for one in measures):
+        raise InputError(f"measures={shown(measures)} is no list of names.")
+    axes = content.get("axes", [])
+    if not isinstance(axes, list) or not all(isinstance(axis, dict) for axis in axes):
+        raise InputError(f"axes={shown(axes)} are no tables; write [[axes]] and keys below it.")
+    if "seeds" in content:
+        axes = [*axes, {"seed": _seeds(content["seeds"])}]
+    base = _base(content.get("recipe", {}), beside=beside).replace(**changes)
+    made = []
+    for axis in axes:
+        for key in axis:
+            if key in changes:
+                raise InputError(f"{shown(key)} stands in [set] and in an axis; leave one out.")
+        expanded = {
+            key: range_values(key, values, base=base) if isinstance(values, dict) else values
+            for key, values in axis.items()
+        }
+        _check_axis(expanded)
+        made.append({key: tuple(values) for key, values in expanded.items()})
+    return Sweep(base, tuple(made), tuple(measures), content.get("ensemble", 1))
 
 
 def _base(given: object, *, beside: Path) -> Recipe:
