@@ -21,7 +21,7 @@ from grokinterp.runs.manifest import METRICS, RUN_JSON
 from grokinterp.sweeps.executors import Job
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.console import Console
 
 WIDEST = 39  # letters of a line
 COUNTS_WIDEST = 36  # of the last lines, after which a terminal writes ^C
@@ -76,12 +76,6 @@ class LiveTable:
         lines = [*drawn, *counts][: max(1, rows - 1)]
         return "\n".join(line[:width] for line in lines)
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        from rich.text import Text
-
-        text = self.text(columns=options.size.width, rows=options.size.height)
-        yield Text(text, no_wrap=True, overflow="crop")
-
 
 @contextmanager
 def live_table(jobs: Sequence[Job], *, n_runs: int, shown: bool) -> Iterator[LiveTable]:
@@ -91,12 +85,17 @@ def live_table(jobs: Sequence[Job], *, n_runs: int, shown: bool) -> Iterator[Liv
         if shown and jobs and sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
+            from rich.text import Text
 
             console = Console(file=sys.stderr, highlight=False)
             if console.is_interactive:  # not with TERM=dumb: what is written there stays
                 live = Live(
-                    get_renderable=lambda: table, console=console, transient=True,
-                    refresh_per_second=PER_SECOND, redirect_stdout=False, redirect_stderr=False,
+                    get_renderable=lambda: Text(
+                        table.text(columns=console.width, rows=console.height),
+                        no_wrap=True, overflow="crop",
+                    ),
+                    console=console, transient=True, refresh_per_second=PER_SECOND,
+                    redirect_stdout=False, redirect_stderr=False,
                 )  # fmt: skip
                 stack.enter_context(live)
                 for stream, redirected in (

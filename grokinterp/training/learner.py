@@ -252,13 +252,13 @@ def evaluate_members(
     logits: Float[Tensor, "members n classes"],
     labels: Int[Tensor, "members n"],
     train_masks: Bool[Tensor, "members n"],
-    unmirrored: Sequence[Int[Tensor, " _"] | None] = (),
+    unmirrored: Sequence[Tensor | None] = (),
 ) -> list[Metrics]:
-    """What `evaluate` says of each member, in one go; all have so many training rows.
+    """What `evaluate` says of each member, in one go; all have equally many training rows.
 
     The rows are taken out before they are summed, as `evaluate` does: zeros among them would be
-    summed in another order. `unmirrored` are the rows of these columns, for each member its own,
-    since members differ in how many they have; None for a member without the columns.
+    summed in another order. `unmirrored` selects the rows of these columns, for each member its
+    own, since members differ in how many they have; None for a member without the columns.
     """
     losses = cross_entropies(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
     right = right_answers(logits, labels).to(losses.dtype)

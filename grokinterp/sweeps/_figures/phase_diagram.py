@@ -109,7 +109,10 @@ def _medians(grid: "_Grid") -> list[str]:
         for where, cell in cells.items()
     }
     bar = SIDE_BAR | (log_ticks(medians.values(), heights=True) if log else {"nticks": 6})
-    grid.draw(heights, texts, {**_scale(list(heights.values()), log=log), "colorbar": bar})
+    scale = _scale(list(heights.values()), log=log)
+    shares = [(h - scale["zmin"]) / (scale["zmax"] - scale["zmin"]) for h in heights.values()]
+    grounds = dict(zip(heights, sample_colorscale(scale["colorscale"], shares), strict=True))
+    grid.draw(heights, texts, grounds, {**scale, "colorbar": bar})
     texts = {
         where: f"0 of {len(cell.rows)}"
         + ("" if short else f"<br>{grid.runs.counted(cell, '<br>')}")
@@ -179,17 +182,15 @@ class _Grid:
         return "<br>".join([*lines, self.runs.runs(cell.rows)])
 
     def draw(
-        self, heights: Mapping[Place, float], texts: Mapping[Place, str], style: Mapping[str, Any]
-    ) -> None:
+        self, heights: Mapping[Place, float], texts: Mapping[Place, str],
+        grounds: Mapping[Place, str], style: Mapping[str, Any],
+    ) -> None:  # fmt: skip
         """The cells in `heights` and no others, each in its panel, with one bar of colours.
 
         Text has one colour a trace, so black and white make two. Tags for colours would do too, but
         plotly counts their letters where it fits the text into the cells.
         """
-        low, span = style["zmin"], style["zmax"] - style["zmin"]
-        shares = [(height - low) / span for height in heights.values()]
-        grounds = sample_colorscale(style["colorscale"], shares)
-        inks = {where: ink_on(ground) for where, ground in zip(heights, grounds, strict=True)}
+        inks = {where: ink_on(ground) for where, ground in grounds.items()}
         ys, xs = range(len(self.up.names)), range(len(self.across.names))
         for k, (panel, ink) in enumerate(sorted({(w[0], ink) for w, ink in inks.items()})):
             rows = [[(panel, i, j) for j in xs] for i in ys]
@@ -216,7 +217,8 @@ class _Grid:
         n, codes = len(colours), {name: float(i) for i, name in enumerate(colours)}
         scale = [[(codes[name] + end) / n, colours[name]] for name in codes for end in (0, 1)]
         style = {"colorscale": scale, "zmin": -0.5, "zmax": n - 0.5, "showscale": False}
-        self.draw({where: codes[name] for where, name in names.items()}, texts, style)
+        heights = {where: codes[name] for where, name in names.items()}
+        self.draw(heights, texts, {where: colours[names[where]] for where in names}, style)
         for name, colour in colours.items():
             marker = {"symbol": "square", "size": 13, "color": colour}
             self.drawn.add_scatter(
