@@ -198,7 +198,7 @@ class SweepTable:
             return False
         return (
             row.items() >= self._own(name).items()
-            and content["finished"] is True
+            and content.get("finished") is True
             and recipe == self._recipes[name]
             and self._place.has(name, content["sha256"])
         )
