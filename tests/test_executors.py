@@ -1,7 +1,6 @@
 """Sweeps in processes, on Ray and into paths of fsspec: the same runs, whatever is killed."""
 
 import importlib.util
-import io
 import multiprocessing
 import os
 import re
@@ -199,7 +198,7 @@ def test_the_cores_are_divided_among_the_workers(monkeypatch):
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
 
     def threads(name="local", workers=None, threads=None, address=None):
-        return executor_of(name, workers=workers, threads=threads, address=address).threads
+        return executor_of(name, workers=workers, threads=threads, address=address)[1]
 
     assert [threads(workers=n) for n in (None, 1, 2, 3, 16)] == [8, 8, 4, 2, 1]
     assert threads(workers=2, threads=5) == 5
@@ -279,8 +278,6 @@ def train_until(recipe, folder, *, step):
 
 
 def test_the_live_table_has_a_line_for_every_run_in_training(sweep, tmp_path):
-    from rich.console import Console
-
     place = place_of(tmp_path, across_processes=False)
     recipes = sweep.recipes()
     together = {name: recipes[name] for name in ("seed=1", "seed=2")}
@@ -300,9 +297,7 @@ def test_the_live_table_has_a_line_for_every_run_in_training(sweep, tmp_path):
     assert live.counts(1) == "2 of 5 runs done, 1 in training, 2 waiting"
     os.utime(run_json)
     assert [line[0] for line in live.lines()] == ["seed=1", "seed=2"]
-    drawn = io.StringIO()
-    Console(file=drawn, width=100, height=24).print(live)
-    first, second, *others = drawn.getvalue().splitlines()
+    first, second, *others = live.text(columns=100, rows=24).splitlines()
     assert first.split() == ["seed=1", "20", "of", "30"]
     assert second.strip() == logged
     assert " ".join(others[2:]) == live.counts(2)

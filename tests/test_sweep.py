@@ -189,7 +189,7 @@ def test_bad_files_are_refused_in_one_line_with_their_name(name, tmp_path):
 
 
 def test_a_missing_file_and_bytes_are_refused(tmp_path):
-    with pytest.raises(gi.InputError, match=r"nowhere\.toml is not a file"):
+    with pytest.raises(gi.InputError, match=r"nowhere\.toml does not exist"):
         Sweep.from_toml(tmp_path / "nowhere.toml")
     (tmp_path / "x.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(gi.InputError, match=r"x\.toml is not TOML"):

@@ -9,7 +9,7 @@ cubes cos(w_k(a + b - c)) of 113^3 numbers, multiplied with the logits at every 
 import itertools
 import statistics
 import tempfile
-import time
+import timeit
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -103,11 +103,8 @@ def usual_step(recipe: Recipe) -> Callable[[], None]:
     assert isinstance(model, torch.nn.Module)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("b_" not in name and not name.endswith("bias"))
-    optimizer = torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        betas=recipe.betas,
+    optimizer = torch.optim.AdamW(  # the others have no gradient and stay as they are
+        model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, betas=recipe.betas
     )
 
     def step() -> None:
@@ -130,7 +127,8 @@ def usual_measures(
     assert isinstance(architecture, Architecture)
     rows, tokens, labels = recipe.train_indices(), task.model_inputs, task.labels
     model = build_model(architecture, initial_weights(architecture, seed=recipe.seed))
-    a, b, c = (torch.arange(p)[(None,) * i + (slice(None),) + (None,) * (2 - i)] for i in range(3))
+    c = torch.arange(p)
+    a, b = c[:, None, None], c[:, None]
 
     def wave(exponent: Tensor, k: int, shift: float = 0.0) -> Tensor:
         angle = 2 * torch.pi * k * (exponent % p) / p
@@ -218,8 +216,9 @@ class Bench(Result):
         rates = self.products
         return [
             f"all measures of a run of 250 checkpoints: {self.all_measures_s:.1f} s",
-            f"matrix products, GFLOP/s: forward {rates.forward:.0f}, backward {rates.backward:.0f}, "
-            f"weights {rates.weights:.0f}; by torch.mm {rates.plain:.0f}; peak {rates.peak:.0f}",
+            f"matrix products, GFLOP/s: forward {rates.forward:.0f}, backward "
+            f"{rates.backward:.0f}, weights {rates.weights:.0f}; by torch.mm {rates.plain:.0f}; "
+            f"peak {rates.peak:.0f}",
             f"a training step: {rates.gflop:.2f} GFLOP, reached {self.reached:.0f} GFLOP/s; its "
             f"products alone would take {rates.floor_ms:.1f} ms at the peak",
         ]
@@ -237,9 +236,8 @@ class Bench(Result):
 
     def table(self) -> pd.DataFrame:
         """One row for a training step, and one for all measures of a checkpoint."""
-        rows = [("training step", self.training_step)]
-        rows.append(("all measures of a checkpoint", self.measures))
-        return pd.DataFrame([{"what": what, **asdict(pair)} for what, pair in rows])
+        rows = {"training step": self.training_step, "all measures of a checkpoint": self.measures}
+        return pd.DataFrame([{"what": what, **asdict(pair)} for what, pair in rows.items()])
 
 
 def bench(*, threads: int = 0, rounds: int = ROUNDS) -> Bench:
@@ -256,12 +254,12 @@ def bench(*, threads: int = 0, rounds: int = ROUNDS) -> Bench:
         training, _ = _pair((session.update, 100), (step, 10), rounds=rounds, warm_up=20)
         saved = recipe.replace(steps=CHECKPOINTS - 1, checkpoints="every:1", log_every=CHECKPOINTS)
         run = train(saved, Path(folder) / "run", progress=False)
-        measure = partial(measure_snapshot, frequencies=FREQUENCIES)
         usual = usual_measures(recipe, FREQUENCIES)
-        ours, theirs = itertools.cycle(run.steps), itertools.cycle(run.steps)
+        ours = map(run.snapshot, itertools.cycle(run.steps))
+        theirs = map(run.weights, itertools.cycle(run.steps))
         measures, seconds = _pair(
-            (lambda: measure(run.snapshot(next(ours))), CHECKPOINTS // rounds),
-            (lambda: usual(run.weights(next(theirs))), 4),
+            (lambda: measure_snapshot(next(ours), FREQUENCIES), CHECKPOINTS // rounds),
+            (lambda: usual(next(theirs)), 4),
             rounds=rounds,
             warm_up=3,
         )
@@ -294,8 +292,5 @@ def _pair(ours: Calls, usual: Calls, *, rounds: int, warm_up: int) -> tuple[Pair
 
 
 def _milliseconds(function: Callable[[], object], calls: int) -> float:
-    """The time of one call, over this many of them."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        function()
-    return (time.perf_counter() - start) / calls * 1e3
+    """The time of one call, over this many of them, with garbage collected as usual."""
+    return timeit.timeit(function, "gc.enable()", number=calls) / calls * 1e3

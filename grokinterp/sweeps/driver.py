@@ -7,9 +7,8 @@ raises `Stopped`.
 
 import pickle
 import signal
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from grokinterp.base.checks import refused, whole, word
 from grokinterp.base.errors import InputError, Interrupted, named, shown
 from grokinterp.base.paths import as_path
 from grokinterp.recipe.keys import AT_MOST
+from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.sweeps.executors import (
     Job,
@@ -42,20 +42,12 @@ SWEEP = "sweep.toml"
 NAMED = 3  # runs in the line about a stop
 
 
-@dataclass(frozen=True)
-class Executor:
-    """What makes jobs, with how many torch threads each, and whether in other processes."""
-
-    make: Callable[[Sequence[Job]], Generator[Made, None, None]]
-    threads: int
-    elsewhere: bool
-
-
 def executor_of(
     name: str, *, workers: int | None, threads: int | None, address: str | None
-) -> Executor:
-    """The executor that is asked for; InputError for an unknown one and for impossible numbers.
+) -> tuple[Callable[[Sequence[Job]], Generator[Made, None, None]], int]:
+    """What makes jobs, and with how many torch threads each.
 
+    InputError for an unknown executor, and for numbers or an address that it cannot take.
     Without `threads` a run has torch's number in this process divided by the workers, at least 1;
     on a running cluster, whose machines may be different, it has 1.
     """
@@ -68,11 +60,11 @@ def executor_of(
     if threads is None:
         threads = 1 if address else max(1, torch.get_num_threads() // (workers or 1))
     if name == "ray":
-        make = partial(run_on_ray, workers=workers or (None if address else 1), address=address)
-        return Executor(make, threads, elsewhere=True)
+        workers = workers or (None if address else 1)
+        return partial(run_on_ray, workers=workers, address=address), threads
     if workers is None or workers == 1:
-        return Executor(run_in_process, threads, elsewhere=False)
-    return Executor(partial(run_in_processes, workers=workers), threads, elsewhere=True)
+        return run_in_process, threads
+    return partial(run_in_processes, workers=workers), threads
 
 
 def run_sweep(
@@ -128,13 +120,14 @@ def run_sweep(
     for name, given in (("measure", measure), ("on_row", on_row)):
         if given is not None and not callable(given):
             raise refused(name, given, "a function", "such as sweeps.measuring(['sizes'])")
-    chosen = executor_of(executor, workers=workers, threads=threads, address=address)
-    if chosen.elsewhere:
+    make, threads = executor_of(executor, workers=workers, threads=threads, address=address)
+    elsewhere = make is not run_in_process
+    if elsewhere:
         _check_travels(measure)
     recipes = sweep.recipes()
-    place = place_of(out, across_processes=chosen.elsewhere)
+    place = place_of(out, across_processes=elsewhere)
     with place.held():
-        _refuse_another_sweep(place, sweep)
+        _refuse_another_sweep(place, recipes)
         table = SweepTable(sweep, place, measured=measure is not None)
         place.write(SWEEP, sweep.to_toml().encode())
         left = {name: recipe for name, recipe in recipes.items() if not table.has(name)}
@@ -143,7 +136,7 @@ def run_sweep(
                 {name: left[name] for name in names},
                 place,
                 measure,
-                left[names[0]].threads or chosen.threads,  # the same for all of a group
+                left[names[0]].threads or threads,  # the same for all of a group
             )
             for names in groups(left, sweep.ensemble)
         ]
@@ -151,7 +144,7 @@ def run_sweep(
             with (
                 sigterm_kept(signal.default_int_handler),  # as Ctrl-C
                 live_table(jobs, n_runs=len(recipes), shown=progress) as live,
-                closing(chosen.make(jobs)) as results,
+                closing(make(jobs)) as results,
             ):
                 for made in results:
                     _check_arrived(place, made)
@@ -160,19 +153,21 @@ def run_sweep(
                     if on_row is not None:
                         on_row(row)
         except KeyboardInterrupt as stop:
+            names = stop.args if isinstance(stop, Stopped) else ()
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            at = f"at {', '.join(names[:NAMED])}{more}, " if names else ""
             raise Interrupted(
-                f"stopped {_at(stop)}with {len(table)} of {len(recipes)} runs in the table; "
+                f"stopped {at}with {len(table)} of {len(recipes)} runs in the table; "
                 f"nothing is lost, sweep into {out} again to go on."
             ) from None
         table.write()  # a kill may have come between its two files
     return table.frame()
 
 
-def _refuse_another_sweep(place: Place, sweep: Sweep) -> None:
+def _refuse_another_sweep(place: Place, recipes: Mapping[str, Recipe]) -> None:
     there = place.read(SWEEP)
     if there is None:
         return
-    recipes = sweep.recipes()
     for name, recipe in Sweep.from_text(there, file=f"{place}/{SWEEP}").recipes().items():
         if name not in recipes:
             raise InputError(
@@ -200,12 +195,3 @@ def _check_arrived(place: Place, made: Made) -> None:
             f"{made.name} was made, but {place} does not have it: on the machine that trained it, "
             "that is another folder; give one that all machines share, or a path of fsspec."
         )
-
-
-def _at(stop: KeyboardInterrupt) -> str:
-    """Where a sweep was stopped."""
-    names = stop.args if isinstance(stop, Stopped) else ()
-    if not names:
-        return ""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"at {', '.join(names[:NAMED])}{more}, "

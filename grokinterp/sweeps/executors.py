@@ -26,10 +26,10 @@ from typing import Any
 from grokinterp.base.errors import InputError
 from grokinterp.base.files import LOCK, hold
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.manifest import RESUME, RUN_JSON, Manifest
+from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.runs.run import Run
 from grokinterp.sweeps.places import Place
-from grokinterp.training.ensemble import train_ensemble
+from grokinterp.training.ensemble import begun_together, train_ensemble
 from grokinterp.training.loop import Member, is_finished, train, using_threads
 
 NOTE = "note"
@@ -142,11 +142,7 @@ def _train_together(members: Sequence[Member]) -> None:
 def _can_be_a_member(recipe: Recipe, folder: Path) -> bool:
     """Whether a run is unfinished, of this recipe, and was not begun singly."""
     try:
-        if is_finished(folder, recipe):
-            return False
-        if not (folder / RESUME).exists() or not (folder / RUN_JSON).exists():
-            return True
-        return "ensemble" in Manifest.read(folder).environments()[-1][1]
+        return not is_finished(folder, recipe) and begun_together(folder) is not False
     except InputError:
         return False
 
@@ -202,16 +198,6 @@ class _Worker:
         self.ready = False
         self.job: Job | None = None
 
-    def give(self, job: Job) -> None:
-        self.job = job
-        with suppress(OSError):  # it is dead, as its connection will show
-            self.connection.send(job)
-
-    def exit_status(self) -> int:
-        """The status of a process whose connection has ended."""
-        self.process.join(STOP_SECONDS)
-        return self.process.exitcode or 0
-
 
 def run_in_processes(jobs: Sequence[Job], *, workers: int) -> Generator[Made, None, None]:
     """Make the runs in this many processes; they come back in the order in which they end."""
@@ -226,12 +212,15 @@ def run_in_processes(jobs: Sequence[Job], *, workers: int) -> Generator[Made, No
                 pool.append(_Worker())
             for worker in pool:
                 if worker.ready and worker.job is None and waiting:
-                    worker.give(waiting.popleft())
+                    worker.job = waiting.popleft()
+                    with suppress(OSError):  # it is dead, as its connection will show
+                        worker.connection.send(worker.job)
             for worker, message in _heard_from(pool):
                 if message is None:
                     pool.remove(worker)
                     worker.connection.close()
-                    status = worker.exit_status()
+                    worker.process.join(STOP_SECONDS)
+                    status = worker.process.exitcode or 0
                     if not worker.ready:
                         false_starts += 1
                         _check_start(status, false_starts)

@@ -9,21 +9,19 @@ terminals wrap the lines that are there when they are made narrower, and then it
 many rows to erase.
 """
 
-import io
 import os
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from grokinterp.runs.manifest import METRICS, RUN_JSON
-from grokinterp.runs.metrics import COLUMNS
 from grokinterp.sweeps.executors import Job
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.console import Console
 
 WIDEST = 39  # letters of a line
 COUNTS_WIDEST = 36  # of the last lines, after which a terminal writes ^C
@@ -36,7 +34,7 @@ class LiveTable:
 
     def __init__(self, jobs: Sequence[Job], *, n_runs: int) -> None:
         self._left = {
-            name: (recipe, job.place.seen_folder(name))
+            name: (recipe, job.place.folder / name)
             for job in jobs
             for name, recipe in job.members.items()
         }
@@ -61,8 +59,8 @@ class LiveTable:
         """How many runs are done, in training, waiting and failed."""
         waiting = len(self._left) - n_active
         done = self._n_runs - len(self._left) - self._n_failed
-        told = f"{done} of {self._n_runs} runs done, {n_active} in training, {waiting} waiting"
-        return told + (f", {self._n_failed} failed" if self._n_failed else "")
+        counts = f"{done} of {self._n_runs} runs done, {n_active} in training, {waiting} waiting"
+        return counts + (f", {self._n_failed} failed" if self._n_failed else "")
 
     def text(self, *, columns: int, rows: int) -> str:
         """Two lines per run and the counts, for the columns and half of the rows of a terminal."""
@@ -78,12 +76,6 @@ class LiveTable:
         lines = [*drawn, *counts][: max(1, rows - 1)]
         return "\n".join(line[:width] for line in lines)
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        from rich.text import Text
-
-        text = self.text(columns=options.size.width, rows=options.size.height)
-        yield Text(text, no_wrap=True, overflow="crop")
-
 
 @contextmanager
 def live_table(jobs: Sequence[Job], *, n_runs: int, shown: bool) -> Iterator[LiveTable]:
@@ -93,39 +85,35 @@ def live_table(jobs: Sequence[Job], *, n_runs: int, shown: bool) -> Iterator[Liv
         if shown and jobs and sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
+            from rich.text import Text
 
             console = Console(file=sys.stderr, highlight=False)
             if console.is_interactive:  # not with TERM=dumb: what is written there stays
                 live = Live(
-                    get_renderable=lambda: table, console=console, transient=True,
-                    refresh_per_second=PER_SECOND, redirect_stdout=False, redirect_stderr=False,
+                    get_renderable=lambda: Text(
+                        table.text(columns=console.width, rows=console.height),
+                        no_wrap=True, overflow="crop",
+                    ),
+                    console=console, transient=True, refresh_per_second=PER_SECOND,
+                    redirect_stdout=False, redirect_stderr=False,
                 )  # fmt: skip
                 stack.enter_context(live)
-                stack.enter_context(_printing_above(console))
+                for stream, redirected in (
+                    (sys.stderr, redirect_stderr),
+                    (sys.stdout, redirect_stdout),
+                ):
+                    if stream is not None and stream.isatty():  # else it would land here
+                        above = _Above(console, stream)
+                        stack.callback(above.end)
+                        stack.enter_context(redirected(above))
         yield table
 
 
-@contextmanager
-def _printing_above(console: "Console") -> Iterator[None]:
-    """Have what is printed meanwhile stand above the table, unless it goes elsewhere.
+class _Above:
+    """A stream whose lines are printed above the table, each when it is whole.
 
     Rich's own way breaks lines at the width of the terminal, so that paths cannot be copied.
     """
-    out, err = sys.stdout, sys.stderr
-    sys.stderr = _Above(console, err)
-    if out is not None and out.isatty():  # else what goes into a pipe would land here
-        sys.stdout = _Above(console, out)
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, _Above):
-                stream.end()
-        sys.stdout, sys.stderr = out, err
-
-
-class _Above(io.TextIOBase):
-    """A stream whose lines are printed above the table, each when it is whole."""
 
     def __init__(self, console: "Console", stream: TextIO) -> None:
         self._console, self._stream, self._begun = console, stream, ""
@@ -136,19 +124,15 @@ class _Above(io.TextIOBase):
             self._console.out(line.rpartition("\r")[2], highlight=False)  # of a bar, its last state
         return len(text)
 
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
     def end(self) -> None:
         if self._begun:
             self.write("\n")
 
-    def isatty(self) -> bool:
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        return self._stream.fileno()
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self._stream.encoding
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _ending(name: str, width: int) -> str:
@@ -174,14 +158,11 @@ def _last_logged(run: Path) -> tuple[int, str]:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
             cells = file.read().decode().splitlines()[-1].split(",")
         row = dict(zip(header, cells, strict=True))
-        train, test, train_acc, test_acc = (
-            float(row[column]) if row[column] else None for column in COLUMNS
-        )
-        sides = [
-            f"{name}{'' if loss is None else f' {loss:.2g}'}{'' if acc is None else f' {acc:.0%}'}"
-            for name, loss, acc in (("train", train, train_acc), ("test", test, test_acc))
-            if loss is not None or acc is not None
-        ]
+        sides = []
+        for side in ("train", "test"):
+            logged = ((row[f"{side}_loss"], ".2g"), (row[f"{side}_acc"], ".0%"))
+            numbers = [format(float(cell), style) for cell, style in logged if cell]
+            sides += [" ".join([side, *numbers])] if numbers else []
         return int(row["step"]), ", ".join(sides)
     except (OSError, ValueError, LookupError):
         return 0, ""

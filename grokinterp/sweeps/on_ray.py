@@ -45,7 +45,7 @@ def run_on_ray(
         return
     ray = _ray(local=address is None)
     waiting = deque(jobs)
-    with _cluster(ray, jobs, workers=workers, address=address):
+    with _cluster(ray, jobs, workers=workers, address=address or ""):
         task = ray.remote(max_retries=RETRIES)(_make_runs)
         pending: dict[Any, Job] = {}
         try:
@@ -58,7 +58,11 @@ def run_on_ray(
                 for done in ray.wait(list(pending), num_returns=1)[0]:
                     job = pending.pop(done)
                     try:
-                        yield from _result(ray, done, job)
+                        made = {each.name: each for each in ray.get(done)}
+                        for name in job.names:
+                            yield made.get(name) or failed(name, "its Ray task was cancelled.")
+                    except ray.exceptions.RayTaskError as error:
+                        raise error.cause from error
                     except ray.exceptions.RayError as error:  # its worker died, time after time
                         reason = " ".join(str(error).split())[:300]
                         yield from job.give_up(f"Ray gave it up: {reason}", waiting)
@@ -80,35 +84,27 @@ def _make_runs(job: Job) -> list[Made]:
     return made
 
 
-def _result(ray: Any, done: Any, job: Job) -> list[Made]:
-    try:
-        made = ray.get(done)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
-    names = {each.name for each in made}
-    rest = [failed(name, "its Ray task was cancelled.") for name in job.names if name not in names]
-    return [*made, *rest]
-
-
 @contextmanager
-def _cluster(
-    ray: Any, jobs: Sequence[Job], *, workers: int | None, address: str | None
-) -> Iterator[None]:
+def _cluster(ray: Any, jobs: Sequence[Job], *, workers: int | None, address: str) -> Iterator[None]:
     """A connection to a cluster, for as long as it is needed; Ray prints nothing."""
     if ray.is_initialized():  # by the caller, and the caller's to end
         yield
         return
-    if address:
-        _check_address(address)
+    host, colon, port = address.rpartition(":")
+    by_port = address not in ("", "auto") and "://" not in address
+    if by_port and not (colon and port.isdecimal()):
+        raise InputError(f"address={address!r} is no HOST:PORT; give such as 10.0.0.1:6379.")
     most = max(job.threads for job in jobs)
     size = {} if address else {"num_cpus": most * (workers or 1), "include_dashboard": False}
     with sigterm_kept():  # Ray would have it end the process
         try:
+            if by_port:  # where nothing listens, Ray would try for long
+                socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
             ray.init(
                 address or "local", log_to_driver=False, logging_level="ERROR",
                 configure_logging=False, **size,
             )  # fmt: skip
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = " ".join(str(error).split())
             raise InputError(
                 f"no Ray cluster at {address or 'this machine'} ({reason[:200]}); start one with "
@@ -136,19 +132,3 @@ def _ray(*, local: bool) -> Any:
             "executor='ray' needs Ray; pip install 'grokinterp[ray]', or give executor='local'."
         ) from None
     return ray
-
-
-def _check_address(address: str) -> None:
-    """Refuse an address where nothing listens; Ray would try it for long."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal():
-        if address != "auto" and "://" not in address:
-            raise InputError(f"address={address!r} is no HOST:PORT; give such as 10.0.0.1:6379.")
-        return
-    if "://" not in address:
-        try:
-            socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
-        except (OSError, OverflowError) as error:
-            raise InputError(
-                f"no Ray cluster at {address} ({error}); start one with ray start --head."
-            ) from None

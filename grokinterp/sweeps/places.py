@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +23,30 @@ LAST = (METRICS, RUN_JSON, RESUME)  # in the order in which a run folder is writ
 
 def place_of(out: str | Path, *, across_processes: bool) -> "Place":
     """The place that a user names; InputError for one that cannot be used."""
-    if not str(out):
+    url = str(out)
+    if not url:
         raise InputError("no folder is given; name one for the runs and their table.")
-    if "://" not in str(out):
+    if "://" not in url:
         folder = Path(out)
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is a file; give a folder for the runs.")
-        return Folder(folder.absolute() if across_processes else folder)
-    if re.match("https?://", str(out)):
+        return Place(folder.absolute() if across_processes else folder)
+    if re.match("https?://", url):
         raise InputError(f"{out} can only be read; give a folder, or a path such as s3://bucket/x.")
-    if across_processes and str(out).startswith("memory://"):
+    if across_processes and url.startswith("memory://"):
         raise InputError(f"{out} is within one process; give one local worker, or another place.")
-    place = Remote(str(out).rstrip("/"), Path(tempfile.gettempdir()))
     try:
-        place.files  # noqa: B018
+        from fsspec.core import url_to_fs
+
+        system, root = url_to_fs(url.rstrip("/"))
     except (ImportError, ValueError, OSError) as error:
         raise InputError(f"{out} cannot be used ({error}); give a folder.") from None
-    return Remote(place.url, Path(tempfile.mkdtemp(prefix="grokinterp-sweep-")))
+    scratch = Path(tempfile.mkdtemp(prefix="grokinterp-sweep-"))
+    return RemotePlace(scratch, url.rstrip("/"), system, root)
 
 
 @dataclass(frozen=True)
-class Folder:
+class Place:
     """A folder that is seen wherever the runs are trained. It goes to other processes."""
 
     folder: Path
@@ -64,7 +66,10 @@ class Folder:
     def write(self, name: str, content: bytes) -> None:
         """Put a file there, whole or not at all, unless it is there already."""
         if self.read(name) != content:
-            write_whole(self.folder / name, content)
+            self._write(name, content)
+
+    def _write(self, name: str, content: bytes) -> None:
+        write_whole(self.folder / name, content)
 
     def held(self) -> AbstractContextManager[object]:
         """Keep others from sweeping into it."""
@@ -75,47 +80,36 @@ class Folder:
         """A folder to train a run in; in the end the place has what it holds."""
         yield self.folder / name
 
-    def seen_folder(self, name: str) -> Path:
-        """Where this machine would see a run while it is trained here."""
-        return self.folder / name
-
 
 @dataclass(frozen=True)
-class Remote:
-    """The same at a path of fsspec, with a scratch folder for the runs in training."""
+class RemotePlace(Place):
+    """The same at a path of fsspec; its `folder` is a scratch folder for the runs in training."""
 
     url: str
-    scratch: Path
+    system: Any
+    root: str  # the path of the place in its file system
 
     def __str__(self) -> str:
         return self.url
 
-    @cached_property
-    def files(self) -> Any:
-        """The file system."""
-        from fsspec.core import url_to_fs
-
-        return url_to_fs(self.url)[0]
-
     def read(self, name: str) -> bytes | None:  # noqa: D102
         with self._reached(), suppress(FileNotFoundError):
-            return self.files.cat_file(self._path(name))
+            return self.system.cat_file(f"{self.root}/{name}")
         return None
 
     def has(self, name: str, files: Iterable[str]) -> bool:  # noqa: D102
-        there = self._path(name)
+        there = f"{self.root}/{name}"
         with self._reached():
-            return {f"{there}/{file}" for file in files} <= set(self.files.find(there))
+            return {f"{there}/{file}" for file in files} <= set(self.system.find(there))
 
-    def write(self, name: str, content: bytes) -> None:  # noqa: D102
-        if self.read(name) == content:
-            return
-        folder, _, last = self._path(name).rpartition("/")
+    def _write(self, name: str, content: bytes) -> None:
+        path = f"{self.root}/{name}"
+        folder, _, last = path.rpartition("/")
         aside = f"{folder}/{ASIDE}{last}"
         with self._reached():
-            self.files.makedirs(folder, exist_ok=True)
-            self.files.pipe_file(aside, content)
-            self.files.mv(aside, self._path(name))
+            self.system.makedirs(folder, exist_ok=True)
+            self.system.pipe_file(aside, content)
+            self.system.mv(aside, path)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -124,26 +118,31 @@ class Remote:
             yield
         finally:
             with suppress(OSError):  # what could not be sent is left there
-                self.scratch.rmdir()
+                self.folder.rmdir()
 
     @contextmanager
     def run_folder(self, name: str) -> Iterator[Path]:
         """A scratch folder; one that a killed worker has left is used as it is."""
-        folder, fetched = self.scratch / name, {}
+        folder, there, fetched = self.folder / name, f"{self.root}/{name}", {}
         if not (folder / RUN_JSON).is_file():
-            self._fetch(name, folder)
+            found = self.system.find(there) if self.system.exists(there) else []
+            names = [path.removeprefix(there).lstrip("/") for path in found]
+            # run.json comes last, so that what is cut off is fetched again.
+            for file in sorted(names, key=lambda file: file == RUN_JSON):
+                if not Path(file).name.startswith("."):  # aside, and cut off
+                    write_whole(folder / file, self.system.cat_file(f"{there}/{file}"))
             fetched = _times(folder)
         try:
             yield folder
         finally:
-            changed = [path for path, time in _times(folder).items() if fetched.get(path) != time]
-            self._put(name, folder, changed)
+            changed = [file for file, time in _times(folder).items() if fetched.get(file) != time]
+            for file in sorted(changed, key=lambda file: LAST.index(file) if file in LAST else -1):
+                self.write(f"{name}/{file}", (folder / file).read_bytes())
+            if not (folder / RESUME).exists() and self.system.exists(f"{there}/{RESUME}"):
+                self.system.rm(f"{there}/{RESUME}")
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # others may still be training in it
-                self.scratch.rmdir()
-
-    def seen_folder(self, name: str) -> Path:  # noqa: D102
-        return self.scratch / name
+                self.folder.rmdir()
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
@@ -159,37 +158,11 @@ class Remote:
                 f"{self.url} cannot be used ({told}); put this right, or give a folder."
             ) from error
 
-    def _path(self, name: str) -> str:
-        return f"{self.files._strip_protocol(self.url)}/{name}"
 
-    def _fetch(self, name: str, folder: Path) -> None:
-        """Bring a run here; run.json comes last, so that what is cut off is fetched again."""
-        there = self._path(name)
-        if not self.files.exists(there):
-            return
-        names = [path.removeprefix(there).lstrip("/") for path in self.files.find(there)]
-        for file in sorted(names, key=lambda file: file == RUN_JSON):
-            if not Path(file).name.startswith("."):  # aside, and cut off
-                write_whole(folder / file, self.files.cat_file(f"{there}/{file}"))
-
-    def _put(self, name: str, folder: Path, changed: list[Path]) -> None:
-        """Send what changed, in the order in which a run folder is written."""
-        files = [path.relative_to(folder).as_posix() for path in changed]
-        for file in sorted(files, key=lambda file: LAST.index(file) if file in LAST else -1):
-            self.write(f"{name}/{file}", (folder / file).read_bytes())
-        if not (folder / RESUME).exists() and self.files.exists(
-            there := self._path(f"{name}/{RESUME}")
-        ):
-            self.files.rm(there)
-
-
-Place = Folder | Remote
-
-
-def _times(folder: Path) -> dict[Path, int]:
+def _times(folder: Path) -> dict[str, int]:
     """When every file of a run was written."""
     return {
-        path: path.stat().st_mtime_ns
+        path.relative_to(folder).as_posix(): path.stat().st_mtime_ns
         for path in folder.rglob("*")
         if path.is_file() and not path.name.startswith(".")
     }

@@ -21,8 +21,10 @@ among them as they are given; those between are rounded to six significant digit
 of a run is exactly its value, and to whole numbers for keys that take those.
 """
 
+import functools
 import itertools
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,21 +53,21 @@ def range_values(key: str, given: Mapping[str, Any], *, base: Recipe) -> tuple[f
     >>> range_values("steps", {"linear": [100, 201], "n": 3}, base=Recipe())
     (100, 150, 201)
     """
-    told = f"{key}={shown(dict(given))}"
+    name = f"{key}={shown(dict(given))}"
     kind = "log" if "log" in given else "linear"
     if given.keys() != {kind, "n"}:
-        raise InputError(f"{told} is not a range; {ADVICE}")
-    ends, n = given[kind], whole(f"{told}: n", given["n"], least=2, most=MOST_RUNS, such_as="5")
+        raise InputError(f"{name} is not a range; {ADVICE}")
+    ends, n = given[kind], whole(f"{name}: n", given["n"], least=2, most=MOST_RUNS, such_as="5")
     if not isinstance(ends, list | tuple) or len(ends) != 2 or None in map(real, ends):
-        raise InputError(f"{told}: {shown(ends)} are not the two ends of a range; {ADVICE}")
+        raise InputError(f"{name}: {shown(ends)} are not the two ends of a range; {ADVICE}")
     first, last = ends
     if kind == "log" and min(ends) <= 0:
         raise InputError(
-            f"{told}: an end of a log range is not above 0; give linear, or other ends."
+            f"{name}: an end of a log range is not above 0; give linear, or other ends."
         )
     value = getattr(base.replace(**{key: first}), key)  # refuses a key that is not known
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{told}: {key} is no number; give a list of values.")
+        raise InputError(f"{name}: {key} is no number; give a list of values.")
     scale, back = (math.log, math.exp) if kind == "log" else (float, float)
     parts = (i / (n - 1) for i in range(1, n - 1))
     inner = [back((1 - part) * scale(first) + part * scale(last)) for part in parts]
@@ -74,7 +76,7 @@ def range_values(key: str, given: Mapping[str, Any], *, base: Recipe) -> tuple[f
     else:
         values = tuple(float(x) for x in (first, *(f"{x:.6g}" for x in inner), last))
     if len(set(values)) < n:
-        raise InputError(f"{told} has fewer than {n} different values; give a smaller n.")
+        raise InputError(f"{name} has fewer than {n} different values; give a smaller n.")
     return values
 
 
@@ -124,24 +126,17 @@ class Sweep:
 
     def recipes(self) -> dict[str, Recipe]:
         """The recipe of every run under the name of its folder, in order."""
-        points = list(itertools.product(*(range(_length(axis)) for axis in self.axes)))
-        made = [
-            self.base.replace(
-                **{
-                    key: axis[key][i]
-                    for i, axis in zip(point, self.axes, strict=True)
-                    for key in axis
-                }
-            )
-            for point in points
-        ]
+        settings = (
+            [dict(zip(axis, values, strict=True)) for values in zip(*axis.values(), strict=True)]
+            for axis in self.axes
+        )
+        points = itertools.product(*settings)
+        made = [self.base.replace(**functools.reduce(operator.or_, point)) for point in points]
         named_by: list[str] = []
-        for i, axis in enumerate(self.axes):
+        for axis in self.axes:
             first, *others = axis
-            # Distinct as the recipe has them: 1 and 1.0 are one scale.
-            pairs = zip(points, made, strict=True)
-            texts = {point[i]: value_text(first, recipe) for point, recipe in pairs}
-            named_by += [first] if len(set(texts.values())) == len(texts) else [first, *others]
+            texts = {value_text(first, recipe) for recipe in made}  # 1 and 1.0 are one scale
+            named_by += [first] if len(texts) == _length(axis) else [first, *others]
         found: dict[str, Recipe] = {}
         for recipe in made:
             name = ",".join(f"{key}={value_text(key, recipe)}" for key in named_by)
@@ -158,52 +153,12 @@ class Sweep:
     @classmethod
     def from_toml(cls, path: str | Path) -> "Sweep":
         """The sweep that a TOML file describes; else an InputError of one line with its name."""
-        return cls._of_file(read_toml(path, example=EXAMPLE), file=path)
+        return _of_file(read_toml(path, example=EXAMPLE), path)
 
     @classmethod
     def from_text(cls, text: bytes, *, file: str | Path) -> "Sweep":
         """The same of the text of a file; recipes that it names are looked for beside it."""
-        return cls._of_file(parse_toml(text, file=file, example=EXAMPLE), file=file)
-
-    @classmethod
-    def _of_file(cls, content: Mapping[str, Any], *, file: str | Path) -> "Sweep":
-        try:
-            return cls._from_dict(content, beside=Path(file).parent)
-        except InputError as error:
-            raise InputError(f"{file}: {error}") from None
-
-    @classmethod
-    def _from_dict(cls, content: Mapping[str, Any], *, beside: Path) -> "Sweep":
-        for key in content:
-            if key not in TOP_LEVEL:
-                raise InputError(
-                    f"{shown(key)} is no part of a sweep; {nearest(key, TOP_LEVEL)} "
-                    "Keys of the recipe stand below [set] or [[axes]]."
-                )
-        changes = content.get("set", {})
-        if not isinstance(changes, dict):
-            raise InputError(f"set={shown(changes)} is no table; write [set] and keys below it.")
-        measures = content.get("measures", [])
-        if not isinstance(measures, list) or not all(isinstance(one, str) for one in measures):
-            raise InputError(f"measures={shown(measures)} is no list of names.")
-        axes = content.get("axes", [])
-        if not isinstance(axes, list) or not all(isinstance(axis, dict) for axis in axes):
-            raise InputError(f"axes={shown(axes)} are no tables; write [[axes]] and keys below it.")
-        if "seeds" in content:
-            axes = [*axes, {"seed": _seeds(content["seeds"])}]
-        base = _base(content.get("recipe", {}), beside=beside).replace(**changes)
-        made = []
-        for axis in axes:
-            for key in axis:
-                if key in changes:
-                    raise InputError(f"{shown(key)} stands in [set] and in an axis; leave one out.")
-            expanded = {
-                key: range_values(key, values, base=base) if isinstance(values, dict) else values
-                for key, values in axis.items()
-            }
-            _check_axis(expanded)
-            made.append({key: tuple(values) for key, values in expanded.items()})
-        return cls(base, tuple(made), tuple(measures), content.get("ensemble", 1))
+        return _of_file(parse_toml(text, file=file, example=EXAMPLE), file)
 
     def to_toml(self) -> str:
         """The sweep as a TOML document of its own, all keys of the base in it."""
@@ -215,6 +170,46 @@ class Sweep:
                 "axes": [{key: list(values) for key, values in axis.items()} for axis in self.axes],
             }
         )
+
+
+def _of_file(content: Mapping[str, Any], file: str | Path) -> Sweep:
+    try:
+        return _from_dict(content, beside=Path(file).parent)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def _from_dict(content: Mapping[str, Any], *, beside: Path) -> Sweep:
+    for key in content:
+        if key not in TOP_LEVEL:
+            raise InputError(
+                f"{shown(key)} is no part of a sweep; {nearest(key, TOP_LEVEL)} "
+                "Keys of the recipe stand below [set] or [[axes]]."
+            )
+    changes = content.get("set", {})
+    if not isinstance(changes, dict):
+        raise InputError(f"set={shown(changes)} is no table; write [set] and keys below it.")
+    measures = content.get("measures", [])
+    if not isinstance(measures, list) or not all(isinstance(one, str) for one in measures):
+        raise InputError(f"measures={shown(measures)} is no list of names.")
+    axes = content.get("axes", [])
+    if not isinstance(axes, list) or not all(isinstance(axis, dict) for axis in axes):
+        raise InputError(f"axes={shown(axes)} are no tables; write [[axes]] and keys below it.")
+    if "seeds" in content:
+        axes = [*axes, {"seed": _seeds(content["seeds"])}]
+    base = _base(content.get("recipe", {}), beside=beside).replace(**changes)
+    made = []
+    for axis in axes:
+        for key in axis:
+            if key in changes:
+                raise InputError(f"{shown(key)} stands in [set] and in an axis; leave one out.")
+        expanded = {
+            key: range_values(key, values, base=base) if isinstance(values, dict) else values
+            for key, values in axis.items()
+        }
+        _check_axis(expanded)
+        made.append({key: tuple(values) for key, values in expanded.items()})
+    return Sweep(base, tuple(made), tuple(measures), content.get("ensemble", 1))
 
 
 def _base(given: object, *, beside: Path) -> Recipe:
@@ -255,5 +250,5 @@ def _check_axis(axis: Mapping[str, Any]) -> None:
         raise InputError(f"an axis has no values ({dict(axis)}); give such as seed = [0, 1].")
     lengths = {key: len(values) for key, values in axis.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{key} {n}" for key, n in lengths.items())
-        raise InputError(f"keys of one axis vary together, but have {told} values.")
+        counts = ", ".join(f"{key} {n}" for key, n in lengths.items())
+        raise InputError(f"keys of one axis vary together, but have {counts} values.")

@@ -131,8 +131,8 @@ class SweepTable:
         self._recipes = sweep.recipes()
         content = place.read(RESULTS)
         there = {} if content is None else self._read(content)
-        self.rows = {name: there[name] for name in self._recipes if name in there}
-        self.rows = {name: row for name, row in self.rows.items() if self._holds(row)}
+        held = (name for name in self._recipes if name in there and self._holds(there[name]))
+        self.rows = {name: there[name] for name in held}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -187,12 +187,20 @@ class SweepTable:
         return {RUN: name} | {key: cell(getattr(recipe, key)) for key in self._keys}
 
     def _holds(self, row: Row) -> bool:
-        run_json = self._place.read(f"{row[RUN]}/{RUN_JSON}") or b""
+        name = row[RUN]
+        run_json = self._place.read(f"{name}/{RUN_JSON}") or b""
+        if row[FINGERPRINT] != self._fingerprint(row, run_json):
+            return False
+        try:
+            content = json.loads(run_json)
+            recipe = Recipe.from_dict(content["recipe"])
+        except (ValueError, LookupError, TypeError):  # an InputError too: training says it better
+            return False
         return (
-            row.items() >= self._own(row[RUN]).items()
-            and row[FINGERPRINT] == self._fingerprint(row, run_json)
-            and _is_finished(run_json, self._recipes[row[RUN]])
-            and self._place.has(row[RUN], json.loads(run_json)["sha256"])
+            row.items() >= self._own(name).items()
+            and content.get("finished") is True
+            and recipe == self._recipes[name]
+            and self._place.has(name, content["sha256"])
         )
 
     def _fingerprint(self, row: Row, run_json: bytes) -> str:
@@ -233,15 +241,6 @@ def has_failed(row: Mapping[Any, Any]) -> bool:
     Its note says why. A note alone does not make a failure: it may say what one measure lacked.
     """
     return row[NOTE] != "" and row[FINGERPRINT] == ""
-
-
-def _is_finished(run_json: bytes, recipe: Recipe) -> bool:
-    """Whether a run is whole, and of this recipe, as far as its run.json says."""
-    try:
-        content = json.loads(run_json)
-        return content["finished"] is True and Recipe.from_dict(content["recipe"]) == recipe
-    except (ValueError, LookupError, TypeError):  # an InputError too: training says it better
-        return False
 
 
 def cell(value: object) -> str:

@@ -35,22 +35,6 @@ FREE = (
 LEAST, MOST = 3, 200  # timed steps each way
 
 
-def why_not_together(recipes: Sequence[Recipe]) -> str | None:
-    """Why these recipes cannot be trained together, as a line with what to do; None if they can."""
-    for recipe in recipes:
-        if reason := _why_not_batched(recipe):
-            return f"{reason}; train these runs singly (gi.train)."
-    first, *others = (_shared(recipe) for recipe in recipes)
-    for place, other in enumerate(others, start=1):
-        for key in first:
-            if first[key] != other[key]:
-                return (
-                    f"recipes 0 and {place} have {key}={first[key]!r} and {other[key]!r}; those of "
-                    f"one ensemble may differ in {', '.join(FREE)}."
-                )
-    return None
-
-
 def groups(recipes: Mapping[str, Recipe], size: int) -> list[list[str]]:
     """Split named recipes into groups of at most `size` that can be trained together.
 
@@ -184,8 +168,16 @@ def _members(recipes: object) -> list[Recipe]:
     made = [as_recipe(x) for x in listed("recipes", recipes, such_as="['mod31-grokked']")]
     if not made:
         raise InputError("no recipes are given; give those of the members.")
-    if reason := why_not_together(made):
-        raise InputError(reason)
+    for recipe in made:
+        if reason := _why_not_batched(recipe):
+            raise InputError(f"{reason}; train these runs singly (gi.train).")
+    first, *others = map(_shared, made)
+    for place, other in enumerate(others, start=1):
+        if key := next((key for key in first if first[key] != other[key]), None):
+            raise InputError(
+                f"recipes 0 and {place} have {key}={first[key]!r} and {other[key]!r}; those of one "
+                f"ensemble may differ in {', '.join(FREE)}."
+            )
     return made
 
 
@@ -209,12 +201,18 @@ def _folders(recipes: Sequence[Recipe], outs: Sequence[str | Path] | str | Path)
     return folders
 
 
+def begun_together(folder: Path) -> bool | None:
+    """Whether an unfinished run was begun in an ensemble; None where none was begun."""
+    if not (folder / RUN_JSON).is_file() or not (folder / RESUME).is_file():
+        return None
+    return "ensemble" in Manifest.read(folder).environments()[-1][1]
+
+
 def _together_is_faster(members: Sequence[tuple[Recipe, Path]], *, resume: bool) -> bool:
     """What was chosen when these runs began; otherwise what is faster here."""
-    if resume:
-        for _, folder in members:
-            if (folder / RUN_JSON).is_file() and (folder / RESUME).is_file():
-                return "ensemble" in Manifest.read(folder).environments()[-1][1]
+    for _, folder in members if resume else ():
+        if (chosen := begun_together(folder)) is not None:
+            return chosen
     found = faster_as_ensemble([recipe for recipe, _ in members])
     logging.getLogger(__name__).info(
         "%d runs are trained %s: a step takes %.3g ms a run in an ensemble, %.3g ms singly.",

@@ -29,6 +29,7 @@ from grokinterp.tasks.splits import mask_of
 from grokinterp.updates.optimizers import Batches, build_optimizer, learning_rate
 
 EVALUATED_ROWS = 4096  # at once: intermediate results stay in the cache
+RATES = operator.attrgetter("lr", "betas", "weight_decay", "warmup")  # the same in one optimiser
 VECTOR = 64  # numbers; at least as many as any processor's vectors hold, unrolled
 
 
@@ -62,7 +63,7 @@ class AnyLearner(ABC):
         self.trained: Weights = {name: self._stacked[name] for name in names}
         self._optimizers = [
             _Optimizer(list(members), recipes, self.trained)
-            for _, members in itertools.groupby(range(len(recipes)), lambda i: _rates(recipes[i]))
+            for _, members in itertools.groupby(range(len(recipes)), lambda i: RATES(recipes[i]))
         ]
 
     @abstractmethod
@@ -157,8 +158,7 @@ class Learner(AnyLearner):
         """The forward of the weights as they are now; differentiable."""
         if self._hooked is not None:
             return partial(self._hooked, self.weights)
-        quick = QuickForward(self._architecture, self.weights)
-        return lambda inputs: quick(inputs)  # type: ignore[return-value]
+        return QuickForward(self._architecture, self.weights)  # type: ignore[return-value]
 
 
 def is_trained(name: str, biases: str) -> bool:
@@ -177,9 +177,6 @@ class EnsembleLearner(AnyLearner):
 
     def __init__(self, recipes: Sequence[Recipe], device: str) -> None:
         super().__init__(recipes, device)
-        self._unmirrored_rows = [
-            None if mask is None else mask.nonzero().flatten() for mask in self._unmirrored
-        ]
         self._batch: tuple[list[Tensor], Tensor, Tensor] | None = None  # rows, inputs, labels
 
     def _gradients(self, step: int) -> Weights:
@@ -194,7 +191,7 @@ class EnsembleLearner(AnyLearner):
         inputs = self._inputs.expand(len(self._labels), -1, -1)
         with torch.no_grad():
             logits = stacked_logits(self._architecture, self._stacked, inputs)
-        return evaluate_members(logits, self._labels, self._masks, self._unmirrored_rows)
+        return evaluate_members(logits, self._labels, self._masks, self._unmirrored)
 
 
 class _Optimizer:
@@ -251,22 +248,17 @@ class _Optimizer:
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
 
 
-def _rates(recipe: Recipe) -> tuple[object, ...]:
-    """The keys by which members of one optimiser may not differ."""
-    return recipe.lr, recipe.betas, recipe.weight_decay, recipe.warmup
-
-
 def evaluate_members(
     logits: Float[Tensor, "members n classes"],
     labels: Int[Tensor, "members n"],
     train_masks: Bool[Tensor, "members n"],
-    unmirrored: Sequence[Int[Tensor, " _"] | None] = (),
+    unmirrored: Sequence[Tensor | None] = (),
 ) -> list[Metrics]:
-    """What `evaluate` says of each member, in one go; all have so many training rows.
+    """What `evaluate` says of each member, in one go; all have equally many training rows.
 
     The rows are taken out before they are summed, as `evaluate` does: zeros among them would be
-    summed in another order. `unmirrored` are the rows of these columns, for each member its own,
-    since members differ in how many they have; None for a member without the columns.
+    summed in another order. `unmirrored` selects the rows of these columns, for each member its
+    own, since members differ in how many they have; None for a member without the columns.
     """
     losses = cross_entropies(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
     right = right_answers(logits, labels).to(losses.dtype)
@@ -275,10 +267,8 @@ def evaluate_members(
     found = [
         dict(zip(COLUMNS, values, strict=True)) for values in torch.stack(columns, dim=1).tolist()
     ]
-    with_mirrors = [(member, rows) for member, rows in enumerate(unmirrored) if rows is not None]
-    if with_mirrors:
-        means = [x[member][rows].mean() for member, rows in with_mirrors for x in (losses, right)]
-        values = torch.stack(means).view(-1, 2).tolist()
-        for (member, _), pair in zip(with_mirrors, values, strict=True):
-            found[member] |= zip(UNMIRRORED, pair, strict=True)
+    for member, rows in enumerate(unmirrored):
+        if rows is not None:
+            means = torch.stack([x[member][rows].mean() for x in (losses, right)])
+            found[member] |= zip(UNMIRRORED, means.tolist(), strict=True)
     return found

@@ -26,7 +26,7 @@ from grokinterp.base.paths import as_path
 from grokinterp.recipe.builtin import as_recipe
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RESUME, RUN_JSON, Manifest, current_environment
-from grokinterp.runs.metrics import Metrics
+from grokinterp.runs.metrics import COLUMNS, Metrics
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
 from grokinterp.training.learner import AnyLearner, EnsembleLearner, Learner
@@ -55,10 +55,11 @@ def train(
     recipe = as_recipe(recipe)
     folder = as_path("out", out, such_as="runs/mine")
     resume = truth("resume", resume)
-    if resume and is_finished(folder, recipe):
-        _tidy(folder)
-    else:
+    if not resume or not is_finished(folder, recipe):
         train_members([(recipe, folder)], resume=resume, progress=progress)
+    elif any((folder / name).exists() for name in (RESUME, LOCK)):  # left by a kill at the end
+        with contextlib.suppress(OSError, InputError), hold(folder):  # read-only, or held
+            (folder / RESUME).unlink(missing_ok=True)
     return Run(folder)
 
 
@@ -74,13 +75,6 @@ def is_finished(folder: Path, recipe: Recipe) -> bool:
 def unfinished(members: Sequence[Member]) -> list[Member]:
     """The runs that are not finished yet; InputError for a folder of another recipe."""
     return [(recipe, folder) for recipe, folder in members if not is_finished(folder, recipe)]
-
-
-def _tidy(folder: Path) -> None:
-    """Remove what a kill right after the last save may have left; nothing reads it."""
-    if any((folder / name).exists() for name in (RESUME, LOCK)):
-        with contextlib.suppress(OSError, InputError), hold(folder):  # read-only, or held
-            (folder / RESUME).unlink(missing_ok=True)
 
 
 def train_members(
@@ -100,18 +94,16 @@ def train_members(
         session = Session(members, resume=resume, ensemble=ensemble)
         steps, folder, n = session.recipe.steps, members[0][1], len(members)
         label = f"{n} runs" if ensemble else folder.name
-        bar = tqdm(
+        bar = stack.enter_context(tqdm(
             total=steps, initial=session.step, desc=label, unit="step", mininterval=0.5,
             disable=None if progress else True,
-        )  # fmt: skip
-        stack.enter_context(bar)
+        ))  # fmt: skip
         while session.step < steps:
             session.update()
             bar.update()
             if session.logged(session.step):
-                train_loss = sum(metrics["train_loss"] for metrics in session.latest) / n
-                test_loss = sum(metrics["test_loss"] for metrics in session.latest) / n
-                bar.set_postfix_str(f"train {train_loss:.2e} test {test_loss:.2e}", refresh=False)
+                train, test = (sum(each[x] for each in session.latest) / n for x in COLUMNS[:2])
+                bar.set_postfix_str(f"train {train:.2e} test {test:.2e}", refresh=False)
             if stop.is_set() and session.step < steps:
                 session.save_state()
                 one = f"{folder} with --resume (resume=True)"

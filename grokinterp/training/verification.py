@@ -8,7 +8,7 @@ weights that are one unit in the last place off.
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from grokinterp.base.result import Result
 from grokinterp.models.architecture import Weights
 from grokinterp.reading._load import RunOrPath, run_of
 from grokinterp.recipe.keys import AT_MOST
-from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.metrics import Metrics
 from grokinterp.runs.run import Run, nearest_step
 from grokinterp.training.loop import Session, using_threads
@@ -155,12 +154,8 @@ def verify(x: RunOrPath, *, steps: int | None = None, progress: bool = False) ->
             f"nothing but the start of {run.path} was saved or logged by step {last}; give at "
             f"least steps={min(compared)}."
         )
-    rows = run.metrics[run.metrics["step"] <= last].set_index("step")
     weights = {step: run.weights(step) for step in run.steps if step <= last}
-    logged = {
-        int(str(step)): {str(column): float(value) for column, value in row.items()}
-        for step, row in rows.iterrows()
-    }
+    logged: Any = run.metrics[run.metrics["step"] <= last].set_index("step").to_dict("index")
     again = _train(run, last, progress=progress)
     found = _compare((weights, logged), again)
     first = min((step for values in found for step, x in values.items() if x), default=None)
@@ -183,10 +178,9 @@ def verify(x: RunOrPath, *, steps: int | None = None, progress: bool = False) ->
 def _train(run: Run, last: int, *, disturbed: bool = False, progress: bool) -> Trained:
     """The checkpoints and metrics of the first updates; of weights one unit off, if disturbed."""
     assert run.recipe is not None
-    recipe: Recipe = run.recipe
     environments = dict(run.manifest.environments())
-    if environments[0].get("device") == "cpu":
-        recipe = recipe.replace(device="cpu")
+    on_cpu = environments[0].get("device") == "cpu"
+    recipe = run.recipe.replace(device="cpu") if on_cpu else run.recipe
     weights: dict[int, Weights] = {}
     metrics: dict[int, Metrics] = {}
     with (
@@ -226,19 +220,16 @@ def _compare(there: Trained, here: Trained) -> tuple[Differences, Differences]:
 
     Metrics are compared in the columns of both: a run of 0.2.0 has fewer of them.
     """
-    weights = {
-        step: max(_norms(weight, here[0][step][name]) for name, weight in there[0][step].items())
-        for step in there[0].keys() & here[0].keys()
-    }
-    metrics = {
+    return _largest(there[0], here[0], _norms), _largest(there[1], here[1], _numbers)
+
+
+def _largest(there: Any, here: Any, difference: Callable[[Any, Any], float]) -> Differences:
+    return {
         step: max(
-            _numbers(logged[column], here[1][step][column])
-            for column in logged.keys() & here[1][step].keys()
+            difference(x, here[step][name]) for name, x in there[step].items() if name in here[step]
         )
-        for step, logged in there[1].items()
-        if step in here[1]
+        for step in sorted(there.keys() & here.keys())
     }
-    return dict(sorted(weights.items())), dict(sorted(metrics.items()))
 
 
 def _norms(there: Tensor, here: Tensor) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any
@@ -12,7 +12,7 @@ import pandas as pd
 
 from grokinterp.base.checks import listed
 from grokinterp.base.errors import InputError, nearest
-from grokinterp.figures._figure import checked, plain
+from grokinterp.figures._figure import LABEL_COLOURS, SERIES, checked, plain
 from grokinterp.progress.labels import LABELS
 from grokinterp.recipe.keys import CHANCE
 from grokinterp.recipe.recipe import Recipe
@@ -47,26 +47,6 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
-def interval_line(found: Spread) -> list[str]:
-    """The interval of a median as a line on hover; no line where there is none."""
-    if not found.coverage:
-        return []
-    return [f"{found.coverage:.0%} interval {found.low:,.6g} to {found.high:,.6g}"]
-
-
-def coverages(found: Iterable[Spread]) -> str:
-    """The probability with which these intervals hold the median, "" where there are none.
-
-    >>> coverages([Spread(2, 1.0, 0.0, 2.0, 0.5), Spread(3, 1.0, 0.0, 2.0, 0.75)])
-    ' (50% to 75%)'
-    """
-    shares = sorted(one.coverage for one in found if one.coverage)
-    if not shares:
-        return ""
-    low, high = f"{shares[0]:.0%}", f"{shares[-1]:.0%}"
-    return f" ({low})" if low == high else f" ({low} to {high})"
-
-
 def heading(title: str, lines: Sequence[str]) -> str:
     """The title of a figure with smaller lines below."""
     return "<br>".join([title, *(f'<span style="font-size:12px">{line}</span>' for line in lines)])
@@ -77,14 +57,13 @@ def titled(column: str) -> str:
     return name_of(column) + (f" ({UNITS[column]})" if column in UNITS else "")
 
 
-def counted(labels: Sequence[str]) -> str:
+def counted(labels: Sequence[str], between: str = ", ") -> str:
     """How many have each label.
 
     >>> counted(["grokked", "memorized", "grokked"])
     '2 grokked, 1 memorized'
     """
-    n = Counter(labels)
-    return ", ".join(f"{n[label]} {name_of(label)}" for label in sorted(n, key=lambda x: -n[x]))
+    return between.join(f"{n} {name_of(label)}" for label, n in Counter(labels).most_common())
 
 
 def spans_decades(values: Iterable[float]) -> bool:
@@ -100,12 +79,15 @@ def spans_decades(values: Iterable[float]) -> bool:
 def log_ticks(values: Iterable[float], *, heights: bool = False) -> dict[str, Any]:
     """Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten; at powers over two decades.
 
-    They stand at these values, or with `heights` at the logarithms of them.
+    They stand at these values, or with `heights` at the logarithms of them. There are none for
+    values that span less than a decade.
 
     >>> log_ticks([150, 2500])["ticktext"]
     ['200', '500', '1,000', '2,000']
     """
     found = [value for value in values if not math.isnan(value)]
+    if not spans_decades(found):
+        return {}
     low, high = min(found), max(found)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if high / low < 200 else (1,)
@@ -160,10 +142,12 @@ class Cell:
     spread: Spread
     without: tuple[int, ...]
 
-    @property
-    def missing(self) -> int:
-        """How many of the runs have no value."""
-        return len(self.without)
+    def interval(self) -> list[str]:
+        """The interval of the median as a line on hover; no line where there is none."""
+        found = self.spread
+        if not found.coverage:
+            return []
+        return [f"{found.coverage:.0%} interval {found.low:,.6g} to {found.high:,.6g}"]
 
 
 def check_table(table: pd.DataFrame) -> None:
@@ -239,31 +223,6 @@ def _axis(table: pd.DataFrame, column: str) -> Axis:
     return Axis(name_of(column), tuple(names), np.array([levels.index(word) for word in words]))
 
 
-def axes_of(
-    table: pd.DataFrame, by: object, *, most: int, which: str, **columns: str
-) -> tuple[list[str], list[Axis], Axis | None]:
-    """All columns used, the axes of `columns`, and that of `by`: none, one column or several.
-
-    `which` says what there are at most `most` of.
-    """
-    check_table(table)
-    others = (
-        [by] if isinstance(by, str) else listed("by", () if by is None else by, such_as="['seed']")
-    )
-    used = [*columns.values(), *others]
-    axes = [axis_of(table, column) for column in columns.values()]
-    groups = axis_of(table, *others, least=1) if others else None
-    if len(set(used)) < len(used):
-        names = f"{', '.join(columns)} and by"
-        raise InputError(f"{', '.join(used)}: {names} are different keys; give each once.")
-    if groups and len(groups.names) > most:
-        raise InputError(
-            f"{' and '.join(others)} has {len(groups.names)} values; at most {most} {which}, so "
-            "give a part of the table."
-        )
-    return used, axes, groups
-
-
 def numbers_of(table: pd.DataFrame, column: str) -> np.ndarray:
     """The values of a column, NaN where a run has no finite one; InputError where none has."""
     cells = column_of(table, column)
@@ -279,14 +238,6 @@ def numbers_of(table: pd.DataFrame, column: str) -> np.ndarray:
     return values
 
 
-def cell_of(rows: Sequence[int], values: np.ndarray | None) -> Cell:
-    """The runs of a cell with the spread of their values, which is empty where `values` is None."""
-    if values is None:
-        return Cell(tuple(rows), spread([]), ())
-    without = tuple(row for row in rows if math.isnan(values[row]))
-    return Cell(tuple(rows), spread(values[list(rows)].tolist()), without)
-
-
 def labels_of(table: pd.DataFrame, *, asked: bool) -> list[str]:
     """The label of every run, "no label" for one without; `asked` refuses a table without any."""
     if LABEL not in table.columns and not asked:
@@ -297,46 +248,17 @@ def labels_of(table: pd.DataFrame, *, asked: bool) -> list[str]:
     return labels
 
 
-def ordered(labels: Iterable[str]) -> list[str]:
-    """Each label once: those that runs have, then others as they come.
+def label_colours(
+    labels: Iterable[str], known: Mapping[str, str] = LABEL_COLOURS
+) -> dict[str, str]:
+    """The colour of each label: first those that runs have, then others as they come.
 
-    >>> ordered(["no label", "steady", "grokked", "steady"])
+    >>> list(label_colours(["no label", "steady", "grokked", "steady"]))
     ['grokked', 'steady', 'no label']
     """
     found = dict.fromkeys(labels)
-    return [*(label for label in LABELS if label in found), *(x for x in found if x not in LABELS)]
-
-
-class RunLines:
-    """A line about each run, for hovering: what tells it from others of its cell, and its value."""
-
-    def __init__(self, table: pd.DataFrame, values: np.ndarray | None, used: Sequence[str]) -> None:
-        self._labels = labels_of(table, asked=False) if LABEL in table.columns else None
-        self._notes = column_of(table, NOTE) if NOTE in table.columns else [None] * len(table)
-        self._values = values
-        varying = [key for key in varied(table) if key not in used]
-        self._cells = {key: column_of(table, key) for key in varying}
-        self._names = column_of(table, RUN) if RUN in table.columns else [*range(len(table))]
-
-    def run(self, row: int) -> str:
-        """One run in a line: which it is, its value, its label, and what its note says."""
-        which = ", ".join(f"{name_of(k)} {name_of(c[row])}" for k, c in self._cells.items())
-        parts = [which or name_of(self._names[row])]
-        if self._values is not None:
-            value = self._values[row]
-            parts.append("no value" if math.isnan(value) else f"{value:,.6g}")
-        if self._labels is not None:
-            parts.append(name_of(self._labels[row]))
-        if self._notes[row] is not None:
-            parts.append(f"note: {name_of(self._notes[row], longest=80)}")
-        return ": ".join([parts[0], ", ".join(parts[1:])])
-
-    def runs(self, rows: Sequence[int]) -> str:
-        """A line each; of very many the first, and how many more there are."""
-        lines = [self.run(row) for row in rows[:MOST_LINES]]
-        if len(rows) > MOST_LINES:
-            lines.append(f"and {len(rows) - MOST_LINES} more runs")
-        return "<br>".join(lines)
+    names = [*(x for x in LABELS if x in found), *(x for x in found if x not in LABELS)]
+    return {name: known.get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(names)}
 
 
 def varied(table: pd.DataFrame) -> list[str]:
@@ -345,19 +267,96 @@ def varied(table: pd.DataFrame) -> list[str]:
     return [key for key in keys if len({str(cell) for cell in column_of(table, key)}) > 1]
 
 
-def pooled(table: pd.DataFrame, used: Sequence[str]) -> list[str]:
-    """Keys other than seeds in which runs with the same values of `used` differ.
-
-    >>> pooled(pd.DataFrame({"p": [5, 5], "lr": [1, 2], "seed": [0, 1]}), ["p"])
-    ['lr']
-    """
-    others = [key for key in varied(table) if key not in (*used, *CHANCE)]
-    return [key for key in others if not determined(table, key, used)]
-
-
 def determined(table: pd.DataFrame, key: str, by: Sequence[str]) -> bool:
     """Whether a key has one value for each combination of the others."""
     cells = [[str(cell) for cell in column_of(table, column)] for column in by]
     before = list(zip(*cells, strict=True)) if cells else [()] * len(table)
     with_key = zip(before, map(str, column_of(table, key)), strict=True)
     return len(set(before)) == len(set(with_key))
+
+
+class Grouped:
+    """The runs of a table in cells: by their values on `axes`, and of `by`, if that is given.
+
+    `values` has the measure of every run (NaN where there is none, and for labels), `labels` has
+    its label. A cell is found by its place on `by`, or 0, and those on the axes, the last first.
+    """
+
+    def __init__(
+        self, table: pd.DataFrame, value: str, by: object, *, most: int, which: str,
+        of_labels: bool = False, **columns: str,
+    ) -> None:  # fmt: skip
+        """`which` says what there are at most `most` of, one for each value of `by`."""
+        check_table(table)
+        others = [by] if isinstance(by, str) else by
+        others = listed("by", () if others is None else others, such_as="['seed']")
+        self._used = [*columns.values(), *others]
+        self.axes = [axis_of(table, column) for column in columns.values()]
+        self.by = axis_of(table, *others, least=1) if others else None
+        if len(set(self._used)) < len(self._used):
+            names = f"{', '.join(columns)} and by"
+            raise InputError(
+                f"{', '.join(self._used)}: {names} are different keys; give each once."
+            )
+        if self.by and len(self.by.names) > most:
+            raise InputError(
+                f"{' and '.join(others)} has {len(self.by.names)} values; at most {most} {which}, "
+                "so give a part of the table."
+            )
+        self._table, self._of_labels = table, of_labels
+        self.values = np.full(len(table), math.nan) if of_labels else numbers_of(table, value)
+        self.labels = labels_of(table, asked=of_labels)
+        self.cells = self._cells()
+        self._others = {
+            key: column_of(table, key) for key in varied(table) if key not in self._used
+        }
+        self._names = column_of(table, RUN) if RUN in table.columns else [*range(len(table))]
+        self._notes = column_of(table, NOTE) if NOTE in table.columns else [None] * len(table)
+
+    def _cells(self) -> dict[tuple[int, ...], Cell]:
+        groups = self.by.places if self.by else np.zeros(len(self._table), int)
+        places = [groups, *(axis.places for axis in reversed(self.axes))]
+        found: dict[tuple[int, ...], list[int]] = {}
+        for row, place in enumerate(zip(*(each.tolist() for each in places), strict=True)):
+            found.setdefault(place, []).append(row)
+        cells = {}
+        for place, rows in found.items():
+            without = [] if self._of_labels else [i for i in rows if math.isnan(self.values[i])]
+            cells[place] = Cell(tuple(rows), spread(self.values[rows].tolist()), tuple(without))
+        return cells
+
+    def counted(self, cell: Cell, between: str = ", ") -> str:
+        """How many runs of a cell have each label."""
+        return counted([self.labels[row] for row in cell.rows], between)
+
+    def coverages(self) -> str:
+        """The least and the largest probability of an interval, such as " (50% to 75%)"."""
+        shares = [cell.spread.coverage for cell in self.cells.values() if cell.spread.coverage]
+        ends = dict.fromkeys(f"{end(shares):.0%}" for end in (min, max)) if shares else {}
+        return f" ({' to '.join(ends)})" if ends else ""
+
+    def pooled(self, which: str) -> list[str]:
+        """A line on the keys other than seeds in which runs of one cell differ."""
+        keys = [key for key in self._others if key not in CHANCE]
+        names = [name_of(key) for key in keys if not determined(self._table, key, self._used)]
+        return [f"{which} differ in {', '.join(names)} too"] if names else []
+
+    def run(self, row: int) -> str:
+        """A run in a line: what tells it from others of its cell, its value, label and note."""
+        which = ", ".join(f"{name_of(k)} {name_of(c[row])}" for k, c in self._others.items())
+        parts = []
+        if not self._of_labels:
+            value = self.values[row]
+            parts.append("no value" if math.isnan(value) else f"{value:,.6g}")
+        if LABEL in self._table.columns:
+            parts.append(name_of(self.labels[row]))
+        if self._notes[row] is not None:
+            parts.append(f"note: {name_of(self._notes[row], longest=80)}")
+        return f"{which or name_of(self._names[row])}: {', '.join(parts)}"
+
+    def runs(self, rows: Sequence[int]) -> str:
+        """A line each; of very many the first, and how many more there are."""
+        lines = [self.run(row) for row in rows[:MOST_LINES]]
+        if len(rows) > MOST_LINES:
+            lines.append(f"and {len(rows) - MOST_LINES} more runs")
+        return "<br>".join(lines)

@@ -55,21 +55,24 @@ def sweep_page(table: pd.DataFrame, *, value: str | None = None, title: str = "S
     keys, notes = _axes(table)
     value = value or next((name for name in PREFERRED if _has(table, name)), None)
     drawn, more = _drawn(table, keys, value)
+    notes += more
     charts = [
         {"html": chart.to_html(full_html=False, include_plotlyjs=i == 0), "width": width}
         for i, (chart, width) in enumerate(drawn)
     ]
+    if NOTE in table.columns and (n := sum(x is not None for x in column_of(table, NOTE))):
+        notes.append(f"{n} of {len(table)} runs have a note: see the table.")
     rows = table.head(MOST_ROWS).drop(columns=FINGERPRINT, errors="ignore")
     return render(
         "sweep.html.j2",
         title=title,
         summary=_summary(table, keys),
-        notes=[*notes, *more, *_failures(table)],
+        notes=notes,
         charts=charts,
         style=asset("page.css"),
         n_runs=len(table),
         n_shown=len(rows),
-        runs=html_table(rows, _figures),
+        runs=html_table(rows, _cell),
     )
 
 
@@ -112,13 +115,17 @@ def _drawn(
         return [], [*notes, "Nothing but seeds varies: there is no axis to draw along."]
     if len(keys) == 1:
         return [(plot_scaling(table, x=keys[0], value=value), 0)] if value else [], notes
-    x, y, *others = _two_first(table, keys)
-    part, left_out = _first_panels(table, others)
-    if left_out:
-        notes.append(
-            f"{left_out} of {left_out + PANELS_DRAWN} combinations of {' and '.join(others)} are "
-            "not drawn; draw them with plot_phase_diagram from a part of the table."
-        )
+    n = {key: len(axis_of(table, key).names) for key in keys}
+    x, y = sorted(sorted(keys, key=lambda key: -n[key])[:2], key=keys.index)
+    others, part = [key for key in keys if key not in (x, y)], table
+    if others:
+        panels = axis_of(table, *others, least=1)
+        part = table[panels.places < PANELS_DRAWN]
+        if (n_panels := len(panels.names)) > PANELS_DRAWN:
+            notes.append(
+                f"{n_panels - PANELS_DRAWN} of {n_panels} combinations of {' and '.join(others)} "
+                "are not drawn; draw them with plot_phase_diagram from a part of the table."
+            )
     width = BESIDE + COLUMN * len(axis_of(part, x, least=1).names)
     figures = []
     for column in ([value] if value else []) + [LABEL] * labelled:
@@ -129,22 +136,6 @@ def _drawn(
         else:
             figures.append((drawn, width))
     return figures, notes
-
-
-def _two_first(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
-    """The keys, the two that have the most values first, else in the order of the table."""
-    n = {key: len(axis_of(table, key).names) for key in keys}
-    two = sorted(keys, key=lambda key: -n[key])[:2]
-    return [*(key for key in keys if key in two), *(key for key in keys if key not in two)]
-
-
-def _first_panels(table: pd.DataFrame, others: Sequence[str]) -> tuple[pd.DataFrame, int]:
-    """The runs of the first combinations of these keys, and how many combinations are left out."""
-    if not others:
-        return table, 0
-    panels = axis_of(table, *others, least=1)
-    left_out = max(0, len(panels.names) - PANELS_DRAWN)
-    return (table[panels.places < PANELS_DRAWN] if left_out else table), left_out
 
 
 def _summary(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
@@ -164,15 +155,7 @@ def _summary(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     return [html.unescape(line) for line in lines]  # the template escapes names as figures do
 
 
-def _failures(table: pd.DataFrame) -> list[str]:
-    """How many rows have a note, which says why a run has no values."""
-    if NOTE not in table.columns:
-        return []
-    n = sum(note is not None for note in column_of(table, NOTE))
-    return [f"{n} of {len(table)} runs have a note: see the table."] if n else []
-
-
-def _figures(value: float) -> str:
+def _cell(value: float) -> str:
     """Whole numbers as they are: a column of steps with a gap in it has become one of floats."""
     return f"{value:.0f}" if value.is_integer() and abs(value) < 1e9 else f"{value:.4g}"
 

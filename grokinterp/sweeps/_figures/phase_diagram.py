@@ -17,26 +17,18 @@ from grokinterp.sweeps._figures.cells import (
     NO_LABEL,
     Axis,
     Cell,
-    RunLines,
-    axes_of,
-    cell_of,
-    counted,
-    coverages,
+    Grouped,
     heading,
-    interval_line,
-    labels_of,
+    label_colours,
     log_ticks,
     name_of,
     number,
-    numbers_of,
-    ordered,
-    pooled,
     spans_decades,
     titled,
 )
 from grokinterp.sweeps.statistics import MIXED
 
-NOTHING = "#D9D9D9"  # a cell whose runs have no value
+NOTHING, NO_VALUE = "#D9D9D9", "no run has a value"  # of a cell
 OTHER_LABELS = {MIXED: SERIES[4], NO_LABEL: NOTHING}
 MOST_PANELS = 12
 CELL = 64  # pixels, the height of a row of cells
@@ -47,7 +39,7 @@ SIDE_BAR = {  # upright, since plotly 7.1 moves all titles of a figure with a ba
     "thickness": 10, "lenmode": "pixels", "len": 260, "y": 1, "yanchor": "top", "xpad": 6,
 }  # fmt: skip
 
-Place = tuple[int, int, int]  # of a cell: panel, y, x
+Place = tuple[int, ...]  # of a cell: panel, y, x
 
 
 def plot_phase_diagram(
@@ -73,24 +65,16 @@ def plot_phase_diagram(
     grokked, it is that of those that did. InputError for a column that is not there, for an axis
     with one value, for a `value` that no run has as a number, and for more than twelve panels.
     """
-    which = "panels fit a figure"
-    used, (across, up), panels = axes_of(table, by, most=MOST_PANELS, which=which, x=x, y=y)
-    of_label = value == LABEL
-    values = None if of_label else numbers_of(table, value)
-    labels = labels_of(table, asked=of_label)
-    in_panel = np.zeros(len(table), int) if panels is None else panels.places
-    rows: dict[Place, list[int]] = {}
-    places = (in_panel.tolist(), up.places.tolist(), across.places.tolist())
-    for row, place in enumerate(zip(*places, strict=True)):
-        rows.setdefault(place, []).append(row)
-    cells = {place: cell_of(here, values) for place, here in rows.items()}
-    grid = _Grid(cells, across, up, labels, RunLines(table, values, used))
-    drawn = _panels(across, up, panels)
-    lines = _labels(drawn, grid) if of_label else _medians(drawn, grid, value)
-    if extra := pooled(table, used):
-        lines.append(f"runs of a cell differ in {', '.join(map(name_of, extra))} too")
-    drawn.layout.title.text = heading(f"{titled(value)} by {across.title}, {up.title}", lines)
-    return drawn
+    of_labels = value == LABEL
+    runs = Grouped(
+        table, value, by, most=MOST_PANELS, which="panels fit a figure", of_labels=of_labels,
+        x=x, y=y,
+    )  # fmt: skip
+    across, up = runs.axes
+    grid = _Grid(runs, across, up, _panels(across, up, runs.by))
+    lines = [*(_labels if of_labels else _medians)(grid), *runs.pooled("runs of a cell")]
+    title = heading(f"{titled(value)} by {across.title}, {up.title}", lines)
+    return grid.drawn.update_layout(title_text=title)
 
 
 def _panels(across: Axis, up: Axis, panels: Axis | None) -> Figure:
@@ -112,40 +96,43 @@ def _panels(across: Axis, up: Axis, panels: Axis | None) -> Figure:
     return drawn.update_layout(height=height + top + BELOW, margin={"t": top, "b": BELOW})
 
 
-def _medians(drawn: Figure, grid: "_Grid", value: str) -> list[str]:
+def _medians(grid: "_Grid") -> list[str]:
     """Draw the medians; what the title says about them, in lines."""
-    cells = {where: cell for where, cell in grid.cells.items() if cell.spread.n}
+    cells = {where: cell for where, cell in grid.runs.cells.items() if cell.spread.n}
     medians = {where: cell.spread.median for where, cell in cells.items()}
     log = spans_decades(medians.values())
     heights = {where: math.log10(m) if log else m for where, m in medians.items()}
-    several = any(len(cell.rows) > 1 for cell in grid.cells.values())
+    several = any(len(cell.rows) > 1 for cell in grid.runs.cells.values())
     short = len(grid.across.names) > MOST_TEXT or len(grid.up.names) > MOST_TALL
-    scale = _scale(list(heights.values()), log=log)
     texts = {
         where: number(cell.spread.median) + ("" if short or not several else _about(cell))
         for where, cell in cells.items()
     }
-    grounds = {where: _colour(height, scale) for where, height in heights.items()}
     bar = SIDE_BAR | (log_ticks(medians.values(), heights=True) if log else {"nticks": 6})
-    grid.draw(drawn, heights, texts, grounds, {**scale, "colorbar": bar})
-    empty = {where: 0.0 for where in grid.cells if where not in cells}
-    if empty:
-        texts = {where: grid.none(where, short=short) for where in empty}
-        grid.draw(drawn, empty, texts, dict.fromkeys(empty, NOTHING), _discrete([NOTHING]))
-        _in_legend(drawn, "no run has a value", NOTHING)
+    scale = _scale(list(heights.values()), log=log)
+    shares = [(h - scale["zmin"]) / (scale["zmax"] - scale["zmin"]) for h in heights.values()]
+    grounds = dict(zip(heights, sample_colorscale(scale["colorscale"], shares), strict=True))
+    grid.draw(heights, texts, grounds, {**scale, "colorbar": bar})
+    texts = {
+        where: f"0 of {len(cell.rows)}"
+        + ("" if short else f"<br>{grid.runs.counted(cell, '<br>')}")
+        for where, cell in grid.runs.cells.items()
+        if where not in cells
+    }
+    if texts:
+        grid.draw_named(dict.fromkeys(texts, NO_VALUE), texts, {NO_VALUE: NOTHING})
     if not several:
         return ["one run a cell"]
     if short:
         return ["median over runs"]
-    share = coverages(cell.spread for cell in cells.values())
-    return [f"median over runs, interval for it{share}, number of runs"]
+    return [f"median over runs, interval for it{grid.runs.coverages()}, number of runs"]
 
 
 def _about(cell: Cell) -> str:
     """The lines below a median."""
     found, n = cell.spread, len(cell.rows)
     between = f"<br>{number(found.low)} to {number(found.high)}" if found.coverage else ""
-    return between + (f"<br>{found.n} of {n}" if cell.missing else f"<br>n = {n}")
+    return between + (f"<br>{found.n} of {n}" if cell.without else f"<br>n = {n}")
 
 
 def _scale(heights: Sequence[float], *, log: bool) -> dict[str, Any]:
@@ -155,83 +142,47 @@ def _scale(heights: Sequence[float], *, log: bool) -> dict[str, Any]:
     return {"colorscale": FROM_ZERO, "zmin": low, "zmax": high if high > low else low + 1}
 
 
-def _colour(height: float, scale: Mapping[str, Any]) -> str:
-    share = (height - scale["zmin"]) / (scale["zmax"] - scale["zmin"])
-    return str(sample_colorscale(scale["colorscale"], [share])[0])
-
-
-def _discrete(colours: Sequence[str]) -> dict[str, Any]:
-    """The scale that gives 0, 1, 2 ... these colours."""
-    n = len(colours)
-    scale = [[(i + end) / n, colour] for i, colour in enumerate(colours) for end in (0, 1)]
-    return {"colorscale": scale, "zmin": -0.5, "zmax": n - 0.5, "showscale": False}
-
-
-def _in_legend(drawn: Figure, name: str, colour: str) -> None:
-    marker = {"symbol": "square", "size": 13, "color": colour}
-    drawn.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=name)
-
-
-def _labels(drawn: Figure, grid: "_Grid") -> list[str]:
+def _labels(grid: "_Grid") -> list[str]:
     """Draw the labels; what the title says about them, in lines."""
     found: dict[Place, str] = {}
     texts: dict[Place, str] = {}
-    for where in grid.cells:
-        here = grid.labels_in(where)
+    for where, cell in grid.runs.cells.items():
+        here = [grid.runs.labels[row] for row in cell.rows]
         most, n = Counter(here).most_common(1)[0]
         if 2 * n > len(here):
             found[where], texts[where] = most, f"{name_of(most)}<br>{n} of {len(here)}"
         else:
-            found[where], texts[where] = MIXED, f"{MIXED}<br>{_count_lines(here)}"
-    known = LABEL_COLOURS | OTHER_LABELS
-    names = ordered(found.values())
-    colours = [known.get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(names)]
-    codes = {where: float(names.index(label)) for where, label in found.items()}
-    grounds = {where: colours[int(code)] for where, code in codes.items()}
-    grid.draw(drawn, codes, texts, grounds, _discrete(colours))
-    for name, colour in zip(names, colours, strict=True):
-        _in_legend(drawn, name_of(name), colour)
-    return ["label of most runs" + "; mixed: none has more than half" * (MIXED in names)]
-
-
-def _count_lines(labels: Sequence[str]) -> str:
-    return counted(labels).replace(", ", "<br>")
+            found[where], texts[where] = MIXED, f"{MIXED}<br>{grid.runs.counted(cell, '<br>')}"
+    colours = label_colours(found.values(), LABEL_COLOURS | OTHER_LABELS)
+    grid.draw_named(found, texts, colours)
+    return ["label of most runs" + "; mixed: none has more than half" * (MIXED in colours)]
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """The cells of all panels, and what they say."""
+    """The cells of all panels, and the figure that they are drawn in."""
 
-    cells: Mapping[Place, Cell]
+    runs: Grouped
     across: Axis
     up: Axis
-    labels: Sequence[str]
-    lines: RunLines
-
-    def labels_in(self, where: Place) -> list[str]:
-        return [self.labels[row] for row in self.cells[where].rows]
-
-    def none(self, where: Place, *, short: bool) -> str:
-        """What stands in a cell without a value."""
-        text = f"0 of {len(self.cells[where].rows)}"
-        return text if short else f"{text}<br>{_count_lines(self.labels_in(where))}"
+    drawn: Figure
 
     def hover(self, where: Place) -> str:
-        cell, (_, i, j) = self.cells[where], where
+        cell, (_, i, j) = self.runs.cells[where], where
         found = cell.spread
         lines = [
             f"{self.across.title} {self.across.names[j]}, {self.up.title} {self.up.names[i]}",
-            f"<b>{counted(self.labels_in(where))}</b>",
+            f"<b>{self.runs.counted(cell)}</b>",
         ]
         if found.n:
             lines.append(f"median {found.median:,.6g} of {found.n}")
-        lines += interval_line(found)
-        if cell.missing:
-            lines.append(f"{cell.missing} of {len(cell.rows)} runs have no value")
-        return "<br>".join([*lines, self.lines.runs(cell.rows)])
+        lines += cell.interval()
+        if cell.without:
+            lines.append(f"{len(cell.without)} of {len(cell.rows)} runs have no value")
+        return "<br>".join([*lines, self.runs.runs(cell.rows)])
 
     def draw(
-        self, drawn: Figure, heights: Mapping[Place, float], texts: Mapping[Place, str],
+        self, heights: Mapping[Place, float], texts: Mapping[Place, str],
         grounds: Mapping[Place, str], style: Mapping[str, Any],
     ) -> None:  # fmt: skip
         """The cells in `heights` and no others, each in its panel, with one bar of colours.
@@ -239,13 +190,15 @@ class _Grid:
         Text has one colour a trace, so black and white make two. Tags for colours would do too, but
         plotly counts their letters where it fits the text into the cells.
         """
-        inks = {where: ink_on(grounds[where]) for where in heights}
-        for i, (panel, ink) in enumerate(sorted({(w[0], inks[w]) for w in heights})):
-            here = [where for where in heights if (where[0], inks[where]) == (panel, ink)]
-            drawn.add_heatmap(
-                z=self._rows(panel, {where: heights[where] for where in here}, None),
-                text=self._rows(panel, {where: texts[where] for where in here}, ""),
-                customdata=self._rows(panel, {where: self.hover(where) for where in here}, ""),
+        inks = {where: ink_on(ground) for where, ground in grounds.items()}
+        ys, xs = range(len(self.up.names)), range(len(self.across.names))
+        for k, (panel, ink) in enumerate(sorted({(w[0], ink) for w, ink in inks.items()})):
+            rows = [[(panel, i, j) for j in xs] for i in ys]
+            here = {where for where in inks if inks[where] == ink}
+            self.drawn.add_heatmap(
+                z=[[heights[w] if w in here else None for w in row] for row in rows],
+                text=[[texts[w] if w in here else "" for w in row] for row in rows],
+                customdata=[[self.hover(w) if w in here else "" for w in row] for row in rows],
                 texttemplate="%{text}",
                 textfont={"color": ink},
                 hovertemplate="%{customdata}<extra></extra>",
@@ -254,12 +207,20 @@ class _Grid:
                 ygap=2,
                 row=panel + 1,
                 col=1,
-                **{"showscale": i == 0, **style},
+                **{"showscale": k == 0, **style},
             )
 
-    def _rows(self, panel: int, values: Mapping[Place, Any], nothing: object) -> list[list[Any]]:
-        places = [
-            [(panel, i, j) for j in range(len(self.across.names))]
-            for i in range(len(self.up.names))
-        ]
-        return [[values.get(where, nothing) for where in row] for row in places]
+    def draw_named(
+        self, names: Mapping[Place, str], texts: Mapping[Place, str], colours: Mapping[str, str]
+    ) -> None:
+        """The cells in `names`, each in the colour of its name, which the legend shows."""
+        n, codes = len(colours), {name: float(i) for i, name in enumerate(colours)}
+        scale = [[(codes[name] + end) / n, colours[name]] for name in codes for end in (0, 1)]
+        style = {"colorscale": scale, "zmin": -0.5, "zmax": n - 0.5, "showscale": False}
+        heights = {where: codes[name] for where, name in names.items()}
+        self.draw(heights, texts, {where: colours[names[where]] for where in names}, style)
+        for name, colour in colours.items():
+            marker = {"symbol": "square", "size": 13, "color": colour}
+            self.drawn.add_scatter(
+                x=[None], y=[None], mode="markers", marker=marker, name=name_of(name)
+            )

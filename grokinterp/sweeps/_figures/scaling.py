@@ -1,7 +1,7 @@
 """A measure of a sweep against one recipe key: single runs, medians with intervals, a power law."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from grokinterp.base.checks import truth
 from grokinterp.figures._figure import (
     COLOURS,
     DASHES,
-    LABEL_COLOURS,
     SERIES,
     Figure,
     figure,
@@ -23,18 +22,11 @@ from grokinterp.sweeps._figures.cells import (
     TIMES,
     Axis,
     Cell,
-    RunLines,
-    axes_of,
-    cell_of,
-    coverages,
+    Grouped,
     heading,
-    interval_line,
-    labels_of,
+    label_colours,
     log_ticks,
     name_of,
-    numbers_of,
-    ordered,
-    pooled,
     spans_decades,
     titled,
 )
@@ -47,13 +39,16 @@ NOWHERE: list[Any] = [None]
 
 @dataclass(frozen=True)
 class _Group:
-    """The runs of one line: their rows, and their cells by the place on the x axis."""
+    """The runs of one line: their cells by the place on the x axis."""
 
     name: str
     number: int
-    rows: np.ndarray
     cells: Mapping[int, Cell]
     style: Mapping[str, str]
+
+    def rows(self, places: Iterable[int]) -> list[int]:
+        """The rows of the cells at these places, in the order of the table."""
+        return sorted(row for place in places for row in self.cells[place].rows)
 
 
 def plot_scaling(
@@ -83,39 +78,46 @@ def plot_scaling(
     number, and for more than 24 lines.
     """
     fit = truth("fit", fit)
-    which = "lines can be told apart"
-    used, (across,), groups = axes_of(table, by, most=MOST_GROUPS, which=which, x=x)
-    values = numbers_of(table, value)
-    run_lines = RunLines(table, values, used)
-    drawn_groups = _groups(across, groups, values)
-    cells = [cell for group in drawn_groups for cell in group.cells.values()]
-    absent = any(cell.missing for cell in cells)
-    drawn = _axes(across, titled(value), values, fit=fit, n=len(drawn_groups) * absent)
+    runs = Grouped(table, value, by, most=MOST_GROUPS, which="lines can be told apart", x=x)
+    (across,), values = runs.axes, runs.values
+    groups = _groups(runs)
+    absent = any(cell.without for cell in runs.cells.values())
+    drawn = _axes(across, titled(value), values, fit=fit, n=len(groups) * absent)
     places = across.positions()
     x_of = np.array(places)[across.places]
-    for group in drawn_groups:
+    for group in groups:
         _medians(drawn, places, across, group)
         if absent:
-            _without(drawn, places, group, run_lines)
+            _without(drawn, places, group, runs)
         if fit:
             _fitted(drawn, places, values, across, group)
-    if groups is None:
-        labels = np.array(labels_of(table, asked=False))
-        for i, label in enumerate(ordered(labels.tolist())):
-            colour = LABEL_COLOURS.get(label, SERIES[i % len(SERIES)])
-            rows = np.flatnonzero((labels == label) & ~np.isnan(values))
-            _dots(drawn, x_of, values, run_lines, rows, name_of(label), colour, legend=True)
-    for group in drawn_groups if groups else []:
-        rows, colour = group.rows[~np.isnan(values[group.rows])], group.style["color"]
-        _dots(drawn, x_of, values, run_lines, rows, group.name, colour, legend=False)
-    bars = coverages(cell.spread for cell in cells)
+    dots = [(g.rows(g.cells), g.name, g.style["color"]) for g in groups]
+    if runs.by is None:
+        labels = np.array(runs.labels)
+        dots = [
+            (np.flatnonzero(labels == label).tolist(), name_of(label), colour)
+            for label, colour in label_colours(runs.labels).items()
+        ]
+    for rows, name, colour in dots:
+        with_value = [row for row in rows if not math.isnan(values[row])]
+        drawn.add_scatter(
+            x=x_of[with_value],
+            y=values[with_value],
+            customdata=[runs.run(row) for row in with_value],
+            hovertemplate="%{customdata}<extra></extra>",
+            mode="markers",
+            marker={"color": colour, "size": 7, "opacity": 0.6},
+            name=name,
+            legendgroup=name,
+            showlegend=runs.by is None,
+        )
+    bars = runs.coverages()
     lines = [f"median, bars: interval for it{bars}" if bars else "median; no interval"]
     if absent:
         what = "without it when training ended" if value in TIMES else "without a value"
         lines += [f"above: runs {what}, of all", "open symbols: median of the other runs"]
-    if extra := pooled(table, used):
-        lines.append(f"runs at one x differ in {', '.join(map(name_of, extra))} too")
-    legend = len(drawn_groups) * (2 if fit else 1)
+    lines += runs.pooled("runs at one x")
+    legend = len(groups) * (2 if fit else 1)
     return drawn.update_layout(
         title_text=heading(f"{titled(value)} by {across.title}", lines),
         margin_t=78 + 18 * len(lines),
@@ -123,19 +125,17 @@ def plot_scaling(
     )
 
 
-def _groups(across: Axis, groups: Axis | None, values: np.ndarray) -> list[_Group]:
-    found = []
-    legends = groups.full_names() if groups else ["median"]
-    for i, legend in enumerate(legends):
-        here = groups.places == i if groups else np.ones(len(values), bool)
-        rows = np.flatnonzero(here)
-        cells = {
-            int(j): cell_of(rows[across.places[rows] == j].tolist(), values)
-            for j in np.unique(across.places[rows])
-        }
-        style = series(i) if groups else {"color": COLOURS["other"], "dash": "solid"}
-        found.append(_Group(legend, i, rows, cells, style))
-    return found
+def _groups(runs: Grouped) -> list[_Group]:
+    cells = sorted(runs.cells.items())
+    return [
+        _Group(
+            legend,
+            i,
+            {x: cell for (group, x), cell in cells if group == i},
+            series(i) if runs.by else {"color": COLOURS["other"], "dash": "solid"},
+        )
+        for i, legend in enumerate(runs.by.full_names() if runs.by else ["median"])
+    ]
 
 
 def _axes(across: Axis, title: str, values: np.ndarray, *, fit: bool, n: int) -> Figure:
@@ -153,8 +153,7 @@ def _axes(across: Axis, title: str, values: np.ndarray, *, fit: bool, n: int) ->
         )  # fmt: skip
     straight = fit and bool(np.nanmin(values) > 0)  # on logarithmic axes a power law is
     if straight or spans_decades(values):
-        ticks = log_ticks(values) if spans_decades(values) else {}
-        drawn.update_layout(yaxis={"type": "log", **ticks})
+        drawn.update_layout(yaxis={"type": "log", **log_ticks(values)})
     places = across.positions()
     if places == across.numbers:
         log = spans_decades(places) or (straight and min(places) > 0)
@@ -165,27 +164,9 @@ def _axes(across: Axis, title: str, values: np.ndarray, *, fit: bool, n: int) ->
         drawn.update_xaxes(tickvals=list(places), ticktext=list(across.names))
     elif places != across.numbers:
         drawn.update_xaxes(**across.ticks())
-    elif spans_decades(places):
+    else:
         drawn.update_xaxes(**log_ticks(places))
     return drawn
-
-
-def _dots(
-    drawn: Figure, x: np.ndarray, values: np.ndarray, run_lines: RunLines, rows: np.ndarray,
-    name: str, colour: str, *, legend: bool,
-) -> None:  # fmt: skip
-    """Runs, each with its line on hover."""
-    drawn.add_scatter(
-        x=x[rows],
-        y=values[rows],
-        customdata=[run_lines.run(row) for row in rows.tolist()],
-        hovertemplate="%{customdata}<extra></extra>",
-        mode="markers",
-        marker={"color": colour, "size": 7, "opacity": 0.6},
-        name=name,
-        legendgroup=name,
-        showlegend=legend,
-    )
 
 
 def _medians(drawn: Figure, places: Sequence[float], across: Axis, group: _Group) -> None:
@@ -206,7 +187,7 @@ def _medians(drawn: Figure, places: Sequence[float], across: Axis, group: _Group
                 [
                     f"{group.name}, {across.title} {across.names[j]}",
                     f"median {cell.spread.median:,.6g} of {cell.spread.n} of {len(cell.rows)} runs",
-                    *interval_line(cell.spread),
+                    *cell.interval(),
                 ]
             )
             for j, cell in cells.items()
@@ -217,25 +198,25 @@ def _medians(drawn: Figure, places: Sequence[float], across: Axis, group: _Group
         marker={
             "size": 11,
             "color": group.style["color"],
-            "symbol": ["diamond-open" if cell.missing else "diamond" for cell in cells.values()],
+            "symbol": ["diamond-open" if cell.without else "diamond" for cell in cells.values()],
         },
         name=group.name,
         legendgroup=group.name,
     )
 
 
-def _without(drawn: Figure, places: Sequence[float], group: _Group, run_lines: RunLines) -> None:
+def _without(drawn: Figure, places: Sequence[float], group: _Group, runs: Grouped) -> None:
     """How many runs have no value, in the strip above at each x that has such runs.
 
     Numbers of very many x would overlap: there they are crosses, and hovering shows the number.
     """
-    cells = {j: cell for j, cell in group.cells.items() if cell.missing}
+    cells = {j: cell for j, cell in group.cells.items() if cell.without}
     drawn.add_scatter(
         x=[places[j] for j in cells],
         y=[group.number] * len(cells),
-        text=[f"{cell.missing}/{len(cell.rows)}" for cell in cells.values()],
+        text=[f"{len(cell.without)}/{len(cell.rows)}" for cell in cells.values()],
         customdata=[
-            f"no value: {cell.missing} of {len(cell.rows)} runs<br>{run_lines.runs(cell.without)}"
+            f"no value: {len(cell.without)} of {len(cell.rows)} runs<br>" + runs.runs(cell.without)
             for cell in cells.values()
         ],
         hovertemplate="%{customdata}<extra></extra>",
@@ -253,8 +234,8 @@ def _fitted(
     drawn: Figure, places: Sequence[float], values: np.ndarray, across: Axis, group: _Group
 ) -> None:
     """The power law over the x where no run is without a value, or why there is none."""
-    whole = [j for j, cell in sorted(group.cells.items()) if not cell.missing]
-    rows = group.rows[np.isin(across.places[group.rows], whole)]
+    whole = [j for j, cell in group.cells.items() if not cell.without]
+    rows = group.rows(whole)
     numbers = across.numbers or (math.nan,) * len(across.names)
     law = power_law([numbers[j] for j in across.places[rows]], values[rows].tolist())
     words = f"exponent {law.exponent:.3g} ({CONFIDENCE:.0%}: {law.low:.3g} to {law.high:.3g})"
