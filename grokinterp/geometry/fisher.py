@@ -25,7 +25,7 @@ from grokinterp.geometry.inputs import (
 )
 from grokinterp.models.architecture import Weights
 from grokinterp.models.layers import weights_after
-from grokinterp.models.mlp import MLPArchitecture, two_hot_product, visited_logits
+from grokinterp.models.mlp import MLPArchitecture, answer_logits, two_hot_product
 from grokinterp.reading._load import Subject, snapshot_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
@@ -230,7 +230,7 @@ def _mlp_sums(
         return activation
 
     with torch.enable_grad():
-        logits = visited_logits(weights, inputs, architecture=architecture, visit=visit)
+        logits = answer_logits(weights, inputs, architecture=architecture, visit=visit)
     squares = {
         name: torch.zeros_like(x, dtype=torch.float64)
         for name, x in seen.items()
