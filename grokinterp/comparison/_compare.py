@@ -18,7 +18,6 @@ from grokinterp.comparison.lineup import (
     REGIMES,
     RunProfile,
     check_lineup,
-    common_steps,
     lineup_notes,
     names_of,
     outcome,
@@ -26,13 +25,15 @@ from grokinterp.comparison.lineup import (
     settings_of,
 )
 from grokinterp.comparison.profile import MEASURES, measure
+from grokinterp.geometry.predictions import evenly
 from grokinterp.reading._load import RunOrPath, runs_of
+from grokinterp.runs.run import Run
 from grokinterp.sweeps.statistics import contrast, spread
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-NOT_PRINTED = ("notes", "needs", "falsifiers")  # of a claim, in `to_dict`
+MOST_STEPS = 17  # looked at when runs are aligned by step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,13 +156,17 @@ class Comparison(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `grokinterp compare --json` prints them; what is not defined is None."""
-        claims = [claim.to_dict() for claim in self.claims]
+        unprinted = ("notes", "needs", "falsifiers")
+        claims = [
+            {key: value for key, value in claim.to_dict().items() if key not in unprinted}
+            for claim in self.claims
+        ]
         found = {
             "align": self.align,
             "by": self.by,
             "runs": self.runs(),
             "measures": self.table(),
-            "claims": [{k: v for k, v in one.items() if k not in NOT_PRINTED} for one in claims],
+            "claims": claims,
             "notes": self.notes,
         }
         return dict(plain_values(found))
@@ -197,11 +202,12 @@ def compare(
     more than the initial scale, in checkpoints or in logging, a note says so.
     """
     align, by = word("align", align, ["phase", "step"]), word("by", by, ["setting", "label"])
-    runs = runs_of(runs)
-    check_lineup(runs)
-    names = names_of(runs)
-    settings = settings_of(runs, names)
-    profiles = [outcome(run, name) for run, name in zip(runs, names, strict=True)]
+    empty = isinstance(runs, list | tuple) and not runs
+    several: list[Run] = [] if empty else runs_of(runs)
+    check_lineup(several)
+    names = names_of(several)
+    settings = settings_of(several, names)
+    profiles = [outcome(run, name) for run, name in zip(several, names, strict=True)]
     regimes = regimes_of([profile.label for profile in profiles], settings, by=by)
     notes = lineup_notes(profiles, settings, regimes)
     places = _places([profile for profile in profiles if profile.label], align)
@@ -229,7 +235,10 @@ def _places(profiles: Sequence[RunProfile], align: str) -> dict[str, dict[float,
     """At which checkpoint each run is looked at, by position or by step."""
     if align == "phase":
         return {p.name: p.clock.nearest(p.run.steps) for p in profiles if p.clock}
-    shared = common_steps([profile.run.steps for profile in profiles]) if profiles else ()
-    if profiles and not shared:
+    if not profiles:
+        return {}
+    shared = sorted(set.intersection(*(set(profile.run.steps) for profile in profiles)))
+    if not shared:
         raise InputError("no step was saved by all of these runs; give align='phase'.")
-    return {profile.name: {float(step): step for step in shared} for profile in profiles}
+    chosen = {float(step): step for step in evenly(shared, MOST_STEPS)}
+    return {profile.name: chosen for profile in profiles}
