@@ -51,21 +51,18 @@ class FisherDiagonal(Sampled):
         """
         tensors = {name: value.flatten() for name, value in self.values.items()}
         tensors["all"] = torch.cat(list(tensors.values()))
-        frame = pd.DataFrame(
-            [
-                {
-                    "tensor": name,
-                    "n_weights": len(value),
-                    "sum": float(value.sum()),
-                    "mean": float(value.mean()),
-                    "max": float(value.max()),
-                    "gini": gini(value),
-                }
-                for name, value in tensors.items()
-            ]
-        )
-        frame.attrs |= {"variant": self.variant, **self._sample(), "step": self.step}
-        return frame
+        rows = [
+            {
+                "tensor": name,
+                "n_weights": len(value),
+                "sum": float(value.sum()),
+                "mean": float(value.mean()),
+                "max": float(value.max()),
+                "gini": gini(value),
+            }
+            for name, value in tensors.items()
+        ]
+        return self._frame(rows, variant=self.variant, step=self.step)
 
 
 def fisher_diagonal(

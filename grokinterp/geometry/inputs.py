@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -36,6 +37,12 @@ class Sampled(Result):
     def _sample(self) -> dict[str, Any]:
         """The record of the inputs, for a table's `.attrs` or another result."""
         return {name: getattr(self, name) for name in Sampled.__annotations__}
+
+    def _frame(self, data: Any, **settings: object) -> pd.DataFrame:
+        """A table with these settings, and the record of the inputs, in its `.attrs`."""
+        frame = pd.DataFrame(data)
+        frame.attrs |= settings | self._sample()
+        return frame
 
 
 def draw_inputs(

@@ -37,6 +37,7 @@ class CNNArchitecture(BaseArchitecture):
     """
 
     kind: ClassVar[str] = "cnn"
+    n_layers: ClassVar[int] = 1  # hidden and fully connected
 
     lattice: int = 16
     channels: tuple[int, ...] = (2, 4)
@@ -57,22 +58,13 @@ class CNNArchitecture(BaseArchitecture):
         """Number of convolutions."""
         return len(self.channels)
 
-    @property
-    def n_layers(self) -> int:
-        """Number of hidden fully connected layers."""
-        return 1
-
-    @property
-    def d_flat(self) -> int:
-        """Rows of the fully connected matrix: channels times sites after the last pooling."""
-        return self.channels[-1] * (self.lattice // 2**self.n_convs) ** 2
-
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Canonical name and shape of every parameter, biases included, in reading order."""
         shapes: dict[str, tuple[int, ...]] = {}
         for layer, (before, after) in enumerate(pairwise((1, *self.channels))):
             shapes |= {f"conv.{layer}.W": (after, before, 3, 3), f"conv.{layer}.b": (after,)}
-        return shapes | layers.hidden_shapes(self.d_flat, (self.d_mlp,), self.n_classes)
+        d_flat = self.channels[-1] * (self.lattice // 2**self.n_convs) ** 2
+        return shapes | layers.hidden_shapes(d_flat, (self.d_mlp,), self.n_classes)
 
     def hook_names(self) -> tuple[str, ...]:
         """Names of the activations, in the order of the forward."""

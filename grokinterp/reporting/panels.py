@@ -1,6 +1,6 @@
 """The panels of a report: one more panel is one decorated function.
 
-    @panel("output", "What to see in it.", when=EVERY_STEP)
+    @panel("output", "What to see in it.")
     def correctness(about, snapshot):
         return answers.correctness(snapshot)
 
@@ -66,7 +66,9 @@ class Panel:
 PANELS: dict[str, Panel] = {}
 
 
-def panel(section: str, caption: str, *, when: str = ONCE) -> Callable[..., Callable[..., Any]]:
+def panel(
+    section: str, caption: str, *, when: str = EVERY_STEP
+) -> Callable[..., Callable[..., Any]]:
     """Register a function as a panel; they appear in this order."""
 
     def register(draw: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,6 +82,7 @@ def panel(section: str, caption: str, *, when: str = ONCE) -> Callable[..., Call
 @panel(
     "training",
     "Loss on train and test inputs, phases shaded. Dotted: first crossings of thresholds.",
+    when=ONCE,
 )
 def learning(about: About) -> Any:
     if about.run.metrics.drop(columns="step").isna().all(axis=None):
@@ -93,6 +96,7 @@ def learning(about: About) -> Any:
     "when training answers need them; the weight norm falls in cleanup. Held-out: what the key "
     "frequencies alone answer of test pairs whose mirror is not trained on; above its placebos "
     "while the network itself is wrong, it is an early sign of a circuit.",
+    when=ONCE,
 )
 def progress(about: About) -> Any:
     losses = about.measures.filter(like="_loss")
@@ -101,7 +105,11 @@ def progress(about: About) -> Any:
     return curves.plot_progress(about.measures, phases=about.phases), about.measures
 
 
-@panel("training", "Share of the variance of the logits along each frequency, over training.")
+@panel(
+    "training",
+    "Share of the variance of the logits along each frequency, over training.",
+    when=ONCE,
+)
 def emergence(about: About) -> Any:
     if about.shares is None:
         raise InputError(f"{about.keys.reason}.")
@@ -112,7 +120,6 @@ def emergence(about: About) -> Any:
 @panel(
     "training",
     "The same at one step: each frequency's share of the variance of the logits, log axis.",
-    when=EVERY_STEP,
 )
 def logit_frequencies(about: About, snapshot: Snapshot) -> Any:
     if about.shares is None:
@@ -124,7 +131,6 @@ def logit_frequencies(about: About, snapshot: Snapshot) -> Any:
 @panel(
     "embedding",
     "Norm of the embedding along each frequency: flat at first, sparse once a circuit has formed.",
-    when=EVERY_STEP,
 )
 def embedding_spectrum(about: About, snapshot: Snapshot) -> Any:
     return spectra.embedding_bars(snapshot, about.frequencies)
@@ -133,7 +139,6 @@ def embedding_spectrum(about: About, snapshot: Snapshot) -> Any:
 @panel(
     "embedding",
     "Operand tokens on the plane of each key frequency, joined in the order of the circle.",
-    when=EVERY_STEP,
 )
 def embedding_circles(about: About, snapshot: Snapshot) -> Any:
     about.need_circuit()
@@ -143,7 +148,6 @@ def embedding_circles(about: About, snapshot: Snapshot) -> Any:
 @panel(
     "embedding",
     "Fourier components of the embedding: few rows remain when it is sparse.",
-    when=EVERY_STEP,
 )
 def embedding_heat_map(about: About, snapshot: Snapshot) -> Any:
     return spectra.embedding_heat_map(snapshot)
@@ -152,7 +156,6 @@ def embedding_heat_map(about: About, snapshot: Snapshot) -> Any:
 @panel(
     "attention",
     "Attention of each head from the answer position to operand a, for every pair (a, b).",
-    when=EVERY_STEP,
 )
 def attention_maps(about: About, snapshot: Snapshot) -> Any:
     return plot_attention(attention(snapshot, frequencies=about.frequencies))
@@ -161,7 +164,6 @@ def attention_maps(about: About, snapshot: Snapshot) -> Any:
 @panel(
     "attention",
     "Attention of all heads on a few inputs, from every position to every one (CircuitsVis).",
-    when=EVERY_STEP,
 )
 def attention_on_inputs(about: About, snapshot: Snapshot) -> Any:
     circuitsvis_script()  # refused here, where it is not installed
@@ -173,7 +175,6 @@ def attention_on_inputs(about: About, snapshot: Snapshot) -> Any:
 @panel(
     "neurons",
     "Each neuron's leading frequency and how much of its variance that explains.",
-    when=EVERY_STEP,
 )
 def clusters(about: About, snapshot: Snapshot) -> Any:
     return neuron_clusters(snapshot, frequencies=about.frequencies).plot()
@@ -182,7 +183,6 @@ def clusters(about: About, snapshot: Snapshot) -> Any:
 @panel(
     "neurons",
     "Activations over all pairs: the neurons that vary most at the last step, one a cluster.",
-    when=EVERY_STEP,
 )
 def neuron_maps(about: About, snapshot: Snapshot) -> Any:
     return neurons.neuron_images(snapshot, about.neurons, snapshot.n_layers - 1)
@@ -191,7 +191,6 @@ def neuron_maps(about: About, snapshot: Snapshot) -> Any:
 @panel(
     "neurons",
     "The same neurons in the Fourier basis of a and b: a few terms of one frequency.",
-    when=EVERY_STEP,
 )
 def neuron_fourier(about: About, snapshot: Snapshot) -> Any:
     return neurons.neuron_fourier(snapshot, about.neurons, snapshot.n_layers - 1)
@@ -200,18 +199,17 @@ def neuron_fourier(about: About, snapshot: Snapshot) -> Any:
 @panel(
     "neurons",
     "Norm along each frequency of what neurons add to the logits (W_out W_U).",
-    when=EVERY_STEP,
 )
 def neuron_logit_spectrum(about: About, snapshot: Snapshot) -> Any:
     return spectra.neuron_logit_bars(snapshot, about.frequencies)
 
 
-@panel("output", "Which pairs are answered rightly: test pairs turn green.", when=EVERY_STEP)
+@panel("output", "Which pairs are answered rightly: test pairs turn green.")
 def correctness(about: About, snapshot: Snapshot) -> Any:
     return answers.correctness(snapshot)
 
 
-@panel("output", "The logit of one class on every pair; diagonals are sums a + b.", when=EVERY_STEP)
+@panel("output", "The logit of one class on every pair; diagonals are sums a + b.")
 def logits(about: About, snapshot: Snapshot) -> Any:
     return answers.logit_images(snapshot, (0,))
 
@@ -266,7 +264,6 @@ def pruning_curves(about: About, snapshot: Snapshot) -> Any:
     "encoding",
     "The predictions of the checkpoints as points, by their geodesic distances in the "
     "Fisher-Rao metric; the ring is this step.",
-    when=EVERY_STEP,
 )
 def trajectory(about: About, snapshot: Snapshot) -> Any:
     found = about.trajectory
