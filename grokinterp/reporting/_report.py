@@ -22,14 +22,7 @@ from grokinterp.figures._figure import DARK, LIGHT
 from grokinterp.figures.pages import as_text, asset, packed, packed_json, render, zipped
 from grokinterp.reading._load import RunOrPath, runs_of
 from grokinterp.recipe.builtin import recipes
-from grokinterp.reporting.about import (
-    About,
-    about_run,
-    because,
-    findings,
-    headline,
-    undetermined,
-)
+from grokinterp.reporting.about import About, about_run, because, findings, headline, undetermined
 from grokinterp.reporting.panels import ONCE, SECTIONS, Drawn, Panel, draw_panels
 from grokinterp.runs.manifest import current_versions
 from grokinterp.runs.run import Run, nearest_step
