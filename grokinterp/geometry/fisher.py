@@ -116,16 +116,15 @@ def diagonal(
     inputs: Tensor,
     *,
     variant: str = "softmax",
-    block: int | None = None,
 ) -> dict[str, Tensor]:
     """The mean over inputs of sum_c (v_c . d logits / d theta_i)^2, exact over the classes c.
 
     `logits_fn(weights, inputs)` maps inputs [n, ...] to logits [n, classes] and is differentiable
     by torch.func; it is called with one input at a time, under vmap over the others of a block.
-    v_c is e_c ("logits") or sqrt(p_c) (e_c - p) with p the softmax ("softmax"). `block` inputs are
-    held at once: unless given, as many as keep their Jacobians (weights x classes x inputs) at
-    4 MB, at least one. A weight that the logits do not depend on has 0. InputError for an unknown
-    variant and for no inputs.
+    v_c is e_c ("logits") or sqrt(p_c) (e_c - p) with p the softmax ("softmax"). As many inputs are
+    held at once as keep their Jacobians (weights x classes x inputs) at 4 MB, at least one. A
+    weight that the logits do not depend on has 0. InputError for an unknown variant and for no
+    inputs.
 
     >>> linear = lambda weights, x: x @ weights["W"]
     >>> x = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
@@ -143,7 +142,10 @@ def diagonal(
         return {name: part.square().sum(dim=0) for name, part in jacobian.items()}
 
     total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in constants.items()}
-    for rows in inputs.split(block or _block_size(logits_fn, constants, inputs)):
+    with torch.no_grad():
+        n_classes = logits_fn(constants, inputs[:1]).shape[1]
+    of_one = n_classes * sum(w.numel() * w.element_size() for w in constants.values())
+    for rows in inputs.split(max(1, JACOBIAN_BYTES // of_one)):
         # One input without vmap over inputs: its index would be batched, and twice as slow.
         alone = len(rows) == 1
         found = squares_of(rows[0]) if alone else torch.func.vmap(squares_of)(rows)
@@ -164,14 +166,6 @@ def logits_of(snapshot: Snapshot) -> Logits:
         return on_batches(weights, torch.arange(one.shape[1])[None])
 
     return logits_fn
-
-
-def _block_size(logits_fn: Logits, weights: Weights, inputs: Tensor) -> int:
-    """As many inputs as keep their Jacobians in `JACOBIAN_BYTES`, at least one."""
-    with torch.no_grad():
-        n_classes = logits_fn(weights, inputs[:1]).shape[1]
-    jacobian = n_classes * sum(w.numel() * w.element_size() for w in weights.values())
-    return max(1, JACOBIAN_BYTES // jacobian)
 
 
 def cotangents(
