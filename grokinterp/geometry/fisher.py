@@ -95,7 +95,7 @@ def fisher_diagonal(
     A large value says that the output moves with that weight alone near this point. It does not say
     how the weights act together (the off-diagonal), and a small softmax value may only say that the
     model is certain. InputError for a model whose weights alone do not say what it computes, and
-    for a transformer other than of one layer without LayerNorm.
+    for a transformer of several layers or with LayerNorm.
     """
     word("variant", variant, VARIANTS)
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)

@@ -79,7 +79,7 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
     """The answer logits [n, n_classes] of n inputs, as a function of weights and inputs.
 
     It is differentiable in the weights, by autograd and by torch.func. InputError for a model whose
-    weights alone do not say what it computes, and for a transformer other than of one layer without
+    weights alone do not say what it computes, and for a transformer of several layers or with
     LayerNorm.
     """
     architecture, n_classes = snapshot.architecture, snapshot.task.n_classes

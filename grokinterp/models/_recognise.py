@@ -314,8 +314,8 @@ def _left_over(
     used = [x for x in extra if layout != "hooked" or _PART_OF_THE_FORWARD.fullmatch(x)]
     if used:
         raise InputError(
-            f"{where} has weights that are not in the {layout} layout, {names(used)}; take them out "
-            "if the network does not use them, or rename them."
+            f"{where} has weights that are not in the {layout} layout, {names(used)}; take them "
+            "out if the network does not use them, or rename them."
         )
     return extra
 
