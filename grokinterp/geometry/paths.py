@@ -163,8 +163,8 @@ class InformationPath(Sampled):
             rows.append(
                 {
                     "part": name,
-                    "start": start,
-                    "end": end,
+                    "start": path.steps[0],
+                    "end": path.steps[-1],
                     "n_checkpoints": len(path.steps),
                     "length": path.length,
                     "geodesic": path.geodesic,
