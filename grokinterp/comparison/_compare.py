@@ -18,6 +18,7 @@ from grokinterp.comparison.lineup import (
     REGIMES,
     RunProfile,
     check_lineup,
+    common_steps,
     lineup_notes,
     names_of,
     outcome,
@@ -25,15 +26,12 @@ from grokinterp.comparison.lineup import (
     settings_of,
 )
 from grokinterp.comparison.profile import MEASURES, measure
-from grokinterp.geometry.predictions import evenly
 from grokinterp.reading._load import RunOrPath, runs_of
 from grokinterp.runs.run import Run
 from grokinterp.sweeps.statistics import contrast, spread
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-MOST_STEPS = 17  # looked at when runs are aligned by step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,10 +233,7 @@ def _places(profiles: Sequence[RunProfile], align: str) -> dict[str, dict[float,
     """At which checkpoint each run is looked at, by position or by step."""
     if align == "phase":
         return {p.name: p.clock.nearest(p.run.steps) for p in profiles if p.clock}
-    if not profiles:
-        return {}
-    shared = sorted(set.intersection(*(set(profile.run.steps) for profile in profiles)))
-    if not shared:
+    shared = common_steps([profile.run.steps for profile in profiles]) if profiles else ()
+    if profiles and not shared:
         raise InputError("no step was saved by all of these runs; give align='phase'.")
-    chosen = {float(step): step for step in evenly(shared, MOST_STEPS)}
-    return {profile.name: chosen for profile in profiles}
+    return {profile.name: {float(step): step for step in shared} for profile in profiles}

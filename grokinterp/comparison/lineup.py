@@ -18,6 +18,7 @@ import pandas as pd
 
 from grokinterp.base.errors import InputError
 from grokinterp.claims.evidence import FEWEST
+from grokinterp.geometry.predictions import evenly
 from grokinterp.models.architecture import all_finite
 from grokinterp.progress.phases import Phases, detect_phases
 from grokinterp.recipe.keys import CHANCE, WATCHING
@@ -59,6 +60,12 @@ class Clock:
         """The checkpoint nearest each position, where one is near enough."""
         near = {at: nearest_step(steps, at, at=self.position) for at in POSITIONS}
         return {at: step for at, step in near.items() if abs(self.position(step) - at) <= NEAR}
+
+
+def common_steps(several: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Steps that all runs saved; of more than 17 an even choice, dense where they saved densely."""
+    common = sorted(set.intersection(*(set(steps) for steps in several)))
+    return tuple(evenly(common, 17))
 
 
 @dataclass(frozen=True)
