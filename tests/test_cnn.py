@@ -9,7 +9,8 @@ import torch
 from grokinterp.base.errors import InputError
 from grokinterp.models.architecture import ACTIVATIONS, Architecture, initial_weights
 from grokinterp.models.cnn import CNNArchitecture, CNNGradients, _before_pool, _pool, answer_logits
-from grokinterp.models.hooked import build_hooked
+from grokinterp.models.kinds import build_model
+from grokinterp.models.layers import recorder
 from tests.test_mlp import autograd, near, sure
 
 
@@ -124,7 +125,7 @@ def test_the_forward_is_that_of_the_definition(architecture):
     weights, inputs = random_weights(architecture), spins(12, architecture.lattice)
     expected = plain_activations(weights, inputs, architecture)
     cache = {}
-    logits = answer_logits(weights, inputs, architecture=architecture, cache=cache)
+    logits = answer_logits(weights, inputs, architecture=architecture, visit=recorder(cache))
     assert tuple(cache) == architecture.hook_names() == tuple(expected)
     for name, activation in cache.items():
         torch.testing.assert_close(activation, expected[name], rtol=1e-12, atol=1e-12)
@@ -205,7 +206,7 @@ def test_ties_in_a_window_go_where_torch_sends_them():
 @pytest.mark.parametrize("architecture", SHAPES, ids=str)
 def test_the_hooked_model_is_the_same_function(architecture):
     weights, inputs = random_weights(architecture), spins(12, architecture.lattice)
-    model = build_hooked(architecture, weights)
+    model = build_model(architecture, weights)
     assert model.cfg == architecture
     assert not model.training
     assert list(model.state_dict()) == list(architecture.parameter_shapes())
@@ -220,7 +221,7 @@ def test_the_hooked_model_is_the_same_function(architecture):
 
 def test_hooks_change_all_that_is_behind_them_and_go_away():
     weights, inputs = random_weights(PAPER), spins(12, 16)
-    model = build_hooked(PAPER, weights)
+    model = build_model(PAPER, weights)
     plain, plain_cache = model.run_with_cache(inputs)
     names = PAPER.hook_names()
     for place, name in enumerate(names):

@@ -175,7 +175,7 @@ class TestRefused:
     def test_no_list_of_runs(self, pair):
         for given, said in (
             ([pair[0]], "1 run cannot be compared; give two or more"),
-            ([], r"list is no run; give gi.load\(path\), or a list of them"),
+            ([], "0 runs cannot be compared; give two or more"),
         ):
             with pytest.raises(gi.InputError, match=said):
                 gi.compare(given)

@@ -4,7 +4,7 @@ import pytest
 
 import grokinterp as gi
 from grokinterp.models.cnn import CNNArchitecture
-from grokinterp.models.kinds import refuse_misfit, refuse_unfit
+from grokinterp.models.kinds import NetworkSizes, refuse_misfit, refuse_unfit
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.tasks.ising import IsingTask
 
@@ -17,7 +17,7 @@ PLAIN = gi.ModularTask("add", 7, equals_token=False)
     [(ADD, 8, 3, 7), (ADD, 8, 3, 8), (PLAIN, 7, 2, 7), (gi.ModularTask("add", 113), 114, 3, 114)],
 )
 def test_sizes_of_the_layout_fit(task, d_vocab, n_ctx, d_vocab_out):
-    refuse_misfit(task, d_vocab=d_vocab, n_ctx=n_ctx, d_vocab_out=d_vocab_out, what="model.pt")
+    refuse_misfit(task, NetworkSizes(d_vocab, n_ctx, d_vocab_out), what="model.pt")
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_sizes_of_the_layout_fit(task, d_vocab, n_ctx, d_vocab_out):
 )
 def test_other_sizes_are_refused_with_both(task, d_vocab, n_ctx, d_vocab_out, advice):
     with pytest.raises(gi.InputError) as refused:
-        refuse_misfit(task, d_vocab=d_vocab, n_ctx=n_ctx, d_vocab_out=d_vocab_out, what="m.pt")
+        refuse_misfit(task, NetworkSizes(d_vocab, n_ctx, d_vocab_out), what="m.pt")
     said = str(refused.value)
     assert f"m.pt has {d_vocab} tokens, {n_ctx} positions and {d_vocab_out} classes" in said
     needed = f"{task.d_vocab} tokens, {2 + task.equals_token} positions and {task.p}"

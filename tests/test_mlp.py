@@ -11,8 +11,8 @@ import torch
 from grokinterp.base.errors import InputError
 from grokinterp.models.architecture import ACTIVATIONS, initial_weights
 from grokinterp.models.cross_entropy import cross_entropies
-from grokinterp.models.hooked import build_hooked
-from grokinterp.models.layers import mean_loss_gradient
+from grokinterp.models.kinds import build_model
+from grokinterp.models.layers import mean_loss_gradient, recorder
 from grokinterp.models.mlp import MLPArchitecture, answer_logits, gradients
 
 PAPER = MLPArchitecture(p=113, widths=(512,), n_classes=113)
@@ -124,7 +124,7 @@ def test_the_forward_is_that_of_the_definition(architecture):
     weights, inputs = random_weights(architecture), pairs(architecture.p)
     expected = dense_activations(weights, inputs, architecture)
     cache = {}
-    logits = answer_logits(weights, inputs, architecture=architecture, cache=cache)
+    logits = answer_logits(weights, inputs, architecture=architecture, visit=recorder(cache))
     assert tuple(cache) == architecture.hook_names() == tuple(expected)
     for name, activation in cache.items():
         torch.testing.assert_close(activation, expected[name], rtol=1e-12, atol=1e-12)
@@ -277,26 +277,26 @@ def test_the_gradient_by_logits_is_exact_in_float32():
 @pytest.mark.parametrize("architecture", SHAPES, ids=str)
 def test_the_hooked_model_is_the_same_function(architecture):
     weights, inputs = random_weights(architecture), pairs(architecture.p)
-    model = build_hooked(architecture, weights)
+    model = build_model(architecture, weights)
     assert model.cfg == architecture
     assert not model.training
     assert list(model.state_dict()) == list(architecture.parameter_shapes())
     assert set(model.hook_dict) == set(architecture.hook_names())
     cache = {}
-    logits = answer_logits(weights, inputs, architecture=architecture, cache=cache)
+    logits = answer_logits(weights, inputs, architecture=architecture, visit=recorder(cache))
     hooked, hooked_cache = model.run_with_cache(inputs)
     torch.testing.assert_close(hooked, logits, rtol=1e-12, atol=1e-12)
     assert list(hooked_cache) == list(architecture.hook_names())
     for name, activation in cache.items():
         torch.testing.assert_close(hooked_cache[name], activation, rtol=1e-12, atol=1e-12)
-    single = build_hooked(architecture, random_weights(architecture, torch.float32))
+    single = build_model(architecture, random_weights(architecture, torch.float32))
     assert single(inputs).dtype == torch.float32
 
 
 @pytest.mark.parametrize("architecture", SHAPES, ids=str)
 def test_hooks_change_all_that_is_behind_them_and_go_away(architecture):
     weights, inputs = random_weights(architecture), pairs(architecture.p)[:10]
-    model = build_hooked(architecture, weights)
+    model = build_model(architecture, weights)
     plain, plain_cache = model.run_with_cache(inputs)
     names = architecture.hook_names()
     for place, name in enumerate(names):
@@ -322,13 +322,13 @@ def test_hooks_change_all_that_is_behind_them_and_go_away(architecture):
 def test_a_built_model_has_copies_and_leaves_random_state_alone():
     weights = random_weights(SHAPES[0])
     before = torch.get_rng_state()
-    model = build_hooked(SHAPES[0], weights)
+    model = build_model(SHAPES[0], weights)
     assert torch.equal(torch.get_rng_state(), before)
     with torch.no_grad():
         model.state_dict()["unembed.b_U"].zero_()
     assert weights["unembed.b_U"].any()
     with pytest.raises(InputError, match="missing"):
-        build_hooked(SHAPES[0], {})
+        build_model(SHAPES[0], {})
 
 
 def test_only_a_hooked_model_needs_transformer_lens():

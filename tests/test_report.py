@@ -79,7 +79,7 @@ def test_packing_keeps_curves_exactly_and_images_to_a_fraction_of_their_range():
         one.add_heatmap(z=codes)
         return one.add_scatter(x=np.arange(2000), y=scale * line, customdata=beside)
 
-    found = unpacked(packed(over_training({0: drawn(1.0), 5: drawn(2.0)})))
+    found = unpacked(base64.b64decode(packed(over_training({0: drawn(1.0), 5: drawn(2.0)}))))
     assert "template" not in found["layout"]
     assert "sliders" not in found["layout"]
     assert [frame["name"] for frame in found["frames"]] == ["0", "5"]
@@ -97,7 +97,7 @@ def test_packing_keeps_curves_exactly_and_images_to_a_fraction_of_their_range():
 
 def test_an_image_of_one_value_is_kept():
     one = figure("Title").add_heatmap(z=np.full((40, 40), 3.5))
-    assert (unpacked(packed(one))["data"][0]["z"] == 3.5).all()
+    assert (unpacked(base64.b64decode(packed(one)))["data"][0]["z"] == 3.5).all()
 
 
 @pytest.fixture(scope="module")

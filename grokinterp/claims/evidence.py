@@ -3,40 +3,31 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any
 
 from grokinterp.sweeps.statistics import spread
 
 FEWEST = 3  # seeds per regime for a verdict
 
 
-class Profile(Protocol):
-    """What was measured of one run, as far as claims look at it."""
-
-    @property
-    def seed(self) -> str: ...  # noqa: D102
-    @property
-    def values(self) -> Mapping[str, float]: ...  # noqa: D102
-
-
-AnyProfile = TypeVar("AnyProfile", bound=Profile)
-
-
 @dataclass(frozen=True)
-class Evidence(Generic[AnyProfile]):
-    """The profiles that count, by regime."""
+class Evidence:
+    """The profiles of the runs that count, by regime, and the settings of all runs, by name.
 
-    grokked: Sequence[AnyProfile]
-    steady: Sequence[AnyProfile]
-    settings: Mapping[str, str]  # of every profile, by name
+    A profile is what `gi.compare` measured of one run: it has a `seed`, and `values` by measure.
+    """
+
+    grokked: Sequence[Any]
+    steady: Sequence[Any]
+    settings: Mapping[str, str]
 
     @property
-    def regimes(self) -> dict[str, Sequence[AnyProfile]]:
+    def regimes(self) -> dict[str, Sequence[Any]]:
         """The profiles under the names of their regimes."""
         return {"grokked": self.grokked, "steady": self.steady}
 
     @property
-    def profiles(self) -> list[AnyProfile]:
+    def profiles(self) -> list[Any]:
         """All of them."""
         return [*self.grokked, *self.steady]
 
@@ -57,7 +48,7 @@ class Evidence(Generic[AnyProfile]):
         }
 
 
-def known(profiles: Sequence[Profile], measure: str) -> list[float]:
+def known(profiles: Sequence[Any], measure: str) -> list[float]:
     """The values of a measure where it is defined."""
     values = [profile.values.get(measure, math.nan) for profile in profiles]
     return [value for value in values if not math.isnan(value)]

@@ -24,7 +24,6 @@ from grokinterp.base.result import Result
 from grokinterp.claims.evidence import FEWEST
 
 Verdict = Literal["supported", "contradicted", "undetermined"]
-NEEDS = ("run", "runs", "controls")
 
 
 class Finding(NamedTuple):
@@ -110,7 +109,7 @@ def claim(
     refused, unless the same function is registered again, as in a notebook.
     """
     name = checked_name("claim", name)
-    needs = word("needs", needs, NEEDS)
+    needs = word("needs", needs, ("run", "runs", "controls"))
     against = tuple(listed("falsifiers", falsifiers, such_as="['a run without it']"))
 
     def register(decide: Callable[[Any], Finding]) -> RegisteredClaim:
@@ -136,18 +135,13 @@ def decided(
 
     `would_support` turns a contradicted verdict, `would_decide` an undetermined one.
     """
-    if short := too_few(seeds):
-        missing = [f"{FEWEST - n} {regime}" for regime, n in seeds.items() if n < FEWEST]
-        more = f"more seeds: at least {' and '.join(missing)}"
-        return Finding("undetermined", f"{reason}; {short}", numbers, seeds, more)
+    if short := [(regime, n) for regime, n in seeds.items() if n < FEWEST]:
+        have = ", ".join(f"{regime} seeds: {n}" for regime, n in short)
+        missing = " and ".join(f"{FEWEST - n} {regime}" for regime, n in short)
+        why = f"{reason}; {have}, and a verdict takes {FEWEST}"
+        return Finding("undetermined", why, numbers, seeds, f"more seeds: at least {missing}")
     if supported:
         return Finding("supported", reason, numbers, seeds)
     if contradicted:
         return Finding("contradicted", reason, numbers, seeds, would_support)
     return Finding("undetermined", reason, numbers, seeds, would_decide)
-
-
-def too_few(seeds: Mapping[str, int]) -> str | None:
-    """Which regime has fewer seeds than a verdict takes; None where all have enough."""
-    short = [f"{regime} seeds: {n}" for regime, n in seeds.items() if n < FEWEST]
-    return f"{', '.join(short)}, and a verdict takes {FEWEST}" if short else None

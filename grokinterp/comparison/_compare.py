@@ -27,12 +27,11 @@ from grokinterp.comparison.lineup import (
 )
 from grokinterp.comparison.profile import MEASURES, measure
 from grokinterp.reading._load import RunOrPath, runs_of
+from grokinterp.runs.run import Run
 from grokinterp.sweeps.statistics import contrast, spread
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-NOT_PRINTED = ("notes", "needs", "falsifiers")  # of a claim, in `to_dict`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,13 +154,17 @@ class Comparison(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `grokinterp compare --json` prints them; what is not defined is None."""
-        claims = [claim.to_dict() for claim in self.claims]
+        unprinted = ("notes", "needs", "falsifiers")
+        claims = [
+            {key: value for key, value in claim.to_dict().items() if key not in unprinted}
+            for claim in self.claims
+        ]
         found = {
             "align": self.align,
             "by": self.by,
             "runs": self.runs(),
             "measures": self.table(),
-            "claims": [{k: v for k, v in one.items() if k not in NOT_PRINTED} for one in claims],
+            "claims": claims,
             "notes": self.notes,
         }
         return dict(plain_values(found))
@@ -197,11 +200,12 @@ def compare(
     more than the initial scale, in checkpoints or in logging, a note says so.
     """
     align, by = word("align", align, ["phase", "step"]), word("by", by, ["setting", "label"])
-    runs = runs_of(runs)
-    check_lineup(runs)
-    names = names_of(runs)
-    settings = settings_of(runs, names)
-    profiles = [outcome(run, name) for run, name in zip(runs, names, strict=True)]
+    empty = isinstance(runs, list | tuple) and not runs
+    several: list[Run] = [] if empty else runs_of(runs)
+    check_lineup(several)
+    names = names_of(several)
+    settings = settings_of(several, names)
+    profiles = [outcome(run, name) for run, name in zip(several, names, strict=True)]
     regimes = regimes_of([profile.label for profile in profiles], settings, by=by)
     notes = lineup_notes(profiles, settings, regimes)
     places = _places([profile for profile in profiles if profile.label], align)

@@ -17,7 +17,6 @@ PANELS = {  # measure of `Comparison.aligned`: title of its axis
     "weight_norm": "L2 weight norm",
     "path_length": "path length (nats<sup>1/2</sup>)",
 }
-LOGARITHMIC = ("test_loss",)
 
 
 @draws(Comparison)
@@ -52,7 +51,7 @@ def plot_comparison(found: Comparison) -> Figure:
             rows = table[(table.measure == name) & (table.regime == regime)]
             for trace in _band(rows, x, regime, first=i == 0):
                 drawn.add_trace(trace, **place(i))
-        if name in LOGARITHMIC:
+        if name == "test_loss":
             drawn.update_yaxes(type="log", nticks=6, **place(i))
         drawn.update_xaxes(title_text=axis, **place(i))
         if x == "step":

@@ -28,11 +28,8 @@ from grokinterp.sweeps.statistics import MIXED
 PLACES = {0: "start", 1: "train learned", 2: "test learned", 3: "end"}
 POSITIONS = (0.0, 0.5, 1.0, 1.25, 1.5, 1.75, *(2 + i / 10 for i in range(11)))
 NEAR = 0.15  # a checkpoint this far from a position stands for it, no farther
-MOST_STEPS = 17  # looked at when runs are aligned by step
 METRICS = ("train_loss", "test_loss", "train_acc", "test_acc")
 REGIMES = ("grokked", "steady")
-LEFT_OUT = "left out"
-INTENDED = "init_scale"  # what the regimes of the published experiments differ in
 
 
 @dataclass(frozen=True)
@@ -66,13 +63,9 @@ class Clock:
 
 
 def common_steps(several: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """Steps that all runs saved; of more than 17 an even choice, dense where they saved densely.
-
-    >>> common_steps([(0, 10, 20), (0, 20, 30)])
-    (0, 20)
-    """
+    """Steps that all runs saved; of more than 17 an even choice, dense where they saved densely."""
     common = sorted(set.intersection(*(set(steps) for steps in several)))
-    return tuple(evenly(common, MOST_STEPS))
+    return tuple(evenly(common, 17))
 
 
 @dataclass(frozen=True)
@@ -143,7 +136,8 @@ def logged(run: Run) -> pd.DataFrame:
 def check_lineup(runs: Sequence[Run]) -> None:
     """Refuse what cannot be compared: one run, other tasks or shapes, a run given twice."""
     if len(runs) < 2:
-        raise InputError(f"{len(runs)} run cannot be compared; give two or more.")
+        given = "1 run" if runs else "0 runs"
+        raise InputError(f"{given} cannot be compared; give two or more.")
     if len(set(map(id, runs))) < len(runs):
         raise InputError("a run stands twice in the list, and would count as two seeds.")
     for run in runs[1:]:
@@ -193,17 +187,13 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 def settings_of(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     """The recipe keys in which the runs vary, seeds aside; its name for a run without a recipe."""
-    varied = varied_keys(runs)
-
-    def setting(recipe: Mapping[str, Any]) -> str:
+    varied, found = varied_keys(runs), []
+    for run, name in zip(runs, names, strict=True):
+        recipe = {} if run.recipe is None else run.recipe.to_dict()
         values = {key: recipe.get(key) for key in varied}
         words = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())
-        return ", ".join(words) or "one setting"
-
-    return [
-        name if run.recipe is None else setting(run.recipe.to_dict())
-        for run, name in zip(runs, names, strict=True)
-    ]
+        found.append(name if run.recipe is None else ", ".join(words) or "one setting")
+    return found
 
 
 def varied_keys(runs: Sequence[Run]) -> list[str]:
@@ -238,7 +228,7 @@ def regimes_of(labels: Sequence[str | None], settings: Sequence[str], *, by: str
         if by == "setting" and label in REGIMES:
             most, n = votes[setting].most_common(1)[0]
             label = most if 2 * n > votes[setting].total() else MIXED
-        found.append(label or LEFT_OUT)
+        found.append(label or "left out")
     return found
 
 
@@ -248,7 +238,8 @@ def lineup_notes(
     """What a reader must know of who is compared with whom."""
     runs = [profile.run for profile in profiles]
     notes = []
-    if other := [key for key in varied_keys(runs) if key != INTENDED]:
+    # The initial scale is what the regimes of the published experiments differ in.
+    if other := [key for key in varied_keys(runs) if key != "init_scale"]:
         notes.append(
             f"the recipes also differ in {', '.join(other)}: a difference of regimes may be one of "
             "these"

@@ -8,7 +8,7 @@ decide is undetermined, with what would decide it.
 import math
 
 from grokinterp.claims.evidence import FEWEST, Evidence, known, span
-from grokinterp.claims.registry import Finding, claim, decided, too_few
+from grokinterp.claims.registry import Finding, claim, decided
 from grokinterp.comparison.lineup import RunProfile
 from grokinterp.comparison.profile import COARSE, SOON
 from grokinterp.sweeps.statistics import LEVEL, contrast, line, more_than_half, spread
@@ -35,7 +35,7 @@ HALF_CIRCLE = 2 / math.pi  # straightness of one, about which nobody would say s
     "the order",
     falsifiers=["a pair of runs that differs by more"],
 )
-def same_features(evidence: Evidence[RunProfile]) -> Finding:
+def same_features(evidence: Evidence) -> Finding:
     """Whether both regimes learn the same features to the same degree."""
     found = {name: _gap(evidence, name) for name in FEATURES if all(evidence.values(name))}
     gaps = {name: gap for name, (_, gap) in found.items() if gap}
@@ -95,7 +95,7 @@ def _keeps_order(profile: RunProfile) -> bool | None:
     "Other bases are told and do not decide",
     falsifiers=["a steady run with a smaller c than the grokked ones"],
 )
-def grokked_less_efficient(evidence: Evidence[RunProfile]) -> Finding:
+def grokked_less_efficient(evidence: Evidence) -> Finding:
     """Whether steady models compress better."""
     grokked, steady = evidence.values("c")
     found = contrast(steady, grokked)
@@ -143,23 +143,18 @@ def grokked_less_efficient(evidence: Evidence[RunProfile]) -> Finding:
     "show that c rises; that it does so along a line takes more",
     falsifiers=["steady runs off the line"],
 )
-def compressive_regime(evidence: Evidence[RunProfile]) -> Finding:
+def compressive_regime(evidence: Evidence) -> Finding:
     """Whether steady models trade train loss for compressibility along a line."""
     axes = ("train_loss", "c")
-    points = [
-        [p.values[name] for name in axes]
-        for p in evidence.steady
-        if all(known([p], name) for name in axes)
-    ]
     by_setting: dict[str, list[RunProfile]] = {}
     for profile in evidence.steady:
         if profile.run.recipe is not None:
             by_setting.setdefault(evidence.settings[profile.name], []).append(profile)
+    fitted = line(*([p.values.get(name, math.nan) for p in evidence.steady] for name in axes))
     middles = [
-        [spread(known(profiles, name)).median for name in axes] for profiles in by_setting.values()
+        [spread(known(profiles, name)).median for profiles in by_setting.values()] for name in axes
     ]
-    fitted = line(*zip(*points, strict=True)) if points else line([], [])
-    r_settings = line(*zip(*middles, strict=True)).r if middles else math.nan
+    n_settings, r_settings = len(by_setting), line(*middles).r
     seeds = {"steady": evidence.seeds(*axes)["steady"]}
     numbers = {
         "slope_c_per_nat": fitted.slope,
@@ -167,14 +162,12 @@ def compressive_regime(evidence: Evidence[RunProfile]) -> Finding:
         "r_low": fitted.low,
         "r_high": fitted.high,
         "steady_runs": fitted.n,
-        "steady_settings": len(middles),
+        "steady_settings": n_settings,
         "r_of_settings": r_settings,
     }
-    if len(middles) < FEWEST or too_few(seeds):
-        reason = (
-            f"steady settings: {len(middles)}, seeds: {seeds['steady']}; a line takes {FEWEST} of "
-            "each"
-        )
+    if min(n_settings, seeds["steady"]) < FEWEST:
+        counts = f"steady settings: {n_settings}, seeds: {seeds['steady']}"
+        reason = f"{counts}; a line takes {FEWEST} of each"
         more = "steady runs from other scales of the initial weights, three seeds each"
         return Finding("undetermined", reason, numbers, seeds, more)
     if math.isnan(fitted.r):
@@ -182,9 +175,9 @@ def compressive_regime(evidence: Evidence[RunProfile]) -> Finding:
         return Finding("undetermined", reason, numbers, seeds, "runs that differ")
     interval = "" if math.isnan(fitted.low) else f" [{fitted.low:.3g}, {fitted.high:.3g}]"
     over_settings = (
-        f"the medians of {len(middles)} settings do not differ"
+        f"the medians of {n_settings} settings do not differ"
         if math.isnan(r_settings)
-        else f"{r_settings:.3g} over the medians of {len(middles)} settings"
+        else f"{r_settings:.3g} over the medians of {n_settings} settings"
     )
     return decided(
         f"r = {fitted.r:.3g}{interval} over {fitted.n} steady runs, {over_settings}",
@@ -208,7 +201,7 @@ def compressive_regime(evidence: Evidence[RunProfile]) -> Finding:
     "than half do not",
     falsifiers=["runs whose c goes on rising, or never exceeds its end"],
 )
-def peak_after_plateau(evidence: Evidence[RunProfile]) -> Finding:
+def peak_after_plateau(evidence: Evidence) -> Finding:
     """Whether c peaks soon after test is learned, above where it ends."""
     measures = ("c_peak_over_end", "c_peak_over_t_test")
     over, when = map(evidence.medians, measures)
@@ -250,7 +243,7 @@ def _peaks(profile: RunProfile) -> bool | None:
     "binomial test at 5 %)",
     falsifiers=["runs that take a longer way"],
 )
-def straight_path(evidence: Evidence[RunProfile]) -> Finding:
+def straight_path(evidence: Evidence) -> Finding:
     """Whether a model that groks goes straight from train learned to test learned."""
     bounds = known(evidence.grokked, "delay_straightness_coarse")
     limits = known(evidence.grokked, "delay_straightness_limit")

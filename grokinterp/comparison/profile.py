@@ -2,12 +2,11 @@
 
 import contextlib
 import math
-from collections.abc import Container, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.comparison.lineup import METRICS, Clock, RunProfile, logged
@@ -61,40 +60,42 @@ COARSE = 9  # points of a path seen coarsely, where the noise of an optimiser ad
 SOON = 3.0  # checkpoints up to three times t_test show a peak soon after
 
 
-class _Look(NamedTuple):
-    """What is measured of a checkpoint over training; the curve only where it says something."""
-
-    weight_norm: float
-    features: dict[str, float]
-    curve: PruningCurve | None
-
-
 def measure(profile: RunProfile, places: Mapping[float, int]) -> RunProfile:
     """The profile with everything measured, over training at the checkpoint of each place."""
     run, phases, clock = profile.run, profile.phases, profile.clock
     if phases is None or clock is None:
         return profile
     first, last, learnt = run.steps[0], run.steps[-1], set(learnt_steps(run))
-    looks = {
-        step: _look(run.snapshot(step), prune=step == last or step in learnt)
-        for step in sorted({first, last, *places.values()})
-    }
+    norms, features, curves = {}, {}, {}
+    for step in sorted({first, last, *places.values()}):
+        snapshot = run.snapshot(step)
+        norms[step] = math.sqrt(REGISTERED["sum_sq_weights"].function(snapshot))
+        features[step] = _features(snapshot)
+        if step == last or step in learnt:
+            curves[step] = pruning_curve(snapshot, test_only=True)
     path = information_path(run)
     stages = path.table(stages_of(phases, run.steps))
     parts = {row["part"]: row for row in stages.to_dict("records")}
     whole = parts["whole"]
-    end = _at_the_end(run.snapshot(), looks[last])
-    course = _course(run, places, clock, looks, learnt)
-    lengths = dict(zip(path.steps, _cumulative(path.distances), strict=True))
-    course["path_length"] = [lengths[step] for step in course.step]
+    so_far = [0.0, *path.distances.diagonal(1).cumsum(dim=0).tolist()]
+    lengths = dict(zip(path.steps, so_far, strict=True))
+    metrics, rows = logged(run), []
+    for place, step in places.items():
+        row = {"place": place, "position": clock.position(step), "step": step}
+        row |= {column: metrics[column].get(step, math.nan) for column in METRICS}
+        row |= {"weight_norm": norms[step], "c": curves[step].c if step in learnt else math.nan}
+        rows.append(row | features[step] | {"path_length": lengths[step]})
+    course = pd.DataFrame(rows)
     delay, notes = _delay(run, path, parts.get("delay"), profile.name)
     values = {
         "t_train": phases.t_train,
         "t_test": phases.t_test,
-        **logged(run).loc[last, list(METRICS)],
-        "weight_norm_start": looks[first].weight_norm,
-        **end,
-        **_peak(course, end["c"], clock),
+        **metrics.loc[last, list(METRICS)],
+        "weight_norm_start": norms[first],
+        "weight_norm": norms[last],
+        **features[last],
+        **_at_the_end(run.snapshot(), curves[last]),
+        **_peak(course, curves[last].c, clock),
         "path_length": whole["length"],
         "straightness": whole["straightness"],
         "straightness_limit": whole["limit_straightness"],
@@ -104,18 +105,10 @@ def measure(profile: RunProfile, places: Mapping[float, int]) -> RunProfile:
     return replace(
         profile,
         values={name: float(values[name]) for name in MEASURES if name in values},
-        start=looks[first].features,
+        start=features[first],
         course=course,
         stages=stages,
         notes=(*profile.notes, *notes),
-    )
-
-
-def _look(snapshot: Snapshot, *, prune: bool) -> _Look:
-    return _Look(
-        math.sqrt(REGISTERED["sum_sq_weights"].function(snapshot)),
-        _features(snapshot),
-        pruning_curve(snapshot, test_only=True) if prune else None,
     )
 
 
@@ -142,32 +135,11 @@ def _delay(
     return found | {f"delay_{key}": value for key, value in cosines.items()}, []
 
 
-def _course(
-    run: Run,
-    places: Mapping[float, int],
-    clock: Clock,
-    looks: Mapping[int, _Look],
-    learnt: Container[int],
-) -> pd.DataFrame:
-    metrics = logged(run)
-    rows = []
-    for place, step in places.items():
-        look = looks[step]
-        row = {"place": place, "position": clock.position(step), "step": step}
-        row |= {column: metrics[column].get(step, math.nan) for column in METRICS}
-        c = look.curve.c if look.curve is not None and step in learnt else math.nan
-        rows.append(row | {"weight_norm": look.weight_norm, "c": c} | look.features)
-    return pd.DataFrame(rows)
-
-
-def _at_the_end(snapshot: Snapshot, look: _Look) -> dict[str, float]:
-    """Features, compressibility and sizes of the last model."""
-    assert look.curve is not None
+def _at_the_end(snapshot: Snapshot, curve: PruningCurve) -> dict[str, float]:
+    """Compressibility, sizes and key frequencies of the last model."""
     found = {
-        **look.features,
-        "weight_norm": look.weight_norm,
-        "c": look.curve.c,
-        "prunable": look.curve.prunable,
+        "c": curve.c,
+        "prunable": curve.prunable,
         **sizes_of(snapshot),
         "c_singular": pruning_curve(snapshot, basis="singular", test_only=True).c,
     }
@@ -196,7 +168,3 @@ def _peak(course: pd.DataFrame, end: float, clock: Clock) -> dict[str, float]:
     best = known.iloc[int(known.c.argmax())]
     found = {"c_peak": best.c, "c_peak_over_end": best.c / end}
     return found | ({"c_peak_over_t_test": best.step / clock.t_test} if clock.t_test else {})
-
-
-def _cumulative(distances: Tensor) -> list[float]:
-    return [0.0, *distances.diagonal(1).cumsum(dim=0).tolist()]

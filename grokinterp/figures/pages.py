@@ -52,7 +52,7 @@ def html_table(frame: pd.DataFrame, float_format: Callable[[float], str]) -> str
         )
 
 
-def packed(drawn: Figure) -> bytes:
+def packed(drawn: Figure) -> str:
     """The figure with its frames; without its template and controls, which the page has once."""
     bare = json.loads(drawn.to_json())
     for name in ("template", "sliders", "updatemenus"):
@@ -61,20 +61,15 @@ def packed(drawn: Figure) -> bytes:
     return packed_json(_arrays_out(bare, blob), blob)
 
 
-def packed_json(part: Any, blob: bytes | bytearray = b"") -> bytes:
+def packed_json(part: Any, blob: bytes | bytearray = b"") -> str:
     """Plain values with the arrays that belong to them."""
     text = json.dumps(part, separators=(",", ":")).encode()
     return zipped(len(text).to_bytes(4, "little") + text + bytes(blob))
 
 
-def zipped(raw: bytes) -> bytes:
-    """The bytes compressed, in the same way each time."""
-    return gzip.compress(raw, 6, mtime=0)
-
-
-def as_text(raw: bytes) -> str:
-    """Bytes as base64, which is safe inside HTML."""
-    return base64.b64encode(raw).decode()
+def zipped(raw: bytes) -> str:
+    """The bytes compressed, the same each time, as base64, which is safe inside HTML."""
+    return base64.b64encode(gzip.compress(raw, 6, mtime=0)).decode()
 
 
 def _arrays_out(part: Any, blob: bytearray, name: str = "") -> Any:

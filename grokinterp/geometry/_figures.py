@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import plotly.graph_objects as go
-import torch
 
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import draws
@@ -71,9 +70,10 @@ def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: int = 2) -> Fig
         )
     drawn.update_layout(height=560, hovermode="closest", showlegend=True)
     if dimensions == 3:
-        named = {axis: {"title": {"text": title}} for axis, title in zip(
-            ("xaxis", "yaxis", "zaxis"), titles, strict=True
-        )}  # fmt: skip
+        named = {
+            f"{axis}axis": {"title": {"text": title}}
+            for axis, title in zip("xyz", titles, strict=True)
+        }
         return drawn.update_layout(scene={"aspectmode": "data", "camera": {"eye": FAR}, **named})
     return square(drawn.update_xaxes(title_text=titles[0]).update_yaxes(title_text=titles[1]))
 
@@ -89,14 +89,14 @@ def plot_information_path(found: InformationPath) -> Figure:
     straight = found.straightness
     how = "no motion" if math.isnan(straight) else f"straightness {straight:.4g}"
     drawn = figure(f"Path of the predictions: {how}", STEPS, f"distance ({UNIT})")
-    so_far = torch.cat([torch.zeros(1).double(), found.distances.diagonal(1).cumsum(0)])
+    so_far = [0.0, *found.distances.diagonal(1).cumsum(0).tolist()]
     for name, values, colour in (
         ("length so far", so_far, COLOURS["train"]),
-        ("distance from the start", found.distances[0], COLOURS["test"]),
+        ("distance from the start", found.distances[0].tolist(), COLOURS["test"]),
     ):
         drawn.add_scatter(
             x=list(found.steps),
-            y=values.tolist(),
+            y=values,
             name=name,
             mode="lines+markers",
             marker={"size": 4},

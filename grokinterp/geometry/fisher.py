@@ -25,7 +25,7 @@ from grokinterp.geometry.inputs import (
 )
 from grokinterp.models.architecture import Weights
 from grokinterp.models.layers import weights_after
-from grokinterp.models.mlp import MLPArchitecture, two_hot_product, visited_logits
+from grokinterp.models.mlp import MLPArchitecture, answer_logits, two_hot_product
 from grokinterp.reading._load import Subject, snapshot_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
@@ -51,21 +51,18 @@ class FisherDiagonal(Sampled):
         """
         tensors = {name: value.flatten() for name, value in self.values.items()}
         tensors["all"] = torch.cat(list(tensors.values()))
-        frame = pd.DataFrame(
-            [
-                {
-                    "tensor": name,
-                    "n_weights": len(value),
-                    "sum": float(value.sum()),
-                    "mean": float(value.mean()),
-                    "max": float(value.max()),
-                    "gini": gini(value),
-                }
-                for name, value in tensors.items()
-            ]
-        )
-        frame.attrs |= {"variant": self.variant, **self._sample(), "step": self.step}
-        return frame
+        rows = [
+            {
+                "tensor": name,
+                "n_weights": len(value),
+                "sum": float(value.sum()),
+                "mean": float(value.mean()),
+                "max": float(value.max()),
+                "gini": gini(value),
+            }
+            for name, value in tensors.items()
+        ]
+        return self._frame(rows, variant=self.variant, step=self.step)
 
 
 def fisher_diagonal(
@@ -98,7 +95,7 @@ def fisher_diagonal(
     A large value says that the output moves with that weight alone near this point. It does not say
     how the weights act together (the off-diagonal), and a small softmax value may only say that the
     model is certain. InputError for a model whose weights alone do not say what it computes, and
-    for a transformer other than of one layer without LayerNorm.
+    for a transformer of several layers or with LayerNorm.
     """
     word("variant", variant, VARIANTS)
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
@@ -119,16 +116,15 @@ def diagonal(
     inputs: Tensor,
     *,
     variant: str = "softmax",
-    block: int | None = None,
 ) -> dict[str, Tensor]:
     """The mean over inputs of sum_c (v_c . d logits / d theta_i)^2, exact over the classes c.
 
     `logits_fn(weights, inputs)` maps inputs [n, ...] to logits [n, classes] and is differentiable
     by torch.func; it is called with one input at a time, under vmap over the others of a block.
-    v_c is e_c ("logits") or sqrt(p_c) (e_c - p) with p the softmax ("softmax"). `block` inputs are
-    held at once: unless given, as many as keep their Jacobians (weights x classes x inputs) at
-    4 MB, at least one. A weight that the logits do not depend on has 0. InputError for an unknown
-    variant and for no inputs.
+    v_c is e_c ("logits") or sqrt(p_c) (e_c - p) with p the softmax ("softmax"). As many inputs are
+    held at once as keep their Jacobians (weights x classes x inputs) at 4 MB, at least one. A
+    weight that the logits do not depend on has 0. InputError for an unknown variant and for no
+    inputs.
 
     >>> linear = lambda weights, x: x @ weights["W"]
     >>> x = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
@@ -146,7 +142,10 @@ def diagonal(
         return {name: part.square().sum(dim=0) for name, part in jacobian.items()}
 
     total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in constants.items()}
-    for rows in inputs.split(block or _block_size(logits_fn, constants, inputs)):
+    with torch.no_grad():
+        n_classes = logits_fn(constants, inputs[:1]).shape[1]
+    of_one = n_classes * sum(w.numel() * w.element_size() for w in constants.values())
+    for rows in inputs.split(max(1, JACOBIAN_BYTES // of_one)):
         # One input without vmap over inputs: its index would be batched, and twice as slow.
         alone = len(rows) == 1
         found = squares_of(rows[0]) if alone else torch.func.vmap(squares_of)(rows)
@@ -167,14 +166,6 @@ def logits_of(snapshot: Snapshot) -> Logits:
         return on_batches(weights, torch.arange(one.shape[1])[None])
 
     return logits_fn
-
-
-def _block_size(logits_fn: Logits, weights: Weights, inputs: Tensor) -> int:
-    """As many inputs as keep their Jacobians in `JACOBIAN_BYTES`, at least one."""
-    with torch.no_grad():
-        n_classes = logits_fn(weights, inputs[:1]).shape[1]
-    jacobian = n_classes * sum(w.numel() * w.element_size() for w in weights.values())
-    return max(1, JACOBIAN_BYTES // jacobian)
 
 
 def cotangents(
@@ -230,7 +221,7 @@ def _mlp_sums(
         return activation
 
     with torch.enable_grad():
-        logits = visited_logits(weights, inputs, architecture=architecture, visit=visit)
+        logits = answer_logits(weights, inputs, architecture=architecture, visit=visit)
     squares = {
         name: torch.zeros_like(x, dtype=torch.float64)
         for name, x in seen.items()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -36,6 +37,12 @@ class Sampled(Result):
     def _sample(self) -> dict[str, Any]:
         """The record of the inputs, for a table's `.attrs` or another result."""
         return {name: getattr(self, name) for name in Sampled.__annotations__}
+
+    def _frame(self, data: Any, **settings: object) -> pd.DataFrame:
+        """A table with these settings, and the record of the inputs, in its `.attrs`."""
+        frame = pd.DataFrame(data)
+        frame.attrs |= settings | self._sample()
+        return frame
 
 
 def draw_inputs(
@@ -72,7 +79,7 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
     """The answer logits [n, n_classes] of n inputs, as a function of weights and inputs.
 
     It is differentiable in the weights, by autograd and by torch.func. InputError for a model whose
-    weights alone do not say what it computes, and for a transformer other than of one layer without
+    weights alone do not say what it computes, and for a transformer of several layers or with
     LayerNorm.
     """
     architecture, n_classes = snapshot.architecture, snapshot.task.n_classes

@@ -80,15 +80,11 @@ class FisherMetric(Sampled):
 
     def table(self) -> pd.DataFrame:
         """One row per tensor of a weight vector: its name, shape and number of weights."""
-        frame = pd.DataFrame(
-            [
-                {"tensor": name, "shape": "x".join(map(str, shape)), "n_weights": math.prod(shape)}
-                for name, shape in self.shapes.items()
-            ]
-        )
-        settings = {"form": self.form, "variant": self.variant, "step": self.step}
-        frame.attrs |= settings | self._sample()
-        return frame
+        rows = [
+            {"tensor": name, "shape": "x".join(map(str, shape)), "n_weights": math.prod(shape)}
+            for name, shape in self.shapes.items()
+        ]
+        return self._frame(rows, form=self.form, variant=self.variant, step=self.step)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings and the shapes of the weights, as plain values; not the metric itself."""
@@ -292,22 +288,21 @@ def step_geometry(
         raise InputError(f"steps={steps!r} is one checkpoint; a step takes two.")
     if stiff_above is not None and real(stiff_above) is None:
         raise refused("stiff_above", stiff_above, "a number", "such as 0.1, or None")
+    sample: dict[str, Any] = {
+        "variant": variant, "rows": rows, "n_samples": n_samples, "seed": seed,
+    }  # fmt: skip
     here = _weights(run, chosen[0])
     parts: dict[str, Weights] = {"": {name: torch.ones_like(w) for name, w in here.items()}}
     if stiff_above is not None:
         _weights(run, run.steps[-1])  # its error says which step
-        last = fisher_diagonal(
-            run, variant=variant, rows=rows, n_samples=n_samples, seed=seed
-        ).values
+        last = fisher_diagonal(run, **sample).values
         stiff = {name: (value >= stiff_above).double() for name, value in last.items()}
         parts |= {"_stiff": stiff, "_sloppy": {name: 1 - mask for name, mask in stiff.items()}}
     table, before, record = [], None, {}
     for step, to in tqdm(
         list(pairwise(chosen)), desc="steps", unit="step", disable=None if progress else True
     ):
-        metric = fisher_metric(
-            run, step=step, form=form, variant=variant, rows=rows, n_samples=n_samples, seed=seed
-        )
+        metric = fisher_metric(run, step=step, form=form, **sample)
         record = metric._sample()
         there = _weights(run, to)
         vectors = [

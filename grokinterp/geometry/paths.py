@@ -6,7 +6,7 @@ with the spacing of checkpoints is part of the answer.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 LEAST_ORDER = 0.5  # below it the limit lies further off than the last two halvings came
-FEWEST = 9  # checkpoints for a limit: of every fourth, 3 are left
+FEWEST_CHECKPOINTS = 9  # for a limit: of every fourth, 3 are left
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,9 @@ class InformationPath(Sampled):
         not show what happens between checkpoints faster than their spacing.
         """
         n = len(self.steps)
-        if n < FEWEST:
-            return Limit(None, None, None, f"{n} checkpoints; a limit takes {FEWEST}")
+        if n < FEWEST_CHECKPOINTS:
+            reason = f"{n} checkpoints; a limit takes {FEWEST_CHECKPOINTS}"
+            return Limit(None, None, None, reason)
         one, two, four = (self.thinned(stride).length for stride in (1, 2, 4))
         return limit_of(one, two, four, geodesic=self.geodesic)
 
@@ -139,14 +140,14 @@ class InformationPath(Sampled):
         strides = [1]
         while strides[-1] < len(self.steps) - 1:
             strides.append(2 * strides[-1])
+        parts = [self.thinned(stride) for stride in strides]
         return self._frame(
             {
-                "stride": stride,
-                "n_checkpoints": len(part.steps),
-                "length": part.length,
-                "straightness": part.straightness,
+                "stride": strides,
+                "n_checkpoints": [len(part.steps) for part in parts],
+                "length": [part.length for part in parts],
+                "straightness": [part.straightness for part in parts],
             }
-            for stride, part in ((stride, self.thinned(stride)) for stride in strides)
         )
 
     def table(self, stages: Mapping[str, tuple[int, int]] | None = None) -> pd.DataFrame:
@@ -155,7 +156,27 @@ class InformationPath(Sampled):
         Numbers that are not defined are NaN; `reason` says why there is no limit.
         """
         ends = {"whole": (self.steps[0], self.steps[-1])} | _stages(stages)
-        return self._frame(_row(name, self.between(*two)) for name, two in ends.items())
+        rows = []
+        for name, (start, end) in ends.items():
+            path = self.between(start, end)
+            limit = {key: math.nan if x is None else x for key, x in vars(path.limit).items()}
+            rows.append(
+                {
+                    "part": name,
+                    "start": path.steps[0],
+                    "end": path.steps[-1],
+                    "n_checkpoints": len(path.steps),
+                    "length": path.length,
+                    "geodesic": path.geodesic,
+                    "straightness": path.straightness,
+                    "limit_length": limit["length"],
+                    "limit_straightness": limit["straightness"],
+                    "order": limit["order"],
+                    "growth": path.growth,
+                    "reason": limit["reason"],
+                }
+            )
+        return self._frame(rows)
 
     def plot(self) -> "go.Figure":
         """Length so far and distance from the start against step."""
@@ -178,11 +199,6 @@ class InformationPath(Sampled):
             steps=tuple(self.steps[place] for place in places),
             distances=self.distances[index[:, None], index],
         )
-
-    def _frame(self, rows: Iterable[dict[str, object]]) -> pd.DataFrame:
-        frame = pd.DataFrame(list(rows))
-        frame.attrs |= self._sample()
-        return frame
 
 
 def information_path(
@@ -304,21 +320,3 @@ def _stages(given: object) -> dict[str, tuple[int, int]]:
                 f"stage {shown(name)} is {shown(ends)}; give (start, end), both steps of the path."
             )
     return dict(given)
-
-
-def _row(name: str, path: InformationPath) -> dict[str, object]:
-    limit = {key: math.nan if x is None else x for key, x in vars(path.limit).items()}
-    return {
-        "part": name,
-        "start": path.steps[0],
-        "end": path.steps[-1],
-        "n_checkpoints": len(path.steps),
-        "length": path.length,
-        "geodesic": path.geodesic,
-        "straightness": path.straightness,
-        "limit_length": limit["length"],
-        "limit_straightness": limit["straightness"],
-        "order": limit["order"],
-        "growth": path.growth,
-        "reason": limit["reason"],
-    }

@@ -164,16 +164,13 @@ class TrajectoryEmbedding(Sampled):
 
     def table(self) -> pd.DataFrame:
         """One row per checkpoint: run, step, x1, x2, ...; what is kept stands in `.attrs`."""
-        frame = pd.DataFrame({"run": self.runs, "step": self.steps})
-        for axis, values in enumerate(self.coordinates.T, start=1):
-            frame[f"x{axis}"] = values.numpy()
-        frame.attrs |= {
-            "explained": list(self.explained),
-            "eigenvalues": self.eigenvalues[: len(self.explained)].tolist(),
-            "stress": self.stress,
-            **self._sample(),
-        }
-        return frame
+        axes = {f"x{i}": x.numpy() for i, x in enumerate(self.coordinates.T, start=1)}
+        return self._frame(
+            {"run": self.runs, "step": self.steps, **axes},
+            explained=list(self.explained),
+            eigenvalues=self.eigenvalues[: len(self.explained)].tolist(),
+            stress=self.stress,
+        )
 
     def plot(self, *, dimensions: Literal[2, 3] = 2) -> "go.Figure":
         """One line per run through its checkpoints, in two or three dimensions."""

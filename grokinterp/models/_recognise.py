@@ -50,7 +50,6 @@ DEFAULTS = {
 MASKS = (torch.bool, torch.uint8, torch.int64, *PRECISIONS)
 WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others put before every key
 MOST_AROUND = 5  # modules, one inside the other, around a network
-NOT_FINITE = "the training diverged before it was saved: leave this checkpoint out"
 
 _NOT_A_WEIGHT = re.compile(
     r".*\b(attn\.bias|mask|IGNORE|causal_mask|tril|bias_mask|inv_freq|rotary_(sin|cos)|masked_bias)"
@@ -90,7 +89,8 @@ class Recognised:
         zero = found["embed.W_E"].new_zeros
         found = {name: zero(shape) for name, shape in shapes.items() if is_bias(name)} | found
         self.architecture.check(found)
-        refuse_not_finite(found, where, NOT_FINITE)
+        diverged = "the training diverged before it was saved: leave this checkpoint out"
+        refuse_not_finite(found, where, diverged)
         return {name: found[name].contiguous() for name in shapes}
 
     def usual(self, key: str, known: Mapping[str, Any]) -> tuple[Any, str]:
@@ -155,7 +155,7 @@ def _recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str
     sizes = _sizes(tidied, layout, n_layers, n_heads, where)
     architecture = Architecture.from_dict({**sizes, **kinds})
     if extra := _left_over(tidied, layout, architecture, where):
-        notes += (f"read without {names(extra)}, which a HookedTransformer has not",)
+        notes += (f"read without {names(extra)}, which a HookedTransformer does not have",)
     for key, value in given.items():
         found = getattr(architecture, key)
         if key not in DEFAULTS and value != found:
@@ -314,8 +314,8 @@ def _left_over(
     used = [x for x in extra if layout != "hooked" or _PART_OF_THE_FORWARD.fullmatch(x)]
     if used:
         raise InputError(
-            f"{where} has weights that the {layout} layout has not, {names(used)}; take them out "
-            "if the network does not use them, or rename them."
+            f"{where} has weights that are not in the {layout} layout, {names(used)}; take them "
+            "out if the network does not use them, or rename them."
         )
     return extra
 

@@ -28,7 +28,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 LARGEST = 1_000_000  # no size is larger; a number beyond it is a damaged file's
-LARGEST_OF = {"n_layers": 1000, "n_ctx": 10_000}  # which cost more than a row each
+LARGEST_OF = {"n_layers": 1000, "n_ctx": 10_000, "lattice": 10_000}  # which cost more than a row
+SMALLEST_OF = {"d_embed": 0}  # of all others 1
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "act_fn": tuple(ACTIVATIONS),
     "normalization_type": (None, "LN"),
@@ -41,6 +42,21 @@ class BaseArchitecture:
     """What every kind of architecture, a frozen dataclass of sizes, can say about its weights."""
 
     kind: ClassVar[str]  # "transformer", "mlp", "cnn"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if field.type is int:
+                _check_size(name, value)
+            elif field.type == tuple[int, ...]:
+                most = LARGEST_OF["n_layers"]
+                if not isinstance(value, tuple) or not 1 <= len(value) <= most:
+                    raise refused(name, value, f"a tuple of 1 to {most} sizes", "such as (64,)")
+                for place, size in enumerate(value):
+                    _check_size(f"{name}[{place}]", size)
+            elif name in CHOICES and value not in CHOICES[name]:
+                valid = ", ".join(str(choice) for choice in CHOICES[name])
+                raise InputError(f"{name}={value!r} is not known; valid are: {valid}.")
 
     @classmethod
     def from_dict(cls: type[AnyArchitecture], values: Mapping[str, Any]) -> AnyArchitecture:
@@ -94,12 +110,7 @@ class Architecture(BaseArchitecture):
     attention_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.type is int:
-                largest = LARGEST_OF.get(field.name, LARGEST)
-                check_size(field.name, getattr(self, field.name), largest=largest)
-        for key in CHOICES:
-            check_choice(key, getattr(self, key))
+        super().__post_init__()
         if not 0 <= self.attention_rate <= 1:
             raise InputError(f"attention_rate={self.attention_rate} is not between 0 and 1.")
         if not 0 < self.eps < 1:
@@ -171,26 +182,11 @@ def attention_softmax(scores: Tensor, dim: int) -> Tensor:
     return scores.softmax(dim).nan_to_num(nan=0.0)
 
 
-def check_size(name: str, value: object, *, smallest: int = 1, largest: int = LARGEST) -> None:
+def _check_size(name: str, value: object) -> None:
     """Refuse a size that is no plain whole number in its range."""
+    smallest, largest = SMALLEST_OF.get(name, 1), LARGEST_OF.get(name, LARGEST)
     if type(value) is not int or not smallest <= value <= largest:
         raise InputError(f"{name}={value!r} is not a whole number from {smallest} to {largest}.")
-
-
-def check_sizes(name: str, values: object) -> None:
-    """Refuse what is not a tuple of 1 to 1000 sizes, one per layer."""
-    most = LARGEST_OF["n_layers"]
-    if not isinstance(values, tuple) or not 1 <= len(values) <= most:
-        raise refused(name, values, f"a tuple of 1 to {most} sizes", "such as (64,)")
-    for place, value in enumerate(values):
-        check_size(f"{name}[{place}]", value)
-
-
-def check_choice(name: str, value: object) -> None:
-    """Refuse a word that is not one of the `CHOICES` of that name."""
-    if value not in CHOICES[name]:
-        valid = ", ".join(str(choice) for choice in CHOICES[name])
-        raise InputError(f"{name}={value!r} is not known; valid are: {valid}.")
 
 
 InitRule = Literal["gpt2", "paper", "xavier", "torch"]

@@ -20,17 +20,8 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.models import layers
-from grokinterp.models.architecture import (
-    ACTIVATIONS,
-    BaseArchitecture,
-    Weights,
-    check_choice,
-    check_size,
-    check_sizes,
-)
+from grokinterp.models.architecture import ACTIVATIONS, BaseArchitecture, Weights
 from grokinterp.models.layers import Visit
-
-LARGEST_LATTICE = 10_000  # its square is the number of sites
 
 
 @dataclass(frozen=True)
@@ -46,6 +37,7 @@ class CNNArchitecture(BaseArchitecture):
     """
 
     kind: ClassVar[str] = "cnn"
+    n_layers: ClassVar[int] = 1  # hidden and fully connected
 
     lattice: int = 16
     channels: tuple[int, ...] = (2, 4)
@@ -54,11 +46,7 @@ class CNNArchitecture(BaseArchitecture):
     act_fn: str = "relu"
 
     def __post_init__(self) -> None:
-        check_size("lattice", self.lattice, largest=LARGEST_LATTICE)
-        check_sizes("channels", self.channels)
-        check_size("d_mlp", self.d_mlp)
-        check_size("n_classes", self.n_classes)
-        check_choice("act_fn", self.act_fn)
+        super().__post_init__()
         if self.lattice % 2**self.n_convs:
             raise InputError(
                 f"lattice={self.lattice} cannot be halved {self.n_convs} times, once for each of "
@@ -70,22 +58,13 @@ class CNNArchitecture(BaseArchitecture):
         """Number of convolutions."""
         return len(self.channels)
 
-    @property
-    def n_layers(self) -> int:
-        """Number of hidden fully connected layers."""
-        return 1
-
-    @property
-    def d_flat(self) -> int:
-        """Rows of the fully connected matrix: channels times sites after the last pooling."""
-        return self.channels[-1] * (self.lattice // 2**self.n_convs) ** 2
-
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Canonical name and shape of every parameter, biases included, in reading order."""
         shapes: dict[str, tuple[int, ...]] = {}
         for layer, (before, after) in enumerate(pairwise((1, *self.channels))):
             shapes |= {f"conv.{layer}.W": (after, before, 3, 3), f"conv.{layer}.b": (after,)}
-        return shapes | layers.hidden_shapes(self.d_flat, (self.d_mlp,), self.n_classes)
+        d_flat = self.channels[-1] * (self.lattice // 2**self.n_convs) ** 2
+        return shapes | layers.hidden_shapes(d_flat, (self.d_mlp,), self.n_classes)
 
     def hook_names(self) -> tuple[str, ...]:
         """Names of the activations, in the order of the forward."""
@@ -99,26 +78,15 @@ def answer_logits(
     inputs: Float[Tensor, "n 1 lattice lattice"],
     *,
     architecture: CNNArchitecture,
-    cache: dict[str, Tensor] | None = None,
+    visit: Visit = layers.recorder(None),  # noqa: B008  it has no state
 ) -> Float[Tensor, "n n_classes"]:
     """Logits of lattices, differentiable in the weights (canonical names).
 
     For each convolution: pre = W * x + b (3x3, a border of zeros), post = act_fn(pre), pool = the
-    maximum of post over windows of 2x2; then the hidden layer and the unembedding. With a `cache`,
-    the activations are put into it under their hook names. Inputs are taken in the precision of
-    the weights.
+    maximum of post over windows of 2x2; then the hidden layer and the unembedding. Every
+    activation goes on as `visit` returns it, under its hook name; `layers.recorder` keeps them.
+    Inputs are taken in the precision of the weights.
     """
-    return visited_logits(weights, inputs, architecture=architecture, visit=layers.recorder(cache))
-
-
-def visited_logits(
-    weights: Mapping[str, Tensor],
-    inputs: Float[Tensor, "n 1 lattice lattice"],
-    *,
-    architecture: CNNArchitecture,
-    visit: Visit,
-) -> Float[Tensor, "n n_classes"]:
-    """The same through a visit, which may change activations on their way."""
     activation = ACTIVATIONS[architecture.act_fn]
     x = inputs.to(weights["conv.0.W"].dtype)
     for layer in range(architecture.n_convs):

@@ -17,7 +17,7 @@ message, so that nobody is told to rename weights that such a network cannot hav
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
@@ -188,7 +188,7 @@ _MLP = re.compile(
     r"(^|[._])(mlp|ffn?|feed_?forward|ffwd|fc_?\d|c_fc|fc_(in|out)|linear_?[12]|lin_?[12]|dense"
     r"|intermediate|up_proj|down_proj|W_in|W_out|w[123]|experts)(\.|_|$)"
 )
-_BLOCK = re.compile(r"(^|\.)(\w*blocks?|layers?|h|stack)\.(\d+)\.(?P<inner>.+)")
+_BLOCK = re.compile(r"(^|\.)(\w*blocks?|layers?|h|stack)\.(\d+)\..")
 _NORM = re.compile(
     r"(^|[._])(ln|norm|layer_?norm|rms|rmsnorm|batch_?norm|bn)[\w.]*$", re.IGNORECASE
 )
@@ -216,7 +216,9 @@ def other_architecture(state: Mapping[str, Tensor]) -> str | None:
     concatenated)'
     """
     shapes = {key: tuple(state[key].shape) for key in islice(state, MOST_NAMES)}
-    for rule in (*_OF_ANY, *(_OF_TRANSFORMERS if has_attention(shapes) else (_perceptron,))):
+    transformers = (_attention_only, _unusual, _embeddings, _positions)
+    others = transformers if has_attention(shapes) else (_perceptron,)
+    for rule in (_recurrent, _convolutional, _of_torch, *others):
         if found := rule(shapes):
             return found
     return None
@@ -302,7 +304,7 @@ def _widths(matrices: Sequence[tuple[int, ...]]) -> list[int]:
 def _attention_only(shapes: Shapes) -> str | None:
     if _any(_MLP, shapes):
         return None
-    inside = [(name, s) for name, s in shapes.items() if _inner(name) and len(s) >= 2]
+    inside = [(name, s) for name, s in shapes.items() if _BLOCK.search(name) and len(s) >= 2]
     others = inside or [(name, s) for name, s in shapes.items() if len(s) >= 2]
     unknown = [
         name for name, _ in others
@@ -334,13 +336,13 @@ def _unusual(shapes: Shapes) -> str | None:
 def _embeddings(shapes: Shapes) -> str | None:
     tables = [
         shape for name, shape in shapes.items()
-        if not _inner(name) and _TOKEN.search(name) and not _is_other(name, shape)
+        if not _BLOCK.search(name) and _TOKEN.search(name) and not _is_other(name, shape)
     ]  # fmt: skip
     return "a transformer with an embedding for each operand" if len(tables) >= 2 else None
 
 
 def _positions(shapes: Shapes) -> str | None:
-    positions = [name for name in shapes if not _inner(name) and _POSITION.search(name)]
+    positions = [name for name in shapes if not _BLOCK.search(name) and _POSITION.search(name)]
     if any(re.search(r"(^|\.)(pe|inv_freq)$", name) for name in positions):
         return "a transformer with sinusoidal positions"
     if _any(r"rotary|inv_freq|(^|\.)rope", shapes):
@@ -359,15 +361,5 @@ def _is_other(name: str, shape: tuple[int, ...]) -> bool:
     )
 
 
-def _inner(name: str) -> str | None:
-    found = _BLOCK.search(name)
-    return found["inner"] if found else None
-
-
 def _any(pattern: str | re.Pattern[str], shapes: Shapes) -> bool:
     return any(re.search(pattern, name) for name in shapes)
-
-
-_Rule = Callable[[Shapes], str | None]
-_OF_ANY: tuple[_Rule, ...] = (_recurrent, _convolutional, _of_torch)
-_OF_TRANSFORMERS: tuple[_Rule, ...] = (_attention_only, _unusual, _embeddings, _positions)

@@ -6,7 +6,7 @@ This module imports TransformerLens, which takes seconds: import it where such a
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
@@ -44,6 +44,13 @@ class HookedNetwork(HookedRootModule):
             module = module.get_submodule(part)
         return module, leaf
 
+    def forward(self, inputs: Tensor) -> Float[Tensor, "batch n_classes"]:
+        """Logits, with every activation at its hook point."""
+        weights = effective_state(self)  # where a part is pruned, it is made of others
+        if isinstance(self.cfg, MLPArchitecture):
+            return mlp.answer_logits(weights, inputs, architecture=self.cfg, visit=self._visit)
+        return cnn.answer_logits(weights, inputs, architecture=self.cfg, visit=self._visit)
+
     def _visit(self, name: str, activation: Tensor) -> Tensor:
         found: Tensor = self.hook_dict[name](activation)
         return found
@@ -54,30 +61,8 @@ class HookedMLP(HookedNetwork):
 
     cfg: MLPArchitecture
 
-    def forward(self, inputs: Int[Tensor, "batch 2"]) -> Float[Tensor, "batch n_classes"]:
-        """Logits, with every activation at its hook point."""
-        weights = effective_state(self)  # where a part is pruned, it is made of others
-        return mlp.visited_logits(weights, inputs, architecture=self.cfg, visit=self._visit)
-
 
 class HookedCNN(HookedNetwork):
     """A convolutional network on lattices [batch, 1, L, L]; logits are [batch, n_classes]."""
 
     cfg: CNNArchitecture
-
-    def forward(
-        self, inputs: Float[Tensor, "batch 1 lattice lattice"]
-    ) -> Float[Tensor, "batch n_classes"]:
-        """Logits, with every activation at its hook point."""
-        weights = effective_state(self)
-        return cnn.visited_logits(weights, inputs, architecture=self.cfg, visit=self._visit)
-
-
-def build_hooked(
-    architecture: MLPArchitecture | CNNArchitecture,
-    weights: Mapping[str, Tensor],
-    device: str = "cpu",
-) -> HookedNetwork:
-    """A hooked MLP or CNN with copies of these weights, in their precision, for evaluation."""
-    kind = HookedMLP if isinstance(architecture, MLPArchitecture) else HookedCNN
-    return kind(architecture, weights).to(device).eval()

@@ -27,6 +27,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.models import adapter, answer_position, cnn, mlp
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.models.cnn import CNNArchitecture
+from grokinterp.models.layers import recorder
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.models.user_models import HookedModel, configuration, effective_state
 from grokinterp.tasks.ising import IsingTask
@@ -54,12 +55,17 @@ def shape_from_dict(values: Mapping[str, Any]) -> Shape:
 def build_model(
     architecture: Shape, weights: Mapping[str, Tensor], *, device: str = "cpu"
 ) -> HookedModel:
-    """A hooked model with these weights: of TransformerLens, or this package's MLP or CNN."""
+    """A hooked model with copies of these weights, in their precision, for evaluation.
+
+    It is one of TransformerLens, or this package's HookedMLP or HookedCNN.
+    """
     if isinstance(architecture, Architecture):
         return adapter.build_model(architecture, weights, device=device)
     from grokinterp.models import hooked
 
-    return hooked.build_hooked(architecture, weights, device=device)
+    mlp = isinstance(architecture, MLPArchitecture)
+    kind = hooked.HookedMLP if mlp else hooked.HookedCNN
+    return kind(architecture, weights).to(device).eval()
 
 
 def architecture_of(model: HookedModel) -> Shape | None:
@@ -115,11 +121,11 @@ class QuickForward:
         Fills `cache` with the activations it comes by, under their hook names; without `keep_pre`
         it may leave out pre-activations, which is faster.
         """
-        weights, architecture = self._weights, self._architecture
+        weights, architecture, visit = self._weights, self._architecture, recorder(cache)
         if isinstance(architecture, MLPArchitecture):
-            return mlp.answer_logits(weights, inputs, architecture=architecture, cache=cache)
+            return mlp.answer_logits(weights, inputs, architecture=architecture, visit=visit)
         if isinstance(architecture, CNNArchitecture):
-            return cnn.answer_logits(weights, inputs, architecture=architecture, cache=cache)
+            return cnn.answer_logits(weights, inputs, architecture=architecture, visit=visit)
         if not answer_position.applies_to(architecture, inputs.shape[-1]):
             return None
         return self._answers(inputs, cache=cache, keep_pre=keep_pre)
@@ -218,26 +224,23 @@ def refuse_unfit(architecture: Any, task: Task) -> None:
     """InputError where a model of this shape does not fit the task; see `misfit`."""
     own = isinstance(architecture, CNNArchitecture | MLPArchitecture)
     if isinstance(task, ModularTask) and not own:
-        refuse_misfit(task, **NetworkSizes.of(architecture)._asdict())
+        refuse_misfit(task, NetworkSizes.of(architecture))
     elif reason := misfit(architecture, task):
         raise InputError(f"{reason}; give the task it was trained on.")
 
 
-def refuse_misfit(
-    task: ModularTask, *, d_vocab: int, n_ctx: int, d_vocab_out: int, what: str = "the model"
-) -> None:
+def refuse_misfit(task: ModularTask, sizes: NetworkSizes, *, what: str = "the model") -> None:
     """InputError, naming both sizes, where a transformer of these sizes does not fit the task.
 
     `what` is what the network is called in the message, such as the name of its file.
 
-    >>> refuse_misfit(ModularTask("add", 113), d_vocab=114, n_ctx=3, d_vocab_out=114)
-    >>> refuse_misfit(ModularTask("add", 101), d_vocab=114, n_ctx=3, d_vocab_out=113)
+    >>> refuse_misfit(ModularTask("add", 113), NetworkSizes(114, 3, 114))
+    >>> refuse_misfit(ModularTask("add", 101), NetworkSizes(114, 3, 113))
     Traceback (most recent call last):
     grokinterp.base.errors.InputError: the model has 114 tokens, 3 positions and 113 classes;
     add mod 101 read as [a, b, =] has 102 tokens, 3 positions and 101 or 102 classes; give the task
     it was trained on: p=113.
     """
-    sizes = NetworkSizes(d_vocab, n_ctx, d_vocab_out)
     reason = _transformer_misfit(sizes, task, what)
     if reason is None:
         return
@@ -285,5 +288,5 @@ def fitting_task(
         )
     equals = found_equals if equals_token is None else equals_token
     task = ModularTask(operation, found_p if p is None else p, equals, seed=seed)
-    refuse_misfit(task, **sizes._asdict(), what=what)
+    refuse_misfit(task, sizes, what=what)
     return task

@@ -137,7 +137,7 @@ def add_rows(
     flat.index_add_(0, rows.flatten(), upstream.flatten(0, rows.ndim - 1))
 
 
-# What a forward shows each activation to, under its hook name; it goes on with what comes back.
+# What a forward shows each activation to, under its hook name; it goes on with what is returned.
 Visit = Callable[[str, Tensor], Tensor]
 
 

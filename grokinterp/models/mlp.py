@@ -17,13 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.models import layers
-from grokinterp.models.architecture import (
-    BaseArchitecture,
-    Weights,
-    check_choice,
-    check_size,
-    check_sizes,
-)
+from grokinterp.models.architecture import BaseArchitecture, Weights
 from grokinterp.models.layers import Visit
 
 
@@ -46,13 +40,6 @@ class MLPArchitecture(BaseArchitecture):
     n_classes: int
     d_embed: int = 0
     act_fn: str = "relu"
-
-    def __post_init__(self) -> None:
-        check_size("p", self.p)
-        check_sizes("widths", self.widths)
-        check_size("n_classes", self.n_classes)
-        check_size("d_embed", self.d_embed, smallest=0)
-        check_choice("act_fn", self.act_fn)
 
     @property
     def n_layers(self) -> int:
@@ -79,26 +66,15 @@ def answer_logits(
     inputs: Int[Tensor, "*members n 2"],
     *,
     architecture: MLPArchitecture,
-    cache: dict[str, Tensor] | None = None,
+    visit: Visit = layers.recorder(None),  # noqa: B008  it has no state
 ) -> Float[Tensor, "*members n n_classes"]:
     """Logits of operand pairs (a, b), differentiable in the weights (canonical names).
 
     pre_0 = W_in[a] + W_in[p + b] + b_in, or [W_E[a], W_E[b]] W_in + b_in with an embedding; then
-    post_l = act_fn(pre_l), pre_(l+1) = post_l W_in + b_in, logits = post_last W_U + b_U. With a
-    `cache`, the activations are put into it under their hook names. An operand of a single model
-    that is not from 0 to p-1 is an IndexError.
+    post_l = act_fn(pre_l), pre_(l+1) = post_l W_in + b_in, logits = post_last W_U + b_U. Every
+    activation goes on as `visit` returns it, under its hook name; `layers.recorder` keeps them. An
+    operand of a single model that is not from 0 to p-1 is an IndexError.
     """
-    return visited_logits(weights, inputs, architecture=architecture, visit=layers.recorder(cache))
-
-
-def visited_logits(
-    weights: Mapping[str, Tensor],
-    inputs: Int[Tensor, "*members n 2"],
-    *,
-    architecture: MLPArchitecture,
-    visit: Visit,
-) -> Float[Tensor, "*members n n_classes"]:
-    """The same through a visit, which may change activations on their way."""
     matrix, bias, p = weights["blocks.0.mlp.W_in"], weights["blocks.0.mlp.b_in"], architecture.p
     if architecture.d_embed:
         rows = layers.read_rows(weights["embed.W_E"], layers.through_tables(inputs.flatten(-2), p))
@@ -130,7 +106,7 @@ def gradients(
     loss is 1e-8, and has the precision of the weights.
     """
     cache: dict[str, Tensor] = {}
-    answer_logits(weights, inputs, architecture=architecture, cache=cache)
+    answer_logits(weights, inputs, architecture=architecture, visit=layers.recorder(cache))
     found, upstream = layers.hidden_gradients(
         weights, cache, labels, n_layers=architecture.n_layers, act_fn=architecture.act_fn
     )

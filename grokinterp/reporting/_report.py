@@ -19,17 +19,10 @@ from grokinterp.circuits._figures.answers import circuitsvis_script
 from grokinterp.comparison._compare import Comparison, compare
 from grokinterp.comparison.lineup import PLACES, Clock, names_of
 from grokinterp.figures._figure import DARK, LIGHT
-from grokinterp.figures.pages import as_text, asset, packed, packed_json, render, zipped
+from grokinterp.figures.pages import asset, packed, packed_json, render, zipped
 from grokinterp.reading._load import RunOrPath, runs_of
 from grokinterp.recipe.builtin import recipes
-from grokinterp.reporting.about import (
-    About,
-    about_run,
-    because,
-    findings,
-    headline,
-    undetermined,
-)
+from grokinterp.reporting.about import About, about_run, because, findings, headline, undetermined
 from grokinterp.reporting.panels import ONCE, SECTIONS, Drawn, Panel, draw_panels
 from grokinterp.runs.manifest import current_versions
 from grokinterp.runs.run import Run, nearest_step
@@ -102,9 +95,9 @@ def report_page(
     several = len(abouts) > 1
     versions = current_versions()
     positions = slider_positions(abouts)
-    data = {"plotly.js": as_text(zipped(get_plotlyjs().encode()))}
+    data = {"plotly.js": zipped(get_plotlyjs().encode())}
     if any(panel.patterns for panels in drawn for panel in panels):
-        data["circuitsvis.js"] = as_text(zipped(circuitsvis_script().encode()))
+        data["circuitsvis.js"] = zipped(circuitsvis_script().encode())
     cells: list[list[dict[str, Any]]] = []  # of each run, its panels
     for i, (about, panels) in enumerate(zip(abouts, drawn, strict=True)):
         cells.append([])
@@ -186,7 +179,7 @@ def _data(panel: Drawn, name: str) -> dict[str, str]:
     """What the page holds of a panel: its figure or patterns, and its table as CSV."""
     found = {}
     if panel.figure is not None:
-        found[f"data-{name}"] = as_text(packed(panel.figure))
+        found[f"data-{name}"] = packed(panel.figure)
     if panel.patterns:  # what CircuitsVis needs of each step and input
         layer = next(iter(panel.patterns.values())).layer
         frames = [
@@ -194,10 +187,10 @@ def _data(panel: Drawn, name: str) -> dict[str, str]:
             for step, one in panel.patterns.items()
         ]
         title = f"Attention of layer {layer} on chosen inputs"
-        found[f"data-{name}"] = as_text(packed_json({"title": title, "frames": frames}))
+        found[f"data-{name}"] = packed_json({"title": title, "frames": frames})
     if panel.table is not None:
         table = panel.table.to_csv(index=False).encode()
-        found[f"csv-{name}"] = as_text(zipped(table))
+        found[f"csv-{name}"] = zipped(table)
     return found
 
 

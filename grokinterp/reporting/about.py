@@ -211,15 +211,14 @@ def _threshold(phases: Phases, side: str) -> tuple[str, str] | None:
 
 
 def _phase(phase: Phase) -> str:
+    """A phase whose start is known."""
     name = phase.name.replace("_", " ").capitalize()
     if phase.end is None:
-        since = "a step that is not known" if phase.start is None else f"step {phase.start}"
-        return f"{name}: from {since}, and its end is open or not known."
-    since = "not known when" if phase.start is None else f"steps {phase.start}"
+        return f"{name}: from step {phase.start}, and its end is open or not known."
     sure = ""
     if phase.end_interval is not None:
         sure = " (its end lies between {} and {})".format(*phase.end_interval)
-    return f"{name}: {since} to {phase.end}{sure}."
+    return f"{name}: steps {phase.start} to {phase.end}{sure}."
 
 
 def _frequencies(about: About) -> list[str]:

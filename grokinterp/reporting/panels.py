@@ -1,13 +1,14 @@
 """The panels of a report: one more panel is one decorated function.
 
-    @panel("output", "What to see in it.", when=EVERY_STEP)
+    @panel("output")
     def correctness(about, snapshot):
+        '''What to see in it.'''
         return answers.correctness(snapshot)
 
-A panel of every step, or of the milestones, moves with the report's step; it returns a figure, or a
-result with `.plot()` and `.table()`, whose table is then what its CSV holds. One that is drawn once
-returns a figure and its table. An InputError says why a run has no such panel; the report repeats
-it there. `draw_panels` draws all of them, computing each step once.
+Its docstring is the caption. A panel of every step, or of the milestones, moves with the report's
+step; it returns a figure, or a result with `.plot()` and `.table()`, whose table is then what its
+CSV holds. One that is drawn once returns a figure and its table. An InputError says why a run has
+no such panel; the report repeats it there. `draw_panels` draws all, computing each step once.
 """
 
 import contextlib
@@ -39,7 +40,6 @@ from grokinterp.runs._snapshot import Snapshot
 ONCE = "once"
 EVERY_STEP = "every step"  # of `About.steps`
 MILESTONES = "milestones"  # of `About.milestones`: for what takes seconds
-PLACEBOS = 3
 SECTIONS = {
     "training": "Training",
     "embedding": "Embedding",
@@ -65,195 +65,157 @@ class Panel:
 PANELS: dict[str, Panel] = {}
 
 
-def panel(section: str, caption: str, *, when: str = ONCE) -> Callable[..., Callable[..., Any]]:
-    """Register a function as a panel; they appear in this order."""
+def panel(section: str, *, when: str = EVERY_STEP) -> Callable[..., Callable[..., Any]]:
+    """Register a function as a panel, its docstring as the caption; they appear in this order."""
 
     def register(draw: Callable[..., Any]) -> Callable[..., Any]:
         name = draw.__name__.replace("_", "-")
-        PANELS[name] = Panel(name, section, caption, when, draw)
+        PANELS[name] = Panel(name, section, " ".join(str(draw.__doc__).split()), when, draw)
         return draw
 
     return register
 
 
-@panel(
-    "training",
-    "Loss on train and test inputs, phases shaded. Dotted: first crossings of thresholds.",
-)
+@panel("training", when=ONCE)
 def learning(about: About) -> Any:
+    """Loss on train and test inputs, phases shaded. Dotted: first crossings of thresholds."""
     if about.run.metrics.drop(columns="step").isna().all(axis=None):
         raise InputError("training logged no loss and no accuracy.")
     return about.phases.plot(), about.run.metrics
 
 
-@panel(
-    "training",
-    "Restricted loss falls when the key frequencies suffice for the answer; excluded loss rises "
-    "when training answers need them; the weight norm falls in cleanup. Held-out: what the key "
-    "frequencies alone answer of test pairs whose mirror is not trained on; above its placebos "
-    "while the network itself is wrong, it is an early sign of a circuit.",
-)
+@panel("training", when=ONCE)
 def progress(about: About) -> Any:
+    """Restricted loss falls when the key frequencies suffice for the answer; excluded loss rises
+    when training answers need them; the weight norm falls in cleanup. Held-out: what the key
+    frequencies alone answer of test pairs whose mirror is not trained on; above its placebos while
+    the network itself is wrong, it is an early sign of a circuit.
+    """  # noqa: D205
     losses = about.measures.filter(like="_loss")
     if losses.isna().all(axis=None):
         raise InputError("there is no loss to draw: no split and no key frequencies are known.")
     return curves.plot_progress(about.measures, phases=about.phases), about.measures
 
 
-@panel("training", "Share of the variance of the logits along each frequency, over training.")
+@panel("training", when=ONCE)
 def emergence(about: About) -> Any:
+    """Share of the variance of the logits along each frequency, over training."""
     if about.shares is None:
         raise InputError(f"{about.keys.reason}.")
     drawn = curves.plot_emergence(about.shares, frequencies=about.frequencies)
     return drawn, about.shares.reset_index()
 
 
-@panel(
-    "training",
-    "The same at one step: each frequency's share of the variance of the logits, log axis.",
-    when=EVERY_STEP,
-)
+@panel("training")
 def logit_frequencies(about: About, snapshot: Snapshot) -> Any:
+    """The same at one step: each frequency's share of the variance of the logits, log axis."""
     if about.shares is None:
         raise InputError(f"{about.keys.reason}.")
     own = dict(enumerate(about.shares.loc[snapshot.step], start=1))
     return spectra.plot_key_frequencies(replace(about.keys, shares=own, step=snapshot.step))
 
 
-@panel(
-    "embedding",
-    "Norm of the embedding along each frequency: flat at first, sparse once a circuit has formed.",
-    when=EVERY_STEP,
-)
+@panel("embedding")
 def embedding_spectrum(about: About, snapshot: Snapshot) -> Any:
+    """Norm of the embedding along each frequency: flat at first, sparse once a circuit has
+    formed.
+    """  # noqa: D205
     return spectra.embedding_bars(snapshot, about.frequencies)
 
 
-@panel(
-    "embedding",
-    "Operand tokens on the plane of each key frequency, joined in the order of the circle.",
-    when=EVERY_STEP,
-)
+@panel("embedding")
 def embedding_circles(about: About, snapshot: Snapshot) -> Any:
+    """Operand tokens on the plane of each key frequency, joined in the order of the circle."""
     about.need_circuit()
     return representations.embedding_circles(snapshot, about.frequencies)
 
 
-@panel(
-    "embedding",
-    "Fourier components of the embedding: few rows remain when it is sparse.",
-    when=EVERY_STEP,
-)
+@panel("embedding")
 def embedding_heat_map(about: About, snapshot: Snapshot) -> Any:
+    """Fourier components of the embedding: few rows remain when it is sparse."""
     return spectra.embedding_heat_map(snapshot)
 
 
-@panel(
-    "attention",
-    "Attention of each head from the answer position to operand a, for every pair (a, b).",
-    when=EVERY_STEP,
-)
+@panel("attention")
 def attention_maps(about: About, snapshot: Snapshot) -> Any:
+    """Attention of each head from the answer position to operand a, for every pair (a, b)."""
     return plot_attention(attention(snapshot, frequencies=about.frequencies))
 
 
-@panel(
-    "attention",
-    "Attention of all heads on a few inputs, from every position to every one (CircuitsVis).",
-    when=EVERY_STEP,
-)
+@panel("attention")
 def attention_on_inputs(about: About, snapshot: Snapshot) -> Any:
+    """Attention of all heads on a few inputs, from every position to every one (CircuitsVis)."""
     circuitsvis_script()  # refused here, where it is not installed
     p = snapshot.modular_task.p
     pairs = dict.fromkeys([(1 % p, 2 % p), (p // 3, p // 2)])
     return attention_patterns(snapshot, inputs=list(pairs))
 
 
-@panel(
-    "neurons",
-    "Each neuron's leading frequency and how much of its variance that explains.",
-    when=EVERY_STEP,
-)
+@panel("neurons")
 def clusters(about: About, snapshot: Snapshot) -> Any:
+    """Each neuron's leading frequency and how much of its variance that explains."""
     return neuron_clusters(snapshot, frequencies=about.frequencies).plot()
 
 
-@panel(
-    "neurons",
-    "Activations over all pairs: the neurons that vary most at the last step, one a cluster.",
-    when=EVERY_STEP,
-)
+@panel("neurons")
 def neuron_maps(about: About, snapshot: Snapshot) -> Any:
+    """Activations over all pairs: the neurons that vary most at the last step, one a cluster."""
     return representations.neuron_images(snapshot, about.neurons, snapshot.n_layers - 1)
 
 
-@panel(
-    "neurons",
-    "The same neurons in the Fourier basis of a and b: a few terms of one frequency.",
-    when=EVERY_STEP,
-)
+@panel("neurons")
 def neuron_fourier(about: About, snapshot: Snapshot) -> Any:
+    """The same neurons in the Fourier basis of a and b: a few terms of one frequency."""
     return representations.neuron_fourier(snapshot, about.neurons, snapshot.n_layers - 1)
 
 
-@panel(
-    "neurons",
-    "Norm along each frequency of what neurons add to the logits (W_out W_U).",
-    when=EVERY_STEP,
-)
+@panel("neurons")
 def neuron_logit_spectrum(about: About, snapshot: Snapshot) -> Any:
+    """Norm along each frequency of what neurons add to the logits (W_out W_U)."""
     return spectra.neuron_logit_bars(snapshot, about.frequencies)
 
 
-@panel("output", "Which pairs are answered rightly: test pairs turn green.", when=EVERY_STEP)
+@panel("output")
 def correctness(about: About, snapshot: Snapshot) -> Any:
+    """Which pairs are answered rightly: test pairs turn green."""
     return answers.correctness(snapshot)
 
 
-@panel("output", "The logit of one class on every pair; diagonals are sums a + b.", when=EVERY_STEP)
+@panel("output")
 def logits(about: About, snapshot: Snapshot) -> Any:
+    """The logit of one class on every pair; diagonals are sums a + b."""
     return answers.logit_images(snapshot, (0,))
 
 
-@panel(
-    "circuit",
-    "From embedding frequencies over heads and neuron clusters to logit frequencies; each link "
-    "is measured by cutting it.",
-    when=MILESTONES,
-)
+@panel("circuit", when=MILESTONES)
 def graph(about: About, snapshot: Snapshot) -> Any:
+    """From embedding frequencies over heads and neuron clusters to logit frequencies; each link is
+    measured by cutting it.
+    """  # noqa: D205
     about.need_circuit()
     return circuit_graph(snapshot, frequencies=about.frequencies)
 
 
-@panel(
-    "circuit",
-    f"What the loss becomes without a part, over the loss of the whole model; dots are {PLACEBOS} "
-    "placebos, as much of the same kind chosen at random, which is few for a verdict.",
-    when=MILESTONES,
-)
+@panel("circuit", when=MILESTONES)
 def ablations(about: About, snapshot: Snapshot) -> Any:
-    return ablate(snapshot, frequencies=about.frequencies, placebos=PLACEBOS)
+    """What the loss becomes without a part, over the loss of the whole model; dots are 3 placebos,
+    as much of the same kind chosen at random, which is few for a verdict.
+    """  # noqa: D205
+    return ablate(snapshot, frequencies=about.frequencies, placebos=3)
 
 
-@panel(
-    "circuit",
-    "The claimed circuit alone, the model without it, and the circuit less each part.",
-    when=MILESTONES,
-)
+@panel("circuit", when=MILESTONES)
 def circuit_alone(about: About, snapshot: Snapshot) -> Any:
+    """The claimed circuit alone, the model without it, and the circuit less each part."""
     about.need_circuit()
     if about.faithfulness and snapshot.step == about.faithfulness.step:
         return about.faithfulness
     return faithfulness(snapshot, frequencies=about.frequencies, placebos=0)
 
 
-@panel(
-    "encoding",
-    "Accuracy on test inputs as more and more of the model is set to zero, in three bases.",
-    when=MILESTONES,
-)
+@panel("encoding", when=MILESTONES)
 def pruning_curves(about: About, snapshot: Snapshot) -> Any:
+    """Accuracy on test inputs as more and more of the model is set to zero, in three bases."""
     found = {}
     for basis in BASES:
         with contextlib.suppress(InputError):  # a basis that this kind of model does not have
@@ -261,13 +223,11 @@ def pruning_curves(about: About, snapshot: Snapshot) -> Any:
     return pruning.plot_pruning_curves(found)
 
 
-@panel(
-    "encoding",
-    "The predictions of the checkpoints as points, by their geodesic distances in the "
-    "Fisher-Rao metric; the ring is this step.",
-    when=EVERY_STEP,
-)
+@panel("encoding")
 def trajectory(about: About, snapshot: Snapshot) -> Any:
+    """The predictions of the checkpoints as points, by their geodesic distances in the Fisher-Rao
+    metric; the ring is this step.
+    """  # noqa: D205
     found = about.trajectory
     if found is None:
         raise InputError(about.no_trajectory or "no trajectory.")

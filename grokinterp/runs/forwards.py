@@ -14,6 +14,7 @@ from torch import Tensor
 from grokinterp.base.errors import InputError, one_line
 from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import (
+    NetworkSizes,
     QuickForward,
     Shape,
     build_model,
@@ -105,14 +106,14 @@ def try_on(model: HookedModel, task: Task) -> None:
     n_ctx = task.tokens.shape[1]
     d_vocab, said_ctx = _size(cfg, "d_vocab") or task.d_vocab, _size(cfg, "n_ctx") or n_ctx
     classes = _size(cfg, "d_vocab_out") or task.n_classes
-    refuse_misfit(task, d_vocab=d_vocab, n_ctx=said_ctx, d_vocab_out=classes)
+    refuse_misfit(task, NetworkSizes(d_vocab, said_ctx, classes))
     logits = _answers(model, task, ("inputs", "positions", "classes"))
     if logits.shape[1] not in (1, n_ctx):
         raise InputError(
             f"the model gives logits at {logits.shape[1]} positions for inputs of {n_ctx} tokens; "
             "return logits [inputs, positions, classes]."
         )
-    refuse_misfit(task, d_vocab=d_vocab, n_ctx=said_ctx, d_vocab_out=logits.shape[2])
+    refuse_misfit(task, NetworkSizes(d_vocab, said_ctx, logits.shape[2]))
 
 
 def _answers(model: HookedModel, task: Task, axes: tuple[str, ...]) -> Tensor:

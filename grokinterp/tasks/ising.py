@@ -11,6 +11,7 @@ comparisons are between integers.
 import math
 from dataclasses import KW_ONLY, asdict, dataclass
 from functools import cached_property, lru_cache
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -238,6 +239,13 @@ class IsingTask:
     (8, [5, 6, 7], torch.Size([8, 1, 4, 4]))
     """
 
+    n_classes: ClassVar[int] = 2  # ordered and disordered
+    commutative: ClassVar[bool] = False  # an input is one lattice: no two operands to swap
+    answer_group: ClassVar[None] = None
+    no_group_reason: ClassVar[str] = (
+        "the phase of an Ising configuration is not a function of one group exponent"
+    )
+
     lattice: int = 16
     _: KW_ONLY
     n_train: int = 300
@@ -276,11 +284,6 @@ class IsingTask:
     def n_inputs(self) -> int:
         """Number of configurations: the test rows, then the training rows."""
         return self.n_test + self.n_train
-
-    @property
-    def n_classes(self) -> int:
-        """Ordered and disordered."""
-        return 2
 
     @cached_property
     def train_indices(self) -> Int64[Tensor, " n_train"]:
@@ -344,21 +347,6 @@ class IsingTask:
         apart = torch.ones(self.n_test + 1, dtype=torch.bool)
         apart[1:-1] = energy.diff() > 0  # no threshold between equal energies
         return float(right[apart].max() / self.n_test)
-
-    @property
-    def answer_group(self) -> None:
-        """None: see `no_group_reason`."""
-        return None
-
-    @property
-    def no_group_reason(self) -> str:
-        """Why the answers have no Fourier directions."""
-        return "the phase of an Ising configuration is not a function of one group exponent"
-
-    @property
-    def commutative(self) -> bool:
-        """False: an input is one lattice, there are no two operands to swap."""
-        return False
 
     def to_dict(self) -> dict[str, object]:
         """What is needed to build the same task again: its kind and all its fields."""
