@@ -52,24 +52,26 @@ def info(path: RunFolder, as_json: Json = False) -> None:
         show_json(facts)
         return
     show(run)
+    sections: dict[str, list[str]] = {}
     shown = ("recipe", "split", "last", "versions", "environment")
     for title in shown if run.recipe else ("architecture", *shown):
-        values = facts[title]
-        if isinstance(values, dict):
-            show(f"\n{title}\n" + "\n".join(f"  {k:<22}{v}" for k, v in values.items()))
+        if isinstance(values := facts[title], dict):
+            sections[title] = [f"{key:<22}{value}" for key, value in values.items()]
     if run.train_mask is None and run.manifest.source is None:
-        show(f"\nsplit\n  {missing_split(None)}")
-    for change in run.manifest.changes():
-        show(f"  {change}")
+        sections["split"] = [missing_split(None)]
+    if changes := run.manifest.changes():
+        sections["environment"] = [*sections.get("environment", []), *changes]
     if differs is not None:
-        known = run.manifest.environment is not None
-        alike = (
-            "same machine kind" if known else "same versions; run.json does not say which machine"
-        )
-        show("\nthis machine\n" + "\n".join(f"  {line}" for line in differs or [alike]))
+        alike = "same versions; run.json does not say which machine"
+        if run.manifest.environment is not None:
+            alike = "same machine kind"
+        sections["this machine"] = differs or [alike]
     if run.notes:
-        show("\nsource\n" + "\n".join(f"  - {note}" for note in run.notes))
-    show(f"\ncheckpoints\n  {', '.join(map(str, run.steps))}\n\nall files are whole")
+        sections["source"] = [f"- {note}" for note in run.notes]
+    sections["checkpoints"] = [", ".join(map(str, run.steps))]
+    for title, lines in sections.items():
+        show(f"\n{title}\n" + "\n".join(f"  {line}" for line in lines))
+    show("\nall files are whole")
 
 
 def measure(path: RunFolder, out: OutCSV = None, as_json: Json = False) -> None:

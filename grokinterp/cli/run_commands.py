@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,11 +20,6 @@ from grokinterp.cli._app import (
     write_text,
 )
 from grokinterp.cli.terminal import outcome, say, show, show_json
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-LONGEST_REASON = 200  # letters of a run's name and of why it failed
 
 
 def recipes(
@@ -102,6 +97,7 @@ def sweep(
     asked = Sweep.from_toml(file)
     if out.startswith("memory://"):
         raise InputError(f"--out {out} would end with this command; give a folder, or s3://...")
+    folder = out.rstrip("/")
     try:
         table = run_sweep(
             asked,
@@ -111,46 +107,37 @@ def sweep(
             workers=workers,
             threads=threads,
             address=address,
-            on_row=partial(_show_run, out),
+            on_row=partial(_show_run, folder),
         )
     except Interrupted as stopped:  # here, because typer would end it without a word
         say(str(stopped))
         raise typer.Exit(INTERRUPTED) from None
     failed = table[[has_failed(row) for row in table.to_dict("records")]]
-    if len(failed) == len(table):
-        raise InputError(_failures(failed, table, out))
-    show(f"{out.rstrip('/')}/results.csv: {len(table)} runs, {len(table.columns)} columns")
-    if figure is not None:
-        from grokinterp.sweeps._figures.page import sweep_page
+    where = f"see the column note of {folder}/results.csv."
+    if len(failed) < len(table):
+        show(f"{folder}/results.csv: {len(table)} runs, {len(table.columns)} columns")
+        if figure is not None:
+            from grokinterp.sweeps._figures.page import sweep_page
 
-        write_text(figure, sweep_page(table, title=file.stem))
-        show(f"{figure}: figures and the table")
+            write_text(figure, sweep_page(table, title=file.stem))
+            show(f"{figure}: figures and the table")
     if len(failed):
-        raise InputError(_failures(failed, table, out))
+        reason = failed.note.iloc[0].replace(f"{folder}/", "").rstrip(".")  # the line ends so
+        first = one_line(f"{failed.run.iloc[0]}: {reason}", most=200)
+        raise InputError(f"{len(failed)} of {len(table)} runs failed, {first}; {where}")
     if (n := (table.note != "").sum()) > 0:
-        say(f"{n} of {len(table)} runs {'has' if n == 1 else 'have'} a note: {_where(out)}")
+        say(f"{n} of {len(table)} runs {'has' if n == 1 else 'have'} a note: {where}")
 
 
-def _failures(failed: "pd.DataFrame", table: "pd.DataFrame", out: str) -> str:
-    """The line about runs that could not be trained or measured: how many, and why the first."""
-    reason = failed.note.iloc[0].replace(f"{out.rstrip('/')}/", "").rstrip(".")  # the line ends so
-    first = one_line(f"{failed.run.iloc[0]}: {reason}", most=LONGEST_REASON)
-    return f"{len(failed)} of {len(table)} runs failed, {first}; {_where(out)}"
-
-
-def _where(out: str) -> str:
-    return f"see the column note of {out.rstrip('/')}/results.csv."
-
-
-def _show_run(out: str, row: Mapping[str, str]) -> None:
+def _show_run(folder: str, row: Mapping[str, str]) -> None:
     """A line about a run that was made just now."""
     from grokinterp.sweeps.table import has_failed
 
     if has_failed(row):
-        show(f"{out.rstrip('/')}/{row['run']}: failed, {row['note']}")
+        show(f"{folder}/{row['run']}: failed, {row['note']}")
     elif row.get("label"):
         known = {key: float(row[key] or "nan") for key in ("train_loss", "test_loss", "test_acc")}
-        show(f"{out.rstrip('/')}/{row['run']}: {row['label']}, {outcome(known)}")
+        show(f"{folder}/{row['run']}: {row['label']}, {outcome(known)}")
 
 
 def verify(
