@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.paths import refuse_address
@@ -22,13 +23,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Folder of a run, or checkpoints of others.")
+    Path, Argument(metavar="RUN", help="Folder of a run, or checkpoints of others.")
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Say what the files do not; may be repeated."),
+    Option("--set", metavar="KEY=VALUE", help="Say what the files do not; may be repeated."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON object and nothing else.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -42,10 +43,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", is_eager=True, callback=_print_version
-        ),
+        bool, Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
     """Options that come before a command."""

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from grokinterp.base.errors import InputError, Interrupted, one_line
 from grokinterp.cli._app import (
@@ -22,9 +22,7 @@ from grokinterp.cli._app import (
 from grokinterp.cli.terminal import outcome, say, show, show_json
 
 
-def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this one as TOML.")] = None,
-) -> None:
+def recipes(name: Annotated[str | None, Argument(help="Print this one as TOML.")] = None) -> None:
     """List the built-in recipes, or print one as TOML to start from."""
     from grokinterp.recipe.builtin import BUILTIN, find_recipe
 
@@ -36,13 +34,12 @@ def recipes(
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a built-in recipe, or a TOML file.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the run into.", callback=a_folder)],
+    recipe: Annotated[str, Argument(help="Name of a built-in recipe, or a TOML file.")],
+    out: Annotated[Path, Option(help="Folder to write the run into.", callback=a_folder)],
     settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe."),
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was saved.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Go on where it was saved.")] = False,
 ) -> None:
     """Train a recipe into a run folder."""
     from grokinterp.recipe.builtin import find_recipe
@@ -54,7 +51,7 @@ def train(
         run = train_run(find_recipe(recipe).replace(**changes), out, resume=resume)
     except Interrupted as stopped:  # here, because typer would end it without a word
         say(str(stopped))
-        raise typer.Exit(INTERRUPTED) from None
+        raise Exit(INTERRUPTED) from None
     last = outcome(run.metrics.iloc[-1].to_dict())
     show(
         f"{out}: {len(run.steps)} checkpoints up to step {run.steps[-1]}, {last}\n"
@@ -63,25 +60,17 @@ def train(
 
 
 def sweep(
-    file: Annotated[
-        Path, typer.Argument(metavar="SWEEP.toml", help="What varies, and what to measure.")
-    ],
-    out: Annotated[str, typer.Option(metavar="DIR", help="Folder of runs and tables, or s3://.")],
-    executor: Annotated[
-        str, typer.Option(metavar="local|ray", help="Who makes the runs.")
-    ] = "local",
-    workers: Annotated[
-        int | None, typer.Option(help="Runs at a time; 1 unless a cluster says.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads a run, if its recipe has 0.")] = None,
+    file: Annotated[Path, Argument(metavar="SWEEP.toml", help="What varies, and what to measure.")],
+    out: Annotated[str, Option(metavar="DIR", help="Folder of runs and tables, or s3://.")],
+    executor: Annotated[str, Option(metavar="local|ray", help="Who makes the runs.")] = "local",
+    workers: Annotated[int | None, Option(help="Runs at a time; 1 unless a cluster says.")] = None,
+    threads: Annotated[int | None, Option(help="Threads a run, if its recipe has 0.")] = None,
     address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster that is running.")
+        str | None, Option(metavar="HOST:PORT", help="A Ray cluster that is running.")
     ] = None,
     figure: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.html", help="Page of figures to write at the end.", callback=a_file
-        ),
+        Option(metavar="FILE.html", help="Page of figures to write at the end.", callback=a_file),
     ] = None,
 ) -> None:
     """Train and measure every run of a sweep, into one table.
@@ -111,7 +100,7 @@ def sweep(
         )
     except Interrupted as stopped:  # here, because typer would end it without a word
         say(str(stopped))
-        raise typer.Exit(INTERRUPTED) from None
+        raise Exit(INTERRUPTED) from None
     failed = table[[has_failed(row) for row in table.to_dict("records")]]
     where = f"see the column note of {folder}/results.csv."
     if len(failed) < len(table):
@@ -141,12 +130,10 @@ def _show_run(folder: str, row: Mapping[str, str]) -> None:
 
 
 def verify(
-    path: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Folder of a run that a recipe trained.")
-    ],
+    path: Annotated[Path, Argument(metavar="RUN", help="Folder of a run that a recipe trained.")],
     steps: Annotated[
         int | None,
-        typer.Option(
+        Option(
             help="How many updates to train again.", show_default="the checkpoint nearest to 100"
         ),
     ] = None,
@@ -167,12 +154,12 @@ def verify(
     else:
         show(f"{path}: {found}")
     if not found.holds:
-        raise typer.Exit(UNEXPECTED)
+        raise Exit(UNEXPECTED)
 
 
 def bench(
     threads: Annotated[
-        int, typer.Option(help="How many threads torch computes with; 0: its own choice.")
+        int, Option(help="How many threads torch computes with; 0: its own choice.")
     ] = 0,
     as_json: Json = False,
 ) -> None:
@@ -192,10 +179,10 @@ def bench(
 
 
 def import_(
-    source: Annotated[Path, typer.Argument(help="A checkpoint file, or a folder of them.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the run into.", callback=a_folder)],
+    source: Annotated[Path, Argument(help="A checkpoint file, or a folder of them.")],
+    out: Annotated[Path, Option(help="Folder to write the run into.", callback=a_folder)],
     format: Annotated[
-        str, typer.Option(help="auto, paper, trainer, demo, state_dict or folder.")
+        str, Option(help="auto, paper, trainer, demo, state_dict or folder.")
     ] = "auto",
     settings: Settings = None,
 ) -> None:
@@ -223,8 +210,8 @@ def import_(
 
 def export(
     path: RunFolder,
-    out: Annotated[Path, typer.Option(help="File to write.", callback=a_file)],
-    format: Annotated[str, typer.Option(help="demo (Grokking_Demo) or paper.")] = "demo",
+    out: Annotated[Path, Option(help="File to write.", callback=a_file)],
+    format: Annotated[str, Option(help="demo (Grokking_Demo) or paper.")] = "demo",
 ) -> None:
     """Write a run as one file that notebooks made for others can read."""
     from grokinterp.reading._load import load
