@@ -128,7 +128,7 @@ class Hold(contextlib.AbstractContextManager["Hold", None]):
 
     def __init__(self, folder: Path, file: Path) -> None:
         made = [one for one in file.parents if not one.exists()]  # the innermost first
-        descriptor = _take(folder, file)
+        descriptor = _acquire(folder, file)
         _name_owner(descriptor)
         self.release = weakref.finalize(self, _release, descriptor, file, made, os.getpid())
 
@@ -169,17 +169,17 @@ def open_locked(path: Path) -> int | None:
     return None
 
 
-def _take(folder: Path, file: Path) -> int:
+def _acquire(folder: Path, file: Path) -> int:
     """The descriptor of the folder's lock; -1 where the file system has no locks."""
-    for last in range(TRIES):
+    for tries_left in reversed(range(TRIES)):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             descriptor = open_locked(file)
+            break
         except (FileNotFoundError, FileExistsError):  # its last owner just removed the empty folder
-            if last == TRIES - 1:
+            if not tries_left:
                 with reaching(folder):
                     raise
-            continue
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 error.filename = str(folder)  # what the user knows of
@@ -189,13 +189,12 @@ def _take(folder: Path, file: Path) -> int:
                 "%s is on a file system without locks; let only one process write it.", folder
             )
             return -1
-        if descriptor is None:
-            raise InputError(
-                f"{folder} is being written by {_owner(file)}; wait until that ends (close its "
-                "Recorder, stop its training), or give another folder."
-            )
-        return descriptor
-    raise AssertionError
+    if descriptor is None:
+        raise InputError(
+            f"{folder} is being written by {_owner(file)}; wait until that ends (close its "
+            "Recorder, stop its training), or give another folder."
+        )
+    return descriptor
 
 
 def _release(descriptor: int, file: Path, made: list[Path], owner: int) -> None:

@@ -15,7 +15,7 @@ import typer
 from grokinterp.base.errors import InputError
 from grokinterp.base.names import room_names
 from grokinterp.cli import analysis_commands, run_commands, streams
-from grokinterp.cli._app import BAD_INPUT, INTERRUPTED, app, usage_line
+from grokinterp.cli._app import BAD_INPUT, INTERRUPTED, PROGRAM, app, usage_line
 from grokinterp.cli.terminal import say
 
 __all__ = ["main"]
@@ -38,8 +38,6 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
-
-PROGRAM = "grokinterp"
 
 
 def main() -> None:
@@ -69,7 +67,7 @@ def main() -> None:
         elif not hasattr(error, "format_message"):
             raise
         else:
-            line = usage_line(error, program=PROGRAM, commands=COMMANDS, arguments=sys.argv[1:])
+            line = usage_line(error)
             status = BAD_INPUT if line is None else _fail(line)
     _end(status)
 

@@ -14,7 +14,6 @@ from grokinterp.cli._app import (
     UNEXPECTED,
     Json,
     RunFolder,
-    Settings,
     a_file,
     a_folder,
     write_text,
@@ -184,7 +183,10 @@ def import_(
     format: Annotated[
         str, Option(help="auto, paper, trainer, demo, state_dict or folder.")
     ] = "auto",
-    settings: Settings = None,
+    settings: Annotated[
+        list[str] | None,
+        Option("--set", metavar="KEY=VALUE", help="Say what the files do not; may be repeated."),
+    ] = None,
 ) -> None:
     """Write checkpoints that somebody else trained as a run folder.
 

@@ -35,7 +35,7 @@ from grokinterp.tasks.operations import get_operation
 from grokinterp.tasks.splits import n_training_rows, train_indices
 from grokinterp.tasks.task import Task
 
-LARGEST = 1_000_000  # bytes: ten thousand values of an axis take a tenth of it
+LARGEST_TOML = 1_000_000  # bytes: ten thousand values of an axis take a tenth of it
 MOST_PARTS = 1000  # of a dotted key, in whose number the parser's time is quadratic
 EXAMPLE = "p = 113"
 DEPENDS: Any = None  # on the task or the model, see `keys.defaults_of`
@@ -45,7 +45,7 @@ def read_toml(path: str | Path, *, example: str = EXAMPLE) -> dict[str, Any]:
     """The content of a TOML file; InputError, one line with the file's name, for another file."""
     file = as_path("path", path, such_as="recipe.toml")
     wanted = f"give the path of a TOML file, with lines such as {example}"
-    content = file_at(file, wanted=wanted, largest=LARGEST).read_bytes()
+    content = file_at(file, wanted=wanted, largest=LARGEST_TOML).read_bytes()
     return parse_toml(content, file=file, example=example)
 
 

@@ -25,7 +25,6 @@ from grokinterp.models.user_models import HookedModel, alone_with, configuration
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
-SIZES = ("d_vocab", "n_ctx", "d_vocab_out")
 # Inputs and hook names -> logits at the answer position and those activations.
 Forward = Callable[[Tensor, tuple[str, ...]], tuple[Tensor, Mapping[str, Tensor]]]
 
@@ -120,7 +119,8 @@ def _answers(model: HookedModel, task: Task, axes: tuple[str, ...]) -> Tensor:
         with torch.no_grad():
             given: Any = model(inputs)
     except Exception as error:
-        sizes = ", ".join(f"{key}={n}" for key in SIZES if (n := _size(configuration(model), key)))
+        stated = {x: _size(configuration(model), x) for x in ("d_vocab", "n_ctx", "d_vocab_out")}
+        sizes = ", ".join(f"{name}={size}" for name, size in stated.items() if size)
         described = f"{inputs.shape[1]} tokens from 0 to {int(inputs.max())}"
         if inputs.is_floating_point():
             described = f"lattices of side {inputs.shape[-1]}"

@@ -35,7 +35,7 @@ from grokinterp.tasks.task import Task, check_task
 
 Logged = Mapping[str, SupportsFloat | None]
 OTHER = "or give another folder"
-WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def recorded(
@@ -333,7 +333,7 @@ def _checked_rows(given: Int[Tensor, " n"], task: Task) -> Int[Tensor, " n"]:
     except Exception:  # torch knows many ways to say that it is no tensor
         raise InputError(f"train_indices={shown(given)} are no rows; {advice}.") from None
     fault = None
-    if rows.dtype not in WHOLE or rows.ndim != 1:
+    if rows.dtype not in WHOLE_NUMBERS or rows.ndim != 1:
         fault = f"is {rows.dtype} of shape {tuple(rows.shape)}, which are no rows"
     elif not len(rows):
         fault = "names no row"

@@ -53,10 +53,9 @@ class RunFolder:
         n_bytes = None if self.manifest.finished else self.manifest.metrics["bytes"]
         digest = self.manifest.sha256[METRICS]
         path = self._folder / METRICS
+        content = read_checked(path, digest, n_bytes=n_bytes)
         try:
-            return read_csv(read_checked(path, digest, n_bytes=n_bytes))
-        except InputError:
-            raise
+            return read_csv(content)
         except (LookupError, OverflowError, TypeError, ValueError):
             raise InputError(f"{path} is damaged: it is no table of metrics.") from None
 

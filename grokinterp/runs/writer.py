@@ -148,15 +148,15 @@ class RunWriter:
 
         Where that fails, the step can be tried again.
         """
-        steps, checksums = list(self.manifest.steps), dict(self.manifest.sha256)
-        rows, counted = len(self._lines), dict(self.manifest.metrics)
+        known = self.manifest
+        before = replace(known, steps=list(known.steps), sha256=dict(known.sha256))
+        rows = len(self._lines)
         try:
             self.put(step, weights)
             self.log(step, metrics)
             self.flush()
         except BaseException:
-            self.manifest.steps, self.manifest.sha256 = steps, checksums
-            self.manifest.metrics = counted
+            self.manifest = before
             del self._lines[rows:]
             raise
 
