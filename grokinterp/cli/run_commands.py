@@ -63,7 +63,7 @@ def sweep(
     out: Annotated[str, Option(metavar="DIR", help="Folder of runs and tables, or s3://.")],
     executor: Annotated[str, Option(metavar="local|ray", help="Who makes the runs.")] = "local",
     workers: Annotated[int | None, Option(help="Runs at a time; 1 unless a cluster says.")] = None,
-    threads: Annotated[int | None, Option(help="Threads a run, if its recipe has 0.")] = None,
+    threads: Annotated[int | None, Option(help="Threads per run, if its recipe has 0.")] = None,
     address: Annotated[
         str | None, Option(metavar="HOST:PORT", help="A Ray cluster that is running.")
     ] = None,
