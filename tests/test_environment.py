@@ -186,6 +186,7 @@ class TestVerify:
         assert found.weights[60] < 10 * max(found.rounding[0].values())
         assert list(found.table())[3:] == ["weights_rounding", "metrics_rounding"]
         assert "weights (off by one)" in str(found)
+        assert "6 of 7 logged steps differ, the first is 10" in str(found)
         status, out, _ = run("verify", rounded.path)
         assert (status, "by all that is recorded the machine is the same" in out) == (3, True)
         monkeypatch.setattr(manifest, "current_environment", lambda **_: {"cpu": "Another"})

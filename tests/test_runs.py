@@ -188,10 +188,18 @@ class TestRecorder:
 
     def test_bad_use_is_refused(self, tiny, tmp_path):
         task = tiny.build_task()
-        with pytest.raises(gi.InputError, match="each once"):
-            gi.Recorder(tmp_path / "x", task=task, train_indices=torch.tensor([1, 1]))
-        with pytest.raises(gi.InputError, match="numbers from 0 to 48"):
-            gi.Recorder(tmp_path / "x", task=task, train_indices=torch.tensor([49]))
+        faults = {
+            "names a row twice": torch.tensor([1, 1]),
+            "names row 49, which the table does not have": torch.tensor([0, 49]),
+            "names row -1, which": torch.tensor([-1], dtype=torch.int8),
+            "names no row": torch.tensor([], dtype=torch.int64),
+            "is torch.float32 of shape": torch.tensor([0.0, 1.0]),
+            "is torch.bool of shape": torch.tensor([True, False]),
+            r"of shape \(1, 2\), which are no rows": torch.tensor([[0, 1]]),
+        }
+        for fault, rows in faults.items():
+            with pytest.raises(gi.InputError, match=f"{fault}.* numbers from 0 to 48"):
+                gi.Recorder(tmp_path / "x", task=task, train_indices=rows)
         recorder = gi.Recorder(tmp_path / "x", task=task)
         with pytest.raises(gi.InputError, match="nothing was saved"):
             recorder.close()

@@ -88,7 +88,7 @@ Snapshot has no checkpoints
 runs/mine does not exist; give the folder of a run
 Snapshot has no checkpoints
 form=['exact'] is not known
-'a' is no weight vector
+vector='a' is not a dict of tensors
 'runs/mine' cannot be drawn here; give what gi.ablate returns.
 'runs/mine' cannot be drawn here; give what circuits.attention returns.
 'runs/mine' cannot be drawn here; give what circuits.attribution returns.

@@ -46,15 +46,16 @@ def number(
     Traceback (most recent call last):
     grokinterp.base.errors.InputError: ceiling='x' is not a number above 0, at most 1; ...
     """
+    if least is None:
+        limits = f"above {above:g}" + ("" if most is None else f", at most {most:g}")
+    else:
+        limits = f"from {least:g} " + ("on" if most is None else f"to {most:g}")
     found = real(given)
     if (
         found is None
         or (found <= above if least is None else found < least)
         or (most is not None and found > most)
     ):
-        low = f"above {above:g}" if least is None else f"from {least:g}"
-        high = f"{' to' if least is not None else ', at most'} {most:g}" if most is not None else ""
-        limits = f"{low}{high or ' on' * (least is not None)}"
         raise refused(name, given, f"a number {limits}", f"such as {such_as}")
     return found
 
@@ -148,16 +149,11 @@ def tensors(name: str, given: object) -> Mapping[str, Tensor]:
     grokinterp.base.errors.InputError: weights['W_E'] is of type list; give a tensor.
     """
     if not isinstance(given, Mapping):
-        raise InputError(
-            f"{name}={shown(given)} is no dict of tensors; give such as run.weights()."
-        )
+        raise refused(name, given, "a dict of tensors", "such as run.weights()")
     for key, value in given.items():
         if not isinstance(key, str):
             raise InputError(f"{name} has the key {shown(key)}; give the names of tensors.")
-        if not isinstance(value, Tensor):
-            raise InputError(
-                f"{name}[{shown(key)}] is of type {type(value).__name__}; give a tensor."
-            )
+        tensor(f"{name}[{shown(key)}]", value)
     return given
 
 
@@ -170,14 +166,10 @@ def mask(name: str, given: object, n: int, *, of: str = "row trained on") -> Boo
     if not isinstance(given, str | bytes | bytearray | dict | set | frozenset):
         with contextlib.suppress(Exception):  # torch knows many ways to say that it is no tensor
             found = torch.as_tensor(given).detach().clone()
+    wanted = f"torch.bool of shape ({n},): true for every {of}"
     if found is None:
-        raise InputError(
-            f"{name}={shown(given)} is no mask; give a torch.bool tensor of shape ({n},): true for "
-            f"every {of}."
-        )
+        raise InputError(f"{name}={shown(given)} is no mask; give a tensor, {wanted}.")
     if found.dtype != torch.bool or tuple(found.shape) != (n,):
-        raise InputError(
-            f"{name} is {found.dtype} of shape {tuple(found.shape)}, expected torch.bool of shape "
-            f"({n},): true for every {of}."
-        )
+        there = f"{found.dtype} of shape {tuple(found.shape)}"
+        raise InputError(f"{name} is {there}, expected {wanted}.")
     return found

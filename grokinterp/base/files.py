@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import time
 import uuid
 import weakref
@@ -27,6 +28,11 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.base.paths import kind_at, reaching, refuse_address
+
+if sys.platform == "win32":  # pragma: no cover
+    import msvcrt
+else:
+    import fcntl
 
 LOCK = ".lock"
 ASIDE = ".writing-"  # how the name of a file begins that is not whole yet
@@ -45,11 +51,6 @@ class Kind:
 
     what: str
     advice: str = ""  # where there is any
-
-    @property
-    def stands_in(self) -> bool:
-        """Whether it is what a clone or a download leaves in the place of another file."""
-        return self.what in ("a Git-LFS pointer", "an HTML page")
 
 
 _UNPACK = "unpack it and give what is in it"
@@ -122,17 +123,14 @@ def kind_of_file(path: Path) -> Kind | None:
         return kind_of(file.read(HEAD))
 
 
-class Hold:
+class Hold(contextlib.AbstractContextManager["Hold", None]):
     """A folder held by this process until `release()`, the end of a `with`, or its own end."""
 
     def __init__(self, folder: Path, file: Path) -> None:
         made = [one for one in file.parents if not one.exists()]  # the innermost first
-        descriptor = _take(folder, file)
+        descriptor = _acquire(folder, file)
         _name_owner(descriptor)
         self.release = weakref.finalize(self, _release, descriptor, file, made, os.getpid())
-
-    def __enter__(self) -> "Hold":
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.release()
@@ -171,17 +169,17 @@ def open_locked(path: Path) -> int | None:
     return None
 
 
-def _take(folder: Path, file: Path) -> int:
+def _acquire(folder: Path, file: Path) -> int:
     """The descriptor of the folder's lock; -1 where the file system has no locks."""
-    for last in range(TRIES):
+    for tries_left in reversed(range(TRIES)):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             descriptor = open_locked(file)
+            break
         except (FileNotFoundError, FileExistsError):  # its last owner just removed the empty folder
-            if last == TRIES - 1:
+            if not tries_left:
                 with reaching(folder):
                     raise
-            continue
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 error.filename = str(folder)  # what the user knows of
@@ -191,13 +189,12 @@ def _take(folder: Path, file: Path) -> int:
                 "%s is on a file system without locks; let only one process write it.", folder
             )
             return -1
-        if descriptor is None:
-            raise InputError(
-                f"{folder} is being written by {_owner(file)}; wait until that ends (close its "
-                "Recorder, stop its training), or give another folder."
-            )
-        return descriptor
-    raise AssertionError
+    if descriptor is None:
+        raise InputError(
+            f"{folder} is being written by {_owner(file)}; wait until that ends (close its "
+            "Recorder, stop its training), or give another folder."
+        )
+    return descriptor
 
 
 def _release(descriptor: int, file: Path, made: list[Path], owner: int) -> None:
@@ -237,27 +234,15 @@ def _owner(file: Path) -> str:
     return f"{'this very process' if mine else 'process'} {pid} on {host} since {since}"
 
 
-if os.name == "posix":
-    import fcntl
-
-    def _take_lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-else:  # pragma: no cover
-    import msvcrt
-
-    def _take_lock(descriptor: int) -> None:
-        os.lseek(
-            descriptor, 1 << 30, os.SEEK_SET
-        )  # far after the text, which others could not read
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        os.lseek(descriptor, 0, os.SEEK_SET)
-
-
 def _lock(descriptor: int) -> bool:
     """Lock an open file; False if another holder, also of this process, has it."""
     try:
-        _take_lock(descriptor)
+        if sys.platform == "win32":  # pragma: no cover
+            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # after the text: others may read it
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in HELD:
             return False
@@ -331,7 +316,8 @@ def refuse_stand_in(path: Path, content: bytes) -> None:
         raise InputError(
             f"{path} is empty: damaged or was not written by grokinterp; restore it from a copy."
         )
-    if (kind := kind_of(content[:HEAD])) and kind.stands_in:
+    kind = kind_of(content[:HEAD])
+    if kind and kind.what in ("a Git-LFS pointer", "an HTML page"):
         raise InputError(f"{path} is {kind.what}, not the file of the run; {kind.advice}.")
 
 

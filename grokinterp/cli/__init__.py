@@ -15,7 +15,7 @@ import typer
 from grokinterp.base.errors import InputError
 from grokinterp.base.names import room_names
 from grokinterp.cli import analysis_commands, run_commands, streams
-from grokinterp.cli._app import BAD_INPUT, INTERRUPTED, app, usage_line
+from grokinterp.cli._app import BAD_INPUT, INTERRUPTED, PROGRAM, app, usage_line
 from grokinterp.cli.terminal import say
 
 __all__ = ["main"]
@@ -39,10 +39,6 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
 for name, command in COMMANDS.items():
     app.command(name)(command)
 
-PROGRAM = "grokinterp"
-NO_MEMORY = "this needs more memory than there is; nothing was written."
-STOPPED = "interrupted; files appear whole or not at all, so nothing half-written is left."
-
 
 def main() -> None:
     """Run the command line; every failure that is the input's becomes one line and a status."""
@@ -57,23 +53,22 @@ def main() -> None:
     except InputError as error:
         status = _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        say(STOPPED)
+        say("interrupted; files appear whole or not at all, so nothing half-written is left.")
         status = INTERRUPTED
     except BrokenPipeError:
         status = 0
-    except MemoryError:
-        status = _fail(NO_MEMORY)
     except OSError as error:
         status = _fail(_why(error))
     except SystemExit as stopped:  # typer's own answer to a reader that has seen enough (head)
         status = 0 if isinstance(stopped.__context__, BrokenPipeError) else stopped.code
     except Exception as error:
-        if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
-            return _end(_fail(NO_MEMORY))
-        if not hasattr(error, "format_message"):
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            status = _fail("this needs more memory than there is; nothing was written.")
+        elif not hasattr(error, "format_message"):
             raise
-        line = usage_line(error, program=PROGRAM, commands=COMMANDS, arguments=sys.argv[1:])
-        status = BAD_INPUT if line is None else _fail(line)
+        else:
+            line = usage_line(error)
+            status = BAD_INPUT if line is None else _fail(line)
     _end(status)
 
 

@@ -1,20 +1,22 @@
 """The command line's application, the arguments that commands share, and lines about wrong ones."""
 
 import contextlib
-from collections.abc import Collection, Sequence
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.paths import refuse_address
 from grokinterp.cli.terminal import show
 
+PROGRAM = "grokinterp"
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 3, 130  # exit statuses
 
 app = typer.Typer(
-    name="grokinterp",
+    name=PROGRAM,
     help="Mechanistic interpretability of grokking: when a network memorised, formed its circuit "
     "and cleaned up, and with which frequencies it computes.",
     no_args_is_help=True,
@@ -22,13 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Folder of a run, or checkpoints of others.")
+    Path, Argument(metavar="RUN", help="Folder of a run, or checkpoints of others.")
 ]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Say what the files do not; may be repeated."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON object and nothing else.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -42,22 +40,17 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", is_eager=True, callback=_print_version
-        ),
+        bool, Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
     """Options that come before a command."""
 
 
-def usage_line(
-    error: Exception, *, program: str, commands: Collection[str], arguments: Sequence[str]
-) -> str | None:
+def usage_line(error: Exception) -> str | None:
     """The line of a usage error; None where there is none, since the help was shown.
 
     Usage errors are click's, which newer versions of typer carry under a private name. Not all of
-    them know their command, which is then the first of the `arguments` that is one.
+    them know their command, which is then the first argument that is one.
     """
     line = error.format_message().strip().rstrip(".")  # type: ignore[attr-defined]
     if not line:
@@ -65,9 +58,10 @@ def usage_line(
     with contextlib.suppress(AttributeError, LookupError, TypeError):  # typer's line leaves it out
         line += f" (given: {shown(error.__cause__.errors()[0]['input'])})"  # type: ignore[union-attr]
     context = getattr(error, "ctx", None)
-    path = context.command_path if context else program
-    if path == program:
-        path = " ".join([program, *[one for one in arguments if one in commands][:1]])
+    path = context.command_path if context else PROGRAM
+    if path == PROGRAM:
+        commands = [command.name for command in app.registered_commands]
+        path = " ".join([PROGRAM, *[x for x in sys.argv[1:] if x in commands][:1]])
     return f"{line}{'' if line.endswith('?') else '.'} Try '{path} --help'."
 
 
@@ -76,9 +70,7 @@ def a_file(path: Path | None) -> Path | None:
     if path is not None:
         refuse_address(path)
         if path.is_dir():
-            raise InputError(
-                f"{path} is a folder; give the name of a file, such as {path / 'out'}."
-            )
+            raise InputError(f"{path} is a folder; give the name of a file, such as {path}/out.")
     return path
 
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from grokinterp.base.errors import InputError, nearest
 from grokinterp.cli._app import UNEXPECTED, Json, RunFolder, a_file, write_text
@@ -19,7 +19,7 @@ from grokinterp.cli.terminal import (
     show_phases,
 )
 
-OutCSV = Annotated[Path | None, typer.Option(help="CSV file to write.", callback=a_file)]
+OutCSV = Annotated[Path | None, Option(help="CSV file to write.", callback=a_file)]
 
 
 def info(path: RunFolder, as_json: Json = False) -> None:
@@ -52,24 +52,26 @@ def info(path: RunFolder, as_json: Json = False) -> None:
         show_json(facts)
         return
     show(run)
+    sections: dict[str, list[str]] = {}
     shown = ("recipe", "split", "last", "versions", "environment")
     for title in shown if run.recipe else ("architecture", *shown):
-        values = facts[title]
-        if isinstance(values, dict):
-            show(f"\n{title}\n" + "\n".join(f"  {k:<22}{v}" for k, v in values.items()))
+        if isinstance(values := facts[title], dict):
+            sections[title] = [f"{key:<22}{value}" for key, value in values.items()]
     if run.train_mask is None and run.manifest.source is None:
-        show(f"\nsplit\n  {missing_split(None)}")
-    for change in run.manifest.changes():
-        show(f"  {change}")
+        sections["split"] = [missing_split(None)]
+    if changes := run.manifest.changes():
+        sections["environment"] = [*sections.get("environment", []), *changes]
     if differs is not None:
-        known = run.manifest.environment is not None
-        alike = (
-            "same machine kind" if known else "same versions; run.json does not say which machine"
-        )
-        show("\nthis machine\n" + "\n".join(f"  {line}" for line in differs or [alike]))
+        alike = "same versions; run.json does not say which machine"
+        if run.manifest.environment is not None:
+            alike = "same machine kind"
+        sections["this machine"] = differs or [alike]
     if run.notes:
-        show("\nsource\n" + "\n".join(f"  - {note}" for note in run.notes))
-    show(f"\ncheckpoints\n  {', '.join(map(str, run.steps))}\n\nall files are whole")
+        sections["source"] = [f"- {note}" for note in run.notes]
+    sections["checkpoints"] = [", ".join(map(str, run.steps))]
+    for title, lines in sections.items():
+        show(f"\n{title}\n" + "\n".join(f"  {line}" for line in lines))
+    show("\nall files are whole")
 
 
 def measure(path: RunFolder, out: OutCSV = None, as_json: Json = False) -> None:
@@ -108,13 +110,11 @@ def measure(path: RunFolder, out: OutCSV = None, as_json: Json = False) -> None:
 def phases(
     path: Annotated[
         Path,
-        typer.Argument(
-            metavar="RUN_OR_CSV", help="A run, checkpoints of others, or a CSV of curves."
-        ),
+        Argument(metavar="RUN_OR_CSV", help="A run, checkpoints of others, or a CSV of curves."),
     ],
     as_json: Json = False,
     expect: Annotated[
-        str | None, typer.Option(metavar="LABEL", help="Exit with 3 if the label is another.")
+        str | None, Option(metavar="LABEL", help="Exit with 3 if the label is another.")
     ] = None,
 ) -> None:
     """Label a run and date its phases: memorization, circuit formation, cleanup."""
@@ -137,16 +137,16 @@ def phases(
             show_measures(measures)
     if expect is not None and found.label != expect:
         say(f"the label is {found.label!r}, expected {expect!r}")
-        raise typer.Exit(UNEXPECTED)
+        raise Exit(UNEXPECTED)
 
 
 def ablate(
     path: RunFolder,
-    step: Annotated[int, typer.Option(help="Checkpoint; -1 is the last.")] = -1,
+    step: Annotated[int, Option(help="Checkpoint; -1 is the last.")] = -1,
     mode: Annotated[
-        str, typer.Option(help="What stands in for a part: zero, mean or resample.")
+        str, Option(help="What stands in for a part: zero, mean or resample.")
     ] = "mean",
-    placebos: Annotated[int, typer.Option(help="Random controls of each part; 0 for none.")] = 50,
+    placebos: Annotated[int, Option(help="Random controls of each part; 0 for none.")] = 50,
     out: OutCSV = None,
     as_json: Json = False,
 ) -> None:
@@ -201,17 +201,15 @@ def ablate(
 
 
 def compare(
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Two runs or more, of one task.")
-    ],
+    paths: Annotated[list[Path], Argument(metavar="RUN...", help="Two runs or more, of one task.")],
     align: Annotated[
-        str, typer.Option(help="Where runs are looked at in training: phase or step.")
+        str, Option(help="Where runs are looked at in training: phase or step.")
     ] = "phase",
     by: Annotated[
-        str, typer.Option(help="What says the regime: setting (most of its seeds) or label.")
+        str, Option(help="What says the regime: setting (most of its seeds) or label.")
     ] = "setting",
     as_json: Json = False,
-    out: Annotated[Path | None, typer.Option(help="HTML file to write.", callback=a_file)] = None,
+    out: Annotated[Path | None, Option(help="HTML file to write.", callback=a_file)] = None,
 ) -> None:
     """Set grokked and steady runs side by side, with a verdict on each published claim.
 
@@ -236,11 +234,11 @@ def compare(
 
 def report(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="A run, or several to set side by side.")
+        list[Path], Argument(metavar="RUN...", help="A run, or several to set side by side.")
     ],
     out: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="HTML file to write.",
             show_default="NAME-report.html, or report.html",
             callback=a_file,

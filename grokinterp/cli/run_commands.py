@@ -4,9 +4,9 @@ import shlex
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from grokinterp.base.errors import InputError, Interrupted, one_line
 from grokinterp.cli._app import (
@@ -14,22 +14,14 @@ from grokinterp.cli._app import (
     UNEXPECTED,
     Json,
     RunFolder,
-    Settings,
     a_file,
     a_folder,
     write_text,
 )
 from grokinterp.cli.terminal import outcome, say, show, show_json
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-LONGEST_REASON = 200  # letters of a run's name and of why it failed
-
-
-def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this one as TOML.")] = None,
-) -> None:
+def recipes(name: Annotated[str | None, Argument(help="Print this one as TOML.")] = None) -> None:
     """List the built-in recipes, or print one as TOML to start from."""
     from grokinterp.recipe.builtin import BUILTIN, find_recipe
 
@@ -41,13 +33,12 @@ def recipes(
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a built-in recipe, or a TOML file.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the run into.", callback=a_folder)],
+    recipe: Annotated[str, Argument(help="Name of a built-in recipe, or a TOML file.")],
+    out: Annotated[Path, Option(help="Folder to write the run into.", callback=a_folder)],
     settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe."),
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was saved.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Go on where it was saved.")] = False,
 ) -> None:
     """Train a recipe into a run folder."""
     from grokinterp.recipe.builtin import find_recipe
@@ -59,7 +50,7 @@ def train(
         run = train_run(find_recipe(recipe).replace(**changes), out, resume=resume)
     except Interrupted as stopped:  # here, because typer would end it without a word
         say(str(stopped))
-        raise typer.Exit(INTERRUPTED) from None
+        raise Exit(INTERRUPTED) from None
     last = outcome(run.metrics.iloc[-1].to_dict())
     show(
         f"{out}: {len(run.steps)} checkpoints up to step {run.steps[-1]}, {last}\n"
@@ -68,25 +59,17 @@ def train(
 
 
 def sweep(
-    file: Annotated[
-        Path, typer.Argument(metavar="SWEEP.toml", help="What varies, and what to measure.")
-    ],
-    out: Annotated[str, typer.Option(metavar="DIR", help="Folder of runs and tables, or s3://.")],
-    executor: Annotated[
-        str, typer.Option(metavar="local|ray", help="Who makes the runs.")
-    ] = "local",
-    workers: Annotated[
-        int | None, typer.Option(help="Runs at a time; 1 unless a cluster says.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads a run, if its recipe has 0.")] = None,
+    file: Annotated[Path, Argument(metavar="SWEEP.toml", help="What varies, and what to measure.")],
+    out: Annotated[str, Option(metavar="DIR", help="Folder of runs and tables, or s3://.")],
+    executor: Annotated[str, Option(metavar="local|ray", help="Who makes the runs.")] = "local",
+    workers: Annotated[int | None, Option(help="Runs at a time; 1 unless a cluster says.")] = None,
+    threads: Annotated[int | None, Option(help="Threads per run, if its recipe has 0.")] = None,
     address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster that is running.")
+        str | None, Option(metavar="HOST:PORT", help="A Ray cluster that is running.")
     ] = None,
     figure: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.html", help="Page of figures to write at the end.", callback=a_file
-        ),
+        Option(metavar="FILE.html", help="Page of figures to write at the end.", callback=a_file),
     ] = None,
 ) -> None:
     """Train and measure every run of a sweep, into one table.
@@ -102,6 +85,7 @@ def sweep(
     asked = Sweep.from_toml(file)
     if out.startswith("memory://"):
         raise InputError(f"--out {out} would end with this command; give a folder, or s3://...")
+    folder = out.rstrip("/")
     try:
         table = run_sweep(
             asked,
@@ -111,55 +95,44 @@ def sweep(
             workers=workers,
             threads=threads,
             address=address,
-            on_row=partial(_show_run, out),
+            on_row=partial(_show_run, folder),
         )
     except Interrupted as stopped:  # here, because typer would end it without a word
         say(str(stopped))
-        raise typer.Exit(INTERRUPTED) from None
+        raise Exit(INTERRUPTED) from None
     failed = table[[has_failed(row) for row in table.to_dict("records")]]
-    if len(failed) == len(table):
-        raise InputError(_failures(failed, table, out))
-    show(f"{out.rstrip('/')}/results.csv: {len(table)} runs, {len(table.columns)} columns")
-    if figure is not None:
-        from grokinterp.sweeps._figures.page import sweep_page
+    where = f"see the column note of {folder}/results.csv."
+    if len(failed) < len(table):
+        show(f"{folder}/results.csv: {len(table)} runs, {len(table.columns)} columns")
+        if figure is not None:
+            from grokinterp.sweeps._figures.page import sweep_page
 
-        write_text(figure, sweep_page(table, title=file.stem))
-        show(f"{figure}: figures and the table")
+            write_text(figure, sweep_page(table, title=file.stem))
+            show(f"{figure}: figures and the table")
     if len(failed):
-        raise InputError(_failures(failed, table, out))
+        reason = failed.note.iloc[0].replace(f"{folder}/", "").rstrip(".")  # the line ends so
+        first = one_line(f"{failed.run.iloc[0]}: {reason}", most=200)
+        raise InputError(f"{len(failed)} of {len(table)} runs failed, {first}; {where}")
     if (n := (table.note != "").sum()) > 0:
-        say(f"{n} of {len(table)} runs {'has' if n == 1 else 'have'} a note: {_where(out)}")
+        say(f"{n} of {len(table)} runs {'has' if n == 1 else 'have'} a note: {where}")
 
 
-def _failures(failed: "pd.DataFrame", table: "pd.DataFrame", out: str) -> str:
-    """The line about runs that could not be trained or measured: how many, and why the first."""
-    reason = failed.note.iloc[0].replace(f"{out.rstrip('/')}/", "").rstrip(".")  # the line ends so
-    first = one_line(f"{failed.run.iloc[0]}: {reason}", most=LONGEST_REASON)
-    return f"{len(failed)} of {len(table)} runs failed, {first}; {_where(out)}"
-
-
-def _where(out: str) -> str:
-    return f"see the column note of {out.rstrip('/')}/results.csv."
-
-
-def _show_run(out: str, row: Mapping[str, str]) -> None:
+def _show_run(folder: str, row: Mapping[str, str]) -> None:
     """A line about a run that was made just now."""
     from grokinterp.sweeps.table import has_failed
 
     if has_failed(row):
-        show(f"{out.rstrip('/')}/{row['run']}: failed, {row['note']}")
+        show(f"{folder}/{row['run']}: failed, {row['note']}")
     elif row.get("label"):
         known = {key: float(row[key] or "nan") for key in ("train_loss", "test_loss", "test_acc")}
-        show(f"{out.rstrip('/')}/{row['run']}: {row['label']}, {outcome(known)}")
+        show(f"{folder}/{row['run']}: {row['label']}, {outcome(known)}")
 
 
 def verify(
-    path: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Folder of a run that a recipe trained.")
-    ],
+    path: Annotated[Path, Argument(metavar="RUN", help="Folder of a run that a recipe trained.")],
     steps: Annotated[
         int | None,
-        typer.Option(
+        Option(
             help="How many updates to train again.", show_default="the checkpoint nearest to 100"
         ),
     ] = None,
@@ -180,12 +153,12 @@ def verify(
     else:
         show(f"{path}: {found}")
     if not found.holds:
-        raise typer.Exit(UNEXPECTED)
+        raise Exit(UNEXPECTED)
 
 
 def bench(
     threads: Annotated[
-        int, typer.Option(help="How many threads torch computes with; 0: its own choice.")
+        int, Option(help="How many threads torch computes with; 0: its own choice.")
     ] = 0,
     as_json: Json = False,
 ) -> None:
@@ -205,12 +178,15 @@ def bench(
 
 
 def import_(
-    source: Annotated[Path, typer.Argument(help="A checkpoint file, or a folder of them.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the run into.", callback=a_folder)],
+    source: Annotated[Path, Argument(help="A checkpoint file, or a folder of them.")],
+    out: Annotated[Path, Option(help="Folder to write the run into.", callback=a_folder)],
     format: Annotated[
-        str, typer.Option(help="auto, paper, trainer, demo, state_dict or folder.")
+        str, Option(help="auto, paper, trainer, demo, state_dict or folder.")
     ] = "auto",
-    settings: Settings = None,
+    settings: Annotated[
+        list[str] | None,
+        Option("--set", metavar="KEY=VALUE", help="Say what the files do not; may be repeated."),
+    ] = None,
 ) -> None:
     """Write checkpoints that somebody else trained as a run folder.
 
@@ -236,8 +212,8 @@ def import_(
 
 def export(
     path: RunFolder,
-    out: Annotated[Path, typer.Option(help="File to write.", callback=a_file)],
-    format: Annotated[str, typer.Option(help="demo (Grokking_Demo) or paper.")] = "demo",
+    out: Annotated[Path, Option(help="File to write.", callback=a_file)],
+    format: Annotated[str, Option(help="demo (Grokking_Demo) or paper.")] = "demo",
 ) -> None:
     """Write a run as one file that notebooks made for others can read."""
     from grokinterp.reading._load import load

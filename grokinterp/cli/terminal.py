@@ -35,12 +35,10 @@ def show_phases(path: Path, found: "Phases") -> None:
     listed = "null" if keys is None else ", ".join(map(str, keys)) or "none"
     step = found.grok_step_unmirrored
     unmirrored = "" if step is None else f"  ({step} on unmirrored pairs)"
-    show(
-        f"{path}: {found.label}\n"
-        f"  memorization_step  {_step(found.memorization_step)}\n"
-        f"  grok_step          {_step(found.grok_step)}{unmirrored}\n"
-        f"  key frequencies    {listed}"
-    )
+    show(f"{path}: {found.label}")
+    show(f"  memorization_step  {_step(found.memorization_step)}")
+    show(f"  grok_step          {_step(found.grok_step)}{unmirrored}")
+    show(f"  key frequencies    {listed}")
     for phase in found.phases:
         span = f"{_step(phase.start)} to {_step(phase.end)}"
         if phase.end_interval:

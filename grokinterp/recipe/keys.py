@@ -1,11 +1,12 @@
 """The keys of a recipe: types, choices and limits, and defaults that depend on task and model."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from grokinterp.base.checks import listed, real, whole
-from grokinterp.base.errors import InputError, nearest, shown, whole_number
+from grokinterp.base.checks import listed, real, whole, word
+from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.models.architecture import ACTIVATIONS, RULES_OF, InitRule
 from grokinterp.tasks.modular import LARGEST_P
 from grokinterp.tasks.splits import SplitRule
@@ -13,7 +14,6 @@ from grokinterp.tasks.splits import SplitRule
 Schedule = str | tuple[int, ...]
 MOST_STEPS = 2**53
 MOST_CHECKPOINTS = 1_000_000  # more are no schedule, and eat the memory of one
-DIGITS = 12  # of a number in a schedule
 _EXPECTED = "give 'every:100', 'log:40' or a list of steps such as [0, 100, 1000]."
 
 
@@ -39,14 +39,10 @@ def checkpoint_steps(schedule: str | Sequence[int], steps: int) -> tuple[int, ..
                 raise InputError(f"checkpoints names {shown(given)}, which is no step; {_EXPECTED}")
             named.append(step)
         return tuple(sorted({0, *(step for step in named if step < steps), steps}))
-    kind, _, number = schedule.partition(":")
-    if (
-        kind not in ("every", "log")
-        or not (number.isascii() and number.isdigit() and len(number) <= DIGITS)
-        or int(number) == 0
-    ):
+    found = re.fullmatch("(every|log):([0-9]{1,12})", schedule)
+    if found is None or int(found[2]) == 0:
         raise InputError(f"checkpoints={shown(schedule)} is not a schedule; {_EXPECTED}")
-    count = int(number)
+    kind, count = found[1], int(found[2])
     if (count if kind == "log" else steps // count) > MOST_CHECKPOINTS:
         raise InputError(
             f"checkpoints={schedule!r} makes more than {MOST_CHECKPOINTS:,} of {steps} steps; give "
@@ -96,7 +92,6 @@ AT_MOST = {  # beyond these a table or a schedule does not fit into any memory
 }  # fmt: skip
 MOST_BITS = 63  # of whole numbers, as in TOML
 SIZES = ("widths", "channels")
-MOST_PARAMETERS = 1_000_000_000
 ISING_KEYS = (
     "lattice", "n_train", "n_test", "n_temperatures", "half_width", "n_repeats", "sweeps",
     "pool_seed",
@@ -117,9 +112,9 @@ def defaults_of(task: str, model: str | None) -> dict[str, Any]:
     >>> defaults_of("ising", None)["model"]
     'cnn'
     """
-    _check_choice("task", typed("task", task, "modular"))
+    word("task", typed("task", task, "modular"), CHOICES["task"])
     model = MODELS[task][0] if model is None else typed("model", model, "transformer")
-    _check_choice("model", model)
+    word("model", model, CHOICES["model"])
     return {"model": model, **BY_MODEL[model]}
 
 
@@ -169,35 +164,26 @@ def typed(key: str, value: Any, default: Any) -> Any:
 
 def check_choices(values: dict[str, Any]) -> None:
     """Refuse words that their keys, their task or their model do not have."""
-    for key in CHOICES:
-        _check_choice(key, values[key])
+    for key, known in CHOICES.items():
+        word(key, values[key], known)
     for key, of, valid in (("model", "task", MODELS), ("init", "model", RULES_OF)):
         if values[key] not in (words := valid[values[of]]):
-            raise InputError(
-                f"{key}={values[key]!r} is not for {of}={values[of]!r}; give "
-                f"{key}={' or '.join(map(repr, words))}."
-            )
-
-
-def _check_choice(key: str, value: str) -> None:
-    if value not in CHOICES[key]:
-        raise InputError(f"{key}={value!r} is not known; {nearest(value, CHOICES[key])}")
+            give = f"give {key}={' or '.join(map(repr, words))}"
+            raise InputError(f"{key}={values[key]!r} is not for {of}={values[of]!r}; {give}.")
 
 
 def check_limits(values: dict[str, Any]) -> None:
     """Refuse numbers that are out of range."""
     for key, least in LEAST.items():
         if values[key] < least:
-            raise InputError(
-                f"{key}={shown(values[key])} is less than {least}; give at least {least}."
-            )
+            less = f"{key}={shown(values[key])} is less than {least}"
+            raise InputError(f"{less}; give at least {least}.")
     for key, most in AT_MOST.items():
         if values[key] > most:
             raise InputError(f"{key}={shown(values[key])} is too large; give at most {most}.")
     for key in ("lr", "init_scale"):
         if values[key] <= 0:
             raise InputError(f"{key}={shown(values[key])} is not above 0; give a positive number.")
-    if any(not 0 <= beta < 1 for beta in values["betas"]):
-        raise InputError(
-            f"betas={values['betas']} are not both in [0, 1); give such as [0.9, 0.98]."
-        )
+    betas = values["betas"]
+    if any(not 0 <= beta < 1 for beta in betas):
+        raise InputError(f"betas={betas} are not both in [0, 1); give such as [0.9, 0.98].")

@@ -20,7 +20,6 @@ from grokinterp.models.kinds import Shape
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.recipe.keys import (
     ISING_KEYS,
-    MOST_PARAMETERS,
     SYNONYMS,
     Schedule,
     check_choices,
@@ -36,7 +35,7 @@ from grokinterp.tasks.operations import get_operation
 from grokinterp.tasks.splits import n_training_rows, train_indices
 from grokinterp.tasks.task import Task
 
-LARGEST = 1_000_000  # bytes: ten thousand values of an axis take a tenth of it
+LARGEST_TOML = 1_000_000  # bytes: ten thousand values of an axis take a tenth of it
 MOST_PARTS = 1000  # of a dotted key, in whose number the parser's time is quadratic
 EXAMPLE = "p = 113"
 DEPENDS: Any = None  # on the task or the model, see `keys.defaults_of`
@@ -46,7 +45,7 @@ def read_toml(path: str | Path, *, example: str = EXAMPLE) -> dict[str, Any]:
     """The content of a TOML file; InputError, one line with the file's name, for another file."""
     file = as_path("path", path, such_as="recipe.toml")
     wanted = f"give the path of a TOML file, with lines such as {example}"
-    content = file_at(file, wanted=wanted, largest=LARGEST).read_bytes()
+    content = file_at(file, wanted=wanted, largest=LARGEST_TOML).read_bytes()
     return parse_toml(content, file=file, example=example)
 
 
@@ -135,26 +134,23 @@ class Recipe:
         if self.model == "mlp" and self.equals_token:
             raise InputError("model='mlp' reads the two operands alone; give equals_token=false.")
         if self.widths and (self.n_layers, self.d_mlp) != (1, by_model["d_mlp"]):
-            raise InputError(
-                f"widths={list(self.widths)} are the hidden layers; leave n_layers and d_mlp out."
-            )
+            hidden = f"widths={list(self.widths)} are the hidden layers"
+            raise InputError(f"{hidden}; leave n_layers and d_mlp out.")
         if self.equals_class and not self.equals_token:
-            raise InputError(
-                'equals_class=true needs equals_token=true: without "=" among the inputs '
-                'there is no "=" class.'
-            )
+            without = 'without "=" among the inputs there is no "=" class'
+            raise InputError(f"equals_class=true needs equals_token=true: {without}.")
         for field in fields(self):
             value = getattr(self, field.name)
             if value != field.default and not is_used(field.name, self.task, self.model):
+                of = f"task={self.task!r}, model={self.model!r}"
                 raise InputError(
-                    f"{field.name}={shown(value)} means nothing for task={self.task!r}, "
-                    f"model={self.model!r}; leave it out."
+                    f"{field.name}={shown(value)} means nothing for {of}; leave it out."
                 )
         task = self.build_task()
         if isinstance(task, ModularTask):
             n_training_rows(task.n_inputs, self.train_fraction)
         sizes = self.architecture().parameter_shapes().values()
-        if (n := sum(math.prod(shape) for shape in sizes)) > MOST_PARAMETERS:
+        if (n := sum(math.prod(shape) for shape in sizes)) > 1e9:
             raise InputError(f"the model has {n} parameters; give sizes that make at most 1e9.")
         checkpoint_steps(self.checkpoints, self.steps)
 
@@ -185,9 +181,8 @@ class Recipe:
         known = [field.name for field in fields(self)]
         for key in changes:
             if key not in known:
-                raise InputError(
-                    f"recipe key {key!r} is not known; {nearest(key, known, SYNONYMS)}"
-                )
+                close = nearest(key, known, SYNONYMS)
+                raise InputError(f"recipe key {key!r} is not known; {close}")
         old = defaults_of(self.task, self.model)
         task = changes.get("task", self.task)
         new = defaults_of(task, changes.get("model", self.model if task == self.task else None))

@@ -5,10 +5,5 @@ from grokinterp.runs._snapshot import Snapshot, snapshot
 from grokinterp.runs.recorder import Recorder
 from grokinterp.runs.run import Run
 
-__all__ = [
-    "Recorder",
-    "Run",
-    "Snapshot",
-    "snapshot",
-]
+__all__ = ["Recorder", "Run", "Snapshot", "snapshot"]
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -408,52 +408,34 @@ def snapshot(
     model as it is then, unless it is a plain transformer. Several threads may look at one model.
     """
     check_task(task)
-    looked_at = hooked_model(model)
+    hooked = hooked_model(model)
     if train_mask is not None:
-        train_mask = checked_mask(train_mask, task)
+        train_mask = mask("train_mask", train_mask, task.n_inputs).cpu()
     if step is not None:
         step = whole("step", step, least=0, such_as="100")
-    with alone_with(looked_at):
-        try_on(looked_at, task)
-        return _as_it_is(looked_at, task, train_mask, step)
-
-
-def _as_it_is(
-    model: HookedModel, task: Task, train_mask: Bool[Tensor, " n_inputs"] | None, step: int | None
-) -> Snapshot:
-    """A snapshot of canonical weights where they say what the model computes, else of the model."""
-    architecture = architecture_of(model)
-    # As they lie in memory in a run: a transposed matrix is multiplied with other roundings.
-    weights = {name: weight.cpu().contiguous() for name, weight in weights_of(model).items()}
-    if architecture is not None and _same_function(model, architecture, weights, task):
-        return from_weights(weights, architecture, task, train_mask=train_mask, step=step)
-    cfg = configuration(model)
-    seen = Snapshot(
-        task,
-        weights=weights,
-        n_layers=layers_of(model),
-        kind="transformer" if has_positions(model) else cfg.kind,
-        forward=lambda tokens, names: hooked_forward(model, tokens, names),
-        hooked=lambda: model,
-        linear_readout=getattr(cfg, "normalization_type", None) is None
-        and getattr(cfg, "output_logits_soft_cap", -1.0) <= 0,
-        train_mask=train_mask,
-        step=step,
-    )
-    seen.compute()
-    return seen
-
-
-def checked_mask(train_mask: Bool[Tensor, " n_inputs"], task: Task) -> Bool[Tensor, " n_inputs"]:
-    """A mask of the rows of a task, on the CPU."""
-    return mask("train_mask", train_mask, task.n_inputs).cpu()
-
-
-def _same_function(model: HookedModel, architecture: Shape, weights: Weights, task: Task) -> bool:
-    """Whether these weights give the model's own logits: a module may be replaced or hooked."""
-    ours = forward_of(weights, architecture)
-    return agree(
-        lambda inputs: ours(inputs, ())[0],
-        lambda inputs: hooked_forward(model, inputs, ())[0],
-        task,
-    )
+    with alone_with(hooked):
+        try_on(hooked, task)
+        architecture = architecture_of(hooked)
+        # As they lie in memory in a run: a transposed matrix is multiplied with other roundings.
+        weights = {name: weight.cpu().contiguous() for name, weight in weights_of(hooked).items()}
+        theirs = partial(hooked_forward, hooked)
+        if architecture is not None:
+            ours = forward_of(weights, architecture)
+            # Not where a module is replaced or hooked: then weights do not say what it computes.
+            if agree(lambda x: ours(x, ())[0], lambda x: theirs(x, ())[0], task):
+                return from_weights(weights, architecture, task, train_mask=train_mask, step=step)
+        cfg = configuration(hooked)
+        seen = Snapshot(
+            task,
+            weights=weights,
+            n_layers=layers_of(hooked),
+            kind="transformer" if has_positions(hooked) else cfg.kind,
+            forward=theirs,
+            hooked=lambda: hooked,
+            linear_readout=getattr(cfg, "normalization_type", None) is None
+            and getattr(cfg, "output_logits_soft_cap", -1.0) <= 0,
+            train_mask=train_mask,
+            step=step,
+        )
+        seen.compute()
+        return seen

@@ -26,16 +26,12 @@ from grokinterp.models.user_models import HookedModel, alone_with, configuration
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
-SIZES = ("d_vocab", "n_ctx", "d_vocab_out")
-LONGEST_REASON = 120  # letters of what a model says about inputs that it does not take
 # Inputs and hook names -> logits at the answer position and those activations.
 Forward = Callable[[Tensor, tuple[str, ...]], tuple[Tensor, Mapping[str, Tensor]]]
 
 
 def forward_of(
-    weights: Weights,
-    architecture: Shape,
-    hooked: Callable[[], HookedModel] | None = None,
+    weights: Weights, architecture: Shape, hooked: Callable[[], HookedModel] | None = None
 ) -> Forward:
     """The forward of canonical weights, without a hooked model where it is not needed."""
     # Built when first needed, since that imports TransformerLens.
@@ -124,23 +120,25 @@ def _answers(model: HookedModel, task: Task, axes: tuple[str, ...]) -> Tensor:
         with torch.no_grad():
             given: Any = model(inputs)
     except Exception as error:
-        sizes = ", ".join(f"{key}={n}" for key in SIZES if (n := _size(configuration(model), key)))
+        stated = {x: _size(configuration(model), x) for x in ("d_vocab", "n_ctx", "d_vocab_out")}
+        sizes = ", ".join(f"{name}={size}" for name, size in stated.items() if size)
+        described = f"{inputs.shape[1]} tokens from 0 to {int(inputs.max())}"
+        if inputs.is_floating_point():
+            described = f"lattices of side {inputs.shape[-1]}"
         raise InputError(
             f"{what}{f' ({sizes})' if sizes else ''} cannot read the inputs of {task.title}, "
-            f"{_described(inputs)}: {type(error).__name__}: "
-            f"{one_line(str(error), most=LONGEST_REASON)}; give a model that reads them."
+            f"{described}: {type(error).__name__}: {one_line(str(error), most=120)}; give a model "
+            "that reads them."
         ) from error
-    expected = f"logits [{', '.join(axes)}]"
+    expected = f"expected logits [{', '.join(axes)}]"
     if not isinstance(given, Tensor):
-        raise InputError(
-            f"{what} returns a {type(given).__name__}, expected {expected}; return the logits "
-            "alone."
-        )
+        found = type(given).__name__
+        raise InputError(f"{what} returns a {found}, {expected}; return the logits alone.")
     shape = tuple(given.shape)
     if len(shape) != len(axes) or shape[0] != len(inputs) or not given.is_floating_point():
         raise InputError(
-            f"{what} returns {given.dtype} of shape {shape} for {len(inputs)} inputs, expected "
-            f"{expected}; return logits of this shape."
+            f"{what} returns {given.dtype} of shape {shape} for {len(inputs)} inputs, {expected}; "
+            "return logits of this shape."
         )
     if shape[-1] != task.n_classes and len(axes) == 2:
         raise InputError(
@@ -154,9 +152,3 @@ def _size(cfg: object, key: str) -> int | None:
     """A size that a configuration states; None where it states none."""
     n = getattr(cfg, key, None)
     return n if isinstance(n, int) and n > 0 else None
-
-
-def _described(inputs: Tensor) -> str:
-    if inputs.is_floating_point():
-        return f"lattices of side {inputs.shape[-1]}"
-    return f"{inputs.shape[1]} tokens from 0 to {int(inputs.max())}"

@@ -28,7 +28,7 @@ import itertools
 import json
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,11 +37,7 @@ from typing import Any
 import torch
 
 from grokinterp.base.errors import InputError, one_line
-from grokinterp.base.files import (
-    refuse_stand_in,
-    sha256,
-    write_whole,
-)
+from grokinterp.base.files import refuse_stand_in, sha256, write_whole
 from grokinterp.base.paths import kind_at
 from grokinterp.models.kinds import Shape, shape_from_dict, shape_to_dict, why_not
 from grokinterp.recipe.recipe import Recipe
@@ -57,6 +53,7 @@ LARGEST_STEP = 2**53  # beyond it a float is no longer every whole number
 PLAIN = ("split", "steps", "metrics", "finished", "versions", "sha256")  # as they are
 ADDED = ("environment", "later", "source")  # which a run.json may lack
 PACKAGES = ("grokinterp", "torch", "numpy", "transformer-lens")
+KERNEL = re.compile(r"^Linux-.*(-\w+-with-)")  # its release does not change a run's bits
 WORDS = {"cpu_capability": "instructions"}  # for facts whose names are no plain words
 
 
@@ -82,10 +79,7 @@ def current_environment(*, device: str = "auto", threads: int = 0) -> dict[str, 
 
 
 def differences(
-    there: Mapping[str, Any],
-    here: Mapping[str, Any],
-    *,
-    words: tuple[str, str] = ("there", "here"),
+    there: Mapping[str, Any], here: Mapping[str, Any], *, words: Sequence[str] = ("there", "here")
 ) -> tuple[str, ...]:
     """The differences of two environments, such as "torch 2.13.0 there, 2.14.1 here".
 
@@ -97,15 +91,8 @@ def differences(
     return tuple(
         f"{WORDS.get(key, key)} {there[key]} {words[0]}, {here[key]} {words[1]}"
         for key in there
-        if key in here and _comparable(key, there[key]) != _comparable(key, here[key])
+        if key in here and KERNEL.sub(r"\1", str(there[key])) != KERNEL.sub(r"\1", str(here[key]))
     )
-
-
-def _comparable(key: str, value: Any) -> Any:
-    """A platform without the release of its kernel, which does not change a run's bits."""
-    if key == "platform" and isinstance(value, str):
-        return re.sub(r"^Linux-.*-(\w+)-with-", r"Linux-\1-with-", value)
-    return value
 
 
 @functools.cache
@@ -132,10 +119,8 @@ def missing_split(file: str | None) -> str:
     `file` is the source of checkpoints that others wrote; None for a run that was recorded.
     """
     if file is None:
-        return (
-            "the split is missing: the run was recorded without one; give it to the recorder, "
-            "gi.Recorder(out, task=task, train_mask=mask)"
-        )
+        give = "give it to the recorder, gi.Recorder(out, task=task, train_mask=mask)"
+        return f"the split is missing: the run was recorded without one; {give}"
     return (
         f"the split is missing: give it, `grokinterp import {one_line(file, most=60)} --out DIR "
         "--set split=torch --set data_seed=0 --set train_fraction=0.3` where it was drawn, `--set "
@@ -187,9 +172,8 @@ class Manifest:
         if kind_at(folder) is None:
             raise InputError(f"{folder} does not exist; give the folder of a run.")
         if not path.is_file():
-            raise InputError(
-                f"{folder} is not a run: it has no {RUN_JSON}, and no checkpoints to import."
-            )
+            missing = f"it has no {RUN_JSON}, and no checkpoints to import"
+            raise InputError(f"{folder} is not a run: {missing}.")
         damaged = InputError(f"{path} is damaged or was not written by grokinterp.")
         found = path.read_bytes()
         refuse_stand_in(path, found)
@@ -201,10 +185,8 @@ class Manifest:
         if type(number) is not int or number < 1:
             raise damaged
         if number > FORMAT:
-            raise InputError(
-                f"{path} has format {number}, newer than the {FORMAT} known here; "
-                "upgrade grokinterp."
-            )
+            newer = f"has format {number}, newer than the {FORMAT} known here"
+            raise InputError(f"{path} {newer}; upgrade grokinterp.")
         if content.pop("checksum", None) != _checksum(content):
             raise InputError(f"{path} is damaged: its checksum differs; restore it from a copy.")
         try:
@@ -253,25 +235,23 @@ class Manifest:
                 and all(isinstance(entry.get(key), dict) for key in ("versions", "environment"))
                 for entry in self.later
             )
-            and self._task_fits()
+            and (
+                not isinstance(self.task, ModularTask)
+                or (
+                    isinstance(self.task.equals_token, bool)
+                    and type(self.task.seed) is int
+                    and abs(self.task.seed) < 2**63
+                )
+            )
+            and why_not(self.architecture, self.task) is None
         )
-
-    def _task_fits(self) -> bool:
-        task = self.task
-        if isinstance(task, ModularTask) and not (
-            isinstance(task.equals_token, bool)
-            and type(task.seed) is int
-            and abs(task.seed) < 2**63
-        ):
-            return False
-        return why_not(self.architecture, task) is None
 
     def environments(self) -> list[tuple[int, dict[str, Any]]]:
         """From which step on it was trained with which versions and environment, together."""
-        first = (0, {**self.versions, **(self.environment or {})})
-        return [first] + [
+        first = {"from_step": 0, "versions": self.versions, "environment": self.environment or {}}
+        return [
             (entry["from_step"], {**entry["versions"], **entry["environment"]})
-            for entry in self.later
+            for entry in (first, *self.later)
         ]
 
     def differs(self, *, before: int | None = None) -> tuple[str, ...]:
@@ -299,13 +279,10 @@ class Manifest:
     def goes_on(self, step: int, environment: Mapping[str, Any] | None) -> None:
         """Note the environment in which training goes on from a step, if it is another one."""
         self.later = [entry for entry in self.later if entry["from_step"] < step]
-        if environment is None:
-            return
         versions = current_versions()
-        if self.environments()[-1][1] != {**versions, **environment}:
-            self.later.append(
-                {"from_step": step, "versions": versions, "environment": dict(environment)}
-            )
+        if environment is not None and self.environments()[-1][1] != {**versions, **environment}:
+            now = {"from_step": step, "versions": versions, "environment": dict(environment)}
+            self.later.append(now)
 
 
 def weights_file(step: int) -> str:

@@ -54,31 +54,22 @@ def logged_unmirrored(
 
 
 def evaluate(
-    logits: Float[Tensor, "n classes"],
+    logits: Float[Tensor, "n classes"] | Iterable[Float[Tensor, "rows classes"]],
     labels: Int[Tensor, " n"],
     train_mask: Bool[Tensor, " n"] | None,
     unmirrored: Bool[Tensor, " n"] | None = None,
 ) -> Metrics:
     """Mean cross-entropy (nats) and accuracy on train and test rows; NaN where there are none.
 
-    With `unmirrored`, from `logged_unmirrored`, on those rows too.
+    Logits may come in blocks of rows, in the order of the table. With `unmirrored`, from
+    `logged_unmirrored`, on those rows too.
     """
-    return evaluate_blocks((logits,), labels, train_mask, unmirrored)
-
-
-def evaluate_blocks(
-    blocks: Iterable[Float[Tensor, "rows classes"]],
-    labels: Int[Tensor, " n"],
-    train_mask: Bool[Tensor, " n"] | None,
-    unmirrored: Bool[Tensor, " n"] | None = None,
-) -> Metrics:
-    """The same of logits that come in blocks of rows, in the order of the table."""
     if train_mask is None:
         return dict.fromkeys(COLUMNS, math.nan)
     scores, first = [], 0
-    for logits in blocks:
-        scores.append(answer_scores(logits, labels[first : first + len(logits)]))
-        first += len(logits)
+    for block in [logits] if isinstance(logits, Tensor) else logits:
+        scores.append(answer_scores(block, labels[first : first + len(block)]))
+        first += len(block)
     losses = torch.cat([each.losses for each in scores])
     right = torch.cat([each.right for each in scores]).to(losses.dtype)
     means = [x[rows].mean() for x in (losses, right) for rows in (train_mask, ~train_mask)]
@@ -128,19 +119,14 @@ def _as_metric(name: str, value: SupportsFloat | None, without_rows: Sequence[st
     if math.isnan(number) and name in without_rows:
         return number
     if not math.isfinite(number):
-        raise InputError(
-            f"{name}={number} is not finite; give a finite number, or leave it out where there is "
-            "none."
-        )
+        give = "give a finite number, or leave it out where there is none"
+        raise InputError(f"{name}={number} is not finite; {give}.")
     if "_acc" in name and not 0 <= number <= 1 + ROUNDING:
-        raise InputError(
-            f"{name}={number:.6g} is no share from 0 to 1; give such as 0.97 for 97 %."
-        )
+        give = "give such as 0.97 for 97 %"
+        raise InputError(f"{name}={number:.6g} is no share from 0 to 1; {give}.")
     if "_loss" in name and number < 0:
-        raise InputError(
-            f"{name}={number:.6g} is below 0, which no mean cross-entropy is; give it in nats, "
-            "not its logarithm."
-        )
+        give = "give it in nats, not its logarithm"
+        raise InputError(f"{name}={number:.6g} is below 0, which no mean cross-entropy is; {give}.")
     return min(number, 1.0) if "_acc" in name else number
 
 
@@ -153,11 +139,6 @@ def csv_line(step: int, metrics: Mapping[str, float], columns: Sequence[str]) ->
 def csv_header(columns: Sequence[str]) -> str:
     """The first line of metrics.csv."""
     return f"step,{','.join(columns)}\n"
-
-
-def columns_in(content: bytes) -> tuple[str, ...]:
-    """The columns of the content of a metrics.csv, except the step."""
-    return tuple(content.partition(b"\n")[0].decode().split(",")[1:])
 
 
 def read_csv(content: bytes) -> pd.DataFrame:

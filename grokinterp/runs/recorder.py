@@ -1,6 +1,5 @@
 """Recorder: the same run folder from a training loop of the user's own."""
 
-import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,14 +10,14 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.base.checks import truth, whole
+from grokinterp.base.checks import mask, truth, whole
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.files import Hold, hold
 from grokinterp.base.paths import as_path
 from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import Shape, architecture_of, build_model
 from grokinterp.models.user_models import AnyModel, HookedModel, alone_with, hooked_model
-from grokinterp.runs._snapshot import Snapshot, checked_mask, snapshot
+from grokinterp.runs._snapshot import Snapshot, snapshot
 from grokinterp.runs.forwards import agree, device_of
 from grokinterp.runs.manifest import LARGEST_STEP, RUN_JSON, Manifest, current_environment
 from grokinterp.runs.metrics import (
@@ -31,12 +30,12 @@ from grokinterp.runs.metrics import (
 )
 from grokinterp.runs.run import Run, RunFolder
 from grokinterp.runs.writer import RunWriter, refuse_diverged
-from grokinterp.tasks.splits import are_rows, mask_of
+from grokinterp.tasks.splits import mask_of
 from grokinterp.tasks.task import Task, check_task
 
 Logged = Mapping[str, SupportsFloat | None]
 OTHER = "or give another folder"
-WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def recorded(
@@ -70,17 +69,6 @@ def recorded(
     return manifest
 
 
-def how_to_go_on(folder: Path) -> str:
-    """What to do where a new recorder finds a run in its folder; "" where nothing can be done."""
-    try:
-        manifest = Manifest.read(folder)
-    except InputError:
-        return ""
-    if manifest.recipe is not None:
-        return "go on with that run by gi.train(recipe, out, resume=True)"
-    return "" if manifest.source is not None else "go on with that run by resume=True"
-
-
 def _refuse_other(folder: Path, what: str, differ: str) -> None:
     """InputError where anything differs from what a run was begun with; `differ` names it."""
     if differ:
@@ -90,23 +78,26 @@ def _refuse_other(folder: Path, what: str, differ: str) -> None:
         )
 
 
-def _shapes_differ(theirs: Shape, ours: Shape) -> str:
-    return _differences(*({"kind": shape.kind, **asdict(shape)} for shape in (theirs, ours)))
+def _refuse_other_shape(folder: Path, theirs: Shape, ours: Shape) -> None:
+    there, here = ({"kind": shape.kind, **asdict(shape)} for shape in (theirs, ours))
+    _refuse_other(folder, "architecture", _differences(there, here))
 
 
 def _other_rows(
     theirs: Bool[Tensor, " n_inputs"] | None, ours: Bool[Tensor, " n_inputs"] | None
 ) -> str:
     """How two splits differ, or ""."""
+    if theirs is ours:
+        return ""
     there, here = (
-        "no split" if mask is None else f"{int(mask.sum())} training rows"
-        for mask in (theirs, ours)
+        "no split" if rows is None else f"{int(rows.sum())} training rows"
+        for rows in (theirs, ours)
     )
     if theirs is None or ours is None:
-        return "" if theirs is ours else f"{there} there, {here} here"
-    other = (theirs != ours).nonzero().flatten()
-    rows = f"{len(other)} rows differ, the first is row {int(other[0])}" if len(other) else ""
-    return rows and f"{there} there, {here} here; {rows}"
+        return f"{there} there, {here} here"
+    other = (theirs != ours).nonzero().flatten().tolist()
+    which = f"{len(other)} rows differ, the first is row {other[0]}" if other else ""
+    return which and f"{there} there, {here} here; {which}"
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
@@ -164,7 +155,7 @@ class Recorder:
         if train_mask is not None and train_indices is not None:
             raise InputError("both train_mask and train_indices are given; give one of them.")
         if train_mask is not None:
-            train_indices = checked_mask(train_mask, task).nonzero().flatten()
+            train_indices = mask("train_mask", train_mask, task.n_inputs).nonzero().flatten()
         if train_indices is not None:
             train_indices = _checked_rows(train_indices, task)
             train_mask = mask_of(train_indices, task.n_inputs)
@@ -292,8 +283,7 @@ class Recorder:
                 "only plain ones can be recorded; gi.snapshot(model, task) analyses any."
             )
         if self._writer is not None:
-            differ = _shapes_differ(self._writer.manifest.architecture, architecture)
-            _refuse_other(self.path, "architecture", differ)
+            _refuse_other_shape(self.path, self._writer.manifest.architecture, architecture)
         return architecture
 
     def _open(self, number: int, architecture: Shape, device: str) -> RunWriter:
@@ -306,8 +296,7 @@ class Recorder:
             if self._writer is not None:  # closed, and used again
                 self._writer.begin_again()
             elif begun := self._begun():
-                differ = _shapes_differ(begun.architecture, architecture)
-                _refuse_other(self.path, "architecture", differ)
+                _refuse_other_shape(self.path, begun.architecture, architecture)
                 last = begun.steps[-1]
                 _checked_step(number, last)  # another may have gone on with it since
                 self._writer = RunWriter.reopen(self.path, step=last, environment=environment)
@@ -319,7 +308,6 @@ class Recorder:
                     train_indices=self._train_indices,
                     environment=environment,
                     restart=self._resume,
-                    advice=how_to_go_on(self.path),
                 )
         except BaseException:
             self._release()
@@ -338,14 +326,23 @@ def _kept(weights: Weights) -> Weights:
 
 def _checked_rows(given: Int[Tensor, " n"], task: Task) -> Int[Tensor, " n"]:
     """Rows of the table of a task, copied to the CPU."""
-    rows = None
-    with contextlib.suppress(Exception):  # torch knows many ways to say that it is no tensor
+    last = task.n_inputs - 1
+    advice = f"give a tensor or list of different numbers from 0 to {last}"
+    try:
         rows = torch.as_tensor(given).cpu()
-    if rows is None or rows.dtype not in WHOLE or not are_rows(rows, task.n_inputs):
-        raise InputError(
-            f"train_indices={shown(given)} are not rows of the table; give a tensor or list of "
-            f"numbers from 0 to {task.n_inputs - 1}, at least one and each once."
-        )
+    except Exception:  # torch knows many ways to say that it is no tensor
+        raise InputError(f"train_indices={shown(given)} are no rows; {advice}.") from None
+    fault = None
+    if rows.dtype not in WHOLE_NUMBERS or rows.ndim != 1:
+        fault = f"is {rows.dtype} of shape {tuple(rows.shape)}, which are no rows"
+    elif not len(rows):
+        fault = "names no row"
+    elif outside := [row for row in rows.tolist() if not 0 <= row <= last]:
+        fault = f"names row {outside[0]}, which the table does not have"
+    elif len(rows.unique()) != len(rows):
+        fault = "names a row twice"
+    if fault:
+        raise InputError(f"train_indices {fault}; {advice}.")
     return rows.to(torch.int64, copy=True)
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from grokinterp.base.checks import refused
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.files import read_checked, tensors_from_bytes
 from grokinterp.base.paths import as_path
@@ -52,10 +53,9 @@ class RunFolder:
         n_bytes = None if self.manifest.finished else self.manifest.metrics["bytes"]
         digest = self.manifest.sha256[METRICS]
         path = self._folder / METRICS
+        content = read_checked(path, digest, n_bytes=n_bytes)
         try:
-            return read_csv(read_checked(path, digest, n_bytes=n_bytes))
-        except InputError:
-            raise
+            return read_csv(content)
         except (LookupError, OverflowError, TypeError, ValueError):
             raise InputError(f"{path} is damaged: it is no table of metrics.") from None
 
@@ -204,17 +204,16 @@ class Run:
     def _saved(self, step: int) -> int:
         number = whole_number(step)
         if number is None:
+            raise refused("step", step, "a step", "a whole number, -1 for the last")
+        if number == -1:
+            return self.steps[-1]
+        if number not in self.steps:
+            near = nearest_step(self.steps, number, at=int)
             raise InputError(
-                f"step={shown(step)} is not a step; give a whole number, -1 for the last."
+                f"step {shown(number)} is not saved in {self.path}; the nearest checkpoint is "
+                f"{near} (run.steps lists all {len(self.steps)})."
             )
-        step = self.steps[-1] if number == -1 else number
-        if step not in self.steps:
-            near = nearest_step(self.steps, step, at=int)
-            raise InputError(
-                f"step {shown(step)} is not saved in {self.path}; the nearest checkpoint is {near} "
-                f"(run.steps lists all {len(self.steps)})."
-            )
-        return step
+        return number
 
 
 def nearest_step(steps: Iterable[int], wanted: float, *, at: Callable[[int], float] = float) -> int:

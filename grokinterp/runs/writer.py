@@ -5,6 +5,7 @@ which names what belongs to the run. Files that run.json does not name yet do no
 reader, and metrics.csv counts up to the number of bytes that run.json gives.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,7 @@ from grokinterp.runs.manifest import (
     current_versions,
     weights_file,
 )
-from grokinterp.runs.metrics import columns_in, columns_of, csv_header, csv_line
+from grokinterp.runs.metrics import columns_of, csv_header, csv_line
 from grokinterp.tasks.task import Task
 
 WEIGHTS = "weights/"  # how the names of weights begin in a state to go on from
@@ -65,21 +66,18 @@ class RunWriter:
         source: Mapping[str, Any] | None = None,
         environment: Mapping[str, Any] | None = None,
         restart: bool = False,
-        advice: str = "continue that run with --resume",
     ) -> "RunWriter":
         """Begin a run in a folder that holds none; other files in it are left alone.
 
         With `restart`, the folder may hold the beginning of the same run, cut off before its first
-        save. `advice` is what else can be done where a run is there.
+        save.
         """
         begun = restart and (folder / RUN_JSON).exists()
         ours = (RUN_JSON, METRICS, RESUME, "weights/*.safetensors", *(() if restart else (SPLIT,)))
         for name in () if begun else ours:
             if found := next(folder.glob(name), None):
-                other = f", or {advice}" if advice and (folder / RUN_JSON).exists() else ""
-                raise InputError(
-                    f"{folder} already holds a run ({found.name}); give another folder{other}."
-                )
+                held = f"{folder} already holds a run ({found.name})"
+                raise InputError(f"{held}; give another folder{_how_to_go_on(folder)}.")
         manifest = Manifest(
             task,
             architecture,
@@ -113,11 +111,8 @@ class RunWriter:
         content = read_checked(
             folder / METRICS, manifest.sha256[METRICS], n_bytes=manifest.metrics["bytes"]
         )
-        lines = [
-            line
-            for line in content.decode().splitlines(keepends=True)[1:]
-            if int(line.partition(",")[0]) <= step
-        ]
+        header, *lines = content.decode().splitlines(keepends=True)
+        lines = [line for line in lines if int(line.partition(",")[0]) <= step]
         kept = [saved for saved in manifest.steps if saved <= step]
         names = {SPLIT, *map(weights_file, kept)}
         checksums = {name: digest for name, digest in manifest.sha256.items() if name in names}
@@ -126,7 +121,7 @@ class RunWriter:
         for name, digest in checksums.items():
             read_checked(folder / name, digest)
         manifest = replace(manifest, steps=kept, sha256=checksums, finished=False)
-        writer = cls(folder, manifest, columns_in(content), lines)
+        writer = cls(folder, manifest, header.strip().split(",")[1:], lines)
         writer.flush_manifest()  # before metrics.csv is written shorter than run.json says
         return writer
 
@@ -153,15 +148,15 @@ class RunWriter:
 
         Where that fails, the step can be tried again.
         """
-        steps, checksums = list(self.manifest.steps), dict(self.manifest.sha256)
-        rows, counted = len(self._lines), dict(self.manifest.metrics)
+        known = self.manifest
+        before = replace(known, steps=list(known.steps), sha256=dict(known.sha256))
+        rows = len(self._lines)
         try:
             self.put(step, weights)
             self.log(step, metrics)
             self.flush()
         except BaseException:
-            self.manifest.steps, self.manifest.sha256 = steps, checksums
-            self.manifest.metrics = counted
+            self.manifest = before
             del self._lines[rows:]
             raise
 
@@ -235,6 +230,17 @@ class RunWriter:
         self.manifest.finished = True
         self.flush()
         (self.folder / RESUME).unlink(missing_ok=True)
+
+
+def _how_to_go_on(folder: Path) -> str:
+    """What else can be done where a folder holds a run; "" where nothing can."""
+    with contextlib.suppress(InputError):
+        manifest = Manifest.read(folder)
+        if manifest.recipe is not None:
+            return ", or go on with that run by --resume or gi.train(recipe, out, resume=True)"
+        if manifest.source is None:
+            return ", or go on with that run by gi.Recorder(out, ..., resume=True)"
+    return ""
 
 
 def refuse_diverged(

@@ -24,7 +24,7 @@ from grokinterp.models.kinds import QuickForward
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.models.stacked import stack, stacked_gradients, stacked_logits
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.metrics import COLUMNS, UNMIRRORED, Metrics, evaluate_blocks, logged_unmirrored
+from grokinterp.runs.metrics import COLUMNS, UNMIRRORED, Metrics, evaluate, logged_unmirrored
 from grokinterp.tasks.splits import mask_of
 from grokinterp.updates.optimizers import Batches, build_optimizer, learning_rate
 
@@ -152,7 +152,7 @@ class Learner(AnyLearner):
         with torch.no_grad():
             blocks = map(self._forward(), self._inputs.split(EVALUATED_ROWS))
             labels, mask, unmirrored = self._labels[0], self._masks[0], self._unmirrored[0]
-            return [evaluate_blocks(blocks, labels, mask, unmirrored)]
+            return [evaluate(blocks, labels, mask, unmirrored)]
 
     def _forward(self) -> Callable[[Tensor], Tensor]:
         """The forward of the weights as they are now; differentiable."""

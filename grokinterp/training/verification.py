@@ -74,9 +74,12 @@ class Verification(Result):
             verdict = "more than rounding: the recipe, or what computes it, is another than it was"
         elif not self.holds:
             verdict = "within rounding, but by all that is recorded the machine is the same"
+        off = [step for step, x in self.metrics.items() if x]
+        logged = f", the first is {off[0]}" if off else ""
         return [
             *lines,
             verdict,
+            f"{len(off)} of {len(self.metrics)} logged steps differ{logged}",
             f"differs from step {self.first} on; the largest relative differences, and for",
             "comparison of a training that starts one unit in the last place off:",
         ]
