@@ -17,6 +17,7 @@ from torch import Tensor
 from grokinterp.base.errors import InputError
 from grokinterp.reading.file_contents import (
     Contents,
+    LossCurve,
     NumberList,
     contents_of,
     counts_epochs,
@@ -30,7 +31,6 @@ from grokinterp.reading.logs_and_configs import (
     namesakes_of,
 )
 from grokinterp.reading.stored_losses import (
-    LossCurve,
     PlacedLists,
     intervals_in,
     place_lists,
@@ -400,19 +400,19 @@ class _ListsOfFiles:
 
     def __init__(self) -> None:
         self._last = -1
-        self._loose: dict[str, NumberList] = {}  # without steps, of the last file
+        self._loose: dict[str, np.ndarray] = {}  # without steps, of the last file
         self._lengths: list[tuple[int, dict[str, int]]] = []
         self._stepped: dict[str, LossCurve] = {}
 
     def add(self, step: int, lists: Mapping[str, NumberList]) -> None:
-        loose = {column: x for column, x in lists.items() if x.steps is None}
-        self._lengths.append((step, {column: len(x.values) for column, x in loose.items()}))
+        loose = {column: x for column, x in lists.items() if not isinstance(x, LossCurve)}
+        self._lengths.append((step, {column: len(x) for column, x in loose.items()}))
         if loose and step > self._last:
             self._last, self._loose = step, loose
         for column, found in lists.items():
-            if found.steps is not None:
-                curve, known = LossCurve(found.steps, found.values), self._stepped.get(column)
-                self._stepped[column] = curve if known is None else curve.over(known)
+            if isinstance(found, LossCurve):
+                known = self._stepped.get(column)
+                self._stepped[column] = found if known is None else found.over(known)
 
     def placed(self, last: Step, config: Mapping[str, Any]) -> PlacedLists:
         """All of them on the axis of the checkpoints."""

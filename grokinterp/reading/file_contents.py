@@ -163,19 +163,32 @@ def is_known(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class NumberList:
-    """Numbers of a list, and the steps that are given for them, if any, with their word."""
+class LossCurve:
+    """Losses or accuracies, the steps whose weights had them, and a file's word for these."""
 
+    steps: np.ndarray
     values: np.ndarray
-    steps: np.ndarray | None = None
     word: str | None = None
 
     @classmethod
-    def by_step(cls, numbers: Mapping[int, float], word: str | None) -> "NumberList":
-        """Numbers in the order of their steps, which without a word are only places in a list."""
+    def by_step(cls, numbers: Mapping[int, float], word: str | None = None) -> "LossCurve":
+        """Numbers in the order of their steps."""
         steps = sorted(numbers)
-        values = np.array([numbers[step] for step in steps])
-        return cls(values, None if word is None else np.array(steps), word)
+        return cls(np.array(steps), np.array([numbers[step] for step in steps]), word)
+
+    @classmethod
+    def every(cls, values: np.ndarray, *, stride: int = 1, first: int = 0) -> "LossCurve":
+        """Entry i belongs to step `first + i * stride`."""
+        return cls(first + stride * np.arange(len(values)), values)
+
+    def over(self, other: "LossCurve") -> "LossCurve":
+        """Both curves in one; where they have the same steps, this one."""
+        steps = np.concatenate([self.steps, other.steps])
+        kept, first = np.unique(steps, return_index=True)
+        return LossCurve(kept, np.concatenate([self.values, other.values])[first])
+
+
+NumberList = LossCurve | np.ndarray  # with the steps that a file gives, or without any
 
 
 @dataclass(frozen=True)
@@ -234,7 +247,7 @@ def contents_of(data: Any, *, all_is_config: bool = False) -> Contents:
             continue
         if (number := _number(value)) is not None:
             numbers.setdefault(measure, number)
-        elif (found := value if isinstance(value, NumberList) else _list_in(value)) is not None:
+        elif (found := value if isinstance(value, LossCurve) else _list_in(value)) is not None:
             lists.setdefault(measure, found)
     axes = [
         (axis, array) for words, _, value in leaves if (axis := axis_word(words)) is not None
@@ -268,7 +281,7 @@ def _leaves(
         is_group = name in GROUPS or name in SPLITS or all(about_losses)
         if isinstance(value, Mapping):
             if measured(full) and (numbers := _numbers_by_step(value)):
-                yield full, groups, NumberList.by_step(numbers, "step")
+                yield full, groups, LossCurve.by_step(numbers, "step")
             elif is_group and len(groups) < DEEPEST:  # "metrics" adds nothing to the names in it
                 yield from _leaves(value, full if any(about_losses) else about, (*groups, name))
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
@@ -292,7 +305,8 @@ def _columns(records: Sequence[Any]) -> Iterator[Leaf]:
             }  # fmt: skip
             steps = {step: number for step, number in numbers.items() if step is not None}
             if steps and len(steps) == len(numbers):
-                yield words, (), NumberList.by_step(steps, "_".join(axis) if axis else None)
+                curve = LossCurve.by_step(steps, "_".join(axis)) if axis else [*steps.values()]
+                yield words, (), curve
                 break
 
 
@@ -338,15 +352,13 @@ def _without_percent(losses: dict[str, float], lists: dict[str, NumberList]) -> 
     both: tuple[dict[str, Any], ...] = (losses, lists)
     for columns in both:
         for column in [name for name in columns if "_acc" in name]:
-            value = columns[column]
-            most = float(np.nanmax(value.values if isinstance(value, NumberList) else value))
+            found = columns[column]
+            numbers = found.values if isinstance(found, LossCurve) else found
+            most, below = float(np.nanmax(numbers)), np.minimum(numbers, 1.0)
+            columns[column] = replace(found, values=below) if numbers is not found else below
             if most > 1 + ROUNDING:
                 del columns[column]
                 notes.append(f"its {column} goes up to {most:g}, no share of 1: it is left out")
-            elif isinstance(value, NumberList):
-                columns[column] = replace(value, values=np.minimum(value.values, 1.0))
-            else:
-                columns[column] = min(value, 1.0)
     return notes
 
 
@@ -354,16 +366,16 @@ def _with_steps(
     side: str | None, found: NumberList, axes: Sequence[tuple[tuple[str, str | None], np.ndarray]]
 ) -> NumberList:
     """With the list of steps of the same length next to it, one of the same side before others."""
-    if found.steps is not None:
+    if isinstance(found, LossCurve):
         return found
     possible = [
         (of_side is None, word == "epoch", word, steps) for (word, of_side), steps in axes
-        if len(steps) == len(found.values) and of_side in (side, None)
+        if len(steps) == len(found) and of_side in (side, None)
     ]  # fmt: skip
     if not possible:
         return found
     *_, word, steps = min(possible, key=lambda each: each[:2])
-    return NumberList(found.values, steps, word)
+    return LossCurve(steps, found, word)
 
 
 def _config(data: Mapping[Any, Any], *, everything: bool) -> dict[str, Any]:
@@ -429,23 +441,28 @@ def _whole(value: Any) -> int | None:
     return int(number)
 
 
-def _list_in(value: Any) -> NumberList | None:
-    """A list of numbers, NaN for None in it; or of pairs of a step and a number."""
-    array = None
+def numbers_in(value: Any) -> np.ndarray | None:
+    """A list or a tensor of numbers as an array, NaN for None in it; None if it is none."""
     if isinstance(value, Tensor) and _is_real(value):
-        array = value.detach().double().clone().numpy()
-    elif isinstance(value, np.ndarray) and _is_real(value):
-        array = value.astype(float)
-    elif isinstance(value, (list, tuple)) and value:
+        return value.detach().double().clone().numpy()
+    if isinstance(value, np.ndarray) and _is_real(value):
+        return value.astype(float)
+    if isinstance(value, (list, tuple)):
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             numbers = [math.nan if x is None else x if isinstance(x, float) else _entry(x)
                        for x in value]  # fmt: skip
-            array = np.asarray(numbers, dtype=float)
+            return np.asarray(numbers, dtype=float)
+    return None
+
+
+def _list_in(value: Any) -> NumberList | None:
+    """A list of numbers, or of pairs of a step and a number; None if it is none."""
+    array = numbers_in(value)
     if array is None or not array.size or not np.isfinite(array).any():
         return None
     if array.ndim == 2 and array.shape[1] == 2 and (steps := _axis(array[:, 0])) is not None:
-        return NumberList(array[:, 1].copy(), steps, "step")
-    return NumberList(array) if array.ndim == 1 else None
+        return LossCurve(steps, array[:, 1].copy(), "step")
+    return array if array.ndim == 1 else None
 
 
 def _entry(value: Any) -> Any:
@@ -459,8 +476,10 @@ def _entry(value: Any) -> Any:
 
 def _axis(value: Any) -> np.ndarray | None:
     """Steps that rise from 0 on."""
-    array = value if isinstance(value, np.ndarray) else getattr(_list_in(value), "values", None)
-    if array is None or array.ndim != 1 or not len(array) or not _is_real(array):
+    array = value if isinstance(value, np.ndarray) else _list_in(value)
+    if isinstance(array, LossCurve) or array is None or array.ndim != 1 or not len(array):
+        return None
+    if not _is_real(array):
         return None
     steps = array.astype(float)
     whole = np.isfinite(steps).all() and not (steps % 1).any()

@@ -27,10 +27,10 @@ from grokinterp.base.checks import real, word
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.models.adapter import SOFT_CAPS, UNUSUAL
 from grokinterp.models.architecture import ACTIVATIONS, CHOICES, Architecture
+from grokinterp.reading.file_contents import MOST_KEYS, PLAIN
 from grokinterp.tasks.operations import ALIASES, OPERATIONS, get_operation
 
-SPLITS = ("torch", "python", "search")
-BIASES = ("none", "mlp", "all")
+RULES = ("torch", "python")  # that draw training rows
 SYNONYMS = {  # words of other codes, here and in their configuration files
     "C": "p", "modulus": "p", "prime": "p",
     "fn": "operation", "fn_name": "operation", "op": "operation",
@@ -108,7 +108,7 @@ class Settings:
             if key in found:
                 raise InputError(f"{key} is given twice, once as {given!r}; give it once.")
             found[key] = None if value is None else _typed(key, value, kinds[key])
-        for key, allowed in (("split", SPLITS), ("biases", BIASES)):
+        for key, allowed in (("split", (*RULES, "search")), ("biases", ("none", "mlp", "all"))):
             if found.get(key) is not None:
                 word(key, found[key], allowed)
         for key in ("p", "n_train", "step", "data_seed"):
@@ -193,13 +193,12 @@ _NO_PLACE: dict[str, tuple[Any, ...]] = {
     "use_attn_scale": (False,),
 }
 MOST_GROUPS = 100  # nested in a configuration
-MOST_KEYS = 10_000  # in each of them
 LARGEST_NUMBER = 1e300
 _VALID: dict[str, Iterable[Any]] = {
     "act_fn": ACTIVATIONS,
     "operation": (*OPERATIONS, *ALIASES),
     "attention_dir": CHOICES["attention_dir"],
-    "split": ("torch", "python"),
+    "split": RULES,
 }
 
 
@@ -237,7 +236,7 @@ def flat(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
         for key, value in islice(group.items(), MOST_KEYS):
             if isinstance(value, Mapping) and len(groups) < MOST_GROUPS:
                 groups.append(value)
-            elif isinstance(key, str) and isinstance(value, (bool, int, float, str)):
+            elif isinstance(key, str) and isinstance(value, PLAIN):
                 yield key, value
 
 
@@ -261,17 +260,17 @@ def _typed(key: str, value: Any, kind: str) -> Any:
     raise InputError(f"{key}={shown(value)} is not {expected[kind[:3]]}.")
 
 
-_WORDS = {
-    "d_model": ("d_model", "n_embd", "embed_dim", "embedding_dim", "model_dim", "dim_model"),
-    "d_mlp": ("d_mlp", "d_ff", "dim_feedforward", "ffn_dim", "mlp_dim", "n_inner"),
+_SIZES = {  # and their words in configurations
     "n_layers": ("n_layers", "num_layers", "n_layer"),
     "n_heads": ("n_heads", "num_heads", "n_head", "heads"),
+    "d_model": ("d_model", "n_embd", "embed_dim", "embedding_dim", "model_dim", "dim_model"),
+    "d_mlp": ("d_mlp", "d_ff", "dim_feedforward", "ffn_dim", "mlp_dim", "n_inner"),
     "d_head": ("d_head", "head_dim"),
     "n_ctx": ("n_ctx", "seq_len", "block_size", "context_length", "max_seq_len", "seq_length"),
     "d_vocab": ("d_vocab", "vocab_size", "n_vocab", "num_tokens", "n_tokens"),
     "d_vocab_out": ("d_vocab_out", "num_classes", "n_classes"),
 }
-_OURS = {theirs: ours for ours, words in _WORDS.items() for theirs in words}
+_OURS = {theirs: ours for ours, words in _SIZES.items() for theirs in words}
 
 
 def sizes_in(config: Mapping[str, Any]) -> dict[str, int]:

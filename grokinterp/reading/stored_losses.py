@@ -24,7 +24,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.reading.file_contents import NumberList, counts_epochs, words_of
+from grokinterp.reading.file_contents import LossCurve, NumberList, counts_epochs, words_of
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.tasks.modular import ModularTask
 
@@ -57,25 +57,6 @@ RowLosses = Callable[[int], Float[Tensor, " n_inputs"]]
 
 
 @dataclass(frozen=True)
-class LossCurve:
-    """Losses and the steps whose weights had them."""
-
-    steps: np.ndarray
-    values: np.ndarray
-
-    @classmethod
-    def every(cls, values: np.ndarray, *, stride: int = 1, first: int = 0) -> "LossCurve":
-        """Entry i belongs to step `first + i * stride`."""
-        return cls(first + stride * np.arange(len(values)), values)
-
-    def over(self, other: "LossCurve") -> "LossCurve":
-        """Both curves in one; where they have the same steps, this one."""
-        steps = np.concatenate([self.steps, other.steps])
-        kept, first = np.unique(steps, return_index=True)
-        return LossCurve(kept, np.concatenate([self.values, other.values])[first])
-
-
-@dataclass(frozen=True)
 class PlacedLists:
     """Curves on the axis of the checkpoints, the step of the weights, and notes."""
 
@@ -96,12 +77,10 @@ def place_lists(
 
     A step without a word is only in a name; one that is `fixed` was set, or is one of several.
     """
-    curves = {
-        column: LossCurve(x.steps, x.values) for column, x in lists.items() if x.steps is not None
-    }
-    words = {x.word for x in lists.values() if x.steps is not None and x.word}
+    curves = {column: x for column, x in lists.items() if isinstance(x, LossCurve)}
+    words = {x.word for x in curves.values() if x.word}
     notes = [f"its lists are by its own steps ({', '.join(sorted(words))})"] if words else []
-    loose = {column: x.values for column, x in lists.items() if x.steps is None}
+    loose = {column: x for column, x in lists.items() if not isinstance(x, LossCurve)}
     if step is None and curves:
         step = max(int(curve.steps[-1]) for curve in curves.values())
         notes.append(f"its weights are taken to be of step {step}, the last of its lists")

@@ -20,7 +20,7 @@ from torch import Tensor
 from grokinterp.base.errors import InputError
 from grokinterp.reading.checkpoint_files import Source
 from grokinterp.reading.file_contents import whole_tensor
-from grokinterp.reading.settings import Settings, seeds_in
+from grokinterp.reading.settings import RULES, Settings, seeds_in
 from grokinterp.reading.stored_losses import (
     SMALLEST_LOSS,
     Compared,
@@ -34,7 +34,6 @@ from grokinterp.runs.manifest import missing_split
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import are_rows, draw
 
-RULES = ("torch", "python")
 SEEDS = (*range(100), 598, 999)  # 0 to 99, and the two of TransformerLens' Grokking_Demo
 FRACTIONS = tuple(i / 100 for i in range(5, 100))
 DECISIVE = 7.0  # standard errors between the two sides of a split that was searched for,
@@ -175,9 +174,8 @@ def _draw(rule: str, combined: Settings, origin: str, evidence: LossEvidence) ->
             f"split={rule} needs data_seed and train_fraction (or n_train) of this table of "
             f"{evidence.task.n_inputs} rows; give such as data_seed=0 train_fraction=0.3."
         )
-    cuts_off = origin == "config"  # of the paper's code, which does
-    drawn = replace(combined, split=rule)
-    return _drawn_split(drawn, sizes, origin, evidence, cuts_off=cuts_off)
+    papers = origin == "config"
+    return _drawn_split(replace(combined, split=rule), sizes, origin, evidence, cuts_off=papers)
 
 
 def _try_rules(
@@ -323,7 +321,7 @@ def _search(asked: Settings, evidence: LossEvidence) -> Split:
     """
     task, fraction, n_train = evidence.task, asked.train_fraction, asked.n_train
     fractions = [fraction] if fraction else FRACTIONS
-    of_size = {n: f for f in fractions for n in _sizes_of(f, task)}
+    of_size = {n: f for f in fractions for n in _sizes(Settings(train_fraction=f), task)}
     sizes = [n_train] if n_train else sorted(of_size)
     if not sizes or not 0 < sizes[0] < task.n_inputs:
         raise InputError(
@@ -348,22 +346,20 @@ def _search(asked: Settings, evidence: LossEvidence) -> Split:
         return Split(None, None, (f"no split was found: {facts}",))
     if n_train is None:  # the fraction is found; whether it was cut off or rounded is not
         fraction = of_size[size]
-        sizes = _sizes_of(fraction, task)
-    drawn = Settings(split=rule, data_seed=seed, train_fraction=fraction)
+    drawn = Settings(split=rule, data_seed=seed, train_fraction=fraction, n_train=n_train)
+    sizes = _sizes(drawn, task)
     split = _drawn_split(drawn, sizes, "search", evidence)
     return replace(split, notes=(f"split: {facts}", *split.notes))
 
 
 def _sizes(settings: Settings, task: ModularTask) -> list[int]:
-    """The numbers of training rows that can be meant; none where nothing or the impossible is."""
+    """The numbers of training rows that can be meant: of a fraction, cut off and rounded.
+
+    None where no size is set, or one that is impossible.
+    """
     if settings.n_train:
         return [settings.n_train] if settings.n_train <= task.n_inputs else []
-    return _sizes_of(settings.train_fraction, task) if settings.train_fraction else []
-
-
-def _sizes_of(fraction: float, task: ModularTask) -> list[int]:
-    """The numbers of training rows that codes make of a fraction: cut off, and rounded."""
-    exact = fraction * task.n_inputs
+    exact = (settings.train_fraction or 0) * task.n_inputs
     return sorted({n for n in (int(exact), round(exact)) if 0 < n < task.n_inputs})
 
 
@@ -417,10 +413,10 @@ def _too_few(order: Int[Tensor, " n"], size: int, evidence: LossEvidence) -> tup
 def _verified(rows: Int[Tensor, " n_train"], evidence: LossEvidence, what: str) -> str:
     """What the stored training losses say about a split; a wrong one is refused."""
     seen = compared(rows, evidence)
-    if seen is None and not evidence.stored:
-        return f"{what}: not verified, no training loss is stored for a step whose weights are"
     if seen is None:
-        return f"{what}: not verified, train and test losses are too alike to tell"
+        none = "no training loss is stored for a step whose weights are"
+        why = "train and test losses are too alike to tell" if evidence.stored else none
+        return f"{what}: not verified, {why}"
     if not seen.agrees:
         raise InputError(
             f"{what} is not the split of this run: at step {seen.step} its training rows have loss "
