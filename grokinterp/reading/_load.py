@@ -132,13 +132,12 @@ def steps_of(x: Subject, step: int | Sequence[int] | str) -> list[int]:
     """The steps that `step` asks for: one, several, or "all" of a run."""
     if step == "all":
         return list(x.steps) if isinstance(x, Run) else [-1]
-    if isinstance(step, str):
-        raise InputError(f"step={shown(step)} is not a step; give a number, several, or 'all'.")
-    several = whole_number(step) is None and isinstance(step, Iterable)
-    found: list[int]
-    found = listed("step", step, such_as="[0, 100]") if several else [step]  # type: ignore[list-item]
+    if whole_number(step) is not None or not isinstance(step, Iterable):
+        return [step]  # type: ignore[list-item]
+    found = [] if isinstance(step, str) else listed("step", step, such_as="[0, 100]")
     if not found:
-        raise InputError(f"step={shown(step)} has no step; give a number, several, or 'all'.")
+        wrong = "is not a step" if isinstance(step, str) else "has no step"
+        raise InputError(f"step={shown(step)} {wrong}; give a number, several, or 'all'.")
     return found
 
 
@@ -256,7 +255,7 @@ def _with_aligned_losses(
     moved = replace(source, losses={**source.losses, **earlier})
 
     def mismatch(read: Source) -> float:
-        stored = stored_at(read.logged_metrics(), "test_loss", evidence.looked_at())
+        stored = stored_at(read.logged_metrics(), "test_loss", evidence.some_steps())
         ratios = [
             abs(log_ratio(float(evidence.losses_of(step)[test].mean()), loss))
             for step, loss in stored.items()

@@ -71,7 +71,6 @@ def open_source(
     """The checkpoints at a path, with all that they and the files next to them say.
 
     `step` is that of a single checkpoint, which counts before its own, `metrics` a CSV of its log.
-    Which files next to them are read is in `grokinterp.reading.logs_and_configs`.
     """
     word("format", format, ("auto", *FORMATS))
     if not path.exists():
@@ -95,7 +94,7 @@ def _of_file(path: Path, step: int | None, metrics: str | None) -> Source:
         source = trainer_source(path, [path])
     else:
         return single_source(path, data, step=step, metrics=metrics)
-    return with_companions(source, path.parent, companions_of(path, metrics=metrics), None)
+    return with_companions(source, companions_of(path, metrics=metrics))
 
 
 def _of_folder(folder: Path, format: str, metrics: str | None) -> Source:
@@ -109,7 +108,7 @@ def _of_folder(folder: Path, format: str, metrics: str | None) -> Source:
     if format == "folder" or not named or not _is_trainers(named[0], read_file(named[0])):
         return folder_source(folder, files, metrics=metrics)
     source = trainer_source(folder, named)
-    source = with_companions(source, folder, companions_of(folder, metrics=metrics), None)
+    source = with_companions(source, companions_of(folder, metrics=metrics))
     others = [file.name for file in files if file not in named]
     return source.noting({"are not named as the training code does": others})
 
@@ -235,8 +234,8 @@ def _by_step(
 def _paper_losses(data: Mapping[str, Any], path: Path) -> dict[str, LossCurve]:
     """The training loss of every epoch, the test loss of every so many."""
     found = _losses_by_epoch(data, path)
-    lengths = {column: len(values) for column, values in found.items()}
-    stride = max(1, round(lengths.get("train_loss", 0) / lengths.get("test_loss", 1)))
+    n_train, n_test = (len(found.get(column, ())) for column in ("train_loss", "test_loss"))
+    stride = max(1, round(n_train / max(1, n_test)))
     return {
         column: LossCurve.every(values, stride=stride if column.startswith("test") else 1)
         for column, values in found.items()

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from grokinterp.base.checks import real
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import ROUNDING
 
@@ -60,7 +61,7 @@ _ABOUT_AXES = {  # which a name may have besides one of these and a side
 }  # fmt: skip
 _ROWS = {"index", "indices", "indexes", "idx", "idxs", "inds", "ids", "rows", "mask"}
 _PAIRS = {"data", "pairs", "inputs", "input", "x", "dataset"}
-SPLITS = {"split", "splits", "indices", "idx", "data", "dataset"}  # groups with a "train" in them
+SPLIT_GROUPS = {"split", "splits", "indices", "idx", "data", "dataset"}  # with a "train" in them
 GROUPS = {  # that hold such values, and say nothing themselves
     "metric", "metrics", "stat", "stats", "statistics", "log", "logs", "logger", "history", "hist",
     "result", "results", "meta", "metadata", "info", "extra", "extras", "curve", "curves",
@@ -144,13 +145,11 @@ def says_training_rows(words: Sequence[str], groups: Sequence[str]) -> str | Non
     ('pairs', None)
     """
     rest = [word for word in words if _SIDES.get(word) != "train"]
-    if len(rest) == len(words):
+    if len(rest) == len(words) or len(rest) > 1:
         return None
-    if not rest:
-        return "rows" if set(groups) & SPLITS else None
-    if len(rest) > 1:
-        return None
-    return "rows" if rest[0] in _ROWS else "pairs" if rest[0] in _PAIRS else None
+    if rest:
+        return "rows" if rest[0] in _ROWS else "pairs" if rest[0] in _PAIRS else None
+    return "rows" if SPLIT_GROUPS.intersection(groups) else None
 
 
 def is_known(name: str) -> bool:
@@ -219,8 +218,8 @@ class Contents:
     @property
     def is_empty(self) -> bool:
         """Whether it says nothing that is used here."""
-        others = (self.step, self.config, self.losses, self.lists)
-        return not any(others) and self.train_rows is None
+        says = self.step or self.config or self.losses or self.lists
+        return not says and self.train_rows is None
 
 
 def contents_of(data: Any, *, all_is_config: bool = False) -> Contents:
@@ -229,7 +228,7 @@ def contents_of(data: Any, *, all_is_config: bool = False) -> Contents:
     `all_is_config` is for files without weights, all of whose plain values are configuration.
 
     >>> found = contents_of({"epoch": 5, "metrics": {"trainLoss": 0.5, "val_acc": [0.1, 0.9]}})
-    >>> found.step, found.losses, found.lists["test_acc"].values.tolist()
+    >>> found.step, found.losses, found.lists["test_acc"].tolist()
     ((5, 'epoch'), {'train_loss': 0.5}, [0.1, 0.9])
     """
     if isinstance(data, list) and data and isinstance(data[0], Mapping):
@@ -264,7 +263,7 @@ def contents_of(data: Any, *, all_is_config: bool = False) -> Contents:
 
 def with_name(data: Any, name: str) -> Any:
     """What a file holds, under its own name where that says what it is: `split.json`."""
-    if "_".join(words_of(name)) in SPLITS and isinstance(data, Mapping):
+    if "_".join(words_of(name)) in SPLIT_GROUPS and isinstance(data, Mapping):
         return {**data, name: data}
     records = isinstance(data, list) and data and isinstance(data[0], Mapping)
     return data if records or isinstance(data, Mapping) else {name: data}
@@ -278,7 +277,7 @@ def _leaves(
             continue
         name, full = "_".join(words), (*about, *words)
         about_losses = [word in _SIDES or word in _KINDS for word in words]
-        is_group = name in GROUPS or name in SPLITS or all(about_losses)
+        is_group = name in GROUPS | SPLIT_GROUPS or all(about_losses)
         if isinstance(value, Mapping):
             if measured(full) and (numbers := _numbers_by_step(value)):
                 yield full, groups, LossCurve.by_step(numbers, "step")
@@ -425,13 +424,10 @@ def whole_tensor(value: Any) -> Tensor | None:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, (Tensor, np.ndarray)):
-        if math.prod(value.shape) != 1 or value.ndim > 1 or not _is_real(value):
-            return None
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if abs(value) < 1e300 else None  # neither NaN nor infinite
+    if isinstance(value, (Tensor, np.ndarray)) and tuple(value.shape) == (1,):
+        value = value[0]
+    number = real(value)
+    return None if number is None or abs(number) >= 1e300 else number
 
 
 def _whole(value: Any) -> int | None:
@@ -476,12 +472,9 @@ def _entry(value: Any) -> Any:
 
 def _axis(value: Any) -> np.ndarray | None:
     """Steps that rise from 0 on."""
-    array = value if isinstance(value, np.ndarray) else _list_in(value)
-    if isinstance(array, LossCurve) or array is None or array.ndim != 1 or not len(array):
+    steps = numbers_in(value)
+    if steps is None or steps.ndim != 1 or not len(steps):
         return None
-    if not _is_real(array):
-        return None
-    steps = array.astype(float)
     whole = np.isfinite(steps).all() and not (steps % 1).any()
     rises = steps[0] >= 0 and steps[-1] < LARGEST_STEP and (np.diff(steps) > 0).all()
     return steps.astype(np.int64) if whole and rises else None

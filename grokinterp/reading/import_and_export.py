@@ -25,7 +25,6 @@ from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks.modular import ModularTask
 
-FORMATS = ("demo", "paper")
 MOST_EPOCHS = 10_000_000
 TEST_EVERY = 10  # the paper's file keeps the test loss of every 10th epoch
 
@@ -109,7 +108,7 @@ def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
     the paper's layout has no place for (attention biases, LayerNorm, an attention rate, attention
     both ways in several layers), and weights that are not finite.
     """
-    word("format", format, FORMATS)
+    word("format", format, ("demo", "paper"))
     run = run_of(run)
     path = as_path("path", path, such_as="run.pth")
     if path.is_dir():

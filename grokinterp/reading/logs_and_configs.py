@@ -17,7 +17,7 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ import pandas as pd
 
 from grokinterp.base.errors import LONGEST_VALUE, InputError, one_line, shown
 from grokinterp.base.files import HEAD, kind_of
+from grokinterp.base.paths import file_at
 from grokinterp.reading.file_contents import (
     STEPS,
     Contents,
@@ -77,6 +78,8 @@ OF_LOG = (
 OF_SPLIT = ("split", "splits", "train_indices", "train_idx", "indices")
 JSON = (".json", ".jsonl")
 
+Configs = tuple[tuple[str, Mapping[str, Any]], ...]  # by file
+
 
 @dataclass(frozen=True)
 class Log:
@@ -89,11 +92,15 @@ class Log:
 
 @dataclass(frozen=True)
 class Companions:
-    """What the files next to checkpoints say, each with its name, and a log."""
+    """What the files next to checkpoints say, each with its path, and a log."""
 
     contents: tuple[tuple[str, Contents], ...]
     log: Log | None
     notes: tuple[str, ...]
+
+    def configs(self) -> Configs:
+        """The configurations among them."""
+        return tuple((path, x.config) for path, x in self.contents if x.config)
 
 
 def companions_of(path: Path, *, epochs: bool = False, metrics: str | None = None) -> Companions:
@@ -168,7 +175,7 @@ def _contents(
             continue
         found = contents_of(with_name(data, file.stem), all_is_config=True)
         if not found.is_empty:
-            yield file.name, found
+            yield str(file), found
 
 
 def _left_alone(file: Path, reason: str) -> str:
@@ -240,7 +247,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         _read(content, nrows=1)  # a first row longer than the header is found after all others
         frame = _read(content)
     except pd.errors.EmptyDataError:
-        raise InputError(f"{path} is empty; give a CSV with a header and rows.") from None
+        raise InputError(f"{path} is empty; {WANTED}.") from None
     except InputError:
         raise
     except (pd.errors.ParserError, pd.errors.ParserWarning, ValueError) as error:
@@ -260,11 +267,7 @@ def _read(content: bytes, **options: Any) -> pd.DataFrame:
 
 def _content(path: Path) -> bytes:
     """The content of a text file in UTF-8; what is no text, or too large, is refused."""
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; {WANTED}.")
-    size = path.stat().st_size
-    if size == 0:
-        raise InputError(f"{path} is empty; give a CSV with a header and rows.")
+    size = file_at(path, wanted=WANTED).stat().st_size
     with path.open("rb") as file:
         if kind := kind_of(file.read(HEAD)):
             raise InputError(f"{path} is {kind.what}, no CSV; {kind.advice or WANTED}.")
@@ -294,10 +297,7 @@ def _content(path: Path) -> bytes:
 
 
 def _check_lines(path: Path, content: bytes) -> None:
-    """Refuse lines that are too long for a row of a log, and too wide a header or first row.
-
-    pandas refuses rows with more cells than these two.
-    """
+    """Refuse lines that are too long, and too wide a header or first row (of others, pandas)."""
     start = 0
     while len(content) - start > LONGEST_LINE:
         window = start, start + LONGEST_LINE + 1

@@ -253,9 +253,7 @@ class _Machine:
     def _charge(self, value: Any) -> None:
         """Count what a call copies: what the pickle holds once, it may refer to a million times."""
         self._count()
-        self.left -= _size(value)
-        for part in value if isinstance(value, tuple) and self.left >= 0 else ():
-            self.left -= _size(part)
+        self.left -= _size(value) + sum(map(_size, value if isinstance(value, tuple) else ()))
         if self.left < 0:
             raise NotPlainDataError("it copies the same objects again and again")
 

@@ -51,7 +51,17 @@ _CONFIG_SYNONYMS = {  # only in configurations
         "training_frac",
     ), "train_fraction"),
     **dict.fromkeys(("train_size", "n_train_samples", "num_train_samples"), "n_train"),
+    **dict.fromkeys(("n_embd", "embed_dim", "embedding_dim", "model_dim", "dim_model"), "d_model"),
+    **dict.fromkeys(("d_ff", "dim_feedforward", "ffn_dim", "mlp_dim", "n_inner"), "d_mlp"),
+    "head_dim": "d_head",
+    **dict.fromkeys(("seq_len", "block_size", "context_length", "max_seq_len", "seq_length"),
+                    "n_ctx"),
+    **dict.fromkeys(("vocab_size", "n_vocab", "num_tokens", "n_tokens"), "d_vocab"),
+    **dict.fromkeys(("num_classes", "n_classes"), "d_vocab_out"),
 }  # fmt: skip
+_SIZES = (
+    "n_layers", "n_heads", "d_model", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "n_ctx",
+)  # fmt: skip
 _SEEDS = (  # of the split in the first place, of everything in the last
     "data_seed", "split_seed", "dataset_seed", "seed_data", "train_test_seed", "random_seed",
     "seed", "rng_seed", "random_state", "torch_seed", "manual_seed",
@@ -98,7 +108,7 @@ class Settings:
         Traceback (most recent call last):
         grokinterp.base.errors.InputError: setting 'modolus' is not known; did you mean 'p'?
         """
-        kinds = {field.name: str(field.type) for field in fields(cls)}
+        kinds = {field.name: str(field.type).removesuffix(" | None") for field in fields(cls)}
         found: dict[str, Any] = {}
         for given, value in values.items():
             key = SYNONYMS.get(given, given)
@@ -247,37 +257,21 @@ def _positive(value: Any) -> bool:
 def _typed(key: str, value: Any, kind: str) -> Any:
     """The value in the type of its setting, refused when it has another."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    expected = {"int": "a whole number", "flo": "a number", "boo": "true or false", "str": "text"}
-    match kind.removesuffix(" | None"):
-        case "int" if number and abs(value) < 2**63 and value % 1 == 0:
-            return int(value)
-        case "float" if number and abs(value) < LARGEST_NUMBER:
-            return float(value)
-        case "bool" if isinstance(value, bool):
-            return value
-        case "str" if isinstance(value, str):
-            return value
-    raise InputError(f"{key}={shown(value)} is not {expected[kind[:3]]}.")
-
-
-_SIZES = {  # and their words in configurations
-    "n_layers": ("n_layers", "num_layers", "n_layer"),
-    "n_heads": ("n_heads", "num_heads", "n_head", "heads"),
-    "d_model": ("d_model", "n_embd", "embed_dim", "embedding_dim", "model_dim", "dim_model"),
-    "d_mlp": ("d_mlp", "d_ff", "dim_feedforward", "ffn_dim", "mlp_dim", "n_inner"),
-    "d_head": ("d_head", "head_dim"),
-    "n_ctx": ("n_ctx", "seq_len", "block_size", "context_length", "max_seq_len", "seq_length"),
-    "d_vocab": ("d_vocab", "vocab_size", "n_vocab", "num_tokens", "n_tokens"),
-    "d_vocab_out": ("d_vocab_out", "num_classes", "n_classes"),
-}
-_OURS = {theirs: ours for ours, words in _SIZES.items() for theirs in words}
+    if kind == "int" and number and abs(value) < 2**63 and value % 1 == 0:
+        return int(value)
+    if kind == "float" and number and abs(value) < LARGEST_NUMBER:
+        return float(value)
+    if kind == type(value).__name__ and kind in ("bool", "str"):
+        return value
+    wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+    raise InputError(f"{key}={shown(value)} is not {wanted[kind]}; give that, or leave it out.")
 
 
 def sizes_in(config: Mapping[str, Any]) -> dict[str, int]:
     """The sizes that a configuration says, in its own words; the outermost of each."""
     found: dict[str, int] = {}
     for key, value in flat(config):
-        if key in _OURS and type(value) is int and value > 0:
+        if _CONFIG_SYNONYMS.get(key, key) in _SIZES and type(value) is int and value > 0:
             found.setdefault(key, value)
     return found
 
@@ -297,7 +291,7 @@ def check_sizes(
     set_by_hand = {key for key, value in asdict(given).items() if value is not None}
     for name, config in configs:
         for key, value in sizes_in(config).items():
-            ours = _OURS[key]
+            ours = _CONFIG_SYNONYMS.get(key, key)
             has = getattr(architecture, ours)
             vocabulary = ours in ("d_vocab", "d_vocab_out")
             if ours in set_by_hand or (vocabulary and keeps_its_vocabulary):
@@ -317,7 +311,7 @@ def check_agreement(configs: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
             key: x for key, x in asdict(Settings.from_config(config)).items()
             if x is not None and key not in ("eps", "data_seed")  # eps may be that of Adam
         }  # fmt: skip
-        for key, value in {**used, **sizes_in(config), **used, **dict(seeds_in(config))}.items():
+        for key, value in {**sizes_in(config), **used, **dict(seeds_in(config))}.items():
             other, earlier = first.setdefault(key, (name, value))
             if earlier != value:
                 raise InputError(

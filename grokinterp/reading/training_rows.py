@@ -53,10 +53,7 @@ class Split:
 
 
 def find_split(given: Settings, config: Settings, source: Source, evidence: LossEvidence) -> Split:
-    """The split that was set, that the files keep, or that their configuration fixes.
-
-    `given` are settings by hand, `config` what a configuration says.
-    """
+    """The split that was set (`given`), that the files keep, or that their `config` fixes."""
     kept = None if source.train_data is None else rows_of(source.train_data, evidence.task)
     if given.train_fraction is not None or given.n_train is not None:
         config = replace(config, train_fraction=None, n_train=None)  # another size was set
@@ -94,10 +91,7 @@ def find_split(given: Settings, config: Settings, source: Source, evidence: Loss
 def rows_without_losses(
     given: Settings, config: Settings, source: Source, evidence: LossEvidence
 ) -> Tensor | None:
-    """The training rows that are listed or drawn by a rule that was set; none are tried for.
-
-    The losses of a reading of the weights that is in question would tell nothing.
-    """
+    """The training rows that are listed or drawn by a rule that was set, without trying any."""
     outright = given.split in RULES or given.train_indices is not None
     nothing_set = given.split is None and not _sets_a_part(given)
     if not outright and not (nothing_set and source.train_data is not None):
@@ -168,14 +162,13 @@ def _listed_split(rows: Int[Tensor, " n_train"], origin: str, evidence: LossEvid
 
 def _draw(rule: str, combined: Settings, origin: str, evidence: LossEvidence) -> Split:
     """The rows that a published rule draws, with the seed and the size that were given."""
-    sizes = _sizes(combined, evidence.task)
-    if combined.data_seed is None or not sizes:
+    if combined.data_seed is None or not _sizes(combined, evidence.task):
         raise InputError(
             f"split={rule} needs data_seed and train_fraction (or n_train) of this table of "
             f"{evidence.task.n_inputs} rows; give such as data_seed=0 train_fraction=0.3."
         )
     papers = origin == "config"
-    return _drawn_split(replace(combined, split=rule), sizes, origin, evidence, cuts_off=papers)
+    return _drawn_split(replace(combined, split=rule), origin, evidence, cuts_off=papers)
 
 
 def _try_rules(
@@ -201,7 +194,7 @@ def _try_rules(
         raise InputError(
             "train_fraction and n_train need split=torch, python or search; give one of them."
         )
-    rules = RULES if combined.split not in RULES else (combined.split,)
+    rules = _rules(combined)
     tries: list[tuple[str, int, Compared]] = []
     for seed in seeds:
         for rule in rules:
@@ -211,9 +204,9 @@ def _try_rules(
     for rule, seed, one in tries:
         if one.agrees:
             found = replace(combined, split=rule, data_seed=seed)
-            return _drawn_split(found, sizes, "settings" if by_hand else "config", evidence)
+            return _drawn_split(found, "settings" if by_hand else "config", evidence)
     if not tries:
-        return _rule_by_weights(combined, seeds, rules, by_hand, evidence)
+        return _rule_by_weights(combined, seeds, by_hand, evidence)
     what = by_hand or " or ".join(f"seed {seed}" for seed in seeds) + " of its configuration"
     _, best_seed, best = min(tries, key=lambda each: each[2].found / each[2].stored)
     by_rule = {rule: one.found for rule, seed, one in tries if seed == best_seed}
@@ -228,11 +221,7 @@ def _try_rules(
 
 
 def _rule_by_weights(
-    combined: Settings,
-    seeds: Sequence[int],
-    rules: Sequence[str],
-    by_hand: str,
-    evidence: LossEvidence,
+    combined: Settings, seeds: Sequence[int], by_hand: str, evidence: LossEvidence
 ) -> Split:
     """Where no stored loss tells, the rule whose sides differ beyond chance in their losses."""
     why = "are too alike to tell" if evidence.stored else "are not stored"
@@ -246,7 +235,7 @@ def _rule_by_weights(
             found = _search(replace(combined, data_seed=seed), evidence)
         except InputError:
             continue
-        if found.rows is not None and (found.described or {}).get("rule") in rules:
+        if found.rows is not None and (found.described or {}).get("rule") in _rules(combined):
             return found
     fraction = combined.train_fraction
     size = f"train_fraction={fraction:.6g}" if fraction else f"n_train={combined.n_train}"
@@ -257,22 +246,12 @@ def _rule_by_weights(
 
 
 def _drawn_split(
-    drawn: Settings,
-    sizes: Sequence[int],
-    origin: str,
-    evidence: LossEvidence,
-    *,
-    cuts_off: bool = False,
+    drawn: Settings, origin: str, evidence: LossEvidence, *, cuts_off: bool = False
 ) -> Split:
-    """The first rows of a shuffle, by the rule and the seed of `drawn`.
-
-    Codes make a number of training rows of a fraction in two ways, `int` and `round`. Where `sizes`
-    are two, the stored losses decide if they are exact enough; otherwise the row in question does,
-    if it looks like one side only. What nothing tells is cut off, as both published codes do;
-    with `cuts_off`, code that is known to do so wrote the files, and the row alone is no evidence.
-    """
+    """The first rows of a shuffle, by the rule, the seed and the size of `drawn`."""
     rule, seed = str(drawn.split), drawn.data_seed or 0
     order = draw(evidence.task.n_inputs, rule=rule, seed=seed)
+    sizes = _sizes(drawn, evidence.task)
     size, decided = _size_among(sizes, order, evidence, cuts_off=cuts_off)
     verified = _verified(order[:size], evidence, f"split={rule} data_seed={seed}")
     notes = (verified, *decided, *_too_few(order, size, evidence))
@@ -285,7 +264,12 @@ def _drawn_split(
 def _size_among(
     sizes: Sequence[int], order: Int[Tensor, " n"], evidence: LossEvidence, *, cuts_off: bool
 ) -> tuple[int, tuple[str, ...]]:
-    """One of the sizes that a fraction can mean, and a note of how it was decided."""
+    """One of the sizes that a fraction can mean, and a note of how it was decided.
+
+    The stored losses decide if they are exact enough; otherwise the row in question does, if it
+    looks like one side only. What nothing tells is cut off, as both published codes do; with
+    `cuts_off`, such code wrote the files, and the row alone is no evidence.
+    """
     if len(sizes) == 1:
         return sizes[0], ()
     small, large = sorted(sizes)
@@ -328,7 +312,7 @@ def _search(asked: Settings, evidence: LossEvidence) -> Split:
             f"split=search needs both training and test rows among the {task.n_inputs} of this "
             "table; leave train_fraction and n_train out."
         )
-    logs = [_log(evidence.losses_of(step)) for step in evidence.looked_at()]
+    logs = [_log(evidence.losses_of(step)) for step in evidence.some_steps()]
     best: list[tuple[float, str, int, int]] = []
     for rule in RULES:
         for seed in SEEDS if asked.data_seed is None else (asked.data_seed,):
@@ -347,9 +331,12 @@ def _search(asked: Settings, evidence: LossEvidence) -> Split:
     if n_train is None:  # the fraction is found; whether it was cut off or rounded is not
         fraction = of_size[size]
     drawn = Settings(split=rule, data_seed=seed, train_fraction=fraction, n_train=n_train)
-    sizes = _sizes(drawn, task)
-    split = _drawn_split(drawn, sizes, "search", evidence)
+    split = _drawn_split(drawn, "search", evidence)
     return replace(split, notes=(f"split: {facts}", *split.notes))
+
+
+def _rules(settings: Settings) -> Sequence[str]:
+    return (settings.split,) if settings.split in RULES else RULES
 
 
 def _sizes(settings: Settings, task: ModularTask) -> list[int]:
@@ -377,13 +364,12 @@ def _separation(log: Float[Tensor, " n"], sizes: Sequence[int]) -> tuple[float, 
 
 
 def _trained_on(order: Int[Tensor, " n"], position: int, evidence: LossEvidence) -> float:
-    """How much rather the row at a position of the shuffle has a loss of those before it.
+    """How much rather the row at a position has a loss of those before it than of those after.
 
-    The log of a likelihood ratio, normal in the log loss, summed over a few checkpoints; negative
-    where it has one of those after it.
+    The log of a likelihood ratio, normal in the log loss, summed over a few checkpoints.
     """
     ratio = 0.0
-    for step in evidence.looked_at():
+    for step in evidence.some_steps():
         log = _log(evidence.losses_of(step))[order]
         sides = log[:position], log[position + 1 :]
         train, test = (
@@ -395,10 +381,7 @@ def _trained_on(order: Int[Tensor, " n"], position: int, evidence: LossEvidence)
 
 
 def _too_few(order: Int[Tensor, " n"], size: int, evidence: LossEvidence) -> tuple[str, ...]:
-    """A note where the training set seems to go on: part of it has the training loss of the whole.
-
-    So the stored loss cannot tell a train_fraction that is too small.
-    """
+    """A note where the training set seems to go on, whose loss is that of this part of it too."""
     following = range(size, min(size + FOLLOWING, len(order) - 2))
     if not len(following) == FOLLOWING <= size or not all(
         _trained_on(order, position, evidence) > CLEAR for position in following
