@@ -222,11 +222,10 @@ def open_foreign(
         *recognised.notes, *task_notes, *inferred.notes.values(), inferred.so_read, *split.notes,
         *alignment,
     ]  # fmt: skip
-    described = None
-    if split.rows is not None:
+    described = split.described
+    if described is not None and split.rows is not None:
         n_train = len(split.rows)
-        described = {"n_train": n_train, "n_test": task.n_inputs - n_train}
-        described = {**(split.described or {}), **described}
+        described = {**described, "n_train": n_train, "n_test": task.n_inputs - n_train}
     manifest = Manifest(
         task, recognised.architecture, None, described, sorted(source.states), finished=True,
         versions=current_versions(),

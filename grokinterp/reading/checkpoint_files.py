@@ -21,7 +21,6 @@ from grokinterp.reading.file_contents import (
     NumberList,
     contents_of,
     counts_epochs,
-    with_name,
 )
 from grokinterp.reading.logs_and_configs import (
     Companions,
@@ -30,6 +29,7 @@ from grokinterp.reading.logs_and_configs import (
     companions_of,
     names_in,
     namesakes_of,
+    with_name,
 )
 from grokinterp.reading.stored_losses import PlacedLists, intervals_in, place_lists, stride_of
 from grokinterp.reading.tensor_files import (
@@ -218,8 +218,6 @@ def with_companions(source: Source, companions: Companions, word: str | None = N
     last = max(source.states)
     lists = place_lists(contents.lists, step=last, word=word, config=contents.config, fixed=True)
     table, more = _in_the_same_steps(companions.log, last, word)
-    if source.log is not None:
-        table, more = source.log, ()
     own = source.configs or (((str(source.path), source.config),) if source.config else ())
     return replace(
         source, config=contents.config, configs=(*own, *companions.configs()),

@@ -58,7 +58,7 @@ def is_foreign(path: Path) -> bool:
 
 
 def holds_foreign(path: Path) -> bool:
-    """The same of a path to open: a file that holds none is refused by what it is instead."""
+    """Whether a path to open holds them; a file of something else is refused by what it is."""
     kind, found = kind_at(path), is_foreign(path)
     if kind == "file" and not found:
         refuse_other_file(path)

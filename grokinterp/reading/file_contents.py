@@ -231,8 +231,6 @@ def contents_of(data: Any, *, all_is_config: bool = False) -> Contents:
     >>> found.step, found.losses, found.lists["test_acc"].tolist()
     ((5, 'epoch'), {'train_loss': 0.5}, [0.1, 0.9])
     """
-    if isinstance(data, list) and data and isinstance(data[0], Mapping):
-        data = {"records": data}
     if not isinstance(data, Mapping):
         return Contents()
     leaves = list(_leaves(data))
@@ -259,14 +257,6 @@ def contents_of(data: Any, *, all_is_config: bool = False) -> Contents:
         None if word is None else (steps[word], word), _config(data, everything=all_is_config),
         losses, columns, _training_rows(leaves), tuple(dict.fromkeys((*notes, *more))),
     )  # fmt: skip
-
-
-def with_name(data: Any, name: str) -> Any:
-    """What a file holds, under its own name where that says what it is: `split.json`."""
-    if "_".join(words_of(name)) in SPLIT_GROUPS and isinstance(data, Mapping):
-        return {**data, name: data}
-    records = isinstance(data, list) and data and isinstance(data[0], Mapping)
-    return data if records or isinstance(data, Mapping) else {name: data}
 
 
 def _leaves(
@@ -346,7 +336,7 @@ def by_column(found: Mapping[Measure, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _without_percent(losses: dict[str, float], lists: dict[str, NumberList]) -> list[str]:
-    """Take out accuracies that are no shares of 1; those a rounding above 1 are 1. Notes of it."""
+    """Notes of accuracies that are taken out: no shares of 1. Those a rounding above 1 become 1."""
     notes = []
     both: tuple[dict[str, Any], ...] = (losses, lists)
     for columns in both:
@@ -354,7 +344,7 @@ def _without_percent(losses: dict[str, float], lists: dict[str, NumberList]) -> 
             found = columns[column]
             numbers = found.values if isinstance(found, LossCurve) else found
             most, below = float(np.nanmax(numbers)), np.minimum(numbers, 1.0)
-            columns[column] = replace(found, values=below) if numbers is not found else below
+            columns[column] = below if numbers is found else replace(found, values=below)
             if most > 1 + ROUNDING:
                 del columns[column]
                 notes.append(f"its {column} goes up to {most:g}, no share of 1: it is left out")

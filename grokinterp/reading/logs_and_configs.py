@@ -30,6 +30,7 @@ from grokinterp.base.errors import LONGEST_VALUE, InputError, one_line, shown
 from grokinterp.base.files import HEAD, kind_of
 from grokinterp.base.paths import file_at
 from grokinterp.reading.file_contents import (
+    SPLIT_GROUPS,
     STEPS,
     Contents,
     Measure,
@@ -38,7 +39,6 @@ from grokinterp.reading.file_contents import (
     counts_epochs,
     measured,
     step_word,
-    with_name,
     words_of,
 )
 from grokinterp.runs.manifest import LARGEST_STEP
@@ -139,7 +139,7 @@ def names_in(folder: Path) -> frozenset[str]:
 
 
 def _stems_of(path: Path) -> list[str]:
-    """Stems of what goes by the name of a checkpoint."""
+    """Stems of the files that belong to one checkpoint by their names."""
     stem = path.stem
     bare = re.sub(r"^(model|checkpoint|ckpt|weights)[-_.]", "", stem, flags=re.IGNORECASE)
     names = [stem, re.sub("^model", "config", stem), bare]
@@ -176,6 +176,14 @@ def _contents(
         found = contents_of(with_name(data, file.stem), all_is_config=True)
         if not found.is_empty:
             yield str(file), found
+
+
+def with_name(data: Any, name: str) -> Mapping[str, Any]:
+    """What a file holds, under its own name where that says what it is: `split.json`."""
+    if isinstance(data, Mapping):
+        return {**data, name: data} if "_".join(words_of(name)) in SPLIT_GROUPS else data
+    records = isinstance(data, list) and data and isinstance(data[0], Mapping)
+    return {"records" if records else name: data}
 
 
 def _left_alone(file: Path, reason: str) -> str:
@@ -230,8 +238,7 @@ def _columns(table: pd.DataFrame, *, epochs: bool) -> tuple[str | None, dict[str
 def read_table(path: str | Path) -> pd.DataFrame:
     """A CSV file of another tool, column names stripped; what is none is refused in one line.
 
-    Names that stand twice in the header stay as they are, so that who uses such a column can refuse
-    it.
+    Names that stand twice in the header stay, so that who uses such a column can refuse it.
     """
     path = Path(path)  # pandas would fetch a URL
     content = _content(path)

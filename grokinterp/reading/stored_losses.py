@@ -72,7 +72,7 @@ def place_lists(
     config: Mapping[str, Any],
     fixed: bool = False,
 ) -> PlacedLists:
-    """The lists of a file, whose weights are of a step in some word; either may be unknown.
+    """The lists of a file by steps; its weights are of a `step` that it calls by some `word`.
 
     A step without a word is only in a name; one that is `fixed` was set, or is one of several.
     """

@@ -114,17 +114,15 @@ def _seeds(given: Settings, source: Source) -> tuple[int, ...]:
 def _of_the_papers_code(config: Settings, source: Source, evidence: LossEvidence) -> Split | None:
     """The rows that the paper's code draws for its configuration, unless the losses contradict."""
     seed = source.config.get("seed")
-    if source.format not in ("paper", "trainer") or not config.train_fraction:
-        return None
-    if type(seed) is not int or dict(seeds_in(source.config)) != {"seed": seed}:
+    known = source.format in ("paper", "trainer") and config.train_fraction
+    if not known or type(seed) is not int or dict(seeds_in(source.config)) != {"seed": seed}:
         return None
     try:
         return _draw("python", replace(config, data_seed=seed), "config", evidence)
     except InputError as error:  # nobody set it: without it, the rest works
         other = _try_rules(Settings(), config, (seed,), evidence)
-        if other.rows is not None:
-            return other
-        return Split(None, None, (f"the training rows are not known: {error}",))
+        unknown = Split(None, None, (f"the training rows are not known: {error}",))
+        return unknown if other.rows is None else other
 
 
 def _rows_in(path: Path) -> Tensor:
@@ -176,8 +174,7 @@ def _try_rules(
 ) -> Split:
     """The rows of that published rule under which the weights have the stored losses.
 
-    What somebody set (`given`) has to be right; what a configuration says may be the seed of
-    something else, and then the rows are not known.
+    What was set (`given`) has to be right; the seed of a configuration may be of something else.
     """
     by_hand = ", ".join(
         f"{key}={value}"
