@@ -31,7 +31,7 @@ from grokinterp.reading.logs_and_configs import (
     namesakes_of,
     with_name,
 )
-from grokinterp.reading.stored_losses import PlacedLists, intervals_in, place_lists, stride_of
+from grokinterp.reading.stored_losses import intervals_in, place_lists, stride_of
 from grokinterp.reading.tensor_files import (
     StateDict,
     as_mapping,
@@ -54,7 +54,7 @@ class Source:
     format: str
     states: dict[int, Callable[[], StateDict]]
     losses: dict[str, LossCurve] = field(default_factory=dict)  # train_loss, test_loss
-    logged_steps: np.ndarray | None = None  # where losses between are only repeated
+    logged_steps: list[int] | None = None  # where losses between are only repeated
     config: Mapping[str, Any] = field(default_factory=dict)
     train_data: Tensor | None = None  # rows a*p + b, or pairs (a, b)
     log: pd.DataFrame | None = None  # losses or accuracies against step, of a CSV
@@ -187,24 +187,24 @@ def single_source(path: Path, data: Any, *, step: int | None, metrics: str | Non
     if at is None and log is not None and len(log.table):
         at, word = int(log.table["step"].max()), log.word
         notes = [f"no step in the file or its name: taken to be {at}, the last of its log"]
-    lists = place_lists(
+    lists, found, placed = place_lists(
         contents.lists, step=at, word=word, config=contents.config, fixed=step is not None
     )
-    if lists.step is None:
+    if found is None:
         notes = ["no step in the file or its name: it stands at step 0 (give step=)"]
-    elif step is None and part.step is not None and lists.step == part.step.number:
+    elif step is None and part.step is not None and found == part.step.number:
         notes = [f"step {at} is {part.step.origin} (set step= if it counts otherwise)"]
         notes += _other_steps((part,))
-    at = lists.step or 0
+    at = found or 0
     table, more = _in_the_same_steps(log, at, word if step is None else None)
-    curves = _with_single(lists.curves, {at: contents.losses})
+    curves = _with_single(lists, {at: contents.losses})
     single, curve = contents.losses.get("train_loss"), curves.get("train_loss")
     if single is None and curve is not None and 0 <= at - curve.steps[-1] <= 1:
         single = float(curve.values[-1])
     notes += (*_what_they_say((part,), contents.lists), *contents.notes)
     return Source(
         path, "state_dict", {at: lambda: state}, curves, None, contents.config,
-        contents.train_rows, table, (*notes, *lists.notes, *companions.notes, *more),
+        contents.train_rows, table, (*notes, *placed, *companions.notes, *more),
         configs=(*part.configs, *companions.configs()),
         near={} if single is None or not np.isfinite(single) else {at: single},
     )  # fmt: skip
@@ -216,13 +216,15 @@ def with_companions(source: Source, companions: Companions, word: str | None = N
     for _, other in companions.contents:
         contents = contents.over(other, its_own=False)
     last = max(source.states)
-    lists = place_lists(contents.lists, step=last, word=word, config=contents.config, fixed=True)
+    lists, _, placed = place_lists(
+        contents.lists, step=last, word=word, config=contents.config, fixed=True
+    )
     table, more = _in_the_same_steps(companions.log, last, word)
     own = source.configs or (((str(source.path), source.config),) if source.config else ())
     return replace(
         source, config=contents.config, configs=(*own, *companions.configs()),
-        train_data=contents.train_rows, losses={**lists.curves, **source.losses}, log=table,
-        notes=(*source.notes, *contents.notes, *lists.notes, *companions.notes, *more),
+        train_data=contents.train_rows, losses={**lists, **source.losses}, log=table,
+        notes=(*source.notes, *contents.notes, *placed, *companions.notes, *more),
     )  # fmt: skip
 
 
@@ -348,7 +350,7 @@ def _source_of_parts(
                 f"{first} and {file.name} keep other training rows: they are not of one run; keep "
                 "the files of one."
             )
-    curves = lists.placed(last, config)
+    curves, placed = lists.placed(last, config)
     losses = {step: part.contents.losses for step, part in parts.items()}
     near = {step: each["train_loss"] for step, each in losses.items() if "train_loss" in each}
     states: dict[int, Callable[[], StateDict]] = {
@@ -360,12 +362,11 @@ def _source_of_parts(
         f"steps are {' and '.join(map(repr, words))} as the files count them: of one update each, "
         "unless a log says otherwise"
     ] * bool(words)
-    notes += [*_other_steps(parts.values()), *_what_they_say(parts.values(), curves.curves)]
+    notes += [*_other_steps(parts.values()), *_what_they_say(parts.values(), curves)]
     notes += dict.fromkeys(note for part in parts.values() for note in part.contents.notes)
     return Source(
-        folder, "folder", states, _with_single(curves.curves, losses), None, config,
-        kept[0][1] if kept else None, None, (*notes, *curves.notes), configs=tuple(configs),
-        near=near,
+        folder, "folder", states, _with_single(curves, losses), None, config,
+        kept[0][1] if kept else None, None, (*notes, *placed), configs=tuple(configs), near=near,
     )  # fmt: skip
 
 
@@ -388,8 +389,10 @@ class _ListsOfFiles:
                 known = self._stepped.get(column)
                 self._stepped[column] = found if known is None else found.over(known)
 
-    def placed(self, last: Step, config: Mapping[str, Any]) -> PlacedLists:
-        """All of them on the axis of the checkpoints."""
+    def placed(
+        self, last: Step, config: Mapping[str, Any]
+    ) -> tuple[dict[str, LossCurve], list[str]]:
+        """All of them on the axis of the checkpoints, and notes."""
         intervals = intervals_in(config)
         whole, notes = {}, []
         for column, found in self._loose.items():
@@ -405,5 +408,5 @@ class _ListsOfFiles:
             else:
                 whole[column] = found
         at = self._last if whole else last.number
-        lists = place_lists(whole, step=at, word=last.word, config=config, fixed=True)
-        return PlacedLists({**lists.curves, **self._stepped}, last.number, (*notes, *lists.notes))
+        lists, _, more = place_lists(whole, step=at, word=last.word, config=config, fixed=True)
+        return {**lists, **self._stepped}, notes + more

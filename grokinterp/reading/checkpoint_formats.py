@@ -135,7 +135,8 @@ def paper_source(path: Path, data: Mapping[str, Any]) -> Source:
         notes = (f"no epoch for every checkpoint: taken to be 0, {every}, {2 * every}, ...",)
     return Source(
         path, "paper", _by_step(states, epochs, path), _paper_losses(data, path),
-        _logged_steps(data, path), config, _training_pairs(data, path), notes=notes,
+        _whole_numbers(data, "logged_steps", path) or None, config, _training_pairs(data, path),
+        notes=notes,
     )  # fmt: skip
 
 
@@ -153,8 +154,9 @@ def demo_source(path: Path, data: Mapping[str, Any]) -> Source:
     listed = data.get("train_indices") is not None
     train_data = torch.tensor(rows) if listed else _training_pairs(data, path)
     return Source(
-        path, "demo", _by_step(states, epochs, path), losses, _logged_steps(data, path),
-        as_mapping(data.get("config")), train_data,
+        path, "demo", _by_step(states, epochs, path), losses,
+        _whole_numbers(data, "logged_steps", path) or None, as_mapping(data.get("config")),
+        train_data,
     )  # fmt: skip
 
 
@@ -255,12 +257,6 @@ def _losses_by_epoch(data: Mapping[str, Any], path: Path) -> dict[str, np.ndarra
         if column.endswith("_acc") and n_losses == len(values):
             found[column] = values
     return {column: values for column, values in found.items() if len(values)}
-
-
-def _logged_steps(data: Mapping[str, Any], path: Path) -> np.ndarray | None:
-    """The steps whose losses were logged, where a file says that others are repetitions."""
-    steps = _whole_numbers(data, "logged_steps", path)
-    return None if data.get("logged_steps") is None else np.asarray(steps)
 
 
 def _whole_numbers(data: Mapping[str, Any], key: str, path: Path) -> list[int]:

@@ -55,26 +55,18 @@ MOST_COMPARED = 6  # checkpoints
 Choice = TypeVar("Choice")
 
 
-@dataclass(frozen=True)
-class PlacedLists:
-    """Curves on the axis of the checkpoints, the step of the weights, and notes."""
-
-    curves: dict[str, LossCurve]
-    step: int | None
-    notes: tuple[str, ...] = ()
-
-
 def place_lists(
     lists: Mapping[str, NumberList],
     *,
     step: int | None,
     word: str | None,
     config: Mapping[str, Any],
-    fixed: bool = False,
-) -> PlacedLists:
-    """The lists of a file by steps; its weights are of a `step` that it calls by some `word`.
+    fixed: bool,
+) -> tuple[dict[str, LossCurve], int | None, list[str]]:
+    """The lists of a file by steps, the step of its weights, and notes.
 
-    A step without a word is only in a name; one that is `fixed` was set, or is one of several.
+    Its weights are of a `step` that it calls by some `word`; either may be unknown. A step without
+    a word is only in a name; one that is `fixed` was set, or is one of several.
     """
     curves = {column: x for column, x in lists.items() if isinstance(x, LossCurve)}
     words = {x.word for x in curves.values() if x.word}
@@ -84,7 +76,7 @@ def place_lists(
         step = max(int(curve.steps[-1]) for curve in curves.values())
         notes.append(f"its weights are taken to be of step {step}, the last of its lists")
     if not loose:
-        return PlacedLists(curves, step, tuple(notes))
+        return curves, step, notes
     longest = max(map(len, loose.values()))
     intervals = intervals_in(config)
 
@@ -111,7 +103,7 @@ def place_lists(
         curves[column] = LossCurve.every(values, stride=stride)
         every = "one a step" if stride == 1 else f"one every {stride} steps"
         notes.append(f"{column}: a list of {n}, taken to be {every} from 0 on")
-    return PlacedLists(curves, step, tuple(notes))
+    return curves, step, notes
 
 
 def stride_of(n: int, last: int | None, intervals: Iterable[int] = ()) -> int | None:
