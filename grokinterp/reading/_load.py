@@ -166,7 +166,7 @@ class ForeignStore:
         unmirrored = logged_unmirrored(task, mask)
         columns = columns_of(task, split_known=mask is not None)
         rows = []
-        for step in _bar(self.manifest.steps, "evaluate", progress and mask is not None):
+        for step in progress_bar(self.manifest.steps, "evaluate", progress and mask is not None):
             row: dict[str, float] = {"step": step}
             if mask is not None:
                 at_step = from_weights(self.weights(step), self.recognised.architecture, task)
@@ -196,10 +196,10 @@ def open_foreign(
     state, where = source.states[last](), _where(source, last)
     recognised = recognise(state, combined.of_architecture(), where)
     task, task_notes = task_of(recognised.architecture, given, config, source)
-    check_sizes(
-        source.configs, recognised.architecture, task.p, given,
-        keeps_its_vocabulary=source.format in ("paper", "trainer"),
-    )  # fmt: skip
+    set_by_hand = {key for key, value in asdict(given).items() if value is not None}
+    papers = source.format in ("paper", "trainer")  # whose code keeps the vocabulary of p = 113
+    ignored = {"d_vocab", "d_vocab_out"} if papers else set()
+    check_sizes(source.configs, recognised.architecture, task.p, set_by_hand | ignored)
     check_affordable(recognised.architecture, task, where)
     operation_known = combined.operation is not None
     inferred = infer(recognised, state, task, operation_known=operation_known, where=where)
@@ -211,7 +211,7 @@ def open_foreign(
     recognised, task = inferred.recognised, inferred.task
     if task_notes and not inferred.above_chance:  # p is less than the shapes say, and not so either
         raise InputError(f"{where} says p={task.p}, which its shapes and its answers contradict.")
-    for step in _bar(source.states, "check", progress):
+    for step in progress_bar(source.states, "check", progress):
         check_biases(_weights(source, recognised, step), given.biases, where)
     evidence = _evidence(source, recognised, task)
     split = find_split(given, config, source, evidence)
@@ -247,11 +247,10 @@ def _with_aligned_losses(
     if not test.any():
         return source, ()
     earlier = {
-        column: replace(each, steps=each.steps - 1)
-        for column, each in source.losses.items()
-        if column.startswith("test")
+        column: replace(curve, steps=curve.steps - int(column.startswith("test")))
+        for column, curve in source.losses.items()
     }
-    moved = replace(source, losses={**source.losses, **earlier})
+    moved = replace(source, losses=earlier)
 
     def mismatch(read: Source) -> float:
         stored = stored_at(read.logged_metrics(), "test_loss", evidence.some_steps())
@@ -266,7 +265,8 @@ def _with_aligned_losses(
     return source, ()
 
 
-def _bar(steps: Collection[int], what: str, progress: bool) -> Iterable[int]:
+def progress_bar(steps: Collection[int], what: str, progress: bool) -> Iterable[int]:
+    """The steps, with a bar on a terminal where `progress` is wanted."""
     return tqdm(steps, desc=what, unit="checkpoint", disable=None if progress else True)
 
 

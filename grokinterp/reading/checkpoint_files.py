@@ -16,6 +16,7 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.reading.file_contents import (
+    Configs,
     Contents,
     LossCurve,
     NumberList,
@@ -24,7 +25,6 @@ from grokinterp.reading.file_contents import (
 )
 from grokinterp.reading.logs_and_configs import (
     Companions,
-    Configs,
     Log,
     companions_of,
     names_in,
@@ -167,7 +167,7 @@ def part_of(file: Path, data: Any, there: Collection[str]) -> Part:
     step, other_step = step_of(contents.step, file.stem)
     if contents.train_rows is not None:  # not a view of a file that stays open
         contents = replace(contents, train_rows=contents.train_rows.clone())
-    return Part(file, step, other_step, contents, tuple(configs), step_in(file.stem) is not None)
+    return Part(file, step, other_step, contents, configs, step_in(file.stem) is not None)
 
 
 def single_source(path: Path, data: Any, *, step: int | None, metrics: str | None) -> Source:
@@ -366,7 +366,7 @@ def _source_of_parts(
     notes += dict.fromkeys(note for part in parts.values() for note in part.contents.notes)
     return Source(
         folder, "folder", states, _with_single(curves, losses), None, config,
-        kept[0][1] if kept else None, None, (*notes, *placed), configs=tuple(configs), near=near,
+        kept[0][1] if kept else None, None, (*notes, *placed), configs=configs, near=near,
     )  # fmt: skip
 
 

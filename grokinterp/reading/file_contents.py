@@ -78,6 +78,7 @@ CONFIGS = (
 )  # fmt: skip
 
 Measure = tuple[str | None, str]  # the side (None: not named) and what is measured
+Configs = Sequence[tuple[str, Mapping[str, Any]]]  # by the path of the file that says it
 Leaf = tuple[tuple[str, ...], tuple[str, ...], Any]  # words, groups it is in, value
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
@@ -19,7 +18,7 @@ from grokinterp.base.files import LOCK, hold, write_whole
 from grokinterp.base.paths import as_path, reaching
 from grokinterp.models.architecture import Architecture, Weights, is_bias, refuse_not_finite
 from grokinterp.models.foreign_names import PAPER, to_foreign
-from grokinterp.reading._load import ForeignStore, RunOrPath, open_foreign, run_of
+from grokinterp.reading._load import ForeignStore, RunOrPath, open_foreign, progress_bar, run_of
 from grokinterp.reading.checkpoint_formats import holds_foreign
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
@@ -84,9 +83,7 @@ def _write(store: ForeignStore, folder: Path, progress: bool) -> None:
         split=manifest.split,
         source=manifest.source,
     )
-    for step in tqdm(
-        manifest.steps, desc="import", unit="checkpoint", disable=None if progress else True
-    ):
+    for step in progress_bar(manifest.steps, "import", progress):
         writer.put(step, store.weights(step))
     for row in store.metrics(progress=progress).to_dict("records"):
         writer.log(int(row["step"]), {column: row[column] for column in writer.columns})

@@ -32,6 +32,7 @@ from grokinterp.base.paths import file_at
 from grokinterp.reading.file_contents import (
     SPLIT_GROUPS,
     STEPS,
+    Configs,
     Contents,
     Measure,
     by_column,
@@ -78,8 +79,6 @@ OF_LOG = (
 OF_SPLIT = ("split", "splits", "train_indices", "train_idx", "indices")
 JSON = (".json", ".jsonl")
 
-Configs = tuple[tuple[str, Mapping[str, Any]], ...]  # by file
-
 
 @dataclass(frozen=True)
 class Log:
@@ -100,7 +99,7 @@ class Companions:
 
     def configs(self) -> Configs:
         """The configurations among them."""
-        return tuple((path, x.config) for path, x in self.contents if x.config)
+        return [(path, x.config) for path, x in self.contents if x.config]
 
 
 def companions_of(path: Path, *, epochs: bool = False, metrics: str | None = None) -> Companions:

@@ -18,7 +18,7 @@ sequence with or without the answer.
 """
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from typing import Any
@@ -27,7 +27,7 @@ from grokinterp.base.checks import real, word
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.models.adapter import SOFT_CAPS, UNUSUAL
 from grokinterp.models.architecture import ACTIVATIONS, CHOICES, Architecture
-from grokinterp.reading.file_contents import MOST_KEYS, PLAIN
+from grokinterp.reading.file_contents import MOST_KEYS, PLAIN, Configs
 from grokinterp.tasks.operations import ALIASES, OPERATIONS, get_operation
 
 RULES = ("torch", "python")  # that draw training rows
@@ -277,33 +277,22 @@ def sizes_in(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def check_sizes(
-    configs: Iterable[tuple[str, Mapping[str, Any]]],
-    architecture: Architecture,
-    p: int,
-    given: Settings,
-    *,
-    keeps_its_vocabulary: bool,
+    configs: Configs, architecture: Architecture, p: int, ignored: Collection[str]
 ) -> None:
-    """Refuse a configuration with a size that the weights do not have; what was set is right.
-
-    The paper's code keeps the vocabulary of p = 113 whatever p is, and says either.
-    """
-    set_by_hand = {key for key, value in asdict(given).items() if value is not None}
+    """Refuse a configuration with a size that the weights do not have, but for some `ignored`."""
     for name, config in configs:
         for key, value in sizes_in(config).items():
             ours = _CONFIG_SYNONYMS.get(key, key)
             has = getattr(architecture, ours)
-            vocabulary = ours in ("d_vocab", "d_vocab_out")
-            if ours in set_by_hand or (vocabulary and keeps_its_vocabulary):
-                continue
-            if value not in {has, *_also_meant(key, ours, architecture, p)}:
+            meant = {has, *_also_meant(key, ours, architecture, p)}
+            if ours not in ignored and value not in meant:
                 raise InputError(
                     f"{name} says {key}={shown(value)}, and its weights have {ours}={has}: it is "
                     f"of another model; correct it, or set {ours}={has} if the weights are right."
                 )
 
 
-def check_agreement(configs: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+def check_agreement(configs: Configs) -> None:
     """Refuse configurations of one run that say different things of what is used here."""
     first: dict[str, tuple[str, Any]] = {}
     for name, config in configs:

@@ -105,10 +105,8 @@ def check_biases(weights: Weights, given: str | None, where: str) -> None:
 
 
 def check_affordable(architecture: Architecture, task: ModularTask, where: str) -> None:
-    """Refuse sizes that a file of a few kilobytes can state and no machine can compute with.
-
-    Counted: the table of pairs, its logits, and what a forward holds of one block of inputs.
-    """
+    """Refuse sizes that a file of a few kilobytes can state and no machine can compute with."""
+    # The table of pairs, its logits, and what a forward holds of one block of inputs.
     rows = min(task.n_inputs, BLOCK_ROWS)
     heads = architecture.n_heads * architecture.d_head
     wide = 6 * heads + 4 * architecture.d_mlp + 8 * architecture.d_model
@@ -167,12 +165,7 @@ class Inferred:
 
 
 def infer(
-    recognised: Recognised,
-    state: StateDict,
-    task: ModularTask,
-    *,
-    operation_known: bool,
-    where: str,
+    recognised: Recognised, state: StateDict, task: ModularTask, operation_known: bool, where: str
 ) -> Inferred:
     """The reading of weights that their answers speak for, or what is usual."""
     candidates = tuple(_candidates(recognised, state, task, operation_known, where))
