@@ -26,7 +26,7 @@ from grokinterp.runs.metrics import ROUNDING
 MOST_KEYS = 10_000  # of a group
 DEEPEST = 3  # group within a group
 LARGEST_TEXT = 1_000_000  # characters of a configuration that is kept as text
-LONGEST_NAME = 100  # characters of a name that is looked at
+LONGEST_KEY = 100  # characters of a name that is looked at
 PLAIN = (bool, int, float, str)
 
 _SIDES = {
@@ -88,7 +88,7 @@ def words_of(name: str) -> tuple[str, ...]:
     >>> words_of("trainLosses"), words_of("val/acc"), words_of("testloss")
     (('train', 'losses'), ('val', 'acc'), ('test', 'loss'))
     """
-    if len(name) > LONGEST_NAME:
+    if len(name) > LONGEST_KEY:
         return ()
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
     apart = re.sub(r"(?<![a-z])(train|test|valid|val)(?=loss|acc)", r"\1_", apart)

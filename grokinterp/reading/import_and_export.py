@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -134,13 +135,9 @@ def _demo(run: Run, architecture: Architecture) -> dict[str, Any]:
         )
     }
     states = [{**_weights(run, step), **buffers} for step in run.steps]
-    names = (
-        "n_layers", "n_heads", "d_model", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "n_ctx",
-        "act_fn", "normalization_type", "eps", "attention_dir",
-    )  # fmt: skip
-    config = {name: getattr(architecture, name) for name in names}
-    if architecture.attention_rate != 1:  # a hook there, not a setting
-        config["attention_rate"] = architecture.attention_rate
+    config = asdict(architecture)
+    if architecture.attention_rate == 1:  # another rate is a hook there, not a setting
+        del config["attention_rate"]
     content = {
         "model": states[-1],
         "config": config,

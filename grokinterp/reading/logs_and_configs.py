@@ -47,7 +47,7 @@ from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
 
 LARGEST_JSON = 20_000_000  # bytes
 LARGEST_LOG = 100_000_000  # of a log that nobody named,
-LARGEST = 256_000_000  # and of any
+LARGEST_CSV = 256_000_000  # and of any
 MOST_COLUMNS = 1000
 LONGEST_LINE = 100_000  # bytes: pandas takes seconds for a million cells in one
 MARKS = (  # the longer first: that of UTF-32 begins like that of UTF-16
@@ -277,10 +277,11 @@ def _content(path: Path) -> bytes:
     with path.open("rb") as file:
         if kind := kind_of(file.read(HEAD)):
             raise InputError(f"{path} is {kind.what}, no CSV; {kind.advice or WANTED}.")
-        if size > LARGEST:
+        if size > LARGEST_CSV:
             raise InputError(
-                f"{path} is {size / 1e6:.0f} MB large, and a log of at most {LARGEST / 1e6:.0f} MB "
-                "is read; keep the columns that are needed, or every tenth row."
+                f"{path} is {size / 1e6:.0f} MB large, and a log of at most "
+                f"{LARGEST_CSV / 1e6:.0f} MB is read; keep the columns that are needed, or every "
+                "tenth row."
             )
         file.seek(0)
         content = file.read()

@@ -38,7 +38,7 @@ DAMAGE = (  # what the parsers of the standard library raise where something is 
     zipfile.BadZipFile,
 )  # fmt: skip
 NESTED = ("model", "state_dict", "model_state_dict", "net", "weights", "params")
-LONGEST_NAME = 200  # of a weight
+LONGEST_WEIGHT_NAME = 200  # of a weight
 MOST_WEIGHTS = 20_000  # of a network of a thousand layers
 GIVE = "give a checkpoint, such as torch.save(model.state_dict(), path) writes"
 
@@ -324,10 +324,10 @@ def _check_names(weights: Mapping[Any, Tensor], path: Path) -> None:
             f"{MOST_WEIGHTS} is read."
         )
     for name in weights:
-        if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
+        if not isinstance(name, str) or len(name) > LONGEST_WEIGHT_NAME or not name.isprintable():
             raise InputError(
                 f"{path} has a weight of the name {shown(name)}; names are text of at most "
-                f"{LONGEST_NAME} characters, such as embed.W_E."
+                f"{LONGEST_WEIGHT_NAME} characters, such as embed.W_E."
             )
 
 
