@@ -48,7 +48,7 @@ class Split:
     """Training rows in drawing order (None: unknown), what is known of their origin, and notes."""
 
     rows: Int[Tensor, " n_train"] | None
-    described: Mapping[str, Any] | None
+    described: dict[str, Any] | None
     notes: tuple[str, ...]
 
 
