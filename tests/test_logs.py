@@ -354,6 +354,8 @@ class TestFiles:
     def test_what_is_no_file_is_said_and_not_waited_for(self, tiny_run, tmp_path):
         torch.save(tiny_run.weights(), tmp_path / "x.pt")
         os.mkfifo(tmp_path / "pipe.csv")
-        for path in (tmp_path, tmp_path / "no.csv", tmp_path / "pipe.csv"):
-            with pytest.raises(gi.InputError, match="is not a file"):
+        wrong = {".": "is a folder", "no.csv": "does not exist", "pipe.csv": "is a named pipe"}
+        for name, said in wrong.items():
+            path = tmp_path / name
+            with pytest.raises(gi.InputError, match=said):
                 gi.load(tmp_path / "x.pt", metrics=str(path))

@@ -4,6 +4,7 @@ Checkpoints of others become the parts of a run in `open_foreign`: recognised, c
 note for every guess. They are read where they are, when they are asked for.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -25,17 +26,15 @@ from grokinterp.models.user_models import AnyModel, hooked_model
 from grokinterp.reading.checkpoint_files import Source
 from grokinterp.reading.checkpoint_formats import holds_foreign, open_source
 from grokinterp.reading.settings import Settings, check_sizes
-from grokinterp.reading.stored_losses import LossEvidence, stored_at
+from grokinterp.reading.stored_losses import LossEvidence, log_ratio, stored_at
 from grokinterp.reading.task_and_architecture import (
-    Inferred,
     check_affordable,
     check_biases,
-    direction_by_losses,
     infer,
     task_of,
-    with_aligned_losses,
+    with_direction,
 )
-from grokinterp.reading.training_rows import find_split, rows_without_losses
+from grokinterp.reading.training_rows import Split, find_split, rows_without_losses
 from grokinterp.runs._snapshot import Snapshot, from_weights, snapshot
 from grokinterp.runs.manifest import Manifest, current_versions
 from grokinterp.runs.metrics import columns_of, evaluate, logged_unmirrored
@@ -133,13 +132,12 @@ def steps_of(x: Subject, step: int | Sequence[int] | str) -> list[int]:
     """The steps that `step` asks for: one, several, or "all" of a run."""
     if step == "all":
         return list(x.steps) if isinstance(x, Run) else [-1]
-    if isinstance(step, str):
-        raise InputError(f"step={shown(step)} is not a step; give a number, several, or 'all'.")
-    several = whole_number(step) is None and isinstance(step, Iterable)
-    found: list[int]
-    found = listed("step", step, such_as="[0, 100]") if several else [step]  # type: ignore[list-item]
+    if whole_number(step) is not None or not isinstance(step, Iterable):
+        return [step]  # type: ignore[list-item]
+    found = [] if isinstance(step, str) else listed("step", step, such_as="[0, 100]")
     if not found:
-        raise InputError(f"step={shown(step)} has no step; give a number, several, or 'all'.")
+        wrong = "is not a step" if isinstance(step, str) else "has no step"
+        raise InputError(f"step={shown(step)} {wrong}; give a number, several, or 'all'.")
     return found
 
 
@@ -168,7 +166,7 @@ class ForeignStore:
         unmirrored = logged_unmirrored(task, mask)
         columns = columns_of(task, split_known=mask is not None)
         rows = []
-        for step in _bar(self.manifest.steps, "evaluate", progress and mask is not None):
+        for step in progress_bar(self.manifest.steps, "evaluate", progress and mask is not None):
             row: dict[str, float] = {"step": step}
             if mask is not None:
                 at_step = from_weights(self.weights(step), self.recognised.architecture, task)
@@ -198,34 +196,36 @@ def open_foreign(
     state, where = source.states[last](), _where(source, last)
     recognised = recognise(state, combined.of_architecture(), where)
     task, task_notes = task_of(recognised.architecture, given, config, source)
-    check_sizes(
-        source.configs, recognised.architecture, task.p, given,
-        keeps_its_vocabulary=source.format in ("paper", "trainer"),
-    )  # fmt: skip
+    set_by_hand = {key for key, value in asdict(given).items() if value is not None}
+    papers = source.format in ("paper", "trainer")  # whose code keeps the vocabulary of p = 113
+    ignored = {"d_vocab", "d_vocab_out"} if papers else set()
+    check_sizes(source.configs, recognised.architecture, task.p, set_by_hand | ignored)
     check_affordable(recognised.architecture, task, where)
     operation_known = combined.operation is not None
     inferred = infer(recognised, state, task, operation_known=operation_known, where=where)
     if "attention_dir" in inferred.unsure:
-        inferred = _with_direction(inferred, given, config, source)
+        without = replace(_evidence(source, inferred.recognised, inferred.task), stored={})
+        rows = rows_without_losses(given, config, source, without)
+        size = given if given.train_fraction or given.n_train else config
+        inferred = with_direction(inferred, source, rows, size)
     recognised, task = inferred.recognised, inferred.task
     if task_notes and not inferred.above_chance:  # p is less than the shapes say, and not so either
         raise InputError(f"{where} says p={task.p}, which its shapes and its answers contradict.")
-    for step in _bar(source.states, "check", progress):
+    for step in progress_bar(source.states, "check", progress):
         check_biases(_weights(source, recognised, step), given.biases, where)
     evidence = _evidence(source, recognised, task)
     split = find_split(given, config, source, evidence)
-    source, alignment = with_aligned_losses(source, evidence, split)
+    source, alignment = _with_aligned_losses(source, evidence, split)
     known = [f"{key}={value}" for key, value in asdict(config).items() if value is not None]
     notes = [
         *source.notes, *([f"its configuration says {', '.join(known)}"] if known else []),
         *recognised.notes, *task_notes, *inferred.notes.values(), inferred.so_read, *split.notes,
         *alignment,
     ]  # fmt: skip
-    described = None
-    if split.rows is not None:
+    described = split.described
+    if described is not None and split.rows is not None:
         n_train = len(split.rows)
-        sizes = {"n_train": n_train, "n_test": task.n_inputs - n_train}
-        described = {**(split.described or {}), **sizes}
+        described = {**described, "n_train": n_train, "n_test": task.n_inputs - n_train}
     manifest = Manifest(
         task, recognised.architecture, None, described, sorted(source.states), finished=True,
         versions=current_versions(),
@@ -237,26 +237,36 @@ def open_foreign(
     return ForeignStore(source, recognised, manifest, split.rows, source.logged_metrics())
 
 
-def _with_direction(
-    inferred: Inferred, given: Settings, config: Settings, source: Source
-) -> Inferred:
-    """The direction of attention by stored losses, where the answers were not clear about it."""
-    task = inferred.task
-    evidence = replace(_evidence(source, inferred.recognised, task), stored={})
-    rows = rows_without_losses(given, config, source, evidence)
-    sized = given if given.train_fraction or given.n_train else config
-    fraction = sized.n_train / task.n_inputs if sized.n_train else None
-    found = direction_by_losses(
-        inferred.recognised,
-        task,
-        source,
-        train=None if rows is None else mask_of(rows, task.n_inputs),
-        train_fraction=sized.train_fraction or fraction,
-    )
-    return inferred if found is None else inferred.answered("attention_dir", *found)
+def _with_aligned_losses(
+    source: Source, evidence: LossEvidence, split: Split
+) -> tuple[Source, tuple[str, ...]]:
+    """The demo's test losses on the step that they agree with: after the update, or before."""
+    if source.format != "demo" or "test_loss" not in source.losses or split.rows is None:
+        return source, ()
+    test = ~mask_of(split.rows, evidence.task.n_inputs)
+    if not test.any():
+        return source, ()
+    earlier = {
+        column: replace(curve, steps=curve.steps - int(column.startswith("test")))
+        for column, curve in source.losses.items()
+    }
+    moved = replace(source, losses=earlier)
+
+    def mismatch(read: Source) -> float:
+        stored = stored_at(read.logged_metrics(), "test_loss", evidence.some_steps())
+        ratios = [
+            abs(log_ratio(float(evidence.losses_of(step)[test].mean()), loss))
+            for step, loss in stored.items()
+        ]
+        return sum(ratios) / len(ratios) if ratios else math.inf
+
+    if mismatch(moved) < mismatch(source) / 10:
+        return moved, ("test losses are those before the update, as they agree so",)
+    return source, ()
 
 
-def _bar(steps: Collection[int], what: str, progress: bool) -> Iterable[int]:
+def progress_bar(steps: Collection[int], what: str, progress: bool) -> Iterable[int]:
+    """The steps, with a bar on a terminal where `progress` is wanted."""
     return tqdm(steps, desc=what, unit="checkpoint", disable=None if progress else True)
 
 

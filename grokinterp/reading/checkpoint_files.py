@@ -16,11 +16,12 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.reading.file_contents import (
+    Configs,
     Contents,
+    LossCurve,
     NumberList,
     contents_of,
     counts_epochs,
-    with_name,
 )
 from grokinterp.reading.logs_and_configs import (
     Companions,
@@ -28,14 +29,9 @@ from grokinterp.reading.logs_and_configs import (
     companions_of,
     names_in,
     namesakes_of,
+    with_name,
 )
-from grokinterp.reading.stored_losses import (
-    LossCurve,
-    PlacedLists,
-    intervals_in,
-    place_lists,
-    stride_of,
-)
+from grokinterp.reading.stored_losses import intervals_in, place_lists, stride_of
 from grokinterp.reading.tensor_files import (
     StateDict,
     as_mapping,
@@ -49,8 +45,6 @@ COPIES = re.compile(r"best|last|latest|final|current|newest", re.IGNORECASE)  # 
 _SEED = re.compile(r"seed[-_=.]?\d+", re.IGNORECASE)
 _WORDS = ("step", "iter(?:ation)?", "epoch", "(?<![a-z])ep")  # "ep" also ends "sweep"
 
-Configs = tuple[tuple[str, Mapping[str, Any]], ...]  # by file
-
 
 @dataclass(frozen=True)
 class Source:
@@ -60,7 +54,7 @@ class Source:
     format: str
     states: dict[int, Callable[[], StateDict]]
     losses: dict[str, LossCurve] = field(default_factory=dict)  # train_loss, test_loss
-    logged_steps: np.ndarray | None = None  # where losses between are only repeated
+    logged_steps: list[int] | None = None  # where losses between are only repeated
     config: Mapping[str, Any] = field(default_factory=dict)
     train_data: Tensor | None = None  # rows a*p + b, or pairs (a, b)
     log: pd.DataFrame | None = None  # losses or accuracies against step, of a CSV
@@ -71,9 +65,7 @@ class Source:
 
     def logged_metrics(self) -> pd.DataFrame:
         """One row per logged step: the columns of metrics.csv, NaN where nothing was logged."""
-        frame = self.log
-        if frame is None:
-            frame = pd.DataFrame({"step": pd.Series(dtype="int64")})
+        frame = pd.DataFrame({"step": pd.Series(dtype="int64")}) if self.log is None else self.log
         for column, curve in self.losses.items():
             part = pd.DataFrame({"step": curve.steps, column: curve.values})
             if self.logged_steps is not None:
@@ -171,11 +163,11 @@ def part_of(file: Path, data: Any, there: Collection[str]) -> Part:
         if other.step is not None and counts_epochs(other.step[1]) and not other.losses:
             other = replace(other, step=None)  # of a configuration: the number that is planned
         contents = contents.over(other)
-        configs.append((str(file.with_name(name)), other.config))
+        configs.append((name, other.config))
     step, other_step = step_of(contents.step, file.stem)
     if contents.train_rows is not None:  # not a view of a file that stays open
         contents = replace(contents, train_rows=contents.train_rows.clone())
-    return Part(file, step, other_step, contents, tuple(configs), step_in(file.stem) is not None)
+    return Part(file, step, other_step, contents, configs, step_in(file.stem) is not None)
 
 
 def single_source(path: Path, data: Any, *, step: int | None, metrics: str | None) -> Source:
@@ -195,85 +187,73 @@ def single_source(path: Path, data: Any, *, step: int | None, metrics: str | Non
     if at is None and log is not None and len(log.table):
         at, word = int(log.table["step"].max()), log.word
         notes = [f"no step in the file or its name: taken to be {at}, the last of its log"]
-    lists = place_lists(
+    lists, found, placed = place_lists(
         contents.lists, step=at, word=word, config=contents.config, fixed=step is not None
     )
-    if lists.step is None:
+    if found is None:
         notes = ["no step in the file or its name: it stands at step 0 (give step=)"]
-    elif step is None and part.step is not None and lists.step == part.step.number:
+    elif step is None and part.step is not None and found == part.step.number:
         notes = [f"step {at} is {part.step.origin} (set step= if it counts otherwise)"]
         notes += _other_steps((part,))
-    at = lists.step or 0
+    at = found or 0
     table, more = _in_the_same_steps(log, at, word if step is None else None)
-    curves = _with_single(lists.curves, at, contents.losses, lists.curves)
+    curves = _with_single(lists, {at: contents.losses})
     single, curve = contents.losses.get("train_loss"), curves.get("train_loss")
     if single is None and curve is not None and 0 <= at - curve.steps[-1] <= 1:
         single = float(curve.values[-1])
     notes += (*_what_they_say((part,), contents.lists), *contents.notes)
     return Source(
         path, "state_dict", {at: lambda: state}, curves, None, contents.config,
-        contents.train_rows, table, (*notes, *lists.notes, *companions.notes, *more),
-        configs=(*part.configs, *_configs(path.parent, companions)),
+        contents.train_rows, table, (*notes, *placed, *companions.notes, *more),
+        configs=(*part.configs, *companions.configs()),
         near={} if single is None or not np.isfinite(single) else {at: single},
     )  # fmt: skip
 
 
-def with_companions(
-    source: Source, folder: Path, companions: Companions, word: str | None
-) -> Source:
+def with_companions(source: Source, companions: Companions, word: str | None = None) -> Source:
     """Checkpoints, and what the files next to all of them say where they themselves do not."""
     contents = Contents(config=source.config, train_rows=source.train_data)
     for _, other in companions.contents:
         contents = contents.over(other, its_own=False)
     last = max(source.states)
-    lists = place_lists(contents.lists, step=last, word=word, config=contents.config, fixed=True)
+    lists, _, placed = place_lists(
+        contents.lists, step=last, word=word, config=contents.config, fixed=True
+    )
     table, more = _in_the_same_steps(companions.log, last, word)
-    if source.log is not None:
-        table, more = source.log, ()
     own = source.configs or (((str(source.path), source.config),) if source.config else ())
     return replace(
-        source, config=contents.config, configs=(*own, *_configs(folder, companions)),
-        train_data=contents.train_rows, losses={**lists.curves, **source.losses}, log=table,
-        notes=(*source.notes, *contents.notes, *lists.notes, *companions.notes, *more),
+        source, config=contents.config, configs=(*own, *companions.configs()),
+        train_data=contents.train_rows, losses={**lists, **source.losses}, log=table,
+        notes=(*source.notes, *contents.notes, *placed, *companions.notes, *more),
     )  # fmt: skip
 
 
-def _configs(folder: Path, companions: Companions) -> Configs:
-    return tuple((str(folder / name), x.config) for name, x in companions.contents if x.config)
-
-
 def _with_single(
-    curves: Mapping[str, LossCurve],
-    step: int,
-    losses: Mapping[str, float],
-    lists: Mapping[str, LossCurve],
+    lists: Mapping[str, LossCurve], losses: Mapping[int, Mapping[str, float]]
 ) -> dict[str, LossCurve]:
-    """The curves, and single numbers at a step that they do not have.
-
-    A number that is the last of its list is not given a second time, a step later.
-    """
-    found = dict(curves)
-    for column, value in losses.items():
-        whole, curve = lists.get(column), found.get(column)
-        if whole is not None and whole.steps[-1] < step and whole.values[-1] == value:
-            continue
-        point = LossCurve(np.array([step]), np.array([value]))
-        found[column] = point if curve is None else curve.over(point)
+    """The curves of lists, and single numbers by step, unless these end their list a step later."""
+    found = dict(lists)
+    for column in dict.fromkeys(column for each in losses.values() for column in each):
+        known = lists.get(column)
+        points = {
+            step: each[column] for step, each in losses.items() if column in each
+            if known is None or known.steps[-1] >= step or known.values[-1] != each[column]
+        }  # fmt: skip
+        if points:
+            curve = LossCurve.by_step(points)
+            found[column] = curve if known is None else known.over(curve)
     return found
 
 
 def _in_the_same_steps(
     log: Log | None, last: int, word: str | None
 ) -> tuple[pd.DataFrame | None, tuple[str, ...]]:
-    """The table of a log, if it counts what the checkpoints count, and notes about it.
-
-    Epochs and updates are the same where a whole table is one batch: then both end together.
-    """
+    """The table of a log, if it counts what the checkpoints count, and notes about it."""
     if log is None:
         return None, ()
     end = int(log.table["step"].max()) if len(log.table) else 0
     differ = word is not None and counts_epochs(word) != counts_epochs(log.word)
-    if differ and not end / 2 <= last <= end * 1.05 + 1:
+    if differ and not end / 2 <= last <= end * 1.05 + 1:  # together: a batch is a whole table
         return None, (
             f"its log is left out: it counts {log.word!r} up to {end}, the checkpoints {word!r} up "
             f"to {last}",
@@ -325,7 +305,7 @@ def folder_source(folder: Path, files: Collection[Path], *, metrics: str | None)
             continue
         if is_no_checkpoint(data):
             if not part.contents.is_empty:
-                others.append((file.name, part.contents))
+                others.append((str(file), part.contents))
             left_out.setdefault("hold no weights", []).append(file.name)
             continue
         if part.step is None:
@@ -343,19 +323,17 @@ def folder_source(folder: Path, files: Collection[Path], *, metrics: str | None)
                 continue
         lists.add(step, part.contents.lists)
         parts[step] = replace(part, contents=replace(part.contents, lists={}))
-    if not parts and list(left_out) == ["hold no weights"]:
-        first = next(iter(files))
-        weights_in(read_file(first), first)  # which says what it holds instead
     if not parts:
-        raise InputError(
-            f"{next(iter(files))} has no step in it or in its name; name it such as step_100.pt."
-        )
+        first = next(iter(files))
+        if list(left_out) == ["hold no weights"]:
+            weights_in(read_file(first), first)  # which says what it holds instead
+        raise InputError(f"{first} has no step in it or in its name; name it such as step_100.pt.")
     last = parts[max(parts)].step
     assert last is not None
     source = _source_of_parts(folder, dict(sorted(parts.items())), lists, last)
     companions = companions_of(folder, epochs=last.in_epochs, metrics=metrics)
     companions = replace(companions, contents=(*companions.contents, *others))
-    return with_companions(source, folder, companions, last.word).noting(left_out)
+    return with_companions(source, companions, last.word).noting(left_out)
 
 
 def _source_of_parts(
@@ -372,12 +350,9 @@ def _source_of_parts(
                 f"{first} and {file.name} keep other training rows: they are not of one run; keep "
                 "the files of one."
             )
-    curves = lists.placed(last, config)
-    losses, near = dict(curves.curves), {}
-    for step, part in parts.items():
-        losses = _with_single(losses, step, part.contents.losses, curves.curves)
-        if "train_loss" in part.contents.losses:
-            near[step] = part.contents.losses["train_loss"]
+    curves, placed = lists.placed(last, config)
+    losses = {step: part.contents.losses for step, part in parts.items()}
+    near = {step: each["train_loss"] for step, each in losses.items() if "train_loss" in each}
     states: dict[int, Callable[[], StateDict]] = {
         step: (lambda file=part.file: weights_in(read_file(file), file))  # type: ignore[misc]
         for step, part in parts.items()
@@ -387,11 +362,11 @@ def _source_of_parts(
         f"steps are {' and '.join(map(repr, words))} as the files count them: of one update each, "
         "unless a log says otherwise"
     ] * bool(words)
-    notes += [*_other_steps(parts.values()), *_what_they_say(parts.values(), curves.curves)]
+    notes += [*_other_steps(parts.values()), *_what_they_say(parts.values(), curves)]
     notes += dict.fromkeys(note for part in parts.values() for note in part.contents.notes)
     return Source(
-        folder, "folder", states, losses, None, config, kept[0][1] if kept else None, None,
-        (*notes, *curves.notes), configs=tuple(configs), near=near,
+        folder, "folder", states, _with_single(curves, losses), None, config,
+        kept[0][1] if kept else None, None, (*notes, *placed), configs=configs, near=near,
     )  # fmt: skip
 
 
@@ -400,22 +375,24 @@ class _ListsOfFiles:
 
     def __init__(self) -> None:
         self._last = -1
-        self._loose: dict[str, NumberList] = {}  # without steps, of the last file
+        self._loose: dict[str, np.ndarray] = {}  # without steps, of the last file
         self._lengths: list[tuple[int, dict[str, int]]] = []
         self._stepped: dict[str, LossCurve] = {}
 
     def add(self, step: int, lists: Mapping[str, NumberList]) -> None:
-        loose = {column: x for column, x in lists.items() if x.steps is None}
-        self._lengths.append((step, {column: len(x.values) for column, x in loose.items()}))
+        loose = {column: x for column, x in lists.items() if not isinstance(x, LossCurve)}
+        self._lengths.append((step, {column: len(x) for column, x in loose.items()}))
         if loose and step > self._last:
             self._last, self._loose = step, loose
         for column, found in lists.items():
-            if found.steps is not None:
-                curve, known = LossCurve(found.steps, found.values), self._stepped.get(column)
-                self._stepped[column] = curve if known is None else curve.over(known)
+            if isinstance(found, LossCurve):
+                known = self._stepped.get(column)
+                self._stepped[column] = found if known is None else found.over(known)
 
-    def placed(self, last: Step, config: Mapping[str, Any]) -> PlacedLists:
-        """All of them on the axis of the checkpoints."""
+    def placed(
+        self, last: Step, config: Mapping[str, Any]
+    ) -> tuple[dict[str, LossCurve], list[str]]:
+        """All of them on the axis of the checkpoints, and notes."""
         intervals = intervals_in(config)
         whole, notes = {}, []
         for column, found in self._loose.items():
@@ -431,5 +408,5 @@ class _ListsOfFiles:
             else:
                 whole[column] = found
         at = self._last if whole else last.number
-        lists = place_lists(whole, step=at, word=last.word, config=config, fixed=True)
-        return PlacedLists({**lists.curves, **self._stepped}, last.number, (*notes, *lists.notes))
+        lists, _, more = place_lists(whole, step=at, word=last.word, config=config, fixed=True)
+        return {**lists, **self._stepped}, notes + more

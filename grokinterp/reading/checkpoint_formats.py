@@ -32,10 +32,9 @@ from grokinterp.reading.checkpoint_files import (
     single_source,
     with_companions,
 )
-from grokinterp.reading.file_contents import contents_of
+from grokinterp.reading.file_contents import LossCurve, contents_of, numbers_in
 from grokinterp.reading.logs_and_configs import companions_of
 from grokinterp.reading.settings import check_agreement
-from grokinterp.reading.stored_losses import LossCurve
 from grokinterp.reading.tensor_files import (
     MOST_SHARED,
     StateDict,
@@ -59,7 +58,7 @@ def is_foreign(path: Path) -> bool:
 
 
 def holds_foreign(path: Path) -> bool:
-    """The same of a path to open: a file that holds none is refused by what it is instead."""
+    """Whether a path to open holds them; a file of something else is refused by what it is."""
     kind, found = kind_at(path), is_foreign(path)
     if kind == "file" and not found:
         refuse_other_file(path)
@@ -72,7 +71,6 @@ def open_source(
     """The checkpoints at a path, with all that they and the files next to them say.
 
     `step` is that of a single checkpoint, which counts before its own, `metrics` a CSV of its log.
-    Which files next to them are read is in `grokinterp.reading.logs_and_configs`.
     """
     word("format", format, ("auto", *FORMATS))
     if not path.exists():
@@ -96,7 +94,7 @@ def _of_file(path: Path, step: int | None, metrics: str | None) -> Source:
         source = trainer_source(path, [path])
     else:
         return single_source(path, data, step=step, metrics=metrics)
-    return with_companions(source, path.parent, companions_of(path, metrics=metrics), None)
+    return with_companions(source, companions_of(path, metrics=metrics))
 
 
 def _of_folder(folder: Path, format: str, metrics: str | None) -> Source:
@@ -110,7 +108,7 @@ def _of_folder(folder: Path, format: str, metrics: str | None) -> Source:
     if format == "folder" or not named or not _is_trainers(named[0], read_file(named[0])):
         return folder_source(folder, files, metrics=metrics)
     source = trainer_source(folder, named)
-    source = with_companions(source, folder, companions_of(folder, metrics=metrics), None)
+    source = with_companions(source, companions_of(folder, metrics=metrics))
     others = [file.name for file in files if file not in named]
     return source.noting({"are not named as the training code does": others})
 
@@ -129,7 +127,7 @@ def paper_source(path: Path, data: Mapping[str, Any]) -> Source:
     """`full_run_data.pth`, or the like."""
     states = data["state_dicts"]
     config = as_mapping(data.get("config"))
-    epochs = _whole_numbers(data.get("epochs"), path)
+    epochs = _whole_numbers(data, "epochs", path)
     notes: tuple[str, ...] = ()
     if len(epochs) != len(states):
         every = config["save_every"] if type(config.get("save_every")) is int else 100
@@ -137,7 +135,7 @@ def paper_source(path: Path, data: Mapping[str, Any]) -> Source:
         notes = (f"no epoch for every checkpoint: taken to be 0, {every}, {2 * every}, ...",)
     return Source(
         path, "paper", _by_step(states, epochs, path), _paper_losses(data, path),
-        _logged_steps(data, path), config, _training_pairs(data.get("train_data"), path),
+        _whole_numbers(data, "logged_steps", path) or None, config, _training_pairs(data, path),
         notes=notes,
     )  # fmt: skip
 
@@ -145,20 +143,20 @@ def paper_source(path: Path, data: Mapping[str, Any]) -> Source:
 def demo_source(path: Path, data: Mapping[str, Any]) -> Source:
     """`grokking_demo.pth`, or the like."""
     states = data["checkpoints"]
-    epochs = _whole_numbers(data.get("checkpoint_epochs"), path)
+    epochs = _whole_numbers(data, "checkpoint_epochs", path)
     if len(epochs) != len(states):
         raise InputError(f"{path} has no 'checkpoint_epochs' for each of its checkpoints.")
     losses = {
         column: LossCurve.every(values, first=int(column.startswith("test")))
         for column, values in _losses_by_epoch(data, path).items()
     }
-    train_data = None
-    if (rows := data.get("train_indices")) is not None:
-        train_data = torch.tensor(_whole_numbers(rows, path))
+    rows = _whole_numbers(data, "train_indices", path)
+    listed = data.get("train_indices") is not None
+    train_data = torch.tensor(rows) if listed else _training_pairs(data, path)
     return Source(
-        path, "demo", _by_step(states, epochs, path), losses, _logged_steps(data, path),
-        as_mapping(data.get("config")),
-        _training_pairs(data.get("train_data"), path) if train_data is None else train_data,
+        path, "demo", _by_step(states, epochs, path), losses,
+        _whole_numbers(data, "logged_steps", path) or None, as_mapping(data.get("config")),
+        train_data,
     )  # fmt: skip
 
 
@@ -167,14 +165,13 @@ def trainer_source(folder: Path, files: list[Path]) -> Source:
     states: dict[int, Callable[[], StateDict]] = {}
     train_data = None
     single: dict[str, dict[int, float]] = {}
-    near: dict[int, float] = {}
     losses: dict[str, LossCurve] = {}
     config: Mapping[str, Any] = {}
     for file in files:
         data = as_mapping(read_file(file))
         contents = contents_of(data)
         if file.stem == "init":
-            step, train_data = 0, _training_pairs(data.get("train_data"), file)
+            step, train_data = 0, _training_pairs(data, file)
         elif file.stem == "final":  # its own epoch is the planned one, also of a run cut short
             losses = _paper_losses(data, file)
             epoch = data.get("epoch")
@@ -189,17 +186,14 @@ def trainer_source(folder: Path, files: list[Path]) -> Source:
             step = epoch + 1
             for column, value in contents.losses.items():
                 single.setdefault(column, {})[epoch] = value
-            if "train_loss" in contents.losses:
-                near[step] = contents.losses["train_loss"]
         if train_data is None and contents.train_rows is not None:
             train_data = contents.train_rows.clone()
         config = as_mapping(data.get("config")) or config
         if step in states and file.stem == "final":
             continue  # the last epoch was saved twice
         states[step] = lambda file=file: state_dict_in(read_file(file), file)  # type: ignore[misc]
-    for column, values in single.items():
-        if column not in losses:
-            losses[column] = LossCurve(np.array([*values]), np.array([*values.values()]))
+    losses = {column: LossCurve.by_step(values) for column, values in single.items()} | losses
+    near = {epoch + 1: loss for epoch, loss in single.get("train_loss", {}).items()}
     return Source(
         folder, "trainer", dict(sorted(states.items())), losses, None, config, train_data,
         near=near,
@@ -242,8 +236,8 @@ def _by_step(
 def _paper_losses(data: Mapping[str, Any], path: Path) -> dict[str, LossCurve]:
     """The training loss of every epoch, the test loss of every so many."""
     found = _losses_by_epoch(data, path)
-    lengths = {column: len(values) for column, values in found.items()}
-    stride = max(1, round(lengths.get("train_loss", 0) / lengths.get("test_loss", 1)))
+    n_train, n_test = (len(found.get(column, ())) for column in ("train_loss", "test_loss"))
+    stride = max(1, round(n_train / max(1, n_test)))
     return {
         column: LossCurve.every(values, stride=stride if column.startswith("test") else 1)
         for column, values in found.items()
@@ -253,51 +247,42 @@ def _paper_losses(data: Mapping[str, Any], path: Path) -> dict[str, LossCurve]:
 def _losses_by_epoch(data: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
     """The lists `train_losses` and `test_losses`, and accuracies as long as these, if any."""
     found = {
-        f"{side}_loss": _numbers(data[f"{side}_losses"], f"{path}: {side}_losses")
+        f"{side}_loss": _numbers(data, f"{side}_losses", path)
         for side in ("train", "test")
         if data.get(f"{side}_losses") is not None
     }
-    for column, accuracies in contents_of(data).lists.items():
+    for column, listed in contents_of(data).lists.items():
+        values = listed.values if isinstance(listed, LossCurve) else listed
         n_losses = len(found.get(column.replace("_acc", "_loss"), ()))
-        if column.endswith("_acc") and n_losses == len(accuracies.values):
-            found[column] = accuracies.values
+        if column.endswith("_acc") and n_losses == len(values):
+            found[column] = values
     return {column: values for column, values in found.items() if len(values)}
 
 
-def _logged_steps(data: Mapping[str, Any], path: Path) -> np.ndarray | None:
-    """The steps whose losses were logged, where a file says that others are repetitions."""
-    steps = data.get("logged_steps")
-    return None if steps is None else np.asarray(_whole_numbers(steps, path))
-
-
-def _whole_numbers(values: Any, path: Path) -> list[int]:
+def _whole_numbers(data: Mapping[str, Any], key: str, path: Path) -> list[int]:
     """A list of epochs, steps or rows; empty where there is none."""
-    if values is None:
+    if data.get(key) is None:
         return []
-    numbers = _numbers(values, f"{path}: its list of epochs")
+    numbers = _numbers(data, key, path)
     if not (np.isfinite(numbers) & (numbers % 1 == 0) & (abs(numbers) < 2**53)).all():
-        raise InputError(f"{path}: the epochs of its checkpoints are not whole numbers.")
+        raise InputError(f"{path}: its {key!r} are not whole numbers; put them right.")
     return [int(x) for x in numbers]
 
 
-def _numbers(values: Any, what: str) -> np.ndarray:
-    text = (str, bytes)  # which float() reads, a million digits as well
-    try:
-        if isinstance(values, Tensor) and not values.is_complex() and values.ndim == 1:
-            return values.double().numpy()  # at once: an object for every element takes gigabytes
-        if isinstance(values, (Tensor, *text)) or any(isinstance(x, text) for x in values):
-            raise TypeError
-        return np.asarray([float(x) for x in values])
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise InputError(f"{what} is not a list of numbers.") from None
+def _numbers(data: Mapping[str, Any], key: str, path: Path) -> np.ndarray:
+    numbers = numbers_in(data[key])
+    if numbers is None or numbers.ndim != 1:
+        raise InputError(f"{path}: its {key!r} is not a list of numbers; put it right.")
+    return numbers
 
 
-def _training_pairs(data: Any, path: Path) -> Tensor | None:
-    """Training pairs (a, b) of a list of tuples (a, b, p)."""
-    if data is None:
+def _training_pairs(data: Mapping[str, Any], path: Path) -> Tensor | None:
+    """Training pairs (a, b) of `train_data`, a list of tuples (a, b, p)."""
+    rows = data.get("train_data")
+    if rows is None:
         return None
-    rows = data.tolist() if isinstance(data, (Tensor, np.ndarray)) else data
     try:
+        rows = rows.tolist() if isinstance(rows, (Tensor, np.ndarray)) else rows
         pairs = [row[:2] for row in rows]
         if not all(len(pair) == 2 and all(type(x) is int for x in pair) for pair in pairs):
             raise TypeError

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from grokinterp.base.checks import real
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import ROUNDING
 
 MOST_KEYS = 10_000  # of a group
 DEEPEST = 3  # group within a group
 LARGEST_TEXT = 1_000_000  # characters of a configuration that is kept as text
-LONGEST_NAME = 100  # characters of a name that is looked at
+LONGEST_KEY = 100  # characters of a name that is looked at
 PLAIN = (bool, int, float, str)
 
 _SIDES = {
@@ -60,7 +61,7 @@ _ABOUT_AXES = {  # which a name may have besides one of these and a side
 }  # fmt: skip
 _ROWS = {"index", "indices", "indexes", "idx", "idxs", "inds", "ids", "rows", "mask"}
 _PAIRS = {"data", "pairs", "inputs", "input", "x", "dataset"}
-SPLITS = {"split", "splits", "indices", "idx", "data", "dataset"}  # groups with a "train" in them
+SPLIT_GROUPS = {"split", "splits", "indices", "idx", "data", "dataset"}  # with a "train" in them
 GROUPS = {  # that hold such values, and say nothing themselves
     "metric", "metrics", "stat", "stats", "statistics", "log", "logs", "logger", "history", "hist",
     "result", "results", "meta", "metadata", "info", "extra", "extras", "curve", "curves",
@@ -77,6 +78,7 @@ CONFIGS = (
 )  # fmt: skip
 
 Measure = tuple[str | None, str]  # the side (None: not named) and what is measured
+Configs = Sequence[tuple[str, Mapping[str, Any]]]  # by the path of the file that says it
 Leaf = tuple[tuple[str, ...], tuple[str, ...], Any]  # words, groups it is in, value
 
 
@@ -86,7 +88,7 @@ def words_of(name: str) -> tuple[str, ...]:
     >>> words_of("trainLosses"), words_of("val/acc"), words_of("testloss")
     (('train', 'losses'), ('val', 'acc'), ('test', 'loss'))
     """
-    if len(name) > LONGEST_NAME:
+    if len(name) > LONGEST_KEY:
         return ()
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
     apart = re.sub(r"(?<![a-z])(train|test|valid|val)(?=loss|acc)", r"\1_", apart)
@@ -144,13 +146,11 @@ def says_training_rows(words: Sequence[str], groups: Sequence[str]) -> str | Non
     ('pairs', None)
     """
     rest = [word for word in words if _SIDES.get(word) != "train"]
-    if len(rest) == len(words):
+    if len(rest) == len(words) or len(rest) > 1:
         return None
-    if not rest:
-        return "rows" if set(groups) & SPLITS else None
-    if len(rest) > 1:
-        return None
-    return "rows" if rest[0] in _ROWS else "pairs" if rest[0] in _PAIRS else None
+    if rest:
+        return "rows" if rest[0] in _ROWS else "pairs" if rest[0] in _PAIRS else None
+    return "rows" if SPLIT_GROUPS.intersection(groups) else None
 
 
 def is_known(name: str) -> bool:
@@ -163,19 +163,32 @@ def is_known(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class NumberList:
-    """Numbers of a list, and the steps that are given for them, if any, with their word."""
+class LossCurve:
+    """Losses or accuracies, the steps whose weights had them, and a file's word for these."""
 
+    steps: np.ndarray
     values: np.ndarray
-    steps: np.ndarray | None = None
     word: str | None = None
 
     @classmethod
-    def by_step(cls, numbers: Mapping[int, float], word: str | None) -> "NumberList":
-        """Numbers in the order of their steps, which without a word are only places in a list."""
+    def by_step(cls, numbers: Mapping[int, float], word: str | None = None) -> "LossCurve":
+        """Numbers in the order of their steps."""
         steps = sorted(numbers)
-        values = np.array([numbers[step] for step in steps])
-        return cls(values, None if word is None else np.array(steps), word)
+        return cls(np.array(steps), np.array([numbers[step] for step in steps]), word)
+
+    @classmethod
+    def every(cls, values: np.ndarray, *, stride: int = 1, first: int = 0) -> "LossCurve":
+        """Entry i belongs to step `first + i * stride`."""
+        return cls(first + stride * np.arange(len(values)), values)
+
+    def over(self, other: "LossCurve") -> "LossCurve":
+        """Both curves in one; where they have the same steps, this one."""
+        steps = np.concatenate([self.steps, other.steps])
+        kept, first = np.unique(steps, return_index=True)
+        return LossCurve(kept, np.concatenate([self.values, other.values])[first])
+
+
+NumberList = LossCurve | np.ndarray  # with the steps that a file gives, or without any
 
 
 @dataclass(frozen=True)
@@ -206,8 +219,8 @@ class Contents:
     @property
     def is_empty(self) -> bool:
         """Whether it says nothing that is used here."""
-        others = (self.step, self.config, self.losses, self.lists)
-        return not any(others) and self.train_rows is None
+        says = self.step or self.config or self.losses or self.lists
+        return not says and self.train_rows is None
 
 
 def contents_of(data: Any, *, all_is_config: bool = False) -> Contents:
@@ -216,11 +229,9 @@ def contents_of(data: Any, *, all_is_config: bool = False) -> Contents:
     `all_is_config` is for files without weights, all of whose plain values are configuration.
 
     >>> found = contents_of({"epoch": 5, "metrics": {"trainLoss": 0.5, "val_acc": [0.1, 0.9]}})
-    >>> found.step, found.losses, found.lists["test_acc"].values.tolist()
+    >>> found.step, found.losses, found.lists["test_acc"].tolist()
     ((5, 'epoch'), {'train_loss': 0.5}, [0.1, 0.9])
     """
-    if isinstance(data, list) and data and isinstance(data[0], Mapping):
-        data = {"records": data}
     if not isinstance(data, Mapping):
         return Contents()
     leaves = list(_leaves(data))
@@ -234,7 +245,7 @@ def contents_of(data: Any, *, all_is_config: bool = False) -> Contents:
             continue
         if (number := _number(value)) is not None:
             numbers.setdefault(measure, number)
-        elif (found := value if isinstance(value, NumberList) else _list_in(value)) is not None:
+        elif (found := value if isinstance(value, LossCurve) else _list_in(value)) is not None:
             lists.setdefault(measure, found)
     axes = [
         (axis, array) for words, _, value in leaves if (axis := axis_word(words)) is not None
@@ -249,14 +260,6 @@ def contents_of(data: Any, *, all_is_config: bool = False) -> Contents:
     )  # fmt: skip
 
 
-def with_name(data: Any, name: str) -> Any:
-    """What a file holds, under its own name where that says what it is: `split.json`."""
-    if "_".join(words_of(name)) in SPLITS and isinstance(data, Mapping):
-        return {**data, name: data}
-    records = isinstance(data, list) and data and isinstance(data[0], Mapping)
-    return data if records or isinstance(data, Mapping) else {name: data}
-
-
 def _leaves(
     data: Mapping[Any, Any], about: tuple[str, ...] = (), groups: tuple[str, ...] = ()
 ) -> Iterator[Leaf]:
@@ -265,10 +268,10 @@ def _leaves(
             continue
         name, full = "_".join(words), (*about, *words)
         about_losses = [word in _SIDES or word in _KINDS for word in words]
-        is_group = name in GROUPS or name in SPLITS or all(about_losses)
+        is_group = name in GROUPS | SPLIT_GROUPS or all(about_losses)
         if isinstance(value, Mapping):
             if measured(full) and (numbers := _numbers_by_step(value)):
-                yield full, groups, NumberList.by_step(numbers, "step")
+                yield full, groups, LossCurve.by_step(numbers, "step")
             elif is_group and len(groups) < DEEPEST:  # "metrics" adds nothing to the names in it
                 yield from _leaves(value, full if any(about_losses) else about, (*groups, name))
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
@@ -292,7 +295,8 @@ def _columns(records: Sequence[Any]) -> Iterator[Leaf]:
             }  # fmt: skip
             steps = {step: number for step, number in numbers.items() if step is not None}
             if steps and len(steps) == len(numbers):
-                yield words, (), NumberList.by_step(steps, "_".join(axis) if axis else None)
+                curve = LossCurve.by_step(steps, "_".join(axis)) if axis else [*steps.values()]
+                yield words, (), curve
                 break
 
 
@@ -333,20 +337,18 @@ def by_column(found: Mapping[Measure, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _without_percent(losses: dict[str, float], lists: dict[str, NumberList]) -> list[str]:
-    """Take out accuracies that are no shares of 1; those a rounding above 1 are 1. Notes of it."""
+    """Notes of accuracies that are taken out: no shares of 1. Those a rounding above 1 become 1."""
     notes = []
     both: tuple[dict[str, Any], ...] = (losses, lists)
     for columns in both:
         for column in [name for name in columns if "_acc" in name]:
-            value = columns[column]
-            most = float(np.nanmax(value.values if isinstance(value, NumberList) else value))
+            found = columns[column]
+            numbers = found.values if isinstance(found, LossCurve) else found
+            most, below = float(np.nanmax(numbers)), np.minimum(numbers, 1.0)
+            columns[column] = below if numbers is found else replace(found, values=below)
             if most > 1 + ROUNDING:
                 del columns[column]
                 notes.append(f"its {column} goes up to {most:g}, no share of 1: it is left out")
-            elif isinstance(value, NumberList):
-                columns[column] = replace(value, values=np.minimum(value.values, 1.0))
-            else:
-                columns[column] = min(value, 1.0)
     return notes
 
 
@@ -354,16 +356,16 @@ def _with_steps(
     side: str | None, found: NumberList, axes: Sequence[tuple[tuple[str, str | None], np.ndarray]]
 ) -> NumberList:
     """With the list of steps of the same length next to it, one of the same side before others."""
-    if found.steps is not None:
+    if isinstance(found, LossCurve):
         return found
     possible = [
         (of_side is None, word == "epoch", word, steps) for (word, of_side), steps in axes
-        if len(steps) == len(found.values) and of_side in (side, None)
+        if len(steps) == len(found) and of_side in (side, None)
     ]  # fmt: skip
     if not possible:
         return found
     *_, word, steps = min(possible, key=lambda each: each[:2])
-    return NumberList(found.values, steps, word)
+    return LossCurve(steps, found, word)
 
 
 def _config(data: Mapping[Any, Any], *, everything: bool) -> dict[str, Any]:
@@ -413,13 +415,10 @@ def whole_tensor(value: Any) -> Tensor | None:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, (Tensor, np.ndarray)):
-        if math.prod(value.shape) != 1 or value.ndim > 1 or not _is_real(value):
-            return None
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if abs(value) < 1e300 else None  # neither NaN nor infinite
+    if isinstance(value, (Tensor, np.ndarray)) and tuple(value.shape) == (1,):
+        value = value[0]
+    number = real(value)
+    return None if number is None or abs(number) >= 1e300 else number
 
 
 def _whole(value: Any) -> int | None:
@@ -429,23 +428,28 @@ def _whole(value: Any) -> int | None:
     return int(number)
 
 
-def _list_in(value: Any) -> NumberList | None:
-    """A list of numbers, NaN for None in it; or of pairs of a step and a number."""
-    array = None
+def numbers_in(value: Any) -> np.ndarray | None:
+    """A list or a tensor of numbers as an array, NaN for None in it; None if it is none."""
     if isinstance(value, Tensor) and _is_real(value):
-        array = value.detach().double().clone().numpy()
-    elif isinstance(value, np.ndarray) and _is_real(value):
-        array = value.astype(float)
-    elif isinstance(value, (list, tuple)) and value:
+        return value.detach().double().clone().numpy()
+    if isinstance(value, np.ndarray) and _is_real(value):
+        return value.astype(float)
+    if isinstance(value, (list, tuple)):
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             numbers = [math.nan if x is None else x if isinstance(x, float) else _entry(x)
                        for x in value]  # fmt: skip
-            array = np.asarray(numbers, dtype=float)
+            return np.asarray(numbers, dtype=float)
+    return None
+
+
+def _list_in(value: Any) -> NumberList | None:
+    """A list of numbers, or of pairs of a step and a number; None if it is none."""
+    array = numbers_in(value)
     if array is None or not array.size or not np.isfinite(array).any():
         return None
     if array.ndim == 2 and array.shape[1] == 2 and (steps := _axis(array[:, 0])) is not None:
-        return NumberList(array[:, 1].copy(), steps, "step")
-    return NumberList(array) if array.ndim == 1 else None
+        return LossCurve(steps, array[:, 1].copy(), "step")
+    return array if array.ndim == 1 else None
 
 
 def _entry(value: Any) -> Any:
@@ -459,10 +463,9 @@ def _entry(value: Any) -> Any:
 
 def _axis(value: Any) -> np.ndarray | None:
     """Steps that rise from 0 on."""
-    array = value if isinstance(value, np.ndarray) else getattr(_list_in(value), "values", None)
-    if array is None or array.ndim != 1 or not len(array) or not _is_real(array):
+    steps = numbers_in(value)
+    if steps is None or steps.ndim != 1 or not len(steps):
         return None
-    steps = array.astype(float)
     whole = np.isfinite(steps).all() and not (steps % 1).any()
     rises = steps[0] >= 0 and steps[-1] < LARGEST_STEP and (np.diff(steps) > 0).all()
     return steps.astype(np.int64) if whole and rises else None

@@ -7,11 +7,11 @@ import io
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
@@ -19,13 +19,12 @@ from grokinterp.base.files import LOCK, hold, write_whole
 from grokinterp.base.paths import as_path, reaching
 from grokinterp.models.architecture import Architecture, Weights, is_bias, refuse_not_finite
 from grokinterp.models.foreign_names import PAPER, to_foreign
-from grokinterp.reading._load import ForeignStore, RunOrPath, open_foreign, run_of
+from grokinterp.reading._load import ForeignStore, RunOrPath, open_foreign, progress_bar, run_of
 from grokinterp.reading.checkpoint_formats import holds_foreign
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks.modular import ModularTask
 
-FORMATS = ("demo", "paper")
 MOST_EPOCHS = 10_000_000
 TEST_EVERY = 10  # the paper's file keeps the test loss of every 10th epoch
 
@@ -85,9 +84,7 @@ def _write(store: ForeignStore, folder: Path, progress: bool) -> None:
         split=manifest.split,
         source=manifest.source,
     )
-    for step in tqdm(
-        manifest.steps, desc="import", unit="checkpoint", disable=None if progress else True
-    ):
+    for step in progress_bar(manifest.steps, "import", progress):
         writer.put(step, store.weights(step))
     for row in store.metrics(progress=progress).to_dict("records"):
         writer.log(int(row["step"]), {column: row[column] for column in writer.columns})
@@ -109,7 +106,7 @@ def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
     the paper's layout has no place for (attention biases, LayerNorm, an attention rate, attention
     both ways in several layers), and weights that are not finite.
     """
-    word("format", format, FORMATS)
+    word("format", format, ("demo", "paper"))
     run = run_of(run)
     path = as_path("path", path, such_as="run.pth")
     if path.is_dir():
@@ -138,13 +135,9 @@ def _demo(run: Run, architecture: Architecture) -> dict[str, Any]:
         )
     }
     states = [{**_weights(run, step), **buffers} for step in run.steps]
-    names = (
-        "n_layers", "n_heads", "d_model", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "n_ctx",
-        "act_fn", "normalization_type", "eps", "attention_dir",
-    )  # fmt: skip
-    config = {name: getattr(architecture, name) for name in names}
-    if architecture.attention_rate != 1:  # a hook there, not a setting
-        config["attention_rate"] = architecture.attention_rate
+    config = asdict(architecture)
+    if architecture.attention_rate == 1:  # another rate is a hook there, not a setting
+        del config["attention_rate"]
     content = {
         "model": states[-1],
         "config": config,

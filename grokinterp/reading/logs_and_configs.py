@@ -17,7 +17,7 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,8 +28,11 @@ import pandas as pd
 
 from grokinterp.base.errors import LONGEST_VALUE, InputError, one_line, shown
 from grokinterp.base.files import HEAD, kind_of
+from grokinterp.base.paths import file_at
 from grokinterp.reading.file_contents import (
+    SPLIT_GROUPS,
     STEPS,
+    Configs,
     Contents,
     Measure,
     by_column,
@@ -37,7 +40,6 @@ from grokinterp.reading.file_contents import (
     counts_epochs,
     measured,
     step_word,
-    with_name,
     words_of,
 )
 from grokinterp.runs.manifest import LARGEST_STEP
@@ -45,7 +47,7 @@ from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
 
 LARGEST_JSON = 20_000_000  # bytes
 LARGEST_LOG = 100_000_000  # of a log that nobody named,
-LARGEST = 256_000_000  # and of any
+LARGEST_CSV = 256_000_000  # and of any
 MOST_COLUMNS = 1000
 LONGEST_LINE = 100_000  # bytes: pandas takes seconds for a million cells in one
 MARKS = (  # the longer first: that of UTF-32 begins like that of UTF-16
@@ -89,11 +91,15 @@ class Log:
 
 @dataclass(frozen=True)
 class Companions:
-    """What the files next to checkpoints say, each with its name, and a log."""
+    """What the files next to checkpoints say, each with its path, and a log."""
 
     contents: tuple[tuple[str, Contents], ...]
     log: Log | None
     notes: tuple[str, ...]
+
+    def configs(self) -> Configs:
+        """The configurations among them."""
+        return [(path, x.config) for path, x in self.contents if x.config]
 
 
 def companions_of(path: Path, *, epochs: bool = False, metrics: str | None = None) -> Companions:
@@ -132,7 +138,7 @@ def names_in(folder: Path) -> frozenset[str]:
 
 
 def _stems_of(path: Path) -> list[str]:
-    """Stems of what goes by the name of a checkpoint."""
+    """Stems of the files that belong to one checkpoint by their names."""
     stem = path.stem
     bare = re.sub(r"^(model|checkpoint|ckpt|weights)[-_.]", "", stem, flags=re.IGNORECASE)
     names = [stem, re.sub("^model", "config", stem), bare]
@@ -168,7 +174,15 @@ def _contents(
             continue
         found = contents_of(with_name(data, file.stem), all_is_config=True)
         if not found.is_empty:
-            yield file.name, found
+            yield str(file), found
+
+
+def with_name(data: Any, name: str) -> Mapping[str, Any]:
+    """What a file holds, under its own name where that says what it is: `split.json`."""
+    if isinstance(data, Mapping):
+        return {**data, name: data} if "_".join(words_of(name)) in SPLIT_GROUPS else data
+    records = isinstance(data, list) and data and isinstance(data[0], Mapping)
+    return {"records" if records else name: data}
 
 
 def _left_alone(file: Path, reason: str) -> str:
@@ -223,8 +237,7 @@ def _columns(table: pd.DataFrame, *, epochs: bool) -> tuple[str | None, dict[str
 def read_table(path: str | Path) -> pd.DataFrame:
     """A CSV file of another tool, column names stripped; what is none is refused in one line.
 
-    Names that stand twice in the header stay as they are, so that who uses such a column can refuse
-    it.
+    Names that stand twice in the header stay, so that who uses such a column can refuse it.
     """
     path = Path(path)  # pandas would fetch a URL
     content = _content(path)
@@ -240,7 +253,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         _read(content, nrows=1)  # a first row longer than the header is found after all others
         frame = _read(content)
     except pd.errors.EmptyDataError:
-        raise InputError(f"{path} is empty; give a CSV with a header and rows.") from None
+        raise InputError(f"{path} is empty; {WANTED}.") from None
     except InputError:
         raise
     except (pd.errors.ParserError, pd.errors.ParserWarning, ValueError) as error:
@@ -260,18 +273,15 @@ def _read(content: bytes, **options: Any) -> pd.DataFrame:
 
 def _content(path: Path) -> bytes:
     """The content of a text file in UTF-8; what is no text, or too large, is refused."""
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; {WANTED}.")
-    size = path.stat().st_size
-    if size == 0:
-        raise InputError(f"{path} is empty; give a CSV with a header and rows.")
+    size = file_at(path, wanted=WANTED).stat().st_size
     with path.open("rb") as file:
         if kind := kind_of(file.read(HEAD)):
             raise InputError(f"{path} is {kind.what}, no CSV; {kind.advice or WANTED}.")
-        if size > LARGEST:
+        if size > LARGEST_CSV:
             raise InputError(
-                f"{path} is {size / 1e6:.0f} MB large, and a log of at most {LARGEST / 1e6:.0f} MB "
-                "is read; keep the columns that are needed, or every tenth row."
+                f"{path} is {size / 1e6:.0f} MB large, and a log of at most "
+                f"{LARGEST_CSV / 1e6:.0f} MB is read; keep the columns that are needed, or every "
+                "tenth row."
             )
         file.seek(0)
         content = file.read()
@@ -294,10 +304,7 @@ def _content(path: Path) -> bytes:
 
 
 def _check_lines(path: Path, content: bytes) -> None:
-    """Refuse lines that are too long for a row of a log, and too wide a header or first row.
-
-    pandas refuses rows with more cells than these two.
-    """
+    """Refuse lines that are too long, and too wide a header or first row (of others, pandas)."""
     start = 0
     while len(content) - start > LONGEST_LINE:
         window = start, start + LONGEST_LINE + 1

@@ -179,44 +179,32 @@ class _Machine:
         self.stack.pop()
         return top
 
-    def _pop_mark(self, _: Any = None) -> list[Any]:
-        """What was put on the stack since the mark, before which another stack takes over."""
+    def _pop_mark(self, n: int | None) -> list[Any]:
+        """The last n objects of the stack; by default, all that it holds since the mark."""
+        if n is not None:
+            return [self._pop() for _ in range(n)][::-1]
         if not self.marks:
             raise NotPlainDataError("it closes a list that it has not opened")
         items, self.stack = self.stack, self.marks.pop()
         return items
 
-    def _list(self, _: Any) -> None:
-        items = self._pop_mark()
-        self.stack.append(items)
+    def _list(self, n: int | None) -> None:
+        self._value(self._pop_mark(n))
 
-    def _tuple(self, _: Any) -> None:
-        items = self._pop_mark()
-        self.stack.append(tuple(items))
+    def _tuple(self, n: int | None) -> None:
+        self._value(tuple(self._pop_mark(n)))
 
-    def _tuple_of(self, n: int) -> None:
-        items = [self._pop() for _ in range(n)]
-        self.stack.append(tuple(items[::-1]))
-
-    def _append(self, _: Any) -> None:
-        item = self._pop()
-        _expect(self._top(), list).append(item)
-
-    def _appends(self, _: Any) -> None:
-        items = self._pop_mark()
+    def _appends(self, n: int | None) -> None:
+        items = self._pop_mark(n)
         _expect(self._top(), list).extend(items)
 
-    def _dict(self, _: Any) -> None:
-        items = self._pop_mark()
+    def _dict(self, n: int | None) -> None:
+        items = self._pop_mark(n)
         self.stack.append({})
         self._set(items)
 
-    def _setitem(self, _: Any) -> None:
-        value = self._pop()
-        self._set([self._pop(), value])
-
-    def _setitems(self, _: Any) -> None:
-        self._set(self._pop_mark())
+    def _setitems(self, n: int | None) -> None:
+        self._set(self._pop_mark(n))
 
     def _set(self, items: list[Any]) -> None:
         target = _expect(self._top(), dict)
@@ -225,8 +213,8 @@ class _Machine:
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[_key(key)] = value
 
-    def _additems(self, _: Any) -> None:
-        items = self._pop_mark()
+    def _additems(self, n: int | None) -> None:
+        items = self._pop_mark(n)
         _expect(self._top(), set).update(map(_key, items))
 
     def _global(self, argument: str) -> None:
@@ -265,9 +253,7 @@ class _Machine:
     def _charge(self, value: Any) -> None:
         """Count what a call copies: what the pickle holds once, it may refer to a million times."""
         self._count()
-        self.left -= _size(value)
-        for part in value if isinstance(value, tuple) and self.left >= 0 else ():
-            self.left -= _size(part)
+        self.left -= _size(value) + sum(map(_size, value if isinstance(value, tuple) else ()))
         if self.left < 0:
             raise NotPlainDataError("it copies the same objects again and again")
 
@@ -403,6 +389,12 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
+_OF_FEW: dict[str, tuple[Callable[[_Machine, int], None], int]] = {  # objects, without a mark
+    **{f"TUPLE{n}": (_Machine._tuple, n) for n in (1, 2, 3)},
+    "APPEND": (_Machine._appends, 1), "SETITEM": (_Machine._setitems, 2),
+}  # fmt: skip
+
+
 def _action(name: str) -> Callable[[_Machine, Any], None] | None:
     """What an opcode does; None where plain data has no use for it."""
     if name in _VALUES:
@@ -411,9 +403,9 @@ def _action(name: str) -> Callable[[_Machine, Any], None] | None:
         return lambda machine, _: machine.stack.append(make())
     if name in ("PROTO", "FRAME"):  # which only help who reads in parts
         return lambda machine, _: None
-    if name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-        n = int(name[-1])
-        return lambda machine, _: machine._tuple_of(n)
+    if name in _OF_FEW:
+        method, n = _OF_FEW[name]
+        return lambda machine, _: method(machine, n)
     if name.endswith(("PUT", "GET")):
         name = name.removeprefix("LONG_").removeprefix("BIN")
     action: Callable[[_Machine, Any], None] | None = getattr(_Machine, f"_{name.lower()}", None)

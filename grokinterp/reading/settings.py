@@ -18,7 +18,7 @@ sequence with or without the answer.
 """
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from typing import Any
@@ -27,10 +27,10 @@ from grokinterp.base.checks import real, word
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.models.adapter import SOFT_CAPS, UNUSUAL
 from grokinterp.models.architecture import ACTIVATIONS, CHOICES, Architecture
+from grokinterp.reading.file_contents import MOST_KEYS, PLAIN, Configs
 from grokinterp.tasks.operations import ALIASES, OPERATIONS, get_operation
 
-SPLITS = ("torch", "python", "search")
-BIASES = ("none", "mlp", "all")
+RULES = ("torch", "python")  # that draw training rows
 SYNONYMS = {  # words of other codes, here and in their configuration files
     "C": "p", "modulus": "p", "prime": "p",
     "fn": "operation", "fn_name": "operation", "op": "operation",
@@ -51,7 +51,17 @@ _CONFIG_SYNONYMS = {  # only in configurations
         "training_frac",
     ), "train_fraction"),
     **dict.fromkeys(("train_size", "n_train_samples", "num_train_samples"), "n_train"),
+    **dict.fromkeys(("n_embd", "embed_dim", "embedding_dim", "model_dim", "dim_model"), "d_model"),
+    **dict.fromkeys(("d_ff", "dim_feedforward", "ffn_dim", "mlp_dim", "n_inner"), "d_mlp"),
+    "head_dim": "d_head",
+    **dict.fromkeys(("seq_len", "block_size", "context_length", "max_seq_len", "seq_length"),
+                    "n_ctx"),
+    **dict.fromkeys(("vocab_size", "n_vocab", "num_tokens", "n_tokens"), "d_vocab"),
+    **dict.fromkeys(("num_classes", "n_classes"), "d_vocab_out"),
 }  # fmt: skip
+_SIZES = (
+    "n_layers", "n_heads", "d_model", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "n_ctx",
+)  # fmt: skip
 _SEEDS = (  # of the split in the first place, of everything in the last
     "data_seed", "split_seed", "dataset_seed", "seed_data", "train_test_seed", "random_seed",
     "seed", "rng_seed", "random_state", "torch_seed", "manual_seed",
@@ -98,7 +108,7 @@ class Settings:
         Traceback (most recent call last):
         grokinterp.base.errors.InputError: setting 'modolus' is not known; did you mean 'p'?
         """
-        kinds = {field.name: str(field.type) for field in fields(cls)}
+        kinds = {field.name: str(field.type).removesuffix(" | None") for field in fields(cls)}
         found: dict[str, Any] = {}
         for given, value in values.items():
             key = SYNONYMS.get(given, given)
@@ -108,7 +118,7 @@ class Settings:
             if key in found:
                 raise InputError(f"{key} is given twice, once as {given!r}; give it once.")
             found[key] = None if value is None else _typed(key, value, kinds[key])
-        for key, allowed in (("split", SPLITS), ("biases", BIASES)):
+        for key, allowed in (("split", (*RULES, "search")), ("biases", ("none", "mlp", "all"))):
             if found.get(key) is not None:
                 word(key, found[key], allowed)
         for key in ("p", "n_train", "step", "data_seed"):
@@ -193,13 +203,12 @@ _NO_PLACE: dict[str, tuple[Any, ...]] = {
     "use_attn_scale": (False,),
 }
 MOST_GROUPS = 100  # nested in a configuration
-MOST_KEYS = 10_000  # in each of them
 LARGEST_NUMBER = 1e300
 _VALID: dict[str, Iterable[Any]] = {
     "act_fn": ACTIVATIONS,
     "operation": (*OPERATIONS, *ALIASES),
     "attention_dir": CHOICES["attention_dir"],
-    "split": ("torch", "python"),
+    "split": RULES,
 }
 
 
@@ -237,7 +246,7 @@ def flat(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
         for key, value in islice(group.items(), MOST_KEYS):
             if isinstance(value, Mapping) and len(groups) < MOST_GROUPS:
                 groups.append(value)
-            elif isinstance(key, str) and isinstance(value, (bool, int, float, str)):
+            elif isinstance(key, str) and isinstance(value, PLAIN):
                 yield key, value
 
 
@@ -248,69 +257,42 @@ def _positive(value: Any) -> bool:
 def _typed(key: str, value: Any, kind: str) -> Any:
     """The value in the type of its setting, refused when it has another."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    expected = {"int": "a whole number", "flo": "a number", "boo": "true or false", "str": "text"}
-    match kind.removesuffix(" | None"):
-        case "int" if number and abs(value) < 2**63 and value % 1 == 0:
-            return int(value)
-        case "float" if number and abs(value) < LARGEST_NUMBER:
-            return float(value)
-        case "bool" if isinstance(value, bool):
-            return value
-        case "str" if isinstance(value, str):
-            return value
-    raise InputError(f"{key}={shown(value)} is not {expected[kind[:3]]}.")
-
-
-_WORDS = {
-    "d_model": ("d_model", "n_embd", "embed_dim", "embedding_dim", "model_dim", "dim_model"),
-    "d_mlp": ("d_mlp", "d_ff", "dim_feedforward", "ffn_dim", "mlp_dim", "n_inner"),
-    "n_layers": ("n_layers", "num_layers", "n_layer"),
-    "n_heads": ("n_heads", "num_heads", "n_head", "heads"),
-    "d_head": ("d_head", "head_dim"),
-    "n_ctx": ("n_ctx", "seq_len", "block_size", "context_length", "max_seq_len", "seq_length"),
-    "d_vocab": ("d_vocab", "vocab_size", "n_vocab", "num_tokens", "n_tokens"),
-    "d_vocab_out": ("d_vocab_out", "num_classes", "n_classes"),
-}
-_OURS = {theirs: ours for ours, words in _WORDS.items() for theirs in words}
+    if kind == "int" and number and abs(value) < 2**63 and value % 1 == 0:
+        return int(value)
+    if kind == "float" and number and abs(value) < LARGEST_NUMBER:
+        return float(value)
+    if kind == type(value).__name__ and kind in ("bool", "str"):
+        return value
+    wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+    raise InputError(f"{key}={shown(value)} is not {wanted[kind]}; give that, or leave it out.")
 
 
 def sizes_in(config: Mapping[str, Any]) -> dict[str, int]:
     """The sizes that a configuration says, in its own words; the outermost of each."""
     found: dict[str, int] = {}
     for key, value in flat(config):
-        if key in _OURS and type(value) is int and value > 0:
+        if _CONFIG_SYNONYMS.get(key, key) in _SIZES and type(value) is int and value > 0:
             found.setdefault(key, value)
     return found
 
 
 def check_sizes(
-    configs: Iterable[tuple[str, Mapping[str, Any]]],
-    architecture: Architecture,
-    p: int,
-    given: Settings,
-    *,
-    keeps_its_vocabulary: bool,
+    configs: Configs, architecture: Architecture, p: int, ignored: Collection[str]
 ) -> None:
-    """Refuse a configuration with a size that the weights do not have; what was set is right.
-
-    The paper's code keeps the vocabulary of p = 113 whatever p is, and says either.
-    """
-    set_by_hand = {key for key, value in asdict(given).items() if value is not None}
+    """Refuse a configuration with a size that the weights do not have, but for some `ignored`."""
     for name, config in configs:
         for key, value in sizes_in(config).items():
-            ours = _OURS[key]
+            ours = _CONFIG_SYNONYMS.get(key, key)
             has = getattr(architecture, ours)
-            vocabulary = ours in ("d_vocab", "d_vocab_out")
-            if ours in set_by_hand or (vocabulary and keeps_its_vocabulary):
-                continue
-            if value not in {has, *_also_meant(key, ours, architecture, p)}:
+            meant = {has, *_also_meant(key, ours, architecture, p)}
+            if ours not in ignored and value not in meant:
                 raise InputError(
                     f"{name} says {key}={shown(value)}, and its weights have {ours}={has}: it is "
                     f"of another model; correct it, or set {ours}={has} if the weights are right."
                 )
 
 
-def check_agreement(configs: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+def check_agreement(configs: Configs) -> None:
     """Refuse configurations of one run that say different things of what is used here."""
     first: dict[str, tuple[str, Any]] = {}
     for name, config in configs:
@@ -318,7 +300,7 @@ def check_agreement(configs: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
             key: x for key, x in asdict(Settings.from_config(config)).items()
             if x is not None and key not in ("eps", "data_seed")  # eps may be that of Adam
         }  # fmt: skip
-        for key, value in {**used, **sizes_in(config), **used, **dict(seeds_in(config))}.items():
+        for key, value in {**sizes_in(config), **used, **dict(seeds_in(config))}.items():
             other, earlier = first.setdefault(key, (name, value))
             if earlier != value:
                 raise InputError(

@@ -24,12 +24,12 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.reading.file_contents import NumberList, counts_epochs, words_of
+from grokinterp.reading.file_contents import LossCurve, NumberList, counts_epochs, words_of
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.tasks.modular import ModularTask
 
 FEWEST = 4  # entries of a list whose number says how far apart they are
-USUAL = [digit * 10**zeros for zeros in range(12) for digit in (1, 2, 5)]  # intervals
+USUAL_INTERVALS = [digit * 10**zeros for zeros in range(12) for digit in (1, 2, 5)]
 MANY = 1000  # entries that nobody logs but regularly
 COUNTS = (  # of epochs or steps that were planned, in a configuration
     "num_epochs", "n_epochs", "epochs", "max_epochs", "num_epoch", "n_epoch", "total_epochs",
@@ -53,35 +53,6 @@ NEAR = 0.25  # of the log ratio to all rows' loss, by which that of the update b
 MOST_COMPARED = 6  # checkpoints
 
 Choice = TypeVar("Choice")
-RowLosses = Callable[[int], Float[Tensor, " n_inputs"]]
-
-
-@dataclass(frozen=True)
-class LossCurve:
-    """Losses and the steps whose weights had them."""
-
-    steps: np.ndarray
-    values: np.ndarray
-
-    @classmethod
-    def every(cls, values: np.ndarray, *, stride: int = 1, first: int = 0) -> "LossCurve":
-        """Entry i belongs to step `first + i * stride`."""
-        return cls(first + stride * np.arange(len(values)), values)
-
-    def over(self, other: "LossCurve") -> "LossCurve":
-        """Both curves in one; where they have the same steps, this one."""
-        steps = np.concatenate([self.steps, other.steps])
-        kept, first = np.unique(steps, return_index=True)
-        return LossCurve(kept, np.concatenate([self.values, other.values])[first])
-
-
-@dataclass(frozen=True)
-class PlacedLists:
-    """Curves on the axis of the checkpoints, the step of the weights, and notes."""
-
-    curves: dict[str, LossCurve]
-    step: int | None
-    notes: tuple[str, ...] = ()
 
 
 def place_lists(
@@ -90,23 +61,22 @@ def place_lists(
     step: int | None,
     word: str | None,
     config: Mapping[str, Any],
-    fixed: bool = False,
-) -> PlacedLists:
-    """The lists of a file, whose weights are of a step in some word; either may be unknown.
+    fixed: bool,
+) -> tuple[dict[str, LossCurve], int | None, list[str]]:
+    """The lists of a file by steps, the step of its weights, and notes.
 
-    A step without a word is only in a name; one that is `fixed` was set, or is one of several.
+    Its weights are of a `step` that it calls by some `word`; either may be unknown. A step without
+    a word is only in a name; one that is `fixed` was set, or is one of several.
     """
-    curves = {
-        column: LossCurve(x.steps, x.values) for column, x in lists.items() if x.steps is not None
-    }
-    words = {x.word for x in lists.values() if x.steps is not None and x.word}
+    curves = {column: x for column, x in lists.items() if isinstance(x, LossCurve)}
+    words = {x.word for x in curves.values() if x.word}
     notes = [f"its lists are by its own steps ({', '.join(sorted(words))})"] if words else []
-    loose = {column: x.values for column, x in lists.items() if x.steps is None}
+    loose = {column: x for column, x in lists.items() if not isinstance(x, LossCurve)}
     if step is None and curves:
         step = max(int(curve.steps[-1]) for curve in curves.values())
         notes.append(f"its weights are taken to be of step {step}, the last of its lists")
     if not loose:
-        return PlacedLists(curves, step, tuple(notes))
+        return curves, step, notes
     longest = max(map(len, loose.values()))
     intervals = intervals_in(config)
 
@@ -133,7 +103,7 @@ def place_lists(
         curves[column] = LossCurve.every(values, stride=stride)
         every = "one a step" if stride == 1 else f"one every {stride} steps"
         notes.append(f"{column}: a list of {n}, taken to be {every} from 0 on")
-    return PlacedLists(curves, step, tuple(notes))
+    return curves, step, notes
 
 
 def stride_of(n: int, last: int | None, intervals: Iterable[int] = ()) -> int | None:
@@ -154,19 +124,17 @@ def stride_of(n: int, last: int | None, intervals: Iterable[int] = ()) -> int | 
     if n < FEWEST:
         return None
     exact = {last // k for k in (n - 1, n) if last % k == 0}
-    usual = {x for x in USUAL if n in (last // x + 1, -(-last // x))}
+    usual = {x for x in USUAL_INTERVALS if n in (last // x + 1, -(-last // x))}
     found = usual if len(usual) == 1 and (not exact or usual <= exact) else exact
     return found.pop() if len(found) == 1 else None
 
 
 def intervals_in(config: Mapping[str, Any]) -> list[int]:
     """Numbers of steps between entries of a log, such as `log_every`."""
-
-    def is_interval(words: Sequence[str]) -> bool:
-        rest = [word for word in words if word not in EVERY]
-        return len(rest) == len(words) - 1 and set(rest) <= EVERY_WHAT
-
-    return [value for words, value in _numbers_in(config) if is_interval(words)]
+    return [
+        value for words, value in _numbers_in(config)
+        if len(EVERY.intersection(words)) == 1 and set(words) <= EVERY | EVERY_WHAT
+    ]  # fmt: skip
 
 
 def _numbers_in(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], int]]:
@@ -197,16 +165,12 @@ def _counted(
 
 
 def _counts_otherwise(step: int, word: str | None, longest: int) -> bool:
-    """Whether the losses count something else than a step that none of their lists fits.
-
-    A name has many numbers. More losses than epochs are those of batches, one an update. Fewer, but
-    thousands, are those of a run that was cut short, of which the paper's code saves the planned
-    number of epochs; a short list may have been logged at any steps.
-    """
-    if word is None:
+    """Whether the losses count something else than a step that none of their lists fits."""
+    if word is None:  # a name has many numbers
         return True
-    cut_short = longest >= MANY and step < 10 * longest
-    return counts_epochs(word) and (longest > step + 1 or cut_short)
+    batches = longest > step + 1  # one loss per update
+    cut_short = longest >= MANY and step < 10 * longest  # the paper's code saves the planned epoch
+    return counts_epochs(word) and (batches or cut_short)
 
 
 def stored_at(logged: pd.DataFrame, column: str, steps: Collection[int]) -> dict[int, float]:
@@ -273,21 +237,21 @@ class LossEvidence:
 
     task: ModularTask
     steps: Sequence[int]  # of the checkpoints
-    losses_of: RowLosses  # cross-entropy of every row under the weights of a step
+    losses_of: Callable[[int], Float[Tensor, " n_inputs"]]  # by step; cross-entropy of every row
     stored: Mapping[int, float]  # training losses of checkpoints, as the files keep them
     near: bool = False  # whether these may be those of the weights an update before
 
-    def looked_at(self) -> list[int]:
-        """A few checkpoints, evenly spread."""
+    def some_steps(self) -> list[int]:
+        """A few checkpoints, the last among them."""
         return evenly_spread(self.steps[::-1])
 
     def stored_steps(self) -> list[int]:
-        """A few checkpoints whose training loss is stored, evenly spread."""
+        """A few checkpoints whose training loss is stored."""
         return evenly_spread(sorted(self.stored))
 
 
 def evenly_spread(steps: Sequence[int]) -> list[int]:
-    """At most six of these steps."""
+    """At most six of these steps, evenly spread, the first among them."""
     return list(steps[:: max(1, -(-len(steps) // MOST_COMPARED))])
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.base.checks import real
@@ -30,16 +30,12 @@ from grokinterp.reading.checkpoint_files import Source
 from grokinterp.reading.settings import Settings
 from grokinterp.reading.stored_losses import (
     SMALLEST_LOSS,
-    LossEvidence,
     StoredNumber,
     best_fit,
     evenly_spread,
-    log_ratio,
-    stored_at,
     uncertainty,
 )
 from grokinterp.reading.tensor_files import StateDict
-from grokinterp.reading.training_rows import Split
 from grokinterp.runs._snapshot import BLOCK_ROWS, from_weights
 from grokinterp.runs.forwards import forward_of
 from grokinterp.runs.metrics import COLUMNS
@@ -49,9 +45,8 @@ from grokinterp.tasks.splits import mask_of
 SAMPLE = 2048  # rows of the table
 SMALLEST_GAP = 0.25  # of the mean log losses, by which every rival has to be behind,
 STANDARD_ERRORS = 10.0  # and in standard errors of the mean difference
-USUAL = "add"
-OPERATIONS = (USUAL, "subtract", "multiply", "x2xyy2")
-CHOICES: dict[str, tuple[Any, ...]] = {
+TRIED: dict[str, tuple[Any, ...]] = {
+    "operation": ("add", "subtract", "multiply", "x2xyy2"),  # the usual one first
     "n_heads": (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32),
     "attention_rate": (1.0, 0.0),
     "attention_dir": ("causal", "bidirectional"),
@@ -71,7 +66,7 @@ def task_of(
 ) -> tuple[ModularTask, tuple[str, ...]]:
     """The operation, the modulus and the "=" token, which the sizes of the weights have to fit."""
     where = str(source.path)
-    operation = given.operation or config.operation or "add"
+    operation = given.operation or config.operation or TRIED["operation"][0]
     if operation == "random" and given.operation is None:
         raise InputError(
             f"{where} learned random labels, which nobody can draw again; give operation=random "
@@ -110,10 +105,8 @@ def check_biases(weights: Weights, given: str | None, where: str) -> None:
 
 
 def check_affordable(architecture: Architecture, task: ModularTask, where: str) -> None:
-    """Refuse sizes that a file of a few kilobytes can state and no machine can compute with.
-
-    Counted: the table of pairs, its logits, and what a forward holds of one block of inputs.
-    """
+    """Refuse sizes that a file of a few kilobytes can state and no machine can compute with."""
+    # The table of pairs, its logits, and what a forward holds of one block of inputs.
     rows = min(task.n_inputs, BLOCK_ROWS)
     heads = architecture.n_heads * architecture.d_head
     wide = 6 * heads + 4 * architecture.d_mlp + 8 * architecture.d_model
@@ -170,24 +163,9 @@ class Inferred:
             f"{task.p} of a, b and {equals}, or its code uses the weights in another way"
         )
 
-    def answered(self, key: str, value: Any, note: str) -> "Inferred":
-        """The same with another answer to a question about the architecture, and why."""
-        return replace(
-            self,
-            recognised=self.recognised.replace(**{key: value}),
-            chosen={**self.chosen, key: value},
-            notes={**self.notes, key: note},
-            unsure=tuple(each for each in self.unsure if each != key),
-        )
-
 
 def infer(
-    recognised: Recognised,
-    state: StateDict,
-    task: ModularTask,
-    *,
-    operation_known: bool,
-    where: str,
+    recognised: Recognised, state: StateDict, task: ModularTask, operation_known: bool, where: str
 ) -> Inferred:
     """The reading of weights that their answers speak for, or what is usual."""
     candidates = tuple(_candidates(recognised, state, task, operation_known, where))
@@ -198,7 +176,7 @@ def infer(
     for key in (*recognised.assumed, *(() if operation_known else ("operation",))):
         value = best.choices[key]
         rivals = [each for each in candidates if each.choices[key] != value]
-        usual, why = (USUAL, "") if key == "operation" else recognised.usual(key, chosen)
+        usual, why = (TRIED[key][0], "") if key == "operation" else recognised.usual(key, chosen)
         if rivals and all(_by_far(best, rival) for rival in rivals):
             chosen[key] = value
             notes[key] = f"{key}={value}: it answers far better so than otherwise"
@@ -216,26 +194,26 @@ def infer(
     parts = {key: value for key, value in chosen.items() if key != "operation"}
     operation = chosen.setdefault("operation", task.operation)
     return Inferred(
-        recognised.replace(**parts) if parts else recognised,
-        replace(task, operation=operation), candidates, chosen, notes, tuple(unsure),
+        recognised.replace(**parts), replace(task, operation=operation), candidates, chosen,
+        notes, tuple(unsure),
     )  # fmt: skip
 
 
 def _candidates(
     recognised: Recognised, state: StateDict, task: ModularTask, operation_known: bool, where: str
 ) -> Iterator[Candidate]:
-    operations = (task.operation,) if operation_known else OPERATIONS
+    operations = (task.operation,) if operation_known else TRIED["operation"]
     width = recognised.architecture.n_heads * recognised.architecture.d_head
     parts: list[Sequence[Any]] = []
     for key in recognised.assumed:
         usual = getattr(recognised.architecture, key)
-        choices = dict.fromkeys((usual, *CHOICES.get(key, ())))
+        choices = dict.fromkeys((usual, *TRIED.get(key, ())))
         parts.append([x for x in choices if key != "n_heads" or width % x == 0])
     rows = torch.arange(task.n_inputs)[:: max(1, task.n_inputs // SAMPLE)]
     labels = {name: replace(task, operation=name).labels[rows] for name in operations}
     for values in itertools.product(*parts):
         chosen = dict(zip(recognised.assumed, values, strict=True))
-        reading = recognised.replace(**chosen) if chosen else recognised
+        reading = recognised.replace(**chosen)
         weights = reading.weights(state, where)
         with torch.no_grad():
             logits, _ = forward_of(weights, reading.architecture)(task.tokens[rows], ())
@@ -252,40 +230,41 @@ def _by_far(best: Candidate, rival: Candidate) -> bool:
     return bool(difference.mean() > max(SMALLEST_GAP, STANDARD_ERRORS * float(error)))
 
 
-def direction_by_losses(
-    recognised: Recognised,
-    task: ModularTask,
-    source: Source,
-    *,
-    train: Bool[Tensor, " n_inputs"] | None,
-    train_fraction: float | None,
-) -> tuple[str, str] | None:
-    """The direction of attention under which weights have the stored losses, and a note; or None.
+def with_direction(
+    inferred: Inferred, source: Source, rows: Int[Tensor, " n_train"] | None, size: Settings
+) -> Inferred:
+    """With the direction of attention under which the weights have the stored losses, if one is.
 
-    Losses of training and test rows are compared where these are known, those of all rows where
-    the fraction is known of which both are means.
+    Losses of training and test rows are compared where these `rows` are known, those of all rows
+    where the `size` of the training set is set, of which both are means.
     """
-    numbers = list(_stored_numbers(recognised, task, source, train, train_fraction))
+    task = inferred.task
+    train = None if rows is None else mask_of(rows, task.n_inputs)
+    train_fraction = size.train_fraction or (size.n_train or 0) / task.n_inputs
+    numbers = list(_stored_numbers(inferred, source, train, train_fraction))
     # Test losses may be those of the step before: they are not yet aligned.
     fit = best_fit(x for x in numbers if x.what.startswith("train_loss")) or best_fit(numbers)
     if fit is None:
-        return None
+        return inferred
     direction, number = fit
     note = (
         f"attention_dir={direction}: so read, {number.what} is {number.found[direction]:.6g}, "
         f"otherwise {number.other(direction):.6g}, and the files say {number.value:.6g}"
     )
-    return direction, note
+    return replace(
+        inferred,
+        recognised=inferred.recognised.replace(attention_dir=direction),
+        chosen={**inferred.chosen, "attention_dir": direction},
+        notes={**inferred.notes, "attention_dir": note},
+        unsure=tuple(each for each in inferred.unsure if each != "attention_dir"),
+    )
 
 
 def _stored_numbers(
-    recognised: Recognised,
-    task: ModularTask,
-    source: Source,
-    train: Bool[Tensor, " n_inputs"] | None,
-    train_fraction: float | None,
+    inferred: Inferred, source: Source, train: Bool[Tensor, " n_inputs"] | None, fraction: float
 ) -> Iterator[StoredNumber[str]]:
     """What the files keep of their checkpoints, and what it would be in either direction."""
+    task = inferred.task
     stored = source.logged_metrics().set_index("step")
     if len(source.states) == 1:  # of a single one, also what its configuration says
         own = {
@@ -298,8 +277,8 @@ def _stored_numbers(
     stored = stored[stored.index.isin(list(source.states))]
     for step in evenly_spread(list(stored.index)):
         state, scores = source.states[step](), {}
-        for direction in CHOICES["attention_dir"]:
-            reading = recognised.replace(attention_dir=direction)
+        for direction in TRIED["attention_dir"]:
+            reading = inferred.recognised.replace(attention_dir=direction)
             weights = reading.weights(state, f"{source.path}, step {step}")
             logits = from_weights(weights, reading.architecture, task).all_logits
             scores[direction] = answer_scores(logits, task.labels)
@@ -315,39 +294,10 @@ def _stored_numbers(
                     if math.isfinite(value) and rows.any():
                         found = {key: float(x[rows].mean()) for key, x in of_rows.items()}
                         yield StoredNumber(f"{side}_{kind} of step {step}", value, found)
-            elif train_fraction is not None and all(map(math.isfinite, means)):
+            elif fraction and all(map(math.isfinite, means)):
                 found = {key: float(x.mean()) for key, x in of_rows.items()}
-                mean = train_fraction * means[0] + (1 - train_fraction) * means[1]
+                mean = fraction * means[0] + (1 - fraction) * means[1]
                 # The fraction may be rounded by a row, and the mean has the digits of its parts.
                 unknown = abs(means[0] - means[1]) / task.n_inputs + max(map(uncertainty, means))
                 what = f"the {kind} of all rows at step {step}"
                 yield StoredNumber(what, mean, found, unknown)
-
-
-def with_aligned_losses(
-    source: Source, evidence: LossEvidence, split: Split
-) -> tuple[Source, tuple[str, ...]]:
-    """The demo's test losses on the step that they agree with: after the update, or before."""
-    if source.format != "demo" or "test_loss" not in source.losses or split.rows is None:
-        return source, ()
-    test = ~mask_of(split.rows, evidence.task.n_inputs)
-    if not test.any():
-        return source, ()
-    earlier = {
-        column: replace(each, steps=each.steps - 1)
-        for column, each in source.losses.items()
-        if column.startswith("test")
-    }
-    moved = replace(source, losses={**source.losses, **earlier})
-
-    def mismatch(read: Source) -> float:
-        stored = stored_at(read.logged_metrics(), "test_loss", evidence.looked_at())
-        ratios = [
-            abs(log_ratio(float(evidence.losses_of(step)[test].mean()), loss))
-            for step, loss in stored.items()
-        ]
-        return sum(ratios) / len(ratios) if ratios else math.inf
-
-    if mismatch(moved) < mismatch(source) / 10:
-        return moved, ("test losses are those before the update, as they agree so",)
-    return source, ()

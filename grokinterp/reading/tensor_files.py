@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from grokinterp.base.errors import LONGEST_VALUE, InputError, names, one_line, shown
-from grokinterp.base.files import HEAD, is_safetensors, kind_of_file
+from grokinterp.base.files import HEAD, is_safetensors, kind_of
 from grokinterp.base.paths import file_at
 from grokinterp.reading.file_contents import is_known
 from grokinterp.reading.pickles import MOST_TENSORS, NotPlainDataError, TooLargeError, read_pickle
@@ -30,7 +30,7 @@ from grokinterp.reading.pickles import MOST_TENSORS, NotPlainDataError, TooLarge
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of what torch.save wrote before version 1.6
 LOCAL_HEADER = 30  # bytes of a zip member's header before its name
 BYTES_LISTED = 100  # a member, in the list at the end of one: 46 and its name
-LARGEST_HEADER = 10_000_000  # bytes, of a safetensors file
+LONGEST_HEADER = 10_000_000  # bytes, of a safetensors file
 MOST_SHARED = 4  # times a file's size that its tensors may claim together: tied weights, copies
 DAMAGE = (  # what the parsers of the standard library raise where something is wrong with a file
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError,
@@ -38,7 +38,7 @@ DAMAGE = (  # what the parsers of the standard library raise where something is 
     zipfile.BadZipFile,
 )  # fmt: skip
 NESTED = ("model", "state_dict", "model_state_dict", "net", "weights", "params")
-LONGEST_NAME = 200  # of a weight
+LONGEST_WEIGHT_NAME = 200  # of a weight
 MOST_WEIGHTS = 20_000  # of a network of a thousand layers
 GIVE = "give a checkpoint, such as torch.save(model.state_dict(), path) writes"
 
@@ -87,11 +87,10 @@ def read_file(path: Path) -> Any:
 def refuse_other_file(path: Path) -> NoReturn:
     """InputError that says what a file is that holds no tensors, as far as its beginning shows."""
     file_at(path, wanted=GIVE)
-    kind = kind_of_file(path)
-    if kind is not None:
-        raise InputError(f"{path} is {kind.what}, no checkpoint; {kind.advice or GIVE}.")
     with path.open("rb") as file:
         head = file.read(HEAD)
+    if kind := kind_of(head):
+        raise InputError(f"{path} is {kind.what}, no checkpoint; {kind.advice or GIVE}.")
     try:
         if b"\0" in head:
             raise ValueError
@@ -108,8 +107,8 @@ def _read(path: Path) -> Any:
         # A private copy of pages that are written to: torch wants to be able to write.
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     if is_safetensors(mapped[:16]):
-        if int.from_bytes(mapped[:8], "little") > LARGEST_HEADER:
-            raise TooLargeError(f"its header has more than {LARGEST_HEADER} bytes")
+        if int.from_bytes(mapped[:8], "little") > LONGEST_HEADER:
+            raise TooLargeError(f"its header has more than {LONGEST_HEADER} bytes")
         with safe_open(path, framework="pt") as tensors:
             return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
     if mapped[:2] == b"PK":
@@ -269,8 +268,7 @@ def is_no_checkpoint(data: Any) -> bool:
 def state_dict_in(data: Any, path: Path, *, whole: Any = None) -> StateDict:
     """The weights in what a file holds: the file itself, or what it keeps under a usual name.
 
-    A network of few tensors is one too: its names tell later what it is. `whole` is
-    all that the file holds, for the message, where `data` is a part.
+    `whole` is all that the file holds, for the message, where `data` is a part.
     """
     nested = [as_mapping(as_mapping(data).get(name)) for name in NESTED]
     for candidate, fewest in ((as_mapping(data), 4), *((each, 1) for each in nested)):
@@ -280,21 +278,19 @@ def state_dict_in(data: Any, path: Path, *, whole: Any = None) -> StateDict:
             return weights
     few = {key: x for key, x in as_mapping(data).items() if isinstance(x, Tensor)}
     if 0 < len(as_mapping(data)) <= 2 * sum(x.ndim >= 2 for x in few.values()):  # mostly matrices
-        return few
+        return few  # a network too: its names tell later which
     found = _what_it_is(data if whole is None else whole)
     raise InputError(f"{path} holds no weights that are known here: {found}.")
 
 
 def _what_it_is(data: Any) -> str:
     """What a file holds instead of a state dict, and what to do about it."""
-    found = as_mapping(data)
-    give = "give a state dict, such as torch.save(model.state_dict(), path) writes"
     if not isinstance(data, Mapping):
-        return f"it is {_kind(data)}; {give}"
-    if not found:
-        return f"it is an empty dictionary; {give}"
+        return f"it is {_kind(data)}; {GIVE}"
+    if not data:
+        return f"it is an empty dictionary; {GIVE}"
     inside = [
-        key for key, x in found.items()
+        key for key, x in data.items()
         if sum(isinstance(each, Tensor) for each in as_mapping(x).values()) >= 4
     ]  # fmt: skip
     if inside and all(type(key) is int for key in inside):
@@ -304,15 +300,14 @@ def _what_it_is(data: Any) -> str:
         )
     if inside:
         return f"it has state dicts under {names(inside)}; save one of them as a file of its own"
-    if key := next((key for key in NESTED if key in found), None):
-        return f"its {key!r} is {_kind(found[key])}; {give}"
-    return f"it is a dictionary of {names(found)}; {give}"
+    if key := next((key for key in NESTED if key in data), None):
+        return f"its {key!r} is {_kind(data[key])}; {GIVE}"
+    return f"it is a dictionary of {names(data)}; {GIVE}"
 
 
 def _kind(value: Any) -> str:
     if isinstance(value, Mapping):
-        inside = names(value) if value else "nothing"
-        return f"a dictionary of {inside}, not of tensors"
+        return f"a dictionary of {names(value) if value else 'nothing'}, not of tensors"
     if isinstance(value, Tensor):
         return f"one tensor of shape {tuple(value.shape)}"
     if isinstance(value, (str, bytes)):
@@ -329,10 +324,10 @@ def _check_names(weights: Mapping[Any, Tensor], path: Path) -> None:
             f"{MOST_WEIGHTS} is read."
         )
     for name in weights:
-        if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
+        if not isinstance(name, str) or len(name) > LONGEST_WEIGHT_NAME or not name.isprintable():
             raise InputError(
                 f"{path} has a weight of the name {shown(name)}; names are text of at most "
-                f"{LONGEST_NAME} characters, such as embed.W_E."
+                f"{LONGEST_WEIGHT_NAME} characters, such as embed.W_E."
             )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from grokinterp.base.errors import InputError
 from grokinterp.reading.checkpoint_files import Source
 from grokinterp.reading.file_contents import whole_tensor
-from grokinterp.reading.settings import Settings, seeds_in
+from grokinterp.reading.settings import RULES, Settings, seeds_in
 from grokinterp.reading.stored_losses import (
     SMALLEST_LOSS,
     Compared,
@@ -34,7 +34,6 @@ from grokinterp.runs.manifest import missing_split
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import are_rows, draw
 
-RULES = ("torch", "python")
 SEEDS = (*range(100), 598, 999)  # 0 to 99, and the two of TransformerLens' Grokking_Demo
 FRACTIONS = tuple(i / 100 for i in range(5, 100))
 DECISIVE = 7.0  # standard errors between the two sides of a split that was searched for,
@@ -49,15 +48,12 @@ class Split:
     """Training rows in drawing order (None: unknown), what is known of their origin, and notes."""
 
     rows: Int[Tensor, " n_train"] | None
-    described: Mapping[str, Any] | None
+    described: dict[str, Any] | None
     notes: tuple[str, ...]
 
 
 def find_split(given: Settings, config: Settings, source: Source, evidence: LossEvidence) -> Split:
-    """The split that was set, that the files keep, or that their configuration fixes.
-
-    `given` are settings by hand, `config` what a configuration says.
-    """
+    """The split that was set (`given`), that the files keep, or that their `config` fixes."""
     kept = None if source.train_data is None else rows_of(source.train_data, evidence.task)
     if given.train_fraction is not None or given.n_train is not None:
         config = replace(config, train_fraction=None, n_train=None)  # another size was set
@@ -95,10 +91,7 @@ def find_split(given: Settings, config: Settings, source: Source, evidence: Loss
 def rows_without_losses(
     given: Settings, config: Settings, source: Source, evidence: LossEvidence
 ) -> Tensor | None:
-    """The training rows that are listed or drawn by a rule that was set; none are tried for.
-
-    The losses of a reading of the weights that is in question would tell nothing.
-    """
+    """The training rows that are listed or drawn by a rule that was set, without trying any."""
     outright = given.split in RULES or given.train_indices is not None
     nothing_set = given.split is None and not _sets_a_part(given)
     if not outright and not (nothing_set and source.train_data is not None):
@@ -121,17 +114,15 @@ def _seeds(given: Settings, source: Source) -> tuple[int, ...]:
 def _of_the_papers_code(config: Settings, source: Source, evidence: LossEvidence) -> Split | None:
     """The rows that the paper's code draws for its configuration, unless the losses contradict."""
     seed = source.config.get("seed")
-    if source.format not in ("paper", "trainer") or not config.train_fraction:
-        return None
-    if type(seed) is not int or dict(seeds_in(source.config)) != {"seed": seed}:
+    known = source.format in ("paper", "trainer") and config.train_fraction
+    if not known or type(seed) is not int or dict(seeds_in(source.config)) != {"seed": seed}:
         return None
     try:
         return _draw("python", replace(config, data_seed=seed), "config", evidence)
     except InputError as error:  # nobody set it: without it, the rest works
         other = _try_rules(Settings(), config, (seed,), evidence)
-        if other.rows is not None:
-            return other
-        return Split(None, None, (f"the training rows are not known: {error}",))
+        unknown = Split(None, None, (f"the training rows are not known: {error}",))
+        return unknown if other.rows is None else other
 
 
 def _rows_in(path: Path) -> Tensor:
@@ -169,15 +160,13 @@ def _listed_split(rows: Int[Tensor, " n_train"], origin: str, evidence: LossEvid
 
 def _draw(rule: str, combined: Settings, origin: str, evidence: LossEvidence) -> Split:
     """The rows that a published rule draws, with the seed and the size that were given."""
-    sizes = _sizes(combined, evidence.task)
-    if combined.data_seed is None or not sizes:
+    if combined.data_seed is None or not _sizes(combined, evidence.task):
         raise InputError(
             f"split={rule} needs data_seed and train_fraction (or n_train) of this table of "
             f"{evidence.task.n_inputs} rows; give such as data_seed=0 train_fraction=0.3."
         )
-    cuts_off = origin == "config"  # of the paper's code, which does
-    drawn = replace(combined, split=rule)
-    return _drawn_split(drawn, sizes, origin, evidence, cuts_off=cuts_off)
+    papers = origin == "config"
+    return _drawn_split(replace(combined, split=rule), origin, evidence, cuts_off=papers)
 
 
 def _try_rules(
@@ -185,8 +174,7 @@ def _try_rules(
 ) -> Split:
     """The rows of that published rule under which the weights have the stored losses.
 
-    What somebody set (`given`) has to be right; what a configuration says may be the seed of
-    something else, and then the rows are not known.
+    What was set (`given`) has to be right; the seed of a configuration may be of something else.
     """
     by_hand = ", ".join(
         f"{key}={value}"
@@ -203,7 +191,7 @@ def _try_rules(
         raise InputError(
             "train_fraction and n_train need split=torch, python or search; give one of them."
         )
-    rules = RULES if combined.split not in RULES else (combined.split,)
+    rules = _rules(combined)
     tries: list[tuple[str, int, Compared]] = []
     for seed in seeds:
         for rule in rules:
@@ -213,9 +201,9 @@ def _try_rules(
     for rule, seed, one in tries:
         if one.agrees:
             found = replace(combined, split=rule, data_seed=seed)
-            return _drawn_split(found, sizes, "settings" if by_hand else "config", evidence)
+            return _drawn_split(found, "settings" if by_hand else "config", evidence)
     if not tries:
-        return _rule_by_weights(combined, seeds, rules, by_hand, evidence)
+        return _rule_by_weights(combined, seeds, by_hand, evidence)
     what = by_hand or " or ".join(f"seed {seed}" for seed in seeds) + " of its configuration"
     _, best_seed, best = min(tries, key=lambda each: each[2].found / each[2].stored)
     by_rule = {rule: one.found for rule, seed, one in tries if seed == best_seed}
@@ -230,11 +218,7 @@ def _try_rules(
 
 
 def _rule_by_weights(
-    combined: Settings,
-    seeds: Sequence[int],
-    rules: Sequence[str],
-    by_hand: str,
-    evidence: LossEvidence,
+    combined: Settings, seeds: Sequence[int], by_hand: str, evidence: LossEvidence
 ) -> Split:
     """Where no stored loss tells, the rule whose sides differ beyond chance in their losses."""
     why = "are too alike to tell" if evidence.stored else "are not stored"
@@ -248,7 +232,7 @@ def _rule_by_weights(
             found = _search(replace(combined, data_seed=seed), evidence)
         except InputError:
             continue
-        if found.rows is not None and (found.described or {}).get("rule") in rules:
+        if found.rows is not None and (found.described or {}).get("rule") in _rules(combined):
             return found
     fraction = combined.train_fraction
     size = f"train_fraction={fraction:.6g}" if fraction else f"n_train={combined.n_train}"
@@ -259,22 +243,12 @@ def _rule_by_weights(
 
 
 def _drawn_split(
-    drawn: Settings,
-    sizes: Sequence[int],
-    origin: str,
-    evidence: LossEvidence,
-    *,
-    cuts_off: bool = False,
+    drawn: Settings, origin: str, evidence: LossEvidence, *, cuts_off: bool = False
 ) -> Split:
-    """The first rows of a shuffle, by the rule and the seed of `drawn`.
-
-    Codes make a number of training rows of a fraction in two ways, `int` and `round`. Where `sizes`
-    are two, the stored losses decide if they are exact enough; otherwise the row in question does,
-    if it looks like one side only. What nothing tells is cut off, as both published codes do;
-    with `cuts_off`, code that is known to do so wrote the files, and the row alone is no evidence.
-    """
+    """The first rows of a shuffle, by the rule, the seed and the size of `drawn`."""
     rule, seed = str(drawn.split), drawn.data_seed or 0
     order = draw(evidence.task.n_inputs, rule=rule, seed=seed)
+    sizes = _sizes(drawn, evidence.task)
     size, decided = _size_among(sizes, order, evidence, cuts_off=cuts_off)
     verified = _verified(order[:size], evidence, f"split={rule} data_seed={seed}")
     notes = (verified, *decided, *_too_few(order, size, evidence))
@@ -287,7 +261,12 @@ def _drawn_split(
 def _size_among(
     sizes: Sequence[int], order: Int[Tensor, " n"], evidence: LossEvidence, *, cuts_off: bool
 ) -> tuple[int, tuple[str, ...]]:
-    """One of the sizes that a fraction can mean, and a note of how it was decided."""
+    """One of the sizes that a fraction can mean, and a note of how it was decided.
+
+    The stored losses decide if they are exact enough; otherwise the row in question does, if it
+    looks like one side only. What nothing tells is cut off, as both published codes do; with
+    `cuts_off`, such code wrote the files, and the row alone is no evidence.
+    """
     if len(sizes) == 1:
         return sizes[0], ()
     small, large = sorted(sizes)
@@ -323,14 +302,14 @@ def _search(asked: Settings, evidence: LossEvidence) -> Split:
     """
     task, fraction, n_train = evidence.task, asked.train_fraction, asked.n_train
     fractions = [fraction] if fraction else FRACTIONS
-    of_size = {n: f for f in fractions for n in _sizes_of(f, task)}
+    of_size = {n: f for f in fractions for n in _sizes(Settings(train_fraction=f), task)}
     sizes = [n_train] if n_train else sorted(of_size)
     if not sizes or not 0 < sizes[0] < task.n_inputs:
         raise InputError(
             f"split=search needs both training and test rows among the {task.n_inputs} of this "
             "table; leave train_fraction and n_train out."
         )
-    logs = [_log(evidence.losses_of(step)) for step in evidence.looked_at()]
+    logs = [_log(evidence.losses_of(step)) for step in evidence.some_steps()]
     best: list[tuple[float, str, int, int]] = []
     for rule in RULES:
         for seed in SEEDS if asked.data_seed is None else (asked.data_seed,):
@@ -348,22 +327,23 @@ def _search(asked: Settings, evidence: LossEvidence) -> Split:
         return Split(None, None, (f"no split was found: {facts}",))
     if n_train is None:  # the fraction is found; whether it was cut off or rounded is not
         fraction = of_size[size]
-        sizes = _sizes_of(fraction, task)
-    drawn = Settings(split=rule, data_seed=seed, train_fraction=fraction)
-    split = _drawn_split(drawn, sizes, "search", evidence)
+    drawn = Settings(split=rule, data_seed=seed, train_fraction=fraction, n_train=n_train)
+    split = _drawn_split(drawn, "search", evidence)
     return replace(split, notes=(f"split: {facts}", *split.notes))
 
 
+def _rules(settings: Settings) -> Sequence[str]:
+    return (settings.split,) if settings.split in RULES else RULES
+
+
 def _sizes(settings: Settings, task: ModularTask) -> list[int]:
-    """The numbers of training rows that can be meant; none where nothing or the impossible is."""
+    """The numbers of training rows that can be meant: of a fraction, cut off and rounded.
+
+    None where no size is set, or one that is impossible.
+    """
     if settings.n_train:
         return [settings.n_train] if settings.n_train <= task.n_inputs else []
-    return _sizes_of(settings.train_fraction, task) if settings.train_fraction else []
-
-
-def _sizes_of(fraction: float, task: ModularTask) -> list[int]:
-    """The numbers of training rows that codes make of a fraction: cut off, and rounded."""
-    exact = fraction * task.n_inputs
+    exact = (settings.train_fraction or 0) * task.n_inputs
     return sorted({n for n in (int(exact), round(exact)) if 0 < n < task.n_inputs})
 
 
@@ -381,13 +361,12 @@ def _separation(log: Float[Tensor, " n"], sizes: Sequence[int]) -> tuple[float, 
 
 
 def _trained_on(order: Int[Tensor, " n"], position: int, evidence: LossEvidence) -> float:
-    """How much rather the row at a position of the shuffle has a loss of those before it.
+    """How much rather the row at a position has a loss of those before it than of those after.
 
-    The log of a likelihood ratio, normal in the log loss, summed over a few checkpoints; negative
-    where it has one of those after it.
+    The log of a likelihood ratio, normal in the log loss, summed over a few checkpoints.
     """
     ratio = 0.0
-    for step in evidence.looked_at():
+    for step in evidence.some_steps():
         log = _log(evidence.losses_of(step))[order]
         sides = log[:position], log[position + 1 :]
         train, test = (
@@ -399,10 +378,7 @@ def _trained_on(order: Int[Tensor, " n"], position: int, evidence: LossEvidence)
 
 
 def _too_few(order: Int[Tensor, " n"], size: int, evidence: LossEvidence) -> tuple[str, ...]:
-    """A note where the training set seems to go on: part of it has the training loss of the whole.
-
-    So the stored loss cannot tell a train_fraction that is too small.
-    """
+    """A note where the training set seems to go on, whose loss is that of this part of it too."""
     following = range(size, min(size + FOLLOWING, len(order) - 2))
     if not len(following) == FOLLOWING <= size or not all(
         _trained_on(order, position, evidence) > CLEAR for position in following
@@ -417,10 +393,10 @@ def _too_few(order: Int[Tensor, " n"], size: int, evidence: LossEvidence) -> tup
 def _verified(rows: Int[Tensor, " n_train"], evidence: LossEvidence, what: str) -> str:
     """What the stored training losses say about a split; a wrong one is refused."""
     seen = compared(rows, evidence)
-    if seen is None and not evidence.stored:
-        return f"{what}: not verified, no training loss is stored for a step whose weights are"
     if seen is None:
-        return f"{what}: not verified, train and test losses are too alike to tell"
+        none = "no training loss is stored for a step whose weights are"
+        why = "train and test losses are too alike to tell" if evidence.stored else none
+        return f"{what}: not verified, {why}"
     if not seen.agrees:
         raise InputError(
             f"{what} is not the split of this run: at step {seen.step} its training rows have loss "
