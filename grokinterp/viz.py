@@ -1,10 +1,6 @@
 """The figure functions under their names of 0.2.0; `.plot()` of a result draws the same."""
 
-from grokinterp.circuits._figures.ablation import (
-    plot_ablation,
-    plot_circuit_graph,
-    plot_faithfulness,
-)
+from grokinterp.circuits._figures.ablation import plot_ablation, plot_faithfulness
 from grokinterp.circuits._figures.answers import (
     circuitsvis_script,
     plot_attention,
@@ -12,8 +8,9 @@ from grokinterp.circuits._figures.answers import (
     plot_correctness,
     plot_logits,
 )
-from grokinterp.circuits._figures.representations import (
-    plot_embedding_circles,
+from grokinterp.circuits._figures.circles import plot_embedding_circles
+from grokinterp.circuits._figures.graph import plot_circuit_graph
+from grokinterp.circuits._figures.neurons import (
     plot_neuron_clusters,
     plot_neuron_fourier,
     plot_neurons,

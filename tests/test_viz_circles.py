@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.circuits._figures.representations import embedding_circles, plane_coordinates
+from grokinterp.circuits._figures.circles import embedding_circles, plane_coordinates
 from grokinterp.circuits.circles import centred_embedding
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask

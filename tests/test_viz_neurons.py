@@ -7,11 +7,7 @@ import pytest
 
 import grokinterp as gi
 from grokinterp.circuits import neuron_clusters
-from grokinterp.circuits._figures.representations import (
-    chosen_neurons,
-    neuron_fourier,
-    neuron_images,
-)
+from grokinterp.circuits._figures.neurons import chosen_neurons, neuron_fourier, neuron_images
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.viz import plot_neuron_fourier, plot_neurons

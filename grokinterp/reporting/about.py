@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from grokinterp.base.errors import InputError
-from grokinterp.circuits._figures.representations import chosen_neurons
+from grokinterp.circuits._figures.neurons import chosen_neurons
 from grokinterp.circuits.circuit import Faithfulness, faithfulness
 from grokinterp.fourier._key_frequencies import (
     KeyFrequencies,

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from grokinterp.base.errors import InputError
 from grokinterp.circuits._attention import AttentionPatterns, attention, attention_patterns
-from grokinterp.circuits._figures import answers, representations
+from grokinterp.circuits._figures import answers, circles, neurons
 from grokinterp.circuits._figures.answers import circuitsvis_script, plot_attention
 from grokinterp.circuits.ablation import ablate
 from grokinterp.circuits.circuit import circuit_graph, faithfulness
@@ -127,7 +127,7 @@ def embedding_spectrum(about: About, snapshot: Snapshot) -> Any:
 def embedding_circles(about: About, snapshot: Snapshot) -> Any:
     """Operand tokens on the plane of each key frequency, joined in the order of the circle."""
     about.need_circuit()
-    return representations.embedding_circles(snapshot, about.frequencies)
+    return circles.embedding_circles(snapshot, about.frequencies)
 
 
 @panel("embedding")
@@ -160,13 +160,13 @@ def clusters(about: About, snapshot: Snapshot) -> Any:
 @panel("neurons")
 def neuron_maps(about: About, snapshot: Snapshot) -> Any:
     """Activations over all pairs: the neurons that vary most at the last step, one a cluster."""
-    return representations.neuron_images(snapshot, about.neurons, snapshot.n_layers - 1)
+    return neurons.neuron_images(snapshot, about.neurons, snapshot.n_layers - 1)
 
 
 @panel("neurons")
 def neuron_fourier(about: About, snapshot: Snapshot) -> Any:
     """The same neurons in the Fourier basis of a and b: a few terms of one frequency."""
-    return representations.neuron_fourier(snapshot, about.neurons, snapshot.n_layers - 1)
+    return neurons.neuron_fourier(snapshot, about.neurons, snapshot.n_layers - 1)
 
 
 @panel("neurons")
