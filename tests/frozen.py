@@ -3,8 +3,8 @@
     python tests/frozen.py write OUT            # with the package that is installed
     python tests/frozen.py compare BEFORE AFTER
 
-Written are `phases --json`, `measure`, `ablate --json`, `compare --json`, `gi.paper_table`,
-and every panel's CSV and figure of the reports. The two small runs are trained into OUT, or taken from
+Written are `phases`, `measure`, `ablate` and `compare` with --json, `gi.paper_table` and, from
+the reports, all panels as CSV and figure. The two small runs are trained into OUT, or taken from
 `--runs FOLDER`, so that both sides read the same weights. Compared: texts to the letter, numbers to
 1e-9 relative. Nothing is stored in the repository: the outputs of one state are made from a clone
 of it.
