@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import Architecture, Weights
+from grokinterp.models.transformer_lens_adapter import build_model
 
 
 def hooked_logits_float64(weights: Weights, architecture: Architecture, tokens: Tensor) -> Tensor:

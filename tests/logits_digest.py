@@ -10,8 +10,8 @@ import warnings
 
 import torch
 
-from grokinterp.models.adapter import build_model, canonical_weights
 from grokinterp.models.architecture import Architecture, initial_weights
+from grokinterp.models.transformer_lens_adapter import build_model, canonical_weights
 from grokinterp.tasks import ModularTask
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
-from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import Architecture, initial_weights
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.models.user_models import HookedModel
 
 

@@ -11,8 +11,8 @@ import torch
 import grokinterp as gi
 from grokinterp.base.errors import whole_number
 from grokinterp.circuits import hooks, spread
-from grokinterp.models.adapter import build_model
 from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.progress.losses import excluded_loss, restricted_loss
 from grokinterp.runs._snapshot import from_weights
 from tests import clock

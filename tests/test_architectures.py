@@ -7,8 +7,12 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.models.adapter import architecture_of, build_model, canonical_weights
 from grokinterp.models.architecture import Architecture, initial_weights
+from grokinterp.models.transformer_lens_adapter import (
+    architecture_of,
+    build_model,
+    canonical_weights,
+)
 from grokinterp.progress.measures import measure_snapshot
 from grokinterp.runs._snapshot import from_weights
 from tests.reference import reference_logits

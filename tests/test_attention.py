@@ -9,8 +9,8 @@ import torch
 
 import grokinterp as gi
 from grokinterp.circuits._attention import attention, commutativity
-from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import Architecture
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock

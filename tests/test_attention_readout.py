@@ -7,7 +7,7 @@ import torch
 
 import grokinterp as gi
 from grokinterp.circuits._attention_readout import attention_readout
-from grokinterp.models.adapter import build_model
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock

@@ -12,7 +12,7 @@ import transformer_lens
 import grokinterp as gi
 from grokinterp.circuits._attribution import attribution
 from grokinterp.circuits.neurons import neuron_clusters
-from grokinterp.models.adapter import build_model
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import Snapshot, from_weights
 from grokinterp.runs.forwards import forward_of
 from grokinterp.tasks import ModularTask

@@ -10,7 +10,7 @@ import torch
 
 import grokinterp as gi
 from grokinterp.cli.terminal import show_json
-from grokinterp.models.adapter import build_model
+from grokinterp.models.transformer_lens_adapter import build_model
 from tests.clock import clock_architecture, clock_weights
 
 

@@ -9,7 +9,7 @@ import torch
 import grokinterp as gi
 from grokinterp.circuits import faithfulness, hooks, spread
 from grokinterp.circuits.interventions import Setting, reference, replay
-from grokinterp.models.adapter import build_model
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from tests import clock
 from tests.test_ablation import hand_built  # noqa: F401

@@ -21,7 +21,7 @@ from grokinterp.sweeps import Sweep, measuring, run_sweep
 from grokinterp.sweeps.driver import executor_of
 from grokinterp.sweeps.executors import Job
 from grokinterp.sweeps.live_table import LiveTable
-from grokinterp.sweeps.places import place_of
+from grokinterp.sweeps.storage import place_of
 from grokinterp.sweeps.table import RESULTS
 from tests.conftest import grokinterp
 

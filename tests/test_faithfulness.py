@@ -7,7 +7,7 @@ import pytest
 
 import grokinterp as gi
 from grokinterp.circuits import circuit_graph, faithfulness
-from grokinterp.models.adapter import build_model
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from tests.test_ablation import KEYS, P, closed_form, hand_built, same, state  # noqa: F401
 from tests.test_architectures import example

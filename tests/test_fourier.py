@@ -20,8 +20,8 @@ from grokinterp.fourier import (
     transform_2d,
 )
 from grokinterp.fourier._key_frequencies import RULES, largest_ratio_cut
-from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import initial_weights
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import Snapshot, from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, dense

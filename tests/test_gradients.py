@@ -8,8 +8,8 @@ import torch
 import grokinterp as gi
 from grokinterp.circuits import clock_and_pizza
 from grokinterp.circuits.clock_and_pizza import gradient_symmetricity, sampled_triples
-from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import initial_weights
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, models_of_users

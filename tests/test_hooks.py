@@ -10,7 +10,7 @@ import grokinterp as gi
 from grokinterp.circuits import hooks
 from grokinterp.circuits.hooks import harmonics, table_directions
 from grokinterp.circuits.interventions import Intervention, Setting, reference, replay
-from grokinterp.models.adapter import build_model
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from tests.test_architectures import VARIANTS, P, example
 

@@ -9,7 +9,7 @@ import grokinterp as gi
 from grokinterp.circuits.circles import isolate_circles, with_embedding
 from grokinterp.circuits.clock_and_pizza import logit_forms
 from grokinterp.fourier import fourier_basis
-from grokinterp.models.adapter import build_model
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, dense, models_of_users

@@ -4,15 +4,15 @@ import sys
 import pytest
 import torch
 
-from grokinterp.models.adapter import (
+from grokinterp.models.answer_position import answer_logits
+from grokinterp.models.architecture import Architecture, initial_weights
+from grokinterp.models.transformer_lens_adapter import (
     architecture_of,
     build_model,
     canonical_weights,
     functional_logits,
     load_weights,
 )
-from grokinterp.models.answer_position import answer_logits
-from grokinterp.models.architecture import Architecture, initial_weights
 from grokinterp.tasks import ModularTask
 
 
@@ -137,7 +137,7 @@ def test_construction_leaves_global_random_state_alone():
     """In a process of its own: here the type checker draws random numbers."""
     code = """
 import random, numpy, torch
-from grokinterp.models.adapter import build_model
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.models.architecture import Architecture
 from grokinterp.models.architecture import initial_weights
 import transformer_lens

@@ -8,7 +8,7 @@ import torch
 import grokinterp as gi
 from grokinterp.base.errors import InputError
 from grokinterp.circuits.neurons import neuron_logit_directions
-from grokinterp.models.adapter import build_model
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock

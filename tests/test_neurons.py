@@ -8,8 +8,8 @@ from grokinterp.base.errors import InputError
 from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.fourier import fourier_basis, neuron_frequency_fractions
 from grokinterp.fourier.spectra import neuron_powers
-from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import Architecture, initial_weights
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import Snapshot, from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock

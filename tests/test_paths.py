@@ -14,7 +14,7 @@ from grokinterp.circuits import (
     neuron_logit_directions,
 )
 from grokinterp.circuits.hooks import table_directions
-from grokinterp.models.adapter import build_model
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from tests import clock
 from tests.test_ablation import closed_form, hand_built  # noqa: F401

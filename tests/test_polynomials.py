@@ -7,7 +7,7 @@ import torch
 from grokinterp.base.errors import InputError
 from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.circuits.polynomials import fitted_neurons, polynomial_fits, relu_regression
-from grokinterp.models.adapter import build_model
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.tasks import ModularTask
 from tests.test_neurons import (
     LINEAR,

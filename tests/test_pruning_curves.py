@@ -10,9 +10,9 @@ from grokinterp.encodings.bases import as_matrix
 from grokinterp.encodings.pruning_curves import GRID
 from grokinterp.fourier import fourier_basis
 from grokinterp.geometry import fisher_diagonal
-from grokinterp.models import adapter
-from grokinterp.models.adapter import build_model
+from grokinterp.models import transformer_lens_adapter
 from grokinterp.models.architecture import Architecture
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.tasks.operations import OPERATIONS, Operation
@@ -315,7 +315,9 @@ def test_models_with_their_task_and_logits_with_other_weights(tiny_run, monkeypa
     assert torch.equal(of_model.acc_test, of_run.acc_test)
     assert torch.allclose(of_model.loss_test, of_run.loss_test, rtol=1e-6)
     snapshot = tiny_run.snapshot()
-    monkeypatch.setattr(adapter, "build_model", None)  # TransformerLens is not needed
+    monkeypatch.setattr(
+        transformer_lens_adapter, "build_model", None
+    )  # TransformerLens is not needed
     other = tiny_run.weights(0)
     assert torch.equal(snapshot.logits_with(other), tiny_run.snapshot(0).logits)
     assert torch.equal(snapshot.logits, tiny_run.snapshot().logits)

@@ -11,8 +11,8 @@ from jaxtyping import TypeCheckError
 
 import grokinterp as gi
 from grokinterp.base.files import write_whole
-from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import initial_weights
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs.manifest import _checksum
 from grokinterp.runs.metrics import evaluate
 

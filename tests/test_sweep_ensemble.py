@@ -12,7 +12,7 @@ import grokinterp as gi
 from grokinterp.sweeps import Sweep, executors, run_sweep
 from grokinterp.sweeps.driver import SWEEP
 from grokinterp.sweeps.executors import Job
-from grokinterp.sweeps.places import place_of
+from grokinterp.sweeps.storage import place_of
 from grokinterp.training import EnsembleTiming, ensemble, loop, train_ensemble
 from grokinterp.training.loop import RESUME_NEXT
 

@@ -15,7 +15,7 @@ import torch
 
 import grokinterp as gi
 from grokinterp.circuits import attention, attention_patterns
-from grokinterp.models.adapter import build_model
+from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.viz import circuitsvis_script, plot_attention
 from tests.labels import axis_titles

@@ -15,9 +15,9 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 import grokinterp as gi
-from grokinterp.models.adapter import canonical_weights
 from grokinterp.models.architecture import Architecture, initial_weights
 from grokinterp.models.kinds import build_model
+from grokinterp.models.transformer_lens_adapter import canonical_weights
 from tests.models_of_users import hooks_of
 
 P = 7

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from grokinterp.base.memory import kept_memory
 from grokinterp.base.result import Result
-from grokinterp.models.adapter import build_model, load_weights
 from grokinterp.models.architecture import Architecture, Weights, initial_weights
 from grokinterp.models.layers import affine, product_over_rows
+from grokinterp.models.transformer_lens_adapter import build_model, load_weights
 from grokinterp.progress.measures import measure_snapshot
 from grokinterp.recipe.builtin import BUILTIN
 from grokinterp.recipe.recipe import Recipe

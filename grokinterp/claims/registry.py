@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from grokinterp.base.checks import listed, word
-from grokinterp.base.names import check_free, check_function, checked_name
+from grokinterp.base.registry import check_free, check_function, checked_name
 from grokinterp.base.result import Result
 from grokinterp.claims.evidence import FEWEST
 

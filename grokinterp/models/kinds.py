@@ -1,6 +1,6 @@
 """Which kinds of model can a run hold, what differs between them, and do they fit a task?
 
-A transformer is a HookedTransformer or TransformerBridge (`adapter`), whose activations have a
+A transformer is a HookedTransformer or TransformerBridge, whose activations have a
 position axis and whose answer is read at the last position. An MLP and a CNN are
 HookedRootModules of this package, whose activations have none.
 
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
-from grokinterp.models import adapter, answer_position, cnn, mlp
+from grokinterp.models import answer_position, cnn, mlp, transformer_lens_adapter
 from grokinterp.models.architecture import Architecture, Weights
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.layers import recorder
@@ -60,7 +60,7 @@ def build_model(
     It is one of TransformerLens, or this package's HookedMLP or HookedCNN.
     """
     if isinstance(architecture, Architecture):
-        return adapter.build_model(architecture, weights, device=device)
+        return transformer_lens_adapter.build_model(architecture, weights, device=device)
     from grokinterp.models import hooked
 
     mlp = isinstance(architecture, MLPArchitecture)
@@ -71,7 +71,7 @@ def build_model(
 def architecture_of(model: HookedModel) -> Shape | None:
     """The architecture of a plain model, or None for one that none of the kinds describes."""
     if has_positions(model):
-        return adapter.architecture_of(model)
+        return transformer_lens_adapter.architecture_of(model)
     hooked = any(point.fwd_hooks for point in model.hook_dict.values())
     found: Shape = configuration(model)
     return None if hooked else found
@@ -80,7 +80,7 @@ def architecture_of(model: HookedModel) -> Shape | None:
 def weights_of(model: HookedModel) -> Weights:
     """Detached copies of a model's weights under canonical names and shapes."""
     if has_positions(model):
-        return adapter.canonical_weights(model)
+        return transformer_lens_adapter.canonical_weights(model)
     assert isinstance(model, torch.nn.Module)
     state = effective_state(model)
     return {name: weight.detach().clone() for name, weight in state.items()}

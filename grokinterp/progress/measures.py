@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from grokinterp.base.checks import listed, truth, word
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.base.memory import kept_memory
-from grokinterp.base.names import check_free, check_function, checked_name
+from grokinterp.base.registry import check_free, check_function, checked_name
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import LogitTally, checked_frequencies, usable_group
 from grokinterp.fourier.basis import gini

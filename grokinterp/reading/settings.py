@@ -25,8 +25,8 @@ from typing import Any
 
 from grokinterp.base.checks import real, word
 from grokinterp.base.errors import InputError, nearest, shown
-from grokinterp.models.adapter import SOFT_CAPS, UNUSUAL
 from grokinterp.models.architecture import ACTIVATIONS, CHOICES, Architecture
+from grokinterp.models.transformer_lens_adapter import SOFT_CAPS, UNUSUAL
 from grokinterp.reading.file_contents import MOST_KEYS, PLAIN, Configs
 from grokinterp.tasks.operations import ALIASES, OPERATIONS, get_operation
 

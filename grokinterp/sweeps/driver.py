@@ -32,7 +32,7 @@ from grokinterp.sweeps.executors import (
 )
 from grokinterp.sweeps.live_table import live_table
 from grokinterp.sweeps.on_ray import run_on_ray
-from grokinterp.sweeps.places import Place, place_of
+from grokinterp.sweeps.storage import Place, place_of
 from grokinterp.sweeps.sweep import Sweep
 from grokinterp.sweeps.table import Row, SweepTable, has_failed
 from grokinterp.training.ensemble import groups
@@ -87,7 +87,7 @@ def run_sweep(
     is empty. results.csv, and results.parquet with the same content, are written whole after every
     run. `out`/sweep.toml has the sweep: `out` takes a different one only if it has all of those
     runs under the same names, so more values are fine. `out` may be a path of fsspec (see
-    `places`).
+    `storage`).
 
     `executor` is "local", with one worker in this process and with more `workers` in processes of
     their own, or "ray", on the cluster at `address` or a local one of `workers`. When a worker is

@@ -28,7 +28,7 @@ from grokinterp.base.files import LOCK, hold
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.runs.run import Run
-from grokinterp.sweeps.places import Place
+from grokinterp.sweeps.storage import Place
 from grokinterp.training.ensemble import begun_together, train_ensemble
 from grokinterp.training.loop import Member, is_finished, train, using_threads
 

@@ -27,7 +27,7 @@ from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.runs.run import Run
 from grokinterp.sweeps.executors import NOTE, Made
-from grokinterp.sweeps.places import Place
+from grokinterp.sweeps.storage import Place
 from grokinterp.sweeps.sweep import Sweep
 
 Columns = dict[str, object]

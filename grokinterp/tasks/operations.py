@@ -26,7 +26,7 @@ from torch import Tensor
 
 from grokinterp.base.checks import truth, word
 from grokinterp.base.errors import InputError, nearest, shown
-from grokinterp.base.names import check_free, check_function, checked_name
+from grokinterp.base.registry import check_free, check_function, checked_name
 
 UNDEFINED = -1
 

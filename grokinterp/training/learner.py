@@ -16,13 +16,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.models import answer_position, mlp
-from grokinterp.models.adapter import build_model, functional_logits
 from grokinterp.models.architecture import Architecture, Weights, initial_weights, is_bias
 from grokinterp.models.cnn import CNNArchitecture, CNNGradients
 from grokinterp.models.cross_entropy import cross_entropies, right_answers
 from grokinterp.models.kinds import QuickForward
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.models.stacked import stack, stacked_gradients, stacked_logits
+from grokinterp.models.transformer_lens_adapter import build_model, functional_logits
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.metrics import COLUMNS, UNMIRRORED, Metrics, evaluate, logged_unmirrored
 from grokinterp.tasks.splits import mask_of

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 import grokinterp as gi
-from grokinterp.models.adapter import build_model
 from grokinterp.models.architecture import initial_weights
+from grokinterp.models.transformer_lens_adapter import build_model
 from tests.stress.bench import (
     TINY,
     Bench,
