@@ -857,7 +857,7 @@ encodings.step_geometry(run, form="x")
 encodings.step_geometry(run, steps=[0, 10**30])
 encodings.step_geometry(run, stiff_above="x")
 encodings.step_geometry(run, stiff_above=-1)  # result
-encodings.trajectory_embedding(run)
+encodings.trajectory_embedding(run)  # result
 encodings.trajectory_embedding(None)
 encodings.trajectory_embedding([])
 encodings.trajectory_embedding([run, 3])

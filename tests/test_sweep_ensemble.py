@@ -197,8 +197,7 @@ class Thread(executors._Worker):
                 for answer in executors._answers(self.theirs):
                     self.theirs.send(answer)
 
-    def exit_status(self):
-        return -9
+    exitcode = -9
 
     def join(self, seconds=None):
         self.thread.join(seconds)

@@ -96,13 +96,13 @@ vector='a' is not a dict of tensors
 'runs/mine' cannot be drawn here; give what gi.compare returns.
 'runs/mine' cannot be drawn here; give what circuits.faithfulness returns.
 'runs/mine' cannot be drawn here; give what encodings.fourier_heat_map returns.
-'runs/mine' cannot be drawn here; give what encodings.information_path returns.
+'runs/mine' cannot be drawn here; give what geometry.information_path returns.
 'runs/mine' cannot be drawn here; give what gi.key_frequencies returns.
 'runs/mine' cannot be drawn here; give what circuits.neuron_clusters returns.
 'runs/mine' cannot be drawn here; give what gi.detect_phases returns.
 'runs/mine' cannot be drawn here; give what gi.progress_measures returns.
 'runs/mine' cannot be drawn here; give what encodings.pruning_curve returns.
-'runs/mine' cannot be drawn here; give what encodings.trajectory_embedding returns.
+'runs/mine' cannot be drawn here; give what geometry.trajectory_embedding returns.
 Snapshot cannot be drawn here; give what fourier.frequency_shares returns.
 3 cannot be drawn here; give what encodings.pruning_curve returns.
 there are no curves to draw

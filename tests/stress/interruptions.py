@@ -26,7 +26,7 @@ def foreign_file(bench: Bench) -> tuple[Path, Path]:
     out = bench.new()
     assert train(bench, SMALL, out).end() == 0
     file = bench.folder / "foreign.pth"
-    gi.runs.export(gi.load(out), file)
+    gi.export(gi.load(out), file)
     return out, file
 
 
