@@ -54,6 +54,7 @@ def test_the_usual_measures_are_the_same_numbers(recipe):
         assert found[name] == pytest.approx(row[name], rel=1e-4), name
 
 
+@pytest.mark.slow
 def test_the_table_and_json(recipe, monkeypatch, run):
     builtin = type(module.BUILTIN["mod11-quick"])("mod11-quick", "", recipe)
     monkeypatch.setitem(module.BUILTIN, module.RECIPE, builtin)

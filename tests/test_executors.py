@@ -25,6 +25,8 @@ from grokinterp.sweeps.storage import place_of
 from grokinterp.sweeps.table import RESULTS
 from tests.conftest import grokinterp
 
+pytestmark = pytest.mark.slow
+
 MEASURES = ("sizes",)
 
 

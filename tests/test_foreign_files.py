@@ -340,6 +340,7 @@ def test_any_plain_data_is_read_as_pickle_reads_it(value, protocol):
     assert read_pickle(pickle.dumps(value, protocol)) == value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "kind"), [("600", "files"), ("300", "texts")])
 def test_mutated_files_are_read_or_refused(n, kind):
     """tests/fuzz.py in short: in a process of its own, as its audit hook cannot be taken out."""

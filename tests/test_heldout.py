@@ -321,6 +321,7 @@ def test_without_a_circuit_everything_says_so(mirrored, tmp_path):
     assert f"Key frequencies: {found.rejected[0]}" not in text
 
 
+@pytest.mark.slow
 def test_memorisers_have_no_key_frequencies(tmp_path):
     for case in (
         Case(13, "transformer", 0.4, 0.0, seed=0),

@@ -640,6 +640,7 @@ class TestBeside:
 
 
 class TestImport:
+    @pytest.mark.slow
     @pytest.mark.parametrize("format", ["demo", "paper"])
     def test_the_shipped_run_goes_out_and_comes_back(
         self, format, shipped, shipped_measures, tmp_path

@@ -13,6 +13,8 @@ if os.name != "posix":
 
 from tests.terminal import GROKINTERP, Terminal
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--set", "d_model=8", "--set", "d_mlp=16", "--set", "n_heads=1")
 SWEEP = """
 recipe = "mod11-quick"

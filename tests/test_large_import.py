@@ -11,6 +11,8 @@ import torch
 
 from grokinterp.models.foreign_names import PAPER, to_foreign
 
+pytestmark = pytest.mark.slow
+
 N_CHECKPOINTS = 500
 IMPORT = r"""
 import json, re, sys, time

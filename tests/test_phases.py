@@ -164,6 +164,7 @@ def test_labels_of_runs_trained_here(mod31, tmp_path, tiny):
     assert memorized.key_frequencies is None
 
 
+@pytest.mark.slow
 def test_a_run_without_weight_decay_memorizes(tmp_path):
     recipe = gi.recipes()["mod113-memorized"].replace(steps=400, checkpoints=[0, 400])
     found = gi.detect_phases(gi.train(recipe, tmp_path / "run"))

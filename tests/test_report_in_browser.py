@@ -15,6 +15,8 @@ import grokinterp as gi
 from grokinterp.reporting.panels import PANELS
 from tests.browser import Page, until
 
+pytestmark = pytest.mark.slow
+
 DRAWN_PANELS = "article[data-kind]"
 FEW = ("graph", "ablations", "circuit-alone", "pruning-curves")  # drawn of two checkpoints
 STEPS = f'return Object.fromEntries([...document.querySelectorAll("{DRAWN_PANELS}")]' + (

@@ -8,6 +8,8 @@ import pytest
 import grokinterp as gi
 from grokinterp import encodings
 
+pytestmark = pytest.mark.slow
+
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 RUNS = {
     "mod113-grokked": ("grokked", "transformer"),

@@ -20,6 +20,8 @@ from grokinterp.reading.tensor_files import LEGACY_MAGIC, read_file
 from grokinterp.recipe import find_recipe
 from grokinterp.sweeps import Sweep
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 3.0
 DEEP = 2_000_000
 

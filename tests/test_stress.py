@@ -7,6 +7,8 @@ import pytest
 from tests.stress import clocks, disks, flips, interruptions, kills, rivals
 from tests.stress.__main__ import attempt, faults
 
+pytestmark = pytest.mark.slow
+
 QUICK = {
     fault.__name__: fault
     for fault in (

@@ -302,7 +302,7 @@ def test_values_are_written_to_the_last_bit(tmp_path, tiny):
 
 def test_every_write_is_of_a_whole_table(sweep, tmp_path, monkeypatch):
     written = []
-    whole = places.write_whole
+    whole = storage.write_whole
     monkeypatch.setattr(
         places,
         "write_whole",

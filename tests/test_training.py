@@ -60,6 +60,7 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_bits(changes, tiny, tmp_path
         assert not (resumed.path / "resume.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_kill_9_three_times_over_changes_no_bit(tiny, tmp_path):
     # One thread in both: the number changes the bits, and other tests may have changed it here.
     recipe = tiny.replace(steps=1500, checkpoints="every:100", threads=1)
