@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import grokinterp as gi
-from grokinterp.sweeps import Sweep, places, run_sweep
+from grokinterp.sweeps import Sweep, run_sweep, storage
 from grokinterp.sweeps.driver import SWEEP
 from grokinterp.sweeps.table import PARQUET, RESULTS
 from grokinterp.training import loop
@@ -304,7 +304,7 @@ def test_every_write_is_of_a_whole_table(sweep, tmp_path, monkeypatch):
     written = []
     whole = storage.write_whole
     monkeypatch.setattr(
-        places,
+        storage,
         "write_whole",
         lambda path, text: (written.append(path.name), whole(path, text)),
     )
