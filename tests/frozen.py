@@ -167,6 +167,8 @@ def difference(one, other, where: str) -> str:
         both_nan = math.isnan(one) and math.isnan(other)
         same = both_nan or one == other or math.isclose(one, other, rel_tol=RELATIVE)
         return "" if same else f"{where} is {other}, was {one}"
+    elif where.endswith(".run") and Path(one).name == Path(other).name:
+        return ""  # the same run, in another clone
     else:
         return "" if one == other else f"{where} is {str(other)[:120]!r}, was {str(one)[:120]!r}"
     return next(filter(None, (difference(a, b, place) for place, a, b in pairs)), "")
