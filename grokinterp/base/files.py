@@ -117,12 +117,6 @@ def is_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < LARGEST_HEADER
 
 
-def kind_of_file(path: Path) -> Kind | None:
-    """What a file on disk is by its first bytes."""
-    with path.open("rb") as file:
-        return kind_of(file.read(HEAD))
-
-
 class Hold(contextlib.AbstractContextManager["Hold", None]):
     """A folder held by this process until `release()`, the end of a `with`, or its own end."""
 

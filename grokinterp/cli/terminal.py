@@ -1,14 +1,11 @@
 """What commands print: lines, tables as wide as the terminal, JSON."""
 
 import contextlib
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from grokinterp.base.result import plain_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,6 +128,10 @@ def show(text: object, *, nl: bool = True) -> None:
 
 def show_json(found: Mapping[str, Any]) -> None:
     """Print one object as strict JSON on standard output (see `plain_values`; NaN is null)."""
+    import json
+
+    from grokinterp.base.result import plain_values
+
     show(json.dumps(plain_values(found), allow_nan=False))
 
 
