@@ -113,6 +113,7 @@ def test_each_effect_stands_against_its_placebos(hand_built):
     assert gi.ablate(hand_built, [hooks.neurons(0, [1])], placebos=0).rows[0].placebos == ()
 
 
+@pytest.mark.slow
 def test_the_shipped_run(shipped):
     found = gi.ablate(shipped, mode="zero", placebos=10)
     zeroed = found["MLP 0 (zero)"].score.loss_all
@@ -243,7 +244,7 @@ def test_tasks_and_models_without_a_circuit_say_so(tiny_run):
     assert not found.frequencies
     assert any("not a function of one group exponent" in note for note in found.notes)
     assert not any("k =" in name for name in found.table()["ablation"])
-    with pytest.raises(gi.InputError, match="frequency 99 is not between"):
+    with pytest.raises(gi.InputError, match="frequency=99 is not a whole number from 1 to"):
         gi.ablate(tiny_run, frequencies=[99])
     with pytest.raises(gi.InputError, match="placebos=-1"):
         gi.ablate(tiny_run, placebos=-1)
@@ -278,8 +279,8 @@ def test_what_cannot_be_ablated_is_one_line(hand_built, shipped):
     hook = "blocks.0.mlp.hook_post"
     d_mlp, n = hand_built.mlp_post.shape[1], task.n_inputs
     for one, message in (
-        (hooks.heads(0, 9), "head 9 is not between 0 and 0"),
-        (hooks.neurons(0, [0, 9999]), "neuron 9999 is not between 0 and"),
+        (hooks.heads(0, 9), "head=9 is not a whole number from 0 to 0"),
+        (hooks.neurons(0, [0, 9999]), "neuron=9999 is not a whole number from 0 to"),
         (hooks.directions(hook, torch.ones(3, 1)), f"has {d_mlp} entries, the directions 3"),
         (hooks.replaced_neurons(0, [1], torch.ones(n, 2), name="x"), r"of shape \(961, 2\)"),
         (hooks.replaced_patterns(0, torch.ones(n, 9, 3), name="x"), r"of shape \(961, 9, 3\)"),

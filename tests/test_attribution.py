@@ -273,7 +273,7 @@ def test_a_final_layer_norm_is_frozen_and_says_so():
         ({"clusters": {1: torch.tensor([-1])}}, "cluster 1 has a neuron outside 0 to 19"),
         ({"clusters": {1: torch.tensor([2, 2])}}, "cluster 1 has a neuron twice"),
         ({"clusters": {1: torch.tensor([2]), 2: torch.tensor([3, 2])}}, "cluster 2 has a neuron"),
-        ({"frequencies": [4]}, "not between 1 and 3"),
+        ({"frequencies": [4]}, "frequency=4 is not a whole number from 1 to 3"),
     ],
 )
 def test_refusals(arguments, message):

@@ -123,6 +123,7 @@ def test_progress_is_shown_on_a_terminal_only(tiny_run, tmp_path):
     assert b"20/20" in shown
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing(tiny_run, tmp_path):
     with import_many(
         tiny_run, tmp_path, 3000, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -91,7 +91,7 @@ def test_resample_gives_every_input_that_of_another(n):
 
 def test_parts_that_do_not_exist(small):
     for one in (hooks.heads(0, 2), hooks.neurons(0, 20)):
-        with pytest.raises(gi.InputError, match="is not between 0 and"):
+        with pytest.raises(gi.InputError, match="is not a whole number from 0 to"):
             replay(small, one)
     with pytest.raises(gi.InputError, match="distinct indices from 0 on"):
         hooks.heads(0, -1)

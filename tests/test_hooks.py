@@ -174,7 +174,7 @@ def test_bad_input_is_one_line():
     task = gi.ModularTask("add", 7)
     with pytest.raises(gi.InputError, match="mode='maen' is not known; did you mean 'mean'"):
         hooks.mlp(0, mode="maen")
-    with pytest.raises(gi.InputError, match="frequency 4 is not between 1 and 3"):
+    with pytest.raises(gi.InputError, match="frequency=4 is not a whole number from 1 to 3"):
         hooks.fourier("unembed.hook_out", task, [4])
     with pytest.raises(gi.InputError, match="not a function of one group exponent"):
         hooks.fourier("unembed.hook_out", gi.ModularTask("x2xyy2", 7), [1])

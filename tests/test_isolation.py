@@ -194,7 +194,7 @@ def test_multiplication_keeps_the_embedding_of_zero():
 def test_what_cannot_be_isolated_says_so(tiny_run, pizza):
     with pytest.raises(gi.InputError, match="did you mean 'principal'"):
         isolate_circles(pizza, method="principle")
-    with pytest.raises(gi.InputError, match="frequency 16 is not between 1 and 15"):
+    with pytest.raises(gi.InputError, match="frequency=16 is not a whole number from 1 to 15"):
         isolate_circles(pizza, subsets=[(2, 16)])
     with pytest.raises(gi.InputError, match="no key frequencies"):
         isolate_circles(tiny_run, step=0)

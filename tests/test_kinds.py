@@ -217,7 +217,7 @@ def test_a_recorder_takes_them(runs, tmp_path):
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
-        ("task", "ising", "is damaged"),
+        ("task", "ising", "'ising' is no description of a task"),
         ("task", {"task": "parity"}, "task='parity' is not known"),
         ("task", {"task": "ising"}, "is damaged"),
         ("architecture", {"kind": "rnn"}, "kind='rnn' is not known"),

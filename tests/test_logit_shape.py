@@ -190,7 +190,7 @@ def test_what_has_no_forms_says_so():
     for measure in (logit_forms, distance_irrelevance):
         with pytest.raises(gi.InputError, match="not a function of one group exponent"):
             measure(other)
-    with pytest.raises(gi.InputError, match="frequency 9 is not between 1 and 3"):
+    with pytest.raises(gi.InputError, match="frequency=9 is not a whole number from 1 to 3"):
         logit_forms(constant, frequencies=[9])
 
 

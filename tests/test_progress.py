@@ -213,7 +213,7 @@ def test_without_key_frequencies_their_measures_are_null(tmp_path, tiny):
     table = gi.progress_measures(run)
     assert table[["restricted_loss", "excluded_loss", "trig_loss"]].isna().all(axis=None)
     assert "random" in table.attrs["reason"]
-    with pytest.raises(gi.InputError, match="frequency 9 is not between 1 and 3"):
+    with pytest.raises(gi.InputError, match="frequency=9 is not a whole number from 1 to 3"):
         gi.progress_measures(gi.train(tiny.replace(steps=0), tmp_path / "b"), frequencies=[9])
 
 
@@ -289,7 +289,7 @@ def test_a_measure_that_is_not_default_is_taken_where_it_is_asked_for(tiny_run):
 
 
 def test_measures_of_runs_are_no_columns_of_checkpoints(tiny_run):
-    with pytest.raises(gi.InputError, match="measure 'sizes' is not known"):
+    with pytest.raises(gi.InputError, match="'sizes' is no measure of a snapshot"):
         gi.progress_measures(tiny_run, measures=["sizes"])
     with pytest.raises(gi.InputError, match=r"'sizes' is taken by grokinterp\.encodings"):
         measure("sizes")(lambda snapshot: 1.0)

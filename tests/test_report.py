@@ -136,6 +136,7 @@ def test_the_page_refers_to_nothing_outside(hostile):
     assert text.count('id="plotly.js"') == text.count('id="circuitsvis.js"') == 1
 
 
+@pytest.mark.slow
 def test_what_it_draws_are_the_measures(shipped, shipped_measures, shipped_report):
     data = page_data(shipped_report.read_text())
     progress = unpacked(data["data-progress"])
@@ -166,6 +167,7 @@ def test_what_it_draws_are_the_measures(shipped, shipped_measures, shipped_repor
     assert table == shipped.metrics.to_csv(index=False)
 
 
+@pytest.mark.slow
 def test_the_summary_says_what_was_found(shipped_report):
     text = html.unescape(shipped_report.read_text())
     phases = gi.detect_phases(gi.load("checkpoints/mod113-grokked"))
@@ -343,6 +345,7 @@ def without(run, folder, columns, rows=slice(None)):
     return gi.load(folder)
 
 
+@pytest.mark.slow
 def test_no_sentence_has_a_number_that_is_none(tiny_run, tmp_path):
     """Whatever a run does not have: a split, test inputs, logged values, answers that differ."""
     train, test = (

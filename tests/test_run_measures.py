@@ -227,7 +227,7 @@ def test_a_measure_of_runs_of_ones_own(mlp, ising):
 
 
 def test_wrong_names_and_runs_without_metrics_are_refused(mlp, tmp_path):
-    with pytest.raises(gi.InputError, match="measure 'fetures' is not known; did you mean 'feat"):
+    with pytest.raises(gi.InputError, match="'fetures' is no measure of a run; did you mean 'feat"):
         measured(mlp, ["fetures"])
     with pytest.raises(gi.InputError, match="'sizes' is asked for twice"):
         gi.sweeps.measuring(["sizes", "bases", "sizes"])

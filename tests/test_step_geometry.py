@@ -122,9 +122,9 @@ def test_what_cannot_be_used_is_refused(tiny_run):
     for checkpoints, step in (({0: bad, 3: good}, 0), ({0: good, 3: bad, 4: good}, 3)):
         run = made_run(tiny_run.task, tiny_run.architecture, checkpoints)
         for stiff in (0.1, None):
-            with pytest.raises(InputError, match=f"weights at step {step} are not all finite"):
+            with pytest.raises(InputError, match=f"weights at step {step} are not finite"):
                 step_geometry(run, rows="all", n_samples=2, stiff_above=stiff)
     run = made_run(tiny_run.task, tiny_run.architecture, {0: good, 3: good, 4: bad})
-    with pytest.raises(InputError, match="weights at step 4 are not all finite"):
+    with pytest.raises(InputError, match="weights at step 4 are not finite"):
         step_geometry(run, steps=[0, 3], rows="all", n_samples=2)
     assert len(step_geometry(run, steps=[0, 3], rows="all", n_samples=2, stiff_above=None)) == 1

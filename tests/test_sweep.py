@@ -133,7 +133,7 @@ BAD = {
     "key in set and axis": (f"[set]\nseed = 1\n{AXES}", "'seed' stands in [set] and in an axis"),
     "no list": ("[[axes]]\nseed = 3\n", "seed=3 is no list"),
     "wrong type of a value": ('[[axes]]\nseed = ["a"]\n', "seed='a' is not a whole number"),
-    "impossible value": ("[[axes]]\nlr = [0.1, -1]\n", "lr=-1.0 is not above 0"),
+    "impossible value": ("[[axes]]\nlr = [0.1, -1]\n", "lr=-1.0 is not a number above 0"),
     "set is no table": (f"set = 3\n{AXES}", "set=3 is no table"),
     "axes are no tables": ("axes = [1]\n", "axes=[1] are no tables"),
     "one table": ("[axes]\nseed = [0]\n", "write [[axes]]"),

@@ -63,7 +63,7 @@ def test_a_position_that_is_not_there_is_refused():
     found = attention(snapshot)
     assert plot_attention(found, to="b").data
     for to in ("equals", "c", 0):
-        with pytest.raises(gi.InputError, match="no position") as refused:
+        with pytest.raises(gi.InputError, match="is not known; valid are: a, b") as refused:
             plot_attention(found, to=to)
         assert "\n" not in str(refused.value)
 

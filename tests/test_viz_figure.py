@@ -88,6 +88,7 @@ def test_html_needs_no_network_and_its_button_saves_svg(drawn, tmp_path):
     assert "showSendToCloud" in bare
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.filterwarnings("ignore")  # of the browser's driver, as it closes
 def test_still_images_are_what_their_names_say(drawn, tmp_path):

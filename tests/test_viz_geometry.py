@@ -60,7 +60,7 @@ def test_an_axis_that_counts_backwards_says_so(embedding):
 
 
 def test_dimensions_that_cannot_be_drawn_are_refused(embedding, runs):
-    with pytest.raises(gi.InputError, match="give 2 or 3"):
+    with pytest.raises(gi.InputError, match="give such as 2 or 3"):
         plot_trajectories(embedding, dimensions=4)
     flat = trajectory_embedding(runs, n_samples=8, most=2, dimensions=2)
     with pytest.raises(gi.InputError, match="has 2 dimensions"):

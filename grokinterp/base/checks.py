@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from grokinterp.base.errors import InputError, nearest, shown, whole_number
+from grokinterp.base.errors import InputError, named, nearest, shown, whole_number
 
 LARGEST_SEED = 2**63 - 1
 
@@ -103,6 +103,43 @@ def word(name: str, given: object, valid: Iterable[str]) -> str:
     return given
 
 
+def member(given: object, valid: Iterable[str], what: str) -> str:
+    """One of the names that there are, of which no argument is the name.
+
+    >>> member("W_I", ["W_E", "W_U"], "weight")
+    Traceback (most recent call last):
+    grokinterp.base.errors.InputError: 'W_I' is no weight; did you mean 'W_E'?
+    """
+    names = list(valid)
+    if not isinstance(given, str) or given not in names:
+        raise InputError(f"{shown(given)} is no {what}; {nearest(given, names)}")
+    return given
+
+
+def text(name: str, given: object, *, such_as: str) -> str:
+    """A text that is not empty.
+
+    >>> text("title", 3, such_as="'Sweep'")
+    Traceback (most recent call last):
+    grokinterp.base.errors.InputError: title=3 is no text; give such as 'Sweep'.
+    """
+    if not isinstance(given, str) or not given:
+        raise InputError(f"{name}={shown(given)} is no text; give such as {such_as}.")
+    return given
+
+
+def instance(given: Any, kind: type | tuple[type, ...], what: str, *, give: str) -> Any:
+    """An object of a class, which the message calls by its everyday name.
+
+    >>> instance("log.csv", dict, "recipe", give="gi.Recipe(...)")
+    Traceback (most recent call last):
+    grokinterp.base.errors.InputError: 'log.csv' is no recipe; give gi.Recipe(...).
+    """
+    if not isinstance(given, kind):
+        raise InputError(f"{named(given)} is no {what}; give {give}.")
+    return given
+
+
 def truth(name: str, given: object) -> bool:
     """True or False, numpy's too.
 
@@ -139,6 +176,18 @@ def tensor(name: str, given: object, *, ndim: int | None = None) -> Tensor:
     if ndim is not None and given.ndim != ndim:
         raise InputError(f"{name} has shape {tuple(given.shape)}; give a tensor{axes}.")
     return given
+
+
+def finite(what: str, values: Tensor, *, give: str = "look at an earlier step") -> Tensor:
+    """A tensor without NaN and without infinities.
+
+    >>> finite("the logits", torch.tensor([1.0, math.nan]))
+    Traceback (most recent call last):
+    grokinterp.base.errors.InputError: the logits are not finite; look at an earlier step.
+    """
+    if not bool(values.isfinite().all()):
+        raise InputError(f"{what} are not finite; {give}.")
+    return values
 
 
 def tensors(name: str, given: object) -> Mapping[str, Tensor]:

@@ -61,6 +61,25 @@ def as_path(name: str, given: object, *, such_as: str) -> Path:
     return Path(text)
 
 
+def new_file(path: Path, *, such_as: str) -> Path:
+    """The path of a file to write, refused where a folder stands there.
+
+    >>> new_file(Path("."), such_as="figure.html")
+    Traceback (most recent call last):
+    grokinterp.base.errors.InputError: . is a folder; give the name of a file, such as figure.html.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file, such as {such_as}.")
+    return path
+
+
+def new_folder(path: Path, *, give: str) -> Path:
+    """The path of a folder to make or to go on in, refused where a file stands there."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; give {give}.")
+    return path
+
+
 def refuse_address(path: str | Path) -> None:
     """InputError for a place to write to that is an address, for it would become a folder `s3:`.
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.base.checks import listed, refused, word
+from grokinterp.base.checks import finite, listed, refused, word
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.result import Result
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
@@ -180,8 +180,7 @@ def _clusters(
 
 def _in_float64(snapshot: Snapshot) -> tuple[Snapshot, str]:
     """The same model computed in float64 where its weights tell all, and what was assumed."""
-    if not bool(snapshot.logits.isfinite().all()):
-        raise InputError("the logits are not finite; a margin is not defined.")
+    finite("the logits", snapshot.logits)
     frozen = "" if snapshot.linear_readout else "final LayerNorm frozen at its scale on each input"
     if snapshot.transformer is not None:
         weights = {name: weight.double() for name, weight in snapshot.weights.items()}

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.base.checks import tensor, truth, whole, word
+from grokinterp.base.checks import tensor, text, truth, whole, word
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.circuits.interventions import (
     MODES,
@@ -62,6 +62,7 @@ __all__ = [
 
 ARGUMENTS = ("answer", "operands")  # of the waves
 THIN = 1e-10  # relative; spans thinner than this are float64 rounding
+OWN_NAME = "'my neurons'"
 MOST_INDEX = 2**31  # no layer, head or neuron has a number beyond it
 
 
@@ -123,7 +124,7 @@ def neurons(
     kind, listed = "neuron", f"neuron {index[0]}"
     if len(index) > 1:
         kind, listed = "neurons", f"{len(index)} neurons"
-    name = listed if name is None else _name(name)
+    name = listed if name is None else text("name", name, such_as=OWN_NAME)
 
     def draw(setting: Setting) -> list[Intervention]:
         every = torch.arange(setting.snapshot.weights[f"blocks.{layer}.mlp.W_in"].shape[1])
@@ -145,7 +146,8 @@ def replaced_neurons(
     layer: int, which: Iterable[int], values: Float[Tensor, "n_inputs n_neurons"], *, name: str
 ) -> Intervention:
     """Neurons at the answer position replaced by values, one row per input."""
-    layer, index, name = _layer(layer), _index(which), _name(name)
+    layer, index = _layer(layer), _index(which)
+    name = text("name", name, such_as=OWN_NAME)
     hook = f"blocks.{layer}.mlp.hook_post"
     values = tensor("values", values).clone()
 
@@ -175,7 +177,8 @@ def replaced_patterns(
 
     Placebos: the same rows given to other inputs, at random.
     """
-    layer, name, values = _layer(layer), _name(name), tensor("values", values).clone()
+    layer, values = _layer(layer), tensor("values", values).clone()
+    name = text("name", name, such_as=OWN_NAME)
     hook = f"blocks.{layer}.attn.hook_pattern"
 
     def change(pattern: Tensor) -> Tensor:
@@ -239,19 +242,12 @@ def _with_values(x: Tensor, place: Any, values: Tensor, hook: str) -> Tensor:
 
 
 def _check_range(what: str, x: Tensor, axis: int, index: Tensor) -> None:
-    if int(index.max()) >= x.shape[axis]:
-        raise InputError(f"{what} {index.max()} is not between 0 and {x.shape[axis] - 1}.")
+    whole(what, int(index.max()), least=0, most=x.shape[axis] - 1, such_as="0")
 
 
 def _layer(given: int) -> int:
     """A layer's number; whether the model has it shows when it is looked at."""
     return whole("layer", given, least=0, most=MOST_INDEX, such_as="0")
-
-
-def _name(given: str) -> str:
-    if not isinstance(given, str) or not given:
-        raise InputError(f"name={shown(given)} is no text; give such as 'my neurons'.")
-    return given
 
 
 def _numbered(what: str, layer: int, index: Tensor) -> str:

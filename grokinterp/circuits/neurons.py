@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.base.checks import number, refused
+from grokinterp.base.checks import finite, number, refused
 from grokinterp.base.errors import InputError, whole_number
 from grokinterp.base.result import Result, plain_values
 from grokinterp.fourier._key_frequencies import Keys, subject_of
@@ -151,8 +151,7 @@ def neuron_clusters(
     powers = neuron_powers(snapshot, layer=layer)
     if not powers.both.shape[1]:
         raise InputError(f"{no_frequencies_reason(snapshot)}, so neurons cannot be sorted by one.")
-    if not powers.total.isfinite().all():
-        raise InputError(f"neurons of layer {layer} are not finite; look at an earlier step.")
+    finite(f"neurons of layer {layer}", powers.total)
     own = powers.first + powers.second + powers.both
     best = own.argmax(dim=1, keepdim=True)
     dead = powers.total == 0

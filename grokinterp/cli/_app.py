@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from grokinterp.base.errors import InputError, shown
-from grokinterp.base.paths import refuse_address
+from grokinterp.base.errors import shown
+from grokinterp.base.paths import new_file, new_folder, refuse_address
 from grokinterp.cli.terminal import show
 
 PROGRAM = "grokinterp"
@@ -69,17 +69,14 @@ def a_file(path: Path | None) -> Path | None:
     """Callback of an option: a file to write, not a folder and not an address."""
     if path is not None:
         refuse_address(path)
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; give the name of a file, such as {path}/out.")
+        new_file(path, such_as=f"{path}/out")
     return path
 
 
 def a_folder(path: Path) -> Path:
     """Callback of an option: a folder to make or to go on in, not a file and not an address."""
     refuse_address(path)
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; give a folder, which is made where it is missing.")
-    return path
+    return new_folder(path, give="a folder, which is made where it is missing")
 
 
 def write_text(path: Path, text: str) -> None:

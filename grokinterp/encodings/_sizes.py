@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from grokinterp.base.checks import number, tensor, tensors, whole, word
+from grokinterp.base.checks import finite, number, tensor, tensors, whole, word
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.circuits.ablation import Score, score
@@ -73,8 +73,7 @@ def quantize(weights: Mapping[str, Tensor], *, bits: int) -> tuple[Weights, dict
     kind = torch.int8 if bits <= 8 else torch.int16
     codes, steps = {}, {}
     for name, weight in tensors("weights", weights).items():
-        if not weight.isfinite().all():
-            raise InputError(f"{name!r} holds entries that are not finite; they have no code.")
+        finite(f"entries of {name!r}", weight, give="give finite ones")
         steps[name] = float(weight.double().abs().max()) / largest
         codes[name] = (weight.double() / (steps[name] or 1)).round().to(kind)
     return codes, steps

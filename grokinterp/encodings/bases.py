@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Size, Tensor
 
-from grokinterp.base.checks import tensor, tensors, word
+from grokinterp.base.checks import finite, tensor, tensors, word
 from grokinterp.base.errors import InputError
 from grokinterp.fourier.basis import fourier_basis
 from grokinterp.models.architecture import Weights, is_bias
@@ -72,8 +72,7 @@ def coordinates(
         for name, weight in weights.items():
             if is_bias(name) or weight.ndim < 2:
                 continue
-            if not weight.isfinite().all():
-                raise InputError(f"{name!r} holds entries that are not finite: no singular values.")
+            finite(f"entries of {name!r}", weight, give="give finite ones")
             matrix = as_matrix(name, weight).double()
             u, values[name], vh = torch.linalg.svd(matrix, full_matrices=False)
             cost[name] = sum(matrix.shape)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.base.checks import number, truth
+from grokinterp.base.checks import finite, number, truth
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.circuits.ablation import Score, score
@@ -198,8 +198,7 @@ def pruning_curve(
     grid = _checked_grid(fractions)
     keep = number("keep", keep, most=1, such_as="0.95")
     test_only = truth("test_only", test_only)
-    if not bool(snapshot.logits.isfinite().all()):
-        raise InputError("the model's logits are not finite; look at an earlier step.")
+    finite("the logits", snapshot.logits)
     names = weight_names(snapshot.weights, biases=biases)
     pruned = {name: snapshot.weights[name] for name in names}
     tokens = token_order(snapshot) if isinstance(snapshot.task, ModularTask) else None

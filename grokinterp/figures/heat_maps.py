@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Num
 from torch import Tensor
 
-from grokinterp.base.errors import InputError, whole_number
+from grokinterp.base.checks import whole
+from grokinterp.base.errors import InputError
 from grokinterp.figures._figure import AROUND_ZERO, FROM_ZERO, Figure, place, small_multiples
 
 BAR = {  # a colour bar above the panels and their names, in the space that `small_multiples` leaves
@@ -67,10 +68,8 @@ def checked_numbers(given: Sequence[int], name: str, *, below: int) -> list[int]
     several = [] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
     if not several:
         raise InputError(f"{given!r} has no {name} to draw; give such as [0, 1].")
-    for one in several:
-        if (number := whole_number(one)) is None or not 0 <= number < below:
-            raise InputError(f"{name} {one!r} is not between 0 and {below - 1}.")
-    return list(dict.fromkeys(map(int, several)))
+    numbers = [whole(name, one, least=0, most=below - 1, such_as="0") for one in several]
+    return list(dict.fromkeys(numbers))
 
 
 def table(values: Num[Tensor, " n_inputs"], p: int) -> np.ndarray:

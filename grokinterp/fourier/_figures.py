@@ -7,7 +7,8 @@ import pandas as pd
 from jaxtyping import Bool
 from torch import Tensor
 
-from grokinterp.base.errors import InputError, nearest
+from grokinterp.base.checks import member
+from grokinterp.base.errors import InputError
 from grokinterp.base.result import draws
 from grokinterp.figures._figure import AROUND_ZERO, COLOURS, FROM_ZERO, Figure, at, checked, figure
 from grokinterp.figures.slider import over_training
@@ -67,8 +68,7 @@ def step_and_rest(shown: ShownWithKeys) -> tuple[Any, dict[str, Any]]:
     rest: dict[str, Any] = dict(shown)
     names = ["step", "task", "train_mask", "frequencies"]
     for name in rest:
-        if name not in names:
-            raise InputError(f"{name!r} is no argument of this figure; {nearest(name, names)}")
+        member(name, names, "argument of this figure")
     return rest.pop("step", -1), rest
 
 

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from grokinterp.base.checks import listed
-from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.checks import listed, whole
+from grokinterp.base.errors import InputError
 from grokinterp.fourier.basis import n_frequencies
 from grokinterp.reading._load import check_snapshot
 from grokinterp.runs._snapshot import Block, Snapshot
@@ -170,9 +170,5 @@ def checked_frequencies(frequencies: Iterable[int], group: AnswerGroup) -> tuple
     """Frequencies of a group, ascending, each once; refused if one is not between 1 and n // 2."""
     highest = n_frequencies(group.order)
     given = listed("frequencies", frequencies, such_as="[1, 5]")
-    for k in given:
-        if not 1 <= (whole_number(k) or 0) <= highest:
-            raise InputError(
-                f"frequency {shown(k)} is not between 1 and {highest}; give such as [1, 5]."
-            )
-    return tuple(sorted({int(k) for k in given}))
+    checked = {whole("frequency", k, least=1, most=highest, such_as="1") for k in given}
+    return tuple(sorted(checked))

@@ -5,6 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from grokinterp.base.checks import whole
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import draws
 from grokinterp.figures._figure import (
@@ -33,8 +34,7 @@ def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: int = 2) -> Fig
     dimensions. InputError where the embedding has fewer `dimensions`, or these are not 2 or 3.
     """
     checked(found, TrajectoryEmbedding, "geometry.trajectory_embedding")
-    if dimensions not in (2, 3):
-        raise InputError(f"dimensions={dimensions!r} cannot be drawn; give 2 or 3.")
+    dimensions = whole("dimensions", dimensions, least=2, most=3, such_as="2 or 3")
     if found.coordinates.shape[1] < dimensions:
         raise InputError(
             f"the embedding has {found.coordinates.shape[1]} dimensions; embed the runs with "

@@ -103,7 +103,7 @@ def check_finite(weights: Weights, step: int | None = None) -> None:
     """Refuse weights that are not all finite numbers."""
     if not all_finite(weights):
         at = "" if step is None else f" at step {step}"
-        raise InputError(f"the weights{at} are not all finite; look at an earlier step.")
+        raise InputError(f"the weights{at} are not finite; look at an earlier step.")
 
 
 def rising_steps(run: Run, steps: Sequence[int] | str) -> list[int]:

@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.base.checks import real, refused, tensors, word
-from grokinterp.base.errors import InputError, nearest
+from grokinterp.base.checks import finite, member, real, refused, tensors, word
+from grokinterp.base.errors import InputError
 from grokinterp.geometry.fisher import VARIANTS, fisher_diagonal
 from grokinterp.geometry.inputs import (
     Logits,
@@ -93,8 +93,7 @@ class FisherMetric(Sampled):
     def _checked(self, vector: Mapping[str, Tensor]) -> Weights:
         """A weight vector in float64; refused where it is not one of this model."""
         for name in tensors("vector", vector):
-            if name not in self.shapes:
-                raise InputError(f"{name!r} is no weight; {nearest(str(name), self.shapes)}")
+            member(name, self.shapes, "weight")
         for name, shape in self.shapes.items():
             if name not in vector:
                 raise InputError(f"the weight vector lacks {name!r}; give zeros of shape {shape}.")
@@ -102,8 +101,7 @@ class FisherMetric(Sampled):
                 raise InputError(
                     f"{name!r} is {given}; give a tensor of the weight's shape {shape}."
                 )
-            if not bool(vector[name].isfinite().all()):
-                raise InputError(f"{name!r} of the weight vector is not all finite numbers.")
+            finite(f"entries of {name!r}", vector[name], give="give finite ones")
         return {name: vector[name].detach().double() for name in self.shapes}
 
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.base.checks import listed, tensor, whole
+from grokinterp.base.checks import instance, listed, tensor, whole
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.geometry.inputs import Sampled, draw_inputs, rising_steps
 from grokinterp.geometry.predictions import pairwise_distances, roots_along
@@ -280,8 +280,7 @@ def stages_of(phases: Phases, steps: Sequence[int]) -> dict[str, tuple[int, int]
     end is moved to the nearest step, the earlier of two that are as near; a stretch whose ends then
     coincide is left out.
     """
-    if not isinstance(phases, Phases):
-        raise InputError(f"{shown(phases)} are no phases; give what gi.detect_phases returns.")
+    instance(phases, Phases, "result of phase detection", give="what gi.detect_phases returns")
     steps = _whole_steps(steps)
     if not steps:
         raise InputError("there are no steps; give those of the run's checkpoints, run.steps.")
@@ -303,20 +302,17 @@ def stages_of(phases: Phases, steps: Sequence[int]) -> dict[str, tuple[int, int]
 
 def _whole_steps(given: object) -> list[int]:
     steps = listed("steps", given, such_as="run.steps")
-    if bad := [step for step in steps if whole_number(step) is None]:
-        raise InputError(f"steps have {shown(bad[0])}, no step; give such as run.steps.")
-    return [int(step) for step in steps]
+    return [whole("step", step, least=0, such_as="run.steps") for step in steps]
 
 
 def _stages(given: object) -> dict[str, tuple[int, int]]:
     """Stretches by name; refused where one is no (start, end)."""
     if given is None:
         return {}
-    if not isinstance(given, Mapping):
-        raise InputError(f"stages={shown(given)} are no dict; give what stages_of returns.")
-    for name, ends in given.items():
+    stages = instance(given, Mapping, "dict of stages", give="what stages_of returns")
+    for name, ends in stages.items():
         if not isinstance(ends, tuple | list) or len(ends) != 2:
             raise InputError(
                 f"stage {shown(name)} is {shown(ends)}; give (start, end), both steps of the path."
             )
-    return dict(given)
+    return dict(stages)

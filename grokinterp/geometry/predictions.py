@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.base.checks import number, tensor, whole
+from grokinterp.base.checks import finite, number, tensor, whole
 from grokinterp.base.errors import InputError
 from grokinterp.geometry.inputs import Sampled, check_finite, draw_inputs, rising_steps
 from grokinterp.reading._load import RunOrPath, runs_of
@@ -39,9 +39,7 @@ def root_probabilities(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n c
     >>> root_probabilities(torch.tensor([[0.0, 0.0]])).tolist()
     [[0.70710..., 0.70710...]]
     """
-    tensor("logits", logits, ndim=2)
-    if not bool(logits.isfinite().all()):
-        raise InputError("the logits are not all finite; look at an earlier step.")
+    finite("the logits", tensor("logits", logits, ndim=2))
     return (logits.double().log_softmax(dim=1) / 2).exp()
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from grokinterp.base.checks import refused, word
+from grokinterp.base.checks import number, refused, word
 from grokinterp.base.errors import InputError
 
 Weights = dict[str, Tensor]
@@ -111,8 +111,7 @@ class Architecture(BaseArchitecture):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.attention_rate <= 1:
-            raise InputError(f"attention_rate={self.attention_rate} is not between 0 and 1.")
+        number("attention_rate", self.attention_rate, least=0, most=1, such_as="0.5")
         if not 0 < self.eps < 1:
             raise InputError(f"eps={self.eps} is not between 0 and 1; give such as 1e-5.")
 

@@ -27,8 +27,8 @@ from jaxtyping import Bool
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.base.checks import listed, truth, word
-from grokinterp.base.errors import InputError, nearest, shown
+from grokinterp.base.checks import instance, listed, member, text, truth, word
+from grokinterp.base.errors import InputError, shown
 from grokinterp.base.memory import kept_memory
 from grokinterp.base.registry import check_free, check_function, checked_name
 from grokinterp.fourier._key_frequencies import subject_of
@@ -153,10 +153,10 @@ def measure(
     if of_run and (default or needs_frequencies):
         given = "default" if default else "needs_frequencies"
         raise InputError(f"{given}=True is for measures of snapshots; leave it out for a run.")
-    if not isinstance(prefix, str):
-        raise InputError(f"prefix={shown(prefix)} is no text; give such as 'norm_'.")
-    if of is not None and not isinstance(of, type):
-        raise InputError(f"of={shown(of)} is no kind of task; give such as gi.ModularTask.")
+    if prefix != "":
+        text("prefix", prefix, such_as="'norm_'")
+    if of is not None:
+        instance(of, type, "kind of task", give="such as gi.ModularTask")
     if name in RESERVED:
         raise InputError(f"measure {name!r} is a column of every table; give another name.")
 
@@ -183,8 +183,7 @@ def checked_measures(argument: str, names: object, scope: Scope) -> list[str]:
     known = [entry.name for entry in MEASURES.values() if entry.scope == scope]
     found: list[str] = []
     for name in listed(argument, names, such_as="['sizes']"):
-        if not isinstance(name, str) or name not in known:
-            raise InputError(f"measure {shown(name)} is not known; {nearest(str(name), known)}")
+        member(name, known, f"measure of a {scope}")
         if name in found:
             raise InputError(f"measure {name!r} is asked for twice; name it once.")
         found.append(name)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from grokinterp.base.checks import number, refused, word
-from grokinterp.base.errors import InputError, named, shown
+from grokinterp.base.checks import instance, number, refused, word
+from grokinterp.base.errors import InputError, named
 from grokinterp.base.paths import as_path
 from grokinterp.base.result import Result, card, plain_values, text_card
 from grokinterp.progress.boundaries import (
@@ -268,8 +268,7 @@ def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
 def _measures(given: pd.DataFrame) -> pd.DataFrame:
     """Progress measures that were given, the columns that are read of them as numbers."""
     what, advice = "the table of measures", "give what gi.progress_measures(run) returns"
-    if not isinstance(given, pd.DataFrame):
-        raise InputError(f"measures={shown(given)} are no table; {advice}.")
+    instance(given, pd.DataFrame, "table of measures", give=advice)
     if "step" not in given:
         raise InputError(f"{what} has no column 'step'; {advice}.")
     found = numbers_in(given, [x for x in ("step", *USED) if x in given and x not in CURVES], what)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.base.checks import listed
+from grokinterp.base.checks import instance, listed
 from grokinterp.base.errors import InputError, named, shown, whole_number
 from grokinterp.base.paths import as_path, reaching
 from grokinterp.models._recognise import Recognised, recognise
@@ -122,10 +122,7 @@ def snapshot_of(
 
 def check_snapshot(x: object) -> None:
     """Refuse what is no snapshot."""
-    if not isinstance(x, Snapshot):
-        raise InputError(
-            f"{named(x)} is no snapshot; give run.snapshot() or gi.snapshot(model, task)."
-        )
+    instance(x, Snapshot, "snapshot", give="run.snapshot() or gi.snapshot(model, task)")
 
 
 def steps_of(x: Subject, step: int | Sequence[int] | str) -> list[int]:

@@ -16,7 +16,7 @@ import torch
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
 from grokinterp.base.files import LOCK, hold, write_whole
-from grokinterp.base.paths import as_path, reaching
+from grokinterp.base.paths import as_path, new_file, reaching
 from grokinterp.models.architecture import Architecture, Weights, is_bias, refuse_not_finite
 from grokinterp.models.foreign_names import PAPER, to_foreign
 from grokinterp.reading._load import ForeignStore, RunOrPath, open_foreign, progress_bar, run_of
@@ -108,9 +108,7 @@ def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
     """
     word("format", format, ("demo", "paper"))
     run = run_of(run)
-    path = as_path("path", path, such_as="run.pth")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the name of a file, such as run.pth.")
+    path = new_file(as_path("path", path, such_as="run.pth"), such_as="run.pth")
     architecture, task = run.architecture, run.task
     if not isinstance(architecture, Architecture) or not isinstance(task, ModularTask):
         raise InputError(

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from typing import Any
 
-from grokinterp.base.checks import real, word
+from grokinterp.base.checks import number, real, whole, word
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.models.architecture import ACTIVATIONS, CHOICES, Architecture
 from grokinterp.models.transformer_lens_adapter import SOFT_CAPS, UNUSUAL
@@ -121,12 +121,11 @@ class Settings:
         for key, allowed in (("split", (*RULES, "search")), ("biases", ("none", "mlp", "all"))):
             if found.get(key) is not None:
                 word(key, found[key], allowed)
-        for key in ("p", "n_train", "step", "data_seed"):
-            if (number := found.get(key)) is not None and number < (key in ("p", "n_train")):
-                raise InputError(f"{key}={number} is too small; give a number of the training.")
-        fraction = found.get("train_fraction")
-        if fraction is not None and not 0 < fraction <= 1:
-            raise InputError(f"train_fraction={fraction} is not between 0 and 1; give such as 0.3.")
+        for key, least in (("p", 1), ("n_train", 1), ("step", 0), ("data_seed", 0)):
+            if found.get(key) is not None:
+                whole(key, found[key], least=least, such_as="59")
+        if found.get("train_fraction") is not None:
+            number("train_fraction", found["train_fraction"], most=1, such_as="0.3")
         if operation := found.get("operation"):
             found["operation"] = get_operation(operation).name
         return cls(**found)

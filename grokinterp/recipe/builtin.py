@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from grokinterp.base.checks import instance
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.base.paths import as_path, kind_at
 from grokinterp.recipe.recipe import Recipe
@@ -127,9 +128,5 @@ def as_recipe(given: object) -> Recipe:
     """A recipe that was given as itself, by its name or by the path of its TOML file."""
     if isinstance(given, Recipe):
         return given
-    if not isinstance(given, str | Path):
-        raise InputError(
-            f"{shown(given)} is no recipe; give gi.Recipe(...), or the name of a built-in one such "
-            "as 'mod31-grokked'."
-        )
-    return find_recipe(given)
+    give = "gi.Recipe(...), or the name of a built-in one such as 'mod31-grokked'"
+    return find_recipe(instance(given, (str, Path), "recipe", give=give))

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from grokinterp.base.checks import listed, real, whole, word
+from grokinterp.base.checks import listed, number, real, whole, word
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.models.architecture import ACTIVATIONS, RULES_OF, InitRule
 from grokinterp.tasks.modular import LARGEST_P
@@ -182,8 +182,7 @@ def check_limits(values: dict[str, Any]) -> None:
         if values[key] > most:
             raise InputError(f"{key}={shown(values[key])} is too large; give at most {most}.")
     for key in ("lr", "init_scale"):
-        if values[key] <= 0:
-            raise InputError(f"{key}={shown(values[key])} is not above 0; give a positive number.")
+        number(key, values[key], such_as="0.001")
     betas = values["betas"]
     if any(not 0 <= beta < 1 for beta in betas):
         raise InputError(f"betas={betas} are not both in [0, 1); give such as [0.9, 0.98].")

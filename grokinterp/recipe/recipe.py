@@ -12,6 +12,7 @@ import tomli_w
 from jaxtyping import Int
 from torch import Tensor
 
+from grokinterp.base.checks import instance, text
 from grokinterp.base.errors import InputError, nearest, one_line, shown
 from grokinterp.base.paths import as_path, file_at
 from grokinterp.models.architecture import Architecture
@@ -157,11 +158,8 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
         """A recipe from flat keys; an unknown one is refused with the nearest valid name."""
-        if not isinstance(values, Mapping):
-            raise InputError(f"{shown(values)} is no recipe; give a dict such as {{'p': 113}}.")
-        for key in values:
-            if not isinstance(key, str):
-                raise InputError(f"recipe key {shown(key)} is no text; give such as 'p'.")
+        for key in instance(values, Mapping, "recipe", give="a dict such as {'p': 113}"):
+            text("key of a recipe", key, such_as="'p'")
         return cls().replace(**values)
 
     @classmethod
@@ -260,8 +258,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     >>> parse_setting("p=31"), parse_setting("optimizer=adam"), parse_setting("checkpoints=0,50")
     (('p', 31), ('optimizer', 'adam'), ('checkpoints', [0, 50]))
     """
-    if not isinstance(text, str):
-        raise InputError(f"{shown(text)} is no text; give key=value such as p=31.")
+    instance(text, str, "setting", give="key=value such as p=31")
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise InputError(f"--set {text!r} is not key=value; give such as --set p=31.")

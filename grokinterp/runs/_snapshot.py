@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.base.checks import mask, tensors, whole
+from grokinterp.base.checks import mask, tensors, text, whole
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.result import card
 from grokinterp.models.architecture import Architecture, Weights
@@ -171,12 +171,7 @@ class Snapshot:
         [n_inputs, ...] without the position axis; attention patterns and scores are
         [n_inputs, n_heads, key position].
         """
-        if not isinstance(name, str):
-            raise InputError(
-                f"{shown(name)} is not the name of a hook point; give such as "
-                f"{self.mlp_post_name!r}."
-            )
-        self.gather(name)
+        self.gather(text("name", name, such_as=repr(self.mlp_post_name)))
         return self._activations[name]
 
     def gather(self, *names: str) -> None:

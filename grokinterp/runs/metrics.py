@@ -22,7 +22,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.base.errors import InputError, nearest, shown
+from grokinterp.base.checks import instance, member
+from grokinterp.base.errors import InputError, shown
 from grokinterp.models.cross_entropy import answer_scores
 from grokinterp.tasks.task import Task, has_mirrors, unmirrored_rows
 
@@ -93,16 +94,8 @@ def as_metrics(
     >>> as_metrics({"train_loss": 0.5, "test_acc": None}, ("train_loss", "test_acc"))
     {'train_loss': 0.5, 'test_acc': nan}
     """
-    if not isinstance(values, Mapping):
-        raise InputError(
-            f"metrics={shown(values)} is no dictionary; give such as {{'train_loss': 0.5}}."
-        )
-    for name in values:
-        if name not in (*COLUMNS, *UNMIRRORED):
-            raise InputError(
-                f"metrics has {shown(name)}, which a run has no column for; "
-                f"{nearest(str(name), (*COLUMNS, *UNMIRRORED))}"
-            )
+    for name in instance(values, Mapping, "dict of metrics", give="such as {'train_loss': 0.5}"):
+        member(name, (*COLUMNS, *UNMIRRORED), "column of a run")
     found = {name: _as_metric(name, value, without_rows) for name, value in values.items()}
     return {column: found.get(column, math.nan) for column in columns}
 

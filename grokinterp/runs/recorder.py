@@ -13,7 +13,7 @@ from torch import Tensor
 from grokinterp.base.checks import mask, truth, whole
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.files import Hold, hold
-from grokinterp.base.paths import as_path
+from grokinterp.base.paths import as_path, new_folder
 from grokinterp.models.architecture import Weights
 from grokinterp.models.kinds import Shape, architecture_of, build_model
 from grokinterp.models.user_models import AnyModel, HookedModel, alone_with, hooked_model
@@ -47,9 +47,7 @@ def recorded(
     split, naming what differs. What a kill has left behind (half a file, metrics without their
     checkpoint) is no part of a run, since run.json does not name it.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; give the folder of a run, {OTHER}.")
-    if not (folder / RUN_JSON).exists():
+    if not (new_folder(folder, give=f"the folder of a run, {OTHER}") / RUN_JSON).exists():
         return None
     store = RunFolder(folder)
     manifest = store.manifest

@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from grokinterp.base.checks import refused, whole, word
-from grokinterp.base.errors import InputError, Interrupted, named, shown
+from grokinterp.base.checks import instance, refused, whole, word
+from grokinterp.base.errors import InputError, Interrupted, shown
 from grokinterp.base.paths import as_path
 from grokinterp.recipe.keys import AT_MOST
 from grokinterp.recipe.recipe import Recipe
@@ -113,8 +113,7 @@ def run_sweep(
     InputError for an `out` of another sweep or another process, and for a results.csv that is
     damaged or has other columns.
     """
-    if not isinstance(sweep, Sweep):
-        raise InputError(f"{named(sweep)} is no sweep; give Sweep.from_toml(path).")
+    instance(sweep, Sweep, "sweep", give="Sweep.from_toml(path)")
     if not isinstance(out, str) or "://" not in out:
         as_path("out", out, such_as="runs/sweep")
     for name, given in (("measure", measure), ("on_row", on_row)):

@@ -16,6 +16,7 @@ from typing import Any
 
 from grokinterp.base.errors import InputError, one_line
 from grokinterp.base.files import ASIDE, hold, write_whole
+from grokinterp.base.paths import new_folder
 from grokinterp.runs.manifest import METRICS, RESUME, RUN_JSON
 
 LAST = (METRICS, RUN_JSON, RESUME)  # in the order in which a run folder is written
@@ -27,9 +28,7 @@ def place_of(out: str | Path, *, across_processes: bool) -> "Place":
     if not url:
         raise InputError("no folder is given; name one for the runs and their table.")
     if "://" not in url:
-        folder = Path(out)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file; give a folder for the runs.")
+        folder = new_folder(Path(out), give="a folder for the runs")
         return Place(folder.absolute() if across_processes else folder)
     if re.match("https?://", url):
         raise InputError(f"{out} can only be read; give a folder, or a path such as s3://bucket/x.")

@@ -7,8 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.base.checks import mask, refused, word
-from grokinterp.base.errors import InputError, nearest, shown
+from grokinterp.base.checks import instance, mask, member, refused, word
+from grokinterp.base.errors import InputError
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
 
@@ -79,14 +79,12 @@ def task_from_dict(values: Mapping[str, Any]) -> Task:
     >>> task_from_dict({"task": "modular", "operation": "add", "p": 5}).title
     'add mod 5'
     """
-    if not isinstance(values, Mapping):
-        raise InputError(f"{shown(values)} describes no task; give what task.to_dict() returns.")
-    rest = dict(values)
+    give = "what task.to_dict() returns"
+    rest = dict(instance(values, Mapping, "description of a task", give=give))
     kind = KINDS[word("task", rest.pop("task", "modular"), KINDS)]
     known = {field.name: field for field in fields(kind) if field.init}
     for key in rest:
-        if key not in known:
-            raise InputError(f"{shown(key)} is no part of a task; {nearest(str(key), list(known))}")
+        member(key, known, "part of a task")
     for key, field in known.items():
         if key not in rest and field.default is MISSING:
             raise InputError(f"the task has no {key!r}; give it, as task.to_dict() does.")

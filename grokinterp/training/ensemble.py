@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from grokinterp.base.checks import listed, number, truth, whole, word
-from grokinterp.base.errors import InputError, shown
+from grokinterp.base.checks import instance, listed, number, truth, whole, word
+from grokinterp.base.errors import InputError
 from grokinterp.base.memory import kept_memory
 from grokinterp.base.paths import as_path
 from grokinterp.base.result import Result
@@ -45,8 +45,10 @@ def groups(recipes: Mapping[str, Recipe], size: int) -> list[list[str]]:
     >>> groups(made | {"other": Recipe(p=7, d_mlp=32)}, 2)
     [['0', '1'], ['2'], ['other']]
     """
-    if not isinstance(recipes, Mapping) or not all(isinstance(x, Recipe) for x in recipes.values()):
-        raise InputError(f"{shown(recipes)} are no recipes by name; give such as sweep.recipes().")
+    for one in instance(
+        recipes, Mapping, "dict of recipes", give="such as sweep.recipes()"
+    ).values():
+        instance(one, Recipe, "recipe", give="gi.Recipe(...)")
     size = whole("size", size, least=1, such_as="8")
     made: list[list[str]] = []
     open_group: dict[str, list[str]] = {}  # of the same keys, the one that takes more

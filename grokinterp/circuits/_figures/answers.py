@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.base.errors import InputError, nearest
+from grokinterp.base.checks import finite, word
+from grokinterp.base.errors import InputError
 from grokinterp.base.result import Html, draws
 from grokinterp.circuits._attention import Attention, AttentionPatterns
 from grokinterp.circuits._attribution import Attribution
@@ -97,11 +98,7 @@ def logit_images(snapshot: Snapshot, classes: Sequence[int]) -> Figure:
 
 def _finite_logits(snapshot: Snapshot) -> Float[Tensor, "n_inputs n_classes"]:
     """The logits; refused where there is no largest one, which argmax would make up."""
-    if not bool(snapshot.logits.isfinite().all()):
-        raise InputError(
-            f"the model's logits{at(snapshot.step)} are not finite; look at an earlier step."
-        )
-    return snapshot.logits
+    return finite(f"the logits{at(snapshot.step)}", snapshot.logits)
 
 
 POSITIONS = {"a": "operand a", "b": "operand b", "equals": '"="'}
@@ -116,8 +113,7 @@ def plot_attention(found: Attention, *, to: str = "a") -> Figure:
     """
     checked(found, Attention, "circuits.attention")
     positions = list(POSITIONS)[: found.pattern.shape[1]]
-    if to not in positions:
-        raise InputError(f"to={to!r} is no position of the inputs; {nearest(str(to), positions)}")
+    word("to", to, positions)
     pattern = found.pattern[:, positions.index(to)].float().numpy()
     return images(
         f"Attention of layer {found.layer} to {POSITIONS[to]}{at(found.step)}",

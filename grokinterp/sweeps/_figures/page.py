@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from grokinterp.base.errors import InputError, shown
+from grokinterp.base.checks import text
+from grokinterp.base.errors import InputError
 from grokinterp.figures._figure import Figure
 from grokinterp.figures.pages import asset, html_table, render
 from grokinterp.recipe.keys import CHANCE, WATCHING
@@ -48,8 +49,7 @@ def sweep_page(table: pd.DataFrame, *, value: str | None = None, title: str = "S
     InputError for a table without a run, and for a `value` that no run has as a number.
     """
     check_table(table)
-    if not isinstance(title, str):
-        raise InputError(f"title={shown(title)} is no text; give such as 'Sweep'.")
+    text("title", title, such_as="'Sweep'")
     if value is not None:
         numbers_of(table, value)  # refused before anything is drawn
     keys, notes = _axes(table)
