@@ -91,6 +91,7 @@ MOVED.update(
         for room, homes in _OF_ROOM.items()
     }
 )
+MOVED["circuits"] = {"spread": "circuits.ablation_ratios"}
 
 
 def __getattr__(name: str) -> Any:

@@ -538,9 +538,9 @@ gi.ablate(model, task=task, train_mask={1}, **few)
 gi.ablate(model, task=task, train_mask="x", **few)
 gi.ablate(run, **few)["no such part"]
 gi.ablate(run, **few)[0]
-circuits.spread(None)
-circuits.spread(3)
-circuits.spread([3])
+circuits.ablation_ratios(None)
+circuits.ablation_ratios(3)
+circuits.ablation_ratios([3])
 
 ## circuits.hooks
 hooks.heads("0", 0)

@@ -10,7 +10,7 @@ import torch
 
 import grokinterp as gi
 from grokinterp.base.errors import whole_number
-from grokinterp.circuits import hooks, spread
+from grokinterp.circuits import ablation_ratios, hooks
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.progress.losses import excluded_loss, restricted_loss
@@ -143,7 +143,7 @@ def test_checkpoints_of_a_run(shipped):
     assert frame["ratio"].is_monotonic_increasing
     every = gi.ablate(shipped, [hooks.mlp(0)], step="all", placebos=0)
     assert tuple(row.step for row in every) == shipped.steps
-    summary = spread([found, every]).set_index("kind")
+    summary = ablation_ratios([found, every]).set_index("kind")
     assert summary.loc["MLP (mean)", "size"] == len(shipped.steps)
     assert summary.loc["drop one frequency at the logits", "max"] == frame["ratio"].max()
 
@@ -300,7 +300,7 @@ def test_what_cannot_be_ablated_is_one_line(hand_built, shipped):
     with pytest.raises(gi.InputError, match="for models, this run has its own"):
         gi.ablate(shipped, train_mask=torch.ones(113**2, dtype=torch.bool))
     with pytest.raises(gi.InputError, match="needs a list of what `ablate` returns"):
-        spread([])
+        ablation_ratios([])
 
 
 def test_dependent_directions_span_no_more_than_they_do(hand_built):

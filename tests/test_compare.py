@@ -11,7 +11,7 @@ import torch
 import grokinterp as gi
 from grokinterp import encodings
 from grokinterp.comparison.lineup import names_of, outcome, regimes_of, settings_of
-from grokinterp.comparison.profile import MEASURES
+from grokinterp.comparison.profile import PROFILED
 from grokinterp.models.kinds import build_model
 from grokinterp.viz import comparison_page
 from tests.labels import axis_titles
@@ -78,7 +78,7 @@ class TestNumbers:
         assert values["weight_norm"] == pytest.approx(float(every.norm()), rel=1e-12)
         phases = gi.detect_phases(run.metrics)
         assert (values["t_train"], values["t_test"]) == (phases.t_train, phases.t_test)
-        assert set(values) <= set(MEASURES)
+        assert set(values) <= set(PROFILED)
 
     def test_the_delay_is_the_path_from_train_to_test_learned(self, found, pair):
         profile = found.profiles[0]

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from grokinterp.comparison.lineup import POSITIONS, Clock, common_steps
-from grokinterp.sweeps.statistics import contrast, line, more_than_half, spread
+from grokinterp.sweeps.statistics import contrast, line, median_interval, more_than_half
 
 
 @pytest.mark.parametrize("n", range(2, 12))
 def test_the_interval_holds_the_median_as_often_as_it_says(n):
     # Each value is below the median or above it with equal chance: all 2^n ways, counted.
-    found = spread(list(range(n)))
+    found = median_interval(list(range(n)))
     low, high = found.low, found.high
     holds = sum(low + 1 <= sum(below) <= high for below in itertools.product((0, 1), repeat=n))
     assert found.coverage == pytest.approx(holds / 2**n, abs=1e-12)
@@ -25,12 +25,12 @@ def test_the_interval_holds_the_median_as_often_as_it_says(n):
 
 
 def test_few_seeds_are_said_to_be_few():
-    assert (spread([]).n, spread([2.0]).n) == (0, 1)
-    assert math.isnan(spread([]).median)
-    one = spread([2.0, math.nan])
+    assert (median_interval([]).n, median_interval([2.0]).n) == (0, 1)
+    assert math.isnan(median_interval([]).median)
+    one = median_interval([2.0, math.nan])
     assert (one.n, one.median, one.coverage) == (1, 2.0, 0.0)
     assert math.isnan(one.low)
-    three = spread([5.0, 1.0, math.nan, 2.0])
+    three = median_interval([5.0, 1.0, math.nan, 2.0])
     assert (three.n, three.median, three.low, three.high, three.coverage) == (3, 2, 1, 5, 0.75)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.circuits import faithfulness, hooks, spread
+from grokinterp.circuits import ablation_ratios, faithfulness, hooks
 from grokinterp.circuits.interventions import Setting, reference, replay
 from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
@@ -102,7 +102,7 @@ def test_parts_that_do_not_exist(small):
             gi.ablate(small, step=steps)
     for wrong in ([], gi.ablate(small, [()], frequencies=[1])):
         with pytest.raises(gi.InputError, match="a list of what"):
-            spread(wrong)
+            ablation_ratios(wrong)
 
 
 def test_composites_have_the_placebos_of_both(hand_built):  # noqa: F811

@@ -13,7 +13,7 @@ from scipy import stats
 from grokinterp.base.errors import InputError
 from grokinterp.figures._figure import COLOURS, DASHES, LABEL_COLOURS, SERIES, ink_on
 from grokinterp.sweeps._figures.phase_diagram import OTHER_LABELS
-from grokinterp.sweeps.statistics import power_law, spread
+from grokinterp.sweeps.statistics import median_interval, power_law
 from grokinterp.viz import plot_phase_diagram, plot_scaling, sweep_page
 from tests.labels import axis_titles
 from tests.test_viz_figure import BLINDNESS, lab
@@ -85,7 +85,7 @@ class TestPhaseDiagram:
             of = "n = 3" if len(steps) == 3 else "2 of 3"
             assert text == f"{round(np.median(steps)):,}<br>{low} to {high}<br>{of}"
             assert f"median {np.median(steps):,g} of {len(steps)}" in hover
-            assert f"{spread(steps).coverage:.0%} interval {low} to {high}" in hover
+            assert f"{median_interval(steps).coverage:.0%} interval {low} to {high}" in hover
             for s in SEEDS:
                 step = grok_step(f, w, s)
                 value = "no value, memorized" if step is None else f"{step:,}, grokked"
@@ -109,7 +109,7 @@ class TestPhaseDiagram:
             assert height == pytest.approx(np.median(ranked))  # of both signs: not logarithmic
             # The second of eight from either end: 1 - 2 (1 + 8) / 2^8.
             assert f"{1 - 18 / 256:.0%} interval {ranked[0]:,.6g} to {ranked[-1]:,.6g}" not in hover
-            found = spread(list(ranked))
+            found = median_interval(list(ranked))
             assert f"{found.coverage:.0%} interval {found.low:,.6g} to {found.high:,.6g}" in hover
 
     def test_colours_are_around_zero_for_both_signs_and_logarithmic_over_a_decade(self, table):

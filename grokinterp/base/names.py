@@ -5,7 +5,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# Room: name: the room that it moved to. Filled by `grokinterp/__init__.py`, which knows all rooms.
+# Room: name: the room that it moved to, and its new name there if that changed ("circuits.new").
+# Filled by `grokinterp/__init__.py`, which knows all rooms.
 MOVED: dict[str, dict[str, str]] = {}
 
 
@@ -23,10 +24,11 @@ def room_names(
     def getattr_(name: str) -> Any:
         if name not in MOVED.get(own, {}):
             raise AttributeError(f"module {room!r} has no attribute {name!r}")
-        home = MOVED[own][name]
+        home, _, new = MOVED[own][name].partition(".")
+        new = new or name
         warnings.warn(
-            f"gi.{own}.{name} has moved; write gi.{home}.{name}.", DeprecationWarning, stacklevel=2
+            f"gi.{own}.{name} has moved; write gi.{home}.{new}.", DeprecationWarning, stacklevel=2
         )
-        return getattr(importlib.import_module(f"grokinterp.{home}"), name)
+        return getattr(importlib.import_module(f"grokinterp.{home}"), new)
 
     return getattr_, lambda: list(names)

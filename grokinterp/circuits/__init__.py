@@ -31,7 +31,7 @@ from grokinterp.circuits._attention_readout import (
 )
 from grokinterp.circuits._attribution import Attribution, attribution
 from grokinterp.circuits._paper_table import PaperTable, paper_table
-from grokinterp.circuits.ablation import Ablation, ablate, spread, standard_interventions
+from grokinterp.circuits.ablation import Ablation, ablate, ablation_ratios, standard_interventions
 from grokinterp.circuits.circles import CircleIsolation, Circularity, circularity, isolate_circles
 from grokinterp.circuits.circuit import CircuitGraph, Faithfulness, circuit_graph, faithfulness
 from grokinterp.circuits.clock_and_pizza import (
@@ -77,6 +77,7 @@ __all__ = [
     "PaperTable",
     "PolynomialFits",
     "ablate",
+    "ablation_ratios",
     "algorithm",
     "attention",
     "attention_fits",
@@ -99,7 +100,6 @@ __all__ = [
     "paper_table",
     "polynomial_fits",
     "relu_regression",
-    "spread",
     "standard_interventions",
 ]
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -90,10 +90,10 @@ def paper_table(
     return PaperTable(entries=tuple(entries), frequencies=keys, step=snapshot.step)
 
 
-Rows = Iterator[tuple[Any, ...]]  # an entry without its section
+Entries = Iterator[tuple[Any, ...]]  # an entry without its section
 
 
-def _frequencies(snapshot: Snapshot, keys: Keys) -> Rows:
+def _frequencies(snapshot: Snapshot, keys: Keys) -> Entries:
     group_of(snapshot)
     visible = RULES["embedding"](snapshot).frequencies
     note = "; ".join([", ".join(map(str, keys)), *keys.notes]) if keys else keys.reason
@@ -103,7 +103,7 @@ def _frequencies(snapshot: Snapshot, keys: Keys) -> Rows:
     yield "frequencies visible in W_E", float(len(visible)), "6", note
 
 
-def _losses(snapshot: Snapshot, keys: Keys) -> Rows:
+def _losses(snapshot: Snapshot, keys: Keys) -> Entries:
     whole = ablate(snapshot, [()], placebos=0).rows[0].whole
     yield "loss", whole.loss_all, "2.412e-07"
     yield "accuracy", whole.acc_all, "1"
@@ -119,7 +119,7 @@ def _losses(snapshot: Snapshot, keys: Keys) -> Rows:
         yield f"excluded loss of k = {k}, training pairs", value, published, unknown
 
 
-def _neurons(snapshot: Snapshot, keys: Keys) -> Rows:
+def _neurons(snapshot: Snapshot, keys: Keys) -> Entries:
     _need_keys(snapshot, keys)
     clusters = neuron_clusters(snapshot, frequencies=keys)
     n, leftover = len(clusters.fraction), clusters.sizes[LEFTOVER]
@@ -137,7 +137,7 @@ def _neurons(snapshot: Snapshot, keys: Keys) -> Rows:
                 yield f"neurons of k = {cluster}, variance explained by {what}", explained, ""
 
 
-def _map(snapshot: Snapshot, keys: Keys) -> Rows:
+def _map(snapshot: Snapshot, keys: Keys) -> Entries:
     _need_keys(snapshot, keys)
     found = neuron_logit_directions(snapshot, frequencies=keys)
     note = "; ".join(found.notes)
@@ -149,7 +149,7 @@ def _map(snapshot: Snapshot, keys: Keys) -> Rows:
         yield quantity, explained, f"{published}, cos and sin"
 
 
-def _attention(snapshot: Snapshot, keys: Keys) -> Rows:
+def _attention(snapshot: Snapshot, keys: Keys) -> Entries:
     readout = attention_readout(snapshot, frequencies=keys)
     published = "k = 35, 42, 52, 42: 0.9903, 0.9849, 0.9907, 0.9791"
     for head, (k, share) in enumerate(zip(readout.leading, readout.leading_share, strict=True)):
@@ -159,7 +159,7 @@ def _attention(snapshot: Snapshot, keys: Keys) -> Rows:
         yield f"head {head} attention of = to itself", attention, "0.001 to 0.004"
 
 
-def _ablations(snapshot: Snapshot, keys: Keys) -> Rows:
+def _ablations(snapshot: Snapshot, keys: Keys) -> Entries:
     for asked in (_parts, _fourier, _polynomials, _fitted_attention):
         try:
             planned = list(asked(snapshot, keys))
@@ -235,7 +235,7 @@ def _need_keys(snapshot: Snapshot, keys: Keys) -> None:
         raise InputError(f"the model has no key frequencies: {keys.reason}.")
 
 
-SECTIONS: dict[str, Callable[[Snapshot, Keys], Rows]] = {
+SECTIONS: dict[str, Callable[[Snapshot, Keys], Entries]] = {
     "frequencies": _frequencies,
     "losses": _losses,
     "neurons": _neurons,

@@ -352,7 +352,7 @@ def ablate(
     )
 
 
-def spread(ablations: Iterable[Ablation]) -> pd.DataFrame:
+def ablation_ratios(ablations: Iterable[Ablation]) -> pd.DataFrame:
     """Median, smallest and largest ratio of each kind of ablation, over checkpoints and seeds.
 
     Give a list with one `Ablation` per seed (and several checkpoints in each, if you like); `size`
@@ -361,7 +361,9 @@ def spread(ablations: Iterable[Ablation]) -> pd.DataFrame:
     """
     given = listed("ablations", ablations, such_as="[gi.ablate(run)]")
     if not given or not all(isinstance(one, Ablation) for one in given):
-        raise InputError("spread needs a list of what `ablate` returns; give at least one.")
+        raise InputError(
+            "ablation_ratios needs a list of what `ablate` returns; give at least one."
+        )
     tables = pd.concat([ablation.table() for ablation in given])
     grouped = tables.groupby("kind", sort=False)["ratio"]
     return grouped.agg(["median", "min", "max", "size"]).reset_index()

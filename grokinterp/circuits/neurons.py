@@ -177,7 +177,7 @@ def _cluster_notes(snapshot: Snapshot, key: Keys, dead: Bool[Tensor, " d_mlp"]) 
         yield "every neuron is dead"
 
 
-Part = tuple[int, str]  # k, and "cos" or "sin"
+Direction = tuple[int, str]  # k, and "cos" or "sin"
 MAP_ROUNDING = 1e-10  # rows this small next to W_L, and spans this thin, are float64 rounding
 
 
@@ -193,7 +193,7 @@ class NeuronLogitMap(Result):
     """
 
     frequencies: tuple[int, ...]
-    parts: tuple[Part, ...] = field(repr=False)
+    parts: tuple[Direction, ...] = field(repr=False)
     directions: Float[Tensor, "n_directions d_mlp"] = field(repr=False)
     norms: Float[Tensor, " n_directions"] = field(repr=False)
     variance_explained: Float[Tensor, " n_directions"] = field(repr=False)
@@ -307,7 +307,9 @@ def _row(k: int, part: str) -> int:
 
 
 def _variance_explained(
-    snapshot: Snapshot, directions: Float[Tensor, "n_directions d_mlp"], parts: tuple[Part, ...]
+    snapshot: Snapshot,
+    directions: Float[Tensor, "n_directions d_mlp"],
+    parts: tuple[Direction, ...],
 ) -> Float[Tensor, " n_directions"]:
     if not parts:
         return torch.zeros(0, dtype=torch.float64)
@@ -327,7 +329,7 @@ def _variance_explained(
     return count * inner.square() / wave_squares / total
 
 
-def _map_notes(snapshot: Snapshot, key: Keys, norms: dict[Part, float]) -> Iterator[str]:
+def _map_notes(snapshot: Snapshot, key: Keys, norms: dict[Direction, float]) -> Iterator[str]:
     if not norms:
         yield f"no directions: {key.reason}"
     if not snapshot.linear_readout:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from grokinterp.sweeps.statistics import spread
+from grokinterp.sweeps.statistics import median_interval
 
 FEWEST = 3  # seeds per regime for a verdict
 
@@ -37,7 +37,7 @@ class Evidence:
 
     def medians(self, measure: str) -> tuple[float, float]:
         """Medians of the grokked and of the steady runs."""
-        grokked, steady = (spread(values).median for values in self.values(measure))
+        grokked, steady = (median_interval(values).median for values in self.values(measure))
         return grokked, steady
 
     def seeds(self, *measures: str) -> dict[str, int]:

@@ -23,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-RunFolder = Annotated[
+RunPath = Annotated[
     Path, Argument(metavar="RUN", help="Folder of a run, or checkpoints of others.")
 ]
 Json = Annotated[bool, Option("--json", help="Print one JSON object and nothing else.")]

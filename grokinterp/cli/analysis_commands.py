@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Argument, Exit, Option
 
 from grokinterp.base.errors import InputError, nearest
-from grokinterp.cli._app import UNEXPECTED, Json, RunFolder, a_file, write_text
+from grokinterp.cli._app import UNEXPECTED, Json, RunPath, a_file, write_text
 from grokinterp.cli.terminal import (
     say,
     show,
@@ -22,7 +22,7 @@ from grokinterp.cli.terminal import (
 OutCSV = Annotated[Path | None, Option(help="CSV file to write.", callback=a_file)]
 
 
-def info(path: RunFolder, as_json: Json = False) -> None:
+def info(path: RunPath, as_json: Json = False) -> None:
     """Say what a run, or checkpoints of others, hold, and check every file."""
     from grokinterp.models.kinds import shape_to_dict
     from grokinterp.reading._load import load
@@ -74,7 +74,7 @@ def info(path: RunFolder, as_json: Json = False) -> None:
     show("\nall files are whole")
 
 
-def measure(path: RunFolder, out: OutCSV = None, as_json: Json = False) -> None:
+def measure(path: RunPath, out: OutCSV = None, as_json: Json = False) -> None:
     """Compute every progress measure at every checkpoint.
 
     Without --out the CSV goes to standard output, or the main columns to a terminal.
@@ -141,7 +141,7 @@ def phases(
 
 
 def ablate(
-    path: RunFolder,
+    path: RunPath,
     step: Annotated[int, Option(help="Checkpoint; -1 is the last.")] = -1,
     mode: Annotated[
         str, Option(help="What stands in for a part: zero, mean or resample.")

@@ -13,12 +13,12 @@ from grokinterp.cli._app import (
     INTERRUPTED,
     UNEXPECTED,
     Json,
-    RunFolder,
+    RunPath,
     a_file,
     a_folder,
     write_text,
 )
-from grokinterp.cli.terminal import outcome, say, show, show_json
+from grokinterp.cli.terminal import outcome_line, say, show, show_json
 
 
 def recipes(name: Annotated[str | None, Argument(help="Print this one as TOML.")] = None) -> None:
@@ -51,7 +51,7 @@ def train(
     except Interrupted as stopped:  # here, because typer would end it without a word
         say(str(stopped))
         raise Exit(INTERRUPTED) from None
-    last = outcome(run.metrics.iloc[-1].to_dict())
+    last = outcome_line(run.metrics.iloc[-1].to_dict())
     show(
         f"{out}: {len(run.steps)} checkpoints up to step {run.steps[-1]}, {last}\n"
         f"See when it learned: grokinterp phases {shlex.quote(str(out))}"
@@ -125,7 +125,7 @@ def _show_run(folder: str, row: Mapping[str, str]) -> None:
         show(f"{folder}/{row['run']}: failed, {row['note']}")
     elif row.get("label"):
         known = {key: float(row[key] or "nan") for key in ("train_loss", "test_loss", "test_acc")}
-        show(f"{folder}/{row['run']}: {row['label']}, {outcome(known)}")
+        show(f"{folder}/{row['run']}: {row['label']}, {outcome_line(known)}")
 
 
 def verify(
@@ -211,7 +211,7 @@ def import_(
 
 
 def export(
-    path: RunFolder,
+    path: RunPath,
     out: Annotated[Path, Option(help="File to write.", callback=a_file)],
     format: Annotated[str, Option(help="demo (Grokking_Demo) or paper.")] = "demo",
 ) -> None:

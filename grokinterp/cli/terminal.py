@@ -62,7 +62,7 @@ def show_measures(table: "pd.DataFrame") -> None:
         show(f"(one of {stride} checkpoints; `grokinterp measure --out FILE.csv` has all)")
 
 
-def outcome(last: Mapping[Any, Any]) -> str:
+def outcome_line(last: Mapping[Any, Any]) -> str:
     """Losses and accuracy of a run's last logged step in words, as far as they are known."""
     words = {"train_loss": "train loss {:.3g}", "test_loss": "test loss {:.3g}"}
     words |= {"test_acc": "test accuracy {:.4f}"}
@@ -98,7 +98,9 @@ def show_faithfulness(found: "Faithfulness") -> None:
 def show_comparison(found: "Comparison") -> None:
     """Runs, medians of both regimes with their intervals, verdicts, reservations."""
     runs = found.runs()[["run", "setting", "label", "regime"]].itertuples(index=False)
-    _draw(["run", "setting", "label", "counts as"], [], [tuple(map(plain, row)) for row in runs])
+    _draw(
+        ["run", "setting", "label", "counts as"], [], [tuple(map(printable, row)) for row in runs]
+    )
     show("")
     rows = [
         (str(row["measure"]), *_median(row, "grokked"), *_median(row, "steady"))
@@ -113,7 +115,7 @@ def show_comparison(found: "Comparison") -> None:
         show("\nto be read with it\n" + "\n".join(f"  - {note}" for note in found.notes))
 
 
-def plain(text: object) -> str:
+def printable(text: object) -> str:
     """Text without what a terminal would obey or no encoding can write."""
     return "".join(
         x if x.isprintable() or x == "\n" else x.encode("unicode_escape").decode()
@@ -123,7 +125,7 @@ def plain(text: object) -> str:
 
 def show(text: object, *, nl: bool = True) -> None:
     """Print a text on standard output."""
-    _write(plain(text) + ("\n" if nl else ""))
+    _write(printable(text) + ("\n" if nl else ""))
 
 
 def show_json(found: Mapping[str, Any]) -> None:
@@ -138,7 +140,7 @@ def show_json(found: Mapping[str, Any]) -> None:
 def say(line: str) -> None:
     """Print a line on standard error; nothing where that cannot be written to."""
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"grokinterp: {plain(line)}\n")
+        sys.stderr.write(f"grokinterp: {printable(line)}\n")
         sys.stderr.flush()
 
 

@@ -3,10 +3,10 @@
 from grokinterp.base.names import room_names
 from grokinterp.comparison._compare import Comparison, compare
 from grokinterp.comparison.lineup import RunProfile
-from grokinterp.comparison.profile import MEASURES
+from grokinterp.comparison.profile import PROFILED
 
 __all__ = [
-    "MEASURES",
+    "PROFILED",
     "Comparison",
     "RunProfile",
     "compare",

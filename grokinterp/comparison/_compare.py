@@ -25,10 +25,10 @@ from grokinterp.comparison.lineup import (
     regimes_of,
     settings_of,
 )
-from grokinterp.comparison.profile import MEASURES, measure
+from grokinterp.comparison.profile import PROFILED, measure_profile
 from grokinterp.reading._load import RunOrPath, runs_of
 from grokinterp.runs.run import Run
-from grokinterp.sweeps.statistics import contrast, spread
+from grokinterp.sweeps.statistics import contrast, median_interval
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -62,7 +62,7 @@ class Comparison(Result):
 
     def runs(self) -> pd.DataFrame:
         """One row per run: regime, setting, label, its measures, and why it was left out, if so."""
-        measured = [name for name in MEASURES if any(name in p.values for p in self.profiles)]
+        measured = [name for name in PROFILED if any(name in p.values for p in self.profiles)]
         return pd.DataFrame(
             [
                 {
@@ -82,18 +82,18 @@ class Comparison(Result):
         """One row per measure: medians of both regimes with their intervals, and the effect.
 
         `*_n` runs have the measure; intervals are order statistics over seeds with probability
-        `*_coverage` for the median (`Spread`); `shift`, `ratio`, `delta` and the one-sided
+        `*_coverage` for the median (`MedianInterval`); `shift`, `ratio`, `delta` and the one-sided
         p-values are of grokked against steady (`Contrast`), not corrected for their number.
         """
         rows = []
-        for name, meaning in MEASURES.items():
+        for name, meaning in PROFILED.items():
             sides = {regime: known(self._in(regime), name) for regime in REGIMES}
             if not any(sides.values()):
                 continue
             row = {
                 f"{regime}_{key}": value
                 for regime, values in sides.items()
-                for key, value in asdict(spread(values)).items()
+                for key, value in asdict(median_interval(values)).items()
             }
             effect = asdict(contrast(*sides.values()))
             row |= {key: effect[key] for key in ("shift", "ratio", "delta", "p_above", "p_below")}
@@ -115,7 +115,7 @@ class Comparison(Result):
             for at in sorted({at for course in courses for at in course.index}):
                 here = [course.loc[at] for course in courses if at in course.index]
                 for name in courses[0].columns.drop(["position", "step"]):
-                    found = spread([row[name] for row in here])
+                    found = median_interval([row[name] for row in here])
                     if found.n:
                         rows.append(
                             {place: at, "regime": regime, "measure": name, "n_runs": len(profiles)}
@@ -210,7 +210,7 @@ def compare(
     notes = lineup_notes(profiles, settings, regimes)
     places = _places([profile for profile in profiles if profile.label], align)
     profiles = [
-        measure(profile, places[profile.name]) if profile.label else profile
+        measure_profile(profile, places[profile.name]) if profile.label else profile
         for profile in tqdm(profiles, "compare", unit="run", disable=None if progress else True)
     ]
     by_name = dict(zip(names, regimes, strict=True))

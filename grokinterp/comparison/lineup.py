@@ -73,7 +73,7 @@ class RunProfile:
     """The outcome of a run, its measures at the end, and its course over training.
 
     `seed` tells runs apart that share one (its name where there is no recipe). `values` has the
-    `MEASURES` that are defined for it, `start` its features before training, `course` one row per
+    `PROFILED` that are defined for it, `start` its features before training, `course` one row per
     checkpoint looked at, `stages` one per stretch of its path. `left_out` says why it does not
     count, if so.
     """

@@ -11,7 +11,7 @@ from grokinterp.claims.evidence import FEWEST, Evidence, known, span
 from grokinterp.claims.registry import Finding, claim, decided
 from grokinterp.comparison.lineup import RunProfile
 from grokinterp.comparison.profile import COARSE, SOON
-from grokinterp.sweeps.statistics import LEVEL, contrast, line, more_than_half, spread
+from grokinterp.sweeps.statistics import LEVEL, contrast, line, median_interval, more_than_half
 
 SAME_WITHIN = 0.25  # of what training changed in a feature
 CHANGED = 0.05  # IPRs and correlations lie between 0 and 1
@@ -66,7 +66,7 @@ def same_features(evidence: Evidence) -> Finding:
 
 def _gap(evidence: Evidence, feature: str) -> tuple[dict[str, float], tuple[float, float] | None]:
     """Numbers of a feature, and its smallest and largest difference over pairs of runs."""
-    untrained = spread([p.start.get(feature, math.nan) for p in evidence.profiles]).median
+    untrained = median_interval([p.start.get(feature, math.nan) for p in evidence.profiles]).median
     middles = evidence.medians(feature)
     change = max(abs(middle - untrained) for middle in middles)
     numbers = dict(zip(("grokked", "steady", "untrained"), (*middles, untrained), strict=True))
@@ -100,8 +100,8 @@ def grokked_less_efficient(evidence: Evidence) -> Finding:
     grokked, steady = evidence.values("c")
     found = contrast(steady, grokked)
     numbers = {
-        "c_grokked": spread(grokked).median,
-        "c_steady": spread(steady).median,
+        "c_grokked": median_interval(grokked).median,
+        "c_steady": median_interval(steady).median,
         "ratio_steady_to_grokked": found.ratio,
         "cliffs_delta": found.delta,
         "p_steady_above": found.p_above,
@@ -152,7 +152,8 @@ def compressive_regime(evidence: Evidence) -> Finding:
             by_setting.setdefault(evidence.settings[profile.name], []).append(profile)
     fitted = line(*([p.values.get(name, math.nan) for p in evidence.steady] for name in axes))
     middles = [
-        [spread(known(profiles, name)).median for profiles in by_setting.values()] for name in axes
+        [median_interval(known(profiles, name)).median for profiles in by_setting.values()]
+        for name in axes
     ]
     n_settings, r_settings = len(by_setting), line(*middles).r
     seeds = {"steady": evidence.seeds(*axes)["steady"]}
@@ -257,8 +258,8 @@ def straight_path(evidence: Evidence) -> Finding:
         reason,
         {
             "delay_straightness": evidence.medians("delay_straightness")[0],
-            "delay_straightness_coarse": spread(bounds).median,
-            "delay_straightness_limit": spread(limits).median,
+            "delay_straightness_coarse": median_interval(bounds).median,
+            "delay_straightness_limit": median_interval(limits).median,
             "runs_straight": straight,
             "runs_bent": bent,
             "delay_cos_consecutive": evidence.medians("delay_cos_consecutive")[0],

@@ -15,12 +15,12 @@ from grokinterp.encodings.pruning_curves import PruningCurve, learnt_steps, prun
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.geometry.metric import step_geometry
 from grokinterp.geometry.paths import InformationPath, information_path, stages_of
-from grokinterp.progress.measures import MEASURES as REGISTERED
+from grokinterp.progress.measures import MEASURES
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
 from grokinterp.tasks.ising import IsingTask
 
-MEASURES: dict[str, str] = {
+PROFILED: dict[str, str] = {
     "t_train": "first logged step within 5 % of the best train accuracy",
     "t_test": "first logged step within 5 % of the best test accuracy",
     "train_loss": "at the end, nats",
@@ -60,7 +60,7 @@ COARSE = 9  # points of a path seen coarsely, where the noise of an optimiser ad
 SOON = 3.0  # checkpoints up to three times t_test show a peak soon after
 
 
-def measure(profile: RunProfile, places: Mapping[float, int]) -> RunProfile:
+def measure_profile(profile: RunProfile, places: Mapping[float, int]) -> RunProfile:
     """The profile with everything measured, over training at the checkpoint of each place."""
     run, phases, clock = profile.run, profile.phases, profile.clock
     if phases is None or clock is None:
@@ -69,7 +69,7 @@ def measure(profile: RunProfile, places: Mapping[float, int]) -> RunProfile:
     norms, features, curves = {}, {}, {}
     for step in sorted({first, last, *places.values()}):
         snapshot = run.snapshot(step)
-        norms[step] = math.sqrt(REGISTERED["sum_sq_weights"].function(snapshot))
+        norms[step] = math.sqrt(MEASURES["sum_sq_weights"].function(snapshot))
         features[step] = _features(snapshot)
         if step == last or step in learnt:
             curves[step] = pruning_curve(snapshot, test_only=True)
@@ -104,7 +104,7 @@ def measure(profile: RunProfile, places: Mapping[float, int]) -> RunProfile:
     }
     return replace(
         profile,
-        values={name: float(values[name]) for name in MEASURES if name in values},
+        values={name: float(values[name]) for name in PROFILED if name in values},
         start=features[first],
         course=course,
         stages=stages,
@@ -152,10 +152,10 @@ def _at_the_end(snapshot: Snapshot, curve: PruningCurve) -> dict[str, float]:
 
 def _features(snapshot: Snapshot) -> dict[str, float]:
     if isinstance(snapshot.task, IsingTask):
-        found = REGISTERED["observables"].function(snapshot)
+        found = MEASURES["observables"].function(snapshot)
         return {name.removeprefix("median_"): value for name, value in found.items()}
     with contextlib.suppress(InputError):  # of a model without neurons nothing is measured
-        return {x: REGISTERED[x].function(snapshot) for x in ("ipr_input", "ipr_output")}
+        return {x: MEASURES[x].function(snapshot) for x in ("ipr_input", "ipr_output")}
     return {}
 
 

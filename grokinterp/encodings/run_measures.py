@@ -18,7 +18,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.encodings._sizes import quantized_size, sizes_of
 from grokinterp.encodings.pruning_curves import compressibility, learnt_steps, pruning_curve
 from grokinterp.fourier.localization import neuron_ipr
-from grokinterp.progress.measures import measure
+from grokinterp.progress.measures import Columns, measure
 from grokinterp.progress.observables import (
     correlation_table,
     observables,
@@ -31,7 +31,6 @@ from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
-Columns = dict[str, object]
 measure_of_runs = partial(measure, scope="run", default=False)
 
 

@@ -33,7 +33,7 @@ SHARES = {  # what the shares of each of `fourier.RULES` are of
 }
 
 
-Draw = Callable[[Snapshot, Keys], Figure]  # of a model and its key frequencies
+DrawStep = Callable[[Snapshot, Keys], Figure]  # of a model and its key frequencies
 
 
 class Shown(TypedDict, total=False):
@@ -53,7 +53,7 @@ class ShownWithKeys(Shown, total=False):
     frequencies: Sequence[int] | None
 
 
-def draw_steps(x: Subject, draw: Draw, **shown: Unpack[ShownWithKeys]) -> Figure:
+def draw_steps(x: Subject, draw: DrawStep, **shown: Unpack[ShownWithKeys]) -> Figure:
     """What `draw` makes of one step, or of several with a slider."""
     step, about = step_and_rest(shown)
     figures: dict[int, Figure] = {}

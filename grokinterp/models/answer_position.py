@@ -44,7 +44,7 @@ def applies_to(architecture: Architecture, n_tokens: int) -> bool:
     )
 
 
-Rows = Mapping[str, Int[Tensor, "*members n"]]  # that the inputs read, by the `by` of a lookup
+RowsRead = Mapping[str, Int[Tensor, "*members n"]]  # that the inputs read, by the `by` of a lookup
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class Lookup:
     table: Float[Tensor, "..."]
     by: str = ""
 
-    def read(self, rows: Rows) -> Float[Tensor, "..."]:
+    def read(self, rows: RowsRead) -> Float[Tensor, "..."]:
         """What every input reads: [*members, n, ...], with n = 1 where it is the same for all."""
         return read_rows(self.table, rows[self.by]) if self.by else self.table
 
-    def add_gradient(self, total: Tensor, rows: Rows, upstream: Float[Tensor, "..."]) -> None:
+    def add_gradient(self, total: Tensor, rows: RowsRead, upstream: Float[Tensor, "..."]) -> None:
         """Add the gradient by the table, from the one by what every input has read."""
         if self.by:
             add_rows(total, rows[self.by], upstream)
@@ -87,7 +87,7 @@ class AttentionTables:
         """All of them."""
         return (*self.scores, *self.values, self.resid_pre)
 
-    def rows(self, tokens: Int[Tensor, "*members n n_ctx"]) -> Rows:
+    def rows(self, tokens: Int[Tensor, "*members n n_ctx"]) -> RowsRead:
         """The row that each input reads, for every way to look up."""
         a, b = tokens[..., 0].contiguous(), tokens[..., 1].contiguous()
         found = {"a": through_tables(a, self.d_vocab), "b": through_tables(b, self.d_vocab)}
@@ -153,7 +153,7 @@ def last_token(tokens: Int[Tensor, "*members n n_ctx"]) -> Int[Tensor, " 1"] | N
 def answer_from_tables(
     tables: AttentionTables,
     weights: Mapping[str, Tensor],
-    rows: Rows,
+    rows: RowsRead,
     *,
     act_fn: str,
     attention_rate: float,

@@ -215,7 +215,7 @@ def read_curves(
         )
     if len(frame) == 0:
         raise InputError(f"{source} has no rows; give at least one logged step.")
-    numbers = numbers_in(frame, ("step", *used), source)
+    numbers = numeric_columns(frame, ("step", *used), source)
     notes = [note for x in used for note in _into_range(numbers, x, source)]
     if name_left_out:
         notes += left_out(frame, ("step", *used))
@@ -235,7 +235,7 @@ def read_curves(
     return Curves(numbers, (*notes, *said))
 
 
-def numbers_in(frame: pd.DataFrame, columns: Iterable[str], source: str) -> pd.DataFrame:
+def numeric_columns(frame: pd.DataFrame, columns: Iterable[str], source: str) -> pd.DataFrame:
     """Columns of a table as numbers; one that stands there twice, or has text, is refused."""
     found = {}
     for column in columns:

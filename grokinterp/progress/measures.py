@@ -59,6 +59,7 @@ from grokinterp.tasks.modular import ModularTask
 
 Function = Callable[..., Any]
 Scope = Literal["snapshot", "run"]
+Columns = dict[str, object]  # of one row, by name
 RESERVED = ("step", *UNMIRRORED)  # columns that tables have besides the measures
 OF_ENCODINGS = (  # registered once `grokinterp.encodings` is imported, and taken before that too
     "compressibility", "compressibility_peak", "scopes", "bases", "fisher_pruning", "sizes",
@@ -97,13 +98,13 @@ class Measure:
             ) from error
         return {column: self._number(x, snapshot) for column, x in self._named(value).items()}
 
-    def columns_of_run(self, run: Run) -> dict[str, object]:
+    def columns_of_run(self, run: Run) -> Columns:
         """The columns that a measure of runs adds to a row; InputError for what cannot be said."""
         if self.of is not None and not isinstance(run.task, self.of):
             return {}
         return self._named(self.function(run))
 
-    def _named(self, value: object) -> dict[str, object]:
+    def _named(self, value: object) -> Columns:
         if isinstance(value, Mapping):
             return {f"{self.prefix}{suffix}": each for suffix, each in value.items()}
         return {self.name: value}

@@ -29,7 +29,7 @@ from grokinterp.progress.curves import (
     Curves,
     Step,
     checked_steps,
-    numbers_in,
+    numeric_columns,
     read_csv_curves,
     read_curves,
     without_few_accuracies,
@@ -271,7 +271,8 @@ def _measures(given: pd.DataFrame) -> pd.DataFrame:
     instance(given, pd.DataFrame, "table of measures", give=advice)
     if "step" not in given:
         raise InputError(f"{what} has no column 'step'; {advice}.")
-    found = numbers_in(given, [x for x in ("step", *USED) if x in given and x not in CURVES], what)
+    columns = [x for x in ("step", *USED) if x in given and x not in CURVES]
+    found = numeric_columns(given, columns, what)
     found = found.dropna(subset="step").sort_values("step", kind="stable")
     found = found.drop_duplicates("step", keep="last")
     if not len(found):

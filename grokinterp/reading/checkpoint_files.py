@@ -87,7 +87,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepFound:
     """A step, its word (None: it is a number in a name), and whether it is inside the file."""
 
     number: int
@@ -105,14 +105,14 @@ class Step:
         return self.word is not None and counts_epochs(self.word)
 
 
-def step_of(inside: tuple[int, str] | None, stem: str) -> tuple[Step | None, Step | None]:
+def step_of(inside: tuple[int, str] | None, stem: str) -> tuple[StepFound | None, StepFound | None]:
     """The step of a file, and the other one that it also has and that differs.
 
     The one inside counts, but epochs inside do not count where the name has a step.
     """
-    own = None if inside is None else Step(*inside, inside=True)
+    own = None if inside is None else StepFound(*inside, inside=True)
     found = step_in(stem)
-    named = None if found is None else Step(*found, inside=False)
+    named = None if found is None else StepFound(*found, inside=False)
     if own is None or named is None:
         return own or named, None
     in_steps = named.word is not None and not named.in_epochs
@@ -139,18 +139,18 @@ def step_in(stem: str) -> tuple[int, str | None] | None:
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckpointFile:
     """One file of several: its step, another step that it also has, and all else that it says."""
 
     file: Path
-    step: Step | None
-    other: Step | None
+    step: StepFound | None
+    other: StepFound | None
     contents: Contents
     configs: Configs
     named: bool  # whether its name has a step
 
 
-def part_of(file: Path, data: Any, there: Collection[str]) -> Part:
+def part_of(file: Path, data: Any, there: Collection[str]) -> CheckpointFile:
     """What a file of weights says; `there` are the names of the files next to it."""
     contents = contents_of(with_name(data, file.stem))
     if contents.train_rows is None and as_mapping(data).get("train_indices") is not None:
@@ -167,7 +167,7 @@ def part_of(file: Path, data: Any, there: Collection[str]) -> Part:
     step, other_step = step_of(contents.step, file.stem)
     if contents.train_rows is not None:  # not a view of a file that stays open
         contents = replace(contents, train_rows=contents.train_rows.clone())
-    return Part(file, step, other_step, contents, configs, step_in(file.stem) is not None)
+    return CheckpointFile(file, step, other_step, contents, configs, step_in(file.stem) is not None)
 
 
 def single_source(path: Path, data: Any, *, step: int | None, metrics: str | None) -> Source:
@@ -261,7 +261,7 @@ def _in_the_same_steps(
     return log.table, log.notes
 
 
-def _what_they_say(parts: Collection[Part], lists: Iterable[str]) -> tuple[str, ...]:
+def _what_they_say(parts: Collection[CheckpointFile], lists: Iterable[str]) -> tuple[str, ...]:
     """A note of what files say besides weights; `lists` are columns of which there are lists."""
     words: list[str] = []
     for x in (part.contents for part in parts):
@@ -273,7 +273,7 @@ def _what_they_say(parts: Collection[Part], lists: Iterable[str]) -> tuple[str, 
     return (f"besides weights, {what}: {', '.join(dict.fromkeys(words))}",) if words else ()
 
 
-def _other_steps(parts: Iterable[Part]) -> tuple[str, ...]:
+def _other_steps(parts: Iterable[CheckpointFile]) -> tuple[str, ...]:
     """A note where files and their names say different steps."""
     differing = [(x.file.name, x.step, x.other) for x in parts if x.step and x.other]
     if not differing:
@@ -290,7 +290,7 @@ def _other_steps(parts: Iterable[Part]) -> tuple[str, ...]:
 def folder_source(folder: Path, files: Collection[Path], *, metrics: str | None) -> Source:
     """The weights of every file that says its step, or has it in its name."""
     there = names_in(folder)
-    parts: dict[int, Part] = {}
+    parts: dict[int, CheckpointFile] = {}
     others: list[tuple[str, Contents]] = []  # of files without weights: a log, the training rows
     left_out: dict[str, list[str]] = {}
     lists = _ListsOfFiles()
@@ -337,7 +337,7 @@ def folder_source(folder: Path, files: Collection[Path], *, metrics: str | None)
 
 
 def _source_of_parts(
-    folder: Path, parts: dict[int, Part], lists: "_ListsOfFiles", last: Step
+    folder: Path, parts: dict[int, CheckpointFile], lists: "_ListsOfFiles", last: StepFound
 ) -> Source:
     configs = [pair for part in parts.values() for pair in part.configs]
     config = next((x.contents.config for x in reversed(parts.values()) if x.contents.config), {})
@@ -390,7 +390,7 @@ class _ListsOfFiles:
                 self._stepped[column] = found if known is None else found.over(known)
 
     def placed(
-        self, last: Step, config: Mapping[str, Any]
+        self, last: StepFound, config: Mapping[str, Any]
     ) -> tuple[dict[str, LossCurve], list[str]]:
         """All of them on the axis of the checkpoints, and notes."""
         intervals = intervals_in(config)

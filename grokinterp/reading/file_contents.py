@@ -77,7 +77,7 @@ CONFIGS = (
     "params", "meta", "metadata", "info", "extra", "experiment", "exp_config", "run_config",
 )  # fmt: skip
 
-Measure = tuple[str | None, str]  # the side (None: not named) and what is measured
+CurveOf = tuple[str | None, str]  # the side (None: not named) and what is measured
 Configs = Sequence[tuple[str, Mapping[str, Any]]]  # by the path of the file that says it
 Leaf = tuple[tuple[str, ...], tuple[str, ...], Any]  # words, groups it is in, value
 
@@ -95,12 +95,12 @@ def words_of(name: str) -> tuple[str, ...]:
     return tuple(re.findall(r"[a-z\d]+", apart))
 
 
-def measured(words: Sequence[str]) -> Measure | None:
+def curve_of(words: Sequence[str]) -> CurveOf | None:
     """Which side and what is measured; no side where none is named, None where it is no measure.
 
-    >>> measured(words_of("valid/accuracy")), measured(words_of("losses"))
+    >>> curve_of(words_of("valid/accuracy")), curve_of(words_of("losses"))
     (('validation', 'acc'), (None, 'loss'))
-    >>> measured(words_of("best_val_loss")) is measured(words_of("lr")) is None
+    >>> curve_of(words_of("best_val_loss")) is curve_of(words_of("lr")) is None
     True
     """
     sides = {_SIDES[word] for word in words if word in _SIDES}
@@ -157,7 +157,7 @@ def is_known(name: str) -> bool:
     """Whether a name is of losses, of steps or of training rows, and so of no weight."""
     words = words_of(name)
     return bool(
-        (words and (measured(words) or step_word(words) or axis_word(words)))
+        (words and (curve_of(words) or step_word(words) or axis_word(words)))
         or says_training_rows(words, ())
     )
 
@@ -238,10 +238,10 @@ def contents_of(data: Any, *, all_is_config: bool = False) -> Contents:
     steps = {word: n for words, _, x in leaves if (word := step_word(words)) is not None
              if (n := _whole(x)) is not None}  # fmt: skip
     word = next((word for word in STEPS if word in steps), None)
-    numbers: dict[Measure, float] = {}
-    lists: dict[Measure, NumberList] = {}
+    numbers: dict[CurveOf, float] = {}
+    lists: dict[CurveOf, NumberList] = {}
     for words, _, value in sorted(leaves, key=lambda leaf: len(leaf[0])):  # the plainest name first
-        if (measure := measured(words)) is None:
+        if (measure := curve_of(words)) is None:
             continue
         if (number := _number(value)) is not None:
             numbers.setdefault(measure, number)
@@ -270,7 +270,7 @@ def _leaves(
         about_losses = [word in _SIDES or word in _KINDS for word in words]
         is_group = name in GROUPS | SPLIT_GROUPS or all(about_losses)
         if isinstance(value, Mapping):
-            if measured(full) and (numbers := _numbers_by_step(value)):
+            if curve_of(full) and (numbers := _numbers_by_step(value)):
                 yield full, groups, LossCurve.by_step(numbers, "step")
             elif is_group and len(groups) < DEEPEST:  # "metrics" adds nothing to the names in it
                 yield from _leaves(value, full if any(about_losses) else about, (*groups, name))
@@ -287,7 +287,7 @@ def _columns(records: Sequence[Any]) -> Iterator[Leaf]:
             for row in records if isinstance(row, Mapping)]  # fmt: skip
     names = dict.fromkeys(words for row in rows for words in row)
     axes = sorted((x for x in names if step_word(x)), key=lambda x: STEPS.index("_".join(x)))
-    for words in filter(measured, names):
+    for words in filter(curve_of, names):
         for axis in (*axes, None):
             numbers = {
                 _whole(row.get(axis)) if axis else i: number for i, row in enumerate(rows)
@@ -312,7 +312,7 @@ def _numbers_by_step(value: Mapping[Any, Any]) -> dict[int, float]:
     return found
 
 
-def by_column(found: Mapping[Measure, Any]) -> tuple[dict[str, Any], list[str]]:
+def by_column(found: Mapping[CurveOf, Any]) -> tuple[dict[str, Any], list[str]]:
     """By column of metrics.csv: validation is test where nothing else is, no side the training's.
 
     An accuracy that does not say of what it is, is taken only together with one of other rows.

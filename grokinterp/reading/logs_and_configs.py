@@ -34,11 +34,11 @@ from grokinterp.reading.file_contents import (
     STEPS,
     Configs,
     Contents,
-    Measure,
+    CurveOf,
     by_column,
     contents_of,
     counts_epochs,
-    measured,
+    curve_of,
     step_word,
     words_of,
 )
@@ -224,9 +224,9 @@ def _columns(table: pd.DataFrame, *, epochs: bool) -> tuple[str | None, dict[str
     names = [name for name in table.columns if isinstance(name, str)]
     stepped = [(word, name) for name in names if (word := step_word(words_of(name)))]
     stepped.sort(key=lambda each: (epochs and not counts_epochs(each[0]), STEPS.index(each[0])))
-    by_measure: dict[Measure, str] = {}
+    by_measure: dict[CurveOf, str] = {}
     for name in sorted(names, key=lambda name: len(words_of(name))):
-        if (measure := measured(words_of(name))) is not None:
+        if (measure := curve_of(words_of(name))) is not None:
             by_measure.setdefault(measure, name)
     taken = {**by_column(by_measure)[0], **dict(zip(names, names, strict=True))}
     known = {name: taken[name] for name in (*COLUMNS, *UNMIRRORED) if name in taken}

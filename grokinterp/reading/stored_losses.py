@@ -28,7 +28,7 @@ from grokinterp.reading.file_contents import LossCurve, NumberList, counts_epoch
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.tasks.modular import ModularTask
 
-FEWEST = 4  # entries of a list whose number says how far apart they are
+FEWEST_ENTRIES = 4  # entries of a list whose number says how far apart they are
 USUAL_INTERVALS = [digit * 10**zeros for zeros in range(12) for digit in (1, 2, 5)]
 MANY = 1000  # entries that nobody logs but regularly
 COUNTS = (  # of epochs or steps that were planned, in a configuration
@@ -52,7 +52,7 @@ TELLS = 2.0  # times that, the difference that a wrong split would make
 NEAR = 0.25  # of the log ratio to all rows' loss, by which that of the update before may differ
 MOST_COMPARED = 6  # checkpoints
 
-Choice = TypeVar("Choice")
+Guess = TypeVar("Guess")
 
 
 def place_lists(
@@ -121,7 +121,7 @@ def stride_of(n: int, last: int | None, intervals: Iterable[int] = ()) -> int | 
     for every in intervals:
         if n in (last // every + 1, -(-last // every)):
             return every
-    if n < FEWEST:
+    if n < FEWEST_ENTRIES:
         return None
     exact = {last // k for k in (n - 1, n) if last % k == 0}
     usual = {x for x in USUAL_INTERVALS if n in (last // x + 1, -(-last // x))}
@@ -181,21 +181,21 @@ def stored_at(logged: pd.DataFrame, column: str, steps: Collection[int]) -> dict
 
 
 @dataclass(frozen=True)
-class StoredNumber(Generic[Choice]):
+class StoredNumber(Generic[Guess]):
     """A number that the files keep, and what it would be in each of two readings."""
 
     what: str
     value: float
-    found: Mapping[Choice, float]
+    found: Mapping[Guess, float]
     unknown: float = 0.0  # by how much it may differ from what was computed, beyond its digits
 
-    def other(self, choice: Choice) -> float:
+    def other(self, choice: Guess) -> float:
         """What it would be in the other reading."""
         (found,) = (value for key, value in self.found.items() if key != choice)
         return found
 
 
-def best_fit(numbers: Iterable[StoredNumber[Choice]]) -> tuple[Choice, StoredNumber[Choice]] | None:
+def best_fit(numbers: Iterable[StoredNumber[Guess]]) -> tuple[Guess, StoredNumber[Guess]] | None:
     """The reading that stored numbers agree with, and the one that shows it best; None if none is.
 
     A number can tell if it is known, by its digits, to far less than the two readings differ by,

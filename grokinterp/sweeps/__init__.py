@@ -2,19 +2,19 @@
 
 from grokinterp.base.names import room_names
 from grokinterp.sweeps.driver import run_sweep
-from grokinterp.sweeps.statistics import Contrast, Spread, contrast, spread
+from grokinterp.sweeps.statistics import Contrast, MedianInterval, contrast, median_interval
 from grokinterp.sweeps.sweep import Sweep
 from grokinterp.sweeps.table import RUN_MEASURES, measured, measuring
 
 __all__ = [
     "RUN_MEASURES",
     "Contrast",
-    "Spread",
+    "MedianInterval",
     "Sweep",
     "contrast",
     "measured",
     "measuring",
+    "median_interval",
     "run_sweep",
-    "spread",
 ]
 __getattr__, __dir__ = room_names(__name__, __all__)

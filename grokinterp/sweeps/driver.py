@@ -24,7 +24,7 @@ from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.sweeps.executors import (
     Job,
     Made,
-    Measure,
+    MeasureRun,
     Stopped,
     run_in_process,
     run_in_processes,
@@ -34,7 +34,7 @@ from grokinterp.sweeps.live_table import live_table
 from grokinterp.sweeps.on_ray import run_on_ray
 from grokinterp.sweeps.storage import Place, place_of
 from grokinterp.sweeps.sweep import Sweep
-from grokinterp.sweeps.table import Row, SweepTable, has_failed
+from grokinterp.sweeps.table import CSVRow, SweepTable, has_failed
 from grokinterp.training.ensemble import groups
 from grokinterp.training.loop import refuse_another_recipe
 
@@ -71,12 +71,12 @@ def run_sweep(
     sweep: Sweep,
     out: str | Path,
     *,
-    measure: Measure | None = None,
+    measure: MeasureRun | None = None,
     executor: str = "local",
     workers: int | None = None,
     threads: int | None = None,
     address: str | None = None,
-    on_row: Callable[[Row], None] | None = None,
+    on_row: Callable[[CSVRow], None] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train every recipe of a sweep into `out`/NAME, measure it, and return `out`/results.csv.
@@ -176,7 +176,7 @@ def _refuse_another_sweep(place: Place, recipes: Mapping[str, Recipe]) -> None:
         refuse_another_recipe(Path(str(place)) / name, recipe, recipes[name])
 
 
-def _check_travels(measure: Measure | None) -> None:
+def _check_travels(measure: MeasureRun | None) -> None:
     """Refuse a measure that other processes could not load."""
     try:
         pickle.dumps(measure)

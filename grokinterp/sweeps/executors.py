@@ -39,7 +39,7 @@ STOP_SECONDS = 30.0  # to save a run in; then a worker is killed
 MOST_FALSE_STARTS = 10  # workers in a row that were killed before they began
 READY = "ready"
 
-Measure = Callable[[Run], Mapping[str, object]]
+MeasureRun = Callable[[Run], Mapping[str, object]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Job:
 
     members: Mapping[str, Recipe]  # by the names of the runs
     place: Place
-    measure: Measure | None
+    measure: MeasureRun | None
     threads: int  # of torch, at least 1
 
     @property

@@ -21,7 +21,7 @@ MOST_DEALS = 200_000  # ways to deal seeds to two regimes are all tried, up to 1
 
 
 @dataclass(frozen=True)
-class Spread:
+class MedianInterval:
     """The median over seeds, and an interval of order statistics for that of all seeds.
 
     `low` to `high` holds the median of the distribution with probability `coverage`: the narrowest
@@ -36,18 +36,18 @@ class Spread:
     coverage: float
 
 
-def spread(values: Sequence[float]) -> Spread:
+def median_interval(values: Sequence[float]) -> MedianInterval:
     """Median and interval of the values that are not NaN; NaN where there are none.
 
-    >>> spread([3.0, 1.0, 2.0])
-    Spread(n=3, median=2.0, low=1.0, high=3.0, coverage=0.75)
+    >>> median_interval([3.0, 1.0, 2.0])
+    MedianInterval(n=3, median=2.0, low=1.0, high=3.0, coverage=0.75)
     """
     found = np.sort([value for value in values if not math.isnan(value)])
     n = len(found)
     if n < 2:
-        return Spread(n, float(found[0]) if n else math.nan, math.nan, math.nan, 0.0)
+        return MedianInterval(n, float(found[0]) if n else math.nan, math.nan, math.nan, 0.0)
     k = max((k for k in range(1, n // 2 + 1) if _coverage(n, k) >= CONFIDENCE), default=1)
-    return Spread(
+    return MedianInterval(
         n, float(np.median(found)), float(found[k - 1]), float(found[n - k]), _coverage(n, k)
     )
 

@@ -20,7 +20,7 @@ from grokinterp.base.files import sha256
 from grokinterp.encodings import run_measures  # noqa: F401 - registers them
 from grokinterp.fourier._key_frequencies import key_frequencies
 from grokinterp.models.architecture import all_finite
-from grokinterp.progress.measures import MEASURES, checked_measures
+from grokinterp.progress.measures import MEASURES, Columns, checked_measures
 from grokinterp.progress.phases import detect_phases
 from grokinterp.reading._load import RunOrPath, run_of
 from grokinterp.recipe.recipe import Recipe
@@ -30,7 +30,6 @@ from grokinterp.sweeps.executors import NOTE, Made
 from grokinterp.sweeps.storage import Place
 from grokinterp.sweeps.sweep import Sweep
 
-Columns = dict[str, object]
 PHASES = ("memorization", "circuit_formation", "cleanup")
 LAST = ("train_loss", "test_loss", "train_acc", "test_acc", "test_acc_unmirrored")
 
@@ -113,7 +112,7 @@ RUN, FINGERPRINT = "run", "fingerprint"  # with the note, the columns that every
 UNREADABLE = "\ufffd"  # what stands for a byte that is no text
 TRUTHS = {"True": True, "False": False}
 
-Row = dict[str, str]  # cells as the file has them, so that a row read back is the row written
+CSVRow = dict[str, str]  # cells as the file has them, so that a row read back is the row written
 
 
 class SweepTable:
@@ -141,7 +140,7 @@ class SweepTable:
         """Whether a run is trained and measured whole."""
         return name in self.rows and not self.rows[name][NOTE]
 
-    def put(self, made: Made) -> Row:
+    def put(self, made: Made) -> CSVRow:
         """Take the row of a run that was made, and write the table."""
         own = self._own(made.name)
         if taken := [column for column in made.found if column in {*own, FINGERPRINT}]:
@@ -181,12 +180,12 @@ class SweepTable:
         measured = dict.fromkeys(column for row in rows for column in row if column not in ends)
         return [*dict.fromkeys([RUN, *self._keys, *measured]), *ends]
 
-    def _own(self, name: str) -> Row:
+    def _own(self, name: str) -> CSVRow:
         """The cells that follow from the recipe: the run's name, and the keys that vary."""
         recipe = self._recipes[name]
         return {RUN: name} | {key: cell(getattr(recipe, key)) for key in self._keys}
 
-    def _holds(self, row: Row) -> bool:
+    def _holds(self, row: CSVRow) -> bool:
         name = row[RUN]
         run_json = self._place.read(f"{name}/{RUN_JSON}") or b""
         if row[FINGERPRINT] != self._fingerprint(row, run_json):
@@ -203,14 +202,14 @@ class SweepTable:
             and self._place.has(name, content["sha256"])
         )
 
-    def _fingerprint(self, row: Row, run_json: bytes) -> str:
+    def _fingerprint(self, row: CSVRow, run_json: bytes) -> str:
         """What a row rests on, and its cells; "" where there is no run."""
         if not run_json:
             return ""
         cells = sorted((key, text) for key, text in row.items() if text and key != FINGERPRINT)
         return sha256(run_json + json.dumps([self._measures, cells]).encode())[:16]
 
-    def _read(self, content: bytes) -> dict[str, Row]:
+    def _read(self, content: bytes) -> dict[str, CSVRow]:
         """The rows of a table by run; a damaged cell is left to the fingerprint of its row."""
         file = f"{self._place}/{RESULTS}"
         advice = "move it away, and the rows are measured again."
@@ -226,7 +225,7 @@ class SweepTable:
         own = first == [RUN, *self._keys] and last == [NOTE, FINGERPRINT]
         if not own or len({*header}) < len(header):
             raise InputError(f"{file} has other columns than this sweep's; {advice}")
-        found: dict[str, Row] = {}
+        found: dict[str, CSVRow] = {}
         for line in lines[1:]:
             if len(line) != len(header) or line[0] not in self._recipes or line[0] in found:
                 told = ascii(",".join(line)[:60])

@@ -108,10 +108,10 @@ def flip_thresholds(temperatures: Float[Tensor, " n"]) -> UInt64[np.ndarray, "n 
 def streams(rows: Int[Tensor, " n"], *, seed: int) -> UInt64[np.ndarray, " n"]:
     """The key of the random stream of every row under this seed."""
     root = _mixed(np.array([seed], dtype=np.uint64))
-    return draws(root, rows.cpu().numpy())[:, 0]
+    return random_draws(root, rows.cpu().numpy())[:, 0]
 
 
-def draws(
+def random_draws(
     key: UInt64[np.ndarray, " n"], numbers: Int[np.ndarray, " k"]
 ) -> UInt64[np.ndarray, "k n"]:
     """The 64-bit random numbers of these numbers in every stream.
@@ -119,7 +119,7 @@ def draws(
     mix(key + (number + 1) * gamma): the generator splitmix64, entered at any place (Steele, Lea
     and Flood 2014, "Fast splittable pseudorandom number generators", OOPSLA).
 
-    >>> [hex(x) for x in draws(np.zeros(1, np.uint64), np.arange(2))[:, 0].tolist()]
+    >>> [hex(x) for x in random_draws(np.zeros(1, np.uint64), np.arange(2))[:, 0].tolist()]
     ['0xe220a8397b1dcdaf', '0x6e789e6aa1b965f4']
     """
     place = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(GAMMA)
@@ -150,11 +150,11 @@ def _evolve(
     """
     n, sites = len(key), lattice**2
     near = neighbours(lattice)
-    up = (draws(key, np.arange(sites)) >> np.uint64(63)).astype(np.int8).T
+    up = (random_draws(key, np.arange(sites)) >> np.uint64(63)).astype(np.int8).T
     codes = (2 * up[:, near].sum(-1, dtype=np.int8) + up).ravel()
     chain_start, row_start = np.arange(n) * sites, np.arange(n) * N_CODES
     for first in range(sites, sites * (sweeps + 1), DRAWS):
-        bits = draws(key, np.arange(first, min(first + DRAWS, sites * (sweeps + 1))))
+        bits = random_draws(key, np.arange(first, min(first + DRAWS, sites * (sweeps + 1))))
         chosen = ((bits >> HALF) * np.uint64(sites) >> HALF).astype(np.intp)
         for site, chance in zip(chosen, bits & LOWER, strict=True):
             place = chain_start + site

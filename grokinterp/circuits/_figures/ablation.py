@@ -17,7 +17,7 @@ from grokinterp.figures.slider import over_training
 
 VERDICTS = {ABOVE: SERIES[0], WITHIN: SERIES[4], NONE: SERIES[5], UNKNOWN: SERIES[3]}
 WIDTH = 26  # characters of a line of a row's name: beside it a phone still shows the bars
-Place = tuple[str, int]  # of a row: its name, and how many before it have the same
+RowKey = tuple[str, int]  # of a row: its name, and how many before it have the same
 
 
 class Mark(NamedTuple):
@@ -41,7 +41,7 @@ def plot_ablation(found: Ablation) -> Figure:
     checked(found, Ablation, "gi.ablate")
     if not found.rows:
         raise InputError("nothing was ablated, so there is nothing to draw.")
-    placed: dict[int | None, dict[Place, Row]] = {}
+    placed: dict[int | None, dict[RowKey, Row]] = {}
     for row in found.rows:
         rows = placed.setdefault(row.step, {})
         rows[row.name, sum(name == row.name for name, _ in rows)] = row
@@ -82,7 +82,7 @@ def plot_faithfulness(found: Faithfulness) -> Figure:
     return _named_rows(drawn, names)
 
 
-def _of_step(rows: dict[Place, Row], places: Sequence[Place]) -> Figure:
+def _of_step(rows: dict[RowKey, Row], places: Sequence[RowKey]) -> Figure:
     first = next(iter(rows.values()))
     drawn = figure(
         f"Ablation{at(first.step)} (1 = no change)<br>model's loss {first.whole.loss_all:.4g} nats",

@@ -16,7 +16,7 @@ from grokinterp.figures._figure import LABEL_COLOURS, SERIES, checked, plain
 from grokinterp.progress.labels import LABELS
 from grokinterp.recipe.keys import CHANCE
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.sweeps.statistics import Spread, spread
+from grokinterp.sweeps.statistics import MedianInterval, median_interval
 from grokinterp.sweeps.table import NOTE, RUN
 
 TIMES = ("memorization_step", "grok_step", "t_train", "t_test")
@@ -38,10 +38,10 @@ def name_of(given: object, *, longest: int = LONGEST) -> str:
     return plain(text if len(text) <= longest else text[: longest - 1] + "…")
 
 
-def number(value: float) -> str:
+def short_number(value: float) -> str:
     """A number as cells show it, in three digits or as a whole one.
 
-    >>> number(8120.0), number(1234567.5), number(0.98342), number(3.2e-7)
+    >>> short_number(8120.0), short_number(1234567.5), short_number(0.98342), short_number(3.2e-7)
     ('8,120', '1.23e+06', '0.983', '3.2e-07')
     """
     return f"{value:,.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"
@@ -94,7 +94,7 @@ def log_ticks(values: Iterable[float], *, heights: bool = False) -> dict[str, An
     all_ticks = [step * 10.0**power for power in powers for step in steps]
     ticks = [tick for tick in all_ticks if low * 0.999 <= tick <= high * 1.001]
     places = [math.log10(tick) for tick in ticks] if heights else ticks
-    return {"tickvals": places, "ticktext": [number(tick) for tick in ticks]}
+    return {"tickvals": places, "ticktext": [short_number(tick) for tick in ticks]}
 
 
 @dataclass(frozen=True)
@@ -133,18 +133,18 @@ class Axis:
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs (row numbers) that share their values on the axes, and the spread of a measure.
+    """The runs (row numbers) that share their values on the axes, and the median of a measure.
 
-    `spread` is of the values that there are, `without` are the rows without one.
+    `summary` is of the values that there are, `without` are the rows without one.
     """
 
     rows: tuple[int, ...]
-    spread: Spread
+    summary: MedianInterval
     without: tuple[int, ...]
 
     def interval(self) -> list[str]:
         """The interval of the median as a line on hover; no line where there is none."""
-        found = self.spread
+        found = self.summary
         if not found.coverage:
             return []
         return [f"{found.coverage:.0%} interval {found.low:,.6g} to {found.high:,.6g}"]
@@ -209,7 +209,7 @@ def _axis(table: pd.DataFrame, column: str) -> Axis:
         numbers = sorted({float(cell) for cell in cells})
         short = next(
             names
-            for style in (number, "{:g}".format, repr)
+            for style in (short_number, "{:g}".format, repr)
             if len(set(names := [style(one) for one in numbers])) == len(numbers)
         )
         place = {one: i for i, one in enumerate(numbers)}
@@ -322,7 +322,9 @@ class Grouped:
         cells = {}
         for place, rows in found.items():
             without = [] if self._of_labels else [i for i in rows if math.isnan(self.values[i])]
-            cells[place] = Cell(tuple(rows), spread(self.values[rows].tolist()), tuple(without))
+            cells[place] = Cell(
+                tuple(rows), median_interval(self.values[rows].tolist()), tuple(without)
+            )
         return cells
 
     def counted(self, cell: Cell, between: str = ", ") -> str:
@@ -331,7 +333,7 @@ class Grouped:
 
     def coverages(self) -> str:
         """The least and the largest probability of an interval, such as " (50% to 75%)"."""
-        shares = [cell.spread.coverage for cell in self.cells.values() if cell.spread.coverage]
+        shares = [cell.summary.coverage for cell in self.cells.values() if cell.summary.coverage]
         ends = dict.fromkeys(f"{end(shares):.0%}" for end in (min, max)) if shares else {}
         return f" ({' to '.join(ends)})" if ends else ""
 

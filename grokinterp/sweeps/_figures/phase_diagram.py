@@ -22,7 +22,7 @@ from grokinterp.sweeps._figures.cells import (
     label_colours,
     log_ticks,
     name_of,
-    number,
+    short_number,
     spans_decades,
     titled,
 )
@@ -39,7 +39,7 @@ SIDE_BAR = {  # upright, since plotly 7.1 moves all titles of a figure with a ba
     "thickness": 10, "lenmode": "pixels", "len": 260, "y": 1, "yanchor": "top", "xpad": 6,
 }  # fmt: skip
 
-Place = tuple[int, ...]  # of a cell: panel, y, x
+CellIndex = tuple[int, ...]  # of a cell: panel, y, x
 
 
 def plot_phase_diagram(
@@ -53,11 +53,11 @@ def plot_phase_diagram(
     """A grid of two keys of a sweep's table; the cells are coloured by the median over their runs.
 
     A cell shows the median over the runs that have a value, its interval of order statistics
-    (`statistics.Spread`; takes two runs) and how many runs have one. Grey cells have runs but no
-    value, and say which labels those have; where nothing was trained, there is no cell. Colours are
-    logarithmic where the medians span a decade. With more than eight columns or twelve rows, cells
-    show only the median; hovering shows the rest, with the value of every run. `value="label"`
-    shows the label that more than half of the runs of a cell have, else "mixed".
+    (`statistics.MedianInterval`; takes two runs) and how many runs have one. Grey cells have runs
+    but no value, and say which labels those have; where nothing was trained, there is no cell.
+    Colours are logarithmic where the medians span a decade. With more than eight columns or twelve
+    rows, cells show only the median; hovering shows the rest, with the value of every run.
+    `value="label"` shows the label that more than half of the runs of a cell have, else "mixed".
 
     Cells are equally large whatever the values of the keys are. `by` makes a panel for each value
     of another key, or for each combination of several. Runs that differ in further keys are pooled,
@@ -98,14 +98,14 @@ def _panels(across: Axis, up: Axis, panels: Axis | None) -> Figure:
 
 def _medians(grid: "_Grid") -> list[str]:
     """Draw the medians; what the title says about them, in lines."""
-    cells = {where: cell for where, cell in grid.runs.cells.items() if cell.spread.n}
-    medians = {where: cell.spread.median for where, cell in cells.items()}
+    cells = {where: cell for where, cell in grid.runs.cells.items() if cell.summary.n}
+    medians = {where: cell.summary.median for where, cell in cells.items()}
     log = spans_decades(medians.values())
     heights = {where: math.log10(m) if log else m for where, m in medians.items()}
     several = any(len(cell.rows) > 1 for cell in grid.runs.cells.values())
     short = len(grid.across.names) > MOST_TEXT or len(grid.up.names) > MOST_TALL
     texts = {
-        where: number(cell.spread.median) + ("" if short or not several else _about(cell))
+        where: short_number(cell.summary.median) + ("" if short or not several else _about(cell))
         for where, cell in cells.items()
     }
     bar = SIDE_BAR | (log_ticks(medians.values(), heights=True) if log else {"nticks": 6})
@@ -130,8 +130,10 @@ def _medians(grid: "_Grid") -> list[str]:
 
 def _about(cell: Cell) -> str:
     """The lines below a median."""
-    found, n = cell.spread, len(cell.rows)
-    between = f"<br>{number(found.low)} to {number(found.high)}" if found.coverage else ""
+    found, n = cell.summary, len(cell.rows)
+    between = (
+        f"<br>{short_number(found.low)} to {short_number(found.high)}" if found.coverage else ""
+    )
     return between + (f"<br>{found.n} of {n}" if cell.without else f"<br>n = {n}")
 
 
@@ -144,8 +146,8 @@ def _scale(heights: Sequence[float], *, log: bool) -> dict[str, Any]:
 
 def _labels(grid: "_Grid") -> list[str]:
     """Draw the labels; what the title says about them, in lines."""
-    found: dict[Place, str] = {}
-    texts: dict[Place, str] = {}
+    found: dict[CellIndex, str] = {}
+    texts: dict[CellIndex, str] = {}
     for where, cell in grid.runs.cells.items():
         here = [grid.runs.labels[row] for row in cell.rows]
         most, n = Counter(here).most_common(1)[0]
@@ -167,9 +169,9 @@ class _Grid:
     up: Axis
     drawn: Figure
 
-    def hover(self, where: Place) -> str:
+    def hover(self, where: CellIndex) -> str:
         cell, (_, i, j) = self.runs.cells[where], where
-        found = cell.spread
+        found = cell.summary
         lines = [
             f"{self.across.title} {self.across.names[j]}, {self.up.title} {self.up.names[i]}",
             f"<b>{self.runs.counted(cell)}</b>",
@@ -182,8 +184,8 @@ class _Grid:
         return "<br>".join([*lines, self.runs.runs(cell.rows)])
 
     def draw(
-        self, heights: Mapping[Place, float], texts: Mapping[Place, str],
-        grounds: Mapping[Place, str], style: Mapping[str, Any],
+        self, heights: Mapping[CellIndex, float], texts: Mapping[CellIndex, str],
+        grounds: Mapping[CellIndex, str], style: Mapping[str, Any],
     ) -> None:  # fmt: skip
         """The cells in `heights` and no others, each in its panel, with one bar of colours.
 
@@ -211,7 +213,10 @@ class _Grid:
             )
 
     def draw_named(
-        self, names: Mapping[Place, str], texts: Mapping[Place, str], colours: Mapping[str, str]
+        self,
+        names: Mapping[CellIndex, str],
+        texts: Mapping[CellIndex, str],
+        colours: Mapping[str, str],
     ) -> None:
         """The cells in `names`, each in the colour of its name, which the legend shows."""
         n, codes = len(colours), {name: float(i) for i, name in enumerate(colours)}

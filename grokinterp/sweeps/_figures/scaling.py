@@ -61,13 +61,13 @@ def plot_scaling(
 ) -> Figure:
     """A measure against one key of a sweep's table: runs as dots, their medians as a line.
 
-    Bars are intervals of order statistics for the median (`statistics.Spread`); hovering shows
-    their probability. A median is open where a run has no value, since it does not know of that
-    run. The strip above counts the runs without a value at each x. An axis is logarithmic where its
-    values are above 0 and span a decade, and with `fit`. An x that is not a number has its values
-    in order, and so has one that would be logarithmic but for a 0. `by` makes a line for each value
-    of another key, or for each combination of several; without it, dots have the colours of the
-    runs' labels. Runs that differ in further keys are pooled, which the title says.
+    Bars are intervals of order statistics for the median (`statistics.MedianInterval`); hovering
+    shows their probability. A median is open where a run has no value, since it does not know of
+    that run. The strip above counts the runs without a value at each x. An axis is logarithmic
+    where its values are above 0 and span a decade, and with `fit`. An x that is not a number has
+    its values in order, and so has one that would be logarithmic but for a 0. `by` makes a line for
+    each value of another key, or for each combination of several; without it, dots have the colours
+    of the runs' labels. Runs that differ in further keys are pooled, which the title says.
 
     `fit` adds a power law, value = a x^b, and the 95 % interval of b (`statistics.power_law`), over
     the runs at those x where every run has a value: runs cut off before they reach one would bend
@@ -171,8 +171,8 @@ def _axes(across: Axis, title: str, values: np.ndarray, *, fit: bool, n: int) ->
 
 def _medians(drawn: Figure, places: Sequence[float], across: Axis, group: _Group) -> None:
     """The line of the medians with their intervals, open where runs have no value."""
-    cells = {j: cell for j, cell in group.cells.items() if cell.spread.n}
-    found = [cell.spread for cell in cells.values()]
+    cells = {j: cell for j, cell in group.cells.items() if cell.summary.n}
+    found = [cell.summary for cell in cells.values()]
     drawn.add_scatter(
         x=[places[j] for j in cells] or NOWHERE,  # a line without a point is in the legend too
         y=[one.median for one in found] or NOWHERE,
@@ -186,7 +186,8 @@ def _medians(drawn: Figure, places: Sequence[float], across: Axis, group: _Group
             "<br>".join(
                 [
                     f"{group.name}, {across.title} {across.names[j]}",
-                    f"median {cell.spread.median:,.6g} of {cell.spread.n} of {len(cell.rows)} runs",
+                    f"median {cell.summary.median:,.6g} "
+                    f"of {cell.summary.n} of {len(cell.rows)} runs",
                     *cell.interval(),
                 ]
             )
