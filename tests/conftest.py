@@ -1,3 +1,5 @@
+import functools
+import hashlib
 import os
 import shutil
 import subprocess
@@ -10,6 +12,8 @@ from filelock import FileLock
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core for every worker, and for what it starts
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
 
 import grokinterp as gi
 
@@ -27,14 +31,25 @@ def grokinterp(*arguments):
     )
 
 
-def made_once(factory, name, make):
-    """A folder that `make` fills: of the first worker that asks for it, for all of them."""
-    root = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent
+@functools.cache
+def _package() -> str:
+    """A digest of this package's files: what they made is made again after every change to them."""
+    found = hashlib.sha256(torch.__version__.encode())
+    for file in sorted(Path(gi.__file__).parent.rglob("*")):
+        if file.is_file() and file.suffix != ".pyc":
+            found.update(file.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def made_once(config, name, make):
+    """A folder that `make` fills, for all workers and for later suites with the same package."""
+    root = Path(config.cache.mkdir(f"made-{_package()}"))
     folder, begun = root / name, root / f"{name}.begun"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
+            for old in root.parent.glob("made-*"):
+                if old != root:
+                    shutil.rmtree(old, ignore_errors=True)
             shutil.rmtree(begun, ignore_errors=True)  # of a worker that failed
             begun.mkdir()
             make(begun)
@@ -56,11 +71,11 @@ def shipped_measures(shipped):
 
 
 @pytest.fixture(scope="session")
-def shipped_report(tmp_path_factory):
+def shipped_report(pytestconfig):
     def make(folder):
         grokinterp("report", SHIPPED, "--out", folder / "shipped.html")
 
-    return made_once(tmp_path_factory, "shipped-report", make) / "shipped.html"
+    return made_once(pytestconfig, "shipped-report", make) / "shipped.html"
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +93,7 @@ def tiny_run(tiny, tmp_path_factory) -> gi.Run:
 
 
 @pytest.fixture(scope="session")
-def mod31(tmp_path_factory) -> dict[str, gi.Run]:
+def mod31(pytestconfig) -> dict[str, gi.Run]:
     """The two small built-in runs, trained here."""
     names = ("mod31-grokked", "mod31-steady")
 
@@ -86,7 +101,7 @@ def mod31(tmp_path_factory) -> dict[str, gi.Run]:
         for name in names:
             grokinterp("train", name, "--out", folder / name)
 
-    folder = made_once(tmp_path_factory, "mod31", make)
+    folder = made_once(pytestconfig, "mod31", make)
     return {name: gi.load(folder / name) for name in names}
 
 

@@ -14,7 +14,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.tasks import ising as dynamics
 from grokinterp.tasks.ising import (
     critical_temperature,
-    draws,
+    random_draws,
     energies,
     flip_thresholds,
     glauber,
@@ -138,7 +138,7 @@ def test_neighbours_are_mutual_and_at_distance_one():
 
 def test_draws_are_the_published_generator():
     """First numbers of splitmix64 from state 1234567, as its reference implementation has them."""
-    found = draws(np.array([1234567], dtype=np.uint64), np.arange(5))[:, 0].tolist()
+    found = random_draws(np.array([1234567], dtype=np.uint64), np.arange(5))[:, 0].tolist()
     assert found == [
         6457827717110365317,
         3203168211198807973,
@@ -150,8 +150,8 @@ def test_draws_are_the_published_generator():
 
 @pytest.fixture(scope="module")
 def numbers():
-    """200 rows of 1000 consecutive draws each, [number, row]."""
-    return draws(streams(torch.arange(200), seed=0), np.arange(1000))
+    """200 rows of 1000 consecutive random_draws each, [number, row]."""
+    return random_draws(streams(torch.arange(200), seed=0), np.arange(1000))
 
 
 def test_draws_are_evenly_spread_and_site_and_flip_independent(numbers):
@@ -179,11 +179,11 @@ def test_draws_are_uncorrelated(numbers, axis, lag):
 
 def test_the_next_row_seed_or_update_changes_half_of_the_bits():
     rows, number = torch.arange(2000), np.array([5])
-    base = draws(streams(rows, seed=8), number)
+    base = random_draws(streams(rows, seed=8), number)
     others = {
-        "row": draws(streams(rows + 1, seed=8), number),
-        "seed": draws(streams(rows, seed=9), number),
-        "update": draws(streams(rows, seed=8), number + 1),
+        "row": random_draws(streams(rows + 1, seed=8), number),
+        "seed": random_draws(streams(rows, seed=9), number),
+        "update": random_draws(streams(rows, seed=8), number + 1),
     }
     for name, other in others.items():
         changed = np.bitwise_count(base ^ other).astype(float)
