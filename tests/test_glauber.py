@@ -14,12 +14,12 @@ from grokinterp.base.errors import InputError
 from grokinterp.tasks import ising as dynamics
 from grokinterp.tasks.ising import (
     critical_temperature,
-    random_draws,
     energies,
     flip_thresholds,
     glauber,
     magnetizations,
     neighbours,
+    random_draws,
     streams,
 )
 from tests.torus import torus_energy
