@@ -145,7 +145,7 @@ class TestNumbers:
         assert (table.n <= table.n_runs).all()
 
     def test_aligned_by_step(self, pair, monkeypatch):
-        monkeypatch.setattr(module, "measure", only_metrics)
+        monkeypatch.setattr(module, "measure_profile", only_metrics)
         found = gi.compare(pair, align="step")
         table = found.aligned()
         assert "position" not in table
@@ -233,7 +233,7 @@ def unmeasured(profile, places):
 
 @pytest.fixture
 def line_up(monkeypatch):
-    monkeypatch.setattr(module, "measure", unmeasured)
+    monkeypatch.setattr(module, "measure_profile", unmeasured)
     return gi.compare
 
 
@@ -385,7 +385,7 @@ class TestShown:
 
     def test_the_page_escapes_names_and_needs_no_network(self, pair, tmp_path, monkeypatch):
         run = gi.load(copied(pair[0], tmp_path / "<img src=x>"))
-        monkeypatch.setattr(module, "measure", unmeasured)
+        monkeypatch.setattr(module, "measure_profile", unmeasured)
         page = comparison_page(gi.compare([run, pair[1]]))
         assert "<img src=x>" not in page
         assert "&lt;img src=x&gt;" in page
@@ -399,7 +399,7 @@ class TestShown:
         assert "Plotly.newPlot" in page
 
     def test_the_command(self, pair, run, tmp_path, monkeypatch):
-        monkeypatch.setattr(module, "measure", unmeasured)
+        monkeypatch.setattr(module, "measure_profile", unmeasured)
         paths = [str(r.path) for r in pair]
         status, out, err = run("compare", *paths, "--out", tmp_path / "page.html")
         assert (status, err) == (0, "")
