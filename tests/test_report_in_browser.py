@@ -135,13 +135,13 @@ const [place, few, done] = arguments, times = [];
 const slider = document.getElementById("slider");
 const covered = document.getElementById("scrubber").offsetHeight; // at the top
 const frame = () => new Promise(requestAnimationFrame);
+const wanted = () => [...document.querySelectorAll("article[data-kind]")].filter(each => {
+  const box = each.querySelector(".drawing").getBoundingClientRect();
+  return box.bottom > covered && box.top < innerHeight && !few.includes(each.id);
+});
 (async () => {
   document.getElementById(place).scrollIntoView();
   await new Promise(next => setTimeout(next, 1000));
-  const wanted = [...document.querySelectorAll("article[data-kind]")].filter(each => {
-    const box = each.querySelector(".drawing").getBoundingClientRect();
-    return box.bottom > covered && box.top < innerHeight && !few.includes(each.id);
-  });
   for (let i = 4; i < 16; i++) {
     await frame();
     await frame();
@@ -149,57 +149,27 @@ const frame = () => new Promise(requestAnimationFrame);
     slider.value = i;
     slider.dispatchEvent(new Event("input"));
     const step = document.getElementById("where").textContent.match(/\\d+/)[0];
-    while (wanted.some(each => each.dataset.step !== step))
+    while (wanted().some(each => each.dataset.step !== step))
       await new Promise(next => setTimeout(next));
     times.push(performance.now() - start);
   }
-  done([wanted.length, ...times]);
+  done([wanted().length, ...times]);
 })();
 """
-
-
-# How long this browser takes, here and now, to draw 500 dots again: the least of six.
-YARDSTICK = """
-const [done] = arguments, times = [];
-const x = Array.from({length: 500}, (_, i) => i);
-const data = [{
-  type: "scatter", mode: "markers", x, y: x.map(i => i * 7919 % 503),
-  marker: {size: x.map(i => 5 + i % 7)},
-}];
-(async () => {
-  const place = document.createElement("div");
-  place.style = "position: fixed; left: -2000px";
-  document.body.append(place);
-  for (let i = 0; i < 6; i++) {
-    const start = performance.now();
-    await Plotly.react(place, data.map(each => ({...each})), {width: 700, height: 430});
-    times.push(performance.now() - start);
-    await new Promise(requestAnimationFrame);
-  }
-  Plotly.purge(place);
-  place.remove();
-  done(Math.min(...times));
-})();
-"""
-AT_REST = 30  # milliseconds that it takes on the machine on which a step was to take 100 at most
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("place", ["learning", "embedding-circles", "neuron-maps", "correctness"])
 def test_a_step_takes_less_than_a_tenth_of_a_second(opened, place):
-    """The least of many steps: what else the machine does, for seconds at times, only adds.
-
-    A machine that is slower at the moment may take as much longer as it takes for the yardstick.
-    """
-    seen = []
+    """The least of many steps: what else the machine does, for seconds at times, only adds."""
+    least = np.inf
     for _ in range(20):
-        slower = max(1, opened.driver.execute_async_script(YARDSTICK) / AT_REST)
         in_view, *times = opened.driver.execute_async_script(STEP_TIMES, place, FEW)
         assert in_view >= 2
-        seen.append((min(times), slower))
-        if min(times) < 100 * slower:
-            return
-    pytest.fail(f"milliseconds a step, and how much slower the machine was: {seen}")
+        least = min(least, *times)
+        if least < 100:
+            break
+    assert least < 100
 
 
 def test_keys_move_it(opened, shipped):

@@ -116,14 +116,14 @@ def member(given: object, valid: Iterable[str], what: str) -> str:
     return given
 
 
-def text(name: str, given: object, *, such_as: str) -> str:
-    """A text that is not empty.
+def text(name: str, given: object, *, such_as: str, empty: bool = True) -> str:
+    """A text, without a letter only where `empty` is true.
 
     >>> text("title", 3, such_as="'Sweep'")
     Traceback (most recent call last):
     grokinterp.base.errors.InputError: title=3 is no text; give such as 'Sweep'.
     """
-    if not isinstance(given, str) or not given:
+    if not isinstance(given, str) or not (given or empty):
         raise InputError(f"{name}={shown(given)} is no text; give such as {such_as}.")
     return given
 

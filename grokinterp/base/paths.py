@@ -61,13 +61,14 @@ def as_path(name: str, given: object, *, such_as: str) -> Path:
     return Path(text)
 
 
-def new_file(path: Path, *, such_as: str) -> Path:
-    """The path of a file to write, refused where a folder stands there.
+def new_file(name: str, given: object, *, such_as: str) -> Path:
+    """The path of a file to write, as `as_path` gives it; refused where a folder stands there.
 
-    >>> new_file(Path("."), such_as="figure.html")
+    >>> new_file("path", ".", such_as="figure.html")
     Traceback (most recent call last):
     grokinterp.base.errors.InputError: . is a folder; give the name of a file, such as figure.html.
     """
+    path = as_path(name, given, such_as=such_as)
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the name of a file, such as {such_as}.")
     return path

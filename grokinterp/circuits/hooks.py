@@ -15,7 +15,7 @@ TransformerLens 3 and 4 share and on which both do the same.
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import combinations, product
 from math import comb
 from typing import Any
@@ -62,8 +62,8 @@ __all__ = [
 
 ARGUMENTS = ("answer", "operands")  # of the waves
 THIN = 1e-10  # relative; spans thinner than this are float64 rounding
-OWN_NAME = "'my neurons'"
 MOST_INDEX = 2**31  # no layer, head or neuron has a number beyond it
+_name = partial(text, "name", such_as="'my neurons'", empty=False)
 
 
 def __dir__() -> list[str]:
@@ -124,7 +124,7 @@ def neurons(
     kind, listed = "neuron", f"neuron {index[0]}"
     if len(index) > 1:
         kind, listed = "neurons", f"{len(index)} neurons"
-    name = listed if name is None else text("name", name, such_as=OWN_NAME)
+    name = listed if name is None else _name(name)
 
     def draw(setting: Setting) -> list[Intervention]:
         every = torch.arange(setting.snapshot.weights[f"blocks.{layer}.mlp.W_in"].shape[1])
@@ -147,7 +147,7 @@ def replaced_neurons(
 ) -> Intervention:
     """Neurons at the answer position replaced by values, one row per input."""
     layer, index = _layer(layer), _index(which)
-    name = text("name", name, such_as=OWN_NAME)
+    name = _name(name)
     hook = f"blocks.{layer}.mlp.hook_post"
     values = tensor("values", values).clone()
 
@@ -178,7 +178,7 @@ def replaced_patterns(
     Placebos: the same rows given to other inputs, at random.
     """
     layer, values = _layer(layer), tensor("values", values).clone()
-    name = text("name", name, such_as=OWN_NAME)
+    name = _name(name)
     hook = f"blocks.{layer}.attn.hook_pattern"
 
     def change(pattern: Tensor) -> Tensor:

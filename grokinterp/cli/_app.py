@@ -69,7 +69,7 @@ def a_file(path: Path | None) -> Path | None:
     """Callback of an option: a file to write, not a folder and not an address."""
     if path is not None:
         refuse_address(path)
-        new_file(path, such_as=f"{path}/out")
+        new_file("path", path, such_as=f"{path}/out")
     return path
 
 

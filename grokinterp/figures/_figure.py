@@ -16,7 +16,7 @@ import plotly.io as pio
 from grokinterp.base.checks import whole
 from grokinterp.base.errors import InputError, named
 from grokinterp.base.files import write_whole
-from grokinterp.base.paths import as_path, new_file
+from grokinterp.base.paths import new_file
 
 # Of the palette of Okabe and Ito, those that show on white and on near-black alike.
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -135,7 +135,7 @@ class Figure(go.Figure):
         images need kaleido (`pip install 'grokinterp[export]'`) and Chrome or Chromium; where one
         is missing, an InputError of one line says so.
         """
-        path = new_file(as_path("path", path, such_as="figure.html"), such_as="figure.html")
+        path = new_file("path", path, such_as="figure.html")
         width = whole("width", width, least=1, most=MOST_PIXELS, such_as=str(WIDTH))
         if height is not None:
             height = whole("height", height, least=1, most=MOST_PIXELS, such_as="500")

@@ -302,7 +302,9 @@ def stages_of(phases: Phases, steps: Sequence[int]) -> dict[str, tuple[int, int]
 
 def _whole_steps(given: object) -> list[int]:
     steps = listed("steps", given, such_as="run.steps")
-    return [whole("step", step, least=0, such_as="run.steps") for step in steps]
+    if bad := [step for step in steps if whole_number(step) is None]:
+        raise InputError(f"steps have {shown(bad[0])}, no step; give such as run.steps.")
+    return [int(step) for step in steps]
 
 
 def _stages(given: object) -> dict[str, tuple[int, int]]:

@@ -154,8 +154,7 @@ def measure(
     if of_run and (default or needs_frequencies):
         given = "default" if default else "needs_frequencies"
         raise InputError(f"{given}=True is for measures of snapshots; leave it out for a run.")
-    if prefix != "":
-        text("prefix", prefix, such_as="'norm_'")
+    text("prefix", prefix, such_as="'norm_'")
     if of is not None:
         instance(of, type, "kind of task", give="such as gi.ModularTask")
     if name in RESERVED:

@@ -108,7 +108,7 @@ def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
     """
     word("format", format, ("demo", "paper"))
     run = run_of(run)
-    path = new_file(as_path("path", path, such_as="run.pth"), such_as="run.pth")
+    path = new_file("path", path, such_as="run.pth")
     architecture, task = run.architecture, run.task
     if not isinstance(architecture, Architecture) or not isinstance(task, ModularTask):
         raise InputError(

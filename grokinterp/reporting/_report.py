@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from grokinterp.base.errors import InputError
 from grokinterp.base.files import write_whole
-from grokinterp.base.paths import as_path, new_file
+from grokinterp.base.paths import new_file
 from grokinterp.circuits._figures.answers import circuitsvis_script
 from grokinterp.comparison._compare import Comparison, compare
 from grokinterp.comparison.lineup import PLACES, Clock, names_of
@@ -242,7 +242,7 @@ def report(
     InputError for what is not a run, and for a path that cannot be written to.
     """
     given = runs_of(runs)
-    path = new_file(as_path("path", path, such_as="report.html"), such_as="report.html")
+    path = new_file("path", path, such_as="report.html")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"{path.parent} is no folder that can be written to; give another path.")
     names = [name.encode(errors="backslashreplace").decode() for name in names_of(given)]
