@@ -104,6 +104,18 @@ def test_a_lock_that_is_dropped_is_free(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_signal_before_the_with_begins_leaves_no_lock(tmp_path, monkeypatch):
+    def stopped(descriptor):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_name_owner", stopped)
+        with pytest.raises(KeyboardInterrupt) as caught:  # its traceback keeps the lock alive
+            hold(tmp_path / "made" / "run")
+    assert caught.tb
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_fork_does_not_free_its_parents_lock(tmp_path):
     with hold(tmp_path) as held:
         if (child := os.fork()) == 0:

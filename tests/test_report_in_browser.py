@@ -116,6 +116,33 @@ def test_the_slider_moves_every_panel(opened, shipped):
     assert set(opened.js(STEPS).values()) == {shipped.steps[-1]}
 
 
+# How the marks of each panel look. Not where they are: plotly's margins, and so all places, move by
+# a pixel with the labels that an axis had before.
+LOOKS = f'return Object.fromEntries([...document.querySelectorAll("{DRAWN_PANELS}")]' + (
+    ".map(each => [each.id, ["
+    "  ...[...each.querySelectorAll('.point')].map(mark => mark.getAttribute('d')),"
+    "  ...[...each.querySelectorAll('.point, .js-line, .js-fill')].map(mark => mark.style.cssText),"
+    "  ...[...each.querySelectorAll('image')].map(mark => mark.getAttribute('href')"
+    "    || mark.getAttribute('xlink:href'))]]))"
+)
+
+
+def test_a_moved_panel_looks_like_one_drawn_anew(opened, shipped, shipped_report, downloads):
+    """Moving styles less than opening does: no size, colour, line or picture is left behind."""
+    for index in (3, 20, 9):  # dots change in number, size and colour, and so do all pictures
+        slide(opened, index)
+    fresh = Page(1400, 900, downloads)
+    try:
+        fresh.open(shipped_report, f"#step={shipped.steps[9]}")
+        fresh.settled()
+        moved, anew = opened.js(LOOKS), fresh.js(LOOKS)
+    finally:
+        fresh.close()
+    assert moved.keys() == anew.keys()
+    assert sum(map(len, anew.values())) > 2000
+    assert [name for name in anew if moved[name] != anew[name]] == []
+
+
 def test_circles_stay_circles(opened):
     """One unit of x is as long as one of y, at every step and again at the last."""
     ratio = (

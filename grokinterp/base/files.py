@@ -122,9 +122,14 @@ class Hold(contextlib.AbstractContextManager["Hold", None]):
 
     def __init__(self, folder: Path, file: Path) -> None:
         made = [one for one in file.parents if not one.exists()]  # the innermost first
-        descriptor = _acquire(folder, file)
-        _name_owner(descriptor)
-        self.release = weakref.finalize(self, _release, descriptor, file, made, os.getpid())
+        held: list[int] = []  # its descriptor, from the moment on that it is locked
+        self.release = weakref.finalize(self, _release, held, file, made, os.getpid())
+        try:
+            held.append(_acquire(folder, file))
+            _name_owner(held[0])
+        except BaseException:  # a signal, which may come before the `with` has begun
+            self.release()
+            raise
 
     def __exit__(self, *error: object) -> None:
         self.release()
@@ -191,16 +196,21 @@ def _acquire(folder: Path, file: Path) -> int:
     return descriptor
 
 
-def _release(descriptor: int, file: Path, made: list[Path], owner: int) -> None:
+def _release(held: list[int], file: Path, made: list[Path], owner: int) -> None:
     forked = os.getpid() != owner  # then the lock is the parent's
-    if descriptor >= 0 and (forked or not HAS_FLOCK):  # elsewhere no open file can be removed
-        os.close(descriptor)
-    if forked:
-        return
-    with contextlib.suppress(OSError):  # the disk may have become read-only; it locks nothing
-        file.unlink()
-    if descriptor >= 0 and HAS_FLOCK:
-        os.close(descriptor)
+    with contextlib.ExitStack() as closed:
+        for descriptor in held:
+            if descriptor >= 0:
+                closed.callback(os.close, descriptor)
+        if forked:
+            return
+        if not HAS_FLOCK:  # then no open file can be removed
+            closed.close()
+        if held:
+            with contextlib.suppress(
+                OSError
+            ):  # the disk may have become read-only; it locks nothing
+                file.unlink()
     for folder in made:
         with contextlib.suppress(OSError):
             folder.rmdir()

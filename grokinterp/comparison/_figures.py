@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from grokinterp.base.result import draws
 from grokinterp.comparison._compare import Comparison
 from grokinterp.comparison.lineup import PLACES, REGIMES
-from grokinterp.figures._figure import LABEL_COLOURS, Figure, checked, figure, place
+from grokinterp.figures._figure import LABEL_COLOURS, Figure, checked, faded, figure, place
 from grokinterp.figures.pages import asset, html_table, render
 
 PANELS = {  # measure of `Comparison.aligned`: title of its axis
@@ -70,7 +70,6 @@ def _band(rows: pd.DataFrame, x: str, regime: str, *, first: bool) -> list[go.Sc
     its neighbours are.
     """
     colour = LABEL_COLOURS[regime]
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     places = rows[x] + 1 if x == "step" else rows[x]
     seen = rows.low.notna()
     symbols = [
@@ -81,7 +80,7 @@ def _band(rows: pd.DataFrame, x: str, regime: str, *, first: bool) -> list[go.Sc
         go.Scatter(**edges, y=rows.low[seen], showlegend=False, legendgroup=regime),
         go.Scatter(
             **edges, y=rows.high[seen], fill="tonexty", showlegend=False, legendgroup=regime,
-            fillcolor=f"rgba({red},{green},{blue},0.2)",
+            fillcolor=faded(colour, 0.2),
         ),
         go.Scatter(
             x=places, y=rows["median"], name=regime, legendgroup=regime, showlegend=first,

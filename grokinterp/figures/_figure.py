@@ -52,22 +52,37 @@ def series(i: int) -> dict[str, str]:
     return {"color": SERIES[i % len(SERIES)], "dash": DASHES[i // len(SERIES) % len(DASHES)]}
 
 
+def faded(colour: str, opacity: float) -> str:
+    """A colour "#rrggbb" through which so much of what lies below is not seen.
+
+    For marks of which there are many: each with an `opacity` of its own is a layer for a browser.
+
+    >>> faded("#0072B2", 0.2)
+    'rgba(0,114,178,0.200)'
+    """
+    red, green, blue = _levels(colour)
+    return f"rgba({red},{green},{blue},{opacity:.3f})"
+
+
 def ink_on(colour: str) -> str:
     """Black or white, whichever has more contrast with a colour (WCAG's relative luminance).
 
     >>> ink_on("#0072B2"), ink_on("rgb(253, 231, 37)")
     ('#ffffff', '#000000')
     """
-    if colour.startswith("#"):
-        levels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    else:
-        levels = [int(level) for level in colour.removeprefix("rgb(").rstrip(")").split(",")]
     linear = [
         level / 255 / 12.92 if level <= 10 else ((level / 255 + 0.055) / 1.055) ** 2.4
-        for level in levels
+        for level in _levels(colour)
     ]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"
+
+
+def _levels(colour: str) -> list[int]:
+    """Red, green and blue, 0 to 255, of "#rrggbb" or "rgb(r, g, b)"."""
+    if colour.startswith("#"):
+        return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return [int(level) for level in colour.removeprefix("rgb(").rstrip(")").split(",")]
 
 
 def _template(ink: str, paper: str, grid: str) -> go.layout.Template:

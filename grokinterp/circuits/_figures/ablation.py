@@ -12,7 +12,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.base.result import draws
 from grokinterp.circuits.ablation import ABOVE, NONE, UNKNOWN, WITHIN, Ablation, Row, Score
 from grokinterp.circuits.circuit import Faithfulness
-from grokinterp.figures._figure import COLOURS, SERIES, Figure, at, checked, figure
+from grokinterp.figures._figure import COLOURS, SERIES, Figure, at, checked, faded, figure
 from grokinterp.figures.slider import over_training
 
 VERDICTS = {ABOVE: SERIES[0], WITHIN: SERIES[4], NONE: SERIES[5], UNKNOWN: SERIES[3]}
@@ -114,7 +114,7 @@ def _of_step(rows: dict[RowKey, Row], places: Sequence[RowKey]) -> Figure:
             **_placed(some),
             mode="markers",
             name=name,
-            marker={"color": COLOURS["other"], "symbol": symbol, "size": 5, "opacity": 0.7},
+            marker={"color": faded(COLOURS["other"], 0.7), "symbol": symbol, "size": 5},
             showlegend=bool(some),
         )
     drawn.add_trace(_at_the_edge(bars + dots, *edges))

@@ -2,7 +2,7 @@
 
 from grokinterp.base.result import draws
 from grokinterp.circuits.circuit import CircuitGraph, Edge
-from grokinterp.figures._figure import COLOURS, Figure, at, checked, figure, series
+from grokinterp.figures._figure import COLOURS, Figure, at, checked, faded, figure, series
 
 GRAPH_HEIGHT = 560  # of the figure, in pixels
 PAD = 16  # least distance of two nodes, in pixels
@@ -104,5 +104,4 @@ def _short(name: str) -> str:
 
 def _of_band(colours: dict[str, str], edge: Edge) -> str:
     colour = colours[edge.target if edge.source.startswith("head ") else edge.source]
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{0.45 * min(1.0, edge.share / FAINT):.3f})"
+    return faded(colour, 0.45 * min(1.0, edge.share / FAINT))

@@ -15,6 +15,7 @@ from grokinterp.figures._figure import (
     Figure,
     at,
     checked,
+    faded,
     figure,
     place,
 )
@@ -78,8 +79,8 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
             y=dots.fraction,
             mode="markers",
             marker={
-                "color": colour,
-                "opacity": 0.55,
+                "color": faded(colour, 0.55),
+                "opacity": 1,  # plotly would take 0.7 for dots of several sizes
                 "size": dots.variance_share,
                 "sizemode": "area",
                 "sizeref": 2 * largest / 16**2,  # the largest dot is 16 px wide

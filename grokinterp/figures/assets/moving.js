@@ -29,7 +29,7 @@ async function show() { // what is in view at once, the rest when there is time
 
 function go(index) {
   at.index = Math.max(0, Math.min(stops().length - 1, index));
-  remember();
+  setTimeout(remember); // after what is in view is drawn: a browser takes milliseconds to write it
   return show();
 }
 
@@ -140,9 +140,12 @@ async function main() {
   addEventListener("hashchange", follow);
   let resizing;
   const resized = new ResizeObserver((entries) => {
-    const changed = entries.filter(({ target }) => panelOf(target).width !== target.clientWidth);
+    const changed = entries.filter(({ target, contentRect }) => (
+      panelOf(target).width !== Math.round(contentRect.width)));
     if (!changed.length) return; // only as high as what was drawn
-    for (const { target } of changed) panelOf(target).width = target.clientWidth;
+    for (const { target, contentRect } of changed) {
+      panelOf(target).width = Math.round(contentRect.width);
+    }
     clearTimeout(resizing);
     resizing = setTimeout(show, 150);
   });

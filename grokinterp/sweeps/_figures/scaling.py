@@ -14,6 +14,7 @@ from grokinterp.figures._figure import (
     DASHES,
     SERIES,
     Figure,
+    faded,
     figure,
     series,
 )
@@ -106,7 +107,7 @@ def plot_scaling(
             customdata=[runs.run(row) for row in with_value],
             hovertemplate="%{customdata}<extra></extra>",
             mode="markers",
-            marker={"color": colour, "size": 7, "opacity": 0.6},
+            marker={"color": faded(colour, 0.6), "size": 7},
             name=name,
             legendgroup=name,
             showlegend=runs.by is None,
