@@ -207,9 +207,7 @@ def _release(held: list[int], file: Path, made: list[Path], owner: int) -> None:
         if not HAS_FLOCK:  # then no open file can be removed
             closed.close()
         if held:
-            with contextlib.suppress(
-                OSError
-            ):  # the disk may have become read-only; it locks nothing
+            with contextlib.suppress(OSError):  # a read-only disk; a file alone locks nothing
                 file.unlink()
     for folder in made:
         with contextlib.suppress(OSError):
