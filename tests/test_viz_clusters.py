@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from grokinterp.circuits import neuron_clusters
+from grokinterp.figures._figure import faded
 from tests.labels import axis_titles
 
 
@@ -53,7 +54,8 @@ def test_a_cluster_that_is_not_key_has_its_own_colour(shipped):
     assert tuple(other.x) == (53, 55)
     assert set(dots[0].x) == {9, 18}
     assert set(dots[1].x) == {53, 55}
-    assert [trace.marker.color for trace in dots] == ["#009E73", "#D55E00", "#999999"]
+    colours = ("#009E73", "#D55E00", "#999999")
+    assert [trace.marker.color for trace in dots] == [faded(colour, 0.55) for colour in colours]
     assert [trace.marker.color for trace in (key, other)] == ["#009E73", "#D55E00"]
 
 

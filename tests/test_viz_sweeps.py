@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from grokinterp.base.errors import InputError
-from grokinterp.figures._figure import COLOURS, DASHES, LABEL_COLOURS, SERIES, ink_on
+from grokinterp.figures._figure import COLOURS, DASHES, LABEL_COLOURS, SERIES, faded, ink_on
 from grokinterp.sweeps._figures.phase_diagram import OTHER_LABELS
 from grokinterp.sweeps.statistics import median_interval, power_law
 from grokinterp.viz import plot_phase_diagram, plot_scaling, sweep_page
@@ -286,8 +286,8 @@ class TestScaling:
         figure = plot_scaling(table, x="weight_decay", value="t_train")
         dots = {t.name: t for t in figure.data if t.mode == "markers"}
         assert {name: t.marker.color for name, t in dots.items()} == {
-            "grokked": LABEL_COLOURS["grokked"], "memorized": LABEL_COLOURS["memorized"],
-        }  # fmt: skip
+            label: faded(LABEL_COLOURS[label], 0.6) for label in ("grokked", "memorized")
+        }
         assert {n: len(t.x) for n, t in dots.items()} == table.label.value_counts().to_dict()
         assert "runs at one x differ in train_fraction too" in figure.layout.title.text
 
