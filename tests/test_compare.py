@@ -10,8 +10,8 @@ import torch
 
 import grokinterp as gi
 from grokinterp import encodings
-from grokinterp.comparison.lineup import names_of, outcome, regimes_of, settings_of
-from grokinterp.comparison.profile import PROFILED
+from grokinterp.comparison.lineup import Clock, names_of, outcome, regimes_of, settings_of
+from grokinterp.comparison.profile import PROFILED, _peak
 from grokinterp.models.kinds import build_model
 from grokinterp.viz import comparison_page
 from tests.labels import axis_titles
@@ -112,11 +112,27 @@ class TestNumbers:
             assert course.c[some] == pytest.approx(curve.c, rel=1e-6)
             measured = encodings.features(run, steps=[int(some)]).iloc[0]
             assert course.ipr_output[some] == measured.ipr_output
+            t_test, last = profile.clock.t_test, run.steps[-1]
+            soon = course.c[(course.index <= 3 * t_test) & (course.index < last)].notna().sum()
+            assert ("c_peak" in profile.values) == (soon >= 2 and last > 3 * t_test)
             if "c_peak" in profile.values:
                 assert profile.values["c_peak"] == course.c.max()
-                at = course.c.idxmax() / profile.values["t_test"]
-                assert profile.values["c_peak_over_t_test"] == at
-        assert any("c_peak" in profile.values for profile in found.profiles)
+                assert profile.values["c_peak_over_t_test"] == course.c.idxmax() / t_test
+
+    @pytest.mark.parametrize(
+        ("steps", "c", "expected"),
+        [  # t_test = 100: soon is up to 300, and the end has to lie after that
+            ([50, 100, 200, 300, 900], [None, 2, 5, 3, 4], (5, 5 / 4, 2)),
+            ([50, 100, 200, 300, 900], [None, 1, 2, 3, 4], (4, 1, 9)),
+            ([50, 100, 900, 900], [None, 2, 4, 4], None),  # one soon
+            ([50, 100, 200, 300], [None, 2, 5, 3], None),  # no later end
+        ],
+    )
+    def test_a_peak_takes_two_checkpoints_soon_after_and_a_later_end(self, steps, c, expected):
+        course = pd.DataFrame({"step": steps, "c": pd.Series(c, dtype=float)})
+        peak = _peak(course, course.c.iloc[-1], Clock(t_train=50, t_test=100, last=steps[-1]))
+        names = ("c_peak", "c_peak_over_end", "c_peak_over_t_test")
+        assert peak == ({} if expected is None else dict(zip(names, expected, strict=True)))
 
     def test_one_seed_has_no_interval_and_no_verdict(self, found):
         table = found.table().set_index("measure")
