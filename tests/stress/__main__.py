@@ -56,10 +56,12 @@ def main() -> None:
     asked = parser.parse_args()
     if not asked.quick:
         os.environ["GROKINTERP_STRESS"] = "everything"  # see preload
+    if not (chosen := faults(asked.only)):
+        parser.error(f"--only {asked.only}: no fault has this in its name: {', '.join(faults())}")
     warm_up()
     rows, lost = [], 0
     print(f"{'fault':<64}{'tried':>7}{'survived':>10}{'seconds':>9}")
-    for name, fault in faults(asked.only).items():
+    for name, fault in chosen.items():
         start = time.monotonic()
         bench = attempt(fault, quick=asked.quick, seed=asked.seed)
         seconds = time.monotonic() - start
