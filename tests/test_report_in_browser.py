@@ -281,7 +281,7 @@ def test_links_lead_to_a_section_and_a_step(page, shipped_report, shipped):
         abs(page.js('return document.getElementById("neurons").getBoundingClientRect().top')) < 200
     )
     press(page, Keys.ARROW_RIGHT)
-    assert page.js("return location.hash") == "#neurons&step=2500"
+    until(lambda: page.js("return location.hash") == "#neurons&step=2500")
     page.js('document.querySelector("#correctness [data-do=link]").click()')
     assert page.js("return location.hash") == "#correctness&step=2500"
     for broken in ("#nowhere&step=x&%", "#summary&constructor=3", "#neurons&__proto__=1&step="):
@@ -292,6 +292,19 @@ def test_links_lead_to_a_section_and_a_step(page, shipped_report, shipped):
     assert shipped.steps[at(page)] == 2000
     page.open(shipped_report)
     page.settled()
+
+
+def test_an_address_entered_right_after_a_step_counts(page, shipped_report, shipped):
+    page.open(shipped_report)
+    page.settled()
+    page.js(
+        'const slider = document.getElementById("slider"); slider.value = 3;'
+        'slider.dispatchEvent(new Event("input"));'
+        'location.hash = "#step=5200"'
+    )
+    until(lambda: shipped.steps[at(page)] == 5200)
+    page.settled()
+    assert page.js("return location.hash") == "#step=5200"
 
 
 def test_a_step_alone_is_a_link_too(page, shipped_report, shipped):
@@ -313,7 +326,7 @@ def test_a_step_alone_is_a_link_too(page, shipped_report, shipped):
     page.open(shipped_report)
     page.settled()
     press(page, Keys.ARROW_LEFT)
-    assert page.js("return location.hash").endswith(f"step={shipped.steps[-2]}")
+    until(lambda: page.js("return location.hash").endswith(f"step={shipped.steps[-2]}"))
     assert "#&" not in page.js("return location.hash")
 
 

@@ -27,9 +27,15 @@ async function show() { // what is in view at once, the rest when there is time
   document.body.setAttribute("aria-busy", "false");
 }
 
+let remembering = 0;
+
 function go(index) {
   at.index = Math.max(0, Math.min(stops().length - 1, index));
-  setTimeout(remember); // after what is in view is drawn: a browser takes milliseconds to write it
+  // After what is in view is drawn, as a browser takes milliseconds to write an address; and never
+  // over one that was entered in between.
+  const address = location.hash;
+  clearTimeout(remembering);
+  remembering = setTimeout(() => location.hash === address && remember());
   return show();
 }
 
