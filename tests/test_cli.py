@@ -359,6 +359,19 @@ def test_ctrl_c_saves_says_how_to_resume_and_exits_130(tmp_path):
     assert (tmp_path / "run/resume.safetensors").exists()
 
 
+def test_ctrl_c_before_the_command_has_begun(run, monkeypatch):
+    from grokinterp.cli import streams
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(streams, "write_any_text", interrupted)
+    status, out, err = run("recipes")
+    assert (status, out) == (130, "")
+    assert err.startswith("grokinterp: interrupted;")
+    assert len(err.splitlines()) == 1
+
+
 def test_ctrl_c_in_a_sweep(tmp_path):
     (tmp_path / "sweep.toml").write_text(SWEEP.replace("steps = 20", "steps = 100000"))
     command = [

@@ -42,14 +42,8 @@ for name, command in COMMANDS.items():
 
 def main() -> None:
     """Run the command line; every failure that is the input's becomes one line and a status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing half-written stays
-    # Bars follow a terminal that is made narrower; too long a line would be left behind each time.
-    os.environ.setdefault("TQDM_DYNAMIC_NCOLS", "1")
-    if streams.open_closed():
-        _end(_fail(streams.CLOSED))
-    streams.write_any_text()
     try:
-        status = app(standalone_mode=False, prog_name=PROGRAM)
+        status: int | str | None = _run()
     except InputError as error:
         status = _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -72,6 +66,17 @@ def main() -> None:
     _end(status)
 
 
+def _run() -> int | None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing half-written stays
+    # Bars follow a terminal that is made narrower; too long a line would be left behind each time.
+    os.environ.setdefault("TQDM_DYNAMIC_NCOLS", "1")
+    if streams.open_closed():
+        return _fail(streams.CLOSED)
+    streams.write_any_text()
+    status: int | None = app(standalone_mode=False, prog_name=PROGRAM)
+    return status
+
+
 def _why(error: OSError) -> str:
     if (unwritten := streams.flush()) is not None:
         return streams.cannot_write(unwritten)
@@ -82,7 +87,7 @@ def _why(error: OSError) -> str:
     )
 
 
-def _end(status: int | None) -> None:
+def _end(status: int | str | None) -> None:
     unwritten = streams.flush()
     if not status and unwritten is not None and not isinstance(unwritten, BrokenPipeError):
         status = _fail(streams.cannot_write(unwritten))

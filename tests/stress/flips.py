@@ -97,13 +97,14 @@ def spoil(content: bytes, chance: random.Random) -> tuple[str, bytes]:
 
 def half_trained(bench: Bench) -> Path:
     """A run with a state to resume from."""
-    from grokinterp.training.loop import Session
+    from grokinterp.training.loop import Session, using_threads
 
     out = bench.new()
-    session = Session([(SMALL, out)], resume=False)
-    while session.step < 12:
-        session.update()
-    session.save_state()
+    with using_threads(SMALL.threads):  # as a training does: another number rounds differently
+        session = Session([(SMALL, out)], resume=False)
+        while session.step < 12:
+            session.update()
+        session.save_state()
     return out
 
 
