@@ -13,8 +13,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from grokinterp.base.names import MOVED
+from grokinterp.base.registry import LATER
 
 if TYPE_CHECKING:
+    from grokinterp import _register as register
     from grokinterp.base import InputError, Interrupted
     from grokinterp.circuits import Ablation, ablate, hooks, paper_table
     from grokinterp.comparison import Comparison, compare
@@ -92,6 +94,13 @@ MOVED.update(
     }
 )
 MOVED["circuits"] = {"spread": "circuits.ablation_ratios"}
+MOVED["models"] = {"Architecture": "models.TransformerArchitecture"}
+LATER.update(
+    {
+        "measure": ("grokinterp.encodings.run_measures",),
+        "claim": ("grokinterp.comparison.manning_coe",),
+    }
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -99,10 +108,12 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("importlib.metadata").version("grokinterp")
     if name in ROOMS or name == "viz":
         return importlib.import_module(f"grokinterp.{name}")
+    if name == "register":
+        return importlib.import_module("grokinterp._register")
     if name not in _HOME:
         raise AttributeError(f"module 'grokinterp' has no attribute {name!r}")
     return getattr(importlib.import_module(f"grokinterp.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*_HOME, *ROOMS, "ROOMS", "viz", "__version__"])
+    return sorted([*_HOME, *ROOMS, "ROOMS", "register", "viz", "__version__"])

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from grokinterp.base.memory import kept_memory
 from grokinterp.base.result import Result
-from grokinterp.models.architecture import Architecture, Weights, initial_weights
+from grokinterp.models.architecture import Weights
 from grokinterp.models.layers import affine, product_over_rows
-from grokinterp.models.transformer_lens_adapter import build_model, load_weights
+from grokinterp.models.transformer_lens_adapter import load_weights
 from grokinterp.progress.measures import measure_snapshot
 from grokinterp.recipe.builtin import BUILTIN
 from grokinterp.recipe.recipe import Recipe
@@ -96,10 +96,9 @@ def _rate(gflop: float, function: Callable[[], object]) -> float:
 def usual_step(recipe: Recipe) -> Callable[[], None]:
     """One full-batch update of TransformerLens' model (HookedTransformer, or the bridge of 4.x)."""
     architecture, task = recipe.architecture(), recipe.build_task()
-    assert isinstance(architecture, Architecture)
     rows = recipe.train_indices()
     tokens, labels = task.model_inputs[rows], task.labels[rows]
-    model = build_model(architecture, initial_weights(architecture, seed=recipe.seed))
+    model = architecture.hooked(architecture.initial(seed=recipe.seed))
     assert isinstance(model, torch.nn.Module)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("b_" not in name and not name.endswith("bias"))
@@ -124,9 +123,8 @@ def usual_measures(
     The 56 cubes of the trig fit and all dense vectors are made once, outside of what is timed.
     """
     architecture, task, p = recipe.architecture(), recipe.build_task(), recipe.p
-    assert isinstance(architecture, Architecture)
     rows, tokens, labels = recipe.train_indices(), task.model_inputs, task.labels
-    model = build_model(architecture, initial_weights(architecture, seed=recipe.seed))
+    model = architecture.hooked(architecture.initial(seed=recipe.seed))
     c = torch.arange(p)
     a, b = c[:, None, None], c[:, None]
 

@@ -20,7 +20,7 @@ from grokinterp.circuits._attention import FLAT, patterns_of
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import spectrum
-from grokinterp.models.architecture import Architecture
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, need_residual_stream
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
@@ -100,9 +100,9 @@ def attention_readout(
 
     With a LayerNorm, rows of `W_E + W_pos` are normalised as the layer does, and C_j is the mean
     over the two operand positions (`note` says so). Undefined, with an InputError, for layers above
-    0, without "=" (the query then varies), for constant attention, for models that `Architecture`
-    cannot describe and tasks without a group. The readout says what attention depends on, not what
-    is done with it: see `attribution` and ablations.
+    0, without "=" (the query then varies), for constant attention, for models that no
+    `TransformerArchitecture` describes and tasks without a group. The readout says what attention
+    depends on, not what is done with it: see `attribution` and ablations.
     """
     threshold = number("threshold", threshold, least=0, most=1, such_as="0.85")
     scaled = truth("scaled", scaled)
@@ -152,7 +152,7 @@ def token_scores(
     return matrix @ w["embed.W_E"][:p].T, offset, ""
 
 
-def _checked(snapshot: Snapshot, layer: int) -> Architecture:
+def _checked(snapshot: Snapshot, layer: int) -> TransformerArchitecture:
     """The architecture of a model that has a readout."""
     architecture, other = snapshot.transformer, "look at circuits.attention(x)"
     if layer != 0:

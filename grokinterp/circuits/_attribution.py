@@ -112,11 +112,11 @@ def attribution(
     of `neuron_clusters` unless given, {} for none. A final LayerNorm is frozen at its own scale on
     each input. By frequency, each part's logits are projected on cos/sin(w_k f(a, b)) first.
 
-    Computed in float64 from the weights, so that the parts sum to the margin; a model that
-    `Architecture` cannot describe is taken with its own activations, and `unexplained` says what is
-    missing. Raises InputError for such a model with something nonlinear before its logits. Direct
-    effects alone: a head that feeds the MLP has no share in what the MLP writes, though nothing
-    would be written without it. For that, ablate.
+    Computed in float64 from the weights, so that the parts sum to the margin; a model that no
+    `TransformerArchitecture` describes is taken with its own activations, and `unexplained` says
+    what is missing. Raises InputError for such a model with something nonlinear before its logits.
+    Direct effects alone: a head that feeds the MLP has no share in what the MLP writes, though
+    nothing would be written without it. For that, ablate.
     """
     snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)

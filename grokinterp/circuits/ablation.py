@@ -129,7 +129,7 @@ def _standard(
             yield mlp(layer, mode=mode)
             if not parallel:
                 yield mlp_skip(layer, mode=mode)
-    if snapshot.kind != "transformer":
+    if not snapshot.positions:
         convs = [x for name, x in weights.items() if re.fullmatch(r"conv\.\d+\.W", name)]
         for layer, weight in enumerate(convs):
             yield from (channels(layer, channel, mode=mode) for channel in range(len(weight)))

@@ -173,7 +173,7 @@ def _circuit_alone(snapshot: Snapshot, keys: tuple[int, ...]) -> Intervention:
         found += neurons(last, outside)
     basis = neuron_logit_directions(snapshot, frequencies=keys).basis
     found += directions(f"blocks.{last}.mlp.hook_post", basis, keep=True, mode="mean")
-    if snapshot.kind == "transformer":
+    if snapshot.positions:
         found += mlp_skip(last)
     return replace(found, name="the circuit alone", keeps=True)
 

@@ -29,7 +29,6 @@ from grokinterp.base.result import Result
 from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.fourier.answers import AnswerSpectrum, group_of
 from grokinterp.fourier.basis import n_frequencies
-from grokinterp.models import answer_position
 from grokinterp.models.user_models import HookedModel, alone_with
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, need_residual_stream
@@ -140,7 +139,7 @@ def sampled_triples(task: ModularTask, *, n_samples: int, seed: int) -> Int[Tens
 def _gradients(snapshot: Snapshot, triples: Int[Tensor, "n 3"]) -> Float[Tensor, "n 2 d_model"]:
     """Of the triples' logits with respect to both embeddings, in float64 where it can be."""
     plain, task = snapshot.transformer, snapshot.modular_task
-    if plain is None or not answer_position.applies_to(plain, task.tokens.shape[1]):
+    if plain is None or plain.why_not_functional(task.tokens):
         return hooked_gradients(snapshot.hooked(), task, triples)
     # Each operand of each triple is given a token of its own, so that the gradient with respect to
     # the table of embeddings keeps positions and triples apart.
@@ -152,9 +151,7 @@ def _gradients(snapshot: Snapshot, triples: Int[Tensor, "n 3"]) -> Float[Tensor,
         tokens = torch.nn.functional.pad(tokens, (0, 1), value=2 * n)
     with torch.enable_grad():
         weights["embed.W_E"] = torch.cat([operands, table[task.p :]])
-        logits = answer_position.answer_logits(
-            weights, tokens, act_fn=plain.act_fn, attention_rate=plain.attention_rate
-        )
+        logits = plain.forward(weights, tokens)
         total = logits[torch.arange(n), triples[:, 2]].sum()
         (found,) = torch.autograd.grad(total, operands)
     return found.view(n, 2, -1)

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from grokinterp.base.checks import listed, word
-from grokinterp.base.registry import check_free, check_function, checked_name
+from grokinterp.base.registry import Registry, check_function
 from grokinterp.base.result import Result
 from grokinterp.claims.evidence import FEWEST
 
@@ -89,7 +89,7 @@ class RegisteredClaim:
         return Claim(**about, **found)
 
 
-CLAIMS: dict[str, RegisteredClaim] = {}
+CLAIMS: Registry[RegisteredClaim] = Registry("claim")
 
 
 def claim(
@@ -108,15 +108,13 @@ def claim(
     `Evidence` of both regimes, as `gi.compare` gives it) or "controls". A name that is taken is
     refused, unless the same function is registered again, as in a notebook.
     """
-    name = checked_name("claim", name)
     needs = word("needs", needs, ("run", "runs", "controls"))
     against = tuple(listed("falsifiers", falsifiers, such_as="['a run without it']"))
 
     def register(decide: Callable[[Any], Finding]) -> RegisteredClaim:
         check_function("claim", name, decide, ("evidence",))
-        check_free("claim", name, decide, {key: one.decide for key, one in CLAIMS.items()})
-        CLAIMS[name] = RegisteredClaim(name, statement, source, rule, needs, against, decide)
-        return CLAIMS[name]
+        made = RegisteredClaim(name, statement, source, rule, needs, against, decide)
+        return CLAIMS.add(name, made, by=decide)
 
     return register
 

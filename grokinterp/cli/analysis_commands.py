@@ -24,7 +24,6 @@ OutCSV = Annotated[Path | None, Option(help="CSV file to write.", callback=a_fil
 
 def info(path: RunPath, as_json: Json = False) -> None:
     """Say what a run, or checkpoints of others, hold, and check every file."""
-    from grokinterp.models.kinds import shape_to_dict
     from grokinterp.reading._load import load
     from grokinterp.runs.manifest import missing_split
 
@@ -37,7 +36,7 @@ def info(path: RunPath, as_json: Json = False) -> None:
         "path": str(run.path),
         "finished": run.finished,
         "task": run.task.to_dict(),
-        "architecture": shape_to_dict(run.architecture),
+        "architecture": run.architecture.to_dict(),
         "recipe": run.recipe and run.recipe.to_dict(),
         "source": run.manifest.source,
         "split": run.manifest.split,

@@ -18,7 +18,6 @@ from grokinterp.geometry.paths import InformationPath, information_path, stages_
 from grokinterp.progress.measures import MEASURES
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
-from grokinterp.tasks.ising import IsingTask
 
 PROFILED: dict[str, str] = {
     "t_train": "first logged step within 5 % of the best train accuracy",
@@ -151,7 +150,7 @@ def _at_the_end(snapshot: Snapshot, curve: PruningCurve) -> dict[str, float]:
 
 
 def _features(snapshot: Snapshot) -> dict[str, float]:
-    if isinstance(snapshot.task, IsingTask):
+    if snapshot.task.observables():
         found = MEASURES["observables"].function(snapshot)
         return {name.removeprefix("median_"): value for name, value in found.items()}
     with contextlib.suppress(InputError):  # of a model without neurons nothing is measured

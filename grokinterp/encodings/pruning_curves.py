@@ -32,7 +32,6 @@ from grokinterp.encodings.pruning import (
 from grokinterp.fourier.spectra import token_order
 from grokinterp.reading._load import RunOrPath, Subject, run_of, snapshot_of, steps_of
 from grokinterp.runs.run import Run
-from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -201,7 +200,7 @@ def pruning_curve(
     finite("the logits", snapshot.logits)
     names = weight_names(snapshot.weights, biases=biases)
     pruned = {name: snapshot.weights[name] for name in names}
-    tokens = token_order(snapshot) if isinstance(snapshot.task, ModularTask) else None
+    tokens = None if snapshot.task.grid is None else token_order(snapshot)
     found = coordinates(pruned, basis, tokens=tokens)
     if basis != "weights" and scores != MAGNITUDE:
         raise InputError(

@@ -27,8 +27,6 @@ from grokinterp.progress.observables import (
 )
 from grokinterp.reading._load import RunOrPath, Subject, run_of, snapshot_of, steps_of
 from grokinterp.runs.run import Run
-from grokinterp.tasks.ising import IsingTask
-from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
 measure_of_runs = partial(measure, scope="run", default=False)
@@ -80,10 +78,12 @@ def features(
     and `.median_r`.
     """
     run = run_of(run)
-    if not isinstance(run.task, IsingTask):
+    if run.task.grid is not None:
         convention = convention or "real"
     elif convention is not None:
-        raise InputError(f"convention={convention!r} is of IPRs, which Ising models do not have.")
+        raise InputError(
+            f"convention={convention!r} is of IPRs, which models of operand tokens alone have."
+        )
     hidden = None if progress else True
     rows = []
     for step in tqdm(steps_of(run, steps), desc="features", unit="checkpoint", disable=hidden):
@@ -131,7 +131,7 @@ def _scopes(run: Run) -> Columns:
 def _bases(run: Run) -> Columns:
     """Compressibility in singular values, and in the Fourier basis with what can go there."""
     found: Columns = {"c_singular": pruning_curve(run, basis="singular").c}
-    if isinstance(run.task, ModularTask):
+    if run.task.grid is not None:
         curve = pruning_curve(run, basis="fourier")
         found |= {"c_fourier": curve.c, "prunable_fourier": curve.prunable}
     return found
@@ -153,7 +153,7 @@ def _sizes(run: Run) -> Columns:
 @measure_of_runs("features")
 def _features(run: Run) -> Columns:
     """Mean IPRs of neurons, or |r| of layers with energy and magnetisation: median, weighted."""
-    if isinstance(run.task, ModularTask):
+    if run.task.grid is not None:
         means = neuron_ipr(run).means
         return {name: means[name] for name in ("ipr_input", "ipr_output")}
     found: Columns = {}

@@ -113,7 +113,7 @@ def plot_neuron_logit_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Fi
 
 def neuron_logit_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
     """The same of one snapshot."""
-    matrix = "W_U" if snapshot.kind == "mlp" else "W_out W_U"
+    matrix = "W_out W_U" if snapshot.positions else "W_U"
     return _norms(snapshot, keys, neuron_logit_spectrum(snapshot), matrix, matrix)
 
 

@@ -194,7 +194,8 @@ def _grid_powers(grid: Float[Tensor, "n n m"]) -> tuple[Tensor, Tensor, Tensor, 
 
 def is_two_hot(snapshot: Snapshot) -> bool:
     """Whether the rows of W_in take the place of an embedding."""
-    return snapshot.kind == "mlp" and "embed.W_E" not in snapshot.weights
+    weights = snapshot.weights
+    return "embed.W_E" not in weights and "blocks.0.mlp.W_in" in weights
 
 
 def _embedding(snapshot: Snapshot) -> Float[Tensor, "n d"]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.base.checks import word
@@ -23,16 +23,14 @@ from grokinterp.geometry.inputs import (
     draw_inputs,
     logits_on_batches,
 )
-from grokinterp.models.architecture import Weights
-from grokinterp.models.layers import weights_after
-from grokinterp.models.mlp import MLPArchitecture, answer_logits, two_hot_product
+from grokinterp.models.architecture import BaseArchitecture, Weights
 from grokinterp.reading._load import Subject, snapshot_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
 VARIANTS = ("softmax", "logits")
 JACOBIAN_BYTES = 1 << 22  # held at once, where one input has less: what caches hold
-MLP_INPUTS_AT_ONCE = 64  # their cotangents, classes^2 each, are 7 MB at 113 classes
+INPUTS_AT_ONCE = 64  # their cotangents, classes^2 each, are 7 MB at 113 classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +101,27 @@ def fisher_diagonal(
     check_finite(weights)
     chosen, record = draw_inputs(snapshot.task, snapshot.train_mask, rows, n_samples, seed)
     inputs = snapshot.task.model_inputs[chosen]
-    if isinstance(architecture, MLPArchitecture):
-        values = mlp_diagonal(weights, inputs, architecture=architecture, variant=variant)
-    else:
+    values = None if architecture is None else _own_diagonal(architecture, weights, inputs, variant)
+    if values is None:
         values = diagonal(logits_of(snapshot), weights, inputs, variant=variant)
     return FisherDiagonal(values=values, variant=variant, step=snapshot.step, **record)
+
+
+def _own_diagonal(
+    architecture: BaseArchitecture, weights: Weights, inputs: Tensor, variant: str
+) -> dict[str, Tensor] | None:
+    """What `diagonal` gives, where the architecture has a faster way to it; else None."""
+    constants = {name: weight.detach() for name, weight in weights.items()}
+    total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in constants.items()}
+    for rows in inputs.split(INPUTS_AT_ONCE):
+        sums = architecture.squares_of_gradients(
+            constants, rows, lambda logits: cotangents(logits, variant)
+        )
+        if sums is None:
+            return None
+        for name, squares in sums.items():
+            total[name] += squares
+    return {name: value / len(inputs) for name, value in total.items()}
 
 
 def diagonal(
@@ -185,77 +199,3 @@ def cotangents(
         return one_hot.expand(n_classes, *logits.shape).to(logits.dtype)
     p = logits.double().softmax(dim=-1)
     return (p.movedim(-1, 0).sqrt()[..., None] * (one_hot - p)).to(logits.dtype)
-
-
-def mlp_diagonal(
-    weights: Mapping[str, Tensor],
-    inputs: Int[Tensor, "n 2"],
-    *,
-    architecture: MLPArchitecture,
-    variant: str,
-) -> dict[str, Tensor]:
-    """What `diagonal` gives for the MLP's forward, much faster: without a Jacobian of its weights.
-
-    A weight W_ij is used once for an input, so d logit_c / d W_ij = x_i delta_jc, with x the
-    layer's input and delta_c the derivative of logit c by its pre-activations. The sum over classes
-    of squares is x_i^2 sum_c delta_jc^2, one matrix product for all inputs; the deltas of many
-    inputs come from one backward per class. Only the rows of an embedding can be used twice, by a
-    pair (a, a).
-    """
-    constants = {name: weight.detach() for name, weight in weights.items()}
-    total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in constants.items()}
-    for rows in inputs.split(MLP_INPUTS_AT_ONCE):
-        for name, squares in _mlp_sums(constants, rows, architecture, variant).items():
-            total[name] += squares
-    return {name: value / len(inputs) for name, value in total.items()}
-
-
-def _mlp_sums(
-    weights: Weights, inputs: Int[Tensor, "n 2"], architecture: MLPArchitecture, variant: str
-) -> dict[str, Tensor]:
-    """The sum over these inputs and the classes of squares, for every weight."""
-    seen: dict[str, Tensor] = {}
-
-    def visit(name: str, activation: Tensor) -> Tensor:
-        seen[name] = activation.requires_grad_()
-        return activation
-
-    with torch.enable_grad():
-        logits = answer_logits(weights, inputs, architecture=architecture, visit=visit)
-    squares = {
-        name: torch.zeros_like(x, dtype=torch.float64)
-        for name, x in seen.items()
-        if not name.endswith("hook_post")
-    }
-    for cotangent in cotangents(logits.detach(), variant):
-        deltas = torch.autograd.grad(
-            logits, [seen[name] for name in squares], cotangent, retain_graph=True
-        )
-        for (name, sums), delta in zip(squares.items(), deltas, strict=True):
-            sums += (_by_row(delta, inputs) if name == "hook_embed" else delta).double().square()
-
-    found = {}
-    pre = [name for name in squares if name != "hook_embed"]  # of every layer, and the logits
-    for layer, name in enumerate(pre[1:]):
-        matrix, bias = weights_after(layer, architecture.n_layers)
-        x = seen[f"blocks.{layer}.mlp.hook_post"].detach().double()
-        found[matrix], found[bias] = x.square().T @ squares[name], squares[name].sum(dim=0)
-    upstream = squares[pre[0]]
-    found["blocks.0.mlp.b_in"] = upstream.sum(dim=0)
-    if architecture.d_embed:
-        x = seen["hook_embed"].detach().double().flatten(1)
-        found["blocks.0.mlp.W_in"] = x.square().T @ upstream
-        table = torch.zeros(architecture.p, architecture.d_embed, dtype=torch.float64)
-        found["embed.W_E"] = table.index_add_(
-            0, inputs.flatten(), squares["hook_embed"].flatten(0, 1)
-        )
-    else:
-        found["blocks.0.mlp.W_in"] = two_hot_product(inputs, upstream, p=architecture.p)
-    return found
-
-
-def _by_row(delta: Float[Tensor, "n 2 d"], inputs: Int[Tensor, "n 2"]) -> Float[Tensor, "n 2 d"]:
-    """By rows of the embedding: a pair (a, a) uses one, whose two parts add before squaring."""
-    twice = (inputs[:, 0] == inputs[:, 1])[:, None]
-    first, second = delta.unbind(dim=1)
-    return torch.stack([first + second.masked_fill(~twice, 0), second.masked_fill(twice, 0)], dim=1)

@@ -14,7 +14,6 @@ from grokinterp.base.checks import LARGEST_SEED, whole, word
 from grokinterp.base.errors import InputError, whole_number
 from grokinterp.base.result import Result
 from grokinterp.models.architecture import Weights, all_finite
-from grokinterp.models.kinds import QuickForward
 from grokinterp.reading._load import steps_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
@@ -85,16 +84,14 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
     architecture, n_classes = snapshot.architecture, snapshot.task.n_classes
     if architecture is None:
         raise InputError("the weights alone do not say what this model computes; give a run.")
-    if QuickForward(architecture, snapshot.weights)(snapshot.task.model_inputs[:1]) is None:
+    if architecture.why_not_functional(snapshot.task.model_inputs):
         raise InputError(
             "Fisher information needs a forward that is a function of the weights, which "
             "transformers of one layer without LayerNorm have; this one is another."
         )
 
     def logits_fn(weights: Weights, inputs: Tensor) -> Tensor:
-        logits = QuickForward(architecture, weights)(inputs)
-        assert logits is not None
-        return logits[:, :n_classes]
+        return architecture.forward(weights, inputs)[:, :n_classes]
 
     return logits_fn
 

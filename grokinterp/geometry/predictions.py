@@ -22,7 +22,6 @@ from grokinterp.base.errors import InputError
 from grokinterp.geometry.inputs import Sampled, check_finite, draw_inputs, rising_steps
 from grokinterp.reading._load import RunOrPath, runs_of
 from grokinterp.runs.run import Run
-from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -285,9 +284,7 @@ def _named(runs: Sequence[RunOrPath] | Mapping[str, RunOrPath]) -> dict[str, Run
 
 
 def _same_questions(one: Task, other: Task) -> bool:
-    if isinstance(one, ModularTask) and isinstance(other, ModularTask):
-        return one.p == other.p and torch.equal(one.labels, other.labels)
-    return one == other
+    return one.asks_the_same(other)
 
 
 def evenly(steps: Sequence[int], most: int) -> list[int]:

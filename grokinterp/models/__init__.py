@@ -1,18 +1,22 @@
 """Which network: its shape and weights, TransformerLens, any module, and the fast forward."""
 
 from grokinterp.base.names import room_names
-from grokinterp.models.architecture import Architecture, initial_weights
+from grokinterp.models.architecture import MODELS, BaseArchitecture, register_model
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.cross_entropy import cross_entropies
-from grokinterp.models.kinds import build_model
 from grokinterp.models.mlp import MLPArchitecture
+from grokinterp.models.module import GivenModule, ModuleArchitecture
+from grokinterp.models.transformer import TransformerArchitecture
 
 __all__ = [
-    "Architecture",
+    "MODELS",
+    "BaseArchitecture",
     "CNNArchitecture",
+    "GivenModule",
     "MLPArchitecture",
-    "build_model",
+    "ModuleArchitecture",
+    "TransformerArchitecture",
     "cross_entropies",
-    "initial_weights",
+    "register_model",
 ]
 __getattr__, __dir__ = room_names(__name__, __all__)

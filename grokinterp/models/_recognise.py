@@ -22,13 +22,7 @@ from einops import EinopsError
 from torch import Tensor
 
 from grokinterp.base.errors import InputError, names, shown
-from grokinterp.models.architecture import (
-    LARGEST_OF,
-    Architecture,
-    Weights,
-    is_bias,
-    refuse_not_finite,
-)
+from grokinterp.models.architecture import LARGEST_OF, Weights, is_bias, refuse_not_finite
 from grokinterp.models.foreign_names import (
     BRIDGE,
     PAPER,
@@ -39,12 +33,13 @@ from grokinterp.models.foreign_names import (
     other_architecture,
     slots,
 )
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.user_models import PRECISIONS
 
 FUSED = ("bridge", "minimal_gpt")  # layouts whose query, key and value rows are those of all heads
 DEFAULTS = {
     field.name: field.default
-    for field in fields(Architecture)
+    for field in fields(TransformerArchitecture)
     if field.name in ("act_fn", "eps", "attention_dir", "attention_rate")
 }
 MASKS = (torch.bool, torch.uint8, torch.int64, *PRECISIONS)
@@ -71,7 +66,7 @@ class Recognised:
     """The layout of a state dict, and the architecture of its weights."""
 
     layout: str
-    architecture: Architecture
+    architecture: TransformerArchitecture
     assumed: tuple[str, ...]  # keys of the architecture that the weights cannot say
     notes: tuple[str, ...] = ()
     unused_norms: bool = False  # gains and biases that are kept, and used by no layer
@@ -117,8 +112,9 @@ class Recognised:
 def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str) -> Recognised:
     """Layout and architecture of a state dict.
 
-    `given` are sizes and kinds that somebody says it has (keys of `Architecture`): what shapes
-    cannot say is taken from there, and what they can say must agree. `normalization_type` "none"
+    `given` are sizes and kinds that somebody says it has (fields of
+    `TransformerArchitecture`): what shapes cannot say is taken from there, and what they can say
+    must agree. `normalization_type` "none"
     says that the LayerNorms that are kept are not used.
     """
     with _named_if_another(state, where):
@@ -153,7 +149,7 @@ def _recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str
         notes = ("norms have gains alone: taken to be LayerNorms, which RMSNorms are not",)
     n_heads = _n_heads(tidied, layout, given, where)
     sizes = _sizes(tidied, layout, n_layers, n_heads, where)
-    architecture = Architecture.from_dict({**sizes, **kinds})
+    architecture = TransformerArchitecture.from_dict({**sizes, **kinds})
     if extra := _left_over(tidied, layout, architecture, where):
         notes += (f"read without {names(extra)}, which a HookedTransformer does not have",)
     for key, value in given.items():
@@ -277,7 +273,7 @@ def _unwrapped(name: str) -> str:
 
 
 def _convert(
-    tidied: Mapping[str, Tensor], layout: str, architecture: Architecture, where: str
+    tidied: Mapping[str, Tensor], layout: str, architecture: TransformerArchitecture, where: str
 ) -> Weights:
     places = slots_in(tidied, layout, architecture.n_layers)
     extra = _left_over(tidied, layout, architecture, where)
@@ -299,7 +295,7 @@ def _convert(
 
 
 def _left_over(
-    tidied: Mapping[str, Tensor], layout: str, architecture: Architecture, where: str
+    tidied: Mapping[str, Tensor], layout: str, architecture: TransformerArchitecture, where: str
 ) -> list[str]:
     """Weights that a HookedTransformer's dict has besides its own, such as those of a probe.
 

@@ -19,12 +19,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.models.architecture import ACTIVATIONS, Architecture, Weights, attention_softmax
+from grokinterp.models.architecture import ACTIVATIONS, Loss, Weights, attention_softmax
 from grokinterp.models.layers import (
     add_rows,
     affine,
     before_activation,
-    mean_loss_gradient,
     product_over_rows,
     read_rows,
     through_tables,
@@ -34,14 +33,19 @@ from grokinterp.models.layers import (
 BLOCK = "blocks.0."
 
 
-def applies_to(architecture: Architecture, n_tokens: int) -> bool:
-    """Whether `answer_logits` can stand in for the hooked forward on inputs of `n_tokens`."""
-    return (
-        architecture.n_layers == 1
-        and architecture.normalization_type is None
-        and n_tokens in (2, 3)
-        and n_tokens <= architecture.n_ctx
+SEEN = frozenset(  # the activations that the forward comes by
+    BLOCK + name
+    for name in (
+        "hook_resid_pre", "attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z",
+        "hook_attn_out", "hook_resid_mid", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out",
+        "hook_resid_post",
     )
+)  # fmt: skip
+
+
+def reads(tokens: Tensor) -> bool:
+    """Whether inputs are `[a, b]` or `[a, b, last]`, which is all that is computed here."""
+    return tokens.shape[-1] in (2, 3)
 
 
 RowsRead = Mapping[str, Int[Tensor, "*members n"]]  # that the inputs read, by the `by` of a lookup
@@ -127,21 +131,11 @@ def attention_tables(
     else:
         query = heads(second, "Q") * scale
         scores = [
-            Lookup(_scores_of_pairs(query, key_a), "pair"),
+            Lookup(torch.einsum("...bhd,...ahd->...abh", query, key_a).flatten(-3, -2), "pair"),
             Lookup((key_b * query).sum(-1), "b"),
         ]
         resid_pre = Lookup(second, "b")
     return AttentionTables(tuple(scores), tuple(values), resid_pre, embed.shape[-2])
-
-
-def _scores_of_pairs(
-    query: Float[Tensor, "..."], key: Float[Tensor, "..."]
-) -> Float[Tensor, "..."]:
-    """Of the query at b and the key of a, in row a * d_vocab + b: [*members, rows, n_heads]."""
-    # A member at a time: a batch over members and heads would be laid out, and rounded, otherwise.
-    if query.ndim == 4:
-        return torch.stack([_scores_of_pairs(*each) for each in zip(query, key, strict=True)])
-    return torch.einsum("bhd,ahd->abh", query, key).flatten(0, 1)
 
 
 def last_token(tokens: Int[Tensor, "*members n n_ctx"]) -> Int[Tensor, " 1"] | None:
@@ -160,7 +154,7 @@ def answer_from_tables(
     cache: dict[str, Tensor] | None = None,
     keep_pre: bool = True,
 ) -> Float[Tensor, "*members n d_vocab_out"]:
-    """Logits from what attention reads; the other arguments are those of `answer_logits`.
+    """Logits from what attention reads; the other arguments are those of `AnswerForward`.
 
     Without `keep_pre` the cache has no `mlp.hook_pre` of ReLU neurons, which are then made where
     their inputs stood: memory that is not in the processor's cache costs as much as the product.
@@ -171,7 +165,7 @@ def answer_from_tables(
     scores = torch.stack(
         [lookup.read(rows).expand(*n, lookup.table.shape[-1]) for lookup in tables.scores], dim=-3
     )
-    pattern = _softmax_over_places(scores)
+    pattern = attention_softmax(scores, dim=-3)
     if attention_rate != 1:
         pattern = attention_rate * pattern + (1 - attention_rate)
     z = pattern[..., 0, :, :, None] * tables.values[0].read(rows)
@@ -203,42 +197,17 @@ def answer_from_tables(
     return affine(resid_post, w["unembed.W_U"], w["unembed.b_U"])
 
 
-def _softmax_over_places(
-    scores: Float[Tensor, "*members n_ctx n n_heads"],
-) -> Float[Tensor, "*members n_ctx n n_heads"]:
-    """The softmax over key positions.
-
-    On a CPU a member at a time: torch splits it among its threads, and what is left over in each
-    part after the last whole vector is rounded otherwise.
-    """
-    if scores.ndim == 4 and scores.device.type == "cpu":
-        return torch.stack([attention_softmax(each, dim=0) for each in scores])
-    return attention_softmax(scores, dim=-3)
-
-
-def answer_logits(
-    weights: Mapping[str, Tensor],
-    tokens: Int[Tensor, "*members n n_ctx"],
-    *,
-    act_fn: str = "relu",
-    attention_rate: float = 1.0,
-    cache: dict[str, Tensor] | None = None,
-) -> Float[Tensor, "*members n d_vocab_out"]:
+class AnswerForward:
     """Logits at the last position of `[a, b, "="]` (the third token is one constant) or `[a, b]`.
 
-    Differentiable with respect to `weights` (canonical names). With a `cache`, the intermediate
-    activations are put into it under their TransformerLens hook names, at the last position:
-    patterns as [n, n_heads, n_ctx], all others as [n, ...].
+    Of fixed weights (canonical names) on many blocks of inputs: the tables are made once.
+    Differentiable in the weights. With a `cache`, the activations are put into it under their
+    TransformerLens hook names, at the last position: patterns as [n, n_heads, n_ctx], all others as
+    [n, ...].
     """
-    forward = AnswerForward(weights, act_fn=act_fn, attention_rate=attention_rate)
-    return forward(tokens, cache=cache)
-
-
-class AnswerForward:
-    """`answer_logits` of fixed weights on many blocks of inputs; the tables are made once."""
 
     def __init__(
-        self, weights: Mapping[str, Tensor], *, act_fn: str, attention_rate: float
+        self, weights: Mapping[str, Tensor], *, act_fn: str = "relu", attention_rate: float = 1.0
     ) -> None:
         self._weights, self._act_fn, self._rate = weights, act_fn, attention_rate
         self._tables: dict[int | None, AttentionTables] = {}  # by the last token
@@ -246,8 +215,8 @@ class AnswerForward:
     def __call__(
         self,
         tokens: Int[Tensor, "*members n n_ctx"],
-        *,
         cache: dict[str, Tensor] | None = None,
+        *,
         keep_pre: bool = True,
     ) -> Float[Tensor, "*members n d_vocab_out"]:
         """Logits, and activations into a cache: see `answer_from_tables`."""
@@ -279,14 +248,15 @@ def gradients(
     weights: Mapping[str, Tensor],
     tokens: Int[Tensor, "*members n n_ctx"],
     labels: Int[Tensor, "*members n"],
+    objective: Loss,
     *,
     act_fn: str = "relu",
     attention_rate: float = 1.0,
 ) -> Weights:
-    """Gradient of the mean cross-entropy over these rows by every weight.
+    """Gradient of an objective over these rows by every weight.
 
-    The same as autograd's through `answer_logits`. It stays exact when the loss is 1e-8, and has
-    the precision of the weights.
+    The same as autograd's through `AnswerForward`. Of the cross-entropy it stays exact when the
+    loss is 1e-8, and it has the precision of the weights.
     """
     leaves = {name: weights[name].detach().requires_grad_() for name in TABLES_READ}
     with torch.enable_grad():
@@ -294,13 +264,13 @@ def gradients(
     found: Weights = {}
     of_tables = [torch.zeros_like(lookup.table) for lookup in tables.lookups]
     n = labels.shape[-1]
-    size = GRADIENT_ROWS if labels.ndim == 1 else n  # `stacked` takes as many members as fit
+    size = GRADIENT_ROWS if labels.ndim == 1 and objective.mean_over_rows else n
     with torch.no_grad():
         for first in range(0, n, size):
             rows = slice(first, first + size)
             _add_rows(
                 found, of_tables, tables, weights, tokens[..., rows, :], labels[..., rows],
-                act_fn=act_fn, attention_rate=attention_rate, share=1 / n,
+                objective, act_fn=act_fn, attention_rate=attention_rate, share=1 / n,
             )  # fmt: skip
     torch.autograd.backward([lookup.table for lookup in tables.lookups], of_tables)
     for name, leaf in leaves.items():
@@ -315,6 +285,7 @@ def _add_rows(
     weights: Mapping[str, Tensor],
     tokens: Int[Tensor, "*members n n_ctx"],
     labels: Int[Tensor, "*members n"],
+    objective: Loss,
     *,
     act_fn: str,
     attention_rate: float,
@@ -339,7 +310,7 @@ def _add_rows(
         add(f"{path}.b_{which}", upstream.sum(dim=-2))
         return affine(upstream, matrix.reshape(by_matrix.shape).mT)
 
-    by_logits = mean_loss_gradient(logits, labels).mul_(labels.shape[-1] * share)
+    by_logits = objective.by_logits(logits, labels).mul_(labels.shape[-1] * share)
     resid = through("unembed.U", cache[f"{BLOCK}hook_resid_post"], by_logits)
     post = through(f"{BLOCK}mlp.out", cache[f"{BLOCK}mlp.hook_post"], resid)
     if act_fn == "relu":  # an activation is positive where its pre-activation is
@@ -357,7 +328,7 @@ def _add_rows(
     )
     if attention_rate != 1:
         by_softmax = by_softmax * attention_rate
-        softmax = _softmax_over_places(cache[f"{BLOCK}attn.hook_attn_scores"].movedim(-1, -3))
+        softmax = attention_softmax(cache[f"{BLOCK}attn.hook_attn_scores"].movedim(-1, -3), dim=-3)
     by_scores = softmax * (by_softmax - (by_softmax * softmax).sum(dim=-3, keepdim=True))
     parts = (*by_scores.unbind(-3), *by_values, resid)
     for total, lookup, part in zip(of_tables, tables.lookups, parts, strict=True):

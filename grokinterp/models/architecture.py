@@ -1,24 +1,31 @@
-"""What weights does a transformer of given sizes have, and how do weights of any kind start?
+"""What is an architecture: the kinds of network, their weights, and how these start?
 
-Canonical names and shapes are those of HookedTransformer's properties, whatever TransformerLens
-is installed: `embed.W_E` [d_vocab, d_model], `blocks.0.attn.W_Q` [n_heads, d_model, d_head], ...
-Initial weights are drawn here, so that every TransformerLens starts from the same numbers.
+Canonical names and shapes of a transformer are those of HookedTransformer's properties, whatever
+TransformerLens is installed: `embed.W_E` [d_vocab, d_model], `blocks.0.attn.W_Q`
+[n_heads, d_model, d_head], ... Initial weights are drawn here, so that every TransformerLens starts
+from the same numbers.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from math import prod
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from grokinterp.base.checks import number, refused, word
+from grokinterp.base.checks import refused, word
 from grokinterp.base.errors import InputError
+from grokinterp.base.keys import Key, fields_from, keys_of
+from grokinterp.base.registry import Registry, check_class
+from grokinterp.models.user_models import HookedModel
+from grokinterp.tasks.task import Task
 
 Weights = dict[str, Tensor]
 AnyArchitecture = TypeVar("AnyArchitecture", bound="BaseArchitecture")
+AnyKind = TypeVar("AnyKind", bound="type[BaseArchitecture]")
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.nn.functional.relu,
@@ -35,41 +42,194 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "normalization_type": (None, "LN"),
     "attention_dir": ("causal", "bidirectional"),
 }
+MODELS: Registry[type["BaseArchitecture"]] = Registry(
+    "model", reserved={"module": "what runs of modules without a kind are called"}
+)
+
+
+class Loss(Protocol):
+    """What is minimised, as gradients need it: see `grokinterp.updates.objectives`."""
+
+    @property
+    def mean_over_rows(self) -> bool: ...  # noqa: D102
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor: ...  # noqa: D102
+    def by_logits(self, logits: Tensor, labels: Tensor) -> Tensor: ...  # noqa: D102
+
+
+Gradients = Callable[[Mapping[str, Tensor]], Weights]  # of fixed rows, at any weights
+
+
+class Answers(Protocol):
+    """The forward of fixed weights: logits where the answer is read, [n, n_classes]."""
+
+    def __call__(  # noqa: D102
+        self, inputs: Tensor, cache: dict[str, Tensor] | None = None, *, keep_pre: bool = True
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class BaseArchitecture:
-    """What every kind of architecture, a frozen dataclass of sizes, can say about its weights."""
+    """Which network: a frozen dataclass of sizes that knows its weights and how they answer.
 
-    kind: ClassVar[str]  # "transformer", "mlp", "cnn"
+    A kind of model extends it. What differs between kinds is a method or an attribute of it; one
+    that is registered (`gi.register.model`) is named by recipes, and its fields are their keys.
+    """
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            name, value = field.name, getattr(self, field.name)
-            if field.type is int:
-                _check_size(name, value)
-            elif field.type == tuple[int, ...]:
-                most = LARGEST_OF["n_layers"]
-                if not isinstance(value, tuple) or not 1 <= len(value) <= most:
-                    raise refused(name, value, f"a tuple of 1 to {most} sizes", "such as (64,)")
-                for place, size in enumerate(value):
-                    _check_size(f"{name}[{place}]", size)
-            elif name in CHOICES and value not in CHOICES[name]:
-                valid = ", ".join(str(choice) for choice in CHOICES[name])
-                raise InputError(f"{name}={value!r} is not known; valid are: {valid}.")
+    kind: ClassVar[str] = ""  # the name that it is registered under
+    positions: ClassVar[bool] = False  # activations have an axis of positions, the answer's last
+    init_rules: ClassVar[tuple[str, ...]] = ("xavier", "torch")  # of `initial`; the first is usual
+    usual_biases: ClassVar[str] = "all"  # that a recipe trains
+    usual: ClassVar[Mapping[str, Any]] = {}  # defaults of the task's keys, where others are meant
+    more_keys: ClassVar[tuple[Key, ...]] = ()  # of recipes, besides the fields
+    n_layers = 0  # whose neurons are `blocks.N.mlp`
+
+    @classmethod
+    def keys(cls) -> tuple[Key, ...]:
+        """The keys of recipes that it has, those of its initial weights among them."""
+        return (
+            *keys_of(cls),
+            *cls.more_keys,
+            Key(
+                "biases", str, cls.usual_biases, choices=("none", "mlp", "all"), wanted="text",
+                help='which are trained: "none", "mlp" or "all"',
+                read=lambda x: {True: "all", False: "none"}.get(x) if isinstance(x, bool) else (
+                    x if isinstance(x, str) else None
+                ),
+            ),
+            Key(
+                "init", str, cls.init_rules[0], choices=cls.init_rules,
+                help="rule of the initial weights",
+            ),
+            Key(
+                "init_scale", float, 1.0, above=0, synonyms=("w0",),
+                help="multiplies the initial weights (w0)",
+            ),
+        )  # fmt: skip
+
+    @classmethod
+    def of_recipe(
+        cls: type[AnyArchitecture], task: Task, values: Mapping[str, Any]
+    ) -> AnyArchitecture:
+        """The architecture for a task, from the values of a recipe's keys."""
+        return cls(**fields_from(keys_of(cls), values))
 
     @classmethod
     def from_dict(cls: type[AnyArchitecture], values: Mapping[str, Any]) -> AnyArchitecture:
-        """The architecture stored by `dataclasses.asdict`; what is not stored has its default."""
+        """The architecture stored by `to_dict`; what is not stored has its default."""
         stored = {x.name: values[x.name] for x in fields(cls) if x.name in values}
-        for field in fields(cls):  # JSON has no tuples
-            if field.type == tuple[int, ...] and isinstance(stored.get(field.name), list):
-                stored[field.name] = tuple(stored[field.name])
+        for name, value in stored.items():  # JSON has no tuples
+            stored[name] = tuple(value) if isinstance(value, list) else value
         return cls(**stored)
 
+    def to_dict(self) -> dict[str, Any]:
+        """What `shape_from_dict` (`grokinterp.models.kinds`) reads."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @property
+    def transformer(self) -> Any:
+        """Itself, of a `TransformerArchitecture`; None of any other kind."""
+        return None
+
+    def for_task(self: AnyArchitecture, task: Task) -> AnyArchitecture:
+        """The architecture as it is on a task, where it takes something from that."""
+        return self
+
+    @abstractmethod
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Canonical name and shape of every parameter, biases included, in reading order."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def forward(
+        self,
+        weights: Mapping[str, Tensor],
+        inputs: Tensor,
+        cache: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Logits where the answer is read, [n, n_classes], differentiable in the weights.
+
+        Fills a `cache` with the activations it comes by, under their hook names.
+        """
+
+    def answers(self, weights: Mapping[str, Tensor]) -> Answers:
+        """The forward of fixed weights, on as many blocks of inputs as wanted.
+
+        Without `keep_pre` a cache may lack pre-activations, which can be faster.
+        """
+        return lambda inputs, cache=None, *, keep_pre=True: self.forward(weights, inputs, cache)
+
+    def own_activations(self, inputs: Tensor) -> Collection[str] | None:
+        """The hook names that `forward` fills a cache with; None where only a hooked model does."""
+        return None
+
+    @abstractmethod
+    def hooked(self, weights: Mapping[str, Tensor], *, device: str = "cpu") -> HookedModel:
+        """A hooked model with copies of these weights, in their precision, for evaluation."""
+
+    def gradients_on(self, inputs: Tensor, labels: Tensor, objective: Loss) -> Gradients:
+        """What finds the gradient of an objective on these rows by every weight.
+
+        By autograd, unless a kind has a faster way to the same.
+        """
+
+        def gradients(weights: Mapping[str, Tensor]) -> Weights:
+            leaves = {name: x.detach().requires_grad_() for name, x in weights.items()}
+            loss = objective.loss(self.forward(leaves, inputs), labels)
+            found = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+            return dict(zip(leaves, found, strict=True))
+
+        return gradients
+
+    def squares_of_gradients(
+        self, weights: Mapping[str, Tensor], inputs: Tensor, cotangents: Callable[[Tensor], Tensor]
+    ) -> Weights | None:
+        """Sums over inputs and v of (v . d logits / d weight)^2, for the v that logits give.
+
+        `cotangents(logits)` [n_v, n, classes]. None where there is no way but the Jacobian.
+        """
+        return None
+
+    def trained(self, biases: str) -> list[str]:
+        """The weights that are trained, by the `biases` of a recipe: "none", "mlp" or "all".
+
+        A key bias never is: it adds the same to every score of a query, so that its gradient is 0,
+        and what is computed of it is rounding, which Adam would turn into steps.
+        """
+        return [
+            name
+            for name in self.parameter_shapes()
+            if not name.endswith("attn.b_K")
+            and (not is_bias(name) or biases == "all" or (biases == "mlp" and ".mlp." in name))
+        ]
+
+    def with_module(self: AnyArchitecture, module: torch.nn.Module) -> AnyArchitecture:
+        """The architecture with the module of which a run has the weights alone."""
+        raise InputError(
+            f"a run of kind {self.kind} builds its models itself; module= is for runs that "
+            "gi.Recorder wrote of modules of your own."
+        )
+
+    def why_not(self, task: Task, *, stored: bool = False) -> str | None:
+        """Why it does not fit a task, with the sizes of both; None where it does.
+
+        A run that is `stored` may hold more than its task asks for, as earlier versions wrote.
+        """
+        return None
+
+    def why_not_functional(self, inputs: Tensor) -> str | None:
+        """Why `forward` cannot go through torch.func (vmap, vjp) on such inputs; None if it can."""
+        return None
+
+    def why_not_stacked(self, inputs: Tensor) -> str | None:
+        """Why several cannot be computed side by side, with an axis of members; None if they can.
+
+        Then `forward` and `gradients_on` take weights, inputs and labels with that axis.
+        """
+        return f"models of kind {self.kind} are not batched"
+
+    def refuse_unfit(self, task: Task) -> None:
+        """InputError where it does not fit a task."""
+        if reason := self.why_not(task):
+            raise InputError(f"{reason}; give the task it was trained on.")
 
     def check(self, weights: Mapping[str, Tensor]) -> None:
         """Refuse weights whose names or shapes are not this architecture's."""
@@ -84,67 +244,68 @@ class BaseArchitecture:
                     f"weight {name!r} has shape {tuple(weights[name].shape)}, expected {shape}."
                 )
 
+    def initial(self, *, seed: int, rule: str = "", scale: float = 1.0) -> Weights:
+        """Random float32 weights in canonical order from an own generator; the usual rule if none.
 
-@dataclass(frozen=True)
-class Architecture(BaseArchitecture):
-    """Sizes and kinds of a transformer's parts, in TransformerLens' words.
+        Where a 3x3 convolution has fans of 9 times its channels:
+        `rule="xavier"`: normal of std sqrt(2/(fan_in + fan_out)), zero biases (Glorot and Bengio
+        2010). `rule="torch"`: PyTorch's defaults, uniform within 1/sqrt(fan_in) for matrices and
+        biases, and standard normal for an embedding. Of a transformer, see
+        `TransformerArchitecture`.
 
-    `attention_rate` r replaces every attention pattern A by r A + (1 - r): 1 is attention, 0 gives
-    every position the weight 1 (Zhong et al. 2023, arXiv 2306.17844, section 4).
+        All but LayerNorm gains are then multiplied by `scale`, the w0 of Manning-Coe et al. 2025
+        (arXiv 2502.01739, section 2). The global random state is not touched. InputError for a
+        rule that is not one of its kind.
+        """
+        word("init", rule := rule or self.init_rules[0], self.init_rules)
+        generator = torch.Generator().manual_seed(seed)
+        weights = {}
+        shapes = self.parameter_shapes()
+        for name, shape in shapes.items():
+            if rule == "torch" and name != "embed.W_E":
+                # A bias has the bound of its matrix, whose name differs by one letter.
+                layer, _, last = name.rpartition(".")
+                fan_in, _ = _fans(shapes[f"{layer}.{last.replace('b', 'W', 1)}"])
+                unit = 2 * torch.rand(shape, generator=generator) - 1
+                weights[name] = unit * (fan_in**-0.5 * scale)
+            elif is_bias(name) or name.endswith(".w"):
+                weights[name] = torch.full(shape, 0.0 if is_bias(name) else 1.0)
+            else:
+                std = self._std(rule, name, shape)
+                weights[name] = torch.randn(shape, generator=generator) * (std * scale)
+        return weights
+
+    def _std(self, rule: str, name: str, shape: tuple[int, ...]) -> float:
+        """The standard deviation of a matrix by a rule."""
+        return 1.0 if rule == "torch" else (2 / sum(_fans(shape))) ** 0.5
+
+
+def register_model(name: str) -> Callable[[AnyKind], AnyKind]:
+    """Register a frozen dataclass that extends `ModuleArchitecture` as a kind of model.
+
+    Recipes then name it, `model="name"`, and its fields are keys of theirs. One that extends
+    `BaseArchitecture` has a forward of its own. InputError for a name that is taken, for what is no
+    such class, and for fields of types that no recipe can hold.
     """
 
-    kind: ClassVar[str] = "transformer"
+    def register(kind: AnyKind) -> AnyKind:
+        check_class("model", name, kind, BaseArchitecture)
+        kind.keys()
+        MODELS.add(name, kind, by=kind)
+        kind.kind = name
+        return kind
 
-    n_layers: int
-    n_heads: int
-    d_model: int
-    d_head: int
-    d_mlp: int
-    d_vocab: int
-    d_vocab_out: int
-    n_ctx: int
-    act_fn: str = "relu"
-    normalization_type: str | None = None  # "LN": before attention, MLP and unembedding
-    eps: float = 1e-5  # of the LayerNorm
-    attention_dir: str = "causal"
-    attention_rate: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        number("attention_rate", self.attention_rate, least=0, most=1, such_as="0.5")
-        if not 0 < self.eps < 1:
-            raise InputError(f"eps={self.eps} is not between 0 and 1; give such as 1e-5.")
-
-    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Canonical name and shape of every parameter, biases included, in reading order."""
-        heads, d_model, d_head = self.n_heads, self.d_model, self.d_head
-        shapes: dict[str, tuple[int, ...]] = {
-            "embed.W_E": (self.d_vocab, d_model),
-            "pos_embed.W_pos": (self.n_ctx, d_model),
-        }
-        layer_norm = {"w": (d_model,), "b": (d_model,)} if self.normalization_type else {}
-        for layer in range(self.n_layers):
-            attn, mlp = f"blocks.{layer}.attn", f"blocks.{layer}.mlp"
-            shapes |= {f"blocks.{layer}.ln1.{x}": shape for x, shape in layer_norm.items()}
-            shapes |= {f"{attn}.W_{x}": (heads, d_model, d_head) for x in "QKV"}
-            shapes |= {f"{attn}.b_{x}": (heads, d_head) for x in "QKV"}
-            shapes |= {f"{attn}.W_O": (heads, d_head, d_model), f"{attn}.b_O": (d_model,)}
-            shapes |= {f"blocks.{layer}.ln2.{x}": shape for x, shape in layer_norm.items()}
-            shapes |= {f"{mlp}.W_in": (d_model, self.d_mlp), f"{mlp}.b_in": (self.d_mlp,)}
-            shapes |= {f"{mlp}.W_out": (self.d_mlp, d_model), f"{mlp}.b_out": (d_model,)}
-        shapes |= {f"ln_final.{x}": shape for x, shape in layer_norm.items()}
-        shapes |= {"unembed.W_U": (d_model, self.d_vocab_out), "unembed.b_U": (self.d_vocab_out,)}
-        return shapes
+    return register
 
 
 def is_bias(name: str) -> bool:
-    """Whether a canonical parameter name is a bias, a LayerNorm's included.
+    """Whether a parameter's name is that of a bias, a LayerNorm's included.
 
-    >>> is_bias("blocks.0.mlp.b_in"), is_bias("ln_final.b"), is_bias("embed.W_E")
+    >>> is_bias("blocks.0.mlp.b_in"), is_bias("fc1.bias"), is_bias("embed.W_E")
     (True, True, False)
     """
     last = name.rpartition(".")[2]
-    return last == "b" or last.startswith("b_")
+    return last in ("b", "bias") or last.startswith("b_")
 
 
 def all_finite(weights: Mapping[str, Tensor]) -> bool:
@@ -181,70 +342,28 @@ def attention_softmax(scores: Tensor, dim: int) -> Tensor:
     return scores.softmax(dim).nan_to_num(nan=0.0)
 
 
+def check_sizes(architecture: BaseArchitecture) -> None:
+    """Refuse sizes and words of a kind of this package that are out of range or not known."""
+    for field in fields(architecture):
+        name, value = field.name, getattr(architecture, field.name)
+        if field.type is int:
+            _check_size(name, value)
+        elif field.type == tuple[int, ...]:
+            most = LARGEST_OF["n_layers"]
+            if not isinstance(value, tuple) or not 1 <= len(value) <= most:
+                raise refused(name, value, f"a tuple of 1 to {most} sizes", "such as (64,)")
+            for place, size in enumerate(value):
+                _check_size(f"{name}[{place}]", size)
+        elif name in CHOICES and value not in CHOICES[name]:
+            valid = ", ".join(str(choice) for choice in CHOICES[name])
+            raise InputError(f"{name}={value!r} is not known; valid are: {valid}.")
+
+
 def _check_size(name: str, value: object) -> None:
     """Refuse a size that is no plain whole number in its range."""
     smallest, largest = SMALLEST_OF.get(name, 1), LARGEST_OF.get(name, LARGEST)
     if type(value) is not int or not smallest <= value <= largest:
         raise InputError(f"{name}={value!r} is not a whole number from {smallest} to {largest}.")
-
-
-InitRule = Literal["gpt2", "paper", "xavier", "torch"]
-RULES_OF: dict[str, tuple[str, ...]] = {
-    "transformer": ("gpt2", "paper"),
-    "mlp": ("xavier", "torch"),
-    "cnn": ("xavier", "torch"),
-}
-
-
-def initial_weights(
-    architecture: BaseArchitecture, *, seed: int, rule: str = "gpt2", init_scale: float = 1.0
-) -> Weights:
-    r"""Random weights in canonical order from an own generator; float32.
-
-    Of a transformer: normal matrices, zero biases, LayerNorm gains of 1.
-    `rule="gpt2"`: std 0.8/sqrt(d_model) for every matrix (TransformerLens 3's "gpt2" mode).
-    `rule="paper"`: std 1/sqrt(d_model), the unembedding 1/sqrt(d_vocab_out) (released code of
-    Nanda et al. 2023; W_out too uses d_model although its fan-in is d_mlp).
-
-    Of an MLP or a CNN, where a 3x3 convolution has fans of 9 times its channels:
-    `rule="xavier"`: normal of std sqrt(2/(fan_in + fan_out)), zero biases (Glorot and Bengio 2010).
-    `rule="torch"`: PyTorch's defaults, uniform within 1/sqrt(fan_in) for matrices and biases, and
-    standard normal for an embedding.
-
-    All but the LayerNorm gains are then multiplied by `init_scale`, the w0 of Manning-Coe et al.
-    2025 (arXiv 2502.01739, section 2). The global random state is not touched. InputError for a
-    rule that is not one of the architecture's kind.
-    """
-    rules = RULES_OF[architecture.kind]
-    if rule in get_args(InitRule) and rule not in rules:
-        kind = f"for models of kind {architecture.kind}"
-        raise InputError(f"init={rule!r} is not {kind}; give {' or '.join(rules)}.")
-    word("init", rule, rules)
-    generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    shapes = architecture.parameter_shapes()
-    for name, shape in shapes.items():
-        if rule == "torch" and name != "embed.W_E":
-            # A bias has the bound of its matrix, whose name differs by one letter.
-            layer, _, last = name.rpartition(".")
-            fan_in, _ = _fans(shapes[f"{layer}.{last.replace('b', 'W', 1)}"])
-            unit = 2 * torch.rand(shape, generator=generator) - 1
-            weights[name] = unit * (fan_in**-0.5 * init_scale)
-        elif is_bias(name) or name.endswith(".w"):
-            weights[name] = torch.full(shape, 0.0 if is_bias(name) else 1.0)
-        else:
-            std = _std(architecture, rule, name, shape)
-            weights[name] = torch.randn(shape, generator=generator) * (std * init_scale)
-    return weights
-
-
-def _std(architecture: BaseArchitecture, rule: str, name: str, shape: tuple[int, ...]) -> float:
-    if not isinstance(architecture, Architecture):
-        return 1.0 if rule == "torch" else (2 / sum(_fans(shape))) ** 0.5
-    if rule == "gpt2":
-        return 0.8 / architecture.d_model**0.5
-    d_model, d_out = architecture.d_model, architecture.d_vocab_out
-    return float((d_out if name == "unembed.W_U" else d_model) ** -0.5)
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -9,21 +9,33 @@ are then slices with long runs, and a convolution is one matrix product with the
 input below each other (its columns).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.base.errors import InputError
+from grokinterp.base.keys import derived, fields_from, key, keys_of
 from grokinterp.models import layers
-from grokinterp.models.architecture import ACTIVATIONS, BaseArchitecture, Weights
+from grokinterp.models.architecture import (
+    ACTIVATIONS,
+    BaseArchitecture,
+    Gradients,
+    Loss,
+    Weights,
+    check_sizes,
+    register_model,
+)
 from grokinterp.models.layers import Visit
+from grokinterp.models.user_models import HookedModel
+from grokinterp.tasks.task import Task
 
 
+@register_model("cnn")
 @dataclass(frozen=True)
 class CNNArchitecture(BaseArchitecture):
     """Sizes of convolutions, one hidden layer of `d_mlp` and an unembedding.
@@ -36,17 +48,20 @@ class CNNArchitecture(BaseArchitecture):
     (64, 100)
     """
 
-    kind: ClassVar[str] = "cnn"
-    n_layers: ClassVar[int] = 1  # hidden and fully connected
+    init_rules: ClassVar[tuple[str, ...]] = ("torch", "xavier")
+    n_layers = 1  # hidden and fully connected
 
-    lattice: int = 16
-    channels: tuple[int, ...] = (2, 4)
-    d_mlp: int = 100
-    n_classes: int = 2
-    act_fn: str = "relu"
+    lattice: int = derived(16)
+    channels: tuple[int, ...] = key(
+        (2, 4), help="outputs of the convolutions", read=layers.sizes_in,
+        wanted="a list of sizes from 1 on such as [2, 4]",
+    )  # fmt: skip
+    d_mlp: int = key(100, help="neurons of the hidden layer", least=1, most=1_000_000)
+    n_classes: int = derived(2)
+    act_fn: str = key("relu", help="nonlinearity of the neurons", choices=tuple(ACTIVATIONS))
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        check_sizes(self)
         if self.lattice % 2**self.n_convs:
             raise InputError(
                 f"lattice={self.lattice} cannot be halved {self.n_convs} times, once for each of "
@@ -72,107 +87,134 @@ class CNNArchitecture(BaseArchitecture):
         convs = [f"conv.{layer}.hook_{x}" for layer in range(self.n_convs) for x in stages]
         return (*convs, *layers.hidden_hooks(self.n_layers))
 
+    @classmethod
+    def of_recipe(cls, task: Task, values: Mapping[str, Any]) -> "CNNArchitecture":
+        """The architecture for a task of lattices."""
+        side = getattr(task, "lattice", None)
+        if side is None:
+            raise InputError(f"the CNN reads lattices, the task is {task.title}.")
+        return cls(lattice=side, n_classes=task.n_classes, **fields_from(keys_of(cls), values))
 
-def answer_logits(
-    weights: Mapping[str, Tensor],
-    inputs: Float[Tensor, "n 1 lattice lattice"],
-    *,
-    architecture: CNNArchitecture,
-    visit: Visit = layers.recorder(None),  # noqa: B008  it has no state
-) -> Float[Tensor, "n n_classes"]:
-    """Logits of lattices, differentiable in the weights (canonical names).
+    def own_activations(self, inputs: Tensor) -> Collection[str]:
+        """All of them."""
+        return self.hook_names()
 
-    For each convolution: pre = W * x + b (3x3, a border of zeros), post = act_fn(pre), pool = the
-    maximum of post over windows of 2x2; then the hidden layer and the unembedding. Every
-    activation goes on as `visit` returns it, under its hook name; `layers.recorder` keeps them.
-    Inputs are taken in the precision of the weights.
-    """
-    activation = ACTIVATIONS[architecture.act_fn]
-    x = inputs.to(weights["conv.0.W"].dtype)
-    for layer in range(architecture.n_convs):
-        conv = f"conv.{layer}"
-        pre = torch.nn.functional.conv2d(x, weights[f"{conv}.W"], weights[f"{conv}.b"], padding=1)
-        post = visit(f"{conv}.hook_post", activation(visit(f"{conv}.hook_pre", pre)))
-        x = visit(f"{conv}.hook_pool", torch.nn.functional.max_pool2d(post, 2))
-    pre = layers.affine(x.flatten(1), weights["blocks.0.mlp.W_in"], weights["blocks.0.mlp.b_in"])
-    return layers.hidden_logits(
-        weights, pre, n_layers=architecture.n_layers, act_fn=architecture.act_fn, visit=visit
-    )
+    def hooked(self, weights: Mapping[str, Tensor], *, device: str = "cpu") -> HookedModel:
+        """A HookedCNN with copies of these weights."""
+        from grokinterp.models.hooked import HookedCNN
 
+        return HookedCNN(self, weights).to(device).eval()
 
-class CNNGradients:
-    """Gradients of the mean cross-entropy on fixed lattices; what depends on these alone is kept.
+    def why_not(self, task: Task, *, stored: bool = False) -> str | None:
+        """Why it does not fit a task, with the sizes of both."""
+        side, n_classes = getattr(task, "lattice", None), self.n_classes
+        if side is None:
+            return f"the CNN reads lattices of side {self.lattice}, the task is {task.title}"
+        if (self.lattice, n_classes) == (side, task.n_classes):
+            return None
+        return (
+            f"the CNN reads lattices of side {self.lattice} and has {n_classes} classes; "
+            f"{task.title} has side {side} and {task.n_classes} classes"
+        )
 
-    >>> shape = CNNArchitecture(lattice=2, channels=(1,), d_mlp=1)
-    >>> weights = {name: torch.ones(s) for name, s in shape.parameter_shapes().items()}
-    >>> find = CNNGradients(torch.ones(1, 1, 2, 2), architecture=shape)
-    >>> find(weights, torch.tensor([0]))["unembed.b_U"].tolist()
-    [-0.5, 0.5]
-    """
-
-    def __init__(
+    def forward(
         self,
+        weights: Mapping[str, Tensor],
         inputs: Float[Tensor, "n 1 lattice lattice"],
+        cache: dict[str, Tensor] | None = None,
         *,
-        architecture: CNNArchitecture,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        self.architecture = architecture
-        self._columns = _columns(inputs.to(dtype).permute(1, 2, 3, 0))
+        visit: Visit | None = None,
+    ) -> Float[Tensor, "n n_classes"]:
+        """Logits of lattices, differentiable in the weights (canonical names).
 
-    @torch.no_grad()
-    def __call__(self, weights: Mapping[str, Tensor], labels: Int[Tensor, " n"]) -> Weights:
-        """The gradient by every weight; these have the `dtype` given at construction.
-
-        The same as autograd's through `answer_logits`, and exact when the loss is 1e-8.
+        For each convolution: pre = W * x + b (3x3, a border of zeros), post = act_fn(pre), pool =
+        the maximum of post over windows of 2x2; then the hidden layer and the unembedding. Every
+        activation goes on as `visit` returns it, under its hook name; without one, the `cache`
+        keeps it. Inputs are taken in the precision of the weights.
         """
-        architecture = self.architecture
-        n_layers, act_fn = architecture.n_layers, architecture.act_fn
-        matrix = weights["blocks.0.mlp.W_in"]
+        visit = visit or layers.recorder(cache)
+        activation = ACTIVATIONS[self.act_fn]
+        x = inputs.to(weights["conv.0.W"].dtype)
+        for layer in range(self.n_convs):
+            kernels, bias = weights[f"conv.{layer}.W"], weights[f"conv.{layer}.b"]
+            pre = torch.nn.functional.conv2d(x, kernels, bias, padding=1)
+            pre = visit(f"conv.{layer}.hook_pre", pre)
+            post = visit(f"conv.{layer}.hook_post", activation(pre))
+            x = visit(f"conv.{layer}.hook_pool", torch.nn.functional.max_pool2d(post, 2))
+        matrix, bias = weights["blocks.0.mlp.W_in"], weights["blocks.0.mlp.b_in"]
+        pre = layers.affine(x.flatten(1), matrix, bias)
+        return layers.hidden_logits(
+            weights, pre, n_layers=self.n_layers, act_fn=self.act_fn, visit=visit
+        )
+
+    def gradients_on(
+        self, inputs: Float[Tensor, "n 1 lattice lattice"], labels: Int[Tensor, " n"],
+        objective: Loss,
+    ) -> Gradients:  # fmt: skip
+        """Written out, several times faster than autograd; exact when the loss is 1e-8.
+
+        What depends on the lattices alone is made once, in the precision of the inputs.
+
+        >>> from grokinterp.updates import CrossEntropy
+        >>> shape = CNNArchitecture(lattice=2, channels=(1,), d_mlp=1)
+        >>> weights = {name: torch.ones(s) for name, s in shape.parameter_shapes().items()}
+        >>> rows = torch.ones(1, 1, 2, 2), torch.tensor([0])
+        >>> shape.gradients_on(*rows, CrossEntropy())(weights)["unembed.b_U"].tolist()
+        [-0.5, 0.5]
+        """
+        n_layers, act_fn = self.n_layers, self.act_fn
         activation = ACTIVATIONS[act_fn]
         # A monotone activation may as well come after the maximum, on a quarter of the entries.
         monotone = act_fn == "relu"
+        first_columns = _columns(inputs.permute(1, 2, 3, 0))
 
-        columns, convolutions = self._columns, []
-        for layer in range(architecture.n_convs):
-            kernels = weights[f"conv.{layer}.W"].flatten(1)
-            side = architecture.lattice // 2**layer
-            flat = torch.addmm(weights[f"conv.{layer}.b"][:, None], kernels, columns)
-            pre = flat.view(len(kernels), side, side, -1)
-            windows = pre if monotone else activation(pre)
-            largest = _pool(windows)
-            pooled = activation(largest) if monotone else largest
-            convolutions.append((columns, pre, windows, largest))
-            if layer + 1 < architecture.n_convs:
-                columns = _columns(pooled)
-        x = pooled.flatten(0, 2).T
-        cache: dict[str, Tensor] = {}
-        pre = torch.addmm(weights["blocks.0.mlp.b_in"], x, matrix)
-        layers.hidden_logits(
-            weights, pre, n_layers=n_layers, act_fn=act_fn, visit=layers.recorder(cache)
-        )
+        @torch.no_grad()
+        def gradients(weights: Mapping[str, Tensor]) -> Weights:
+            matrix = weights["blocks.0.mlp.W_in"]
+            columns, convolutions = first_columns, []
+            for layer in range(self.n_convs):
+                kernels = weights[f"conv.{layer}.W"].flatten(1)
+                side = self.lattice // 2**layer
+                flat = torch.addmm(weights[f"conv.{layer}.b"][:, None], kernels, columns)
+                pre = flat.view(len(kernels), side, side, -1)
+                windows = pre if monotone else activation(pre)
+                largest = _pool(windows)
+                pooled = activation(largest) if monotone else largest
+                convolutions.append((columns, pre, windows, largest))
+                if layer + 1 < self.n_convs:
+                    columns = _columns(pooled)
+            x = pooled.flatten(0, 2).T
+            cache: dict[str, Tensor] = {}
+            pre = torch.addmm(weights["blocks.0.mlp.b_in"], x, matrix)
+            logits = layers.hidden_logits(
+                weights, pre, n_layers=n_layers, act_fn=act_fn, visit=layers.recorder(cache)
+            )
 
-        found, upstream = layers.hidden_gradients(
-            weights, cache, labels, n_layers=n_layers, act_fn=act_fn
-        )
-        found["blocks.0.mlp.W_in"] = x.T @ upstream
-        found["blocks.0.mlp.b_in"] = upstream.sum(dim=0)
-        upstream = (matrix @ upstream.T).view_as(pooled)
-        for layer in reversed(range(architecture.n_convs)):
-            columns, pre, windows, largest = convolutions[layer]
-            kernels = weights[f"conv.{layer}.W"]
-            if monotone:
-                upstream = layers.before_activation(upstream, largest, act_fn=act_fn)
-            upstream = _before_pool(upstream, windows)
-            if not monotone:
-                upstream = layers.before_activation(upstream, pre, act_fn=act_fn)
-            found[f"conv.{layer}.W"] = (upstream.flatten(1) @ columns.T).view_as(kernels)
-            found[f"conv.{layer}.b"] = upstream.sum(dim=(1, 2, 3))
-            if layer:
-                # What an input site did to its nine neighbours: a convolution with kernels turned.
-                turned = kernels.flip(2, 3).transpose(0, 1).flatten(1)
-                upstream = (turned @ _columns(upstream)).view(-1, *pre.shape[1:])
-        return {name: found[name] for name in weights}
+            found, upstream = layers.hidden_gradients(
+                weights, cache, objective.by_logits(logits, labels),
+                n_layers=n_layers, act_fn=act_fn,
+            )  # fmt: skip
+            found["blocks.0.mlp.W_in"] = x.T @ upstream
+            found["blocks.0.mlp.b_in"] = upstream.sum(dim=0)
+            upstream = (matrix @ upstream.T).view_as(pooled)
+            for layer in reversed(range(self.n_convs)):
+                columns, pre, windows, largest = convolutions[layer]
+                kernels = weights[f"conv.{layer}.W"]
+                if monotone:
+                    upstream = layers.before_activation(upstream, largest, act_fn=act_fn)
+                upstream = _before_pool(upstream, windows)
+                if not monotone:
+                    upstream = layers.before_activation(upstream, pre, act_fn=act_fn)
+                found[f"conv.{layer}.W"] = (upstream.flatten(1) @ columns.T).view_as(kernels)
+                found[f"conv.{layer}.b"] = upstream.sum(dim=(1, 2, 3))
+                if layer:
+                    # What an input site did to its nine neighbours: a convolution with kernels
+                    # turned.
+                    turned = kernels.flip(2, 3).transpose(0, 1).flatten(1)
+                    upstream = (turned @ _columns(upstream)).view(-1, *pre.shape[1:])
+            return {name: found[name] for name in weights}
+
+        return gradients
 
 
 def _columns(

@@ -4,6 +4,7 @@ This module imports TransformerLens, which takes seconds: import it where such a
 """
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -11,18 +12,25 @@ from torch import Tensor
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
-from grokinterp.models import cnn, mlp
-from grokinterp.models.cnn import CNNArchitecture
-from grokinterp.models.mlp import MLPArchitecture
+from grokinterp.models.layers import Visit
 from grokinterp.models.user_models import effective_state
+
+
+class Visited(Protocol):
+    """An architecture whose forward shows every activation to a visit."""
+
+    def check(self, weights: Mapping[str, Tensor]) -> None: ...  # noqa: D102
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]: ...  # noqa: D102
+    def hook_names(self) -> tuple[str, ...]: ...  # noqa: D102
+    def forward(  # noqa: D102
+        self, weights: Mapping[str, Tensor], inputs: Tensor, *, visit: Visit
+    ) -> Tensor: ...
 
 
 class HookedNetwork(HookedRootModule):
     """Parameters and hook points under their canonical names; `cfg` is the architecture."""
 
-    def __init__(
-        self, cfg: MLPArchitecture | CNNArchitecture, weights: Mapping[str, Tensor]
-    ) -> None:
+    def __init__(self, cfg: Visited, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
         cfg.check(weights)
         self.cfg = cfg
@@ -47,9 +55,7 @@ class HookedNetwork(HookedRootModule):
     def forward(self, inputs: Tensor) -> Float[Tensor, "batch n_classes"]:
         """Logits, with every activation at its hook point."""
         weights = effective_state(self)  # where a part is pruned, it is made of others
-        if isinstance(self.cfg, MLPArchitecture):
-            return mlp.answer_logits(weights, inputs, architecture=self.cfg, visit=self._visit)
-        return cnn.answer_logits(weights, inputs, architecture=self.cfg, visit=self._visit)
+        return self.cfg.forward(weights, inputs, visit=self._visit)
 
     def _visit(self, name: str, activation: Tensor) -> Tensor:
         found: Tensor = self.hook_dict[name](activation)
@@ -59,10 +65,6 @@ class HookedNetwork(HookedRootModule):
 class HookedMLP(HookedNetwork):
     """A multilayer perceptron on operand pairs [batch, 2]; logits are [batch, n_classes]."""
 
-    cfg: MLPArchitecture
-
 
 class HookedCNN(HookedNetwork):
     """A convolutional network on lattices [batch, 1, L, L]; logits are [batch, n_classes]."""
-
-    cfg: CNNArchitecture

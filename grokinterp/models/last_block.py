@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.models.architecture import ACTIVATIONS, Architecture, attention_softmax
+from grokinterp.models.architecture import ACTIVATIONS, attention_softmax
 from grokinterp.models.layers import affine
+from grokinterp.models.transformer import TransformerArchitecture
 
 LOGITS = "unembed.hook_out"
 
@@ -51,7 +52,7 @@ class LastBlock:
     def __init__(
         self,
         weights: Mapping[str, Tensor],
-        architecture: Architecture,
+        architecture: TransformerArchitecture,
         tokens: Int[Tensor, "n n_ctx"],
         *,
         resid_pre: Float[Tensor, "n n_ctx d_model"] | None = None,
@@ -88,7 +89,7 @@ class LastBlock:
 
 def _stages(
     w: Mapping[str, Tensor],
-    architecture: Architecture,
+    architecture: TransformerArchitecture,
     tokens: Int[Tensor, "n n_ctx"],
     resid_pre: Float[Tensor, "n n_ctx d_model"] | None,
 ) -> dict[str, _Compute]:

@@ -1,7 +1,7 @@
 """What do the layers of all kinds of model compute? Products of many rows, lookups, hidden layers.
 
-Each function takes the tensors of one model or, with a leading axis, those of several (`members`).
-Then it is the operation of one model, batched: a member's numbers do not depend on the others.
+Each function takes the tensors of one model or, with a leading axis, those of several (`members`):
+then it is the operation of one model, batched.
 
 On CPUs where MKL falls back to AVX2 (AMD), a 1x1 convolution over rows-as-pixels is the same
 product through oneDNN at about twice the rate, and so is its gradient by the kernel:
@@ -22,8 +22,6 @@ from torch.nn.grad import conv2d_weight
 from grokinterp.models.architecture import ACTIVATIONS
 
 MIN_ROWS = 256  # below this the overhead of the convolution outweighs its rate
-ALIGNED = 4  # float32 numbers, 16 bytes
-TINY = 400  # multiplications, as in torch's bmm on a CPU: fewer are rounded otherwise there
 
 
 def affine(
@@ -40,13 +38,8 @@ def affine(
         convolved = torch.nn.functional.conv2d(_pixels(x), weight.T[:, :, None, None], bias)
         return convolved.permute(0, 2, 3, 1).reshape(len(x), -1)
     if bias is None:
-        return product(x, weight)
-    if x.ndim == 2:
-        return torch.addmm(bias, x, weight)
-    if _apart(x, weight):
-        each = zip(bias, x, weight, strict=True)
-        return torch.stack([torch.addmm(b, _moved(rows), _moved(w)) for b, rows, w in each])
-    return torch.baddbmm(bias[:, None], x, weight)
+        return x @ weight
+    return torch.addmm(bias, x, weight) if x.ndim == 2 else torch.baddbmm(bias[:, None], x, weight)
 
 
 def product_over_rows(
@@ -58,7 +51,7 @@ def product_over_rows(
     [[3.0], [3.0]]
     """
     if not _convolves(x):
-        return product(x.mT, upstream)
+        return x.mT @ upstream
     if len(x) % 2:  # an odd number of rows is four times slower: one is done by itself
         return product_over_rows(x[1:], upstream[1:]).addr_(x[0], upstream[0])
     if x.shape[1] > upstream.shape[1]:  # the narrow side as the input is up to a third faster
@@ -66,16 +59,6 @@ def product_over_rows(
     shape = (upstream.shape[1], x.shape[1], 1, 1)
     kernels = conv2d_weight(_pixels(x), shape, _pixels(upstream))
     return kernels[:, :, 0, 0].T
-
-
-def product(
-    left: Float[Tensor, "*members rows inner"], right: Float[Tensor, "*members inner columns"]
-) -> Float[Tensor, "*members rows columns"]:
-    """`left @ right`, of every member."""
-    if left.ndim == 3 and _apart(left, right):
-        each = zip(left, right, strict=True)
-        return torch.stack([_moved(a) @ _moved(b) for a, b in each])
-    return left @ right
 
 
 def _convolves(x: Tensor) -> bool:
@@ -91,24 +74,6 @@ def _convolves(x: Tensor) -> bool:
 def _pixels(x: Float[Tensor, "rows d"]) -> Float[Tensor, "1 d rows 1"]:
     """Rows as the pixels of one image, channels last: no copy."""
     return x[None, :, None, :].permute(0, 3, 1, 2)
-
-
-def _apart(left: Tensor, right: Tensor) -> bool:
-    """Whether a batched product would be rounded otherwise than a single one, on a CPU.
-
-    So it is where torch multiplies a few numbers by itself, and where members begin at addresses
-    that no matrix of its own begins at.
-    """
-    (rows, inner), columns = left.shape[1:], right.shape[2]
-    sizes = (rows * inner, inner * columns, rows * columns)
-    return left.device.type == "cpu" and (
-        rows * inner * columns < TINY or any(size % ALIGNED for size in sizes)
-    )
-
-
-def _moved(x: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """The matrix at an address of its own, in the same order of memory."""
-    return x.clone() if x[:1].storage_offset() % ALIGNED else x
 
 
 def through_tables(rows: Int[Tensor, "*members n"], n_rows: int) -> Int[Tensor, "*members n"]:
@@ -150,6 +115,12 @@ def recorder(cache: dict[str, Tensor] | None) -> Visit:
         return activation
 
     return visit
+
+
+def sizes_in(given: object) -> tuple[int, ...] | None:
+    """Sizes from 1 on, of which one may stand alone; None for anything else."""
+    sizes = tuple(given) if isinstance(given, list | tuple) else (given,)
+    return sizes if all(type(size) is int and size > 0 for size in sizes) else None
 
 
 def hidden_shapes(
@@ -205,25 +176,24 @@ def weights_after(layer: int, n_layers: int) -> tuple[str, str]:
 def hidden_gradients(
     weights: Mapping[str, Tensor],
     cache: Mapping[str, Tensor],
-    labels: Int[Tensor, "*members n"],
+    upstream: Float[Tensor, "*members n n_classes"],
     *,
     n_layers: int,
     act_fn: str,
 ) -> tuple[dict[str, Tensor], Float[Tensor, "*members n width"]]:
-    """Gradients of the mean cross-entropy, from the activations that `hidden_logits` visited.
+    """Gradients from the one by the logits and the activations that `hidden_logits` visited.
 
     Returned are those of all weights after the first hidden layer, and that of the layer's
     pre-activations.
     """
     found = {}
-    upstream = mean_loss_gradient(cache["unembed.hook_out"], labels)
     for layer in reversed(range(n_layers)):
         block = f"blocks.{layer}.mlp"
         matrix, bias = weights_after(layer, n_layers)
-        found[matrix] = product(cache[f"{block}.hook_post"].mT, upstream)
+        found[matrix] = cache[f"{block}.hook_post"].mT @ upstream
         found[bias] = upstream.sum(dim=-2)
         upstream = before_activation(
-            product(upstream, weights[matrix].mT), cache[f"{block}.hook_pre"], act_fn=act_fn
+            upstream @ weights[matrix].mT, cache[f"{block}.hook_pre"], act_fn=act_fn
         )
     return found, upstream
 

@@ -8,19 +8,35 @@ input is never built: its product with the matrix is the sum of these two rows.
 Weights, inputs and labels are those of one model, or with a leading axis those of several.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokinterp.base.errors import InputError
+from grokinterp.base.keys import Key, derived, fields_from, key, keys_of
 from grokinterp.models import layers
-from grokinterp.models.architecture import BaseArchitecture, Weights
+from grokinterp.models.architecture import (
+    ACTIVATIONS,
+    BaseArchitecture,
+    Gradients,
+    Loss,
+    Weights,
+    check_sizes,
+    register_model,
+)
 from grokinterp.models.layers import Visit
+from grokinterp.models.user_models import HookedModel
+from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.task import Task
+
+D_MLP = 512
 
 
+@register_model("mlp")
 @dataclass(frozen=True)
 class MLPArchitecture(BaseArchitecture):
     """Sizes of a multilayer perceptron that reads two operands of `p` tokens.
@@ -33,16 +49,46 @@ class MLPArchitecture(BaseArchitecture):
     ((226, 512), (512, 113))
     """
 
-    kind: ClassVar[str] = "mlp"
+    usual: ClassVar[Mapping[str, Any]] = {"equals_token": False}
+    more_keys: ClassVar[tuple[Key, ...]] = (
+        Key("n_layers", int, 1, "hidden layers", least=1, most=1000),
+        Key("d_mlp", int, D_MLP, "neurons of a layer", least=1, most=1_000_000),
+        Key("embedding", str, "two_hot", choices=("two_hot", "learned"),
+            help='what it reads, or "learned": d_model numbers an operand'),
+        Key("d_model", int, 128, "width of a learned embedding", least=1, most=100_000),
+    )  # fmt: skip
 
-    p: int
-    widths: tuple[int, ...]
-    n_classes: int
-    d_embed: int = 0
-    act_fn: str = "relu"
+    p: int = derived()
+    widths: tuple[int, ...] = key(
+        usual=(), help="hidden layers; () is n_layers of d_mlp neurons", least=1,
+        replaces=("n_layers", "d_mlp"), wanted="a list of sizes from 1 on such as [256, 64]",
+        read=layers.sizes_in,
+    )  # fmt: skip
+    n_classes: int = derived()
+    d_embed: int = derived(0)
+    act_fn: str = key("relu", help="nonlinearity of the neurons", choices=tuple(ACTIVATIONS))
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+
+    @classmethod
+    def of_recipe(cls, task: Task, values: Mapping[str, Any]) -> "MLPArchitecture":
+        """The architecture for a task of operand pairs."""
+        if task.grid is None:
+            raise InputError(f"the {cls.kind} reads operand tokens, the task is {task.title}.")
+        widths, n_layers, d_mlp = (values[name] for name in ("widths", "n_layers", "d_mlp"))
+        if widths and (n_layers, d_mlp) != (1, D_MLP):
+            hidden = f"widths={list(widths)} are the hidden layers"
+            raise InputError(f"{hidden}; leave n_layers and d_mlp out.")
+        return cls(
+            p=task.grid,
+            n_classes=task.n_classes,
+            d_embed=values["d_model"] if values["embedding"] == "learned" else 0,
+            **fields_from(keys_of(cls), {**values, "widths": widths or (d_mlp,) * n_layers}),
+        )
 
     @property
-    def n_layers(self) -> int:
+    def n_layers(self) -> int:  # type: ignore[override]
         """Number of hidden layers."""
         return len(self.widths)
 
@@ -60,68 +106,163 @@ class MLPArchitecture(BaseArchitecture):
         """Names of the activations, in the order of the forward."""
         return (*(["hook_embed"] if self.d_embed else []), *layers.hidden_hooks(self.n_layers))
 
+    def own_activations(self, inputs: Tensor) -> Collection[str]:
+        """All of them."""
+        return self.hook_names()
 
-def answer_logits(
-    weights: Mapping[str, Tensor],
-    inputs: Int[Tensor, "*members n 2"],
-    *,
-    architecture: MLPArchitecture,
-    visit: Visit = layers.recorder(None),  # noqa: B008  it has no state
-) -> Float[Tensor, "*members n n_classes"]:
-    """Logits of operand pairs (a, b), differentiable in the weights (canonical names).
+    def hooked(self, weights: Mapping[str, Tensor], *, device: str = "cpu") -> HookedModel:
+        """A HookedMLP with copies of these weights."""
+        from grokinterp.models.hooked import HookedMLP
 
-    pre_0 = W_in[a] + W_in[p + b] + b_in, or [W_E[a], W_E[b]] W_in + b_in with an embedding; then
-    post_l = act_fn(pre_l), pre_(l+1) = post_l W_in + b_in, logits = post_last W_U + b_U. Every
-    activation goes on as `visit` returns it, under its hook name; `layers.recorder` keeps them. An
-    operand of a single model that is not from 0 to p-1 is an IndexError.
-    """
-    matrix, bias, p = weights["blocks.0.mlp.W_in"], weights["blocks.0.mlp.b_in"], architecture.p
-    if architecture.d_embed:
-        rows = layers.read_rows(weights["embed.W_E"], layers.through_tables(inputs.flatten(-2), p))
-        embed = visit("hook_embed", rows.unflatten(-2, (-1, 2)))
-        pre = layers.affine(embed.flatten(-2), matrix, bias)
-    else:
-        if inputs.ndim == 2:  # each half by itself, so that operands beyond p-1 are refused
-            pre = matrix[:p].index_select(0, inputs[:, 0])
-            second = matrix[p:].index_select(0, inputs[:, 1])
+        return HookedMLP(self, weights).to(device).eval()
+
+    def why_not(self, task: Task, *, stored: bool = False) -> str | None:
+        """Why it does not fit a task, with the sizes of both.
+
+        >>> MLPArchitecture(p=7, widths=(8,), n_classes=7).why_not(ModularTask("add", 5, False))
+        'the MLP reads 2 operands of 7 tokens and has 7 classes; add mod 5 has 2 of 5 and 5 classes'
+        """
+        if task.grid is None:
+            return f"the {self.kind} reads operand tokens, the task is {task.title}"
+        if cast(ModularTask, task).equals_token:
+            return (
+                f"the MLP reads 2 operands of {self.p} tokens, the task is {task.title} with a "
+                'third, the "=" token; give equals_token=False'
+            )
+        if (self.p, self.n_classes) == (task.grid, task.n_classes):
+            return None
+        return (
+            f"the MLP reads 2 operands of {self.p} tokens and has {self.n_classes} classes; "
+            f"{task.title} has 2 of {task.grid} and {task.n_classes} classes"
+        )
+
+    def why_not_stacked(self, inputs: Tensor) -> None:
+        """Several can be computed side by side."""
+
+    def forward(
+        self,
+        weights: Mapping[str, Tensor],
+        inputs: Int[Tensor, "*members n 2"],
+        cache: dict[str, Tensor] | None = None,
+        *,
+        visit: Visit | None = None,
+    ) -> Float[Tensor, "*members n n_classes"]:
+        """Logits of operand pairs (a, b), differentiable in the weights (canonical names).
+
+        pre_0 = W_in[a] + W_in[p + b] + b_in, or [W_E[a], W_E[b]] W_in + b_in with an embedding;
+        then post_l = act_fn(pre_l), pre_(l+1) = post_l W_in + b_in, logits = post_last W_U + b_U.
+        Every activation goes on as `visit` returns it, under its hook name; without one, the
+        `cache` keeps it. An operand of a single model that is not from 0 to p-1 is an IndexError.
+        """
+        visit = visit or layers.recorder(cache)
+        matrix, bias, p = weights["blocks.0.mlp.W_in"], weights["blocks.0.mlp.b_in"], self.p
+        if self.d_embed:
+            places = layers.through_tables(inputs.flatten(-2), p)
+            rows = layers.read_rows(weights["embed.W_E"], places)
+            embed = visit("hook_embed", rows.unflatten(-2, (-1, 2)))
+            pre = layers.affine(embed.flatten(-2), matrix, bias)
         else:
-            pre, second = (layers.read_rows(matrix, rows) for rows in _two_hot_rows(inputs, p))
-        pre.add_(second).add_(bias.unsqueeze(-2))
-    return layers.hidden_logits(
-        weights, pre, n_layers=architecture.n_layers, act_fn=architecture.act_fn, visit=visit
-    )
+            if inputs.ndim == 2:  # each half by itself, so that operands beyond p-1 are refused
+                pre = matrix[:p].index_select(0, inputs[:, 0])
+                second = matrix[p:].index_select(0, inputs[:, 1])
+            else:
+                pre, second = (layers.read_rows(matrix, rows) for rows in _two_hot_rows(inputs, p))
+            pre.add_(second).add_(bias.unsqueeze(-2))
+        return layers.hidden_logits(
+            weights, pre, n_layers=self.n_layers, act_fn=self.act_fn, visit=visit
+        )
+
+    def gradients_on(
+        self,
+        inputs: Int[Tensor, "*members n 2"],
+        labels: Int[Tensor, "*members n"],
+        objective: Loss,
+    ) -> Gradients:
+        """Without autograd, in about half its time; exact when the cross-entropy is 1e-8."""
+
+        @torch.no_grad()
+        def gradients(weights: Mapping[str, Tensor]) -> Weights:
+            cache: dict[str, Tensor] = {}
+            by_logits = objective.by_logits(self.forward(weights, inputs, cache), labels)
+            found, upstream = layers.hidden_gradients(
+                weights, cache, by_logits, n_layers=self.n_layers, act_fn=self.act_fn
+            )
+            found["blocks.0.mlp.b_in"] = upstream.sum(dim=-2)
+            if self.d_embed:
+                embed = cache["hook_embed"]
+                matrix = weights["blocks.0.mlp.W_in"]
+                found["blocks.0.mlp.W_in"] = embed.flatten(-2).mT @ upstream
+                rows = (upstream @ matrix.mT).view_as(embed).flatten(-3, -2)
+                found["embed.W_E"] = torch.zeros_like(weights["embed.W_E"])
+                read = layers.through_tables(inputs.flatten(-2), self.p)
+                layers.add_rows(found["embed.W_E"], read, rows)
+            else:
+                found["blocks.0.mlp.W_in"] = two_hot_product(inputs, upstream, p=self.p)
+            return {name: found[name] for name in weights}
+
+        return gradients
+
+    def squares_of_gradients(
+        self,
+        weights: Mapping[str, Tensor],
+        inputs: Int[Tensor, "n 2"],
+        cotangents: Callable[[Tensor], Tensor],
+    ) -> Weights:
+        """Sums of squares in float64, without a Jacobian of the weights.
+
+        A weight W_ij is used once for an input, so d logit_c / d W_ij = x_i delta_jc, with x the
+        layer's input and delta_c the derivative of logit c by its pre-activations. The sum over
+        classes of squares is x_i^2 sum_c delta_jc^2, one matrix product for all inputs; the deltas
+        of many inputs come from one backward per class. Only the rows of an embedding can be used
+        twice, by a pair (a, a).
+        """
+        seen: dict[str, Tensor] = {}
+
+        def visit(name: str, activation: Tensor) -> Tensor:
+            seen[name] = activation.requires_grad_()
+            return activation
+
+        with torch.enable_grad():
+            logits = self.forward(weights, inputs, visit=visit)
+        squares = {
+            name: torch.zeros_like(x, dtype=torch.float64)
+            for name, x in seen.items()
+            if not name.endswith("hook_post")
+        }
+        for cotangent in cotangents(logits.detach()):
+            deltas = torch.autograd.grad(
+                logits, [seen[name] for name in squares], cotangent, retain_graph=True
+            )
+            for (name, sums), delta in zip(squares.items(), deltas, strict=True):
+                sums += (
+                    (_by_row(delta, inputs) if name == "hook_embed" else delta).double().square()
+                )
+
+        found = {}
+        pre = [name for name in squares if name != "hook_embed"]  # of every layer, and the logits
+        for layer, name in enumerate(pre[1:]):
+            matrix, bias = layers.weights_after(layer, self.n_layers)
+            x = seen[f"blocks.{layer}.mlp.hook_post"].detach().double()
+            found[matrix], found[bias] = x.square().T @ squares[name], squares[name].sum(dim=0)
+        upstream = squares[pre[0]]
+        found["blocks.0.mlp.b_in"] = upstream.sum(dim=0)
+        if self.d_embed:
+            x = seen["hook_embed"].detach().double().flatten(1)
+            found["blocks.0.mlp.W_in"] = x.square().T @ upstream
+            table = torch.zeros(self.p, self.d_embed, dtype=torch.float64)
+            found["embed.W_E"] = table.index_add_(
+                0, inputs.flatten(), squares["hook_embed"].flatten(0, 1)
+            )
+        else:
+            found["blocks.0.mlp.W_in"] = two_hot_product(inputs, upstream, p=self.p)
+        return found
 
 
-@torch.no_grad()
-def gradients(
-    weights: Mapping[str, Tensor],
-    inputs: Int[Tensor, "*members n 2"],
-    labels: Int[Tensor, "*members n"],
-    *,
-    architecture: MLPArchitecture,
-) -> Weights:
-    """Gradient of the mean cross-entropy over these rows by every weight, without autograd.
-
-    The same as autograd's through `answer_logits`, at about half its time. It stays exact when the
-    loss is 1e-8, and has the precision of the weights.
-    """
-    cache: dict[str, Tensor] = {}
-    answer_logits(weights, inputs, architecture=architecture, visit=layers.recorder(cache))
-    found, upstream = layers.hidden_gradients(
-        weights, cache, labels, n_layers=architecture.n_layers, act_fn=architecture.act_fn
-    )
-    found["blocks.0.mlp.b_in"] = upstream.sum(dim=-2)
-    if architecture.d_embed:
-        embed = cache["hook_embed"]
-        matrix = weights["blocks.0.mlp.W_in"]
-        found["blocks.0.mlp.W_in"] = layers.product(embed.flatten(-2).mT, upstream)
-        rows = layers.product(upstream, matrix.mT).view_as(embed).flatten(-3, -2)
-        found["embed.W_E"] = torch.zeros_like(weights["embed.W_E"])
-        read = layers.through_tables(inputs.flatten(-2), architecture.p)
-        layers.add_rows(found["embed.W_E"], read, rows)
-    else:
-        found["blocks.0.mlp.W_in"] = two_hot_product(inputs, upstream, p=architecture.p)
-    return {name: found[name] for name in weights}
+def _by_row(delta: Float[Tensor, "n 2 d"], inputs: Int[Tensor, "n 2"]) -> Float[Tensor, "n 2 d"]:
+    """By rows of the embedding: a pair (a, a) uses one, whose two parts add before squaring."""
+    twice = (inputs[:, 0] == inputs[:, 1])[:, None]
+    first, second = delta.unbind(dim=1)
+    return torch.stack([first + second.masked_fill(~twice, 0), second.masked_fill(twice, 0)], dim=1)
 
 
 def two_hot_product(

@@ -11,7 +11,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -20,32 +19,25 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.base.errors import InputError
-from grokinterp.models.architecture import ACTIVATIONS, Architecture, Weights
+from grokinterp.models.architecture import ACTIVATIONS, Weights
 from grokinterp.models.foreign_names import BRIDGE, Slot, slots
 from grokinterp.models.user_models import HookedModel, configuration, effective_state
 
 
 def build_model(
-    architecture: Architecture, weights: Mapping[str, Tensor], *, device: str = "cpu"
+    sizes: Mapping[str, Any], weights: Mapping[str, Tensor], *, device: str = "cpu"
 ) -> HookedModel:
-    """A HookedTransformer (TransformerLens 3) or TransformerBridge (4) with these weights.
+    """A HookedTransformer (TransformerLens 3) or TransformerBridge (4) of `SIZES` and weights.
 
-    Global random state (torch, numpy, `random`) is left as it was. An attention rate below 1 is a
-    permanent hook on every layer's attention pattern.
+    Global random state (torch, numpy, `random`) is left as it was.
     """
-    architecture.check(weights)
-    config: dict[str, Any] = {key: getattr(architecture, key) for key in SHARED}
+    config: dict[str, Any] = {key: sizes[key] for key in SIZES}
     config |= {"device": device, "dtype": weights["embed.W_E"].dtype}
     with _quiet_construction():
         model = _new_model(config)
         assert isinstance(model, torch.nn.Module)
         torch.nn.Module.to(model, config["dtype"])  # the bridge starts in float32 whatever it says
     load_weights(model, weights)
-    if (rate := architecture.attention_rate) != 1:
-        for layer in range(architecture.n_layers):
-            # Permanent: it belongs to the model, and reset_hooks() must not take it away.
-            name = f"blocks.{layer}.attn.hook_pattern"
-            model.add_perma_hook(name, lambda pattern, hook: rate * pattern + (1 - rate))
     return model
 
 
@@ -70,13 +62,8 @@ def load_weights(model: HookedModel, weights: Mapping[str, Tensor]) -> None:
             state[slot.key].copy_(slot.foreign(weights[name]))
 
 
-def architecture_of(model: HookedModel) -> Architecture | None:
-    """The architecture of a plain model, or None for one that `Architecture` cannot describe.
-
-    Plain, as far as its configuration and hook points say: learned positions, full LayerNorms or
-    none, causal or bidirectional softmax attention over separate heads with the usual
-    1/sqrt(d_head), a two-matrix MLP with a known activation, and no hooks.
-    """
+def plain_sizes(model: HookedModel) -> dict[str, Any] | None:
+    """The `SIZES` of a plain model; None for one that these do not describe, or that has hooks."""
     cfg = configuration(model)
     plain = (
         all(hasattr(cfg, key) for key in DESCRIBED)
@@ -89,7 +76,7 @@ def architecture_of(model: HookedModel) -> Architecture | None:
         and max(getattr(cfg, key, -1.0) for key in SOFT_CAPS) <= 0
         and not any(point.fwd_hooks for point in model.hook_dict.values())
     )
-    return Architecture(**{key: getattr(cfg, key) for key in SHARED}) if plain else None
+    return {key: getattr(cfg, key) for key in SIZES} if plain else None
 
 
 def functional_logits(
@@ -117,9 +104,12 @@ def functional_logits(
 
 
 # What an architecture and TransformerLens' configurations both have, under the same name.
-SHARED = tuple(field.name for field in fields(Architecture) if field.name != "attention_rate")
+SIZES = (
+    "n_layers", "n_heads", "d_model", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "n_ctx",
+    "act_fn", "normalization_type", "eps", "attention_dir",
+)  # fmt: skip
 # What a configuration has to say before a model can be taken for a plain one.
-DESCRIBED = (*SHARED, "positional_embedding_type", "use_attn_scale", "attn_scale")
+DESCRIBED = (*SIZES, "positional_embedding_type", "use_attn_scale", "attn_scale")
 # Settings that change what a TransformerLens block computes; all are falsy in a plain model.
 UNUSUAL = (
     "attn_only", "parallel_attn_mlp", "gated_mlp", "use_local_attn", "use_qk_norm",

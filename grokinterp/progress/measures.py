@@ -27,10 +27,10 @@ from jaxtyping import Bool
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.base.checks import instance, listed, member, text, truth, word
+from grokinterp.base.checks import listed, member, text, truth, word
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.memory import kept_memory
-from grokinterp.base.registry import check_free, check_function, checked_name
+from grokinterp.base.registry import Registry, check_function
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import LogitTally, checked_frequencies, usable_group
 from grokinterp.fourier.basis import gini
@@ -54,17 +54,12 @@ from grokinterp.reading._load import RunOrPath, check_snapshot, run_of
 from grokinterp.runs._snapshot import Block, Snapshot, Tally
 from grokinterp.runs.metrics import UNMIRRORED
 from grokinterp.runs.run import Run
-from grokinterp.tasks.ising import IsingTask
-from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.task import Task
 
 Function = Callable[..., Any]
 Scope = Literal["snapshot", "run"]
 Columns = dict[str, object]  # of one row, by name
 RESERVED = ("step", *UNMIRRORED)  # columns that tables have besides the measures
-OF_ENCODINGS = (  # registered once `grokinterp.encodings` is imported, and taken before that too
-    "compressibility", "compressibility_peak", "scopes", "bases", "fisher_pruning", "sizes",
-    "features",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,12 +72,12 @@ class Measure:
     default: bool = True  # taken without being asked for
     needs_frequencies: bool = False  # without any to give it, it is null
     prefix: str = ""  # of the columns of a measure that returns several values
-    of: type | None = None  # the kind of task it is defined for; None for all
+    of: type | str | None = None  # the tasks it is defined for: a class, or what they have
     meaning: str = ""
 
     def columns(self, snapshot: Snapshot, frequencies: Sequence[int] = ()) -> dict[str, float]:
         """The columns that a measure of snapshots adds to a row."""
-        if self.of is not None and not isinstance(snapshot.task, self.of):
+        if not self._is_defined_for(snapshot.task):
             return {}
         if self.needs_frequencies and not frequencies:
             return {} if self.prefix else {self.name: math.nan}
@@ -100,9 +95,15 @@ class Measure:
 
     def columns_of_run(self, run: Run) -> Columns:
         """The columns that a measure of runs adds to a row; InputError for what cannot be said."""
-        if self.of is not None and not isinstance(run.task, self.of):
+        if not self._is_defined_for(run.task):
             return {}
         return self._named(self.function(run))
+
+    def _is_defined_for(self, task: Task) -> bool:
+        if isinstance(self.of, type):
+            return isinstance(task, self.of)
+        part = True if self.of is None else getattr(task, self.of)
+        return bool(part() if callable(part) else part)
 
     def _named(self, value: object) -> Columns:
         if isinstance(value, Mapping):
@@ -124,7 +125,9 @@ def _at(snapshot: Snapshot) -> str:
     return "" if snapshot.step is None else f" at step {snapshot.step}"
 
 
-MEASURES: dict[str, Measure] = {}
+MEASURES: Registry[Measure] = Registry(
+    "measure", reserved=dict.fromkeys(RESERVED, "a column of every table")
+)
 
 
 def measure(
@@ -132,7 +135,7 @@ def measure(
     *,
     needs_frequencies: bool = False,
     prefix: str = "",
-    of: type | None = None,
+    of: type | str | None = None,
     scope: Scope = "snapshot",
     default: bool | None = None,
     meaning: str | None = None,
@@ -142,11 +145,12 @@ def measure(
     `scope` says what it is a function of: a "snapshot" (and, with `needs_frequencies`, of the key
     frequencies), or a finished "run". A measure of snapshots is taken by `gi.progress_measures`,
     `grokinterp measure` and `grokinterp bench` unless `default` is False: then, and always for one
-    of runs, it is taken where it is asked for by name. `meaning` is one line about its numbers, the
-    first one of the function's docstring unless given. InputError for a name that is taken (a cell
-    of a notebook replaces its own), for what is no name, and for what is no such function.
+    of runs, it is taken where it is asked for by name. `of` says for which tasks it has columns: a
+    class of tasks, or "grid" (all pairs of operands) or "observables" for those that have one.
+    `meaning` is one line about its numbers, the first one of the docstring unless given. InputError
+    for a name that is taken (a cell of a notebook replaces its own), for what is no name, and for
+    what is no such function.
     """
-    checked_name("measure", name)
     truth("needs_frequencies", needs_frequencies)
     word("scope", scope, get_args(Scope))
     of_run = scope == "run"
@@ -155,24 +159,15 @@ def measure(
         given = "default" if default else "needs_frequencies"
         raise InputError(f"{given}=True is for measures of snapshots; leave it out for a run.")
     text("prefix", prefix, such_as="'norm_'")
-    if of is not None:
-        instance(of, type, "kind of task", give="such as gi.ModularTask")
-    if name in RESERVED:
-        raise InputError(f"measure {name!r} is a column of every table; give another name.")
+    if of is not None and not isinstance(of, type):
+        word("of", of, ("grid", "observables"))
 
     def register(function: Function) -> Function:
         check_function("measure", name, function, (scope, "frequencies")[: 1 + needs_frequencies])
-        check_free("measure", name, function, {x.name: x.function for x in MEASURES.values()})
-        home = getattr(function, "__module__", None) or ""
-        if name in OF_ENCODINGS and not home.startswith("grokinterp.encodings."):
-            raise InputError(
-                f"measure {name!r} is taken by grokinterp.encodings; give another name."
-            )
         written = function.func if isinstance(function, partial) else function
         about = meaning or (inspect.getdoc(written) or "").partition("\n")[0]
-        MEASURES[name] = Measure(
-            name, function, scope, default, needs_frequencies, prefix, of, about
-        )
+        entry = Measure(name, function, scope, default, needs_frequencies, prefix, of, about)
+        MEASURES.add(name, entry, by=function)
         return function
 
     return register
@@ -180,7 +175,7 @@ def measure(
 
 def checked_measures(argument: str, names: object, scope: Scope) -> list[str]:
     """Names of measures of a scope, each once; others are refused."""
-    known = [entry.name for entry in MEASURES.values() if entry.scope == scope]
+    known = [entry.name for entry in MEASURES.every() if entry.scope == scope]
     found: list[str] = []
     for name in listed(argument, names, such_as="['sizes']"):
         member(name, known, f"measure of a {scope}")
@@ -258,13 +253,13 @@ def _gini(snapshot: Snapshot, *, of: Callable[[Snapshot], Tensor]) -> float:
 for _name, _spectrum, _task, _what in (
     ("gini_embedding", embedding_spectrum, None, "W_E along the tokens"),
     ("gini_unembedding", unembedding_spectrum, None, "W_U along the answer classes"),
-    ("gini_neuron_logit", neuron_logit_spectrum, ModularTask, "W_out W_U, the paper's W_L"),
+    ("gini_neuron_logit", neuron_logit_spectrum, "grid", "W_out W_U, the paper's W_L"),
 ):
     _meaning = f"Gini of the per-frequency norms of {_what}; constant left out."
     measure(_name, of=_task, meaning=_meaning)(partial(_gini, of=_spectrum))
 
 
-@measure("embedding_top5_share", of=ModularTask)
+@measure("embedding_top5_share", of="grid")
 def _embedding_top5_share(snapshot: Snapshot) -> float:
     """Share of the power of W_E in its five strongest frequencies; constant left out."""
     power = embedding_spectrum(snapshot)[1:]
@@ -274,7 +269,7 @@ def _embedding_top5_share(snapshot: Snapshot) -> float:
 for _loss in (
     losses.trig_variance_explained, losses.restricted_loss_demo, losses.excluded_loss_demo
 ):  # fmt: skip
-    measure(_loss.__name__, needs_frequencies=True, of=ModularTask)(_loss)
+    measure(_loss.__name__, needs_frequencies=True, of="grid")(_loss)
 
 
 def _ipr(snapshot: Snapshot, *, name: str) -> float:
@@ -283,10 +278,10 @@ def _ipr(snapshot: Snapshot, *, name: str) -> float:
 
 for _name, _what in (("ipr_input", "read of each operand"), ("ipr_output", "write to the answers")):
     _meaning = f"Mean IPR of what the neurons {_what}, real basis."
-    measure(_name, of=ModularTask, meaning=_meaning)(partial(_ipr, name=_name))
+    measure(_name, of="grid", meaning=_meaning)(partial(_ipr, name=_name))
 
 
-@measure("observables", of=IsingTask)
+@measure("observables", of="observables")
 def _observables(snapshot: Snapshot) -> dict[str, float]:
     """Median |r| of the last hidden layer's units with energy, |M| and M, over test lattices."""
     rows = observed_rows(snapshot)
@@ -298,7 +293,7 @@ def _observables(snapshot: Snapshot) -> dict[str, float]:
     }
 
 
-@measure("mirrored_pairs", prefix="test_", of=ModularTask)
+@measure("mirrored_pairs", prefix="test_", of="grid")
 def _mirror(snapshot: Snapshot) -> dict[str, float]:
     """Test loss and accuracy on pairs whose mirror (b, a) is trained on, and on the others.
 
@@ -371,7 +366,7 @@ for _name, _of, _meaning in (
     ("loss_heldout_placebo", "placebo_loss", "The least loss of fits by as many others, 50 sets."),
     ("acc_heldout_placebo", "placebo_acc", "The best accuracy of the same placebos."),
 ):
-    measure(f"restricted_{_name}", needs_frequencies=True, of=ModularTask, meaning=_meaning)(
+    measure(f"restricted_{_name}", needs_frequencies=True, of="grid", meaning=_meaning)(
         partial(_heldout, of=_of)
     )
 
@@ -424,7 +419,7 @@ def measure_snapshot(
     count_over_table(snapshot)
     row: dict[str, float] = {}
     by: dict[str, str] = {}
-    for entry in MEASURES.values():
+    for entry in MEASURES.every():
         if not entry.default and entry.name not in further:
             continue
         columns = entry.columns(snapshot, frequencies)

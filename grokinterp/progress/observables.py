@@ -15,7 +15,6 @@ from torch import Tensor
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.runs._snapshot import Snapshot
-from grokinterp.tasks.ising import IsingTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,15 +138,13 @@ def correlation_table(
 
 
 def observables(snapshot: Snapshot) -> dict[str, Float[Tensor, " n_inputs"]]:
-    """Energy, |magnetisation| and magnetisation of every lattice of an Ising task, per site."""
-    task = snapshot.task
-    if not isinstance(task, IsingTask):
-        raise InputError(f"{task.title} has no energy and no magnetisation; give an Ising model.")
-    return {
-        "energy": task.energy,
-        "abs_magnetization": task.magnetization.abs(),
-        "magnetization": task.magnetization,
-    }
+    """The observables of the task: of lattices energy, |magnetisation| and magnetisation."""
+    found = snapshot.task.observables()
+    if not found:
+        raise InputError(
+            f"{snapshot.task.title} has no observables, such as an energy; give an Ising model."
+        )
+    return found
 
 
 def observed_rows(snapshot: Snapshot) -> Bool[Tensor, " n_inputs"]:
@@ -161,7 +158,7 @@ def pre_activations(snapshot: Snapshot) -> dict[str, Float[Tensor, "n_inputs ...
 
     Of a CNN `conv.0`, ..., `hidden` and `logits`; of a deep MLP `hidden.0`, `hidden.1`, ...
     """
-    if snapshot.kind == "transformer":
+    if snapshot.positions or not snapshot.n_layers:
         raise InputError("these are the layers of an MLP or a CNN; give one of those.")
     convs = sum(name.startswith("conv.") and name.endswith(".W") for name in snapshot.weights)
     hooks = {f"conv.{layer}": f"conv.{layer}.hook_pre" for layer in range(convs)}

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -17,8 +17,9 @@ from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
 from grokinterp.base.files import LOCK, hold, write_whole
 from grokinterp.base.paths import as_path, new_file, reaching
-from grokinterp.models.architecture import Architecture, Weights, is_bias, refuse_not_finite
+from grokinterp.models.architecture import Weights, is_bias, refuse_not_finite
 from grokinterp.models.foreign_names import PAPER, to_foreign
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.reading._load import ForeignStore, RunOrPath, open_foreign, progress_bar, run_of
 from grokinterp.reading.checkpoint_formats import holds_foreign
 from grokinterp.runs.run import Run
@@ -109,12 +110,13 @@ def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
     word("format", format, ("demo", "paper"))
     run = run_of(run)
     path = new_file("path", path, such_as="run.pth")
-    architecture, task = run.architecture, run.task
-    if not isinstance(architecture, Architecture) or not isinstance(task, ModularTask):
+    architecture = run.architecture.transformer
+    if architecture is None or run.task.grid is None:
         raise InputError(
-            f"{run.path} holds a model of kind {architecture.kind!r}; format={format!r} is one of "
-            "transformers on modular arithmetic."
+            f"{run.path} holds a model of kind {run.architecture.kind!r}; format={format!r} is one "
+            "of transformers on modular arithmetic."
         )
+    task = cast(ModularTask, run.task)
     content = _demo(run, architecture) if format == "demo" else _paper(run, architecture, task)
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -122,7 +124,7 @@ def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
     return path
 
 
-def _demo(run: Run, architecture: Architecture) -> dict[str, Any]:
+def _demo(run: Run, architecture: TransformerArchitecture) -> dict[str, Any]:
     mask = torch.ones(architecture.n_ctx, architecture.n_ctx, dtype=torch.bool)
     buffers = {  # so that a strict load takes it
         f"blocks.{layer}.attn.{name}": buffer
@@ -149,7 +151,7 @@ def _demo(run: Run, architecture: Architecture) -> dict[str, Any]:
     return content
 
 
-def _paper(run: Run, architecture: Architecture, task: ModularTask) -> dict[str, Any]:
+def _paper(run: Run, architecture: TransformerArchitecture, task: ModularTask) -> dict[str, Any]:
     n_layers, n_ctx = architecture.n_layers, architecture.n_ctx
     masks = {  # so that a strict load takes it
         f"blocks.{layer}.attn.mask": torch.ones(n_ctx, n_ctx).tril() for layer in range(n_layers)
@@ -188,7 +190,7 @@ def _weights(run: Run, step: int) -> Weights:
     return weights
 
 
-def _check_fits_paper(weights: Weights, architecture: Architecture) -> None:
+def _check_fits_paper(weights: Weights, architecture: TransformerArchitecture) -> None:
     no_place = [x for x, w in weights.items() if is_bias(x) and ".mlp." not in x and w.any()]
     if architecture.normalization_type:
         no_place.append("LayerNorm")

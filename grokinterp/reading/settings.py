@@ -25,7 +25,8 @@ from typing import Any
 
 from grokinterp.base.checks import number, real, whole, word
 from grokinterp.base.errors import InputError, nearest, shown
-from grokinterp.models.architecture import ACTIVATIONS, CHOICES, Architecture
+from grokinterp.models.architecture import ACTIVATIONS, CHOICES
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.transformer_lens_adapter import SOFT_CAPS, UNUSUAL
 from grokinterp.reading.file_contents import MOST_KEYS, PLAIN, Configs
 from grokinterp.tasks.operations import ALIASES, OPERATIONS, get_operation
@@ -187,7 +188,7 @@ class Settings:
 
     def of_architecture(self) -> dict[str, Any]:
         """What is known of the architecture."""
-        names = {field.name for field in fields(Architecture)}
+        names = {field.name for field in fields(TransformerArchitecture)}
         return {key: x for key, x in asdict(self).items() if key in names and x is not None}
 
 
@@ -276,7 +277,7 @@ def sizes_in(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def check_sizes(
-    configs: Configs, architecture: Architecture, p: int, ignored: Collection[str]
+    configs: Configs, architecture: TransformerArchitecture, p: int, ignored: Collection[str]
 ) -> None:
     """Refuse a configuration with a size that the weights do not have, but for some `ignored`."""
     for name, config in configs:
@@ -308,7 +309,7 @@ def check_agreement(configs: Configs) -> None:
                 )
 
 
-def _also_meant(theirs: str, ours: str, architecture: Architecture, p: int) -> set[int]:
+def _also_meant(theirs: str, ours: str, architecture: TransformerArchitecture, p: int) -> set[int]:
     """Other numbers that a word may stand for."""
     if ours == "d_vocab_out" or theirs in ("d_vocab", "n_ctx"):
         return {architecture.d_vocab} if theirs in ("num_classes", "n_classes") else set()

@@ -23,9 +23,9 @@ from torch import Tensor
 from grokinterp.base.checks import real
 from grokinterp.base.errors import InputError
 from grokinterp.models._recognise import Recognised
-from grokinterp.models.architecture import Architecture, Weights, is_bias
+from grokinterp.models.architecture import Weights, is_bias
 from grokinterp.models.cross_entropy import answer_scores
-from grokinterp.models.kinds import NetworkSizes, fitting_task
+from grokinterp.models.transformer import NetworkSizes, TransformerArchitecture, fitting_task
 from grokinterp.reading.checkpoint_files import Source
 from grokinterp.reading.settings import Settings
 from grokinterp.reading.stored_losses import (
@@ -62,7 +62,7 @@ _IN_CONFIG = {
 
 
 def task_of(
-    architecture: Architecture, given: Settings, config: Settings, source: Source
+    architecture: TransformerArchitecture, given: Settings, config: Settings, source: Source
 ) -> tuple[ModularTask, tuple[str, ...]]:
     """The operation, the modulus and the "=" token, which the sizes of the weights have to fit."""
     where = str(source.path)
@@ -104,7 +104,7 @@ def check_biases(weights: Weights, given: str | None, where: str) -> None:
             raise InputError(f"biases={given} contradicts {where}, whose {name!r} is not zero.")
 
 
-def check_affordable(architecture: Architecture, task: ModularTask, where: str) -> None:
+def check_affordable(architecture: TransformerArchitecture, task: ModularTask, where: str) -> None:
     """Refuse sizes that a file of a few kilobytes can state and no machine can compute with."""
     # The table of pairs, its logits, and what a forward holds of one block of inputs.
     rows = min(task.n_inputs, BLOCK_ROWS)

@@ -1,20 +1,45 @@
-"""The keys of a recipe: types, choices and limits, and defaults that depend on task and model."""
+"""Which keys does a recipe have? Those of its kinds, and those of every training."""
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from grokinterp.base.checks import listed, number, real, whole, word
+from grokinterp.base.checks import listed, whole
 from grokinterp.base.errors import InputError, shown, whole_number
-from grokinterp.models.architecture import ACTIVATIONS, RULES_OF, InitRule
-from grokinterp.tasks.modular import LARGEST_P
-from grokinterp.tasks.splits import SplitRule
+from grokinterp.base.keys import Key, by_name, key, keys_of
+from grokinterp.base.registry import Registry
+from grokinterp.models.architecture import MODELS
+from grokinterp.tasks.splits import DrawnSplit
+from grokinterp.tasks.task import TASKS
+from grokinterp.updates.batches import Schedule
+from grokinterp.updates.changes import CONSTRAINTS, GRADIENT_FILTERS
+from grokinterp.updates.objectives import OBJECTIVES
+from grokinterp.updates.optimizers import OPTIMIZERS
 
-Schedule = str | tuple[int, ...]
+CheckpointSchedule = str | tuple[int, ...]
 MOST_STEPS = 2**53
+MOST_THREADS = 1024
 MOST_CHECKPOINTS = 1_000_000  # more are no schedule, and eat the memory of one
 _EXPECTED = "give 'every:100', 'log:40' or a list of steps such as [0, 100, 1000]."
+
+REGISTRIES: dict[str, Registry[Any]] = {  # the open kinds of a recipe, by the key that names each
+    "task": TASKS, "model": MODELS, "objective": OBJECTIVES, "optimizer": OPTIMIZERS,
+    "gradient_filter": GRADIENT_FILTERS, "constraint": CONSTRAINTS,
+}  # fmt: skip
+USUAL = {  # of the task's usual model, see `Task.usual_model`
+    "task": "modular", "objective": "cross_entropy", "optimizer": "adamw",
+    "gradient_filter": "none", "constraint": "none",
+}  # fmt: skip
+ABOUT = {
+    "task": "what is learned", "model": "which network", "objective": "what is minimised",
+    "optimizer": "how gradients become steps", "gradient_filter": "what is done to gradients",
+    "constraint": "what weights are brought back to",
+}  # fmt: skip
+# Keys in which runs of one setting may differ: chance, and how training was watched.
+CHANCE = ("seed", "data_seed", "pool_seed")
+WATCHING = ("checkpoints", "log_every", "device", "threads")
 
 
 def checkpoint_steps(schedule: str | Sequence[int], steps: int) -> tuple[int, ...]:
@@ -55,134 +80,57 @@ def checkpoint_steps(schedule: str | Sequence[int], steps: int) -> tuple[int, ..
     return tuple(sorted({0, *(min(step, steps) for step in spaced), steps}))
 
 
-# Keys in which runs of one setting may differ: chance, and how training was watched.
-CHANCE = ("seed", "data_seed", "pool_seed")
-WATCHING = ("checkpoints", "log_every", "device", "threads")
-MODELS = {"modular": ("transformer", "mlp"), "ising": ("cnn",)}  # the first is the default
-BY_MODEL: dict[str, dict[str, Any]] = {
-    "transformer": {"d_mlp": 512, "biases": "none", "equals_token": True, "init": "gpt2"},
-    "mlp": {"d_mlp": 512, "biases": "all", "equals_token": False, "init": "xavier"},
-    "cnn": {"d_mlp": 100, "biases": "all", "equals_token": False, "init": "torch"},
-}
-CHOICES: dict[str, tuple[str, ...]] = {
-    "task": tuple(MODELS),
-    "split": get_args(SplitRule),
-    "model": tuple(BY_MODEL),
-    "embedding": ("two_hot", "learned"),
-    "act_fn": tuple(ACTIVATIONS),
-    "biases": ("none", "mlp", "all"),
-    "init": get_args(InitRule),
-    "optimizer": ("adamw", "adam", "sgd"),
-}
-SYNONYMS = {  # what other code calls our keys, for the hint at an unknown one
-    "learning_rate": "lr", "wd": "weight_decay", "w0": "init_scale", "epochs": "steps",
-    "num_epochs": "steps", "frac_train": "train_fraction", "fn_name": "operation", "modulus": "p",
-    "num_layers": "n_layers", "num_heads": "n_heads", "act_type": "act_fn",
-    "save_every": "checkpoints",
-}  # fmt: skip
-LEAST = {
-    **dict.fromkeys(("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "log_every"), 1),
-    **dict.fromkeys(
-        ("steps", "warmup", "batch_size", "threads", "weight_decay", "seed", "data_seed"), 0
-    ),
-}
-AT_MOST = {  # beyond these a table or a schedule does not fit into any memory
-    "p": LARGEST_P, "steps": 100_000_000, "seed": 2**40, "data_seed": 2**40, "threads": 1024,
-    "n_layers": 1000, "n_heads": 10_000, "d_model": 100_000, "d_head": 100_000, "d_mlp": 1_000_000,
-}  # fmt: skip
-MOST_BITS = 63  # of whole numbers, as in TOML
-SIZES = ("widths", "channels")
-ISING_KEYS = (
-    "lattice", "n_train", "n_test", "n_temperatures", "half_width", "n_repeats", "sweeps",
-    "pool_seed",
-)  # fmt: skip
-USED_BY: dict[str, tuple[str, ...]] = {  # the tasks or models that a key is for; others: all
-    **dict.fromkeys(("operation", "p", "train_fraction", "split"), ("modular",)),
-    **dict.fromkeys(ISING_KEYS, ("ising",)),
-    **dict.fromkeys(("n_heads", "d_head", "equals_class"), ("transformer",)),
-    **dict.fromkeys(("n_layers", "d_model"), ("transformer", "mlp")),
-    **dict.fromkeys(("widths", "embedding"), ("mlp",)),
-    "channels": ("cnn",),
-}  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class Watching:
+    """How long training goes on, what is kept of it, and on what it runs."""
+
+    steps: int = key(10_000, help="updates", least=0, most=100_000_000,
+                     synonyms=("epochs", "num_epochs"))  # fmt: skip
+    checkpoints: CheckpointSchedule = key(  # noqa: RUF009
+        "every:100", help="steps whose weights are saved: every:N, log:N or a list",
+        synonyms=("save_every",), wanted="a schedule such as 'every:100' or a list of steps",
+        read=lambda given: tuple(given) if isinstance(given, list | tuple) else (
+            given if isinstance(given, str) else None
+        ),
+    )  # fmt: skip
+    log_every: int = key(10, help="steps from one row of metrics to the next", least=1)
+    device: str = key("auto", help="CUDA where there is one, else the CPU; MPS only by its name")
+    threads: int = key(0, help="of torch; 0 is its own choice", least=0, most=MOST_THREADS)
 
 
-def defaults_of(task: str, model: str | None) -> dict[str, Any]:
-    """The defaults that depend on the task and the model; a word that is not known is refused.
+def keys_of_recipe(kinds: Mapping[str, str]) -> dict[str, Key]:
+    """The keys of a recipe of these kinds, by name, in the order in which it is written.
 
-    >>> defaults_of("ising", None)["model"]
-    'cnn'
+    Names that are not known are refused. The model has a say in defaults of its task's keys.
+
+    >>> list(keys_of_recipe({"task": "ising", "model": "cnn", "optimizer": "sgd"}))[:3]
+    ['task', 'lattice', 'n_train']
     """
-    word("task", typed("task", task, "modular"), CHOICES["task"])
-    model = MODELS[task][0] if model is None else typed("model", model, "transformer")
-    word("model", model, CHOICES["model"])
-    return {"model": model, **BY_MODEL[model]}
+    found: list[Key] = []
+    for role, registry in REGISTRIES.items():
+        name = kinds.get(role, USUAL.get(role, ""))
+        kind = registry.find(name)
+        found.append(Key(role, str, name, ABOUT[role]))
+        if role == "task":
+            usual = MODELS.find(kinds["model"]).usual
+            found += [_with_default(one, usual) for one in keys_of(kind)]
+            found += [] if kind.own_split else keys_of(DrawnSplit)
+        else:
+            found += kind.keys() if role == "model" else keys_of(kind)
+    return by_name([*found, *keys_of(Schedule), *keys_of(Watching)])
 
 
-def is_used(key: str, task: str, model: str) -> bool:
-    """Whether a key means something for this task and model.
-
-    >>> is_used("channels", "ising", "cnn"), is_used("p", "ising", "cnn"), is_used("lr", "", "")
-    (True, False, True)
-    """
-    return key not in USED_BY or task in USED_BY[key] or model in USED_BY[key]
-
-
-def typed(key: str, value: Any, default: Any) -> Any:
-    """The value in the type of its key, refused when it has another."""
-    several = isinstance(value, list | tuple)
-    for part in value if several else [value]:
-        if isinstance(part, int) and part.bit_length() > MOST_BITS:
-            raise InputError(f"{key}={shown(part)} is too large; whole numbers are below 2^63.")
-    found: Any = None
-    if key == "checkpoints":
-        found = tuple(value) if several else value if isinstance(value, str) else None
-        expected = "a schedule such as 'every:100' or a list of steps"
-    elif key == "betas":
-        both = tuple(map(real, value)) if several else ()
-        found = both if len(both) == 2 and None not in both else None
-        expected = "two numbers such as [0.9, 0.98]"
-    elif key in SIZES:
-        sizes = tuple(value) if several else (value,)
-        found = sizes if all(type(size) is int and size > 0 for size in sizes) else None
-        expected = "a list of sizes from 1 on such as [256, 64]"
-    elif key == "biases" and isinstance(value, bool):
-        return "all" if value else "none"
-    elif isinstance(default, bool):
-        found, expected = value if isinstance(value, bool) else None, "true or false"
-    elif isinstance(default, int):
-        as_float = isinstance(value, float) and value.is_integer()  # 1e4, as people write steps
-        found, expected = int(value) if as_float else whole_number(value), "a whole number"
-    elif isinstance(default, float):
-        found, expected = real(value), "a number"
-    else:
-        found, expected = value if isinstance(value, str) else None, "text"
-    if found is None:
-        advice = "" if " such as " in expected or default is None else f"; give such as {default!r}"
-        raise InputError(f"{key}={shown(value)} is not {expected}{advice}.")
+def every_key() -> dict[str, dict[str, Key]]:
+    """All keys that there are: by the kind that has them, such as "optimizer=adamw"."""
+    found = {"every recipe": {role: Key(role, str, USUAL.get(role), ABOUT[role]) for role in ABOUT}}
+    found["every recipe"] |= by_name([*keys_of(Schedule), *keys_of(Watching)])
+    found["a task without a split of its own"] = by_name(keys_of(DrawnSplit))
+    for role, registry in REGISTRIES.items():
+        registry.every()  # plug-ins too
+        for name, kind in registry.items():
+            found[f"{role}={name}"] = by_name(kind.keys() if role == "model" else keys_of(kind))
     return found
 
 
-def check_choices(values: dict[str, Any]) -> None:
-    """Refuse words that their keys, their task or their model do not have."""
-    for key, known in CHOICES.items():
-        word(key, values[key], known)
-    for key, of, valid in (("model", "task", MODELS), ("init", "model", RULES_OF)):
-        if values[key] not in (words := valid[values[of]]):
-            give = f"give {key}={' or '.join(map(repr, words))}"
-            raise InputError(f"{key}={values[key]!r} is not for {of}={values[of]!r}; {give}.")
-
-
-def check_limits(values: dict[str, Any]) -> None:
-    """Refuse numbers that are out of range."""
-    for key, least in LEAST.items():
-        if values[key] < least:
-            less = f"{key}={shown(values[key])} is less than {least}"
-            raise InputError(f"{less}; give at least {least}.")
-    for key, most in AT_MOST.items():
-        if values[key] > most:
-            raise InputError(f"{key}={shown(values[key])} is too large; give at most {most}.")
-    for key in ("lr", "init_scale"):
-        number(key, values[key], such_as="0.001")
-    betas = values["betas"]
-    if any(not 0 <= beta < 1 for beta in betas):
-        raise InputError(f"betas={betas} are not both in [0, 1); give such as [0.9, 0.98].")
+def _with_default(one: Key, defaults: Mapping[str, Any]) -> Key:
+    return replace(one, default=defaults[one.name]) if one.name in defaults else one

@@ -3,43 +3,32 @@
 import math
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from grokinterp.base.checks import instance, text
 from grokinterp.base.errors import InputError, nearest, one_line, shown
+from grokinterp.base.keys import MISSING, Key, fields_from, keys_of
 from grokinterp.base.paths import as_path, file_at
-from grokinterp.models.architecture import Architecture
-from grokinterp.models.cnn import CNNArchitecture
-from grokinterp.models.kinds import Shape
-from grokinterp.models.mlp import MLPArchitecture
-from grokinterp.recipe.keys import (
-    ISING_KEYS,
-    SYNONYMS,
-    Schedule,
-    check_choices,
-    check_limits,
-    checkpoint_steps,
-    defaults_of,
-    is_used,
-    typed,
-)
-from grokinterp.tasks.ising import IsingTask
-from grokinterp.tasks.modular import ModularTask
-from grokinterp.tasks.operations import get_operation
+from grokinterp.base.plugins import others_of
+from grokinterp.models.architecture import BaseArchitecture
+from grokinterp.recipe.keys import REGISTRIES, USUAL, checkpoint_steps, every_key, keys_of_recipe
 from grokinterp.tasks.splits import n_training_rows, train_indices
-from grokinterp.tasks.task import Task
+from grokinterp.tasks.task import TASKS, Task
+from grokinterp.updates.changes import Constraint, GradientFilter
+from grokinterp.updates.objectives import Objective
 
+MOST_PARAMETERS = 1e9
+ONCE_EVERYWHERE = ("betas", "equals_token")  # which 0.2.0 wrote for all models and optimisers
 LARGEST_TOML = 1_000_000  # bytes: ten thousand values of an axis take a tenth of it
 MOST_PARTS = 1000  # of a dotted key, in whose number the parser's time is quadratic
 EXAMPLE = "p = 113"
-DEPENDS: Any = None  # on the task or the model, see `keys.defaults_of`
 
 
 def read_toml(path: str | Path, *, example: str = EXAMPLE) -> dict[str, Any]:
@@ -66,9 +55,12 @@ def parse_toml(text: bytes, *, file: str | Path, example: str = EXAMPLE) -> dict
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What is trained and how. Unknown keys and impossible values are refused with an InputError.
+    """What is trained and how: the name of each open kind, and the keys of these kinds, flat.
+
+    `grokinterp recipes --keys` lists all keys. One that is not given has its default; values are
+    attributes, and cannot be changed. InputError for a key that the chosen kinds do not have, for
+    impossible values, and for a model that does not fit the task.
 
     >>> Recipe(p=7, steps=100).replace(lr=0.01).lr
     0.01
@@ -77,81 +69,32 @@ class Recipe:
     grokinterp.base.errors.InputError: recipe key 'learning_rate' is not known; did you mean 'lr'?
     """
 
-    task: str = "modular"
-    operation: str = "add"  # see grokinterp.tasks.OPERATIONS
-    p: int = 113
-    train_fraction: float = 0.3
-    split: str = "torch"  # rule that draws the training rows: torch.randperm or random.shuffle
-    data_seed: int = 0  # of the split, and of the labels of a random operation
-    lattice: int = 16  # side of the Ising configurations; see grokinterp.tasks.IsingTask
-    n_temperatures: int = 50
-    half_width: float = 1.0  # temperatures reach so far below and above the critical one
-    n_repeats: int = 1000  # configurations in the pool at each temperature
-    sweeps: int = 300  # of Glauber dynamics
-    n_train: int = 300
-    n_test: int = 1000
-    pool_seed: int = 0  # of the dynamics
-    model: str = DEPENDS  # "transformer" or "mlp", for Ising "cnn"
-    n_layers: int = 1
-    n_heads: int = 4
-    d_model: int = 128
-    d_head: int = 32
-    d_mlp: int = DEPENDS  # 512, of a CNN 100
-    widths: tuple[int, ...] = ()  # hidden layers of an MLP; () is n_layers of d_mlp neurons
-    embedding: str = "two_hot"  # what an MLP reads, or "learned": d_model numbers an operand
-    channels: tuple[int, ...] = (2, 4)  # of a CNN's convolutions
-    act_fn: str = "relu"
-    biases: str = DEPENDS  # which are trained: "none", "mlp" (as in the paper) or "all"
-    equals_token: bool = DEPENDS  # a transformer's inputs are [a, b, "="], otherwise [a, b]
-    equals_class: bool = False  # "=" is one of the output classes, and of the training softmax
-    init: str = DEPENDS  # rule of the initial weights: see grokinterp.models.architecture
-    init_scale: float = 1.0  # multiplies the initial weights (w0)
-    seed: int = 0  # of the initial weights and of the order of mini-batches
-    optimizer: str = "adamw"  # "adam" couples the weight decay into the gradient (L2)
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 1.0
-    warmup: int = 0  # update number s (from 0) has lr * min(s / warmup, 1)
-    batch_size: int = 0  # 0 = full batch
-    reshuffle: bool = True  # the mini-batches of every epoch, or once for all
-    steps: int = 10_000
-    checkpoints: Schedule = "every:100"
-    log_every: int = 10
-    device: str = "auto"  # CUDA where there is one, else the CPU; MPS only by its name
-    threads: int = 0  # 0 = torch's own choice
+    _values: dict[str, Any]  # of all keys, in order: names and plain values alone
 
-    def __post_init__(self) -> None:
-        by_model = defaults_of(self.task, self.model)
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is DEPENDS and field.name in by_model:
-                value = by_model[field.name]
-            default = by_model.get(field.name, field.default)
-            object.__setattr__(self, field.name, typed(field.name, value, default))
-        values = vars(self)
-        check_choices(values)
-        object.__setattr__(self, "operation", get_operation(self.operation).name)
-        check_limits(values)
-        if self.model == "mlp" and self.equals_token:
-            raise InputError("model='mlp' reads the two operands alone; give equals_token=false.")
-        if self.widths and (self.n_layers, self.d_mlp) != (1, by_model["d_mlp"]):
-            hidden = f"widths={list(self.widths)} are the hidden layers"
-            raise InputError(f"{hidden}; leave n_layers and d_mlp out.")
-        if self.equals_class and not self.equals_token:
-            without = 'without "=" among the inputs there is no "=" class'
-            raise InputError(f"equals_class=true needs equals_token=true: {without}.")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value != field.default and not is_used(field.name, self.task, self.model):
-                of = f"task={self.task!r}, model={self.model!r}"
-                raise InputError(
-                    f"{field.name}={shown(value)} means nothing for {of}; leave it out."
-                )
-        task = self.build_task()
-        if isinstance(task, ModularTask):
+    def __init__(self, **given: Any) -> None:
+        kinds = _kinds_in(given)
+        keys = keys_of_recipe(kinds)
+        for name, value in given.items():
+            if name not in keys:
+                raise _unused(name, value, keys, kinds)
+        values = dict(kinds)
+        for name, key in keys.items():
+            if name not in kinds:
+                value = given.get(name, key.default)
+                if value is MISSING:
+                    raise InputError(f"this recipe needs {name!r} ({key.help or 'no default'}).")
+                values[name] = key.checked(value)
+        vars(self)["_values"] = {name: values[name] for name in keys}
+        self._check()
+
+    def _check(self) -> None:
+        task, architecture = self.build_task(), self.architecture()
+        if not task.own_split:
             n_training_rows(task.n_inputs, self.train_fraction)
-        sizes = self.architecture().parameter_shapes().values()
-        if (n := sum(math.prod(shape) for shape in sizes)) > 1e9:
+        if reason := architecture.why_not(task):
+            raise InputError(f"model={self.model!r} is not for task={self.task!r}: {reason}.")
+        n = sum(math.prod(shape) for shape in architecture.parameter_shapes().values())
+        if n > MOST_PARAMETERS:
             raise InputError(f"the model has {n} parameters; give sizes that make at most 1e9.")
         checkpoint_steps(self.checkpoints, self.steps)
 
@@ -160,7 +103,8 @@ class Recipe:
         """A recipe from flat keys; an unknown one is refused with the nearest valid name."""
         for key in instance(values, Mapping, "recipe", give="a dict such as {'p': 113}"):
             text("key of a recipe", key, such_as="'p'")
-        return cls().replace(**values)
+        left_out = {*ONCE_EVERYWHERE} - keys_of_recipe(_kinds_in(values)).keys()
+        return cls(**{key: value for key, value in values.items() if key not in left_out})
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Recipe":
@@ -170,35 +114,39 @@ class Recipe:
     def replace(self, /, **changes: Any) -> "Recipe":
         """The same recipe with some keys changed.
 
-        With another task or model, keys that had the old one's default get the new one's. Keys that
-        mean nothing for the new one, or with `widths`, go back to their defaults.
+        With another kind, keys that had the old one's default get the new one's, and keys that mean
+        nothing for the new one are left out; so are those that a changed key stands in place of.
 
         >>> Recipe().replace(model="mlp").init
         'xavier'
         """
-        known = [field.name for field in fields(self)]
-        for key in changes:
-            if key not in known:
-                close = nearest(key, known, SYNONYMS)
-                raise InputError(f"recipe key {key!r} is not known; {close}")
-        old = defaults_of(self.task, self.model)
-        task = changes.get("task", self.task)
-        new = defaults_of(task, changes.get("model", self.model if task == self.task else None))
-        follow = {key: new[key] for key in new if getattr(self, key) == old[key]}
-        model = changes.get("model", new["model"])
-        for field in fields(self):
-            if not is_used(field.name, task, model):
-                follow[field.name] = field.default
-        if changes.get("widths"):
-            follow |= {"n_layers": 1, "d_mlp": new["d_mlp"]}
-        return replace(self, **(follow | changes))
+        kept = self.changed()
+        if changes.get("task", self.task) == self.task:
+            kept["model"] = self.model
+        else:
+            kept.pop("model", None)
+        known = keys_of_recipe(_kinds_in(kept | changes))
+        replaced = {x for name in changes if changes[name] and name in known
+                    for x in known[name].replaces}  # fmt: skip
+        kept = {name: x for name, x in kept.items() if name in known and name not in replaced}
+        return Recipe(**(kept | changes))
+
+    def changed(self) -> dict[str, Any]:
+        """The keys whose values are not the defaults of its kinds, and the kinds that are not."""
+        keys = keys_of_recipe(self._values)
+        usual = {**USUAL, "model": TASKS.find(self.task).usual_model}
+        return {
+            name: value
+            for name, value in self._values.items()
+            if value != usual.get(name, keys[name].default)
+        }
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys that this recipe uses, with plain values, as JSON and TOML can hold them."""
+        """All keys of this recipe, with plain values, as JSON and TOML can hold them."""
         return {
             key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
-            if is_used(key, self.task, self.model)
+            for key, value in self._values.items()
+            if value is not None  # which TOML does not have
         }
 
     def to_toml(self) -> str:
@@ -207,49 +155,115 @@ class Recipe:
 
     def build_task(self) -> Task:
         """The task to learn."""
-        if self.task == "ising":
-            values = {key: getattr(self, key) for key in ISING_KEYS}
-            return IsingTask(**values, seed=self.data_seed)
-        return ModularTask(self.operation, self.p, self.equals_token, seed=self.data_seed)
+        if "_task" not in vars(self):
+            vars(self)["_task"] = self._part("task")
+        task: Task = vars(self)["_task"]
+        return task
 
     def train_indices(self) -> Int[Tensor, " n_train"]:
         """The rows of the task that are trained on."""
         task = self.build_task()
-        if isinstance(task, IsingTask):
+        if task.train_indices is not None:
             return task.train_indices
         return train_indices(
             task.n_inputs, self.train_fraction, rule=self.split, seed=self.data_seed
         )
 
-    def architecture(self) -> Shape:
+    def architecture(self) -> BaseArchitecture:
         """The shape of the model."""
-        if self.model == "mlp":
-            return MLPArchitecture(
-                p=self.p,
-                widths=self.widths or (self.d_mlp,) * self.n_layers,
-                n_classes=self.p,
-                d_embed=self.d_model if self.embedding == "learned" else 0,
-                act_fn=self.act_fn,
-            )
-        if self.model == "cnn":
-            return CNNArchitecture(
-                lattice=self.lattice, channels=self.channels, d_mlp=self.d_mlp, act_fn=self.act_fn
-            )
-        return Architecture(
-            n_layers=self.n_layers,
-            n_heads=self.n_heads,
-            d_model=self.d_model,
-            d_head=self.d_head,
-            d_mlp=self.d_mlp,
-            d_vocab=self.p + self.equals_token,
-            d_vocab_out=self.p + self.equals_class,
-            n_ctx=2 + self.equals_token,
-            act_fn=self.act_fn,
-        )
+        if "_architecture" not in vars(self):
+            kind = REGISTRIES["model"].find(self.model)
+            vars(self)["_architecture"] = kind.of_recipe(self.build_task(), self._values)
+        architecture: BaseArchitecture = vars(self)["_architecture"]
+        return architecture
+
+    def build_objective(self) -> Objective:
+        """What is minimised."""
+        return self._part("objective")
+
+    def build_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """An optimiser of these parameters."""
+        found: torch.optim.Optimizer = self._part("optimizer").build(parameters)
+        return found
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether an update of a number depends on that number's gradients alone."""
+        plain = (self.gradient_filter, self.constraint) == ("none", "none")
+        return plain and REGISTRIES["optimizer"].find(self.optimizer).elementwise
+
+    def build_gradient_filter(self) -> GradientFilter:
+        """What is done to gradients."""
+        return self._part("gradient_filter")
+
+    def build_constraint(self) -> Constraint:
+        """What weights are brought back to."""
+        return self._part("constraint")
 
     def checkpoint_steps(self) -> tuple[int, ...]:
         """The steps whose weights are saved."""
         return checkpoint_steps(self.checkpoints, self.steps)
+
+    def modules(self) -> set[str]:
+        """The modules, of others, whose import registers its kinds."""
+        homes = {registry.home(self._values[role]) for role, registry in REGISTRIES.items()}
+        return others_of({*homes, *self.build_task().modules()})
+
+    def _part(self, role: str) -> Any:
+        kind = REGISTRIES[role].find(self._values[role])
+        return kind(**fields_from(keys_of(kind), self._values))
+
+    def __getattr__(self, key: str) -> Any:
+        values = vars(self).get("_values", {})
+        if key not in values:
+            raise AttributeError(f"this recipe has no key {key!r}; recipe.to_dict() has all.")
+        return values[key]
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        raise AttributeError(f"a recipe does not change; give recipe.replace({key}=...).")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_values": self._values}  # so that another process need not know the kinds yet
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self._values == other._values
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._values.items()))
+
+    def __repr__(self) -> str:
+        return f"Recipe({', '.join(f'{key}={x!r}' for key, x in self.changed().items())})"
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._values]
+
+
+def _kinds_in(given: Mapping[str, Any]) -> dict[str, str]:
+    """The name of every open kind of a recipe, as it is given or as usual."""
+    kinds = {role: given.get(role) or USUAL.get(role) for role in REGISTRIES}
+    task = TASKS.find(kinds["task"])
+    kinds["model"] = kinds["model"] or task.usual_model
+    if not kinds["model"]:
+        raise InputError(f"no model is usual for task={kinds['task']!r}; give model=NAME.")
+    return {role: REGISTRIES[role].canonical(name) for role, name in kinds.items()}
+
+
+def _unused(
+    name: str, value: object, keys: Mapping[str, Key], kinds: Mapping[str, str]
+) -> InputError:
+    """The error about a key that these kinds do not have."""
+    roles = {kind.partition("=")[0] for kind, those in every_key().items() if name in those}
+    if not roles:
+        synonyms = {other: key.name for key in keys.values() for other in key.synonyms}
+        return InputError(f"recipe key {name!r} is not known; {nearest(name, keys, synonyms)}")
+    shown_roles = ("task", "model") if roles - REGISTRIES.keys() or roles & {"task", "model"} else (
+        tuple(roles)
+    )  # fmt: skip
+    of = ", ".join(f"{role}={kinds[role]!r}" for role in shown_roles)
+    return InputError(f"{name}={shown(value)} means nothing for {of}; leave it out.")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

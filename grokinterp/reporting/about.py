@@ -23,7 +23,6 @@ from grokinterp.geometry.predictions import TrajectoryEmbedding, evenly, traject
 from grokinterp.progress.measures import progress_measures
 from grokinterp.progress.phases import Phase, Phases, detect_phases
 from grokinterp.runs.run import Run, nearest_step
-from grokinterp.tasks.modular import ModularTask
 
 T = TypeVar("T")
 IMAGES = 14  # of all pairs at one step, of a model with four heads and as many neurons drawn
@@ -122,7 +121,7 @@ def _or_reason(
 
 
 def _most_steps(run: Run, n_runs: int) -> int:
-    if not isinstance(run.task, ModularTask):
+    if run.task.grid is None:
         return MOST_IMAGED
     affordable = BYTES / n_runs / (IMAGES * 2 * run.task.n_inputs)
     return int(min(MOST_IMAGED, max(FEWEST_IMAGED, affordable)))

@@ -1,6 +1,6 @@
 """The panels of a report: one more panel is one decorated function.
 
-    @panel("output")
+    @panel("correctness", section="output")
     def correctness(about, snapshot):
         '''What to see in it.'''
         return answers.correctness(snapshot)
@@ -19,7 +19,9 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
+from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
+from grokinterp.base.registry import Registry, check_function
 from grokinterp.circuits._attention import AttentionPatterns, attention, attention_patterns
 from grokinterp.circuits._figures import answers, circles, neurons
 from grokinterp.circuits._figures.answers import circuitsvis_script, plot_attention
@@ -62,21 +64,31 @@ class Panel:
     draw: Callable[..., Any] | None = None  # (about), or (about, snapshot)
 
 
-PANELS: dict[str, Panel] = {}
+PANELS: Registry[Panel] = Registry("panel")
 
 
-def panel(section: str, *, when: str = EVERY_STEP) -> Callable[..., Callable[..., Any]]:
-    """Register a function as a panel, its docstring as the caption; they appear in this order."""
+def panel(
+    name: str, *, section: str, when: str = EVERY_STEP
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as a panel, its docstring as the caption; they appear in this order.
+
+    `section` is one of `SECTIONS`; `when` is "every step" (of `About.steps`) or "milestones", for
+    what takes seconds: functions of (about, snapshot); or "once", a function of (about). InputError
+    for a name that is taken, for another section or time, and for a function of other arguments.
+    """
+    word("section", section, SECTIONS)
+    word("when", when, (ONCE, EVERY_STEP, MILESTONES))
 
     def register(draw: Callable[..., Any]) -> Callable[..., Any]:
-        name = draw.__name__.replace("_", "-")
-        PANELS[name] = Panel(name, section, " ".join(str(draw.__doc__).split()), when, draw)
+        check_function("panel", name, draw, ("about", "snapshot")[: 1 + (when != ONCE)])
+        caption = " ".join((draw.__doc__ or "").split())
+        PANELS.add(name, Panel(name, section, caption, when, draw), by=draw)
         return draw
 
     return register
 
 
-@panel("training", when=ONCE)
+@panel("learning", section="training", when=ONCE)
 def learning(about: About) -> Any:
     """Loss on train and test inputs, phases shaded. Dotted: first crossings of thresholds."""
     if about.run.metrics.drop(columns="step").isna().all(axis=None):
@@ -84,7 +96,7 @@ def learning(about: About) -> Any:
     return about.phases.plot(), about.run.metrics
 
 
-@panel("training", when=ONCE)
+@panel("progress", section="training", when=ONCE)
 def progress(about: About) -> Any:
     """Restricted loss falls when the key frequencies suffice for the answer; excluded loss rises
     when training answers need them; the weight norm falls in cleanup. Held-out: what the key
@@ -97,7 +109,7 @@ def progress(about: About) -> Any:
     return curves.plot_progress(about.measures, phases=about.phases), about.measures
 
 
-@panel("training", when=ONCE)
+@panel("emergence", section="training", when=ONCE)
 def emergence(about: About) -> Any:
     """Share of the variance of the logits along each frequency, over training."""
     if about.shares is None:
@@ -106,7 +118,7 @@ def emergence(about: About) -> Any:
     return drawn, about.shares.reset_index()
 
 
-@panel("training")
+@panel("logit-frequencies", section="training")
 def logit_frequencies(about: About, snapshot: Snapshot) -> Any:
     """The same at one step: each frequency's share of the variance of the logits, log axis."""
     if about.shares is None:
@@ -115,7 +127,7 @@ def logit_frequencies(about: About, snapshot: Snapshot) -> Any:
     return spectra.plot_key_frequencies(replace(about.keys, shares=own, step=snapshot.step))
 
 
-@panel("embedding")
+@panel("embedding-spectrum", section="embedding")
 def embedding_spectrum(about: About, snapshot: Snapshot) -> Any:
     """Norm of the embedding along each frequency: flat at first, sparse once a circuit has
     formed.
@@ -123,26 +135,26 @@ def embedding_spectrum(about: About, snapshot: Snapshot) -> Any:
     return spectra.embedding_bars(snapshot, about.frequencies)
 
 
-@panel("embedding")
+@panel("embedding-circles", section="embedding")
 def embedding_circles(about: About, snapshot: Snapshot) -> Any:
     """Operand tokens on the plane of each key frequency, joined in the order of the circle."""
     about.need_circuit()
     return circles.embedding_circles(snapshot, about.frequencies)
 
 
-@panel("embedding")
+@panel("embedding-heat-map", section="embedding")
 def embedding_heat_map(about: About, snapshot: Snapshot) -> Any:
     """Fourier components of the embedding: few rows remain when it is sparse."""
     return spectra.embedding_heat_map(snapshot)
 
 
-@panel("attention")
+@panel("attention-maps", section="attention")
 def attention_maps(about: About, snapshot: Snapshot) -> Any:
     """Attention of each head from the answer position to operand a, for every pair (a, b)."""
     return plot_attention(attention(snapshot, frequencies=about.frequencies))
 
 
-@panel("attention")
+@panel("attention-on-inputs", section="attention")
 def attention_on_inputs(about: About, snapshot: Snapshot) -> Any:
     """Attention of all heads on a few inputs, from every position to every one (CircuitsVis)."""
     circuitsvis_script()  # refused here, where it is not installed
@@ -151,43 +163,43 @@ def attention_on_inputs(about: About, snapshot: Snapshot) -> Any:
     return attention_patterns(snapshot, inputs=list(pairs))
 
 
-@panel("neurons")
+@panel("clusters", section="neurons")
 def clusters(about: About, snapshot: Snapshot) -> Any:
     """Each neuron's leading frequency and how much of its variance that explains."""
     return neuron_clusters(snapshot, frequencies=about.frequencies).plot()
 
 
-@panel("neurons")
+@panel("neuron-maps", section="neurons")
 def neuron_maps(about: About, snapshot: Snapshot) -> Any:
     """Activations over all pairs: the neurons that vary most at the last step, one a cluster."""
     return neurons.neuron_images(snapshot, about.neurons, snapshot.n_layers - 1)
 
 
-@panel("neurons")
+@panel("neuron-fourier", section="neurons")
 def neuron_fourier(about: About, snapshot: Snapshot) -> Any:
     """The same neurons in the Fourier basis of a and b: a few terms of one frequency."""
     return neurons.neuron_fourier(snapshot, about.neurons, snapshot.n_layers - 1)
 
 
-@panel("neurons")
+@panel("neuron-logit-spectrum", section="neurons")
 def neuron_logit_spectrum(about: About, snapshot: Snapshot) -> Any:
     """Norm along each frequency of what neurons add to the logits (W_out W_U)."""
     return spectra.neuron_logit_bars(snapshot, about.frequencies)
 
 
-@panel("output")
+@panel("correctness", section="output")
 def correctness(about: About, snapshot: Snapshot) -> Any:
     """Which pairs are answered rightly: test pairs turn green."""
     return answers.correctness(snapshot)
 
 
-@panel("output")
+@panel("logits", section="output")
 def logits(about: About, snapshot: Snapshot) -> Any:
     """The logit of one class on every pair; diagonals are sums a + b."""
     return answers.logit_images(snapshot, (0,))
 
 
-@panel("circuit", when=MILESTONES)
+@panel("graph", section="circuit", when=MILESTONES)
 def graph(about: About, snapshot: Snapshot) -> Any:
     """From embedding frequencies over heads and neuron clusters to logit frequencies; each link is
     measured by cutting it.
@@ -196,7 +208,7 @@ def graph(about: About, snapshot: Snapshot) -> Any:
     return circuit_graph(snapshot, frequencies=about.frequencies)
 
 
-@panel("circuit", when=MILESTONES)
+@panel("ablations", section="circuit", when=MILESTONES)
 def ablations(about: About, snapshot: Snapshot) -> Any:
     """What the loss becomes without a part, over the loss of the whole model; dots are 3 placebos,
     as much of the same kind chosen at random, which is few for a verdict.
@@ -204,7 +216,7 @@ def ablations(about: About, snapshot: Snapshot) -> Any:
     return ablate(snapshot, frequencies=about.frequencies, placebos=3)
 
 
-@panel("circuit", when=MILESTONES)
+@panel("circuit-alone", section="circuit", when=MILESTONES)
 def circuit_alone(about: About, snapshot: Snapshot) -> Any:
     """The claimed circuit alone, the model without it, and the circuit less each part."""
     about.need_circuit()
@@ -213,7 +225,7 @@ def circuit_alone(about: About, snapshot: Snapshot) -> Any:
     return faithfulness(snapshot, frequencies=about.frequencies, placebos=0)
 
 
-@panel("encoding", when=MILESTONES)
+@panel("pruning-curves", section="encoding", when=MILESTONES)
 def pruning_curves(about: About, snapshot: Snapshot) -> Any:
     """Accuracy on test inputs as more and more of the model is set to zero, in three bases."""
     found = {}
@@ -223,7 +235,7 @@ def pruning_curves(about: About, snapshot: Snapshot) -> Any:
     return pruning.plot_pruning_curves(found)
 
 
-@panel("encoding")
+@panel("trajectory", section="encoding")
 def trajectory(about: About, snapshot: Snapshot) -> Any:
     """The predictions of the checkpoints as points, by their geodesic distances in the Fisher-Rao
     metric; the ring is this step.
@@ -261,11 +273,12 @@ class Drawn:
 
 def draw_panels(about: About, *, progress: bool = False) -> list[Drawn]:
     """All panels of one run, in their order."""
-    found: dict[str, dict[int, Any]] = {name: {} for name in PANELS}
+    panels = {panel.name: panel for panel in PANELS.every()}
+    found: dict[str, dict[int, Any]] = {name: {} for name in panels}
     reasons: dict[str, str] = {}
 
     def draw(when: str, step: int, *given: Snapshot) -> None:
-        for name, panel in PANELS.items():
+        for name, panel in panels.items():
             if panel.when == when and panel.draw:
                 try:
                     found[name][step] = panel.draw(about, *given)
@@ -288,7 +301,7 @@ def draw_panels(about: About, *, progress: bool = False) -> list[Drawn]:
             only=next(iter(found[name])) if panel.when != ONCE and len(found[name]) == 1 else None,
             reason=reasons.get(name),
         )
-        for name, panel in PANELS.items()
+        for name, panel in panels.items()
     ]
 
 

@@ -19,7 +19,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -30,16 +30,10 @@ from torch import Tensor
 from grokinterp.base.checks import mask, tensors, text, whole
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.result import card
-from grokinterp.models.architecture import Architecture, Weights
+from grokinterp.models.architecture import BaseArchitecture, Weights
 from grokinterp.models.cross_entropy import right_answers
-from grokinterp.models.kinds import (
-    Shape,
-    architecture_of,
-    build_model,
-    has_positions,
-    layers_of,
-    weights_of,
-)
+from grokinterp.models.kinds import architecture_of, has_positions, layers_of, weights_of
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.user_models import (
     AnyModel,
     HookedModel,
@@ -96,8 +90,9 @@ class Snapshot:
         n_layers: int,
         forward: Forward,
         kind: str = "transformer",
+        positions: bool = True,
         hooked: Callable[[], HookedModel] | None = None,
-        architecture: Shape | None = None,
+        architecture: BaseArchitecture | None = None,
         linear_readout: bool = True,
         train_mask: Bool[Tensor, " n_inputs"] | None = None,
         step: int | None = None,
@@ -105,7 +100,8 @@ class Snapshot:
         self.task = task
         self.weights = weights
         self.n_layers = n_layers
-        self.kind = kind  # "transformer", "mlp" or "cnn"
+        self.kind = kind  # what its architecture is called
+        self.positions = positions  # it has attention and a residual stream over positions
         self.architecture = architecture  # None: `weights` alone do not say what it computes
         self.linear_readout = linear_readout  # the unembedding reads the last residual as it is
         self.train_mask = None if train_mask is None else train_mask.clone()
@@ -118,11 +114,11 @@ class Snapshot:
     @property
     def modular_task(self) -> ModularTask:
         """The task of modular arithmetic; InputError for any other."""
-        if not isinstance(self.task, ModularTask):
+        if self.task.grid is None:
             raise InputError(
                 f"{self.task.title} has no operand tokens; this looks at modular arithmetic."
             )
-        return self.task
+        return cast(ModularTask, self.task)
 
     @property
     def test_rows(self) -> Bool[Tensor, " n_inputs"] | None:
@@ -141,9 +137,9 @@ class Snapshot:
         return unmirrored_rows(self.task, self.train_mask)
 
     @property
-    def transformer(self) -> Architecture | None:
+    def transformer(self) -> TransformerArchitecture | None:
         """The architecture of a plain transformer; None for any other model."""
-        return self.architecture if isinstance(self.architecture, Architecture) else None
+        return None if self.architecture is None else self.architecture.transformer
 
     @property
     def logits(self) -> Float[Tensor, "n_inputs n_classes"]:
@@ -163,7 +159,21 @@ class Snapshot:
     @property
     def mlp_post_name(self) -> str:
         """Hook name of the last MLP's neurons after the nonlinearity."""
-        return f"blocks.{self.n_layers - 1}.mlp.hook_post"
+        return self.neurons_name(None)
+
+    def neurons_name(self, layer: int | str | None) -> str:
+        """Hook name of a layer's neurons: of a layer by its number (None: the last), or its name.
+
+        InputError where layers have names and none is given.
+        """
+        if isinstance(layer, str):
+            return layer
+        if layer is None and not self.n_layers:
+            raise InputError(
+                f"the layers of this {self.kind} have names of its own, as its hook_dict lists "
+                "them; give one, such as layer='fc1'."
+            )
+        return f"blocks.{self.n_layers - 1 if layer is None else layer}.mlp.hook_post"
 
     def activation(self, name: str) -> Float[Tensor, "n_inputs ..."]:
         """The activation at a hook name, of a transformer at the answer position.
@@ -352,7 +362,7 @@ def over_blocks(
 
 def need_residual_stream(snapshot: Snapshot) -> None:
     """Refuse a model that has neither attention nor a residual stream."""
-    if snapshot.kind != "transformer":
+    if not snapshot.positions:
         raise InputError(
             f"this {snapshot.kind} has no attention and no residual stream; give a transformer, or "
             "use gi.ablate, which takes all models."
@@ -361,19 +371,20 @@ def need_residual_stream(snapshot: Snapshot) -> None:
 
 def from_weights(
     weights: Weights,
-    architecture: Shape,
+    architecture: BaseArchitecture,
     task: Task,
     *,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
     step: int | None = None,
 ) -> Snapshot:
     """A snapshot of canonical weights."""
-    hooked = cache(partial(build_model, architecture, weights))
+    hooked = cache(partial(architecture.hooked, weights))
     return Snapshot(
         task,
         weights=weights,
         n_layers=architecture.n_layers,
         kind=architecture.kind,
+        positions=architecture.positions,
         forward=forward_of(weights, architecture, hooked),
         hooked=hooked,
         architecture=architecture,
@@ -390,7 +401,10 @@ def snapshot(
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
     step: int | None = None,
 ) -> Snapshot:
-    """Any hooked model of the user's own, seen over a whole task; the model is not changed.
+    """Any model of the user's own, seen over a whole task; the model is not changed.
+
+    A hooked one, or any torch.nn.Module from `task.model_inputs` to logits: the outputs of its
+    named sub-modules are then the activations, under their names.
 
     `train_mask` says which rows `a*p + b` were trained on; without it, measures that need the split
     are null. The model has to fit the task: as many tokens and positions as its inputs have, and as
@@ -424,7 +438,8 @@ def snapshot(
             task,
             weights=weights,
             n_layers=layers_of(hooked),
-            kind="transformer" if has_positions(hooked) else cfg.kind,
+            kind=getattr(cfg, "kind", "transformer" if has_positions(hooked) else "module"),
+            positions=has_positions(hooked),
             forward=theirs,
             hooked=lambda: hooked,
             linear_readout=getattr(cfg, "normalization_type", None) is None

@@ -1,27 +1,21 @@
 """Forwards: the answer logits and activations of a model on some inputs, and whether it takes them.
 
-Whether a model takes the inputs of a task is said by its sizes first (grokinterp.models.kinds). A
+Whether a model takes the inputs of a task is said by its sizes first (`why_not` of its kind). A
 configuration can be missing or wrong, so the model is run on two inputs too.
 """
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from grokinterp.base.errors import InputError, one_line
-from grokinterp.models.architecture import Weights
-from grokinterp.models.kinds import (
-    NetworkSizes,
-    QuickForward,
-    Shape,
-    build_model,
-    has_positions,
-    refuse_misfit,
-    refuse_unfit,
-)
+from grokinterp.models.architecture import BaseArchitecture, Weights
+from grokinterp.models.hooked_module import at_answer
+from grokinterp.models.kinds import has_positions
+from grokinterp.models.transformer import NetworkSizes, refuse_misfit
 from grokinterp.models.user_models import HookedModel, alone_with, configuration
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
@@ -31,20 +25,23 @@ Forward = Callable[[Tensor, tuple[str, ...]], tuple[Tensor, Mapping[str, Tensor]
 
 
 def forward_of(
-    weights: Weights, architecture: Shape, hooked: Callable[[], HookedModel] | None = None
+    weights: Weights,
+    architecture: BaseArchitecture,
+    hooked: Callable[[], HookedModel] | None = None,
 ) -> Forward:
     """The forward of canonical weights, without a hooked model where it is not needed."""
     # Built when first needed, since that imports TransformerLens.
-    hooked = hooked or cache(partial(build_model, architecture, weights))
-    quick = QuickForward(architecture, weights)
+    hooked = hooked or cache(partial(architecture.hooked, weights))
+    quick = architecture.answers(weights)
 
     def forward(inputs: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        own = architecture.own_activations(inputs)
+        if own is None or not set(names) <= set(own):
+            return hooked_forward(hooked(), inputs, names)
         found: dict[str, Tensor] = {}
         keep_pre = any(name.endswith("hook_pre") for name in names)
         logits = quick(inputs, found if names else None, keep_pre=keep_pre)
-        if logits is not None and set(names) <= set(found):
-            return logits, {name: found[name] for name in names}
-        return hooked_forward(hooked(), inputs, names)
+        return logits, {name: found[name] for name in names}
 
     return forward
 
@@ -61,8 +58,11 @@ def hooked_forward(
             logits, cache = model.run_with_cache(inputs, names_filter=list(names))
         else:
             logits, cache = model(inputs), {}
-    at = answer if has_positions(model) else lambda x, name="": x
-    return at(logits).cpu(), {name: at(cache[name], name).cpu() for name in names}
+    if has_positions(model):
+        return answer(logits).cpu(), {name: answer(cache[name], name).cpu() for name in names}
+    return at_answer(logits, logits).cpu(), {
+        name: at_answer(cache[name], logits).cpu() for name in names
+    }
 
 
 def device_of(model: HookedModel) -> torch.device:
@@ -93,11 +93,17 @@ def agree(ours: Callable[[Tensor], Tensor], theirs: Callable[[Tensor], Tensor], 
 def try_on(model: HookedModel, task: Task) -> None:
     """InputError, with the sizes of both, where a model does not fit a task."""
     cfg = configuration(model)
-    if not has_positions(model) or not isinstance(task, ModularTask):
-        refuse_unfit(cfg, task)
-        if not has_positions(model):
-            _answers(model, task, ("inputs", "classes"))
+    if not has_positions(model):
+        if cfg is not None:
+            cfg.refuse_unfit(task)
+        _answers(model, task, ("inputs", "classes"))
         return
+    if task.grid is None:
+        raise InputError(
+            f"the transformer reads operand tokens, the task is {task.title}; give the task it was "
+            "trained on."
+        )
+    task = cast(ModularTask, task)
     # What the configuration does not say is taken to fit until the model has been run.
     n_ctx = task.tokens.shape[1]
     d_vocab, said_ctx = _size(cfg, "d_vocab") or task.d_vocab, _size(cfg, "n_ctx") or n_ctx
@@ -124,7 +130,7 @@ def _answers(model: HookedModel, task: Task, axes: tuple[str, ...]) -> Tensor:
         sizes = ", ".join(f"{name}={size}" for name, size in stated.items() if size)
         described = f"{inputs.shape[1]} tokens from 0 to {int(inputs.max())}"
         if inputs.is_floating_point():
-            described = f"lattices of side {inputs.shape[-1]}"
+            described = f"numbers of shape {tuple(inputs.shape[1:])}"
         raise InputError(
             f"{what}{f' ({sizes})' if sizes else ''} cannot read the inputs of {task.title}, "
             f"{described}: {type(error).__name__}: {one_line(str(error), most=120)}; give a model "
@@ -134,6 +140,7 @@ def _answers(model: HookedModel, task: Task, axes: tuple[str, ...]) -> Tensor:
     if not isinstance(given, Tensor):
         found = type(given).__name__
         raise InputError(f"{what} returns a {found}, {expected}; return the logits alone.")
+    given = at_answer(given, given) if len(axes) == 2 else given
     shape = tuple(given.shape)
     if len(shape) != len(axes) or shape[0] != len(inputs) or not given.is_floating_point():
         raise InputError(

@@ -1,10 +1,12 @@
 """run.json: what a run folder holds, in one small readable file.
 
-format        1; a reader refuses a newer one
+format        1, or 2 where a kind or a key is in it that 0.2.0 does not know; a reader refuses a
+              newer one
 recipe        flat recipe keys, or null for a run that somebody else's loop trained
-task          of modular arithmetic: operation, p, whether inputs end with "="; of Ising: lattice,
-              temperatures, numbers of configurations, seeds
-architecture  sizes in TransformerLens' words; "kind" is "mlp" or "cnn" for other models
+task          its kind and fields: of modular arithmetic operation, p, whether inputs end with "=";
+              of Ising lattice, temperatures, numbers of configurations, seeds
+architecture  its fields: sizes in TransformerLens' words; "kind" for other models, which of a
+              module without one is "module", with the name of its class and shapes alone
 split         rule, seed, train_fraction where known; n_train, n_test; null without a split
 parameters    canonical weight names
 steps         the saved checkpoints
@@ -39,12 +41,24 @@ import torch
 from grokinterp.base.errors import InputError, one_line
 from grokinterp.base.files import refuse_stand_in, sha256, write_whole
 from grokinterp.base.paths import kind_at
-from grokinterp.models.kinds import Shape, shape_from_dict, shape_to_dict, why_not
+from grokinterp.models.architecture import BaseArchitecture
+from grokinterp.models.kinds import shape_from_dict
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task, task_from_dict
 
-FORMAT = 1
+FORMAT = 2
+# What 0.2.0 reads: kinds, and keys of recipes. The keys that came later are left out where they
+# have these values, so that it reads such runs.
+KINDS_OF_0_2_0 = (("modular", "ising"), ("transformer", "mlp", "cnn"), ("adamw", "adam", "sgd"))
+KEYS_OF_0_2_0 = {
+    "task", "operation", "p", "train_fraction", "split", "data_seed", "lattice", "n_temperatures",
+    "half_width", "n_repeats", "sweeps", "n_train", "n_test", "pool_seed", "model", "n_layers",
+    "n_heads", "d_model", "d_head", "d_mlp", "widths", "embedding", "channels", "act_fn", "biases",
+    "equals_token", "equals_class", "init", "init_scale", "seed", "optimizer", "lr", "betas",
+    "weight_decay", "warmup", "batch_size", "reshuffle", "steps", "checkpoints", "log_every",
+    "device", "threads",
+}  # fmt: skip
+LATER = {"objective": "cross_entropy", "gradient_filter": "none", "constraint": "none"}
 RUN_JSON = "run.json"
 METRICS = "metrics.csv"
 SPLIT = "split.safetensors"
@@ -134,7 +148,7 @@ class Manifest:
     """The content of run.json."""
 
     task: Task
-    architecture: Shape
+    architecture: BaseArchitecture
     recipe: Recipe | None
     split: dict[str, Any] | None
     steps: list[int] = field(default_factory=list)
@@ -148,11 +162,15 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write run.json into the folder."""
+        stored = self.recipe.to_dict() if self.recipe else {}
+        stored = {key: x for key, x in stored.items() if LATER.get(key) != x}
+        kinds = (self.task.registered_as, self.architecture.kind, stored.get("optimizer", "adamw"))
+        known = all(name in names for name, names in zip(kinds, KINDS_OF_0_2_0, strict=True))
         content: dict[str, Any] = {
-            "format": FORMAT,
-            "recipe": self.recipe and self.recipe.to_dict(),
+            "format": 1 if known and stored.keys() <= KEYS_OF_0_2_0 else FORMAT,
+            "recipe": stored or None,
             "task": self.task.to_dict(),
-            "architecture": shape_to_dict(self.architecture),
+            "architecture": self.architecture.to_dict(),
             "split": self.split,
             "parameters": list(self.architecture.parameter_shapes()),
             "steps": self.steps,
@@ -190,9 +208,10 @@ class Manifest:
         if content.pop("checksum", None) != _checksum(content):
             raise InputError(f"{path} is damaged: its checksum differs; restore it from a copy.")
         try:
+            task = task_from_dict(content["task"])
             manifest = cls(
-                task=task_from_dict(content["task"]),
-                architecture=shape_from_dict(content["architecture"]),
+                task=task,
+                architecture=shape_from_dict(content["architecture"], task),
                 recipe=content["recipe"] and Recipe.from_dict(content["recipe"]),
                 **{key: content[key] for key in PLAIN},
                 **{key: content[key] for key in ADDED if key in content},
@@ -235,15 +254,7 @@ class Manifest:
                 and all(isinstance(entry.get(key), dict) for key in ("versions", "environment"))
                 for entry in self.later
             )
-            and (
-                not isinstance(self.task, ModularTask)
-                or (
-                    isinstance(self.task.equals_token, bool)
-                    and type(self.task.seed) is int
-                    and abs(self.task.seed) < 2**63
-                )
-            )
-            and why_not(self.architecture, self.task) is None
+            and self.architecture.why_not(self.task, stored=True) is None
         )
 
     def environments(self) -> list[tuple[int, dict[str, Any]]]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex
 
@@ -14,11 +13,10 @@ from grokinterp.base.checks import mask, truth, whole
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.files import Hold, hold
 from grokinterp.base.paths import as_path, new_folder
-from grokinterp.models.architecture import Weights
-from grokinterp.models.kinds import Shape, architecture_of, build_model
-from grokinterp.models.user_models import AnyModel, HookedModel, alone_with, hooked_model
+from grokinterp.models.architecture import BaseArchitecture, Weights
+from grokinterp.models.user_models import AnyModel, hooked_model
 from grokinterp.runs._snapshot import Snapshot, snapshot
-from grokinterp.runs.forwards import agree, device_of
+from grokinterp.runs.forwards import device_of
 from grokinterp.runs.manifest import LARGEST_STEP, RUN_JSON, Manifest, current_environment
 from grokinterp.runs.metrics import (
     COLUMNS,
@@ -76,8 +74,8 @@ def _refuse_other(folder: Path, what: str, differ: str) -> None:
         )
 
 
-def _refuse_other_shape(folder: Path, theirs: Shape, ours: Shape) -> None:
-    there, here = ({"kind": shape.kind, **asdict(shape)} for shape in (theirs, ours))
+def _refuse_other_shape(folder: Path, theirs: BaseArchitecture, ours: BaseArchitecture) -> None:
+    there, here = ({"kind": shape.kind, **shape.to_dict()} for shape in (theirs, ours))
     _refuse_other(folder, "architecture", _differences(there, here))
 
 
@@ -119,9 +117,11 @@ class Recorder:
         run = recorder.close()
 
     The model is a HookedTransformer or TransformerBridge that its weights give back (LayerNorms or
-    none, learned positions, softmax attention, a plain MLP, no hooks), or a hooked MLP or CNN of
+    none, learned positions, softmax attention, a plain MLP, no hooks), a hooked MLP or CNN of
     this package, as it is or inside a wrapper that `gi.snapshot` looks into; of a pruned or
-    parametrized one the weights that it computes with are saved. It has to fit the task. Give the
+    parametrized one the weights that it computes with are saved. Or it is any torch.nn.Module: its
+    run has parameters and buffers, but not its code, so another process that opens it computes with
+    `gi.load(out, module=Net())`, and has metrics alone without. It has to fit the task. Give the
     split as `train_mask` (a boolean per row `a*p + b`) or `train_indices`; without one, everything
     that needs it is null. Use it in a `with` block to close it whatever happens. Until it is
     closed, no other process writes that folder.
@@ -162,6 +162,7 @@ class Recorder:
         self._train_indices = train_indices
         self._train_mask = train_mask
         self._unmirrored = logged_unmirrored(task, train_mask)
+        self._architecture: BaseArchitecture | None = None
         self._writer: RunWriter | None = None
         self._hold: Hold | None = None
         begun = self._begun()
@@ -202,7 +203,10 @@ class Recorder:
         if not (self._begun() if self._writer is None else self._writer.manifest.steps):
             raise InputError(f"nothing was saved into {self.path}; call save(step, model) first.")
         self._finish()
-        return Run(self.path)
+        run = Run(self.path)
+        if self._architecture is not None:  # which has the module, of one that has no kind
+            run.manifest.architecture = self._architecture
+        return run
 
     def __enter__(self) -> "Recorder":
         return self
@@ -248,7 +252,7 @@ class Recorder:
         logged = None
         if given is not None:
             logged = as_metrics(given, COLUMNS + UNMIRRORED, without_rows=self._without_rows())
-        architecture = self._checked_shape(hooked, seen)
+        architecture = self._checked_shape(seen)
         writer = self._open(number, architecture, str(device_of(hooked)))
         if logged is None:
             logged = evaluate(
@@ -265,26 +269,21 @@ class Recorder:
             empty += UNMIRRORED
         return empty
 
-    def _checked_shape(self, model: HookedModel, seen: Snapshot) -> Shape:
+    def _checked_shape(self, seen: Snapshot) -> BaseArchitecture:
         """The shape of the model; refused where no run can rebuild it or this one has another."""
-        with alone_with(model):
-            architecture = architecture_of(model)
-            if architecture is not None and self._writer is None:  # once, since it takes long
-                device = device_of(model)
-                twin = build_model(architecture, seen.weights)
-                if not agree(twin, lambda x: model(x.to(device)).cpu(), self._task):
-                    architecture = None
+        architecture = seen.architecture
         if architecture is None:
             raise InputError(
-                "the model is not a plain transformer, MLP or CNN (LNPre or RMS norms, other "
-                "positions, attention or MLP, hooks): a run rebuilds its models from weights, so "
-                "only plain ones can be recorded; gi.snapshot(model, task) analyses any."
+                "the model is not a plain transformer, MLP, CNN or module (LNPre or RMS norms, "
+                "other positions, attention or MLP, hooks): a run rebuilds its models from "
+                "weights, so only plain ones are recorded; gi.snapshot(model, task) analyses any."
             )
         if self._writer is not None:
             _refuse_other_shape(self.path, self._writer.manifest.architecture, architecture)
+        self._architecture = self._architecture or architecture
         return architecture
 
-    def _open(self, number: int, architecture: Shape, device: str) -> RunWriter:
+    def _open(self, number: int, architecture: BaseArchitecture, device: str) -> RunWriter:
         """The writer of the folder, which is held from now on."""
         if self._writer is not None and self._hold is not None:
             return self._writer

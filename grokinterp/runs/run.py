@@ -18,8 +18,7 @@ from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.files import read_checked, tensors_from_bytes
 from grokinterp.base.paths import as_path
 from grokinterp.base.result import card
-from grokinterp.models.architecture import Weights
-from grokinterp.models.kinds import Shape, build_model
+from grokinterp.models.architecture import BaseArchitecture, Weights
 from grokinterp.models.user_models import HookedModel
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs._snapshot import Snapshot, from_weights
@@ -27,6 +26,8 @@ from grokinterp.runs.manifest import METRICS, SPLIT, Manifest, weights_file
 from grokinterp.runs.metrics import read_csv
 from grokinterp.tasks.splits import are_rows, mask_of
 from grokinterp.tasks.task import Task
+
+MANY = ("checkpoints",)  # which can be many, and are listed elsewhere
 
 
 @runtime_checkable
@@ -44,9 +45,11 @@ class Store(Protocol):
 class RunFolder:
     """The folder of a run: run.json and the files it names."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, module: torch.nn.Module | None = None) -> None:
         self._folder = folder
         self.manifest = Manifest.read(folder)
+        if module is not None:
+            self.manifest.architecture = self.manifest.architecture.with_module(module)
 
     def metrics(self) -> pd.DataFrame:
         """metrics.csv, as far as run.json says that it belongs to the run."""
@@ -97,9 +100,15 @@ class Run:
     Step s is the state after s optimiser updates; -1 stands for the last checkpoint.
     """
 
-    def __init__(self, path: str | Path, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        store: Store | None = None,
+        *,
+        module: torch.nn.Module | None = None,
+    ) -> None:
         self.path = as_path("path", path, such_as="runs/mine")
-        self._store: Store = RunFolder(self.path) if store is None else store
+        self._store: Store = RunFolder(self.path, module=module) if store is None else store
         self.manifest = self._store.manifest
         if not self.manifest.steps:
             raise InputError(f"{path} holds no checkpoint yet; let training go on (--resume).")
@@ -115,7 +124,7 @@ class Run:
         return self.manifest.task
 
     @property
-    def architecture(self) -> Shape:
+    def architecture(self) -> BaseArchitecture:
         """The shape of the model."""
         return self.manifest.architecture
 
@@ -164,9 +173,9 @@ class Run:
         """The model of a step, ready for hooks.
 
         A HookedTransformer (TransformerLens 3) or TransformerBridge (4); of other kinds this
-        package's HookedMLP or HookedCNN.
+        package's HookedMLP or HookedCNN, or a HookedModule around a module of one's own.
         """
-        return build_model(self.architecture, self.weights(step))
+        return self.architecture.hooked(self.weights(step))
 
     def snapshot(self, step: int = -1) -> Snapshot:
         """The model of a step seen over its whole task."""
@@ -191,7 +200,8 @@ class Run:
     def _repr_html_(self) -> str:
         lines = [self._about()]
         if self.recipe is not None:
-            lines.append(f"recipe: {_changed(self.recipe) or 'the defaults'}")
+            changed = (f"{key}={x}" for key, x in self.recipe.changed().items() if key not in MANY)
+            lines.append(f"recipe: {', '.join(changed) or 'the defaults'}")
         last = None
         # The metrics of others are computed at every checkpoint when first asked for.
         if isinstance(self._store, RunFolder) or "metrics" in vars(self):
@@ -225,14 +235,3 @@ def nearest_step(steps: Iterable[int], wanted: float, *, at: Callable[[int], flo
     (100, 100)
     """
     return min(steps, key=lambda step: abs(at(step) - wanted))
-
-
-def _changed(recipe: Recipe) -> str:
-    """The keys in which a recipe differs from the defaults of its task and model."""
-    usual = Recipe(task=recipe.task, model=recipe.model).to_dict()
-    return ", ".join(
-        f"{key}={value}"
-        for key, value in recipe.to_dict().items()
-        if value != usual[key]
-        and key != "checkpoints"  # they can be many, and are listed elsewhere
-    )

@@ -24,8 +24,7 @@ from grokinterp.base.files import (
     write_whole,
 )
 from grokinterp.base.paths import kind_at
-from grokinterp.models.architecture import refuse_not_finite
-from grokinterp.models.kinds import Shape
+from grokinterp.models.architecture import BaseArchitecture, refuse_not_finite
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import (
     METRICS,
@@ -59,7 +58,7 @@ class RunWriter:
         folder: Path,
         *,
         task: Task,
-        architecture: Shape,
+        architecture: BaseArchitecture,
         train_indices: Int[Tensor, " n_train"] | None,
         recipe: Recipe | None = None,
         split: Mapping[str, Any] | None = None,

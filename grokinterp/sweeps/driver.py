@@ -18,7 +18,7 @@ import torch
 from grokinterp.base.checks import instance, refused, whole, word
 from grokinterp.base.errors import InputError, Interrupted, shown
 from grokinterp.base.paths import as_path
-from grokinterp.recipe.keys import AT_MOST
+from grokinterp.recipe.keys import MOST_THREADS
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.sweeps.executors import (
@@ -54,7 +54,7 @@ def executor_of(
     word("executor", name, ("local", "ray"))
     for key, value in (("workers", workers), ("threads", threads)):
         if value is not None:
-            whole(key, value, least=1, most=AT_MOST["threads"], such_as="2")
+            whole(key, value, least=1, most=MOST_THREADS, such_as="2")
     if address is not None and name != "ray":
         raise InputError(f"address={shown(address)} is of a Ray cluster; give executor='ray' too.")
     if threads is None:

@@ -2,20 +2,32 @@
 
 from grokinterp.base.names import room_names
 from grokinterp.tasks.ising import IsingTask
-from grokinterp.tasks.modular import AnswerGroup, ModularTask
+from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import OPERATIONS, Operation, operation
 from grokinterp.tasks.splits import train_indices
-from grokinterp.tasks.task import Task, has_mirrors, task_from_dict, unmirrored_rows
+from grokinterp.tasks.task import (
+    TASKS,
+    AnswerGroup,
+    TableTask,
+    Task,
+    has_mirrors,
+    register_task,
+    task_from_dict,
+    unmirrored_rows,
+)
 
 __all__ = [
     "OPERATIONS",
+    "TASKS",
     "AnswerGroup",
     "IsingTask",
     "ModularTask",
     "Operation",
+    "TableTask",
     "Task",
     "has_mirrors",
     "operation",
+    "register_task",
     "task_from_dict",
     "train_indices",
     "unmirrored_rows",

@@ -9,9 +9,9 @@ comparisons are between integers.
 """
 
 import math
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property, lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from torch import Tensor
 
 from grokinterp.base.checks import LARGEST_SEED, number, tensor, whole
 from grokinterp.base.errors import InputError
+from grokinterp.base.keys import key
 from grokinterp.tasks.splits import draw
+from grokinterp.tasks.task import Task, register_task
 
 LIMITS = {  # lowest, highest (beyond it, a mistake that eats hours or memory), and a usual value
     "lattice": (3, 64, 16),  # on a smaller torus the four neighbours of a site are not four sites
@@ -217,8 +219,13 @@ def _spins(configurations: Tensor) -> Int8[Tensor, "n lattice lattice"]:
     return configurations
 
 
+def _setting(name: str, about: str, *, called: str = "") -> Any:
+    return key(LIMITS[name][2], name=called, help=about)
+
+
+@register_task("ising")
 @dataclass(frozen=True)
-class IsingTask:
+class IsingTask(Task):
     """Lattices of +-1 to be told apart: generated below (1) or above (0) the critical temperature.
 
     A pool of `n_temperatures` * `n_repeats` configurations, `sweeps` sweeps of Glauber dynamics
@@ -239,23 +246,21 @@ class IsingTask:
     (8, [5, 6, 7], torch.Size([8, 1, 4, 4]))
     """
 
-    n_classes: ClassVar[int] = 2  # ordered and disordered
-    commutative: ClassVar[bool] = False  # an input is one lattice: no two operands to swap
-    answer_group: ClassVar[None] = None
-    no_group_reason: ClassVar[str] = (
-        "the phase of an Ising configuration is not a function of one group exponent"
-    )
+    usual_model: ClassVar[str] = "cnn"
+    own_split: ClassVar[str] = "shuffled pool"
+    n_classes = 2  # ordered and disordered
+    no_group_reason = "the phase of an Ising configuration is not a function of one group exponent"
 
-    lattice: int = 16
+    lattice: int = _setting("lattice", "side of the configurations")
     _: KW_ONLY
-    n_train: int = 300
-    n_test: int = 1000
-    n_temperatures: int = 50
-    half_width: float = 1.0
-    n_repeats: int = 1000
-    sweeps: int = 300
-    seed: int = 0
-    pool_seed: int = 0
+    n_train: int = _setting("n_train", "configurations to train on")
+    n_test: int = _setting("n_test", "configurations to test on")
+    n_temperatures: int = _setting("n_temperatures", "temperatures of the pool")
+    half_width: float = key(1.0, help="temperatures reach so far below and above the critical one")
+    n_repeats: int = _setting("n_repeats", "configurations in the pool at each temperature")
+    sweeps: int = _setting("sweeps", "sweeps of Glauber dynamics from a random start")
+    seed: int = _setting("seed", "shuffles the pool", called="data_seed")
+    pool_seed: int = _setting("pool_seed", "of the dynamics")
 
     def __post_init__(self) -> None:
         for name in LIMITS:
@@ -348,9 +353,13 @@ class IsingTask:
         apart[1:-1] = energy.diff() > 0  # no threshold between equal energies
         return float(right[apart].max() / self.n_test)
 
-    def to_dict(self) -> dict[str, object]:
-        """What is needed to build the same task again: its kind and all its fields."""
-        return {"task": "ising", **asdict(self)}
+    def observables(self) -> dict[str, Float64[Tensor, " n_inputs"]]:
+        """Energy, |magnetisation| and magnetisation of every lattice, per site."""
+        return {
+            "energy": self.energy,
+            "abs_magnetization": self.magnetization.abs(),
+            "magnetization": self.magnetization,
+        }
 
 
 @lru_cache(maxsize=4)

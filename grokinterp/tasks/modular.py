@@ -1,6 +1,6 @@
 """What is the task of modular arithmetic? The full p-by-p table of operand pairs, its answers."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import ClassVar
 
@@ -9,40 +9,22 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokinterp.base.checks import mask, truth, whole
-from grokinterp.tasks.operations import UNDEFINED, discrete_logs, get_operation, is_prime
+from grokinterp.base.keys import key
+from grokinterp.tasks.operations import (
+    OPERATIONS,
+    UNDEFINED,
+    discrete_logs,
+    get_operation,
+    is_prime,
+)
+from grokinterp.tasks.task import AnswerGroup, Task, register_task
 
 LARGEST_P = 10_000  # beyond it the table of p*p pairs fits into no memory
 
 
+@register_task("modular")
 @dataclass(frozen=True)
-class AnswerGroup:
-    """The cyclic group Z_order on which the answers of a task live.
-
-    `of_token[x]` is the exponent e(x) of token or class x, `of_input[a*p + b]` the exponent
-    f(a, b) of a pair; -1 where there is none (0 has no discrete logarithm). A network that solves
-    the task through this group writes its logits with the directions cos/sin(w_k f(a, b)), and
-    answer c is right where f(a, b) = e(c).
-    """
-
-    order: int
-    of_token: Int[Tensor, " p"]
-    of_input: Int[Tensor, " n_inputs"]
-
-    @cached_property
-    def rows(self) -> Int[Tensor, "order count"]:
-        """The inputs of each exponent; every exponent has equally many."""
-        defined = (self.of_input != UNDEFINED).nonzero().flatten()
-        return defined[self.of_input[defined].argsort(stable=True)].view(self.order, -1)
-
-    @cached_property
-    def tokens(self) -> Int[Tensor, " order"]:
-        """The token of each exponent: tokens in the order in which the group counts them."""
-        defined = (self.of_token != UNDEFINED).nonzero().flatten()
-        return defined[self.of_token[defined].argsort()]
-
-
-@dataclass(frozen=True)
-class ModularTask:
+class ModularTask(Task):
     """One binary operation mod p, seen over all p*p inputs, a outer and b inner: row `a*p + b`.
 
     `equals_token` says whether inputs are `[a, b, "="]` (token p is "=") or only `[a, b]`. `seed`
@@ -53,12 +35,19 @@ class ModularTask:
     (25, [1, 2, 5], 3)
     """
 
-    ceiling: ClassVar[float] = 1.0  # the best accuracy that can be hoped for on test inputs
+    usual_model: ClassVar[str] = "transformer"
 
-    operation: str
-    p: int
-    equals_token: bool = True
-    seed: int = field(default=0, kw_only=True)
+    operation: str = key(
+        usual="add", help="what is learned", synonyms=("fn_name",), wanted="text",
+        read=lambda given: get_operation(given).name,
+    )  # fmt: skip
+    p: int = key(usual=113, help="the modulus", most=LARGEST_P, synonyms=("modulus",))
+    equals_token: bool = key(True, help='the inputs are [a, b, "="], otherwise [a, b]')
+    _: KW_ONLY
+    seed: int = key(
+        0, name="data_seed", least=0, most=2**40,
+        help="of the split, and of the labels of a random operation",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         p = whole("p", self.p, least=2, most=LARGEST_P, such_as="113")
@@ -69,6 +58,11 @@ class ModularTask:
         given = {"p": p, "seed": seed, "equals_token": equals, "operation": operation.name}
         for name, value in given.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def grid(self) -> int:
+        """The number of operands, p: the rows are all pairs."""
+        return self.p
 
     @property
     def n_inputs(self) -> int:
@@ -147,6 +141,10 @@ class ModularTask:
         table = mask("train_mask", train_mask, self.n_inputs).view(self.p, self.p)
         return (~table & table.T).flatten()
 
-    def to_dict(self) -> dict[str, object]:
-        """What `task_from_dict` needs to build the same task again."""
-        return {"task": "modular", **asdict(self)}
+    def asks_the_same(self, other: Task) -> bool:
+        """Whether another task has the same pairs with the same answers, however they are read."""
+        return self.grid == other.grid and torch.equal(self.labels, other.labels)
+
+    def modules(self) -> set[str]:
+        """That of its operation too."""
+        return {type(self).__module__, OPERATIONS.home(self.operation)}

@@ -25,8 +25,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from grokinterp.base.checks import truth, word
-from grokinterp.base.errors import InputError, nearest, shown
-from grokinterp.base.registry import check_free, check_function, checked_name
+from grokinterp.base.errors import InputError, shown
+from grokinterp.base.registry import Registry, check_function
 
 UNDEFINED = -1
 
@@ -139,11 +139,11 @@ class Operation:
 
 
 FORMULAS = {"add": "(a + b) % p", "subtract": "(a - b) % p", "multiply": "(a * b) % p"}
-OPERATIONS: dict[str, Operation] = {}
 ALIASES = {
     "addition": "add", "subtraction": "subtract", "sub": "subtract", "multiplication": "multiply",
     "mul": "multiply", "x^2+xy+y^2": "x2xyy2", "random_labels": "random", "rand": "random",
 }  # fmt: skip
+OPERATIONS: Registry[Operation] = Registry("operation", aliases=ALIASES)
 
 
 def operation(
@@ -159,7 +159,6 @@ def operation(
     that are not whole numbers from 0 to p-1, one per pair, that contradict the group, or that
     differ from call to call.
     """
-    checked_name("operation", name)
     if group is not None:
         word("group", group, get_args(Group))
     truth("seeded", seeded)
@@ -167,10 +166,7 @@ def operation(
     def register(function: LabelFunction) -> LabelFunction:
         given = ("a", "b", "p", "seed") if seeded else ("a", "b", "p")
         check_function("operation", name, function, given)
-        known = {each.name: each.labels for each in OPERATIONS.values()}
-        known |= {alias: known[other] for alias, other in ALIASES.items() if other in known}
-        check_free("operation", name, function, known)
-        OPERATIONS[name] = Operation(name, function, group, seeded)
+        OPERATIONS.add(name, Operation(name, function, group, seeded), by=function)
         return function
 
     return register
@@ -178,9 +174,7 @@ def operation(
 
 def get_operation(name: str) -> Operation:
     """The operation of that name, or of that common alias (`"x^2+xy+y^2"`, `"mul"`, ...)."""
-    if isinstance(name, str) and (found := OPERATIONS.get(ALIASES.get(name, name))):
-        return found
-    raise InputError(f"operation={shown(name)} is not known; {nearest(name, OPERATIONS, ALIASES)}")
+    return OPERATIONS.find(name)
 
 
 def _operands(p: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:

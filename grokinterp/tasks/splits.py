@@ -4,6 +4,7 @@ Both shuffle the rows `a*p + b` and train on the first `int(train_fraction * n)`
 """
 
 import random
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -12,8 +13,24 @@ from torch import Tensor
 
 from grokinterp.base.checks import LARGEST_SEED, real, refused, whole, word
 from grokinterp.base.errors import InputError
+from grokinterp.base.keys import key
 
 SplitRule = Literal["torch", "python"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnSplit:
+    """How the training rows of a task without a split of its own are drawn."""
+
+    train_fraction: float = key(
+        0.3, help="the share of the inputs to train on", synonyms=("frac_train",)
+    )
+    split: SplitRule = key(  # noqa: RUF009
+        "torch", help="rule that draws the training rows: torch.randperm or random.shuffle"
+    )
+    data_seed: int = key(
+        0, least=0, most=2**40, help="of the split, and of the labels of a random operation"
+    )
 
 
 def train_indices(

@@ -1,53 +1,234 @@
 """What does every task offer? Inputs that a model reads, their labels, where the answers live."""
 
-from collections.abc import Mapping
-from dataclasses import MISSING, fields
-from typing import Any, Protocol, runtime_checkable
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from grokinterp.base.checks import instance, mask, member, refused, word
-from grokinterp.base.errors import InputError
-from grokinterp.tasks.ising import IsingTask
-from grokinterp.tasks.modular import AnswerGroup, ModularTask
+from grokinterp.base.checks import instance, mask, member, refused
+from grokinterp.base.errors import InputError, shown
+from grokinterp.base.keys import keys_of
+from grokinterp.base.registry import Registry, check_class
+from grokinterp.tasks.operations import UNDEFINED
+
+AnyTask = TypeVar("AnyTask", bound="type[Task]")
+TASKS: Registry[type["Task"]] = Registry("task")
 
 
-@runtime_checkable
-class Task(Protocol):
-    """A finite table of inputs with labels; everything this package analyses is one.
+@dataclass(frozen=True)
+class AnswerGroup:
+    """The cyclic group Z_order on which the answers of a task live.
 
-    `ModularTask` and `IsingTask` are the two kinds.
+    `of_token[x]` is the exponent e(x) of token or class x, `of_input[a*p + b]` the exponent
+    f(a, b) of a pair; -1 where there is none (0 has no discrete logarithm). A network that solves
+    the task through this group writes its logits with the directions cos/sin(w_k f(a, b)), and
+    answer c is right where f(a, b) = e(c).
     """
 
+    order: int
+    of_token: Int[Tensor, " p"]
+    of_input: Int[Tensor, " n_inputs"]
+
+    @cached_property
+    def rows(self) -> Int[Tensor, "order count"]:
+        """The inputs of each exponent; every exponent has equally many."""
+        defined = (self.of_input != UNDEFINED).nonzero().flatten()
+        return defined[self.of_input[defined].argsort(stable=True)].view(self.order, -1)
+
+    @cached_property
+    def tokens(self) -> Int[Tensor, " order"]:
+        """The token of each exponent: tokens in the order in which the group counts them."""
+        defined = (self.of_token != UNDEFINED).nonzero().flatten()
+        return defined[self.of_token[defined].argsort()]
+
+
+class Task:
+    """A finite table of inputs with labels; everything this package analyses is one.
+
+    A kind of task is a frozen dataclass that extends it, whose fields are keys of recipes. What
+    differs between kinds is said here: a task without operands, mirrors, group or observables
+    leaves them as they are.
+    """
+
+    registered_as: ClassVar[str] = ""
+    usual_model: ClassVar[str] = ""  # that a recipe takes where it names none
+    own_split: ClassVar[str] = ""  # what its own split is called; without one, recipes draw it
+
     @property
-    def title(self) -> str: ...  # noqa: D102
+    @abstractmethod
+    def n_classes(self) -> int:
+        """How many answers there are."""
+
     @property
-    def n_inputs(self) -> int: ...  # noqa: D102
+    def ceiling(self) -> float:
+        """The best accuracy that can be hoped for on test inputs."""
+        return 1.0
+
     @property
-    def n_classes(self) -> int: ...  # noqa: D102
+    def grid(self) -> int | None:
+        """p, where the rows are all pairs (a, b) of p operands: a * p + b; else None."""
+        return None
+
     @property
-    def model_inputs(self) -> Tensor: ...  # noqa: D102
+    def commutative(self) -> bool:
+        """Whether (b, a) has the answer of (a, b)."""
+        return False
+
     @property
-    def labels(self) -> Int[Tensor, " n_inputs"]: ...  # noqa: D102
+    def answer_group(self) -> AnswerGroup | None:
+        """The group on which the answers live, where they are known to."""
+        return None
+
     @property
-    def ceiling(self) -> float: ...  # noqa: D102
+    def no_group_reason(self) -> str | None:
+        """Why there is none."""
+        return None if self.answer_group else "its answers are not known to be those of a group"
+
     @property
-    def commutative(self) -> bool: ...  # noqa: D102
+    def train_indices(self) -> Tensor | None:
+        """The training rows, of a task with a split of its own."""
+        return None
+
     @property
-    def answer_group(self) -> AnswerGroup | None: ...  # noqa: D102
+    def title(self) -> str:
+        """What it is, in a few words."""
+        settings = (f"{key}={value}" for key, value in self._settings().items())
+        return f"{self.registered_as or type(self).__name__} {', '.join(settings)}".rstrip()
+
     @property
-    def no_group_reason(self) -> str | None: ...  # noqa: D102
-    def to_dict(self) -> dict[str, object]: ...  # noqa: D102
+    @abstractmethod
+    def model_inputs(self) -> Tensor:
+        """What a model reads, [n_inputs, ...]."""
+        raise NotImplementedError
+
+    @property
+    @abstractmethod
+    def labels(self) -> Int[Tensor, " n_inputs"]:
+        """The right answer of every input, from 0 to n_classes - 1."""
+        raise NotImplementedError
+
+    @property
+    def n_inputs(self) -> int:
+        """How many inputs there are."""
+        return len(self.labels)
+
+    @property
+    def has_mirrors(self) -> bool:
+        """Whether (b, a) has the answer of (a, b), so that one can be answered from the other."""
+        return self.grid is not None and self.commutative
+
+    def mirrored(self, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[Tensor, " n_inputs"]:
+        """Test inputs whose mirror is trained on: their answer can leak by symmetry."""
+        return torch.zeros_like(train_mask)
+
+    def observables(self) -> dict[str, Tensor]:
+        """Numbers of every input that its activations may go with, [n_inputs] each, by name."""
+        return {}
+
+    def asks_the_same(self, other: "Task") -> bool:
+        """Whether another task has the same inputs in the same rows, with the same answers."""
+        return self == other
+
+    def modules(self) -> set[str]:
+        """The modules whose import registers what it is made of."""
+        return {type(self).__module__}
+
+    def to_dict(self) -> dict[str, object]:
+        """What `task_from_dict` needs to build the same task again."""
+        if not self.registered_as:
+            raise InputError(
+                f"{type(self).__name__} is not registered, so nothing could read it again; write "
+                '@gi.register.task("name") above it.'
+            )
+        return {"task": self.registered_as, **self._settings()}
+
+    def _settings(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload]
+
+
+class TableTask(Task):
+    """A task of one's own: two methods that give the whole table.
+
+        @gi.register.task("bit-parity")
+        @dataclass(frozen=True, kw_only=True)
+        class BitParity(gi.tasks.TableTask):
+            bits: int = 8
+            n_classes = 2
+
+            def inputs(self):
+                return torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * self.bits)
+
+            def answers(self):
+                return self.inputs().sum(dim=1).long() % 2
+
+    The fields are keys of recipes. Each method is called once an object. InputError, when a table
+    is first used, for inputs and answers that are no table.
+    """
+
+    @abstractmethod
+    def inputs(self) -> Tensor:
+        """What the model reads, [n_inputs, ...]."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def answers(self) -> Int[Tensor, " n_inputs"]:
+        """The class of every input, from 0 to n_classes - 1."""
+        raise NotImplementedError
+
+    @cached_property
+    def model_inputs(self) -> Tensor:  # noqa: D102
+        found = self.inputs()
+        if not isinstance(found, Tensor) or not found.ndim or len(found) != self.n_inputs:
+            raise InputError(
+                f"the inputs of {self.title} are {shown(found)}; give a tensor [n_inputs, ...] "
+                f"with a row for each of the {self.n_inputs} answers."
+            )
+        return found.detach().cpu()
+
+    @cached_property
+    def labels(self) -> Int[Tensor, " n_inputs"]:  # noqa: D102
+        found = self.answers()
+        whole = isinstance(found, Tensor) and found.ndim == 1 and len(found) > 1
+        if whole and not (found.is_floating_point() or found.is_complex()):
+            labels = found.detach().cpu().long()
+            if bool(((labels >= 0) & (labels < self.n_classes)).all()):
+                return labels
+        raise InputError(
+            f"the answers of {self.title} are {shown(found)}; give a tensor of whole numbers from "
+            f"0 to {self.n_classes - 1}, one an input."
+        )
+
+
+def register_task(name: str) -> Callable[[AnyTask], AnyTask]:
+    """Register a frozen dataclass that extends `Task` (most often `TableTask`) as a kind of task.
+
+    Recipes then name it, `task="name"`, and its fields are keys of theirs. InputError for a name
+    that is taken, for what is no such class, and for fields of types that no recipe can hold.
+    """
+
+    def register(kind: AnyTask) -> AnyTask:
+        check_class("task", name, kind, Task)
+        keys_of(kind)
+        TASKS.add(name, kind, by=kind)
+        kind.registered_as = name
+        return kind
+
+    return register
 
 
 def has_mirrors(task: Task) -> bool:
     """Whether (b, a) has the answer of (a, b), so that a network can answer one from the other.
 
+    >>> from grokinterp.tasks import ModularTask
     >>> has_mirrors(ModularTask("add", p=5)), has_mirrors(ModularTask("subtract", p=5))
     (True, False)
     """
-    return isinstance(task, ModularTask) and task.commutative
+    return task.has_mirrors
 
 
 def unmirrored_rows(task: Task, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[Tensor, " n_inputs"]:
@@ -57,7 +238,7 @@ def unmirrored_rows(task: Task, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[T
     any other task, all test inputs. That a network is right on them is no proof of a circuit
     either: it rules out that it looked up the mirror, and nothing else.
 
-    >>> import torch
+    >>> from grokinterp.tasks import ModularTask
     >>> task, mask = ModularTask("add", p=3), torch.zeros(9, dtype=torch.bool)
     >>> mask[1] = True  # (0, 1), the mirror of (1, 0), which is row 3
     >>> unmirrored_rows(task, mask).nonzero().flatten().tolist()
@@ -65,12 +246,7 @@ def unmirrored_rows(task: Task, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[T
     """
     check_task(task)
     test = ~mask("train_mask", train_mask, task.n_inputs)
-    if isinstance(task, ModularTask) and has_mirrors(task):
-        return test & ~task.mirrored(train_mask)
-    return test
-
-
-KINDS: dict[str, type[ModularTask | IsingTask]] = {"modular": ModularTask, "ising": IsingTask}
+    return test & ~task.mirrored(train_mask) if task.has_mirrors else test
 
 
 def task_from_dict(values: Mapping[str, Any]) -> Task:
@@ -81,17 +257,18 @@ def task_from_dict(values: Mapping[str, Any]) -> Task:
     """
     give = "what task.to_dict() returns"
     rest = dict(instance(values, Mapping, "description of a task", give=give))
-    kind = KINDS[word("task", rest.pop("task", "modular"), KINDS)]
-    known = {field.name: field for field in fields(kind) if field.init}
+    kind = TASKS.find(rest.pop("task", "modular"))
+    known = {field.name: field for field in fields(kind) if field.init}  # type: ignore[arg-type]
     for key in rest:
         member(key, known, "part of a task")
     for key, field in known.items():
-        if key not in rest and field.default is MISSING:
+        if key not in rest and field.default is field.default_factory is MISSING:
             raise InputError(f"the task has no {key!r}; give it, as task.to_dict() does.")
-    return kind(**rest)
+    lists = {key: tuple(value) for key, value in rest.items() if isinstance(value, list)}
+    return kind(**rest | lists)
 
 
 def check_task(task: object) -> None:
     """Refuse what is not a task."""
-    if not isinstance(task, Task) or isinstance(task, type):
+    if not isinstance(task, Task):
         raise refused("task", task, "a task", "such as gi.ModularTask('add', p=113)")

@@ -8,7 +8,7 @@ import logging
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,11 @@ from grokinterp.base.errors import InputError
 from grokinterp.base.memory import kept_memory
 from grokinterp.base.paths import as_path
 from grokinterp.base.result import Result
-from grokinterp.models.stacked import why_not_stacked
 from grokinterp.recipe.builtin import as_recipe
 from grokinterp.recipe.recipe import Recipe, value_text
 from grokinterp.runs.manifest import RESUME, RUN_JSON, Manifest
 from grokinterp.runs.run import Run
-from grokinterp.training.learner import EnsembleLearner, Learner
+from grokinterp.training.learner import Learner
 from grokinterp.training.loop import find_device, train, train_members, unfinished, using_threads
 
 FREE = (
@@ -63,11 +62,11 @@ def groups(recipes: Mapping[str, Recipe], size: int) -> list[list[str]]:
 
 
 def _shared(recipe: Recipe) -> dict[str, Any]:
-    return {key: value for key, value in asdict(recipe).items() if key not in FREE}
+    return {key: value for key, value in recipe.to_dict().items() if key not in FREE}
 
 
 def _why_not_batched(recipe: Recipe) -> str | None:
-    return why_not_stacked(recipe.architecture(), 2 + recipe.equals_token)
+    return recipe.architecture().why_not_stacked(recipe.build_task().model_inputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +102,7 @@ def faster_as_ensemble(recipes: Sequence[Recipe], *, seconds: float = 0.5) -> En
     seconds = number("seconds", seconds, least=0, most=3600, such_as="0.5")
     device = find_device(made[0].device)
     with using_threads(made[0].threads), kept_memory():
-        learners = (Learner(made[0], device), EnsembleLearner(made, device))
+        learners = (Learner(made[:1], device), Learner(made, device))
         times: tuple[list[float], list[float]] = ([], [])
         until = time.perf_counter() + seconds
         for step in range(MOST + 1):
@@ -185,7 +184,7 @@ def _members(recipes: object) -> list[Recipe]:
 
 def _folders(recipes: Sequence[Recipe], outs: Sequence[str | Path] | str | Path) -> list[Path]:
     if isinstance(outs, str | Path):
-        differing = [key for key in FREE if len({getattr(each, key) for each in recipes}) > 1]
+        differing = [key for key in FREE if len({getattr(x, key, None) for x in recipes}) > 1]
         keys = differing or ["seed"]
         names = [",".join(f"{key}={value_text(key, each)}" for key in keys) for each in recipes]
         folder = as_path("outs", outs, such_as="runs/ensemble")

@@ -1,274 +1,247 @@
-"""Models in training: canonical weights, their gradients, their optimisers and their metrics.
+"""Models in training: canonical weights, their gradients, what is made of these, and metrics.
 
-A single run has a `Learner`, whose gradients are those of one model; runs that are trained together
-have an `EnsembleLearner`, which computes them for all members at once. Both keep their weights
-under a leading axis of members, in memory that the optimisers update in place.
+Runs that are trained together have their weights under a leading axis of members, and one forward
+for all of them; a single run has them as they are. Everything else is the same for both.
 """
 
 import itertools
 import operator
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.models import answer_position, mlp
-from grokinterp.models.architecture import Architecture, Weights, initial_weights, is_bias
-from grokinterp.models.cnn import CNNArchitecture, CNNGradients
-from grokinterp.models.cross_entropy import cross_entropies, right_answers
-from grokinterp.models.kinds import QuickForward
-from grokinterp.models.mlp import MLPArchitecture
-from grokinterp.models.stacked import stack, stacked_gradients, stacked_logits
-from grokinterp.models.transformer_lens_adapter import build_model, functional_logits
+from grokinterp.base.errors import InputError
+from grokinterp.models.architecture import Gradients, Weights, is_bias
+from grokinterp.models.layers import MIN_ROWS
 from grokinterp.recipe.recipe import Recipe
-from grokinterp.runs.metrics import COLUMNS, UNMIRRORED, Metrics, evaluate, logged_unmirrored
+from grokinterp.runs.metrics import Metrics, evaluate, logged_unmirrored
 from grokinterp.tasks.splits import mask_of
-from grokinterp.updates.optimizers import Batches, build_optimizer, learning_rate
+from grokinterp.updates.batches import Batches, warmup_share
 
 EVALUATED_ROWS = 4096  # at once: intermediate results stay in the cache
-RATES = operator.attrgetter("lr", "betas", "weight_decay", "warmup")  # the same in one optimiser
-VECTOR = 64  # numbers; at least as many as any processor's vectors hold, unrolled
+NUMBERS = {"bool": bool, "int": int, "float": float}  # of an optimiser's state, besides tensors
+UPDATE = ("optimizer", "lr", "betas", "weight_decay", "warmup")  # the same in one optimiser
 
 
-class AnyLearner(ABC):
+class Learner:
     """The weights of one or more members, and what every update and every log needs of them."""
 
     def __init__(self, recipes: Sequence[Recipe], device: str) -> None:
-        first = recipes[0]
-        self._architecture = first.architecture()
+        first, n = recipes[0], len(recipes)
+        self._architecture, self._objective = first.architecture(), first.build_objective()
         self.tasks = [recipe.build_task() for recipe in recipes]
         self.train_indices = [recipe.train_indices() for recipe in recipes]
         rows = [each.to(device) for each in self.train_indices]
         self._inputs = self.tasks[0].model_inputs.to(device)
-        self._labels = torch.stack([task.labels for task in self.tasks]).to(device)
-        self._masks = torch.stack([mask_of(each, self.tasks[0].n_inputs) for each in rows])
+        self._labels = [task.labels.to(device) for task in self.tasks]
+        self._masks = [mask_of(each, self.tasks[0].n_inputs) for each in rows]
         self._unmirrored = list(map(logged_unmirrored, self.tasks, self._masks))
         self._batches = list(map(Batches, recipes, rows))
-        initial = stack(
-            [
-                initial_weights(
-                    self._architecture, seed=each.seed, rule=each.init, init_scale=each.init_scale
-                )
-                for each in recipes
-            ]
-        )
-        names = [name for name in initial if is_trained(name, first.biases)]
-        self._stacked: Weights = {
-            name: (weight if name in names or not is_bias(name) else 0 * weight).to(device)
-            for name, weight in initial.items()
-        }
-        self.trained: Weights = {name: self._stacked[name] for name in names}
-        self._optimizers = [
-            _Optimizer(list(members), recipes, self.trained)
-            for _, members in itertools.groupby(range(len(recipes)), lambda i: RATES(recipes[i]))
+        self._rows: list[Tensor] = []
+        self._gradients: Gradients = lambda weights: {}
+        names = self._architecture.trained(first.biases)
+        initial = [
+            self._architecture.initial(seed=each.seed, rule=each.init, scale=each.init_scale)
+            for each in recipes
         ]
-
-    @abstractmethod
-    def _gradients(self, step: int) -> Mapping[str, Tensor]:
-        """Of every trained weight, stacked, on the rows of the update after a step."""
-
-    @abstractmethod
-    def evaluate(self) -> list[Metrics]:
-        """The metrics of every member on its whole table."""
+        self.weights: Weights = {}  # of several, stacked; updated in place
+        for name in initial[0]:
+            each = [weights[name].to(device) for weights in initial]
+            self.weights[name] = each[0].clone() if n == 1 else torch.stack(each)
+            if is_bias(name) and name not in names and first.biases != "all":
+                self.weights[name].zero_()
+        self.trained = {name: self.weights[name] for name in names}
+        self._single = n == 1
+        self._updates = [
+            _Update(recipes[members[0]], self.trained, None if self._single else members)
+            for members in _alike(recipes)
+        ]
 
     def update(self, step: int) -> None:
         """The update that leads every member from a step to the next."""
-        gradients = self._gradients(step)
-        for optimizer in self._optimizers:
-            optimizer.update(step, gradients)
+        rows = [batches.rows(step) for batches in self._batches]
+        if not self._rows or any(map(operator.is_not, rows, self._rows)):
+            self._rows = rows  # what depends on them is kept while they are the same
+            self._gradients = self._gradients_on(rows)
+        gradients = self._gradients(self.weights)
+        for update in self._updates:
+            update(step, gradients)
+
+    def _gradients_on(self, rows: Sequence[Tensor]) -> Gradients:
+        inputs = [self._inputs[each] for each in rows]
+        labels = [of[each] for of, each in zip(self._labels, rows, strict=True)]
+        make, objective = self._architecture.gradients_on, self._objective
+        if self._single:
+            return make(inputs[0], labels[0], objective)
+        if not _singly(inputs[0]):
+            return make(torch.stack(inputs), torch.stack(labels), objective)
+        each = [make(*of_member, objective) for of_member in zip(inputs, labels, strict=True)]
+
+        def one_by_one(weights: Mapping[str, Tensor]) -> Weights:
+            found = [find(member_of(weights, i)) for i, find in enumerate(each)]
+            return {name: torch.stack([of[name] for of in found]) for name in weights}
+
+        return one_by_one
+
+    @torch.no_grad()
+    def evaluate(self) -> list[Metrics]:
+        """The metrics of every member on its whole table, whose logits come in blocks of rows."""
+        together = None
+        if not self._single and not _singly(self._inputs):
+            inputs = self._inputs.expand(len(self.tasks), *self._inputs.shape)
+            together = self._architecture.forward(self.weights, inputs)
+        found = []
+        for i, about in enumerate(zip(self._labels, self._masks, self._unmirrored, strict=True)):
+            if together is not None:
+                found.append(evaluate(together[i], *about))
+            else:
+                answers = self._architecture.answers(self.member(i))
+                found.append(evaluate(map(answers, self._inputs.split(EVALUATED_ROWS)), *about))
+        return found
 
     def member(self, member: int) -> Weights:
         """The weights of a member."""
-        return {name: weight[member] for name, weight in self._stacked.items()}
+        return dict(self.weights) if self._single else member_of(self.weights, member)
 
     def state(self, member: int) -> dict[str, Tensor]:
-        """What a member's resume.safetensors holds: its weights and its optimiser's moments."""
+        """What a member's resume.safetensors holds: its weights and what its updates remember."""
         state = {f"weights/{name}": weight for name, weight in self.member(member).items()}
-        for optimizer in self._optimizers:
-            if member in optimizer.members:
-                state |= optimizer.state(member)
+        for update in self._updates:
+            state |= update.state(member)
         return state
 
     def load_states(self, states: Sequence[dict[str, Tensor]]) -> None:
         """Go on from what `state` gave of every member."""
-        for name, weight in self._stacked.items():
-            weight.copy_(torch.stack([state[f"weights/{name}"] for state in states]))
-        for optimizer in self._optimizers:
-            optimizer.load(states)
+        for member, state in enumerate(states):
+            for name, weight in self.member(member).items():
+                weight.copy_(state[f"weights/{name}"])
+        for update in self._updates:
+            update.load(states)
 
 
-class Learner(AnyLearner):
-    """A single model: its weights under canonical names, of which some are trained.
+def member_of(weights: Mapping[str, Tensor], member: int) -> Weights:
+    """The weights of one of several: the same memory."""
+    return {name: weight[member] for name, weight in weights.items()}
 
-    A transformer's answer-position forward is used where it applies, otherwise the hooked forward
-    of TransformerLens: the same numbers either way. An MLP and a CNN have explicit gradients.
+
+def _singly(inputs: Tensor) -> bool:
+    """Whether members go one by one: on a CPU many rows are all arithmetic, which no batch speeds.
+
+    There the convolution of `layers.affine` is faster, too.
     """
-
-    def __init__(self, recipe: Recipe, device: str) -> None:
-        super().__init__([recipe], device)
-        self.weights: Weights = {name: weight.detach() for name, weight in self.member(0).items()}
-        self.trained = {name: self.weights[name].requires_grad_() for name in self.trained}
-        self._hooked = None
-        if QuickForward(self._architecture, self.weights)(self._inputs[:1]) is None:
-            assert isinstance(self._architecture, Architecture)
-            model = build_model(self._architecture, self.member(0), device=device)
-            self._hooked = functional_logits(model)
-        self._lattices: tuple[Tensor, CNNGradients] | None = None  # rows, and what depends on them
-
-    def _gradients(self, step: int) -> Weights:
-        self.backward(self._batches[0].rows(step))
-        leaves = self.trained.items()
-        return {name: leaf.grad[None] for name, leaf in leaves if leaf.grad is not None}
-
-    def backward(self, rows: Int[Tensor, " n"]) -> None:
-        """Put the gradient of the mean cross-entropy over some rows into every trained weight."""
-        inputs, labels = self._inputs[rows], self._labels[0, rows]
-        gradients: Weights = {}
-        if isinstance(self._architecture, MLPArchitecture):
-            gradients = mlp.gradients(self.weights, inputs, labels, architecture=self._architecture)
-        elif isinstance(self._architecture, CNNArchitecture):
-            if self._lattices is None or self._lattices[0] is not rows:  # full batches: the same
-                self._lattices = rows, CNNGradients(inputs, architecture=self._architecture)
-            gradients = self._lattices[1](self.weights, labels)
-        elif self._hooked is None:
-            gradients = answer_position.gradients(
-                self.weights,
-                inputs,
-                labels,
-                act_fn=self._architecture.act_fn,
-                attention_rate=self._architecture.attention_rate,
-            )
-        for name, weight in self.trained.items():
-            # torch's fused optimisers read a gradient as it lies in memory, whatever its strides.
-            weight.grad = gradients[name].contiguous() if gradients else None
-        if not gradients:
-            cross_entropies(self._forward()(inputs), labels).mean().backward()
-
-    def evaluate(self) -> list[Metrics]:
-        """The metrics on the whole table, whose logits are computed so many rows at a time."""
-        with torch.no_grad():
-            blocks = map(self._forward(), self._inputs.split(EVALUATED_ROWS))
-            labels, mask, unmirrored = self._labels[0], self._masks[0], self._unmirrored[0]
-            return [evaluate(blocks, labels, mask, unmirrored)]
-
-    def _forward(self) -> Callable[[Tensor], Tensor]:
-        """The forward of the weights as they are now; differentiable."""
-        if self._hooked is not None:
-            return partial(self._hooked, self.weights)
-        return QuickForward(self._architecture, self.weights)  # type: ignore[return-value]
+    return inputs.device.type == "cpu" and len(inputs) >= MIN_ROWS
 
 
-def is_trained(name: str, biases: str) -> bool:
-    """Whether a weight is trained, by the `biases` of a recipe.
+def _alike(recipes: Sequence[Recipe]) -> list[list[int]]:
+    """Members whose updates are one: neighbours with equal keys, where each number has its own."""
 
-    A key bias never is: it adds the same to every score of a query, so that its gradient is 0, and
-    what is computed of it is rounding, which Adam would turn into steps.
-    """
-    if name.endswith("attn.b_K"):
-        return False
-    return not is_bias(name) or biases == "all" or (biases == "mlp" and ".mlp." in name)
+    def told_apart(member: int) -> object:
+        recipe = recipes[member]
+        return tuple(getattr(recipe, key, None) for key in UPDATE) if recipe.elementwise else member
 
-
-class EnsembleLearner(AnyLearner):
-    """The members of an ensemble, their logits and gradients computed together."""
-
-    def __init__(self, recipes: Sequence[Recipe], device: str) -> None:
-        super().__init__(recipes, device)
-        self._batch: tuple[list[Tensor], Tensor, Tensor] | None = None  # rows, inputs, labels
-
-    def _gradients(self, step: int) -> Weights:
-        rows = [batches.rows(step) for batches in self._batches]
-        if self._batch is None or any(map(operator.is_not, rows, self._batch[0])):
-            stacked = torch.stack(rows)  # kept while the rows are the same, as in full batches
-            self._batch = rows, self._inputs[stacked], self._labels.gather(1, stacked)
-        return stacked_gradients(self._architecture, self._stacked, *self._batch[1:])
-
-    def evaluate(self) -> list[Metrics]:
-        """The metrics of every member on its whole table."""
-        inputs = self._inputs.expand(len(self._labels), -1, -1)
-        with torch.no_grad():
-            logits = stacked_logits(self._architecture, self._stacked, inputs)
-        return evaluate_members(logits, self._labels, self._masks, self._unmirrored)
+    return [list(same) for _, same in itertools.groupby(range(len(recipes)), told_apart)]
 
 
-class _Optimizer:
-    """The optimiser of neighbouring members that have the same rates.
+class _Update:
+    """The optimiser, the filter and the constraint of a run, or of members whose updates are one.
 
-    Adam, AdamW and SGD act on every number alone, so they act on stacked weights as on those of
-    each member. Blocks are updated in place: a weight of all members at once where each fills whole
-    vectors, otherwise each member's by itself. torch's kernels round the numbers left over after
-    the last whole vector differently, so these have to be the same as in a single run.
+    `members` are those of stacked weights; None for a single run.
     """
 
     def __init__(
-        self, members: list[int], recipes: Sequence[Recipe], weights: Mapping[str, Tensor]
+        self, recipe: Recipe, weights: Mapping[str, Tensor], members: Sequence[int] | None
     ) -> None:
-        self.members, self._recipe = members, recipes[members[0]]
-        self._blocks: list[tuple[str, slice]] = []
-        for name, weight in weights.items():
-            if weight[0].numel() % VECTOR == 0:
-                self._blocks.append((name, slice(members[0], members[-1] + 1)))
-            else:
-                self._blocks += [(name, slice(member, member + 1)) for member in members]
-        self._parameters = [weights[name][block] for name, block in self._blocks]
-        self._optimizer = build_optimizer(self._recipe, self._parameters)
+        self._recipe, self._first, self._n = recipe, (members or [0])[0], len(members or [0])
+        self._place: Any = ...
+        if members is not None:
+            several = slice(self._first, self._first + self._n)
+            self._place = several if recipe.elementwise else self._first
+        self._stacked = isinstance(self._place, slice)
+        self._weights = {name: weight[self._place] for name, weight in weights.items()}
+        self._optimizer = recipe.build_optimizer(self._weights.values())
+        self._fresh = [dict(group) for group in self._optimizer.param_groups]
+        self._filter, self._constraint = recipe.build_gradient_filter(), recipe.build_constraint()
+        self._remembered = {
+            "filter": self._filter.start(self._weights),
+            "constraint": self._constraint.start(self._weights),
+        }
 
-    def update(self, step: int, gradients: Mapping[str, Tensor]) -> None:
-        """One update, from the gradients of all members."""
-        for parameter, (name, block) in zip(self._parameters, self._blocks, strict=True):
-            parameter.grad = gradients[name][block]
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self._recipe, step)
+    @torch.no_grad()
+    def __call__(self, step: int, gradients: Mapping[str, Tensor]) -> None:
+        """The update after a step, from the gradients of all members."""
+        own = {name: gradients[name][self._place] for name in self._weights}
+        own = dict(self._filter.filtered(own, self._remembered["filter"]))
+        for name, weight in self._weights.items():
+            # torch's fused optimisers read a gradient as it lies in memory, whatever its strides.
+            weight.grad = own[name].contiguous()
+        share = warmup_share(self._recipe, step)
+        for group, fresh in zip(self._optimizer.param_groups, self._fresh, strict=True):
+            group["lr"] = fresh["lr"] * share
         self._optimizer.step()
+        after = self._constraint.constrained(self._weights, self._remembered["constraint"])
+        for name, weight in after.items():
+            if weight is not self._weights[name]:
+                self._weights[name].copy_(weight)
 
     def state(self, member: int) -> dict[str, Tensor]:
-        """The moments of a member, by weight and kind."""
-        state = {}
-        for index, values in self._optimizer.state_dict()["state"].items():
-            name, block = self._blocks[index]
-            if block.start <= member < block.stop:
-                for key, value in values.items():
-                    if isinstance(value, Tensor):
-                        one = value[member - block.start] if value.ndim else value
-                        state[f"optimizer/{name}/{key}"] = one
-        return state
+        """What a member's updates remember: of weights, parameter groups, filter, constraint."""
+        place = member - self._first
+        if not 0 <= place < self._n:
+            return {}
+        found: dict[str, Tensor] = {}
+        for name, weight in self._weights.items():
+            for key, value in self._optimizer.state.get(weight, {}).items():
+                if isinstance(value, Tensor) and value.ndim and self._stacked:
+                    value = value[place]
+                self._put(found, f"optimizer/{name}/{key}", value)
+        groups = zip(self._optimizer.param_groups, self._fresh, strict=True)
+        for number, (group, fresh) in enumerate(groups):
+            for key, value in group.items():
+                if key not in ("params", "lr") and value is not fresh[key] and value != fresh[key]:
+                    self._put(found, f"group/{number}/{key}", value)
+        for part, tensors in self._remembered.items():
+            found |= {f"{part}/{name}": value for name, value in tensors.items()}
+        return found
+
+    def _put(self, found: dict[str, Tensor], name: str, value: object) -> None:
+        kind = type(value).__name__
+        if isinstance(value, Tensor):
+            found[name] = value
+        elif kind in NUMBERS:
+            found[f"{name}={kind}"] = torch.tensor(value, dtype=_NUMBER_TYPES[kind])
+        elif value is not None:
+            raise InputError(
+                f"optimizer={self._recipe.optimizer!r} remembers a {kind} ({name}), which a run "
+                "cannot keep; let it remember tensors and numbers."
+            )
 
     def load(self, states: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from the states of all members; what they have of other weights is left out."""
-        moments: dict[int, dict[str, Tensor]] = {}
-        for index, (name, block) in enumerate(self._blocks):
-            for key, value in states[block.start].items():
-                if key.startswith(f"optimizer/{name}/"):
-                    every = [state[key] for state in states[block]]
-                    moment = torch.stack(every) if value.ndim else value
-                    moments.setdefault(index, {})[key.rpartition("/")[2]] = moment
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
+        mine = states[self._first : self._first + self._n]
+        for path, value in mine[0].items():
+            part, _, rest = path.partition("/")
+            owner, _, key = rest.rpartition("/")
+            if part == "weights":
+                continue
+            if self._stacked and value.ndim and "=" not in path:
+                value = torch.stack([state[path] for state in mine])
+            if part in self._remembered:
+                self._remembered[part][rest] = value.to(next(iter(self._weights.values())).device)
+            elif part == "optimizer" and owner in self._weights:
+                weight = self._weights[owner]
+                name, plain = _as_it_was(key, value.clone().to(weight.device))
+                self._optimizer.state[weight][name] = plain
+            elif part == "group":
+                name, plain = _as_it_was(key, value.clone())
+                self._optimizer.param_groups[int(owner)][name] = plain
 
 
-def evaluate_members(
-    logits: Float[Tensor, "members n classes"],
-    labels: Int[Tensor, "members n"],
-    train_masks: Bool[Tensor, "members n"],
-    unmirrored: Sequence[Tensor | None] = (),
-) -> list[Metrics]:
-    """What `evaluate` says of each member, in one go; all have equally many training rows.
+_NUMBER_TYPES = {"bool": torch.bool, "int": torch.int64, "float": torch.float64}
 
-    The rows are taken out before they are summed, as `evaluate` does: zeros among them would be
-    summed in another order. `unmirrored` selects the rows of these columns, for each member its
-    own, since members differ in how many they have; None for a member without the columns.
-    """
-    losses = cross_entropies(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
-    right = right_answers(logits, labels).to(losses.dtype)
-    chosen = [x[rows] for x in (losses, right) for rows in (train_masks, ~train_masks)]
-    columns = [x.view(len(labels), len(x) // len(labels)).mean(dim=1) for x in chosen]
-    found = [
-        dict(zip(COLUMNS, values, strict=True)) for values in torch.stack(columns, dim=1).tolist()
-    ]
-    for member, rows in enumerate(unmirrored):
-        if rows is not None:
-            means = torch.stack([x[member][rows].mean() for x in (losses, right)])
-            found[member] |= zip(UNMIRRORED, means.tolist(), strict=True)
-    return found
+
+def _as_it_was(key: str, value: Tensor) -> tuple[str, object]:
+    """The name of a part of a state, and what it was: a number where its name says so."""
+    name, _, kind = key.partition("=")
+    return name, NUMBERS[kind](value.item()) if kind else value

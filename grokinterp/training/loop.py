@@ -29,7 +29,7 @@ from grokinterp.runs.manifest import RESUME, RUN_JSON, Manifest, current_environ
 from grokinterp.runs.metrics import COLUMNS, Metrics
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
-from grokinterp.training.learner import AnyLearner, EnsembleLearner, Learner
+from grokinterp.training.learner import Learner
 
 RESUME_SECONDS = 30.0  # at most this much work is lost to a kill
 RESUME_NEXT = "resume-next.safetensors"
@@ -117,8 +117,8 @@ def train_members(
 class Session:
     """Runs in training: their weights after `step` updates, and the open folders.
 
-    One run is trained by a `Learner`; an `ensemble` by an `EnsembleLearner`, which its run.json
-    says. Recipes of an ensemble have the same steps, checkpoints and device.
+    Whether it is an `ensemble` its run.json says. Recipes of an ensemble have the same steps,
+    checkpoints and device.
     """
 
     def __init__(self, members: Sequence[Member], *, resume: bool, ensemble: bool = False) -> None:
@@ -129,9 +129,7 @@ class Session:
         environment = current_environment(device=device)
         if ensemble:
             environment = {**environment, "ensemble": len(members)}
-        self.learner: AnyLearner = (
-            EnsembleLearner(recipes, device) if ensemble else Learner(recipes[0], device)
-        )
+        self.learner = Learner(recipes, device)
         self.latest: list[Metrics] = []
         self.step = 0
         if resume and (saved := _read_states(folders)) is not None:
@@ -150,8 +148,8 @@ class Session:
                     train_indices=rows,
                     recipe=recipe,
                     split={
-                        "rule": recipe.split if recipe.task == "modular" else "shuffled pool",
-                        "seed": recipe.data_seed,
+                        "rule": task.own_split or recipe.split,
+                        "seed": getattr(recipe, "data_seed", None),
                     },
                     environment=environment,
                     restart=resume,

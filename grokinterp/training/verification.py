@@ -23,7 +23,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.models.architecture import Weights
 from grokinterp.reading._load import RunOrPath, run_of
-from grokinterp.recipe.keys import AT_MOST
+from grokinterp.recipe.keys import MOST_THREADS
 from grokinterp.runs.metrics import Metrics
 from grokinterp.runs.run import Run, nearest_step
 from grokinterp.training.loop import Session, using_threads
@@ -214,7 +214,7 @@ def _train(run: Run, last: int, *, disturbed: bool = False, progress: bool) -> T
 
 def _set_threads(environment: Mapping[str, Any]) -> None:
     number = environment.get("threads")
-    if type(number) is int and 0 < number <= AT_MOST["threads"]:
+    if type(number) is int and 0 < number <= MOST_THREADS:
         torch.set_num_threads(number)
 
 

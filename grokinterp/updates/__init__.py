@@ -1,7 +1,33 @@
-"""How weights change in training: optimisers, warm-up, the order of mini-batches."""
+"""How weights change: objectives, optimisers, gradient filters, constraints, batches."""
 
 from grokinterp.base.names import room_names
-from grokinterp.updates.optimizers import Batches, build_optimizer, learning_rate
+from grokinterp.updates.batches import Batches, warmup_share
+from grokinterp.updates.changes import (
+    CONSTRAINTS,
+    GRADIENT_FILTERS,
+    Constraint,
+    GradientFilter,
+    register_constraint,
+    register_gradient_filter,
+)
+from grokinterp.updates.objectives import OBJECTIVES, CrossEntropy, Objective, register_objective
+from grokinterp.updates.optimizers import OPTIMIZERS, Optimizer, register_optimizer
 
-__all__ = ["Batches", "build_optimizer", "learning_rate"]
+__all__ = [
+    "CONSTRAINTS",
+    "GRADIENT_FILTERS",
+    "OBJECTIVES",
+    "OPTIMIZERS",
+    "Batches",
+    "Constraint",
+    "CrossEntropy",
+    "GradientFilter",
+    "Objective",
+    "Optimizer",
+    "register_constraint",
+    "register_gradient_filter",
+    "register_objective",
+    "register_optimizer",
+    "warmup_share",
+]
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -1,81 +1,123 @@
-"""Optimisers, warm-up and the order of mini-batches, as a recipe names them."""
+"""How gradients become steps: the optimisers, in a registry, each with its keys.
 
+    @gi.register.optimizer("adagrad")
+    @dataclass(frozen=True, kw_only=True)
+    class Adagrad(gi.updates.Optimizer):
+        lr: float = 1e-2
+
+        def build(self, parameters):
+            return torch.optim.Adagrad(parameters, lr=self.lr)
+
+What `build` returns is any torch.optim.Optimizer. Its learning rates are multiplied with the share
+of the warm-up before every update; its state is saved with a run and loaded when the run goes on.
+"""
+
+from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
+from grokinterp.base.errors import InputError
+from grokinterp.base.keys import key
+from grokinterp.base.registry import Registry
+from grokinterp.updates.kinds import UpdatePart, registering
 
-class Hyperparameters(Protocol):
-    """The keys of a recipe that say how weights change; a `Recipe` has them."""
-
-    @property
-    def optimizer(self) -> str: ...  # noqa: D102
-    @property
-    def lr(self) -> float: ...  # noqa: D102
-    @property
-    def weight_decay(self) -> float: ...  # noqa: D102
-    @property
-    def betas(self) -> tuple[float, float]: ...  # noqa: D102
-    @property
-    def warmup(self) -> int: ...  # noqa: D102
-    @property
-    def batch_size(self) -> int: ...  # noqa: D102
-    @property
-    def reshuffle(self) -> bool: ...  # noqa: D102
-    @property
-    def seed(self) -> int: ...  # noqa: D102
+OPTIMIZERS: Registry[type["Optimizer"]] = Registry("optimizer")
 
 
-def build_optimizer(recipe: Hyperparameters, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """AdamW (decoupled weight decay), Adam (weight decay coupled into the gradient) or SGD.
-
-    Weight decay acts on every trained parameter, biases included.
-    """
-    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(list(parameters), **common)
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(list(parameters), betas=recipe.betas, **common)
+def _betas(given: Any) -> tuple[float, float] | None:
+    both = tuple(given) if isinstance(given, list | tuple) else ()
+    numbers = [x for x in both if isinstance(x, int | float) and not isinstance(x, bool)]
+    if len(both) != 2 or len(numbers) != 2:
+        return None
+    if any(not 0 <= beta < 1 for beta in numbers):
+        raise InputError(f"betas={both} are not both in [0, 1); give such as [0.9, 0.98].")
+    return float(both[0]), float(both[1])
 
 
-def learning_rate(recipe: Hyperparameters, update: int) -> float:
-    """Rate of an update, counted from 0: `lr * min(update / warmup, 1)`.
-
-    >>> from grokinterp.recipe import Recipe
-    >>> [learning_rate(Recipe(lr=1.0, warmup=4), update) for update in (0, 2, 4, 9)]
-    [0.0, 0.5, 1.0, 1.0]
-
-    With a warm-up the first update has rate 0, as in the released code of Nanda et al. 2023.
-    """
-    return recipe.lr * min(update / recipe.warmup, 1.0) if recipe.warmup else recipe.lr
+def _lr() -> Any:
+    return key(1e-3, help="the learning rate", above=0, synonyms=("learning_rate",))
 
 
-class Batches:
-    """The training rows of every update: all of them, or a slice of the epoch's permutation.
+def _decay(about: str) -> Any:
+    return key(1.0, help=about, least=0, synonyms=("wd",))
 
-    The permutation depends only on the seed and the epoch (without `reshuffle` only on the seed),
-    so a resumed run needs no history.
+
+def _two_betas() -> Any:
+    return key(
+        (0.9, 0.98), help="decay rates of the two moments", read=_betas,
+        wanted="two numbers such as [0.9, 0.98]",
+    )  # fmt: skip
+
+
+class Optimizer(UpdatePart):
+    """How gradients become steps: a frozen dataclass with a method that builds torch's optimiser.
+
+    Weight decay acts on every trained parameter, biases included. `elementwise` says that a
+    number's step depends on that number's gradients alone: then an ensemble may hold all members in
+    one tensor.
     """
 
-    def __init__(self, recipe: Hyperparameters, train_indices: Int[Tensor, " n_train"]) -> None:
-        self._recipe, self._rows = recipe, train_indices
-        self._order: tuple[int, Int[Tensor, " n_train"]] | None = None
-        n_train, size = len(train_indices), recipe.batch_size
-        self._full = size == 0 or size >= n_train
-        self.per_epoch = 1 if self._full else -(-n_train // size)
+    elementwise: ClassVar[bool] = False
 
-    def rows(self, update: int) -> Int[Tensor, " batch"]:
-        """The rows of an update, counted from 0."""
-        if self._full:
-            return self._rows
-        epoch, batch = divmod(update, self.per_epoch)
-        shuffle = epoch if self._recipe.reshuffle else 0
-        if self._order is None or self._order[0] != shuffle:
-            generator = torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + shuffle)
-            order = torch.randperm(len(self._rows), generator=generator).to(self._rows.device)
-            self._order = shuffle, self._rows[order]
-        size = self._recipe.batch_size
-        return self._order[1][batch * size : (batch + 1) * size]
+    @abstractmethod
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """An optimiser of these parameters, with the values of the keys."""
+
+
+register_optimizer = registering(OPTIMIZERS, Optimizer)
+
+
+@register_optimizer("adamw")
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
+
+    elementwise: ClassVar[bool] = True
+    lr: float = _lr()
+    betas: tuple[float, float] = _two_betas()
+    weight_decay: float = _decay("decoupled weight decay")
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """Torch's own, fused."""
+        return torch.optim.AdamW(
+            list(parameters), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay,
+            fused=True,
+        )  # fmt: skip
+
+
+@register_optimizer("adam")
+@dataclass(frozen=True, kw_only=True)
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015), its weight decay coupled into the gradient (L2)."""
+
+    elementwise: ClassVar[bool] = True
+    lr: float = _lr()
+    betas: tuple[float, float] = _two_betas()
+    weight_decay: float = _decay("weight decay, coupled into the gradient")
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """Torch's own, fused."""
+        return torch.optim.Adam(
+            list(parameters), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay,
+            fused=True,
+        )  # fmt: skip
+
+
+@register_optimizer("sgd")
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """Gradient descent, without momentum."""
+
+    elementwise: ClassVar[bool] = True
+    lr: float = _lr()
+    weight_decay: float = _decay("weight decay, added to the gradient")
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """Torch's own, fused."""
+        return torch.optim.SGD(
+            list(parameters), lr=self.lr, weight_decay=self.weight_decay, fused=True
+        )

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -14,8 +14,7 @@ from grokinterp.base.checks import listed
 from grokinterp.base.errors import InputError, nearest
 from grokinterp.figures._figure import LABEL_COLOURS, SERIES, checked, plain
 from grokinterp.progress.labels import LABELS
-from grokinterp.recipe.keys import CHANCE
-from grokinterp.recipe.recipe import Recipe
+from grokinterp.recipe.keys import CHANCE, every_key
 from grokinterp.sweeps.statistics import MedianInterval, median_interval
 from grokinterp.sweeps.table import NOTE, RUN
 
@@ -23,7 +22,6 @@ TIMES = ("memorization_step", "grok_step", "t_train", "t_test")
 UNITS = {**dict.fromkeys(TIMES, "updates"), "train_loss": "nats", "test_loss": "nats"}
 LONGEST = 28  # letters of a name in a figure
 LABEL, NO_LABEL = "label", "no label"
-KEYS = tuple(field.name for field in fields(Recipe))
 MOST_TICKS = 16  # with a name each
 MOST_LINES = 25  # of a text shown on hover
 
@@ -263,7 +261,8 @@ def label_colours(
 
 def varied(table: pd.DataFrame) -> list[str]:
     """The recipe keys of a table with more than one value in it, seeds too."""
-    keys = [column for column in table.columns if column in KEYS]
+    known = {key for keys in every_key().values() for key in keys}
+    keys = [column for column in table.columns if column in known]
     return [key for key in keys if len({str(cell) for cell in column_of(table, key)}) > 1]
 
 

@@ -1,0 +1,40 @@
+"""`gi.register`: the decorators that open every kind, ours and a stranger's.
+
+    @gi.register.measure("norm_of_embedding")
+    def norm_of_embedding(snapshot):
+        return float(snapshot.weights["embed.W_E"].norm())
+
+A name that is taken is refused, unless module and qualified name are the same, as in a notebook's
+cell that is run twice. How another process finds them: `grokinterp.base.plugins`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
+_HOME = {  # where each decorator lies
+    "claim": "claims.registry.claim",
+    "constraint": "updates.changes.register_constraint",
+    "gradient_filter": "updates.changes.register_gradient_filter",
+    "measure": "progress.measures.measure",
+    "model": "models.architecture.register_model",
+    "objective": "updates.objectives.register_objective",
+    "operation": "tasks.operations.operation",
+    "optimizer": "updates.optimizers.register_optimizer",
+    "panel": "reporting.panels.panel",
+    "task": "tasks.task.register_task",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(kind: str) -> Any:
+    if kind not in _HOME:
+        raise AttributeError(f"nothing is registered as {kind!r}; there are: {', '.join(__all__)}")
+    module, _, name = _HOME[kind].rpartition(".")
+    return getattr(importlib.import_module(f"grokinterp.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

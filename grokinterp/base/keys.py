@@ -1,0 +1,199 @@
+"""Keys of a recipe: each is declared once, beside the code that it configures, as a field.
+
+    @dataclass(frozen=True, kw_only=True)
+    class AdamW(Optimizer):
+        lr: float = key(1e-3, help="the learning rate", above=0)
+
+A field without `key` is a key too, of its type and default; `derived()` marks one that is none.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass
+from functools import lru_cache
+from typing import Any, Literal, get_args, get_origin
+
+from grokinterp.base.checks import number, real, word
+from grokinterp.base.errors import InputError, shown, whole_number
+
+MOST_BITS = 63  # of whole numbers, as in TOML
+PLAIN = (bool, int, float, str)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a recipe: its type, its default, its limits, and one line of help.
+
+    `field` is the field of its kind that it sets ("" where the kind makes something else of it).
+    `synonyms` are what other code calls it, for the hint at an unknown one. Whoever gives it means
+    that it stands in place of the keys that it `replaces`. `read` makes a value of what is given,
+    or None of what it cannot read, which `wanted` then describes.
+    """
+
+    name: str
+    type: Any
+    default: Any = MISSING
+    help: str = ""
+    field: str = ""
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
+    synonyms: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
+    read: Callable[[Any], Any] | None = dataclasses.field(default=None, compare=False)
+    wanted: str = ""
+
+    def checked(self, given: Any) -> Any:
+        """The value in the type of the key and within its limits; else an InputError."""
+        several = isinstance(given, list | tuple)
+        for part in given if several else [given]:
+            if isinstance(part, int) and part.bit_length() > MOST_BITS:
+                raise InputError(
+                    f"{self.name}={shown(part)} is too large; whole numbers are below 2^63."
+                )
+        read, wanted = (self.read, self.wanted) if self.read else _reader(self.type)
+        if given is None and type(None) in get_args(self.type):
+            return None
+        if (found := read(given)) is None:
+            example = "" if " such as " in wanted or self.default in (MISSING, None) else (
+                f"; give such as {self.default!r}"
+            )  # fmt: skip
+            raise InputError(f"{self.name}={shown(given)} is not {wanted}{example}.")
+        return self._within_limits(found)
+
+    def _within_limits(self, value: Any) -> Any:
+        if words := self.choices or _choices(self.type):
+            word(self.name, value, words)
+        if self.above is not None:
+            usual = 0.001 if self.default in (MISSING, None) else self.default
+            number(self.name, value, above=self.above, most=self.most, such_as=f"{usual:g}")
+        for part in value if isinstance(value, tuple) else (value,):
+            if self.least is not None and part < self.least:
+                less = f"{self.name}={shown(value)} is less than {self.least}"
+                raise InputError(f"{less}; give at least {self.least}.")
+            if self.most is not None and part > self.most:
+                large = f"{self.name}={shown(value)} is too large"
+                raise InputError(f"{large}; give at most {self.most}.")
+        return value
+
+
+def key(
+    default: Any = MISSING,
+    *,
+    name: str = "",
+    usual: Any = MISSING,
+    help: str = "",  # noqa: A002  what a key is called everywhere else too
+    **about: Any,
+) -> Any:
+    """A field of a kind that is a key of recipes; `about` are fields of `Key`.
+
+    `name` is what recipes call it, where that is not the field's own name. `usual` is its default
+    in a recipe, where the field itself has none or another.
+    """
+    metadata = {"key": {"name": name, "usual": usual, "help": help, **about}}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def derived(default: Any = MISSING) -> Any:
+    """A field that is no key: it follows from others, or is only given in code."""
+    return dataclasses.field(default=default, metadata={"key": None})
+
+
+def keys_of(kind: Any) -> tuple[Key, ...]:
+    """The keys that a dataclass declares, in the order of its fields.
+
+    >>> @dataclass
+    ... class Net:
+    ...     width: int = key(64, help="neurons", least=1)
+    >>> keys_of(Net)[0].checked(32.0)
+    32
+    """
+    return _declared(kind)
+
+
+@lru_cache(maxsize=256)
+def _declared(kind: Any) -> tuple[Key, ...]:
+    hints = typing.get_type_hints(kind)
+    found = []
+    for field in dataclasses.fields(kind):
+        about = field.metadata.get("key", {})
+        if not field.init or about is None:
+            continue
+        about = dict(about)
+        name, usual = about.pop("name", ""), about.pop("usual", MISSING)
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        default = default if usual is MISSING else usual
+        if about.get("read") is None:
+            _reader(hints[field.name], of=f"{kind.__name__}.{field.name}")
+        found.append(Key(name or field.name, hints[field.name], default, field=field.name, **about))
+    return tuple(found)
+
+
+def by_name(keys: Iterable[Key]) -> dict[str, Key]:
+    """Keys by their names, of which each is declared once, or alike."""
+    found: dict[str, Key] = {}
+    for one in keys:
+        other = found.setdefault(one.name, one)
+        if (other.type, other.default) != (one.type, one.default):
+            raise InputError(
+                f"two kinds of this recipe have a key {one.name!r}, with defaults "
+                f"{shown(other.default)} and {shown(one.default)}; rename the field of one."
+            )
+    return found
+
+
+def fields_from(keys: Iterable[Key], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of those keys that set a field, by the field."""
+    return {one.field: values[one.name] for one in keys if one.field and one.name in values}
+
+
+def _reader(kind: Any, of: str = "") -> tuple[Callable[[Any], Any], str]:
+    """What reads values of a type (None for others), and what it reads in words."""
+    inner = [each for each in get_args(kind) if each is not type(None)]
+    if get_origin(kind) in (typing.Union, types.UnionType) and len(inner) == 1:
+        return _reader(inner[0], of)
+    if get_origin(kind) is Literal and all(isinstance(word, str) for word in inner):
+        return _READERS[str]
+    if kind in _READERS:
+        return _READERS[kind]
+    if get_origin(kind) is tuple and inner and inner[0] in (int, float):
+        if inner[1:] == [Ellipsis]:
+            read = _READERS[inner[0]][0]
+            return lambda given: _several(given, read), f"a list such as {'[256, 64]'}"
+        if set(inner) == {inner[0]}:
+            n, read = len(inner), _READERS[inner[0]][0]
+            return lambda given: _several(given, read, n), f"{n} numbers"
+    raise InputError(
+        f"{of or 'a key'} is of type {getattr(kind, '__name__', kind)}, which no recipe can hold; "
+        "give a field of bool, int, float, str, a Literal of words or a tuple of numbers, or mark "
+        "it as no key: = derived(default)."
+    )
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _whole(given: Any) -> int | None:
+    if isinstance(given, float) and given.is_integer():  # 1e4, as people write steps
+        return int(given)
+    return whole_number(given)
+
+
+def _several(
+    given: Any, read: Callable[[Any], Any], n: int | None = None
+) -> tuple[Any, ...] | None:
+    parts = tuple(given) if isinstance(given, list | tuple) else (given,)
+    found = tuple(read(part) for part in parts)
+    return None if None in found or (n is not None and len(found) != n) else found
+
+
+_READERS: dict[Any, tuple[Callable[[Any], Any], str]] = {
+    bool: (lambda given: given if isinstance(given, bool) else None, "true or false"),
+    int: (_whole, "a whole number"),
+    float: (real, "a number"),
+    str: (lambda given: given if isinstance(given, str) else None, "text"),
+}

@@ -1,0 +1,72 @@
+"""Where are the kinds of strangers found? In plug-ins: modules that register them when imported.
+
+A plug-in is named by the entry point group `grokinterp.plugins` of an installed package, by the
+environment variable `GROKINTERP_PLUGINS=module,module`, or by `grokinterp --plugin MODULE`, which
+sets that variable, so that processes started later have it too. They are imported when a name is
+not known or all names of a registry are wanted, never before. The current folder counts.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+
+from grokinterp.base.errors import InputError, one_line, shown
+
+GROUP = "grokinterp.plugins"
+VARIABLE = "GROKINTERP_PLUGINS"
+ADVICE = f"If a plug-in has it, name its module: {VARIABLE}=MODULE or --plugin MODULE."
+
+_IMPORTED: set[str] = set()
+
+
+def named_plugins() -> list[str]:
+    """The modules that the environment variable names, each once."""
+    given = (name.strip() for name in os.environ.get(VARIABLE, "").split(","))
+    return list(dict.fromkeys(name for name in given if name))
+
+
+def name_plugins(modules: Iterable[str]) -> None:
+    """Have this process, and those that it starts, find these modules too."""
+    os.environ[VARIABLE] = ",".join(dict.fromkeys([*named_plugins(), *modules]))
+
+
+def others_of(modules: Iterable[str]) -> set[str]:
+    """Those of these modules that are not of this package.
+
+    >>> others_of(["grokinterp.tasks.modular", "mine"])
+    {'mine'}
+    """
+    return {name for name in modules if name.partition(".")[0] != __name__.partition(".")[0]}
+
+
+def import_plugins() -> bool:
+    """Import all plug-ins that have not been yet; returns whether there was one."""
+    new = False
+    for point in entry_points(group=GROUP):
+        new |= _import(point.module, f"the entry point {point.name!r}")
+    for module in named_plugins():
+        new |= _import(module, VARIABLE)
+    return new
+
+
+def _import(module: str, named_by: str) -> bool:
+    """Import a module once; InputError, with what it raised, where that fails."""
+    if module in _IMPORTED:
+        return False
+    here = os.getcwd()
+    if "" not in sys.path and here not in sys.path:
+        sys.path.append(here)
+    try:
+        importlib.import_module(module)
+    except InputError:
+        raise  # what it registers is refused, in a line of its own
+    except Exception as error:
+        raise InputError(
+            f"the plug-in {shown(module)}, which {named_by} names, cannot be imported "
+            f"({one_line(f'{type(error).__name__}: {error}', most=120)}); give modules as Python "
+            "imports them, from here or installed."
+        ) from error
+    _IMPORTED.add(module)
+    return True

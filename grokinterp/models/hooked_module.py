@@ -1,0 +1,143 @@
+"""Any torch.nn.Module with the surface of a hooked model, for as long as it is looked at.
+
+The outputs of its named sub-modules are hook points (`fc1`, `layers.0.mlp`), and its own output is
+`unembed.hook_out`, as everywhere. They are torch's forward hooks, which are there while it runs and
+not before or after: the module itself is left as it was.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grokinterp.base.errors import InputError, names
+
+LOGITS = "unembed.hook_out"
+Hook = Callable[..., Any]  # (activation, hook) -> what goes on in its place, or None
+
+
+@dataclass
+class HookSite:
+    """A hook point: its name, and the hooks that stay with it."""
+
+    name: str
+    fwd_hooks: list[Hook] = field(default_factory=list)
+
+
+class HookedModule(torch.nn.Module):
+    """A module seen through hooks, as `run_with_cache` and `run_with_hooks` have them.
+
+    `cfg` is its architecture where it was built from one.
+    """
+
+    positions = False  # of every activation; see `at_answer`
+
+    def __init__(self, module: torch.nn.Module, cfg: Any = None) -> None:
+        super().__init__()
+        self.module = module
+        self.cfg = cfg
+        places = [name for name, _ in module.named_modules() if name]
+        self.hook_dict: Any = {name: HookSite(name) for name in (*places, LOGITS)}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Parameters and buffers under the module's own names."""
+        return self.module.state_dict(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's output, with the hooks that stay."""
+        return self.run_with_hooks(*args, **kwargs)
+
+    def add_perma_hook(self, name: str, hook: Hook) -> None:
+        """Add a hook that stays."""
+        self._site(name).fwd_hooks.append(hook)
+
+    def run_with_hooks(
+        self, *inputs: Any, fwd_hooks: Iterable[tuple[str, Hook]] = (), **kwargs: Any
+    ) -> Any:
+        """The output with these hooks in place, each given the activation and its hook point."""
+        chosen: dict[str, list[Hook]] = {}
+        for name, site in self.hook_dict.items():
+            if site.fwd_hooks:
+                chosen[name] = list(site.fwd_hooks)
+        for name, hook in fwd_hooks:
+            chosen.setdefault(self._site(name).name, []).append(hook)
+        with self._in_place(chosen):
+            return self.module(*inputs, **kwargs)
+
+    def run_with_cache(
+        self, *inputs: Any, names_filter: Sequence[str] | None = None, **kwargs: Any
+    ) -> tuple[Any, dict[str, Tensor]]:
+        """The output, and the activations at these hook points, or at all that have one."""
+        cache: dict[str, Tensor] = {}
+        with self.keeping(cache, names_filter):
+            found = self.run_with_hooks(*inputs, **kwargs)
+        return found, cache
+
+    @contextlib.contextmanager
+    def keeping(
+        self, cache: dict[str, Tensor], asked: Sequence[str] | None = None
+    ) -> Iterator[None]:
+        """Fill a cache by the runs within; InputError for what is asked for and not there."""
+        places = list(self.hook_dict) if asked is None else [self._site(x).name for x in asked]
+        several: set[str] = set()
+
+        def keep(activation: Tensor, hook: HookSite) -> None:
+            several.update({hook.name} & cache.keys())
+            cache[hook.name] = activation
+
+        with self._in_place({name: [keep] for name in places}):
+            yield
+        for name in several:
+            del cache[name]
+        if asked is not None and (missing := [name for name in places if name not in cache]):
+            how = "is called several times in one forward" if missing[0] in several else (
+                "is not called, or returns no tensor"
+            )  # fmt: skip
+            raise InputError(
+                f"the sub-module {missing[0]!r} {how}, so it has no activation; name another: "
+                f"{names(self.hook_dict)}."
+            )
+
+    def _site(self, name: str) -> HookSite:
+        if name not in self.hook_dict:
+            raise InputError(
+                f"the model has no hook point {name!r}; there are: {names(self.hook_dict)}."
+            )
+        return self.hook_dict[name]
+
+    @contextlib.contextmanager
+    def _in_place(self, chosen: Mapping[str, Sequence[Hook]]) -> Iterator[None]:
+        """Torch's forward hooks that call these, for as long as it takes."""
+
+        def through(site: HookSite, hooks: Sequence[Hook]) -> Callable[..., Any]:
+            def changed(part: torch.nn.Module, given: Any, output: Any) -> Any:
+                for hook in hooks if isinstance(output, Tensor) else ():
+                    found = hook(output, hook=site)
+                    output = output if found is None else found
+                return output
+
+            return changed
+
+        with contextlib.ExitStack() as stack:
+            for name, hooks in chosen.items():
+                part = self.module.get_submodule("" if name == LOGITS else name)
+                hook = part.register_forward_hook(through(self.hook_dict[name], hooks))
+                stack.callback(hook.remove)
+            yield
+
+
+def weights_in(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Parameters and floating-point buffers of a module, those that are tied once."""
+    buffers = {name: x for name, x in module.named_buffers() if x.is_floating_point()}
+    kept = set(module.state_dict())
+    return {**dict(module.named_parameters()), **{n: x for n, x in buffers.items() if n in kept}}
+
+
+def at_answer(activation: Tensor, logits: Tensor) -> Tensor:
+    """An activation where the answer is read: at the last position, where logits have positions."""
+    if logits.ndim == 3 and activation.ndim > 2 and activation.shape[1] == logits.shape[1]:
+        return activation[:, -1]
+    return activation

@@ -1,0 +1,238 @@
+"""Any torch.nn.Module as an architecture: a kind of one's own, or a module that a loop trains.
+
+`ModuleArchitecture` is what a stranger's kind of model extends: one method that builds the module.
+`GivenModule` is that of a module which somebody else built: a run of it holds its weights, but not
+its code, so it is computed while the module is at hand (`gi.load(path, module=Net())`).
+
+The weights are the parameters and floating-point buffers under the module's own names; it is run in
+evaluation, by torch.func.functional_call, so that no module's own weights are changed.
+"""
+
+import contextlib
+import copy
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from grokinterp.base.checks import word
+from grokinterp.base.errors import InputError, one_line, shown
+from grokinterp.base.keys import derived
+from grokinterp.models.architecture import BaseArchitecture, Weights
+from grokinterp.models.hooked_module import HookedModule, at_answer, weights_in
+from grokinterp.models.user_models import HookedModel, alone_with
+from grokinterp.tasks.task import Task
+
+AnyModule = TypeVar("AnyModule", bound="ModuleArchitecture")
+GAINS = (torch.nn.LayerNorm, torch.nn.GroupNorm, torch.nn.RMSNorm)  # of which 1 is no size
+
+
+@dataclass(frozen=True)
+class ModuleArchitecture(BaseArchitecture):
+    """A kind of model of one's own: one method that builds its torch.nn.Module.
+
+        @gi.register.model("my-net")
+        @dataclass(frozen=True, kw_only=True)
+        class MyNet(gi.models.ModuleArchitecture):
+            width: int = 64
+
+            def module(self, task):
+                d_in = task.model_inputs.shape[1]
+                return torch.nn.Sequential(
+                    torch.nn.Linear(d_in, self.width), torch.nn.ReLU(),
+                    torch.nn.Linear(self.width, task.n_classes),
+                )
+
+    The fields are keys of recipes. It is trained by autograd, from the module's own initial weights
+    under the recipe's seed. What acts only in training (Dropout, BatchNorm) is refused there.
+    """
+
+    init_rules: ClassVar[tuple[str, ...]] = ("module",)
+
+    @abstractmethod
+    def module(self, task: Task) -> torch.nn.Module:
+        """A module from inputs to logits [n, n_classes], or [n, positions, n_classes]."""
+
+    @classmethod
+    def of_recipe(cls: type[AnyModule], task: Task, values: Mapping[str, Any]) -> AnyModule:
+        """The architecture on a task."""
+        made = super().of_recipe(task, values).for_task(task)
+        for name, part in made.template.named_modules():
+            if isinstance(part, _DropoutNd | _BatchNorm):
+                raise InputError(
+                    f"{name or 'the module'} of {cls.kind!r} is a {type(part).__name__}, which "
+                    "acts only in training, and not alike each time; leave it out."
+                )
+        return made
+
+    def for_task(self: AnyModule, task: Task) -> AnyModule:
+        """The architecture on a task, whose sizes the module takes."""
+        bound = copy.copy(self)
+        vars(bound).pop("template", None)
+        object.__setattr__(bound, "task", task)
+        return bound
+
+    @cached_property
+    def template(self) -> torch.nn.Module:
+        """A module of this architecture, in evaluation, whose own weights say nothing."""
+        return self._made(seed=0).eval()
+
+    def _made(self, *, seed: int) -> torch.nn.Module:
+        task: Task | None = vars(self).get("task")
+        if task is None:
+            raise InputError(f"{self} is of no task yet; give architecture.for_task(task).")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = self.module(task)
+        if not isinstance(module, torch.nn.Module):
+            raise InputError(
+                f"module() of {self.kind!r} returns a {type(module).__name__}; return a "
+                "torch.nn.Module."
+            )
+        return module
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every parameter and floating-point buffer."""
+        return {name: tuple(weight.shape) for name, weight in weights_in(self.template).items()}
+
+    def initial(self, *, seed: int, rule: str = "", scale: float = 1.0) -> Weights:
+        """The module's own initial weights under a seed, but for gains of norms times `scale`.
+
+        torch's random state is left as it was; what another generator draws is not repeated.
+        """
+        word("init", rule or self.init_rules[0], self.init_rules)
+        module = self._made(seed=seed)
+        gains = {
+            f"{name}.weight".lstrip(".")
+            for name, part in module.named_modules()
+            if isinstance(part, GAINS)
+        }
+        scaled = dict(module.named_parameters()).keys() - gains
+        return {
+            name: weight.detach().clone() * (scale if name in scaled else 1.0)
+            for name, weight in weights_in(module).items()
+        }
+
+    def trained(self, biases: str) -> list[str]:
+        """The parameters that are trained: those that ask for a gradient."""
+        asking = {name for name, x in self.template.named_parameters() if x.requires_grad}
+        return [name for name in super().trained(biases) if name in asking]
+
+    def forward(
+        self,
+        weights: Mapping[str, Tensor],
+        inputs: Tensor,
+        cache: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Logits where the answer is read, [n, n_classes], differentiable in the weights.
+
+        A `cache` gets the outputs of all sub-modules that are called once and return a tensor.
+        """
+        module, own = HookedModule(self.template), next(self.template.parameters(), None)
+        device = next(iter(weights.values()), inputs).device
+        seen: dict[str, Tensor] = {}
+        with alone_with(self.template):
+            if own is not None and own.device != device:
+                self.template.to(device)
+            with contextlib.nullcontext() if cache is None else module.keeping(seen):
+                logits = torch.func.functional_call(self.template, dict(weights), (inputs,))
+        if cache is not None:
+            cache |= {name: at_answer(x, logits) for name, x in seen.items()}
+        return at_answer(logits, logits)
+
+    def hooked(self, weights: Mapping[str, Tensor], *, device: str = "cpu") -> HookedModel:
+        """The module with copies of these weights, seen through hooks."""
+        self.check(weights)
+        module = copy.deepcopy(self.template).to(device, next(iter(weights.values())).dtype)
+        with torch.no_grad():
+            for name, weight in weights_in(module).items():
+                weight.copy_(weights[name])
+        return HookedModule(module.eval(), self)
+
+    def why_not(self, task: Task, *, stored: bool = False) -> str | None:
+        """Why its module does not read the inputs of a task; two of them are tried."""
+        if stored:
+            return None
+        shape: object = None
+        try:
+            with torch.no_grad():
+                inputs = task.model_inputs[[0, -1]]
+                weights = {name: x.detach() for name, x in weights_in(self.template).items()}
+                shape = tuple(self.forward(weights, inputs).shape)
+        except InputError:
+            raise
+        except Exception as error:
+            told = one_line(f"{type(error).__name__}: {error}", most=120)
+            return f"its module cannot read the inputs of {task.title} ({told})"
+        if shape != (2, task.n_classes):
+            return (
+                f"its module gives logits of shape {shape} for two inputs of {task.title}, not "
+                f"(2, {task.n_classes})"
+            )
+        return None
+
+
+@dataclass(frozen=True)
+class GivenModule(ModuleArchitecture):
+    """A module that was built elsewhere, by the name of its class and the shapes of its weights.
+
+    It computes while `with_module` has given it the module, as a `Recorder` does; a run of it that
+    another process opens has its weights and metrics, and needs the module for all else.
+    """
+
+    kind: ClassVar[str] = "module"
+
+    name: str = derived()
+    shapes: Mapping[str, tuple[int, ...]] = derived()
+
+    @classmethod
+    def of_module(cls, module: torch.nn.Module) -> "GivenModule":
+        """The architecture of a module, of which it keeps a copy."""
+        shapes = {name: tuple(weight.shape) for name, weight in weights_in(module).items()}
+        return cls(name=type(module).__qualname__, shapes=shapes).with_module(module)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "GivenModule":
+        """What `to_dict` gave, without its module."""
+        shapes = {name: tuple(shape) for name, shape in values["shapes"].items()}
+        return cls(name=values["name"], shapes=shapes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Names and shapes, which is all of a module that a file can hold."""
+        shapes = {name: list(shape) for name, shape in self.shapes.items()}
+        return {"kind": self.kind, "name": self.name, "shapes": shapes}
+
+    def with_module(self, module: torch.nn.Module) -> "GivenModule":
+        """The same with a copy of the module to compute with; InputError for another's."""
+        if not isinstance(module, torch.nn.Module):
+            raise InputError(
+                f"module={shown(module)} is no torch.nn.Module; give {self.name}(...)."
+            )
+        self.check(weights_in(module))
+        made = copy.copy(self)
+        vars(made)["template"] = copy.deepcopy(module).cpu().eval()
+        return made
+
+    def for_task(self, task: Task) -> "GivenModule":
+        """Itself: its module takes nothing from a task."""
+        return self
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every parameter and floating-point buffer."""
+        return dict(self.shapes)
+
+    def module(self, task: Task) -> torch.nn.Module:
+        """Refused, as `template` is: the code of the module is not in its run."""
+        return self._made(seed=0)
+
+    def _made(self, *, seed: int) -> torch.nn.Module:
+        raise InputError(
+            f"this run is of a module of your own, {self.name}, whose code it does not hold; give "
+            f"the module: gi.load(path, module={self.name}(...))."
+        )

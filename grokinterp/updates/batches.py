@@ -1,0 +1,75 @@
+"""Which rows is an update made of, and at which learning rate? Mini-batches and warm-up."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from grokinterp.base.keys import key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The keys of every recipe that say which rows an update has, and how the rate begins."""
+
+    seed: int = key(
+        0, least=0, most=2**40, help="of the initial weights and of the order of mini-batches"
+    )
+    warmup: int = key(0, least=0, help="update number s (from 0) has lr * min(s / warmup, 1)")
+    batch_size: int = key(0, least=0, help="rows of an update; 0 is all of them")
+    reshuffle: bool = key(True, help="draw the mini-batches of every epoch anew, or once for all")
+
+
+class Scheduled(Protocol):
+    """What a recipe has of them."""
+
+    @property
+    def warmup(self) -> int: ...  # noqa: D102
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+    @property
+    def reshuffle(self) -> bool: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+
+
+def warmup_share(recipe: Scheduled, update: int) -> float:
+    """The share of its learning rate that an update has, counted from 0: min(update / warmup, 1).
+
+    >>> from grokinterp.recipe import Recipe
+    >>> [warmup_share(Recipe(warmup=4), update) for update in (0, 2, 4, 9)]
+    [0.0, 0.5, 1.0, 1.0]
+
+    With a warm-up the first update has rate 0, as in the released code of Nanda et al. 2023.
+    """
+    return min(update / recipe.warmup, 1.0) if recipe.warmup else 1.0
+
+
+class Batches:
+    """The training rows of every update: all of them, or a slice of the epoch's permutation.
+
+    The permutation depends only on the seed and the epoch (without `reshuffle` only on the seed),
+    so a resumed run needs no history.
+    """
+
+    def __init__(self, recipe: Scheduled, train_indices: Int[Tensor, " n_train"]) -> None:
+        self._recipe, self._rows = recipe, train_indices
+        self._order: tuple[int, Int[Tensor, " n_train"]] | None = None
+        n_train, size = len(train_indices), recipe.batch_size
+        self._full = size == 0 or size >= n_train
+        self.per_epoch = 1 if self._full else -(-n_train // size)
+
+    def rows(self, update: int) -> Int[Tensor, " batch"]:
+        """The rows of an update, counted from 0."""
+        if self._full:
+            return self._rows
+        epoch, batch = divmod(update, self.per_epoch)
+        shuffle = epoch if self._recipe.reshuffle else 0
+        if self._order is None or self._order[0] != shuffle:
+            generator = torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + shuffle)
+            order = torch.randperm(len(self._rows), generator=generator).to(self._rows.device)
+            self._order = shuffle, self._rows[order]
+        size = self._recipe.batch_size
+        return self._order[1][batch * size : (batch + 1) * size]

@@ -1,0 +1,79 @@
+"""What is done to gradients before a step, and to weights after it: filters and constraints.
+
+    @gi.register.gradient_filter("low-pass")
+    @dataclass(frozen=True, kw_only=True)
+    class LowPass(gi.updates.GradientFilter):
+        memory: float = 0.98
+
+        def start(self, weights):
+            return {name: torch.zeros_like(weight) for name, weight in weights.items()}
+
+        def filtered(self, gradients, state):
+            for name, slow in state.items():
+                slow.lerp_(gradients[name], 1 - self.memory)
+            return {name: gradient + state[name] for name, gradient in gradients.items()}
+
+What `start` returns is the state, tensors by names. It is saved with a run and loaded when the run
+goes on; both methods may change it in place.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from grokinterp.base.registry import Registry
+from grokinterp.updates.kinds import UpdatePart, registering
+
+State = dict[str, Tensor]
+GRADIENT_FILTERS: Registry[type["GradientFilter"]] = Registry("gradient_filter")
+CONSTRAINTS: Registry[type["Constraint"]] = Registry("constraint")
+
+
+class GradientFilter(UpdatePart):
+    """What the optimiser is given in place of the gradients, by the names of the weights."""
+
+    def start(self, weights: Mapping[str, Tensor]) -> State:
+        """The state before the first update, from the trained weights."""
+        return {}
+
+    @abstractmethod
+    def filtered(self, gradients: Mapping[str, Tensor], state: State) -> Mapping[str, Tensor]:
+        """The gradients that the optimiser gets; those that are given stay as they are."""
+
+
+class Constraint(UpdatePart):
+    """What the trained weights are brought back to after every update."""
+
+    def start(self, weights: Mapping[str, Tensor]) -> State:
+        """The state before the first update, such as the norms to be kept."""
+        return {}
+
+    @abstractmethod
+    def constrained(self, weights: Mapping[str, Tensor], state: State) -> Mapping[str, Tensor]:
+        """The weights to go on with; those that are given stay as they are."""
+
+
+register_gradient_filter = registering(GRADIENT_FILTERS, GradientFilter)
+register_constraint = registering(CONSTRAINTS, Constraint)
+
+
+@register_gradient_filter("none")
+@dataclass(frozen=True, kw_only=True)
+class NoFilter(GradientFilter):
+    """The gradients as they are."""
+
+    def filtered(self, gradients: Mapping[str, Tensor], state: State) -> Mapping[str, Tensor]:
+        """The same."""
+        return gradients
+
+
+@register_constraint("none")
+@dataclass(frozen=True, kw_only=True)
+class NoConstraint(Constraint):
+    """The weights as they are."""
+
+    def constrained(self, weights: Mapping[str, Tensor], state: State) -> Mapping[str, Tensor]:
+        """The same."""
+        return weights

@@ -1,0 +1,78 @@
+"""What is minimised over the training rows of an update: the objectives, in a registry.
+
+    @gi.register.objective("mean-square")
+    @dataclass(frozen=True, kw_only=True)
+    class MeanSquare(gi.updates.Objective):
+        target: float = 1.0
+
+        def loss(self, logits, labels):
+            right = torch.nn.functional.one_hot(labels, logits.shape[-1]) * self.target
+            return (logits - right).square().mean()
+
+Metrics stay what they are, cross-entropies and accuracies, whatever is minimised.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from grokinterp.base.registry import Registry
+from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.models.layers import mean_loss_gradient
+from grokinterp.updates.kinds import UpdatePart, registering
+
+OBJECTIVES: Registry[type["Objective"]] = Registry("objective")
+
+
+class Objective(UpdatePart):
+    """What is minimised: a number that the logits of the rows of an update give."""
+
+    mean_over_rows: ClassVar[bool] = False  # it is a mean of numbers of one row each
+
+    @abstractmethod
+    def loss(
+        self, logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]
+    ) -> Float[Tensor, ""]:
+        """The number, differentiable in the logits."""
+
+    def by_logits(
+        self, logits: Float[Tensor, "*members n classes"], labels: Int[Tensor, "*members n"]
+    ) -> Float[Tensor, "*members n classes"]:
+        """Its gradient by the logits, a new tensor; of each member's own rows where there are any.
+
+        By autograd, unless an objective has a better way.
+        """
+        if labels.ndim > 1:
+            each = zip(logits, labels, strict=True)
+            return torch.stack([self.by_logits(*member) for member in each])
+        leaf = logits.detach().requires_grad_()
+        with torch.enable_grad():
+            (found,) = torch.autograd.grad(self.loss(leaf, labels), leaf)
+        return found.clone()
+
+
+register_objective = registering(OBJECTIVES, Objective)
+
+
+@register_objective("cross_entropy")
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropy(Objective):
+    """The mean cross-entropy, in nats, exact when it is 1e-8: so are its gradients.
+
+    >>> CrossEntropy().loss(torch.tensor([[20.0, 0.0]]), torch.tensor([0])).item()
+    2.061153620314381e-09
+    """
+
+    mean_over_rows: ClassVar[bool] = True
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean over rows of the cross-entropy."""
+        return cross_entropies(logits, labels).mean()
+
+    def by_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(softmax - one_hot(label)) / n, without cancellation."""
+        return mean_loss_gradient(logits, labels)
