@@ -11,7 +11,8 @@ import math
 
 import torch
 
-from grokinterp.models.architecture import Architecture, Weights
+from grokinterp.models.architecture import Weights
+from grokinterp.models.transformer import TransformerArchitecture
 
 PHASES = 64
 
@@ -36,8 +37,8 @@ def clock_weights(p: int, frequencies: tuple[int, ...], amplitude: float) -> Wei
     return weights
 
 
-def clock_architecture(p: int, n_frequencies: int) -> Architecture:
-    return Architecture(
+def clock_architecture(p: int, n_frequencies: int) -> TransformerArchitecture:
+    return TransformerArchitecture(
         n_layers=1,
         n_heads=1,
         d_model=4 * n_frequencies,

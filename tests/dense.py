@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor
 
-from grokinterp.models.architecture import Architecture, Weights
-from grokinterp.models.transformer_lens_adapter import build_model
+from grokinterp.models.architecture import Weights
+from grokinterp.models.transformer import TransformerArchitecture
 
 
-def hooked_logits_float64(weights: Weights, architecture: Architecture, tokens: Tensor) -> Tensor:
+def hooked_logits_float64(
+    weights: Weights, architecture: TransformerArchitecture, tokens: Tensor
+) -> Tensor:
     """Last-position logits of TransformerLens' own forward, in float64."""
-    model = build_model(architecture, weights).double()
+    model = architecture.hooked(weights).double()
     with torch.no_grad():
         return model(tokens)[:, -1]
 

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from grokinterp.models.architecture import Architecture, Weights
+from grokinterp.models.architecture import Weights
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.tasks import ModularTask
 
 D_HEAD = 8
@@ -18,7 +19,7 @@ def heads_weights(
     equals: float = -40.0,
     phase: float = 0.4,
     rate: float = 1.0,
-) -> tuple[Architecture, Weights]:
+) -> tuple[TransformerArchitecture, Weights]:
     """Head j scores token t with the sum over k of amplitude_jk cos(w_k e(t) - phase).
 
     `offset` is what position 0 gets besides, `equals` the score of "=" (-40: none of the
@@ -26,7 +27,7 @@ def heads_weights(
     """
     frequencies = sorted({k for head in heads for k in head})
     p, group = task.p, task.answer_group
-    architecture = Architecture(
+    architecture = TransformerArchitecture(
         n_layers=1, n_heads=len(heads), d_model=D_HEAD, d_head=D_HEAD, d_mlp=8,
         d_vocab=p + 1, d_vocab_out=p, n_ctx=3, attention_rate=rate,
     )  # fmt: skip

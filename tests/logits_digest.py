@@ -10,8 +10,8 @@ import warnings
 
 import torch
 
-from grokinterp.models.architecture import Architecture, initial_weights
-from grokinterp.models.transformer_lens_adapter import build_model, canonical_weights
+from grokinterp.models.transformer import TransformerArchitecture
+from grokinterp.models.transformer_lens_adapter import canonical_weights
 from grokinterp.tasks import ModularTask
 
 
@@ -19,13 +19,13 @@ def main() -> None:
     """One line for each of a one- and a two-layer model, with biases."""
     warnings.simplefilter("ignore")
     for n_layers in (1, 2):
-        architecture = Architecture(n_layers, 4, 128, 32, 512, 114, 114, 3)
-        weights = initial_weights(architecture, seed=1, init_scale=2.0)
+        architecture = TransformerArchitecture(n_layers, 4, 128, 32, 512, 114, 114, 3)
+        weights = architecture.initial(seed=1, scale=2.0)
         generator = torch.Generator().manual_seed(2)
         for name, weight in weights.items():
             if ".b_" in name:
                 weights[name] = torch.randn(weight.shape, generator=generator)
-        model = build_model(architecture, weights)
+        model = architecture.hooked(weights)
         back = canonical_weights(model)
         assert all(torch.equal(back[name], weight) for name, weight in weights.items())
         with torch.no_grad():

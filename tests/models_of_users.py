@@ -6,19 +6,18 @@ from collections.abc import Iterator
 
 import torch
 
-from grokinterp.models.architecture import Architecture, initial_weights
-from grokinterp.models.transformer_lens_adapter import build_model
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.user_models import HookedModel
 
 
 def layer_norm_model(*, layers: int, p: int = 7) -> HookedModel:
-    architecture = Architecture(
+    architecture = TransformerArchitecture(
         n_layers=layers, n_heads=2, d_model=16, d_head=8, d_mlp=32, d_vocab=p + 1, d_vocab_out=p,
         n_ctx=3, normalization_type="LN",
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = build_model(architecture, initial_weights(architecture, seed=2))
+        model = architecture.hooked(architecture.initial(seed=2))
     # What it does, no weight tells: a snapshot has to run the model itself.
     model.add_perma_hook("blocks.0.hook_mlp_out", lambda value, hook: 1.5 * value)
     model.train()
@@ -42,5 +41,5 @@ def failing(model: HookedModel) -> Iterator[None]:
         yield
 
 
-def plain_weights(architecture: Architecture) -> dict[str, torch.Tensor]:
-    return initial_weights(architecture, seed=4, init_scale=3.0)
+def plain_weights(architecture: TransformerArchitecture) -> dict[str, torch.Tensor]:
+    return architecture.initial(seed=4, scale=3.0)

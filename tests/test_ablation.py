@@ -12,7 +12,6 @@ import grokinterp as gi
 from grokinterp.base.errors import whole_number
 from grokinterp.circuits import ablation_ratios, hooks
 from grokinterp.models.cross_entropy import cross_entropies
-from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.progress.losses import excluded_loss, restricted_loss
 from grokinterp.runs._snapshot import from_weights
 from tests import clock
@@ -185,7 +184,7 @@ def same(one, other):
 @pytest.mark.parametrize("kind", ["plain", "of two layers", "with a hook of its own"])
 def test_a_users_model_is_left_as_it_was(kind):
     architecture, weights, task = example("two layers" if kind == "of two layers" else "canonical")
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     next(iter(model.parameters())).requires_grad_(False)
     if kind == "with a hook of its own":
         model.add_perma_hook("blocks.0.mlp.hook_post", lambda post, hook: 2 * post)
@@ -209,7 +208,7 @@ def test_a_users_model_is_left_as_it_was(kind):
 
 def test_hooks_of_ones_own_run_on_the_model_itself():
     architecture, weights, task = example("canonical")
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     seen = []
 
     def own(activation, hook):
@@ -227,7 +226,7 @@ def test_hooks_of_ones_own_run_on_the_model_itself():
 
 def test_a_model_with_a_hook_is_ablated_with_it():
     architecture, weights, task = example("canonical")
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     model.add_perma_hook("blocks.0.mlp.hook_post", lambda post, hook: 0 * post)
     found = gi.ablate(model, [hooks.mlp(0, mode="zero")], task=task)
     without_bias = copy.deepcopy(weights)

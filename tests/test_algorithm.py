@@ -3,7 +3,6 @@ import torch
 
 import grokinterp as gi
 from grokinterp.circuits._algorithm import Cutoffs, algorithm
-from grokinterp.models.architecture import initial_weights
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, models_of_users
@@ -61,7 +60,7 @@ def test_the_untrained_are_neither(tiny_run):
     assert found.verdict == "neither"
     assert "less than 99%" in found.reasons[0]
     untrained = from_weights(
-        initial_weights(clock.clock_architecture(P, 8), seed=0),
+        clock.clock_architecture(P, 8).initial(seed=0),
         clock.clock_architecture(P, 8),
         ModularTask("add", P),
     )

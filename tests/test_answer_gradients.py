@@ -6,7 +6,6 @@ import torch
 import grokinterp as gi
 from grokinterp.models import answer_position
 from grokinterp.models.answer_position import answer_logits
-from grokinterp.models.architecture import initial_weights
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.layers import MIN_ROWS, affine, product_over_rows
 
@@ -22,7 +21,7 @@ VARIANTS = [
 def made(changes, *, scale=2.0, dtype=torch.float64):
     """Weights away from symmetry, every fifth pair of p = 7, and its labels."""
     recipe = gi.Recipe(p=7, d_model=12, n_heads=3, d_head=4, d_mlp=10, **changes)
-    weights = initial_weights(recipe.architecture(), seed=3, init_scale=scale)
+    weights = recipe.architecture().initial(seed=3, scale=scale)
     generator = torch.Generator().manual_seed(4)
     weights = {
         name: (w + 0.3 * torch.randn(w.shape, generator=generator)).to(dtype)

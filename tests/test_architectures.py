@@ -7,12 +7,8 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.models.architecture import Architecture, initial_weights
-from grokinterp.models.transformer_lens_adapter import (
-    architecture_of,
-    build_model,
-    canonical_weights,
-)
+from grokinterp.models.transformer import TransformerArchitecture
+from grokinterp.models.transformer_lens_adapter import architecture_of, canonical_weights
 from grokinterp.progress.measures import measure_snapshot
 from grokinterp.runs._snapshot import from_weights
 from tests.reference import reference_logits
@@ -40,13 +36,13 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def example(variant: str) -> tuple[Architecture, dict, gi.ModularTask]:
+def example(variant: str) -> tuple[TransformerArchitecture, dict, gi.ModularTask]:
     sizes = {
         "n_layers": 1, "n_heads": 2, "d_model": 12, "d_head": 6, "d_mlp": 20,
         "d_vocab": P + 1, "d_vocab_out": P, "n_ctx": 3,
     }  # fmt: skip
-    architecture = Architecture(**{**sizes, **VARIANTS[variant]})
-    weights = initial_weights(architecture, seed=1)
+    architecture = TransformerArchitecture(**{**sizes, **VARIANTS[variant]})
+    weights = architecture.initial(seed=1)
     generator = torch.Generator().manual_seed(2)
     weights = {
         name: (w + 0.5 * torch.randn(w.shape, generator=generator)).double()
@@ -59,7 +55,7 @@ def example(variant: str) -> tuple[Architecture, dict, gi.ModularTask]:
 def test_models_compute_what_the_definition_says(variant):
     architecture, weights, task = example(variant)
     expected = reference_logits(weights, architecture, task.tokens)
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     model.reset_hooks()
     assert torch.allclose(model(task.tokens), expected, rtol=1e-9, atol=1e-9)
     ours = from_weights(weights, architecture, task)
@@ -74,7 +70,7 @@ def test_models_compute_what_the_definition_says(variant):
 def test_activations_are_those_of_the_hooked_model(variant):
     architecture, weights, task = example(variant)
     snapshot = from_weights(weights, architecture, task)
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     _, cache = model.run_with_cache(task.tokens)
     last = architecture.n_layers - 1
     for name in ("mlp.hook_post", "hook_resid_post", "attn.hook_z", "attn.hook_pattern"):
@@ -90,7 +86,7 @@ def test_activations_are_those_of_the_hooked_model(variant):
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "longer context"])
 def test_a_users_model_is_seen_as_it_is_and_left_alone(variant):
     architecture, weights, task = example(variant)
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     found = architecture_of(model)
     blended = architecture.attention_rate != 1
     assert found == (None if blended else architecture)  # a hook could be anything
@@ -113,7 +109,7 @@ def test_a_users_model_is_seen_as_it_is_and_left_alone(variant):
 @pytest.mark.parametrize("variant", ["layer norm", "two layers", "bidirectional", "no equals"])
 def test_a_recorder_takes_them_and_gives_them_back(variant, tmp_path):
     architecture, weights, task = example(variant)
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     recorder = gi.Recorder(tmp_path / "run", task=task)
     recorder.save(0, model)
     run = recorder.close()
@@ -127,7 +123,7 @@ def test_a_recorder_keeps_the_values_of_every_precision(precision, tmp_path):
     architecture, weights, task = example("canonical")
     weights = {name: weight.to(precision) for name, weight in weights.items()}
     recorder = gi.Recorder(tmp_path / "run", task=task)
-    recorder.save(0, build_model(architecture, weights))
+    recorder.save(0, architecture.hooked(weights))
     found = recorder.close().weights()
     assert all((found[name].double() == weight.double()).all() for name, weight in weights.items())
 
@@ -136,7 +132,7 @@ def test_a_blended_model_is_refused_by_the_recorder(tmp_path):
     architecture, weights, task = example("blended attention")
     recorder = gi.Recorder(tmp_path / "run", task=task)
     with pytest.raises(gi.InputError, match="hooks"):
-        recorder.save(0, build_model(architecture, weights))
+        recorder.save(0, architecture.hooked(weights))
 
 
 @pytest.mark.parametrize(
@@ -154,11 +150,11 @@ def test_a_blended_model_is_refused_by_the_recorder(tmp_path):
 def test_impossible_architectures_are_refused(change, message):
     architecture, _, _ = example("canonical")
     with pytest.raises(gi.InputError, match=message):
-        Architecture(**{**vars(architecture), **change})
+        TransformerArchitecture(**{**vars(architecture), **change})
 
 
 def test_gains_of_layer_norms_begin_at_one():
     architecture, _, _ = example("layer norm")
-    weights = initial_weights(architecture, seed=0)
+    weights = architecture.initial(seed=0)
     assert all((weights[name] == 1).all() for name in weights if name.endswith(".w"))
     assert all((weights[name] == 0).all() for name in weights if name.endswith(".b"))

@@ -9,8 +9,7 @@ import torch
 
 import grokinterp as gi
 from grokinterp.circuits._attention import attention, commutativity
-from grokinterp.models.architecture import Architecture
-from grokinterp.models.transformer_lens_adapter import build_model
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
@@ -29,7 +28,7 @@ PATTERN = "blocks.{}.attn.hook_pattern"
 )  # fmt: skip
 def test_patterns_are_the_models_own_as_functions_of_a_and_b(variant, layer):
     architecture, weights, task = example(variant)
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     _, cache = model.run_with_cache(task.tokens)
     own = cache[PATTERN.format(layer)][:, :, -1]  # [row a * p + b, head, position]
     found = attention(from_weights(weights, architecture, task), layer=layer)
@@ -49,7 +48,7 @@ def test_patterns_are_the_models_own_as_functions_of_a_and_b(variant, layer):
 def test_shares_are_those_of_the_eight_terms(p):
     """Explicit least squares on const, cos, sin of a times the same of b, all but the constant."""
     sizes = {"n_layers": 1, "n_heads": 2, "d_model": 8, "d_head": 4, "d_mlp": 8, "n_ctx": 3}
-    architecture = Architecture(**sizes, d_vocab=p + 1, d_vocab_out=p)
+    architecture = TransformerArchitecture(**sizes, d_vocab=p + 1, d_vocab_out=p)
     generator = torch.Generator().manual_seed(0)
     weights = {
         name: 0.4 * torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -82,7 +81,7 @@ def test_tokens_are_counted_in_the_order_of_the_group():
     task = ModularTask("multiply", P)
     found = attention(from_weights(weights, architecture, task), frequencies=[1])
     order = task.answer_group.tokens  # 1, g, g^2, ...
-    add = Architecture(**{**vars(architecture), "d_vocab": 7, "d_vocab_out": 6})
+    add = TransformerArchitecture(**{**vars(architecture), "d_vocab": 7, "d_vocab_out": 6})
     renamed = dict(weights)
     renamed["embed.W_E"] = weights["embed.W_E"][torch.cat([order, torch.tensor([P])])]
     renamed["unembed.W_U"] = weights["unembed.W_U"][:, order]
@@ -140,7 +139,7 @@ def test_what_is_undefined_says_so(shipped):
 
 def test_a_users_model_is_left_alone():
     architecture, weights, task = example("two layers")
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     before = copy.deepcopy(dict(model.state_dict()))
     hooks = {name: len(point.fwd_hooks) for name, point in model.hook_dict.items()}
     found = attention(model, task=task, layer=1)

@@ -7,7 +7,6 @@ import torch
 
 import grokinterp as gi
 from grokinterp.circuits._attention_readout import attention_readout
-from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
@@ -106,7 +105,7 @@ def test_the_readout_itself_is_the_published_product():
 
 def test_a_users_model_gives_the_same():
     architecture, weights, task = example("layer norm")
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     found = attention_readout(model, task=task)
     expected = attention_readout(from_weights(weights, architecture, task))
     assert torch.equal(found.scores, expected.scores)
@@ -143,7 +142,7 @@ def test_attention_that_the_weights_do_not_tell_is_refused():
         attention_readout(hand_built(rate=0.0))
     architecture, weights, task = example("blended and deep")
     with pytest.raises(gi.InputError, match="needs a plain model"):  # a hook could be anything
-        attention_readout(build_model(architecture, weights), task=task)
+        attention_readout(architecture.hooked(weights), task=task)
     architecture, weights, task = example("canonical")
     with pytest.raises(gi.InputError, match="random"):
         attention_readout(from_weights(weights, architecture, ModularTask("random", P)))

@@ -12,7 +12,6 @@ import transformer_lens
 import grokinterp as gi
 from grokinterp.circuits._attribution import attribution
 from grokinterp.circuits.neurons import neuron_clusters
-from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import Snapshot, from_weights
 from grokinterp.runs.forwards import forward_of
 from grokinterp.tasks import ModularTask
@@ -35,7 +34,7 @@ def wanted(task, logits, against):
 
 def dense_parts(architecture, weights, task, clusters):
     """Every part's logits on every input, from a hooked float64 forward; LayerNorm frozen."""
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     with torch.no_grad():
         logits, cache = model.run_with_cache(task.tokens)
     n, p, layers = task.n_inputs, task.p, architecture.n_layers
@@ -202,7 +201,7 @@ def test_the_shipped_run_adds_up_both_ways(shipped):
 def test_a_users_model_is_explained_and_left_alone():
     """A blended model is beyond `Architecture`: its own activations are used, and still add up."""
     architecture, weights, task = example("blended attention")
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     before = copy.deepcopy(dict(model.state_dict()))
     hooks = {name: len(point.fwd_hooks) for name, point in model.hook_dict.items()}
     found = attribution(model, task=task, frequencies=[1])
@@ -222,7 +221,7 @@ def test_a_model_that_is_not_what_its_weights_say_is_taken_with_its_own_activati
     doubled = weights | {"blocks.0.attn.W_Q": 2 * weights["blocks.0.attn.W_Q"]}
     snapshot = Snapshot(
         task, weights=weights, n_layers=1, forward=forward_of(doubled, architecture),
-        hooked=lambda: build_model(architecture, doubled),
+        hooked=lambda: architecture.hooked(doubled),
     )  # fmt: skip
     found = attribution(snapshot, frequencies=[1])
     expected = attribution(from_weights(doubled, architecture, task), frequencies=[1])
@@ -242,7 +241,7 @@ def test_the_mlp_is_split_by_its_own_clusters(shipped):
 
 def test_what_else_writes_to_the_logits_is_left_unexplained():
     architecture, weights, task = example("two layers")
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     extra = torch.linspace(-1, 1, 12, dtype=torch.float64)
     model.add_perma_hook("blocks.1.hook_resid_post", lambda resid, hook: resid + extra)
     with torch.no_grad():
@@ -258,7 +257,7 @@ def test_what_else_writes_to_the_logits_is_left_unexplained():
 
 def test_a_final_layer_norm_is_frozen_and_says_so():
     architecture, weights, task = example("layer norm")
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     assert "frozen" in attribution(model, task=task).note
     model.add_perma_hook("blocks.0.hook_resid_post", lambda resid, hook: resid * 2)
     with pytest.raises(gi.InputError, match="not linear in the residual stream"):

@@ -11,14 +11,13 @@ MEASURE = r"""
 import re
 from pathlib import Path
 import grokinterp as gi
-from grokinterp.models.architecture import initial_weights
 from grokinterp.progress.measures import measure_snapshot
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks.splits import mask_of
 
 recipe = gi.Recipe(p={p}, d_mlp=32)
 task, architecture = recipe.build_task(), recipe.architecture()
-weights = initial_weights(architecture, seed=0)
+weights = architecture.initial(seed=0)
 mask = mask_of(recipe.train_indices(), task.n_inputs)
 snapshot = from_weights(weights, architecture, task, train_mask=mask)
 task.labels, task.tokens, task.answer_group.rows

@@ -12,7 +12,7 @@ from grokinterp.circuits.circles import (
     principal_components,
     principal_plane,
 )
-from grokinterp.models.architecture import Architecture, initial_weights
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
@@ -21,11 +21,11 @@ from tests.exact_clock import ExactClock, random_radii
 
 def with_table(table, p, operation="add"):
     """A model with this table of embeddings, [p, d_model], and a row for "="."""
-    architecture = Architecture(
+    architecture = TransformerArchitecture(
         n_layers=1, n_heads=1, d_model=table.shape[1], d_head=4, d_mlp=4, d_vocab=p + 1,
         d_vocab_out=p, n_ctx=3,
     )  # fmt: skip
-    weights = initial_weights(architecture, seed=0)
+    weights = architecture.initial(seed=0)
     weights["embed.W_E"][:p] = table
     return from_weights(weights, architecture, ModularTask(operation, p))
 

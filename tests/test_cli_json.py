@@ -10,7 +10,6 @@ import torch
 
 import grokinterp as gi
 from grokinterp.cli.terminal import show_json
-from grokinterp.models.transformer_lens_adapter import build_model
 from tests.clock import clock_architecture, clock_weights
 
 
@@ -76,7 +75,7 @@ def test_ablate_tells_how_far_the_circuit_is_the_model(run, tmp_path):
     """Of weights that compute with two known frequencies and nothing else."""
     p, keys = 13, (2, 5)
     task = gi.ModularTask("add", p=p, equals_token=True)
-    model = build_model(clock_architecture(p, len(keys)), clock_weights(p, keys, 20.0))
+    model = clock_architecture(p, len(keys)).hooked(clock_weights(p, keys, 20.0))
     mask = torch.arange(p * p) % 3 == 0
     with gi.Recorder(tmp_path / "clock", task=task, train_mask=mask) as recorder:
         recorder.save(0, model)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from grokinterp.base.errors import InputError
-from grokinterp.models.architecture import ACTIVATIONS, Architecture, initial_weights
+from grokinterp.models.architecture import ACTIVATIONS
 from grokinterp.models.cnn import CNNArchitecture, CNNGradients, _before_pool, _pool, answer_logits
-from grokinterp.models.kinds import build_model
 from grokinterp.models.layers import recorder
+from grokinterp.models.transformer import TransformerArchitecture
 from tests.test_mlp import autograd, near, sure
 
 
@@ -81,8 +81,8 @@ def test_the_papers_shape():
         ("blocks.0.mlp.W_in", (64, 100)), ("blocks.0.mlp.b_in", (100,)),
         ("unembed.W_U", (100, 2)), ("unembed.b_U", (2,)),
     ]  # fmt: skip
-    assert sum(w.numel() for w in initial_weights(PAPER, seed=0, rule="torch").values()) == 6_798
-    assert (PAPER.kind, PAPER.n_layers, Architecture.kind) == ("cnn", 1, "transformer")
+    assert sum(w.numel() for w in PAPER.initial(seed=0, rule="torch").values()) == 6_798
+    assert (PAPER.kind, PAPER.n_layers, TransformerArchitecture.kind) == ("cnn", 1, "transformer")
 
 
 @pytest.mark.parametrize("architecture", SHAPES, ids=str)
@@ -134,7 +134,7 @@ def test_the_forward_is_that_of_the_definition(architecture):
 
 def test_torch_has_the_bounds_of_conv2d_biases_too():
     shape = CNNArchitecture(lattice=16, channels=(200, 300), d_mlp=100)
-    weights = initial_weights(shape, seed=0, rule="torch", init_scale=10.0)
+    weights = shape.initial(seed=0, rule="torch", scale=10.0)
     for layer, suffix, fan_in in (
         ("conv.0", "", 9), ("conv.1", "", 1800),
         ("blocks.0.mlp", "_in", 300 * 16), ("unembed", "_U", 100),
@@ -149,7 +149,7 @@ def test_torch_has_the_bounds_of_conv2d_biases_too():
 
 def test_xavier_counts_the_kernel_in_both_fans():
     shape = CNNArchitecture(lattice=16, channels=(200, 300), d_mlp=100)
-    weights = initial_weights(shape, seed=0, rule="xavier", init_scale=2.0)
+    weights = shape.initial(seed=0, rule="xavier", scale=2.0)
     for name, fans in (("conv.0.W", 9 + 1800), ("conv.1.W", 1800 + 2700)):
         assert weights[name].std().item() == pytest.approx(2 * (2 / fans) ** 0.5, rel=0.05)
     assert not any(weights[name].any() for name in weights if ".b" in name)
@@ -157,10 +157,10 @@ def test_xavier_counts_the_kernel_in_both_fans():
 
 def test_rules_of_other_kinds_are_refused():
     with pytest.raises(InputError, match="'gpt2' is not for models of kind cnn; give xavier or"):
-        initial_weights(PAPER, seed=0)
-    transformer = Architecture(1, 2, 8, 4, 16, 8, 7, 3)
+        PAPER.initial(seed=0)
+    transformer = TransformerArchitecture(1, 2, 8, 4, 16, 8, 7, 3)
     with pytest.raises(InputError, match="'torch' is not for models of kind transformer; give"):
-        initial_weights(transformer, seed=0, rule="torch")
+        transformer.initial(seed=0, rule="torch")
 
 
 @pytest.mark.parametrize("architecture", SHAPES, ids=str)
@@ -206,7 +206,7 @@ def test_ties_in_a_window_go_where_torch_sends_them():
 @pytest.mark.parametrize("architecture", SHAPES, ids=str)
 def test_the_hooked_model_is_the_same_function(architecture):
     weights, inputs = random_weights(architecture), spins(12, architecture.lattice)
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     assert model.cfg == architecture
     assert not model.training
     assert list(model.state_dict()) == list(architecture.parameter_shapes())
@@ -221,7 +221,7 @@ def test_the_hooked_model_is_the_same_function(architecture):
 
 def test_hooks_change_all_that_is_behind_them_and_go_away():
     weights, inputs = random_weights(PAPER), spins(12, 16)
-    model = build_model(PAPER, weights)
+    model = PAPER.hooked(weights)
     plain, plain_cache = model.run_with_cache(inputs)
     names = PAPER.hook_names()
     for place, name in enumerate(names):

@@ -12,7 +12,6 @@ import grokinterp as gi
 from grokinterp import encodings
 from grokinterp.comparison.lineup import Clock, names_of, outcome, regimes_of, settings_of
 from grokinterp.comparison.profile import PROFILED, _peak
-from grokinterp.models.kinds import build_model
 from grokinterp.viz import comparison_page
 from tests.labels import axis_titles
 
@@ -40,7 +39,7 @@ def rerecorded(run, folder, *, change=lambda step, weights: weights, steps=None)
     with gi.Recorder(folder, task=run.task, train_mask=run.train_mask) as recorder:
         for step in steps or run.steps:
             weights = change(step, run.weights(step))
-            recorder.save(step, build_model(run.architecture, weights))
+            recorder.save(step, run.architecture.hooked(weights))
     return gi.load(folder)
 
 

@@ -9,7 +9,6 @@ import torch
 import grokinterp as gi
 from grokinterp.circuits import ablation_ratios, faithfulness, hooks
 from grokinterp.circuits.interventions import Setting, reference, replay
-from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from tests import clock
 from tests.test_ablation import hand_built  # noqa: F401
@@ -27,7 +26,7 @@ def fixture_small():
 
 @pytest.mark.parametrize("mode", ["zero", "mean"])
 def test_a_component_and_its_skip_in_either_order(small, mode):
-    model = build_model(small.architecture, small.weights)
+    model = small.architecture.hooked(small.weights)
     _, cache = model.run_with_cache(small.task.tokens)
 
     def stands_in(name):

@@ -7,7 +7,6 @@ import pytest
 
 import grokinterp as gi
 from grokinterp.circuits import circuit_graph, faithfulness
-from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from tests.test_ablation import KEYS, P, closed_form, hand_built, same, state  # noqa: F401
 from tests.test_architectures import example
@@ -160,7 +159,7 @@ def test_what_is_not_defined_says_so(shipped):
 
 def test_a_users_model_is_left_as_it_was():
     architecture, weights, task = example("two layers")
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     model.add_perma_hook("blocks.0.mlp.hook_post", lambda post, hook: 2 * post)
     before = state(model)
     for function in (faithfulness, circuit_graph, gi.paper_table):

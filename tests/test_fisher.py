@@ -9,7 +9,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.geometry import fisher
 from grokinterp.geometry.fisher import VARIANTS, diagonal, fisher_diagonal, logits_of
 from grokinterp.models import answer_position
-from grokinterp.models.architecture import ACTIVATIONS, initial_weights
+from grokinterp.models.architecture import ACTIVATIONS
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.runs._snapshot import Snapshot, from_weights
@@ -109,7 +109,7 @@ def test_a_run_of_an_mlp_equals_the_brute_force(
     monkeypatch.setattr(fisher, "MLP_INPUTS_AT_ONCE", 7)
     p, train = 5, torch.arange(25) % 3 > 0
     shape = MLPArchitecture(p=p, widths=widths, n_classes=p, d_embed=d_embed, act_fn=act_fn)
-    drawn = initial_weights(shape, seed=0, rule="torch", init_scale=2.0)
+    drawn = shape.initial(seed=0, rule="torch", scale=2.0)
     weights = {name: w.double() for name, w in drawn.items()}
     task = ModularTask("add", p, equals_token=False)
     chosen = {"train": train, "test": ~train, "all": train | True}[rows]
@@ -140,7 +140,7 @@ def test_a_run_of_an_mlp_equals_the_brute_force(
 def test_a_run_of_a_cnn_equals_the_brute_force(variant):
     task = IsingTask(lattice=8, n_train=3, n_test=4, sweeps=2)
     shape = CNNArchitecture(lattice=8, channels=(2, 3), d_mlp=5)
-    drawn = initial_weights(shape, seed=1, rule="torch", init_scale=2.0)
+    drawn = shape.initial(seed=1, rule="torch", scale=2.0)
     weights = {name: w.double() for name, w in drawn.items()}
     train = torch.zeros(7, dtype=torch.bool).index_fill(0, task.train_indices, True)
 
@@ -165,7 +165,7 @@ def test_an_mlp_of_the_papers_size_does_not_form_its_jacobian(monkeypatch):
     """Per input and class only activations are held: nothing goes through the generic diagonal."""
     monkeypatch.setattr(fisher, "diagonal", None)
     recipe = gi.Recipe(model="mlp")
-    weights = initial_weights(recipe.architecture(), seed=0, rule="xavier")
+    weights = recipe.architecture().initial(seed=0, rule="xavier")
     task = recipe.build_task()
     snapshot = from_weights(weights, recipe.architecture(), task)
     found = fisher_diagonal(snapshot, rows="all", n_samples=4, variant="logits")

@@ -20,8 +20,6 @@ from grokinterp.fourier import (
     transform_2d,
 )
 from grokinterp.fourier._key_frequencies import RULES, largest_ratio_cut
-from grokinterp.models.architecture import initial_weights
-from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import Snapshot, from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, dense
@@ -172,7 +170,7 @@ def test_shares_do_not_see_a_shift_of_all_logits_of_an_input(clock_snapshot):
 @pytest.mark.parametrize("p", [30, 31])
 def test_an_untrained_model_has_no_key_frequencies(p):
     recipe = gi.Recipe(p=p)
-    weights = initial_weights(recipe.architecture(), seed=0)
+    weights = recipe.architecture().initial(seed=0)
     found = gi.key_frequencies(from_weights(weights, recipe.architecture(), recipe.build_task()))
     assert found.frequencies == ()
     assert "no sparse circuit" in found.reason
@@ -182,7 +180,7 @@ def test_an_untrained_model_has_no_key_frequencies(p):
 @pytest.mark.parametrize("operation", ["x2xyy2", "random"])
 def test_a_task_without_directions_has_null(operation):
     recipe = gi.Recipe(p=7, operation=operation)
-    weights = initial_weights(recipe.architecture(), seed=0)
+    weights = recipe.architecture().initial(seed=0)
     snapshot = from_weights(weights, recipe.architecture(), recipe.build_task())
     found = gi.key_frequencies(snapshot)
     assert found.frequencies is None
@@ -230,5 +228,5 @@ def test_a_cut_keeps_the_largest_shares(values):
 def test_key_frequencies_of_a_model_in_half_precision(dtype, shipped):
     whole = shipped.model()
     halves = {name: weight.to(dtype) for name, weight in shipped.weights().items()}
-    found = gi.key_frequencies(build_model(shipped.architecture, halves), task=shipped.task)
+    found = gi.key_frequencies(shipped.architecture.hooked(halves), task=shipped.task)
     assert tuple(found) == tuple(gi.key_frequencies(whole, task=shipped.task))

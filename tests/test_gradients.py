@@ -8,8 +8,6 @@ import torch
 import grokinterp as gi
 from grokinterp.circuits import clock_and_pizza
 from grokinterp.circuits.clock_and_pizza import gradient_symmetricity, sampled_triples
-from grokinterp.models.architecture import initial_weights
-from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, models_of_users
@@ -28,7 +26,7 @@ def random_snapshot(p=7, *, equals_token=True, operation="add", **architecture):
     recipe = gi.Recipe(p=p, d_model=12, n_heads=2, d_head=5, d_mlp=24, init_scale=3.0)
     shape = recipe.architecture().__dict__ | {"n_ctx": 2 + equals_token} | architecture
     shape = type(recipe.architecture())(**shape)
-    weights = initial_weights(shape, seed=1)
+    weights = shape.initial(seed=1)
     return from_weights(weights, shape, ModularTask(operation, p, equals_token))
 
 
@@ -77,7 +75,7 @@ def test_both_ways_agree_with_central_differences(equals_token, extra, monkeypat
     monkeypatch.setattr(clock_and_pizza, "BLOCK_TRIPLES", 7)
     found = gradient_symmetricity(snapshot, n_samples=20)
     weights = {name: weight.double() for name, weight in snapshot.weights.items()}
-    model = build_model(snapshot.architecture, weights)
+    model = snapshot.architecture.hooked(weights)
     hooked = clock_and_pizza.hooked_gradients(model, snapshot.task, found.triples)
     plain = clock_and_pizza._gradients(snapshot, found.triples)
     torch.testing.assert_close(plain, hooked, rtol=1e-9, atol=1e-12)

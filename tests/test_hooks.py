@@ -10,7 +10,6 @@ import grokinterp as gi
 from grokinterp.circuits import hooks
 from grokinterp.circuits.hooks import harmonics, table_directions
 from grokinterp.circuits.interventions import Intervention, Setting, reference, replay
-from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from tests.test_architectures import VARIANTS, P, example
 
@@ -64,7 +63,7 @@ def everything(architecture, task) -> list[Intervention]:
 def test_the_kept_activations_give_what_run_with_hooks_gives(variant):
     architecture, weights, task = example(variant)
     snapshot = from_weights(weights, architecture, task)
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     whole = model(task.tokens)[:, -1]
     assert torch.allclose(replay(snapshot, ()), whole[:, :P], rtol=1e-9, atol=1e-9)
     changed = 0

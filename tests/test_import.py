@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 import grokinterp as gi
-from grokinterp.models.architecture import Architecture, initial_weights
+from grokinterp.models.transformer import TransformerArchitecture
 from tests.foreign import (
     bridge_state,
     gpt_state,
@@ -60,8 +60,8 @@ def random_weights(**changes):
         "n_layers": 1, "n_heads": 2, "d_model": 12, "d_head": 8, "d_mlp": 20,
         "d_vocab": 8, "d_vocab_out": 7, "n_ctx": 3,
     }  # fmt: skip
-    architecture = Architecture(**{**sizes, **changes})
-    weights = initial_weights(architecture, seed=5)
+    architecture = TransformerArchitecture(**{**sizes, **changes})
+    weights = architecture.initial(seed=5)
     generator = torch.Generator().manual_seed(6)
     noise = {n: torch.randn(w.shape, generator=generator) for n, w in weights.items()}
     return architecture, {name: w + 0.3 * noise[name] for name, w in weights.items()}

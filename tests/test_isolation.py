@@ -9,7 +9,6 @@ import grokinterp as gi
 from grokinterp.circuits.circles import isolate_circles, with_embedding
 from grokinterp.circuits.clock_and_pizza import logit_forms
 from grokinterp.fourier import fourier_basis
-from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock, dense, models_of_users
@@ -61,7 +60,7 @@ def test_isolation_is_the_hooked_model_with_these_embeddings(shipped):
     table = weights["embed.W_E"].double()
     rows = fourier_basis(113)[[0, 17, 18, 109, 110]]  # constant, cos and sin of 9 and of 55
     kept = torch.cat([rows.T @ (rows @ table[:113]), table[113:]]).float()
-    model = build_model(shipped.architecture, weights)
+    model = shipped.architecture.hooked(weights)
     task = shipped.task
     with torch.no_grad():
         logits = model.run_with_hooks(

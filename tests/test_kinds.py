@@ -9,7 +9,7 @@ import torch
 import grokinterp as gi
 from grokinterp import circuits
 from grokinterp.circuits import hooks
-from grokinterp.models.kinds import build_model, shape_from_dict, shape_to_dict
+from grokinterp.models.kinds import shape_from_dict, shape_to_dict
 from grokinterp.runs.manifest import _checksum
 from grokinterp.tasks import IsingTask, task_from_dict
 
@@ -137,7 +137,7 @@ def test_hooks_change_what_follows(name, runs):
     weights = run.weights()
     following = "blocks.1.mlp.W_in" if name == "deep" else "unembed.W_U"
     weights[following][:3] = 0
-    expected = build_model(run.architecture, weights)(run.task.model_inputs)
+    expected = run.architecture.hooked(weights)(run.task.model_inputs)
     assert torch.allclose(logits, expected, atol=1e-6)
 
 
@@ -173,7 +173,7 @@ def test_a_channel_ablated_is_a_channel_at_its_mean(runs):
     cut = gi.ablate(run, [hooks.channels(1, 2, mode="zero")])
     weights = run.weights()
     weights["blocks.0.mlp.W_in"].view(4, 2, 2, 10)[2] = 0  # 8 x 8, halved twice
-    logits = build_model(run.architecture, weights)(run.task.model_inputs)
+    logits = run.architecture.hooked(weights)(run.task.model_inputs)
     loss = torch.nn.functional.cross_entropy(logits.detach(), run.task.labels)
     assert cut.rows[0].score.loss_all == pytest.approx(float(loss), rel=1e-5)
     assert len(cut.rows[0].placebos) == 3

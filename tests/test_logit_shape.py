@@ -12,7 +12,6 @@ from grokinterp.circuits.clock_and_pizza import (
     operand_grid,
     pizza_envelope,
 )
-from grokinterp.models.architecture import initial_weights
 from grokinterp.runs._snapshot import Snapshot, from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
@@ -226,7 +225,7 @@ def test_the_shipped_run_by_the_cube(shipped):
 
 def test_weights_are_not_touched(tiny_run):
     recipe = gi.Recipe(p=7, d_model=8, n_heads=1, d_head=8, d_mlp=16)
-    weights = initial_weights(recipe.architecture(), seed=0)
+    weights = recipe.architecture().initial(seed=0)
     before = {name: weight.clone() for name, weight in weights.items()}
     snapshot = from_weights(weights, recipe.architecture(), ModularTask("add", 7))
     logits = snapshot.logits.clone()

@@ -11,10 +11,10 @@ from grokinterp.geometry import metric as module
 from grokinterp.geometry.fisher import VARIANTS, diagonal, fisher_diagonal
 from grokinterp.geometry.metric import cosine_of, exact_gram, exact_product, fisher_metric
 from grokinterp.geometry.predictions import fisher_rao_distance
-from grokinterp.models.architecture import Architecture, initial_weights
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.kinds import QuickForward
 from grokinterp.models.mlp import MLPArchitecture
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.runs._snapshot import Snapshot, from_weights
 from grokinterp.tasks import IsingTask, ModularTask
 from tests.test_neurons import random_model
@@ -31,7 +31,7 @@ def example(name):
         shape = CNNArchitecture(lattice=8, channels=(2, 3), d_mlp=5)
     elif name == "no equals":
         task = ModularTask("subtract", 5, equals_token=False)
-        shape = Architecture(
+        shape = TransformerArchitecture(
             n_layers=1, d_vocab=5, d_vocab_out=5, n_ctx=2, n_heads=2, d_model=6, d_head=3, d_mlp=7
         )
     else:
@@ -40,7 +40,7 @@ def example(name):
         shape = MLPArchitecture(p=5, n_classes=5, **({"widths": (6,)} if name == "mlp" else deep))
     if name != "transformer":
         rule = "torch" if name == "cnn" else "xavier" if "p" in vars(shape) else None
-        drawn = initial_weights(shape, seed=0, init_scale=2.0, **({"rule": rule} if rule else {}))
+        drawn = shape.initial(seed=0, scale=2.0, **({"rule": rule} if rule else {}))
         weights = {n: w.double() for n, w in drawn.items()}
     if name == "cnn":
         train = torch.zeros(7, dtype=torch.bool).index_fill(0, task.train_indices, True)

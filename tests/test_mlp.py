@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from grokinterp.base.errors import InputError
-from grokinterp.models.architecture import ACTIVATIONS, initial_weights
+from grokinterp.models.architecture import ACTIVATIONS
 from grokinterp.models.cross_entropy import cross_entropies
-from grokinterp.models.kinds import build_model
 from grokinterp.models.layers import mean_loss_gradient, recorder
 from grokinterp.models.mlp import MLPArchitecture, answer_logits, gradients
 
@@ -59,7 +58,7 @@ def test_the_papers_shape():
         "blocks.0.mlp.W_in": (226, 512), "blocks.0.mlp.b_in": (512,),
         "unembed.W_U": (512, 113), "unembed.b_U": (113,),
     }  # fmt: skip
-    assert sum(w.numel() for w in initial_weights(PAPER, seed=0, rule="torch").values()) == 174_193
+    assert sum(w.numel() for w in PAPER.initial(seed=0, rule="torch").values()) == 174_193
     assert (PAPER.kind, PAPER.n_layers) == ("mlp", 1)
     deep = MLPArchitecture(p=7, widths=(8, 10), n_classes=5, d_embed=3)
     assert list(deep.parameter_shapes().items()) == [
@@ -160,21 +159,21 @@ def test_an_operand_that_is_none_reads_no_other_row(pair, architecture):
 
 
 def test_xavier_has_its_spread_and_the_multiplier():
-    weights = initial_weights(PAPER, seed=0, rule="xavier", init_scale=10.0)
+    weights = PAPER.initial(seed=0, rule="xavier", scale=10.0)
     assert not weights["blocks.0.mlp.b_in"].any()
     assert not weights["unembed.b_U"].any()
     for name, fans in (("blocks.0.mlp.W_in", 226 + 512), ("unembed.W_U", 512 + 113)):
         w = weights[name]
         assert w.std().item() == pytest.approx(10 * (2 / fans) ** 0.5, rel=0.01)
         assert (w.abs() > 2 * w.std()).float().mean().item() == pytest.approx(0.0455, abs=0.003)
-    one = initial_weights(PAPER, seed=0, rule="xavier")
+    one = PAPER.initial(seed=0, rule="xavier")
     torch.testing.assert_close(weights["unembed.W_U"], 10 * one["unembed.W_U"])
-    other = initial_weights(PAPER, seed=1, rule="xavier")
+    other = PAPER.initial(seed=1, rule="xavier")
     assert not torch.equal(one["unembed.W_U"], other["unembed.W_U"])
 
 
 def test_torch_has_the_bounds_of_linear_biases_too():
-    weights = initial_weights(PAPER, seed=0, rule="torch", init_scale=0.1)
+    weights = PAPER.initial(seed=0, rule="torch", scale=0.1)
     for layer, fan_in in (("blocks.0.mlp.{}_in", 226), ("unembed.{}_U", 512)):
         for parameter in "Wb":
             w, bound = weights[layer.format(parameter)], 0.1 / fan_in**0.5
@@ -185,7 +184,7 @@ def test_torch_has_the_bounds_of_linear_biases_too():
 def test_an_embedding_is_initialised_as_others_do():
     shape = MLPArchitecture(p=113, widths=(8,), n_classes=113, d_embed=64)
     drawn = {
-        rule: initial_weights(shape, seed=0, rule=rule, init_scale=3.0)["embed.W_E"].std().item()
+        rule: shape.initial(seed=0, rule=rule, scale=3.0)["embed.W_E"].std().item()
         for rule in ("torch", "xavier")
     }
     assert drawn["torch"] == pytest.approx(3.0, rel=0.03)
@@ -194,9 +193,9 @@ def test_an_embedding_is_initialised_as_others_do():
 
 def test_rules_of_other_kinds_are_refused():
     with pytest.raises(InputError, match="'paper' is not for models of kind mlp; give xavier or"):
-        initial_weights(PAPER, seed=0, rule="paper")
+        PAPER.initial(seed=0, rule="paper")
     with pytest.raises(InputError, match="'xavjer' is not known; did you mean 'xavier'"):
-        initial_weights(PAPER, seed=0, rule="xavjer")
+        PAPER.initial(seed=0, rule="xavjer")
 
 
 def autograd(weights, forward, labels):
@@ -277,7 +276,7 @@ def test_the_gradient_by_logits_is_exact_in_float32():
 @pytest.mark.parametrize("architecture", SHAPES, ids=str)
 def test_the_hooked_model_is_the_same_function(architecture):
     weights, inputs = random_weights(architecture), pairs(architecture.p)
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     assert model.cfg == architecture
     assert not model.training
     assert list(model.state_dict()) == list(architecture.parameter_shapes())
@@ -289,14 +288,14 @@ def test_the_hooked_model_is_the_same_function(architecture):
     assert list(hooked_cache) == list(architecture.hook_names())
     for name, activation in cache.items():
         torch.testing.assert_close(hooked_cache[name], activation, rtol=1e-12, atol=1e-12)
-    single = build_model(architecture, random_weights(architecture, torch.float32))
+    single = architecture.hooked(random_weights(architecture, torch.float32))
     assert single(inputs).dtype == torch.float32
 
 
 @pytest.mark.parametrize("architecture", SHAPES, ids=str)
 def test_hooks_change_all_that_is_behind_them_and_go_away(architecture):
     weights, inputs = random_weights(architecture), pairs(architecture.p)[:10]
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     plain, plain_cache = model.run_with_cache(inputs)
     names = architecture.hook_names()
     for place, name in enumerate(names):
@@ -322,13 +321,13 @@ def test_hooks_change_all_that_is_behind_them_and_go_away(architecture):
 def test_a_built_model_has_copies_and_leaves_random_state_alone():
     weights = random_weights(SHAPES[0])
     before = torch.get_rng_state()
-    model = build_model(SHAPES[0], weights)
+    model = SHAPES[0].hooked(weights)
     assert torch.equal(torch.get_rng_state(), before)
     with torch.no_grad():
         model.state_dict()["unembed.b_U"].zero_()
     assert weights["unembed.b_U"].any()
     with pytest.raises(InputError, match="missing"):
-        build_model(SHAPES[0], {})
+        SHAPES[0].hooked({})
 
 
 def test_only_a_hooked_model_needs_transformer_lens():

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.models.architecture import Architecture, initial_weights
-from grokinterp.models.kinds import build_model
+from grokinterp.models.transformer import TransformerArchitecture
 from tests.test_wrapped_models import Users
 
 P = 7
@@ -16,11 +15,11 @@ PAIRS = gi.ModularTask("add", p=P, equals_token=False)
 
 
 def transformer(d_vocab, n_ctx, d_vocab_out):
-    architecture = Architecture(
+    architecture = TransformerArchitecture(
         n_layers=1, n_heads=2, d_model=16, d_head=8, d_mlp=32, d_vocab=d_vocab, n_ctx=n_ctx,
         d_vocab_out=d_vocab_out,
     )  # fmt: skip
-    return build_model(architecture, initial_weights(architecture, seed=3))
+    return architecture.hooked(architecture.initial(seed=3))
 
 
 def looks(model, task, folder):
@@ -137,6 +136,6 @@ def test_a_network_of_another_number_of_classes_is_refused():
         (gi.Recipe(task="ising", lattice=8, d_mlp=4), "lattices of side 8"),
     ):
         architecture = recipe.architecture()
-        model = build_model(architecture, initial_weights(architecture, seed=0, rule=recipe.init))
+        model = architecture.hooked(architecture.initial(seed=0, rule=recipe.init))
         with pytest.raises(gi.InputError, match=message):
             gi.snapshot(model, PAIRS)

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from grokinterp.models.answer_position import answer_logits
-from grokinterp.models.architecture import Architecture, initial_weights
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.transformer_lens_adapter import (
     architecture_of,
-    build_model,
     canonical_weights,
     functional_logits,
     load_weights,
@@ -18,11 +17,11 @@ from grokinterp.tasks import ModularTask
 
 def example(*, n_layers=1, equals=True, biases=True, act_fn="relu", p=13, d_vocab_out=None):
     """An architecture, weights of realistic size (biases too) and tokens."""
-    architecture = Architecture(
+    architecture = TransformerArchitecture(
         n_layers=n_layers, n_heads=4, d_model=32, d_head=8, d_mlp=64, d_vocab=p + equals,
         d_vocab_out=d_vocab_out or p, n_ctx=2 + equals, act_fn=act_fn,
     )  # fmt: skip
-    weights = initial_weights(architecture, seed=0, init_scale=2.0)
+    weights = architecture.initial(seed=0, scale=2.0)
     if biases:
         generator = torch.Generator().manual_seed(1)
         for name, weight in weights.items():
@@ -42,7 +41,7 @@ VARIANTS = [
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_answer_position_equals_the_hooked_forward_in_float64(variant):
     architecture, weights, tokens = example(**variant)
-    hooked = functional_logits(build_model(architecture, weights))
+    hooked = functional_logits(architecture.hooked(weights))
     generator = torch.Generator().manual_seed(2)
     upstream = torch.randn(len(tokens), architecture.d_vocab_out, generator=generator).double()
     results = []
@@ -70,7 +69,7 @@ def test_float32_is_as_close_to_float64_as_the_hooked_forward(shipped):
         weights = shipped.weights(step)
         exact = answer_logits({name: w.double() for name, w in weights.items()}, tokens)
         with torch.no_grad():
-            hooked = build_model(shipped.architecture, weights)(tokens)[:, -1]
+            hooked = shipped.architecture.hooked(weights)(tokens)[:, -1]
         ours = answer_logits(weights, tokens)
         assert (ours - exact).norm() <= 2 * (hooked - exact).norm()
 
@@ -81,7 +80,7 @@ def test_float32_gradients_are_as_close_to_float64_as_hooked_ones(shipped):
     rows = shipped.train_indices
     tokens, labels = shipped.task.tokens[rows], shipped.task.labels[rows]
     weights = shipped.weights(5200)
-    hooked = functional_logits(build_model(shipped.architecture, weights))
+    hooked = functional_logits(shipped.architecture.hooked(weights))
 
     def gradient(forward, dtype):
         leaves = {name: w.to(dtype).requires_grad_() for name, w in weights.items()}
@@ -100,7 +99,7 @@ def test_activations_have_their_hook_names_and_values(equals):
     architecture, weights, tokens = example(equals=equals)
     cache = {}
     answer_logits(weights, tokens, cache=cache)
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     with torch.no_grad():
         _, hooked = model.run_with_cache(tokens)
     for name, ours in cache.items():
@@ -114,7 +113,7 @@ def test_activations_have_their_hook_names_and_values(equals):
 @pytest.mark.parametrize("n_layers", [1, 2])
 def test_weights_go_in_and_out_unchanged(n_layers):
     architecture, weights, tokens = example(n_layers=n_layers, d_vocab_out=14)
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     back = canonical_weights(model)
     assert set(back) == set(weights) == set(architecture.parameter_shapes())
     assert all(torch.equal(back[name], weights[name]) for name in weights)
@@ -125,7 +124,7 @@ def test_weights_go_in_and_out_unchanged(n_layers):
 
 def test_accessors_have_transformer_lens_shapes():
     architecture, weights, _ = example()
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     assert torch.equal(model.W_E, weights["embed.W_E"])
     assert torch.equal(model.W_Q[0], weights["blocks.0.attn.W_Q"])
     assert torch.equal(model.W_O[0], weights["blocks.0.attn.W_O"])
@@ -137,14 +136,12 @@ def test_construction_leaves_global_random_state_alone():
     """In a process of its own: here the type checker draws random numbers."""
     code = """
 import random, numpy, torch
-from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.models.architecture import Architecture
-from grokinterp.models.architecture import initial_weights
 import transformer_lens
 state = lambda: (torch.get_rng_state().tolist(), str(numpy.random.get_state()), random.getstate())
 before = state()
-architecture = Architecture(1, 2, 8, 4, 16, 8, 7, 3)
-build_model(architecture, initial_weights(architecture, seed=5))
+architecture = TransformerArchitecture(1, 2, 8, 4, 16, 8, 7, 3)
+architecture.hooked(architecture.initial(seed=5))
 assert state() == before
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
@@ -152,27 +149,27 @@ assert state() == before
 
 def test_a_model_with_a_permanent_hook_is_not_plain():
     architecture, weights, _ = example()
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     model.hook_dict["blocks.0.mlp.hook_post"].add_hook(lambda x, hook: 0 * x, is_permanent=True)
     assert architecture_of(model) is None
 
 
 def test_loading_refuses_other_parameters():
     architecture, weights, _ = example()
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     weights["blocks.0.extra"] = torch.zeros(1)
     with pytest.raises(ValueError, match="extra"):
         load_weights(model, weights)
 
 
 def test_initial_weights_have_the_published_spread():
-    architecture = Architecture(1, 4, 128, 32, 512, 114, 114, 3)
-    gpt2 = initial_weights(architecture, seed=0)
-    paper = initial_weights(architecture, seed=0, rule="paper")
+    architecture = TransformerArchitecture(1, 4, 128, 32, 512, 114, 114, 3)
+    gpt2 = architecture.initial(seed=0)
+    paper = architecture.initial(seed=0, rule="paper")
     assert gpt2["blocks.0.mlp.W_out"].std().item() == pytest.approx(0.8 / 128**0.5, rel=0.02)
     assert gpt2["unembed.W_U"].std().item() == pytest.approx(0.8 / 128**0.5, rel=0.02)
     assert paper["blocks.0.mlp.W_out"].std().item() == pytest.approx(128**-0.5, rel=0.02)
     assert paper["unembed.W_U"].std().item() == pytest.approx(114**-0.5, rel=0.02)
     assert sum(w.numel() for n, w in paper.items() if ".b_" not in n or ".mlp." in n) == 226_816
-    small = initial_weights(architecture, seed=0, init_scale=0.1)
+    small = architecture.initial(seed=0, scale=0.1)
     torch.testing.assert_close(small["embed.W_E"], 0.1 * gpt2["embed.W_E"])

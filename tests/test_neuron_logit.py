@@ -8,7 +8,6 @@ import torch
 import grokinterp as gi
 from grokinterp.base.errors import InputError
 from grokinterp.circuits.neurons import neuron_logit_directions
-from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
@@ -182,7 +181,7 @@ def test_no_key_frequencies_mean_no_directions(shipped):
 def test_a_layer_norm_is_noted():
     weights, architecture, task = random_model(1, normalization_type="LN")
     found = neuron_logit_directions(
-        build_model(architecture, weights), task=task, frequencies=[1]
+        architecture.hooked(weights), task=task, frequencies=[1]
     )  # fmt: skip
     assert any("LayerNorm" in note for note in found.notes)
     assert found.table().attrs["notes"] == list(found.notes)
@@ -212,7 +211,7 @@ def test_what_is_undefined_is_refused():
 
 def test_the_users_model_is_left_alone():
     weights, architecture, task = random_model(2)
-    model = build_model(architecture, weights).train()
+    model = architecture.hooked(weights).train()
     before = copy.deepcopy(model.state_dict())
     hooks = {name: len(point.fwd_hooks) for name, point in model.hook_dict.items()}
     neuron_logit_directions(model, task=task, frequencies=[1])

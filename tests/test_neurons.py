@@ -8,8 +8,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.fourier import fourier_basis, neuron_frequency_fractions
 from grokinterp.fourier.spectra import neuron_powers
-from grokinterp.models.architecture import Architecture, initial_weights
-from grokinterp.models.transformer_lens_adapter import build_model
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.runs._snapshot import Snapshot, from_weights
 from grokinterp.tasks import ModularTask
 from tests import clock
@@ -41,10 +40,10 @@ def of_activations(post, task, n_layers=1):
 
 def random_model(n_layers=2, p=7, operation="add", seed=0, **sizes):
     sizes = {"n_heads": 2, "d_model": 12, "d_head": 6, "d_mlp": 20} | sizes
-    architecture = Architecture(
+    architecture = TransformerArchitecture(
         n_layers=n_layers, d_vocab=p + 1, d_vocab_out=p, n_ctx=3, **sizes
     )  # fmt: skip
-    weights = initial_weights(architecture, seed=seed, init_scale=3.0)
+    weights = architecture.initial(seed=seed, scale=3.0)
     weights = {name: weight.double() for name, weight in weights.items()}
     return weights, architecture, ModularTask(operation, p)
 
@@ -176,7 +175,7 @@ def test_tables_carry_what_they_rest_on():
 
 def test_every_layer_of_a_deep_model():
     weights, architecture, task = random_model(n_layers=2, p=7)
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     _, cache = model.run_with_cache(task.tokens)
     snapshot = from_weights(weights, architecture, task)
     seen = [neuron_clusters(model, task=task, layer=layer) for layer in (0, 1)]
@@ -236,7 +235,7 @@ def test_what_is_undefined_is_refused():
 
 def test_the_users_model_is_left_alone():
     weights, architecture, task = random_model(n_layers=2)
-    model = build_model(architecture, weights).train()
+    model = architecture.hooked(weights).train()
     before = copy.deepcopy(model.state_dict())
     hooks = {name: len(point.fwd_hooks) for name, point in model.hook_dict.items()}
     neuron_clusters(model, task=task)

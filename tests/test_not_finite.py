@@ -5,13 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from grokinterp.models.stacked import stack, stacked_logits
 
 import grokinterp as gi
 from grokinterp.base.files import sha256, tensors_to_bytes
-from grokinterp.models.architecture import initial_weights
 from grokinterp.models.cross_entropy import answer_scores, right_answers
-from grokinterp.models.kinds import build_model
-from grokinterp.models.stacked import stack, stacked_logits
 from grokinterp.runs.manifest import Manifest
 from grokinterp.training.learner import evaluate_members
 from tests.made_runs import made_run
@@ -51,7 +49,7 @@ BROKEN = [
 
 
 def weights_of(kind):
-    return initial_weights(ARCHITECTURES[kind], seed=3, rule=RECIPES[kind].init, init_scale=2.0)
+    return ARCHITECTURES[kind].initial(seed=3, rule=RECIPES[kind].init, scale=2.0)
 
 
 def broken(kind, name, place, value):
@@ -68,7 +66,7 @@ def mask_of(task):
 def test_every_forward_gives_the_answers_of_the_model_itself(kind, name, place, value):
     task, architecture = RECIPES[kind].build_task(), ARCHITECTURES[kind]
     weights = broken(kind, name, place, value)
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     with torch.no_grad():
         own = model(task.model_inputs)
     own = own[:, -1] if own.ndim == 3 else own
@@ -124,8 +122,8 @@ def test_an_input_with_nan_among_its_logits_is_never_right():
 
 @pytest.mark.parametrize(("kind", "name", "place", "value"), BROKEN)
 def test_a_recorder_refuses_them_and_says_which(kind, name, place, value, tmp_path):
-    model = build_model(RECIPES[kind].architecture(), broken(kind, name, place, value))
-    sound = build_model(RECIPES[kind].architecture(), weights_of(kind))
+    model = RECIPES[kind].architecture().hooked(broken(kind, name, place, value))
+    sound = RECIPES[kind].architecture().hooked(weights_of(kind))
     recorder = gi.Recorder(tmp_path / "x", task=RECIPES[kind].build_task())
     what = "NaN" if math.isnan(value) else "infinite"
     for save in (recorder.save, recorder.log):

@@ -14,7 +14,6 @@ from grokinterp.circuits import (
     neuron_logit_directions,
 )
 from grokinterp.circuits.hooks import table_directions
-from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from tests import clock
 from tests.test_ablation import closed_form, hand_built  # noqa: F401
@@ -44,7 +43,7 @@ class Dense:
             noisy_clock() if variant == "noisy clock" else example(variant)
         )
         self.snapshot = from_weights(weights, architecture, self.task)
-        self.model = build_model(architecture, weights)
+        self.model = architecture.hooked(weights)
         self.last = f"blocks.{architecture.n_layers - 1}."
 
     def run(self, edits, *names):

@@ -7,7 +7,6 @@ import torch
 from grokinterp.base.errors import InputError
 from grokinterp.circuits.neurons import neuron_clusters
 from grokinterp.circuits.polynomials import fitted_neurons, polynomial_fits, relu_regression
-from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.tasks import ModularTask
 from tests.test_neurons import (
     LINEAR,
@@ -141,7 +140,7 @@ def test_dead_neurons_have_no_fit_and_do_not_count():
 def test_a_layer_of_a_deep_model_and_its_dtype():
     weights, architecture, task = random_model(n_layers=2)
     weights = {name: weight.float() for name, weight in weights.items()}
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     clusters = neuron_clusters(model, task=task, layer=0, threshold=0.2)
     fitted = fitted_neurons(model, clusters=clusters, task=task)
     post = model.run_with_cache(task.tokens)[1]["blocks.0.mlp.hook_post"][:, -1]

@@ -8,7 +8,6 @@ import torch
 
 import grokinterp as gi
 from grokinterp.fourier import fourier_basis
-from grokinterp.models.architecture import initial_weights
 from grokinterp.progress import MEASURES, measure
 from grokinterp.progress import losses as progress_losses
 from grokinterp.progress.measures import measure_snapshot
@@ -127,7 +126,7 @@ def test_clock_weights_without_their_frequencies(hand_built):
 @pytest.mark.parametrize(("operation", "p"), [("multiply", 7), ("add", 6), ("add", 2)])
 def test_losses_of_other_groups_equal_the_dense_definitions(operation, p):
     recipe = gi.Recipe(p=p, operation=operation, train_fraction=0.5, init_scale=3.0)
-    weights = initial_weights(recipe.architecture(), seed=0)
+    weights = recipe.architecture().initial(seed=0)
     task = recipe.build_task()
     group = task.answer_group
     keys = tuple(range(1, group.order // 2 + 1))[:2]

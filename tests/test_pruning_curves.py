@@ -11,8 +11,7 @@ from grokinterp.encodings.pruning_curves import GRID
 from grokinterp.fourier import fourier_basis
 from grokinterp.geometry import fisher_diagonal
 from grokinterp.models import transformer_lens_adapter
-from grokinterp.models.architecture import Architecture
-from grokinterp.models.transformer_lens_adapter import build_model
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks import ModularTask
 from grokinterp.tasks.operations import OPERATIONS, Operation
@@ -31,7 +30,7 @@ def second_operand(monkeypatch):
 def linear_model(embed, unembed, *, seen_through=None, train_mask=None):
     """A transformer whose logits are embed[b] @ unembed: everything else is zero."""
     p, d_model = embed.shape
-    architecture = Architecture(
+    architecture = TransformerArchitecture(
         n_layers=1, n_heads=1, d_model=d_model, d_head=1, d_mlp=1, d_vocab=p, d_vocab_out=p,
         n_ctx=2,
     )  # fmt: skip
@@ -202,9 +201,7 @@ def test_a_curve_is_pruning_and_evaluating_one_by_one(scope, biases, tiny_run):
     snapshot = tiny_run.snapshot(20)
     assert curve.step == 20
     for i, q in enumerate(fractions):
-        model = build_model(
-            tiny_run.architecture, prune(snapshot.weights, q, scope=scope, biases=biases)
-        )
+        model = tiny_run.architecture.hooked(prune(snapshot.weights, q, scope=scope, biases=biases))
         with torch.no_grad():
             logits = model(tiny_run.task.tokens)[:, -1, : tiny_run.task.n_classes]
         expected = score(snapshot, logits)

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 import grokinterp as gi
-from grokinterp.models.architecture import Architecture, initial_weights
-from grokinterp.models.kinds import build_model
+from grokinterp.models.transformer import TransformerArchitecture
 
 P = 7
 TASK = gi.ModularTask("add", p=P)
@@ -22,13 +21,13 @@ SIX = [*FOUR, "test_loss_unmirrored", "test_acc_unmirrored"]
 
 
 def model(seed, **changes):
-    architecture = Architecture(
+    architecture = TransformerArchitecture(
         **{
             "n_layers": 1, "n_heads": 2, "d_model": 16, "d_head": 8, "d_mlp": 32,
             "d_vocab": P + 1, "d_vocab_out": P, "n_ctx": 3,
         } | changes
     )  # fmt: skip
-    return build_model(architecture, initial_weights(architecture, seed=seed))
+    return architecture.hooked(architecture.initial(seed=seed))
 
 
 def recorder(out, **changes):
@@ -152,9 +151,9 @@ class TestGoingOn:
     def test_other_kinds_of_model_go_on_too(self, tmp_path):
         recipe = gi.Recipe(model="mlp", p=P, widths=(8,))
         for step in (0, 1):
-            weights = initial_weights(recipe.architecture(), seed=step, rule="xavier")
+            weights = recipe.architecture().initial(seed=step, rule="xavier")
             with gi.Recorder(tmp_path / "run", task=recipe.build_task(), resume=True) as again:
-                again.save(step, build_model(recipe.architecture(), weights))
+                again.save(step, recipe.architecture().hooked(weights))
         assert gi.load(tmp_path / "run").steps == (0, 1)
 
 

@@ -12,8 +12,6 @@ from jaxtyping import TypeCheckError
 
 import grokinterp as gi
 from grokinterp.base.files import write_whole
-from grokinterp.models.architecture import initial_weights
-from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs.manifest import _checksum
 from grokinterp.runs.metrics import evaluate
 
@@ -157,7 +155,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 
 class TestRecorder:
     def model(self, tiny, seed):
-        return build_model(tiny.architecture(), _weights(tiny, seed))
+        return tiny.architecture().hooked(_weights(tiny, seed))
 
     def test_it_writes_a_run_like_any_other(self, tiny, tmp_path):
         mask = torch.zeros(49, dtype=torch.bool)
@@ -235,7 +233,7 @@ class TestRecorder:
 
 
 def _weights(recipe, seed):
-    return initial_weights(recipe.architecture(), seed=seed)
+    return recipe.architecture().initial(seed=seed)
 
 
 class TestSnapshot:
@@ -288,8 +286,8 @@ class TestSnapshot:
     def test_precision_is_that_of_the_model(self, tiny, tmp_path):
         for n_layers in (1, 2):
             architecture = tiny.replace(n_layers=n_layers).architecture()
-            weights = initial_weights(architecture, seed=0)
-            exact = build_model(architecture, {n: w.double() for n, w in weights.items()})
+            weights = architecture.initial(seed=0)
+            exact = architecture.hooked({n: w.double() for n, w in weights.items()})
             seen = gi.snapshot(exact, tiny.build_task())
             with torch.no_grad():
                 logits = exact(tiny.build_task().tokens)[:, -1]

@@ -13,8 +13,6 @@ import torch
 import grokinterp as gi
 from grokinterp import circuits, encodings
 from grokinterp.circuits import hooks
-from grokinterp.models.architecture import initial_weights
-from grokinterp.models.kinds import build_model
 from grokinterp.runs._snapshot import from_weights
 from tests.models_of_users import hooks_of, layer_norm_model
 
@@ -39,10 +37,10 @@ def task_and_model(kind):
     if kind in OWN:
         return gi.ModularTask("add", 7), layer_norm_model(layers=1 + OWN.index(kind))
     recipe = RECIPES[kind]
-    weights = initial_weights(recipe.architecture(), seed=1, rule=recipe.init)
+    weights = recipe.architecture().initial(seed=1, rule=recipe.init)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return recipe.build_task(), build_model(recipe.architecture(), weights)
+        return recipe.build_task(), recipe.architecture().hooked(weights)
 
 
 @pytest.fixture(autouse=True)
@@ -116,9 +114,9 @@ def test_threads_that_look_at_one_snapshot():
 
 def test_threads_that_build_models_leave_random_numbers_alone():
     architecture = RECIPES["two layers"].architecture()
-    weights = initial_weights(architecture, seed=1)
+    weights = architecture.initial(seed=1)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), list(warnings.filters)
-    model = lambda: build_model(architecture, weights)(torch.tensor([[1, 2, 7]]))  # noqa: E731
+    model = lambda: architecture.hooked(weights)(torch.tensor([[1, 2, 7]]))  # noqa: E731
     assert not at_once([model], times=10)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1] == before[1]).all()
@@ -180,7 +178,7 @@ class TestCopies:
 
     def test_results_keep_their_numbers(self):
         recipe = RECIPES["mlp"]
-        weights = initial_weights(recipe.architecture(), seed=1, rule=recipe.init)
+        weights = recipe.architecture().initial(seed=1, rule=recipe.init)
         seen = from_weights(weights, recipe.architecture(), recipe.build_task())
         grid = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
         curve = encodings.pruning_curve(seen, fractions=grid)

@@ -15,7 +15,6 @@ import torch
 
 import grokinterp as gi
 from grokinterp.circuits import attention, attention_patterns
-from grokinterp.models.transformer_lens_adapter import build_model
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.viz import circuitsvis_script, plot_attention
 from tests.labels import axis_titles
@@ -27,7 +26,7 @@ PAIRS = [(2, 5), (6, 1)]
 
 def own_patterns(variant, layer):
     architecture, weights, task = example(variant)
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     with torch.no_grad():
         _, cache = model.run_with_cache(task.tokens)
     return cache[f"blocks.{layer}.attn.hook_pattern"], from_weights(weights, architecture, task)
@@ -108,7 +107,7 @@ def test_steps_of_a_run(tiny_run):
 
 def test_a_users_model_is_left_alone():
     architecture, weights, task = example("canonical")
-    model = build_model(architecture, weights)
+    model = architecture.hooked(weights)
     before = hooks_of(model)
     found = attention_patterns(model, task=task)
     assert found.inputs == ((0, 0),)

@@ -15,8 +15,7 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 import grokinterp as gi
-from grokinterp.models.architecture import Architecture, initial_weights
-from grokinterp.models.kinds import build_model
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.transformer_lens_adapter import canonical_weights
 from tests.models_of_users import hooks_of
 
@@ -31,7 +30,7 @@ only_hooked_transformers = pytest.mark.skipif(
 
 
 def plain(**sizes):
-    architecture = Architecture(
+    architecture = TransformerArchitecture(
         **{
             "n_layers": 1, "n_heads": 2, "d_model": 16, "d_head": 8, "d_mlp": 32,
             "d_vocab": P + 1, "d_vocab_out": P, "n_ctx": 3,
@@ -39,7 +38,7 @@ def plain(**sizes):
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return build_model(architecture, initial_weights(architecture, seed=3, init_scale=3.0))
+        return architecture.hooked(architecture.initial(seed=3, scale=3.0))
 
 
 def logits_of(model):
@@ -262,8 +261,8 @@ def test_pruned_weights_are_zero_in_a_recorded_run(tmp_path):
 
 def test_a_pruned_mlp_of_this_package_trains_and_is_seen():
     recipe = gi.Recipe(model="mlp", p=P, widths=(24,))
-    weights = initial_weights(recipe.architecture(), seed=1, rule=recipe.init)
-    model = build_model(recipe.architecture(), weights)
+    weights = recipe.architecture().initial(seed=1, rule=recipe.init)
+    model = recipe.architecture().hooked(weights)
     task = recipe.build_task()
     hidden = model.get_submodule("blocks.0.mlp")
     prune.l1_unstructured(hidden, "W_in", amount=0.5)

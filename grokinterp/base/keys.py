@@ -46,6 +46,14 @@ class Key:
     read: Callable[[Any], Any] | None = dataclasses.field(default=None, compare=False)
     wanted: str = ""
 
+    @property
+    def shown_default(self) -> str:
+        """Its default as a list of keys shows it, and as TOML has it; "" where it has none."""
+        if self.default in (MISSING, None):
+            return ""
+        value = list(self.default) if isinstance(self.default, tuple) else self.default
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
     def checked(self, given: Any) -> Any:
         """The value in the type of the key and within its limits; else an InputError."""
         several = isinstance(given, list | tuple)

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from grokinterp.base.errors import InputError, one_line, shown
 
@@ -32,6 +33,12 @@ def name_plugins(modules: Iterable[str]) -> None:
     os.environ[VARIABLE] = ",".join(dict.fromkeys([*named_plugins(), *modules]))
 
 
+def found_at(module: str) -> str:
+    """The folder from which an imported module can be imported; "" where that is not known."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return "" if file is None else str(Path(file).resolve().parents[module.count(".")])
+
+
 def others_of(modules: Iterable[str]) -> set[str]:
     """Those of these modules that are not of this package.
 
@@ -51,13 +58,18 @@ def import_plugins() -> bool:
     return new
 
 
+def look_in(folder: str) -> None:
+    """Have modules of a folder found too, after all others."""
+    if folder and folder not in sys.path:
+        sys.path.append(folder)
+
+
 def _import(module: str, named_by: str) -> bool:
     """Import a module once; InputError, with what it raised, where that fails."""
     if module in _IMPORTED:
         return False
-    here = os.getcwd()
-    if "" not in sys.path and here not in sys.path:
-        sys.path.append(here)
+    if "" not in sys.path:
+        look_in(os.getcwd())
     try:
         importlib.import_module(module)
     except InputError:

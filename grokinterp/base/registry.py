@@ -8,7 +8,7 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, TypeVar
 
 from grokinterp.base.errors import InputError, nearest, shown
@@ -21,7 +21,7 @@ LATER: dict[str, tuple[str, ...]] = {}
 _NAME = re.compile(r"[^\W_][^\s,;\"'=#|\\/]{0,59}")
 
 
-class Registry(Mapping[str, T]):
+class Registry(MutableMapping[str, T]):
     """What is registered under the names of one kind, in the order in which it was.
 
     >>> colours = Registry[str]("colour", aliases={"crimson": "red"})
@@ -63,10 +63,6 @@ class Registry(Mapping[str, T]):
         self._entries[checked], self._by[checked] = entry, by
         return entry
 
-    def remove(self, name: str) -> None:
-        """Forget a name."""
-        del self._entries[name], self._by[name]
-
     def find(self, name: object) -> T:
         """The entry of a name or an alias, from a plug-in where need be; else an InputError."""
         return self._entries[self.canonical(name)]
@@ -98,6 +94,13 @@ class Registry(Mapping[str, T]):
 
     def __getitem__(self, name: str) -> T:
         return self._entries[name]
+
+    def __setitem__(self, name: str, entry: T) -> None:
+        self._entries[name] = entry
+        self._by.setdefault(name, entry)
+
+    def __delitem__(self, name: str) -> None:
+        del self._entries[name], self._by[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

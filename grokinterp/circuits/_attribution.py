@@ -15,8 +15,11 @@ from grokinterp.base.result import Result
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import AnswerSpectrum, no_frequencies_reason, usable_group
+from grokinterp.models.hooked_module import HookedModule
+from grokinterp.models.user_models import alone_with
 from grokinterp.reading._load import Subject
-from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot, from_weights, need_residual_stream
+from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot, from_weights
+from grokinterp.runs.forwards import device_of
 from grokinterp.tasks.modular import ModularTask
 
 if TYPE_CHECKING:
@@ -115,19 +118,25 @@ def attribution(
     Computed in float64 from the weights, so that the parts sum to the margin; a model that no
     `TransformerArchitecture` describes is taken with its own activations, and `unexplained` says
     what is missing. Raises InputError for such a model with something nonlinear before its logits.
-    Direct effects alone: a head that feeds the MLP has no share in what the MLP writes, though
-    nothing would be written without it. For that, ablate.
+    A model without a residual stream whose last layer is linear has the neurons that this reads,
+    in `clusters` where these are given, and its bias. Direct effects alone: a head that feeds the
+    MLP has no share in what the MLP writes, though nothing would be written without it. For that,
+    ablate.
     """
     snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
-    need_residual_stream(snapshot)
     word("against", against, ("mean", "best"))
-    seen, note = _in_float64(snapshot)
+    if snapshot.positions:
+        seen, note = _in_float64(snapshot)
+        writers = _writers(seen, _clusters(snapshot, frequencies, clusters))
+    else:
+        seen, note = snapshot, "the neurons that the last, linear layer reads, and its bias"
+        writers = _of_last_layer(snapshot, clusters)
     directions = _directions(seen, against)
     group = usable_group(seen)
     along = None if group is None else AnswerSpectrum.of(directions, group)
     parts: list[str] = []
     per_input, spectrum = [], []
-    for writer in _writers(seen, _clusters(snapshot, frequencies, clusters)):
+    for writer in writers:
         parts += writer.parts  # one writer at a time: their activations are large
         per_input.append(writer.margins(directions))
         if along is not None:
@@ -155,11 +164,15 @@ def _clusters(
             return {}
         own = neuron_clusters(snapshot, frequencies=frequencies)
         return {k: own.members(k) for k in own.frequencies}
+    return _checked_clusters(given, len(w_out))
+
+
+def _checked_clusters(given: object, width: int) -> dict[int, Int[Tensor, " n"]]:
     if not isinstance(given, Mapping):
         raise refused("clusters", given, "a dict of label -> neurons", "such as {9: [0, 4]}")
-    if given and not len(w_out):
+    if given and not width:
         raise InputError("clusters are of neurons, and the model has no MLP; leave them out.")
-    found, taken = {}, torch.zeros(len(w_out), dtype=torch.bool)
+    found, taken = {}, torch.zeros(width, dtype=torch.bool)
     for label, members in given.items():
         name = f"cluster {shown(label)}"
         if whole_number(label) is None:
@@ -167,8 +180,8 @@ def _clusters(
         neurons = []
         for one in listed(name, members, such_as="[0, 4]"):
             neuron = whole_number(one)
-            if neuron is None or not 0 <= neuron < len(w_out):
-                outside = f"has a neuron outside 0 to {len(w_out) - 1}: {shown(one)}"
+            if neuron is None or not 0 <= neuron < width:
+                outside = f"has a neuron outside 0 to {width - 1}: {shown(one)}"
                 raise InputError(f"{name} {outside}; give numbers of neurons.")
             if label != LEFTOVER and taken[neuron]:
                 raise InputError(f"{name} has a neuron twice, or one of another cluster: {neuron}.")
@@ -279,12 +292,7 @@ def _writers(snapshot: Snapshot, clusters: Mapping[int, Int[Tensor, " n"]]) -> I
             yield writer((f"{prefix}attention bias",), one, w[f"{attn}.b_O"][None])
         if f"{mlp}.W_out" in w:
             own = clusters if layer == snapshot.n_layers - 1 else {}
-            labels = sorted(set(own) - {LEFTOVER})
-            rest = f"{prefix}MLP, no cluster" if labels else f"{prefix}MLP"
-            parts = (*(f"{prefix}MLP cluster {label}" for label in labels), rest)
-            part_of = torch.full((len(w[f"{mlp}.W_out"]),), len(labels))
-            for part, label in enumerate(labels):
-                part_of[own[label]] = part
+            parts, part_of = _by_cluster(f"{prefix}MLP", len(w[f"{mlp}.W_out"]), own)
             yield writer(parts, snapshot.activation(f"{mlp}.hook_post"), w[f"{mlp}.W_out"], part_of)
         if f"{mlp}.b_out" in w:
             yield writer((f"{prefix}MLP bias",), one, w[f"{mlp}.b_out"][None])
@@ -295,3 +303,46 @@ def _writers(snapshot: Snapshot, clusters: Mapping[int, Int[Tensor, " n"]]) -> I
     if "unembed.b_U" in w:
         bias = w["unembed.b_U"][: task.p].double()
         yield Writer(("unembedding bias",), one, bias[None], one[:1])
+
+
+def _of_last_layer(snapshot: Snapshot, clusters: object) -> Iterator[Writer]:
+    """What the logits are a linear function of, in a model without a residual stream."""
+    finite("the logits", snapshot.logits)
+    weights, n_classes = snapshot.weights, snapshot.task.n_classes
+    bias: Tensor | None
+    if snapshot.n_layers:
+        read, matrix, bias = snapshot.mlp_post, weights["unembed.W_U"], weights["unembed.b_U"]
+    else:
+        model = snapshot.hooked()
+        inputs = snapshot.task.model_inputs.to(device_of(model))
+        with alone_with(model):
+            found = model.last_linear(inputs) if isinstance(model, HookedModule) else None
+        if found is None:
+            raise InputError(
+                f"the logits of this {snapshot.kind} are not the output of a linear layer, so they "
+                "are no sum over parts; ablate them instead (gi.ablate)."
+            )
+        layer, read = found
+        matrix, bias = layer.weight.detach().T, layer.bias
+    matrix = matrix.cpu().double()[:, :n_classes]
+    own = _checked_clusters(clusters or {}, len(matrix))
+    parts, part_of = _by_cluster("neurons", len(matrix), own)
+    membership = torch.nn.functional.one_hot(part_of, len(parts)).double()
+    yield Writer(parts, read.cpu(), matrix, membership)
+    if bias is not None:
+        one = torch.ones(snapshot.task.n_inputs, 1, dtype=torch.float64)
+        yield Writer(
+            ("unembedding bias",), one, bias.detach().cpu().double()[None, :n_classes], one[:1]
+        )
+
+
+def _by_cluster(
+    what: str, width: int, clusters: Mapping[int, Int[Tensor, " n"]]
+) -> tuple[tuple[str, ...], Int[Tensor, " width"]]:
+    """Names of a layer's parts, and the part of each neuron: clusters, and the rest."""
+    labels = sorted(set(clusters) - {LEFTOVER})
+    part_of = torch.full((width,), len(labels))
+    for part, label in enumerate(labels):
+        part_of[clusters[label]] = part
+    rest = f"{what}, no cluster" if labels else what
+    return (*(f"{what} cluster {label}" for label in labels), rest), part_of

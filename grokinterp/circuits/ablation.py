@@ -39,6 +39,7 @@ from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_
 from grokinterp.fourier._key_frequencies import Keys, subject_of
 from grokinterp.fourier.answers import checked_frequencies, usable_group
 from grokinterp.models.cross_entropy import cross_entropies, right_answers
+from grokinterp.models.hooked_module import HookedModule
 from grokinterp.models.last_block import LOGITS
 from grokinterp.reading._load import Subject, check_snapshot, loaded, steps_of
 from grokinterp.runs._snapshot import Snapshot
@@ -136,6 +137,9 @@ def _standard(
         for layer in range(snapshot.n_layers):
             width = weights[f"blocks.{layer}.mlp.W_in"].shape[1]
             yield neurons(layer, range(width), mode=mode, name=f"hidden layer {layer}")
+        if isinstance(model := snapshot.hooked(), HookedModule):
+            for name, width in model.hidden_layers(snapshot.task.model_inputs[:2]).items():
+                yield neurons(name, range(width), mode=mode, name=f"hidden layer {name}")
     if frequencies:
         yield from _of_frequencies(snapshot, tuple(frequencies), mode)
 
@@ -145,7 +149,8 @@ def _of_frequencies(
 ) -> Iterator[Intervention | str]:
     """What only a model with key frequencies has."""
     task, hook = snapshot.modular_task, f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
-    yield embedding(task, keys, hook_name=embedding_hook(snapshot))
+    if snapshot.n_layers:
+        yield embedding(task, keys, hook_name=embedding_hook(snapshot))
     if hook.replace("hook_post", "W_in") in snapshot.weights:
         clusters = neuron_clusters(snapshot, frequencies=keys)
         for k, size in clusters.sizes.items():

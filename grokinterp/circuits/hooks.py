@@ -6,7 +6,8 @@ model.run_with_hooks(task.tokens, fwd_hooks=hooks.heads(0, 2) + hooks.mlp_skip(0
 gi.ablate(run, [hooks.heads(0, [0, 2]), hooks.fourier("unembed.hook_out", run.task, [9])])
 gi.ablate(run, [hooks.neurons(0, i) for i in range(10)])  # ten rows; neurons(0, range(10)): one
 
-`layer` counts from 0. `mode` says what stands in for the part: "zero", its "mean" over the inputs,
+`layer` counts from 0; of neurons of a module of one's own it is a name, `neurons("fc1", 3)`. `mode`
+says what stands in for the part: "zero", its "mean" over the inputs,
 or "resample", its activation on another input (a fixed permutation of the table). Interventions
 add up with `+`; `.called(name)` gives one another name. Run them on the whole table,
 `task.model_inputs`, which for modular arithmetic are `task.tokens`. Hook names are those that
@@ -39,6 +40,7 @@ from grokinterp.circuits.interventions import (
 from grokinterp.fourier.answers import checked_frequencies, group_of
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
 from grokinterp.models.last_block import LOGITS, Edit
+from grokinterp.models.layers import neurons_name
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import UNDEFINED
 from grokinterp.tasks.task import check_task
@@ -114,20 +116,21 @@ def mlp_skip(layer: int, *, mode: str = "mean") -> Intervention:
 
 
 def neurons(
-    layer: int, which: int | Iterable[int], *, mode: str = "mean", name: str | None = None
+    layer: int | str, which: int | Iterable[int], *, mode: str = "mean", name: str | None = None
 ) -> Intervention:
     """Neurons of a layer, after the nonlinearity. Placebos: as many other neurons, at random.
 
-    Where there are fewer others, they are drawn from all neurons; all neurons have no placebo.
+    Where there are fewer others, they are drawn from all neurons; all neurons have no placebo. Of a
+    module of one's own, `layer` is the name of a sub-module whose output they are, [n, neurons].
     """
-    layer, index = _layer(layer), _index(which)
+    layer, index = layer if isinstance(layer, str) else _layer(layer), _index(which)
     kind, listed = "neuron", f"neuron {index[0]}"
     if len(index) > 1:
         kind, listed = "neurons", f"{len(index)} neurons"
     name = listed if name is None else _name(name)
 
     def draw(setting: Setting) -> list[Intervention]:
-        every = torch.arange(setting.snapshot.weights[f"blocks.{layer}.mlp.W_in"].shape[1])
+        every = torch.arange(setting.snapshot.width_of(layer))
         others = every[~torch.isin(every, index)]
         if not len(others):
             return []
@@ -139,16 +142,20 @@ def neurons(
             found.append(neurons(layer, drawn, mode=mode, name=name))
         return found
 
-    return _entries(name, kind, f"blocks.{layer}.mlp.hook_post", -1, index, mode, draw)
+    return _entries(name, kind, neurons_name(layer), -1, index, mode, draw)
 
 
 def replaced_neurons(
-    layer: int, which: Iterable[int], values: Float[Tensor, "n_inputs n_neurons"], *, name: str
+    layer: int | str,
+    which: Iterable[int],
+    values: Float[Tensor, "n_inputs n_neurons"],
+    *,
+    name: str,
 ) -> Intervention:
     """Neurons at the answer position replaced by values, one row per input."""
-    layer, index = _layer(layer), _index(which)
+    layer, index = layer if isinstance(layer, str) else _layer(layer), _index(which)
     name = _name(name)
-    hook = f"blocks.{layer}.mlp.hook_post"
+    hook = neurons_name(layer)
     values = tensor("values", values).clone()
 
     def change(post: Tensor) -> Tensor:

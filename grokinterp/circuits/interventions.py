@@ -21,6 +21,7 @@ from torch import Tensor
 
 from grokinterp.base.checks import listed
 from grokinterp.base.errors import InputError, shown
+from grokinterp.models.hooked_module import at_answer
 from grokinterp.models.kinds import has_positions
 from grokinterp.models.last_block import Edit, LastBlock
 from grokinterp.models.user_models import alone_with
@@ -232,4 +233,4 @@ def _hooked(snapshot: Snapshot, hooks: tuple[HookPair, ...]) -> Tensor:
     checked = [(name, f if isinstance(f, Edit) else _checked(name, f)) for name, f in hooks]
     with alone_with(model):
         logits = model.run_with_hooks(inputs, fwd_hooks=checked)
-    return (answer(logits) if has_positions(model) else logits).cpu()
+    return (answer(logits) if has_positions(model) else at_answer(logits, logits)).cpu()

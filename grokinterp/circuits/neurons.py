@@ -47,7 +47,7 @@ class NeuronClusters(Result):
     variance_shares: Float[Tensor, " d_mlp"] = field(repr=False)  # of the layer's variance
     key_frequencies: tuple[int, ...]
     threshold: float
-    layer: int
+    layer: int | str
     step: int | None
 
     @cached_property
@@ -126,7 +126,7 @@ class NeuronClusters(Result):
 def neuron_clusters(
     x: Subject,
     *,
-    layer: int | None = None,
+    layer: int | str | None = None,
     threshold: float = 0.85,
     step: int = -1,
     frequencies: Sequence[int] | None = None,
@@ -134,6 +134,8 @@ def neuron_clusters(
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> NeuronClusters:
     r"""Sort a layer's neurons (the last one's unless given) by the frequency they depend on.
+
+    `layer` is a number, or of a module of one's own the name of a sub-module, such as "fc1".
 
     With G the post-activations of one neuron over the n*n grid of (a, b), centred, and Ĝ their 2-D
     transform, the fraction of frequency k is the sum of Ĝ_ij^2 over i, j in {const, cos w_k,
@@ -147,8 +149,8 @@ def neuron_clusters(
     """
     threshold = number("threshold", threshold, least=0, most=1, such_as="0.85")
     snapshot, key = subject_of(x, step, frequencies, task, train_mask)
-    layer = snapshot.n_layers - 1 if layer is None else layer
     powers = neuron_powers(snapshot, layer=layer)
+    layer = snapshot.n_layers - 1 if layer is None else layer
     if not powers.both.shape[1]:
         raise InputError(f"{no_frequencies_reason(snapshot)}, so neurons cannot be sorted by one.")
     finite(f"neurons of layer {layer}", powers.total)

@@ -10,6 +10,7 @@ from typer import Argument, Option
 
 from grokinterp.base.errors import shown
 from grokinterp.base.paths import new_file, new_folder, refuse_address
+from grokinterp.base.plugins import name_plugins
 from grokinterp.cli.terminal import show
 
 PROGRAM = "grokinterp"
@@ -42,8 +43,15 @@ def options(
     version: Annotated[
         bool, Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
+    plugins: Annotated[
+        list[str] | None,
+        Option(
+            "--plugin", metavar="MODULE", help="Module with kinds of your own; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Options that come before a command."""
+    name_plugins(plugins or ())
 
 
 def usage_line(error: Exception) -> str | None:

@@ -21,10 +21,20 @@ from grokinterp.cli._app import (
 from grokinterp.cli.terminal import outcome_line, say, show, show_json
 
 
-def recipes(name: Annotated[str | None, Argument(help="Print this one as TOML.")] = None) -> None:
+def recipes(
+    name: Annotated[str | None, Argument(help="Print this one as TOML.")] = None,
+    keys: Annotated[bool, Option("--keys", help="List every key of every kind.")] = False,
+) -> None:
     """List the built-in recipes, or print one as TOML to start from."""
     from grokinterp.recipe.builtin import BUILTIN, find_recipe
+    from grokinterp.recipe.keys import every_key
 
+    if keys:
+        for kind, those in every_key().items():
+            show(f"{kind}")
+            for key in those.values():
+                show(f"  {key.name:<18}{key.shown_default:<16}{key.help}")
+        return
     if name is not None:
         show(find_recipe(name).to_toml(), nl=False)
         return

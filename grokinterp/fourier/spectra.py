@@ -124,7 +124,7 @@ def embedding_components(snapshot: Snapshot) -> Float[Tensor, "n d"]:
 
 
 def neuron_frequency_fractions(
-    snapshot: Snapshot, *, layer: int | None = None
+    snapshot: Snapshot, *, layer: int | str | None = None
 ) -> Float[Tensor, "d_mlp n_frequencies"]:
     r"""Fraction of each neuron's variance over (a, b) that belongs to one frequency.
 
@@ -153,22 +153,27 @@ class NeuronPowers:
     both: Float[Tensor, "d_mlp n_frequencies"]
 
 
-def neuron_powers(snapshot: Snapshot, *, layer: int | None = None) -> NeuronPowers:
+def neuron_powers(snapshot: Snapshot, *, layer: int | str | None = None) -> NeuronPowers:
     """The powers of a layer's neurons (the last one's unless given), computed once per snapshot."""
     check_snapshot(snapshot)
-    layer = snapshot.n_layers - 1 if layer is None else layer
+    name = snapshot.neurons_name(layer)
 
     def compute() -> NeuronPowers:
         order, p = token_order(snapshot), snapshot.modular_task.p
         parts = []
-        for neurons in snapshot.activation_parts(f"blocks.{layer}.mlp.hook_post"):
+        for neurons in snapshot.activation_parts(name):
+            if neurons.ndim != 2:
+                raise InputError(
+                    f"{name!r} has activations of shape {tuple(neurons.shape)}; give a layer whose "
+                    "activations are [inputs, neurons]."
+                )
             grid = neurons.view(p, p, -1)
             if not torch.equal(order, torch.arange(p)):
                 grid = grid[order][:, order]
             parts += [_grid_powers(block.double()) for block in grid.split(BLOCK_NEURONS, dim=2)]
         return NeuronPowers(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
-    return snapshot.memo(f"neuron_powers_{layer}", compute)
+    return snapshot.memo(f"neuron_powers_{name}", compute)
 
 
 def token_order(snapshot: Snapshot) -> Int[Tensor, " n"]:

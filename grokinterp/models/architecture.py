@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from math import prod
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ MODELS: Registry[type["BaseArchitecture"]] = Registry(
 )
 
 
+@runtime_checkable
 class Loss(Protocol):
     """What is minimised, as gradients need it: see `grokinterp.updates.objectives`."""
 
@@ -59,6 +60,7 @@ class Loss(Protocol):
 Gradients = Callable[[Mapping[str, Tensor]], Weights]  # of fixed rows, at any weights
 
 
+@runtime_checkable
 class Answers(Protocol):
     """The forward of fixed weights: logits where the answer is read, [n, n_classes]."""
 
@@ -124,6 +126,11 @@ class BaseArchitecture:
     def to_dict(self) -> dict[str, Any]:
         """What `shape_from_dict` (`grokinterp.models.kinds`) reads."""
         return {"kind": self.kind, **asdict(self)}
+
+    @property
+    def missing(self) -> str | None:
+        """What it lacks to compute anything; None where nothing."""
+        return None
 
     @property
     def transformer(self) -> Any:

@@ -4,7 +4,7 @@ This module imports TransformerLens, which takes seconds: import it where such a
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from grokinterp.models.layers import Visit
 from grokinterp.models.user_models import effective_state
 
 
+@runtime_checkable
 class Visited(Protocol):
     """An architecture whose forward shows every activation to a visit."""
 

@@ -101,6 +101,37 @@ class HookedModule(torch.nn.Module):
                 f"{names(self.hook_dict)}."
             )
 
+    def hidden_layers(self, inputs: Tensor) -> dict[str, int]:
+        """The sub-modules without others in them whose outputs are [n, width]: widths by name.
+
+        The last of all, whose output are the logits, is left out.
+        """
+        with torch.no_grad():
+            logits, cache = self.run_with_cache(inputs)
+        leaves = {name for name, part in self.module.named_modules() if not list(part.children())}
+        return {
+            name: x.shape[1]
+            for name, x in cache.items()
+            if name in leaves and x.ndim == 2 and not torch.equal(x, logits)
+        }
+
+    def last_linear(self, inputs: Tensor) -> tuple[torch.nn.Linear, Tensor] | None:
+        """The linear layer whose output are the logits, and what it reads of these inputs."""
+        seen: dict[torch.nn.Linear, tuple[Tensor, Tensor]] = {}
+
+        def keep(part: torch.nn.Linear, given: tuple[Tensor, ...], output: Tensor) -> None:
+            seen[part] = given[0], output
+
+        with contextlib.ExitStack() as stack, torch.no_grad():
+            for part in self.module.modules():
+                if isinstance(part, torch.nn.Linear):
+                    stack.callback(part.register_forward_hook(keep).remove)
+            logits = self(inputs)
+        for part, (read, written) in reversed(seen.items()):
+            if written.shape == logits.shape and torch.equal(written, logits):
+                return part, at_answer(read, logits)
+        return None
+
     def _site(self, name: str) -> HookSite:
         if name not in self.hook_dict:
             raise InputError(

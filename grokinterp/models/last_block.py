@@ -13,10 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.models.architecture import ACTIVATIONS, attention_softmax
+from grokinterp.models.hooked_module import LOGITS
 from grokinterp.models.layers import affine
 from grokinterp.models.transformer import TransformerArchitecture
-
-LOGITS = "unembed.hook_out"
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,15 @@ def hidden_shapes(
     return shapes | {"unembed.W_U": (widths[-1], n_classes), "unembed.b_U": (n_classes,)}
 
 
+def neurons_name(layer: int | str) -> str:
+    """Hook name of a layer's neurons after the nonlinearity; of a named layer, that name.
+
+    >>> neurons_name(0), neurons_name("fc1")
+    ('blocks.0.mlp.hook_post', 'fc1')
+    """
+    return layer if isinstance(layer, str) else f"blocks.{layer}.mlp.hook_post"
+
+
 def hidden_hooks(n_layers: int) -> tuple[str, ...]:
     """Names of the activations of these layers, in the order of the forward."""
     layers = [f"blocks.{layer}.mlp.hook_{x}" for layer in range(n_layers) for x in ("pre", "post")]

@@ -231,8 +231,15 @@ class GivenModule(ModuleArchitecture):
         """Refused, as `template` is: the code of the module is not in its run."""
         return self._made(seed=0)
 
-    def _made(self, *, seed: int) -> torch.nn.Module:
-        raise InputError(
+    @property
+    def missing(self) -> str | None:
+        """The module, while nobody has given it."""
+        if "template" in vars(self):
+            return None
+        return (
             f"this run is of a module of your own, {self.name}, whose code it does not hold; give "
-            f"the module: gi.load(path, module={self.name}(...))."
+            f"the module: gi.load(path, module={self.name}(...))"
         )
+
+    def _made(self, *, seed: int) -> torch.nn.Module:
+        raise InputError(f"{self.missing}.")

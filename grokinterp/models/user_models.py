@@ -40,6 +40,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim.swa_utils import AveragedModel
 
 from grokinterp.base.errors import InputError, named, shown
+from grokinterp.models.hooked_module import HookedModule
 
 
 @runtime_checkable
@@ -119,22 +120,27 @@ def _made_here(part: torch.nn.Module) -> Iterator[tuple[str, list[str], Callable
 
 AnyModel = HookedModel | torch.nn.Module  # what a user may give, wrapped or not
 PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-MODELS = "a HookedTransformer, a TransformerBridge, or a HookedMLP or HookedCNN of this package"
+MODELS = "a HookedTransformer, a TransformerBridge or any torch.nn.Module"
 SURFACE = ("run_with_cache", "run_with_hooks", "add_perma_hook")
 
 
 def hooked_model(x: object, *, otherwise: str = f"is not a model; give {MODELS}") -> HookedModel:
-    """The hooked model that is meant, itself or inside a wrapper; InputError where there is none.
+    """The model that is meant, itself or inside a wrapper; InputError where there is none.
 
-    The wrapped model is the user's own object, not a copy, and nothing is changed. `otherwise` is
-    what the InputError says of an x that is nothing like a model.
+    A module without hook points is seen through a `HookedModule`. The wrapped model is the user's
+    own object, not a copy, and nothing is changed. `otherwise` is what the InputError says of an x
+    that is nothing like a model.
     """
     where = "model"
     while (inside := _inside(x)) is not None:
         name, x = inside
         where += f".{name}"
     if not _has_surface(x):
-        raise InputError(_what_it_is(x, where, otherwise))
+        if (refusal := _what_it_is(x, where, otherwise)) is not None:
+            raise InputError(refusal)
+        assert isinstance(x, torch.nn.Module)
+        _refuse_unreadable(x)
+        return cast(HookedModel, HookedModule(x))
     assert isinstance(x, torch.nn.Module)
     if not isinstance(getattr(x, "hook_dict", None), Mapping):
         raise InputError(
@@ -166,8 +172,8 @@ def _has_surface(x: object) -> bool:
     )
 
 
-def _what_it_is(x: object, where: str, otherwise: str) -> str:
-    """What was given in place of a hooked model, and what to give."""
+def _what_it_is(x: object, where: str, otherwise: str) -> str | None:
+    """What was given in place of a model, and what to give; None of a plain module."""
     kind = type(x).__name__
     if isinstance(x, type):
         return f"{x.__name__} is a class, not a model; give an instance: {x.__name__}(...)."
@@ -194,9 +200,7 @@ def _what_it_is(x: object, where: str, otherwise: str) -> str:
             f" give {' or '.join(names[:3])}{more}: what the {kind} itself does with it "
             "cannot be seen."
         )
-    if isinstance(x, torch.nn.Module):
-        return f"{kind} is a torch.nn.Module without hook points; give {MODELS}."
-    return f"{named(x)} {otherwise}."
+    return None if isinstance(x, torch.nn.Module) else f"{named(x)} {otherwise}."
 
 
 def _held(x: object) -> list[str]:
@@ -262,6 +266,7 @@ def alone_with(model: object) -> Iterator[None]:
 
 
 def _lock_of(model: object) -> threading.RLock:
+    model = model.module if isinstance(model, HookedModule) else model
     with _GUARD:
         try:
             return _LOCKS.setdefault(model, threading.RLock())

@@ -31,7 +31,7 @@ from grokinterp.base.checks import listed, member, text, truth, word
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.memory import kept_memory
 from grokinterp.base.registry import Registry, check_function
-from grokinterp.fourier._key_frequencies import subject_of
+from grokinterp.fourier._key_frequencies import Keys, subject_of
 from grokinterp.fourier.answers import LogitTally, checked_frequencies, usable_group
 from grokinterp.fourier.basis import gini
 from grokinterp.fourier.heldout import HeldoutTally, heldout_fit
@@ -205,7 +205,9 @@ class AnswerTally:
 
 
 def count_over_table(snapshot: Snapshot) -> None:
-    """Run the forward once for all that the measures count over the table."""
+    """Run the forward once for all that the measures count over the table, where there is one."""
+    if snapshot.architecture is not None and snapshot.architecture.missing:
+        return
     tallies: list[Callable[[Snapshot], Tally]] = [AnswerTally]
     if usable_group(snapshot) is not None:
         tallies.append(LogitTally)
@@ -340,6 +342,8 @@ def _squares(snapshot: Snapshot) -> dict[str, float]:
                 name = f"{part}_w"  # of a LayerNorm
             elif path.startswith("conv."):
                 name = f"conv_{part}_{name}"
+            elif not name.startswith("W"):  # of a module of one's own
+                name = path.replace(".", "_")
             elif snapshot.n_layers > 1 and path.startswith("blocks."):
                 name = f"{path.split('.')[1]}_{name}"
             square = torch.linalg.vector_norm(weight, dtype=torch.float64).square()
@@ -395,13 +399,14 @@ def progress_measures(
         last = run.snapshot()
         if frequencies is None:
             count_over_table(last)  # for the measures of this checkpoint too
-        _, key = subject_of(last, frequencies=frequencies)
+        missing = run.architecture.missing
+        key = Keys(reason=missing) if missing else subject_of(last, frequencies=frequencies)[1]
         for step in bar:
             snapshot = last if step == last.step else run.snapshot(step)
             rows.append({"step": step} | measure_snapshot(snapshot, key, measures=further))
     frame = pd.DataFrame(rows)
     frame.attrs = {
-        "frequencies": None if usable_group(last) is None else list(key),
+        "frequencies": None if missing or usable_group(last) is None else list(key),
         "reason": key.reason,
         "note": "; ".join(key.notes) or None,
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -47,8 +48,17 @@ RunOrPath = Run | str | Path
 Subject = RunOrPath | Snapshot | AnyModel
 
 
-def load(path: str | Path, *, format: str = "auto", **settings: Any) -> Run:
+def load(
+    path: str | Path,
+    *,
+    format: str = "auto",
+    module: torch.nn.Module | None = None,
+    **settings: Any,
+) -> Run:
     """Open a run folder, or checkpoints that somebody else wrote.
+
+    A run that `gi.Recorder` wrote of a module of one's own has its weights, not its code: `module`
+    is one with which it is computed again (whose own weights do not matter).
 
     Foreign checkpoints (see `grokinterp.reading.checkpoint_formats`) are read where they
     are, never executed; `run.notes` says what was inferred or assumed. What the files do not say
@@ -60,14 +70,14 @@ def load(path: str | Path, *, format: str = "auto", **settings: Any) -> Run:
     """
     path = as_path("path", path, such_as="runs/mine")
     with reaching(path):
-        if holds_foreign(path) or format != "auto":
+        if module is None and (holds_foreign(path) or format != "auto"):
             return Run(path, open_foreign(path, format=format, settings=settings))
         if settings:
             raise InputError(
                 f"{path} is a run of grokinterp: it knows its {next(iter(settings))!r}; settings "
                 "are for checkpoints of others."
             )
-        return Run(path)
+        return Run(path, module=module)
 
 
 def loaded(x: Subject) -> Run | Snapshot | AnyModel:

@@ -33,6 +33,7 @@ from grokinterp.base.result import card
 from grokinterp.models.architecture import BaseArchitecture, Weights
 from grokinterp.models.cross_entropy import right_answers
 from grokinterp.models.kinds import architecture_of, has_positions, layers_of, weights_of
+from grokinterp.models.layers import neurons_name
 from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.user_models import (
     AnyModel,
@@ -166,14 +167,18 @@ class Snapshot:
 
         InputError where layers have names and none is given.
         """
-        if isinstance(layer, str):
-            return layer
         if layer is None and not self.n_layers:
             raise InputError(
                 f"the layers of this {self.kind} have names of its own, as its hook_dict lists "
                 "them; give one, such as layer='fc1'."
             )
-        return f"blocks.{self.n_layers - 1 if layer is None else layer}.mlp.hook_post"
+        return neurons_name(self.n_layers - 1 if layer is None else layer)
+
+    def width_of(self, layer: int | str | None = None) -> int:
+        """How many neurons a layer has."""
+        name = self.neurons_name(layer)
+        _, found = self._forward(self.task.model_inputs[:1], (name,))
+        return found[name].shape[-1]
 
     def activation(self, name: str) -> Float[Tensor, "n_inputs ..."]:
         """The activation at a hook name, of a transformer at the answer position.
@@ -181,7 +186,7 @@ class Snapshot:
         [n_inputs, ...] without the position axis; attention patterns and scores are
         [n_inputs, n_heads, key position].
         """
-        self.gather(text("name", name, such_as=repr(self.mlp_post_name)))
+        self.gather(text("name", name, such_as=repr(neurons_name(0))))
         return self._activations[name]
 
     def gather(self, *names: str) -> None:

@@ -7,7 +7,7 @@ raises `Stopped`.
 
 import pickle
 import signal
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,8 @@ import torch
 from grokinterp.base.checks import instance, refused, whole, word
 from grokinterp.base.errors import InputError, Interrupted, shown
 from grokinterp.base.paths import as_path
+from grokinterp.base.plugins import found_at, named_plugins, others_of
+from grokinterp.progress.measures import MEASURES
 from grokinterp.recipe.keys import MOST_THREADS
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RUN_JSON
@@ -121,9 +123,11 @@ def run_sweep(
             raise refused(name, given, "a function", "such as sweeps.measuring(['sizes'])")
     make, threads = executor_of(executor, workers=workers, threads=threads, address=address)
     elsewhere = make is not run_in_process
+    recipes = sweep.recipes()
+    plugins = {}
     if elsewhere:
         _check_travels(measure)
-    recipes = sweep.recipes()
+        plugins = _plugins_of(recipes.values(), sweep.measures)
     place = place_of(out, across_processes=elsewhere)
     with place.held():
         _refuse_another_sweep(place, recipes)
@@ -136,6 +140,7 @@ def run_sweep(
                 place,
                 measure,
                 left[names[0]].threads or threads,  # the same for all of a group
+                plugins,
             )
             for names in groups(left, sweep.ensemble)
         ]
@@ -185,6 +190,18 @@ def _check_travels(measure: MeasureRun | None) -> None:
             f"measure cannot go to other processes ({error}); give a function of a module, or one "
             "local worker."
         ) from None
+
+
+def _plugins_of(recipes: Iterable[Recipe], measures: Sequence[str]) -> dict[str, str]:
+    """The modules that have the kinds of a sweep, and their folders; refused where none has."""
+    modules = set(named_plugins()).union(*(recipe.modules() for recipe in recipes))
+    modules |= others_of(MEASURES.home(name) for name in measures)
+    if "__main__" in modules:
+        raise InputError(
+            "a kind of this sweep is defined in __main__, which other processes cannot import; put "
+            "it into a module of its own and import that, or give one local worker."
+        )
+    return {module: found_at(module) for module in sorted(modules)}
 
 
 def _check_arrived(place: Place, made: Made) -> None:

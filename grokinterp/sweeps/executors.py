@@ -18,13 +18,14 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from grokinterp.base.errors import InputError
 from grokinterp.base.files import LOCK, hold
+from grokinterp.base.plugins import look_in, name_plugins
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.runs.run import Run
@@ -50,6 +51,7 @@ class Job:
     place: Place
     measure: MeasureRun | None
     threads: int  # of torch, at least 1
+    plugins: Mapping[str, str] = field(default_factory=dict)  # modules, and where they are found
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -95,6 +97,9 @@ def make_runs(job: Job) -> Iterator[Made]:
 
     What cannot be done is noted. When a run is given, its place has it.
     """
+    for folder in job.plugins.values():
+        look_in(folder)
+    name_plugins(job.plugins)
     with using_threads(job.threads), ExitStack() as all_places:
         places = {name: all_places.enter_context(ExitStack()) for name in job.names}
         folders = {

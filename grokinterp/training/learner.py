@@ -171,8 +171,10 @@ class _Update:
     @torch.no_grad()
     def __call__(self, step: int, gradients: Mapping[str, Tensor]) -> None:
         """The update after a step, from the gradients of all members."""
-        own = {name: gradients[name][self._place] for name in self._weights}
-        own = dict(self._filter.filtered(own, self._remembered["filter"]))
+        own = gradients
+        if self._place is not ...:
+            own = {name: gradients[name][self._place] for name in self._weights}
+        own = self._filter.filtered(own, self._remembered["filter"])
         for name, weight in self._weights.items():
             # torch's fused optimisers read a gradient as it lies in memory, whatever its strides.
             weight.grad = own[name].contiguous()

@@ -1,7 +1,7 @@
 """Which rows is an update made of, and at which learning rate? Mini-batches and warm-up."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -22,6 +22,7 @@ class Schedule:
     reshuffle: bool = key(True, help="draw the mini-batches of every epoch anew, or once for all")
 
 
+@runtime_checkable
 class Scheduled(Protocol):
     """What a recipe has of them."""
 

@@ -15,7 +15,6 @@ import torch
 
 import grokinterp as gi
 from grokinterp.base.memory import kept_memory
-from grokinterp.models.architecture import initial_weights
 from grokinterp.progress.measures import measure_snapshot
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks.splits import mask_of
@@ -27,7 +26,7 @@ def one(p: int) -> None:
     """Measures, then key frequencies with all their rules, of one p."""
     recipe = gi.Recipe(p=p)
     architecture, task = recipe.architecture(), recipe.build_task()
-    weights = initial_weights(architecture, seed=0)
+    weights = architecture.initial(seed=0)
     mask = mask_of(recipe.train_indices(), task.n_inputs)
 
     def snapshot() -> gi.Snapshot:

@@ -5,8 +5,6 @@ import time
 from pathlib import Path
 
 import grokinterp as gi
-from grokinterp.models.architecture import initial_weights
-from grokinterp.models.transformer_lens_adapter import build_model
 from tests.stress.bench import (
     TINY,
     Bench,
@@ -115,7 +113,7 @@ def recorder(bench: Bench) -> None:
 def record(out: Path, die_at: int) -> None:
     """A recorder that saves other weights every time, killed before a disk operation."""
     architecture = TINY.architecture()
-    models = [build_model(architecture, initial_weights(architecture, seed=s)) for s in RECORDED]
+    models = [architecture.hooked(architecture.initial(seed=s)) for s in RECORDED]
     if die_at:
         Traps(die_at=die_at).set()
     with gi.Recorder(out, task=TINY.build_task(), train_indices=TINY.train_indices()) as recorder:
