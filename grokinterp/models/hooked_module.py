@@ -65,7 +65,7 @@ class HookedModule(torch.nn.Module):
         for name, hook in fwd_hooks:
             chosen.setdefault(self._site(name).name, []).append(hook)
         with self._in_place(chosen):
-            return self.module(*inputs, **kwargs)
+            return self.module(*(in_precision_of(self.module, x) for x in inputs), **kwargs)
 
     def run_with_cache(
         self, *inputs: Any, names_filter: Sequence[str] | None = None, **kwargs: Any
@@ -165,6 +165,13 @@ def weights_in(module: torch.nn.Module) -> dict[str, Tensor]:
     buffers = {name: x for name, x in module.named_buffers() if x.is_floating_point()}
     kept = set(module.state_dict())
     return {**dict(module.named_parameters()), **{n: x for n, x in buffers.items() if n in kept}}
+
+
+def in_precision_of(module: torch.nn.Module, given: Any) -> Any:
+    """An input of numbers in the precision of a module's weights; others as they are."""
+    first = next(module.parameters(), None)
+    real = isinstance(given, Tensor) and given.is_floating_point()
+    return given.to(first.dtype) if real and first is not None else given
 
 
 def at_answer(activation: Tensor, logits: Tensor) -> Tensor:

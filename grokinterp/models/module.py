@@ -11,7 +11,7 @@ evaluation, by torch.func.functional_call, so that no module's own weights are c
 import contextlib
 import copy
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
@@ -135,16 +135,30 @@ class ModuleArchitecture(BaseArchitecture):
         A `cache` gets the outputs of all sub-modules that are called once and return a tensor.
         """
         module, own = HookedModule(self.template), next(self.template.parameters(), None)
-        device = next(iter(weights.values()), inputs).device
+        first = next(iter(weights.values()), inputs)
+        if inputs.is_floating_point():
+            inputs = inputs.to(first.dtype)
         seen: dict[str, Tensor] = {}
         with alone_with(self.template):
-            if own is not None and own.device != device:
-                self.template.to(device)
+            if own is not None and own.device != first.device:
+                self.template.to(first.device)
             with contextlib.nullcontext() if cache is None else module.keeping(seen):
-                logits = torch.func.functional_call(self.template, dict(weights), (inputs,))
+                try:
+                    logits = torch.func.functional_call(self.template, dict(weights), (inputs,))
+                except RuntimeError as error:
+                    if own is None or own.dtype == first.dtype:
+                        raise
+                    raise InputError(
+                        f"the module of {self.kind!r} does not compute in {first.dtype} ({error}); "
+                        "have it take the precision of its weights."
+                    ) from error
         if cache is not None:
             cache |= {name: at_answer(x, logits) for name, x in seen.items()}
         return at_answer(logits, logits)
+
+    def own_activations(self, inputs: Tensor) -> Collection[str]:
+        """None: they come from the hooked module, which says what it does not call."""
+        return ()
 
     def hooked(self, weights: Mapping[str, Tensor], *, device: str = "cpu") -> HookedModel:
         """The module with copies of these weights, seen through hooks."""

@@ -201,7 +201,8 @@ class _Update:
         groups = zip(self._optimizer.param_groups, self._fresh, strict=True)
         for number, (group, fresh) in enumerate(groups):
             for key, value in group.items():
-                if key not in ("params", "lr") and value is not fresh[key] and value != fresh[key]:
+                as_built = value is fresh.get(key) or key in ("params", "lr")
+                if not as_built and (isinstance(value, Tensor) or value != fresh.get(key)):
                     self._put(found, f"group/{number}/{key}", value)
         for part, tensors in self._remembered.items():
             found |= {f"{part}/{name}": value for name, value in tensors.items()}
