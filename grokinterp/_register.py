@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _HOME = {  # where each decorator lies
     "claim": "claims.registry.claim",
+    "layout": "models.foreign_names.register_layout",
+    "log_format": "reading.logs_and_configs.log_format",
     "constraint": "updates.changes.register_constraint",
     "gradient_filter": "updates.changes.register_gradient_filter",
     "measure": "progress.measures.measure",

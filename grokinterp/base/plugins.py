@@ -10,7 +10,8 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from grokinterp.base.errors import InputError, one_line, shown
@@ -51,11 +52,16 @@ def others_of(modules: Iterable[str]) -> set[str]:
 def import_plugins() -> bool:
     """Import all plug-ins that have not been yet; returns whether there was one."""
     new = False
-    for point in entry_points(group=GROUP):
+    for point in _installed():
         new |= _import(point.module, f"the entry point {point.name!r}")
     for module in named_plugins():
         new |= _import(module, VARIABLE)
     return new
+
+
+@cache
+def _installed() -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=GROUP))
 
 
 def look_in(folder: str) -> None:

@@ -25,6 +25,7 @@ from grokinterp.base.errors import InputError, names, shown
 from grokinterp.models.architecture import LARGEST_OF, Weights, is_bias, refuse_not_finite
 from grokinterp.models.foreign_names import (
     BRIDGE,
+    LAYOUTS,
     PAPER,
     Slot,
     as_bridge,
@@ -78,8 +79,11 @@ class Recognised:
         finite.
         """
         with _named_if_another(state, where):
-            tidied = _tidy(state, self.layout, self.unused_norms)
-            found = _convert(tidied, self.layout, self.architecture, where)
+            layout = self.layout
+            if (to_canonical := LAYOUTS.get(layout)) is not None:
+                state, layout = to_canonical(state) or {}, "hooked"
+            tidied = _tidy(state, layout, self.unused_norms)
+            found = _convert(tidied, layout, self.architecture, where)
         shapes = self.architecture.parameter_shapes()
         zero = found["embed.W_E"].new_zeros
         found = {name: zero(shape) for name, shape in shapes.items() if is_bias(name)} | found
@@ -118,7 +122,14 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
     says that the LayerNorms that are kept are not used.
     """
     with _named_if_another(state, where):
-        return _recognise(state, given, where)
+        try:
+            return _recognise(state, given, where)
+        except InputError:
+            LAYOUTS.every()  # those of plug-ins too
+            for layout, to_canonical in LAYOUTS.items():
+                if (found := to_canonical(state)) is not None:
+                    return replace(_recognise(found, given, where), layout=layout)
+            raise
 
 
 def _recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str) -> Recognised:

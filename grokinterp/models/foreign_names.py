@@ -17,7 +17,7 @@ message, so that nobody is told to rename weights that such a network cannot hav
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
@@ -25,9 +25,36 @@ from einops import rearrange
 from torch import Tensor
 
 from grokinterp.base.errors import InputError
+from grokinterp.base.registry import Registry, check_function
 from grokinterp.models.architecture import Weights
 
 Table = tuple[tuple[str, str, str], ...]
+ToCanonical = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor] | None]
+OWN_LAYOUTS = ("hooked", "bridge", "paper", "minimal_gpt")
+LAYOUTS: Registry[ToCanonical] = Registry(
+    "layout", reserved=dict.fromkeys(OWN_LAYOUTS, "a layout of this package")
+)
+
+
+def register_layout(name: str) -> Callable[[ToCanonical], ToCanonical]:
+    """Register a function as a layout of weights in checkpoints of others.
+
+        @gi.register.layout("upper-case")
+        def upper_case(state):
+            if "EMBED.W_E" not in state:
+                return None
+            return {key.replace("EMBED", "embed").replace("BLOCKS", "blocks"): weight
+                    for key, weight in state.items()}
+
+    It is given a state dict, and returns HookedTransformer's names and shapes, or None for weights
+    that are not of this layout. It is asked where none of this package fits.
+    """
+
+    def register(function: ToCanonical) -> ToCanonical:
+        check_function("layout", name, function, ("state",))
+        return LAYOUTS.add(name, function, by=function)
+
+    return register
 
 
 @dataclass(frozen=True)

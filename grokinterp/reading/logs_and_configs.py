@@ -17,18 +17,20 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from grokinterp.base.checks import listed, refused
 from grokinterp.base.errors import LONGEST_VALUE, InputError, one_line, shown
 from grokinterp.base.files import HEAD, kind_of
 from grokinterp.base.paths import file_at
+from grokinterp.base.registry import Registry, check_function
 from grokinterp.reading.file_contents import (
     SPLIT_GROUPS,
     STEPS,
@@ -234,12 +236,60 @@ def _columns(table: pd.DataFrame, *, epochs: bool) -> tuple[str | None, dict[str
     return ("step" if "step" in names and not epochs else first), known
 
 
+class LogFormat(NamedTuple):
+    """A format of logs: the endings of its files' names, and what reads one."""
+
+    suffixes: tuple[str, ...]
+    read: Callable[[Path], pd.DataFrame]
+
+
+LOG_FORMATS: Registry[LogFormat] = Registry("log_format")
+
+
+def log_format(
+    name: str, *, suffixes: Sequence[str]
+) -> Callable[[Callable[[Path], pd.DataFrame]], Callable[[Path], pd.DataFrame]]:
+    """Register a function of a path as the reader of logs whose names end so.
+
+        @gi.register.log_format("tab-separated", suffixes=(".tsv",))
+        def tab_separated(path):
+            return pandas.read_csv(path, sep="\t")
+
+    It returns a table with a column of steps and columns of losses or accuracies, a row a step,
+    under the names that its tool has; they are recognised as those of a CSV are.
+    """
+    endings = tuple(listed("suffixes", suffixes, such_as="('.tsv',)"))
+    if not endings or not all(isinstance(x, str) and x.startswith(".") for x in endings):
+        raise refused("suffixes", suffixes, "endings of names", "such as ('.tsv',)")
+
+    def register(read: Callable[[Path], pd.DataFrame]) -> Callable[[Path], pd.DataFrame]:
+        check_function("log_format", name, read, ("path",))
+        LOG_FORMATS.add(name, LogFormat(endings, read), by=read)
+        return read
+
+    return register
+
+
 def read_table(path: str | Path) -> pd.DataFrame:
+    """The table of a log, in the format of its name's ending; in that of a CSV where none has it."""
+    path = Path(path)  # pandas would fetch a URL
+    known = [each for each in LOG_FORMATS.values() if path.suffix in each.suffixes]
+    if not known and path.suffix:
+        known = [each for each in LOG_FORMATS.every() if path.suffix in each.suffixes]
+    if not known:
+        return read_csv_table(path)
+    frame = known[-1].read(path)
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(f"the log_format of {path} returns {shown(frame)}; return a DataFrame.")
+    return frame
+
+
+@log_format("csv", suffixes=(".csv",))
+def read_csv_table(path: Path) -> pd.DataFrame:
     """A CSV file of another tool, column names stripped; what is none is refused in one line.
 
     Names that stand twice in the header stay, so that who uses such a column can refuse it.
     """
-    path = Path(path)  # pandas would fetch a URL
     content = _content(path)
     _check_lines(path, content)
     try:
