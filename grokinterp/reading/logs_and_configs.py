@@ -249,7 +249,7 @@ LOG_FORMATS: Registry[LogFormat] = Registry("log_format")
 def log_format(
     name: str, *, suffixes: Sequence[str]
 ) -> Callable[[Callable[[Path], pd.DataFrame]], Callable[[Path], pd.DataFrame]]:
-    """Register a function of a path as the reader of logs whose names end so.
+    r"""Register a function of a path as the reader of logs whose names end so.
 
         @gi.register.log_format("tab-separated", suffixes=(".tsv",))
         def tab_separated(path):
@@ -271,7 +271,7 @@ def log_format(
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """The table of a log, in the format of its name's ending; in that of a CSV where none has it."""
+    """The table of a log, in the format that its ending names, or as a CSV."""
     path = Path(path)  # pandas would fetch a URL
     known = [each for each in LOG_FORMATS.values() if path.suffix in each.suffixes]
     if not known and path.suffix:
