@@ -25,6 +25,7 @@ from grokinterp.updates.changes import Constraint, GradientFilter
 from grokinterp.updates.objectives import Objective
 
 MOST_PARAMETERS = 1e9
+PARTS = ("optimizer", "gradient_filter", "constraint")  # of what becomes of a gradient
 ONCE_EVERYWHERE = ("betas", "equals_token")  # which 0.2.0 wrote for all models and optimisers
 LARGEST_TOML = 1_000_000  # bytes: ten thousand values of an axis take a tenth of it
 MOST_PARTS = 1000  # of a dotted key, in whose number the parser's time is quadratic
@@ -186,11 +187,16 @@ class Recipe:
         found: torch.optim.Optimizer = self._part("optimizer").build(parameters)
         return found
 
+    def update_keys(self) -> dict[str, Any]:
+        """The keys that say how gradients become steps."""
+        kinds = {role: self._values[role] for role in PARTS}
+        keys = [key.name for role in PARTS for key in keys_of(REGISTRIES[role].find(kinds[role]))]
+        return kinds | {name: self._values[name] for name in (*keys, "warmup")}
+
     @property
     def elementwise(self) -> bool:
-        """Whether an update of a number depends on that number's gradients alone."""
-        plain = (self.gradient_filter, self.constraint) == ("none", "none")
-        return plain and REGISTRIES["optimizer"].find(self.optimizer).elementwise
+        """Whether what becomes of a number depends on that number's gradients alone."""
+        return all(REGISTRIES[role].find(self._values[role]).elementwise for role in PARTS)
 
     def build_gradient_filter(self) -> GradientFilter:
         """What is done to gradients."""

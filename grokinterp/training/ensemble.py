@@ -135,9 +135,9 @@ def train_ensemble(
     `seed=0`. Each is a run like any other, whose run.json says in its environment how many were
     trained in the ensemble.
 
-    On a CPU a member has had the bits of its single run in all that was tried. Where it is rounded
-    differently, as on an accelerator, it departs from that run as a single run on another machine
-    does: training amplifies every rounding, to 0.25 in a weight of mod11-quick after 200 steps.
+    A member is its single run within rounding: within 1e-5 over the first 50 updates
+    (`tests/test_ensemble.py`). Later it departs from it as a run on another machine does, since
+    training amplifies every rounding.
 
     With `resume`, finished runs stay as they are, and the others go on from the last step at which
     all were saved, to the bits of an unbroken ensemble of the same members. With `when="faster"`

@@ -22,7 +22,6 @@ from grokinterp.updates.batches import Batches, warmup_share
 
 EVALUATED_ROWS = 4096  # at once: intermediate results stay in the cache
 NUMBERS = {"bool": bool, "int": int, "float": float}  # of an optimiser's state, besides tensors
-UPDATE = ("optimizer", "lr", "betas", "weight_decay", "warmup")  # the same in one optimiser
 
 
 class Learner:
@@ -139,7 +138,7 @@ def _alike(recipes: Sequence[Recipe]) -> list[list[int]]:
 
     def told_apart(member: int) -> object:
         recipe = recipes[member]
-        return tuple(getattr(recipe, key, None) for key in UPDATE) if recipe.elementwise else member
+        return recipe.update_keys() if recipe.elementwise else member
 
     return [list(same) for _, same in itertools.groupby(range(len(recipes)), told_apart)]
 
@@ -205,7 +204,8 @@ class _Update:
                 if not as_built and (isinstance(value, Tensor) or value != fresh.get(key)):
                     self._put(found, f"group/{number}/{key}", value)
         for part, tensors in self._remembered.items():
-            found |= {f"{part}/{name}": value for name, value in tensors.items()}
+            for name, value in tensors.items():
+                found[f"{part}/{name}"] = value[place] if self._stacked and value.ndim else value
         return found
 
     def _put(self, found: dict[str, Tensor], name: str, value: object) -> None:

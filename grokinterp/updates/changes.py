@@ -20,6 +20,7 @@ goes on; both methods may change it in place.
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -64,6 +65,8 @@ register_constraint = registering(CONSTRAINTS, Constraint)
 class NoFilter(GradientFilter):
     """The gradients as they are."""
 
+    elementwise: ClassVar[bool] = True
+
     def filtered(self, gradients: Mapping[str, Tensor], state: State) -> Mapping[str, Tensor]:
         """The same."""
         return gradients
@@ -73,6 +76,8 @@ class NoFilter(GradientFilter):
 @dataclass(frozen=True, kw_only=True)
 class NoConstraint(Constraint):
     """The weights as they are."""
+
+    elementwise: ClassVar[bool] = True
 
     def constrained(self, weights: Mapping[str, Tensor], state: State) -> Mapping[str, Tensor]:
         """The same."""

@@ -14,9 +14,14 @@ AnyPart = TypeVar("AnyPart", bound="type[UpdatePart]")
 
 
 class UpdatePart:
-    """What all kinds of parts of an update have in common."""
+    """What all kinds of parts of an update have in common.
+
+    `elementwise` says that what becomes of a number depends on that number's own gradients and
+    weights alone: then an ensemble may hold all its members in one tensor.
+    """
 
     registered_as: ClassVar[str] = ""
+    elementwise: ClassVar[bool] = False
 
 
 def registering(registry: Registry, base: type) -> Callable[[str], Callable[[AnyPart], AnyPart]]:

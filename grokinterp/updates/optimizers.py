@@ -56,12 +56,8 @@ def _two_betas() -> Any:
 class Optimizer(UpdatePart):
     """How gradients become steps: a frozen dataclass with a method that builds torch's optimiser.
 
-    Weight decay acts on every trained parameter, biases included. `elementwise` says that a
-    number's step depends on that number's gradients alone: then an ensemble may hold all members in
-    one tensor.
+    Weight decay acts on every trained parameter, biases included.
     """
-
-    elementwise: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
