@@ -146,15 +146,25 @@ class ModuleArchitecture(BaseArchitecture):
                 try:
                     logits = torch.func.functional_call(self.template, dict(weights), (inputs,))
                 except RuntimeError as error:
-                    if own is None or own.dtype == first.dtype:
-                        raise
-                    raise InputError(
-                        f"the module of {self.kind!r} does not compute in {first.dtype} ({error}); "
-                        "have it take the precision of its weights."
-                    ) from error
+                    raise self._refused(error, own, first) from error
         if cache is not None:
             cache |= {name: at_answer(x, logits) for name, x in seen.items()}
         return at_answer(logits, logits)
+
+    def _refused(self, error: RuntimeError, own: Tensor | None, given: Tensor) -> Exception:
+        """What to say of a module that cannot be computed as it is asked to be."""
+        told = one_line(str(error), most=120)
+        if "vmap" in told:
+            return InputError(
+                f"the module of {self.kind!r} cannot be computed by torch.func.vmap, which this "
+                f"needs ({told}); leave out what looks at values, such as one_hot without a size."
+            )
+        if own is not None and own.dtype != given.dtype:
+            return InputError(
+                f"the module of {self.kind!r} does not compute in {given.dtype} ({told}); have it "
+                "take the precision of its weights."
+            )
+        return error
 
     def own_activations(self, inputs: Tensor) -> Collection[str]:
         """None: they come from the hooked module, which says what it does not call."""
