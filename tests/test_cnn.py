@@ -155,10 +155,10 @@ def test_xavier_counts_the_kernel_in_both_fans():
 
 
 def test_rules_of_other_kinds_are_refused():
-    with pytest.raises(InputError, match="'gpt2' is not for models of kind cnn; give xavier or"):
-        PAPER.initial(seed=0)
+    with pytest.raises(InputError, match="init='gpt2' is not known; valid are: torch, xavier"):
+        PAPER.initial(seed=0, rule="gpt2")
     transformer = TransformerArchitecture(1, 2, 8, 4, 16, 8, 7, 3)
-    with pytest.raises(InputError, match="'torch' is not for models of kind transformer; give"):
+    with pytest.raises(InputError, match="init='torch' is not known; valid are: gpt2, paper"):
         transformer.initial(seed=0, rule="torch")
 
 
