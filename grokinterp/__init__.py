@@ -94,7 +94,6 @@ MOVED.update(
     }
 )
 MOVED["circuits"] = {"spread": "circuits.ablation_ratios"}
-MOVED["models"] = {"Architecture": "models.TransformerArchitecture"}
 LATER.update(
     {
         "measure": ("grokinterp.encodings.run_measures",),
