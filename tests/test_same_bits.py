@@ -29,7 +29,7 @@ def digest_of(*tensors):
 
 @pytest.fixture(scope="module")
 def same_rounding():
-    """Skip where torch's own products, sums and steps have other bits than where it was measured."""
+    """Skip where torch's own products, sums and steps have other bits than those measured."""
     before, generator = torch.get_num_threads(), torch.Generator().manual_seed(0)
     torch.set_num_threads(1)
     found = []

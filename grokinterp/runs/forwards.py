@@ -13,7 +13,7 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError, one_line
 from grokinterp.models.architecture import BaseArchitecture, Weights
-from grokinterp.models.hooked_module import at_answer
+from grokinterp.models.hooked_module import HookedModule, at_answer
 from grokinterp.models.kinds import has_positions
 from grokinterp.models.transformer import NetworkSizes, refuse_misfit
 from grokinterp.models.user_models import HookedModel, alone_with, configuration
@@ -121,7 +121,7 @@ def try_on(model: HookedModel, task: Task) -> None:
 def _answers(model: HookedModel, task: Task, axes: tuple[str, ...]) -> Tensor:
     """Logits with these axes for the first and the last input, which have every kind of token."""
     inputs = task.model_inputs[[0, -1]].to(device_of(model))
-    what = f"the {type(model).__name__}"
+    what = f"the {type(model.module if isinstance(model, HookedModule) else model).__name__}"
     try:
         with torch.no_grad():
             given: Any = model(inputs)
