@@ -3,12 +3,11 @@
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -21,8 +20,6 @@ from grokinterp.models.architecture import BaseArchitecture
 from grokinterp.recipe.keys import REGISTRIES, USUAL, checkpoint_steps, every_key, keys_of_recipe
 from grokinterp.tasks.splits import n_training_rows, train_indices
 from grokinterp.tasks.task import TASKS, Task
-from grokinterp.updates.changes import Constraint, GradientFilter
-from grokinterp.updates.objectives import Objective
 
 MOST_PARAMETERS = 1e9
 PARTS = ("optimizer", "gradient_filter", "constraint")  # of what becomes of a gradient
@@ -157,7 +154,7 @@ class Recipe:
     def build_task(self) -> Task:
         """The task to learn."""
         if "_task" not in vars(self):
-            vars(self)["_task"] = self._part("task")
+            vars(self)["_task"] = self.build("task")
         task: Task = vars(self)["_task"]
         return task
 
@@ -178,14 +175,10 @@ class Recipe:
         architecture: BaseArchitecture = vars(self)["_architecture"]
         return architecture
 
-    def build_objective(self) -> Objective:
-        """What is minimised."""
-        return self._part("objective")
-
-    def build_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """An optimiser of these parameters."""
-        found: torch.optim.Optimizer = self._part("optimizer").build(parameters)
-        return found
+    def build(self, role: str) -> Any:
+        """The object of an open kind, such as "objective", with the values of its keys."""
+        kind = REGISTRIES[role].find(self._values[role])
+        return kind(**fields_from(keys_of(kind), self._values))
 
     def update_keys(self) -> dict[str, Any]:
         """The keys that say how gradients become steps."""
@@ -198,14 +191,6 @@ class Recipe:
         """Whether what becomes of a number depends on that number's gradients alone."""
         return all(REGISTRIES[role].find(self._values[role]).elementwise for role in PARTS)
 
-    def build_gradient_filter(self) -> GradientFilter:
-        """What is done to gradients."""
-        return self._part("gradient_filter")
-
-    def build_constraint(self) -> Constraint:
-        """What weights are brought back to."""
-        return self._part("constraint")
-
     def checkpoint_steps(self) -> tuple[int, ...]:
         """The steps whose weights are saved."""
         return checkpoint_steps(self.checkpoints, self.steps)
@@ -214,10 +199,6 @@ class Recipe:
         """The modules, of others, whose import registers its kinds."""
         homes = {registry.home(self._values[role]) for role, registry in REGISTRIES.items()}
         return others_of({*homes, *self.build_task().modules()})
-
-    def _part(self, role: str) -> Any:
-        kind = REGISTRIES[role].find(self._values[role])
-        return kind(**fields_from(keys_of(kind), self._values))
 
     def __getattr__(self, key: str) -> Any:
         values = vars(self).get("_values", {})

@@ -29,7 +29,7 @@ class Learner:
 
     def __init__(self, recipes: Sequence[Recipe], device: str) -> None:
         first, n = recipes[0], len(recipes)
-        self._architecture, self._objective = first.architecture(), first.build_objective()
+        self._architecture, self._objective = first.architecture(), first.build("objective")
         self.tasks = [recipe.build_task() for recipe in recipes]
         self.train_indices = [recipe.train_indices() for recipe in recipes]
         rows = [each.to(device) for each in self.train_indices]
@@ -159,9 +159,10 @@ class _Update:
             self._place = several if recipe.elementwise else self._first
         self._stacked = isinstance(self._place, slice)
         self._weights = {name: weight[self._place] for name, weight in weights.items()}
-        self._optimizer = recipe.build_optimizer(self._weights.values())
+        optimizer = recipe.build("optimizer").build(self._weights.values())
+        self._optimizer: torch.optim.Optimizer = optimizer
         self._fresh = [dict(group) for group in self._optimizer.param_groups]
-        self._filter, self._constraint = recipe.build_gradient_filter(), recipe.build_constraint()
+        self._filter, self._constraint = map(recipe.build, ("gradient_filter", "constraint"))
         self._remembered = {
             "filter": self._filter.start(self._weights),
             "constraint": self._constraint.start(self._weights),

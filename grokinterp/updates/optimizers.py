@@ -13,8 +13,8 @@ of the warm-up before every update; its state is saved with a run and loaded whe
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -38,21 +38,6 @@ def _betas(given: Any) -> tuple[float, float] | None:
     return float(both[0]), float(both[1])
 
 
-def _lr() -> Any:
-    return key(1e-3, help="the learning rate", above=0, synonyms=("learning_rate",))
-
-
-def _decay(about: str) -> Any:
-    return key(1.0, help=about, least=0, synonyms=("wd",))
-
-
-def _two_betas() -> Any:
-    return key(
-        (0.9, 0.98), help="decay rates of the two moments", read=_betas,
-        wanted="two numbers such as [0.9, 0.98]",
-    )  # fmt: skip
-
-
 class Optimizer(UpdatePart):
     """How gradients become steps: a frozen dataclass with a method that builds torch's optimiser.
 
@@ -67,53 +52,45 @@ class Optimizer(UpdatePart):
 register_optimizer = registering(OPTIMIZERS, Optimizer)
 
 
-@register_optimizer("adamw")
 @dataclass(frozen=True, kw_only=True)
-class AdamW(Optimizer):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
+class _Fused(Optimizer):
+    """One of torch's own, in its fused form, which takes the keys by their names."""
 
     elementwise: ClassVar[bool] = True
-    lr: float = _lr()
-    betas: tuple[float, float] = _two_betas()
-    weight_decay: float = _decay("decoupled weight decay")
+    torch_class: ClassVar[Callable[..., torch.optim.Optimizer]]
+
+    lr: float = key(1e-3, help="the learning rate", above=0, synonyms=("learning_rate",))
+    weight_decay: float = key(1.0, help="weight decay", least=0, synonyms=("wd",))
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """Torch's own, fused."""
-        return torch.optim.AdamW(
-            list(parameters), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay,
-            fused=True,
-        )  # fmt: skip
-
-
-@register_optimizer("adam")
-@dataclass(frozen=True, kw_only=True)
-class Adam(Optimizer):
-    """Adam (Kingma and Ba 2015), its weight decay coupled into the gradient (L2)."""
-
-    elementwise: ClassVar[bool] = True
-    lr: float = _lr()
-    betas: tuple[float, float] = _two_betas()
-    weight_decay: float = _decay("weight decay, coupled into the gradient")
-
-    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """Torch's own, fused."""
-        return torch.optim.Adam(
-            list(parameters), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay,
-            fused=True,
-        )  # fmt: skip
+        return self.torch_class(list(parameters), fused=True, **asdict(self))
 
 
 @register_optimizer("sgd")
 @dataclass(frozen=True, kw_only=True)
-class SGD(Optimizer):
-    """Gradient descent, without momentum."""
+class SGD(_Fused):
+    """Gradient descent, without momentum; its weight decay is added to the gradient."""
 
-    elementwise: ClassVar[bool] = True
-    lr: float = _lr()
-    weight_decay: float = _decay("weight decay, added to the gradient")
+    torch_class: ClassVar[Callable[..., torch.optim.Optimizer]] = torch.optim.SGD
 
-    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """Torch's own, fused."""
-        return torch.optim.SGD(
-            list(parameters), lr=self.lr, weight_decay=self.weight_decay, fused=True
-        )
+
+@register_optimizer("adamw")
+@dataclass(frozen=True, kw_only=True)
+class AdamW(_Fused):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
+
+    torch_class: ClassVar[Callable[..., torch.optim.Optimizer]] = torch.optim.AdamW
+
+    betas: tuple[float, float] = key(
+        (0.9, 0.98), help="decay rates of the two moments", read=_betas,
+        wanted="two numbers such as [0.9, 0.98]",
+    )  # fmt: skip
+
+
+@register_optimizer("adam")
+@dataclass(frozen=True, kw_only=True)
+class Adam(AdamW):
+    """Adam (Kingma and Ba 2015), its weight decay coupled into the gradient (L2)."""
+
+    torch_class: ClassVar[Callable[..., torch.optim.Optimizer]] = torch.optim.Adam
