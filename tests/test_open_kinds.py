@@ -163,6 +163,20 @@ def test_commands_know_it_by_their_option(folder, plugin, tmp_path):
     assert command(folder, "--plugin", "nowhere", "--help").returncode == 0
 
 
+def test_an_installed_plug_in_is_found_by_its_entry_point(folder, tmp_path):
+    installed = tmp_path / "plugin-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[grokinterp.plugins]\nmine = plugin\n")
+    code = f"import sys; sys.path += [{str(tmp_path)!r}, {str(folder)!r}]\n"
+    code += "print(gi.Recipe(task='bit-parity', model='my-net', bits=5).build_task().n_inputs)\n"
+    code += "print('plugin' in sys.modules)"
+    assert python(code, tmp_path, named=False).stdout.split() == ["32", "True"]
+    unasked = f"import sys; sys.path += [{str(tmp_path)!r}, {str(folder)!r}]\n"
+    unasked += "gi.Recipe(p=5)\nprint('plugin' in sys.modules)"
+    assert python(unasked, tmp_path, named=False).stdout.split() == ["False"]
+
+
 SWEEP = """
 from grokinterp.sweeps import Sweep, run_sweep
 if __name__ == "__main__":
