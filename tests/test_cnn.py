@@ -168,9 +168,7 @@ def test_written_out_gradients_are_autograds(architecture):
     labels = torch.randint(
         0, architecture.n_classes, (40,), generator=torch.Generator().manual_seed(1)
     )
-    _, expected = autograd(
-        weights, lambda w: architecture.forward(w, inputs), labels
-    )
+    _, expected = autograd(weights, lambda w: architecture.forward(w, inputs), labels)
     near(gradients(weights, inputs, labels, architecture=architecture), expected, 1e-12)
     find = architecture.gradients_on(inputs, labels, CrossEntropy())
     single = {name: w.float().requires_grad_() for name, w in weights.items()}
