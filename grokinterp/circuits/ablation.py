@@ -135,15 +135,13 @@ def _of_frequencies(
         yield hooks.embedding(task, keys, hook_name=embedding_hook(snapshot))
     if hook.replace("hook_post", "W_in") in snapshot.weights:
         clusters = neuron_clusters(snapshot, frequencies=keys)
+        kinds = dict.fromkeys(keys, "neurons of a key frequency") | {LEFTOVER: "leftover neurons"}
         for k, size in clusters.sizes.items():
             if size:
-                name, kind = f"neurons of k = {k}", "neurons of another frequency"
-                if k == LEFTOVER:
-                    name = kind = "leftover neurons"
-                elif k in keys:
-                    kind = "neurons of a key frequency"
+                name = kinds[k] if k == LEFTOVER else f"neurons of k = {k}"
                 members = clusters.members(k).tolist()
                 cluster = hooks.neurons(clusters.layer, members, mode=mode, name=name)
+                kind = kinds.get(k, "neurons of another frequency")
                 yield cluster.called(kind=f"{kind} ({mode})")
         yield hooks.fourier(hook, task, keys, keep=True)
         yield hooks.fourier(hook, task, keys, keep=True, terms="operands")
@@ -356,7 +354,9 @@ def ablation_ratios(ablations: Iterable[Ablation]) -> pd.DataFrame:
     return grouped.agg(["median", "min", "max", "size"]).reset_index()
 
 
-def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Setting) -> list[Row]:
+def _ablate_one(
+    snapshot: Snapshot, chosen: Sequence[Intervention], setting: Setting
+) -> Iterator[Row]:
     whole = score(snapshot, replay(snapshot, ()))
     if not math.isfinite(whole.loss_all):
         at = "" if snapshot.step is None else f" at step {snapshot.step}"
@@ -369,10 +369,10 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
             known[one.same] = score(snapshot, replay(snapshot, one))
         return known[one.same]
 
-    def row(one: Intervention) -> Row:
+    for one in chosen:
         own = scored(one)
         drawn = one.draw(setting) if one.draw and setting.n else []
-        return Row(
+        yield Row(
             step=snapshot.step,
             name=one.name,
             kind=one.kind,
@@ -383,8 +383,6 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
             placebos=tuple(Placebo(p.name, p.harmonic, scored(p)) for p in drawn),
             no_placebo=one.no_placebo or missing if all(p.harmonic for p in drawn) else None,
         )
-
-    return [row(one) for one in chosen]
 
 
 def _flat(row: Row) -> dict[str, object]:

@@ -276,7 +276,10 @@ def circuit_graph(
 
 
 class _Paths:
-    """The parts of one model, and every path of one step between them."""
+    """The parts of one model, and every path of one step between them.
+
+    The stream is changed at all positions: after the last attention only the answer's is read.
+    """
 
     def __init__(self, snapshot: Snapshot, keys: tuple[int, ...]) -> None:
         self.snapshot, self.keys, self.last = snapshot, keys, snapshot.n_layers - 1
@@ -352,8 +355,6 @@ class _Paths:
     def patched_head(self, head: int, z: Float[Tensor, "n_inputs d_head"]) -> list[HookPair]:
         hook, place = f"{self.block}attn.hook_z", (slice(None), -1, head)
         return [(hook, Edit(lambda own: hooks.with_values(own, place, z, hook)))]
-
-    # The next two change the stream at all positions: after attention only the answer's is read.
 
     def around_attention(self, dropped: Sequence[HookPair]) -> Sequence[HookPair]:
         """The residual stream around the last attention as it is with the frequency dropped."""

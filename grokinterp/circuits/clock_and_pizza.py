@@ -173,7 +173,7 @@ def hooked_gradients(
     with torch.enable_grad():
         logits = hooked_answers(model, tokens, [("hook_embed", make_variable)])
         total = logits[torch.arange(len(triples)), triples[:, 2]].sum()
-        total = total + 0.0 * leaves[0].sum()  # a model that ignores its operands has gradient 0
+        total = total + 0.0 * leaves[0].sum().cpu()  # 0 where a model ignores its operands
         (found,) = torch.autograd.grad(total, leaves[0])
     return found[:, :2].cpu().double()
 

@@ -7,11 +7,11 @@ gi.ablate(run, [hooks.heads(0, [0, 2]), hooks.fourier("unembed.hook_out", run.ta
 gi.ablate(run, [hooks.neurons(0, i) for i in range(10)])  # ten rows; neurons(0, range(10)): one
 
 `layer` counts from 0; of neurons of a module of one's own it is a name, `neurons("fc1", 3)`. `mode`
-says what stands in for the part: "zero", its "mean" over the inputs,
-or "resample", its activation on another input (a fixed permutation of the table). Interventions
-add up with `+`; `.called(name)` gives one another name. Run them on the whole table,
-`task.model_inputs`, which for modular arithmetic are `task.tokens`. Hook names are those that
-TransformerLens 3 and 4 share and on which both do the same.
+says what stands in for the part: "zero", its "mean" over the inputs, or "resample", its activation
+on another input (a fixed permutation of the table). Interventions add up with `+`; `.called(name)`
+gives one another name. Run them on the whole table, `task.model_inputs`, which for modular
+arithmetic are `task.tokens`: means, permutations and Fourier components are over the inputs given.
+Hook names are those that TransformerLens 3 and 4 share and on which both do the same.
 """
 
 from collections.abc import Callable, Iterable
@@ -154,8 +154,7 @@ def replaced_neurons(
 ) -> Intervention:
     """Neurons at the answer position replaced by values, one row per input."""
     layer, index = layer if isinstance(layer, str) else _layer(layer), _index(which)
-    name = _name(name)
-    hook = neurons_name(layer)
+    name, hook = _name(name), neurons_name(layer)
     values = tensor("values", values).clone()
 
     def change(post: Tensor) -> Tensor:
@@ -185,8 +184,7 @@ def replaced_patterns(
     Placebos: the same rows given to other inputs, at random.
     """
     layer, values = _layer(layer), tensor("values", values).clone()
-    name = _name(name)
-    hook = f"blocks.{layer}.attn.hook_pattern"
+    name, hook = _name(name), f"blocks.{layer}.attn.hook_pattern"
 
     def change(pattern: Tensor) -> Tensor:
         return with_values(pattern, (slice(None), slice(None), -1), values, hook)
