@@ -207,8 +207,7 @@ class AttentionPatterns(Result):
 
         InputError where CircuitsVis is not installed (`pip install 'grokinterp[circuitsvis]'`).
         """
-        html: Html = self._drawn()
-        return html
+        return self._drawn()
 
 
 def attention_patterns(

@@ -20,7 +20,6 @@ from grokinterp.circuits._attention import FLAT, patterns_of
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import spectrum
-from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, need_residual_stream
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
@@ -131,7 +130,18 @@ def token_scores(
     snapshot: Snapshot, layer: int
 ) -> tuple[Float[Tensor, "n_heads p"], Float[Tensor, " n_heads"], str]:
     """C_j (scaled), the offset of position 0 against position 1, and what was assumed (float64)."""
-    architecture = _checked(snapshot, layer)
+    architecture, other = snapshot.transformer, "look at circuits.attention(x)"
+    if layer != 0:
+        why = "its keys depend on more than one token; give layer=0"
+        raise InputError(f"layer={layer} has no attention readout: {why}.")
+    if not snapshot.modular_task.equals_token:
+        why = "its query varies with b and there is no readout of one query"
+        raise InputError(f'the model reads no "=", so {why}; {other}.')
+    if architecture is None:
+        plain = "learned positions, the usual attention and MLP, no hooks of your own left on"
+        raise InputError(f"the attention readout needs a plain model ({plain}); {other}.")
+    if architecture.attention_rate == 0:
+        raise InputError("attention is constant (attention_rate=0): no score is read.")
     p, w = snapshot.modular_task.p, {name: x.double() for name, x in snapshot.weights.items()}
     rows = w["embed.W_E"] + w["pos_embed.W_pos"][:3, None]  # [position, token, d_model]
     normalised = architecture.normalization_type == "LN"
@@ -150,23 +160,6 @@ def token_scores(
         return exact[:2, :, :p].mean(dim=0), offset, "LayerNorm: mean over the operand positions"
     matrix = torch.einsum("hk,hdk->hd", query, w["blocks.0.attn.W_K"]) / root
     return matrix @ w["embed.W_E"][:p].T, offset, ""
-
-
-def _checked(snapshot: Snapshot, layer: int) -> TransformerArchitecture:
-    """The architecture of a model that has a readout."""
-    architecture, other = snapshot.transformer, "look at circuits.attention(x)"
-    if layer != 0:
-        why = "its keys depend on more than one token; give layer=0"
-        raise InputError(f"layer={layer} has no attention readout: {why}.")
-    if not snapshot.modular_task.equals_token:
-        why = "its query varies with b and there is no readout of one query"
-        raise InputError(f'the model reads no "=", so {why}; {other}.')
-    if architecture is None:
-        plain = "learned positions, the usual attention and MLP, no hooks of your own left on"
-        raise InputError(f"the attention readout needs a plain model ({plain}); {other}.")
-    if architecture.attention_rate == 0:
-        raise InputError("attention is constant (attention_rate=0): no score is read.")
-    return architecture
 
 
 FITTED = {"sigmoid": "nothing", "linear": "slope, intercept"}  # of each form, to the pattern

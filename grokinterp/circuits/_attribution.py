@@ -158,13 +158,13 @@ def _clusters(
     snapshot: Snapshot, frequencies: tuple[int, ...], given: object
 ) -> dict[int, Int[Tensor, " n"]]:
     """Label -> neurons of the last layer, as given or its own; no neuron is in two clusters."""
-    w_out = snapshot.weights.get(f"blocks.{snapshot.n_layers - 1}.mlp.W_out", torch.empty(0))
-    if given is None:
-        if usable_group(snapshot) is None or not frequencies or not len(w_out):
-            return {}
-        own = neuron_clusters(snapshot, frequencies=frequencies)
-        return {k: own.members(k) for k in own.frequencies}
-    return _checked_clusters(given, len(w_out))
+    width = len(snapshot.weights.get(f"blocks.{snapshot.n_layers - 1}.mlp.W_out", ()))
+    if given is not None:
+        return _checked_clusters(given, width)
+    if usable_group(snapshot) is None or not frequencies or not width:
+        return {}
+    own = neuron_clusters(snapshot, frequencies=frequencies)
+    return {k: own.members(k) for k in own.frequencies}
 
 
 def _checked_clusters(given: object, width: int) -> dict[int, Int[Tensor, " n"]]:
@@ -230,13 +230,20 @@ class Writer:
     parts: tuple[str, ...]
     activations: Float[Tensor, "n_inputs m"]
     to_logits: Float[Tensor, "m p"]  # float64
-    membership: Float[Tensor, "m n_parts"]  # 1 where a column belongs to a part
+    part_of: Int[Tensor, " m"] | None = None  # the part of each column; None: there is one part
+
+    @property
+    def membership(self) -> Float[Tensor, "m n_parts"]:
+        """1 where a column belongs to a part."""
+        if self.part_of is None:
+            return torch.ones(len(self.to_logits), 1, dtype=torch.float64)
+        return torch.nn.functional.one_hot(self.part_of, len(self.parts)).double()
 
     def margins(self, directions: Float[Tensor, "n_inputs p"]) -> Float[Tensor, "n_inputs n_parts"]:
         """What each part adds to the margin of each input."""
         blocks = zip(self.activations.split(BLOCK_ROWS), directions.split(BLOCK_ROWS), strict=True)
-        read = [(x.double() * (m @ self.to_logits.T)) @ self.membership for x, m in blocks]
-        return torch.cat(read)
+        membership = self.membership
+        return torch.cat([(x.double() * (m @ self.to_logits.T)) @ membership for x, m in blocks])
 
     def by_frequency(
         self, along: AnswerSpectrum
@@ -271,9 +278,7 @@ def _writers(snapshot: Snapshot, clusters: Mapping[int, Int[Tensor, " n"]]) -> I
         if not snapshot.linear_readout:  # a LayerNorm, frozen at its own scale
             rows = (rows - rows.mean(dim=1, keepdim=True)) * w["ln_final.w"].double()
             activations = activations.double() / snapshot.activation("ln_final.hook_scale").double()
-        part_of = torch.zeros(len(rows), dtype=torch.int64) if part_of is None else part_of
-        membership = torch.nn.functional.one_hot(part_of, len(parts)).double()
-        return Writer(parts, activations, rows @ unembed, membership)
+        return Writer(parts, activations, rows @ unembed, part_of)
 
     last = task.tokens.shape[1] - 1
     embedded = w["embed.W_E"][task.tokens[:, last]]
@@ -298,11 +303,9 @@ def _writers(snapshot: Snapshot, clusters: Mapping[int, Int[Tensor, " n"]]) -> I
             yield writer((f"{prefix}MLP bias",), one, w[f"{mlp}.b_out"][None])
     # What is added after the residual stream, as logits.
     if not snapshot.linear_readout:
-        bias = w["ln_final.b"].double() @ unembed
-        yield Writer(("LayerNorm bias",), one, bias[None], one[:1])
+        yield Writer(("LayerNorm bias",), one, (w["ln_final.b"].double() @ unembed)[None])
     if "unembed.b_U" in w:
-        bias = w["unembed.b_U"][: task.p].double()
-        yield Writer(("unembedding bias",), one, bias[None], one[:1])
+        yield Writer(("unembedding bias",), one, w["unembed.b_U"][None, : task.p].double())
 
 
 def _of_last_layer(snapshot: Snapshot, clusters: object) -> Iterator[Writer]:
@@ -324,16 +327,13 @@ def _of_last_layer(snapshot: Snapshot, clusters: object) -> Iterator[Writer]:
             )
         layer, read = found
         matrix, bias = layer.weight.detach().T, layer.bias
-    matrix = matrix.cpu().double()[:, :n_classes]
     own = _checked_clusters(clusters or {}, len(matrix))
     parts, part_of = _by_cluster("neurons", len(matrix), own)
-    membership = torch.nn.functional.one_hot(part_of, len(parts)).double()
-    yield Writer(parts, read.cpu(), matrix, membership)
+    yield Writer(parts, read.cpu(), matrix.cpu().double()[:, :n_classes], part_of)
     if bias is not None:
         one = torch.ones(snapshot.task.n_inputs, 1, dtype=torch.float64)
-        yield Writer(
-            ("unembedding bias",), one, bias.detach().cpu().double()[None, :n_classes], one[:1]
-        )
+        to_logits = bias.detach().cpu().double()[None, :n_classes]
+        yield Writer(("unembedding bias",), one, to_logits)
 
 
 def _by_cluster(

@@ -15,26 +15,8 @@ from tqdm.auto import tqdm
 from grokinterp.base.checks import LARGEST_SEED, listed, whole, word
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.result import Result
-from grokinterp.circuits.hooks import (
-    attention,
-    attention_skip,
-    channels,
-    directions,
-    embedding,
-    fourier,
-    heads,
-    mlp,
-    mlp_skip,
-    neurons,
-    patterns,
-)
-from grokinterp.circuits.interventions import (
-    MODES,
-    Intervention,
-    Setting,
-    as_interventions,
-    replay,
-)
+from grokinterp.circuits import hooks
+from grokinterp.circuits.interventions import MODES, Intervention, Setting, as_interventions, replay
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
 from grokinterp.fourier._key_frequencies import Keys, subject_of
 from grokinterp.fourier.answers import checked_frequencies, usable_group
@@ -96,8 +78,8 @@ def standard_interventions(
     dead neurons, say) is left out. For a run, give `run.snapshot(step)`.
     """
     check_snapshot(snapshot)
-    found = _standard(snapshot, frequencies, mode)
-    return [one for one in found if isinstance(one, Intervention)]
+    every = _standard(snapshot, frequencies, mode)
+    return [one for one in every if isinstance(one, Intervention)]
 
 
 def _standard(
@@ -121,25 +103,25 @@ def _standard(
             yield f"no skips of layer {layer}: its MLP is beside its attention"
         if f"{block}attn.W_Q" in weights:
             for head in range(len(weights[f"{block}attn.W_Q"])):
-                yield heads(layer, head, mode=mode)
-            yield patterns(layer, mode="mean")
-            yield attention(layer, mode=mode)
+                yield hooks.heads(layer, head, mode=mode)
+            yield hooks.patterns(layer, mode="mean")
+            yield hooks.attention(layer, mode=mode)
             if not parallel:
-                yield attention_skip(layer, mode=mode)
+                yield hooks.attention_skip(layer, mode=mode)
         if has_mlp:
-            yield mlp(layer, mode=mode)
+            yield hooks.mlp(layer, mode=mode)
             if not parallel:
-                yield mlp_skip(layer, mode=mode)
+                yield hooks.mlp_skip(layer, mode=mode)
     if not snapshot.positions:
         convs = [x for name, x in weights.items() if re.fullmatch(r"conv\.\d+\.W", name)]
         for layer, weight in enumerate(convs):
-            yield from (channels(layer, channel, mode=mode) for channel in range(len(weight)))
+            yield from (hooks.channels(layer, channel, mode=mode) for channel in range(len(weight)))
         for layer in range(snapshot.n_layers):
             width = weights[f"blocks.{layer}.mlp.W_in"].shape[1]
-            yield neurons(layer, range(width), mode=mode, name=f"hidden layer {layer}")
+            yield hooks.neurons(layer, range(width), mode=mode, name=f"hidden layer {layer}")
         if isinstance(model := snapshot.hooked(), HookedModule):
             for name, width in model.hidden_layers(snapshot.task.model_inputs[:2]).items():
-                yield neurons(name, range(width), mode=mode, name=f"hidden layer {name}")
+                yield hooks.neurons(name, range(width), mode=mode, name=f"hidden layer {name}")
     if frequencies:
         yield from _of_frequencies(snapshot, tuple(frequencies), mode)
 
@@ -150,32 +132,30 @@ def _of_frequencies(
     """What only a model with key frequencies has."""
     task, hook = snapshot.modular_task, f"blocks.{snapshot.n_layers - 1}.mlp.hook_post"
     if snapshot.n_layers:
-        yield embedding(task, keys, hook_name=embedding_hook(snapshot))
+        yield hooks.embedding(task, keys, hook_name=embedding_hook(snapshot))
     if hook.replace("hook_post", "W_in") in snapshot.weights:
         clusters = neuron_clusters(snapshot, frequencies=keys)
+        kinds = dict.fromkeys(keys, "neurons of a key frequency") | {LEFTOVER: "leftover neurons"}
         for k, size in clusters.sizes.items():
             if size:
-                name, kind = f"neurons of k = {k}", "neurons of another frequency"
-                if k == LEFTOVER:
-                    name = kind = "leftover neurons"
-                elif k in keys:
-                    kind = "neurons of a key frequency"
+                name = kinds[k] if k == LEFTOVER else f"neurons of k = {k}"
                 members = clusters.members(k).tolist()
-                cluster = neurons(clusters.layer, members, mode=mode, name=name)
+                cluster = hooks.neurons(clusters.layer, members, mode=mode, name=name)
+                kind = kinds.get(k, "neurons of another frequency")
                 yield cluster.called(kind=f"{kind} ({mode})")
-        yield fourier(hook, task, keys, keep=True)
-        yield fourier(hook, task, keys, keep=True, terms="operands")
-        yield fourier(hook, task, keys)
+        yield hooks.fourier(hook, task, keys, keep=True)
+        yield hooks.fourier(hook, task, keys, keep=True, terms="operands")
+        yield hooks.fourier(hook, task, keys)
         try:
             # Zeros for what is taken out, so that dropping it compares with a zeroed MLP.
             basis = neuron_logit_directions(snapshot, frequencies=keys).basis
             for keep in (True, False):
-                yield directions(hook, basis, keep=keep, mode="zero", name="u_k, v_k")
+                yield hooks.directions(hook, basis, keep=keep, mode="zero", name="u_k, v_k")
         except InputError as error:
             yield f"no directions u_k, v_k are ablated: {error}"
-    yield from (fourier(LOGITS, task, [k]) for k in keys)
-    yield fourier(LOGITS, task, keys)
-    yield fourier(LOGITS, task, keys, keep=True)
+    yield from (hooks.fourier(LOGITS, task, [k]) for k in keys)
+    yield hooks.fourier(LOGITS, task, keys)
+    yield hooks.fourier(LOGITS, task, keys, keep=True)
 
 
 def embedding_hook(snapshot: Snapshot) -> str:
@@ -374,7 +354,9 @@ def ablation_ratios(ablations: Iterable[Ablation]) -> pd.DataFrame:
     return grouped.agg(["median", "min", "max", "size"]).reset_index()
 
 
-def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Setting) -> list[Row]:
+def _ablate_one(
+    snapshot: Snapshot, chosen: Sequence[Intervention], setting: Setting
+) -> Iterator[Row]:
     whole = score(snapshot, replay(snapshot, ()))
     if not math.isfinite(whole.loss_all):
         at = "" if snapshot.step is None else f" at step {snapshot.step}"
@@ -387,10 +369,10 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
             known[one.same] = score(snapshot, replay(snapshot, one))
         return known[one.same]
 
-    def row(one: Intervention) -> Row:
+    for one in chosen:
         own = scored(one)
         drawn = one.draw(setting) if one.draw and setting.n else []
-        return Row(
+        yield Row(
             step=snapshot.step,
             name=one.name,
             kind=one.kind,
@@ -401,8 +383,6 @@ def _ablate_one(snapshot: Snapshot, chosen: Sequence[Intervention], setting: Set
             placebos=tuple(Placebo(p.name, p.harmonic, scored(p)) for p in drawn),
             no_placebo=one.no_placebo or missing if all(p.harmonic for p in drawn) else None,
         )
-
-    return [row(one) for one in chosen]
 
 
 def _flat(row: Row) -> dict[str, object]:

@@ -18,13 +18,13 @@ from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
 from grokinterp.circuits.ablation import score
 from grokinterp.circuits.clock_and_pizza import WaveFit, logit_forms
+from grokinterp.circuits.interventions import hooked_answers
 from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis, spectrum
-from grokinterp.models.user_models import alone_with
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, from_weights, need_residual_stream
-from grokinterp.runs.forwards import answer, device_of
+from grokinterp.runs.forwards import device_of
 from grokinterp.tasks.modular import ModularTask
 
 SINGULAR_ROUNDING = 1e-6  # relative: smaller singular values are those of float32
@@ -269,8 +269,7 @@ def with_embedding(snapshot: Snapshot, W_E: Float[Tensor, "d_vocab d_model"]) ->
             weights, snapshot.transformer, snapshot.task, train_mask=snapshot.train_mask,
             step=snapshot.step,
         )  # fmt: skip
-    model = snapshot.hooked()
-    device = device_of(model)
+    device = device_of(model := snapshot.hooked())
     old, new = (x["embed.W_E"].to(device) for x in (snapshot.weights, weights))
 
     def forward(tokens: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -283,9 +282,7 @@ def with_embedding(snapshot: Snapshot, W_E: Float[Tensor, "d_vocab d_model"]) ->
                 raise InputError("the model's 'hook_embed' is not W_E[tokens]; nothing to isolate.")
             return new[tokens]
 
-        with alone_with(model):
-            logits = model.run_with_hooks(tokens, fwd_hooks=[("hook_embed", replace)])
-        return answer(logits).cpu(), {}
+        return hooked_answers(model, tokens, [("hook_embed", replace)]), {}
 
     return Snapshot(
         snapshot.task,

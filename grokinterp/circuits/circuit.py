@@ -16,17 +16,8 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result, plain_values
+from grokinterp.circuits import hooks
 from grokinterp.circuits.ablation import LOSS_ROUNDING, Row, Score, ablate, embedding_hook, score
-from grokinterp.circuits.hooks import (
-    directions,
-    embedding,
-    fourier,
-    heads,
-    mlp_skip,
-    neurons,
-    replaced_neurons,
-    table_directions,
-)
 from grokinterp.circuits.interventions import HookPair, Intervention, around, replay
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
 from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
@@ -144,8 +135,8 @@ def faithfulness(
     circuit = _circuit_alone(snapshot, keys)
     cuts = [
         circuit,
-        fourier(LOGITS, snapshot.modular_task, keys).called("without the circuit"),
-        fourier(LOGITS, snapshot.modular_task, (), keep=True).called("nothing"),
+        hooks.fourier(LOGITS, snapshot.modular_task, keys).called("without the circuit"),
+        hooks.fourier(LOGITS, snapshot.modular_task, (), keep=True).called("nothing"),
     ]
     for part in _parts(snapshot, keys):
         # The part first: what the directions then read of the neurons is without it.
@@ -168,27 +159,28 @@ def _circuit_alone(snapshot: Snapshot, keys: tuple[int, ...]) -> Intervention:
     last = snapshot.n_layers - 1
     clusters = neuron_clusters(snapshot, frequencies=keys)
     outside = [i for i, k in enumerate(clusters.cluster.tolist()) if k not in keys]
-    found = embedding(snapshot.modular_task, keys, hook_name=embedding_hook(snapshot))
+    found = hooks.embedding(snapshot.modular_task, keys, hook_name=embedding_hook(snapshot))
     if outside:
-        found += neurons(last, outside)
+        found += hooks.neurons(last, outside)
     basis = neuron_logit_directions(snapshot, frequencies=keys).basis
-    found += directions(f"blocks.{last}.mlp.hook_post", basis, keep=True, mode="mean")
+    found += hooks.directions(f"blocks.{last}.mlp.hook_post", basis, keep=True, mode="mean")
     if snapshot.positions:
-        found += mlp_skip(last)
+        found += hooks.mlp_skip(last)
     return replace(found, name="the circuit alone", keeps=True)
 
 
 def _parts(snapshot: Snapshot, keys: tuple[int, ...]) -> list[Intervention]:
     """Frequencies of the embedding, heads, and clusters of neurons."""
     hook, task = embedding_hook(snapshot), snapshot.modular_task
-    found = [fourier(hook, task, [k], terms="operands") for k in keys]
+    found = [hooks.fourier(hook, task, [k], terms="operands") for k in keys]
     for layer in range(snapshot.n_layers):
         n_heads = len(snapshot.weights.get(f"blocks.{layer}.attn.W_Q", ()))
-        found += [heads(layer, head) for head in range(n_heads)]
+        found += [hooks.heads(layer, head) for head in range(n_heads)]
     clusters = neuron_clusters(snapshot, frequencies=keys)
     for k in keys:
         if len(members := clusters.members(k)):
-            found.append(neurons(clusters.layer, members.tolist(), name=f"neurons of k = {k}"))
+            name = f"neurons of k = {k}"
+            found.append(hooks.neurons(clusters.layer, members.tolist(), name=name))
     return found
 
 
@@ -284,11 +276,13 @@ def circuit_graph(
 
 
 class _Paths:
-    """The parts of one model, and every path of one step between them."""
+    """The parts of one model, and every path of one step between them.
+
+    The stream is changed at all positions: after the last attention only the answer's is read.
+    """
 
     def __init__(self, snapshot: Snapshot, keys: tuple[int, ...]) -> None:
-        self.snapshot, self.keys = snapshot, keys
-        self.last = snapshot.n_layers - 1
+        self.snapshot, self.keys, self.last = snapshot, keys, snapshot.n_layers - 1
         self.block = f"blocks.{self.last}."
         clusters = neuron_clusters(snapshot, frequencies=keys)
         self.clusters = {
@@ -297,13 +291,13 @@ class _Paths:
             if size
         }
         w_o = snapshot.weights[f"{self.block}attn.W_O"]
-        self.w_o = {f"head {self.last}.{h}": w_o[h] for h in range(len(w_o))}
+        self.w_o = {f"head {self.last}.{h}": own for h, own in enumerate(w_o)}
         dropped = {f"embedding k={k}": [k] for k in keys}
         every = range(1, n_frequencies(group_of(snapshot).order) + 1)
         if others := [k for k in every if k not in keys]:
             dropped["embedding other"] = others
         self.drop = {
-            name: fourier("hook_embed", snapshot.modular_task, some, terms="operands")
+            name: hooks.fourier("hook_embed", snapshot.modular_task, some, terms="operands")
             for name, some in dropped.items()
         }
         self.logits = replay(snapshot, ())
@@ -328,10 +322,10 @@ class _Paths:
                 yield self.edge(source, target, own, own - then, logits)
             yield from self.into_clusters(source, self.around_attention(dropped))
         for head, source in enumerate(self.w_o):
-            yield from self.into_clusters(source, heads(self.last, head))
+            yield from self.into_clusters(source, hooks.heads(self.last, head))
             yield from self.into_logits(source, self.around_mlp(head))
         for source, members in self.clusters.items():
-            yield from self.into_logits(source, neurons(self.last, members.tolist()))
+            yield from self.into_logits(source, hooks.neurons(self.last, members.tolist()))
 
     def into_clusters(self, source: str, cut: Sequence[HookPair]) -> Iterator[Edge]:
         """What the neurons of each cluster would do with the source ablated."""
@@ -340,14 +334,14 @@ class _Paths:
             return  # there is no such path: after "=" nothing of a or b is around the attention
         for target, members in self.clusters.items():
             own, then = self.post[:, members], post[:, members]
-            patch = replaced_neurons(self.last, members.tolist(), then, name=target)
+            patch = hooks.replaced_neurons(self.last, members.tolist(), then, name=target)
             yield self.edge(source, target, own, own - then, replay(self.snapshot, patch))
 
     def into_logits(self, source: str, cut: Sequence[HookPair]) -> Iterator[Edge]:
         """What each key frequency of the logits would be with the source ablated."""
         lost = self.logits - replay(self.snapshot, cut)
         for k in self.keys:
-            basis = table_directions(self.snapshot.modular_task, (k,), "answer")[0].to(lost)
+            basis = hooks.table_directions(self.snapshot.modular_task, (k,), "answer")[0].to(lost)
             part, own = (basis @ (basis.T @ logits) for logits in (lost, self.logits))
             yield self.edge(source, f"logits k={k}", own, part, self.logits - part)
 
@@ -359,36 +353,20 @@ class _Paths:
         return Edge(source, target, share, loss, loss - self.loss)
 
     def patched_head(self, head: int, z: Float[Tensor, "n_inputs d_head"]) -> list[HookPair]:
-        def change(own: Tensor) -> Tensor:
-            changed = own.clone()
-            changed[:, -1, head] = z.to(own)
-            return changed
-
-        return [(f"{self.block}attn.hook_z", Edit(change))]
+        hook, place = f"{self.block}attn.hook_z", (slice(None), -1, head)
+        return [(hook, Edit(lambda own: hooks.with_values(own, place, z, hook)))]
 
     def around_attention(self, dropped: Sequence[HookPair]) -> Sequence[HookPair]:
         """The residual stream around the last attention as it is with the frequency dropped."""
-        name = f"{self.block}hook_resid_pre"
-        stream = self.recorded(name, dropped)
-
-        def change(own: Tensor, out: Tensor) -> Tensor:
-            changed = out.clone()
-            changed[:, -1] += stream.to(out) - own[:, -1]
-            return changed
-
-        return around(name, f"{self.block}hook_attn_out", change)
+        read, written = f"{self.block}hook_resid_pre", f"{self.block}hook_attn_out"
+        stream = self.recorded(read, dropped)[:, None]
+        return around(read, written, lambda own, out: out + (stream.to(out) - own))
 
     def around_mlp(self, head: int) -> list[HookPair]:
         """The residual stream after the MLP without what the head varies by."""
         written = self.z[:, head] @ self.w_o[f"head {self.last}.{head}"].to(self.z)
-        varying = written - written.mean(dim=0)
-
-        def change(stream: Tensor) -> Tensor:
-            changed = stream.clone()
-            changed[:, -1] -= varying.to(stream)
-            return changed
-
-        return [(f"{self.block}hook_resid_post", Edit(change))]
+        varying = (written - written.mean(dim=0))[:, None]
+        return [(f"{self.block}hook_resid_post", Edit(lambda x: x - varying.to(x)))]
 
     def recorded(self, name: str, cut: Sequence[HookPair]) -> Tensor:
         """An activation at the answer position with these edits made."""

@@ -26,13 +26,13 @@ from torch import Tensor
 from grokinterp.base.checks import LARGEST_SEED, whole
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result
+from grokinterp.circuits.interventions import hooked_answers
 from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.fourier.answers import AnswerSpectrum, group_of
 from grokinterp.fourier.basis import n_frequencies
-from grokinterp.models.user_models import HookedModel, alone_with
+from grokinterp.models.user_models import HookedModel
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, need_residual_stream
-from grokinterp.runs.forwards import device_of
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
 from grokinterp.tasks.operations import UNDEFINED
 
@@ -132,8 +132,7 @@ def sampled_triples(task: ModularTask, *, n_samples: int, seed: int) -> Int[Tens
         drawn = order[:n_samples]
     else:
         drawn = generator.sample(range(n**3), min(n_samples, n**3))
-    index = torch.tensor(drawn)
-    return tokens[torch.stack([index // n**2, index // n % n, index % n], dim=1)]
+    return tokens[torch.stack(torch.unravel_index(torch.tensor(drawn), (n, n, n)), dim=1)]
 
 
 def _gradients(snapshot: Snapshot, triples: Int[Tensor, "n 3"]) -> Float[Tensor, "n 2 d_model"]:
@@ -164,8 +163,7 @@ def hooked_gradients(
     if "hook_embed" not in model.hook_dict:
         missing = f"{type(model).__name__} has no 'hook_embed' (model.hook_dict lists all hooks)"
         raise InputError(f"{missing}; gradient symmetricity is about the embeddings there.")
-    n, device = len(triples), device_of(model)
-    tokens = task.tokens[triples[:, 0] * task.p + triples[:, 1]].to(device)
+    tokens = task.tokens[triples[:, 0] * task.p + triples[:, 1]]
     leaves: list[Tensor] = []
 
     def make_variable(value: Tensor, hook: object) -> Tensor:
@@ -173,10 +171,9 @@ def hooked_gradients(
         return leaves[0]
 
     with torch.enable_grad():
-        with alone_with(model):
-            logits = model.run_with_hooks(tokens, fwd_hooks=[("hook_embed", make_variable)])
-        total = logits[torch.arange(n), -1, triples[:, 2].to(device)].sum()
-        total = total + 0.0 * leaves[0].sum()  # a model that ignores its operands has gradient 0
+        logits = hooked_answers(model, tokens, [("hook_embed", make_variable)])
+        total = logits[torch.arange(len(triples)), triples[:, 2]].sum()
+        total = total + 0.0 * leaves[0].sum().cpu()  # 0 where a model ignores its operands
         (found,) = torch.autograd.grad(total, leaves[0])
     return found[:, :2].cpu().double()
 

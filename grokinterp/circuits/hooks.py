@@ -7,11 +7,11 @@ gi.ablate(run, [hooks.heads(0, [0, 2]), hooks.fourier("unembed.hook_out", run.ta
 gi.ablate(run, [hooks.neurons(0, i) for i in range(10)])  # ten rows; neurons(0, range(10)): one
 
 `layer` counts from 0; of neurons of a module of one's own it is a name, `neurons("fc1", 3)`. `mode`
-says what stands in for the part: "zero", its "mean" over the inputs,
-or "resample", its activation on another input (a fixed permutation of the table). Interventions
-add up with `+`; `.called(name)` gives one another name. Run them on the whole table,
-`task.model_inputs`, which for modular arithmetic are `task.tokens`. Hook names are those that
-TransformerLens 3 and 4 share and on which both do the same.
+says what stands in for the part: "zero", its "mean" over the inputs, or "resample", its activation
+on another input (a fixed permutation of the table). Interventions add up with `+`; `.called(name)`
+gives one another name. Run them on the whole table, `task.model_inputs`, which for modular
+arithmetic are `task.tokens`: means, permutations and Fourier components are over the inputs given.
+Hook names are those that TransformerLens 3 and 4 share and on which both do the same.
 """
 
 from collections.abc import Callable, Iterable
@@ -154,13 +154,12 @@ def replaced_neurons(
 ) -> Intervention:
     """Neurons at the answer position replaced by values, one row per input."""
     layer, index = layer if isinstance(layer, str) else _layer(layer), _index(which)
-    name = _name(name)
-    hook = neurons_name(layer)
+    name, hook = _name(name), neurons_name(layer)
     values = tensor("values", values).clone()
 
     def change(post: Tensor) -> Tensor:
-        _check_range("neuron", post, -1, index)
-        return _with_values(post, (slice(None), -1, index), values, hook)
+        whole("neuron", int(index.max()), least=0, most=post.shape[-1] - 1, such_as="0")
+        return with_values(post, (slice(None), -1, index), values, hook)
 
     return Intervention(name, name, ((hook, Edit(change)),), no_placebo="a replacement")
 
@@ -185,11 +184,10 @@ def replaced_patterns(
     Placebos: the same rows given to other inputs, at random.
     """
     layer, values = _layer(layer), tensor("values", values).clone()
-    name = _name(name)
-    hook = f"blocks.{layer}.attn.hook_pattern"
+    name, hook = _name(name), f"blocks.{layer}.attn.hook_pattern"
 
     def change(pattern: Tensor) -> Tensor:
-        return _with_values(pattern, (slice(None), slice(None), -1), values, hook)
+        return with_values(pattern, (slice(None), slice(None), -1), values, hook)
 
     def draw(setting: Setting) -> list[Intervention]:
         stream, found = setting.generator(), []
@@ -228,7 +226,8 @@ def _entries(
     word("mode", mode, MODES)
 
     def change(x: Tensor) -> Tensor:
-        _check_range(kind.removesuffix("s"), x, axis, index)
+        most = x.shape[axis] - 1
+        whole(kind.removesuffix("s"), int(index.max()), least=0, most=most, such_as="0")
         chosen = index.to(x.device)
         return x.index_copy(axis, chosen, reference(x.index_select(axis, chosen), mode))
 
@@ -236,7 +235,7 @@ def _entries(
     return replace(found, no_placebo=None) if draw else found
 
 
-def _with_values(x: Tensor, place: Any, values: Tensor, hook: str) -> Tensor:
+def with_values(x: Tensor, place: Any, values: Tensor, hook: str) -> Tensor:
     """A copy of an activation with other values at some place."""
     if x[place].shape != values.shape:
         raise InputError(
@@ -246,10 +245,6 @@ def _with_values(x: Tensor, place: Any, values: Tensor, hook: str) -> Tensor:
     changed = x.clone()
     changed[place] = values.to(x)
     return changed
-
-
-def _check_range(what: str, x: Tensor, axis: int, index: Tensor) -> None:
-    whole(what, int(index.max()), least=0, most=x.shape[axis] - 1, such_as="0")
 
 
 def _layer(given: int) -> int:
@@ -365,7 +360,14 @@ def directions(
     """
     word("mode", mode, MODES)
     keep = truth("keep", keep)
-    orthonormal = _orthonormal(basis)
+    if tensor("basis", basis).ndim != 2 or not bool(basis.isfinite().all()):
+        raise InputError(
+            f"directions of shape {tuple(basis.shape)} are no basis; give a finite one, [d, r]."
+        )
+    orthonormal = basis.double()
+    if basis.numel():
+        left, singular, _ = torch.linalg.svd(orthonormal, full_matrices=False)
+        orthonormal = left[:, singular > THIN * singular.max()]
 
     def change(x: Tensor) -> Tensor:
         flat = x.flatten(2) if x.ndim > 2 else x  # an MLP has no position axis
@@ -391,16 +393,6 @@ def directions(
         no_placebo=None,
         keeps=keep,
     )
-
-
-def _orthonormal(basis: Float[Tensor, "d r"]) -> Float[Tensor, "d rank"]:
-    """A basis of the span of the columns: fewer than r where some depend on others (float64)."""
-    if tensor("basis", basis).ndim != 2 or not bool(basis.isfinite().all()):
-        raise InputError(
-            f"directions of shape {tuple(basis.shape)} are no basis; give a finite one, [d, r]."
-        )
-    left, singular, _ = torch.linalg.svd(basis.double(), full_matrices=False)
-    return left[:, singular > THIN * singular.max()] if basis.numel() else basis.double()
 
 
 def random_directions(

@@ -1,12 +1,7 @@
 """What an intervention is, what stands in for what it takes out, and how a model runs with it.
 
 An intervention is a sequence of `(hook_name, function)` pairs with a name, for `ablate` or for
-TransformerLens' own `run_with_hooks`:
-
-    model.run_with_hooks(task.tokens, fwd_hooks=hooks.heads(0, 2) + hooks.mlp_skip(0))
-
-`grokinterp.circuits.hooks` makes them. Means, permutations and Fourier components are over
-the inputs of the batch, so run them on the whole table.
+TransformerLens' own `run_with_hooks`; `grokinterp.circuits.hooks` makes them.
 """
 
 import threading
@@ -24,9 +19,9 @@ from grokinterp.base.errors import InputError, shown
 from grokinterp.models.hooked_module import at_answer
 from grokinterp.models.kinds import has_positions
 from grokinterp.models.last_block import Edit, LastBlock
-from grokinterp.models.user_models import alone_with
+from grokinterp.models.user_models import HookedModel, alone_with
 from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot
-from grokinterp.runs.forwards import answer
+from grokinterp.runs.forwards import answer, device_of
 
 MODES = ("zero", "mean", "resample")
 
@@ -168,6 +163,7 @@ def as_interventions(interventions: Iterable[Any]) -> list[Intervention]:
     return found
 
 
+@torch.no_grad()
 def replay(snapshot: Snapshot, hooks: Iterable[HookPair]) -> Float[Tensor, "n_inputs p"]:
     """Logits of the answer classes over the whole table with these hooks in place.
 
@@ -177,11 +173,15 @@ def replay(snapshot: Snapshot, hooks: Iterable[HookPair]) -> Float[Tensor, "n_in
     pairs = tuple(hooks)
     block = _last_block(snapshot)
     own = [(name, edit) for name, edit in pairs if isinstance(edit, Edit)]
-    with torch.no_grad():
-        if block is not None and len(own) == len(pairs) and all(block.has(name) for name, _ in own):
-            logits = block.logits(own)
-        else:
-            logits = _hooked(snapshot, pairs)
+    if block is not None and len(own) == len(pairs) and all(block.has(name) for name, _ in own):
+        logits = block.logits(own)
+    else:
+        model = snapshot.hooked()
+        if missing := [name for name, _ in pairs if name not in model.hook_dict]:
+            known = "model.hook_dict lists all"
+            raise InputError(f"the model has no hook point {missing[0]!r} ({known}).")
+        checked = [(name, f if isinstance(f, Edit) else _checked(name, f)) for name, f in pairs]
+        logits = hooked_answers(model, snapshot.task.model_inputs, checked)
     return logits[:, : snapshot.task.n_classes]
 
 
@@ -193,16 +193,15 @@ def _last_block(snapshot: Snapshot) -> LastBlock | None:
 
     def build() -> LastBlock:
         inputs, resid_pre = snapshot.task.model_inputs, None
-        with torch.no_grad():
-            if architecture.n_layers > 1:
-                name = f"blocks.{architecture.n_layers - 1}.hook_resid_pre"
-                with alone_with(model := snapshot.hooked()):
-                    blocks = (
-                        model.run_with_cache(tokens, names_filter=[name])[1][name]
-                        for tokens in inputs.split(BLOCK_ROWS)
-                    )
-                    resid_pre = torch.cat(list(blocks))
-            return LastBlock(snapshot.weights, architecture, inputs, resid_pre=resid_pre)
+        if architecture.n_layers > 1:
+            name = f"blocks.{architecture.n_layers - 1}.hook_resid_pre"
+            with alone_with(model := snapshot.hooked()):
+                blocks = [
+                    model.run_with_cache(tokens, names_filter=[name])[1][name]
+                    for tokens in inputs.split(BLOCK_ROWS)
+                ]
+            resid_pre = torch.cat(blocks)
+        return LastBlock(snapshot.weights, architecture, inputs, resid_pre=resid_pre)
 
     return snapshot.memo("last_block", build)
 
@@ -212,25 +211,20 @@ def _checked(name: str, function: Callable[..., object]) -> Callable[..., object
 
     def checked(given: Tensor, hook: object) -> object:
         found = function(given, hook=hook)
-        like = isinstance(found, Tensor) and found.shape == given.shape
-        if found is not None and not like:
-            raise InputError(
-                f"the hook at {name!r} returns {shown(found)}; give a tensor of shape "
-                f"{tuple(given.shape)}, or None to leave it as it is."
-            )
-        return found
+        if found is None or (isinstance(found, Tensor) and found.shape == given.shape):
+            return found
+        raise InputError(
+            f"the hook at {name!r} returns {shown(found)}; give a tensor of shape "
+            f"{tuple(given.shape)}, or None to leave it as it is."
+        )
 
     return checked
 
 
-def _hooked(snapshot: Snapshot, hooks: tuple[HookPair, ...]) -> Tensor:
-    model = snapshot.hooked()
-    for name, _ in hooks:
-        if name not in model.hook_dict:
-            raise InputError(f"the model has no hook point {name!r} (model.hook_dict lists all).")
-    device = next(iter(model.parameters())).device
-    inputs = snapshot.task.model_inputs.to(device)
-    checked = [(name, f if isinstance(f, Edit) else _checked(name, f)) for name, f in hooks]
+def hooked_answers(
+    model: HookedModel, inputs: Tensor, hooks: Sequence[tuple[str, Callable[..., object]]]
+) -> Float[Tensor, "n n_classes"]:
+    """Logits of any hooked model at the answer position, with these hooks in place."""
     with alone_with(model):
-        logits = model.run_with_hooks(inputs, fwd_hooks=checked)
+        logits = model.run_with_hooks(inputs.to(device_of(model)), fwd_hooks=hooks)
     return (answer(logits) if has_positions(model) else at_answer(logits, logits)).cpu()

@@ -83,18 +83,12 @@ class NeuronClusters(Result):
 
     def table(self) -> pd.DataFrame:
         """One row per neuron; fractions and shares are from 0 to 1, `.attrs` has the rest."""
-        frame = pd.DataFrame(
-            {
-                "neuron": range(len(self.leading)),
-                "leading": self.leading.numpy(),
-                "fraction": self.fraction.numpy(),
-                "quadratic_fraction": self.quadratic_fraction.numpy(),
-                "cluster": self.cluster.numpy(),
-                "key": [k in self.key_frequencies for k in self.cluster.tolist()],
-                "variance_share": self.variance_shares.numpy(),
-                "dead": (self.leading == 0).numpy(),
-            }
-        )
+        frame = pd.DataFrame({"neuron": range(len(self.leading))})
+        for name in ("leading", "fraction", "quadratic_fraction", "cluster"):
+            frame[name] = getattr(self, name).numpy()
+        frame["key"] = frame["cluster"].isin(self.key_frequencies)
+        frame["variance_share"] = self.variance_shares.numpy()
+        frame["dead"] = frame["leading"] == 0
         frame.attrs.update(self.assumptions)
         return frame
 

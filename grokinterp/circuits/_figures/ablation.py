@@ -1,12 +1,11 @@
 """What ablations cost, each beside its placebos, and what the circuit alone keeps of a model."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any, NamedTuple
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import draws
@@ -69,12 +68,11 @@ def plot_faithfulness(found: Faithfulness) -> Figure:
     ]
     shares = f"recovered {_near_1(found.recovered)}, lost {_near_1(found.lost)}"
     drawn = figure(f"Faithfulness{at(found.step)}<br>{shares}", "loss (nats)")
-    edges = _range(drawn, [mark.x for mark in marks])
     for kind, colour in ((whole, COLOURS["key"]), (part, SERIES[0])):
         some = _placed([mark for mark in marks if mark.kind == kind])
         marker = {"color": colour, "line": {"width": 0}}
         drawn.add_bar(**some, name=kind, orientation="h", marker=marker)
-    drawn.add_trace(_at_the_edge(marks, *edges))
+    _log_axis(drawn, marks)
     for mark, name, dash in zip(marks, names[:2], ("dot", "dash"), strict=False):
         if 0 < mark.x < math.inf:
             line = {"dash": dash, "width": 1, "color": COLOURS["other"]}
@@ -96,7 +94,6 @@ def _of_step(rows: dict[RowKey, Row], places: Sequence[RowKey]) -> Figure:
             ratio, kind = row.over_whole(one.score), "placebo" + " at a harmonic" * one.harmonic
             hover = _hover(f"{one.name}<br>placebo of {row.name}", one.score)
             dots.append(Mark(ratio, heights[place] + 0.3, f"{hover}<br>ratio {ratio:.5g}", kind))
-    edges = _range(drawn, [1.0, *(mark.x for mark in bars + dots)])
     for verdict, colour in VERDICTS.items():
         some = [mark for mark in bars if mark.kind == verdict and 0 < mark.x < math.inf]
         drawn.add_bar(
@@ -117,7 +114,7 @@ def _of_step(rows: dict[RowKey, Row], places: Sequence[RowKey]) -> Figure:
             marker={"color": faded(COLOURS["other"], 0.7), "symbol": symbol, "size": 5},
             showlegend=bool(some),
         )
-    drawn.add_trace(_at_the_edge(bars + dots, *edges))
+    _log_axis(drawn, bars + dots, 1.0)
     drawn.add_vline(x=1, line={"width": 1, "color": COLOURS["other"]})
     return _named_rows(drawn, [name for name, _ in places])
 
@@ -142,27 +139,27 @@ def _near_1(value: float) -> str:
     return f"1 {'-' if value < 1 else '+'} {far:.2g}" if 0 < far < 5e-5 else f"{value:.4g}"
 
 
-def _range(drawn: Figure, values: Iterable[float]) -> tuple[float, float]:
-    """A log axis with room at both ends for what stands at the edge."""
+def _log_axis(drawn: Figure, marks: Sequence[Mark], *also: float) -> None:
+    """An axis of marks and other values, with room at both ends for marks that it cannot show.
+
+    They stand at its edge: 0 to the left, infinite or not a number to the right.
+    """
+    values = [*also, *(mark.x for mark in marks)]
     exponents = [math.log10(value) for value in values if 0 < value < math.inf] or [0.0]
     room = 0.06 * (max(exponents) - min(exponents)) + 0.1
     low, high = min(exponents) - room, max(exponents) + room
     drawn.update_xaxes(
         type="log", range=[low, high], dtick=math.ceil((high - low) / 4), tickangle=0
     )
-    return 10 ** (low + room / 3), 10 ** (high - room / 3)
-
-
-def _at_the_edge(marks: Iterable[Mark], low: float, high: float) -> go.Scatter:
-    """What a log axis cannot show: 0 to the left, infinite or not a number to the right."""
+    left, right = 10 ** (low + room / 3), 10 ** (high - room / 3)
     off = [
-        Mark(low if x == 0 else high, y, f"{hover}<br>{x:g} is off the axis", kind)
+        Mark(left if x == 0 else right, y, f"{hover}<br>{x:g} is off the axis", kind)
         for x, y, hover, kind in marks
         if not 0 < x < math.inf
     ]
     marker = {"symbol": "diamond", "size": 9, "color": SERIES[1]}
     shown = {"mode": "markers", "name": "off the axis", "showlegend": bool(off)}
-    return go.Scatter(**_placed(off), marker=marker, **shown)
+    drawn.add_scatter(**_placed(off), marker=marker, **shown)
 
 
 def _named_rows(drawn: Figure, names: Sequence[str]) -> Figure:

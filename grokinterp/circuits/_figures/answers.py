@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Unpack
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from grokinterp.base.checks import finite, word
 from grokinterp.base.errors import InputError
@@ -52,7 +50,7 @@ def plot_correctness(x: Subject, **shown: Unpack[Shown]) -> Figure:
 def correctness(snapshot: Snapshot) -> Figure:
     """The same of one snapshot."""
     task = snapshot.modular_task
-    right = _finite_logits(snapshot).argmax(dim=1) == task.labels
+    right = finite(f"the logits{at(snapshot.step)}", snapshot.logits).argmax(dim=1) == task.labels
     trained = torch.zeros_like(right) if snapshot.train_mask is None else snapshot.train_mask
     code = 2 * right.to(torch.int8) + trained.to(torch.int8)
     share = right.double().mean()
@@ -85,7 +83,8 @@ def plot_logits(x: Subject, *, classes: Sequence[int] = (0,), **shown: Unpack[Sh
 def logit_images(snapshot: Snapshot, classes: Sequence[int]) -> Figure:
     """The same of one snapshot."""
     task = snapshot.modular_task
-    chosen, logits = checked_numbers(classes, "class", below=task.p), _finite_logits(snapshot)
+    chosen = checked_numbers(classes, "class", below=task.p)
+    logits = finite(f"the logits{at(snapshot.step)}", snapshot.logits)
     of_class = {f"class {c}": table(logits[:, c], task.p) for c in chosen}
     return images(
         f"Logits{at(snapshot.step)}",
@@ -94,11 +93,6 @@ def logit_images(snapshot: Snapshot, classes: Sequence[int]) -> Figure:
         colours=around_zero(of_class.values()),
         hover="a = %{y}, b = %{x}<br>logit %{z:.5g}",
     )
-
-
-def _finite_logits(snapshot: Snapshot) -> Float[Tensor, "n_inputs n_classes"]:
-    """The logits; refused where there is no largest one, which argmax would make up."""
-    return finite(f"the logits{at(snapshot.step)}", snapshot.logits)
 
 
 POSITIONS = {"a": "operand a", "b": "operand b", "equals": '"="'}

@@ -9,14 +9,7 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.circuits.circles import centred_embedding
-from grokinterp.figures._figure import (
-    AROUND_CIRCLE,
-    COLOURS,
-    Figure,
-    at,
-    place,
-    small_multiples,
-)
+from grokinterp.figures._figure import AROUND_CIRCLE, COLOURS, Figure, at, place, small_multiples
 from grokinterp.figures.heat_maps import BAR
 from grokinterp.fourier._figures import Shown, draw_steps
 from grokinterp.fourier._key_frequencies import need_key_frequencies

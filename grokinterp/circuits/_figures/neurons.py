@@ -10,15 +10,7 @@ from torch import Tensor
 from grokinterp.base.checks import whole
 from grokinterp.base.result import draws
 from grokinterp.circuits.neurons import LEFTOVER, NeuronClusters, neuron_clusters
-from grokinterp.figures._figure import (
-    COLOURS,
-    Figure,
-    at,
-    checked,
-    faded,
-    figure,
-    place,
-)
+from grokinterp.figures._figure import COLOURS, Figure, at, checked, faded, figure, place
 from grokinterp.figures.heat_maps import around_zero, checked_numbers, from_zero, images
 from grokinterp.fourier._figures import ShownWithKeys, draw_steps, step_and_rest
 from grokinterp.fourier._key_frequencies import subject_of
@@ -126,8 +118,8 @@ def plot_neurons(
 
 def neuron_images(snapshot: Snapshot, neurons: Sequence[int], layer: int | None = None) -> Figure:
     """The same of one snapshot."""
-    layer, where = _layer(snapshot, layer)
-    values = _named(snapshot, neurons, layer, _grids(snapshot, neurons, layer))
+    names, grids, where = _seen(snapshot, neurons, layer)
+    values = dict(zip(names, grids.float().numpy(), strict=True))
     return images(
         f"Neurons{where}",
         values,
@@ -159,11 +151,12 @@ def plot_neuron_fourier(
 
 def neuron_fourier(snapshot: Snapshot, neurons: Sequence[int], layer: int | None = None) -> Figure:
     """The same of one snapshot."""
-    (layer, where), order = _layer(snapshot, layer), token_order(snapshot)
-    grids = _grids(snapshot, neurons, layer)[:, order][:, :, order]
+    names, grids, where = _seen(snapshot, neurons, layer)
+    order = token_order(snapshot)
+    grids = grids[:, order][:, :, order]
     centred = grids - grids.mean(dim=(1, 2), keepdim=True)
     terms = transform_2d(centred.permute(1, 2, 0)).permute(2, 0, 1)
-    values = _named(snapshot, neurons, layer, terms)
+    values = dict(zip(names, terms.float().numpy(), strict=True))
     colours = around_zero(values.values())
     drawn = images(
         f"Fourier terms of neurons{where}",
@@ -233,16 +226,6 @@ def _chosen(
     return chosen_neurons(last, keys, layer=layer)
 
 
-def _grids(
-    snapshot: Snapshot, neurons: Sequence[int], layer: int
-) -> Float[Tensor, "n_neurons p p"]:
-    """The neurons' activations as [neuron, a, b] (float64)."""
-    p = snapshot.modular_task.p
-    post = snapshot.activation(f"blocks.{layer}.mlp.hook_post")
-    chosen = checked_numbers(neurons, "neuron", below=post.shape[1])
-    return post[:, chosen].double().T.unflatten(1, (p, p))
-
-
 def _layer(snapshot: Snapshot, layer: int | None) -> tuple[int, str]:
     """The layer asked for, the last one unless given, and what a title says of it and the step."""
     _ = snapshot.modular_task  # refuses a task without operands
@@ -251,11 +234,13 @@ def _layer(snapshot: Snapshot, layer: int | None) -> tuple[int, str]:
     return found, f" of layer {found}" * (last > 0) + at(snapshot.step)
 
 
-def _named(
-    snapshot: Snapshot, neurons: Sequence[int], layer: int, values: Float[Tensor, "n_neurons n n"]
-) -> dict[str, np.ndarray]:
-    """An image per neuron (float32), by its name with its cluster's frequency."""
-    names = {i: f"neuron {i}" for i in checked_numbers(neurons, "neuron", below=10**9)}
+def _seen(
+    snapshot: Snapshot, neurons: Sequence[int], layer: int | None
+) -> tuple[list[str], Float[Tensor, "n_neurons p p"], str]:
+    """Neurons' names with their clusters, activations over (a, b) (float64), and for the title."""
+    (layer, where), p = _layer(snapshot, layer), snapshot.modular_task.p
+    post = snapshot.activation(f"blocks.{layer}.mlp.hook_post")
+    names = {i: f"neuron {i}" for i in checked_numbers(neurons, "neuron", below=post.shape[1])}
     powers = neuron_powers(snapshot, layer=layer)
     if powers.both.shape[1] and bool(powers.total.isfinite().all()):
         found = neuron_clusters(snapshot, layer=layer, frequencies=())
@@ -263,7 +248,7 @@ def _named(
             k = int(found.cluster[i])
             what = "dead" if i in found.dead else "mixed" if k == LEFTOVER else f"k = {k}"
             names[i] += f" ({what})"
-    return dict(zip(names.values(), values.float().numpy(), strict=True))
+    return [*names.values()], post[:, [*names]].double().T.unflatten(1, (p, p)), where
 
 
 def _largest(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
