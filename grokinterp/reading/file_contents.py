@@ -430,9 +430,9 @@ def _whole(value: Any) -> int | None:
 
 def numbers_in(value: Any) -> np.ndarray | None:
     """A list or a tensor of numbers as an array, NaN for None in it; None if it is none."""
-    if isinstance(value, Tensor) and _is_real(value):
+    if isinstance(value, Tensor) and not value.is_complex() and value.dtype != torch.bool:
         return value.detach().double().clone().numpy()
-    if isinstance(value, np.ndarray) and _is_real(value):
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
         return value.astype(float)
     if isinstance(value, (list, tuple)):
         with contextlib.suppress(TypeError, ValueError, OverflowError):
@@ -469,9 +469,3 @@ def _axis(value: Any) -> np.ndarray | None:
     whole = np.isfinite(steps).all() and not (steps % 1).any()
     rises = steps[0] >= 0 and steps[-1] < LARGEST_STEP and (np.diff(steps) > 0).all()
     return steps.astype(np.int64) if whole and rises else None
-
-
-def _is_real(value: Tensor | np.ndarray) -> bool:
-    if isinstance(value, Tensor):
-        return not value.is_complex() and value.dtype != torch.bool
-    return value.dtype.kind in "iuf"

@@ -104,7 +104,7 @@ def check_biases(weights: Weights, given: str | None, where: str) -> None:
             raise InputError(f"biases={given} contradicts {where}, whose {name!r} is not zero.")
 
 
-def check_affordable(architecture: TransformerArchitecture, task: ModularTask, where: str) -> None:
+def _check_affordable(architecture: TransformerArchitecture, task: ModularTask, where: str) -> None:
     """Refuse sizes that a file of a few kilobytes can state and no machine can compute with."""
     # The table of pairs, its logits, and what a forward holds of one block of inputs.
     rows = min(task.n_inputs, BLOCK_ROWS)
@@ -168,6 +168,7 @@ def infer(
     recognised: Recognised, state: StateDict, task: ModularTask, operation_known: bool, where: str
 ) -> Inferred:
     """The reading of weights that their answers speak for, or what is usual."""
+    _check_affordable(recognised.architecture, task, where)
     candidates = tuple(_candidates(recognised, state, task, operation_known, where))
     best = min(candidates, key=lambda each: float(each.log_losses.mean()))
     notes: dict[str, str] = {}
@@ -182,9 +183,8 @@ def infer(
             notes[key] = f"{key}={value}: it answers far better so than otherwise"
             continue
         unsure.append(key)
-        if value != usual and all(
-            _by_far(best, rival) for rival in rivals if rival.choices[key] == usual
-        ):
+        of_usual = [rival for rival in rivals if rival.choices[key] == usual]
+        if value != usual and all(_by_far(best, rival) for rival in of_usual):
             chosen[key] = value
             notes[key] = f"{key}={value} is assumed: it answers best so (or set {key}=)"
         else:
