@@ -201,6 +201,7 @@ class Contents:
     lists: Mapping[str, NumberList] = field(default_factory=dict)
     train_rows: Tensor | None = None
     notes: tuple[str, ...] = ()
+    configs: Configs = ()  # the configuration by file, each whole
 
     def over(self, other: "Contents", *, its_own: bool = True) -> "Contents":
         """This, and where it says nothing, what another file says.
@@ -214,6 +215,7 @@ class Contents:
             {**other.lists, **self.lists},
             other.train_rows if self.train_rows is None else self.train_rows,
             tuple(dict.fromkeys((*self.notes, *other.notes))),
+            (*self.configs, *other.configs),
         )
 
     @property

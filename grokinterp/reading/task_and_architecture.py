@@ -38,7 +38,7 @@ from grokinterp.reading.stored_losses import (
 from grokinterp.reading.tensor_files import StateDict
 from grokinterp.runs._snapshot import BLOCK_ROWS, from_weights
 from grokinterp.runs.forwards import forward_of
-from grokinterp.runs.metrics import COLUMNS
+from grokinterp.runs.metrics import COLUMNS, evaluate
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import mask_of
 
@@ -256,7 +256,6 @@ def with_direction(
         recognised=inferred.recognised.replace(attention_dir=direction),
         chosen={**inferred.chosen, "attention_dir": direction},
         notes={**inferred.notes, "attention_dir": note},
-        unsure=tuple(each for each in inferred.unsure if each != "attention_dir"),
     )
 
 
@@ -275,29 +274,23 @@ def _stored_numbers(
         stored = stored.combine_first(pd.DataFrame(own, index, columns=[*COLUMNS], dtype=float))
     stored = stored[list(COLUMNS)].dropna(how="all")
     stored = stored[stored.index.isin(list(source.states))]
+    rows = torch.ones(task.n_inputs, dtype=torch.bool) if train is None else train
     for step in evenly_spread(list(stored.index)):
-        state, scores = source.states[step](), {}
+        row, state, found = stored.loc[step].to_dict(), source.states[step](), {}
         for direction in TRIED["attention_dir"]:
             reading = inferred.recognised.replace(attention_dir=direction)
             weights = reading.weights(state, f"{source.path}, step {step}")
             logits = from_weights(weights, reading.architecture, task).all_logits
-            scores[direction] = answer_scores(logits, task.labels)
-        row = stored.loc[step].to_dict()
-        for kind in ("loss", "acc"):
-            of_rows = {
-                direction: each.losses if kind == "loss" else each.right.to(torch.float64)
-                for direction, each in scores.items()
-            }
-            means = [row[f"{side}_{kind}"] for side in SIDES]
-            if train is not None:
-                for side, value, rows in zip(SIDES, means, (train, ~train), strict=True):
-                    if math.isfinite(value) and rows.any():
-                        found = {key: float(x[rows].mean()) for key, x in of_rows.items()}
-                        yield StoredNumber(f"{side}_{kind} of step {step}", value, found)
-            elif fraction and all(map(math.isfinite, means)):
-                found = {key: float(x.mean()) for key, x in of_rows.items()}
-                mean = fraction * means[0] + (1 - fraction) * means[1]
+            found[direction] = evaluate(logits, task.labels, rows)
+        for column in COLUMNS if train is not None else ():
+            if math.isfinite(row[column]):
+                means = {key: each[column] for key, each in found.items()}
+                yield StoredNumber(f"{column} of step {step}", row[column], means)
+        for kind in ("loss", "acc") if train is None and fraction else ():
+            sides = [row[f"{side}_{kind}"] for side in SIDES]
+            if all(map(math.isfinite, sides)):
+                means = {key: each[f"train_{kind}"] for key, each in found.items()}
+                mean = fraction * sides[0] + (1 - fraction) * sides[1]
                 # The fraction may be rounded by a row, and the mean has the digits of its parts.
-                unknown = abs(means[0] - means[1]) / task.n_inputs + max(map(uncertainty, means))
-                what = f"the {kind} of all rows at step {step}"
-                yield StoredNumber(what, mean, found, unknown)
+                unknown = abs(sides[0] - sides[1]) / task.n_inputs + max(map(uncertainty, sides))
+                yield StoredNumber(f"the {kind} of all rows at step {step}", mean, means, unknown)
