@@ -14,7 +14,8 @@ architecture, as far as that shows (`foreign_names.other_architecture`).
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,13 +39,9 @@ from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.user_models import PRECISIONS
 
 FUSED = ("bridge", "minimal_gpt")  # layouts whose query, key and value rows are those of all heads
-DEFAULTS = {
-    field.name: field.default
-    for field in fields(TransformerArchitecture)
-    if field.name in ("act_fn", "eps", "attention_dir", "attention_rate")
-}
+KINDS = ("act_fn", "eps", "attention_dir", "attention_rate")  # that shapes cannot say
 MASKS = (torch.bool, torch.uint8, torch.int64, *PRECISIONS)
-WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.")  # what others put before every key
+WRAPPERS = re.compile(r"^((module|_orig_mod|model|transformer)\.)+")  # before every key of others
 MOST_AROUND = 5  # modules, one inside the other, around a network
 
 _NOT_A_WEIGHT = re.compile(
@@ -78,16 +75,16 @@ class Recognised:
         Refused: missing keys, extra ones that would be used, other shapes, numbers that are not
         finite.
         """
+        layout, shape = self.layout, self.architecture
         with _named_if_another(state, where):
-            layout = self.layout
             if (to_canonical := LAYOUTS.get(layout)) is not None:
                 state, layout = to_canonical(state) or {}, "hooked"
-            tidied = _tidy(state, layout, self.unused_norms)
-            found = _convert(tidied, layout, self.architecture, where)
-        shapes = self.architecture.parameter_shapes()
+            named = _Named(_tidy(state, layout, self.unused_norms), layout, shape.n_layers, where)
+            found = named.canonical(shape)
+        shapes = shape.parameter_shapes()
         zero = found["embed.W_E"].new_zeros
         found = {name: zero(shape) for name, shape in shapes.items() if is_bias(name)} | found
-        self.architecture.check(found)
+        shape.check(found)
         diverged = "the training diverged before it was saved: leave this checkpoint out"
         refuse_not_finite(found, where, diverged)
         return {name: found[name].contiguous() for name in shapes}
@@ -116,10 +113,9 @@ class Recognised:
 def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str) -> Recognised:
     """Layout and architecture of a state dict.
 
-    `given` are sizes and kinds that somebody says it has (fields of
-    `TransformerArchitecture`): what shapes cannot say is taken from there, and what they can say
-    must agree. `normalization_type` "none"
-    says that the LayerNorms that are kept are not used.
+    `given` are sizes and kinds that somebody says it has (fields of `TransformerArchitecture`):
+    what shapes cannot say is taken from there, and what they can say must agree.
+    `normalization_type` "none" says that the LayerNorms that are kept are not used.
     """
     with _named_if_another(state, where):
         try:
@@ -145,49 +141,39 @@ def _recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str
         raise InputError(
             f"{where}: its layers are {sorted(layers)[:6]}, not 0, 1, ... without a gap."
         )
-    kinds: dict[str, Any] = {key: given.get(key, default) for key, default in DEFAULTS.items()}
+    named = _Named(tidied, layout, n_layers, where)
+    kinds = {key: given[key] for key in KINDS if key in given}
     kinds["act_fn"] = given.get("act_fn") or ("gelu" if layout == "minimal_gpt" else "relu")
     kinds["attention_dir"] = given.get("attention_dir") or _direction(state)
-    present = slots_in(tidied, layout, n_layers)
-    kinds["normalization_type"] = "LN" if "blocks.0.ln1.w" in present else None
+    kinds["normalization_type"] = "LN" if "blocks.0.ln1.w" in named.places else None
     notes: tuple[str, ...] = ()
-    if kinds["normalization_type"] and "blocks.0.ln1.b" not in present:
+    if kinds["normalization_type"] and "blocks.0.ln1.b" not in named.places:
         if layout == "hooked":  # whose LayerNorms always have biases
             raise InputError(
                 f"{where} has norms without biases, as normalization_type='RMS' has, which a run "
                 "has no place for; build the model yourself and use gi.snapshot(model, task)."
             )
         notes = ("norms have gains alone: taken to be LayerNorms, which RMSNorms are not",)
-    n_heads = _n_heads(tidied, layout, given, where)
-    sizes = _sizes(tidied, layout, n_layers, n_heads, where)
-    architecture = TransformerArchitecture.from_dict({**sizes, **kinds})
-    if extra := _left_over(tidied, layout, architecture, where):
+    architecture = TransformerArchitecture.from_dict({**named.sizes(given), **kinds})
+    if extra := named.left_over(architecture):
         notes += (f"read without {names(extra)}, which a HookedTransformer does not have",)
     for key, value in given.items():
         found = getattr(architecture, key)
-        if key not in DEFAULTS and value != found:
+        if key not in KINDS and value != found:
             raise InputError(
                 f"{key}={value} contradicts the weights of {where}, which have {key}={found}; "
                 "correct it or leave it out."
             )
-    open_questions = ["act_fn", *(["n_heads"] if layout in FUSED else [])]
-    if architecture.n_ctx == 2 and layout == "paper":  # as Zhong et al. 2023 vary it
-        open_questions.append("attention_rate")
-    if n_layers > 1 and architecture.attention_dir == "causal":  # of one layer it changes nothing
-        open_questions.append("attention_dir")
-    if architecture.normalization_type:
-        open_questions.append("eps")
-    known = {"n_heads", *given} if "d_head" in given else {*given}
-    assumed = tuple(x for x in open_questions if x not in known)
+    open_questions = {
+        "act_fn": True,
+        "n_heads": layout in FUSED and "d_head" not in given,
+        "attention_rate": architecture.n_ctx == 2 and layout == "paper",  # as Zhong et al. vary it
+        # Of one layer it changes nothing.
+        "attention_dir": n_layers > 1 and architecture.attention_dir == "causal",
+        "eps": architecture.normalization_type is not None,
+    }
+    assumed = tuple(key for key, is_open in open_questions.items() if is_open and key not in given)
     return Recognised(layout, architecture, assumed, notes, unused_norms)
-
-
-def slots_in(tidied: Mapping[str, Tensor], layout: str, n_layers: int) -> dict[str, Slot]:
-    """Canonical names of the weights that are there, and where."""
-    if layout == "hooked":
-        return {key: Slot(key, "... -> ...") for key in tidied}
-    table = PAPER if layout == "paper" else BRIDGE
-    return {name: slot for name, slot in slots(table, n_layers).items() if slot.key in tidied}
 
 
 @contextlib.contextmanager
@@ -263,122 +249,121 @@ def _without_wrappers(keys: Iterable[str]) -> dict[str, str]:
     >>> _without_wrappers(["net.embed.W_E", "net.unembed.W_U"])
     {'net.embed.W_E': 'embed.W_E', 'net.unembed.W_U': 'unembed.W_U'}
     """
-    found = {key: _unwrapped(key) for key in keys}
+    found = {key: WRAPPERS.sub("", key) for key in keys}
     for _ in range(MOST_AROUND):
         if len(found) < 2 or not all("." in name for name in found.values()):
             break
         first = {name.partition(".")[0] for name in found.values()}
         if len(first) > 1:
             break
-        found = {key: _unwrapped(name.partition(".")[2]) for key, name in found.items()}
+        found = {key: WRAPPERS.sub("", name.partition(".")[2]) for key, name in found.items()}
     around = {name[: -len(_TOKENS)] for name in found.values() if name.endswith(f".{_TOKENS}")}
     if len(around) == 1 and _TOKENS not in found.values():  # and beside it other modules
         found = {key: name.removeprefix(*around) for key, name in found.items()}
     return found
 
 
-def _unwrapped(name: str) -> str:
-    while name.startswith(WRAPPERS):
-        name = name.partition(".")[2]
-    return name
+@dataclass(frozen=True)
+class _Named:
+    """The weights of a file by the names of their layout, as `_tidy` gives them."""
 
+    weights: Mapping[str, Tensor]
+    layout: str
+    n_layers: int
+    where: str
 
-def _convert(
-    tidied: Mapping[str, Tensor], layout: str, architecture: TransformerArchitecture, where: str
-) -> Weights:
-    places = slots_in(tidied, layout, architecture.n_layers)
-    extra = _left_over(tidied, layout, architecture, where)
-    found = {}
-    for name, slot in places.items():
-        if name in extra:
-            continue
-        try:
-            found[name] = slot.canonical(tidied[slot.key], architecture.n_heads)
-        except EinopsError:
-            shape = tuple(tidied[slot.key].shape)
+    @cached_property
+    def places(self) -> dict[str, Slot]:
+        """Canonical names of the weights that are there, and where."""
+        if self.layout == "hooked":
+            return {key: Slot(key, "... -> ...") for key in self.weights}
+        known = slots(PAPER if self.layout == "paper" else BRIDGE, self.n_layers)
+        return {name: slot for name, slot in known.items() if slot.key in self.weights}
+
+    def canonical(self, architecture: TransformerArchitecture) -> Weights:
+        """The weights under canonical names and in canonical shapes."""
+        extra, n_heads = self.left_over(architecture), architecture.n_heads
+        found = {}
+        for name, slot in self.places.items():
+            if name in extra:
+                continue
+            try:
+                found[name] = slot.canonical(self.weights[slot.key], n_heads)
+            except EinopsError:
+                raise InputError(
+                    f"{self.where}: weight {slot.key!r} has shape "
+                    f"{tuple(self.weights[slot.key].shape)}, which does not fit "
+                    f"{slot.pattern.partition(' -> ')[0]!r} with {n_heads} heads."
+                ) from None
+        for name in architecture.parameter_shapes():
+            if name not in found and not is_bias(name):
+                raise self._without(name)
+        return found
+
+    def left_over(self, architecture: TransformerArchitecture) -> list[str]:
+        """Weights that a HookedTransformer's dict has besides its own, such as those of a probe.
+
+        Refused: what is named as a part of the forward is, and anything in other layouts, where
+        names are free.
+        """
+        hooked = self.layout == "hooked"
+        own = set(self.weights) - set(architecture.parameter_shapes())
+        extra = sorted(own if hooked else self._not_understood())
+        used = [x for x in extra if not hooked or _PART_OF_THE_FORWARD.fullmatch(x)]
+        if used:
             raise InputError(
-                f"{where}: weight {slot.key!r} has shape {shape}, which does not fit "
-                f"{slot.pattern.partition(' -> ')[0]!r} with {architecture.n_heads} heads."
-            ) from None
-    if missing := [x for x in architecture.parameter_shapes() if x not in found and not is_bias(x)]:
-        raise _no_weight(missing[0], where)
-    return found
+                f"{self.where} has weights that are not in the {self.layout} layout, "
+                f"{names(used)}; take them out if the network does not use them, or rename them."
+            )
+        return extra
 
+    def sizes(self, given: Mapping[str, Any]) -> dict[str, int]:
+        """The sizes, each read off one weight; `Recognised.weights` compares all the others."""
+        n_heads, shapes = self._n_heads(given), {}
+        for name, ndim in (
+            ("embed.W_E", 2), ("pos_embed.W_pos", 2), ("blocks.0.attn.W_Q", 3),
+            ("blocks.0.mlp.W_in", 2), ("unembed.W_U", 2),
+        ):  # fmt: skip
+            if (slot := self.places.get(name)) is None:
+                raise self._without(name)
+            weight = self._of_axes(slot.key, 2 if self.layout in FUSED else ndim)
+            shapes[name] = slot.canonical(weight, n_heads).shape
+        return {
+            "n_layers": self.n_layers,
+            "n_heads": n_heads,
+            "d_model": shapes["embed.W_E"][1],
+            "d_head": shapes["blocks.0.attn.W_Q"][2],
+            "d_mlp": shapes["blocks.0.mlp.W_in"][1],
+            "d_vocab": shapes["embed.W_E"][0],
+            "d_vocab_out": shapes["unembed.W_U"][1],
+            "n_ctx": shapes["pos_embed.W_pos"][0],
+        }
 
-def _left_over(
-    tidied: Mapping[str, Tensor], layout: str, architecture: TransformerArchitecture, where: str
-) -> list[str]:
-    """Weights that a HookedTransformer's dict has besides its own, such as those of a probe.
+    def _n_heads(self, given: Mapping[str, Any]) -> int:
+        if self.layout not in FUSED:
+            return len(self._of_axes("blocks.0.attn.W_Q", 3))
+        rows = len(self._of_axes("blocks.0.attn.q.weight", 2))
+        usual = 4 if rows % 4 == 0 else 1
+        heads = given.get("n_heads") or rows // (given.get("d_head") or rows // usual)
+        if type(heads) is not int or heads < 1 or rows % heads:
+            what = f"the {rows} query rows of {self.where}"
+            raise InputError(f"n_heads={heads!r} does not divide {what}.")
+        return heads
 
-    Refused: what is named as a part of the forward is, and anything in other layouts, where names
-    are free.
-    """
-    if layout == "hooked":
-        known = set(architecture.parameter_shapes())
-    else:
-        known = {slot.key for slot in slots_in(tidied, layout, architecture.n_layers).values()}
-    extra = sorted(set(tidied) - known)
-    used = [x for x in extra if layout != "hooked" or _PART_OF_THE_FORWARD.fullmatch(x)]
-    if used:
-        raise InputError(
-            f"{where} has weights that are not in the {layout} layout, {names(used)}; take them "
-            "out if the network does not use them, or rename them."
-        )
-    return extra
+    def _of_axes(self, key: str, ndim: int) -> Tensor:
+        found = self.weights.get(key)
+        if found is None or found.ndim != ndim or 0 in found.shape:
+            is_ = "missing" if found is None else tuple(found.shape)
+            raise InputError(f"{self.where}: weight {key!r} is {is_}, expected {ndim} axes.")
+        return found
 
+    def _without(self, name: str) -> InputError:
+        own = self._not_understood()
+        hint = f"of its own, {names(own)} are not understood: " if own else ""
+        return InputError(f"{self.where} has no weight {name!r}; {hint}rename them {_AS_HOOKED}.")
 
-def _no_weight(name: str, where: str, unknown: Iterable[str] = ()) -> InputError:
-    own = list(unknown)
-    hint = f"of its own, {names(own)} are not understood: rename them" if own else "rename them"
-    return InputError(f"{where} has no weight {name!r}; {hint} {_AS_HOOKED}.")
-
-
-def _n_heads(
-    tidied: Mapping[str, Tensor], layout: str, given: Mapping[str, Any], where: str
-) -> int:
-    if layout in ("hooked", "paper"):
-        return len(_shaped(tidied, "blocks.0.attn.W_Q", 3, where))
-    rows = len(_shaped(tidied, "blocks.0.attn.q.weight", 2, where))
-    usual = 4 if rows % 4 == 0 else 1
-    heads = given.get("n_heads") or rows // (given.get("d_head") or rows // usual)
-    if type(heads) is not int or heads < 1 or rows % heads:
-        raise InputError(f"n_heads={heads!r} does not divide the {rows} query rows of {where}.")
-    return heads
-
-
-def _sizes(
-    tidied: Mapping[str, Tensor], layout: str, n_layers: int, n_heads: int, where: str
-) -> dict[str, int]:
-    """The sizes, each read off one weight; `Recognised.weights` compares all the others."""
-    first = slots_in(tidied, layout, 1)
-    shapes = {}
-    for name, ndim in (
-        ("embed.W_E", 2), ("pos_embed.W_pos", 2), ("blocks.0.attn.W_Q", 3),
-        ("blocks.0.mlp.W_in", 2), ("unembed.W_U", 2),
-    ):  # fmt: skip
-        if name not in first:
-            keys = {slot.key for slot in slots_in(tidied, layout, n_layers).values()}
-            raise _no_weight(name, where, () if layout == "hooked" else set(tidied) - keys)
-        slot = first[name]
-        _shaped(tidied, slot.key, 2 if layout in FUSED else ndim, where)
-        shapes[name] = slot.canonical(tidied[slot.key], n_heads).shape
-    return {
-        "n_layers": n_layers,
-        "n_heads": n_heads,
-        "d_model": shapes["embed.W_E"][1],
-        "d_head": shapes["blocks.0.attn.W_Q"][2],
-        "d_mlp": shapes["blocks.0.mlp.W_in"][1],
-        "d_vocab": shapes["embed.W_E"][0],
-        "d_vocab_out": shapes["unembed.W_U"][1],
-        "n_ctx": shapes["pos_embed.W_pos"][0],
-    }
-
-
-def _shaped(tidied: Mapping[str, Tensor], key: str, ndim: int, where: str) -> Tensor:
-    if key not in tidied or tidied[key].ndim != ndim or 0 in tidied[key].shape:
-        found = tuple(tidied[key].shape) if key in tidied else "missing"
-        raise InputError(f"{where}: weight {key!r} is {found}, expected {ndim} axes.")
-    return tidied[key]
+    def _not_understood(self) -> set[str]:
+        return set(self.weights) - {slot.key for slot in self.places.values()}
 
 
 def _direction(state: Mapping[str, Tensor]) -> str:
@@ -388,6 +373,5 @@ def _direction(state: Mapping[str, Tensor]) -> str:
     use when attention goes both ways.
     """
     masks = [mask for key, mask in state.items() if key.endswith("attn.mask") and mask.ndim == 2]
-    if any(len(mask) > 1 and mask.dtype in MASKS and mask.triu(1).any() for mask in masks):
-        return "bidirectional"
-    return str(DEFAULTS["attention_dir"])
+    later = any(len(mask) > 1 and mask.dtype in MASKS and mask.triu(1).any() for mask in masks)
+    return "bidirectional" if later else "causal"

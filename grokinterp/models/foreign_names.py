@@ -19,6 +19,7 @@ message, so that nobody is told to rename weights that such a network cannot hav
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, pairwise
 
 from einops import rearrange
@@ -220,10 +221,34 @@ _NORM = re.compile(
     r"(^|[._])(ln|norm|layer_?norm|rms|rmsnorm|batch_?norm|bn)[\w.]*$", re.IGNORECASE
 )
 _POSITION = re.compile(r"(^|[._])(pos\w*|wpe|pe|position\w*)(\.|_|$)")
-_TOKEN = re.compile(r"(^|\.)(\w*emb\w*|wte|tok\w*|W_E)(\.|$|_)|(^|\.)W_E$")
+_TOKEN = re.compile(r"(^|\.)(\w*emb\w*|wte|tok\w*|W_E)(\.|$|_)")
 _HEAD = re.compile(
     r"(^|\.)(unembed\w*|lm_head|head|output\w*|out|fc(_out)?|classifier|decoder|readout|to_logits"
     r"|W_U|linear)(\.|$)"
+)
+# What the names of weights tell of a network: all of these patterns, and what it is then.
+Telling = tuple[tuple[tuple[str, ...], str], ...]
+_RECURRENT: Telling = (
+    ((r"(?i)(^|[._])(lstm|gru|rnn)\w*\.",), "a recurrent network (RNN)"),
+    ((r"(^|\.)A_log$",), "a state-space model (such as Mamba)"),
+)
+_CROSS = r"(^|\.)multihead_attn\.in_proj_weight$"
+_LAYER = (r"(^|\.)self_attn\.in_proj_weight$", r"linear1\.weight$")
+_OF_TORCH: Telling = (  # whose norms stand after attention and MLP by default
+    ((_CROSS, r"(^|\.)encoder\.layers\."), "an nn.Transformer (encoder and decoder)"),
+    ((_CROSS,), "an nn.TransformerDecoder"),
+    ((*_LAYER, r"layers\.\d+\.self_attn"), "an nn.TransformerEncoder"),
+    (_LAYER, "an nn.TransformerEncoderLayer"),
+)
+_UNUSUAL: Telling = (  # parts that usual transformers do not have
+    ((r"(^|\.)(\w*experts?)\.\d+\.|(^|\.)router\.",), "a mixture of experts"),
+    (tuple(rf"(^|\.)w{x}\.weight$" for x in "123"), "gated MLPs (as LLaMA has)"),
+    ((r"(^|\.)(W_gate|b_gate|gate_proj|gate_up_proj|w_gate)(\.|$)",), "gated MLPs (as LLaMA has)"),
+    ((r"(^|\.)\w*heads?\.\d+\.",), "a module for each attention head"),
+    ((r"attn\._W_K$",), "grouped-query attention"),
+    ((r"(^|\.)(q|k|query|key|qk)_?(norm|ln|layernorm)(\.|$)",), "norms on queries and keys"),
+    ((r"(^|\.)ln[12]_post\.",), "norms after attention and MLP as well"),
+    ((r"lora_?[AB]",), "LoRA adapters"),
 )
 Shapes = dict[str, tuple[int, ...]]
 
@@ -245,10 +270,8 @@ def other_architecture(state: Mapping[str, Tensor]) -> str | None:
     shapes = {key: tuple(state[key].shape) for key in islice(state, MOST_NAMES)}
     transformers = (_attention_only, _unusual, _embeddings, _positions)
     others = transformers if has_attention(shapes) else (_perceptron,)
-    for rule in (_recurrent, _convolutional, _of_torch, *others):
-        if found := rule(shapes):
-            return found
-    return None
+    rules = (_recurrent, _convolutional, partial(_named_by, _OF_TORCH), *others)
+    return next(filter(None, (rule(shapes) for rule in rules)), None)
 
 
 def has_attention(names: Iterable[str]) -> bool:
@@ -261,30 +284,16 @@ def _recurrent(shapes: Shapes) -> str | None:
         if re.search(r"(^|[._])weight_hh", name) and len(shape) == 2 and shape[1]:
             kinds = {4: "nn.LSTM", 3: "nn.GRU", 1: "nn.RNN"}
             return f"a recurrent network ({kinds.get(shape[0] // shape[1], 'RNN')})"
-    if any(re.search(r"(^|[._])(lstm|gru|rnn)\w*\.", name, re.IGNORECASE) for name in shapes):
-        return "a recurrent network (RNN)"
-    return "a state-space model (such as Mamba)" if _any(r"(^|\.)A_log$", shapes) else None
+    return _named_by(_RECURRENT, shapes)
 
 
 def _convolutional(shapes: Shapes) -> str | None:
-    kernels = [
-        name for name, shape in shapes.items()
-        if (len(shape) in (3, 4, 5) and re.search("conv", name, re.IGNORECASE))
+    kernels = any(
+        (len(shape) in (3, 4, 5) and re.search("conv", name, re.IGNORECASE))
         or (len(shape) == 4 and re.search(r"weight$|\.W$", name))
-    ]  # fmt: skip
+        for name, shape in shapes.items()
+    )
     return "a convolutional network (CNN)" if kernels else None
-
-
-def _of_torch(shapes: Shapes) -> str | None:
-    """Transformers of torch.nn, whose norms stand after attention and MLP by default."""
-    layer = _any(r"(^|\.)self_attn\.in_proj_weight$", shapes) and _any(r"linear1\.weight$", shapes)
-    if _any(r"(^|\.)multihead_attn\.in_proj_weight$", shapes):
-        both = _any(r"(^|\.)encoder\.layers\.", shapes)
-        return "an nn.Transformer (encoder and decoder)" if both else "an nn.TransformerDecoder"
-    if not layer:
-        return None
-    stacked = _any(r"layers\.\d+\.self_attn", shapes)
-    return "an nn.TransformerEncoder" if stacked else "an nn.TransformerEncoderLayer"
 
 
 def _perceptron(shapes: Shapes) -> str | None:
@@ -303,22 +312,18 @@ def _perceptron(shapes: Shapes) -> str | None:
         return f"a linear model ({widths[0]} -> {widths[-1]})"
     listed = widths if len(widths) < 7 else [*widths[:5], "...", widths[-1]]
     sizes = " -> ".join(map(str, listed))
-    how = _operands(tables, widths)
+    how = _operands(tables, widths[0], widths[-1])
     return f"a multilayer perceptron (MLP without attention, {sizes}{how})"
 
 
-def _operands(tables: list[tuple[int, ...]], widths: list[int]) -> str:
-    first, classes = widths[0], widths[-1]
+def _operands(tables: list[tuple[int, ...]], first: int, classes: int) -> str:
     if len(tables) >= 2:
         return ", an embedding for each operand"
-    if tables:
-        d_embed = tables[0][1]
-        if first == 2 * d_embed:
-            return ", embeddings of the operands concatenated"
-        return ", embeddings of the operands summed or multiplied" if first == d_embed else ""
-    if first == 2 * classes:
-        return ", operands one-hot and concatenated"
-    return ", operands one-hot and summed" if first == classes else ""
+    inputs = "embeddings of the operands" if tables else "operands one-hot and"
+    width = tables[0][1] if tables else classes
+    if first == 2 * width:
+        return f", {inputs} concatenated"
+    return f", {inputs} summed{' or multiplied' if tables else ''}" if first == width else ""
 
 
 def _widths(matrices: Sequence[tuple[int, ...]]) -> list[int]:
@@ -340,24 +345,9 @@ def _attention_only(shapes: Shapes) -> str | None:
     return None if unknown else "an attention-only transformer (no MLP)"
 
 
-# What names tell of parts that usual transformers do not have: all of these patterns, and the part.
-_UNUSUAL = (
-    ((r"(^|\.)(\w*experts?)\.\d+\.|(^|\.)router\.",), "a mixture of experts"),
-    (tuple(rf"(^|\.)w{x}\.weight$" for x in "123"), "gated MLPs (as LLaMA has)"),
-    ((r"(^|\.)(W_gate|b_gate|gate_proj|gate_up_proj|w_gate)(\.|$)",), "gated MLPs (as LLaMA has)"),
-    ((r"(^|\.)\w*heads?\.\d+\.",), "a module for each attention head"),
-    ((r"attn\._W_K$",), "grouped-query attention"),
-    ((r"(^|\.)(q|k|query|key|qk)_?(norm|ln|layernorm)(\.|$)",), "norms on queries and keys"),
-    ((r"(^|\.)ln[12]_post\.",), "norms after attention and MLP as well"),
-    ((r"lora_?[AB]",), "LoRA adapters"),
-)
-
-
 def _unusual(shapes: Shapes) -> str | None:
-    for patterns, part in _UNUSUAL:
-        if all(_any(pattern, shapes) for pattern in patterns):
-            return f"a transformer with {part}"
-    return None
+    part = _named_by(_UNUSUAL, shapes)
+    return part and f"a transformer with {part}"
 
 
 def _embeddings(shapes: Shapes) -> str | None:
@@ -386,6 +376,10 @@ def _is_other(name: str, shape: tuple[int, ...]) -> bool:
         or bool(_POSITION.search(name) or _NORM.search(name))
         or re.search(r"(^|\.)un_?emb", name) is not None
     )
+
+
+def _named_by(table: Telling, shapes: Shapes) -> str | None:
+    return next((x for patterns, x in table if all(_any(each, shapes) for each in patterns)), None)
 
 
 def _any(pattern: str | re.Pattern[str], shapes: Shapes) -> bool:

@@ -6,7 +6,7 @@ note for every guess. They are read where they are, when they are asked for.
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from grokinterp.reading.checkpoint_formats import holds_foreign, open_source
 from grokinterp.reading.settings import Settings, check_sizes
 from grokinterp.reading.stored_losses import LossEvidence, log_ratio, stored_at
 from grokinterp.reading.task_and_architecture import (
-    check_affordable,
     check_biases,
     infer,
     task_of,
@@ -203,11 +202,9 @@ def open_foreign(
     state, where = source.states[last](), _where(source, last)
     recognised = recognise(state, combined.of_architecture(), where)
     task, task_notes = task_of(recognised.architecture, given, config, source)
-    set_by_hand = {key for key, value in asdict(given).items() if value is not None}
     papers = source.format in ("paper", "trainer")  # whose code keeps the vocabulary of p = 113
-    ignored = {"d_vocab", "d_vocab_out"} if papers else set()
-    check_sizes(source.configs, recognised.architecture, task.p, set_by_hand | ignored)
-    check_affordable(recognised.architecture, task, where)
+    ignored = ("d_vocab", "d_vocab_out") if papers else ()
+    check_sizes(source.configs, recognised.architecture, task.p, {*given.said(), *ignored})
     operation_known = combined.operation is not None
     inferred = infer(recognised, state, task, operation_known=operation_known, where=where)
     if "attention_dir" in inferred.unsure:
@@ -223,16 +220,16 @@ def open_foreign(
     evidence = _evidence(source, recognised, task)
     split = find_split(given, config, source, evidence)
     source, alignment = _with_aligned_losses(source, evidence, split)
-    known = [f"{key}={value}" for key, value in asdict(config).items() if value is not None]
+    known = [f"{key}={value}" for key, value in config.said().items()]
     notes = [
         *source.notes, *([f"its configuration says {', '.join(known)}"] if known else []),
         *recognised.notes, *task_notes, *inferred.notes.values(), inferred.so_read, *split.notes,
         *alignment,
     ]  # fmt: skip
-    described = split.described
-    if described is not None and split.rows is not None:
+    described = None
+    if split.rows is not None:
         n_train = len(split.rows)
-        described = {**described, "n_train": n_train, "n_test": task.n_inputs - n_train}
+        described = {**split.described, "n_train": n_train, "n_test": task.n_inputs - n_train}
     manifest = Manifest(
         task, recognised.architecture, None, described, sorted(source.states), finished=True,
         versions=current_versions(),
@@ -248,10 +245,9 @@ def _with_aligned_losses(
     source: Source, evidence: LossEvidence, split: Split
 ) -> tuple[Source, tuple[str, ...]]:
     """The demo's test losses on the step that they agree with: after the update, or before."""
-    if source.format != "demo" or "test_loss" not in source.losses or split.rows is None:
-        return source, ()
-    test = ~mask_of(split.rows, evidence.task.n_inputs)
-    if not test.any():
+    test = None if split.rows is None else ~mask_of(split.rows, evidence.task.n_inputs)
+    aligned = source.format == "demo" and "test_loss" in source.losses
+    if not aligned or test is None or not test.any():
         return source, ()
     earlier = {
         column: replace(curve, steps=curve.steps - int(column.startswith("test")))
@@ -292,8 +288,7 @@ def _evidence(source: Source, recognised: Recognised, task: ModularTask) -> Loss
         logits = from_weights(weights, recognised.architecture, task).all_logits
         return cross_entropies(logits, task.labels)
 
-    stored: Mapping[int, float]
-    stored = stored_at(source.logged_metrics(), "train_loss", source.states)
+    stored: Mapping[int, float] = stored_at(source.logged_metrics(), "train_loss", source.states)
     # Of codes that are not known, losses are those of their checkpoints or of an update before.
     known = source.format in ("paper", "trainer", "demo")
     exact = bool(stored) and (known or (source.log is not None and "train_loss" in source.log))

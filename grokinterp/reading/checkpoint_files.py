@@ -146,7 +146,6 @@ class CheckpointFile:
     step: StepFound | None
     other: StepFound | None
     contents: Contents
-    configs: Configs
     named: bool  # whether its name has a step
 
 
@@ -158,16 +157,15 @@ def part_of(file: Path, data: Any, there: Collection[str]) -> CheckpointFile:
             f"{file}: its train_indices are no list of rows a*p + b; put them right, or leave them "
             "out and give train_indices=FILE."
         )
-    configs = [(str(file), contents.config)] if contents.config else []
-    for name, other in namesakes_of(file, there):
+    contents = replace(contents, configs=((str(file), contents.config),))
+    for other in namesakes_of(file, there):
         if other.step is not None and counts_epochs(other.step[1]) and not other.losses:
             other = replace(other, step=None)  # of a configuration: the number that is planned
         contents = contents.over(other)
-        configs.append((name, other.config))
     step, other_step = step_of(contents.step, file.stem)
     if contents.train_rows is not None:  # not a view of a file that stays open
         contents = replace(contents, train_rows=contents.train_rows.clone())
-    return CheckpointFile(file, step, other_step, contents, configs, step_in(file.stem) is not None)
+    return CheckpointFile(file, step, other_step, contents, step_in(file.stem) is not None)
 
 
 def single_source(path: Path, data: Any, *, step: int | None, metrics: str | None) -> Source:
@@ -176,9 +174,7 @@ def single_source(path: Path, data: Any, *, step: int | None, metrics: str | Non
     part = part_of(path, data, names_in(path.parent))
     in_epochs = part.step is not None and part.step.in_epochs
     companions = companions_of(path, epochs=in_epochs, metrics=metrics)
-    contents = part.contents
-    for _, other in companions.contents:
-        contents = contents.over(other, its_own=False)
+    contents = part.contents.over(companions.contents, its_own=False)
     at, word = step, None
     if step is None and part.step is not None:
         at, word = part.step.number, part.step.word
@@ -205,24 +201,23 @@ def single_source(path: Path, data: Any, *, step: int | None, metrics: str | Non
     return Source(
         path, "state_dict", {at: lambda: state}, curves, None, contents.config,
         contents.train_rows, table, (*notes, *placed, *companions.notes, *more),
-        configs=(*part.configs, *companions.configs()),
+        configs=contents.configs,
         near={} if single is None or not np.isfinite(single) else {at: single},
     )  # fmt: skip
 
 
 def with_companions(source: Source, companions: Companions, word: str | None = None) -> Source:
     """Checkpoints, and what the files next to all of them say where they themselves do not."""
-    contents = Contents(config=source.config, train_rows=source.train_data)
-    for _, other in companions.contents:
-        contents = contents.over(other, its_own=False)
+    configs = source.configs or ((str(source.path), source.config),)
+    own = Contents(config=source.config, train_rows=source.train_data, configs=configs)
+    contents = own.over(companions.contents, its_own=False)
     last = max(source.states)
     lists, _, placed = place_lists(
         contents.lists, step=last, word=word, config=contents.config, fixed=True
     )
     table, more = _in_the_same_steps(companions.log, last, word)
-    own = source.configs or (((str(source.path), source.config),) if source.config else ())
     return replace(
-        source, config=contents.config, configs=(*own, *companions.configs()),
+        source, config=contents.config, configs=contents.configs,
         train_data=contents.train_rows, losses={**lists, **source.losses}, log=table,
         notes=(*source.notes, *contents.notes, *placed, *companions.notes, *more),
     )  # fmt: skip
@@ -291,7 +286,7 @@ def folder_source(folder: Path, files: Collection[Path], *, metrics: str | None)
     """The weights of every file that says its step, or has it in its name."""
     there = names_in(folder)
     parts: dict[int, CheckpointFile] = {}
-    others: list[tuple[str, Contents]] = []  # of files without weights: a log, the training rows
+    others = Contents()  # of files without weights: a log, the training rows
     left_out: dict[str, list[str]] = {}
     lists = _ListsOfFiles()
     for file in files:
@@ -305,7 +300,8 @@ def folder_source(folder: Path, files: Collection[Path], *, metrics: str | None)
             continue
         if is_no_checkpoint(data):
             if not part.contents.is_empty:
-                others.append((str(file), part.contents))
+                whole = ((str(file), part.contents.config),)
+                others = others.over(replace(part.contents, configs=whole))
             left_out.setdefault("hold no weights", []).append(file.name)
             continue
         if part.step is None:
@@ -332,14 +328,14 @@ def folder_source(folder: Path, files: Collection[Path], *, metrics: str | None)
     assert last is not None
     source = _source_of_parts(folder, dict(sorted(parts.items())), lists, last)
     companions = companions_of(folder, epochs=last.in_epochs, metrics=metrics)
-    companions = replace(companions, contents=(*companions.contents, *others))
+    companions = replace(companions, contents=companions.contents.over(others))
     return with_companions(source, companions, last.word).noting(left_out)
 
 
 def _source_of_parts(
     folder: Path, parts: dict[int, CheckpointFile], lists: "_ListsOfFiles", last: StepFound
 ) -> Source:
-    configs = [pair for part in parts.values() for pair in part.configs]
+    configs = [pair for part in parts.values() for pair in part.contents.configs]
     config = next((x.contents.config for x in reversed(parts.values()) if x.contents.config), {})
     rows = [(x.file, x.contents.train_rows) for x in parts.values()]
     kept = [(file, found) for file, found in rows if found is not None]

@@ -201,6 +201,7 @@ class Contents:
     lists: Mapping[str, NumberList] = field(default_factory=dict)
     train_rows: Tensor | None = None
     notes: tuple[str, ...] = ()
+    configs: Configs = ()  # the configuration by file, each whole
 
     def over(self, other: "Contents", *, its_own: bool = True) -> "Contents":
         """This, and where it says nothing, what another file says.
@@ -214,6 +215,7 @@ class Contents:
             {**other.lists, **self.lists},
             other.train_rows if self.train_rows is None else self.train_rows,
             tuple(dict.fromkeys((*self.notes, *other.notes))),
+            (*self.configs, *other.configs),
         )
 
     @property
@@ -430,9 +432,9 @@ def _whole(value: Any) -> int | None:
 
 def numbers_in(value: Any) -> np.ndarray | None:
     """A list or a tensor of numbers as an array, NaN for None in it; None if it is none."""
-    if isinstance(value, Tensor) and _is_real(value):
+    if isinstance(value, Tensor) and not value.is_complex() and value.dtype != torch.bool:
         return value.detach().double().clone().numpy()
-    if isinstance(value, np.ndarray) and _is_real(value):
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
         return value.astype(float)
     if isinstance(value, (list, tuple)):
         with contextlib.suppress(TypeError, ValueError, OverflowError):
@@ -469,9 +471,3 @@ def _axis(value: Any) -> np.ndarray | None:
     whole = np.isfinite(steps).all() and not (steps % 1).any()
     rises = steps[0] >= 0 and steps[-1] < LARGEST_STEP and (np.diff(steps) > 0).all()
     return steps.astype(np.int64) if whole and rises else None
-
-
-def _is_real(value: Tensor | np.ndarray) -> bool:
-    if isinstance(value, Tensor):
-        return not value.is_complex() and value.dtype != torch.bool
-    return value.dtype.kind in "iuf"

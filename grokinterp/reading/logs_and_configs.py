@@ -18,7 +18,8 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,6 @@ from grokinterp.base.registry import Registry, check_function
 from grokinterp.reading.file_contents import (
     SPLIT_GROUPS,
     STEPS,
-    Configs,
     Contents,
     CurveOf,
     by_column,
@@ -93,15 +93,11 @@ class Log:
 
 @dataclass(frozen=True)
 class Companions:
-    """What the files next to checkpoints say, each with its path, and a log."""
+    """What the files next to checkpoints say together, and a log."""
 
-    contents: tuple[tuple[str, Contents], ...]
+    contents: Contents
     log: Log | None
     notes: tuple[str, ...]
-
-    def configs(self) -> Configs:
-        """The configurations among them."""
-        return [(path, x.config) for path, x in self.contents if x.config]
 
 
 def companions_of(path: Path, *, epochs: bool = False, metrics: str | None = None) -> Companions:
@@ -113,7 +109,8 @@ def companions_of(path: Path, *, epochs: bool = False, metrics: str | None = Non
     folder, own = (path, []) if path.is_dir() else (path.parent, _stems_of(path))
     notes: list[str] = []
     there = names_in(folder)
-    contents = tuple(_contents(folder, [*own, *OF_CONFIG, *OF_LOG, *OF_SPLIT], there, notes))
+    every = _contents(folder, [*own, *OF_CONFIG, *OF_LOG, *OF_SPLIT], there, notes)
+    contents = reduce(Contents.over, every, Contents())
     if metrics is not None:
         return Companions(contents, read_log(Path(metrics), epochs=epochs), tuple(notes))
     for file in _files(folder, [*own, *OF_LOG], there, (".csv",)):
@@ -126,9 +123,9 @@ def companions_of(path: Path, *, epochs: bool = False, metrics: str | None = Non
     return Companions(contents, None, tuple(notes))
 
 
-def namesakes_of(path: Path, there: Collection[str]) -> tuple[tuple[str, Contents], ...]:
+def namesakes_of(path: Path, there: Collection[str]) -> Iterator[Contents]:
     """What JSON files say that have the name of one checkpoint; `there` is what lies next to it."""
-    return tuple(_contents(path.parent, _stems_of(path), there, []))
+    return _contents(path.parent, _stems_of(path), there, [])
 
 
 def names_in(folder: Path) -> frozenset[str]:
@@ -161,7 +158,7 @@ def _files(
 
 def _contents(
     folder: Path, stems: Iterable[str], there: Collection[str], notes: list[str]
-) -> Iterator[tuple[str, Contents]]:
+) -> Iterator[Contents]:
     for file in _files(folder, stems, there, JSON):
         try:
             if file.stat().st_size > LARGEST_JSON:
@@ -176,7 +173,7 @@ def _contents(
             continue
         found = contents_of(with_name(data, file.stem), all_is_config=True)
         if not found.is_empty:
-            yield str(file), found
+            yield replace(found, configs=((str(file), found.config),))
 
 
 def with_name(data: Any, name: str) -> Mapping[str, Any]:

@@ -175,9 +175,8 @@ class _Machine:
         return self.stack[-1]
 
     def _pop(self, _: Any = None) -> Any:
-        top = self._top()
-        self.stack.pop()
-        return top
+        self._top()
+        return self.stack.pop()
 
     def _pop_mark(self, n: int | None) -> list[Any]:
         """The last n objects of the stack; by default, all that it holds since the mark."""
@@ -188,33 +187,24 @@ class _Machine:
         items, self.stack = self.stack, self.marks.pop()
         return items
 
-    def _list(self, n: int | None) -> None:
-        self._value(self._pop_mark(n))
+    def _tuple(self, items: list[Any]) -> None:
+        self.stack.append(tuple(items))
 
-    def _tuple(self, n: int | None) -> None:
-        self._value(tuple(self._pop_mark(n)))
-
-    def _appends(self, n: int | None) -> None:
-        items = self._pop_mark(n)
+    def _appends(self, items: list[Any]) -> None:
         _expect(self._top(), list).extend(items)
 
-    def _dict(self, n: int | None) -> None:
-        items = self._pop_mark(n)
+    def _dict(self, items: list[Any]) -> None:
         self.stack.append({})
-        self._set(items)
+        self._setitems(items)
 
-    def _setitems(self, n: int | None) -> None:
-        self._set(self._pop_mark(n))
-
-    def _set(self, items: list[Any]) -> None:
+    def _setitems(self, items: list[Any]) -> None:
         target = _expect(self._top(), dict)
         if len(items) % 2:
             raise NotPlainDataError("a key of a dictionary has no value")
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[_key(key)] = value
 
-    def _additems(self, n: int | None) -> None:
-        items = self._pop_mark(n)
+    def _additems(self, items: list[Any]) -> None:
         _expect(self._top(), set).update(map(_key, items))
 
     def _global(self, argument: str) -> None:
@@ -387,11 +377,13 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
     "EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set,
 }  # fmt: skip
-
-
-_OF_FEW: dict[str, tuple[Callable[[_Machine, int], None], int]] = {  # objects, without a mark
-    **{f"TUPLE{n}": (_Machine._tuple, n) for n in (1, 2, 3)},
-    "APPEND": (_Machine._appends, 1), "SETITEM": (_Machine._setitems, 2),
+# What takes objects off the stack, and how many; None: all since the mark.
+_OF_ITEMS: dict[str, tuple[Callable[[_Machine, list[Any]], None], int | None]] = {
+    **{f"TUPLE{n or ''}": (_Machine._tuple, n) for n in (None, 1, 2, 3)},
+    "LIST": (_Machine._value, None), "DICT": (_Machine._dict, None),
+    "APPEND": (_Machine._appends, 1), "APPENDS": (_Machine._appends, None),
+    "SETITEM": (_Machine._setitems, 2), "SETITEMS": (_Machine._setitems, None),
+    "ADDITEMS": (_Machine._additems, None),
 }  # fmt: skip
 
 
@@ -403,9 +395,9 @@ def _action(name: str) -> Callable[[_Machine, Any], None] | None:
         return lambda machine, _: machine.stack.append(make())
     if name in ("PROTO", "FRAME"):  # which only help who reads in parts
         return lambda machine, _: None
-    if name in _OF_FEW:
-        method, n = _OF_FEW[name]
-        return lambda machine, _: method(machine, n)
+    if name in _OF_ITEMS:
+        use, n = _OF_ITEMS[name]
+        return lambda machine, _: use(machine, machine._pop_mark(n))
     if name.endswith(("PUT", "GET")):
         name = name.removeprefix("LONG_").removeprefix("BIN")
     action: Callable[[_Machine, Any], None] | None = getattr(_Machine, f"_{name.lower()}", None)

@@ -19,12 +19,14 @@ sequence with or without the answer.
 
 import contextlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from typing import Any
 
 from grokinterp.base.checks import number, real, whole, word
 from grokinterp.base.errors import InputError, nearest, shown
+from grokinterp.base.keys import key as setting
+from grokinterp.base.keys import keys_of
 from grokinterp.models.architecture import ACTIVATIONS, CHOICES
 from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.transformer_lens_adapter import SOFT_CAPS, UNUSUAL
@@ -32,37 +34,7 @@ from grokinterp.reading.file_contents import MOST_KEYS, PLAIN, Configs
 from grokinterp.tasks.operations import ALIASES, OPERATIONS, get_operation
 
 RULES = ("torch", "python")  # that draw training rows
-SYNONYMS = {  # words of other codes, here and in their configuration files
-    "C": "p", "modulus": "p", "prime": "p",
-    "fn": "operation", "fn_name": "operation", "op": "operation",
-    "frac": "train_fraction", "frac_train": "train_fraction", "train_frac": "train_fraction",
-    "training_fraction": "train_fraction", "fraction": "train_fraction",
-    "train_ratio": "train_fraction", "num_train": "n_train",
-    "num_layers": "n_layers", "n_layer": "n_layers",
-    "num_heads": "n_heads", "n_head": "n_heads", "heads": "n_heads",
-    "act_type": "act_fn", "activation": "act_fn",
-    "layer_norm_eps": "eps", "ln_eps": "eps", "normalization": "normalization_type",
-    "attn_coeff": "attention_rate", "attn_rate": "attention_rate",
-}  # fmt: skip
-_CONFIG_SYNONYMS = {  # only in configurations
-    **SYNONYMS, "mod": "p", "modulo": "p",
-    **dict.fromkeys((
-        "fraction_train", "frac_training", "train_prop", "train_proportion", "train_split",
-        "train_percentage", "train_percent", "train_pct", "pct_train", "split_ratio",
-        "training_frac",
-    ), "train_fraction"),
-    **dict.fromkeys(("train_size", "n_train_samples", "num_train_samples"), "n_train"),
-    **dict.fromkeys(("n_embd", "embed_dim", "embedding_dim", "model_dim", "dim_model"), "d_model"),
-    **dict.fromkeys(("d_ff", "dim_feedforward", "ffn_dim", "mlp_dim", "n_inner"), "d_mlp"),
-    "head_dim": "d_head",
-    **dict.fromkeys(("seq_len", "block_size", "context_length", "max_seq_len", "seq_length"),
-                    "n_ctx"),
-    **dict.fromkeys(("vocab_size", "n_vocab", "num_tokens", "n_tokens"), "d_vocab"),
-    **dict.fromkeys(("num_classes", "n_classes"), "d_vocab_out"),
-}  # fmt: skip
-_SIZES = (
-    "n_layers", "n_heads", "d_model", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "n_ctx",
-)  # fmt: skip
+_SIZES = {field.name for field in fields(TransformerArchitecture) if field.type is int}
 _SEEDS = (  # of the split in the first place, of everything in the last
     "data_seed", "split_seed", "dataset_seed", "seed_data", "train_test_seed", "random_seed",
     "seed", "rng_seed", "random_state", "torch_seed", "manual_seed",
@@ -73,28 +45,30 @@ _SEEDS = (  # of the split in the first place, of everything in the last
 class Settings:
     """What is known of a source; None where nothing is."""
 
-    p: int | None = None
-    operation: str | None = None
+    p: int | None = setting(None, synonyms=("C", "modulus", "prime"))
+    operation: str | None = setting(None, synonyms=("fn", "fn_name", "op"))
     equals_token: bool | None = None
     equals_class: bool | None = None
-    n_layers: int | None = None
-    n_heads: int | None = None
+    n_layers: int | None = setting(None, synonyms=("num_layers", "n_layer"))
+    n_heads: int | None = setting(None, synonyms=("num_heads", "n_head", "heads"))
     d_model: int | None = None
     d_head: int | None = None
     d_mlp: int | None = None
     d_vocab: int | None = None
     d_vocab_out: int | None = None
     n_ctx: int | None = None
-    act_fn: str | None = None
-    normalization_type: str | None = None
-    eps: float | None = None
+    act_fn: str | None = setting(None, synonyms=("act_type", "activation"))
+    normalization_type: str | None = setting(None, synonyms=("normalization",))
+    eps: float | None = setting(None, synonyms=("layer_norm_eps", "ln_eps"))
     attention_dir: str | None = None
-    attention_rate: float | None = None
+    attention_rate: float | None = setting(None, synonyms=("attn_coeff", "attn_rate"))
     biases: str | None = None
     split: str | None = None
     data_seed: int | None = None
-    train_fraction: float | None = None
-    n_train: int | None = None
+    train_fraction: float | None = setting(None, synonyms=(
+        "frac", "frac_train", "train_frac", "training_fraction", "fraction", "train_ratio",
+    ))  # fmt: skip
+    n_train: int | None = setting(None, synonyms=("num_train",))
     train_indices: str | None = None
     step: int | None = None
     metrics: str | None = None
@@ -154,10 +128,13 @@ class Settings:
                 kept = kept.over(cls.from_dict({key: value}))
         return kept
 
+    def said(self) -> dict[str, Any]:
+        """What is known, by name."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
     def over(self, other: "Settings") -> "Settings":
         """These settings, and those of `other` where these say nothing."""
-        mine = {key: value for key, value in asdict(self).items() if value is not None}
-        return Settings(**{**asdict(other), **mine})
+        return Settings(**{**other.said(), **self.said()})
 
     def check_config(self, config: Mapping[str, Any], where: str) -> None:
         """Refuse a configuration of a model that reads the same weights in another way.
@@ -189,9 +166,27 @@ class Settings:
     def of_architecture(self) -> dict[str, Any]:
         """What is known of the architecture."""
         names = {field.name for field in fields(TransformerArchitecture)}
-        return {key: x for key, x in asdict(self).items() if key in names and x is not None}
+        return {key: x for key, x in self.said().items() if key in names}
 
 
+# Words of other codes, here and in their configuration files,
+SYNONYMS = {theirs: one.name for one in keys_of(Settings) for theirs in one.synonyms}
+_CONFIG_SYNONYMS = {  # and only in these
+    **SYNONYMS, "mod": "p", "modulo": "p",
+    **dict.fromkeys((
+        "fraction_train", "frac_training", "train_prop", "train_proportion", "train_split",
+        "train_percentage", "train_percent", "train_pct", "pct_train", "split_ratio",
+        "training_frac",
+    ), "train_fraction"),
+    **dict.fromkeys(("train_size", "n_train_samples", "num_train_samples"), "n_train"),
+    **dict.fromkeys(("n_embd", "embed_dim", "embedding_dim", "model_dim", "dim_model"), "d_model"),
+    **dict.fromkeys(("d_ff", "dim_feedforward", "ffn_dim", "mlp_dim", "n_inner"), "d_mlp"),
+    "head_dim": "d_head",
+    **dict.fromkeys(("seq_len", "block_size", "context_length", "max_seq_len", "seq_length"),
+                    "n_ctx"),
+    **dict.fromkeys(("vocab_size", "n_vocab", "num_tokens", "n_tokens"), "d_vocab"),
+    **dict.fromkeys(("num_classes", "n_classes"), "d_vocab_out"),
+}  # fmt: skip
 # Of a configuration, only what weights cannot say: sizes are theirs to tell.
 CONFIG_KEYS = (
     "p", "operation", "n_heads", "act_fn", "eps", "attention_dir", "attention_rate",
@@ -280,11 +275,16 @@ def check_sizes(
     configs: Configs, architecture: TransformerArchitecture, p: int, ignored: Collection[str]
 ) -> None:
     """Refuse a configuration with a size that the weights do not have, but for some `ignored`."""
+    also = {  # other numbers that a word of other codes may stand for
+        "d_vocab": {p, p + 1, p + 2, architecture.d_vocab_out},
+        "d_vocab_out": {architecture.d_vocab},
+        "n_ctx": {architecture.n_ctx - 1, architecture.n_ctx + 1},
+    }
     for name, config in configs:
         for key, value in sizes_in(config).items():
             ours = _CONFIG_SYNONYMS.get(key, key)
             has = getattr(architecture, ours)
-            meant = {has, *_also_meant(key, ours, architecture, p)}
+            meant = {has, *(also.get(ours, ()) if key != ours else ())}
             if ours not in ignored and value not in meant:
                 raise InputError(
                     f"{name} says {key}={shown(value)}, and its weights have {ours}={has}: it is "
@@ -296,25 +296,11 @@ def check_agreement(configs: Configs) -> None:
     """Refuse configurations of one run that say different things of what is used here."""
     first: dict[str, tuple[str, Any]] = {}
     for name, config in configs:
-        used = {
-            key: x for key, x in asdict(Settings.from_config(config)).items()
-            if x is not None and key not in ("eps", "data_seed")  # eps may be that of Adam
-        }  # fmt: skip
-        for key, value in {**sizes_in(config), **used, **dict(seeds_in(config))}.items():
+        used = replace(Settings.from_config(config), eps=None, data_seed=None)  # eps may be Adam's
+        for key, value in {**sizes_in(config), **used.said(), **dict(seeds_in(config))}.items():
             other, earlier = first.setdefault(key, (name, value))
             if earlier != value:
                 raise InputError(
                     f"{other} says {key}={shown(earlier)}, and {name} says {key}={shown(value)}: "
                     "they are not of one run; keep the files of one, or correct them."
                 )
-
-
-def _also_meant(theirs: str, ours: str, architecture: TransformerArchitecture, p: int) -> set[int]:
-    """Other numbers that a word may stand for."""
-    if ours == "d_vocab_out" or theirs in ("d_vocab", "n_ctx"):
-        return {architecture.d_vocab} if theirs in ("num_classes", "n_classes") else set()
-    if ours == "d_vocab":
-        return {p, p + 1, p + 2, architecture.d_vocab_out}
-    if ours == "n_ctx":
-        return {architecture.n_ctx - 1, architecture.n_ctx + 1}
-    return set()

@@ -38,7 +38,7 @@ from grokinterp.reading.stored_losses import (
 from grokinterp.reading.tensor_files import StateDict
 from grokinterp.runs._snapshot import BLOCK_ROWS, from_weights
 from grokinterp.runs.forwards import forward_of
-from grokinterp.runs.metrics import COLUMNS
+from grokinterp.runs.metrics import COLUMNS, evaluate
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import mask_of
 
@@ -104,7 +104,7 @@ def check_biases(weights: Weights, given: str | None, where: str) -> None:
             raise InputError(f"biases={given} contradicts {where}, whose {name!r} is not zero.")
 
 
-def check_affordable(architecture: TransformerArchitecture, task: ModularTask, where: str) -> None:
+def _check_affordable(architecture: TransformerArchitecture, task: ModularTask, where: str) -> None:
     """Refuse sizes that a file of a few kilobytes can state and no machine can compute with."""
     # The table of pairs, its logits, and what a forward holds of one block of inputs.
     rows = min(task.n_inputs, BLOCK_ROWS)
@@ -168,6 +168,7 @@ def infer(
     recognised: Recognised, state: StateDict, task: ModularTask, operation_known: bool, where: str
 ) -> Inferred:
     """The reading of weights that their answers speak for, or what is usual."""
+    _check_affordable(recognised.architecture, task, where)
     candidates = tuple(_candidates(recognised, state, task, operation_known, where))
     best = min(candidates, key=lambda each: float(each.log_losses.mean()))
     notes: dict[str, str] = {}
@@ -182,9 +183,8 @@ def infer(
             notes[key] = f"{key}={value}: it answers far better so than otherwise"
             continue
         unsure.append(key)
-        if value != usual and all(
-            _by_far(best, rival) for rival in rivals if rival.choices[key] == usual
-        ):
+        of_usual = [rival for rival in rivals if rival.choices[key] == usual]
+        if value != usual and all(_by_far(best, rival) for rival in of_usual):
             chosen[key] = value
             notes[key] = f"{key}={value} is assumed: it answers best so (or set {key}=)"
         else:
@@ -256,7 +256,6 @@ def with_direction(
         recognised=inferred.recognised.replace(attention_dir=direction),
         chosen={**inferred.chosen, "attention_dir": direction},
         notes={**inferred.notes, "attention_dir": note},
-        unsure=tuple(each for each in inferred.unsure if each != "attention_dir"),
     )
 
 
@@ -275,29 +274,23 @@ def _stored_numbers(
         stored = stored.combine_first(pd.DataFrame(own, index, columns=[*COLUMNS], dtype=float))
     stored = stored[list(COLUMNS)].dropna(how="all")
     stored = stored[stored.index.isin(list(source.states))]
+    rows = torch.ones(task.n_inputs, dtype=torch.bool) if train is None else train
     for step in evenly_spread(list(stored.index)):
-        state, scores = source.states[step](), {}
+        row, state, found = stored.loc[step].to_dict(), source.states[step](), {}
         for direction in TRIED["attention_dir"]:
             reading = inferred.recognised.replace(attention_dir=direction)
             weights = reading.weights(state, f"{source.path}, step {step}")
             logits = from_weights(weights, reading.architecture, task).all_logits
-            scores[direction] = answer_scores(logits, task.labels)
-        row = stored.loc[step].to_dict()
-        for kind in ("loss", "acc"):
-            of_rows = {
-                direction: each.losses if kind == "loss" else each.right.to(torch.float64)
-                for direction, each in scores.items()
-            }
-            means = [row[f"{side}_{kind}"] for side in SIDES]
-            if train is not None:
-                for side, value, rows in zip(SIDES, means, (train, ~train), strict=True):
-                    if math.isfinite(value) and rows.any():
-                        found = {key: float(x[rows].mean()) for key, x in of_rows.items()}
-                        yield StoredNumber(f"{side}_{kind} of step {step}", value, found)
-            elif fraction and all(map(math.isfinite, means)):
-                found = {key: float(x.mean()) for key, x in of_rows.items()}
-                mean = fraction * means[0] + (1 - fraction) * means[1]
+            found[direction] = evaluate(logits, task.labels, rows)
+        for column in COLUMNS if train is not None else ():
+            if math.isfinite(row[column]):
+                means = {key: each[column] for key, each in found.items()}
+                yield StoredNumber(f"{column} of step {step}", row[column], means)
+        for kind in ("loss", "acc") if train is None and fraction else ():
+            sides = [row[f"{side}_{kind}"] for side in SIDES]
+            if all(map(math.isfinite, sides)):
+                means = {key: each[f"train_{kind}"] for key, each in found.items()}
+                mean = fraction * sides[0] + (1 - fraction) * sides[1]
                 # The fraction may be rounded by a row, and the mean has the digits of its parts.
-                unknown = abs(means[0] - means[1]) / task.n_inputs + max(map(uncertainty, means))
-                what = f"the {kind} of all rows at step {step}"
-                yield StoredNumber(what, mean, found, unknown)
+                unknown = abs(sides[0] - sides[1]) / task.n_inputs + max(map(uncertainty, sides))
+                yield StoredNumber(f"the {kind} of all rows at step {step}", mean, means, unknown)

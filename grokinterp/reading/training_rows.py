@@ -9,7 +9,7 @@ weights themselves tell its two sides apart beyond chance.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,11 @@ UNKNOWN = "the training rows are not known, so measures that need them are null"
 
 @dataclass(frozen=True)
 class Split:
-    """Training rows in drawing order (None: unknown), what is known of their origin, and notes."""
+    """Notes, training rows in drawing order (None: unknown), and what is known of their origin."""
 
-    rows: Int[Tensor, " n_train"] | None
-    described: dict[str, Any] | None
     notes: tuple[str, ...]
+    rows: Int[Tensor, " n_train"] | None = None
+    described: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_split(given: Settings, config: Settings, source: Source, evidence: LossEvidence) -> Split:
@@ -66,7 +66,7 @@ def find_split(given: Settings, config: Settings, source: Source, evidence: Loss
     elif given.split == "search":
         split = _search(given, evidence)
     elif given.split is not None:
-        split = _draw(given.split, combined, "settings", evidence)
+        split = _drawn_split(combined, "settings", evidence)
     elif _sets_a_part(given):
         split = _try_rules(given, combined, _seeds(given, source), evidence)
     elif kept is not None:
@@ -76,7 +76,7 @@ def find_split(given: Settings, config: Settings, source: Source, evidence: Loss
     elif _seeds(given, source) and (config.train_fraction or config.n_train):
         return _try_rules(given, config, _seeds(given, source), evidence)
     else:
-        return Split(None, None, (f"{UNKNOWN}; {missing_split(source.path.name)}",))
+        return Split((f"{UNKNOWN}; {missing_split(source.path.name)}",))
     if kept is None or split.rows is None or set(kept.tolist()) == set(split.rows.tolist()):
         return split
     step = evidence.steps[-1]
@@ -118,10 +118,11 @@ def _of_the_papers_code(config: Settings, source: Source, evidence: LossEvidence
     if not known or type(seed) is not int or dict(seeds_in(source.config)) != {"seed": seed}:
         return None
     try:
-        return _draw("python", replace(config, data_seed=seed), "config", evidence)
+        drawn = replace(config, split="python", data_seed=seed)
+        return _drawn_split(drawn, "config", evidence, cuts_off=True)
     except InputError as error:  # nobody set it: without it, the rest works
         other = _try_rules(Settings(), config, (seed,), evidence)
-        unknown = Split(None, None, (f"the training rows are not known: {error}",))
+        unknown = Split((f"the training rows are not known: {error}",))
         return unknown if other.rows is None else other
 
 
@@ -154,19 +155,8 @@ def rows_of(data: Tensor, task: ModularTask) -> Int[Tensor, " n_train"]:
 
 def _listed_split(rows: Int[Tensor, " n_train"], origin: str, evidence: LossEvidence) -> Split:
     """Rows that are listed, compared with the stored losses."""
-    described = {"rule": "stated", "origin": origin}
-    return Split(rows, described, (_verified(rows, evidence, f"training rows of {origin}"),))
-
-
-def _draw(rule: str, combined: Settings, origin: str, evidence: LossEvidence) -> Split:
-    """The rows that a published rule draws, with the seed and the size that were given."""
-    if combined.data_seed is None or not _sizes(combined, evidence.task):
-        raise InputError(
-            f"split={rule} needs data_seed and train_fraction (or n_train) of this table of "
-            f"{evidence.task.n_inputs} rows; give such as data_seed=0 train_fraction=0.3."
-        )
-    papers = origin == "config"
-    return _drawn_split(replace(combined, split=rule), origin, evidence, cuts_off=papers)
+    verified = _verified(rows, evidence, f"training rows of {origin}")
+    return Split((verified,), rows, {"rule": "stated", "origin": origin})
 
 
 def _try_rules(
@@ -191,10 +181,9 @@ def _try_rules(
         raise InputError(
             "train_fraction and n_train need split=torch, python or search; give one of them."
         )
-    rules = _rules(combined)
     tries: list[tuple[str, int, Compared]] = []
     for seed in seeds:
-        for rule in rules:
+        for rule in _rules(combined):
             order = draw(evidence.task.n_inputs, rule=rule, seed=seed)
             seen = [compared(order[:size], evidence) for size in sizes]
             tries += [(rule, seed, one) for one in seen if one is not None]
@@ -214,7 +203,7 @@ def _try_rules(
     )
     if by_hand:
         raise InputError(f"{refusal}; give the right one, or split=search.")
-    return Split(None, None, (f"{UNKNOWN}: {refusal}; set split=, or try split=search",))
+    return Split((f"{UNKNOWN}: {refusal}; set split=, or try split=search",))
 
 
 def _rule_by_weights(
@@ -232,11 +221,11 @@ def _rule_by_weights(
             found = _search(replace(combined, data_seed=seed), evidence)
         except InputError:
             continue
-        if found.rows is not None and (found.described or {}).get("rule") in _rules(combined):
+        if found.described.get("rule") in _rules(combined):
             return found
     fraction = combined.train_fraction
     size = f"train_fraction={fraction:.6g}" if fraction else f"n_train={combined.n_train}"
-    return Split(None, None, (
+    return Split((
         f"{UNKNOWN}: its configuration has the seed {seeds[0]} and {size}, not the rule, and "
         f"losses that would tell {why} (set split=torch or split=python, or train_indices=)",
     ))  # fmt: skip
@@ -245,17 +234,21 @@ def _rule_by_weights(
 def _drawn_split(
     drawn: Settings, origin: str, evidence: LossEvidence, *, cuts_off: bool = False
 ) -> Split:
-    """The first rows of a shuffle, by the rule, the seed and the size of `drawn`."""
-    rule, seed = str(drawn.split), drawn.data_seed or 0
+    """The first rows of a shuffle, by the published rule, the seed and the size of `drawn`."""
+    rule, seed, sizes = str(drawn.split), drawn.data_seed, _sizes(drawn, evidence.task)
+    if seed is None or not sizes:
+        raise InputError(
+            f"split={rule} needs data_seed and train_fraction (or n_train) of this table of "
+            f"{evidence.task.n_inputs} rows; give such as data_seed=0 train_fraction=0.3."
+        )
     order = draw(evidence.task.n_inputs, rule=rule, seed=seed)
-    sizes = _sizes(drawn, evidence.task)
     size, decided = _size_among(sizes, order, evidence, cuts_off=cuts_off)
     verified = _verified(order[:size], evidence, f"split={rule} data_seed={seed}")
     notes = (verified, *decided, *_too_few(order, size, evidence))
     described = {
         "rule": rule, "data_seed": seed, "train_fraction": drawn.train_fraction, "origin": origin,
     }  # fmt: skip
-    return Split(order[:size], described, notes)
+    return Split(notes, order[:size], described)
 
 
 def _size_among(
@@ -316,15 +309,13 @@ def _search(asked: Settings, evidence: LossEvidence) -> Split:
             order = draw(task.n_inputs, rule=rule, seed=seed)
             score, size = max(_separation(log[order], sizes) for log in logs)
             best.append((score, rule, seed, size))
-    best.sort(reverse=True)
-    score, rule, seed, size = best[0]
-    second = best[1][0] if len(best) > 1 else 0.0
+    (score, rule, seed, size), (second, *_) = sorted(best, reverse=True)[:2]
     facts = (
         f"the best of {len(best)} shuffles ({rule}, seed {seed}, {size} training rows) sets its "
         f"two sides {score:.1f} standard errors of the mean log loss apart, the next {second:.1f}"
     )
     if score < DECISIVE or score < LEAD * second:
-        return Split(None, None, (f"no split was found: {facts}",))
+        return Split((f"no split was found: {facts}",))
     if n_train is None:  # the fraction is found; whether it was cut off or rounded is not
         fraction = of_size[size]
     drawn = Settings(split=rule, data_seed=seed, train_fraction=fraction, n_train=n_train)
