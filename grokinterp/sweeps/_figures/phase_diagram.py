@@ -149,7 +149,7 @@ def _labels(grid: "_Grid") -> list[str]:
     found: dict[CellIndex, str] = {}
     texts: dict[CellIndex, str] = {}
     for where, cell in grid.runs.cells.items():
-        here = [grid.runs.labels[row] for row in cell.rows]
+        here = [grid.runs.every_label[row] for row in cell.rows]
         most, n = Counter(here).most_common(1)[0]
         if 2 * n > len(here):
             found[where], texts[where] = most, f"{name_of(most)}<br>{n} of {len(here)}"

@@ -9,15 +9,7 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.base.checks import truth
-from grokinterp.figures._figure import (
-    COLOURS,
-    DASHES,
-    SERIES,
-    Figure,
-    faded,
-    figure,
-    series,
-)
+from grokinterp.figures._figure import COLOURS, DASHES, SERIES, Figure, faded, figure, series
 from grokinterp.sweeps._figures.cells import (
     MOST_TICKS,
     TIMES,
@@ -94,10 +86,10 @@ def plot_scaling(
             _fitted(drawn, places, values, across, group)
     dots = [(g.rows(g.cells), g.name, g.style["color"]) for g in groups]
     if runs.by is None:
-        labels = np.array(runs.labels)
+        labels = np.array(runs.every_label)
         dots = [
             (np.flatnonzero(labels == label).tolist(), name_of(label), colour)
-            for label, colour in label_colours(runs.labels).items()
+            for label, colour in label_colours(runs.every_label).items()
         ]
     for rows, name, colour in dots:
         with_value = [row for row in rows if not math.isnan(values[row])]
