@@ -141,12 +141,12 @@ class Cell:
     summary: MedianInterval
     without: tuple[int, ...]
 
-    def interval(self) -> list[str]:
-        """The interval of the median as a line on hover; no line where there is none."""
+    def median_lines(self, of_all: str = "") -> list[str]:
+        """The median and its interval as lines on hover; no line where there is none."""
         found = self.summary
-        if not found.coverage:
-            return []
-        return [f"{found.coverage:.0%} interval {found.low:,.6g} to {found.high:,.6g}"]
+        median = f"median {found.median:,.6g} of {found.n}{of_all}"
+        interval = f"{found.coverage:.0%} interval {found.low:,.6g} to {found.high:,.6g}"
+        return [median] * (found.n > 0) + [interval] * (found.coverage > 0)
 
 
 def label_colours(

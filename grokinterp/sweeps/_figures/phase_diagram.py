@@ -98,28 +98,27 @@ def _panels(across: Axis, up: Axis, panels: Axis | None) -> Figure:
 
 def _medians(grid: "_Grid") -> list[str]:
     """Draw the medians; what the title says about them, in lines."""
-    cells = {where: cell for where, cell in grid.runs.cells.items() if cell.summary.n}
-    medians = {where: cell.summary.median for where, cell in cells.items()}
+    cells = grid.runs.cells
+    medians = {where: cell.summary.median for where, cell in cells.items() if cell.summary.n}
     log = spans_decades(medians.values())
     heights = {where: math.log10(m) if log else m for where, m in medians.items()}
-    several = any(len(cell.rows) > 1 for cell in grid.runs.cells.values())
+    several = any(len(cell.rows) > 1 for cell in cells.values())
     short = len(grid.across.names) > MOST_TEXT or len(grid.up.names) > MOST_TALL
     texts = {
-        where: short_number(cell.summary.median) + ("" if short or not several else _about(cell))
-        for where, cell in cells.items()
+        where: short_number(median) + ("" if short or not several else _about(cells[where]))
+        for where, median in medians.items()
     }
     bar = SIDE_BAR | (log_ticks(medians.values(), heights=True) if log else {"nticks": 6})
     scale = _scale(list(heights.values()), log=log)
     shares = [(h - scale["zmin"]) / (scale["zmax"] - scale["zmin"]) for h in heights.values()]
     grounds = dict(zip(heights, sample_colorscale(scale["colorscale"], shares), strict=True))
     grid.draw(heights, texts, grounds, {**scale, "colorbar": bar})
-    texts = {
+    if texts := {
         where: f"0 of {len(cell.rows)}"
         + ("" if short else f"<br>{grid.runs.counted(cell, '<br>')}")
-        for where, cell in grid.runs.cells.items()
-        if where not in cells
-    }
-    if texts:
+        for where, cell in cells.items()
+        if where not in medians
+    }:
         grid.draw_named(dict.fromkeys(texts, NO_VALUE), texts, {NO_VALUE: NOTHING})
     if not several:
         return ["one run a cell"]
@@ -171,14 +170,11 @@ class _Grid:
 
     def hover(self, where: CellIndex) -> str:
         cell, (_, i, j) = self.runs.cells[where], where
-        found = cell.summary
         lines = [
             f"{self.across.title} {self.across.names[j]}, {self.up.title} {self.up.names[i]}",
             f"<b>{self.runs.counted(cell)}</b>",
+            *cell.median_lines(),
         ]
-        if found.n:
-            lines.append(f"median {found.median:,.6g} of {found.n}")
-        lines += cell.interval()
         if cell.without:
             lines.append(f"{len(cell.without)} of {len(cell.rows)} runs have no value")
         return "<br>".join([*lines, self.runs.runs(cell.rows)])

@@ -73,7 +73,13 @@ def plot_scaling(
     fit = truth("fit", fit)
     runs = Grouped(table, value, by, most=MOST_GROUPS, which="lines can be told apart", x=x)
     (across,), values = runs.axes, runs.values
-    groups = _groups(runs)
+    cells, alone = sorted(runs.cells.items()), {"color": COLOURS["other"], "dash": "solid"}
+    groups = [
+        _Group(
+            name, i, {j: cell for (k, j), cell in cells if k == i}, series(i) if runs.by else alone
+        )
+        for i, name in enumerate(runs.by.full_names() if runs.by else ["median"])
+    ]
     absent = any(cell.without for cell in runs.cells.values())
     drawn = _axes(across, titled(value), values, fit=fit, n=len(groups) * absent)
     places = across.positions()
@@ -118,19 +124,6 @@ def plot_scaling(
     )
 
 
-def _groups(runs: Grouped) -> list[_Group]:
-    cells = sorted(runs.cells.items())
-    return [
-        _Group(
-            legend,
-            i,
-            {x: cell for (group, x), cell in cells if group == i},
-            series(i) if runs.by else {"color": COLOURS["other"], "dash": "solid"},
-        )
-        for i, legend in enumerate(runs.by.full_names() if runs.by else ["median"])
-    ]
-
-
 def _axes(across: Axis, title: str, values: np.ndarray, *, fit: bool, n: int) -> Figure:
     """The empty figure; `n` lines of a strip above for the runs without a value."""
     drawn = figure("", across.title, title)
@@ -148,18 +141,12 @@ def _axes(across: Axis, title: str, values: np.ndarray, *, fit: bool, n: int) ->
     if straight or spans_decades(values):
         drawn.update_layout(yaxis={"type": "log", **log_ticks(values)})
     places = across.positions()
-    if places == across.numbers:
-        log = spans_decades(places) or (straight and min(places) > 0)
-        drawn.update_xaxes(type="log" if log else "linear")
-    else:
-        drawn.update_xaxes(range=[-0.5, len(places) - 0.5])
-    if len(places) <= MOST_TICKS:
-        drawn.update_xaxes(tickvals=list(places), ticktext=list(across.names))
-    elif places != across.numbers:
-        drawn.update_xaxes(**across.ticks())
-    else:
-        drawn.update_xaxes(**log_ticks(places))
-    return drawn
+    if places != across.numbers:
+        return drawn.update_xaxes(range=[-0.5, len(places) - 0.5], **across.ticks())
+    each = {"tickvals": list(places), "ticktext": list(across.names)}
+    ticks = each if len(places) <= MOST_TICKS else log_ticks(places)
+    log = spans_decades(places) or (straight and min(places) > 0)
+    return drawn.update_xaxes(type="log" if log else "linear", **ticks)
 
 
 def _medians(drawn: Figure, places: Sequence[float], across: Axis, group: _Group) -> None:
@@ -179,9 +166,7 @@ def _medians(drawn: Figure, places: Sequence[float], across: Axis, group: _Group
             "<br>".join(
                 [
                     f"{group.name}, {across.title} {across.names[j]}",
-                    f"median {cell.summary.median:,.6g} "
-                    f"of {cell.summary.n} of {len(cell.rows)} runs",
-                    *cell.interval(),
+                    *cell.median_lines(f" of {len(cell.rows)} runs"),
                 ]
             )
             for j, cell in cells.items()
