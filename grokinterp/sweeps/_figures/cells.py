@@ -212,19 +212,18 @@ class Table:
         ('0.01', '0.1')
         """
         found = [_axis(column, self.column(column)) for column in columns]
-        several = [axis.places.tolist() for axis in found]
-        present = sorted(set(zip(*several, strict=True)))
-        if len(present) < least:
+        points, places = np.unique([axis.places for axis in found], axis=1, return_inverse=True)
+        if points.shape[1] < least:
             name, here = " and ".join(columns), found[0].names[0]
             raise InputError(f"{name!r} has one value, {here}; an axis takes two or more.")
         if len(found) == 1:
             return found[0]
         names = tuple(
             ", ".join(f"{axis.title}={axis.names[i]}" for axis, i in zip(found, point, strict=True))
-            for point in present
+            for point in points.T
         )
-        places = np.array([present.index(point) for point in zip(*several, strict=True)])
-        return Axis(" and ".join(axis.title for axis in found), names, places, alone=False)
+        title = " and ".join(axis.title for axis in found)
+        return Axis(title, names, places.ravel(), alone=False)
 
     def numbers(self, column: str) -> np.ndarray:
         """The values of a column, NaN where a run has no finite one; InputError where none has."""

@@ -1,7 +1,7 @@
 """A measure of a sweep against one recipe key: single runs, medians with intervals, a power law."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +38,6 @@ class _Group:
     number: int
     cells: Mapping[int, Cell]
     style: Mapping[str, str]
-
-    def rows(self, places: Iterable[int]) -> list[int]:
-        """The rows of the cells at these places, in the order of the table."""
-        return sorted(row for place in places for row in self.cells[place].rows)
 
 
 def plot_scaling(
@@ -90,15 +86,13 @@ def plot_scaling(
             _without(drawn, places, group, runs)
         if fit:
             _fitted(drawn, places, values, across, group)
-    dots = [(g.rows(g.cells), g.name, g.style["color"]) for g in groups]
     if runs.by is None:
-        labels = np.array(runs.every_label)
-        dots = [
-            (np.flatnonzero(labels == label).tolist(), name_of(label), colour)
-            for label, colour in label_colours(runs.every_label).items()
-        ]
+        colours = label_colours(runs.every_label)
+        dots = [(np.array(runs.every_label) == x, name_of(x), colours[x]) for x in colours]
+    else:
+        dots = [(runs.by.places == x.number, x.name, x.style["color"]) for x in groups]
     for rows, name, colour in dots:
-        with_value = [row for row in rows if not math.isnan(values[row])]
+        with_value = np.flatnonzero(rows & ~np.isnan(values)).tolist()
         drawn.add_scatter(
             x=x_of[with_value],
             y=values[with_value],
@@ -214,7 +208,7 @@ def _fitted(
 ) -> None:
     """The power law over the x where no run is without a value, or why there is none."""
     whole = [j for j, cell in group.cells.items() if not cell.without]
-    rows = group.rows(whole)
+    rows = sorted(row for j in whole for row in group.cells[j].rows)
     numbers = across.numbers or (math.nan,) * len(across.names)
     law = power_law([numbers[j] for j in across.places[rows]], values[rows].tolist())
     words = f"exponent {law.exponent:.3g} ({CONFIDENCE:.0%}: {law.low:.3g} to {law.high:.3g})"
