@@ -9,15 +9,7 @@ from typing import Annotated
 from typer import Argument, Exit, Option
 
 from grokinterp.base.errors import InputError, Interrupted, one_line
-from grokinterp.cli._app import (
-    INTERRUPTED,
-    UNEXPECTED,
-    Json,
-    RunPath,
-    a_file,
-    a_folder,
-    write_text,
-)
+from grokinterp.cli._app import INTERRUPTED, UNEXPECTED, Json, RunPath, a_file, a_folder, write_text
 from grokinterp.cli.terminal import outcome_line, say, show, show_json
 
 

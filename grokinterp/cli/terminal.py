@@ -49,15 +49,10 @@ def show_measures(table: "pd.DataFrame") -> None:
     """The main measures at no more than 40 checkpoints, without those that are null throughout."""
     stride = -(-len(table) // SHOWN_ROWS)
     columns = [column for column in SHOWN if column in table and table[column].notna().any()]
-    _draw(
-        [],
-        [SHOWN[column] for column in columns],
-        [
-            (str(int(row["step"])), *(_number(row[c]) for c in columns[1:]))
-            for position, row in table[columns].iterrows()
-            if int(str(position)) % stride == 0 or position == len(table) - 1
-        ],
-    )
+    places = sorted({*range(0, len(table), stride), len(table) - 1})
+    rows = table[columns].iloc[places].itertuples(index=False)
+    texts = [(str(int(step)), *map(_number, numbers)) for step, *numbers in rows]
+    _draw([], [SHOWN[column] for column in columns], texts)
     if stride > 1:
         show(f"(one of {stride} checkpoints; `grokinterp measure --out FILE.csv` has all)")
 

@@ -7,7 +7,7 @@ raises `Stopped`.
 
 import pickle
 import signal
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -124,10 +124,7 @@ def run_sweep(
     make, threads = executor_of(executor, workers=workers, threads=threads, address=address)
     elsewhere = make is not run_in_process
     recipes = sweep.recipes()
-    plugins = {}
-    if elsewhere:
-        _check_travels(measure)
-        plugins = _plugins_of(recipes.values(), sweep.measures)
+    plugins = _check_travels(sweep, recipes, measure) if elsewhere else {}
     place = place_of(out, across_processes=elsewhere)
     with place.held():
         _refuse_another_sweep(place, recipes)
@@ -181,8 +178,13 @@ def _refuse_another_sweep(place: Place, recipes: Mapping[str, Recipe]) -> None:
         refuse_another_recipe(Path(str(place)) / name, recipe, recipes[name])
 
 
-def _check_travels(measure: MeasureRun | None) -> None:
-    """Refuse a measure that other processes could not load."""
+def _check_travels(
+    sweep: Sweep, recipes: Mapping[str, Recipe], measure: MeasureRun | None
+) -> dict[str, str]:
+    """The modules that have the kinds of a sweep, and their folders, for other processes.
+
+    Refused: a measure or a kind that they could not load.
+    """
     try:
         pickle.dumps(measure)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -190,12 +192,8 @@ def _check_travels(measure: MeasureRun | None) -> None:
             f"measure cannot go to other processes ({error}); give a function of a module, or one "
             "local worker."
         ) from None
-
-
-def _plugins_of(recipes: Iterable[Recipe], measures: Sequence[str]) -> dict[str, str]:
-    """The modules that have the kinds of a sweep, and their folders; refused where none has."""
-    modules = set(named_plugins()).union(*(recipe.modules() for recipe in recipes))
-    modules |= others_of(MEASURES.home(name) for name in measures)
+    modules = set(named_plugins()).union(*(recipe.modules() for recipe in recipes.values()))
+    modules |= others_of(MEASURES.home(name) for name in sweep.measures)
     if "__main__" in modules:
         raise InputError(
             "a kind of this sweep is defined in __main__, which other processes cannot import; put "

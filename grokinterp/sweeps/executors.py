@@ -39,6 +39,7 @@ RELEASE_SECONDS = 60.0  # in which the worker of a killed sweep saves its runs a
 STOP_SECONDS = 30.0  # to save a run in; then a worker is killed
 MOST_FALSE_STARTS = 10  # workers in a row that were killed before they began
 READY = "ready"
+POSIX = os.name == "posix"
 
 MeasureRun = Callable[[Run], Mapping[str, object]]
 
@@ -54,14 +55,9 @@ class Job:
     plugins: Mapping[str, str] = field(default_factory=dict)  # modules, and where they are found
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the runs, in order."""
-        return tuple(self.members)
-
-    @property
     def label(self) -> str:
         """What messages call it."""
-        first, *others = self.names
+        first, *others = self.members
         return f"{first} and {len(others)} more" if others else first
 
     def without(self, name: str) -> "Job | None":
@@ -71,8 +67,9 @@ class Job:
 
     def give_up(self, note: str, waiting: "deque[Job]") -> "Iterator[Made]":
         """Have every run of a group tried by itself first; the one run of a job gets the note."""
-        if len(self.members) == 1:
-            yield failed(self.names[0], note)
+        name, *others = self.members
+        if not others:
+            yield failed(name, note)
             return
         # Too large together, or one of them kills the worker.
         for name, recipe in reversed(list(self.members.items())):
@@ -101,7 +98,7 @@ def make_runs(job: Job) -> Iterator[Made]:
         look_in(folder)
     name_plugins(job.plugins)
     with using_threads(job.threads), ExitStack() as all_places:
-        places = {name: all_places.enter_context(ExitStack()) for name in job.names}
+        places = {name: all_places.enter_context(ExitStack()) for name in job.members}
         folders = {
             name: place.enter_context(job.place.run_folder(name)) for name, place in places.items()
         }
@@ -181,7 +178,7 @@ def sigterm_kept(handler: Callable[..., object] | None = None) -> Iterator[None]
 def run_in_process(jobs: Sequence[Job]) -> Generator[Made, None, None]:
     """Make the runs one after another."""
     for job in jobs:
-        left = list(job.names)
+        left = list(job.members)
         try:
             for made in make_runs(job):
                 left.remove(made.name)
@@ -197,8 +194,13 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs,), daemon=True)
-        with _blocked_interrupts():
+        if POSIX:  # until it is ready for Ctrl-C in a terminal, that cannot end it
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
             self.process.start()
+        finally:
+            if POSIX:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self.ready = False
         self.job: Job | None = None
@@ -207,7 +209,7 @@ class _Worker:
 def run_in_processes(jobs: Sequence[Job], *, workers: int) -> Generator[Made, None, None]:
     """Make the runs in this many processes; they come back in the order in which they end."""
     waiting = deque(jobs)
-    deaths: Counter[tuple[str, ...]] = Counter()
+    deaths: Counter[str] = Counter()  # by the labels of jobs
     false_starts = 0
     pool: list[_Worker] = []
     try:
@@ -230,12 +232,12 @@ def run_in_processes(jobs: Sequence[Job], *, workers: int) -> Generator[Made, No
                         false_starts += 1
                         _check_start(status, false_starts)
                     elif (job := worker.job) is not None:
-                        deaths[job.names] += 1
-                        if deaths[job.names] <= RETRIES:
+                        deaths[job.label] += 1
+                        if deaths[job.label] <= RETRIES:
                             waiting.appendleft(job)
                         else:
                             how = f"signal {-status}" if status < 0 else f"status {status}"
-                            note = f"its worker was killed {deaths[job.names]} times ({how}); "
+                            note = f"its worker was killed {deaths[job.label]} times ({how}); "
                             yield from job.give_up(note + "is there memory enough?", waiting)
                     continue
                 if isinstance(message, Exception):
@@ -245,7 +247,7 @@ def run_in_processes(jobs: Sequence[Job], *, workers: int) -> Generator[Made, No
                     worker.job = worker.job and worker.job.without(message.name)
                     yield message
     except KeyboardInterrupt:
-        names = [name for worker in pool if worker.job for name in worker.job.names]
+        names = [name for worker in pool if worker.job for name in worker.job.members]
         yield from _stop(pool)
         raise Stopped(*names) from None
     finally:
@@ -309,7 +311,7 @@ def _stop(pool: list[_Worker]) -> list[Made]:
 def _work(connection: Connection) -> None:
     """What a worker does: make run after run, until there are no more or it is time to stop."""
     try:
-        if os.name == "posix":
+        if POSIX:
             os.setsid()
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -337,15 +339,11 @@ def _answers(connection: Connection) -> Iterator[Made | Exception]:
         yield from make_runs(job)
     except Exception as error:
         error.add_note(f"in a worker, making {job.label}:\n{traceback.format_exc()}")
-        yield _sendable(error)
-
-
-def _sendable(error: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError("".join(traceback.format_exception(error)))
-    return error
+        sent: Exception = RuntimeError("".join(traceback.format_exception(error)))
+        with suppress(Exception):  # some errors cannot be sent
+            pickle.loads(pickle.dumps(error))
+            sent = error
+        yield sent
 
 
 def _end_with_parent() -> None:
@@ -354,16 +352,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     wait([parent.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextmanager
-def _blocked_interrupts() -> Iterator[Any]:
-    """Start a process that Ctrl-C in a terminal cannot end before it is ready for that."""
-    if os.name != "posix":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -35,7 +35,7 @@ TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 
 
 def run_on_ray(
-    jobs: Sequence[Job], *, workers: int | None, address: str | None = None
+    jobs: Sequence[Job], *, workers: int | None, address: str | None
 ) -> Generator[Made, None, None]:
     """Make the runs on the cluster at `address`, or on a local one; they come as their jobs end.
 
@@ -59,7 +59,7 @@ def run_on_ray(
                     job = pending.pop(done)
                     try:
                         made = {each.name: each for each in ray.get(done)}
-                        for name in job.names:
+                        for name in job.members:
                             yield made.get(name) or failed(name, "its Ray task was cancelled.")
                     except ray.exceptions.RayTaskError as error:
                         raise error.cause from error

@@ -31,6 +31,7 @@ from grokinterp.sweeps.storage import Place
 from grokinterp.sweeps.sweep import Sweep
 
 PHASES = ("memorization", "circuit_formation", "cleanup")
+DATES = ("t_train", "t_test", "memorization_step", "grok_step")
 LAST = ("train_loss", "test_loss", "train_acc", "test_acc", "test_acc_unmirrored")
 
 
@@ -84,10 +85,7 @@ def measured(run: RunOrPath, names: Sequence[str] = ()) -> Columns:
     last = run.metrics.iloc[-1]
     row: Columns = {
         "label": phases.label,
-        "t_train": phases.t_train,
-        "t_test": phases.t_test,
-        "memorization_step": phases.memorization_step,
-        "grok_step": phases.grok_step,
+        **{name: getattr(phases, name) for name in DATES},
         **{f"{name}_end": ends.get(name) for name in PHASES},
         **{column: last[column] for column in LAST if column in run.metrics},
         "best_test_acc": run.metrics.test_acc.max(),

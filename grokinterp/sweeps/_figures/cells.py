@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -140,110 +141,12 @@ class Cell:
     summary: MedianInterval
     without: tuple[int, ...]
 
-    def interval(self) -> list[str]:
-        """The interval of the median as a line on hover; no line where there is none."""
+    def median_lines(self, of_all: str = "") -> list[str]:
+        """The median and its interval as lines on hover; no line where there is none."""
         found = self.summary
-        if not found.coverage:
-            return []
-        return [f"{found.coverage:.0%} interval {found.low:,.6g} to {found.high:,.6g}"]
-
-
-def check_table(table: pd.DataFrame) -> None:
-    """Refuse what is not the table of a sweep, or has no run."""
-    checked(table, pd.DataFrame, "run_sweep(...) or pandas.read_csv(results.csv)")
-    if table.empty:
-        raise InputError("the table has no run; give one with one row per run.")
-    if not table.columns.is_unique:
-        twice = table.columns[table.columns.duplicated()][0]
-        raise InputError(f"the table has two columns {twice!r}; rename one.")
-
-
-def column_of(table: pd.DataFrame, name: str) -> list[Any]:
-    """The cells of a column, None where one is empty; the nearest name for one that is not there.
-
-    >>> column_of(pd.DataFrame({"lr": [0.1, None]}), "lr")
-    [0.1, None]
-    """
-    if not isinstance(name, str) or name not in table.columns:
-        advice = nearest(str(name), map(str, table.columns))
-        raise InputError(f"the table has no column {name!r}; {advice}")
-    return [None if _empty(cell) else cell for cell in table[name].tolist()]
-
-
-def _empty(cell: object) -> bool:
-    return cell is None or cell is pd.NA or cell == "" or (isinstance(cell, Real) and cell != cell)
-
-
-def axis_of(table: pd.DataFrame, *columns: str, least: int = 2) -> Axis:
-    """The axis of a column, or of the values that several have together, named after them all.
-
-    >>> axis_of(pd.DataFrame({"lr": [0.1, 0.01, 0.1]}), "lr").names
-    ('0.01', '0.1')
-    """
-    found = [_axis(table, column) for column in columns]
-    several = [list(axis.places) for axis in found]
-    present = sorted(set(zip(*several, strict=True)))
-    if len(present) < least:
-        name, here = " and ".join(columns), found[0].names[0]
-        raise InputError(f"{name!r} has one value, {here}; an axis takes two or more.")
-    if len(found) == 1:
-        return found[0]
-    names = tuple(
-        ", ".join(f"{axis.title}={axis.names[i]}" for axis, i in zip(found, point, strict=True))
-        for point in present
-    )
-    places = np.array([present.index(point) for point in zip(*several, strict=True)])
-    return Axis(" and ".join(axis.title for axis in found), names, places, alone=False)
-
-
-def _axis(table: pd.DataFrame, column: str) -> Axis:
-    cells = column_of(table, column)
-    if gaps := cells.count(None):
-        raise InputError(
-            f"{column!r} is empty in {gaps} of {len(cells)} rows; leave those out, such as with "
-            f"table.dropna(subset=[{column!r}])."
-        )
-    if all(isinstance(cell, Real) and not isinstance(cell, bool) for cell in cells):
-        numbers = sorted({float(cell) for cell in cells})
-        short = next(
-            names
-            for style in (short_number, "{:g}".format, repr)
-            if len(set(names := [style(one) for one in numbers])) == len(numbers)
-        )
-        place = {one: i for i, one in enumerate(numbers)}
-        places = [place[float(cell)] for cell in cells]
-        return Axis(name_of(column), tuple(short), np.array(places), tuple(numbers))
-    words = [str(list(cell) if isinstance(cell, tuple) else cell) for cell in cells]
-    levels = list(dict.fromkeys(words))
-    names = [name_of(level) for level in levels]
-    if len(set(names)) < len(names):  # told apart by their ends alone
-        names = [f"{name} ({i})" for i, name in enumerate(names)]
-    return Axis(name_of(column), tuple(names), np.array([levels.index(word) for word in words]))
-
-
-def numbers_of(table: pd.DataFrame, column: str) -> np.ndarray:
-    """The values of a column, NaN where a run has no finite one; InputError where none has."""
-    cells = column_of(table, column)
-    if wrong := [cell for cell in cells if cell is not None and not isinstance(cell, Real)]:
-        raise InputError(
-            f"{column!r} is no number ({str(wrong[0])[:40]!r}); give a column of numbers, such as "
-            "'test_loss'."
-        )
-    values = np.array([math.nan if cell is None else float(cell) for cell in cells])
-    values[~np.isfinite(values)] = math.nan
-    if np.isnan(values).all():
-        raise InputError(f"no run has a value in {column!r}; give another column.")
-    return values
-
-
-def labels_of(table: pd.DataFrame, *, asked: bool) -> list[str]:
-    """The label of every run, "no label" for one without; `asked` refuses a table without any."""
-    if LABEL not in table.columns and not asked:
-        return [NO_LABEL] * len(table)
-    labels = [NO_LABEL if cell is None else str(cell) for cell in column_of(table, LABEL)]
-    if asked and set(labels) == {NO_LABEL}:
-        raise InputError("no run has a label; give value= a column of numbers.")
-    return labels
+        median = f"median {found.median:,.6g} of {found.n}{of_all}"
+        interval = f"{found.coverage:.0%} interval {found.low:,.6g} to {found.high:,.6g}"
+        return [median] * (found.n > 0) + [interval] * (found.coverage > 0)
 
 
 def label_colours(
@@ -259,76 +162,160 @@ def label_colours(
     return {name: known.get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(names)}
 
 
-def varied(table: pd.DataFrame) -> list[str]:
-    """The recipe keys of a table with more than one value in it, seeds too."""
-    known = {key for keys in every_key().values() for key in keys}
-    keys = [column for column in table.columns if column in known]
-    return [key for key in keys if len({str(cell) for cell in column_of(table, key)}) > 1]
+class Table:
+    """A sweep's table by its columns; a cell that is empty is None."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        """Refuse what is not the table of a sweep, or has no run."""
+        checked(frame, pd.DataFrame, "run_sweep(...) or pandas.read_csv(results.csv)")
+        if frame.empty:
+            raise InputError("the table has no run; give one with one row per run.")
+        if not frame.columns.is_unique:
+            twice = frame.columns[frame.columns.duplicated()][0]
+            raise InputError(f"the table has two columns {twice!r}; rename one.")
+        self.frame = frame
+
+    def column(self, name: str) -> list[Any]:
+        """The cells of a column; the nearest name for one that is not there.
+
+        >>> Table(pd.DataFrame({"lr": [0.1, None]})).column("lr")
+        [0.1, None]
+        """
+        if not isinstance(name, str) or name not in self.frame.columns:
+            advice = nearest(str(name), map(str, self.frame.columns))
+            raise InputError(f"the table has no column {name!r}; {advice}")
+        return [
+            None if x is pd.NA or x == "" or (isinstance(x, Real) and x != x) else x
+            for x in self.frame[name].tolist()
+        ]
+
+    def column_if_any(self, name: str) -> list[Any]:
+        """The cells of a column, all of them empty where there is none."""
+        return self.column(name) if name in self.frame.columns else [None] * len(self.frame)
+
+    @cached_property
+    def varied(self) -> dict[str, list[Any]]:
+        """The recipe keys that have more than one value, seeds too, with their cells."""
+        known = {key for keys in every_key().values() for key in keys}
+        cells = {key: self.column(key) for key in self.frame.columns if key in known}
+        return {key: each for key, each in cells.items() if len({*map(str, each)}) > 1}
+
+    def determined(self, key: str, by: Sequence[str]) -> bool:
+        """Whether a key has one value for each combination of the others."""
+        points = {*zip(*(map(str, self.column(name)) for name in (*by, key)), strict=True)}
+        return len({point[:-1] for point in points}) == len(points)
+
+    def axis(self, *columns: str, least: int = 2) -> Axis:
+        """The axis of a column, or of the values that several have together, named after them all.
+
+        >>> Table(pd.DataFrame({"lr": [0.1, 0.01, 0.1]})).axis("lr").names
+        ('0.01', '0.1')
+        """
+        found = [_axis(column, self.column(column)) for column in columns]
+        points, places = np.unique([axis.places for axis in found], axis=1, return_inverse=True)
+        if points.shape[1] < least:
+            name, here = " and ".join(columns), found[0].names[0]
+            raise InputError(f"{name!r} has one value, {here}; an axis takes two or more.")
+        if len(found) == 1:
+            return found[0]
+        names = tuple(
+            ", ".join(f"{axis.title}={axis.names[i]}" for axis, i in zip(found, point, strict=True))
+            for point in points.T
+        )
+        title = " and ".join(axis.title for axis in found)
+        return Axis(title, names, places.ravel(), alone=False)
+
+    def numbers(self, column: str) -> np.ndarray:
+        """The values of a column, NaN where a run has no finite one; InputError where none has."""
+        cells = self.column(column)
+        if wrong := [cell for cell in cells if cell is not None and not isinstance(cell, Real)]:
+            raise InputError(
+                f"{column!r} is no number ({str(wrong[0])[:40]!r}); give a column of numbers, such "
+                "as 'test_loss'."
+            )
+        values = np.array([math.nan if cell is None else float(cell) for cell in cells])
+        values[~np.isfinite(values)] = math.nan
+        if np.isnan(values).all():
+            raise InputError(f"no run has a value in {column!r}; give another column.")
+        return values
+
+    def labels(self, *, asked: bool) -> list[str]:
+        """The label of every run, or "no label"; `asked` refuses a table without any."""
+        cells = self.column(LABEL) if asked else self.column_if_any(LABEL)
+        labels = [NO_LABEL if cell is None else str(cell) for cell in cells]
+        if asked and set(labels) == {NO_LABEL}:
+            raise InputError("no run has a label; give value= a column of numbers.")
+        return labels
 
 
-def determined(table: pd.DataFrame, key: str, by: Sequence[str]) -> bool:
-    """Whether a key has one value for each combination of the others."""
-    cells = [[str(cell) for cell in column_of(table, column)] for column in by]
-    before = list(zip(*cells, strict=True)) if cells else [()] * len(table)
-    with_key = zip(before, map(str, column_of(table, key)), strict=True)
-    return len(set(before)) == len(set(with_key))
+def _axis(column: str, cells: Sequence[Any]) -> Axis:
+    if gaps := cells.count(None):
+        raise InputError(
+            f"{column!r} is empty in {gaps} of {len(cells)} rows; leave those out, such as with "
+            f"table.dropna(subset=[{column!r}])."
+        )
+    if all(isinstance(cell, Real) and not isinstance(cell, bool) for cell in cells):
+        numbers, places = np.unique(np.array(cells, float), return_inverse=True)
+        short = next(
+            names
+            for style in (short_number, "{:g}".format, repr)
+            if len(set(names := [style(one) for one in numbers.tolist()])) == len(numbers)
+        )
+        return Axis(name_of(column), tuple(short), places, tuple(numbers.tolist()))
+    words = [str(list(cell) if isinstance(cell, tuple) else cell) for cell in cells]
+    levels = list(dict.fromkeys(words))
+    names = [name_of(level) for level in levels]
+    if len(set(names)) < len(names):  # told apart by their ends alone
+        names = [f"{name} ({i})" for i, name in enumerate(names)]
+    return Axis(name_of(column), tuple(names), np.array([levels.index(word) for word in words]))
 
 
-class Grouped:
+class Grouped(Table):
     """The runs of a table in cells: by their values on `axes`, and of `by`, if that is given.
 
-    `values` has the measure of every run (NaN where there is none, and for labels), `labels` has
+    `values` has the measure of every run (NaN where there is none, and for labels), `every_label`
     its label. A cell is found by its place on `by`, or 0, and those on the axes, the last first.
     """
 
     def __init__(
-        self, table: pd.DataFrame, value: str, by: object, *, most: int, which: str,
+        self, frame: pd.DataFrame, value: str, by: object, *, most: int, which: str,
         of_labels: bool = False, **columns: str,
     ) -> None:  # fmt: skip
         """`which` says what there are at most `most` of, one for each value of `by`."""
-        check_table(table)
+        super().__init__(frame)
         others = [by] if isinstance(by, str) else by
         others = listed("by", () if others is None else others, such_as="['seed']")
-        self._used = [*columns.values(), *others]
-        self.axes = [axis_of(table, column) for column in columns.values()]
-        self.by = axis_of(table, *others, least=1) if others else None
-        if len(set(self._used)) < len(self._used):
+        used = [*columns.values(), *others]
+        self.axes = [self.axis(column) for column in columns.values()]
+        self.by = self.axis(*others, least=1) if others else None
+        if len(set(used)) < len(used):
             names = f"{', '.join(columns)} and by"
-            raise InputError(
-                f"{', '.join(self._used)}: {names} are different keys; give each once."
-            )
+            raise InputError(f"{', '.join(used)}: {names} are different keys; give each once.")
         if self.by and len(self.by.names) > most:
             raise InputError(
                 f"{' and '.join(others)} has {len(self.by.names)} values; at most {most} {which}, "
                 "so give a part of the table."
             )
-        self._table, self._of_labels = table, of_labels
-        self.values = np.full(len(table), math.nan) if of_labels else numbers_of(table, value)
-        self.labels = labels_of(table, asked=of_labels)
-        self.cells = self._cells()
-        self._others = {
-            key: column_of(table, key) for key in varied(table) if key not in self._used
-        }
-        self._names = column_of(table, RUN) if RUN in table.columns else [*range(len(table))]
-        self._notes = column_of(table, NOTE) if NOTE in table.columns else [None] * len(table)
-
-    def _cells(self) -> dict[tuple[int, ...], Cell]:
-        groups = self.by.places if self.by else np.zeros(len(self._table), int)
-        places = [groups, *(axis.places for axis in reversed(self.axes))]
-        found: dict[tuple[int, ...], list[int]] = {}
+        self.values = np.full(len(frame), math.nan) if of_labels else self.numbers(value)
+        self.every_label = self.labels(asked=of_labels)
+        self._used, self._of_labels = used, of_labels
+        self._others = {key: cells for key, cells in self.varied.items() if key not in used}
+        self._names = self.column(RUN) if RUN in frame.columns else [*range(len(frame))]
+        self._notes = self.column_if_any(NOTE)
+        places = [axis.places for axis in reversed(self.axes)]
+        places.insert(0, self.by.places if self.by else np.zeros(len(frame), int))
+        rows_at: dict[tuple[int, ...], list[int]] = {}
         for row, place in enumerate(zip(*(each.tolist() for each in places), strict=True)):
-            found.setdefault(place, []).append(row)
-        cells = {}
-        for place, rows in found.items():
-            without = [] if self._of_labels else [i for i in rows if math.isnan(self.values[i])]
-            cells[place] = Cell(
-                tuple(rows), median_interval(self.values[rows].tolist()), tuple(without)
-            )
-        return cells
+            rows_at.setdefault(place, []).append(row)
+        self.cells = {place: self._cell(rows) for place, rows in rows_at.items()}
+
+    def _cell(self, rows: list[int]) -> Cell:
+        without = [] if self._of_labels else [row for row in rows if math.isnan(self.values[row])]
+        return Cell(tuple(rows), median_interval(self.values[rows].tolist()), tuple(without))
 
     def counted(self, cell: Cell, between: str = ", ") -> str:
         """How many runs of a cell have each label."""
-        return counted([self.labels[row] for row in cell.rows], between)
+        return counted([self.every_label[row] for row in cell.rows], between)
 
     def coverages(self) -> str:
         """The least and the largest probability of an interval, such as " (50% to 75%)"."""
@@ -339,7 +326,7 @@ class Grouped:
     def pooled(self, which: str) -> list[str]:
         """A line on the keys other than seeds in which runs of one cell differ."""
         keys = [key for key in self._others if key not in CHANCE]
-        names = [name_of(key) for key in keys if not determined(self._table, key, self._used)]
+        names = [name_of(key) for key in keys if not self.determined(key, self._used)]
         return [f"{which} differ in {', '.join(names)} too"] if names else []
 
     def run(self, row: int) -> str:
@@ -349,8 +336,8 @@ class Grouped:
         if not self._of_labels:
             value = self.values[row]
             parts.append("no value" if math.isnan(value) else f"{value:,.6g}")
-        if LABEL in self._table.columns:
-            parts.append(name_of(self.labels[row]))
+        if LABEL in self.frame.columns:
+            parts.append(name_of(self.every_label[row]))
         if self._notes[row] is not None:
             parts.append(f"note: {name_of(self._notes[row], longest=80)}")
         return f"{which or name_of(self._names[row])}: {', '.join(parts)}"

@@ -10,18 +10,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.figures._figure import Figure
 from grokinterp.figures.pages import asset, html_table, render
 from grokinterp.recipe.keys import CHANCE, WATCHING
-from grokinterp.sweeps._figures.cells import (
-    LABEL,
-    NO_LABEL,
-    axis_of,
-    check_table,
-    column_of,
-    counted,
-    determined,
-    labels_of,
-    numbers_of,
-    varied,
-)
+from grokinterp.sweeps._figures.cells import LABEL, NO_LABEL, Table, counted
 from grokinterp.sweeps._figures.phase_diagram import plot_phase_diagram
 from grokinterp.sweeps._figures.scaling import plot_scaling
 from grokinterp.sweeps.table import FINGERPRINT, NOTE
@@ -48,25 +37,25 @@ def sweep_page(table: pd.DataFrame, *, value: str | None = None, title: str = "S
     the others, at most six. The page says what is left out, and lists at most 1,000 runs.
     InputError for a table without a run, and for a `value` that no run has as a number.
     """
-    check_table(table)
+    runs = Table(table)
     text("title", title, such_as="'Sweep'")
     if value is not None:
-        numbers_of(table, value)  # refused before anything is drawn
-    keys, notes = _axes(table)
-    value = value or next((name for name in PREFERRED if _has(table, name)), None)
-    drawn, more = _drawn(table, keys, value)
+        runs.numbers(value)  # refused before anything is drawn
+    keys, notes = _axes(runs)
+    value = value or next((name for name in PREFERRED if _has(runs, name)), None)
+    drawn, more = _drawn(runs, keys, value)
     notes += more
     charts = [
         {"html": chart.to_html(full_html=False, include_plotlyjs=i == 0), "width": width}
         for i, (chart, width) in enumerate(drawn)
     ]
-    if NOTE in table.columns and (n := sum(x is not None for x in column_of(table, NOTE))):
+    if n := sum(note is not None for note in runs.column_if_any(NOTE)):
         notes.append(f"{n} of {len(table)} runs have a note: see the table.")
     rows = table.head(MOST_ROWS).drop(columns=FINGERPRINT, errors="ignore")
     return render(
         "sweep.html.j2",
         title=title,
-        summary=_summary(table, keys),
+        summary=_summary(runs, keys),
         notes=notes,
         charts=charts,
         style=asset("page.css"),
@@ -76,13 +65,13 @@ def sweep_page(table: pd.DataFrame, *, value: str | None = None, title: str = "S
     )
 
 
-def _axes(table: pd.DataFrame) -> tuple[list[str], list[str]]:
+def _axes(table: Table) -> tuple[list[str], list[str]]:
     """The keys that make axes, and notes on those that vary and make none."""
     keys, notes = [], []
-    for key in varied(table):
+    for key, cells in table.varied.items():
         if key in CHANCE:
             continue
-        if None in column_of(table, key):
+        if None in cells:
             notes.append(f"{key} varies and is empty in some runs, so it is no axis.")
         else:
             keys.append(key)
@@ -90,43 +79,43 @@ def _axes(table: pd.DataFrame) -> tuple[list[str], list[str]]:
     backwards = keys[::-1]
     for key in sorted(backwards, key=lambda key: key not in watching):
         others = [other for other in keys if other != key]
-        if others and determined(table, key, others):
+        if others and table.determined(key, others):
             keys = others
             notes.append(f"{key} varies with {' and '.join(others)}, so it is no axis of its own.")
     return keys, notes
 
 
 def _drawn(
-    table: pd.DataFrame, keys: Sequence[str], value: str | None
+    table: Table, keys: Sequence[str], value: str | None
 ) -> tuple[list[tuple[Figure, int]], list[str]]:
     """The figures that these keys allow, and notes on what they leave out.
 
     With each figure comes the width in pixels below which its text is too small.
     """
-    labelled = set(labels_of(table, asked=False)) != {NO_LABEL}
+    labelled = set(table.labels(asked=False)) != {NO_LABEL}
     notes = []
     if value is None:
         notes.append(f"No run has a value in {', '.join(PREFERRED)}: there is no such figure.")
-    elif PREFERRED[0] in table.columns and not _has(table, PREFERRED[0]):
+    elif PREFERRED[0] in table.frame.columns and not _has(table, PREFERRED[0]):
         notes.append(f"No run has a {PREFERRED[0]}.")
     if value in ("t_train", "t_test"):
         notes.append(OWN_BEST)
     if not keys:
         return [], [*notes, "Nothing but seeds varies: there is no axis to draw along."]
     if len(keys) == 1:
-        return [(plot_scaling(table, x=keys[0], value=value), 0)] if value else [], notes
-    n = {key: len(axis_of(table, key).names) for key in keys}
+        return [(plot_scaling(table.frame, x=keys[0], value=value), 0)] if value else [], notes
+    n = {key: len(table.axis(key).names) for key in keys}
     x, y = sorted(sorted(keys, key=lambda key: -n[key])[:2], key=keys.index)
-    others, part = [key for key in keys if key not in (x, y)], table
+    others, part = [key for key in keys if key not in (x, y)], table.frame
     if others:
-        panels = axis_of(table, *others, least=1)
-        part = table[panels.places < PANELS_DRAWN]
+        panels = table.axis(*others, least=1)
+        part = part[panels.places < PANELS_DRAWN]
         if (n_panels := len(panels.names)) > PANELS_DRAWN:
             notes.append(
                 f"{n_panels - PANELS_DRAWN} of {n_panels} combinations of {' and '.join(others)} "
                 "are not drawn; draw them with plot_phase_diagram from a part of the table."
             )
-    width = BESIDE + COLUMN * len(axis_of(part, x, least=1).names)
+    width = BESIDE + COLUMN * len(Table(part).axis(x, least=1).names)
     figures = []
     for column in ([value] if value else []) + [LABEL] * labelled:
         try:
@@ -138,19 +127,16 @@ def _drawn(
     return figures, notes
 
 
-def _summary(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
+def _summary(table: Table, keys: Sequence[str]) -> list[str]:
     """What was swept, in lines."""
     lines = []
     for key in keys:
-        names = axis_of(table, key).names
+        names = table.axis(key).names
         shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
         lines.append(f"{key}: {shown}")
-    lines += [
-        f"{key}: {len({str(cell) for cell in column_of(table, key)})} values"
-        for key in varied(table)
-        if key in CHANCE
-    ]
-    labels = labels_of(table, asked=False)
+    chance = {key: {*map(str, cells)} for key, cells in table.varied.items() if key in CHANCE}
+    lines += [f"{key}: {len(values)} values" for key, values in chance.items()]
+    labels = table.labels(asked=False)
     lines += [] if set(labels) == {NO_LABEL} else [f"labels: {counted(labels)}"]
     return [html.unescape(line) for line in lines]  # the template escapes names as figures do
 
@@ -160,9 +146,9 @@ def _cell(value: float) -> str:
     return f"{value:.0f}" if value.is_integer() and abs(value) < 1e9 else f"{value:.4g}"
 
 
-def _has(table: pd.DataFrame, column: str) -> bool:
+def _has(table: Table, column: str) -> bool:
     try:
-        numbers_of(table, column)
+        table.numbers(column)
     except InputError:
         return False
     return True

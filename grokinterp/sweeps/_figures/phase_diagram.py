@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,15 +64,10 @@ def plot_phase_diagram(
     grokked, it is that of those that did. InputError for a column that is not there, for an axis
     with one value, for a `value` that no run has as a number, and for more than twelve panels.
     """
-    of_labels = value == LABEL
-    runs = Grouped(
-        table, value, by, most=MOST_PANELS, which="panels fit a figure", of_labels=of_labels,
-        x=x, y=y,
-    )  # fmt: skip
-    across, up = runs.axes
-    grid = _Grid(runs, across, up, _panels(across, up, runs.by))
-    lines = [*(_labels if of_labels else _medians)(grid), *runs.pooled("runs of a cell")]
-    title = heading(f"{titled(value)} by {across.title}, {up.title}", lines)
+    grid = _Grid(table, value, by, x=x, y=y)
+    lines = grid.draw_labels() if value == LABEL else grid.draw_medians()
+    lines += grid.pooled("runs of a cell")
+    title = heading(f"{titled(value)} by {grid.across.title}, {grid.up.title}", lines)
     return grid.drawn.update_layout(title_text=title)
 
 
@@ -96,38 +90,6 @@ def _panels(across: Axis, up: Axis, panels: Axis | None) -> Figure:
     return drawn.update_layout(height=height + top + BELOW, margin={"t": top, "b": BELOW})
 
 
-def _medians(grid: "_Grid") -> list[str]:
-    """Draw the medians; what the title says about them, in lines."""
-    cells = {where: cell for where, cell in grid.runs.cells.items() if cell.summary.n}
-    medians = {where: cell.summary.median for where, cell in cells.items()}
-    log = spans_decades(medians.values())
-    heights = {where: math.log10(m) if log else m for where, m in medians.items()}
-    several = any(len(cell.rows) > 1 for cell in grid.runs.cells.values())
-    short = len(grid.across.names) > MOST_TEXT or len(grid.up.names) > MOST_TALL
-    texts = {
-        where: short_number(cell.summary.median) + ("" if short or not several else _about(cell))
-        for where, cell in cells.items()
-    }
-    bar = SIDE_BAR | (log_ticks(medians.values(), heights=True) if log else {"nticks": 6})
-    scale = _scale(list(heights.values()), log=log)
-    shares = [(h - scale["zmin"]) / (scale["zmax"] - scale["zmin"]) for h in heights.values()]
-    grounds = dict(zip(heights, sample_colorscale(scale["colorscale"], shares), strict=True))
-    grid.draw(heights, texts, grounds, {**scale, "colorbar": bar})
-    texts = {
-        where: f"0 of {len(cell.rows)}"
-        + ("" if short else f"<br>{grid.runs.counted(cell, '<br>')}")
-        for where, cell in grid.runs.cells.items()
-        if where not in cells
-    }
-    if texts:
-        grid.draw_named(dict.fromkeys(texts, NO_VALUE), texts, {NO_VALUE: NOTHING})
-    if not several:
-        return ["one run a cell"]
-    if short:
-        return ["median over runs"]
-    return [f"median over runs, interval for it{grid.runs.coverages()}, number of runs"]
-
-
 def _about(cell: Cell) -> str:
     """The lines below a median."""
     found, n = cell.summary, len(cell.rows)
@@ -144,44 +106,71 @@ def _scale(heights: Sequence[float], *, log: bool) -> dict[str, Any]:
     return {"colorscale": FROM_ZERO, "zmin": low, "zmax": high if high > low else low + 1}
 
 
-def _labels(grid: "_Grid") -> list[str]:
-    """Draw the labels; what the title says about them, in lines."""
-    found: dict[CellIndex, str] = {}
-    texts: dict[CellIndex, str] = {}
-    for where, cell in grid.runs.cells.items():
-        here = [grid.runs.labels[row] for row in cell.rows]
-        most, n = Counter(here).most_common(1)[0]
-        if 2 * n > len(here):
-            found[where], texts[where] = most, f"{name_of(most)}<br>{n} of {len(here)}"
-        else:
-            found[where], texts[where] = MIXED, f"{MIXED}<br>{grid.runs.counted(cell, '<br>')}"
-    colours = label_colours(found.values(), LABEL_COLOURS | OTHER_LABELS)
-    grid.draw_named(found, texts, colours)
-    return ["label of most runs" + "; mixed: none has more than half" * (MIXED in colours)]
-
-
-@dataclass(frozen=True)
-class _Grid:
+class _Grid(Grouped):
     """The cells of all panels, and the figure that they are drawn in."""
 
-    runs: Grouped
-    across: Axis
-    up: Axis
-    drawn: Figure
+    def __init__(self, table: pd.DataFrame, value: str, by: object, *, x: str, y: str) -> None:
+        super().__init__(
+            table, value, by, most=MOST_PANELS, which="panels fit a figure",
+            of_labels=value == LABEL, x=x, y=y,
+        )  # fmt: skip
+        self.across, self.up = self.axes
+        self.drawn = _panels(self.across, self.up, self.by)
+
+    def draw_medians(self) -> list[str]:
+        """Draw the medians; what the title says about them, in lines."""
+        cells = self.cells
+        medians = {where: cell.summary.median for where, cell in cells.items() if cell.summary.n}
+        log = spans_decades(medians.values())
+        heights = {where: math.log10(m) if log else m for where, m in medians.items()}
+        several = any(len(cell.rows) > 1 for cell in cells.values())
+        short = len(self.across.names) > MOST_TEXT or len(self.up.names) > MOST_TALL
+        texts = {
+            where: short_number(median) + ("" if short or not several else _about(cells[where]))
+            for where, median in medians.items()
+        }
+        bar = SIDE_BAR | (log_ticks(medians.values(), heights=True) if log else {"nticks": 6})
+        scale = _scale(list(heights.values()), log=log)
+        shares = [(h - scale["zmin"]) / (scale["zmax"] - scale["zmin"]) for h in heights.values()]
+        grounds = dict(zip(heights, sample_colorscale(scale["colorscale"], shares), strict=True))
+        self.draw(heights, texts, grounds, {**scale, "colorbar": bar})
+        if texts := {
+            where: f"0 of {len(cell.rows)}" + ("" if short else f"<br>{self.counted(cell, '<br>')}")
+            for where, cell in cells.items()
+            if where not in medians
+        }:
+            self.draw_named(dict.fromkeys(texts, NO_VALUE), texts, {NO_VALUE: NOTHING})
+        if not several:
+            return ["one run a cell"]
+        if short:
+            return ["median over runs"]
+        return [f"median over runs, interval for it{self.coverages()}, number of runs"]
+
+    def draw_labels(self) -> list[str]:
+        """Draw the labels; what the title says about them, in lines."""
+        found: dict[CellIndex, str] = {}
+        texts: dict[CellIndex, str] = {}
+        for where, cell in self.cells.items():
+            here = [self.every_label[row] for row in cell.rows]
+            most, n = Counter(here).most_common(1)[0]
+            if 2 * n > len(here):
+                found[where], texts[where] = most, f"{name_of(most)}<br>{n} of {len(here)}"
+            else:
+                found[where], texts[where] = MIXED, f"{MIXED}<br>{self.counted(cell, '<br>')}"
+        colours = label_colours(found.values(), LABEL_COLOURS | OTHER_LABELS)
+        self.draw_named(found, texts, colours)
+        return ["label of most runs" + "; mixed: none has more than half" * (MIXED in colours)]
 
     def hover(self, where: CellIndex) -> str:
-        cell, (_, i, j) = self.runs.cells[where], where
-        found = cell.summary
+        cell, (_, i, j) = self.cells[where], where
         lines = [
             f"{self.across.title} {self.across.names[j]}, {self.up.title} {self.up.names[i]}",
-            f"<b>{self.runs.counted(cell)}</b>",
+            f"<b>{self.counted(cell)}</b>",
+            *cell.median_lines(),
         ]
-        if found.n:
-            lines.append(f"median {found.median:,.6g} of {found.n}")
-        lines += cell.interval()
         if cell.without:
             lines.append(f"{len(cell.without)} of {len(cell.rows)} runs have no value")
-        return "<br>".join([*lines, self.runs.runs(cell.rows)])
+        return "<br>".join([*lines, self.runs(cell.rows)])
 
     def draw(
         self, heights: Mapping[CellIndex, float], texts: Mapping[CellIndex, str],

@@ -1,7 +1,7 @@
 """A measure of a sweep against one recipe key: single runs, medians with intervals, a power law."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,15 +9,7 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.base.checks import truth
-from grokinterp.figures._figure import (
-    COLOURS,
-    DASHES,
-    SERIES,
-    Figure,
-    faded,
-    figure,
-    series,
-)
+from grokinterp.figures._figure import COLOURS, DASHES, SERIES, Figure, faded, figure, series
 from grokinterp.sweeps._figures.cells import (
     MOST_TICKS,
     TIMES,
@@ -46,10 +38,6 @@ class _Group:
     number: int
     cells: Mapping[int, Cell]
     style: Mapping[str, str]
-
-    def rows(self, places: Iterable[int]) -> list[int]:
-        """The rows of the cells at these places, in the order of the table."""
-        return sorted(row for place in places for row in self.cells[place].rows)
 
 
 def plot_scaling(
@@ -81,7 +69,13 @@ def plot_scaling(
     fit = truth("fit", fit)
     runs = Grouped(table, value, by, most=MOST_GROUPS, which="lines can be told apart", x=x)
     (across,), values = runs.axes, runs.values
-    groups = _groups(runs)
+    cells, alone = sorted(runs.cells.items()), {"color": COLOURS["other"], "dash": "solid"}
+    groups = [
+        _Group(
+            name, i, {j: cell for (k, j), cell in cells if k == i}, series(i) if runs.by else alone
+        )
+        for i, name in enumerate(runs.by.full_names() if runs.by else ["median"])
+    ]
     absent = any(cell.without for cell in runs.cells.values())
     drawn = _axes(across, titled(value), values, fit=fit, n=len(groups) * absent)
     places = across.positions()
@@ -92,15 +86,13 @@ def plot_scaling(
             _without(drawn, places, group, runs)
         if fit:
             _fitted(drawn, places, values, across, group)
-    dots = [(g.rows(g.cells), g.name, g.style["color"]) for g in groups]
     if runs.by is None:
-        labels = np.array(runs.labels)
-        dots = [
-            (np.flatnonzero(labels == label).tolist(), name_of(label), colour)
-            for label, colour in label_colours(runs.labels).items()
-        ]
+        colours = label_colours(runs.every_label)
+        dots = [(np.array(runs.every_label) == x, name_of(x), colours[x]) for x in colours]
+    else:
+        dots = [(runs.by.places == x.number, x.name, x.style["color"]) for x in groups]
     for rows, name, colour in dots:
-        with_value = [row for row in rows if not math.isnan(values[row])]
+        with_value = np.flatnonzero(rows & ~np.isnan(values)).tolist()
         drawn.add_scatter(
             x=x_of[with_value],
             y=values[with_value],
@@ -126,19 +118,6 @@ def plot_scaling(
     )
 
 
-def _groups(runs: Grouped) -> list[_Group]:
-    cells = sorted(runs.cells.items())
-    return [
-        _Group(
-            legend,
-            i,
-            {x: cell for (group, x), cell in cells if group == i},
-            series(i) if runs.by else {"color": COLOURS["other"], "dash": "solid"},
-        )
-        for i, legend in enumerate(runs.by.full_names() if runs.by else ["median"])
-    ]
-
-
 def _axes(across: Axis, title: str, values: np.ndarray, *, fit: bool, n: int) -> Figure:
     """The empty figure; `n` lines of a strip above for the runs without a value."""
     drawn = figure("", across.title, title)
@@ -156,18 +135,12 @@ def _axes(across: Axis, title: str, values: np.ndarray, *, fit: bool, n: int) ->
     if straight or spans_decades(values):
         drawn.update_layout(yaxis={"type": "log", **log_ticks(values)})
     places = across.positions()
-    if places == across.numbers:
-        log = spans_decades(places) or (straight and min(places) > 0)
-        drawn.update_xaxes(type="log" if log else "linear")
-    else:
-        drawn.update_xaxes(range=[-0.5, len(places) - 0.5])
-    if len(places) <= MOST_TICKS:
-        drawn.update_xaxes(tickvals=list(places), ticktext=list(across.names))
-    elif places != across.numbers:
-        drawn.update_xaxes(**across.ticks())
-    else:
-        drawn.update_xaxes(**log_ticks(places))
-    return drawn
+    if places != across.numbers:
+        return drawn.update_xaxes(range=[-0.5, len(places) - 0.5], **across.ticks())
+    each = {"tickvals": list(places), "ticktext": list(across.names)}
+    ticks = each if len(places) <= MOST_TICKS else log_ticks(places)
+    log = spans_decades(places) or (straight and min(places) > 0)
+    return drawn.update_xaxes(type="log" if log else "linear", **ticks)
 
 
 def _medians(drawn: Figure, places: Sequence[float], across: Axis, group: _Group) -> None:
@@ -187,9 +160,7 @@ def _medians(drawn: Figure, places: Sequence[float], across: Axis, group: _Group
             "<br>".join(
                 [
                     f"{group.name}, {across.title} {across.names[j]}",
-                    f"median {cell.summary.median:,.6g} "
-                    f"of {cell.summary.n} of {len(cell.rows)} runs",
-                    *cell.interval(),
+                    *cell.median_lines(f" of {len(cell.rows)} runs"),
                 ]
             )
             for j, cell in cells.items()
@@ -237,7 +208,7 @@ def _fitted(
 ) -> None:
     """The power law over the x where no run is without a value, or why there is none."""
     whole = [j for j, cell in group.cells.items() if not cell.without]
-    rows = group.rows(whole)
+    rows = sorted(row for j in whole for row in group.cells[j].rows)
     numbers = across.numbers or (math.nan,) * len(across.names)
     law = power_law([numbers[j] for j in across.places[rows]], values[rows].tolist())
     words = f"exponent {law.exponent:.3g} ({CONFIDENCE:.0%}: {law.low:.3g} to {law.high:.3g})"
