@@ -142,6 +142,11 @@ class Curve:
         where = np.flatnonzero(self.held(holds, share=share))
         return int(where[0]) if len(where) else None
 
+    def step_held(self, holds: np.ndarray, *, share: float = HELD_SHARE) -> Step | None:
+        """The step of that row."""
+        row = self.first_held(holds, share=share)
+        return None if row is None else self.step(row)
+
     def step(self, position: int) -> Step:
         """The step of a position, as a plain number."""
         step: Step = self.steps[position].item()
@@ -219,11 +224,18 @@ def read_curves(
     notes = [note for x in used for note in _into_range(numbers, x, source)]
     if name_left_out:
         notes += left_out(frame, ("step", *used))
+    numbers, said = by_step(numbers, source, "nothing to date")
+    return Curves(numbers, (*notes, *said))
+
+
+def by_step(numbers: pd.DataFrame, source: str, advice: str) -> tuple[pd.DataFrame, list[str]]:
+    """Rows in the order of checked steps, each step once, with a note for what was done to them."""
+    notes = []
     if (missing := numbers["step"].isna()).any():
         numbers = numbers[~missing]
         notes.append(f"{int(missing.sum())} rows without a step were left out")
     if len(numbers) == 0:
-        raise InputError(f"{source} has no row with a step; nothing to date.")
+        raise InputError(f"{source} has no row with a step; {advice}.")
     if not numbers["step"].is_monotonic_increasing:
         numbers = numbers.sort_values("step", kind="stable")
         notes.append("steps were not in order and have been sorted")
@@ -231,8 +243,7 @@ def read_curves(
         numbers = numbers[~repeated]
         notes.append(f"{int(repeated.sum())} steps were logged twice; the last row of each counts")
     steps, said = checked_steps(numbers["step"].to_numpy(), source)
-    numbers = numbers.reset_index(drop=True).assign(step=steps)
-    return Curves(numbers, (*notes, *said))
+    return numbers.reset_index(drop=True).assign(step=steps), [*notes, *said]
 
 
 def numeric_columns(frame: pd.DataFrame, columns: Iterable[str], source: str) -> pd.DataFrame:

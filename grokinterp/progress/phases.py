@@ -28,7 +28,7 @@ from grokinterp.progress.curves import (
     Curve,
     Curves,
     Step,
-    checked_steps,
+    by_step,
     numeric_columns,
     read_csv_curves,
     read_curves,
@@ -221,18 +221,18 @@ def detect_phases(
     for name, crossed in zip(CROSSINGS, crossings, strict=True):
         if crossed.why is not None:
             reasons.append(f"{name} is null: {crossed.why}")
-    table = curves if measures is None else Curves(measures.sort_values("step", kind="stable"), ())
+    table = curves if measures is None else Curves(measures, ())
     excluded = table.get("excluded_loss")
     phases: tuple[Phase, ...] = ()
     if decision.label == "grokked":
         dated = _in_order(_dated(curves, memorized), memorized.step, grokked.step)
+        end, start = dated.memorization_end, dated.cleanup_start
         phases = (
-            _phase("memorization", _beginning(curves, memorized), dated.memorization_end),
-            _phase("circuit_formation", _step(dated.memorization_end), dated.cleanup_start),
-            _phase("cleanup", _step(dated.cleanup_start), dated.cleanup_end),
+            _phase("memorization", _beginning(curves, memorized), end),
+            _phase("circuit_formation", _step(end), start),
+            _phase("cleanup", _step(start), dated.cleanup_end),
         )
-        confirmed = _circuit(excluded, memorized.step, dated.cleanup_start, curves)
-        reasons += [*dated.reasons, *confirmed]
+        reasons += [*dated.reasons, *_circuit(excluded, memorized.step, start, curves)]
     elif decision.label == "memorized":
         phases = _memorized_phases(curves, excluded, memorized)
     elif decision.label == "steady":
@@ -272,12 +272,7 @@ def _measures(given: pd.DataFrame) -> pd.DataFrame:
     if "step" not in given:
         raise InputError(f"{what} has no column 'step'; {advice}.")
     columns = [x for x in ("step", *USED) if x in given and x not in CURVES]
-    found = numeric_columns(given, columns, what)
-    found = found.dropna(subset="step").sort_values("step", kind="stable")
-    found = found.drop_duplicates("step", keep="last")
-    if not len(found):
-        raise InputError(f"{what} has no row with a step; {advice}.")
-    found["step"] = checked_steps(found["step"].to_numpy(), what)[0]
+    found, _ = by_step(numeric_columns(given, columns, what), what, advice)
     found.attrs = given.attrs
     return found
 
