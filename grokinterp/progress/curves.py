@@ -6,7 +6,6 @@ do: metrics.csv of a run, a CSV of another tool, a DataFrame. `test_loss_unmirro
 spaced fractions, as of logs that are written several times an epoch; dates and times are no steps.
 """
 
-import contextlib
 import datetime
 import math
 from collections.abc import Iterable
@@ -76,19 +75,11 @@ def _as_times(steps: np.ndarray) -> str | None:
                 return None
             date = datetime.datetime.fromtimestamp(first / unit, datetime.UTC)
             return f"{name} since 1970 ({first:.0f} is {date:%Y-%m-%d})"
-    if all(map(_is_date, steps.tolist())):
-        return f"dates such as {shown(int(first))}"
+    if first >= FIRST_YEAR * 10_000 and last < LAST_YEAR * 10_000 and not (steps % 1).any():
+        days = pd.Series(steps.astype(int).astype(str))
+        if pd.to_datetime(days, format="%Y%m%d", errors="coerce").notna().all():
+            return f"dates such as {shown(int(first))}"
     return None
-
-
-def _is_date(step: float) -> bool:
-    """Whether a number is one of a day, YYYYMMDD."""
-    year, day = divmod(step, 10_000)
-    if step % 1 or not FIRST_YEAR <= year < LAST_YEAR:
-        return False
-    with contextlib.suppress(ValueError):
-        return bool(datetime.date(int(year), int(day) // 100, int(day) % 100))
-    return False
 
 
 CURVES = COLUMNS

@@ -276,12 +276,11 @@ def unmirrored_of(
     if test is None or len(found.accuracy) >= len(test):
         return found
     share = 1 - n / n_test
-    exact = dict(zip(found.accuracy.steps.tolist(), found.accuracy.values.tolist(), strict=True))
     least = np.clip((test.values - share) / (1 - share), 0, 1)
     most = np.clip(test.values / (1 - share), 0, 1)
-    for row, step in enumerate(test.steps.tolist()):
-        if step in exact:
-            least[row], most[row] = max(least[row], exact[step]), min(most[row], exact[step])
+    exact = found.accuracy.values[np.isin(found.accuracy.steps, test.steps)]
+    known = np.isin(test.steps, found.accuracy.steps)
+    least[known], most[known] = np.maximum(least[known], exact), np.minimum(most[known], exact)
     return replace(found, least=Curve(test.steps, least), most=Curve(test.steps, most))
 
 
