@@ -302,6 +302,10 @@ def key_frequencies(
     choice, keys = found.choice, found.keys
     if choice is None:
         return KeyFrequencies(frequencies=None, rule=rule, reason=keys.reason, step=snapshot.step)
+    emerged: dict[int, int] | None = {} if isinstance(x, Run) else None
+    if isinstance(x, Run) and keys:
+        over_steps = frequency_shares(x)
+        emerged = {k: int((over_steps[k] >= over_steps[k].iloc[-1] / 2).idxmax()) for k in keys}
     others = {}
     for name in RULES:
         if name != rule:
@@ -316,7 +320,7 @@ def key_frequencies(
         cut_ratio=choice.cuts[0][1] if choice.cuts else None,
         runner_up=choice.cuts[1] if len(choice.cuts) > 1 else None,
         other_rules=others,
-        emerged=_emergence(x, tuple(keys)) if isinstance(x, Run) else None,
+        emerged=emerged,
         rejected=() if keys else choice.frequencies,
         heldout=found.heldout,
         notes=keys.notes,
@@ -329,14 +333,6 @@ def frequency_shares(run: RunOrPath) -> pd.DataFrame:
     rows = {step: logit_shares(run.snapshot(step)).tolist() for step in run.steps}
     frame = pd.DataFrame.from_dict(rows, orient="index").rename(columns=lambda column: column + 1)
     return frame.rename_axis(index="step", columns="k")
-
-
-def _emergence(run: Run, frequencies: tuple[int, ...]) -> dict[int, int]:
-    """The first step at which each has half of its final share."""
-    if not frequencies:
-        return {}
-    shares = frequency_shares(run)
-    return {k: int((shares[k] >= shares[k].iloc[-1] / 2).idxmax()) for k in frequencies}
 
 
 def subject_of(
