@@ -224,10 +224,9 @@ def _in_words(name: str, collapses: str, curve: Curve, episodes: tuple[Episode, 
 
 def _burst(which: str, test: Curve, demanded: float) -> tuple[str, ...]:
     """A note where test was at the level that generalising asks for, too shortly to count."""
-    held = np.flatnonzero(test.held(test.values >= demanded))
-    if len(held) == 0:
+    first = test.first_held(test.values >= demanded)
+    if first is None:
         return ()
-    first = int(held[0])
     rows = int(np.argmax(np.append(test.values[first:] < demanded, True)))
     return (
         f"{which} accuracy is at {demanded:.3f} or more from step {test.steps[first]} on for "

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.ndimage import median_filter
+from scipy.ndimage import label, median_filter
 from scipy.optimize import isotonic_regression
 
 from grokinterp.base.checks import number
@@ -157,10 +157,9 @@ def _missing(values: np.ndarray, threshold: float) -> np.ndarray:
     if not below.any():
         return missing
     deepest = int(np.argmin(values))
-    outside = np.flatnonzero(~below)
-    place = int(np.searchsorted(outside, deepest))
-    first = int(outside[place - 1]) + 1 if place else 0
-    last = int(outside[place]) if place < len(outside) else len(values)
+    dips, _ = label(below)
+    dip = np.flatnonzero(dips == dips[deepest])
+    first, last = int(dip[0]), int(dip[-1]) + 1
     falling, rising = values[first:deepest], values[deepest:last]
     missing[first:deepest] = falling - _rising(falling[::-1])[::-1]
     missing[deepest:last] = rising - _rising(rising)

@@ -5,12 +5,8 @@
         return float(snapshot.weights["embed.W_E"].norm())
 
 A measure of scope "snapshot" returns a number, or a dict with a number for each suffix of its
-column prefix. The default ones are the columns of `progress_measures`; others are taken where they
-are asked for by name. One `of` a kind of task has no column for other tasks; one that a model lacks
-(InputError) is NaN.
-
-A measure of scope "run" returns a dict of columns, of any values, where it is asked for by name, as
-in a sweep: `grokinterp.encodings.run_measures` has ours.
+column prefix; one that a model lacks (InputError) is NaN. A measure of scope "run" returns a dict
+of columns, of any values, as in a sweep: `grokinterp.encodings.run_measures` has ours.
 """
 
 import contextlib
@@ -58,7 +54,6 @@ from grokinterp.tasks.task import Task
 Function = Callable[..., Any]
 Scope = Literal["snapshot", "run"]
 Columns = dict[str, object]  # of one row, by name
-RESERVED = ("step", *UNMIRRORED)  # columns that tables have besides the measures
 
 
 @dataclass(frozen=True)
@@ -125,7 +120,7 @@ def _at(snapshot: Snapshot) -> str:
 
 
 MEASURES: Registry[Measure] = Registry(
-    "measure", reserved=dict.fromkeys(RESERVED, "a column of every table")
+    "measure", reserved=dict.fromkeys(("step", *UNMIRRORED), "a column of every table")
 )
 
 

@@ -222,8 +222,7 @@ def detect_phases(
     for name, crossed in zip(CROSSINGS, crossings, strict=True):
         if crossed.why is not None:
             reasons.append(f"{name} is null: {crossed.why}")
-    table = curves if measures is None else Curves(measures, ())
-    excluded = table.get("excluded_loss")
+    excluded = (curves if measures is None else Curves(measures, ())).get("excluded_loss")
     phases: tuple[Phase, ...] = ()
     if decision.label == "grokked":
         dated = _in_order(_dated(curves, memorized), memorized.step, grokked.step)
