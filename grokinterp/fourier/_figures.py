@@ -33,9 +33,6 @@ SHARES = {  # what the shares of each of `fourier.RULES` are of
 }
 
 
-DrawStep = Callable[[Snapshot, Keys], Figure]  # of a model and its key frequencies
-
-
 class Shown(TypedDict, total=False):
     """Which checkpoints of a run to draw, and of a model what it learned, as in `gi.ablate`.
 
@@ -53,8 +50,10 @@ class ShownWithKeys(Shown, total=False):
     frequencies: Sequence[int] | None
 
 
-def draw_steps(x: Subject, draw: DrawStep, **shown: Unpack[ShownWithKeys]) -> Figure:
-    """What `draw` makes of one step, or of several with a slider."""
+def draw_steps(
+    x: Subject, draw: Callable[[Snapshot, Keys], Figure], **shown: Unpack[ShownWithKeys]
+) -> Figure:
+    """What `draw` makes of one step and its key frequencies, or of several with a slider."""
     step, about = step_and_rest(shown)
     figures: dict[int, Figure] = {}
     for one in steps_of(x, step):
@@ -66,9 +65,8 @@ def draw_steps(x: Subject, draw: DrawStep, **shown: Unpack[ShownWithKeys]) -> Fi
 def step_and_rest(shown: ShownWithKeys) -> tuple[Any, dict[str, Any]]:
     """The step, and the arguments of `subject_of`; a name that is neither is refused."""
     rest: dict[str, Any] = dict(shown)
-    names = ["step", "task", "train_mask", "frequencies"]
     for name in rest:
-        member(name, names, "argument of this figure")
+        member(name, ("step", "task", "train_mask", "frequencies"), "argument of this figure")
     return rest.pop("step", -1), rest
 
 

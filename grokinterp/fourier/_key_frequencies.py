@@ -302,6 +302,15 @@ def key_frequencies(
     choice, keys = found.choice, found.keys
     if choice is None:
         return KeyFrequencies(frequencies=None, rule=rule, reason=keys.reason, step=snapshot.step)
+    emerged: dict[int, int] | None = {} if isinstance(x, Run) else None
+    if isinstance(x, Run) and keys:
+        over_steps = frequency_shares(x)
+        emerged = {k: int((over_steps[k] >= over_steps[k].iloc[-1] / 2).idxmax()) for k in keys}
+    others = {}
+    for name in RULES:
+        if name != rule:
+            with contextlib.suppress(InputError):  # the model lacks the matrix of this rule
+                others[name] = RULES[name](snapshot).frequencies
     return KeyFrequencies(
         frequencies=tuple(keys),
         rule=rule,
@@ -310,8 +319,8 @@ def key_frequencies(
         step=snapshot.step,
         cut_ratio=choice.cuts[0][1] if choice.cuts else None,
         runner_up=choice.cuts[1] if len(choice.cuts) > 1 else None,
-        other_rules=_other_rules(snapshot, rule),
-        emerged=_emergence(x, tuple(keys)) if isinstance(x, Run) else None,
+        other_rules=others,
+        emerged=emerged,
         rejected=() if keys else choice.frequencies,
         heldout=found.heldout,
         notes=keys.notes,
@@ -324,23 +333,6 @@ def frequency_shares(run: RunOrPath) -> pd.DataFrame:
     rows = {step: logit_shares(run.snapshot(step)).tolist() for step in run.steps}
     frame = pd.DataFrame.from_dict(rows, orient="index").rename(columns=lambda column: column + 1)
     return frame.rename_axis(index="step", columns="k")
-
-
-def _other_rules(snapshot: Snapshot, rule: str) -> dict[str, tuple[int, ...]]:
-    found = {}
-    for name, other in RULES.items():
-        if name != rule:
-            with contextlib.suppress(InputError):  # the model lacks the matrix of this rule
-                found[name] = other(snapshot).frequencies
-    return found
-
-
-def _emergence(run: Run, frequencies: tuple[int, ...]) -> dict[int, int]:
-    """The first step at which each has half of its final share."""
-    if not frequencies:
-        return {}
-    shares = frequency_shares(run)
-    return {k: int((shares[k] >= shares[k].iloc[-1] / 2).idxmax()) for k in frequencies}
 
 
 def subject_of(
@@ -359,9 +351,7 @@ def subject_of(
     last = snapshot_of(x, task=task, train_mask=train_mask)
     snapshot = last if step == -1 else snapshot_of(x, step=step)
     group = usable_group(last)
-    if group is None:
-        return snapshot, Keys(reason=no_frequencies_reason(last))
-    if frequencies is None:
+    if group is None or frequencies is None:
         return snapshot, accepted(last).keys
     chosen = checked_frequencies(frequencies, group)
     if isinstance(frequencies, Keys):  # handed on: why there are none is known already

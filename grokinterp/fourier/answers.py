@@ -39,8 +39,8 @@ class AnswerSpectrum:
     def of(cls, matrix: Float[Tensor, "n_inputs m"], group: AnswerGroup) -> "AnswerSpectrum":
         """The spectrum of a matrix with a row per input, in table order."""
         sums = ExponentSums(group)
-        sums.add(slice(0, len(matrix)), matrix)
-        return sums.spectrum()
+        sums.count(slice(0, len(matrix)), matrix)
+        return sums.spectrum
 
     @property
     def mean(self) -> Float[Tensor, " m"]:
@@ -65,46 +65,46 @@ class AnswerSpectrum:
 class ExponentSums:
     """Sums over the inputs of every exponent, or over some of them, block by block (float64)."""
 
+    needs: tuple[str, ...] = ()  # of a `Tally` that counts such sums
+
     def __init__(
         self, group: AnswerGroup, *, rows: Bool[Tensor, " n_inputs"] | None = None
     ) -> None:
-        self._group = group
+        self.group = group
         # Inputs without an exponent, or not asked for, are counted in a row of their own, the last.
         counted = group.of_input != UNDEFINED
         counted = counted if rows is None else counted & rows
         self._exponents = group.of_input.where(counted, group.order)
         self._sums: Tensor | None = None
 
-    def add(self, rows: slice, block: Float[Tensor, "rows m"]) -> None:
+    def count(self, rows: slice, block: Float[Tensor, "rows m"]) -> None:
         """Count consecutive inputs' rows."""
         if self._sums is None:
-            self._sums = torch.zeros(self._group.order + 1, block.shape[1], dtype=torch.float64)
+            self._sums = torch.zeros(self.group.order + 1, block.shape[1], dtype=torch.float64)
         few = max(1, BLOCK_CELLS // block.shape[1])
         parts = zip(self._exponents[rows].split(few), block.split(few), strict=True)
         for exponents, part in parts:
             self._sums.index_add_(0, exponents, part.double())
 
-    def by_exponent(self) -> Float[Tensor, "order m"]:
-        """The sums, a row per exponent."""
+    @property
+    def sums(self) -> Float[Tensor, "order m"]:
+        """A row per exponent."""
         assert self._sums is not None
-        return self._sums[: self._group.order]
+        return self._sums[: self.group.order]
 
+    @cached_property
     def spectrum(self) -> AnswerSpectrum:
         """The spectrum of all that was counted, every input of the group."""
-        count = self._group.rows.shape[1]
-        return AnswerSpectrum(self._group, torch.fft.rfft(self.by_exponent() / count, dim=0))
+        count = self.group.rows.shape[1]
+        return AnswerSpectrum(self.group, torch.fft.rfft(self.sums / count, dim=0))
 
 
-class LogitTally:
-    """A `Tally` of the logits along the answer's directions, and of their squares."""
-
-    needs = ()
+class LogitTally(ExponentSums):
+    """A `Tally` of the raw logits along the answer's directions, and of their squares."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        group = group_of(snapshot)
-        self._has_exponent = group.of_input != UNDEFINED
-        self._sums = ExponentSums(group)
-        self._centred = ExponentSums(group)
+        super().__init__(group_of(snapshot))
+        self._centred = ExponentSums(self.group)
         self.squares = 0.0  # of all logits of inputs with an exponent
         self._centred_squares = 0.0  # with every input's mean over the classes taken out
 
@@ -112,25 +112,19 @@ class LogitTally:
         """Count a block."""
         logits = block.logits.double()
         centred = logits - logits.mean(dim=1, keepdim=True)  # not in place: others look at it too
-        self._sums.add(block.rows, logits)
-        self._centred.add(block.rows, centred)
-        counted = self._has_exponent[block.rows]
+        self.count(block.rows, logits)
+        self._centred.count(block.rows, centred)
+        counted = self.group.of_input[block.rows] != UNDEFINED
         squares = (torch.linalg.vector_norm(x, dim=1).square() for x in (logits, centred))
         raw, around = (float(each[counted].sum()) for each in squares)
         self.squares += raw
         self._centred_squares += around
 
     @cached_property
-    def spectrum(self) -> AnswerSpectrum:
-        """Of the raw logits."""
-        return self._sums.spectrum()
-
-    @cached_property
     def shares(self) -> Float[Tensor, " n_frequencies"]:
         """What `logit_shares` returns."""
-        centred = self._centred.spectrum()
-        n_inputs = int(self._has_exponent.sum())
-        total = self._centred_squares - n_inputs * centred.mean.square().sum()
+        centred = self._centred.spectrum
+        total = self._centred_squares - self.group.rows.numel() * centred.mean.square().sum()
         return centred.power() / total.clamp_min(torch.finfo(torch.float64).tiny)
 
 

@@ -19,7 +19,6 @@ these directions: ablate for that.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import pandas as pd
 import torch
@@ -31,7 +30,6 @@ from grokinterp.fourier.answers import ExponentSums, checked_frequencies, group_
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
 from grokinterp.models.cross_entropy import answer_scores
 from grokinterp.runs._snapshot import Block, Snapshot
-from grokinterp.tasks.operations import UNDEFINED
 from grokinterp.tasks.task import has_mirrors
 
 FEWEST_ROWS = 20  # below it the fits have nearly as many terms as there are rows
@@ -112,29 +110,16 @@ class HeldoutFit(Result):
         return [] if self.why_not is None else [self.why_not]
 
 
-class HeldoutTally:
+class HeldoutTally(ExponentSums):
     """A `Tally` of the logits of unmirrored test rows, summed over the rows of each exponent."""
 
-    needs = ()
-
     def __init__(self, snapshot: Snapshot) -> None:
-        group = group_of(snapshot)
-        rows = snapshot.unmirrored_rows
-        chosen = group.of_input != UNDEFINED
-        self._chosen = chosen & rows if rows is not None else torch.zeros_like(chosen)
-        self.counts: Int[Tensor, " order"] = torch.bincount(
-            group.of_input[self._chosen], minlength=group.order
-        )
-        self._sums = ExponentSums(group, rows=self._chosen)
+        super().__init__(group_of(snapshot), rows=snapshot.unmirrored_rows)
+        self.counts = torch.bincount(self._exponents, minlength=self.group.order + 1)[:-1]
 
     def add(self, block: Block) -> None:
         """Count a block."""
-        self._sums.add(block.rows, block.logits)
-
-    @cached_property
-    def sums(self) -> Float[Tensor, "order n_classes"]:
-        """Of the logits (float64)."""
-        return self._sums.by_exponent()
+        self.count(block.rows, block.logits)
 
 
 def heldout_fit(snapshot: Snapshot, frequencies: Sequence[int]) -> HeldoutFit | None:

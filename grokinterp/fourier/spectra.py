@@ -20,7 +20,6 @@ from grokinterp.fourier.basis import n_frequencies, spectrum, transform
 from grokinterp.reading._load import check_snapshot
 from grokinterp.runs._snapshot import Snapshot
 
-PATHS = ("direct", "attention")
 BLOCK_NEURONS = 16  # transformed at once: small in float64, and fast
 
 
@@ -36,7 +35,7 @@ def input_weights(
     the token with the same weight, the only way in for a model that answers at "=". Both leave the
     query-key circuit, positions, biases and LayerNorms out. InputError for other names or shapes.
     """
-    word("path", path, PATHS)
+    word("path", path, ("direct", "attention"))
     w_in = _weight(weights, "blocks.0.mlp.W_in")
     embedding = torch.eye(p, dtype=torch.float64)
     if "embed.W_E" in weights:

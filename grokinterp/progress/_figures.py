@@ -212,13 +212,9 @@ def _shade(drawn: Figure, phases: Phases, *, last: int) -> None:
                 line_width=0,
                 layer="below",
             )
-            _in_legend(drawn, phase.name.replace("_", " ") + " (open)" * (phase.end is None))
+            name = phase.name.replace("_", " ") + " (open)" * (phase.end is None)
+            drawn.layout.shapes[-1].update(showlegend=True, name=name)  # of the last panel alone
     for name, dash in (("memorization_step", "dot"), ("grok_step", "dashdot")):
         if (step := getattr(phases, name)) is not None:
             drawn.add_vline(x=step, line={"dash": dash, "width": 1.5, "color": COLOURS["other"]})
-            _in_legend(drawn, f"{name} {step}")
-
-
-def _in_legend(drawn: Figure, name: str) -> None:
-    """Of the shape drawn last: of several panels the last one's alone."""
-    drawn.layout.shapes[-1].update(showlegend=True, name=name)
+            drawn.layout.shapes[-1].update(showlegend=True, name=f"{name} {step}")

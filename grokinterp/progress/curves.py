@@ -6,7 +6,6 @@ do: metrics.csv of a run, a CSV of another tool, a DataFrame. `test_loss_unmirro
 spaced fractions, as of logs that are written several times an epoch; dates and times are no steps.
 """
 
-import contextlib
 import datetime
 import math
 from collections.abc import Iterable
@@ -76,19 +75,11 @@ def _as_times(steps: np.ndarray) -> str | None:
                 return None
             date = datetime.datetime.fromtimestamp(first / unit, datetime.UTC)
             return f"{name} since 1970 ({first:.0f} is {date:%Y-%m-%d})"
-    if all(map(_is_date, steps.tolist())):
-        return f"dates such as {shown(int(first))}"
+    if first >= FIRST_YEAR * 10_000 and last < LAST_YEAR * 10_000 and not (steps % 1).any():
+        days = pd.Series(steps.astype(int).astype(str))
+        if pd.to_datetime(days, format="%Y%m%d", errors="coerce").notna().all():
+            return f"dates such as {shown(int(first))}"
     return None
-
-
-def _is_date(step: float) -> bool:
-    """Whether a number is one of a day, YYYYMMDD."""
-    year, day = divmod(step, 10_000)
-    if step % 1 or not FIRST_YEAR <= year < LAST_YEAR:
-        return False
-    with contextlib.suppress(ValueError):
-        return bool(datetime.date(int(year), int(day) // 100, int(day) % 100))
-    return False
 
 
 CURVES = COLUMNS
@@ -141,6 +132,11 @@ class Curve:
         """Position of the first row from which `holds` is true and stays so (`held`), or None."""
         where = np.flatnonzero(self.held(holds, share=share))
         return int(where[0]) if len(where) else None
+
+    def step_held(self, holds: np.ndarray, *, share: float = HELD_SHARE) -> Step | None:
+        """The step of that row."""
+        row = self.first_held(holds, share=share)
+        return None if row is None else self.step(row)
 
     def step(self, position: int) -> Step:
         """The step of a position, as a plain number."""
@@ -219,11 +215,18 @@ def read_curves(
     notes = [note for x in used for note in _into_range(numbers, x, source)]
     if name_left_out:
         notes += left_out(frame, ("step", *used))
+    numbers, said = by_step(numbers, source, "nothing to date")
+    return Curves(numbers, (*notes, *said))
+
+
+def by_step(numbers: pd.DataFrame, source: str, advice: str) -> tuple[pd.DataFrame, list[str]]:
+    """Rows in the order of checked steps, each step once, with a note for what was done to them."""
+    notes = []
     if (missing := numbers["step"].isna()).any():
         numbers = numbers[~missing]
         notes.append(f"{int(missing.sum())} rows without a step were left out")
     if len(numbers) == 0:
-        raise InputError(f"{source} has no row with a step; nothing to date.")
+        raise InputError(f"{source} has no row with a step; {advice}.")
     if not numbers["step"].is_monotonic_increasing:
         numbers = numbers.sort_values("step", kind="stable")
         notes.append("steps were not in order and have been sorted")
@@ -231,8 +234,7 @@ def read_curves(
         numbers = numbers[~repeated]
         notes.append(f"{int(repeated.sum())} steps were logged twice; the last row of each counts")
     steps, said = checked_steps(numbers["step"].to_numpy(), source)
-    numbers = numbers.reset_index(drop=True).assign(step=steps)
-    return Curves(numbers, (*notes, *said))
+    return numbers.reset_index(drop=True).assign(step=steps), [*notes, *said]
 
 
 def numeric_columns(frame: pd.DataFrame, columns: Iterable[str], source: str) -> pd.DataFrame:

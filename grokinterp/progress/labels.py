@@ -13,7 +13,7 @@ distance from another.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -71,6 +71,14 @@ class Findings:
     history: tuple[str, ...]  # what was lost and regained
     noise: str | None = None  # why the curves are not those of something that learns
     together: str | None = None  # why test is learned with train although its threshold is late
+
+    def decision(
+        self, label: "Label", reason: str, rows: int | None, meaning: str, *more: str
+    ) -> "Decision":
+        """A label for a reason; the other arguments are those of its `Margin`, and more reasons."""
+        margin = Margin(rows, meaning)
+        reasons = (reason, margin.reason(), *more, *self.history)
+        return Decision(label, margin, reasons, self.train.date, self.test.date)
 
 
 def from_accuracies(
@@ -140,22 +148,9 @@ def _noise(train: Level, test: Level | None, which: str) -> str | None:
 
 def _accuracy_side(level: Level, halfway: float, logged: np.ndarray) -> Side:
     curve = level.curve
-    half = curve.first_held(curve.values >= halfway, share=SHARED)
-    fits = curve.first_held(curve.values >= FITS)
-    side = _side(curve, logged, half, fits, learned=level.row)
-    return replace(side, before=level.before, unseen=level.unseen)
-
-
-def _side(
-    curve: Curve, logged: np.ndarray, halfway: int | None, fits: int | None, learned: int | None
-) -> Side:
-    """A side from the rows of its curve at which each stage is reached."""
-    half, fitted, known = (
-        None if row is None else curve.step(row) for row in (halfway, fits, learned)
-    )
-    before = curve.step(learned - 1) if learned else 0
-    unseen = learned is not None and curve.cannot_date(learned)
-    return Side(logged, half, fitted, known, before, unseen)
+    half = curve.step_held(curve.values >= halfway, share=SHARED)
+    fits = curve.step_held(curve.values >= FITS)
+    return Side(logged, half, fits, curve.step(level.row), level.before, level.unseen)
 
 
 def from_losses(
@@ -167,7 +162,11 @@ def from_losses(
         low = curve.values < below
         halved = low | (curve.values <= curve.values[0] / 2)
         row = curve.first_held(low)
-        sides.append(_side(curve, curve.steps, curve.first_held(halved), fits=row, learned=row))
+        learned = None if row is None else curve.step(row)
+        before = curve.step(row - 1) if row else 0
+        unseen = row is not None and curve.cannot_date(row)
+        half = curve.step_held(halved)
+        sides.append(Side(curve.steps, half, learned, learned, before, unseen))
         if row is not None:
             lost = lost_and_regained(row, low, ~halved)
             history += _in_words(f"{name} loss", "rises to where it began", curve, lost)
@@ -225,10 +224,9 @@ def _in_words(name: str, collapses: str, curve: Curve, episodes: tuple[Episode, 
 
 def _burst(which: str, test: Curve, demanded: float) -> tuple[str, ...]:
     """A note where test was at the level that generalising asks for, too shortly to count."""
-    held = np.flatnonzero(test.held(test.values >= demanded))
-    if len(held) == 0:
+    first = test.first_held(test.values >= demanded)
+    if first is None:
         return ()
-    first = int(held[0])
     rows = int(np.argmax(np.append(test.values[first:] < demanded, True)))
     return (
         f"{which} accuracy is at {demanded:.3f} or more from step {test.steps[first]} on for "
@@ -237,7 +235,7 @@ def _burst(which: str, test: Curve, demanded: float) -> tuple[str, ...]:
 
 
 Label = Literal["grokked", "steady", "memorized", "not_learned", "undetermined"]
-LABELS: tuple[Label, ...] = ("grokked", "steady", "memorized", "not_learned", "undetermined")
+LABELS: tuple[Label, ...] = get_args(Label)
 
 
 @dataclass(frozen=True)
@@ -273,10 +271,6 @@ class Decision:
     t_test: Step | None = None
 
 
-def _decision(label: Label, reason: str, margin: Margin, *more: str) -> Decision:
-    return Decision(label, margin, (reason, margin.reason(), *more))
-
-
 def label_of(
     curves: Curves,
     limits: Thresholds,
@@ -297,9 +291,8 @@ def label_of(
         # What does not even answer mirrored pairs has not generalised; the rest cannot be told.
         if few is None or decision.label in ("memorized", "not_learned"):
             return decision
-        margin = Margin(None, "no crossing could tell")
-        reasons = (f"{few}; {seen.reached}", margin.reason(), *seen.history)
-        return replace(decision, label="undetermined", margin=margin, reasons=reasons)
+        reason = f"{few}; {seen.reached}"
+        return seen.decision("undetermined", reason, None, "no crossing could tell")
     train, test = curves.smooth("train_loss"), curves.smooth("test_loss")
     if train is not None and test is not None:
         which = "test"
@@ -316,37 +309,33 @@ def label_of(
     found = ", ".join(column for column in CURVES if curves.get(column) is not None)
     there = f"there is only {found}" if found else "there is neither"
     reason = f"a label compares train with test, by accuracies or by losses; {there}"
-    return _decision("undetermined", reason, Margin(None, "there is nothing to compare"))
+    margin = Margin(None, "there is nothing to compare")
+    return Decision("undetermined", margin, (reason, margin.reason()))
 
 
 def _decide(seen: Findings) -> Decision:
-    decision = _labelled(seen)
-    reasons = (*decision.reasons, *seen.history)
-    return replace(decision, reasons=reasons, t_train=seen.train.date, t_test=seen.test.date)
-
-
-def _labelled(seen: Findings) -> Decision:
     train, test = seen.train, seen.test
     if train.halfway is None:
         rows = f"no crossing decides, on any of {len(train.steps)} logged rows"
-        return _decision("not_learned", seen.missed, Margin(None, rows))
+        return seen.decision("not_learned", seen.missed, None, rows)
     if seen.noise is not None:
-        return _decision("undetermined", seen.noise, Margin(None, "no level is held"))
+        return seen.decision("undetermined", seen.noise, None, "no level is held")
     if seen.generalises and train.learned is not None and test.learned is not None:
         if seen.together is not None:
-            return _decision("steady", seen.together, Margin(None, "no crossing decides"))
+            return seen.decision("steady", seen.together, None, "no crossing decides")
         return _by_delay(seen, train.learned, test.learned)
     fitted, half = train.fits, test.halfway
     if fitted is not None and half is None:
         reason = f"{seen.reached}: it fits train and does not generalise"
-        return _decision("memorized", reason, _held(train, fitted, "train is fitted"))
+        return seen.decision("memorized", reason, *_held(train, fitted, "train is fitted"))
     margin = _held(train, train.halfway, "train is half learned")
     if fitted is not None and half is not None and half > fitted:  # before, it had only memorised
         margin = _held(test, half, "test is half learned")
     words = f"it generalises, and {seen.fitted}" if seen.generalises else "it generalises in part"
     if half is None:
         words = f"{seen.fitted} and does not generalise"
-    return _decision("undetermined", f"{seen.reached}: {words}, or the run was cut off", margin)
+    reason = f"{seen.reached}: {words}, or the run was cut off"
+    return seen.decision("undetermined", reason, *margin)
 
 
 def _by_delay(seen: Findings, t_train: Step, t_test: Step) -> Decision:
@@ -357,45 +346,42 @@ def _by_delay(seen: Findings, t_train: Step, t_test: Step) -> Decision:
     twice = f"step {limit}, twice the time to learn train"
     if test.unseen:
         reason = f"{facts}, and the log never shows it unlearned: what came before is not known"
-        margin = Margin(None, "test is learned before its log begins")
-        return _decision("undetermined", reason, margin)
+        meaning = "test is learned before its log begins"
+        return seen.decision("undetermined", reason, None, meaning)
     if test.before >= limit and t_test > t_train:
         least = "at least " if train.unseen else ""
         factor = f"{least}{(t_test - t_train) / (t_train or 1):.3g}"
         left = test.rows_from(t_test)
         after = test.rows_from(limit) - left
-        margin = Margin(
-            max(1, min(after, left)),
-            f"test is learned {after} rows after {twice}, and {left} rows before the log ends",
-        )
+        meaning = f"test is learned {after} rows after {twice}, and {left} rows before the log ends"
         reason = f"{facts}: a delay of {factor} times the time to learn train"
-        return _decision("grokked", reason, margin)
+        return seen.decision("grokked", reason, max(1, min(after, left)), meaning)
     if train.unseen:
         reason = (
             f"{facts}; the log never shows train unlearned: what came before, how long it took and "
             "whether the delay is longer is not known"
         )
-        margin = Margin(None, "train is learned before its log begins")
-        return _decision("undetermined", reason, margin)
+        meaning = "train is learned before its log begins"
+        return seen.decision("undetermined", reason, None, meaning)
     if t_test <= limit:
         rows = max(1, test.rows_from(t_test) - int((test.steps > limit).sum()))
-        margin = Margin(rows, f"so many rows later test would not be learned by {twice}")
+        meaning = f"so many rows later test would not be learned by {twice}"
         reason = f"{facts}: the delay is no longer than the time to learn train"
         doubt = (
             f"steady as logged: train may have been learned soon after step {train.before}, which "
             "would make the delay the longer one; log more often to be certain"
         )
         doubtful = t_test - train.before > train.before
-        return _decision("steady", reason, margin, *([doubt] if doubtful else []))
+        return seen.decision("steady", reason, rows, meaning, *([doubt] if doubtful else []))
     reason = (
         f"{facts}: between logged steps the delay could be longer or shorter than the time to "
         "learn train; log more often there"
     )
-    margin = Margin(1, f"{twice}, lies between the row where test is learned and the one before")
-    return _decision("undetermined", reason, margin)
+    meaning = f"{twice}, lies between the row where test is learned and the one before"
+    return seen.decision("undetermined", reason, 1, meaning)
 
 
-def _held(side: Side, step: Step, event: str) -> Margin:
-    """The distance of a label that rests on one crossing: the rows since then."""
+def _held(side: Side, step: Step, event: str) -> tuple[int, str]:
+    """The distance of a label that rests on one crossing, the rows since then, and its meaning."""
     meaning = f"{event} from step {step} on, so many rows before the log ends"
-    return Margin(side.rows_from(step), meaning)
+    return side.rows_from(step), meaning

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.ndimage import median_filter
+from scipy.ndimage import label, median_filter
 from scipy.optimize import isotonic_regression
 
 from grokinterp.base.checks import number
@@ -157,10 +157,9 @@ def _missing(values: np.ndarray, threshold: float) -> np.ndarray:
     if not below.any():
         return missing
     deepest = int(np.argmin(values))
-    outside = np.flatnonzero(~below)
-    place = int(np.searchsorted(outside, deepest))
-    first = int(outside[place - 1]) + 1 if place else 0
-    last = int(outside[place]) if place < len(outside) else len(values)
+    dips, _ = label(below)
+    dip = np.flatnonzero(dips == dips[deepest])
+    first, last = int(dip[0]), int(dip[-1]) + 1
     falling, rising = values[first:deepest], values[deepest:last]
     missing[first:deepest] = falling - _rising(falling[::-1])[::-1]
     missing[deepest:last] = rising - _rising(rising)
@@ -276,12 +275,11 @@ def unmirrored_of(
     if test is None or len(found.accuracy) >= len(test):
         return found
     share = 1 - n / n_test
-    exact = dict(zip(found.accuracy.steps.tolist(), found.accuracy.values.tolist(), strict=True))
     least = np.clip((test.values - share) / (1 - share), 0, 1)
     most = np.clip(test.values / (1 - share), 0, 1)
-    for row, step in enumerate(test.steps.tolist()):
-        if step in exact:
-            least[row], most[row] = max(least[row], exact[step]), min(most[row], exact[step])
+    exact = found.accuracy.values[np.isin(found.accuracy.steps, test.steps)]
+    known = np.isin(test.steps, found.accuracy.steps)
+    least[known], most[known] = np.maximum(least[known], exact), np.minimum(most[known], exact)
     return replace(found, least=Curve(test.steps, least), most=Curve(test.steps, most))
 
 

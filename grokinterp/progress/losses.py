@@ -9,7 +9,6 @@ are those without a zero factor: the others have no exponent, and no such circui
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -139,21 +138,16 @@ def excluded_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     return _losses_without([_neuron_part(snapshot, frequencies)], snapshot)[0]
 
 
-class NeuronTally:
+class NeuronTally(ExponentSums):
     """A `Tally` of the last MLP's neurons along the answer's directions."""
 
     def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__(group_of(snapshot))
         self.needs = (snapshot.mlp_post_name,)
-        self._sums = ExponentSums(group_of(snapshot))
 
     def add(self, block: Block) -> None:
         """Count a block."""
-        self._sums.add(block.rows, block.activations[self.needs[0]])
-
-    @cached_property
-    def spectrum(self) -> AnswerSpectrum:
-        """Of the neurons' activations."""
-        return self._sums.spectrum()
+        self.count(block.rows, block.activations[self.needs[0]])
 
 
 def _neuron_part(snapshot: Snapshot, frequencies: Sequence[int]) -> Float[Tensor, "order p"]:

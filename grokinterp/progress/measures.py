@@ -5,12 +5,8 @@
         return float(snapshot.weights["embed.W_E"].norm())
 
 A measure of scope "snapshot" returns a number, or a dict with a number for each suffix of its
-column prefix. The default ones are the columns of `progress_measures`; others are taken where they
-are asked for by name. One `of` a kind of task has no column for other tasks; one that a model lacks
-(InputError) is NaN.
-
-A measure of scope "run" returns a dict of columns, of any values, where it is asked for by name, as
-in a sweep: `grokinterp.encodings.run_measures` has ours.
+column prefix; one that a model lacks (InputError) is NaN. A measure of scope "run" returns a dict
+of columns, of any values, as in a sweep: `grokinterp.encodings.run_measures` has ours.
 """
 
 import contextlib
@@ -25,7 +21,6 @@ import pandas as pd
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from grokinterp.base.checks import listed, member, text, truth, word
 from grokinterp.base.errors import InputError, shown
@@ -50,7 +45,7 @@ from grokinterp.progress.observables import (
     observed_rows,
     pre_activations,
 )
-from grokinterp.reading._load import RunOrPath, check_snapshot, run_of
+from grokinterp.reading._load import RunOrPath, check_snapshot, progress_bar, run_of
 from grokinterp.runs._snapshot import Block, Snapshot, Tally
 from grokinterp.runs.metrics import UNMIRRORED
 from grokinterp.runs.run import Run
@@ -59,7 +54,6 @@ from grokinterp.tasks.task import Task
 Function = Callable[..., Any]
 Scope = Literal["snapshot", "run"]
 Columns = dict[str, object]  # of one row, by name
-RESERVED = ("step", *UNMIRRORED)  # columns that tables have besides the measures
 
 
 @dataclass(frozen=True)
@@ -126,7 +120,7 @@ def _at(snapshot: Snapshot) -> str:
 
 
 MEASURES: Registry[Measure] = Registry(
-    "measure", reserved=dict.fromkeys(RESERVED, "a column of every table")
+    "measure", reserved=dict.fromkeys(("step", *UNMIRRORED), "a column of every table")
 )
 
 
@@ -218,16 +212,13 @@ def count_over_table(snapshot: Snapshot) -> None:
     snapshot.tally_all(*tallies)
 
 
-def _mean(of: str, snapshot: Snapshot, rows: Bool[Tensor, " n_inputs"] | None) -> float:
-    """Mean of one of the `AnswerScores` over some rows; NaN without a split."""
-    if rows is None:
+def _mean(snapshot: Snapshot, *, of: str, rows: str | Bool[Tensor, " n_inputs"] | None) -> float:
+    """Mean of one of the `AnswerScores` over some rows, or those of a name; NaN without a split."""
+    mask = getattr(snapshot, rows) if isinstance(rows, str) else rows
+    if mask is None:
         return math.nan
     values: Tensor = getattr(snapshot.tally(AnswerTally).scores, of)
-    return float(values[rows].double().mean())
-
-
-def _side(snapshot: Snapshot, *, of: str, rows: str) -> float:
-    return _mean(of, snapshot, getattr(snapshot, rows))
+    return float(values[mask].double().mean())
 
 
 for _name, _of, _rows, _meaning in (
@@ -236,7 +227,7 @@ for _name, _of, _rows, _meaning in (
     ("train_acc", "right", "train_mask", "Share of the training inputs that are answered right."),
     ("test_acc", "right", "test_rows", "Share of the other inputs that are answered right."),
 ):
-    measure(_name, meaning=_meaning)(partial(_side, of=_of, rows=_rows))
+    measure(_name, meaning=_meaning)(partial(_mean, of=_of, rows=_rows))
 
 for _loss in (losses.restricted_loss, losses.excluded_loss, losses.trig_loss):
     measure(_loss.__name__, needs_frequencies=True)(_loss)
@@ -307,7 +298,7 @@ def _mirror(snapshot: Snapshot) -> dict[str, float]:
         return dict.fromkeys(names, math.nan)
     mirrored = snapshot.modular_task.mirrored(train)
     parts = (mirrored, ~train & ~mirrored)
-    values = [_mean(of, snapshot, part) for of in ("losses", "right") for part in parts]
+    values = [_mean(snapshot, of=of, rows=part) for of in ("losses", "right") for part in parts]
     return dict(zip(names, values, strict=True))
 
 
@@ -323,15 +314,12 @@ by_frequency(losses.excluded_loss_each)
 
 
 @measure("sum_sq_each", prefix="sum_sq_")
-def _sum_sq(snapshot: Snapshot) -> dict[str, float]:
+def _squares(snapshot: Snapshot) -> dict[str, float]:
     """Sum of squares by parameter, under the canonical name without its path in one-layer models.
 
     That of a convolution is `sum_sq_conv_0_W`. All biases together are `sum_sq_biases`.
     """
-    return _squares(snapshot)
 
-
-def _squares(snapshot: Snapshot) -> dict[str, float]:
     def compute() -> dict[str, float]:
         sums: dict[str, float] = {}
         for path, weight in snapshot.weights.items():
@@ -393,7 +381,6 @@ def progress_measures(
     """
     run = run_of(x)
     further = [] if measures is None else checked_measures("measures", measures, "snapshot")
-    bar = tqdm(run.steps, desc="measure", unit="checkpoint", disable=None if progress else True)
     rows = []
     with kept_memory():
         last = run.snapshot()
@@ -401,7 +388,7 @@ def progress_measures(
             count_over_table(last)  # for the measures of this checkpoint too
         missing = run.architecture.missing
         key = Keys(reason=missing) if missing else subject_of(last, frequencies=frequencies)[1]
-        for step in bar:
+        for step in progress_bar(run.steps, "measure", progress):
             snapshot = last if step == last.step else run.snapshot(step)
             rows.append({"step": step} | measure_snapshot(snapshot, key, measures=further))
     frame = pd.DataFrame(rows)
@@ -423,17 +410,16 @@ def measure_snapshot(
     further = checked_measures("measures", measures, "snapshot")
     count_over_table(snapshot)
     row: dict[str, float] = {}
-    by: dict[str, str] = {}
+    by = {"step": "every table"}
     for entry in MEASURES.every():
         if not entry.default and entry.name not in further:
             continue
         columns = entry.columns(snapshot, frequencies)
         for column in columns:
-            if column == "step" or column in row:
-                other = by.get(column, "every table")
+            if column in by:
                 raise InputError(
-                    f"measure {entry.name!r} gives a column {shown(column)}, which {other} has "
-                    "already; give it another prefix or name."
+                    f"measure {entry.name!r} gives a column {shown(column)}, which {by[column]} "
+                    "has already; give it another prefix or name."
                 )
             by[column] = f"measure {entry.name!r}"
         row |= columns

@@ -28,7 +28,7 @@ from grokinterp.progress.curves import (
     Curve,
     Curves,
     Step,
-    checked_steps,
+    by_step,
     numeric_columns,
     read_csv_curves,
     read_curves,
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 
 CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
+PHASES = ("memorization", "circuit_formation", "cleanup")
 CROSSINGS = ("memorization_step", "grok_step", "grok_step_unmirrored")
 IN_JSON = (
     "label", *CROSSINGS, "phases", "key_frequencies", "reasons", "margin", "t_train", "t_test",
@@ -221,18 +222,14 @@ def detect_phases(
     for name, crossed in zip(CROSSINGS, crossings, strict=True):
         if crossed.why is not None:
             reasons.append(f"{name} is null: {crossed.why}")
-    table = curves if measures is None else Curves(measures.sort_values("step", kind="stable"), ())
-    excluded = table.get("excluded_loss")
+    excluded = (curves if measures is None else Curves(measures, ())).get("excluded_loss")
     phases: tuple[Phase, ...] = ()
     if decision.label == "grokked":
         dated = _in_order(_dated(curves, memorized), memorized.step, grokked.step)
-        phases = (
-            _phase("memorization", _beginning(curves, memorized), dated.memorization_end),
-            _phase("circuit_formation", _step(dated.memorization_end), dated.cleanup_start),
-            _phase("cleanup", _step(dated.cleanup_start), dated.cleanup_end),
-        )
-        confirmed = _circuit(excluded, memorized.step, dated.cleanup_start, curves)
-        reasons += [*dated.reasons, *confirmed]
+        start = dated.cleanup_start
+        begin = _beginning(curves, memorized)
+        phases = _phases(begin, dated.memorization_end, start, dated.cleanup_end)
+        reasons += [*dated.reasons, *_circuit(excluded, memorized.step, start, curves)]
     elif decision.label == "memorized":
         phases = _memorized_phases(curves, excluded, memorized)
     elif decision.label == "steady":
@@ -272,12 +269,7 @@ def _measures(given: pd.DataFrame) -> pd.DataFrame:
     if "step" not in given:
         raise InputError(f"{what} has no column 'step'; {advice}.")
     columns = [x for x in ("step", *USED) if x in given and x not in CURVES]
-    found = numeric_columns(given, columns, what)
-    found = found.dropna(subset="step").sort_values("step", kind="stable")
-    found = found.drop_duplicates("step", keep="last")
-    if not len(found):
-        raise InputError(f"{what} has no row with a step; {advice}.")
-    found["step"] = checked_steps(found["step"].to_numpy(), what)[0]
+    found, _ = by_step(numeric_columns(given, columns, what), what, advice)
     found.attrs = given.attrs
     return found
 
@@ -321,11 +313,12 @@ def _dated(curves: Curves, memorized: Crossing) -> Boundaries:
 
 def _in_order(dated: Boundaries, memorized: Step | None, grokked: Step | None) -> Boundaries:
     """Null every boundary that contradicts the order of events, with the reason."""
+    start = None if dated.cleanup_start is None else dated.cleanup_start.step
     for name, relation, other, step in (
         ("cleanup_start", "after", "grok_step", grokked),
         ("cleanup_end", "before", "grok_step", grokked),
         ("memorization_end", "before", "memorization_step", memorized),
-        ("memorization_end", "after", "the start of cleanup", _step(dated.cleanup_start)),
+        ("memorization_end", "after", "the start of cleanup", start),
     ):
         bend = getattr(dated, name)
         if bend is None or step is None or bend.step == step:
@@ -346,19 +339,20 @@ def _memorized_phases(
     train = curves.get("train_loss")
     begin = _beginning(curves, memorized)
     end = None if train is None or begin is None else memorization_bend(train)
-    memorization = _phase("memorization", begin, end)
     rise = _rise(excluded, memorized.step, None)
     if rise is None or rise < CIRCUIT_FACTOR:
-        return (memorization,)
-    return memorization, _phase("circuit_formation", _step(end), None)
+        return _phases(begin, end)
+    return _phases(begin, end, None)
 
 
-def _phase(name: str, start: Step | None, end: Bend | None) -> Phase:
-    return Phase(name, start, _step(end), None if end is None else end.interval)
-
-
-def _step(bend: Bend | None) -> Step | None:
-    return None if bend is None else bend.step
+def _phases(begin: Step | None, *ends: Bend | None) -> tuple[Phase, ...]:
+    """The first phases, each from the end of the one before on."""
+    found = []
+    for name, end in zip(PHASES, ends, strict=False):
+        step, interval = (None, None) if end is None else (end.step, end.interval)
+        found.append(Phase(name, begin, step, interval))
+        begin = step
+    return tuple(found)
 
 
 def _beginning(curves: Curves, memorized: Crossing) -> Step | None:
