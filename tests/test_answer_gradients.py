@@ -5,9 +5,10 @@ import torch
 
 import grokinterp as gi
 from grokinterp.models import answer_position
-from grokinterp.models.answer_position import answer_logits
+from grokinterp.models.answer_position import AnswerForward
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.layers import MIN_ROWS, affine, product_over_rows
+from grokinterp.updates import CrossEntropy
 
 VARIANTS = [
     {},
@@ -33,7 +34,7 @@ def made(changes, *, scale=2.0, dtype=torch.float64):
 
 def by_autograd(weights, tokens, labels, **kinds):
     leaves = {name: w.double().requires_grad_() for name, w in weights.items()}
-    cross_entropies(answer_logits(leaves, tokens, **kinds), labels).mean().backward()
+    cross_entropies(AnswerForward(leaves, **kinds)(tokens), labels).mean().backward()
     return {name: torch.zeros_like(w) if w.grad is None else w.grad for name, w in leaves.items()}
 
 
@@ -44,7 +45,7 @@ def test_gradients_are_those_of_autograd(changes, rate, block, monkeypatch):
     monkeypatch.setattr(answer_position, "GRADIENT_ROWS", block)
     recipe, weights, tokens, labels = made(changes)
     kinds = {"act_fn": recipe.act_fn, "attention_rate": rate}
-    found = answer_position.gradients(weights, tokens, labels, **kinds)
+    found = answer_position.gradients(weights, tokens, labels, CrossEntropy(), **kinds)
     expected = by_autograd(weights, tokens, labels, **kinds)
     assert list(found) == list(weights)
     for name, gradient in expected.items():
@@ -57,10 +58,10 @@ def test_float32_is_norm_wise_right_from_large_losses_to_tiny_ones(scale):
     _, weights, tokens, labels = made({}, dtype=torch.float32)
     unembed = weights["unembed.W_U"] * scale
     with torch.no_grad():
-        labels = answer_logits({**weights, "unembed.W_U": unembed}, tokens).argmax(dim=1)
+        labels = AnswerForward({**weights, "unembed.W_U": unembed})(tokens).argmax(dim=1)
     for sign in (1, -1):
         changed = {**weights, "unembed.W_U": sign * unembed}
-        found = answer_position.gradients(changed, tokens, labels)["unembed.W_U"]
+        found = answer_position.gradients(changed, tokens, labels, CrossEntropy())["unembed.W_U"]
         exact = by_autograd(changed, tokens, labels)["unembed.W_U"]
         assert (found - exact).norm() <= 2e-3 * exact.norm() + 1e-30
 
@@ -68,7 +69,7 @@ def test_float32_is_norm_wise_right_from_large_losses_to_tiny_ones(scale):
 def test_weights_are_left_alone():
     _, weights, tokens, labels = made({})
     before = {name: w.clone() for name, w in weights.items()}
-    answer_position.gradients(weights, tokens, labels)
+    answer_position.gradients(weights, tokens, labels, CrossEntropy())
     for name, w in weights.items():
         assert torch.equal(w, before[name])
         assert w.grad is None

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import grokinterp as gi
+from grokinterp.models.kinds import architecture_of
 from grokinterp.models.transformer import TransformerArchitecture
-from grokinterp.models.transformer_lens_adapter import architecture_of, canonical_weights
+from grokinterp.models.transformer_lens_adapter import canonical_weights
 from grokinterp.progress.measures import measure_snapshot
 from grokinterp.runs._snapshot import from_weights
 from tests.reference import reference_logits

@@ -8,11 +8,11 @@ import torch
 import grokinterp as gi
 from grokinterp.bench import _bench as usual
 from grokinterp.bench import bench
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.progress.measures import measure_snapshot
 from grokinterp.runs._snapshot import from_weights
 from grokinterp.tasks.splits import mask_of
 from grokinterp.training.learner import Learner
-from grokinterp.updates.optimizers import build_optimizer
 
 module = products = usual
 
@@ -24,24 +24,22 @@ def recipe():
 
 def test_the_usual_step_is_the_same_update(recipe, monkeypatch):
     kept = []
-    build = usual.build_model
+    build = TransformerArchitecture.hooked
     monkeypatch.setattr(
-        usual, "build_model", lambda *a, **k: kept.append(build(*a, **k)) or kept[-1]
+        TransformerArchitecture, "hooked", lambda *a, **k: kept.append(build(*a, **k)) or kept[-1]
     )
     step = usual.usual_step(recipe)
-    learner = Learner(recipe, "cpu")
-    optimizer = build_optimizer(recipe, learner.trained.values())
-    for _ in range(3):
+    learner = Learner([recipe], "cpu")
+    for update in range(3):
         step()
-        learner.backward(recipe.train_indices())
-        optimizer.step()
+        learner.update(update)
     (model,) = kept
     torch.testing.assert_close(model.W_E, learner.weights["embed.W_E"], rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(model.W_U, learner.weights["unembed.W_U"], rtol=1e-3, atol=1e-5)
 
 
 def test_the_usual_measures_are_the_same_numbers(recipe):
-    weights = usual.initial_weights(recipe.architecture(), seed=3, init_scale=2.0)
+    weights = recipe.architecture().initial(seed=3, scale=2.0)
     task = recipe.build_task()
     mask = mask_of(recipe.train_indices(), task.n_inputs)
     row = measure_snapshot(

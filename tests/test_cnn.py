@@ -1,22 +1,21 @@
 import json
 from copy import copy
 from dataclasses import asdict
-from functools import partial
 
 import pytest
 import torch
 
 from grokinterp.base.errors import InputError
 from grokinterp.models.architecture import ACTIVATIONS
-from grokinterp.models.cnn import CNNArchitecture, CNNGradients, _before_pool, _pool, answer_logits
-from grokinterp.models.layers import recorder
+from grokinterp.models.cnn import CNNArchitecture, _before_pool, _pool
 from grokinterp.models.transformer import TransformerArchitecture
+from grokinterp.updates import CrossEntropy
 from tests.test_mlp import autograd, near, sure
 
 
 def gradients(weights, inputs, labels, *, architecture):
-    found = CNNGradients(inputs, architecture=architecture, dtype=weights["conv.0.W"].dtype)
-    return found(weights, labels)
+    inputs = inputs.to(weights["conv.0.W"].dtype)
+    return architecture.gradients_on(inputs, labels, CrossEntropy())(weights)
 
 
 PAPER = CNNArchitecture()
@@ -125,7 +124,7 @@ def test_the_forward_is_that_of_the_definition(architecture):
     weights, inputs = random_weights(architecture), spins(12, architecture.lattice)
     expected = plain_activations(weights, inputs, architecture)
     cache = {}
-    logits = answer_logits(weights, inputs, architecture=architecture, visit=recorder(cache))
+    logits = architecture.forward(weights, inputs, cache)
     assert tuple(cache) == architecture.hook_names() == tuple(expected)
     for name, activation in cache.items():
         torch.testing.assert_close(activation, expected[name], rtol=1e-12, atol=1e-12)
@@ -170,19 +169,19 @@ def test_written_out_gradients_are_autograds(architecture):
         0, architecture.n_classes, (40,), generator=torch.Generator().manual_seed(1)
     )
     _, expected = autograd(
-        weights, lambda w: answer_logits(w, inputs, architecture=architecture), labels
+        weights, lambda w: architecture.forward(w, inputs), labels
     )
     near(gradients(weights, inputs, labels, architecture=architecture), expected, 1e-12)
-    find = CNNGradients(inputs, architecture=architecture)
+    find = architecture.gradients_on(inputs, labels, CrossEntropy())
     single = {name: w.float().requires_grad_() for name, w in weights.items()}
     for _ in range(2):  # what is kept is not used up
-        found = find(single, labels)
+        found = find(single)
         near(found, expected, 1e-5)
     assert not any(g.requires_grad or g.dtype != torch.float32 for g in found.values())
 
 
 def test_gradients_are_exact_when_the_loss_is_tiny():
-    forward = partial(answer_logits, architecture=PAPER)
+    forward = PAPER.forward
     weights = random_weights(PAPER, torch.float32)
     weights, inputs, labels = sure(weights, forward, spins(100, 16), 12)
     loss, expected = autograd(weights, lambda w: forward(w, inputs), labels)

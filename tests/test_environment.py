@@ -198,9 +198,9 @@ class TestVerify:
         self, tiny, tmp_path, run, monkeypatch, elsewhere
     ):
         elsewhere(cpu="Another")
-        rate = learner.learning_rate
+        share = learner.warmup_share
         with monkeypatch.context() as patch:
-            patch.setattr(learner, "learning_rate", lambda *given: 1.01 * rate(*given))
+            patch.setattr(learner, "warmup_share", lambda *given: 1.01 * share(*given))
             gi.train(tiny, tmp_path / "run")
         status, out, _ = run("verify", tmp_path / "run", "--json")
         found = json.loads(out)

@@ -86,8 +86,8 @@ def test_a_transformer_equals_the_brute_force(variant, equals_token, operation, 
     snapshot = from_weights(weights, architecture, task, train_mask=train)
 
     def logits_fn(weights, tokens):
-        return answer_position.answer_logits(
-            weights, tokens, attention_rate=architecture.attention_rate
+        return answer_position.AnswerForward(weights, attention_rate=architecture.attention_rate)(
+            tokens
         )[:, : task.n_classes]
 
     found = fisher_diagonal(snapshot, variant=variant)

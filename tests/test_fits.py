@@ -4,8 +4,8 @@ import pytest
 
 import grokinterp as gi
 from grokinterp.models.cnn import CNNArchitecture
-from grokinterp.models.kinds import NetworkSizes, refuse_misfit, refuse_unfit
 from grokinterp.models.mlp import MLPArchitecture
+from grokinterp.models.transformer import NetworkSizes, refuse_misfit
 from grokinterp.tasks.ising import IsingTask
 
 ADD = gi.ModularTask("add", 7)
@@ -70,7 +70,7 @@ def test_other_sizes_are_refused_with_both(task, d_vocab, n_ctx, d_vocab_out, ad
 )  # fmt: skip
 def test_other_kinds_are_refused_in_the_same_way(architecture, task, words):
     with pytest.raises(gi.InputError) as refused:
-        refuse_unfit(architecture, task)
+        architecture.refuse_unfit(task)
     said = str(refused.value)
     assert all(word in said for word in words), said
     assert len(said) < 400
@@ -83,4 +83,4 @@ def test_models_of_recipes_fit_their_tasks():
     ]:  # fmt: skip
         if recipe.task == "ising":
             recipe = recipe.replace(n_train=2, n_test=2, sweeps=1)
-        refuse_unfit(recipe.architecture(), recipe.build_task())
+        recipe.architecture().refuse_unfit(recipe.build_task())

@@ -9,7 +9,7 @@ import torch
 import grokinterp as gi
 from grokinterp import circuits
 from grokinterp.circuits import hooks
-from grokinterp.models.kinds import shape_from_dict, shape_to_dict
+from grokinterp.models.kinds import shape_from_dict
 from grokinterp.runs.manifest import _checksum
 from grokinterp.tasks import IsingTask, task_from_dict
 
@@ -44,9 +44,8 @@ def test_a_run_is_read_back_as_it_was_written(name, runs):
     assert run.recipe == RECIPES[name]
     assert run.task == run.recipe.build_task()
     assert task_from_dict(run.task.to_dict()) == run.task
-    assert shape_from_dict(json.loads(json.dumps(shape_to_dict(run.architecture)))) == (
-        run.architecture
-    )
+    written = json.loads(json.dumps(run.architecture.to_dict()))
+    assert shape_from_dict(written, run.task) == run.architecture
     assert run.train_indices.tolist() == run.recipe.train_indices().tolist()
     assert run.task.title in repr(run)
     assert run.task.title in repr(run.snapshot())
@@ -73,16 +72,15 @@ def test_training_follows_autograd(name, tmp_path):
     """The explicit gradients of 12 updates end where torch's own do."""
     recipe = RECIPES[name].replace(steps=12, checkpoints=[0])
     run = gi.train(recipe, tmp_path / name)
-    from grokinterp.models.kinds import QuickForward
-    from grokinterp.updates.optimizers import Batches, build_optimizer
+    from grokinterp.updates import Batches
 
     weights = {k: w.clone().requires_grad_() for k, w in run.weights(0).items()}
-    optimizer = build_optimizer(recipe, weights.values())
+    optimizer = recipe.build_optimizer(weights.values())
     batches = Batches(recipe, run.train_indices)
     for update in range(12):
         rows = batches.rows(update)
         optimizer.zero_grad()
-        logits = QuickForward(run.architecture, weights)(run.task.model_inputs[rows])
+        logits = run.architecture.forward(weights, run.task.model_inputs[rows])
         torch.nn.functional.cross_entropy(logits, run.task.labels[rows]).backward()
         optimizer.step()
     for key, weight in run.weights().items():

@@ -12,7 +12,6 @@ from grokinterp.geometry.fisher import VARIANTS, diagonal, fisher_diagonal
 from grokinterp.geometry.metric import cosine_of, exact_gram, exact_product, fisher_metric
 from grokinterp.geometry.predictions import fisher_rao_distance
 from grokinterp.models.cnn import CNNArchitecture
-from grokinterp.models.kinds import QuickForward
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.runs._snapshot import Snapshot, from_weights
@@ -69,7 +68,7 @@ def dense(snapshot, inputs, variant):
     total = torch.zeros(size, size, dtype=torch.float64)
 
     def logits(weights, one):
-        return QuickForward(snapshot.architecture, weights)(one)[0, : snapshot.task.n_classes]
+        return snapshot.architecture.forward(weights, one)[0, : snapshot.task.n_classes]
 
     for one in inputs.split(1):
         jacobian = torch.func.jacrev(logits)(snapshot.weights, one)

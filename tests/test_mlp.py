@@ -3,7 +3,6 @@ import subprocess
 import sys
 from copy import copy
 from dataclasses import asdict
-from functools import partial
 
 import pytest
 import torch
@@ -11,8 +10,9 @@ import torch
 from grokinterp.base.errors import InputError
 from grokinterp.models.architecture import ACTIVATIONS
 from grokinterp.models.cross_entropy import cross_entropies
-from grokinterp.models.layers import mean_loss_gradient, recorder
-from grokinterp.models.mlp import MLPArchitecture, answer_logits, gradients
+from grokinterp.models.layers import mean_loss_gradient
+from grokinterp.models.mlp import MLPArchitecture
+from grokinterp.updates import CrossEntropy
 
 PAPER = MLPArchitecture(p=113, widths=(512,), n_classes=113)
 SHAPES = [
@@ -30,6 +30,10 @@ def random_weights(architecture, dtype=torch.float64):
         name: torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) / 2
         for name, shape in architecture.parameter_shapes().items()
     }
+
+
+def gradients(weights, inputs, labels, *, architecture):
+    return architecture.gradients_on(inputs, labels, CrossEntropy())(weights)
 
 
 def pairs(p):
@@ -123,7 +127,7 @@ def test_the_forward_is_that_of_the_definition(architecture):
     weights, inputs = random_weights(architecture), pairs(architecture.p)
     expected = dense_activations(weights, inputs, architecture)
     cache = {}
-    logits = answer_logits(weights, inputs, architecture=architecture, visit=recorder(cache))
+    logits = architecture.forward(weights, inputs, cache)
     assert tuple(cache) == architecture.hook_names() == tuple(expected)
     for name, activation in cache.items():
         torch.testing.assert_close(activation, expected[name], rtol=1e-12, atol=1e-12)
@@ -135,7 +139,7 @@ def test_autograd_goes_through_the_forward(architecture):
     leaves = {name: w.requires_grad_() for name, w in random_weights(architecture).items()}
     inputs = pairs(architecture.p)[:20]
     upstream = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)).double()
-    ours = answer_logits(leaves, inputs, architecture=architecture)
+    ours = architecture.forward(leaves, inputs)
     dense = dense_activations(leaves, inputs, architecture)["unembed.hook_out"]
     gradients = [
         torch.autograd.grad((x * upstream).sum(), list(leaves.values())) for x in (ours, dense)
@@ -146,16 +150,16 @@ def test_autograd_goes_through_the_forward(architecture):
 
 def test_many_rows_in_float32_are_near_float64():
     weights, inputs = random_weights(PAPER), pairs(113)
-    exact = answer_logits(weights, inputs, architecture=PAPER)
+    exact = PAPER.forward(weights, inputs)
     single = {name: w.float() for name, w in weights.items()}
-    assert (answer_logits(single, inputs, architecture=PAPER) - exact).norm() < 1e-6 * exact.norm()
+    assert (PAPER.forward(single, inputs) - exact).norm() < 1e-6 * exact.norm()
 
 
 @pytest.mark.parametrize("pair", [[7, 0], [0, 7], [-1, 0], [0, -1]])
 @pytest.mark.parametrize("architecture", SHAPES[:3:2], ids=str)
 def test_an_operand_that_is_none_reads_no_other_row(pair, architecture):
     with pytest.raises(IndexError):
-        answer_logits(random_weights(architecture), torch.tensor([pair]), architecture=architecture)
+        architecture.forward(random_weights(architecture), torch.tensor([pair]))
 
 
 def test_xavier_has_its_spread_and_the_multiplier():
@@ -254,7 +258,7 @@ def test_written_out_gradients_are_autograds(architecture):
 @pytest.mark.parametrize("architecture", SHAPES, ids=str)
 def test_gradients_are_exact_when_the_loss_is_tiny(architecture):
     weights = random_weights(architecture, torch.float32)
-    forward = partial(answer_logits, architecture=architecture)
+    forward = architecture.forward
     weights, inputs, labels = sure(weights, forward, pairs(architecture.p), 6)
     loss, expected = autograd(weights, lambda w: forward(w, inputs), labels)
     assert 1e-10 < loss < 1e-8
@@ -282,7 +286,7 @@ def test_the_hooked_model_is_the_same_function(architecture):
     assert list(model.state_dict()) == list(architecture.parameter_shapes())
     assert set(model.hook_dict) == set(architecture.hook_names())
     cache = {}
-    logits = answer_logits(weights, inputs, architecture=architecture, visit=recorder(cache))
+    logits = architecture.forward(weights, inputs, cache)
     hooked, hooked_cache = model.run_with_cache(inputs)
     torch.testing.assert_close(hooked, logits, rtol=1e-12, atol=1e-12)
     assert list(hooked_cache) == list(architecture.hook_names())

@@ -4,10 +4,10 @@ import sys
 import pytest
 import torch
 
-from grokinterp.models.answer_position import answer_logits
+from grokinterp.models.answer_position import AnswerForward
+from grokinterp.models.kinds import architecture_of
 from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.transformer_lens_adapter import (
-    architecture_of,
     canonical_weights,
     functional_logits,
     load_weights,
@@ -60,17 +60,17 @@ def test_answer_position_equals_the_hooked_forward_in_float64(variant):
 
 
 def fast(weights, tokens, architecture):
-    return answer_logits(weights, tokens, act_fn=architecture.act_fn)
+    return AnswerForward(weights, act_fn=architecture.act_fn)(tokens)
 
 
 def test_float32_is_as_close_to_float64_as_the_hooked_forward(shipped):
     tokens = shipped.task.tokens
     for step in (shipped.steps[1], 5200, shipped.steps[-1]):
         weights = shipped.weights(step)
-        exact = answer_logits({name: w.double() for name, w in weights.items()}, tokens)
+        exact = AnswerForward({name: w.double() for name, w in weights.items()})(tokens)
         with torch.no_grad():
             hooked = shipped.architecture.hooked(weights)(tokens)[:, -1]
-        ours = answer_logits(weights, tokens)
+        ours = AnswerForward(weights)(tokens)
         assert (ours - exact).norm() <= 2 * (hooked - exact).norm()
 
 
@@ -88,8 +88,11 @@ def test_float32_gradients_are_as_close_to_float64_as_hooked_ones(shipped):
         found = torch.autograd.grad(loss, list(leaves.values()))
         return torch.cat([g.flatten().double() for g in found])
 
-    exact = gradient(answer_logits, torch.float64)
-    ours = (gradient(answer_logits, torch.float32) - exact).norm()
+    def at_answer(weights, tokens):
+        return AnswerForward(weights)(tokens)
+
+    exact = gradient(at_answer, torch.float64)
+    ours = (gradient(at_answer, torch.float32) - exact).norm()
     theirs = (gradient(hooked, torch.float32) - exact).norm()
     assert ours <= 2 * theirs
 
@@ -98,7 +101,7 @@ def test_float32_gradients_are_as_close_to_float64_as_hooked_ones(shipped):
 def test_activations_have_their_hook_names_and_values(equals):
     architecture, weights, tokens = example(equals=equals)
     cache = {}
-    answer_logits(weights, tokens, cache=cache)
+    AnswerForward(weights)(tokens, cache)
     model = architecture.hooked(weights)
     with torch.no_grad():
         _, hooked = model.run_with_cache(tokens)
@@ -136,7 +139,7 @@ def test_construction_leaves_global_random_state_alone():
     """In a process of its own: here the type checker draws random numbers."""
     code = """
 import random, numpy, torch
-from grokinterp.models.architecture import Architecture
+from grokinterp.models.transformer import TransformerArchitecture
 import transformer_lens
 state = lambda: (torch.get_rng_state().tolist(), str(numpy.random.get_state()), random.getstate())
 before = state()

@@ -5,13 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from grokinterp.models.stacked import stack, stacked_logits
 
 import grokinterp as gi
 from grokinterp.base.files import sha256, tensors_to_bytes
 from grokinterp.models.cross_entropy import answer_scores, right_answers
 from grokinterp.runs.manifest import Manifest
-from grokinterp.training.learner import evaluate_members
+from grokinterp.runs.metrics import evaluate
 from tests.made_runs import made_run
 
 NAN = math.nan
@@ -83,9 +82,9 @@ def test_every_forward_gives_the_answers_of_the_model_itself(kind, name, place, 
         "with weights": again.logits_with(weights),
     }
     if kind in ("transformer", "mlp"):
-        both = stack([weights_of(kind), weights])
-        inputs = task.model_inputs.expand(2, -1, -1)
-        found["in an ensemble"] = stacked_logits(architecture, both, inputs)[1]
+        sound, inputs = weights_of(kind), task.model_inputs.expand(2, -1, -1)
+        both = {name: torch.stack([sound[name], weights[name]]) for name in weights}
+        found["in an ensemble"] = architecture.forward(both, inputs)[1]
     for what, logits in found.items():
         scores = answer_scores(logits, task.labels)
         torch.testing.assert_close(logits, own, equal_nan=True, msg=what)
@@ -110,11 +109,8 @@ def test_an_input_with_nan_among_its_logits_is_never_right():
     scores = answer_scores(logits, labels)
     assert scores.right.tolist() == [False, False, True, True]
     assert scores.losses.isnan().tolist() == [True, True, False, False]
-    found = evaluate_members(
-        torch.stack([logits, torch.full((4, 3), NAN)]),
-        labels.expand(2, -1),
-        torch.tensor([[True, False, True, False]] * 2),
-    )
+    mask = torch.tensor([True, False, True, False])
+    found = [evaluate(each, labels, mask) for each in (logits, torch.full((4, 3), NAN))]
     assert [(row["train_acc"], row["test_acc"]) for row in found] == [(0.5, 0.5), (0.0, 0.0)]
     assert math.isnan(found[0]["train_loss"])
     assert math.isnan(found[1]["test_loss"])

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import grokinterp as gi
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.runs.writer import RunWriter
 from grokinterp.training import loop
 from grokinterp.training.learner import Learner
-from grokinterp.updates.optimizers import Batches
+from grokinterp.updates import Batches
 
 
 def same_bits(one: gi.Run, other: gi.Run) -> bool:
@@ -190,19 +191,25 @@ def test_a_damaged_resume_file_is_named(tiny, tmp_path, monkeypatch):
 
 def test_the_fast_forward_trains_like_the_hooked_one(tiny, tmp_path, monkeypatch):
     fast = gi.train(tiny.replace(steps=20), tmp_path / "fast")
-    monkeypatch.setattr("grokinterp.models.answer_position.applies_to", lambda *_: False)
+    monkeypatch.setattr(TransformerArchitecture, "why_not_functional", lambda *_: "not here")
     slow = gi.train(tiny.replace(steps=20), tmp_path / "slow")
     for name, weight in slow.weights().items():
         torch.testing.assert_close(fast.weights()[name], weight, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("p", [7, 31])  # 24 rows a batch, and 480: other products there
-def test_gradients_lie_in_memory_as_their_weights_do(p, tiny):
+def test_gradients_lie_in_memory_as_their_weights_do(p, tiny, monkeypatch):
     """The fused optimisers take a transposed gradient for one that is not, without a word."""
     recipe = tiny.replace(p=p, biases="all")
-    learner = Learner(recipe, "cpu")
-    learner.backward(recipe.train_indices())
-    for name, weight in learner.trained.items():
+    build, kept = gi.Recipe.build_optimizer, []
+    monkeypatch.setattr(
+        gi.Recipe, "build_optimizer", lambda *given: kept.append(build(*given)) or kept[-1]
+    )
+    learner = Learner([recipe], "cpu")
+    learner.update(0)
+    (group,) = kept[0].param_groups
+    assert len(group["params"]) == len(learner.trained)
+    for name, weight in zip(learner.trained, group["params"], strict=True):
         assert weight.grad.stride() == weight.stride(), name
 
 
@@ -245,11 +252,11 @@ def test_adamw_equals_its_definition(tiny, tmp_path):
     recipe = tiny.replace(steps=1, lr=0.01, weight_decay=0.5)
     run = gi.train(recipe, tmp_path / "run")
     before, after = run.weights(0), run.weights(1)
-    from grokinterp.models.answer_position import answer_logits
+    from grokinterp.models.answer_position import AnswerForward
 
     leaf = before["unembed.W_U"].clone().requires_grad_()
     rows = run.train_indices
-    logits = answer_logits({**before, "unembed.W_U": leaf}, run.task.tokens[rows])
+    logits = AnswerForward({**before, "unembed.W_U": leaf})(run.task.tokens[rows])
     torch.nn.functional.cross_entropy(logits.double(), run.task.labels[rows]).backward()
     gradient = leaf.grad
     expected = before["unembed.W_U"] * (1 - 0.01 * 0.5) - 0.01 * gradient / (gradient.abs() + 1e-8)
