@@ -320,7 +320,8 @@ class TestRegistry:
                 "task 't' has no answers; give a frozen dataclass that extends Task and defines it",
             ),
             (
-                "@dataclass(frozen=True)\nclass M(gi.models.ModuleArchitecture):\n    x: list = None\n"
+                "@dataclass(frozen=True)\nclass M(gi.models.ModuleArchitecture):\n"
+                "    x: list = None\n"
                 "    def module(self, task): ...\ngi.register.model('m')(M)",
                 "M.x is of type list, which no recipe can hold",
             ),

@@ -172,13 +172,13 @@ def clusters(about: About, snapshot: Snapshot) -> Any:
 @panel("neuron-maps", section="neurons")
 def neuron_maps(about: About, snapshot: Snapshot) -> Any:
     """Activations over all pairs: the neurons that vary most at the last step, one a cluster."""
-    return neurons.neuron_images(snapshot, about.neurons, snapshot.n_layers - 1)
+    return neurons.neuron_images(snapshot, about.neurons)
 
 
 @panel("neuron-fourier", section="neurons")
 def neuron_fourier(about: About, snapshot: Snapshot) -> Any:
     """The same neurons in the Fourier basis of a and b: a few terms of one frequency."""
-    return neurons.neuron_fourier(snapshot, about.neurons, snapshot.n_layers - 1)
+    return neurons.neuron_fourier(snapshot, about.neurons)
 
 
 @panel("neuron-logit-spectrum", section="neurons")

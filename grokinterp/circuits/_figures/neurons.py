@@ -101,7 +101,7 @@ def plot_neurons(
     x: Subject,
     *,
     neurons: Sequence[int] | None = None,
-    layer: int | None = None,
+    layer: int | str | None = None,
     **shown: Unpack[ShownWithKeys],
 ) -> Figure:
     """Post-activations of single neurons over all pairs (a, b), a panel per neuron.
@@ -116,7 +116,9 @@ def plot_neurons(
     return draw_steps(x, lambda snapshot, _: neuron_images(snapshot, chosen, layer), **shown)
 
 
-def neuron_images(snapshot: Snapshot, neurons: Sequence[int], layer: int | None = None) -> Figure:
+def neuron_images(
+    snapshot: Snapshot, neurons: Sequence[int], layer: int | str | None = None
+) -> Figure:
     """The same of one snapshot."""
     names, grids, where = _seen(snapshot, neurons, layer)
     values = dict(zip(names, grids.float().numpy(), strict=True))
@@ -133,7 +135,7 @@ def plot_neuron_fourier(
     x: Subject,
     *,
     neurons: Sequence[int] | None = None,
-    layer: int | None = None,
+    layer: int | str | None = None,
     **shown: Unpack[ShownWithKeys],
 ) -> Figure:
     """The 2-D Fourier transform of single neurons, centred: rows are waves of a, columns of b.
@@ -149,7 +151,9 @@ def plot_neuron_fourier(
     return draw_steps(x, lambda snapshot, _: neuron_fourier(snapshot, chosen, layer), **shown)
 
 
-def neuron_fourier(snapshot: Snapshot, neurons: Sequence[int], layer: int | None = None) -> Figure:
+def neuron_fourier(
+    snapshot: Snapshot, neurons: Sequence[int], layer: int | str | None = None
+) -> Figure:
     """The same of one snapshot."""
     names, grids, where = _seen(snapshot, neurons, layer)
     order = token_order(snapshot)
@@ -197,7 +201,7 @@ def neuron_fourier(snapshot: Snapshot, neurons: Sequence[int], layer: int | None
 
 
 def chosen_neurons(
-    snapshot: Snapshot, keys: Sequence[int], *, most: int = 4, layer: int | None = None
+    snapshot: Snapshot, keys: Sequence[int], *, most: int = 4, layer: int | str | None = None
 ) -> list[int]:
     """The neurons to look at: of each key frequency's cluster the one that varies most.
 
@@ -217,7 +221,7 @@ def chosen_neurons(
 
 
 def _chosen(
-    x: Subject, neurons: Sequence[int] | None, layer: int | None, shown: ShownWithKeys
+    x: Subject, neurons: Sequence[int] | None, layer: int | str | None, shown: ShownWithKeys
 ) -> Sequence[int]:
     """The neurons given, or those of the model at its last step."""
     if neurons is not None:
@@ -226,20 +230,23 @@ def _chosen(
     return chosen_neurons(last, keys, layer=layer)
 
 
-def _layer(snapshot: Snapshot, layer: int | None) -> tuple[int, str]:
+def _layer(snapshot: Snapshot, layer: int | str | None) -> tuple[int | str, str]:
     """The layer asked for, the last one unless given, and what a title says of it and the step."""
     _ = snapshot.modular_task  # refuses a task without operands
+    _ = snapshot.neurons_name(layer)  # refuses to choose among layers with names of their own
+    if isinstance(layer, str):
+        return layer, f" of {layer}{at(snapshot.step)}"
     last = snapshot.n_layers - 1
     found = last if layer is None else whole("layer", layer, least=0, most=last, such_as="0")
     return found, f" of layer {found}" * (last > 0) + at(snapshot.step)
 
 
 def _seen(
-    snapshot: Snapshot, neurons: Sequence[int], layer: int | None
+    snapshot: Snapshot, neurons: Sequence[int], layer: int | str | None
 ) -> tuple[list[str], Float[Tensor, "n_neurons p p"], str]:
     """Neurons' names with their clusters, activations over (a, b) (float64), and for the title."""
     (layer, where), p = _layer(snapshot, layer), snapshot.modular_task.p
-    post = snapshot.activation(f"blocks.{layer}.mlp.hook_post")
+    post = snapshot.activation(snapshot.neurons_name(layer))
     names = {i: f"neuron {i}" for i in checked_numbers(neurons, "neuron", below=post.shape[1])}
     powers = neuron_powers(snapshot, layer=layer)
     if powers.both.shape[1] and bool(powers.total.isfinite().all()):
