@@ -19,7 +19,7 @@ from torch import Tensor
 from grokinterp.base.checks import refused, word
 from grokinterp.base.errors import InputError
 from grokinterp.base.keys import Key, fields_from, keys_of
-from grokinterp.base.registry import Registry, check_class
+from grokinterp.base.registry import Registry, check_class, checked_name
 from grokinterp.models.user_models import HookedModel
 from grokinterp.tasks.task import Task
 
@@ -294,6 +294,7 @@ def register_model(name: str) -> Callable[[AnyKind], AnyKind]:
     `BaseArchitecture` has a forward of its own. InputError for a name that is taken, for what is no
     such class, and for fields of types that no recipe can hold.
     """
+    checked_name("model", name)
 
     def register(kind: AnyKind) -> AnyKind:
         check_class("model", name, kind, BaseArchitecture)

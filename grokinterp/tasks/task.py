@@ -13,7 +13,7 @@ from torch import Tensor
 from grokinterp.base.checks import instance, mask, member, refused
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.keys import keys_of
-from grokinterp.base.registry import Registry, check_class
+from grokinterp.base.registry import Registry, check_class, checked_name
 from grokinterp.tasks.operations import UNDEFINED
 
 AnyTask = TypeVar("AnyTask", bound="type[Task]")
@@ -210,6 +210,7 @@ def register_task(name: str) -> Callable[[AnyTask], AnyTask]:
     Recipes then name it, `task="name"`, and its fields are keys of theirs. InputError for a name
     that is taken, for what is no such class, and for fields of types that no recipe can hold.
     """
+    checked_name("task", name)
 
     def register(kind: AnyTask) -> AnyTask:
         check_class("task", name, kind, Task)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
 from grokinterp.base.keys import keys_of
-from grokinterp.base.registry import Registry, check_class
+from grokinterp.base.registry import Registry, check_class, checked_name
 
 AnyPart = TypeVar("AnyPart", bound="type[UpdatePart]")
 
@@ -28,6 +28,8 @@ def registering(registry: Registry, base: type) -> Callable[[str], Callable[[Any
     """The decorator that registers frozen dataclasses of a base under a name."""
 
     def named(name: str) -> Callable[[AnyPart], AnyPart]:
+        checked_name(registry.what, name)
+
         def register(kind: AnyPart) -> AnyPart:
             check_class(registry.what, name, kind, base)
             keys_of(kind)
