@@ -142,7 +142,7 @@ class TestRun:
     def test_the_defaults_are_those_of_the_task_and_model(self, tmp_path):
         recipe = gi.Recipe(model="mlp", p=5, d_mlp=8, steps=2)
         run = gi.train(recipe, tmp_path / "run")
-        assert "recipe: p=5, d_mlp=8, steps=2\n" in read(run).text
+        assert "recipe: p=5, model=mlp, d_mlp=8, steps=2\n" in read(run).text
 
     def test_a_hostile_folder(self, tiny_run, tmp_path):
         folder = tmp_path / HOSTILE.replace("/", "") / os.fsdecode(b"\xff")

@@ -113,9 +113,9 @@ def test_what_is_not_a_run_is_refused(copy, tmp_path):
     with pytest.raises(gi.InputError, match=r"not a run: it has no run\.json"):
         gi.load(tmp_path)
     content = json.loads((copy / "run.json").read_text())
-    content["format"] = 2
+    content["format"] = 3
     (copy / "run.json").write_text(json.dumps(content))
-    with pytest.raises(gi.InputError, match=r"format 2, newer than the 1 known here; upgrade"):
+    with pytest.raises(gi.InputError, match=r"format 3, newer than the 2 known here; upgrade"):
         gi.load(copy)
     (copy / "run.json").write_text("{")
     with pytest.raises(gi.InputError, match="damaged"):

@@ -154,7 +154,7 @@ BAD = {
     "log of 0": ("[[axes]]\nlr = {log = [0, 1], n = 5}\n", "is not above 0; give linear"),
     "the same ends": ("[[axes]]\nlr = {log = [1, 1], n = 5}\n", "fewer than 5 different"),
     "rounded to the same": ("[[axes]]\np = {log = [5, 7], n = 4}\n", "fewer than 4 different"),
-    "a range of words": ("[[axes]]\nmodel = {log = [1, 2], n = 5}\n", "is not text"),
+    "a range of words": ("[[axes]]\nmodel = {log = [1, 2], n = 5}\n", "model=1 is not known"),
     "a range of truths": ("[[axes]]\nequals_class = {log = [1, 2], n = 5}\n", "true or false"),
     "a range of sizes": (
         "recipe = 'mlp113-grokked'\n[[axes]]\nwidths = {log = [8, 32], n = 3}\n",
