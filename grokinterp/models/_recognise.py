@@ -251,10 +251,8 @@ def _without_wrappers(keys: Iterable[str]) -> dict[str, str]:
     """
     found = {key: WRAPPERS.sub("", key) for key in keys}
     for _ in range(MOST_AROUND):
-        if len(found) < 2 or not all("." in name for name in found.values()):
-            break
         first = {name.partition(".")[0] for name in found.values()}
-        if len(first) > 1:
+        if len(found) < 2 or len(first) > 1 or not all("." in name for name in found.values()):
             break
         found = {key: WRAPPERS.sub("", name.partition(".")[2]) for key, name in found.items()}
     around = {name[: -len(_TOKENS)] for name in found.values() if name.endswith(f".{_TOKENS}")}
@@ -353,8 +351,8 @@ class _Named:
     def _of_axes(self, key: str, ndim: int) -> Tensor:
         found = self.weights.get(key)
         if found is None or found.ndim != ndim or 0 in found.shape:
-            is_ = "missing" if found is None else tuple(found.shape)
-            raise InputError(f"{self.where}: weight {key!r} is {is_}, expected {ndim} axes.")
+            there = "missing" if found is None else tuple(found.shape)
+            raise InputError(f"{self.where}: weight {key!r} is {there}, expected {ndim} axes.")
         return found
 
     def _without(self, name: str) -> InputError:

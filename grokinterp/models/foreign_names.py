@@ -189,11 +189,8 @@ def as_bridge(found: dict[str, Tensor]) -> dict[str, Tensor]:
     # GPT-2's Conv1D keeps [in, out]; every other code [out, in].
     transposed = fused is not None and fused.shape[1] != embedding.shape[1]
     for name, tensor in found.items():
-        if (
-            transposed
-            and tensor.ndim == 2
-            and re.fullmatch(r"blocks\.\d+\.(attn|mlp)\.\w+\.weight", name)
-        ):
+        inner = re.fullmatch(r"blocks\.\d+\.(attn|mlp)\.\w+\.weight", name)
+        if transposed and inner and tensor.ndim == 2:
             tensor = tensor.T
         if name == "pos_embed.weight" and tensor.ndim == 3 and len(tensor) == 1:
             tensor = tensor[0]
@@ -277,7 +274,7 @@ def other_architecture(state: Mapping[str, Tensor]) -> str | None:
 
 def has_attention(names: Iterable[str]) -> bool:
     """Whether weights of these names are those of attention."""
-    return any(_ATTENTION.search(name) for name in names)
+    return _any(_ATTENTION, names)
 
 
 def _recurrent(shapes: Shapes) -> str | None:
@@ -299,7 +296,7 @@ def _convolutional(shapes: Shapes) -> str | None:
 
 def _perceptron(shapes: Shapes) -> str | None:
     """A network without attention: how wide, and how the operands come in."""
-    tables = [s for name, s in shapes.items() if _TOKEN.search(name) and not _is_other(name, s)]
+    tables = [shape for name, shape in shapes.items() if _is_table(name, shape)]
     chain = [
         shape for name, shape in shapes.items()
         if len(shape) == 2 and not _TOKEN.search(name) and not _NORM.search(name)
@@ -335,15 +332,11 @@ def _widths(matrices: Sequence[tuple[int, ...]]) -> list[int]:
 
 
 def _attention_only(shapes: Shapes) -> str | None:
-    if _any(_MLP, shapes):
-        return None
-    inside = [(name, s) for name, s in shapes.items() if _BLOCK.search(name) and len(s) >= 2]
-    others = inside or [(name, s) for name, s in shapes.items() if len(s) >= 2]
-    unknown = [
-        name for name, _ in others
-        if not any(each.search(name) for each in (_ATTENTION, _NORM, _POSITION, _TOKEN, _HEAD))
-    ]  # fmt: skip
-    return None if unknown else "an attention-only transformer (no MLP)"
+    matrices = [name for name, shape in shapes.items() if len(shape) >= 2]
+    inside = [name for name in matrices if _BLOCK.search(name)]
+    known = (_ATTENTION, _NORM, _POSITION, _TOKEN, _HEAD)
+    others = any(not any(each.search(name) for each in known) for name in inside or matrices)
+    return None if others or _any(_MLP, shapes) else "an attention-only transformer (no MLP)"
 
 
 def _unusual(shapes: Shapes) -> str | None:
@@ -352,16 +345,13 @@ def _unusual(shapes: Shapes) -> str | None:
 
 
 def _embeddings(shapes: Shapes) -> str | None:
-    tables = [
-        shape for name, shape in shapes.items()
-        if not _BLOCK.search(name) and _TOKEN.search(name) and not _is_other(name, shape)
-    ]  # fmt: skip
+    tables = [name for name, s in shapes.items() if _is_table(name, s) and not _BLOCK.search(name)]
     return "a transformer with an embedding for each operand" if len(tables) >= 2 else None
 
 
 def _positions(shapes: Shapes) -> str | None:
     positions = [name for name in shapes if not _BLOCK.search(name) and _POSITION.search(name)]
-    if any(re.search(r"(^|\.)(pe|inv_freq)$", name) for name in positions):
+    if _any(r"(^|\.)(pe|inv_freq)$", positions):
         return "a transformer with sinusoidal positions"
     if _any(r"rotary|inv_freq|(^|\.)rope", shapes):
         return "a transformer with rotary positions"
@@ -370,18 +360,15 @@ def _positions(shapes: Shapes) -> str | None:
     return "a transformer without a learned position embedding (rotary, sinusoidal or none)"
 
 
-def _is_other(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether what is named like a token embedding is something else."""
-    return (
-        len(shape) != 2
-        or bool(_POSITION.search(name) or _NORM.search(name))
-        or re.search(r"(^|\.)un_?emb", name) is not None
-    )
+def _is_table(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a weight is a table of token embeddings, and nothing else that is named so."""
+    others = (_POSITION, _NORM, r"(^|\.)un_?emb")
+    return len(shape) == 2 and _any(_TOKEN, [name]) and not any(_any(x, [name]) for x in others)
 
 
 def _named_by(table: Telling, shapes: Shapes) -> str | None:
     return next((x for patterns, x in table if all(_any(each, shapes) for each in patterns)), None)
 
 
-def _any(pattern: str | re.Pattern[str], shapes: Shapes) -> bool:
-    return any(re.search(pattern, name) for name in shapes)
+def _any(pattern: str | re.Pattern[str], names: Iterable[str]) -> bool:
+    return any(re.search(pattern, name) for name in names)

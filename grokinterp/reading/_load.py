@@ -28,12 +28,7 @@ from grokinterp.reading.checkpoint_files import Source
 from grokinterp.reading.checkpoint_formats import holds_foreign, open_source
 from grokinterp.reading.settings import Settings, check_sizes
 from grokinterp.reading.stored_losses import LossEvidence, log_ratio, stored_at
-from grokinterp.reading.task_and_architecture import (
-    check_biases,
-    infer,
-    task_of,
-    with_direction,
-)
+from grokinterp.reading.task_and_architecture import check_biases, infer, task_of, with_direction
 from grokinterp.reading.training_rows import Split, find_split, rows_without_losses
 from grokinterp.runs._snapshot import Snapshot, from_weights, snapshot
 from grokinterp.runs.manifest import Manifest, current_versions

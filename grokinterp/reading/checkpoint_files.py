@@ -85,6 +85,22 @@ class Source:
         )
         return replace(self, notes=(*self.notes, *notes))
 
+    def with_companions(self, companions: Companions, word: str | None = None) -> "Source":
+        """Checkpoints, and what the files next to all of them say where they themselves do not."""
+        configs = self.configs or ((str(self.path), self.config),)
+        own = Contents(config=self.config, train_rows=self.train_data, configs=configs)
+        contents = own.over(companions.contents, its_own=False)
+        last = max(self.states)
+        lists, _, placed = place_lists(
+            contents.lists, step=last, word=word, config=contents.config, fixed=True
+        )
+        table, more = _in_the_same_steps(companions.log, last, word)
+        return replace(
+            self, config=contents.config, configs=contents.configs,
+            train_data=contents.train_rows, losses={**lists, **self.losses}, log=table,
+            notes=(*self.notes, *contents.notes, *placed, *companions.notes, *more),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class StepFound:
@@ -175,9 +191,8 @@ def single_source(path: Path, data: Any, *, step: int | None, metrics: str | Non
     in_epochs = part.step is not None and part.step.in_epochs
     companions = companions_of(path, epochs=in_epochs, metrics=metrics)
     contents = part.contents.over(companions.contents, its_own=False)
-    at, word = step, None
-    if step is None and part.step is not None:
-        at, word = part.step.number, part.step.word
+    own = part.step if step is None else None
+    at, word = (step, None) if own is None else (own.number, own.word)
     notes: list[str] = []
     log = companions.log
     if at is None and log is not None and len(log.table):
@@ -188,11 +203,11 @@ def single_source(path: Path, data: Any, *, step: int | None, metrics: str | Non
     )
     if found is None:
         notes = ["no step in the file or its name: it stands at step 0 (give step=)"]
-    elif step is None and part.step is not None and found == part.step.number:
-        notes = [f"step {at} is {part.step.origin} (set step= if it counts otherwise)"]
+    elif own is not None and found == own.number:
+        notes = [f"step {at} is {own.origin} (set step= if it counts otherwise)"]
         notes += _other_steps((part,))
     at = found or 0
-    table, more = _in_the_same_steps(log, at, word if step is None else None)
+    table, more = _in_the_same_steps(log, at, word)
     curves = _with_single(lists, {at: contents.losses})
     single, curve = contents.losses.get("train_loss"), curves.get("train_loss")
     if single is None and curve is not None and 0 <= at - curve.steps[-1] <= 1:
@@ -203,23 +218,6 @@ def single_source(path: Path, data: Any, *, step: int | None, metrics: str | Non
         contents.train_rows, table, (*notes, *placed, *companions.notes, *more),
         configs=contents.configs,
         near={} if single is None or not np.isfinite(single) else {at: single},
-    )  # fmt: skip
-
-
-def with_companions(source: Source, companions: Companions, word: str | None = None) -> Source:
-    """Checkpoints, and what the files next to all of them say where they themselves do not."""
-    configs = source.configs or ((str(source.path), source.config),)
-    own = Contents(config=source.config, train_rows=source.train_data, configs=configs)
-    contents = own.over(companions.contents, its_own=False)
-    last = max(source.states)
-    lists, _, placed = place_lists(
-        contents.lists, step=last, word=word, config=contents.config, fixed=True
-    )
-    table, more = _in_the_same_steps(companions.log, last, word)
-    return replace(
-        source, config=contents.config, configs=contents.configs,
-        train_data=contents.train_rows, losses={**lists, **source.losses}, log=table,
-        notes=(*source.notes, *contents.notes, *placed, *companions.notes, *more),
     )  # fmt: skip
 
 
@@ -329,7 +327,7 @@ def folder_source(folder: Path, files: Collection[Path], *, metrics: str | None)
     source = _source_of_parts(folder, dict(sorted(parts.items())), lists, last)
     companions = companions_of(folder, epochs=last.in_epochs, metrics=metrics)
     companions = replace(companions, contents=companions.contents.over(others))
-    return with_companions(source, companions, last.word).noting(left_out)
+    return source.with_companions(companions, last.word).noting(left_out)
 
 
 def _source_of_parts(
@@ -337,8 +335,7 @@ def _source_of_parts(
 ) -> Source:
     configs = [pair for part in parts.values() for pair in part.contents.configs]
     config = next((x.contents.config for x in reversed(parts.values()) if x.contents.config), {})
-    rows = [(x.file, x.contents.train_rows) for x in parts.values()]
-    kept = [(file, found) for file, found in rows if found is not None]
+    kept = [(x.file, rows) for x in parts.values() if (rows := x.contents.train_rows) is not None]
     for file, found in kept[1:]:
         first, same = kept[0]
         if same.shape != found.shape or not (same == found).all():

@@ -26,12 +26,7 @@ from torch import Tensor
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
 from grokinterp.base.paths import kind_at
-from grokinterp.reading.checkpoint_files import (
-    Source,
-    folder_source,
-    single_source,
-    with_companions,
-)
+from grokinterp.reading.checkpoint_files import Source, folder_source, single_source
 from grokinterp.reading.file_contents import LossCurve, contents_of, numbers_in
 from grokinterp.reading.logs_and_configs import companions_of
 from grokinterp.reading.settings import check_agreement
@@ -94,7 +89,7 @@ def _of_file(path: Path, step: int | None, metrics: str | None) -> Source:
         source = trainer_source(path, [path])
     else:
         return single_source(path, data, step=step, metrics=metrics)
-    return with_companions(source, companions_of(path, metrics=metrics))
+    return source.with_companions(companions_of(path, metrics=metrics))
 
 
 def _of_folder(folder: Path, format: str, metrics: str | None) -> Source:
@@ -108,9 +103,8 @@ def _of_folder(folder: Path, format: str, metrics: str | None) -> Source:
     if format == "folder" or not named or not _is_trainers(named[0], read_file(named[0])):
         return folder_source(folder, files, metrics=metrics)
     source = trainer_source(folder, named)
-    source = with_companions(source, companions_of(folder, metrics=metrics))
-    others = [file.name for file in files if file not in named]
-    return source.noting({"are not named as the training code does": others})
+    others = {"are not named as the training code does": [x.name for x in files if x not in named]}
+    return source.with_companions(companions_of(folder, metrics=metrics)).noting(others)
 
 
 def _checkpoint_files(folder: Path) -> list[Path]:

@@ -156,10 +156,8 @@ def says_training_rows(words: Sequence[str], groups: Sequence[str]) -> str | Non
 def is_known(name: str) -> bool:
     """Whether a name is of losses, of steps or of training rows, and so of no weight."""
     words = words_of(name)
-    return bool(
-        (words and (curve_of(words) or step_word(words) or axis_word(words)))
-        or says_training_rows(words, ())
-    )
+    is_rows = says_training_rows(words, ()) is not None
+    return is_rows or bool(curve_of(words) or step_word(words) or axis_word(words))
 
 
 @dataclass(frozen=True)
@@ -239,7 +237,7 @@ def contents_of(data: Any, *, all_is_config: bool = False) -> Contents:
     leaves = list(_leaves(data))
     steps = {word: n for words, _, x in leaves if (word := step_word(words)) is not None
              if (n := _whole(x)) is not None}  # fmt: skip
-    word = next((word for word in STEPS if word in steps), None)
+    step = next(((steps[word], word) for word in STEPS if word in steps), None)
     numbers: dict[CurveOf, float] = {}
     lists: dict[CurveOf, NumberList] = {}
     for words, _, value in sorted(leaves, key=lambda leaf: len(leaf[0])):  # the plainest name first
@@ -257,8 +255,8 @@ def contents_of(data: Any, *, all_is_config: bool = False) -> Contents:
     columns, more = by_column({key: _with_steps(key[0], x, axes) for key, x in lists.items()})
     more += _without_percent(losses, columns)
     return Contents(
-        None if word is None else (steps[word], word), _config(data, everything=all_is_config),
-        losses, columns, _training_rows(leaves), tuple(dict.fromkeys((*notes, *more))),
+        step, _config(data, everything=all_is_config), losses, columns, _training_rows(leaves),
+        tuple(dict.fromkeys((*notes, *more))),
     )  # fmt: skip
 
 

@@ -270,14 +270,14 @@ def state_dict_in(data: Any, path: Path, *, whole: Any = None) -> StateDict:
 
     `whole` is all that the file holds, for the message, where `data` is a part.
     """
-    nested = [as_mapping(as_mapping(data).get(name)) for name in NESTED]
-    for candidate, fewest in ((as_mapping(data), 4), *((each, 1) for each in nested)):
+    top = as_mapping(data)
+    for candidate, fewest in ((top, 4), *((as_mapping(top.get(name)), 1) for name in NESTED)):
         weights = {key: x for key, x in candidate.items() if isinstance(x, Tensor)}
         if len(weights) >= fewest and len(weights) >= len(candidate) / 2:
             _check_names(weights, path)
             return weights
-    few = {key: x for key, x in as_mapping(data).items() if isinstance(x, Tensor)}
-    if 0 < len(as_mapping(data)) <= 2 * sum(x.ndim >= 2 for x in few.values()):  # mostly matrices
+    few = {key: x for key, x in top.items() if isinstance(x, Tensor)}
+    if 0 < len(top) <= 2 * sum(x.ndim >= 2 for x in few.values()):  # mostly matrices
         return few  # a network too: its names tell later which
     found = _what_it_is(data if whole is None else whole)
     raise InputError(f"{path} holds no weights that are known here: {found}.")

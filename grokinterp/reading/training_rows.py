@@ -7,6 +7,7 @@ is taken only where the stored losses are those of its rows, or, where none are 
 weights themselves tell its two sides apart beyond chance.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -166,11 +167,8 @@ def _try_rules(
 
     What was set (`given`) has to be right; the seed of a configuration may be of something else.
     """
-    by_hand = ", ".join(
-        f"{key}={value}"
-        for key in ("data_seed", "train_fraction", "n_train")
-        if (value := getattr(given, key)) is not None
-    )
+    said, keys = given.said(), ("data_seed", "train_fraction", "n_train")
+    by_hand = ", ".join(f"{key}={said[key]}" for key in keys if key in said)
     sizes = _sizes(combined, evidence.task)
     if not seeds or not sizes:
         if given.data_seed is not None:
@@ -217,12 +215,10 @@ def _rule_by_weights(
             "data_seed needs split=, train_fraction and n_train need split= too."
         )
     for seed in seeds:
-        try:
+        with contextlib.suppress(InputError):
             found = _search(replace(combined, data_seed=seed), evidence)
-        except InputError:
-            continue
-        if found.described.get("rule") in _rules(combined):
-            return found
+            if found.described.get("rule") in _rules(combined):
+                return found
     fraction = combined.train_fraction
     size = f"train_fraction={fraction:.6g}" if fraction else f"n_train={combined.n_train}"
     return Split((
