@@ -12,13 +12,8 @@ from grokinterp.base.errors import InputError
 from grokinterp.base.result import draws
 from grokinterp.figures._figure import AROUND_ZERO, COLOURS, FROM_ZERO, Figure, at, checked, figure
 from grokinterp.figures.slider import over_training
+from grokinterp.fourier import spectra
 from grokinterp.fourier._key_frequencies import KeyFrequencies, Keys, subject_of
-from grokinterp.fourier.spectra import (
-    embedding_components,
-    embedding_spectrum,
-    is_two_hot,
-    neuron_logit_spectrum,
-)
 from grokinterp.reading._load import Subject, steps_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
@@ -96,8 +91,8 @@ def plot_embedding_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Figur
 
 def embedding_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
     """The same of one snapshot."""
-    name, matrix = ("W_in", "W_in") if is_two_hot(snapshot) else ("the embedding", "W_E")
-    return _norms(snapshot, keys, embedding_spectrum(snapshot), name, matrix)
+    name, matrix = ("W_in", "W_in") if spectra.is_two_hot(snapshot) else ("the embedding", "W_E")
+    return _norms(snapshot, keys, spectra.embedding_spectrum(snapshot), name, matrix)
 
 
 def plot_neuron_logit_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Figure:
@@ -112,7 +107,7 @@ def plot_neuron_logit_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Fi
 def neuron_logit_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
     """The same of one snapshot."""
     matrix = "W_out W_U" if snapshot.positions else "W_U"
-    return _norms(snapshot, keys, neuron_logit_spectrum(snapshot), matrix, matrix)
+    return _norms(snapshot, keys, spectra.neuron_logit_spectrum(snapshot), matrix, matrix)
 
 
 def plot_embedding_heat_map(x: Subject, **shown: Unpack[Shown]) -> Figure:
@@ -127,11 +122,11 @@ def plot_embedding_heat_map(x: Subject, **shown: Unpack[Shown]) -> Figure:
 
 def embedding_heat_map(snapshot: Snapshot) -> Figure:
     """The same of one snapshot."""
-    components = embedding_components(snapshot)
+    components = spectra.embedding_components(snapshot)
     n, largest = len(components), float(components.abs().max())
     columns: list[Any] = list(range(components.shape[1]))
     name, x, column = "Embedding", "dimension of the embedding", "dimension %{x}"
-    if is_two_hot(snapshot):
+    if spectra.is_two_hot(snapshot):
         columns = [f"{i} ({one})" for one in "ab" for i in columns[: len(columns) // 2]]
         name, x, column = "W_in", "neuron, from operand a, then from b", "neuron %{x}"
     drawn = figure(f"{name} in Fourier basis{at(snapshot.step)}", x, "wave over the tokens")

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from grokinterp.progress.curves import Curve, Step
+from grokinterp.progress.curves import Curve, Curves, Step
+from grokinterp.progress.levels import Crossing
 
 TENFOLD = np.log(10.0)  # a rise of this much is a spike when it is made good, a loss when not
 MAD = 1.4826  # median absolute deviation to standard deviation, of normal noise
@@ -63,9 +64,54 @@ class Boundaries:
         return replace(self, **nulled, reasons=(*self.reasons, *said))
 
 
-def find_boundaries(
-    train: Curve | None, test: Curve, *, test_rises: str = "test loss rises again"
-) -> Boundaries:
+def boundaries_of(curves: Curves, memorized: Crossing, grokked: Step | None) -> Boundaries:
+    """The bends of the losses of a run that grokked, of the errors without any.
+
+    Those that the log may miss, and those that contradict the order of events, are null.
+    """
+    train, test = curves.get("train_loss"), curves.get("test_loss")
+    rises, why = "test loss rises again", tuple[str, ...]()
+    if test is None:
+        rises = "test accuracy falls"
+        why = ("accuracy dates cleanup early, when answers turn right, not when they are sure",)
+        test = error_curve(curves.get("test_acc"))
+    train = error_curve(curves.get("train_acc")) if train is None else train
+    assert test is not None  # one that grokked has a test curve
+    dated = find_boundaries(train, test, test_rises=rises)
+    missed = []
+    begin = curves.log.step(0)
+    for name in BOUNDARIES if curves.log.starts_late else ():
+        bend = getattr(dated, name)
+        unseen = name == "memorization_end" and memorized.unseen
+        if bend is not None and (bend.interval[0] <= begin or unseen):
+            missed.append(name)
+    late = f"the log begins at step {begin}, and it may have been before that"
+    dated = replace(dated, reasons=(*why, *dated.reasons)).without(dict.fromkeys(missed, late))
+    return _in_order(dated, memorized.step, grokked)
+
+
+def _in_order(dated: Boundaries, memorized: Step | None, grokked: Step | None) -> Boundaries:
+    """Null every boundary that contradicts the order of events, with the reason."""
+    start = None if dated.cleanup_start is None else dated.cleanup_start.step
+    for name, relation, other, step in (
+        ("cleanup_start", "after", "grok_step", grokked),
+        ("cleanup_end", "before", "grok_step", grokked),
+        ("memorization_end", "before", "memorization_step", memorized),
+        ("memorization_end", "after", "the start of cleanup", start),
+    ):
+        bend = getattr(dated, name)
+        if bend is None or step is None or bend.step == step:
+            continue
+        if (bend.step > step) != (relation == "after"):
+            continue
+        why = {name: f"its bend at {bend.step} is {relation} {other} ({step})"}
+        if name == "cleanup_start":
+            why |= {each: reason for each, reason in FROM_START.items() if getattr(dated, each)}
+        dated = dated.without(why)
+    return dated
+
+
+def find_boundaries(train: Curve | None, test: Curve, *, test_rises: str) -> Boundaries:
     """Date the bends of (positive) train and test curves that fall, the test curve later.
 
     With y the smoothed log test curve from its peak on and G the first step at half of its log

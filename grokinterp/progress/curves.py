@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import median_filter
 
+from grokinterp.base.checks import instance
 from grokinterp.base.errors import InputError, shown
 from grokinterp.reading.logs_and_configs import as_numbers, column_names, left_out, read_table
 from grokinterp.runs.manifest import LARGEST_STEP
@@ -246,6 +247,18 @@ def numeric_columns(frame: pd.DataFrame, columns: Iterable[str], source: str) ->
             raise InputError(f"{source} has {times} columns {column!r}; keep one.")
         found[column] = as_numbers(given, f"{source}, column {column!r}")
     return pd.DataFrame(found)
+
+
+def read_measures(given: pd.DataFrame) -> pd.DataFrame:
+    """Progress measures that were given, the columns that are read of them as numbers."""
+    what, advice = "the table of measures", "give what gi.progress_measures(run) returns"
+    instance(given, pd.DataFrame, "table of measures", give=advice)
+    if "step" not in given:
+        raise InputError(f"{what} has no column 'step'; {advice}.")
+    columns = [x for x in ("step", *USED) if x in given and x not in CURVES]
+    found, _ = by_step(numeric_columns(given, columns, what), what, advice)
+    found.attrs = given.attrs
+    return found
 
 
 def without_few_accuracies(curves: Curves) -> Curves:

@@ -26,25 +26,15 @@ from grokinterp.base.checks import listed, member, text, truth, word
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.memory import kept_memory
 from grokinterp.base.registry import Registry, check_function, checked_name
+from grokinterp.fourier import spectra
 from grokinterp.fourier._key_frequencies import Keys, subject_of
 from grokinterp.fourier.answers import LogitTally, checked_frequencies, usable_group
 from grokinterp.fourier.basis import gini
 from grokinterp.fourier.heldout import HeldoutTally, heldout_fit
 from grokinterp.fourier.localization import neuron_ipr
-from grokinterp.fourier.spectra import (
-    embedding_spectrum,
-    neuron_logit_spectrum,
-    unembedding_spectrum,
-)
 from grokinterp.models.architecture import is_bias
 from grokinterp.models.cross_entropy import AnswerScores, answer_scores
-from grokinterp.progress import losses
-from grokinterp.progress.observables import (
-    layer_correlation,
-    observables,
-    observed_rows,
-    pre_activations,
-)
+from grokinterp.progress import losses, observables
 from grokinterp.reading._load import RunOrPath, check_snapshot, progress_bar, run_of
 from grokinterp.runs._snapshot import Block, Snapshot, Tally
 from grokinterp.runs.metrics import UNMIRRORED
@@ -245,9 +235,9 @@ def _gini(snapshot: Snapshot, *, of: Callable[[Snapshot], Tensor]) -> float:
 
 
 for _name, _spectrum, _task, _what in (
-    ("gini_embedding", embedding_spectrum, None, "W_E along the tokens"),
-    ("gini_unembedding", unembedding_spectrum, None, "W_U along the answer classes"),
-    ("gini_neuron_logit", neuron_logit_spectrum, "grid", "W_out W_U, the paper's W_L"),
+    ("gini_embedding", spectra.embedding_spectrum, None, "W_E along the tokens"),
+    ("gini_unembedding", spectra.unembedding_spectrum, None, "W_U along the answer classes"),
+    ("gini_neuron_logit", spectra.neuron_logit_spectrum, "grid", "W_out W_U, the paper's W_L"),
 ):
     _meaning = f"Gini of the per-frequency norms of {_what}; constant left out."
     measure(_name, of=_task, meaning=_meaning)(partial(_gini, of=_spectrum))
@@ -256,7 +246,7 @@ for _name, _spectrum, _task, _what in (
 @measure("embedding_top5_share", of="grid")
 def _embedding_top5_share(snapshot: Snapshot) -> float:
     """Share of the power of W_E in its five strongest frequencies; constant left out."""
-    power = embedding_spectrum(snapshot)[1:]
+    power = spectra.embedding_spectrum(snapshot)[1:]
     return float(power.sort(descending=True).values[:5].sum() / power.sum())
 
 
@@ -278,12 +268,12 @@ for _name, _what in (("ipr_input", "read of each operand"), ("ipr_output", "writ
 @measure("observables", of="observables")
 def _observables(snapshot: Snapshot) -> dict[str, float]:
     """Median |r| of the last hidden layer's units with energy, |M| and M, over test lattices."""
-    rows = observed_rows(snapshot)
-    *_, last, _ = pre_activations(snapshot).values()  # the last ones are the logits
+    rows = observables.observed_rows(snapshot)
+    *_, last, _ = observables.pre_activations(snapshot).values()  # the last ones are the logits
     hidden = last[rows]
     return {
-        f"median_r_{name}": layer_correlation(hidden, values[rows]).median
-        for name, values in observables(snapshot).items()
+        f"median_r_{name}": observables.layer_correlation(hidden, values[rows]).median
+        for name, values in observables.observables(snapshot).items()
     }
 
 

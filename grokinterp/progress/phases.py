@@ -9,29 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from grokinterp.base.checks import instance, number, refused, word
+from grokinterp.base.checks import number, refused, word
 from grokinterp.base.errors import InputError, named
 from grokinterp.base.paths import as_path
 from grokinterp.base.result import Result, card, plain_values, text_card
-from grokinterp.progress.boundaries import (
-    BOUNDARIES,
-    FROM_START,
-    Bend,
-    Boundaries,
-    error_curve,
-    find_boundaries,
-    memorization_bend,
-)
+from grokinterp.progress.boundaries import Bend, boundaries_of, memorization_bend
 from grokinterp.progress.curves import (
     CURVES,
-    USED,
     Curve,
     Curves,
     Step,
-    by_step,
-    numeric_columns,
     read_csv_curves,
     read_curves,
+    read_measures,
     without_few_accuracies,
 )
 from grokinterp.progress.labels import Decision, Label, Margin, label_of
@@ -175,7 +165,7 @@ def detect_phases(
     if ceiling is not None:
         ceiling = number("ceiling", ceiling, most=1, such_as="0.95")
     if measures is not None:
-        measures = _measures(measures)
+        measures = read_measures(measures)
     if isinstance(x, str | Path):
         x = run_or_log(x)
     run = x if isinstance(x, Run) else None
@@ -225,7 +215,7 @@ def detect_phases(
     excluded = (curves if measures is None else Curves(measures, ())).get("excluded_loss")
     phases: tuple[Phase, ...] = ()
     if decision.label == "grokked":
-        dated = _in_order(_dated(curves, memorized), memorized.step, grokked.step)
+        dated = boundaries_of(curves, memorized, grokked.step)
         start = dated.cleanup_start
         begin = _beginning(curves, memorized)
         phases = _phases(begin, dated.memorization_end, start, dated.cleanup_end)
@@ -262,18 +252,6 @@ def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
     return Thresholds(**given)
 
 
-def _measures(given: pd.DataFrame) -> pd.DataFrame:
-    """Progress measures that were given, the columns that are read of them as numbers."""
-    what, advice = "the table of measures", "give what gi.progress_measures(run) returns"
-    instance(given, pd.DataFrame, "table of measures", give=advice)
-    if "step" not in given:
-        raise InputError(f"{what} has no column 'step'; {advice}.")
-    columns = [x for x in ("step", *USED) if x in given and x not in CURVES]
-    found, _ = by_step(numeric_columns(given, columns, what), what, advice)
-    found.attrs = given.attrs
-    return found
-
-
 def _in_order_of_events(
     decision: Decision, memorized: Step | None, grokked: Step | None
 ) -> Decision:
@@ -287,49 +265,6 @@ def _in_order_of_events(
     margin = Margin(None, "the order of the two thresholds decides")
     reasons = (reason, margin.reason(), *decision.reasons)
     return replace(decision, label="undetermined", margin=margin, reasons=reasons)
-
-
-def _dated(curves: Curves, memorized: Crossing) -> Boundaries:
-    """The bends of the losses, of the errors without any; those that the log may miss are null."""
-    train, test = curves.get("train_loss"), curves.get("test_loss")
-    rises, why = "test loss rises again", tuple[str, ...]()
-    if test is None:
-        rises = "test accuracy falls"
-        why = ("accuracy dates cleanup early, when answers turn right, not when they are sure",)
-        test = error_curve(curves.get("test_acc"))
-    train = error_curve(curves.get("train_acc")) if train is None else train
-    assert test is not None  # a run that grokked has a test curve
-    dated = find_boundaries(train, test, test_rises=rises)
-    missed = []
-    begin = curves.log.step(0)
-    for name in BOUNDARIES if curves.log.starts_late else ():
-        bend = getattr(dated, name)
-        unseen = name == "memorization_end" and memorized.unseen
-        if bend is not None and (bend.interval[0] <= begin or unseen):
-            missed.append(name)
-    late = f"the log begins at step {begin}, and it may have been before that"
-    return replace(dated, reasons=(*why, *dated.reasons)).without(dict.fromkeys(missed, late))
-
-
-def _in_order(dated: Boundaries, memorized: Step | None, grokked: Step | None) -> Boundaries:
-    """Null every boundary that contradicts the order of events, with the reason."""
-    start = None if dated.cleanup_start is None else dated.cleanup_start.step
-    for name, relation, other, step in (
-        ("cleanup_start", "after", "grok_step", grokked),
-        ("cleanup_end", "before", "grok_step", grokked),
-        ("memorization_end", "before", "memorization_step", memorized),
-        ("memorization_end", "after", "the start of cleanup", start),
-    ):
-        bend = getattr(dated, name)
-        if bend is None or step is None or bend.step == step:
-            continue
-        if (bend.step > step) != (relation == "after"):
-            continue
-        why = {name: f"its bend at {bend.step} is {relation} {other} ({step})"}
-        if name == "cleanup_start":
-            why |= {each: reason for each, reason in FROM_START.items() if getattr(dated, each)}
-        dated = dated.without(why)
-    return dated
 
 
 def _memorized_phases(
