@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import grokinterp as gi
+from grokinterp.base.registry import Registry
 from grokinterp.claims import CLAIMS, Claim, Evidence, Finding, claim, registry
 from grokinterp.comparison.lineup import RunProfile
 from grokinterp.comparison.manning_coe import (
@@ -298,7 +299,7 @@ WORDS = {"statement": "c is large", "source": "nowhere", "rule": "supported if c
 
 @pytest.fixture
 def registered(monkeypatch):
-    monkeypatch.setattr(registry, "CLAIMS", {})
+    monkeypatch.setattr(registry, "CLAIMS", Registry("claim"))
     return registry.CLAIMS
 
 

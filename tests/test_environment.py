@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import grokinterp as gi
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.runs import manifest
 from grokinterp.runs.manifest import Manifest
 from grokinterp.training import learner, loop, verification, verify
@@ -165,15 +166,17 @@ class TestVerify:
     @pytest.fixture
     def rounded(self, tiny, tmp_path, monkeypatch):
         """A run whose every gradient was rounded otherwise than here."""
-        backward = loop.Learner.backward
+        gradients_on = TransformerArchitecture.gradients_on
 
-        def otherwise(single, rows):
-            backward(single, rows)
-            for weight in single.trained.values():
-                weight.grad *= 1 + 3e-8 * torch.randn_like(weight)
+        def otherwise(*given):
+            exact = gradients_on(*given)
+            return lambda weights: {
+                name: gradient * (1 + 3e-8 * torch.randn_like(gradient))
+                for name, gradient in exact(weights).items()
+            }
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop.Learner, "backward", otherwise)
+            patch.setattr(TransformerArchitecture, "gradients_on", otherwise)
             return gi.train(tiny, tmp_path / "rounded")
 
     def test_rounding_on_another_machine_is_what_was_to_be_expected(

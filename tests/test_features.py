@@ -58,5 +58,5 @@ def test_without_test_lattices_all_are_correlated_and_it_says_so(ising):
 def test_conventions_are_of_modular_tasks(ising):
     with pytest.raises(gi.InputError, match="convention='real' is of IPRs"):
         features(ising, convention="real")
-    with pytest.raises(gi.InputError, match="no energy and no magnetisation"):
+    with pytest.raises(gi.InputError, match="add mod 113 has no observables, such as an energy"):
         observable_correlations(gi.load(CHECKPOINTS / "mlp113-steady"))

@@ -106,7 +106,7 @@ def test_a_run_of_an_mlp_equals_the_brute_force(
     variant, rows, widths, d_embed, act_fn, monkeypatch
 ):
     """Two-hot and embedded inputs, pairs (a, a) among them, in more than one block of rows."""
-    monkeypatch.setattr(fisher, "MLP_INPUTS_AT_ONCE", 7)
+    monkeypatch.setattr(fisher, "INPUTS_AT_ONCE", 7)
     p, train = 5, torch.arange(25) % 3 > 0
     shape = MLPArchitecture(p=p, widths=widths, n_classes=p, d_embed=d_embed, act_fn=act_fn)
     drawn = shape.initial(seed=0, rule="torch", scale=2.0)

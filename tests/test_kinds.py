@@ -185,7 +185,6 @@ def test_a_channel_ablated_is_a_channel_at_its_mean(runs):
         circuits.attention,
         circuits.attention_fits,
         circuits.attention_readout,
-        circuits.attribution,
         circuits.circuit_graph,
         circuits.circularity,
         circuits.commutativity,
@@ -198,6 +197,32 @@ def test_what_needs_attention_says_so(function, runs):
     for run in runs.values():
         with pytest.raises(gi.InputError, match="has no attention and no residual stream"):
             function(run)
+
+
+@each
+def test_attribution_is_of_what_the_last_layer_reads(name, runs):
+    """The margin of an input is that of its logits, split over the neurons and the bias."""
+    run = runs[name]
+    snapshot, task = run.snapshot(), run.task
+    width = snapshot.mlp_post.shape[1]
+    clusters = {1: torch.arange(3), 2: torch.tensor([width - 1])}
+    found = circuits.attribution(run, clusters=clusters)
+    assert found.parts == (
+        "neurons cluster 1", "neurons cluster 2", "neurons, no cluster", "unembedding bias"
+    )  # fmt: skip
+    wanted = torch.full((task.n_inputs, task.n_classes), -1 / (task.n_classes - 1))
+    wanted[torch.arange(task.n_inputs), task.labels] = 1.0
+    margin = (snapshot.logits * wanted).sum(1).double()
+    torch.testing.assert_close(found.margin, margin, rtol=1e-5, atol=1e-5)
+    w_u, bias = run.weights()["unembed.W_U"], run.weights()["unembed.b_U"]
+    members = [slice(3), slice(width - 1, width), slice(3, width - 1)]
+    logits = [snapshot.mlp_post[:, x] @ w_u[x] for x in members] + [bias]
+    for i, part in enumerate(logits):
+        expected = (part * wanted).sum(1).double()
+        torch.testing.assert_close(found.per_input[:, i], expected, rtol=1e-4, atol=1e-5)
+    assert found.most_unexplained < 1e-5
+    with pytest.raises(gi.InputError, match=f"outside 0 to {width - 1}"):
+        circuits.attribution(run, clusters={1: torch.tensor([width])})
 
 
 def test_a_recorder_takes_them(runs, tmp_path):
@@ -218,9 +243,9 @@ def test_a_recorder_takes_them(runs, tmp_path):
         ("task", "ising", "'ising' is no description of a task"),
         ("task", {"task": "parity"}, "task='parity' is not known"),
         ("task", {"task": "ising"}, "is damaged"),
-        ("architecture", {"kind": "rnn"}, "kind='rnn' is not known"),
+        ("architecture", {"kind": "rnn"}, "model='rnn' is not known; did you mean 'cnn'"),
         ("architecture", {"kind": "cnn"}, "is damaged"),
-        ("recipe", {"model": ["mlp"]}, r"model=\['mlp'\] is not text"),
+        ("recipe", {"model": ["mlp"]}, r"model=\['mlp'\] is not known; did you mean 'mlp'"),
     ],
 )
 def test_a_manifest_of_something_else_is_refused(part, value, message, runs, tmp_path):
@@ -257,10 +282,10 @@ def test_commands(name, runs, run):
     [
         (
             {"task": "ising", "model": "transformer"},
-            "is not for task='ising'; give model='cnn'",
+            "model='transformer' is not for task='ising': the transformer reads operand tokens",
         ),
-        ({"model": "cnn"}, "is not for task='modular'"),
-        ({"model": "mlp", "equals_token": True}, "reads the two operands alone"),
+        ({"model": "cnn"}, "model='cnn' is not for task='modular': the CNN reads lattices"),
+        ({"model": "mlp", "equals_token": True}, "is not for task='modular': .*equals_token=False"),
         ({"model": "mlp", "init": "gpt2"}, "init='gpt2'"),
         ({"model": "mlp", "widths": [0]}, "widths"),
         ({"model": "mlp", "widths": "many"}, "is not a list of sizes"),
@@ -269,14 +294,14 @@ def test_commands(name, runs, run):
         ({"task": "ising", "n_train": 0}, "n_train"),
         ({"task": "isnig"}, "did you mean 'ising'"),
         ({"w0": 3}, "did you mean 'init_scale'"),
-        ({"widths": [64]}, r"widths=\(64,\) means nothing for task='modular', model='transformer'"),
+        ({"widths": [64]}, r"widths=\[64\] means nothing for task='modular', model='transformer'"),
         ({"task": "ising", "train_fraction": 0.5}, "train_fraction=0.5 means nothing"),
         ({"model": "mlp", "channels": [1]}, "channels"),
         ({"model": "mlp", "widths": [64, 32], "d_mlp": 7}, "leave n_layers and d_mlp out"),
         ({"model": "mlp", "widths": [10**6, 10**6]}, "parameters; give sizes"),
         ({"model": "mpl"}, "model='mpl' is not known; did you mean 'mlp'"),
-        ({"model": ["mlp", "cnn"]}, r"model=\['mlp', 'cnn'\] is not text"),
-        ({"task": {"p": 7}}, "task={'p': 7} is not text"),
+        ({"model": ["mlp", "cnn"]}, r"model=\['mlp', 'cnn'\] is not known; valid are: cnn, mlp"),
+        ({"task": {"p": 7}}, "task={'p': 7} is not known; valid are: ising, mod"),
         ({"lr": None}, "lr=None is not a number"),
     ],
 )

@@ -196,7 +196,7 @@ def test_an_embedding_is_initialised_as_others_do():
 
 
 def test_rules_of_other_kinds_are_refused():
-    with pytest.raises(InputError, match="'paper' is not for models of kind mlp; give xavier or"):
+    with pytest.raises(InputError, match="init='paper' is not known; did you mean 'xavier'"):
         PAPER.initial(seed=0, rule="paper")
     with pytest.raises(InputError, match="'xavjer' is not known; did you mean 'xavier'"):
         PAPER.initial(seed=0, rule="xavjer")

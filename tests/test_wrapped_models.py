@@ -310,7 +310,7 @@ REFUSED = {
     "two": (
         lambda: Holder(student=plain(), teacher=plain()), "give model.student or model.teacher:",
     ),
-    "module": (lambda: torch.nn.Linear(2, 2), "Linear is a torch.nn.Module without hook points"),
+    "module": (lambda: torch.nn.Linear(2, 2), "the Linear cannot read the inputs of add mod 7"),
     "scripted": (lambda: torch.jit.script(torch.nn.Linear(2, 2)), "scripted or traced from"),
     "meta": (lambda: torch.nn.Module.to(plain(), "meta"), "on the meta device"),
     "not set up": (lambda: Users(setup=False), "call self.setup"),
@@ -368,6 +368,39 @@ def test_what_cannot_be_looked_into_is_refused_in_one_line(name, tmp_path):
         assert "\n" not in str(refused.value)
         assert len(str(refused.value)) <= 400
     assert not (tmp_path / "run").exists()
+
+
+class Plain(torch.nn.Module):
+    """A module like any other: no hook points, no configuration, no positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(P + 1, 8)
+        self.hidden = torch.nn.Linear(16, 24)
+        self.out = torch.nn.Linear(24, P)
+
+    def forward(self, tokens):
+        return self.out(self.hidden(self.embed(tokens[:, :2]).flatten(1)).relu())
+
+
+def test_a_plain_module_is_taken_as_it_is(tmp_path):
+    model = Plain().train()
+    before, expected = state_of(model), model(TASK.tokens).detach()
+    seen = gi.snapshot(model, TASK)
+    torch.testing.assert_close(seen.logits, expected)
+    hidden = model.hidden(model.embed(TASK.tokens[:, :2]).flatten(1)).detach()
+    torch.testing.assert_close(seen.activation("hidden"), hidden)
+    assert gi.key_frequencies(model, task=TASK).shares
+    table = gi.ablate(model, task=TASK, placebos=1).table()
+    assert "hidden layer hidden (mean)" in set(table.ablation)
+    with gi.Recorder(tmp_path / "run", task=TASK) as recorder:
+        recorder.save(0, model)
+    assert gi.load(tmp_path / "run").metrics.step.tolist() == [0]
+    torch.testing.assert_close(
+        gi.load(tmp_path / "run", module=Plain()).snapshot().logits, seen.logits
+    )
+    assert_same_state(before, state_of(model))
+    assert not any(part._forward_hooks for part in model.modules())
 
 
 def test_what_a_refused_holder_holds_is_taken():
