@@ -1,5 +1,3 @@
-import sys
-
 import pytest
 
 import grokinterp as gi
@@ -58,7 +56,7 @@ def test_there_is_a_bar_only_when_asked_and_on_a_terminal(tiny_run, monkeypatch,
 
     compressibility(tiny_run, steps=[0], fractions=[0, 1])
     assert capfd.readouterr() == ("", "")
-    monkeypatch.setattr(sys.modules[compressibility.__module__], "tqdm", bar)
+    monkeypatch.setattr("grokinterp.reading._load.tqdm", bar)
     for progress in (False, True):
         compressibility(tiny_run, steps=[0], fractions=[0, 1], progress=progress)
     assert disabled == [True, None]  # None: shown on a terminal

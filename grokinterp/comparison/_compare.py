@@ -13,18 +13,8 @@ from grokinterp.base.errors import InputError
 from grokinterp.base.result import Result, plain_values
 from grokinterp.claims.evidence import Evidence, known
 from grokinterp.claims.registry import CLAIMS, Claim
-from grokinterp.comparison import manning_coe  # noqa: F401  its claims register themselves
-from grokinterp.comparison.lineup import (
-    REGIMES,
-    RunProfile,
-    check_lineup,
-    common_steps,
-    lineup_notes,
-    names_of,
-    outcome,
-    regimes_of,
-    settings_of,
-)
+from grokinterp.comparison import lineup, manning_coe  # noqa: F401  claims register themselves
+from grokinterp.comparison.lineup import REGIMES, RunProfile
 from grokinterp.comparison.profile import PROFILED, measure_profile
 from grokinterp.reading._load import RunOrPath, runs_of
 from grokinterp.runs.run import Run
@@ -137,20 +127,16 @@ class Comparison(Result):
 
     def claims_table(self) -> pd.DataFrame:
         """One row per claim: the verdict, its reason, seeds, and what would change it."""
-        return pd.DataFrame(
-            [
-                {
-                    "claim": claim.name,
-                    "statement": claim.statement,
-                    "verdict": claim.verdict,
-                    "reason": claim.reason,
-                    "seeds": ", ".join(f"{n} {regime}" for regime, n in claim.seeds.items()),
-                    "would_change": claim.would_change,
-                    "rule": claim.rule,
-                }
-                for claim in self.claims
-            ]
-        )
+        columns = ["claim", "statement", "verdict", "reason", "seeds", "would_change", "rule"]
+        rows = [
+            vars(claim)
+            | {
+                "claim": claim.name,
+                "seeds": ", ".join(f"{n} {regime}" for regime, n in claim.seeds.items()),
+            }
+            for claim in self.claims
+        ]
+        return pd.DataFrame(rows, columns=columns)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `grokinterp compare --json` prints them; what is not defined is None."""
@@ -202,12 +188,12 @@ def compare(
     align, by = word("align", align, ["phase", "step"]), word("by", by, ["setting", "label"])
     empty = isinstance(runs, list | tuple) and not runs
     several: list[Run] = [] if empty else runs_of(runs)
-    check_lineup(several)
-    names = names_of(several)
-    settings = settings_of(several, names)
-    profiles = [outcome(run, name) for run, name in zip(several, names, strict=True)]
-    regimes = regimes_of([profile.label for profile in profiles], settings, by=by)
-    notes = lineup_notes(profiles, settings, regimes)
+    lineup.check_lineup(several)
+    names = lineup.names_of(several)
+    settings = lineup.settings_of(several, names)
+    profiles = [lineup.outcome(run, name) for run, name in zip(several, names, strict=True)]
+    regimes = lineup.regimes_of([profile.label for profile in profiles], settings, by=by)
+    notes = lineup.lineup_notes(profiles, settings, regimes)
     places = _places([profile for profile in profiles if profile.label], align)
     profiles = [
         measure_profile(profile, places[profile.name]) if profile.label else profile
@@ -233,7 +219,7 @@ def _places(profiles: Sequence[RunProfile], align: str) -> dict[str, dict[float,
     """At which checkpoint each run is looked at, by position or by step."""
     if align == "phase":
         return {p.name: p.clock.nearest(p.run.steps) for p in profiles if p.clock}
-    shared = common_steps([profile.run.steps for profile in profiles]) if profiles else ()
+    shared = lineup.common_steps([profile.run.steps for profile in profiles]) if profiles else ()
     if profiles and not shared:
         raise InputError("no step was saved by all of these runs; give align='phase'.")
     return {profile.name: {float(step): step for step in shared} for profile in profiles}

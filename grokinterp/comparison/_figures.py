@@ -32,10 +32,14 @@ def plot_comparison(found: Comparison) -> Figure:
     title = "Grokked against steady<br>" + ", ".join(
         f"{list(found.regimes.values()).count(regime)} {regime}" for regime in REGIMES
     )
-    x, axis = ("position", "phase") if found.align == "phase" else ("step", "step + 1 (updates)")
-    drawn = figure(title, axis, "")
     if found.align == "phase":
+        words = [name.replace(" ", "<br>") for name in PLACES.values()]
+        scale = {"tickvals": [*PLACES], "ticktext": words, "range": [-0.05, 3.05]}
+        drawn = figure(title, axis := "phase")
         drawn.update_layout(meta={"x": "phase"})  # a report marks the current one
+    else:
+        scale = {"type": "log"}
+        drawn = figure(title, axis := "step + 1 (updates)")
     if not measures:
         return drawn.add_annotation(text="no grokked or steady run to draw", showarrow=False)
     n_rows = -(-len(measures) // 2)
@@ -46,31 +50,25 @@ def plot_comparison(found: Comparison) -> Figure:
     drawn.set_subplots(rows=n_rows, cols=2, specs=cells, subplot_titles=names)
     drawn.update_layout(height=330 * n_rows + 120, margin={"t": 100})
     drawn.update_annotations(font={"size": 12})  # names of panels side by side on a phone
+    drawn.update_xaxes(title_text=axis, **scale)
     for i, name in enumerate(measures):
         for regime in REGIMES:
             rows = table[(table.measure == name) & (table.regime == regime)]
-            for trace in _band(rows, x, regime, first=i == 0):
+            for trace in _band(rows, regime, first=i == 0):
                 drawn.add_trace(trace, **place(i))
         if name == "test_loss":
             drawn.update_yaxes(type="log", nticks=6, **place(i))
-        drawn.update_xaxes(title_text=axis, **place(i))
-        if x == "step":
-            drawn.update_xaxes(type="log", **place(i))
-        else:
-            words = [name.replace(" ", "<br>") for name in PLACES.values()]
-            ticks = {"tickvals": [*PLACES], "ticktext": words, "range": [-0.05, 3.05]}
-            drawn.update_xaxes(**ticks, **place(i))
     return drawn
 
 
-def _band(rows: pd.DataFrame, x: str, regime: str, *, first: bool) -> list[go.Scatter]:
+def _band(rows: pd.DataFrame, regime: str, *, first: bool) -> list[go.Scatter]:
     """The line of the medians, and the area between the ends of their intervals.
 
     Points are open where a run of the regime has no value: the median is then of other runs than
     its neighbours are.
     """
     colour = LABEL_COLOURS[regime]
-    places = rows[x] + 1 if x == "step" else rows[x]
+    places = rows.step + 1 if "step" in rows else rows.position
     seen = rows.low.notna()
     symbols = [
         "circle" if n == of else "circle-open" for n, of in zip(rows.n, rows.n_runs, strict=True)

@@ -219,15 +219,12 @@ def regimes_of(labels: Sequence[str | None], settings: Sequence[str], *, by: str
     >>> regimes_of(["steady", "grokked", "steady", "memorized"], ["w"] * 4, by="setting")
     ['steady', 'steady', 'steady', 'memorized']
     """
-    votes: dict[str, Counter[str]] = {}
-    for label, setting in zip(labels, settings, strict=True):
-        if label in REGIMES:
-            votes.setdefault(setting, Counter())[label] += 1
+    votes = Counter(zip(settings, labels, strict=True))
     found = []
     for label, setting in zip(labels, settings, strict=True):
         if by == "setting" and label in REGIMES:
-            most, n = votes[setting].most_common(1)[0]
-            label = most if 2 * n > votes[setting].total() else MIXED
+            n = sum(votes[setting, regime] for regime in REGIMES)
+            label = next((x for x in REGIMES if 2 * votes[setting, x] > n), MIXED)
         found.append(label or "left out")
     return found
 

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from grokinterp.base.checks import finite, number, truth
 from grokinterp.base.errors import InputError
@@ -30,7 +29,7 @@ from grokinterp.encodings.pruning import (
     weight_names,
 )
 from grokinterp.fourier.spectra import token_order
-from grokinterp.reading._load import RunOrPath, Subject, run_of, snapshot_of, steps_of
+from grokinterp.reading._load import RunOrPath, Subject, progress_bar, run_of, snapshot_of, steps_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 
@@ -211,22 +210,21 @@ def pruning_curve(
     order = pruning_order(scored(found.values, by.values), scope=scope)
     test_only = test_only and snapshot.test_rows is not None
     evaluated = snapshot.test_rows if test_only else None
-    counts, parameters, rows = [], [], []
+    counts, parameters, points = [], [], []
     for fraction in grid.tolist():
         kept = order.kept(fraction)
         counts.append(sum(int(mask.sum()) for mask in kept.values()))
         parameters.append(sum(int(mask.sum()) * found.cost[n] for n, mask in kept.items()))
-        changed = {
-            name: found.restore(name, found.values[name].masked_fill(~mask, 0)).to(
-                snapshot.weights[name].dtype
-            )
-            for name, mask in kept.items()
-            if not mask.all()
-        }
-        logits = snapshot.logits_with(snapshot.weights | changed, rows=evaluated)
-        rows.append(vars(score(snapshot, logits, test_only=test_only)))
+        weights = dict(snapshot.weights)
+        for name, mask in kept.items():
+            if not mask.all():
+                left = found.values[name].masked_fill(~mask, 0)
+                weights[name] = found.restore(name, left).to(weights[name].dtype)
+        logits = snapshot.logits_with(weights, rows=evaluated)
+        points.append(vars(score(snapshot, logits, test_only=test_only)))
     columns: dict[str, Any] = {
-        name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]
+        name: torch.tensor([point[name] for point in points], dtype=torch.float64)
+        for name in points[0]
     }
     return PruningCurve(
         fractions=grid,
@@ -287,9 +285,8 @@ def compressibility(
     is noise.
     """
     run = run_of(run)
-    hidden = None if progress else True
     table = []
-    for step in tqdm(steps_of(run, steps), desc="prune", unit="checkpoint", disable=hidden):
+    for step in progress_bar(steps_of(run, steps), "prune", progress):
         snapshot = run.snapshot(step)
         curve = pruning_curve(
             snapshot, scope=scope, scores=scores, basis=basis, fractions=fractions, biases=biases,

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from grokinterp.base.errors import InputError
 from grokinterp.encodings._sizes import quantized_size, sizes_of
@@ -25,7 +24,7 @@ from grokinterp.progress.observables import (
     observed_rows,
     pre_activations,
 )
-from grokinterp.reading._load import RunOrPath, Subject, run_of, snapshot_of, steps_of
+from grokinterp.reading._load import RunOrPath, Subject, progress_bar, run_of, snapshot_of, steps_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 
@@ -84,9 +83,8 @@ def features(
         raise InputError(
             f"convention={convention!r} is of IPRs, which models of operand tokens alone have."
         )
-    hidden = None if progress else True
     rows = []
-    for step in tqdm(steps_of(run, steps), desc="features", unit="checkpoint", disable=hidden):
+    for step in progress_bar(steps_of(run, steps), "features", progress):
         snapshot = run.snapshot(step)
         if convention is not None:
             found = neuron_ipr(snapshot, convention=convention).means

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import plotly.graph_objects as go
 import plotly.io as pio
+from plotly.colors import hex_to_rgb, unlabel_rgb
 
 from grokinterp.base.checks import whole
 from grokinterp.base.errors import InputError, named
@@ -60,7 +61,7 @@ def faded(colour: str, opacity: float) -> str:
     >>> faded("#0072B2", 0.2)
     'rgba(0,114,178,0.200)'
     """
-    red, green, blue = _levels(colour)
+    red, green, blue = hex_to_rgb(colour)
     return f"rgba({red},{green},{blue},{opacity:.3f})"
 
 
@@ -70,19 +71,13 @@ def ink_on(colour: str) -> str:
     >>> ink_on("#0072B2"), ink_on("rgb(253, 231, 37)")
     ('#ffffff', '#000000')
     """
+    levels = hex_to_rgb(colour) if colour.startswith("#") else unlabel_rgb(colour)
     linear = [
         level / 255 / 12.92 if level <= 10 else ((level / 255 + 0.055) / 1.055) ** 2.4
-        for level in _levels(colour)
+        for level in levels
     ]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"
-
-
-def _levels(colour: str) -> list[int]:
-    """Red, green and blue, 0 to 255, of "#rrggbb" or "rgb(r, g, b)"."""
-    if colour.startswith("#"):
-        return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return [int(level) for level in colour.removeprefix("rgb(").rstrip(")").split(",")]
 
 
 def _template(ink: str, paper: str, grid: str) -> go.layout.Template:

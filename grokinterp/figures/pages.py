@@ -45,10 +45,8 @@ def render(template: str, **values: Any) -> str:
 def html_table(frame: pd.DataFrame, float_format: Callable[[float], str]) -> str:
     """A table with everything in it escaped and nothing cut off."""
     with pd.option_context("display.max_colwidth", None):
-        return str(
-            frame.to_html(
-                index=False, classes="numbers", border=0, na_rep="", float_format=float_format
-            )
+        return frame.to_html(
+            index=False, classes="numbers", border=0, na_rep="", float_format=float_format
         )
 
 

@@ -21,40 +21,35 @@ def over_training(figures: Mapping[int, Figure]) -> Figure:
     still = figures[last]
     if len(figures) == 1:
         return still
-    several = list(figures.values())
-    changed = [_differing([figure.data[i] for figure in several]) for i in range(len(still.data))]
-    traces = [i for i, names in enumerate(changed) if names]
-    layouts = [figure.layout for figure in several]
-    layout: dict[str, list[str] | None] = {}  # of what has parts, those that are not the same
-    for name in _differing(layouts):
-        has_parts = isinstance(layouts[0][name], BasePlotlyType)
-        layout[name] = _differing([layout[name] for layout in layouts]) if has_parts else None
+    several = figures.values()
+    traces = [_differing([drawn.data[i] for drawn in several]) for i in range(len(still.data))]
+    moving = [i for i, steps in enumerate(traces) if steps[0]]
+    layouts = _differing([drawn.layout for drawn in several], parts=True)
     frames = [
         {
             "name": str(step),
-            "traces": traces,
-            "data": [
-                {"type": still.data[i].type} | {name: figure.data[i][name] for name in changed[i]}
-                for i in traces
-            ],
-            "layout": {
-                name: figure.layout[name]
-                if parts is None
-                else {part: figure.layout[name][part] for part in parts}
-                for name, parts in layout.items()
-            },
+            "traces": moving,
+            "data": [{"type": still.data[i].type} | traces[i][k] for i in moving],
+            "layout": layouts[k],
         }
-        for step, figure in figures.items()
+        for k, step in enumerate(figures)
     ]
     drawn = Figure(data=still.data, layout=still.layout, frames=frames)
     return drawn.update_layout(**_controls([str(step) for step in figures]))
 
 
-def _differing(several: Sequence[BasePlotlyType]) -> list[str]:
-    """The attributes that are not the same in all."""
-    names = dict.fromkeys(name for one in several for name in one.to_plotly_json())
-    first, *others = several
-    return [name for name in names if not all(_equal(first[name], one[name]) for one in others)]
+def _differing(several: Sequence[BasePlotlyType], *, parts: bool = False) -> list[dict[str, Any]]:
+    """Of each the attributes that are not the same in all; with `parts`, such parts of them."""
+    found: list[dict[str, Any]] = [{} for _ in several]
+    for name in dict.fromkeys(name for one in several for name in one.to_plotly_json()):
+        values = [one[name] for one in several]
+        if all(_equal(values[0], value) for value in values[1:]):
+            continue
+        if parts and isinstance(values[0], BasePlotlyType):
+            values = _differing(values)
+        for own, value in zip(found, values, strict=True):
+            own[name] = value
+    return found
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -44,9 +44,13 @@ def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: int = 2) -> Fig
         f"Trajectories in prediction space<br>stress {found.stress:.4g} in "
         f"{found.coordinates.shape[1]} dimensions"
     )
-    titles = [_axis(found, i) for i in range(dimensions)]
-    table = found.table()
-    for i, (name, rows) in enumerate(table.groupby("run", sort=False)):
+    titles = [
+        f"x{i} ({share:.1%}{', backwards' if eigenvalue < 0 else ''}), {UNIT}"
+        for i, share, eigenvalue in zip(
+            range(1, dimensions + 1), found.explained, found.eigenvalues, strict=False
+        )
+    ]
+    for i, (name, rows) in enumerate(found.table().groupby("run", sort=False)):
         symbols = ["circle"] * len(rows)
         symbols[0], symbols[-1] = "circle-open", "diamond"
         where = {axis: rows[f"x{n}"] for n, axis in enumerate("xyz"[:dimensions], start=1)}
@@ -70,11 +74,8 @@ def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: int = 2) -> Fig
         )
     drawn.update_layout(height=560, hovermode="closest", showlegend=True)
     if dimensions == 3:
-        named = {
-            f"{axis}axis": {"title": {"text": title}}
-            for axis, title in zip("xyz", titles, strict=True)
-        }
-        return drawn.update_layout(scene={"aspectmode": "data", "camera": {"eye": FAR}, **named})
+        axes = {f"{x}axis_title_text": title for x, title in zip("xyz", titles, strict=True)}
+        return drawn.update_layout(scene={"aspectmode": "data", "camera_eye": FAR, **axes})
     return square(drawn.update_xaxes(title_text=titles[0]).update_yaxes(title_text=titles[1]))
 
 
@@ -104,8 +105,3 @@ def plot_information_path(found: InformationPath) -> Figure:
             hovertemplate=f"%{{y:.5g}} {UNIT}",
         )
     return drawn.update_layout(hovermode="x unified")
-
-
-def _axis(found: TrajectoryEmbedding, i: int) -> str:
-    backwards = ", backwards" if found.eigenvalues[i] < 0 else ""
-    return f"x{i + 1} ({found.explained[i]:.1%}{backwards}), {UNIT}"

@@ -16,13 +16,7 @@ from torch import Tensor
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
 from grokinterp.fourier.basis import gini
-from grokinterp.geometry.inputs import (
-    Logits,
-    Sampled,
-    check_finite,
-    draw_inputs,
-    logits_on_batches,
-)
+from grokinterp.geometry.inputs import Logits, Sampled, check_finite, draw_inputs, logits_on_batches
 from grokinterp.models.architecture import BaseArchitecture, Weights
 from grokinterp.reading._load import Subject, snapshot_of
 from grokinterp.runs._snapshot import Snapshot

@@ -33,14 +33,10 @@ class Sampled(Result):
     n_rows: int | None = None
     seed: int | None = None
 
-    def _sample(self) -> dict[str, Any]:
-        """The record of the inputs, for a table's `.attrs` or another result."""
-        return {name: getattr(self, name) for name in Sampled.__annotations__}
-
     def _frame(self, data: Any, **settings: object) -> pd.DataFrame:
         """A table with these settings, and the record of the inputs, in its `.attrs`."""
         frame = pd.DataFrame(data)
-        frame.attrs |= settings | self._sample()
+        frame.attrs |= settings | {name: getattr(self, name) for name in Sampled.__annotations__}
         return frame
 
 
@@ -53,9 +49,7 @@ def draw_inputs(
 ) -> tuple[Int[Tensor, " n_samples"], dict[str, Any]]:
     """The rows of a task's table to look at, and the record of them that a `Sampled` holds.
 
-    Of the rows that "test", "train" or "all" names, at most `n_samples` are drawn without
-    replacement: the first of a permutation that `seed` fixes, so that a smaller sample is part of a
-    larger one. None takes all, in order.
+    As `fisher_diagonal` says of `rows`, `n_samples` and `seed`; all are taken in order.
     """
     word("rows", rows, ROWS)
     if rows == "all":

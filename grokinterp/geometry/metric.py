@@ -1,13 +1,12 @@
 """The Fisher metric at a model's weights, and the steps of a run in it: how long, and which way.
 
-With J = d logits / d theta for one input, F = E_x J^T A J, where A = diag(p) - p p^T is the Fisher
-information of the softmax ("softmax") or the unit matrix ("logits"). J u comes from transposing the
-linear map c -> J^T c; F v is J v followed by one vector-Jacobian product: no matrix of weights by
-weights is built, whatever their number.
+With J = d logits / d theta for one input, F = E_x J^T A J. J u comes from transposing the linear
+map c -> J^T c; F v is J v followed by one vector-Jacobian product: no matrix of weights by weights
+is built, whatever their number.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -176,9 +175,10 @@ def exact_gram(
     [[4.0]]
     """
     total = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
-    for logits, _, push in _blocks(logits_fn, weights, inputs):
-        moved = torch.stack([_centred(logits, push((v,))[0], variant) for v in vectors])
-        total += (_share(logits, variant) * moved).flatten(1) @ moved.flatten(1).T
+    for block in inputs.split(METRIC_INPUTS_AT_ONCE):
+        share, _, push = _linear(logits_fn, weights, block, variant)
+        moved = torch.stack([push(vector) for vector in vectors])
+        total += (share * moved).flatten(1) @ moved.flatten(1).T
     return (total + total.T) / (2 * len(inputs))  # a matrix product need not be symmetric
 
 
@@ -187,9 +187,9 @@ def exact_product(
 ) -> dict[str, Tensor]:
     """E_x J^T A J v, one tensor per weight."""
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    for logits, pull, push in _blocks(logits_fn, weights, inputs):
-        moved = _share(logits, variant) * _centred(logits, push((vector,))[0], variant)
-        for name, part in pull(moved)[0].items():
+    for block in inputs.split(METRIC_INPUTS_AT_ONCE):
+        share, pull, push = _linear(logits_fn, weights, block, variant)
+        for name, part in pull(share * push(vector))[0].items():
             total[name] += part / len(inputs)
     return total
 
@@ -213,32 +213,28 @@ def cosine_of(gram: Float[Tensor, "m m"], i: int, j: int) -> float:
     return float((gram[i, j] / lengths[i] / lengths[j]).clamp(-1, 1))
 
 
-def _blocks(
-    logits_fn: Logits, weights: Weights, inputs: Tensor
-) -> Iterator[tuple[Tensor, Callable[..., Any], Callable[..., Any]]]:
-    """For every block of inputs: logits [n, classes], c -> J^T c, and u -> J u."""
-    for block in inputs.split(METRIC_INPUTS_AT_ONCE):
-        logits, pull = torch.func.vjp(lambda w, block=block: logits_fn(w, block), weights)[:2]
-        # J u is the transpose of c -> J^T c. Forward-mode derivatives give it as well, but torch
-        # warns when it loads them.
-        push = torch.func.vjp(pull, torch.zeros_like(logits))[1]
-        yield logits, pull, push
+def _linear(
+    logits_fn: Logits, weights: Weights, block: Tensor, variant: str
+) -> tuple[Tensor, Callable[..., Any], Callable[[Weights], Tensor]]:
+    """How much each class counts [n, classes], c -> J^T c, and u -> J u.
 
-
-def _share(logits: Float[Tensor, "n classes"], variant: str) -> Float[Tensor, "n classes"]:
-    """How much a class counts: p, or 1 for raw logits."""
-    return logits.softmax(dim=1) if variant == "softmax" else torch.ones_like(logits)
-
-
-def _centred(
-    logits: Float[Tensor, "n classes"], change: Float[Tensor, "n classes"], variant: str
-) -> Float[Tensor, "n classes"]:
-    """The change of the logits less its mean under p; the change itself for raw logits."""
+    Classes count p, and J u is less its mean under p; for raw logits they count 1, and it is not.
+    """
+    logits, pull = torch.func.vjp(lambda w: logits_fn(w, block), weights)[:2]
+    # J u is the transpose of c -> J^T c. Forward-mode derivatives give it as well, but torch warns
+    # when it loads them.
+    push = torch.func.vjp(pull, torch.zeros_like(logits))[1]
     if variant == "logits":
-        return change
-    # Differences to the likeliest class first: its own is then as small as the others' p make it.
-    change = change - change.gather(1, logits.argmax(dim=1, keepdim=True))
-    return change - (logits.softmax(dim=1) * change).sum(dim=1, keepdim=True)
+        return torch.ones_like(logits), pull, lambda u: push((u,))[0]
+    p, likeliest = logits.softmax(dim=1), logits.argmax(dim=1, keepdim=True)
+
+    def centred(u: Weights) -> Tensor:
+        change = push((u,))[0]
+        # Differences to the likeliest class first: its own is as small as the others' p make it.
+        change = change - change.gather(1, likeliest)
+        return change - (p * change).sum(dim=1, keepdim=True)
+
+    return p, pull, centred
 
 
 def _scaled(diagonal: Mapping[str, Tensor], vector: Weights) -> dict[str, Tensor]:
@@ -296,32 +292,27 @@ def step_geometry(
         last = fisher_diagonal(run, **sample).values
         stiff = {name: (value >= stiff_above).double() for name, value in last.items()}
         parts |= {"_stiff": stiff, "_sloppy": {name: 1 - mask for name, mask in stiff.items()}}
-    table, before, record = [], None, {}
+    table: list[dict[str, float]] = []
+    before: list[Weights] = []
     for step, to in tqdm(
         list(pairwise(chosen)), desc="steps", unit="step", disable=None if progress else True
     ):
         metric = fisher_metric(run, step=step, form=form, **sample)
-        record = metric._sample()
         there = _weights(run, to)
-        vectors = [
-            {name: there[name] - here[name] for name in here},
-            {name: -weight for name, weight in here.items()},
-            *([before] if before else []),
-        ]
-        euclidean = diagonal_gram(parts[""], vectors)
-        row = {"step": step, "to": to, "euclidean_norm": float(euclidean[0, 0].sqrt())}
-        row |= _cosines(euclidean, "euclidean_", "")
+        moved = {name: there[name] - here[name] for name in here}
+        vectors = [moved, {name: -weight for name, weight in here.items()}, *before]
+        row = {"step": step, "to": to}
+        row |= _columns(diagonal_gram(parts[""], vectors), "euclidean_norm", "euclidean_cos_")
         for part, mask in parts.items():
             gram = metric.gram([{name: mask[name] * v[name] for name in v} for v in vectors])
-            row[f"fisher_norm{part}"] = float(gram[0, 0].sqrt())
-            row |= _cosines(gram, "", part)
+            row |= _columns(gram, "fisher_norm", "cos_", part)
         table.append(row)
-        here, before = there, vectors[0]
+        here, before = there, [moved]
     frame = pd.DataFrame(table)
     frame.attrs |= {
         "form": form,
         "variant": variant,
-        **record,
+        **draw_inputs(run.task, run.train_mask, rows, n_samples, seed)[1],
         "stiff_above": stiff_above,
         "n_stiff": None if stiff_above is None else sum(int(x.sum()) for x in stiff.values()),
         "n_weights": sum(weight.numel() for weight in here.values()),
@@ -336,10 +327,12 @@ def _weights(run: Run, step: int) -> Weights:
     return {name: weight.double() for name, weight in weights.items()}
 
 
-def _cosines(gram: Float[Tensor, "m m"], prefix: str, part: str) -> dict[str, float]:
-    """Of a step (0) with -theta (1) and with the step before (2), which the first step lacks."""
-    consecutive = cosine_of(gram, 0, 2) if len(gram) > 2 else math.nan
+def _columns(
+    gram: Float[Tensor, "m m"], norm: str, cosine: str, part: str = ""
+) -> dict[str, float]:
+    """Of a step (0), -theta (1) and the step before (2), which the first step lacks."""
     return {
-        f"{prefix}cos_consecutive{part}": consecutive,
-        f"{prefix}cos_origin{part}": cosine_of(gram, 0, 1),
+        f"{norm}{part}": float(gram[0, 0].sqrt()),
+        f"{cosine}consecutive{part}": cosine_of(gram, 0, 2) if len(gram) > 2 else math.nan,
+        f"{cosine}origin{part}": cosine_of(gram, 0, 1),
     }

@@ -155,10 +155,17 @@ class InformationPath(Sampled):
 
         Numbers that are not defined are NaN; `reason` says why there is no limit.
         """
-        ends = {"whole": (self.steps[0], self.steps[-1])} | _stages(stages)
+        ends = {"whole": (self.steps[0], self.steps[-1])}
+        if stages is not None:
+            ends |= instance(stages, Mapping, "dict of stages", give="what stages_of returns")
         rows = []
-        for name, (start, end) in ends.items():
-            path = self.between(start, end)
+        for name, stage in ends.items():
+            if not isinstance(stage, tuple | list) or len(stage) != 2:
+                raise InputError(
+                    f"stage {shown(name)} is {shown(stage)}; give (start, end), both steps of the "
+                    "path."
+                )
+            path = self.between(*stage)
             limit = {key: math.nan if x is None else x for key, x in vars(path.limit).items()}
             rows.append(
                 {
@@ -305,16 +312,3 @@ def _whole_steps(given: object) -> list[int]:
     if bad := [step for step in steps if whole_number(step) is None]:
         raise InputError(f"steps have {shown(bad[0])}, no step; give such as run.steps.")
     return [int(step) for step in steps]
-
-
-def _stages(given: object) -> dict[str, tuple[int, int]]:
-    """Stretches by name; refused where one is no (start, end)."""
-    if given is None:
-        return {}
-    stages = instance(given, Mapping, "dict of stages", give="what stages_of returns")
-    for name, ends in stages.items():
-        if not isinstance(ends, tuple | list) or len(ends) != 2:
-            raise InputError(
-                f"stage {shown(name)} is {shown(ends)}; give (start, end), both steps of the path."
-            )
-    return dict(stages)

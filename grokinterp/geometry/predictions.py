@@ -15,14 +15,12 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from grokinterp.base.checks import finite, number, tensor, whole
 from grokinterp.base.errors import InputError
 from grokinterp.geometry.inputs import Sampled, check_finite, draw_inputs, rising_steps
-from grokinterp.reading._load import RunOrPath, runs_of
+from grokinterp.reading._load import RunOrPath, progress_bar, runs_of
 from grokinterp.runs.run import Run
-from grokinterp.tasks.task import Task
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -131,9 +129,7 @@ def roots_along(
     differ by less than the rounding of float32 logits.
     """
     found = torch.empty(len(steps), len(row_numbers), run.task.n_classes, dtype=torch.float64)
-    for place, step in enumerate(
-        tqdm(steps, desc="predict", unit="checkpoint", disable=None if progress else True)
-    ):
+    for place, step in enumerate(progress_bar(steps, "predict", progress)):
         snapshot = run.snapshot(step)
         check_finite(snapshot.weights, step)
         exact = {name: weight.double() for name, weight in snapshot.weights.items()}
@@ -207,7 +203,7 @@ def trajectory_embedding(
     split = first.train_mask
     inputs, record = draw_inputs(first.task, split, rows, n_samples, seed)
     for name, run in named.items():
-        if not _same_questions(run.task, first.task):
+        if not run.task.asks_the_same(first.task):
             raise InputError(
                 f"{name!r} learned {run.task.title} on other inputs or answers than the first run; "
                 "give runs of one task (of Ising, with one seed)."
@@ -281,10 +277,6 @@ def _named(runs: Sequence[RunOrPath] | Mapping[str, RunOrPath]) -> dict[str, Run
     if len(named) < len(several):
         raise InputError("two runs have folders of one name; give a dict of names and runs.")
     return named
-
-
-def _same_questions(one: Task, other: Task) -> bool:
-    return one.asks_the_same(other)
 
 
 def evenly(steps: Sequence[int], most: int) -> list[int]:

@@ -6,7 +6,7 @@ scripts and figures are inside.
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from grokinterp.figures._figure import DARK, LIGHT
 from grokinterp.figures.pages import asset, packed, packed_json, render, zipped
 from grokinterp.reading._load import RunOrPath, runs_of
 from grokinterp.recipe.builtin import recipes
-from grokinterp.reporting.about import About, about_run, because, findings, headline, undetermined
+from grokinterp.reporting.about import About, about_run, in_words
 from grokinterp.reporting.panels import ONCE, SECTIONS, Drawn, Panel, draw_panels
 from grokinterp.runs.manifest import current_versions
 from grokinterp.runs.run import Run, nearest_step
@@ -37,39 +37,31 @@ def slider_positions(abouts: Sequence[About]) -> dict[str, list[dict[str, Any]]]
     A position has a key (the step, or the place on `Clock`), a label, and the checkpoint of each
     run that is nearest to it.
     """
+
+    def stop(key: float, label: str, *axes: Callable[[int], float]) -> dict[str, Any]:
+        near = [nearest_step(x.steps, key, at=at) for x, at in zip(abouts, axes, strict=True)]
+        return {"key": key, "label": label, "steps": near}
+
+    every = sorted({step for about in abouts for step in about.steps})
     found = {
-        "step": [
-            {
-                "key": step,
-                "label": f"step {step}" + (_phase_at(abouts[0], step) if len(abouts) == 1 else ""),
-                "steps": [nearest_step(about.steps, step) for about in abouts],
-            }
-            for step in sorted({step for about in abouts for step in about.steps})
-        ]
+        "step": [stop(step, _step_label(abouts, step), *(float,) * len(abouts)) for step in every]
     }
     clocks = [clock for about in abouts if (clock := _clock(about))]
     if len(clocks) == len(abouts) > 1:
         found["phase"] = [
-            {
-                "key": position,
-                "label": _between_places(position),
-                "steps": [
-                    nearest_step(about.steps, position, at=clock.position)
-                    for about, clock in zip(abouts, clocks, strict=True)
-                ],
-            }
-            for position in (i / PARTS for i in range(3 * PARTS + 1))
+            stop(place, _between_places(place), *(clock.position for clock in clocks))
+            for place in (i / PARTS for i in range(3 * PARTS + 1))
         ]
     return found
 
 
-def _phase_at(about: About, step: int) -> str:
-    """The phase that a step is in, as a label goes on; an open one goes on to the end."""
-    for phase in about.phases.phases:
+def _step_label(abouts: Sequence[About], step: int) -> str:
+    """Of one run with the phase that the step is in; an open phase goes on to the end."""
+    for phase in abouts[0].phases.phases if len(abouts) == 1 else ():
         begun = phase.start is not None and phase.start <= step
         if begun and (phase.end is None or step < phase.end):
-            return f" · {phase.name.replace('_', ' ')}"
-    return ""
+            return f"step {step} · {phase.name.replace('_', ' ')}"
+    return f"step {step}"
 
 
 def _between_places(position: float) -> str:
@@ -121,6 +113,7 @@ def report_page(
         rows = [[_cell(panel, name, 0, file=name)]]
         sections.append({"id": "comparison", "title": "Comparison", "rows": rows})
     themes = {"light": LIGHT, "dark": DARK}
+    paths = [about.run.path for about in abouts]
     return render(
         "report.html.j2",
         title=f"grokinterp report: {', '.join(about.name for about in abouts)}",
@@ -133,7 +126,10 @@ def report_page(
         modes=list(positions),
         n_stops=len(positions["step"]),
         runs=[_run(about) for about in abouts],
-        command=shlex.join(["grokinterp", "report", *(_given(about.run) for about in abouts)]),
+        # The runs as they were given; of an absolute path only the name, which others can use.
+        command=shlex.join(
+            ["grokinterp", "report", *(x.name if x.is_absolute() else str(x) for x in paths)]
+        ),
         packed=data,
         report={
             "names": [about.name for about in abouts],
@@ -170,11 +166,6 @@ def _caption(panel: Drawn) -> str:
     return " ".join(found)
 
 
-def _given(run: Run) -> str:
-    """The run as it was given; of an absolute path only the name, which others can use."""
-    return run.path.name if run.path.is_absolute() else str(run.path)
-
-
 def _data(panel: Drawn, name: str) -> dict[str, str]:
     """What the page holds of a panel: its figure or patterns, and its table as CSV."""
     found = {}
@@ -200,10 +191,7 @@ def _run(about: About) -> dict[str, Any]:
         "name": about.name,
         "what": f"{run.task.title}, {run.architecture.kind}, {len(run.steps)} checkpoints, "
         f"steps {run.steps[0]} to {run.steps[-1]}" + ("" if run.finished else ", unfinished"),
-        "headline": headline(about),
-        "findings": findings(about),
-        "undetermined": undetermined(about),
-        "because": because(about),
+        **in_words(about),
         "recipe": run.recipe and run.recipe.to_toml(),
         "origin": _origin(run),
         "versions": ""

@@ -127,9 +127,14 @@ def _most_steps(run: Run, n_runs: int) -> int:
     return int(min(MOST_IMAGED, max(FEWEST_IMAGED, affordable)))
 
 
-def headline(about: About) -> str:
-    """One sentence for the label."""
-    return f"{about.name} {HEADLINES[about.phases.label]}."
+def in_words(about: About) -> dict[str, Any]:
+    """A sentence for the label, what was found, what is not known, and what phases rest on."""
+    return {
+        "headline": f"{about.name} {HEADLINES[about.phases.label]}.",
+        "findings": findings(about),
+        "undetermined": undetermined(about),
+        "because": [_sentence(reason) for reason in about.phases.reasons],
+    }
 
 
 def findings(about: About) -> list[str]:
@@ -143,7 +148,7 @@ def findings(about: About) -> list[str]:
 
 
 def undetermined(about: About) -> list[str]:
-    """What is not known; `because` says why."""
+    """What is not known."""
     phases, found = about.phases, []
     if phases.label == "undetermined":
         found.append("The label.")
@@ -167,11 +172,6 @@ def undetermined(about: About) -> list[str]:
         found.append(f"Faithfulness: {about.no_circuit}")
     found += [_sentence(note) for note in about.keys.notes]
     return found
-
-
-def because(about: About) -> list[str]:
-    """What label and phases rest on."""
-    return [_sentence(reason) for reason in about.phases.reasons]
 
 
 def _sentence(reason: str) -> str:
