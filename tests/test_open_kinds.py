@@ -261,7 +261,7 @@ NAMES = {
     for registry in REGISTRIES.values()
     for kind in registry.values()
 }
-ASKED = {"kind", "registered_as", *REGISTRIES}  # attributes that hold the name of a kind
+ASKED = {"kind", *REGISTRIES}  # attributes that hold the name of a kind
 
 
 WORDS = {name for registry in REGISTRIES.values() for name in registry}

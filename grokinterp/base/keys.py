@@ -13,11 +13,13 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from functools import lru_cache
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from grokinterp.base.checks import number, real, word
 from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.registry import Registry, check_class, checked_name
 
+T = TypeVar("T")
 MOST_BITS = 63  # of whole numbers, as in TOML
 PLAIN = (bool, int, float, str)
 
@@ -138,6 +140,34 @@ def _declared(kind: Any) -> tuple[Key, ...]:
             _reader(hints[field.name], of=f"{kind.__name__}.{field.name}")
         found.append(Key(name or field.name, hints[field.name], default, field=field.name, **about))
     return tuple(found)
+
+
+class Kind:
+    """What all kinds that a recipe names have: frozen dataclasses, whose fields are its keys."""
+
+    kind: ClassVar[str] = ""  # the name that it is registered under
+
+
+def registers(registry: Registry[Any], base: type) -> Callable[[str], Callable[[T], T]]:
+    """The decorator that registers frozen dataclasses of a base under a name: `@register("name")`.
+
+    Recipes then name it, and its fields are keys of theirs. InputError for a name that is taken,
+    for what is no such class, and for fields of types that no recipe can hold.
+    """
+
+    def named(name: str) -> Callable[[T], T]:
+        checked_name(registry.what, name)
+
+        def register(kind: T) -> T:
+            check_class(registry.what, name, kind, base)
+            keys_of(kind)
+            registry.add(name, kind, by=kind)
+            kind.kind = name  # type: ignore[attr-defined]
+            return kind
+
+        return register
+
+    return named
 
 
 def by_name(keys: Iterable[Key]) -> dict[str, Key]:

@@ -18,14 +18,13 @@ from torch import Tensor
 
 from grokinterp.base.checks import refused, word
 from grokinterp.base.errors import InputError
-from grokinterp.base.keys import Key, fields_from, keys_of
-from grokinterp.base.registry import Registry, check_class, checked_name
+from grokinterp.base.keys import Key, Kind, fields_from, keys_of, registers
+from grokinterp.base.registry import Registry
 from grokinterp.models.user_models import HookedModel
 from grokinterp.tasks.task import Task
 
 Weights = dict[str, Tensor]
 AnyArchitecture = TypeVar("AnyArchitecture", bound="BaseArchitecture")
-AnyKind = TypeVar("AnyKind", bound="type[BaseArchitecture]")
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.nn.functional.relu,
@@ -60,24 +59,18 @@ class Loss(Protocol):
 Gradients = Callable[[Mapping[str, Tensor]], Weights]  # of fixed rows, at any weights
 
 
-@runtime_checkable
-class Answers(Protocol):
-    """The forward of fixed weights: logits where the answer is read, [n, n_classes]."""
-
-    def __call__(  # noqa: D102
-        self, inputs: Tensor, cache: dict[str, Tensor] | None = None, *, keep_pre: bool = True
-    ) -> Tensor: ...
+# The forward of fixed weights: of inputs, a cache or None, and `keep_pre`; see `answers`.
+Answers = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
-class BaseArchitecture:
+class BaseArchitecture(Kind):
     """Which network: a frozen dataclass of sizes that knows its weights and how they answer.
 
     A kind of model extends it. What differs between kinds is a method or an attribute of it; one
     that is registered (`gi.register.model`) is named by recipes, and its fields are their keys.
     """
 
-    kind: ClassVar[str] = ""  # the name that it is registered under
     positions: ClassVar[bool] = False  # activations have an axis of positions, the answer's last
     init_rules: ClassVar[tuple[str, ...]] = ("xavier", "torch")  # of `initial`; the first is usual
     usual_biases: ClassVar[str] = "all"  # that a recipe trains
@@ -158,7 +151,7 @@ class BaseArchitecture:
         """
 
     def answers(self, weights: Mapping[str, Tensor]) -> Answers:
-        """The forward of fixed weights, on as many blocks of inputs as wanted.
+        """The forward of fixed weights, `(inputs, cache=None, *, keep_pre=True)`, made once.
 
         Without `keep_pre` a cache may lack pre-activations, which can be faster.
         """
@@ -287,23 +280,7 @@ class BaseArchitecture:
         return 1.0 if rule == "torch" else (2 / sum(_fans(shape))) ** 0.5
 
 
-def register_model(name: str) -> Callable[[AnyKind], AnyKind]:
-    """Register a frozen dataclass that extends `ModuleArchitecture` as a kind of model.
-
-    Recipes then name it, `model="name"`, and its fields are keys of theirs. One that extends
-    `BaseArchitecture` has a forward of its own. InputError for a name that is taken, for what is no
-    such class, and for fields of types that no recipe can hold.
-    """
-    checked_name("model", name)
-
-    def register(kind: AnyKind) -> AnyKind:
-        check_class("model", name, kind, BaseArchitecture)
-        kind.keys()
-        MODELS.add(name, kind, by=kind)
-        kind.kind = name
-        return kind
-
-    return register
+register_model = registers(MODELS, BaseArchitecture)
 
 
 def is_bias(name: str) -> bool:

@@ -4,7 +4,7 @@ This module imports TransformerLens, which takes seconds: import it where such a
 """
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,26 +12,13 @@ from torch import Tensor
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
-from grokinterp.models.layers import Visit
 from grokinterp.models.user_models import effective_state
-
-
-@runtime_checkable
-class Visited(Protocol):
-    """An architecture whose forward shows every activation to a visit."""
-
-    def check(self, weights: Mapping[str, Tensor]) -> None: ...  # noqa: D102
-    def parameter_shapes(self) -> dict[str, tuple[int, ...]]: ...  # noqa: D102
-    def hook_names(self) -> tuple[str, ...]: ...  # noqa: D102
-    def forward(  # noqa: D102
-        self, weights: Mapping[str, Tensor], inputs: Tensor, *, visit: Visit
-    ) -> Tensor: ...
 
 
 class HookedNetwork(HookedRootModule):
     """Parameters and hook points under their canonical names; `cfg` is the architecture."""
 
-    def __init__(self, cfg: Visited, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, cfg: Any, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
         cfg.check(weights)
         self.cfg = cfg
@@ -56,7 +43,8 @@ class HookedNetwork(HookedRootModule):
     def forward(self, inputs: Tensor) -> Float[Tensor, "batch n_classes"]:
         """Logits, with every activation at its hook point."""
         weights = effective_state(self)  # where a part is pruned, it is made of others
-        return self.cfg.forward(weights, inputs, visit=self._visit)
+        logits: Tensor = self.cfg.forward(weights, inputs, visit=self._visit)
+        return logits
 
     def _visit(self, name: str, activation: Tensor) -> Tensor:
         found: Tensor = self.hook_dict[name](activation)

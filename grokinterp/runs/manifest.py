@@ -164,7 +164,7 @@ class Manifest:
         """Write run.json into the folder."""
         stored = self.recipe.to_dict() if self.recipe else {}
         stored = {key: x for key, x in stored.items() if LATER.get(key) != x}
-        kinds = (self.task.registered_as, self.architecture.kind, stored.get("optimizer", "adamw"))
+        kinds = (self.task.kind, self.architecture.kind, stored.get("optimizer", "adamw"))
         known = all(name in names for name, names in zip(kinds, KINDS_OF_0_2_0, strict=True))
         content: dict[str, Any] = {
             "format": 1 if known and stored.keys() <= KEYS_OF_0_2_0 else FORMAT,

@@ -1,10 +1,10 @@
 """What does every task offer? Inputs that a model reads, their labels, where the answers live."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -12,11 +12,10 @@ from torch import Tensor
 
 from grokinterp.base.checks import instance, mask, member, refused
 from grokinterp.base.errors import InputError, shown
-from grokinterp.base.keys import keys_of
-from grokinterp.base.registry import Registry, check_class, checked_name
+from grokinterp.base.keys import Kind, registers
+from grokinterp.base.registry import Registry
 from grokinterp.tasks.operations import UNDEFINED
 
-AnyTask = TypeVar("AnyTask", bound="type[Task]")
 TASKS: Registry[type["Task"]] = Registry("task")
 
 
@@ -47,7 +46,7 @@ class AnswerGroup:
         return defined[self.of_token[defined].argsort()]
 
 
-class Task:
+class Task(Kind):
     """A finite table of inputs with labels; everything this package analyses is one.
 
     A kind of task is a frozen dataclass that extends it, whose fields are keys of recipes. What
@@ -55,7 +54,6 @@ class Task:
     leaves them as they are.
     """
 
-    registered_as: ClassVar[str] = ""
     usual_model: ClassVar[str] = ""  # that a recipe takes where it names none
     own_split: ClassVar[str] = ""  # what its own split is called; without one, recipes draw it
 
@@ -98,7 +96,7 @@ class Task:
     def title(self) -> str:
         """What it is, in a few words."""
         settings = (f"{key}={value}" for key, value in self._settings().items())
-        return f"{self.registered_as or type(self).__name__} {', '.join(settings)}".rstrip()
+        return f"{self.kind or type(self).__name__} {', '.join(settings)}".rstrip()
 
     @property
     @abstractmethod
@@ -140,12 +138,12 @@ class Task:
 
     def to_dict(self) -> dict[str, object]:
         """What `task_from_dict` needs to build the same task again."""
-        if not self.registered_as:
+        if not self.kind:
             raise InputError(
                 f"{type(self).__name__} is not registered, so nothing could read it again; write "
                 '@gi.register.task("name") above it.'
             )
-        return {"task": self.registered_as, **self._settings()}
+        return {"task": self.kind, **self._settings()}
 
     def _settings(self) -> dict[str, Any]:
         return asdict(self)  # type: ignore[call-overload]
@@ -204,22 +202,7 @@ class TableTask(Task):
         )
 
 
-def register_task(name: str) -> Callable[[AnyTask], AnyTask]:
-    """Register a frozen dataclass that extends `Task` (most often `TableTask`) as a kind of task.
-
-    Recipes then name it, `task="name"`, and its fields are keys of theirs. InputError for a name
-    that is taken, for what is no such class, and for fields of types that no recipe can hold.
-    """
-    checked_name("task", name)
-
-    def register(kind: AnyTask) -> AnyTask:
-        check_class("task", name, kind, Task)
-        keys_of(kind)
-        TASKS.add(name, kind, by=kind)
-        kind.registered_as = name
-        return kind
-
-    return register
+register_task = registers(TASKS, Task)
 
 
 def has_mirrors(task: Task) -> bool:

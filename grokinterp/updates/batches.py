@@ -1,7 +1,7 @@
 """Which rows is an update made of, and at which learning rate? Mini-batches and warm-up."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -12,7 +12,10 @@ from grokinterp.base.keys import key
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The keys of every recipe that say which rows an update has, and how the rate begins."""
+    """The keys of every recipe that say which rows an update has, and how the rate begins.
+
+    A recipe has them as attributes, and is what is given as `recipe` below.
+    """
 
     seed: int = key(
         0, least=0, most=2**40, help="of the initial weights and of the order of mini-batches"
@@ -22,21 +25,7 @@ class Schedule:
     reshuffle: bool = key(True, help="draw the mini-batches of every epoch anew, or once for all")
 
 
-@runtime_checkable
-class Scheduled(Protocol):
-    """What a recipe has of them."""
-
-    @property
-    def warmup(self) -> int: ...  # noqa: D102
-    @property
-    def batch_size(self) -> int: ...  # noqa: D102
-    @property
-    def reshuffle(self) -> bool: ...  # noqa: D102
-    @property
-    def seed(self) -> int: ...  # noqa: D102
-
-
-def warmup_share(recipe: Scheduled, update: int) -> float:
+def warmup_share(recipe: Any, update: int) -> float:
     """The share of its learning rate that an update has, counted from 0: min(update / warmup, 1).
 
     >>> from grokinterp.recipe import Recipe
@@ -55,7 +44,7 @@ class Batches:
     so a resumed run needs no history.
     """
 
-    def __init__(self, recipe: Scheduled, train_indices: Int[Tensor, " n_train"]) -> None:
+    def __init__(self, recipe: Any, train_indices: Int[Tensor, " n_train"]) -> None:
         self._recipe, self._rows = recipe, train_indices
         self._order: tuple[int, Int[Tensor, " n_train"]] | None = None
         n_train, size = len(train_indices), recipe.batch_size

@@ -24,16 +24,18 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from grokinterp.base.keys import Kind, registers
 from grokinterp.base.registry import Registry
-from grokinterp.updates.kinds import UpdatePart, registering
 
 State = dict[str, Tensor]
 GRADIENT_FILTERS: Registry[type["GradientFilter"]] = Registry("gradient_filter")
 CONSTRAINTS: Registry[type["Constraint"]] = Registry("constraint")
 
 
-class GradientFilter(UpdatePart):
+class GradientFilter(Kind):
     """What the optimiser is given in place of the gradients, by the names of the weights."""
+
+    elementwise: ClassVar[bool] = False  # as of an `Optimizer`
 
     def start(self, weights: Mapping[str, Tensor]) -> State:
         """The state before the first update, from the trained weights."""
@@ -44,8 +46,10 @@ class GradientFilter(UpdatePart):
         """The gradients that the optimiser gets; those that are given stay as they are."""
 
 
-class Constraint(UpdatePart):
+class Constraint(Kind):
     """What the trained weights are brought back to after every update."""
+
+    elementwise: ClassVar[bool] = False  # as of an `Optimizer`
 
     def start(self, weights: Mapping[str, Tensor]) -> State:
         """The state before the first update, such as the norms to be kept."""
@@ -56,8 +60,8 @@ class Constraint(UpdatePart):
         """The weights to go on with; those that are given stay as they are."""
 
 
-register_gradient_filter = registering(GRADIENT_FILTERS, GradientFilter)
-register_constraint = registering(CONSTRAINTS, Constraint)
+register_gradient_filter = registers(GRADIENT_FILTERS, GradientFilter)
+register_constraint = registers(CONSTRAINTS, Constraint)
 
 
 @register_gradient_filter("none")

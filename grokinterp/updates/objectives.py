@@ -20,15 +20,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokinterp.base.keys import Kind, registers
 from grokinterp.base.registry import Registry
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.layers import mean_loss_gradient
-from grokinterp.updates.kinds import UpdatePart, registering
 
 OBJECTIVES: Registry[type["Objective"]] = Registry("objective")
 
 
-class Objective(UpdatePart):
+class Objective(Kind):
     """What is minimised: a number that the logits of the rows of an update give."""
 
     mean_over_rows: ClassVar[bool] = False  # it is a mean of numbers of one row each
@@ -55,7 +55,7 @@ class Objective(UpdatePart):
         return found.clone()
 
 
-register_objective = registering(OBJECTIVES, Objective)
+register_objective = registers(OBJECTIVES, Objective)
 
 
 @register_objective("cross_entropy")

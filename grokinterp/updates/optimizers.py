@@ -21,9 +21,8 @@ import torch
 from torch import Tensor
 
 from grokinterp.base.errors import InputError
-from grokinterp.base.keys import key
+from grokinterp.base.keys import Kind, key, registers
 from grokinterp.base.registry import Registry
-from grokinterp.updates.kinds import UpdatePart, registering
 
 OPTIMIZERS: Registry[type["Optimizer"]] = Registry("optimizer")
 
@@ -38,18 +37,22 @@ def _betas(given: Any) -> tuple[float, float] | None:
     return float(both[0]), float(both[1])
 
 
-class Optimizer(UpdatePart):
+class Optimizer(Kind):
     """How gradients become steps: a frozen dataclass with a method that builds torch's optimiser.
 
-    Weight decay acts on every trained parameter, biases included.
+    Weight decay acts on every trained parameter, biases included. `elementwise` says that what
+    becomes of a number depends on that number's own gradients and weights alone: then an ensemble
+    may hold all its members in one tensor.
     """
+
+    elementwise: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """An optimiser of these parameters, with the values of the keys."""
 
 
-register_optimizer = registering(OPTIMIZERS, Optimizer)
+register_optimizer = registers(OPTIMIZERS, Optimizer)
 
 
 @dataclass(frozen=True, kw_only=True)
