@@ -75,7 +75,7 @@ def test_training_follows_autograd(name, tmp_path):
     from grokinterp.updates import Batches
 
     weights = {k: w.clone().requires_grad_() for k, w in run.weights(0).items()}
-    optimizer = recipe.build_optimizer(weights.values())
+    optimizer = recipe.build("optimizer").build(weights.values())
     batches = Batches(recipe, run.train_indices)
     for update in range(12):
         rows = batches.rows(update)
@@ -282,9 +282,9 @@ def test_commands(name, runs, run):
     [
         (
             {"task": "ising", "model": "transformer"},
-            "model='transformer' is not for task='ising': the transformer reads operand tokens",
+            "model='transformer' is not for task='ising': it reads operand tokens",
         ),
-        ({"model": "cnn"}, "model='cnn' is not for task='modular': the CNN reads lattices"),
+        ({"model": "cnn"}, "model='cnn' is not for task='modular': it reads lattices"),
         ({"model": "mlp", "equals_token": True}, "is not for task='modular': .*equals_token=False"),
         ({"model": "mlp", "init": "gpt2"}, "init='gpt2'"),
         ({"model": "mlp", "widths": [0]}, "widths"),

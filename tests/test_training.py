@@ -14,6 +14,7 @@ from grokinterp.runs.writer import RunWriter
 from grokinterp.training import loop
 from grokinterp.training.learner import Learner
 from grokinterp.updates import Batches
+from grokinterp.updates.optimizers import AdamW
 
 
 def same_bits(one: gi.Run, other: gi.Run) -> bool:
@@ -201,10 +202,8 @@ def test_the_fast_forward_trains_like_the_hooked_one(tiny, tmp_path, monkeypatch
 def test_gradients_lie_in_memory_as_their_weights_do(p, tiny, monkeypatch):
     """The fused optimisers take a transposed gradient for one that is not, without a word."""
     recipe = tiny.replace(p=p, biases="all")
-    build, kept = gi.Recipe.build_optimizer, []
-    monkeypatch.setattr(
-        gi.Recipe, "build_optimizer", lambda *given: kept.append(build(*given)) or kept[-1]
-    )
+    build, kept = AdamW.build, []
+    monkeypatch.setattr(AdamW, "build", lambda *given: kept.append(build(*given)) or kept[-1])
     learner = Learner([recipe], "cpu")
     learner.update(0)
     (group,) = kept[0].param_groups

@@ -262,7 +262,8 @@ def gradients(
     with torch.enable_grad():
         tables = attention_tables({**weights, **leaves}, last_token(tokens))
     found: Weights = {}
-    of_tables = [torch.zeros_like(lookup.table) for lookup in tables.lookups]
+    whole = torch.contiguous_format
+    of_tables = [torch.zeros_like(x.table, memory_format=whole) for x in tables.lookups]
     n = labels.shape[-1]
     size = GRADIENT_ROWS if labels.ndim == 1 and objective.mean_over_rows else n
     with torch.no_grad():

@@ -109,6 +109,12 @@ class BaseArchitecture(Kind):
         return cls(**fields_from(keys_of(cls), values))
 
     @classmethod
+    def _not_for(cls, task: Task, reads: str) -> InputError:
+        """The error about a task whose inputs it cannot read."""
+        pair = f"model={cls.kind!r} is not for task={task.kind!r}"
+        return InputError(f"{pair}: it reads {reads}, the task is {task.title}.")
+
+    @classmethod
     def from_dict(cls: type[AnyArchitecture], values: Mapping[str, Any]) -> AnyArchitecture:
         """The architecture stored by `to_dict`; what is not stored has its default."""
         stored = {x.name: values[x.name] for x in fields(cls) if x.name in values}

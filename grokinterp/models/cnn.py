@@ -92,7 +92,7 @@ class CNNArchitecture(BaseArchitecture):
         """The architecture for a task of lattices."""
         side = getattr(task, "lattice", None)
         if side is None:
-            raise InputError(f"the CNN reads lattices, the task is {task.title}.")
+            raise cls._not_for(task, "lattices")
         return cls(lattice=side, n_classes=task.n_classes, **fields_from(keys_of(cls), values))
 
     def own_activations(self, inputs: Tensor) -> Collection[str]:

@@ -75,7 +75,7 @@ class MLPArchitecture(BaseArchitecture):
     def of_recipe(cls, task: Task, values: Mapping[str, Any]) -> "MLPArchitecture":
         """The architecture for a task of operand pairs."""
         if task.grid is None:
-            raise InputError(f"the {cls.kind} reads operand tokens, the task is {task.title}.")
+            raise cls._not_for(task, "operand tokens")
         widths, n_layers, d_mlp = (values[name] for name in ("widths", "n_layers", "d_mlp"))
         if widths and (n_layers, d_mlp) != (1, D_MLP):
             hidden = f"widths={list(widths)} are the hidden layers"

@@ -90,7 +90,7 @@ class TransformerArchitecture(BaseArchitecture):
     def of_recipe(cls, task: Task, values: Mapping[str, Any]) -> "TransformerArchitecture":
         """The architecture for a task of operand tokens."""
         if task.grid is None:
-            raise InputError(f"the {cls.kind} reads operand tokens, the task is {task.title}.")
+            raise cls._not_for(task, "operand tokens")
         if values["equals_class"] and not values["equals_token"]:
             without = 'without "=" among the inputs there is no "=" class'
             raise InputError(f"equals_class=true needs equals_token=true: {without}.")
