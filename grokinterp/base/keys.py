@@ -107,9 +107,9 @@ def key(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def derived(default: Any = MISSING) -> Any:
+def derived(default: Any = MISSING, *, shown: bool = True) -> Any:
     """A field that is no key: it follows from others, or is only given in code."""
-    return dataclasses.field(default=default, metadata={"key": None})
+    return dataclasses.field(default=default, repr=shown, metadata={"key": None})
 
 
 def keys_of(kind: Any) -> tuple[Key, ...]:

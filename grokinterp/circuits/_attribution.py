@@ -20,7 +20,7 @@ from grokinterp.models.user_models import alone_with
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot, from_weights
 from grokinterp.runs.forwards import device_of
-from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.task import Task
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -103,7 +103,7 @@ def attribution(
     clusters: Mapping[int, Int[Tensor, " n"]] | None = None,
     step: int = -1,
     frequencies: Sequence[int] | None = None,
-    task: ModularTask | None = None,
+    task: Task | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> Attribution:
     r"""The margin m . L of the right answer, split over everything that writes to the residual.

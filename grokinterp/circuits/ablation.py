@@ -332,6 +332,11 @@ def ablate(
         notes |= dict.fromkeys(one for one in chosen if isinstance(one, str))
         some = [one for one in chosen if isinstance(one, Intervention)]
         rows += _ablate_one(snapshot, some, Setting(snapshot, keys, placebos, seed))
+    if not rows:
+        raise InputError(
+            "nothing of this model is known to be taken out; give interventions, such as "
+            "[hooks.neurons('fc1', range(8))]."
+        )
     return Ablation(
         rows=tuple(rows), frequencies=keys, notes=tuple(notes), n_placebos=placebos, seed=seed
     )

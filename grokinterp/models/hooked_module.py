@@ -102,18 +102,19 @@ class HookedModule(torch.nn.Module):
             )
 
     def hidden_layers(self, inputs: Tensor) -> dict[str, int]:
-        """The sub-modules without others in them whose outputs are [n, width]: widths by name.
+        """The sub-modules without others in them whose outputs are [n, width] at the answer.
 
-        The last of all, whose output are the logits, is left out.
+        By name, with their widths. What only passes on its input and the last of all, whose output
+        are the logits, are left out.
         """
         with torch.no_grad():
             logits, cache = self.run_with_cache(inputs)
-        leaves = {name for name, part in self.module.named_modules() if not list(part.children())}
-        return {
-            name: x.shape[1]
-            for name, x in cache.items()
-            if name in leaves and x.ndim == 2 and not torch.equal(x, logits)
-        }
+        parts = self.module.named_modules()
+        passing = (torch.nn.Flatten, torch.nn.Identity)
+        leaves = {n for n, x in parts if not list(x.children()) and not isinstance(x, passing)}
+        seen = {name: at_answer(x, logits) for name, x in cache.items() if name in leaves}
+        last = at_answer(logits, logits)
+        return {n: x.shape[1] for n, x in seen.items() if x.ndim == 2 and not torch.equal(x, last)}
 
     def last_linear(self, inputs: Tensor) -> tuple[torch.nn.Linear, Tensor] | None:
         """The linear layer whose output are the logits, and what it reads of these inputs."""

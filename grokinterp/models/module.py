@@ -213,7 +213,7 @@ class GivenModule(ModuleArchitecture):
     kind: ClassVar[str] = "module"
 
     name: str = derived()
-    shapes: Mapping[str, tuple[int, ...]] = derived()
+    shapes: Mapping[str, tuple[int, ...]] = derived(shown=False)
 
     @classmethod
     def of_module(cls, module: torch.nn.Module) -> "GivenModule":

@@ -69,7 +69,7 @@ class Recipe:
 
     _values: dict[str, Any]  # of all keys, in order: names and plain values alone
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, /, **given: Any) -> None:
         kinds = _kinds_in(given)
         keys = keys_of_recipe(kinds)
         for name, value in given.items():
@@ -230,11 +230,12 @@ class Recipe:
 
 def _kinds_in(given: Mapping[str, Any]) -> dict[str, str]:
     """The name of every open kind of a recipe, as it is given or as usual."""
-    kinds = {role: given.get(role) or USUAL.get(role) for role in REGISTRIES}
+    kinds = {role: given.get(role, USUAL.get(role)) for role in REGISTRIES}
     task = TASKS.find(kinds["task"])
-    kinds["model"] = kinds["model"] or task.usual_model
-    if not kinds["model"]:
-        raise InputError(f"no model is usual for task={kinds['task']!r}; give model=NAME.")
+    if kinds["model"] is None:
+        kinds["model"] = task.usual_model
+        if not task.usual_model:
+            raise InputError(f"no model is usual for task={kinds['task']!r}; give model=NAME.")
     return {role: REGISTRIES[role].canonical(name) for role, name in kinds.items()}
 
 

@@ -14,9 +14,10 @@ from grokinterp.base.errors import InputError, shown
 from grokinterp.base.files import Hold, hold
 from grokinterp.base.paths import as_path, new_folder
 from grokinterp.models.architecture import BaseArchitecture, Weights
-from grokinterp.models.user_models import AnyModel, hooked_model
+from grokinterp.models.kinds import architecture_of
+from grokinterp.models.user_models import AnyModel, HookedModel, alone_with, hooked_model
 from grokinterp.runs._snapshot import Snapshot, snapshot
-from grokinterp.runs.forwards import device_of
+from grokinterp.runs.forwards import agree, device_of
 from grokinterp.runs.manifest import LARGEST_STEP, RUN_JSON, Manifest, current_environment
 from grokinterp.runs.metrics import (
     COLUMNS,
@@ -252,7 +253,7 @@ class Recorder:
         logged = None
         if given is not None:
             logged = as_metrics(given, COLUMNS + UNMIRRORED, without_rows=self._without_rows())
-        architecture = self._checked_shape(seen)
+        architecture = self._checked_shape(hooked, seen)
         writer = self._open(number, architecture, str(device_of(hooked)))
         if logged is None:
             logged = evaluate(
@@ -269,9 +270,15 @@ class Recorder:
             empty += UNMIRRORED
         return empty
 
-    def _checked_shape(self, seen: Snapshot) -> BaseArchitecture:
+    def _checked_shape(self, model: HookedModel, seen: Snapshot) -> BaseArchitecture:
         """The shape of the model; refused where no run can rebuild it or this one has another."""
         architecture = seen.architecture
+        if architecture is None:  # also of half precision, which another forward rounds otherwise
+            with alone_with(model):
+                architecture, device = architecture_of(model), device_of(model)
+                twin = architecture and architecture.hooked(seen.weights)
+                if not (twin and agree(twin, lambda x: model(x.to(device)).cpu(), self._task)):
+                    architecture = None
         if architecture is None:
             raise InputError(
                 "the model is not a plain transformer, MLP, CNN or module (LNPre or RMS norms, "
