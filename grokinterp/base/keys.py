@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from grokinterp.base.checks import number, real, word
 from grokinterp.base.errors import InputError, shown, whole_number
-from grokinterp.base.registry import Registry, check_class, checked_name
+from grokinterp.base.registry import Registry, check_class
 
 T = TypeVar("T")
 MOST_BITS = 63  # of whole numbers, as in TOML
@@ -156,7 +156,7 @@ def registers(registry: Registry[Any], base: type) -> Callable[[str], Callable[[
     """
 
     def named(name: str) -> Callable[[T], T]:
-        checked_name(registry.what, name)
+        registry.named(name)
 
         def register(kind: T) -> T:
             check_class(registry.what, name, kind, base)

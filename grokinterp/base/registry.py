@@ -49,19 +49,24 @@ class Registry(MutableMapping[str, T]):
         InputError for what cannot be a name, and for a name that another has. One of the same
         module and qualified name replaces the former, since a cell of a notebook is run twice.
         """
-        checked = checked_name(self.what, name)
+        checked = self.named(name)
         if others_of([(_origin(by) or ("",))[0]]):
             self._import_ours()  # so that their names are taken
-        if checked in self.reserved:
-            raise InputError(
-                f"{self.what} {checked!r} is {self.reserved[checked]}; give another name."
-            )
         taken = self._by.get(self.aliases.get(checked, checked))
         if taken is not None and (_origin(taken) is None or _origin(taken) != _origin(by)):
             owner = ".".join(_origin(taken) or ("somebody",))
             raise InputError(f"{self.what} {checked!r} is taken by {owner}; give another name.")
         self._entries[checked], self._by[checked] = entry, by
         return entry
+
+    def named(self, name: object) -> str:
+        """A name that an entry may have, were it free; InputError for any other."""
+        checked = checked_name(self.what, name)
+        if checked in self.reserved:
+            raise InputError(
+                f"{self.what} {checked!r} is {self.reserved[checked]}; give another name."
+            )
+        return checked
 
     def find(self, name: object) -> T:
         """The entry of a name or an alias, from a plug-in where need be; else an InputError."""

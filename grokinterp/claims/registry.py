@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from grokinterp.base.checks import listed, word
-from grokinterp.base.registry import Registry, check_function, checked_name
+from grokinterp.base.registry import Registry, check_function
 from grokinterp.base.result import Result
 from grokinterp.claims.evidence import FEWEST
 
@@ -108,7 +108,7 @@ def claim(
     `Evidence` of both regimes, as `gi.compare` gives it) or "controls". A name that is taken is
     refused, unless the same function is registered again, as in a notebook.
     """
-    checked_name("claim", name)
+    CLAIMS.named(name)
     needs = word("needs", needs, ("run", "runs", "controls"))
     against = tuple(listed("falsifiers", falsifiers, such_as="['a run without it']"))
 

@@ -26,7 +26,7 @@ from einops import rearrange
 from torch import Tensor
 
 from grokinterp.base.errors import InputError
-from grokinterp.base.registry import Registry, check_function, checked_name
+from grokinterp.base.registry import Registry, check_function
 from grokinterp.models.architecture import Weights
 
 Table = tuple[tuple[str, str, str], ...]
@@ -50,7 +50,7 @@ def register_layout(name: str) -> Callable[[ToCanonical], ToCanonical]:
     It is given a state dict, and returns HookedTransformer's names and shapes, or None for weights
     that are not of this layout. It is asked where none of this package fits.
     """
-    checked_name("layout", name)
+    LAYOUTS.named(name)
 
     def register(function: ToCanonical) -> ToCanonical:
         check_function("layout", name, function, ("state",))

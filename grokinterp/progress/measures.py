@@ -25,7 +25,7 @@ from torch import Tensor
 from grokinterp.base.checks import listed, member, text, truth, word
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.memory import kept_memory
-from grokinterp.base.registry import Registry, check_function, checked_name
+from grokinterp.base.registry import Registry, check_function
 from grokinterp.fourier import spectra
 from grokinterp.fourier._key_frequencies import Keys, subject_of
 from grokinterp.fourier.answers import LogitTally, checked_frequencies, usable_group
@@ -135,7 +135,7 @@ def measure(
     for a name that is taken (a cell of a notebook replaces its own), for what is no name, and for
     what is no such function.
     """
-    checked_name("measure", name)
+    MEASURES.named(name)
     truth("needs_frequencies", needs_frequencies)
     word("scope", scope, get_args(Scope))
     of_run = scope == "run"

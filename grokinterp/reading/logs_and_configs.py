@@ -31,7 +31,7 @@ from grokinterp.base.checks import listed, refused
 from grokinterp.base.errors import LONGEST_VALUE, InputError, one_line, shown
 from grokinterp.base.files import HEAD, kind_of
 from grokinterp.base.paths import file_at
-from grokinterp.base.registry import Registry, check_function, checked_name
+from grokinterp.base.registry import Registry, check_function
 from grokinterp.reading.file_contents import (
     SPLIT_GROUPS,
     STEPS,
@@ -255,7 +255,7 @@ def log_format(
     It returns a table with a column of steps and columns of losses or accuracies, a row a step,
     under the names that its tool has; they are recognised as those of a CSV are.
     """
-    checked_name("log_format", name)
+    LOG_FORMATS.named(name)
     endings = tuple(listed("suffixes", suffixes, such_as="('.tsv',)"))
     if not endings or not all(isinstance(x, str) and x.startswith(".") for x in endings):
         raise refused("suffixes", suffixes, "endings of names", "such as ('.tsv',)")

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
-from grokinterp.base.registry import Registry, check_function, checked_name
+from grokinterp.base.registry import Registry, check_function
 from grokinterp.circuits._attention import AttentionPatterns, attention, attention_patterns
 from grokinterp.circuits._figures import answers, circles, neurons
 from grokinterp.circuits._figures.answers import circuitsvis_script, plot_attention
@@ -76,7 +76,7 @@ def panel(
     what takes seconds: functions of (about, snapshot); or "once", a function of (about). InputError
     for a name that is taken, for another section or time, and for a function of other arguments.
     """
-    checked_name("panel", name)
+    PANELS.named(name)
     word("section", section, SECTIONS)
     word("when", when, (ONCE, EVERY_STEP, MILESTONES))
 

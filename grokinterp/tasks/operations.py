@@ -26,7 +26,7 @@ from torch import Tensor
 
 from grokinterp.base.checks import truth, word
 from grokinterp.base.errors import InputError, shown
-from grokinterp.base.registry import Registry, check_function, checked_name
+from grokinterp.base.registry import Registry, check_function
 
 UNDEFINED = -1
 
@@ -159,7 +159,7 @@ def operation(
     that are not whole numbers from 0 to p-1, one per pair, that contradict the group, or that
     differ from call to call.
     """
-    checked_name("operation", name)
+    OPERATIONS.named(name)
     if group is not None:
         word("group", group, get_args(Group))
     truth("seeded", seeded)
