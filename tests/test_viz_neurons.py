@@ -169,10 +169,12 @@ def test_what_cannot_be_drawn_is_refused(tiny_run):
     for neurons in ([], [32], [-1], ["a"], 3):
         with pytest.raises(gi.InputError, match="neuron"):
             plot_neurons(tiny_run, neurons=neurons)
-    for layer in (1, -1, True, "a"):
-        for draw in (plot_neurons, plot_neuron_fourier):
+    for draw in (plot_neurons, plot_neuron_fourier):
+        for layer in (1, -1, True):
             with pytest.raises(gi.InputError, match="is not a whole number from 0 to 0"):
                 draw(tiny_run, layer=layer)
+        with pytest.raises(gi.InputError, match="has no activation 'a'"):
+            draw(tiny_run, layer="a")
 
 
 def test_a_layer_may_be_numpys(tiny_run):
