@@ -64,7 +64,7 @@ class ModuleArchitecture(BaseArchitecture):
         """The architecture on a task."""
         made = super().of_recipe(task, values).for_task(task)
         for name, part in made.template.named_modules():
-            if isinstance(part, _DropoutNd | _BatchNorm):
+            if isinstance(part, _DropoutNd | _BatchNorm) and getattr(part, "p", 1.0):
                 raise InputError(
                     f"{name or 'the module'} of {cls.kind!r} is a {type(part).__name__}, which "
                     "acts only in training, and not alike each time; leave it out."
@@ -157,7 +157,7 @@ class ModuleArchitecture(BaseArchitecture):
         if "vmap" in told:
             return InputError(
                 f"the module of {self.kind!r} cannot be computed by torch.func.vmap, which this "
-                f"needs ({told}); leave out what looks at values, such as one_hot without a size."
+                f"needs ({told}); leave out what looks at values, as one_hot does."
             )
         if own is not None and own.dtype != given.dtype:
             return InputError(
