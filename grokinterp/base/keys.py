@@ -21,7 +21,6 @@ from grokinterp.base.registry import Registry, check_class
 
 T = TypeVar("T")
 MOST_BITS = 63  # of whole numbers, as in TOML
-PLAIN = (bool, int, float, str)
 
 
 @dataclass(frozen=True)
@@ -147,6 +146,11 @@ class Kind:
 
     kind: ClassVar[str] = ""  # the name that it is registered under
 
+    @classmethod
+    def keys(cls) -> tuple[Key, ...]:
+        """The keys that recipes of this kind have."""
+        return keys_of(cls)
+
 
 def registers(registry: Registry[Any], base: type) -> Callable[[str], Callable[[T], T]]:
     """The decorator that registers frozen dataclasses of a base under a name: `@register("name")`.
@@ -200,7 +204,7 @@ def _reader(kind: Any, of: str = "") -> tuple[Callable[[Any], Any], str]:
     if get_origin(kind) is tuple and inner and inner[0] in (int, float):
         if inner[1:] == [Ellipsis]:
             read = _READERS[inner[0]][0]
-            return lambda given: _several(given, read), f"a list such as {'[256, 64]'}"
+            return lambda given: _several(given, read), "a list such as [256, 64]"
         if set(inner) == {inner[0]}:
             n, read = len(inner), _READERS[inner[0]][0]
             return lambda given: _several(given, read, n), f"{n} numbers"

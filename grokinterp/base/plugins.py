@@ -49,14 +49,12 @@ def others_of(modules: Iterable[str]) -> set[str]:
     return {name for name in modules if name.partition(".")[0] != __name__.partition(".")[0]}
 
 
-def import_plugins() -> bool:
-    """Import all plug-ins that have not been yet; returns whether there was one."""
-    new = False
+def import_plugins() -> None:
+    """Import all plug-ins that have not been yet."""
     for point in _installed():
-        new |= _import(point.module, f"the entry point {point.name!r}")
+        _import(point.module, f"the entry point {point.name!r}")
     for module in named_plugins():
-        new |= _import(module, VARIABLE)
-    return new
+        _import(module, VARIABLE)
 
 
 @cache
@@ -70,10 +68,10 @@ def look_in(folder: str) -> None:
         sys.path.append(folder)
 
 
-def _import(module: str, named_by: str) -> bool:
+def _import(module: str, named_by: str) -> None:
     """Import a module once; InputError, with what it raised, where that fails."""
     if module in _IMPORTED:
-        return False
+        return
     if "" not in sys.path:
         look_in(os.getcwd())
     try:
@@ -87,4 +85,3 @@ def _import(module: str, named_by: str) -> bool:
             "imports them, from here or installed."
         ) from error
     _IMPORTED.add(module)
-    return True

@@ -58,7 +58,6 @@ class Loss(Protocol):
 
 Gradients = Callable[[Mapping[str, Tensor]], Weights]  # of fixed rows, at any weights
 
-
 # The forward of fixed weights: of inputs, a cache or None, and `keep_pre`; see `answers`.
 Answers = Callable[..., Tensor]
 
@@ -82,11 +81,11 @@ class BaseArchitecture(Kind):
     def keys(cls) -> tuple[Key, ...]:
         """The keys of recipes that it has, those of its initial weights among them."""
         return (
-            *keys_of(cls),
+            *super().keys(),
             *cls.more_keys,
             Key(
                 "biases", str, cls.usual_biases, choices=("none", "mlp", "all"), wanted="text",
-                help='which are trained: "none", "mlp" or "all"',
+                help='which biases are trained: "none", "mlp" or "all"',
                 read=lambda x: {True: "all", False: "none"}.get(x) if isinstance(x, bool) else (
                     x if isinstance(x, str) else None
                 ),

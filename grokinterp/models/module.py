@@ -64,7 +64,7 @@ class ModuleArchitecture(BaseArchitecture):
         """The architecture on a task."""
         made = super().of_recipe(task, values).for_task(task)
         for name, part in made.template.named_modules():
-            if isinstance(part, _DropoutNd | _BatchNorm) and getattr(part, "p", 1.0):
+            if isinstance(part, _DropoutNd | _BatchNorm) and getattr(part, "p", True):
                 raise InputError(
                     f"{name or 'the module'} of {cls.kind!r} is a {type(part).__name__}, which "
                     "acts only in training, and not alike each time; leave it out."

@@ -110,13 +110,14 @@ def keys_of_recipe(kinds: Mapping[str, str]) -> dict[str, Key]:
     for role, registry in REGISTRIES.items():
         name = kinds.get(role, USUAL.get(role, ""))
         kind = registry.find(name)
+        own = kind.keys()
         found.append(Key(role, str, name, ABOUT[role]))
         if role == "task":
             usual = MODELS.find(kinds["model"]).usual
-            found += [_with_default(one, usual) for one in keys_of(kind)]
+            found += [_with_default(one, usual) for one in own]
             found += [] if kind.own_split else keys_of(DrawnSplit)
         else:
-            found += kind.keys() if role == "model" else keys_of(kind)
+            found += own
     return by_name([*found, *keys_of(Schedule), *keys_of(Watching)])
 
 
@@ -128,7 +129,7 @@ def every_key() -> dict[str, dict[str, Key]]:
     for role, registry in REGISTRIES.items():
         registry.every()  # plug-ins too
         for name, kind in registry.items():
-            found[f"{role}={name}"] = by_name(kind.keys() if role == "model" else keys_of(kind))
+            found[f"{role}={name}"] = by_name(kind.keys())
     return found
 
 
