@@ -13,6 +13,8 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 import grokinterp as gi
+from grokinterp.base.result import Result
+from grokinterp.circuits import DistanceIrrelevance
 from grokinterp.figures import _figure as theme
 from grokinterp.figures._figure import (
     STEPS,
@@ -25,6 +27,7 @@ from grokinterp.figures._figure import (
 )
 from grokinterp.figures.slider import over_training
 from grokinterp.fourier._figures import draw_steps
+from grokinterp.training.ensemble import EnsembleTiming
 from grokinterp.viz import Figure, plot_correctness, plot_neurons
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -46,6 +49,17 @@ def test_a_figure_has_its_title_axes_and_mark_of_steps(drawn):
     assert layout.yaxis.title.text == "y (s)"
     assert layout.meta is None
     assert figure("t", STEPS).layout.meta == {"x": "step"}
+
+
+class Measured(Result):
+    """A result of somebody else's, in a module without pictures."""
+
+
+@pytest.mark.parametrize("kind", [Measured, DistanceIrrelevance, EnsembleTiming])
+def test_a_result_without_a_picture_says_so(kind):
+    found = object.__new__(kind)
+    with pytest.raises(gi.InputError, match=rf"^{kind.__name__} has no picture; \.table\(\) has "):
+        found.plot()
 
 
 def test_dark_is_a_copy(drawn):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from grokinterp.base.errors import InputError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -37,11 +39,17 @@ class Result:
         """Every field in plain values, as JSON has them: numbers, text, lists and dicts."""
         return {each.name: plain_values(getattr(self, each.name)) for each in fields(self)}
 
-    def _drawn(self, **options: Any) -> Any:
-        """The figure that `_figures` of this result's room draws, imported when needed."""
-        room = ".".join(type(self).__module__.split(".")[:2])
-        importlib.import_module(f"{room}._figures")
-        return _DRAWINGS[type(self)](self, **options)
+    def plot(self, *args: Any, **options: Any) -> Any:
+        """The figure of these numbers, as `_figures` of their room draws it, with its options."""
+        figures = f"{'.'.join(type(self).__module__.split('.')[:2])}._figures"
+        try:
+            importlib.import_module(figures)
+        except ModuleNotFoundError as error:
+            if error.name != figures:
+                raise
+        if type(self) not in _DRAWINGS:
+            raise InputError(f"{type(self).__name__} has no picture; .table() has its numbers.")
+        return _DRAWINGS[type(self)](self, *args, **options)
 
     def _title(self) -> str:
         """The first line of a card: by default the class's name, such as "Key frequencies"."""

@@ -77,7 +77,7 @@ class Attention(Result):
 
     def plot(self, to: str = "a") -> "go.Figure":
         """Attention to operand "a", "b" or "equals" over all pairs (a, b), one panel per head."""
-        return self._drawn(to=to)
+        return super().plot(to=to)
 
 
 def attention(
@@ -207,7 +207,7 @@ class AttentionPatterns(Result):
 
         InputError where CircuitsVis is not installed (`pip install 'grokinterp[circuitsvis]'`).
         """
-        return self._drawn()
+        return Html(self.plot())
 
 
 def attention_patterns(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -21,9 +20,6 @@ from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot, from_weights
 from grokinterp.runs.forwards import device_of
 from grokinterp.tasks.task import Task
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +86,6 @@ class Attribution(Result):
         frame.index = pd.Index(self.parts, name="part")
         frame.loc["all parts"] = frame.sum()
         return frame
-
-    def plot(self) -> "go.Figure":
-        """What each part adds to the margin, by logit frequency where there are any."""
-        return self._drawn()
 
 
 def attribution(

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -26,9 +26,6 @@ from grokinterp.models.last_block import LOGITS
 from grokinterp.reading._load import Subject, check_snapshot, loaded, steps_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 ABOVE, WITHIN, NONE = "above chance", "not above chance", "no placebo"
 UNKNOWN = "undetermined"  # a loss is not a number
@@ -278,10 +275,6 @@ class Ablation(Result):
                 for placebo in row.placebos
             ]
         )
-
-    def plot(self) -> "go.Figure":
-        """Every ratio and its placebos on a log axis; with a slider over several checkpoints."""
-        return self._drawn()
 
 
 def ablate(

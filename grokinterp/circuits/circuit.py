@@ -30,7 +30,6 @@ from grokinterp.tasks.modular import ModularTask
 
 if TYPE_CHECKING:
     import networkx
-    import plotly.graph_objects as go
 
 ACTIVATION_ROUNDING = 1e-5  # relative; of float32, where nothing was changed
 
@@ -103,10 +102,6 @@ class Faithfulness(Result):
         """Plain values, as `grokinterp ablate --json` prints them; what is not defined is None."""
         names = ("step", "frequencies", "recovered", "lost", "ratio", "not_needed")
         return plain_values({name: getattr(self, name) for name in names} | {"rows": self.table()})
-
-    def plot(self) -> "go.Figure":
-        """The losses of all rows on a log axis."""
-        return self._drawn()
 
     def _share(self, difference: float) -> float:
         gained = self.nothing.score.loss_all - self.nothing.whole.loss_all
@@ -229,10 +224,6 @@ class CircuitGraph(Result):
         for side, column in (("target", "share_in"), ("source", "share_out")):
             frame[column] = frame["node"].map(edges.groupby(side)["share"].sum())
         return frame
-
-    def plot(self) -> "go.Figure":
-        """The edges as bands, as wide as their shares."""
-        return self._drawn()
 
     def to_networkx(self) -> "networkx.DiGraph":
         """The same as a directed graph; nodes carry `layer`, edges share, loss and change."""

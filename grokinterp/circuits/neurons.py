@@ -8,7 +8,6 @@ neurons on which cos(w_k f(a, b)) is read, and the row sin(w_k c) is v_k, for si
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -26,9 +25,6 @@ from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import UNDEFINED
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 LEFTOVER = -1  # the cluster of neurons that no frequency explains well enough
 
@@ -105,10 +101,6 @@ class NeuronClusters(Result):
             frame[name] = [float(getattr(self, name)[own].nanmean()) for own in members]
         frame.attrs.update(self.assumptions, variance_share=self.variance_share)
         return frame
-
-    def plot(self) -> "go.Figure":
-        """Every neuron by its leading frequency and how much that explains."""
-        return self._drawn()
 
     @property
     def assumptions(self) -> dict[str, object]:

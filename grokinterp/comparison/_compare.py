@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -19,9 +19,6 @@ from grokinterp.comparison.profile import PROFILED, measure_profile
 from grokinterp.reading._load import RunOrPath, runs_of
 from grokinterp.runs.run import Run
 from grokinterp.sweeps.statistics import contrast, median_interval
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +151,6 @@ class Comparison(Result):
             "notes": self.notes,
         }
         return dict(plain_values(found))
-
-    def plot(self) -> "go.Figure":
-        """Test loss, c, features and path of every run, aligned."""
-        return self._drawn()
 
     def _in(self, regime: str) -> list[RunProfile]:
         return [profile for profile in self.profiles if self.regimes[profile.name] == regime]

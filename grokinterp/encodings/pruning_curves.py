@@ -7,7 +7,7 @@ from fraction q = 0 to 1, and c = 1 / (1 - a).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -32,9 +32,6 @@ from grokinterp.fourier.spectra import token_order
 from grokinterp.reading._load import RunOrPath, Subject, progress_bar, run_of, snapshot_of, steps_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 # The default grid: steps of 0.02, and finer where an encoding of a few coordinates breaks down.
 GRID = (*(i / 50 for i in range(50)), 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.999, 1.0)
@@ -153,10 +150,6 @@ class PruningCurve(Result):
     def _lost(self) -> float:
         """1 - area, exactly 0 where nothing is lost."""
         return float(torch.trapezoid(1 - self.accuracy, self.fractions))
-
-    def plot(self) -> "go.Figure":
-        """Accuracy against the fraction pruned, c in the legend; `grokinterp.viz` draws several."""
-        return self._drawn()
 
 
 def pruning_curve(

@@ -10,7 +10,6 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -34,9 +33,6 @@ from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 SHARE_FLOOR = 1e-12  # shares below this are rounding noise, whose ratios mean nothing
 MIN_KEPT = 0.5  # kept shares must sum to this much for a sparse circuit
@@ -269,10 +265,6 @@ class KeyFrequencies(Result):
         for rule, chosen in self.other_rules.items():
             frame[rule] = frame["k"].isin(chosen)
         return frame.sort_values("share", ascending=False, ignore_index=True)
-
-    def plot(self) -> "go.Figure":
-        """The share of every frequency, the key ones in colour."""
-        return self._drawn()
 
 
 def key_frequencies(

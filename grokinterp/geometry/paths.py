@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -23,9 +22,6 @@ from grokinterp.geometry.predictions import pairwise_distances, roots_along
 from grokinterp.progress.phases import Phases
 from grokinterp.reading._load import RunOrPath, run_of
 from grokinterp.runs.run import nearest_step
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 LEAST_ORDER = 0.5  # below it the limit lies further off than the last two halvings came
 FEWEST_CHECKPOINTS = 9  # for a limit: of every fourth, 3 are left
@@ -184,10 +180,6 @@ class InformationPath(Sampled):
                 }
             )
         return self._frame(rows)
-
-    def plot(self) -> "go.Figure":
-        """Length so far and distance from the start against step."""
-        return self._drawn()
 
     def _place(self, step: int) -> int:
         if whole_number(step) is None:

@@ -167,7 +167,7 @@ class TrajectoryEmbedding(Sampled):
 
     def plot(self, *, dimensions: Literal[2, 3] = 2) -> "go.Figure":
         """One line per run through its checkpoints, in two or three dimensions."""
-        return self._drawn(dimensions=dimensions)
+        return super().plot(dimensions=dimensions)
 
 
 def trajectory_embedding(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,10 +37,6 @@ from grokinterp.reading._load import RunOrPath, load
 from grokinterp.reading.checkpoint_formats import SUFFIXES, is_foreign
 from grokinterp.runs.manifest import missing_split
 from grokinterp.runs.run import Run
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
 
 CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
 PHASES = ("memorization", "circuit_formation", "cleanup")
@@ -127,10 +123,6 @@ class Phases(Result):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `grokinterp phases --json` prints them."""
         return {key: plain_values(getattr(self, key)) for key in IN_JSON}
-
-    def plot(self) -> "go.Figure":
-        """Learning curves with the phases shaded."""
-        return self._drawn()
 
 
 def run_or_log(path: str | Path) -> Run | pd.DataFrame:
