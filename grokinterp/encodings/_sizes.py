@@ -68,7 +68,7 @@ def quantize(weights: Mapping[str, Tensor], *, bits: int) -> tuple[Weights, dict
     >>> codes["W"].tolist(), steps["W"]
     ([-1, 0, 1], 2.0)
     """
-    whole("bits", bits, least=FEWEST_BITS, most=MOST_BITS, such_as="8")
+    bits = whole("bits", bits, least=FEWEST_BITS, most=MOST_BITS, such_as="8")
     largest = 2 ** (bits - 1) - 1
     kind = torch.int8 if bits <= 8 else torch.int16
     codes, steps = {}, {}

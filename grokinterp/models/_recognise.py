@@ -305,8 +305,8 @@ class _Named:
         names are free.
         """
         hooked = self.layout == "hooked"
-        own = set(self.weights) - set(architecture.parameter_shapes())
-        extra = sorted(own if hooked else self._not_understood())
+        own = sorted(set(self.weights) - set(architecture.parameter_shapes()))
+        extra = own if hooked else self._not_understood()
         used = [x for x in extra if not hooked or _PART_OF_THE_FORWARD.fullmatch(x)]
         if used:
             raise InputError(
@@ -360,8 +360,8 @@ class _Named:
         hint = f"of its own, {names(own)} are not understood: " if own else ""
         return InputError(f"{self.where} has no weight {name!r}; {hint}rename them {_AS_HOOKED}.")
 
-    def _not_understood(self) -> set[str]:
-        return set(self.weights) - {slot.key for slot in self.places.values()}
+    def _not_understood(self) -> list[str]:
+        return sorted(set(self.weights) - {slot.key for slot in self.places.values()})
 
 
 def _direction(state: Mapping[str, Tensor]) -> str:

@@ -251,11 +251,11 @@ def _positive(value: Any) -> bool:
 
 def _typed(key: str, value: Any, kind: str) -> Any:
     """The value in the type of its setting, refused when it has another."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind == "int" and number and abs(value) < 2**63 and value % 1 == 0:
+    number = real(value)
+    if kind == "int" and number is not None and abs(number) < 2**63 and number % 1 == 0:
         return int(value)
-    if kind == "float" and number and abs(value) < LARGEST_NUMBER:
-        return float(value)
+    if kind == "float" and number is not None and abs(number) < LARGEST_NUMBER:
+        return number
     if kind == type(value).__name__ and kind in ("bool", "str"):
         return value
     wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
