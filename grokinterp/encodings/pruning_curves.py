@@ -192,7 +192,7 @@ def pruning_curve(
     finite("the logits", snapshot.logits)
     names = weight_names(snapshot.weights, biases=biases)
     pruned = {name: snapshot.weights[name] for name in names}
-    tokens = None if snapshot.task.grid is None else token_order(snapshot)
+    tokens = None if snapshot.task.modular is None else token_order(snapshot)
     found = coordinates(pruned, basis, tokens=tokens)
     if basis != "weights" and scores != MAGNITUDE:
         raise InputError(

@@ -77,7 +77,7 @@ def features(
     and `.median_r`.
     """
     run = run_of(run)
-    if run.task.grid is not None:
+    if run.task.modular is not None:
         convention = convention or "real"
     elif convention is not None:
         raise InputError(
@@ -129,7 +129,7 @@ def _scopes(run: Run) -> Columns:
 def _bases(run: Run) -> Columns:
     """Compressibility in singular values, and in the Fourier basis with what can go there."""
     found: Columns = {"c_singular": pruning_curve(run, basis="singular").c}
-    if run.task.grid is not None:
+    if run.task.modular is not None:
         curve = pruning_curve(run, basis="fourier")
         found |= {"c_fourier": curve.c, "prunable_fourier": curve.prunable}
     return found
@@ -151,7 +151,7 @@ def _sizes(run: Run) -> Columns:
 @measure_of_runs("features")
 def _features(run: Run) -> Columns:
     """Mean IPRs of neurons, or |r| of layers with energy and magnetisation: median, weighted."""
-    if run.task.grid is not None:
+    if run.task.modular is not None:
         means = neuron_ipr(run).means
         return {name: means[name] for name in ("ipr_input", "ipr_output")}
     found: Columns = {}

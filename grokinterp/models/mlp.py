@@ -10,7 +10,7 @@ Weights, inputs and labels are those of one model, or with a leading axis those 
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -30,7 +30,6 @@ from grokinterp.models.architecture import (
 )
 from grokinterp.models.layers import Visit
 from grokinterp.models.user_models import HookedModel
-from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
 D_MLP = 512
@@ -74,14 +73,14 @@ class MLPArchitecture(BaseArchitecture):
     @classmethod
     def of_recipe(cls, task: Task, values: Mapping[str, Any]) -> "MLPArchitecture":
         """The architecture for a task of operand pairs."""
-        if task.grid is None:
+        if task.modular is None:
             raise cls._not_for(task, "operand tokens")
         widths, n_layers, d_mlp = (values[name] for name in ("widths", "n_layers", "d_mlp"))
         if widths and (n_layers, d_mlp) != (1, D_MLP):
             hidden = f"widths={list(widths)} are the hidden layers"
             raise InputError(f"{hidden}; leave n_layers and d_mlp out.")
         return cls(
-            p=task.grid,
+            p=task.modular.p,
             n_classes=task.n_classes,
             d_embed=values["d_model"] if values["embedding"] == "learned" else 0,
             **fields_from(keys_of(cls), {**values, "widths": widths or (d_mlp,) * n_layers}),
@@ -119,21 +118,22 @@ class MLPArchitecture(BaseArchitecture):
     def why_not(self, task: Task, *, stored: bool = False) -> str | None:
         """Why it does not fit a task, with the sizes of both.
 
+        >>> from grokinterp.tasks import ModularTask
         >>> MLPArchitecture(p=7, widths=(8,), n_classes=7).why_not(ModularTask("add", 5, False))
         'the MLP reads 2 operands of 7 tokens and has 7 classes; add mod 5 has 2 of 5 and 5 classes'
         """
-        if task.grid is None:
+        if (pairs := task.modular) is None:
             return f"the {self.kind} reads operand tokens, the task is {task.title}"
-        if cast(ModularTask, task).equals_token:
+        if pairs.equals_token:
             return (
                 f"the MLP reads 2 operands of {self.p} tokens, the task is {task.title} with a "
                 'third, the "=" token; give equals_token=False'
             )
-        if (self.p, self.n_classes) == (task.grid, task.n_classes):
+        if (self.p, self.n_classes) == (pairs.p, pairs.n_classes):
             return None
         return (
             f"the MLP reads 2 operands of {self.p} tokens and has {self.n_classes} classes; "
-            f"{task.title} has 2 of {task.grid} and {task.n_classes} classes"
+            f"{task.title} has 2 of {pairs.p} and {pairs.n_classes} classes"
         )
 
     def why_not_stacked(self, inputs: Tensor) -> None:

@@ -16,7 +16,7 @@ through the hooked forward of TransformerLens: the same numbers either way.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,12 +89,11 @@ class TransformerArchitecture(BaseArchitecture):
     @classmethod
     def of_recipe(cls, task: Task, values: Mapping[str, Any]) -> "TransformerArchitecture":
         """The architecture for a task of operand tokens."""
-        if task.grid is None:
+        if (tokens := task.modular) is None:
             raise cls._not_for(task, "operand tokens")
         if values["equals_class"] and not values["equals_token"]:
             without = 'without "=" among the inputs there is no "=" class'
             raise InputError(f"equals_class=true needs equals_token=true: {without}.")
-        tokens = cast(ModularTask, task)
         return cls(
             d_vocab=tokens.d_vocab,
             d_vocab_out=task.n_classes + values["equals_class"],
@@ -218,20 +217,13 @@ class TransformerArchitecture(BaseArchitecture):
 
     def why_not(self, task: Task, *, stored: bool = False) -> str | None:
         """Why it does not fit a task; a stored one may have more of everything than its task."""
-        if task.grid is None:
+        if (tokens := task.modular) is None:
             return f"the {self.kind} reads operand tokens, the task is {task.title}"
-        tokens, sizes = cast(ModularTask, task), NetworkSizes.of(self)
+        sizes = NetworkSizes.of(self)
         least = NetworkSizes(tokens.d_vocab, tokens.tokens.shape[1], task.n_classes)
         if stored and all(size >= enough for size, enough in zip(sizes, least, strict=True)):
             return None
         return _misfit(sizes, tokens, "the model")
-
-    def refuse_unfit(self, task: Task) -> None:
-        """InputError where it does not fit a task, with the settings that would."""
-        if task.grid is None:
-            super().refuse_unfit(task)
-        else:
-            refuse_misfit(cast(ModularTask, task), NetworkSizes.of(self))
 
 
 @lru_cache(maxsize=8)

@@ -130,7 +130,7 @@ def measure(
     frequencies), or a finished "run". A measure of snapshots is taken by `gi.progress_measures`,
     `grokinterp measure` and `grokinterp bench` unless `default` is False: then, and always for one
     of runs, it is taken where it is asked for by name. `of` says for which tasks it has columns: a
-    class of tasks, or "grid" (all pairs of operands) or "observables" for those that have one.
+    class of tasks, or "modular" (arithmetic on operands) or "observables" for those that have one.
     `meaning` is one line about its numbers, the first one of the docstring unless given. InputError
     for a name that is taken (a cell of a notebook replaces its own), for what is no name, and for
     what is no such function.
@@ -145,7 +145,7 @@ def measure(
         raise InputError(f"{given}=True is for measures of snapshots; leave it out for a run.")
     text("prefix", prefix, such_as="'norm_'")
     if of is not None and not isinstance(of, type):
-        word("of", of, ("grid", "observables"))
+        word("of", of, ("modular", "observables"))
 
     def register(function: Function) -> Function:
         check_function("measure", name, function, (scope, "frequencies")[: 1 + needs_frequencies])
@@ -237,13 +237,13 @@ def _gini(snapshot: Snapshot, *, of: Callable[[Snapshot], Tensor]) -> float:
 for _name, _spectrum, _task, _what in (
     ("gini_embedding", spectra.embedding_spectrum, None, "W_E along the tokens"),
     ("gini_unembedding", spectra.unembedding_spectrum, None, "W_U along the answer classes"),
-    ("gini_neuron_logit", spectra.neuron_logit_spectrum, "grid", "W_out W_U, the paper's W_L"),
+    ("gini_neuron_logit", spectra.neuron_logit_spectrum, "modular", "W_out W_U, the paper's W_L"),
 ):
     _meaning = f"Gini of the per-frequency norms of {_what}; constant left out."
     measure(_name, of=_task, meaning=_meaning)(partial(_gini, of=_spectrum))
 
 
-@measure("embedding_top5_share", of="grid")
+@measure("embedding_top5_share", of="modular")
 def _embedding_top5_share(snapshot: Snapshot) -> float:
     """Share of the power of W_E in its five strongest frequencies; constant left out."""
     power = spectra.embedding_spectrum(snapshot)[1:]
@@ -253,7 +253,7 @@ def _embedding_top5_share(snapshot: Snapshot) -> float:
 for _loss in (
     losses.trig_variance_explained, losses.restricted_loss_demo, losses.excluded_loss_demo
 ):  # fmt: skip
-    measure(_loss.__name__, needs_frequencies=True, of="grid")(_loss)
+    measure(_loss.__name__, needs_frequencies=True, of="modular")(_loss)
 
 
 def _ipr(snapshot: Snapshot, *, name: str) -> float:
@@ -262,7 +262,7 @@ def _ipr(snapshot: Snapshot, *, name: str) -> float:
 
 for _name, _what in (("ipr_input", "read of each operand"), ("ipr_output", "write to the answers")):
     _meaning = f"Mean IPR of what the neurons {_what}, real basis."
-    measure(_name, of="grid", meaning=_meaning)(partial(_ipr, name=_name))
+    measure(_name, of="modular", meaning=_meaning)(partial(_ipr, name=_name))
 
 
 @measure("observables", of="observables")
@@ -277,7 +277,7 @@ def _observables(snapshot: Snapshot) -> dict[str, float]:
     }
 
 
-@measure("mirrored_pairs", prefix="test_", of="grid")
+@measure("mirrored_pairs", prefix="test_", of="modular")
 def _mirror(snapshot: Snapshot) -> dict[str, float]:
     """Test loss and accuracy on pairs whose mirror (b, a) is trained on, and on the others.
 
@@ -349,7 +349,7 @@ for _name, _of, _meaning in (
     ("loss_heldout_placebo", "placebo_loss", "The least loss of fits by as many others, 50 sets."),
     ("acc_heldout_placebo", "placebo_acc", "The best accuracy of the same placebos."),
 ):
-    measure(f"restricted_{_name}", needs_frequencies=True, of="grid", meaning=_meaning)(
+    measure(f"restricted_{_name}", needs_frequencies=True, of="modular", meaning=_meaning)(
         partial(_heldout, of=_of)
     )
 

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -110,13 +110,12 @@ def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
     word("format", format, ("demo", "paper"))
     run = run_of(run)
     path = new_file("path", path, such_as="run.pth")
-    architecture = run.architecture.transformer
-    if architecture is None or run.task.grid is None:
+    architecture, task = run.architecture.transformer, run.task.modular
+    if architecture is None or task is None:
         raise InputError(
             f"{run.path} holds a model of kind {run.architecture.kind!r}; format={format!r} is one "
             "of transformers on modular arithmetic."
         )
-    task = cast(ModularTask, run.task)
     content = _demo(run, architecture) if format == "demo" else _paper(run, architecture, task)
     buffer = io.BytesIO()
     torch.save(content, buffer)

@@ -121,7 +121,7 @@ def _or_reason(
 
 
 def _most_steps(run: Run, n_runs: int) -> int:
-    if run.task.grid is None:
+    if run.task.modular is None:
         return MOST_IMAGED
     affordable = BYTES / n_runs / (IMAGES * 2 * run.task.n_inputs)
     return int(min(MOST_IMAGED, max(FEWEST_IMAGED, affordable)))

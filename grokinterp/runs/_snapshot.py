@@ -19,7 +19,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Protocol, TypeVar, cast, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -115,11 +115,11 @@ class Snapshot:
     @property
     def modular_task(self) -> ModularTask:
         """The task of modular arithmetic; InputError for any other."""
-        if self.task.grid is None:
+        if self.task.modular is None:
             raise InputError(
                 f"{self.task.title} has no operand tokens; this looks at modular arithmetic."
             )
-        return cast(ModularTask, self.task)
+        return self.task.modular
 
     @property
     def test_rows(self) -> Bool[Tensor, " n_inputs"] | None:

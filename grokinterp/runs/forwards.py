@@ -6,7 +6,7 @@ configuration can be missing or wrong, so the model is run on two inputs too.
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from grokinterp.models.hooked_module import HookedModule, at_answer
 from grokinterp.models.kinds import has_positions
 from grokinterp.models.transformer import NetworkSizes, refuse_misfit
 from grokinterp.models.user_models import HookedModel, alone_with, configuration
-from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
 # Inputs and hook names -> logits at the answer position and those activations.
@@ -98,12 +97,12 @@ def try_on(model: HookedModel, task: Task) -> None:
             cfg.refuse_unfit(task)
         _answers(model, task, ("inputs", "classes"))
         return
-    if task.grid is None:
+    if task.modular is None:
         raise InputError(
             f"the transformer reads operand tokens, the task is {task.title}; give the task it was "
             "trained on."
         )
-    task = cast(ModularTask, task)
+    task = task.modular
     # What the configuration does not say is taken to fit until the model has been run.
     n_ctx = task.tokens.shape[1]
     d_vocab, said_ctx = _size(cfg, "d_vocab") or task.d_vocab, _size(cfg, "n_ctx") or n_ctx

@@ -60,9 +60,9 @@ class ModularTask(Task):
             object.__setattr__(self, name, value)
 
     @property
-    def grid(self) -> int:
-        """The number of operands, p: the rows are all pairs."""
-        return self.p
+    def modular(self) -> "ModularTask":
+        """Itself."""
+        return self
 
     @property
     def n_inputs(self) -> int:
@@ -143,7 +143,8 @@ class ModularTask(Task):
 
     def asks_the_same(self, other: Task) -> bool:
         """Whether another task has the same pairs with the same answers, however they are read."""
-        return self.grid == other.grid and torch.equal(self.labels, other.labels)
+        other_p = other.modular and other.modular.p
+        return self.p == other_p and torch.equal(self.labels, other.labels)
 
     def modules(self) -> set[str]:
         """That of its operation too."""

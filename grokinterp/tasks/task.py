@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -15,6 +15,9 @@ from grokinterp.base.errors import InputError, shown
 from grokinterp.base.keys import Kind, registers
 from grokinterp.base.registry import Registry
 from grokinterp.tasks.operations import UNDEFINED
+
+if TYPE_CHECKING:
+    from grokinterp.tasks.modular import ModularTask
 
 TASKS: Registry[type["Task"]] = Registry("task")
 
@@ -68,13 +71,13 @@ class Task(Kind):
         return 1.0
 
     @property
-    def grid(self) -> int | None:
-        """p, where the rows are all pairs (a, b) of p operands: a * p + b; else None."""
+    def modular(self) -> "ModularTask | None":
+        """Itself, a `ModularTask`, whose rows are all pairs of operand tokens; None of others."""
         return None
 
     @property
     def commutative(self) -> bool:
-        """Whether (b, a) has the answer of (a, b)."""
+        """Whether there are inputs (a, b) and (b, a), and they have the same answer."""
         return False
 
     @property
@@ -102,23 +105,16 @@ class Task(Kind):
     @abstractmethod
     def model_inputs(self) -> Tensor:
         """What a model reads, [n_inputs, ...]."""
-        raise NotImplementedError
 
     @property
     @abstractmethod
     def labels(self) -> Int[Tensor, " n_inputs"]:
         """The right answer of every input, from 0 to n_classes - 1."""
-        raise NotImplementedError
 
     @property
     def n_inputs(self) -> int:
         """How many inputs there are."""
         return len(self.labels)
-
-    @property
-    def has_mirrors(self) -> bool:
-        """Whether (b, a) has the answer of (a, b), so that one can be answered from the other."""
-        return self.grid is not None and self.commutative
 
     def mirrored(self, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[Tensor, " n_inputs"]:
         """Test inputs whose mirror is trained on: their answer can leak by symmetry."""
@@ -171,12 +167,10 @@ class TableTask(Task):
     @abstractmethod
     def inputs(self) -> Tensor:
         """What the model reads, [n_inputs, ...]."""
-        raise NotImplementedError
 
     @abstractmethod
     def answers(self) -> Int[Tensor, " n_inputs"]:
         """The class of every input, from 0 to n_classes - 1."""
-        raise NotImplementedError
 
     @cached_property
     def model_inputs(self) -> Tensor:  # noqa: D102
@@ -212,7 +206,7 @@ def has_mirrors(task: Task) -> bool:
     >>> has_mirrors(ModularTask("add", p=5)), has_mirrors(ModularTask("subtract", p=5))
     (True, False)
     """
-    return task.has_mirrors
+    return task.commutative
 
 
 def unmirrored_rows(task: Task, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[Tensor, " n_inputs"]:
@@ -230,7 +224,7 @@ def unmirrored_rows(task: Task, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[T
     """
     check_task(task)
     test = ~mask("train_mask", train_mask, task.n_inputs)
-    return test & ~task.mirrored(train_mask) if task.has_mirrors else test
+    return test & ~task.mirrored(train_mask) if task.commutative else test
 
 
 def task_from_dict(values: Mapping[str, Any]) -> Task:
