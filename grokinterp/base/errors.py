@@ -114,6 +114,7 @@ def whole_number(x: object) -> int | None:
     (3, None, None, None)
     """
     try:
-        return None if isinstance(x, bool) else operator.index(x)  # type: ignore[arg-type]
+        truth = isinstance(x, bool) or str(getattr(x, "dtype", "")) == "torch.bool"
+        return None if truth else operator.index(x)  # type: ignore[arg-type]
     except TypeError:
         return None

@@ -110,15 +110,19 @@ def _standard(
             if not parallel:
                 yield hooks.mlp_skip(layer, mode=mode)
     if not snapshot.positions:
-        convs = [x for name, x in weights.items() if re.fullmatch(r"conv\.\d+\.W", name)]
+        named = snapshot.named_weights.items()
+        convs = [x for name, x in named if re.fullmatch(r"conv\.\d+\.W", name)]
         for layer, weight in enumerate(convs):
             yield from (hooks.channels(layer, channel, mode=mode) for channel in range(len(weight)))
         for layer in range(snapshot.n_layers):
             width = weights[f"blocks.{layer}.mlp.W_in"].shape[1]
             yield hooks.neurons(layer, range(width), mode=mode, name=f"hidden layer {layer}")
         if isinstance(model := snapshot.hooked(), HookedModule):
-            for name, width in model.hidden_layers(snapshot.task.model_inputs[:2]).items():
+            layers = model.hidden_layers(snapshot.task.model_inputs[:4])
+            for name, width in layers.items():
                 yield hooks.neurons(name, range(width), mode=mode, name=f"hidden layer {name}")
+            if not layers:
+                yield "no hidden layers: no sub-module gives one output [n_inputs, neurons]"
     if frequencies:
         yield from _of_frequencies(snapshot, tuple(frequencies), mode)
 

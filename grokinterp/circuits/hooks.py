@@ -159,7 +159,8 @@ def replaced_neurons(
 
     def change(post: Tensor) -> Tensor:
         whole("neuron", int(index.max()), least=0, most=post.shape[-1] - 1, such_as="0")
-        return with_values(post, (slice(None), -1, index), values, hook)
+        answer = (slice(None), *[-1] * (post.ndim - 2), index)  # where there are positions
+        return with_values(post, answer, values, hook)
 
     return Intervention(name, name, ((hook, Edit(change)),), no_placebo="a replacement")
 

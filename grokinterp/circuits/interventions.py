@@ -21,7 +21,7 @@ from grokinterp.models.kinds import has_positions
 from grokinterp.models.last_block import Edit, LastBlock
 from grokinterp.models.user_models import HookedModel, alone_with
 from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot
-from grokinterp.runs.forwards import answer, device_of
+from grokinterp.runs.forwards import answer, device_of, refuse_no_rows
 
 MODES = ("zero", "mean", "resample")
 
@@ -176,12 +176,8 @@ def replay(snapshot: Snapshot, hooks: Iterable[HookPair]) -> Float[Tensor, "n_in
     if block is not None and len(own) == len(pairs) and all(block.has(name) for name, _ in own):
         logits = block.logits(own)
     else:
-        model = snapshot.hooked()
-        if missing := [name for name, _ in pairs if name not in model.hook_dict]:
-            known = "model.hook_dict lists all"
-            raise InputError(f"the model has no hook point {missing[0]!r} ({known}).")
-        checked = [(name, f if isinstance(f, Edit) else _checked(name, f)) for name, f in pairs]
-        logits = hooked_answers(model, snapshot.task.model_inputs, checked)
+        checked = [(name, _checked(name, f, snapshot.task.n_inputs)) for name, f in pairs]
+        logits = hooked_answers(snapshot.hooked(), snapshot.task.model_inputs, checked)
     return logits[:, : snapshot.task.n_classes]
 
 
@@ -206,25 +202,37 @@ def _last_block(snapshot: Snapshot) -> LastBlock | None:
     return snapshot.memo("last_block", build)
 
 
-def _checked(name: str, function: Callable[..., object]) -> Callable[..., object]:
-    """Somebody's own hook, refused where it gives something that cannot stand in its place."""
+def _checked(name: str, function: Callable[..., object], n: int) -> Callable[..., object]:
+    """A hook, refused where it gives something that cannot stand in its place.
+
+    An edit of this package compares the inputs: it is refused where they are not the first axis.
+    """
+
+    def edited(given: Tensor, hook: object) -> object:
+        refuse_no_rows(name, given, n)
+        return function(given, hook=hook)
 
     def checked(given: Tensor, hook: object) -> object:
         found = function(given, hook=hook)
-        if found is None or (isinstance(found, Tensor) and found.shape == given.shape):
+        if found is None or (
+            isinstance(found, Tensor) and (found.shape, found.dtype) == (given.shape, given.dtype)
+        ):
             return found
         raise InputError(
             f"the hook at {name!r} returns {shown(found)}; give a tensor of shape "
-            f"{tuple(given.shape)}, or None to leave it as it is."
+            f"{tuple(given.shape)} and {given.dtype}, or None to leave it as it is."
         )
 
-    return checked
+    return edited if isinstance(function, Edit) else checked
 
 
 def hooked_answers(
     model: HookedModel, inputs: Tensor, hooks: Sequence[tuple[str, Callable[..., object]]]
 ) -> Float[Tensor, "n n_classes"]:
     """Logits of any hooked model at the answer position, with these hooks in place."""
+    if missing := [name for name, _ in hooks if name not in model.hook_dict]:
+        known = "model.hook_dict lists all"
+        raise InputError(f"the model has no hook point {missing[0]!r} ({known}).")
     with alone_with(model):
         logits = model.run_with_hooks(inputs.to(device_of(model)), fwd_hooks=hooks)
     return (answer(logits) if has_positions(model) else at_answer(logits, logits)).cpu()

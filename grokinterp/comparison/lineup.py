@@ -106,7 +106,7 @@ def outcome(run: Run, name: str) -> RunProfile:
         return RunProfile(name, run, seed, phases, notes=notes, left_out=reason)
 
     for step in run.steps:
-        if not all_finite(run.weights(step)):
+        if not all_finite(run.architecture.parameters(run.weights(step))):
             return left_out(f"its weights of step {step} hold NaN or infinity")
     last = run.steps[-1]
     if not run.finished:

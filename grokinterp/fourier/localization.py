@@ -134,7 +134,7 @@ def neuron_ipr(
     """
     snapshot = snapshot_of(x, step=step, task=task)
     path = _path(snapshot, path)
-    weights, p, order = snapshot.weights, snapshot.modular_task.p, token_order(snapshot)
+    weights, p, order = snapshot.named_weights, snapshot.modular_task.p, token_order(snapshot)
     inputs = input_weights(weights, p, path=path)[:, order]
     outputs = output_weights(weights, p)[order]
     return NeuronIPR(
@@ -168,7 +168,7 @@ def fourier_heat_map(
     word("side", side, ("input", "output"))
     snapshot = snapshot_of(x, step=step, task=task)
     path = _path(snapshot, path)
-    weights, p, order = snapshot.weights, snapshot.modular_task.p, token_order(snapshot)
+    weights, p, order = snapshot.named_weights, snapshot.modular_task.p, token_order(snapshot)
     if side == "input":
         power = _input_power(input_weights(weights, p, path=path)[:, order])
     else:
@@ -188,4 +188,4 @@ def _input_power(inputs: Float[Tensor, "2 n neurons"]) -> Float[Tensor, "frequen
 
 
 def _path(snapshot: Snapshot, path: str | None) -> str:
-    return path or ("attention" if "blocks.0.attn.W_V" in snapshot.weights else "direct")
+    return path or ("attention" if "blocks.0.attn.W_V" in snapshot.named_weights else "direct")

@@ -100,7 +100,7 @@ def embedding_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_
 def unembedding_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
     """Power of `W_U` (answer classes only) along the class axis."""
     check_snapshot(snapshot)
-    return _of_classes(snapshot, _weight(snapshot.weights, "unembed.W_U"))
+    return _of_classes(snapshot, _weight(snapshot.named_weights, "unembed.W_U"))
 
 
 def neuron_logit_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
@@ -111,7 +111,7 @@ def neuron_logit_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_a
 def neuron_logit_map(snapshot: Snapshot) -> Float[Tensor, "d_mlp d_vocab_out"]:
     """`W_out @ W_U` of the last layer, in float64; `W_U` of an MLP, whose neurons it reads."""
     check_snapshot(snapshot)
-    return neuron_logit_weights(snapshot.weights)
+    return neuron_logit_weights(snapshot.named_weights)
 
 
 def embedding_components(snapshot: Snapshot) -> Float[Tensor, "n d"]:
@@ -198,7 +198,7 @@ def _grid_powers(grid: Float[Tensor, "n n m"]) -> tuple[Tensor, Tensor, Tensor, 
 
 def is_two_hot(snapshot: Snapshot) -> bool:
     """Whether the rows of W_in take the place of an embedding."""
-    weights = snapshot.weights
+    weights = snapshot.named_weights
     return "embed.W_E" not in weights and "blocks.0.mlp.W_in" in weights
 
 
@@ -206,9 +206,9 @@ def _embedding(snapshot: Snapshot) -> Float[Tensor, "n d"]:
     """What each operand token is embedded as; for a two-hot input, its row in each block."""
     order = token_order(snapshot)
     if is_two_hot(snapshot):
-        blocks = input_weights(snapshot.weights, snapshot.modular_task.p)
+        blocks = input_weights(snapshot.named_weights, snapshot.modular_task.p)
         return blocks[:, order].transpose(0, 1).flatten(1)
-    return _weight(snapshot.weights, "embed.W_E")[order]
+    return _weight(snapshot.named_weights, "embed.W_E")[order]
 
 
 def _of_classes(

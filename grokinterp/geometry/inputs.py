@@ -85,7 +85,7 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
         )
 
     def logits_fn(weights: Weights, inputs: Tensor) -> Tensor:
-        return architecture.forward(weights, inputs)[:, :n_classes]
+        return architecture.forward(snapshot.with_buffers(weights), inputs)[:, :n_classes]
 
     return logits_fn
 

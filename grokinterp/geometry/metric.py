@@ -322,7 +322,7 @@ def step_geometry(
 
 def _weights(run: Run, step: int) -> Weights:
     """In float64: the difference of near checkpoints is then exact."""
-    weights = run.weights(step)
+    weights = run.architecture.parameters(run.weights(step))
     check_finite(weights, step)
     return {name: weight.double() for name, weight in weights.items()}
 

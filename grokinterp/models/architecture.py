@@ -71,6 +71,7 @@ class BaseArchitecture(Kind):
     """
 
     positions: ClassVar[bool] = False  # activations have an axis of positions, the answer's last
+    named: ClassVar[bool] = True  # names of its weights say what they do, as in every kind of ours
     init_rules: ClassVar[tuple[str, ...]] = ("xavier", "torch")  # of `initial`; the first is usual
     usual_biases: ClassVar[str] = "all"  # that a recipe trains
     usual: ClassVar[Mapping[str, Any]] = {}  # defaults of the task's keys, where others are meant
@@ -129,6 +130,16 @@ class BaseArchitecture(Kind):
     def missing(self) -> str | None:
         """What it lacks to compute anything; None where nothing."""
         return None
+
+    @property
+    def buffers(self) -> Collection[str]:
+        """The weights that are no parameters, such as running statistics."""
+        return ()
+
+    def parameters(self, weights: Mapping[str, Tensor]) -> Weights:
+        """Those of the weights that are parameters."""
+        buffers = set(self.buffers)
+        return {name: weight for name, weight in weights.items() if name not in buffers}
 
     @property
     def transformer(self) -> Any:

@@ -34,6 +34,7 @@ class HookedModule(torch.nn.Module):
     """
 
     positions = False  # of every activation; see `at_answer`
+    n_layers = 0  # by number; they have names
 
     def __init__(self, module: torch.nn.Module, cfg: Any = None) -> None:
         super().__init__()
@@ -58,14 +59,15 @@ class HookedModule(torch.nn.Module):
         self, *inputs: Any, fwd_hooks: Iterable[tuple[str, Hook]] = (), **kwargs: Any
     ) -> Any:
         """The output with these hooks in place, each given the activation and its hook point."""
-        chosen: dict[str, list[Hook]] = {}
-        for name, site in self.hook_dict.items():
-            if site.fwd_hooks:
-                chosen[name] = list(site.fwd_hooks)
+        stay = {name: site.fwd_hooks for name, site in self.hook_dict.items() if site.fwd_hooks}
+        chosen: dict[str, list[Hook]] = {name: list(hooks) for name, hooks in stay.items()}
         for name, hook in fwd_hooks:
             chosen.setdefault(self._site(name).name, []).append(hook)
-        with self._in_place(chosen):
-            return self.module(*(in_precision_of(self.module, x) for x in inputs), **kwargs)
+        with self._in_place(chosen) as reached:
+            found = self.module(*(in_precision_of(self.module, x) for x in inputs), **kwargs)
+        if idle := sorted(chosen.keys() - stay.keys() - reached):
+            raise self._no_activation(idle[0], "is not called, or returns no tensor")
+        return found
 
     def run_with_cache(
         self, *inputs: Any, names_filter: Sequence[str] | None = None, **kwargs: Any
@@ -86,7 +88,7 @@ class HookedModule(torch.nn.Module):
 
         def keep(activation: Tensor, hook: HookSite) -> None:
             several.update({hook.name} & cache.keys())
-            cache[hook.name] = activation
+            cache[hook.name] = activation.clone()  # what comes after it may work in place
 
         with self._in_place({name: [keep] for name in places}):
             yield
@@ -96,41 +98,55 @@ class HookedModule(torch.nn.Module):
             how = "is called several times in one forward" if missing[0] in several else (
                 "is not called, or returns no tensor"
             )  # fmt: skip
-            raise InputError(
-                f"the sub-module {missing[0]!r} {how}, so it has no activation; name another: "
-                f"{names(self.hook_dict)}."
-            )
+            raise self._no_activation(missing[0], how)
+
+    def _no_activation(self, name: str, how: str) -> InputError:
+        return InputError(
+            f"the sub-module {name!r} {how}, so it has no activation; name another: "
+            f"{names(self.hook_dict)}."
+        )
 
     def hidden_layers(self, inputs: Tensor) -> dict[str, int]:
-        """The sub-modules without others in them whose outputs are [n, width] at the answer.
+        """The sub-modules without others in them whose outputs are [n, width], by name.
 
-        By name, with their widths. What only passes on its input and the last of all, whose output
-        are the logits, are left out.
+        Or [n, positions, width]. What only passes on its input and the last of all, whose output
+        are the logits, are left out, and so is what has no row of its own for every input.
         """
-        with torch.no_grad():
-            logits, cache = self.run_with_cache(inputs)
-        parts = self.module.named_modules()
         passing = (torch.nn.Flatten, torch.nn.Identity)
-        leaves = {n for n, x in parts if not list(x.children()) and not isinstance(x, passing)}
-        seen = {name: at_answer(x, logits) for name, x in cache.items() if name in leaves}
-        last = at_answer(logits, logits)
-        return {n: x.shape[1] for n, x in seen.items() if x.ndim == 2 and not torch.equal(x, last)}
+        leaves = {
+            name
+            for name, part in self.module.named_modules()
+            if not {x for x, _ in part.named_children()} - {"parametrizations"}
+            and not isinstance(part, passing) and "parametrizations." not in name
+        }  # fmt: skip
+        found: list[dict[str, int]] = []
+        for given in (inputs, inputs[:-1]):
+            with torch.no_grad():
+                logits, cache = self.run_with_cache(given)
+            rows = {name: x for name, x in cache.items() if name in leaves and len(x) == len(given)}
+            found.append({n: x.shape[-1] for n, x in rows.items()
+                          if x.ndim in (2, 3) and not torch.equal(x, logits)})  # fmt: skip
+        return {name: width for name, width in found[0].items() if name in found[1]}
 
     def last_linear(self, inputs: Tensor) -> tuple[torch.nn.Linear, Tensor] | None:
         """The linear layer whose output are the logits, and what it reads of these inputs."""
-        seen: dict[torch.nn.Linear, tuple[Tensor, Tensor]] = {}
+        seen: dict[torch.nn.Linear, Tensor] = {}
 
-        def keep(part: torch.nn.Linear, given: tuple[Tensor, ...], output: Tensor) -> None:
-            seen[part] = given[0], output
+        def keep(
+            part: torch.nn.Linear, given: tuple[Tensor, ...], named: dict[str, Any], output: Any
+        ) -> None:
+            seen[part] = (given[0] if given else named["input"]).clone()
 
         with contextlib.ExitStack() as stack, torch.no_grad():
             for part in self.module.modules():
                 if isinstance(part, torch.nn.Linear):
-                    stack.callback(part.register_forward_hook(keep).remove)
+                    hook = part.register_forward_hook(keep, with_kwargs=True)
+                    stack.callback(hook.remove)
             logits = self(inputs)
-        for part, (read, written) in reversed(seen.items()):
-            if written.shape == logits.shape and torch.equal(written, logits):
-                return part, at_answer(read, logits)
+            for part, read in reversed(seen.items()):  # whatever is done to its output besides
+                written = torch.nn.functional.linear(read, part.weight, part.bias)
+                if written.shape == logits.shape and torch.allclose(written, logits, rtol=1e-4):
+                    return part, at_answer(read, logits)
         return None
 
     def _site(self, name: str) -> HookSite:
@@ -141,14 +157,17 @@ class HookedModule(torch.nn.Module):
         return self.hook_dict[name]
 
     @contextlib.contextmanager
-    def _in_place(self, chosen: Mapping[str, Sequence[Hook]]) -> Iterator[None]:
-        """Torch's forward hooks that call these, for as long as it takes."""
+    def _in_place(self, chosen: Mapping[str, Sequence[Hook]]) -> Iterator[set[str]]:
+        """Torch's forward hooks that call these, for as long as it takes; the names they reach."""
+        reached: set[str] = set()
 
         def through(site: HookSite, hooks: Sequence[Hook]) -> Callable[..., Any]:
             def changed(part: torch.nn.Module, given: Any, output: Any) -> Any:
-                for hook in hooks if isinstance(output, Tensor) else ():
-                    found = hook(output, hook=site)
-                    output = output if found is None else found
+                if isinstance(output, Tensor):
+                    reached.add(site.name)
+                    for hook in hooks:
+                        found = hook(output, hook=site)
+                        output = output if found is None else found
                 return output
 
             return changed
@@ -158,14 +177,19 @@ class HookedModule(torch.nn.Module):
                 part = self.module.get_submodule("" if name == LOGITS else name)
                 hook = part.register_forward_hook(through(self.hook_dict[name], hooks))
                 stack.callback(hook.remove)
-            yield
+            yield reached
 
 
 def weights_in(module: torch.nn.Module) -> dict[str, Tensor]:
     """Parameters and floating-point buffers of a module, those that are tied once."""
-    buffers = {name: x for name, x in module.named_buffers() if x.is_floating_point()}
+    return {**dict(module.named_parameters()), **buffers_in(module)}
+
+
+def buffers_in(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Its floating-point buffers, such as running statistics, that a state dict holds."""
     kept = set(module.state_dict())
-    return {**dict(module.named_parameters()), **{n: x for n, x in buffers.items() if n in kept}}
+    return {name: x for name, x in module.named_buffers()
+            if name in kept and x.is_floating_point()}  # fmt: skip
 
 
 def in_precision_of(module: torch.nn.Module, given: Any) -> Any:
@@ -177,6 +201,6 @@ def in_precision_of(module: torch.nn.Module, given: Any) -> Any:
 
 def at_answer(activation: Tensor, logits: Tensor) -> Tensor:
     """An activation where the answer is read: at the last position, where logits have positions."""
-    if logits.ndim == 3 and activation.ndim > 2 and activation.shape[1] == logits.shape[1]:
+    if logits.ndim == activation.ndim == 3 and activation.shape[1] == logits.shape[1]:
         return activation[:, -1]
     return activation

@@ -56,7 +56,7 @@ def has_positions(model: HookedModel) -> bool:
 
 def layers_of(model: HookedModel) -> int:
     """How many layers a hooked model has: what its configuration says, else its hook points."""
-    said = getattr(configuration(model), "n_layers", None)
+    said = getattr(configuration(model), "n_layers", getattr(model, "n_layers", None))
     if isinstance(said, int):
         return said
     names = (re.match(r"blocks\.(\d+)\.", name) for name in model.hook_dict)

@@ -25,8 +25,8 @@ from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError, one_line, shown
 from grokinterp.base.keys import derived
 from grokinterp.models.architecture import BaseArchitecture, Weights
-from grokinterp.models.hooked_module import HookedModule, at_answer, weights_in
-from grokinterp.models.user_models import HookedModel, alone_with
+from grokinterp.models.hooked_module import HookedModule, at_answer, buffers_in, weights_in
+from grokinterp.models.user_models import HookedModel, alone_with, unwrapped
 from grokinterp.tasks.task import Task
 
 AnyModule = TypeVar("AnyModule", bound="ModuleArchitecture")
@@ -54,6 +54,7 @@ class ModuleArchitecture(BaseArchitecture):
     """
 
     init_rules: ClassVar[tuple[str, ...]] = ("module",)
+    named: ClassVar[bool] = False
 
     @abstractmethod
     def module(self, task: Task) -> torch.nn.Module:
@@ -100,6 +101,11 @@ class ModuleArchitecture(BaseArchitecture):
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every parameter and floating-point buffer."""
         return {name: tuple(weight.shape) for name, weight in weights_in(self.template).items()}
+
+    @property
+    def buffers(self) -> Collection[str]:
+        """The module's floating-point buffers."""
+        return buffers_in(self.template)
 
     def initial(self, *, seed: int, rule: str = "", scale: float = 1.0) -> Weights:
         """The module's own initial weights under a seed, but for gains of norms times `scale`.
@@ -173,17 +179,18 @@ class ModuleArchitecture(BaseArchitecture):
     def hooked(self, weights: Mapping[str, Tensor], *, device: str = "cpu") -> HookedModel:
         """The module with copies of these weights, seen through hooks."""
         self.check(weights)
-        module = copy.deepcopy(self.template).to(device, next(iter(weights.values())).dtype)
-        with torch.no_grad():
-            for name, weight in weights_in(module).items():
-                weight.copy_(weights[name])
+        module = copy_of(self.template).to(device)
+        if len(precisions := {weight.dtype for weight in weights.values()}) == 1:
+            module.to(precisions.pop())
+        for name, weight in weights_in(module).items():
+            weight.data = weights[name].to(device, copy=True)
         return HookedModule(module.eval(), self)
 
     def why_not(self, task: Task, *, stored: bool = False) -> str | None:
         """Why its module does not read the inputs of a task; two of them are tried."""
         if stored:
             return None
-        shape: object = None
+        shape: tuple[int, ...] = ()
         try:
             with torch.no_grad():
                 inputs = task.model_inputs[[0, -1]]
@@ -194,12 +201,12 @@ class ModuleArchitecture(BaseArchitecture):
         except Exception as error:
             told = one_line(f"{type(error).__name__}: {error}", most=120)
             return f"its module cannot read the inputs of {task.title} ({told})"
-        if shape != (2, task.n_classes):
-            return (
-                f"its module gives logits of shape {shape} for two inputs of {task.title}, not "
-                f"(2, {task.n_classes})"
-            )
-        return None
+        if len(shape) == 2 and shape[0] == 2 and fit_classes(shape[1], task):
+            return None
+        return (
+            f"its module gives logits of shape {shape} for two inputs of {task.title}, not "
+            f"(2, {task.n_classes})"
+        )
 
 
 @dataclass(frozen=True)
@@ -214,33 +221,36 @@ class GivenModule(ModuleArchitecture):
 
     name: str = derived()
     shapes: Mapping[str, tuple[int, ...]] = derived(shown=False)
+    buffers: tuple[str, ...] = derived((), shown=False)
 
     @classmethod
     def of_module(cls, module: torch.nn.Module) -> "GivenModule":
         """The architecture of a module, of which it keeps a copy."""
         shapes = {name: tuple(weight.shape) for name, weight in weights_in(module).items()}
-        return cls(name=type(module).__qualname__, shapes=shapes).with_module(module)
+        made = cls(type(module).__qualname__, shapes, tuple(buffers_in(module)))
+        return made.with_module(module)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "GivenModule":
         """What `to_dict` gave, without its module."""
         shapes = {name: tuple(shape) for name, shape in values["shapes"].items()}
-        return cls(name=values["name"], shapes=shapes)
+        return cls(values["name"], shapes, tuple(values.get("buffers", ())))
 
     def to_dict(self) -> dict[str, Any]:
         """Names and shapes, which is all of a module that a file can hold."""
         shapes = {name: list(shape) for name, shape in self.shapes.items()}
-        return {"kind": self.kind, "name": self.name, "shapes": shapes}
+        stored = {"kind": self.kind, "name": self.name, "shapes": shapes}
+        return stored | ({"buffers": list(self.buffers)} if self.buffers else {})
 
     def with_module(self, module: torch.nn.Module) -> "GivenModule":
         """The same with a copy of the module to compute with; InputError for another's."""
         if not isinstance(module, torch.nn.Module):
-            raise InputError(
-                f"module={shown(module)} is no torch.nn.Module; give {self.name}(...)."
-            )
+            wrong = "is a class" if isinstance(module, type) else "is no torch.nn.Module"
+            raise InputError(f"module={shown(module)} {wrong}; give {self.name}(...).")
+        module = unwrapped(module)
         self.check(weights_in(module))
         made = copy.copy(self)
-        vars(made)["template"] = copy.deepcopy(module).cpu().eval()
+        vars(made)["template"] = copy_of(module).cpu().eval()
         return made
 
     def for_task(self, task: Task) -> "GivenModule":
@@ -266,4 +276,28 @@ class GivenModule(ModuleArchitecture):
         )
 
     def _made(self, *, seed: int) -> torch.nn.Module:
-        raise InputError(f"{self.missing}.")
+        built = f"{self.name} was built elsewhere; its run cannot build another"
+        raise InputError(f"{self.missing or built}.")
+
+
+def fit_classes(n: int, task: Task) -> bool:
+    """Whether logits of n classes are of a task: its answers and, where inputs have it, "="."""
+    return n - task.n_classes in (0, bool(task.modular and task.modular.equals_token))
+
+
+def copy_of(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy of a module; of tensors that its forward left in it, as autograd made them, values."""
+    left: dict[int, Any] = {
+        id(x): x.detach().clone()
+        for part in module.modules()
+        for x in vars(part).values()
+        if isinstance(x, Tensor) and not x.is_leaf
+    }
+    try:
+        return copy.deepcopy(module, left)
+    except Exception as error:  # of what a module may hold: locks, files, generators
+        told = one_line(f"{type(error).__name__}: {error}", most=120)
+        raise InputError(
+            f"the {type(module).__name__} cannot be copied ({told}); take out of it what is not "
+            "part of the network."
+        ) from error

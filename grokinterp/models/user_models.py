@@ -151,6 +151,13 @@ def hooked_model(x: object, *, otherwise: str = f"is not a model; give {MODELS}"
     return cast(HookedModel, x)
 
 
+def unwrapped(x: Any) -> Any:
+    """What lies in wrappers that change nothing; what is in none, itself."""
+    while (inside := _inside(x)) is not None:
+        x = inside[1]
+    return x
+
+
 def _inside(x: object) -> tuple[str, object] | None:
     """What a wrapper that changes nothing holds, and the name of the attribute."""
     # Whoever has compiled a model has imported this, which takes seconds.

@@ -317,12 +317,12 @@ def _squares(snapshot: Snapshot) -> dict[str, float]:
             *_, part, name = f".{path}".split(".")
             if is_bias(path):
                 name = "biases"
-            elif name == "w":
-                name = f"{part}_w"  # of a LayerNorm
+            elif not snapshot.named_weights:  # of a module of one's own
+                name = path.replace(".", "_")
             elif path.startswith("conv."):
                 name = f"conv_{part}_{name}"
-            elif not name.startswith("W"):  # of a module of one's own
-                name = path.replace(".", "_")
+            elif name == "w":
+                name = f"{part}_w"  # of a LayerNorm
             elif snapshot.n_layers > 1 and path.startswith("blocks."):
                 name = f"{path.split('.')[1]}_{name}"
             square = torch.linalg.vector_norm(weight, dtype=torch.float64).square()

@@ -16,7 +16,7 @@ kept. At p = 1009 the logits of one checkpoint are 4 GB; a tally is as large as 
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Protocol, TypeVar, runtime_checkable
@@ -32,6 +32,7 @@ from grokinterp.base.errors import InputError, shown
 from grokinterp.base.result import card
 from grokinterp.models.architecture import BaseArchitecture, Weights
 from grokinterp.models.cross_entropy import right_answers
+from grokinterp.models.hooked_module import HookedModule, buffers_in
 from grokinterp.models.kinds import architecture_of, has_positions, layers_of, weights_of
 from grokinterp.models.layers import neurons_name
 from grokinterp.models.transformer import TransformerArchitecture
@@ -88,6 +89,8 @@ class Snapshot:
         task: Task,
         *,
         weights: Weights,
+        buffers: Collection[str] = (),
+        named: bool = True,
         n_layers: int,
         forward: Forward,
         kind: str = "transformer",
@@ -99,7 +102,9 @@ class Snapshot:
         step: int | None = None,
     ) -> None:
         self.task = task
-        self.weights = weights
+        self.state = weights  # with running statistics and the like, as a run keeps them
+        self.weights = {name: x for name, x in weights.items() if name not in buffers}
+        self.named_weights = self.weights if named else {}  # of which names say what they do
         self.n_layers = n_layers
         self.kind = kind  # what its architecture is called
         self.positions = positions  # it has attention and a residual stream over positions
@@ -265,11 +270,18 @@ class Snapshot:
                 "the weights alone do not say what this model computes; give a plain transformer, "
                 "MLP or CNN, without hooks or modules of its own."
             )
-        self.architecture.check(tensors("weights", weights))
+        weights = self.with_buffers(tensors("weights", weights))
+        self.architecture.check(weights)
         inputs = self.task.model_inputs
         inputs = inputs if rows is None else inputs[_rows(rows, self.task.n_inputs)]
-        logits, _ = over_blocks(forward_of(dict(weights), self.architecture), inputs)
+        logits, _ = over_blocks(forward_of(weights, self.architecture), inputs)
         return logits[:, : self.task.n_classes]
+
+    def with_buffers(self, weights: Mapping[str, Tensor]) -> Weights:
+        """Weights of this architecture with the buffers of this model, in their precision."""
+        buffers = self.state.keys() - self.weights.keys()
+        first = next(iter(weights.values()), None)
+        return {name: self.state[name].to(first) for name in buffers} | dict(weights)
 
     def hooked(self) -> HookedModel:
         """The model, for hooks: the user's own, or one built from the weights. Do not change it."""
@@ -354,15 +366,15 @@ def over_blocks(
     forward: Forward, inputs: Tensor, names: tuple[str, ...] = ()
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits and activations of inputs, computed a block at a time."""
-    whole: dict[str, Tensor] = {}
+    whole: dict[str | None, Tensor] = {}  # the logits without a name
     for rows in _row_blocks(len(inputs)):
         with torch.no_grad():
             logits, found = forward(inputs[rows], names)
-        for name, part in {"logits": logits, **{n: found[n] for n in names}}.items():
+        for name, part in ((None, logits), *((name, found[name]) for name in names)):
             if name not in whole:
                 whole[name] = part.new_empty(len(inputs), *part.shape[1:])
             whole[name][rows] = part
-    return whole.pop("logits"), whole
+    return whole.pop(None), whole  # type: ignore[return-value]
 
 
 def need_residual_stream(snapshot: Snapshot) -> None:
@@ -387,6 +399,8 @@ def from_weights(
     return Snapshot(
         task,
         weights=weights,
+        buffers=architecture.buffers,
+        named=architecture.named,
         n_layers=architecture.n_layers,
         kind=architecture.kind,
         positions=architecture.positions,
@@ -416,10 +430,11 @@ def snapshot(
     many classes as answers (or one more for "=").
 
     A model inside torch.compile, DataParallel or AveragedModel is seen as if it were given itself,
-    and a pruned or parametrized one with the weights that it computes with; in evaluation (no
-    dropout), whatever mode it is in. Weights and mask are copied: training may go on. Logits and
-    neurons are those of the model as it is now; activations that are asked for later come from the
-    model as it is then, unless it is a plain transformer. Several threads may look at one model.
+    and a pruned or parametrized hooked one with the weights that it computes with; in evaluation
+    (no dropout), whatever mode it is in. Weights and mask are copied: training may go on. Logits
+    and neurons are those of the model as it is now; activations that are asked for later come from
+    the model as it is then, unless it is a plain transformer. Several threads may look at one
+    model.
     """
     check_task(task)
     hooked = hooked_model(model)
@@ -442,6 +457,8 @@ def snapshot(
         seen = Snapshot(
             task,
             weights=weights,
+            buffers=buffers_in(hooked.module) if isinstance(hooked, HookedModule) else (),
+            named=not isinstance(hooked, HookedModule),
             n_layers=layers_of(hooked),
             kind=getattr(cfg, "kind", "transformer" if has_positions(hooked) else "module"),
             positions=has_positions(hooked),

@@ -15,9 +15,12 @@ from grokinterp.base.errors import InputError, one_line
 from grokinterp.models.architecture import BaseArchitecture, Weights
 from grokinterp.models.hooked_module import HookedModule, at_answer
 from grokinterp.models.kinds import has_positions
+from grokinterp.models.module import fit_classes
 from grokinterp.models.transformer import NetworkSizes, refuse_misfit
 from grokinterp.models.user_models import HookedModel, alone_with, configuration
 from grokinterp.tasks.task import Task
+
+ROUNDING = 0.01  # relative, of half precision in batches of other sizes
 
 # Inputs and hook names -> logits at the answer position and those activations.
 Forward = Callable[[Tensor, tuple[str, ...]], tuple[Tensor, Mapping[str, Tensor]]]
@@ -57,11 +60,22 @@ def hooked_forward(
             logits, cache = model.run_with_cache(inputs, names_filter=list(names))
         else:
             logits, cache = model(inputs), {}
+    for name in names:
+        refuse_no_rows(name, cache[name], len(inputs))
     if has_positions(model):
         return answer(logits).cpu(), {name: answer(cache[name], name).cpu() for name in names}
     return at_answer(logits, logits).cpu(), {
         name: at_answer(cache[name], logits).cpu() for name in names
     }
+
+
+def refuse_no_rows(name: str, activation: Tensor, n: int) -> None:
+    """InputError where the first axis of an activation is not that of the inputs."""
+    if not activation.ndim or len(activation) != n:
+        raise InputError(
+            f"the activation {name!r} of {n} inputs is of shape {tuple(activation.shape)}; name "
+            "one with a row for every input, first (in torch's layers: batch_first=True)."
+        )
 
 
 def device_of(model: HookedModel) -> torch.device:
@@ -95,7 +109,10 @@ def try_on(model: HookedModel, task: Task) -> None:
     if not has_positions(model):
         if cfg is not None:
             cfg.refuse_unfit(task)
-        _answers(model, task, ("inputs", "classes"))
+        with torch.random.fork_rng(devices=[]):
+            logits = _answers(model, task, ("inputs", "classes"))
+            if isinstance(model, HookedModule):
+                _refuse_moods(model, task, logits)
         return
     if task.modular is None:
         raise InputError(
@@ -117,9 +134,27 @@ def try_on(model: HookedModel, task: Task) -> None:
     refuse_misfit(task, NetworkSizes(d_vocab, said_ctx, logits.shape[2]))
 
 
-def _answers(model: HookedModel, task: Task, axes: tuple[str, ...]) -> Tensor:
+def _refuse_moods(model: Any, task: Task, logits: Tensor) -> None:
+    """InputError where the answer to an input depends on chance, or on the inputs beside it."""
+    again = _answers(model, task, ("inputs", "classes"))
+    alone = [_answers(model, task, ("inputs", "classes"), rows=(row,)) for row in (0, -1)]
+    for found, how in (
+        (again, "when it is run again: something in it acts by chance, in evaluation too"),
+        (torch.cat(alone), "for one input alone: something in it mixes the inputs of a batch"),
+    ):
+        apart = (found - logits).nan_to_num().double().norm() / logits.nan_to_num().double().norm()
+        if apart > ROUNDING:
+            raise InputError(
+                f"the {type(model.module).__name__} gives other logits {how}; give a module that "
+                "is a function of each input."
+            )
+
+
+def _answers(
+    model: HookedModel, task: Task, axes: tuple[str, ...], rows: tuple[int, ...] = (0, -1)
+) -> Tensor:
     """Logits with these axes for the first and the last input, which have every kind of token."""
-    inputs = task.model_inputs[[0, -1]].to(device_of(model))
+    inputs = task.model_inputs[list(rows)].to(device_of(model))
     what = f"the {type(model.module if isinstance(model, HookedModule) else model).__name__}"
     try:
         with torch.no_grad():
@@ -146,7 +181,7 @@ def _answers(model: HookedModel, task: Task, axes: tuple[str, ...]) -> Tensor:
             f"{what} returns {given.dtype} of shape {shape} for {len(inputs)} inputs, {expected}; "
             "return logits of this shape."
         )
-    if shape[-1] != task.n_classes and len(axes) == 2:
+    if len(axes) == 2 and not fit_classes(shape[-1], task):
         raise InputError(
             f"{what} gives {shape[-1]} classes, and {task.title} has {task.n_classes}; give the "
             "task it was trained on."

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex
 
@@ -118,14 +119,14 @@ class Recorder:
         run = recorder.close()
 
     The model is a HookedTransformer or TransformerBridge that its weights give back (LayerNorms or
-    none, learned positions, softmax attention, a plain MLP, no hooks), a hooked MLP or CNN of
-    this package, as it is or inside a wrapper that `gi.snapshot` looks into; of a pruned or
-    parametrized one the weights that it computes with are saved. Or it is any torch.nn.Module: its
-    run has parameters and buffers, but not its code, so another process that opens it computes with
-    `gi.load(out, module=Net())`, and has metrics alone without. It has to fit the task. Give the
-    split as `train_mask` (a boolean per row `a*p + b`) or `train_indices`; without one, everything
-    that needs it is null. Use it in a `with` block to close it whatever happens. Until it is
-    closed, no other process writes that folder.
+    none, learned positions, softmax attention, a plain MLP, no hooks), a hooked MLP or CNN of this
+    package, as it is or inside a wrapper that `gi.snapshot` looks into; of a pruned or parametrized
+    one the weights that it computes with are saved. Or it is any torch.nn.Module: its run has
+    parameters and floating-point buffers as they lie in it, but not its code, so another process
+    that opens it computes with `gi.load(out, module=Net())`, and has metrics alone without. It has
+    to fit the task. Give the split as `train_mask` (a boolean per row `a*p + b`) or
+    `train_indices`; without one, everything that needs it is null. Use it in a `with` block to
+    close it whatever happens. Until it is closed, no other process writes that folder.
 
     With `resume=True` it goes on in the folder of an earlier recorder, even of one that was killed,
     from its last checkpoint: `last_step` says which that is. What was logged after it is forgotten
@@ -179,7 +180,7 @@ class Recorder:
     ) -> Metrics:
         """Save the weights of a step and log its metrics, which are returned."""
         number, seen, logged, writer = self._prepared(step, model, metrics)
-        writer.record(number, logged, _kept(seen.weights))
+        writer.record(number, logged, _kept(seen.state))
         self._last = number
         return logged
 
@@ -273,10 +274,12 @@ class Recorder:
     def _checked_shape(self, model: HookedModel, seen: Snapshot) -> BaseArchitecture:
         """The shape of the model; refused where no run can rebuild it or this one has another."""
         architecture = seen.architecture
+        if not seen.weights:
+            raise InputError("the model has no parameters; there is nothing to record.")
         if architecture is None:  # also of half precision, which another forward rounds otherwise
             with alone_with(model):
                 architecture, device = architecture_of(model), device_of(model)
-                twin = architecture and architecture.hooked(seen.weights)
+                twin = architecture and architecture.hooked(seen.state)
                 if not (twin and agree(twin, lambda x: model(x.to(device)).cpu(), self._task)):
                     architecture = None
         if architecture is None:
@@ -287,7 +290,14 @@ class Recorder:
             )
         if self._writer is not None:
             _refuse_other_shape(self.path, self._writer.manifest.architecture, architecture)
-        self._architecture = self._architecture or architecture
+        first = self._architecture = self._architecture or architecture
+        ours, theirs = (partial(x.forward, seen.state) for x in (first, architecture))
+        if first is not architecture and not first.named and not agree(ours, theirs, self._task):
+            raise InputError(
+                f"{architecture} computes otherwise than when it was first recorded, with the same "
+                "weights: what changed is neither a parameter nor a floating-point buffer, and a "
+                "run holds nothing else; make it a buffer."
+            )
         return architecture
 
     def _open(self, number: int, architecture: BaseArchitecture, device: str) -> RunWriter:

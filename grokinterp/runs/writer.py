@@ -173,7 +173,8 @@ class RunWriter:
     def put(self, step: int, weights: Mapping[str, Tensor]) -> None:
         """Write the checkpoint of a step, which belongs to the run after the next flush."""
         self.manifest.architecture.check(weights)
-        refuse_diverged(self.folder, step, weights, saved=self.manifest.steps)
+        parameters = self.manifest.architecture.parameters(weights)
+        refuse_diverged(self.folder, step, parameters, saved=self.manifest.steps)
         name = weights_file(step)
         content = tensors_to_bytes(dict(weights), step=step)
         self.manifest.sha256[name] = write_whole(self.folder / name, content)

@@ -91,7 +91,7 @@ def measured(run: RunOrPath, names: Sequence[str] = ()) -> Columns:
         "best_test_acc": run.metrics.test_acc.max(),
         "key_frequencies": None,
     }
-    if not all_finite(run.weights()):
+    if not all_finite(run.architecture.parameters(run.weights())):
         return row | {"note": f"it diverged: weights of step {run.steps[-1]} are not finite"}
     keys = key_frequencies(run.snapshot())
     row["key_frequencies"] = keys.frequencies
