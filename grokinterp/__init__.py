@@ -37,36 +37,15 @@ ROOMS = (
 )  # fmt: skip
 
 _HOME = {
-    "Ablation": "circuits",
-    "Comparison": "comparison",
-    "InputError": "base",
-    "Interrupted": "base",
-    "IsingTask": "tasks",
-    "KeyFrequencies": "fourier",
-    "ModularTask": "tasks",
-    "Phases": "progress",
-    "Recipe": "recipe",
-    "Recorder": "runs",
-    "Run": "runs",
-    "Snapshot": "runs",
-    "Sweep": "sweeps",
-    "ablate": "circuits",
-    "compare": "comparison",
-    "detect_phases": "progress",
-    "export": "reading",
-    "hooks": "circuits",
-    "import_run": "reading",
-    "key_frequencies": "fourier",
-    "load": "reading",
-    "paper_table": "circuits",
-    "progress_measures": "progress",
-    "recipes": "recipe",
-    "report": "reporting",
-    "run_sweep": "sweeps",
-    "snapshot": "runs",
-    "train": "training",
+    "Ablation": "circuits", "Comparison": "comparison", "InputError": "base", "Interrupted": "base",
+    "IsingTask": "tasks", "KeyFrequencies": "fourier", "ModularTask": "tasks", "Phases": "progress",
+    "Recipe": "recipe", "Recorder": "runs", "Run": "runs", "Snapshot": "runs", "Sweep": "sweeps",
+    "ablate": "circuits", "compare": "comparison", "detect_phases": "progress", "export": "reading",
+    "hooks": "circuits", "import_run": "reading", "key_frequencies": "fourier", "load": "reading",
+    "paper_table": "circuits", "progress_measures": "progress", "recipes": "recipe",
+    "report": "reporting", "run_sweep": "sweeps", "snapshot": "runs", "train": "training",
     "verify": "training",
-}
+}  # fmt: skip
 
 __all__ = sorted(_HOME)  # each name is listed once
 

@@ -247,6 +247,8 @@ class TestRecorder:
             gi.load(run.path, module=Net(width=7))
         with pytest.raises(gi.InputError, match=r"no torch\.nn\.Module"):
             gi.load(run.path, module="Net")
+        with pytest.raises(gi.InputError, match="format='demo' is of checkpoints of others"):
+            gi.load(run.path, module=Net(), format="demo")
 
     def test_a_run_of_another_kind_takes_no_module(self, tmp_path):
         gi.train(gi.Recipe(model="mlp", p=5, d_mlp=4, steps=1), tmp_path / "run")

@@ -11,7 +11,7 @@ import torch
 import grokinterp as gi
 from grokinterp import encodings
 from grokinterp.comparison.lineup import Clock, names_of, outcome, regimes_of, settings_of
-from grokinterp.comparison.profile import PROFILED, _peak
+from grokinterp.comparison.profile import PROFILED, _features, _peak
 from grokinterp.viz import comparison_page
 from tests.labels import axis_titles
 
@@ -169,6 +169,16 @@ class TestNumbers:
         here = table[(table.step == middle) & (table.measure == "test_loss")]
         expected = [run.metrics.set_index("step").test_loss[middle] for run in pair]
         assert list(here["median"]) == expected
+
+    def test_features_of_a_model_whose_layers_have_none_are_left_out(self):
+        class Summed(gi.ModularTask):
+            def observables(self):
+                return {"sum": self.tokens[:, :2].sum(dim=1).double()}
+
+        sizes = {"p": 5, "d_model": 8, "n_heads": 1, "d_head": 8, "d_mlp": 8}
+        shape = gi.Recipe(**sizes).architecture()
+        model = shape.hooked(shape.initial(seed=0))
+        assert _features(gi.snapshot(model, Summed("add", p=5))) == {}
 
     def test_nothing_is_changed(self, found, pair):
         before = [run.metrics.copy() for run in pair]

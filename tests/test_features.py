@@ -1,5 +1,6 @@
 """Features over training are those of each checkpoint, on rows that are said."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,18 @@ def test_without_test_lattices_all_are_correlated_and_it_says_so(ising):
         table = observable_correlations(ising.model(), task=ising.task, train_mask=mask)
         assert table.attrs["rows"] == "all"
         assert set(table.n_rows) == {ising.task.n_inputs}
+
+
+def test_observables_of_other_names_are_correlated_too(ising):
+    @dataclass(frozen=True)
+    class Halves(type(ising.task)):
+        def observables(self):
+            return {"half": self.energy / 2}
+
+    halves = Halves(**asdict(ising.task))
+    table = observable_correlations(ising.model(), task=halves)
+    assert set(table.observable) == {"half"}
+    assert "r_energy_abs_magnetization" not in table.attrs
 
 
 def test_conventions_are_of_modular_tasks(ising):

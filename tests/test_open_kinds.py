@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -18,12 +19,16 @@ from grokinterp.base import plugins
 from grokinterp.base.keys import derived, key, keys_of
 from grokinterp.base.registry import Registry
 from grokinterp.claims import CLAIMS
+from grokinterp.comparison.lineup import check_lineup, outcome
 from grokinterp.models.foreign_names import LAYOUTS
+from grokinterp.models.mlp import MLPArchitecture
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.progress import MEASURES
 from grokinterp.reading.logs_and_configs import LOG_FORMATS
 from grokinterp.recipe.keys import REGISTRIES
 from grokinterp.reporting.panels import PANELS
 from grokinterp.tasks import OPERATIONS
+from grokinterp.training.learner import Learner
 
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 PACKAGE = Path(gi.__file__).parent
@@ -34,6 +39,16 @@ MIXED = (
     'optimizer="adagrad", gradient_filter="low-pass", memory=0.9, constraint="fixed-norm", '
     "batch_size=20, threads=1"
 )
+
+
+@pytest.fixture
+def passing():
+    """Kinds that a test registers are forgotten after it."""
+    before = {registry.what: set(registry) for registry in ALL}
+    yield
+    for registry in ALL:
+        for name in set(registry) - before[registry.what]:
+            del registry[name]
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +254,28 @@ def test_operation_measure_claim_log_and_layout(folder, plugin, tmp_path):
     assert torch.equal(read.snapshot().logits, run.snapshot().logits)
 
 
+def test_an_operation_that_a_configuration_names_is_looked_for_in_plug_ins(folder):
+    code = "from grokinterp.reading.settings import Settings\n"
+    code += "print(Settings.from_config({'op': 'no-such', 'task': {'fn_name': 'double-add'}}))"
+    assert "operation='double-add'" in python(code, folder).stdout
+
+
+def test_runs_of_modules_are_compared_after_their_weights_were_asked_for(plugin, tmp_path):
+    runs = [
+        gi.train(eval(f"gi.Recipe({NET}, seed={seed}, steps=2)"), tmp_path / str(seed))
+        for seed in (0, 1)
+    ]
+    assert runs[0].snapshot().logits.shape == (256, 2)
+    check_lineup(runs)
+
+
+def test_a_claim_of_a_plug_in_is_judged_where_nobody_imported_it(folder, tmp_path):
+    recipe = "gi.Recipe(p=5, d_model=8, n_heads=1, d_head=8, d_mlp=8, steps=2"
+    code = f"runs = [gi.train({recipe}, seed=i), {str(tmp_path)!r} + f'/{{i}}') for i in (0, 1)]\n"
+    code += "print(*[claim.name for claim in gi.compare(runs).claims])"
+    assert "grokked-are-smaller" in python(code, folder).stdout.split()
+
+
 def test_runs_that_0_2_0_can_read_stay_format_1(plugin, tmp_path):
     sizes = {"p": 7, "d_model": 8, "n_heads": 1, "d_head": 8, "d_mlp": 8, "steps": 1}
     recipes = {
@@ -254,6 +291,103 @@ def test_runs_that_0_2_0_can_read_stay_format_1(plugin, tmp_path):
         found[name] = int(re.search(r'"format": (\d)', content)[1])
         assert ("objective" in content) == (name == "objective")
     assert found == {"plain": 1, "mlp": 1, "operation": 1, "objective": 2, "optimizer": 2}
+
+
+SMALL = {"p": 5, "d_model": 8, "n_heads": 1, "d_head": 8, "d_mlp": 8}
+
+
+def test_what_a_parameter_group_counts_in_place_is_saved(passing):
+    class Counting(torch.optim.SGD):
+        def __init__(self, parameters):
+            super().__init__(parameters, lr=0.1)
+            self.param_groups[0] |= {"n": torch.zeros(2), "same": [torch.ones(2), {}], "f": len}
+
+        def step(self):
+            self.param_groups[0]["n"].add_(1)
+            super().step()
+
+    @gi.register.optimizer("counting")
+    @dataclass(frozen=True)
+    class Counts(gi.updates.Optimizer):
+        def build(self, parameters):
+            return Counting(parameters)
+
+    recipe = gi.Recipe(**SMALL, optimizer="counting")
+    one, other = Learner([recipe], "cpu"), Learner([recipe], "cpu")
+    one.update(0)
+    kept = {name: x for name, x in one.state(0).items() if name.startswith("group/")}
+    assert {name: x.tolist() for name, x in kept.items()} == {"group/0/n": [1, 1]}
+    other.load_states([one.state(0)])
+    other.update(1)
+    assert other.state(0)["group/0/n"].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "says"),
+    [
+        ("gradient_filter", lambda given: dict(list(given.items())[1:]), "None for 'embed.W_E'"),
+        (
+            "gradient_filter",
+            lambda given: {x: given[x][0] for x in given},
+            "a Tensor of shape (8,)",
+        ),
+        ("gradient_filter", lambda given: None, "returns None; return a dict with a tensor"),
+        ("constraint", lambda given: {"W": torch.ones(3)}, "a Tensor of shape (3,) for 'W'"),
+        ("constraint", lambda given: None, "returns None; return a dict with a tensor"),
+    ],
+)
+def test_updates_that_return_something_else_are_refused_in_one_line(kind, wrong, says, passing):
+    base = {"gradient_filter": gi.updates.GradientFilter, "constraint": gi.updates.Constraint}[kind]
+
+    @getattr(gi.register, kind)("wrong")
+    @dataclass(frozen=True)
+    class Wrong(base):
+        def filtered(self, given, state):
+            return wrong(given)
+
+        constrained = filtered
+
+    with pytest.raises(gi.InputError, match=f"^{kind}='wrong' returns ") as error:
+        Learner([gi.Recipe(**SMALL, **{kind: "wrong"})], "cpu").update(0)
+    assert says in str(error.value)
+
+
+def test_a_task_with_a_split_of_its_own_has_no_data_seed(passing, plugin, tmp_path):
+    @gi.register.task("split-parity")
+    @dataclass(frozen=True, kw_only=True)
+    class SplitParity(plugin.BitParity):
+        own_split = "every other"
+
+        @property
+        def train_indices(self):
+            return torch.arange(0, 2**self.bits, 2)
+
+    recipe = gi.Recipe(task="split-parity", bits=3, model="my-net", seed=4, steps=2)
+    assert outcome(gi.train(recipe, tmp_path / "run"), "run").seed == "seed 4"
+
+
+def test_a_kind_is_registered_itself_and_not_by_a_base_of_it():
+    @dataclass(frozen=True)
+    class Mine(gi.ModularTask):
+        @property
+        def labels(self):
+            return super().labels.flip(0)
+
+    class Wide(MLPArchitecture):
+        pass
+
+    class Deep(TransformerArchitecture):
+        pass
+
+    assert (Mine.kind, gi.ModularTask.kind, Wide.kind) == ("", "modular", "")
+    sizes = {"d_vocab": 6, "d_vocab_out": 5, "n_ctx": 3, "n_layers": 1} | SMALL
+    del sizes["p"]
+    for one, what in (
+        (Mine("add", p=5), "task"), (Wide(p=5, widths=(2,), n_classes=5), "model"),
+        (Deep(**sizes), "model"),
+    ):  # fmt: skip
+        with pytest.raises(gi.InputError, match=rf"not registered.*@gi\.register\.{what}\("):
+            one.to_dict()
 
 
 NAMES = {
@@ -337,16 +471,12 @@ class TestRegistry:
         ],
     )
     def test_what_is_no_kind_is_refused_in_one_line(self, code, says):
-        from dataclasses import dataclass
-
         with pytest.raises(gi.InputError) as error:
             exec(code, {"gi": gi, "dataclass": dataclass})
         assert says in str(error.value)
         assert "\n" not in str(error.value)
 
     def test_tables_that_are_none_are_refused_when_they_are_used(self):
-        from dataclasses import dataclass
-
         @dataclass(frozen=True)
         class Wrong(gi.tasks.TableTask):
             rows: int = 4
@@ -370,8 +500,6 @@ class TestRegistry:
 
 class TestKeys:
     def test_types_limits_and_synonyms(self):
-        from dataclasses import dataclass
-
         @dataclass(frozen=True)
         class Kind:
             plain: float = 1.0
@@ -394,6 +522,24 @@ class TestKeys:
             with pytest.raises(gi.InputError, match=says):
                 found[name].checked(given)
 
+    def test_a_limit_that_is_not_reached_is_of_every_part(self):
+        @dataclass(frozen=True)
+        class Kind:
+            rates: tuple[float, ...] = key((0.1, 0.2), above=0)
+
+        (rates,) = keys_of(Kind)
+        assert rates.checked([1, 2]) == (1.0, 2.0)
+        with pytest.raises(gi.InputError, match=r"rates=0\.0 is not a number above 0"):
+            rates.checked([1, 0])
+
+    def test_none_is_the_default_or_no_value(self):
+        @dataclass(frozen=True)
+        class Kind:
+            x: int | None = 5
+
+        with pytest.raises(gi.InputError, match=r"Kind\.x may be None, .* the default None"):
+            keys_of(Kind)
+
     def test_every_key_of_ours_has_help(self):
         from grokinterp.recipe.keys import every_key
 
@@ -408,8 +554,6 @@ class TestKeys:
                 assert one.help or (kind not in ours and "=" in kind), (kind, one.name)
 
     def test_two_kinds_with_one_key_are_refused(self, plugin):
-        from dataclasses import dataclass
-
         @gi.register.objective("odd")
         @dataclass(frozen=True)
         class Odd(gi.updates.Objective):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import grokinterp as gi
-from grokinterp.sweeps import Sweep
+from grokinterp.sweeps import Sweep, run_sweep
 from grokinterp.sweeps.sweep import range_values
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "encodings"
@@ -233,6 +233,13 @@ def test_every_example_is_tested():
 def test_values_that_differ_little_have_different_names():
     sweep = Sweep(gi.Recipe(p=7), ({"lr": (0.12345671, 0.12345672, 0.1, 1e-5)},))
     assert list(sweep.recipes()) == ["lr=0.12345671", "lr=0.12345672", "lr=0.1", "lr=1e-05"]
+
+
+def test_measures_that_nobody_knows_are_refused_before_they_travel(tmp_path):
+    base = gi.Recipe(p=5, d_model=8, n_heads=1, d_head=8, d_mlp=8, steps=1)
+    sweep = Sweep(base, ({"seed": (0, 1)},), ("compresibility",))
+    with pytest.raises(gi.InputError, match="did you mean 'compressibility'"):
+        run_sweep(sweep, tmp_path, workers=2)
 
 
 def test_what_is_no_sweep_is_refused():

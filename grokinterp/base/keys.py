@@ -74,12 +74,14 @@ class Key:
         return self._within_limits(found)
 
     def _within_limits(self, value: Any) -> Any:
-        if words := self.choices or _choices(self.type):
+        if words := self.choices or (
+            get_args(self.type) if get_origin(self.type) is Literal else ()
+        ):
             word(self.name, value, words)
-        if self.above is not None:
-            usual = 0.001 if self.default in (MISSING, None) else self.default
-            number(self.name, value, above=self.above, most=self.most, such_as=f"{usual:g}")
         for part in value if isinstance(value, tuple) else (value,):
+            if self.above is not None:
+                usual = self.default if isinstance(self.default, int | float) else 0.001
+                number(self.name, part, above=self.above, most=self.most, such_as=f"{usual:g}")
             if self.least is not None and part < self.least:
                 less = f"{self.name}={shown(value)} is less than {self.least}"
                 raise InputError(f"{less}; give at least {self.least}.")
@@ -135,8 +137,14 @@ def _declared(kind: Any) -> tuple[Key, ...]:
         name, usual = about.pop("name", ""), about.pop("usual", MISSING)
         default = field.default if field.default_factory is MISSING else field.default_factory()
         default = default if usual is MISSING else usual
+        where = f"{kind.__name__}.{field.name}"
         if about.get("read") is None:
-            _reader(hints[field.name], of=f"{kind.__name__}.{field.name}")
+            _reader(hints[field.name], of=where)
+        if default is not None and type(None) in get_args(hints[field.name]):
+            raise InputError(
+                f"{where} may be None, which no recipe can hold but as the default; give it the "
+                "default None, or a type without None."
+            )
         found.append(Key(name or field.name, hints[field.name], default, field=field.name, **about))
     return tuple(found)
 
@@ -144,7 +152,20 @@ def _declared(kind: Any) -> tuple[Key, ...]:
 class Kind:
     """What all kinds that a recipe names have: frozen dataclasses, whose fields are its keys."""
 
-    kind: ClassVar[str] = ""  # the name that it is registered under
+    kind: ClassVar[str] = ""  # the name that it is registered under, itself and not a base of it
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.kind = vars(cls).get("kind", "")
+
+    def registered_kind(self, what: str) -> str:
+        """Its kind, for a file; InputError where nothing could read that again."""
+        if not self.kind:
+            raise InputError(
+                f"{type(self).__name__} is not registered, so nothing could read it again; write "
+                f'@gi.register.{what}("name") above it.'
+            )
+        return self.kind
 
     @classmethod
     def keys(cls) -> tuple[Key, ...]:
@@ -213,10 +234,6 @@ def _reader(kind: Any, of: str = "") -> tuple[Callable[[Any], Any], str]:
         "give a field of bool, int, float, str, a Literal of words or a tuple of numbers, or mark "
         "it as no key: = derived(default)."
     )
-
-
-def _choices(kind: Any) -> tuple[str, ...]:
-    return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def _whole(given: Any) -> int | None:

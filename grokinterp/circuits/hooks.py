@@ -46,21 +46,10 @@ from grokinterp.tasks.operations import UNDEFINED
 from grokinterp.tasks.task import check_task
 
 __all__ = [
-    "attention",
-    "attention_skip",
-    "channels",
-    "directions",
-    "embedding",
-    "fourier",
-    "heads",
-    "intervention",
-    "mlp",
-    "mlp_skip",
-    "neurons",
-    "patterns",
-    "replaced_neurons",
+    "attention", "attention_skip", "channels", "directions", "embedding", "fourier", "heads",
+    "intervention", "mlp", "mlp_skip", "neurons", "patterns", "replaced_neurons",
     "replaced_patterns",
-]
+]  # fmt: skip
 
 ARGUMENTS = ("answer", "operands")  # of the waves
 THIN = 1e-10  # relative; spans thinner than this are float64 rounding

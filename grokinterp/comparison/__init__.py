@@ -5,10 +5,5 @@ from grokinterp.comparison._compare import Comparison, compare
 from grokinterp.comparison.lineup import RunProfile
 from grokinterp.comparison.profile import PROFILED
 
-__all__ = [
-    "PROFILED",
-    "Comparison",
-    "RunProfile",
-    "compare",
-]
+__all__ = ["PROFILED", "Comparison", "RunProfile", "compare"]
 __getattr__, __dir__ = room_names(__name__, __all__)

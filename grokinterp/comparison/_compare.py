@@ -201,7 +201,7 @@ def compare(
         profiles=tuple(profiles),
         regimes=by_name,
         settings=setting_of,
-        claims=tuple(each(evidence) for each in CLAIMS.values() if each.needs == "runs"),
+        claims=tuple(each(evidence) for each in CLAIMS.every() if each.needs == "runs"),
         notes=tuple(notes),
         align=align,
         by=by,

@@ -99,7 +99,9 @@ class RunProfile:
 def outcome(run: Run, name: str) -> RunProfile:
     """The label of a run; `left_out` where it has none, or cannot be measured at its end."""
     recipe = run.recipe
-    seed = name if recipe is None else f"seed {recipe.seed}, data_seed {recipe.data_seed}"
+    data_seed = getattr(recipe, "data_seed", None)  # which a task with its own split need not have
+    drawn = "" if data_seed is None else f", data_seed {data_seed}"
+    seed = name if recipe is None else f"seed {recipe.seed}{drawn}"
     notes = tuple(f"{name}: {note}" for note in run.notes)
 
     def left_out(reason: str, phases: Phases | None = None) -> RunProfile:
@@ -172,7 +174,7 @@ def _lesson(run: Run) -> dict[str, Any]:
 
 def _shape(run: Run) -> dict[str, Any]:
     """The kind of its model first, since models of two kinds share no sizes."""
-    return {"kind": run.architecture.kind, **vars(run.architecture)}
+    return {"kind": run.architecture.kind, **run.architecture.to_dict()}
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:

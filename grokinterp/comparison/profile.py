@@ -150,10 +150,10 @@ def _at_the_end(snapshot: Snapshot, curve: PruningCurve) -> dict[str, float]:
 
 
 def _features(snapshot: Snapshot) -> dict[str, float]:
-    if snapshot.task.observables():
-        found = MEASURES["observables"].function(snapshot)
-        return {name.removeprefix("median_"): value for name, value in found.items()}
     with contextlib.suppress(InputError):  # of a model without neurons nothing is measured
+        if snapshot.task.observables():
+            found = MEASURES["observables"].function(snapshot)
+            return {name.removeprefix("median_"): value for name, value in found.items()}
         return {x: MEASURES[x].function(snapshot) for x in ("ipr_input", "ipr_output")}
     return {}
 

@@ -53,12 +53,11 @@ def observable_correlations(
     rows = observed_rows(snapshot)
     values = {name: value[rows] for name, value in observables(snapshot).items()}
     frame = correlation_table({n: z[rows] for n, z in pre_activations(snapshot).items()}, values)
-    both = torch.stack([values["energy"], values["abs_magnetization"]])
-    frame.attrs |= {
-        "rows": "all" if snapshot.test_rows is None else "test",
-        "step": snapshot.step,
-        "r_energy_abs_magnetization": float(torch.corrcoef(both)[0, 1]),
-    }
+    rows_are = "all" if snapshot.test_rows is None else "test"
+    frame.attrs |= {"rows": rows_are, "step": snapshot.step}
+    if {"energy", "abs_magnetization"} <= values.keys():
+        both = torch.stack([values["energy"], values["abs_magnetization"]])
+        frame.attrs["r_energy_abs_magnetization"] = float(torch.corrcoef(both)[0, 1])
     return frame
 
 

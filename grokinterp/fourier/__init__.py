@@ -20,26 +20,10 @@ from grokinterp.fourier.spectra import (
 )
 
 __all__ = [
-    "RULES",
-    "AnswerSpectrum",
-    "HeldoutFit",
-    "KeyFrequencies",
-    "NeuronIPR",
-    "embedding_spectrum",
-    "fourier_basis",
-    "fourier_heat_map",
-    "frequency_shares",
-    "gini",
-    "heldout_fit",
-    "key_frequencies",
-    "logit_shares",
-    "neuron_frequency_fractions",
-    "neuron_ipr",
-    "neuron_logit_map",
-    "neuron_logit_spectrum",
-    "spectrum",
-    "transform",
-    "transform_2d",
+    "RULES", "AnswerSpectrum", "HeldoutFit", "KeyFrequencies", "NeuronIPR", "embedding_spectrum",
+    "fourier_basis", "fourier_heat_map", "frequency_shares", "gini", "heldout_fit",
+    "key_frequencies", "logit_shares", "neuron_frequency_fractions", "neuron_ipr",
+    "neuron_logit_map", "neuron_logit_spectrum", "spectrum", "transform", "transform_2d",
     "unembedding_spectrum",
-]
+]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -19,21 +19,9 @@ from grokinterp.geometry.predictions import (
 )
 
 __all__ = [
-    "FisherDiagonal",
-    "FisherMetric",
-    "InformationPath",
-    "Limit",
-    "TrajectoryEmbedding",
-    "fisher_diagonal",
-    "fisher_metric",
-    "fisher_rao_distance",
-    "geodesic_point",
-    "information_path",
-    "pairwise_distances",
-    "path_of",
-    "root_probabilities",
-    "stages_of",
-    "step_geometry",
+    "FisherDiagonal", "FisherMetric", "InformationPath", "Limit", "TrajectoryEmbedding",
+    "fisher_diagonal", "fisher_metric", "fisher_rao_distance", "geodesic_point", "information_path",
+    "pairwise_distances", "path_of", "root_probabilities", "stages_of", "step_geometry",
     "trajectory_embedding",
-]
+]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -9,14 +9,7 @@ from grokinterp.models.module import GivenModule, ModuleArchitecture
 from grokinterp.models.transformer import TransformerArchitecture
 
 __all__ = [
-    "MODELS",
-    "BaseArchitecture",
-    "CNNArchitecture",
-    "GivenModule",
-    "MLPArchitecture",
-    "ModuleArchitecture",
-    "TransformerArchitecture",
-    "cross_entropies",
-    "register_model",
-]
+    "MODELS", "BaseArchitecture", "CNNArchitecture", "GivenModule", "MLPArchitecture",
+    "ModuleArchitecture", "TransformerArchitecture", "cross_entropies", "register_model",
+]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -124,7 +124,7 @@ class BaseArchitecture(Kind):
 
     def to_dict(self) -> dict[str, Any]:
         """What `shape_from_dict` (`grokinterp.models.kinds`) reads."""
-        return {"kind": self.kind, **asdict(self)}
+        return {"kind": self.registered_kind("model"), **asdict(self)}
 
     @property
     def missing(self) -> str | None:

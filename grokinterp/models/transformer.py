@@ -119,6 +119,7 @@ class TransformerArchitecture(BaseArchitecture):
 
     def to_dict(self) -> dict[str, Any]:
         """What `shape_from_dict` reads: without its kind, as ever."""
+        self.registered_kind("model")
         return asdict(self)
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:

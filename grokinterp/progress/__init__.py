@@ -14,19 +14,8 @@ from grokinterp.progress.measures import MEASURES, measure, measure_snapshot, pr
 from grokinterp.progress.phases import Phase, Phases, detect_phases
 
 __all__ = [
-    "MEASURES",
-    "Phase",
-    "Phases",
-    "Thresholds",
-    "detect_phases",
-    "excluded_loss",
-    "excluded_loss_demo",
-    "measure",
-    "measure_snapshot",
-    "progress_measures",
-    "read_csv_curves",
-    "restricted_loss",
-    "restricted_loss_demo",
-    "trig_loss",
-]
+    "MEASURES", "Phase", "Phases", "Thresholds", "detect_phases", "excluded_loss",
+    "excluded_loss_demo", "measure", "measure_snapshot", "progress_measures", "read_csv_curves",
+    "restricted_loss", "restricted_loss_demo", "trig_loss",
+]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

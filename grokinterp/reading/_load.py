@@ -63,6 +63,11 @@ def load(
     version.
     """
     path = as_path("path", path, such_as="runs/mine")
+    if module is not None and format != "auto":
+        raise InputError(
+            f"format={shown(format)} is of checkpoints of others, module= of a run of gi.Recorder; "
+            "give one of them."
+        )
     with reaching(path):
         if module is None and (holds_foreign(path) or format != "auto"):
             return Run(path, open_foreign(path, format=format, settings=settings))

@@ -31,7 +31,7 @@ from grokinterp.models.architecture import ACTIVATIONS, CHOICES
 from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.transformer_lens_adapter import SOFT_CAPS, UNUSUAL
 from grokinterp.reading.file_contents import MOST_KEYS, PLAIN, Configs
-from grokinterp.tasks.operations import ALIASES, OPERATIONS, get_operation
+from grokinterp.tasks.operations import get_operation
 
 RULES = ("torch", "python")  # that draw training rows
 _SIZES = {field.name for field in fields(TransformerArchitecture) if field.type is int}
@@ -120,7 +120,7 @@ class Settings:
             if ours in found or ours not in CONFIG_KEYS:
                 continue
             value = value.lower() if ours == "act_fn" and isinstance(value, str) else value
-            if value in _VALID.get(ours, (value,)):
+            if _understood(ours, value):
                 found[ours] = value
         kept = cls(data_seed=next((x for _, x in seeds_in(config)), None))
         for key, value in found.items():
@@ -201,7 +201,6 @@ MOST_GROUPS = 100  # nested in a configuration
 LARGEST_NUMBER = 1e300
 _VALID: dict[str, Iterable[Any]] = {
     "act_fn": ACTIVATIONS,
-    "operation": (*OPERATIONS, *ALIASES),
     "attention_dir": CHOICES["attention_dir"],
     "split": RULES,
 }
@@ -243,6 +242,15 @@ def flat(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
                 groups.append(value)
             elif isinstance(key, str) and isinstance(value, PLAIN):
                 yield key, value
+
+
+def _understood(key: str, value: Any) -> bool:
+    """Whether a value is a word that is known for this setting, or need be none."""
+    if key != "operation":
+        return value in _VALID.get(key, (value,))
+    with contextlib.suppress(InputError):  # those of plug-ins are known too
+        return bool(get_operation(value))
+    return False
 
 
 def _positive(value: Any) -> bool:

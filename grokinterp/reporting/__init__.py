@@ -3,7 +3,5 @@
 from grokinterp.base.names import room_names
 from grokinterp.reporting._report import report
 
-__all__ = [
-    "report",
-]
+__all__ = ["report"]
 __getattr__, __dir__ = room_names(__name__, __all__)

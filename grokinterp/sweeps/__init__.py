@@ -7,14 +7,7 @@ from grokinterp.sweeps.sweep import Sweep
 from grokinterp.sweeps.table import RUN_MEASURES, measured, measuring
 
 __all__ = [
-    "RUN_MEASURES",
-    "Contrast",
-    "MedianInterval",
-    "Sweep",
-    "contrast",
-    "measured",
-    "measuring",
-    "median_interval",
-    "run_sweep",
-]
+    "RUN_MEASURES", "Contrast", "MedianInterval", "Sweep", "contrast", "measured", "measuring",
+    "median_interval", "run_sweep",
+]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

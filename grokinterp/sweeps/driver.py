@@ -97,10 +97,9 @@ def run_sweep(
 
     Runs that can be trained together are, at most `sweep.ensemble` of what is left to do, by one
     worker, where a few timed steps say that it is faster: see `train_ensemble(when="faster")`; the
-    log says what was chosen. On CPUs members have had the bits of single runs in all that was
-    tried, so the choice changes no number there. run.json says which runs were members, and the
-    fingerprint of a row follows it. The others, and those begun singly or without a common step,
-    are trained singly.
+    log says what was chosen. Members are their single runs but for rounding (see there): run.json
+    says which runs were members, and the fingerprint of a row follows it. The others, and those
+    begun singly or without a common step, are trained singly.
 
     A run is trained and measured with the `threads` of its recipe; where that is 0, with `threads`;
     without that either, with torch's number in this process divided by the workers, at least 1 (on
@@ -193,7 +192,7 @@ def _check_travels(
             "local worker."
         ) from None
     modules = set(named_plugins()).union(*(recipe.modules() for recipe in recipes.values()))
-    modules |= others_of(MEASURES.home(name) for name in sweep.measures)
+    modules |= others_of(MEASURES.home(MEASURES.canonical(name)) for name in sweep.measures)
     if "__main__" in modules:
         raise InputError(
             "a kind of this sweep is defined in __main__, which other processes cannot import; put "

@@ -17,19 +17,8 @@ from grokinterp.tasks.task import (
 )
 
 __all__ = [
-    "OPERATIONS",
-    "TASKS",
-    "AnswerGroup",
-    "IsingTask",
-    "ModularTask",
-    "Operation",
-    "TableTask",
-    "Task",
-    "has_mirrors",
-    "operation",
-    "register_task",
-    "task_from_dict",
-    "train_indices",
+    "OPERATIONS", "TASKS", "AnswerGroup", "IsingTask", "ModularTask", "Operation", "TableTask",
+    "Task", "has_mirrors", "operation", "register_task", "task_from_dict", "train_indices",
     "unmirrored_rows",
-]
+]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

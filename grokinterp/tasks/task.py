@@ -134,12 +134,7 @@ class Task(Kind):
 
     def to_dict(self) -> dict[str, object]:
         """What `task_from_dict` needs to build the same task again."""
-        if not self.kind:
-            raise InputError(
-                f"{type(self).__name__} is not registered, so nothing could read it again; write "
-                '@gi.register.task("name") above it.'
-            )
-        return {"task": self.kind, **self._settings()}
+        return {"task": self.registered_kind("task"), **self._settings()}
 
     def _settings(self) -> dict[str, Any]:
         return asdict(self)  # type: ignore[call-overload]

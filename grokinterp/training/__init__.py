@@ -6,12 +6,7 @@ from grokinterp.training.loop import train
 from grokinterp.training.verification import Verification, verify
 
 __all__ = [
-    "EnsembleTiming",
-    "Verification",
-    "faster_as_ensemble",
-    "groups",
-    "train",
-    "train_ensemble",
+    "EnsembleTiming", "Verification", "faster_as_ensemble", "groups", "train", "train_ensemble",
     "verify",
-]
+]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -1,18 +1,20 @@
 """Models in training: canonical weights, their gradients, what is made of these, and metrics.
 
 Runs that are trained together have their weights under a leading axis of members, and one forward
-for all of them; a single run has them as they are. Everything else is the same for both.
+for all of them, or one each where that is faster (`_singly`); a single run has them as they are.
+Everything else is the same for both.
 """
 
+import copy
 import itertools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from grokinterp.base.errors import InputError
+from grokinterp.base.errors import InputError, names, shown
 from grokinterp.models.architecture import Gradients, Weights, is_bias
 from grokinterp.models.layers import MIN_ROWS
 from grokinterp.recipe.recipe import Recipe
@@ -21,7 +23,8 @@ from grokinterp.tasks.splits import mask_of
 from grokinterp.updates.batches import Batches, warmup_share
 
 EVALUATED_ROWS = 4096  # at once: intermediate results stay in the cache
-NUMBERS = {"bool": bool, "int": int, "float": float}  # of an optimiser's state, besides tensors
+# Of an optimiser's state, besides tensors: the numbers, and what a file has each of them as.
+NUMBERS = {"bool": torch.bool, "int": torch.int64, "float": torch.float64}
 
 
 class Learner:
@@ -161,7 +164,10 @@ class _Update:
         self._weights = {name: weight[self._place] for name, weight in weights.items()}
         optimizer = recipe.build("optimizer").build(self._weights.values())
         self._optimizer: torch.optim.Optimizer = optimizer
-        self._fresh = [dict(group) for group in self._optimizer.param_groups]
+        self._fresh = [  # real copies: what changes in place is no longer as it was built
+            {key: _copied(value) for key, value in group.items() if key != "params"}
+            for group in self._optimizer.param_groups
+        ]
         self._filter, self._constraint = map(recipe.build, ("gradient_filter", "constraint"))
         self._remembered = {
             "filter": self._filter.start(self._weights),
@@ -175,17 +181,30 @@ class _Update:
         if self._place is not ...:
             own = {name: gradients[name][self._place] for name in self._weights}
         own = self._filter.filtered(own, self._remembered["filter"])
-        for name, weight in self._weights.items():
+        for name, of_weight in self._returned("gradient_filter", own, self._weights):
             # torch's fused optimisers read a gradient as it lies in memory, whatever its strides.
-            weight.grad = own[name].contiguous()
+            self._weights[name].grad = of_weight.contiguous()
         share = warmup_share(self._recipe, step)
         for group, fresh in zip(self._optimizer.param_groups, self._fresh, strict=True):
             group["lr"] = fresh["lr"] * share
         self._optimizer.step()
         after = self._constraint.constrained(self._weights, self._remembered["constraint"])
-        for name, weight in after.items():
+        for name, weight in self._returned("constraint", after, after):
             if weight is not self._weights[name]:
                 self._weights[name].copy_(weight)
+
+    def _returned(self, role: str, found: Any, wanted: Any) -> Iterator[tuple[str, Tensor]]:
+        """What a filter or a constraint returns for these weights; InputError for anything else."""
+        for name in wanted if isinstance(found, Mapping) else [""]:
+            weight = self._weights.get(name)
+            value = found.get(name) if isinstance(found, Mapping) else None
+            if weight is None or not isinstance(value, Tensor) or value.shape != weight.shape:
+                gives = f"{shown(value)} for {name!r}" if name else shown(found)
+                raise InputError(
+                    f"{role}={getattr(self._recipe, role)!r} returns {gives}; return a dict with a "
+                    f"tensor of its shape for each of {names(self._weights)}."
+                )
+            yield name, value
 
     def state(self, member: int) -> dict[str, Tensor]:
         """What a member's updates remember: of weights, parameter groups, filter, constraint."""
@@ -201,8 +220,7 @@ class _Update:
         groups = zip(self._optimizer.param_groups, self._fresh, strict=True)
         for number, (group, fresh) in enumerate(groups):
             for key, value in group.items():
-                as_built = value is fresh.get(key) or key in ("params", "lr")
-                if not as_built and (isinstance(value, Tensor) or value != fresh.get(key)):
+                if key not in ("params", "lr") and not _equal(value, fresh.get(key)):
                     self._put(found, f"group/{number}/{key}", value)
         for part, tensors in self._remembered.items():
             for name, value in tensors.items():
@@ -214,7 +232,7 @@ class _Update:
         if isinstance(value, Tensor):
             found[name] = value
         elif kind in NUMBERS:
-            found[f"{name}={kind}"] = torch.tensor(value, dtype=_NUMBER_TYPES[kind])
+            found[f"{name}={kind}"] = torch.tensor(value, dtype=NUMBERS[kind])
         elif value is not None:
             raise InputError(
                 f"optimizer={self._recipe.optimizer!r} remembers a {kind} ({name}), which a run "
@@ -242,10 +260,22 @@ class _Update:
                 self._optimizer.param_groups[int(owner)][name] = plain
 
 
-_NUMBER_TYPES = {"bool": torch.bool, "int": torch.int64, "float": torch.float64}
+def _copied(value: Any) -> Any:
+    return copy.deepcopy(value) if isinstance(value, Tensor | list | tuple | dict) else value
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two values of a parameter group are equal, tensors and lists of them too."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and torch.equal(one.cpu(), other.cpu())
+    if isinstance(one, dict) and isinstance(other, dict):
+        one, other = list(one.items()), list(other.items())
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return type(one) is type(other) and bool(one == other)
 
 
 def _as_it_was(key: str, value: Tensor) -> tuple[str, object]:
     """The name of a part of a state, and what it was: a number where its name says so."""
     name, _, kind = key.partition("=")
-    return name, NUMBERS[kind](value.item()) if kind else value
+    return name, value.item() if kind else value

@@ -14,20 +14,8 @@ from grokinterp.updates.objectives import OBJECTIVES, CrossEntropy, Objective, r
 from grokinterp.updates.optimizers import OPTIMIZERS, Optimizer, register_optimizer
 
 __all__ = [
-    "CONSTRAINTS",
-    "GRADIENT_FILTERS",
-    "OBJECTIVES",
-    "OPTIMIZERS",
-    "Batches",
-    "Constraint",
-    "CrossEntropy",
-    "GradientFilter",
-    "Objective",
-    "Optimizer",
-    "register_constraint",
-    "register_gradient_filter",
-    "register_objective",
-    "register_optimizer",
-    "warmup_share",
-]
+    "CONSTRAINTS", "GRADIENT_FILTERS", "OBJECTIVES", "OPTIMIZERS", "Batches", "Constraint",
+    "CrossEntropy", "GradientFilter", "Objective", "Optimizer", "register_constraint",
+    "register_gradient_filter", "register_objective", "register_optimizer", "warmup_share",
+]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)
