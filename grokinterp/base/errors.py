@@ -1,9 +1,10 @@
 """The two exceptions that this package raises on purpose, and what their messages are made of."""
 
+import contextlib
 import difflib
 import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 LONGEST_LINE = 400  # of a message
 LONGEST_VALUE = 80  # of a value that a message repeats
@@ -23,6 +24,25 @@ class InputError(ValueError):
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(one_line(x) if isinstance(x, str) else x for x in args))
+
+
+@contextlib.contextmanager
+def strangers(what: str) -> Iterator[None]:
+    """Run the code of a plug-in: what it raises becomes an InputError that says whose it is.
+
+    >>> with strangers("objective 'mine'"):
+    ...     1 / 0
+    Traceback (most recent call last):
+    grokinterp.base.errors.InputError: objective 'mine' raised ZeroDivisionError (division by
+    zero); mend its code.
+    """
+    try:
+        yield
+    except InputError:
+        raise  # in a line of its own
+    except Exception as error:
+        raised = f"{what} raised {type(error).__name__}"
+        raise InputError(f"{raised} ({one_line(str(error), most=160)}); mend its code.") from error
 
 
 class Interrupted(KeyboardInterrupt):

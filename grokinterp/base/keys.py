@@ -167,6 +167,11 @@ class Kind:
             )
         return self.kind
 
+    def fields_given(self) -> dict[str, Any]:
+        """What its class is called with to make it again."""
+        own = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {each.name: getattr(self, each.name) for each in own if each.init}
+
     @classmethod
     def keys(cls) -> tuple[Key, ...]:
         """The keys that recipes of this kind have."""
@@ -185,6 +190,11 @@ def registers(registry: Registry[Any], base: type) -> Callable[[str], Callable[[
 
         def register(kind: T) -> T:
             check_class(registry.what, name, kind, base)
+            own = {each.name for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+            if (other := kind.kind or name) != name or "kind" in own:  # type: ignore[attr-defined]
+                taken = f"is {other!r} already" if other != name else "has a field 'kind'"
+                what = f"{registry.what} {name!r}: {kind.__name__} {taken}"  # type: ignore[attr-defined]
+                raise InputError(f"{what}; its kind is its name; register a class without one.")
             keys_of(kind)
             registry.add(name, kind, by=kind)
             kind.kind = name  # type: ignore[attr-defined]

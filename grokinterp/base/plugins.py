@@ -6,6 +6,7 @@ sets that variable, so that processes started later have it too. They are import
 not known or all names of a registry are wanted, never before. The current folder counts.
 """
 
+import contextlib
 import importlib
 import os
 import sys
@@ -37,7 +38,10 @@ def name_plugins(modules: Iterable[str]) -> None:
 def found_at(module: str) -> str:
     """The folder from which an imported module can be imported; "" where that is not known."""
     file = getattr(sys.modules.get(module), "__file__", None)
-    return "" if file is None else str(Path(file).resolve().parents[module.count(".")])
+    if file is None:
+        return ""
+    within = module.count(".") + (Path(file).stem == "__init__")  # a package is a folder itself
+    return str(Path(file).resolve().parents[within])
 
 
 def others_of(modules: Iterable[str]) -> set[str]:
@@ -75,13 +79,23 @@ def _import(module: str, named_by: str) -> None:
     if "" not in sys.path:
         look_in(os.getcwd())
     try:
-        importlib.import_module(module)
+        with contextlib.redirect_stdout(sys.stderr):  # where a command prints JSON alone
+            found = importlib.import_module(module)
     except InputError:
         raise  # what it registers is refused, in a line of its own
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        told = one_line(f"{type(error).__name__}: {error}", most=120)
+        there = isinstance(error, ImportError) and (error.name or module) in module
+        advice = "give modules as Python imports them, from here or installed"
         raise InputError(
-            f"the plug-in {shown(module)}, which {named_by} names, cannot be imported "
-            f"({one_line(f'{type(error).__name__}: {error}', most=120)}); give modules as Python "
-            "imports them, from here or installed."
+            f"the plug-in {shown(module)}, which {named_by} names, cannot be imported ({told}); "
+            f"{advice if there else 'mend its code'}."
         ) from error
+    here, file = Path(*module.split(".")), getattr(found, "__file__", None) or "built in"
+    mine = [path for path in (here.with_suffix(".py"), here / "__init__.py") if path.is_file()]
+    if mine and not (Path(file).exists() and mine[0].samefile(file)):
+        raise InputError(
+            f"the plug-in {shown(module)} is {mine[0]} here, but another module of that name is "
+            f"found first ({file}); rename yours."
+        )
     _IMPORTED.add(module)

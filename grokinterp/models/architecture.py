@@ -8,7 +8,7 @@ from the same numbers.
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from math import prod
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
@@ -124,7 +124,7 @@ class BaseArchitecture(Kind):
 
     def to_dict(self) -> dict[str, Any]:
         """What `shape_from_dict` (`grokinterp.models.kinds`) reads."""
-        return {"kind": self.registered_kind("model"), **asdict(self)}
+        return {"kind": self.registered_kind("model"), **self.fields_given()}
 
     @property
     def missing(self) -> str | None:

@@ -5,10 +5,10 @@ from functools import cached_property
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from grokinterp.base.checks import mask, truth, whole
+from grokinterp.base.checks import truth, whole
 from grokinterp.base.keys import key
 from grokinterp.tasks.operations import (
     OPERATIONS,
@@ -107,10 +107,10 @@ class ModularTask(Task):
         return get_operation(self.operation).table(self.p, self.seed)
 
     @cached_property
-    def commutative(self) -> bool:
-        """Whether (a, b) and (b, a) have the same label everywhere."""
-        table = self.labels.view(self.p, self.p)
-        return bool((table == table.T).all())
+    def mirrors(self) -> Int[Tensor, " n_inputs"] | None:
+        """The row of (b, a), where (a, b) and (b, a) have the same label everywhere."""
+        rows = torch.arange(self.n_inputs).view(self.p, self.p).T.flatten()
+        return rows if torch.equal(self.labels, self.labels[rows]) else None
 
     @cached_property
     def answer_group(self) -> AnswerGroup | None:
@@ -135,11 +135,6 @@ class ModularTask(Task):
         if kind == "multiply" and not is_prime(self.p):
             return f"multiplication mod {self.p} has no discrete logarithm ({self.p} is no prime)"
         return None
-
-    def mirrored(self, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[Tensor, " n_inputs"]:
-        """Test pairs whose mirror (b, a) is trained on: their answer can leak by symmetry."""
-        table = mask("train_mask", train_mask, self.n_inputs).view(self.p, self.p)
-        return (~table & table.T).flatten()
 
     def asks_the_same(self, other: Task) -> bool:
         """Whether another task has the same pairs with the same answers, however they are read."""

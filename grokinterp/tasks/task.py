@@ -1,8 +1,8 @@
 """What does every task offer? Inputs that a model reads, their labels, where the answers live."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokinterp.base.checks import instance, mask, member, refused
-from grokinterp.base.errors import InputError, shown
+from grokinterp.base.errors import InputError, shown, strangers
 from grokinterp.base.keys import Kind, registers
 from grokinterp.base.registry import Registry
 from grokinterp.tasks.operations import UNDEFINED
@@ -76,9 +76,14 @@ class Task(Kind):
         return None
 
     @property
+    def mirrors(self) -> Int[Tensor, " n_inputs"] | None:
+        """The row of (b, a) for every input (a, b), where both have one answer; else None."""
+        return None
+
+    @property
     def commutative(self) -> bool:
-        """Whether there are inputs (a, b) and (b, a), and they have the same answer."""
-        return False
+        """Whether every input has a mirror with the same answer."""
+        return self.mirrors is not None
 
     @property
     def answer_group(self) -> AnswerGroup | None:
@@ -98,7 +103,7 @@ class Task(Kind):
     @property
     def title(self) -> str:
         """What it is, in a few words."""
-        settings = (f"{key}={value}" for key, value in self._settings().items())
+        settings = (f"{key}={value}" for key, value in self.fields_given().items())
         return f"{self.kind or type(self).__name__} {', '.join(settings)}".rstrip()
 
     @property
@@ -118,7 +123,8 @@ class Task(Kind):
 
     def mirrored(self, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[Tensor, " n_inputs"]:
         """Test inputs whose mirror is trained on: their answer can leak by symmetry."""
-        return torch.zeros_like(train_mask)
+        train = mask("train_mask", train_mask, self.n_inputs)
+        return torch.zeros_like(train) if self.mirrors is None else ~train & train[self.mirrors]
 
     def observables(self) -> dict[str, Tensor]:
         """Numbers of every input that its activations may go with, [n_inputs] each, by name."""
@@ -134,10 +140,7 @@ class Task(Kind):
 
     def to_dict(self) -> dict[str, object]:
         """What `task_from_dict` needs to build the same task again."""
-        return {"task": self.registered_kind("task"), **self._settings()}
-
-    def _settings(self) -> dict[str, Any]:
-        return asdict(self)  # type: ignore[call-overload]
+        return {"task": self.registered_kind("task"), **self.fields_given()}
 
 
 class TableTask(Task):
@@ -169,7 +172,7 @@ class TableTask(Task):
 
     @cached_property
     def model_inputs(self) -> Tensor:  # noqa: D102
-        found = self.inputs()
+        found = _told(self.inputs, f"the inputs of {self.title}")
         if not isinstance(found, Tensor) or not found.ndim or len(found) != self.n_inputs:
             raise InputError(
                 f"the inputs of {self.title} are {shown(found)}; give a tensor [n_inputs, ...] "
@@ -179,7 +182,7 @@ class TableTask(Task):
 
     @cached_property
     def labels(self) -> Int[Tensor, " n_inputs"]:  # noqa: D102
-        found = self.answers()
+        found = _told(self.answers, f"the answers of {self.title}")
         whole = isinstance(found, Tensor) and found.ndim == 1 and len(found) > 1
         if whole and not (found.is_floating_point() or found.is_complex()):
             labels = found.detach().cpu().long()
@@ -189,6 +192,18 @@ class TableTask(Task):
             f"the answers of {self.title} are {shown(found)}; give a tensor of whole numbers from "
             f"0 to {self.n_classes - 1}, one an input."
         )
+
+
+def _told(table: Callable[[], object], what: str) -> Any:
+    """A table of somebody's task; refused where it is another when it is asked for again."""
+    with strangers(what):
+        found, again = table(), table()
+    if isinstance(found, Tensor) and not (isinstance(again, Tensor) and torch.equal(found, again)):
+        raise InputError(
+            f"{what} are others when they are asked for again; draw them from a generator of their "
+            "own: torch.Generator().manual_seed(self.seed)."
+        )
+    return found
 
 
 register_task = registers(TASKS, Task)
@@ -218,8 +233,8 @@ def unmirrored_rows(task: Task, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[T
     [0, 2, 4, 5, 6, 7, 8]
     """
     check_task(task)
-    test = ~mask("train_mask", train_mask, task.n_inputs)
-    return test & ~task.mirrored(train_mask) if task.commutative else test
+    mirrored = task.mirrored(train_mask)
+    return ~mask("train_mask", train_mask, task.n_inputs) & ~mirrored
 
 
 def task_from_dict(values: Mapping[str, Any]) -> Task:
