@@ -3,7 +3,7 @@
 import difflib
 import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 LONGEST_LINE = 400  # of a message
 LONGEST_VALUE = 80  # of a value that a message repeats
@@ -71,17 +71,18 @@ def named(value: object) -> str:
     return shown(value) if plain else type(value).__name__
 
 
-def names(given: Iterable[object]) -> str:
-    """Names as a message lists them: as many as fit into 80 characters, and how many more.
+def names(given: Iterable[object], *, spelled: Callable[[object], str] = repr) -> str:
+    """Names as a message lists them: as many as 80 characters hold, and how many more.
 
     >>> names(["a", "b"]), names(f"blocks.0.weight_{i}" for i in range(99))[-12:]
     ("'a', 'b'", ' and 96 more')
     """
     every = list(given)
-    each = [one_line(repr(name), most=LONGEST_VALUE // 2) for name in every[:LONGEST_VALUE]]
-    while len(each) > 1 and len(", ".join(each)) > LONGEST_VALUE:
+    each = [one_line(spelled(name), most=LONGEST_VALUE // 2) for name in every[:LONGEST_VALUE]]
+    more = ""
+    while len(each) > 1 and len(", ".join(each) + more) > LONGEST_VALUE:
         each.pop()
-    more = f" and {len(every) - len(each)} more" if len(each) < len(every) else ""
+        more = f" and {len(every) - len(each)} more"
     return ", ".join(each) + more
 
 
