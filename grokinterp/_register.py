@@ -9,10 +9,7 @@ cell that is run twice. How another process finds them: `grokinterp.base.plugins
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 _HOME = {  # where each decorator lies
     "claim": "claims.registry.claim",

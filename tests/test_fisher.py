@@ -370,9 +370,12 @@ def test_what_cannot_be_used_is_refused(snapshot, tiny_run):
     next(iter(broken.values())).fill_(math.nan)
     with pytest.raises(InputError, match="not finite"):
         fisher_diagonal(from_weights(broken, snapshot.architecture, snapshot.task), rows="all")
-    for sizes in ({"n_layers": 2}, {"n_layers": 1, "normalization_type": "LN"}):
+    for sizes, reason in (
+        ({"n_layers": 2}, "transformers of 2 layers"),
+        ({"n_layers": 1, "normalization_type": "LN"}, "transformers with LayerNorm"),
+    ):
         weights, architecture, task = random_model(p=5, **sizes)
-        with pytest.raises(InputError, match="one layer without LayerNorm"):
+        with pytest.raises(InputError, match=f"one layer without LayerNorm have.* for {reason}"):
             fisher_diagonal(from_weights(weights, architecture, task), rows="all")
     unknown = Snapshot(snapshot.task, weights={}, n_layers=1, forward=lambda tokens, names: None)
     with pytest.raises(InputError, match="weights alone do not say"):

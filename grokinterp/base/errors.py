@@ -1,10 +1,9 @@
 """The two exceptions that this package raises on purpose, and what their messages are made of."""
 
-import contextlib
 import difflib
 import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 LONGEST_LINE = 400  # of a message
 LONGEST_VALUE = 80  # of a value that a message repeats
@@ -24,25 +23,6 @@ class InputError(ValueError):
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(one_line(x) if isinstance(x, str) else x for x in args))
-
-
-@contextlib.contextmanager
-def strangers(what: str) -> Iterator[None]:
-    """Run the code of a plug-in: what it raises becomes an InputError that says whose it is.
-
-    >>> with strangers("objective 'mine'"):
-    ...     1 / 0
-    Traceback (most recent call last):
-    grokinterp.base.errors.InputError: objective 'mine' raised ZeroDivisionError (division by
-    zero); mend its code.
-    """
-    try:
-        yield
-    except InputError:
-        raise  # in a line of its own
-    except Exception as error:
-        raised = f"{what} raised {type(error).__name__}"
-        raise InputError(f"{raised} ({one_line(str(error), most=160)}); mend its code.") from error
 
 
 class Interrupted(KeyboardInterrupt):
@@ -91,17 +71,18 @@ def named(value: object) -> str:
     return shown(value) if plain else type(value).__name__
 
 
-def names(given: Iterable[object]) -> str:
-    """Names as a message lists them: as many as fit into 80 characters, and how many more.
+def names(given: Iterable[object], *, spelled: Callable[[object], str] = repr) -> str:
+    """Names as a message lists them: as many as 80 characters hold, and how many more.
 
     >>> names(["a", "b"]), names(f"blocks.0.weight_{i}" for i in range(99))[-12:]
     ("'a', 'b'", ' and 96 more')
     """
     every = list(given)
-    each = [one_line(repr(name), most=LONGEST_VALUE // 2) for name in every[:LONGEST_VALUE]]
-    while len(each) > 1 and len(", ".join(each)) > LONGEST_VALUE:
+    each = [one_line(spelled(name), most=LONGEST_VALUE // 2) for name in every[:LONGEST_VALUE]]
+    more = ""
+    while len(each) > 1 and len(", ".join(each) + more) > LONGEST_VALUE:
         each.pop()
-    more = f" and {len(every) - len(each)} more" if len(each) < len(every) else ""
+        more = f" and {len(every) - len(each)} more"
     return ", ".join(each) + more
 
 

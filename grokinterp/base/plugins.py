@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -51,6 +51,27 @@ def others_of(modules: Iterable[str]) -> set[str]:
     {'mine'}
     """
     return {name for name in modules if name.partition(".")[0] != __name__.partition(".")[0]}
+
+
+@contextlib.contextmanager
+def strangers(what: str, code: object) -> Iterator[None]:
+    """Run code of a kind: what it raises is an InputError that says whose it is, if not ours.
+
+    >>> with strangers("objective 'mine'", type("Mine", (), {"__module__": "mine"})):
+    ...     1 / 0
+    Traceback (most recent call last):
+    grokinterp.base.errors.InputError: objective 'mine' raised ZeroDivisionError (division by
+    zero); mend its code.
+    """
+    try:
+        yield
+    except InputError:
+        raise  # in a line of its own
+    except Exception as error:
+        if not others_of([getattr(code, "__module__", __name__)]):
+            raise
+        raised = f"{what} raised {type(error).__name__}"
+        raise InputError(f"{raised} ({one_line(str(error), most=160)}); mend its code.") from error
 
 
 def import_plugins() -> None:

@@ -72,16 +72,16 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
     """The answer logits [n, n_classes] of n inputs, as a function of weights and inputs.
 
     It is differentiable in the weights, by autograd and by torch.func. InputError for a model whose
-    weights alone do not say what it computes, and for a transformer of several layers or with
-    LayerNorm.
+    weights alone do not say what it computes, and for one that is no function of them here, such
+    as a transformer of several layers or with LayerNorm.
     """
     architecture, n_classes = snapshot.architecture, snapshot.task.n_classes
     if architecture is None:
         raise InputError("the weights alone do not say what this model computes; give a run.")
-    if architecture.why_not_functional(snapshot.task.model_inputs):
+    if reason := architecture.why_not_functional(snapshot.task.model_inputs):
         raise InputError(
             "Fisher information needs a forward that is a function of the weights, which "
-            "transformers of one layer without LayerNorm have; this one is another."
+            f"transformers of one layer without LayerNorm have; there is none for {reason}."
         )
 
     def logits_fn(weights: Weights, inputs: Tensor) -> Tensor:

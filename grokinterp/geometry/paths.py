@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import pandas as pd
 import torch
@@ -230,15 +231,11 @@ def information_path(
 
 
 def path_of(
-    distances: Float[Tensor, "k k"],
-    steps: Sequence[int],
-    *,
-    rows: str | None = None,
-    n_samples: int | None = None,
-    n_rows: int | None = None,
-    seed: int | None = None,
+    distances: Float[Tensor, "k k"], steps: Sequence[int], **record: Any
 ) -> InformationPath:
     """The path with these distances [k, k] between its points, at steps that rise.
+
+    `record` may say of which inputs: `rows`, `n_samples`, `n_rows` and `seed`.
 
     >>> line = torch.tensor([0.0, 1.0, 3.0])
     >>> path_of((line[:, None] - line).abs(), [0, 10, 20]).straightness
@@ -261,14 +258,7 @@ def path_of(
         )
     if any(later <= earlier for earlier, later in pairwise(steps)):
         raise InputError("the steps of a path rise; give each point once, in order.")
-    return InformationPath(
-        steps=tuple(steps),
-        distances=distances,
-        rows=rows,
-        n_samples=n_samples,
-        n_rows=n_rows,
-        seed=seed,
-    )
+    return InformationPath(steps=tuple(steps), distances=distances, **record)
 
 
 def stages_of(phases: Phases, steps: Sequence[int]) -> dict[str, tuple[int, int]]:

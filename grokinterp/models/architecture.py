@@ -52,7 +52,7 @@ class Loss(Protocol):
 
     @property
     def mean_over_rows(self) -> bool: ...  # noqa: D102
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor: ...  # noqa: D102
+    def checked_loss(self, logits: Tensor, labels: Tensor) -> Tensor: ...  # noqa: D102
     def by_logits(self, logits: Tensor, labels: Tensor) -> Tensor: ...  # noqa: D102
 
 
@@ -189,7 +189,7 @@ class BaseArchitecture(Kind):
 
         def gradients(weights: Mapping[str, Tensor]) -> Weights:
             leaves = {name: x.detach().requires_grad_() for name, x in weights.items()}
-            loss = objective.loss(self.forward(leaves, inputs), labels)
+            loss = objective.checked_loss(self.forward(leaves, inputs), labels)
             found = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
             return dict(zip(leaves, found, strict=True))
 
@@ -263,11 +263,10 @@ class BaseArchitecture(Kind):
     def initial(self, *, seed: int, rule: str = "", scale: float = 1.0) -> Weights:
         """Random float32 weights in canonical order from an own generator; the usual rule if none.
 
-        Where a 3x3 convolution has fans of 9 times its channels:
         `rule="xavier"`: normal of std sqrt(2/(fan_in + fan_out)), zero biases (Glorot and Bengio
         2010). `rule="torch"`: PyTorch's defaults, uniform within 1/sqrt(fan_in) for matrices and
-        biases, and standard normal for an embedding. Of a transformer, see
-        `TransformerArchitecture`.
+        biases, and standard normal for an embedding. The fans of a 3x3 convolution are 9 times its
+        channels. Of a transformer, see `TransformerArchitecture`.
 
         All but LayerNorm gains are then multiplied by `scale`, the w0 of Manning-Coe et al. 2025
         (arXiv 2502.01739, section 2). The global random state is not touched. InputError for a

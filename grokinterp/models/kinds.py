@@ -1,7 +1,7 @@
 """Which architecture has a hooked model that is given, and what are its weights?
 
-A model of TransformerLens has activations with an axis of positions, and its answer is read at the
-last one. A HookedMLP, a HookedCNN and a plain module have none, but where a module's own logits do.
+Activations of a model of TransformerLens have an axis of positions, and its answer is read at the
+last one. Those of a HookedNetwork and of a plain module have none, as these say.
 """
 
 import re

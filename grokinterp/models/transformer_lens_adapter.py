@@ -3,7 +3,7 @@
 TransformerLens 3.x has HookedTransformer, whose state dict already has canonical names and shapes.
 In 4.x TransformerBridge replaces it, with torch.nn.Linear layouts under other names. Hook names and
 `run_with_hooks` / `run_with_cache` are the same on both, so all analysis is written against the
-`HookedModel` protocol below and nothing else.
+protocol `HookedModel` (`user_models.py`) and nothing else.
 """
 
 import random

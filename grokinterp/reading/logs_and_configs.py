@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.base.checks import listed, refused
-from grokinterp.base.errors import LONGEST_VALUE, InputError, one_line, shown
+from grokinterp.base.errors import LONGEST_VALUE, InputError, names, one_line, shown
 from grokinterp.base.files import HEAD, kind_of
 from grokinterp.base.paths import file_at
 from grokinterp.base.registry import Registry, check_function
@@ -395,17 +395,12 @@ def left_out(frame: pd.DataFrame, used: Collection[str]) -> tuple[str, ...]:
 
 
 def column_names(columns: Iterable[object]) -> str:
-    """The names of columns for a message: as many as 80 characters hold, and how many more.
+    """The names of columns for a message, as many as `names` lists.
 
     >>> column_names(["a", "b"]), column_names(f"column_{i}" for i in range(100))[-30:]
     ('a, b', 'column_5, column_6 and 93 more')
     """
-    names = [one_line(str(x), most=LONGEST_VALUE // 2) for x in columns if _is_named(x)]
-    text, kept = ", ".join(names), len(names)
-    while kept > 1 and len(text) > LONGEST_VALUE:
-        kept -= 1
-        text = f"{', '.join(names[:kept])} and {len(names) - kept} more"
-    return text or "none"
+    return names(filter(_is_named, columns), spelled=str) or "none"
 
 
 def _is_named(column: object) -> bool:

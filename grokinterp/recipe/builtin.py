@@ -111,16 +111,17 @@ def recipes() -> dict[str, Recipe]:
     return {name: entry.recipe for name, entry in BUILTIN.items()}
 
 
-def find_recipe(name_or_path: str | Path) -> Recipe:
-    """A built-in recipe by its name, or one from a TOML file by its path."""
+def find_recipe(name_or_path: str | Path, *, beside: Path | None = None) -> Recipe:
+    """A built-in recipe by its name, or one from a TOML file by its path, `beside` another's."""
     if isinstance(name_or_path, str) and name_or_path in BUILTIN:
         return BUILTIN[name_or_path].recipe
     path = as_path("recipe", name_or_path, such_as="mod31-grokked")
     name = str(path)
-    if kind_at(path) == "file":
-        return Recipe.from_toml(path)
+    if kind_at(file := (beside or Path()) / path) == "file":
+        return Recipe.from_toml(file)
+    there = f" in {beside}" if beside else ""
     raise InputError(
-        f"recipe {shown(name)} is neither built in nor a TOML file; {nearest(name, BUILTIN)}"
+        f"recipe {shown(name)} is neither built in nor a TOML file{there}; {nearest(name, BUILTIN)}"
     )
 
 

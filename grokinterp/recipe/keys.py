@@ -114,7 +114,7 @@ def keys_of_recipe(kinds: Mapping[str, str]) -> dict[str, Key]:
         found.append(Key(role, str, name, ABOUT[role]))
         if role == "task":
             usual = MODELS.find(kinds["model"]).usual
-            found += [_with_default(one, usual) for one in own]
+            found += [replace(one, default=usual.get(one.name, one.default)) for one in own]
             found += [] if kind.own_split else keys_of(DrawnSplit)
         else:
             found += own
@@ -131,7 +131,3 @@ def every_key() -> dict[str, dict[str, Key]]:
         for name, kind in registry.items():
             found[f"{role}={name}"] = by_name(kind.keys())
     return found
-
-
-def _with_default(one: Key, defaults: Mapping[str, Any]) -> Key:
-    return replace(one, default=defaults[one.name]) if one.name in defaults else one

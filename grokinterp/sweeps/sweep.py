@@ -34,8 +34,7 @@ import tomli_w
 
 from grokinterp.base.checks import real, refused, whole
 from grokinterp.base.errors import InputError, nearest, shown, whole_number
-from grokinterp.base.paths import kind_at
-from grokinterp.recipe.builtin import BUILTIN
+from grokinterp.recipe.builtin import find_recipe
 from grokinterp.recipe.recipe import Recipe, parse_toml, read_toml, value_text
 
 MOST_RUNS = 10_000
@@ -203,12 +202,13 @@ def _from_dict(content: Mapping[str, Any], *, beside: Path) -> Sweep:
         for key in axis:
             if key in changes:
                 raise InputError(f"{shown(key)} stands in [set] and in an axis; leave one out.")
-        expanded = {
-            key: range_values(key, values, base=base) if isinstance(values, dict) else values
-            for key, values in axis.items()
-        }
-        _check_axis(expanded)
-        made.append({key: tuple(values) for key, values in expanded.items()})
+        lists = {key: tuple(x) if isinstance(x, list) else x for key, x in axis.items()}
+        made.append(
+            {
+                key: range_values(key, x, base=base) if isinstance(x, dict) else x
+                for key, x in lists.items()
+            }
+        )
     return Sweep(base, tuple(made), tuple(measures), content.get("ensemble", 1))
 
 
@@ -217,14 +217,7 @@ def _base(given: object, *, beside: Path) -> Recipe:
         return Recipe.from_dict(given)
     if not isinstance(given, str):
         raise refused("recipe", given, "a recipe", "the name of one, a file or a table of keys")
-    if given in BUILTIN:
-        return BUILTIN[given].recipe
-    if kind_at(beside / given) == "file":
-        return Recipe.from_toml(beside / given)
-    raise InputError(
-        f"recipe {shown(given)} is neither built in nor a TOML file in {beside}; "
-        f"{nearest(given, BUILTIN)}"
-    )
+    return find_recipe(given, beside=beside)
 
 
 def _seeds(given: object) -> list[Any]:

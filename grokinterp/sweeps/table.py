@@ -38,17 +38,17 @@ LAST = ("train_loss", "test_loss", "train_acc", "test_acc", "test_acc_unmirrored
 class _RunMeasures(Mapping[str, Callable[[Run], Any]]):
     """The functions of the measures of runs by name, as the registry has them now."""
 
+    def _now(self) -> dict[str, Callable[[Run], Any]]:
+        return {name: entry.function for name, entry in MEASURES.items() if entry.scope == "run"}
+
     def __getitem__(self, name: str) -> Callable[[Run], Any]:
-        entry = MEASURES[name]
-        if entry.scope != "run":
-            raise KeyError(name)
-        return entry.function
+        return self._now()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name, entry in MEASURES.items() if entry.scope == "run")
+        return iter(self._now())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._now())
 
 
 RUN_MEASURES = _RunMeasures()

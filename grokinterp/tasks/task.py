@@ -11,8 +11,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokinterp.base.checks import instance, mask, member, refused
-from grokinterp.base.errors import InputError, shown, strangers
+from grokinterp.base.errors import InputError, shown
 from grokinterp.base.keys import Kind, registers
+from grokinterp.base.plugins import strangers
 from grokinterp.base.registry import Registry
 from grokinterp.tasks.operations import UNDEFINED
 
@@ -196,7 +197,7 @@ class TableTask(Task):
 
 def _told(table: Callable[[], object], what: str) -> Any:
     """A table of somebody's task; refused where it is another when it is asked for again."""
-    with strangers(what):
+    with strangers(what, table):
         found, again = table(), table()
     if isinstance(found, Tensor) and not (isinstance(again, Tensor) and torch.equal(found, again)):
         raise InputError(

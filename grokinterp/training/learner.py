@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from grokinterp.base.errors import InputError, names, shown
+from grokinterp.base.plugins import strangers
 from grokinterp.models.architecture import Gradients, Weights, is_bias
 from grokinterp.models.layers import MIN_ROWS
 from grokinterp.recipe.recipe import Recipe
@@ -162,36 +163,66 @@ class _Update:
             self._place = several if recipe.elementwise else self._first
         self._stacked = isinstance(self._place, slice)
         self._weights = {name: weight[self._place] for name, weight in weights.items()}
-        optimizer = recipe.build("optimizer").build(self._weights.values())
-        self._optimizer: torch.optim.Optimizer = optimizer
+        self._filter, self._constraint = map(recipe.build, ("gradient_filter", "constraint"))
+        self._optimizer = self._built(recipe.build("optimizer"))
         self._fresh = [  # real copies: what changes in place is no longer as it was built
             {key: _copied(value) for key, value in group.items() if key != "params"}
             for group in self._optimizer.param_groups
         ]
-        self._filter, self._constraint = map(recipe.build, ("gradient_filter", "constraint"))
         self._remembered = {
-            "filter": self._filter.start(self._weights),
-            "constraint": self._constraint.start(self._weights),
+            "filter": self._started("gradient_filter", self._filter),
+            "constraint": self._started("constraint", self._constraint),
         }
 
     @torch.no_grad()
     def __call__(self, step: int, gradients: Mapping[str, Tensor]) -> None:
         """The update after a step, from the gradients of all members."""
-        own = gradients
-        if self._place is not ...:
-            own = {name: gradients[name][self._place] for name in self._weights}
-        own = self._filter.filtered(own, self._remembered["filter"])
+        whole = self._place is ...
+        own = {x: gradients[x] if whole else gradients[x][self._place] for x in self._weights}
+        with strangers(self._told("gradient_filter"), self._filter):
+            own = self._filter.filtered(own, self._remembered["filter"])
         for name, of_weight in self._returned("gradient_filter", own, self._weights):
             # torch's fused optimisers read a gradient as it lies in memory, whatever its strides.
             self._weights[name].grad = of_weight.contiguous()
         share = warmup_share(self._recipe, step)
-        for group, fresh in zip(self._optimizer.param_groups, self._fresh, strict=True):
-            group["lr"] = fresh["lr"] * share
-        self._optimizer.step()
-        after = self._constraint.constrained(self._weights, self._remembered["constraint"])
+        if share != warmup_share(self._recipe, step - 1):  # else it is the optimiser's own
+            for group, fresh in zip(self._optimizer.param_groups, self._fresh, strict=True):
+                group["lr"] = fresh["lr"] * share
+        with strangers(self._told("optimizer"), self._optimizer):
+            self._optimizer.step()
+        with strangers(self._told("constraint"), self._constraint):
+            after = self._constraint.constrained(self._weights, self._remembered["constraint"])
         for name, weight in self._returned("constraint", after, after):
             if weight is not self._weights[name]:
                 self._weights[name].copy_(weight)
+
+    def _told(self, role: str) -> str:
+        return f"{role}={getattr(self._recipe, role)!r}"
+
+    def _built(self, kind: Any) -> torch.optim.Optimizer:
+        """The optimiser, refused where it is none or has other parameters than these weights."""
+        with strangers(self._told("optimizer"), kind):
+            found = kind.build(self._weights.values())
+        if not isinstance(found, torch.optim.Optimizer):
+            raise InputError(
+                f"{self._told('optimizer')} builds {shown(found)}; build a torch.optim.Optimizer."
+            )
+        had = [id(x) for group in found.param_groups for x in group["params"]]
+        if not set(had) <= set(map(id, self._weights.values())):
+            raise InputError(
+                f"{self._told('optimizer')} has other parameters than it was given; give it those."
+            )
+        return found
+
+    def _started(self, role: str, kind: Any) -> dict[str, Tensor]:
+        """The state that a filter or a constraint begins with: its own tensors, by names."""
+        with strangers(self._told(role), kind):
+            found = kind.start(self._weights)
+        if not isinstance(found, dict) or not all(isinstance(x, Tensor) for x in found.values()):
+            raise InputError(
+                f"{self._told(role)} starts with {shown(found)}; give a dict of tensors by names."
+            )
+        return {name: value.detach().clone() for name, value in found.items()}
 
     def _returned(self, role: str, found: Any, wanted: Any) -> Iterator[tuple[str, Tensor]]:
         """What a filter or a constraint returns for these weights; InputError for anything else."""
@@ -201,7 +232,7 @@ class _Update:
             if weight is None or not isinstance(value, Tensor) or value.shape != weight.shape:
                 gives = f"{shown(value)} for {name!r}" if name else shown(found)
                 raise InputError(
-                    f"{role}={getattr(self._recipe, role)!r} returns {gives}; return a dict with a "
+                    f"{self._told(role)} returns {gives}; return a dict with a "
                     f"tensor of its shape for each of {names(self._weights)}."
                 )
             yield name, value
@@ -212,6 +243,11 @@ class _Update:
         if not 0 <= place < self._n:
             return {}
         found: dict[str, Tensor] = {}
+        if len(self._optimizer.state.keys() - set(self._weights.values())):
+            raise InputError(
+                f"{self._told('optimizer')} remembers something of no weight, which a run cannot "
+                "keep; let it remember in self.state[parameter]."
+            )
         for name, weight in self._weights.items():
             for key, value in self._optimizer.state.get(weight, {}).items():
                 if isinstance(value, Tensor) and value.ndim and self._stacked:
@@ -220,7 +256,7 @@ class _Update:
         groups = zip(self._optimizer.param_groups, self._fresh, strict=True)
         for number, (group, fresh) in enumerate(groups):
             for key, value in group.items():
-                if key not in ("params", "lr") and not _equal(value, fresh.get(key)):
+                if key != "params" and not _equal(value, fresh.get(key)):
                     self._put(found, f"group/{number}/{key}", value)
         for part, tensors in self._remembered.items():
             for name, value in tensors.items():
@@ -235,7 +271,7 @@ class _Update:
             found[f"{name}={kind}"] = torch.tensor(value, dtype=NUMBERS[kind])
         elif value is not None:
             raise InputError(
-                f"optimizer={self._recipe.optimizer!r} remembers a {kind} ({name}), which a run "
+                f"{self._told('optimizer')} remembers a {kind} ({name}), which a run "
                 "cannot keep; let it remember tensors and numbers."
             )
 

@@ -20,7 +20,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokinterp.base.errors import InputError, shown
 from grokinterp.base.keys import Kind, registers
+from grokinterp.base.plugins import strangers
 from grokinterp.base.registry import Registry
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.layers import mean_loss_gradient
@@ -39,6 +41,17 @@ class Objective(Kind):
     ) -> Float[Tensor, ""]:
         """The number, differentiable in the logits."""
 
+    def checked_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The number; InputError for what is none, or does not come from the logits."""
+        with strangers(f"objective={self.kind!r}", self):
+            found = self.loss(logits, labels)
+        if not isinstance(found, Tensor) or found.ndim or not found.requires_grad:
+            raise InputError(
+                f"objective={self.kind!r} gives {shown(found)}; give one number, a tensor without "
+                "axes that is computed from the logits, such as a mean over the rows."
+            )
+        return found
+
     def by_logits(
         self, logits: Float[Tensor, "*members n classes"], labels: Int[Tensor, "*members n"]
     ) -> Float[Tensor, "*members n classes"]:
@@ -51,7 +64,7 @@ class Objective(Kind):
             return torch.stack([self.by_logits(*member) for member in each])
         leaf = logits.detach().requires_grad_()
         with torch.enable_grad():
-            (found,) = torch.autograd.grad(self.loss(leaf, labels), leaf)
+            (found,) = torch.autograd.grad(self.checked_loss(leaf, labels), leaf)
         return found.clone()
 
 
