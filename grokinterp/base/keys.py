@@ -15,7 +15,7 @@ from dataclasses import MISSING, dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
-from grokinterp.base.checks import number, real, word
+from grokinterp.base.checks import member, number, real, word
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.registry import Registry, check_class
 
@@ -67,16 +67,15 @@ class Key:
         if given is None and type(None) in get_args(self.type):
             return None
         if (found := read(given)) is None:
-            example = "" if " such as " in wanted or self.default in (MISSING, None) else (
-                f"; give such as {self.default!r}"
-            )  # fmt: skip
+            usual = list(self.default) if isinstance(self.default, tuple) else self.default
+            clear = " such as " in wanted or usual in (MISSING, None) or isinstance(usual, bool)
+            example = "" if clear else f"; give such as {usual!r}"
             raise InputError(f"{self.name}={shown(given)} is not {wanted}{example}.")
         return self._within_limits(found)
 
     def _within_limits(self, value: Any) -> Any:
-        if words := self.choices or (
-            get_args(self.type) if get_origin(self.type) is Literal else ()
-        ):
+        inner = [x for x in (self.type, *get_args(self.type)) if get_origin(x) is Literal]
+        if words := self.choices or (get_args(inner[0]) if inner else ()):
             word(self.name, value, words)
         for part in value if isinstance(value, tuple) else (value,):
             if self.above is not None:
@@ -104,6 +103,8 @@ def key(
     `name` is what recipes call it, where that is not the field's own name. `usual` is its default
     in a recipe, where the field itself has none or another.
     """
+    for each in about:
+        member(each, Key.__dataclass_fields__, "part of a key")
     metadata = {"key": {"name": name, "usual": usual, "help": help, **about}}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -127,7 +128,12 @@ def keys_of(kind: Any) -> tuple[Key, ...]:
 
 @lru_cache(maxsize=256)
 def _declared(kind: Any) -> tuple[Key, ...]:
-    hints = typing.get_type_hints(kind)
+    try:
+        hints = typing.get_type_hints(kind)
+    except NameError as error:
+        raise InputError(
+            f"a field of {kind.__name__} is of a type without meaning: {error}."
+        ) from None
     found = []
     for field in dataclasses.fields(kind):
         about = field.metadata.get("key", {})
@@ -145,7 +151,12 @@ def _declared(kind: Any) -> tuple[Key, ...]:
                 f"{where} may be None, which no recipe can hold but as the default; give it the "
                 "default None, or a type without None."
             )
-        found.append(Key(name or field.name, hints[field.name], default, field=field.name, **about))
+        made = Key(name or field.name, hints[field.name], default, field=field.name, **about)
+        try:
+            _ = default in (MISSING, None) or made.checked(default)
+        except InputError as error:
+            raise InputError(f"the default of {where} is refused: {error}") from None
+        found.append(made)
     return tuple(found)
 
 

@@ -68,7 +68,7 @@ def strangers(what: str, code: object) -> Iterator[None]:
     except InputError:
         raise  # in a line of its own
     except Exception as error:
-        if not others_of([getattr(code, "__module__", __name__)]):
+        if not others_of([getattr(getattr(code, "func", code), "__module__", __name__)]):
             raise
         raised = f"{what} raised {type(error).__name__}"
         raise InputError(f"{raised} ({one_line(str(error), most=160)}); mend its code.") from error

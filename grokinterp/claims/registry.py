@@ -14,11 +14,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import pandas as pd
 
 from grokinterp.base.checks import listed, word
+from grokinterp.base.errors import InputError, shown
+from grokinterp.base.plugins import strangers
 from grokinterp.base.registry import Registry, check_function
 from grokinterp.base.result import Result
 from grokinterp.claims.evidence import FEWEST
@@ -83,7 +85,14 @@ class RegisteredClaim:
     def __call__(self, evidence: Any) -> Claim:
         """The verdict on this evidence, with all that it rests on."""
         about = {key: value for key, value in vars(self).items() if key != "decide"}
-        found = self.decide(evidence)._asdict()
+        with strangers(f"claim={self.name!r}", self.decide):
+            finding = self.decide(evidence)
+        if not isinstance(finding, Finding) or finding.verdict not in get_args(Verdict):
+            raise InputError(
+                f"claim={self.name!r} finds {shown(finding)}; return a gi.claims.Finding with a "
+                f"verdict of {', '.join(get_args(Verdict))}."
+            )
+        found = finding._asdict()
         if found["verdict"] == "supported":
             found["would_change"] = found["would_change"] or " or ".join(self.falsifiers)
         return Claim(**about, **found)

@@ -22,7 +22,9 @@ import torch
 from einops import EinopsError
 from torch import Tensor
 
+from grokinterp.base.checks import tensors
 from grokinterp.base.errors import InputError, names, shown
+from grokinterp.base.plugins import strangers
 from grokinterp.models.architecture import LARGEST_OF, Weights, is_bias, refuse_not_finite
 from grokinterp.models.foreign_names import (
     BRIDGE,
@@ -123,7 +125,10 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
         except InputError:
             LAYOUTS.every()  # those of plug-ins too
             for layout, to_canonical in LAYOUTS.items():
-                if (found := to_canonical(state)) is not None:
+                with strangers(f"layout={layout!r}", to_canonical):
+                    found = to_canonical(state)
+                if found is not None:
+                    found = tensors(f"what layout={layout!r} returns", found)
                     return replace(_recognise(found, given, where), layout=layout)
             raise
 

@@ -24,12 +24,14 @@ from torch.nn.modules.dropout import _DropoutNd
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError, one_line, shown
 from grokinterp.base.keys import derived
+from grokinterp.base.plugins import strangers
 from grokinterp.models.architecture import BaseArchitecture, Weights
 from grokinterp.models.hooked_module import HookedModule, at_answer, buffers_in, weights_in
 from grokinterp.models.user_models import HookedModel, alone_with, unwrapped
 from grokinterp.tasks.task import Task
 
 AnyModule = TypeVar("AnyModule", bound="ModuleArchitecture")
+ROUNDING = 0.01  # relative, of logits in half precision
 GAINS = (torch.nn.LayerNorm, torch.nn.GroupNorm, torch.nn.RMSNorm)  # of which 1 is no size
 
 
@@ -90,7 +92,8 @@ class ModuleArchitecture(BaseArchitecture):
             raise InputError(f"{self} is of no task yet; give architecture.for_task(task).")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            module = self.module(task)
+            with strangers(f"model={self.kind!r}", self):
+                module = self.module(task)
         if not isinstance(module, torch.nn.Module):
             raise InputError(
                 f"module() of {self.kind!r} returns a {type(module).__name__}; return a "
@@ -195,12 +198,15 @@ class ModuleArchitecture(BaseArchitecture):
             with torch.no_grad():
                 inputs = task.model_inputs[[0, -1]]
                 weights = {name: x.detach() for name, x in weights_in(self.template).items()}
-                shape = tuple(self.forward(weights, inputs).shape)
+                logits, again = (self.forward(weights, inputs) for _ in range(2))
+                shape = tuple(logits.shape)
         except InputError:
             raise
         except Exception as error:
             told = one_line(f"{type(error).__name__}: {error}", most=120)
             return f"its module cannot read the inputs of {task.title} ({told})"
+        if not torch.allclose(logits, again, rtol=ROUNDING, equal_nan=True):
+            return "its module gives other logits when it is run again: something acts by chance"
         if len(shape) == 2 and shape[0] == 2 and fit_classes(shape[1], task):
             return None
         return (

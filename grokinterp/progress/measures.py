@@ -25,6 +25,7 @@ from torch import Tensor
 from grokinterp.base.checks import listed, member, text, truth, word
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.memory import kept_memory
+from grokinterp.base.plugins import strangers
 from grokinterp.base.registry import Registry, check_function
 from grokinterp.fourier import spectra
 from grokinterp.fourier._key_frequencies import Keys, subject_of
@@ -81,7 +82,8 @@ class Measure:
         """The columns that a measure of runs adds to a row; InputError for what cannot be said."""
         if not self._is_defined_for(run.task):
             return {}
-        return self._named(self.function(run))
+        with strangers(f"measure {self.name!r}", self.function):
+            return self._named(self.function(run))
 
     def _is_defined_for(self, task: Task) -> bool:
         if isinstance(self.of, type):

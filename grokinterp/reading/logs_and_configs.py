@@ -31,6 +31,7 @@ from grokinterp.base.checks import listed, refused
 from grokinterp.base.errors import LONGEST_VALUE, InputError, names, one_line, shown
 from grokinterp.base.files import HEAD, kind_of
 from grokinterp.base.paths import file_at
+from grokinterp.base.plugins import strangers
 from grokinterp.base.registry import Registry, check_function
 from grokinterp.reading.file_contents import (
     SPLIT_GROUPS,
@@ -276,7 +277,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         known = [each for each in LOG_FORMATS.every() if path.suffix in each.suffixes]
     if not known:
         return read_csv_table(path)
-    frame = known[-1].read(path)
+    with strangers(f"the log_format of {path}", known[-1].read):
+        frame = known[-1].read(path)
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"the log_format of {path} returns {shown(frame)}; return a DataFrame.")
     return frame

@@ -15,10 +15,10 @@ from grokinterp.base.checks import instance, text
 from grokinterp.base.errors import InputError, nearest, one_line, shown
 from grokinterp.base.keys import MISSING, Key, fields_from, keys_of
 from grokinterp.base.paths import as_path, file_at
-from grokinterp.base.plugins import others_of
+from grokinterp.base.plugins import others_of, strangers
 from grokinterp.models.architecture import BaseArchitecture
 from grokinterp.recipe.keys import REGISTRIES, USUAL, checkpoint_steps, every_key, keys_of_recipe
-from grokinterp.tasks.splits import n_training_rows, train_indices
+from grokinterp.tasks.splits import checked_rows, n_training_rows, train_indices
 from grokinterp.tasks.task import TASKS, Task
 
 MOST_PARAMETERS = 1e9
@@ -87,13 +87,18 @@ class Recipe:
 
     def _check(self) -> None:
         task, architecture = self.build_task(), self.architecture()
+        if bool(task.own_split) == (type(task).train_indices is Task.train_indices):
+            raise InputError(
+                f"task={self.task!r} has one of train_indices and own_split; give both, or none: a "
+                "recipe then draws the training rows."
+            )
         if not task.own_split:
             n_training_rows(task.n_inputs, self.train_fraction)
         if reason := architecture.why_not(task):
             raise InputError(f"model={self.model!r} is not for task={self.task!r}: {reason}.")
         n = sum(math.prod(shape) for shape in architecture.parameter_shapes().values())
-        if n > MOST_PARAMETERS:
-            raise InputError(f"the model has {n} parameters; give sizes that make at most 1e9.")
+        if not 0 < n <= MOST_PARAMETERS:
+            raise InputError(f"the model has {n} parameters; give sizes that make 1 to 1e9.")
         checkpoint_steps(self.checkpoints, self.steps)
 
     @classmethod
@@ -161,8 +166,9 @@ class Recipe:
     def train_indices(self) -> Int[Tensor, " n_train"]:
         """The rows of the task that are trained on."""
         task = self.build_task()
-        if task.train_indices is not None:
-            return task.train_indices
+        if task.own_split:
+            with strangers(f"task={self.task!r}", task):
+                return checked_rows(task.train_indices, task.n_inputs)
         return train_indices(
             task.n_inputs, self.train_fraction, rule=self.split, seed=self.data_seed
         )
@@ -178,7 +184,8 @@ class Recipe:
     def build(self, role: str) -> Any:
         """The object of an open kind, such as "objective", with the values of its keys."""
         kind = REGISTRIES[role].find(self._values[role])
-        return kind(**fields_from(keys_of(kind), self._values))
+        with strangers(f"{role}={self._values[role]!r}", kind):
+            return kind(**fields_from(keys_of(kind), self._values))
 
     def update_keys(self) -> dict[str, Any]:
         """The keys that say how gradients become steps."""

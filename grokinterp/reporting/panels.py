@@ -20,8 +20,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from grokinterp.base.checks import word
-from grokinterp.base.errors import InputError
+from grokinterp.base.errors import InputError, shown
+from grokinterp.base.plugins import strangers
 from grokinterp.base.registry import Registry, check_function
+from grokinterp.base.result import Result
 from grokinterp.circuits._attention import AttentionPatterns, attention, attention_patterns
 from grokinterp.circuits._figures import answers, circles, neurons
 from grokinterp.circuits._figures.answers import circuitsvis_script, plot_attention
@@ -282,7 +284,8 @@ def draw_panels(about: About, *, progress: bool = False) -> list[Drawn]:
         for name, panel in panels.items():
             if panel.when == when and panel.draw:
                 try:
-                    found[name][step] = panel.draw(about, *given)
+                    with strangers(f"panel={name!r}", panel.draw):
+                        found[name][step] = _checked(panel, panel.draw(about, *given))
                 except InputError as error:
                     reasons[name] = str(error)
 
@@ -306,20 +309,30 @@ def draw_panels(about: About, *, progress: bool = False) -> list[Drawn]:
     ]
 
 
+def _checked(panel: Panel, found: Any) -> Any:
+    """What a panel may be drawn of: a figure, a figure and its table, or a result."""
+    pair = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], pd.DataFrame)
+    if isinstance(found[0] if pair else found, Figure | Result):
+        return found
+    raise InputError(
+        f"panel={panel.name!r} gives {shown(found)}; return a figure, (figure, table) or a result."
+    )
+
+
 def _drawn(panel: Panel, found: dict[int, Any]) -> Drawn:
     first = next(iter(found.values()))
     if isinstance(first, AttentionPatterns):
-        return Drawn(panel, patterns=found, table=_joined(found))
+        return Drawn(panel, patterns=found, table=_joined({s: x.table() for s, x in found.items()}))
     if isinstance(first, Figure):
         return Drawn(panel, over_training(found))
-    if isinstance(first, tuple):  # drawn once: a figure, and its table
+    if isinstance(first, tuple) and panel.when == ONCE:
         return Drawn(panel, figure=first[0], table=first[1])
-    figure = over_training({step: result.plot() for step, result in found.items()})
-    return Drawn(panel, figure, table=_joined(found))
+    pairs = {s: x if isinstance(x, tuple) else (x.plot(), x.table()) for s, x in found.items()}
+    figure = over_training({step: each for step, (each, _) in pairs.items()})
+    return Drawn(panel, figure, table=_joined({step: table for step, (_, table) in pairs.items()}))
 
 
-def _joined(found: dict[int, Any]) -> pd.DataFrame:
+def _joined(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
     """The tables of all steps, one under the other, the step first."""
-    tables = [result.table().assign(step=step) for step, result in found.items()]
-    joined = pd.concat(tables, ignore_index=True)
+    joined = pd.concat([x.assign(step=step) for step, x in tables.items()], ignore_index=True)
     return joined[["step", *joined.columns.drop("step")]]

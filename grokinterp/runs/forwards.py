@@ -15,12 +15,10 @@ from grokinterp.base.errors import InputError, one_line
 from grokinterp.models.architecture import BaseArchitecture, Weights
 from grokinterp.models.hooked_module import HookedModule, at_answer
 from grokinterp.models.kinds import has_positions
-from grokinterp.models.module import fit_classes
+from grokinterp.models.module import ROUNDING, fit_classes
 from grokinterp.models.transformer import NetworkSizes, refuse_misfit
 from grokinterp.models.user_models import HookedModel, alone_with, configuration
 from grokinterp.tasks.task import Task
-
-ROUNDING = 0.01  # relative, of half precision in batches of other sizes
 
 # Inputs and hook names -> logits at the answer position and those activations.
 Forward = Callable[[Tensor, tuple[str, ...]], tuple[Tensor, Mapping[str, Tensor]]]

@@ -30,12 +30,11 @@ from grokinterp.runs.metrics import (
 )
 from grokinterp.runs.run import Run, RunFolder
 from grokinterp.runs.writer import RunWriter, refuse_diverged
-from grokinterp.tasks.splits import mask_of
+from grokinterp.tasks.splits import checked_rows, mask_of
 from grokinterp.tasks.task import Task, check_task
 
 Logged = Mapping[str, SupportsFloat | None]
 OTHER = "or give another folder"
-WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def recorded(
@@ -157,7 +156,7 @@ class Recorder:
         if train_mask is not None:
             train_indices = mask("train_mask", train_mask, task.n_inputs).nonzero().flatten()
         if train_indices is not None:
-            train_indices = _checked_rows(train_indices, task)
+            train_indices = checked_rows(train_indices, task.n_inputs)
             train_mask = mask_of(train_indices, task.n_inputs)
         self.path = as_path("out", out, such_as="runs/mine")
         self._task = task
@@ -336,28 +335,6 @@ def _kept(weights: Weights) -> Weights:
     """
     double = any(weight.dtype == torch.float64 for weight in weights.values())
     return {name: w.to(torch.float64 if double else torch.float32) for name, w in weights.items()}
-
-
-def _checked_rows(given: Int[Tensor, " n"], task: Task) -> Int[Tensor, " n"]:
-    """Rows of the table of a task, copied to the CPU."""
-    last = task.n_inputs - 1
-    advice = f"give a tensor or list of different numbers from 0 to {last}"
-    try:
-        rows = torch.as_tensor(given).cpu()
-    except Exception:  # torch knows many ways to say that it is no tensor
-        raise InputError(f"train_indices={shown(given)} are no rows; {advice}.") from None
-    fault = None
-    if rows.dtype not in WHOLE_NUMBERS or rows.ndim != 1:
-        fault = f"is {rows.dtype} of shape {tuple(rows.shape)}, which are no rows"
-    elif not len(rows):
-        fault = "names no row"
-    elif outside := [row for row in rows.tolist() if not 0 <= row <= last]:
-        fault = f"names row {outside[0]}, which the table does not have"
-    elif len(rows.unique()) != len(rows):
-        fault = "names a row twice"
-    if fault:
-        raise InputError(f"train_indices {fault}; {advice}.")
-    return rows.to(torch.int64, copy=True)
 
 
 def _checked_step(step: SupportsIndex, last: int) -> int:

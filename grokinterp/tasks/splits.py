@@ -12,10 +12,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokinterp.base.checks import LARGEST_SEED, real, refused, whole, word
-from grokinterp.base.errors import InputError
+from grokinterp.base.errors import InputError, shown
 from grokinterp.base.keys import key
 
 SplitRule = Literal["torch", "python"]
+WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +93,25 @@ def n_training_rows(n_inputs: int, train_fraction: float) -> int:
         left = f"train_fraction={share} of {n_inputs} inputs leaves nothing to train on"
         raise InputError(f"{left}; give a larger one.")
     return n_train
+
+
+def checked_rows(given: object, n_inputs: int) -> Int[Tensor, " n"]:
+    """Training rows of a table, copied to the CPU; InputError for what are none."""
+    last = n_inputs - 1
+    advice = f"give a tensor or list of different numbers from 0 to {last}"
+    try:
+        rows = torch.as_tensor(given).cpu()
+    except Exception:  # torch knows many ways to say that it is no tensor
+        raise InputError(f"train_indices={shown(given)} are no rows; {advice}.") from None
+    fault = None
+    if rows.dtype not in WHOLE_NUMBERS or rows.ndim != 1:
+        fault = f"is {rows.dtype} of shape {tuple(rows.shape)}, which are no rows"
+    elif not len(rows):
+        fault = "names no row"
+    elif outside := [row for row in rows.tolist() if not 0 <= row <= last]:
+        fault = f"names row {outside[0]}, which the table does not have"
+    elif len(rows.unique()) != len(rows):
+        fault = "names a row twice"
+    if fault:
+        raise InputError(f"train_indices {fault}; {advice}.")
+    return rows.to(torch.int64, copy=True)

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -16,9 +16,6 @@ from grokinterp.base.keys import Kind, registers
 from grokinterp.base.plugins import strangers
 from grokinterp.base.registry import Registry
 from grokinterp.tasks.operations import UNDEFINED
-
-if TYPE_CHECKING:
-    from grokinterp.tasks.modular import ModularTask
 
 TASKS: Registry[type["Task"]] = Registry("task")
 
@@ -72,8 +69,8 @@ class Task(Kind):
         return 1.0
 
     @property
-    def modular(self) -> "ModularTask | None":
-        """Itself, a `ModularTask`, whose rows are all pairs of operand tokens; None of others."""
+    def modular(self) -> Any:
+        """Itself, of a `ModularTask`, whose rows are all pairs of operand tokens; None of others."""
         return None
 
     @property

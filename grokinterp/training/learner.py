@@ -164,7 +164,8 @@ class _Update:
         self._stacked = isinstance(self._place, slice)
         self._weights = {name: weight[self._place] for name, weight in weights.items()}
         self._filter, self._constraint = map(recipe.build, ("gradient_filter", "constraint"))
-        self._optimizer = self._built(recipe.build("optimizer"))
+        self._kind = recipe.build("optimizer")
+        self._optimizer = self._built()
         self._fresh = [  # real copies: what changes in place is no longer as it was built
             {key: _copied(value) for key, value in group.items() if key != "params"}
             for group in self._optimizer.param_groups
@@ -188,7 +189,7 @@ class _Update:
         if share != warmup_share(self._recipe, step - 1):  # else it is the optimiser's own
             for group, fresh in zip(self._optimizer.param_groups, self._fresh, strict=True):
                 group["lr"] = fresh["lr"] * share
-        with strangers(self._told("optimizer"), self._optimizer):
+        with strangers(self._told("optimizer"), self._kind):
             self._optimizer.step()
         with strangers(self._told("constraint"), self._constraint):
             after = self._constraint.constrained(self._weights, self._remembered["constraint"])
@@ -199,10 +200,10 @@ class _Update:
     def _told(self, role: str) -> str:
         return f"{role}={getattr(self._recipe, role)!r}"
 
-    def _built(self, kind: Any) -> torch.optim.Optimizer:
+    def _built(self) -> torch.optim.Optimizer:
         """The optimiser, refused where it is none or has other parameters than these weights."""
-        with strangers(self._told("optimizer"), kind):
-            found = kind.build(self._weights.values())
+        with strangers(self._told("optimizer"), self._kind):
+            found = self._kind.build(self._weights.values())
         if not isinstance(found, torch.optim.Optimizer):
             raise InputError(
                 f"{self._told('optimizer')} builds {shown(found)}; build a torch.optim.Optimizer."
