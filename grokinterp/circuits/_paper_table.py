@@ -22,7 +22,7 @@ from grokinterp.circuits.ablation import ablate
 from grokinterp.circuits.interventions import Intervention
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
 from grokinterp.circuits.polynomials import fitted_neurons, polynomial_fits
-from grokinterp.fourier._key_frequencies import RULES, Keys, subject_of
+from grokinterp.fourier._key_frequencies import RULES, Keys, need_key_frequencies, subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.progress import losses
 from grokinterp.reading._load import Subject
@@ -107,7 +107,7 @@ def _losses(snapshot: Snapshot, keys: Keys) -> Entries:
     whole = ablate(snapshot, [()], placebos=0).rows[0].whole
     yield "loss", whole.loss_all, "2.412e-07"
     yield "accuracy", whole.acc_all, "1"
-    _need_keys(snapshot, keys)
+    need_key_frequencies(keys)
     explained = losses.trig_variance_explained(snapshot, keys)
     yield "logit variance explained by the key cosines", explained, "0.95"
     yield "trig loss", losses.trig_loss(snapshot, keys), "4.7e-08"
@@ -120,7 +120,7 @@ def _losses(snapshot: Snapshot, keys: Keys) -> Entries:
 
 
 def _neurons(snapshot: Snapshot, keys: Keys) -> Entries:
-    _need_keys(snapshot, keys)
+    need_key_frequencies(keys)
     clusters = neuron_clusters(snapshot, frequencies=keys)
     n, leftover = len(clusters.fraction), clusters.sizes[LEFTOVER]
     yield "neurons above 0.85", (n - leftover) / n, "0.846 (433 of 512)"
@@ -138,7 +138,7 @@ def _neurons(snapshot: Snapshot, keys: Keys) -> Entries:
 
 
 def _map(snapshot: Snapshot, keys: Keys) -> Entries:
-    _need_keys(snapshot, keys)
+    need_key_frequencies(keys)
     found = neuron_logit_directions(snapshot, frequencies=keys)
     note = "; ".join(found.notes)
     yield "W_L norm outside the key rows", found.residual, "< 0.0055", note
@@ -187,7 +187,7 @@ def _parts(snapshot: Snapshot, keys: Keys) -> Plan:
 
 
 def _fourier(snapshot: Snapshot, keys: Keys) -> Plan:
-    _need_keys(snapshot, keys)
+    need_key_frequencies(keys)
     task, post = snapshot.modular_task, snapshot.mlp_post_name
     basis = neuron_logit_directions(snapshot, frequencies=keys).basis
     yield hooks.fourier(post, task, keys, keep=True), "5.54e-08", ""
@@ -198,7 +198,7 @@ def _fourier(snapshot: Snapshot, keys: Keys) -> Plan:
 
 
 def _polynomials(snapshot: Snapshot, keys: Keys) -> Plan:
-    _need_keys(snapshot, keys)
+    need_key_frequencies(keys)
     last = snapshot.n_layers - 1
     clusters = neuron_clusters(snapshot, frequencies=keys)
     members = [i for k in clusters.frequencies for i in clusters.members(k).tolist()]
@@ -227,12 +227,6 @@ def _fitted_attention(snapshot: Snapshot, keys: Keys) -> Plan:
     for form, published in (("sigmoid", ""), ("linear", "2.12e-07")):
         name = f"attention as its one-wave {form} fit"
         yield hooks.replaced_patterns(0, fits.patterns[form], name=name), published, note
-
-
-def _need_keys(snapshot: Snapshot, keys: Keys) -> None:
-    group_of(snapshot)
-    if not keys:
-        raise InputError(f"the model has no key frequencies: {keys.reason}.")
 
 
 SECTIONS: dict[str, Callable[[Snapshot, Keys], Entries]] = {

@@ -295,6 +295,24 @@ class BaseArchitecture(Kind):
         return 1.0 if rule == "torch" else (2 / sum(_fans(shape))) ** 0.5
 
 
+class VisitedArchitecture(BaseArchitecture):
+    """One whose `forward` shows every activation to `visit`, and goes on with what that returns."""
+
+    @abstractmethod
+    def hook_names(self) -> tuple[str, ...]:
+        """Names of the activations, in the order of the forward."""
+
+    def own_activations(self, inputs: Tensor) -> Collection[str]:
+        """All of them."""
+        return self.hook_names()
+
+    def hooked(self, weights: Mapping[str, Tensor], *, device: str = "cpu") -> HookedModel:
+        """A HookedNetwork with copies of these weights."""
+        from grokinterp.models.hooked import HookedNetwork
+
+        return HookedNetwork(self, weights).to(device).eval()
+
+
 register_model = registers(MODELS, BaseArchitecture)
 
 

@@ -9,7 +9,7 @@ are then slices with long runs, and a convolution is one matrix product with the
 input below each other (its columns).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -23,21 +23,20 @@ from grokinterp.base.keys import derived, fields_from, key, keys_of
 from grokinterp.models import layers
 from grokinterp.models.architecture import (
     ACTIVATIONS,
-    BaseArchitecture,
     Gradients,
     Loss,
+    VisitedArchitecture,
     Weights,
     check_sizes,
     register_model,
 )
 from grokinterp.models.layers import Visit
-from grokinterp.models.user_models import HookedModel
 from grokinterp.tasks.task import Task
 
 
 @register_model("cnn")
 @dataclass(frozen=True)
-class CNNArchitecture(BaseArchitecture):
+class CNNArchitecture(VisitedArchitecture):
     """Sizes of convolutions, one hidden layer of `d_mlp` and an unembedding.
 
     Each convolution is 3x3 with a border of zeros, then `act_fn`, then the maximum over windows of
@@ -94,16 +93,6 @@ class CNNArchitecture(BaseArchitecture):
         if side is None:
             raise cls._not_for(task, "lattices")
         return cls(lattice=side, n_classes=task.n_classes, **fields_from(keys_of(cls), values))
-
-    def own_activations(self, inputs: Tensor) -> Collection[str]:
-        """All of them."""
-        return self.hook_names()
-
-    def hooked(self, weights: Mapping[str, Tensor], *, device: str = "cpu") -> HookedModel:
-        """A HookedCNN with copies of these weights."""
-        from grokinterp.models.hooked import HookedCNN
-
-        return HookedCNN(self, weights).to(device).eval()
 
     def why_not(self, task: Task, *, stored: bool = False) -> str | None:
         """Why it does not fit a task, with the sizes of both."""

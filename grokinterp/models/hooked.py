@@ -49,11 +49,3 @@ class HookedNetwork(HookedRootModule):
     def _visit(self, name: str, activation: Tensor) -> Tensor:
         found: Tensor = self.hook_dict[name](activation)
         return found
-
-
-class HookedMLP(HookedNetwork):
-    """A multilayer perceptron on operand pairs [batch, 2]; logits are [batch, n_classes]."""
-
-
-class HookedCNN(HookedNetwork):
-    """A convolutional network on lattices [batch, 1, L, L]; logits are [batch, n_classes]."""

@@ -8,7 +8,7 @@ input is never built: its product with the matrix is the sum of these two rows.
 Weights, inputs and labels are those of one model, or with a leading axis those of several.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,15 +21,14 @@ from grokinterp.base.keys import Key, derived, fields_from, key, keys_of
 from grokinterp.models import layers
 from grokinterp.models.architecture import (
     ACTIVATIONS,
-    BaseArchitecture,
     Gradients,
     Loss,
+    VisitedArchitecture,
     Weights,
     check_sizes,
     register_model,
 )
 from grokinterp.models.layers import Visit
-from grokinterp.models.user_models import HookedModel
 from grokinterp.tasks.task import Task
 
 D_MLP = 512
@@ -37,7 +36,7 @@ D_MLP = 512
 
 @register_model("mlp")
 @dataclass(frozen=True)
-class MLPArchitecture(BaseArchitecture):
+class MLPArchitecture(VisitedArchitecture):
     """Sizes of a multilayer perceptron that reads two operands of `p` tokens.
 
     `widths` are those of the hidden layers. With `d_embed` > 0 both operands go through one learned
@@ -104,16 +103,6 @@ class MLPArchitecture(BaseArchitecture):
     def hook_names(self) -> tuple[str, ...]:
         """Names of the activations, in the order of the forward."""
         return (*(["hook_embed"] if self.d_embed else []), *layers.hidden_hooks(self.n_layers))
-
-    def own_activations(self, inputs: Tensor) -> Collection[str]:
-        """All of them."""
-        return self.hook_names()
-
-    def hooked(self, weights: Mapping[str, Tensor], *, device: str = "cpu") -> HookedModel:
-        """A HookedMLP with copies of these weights."""
-        from grokinterp.models.hooked import HookedMLP
-
-        return HookedMLP(self, weights).to(device).eval()
 
     def why_not(self, task: Task, *, stored: bool = False) -> str | None:
         """Why it does not fit a task, with the sizes of both.

@@ -65,11 +65,6 @@ class About:
         """The key frequencies; () with the reason where there are none."""
         return Keys(self.keys, reason=self.keys.reason, notes=self.keys.notes)
 
-    def need_circuit(self) -> None:
-        """Refuse to draw a circuit that nobody claims."""
-        if not self.keys:
-            raise InputError(f"{self.keys.reason}.")
-
 
 def about_run(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -> About:
     """Measure what the report needs of a run before anything is drawn."""

@@ -141,7 +141,6 @@ def embedding_spectrum(about: About, snapshot: Snapshot) -> Any:
 @panel("embedding-circles", section="embedding")
 def embedding_circles(about: About, snapshot: Snapshot) -> Any:
     """Operand tokens on the plane of each key frequency, joined in the order of the circle."""
-    about.need_circuit()
     return circles.embedding_circles(snapshot, about.frequencies)
 
 
@@ -207,7 +206,6 @@ def graph(about: About, snapshot: Snapshot) -> Any:
     """From embedding frequencies over heads and neuron clusters to logit frequencies; each link is
     measured by cutting it.
     """  # noqa: D205
-    about.need_circuit()
     return circuit_graph(snapshot, frequencies=about.frequencies)
 
 
@@ -222,7 +220,6 @@ def ablations(about: About, snapshot: Snapshot) -> Any:
 @panel("circuit-alone", section="circuit", when=MILESTONES)
 def circuit_alone(about: About, snapshot: Snapshot) -> Any:
     """The claimed circuit alone, the model without it, and the circuit less each part."""
-    about.need_circuit()
     if about.faithfulness and snapshot.step == about.faithfulness.step:
         return about.faithfulness
     return faithfulness(snapshot, frequencies=about.frequencies, placebos=0)
