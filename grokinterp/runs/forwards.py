@@ -112,24 +112,23 @@ def try_on(model: HookedModel, task: Task) -> None:
             if isinstance(model, HookedModule):
                 _refuse_moods(model, task, logits)
         return
-    if task.modular is None:
+    if (pairs := task.modular) is None:
         raise InputError(
             f"the transformer reads operand tokens, the task is {task.title}; give the task it was "
             "trained on."
         )
-    task = task.modular
     # What the configuration does not say is taken to fit until the model has been run.
-    n_ctx = task.tokens.shape[1]
-    d_vocab, said_ctx = _size(cfg, "d_vocab") or task.d_vocab, _size(cfg, "n_ctx") or n_ctx
+    n_ctx = pairs.tokens.shape[1]
+    d_vocab, said_ctx = _size(cfg, "d_vocab") or pairs.d_vocab, _size(cfg, "n_ctx") or n_ctx
     classes = _size(cfg, "d_vocab_out") or task.n_classes
-    refuse_misfit(task, NetworkSizes(d_vocab, said_ctx, classes))
+    refuse_misfit(pairs, NetworkSizes(d_vocab, said_ctx, classes))
     logits = _answers(model, task, ("inputs", "positions", "classes"))
     if logits.shape[1] not in (1, n_ctx):
         raise InputError(
             f"the model gives logits at {logits.shape[1]} positions for inputs of {n_ctx} tokens; "
             "return logits [inputs, positions, classes]."
         )
-    refuse_misfit(task, NetworkSizes(d_vocab, said_ctx, logits.shape[2]))
+    refuse_misfit(pairs, NetworkSizes(d_vocab, said_ctx, logits.shape[2]))
 
 
 def _refuse_moods(model: Any, task: Task, logits: Tensor) -> None:

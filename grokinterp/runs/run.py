@@ -173,7 +173,7 @@ class Run:
         """The model of a step, ready for hooks.
 
         A HookedTransformer (TransformerLens 3) or TransformerBridge (4); of other kinds this
-        package's HookedMLP or HookedCNN, or a HookedModule around a module of one's own.
+        package's HookedNetwork, or a HookedModule around a module of one's own.
         """
         return self.architecture.hooked(self.weights(step))
 

@@ -70,7 +70,7 @@ class Task(Kind):
 
     @property
     def modular(self) -> Any:
-        """Itself, of a `ModularTask`, whose rows are all pairs of operand tokens; None of others."""
+        """Itself, of a `ModularTask`: its rows are all pairs of operand tokens; None of others."""
         return None
 
     @property
