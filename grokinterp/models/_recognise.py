@@ -119,18 +119,18 @@ def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str)
     what shapes cannot say is taken from there, and what they can say must agree.
     `normalization_type` "none" says that the LayerNorms that are kept are not used.
     """
-    with _named_if_another(state, where):
-        try:
+    try:
+        with _named_if_another(state, where):
             return _recognise(state, given, where)
-        except InputError:
-            LAYOUTS.every()  # those of plug-ins too
-            for layout, to_canonical in LAYOUTS.items():
-                with strangers(f"layout={layout!r}", to_canonical):
-                    found = to_canonical(state)
-                if found is not None:
-                    found = tensors(f"what layout={layout!r} returns", found)
-                    return replace(_recognise(found, given, where), layout=layout)
-            raise
+    except InputError:
+        LAYOUTS.every()  # those of plug-ins too
+        for layout, to_canonical in LAYOUTS.items():
+            with strangers(f"layout={layout!r}", to_canonical):
+                found = to_canonical(state)
+            if found is not None:
+                found = tensors(f"what layout={layout!r} returns", found)
+                return replace(_recognise(found, given, where), layout=layout)
+        raise
 
 
 def _recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str) -> Recognised:

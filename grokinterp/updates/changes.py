@@ -13,8 +13,9 @@
                 slow.lerp_(gradients[name], 1 - self.memory)
             return {name: gradient + state[name] for name, gradient in gradients.items()}
 
-What `start` returns is the state, tensors by names. It is saved with a run and loaded when the run
-goes on; both methods may change it in place.
+What `start` returns is the state, tensors by names, which are copied. It is saved with a run and
+loaded when the run goes on; both methods may change it in place. Neither should draw at random: no
+run keeps a random state, so it would not go on to the same bits.
 """
 
 from abc import abstractmethod

@@ -8,8 +8,10 @@
         def build(self, parameters):
             return torch.optim.Adagrad(parameters, lr=self.lr)
 
-What `build` returns is any torch.optim.Optimizer. Its learning rates are multiplied with the share
-of the warm-up before every update; its state is saved with a run and loaded when the run goes on.
+What `build` returns is any torch.optim.Optimizer of these parameters. During a warm-up its learning
+rates are set before every update; later they are its own. What it remembers of a parameter
+(`self.state[parameter]`) and in its groups is saved with a run and loaded when the run goes on, and
+nothing else is: no attribute, and no random state.
 """
 
 from abc import abstractmethod
