@@ -104,7 +104,7 @@ class Snapshot:
         self.task = task
         self.state = weights  # with running statistics and the like, as a run keeps them
         self.weights = {name: x for name, x in weights.items() if name not in buffers}
-        self.named_weights = self.weights if named else {}  # of which names say what they do
+        self._named = named
         self.n_layers = n_layers
         self.kind = kind  # what its architecture is called
         self.positions = positions  # it has attention and a residual stream over positions
@@ -116,6 +116,11 @@ class Snapshot:
         self._hooked = hooked
         self._activations: dict[str, Tensor] = {}
         self._memo: dict[object, object] = {}
+
+    @property
+    def named_weights(self) -> Weights:
+        """The weights where their names say what they do; none of a module, which has its own."""
+        return self.weights if self._named else {}
 
     @property
     def modular_task(self) -> ModularTask:
