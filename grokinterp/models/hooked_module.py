@@ -16,6 +16,7 @@ from torch import Tensor
 from grokinterp.base.errors import InputError, names
 
 LOGITS = "unembed.hook_out"
+ROUNDING = 0.01  # relative, of half precision in batches of other sizes
 Hook = Callable[..., Any]  # (activation, hook) -> what goes on in its place, or None
 
 
@@ -145,7 +146,7 @@ class HookedModule(torch.nn.Module):
             logits = self(inputs)
             for part, read in reversed(seen.items()):  # whatever is done to its output besides
                 written = torch.nn.functional.linear(read, part.weight, part.bias)
-                if written.shape == logits.shape and torch.allclose(written, logits, rtol=1e-4):
+                if written.shape == logits.shape and near(written, logits, within=1e-5):
                     return part, at_answer(read, logits)
         return None
 
@@ -197,6 +198,12 @@ def in_precision_of(module: torch.nn.Module, given: Any) -> Any:
     first = next(module.parameters(), None)
     real = isinstance(given, Tensor) and given.is_floating_point()
     return given.to(first.dtype) if real and first is not None else given
+
+
+def near(one: Tensor, other: Tensor, *, within: float = ROUNDING) -> bool:
+    """Whether two tensors are one but for rounding; NaN is 0."""
+    one, other = (x.detach().double().nan_to_num() for x in (one, other))
+    return bool(torch.dist(one, other) <= within * other.norm())
 
 
 def at_answer(activation: Tensor, logits: Tensor) -> Tensor:

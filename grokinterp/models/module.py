@@ -26,12 +26,11 @@ from grokinterp.base.errors import InputError, one_line, shown
 from grokinterp.base.keys import derived
 from grokinterp.base.plugins import strangers
 from grokinterp.models.architecture import BaseArchitecture, Weights
-from grokinterp.models.hooked_module import HookedModule, at_answer, buffers_in, weights_in
+from grokinterp.models.hooked_module import HookedModule, at_answer, buffers_in, near, weights_in
 from grokinterp.models.user_models import HookedModel, alone_with, unwrapped
 from grokinterp.tasks.task import Task
 
 AnyModule = TypeVar("AnyModule", bound="ModuleArchitecture")
-ROUNDING = 0.01  # relative, of logits in half precision
 GAINS = (torch.nn.LayerNorm, torch.nn.GroupNorm, torch.nn.RMSNorm)  # of which 1 is no size
 
 
@@ -205,7 +204,7 @@ class ModuleArchitecture(BaseArchitecture):
         except Exception as error:
             told = one_line(f"{type(error).__name__}: {error}", most=120)
             return f"its module cannot read the inputs of {task.title} ({told})"
-        if not torch.allclose(logits, again, rtol=ROUNDING, equal_nan=True):
+        if not near(logits, again):
             return "its module gives other logits when it is run again: something acts by chance"
         if len(shape) == 2 and shape[0] == 2 and fit_classes(shape[1], task):
             return None

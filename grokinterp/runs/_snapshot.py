@@ -284,9 +284,9 @@ class Snapshot:
 
     def with_buffers(self, weights: Mapping[str, Tensor]) -> Weights:
         """Weights of this architecture with the buffers of this model, in their precision."""
-        buffers = self.state.keys() - self.weights.keys()
-        first = next(iter(weights.values()), None)
-        return {name: self.state[name].to(first) for name in buffers} | dict(weights)
+        buffers = {x: self.state[x] for x in self.state.keys() - self.weights.keys()}
+        first = next(iter((weights or buffers).values()), None)
+        return {name: x.to(first) for name, x in buffers.items()} | dict(weights)
 
     def hooked(self) -> HookedModel:
         """The model, for hooks: the user's own, or one built from the weights. Do not change it."""

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError, one_line
 from grokinterp.models.architecture import BaseArchitecture, Weights
-from grokinterp.models.hooked_module import HookedModule, at_answer
+from grokinterp.models.hooked_module import HookedModule, at_answer, near
 from grokinterp.models.kinds import has_positions
-from grokinterp.models.module import ROUNDING, fit_classes
+from grokinterp.models.module import fit_classes
 from grokinterp.models.transformer import NetworkSizes, refuse_misfit
 from grokinterp.models.user_models import HookedModel, alone_with, configuration
 from grokinterp.tasks.task import Task
@@ -139,8 +139,7 @@ def _refuse_moods(model: Any, task: Task, logits: Tensor) -> None:
         (again, "when it is run again: something in it acts by chance, in evaluation too"),
         (torch.cat(alone), "for one input alone: something in it mixes the inputs of a batch"),
     ):
-        apart = (found - logits).nan_to_num().double().norm() / logits.nan_to_num().double().norm()
-        if apart > ROUNDING:
+        if not near(found, logits):
             raise InputError(
                 f"the {type(model.module).__name__} gives other logits {how}; give a module that "
                 "is a function of each input."
