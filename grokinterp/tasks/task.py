@@ -156,8 +156,8 @@ class TableTask(Task):
             def answers(self):
                 return self.inputs().sum(dim=1).long() % 2
 
-    The fields are keys of recipes. Each method is called once an object. InputError, when a table
-    is first used, for inputs and answers that are no table.
+    The fields are keys of recipes. Each method is called twice when its table is first used:
+    InputError for what is no table, or is another one the second time.
     """
 
     @abstractmethod
