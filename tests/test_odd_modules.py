@@ -59,6 +59,11 @@ class TestActivations:
         assert seen.activation("softmax").shape == (P * P, 2, 2, 2)
         assert seen.activation("embed").shape == (P * P, 4)  # at the last position
 
+    def test_they_are_what_the_logits_are_made_of(self):
+        logits, cache = gi.snapshot(Net(), TASK).hooked().run_with_cache(TASK.model_inputs)
+        (by,) = torch.autograd.grad(logits.sum(), cache["act"])
+        assert by.shape == (P * P, 16)
+
     def test_a_sub_module_may_be_called_logits(self):
         net = nn.Sequential()
         net.add_module("logits", Net())
@@ -108,6 +113,7 @@ class TestAblation:
         net.fc2 = parametrizations.weight_norm(net.fc2)
         assert layers(net) == ["fc1", "act"]
         assert layers(Heads()) == ["embed"]
+        assert layers(AtTheLast()) == ["embed", "out.0"]
         found = gi.ablate(Functional(), frequencies=[1], placebos=0, **GIVEN)
         assert any("no hidden layers" in note for note in found.notes)
         with pytest.raises(gi.InputError, match="nothing of this model is known to be taken out"):
@@ -127,6 +133,23 @@ class TestAblation:
     def test_a_hook_keeps_the_precision(self):
         with pytest.raises(gi.InputError, match=r"shape \(49, 16\) and torch.float32"):
             ablated(Net(), [("act", lambda x, hook: x.double())])
+
+
+class AtTheLast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.out = nn.Embedding(P, 8), nn.Sequential(nn.ReLU(), nn.Linear(8, P))
+        self.size = Size()
+
+    def forward(self, pairs):
+        x = self.embed(pairs)
+        self.size(x)
+        return self.out(x)[:, -1]
+
+
+class Size(nn.Module):
+    def forward(self, x):
+        return x.square().mean()
 
 
 class Functional(nn.Module):
@@ -324,6 +347,13 @@ class TestRefusals:
         ):
             recorder.save(1, net)
 
+    def test_one_axis_more_or_less_is_the_module_s_own_affair(self):
+        class Squeezed(Net):
+            def forward(self, pairs):
+                return super().forward(pairs)[:, None].squeeze()
+
+        assert torch.equal(gi.snapshot(Squeezed(), TASK).logits, gi.snapshot(Net(), TASK).logits)
+
     def test_without_parameters_there_is_nothing_to_record(self, tmp_path):
         class Still(nn.Module):
             def forward(self, pairs):
@@ -339,7 +369,7 @@ class TestRefusals:
         with pytest.raises(gi.InputError, match="Chance gives other logits when it is run again"):
             gi.snapshot(chance, TASK)
         assert torch.equal(torch.get_rng_state(), state)
-        with pytest.raises(gi.InputError, match="OfTheBatch gives other logits for one input al"):
+        with pytest.raises(gi.InputError, match="OfTheBatch gives other logits with another input"):
             gi.snapshot(of_the_batch, TASK)
 
     def test_a_class_of_equals_is_one_more(self):

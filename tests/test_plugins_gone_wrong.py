@@ -18,6 +18,7 @@ from grokinterp.base.keys import key
 from grokinterp.claims import CLAIMS
 from grokinterp.models.architecture import MODELS
 from grokinterp.models.foreign_names import LAYOUTS
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.progress import MEASURES
 from grokinterp.reading.logs_and_configs import LOG_FORMATS
 from grokinterp.recipe.keys import REGISTRIES
@@ -276,6 +277,10 @@ class TestTasks:
 
         mask = torch.zeros(9, dtype=torch.bool)
         mask[1] = True
+        for wrong in (torch.arange(3), torch.arange(9) + 1, torch.arange(9.0), [1]):
+            odd = frozen(type("Odd", (Sum,), {"mirrors": wrong}))()
+            with pytest.raises(gi.InputError, match="give the row of"):
+                unmirrored_rows(odd, mask)
         ours, mine = gi.ModularTask("add", p=3), frozen(Sum)()
         assert has_mirrors(mine)
         assert torch.equal(unmirrored_rows(mine, mask), unmirrored_rows(ours, mask))
@@ -295,6 +300,17 @@ class TestModels:
         net(module)
         with pytest.raises(gi.InputError, match=says):
             gi.Recipe(task="parity", model="net")
+
+    def test_a_transformer_of_ones_own_is_read_back_as_itself(self, tmp_path):
+        @gi.register.model("doubled")
+        @dataclass(frozen=True)
+        class Doubled(TransformerArchitecture):
+            def forward(self, weights, inputs, cache=None):
+                return 2 * super().forward(weights, inputs, cache)
+
+        recipe = gi.Recipe(**SMALL, model="doubled", steps=1, checkpoints="every:1")
+        run = gi.train(recipe, tmp_path / "run")
+        assert isinstance(gi.load(run.path).architecture, Doubled)
 
     def test_one_class_has_one_name(self):
         made = net()
@@ -425,6 +441,7 @@ class TestImports:
         (here / "json.py").write_text("raise SystemExit(3)")
         with pytest.raises(gi.InputError, match=r"'json' is json\.py here, but another module of"):
             self.ask("json", monkeypatch)
+        plugins._import("json", "the entry point 'json'")  # which says whose it is
 
     @pytest.mark.parametrize(
         ("code", "says"),

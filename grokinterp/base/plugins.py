@@ -114,7 +114,7 @@ def _import(module: str, named_by: str) -> None:
         ) from error
     here, file = Path(*module.split(".")), getattr(found, "__file__", None) or "built in"
     mine = [path for path in (here.with_suffix(".py"), here / "__init__.py") if path.is_file()]
-    if mine and not (Path(file).exists() and mine[0].samefile(file)):
+    if mine and named_by == VARIABLE and not (Path(file).exists() and mine[0].samefile(file)):
         raise InputError(
             f"the plug-in {shown(module)} is {mine[0]} here, but another module of that name is "
             f"found first ({file}); rename yours."

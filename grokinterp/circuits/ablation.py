@@ -161,7 +161,7 @@ def _of_frequencies(
 
 def embedding_hook(snapshot: Snapshot) -> str:
     """Where the operands' embeddings are seen; in an MLP with two-hot input, their sum."""
-    return "hook_embed" if "embed.W_E" in snapshot.weights else "blocks.0.mlp.hook_pre"
+    return "hook_embed" if "embed.W_E" in snapshot.named_weights else "blocks.0.mlp.hook_pre"
 
 
 @dataclass(frozen=True)

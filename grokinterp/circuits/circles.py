@@ -123,7 +123,7 @@ def principal_plane(snapshot: Snapshot, k: int) -> Float[Tensor, "n d_model"]:
 
 def centred_embedding(snapshot: Snapshot) -> Float[Tensor, "n d_model"]:
     """`W_E` of the operand tokens in the order of the group, less its mean row (float64)."""
-    if "embed.W_E" not in snapshot.weights:
+    if "embed.W_E" not in snapshot.named_weights:
         raise InputError("the model has no weight 'embed.W_E', the table of embeddings.")
     embedding = snapshot.weights["embed.W_E"][group_of(snapshot).tokens].double()
     return embedding - embedding.mean(dim=0)

@@ -210,6 +210,8 @@ def sizes(
     """
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     weights = {name: snapshot.weights[name] for name in weight_names(snapshot.weights)}
+    if not weights:
+        raise InputError("the model has no matrices; give one with parameters.")
     entries = {name: weight.double().abs().flatten() for name, weight in weights.items()}
     every = torch.cat(list(entries.values()))
     if not every.any():

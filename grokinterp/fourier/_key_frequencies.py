@@ -356,6 +356,6 @@ def need_key_frequencies(keys: Sequence[int]) -> None:
     if not keys:
         reason = keys.reason if isinstance(keys, Keys) else "none were given"
         raise InputError(
-            f"the model has no key frequencies, so no circuit is claimed: {reason}. Give such as "
-            "frequencies=[1, 5] to look at these all the same."
+            f"the model has no key frequencies, so no circuit is claimed: {reason}. Where the task "
+            "has a group, such as frequencies=[1, 5] are looked at all the same."
         )

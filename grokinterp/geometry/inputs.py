@@ -91,7 +91,9 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
 
 
 def check_finite(weights: Weights, step: int | None = None) -> None:
-    """Refuse weights that are not all finite numbers."""
+    """Refuse weights that are not all finite numbers, or none at all."""
+    if not weights:
+        raise InputError("the model has no parameters; there is nothing to look at.")
     if not all_finite(weights):
         at = "" if step is None else f" at step {step}"
         raise InputError(f"the weights{at} are not finite; look at an earlier step.")

@@ -87,9 +87,10 @@ class HookedModule(torch.nn.Module):
         places = list(self.hook_dict) if asked is None else [self._site(x).name for x in asked]
         several: set[str] = set()
 
-        def keep(activation: Tensor, hook: HookSite) -> None:
+        def keep(activation: Tensor, hook: HookSite) -> Tensor:
             several.update({hook.name} & cache.keys())
-            cache[hook.name] = activation.clone()  # what comes after it may work in place
+            cache[hook.name] = activation
+            return activation.clone()  # in which what comes after it may work in place
 
         with self._in_place({name: [keep] for name in places}):
             yield
@@ -124,9 +125,12 @@ class HookedModule(torch.nn.Module):
         for given in (inputs, inputs[:-1]):
             with torch.no_grad():
                 logits, cache = self.run_with_cache(given)
-            rows = {name: x for name, x in cache.items() if name in leaves and len(x) == len(given)}
-            found.append({n: x.shape[-1] for n, x in rows.items()
-                          if x.ndim in (2, 3) and not torch.equal(x, logits)})  # fmt: skip
+            last, n = at_answer(logits, logits), len(given)
+            found.append({
+                name: x.shape[-1] for name, x in cache.items()
+                if name in leaves and x.ndim in (2, 3) and len(x) == n
+                and not torch.equal(x[:, -1] if x.ndim > last.ndim else x, last)
+            })  # fmt: skip
         return {name: width for name, width in found[0].items() if name in found[1]}
 
     def last_linear(self, inputs: Tensor) -> tuple[torch.nn.Linear, Tensor] | None:

@@ -232,8 +232,7 @@ class GivenModule(ModuleArchitecture):
     def of_module(cls, module: torch.nn.Module) -> "GivenModule":
         """The architecture of a module, of which it keeps a copy."""
         shapes = {name: tuple(weight.shape) for name, weight in weights_in(module).items()}
-        made = cls(type(module).__qualname__, shapes, tuple(buffers_in(module)))
-        return made.with_module(module)
+        return cls(type(module).__qualname__, shapes).with_module(module)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "GivenModule":
@@ -256,6 +255,7 @@ class GivenModule(ModuleArchitecture):
         self.check(weights_in(module))
         made = copy.copy(self)
         vars(made)["template"] = copy_of(module).cpu().eval()
+        vars(made)["buffers"] = tuple(buffers_in(module))
         return made
 
     def for_task(self, task: Task) -> "GivenModule":

@@ -118,9 +118,9 @@ class TransformerArchitecture(BaseArchitecture):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """What `shape_from_dict` reads: without its kind, as ever."""
-        self.registered_kind("model")
-        return asdict(self)
+        """What `shape_from_dict` reads: without its kind, as ever, where it is no other's."""
+        own = {"kind": self.registered_kind("model")}
+        return ({} if type(self) is TransformerArchitecture else own) | asdict(self)
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Canonical name and shape of every parameter, biases included, in reading order."""

@@ -122,7 +122,17 @@ class Task(Kind):
     def mirrored(self, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[Tensor, " n_inputs"]:
         """Test inputs whose mirror is trained on: their answer can leak by symmetry."""
         train = mask("train_mask", train_mask, self.n_inputs)
-        return torch.zeros_like(train) if self.mirrors is None else ~train & train[self.mirrors]
+        if (rows := self.mirrors) is None:
+            return torch.zeros_like(train)
+        every = torch.arange(self.n_inputs)
+        known = isinstance(rows, Tensor) and rows.dtype == every.dtype and rows.shape == every.shape
+        within = known and int(rows.min()) >= 0 and int(rows.max()) < self.n_inputs
+        if not (within and torch.equal(rows[rows], every)):
+            raise InputError(
+                f"the mirrors of {self.title} are {shown(rows)}; give the row of (b, a) for every "
+                "row, int64, where the mirror of a mirror is the row itself."
+            )
+        return ~train & train[rows]
 
     def observables(self) -> dict[str, Tensor]:
         """Numbers of every input that its activations may go with, [n_inputs] each, by name."""
@@ -196,7 +206,8 @@ def _told(table: Callable[[], object], what: str) -> Any:
     """A table of somebody's task; refused where it is another when it is asked for again."""
     with strangers(what, table):
         found, again = table(), table()
-    if isinstance(found, Tensor) and not (isinstance(again, Tensor) and torch.equal(found, again)):
+    tables = [x.nan_to_num() for x in (found, again) if isinstance(x, Tensor)]
+    if len(tables) == 2 and not torch.equal(*tables):
         raise InputError(
             f"{what} are others when they are asked for again; draw them from a generator of their "
             "own: torch.Generator().manual_seed(self.seed)."

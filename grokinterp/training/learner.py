@@ -11,6 +11,7 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -265,6 +266,7 @@ class _Update:
         return found
 
     def _put(self, found: dict[str, Tensor], name: str, value: object) -> None:
+        value = value.item() if isinstance(value, np.generic) else value
         kind = type(value).__name__
         if isinstance(value, Tensor):
             found[name] = value

@@ -41,7 +41,7 @@ def plot_embedding_circles(
 def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
     """The same of one snapshot."""
     group = group_of(snapshot)
-    if "embed.W_E" not in snapshot.weights:
+    if "embed.W_E" not in snapshot.named_weights:
         other = "plot_neurons draws what its neurons do."
         if is_two_hot(snapshot):
             other = "plot_embedding_spectrum draws the frequencies of what stands in its place."
