@@ -10,8 +10,9 @@ from torch.nn.utils import parametrizations, prune
 import grokinterp as gi
 from grokinterp import circuits
 from grokinterp.circuits import hooks
-from grokinterp.encodings import pruning_curve
+from grokinterp.encodings import pruning_curve, sizes
 from grokinterp.fourier import embedding_spectrum
+from grokinterp.geometry import fisher_diagonal
 
 P = 7
 TASK = gi.ModularTask("add", p=P, equals_token=False)
@@ -360,6 +361,10 @@ class TestRefusals:
                 return two_hot(pairs)[:, :P]
 
         assert gi.snapshot(Still(), TASK).logits.shape == (P * P, P)
+        with pytest.raises(gi.InputError, match="has no parameters; there is nothing to look at"):
+            fisher_diagonal(Still(), task=TASK, rows="all")
+        with pytest.raises(gi.InputError, match="has no matrices"):
+            sizes(Still(), task=TASK)
         assert ablated(Still(), [("unembed.hook_out", lambda x, hook: x)]) == 1
         with pytest.raises(gi.InputError, match="has no parameters; there is nothing to record"):
             gi.Recorder(tmp_path / "run", **GIVEN).save(0, Still())

@@ -78,6 +78,8 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
     architecture, n_classes = snapshot.architecture, snapshot.task.n_classes
     if architecture is None:
         raise InputError("the weights alone do not say what this model computes; give a run.")
+    if not snapshot.weights:
+        raise InputError("the model has no parameters; there is nothing to look at.")
     if reason := architecture.why_not_functional(snapshot.task.model_inputs):
         raise InputError(
             "Fisher information needs a forward that is a function of the weights, which "
@@ -91,9 +93,7 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
 
 
 def check_finite(weights: Weights, step: int | None = None) -> None:
-    """Refuse weights that are not all finite numbers, or none at all."""
-    if not weights:
-        raise InputError("the model has no parameters; there is nothing to look at.")
+    """Refuse weights that are not all finite numbers."""
     if not all_finite(weights):
         at = "" if step is None else f" at step {step}"
         raise InputError(f"the weights{at} are not finite; look at an earlier step.")
