@@ -1,3 +1,4 @@
+import contextlib
 import functools
 import hashlib
 import os
@@ -119,3 +120,29 @@ def run(monkeypatch, capsys):
         return stopped.value.code, captured.out, captured.err
 
     return command
+
+
+@contextlib.contextmanager
+def kinds_forgotten():
+    """Kinds that are registered within are forgotten after it."""
+    from grokinterp.claims import CLAIMS
+    from grokinterp.models.foreign_names import LAYOUTS
+    from grokinterp.progress import MEASURES
+    from grokinterp.reading.logs_and_configs import LOG_FORMATS
+    from grokinterp.recipe.keys import REGISTRIES
+    from grokinterp.reporting.panels import PANELS
+    from grokinterp.tasks import OPERATIONS
+
+    registries = (*REGISTRIES.values(), OPERATIONS, MEASURES, CLAIMS, PANELS, LOG_FORMATS, LAYOUTS)
+    before = [set(registry) for registry in registries]
+    yield
+    for registry, known in zip(registries, before, strict=True):
+        for name in set(registry) - known:
+            del registry[name]
+
+
+@pytest.fixture
+def passing():
+    """Kinds that a test registers are forgotten after it."""
+    with kinds_forgotten():
+        yield

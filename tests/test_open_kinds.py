@@ -20,35 +20,20 @@ from grokinterp.base.keys import derived, key, keys_of
 from grokinterp.base.registry import Registry
 from grokinterp.claims import CLAIMS
 from grokinterp.comparison.lineup import check_lineup, outcome
-from grokinterp.models.foreign_names import LAYOUTS
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.models.transformer import TransformerArchitecture
-from grokinterp.progress import MEASURES
-from grokinterp.reading.logs_and_configs import LOG_FORMATS
 from grokinterp.recipe.keys import REGISTRIES
-from grokinterp.reporting.panels import PANELS
-from grokinterp.tasks import OPERATIONS
 from grokinterp.training.learner import Learner
+from tests.conftest import kinds_forgotten
 
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 PACKAGE = Path(gi.__file__).parent
-ALL = (*REGISTRIES.values(), OPERATIONS, MEASURES, CLAIMS, PANELS, LOG_FORMATS, LAYOUTS)
 NET = 'task="bit-parity", bits=8, model="my-net", width=32, train_fraction=0.5, threads=1'
 MIXED = (
     'task="bit-parity", bits=6, relevant=2, model="my-net", objective="mean-square", target=2.0, '
     'optimizer="adagrad", gradient_filter="low-pass", memory=0.9, constraint="fixed-norm", '
     "batch_size=20, threads=1"
 )
-
-
-@pytest.fixture
-def passing():
-    """Kinds that a test registers are forgotten after it."""
-    before = {registry.what: set(registry) for registry in ALL}
-    yield
-    for registry in ALL:
-        for name in set(registry) - before[registry.what]:
-            del registry[name]
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +49,11 @@ def folder(tmp_path_factory):
 def plugin(folder):
     """The examples, known to this process for as long as this module's tests run."""
     sys.path.insert(0, str(folder))
-    before = {registry.what: set(registry) for registry in ALL}
-    import plugin as module
+    with kinds_forgotten():
+        import plugin as module
 
-    yield module
+        yield module
     sys.path.remove(str(folder))
-    for registry in ALL:
-        for name in set(registry) - before[registry.what]:
-            del registry[name]
     plugins._IMPORTED.discard("plugin")
     del sys.modules["plugin"]
 

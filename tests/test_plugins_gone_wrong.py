@@ -15,31 +15,16 @@ from torch import nn
 import grokinterp as gi
 from grokinterp.base import plugins
 from grokinterp.base.keys import key
-from grokinterp.claims import CLAIMS
 from grokinterp.models.architecture import MODELS
-from grokinterp.models.foreign_names import LAYOUTS
 from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.progress import MEASURES
-from grokinterp.reading.logs_and_configs import LOG_FORMATS
-from grokinterp.recipe.keys import REGISTRIES
-from grokinterp.reporting.panels import PANELS
 from grokinterp.tasks import has_mirrors
 from grokinterp.tasks.task import unmirrored_rows
 from grokinterp.training.learner import Learner
 
-ALL = (*REGISTRIES.values(), MEASURES, CLAIMS, PANELS, LOG_FORMATS, LAYOUTS)
+pytestmark = pytest.mark.usefixtures("passing")
 SMALL = {"p": 5, "d_model": 8, "n_heads": 1, "d_head": 4, "d_mlp": 4}
 frozen = dataclass(frozen=True, kw_only=True)
-
-
-@pytest.fixture(autouse=True)
-def passing():
-    """Kinds that a test registers are forgotten after it."""
-    before = {registry.what: set(registry) for registry in ALL}
-    yield
-    for registry in ALL:
-        for name in set(registry) - before[registry.what]:
-            del registry[name]
 
 
 class Parity(gi.tasks.TableTask):

@@ -60,13 +60,14 @@ class HookedModule(torch.nn.Module):
         self, *inputs: Any, fwd_hooks: Iterable[tuple[str, Hook]] = (), **kwargs: Any
     ) -> Any:
         """The output with these hooks in place, each given the activation and its hook point."""
-        stay = {name: site.fwd_hooks for name, site in self.hook_dict.items() if site.fwd_hooks}
-        chosen: dict[str, list[Hook]] = {name: list(hooks) for name, hooks in stay.items()}
+        sites = self.hook_dict.items()
+        chosen: dict[str, list[Hook]] = {x: list(s.fwd_hooks) for x, s in sites if s.fwd_hooks}
+        stay = set(chosen)
         for name, hook in fwd_hooks:
             chosen.setdefault(self._site(name).name, []).append(hook)
         with self._in_place(chosen) as reached:
             found = self.module(*(in_precision_of(self.module, x) for x in inputs), **kwargs)
-        if idle := sorted(chosen.keys() - stay.keys() - reached):
+        if idle := sorted(chosen.keys() - stay - reached):
             raise self._no_activation(idle[0], "is not called, or returns no tensor")
         return found
 

@@ -251,7 +251,7 @@ class GivenModule(ModuleArchitecture):
         if not isinstance(module, torch.nn.Module):
             wrong = "is a class" if isinstance(module, type) else "is no torch.nn.Module"
             raise InputError(f"module={shown(module)} {wrong}; give {self.name}(...).")
-        module = unwrapped(module)
+        module, _ = unwrapped(module)
         self.check(weights_in(module))
         made = copy.copy(self)
         vars(made)["template"] = copy_of(module).cpu().eval()

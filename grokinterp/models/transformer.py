@@ -14,7 +14,7 @@ through the hooked forward of TransformerLens: the same numbers either way.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
@@ -120,7 +120,7 @@ class TransformerArchitecture(BaseArchitecture):
     def to_dict(self) -> dict[str, Any]:
         """What `shape_from_dict` reads: without its kind, as ever, where it is no other's."""
         own = {"kind": self.registered_kind("model")}
-        return ({} if type(self) is TransformerArchitecture else own) | asdict(self)
+        return ({} if type(self) is TransformerArchitecture else own) | self.fields_given()
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Canonical name and shape of every parameter, biases included, in reading order."""
@@ -192,7 +192,7 @@ class TransformerArchitecture(BaseArchitecture):
         An attention rate below 1 is a permanent hook on every layer's attention pattern.
         """
         self.check(weights)
-        sizes = asdict(self)
+        sizes = self.fields_given()
         rate = sizes.pop("attention_rate")
         model = transformer_lens_adapter.build_model(sizes, weights, device=device)
         if rate != 1:

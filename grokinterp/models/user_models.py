@@ -131,10 +131,7 @@ def hooked_model(x: object, *, otherwise: str = f"is not a model; give {MODELS}"
     own object, not a copy, and nothing is changed. `otherwise` is what the InputError says of an x
     that is nothing like a model.
     """
-    where = "model"
-    while (inside := _inside(x)) is not None:
-        name, x = inside
-        where += f".{name}"
+    x, where = unwrapped(x)
     if not _has_surface(x):
         if (refusal := _what_it_is(x, where, otherwise)) is not None:
             raise InputError(refusal)
@@ -151,11 +148,13 @@ def hooked_model(x: object, *, otherwise: str = f"is not a model; give {MODELS}"
     return cast(HookedModel, x)
 
 
-def unwrapped(x: Any) -> Any:
-    """What lies in wrappers that change nothing; what is in none, itself."""
+def unwrapped(x: Any) -> tuple[Any, str]:
+    """What lies in wrappers that change nothing (what is in none, itself), and where: "model"."""
+    where = "model"
     while (inside := _inside(x)) is not None:
-        x = inside[1]
-    return x
+        name, x = inside
+        where += f".{name}"
+    return x, where
 
 
 def _inside(x: object) -> tuple[str, object] | None:

@@ -242,8 +242,8 @@ def unmirrored_rows(task: Task, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[T
     [0, 2, 4, 5, 6, 7, 8]
     """
     check_task(task)
-    mirrored = task.mirrored(train_mask)
-    return ~mask("train_mask", train_mask, task.n_inputs) & ~mirrored
+    train = mask("train_mask", train_mask, task.n_inputs)
+    return ~train & ~task.mirrored(train)
 
 
 def task_from_dict(values: Mapping[str, Any]) -> Task:

@@ -179,8 +179,7 @@ class _Update:
     @torch.no_grad()
     def __call__(self, step: int, gradients: Mapping[str, Tensor]) -> None:
         """The update after a step, from the gradients of all members."""
-        whole = self._place is ...
-        own = {x: gradients[x] if whole else gradients[x][self._place] for x in self._weights}
+        own: Any = {name: gradients[name][self._place] for name in self._weights}
         with strangers(self._told("gradient_filter"), self._filter):
             own = self._filter.filtered(own, self._remembered["filter"])
         for name, of_weight in self._returned("gradient_filter", own, self._weights):

@@ -16,7 +16,7 @@ nothing else is: no attribute, and no random state.
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -69,7 +69,7 @@ class _Fused(Optimizer):
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """Torch's own, fused."""
-        return self.torch_class(list(parameters), fused=True, **asdict(self))
+        return self.torch_class(list(parameters), fused=True, **self.fields_given())
 
 
 @register_optimizer("sgd")
