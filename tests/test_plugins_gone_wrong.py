@@ -313,7 +313,7 @@ class Chance(nn.Module):
         self.fc = nn.Linear(4, 2)
 
     def forward(self, x):
-        return nn.functional.dropout(self.fc(x), 0.5)
+        return self.fc(x) + torch.rand(2)  # a dropout of so few may be the same twice
 
 
 class TestKeys:
