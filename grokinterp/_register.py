@@ -14,7 +14,7 @@ from typing import Any
 _HOME = {  # where each decorator lies
     "claim": "claims.registry.claim",
     "layout": "models.foreign_names.register_layout",
-    "log_format": "reading.logs_and_configs.log_format",
+    "log_format": "reading.logs.formats.log_format",
     "constraint": "updates.changes.register_constraint",
     "gradient_filter": "updates.changes.register_gradient_filter",
     "measure": "progress.measures.measure",

@@ -128,7 +128,7 @@ def kinds_forgotten():
     from grokinterp.claims import CLAIMS
     from grokinterp.models.foreign_names import LAYOUTS
     from grokinterp.progress import MEASURES
-    from grokinterp.reading.logs_and_configs import LOG_FORMATS
+    from grokinterp.reading.logs.formats import LOG_FORMATS
     from grokinterp.recipe.keys import REGISTRIES
     from grokinterp.reporting.panels import PANELS
     from grokinterp.tasks import OPERATIONS

@@ -18,7 +18,8 @@ from scipy.ndimage import median_filter
 
 from grokinterp.base.checks import instance
 from grokinterp.base.errors import InputError, shown
-from grokinterp.reading.logs_and_configs import as_numbers, column_names, left_out, read_table
+from grokinterp.reading.logs.cells import as_numbers, column_names, left_out
+from grokinterp.reading.logs.table import read_table
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import COLUMNS, ROUNDING, UNMIRRORED
 

@@ -15,6 +15,14 @@ import pandas as pd
 from torch import Tensor
 
 from grokinterp.base.errors import InputError
+from grokinterp.reading.companions import (
+    Companions,
+    Log,
+    companions_of,
+    names_in,
+    namesakes_of,
+    with_name,
+)
 from grokinterp.reading.file_contents import (
     Configs,
     Contents,
@@ -22,14 +30,6 @@ from grokinterp.reading.file_contents import (
     NumberList,
     contents_of,
     counts_epochs,
-)
-from grokinterp.reading.logs_and_configs import (
-    Companions,
-    Log,
-    companions_of,
-    names_in,
-    namesakes_of,
-    with_name,
 )
 from grokinterp.reading.stored_losses import intervals_in, place_lists, stride_of
 from grokinterp.reading.tensor_files import (

@@ -27,8 +27,8 @@ from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
 from grokinterp.base.paths import kind_at
 from grokinterp.reading.checkpoint_files import Source, folder_source, single_source
+from grokinterp.reading.companions import companions_of
 from grokinterp.reading.file_contents import LossCurve, contents_of, numbers_in
-from grokinterp.reading.logs_and_configs import companions_of
 from grokinterp.reading.settings import check_agreement
 from grokinterp.reading.tensor_files import (
     MOST_SHARED,

@@ -1,0 +1,199 @@
+"""Which files lie next to checkpoints, and what do they say: a log, a configuration, a split?
+
+Of one checkpoint, by its name: `x.json` and `x.csv`, `config_x.json`, `x_metrics.csv`; `model_x.pt`
+has those of `x` too. Of all in a folder: `config.json`, `metrics.csv`, `history.json`,
+`train_indices.json` and the like. What cannot be read is left alone, and a note says so.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from grokinterp.base.errors import InputError
+from grokinterp.reading.file_contents import (
+    SPLIT_GROUPS,
+    STEPS,
+    Contents,
+    CurveOf,
+    by_column,
+    contents_of,
+    counts_epochs,
+    curve_of,
+    step_word,
+    words_of,
+)
+from grokinterp.reading.logs.cells import as_numbers, left_out
+from grokinterp.reading.logs.table import read_table
+from grokinterp.runs.manifest import LARGEST_STEP
+from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
+
+LARGEST_JSON = 20_000_000  # bytes
+LARGEST_LOG = 100_000_000  # of a log that nobody named
+OF_CONFIG = (
+    "config", "args", "hparams", "hyperparameters", "params", "settings", "options", "cfg",
+    "model_config", "train_config", "training_args", "run_config", "meta", "metadata", "info",
+    "trainer_state",
+)  # fmt: skip
+OF_LOG = (
+    "metrics", "history", "log", "logs", "losses", "curves", "train_log", "training_log",
+    "training_history", "stats", "results", "progress",
+)  # fmt: skip
+OF_SPLIT = ("split", "splits", "train_indices", "train_idx", "indices")
+JSON = (".json", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Log:
+    """A table of losses or accuracies against step, and what was taken to be what in it."""
+
+    table: pd.DataFrame
+    word: str  # for its steps
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What the files next to checkpoints say together, and a log."""
+
+    contents: Contents
+    log: Log | None
+    notes: tuple[str, ...]
+
+
+def companions_of(path: Path, *, epochs: bool = False, metrics: str | None = None) -> Companions:
+    """What lies next to a checkpoint, or in a folder of them.
+
+    Of a log that counts both, `epochs` takes epochs for its steps. `metrics` is a log that was
+    named, which has to be one.
+    """
+    folder, own = (path, []) if path.is_dir() else (path.parent, _stems_of(path))
+    notes: list[str] = []
+    there = names_in(folder)
+    every = _contents(folder, [*own, *OF_CONFIG, *OF_LOG, *OF_SPLIT], there, notes)
+    contents = reduce(Contents.over, every, Contents())
+    if metrics is not None:
+        return Companions(contents, read_log(Path(metrics), epochs=epochs), tuple(notes))
+    for file in _files(folder, [*own, *OF_LOG], there, (".csv",)):
+        try:
+            if file.stat().st_size > LARGEST_LOG:
+                raise InputError(f"{file} is larger than {LARGEST_LOG / 1e6:.0f} MB.")
+            return Companions(contents, read_log(file, epochs=epochs), tuple(notes))
+        except (InputError, OSError) as error:
+            notes.append(_left_alone(file, str(error)))
+    return Companions(contents, None, tuple(notes))
+
+
+def namesakes_of(path: Path, there: Collection[str]) -> Iterator[Contents]:
+    """What JSON files say that have the name of one checkpoint; `there` is what lies next to it."""
+    return _contents(path.parent, _stems_of(path), there, [])
+
+
+def names_in(folder: Path) -> frozenset[str]:
+    """Names of the files in a folder that can be of use here."""
+    try:
+        return frozenset(x.name for x in folder.iterdir() if x.suffix in (*JSON, ".csv"))
+    except OSError:
+        return frozenset()
+
+
+def _stems_of(path: Path) -> list[str]:
+    """Stems of the files that belong to one checkpoint by their names."""
+    stem = path.stem
+    bare = re.sub(r"^(model|checkpoint|ckpt|weights)[-_.]", "", stem, flags=re.IGNORECASE)
+    names = [stem, re.sub("^model", "config", stem), bare]
+    for each in dict.fromkeys((stem, bare)):
+        for word in (*OF_CONFIG, *OF_LOG, *OF_SPLIT):
+            names += [f"{word}_{each}", f"{each}_{word}", f"{each}.{word}"]
+    return list(dict.fromkeys(names))
+
+
+def _files(
+    folder: Path, stems: Iterable[str], there: Collection[str], suffixes: Iterable[str]
+) -> Iterator[Path]:
+    for stem in stems if there else ():
+        for suffix in suffixes:
+            if stem + suffix in there and (file := folder / (stem + suffix)).is_file():
+                yield file
+
+
+def _contents(
+    folder: Path, stems: Iterable[str], there: Collection[str], notes: list[str]
+) -> Iterator[Contents]:
+    for file in _files(folder, stems, there, JSON):
+        try:
+            if file.stat().st_size > LARGEST_JSON:
+                raise ValueError(f"larger than {LARGEST_JSON / 1e6:.0f} MB")
+            data: Any = file.read_bytes()
+            if file.suffix == ".jsonl":
+                data = [json.loads(line) for line in data.splitlines() if line.strip()]
+            else:
+                data = json.loads(data)
+        except (ValueError, RecursionError, OSError) as error:
+            notes.append(_left_alone(file, str(error) or type(error).__name__))
+            continue
+        found = contents_of(with_name(data, file.stem), all_is_config=True)
+        if not found.is_empty:
+            yield replace(found, configs=((str(file), found.config),))
+
+
+def with_name(data: Any, name: str) -> Mapping[str, Any]:
+    """What a file holds, under its own name where that says what it is: `split.json`."""
+    if isinstance(data, Mapping):
+        return {**data, name: data} if "_".join(words_of(name)) in SPLIT_GROUPS else data
+    records = isinstance(data, list) and data and isinstance(data[0], Mapping)
+    return {"records" if records else name: data}
+
+
+def _left_alone(file: Path, reason: str) -> str:
+    short = " ".join(reason.removeprefix(str(file)).split())[:120]
+    return f"{file.name} next to it is left alone: {short}"
+
+
+def read_log(path: Path, *, epochs: bool = False) -> Log:
+    """A CSV of losses or accuracies against step, as numbers.
+
+    Rows without a step are left out, and so are other columns, which a note names; of equal steps
+    the last row counts.
+    """
+    table = read_table(path)
+    step, taken = _columns(table, epochs=epochs)
+    if step is None or not taken:
+        wanted = ", ".join(COLUMNS)
+        raise InputError(
+            f"{path} is no log: it needs one column 'step' and at least one of {wanted}."
+        )
+    renamed, columns = {"step": step, **taken}, {}
+    for ours, theirs in renamed.items():
+        if isinstance(table[theirs], pd.DataFrame):
+            raise InputError(f"{path} has two columns {theirs!r}; keep one.")
+        columns[ours] = as_numbers(table[theirs], f"{path}, column {theirs!r}")
+    numbers = pd.DataFrame(columns).dropna(subset="step")
+    steps = numbers["step"]
+    if not ((steps % 1 == 0) & (steps >= 0) & (steps < LARGEST_STEP)).all():
+        raise InputError(f"{path} has steps that are not whole numbers from 0 on.")
+    found = numbers.astype({"step": "int64"}).drop_duplicates("step", keep="last")
+    notes = [f"{ours} is its {theirs!r}" for ours, theirs in renamed.items() if ours != theirs]
+    notes = [", ".join(notes)[: 300 - len(f"{path.name}: ")]] if notes else []
+    notes += left_out(table, renamed.values())
+    return Log(found, "_".join(words_of(step)), tuple(f"{path.name}: {x}" for x in notes))
+
+
+def _columns(table: pd.DataFrame, *, epochs: bool) -> tuple[str | None, dict[str, str]]:
+    """The column of steps, and by our names theirs of losses and accuracies."""
+    names = [name for name in table.columns if isinstance(name, str)]
+    stepped = [(word, name) for name in names if (word := step_word(words_of(name)))]
+    stepped.sort(key=lambda each: (epochs and not counts_epochs(each[0]), STEPS.index(each[0])))
+    by_measure: dict[CurveOf, str] = {}
+    for name in sorted(names, key=lambda name: len(words_of(name))):
+        if (measure := curve_of(words_of(name))) is not None:
+            by_measure.setdefault(measure, name)
+    taken = {**by_column(by_measure)[0], **dict(zip(names, names, strict=True))}
+    known = {name: taken[name] for name in (*COLUMNS, *UNMIRRORED) if name in taken}
+    first = stepped[0][1] if stepped else None
+    return ("step" if "step" in names and not epochs else first), known

@@ -1,0 +1,1 @@
+"""Logs of any tool, as one table of curves: a format a file."""

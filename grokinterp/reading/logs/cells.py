@@ -1,0 +1,92 @@
+"""What number does a cell of a log stand for, and which columns have names of their own?"""
+
+import datetime
+import math
+import re
+import sys
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from grokinterp.base.errors import LONGEST_VALUE, InputError, names, shown
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII)
+NOT_THERE = ("", "nan", "na", "n/a", "null", "none", "<na>")
+LONGEST_NUMBER = 60  # characters; with 17 digits a float is exact
+MOST_BITS = 10_000  # of a number whose digits Python writes out
+_FORMS = (  # of cells that mean a number, or a date, and what to do about them
+    (re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(\D.*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}(\D.*)?"
+                r"|\d+:\d{2}(:\d.*)?", re.DOTALL), "a date or time"),
+    (re.compile(r"[+-]?\d{1,3}([,' _\u00a0\u202f]\d{3})+(\.\d+)?"),
+     "a number with thousands separators; leave them out"),
+    (re.compile(r"[+-]?\d*,\d+"), "a number with a decimal comma; write a point"),
+    (re.compile(r"[+-]?[\d.]+\s*%"), "a percentage; give shares from 0 to 1"),
+)  # fmt: skip
+
+
+def as_numbers(values: pd.Series, where: str) -> pd.Series:
+    """A column as floats, NaN where nothing stands; the first cell that is no number is named.
+
+    `where` says which column of which file it is, for the message.
+
+    >>> as_numbers(pd.Series(["1", " 2.5 ", None]), "x.csv, column 'step'").tolist()
+    [1.0, 2.5, nan]
+    >>> as_numbers(pd.Series(["1", "0x10"]), "column 'step'")
+    Traceback (most recent call last):
+    grokinterp.base.errors.InputError: column 'step' has '0x10' in row 2, no number; give numbers.
+    """
+    if pd.api.types.is_any_real_numeric_dtype(values.dtype):
+        return pd.Series(values.to_numpy(float, na_value=math.nan), values.index)
+    numbers = [_number(cell, where, row) for row, cell in enumerate(values.tolist(), start=1)]
+    return pd.Series(numbers, values.index, dtype=float)
+
+
+def _number(cell: Any, where: str, row: int) -> float:
+    problem = "no number"
+    if isinstance(cell, str):
+        if len(cell) > LONGEST_NUMBER:
+            problem = f"no number ({len(cell)} characters)"
+            cell = cell[:LONGEST_VALUE] + cell[-LONGEST_VALUE:]
+        elif (text := cell.strip().lower()) in NOT_THERE:
+            return math.nan
+        elif NUMBER.fullmatch(text):
+            return float(text)
+        else:
+            problem = next((words for form, words in _FORMS if form.fullmatch(text)), problem)
+    elif cell is None or cell is pd.NA or cell is pd.NaT:
+        return math.nan
+    elif isinstance(cell, (datetime.date, datetime.time, datetime.timedelta, pd.Period)):
+        problem, cell = "a date or time", str(cell)
+    elif not isinstance(cell, (bool, np.bool_, bytes)):
+        try:
+            return float(cell)
+        except OverflowError:
+            problem = f"no number below {sys.float_info.max:.2g}"
+            if isinstance(cell, int) and cell.bit_length() < MOST_BITS:
+                cell = str(cell)
+        except (TypeError, ValueError, RuntimeError):
+            pass
+    advice = "" if ";" in problem else "; give numbers"
+    raise InputError(f"{where} has {shown(cell)} in row {row}, {problem}{advice}.")
+
+
+def left_out(frame: pd.DataFrame, used: Collection[str]) -> tuple[str, ...]:
+    """A note that names the columns of a table that were not used; none where all were."""
+    others = [x for x in frame.columns if x not in used and _is_named(x)]
+    return (f"columns left out, not read here: {column_names(others)}",) * bool(others)
+
+
+def column_names(columns: Iterable[object]) -> str:
+    """The names of columns for a message, as many as `names` lists.
+
+    >>> column_names(["a", "b"]), column_names(f"column_{i}" for i in range(100))[-30:]
+    ('a, b', 'column_5, column_6 and 93 more')
+    """
+    return names(filter(_is_named, columns), spelled=str) or "none"
+
+
+def _is_named(column: object) -> bool:
+    """Whether a column has a name of its own: an index that pandas wrote out has none."""
+    return str(column).strip() != "" and not str(column).startswith("Unnamed: ")
