@@ -16,7 +16,6 @@ from pathlib import Path
 import pandas as pd
 
 import grokinterp as gi
-from grokinterp.progress.curves import read_csv_curves
 
 PHASES = ("memorization", "circuit_formation", "cleanup")
 WHOLE = ["memorization_step", "grok_step", *(f"{name}_end" for name in PHASES)]
@@ -32,8 +31,7 @@ def row(path: Path) -> dict[str, object]:
     """The phases of one run, or of one CSV of curves; InputError where it is neither."""
     if not (path.is_file() or path.is_dir()):  # reading a pipe would wait for ever
         raise gi.InputError("neither a file nor a folder.")
-    is_table = path.suffix.lower() == ".csv"
-    found = gi.detect_phases(read_csv_curves(path) if is_table else gi.load(path))
+    found = gi.detect_phases(path)
     ends, keys = {phase.name: phase.end for phase in found.phases}, found.key_frequencies
     return {
         "name": shown(path.name),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from grokinterp.comparison import Comparison, compare
     from grokinterp.fourier import KeyFrequencies, key_frequencies
     from grokinterp.progress import Phases, detect_phases, progress_measures
-    from grokinterp.reading import export, import_run, load
+    from grokinterp.reading import export, import_run, load, read_log
     from grokinterp.recipe import Recipe, recipes
     from grokinterp.reporting import report
     from grokinterp.runs import Recorder, Run, Snapshot, snapshot
@@ -43,8 +43,8 @@ _HOME = {
     "ablate": "circuits", "compare": "comparison", "detect_phases": "progress", "export": "reading",
     "hooks": "circuits", "import_run": "reading", "key_frequencies": "fourier", "load": "reading",
     "paper_table": "circuits", "progress_measures": "progress", "recipes": "recipe",
-    "report": "reporting", "run_sweep": "sweeps", "snapshot": "runs", "train": "training",
-    "verify": "training",
+    "read_log": "reading", "report": "reporting", "run_sweep": "sweeps", "snapshot": "runs",
+    "train": "training", "verify": "training",
 }  # fmt: skip
 
 __all__ = sorted(_HOME)  # each name is listed once
@@ -73,10 +73,12 @@ MOVED.update(
     }
 )
 MOVED["circuits"] = {"spread": "circuits.ablation_ratios"}
+MOVED["progress"] = {"read_csv_curves": "reading.read_log"}
 LATER.update(
     {
         "measure": ("grokinterp.encodings.run_measures",),
         "claim": ("grokinterp.comparison.manning_coe",),
+        "log_format": ("grokinterp.reading.logs.table",),
     }
 )
 

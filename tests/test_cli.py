@@ -206,7 +206,7 @@ BAD = {
     "not a table": (("sweep", "{tmp}/s.toml", "--out", "{tmp}/held"), "has other columns"),
     "wrong label": (("phases", "{damaged}", "--expect", "groked"), "did you mean 'grokked'"),
     "no command": (("phase",), "phase"),
-    "no argument": (("phases",), "RUN_OR_CSV"),
+    "no argument": (("phases",), "RUN_OR_LOG"),
     "an address": (
         ("train", "mod11-quick", "--out", "http://x.org/a/b"),
         "http://x.org/a/b is an address",
@@ -256,7 +256,7 @@ def test_bad_input_is_one_line_and_exit_2(name, run, tmp_path):
     shutil.copytree(SHIPPED, damaged)
     path = damaged / "weights/step_00000400.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    (tmp_path / "no_column.csv").write_text("epoch,test_acc\n1,1\n")
+    (tmp_path / "no_column.csv").write_text("count,test_acc\n1,1\n2,1\n")
     (tmp_path / "no_rows.csv").write_text("step,test_acc\n")
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "s.toml").write_text(SWEEP)
@@ -422,7 +422,7 @@ def test_csv_files_as_people_write_them(text, run, tmp_path):
         "step,train_acc,excluded_loss\n0,0,abc\n",
         "step,train_acc\n1e30,0\n",
         "step,train_acc\n0,nan\n",
-        "step;train_acc\n0;1\n",
+        "step;train_acc\n0;one\n",
     ],
 )
 def test_csv_files_that_cannot_be_used(text, run, tmp_path):

@@ -97,7 +97,7 @@ def folder(tiny_run, shipped, tmp_path):
     gi.export(tiny_run, found / "c_demo.pth")
     shipped.metrics.to_csv(found / "a curves.csv", index=False)
     (found / "notes.txt").write_text("nothing")
-    (found / "other.csv").write_text("epoch,loss\n1,2\n")
+    (found / "other.csv").write_text("count,loss\n1,2\n2,1\n")
     (found / ".hidden.csv").write_text("")
     damaged = shutil.copytree(tiny_run.path, found / "damaged")
     next(damaged.glob("weights/*")).write_bytes(b"damaged")

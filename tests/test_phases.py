@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import grokinterp as gi
-from grokinterp.progress.curves import read_curves
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +16,11 @@ def full(shipped, shipped_measures):
 
 def test_a_path_is_read_as_what_lies_there(shipped, shipped_measures, full, tmp_path):
     log = shipped.path / "metrics.csv"
-    table = gi.progress.read_csv_curves(log)
+    table = gi.read_log(log)
     assert gi.detect_phases(log) == gi.detect_phases(str(log)) == gi.detect_phases(table)
     found = gi.detect_phases(shipped.path, measures=shipped_measures)
     assert found.to_dict() == full.to_dict()
-    (tmp_path / "log.csv").write_text("epoch,loss\n1,2\n")
+    (tmp_path / "log.csv").write_text("name,loss_of\n1,2\n")
     with pytest.raises(gi.InputError, match="no column 'step'"):
         gi.detect_phases(tmp_path / "log.csv")
     with pytest.raises(gi.InputError, match="nothing"):
@@ -295,7 +294,7 @@ def test_tables_are_repaired_with_a_note(shipped, full):
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        (pd.DataFrame({"epoch": [1], "test_acc": [1]}), "no column 'step'"),
+        (pd.DataFrame({"n": [1, 2], "test_acc": [1, 1]}), "no column 'step'"),
         (pd.DataFrame({"step": [1], "accuracy": [1]}), "none of the columns"),
         (pd.DataFrame({"step": [], "test_acc": []}), "no rows"),
         (pd.DataFrame({"step": [1], "test_acc": ["high"]}), "column 'test_acc'"),
@@ -342,7 +341,7 @@ def test_any_table_of_numbers_gives_phases_or_one_line(columns):
         assert dates[2] <= found.grok_step <= dates[3]
     for phase in found.phases:
         assert phase.end is None or phase.end_interval[0] <= phase.end <= phase.end_interval[1]
-    assert read_curves(frame).frame["step"].is_monotonic_increasing
+    assert found.curves["step"].is_monotonic_increasing
 
 
 def delayed(delay_step, n_rows=201, spacing=50):
@@ -420,8 +419,12 @@ def test_a_log_that_starts_late_is_not_taken_for_chance():
     assert gi.detect_phases(frame).label != "not_learned"
 
 
-def test_accuracies_in_percent_are_refused():
+def test_accuracies_in_percent_are_told_from_slips():
     frame = pd.DataFrame({"step": [0, 1], "train_acc": [1.0, 99.0], "test_acc": [1.0, 98.0]})
+    found = gi.detect_phases(frame)
+    assert found.curves["test_acc"].tolist() == [0.01, 0.98]
+    assert any("percent" in note for note in found.notes)
+    frame = pd.DataFrame({"step": range(100), "test_acc": [0.5] * 99 + [99.0]})
     with pytest.raises(gi.InputError, match="shares from 0 to 1"):
         gi.detect_phases(frame)
 

@@ -109,33 +109,53 @@ def measure(path: RunPath, out: OutCSV = None, as_json: Json = False) -> None:
 def phases(
     path: Annotated[
         Path,
-        Argument(metavar="RUN_OR_CSV", help="A run, checkpoints of others, or a CSV of curves."),
+        Argument(metavar="RUN_OR_LOG", help="A run, checkpoints of others, or a log of any tool."),
     ],
     as_json: Json = False,
     expect: Annotated[
         str | None, Option(metavar="LABEL", help="Exit with 3 if the label is another.")
     ] = None,
+    columns: Annotated[
+        str | None,
+        Option(
+            metavar="OURS=THEIRS,...",
+            help="Which column of a log is which, such as step=epoch,test_acc=val/acc; by number "
+            "from 0 where it has no header.",
+        ),
+    ] = None,
+    by: Annotated[
+        str | None, Option(metavar="COLUMN", help="Which column of a log tells its runs apart.")
+    ] = None,
 ) -> None:
-    """Label a run and date its phases: memorization, circuit formation, cleanup."""
+    """Label a run and date its phases: memorization, circuit formation, cleanup.
+
+    Logs are CSV, JSON, JSONL, npz, pickles, Parquet, event files of TensorBoard
+    or lines of key=value, gzipped or not. What was read as what is printed.
+    """
     from grokinterp.progress.labels import LABELS
     from grokinterp.progress.measures import progress_measures
-    from grokinterp.progress.phases import detect_phases, run_or_log
+    from grokinterp.progress.phases import PhasesOfRuns, phases_of, run_or_log
     from grokinterp.runs.run import Run
 
     if expect is not None and expect not in LABELS:
         raise InputError(f"--expect {expect!r} is not a label; {nearest(expect, LABELS)}")
-    x = run_or_log(path)
+    x = run_or_log(path, columns=columns, by=by)
     measures = progress_measures(x, progress=True) if isinstance(x, Run) else None
-    found = detect_phases(x, measures=measures)
+    found = phases_of(x, str(path), measures=measures)
     if as_json:
         show_json(found.to_dict())
+    elif isinstance(found, PhasesOfRuns):
+        for name, one in found.runs.items():
+            show_phases(f"{path}, run {name}", one)
     else:
         show_phases(path, found)
         if measures is not None:
             show("")
             show_measures(measures)
-    if expect is not None and found.label != expect:
-        say(f"the label is {found.label!r}, expected {expect!r}")
+    labels = {found.label} if not isinstance(found, PhasesOfRuns) else found.labels
+    if expect is not None and labels != {expect}:
+        given = ", ".join(map(repr, sorted(labels)))
+        say(f"the label is {given}, expected {expect!r}")
         raise Exit(UNEXPECTED)
 
 

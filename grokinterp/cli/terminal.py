@@ -26,7 +26,7 @@ SHOWN_ROWS = 40
 WIDE = 120  # columns of tables with intervals, where no terminal says how many there are
 
 
-def show_phases(path: Path, found: "Phases") -> None:
+def show_phases(path: Path | str, found: "Phases") -> None:
     """Label, steps, phases and reasons."""
     keys = found.key_frequencies
     listed = "null" if keys is None else ", ".join(map(str, keys)) or "none"

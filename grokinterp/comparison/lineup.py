@@ -20,7 +20,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.claims.evidence import FEWEST
 from grokinterp.geometry.predictions import evenly
 from grokinterp.models.architecture import all_finite
-from grokinterp.progress.phases import Phases, detect_phases
+from grokinterp.progress.phases import Phases, phases_of_metrics
 from grokinterp.recipe.keys import CHANCE, WATCHING
 from grokinterp.runs.run import Run, nearest_step
 from grokinterp.sweeps.statistics import MIXED
@@ -116,7 +116,7 @@ def outcome(run: Run, name: str) -> RunProfile:
     if run.train_mask is None or bool(run.train_mask.all()):
         return left_out("it has no test inputs")
     try:
-        phases = detect_phases(run.metrics, ceiling=run.task.ceiling)
+        phases = phases_of_metrics(run)
     except InputError as error:
         return left_out(f"it has no label: {error}")
     ends = logged(run).reindex([last]).iloc[0]

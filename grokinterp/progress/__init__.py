@@ -1,7 +1,6 @@
 """How far a run has come: progress measures over its checkpoints, its label and its phases."""
 
 from grokinterp.base.names import room_names
-from grokinterp.progress.curves import read_csv_curves
 from grokinterp.progress.levels import Thresholds
 from grokinterp.progress.losses import (
     excluded_loss,
@@ -11,11 +10,11 @@ from grokinterp.progress.losses import (
     trig_loss,
 )
 from grokinterp.progress.measures import MEASURES, measure, measure_snapshot, progress_measures
-from grokinterp.progress.phases import Phase, Phases, detect_phases
+from grokinterp.progress.phases import Phase, Phases, PhasesOfRuns, detect_phases
 
 __all__ = [
-    "MEASURES", "Phase", "Phases", "Thresholds", "detect_phases", "excluded_loss",
-    "excluded_loss_demo", "measure", "measure_snapshot", "progress_measures", "read_csv_curves",
+    "MEASURES", "Phase", "Phases", "PhasesOfRuns", "Thresholds", "detect_phases", "excluded_loss",
+    "excluded_loss_demo", "measure", "measure_snapshot", "progress_measures",
     "restricted_loss", "restricted_loss_demo", "trig_loss",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

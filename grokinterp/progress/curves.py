@@ -1,13 +1,15 @@
 """Learning curves as phase detection reads them: cleaned, with a note for everything that was done.
 
-Any table with a `step` column and at least one of train_loss, test_loss, train_acc, test_acc will
-do: metrics.csv of a run, a CSV of another tool, a DataFrame. `test_loss_unmirrored` and
-`test_acc_unmirrored` are read too where it has them. Steps are whole numbers from 0 on, or evenly
-spaced fractions, as of logs that are written several times an epoch; dates and times are no steps.
+A table has a `step` column and at least one of train_loss, test_loss, train_acc, test_acc, as
+metrics.csv of a run and what `grokinterp.reading.logs` makes of other logs. `test_loss_unmirrored`
+and `test_acc_unmirrored` are read too where it has them. Steps are whole numbers from 0 on, or
+evenly spaced fractions, as of logs that are written several times an epoch; dates and times are no
+steps.
 """
 
 import datetime
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +20,8 @@ from scipy.ndimage import median_filter
 
 from grokinterp.base.checks import instance
 from grokinterp.base.errors import InputError, shown
-from grokinterp.reading.logs.cells import as_numbers, column_names, left_out
-from grokinterp.reading.logs.table import read_table
+from grokinterp.reading.logs.cells import as_numbers, column_names
+from grokinterp.reading.logs.table import one_row_a_step, read_log
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import COLUMNS, ROUNDING, UNMIRRORED
 
@@ -189,16 +191,13 @@ class Curves:
         return None if curve is None else curve.smoothed()
 
 
-def read_curves(
-    frame: pd.DataFrame, source: str = "the table", *, name_left_out: bool = True
-) -> Curves:
+def read_curves(frame: pd.DataFrame, source: str = "the table") -> Curves:
     """Check and clean a table of curves.
 
     Refused: no `step` column, no usable column or one that stands there twice, no rows, text where
     numbers belong, accuracies that are not shares, losses below 0, steps that are none. Repaired,
     with a note: unsorted, duplicate (the last row counts) and missing steps, losses and accuracies
-    that rounding put outside their range. Other columns are left out, and named unless
-    `name_left_out` is false.
+    that rounding put outside their range. Other columns are left out.
     """
     if "step" not in frame:
         raise InputError(
@@ -215,28 +214,17 @@ def read_curves(
         raise InputError(f"{source} has no rows; give at least one logged step.")
     numbers = numeric_columns(frame, ("step", *used), source)
     notes = [note for x in used for note in _into_range(numbers, x, source)]
-    if name_left_out:
-        notes += left_out(frame, ("step", *used))
     numbers, said = by_step(numbers, source, "nothing to date")
     return Curves(numbers, (*notes, *said))
 
 
 def by_step(numbers: pd.DataFrame, source: str, advice: str) -> tuple[pd.DataFrame, list[str]]:
     """Rows in the order of checked steps, each step once, with a note for what was done to them."""
-    notes = []
-    if (missing := numbers["step"].isna()).any():
-        numbers = numbers[~missing]
-        notes.append(f"{int(missing.sum())} rows without a step were left out")
-    if len(numbers) == 0:
+    found, notes = one_row_a_step(numbers)
+    if len(found) == 0:
         raise InputError(f"{source} has no row with a step; {advice}.")
-    if not numbers["step"].is_monotonic_increasing:
-        numbers = numbers.sort_values("step", kind="stable")
-        notes.append("steps were not in order and have been sorted")
-    if (repeated := numbers["step"].duplicated(keep="last")).any():
-        numbers = numbers[~repeated]
-        notes.append(f"{int(repeated.sum())} steps were logged twice; the last row of each counts")
-    steps, said = checked_steps(numbers["step"].to_numpy(), source)
-    return numbers.reset_index(drop=True).assign(step=steps), [*notes, *said]
+    steps, said = checked_steps(found["step"].to_numpy(), source)
+    return found.assign(step=steps), [*notes, *said]
 
 
 def numeric_columns(frame: pd.DataFrame, columns: Iterable[str], source: str) -> pd.DataFrame:
@@ -275,10 +263,9 @@ def without_few_accuracies(curves: Curves) -> Curves:
 
 
 def read_csv_curves(path: str | Path) -> pd.DataFrame:
-    """A CSV file as a table that `read_curves` accepts; others are refused in one line."""
-    frame = read_table(path)
-    read_curves(frame, str(path))
-    return frame
+    """The curves of a log, as version 0.2.0 called `gi.read_log`."""
+    warnings.warn("read_csv_curves has moved; write gi.read_log.", DeprecationWarning, stacklevel=2)
+    return read_log(path)
 
 
 def _into_range(numbers: pd.DataFrame, column: str, source: str) -> list[str]:

@@ -4,14 +4,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
 
 from grokinterp.base.checks import number, refused, word
-from grokinterp.base.errors import InputError, named
-from grokinterp.base.paths import as_path
+from grokinterp.base.errors import InputError, named, shown
+from grokinterp.base.paths import as_path, kind_at
 from grokinterp.base.result import Result, card, plain_values, text_card
 from grokinterp.progress.boundaries import Bend, boundaries_of, memorization_bend
 from grokinterp.progress.curves import (
@@ -19,7 +19,6 @@ from grokinterp.progress.curves import (
     Curve,
     Curves,
     Step,
-    read_csv_curves,
     read_curves,
     read_measures,
     without_few_accuracies,
@@ -35,7 +34,9 @@ from grokinterp.progress.levels import (
 from grokinterp.progress.measures import progress_measures
 from grokinterp.reading._load import RunOrPath, load
 from grokinterp.reading.checkpoint_formats import SUFFIXES, is_foreign
-from grokinterp.runs.manifest import missing_split
+from grokinterp.reading.logs.columns import Columns, columns_given
+from grokinterp.reading.logs.table import Log, is_log, logs_at, logs_of
+from grokinterp.runs.manifest import RUN_JSON, missing_split
 from grokinterp.runs.run import Run
 
 CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
@@ -43,7 +44,7 @@ PHASES = ("memorization", "circuit_formation", "cleanup")
 CROSSINGS = ("memorization_step", "grok_step", "grok_step_unmirrored")
 IN_JSON = (
     "label", *CROSSINGS, "phases", "key_frequencies", "reasons", "margin", "t_train", "t_test",
-    "thresholds",
+    "thresholds", "notes",
 )  # fmt: skip
 
 
@@ -125,11 +126,86 @@ class Phases(Result):
         return {key: plain_values(getattr(self, key)) for key in IN_JSON}
 
 
-def run_or_log(path: str | Path) -> Run | pd.DataFrame:
-    """What lies at a path: a run, checkpoints of others, or a log of curves as a CSV file."""
+@dataclass(frozen=True, kw_only=True)
+class PhasesOfRuns(Result):
+    """The phases of every run of a log, by the names of the runs.
+
+    Each is a `Phases` of its own; nothing is averaged over them.
+    """
+
+    runs: Mapping[str, Phases]
+
+    @property
+    def labels(self) -> set[Label]:
+        """The labels that its runs have."""
+        return {found.label for found in self.runs.values()}
+
+    def __getitem__(self, run: str) -> Phases:
+        return self.runs[run]
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def table(self) -> pd.DataFrame:
+        """One row per run."""
+        rows = []
+        for name, found in self.runs.items():
+            ends = {f"{phase.name}_end": phase.end for phase in found.phases}
+            steps = {step: getattr(found, step) for step in CROSSINGS[:2]}
+            rows.append({"run": name, "label": found.label, **steps, **ends})
+        columns = ["run", "label", *CROSSINGS[:2], *(f"{name}_end" for name in PHASES)]
+        return pd.DataFrame(rows, columns=columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `grokinterp phases --json` prints them: {"runs": [...]}."""
+        return {"runs": [{"run": name, **found.to_dict()} for name, found in self.runs.items()]}
+
+
+def run_or_log(
+    path: str | Path, *, columns: Columns | str | None = None, by: str | None = None
+) -> Run | list[Log]:
+    """What lies at a path: a run, checkpoints of others, or a log of one run or several.
+
+    `columns` and `by` are for logs, as of `gi.read_log`.
+    """
     path = as_path("x", path, such_as="runs/mine")
-    is_log = path.is_file() and not is_foreign(path) and path.suffix not in SUFFIXES
-    return read_csv_curves(path) if is_log else load(path)
+    if _is_log(path):
+        return logs_at(path, columns=columns, by=by)
+    run = load(path)
+    if columns or by:
+        given = "columns" if columns else "by"
+        raise InputError(f"{path} is a run, and {given}= is for logs; leave it out.")
+    return run
+
+
+def _is_log(path: Path) -> bool:
+    if kind_at(path) == "folder":
+        return not (path / RUN_JSON).exists() and not is_foreign(path) and is_log(path)
+    if path.suffix not in SUFFIXES and not is_foreign(path):
+        return True
+    return path.is_file() and is_foreign(path) and is_log(path)
+
+
+@overload
+def detect_phases(
+    x: Run,
+    *,
+    measures: pd.DataFrame | None = None,
+    thresholds: Thresholds | Mapping[str, float] | None = None,
+    ceiling: float | None = None,
+) -> Phases: ...
+
+
+@overload
+def detect_phases(
+    x: RunOrPath | pd.DataFrame,
+    *,
+    measures: pd.DataFrame | None = None,
+    thresholds: Thresholds | Mapping[str, float] | None = None,
+    ceiling: float | None = None,
+    columns: Columns | str | None = None,
+    by: str | None = None,
+) -> Phases | PhasesOfRuns: ...
 
 
 def detect_phases(
@@ -138,13 +214,21 @@ def detect_phases(
     measures: pd.DataFrame | None = None,
     thresholds: Thresholds | Mapping[str, float] | None = None,
     ceiling: float | None = None,
-) -> Phases:
+    columns: Columns | str | None = None,
+    by: str | None = None,
+) -> Phases | PhasesOfRuns:
     """Label a run or a table of curves and date its phases.
 
-    `x` is a run, a table, or the path of a run, of checkpoints of others or of a log (a CSV file).
-    A run is read from metrics.csv and from the progress measures of its checkpoints (`measures`
-    spares computing them again); a table from its columns `step`, `train_loss`, `test_loss`,
-    `train_acc`, `test_acc` (at least one of the four), with `excluded_loss` used when present.
+        gi.detect_phases("runs/mine")
+        gi.detect_phases("log.csv", columns={"step": "epoch", "test_acc": "val/acc"})
+
+    `x` is a run, a table, or the path of a run, of checkpoints of others or of a log of any tool
+    (`gi.read_log` says which). A run is read from metrics.csv and from the progress measures of its
+    checkpoints (`measures` spares computing them again); a log or a table from its steps, losses
+    and accuracies (at least one), with `excluded_loss` used when present. They are found by their
+    names in any of the usual words; `columns` says which is which, by our names, and
+    `Phases.notes` how it was read. A log of several runs, told apart by a column such as `seed` or
+    the one that `by` names, gives a `PhasesOfRuns`.
 
     `ceiling` is the best test accuracy that the task allows, that of a run's task (`task.ceiling`)
     unless given, else 1: a run generalises when it comes within 5 % of it or of its own train
@@ -158,32 +242,97 @@ def detect_phases(
         ceiling = number("ceiling", ceiling, most=1, such_as="0.95")
     if measures is not None:
         measures = read_measures(measures)
+    source = "the table"
     if isinstance(x, str | Path):
-        x = run_or_log(x)
-    run = x if isinstance(x, Run) else None
-    key: tuple[int, ...] | None = None
-    reasons: list[str] = []
-    if run is not None:
-        measures = progress_measures(run) if measures is None else measures
-        found = measures.attrs.get("frequencies")
-        key = None if found is None else tuple(found)
-        if not key:
-            reasons.append(f"key frequencies: {measures.attrs.get('reason', 'not measured')}")
-        elif note := measures.attrs.get("note"):
-            reasons.append(f"key frequencies: {note}")
-        curves = read_curves(run.metrics, str(run.path), name_left_out=False)
+        source = str(x)
+        found: Any = run_or_log(x, columns=columns, by=by)
     elif isinstance(x, pd.DataFrame):
-        curves = read_curves(x)
-        if all(curves.get(column) is None for column in CURVES):
-            raise InputError(f"the table has no finite value in {', '.join(CURVES)}.")
-        reasons.append("key frequencies: none without weights")
+        found = logs_of(x, source, columns=columns_given(columns), by=by)
     else:
+        found = x
+        if columns or by:
+            raise InputError("columns= and by= are for logs and tables; leave them out for a run.")
+    if not isinstance(found, Run | list):
         raise InputError(
             f"{named(x)} has no phases; give a run (gi.load(path)), its path, or a DataFrame with "
             "a 'step' column and losses or accuracies."
         )
-    if ceiling is None:
-        ceiling = run.task.ceiling if run is not None else 1.0
+    return phases_of(found, source, measures=measures, limits=limits, ceiling=ceiling)
+
+
+def phases_of(
+    found: Run | list[Log],
+    source: str,
+    *,
+    measures: pd.DataFrame | None = None,
+    limits: Thresholds | None = None,
+    ceiling: float | None = None,
+) -> Phases | PhasesOfRuns:
+    """The phases of a run, or of the runs of a log that is called `source` in messages."""
+    limits = limits or Thresholds()
+    if isinstance(found, Run):
+        return _of_run(found, measures, limits, ceiling)
+    each = {
+        log.run: _of_log(
+            log, source if log.run is None else f"{source}, run {shown(log.run)}", measures,
+            limits, ceiling,
+        )
+        for log in found
+    }  # fmt: skip
+    if None in each:
+        return each[None]
+    return PhasesOfRuns(runs={str(name): phases for name, phases in each.items()})
+
+
+def phases_of_metrics(run: Run) -> Phases:
+    """The phases that a run's metrics tell by themselves, without its weights."""
+    return _of_log(Log(run.metrics), "the table", None, Thresholds(), run.task.ceiling)
+
+
+def _of_run(
+    run: Run, measures: pd.DataFrame | None, limits: Thresholds, ceiling: float | None
+) -> Phases:
+    measures = progress_measures(run) if measures is None else measures
+    found = measures.attrs.get("frequencies")
+    key = None if found is None else tuple(found)
+    reasons = []
+    if not key:
+        reasons.append(f"key frequencies: {measures.attrs.get('reason', 'not measured')}")
+    elif note := measures.attrs.get("note"):
+        reasons.append(f"key frequencies: {note}")
+    curves = read_curves(run.metrics, str(run.path))
+    ceiling = run.task.ceiling if ceiling is None else ceiling
+    return _dated(curves, run, measures, limits, ceiling, reasons=reasons, key=key)
+
+
+def _of_log(
+    log: Log,
+    source: str,
+    measures: pd.DataFrame | None,
+    limits: Thresholds,
+    ceiling: float | None,
+) -> Phases:
+    curves = read_curves(log.table, source)
+    if all(curves.get(column) is None for column in CURVES):
+        raise InputError(f"{source} has no finite value in {', '.join(CURVES)}.")
+    reasons = ["key frequencies: none without weights"]
+    notes = (*log.notes, *curves.notes)
+    curves = replace(curves, notes=notes)
+    found = _dated(curves, None, measures, limits, ceiling or 1.0, reasons=reasons, key=None)
+    return replace(found, notes=notes)
+
+
+def _dated(
+    curves: Curves,
+    run: Run | None,
+    measures: pd.DataFrame | None,
+    limits: Thresholds,
+    ceiling: float,
+    *,
+    reasons: list[str],
+    key: tuple[int, ...] | None,
+) -> Phases:
+    """Label, crossings and phases of curves, those of a run with its measures."""
     if ceiling < 1:
         reasons.append(f"the task allows a test accuracy of {ceiling:.3f} at best")
     every, curves = curves, without_few_accuracies(curves)

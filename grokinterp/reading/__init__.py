@@ -3,6 +3,7 @@
 from grokinterp.base.names import room_names
 from grokinterp.reading._load import load
 from grokinterp.reading.import_and_export import export, import_run
+from grokinterp.reading.logs.table import read_log
 
-__all__ = ["export", "import_run", "load"]
+__all__ = ["export", "import_run", "load", "read_log"]
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -17,7 +17,6 @@ from torch import Tensor
 from grokinterp.base.errors import InputError
 from grokinterp.reading.companions import (
     Companions,
-    Log,
     companions_of,
     names_in,
     namesakes_of,
@@ -29,8 +28,8 @@ from grokinterp.reading.file_contents import (
     LossCurve,
     NumberList,
     contents_of,
-    counts_epochs,
 )
+from grokinterp.reading.logs.table import Log
 from grokinterp.reading.stored_losses import intervals_in, place_lists, stride_of
 from grokinterp.reading.tensor_files import (
     StateDict,
@@ -39,6 +38,7 @@ from grokinterp.reading.tensor_files import (
     read_file,
     weights_in,
 )
+from grokinterp.reading.words import counts_epochs
 from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
 
 COPIES = re.compile(r"best|last|latest|final|current|newest", re.IGNORECASE)  # of another file

@@ -13,25 +13,11 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from grokinterp.base.errors import InputError
-from grokinterp.reading.file_contents import (
-    SPLIT_GROUPS,
-    STEPS,
-    Contents,
-    CurveOf,
-    by_column,
-    contents_of,
-    counts_epochs,
-    curve_of,
-    step_word,
-    words_of,
-)
-from grokinterp.reading.logs.cells import as_numbers, left_out
-from grokinterp.reading.logs.table import read_table
+from grokinterp.reading.file_contents import Contents, contents_of
+from grokinterp.reading.logs.table import OF_LOG, Log, logs_at
+from grokinterp.reading.words import SPLIT_GROUPS, words_of
 from grokinterp.runs.manifest import LARGEST_STEP
-from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
 
 LARGEST_JSON = 20_000_000  # bytes
 LARGEST_LOG = 100_000_000  # of a log that nobody named
@@ -40,21 +26,8 @@ OF_CONFIG = (
     "model_config", "train_config", "training_args", "run_config", "meta", "metadata", "info",
     "trainer_state",
 )  # fmt: skip
-OF_LOG = (
-    "metrics", "history", "log", "logs", "losses", "curves", "train_log", "training_log",
-    "training_history", "stats", "results", "progress",
-)  # fmt: skip
 OF_SPLIT = ("split", "splits", "train_indices", "train_idx", "indices")
 JSON = (".json", ".jsonl")
-
-
-@dataclass(frozen=True)
-class Log:
-    """A table of losses or accuracies against step, and what was taken to be what in it."""
-
-    table: pd.DataFrame
-    word: str  # for its steps
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,44 +129,15 @@ def _left_alone(file: Path, reason: str) -> str:
 
 
 def read_log(path: Path, *, epochs: bool = False) -> Log:
-    """A CSV of losses or accuracies against step, as numbers.
-
-    Rows without a step are left out, and so are other columns, which a note names; of equal steps
-    the last row counts.
-    """
-    table = read_table(path)
-    step, taken = _columns(table, epochs=epochs)
-    if step is None or not taken:
-        wanted = ", ".join(COLUMNS)
+    """A log of the same run as checkpoints: one run, at whole steps (see `reading.logs.table`)."""
+    logs = logs_at(path, epochs=epochs)
+    if len(logs) > 1:
         raise InputError(
-            f"{path} is no log: it needs one column 'step' and at least one of {wanted}."
+            f"{path} is a log of {len(logs)} runs; give that of the checkpoints' run alone."
         )
-    renamed, columns = {"step": step, **taken}, {}
-    for ours, theirs in renamed.items():
-        if isinstance(table[theirs], pd.DataFrame):
-            raise InputError(f"{path} has two columns {theirs!r}; keep one.")
-        columns[ours] = as_numbers(table[theirs], f"{path}, column {theirs!r}")
-    numbers = pd.DataFrame(columns).dropna(subset="step")
-    steps = numbers["step"]
+    (log,) = logs
+    steps = log.table["step"]
     if not ((steps % 1 == 0) & (steps >= 0) & (steps < LARGEST_STEP)).all():
         raise InputError(f"{path} has steps that are not whole numbers from 0 on.")
-    found = numbers.astype({"step": "int64"}).drop_duplicates("step", keep="last")
-    notes = [f"{ours} is its {theirs!r}" for ours, theirs in renamed.items() if ours != theirs]
-    notes = [", ".join(notes)[: 300 - len(f"{path.name}: ")]] if notes else []
-    notes += left_out(table, renamed.values())
-    return Log(found, "_".join(words_of(step)), tuple(f"{path.name}: {x}" for x in notes))
-
-
-def _columns(table: pd.DataFrame, *, epochs: bool) -> tuple[str | None, dict[str, str]]:
-    """The column of steps, and by our names theirs of losses and accuracies."""
-    names = [name for name in table.columns if isinstance(name, str)]
-    stepped = [(word, name) for name in names if (word := step_word(words_of(name)))]
-    stepped.sort(key=lambda each: (epochs and not counts_epochs(each[0]), STEPS.index(each[0])))
-    by_measure: dict[CurveOf, str] = {}
-    for name in sorted(names, key=lambda name: len(words_of(name))):
-        if (measure := curve_of(words_of(name))) is not None:
-            by_measure.setdefault(measure, name)
-    taken = {**by_column(by_measure)[0], **dict(zip(names, names, strict=True))}
-    known = {name: taken[name] for name in (*COLUMNS, *UNMIRRORED) if name in taken}
-    first = stepped[0][1] if stepped else None
-    return ("step" if "step" in names and not epochs else first), known
+    notes = tuple(f"{path.name}: {note}" for note in log.notes)
+    return replace(log, table=log.table.astype({"step": "int64"}), notes=notes)

@@ -1,15 +1,13 @@
 """What does a file say besides weights, and in which words: step, configuration, losses, rows?
 
 The same is asked of a checkpoint and of a JSON next to it. Only what is named in known words is
-taken, at the top or in groups such as "metrics"; an optimizer's state says nothing. A name is taken
-apart into words ("valAcc", "val/acc", "val_acc" are the same two) and understood only if each of
-them is: "best_val_loss" is the loss of another step, "log_train_loss" perhaps a logarithm.
+taken (`grokinterp.reading.words`), at the top or in groups such as "metrics"; an optimizer's state
+says nothing.
 """
 
 import contextlib
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -20,48 +18,25 @@ import torch
 from torch import Tensor
 
 from grokinterp.base.checks import real
+from grokinterp.reading.words import (
+    SPLIT_GROUPS,
+    STEPS,
+    CurveOf,
+    axis_word,
+    curve_of,
+    is_about_losses,
+    says_training_rows,
+    step_word,
+    words_of,
+)
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import ROUNDING
 
 MOST_KEYS = 10_000  # of a group
 DEEPEST = 3  # group within a group
 LARGEST_TEXT = 1_000_000  # characters of a configuration that is kept as text
-LONGEST_KEY = 100  # characters of a name that is looked at
 PLAIN = (bool, int, float, str)
 
-_SIDES = {
-    **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
-    **dict.fromkeys(("test", "testing", "tst", "te"), "test"),
-    **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev"), "validation"),
-    **dict.fromkeys(("heldout", "holdout"), "validation"),
-}
-_KINDS = {
-    **dict.fromkeys(("loss", "losses", "nll", "xent", "crossentropy"), "loss"),
-    **dict.fromkeys(("acc", "accs", "accuracy", "accuracies"), "acc"),
-}
-_FILLERS = {  # which change nothing about a loss or an accuracy
-    "curve", "curves", "history", "hist", "list", "lists", "all", "mean", "avg", "average",
-    "value", "values", "metric", "metrics", "full", "set", "per", "epoch", "epochs", "step",
-    "steps", "cross", "entropy", "over", "time",
-}  # fmt: skip
-_UPDATES = (
-    "step", "global_step", "iteration", "iter_num", "iter", "it", "update", "num_updates",
-    "n_updates", "current_step", "train_step", "training_step", "optimizer_step", "steps_run",
-    "steps_trained", "iteration_number",
-)  # fmt: skip
-_EPOCHS = (
-    "epoch", "current_epoch", "ep", "epoch_num", "epoch_number", "epochs_run", "epochs_trained",
-)  # fmt: skip
-STEPS = (*_UPDATES, *_EPOCHS)  # in the order in which they count
-
-_AXES = {"step", "epoch", "iteration", "iter", "it", "update"}
-_ABOUT_AXES = {  # which a name may have besides one of these and a side
-    "global", "log", "logged", "logging", "eval", "checkpoint", "metric", "loss", "acc", "list",
-    "history", "at", "of", "number", "num", "train", "test", "validation",
-}  # fmt: skip
-_ROWS = {"index", "indices", "indexes", "idx", "idxs", "inds", "ids", "rows", "mask"}
-_PAIRS = {"data", "pairs", "inputs", "input", "x", "dataset"}
-SPLIT_GROUPS = {"split", "splits", "indices", "idx", "data", "dataset"}  # with a "train" in them
 GROUPS = {  # that hold such values, and say nothing themselves
     "metric", "metrics", "stat", "stats", "statistics", "log", "logs", "logger", "history", "hist",
     "result", "results", "meta", "metadata", "info", "extra", "extras", "curve", "curves",
@@ -77,87 +52,8 @@ CONFIGS = (
     "params", "meta", "metadata", "info", "extra", "experiment", "exp_config", "run_config",
 )  # fmt: skip
 
-CurveOf = tuple[str | None, str]  # the side (None: not named) and what is measured
 Configs = Sequence[tuple[str, Mapping[str, Any]]]  # by the path of the file that says it
 Leaf = tuple[tuple[str, ...], tuple[str, ...], Any]  # words, groups it is in, value
-
-
-def words_of(name: str) -> tuple[str, ...]:
-    """The words of a name, in lower case.
-
-    >>> words_of("trainLosses"), words_of("val/acc"), words_of("testloss")
-    (('train', 'losses'), ('val', 'acc'), ('test', 'loss'))
-    """
-    if len(name) > LONGEST_KEY:
-        return ()
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-    apart = re.sub(r"(?<![a-z])(train|test|valid|val)(?=loss|acc)", r"\1_", apart)
-    return tuple(re.findall(r"[a-z\d]+", apart))
-
-
-def curve_of(words: Sequence[str]) -> CurveOf | None:
-    """Which side and what is measured; no side where none is named, None where it is no measure.
-
-    >>> curve_of(words_of("valid/accuracy")), curve_of(words_of("losses"))
-    (('validation', 'acc'), (None, 'loss'))
-    >>> curve_of(words_of("best_val_loss")) is curve_of(words_of("lr")) is None
-    True
-    """
-    sides = {_SIDES[word] for word in words if word in _SIDES}
-    kinds = {_KINDS[word] for word in words if word in _KINDS}
-    unmirrored = "_unmirrored" if "unmirrored" in words else ""
-    if {"cross", "entropy"} <= set(words):
-        kinds.add("loss")
-    known = {*_SIDES, *_KINDS, *_FILLERS, "unmirrored"}
-    if len(sides) > 1 or len(kinds) != 1 or not set(words) <= known:
-        return None
-    return next(iter(sides), None), kinds.pop() + unmirrored
-
-
-def step_word(words: Sequence[str]) -> str | None:
-    """The word for a step, if that is what a name says."""
-    name = "_".join(words)
-    return name if name in STEPS else None
-
-
-def counts_epochs(word: str) -> bool:
-    """Whether a word for a step counts epochs."""
-    return word in _EPOCHS or word.rstrip("s") in ("epoch", "ep")
-
-
-def axis_word(words: Sequence[str]) -> tuple[str, str | None] | None:
-    """Whether a name says the steps of a list: the word for it, and the side, if of one."""
-    known = _AXES | _ABOUT_AXES
-    plain = [_SIDES.get(word, _KINDS.get(word, word)) for word in words]
-    plain = [x.removesuffix("s") if x.removesuffix("s") in known else x for x in plain]
-    core = [word for word in plain if word in _AXES]
-    if len(core) != 1 or not set(plain) <= known:
-        return None
-    sides = {word for word in plain if word in ("train", "test", "validation")}
-    return core[0], (sides.pop() if len(sides) == 1 else None)
-
-
-def says_training_rows(words: Sequence[str], groups: Sequence[str]) -> str | None:
-    """Whether a name is of the rows ("rows") or pairs ("pairs") that were trained on.
-
-    >>> says_training_rows(("train", "idx"), ()), says_training_rows(("train",), ("split",))
-    ('rows', 'rows')
-    >>> says_training_rows(("train", "data"), ()), says_training_rows(("train", "loss"), ())
-    ('pairs', None)
-    """
-    rest = [word for word in words if _SIDES.get(word) != "train"]
-    if len(rest) == len(words) or len(rest) > 1:
-        return None
-    if rest:
-        return "rows" if rest[0] in _ROWS else "pairs" if rest[0] in _PAIRS else None
-    return "rows" if SPLIT_GROUPS.intersection(groups) else None
-
-
-def is_known(name: str) -> bool:
-    """Whether a name is of losses, of steps or of training rows, and so of no weight."""
-    words = words_of(name)
-    is_rows = says_training_rows(words, ()) is not None
-    return is_rows or bool(curve_of(words) or step_word(words) or axis_word(words))
 
 
 @dataclass(frozen=True)
@@ -241,8 +137,8 @@ def contents_of(data: Any, *, all_is_config: bool = False) -> Contents:
     numbers: dict[CurveOf, float] = {}
     lists: dict[CurveOf, NumberList] = {}
     for words, _, value in sorted(leaves, key=lambda leaf: len(leaf[0])):  # the plainest name first
-        if (measure := curve_of(words)) is None:
-            continue
+        if (measure := curve_of(words)) is None or measure[1] == "err":
+            continue  # of errors only logs make accuracies, which tell shares from percent
         if (number := _number(value)) is not None:
             numbers.setdefault(measure, number)
         elif (found := value if isinstance(value, LossCurve) else _list_in(value)) is not None:
@@ -267,7 +163,7 @@ def _leaves(
         if not isinstance(key, str) or not (words := words_of(key)):
             continue
         name, full = "_".join(words), (*about, *words)
-        about_losses = [word in _SIDES or word in _KINDS for word in words]
+        about_losses = [is_about_losses(word) for word in words]
         is_group = name in GROUPS | SPLIT_GROUPS or all(about_losses)
         if isinstance(value, Mapping):
             if curve_of(full) and (numbers := _numbers_by_step(value)):

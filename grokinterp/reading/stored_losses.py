@@ -24,7 +24,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.reading.file_contents import LossCurve, NumberList, counts_epochs, words_of
+from grokinterp.reading.file_contents import LossCurve, NumberList
+from grokinterp.reading.words import counts_epochs, words_of
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.tasks.modular import ModularTask
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from grokinterp.base.errors import LONGEST_VALUE, InputError, names, one_line, shown
 from grokinterp.base.files import HEAD, is_safetensors, kind_of
 from grokinterp.base.paths import file_at
-from grokinterp.reading.file_contents import is_known
 from grokinterp.reading.pickles import MOST_TENSORS, NotPlainDataError, TooLargeError, read_pickle
+from grokinterp.reading.words import is_known
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of what torch.save wrote before version 1.6
 LOCAL_HEADER = 30  # bytes of a zip member's header before its name

@@ -21,7 +21,7 @@ from grokinterp.encodings import run_measures  # noqa: F401 - registers them
 from grokinterp.fourier._key_frequencies import key_frequencies
 from grokinterp.models.architecture import all_finite
 from grokinterp.progress.measures import MEASURES, Columns, checked_measures
-from grokinterp.progress.phases import detect_phases
+from grokinterp.progress.phases import phases_of_metrics
 from grokinterp.reading._load import RunOrPath, run_of
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import RUN_JSON
@@ -80,7 +80,7 @@ def measured(run: RunOrPath, names: Sequence[str] = ()) -> Columns:
     names = checked_measures("names", names, "run")
     if run.metrics.empty:
         raise InputError(f"{run.path} has no metrics; import the run with metrics=FILE.csv.")
-    phases = detect_phases(run.metrics, ceiling=run.task.ceiling)
+    phases = phases_of_metrics(run)
     ends = {phase.name: phase.end for phase in phases.phases}
     last = run.metrics.iloc[-1]
     row: Columns = {

@@ -15,6 +15,11 @@ from grokinterp.base.errors import LONGEST_VALUE, InputError, names, shown
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII)
 NOT_THERE = ("", "nan", "na", "n/a", "null", "none", "<na>")
 LONGEST_NUMBER = 60  # characters; with 17 digits a float is exact
+DECIMAL_COMMA = re.compile(
+    r"[+-]?(\d{1,3}(\.\d{3})+|\d*),\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE
+)
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?", re.ASCII)
+PERCENT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*%", re.ASCII)
 MOST_BITS = 10_000  # of a number whose digits Python writes out
 _FORMS = (  # of cells that mean a number, or a date, and what to do about them
     (re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(\D.*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}(\D.*)?"
@@ -90,3 +95,23 @@ def column_names(columns: Iterable[object]) -> str:
 def _is_named(column: object) -> bool:
     """Whether a column has a name of its own: an index that pandas wrote out has none."""
     return str(column).strip() != "" and not str(column).startswith("Unnamed: ")
+
+
+def percent_signs(values: pd.Series) -> pd.Series | None:
+    """A column whose every cell has a percent sign, as shares; None if one has not.
+
+    >>> percent_signs(pd.Series(["50 %", None, "100%"])).tolist()
+    [0.5, nan, 1.0]
+    """
+    cells = values.tolist()
+    if not any(isinstance(cell, str) and "%" in cell for cell in cells):
+        return None
+    shares = []
+    for cell in cells:
+        if found := PERCENT.fullmatch(cell.strip()) if isinstance(cell, str) else None:
+            shares.append(float(found[1]) / 100)
+        elif cell is None or cell != cell or str(cell).strip().lower() in NOT_THERE:
+            shares.append(math.nan)
+        else:
+            return None
+    return pd.Series(shares, values.index, dtype=float)

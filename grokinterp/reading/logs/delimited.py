@@ -1,117 +1,208 @@
-"""Logs as tables of text, cells separated by commas."""
+"""Logs as tables of text: cells separated by commas, semicolons, tabs, bars or spaces.
 
-import codecs
+The separator is the one that splits the first lines alike. Where it is no comma, numbers may have a
+decimal comma: all of a file have, or none. A header may begin with "#", as numpy writes it, and
+lines of comments may stand before it. Without a header columns are called 0, 1, 2, ...
+"""
+
+import csv
 import io
 import re
 import warnings
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from grokinterp.base.errors import InputError, one_line
-from grokinterp.base.files import HEAD, kind_of
-from grokinterp.base.paths import file_at
+from grokinterp.reading.logs.cells import DECIMAL_COMMA, NOT_THERE, NUMBER, THOUSANDS
+from grokinterp.reading.logs.contents import content_of
 from grokinterp.reading.logs.formats import log_format
+from grokinterp.reading.logs.nested import without_names
+from grokinterp.reading.logs.series import MOST_COLUMNS
+from grokinterp.reading.words import is_known
 
-LARGEST_CSV = 256_000_000  # and of any
-MOST_COLUMNS = 1000
 LONGEST_LINE = 100_000  # bytes: pandas takes seconds for a million cells in one
-MARKS = (  # the longer first: that of UTF-32 begins like that of UTF-16
-    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
-)  # fmt: skip
+LOOKED_AT = 5  # lines, to tell the separator
+SEPARATORS = ("\t", ";", "|", ",")  # a comma may also be a decimal one
+SPACES = r"\s+"
 WANTED = "give a CSV with a column 'step' and losses or accuracies"
 
 
-@log_format("csv", suffixes=(".csv",))
-def read_csv_table(path: Path) -> pd.DataFrame:
-    """A CSV file of another tool, column names stripped; what is none is refused in one line.
+class _Form(NamedTuple):
+    """How a table is written."""
+
+    separator: str
+    has_header: bool
+
+
+def is_table(content: bytes) -> bool:
+    r"""Whether text is a table whose header names something known, or one of numbers alone.
+
+    >>> is_table(b"step train_acc\n0 0.1\n"), is_table(b"step=0 train_acc=0.1\n")
+    (True, False)
+    """
+    lines = _first_lines(_without_comments(content))
+    if not lines:
+        return False
+    form = _form_of(lines)
+    names = _cells_of(lines[0], form.separator)
+    return any(map(is_known, names)) if form.has_header else len(names) > 1
+
+
+@log_format("csv", suffixes=(".csv", ".tsv", ".tab", ".dat"))
+def read_delimited(path: Path) -> pd.DataFrame:
+    """A table of text of another tool, column names stripped; what is none is refused in one line.
 
     Names that stand twice in the header stay, so that who uses such a column can refuse it.
     """
-    content = _content(path)
-    _check_lines(path, content)
+    content = _without_comments(content_of(path))
+    form = _form_of(_first_lines(content))
+    _check_lines(path, content, form.separator)
     try:
-        header = _read(content, header=None, nrows=1, dtype=str, keep_default_na=False)
-        names = [str(name).strip() for name in header.iloc[0]]
-        if len(names) > MOST_COLUMNS:
-            raise InputError(f"{path} has more than {MOST_COLUMNS} columns; keep those of the log.")
-        for name, separator in (("semicolons", ";"), ("tabs", "\t"), ("bars", "|")):
-            if len(names) == 1 and separator in names[0]:
-                raise InputError(f"{path} separates its cells by {name}; separate them by commas.")
-        _read(content, nrows=1)  # a first row longer than the header is found after all others
-        frame = _read(content)
+        frame = _table(content, form, path)
     except pd.errors.EmptyDataError:
         raise InputError(f"{path} is empty; {WANTED}.") from None
-    except InputError:
-        raise
     except (pd.errors.ParserError, pd.errors.ParserWarning, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is not a CSV that can be read: {_reason(error)}.") from None
+    return frame if form.separator == "," else _with_points(frame, content, form, path)
+
+
+def _table(content: bytes, form: _Form, path: Path, **options: Any) -> pd.DataFrame:
+    header = _read(content, form, header=None, nrows=1, dtype=str, keep_default_na=False)
+    names = [str(name).strip() for name in header.iloc[0]]
+    if len(names) > MOST_COLUMNS:
+        raise InputError(f"{path} has more than {MOST_COLUMNS} columns; keep those of the log.")
+    if not form.has_header:
+        return without_names(_read(content, form, header=None, **options))
+    _read(content, form, nrows=1)  # a first row longer than the header is found after all others
+    frame = _read(content, form, **options)
     frame.columns = pd.Index(names)
     return frame
 
 
-def _read(content: bytes, **options: Any) -> pd.DataFrame:
+def _read(content: bytes, form: _Form, **options: Any) -> pd.DataFrame:
     with warnings.catch_warnings(action="ignore"):  # of columns whose cells are of several types
         warnings.simplefilter("error", pd.errors.ParserWarning)
         return pd.read_csv(
-            io.BytesIO(content), index_col=False, skipinitialspace=True,
+            io.BytesIO(content), sep=form.separator, index_col=False, skipinitialspace=True,
             float_precision="round_trip", **options,
         )  # fmt: skip
 
 
-def _content(path: Path) -> bytes:
-    """The content of a text file in UTF-8; what is no text, or too large, is refused."""
-    size = file_at(path, wanted=WANTED).stat().st_size
-    with path.open("rb") as file:
-        if kind := kind_of(file.read(HEAD)):
-            raise InputError(f"{path} is {kind.what}, no CSV; {kind.advice or WANTED}.")
-        if size > LARGEST_CSV:
-            raise InputError(
-                f"{path} is {size / 1e6:.0f} MB large, and a log of at most "
-                f"{LARGEST_CSV / 1e6:.0f} MB is read; keep the columns that are needed, or every "
-                "tenth row."
-            )
-        file.seek(0)
-        content = file.read()
-    encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
+def _first_lines(content: bytes) -> list[str]:
+    """The first lines that are not empty."""
+    head = content[: 2 * LONGEST_LINE].decode(errors="replace").removeprefix("\ufeff")
+    return [line for line in re.split(r"[\r\n]+", head) if line.strip()][:LOOKED_AT]
+
+
+def _without_comments(content: bytes) -> bytes:
+    """Without lines of comments before the table; a header in one stays, as numpy writes it."""
+    bare = content.removeprefix(b"\xef\xbb\xbf")
+    while bare.lstrip().startswith(b"#"):
+        line, _, rest = bare.lstrip().partition(b"\n")
+        names = line.lstrip(b"# ")
+        following = rest.lstrip()
+        if not following.startswith(b"#"):
+            first = _first_lines(names + b"\n" + following)
+            form = _form_of(first)
+            cells = [_cells_of(x, form.separator) for x in first[:2]]
+            is_header = any(map(is_known, cells[0])) if cells else False
+            if is_header and len(cells) == 2 and len(cells[0]) == len(cells[1]):
+                return names + b"\n" + following
+        bare = rest
+    return bare
+
+
+def _form_of(lines: list[str]) -> _Form:
+    """The separator that splits the first lines alike, and whether the first one has names."""
+    separator = next((x for x in SEPARATORS if _splits(lines, x)), None)
+    if separator is None:
+        spaced = lines and "," not in lines[0] and len(lines[0].split()) > 1
+        separator = SPACES if spaced else ","
+    cells = _cells_of(lines[0], separator) if lines else []
+    return _Form(separator, not all(map(_is_number, cells)) or not any(cells))
+
+
+def _splits(lines: list[str], separator: str) -> bool:
+    counts = {len(_cells_of(line, separator)) for line in lines}
+    return len(counts) == 1 and counts.pop() > 1
+
+
+def _cells_of(line: str, separator: str) -> list[str]:
+    if separator == SPACES:
+        return line.split()
+    if len(line) > LONGEST_LINE:
+        return []
     try:
-        text = content.decode(encoding)
-        recoded = content if encoding == "utf-8" else text.encode()
-    except UnicodeError as error:
-        at = f" (byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
-        raise InputError(
-            f"{path} is not text in {encoding.upper()}{at}; {WANTED}, saved as UTF-8."
-        ) from None
-    if (zero := recoded.find(b"\0")) >= 0:
-        line = recoded.count(b"\n", 0, zero) + 1
-        raise InputError(
-            f"{path} has bytes of zero, the first in line {line}: it is no text, or damaged; "
-            f"{WANTED}, saved as UTF-8."
-        )
-    return recoded
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
+    except (csv.Error, StopIteration):
+        return line.split(separator)
 
 
-def _check_lines(path: Path, content: bytes) -> None:
+def _is_number(cell: str) -> bool:
+    text = cell.strip().lower()
+    return text in NOT_THERE or bool(NUMBER.fullmatch(text) or DECIMAL_COMMA.fullmatch(text))
+
+
+def _with_points(frame: pd.DataFrame, content: bytes, form: _Form, path: Path) -> pd.DataFrame:
+    """The table with a point in its numbers, where its cells have commas in them."""
+    texts = [
+        cell
+        for i in range(frame.shape[1])
+        if not pd.api.types.is_numeric_dtype(frame.iloc[:, i])
+        for cell in frame.iloc[:, i].tolist()
+        if isinstance(cell, str) and "," in cell
+    ]
+    if not any(DECIMAL_COMMA.fullmatch(cell.strip()) for cell in texts):
+        return frame
+    decimal = not all(THOUSANDS.fullmatch(x.strip()) for x in texts) or any(
+        x.strip().lstrip("+-").startswith("0,") for x in texts
+    )
+    whole = _table(content, form, path, dtype=str)
+    point = (lambda x: x.replace(".", "").replace(",", ".")) if decimal else _joined
+    for i in range(whole.shape[1]):
+        cells = [
+            point(x.strip()) if isinstance(x, str) and _has_comma(x.strip(), decimal) else x
+            for x in whole.iloc[:, i].tolist()
+        ]
+        whole.isetitem(i, np.array(cells, dtype=object))
+    whole.attrs = {**frame.attrs, "notes": ["numbers have a decimal comma"] if decimal else []}
+    return whole
+
+
+def _joined(text: str) -> str:
+    return text.replace(",", "")
+
+
+def _has_comma(text: str, decimal: bool) -> bool:
+    if not decimal:
+        return bool(THOUSANDS.fullmatch(text))
+    return bool(DECIMAL_COMMA.fullmatch(text) or re.fullmatch(r"[+-]?\d{1,3}(\.\d{3})+", text))
+
+
+def _check_lines(path: Path, content: bytes, separator: str) -> None:
     """Refuse lines that are too long, and too wide a header or first row (of others, pandas)."""
-    start = 0
+    start, mark = 0, b"," if separator == SPACES else separator.encode()
     while len(content) - start > LONGEST_LINE:
         window = start, start + LONGEST_LINE + 1
         end = max(content.rfind(b"\n", *window), content.rfind(b"\r", *window))
         if end < 0:
-            raise _wide(path, content, start, len(content[start:].partition(b"\n")[0]))
+            raise _wide(path, content, start, len(content[start:].partition(b"\n")[0]), mark)
         start = end + 1
     for line in islice(re.finditer(rb"[^\r\n]+", content[: 2 * LONGEST_LINE]), 2):
-        if b'"' not in line[0] and line[0].count(b",") > MOST_COLUMNS:
-            raise _wide(path, content, line.start(), len(line[0]))
+        if b'"' not in line[0] and line[0].count(mark) > MOST_COLUMNS:
+            raise _wide(path, content, line.start(), len(line[0]), mark)
 
 
-def _wide(path: Path, content: bytes, start: int, length: int) -> InputError:
+def _wide(path: Path, content: bytes, start: int, length: int, mark: bytes) -> InputError:
     line = content.count(b"\n", 0, start) + 1
-    commas = content.count(b",", start, start + length)
-    many = f"{commas + 1} cells" if commas >= MOST_COLUMNS else f"{length} characters"
+    marks = content.count(mark, start, start + length)
+    many = f"{marks + 1} cells" if marks >= MOST_COLUMNS else f"{length} characters"
     return InputError(
         f"{path} has {many} in line {line}; {WANTED}, of at most {MOST_COLUMNS} columns and "
         f"{LONGEST_LINE} characters a line."

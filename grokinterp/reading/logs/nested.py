@@ -1,0 +1,238 @@
+"""Which series of numbers are in nested dictionaries and lists, as JSON and pickles hold them?
+
+Understood are lists of records; dictionaries of lists; nested ones, whose names are joined
+(`{"train": {"acc": [...]}}` is `train/acc`); records or numbers by step; lists of pairs of a step
+and a number; and groups that only hold these ("log_history", "metrics"). A dictionary of several
+such logs is one of several runs.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from grokinterp.base.errors import InputError, names, shown
+from grokinterp.reading.file_contents import GROUPS, numbers_in
+from grokinterp.reading.logs.series import MOST_CELLS, MOST_COLUMNS, Series, is_axis, table_of
+from grokinterp.reading.words import (
+    LONGEST_KEY,
+    counts_epochs,
+    curve_of,
+    side_of,
+    step_word,
+    words_of,
+)
+
+DEEPEST = 6  # group within a group
+LONGEST_STEP = 17  # digits of a step that is a name
+PLAIN_GROUPS = GROUPS | {"data", "scalars"}  # whose names say nothing
+RUN = "run"  # the column that says of which run a row is
+
+Path = tuple[str, ...]
+
+
+def table_in(data: Any, source: str) -> pd.DataFrame:
+    """The table in nested data; InputError where nothing in it is a log.
+
+    >>> table_in({"train": {"acc": [0.1, 1.0]}, "step": [0, 10]}, "x.json").to_dict("list")
+    {'train/acc': [0.1, 1.0], 'step': [0.0, 10.0]}
+    >>> table_in([{"step": 0, "acc": {"test": 0.5}}], "x.json").to_dict("list")
+    {'step': [0], 'acc/test': [0.5]}
+    """
+    if isinstance(data, list | tuple) and data and isinstance(data[0], Mapping):
+        return _of_records(data, source)
+    if isinstance(data, list | tuple | np.ndarray) and (rows := _rows_of_numbers(data)) is not None:
+        return rows
+    if not isinstance(data, Mapping):
+        raise InputError(f"{source} holds {_kind(data)}, no log; give records or lists of numbers.")
+    if {"columns", "data"} <= set(data):  # of pandas: orient="split"
+        rows, columns = _rows_of_numbers(data["data"]), data["columns"]
+        if rows is not None and isinstance(columns, list) and len(columns) == rows.shape[1]:
+            return pd.DataFrame(rows.to_numpy(), columns=list(map(str, columns)))
+    if (runs := _by_run(data, source)) is not None:
+        return runs
+    if (records := _records_by_step(data)) is not None:
+        return _of_records(records, source)
+    parts = list(_parts(data, ()))
+    tables = [part for part in parts if isinstance(part, pd.DataFrame)]
+    series = [part for part in parts if isinstance(part, Series)]
+    if series:
+        tables.insert(0, table_of(series, source))
+    if not tables:
+        raise InputError(
+            f"{source} holds no lists of numbers (found: {names(data, spelled=str) or 'nothing'}); "
+            "give losses or accuracies against step."
+        )
+    return tables[0] if len(tables) == 1 else _one_after_the_other(tables, source)
+
+
+def _one_after_the_other(tables: Sequence[pd.DataFrame], source: str) -> pd.DataFrame:
+    """Tables of the same run: the rows of each, under one name of their steps."""
+    same = [table.rename(columns={_axis_of(table): "step"}) for table in tables]
+    columns = {column for table in same for column in table}
+    if len(columns) * sum(map(len, same)) > MOST_CELLS:
+        raise InputError(f"{source} holds {len(columns)} metrics in {len(same)} lists; keep some.")
+    joined = pd.concat(same, ignore_index=True)
+    if "step" in joined and pd.api.types.is_numeric_dtype(joined["step"]):
+        joined = joined.sort_values("step", kind="stable", ignore_index=True)
+    return joined
+
+
+def _axis_of(table: pd.DataFrame) -> object:
+    """The column of a table that says its steps, updates before epochs."""
+    found = [name for name in map(str, table.columns) if is_axis(name)]
+    return min(found, key=lambda name: counts_epochs(words_of(name)[-1]), default=None)
+
+
+def _parts(data: Mapping[Any, Any], about: Path) -> Iterator[Series | pd.DataFrame]:
+    """The series and tables in a mapping, groups opened."""
+    for key, value in islice(data.items(), MOST_COLUMNS * 10):
+        name = str(key)[:LONGEST_KEY]
+        plain = "_".join(words_of(name))
+        path = about if plain in PLAIN_GROUPS and not curve_of(words_of(name)) else (*about, name)
+        full = "/".join((*about, name))
+        if isinstance(value, Mapping):
+            if (by_step := _numbers_by_step(value)) is not None:
+                yield Series(full, *by_step)
+            elif (records := _records_by_step(value)) is not None:
+                yield _of_records(records, full, prefix=path)
+            elif len(about) < DEEPEST:
+                yield from _parts(value, path)
+        elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+            yield _of_records(value, full, prefix=path)
+        elif (array := numbers_in(value)) is not None and array.ndim and len(array):
+            if array.ndim == 1:
+                yield Series(full, array)
+            elif array.ndim == 2 and array.shape[1] == 2 and _rises(array[:, 0]):
+                yield Series(full, array[:, 1], array[:, 0])
+            elif array.ndim == 2 and array.shape[1] == 3 and _rises(array[:, 1]):
+                yield Series(full, array[:, 2], array[:, 1])  # TensorBoard: wall time, step, value
+            elif array.ndim == 2 and 1 in array.shape:
+                yield Series(full, array.reshape(-1))
+
+
+def _of_records(records: Sequence[Any], source: str, *, prefix: Path = ()) -> pd.DataFrame:
+    """A table of a row a record; what is nested in one has the names of its groups before it."""
+    rows = []
+    seen: dict[str, None] = {}
+    for record in records:
+        if isinstance(record, Mapping):
+            row = dict(_cells(record, prefix))
+            seen.update(dict.fromkeys(row))
+            if len(seen) > MOST_COLUMNS or len(seen) * len(records) > MOST_CELLS:
+                raise InputError(
+                    f"{source} has records with {len(seen)} names; keep the losses and accuracies."
+                )
+            rows.append(row)
+    return pd.DataFrame(rows, columns=list(seen))
+
+
+def _cells(record: Mapping[Any, Any], about: Path) -> Iterator[tuple[str, Any]]:
+    for key, value in islice(record.items(), MOST_COLUMNS):
+        name = str(key)[:LONGEST_KEY]
+        if isinstance(value, Mapping) and len(about) < DEEPEST:
+            inner = about if "_".join(words_of(name)) in PLAIN_GROUPS else (*about, name)
+            yield from _cells(value, inner)
+        elif value is None or isinstance(value, str | int | float):
+            is_step = step_word(words_of(name)) is not None
+            yield name if is_step else "/".join((*about, name)), value
+        elif (array := numbers_in(value)) is not None and array.size == 1:
+            yield "/".join((*about, name)), array.item()
+
+
+def _by_run(data: Mapping[Any, Any], source: str) -> pd.DataFrame | None:
+    """The table of several runs, of a mapping whose every value is a log; else None."""
+    logs = {str(k): x for k, x in data.items() if isinstance(x, Mapping | list | tuple)}
+    if len(logs) < 2 or len(logs) < len(data) or len(logs) > MOST_COLUMNS:
+        return None
+    tables = []
+    for name, log in logs.items():
+        words = words_of(name)
+        plain = "_".join(words)
+        holds = isinstance(log, Mapping) or (len(log) > 0 and isinstance(log[0], Mapping))
+        known = curve_of(words) or side_of(words) or is_axis(name) or plain in PLAIN_GROUPS
+        if not holds or known or (name.isdecimal() and _is_record(log)):
+            return None
+        try:
+            table = table_in(log, source)
+        except InputError:
+            return None
+        if not any(curve_of(words_of(str(column))) for column in table):
+            return None
+        tables.append(table.assign(**{RUN: name}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _is_record(value: Any) -> bool:
+    """Whether a mapping has numbers alone, as the record of one step."""
+    return isinstance(value, Mapping) and all(
+        isinstance(x, int | float | str | None) for x in value.values()
+    )
+
+
+def _records_by_step(value: Mapping[Any, Any]) -> list[dict[str, Any]] | None:
+    """Records that a mapping has by their steps, each with its step; None if it has others."""
+    rows = []
+    for key, record in value.items():
+        if (step := _step(key)) is None or not isinstance(record, Mapping):
+            return None
+        rows.append({"step": step, **{str(name): x for name, x in record.items()}})
+    return rows or None
+
+
+def _numbers_by_step(value: Mapping[Any, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Values and steps of a mapping from steps to numbers, in their order; None if it is none."""
+    found: dict[float, float] = {}
+    for key, x in value.items():
+        if (step := _step(key)) is None or not isinstance(x, int | float):
+            return None
+        found[step] = float(x)
+    steps = sorted(found)
+    return (np.array([found[step] for step in steps]), np.array(steps)) if steps else None
+
+
+def _step(key: Any) -> float | None:
+    """The step that a key is, in JSON as text."""
+    if isinstance(key, str) and len(key) <= LONGEST_STEP and key.replace(".", "", 1).isdecimal():
+        key = float(key) if "." in key else int(key)
+    return key if isinstance(key, int | float) and math.isfinite(key) and key >= 0 else None
+
+
+def _rises(steps: np.ndarray) -> bool:
+    return bool(np.isfinite(steps).all() and (np.diff(steps) >= 0).all() and steps[0] >= 0)
+
+
+def _rows_of_numbers(data: Any) -> pd.DataFrame | None:
+    """A list of rows of numbers as a table without names of columns."""
+    array = numbers_in(data) if not isinstance(data, np.ndarray) else data
+    if array is None:
+        array = _as_array(data)
+    if array is None or array.ndim != 2 or not array.size or array.dtype.kind not in "biuf":
+        return None
+    return without_names(pd.DataFrame(array))
+
+
+def without_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table whose columns have numbers for names, counted from 0."""
+    frame.columns = pd.Index([str(i) for i in range(frame.shape[1])])
+    frame.attrs["headerless"] = True
+    return frame
+
+
+def _as_array(data: Sequence[Any]) -> np.ndarray | None:
+    first = data[0] if len(data) else None
+    if not isinstance(first, list | tuple) or len(first) > MOST_COLUMNS:
+        return None
+    try:
+        return np.array([[math.nan if x is None else x for x in row] for row in data], dtype=float)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _kind(data: Any) -> str:
+    if isinstance(data, list | tuple):
+        return f"a list of {len(data)}" + (f", {shown(data[0])} first" if data else "")
+    return f"of type {type(data).__name__}"

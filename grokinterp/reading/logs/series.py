@@ -1,0 +1,130 @@
+"""How do series of numbers, each with its own steps or with none, become one table?
+
+Files that keep a list a metric (JSON, npz, pickles) or a record a metric (event files) give series:
+a name, values, and the steps of these where they are known. In the table a series is a column, and
+a step a row; where a series has one step twice, there are two rows of it, in the order of the file.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from grokinterp.base.errors import InputError, names
+from grokinterp.reading.words import axis_word, counts_epochs, curve_of, step_word, words_of
+
+MOST_COLUMNS = 1000
+MOST_CELLS = 50_000_000  # of a table
+
+
+class Series(NamedTuple):
+    """Values under a name, at steps if these are known."""
+
+    name: str
+    values: np.ndarray
+    steps: np.ndarray | None = None
+
+
+def table_of(series: Sequence[Series], source: str) -> pd.DataFrame:
+    """One table of them all; lists without steps get those of the list of steps of their length.
+
+    >>> rows = table_of([Series("its", np.array([0, 5])), Series("acc", np.array([0.1, 1]))], "x")
+    >>> rows.to_dict("list")
+    {'its': [0, 5], 'acc': [0.1, 1.0]}
+    """
+    axes = [one for one in series if is_axis(one.name)]
+    rows = {_key(axis.steps) for axis in axes if axis.steps is not None}  # numbers of rows, then
+    series = [x._replace(steps=None) if _key(x.steps) in rows else x for x in series]
+    axes = [one for one in series if is_axis(one.name)]
+    curves = [one for one in series if not is_axis(one.name)]
+    plain = all(one.steps is None for one in series)
+    of_sides = {_key(axis.values) for axis in axes if _side(axis.name)}
+    if plain and len({len(one.values) for one in series}) == 1 and len(of_sides) < 2:
+        return _side_by_side(series, source)  # its steps under their own name
+    placed = [one._replace(steps=_steps_for(one, axes)) for one in curves]
+    known = [one for one in placed if one.steps is not None]
+    if not known:
+        return _side_by_side(series, source)
+    joined = _by_step(known, source)
+    if loose := [one for one in placed if one.steps is None]:
+        joined.attrs["notes"] = [f"left out, as nothing says their steps: {_listed(loose)}"]
+    return joined
+
+
+def is_axis(name: str) -> bool:
+    """Whether a name is of steps, and of nothing that is measured at them.
+
+    >>> is_axis("its"), is_axis("eval_steps"), is_axis("train_loss_step")
+    (True, True, False)
+    """
+    words = words_of(name)
+    return curve_of(words) is None and bool(step_word(words) or axis_word(words))
+
+
+def _key(steps: np.ndarray | None) -> bytes | None:
+    return None if steps is None else np.asarray(steps, float).tobytes()
+
+
+def _steps_for(one: Series, axes: Sequence[Series]) -> np.ndarray | None:
+    """Its own steps, or a list of steps of its length: of its side before others, epochs last."""
+    if one.steps is not None:
+        return one.steps
+    of_side, _ = curve_of(words_of(one.name)) or (None, "")
+    possible = []
+    for axis in axes:
+        side = _side(axis.name)
+        if len(axis.values) == len(one.values) and side in (of_side, None):
+            in_epochs = counts_epochs(words_of(axis.name)[-1])
+            possible.append((side is None, in_epochs, axis.values))
+    return min(possible, key=lambda each: each[:2])[2] if possible else None
+
+
+def _side(axis: str) -> str | None:
+    """The side whose steps a list has, if those of one."""
+    return (axis_word(words_of(axis)) or (None, None))[1]
+
+
+def _side_by_side(series: Sequence[Series], source: str) -> pd.DataFrame:
+    """Lists of one length as the columns of a table; others than the longest kind are left out."""
+    lengths = [len(one.values) for one in series]
+    most = max(set(lengths), key=lambda n: (lengths.count(n), n)) if lengths else 0
+    kept = [one for one in series if len(one.values) == most]
+    others = [one for one in series if len(one.values) != most]
+    _check_size(most, len(kept), source)
+    frame = pd.DataFrame({one.name: one.values for one in kept})
+    if others:
+        frame.attrs["notes"] = [f"left out, as they are of another length: {_listed(others)}"]
+    return frame
+
+
+def _by_step(series: Sequence[Series], source: str) -> pd.DataFrame:
+    """A row a step, and as many as a series has of it."""
+    by_steps: dict[bytes, list[Series]] = {}
+    for one in series:
+        by_steps.setdefault(_key(one.steps) or b"", []).append(one)
+    parts, n_columns = [], 0
+    for group in by_steps.values():
+        steps = pd.Series(np.asarray(group[0].steps))
+        index = pd.MultiIndex.from_arrays([steps, steps.groupby(steps).cumcount()])
+        columns = {one.name: one.values for one in group}
+        n_columns += len(columns)
+        _check_size(len(steps), n_columns, source)
+        parts.append(pd.DataFrame(columns, index=index))
+    rows = len(set().union(*(part.index for part in parts))) if len(parts) > 1 else len(parts[0])
+    _check_size(rows, n_columns, source)
+    joined = pd.concat(parts, axis=1).sort_index()
+    joined.insert(0, "step", joined.index.get_level_values(0))
+    return joined.reset_index(drop=True)
+
+
+def _check_size(rows: int, columns: int, source: str) -> None:
+    if rows * columns > MOST_CELLS:
+        raise InputError(
+            f"{source} has {columns} metrics at {rows} steps; a table of at most {MOST_CELLS:,} "
+            "cells is read: keep the losses and accuracies."
+        )
+
+
+def _listed(series: Sequence[Series]) -> str:
+    return names([one.name for one in series], spelled=str)
