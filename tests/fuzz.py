@@ -2,8 +2,10 @@
 
     python tests/fuzz.py 10000 [SEED]
     python tests/fuzz.py 2000 [SEED] texts
+    python tests/fuzz.py 20000 [SEED] logs
 
-The corpus is a small file of every format, or the texts of `tests/fuzz_texts.py`. A mutation
+The corpus is a small file of every format, the texts of `tests/fuzz_texts.py`, or the logs of
+`tests/fuzz_logs.py`. A mutation
 flips bits, cuts off, inserts or removes bytes, swaps members of an archive, or does these to the
 pickle inside one and puts it back with right checksums, so that the parser itself sees it. An audit
 hook ends the process at once if anything starts a program, opens a connection, imports by a
@@ -33,7 +35,7 @@ import grokinterp as gi
 from grokinterp.runs.manifest import _checksum
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # which a script does not have
-from tests import fuzz_texts
+from tests import fuzz_logs, fuzz_texts
 
 SLOWEST = 5.0  # seconds of processor time a file may take
 LONGEST = 400  # characters of a refusal
@@ -265,21 +267,41 @@ def try_one(path: Path, look: Callable[[Path], object]) -> str:
     return "refused"
 
 
-def fuzz(n_files: int, seed: int = 0, *, texts: bool = False) -> dict[str, int]:
+def damaged(kind: str, source: Path, target: Path, rng: random.Random) -> None:
+    """A damaged copy of a file of a kind of corpus."""
+    match kind:
+        case "texts":
+            mutate_text(source, target, rng)
+        case "logs":
+            fuzz_logs.mutate(source, target, rng, _mutated)
+        case _:
+            mutate(source, target, rng)
+
+
+def corpus_of(kind: str, folder: Path) -> dict[Path, Callable[[Path], object]]:
+    """The files of a kind, and what is to be done with a damaged copy of each."""
+    if kind == "logs":
+        return fuzz_logs.corpus(folder)
+    run = small_run(folder)
+    return (
+        fuzz_texts.corpus(folder, run)
+        if kind == "texts"
+        else dict.fromkeys(corpus(folder, run), look_at)
+    )
+
+
+def fuzz(n_files: int, seed: int = 0, *, kind: str = "files") -> dict[str, int]:
     """How many mutated files were read and refused; the first that does neither is kept."""
     rng = random.Random(seed)
     counts = {"run": 0, "refused": 0}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run = small_run(folder)
-        looks: dict[Path, Callable[[Path], object]] = dict.fromkeys(corpus(folder, run), look_at)
-        if texts:
-            looks = fuzz_texts.corpus(folder, run)
+        looks = corpus_of(kind, folder)
         files = list(looks)
         for number in range(n_files):
             source = rng.choice(files)
-            target = folder / f"mutated{source.suffix}"
-            (mutate_text if texts else mutate)(source, target, rng)
+            target = folder / f"mutated{''.join(source.suffixes[-2:])}"
+            damaged(kind, source, target, rng)
             begin = time.process_time()
             try:
                 counts[try_one(target, looks[source])] += 1
@@ -315,15 +337,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("n_files", type=int, nargs="?", default=1000)
     parser.add_argument("seed", type=int, nargs="?", default=0)
-    parser.add_argument("kind", choices=("files", "texts"), nargs="?", default="files")
+    parser.add_argument("kind", choices=("files", "texts", "logs"), nargs="?", default="files")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, contextlib.suppress(gi.InputError):
-        corpus(Path(name), small_run(Path(name)))  # everything imported and warm
+    with tempfile.TemporaryDirectory() as name:  # everything imported and warm
+        for path, look in corpus_of(asked.kind, Path(name)).items():
+            with contextlib.suppress(gi.InputError):
+                look(path)
     limit = 8 * 2**30
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     forbid()
     begin = time.monotonic()
-    counts = fuzz(asked.n_files, asked.seed, texts=asked.kind == "texts")
+    counts = fuzz(asked.n_files, asked.seed, kind=asked.kind)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     took = time.monotonic() - begin
     print(f"{asked.n_files} {asked.kind}: {counts}, {took:.0f} s, peak {peak:.2f} GB")

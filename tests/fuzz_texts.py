@@ -101,7 +101,8 @@ def mutated_text(content: bytes, rng: random.Random) -> bytes:
                 text = text[: token.start()] + odd + text[token.end() :]
             case 4 if lines:
                 at = rng.randrange(len(lines))
-                lines[at:at] = [rng.choice(lines)] * rng.choice((1, 1, 3, 1000))
+                line = rng.choice(lines)
+                lines[at:at] = [line] * min(rng.choice((1, 1, 3, 1000)), 1 + 10**6 // len(line))
                 text = "".join(lines)
             case 5 if lines:
                 del lines[rng.randrange(len(lines))]

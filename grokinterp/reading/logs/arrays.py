@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -39,7 +40,7 @@ def read_arrays(path: Path) -> pd.DataFrame:
             return table_in(dict(_arrays(archive, path)), str(path))
     except InputError:
         raise
-    except (*DAMAGE, OSError, zipfile.LargeZipFile) as error:
+    except (*DAMAGE, OSError, SyntaxError, zipfile.LargeZipFile, zlib.error) as error:
         reason = shown(str(error) or type(error).__name__)
         raise InputError(f"{path} is damaged or cut off ({reason}); restore it.") from None
 

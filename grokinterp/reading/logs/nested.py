@@ -21,6 +21,7 @@ from grokinterp.reading.words import (
     LONGEST_KEY,
     counts_epochs,
     curve_of,
+    is_about_losses,
     side_of,
     step_word,
     words_of,
@@ -56,7 +57,7 @@ def table_in(data: Any, source: str) -> pd.DataFrame:
         return runs
     if (records := _records_by_step(data)) is not None:
         return _of_records(records, source)
-    parts = list(_parts(data, ()))
+    parts = list(_parts(_opened(data), ()))
     tables = [part for part in parts if isinstance(part, pd.DataFrame)]
     series = [part for part in parts if isinstance(part, Series)]
     if series:
@@ -67,6 +68,19 @@ def table_in(data: Any, source: str) -> pd.DataFrame:
             "give losses or accuracies against step."
         )
     return tables[0] if len(tables) == 1 else _one_after_the_other(tables, source)
+
+
+def _opened(data: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """What is in a mapping that has nothing else than one other, whatever that is called."""
+    for _ in range(DEEPEST):
+        inside = [x for x in data.values() if isinstance(x, Mapping | list | tuple)]
+        (name,) = data if len(data) == 1 else ("",)
+        if len(inside) != 1 or not isinstance(inside[0], Mapping) or not isinstance(name, str):
+            break
+        if any(map(is_about_losses, words_of(name))):
+            break
+        data = inside[0]
+    return data
 
 
 def _one_after_the_other(tables: Sequence[pd.DataFrame], source: str) -> pd.DataFrame:

@@ -16,7 +16,12 @@ from grokinterp.base.errors import InputError, shown
 from grokinterp.base.files import HEAD
 from grokinterp.base.paths import as_path, file_at, kind_at
 from grokinterp.base.plugins import others_of, strangers
-from grokinterp.reading.logs import arrays, json_files, parquet_files  # noqa: F401  their readers
+from grokinterp.reading.logs import (  # the readers of these register themselves
+    arrays,  # noqa: F401
+    json_files,  # noqa: F401
+    parquet_files,  # noqa: F401
+    saved_dictionaries,
+)
 from grokinterp.reading.logs.columns import OURS, Columns, columns_given, numbers_in
 from grokinterp.reading.logs.contents import WANTED, unpacked
 from grokinterp.reading.logs.event_files import event_files_in, read_events
@@ -163,7 +168,11 @@ def log_in(folder: Path) -> Path | None:
                     return folder / name
     if event_files_in(folder):
         return folder
-    only = [name for name in there if Path(name.removesuffix(".gz")).suffix in endings]
+    kept = ("", ".json", *saved_dictionaries.SUFFIXES)  # which hold other things as often
+    only = [
+        name for name in there
+        if (suffix := Path(name.removesuffix(".gz")).suffix) in endings and suffix not in kept
+    ]  # fmt: skip
     return folder / only[0] if len(only) == 1 else None
 
 
