@@ -12,9 +12,10 @@ from grokinterp.progress.losses import (
 )
 from grokinterp.progress.measures import MEASURES, measure, measure_snapshot, progress_measures
 from grokinterp.progress.phases import Phase, Phases, detect_phases
+from grokinterp.progress.watching import Watch
 
 __all__ = [
-    "MEASURES", "Phase", "Phases", "Thresholds", "detect_phases", "excluded_loss",
+    "MEASURES", "Phase", "Phases", "Thresholds", "Watch", "detect_phases", "excluded_loss",
     "excluded_loss_demo", "measure", "measure_snapshot", "progress_measures", "read_csv_curves",
     "restricted_loss", "restricted_loss_demo", "trig_loss",
 ]  # fmt: skip
