@@ -34,6 +34,7 @@ from grokinterp.progress.levels import (
 )
 from grokinterp.progress.measures import progress_measures
 from grokinterp.reading._load import RunOrPath, load
+from grokinterp.reading.addresses import calling_by_address, local_copy
 from grokinterp.reading.checkpoint_formats import SUFFIXES, is_foreign
 from grokinterp.runs.manifest import missing_split
 from grokinterp.runs.run import Run
@@ -127,9 +128,10 @@ class Phases(Result):
 
 def run_or_log(path: str | Path) -> Run | pd.DataFrame:
     """What lies at a path: a run, checkpoints of others, or a log of curves as a CSV file."""
-    path = as_path("x", path, such_as="runs/mine")
-    is_log = path.is_file() and not is_foreign(path) and path.suffix not in SUFFIXES
-    return read_csv_curves(path) if is_log else load(path)
+    path = as_path("x", local_copy(path), such_as="runs/mine")
+    with calling_by_address(path):
+        is_log = path.is_file() and not is_foreign(path) and path.suffix not in SUFFIXES
+        return read_csv_curves(path) if is_log else load(path)
 
 
 def detect_phases(
@@ -141,7 +143,8 @@ def detect_phases(
 ) -> Phases:
     """Label a run or a table of curves and date its phases.
 
-    `x` is a run, a table, or the path of a run, of checkpoints of others or of a log (a CSV file).
+    `x` is a run, a table, or the path of a run, of checkpoints of others or of a log (a CSV file);
+    or the address of one of these, such as `hf://user/repo/log.csv`.
     A run is read from metrics.csv and from the progress measures of its checkpoints (`measures`
     spares computing them again); a table from its columns `step`, `train_loss`, `test_loss`,
     `train_acc`, `test_acc` (at least one of the four), with `excluded_loss` used when present.

@@ -244,7 +244,9 @@ class Manifest:
             )
         ):
             return False
-        measured = {"names": [], "rows": 0, "bytes": 0} if self.measures is None else self.measures
+        measured: dict[str, Any] = {"names": [], "rows": 0, "bytes": 0}
+        if self.measures is not None:
+            measured = self.measures
         notes = (self.source or {}).get("notes", [])
         files = {METRICS, *map(weights_file, steps)} if steps else set()
         return (
