@@ -348,7 +348,7 @@ gi.Watch(new, task=task, every=0)
 gi.Watch(new, task=task, every=2.5)
 gi.Watch(new, task=task, every=np.nan)
 gi.Watch(new, task=task, every="100")
-gi.Watch(new, task=task, every=BIG)
+gi.Watch(new, task=task, every=BIG)  # result
 gi.Watch(new, task=task, measures="restricted_loss")
 gi.Watch(new, task=task, measures=[1])
 gi.Watch(new, task=task, measures=5)
