@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from grokinterp.circuits import Ablation, ablate, hooks, paper_table
     from grokinterp.comparison import Comparison, compare
     from grokinterp.fourier import KeyFrequencies, key_frequencies
-    from grokinterp.progress import Phases, detect_phases, progress_measures
+    from grokinterp.progress import Phases, Watch, detect_phases, progress_measures
     from grokinterp.reading import export, import_run, load, read_log
     from grokinterp.recipe import Recipe, recipes
     from grokinterp.reporting import report
@@ -40,11 +40,12 @@ _HOME = {
     "Ablation": "circuits", "Comparison": "comparison", "InputError": "base", "Interrupted": "base",
     "IsingTask": "tasks", "KeyFrequencies": "fourier", "ModularTask": "tasks", "Phases": "progress",
     "Recipe": "recipe", "Recorder": "runs", "Run": "runs", "Snapshot": "runs", "Sweep": "sweeps",
-    "ablate": "circuits", "compare": "comparison", "detect_phases": "progress", "export": "reading",
-    "hooks": "circuits", "import_run": "reading", "key_frequencies": "fourier", "load": "reading",
-    "paper_table": "circuits", "progress_measures": "progress", "recipes": "recipe",
-    "read_log": "reading", "report": "reporting", "run_sweep": "sweeps", "snapshot": "runs",
-    "train": "training", "verify": "training",
+    "Watch": "progress", "ablate": "circuits", "compare": "comparison",
+    "detect_phases": "progress", "export": "reading", "hooks": "circuits", "import_run": "reading",
+    "key_frequencies": "fourier", "load": "reading", "paper_table": "circuits",
+    "progress_measures": "progress", "read_log": "reading", "recipes": "recipe",
+    "report": "reporting", "run_sweep": "sweeps", "snapshot": "runs", "train": "training",
+    "verify": "training",
 }  # fmt: skip
 
 __all__ = sorted(_HOME)  # each name is listed once

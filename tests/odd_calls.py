@@ -341,6 +341,25 @@ snap.logits_with(run.weights(), rows=[1, 2])  # result
 snap.logits_with(run.weights(), rows=torch.tensor([49]))
 snap.tally(None)
 
+## gi.Watch
+gi.Watch(None, task=task)
+gi.Watch(new, task="add")
+gi.Watch(new, task=task, every=0)
+gi.Watch(new, task=task, every=2.5)
+gi.Watch(new, task=task, every=np.nan)
+gi.Watch(new, task=task, every="100")
+gi.Watch(new, task=task, every=BIG)  # result
+gi.Watch(new, task=task, measures="restricted_loss")
+gi.Watch(new, task=task, measures=[1])
+gi.Watch(new, task=task, measures=5)
+gi.Watch(new, task=task, frequencies=4)
+gi.Watch(new, task=task, frequencies=["a"])
+gi.Watch(new, task=task, frequencies=[BIG])
+gi.Watch(new, task=task)(0, None)
+gi.Watch(new, task=task)("0", model)
+gi.Watch(new, task=task)(0.5, model)
+gi.Watch(new, task=task)(-100, model)
+gi.Watch(new, task=task)(50, None)  # result
 ## gi.Recorder
 gi.Recorder(None, task=task)
 gi.Recorder(new, task=None)

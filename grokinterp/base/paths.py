@@ -81,6 +81,21 @@ def new_folder(path: Path, *, give: str) -> Path:
     return path
 
 
+def address_of(path: str | Path) -> str | None:
+    """The address that was typed, of which a Path keeps one slash; None for any other path.
+
+    >>> address_of(Path("hf://user/repo/run")), address_of(Path("file:///tmp/run"))
+    ('hf://user/repo/run', 'file:///tmp/run')
+    >>> address_of("runs/mine") is None
+    True
+    """
+    parts = Path(path).parts
+    if not parts or not SCHEME.fullmatch(parts[0]):
+        return None
+    slashes = "///" if parts[0] == "file:" else "//"
+    return str(path) if "://" in str(path) else parts[0] + slashes + "/".join(parts[1:])
+
+
 def refuse_address(path: str | Path) -> None:
     """InputError for a place to write to that is an address, for it would become a folder `s3:`.
 
@@ -89,11 +104,9 @@ def refuse_address(path: str | Path) -> None:
     Traceback (most recent call last):
     grokinterp.base.errors.InputError: s3://bucket/report.html is an address, ...
     """
-    parts = Path(path).parts
-    if not parts or not SCHEME.fullmatch(parts[0]):
+    given = address_of(path)
+    if given is None:
         return
-    slashes = "///" if parts[0] == "file:" else "//"  # of which a Path keeps one
-    given = str(path) if "://" in str(path) else parts[0] + slashes + "/".join(parts[1:])
     raise InputError(
         f"{one_line(given, most=LONGEST_VALUE)} is an address, and this writes to folders of this "
         "machine alone; give a path, and copy the result from there."

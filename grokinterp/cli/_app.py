@@ -24,8 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-RunPath = Annotated[
-    Path, Argument(metavar="RUN", help="Folder of a run, or checkpoints of others.")
+RunPath = Annotated[  # as it was typed: a Path would keep one slash of an address
+    str, Argument(metavar="RUN", help="Folder of a run, checkpoints of others, or hf://, s3://.")
 ]
 Json = Annotated[bool, Option("--json", help="Print one JSON object and nothing else.")]
 

@@ -108,7 +108,7 @@ def measure(path: RunPath, out: OutCSV = None, as_json: Json = False) -> None:
 
 def phases(
     path: Annotated[
-        Path,
+        str,
         Argument(metavar="RUN_OR_LOG", help="A run, checkpoints of others, or a log of any tool."),
     ],
     as_json: Json = False,
@@ -220,7 +220,7 @@ def ablate(
 
 
 def compare(
-    paths: Annotated[list[Path], Argument(metavar="RUN...", help="Two runs or more, of one task.")],
+    paths: Annotated[list[str], Argument(metavar="RUN...", help="Two runs or more, of one task.")],
     align: Annotated[
         str, Option(help="Where runs are looked at in training: phase or step.")
     ] = "phase",
@@ -253,7 +253,7 @@ def compare(
 
 def report(
     paths: Annotated[
-        list[Path], Argument(metavar="RUN...", help="A run, or several to set side by side.")
+        list[str], Argument(metavar="RUN...", help="A run, or several to set side by side.")
     ],
     out: Annotated[
         Path | None,

@@ -131,7 +131,7 @@ def _show_run(folder: str, row: Mapping[str, str]) -> None:
 
 
 def verify(
-    path: Annotated[Path, Argument(metavar="RUN", help="Folder of a run that a recipe trained.")],
+    path: Annotated[str, Argument(metavar="RUN", help="Folder of a run that a recipe trained.")],
     steps: Annotated[
         int | None,
         Option(
@@ -180,7 +180,9 @@ def bench(
 
 
 def import_(
-    source: Annotated[Path, Argument(help="A checkpoint file, or a folder of them.")],
+    source: Annotated[
+        str, Argument(metavar="SOURCE", help="A checkpoint file, a folder of them, or an address.")
+    ],
     out: Annotated[Path, Option(help="Folder to write the run into.", callback=a_folder)],
     format: Annotated[
         str, Option(help="auto, paper, trainer, demo, state_dict or folder.")

@@ -4,7 +4,6 @@ import contextlib
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ SHOWN_ROWS = 40
 WIDE = 120  # columns of tables with intervals, where no terminal says how many there are
 
 
-def show_phases(path: Path | str, found: "Phases") -> None:
+def show_phases(path: str, found: "Phases") -> None:
     """Label, steps, phases and reasons."""
     keys = found.key_frequencies
     listed = "null" if keys is None else ", ".join(map(str, keys)) or "none"

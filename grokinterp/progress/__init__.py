@@ -11,10 +11,11 @@ from grokinterp.progress.losses import (
 )
 from grokinterp.progress.measures import MEASURES, measure, measure_snapshot, progress_measures
 from grokinterp.progress.phases import Phase, Phases, PhasesOfRuns, detect_phases
+from grokinterp.progress.watching import Watch
 
 __all__ = [
-    "MEASURES", "Phase", "Phases", "PhasesOfRuns", "Thresholds", "detect_phases", "excluded_loss",
-    "excluded_loss_demo", "measure", "measure_snapshot", "progress_measures",
+    "MEASURES", "Phase", "Phases", "PhasesOfRuns", "Thresholds", "Watch", "detect_phases",
+    "excluded_loss", "excluded_loss_demo", "measure", "measure_snapshot", "progress_measures",
     "restricted_loss", "restricted_loss_demo", "trig_loss",
 ]  # fmt: skip
 __getattr__, __dir__ = room_names(__name__, __all__)

@@ -20,8 +20,9 @@ from scipy.ndimage import median_filter
 
 from grokinterp.base.checks import instance
 from grokinterp.base.errors import InputError, shown
+from grokinterp.reading._read_log import read_log
 from grokinterp.reading.logs.cells import as_numbers, column_names
-from grokinterp.reading.logs.table import one_row_a_step, read_log
+from grokinterp.reading.logs.table import one_row_a_step
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import COLUMNS, ROUNDING, UNMIRRORED
 

@@ -12,7 +12,7 @@ of columns, of any values, as in a sweep: `grokinterp.encodings.run_measures` ha
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal, get_args
@@ -62,7 +62,7 @@ class Measure:
 
     def columns(self, snapshot: Snapshot, frequencies: Sequence[int] = ()) -> dict[str, float]:
         """The columns that a measure of snapshots adds to a row."""
-        if not self._is_defined_for(snapshot.task):
+        if not self.is_defined_for(snapshot.task):
             return {}
         if self.needs_frequencies and not frequencies:
             return {} if self.prefix else {self.name: math.nan}
@@ -80,12 +80,13 @@ class Measure:
 
     def columns_of_run(self, run: Run) -> Columns:
         """The columns that a measure of runs adds to a row; InputError for what cannot be said."""
-        if not self._is_defined_for(run.task):
+        if not self.is_defined_for(run.task):
             return {}
         with strangers(f"measure {self.name!r}", self.function):
             return self._named(self.function(run))
 
-    def _is_defined_for(self, task: Task) -> bool:
+    def is_defined_for(self, task: Task) -> bool:
+        """Whether it has columns for a task."""
         if isinstance(self.of, type):
             return isinstance(task, self.of)
         part = True if self.of is None else getattr(task, self.of)
@@ -402,11 +403,17 @@ def measure_snapshot(
     frequencies = () if group is None else checked_frequencies(frequencies, group)
     further = checked_measures("measures", measures, "snapshot")
     count_over_table(snapshot)
+    taken = [entry for entry in MEASURES.every() if entry.default or entry.name in further]
+    return measured_row(taken, snapshot, frequencies)
+
+
+def measured_row(
+    measures: Iterable[Measure], snapshot: Snapshot, frequencies: Sequence[int]
+) -> dict[str, float]:
+    """The columns of some measures of one snapshot; two with one column are refused."""
     row: dict[str, float] = {}
     by = {"step": "every table"}
-    for entry in MEASURES.every():
-        if not entry.default and entry.name not in further:
-            continue
+    for entry in measures:
         columns = entry.columns(snapshot, frequencies)
         for column in columns:
             if column in by:

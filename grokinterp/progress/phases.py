@@ -33,6 +33,7 @@ from grokinterp.progress.levels import (
 )
 from grokinterp.progress.measures import progress_measures
 from grokinterp.reading._load import RunOrPath, load
+from grokinterp.reading.addresses import calling_by_address, local_copy
 from grokinterp.reading.checkpoint_formats import SUFFIXES, is_foreign
 from grokinterp.reading.logs.columns import Columns, columns_given
 from grokinterp.reading.logs.table import Log, is_log, logs_at, logs_of
@@ -168,14 +169,15 @@ def run_or_log(
 
     `columns` and `by` are for logs, as of `gi.read_log`.
     """
-    path = as_path("x", path, such_as="runs/mine")
-    if _is_log(path):
-        return logs_at(path, columns=columns, by=by)
-    run = load(path)
-    if columns or by:
-        given = "columns" if columns else "by"
-        raise InputError(f"{path} is a run, and {given}= is for logs; leave it out.")
-    return run
+    path = as_path("x", local_copy(path), such_as="runs/mine")
+    with calling_by_address(path):
+        if _is_log(path):
+            return logs_at(path, columns=columns, by=by)
+        run = load(path)
+        if columns or by:
+            given = "columns" if columns else "by"
+            raise InputError(f"{path} is a run, and {given}= is for logs; leave it out.")
+        return run
 
 
 def _is_log(path: Path) -> bool:
@@ -223,7 +225,8 @@ def detect_phases(
         gi.detect_phases("log.csv", columns={"step": "epoch", "test_acc": "val/acc"})
 
     `x` is a run, a table, or the path of a run, of checkpoints of others or of a log of any tool
-    (`gi.read_log` says which). A run is read from metrics.csv and from the progress measures of its
+    (`gi.read_log` says which), or the address of one of these, such as `hf://user/repo/log.csv`. A
+    run is read from metrics.csv and from the progress measures of its
     checkpoints (`measures` spares computing them again); a log or a table from its steps, losses
     and accuracies (at least one), with `excluded_loss` used when present. They are found by their
     names in any of the usual words; `columns` says which is which, by our names, and

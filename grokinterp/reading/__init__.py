@@ -2,8 +2,8 @@
 
 from grokinterp.base.names import room_names
 from grokinterp.reading._load import load
+from grokinterp.reading._read_log import read_log
 from grokinterp.reading.import_and_export import export, import_run
-from grokinterp.reading.logs.table import read_log
 
 __all__ = ["export", "import_run", "load", "read_log"]
 __getattr__, __dir__ = room_names(__name__, __all__)

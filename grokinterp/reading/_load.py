@@ -24,6 +24,7 @@ from grokinterp.models._recognise import Recognised, recognise
 from grokinterp.models.architecture import Weights
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.user_models import AnyModel, hooked_model
+from grokinterp.reading.addresses import calling_by_address, local_copy, where_from
 from grokinterp.reading.checkpoint_files import Source
 from grokinterp.reading.checkpoint_formats import holds_foreign, open_source
 from grokinterp.reading.settings import Settings, check_sizes
@@ -59,16 +60,22 @@ def load(
     can be given as settings: `gi.load("model.pt", split="torch", data_seed=0, train_fraction=0.3)`;
     see `grokinterp.reading.settings`.
 
+    `path` may be an address, of Hugging Face (`gi.load("hf://user/repo/folder")`, with the extra
+    `grokinterp[hub]`) or any other that fsspec knows (`s3://`, `gs://`, `https://.../model.pt`,
+    `file://`): it is copied into a temporary folder, which `run.path` names and which is removed at
+    the end of the process (`grokinterp.reading.addresses` says what is copied, and when again).
+    Nothing else touches the network.
+
     Raises an InputError in one line for what is missing, no run, damaged, or written by a newer
     version.
     """
-    path = as_path("path", path, such_as="runs/mine")
+    path = as_path("path", local_copy(path), such_as="runs/mine")
     if module is not None and format != "auto":
         raise InputError(
             f"format={shown(format)} is of checkpoints of others, module= of a run of gi.Recorder; "
             "give one of them."
         )
-    with reaching(path):
+    with calling_by_address(path), reaching(path):
         if module is None and (holds_foreign(path) or format != "auto"):
             return Run(path, open_foreign(path, format=format, settings=settings))
         if settings:
@@ -222,7 +229,8 @@ def open_foreign(
     source, alignment = _with_aligned_losses(source, evidence, split)
     known = [f"{key}={value}" for key, value in config.said().items()]
     notes = [
-        *source.notes, *([f"its configuration says {', '.join(known)}"] if known else []),
+        *where_from(path), *source.notes,
+        *([f"its configuration says {', '.join(known)}"] if known else []),
         *recognised.notes, *task_notes, *inferred.notes.values(), inferred.so_read, *split.notes,
         *alignment,
     ]  # fmt: skip

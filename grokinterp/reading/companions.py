@@ -67,6 +67,17 @@ def namesakes_of(path: Path, there: Collection[str]) -> Iterator[Contents]:
     return _contents(path.parent, _stems_of(path), there, [])
 
 
+def belongs_to(path: Path, name: str) -> bool:
+    """Whether a file next to a checkpoint is looked at for it, as its name says.
+
+    >>> [belongs_to(Path("model_3.pt"), name) for name in ("3.json", "config.json", "4.json")]
+    [True, True, False]
+    """
+    other = Path(name)
+    known = {*_stems_of(path), *OF_CONFIG, *OF_LOG, *OF_SPLIT}
+    return other.suffix in (*JSON, ".csv") and other.stem in known
+
+
 def names_in(folder: Path) -> frozenset[str]:
     """Names of the files in a folder that can be of use here."""
     try:

@@ -21,6 +21,7 @@ from grokinterp.models.architecture import Weights, is_bias, refuse_not_finite
 from grokinterp.models.foreign_names import PAPER, to_foreign
 from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.reading._load import ForeignStore, RunOrPath, open_foreign, progress_bar, run_of
+from grokinterp.reading.addresses import calling_by_address, local_copy
 from grokinterp.reading.checkpoint_formats import holds_foreign
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
@@ -40,14 +41,16 @@ def import_run(
 ) -> Run:
     """Write foreign checkpoints as a run folder, which appears whole or not at all.
 
+    `source` is a path or an address, as `gi.load` takes them; `out` is a path.
+
     Formats are those of `grokinterp.reading.checkpoint_formats`, settings those of
     `grokinterp.reading.settings`; `run.notes` says what was inferred or assumed. Losses that
     the files log are kept as they are; accuracies, and losses that they lack, are computed at
     every checkpoint, where the split is known.
     """
-    source = as_path("source", source, such_as="model.pt")
+    source = as_path("source", local_copy(source), such_as="model.pt")
     out = as_path("out", out, such_as="runs/mine")
-    with reaching(source):
+    with calling_by_address(source), reaching(source):
         if not holds_foreign(source) and source.exists():
             raise InputError(f"{source} holds no checkpoints of others; nothing to import.")
         _refuse_taken(out)

@@ -13,6 +13,8 @@ steps         the saved checkpoints
 metrics       rows and bytes of metrics.csv that belong to the run. Its first line names its
               columns, as in grokinterp.runs.metrics: six of a task with mirrors and a split, four
               of others, and of runs that 0.2.0 began
+measures      only of a run that `gi.Watch` wrote: names of the measures that it was begun with, and
+              rows and bytes of measures.csv that belong to the run
 finished      whether training reached its last step
 versions      of the software that wrote it (`current_versions`)
 environment   of the machine that trained it (`current_environment`): threads that torch computes
@@ -61,11 +63,12 @@ KEYS_OF_0_2_0 = {
 LATER = {"objective": "cross_entropy", "gradient_filter": "none", "constraint": "none"}
 RUN_JSON = "run.json"
 METRICS = "metrics.csv"
+MEASURED = "measures.csv"
 SPLIT = "split.safetensors"
 RESUME = "resume.safetensors"
 LARGEST_STEP = 2**53  # beyond it a float is no longer every whole number
 PLAIN = ("split", "steps", "metrics", "finished", "versions", "sha256")  # as they are
-ADDED = ("environment", "later", "source")  # which a run.json may lack
+ADDED = ("environment", "later", "source", "measures")  # which a run.json may lack
 PACKAGES = ("grokinterp", "torch", "numpy", "transformer-lens")
 KERNEL = re.compile(r"^Linux-.*(-\w+-with-)")  # its release does not change a run's bits
 WORDS = {"cpu_capability": "instructions"}  # for facts whose names are no plain words
@@ -159,6 +162,7 @@ class Manifest:
     source: dict[str, Any] | None = None
     environment: dict[str, Any] | None = None
     later: list[dict[str, Any]] = field(default_factory=list)
+    measures: dict[str, Any] | None = None
 
     def write(self, folder: Path) -> None:
         """Write run.json into the folder."""
@@ -236,16 +240,26 @@ class Manifest:
             and all(isinstance(x, dict) for x in (self.metrics, self.versions, self.sha256))
             and all(
                 x is None or isinstance(x, dict)
-                for x in (self.split, self.source, self.environment)
+                for x in (self.split, self.source, self.environment, self.measures)
             )
         ):
             return False
+        measured: dict[str, Any] = {"names": [], "rows": 0, "bytes": 0}
+        if self.measures is not None:
+            measured = self.measures
         notes = (self.source or {}).get("notes", [])
         files = {METRICS, *map(weights_file, steps)} if steps else set()
         return (
             files <= {*self.sha256}
             and (self.split is None or SPLIT in self.sha256)
-            and all(type(self.metrics.get(key)) is int for key in ("rows", "bytes"))
+            and (self.measures is None or MEASURED in self.sha256)
+            and all(
+                type(table.get(key)) is int
+                for table in (self.metrics, measured)
+                for key in ("rows", "bytes")
+            )
+            and isinstance(measured.get("names"), list)
+            and all(isinstance(name, str) for name in measured["names"])
             and isinstance(notes, list)
             and all(isinstance(note, str) for note in notes)
             and all(

@@ -134,14 +134,14 @@ def csv_header(columns: Sequence[str]) -> str:
     return f"step,{','.join(columns)}\n"
 
 
-def read_csv(content: bytes) -> pd.DataFrame:
-    """The content of a metrics.csv as a DataFrame, exact to the last bit.
+def read_csv(content: bytes, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
+    """The content of a metrics.csv or measures.csv as a DataFrame, exact to the last bit.
 
-    It needs the step and the four columns; further ones have to hold numbers.
+    It needs the step and these columns; further ones have to hold numbers.
     """
     frame = pd.read_csv(io.BytesIO(content), dtype=str)
     frame["step"] = frame["step"].map(int).astype("int64")
-    for column in dict.fromkeys((*COLUMNS, *frame.columns.drop("step"))):
+    for column in dict.fromkeys((*columns, *frame.columns.drop("step"))):
         frame[column] = frame[column].map(float).astype("float64")
     steps = frame["step"]
     if (steps < 0).any() or not steps.is_monotonic_increasing or not steps.is_unique:

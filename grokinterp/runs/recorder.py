@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, SupportsFloat, SupportsIndex
+from typing import Any, Self, SupportsFloat, SupportsIndex
 
 import torch
 from jaxtyping import Bool, Int
@@ -29,7 +29,7 @@ from grokinterp.runs.metrics import (
     logged_unmirrored,
 )
 from grokinterp.runs.run import Run, RunFolder
-from grokinterp.runs.writer import RunWriter, refuse_diverged
+from grokinterp.runs.writer import Measured, RunWriter, refuse_diverged
 from grokinterp.tasks.splits import checked_rows, mask_of
 from grokinterp.tasks.task import Task, check_task
 
@@ -178,8 +178,8 @@ class Recorder:
         self, step: SupportsIndex, model: AnyModel, *, metrics: Logged | None = None
     ) -> Metrics:
         """Save the weights of a step and log its metrics, which are returned."""
-        number, seen, logged, writer = self._prepared(step, model, metrics)
-        writer.record(number, logged, _kept(seen.state))
+        number, seen, logged, writer, measured = self._prepared(step, model, metrics, saved=True)
+        writer.record(number, logged, _kept(seen.state), measured)
         self._last = number
         return logged
 
@@ -194,7 +194,7 @@ class Recorder:
         are finite and at least 0, accuracies from 0 to 1; other names are refused. What is missing
         or None is NaN, an empty cell; what the run has no column for is left out.
         """
-        number, _, logged, writer = self._prepared(step, model, metrics)
+        number, _, logged, writer, _ = self._prepared(step, model, metrics, saved=False)
         writer.log(number, logged)
         self._last = number
         return logged
@@ -209,7 +209,7 @@ class Recorder:
             run.manifest.architecture = self._architecture
         return run
 
-    def __enter__(self) -> "Recorder":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
@@ -241,25 +241,31 @@ class Recorder:
             self._hold.release()
             self._hold = None
 
+    def _measured(self, seen: Snapshot) -> Measured | None:
+        """What is measured of a checkpoint beside its metrics: nothing here."""
+        return None
+
     def _prepared(
-        self, step: SupportsIndex, model: AnyModel, given: Logged | None
-    ) -> tuple[int, Snapshot, Metrics, RunWriter]:
+        self, step: SupportsIndex, model: AnyModel, given: Logged | None, *, saved: bool
+    ) -> tuple[int, Snapshot, Metrics, RunWriter, Measured | None]:
         """The step, model and metrics, refused before anything is written; and the open folder."""
         number = _checked_step(step, self._last)
         hooked = hooked_model(model)
         seen = snapshot(hooked, self._task, train_mask=self._train_mask, step=number)
-        saved = () if self._writer is None else self._writer.manifest.steps
-        refuse_diverged(self.path, number, seen.weights, saved=saved)
+        steps = () if self._writer is None else self._writer.manifest.steps
+        refuse_diverged(self.path, number, seen.weights, saved=steps)
         logged = None
         if given is not None:
             logged = as_metrics(given, COLUMNS + UNMIRRORED, without_rows=self._without_rows())
         architecture = self._checked_shape(hooked, seen)
+        measured = self._measured(seen) if saved else None
         writer = self._open(number, architecture, str(device_of(hooked)))
         if logged is None:
             logged = evaluate(
                 seen.all_logits, self._task.labels, self._train_mask, self._unmirrored
             )
-        return number, seen, {x: logged.get(x, math.nan) for x in writer.columns}, writer
+        row = {x: logged.get(x, math.nan) for x in writer.columns}
+        return number, seen, row, writer, measured
 
     def _without_rows(self) -> list[str]:
         """Columns of metrics that are means over no rows of the table."""

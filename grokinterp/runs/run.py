@@ -22,8 +22,8 @@ from grokinterp.models.architecture import BaseArchitecture, Weights
 from grokinterp.models.user_models import HookedModel
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs._snapshot import Snapshot, from_weights
-from grokinterp.runs.manifest import METRICS, SPLIT, Manifest, weights_file
-from grokinterp.runs.metrics import read_csv
+from grokinterp.runs.manifest import MEASURED, METRICS, SPLIT, Manifest, weights_file
+from grokinterp.runs.metrics import COLUMNS, read_csv
 from grokinterp.tasks.splits import are_rows, mask_of
 from grokinterp.tasks.task import Task
 
@@ -53,14 +53,12 @@ class RunFolder:
 
     def metrics(self) -> pd.DataFrame:
         """metrics.csv, as far as run.json says that it belongs to the run."""
-        n_bytes = None if self.manifest.finished else self.manifest.metrics["bytes"]
-        digest = self.manifest.sha256[METRICS]
-        path = self._folder / METRICS
-        content = read_checked(path, digest, n_bytes=n_bytes)
-        try:
-            return read_csv(content)
-        except (LookupError, OverflowError, TypeError, ValueError):
-            raise InputError(f"{path} is damaged: it is no table of metrics.") from None
+        return self._table(METRICS, self.manifest.metrics["bytes"], "metrics", COLUMNS)
+
+    def measures(self) -> pd.DataFrame | None:
+        """measures.csv in the same way; None where nobody watched with measures."""
+        known = self.manifest.measures
+        return None if known is None else self._table(MEASURED, known["bytes"], "measures", ())
 
     def train_indices(self) -> Int[Tensor, " n_train"] | None:
         """Rows of the training set in drawing order; None when not recorded."""
@@ -85,9 +83,19 @@ class RunFolder:
     def verify(self) -> None:
         """Check every file against its sha256; the first damaged one is named in the error."""
         self.metrics()
+        self.measures()
         self.train_indices()
         for step in self.manifest.steps:
             self.weights(step)
+
+    def _table(self, name: str, n_bytes: int, what: str, columns: tuple[str, ...]) -> pd.DataFrame:
+        path = self._folder / name
+        end = None if self.manifest.finished else n_bytes
+        content = read_checked(path, self.manifest.sha256[name], n_bytes=end)
+        try:
+            return read_csv(content, columns)
+        except (LookupError, OverflowError, TypeError, ValueError):
+            raise InputError(f"{path} is damaged: it is no table of {what}.") from None
 
     def _tensors(self, name: str) -> Weights:
         path = self._folder / name
@@ -152,6 +160,15 @@ class Run:
         that 0.2.0 began do not have them.
         """
         return self._store.metrics()
+
+    @cached_property
+    def measures(self) -> pd.DataFrame | None:
+        """The measures that `gi.Watch` wrote as training went on, a row a checkpoint; else None.
+
+        `gi.progress_measures(run)` takes them from the checkpoints of any run: with the key
+        frequencies of the last one, where a watch that was given none took each checkpoint's own.
+        """
+        return self._store.measures() if isinstance(self._store, RunFolder) else None
 
     @cached_property
     def train_indices(self) -> Int[Tensor, " n_train"] | None:

@@ -1,15 +1,15 @@
 """Writing a run folder so that a kill at any moment leaves a run that loads.
 
-Order of a save: the weights of the checkpoint, metrics.csv (which only ever grows), then run.json,
-which names what belongs to the run. Files that run.json does not name yet do not exist for a
-reader, and metrics.csv counts up to the number of bytes that run.json gives.
+Order of a save: the weights of the checkpoint, metrics.csv and measures.csv (which only ever grow),
+then run.json, which names what belongs to the run. Files that run.json does not name yet do not
+exist for a reader, and the tables count up to the number of bytes that run.json gives.
 """
 
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Int
 from torch import Tensor
@@ -27,6 +27,7 @@ from grokinterp.base.paths import kind_at
 from grokinterp.models.architecture import BaseArchitecture, refuse_not_finite
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.runs.manifest import (
+    MEASURED,
     METRICS,
     RESUME,
     RUN_JSON,
@@ -41,16 +42,34 @@ from grokinterp.tasks.task import Task
 WEIGHTS = "weights/"  # how the names of weights begin in a state to go on from
 
 
+class Measured(NamedTuple):
+    """What was measured of a checkpoint: names of the measures, and values by column."""
+
+    names: Sequence[str]
+    values: Mapping[str, float]
+
+
 class RunWriter:
-    """A run folder being written; `columns` are those of its metrics.csv without the step."""
+    """A run folder being written; `columns` are those of its metrics.csv without the step.
+
+    `measures` are the columns of its measures.csv, None until there is a row of it.
+    """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, columns: Sequence[str], lines: list[str]
+        self,
+        folder: Path,
+        manifest: Manifest,
+        columns: Sequence[str],
+        lines: list[str],
+        measures: Sequence[str] | None = None,
+        measured: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.columns = tuple(columns)
+        self.measures = None if measures is None else tuple(measures)
         self._lines = lines  # of metrics.csv, without the header
+        self._measured = list(measured)  # the same of measures.csv
 
     @classmethod
     def create(
@@ -72,7 +91,14 @@ class RunWriter:
         save.
         """
         begun = restart and (folder / RUN_JSON).exists()
-        ours = (RUN_JSON, METRICS, RESUME, "weights/*.safetensors", *(() if restart else (SPLIT,)))
+        ours = (
+            RUN_JSON,
+            METRICS,
+            MEASURED,
+            RESUME,
+            "weights/*.safetensors",
+            *(() if restart else (SPLIT,)),
+        )
         for name in () if begun else ours:
             if found := next(folder.glob(name), None):
                 held = f"{folder} already holds a run ({found.name})"
@@ -110,8 +136,14 @@ class RunWriter:
         content = read_checked(
             folder / METRICS, manifest.sha256[METRICS], n_bytes=manifest.metrics["bytes"]
         )
-        header, *lines = content.decode().splitlines(keepends=True)
-        lines = [line for line in lines if int(line.partition(",")[0]) <= step]
+        columns, lines = _rows_until(step, content)
+        measures: list[str] | None = None
+        measured: list[str] = []
+        if manifest.measures is not None:  # kept by those that do not measure, too
+            content = read_checked(
+                folder / MEASURED, manifest.sha256[MEASURED], n_bytes=manifest.measures["bytes"]
+            )
+            measures, measured = _rows_until(step, content)
         kept = [saved for saved in manifest.steps if saved <= step]
         names = {SPLIT, *map(weights_file, kept)}
         checksums = {name: digest for name, digest in manifest.sha256.items() if name in names}
@@ -120,8 +152,8 @@ class RunWriter:
         for name, digest in checksums.items():
             read_checked(folder / name, digest)
         manifest = replace(manifest, steps=kept, sha256=checksums, finished=False)
-        writer = cls(folder, manifest, header.strip().split(",")[1:], lines)
-        writer.flush_manifest()  # before metrics.csv is written shorter than run.json says
+        writer = cls(folder, manifest, columns, lines, measures, measured)
+        writer.flush_manifest()  # before the tables are written shorter than run.json says
         return writer
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -141,22 +173,32 @@ class RunWriter:
         self.flush()
 
     def record(
-        self, step: int, metrics: Mapping[str, float], weights: Mapping[str, Tensor]
+        self,
+        step: int,
+        metrics: Mapping[str, float],
+        weights: Mapping[str, Tensor],
+        measured: Measured | None = None,
     ) -> None:
         """Write a checkpoint with its row of metrics and all rows before, or neither of the two.
 
-        Where that fails, the step can be tried again.
+        With what was measured of it, a row of measures.csv too, whose columns are those of its
+        first row. Where writing fails, the step can be tried again.
         """
-        known = self.manifest
+        known, columns = self.manifest, self.measures
         before = replace(known, steps=list(known.steps), sha256=dict(known.sha256))
-        rows = len(self._lines)
+        rows, n_measured = len(self._lines), len(self._measured)
         try:
             self.put(step, weights)
             self.log(step, metrics)
+            if measured is not None:
+                if self.measures is None:
+                    self.measures = tuple(measured.values)
+                    self.manifest.measures = {"names": list(measured.names)}
+                self._measured.append(csv_line(step, measured.values, self.measures))
             self.flush()
         except BaseException:
-            self.manifest = before
-            del self._lines[rows:]
+            self.manifest, self.measures = before, columns
+            del self._lines[rows:], self._measured[n_measured:]
             raise
 
     def begin_again(self) -> None:
@@ -168,7 +210,7 @@ class RunWriter:
                 "written it since; open it anew with gi.Recorder(..., resume=True)."
             )
         self.manifest.finished = False
-        self.flush_manifest()  # before metrics.csv is longer than run.json says
+        self.flush_manifest()  # before the tables are longer than run.json says
 
     def put(self, step: int, weights: Mapping[str, Tensor]) -> None:
         """Write the checkpoint of a step, which belongs to the run after the next flush."""
@@ -181,19 +223,30 @@ class RunWriter:
         self.manifest.steps.append(step)
 
     def flush(self) -> None:
-        """Write metrics.csv and run.json."""
-        write_whole(self.folder / METRICS, self._metrics())
+        """Write metrics.csv, measures.csv where there is one, and run.json."""
+        for name, content in self._tables().items():
+            write_whole(self.folder / name, content)
         self.flush_manifest()
 
     def flush_manifest(self) -> None:
-        """Write run.json, for a metrics.csv with everything logged so far."""
-        content = self._metrics()
-        self.manifest.metrics = {"rows": len(self._lines), "bytes": len(content)}
-        self.manifest.sha256[METRICS] = sha256(content)
+        """Write run.json, for tables with everything logged and measured so far."""
+        tables = self._tables()
+        self.manifest.metrics = {"rows": len(self._lines), "bytes": len(tables[METRICS])}
+        if self.manifest.measures is not None:
+            size = {"rows": len(self._measured), "bytes": len(tables[MEASURED])}
+            self.manifest.measures = self.manifest.measures | size
+        self.manifest.sha256 |= {name: sha256(content) for name, content in tables.items()}
         self.manifest.write(self.folder)
 
-    def _metrics(self) -> bytes:
-        return (csv_header(self.columns) + "".join(self._lines)).encode()
+    def _tables(self) -> dict[str, bytes]:
+        """The content of metrics.csv, and of measures.csv where there is one."""
+        tables = {METRICS: (self.columns, self._lines)}
+        if self.measures is not None:
+            tables[MEASURED] = (self.measures, self._measured)
+        return {
+            name: (csv_header(columns) + "".join(lines)).encode()
+            for name, (columns, lines) in tables.items()
+        }
 
     def save_resume(self, step: int, state: dict[str, Tensor], *, file: str = RESUME) -> None:
         """Write what training needs to go on from this step, after everything logged so far.
@@ -230,6 +283,13 @@ class RunWriter:
         self.manifest.finished = True
         self.flush()
         (self.folder / RESUME).unlink(missing_ok=True)
+
+
+def _rows_until(step: int, content: bytes) -> tuple[list[str], list[str]]:
+    """The columns of a table without the step, and its lines up to a step."""
+    header, *lines = content.decode().splitlines(keepends=True)
+    kept = [line for line in lines if int(line.partition(",")[0]) <= step]
+    return header.strip().split(",")[1:], kept
 
 
 def _how_to_go_on(folder: Path) -> str:

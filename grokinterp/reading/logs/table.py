@@ -5,7 +5,6 @@ run apart (`shapes`), its steps, losses and accuracies under our names and in ou
 and each step once.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pandas as pd
 
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.files import HEAD
-from grokinterp.base.paths import as_path, file_at, kind_at
+from grokinterp.base.paths import file_at, kind_at
 from grokinterp.base.plugins import others_of, strangers
 from grokinterp.reading.logs import (  # the readers of these register themselves
     arrays,  # noqa: F401
@@ -22,7 +21,7 @@ from grokinterp.reading.logs import (  # the readers of these register themselve
     parquet_files,  # noqa: F401
     saved_dictionaries,
 )
-from grokinterp.reading.logs.columns import OURS, Columns, columns_given, numbers_in
+from grokinterp.reading.logs.columns import Columns, columns_given, numbers_in
 from grokinterp.reading.logs.contents import WANTED, unpacked
 from grokinterp.reading.logs.event_files import event_files_in, read_events
 from grokinterp.reading.logs.formats import LOG_FORMATS, Read
@@ -44,39 +43,6 @@ class Log:
     word: str = "step"  # theirs, for its steps
     notes: tuple[str, ...] = ()
     run: str | None = None  # its name, of several
-
-
-def read_log(
-    path: str | Path, *, columns: Mapping[str, str] | str | None = None, by: str | None = None
-) -> pd.DataFrame:
-    """The curves in a log of any tool: a row a step, columns as those of metrics.csv.
-
-        gi.read_log("metrics.csv")
-        gi.read_log("events.out.tfevents.17", columns={"test_acc": "Accuracy/heldout"})
-
-    Columns are `step` and those of train_loss, test_loss, train_acc, test_acc,
-    test_loss_unmirrored, test_acc_unmirrored and excluded_loss that it has; losses in nats as they
-    were logged, accuracies from 0 to 1; NaN where a step has none. `.attrs["notes"]` says how it
-    was read: which column was taken for which, in which unit, what was left out. Several runs stand
-    one after the other, told apart by a first column `run`.
-
-    `columns` says which column is which, by our names; `by` which one tells runs apart. Formats:
-    CSV and its kin, JSON, JSONL, npz, npy, pickles, Parquet, event files of TensorBoard, lines of
-    `key=value`, those of plug-ins (`gi.register.log_format`), all of them gzipped too. Nothing in
-    a file is executed. InputError in one line for what is no log.
-
-    A log says what was written. It does not show of which weights: tools log before an update, or
-    after it, or a mean over an epoch.
-    """
-    logs = logs_at(as_path("path", path, such_as="metrics.csv"), columns=columns, by=by)
-    notes = list(dict.fromkeys(note for log in logs for note in log.notes))
-    if len(logs) == 1 and logs[0].run is None:
-        frame = logs[0].table.copy()
-    else:
-        frame = pd.concat([log.table.assign(run=log.run) for log in logs], ignore_index=True)
-        frame = frame[["run", *(x for x in OURS if x in frame)]]
-    frame.attrs = {"notes": notes}
-    return frame
 
 
 def logs_at(
