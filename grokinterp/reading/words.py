@@ -39,7 +39,8 @@ STEPS = (*_UPDATES, *_EPOCHS)  # in the order in which they count
 _AXES = {"step", "epoch", "iteration", "iter", "it", "update"}
 _ABOUT_AXES = {  # which a name may have besides one of these and a side
     "global", "log", "logged", "logging", "eval", "checkpoint", "metric", "loss", "acc", "list",
-    "history", "at", "of", "number", "num", "train", "test", "validation",
+    "history", "at", "of", "number", "num", "n", "idx", "count", "counter", "current", "trainer",
+    "train", "test", "validation",
 }  # fmt: skip
 _ROWS = {"index", "indices", "indexes", "idx", "idxs", "inds", "ids", "rows", "mask"}
 _PAIRS = {"data", "pairs", "inputs", "input", "x", "dataset"}

@@ -20,6 +20,7 @@ DECIMAL_COMMA = re.compile(
 )
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?", re.ASCII)
 PERCENT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*%", re.ASCII)
+OF_TENSOR = re.compile(rf"tensor\(({NUMBER.pattern}|nan)(,[^)]*)?\)", re.ASCII)
 MOST_BITS = 10_000  # of a number whose digits Python writes out
 _FORMS = (  # of cells that mean a number, or a date, and what to do about them
     (re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(\D.*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}(\D.*)?"
@@ -58,6 +59,8 @@ def _number(cell: Any, where: str, row: int) -> float:
             return math.nan
         elif NUMBER.fullmatch(text):
             return float(text)
+        elif found := OF_TENSOR.fullmatch(text):
+            return float(found[1])
         else:
             problem = next((words for form, words in _FORMS if form.fullmatch(text)), problem)
     elif cell is None or cell is pd.NA or cell is pd.NaT:

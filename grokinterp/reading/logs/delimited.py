@@ -82,7 +82,19 @@ def _table(content: bytes, form: _Form, path: Path, **options: Any) -> pd.DataFr
     _read(content, form, nrows=1)  # a first row longer than the header is found after all others
     frame = _read(content, form, **options)
     frame.columns = pd.Index(names)
-    return frame
+    return _without_headers(frame)
+
+
+def _without_headers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without rows that are the header again, as of a file that several runs of a script wrote."""
+    first = frame.iloc[:, 0] if frame.shape[1] else pd.Series(dtype=float)
+    if pd.api.types.is_numeric_dtype(first) or not (first == frame.columns[0]).any():
+        return frame
+    again = (frame.astype(str).to_numpy() == np.array(frame.columns, dtype=str)).all(axis=1)
+    kept = frame[~again].reset_index(drop=True)
+    if again.any():
+        kept.attrs["notes"] = [f"its header stands there {int(again.sum()) + 1} times"]
+    return kept
 
 
 def _read(content: bytes, form: _Form, **options: Any) -> pd.DataFrame:

@@ -29,6 +29,7 @@ _PAIR = re.compile(
     r"(?![\w]|\.\d|:\d|-\d)",
     re.IGNORECASE,
 )
+_NO_TEXT = re.compile(r"\x1b\[[\d;]*[A-Za-z]|(?<![\w.])(tensor|np\.float\d\d|array)(?=\()")
 _NAME = re.compile(r"[A-Za-z_][\w./@-]*|\([A-Za-z]+\)")
 _GAP = re.compile(r"[\s=:\[\](){}<>|'\"#,;*~@-]*")  # between a name and its number
 _BETWEEN = re.compile(r"[\s'\"]+")  # the words of a name
@@ -80,7 +81,7 @@ def _pairs(line: str) -> Iterator[tuple[str, float | str]]:
     >>> list(_pairs("best val acc 0.9 epoch_time=3 lr=0.1"))
     []
     """
-    start = 0
+    line, start = _NO_TEXT.sub("", line), 0
     for found in _PAIR.finditer(line):
         name = _name_in(line[start : found.start()])
         start = found.end()

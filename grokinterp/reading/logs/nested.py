@@ -53,6 +53,8 @@ def table_in(data: Any, source: str) -> pd.DataFrame:
         rows, columns = _rows_of_numbers(data["data"]), data["columns"]
         if rows is not None and isinstance(columns, list) and len(columns) == rows.shape[1]:
             return pd.DataFrame(rows.to_numpy(), columns=list(map(str, columns)))
+    if len(data) == 1 and (rows := _rows_of_numbers(next(iter(data.values())))) is not None:
+        return rows
     if (runs := _by_run(data, source)) is not None:
         return runs
     if (records := _records_by_step(data)) is not None:

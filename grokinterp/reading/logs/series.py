@@ -44,8 +44,10 @@ def table_of(series: Sequence[Series], source: str) -> pd.DataFrame:
         return _side_by_side(series, source)  # its steps under their own name
     placed = [one._replace(steps=_steps_for(one, axes)) for one in curves]
     known = [one for one in placed if one.steps is not None]
-    if not known:
+    if not known and axes:
         return _side_by_side(series, source)
+    if not known:
+        return _strided(series, source)
     joined = _by_step(known, source)
     if loose := [one for one in placed if one.steps is None]:
         joined.attrs["notes"] = [f"left out, as nothing says their steps: {_listed(loose)}"]
@@ -96,6 +98,29 @@ def _side_by_side(series: Sequence[Series], source: str) -> pd.DataFrame:
     if others:
         frame.attrs["notes"] = [f"left out, as they are of another length: {_listed(others)}"]
     return frame
+
+
+def _strided(series: Sequence[Series], source: str) -> pd.DataFrame:
+    """Lists without steps: a shorter one is taken to be regular, one entry every so many steps.
+
+    So are those of Nanda et al. 2023: a training loss of every epoch, a test loss of every 10th.
+    """
+    longest = max(len(one.values) for one in series)
+    placed, notes = [], []
+    for one in series:
+        n = len(one.values)
+        stride = round(longest / n)
+        if n not in (longest // stride, -(-longest // stride)):
+            notes.append(f"{one.name} is left out: a list of {n} does not say of which steps it is")
+            continue
+        if stride > 1:
+            notes.append(
+                f"{one.name}: a list of {n}, taken to be one every {stride} steps from 0 on"
+            )
+        placed.append(one._replace(steps=stride * np.arange(n)))
+    joined = _by_step(placed, source)
+    joined.attrs["notes"] = ["it has no steps: entries are counted from 0", *notes]
+    return joined
 
 
 def _by_step(series: Sequence[Series], source: str) -> pd.DataFrame:
