@@ -41,6 +41,7 @@ def info(path: RunPath, as_json: Json = False) -> None:
         "source": run.manifest.source,
         "split": run.manifest.split,
         "steps": list(run.steps),
+        "steps_known": run.steps_known,
         "last": rows and rows[-1],
         "versions": run.manifest.versions,
         "environment": run.manifest.environment,

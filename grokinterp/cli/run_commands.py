@@ -206,8 +206,9 @@ def import_(
     run = import_run(source, out, format=format, progress=True, **said)
     for note in run.notes:
         show(f"- {note}")
+    axis = "steps" if run.steps_known else "positions"
     show(
-        f"{out}: {len(run.steps)} checkpoints, steps {run.steps[0]} to {run.steps[-1]}\n"
+        f"{out}: {len(run.steps)} checkpoints, {axis} {run.steps[0]} to {run.steps[-1]}\n"
         f"See when it learned: grokinterp phases {shlex.quote(str(out))}"
     )
 

@@ -78,15 +78,16 @@ class Phases(Result):
     fractions.
 
     The ends of `phases` are bends of the loss curves and differ from all of these; each carries an
-    interval of steps that are as good (`Phase`). A boundary dates a change in a curve. It does not
-    prove that a circuit exists: where measures were at hand, `reasons` says whether the excluded
-    loss confirms one. `margin` is how many logged rows the label is away from another one.
+    interval of steps that are as good (`Phase`). Where nobody knows the steps of the checkpoints
+    (`run.steps_known`), `phases` and all dates are None. A boundary dates a change in a curve. It
+    does not prove that a circuit exists: where measures were at hand, `reasons` says whether the
+    excluded loss confirms one. `margin` is how many logged rows the label is away from another one.
     """
 
     label: Label
     memorization_step: Step | None
     grok_step: Step | None
-    phases: tuple[Phase, ...]
+    phases: tuple[Phase, ...] | None
     key_frequencies: tuple[int, ...] | None
     reasons: tuple[str, ...]
     margin: Margin
@@ -116,8 +117,9 @@ class Phases(Result):
     def table(self) -> pd.DataFrame:
         """One row per phase."""
         columns = [each.name for each in fields(Phase)]
-        frame = pd.DataFrame([asdict(phase) for phase in self.phases], columns=columns)
-        whole = not any(isinstance(x, float) for row in self.phases for x in (row.start, row.end))
+        frame = pd.DataFrame([asdict(phase) for phase in self.phases or ()], columns=columns)
+        ends = [x for row in self.phases or () for x in (row.start, row.end)]
+        whole = not any(isinstance(x, float) for x in ends)
         return frame.astype(dict.fromkeys(("start", "end"), "Int64" if whole else "Float64"))
 
     def to_dict(self) -> dict[str, Any]:
@@ -218,7 +220,7 @@ def detect_phases(
         reasons.append("no phases: test follows train, so there is nothing to tell apart")
     else:
         reasons.append("no phases: only a run that generalises late has all three")
-    return Phases(
+    found = Phases(
         label=decision.label,
         memorization_step=memorized.step,
         grok_step=grokked.step,
@@ -232,6 +234,33 @@ def detect_phases(
         curves=curves.frame,
         grok_step_unmirrored=on_unmirrored.step,
     )
+    known = x.attrs.get("steps_known", True) if isinstance(x, pd.DataFrame) else x.steps_known
+    return found if known else _without_dates(found, decision)
+
+
+def _without_dates(found: Phases, decision: Decision) -> Phases:
+    """What holds of checkpoints whose steps nobody knows: what was learned, and no date.
+
+    Their order is known: whether test was learned at all is the same on any axis, and whether it
+    was learned late is not.
+    """
+    by_dates = found.label in ("grokked", "steady")
+    margin = Margin(None, "the steps of its checkpoints are not known")
+    kept = "" if by_dates else f"; that it is {found.label} does not rest on them"
+    reasons = [
+        "memorization_step, grok_step and phases are null: nobody knows the steps of its "
+        f"checkpoints, which stand at their positions{kept}"
+    ]
+    if by_dates:
+        reasons.append("test is learned; whether late or with training, only steps could tell")
+    else:
+        reasons += [reason for reason in decision.reasons if reason != decision.margin.reason()]
+    reasons += [reason for reason in found.reasons if reason.startswith("key frequencies")]
+    return replace(
+        found, label="undetermined" if by_dates else found.label, reasons=tuple(reasons),
+        margin=margin, phases=None, t_train=None, t_test=None, memorization_step=None,
+        grok_step=None, grok_step_unmirrored=None,
+    )  # fmt: skip
 
 
 def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:

@@ -30,6 +30,7 @@ from grokinterp.reading.file_contents import (
 )
 from grokinterp.reading.logs.cells import as_numbers, left_out
 from grokinterp.reading.logs.table import read_table
+from grokinterp.reading.plain_yaml import read_yaml
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
 
@@ -46,6 +47,7 @@ OF_LOG = (
 )  # fmt: skip
 OF_SPLIT = ("split", "splits", "train_indices", "train_idx", "indices")
 JSON = (".json", ".jsonl")
+YAML = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,15 @@ def namesakes_of(path: Path, there: Collection[str]) -> Iterator[Contents]:
     return _contents(path.parent, _stems_of(path), there, [])
 
 
+def contents_beside(path: Path, stem: str) -> tuple[Contents, ...]:
+    """What a JSON file of this name says that lies next to a checkpoint."""
+    return tuple(_contents(path.parent, [stem], {f"{stem}.json"}, []))
+
+
 def names_in(folder: Path) -> frozenset[str]:
     """Names of the files in a folder that can be of use here."""
     try:
-        return frozenset(x.name for x in folder.iterdir() if x.suffix in (*JSON, ".csv"))
+        return frozenset(x.name for x in folder.iterdir() if x.suffix in (*JSON, *YAML, ".csv"))
     except OSError:
         return frozenset()
 
@@ -125,12 +132,14 @@ def _files(
 def _contents(
     folder: Path, stems: Iterable[str], there: Collection[str], notes: list[str]
 ) -> Iterator[Contents]:
-    for file in _files(folder, stems, there, JSON):
+    for file in _files(folder, stems, there, (*JSON, *YAML)):
         try:
             if file.stat().st_size > LARGEST_JSON:
                 raise ValueError(f"larger than {LARGEST_JSON / 1e6:.0f} MB")
             data: Any = file.read_bytes()
-            if file.suffix == ".jsonl":
+            if file.suffix in YAML:
+                data = read_yaml(data)
+            elif file.suffix == ".jsonl":
                 data = [json.loads(line) for line in data.splitlines() if line.strip()]
             else:
                 data = json.loads(data)
