@@ -271,11 +271,13 @@ def _tidy(
 
 
 def _named_beside(network: Network, layout: str) -> tuple[str, ...]:
-    """Keys beside a network that are taken for its own.
+    """Keys beside a network that are taken for its own, unless somebody said where it is.
 
     HookedTransformer's names say what is a part of the forward. In other layouts names are free,
     and what stands beside a network without an unembedding may be that.
     """
+    if network.given:
+        return ()
     if layout == "hooked":
         return tuple(key for key in network.beside if _PART_OF_THE_FORWARD.fullmatch(key))
     return () if network.complete else network.beside

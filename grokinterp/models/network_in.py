@@ -33,6 +33,7 @@ class Network:
     complete: bool = True  # with an embedding and an unembedding
     beside: tuple[str, ...] = ()  # keys of other things
     notes: tuple[str, ...] = ()
+    given: bool = False  # somebody said where it is
 
 
 def network_in(keys: Iterable[str], where: str, *, prefix: str | None = None) -> Network:
@@ -73,6 +74,7 @@ def _under(keys: Collection[str], where: str, prefix: str) -> Network:
     found = network_in(inner, where)
     return replace(
         found,
+        given=True,
         names={prefix + key: name for key, name in found.names.items()},
         beside=(
             *(prefix + key for key in found.beside),

@@ -36,7 +36,7 @@ from grokinterp.reading.checkpoint_folders import (
     read_checkpoint,
 )
 from grokinterp.reading.companions import companions_of
-from grokinterp.reading.containers import series_in, series_source
+from grokinterp.reading.containers import series_in, series_source, steps_beside
 from grokinterp.reading.file_contents import LossCurve, contents_of, numbers_in
 from grokinterp.reading.settings import check_agreement
 from grokinterp.reading.tensor_files import (
@@ -103,9 +103,15 @@ def _of_file(path: Path, step: int | None, metrics: str | None) -> Source:
 
 
 def _is_papers(data: Mapping[str, Any]) -> bool:
-    """Whether a file is as theirs: a list of state dicts, and their epochs or how far apart."""
+    """Whether a file is as theirs: a list of state dicts, and their epochs or how far apart.
+
+    One that has their steps besides is somebody else's.
+    """
     states, epochs = data.get("state_dicts"), data.get("epochs")
     if not isinstance(states, list):
+        return False
+    steps = steps_beside({key: x for key, x in data.items() if x is not states}, len(states))
+    if steps and steps[0] and not steps[0].in_epochs:
         return False
     listed = isinstance(epochs, (list, tuple)) and len(epochs) == len(states)
     listed = listed or tuple(getattr(epochs, "shape", ())) == (len(states),)

@@ -140,7 +140,7 @@ def _of_list(data: list[Any], beside: Mapping[Any, Any], at: str) -> Series | No
         return None
     listed = [step for step, _ in pairs]
     if None in listed:
-        listed = _steps_beside(beside, len(data)) or [None] * len(data)
+        listed = steps_beside(beside, len(data)) or [None] * len(data)
     entries = (
         Entry(f"number {i}", state, step)
         for i, ((_, state), step) in enumerate(zip(pairs, listed, strict=True))
@@ -155,7 +155,7 @@ def _pair(entry: Any) -> tuple[StepFound | None, Any]:
     return None, entry
 
 
-def _steps_beside(beside: Mapping[Any, Any], n: int) -> list[StepFound | None] | None:
+def steps_beside(beside: Mapping[Any, Any], n: int) -> list[StepFound | None] | None:
     """The steps of n checkpoints in a list beside them, that of checkpoints before others."""
     possible = []
     for key, value in beside.items():

@@ -29,6 +29,7 @@ HARMLESS = {  # in lower case, and of plain values all the same
     "functools.partial",
     "numpy.random._pickle.__bit_generator_ctor", "numpy.random._pickle.__generator_ctor",
     "numpy.random._pickle.__randomstate_ctor",
+    "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
 }  # fmt: skip
 CONFIG_ATTRIBUTES = ("cfg", "config", "hparams", "args")  # of a model
 MODULE_ATTRIBUTES = ("_parameters", "_buffers", "_modules")
