@@ -116,6 +116,13 @@ class TestOneFile:
         torch.save({**states, "20": states[20]}, tmp_path / "m.pt")
         refusal(tmp_path / "m.pt", "both of step 20")
 
+    def test_one_alone_in_its_folder(self, states, tmp_path):
+        torch.save(states, tmp_path / "all.pt")
+        (tmp_path / "config.yml").write_text("p: 7")
+        run = gi.load(tmp_path)
+        same_weights(run, states)
+        assert has(run, "p=7")
+
     def test_an_optimizers_state_is_no_container(self, states, tmp_path):
         model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(3)))
         optimizer = torch.optim.AdamW(model.parameters())

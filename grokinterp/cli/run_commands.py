@@ -183,7 +183,7 @@ def import_(
     source: Annotated[Path, Argument(help="A checkpoint file, or a folder of them.")],
     out: Annotated[Path, Option(help="Folder to write the run into.", callback=a_folder)],
     format: Annotated[
-        str, Option(help="auto, paper, trainer, demo, state_dict or folder.")
+        str, Option(help="auto, paper, trainer, demo, state_dict, folder or steps.")
     ] = "auto",
     settings: Annotated[
         list[str] | None,

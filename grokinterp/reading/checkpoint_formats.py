@@ -131,12 +131,23 @@ def _of_folder(folder: Path, format: str, metrics: str | None) -> Source:
     for file in files:
         if file.is_symlink():
             raise InputError(f"{file} is a symbolic link; give a folder that holds the files.")
+    if format != "folder" and len(files) == 1 and _holds_several(files[0]):
+        return _of_file(files[0], None, metrics)
     named = [file for file in files if file.parent == folder and _is_named_as_trainers(file)]
     if format == "folder" or not named or not _is_trainers(named[0], read_file(named[0])):
         return folder_source(folder, layout, metrics=metrics)
     source = trainer_source(folder, named)
     others = {"are not named as the training code does": [x.name for x in files if x not in named]}
     return source.with_companions(companions_of(folder, metrics=metrics)).noting(others)
+
+
+def _holds_several(file: Path) -> bool:
+    """Whether a file that is alone in its folder has the weights of several steps."""
+    try:
+        data = read_checkpoint(file)
+    except InputError:
+        return False  # which is told where it is read in its turn
+    return _is_papers(as_mapping(data)) or series_in(data, file) is not None
 
 
 def paper_source(path: Path, data: Mapping[str, Any]) -> Source:
