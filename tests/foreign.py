@@ -3,11 +3,13 @@
 The transpositions are spelt out with plain torch, not taken from the package's layout tables.
 """
 
+import json
 import random
 from pathlib import Path
 
+import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import grokinterp as gi
 
@@ -142,3 +144,35 @@ def python_split(n_inputs: int, n_train: int, seed: int) -> list[int]:
     rows = list(range(n_inputs))
     random.Random(seed).shuffle(rows)
     return rows[:n_train]
+
+
+class Net(nn.Module):
+    """A model of somebody's own class, with HookedTransformer's names."""
+
+    def __init__(self, weights):
+        super().__init__()
+        for name, weight in weights.items():
+            *path, last = name.split(".")
+            place = self
+            for each in path:
+                if each not in place._modules:
+                    place.add_module(each, nn.Module())
+                place = place._modules[each]
+            place.register_parameter(last, nn.Parameter(weight.clone()))
+        self.register_buffer("seen", torch.zeros(3), persistent=False)
+        self.activation = torch.nn.functional.relu
+
+
+def in_parts(weights, folder, ending, n=2):
+    """The weights in n files with an index."""
+    stem = {"safetensors": "model", "bin": "pytorch_model"}[ending]
+    save = safetensors.torch.save_file if ending == "safetensors" else torch.save
+    where = {}
+    for i in range(n):
+        part = f"{stem}-{i + 1:05d}-of-{n:05d}.{ending}"
+        held = dict(list(weights.items())[i::n])
+        save(held, folder / part)
+        where |= dict.fromkeys(held, part)
+    index = folder / f"{stem}.{ending}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    return index

@@ -36,6 +36,7 @@ from grokinterp.runs.manifest import _checksum
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # which a script does not have
 from tests import fuzz_logs, fuzz_texts
+from tests.foreign import Net, in_parts
 
 SLOWEST = 5.0  # seconds of processor time a file may take
 LONGEST = 400  # characters of a refusal
@@ -69,8 +70,14 @@ def corpus(folder: Path, run: gi.Run) -> list[Path]:
     (folder / "many").mkdir()
     for step in run.steps:
         torch.save(run.weights(step), folder / "many" / f"step_{step}.pt")
+    torch.save({step: run.weights(step) for step in run.steps}, folder / "steps.pt")
+    torch.save({"model": Net(weights), "step": 3}, folder / "whole.ckpt")
+    (folder / "parts" / "checkpoint-4").mkdir(parents=True)
+    in_parts(weights, folder / "parts" / "checkpoint-4", "safetensors")
+    (folder / "parts" / "hparams.yaml").write_text("p: 5\nmodel: {n_heads: 2, act: [relu]}\n")
     run.metrics.to_csv(folder / "curves.csv", index=False)
-    made += [folder / name for name in ("zip.pt", "legacy.pt", "tensors.safetensors")]
+    files = ("zip.pt", "legacy.pt", "tensors.safetensors", "steps.pt", "whole.ckpt", "parts")
+    made += [folder / name for name in files]
     return [*made, folder / "many", folder / "run", folder / "curves.csv"]
 
 

@@ -125,9 +125,9 @@ def test_a_pickle_that_calls_a_function_is_refused_and_not_run(function, contain
     assert not witness.exists()
 
 
-def test_a_whole_model_is_refused_with_the_way_out(tmp_path):
+def test_a_whole_model_without_a_known_layout_is_refused_by_what_it_is(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pt")
-    with pytest.raises(gi.InputError, match=r"holds an object of torch.nn.*state_dict"):
+    with pytest.raises(gi.InputError, match="holds a linear model"):
         gi.load(tmp_path / "x.pt")
 
 

@@ -263,9 +263,10 @@ def test_what_is_there_instead_of_weights_is_said(content, words, tmp_path):
     assert max(map(len, re.findall(r"'[^']*'", said)), default=0) <= 82
 
 
-def test_state_dicts_by_step_and_by_other_words_are_told_apart(tmp_path):
+def test_state_dicts_by_words_are_told_from_those_by_step(tmp_path):
     weights = transformer(tmp_path)
-    assert "by step, 0, 100" in refusal({0: weights, 100: weights}, tmp_path / "m.pt")
+    torch.save({0: weights, 100: weights}, tmp_path / "m.pt")
+    assert gi.load(tmp_path / "m.pt").steps == (0, 100)
     assert "under 'ema', 'main'" in refusal(
         {"ema": weights, "main": weights, "model": "x"}, tmp_path / "m.pt"
     )

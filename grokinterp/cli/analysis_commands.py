@@ -41,6 +41,7 @@ def info(path: RunPath, as_json: Json = False) -> None:
         "source": run.manifest.source,
         "split": run.manifest.split,
         "steps": list(run.steps),
+        "steps_known": run.steps_known,
         "last": rows and rows[-1],
         "versions": run.manifest.versions,
         "environment": run.manifest.environment,
@@ -132,9 +133,10 @@ def phases(
     Logs are CSV, JSON, JSONL, npz, pickles, Parquet, event files of TensorBoard
     or lines of key=value, gzipped or not. What was read as what is printed.
     """
+    from grokinterp.progress._detect_phases import run_or_log
     from grokinterp.progress.labels import LABELS
     from grokinterp.progress.measures import progress_measures
-    from grokinterp.progress.phases import PhasesOfRuns, phases_of, run_or_log
+    from grokinterp.progress.phases import PhasesOfRuns, phases_of
     from grokinterp.runs.run import Run
 
     if expect is not None and expect not in LABELS:

@@ -185,7 +185,7 @@ def import_(
     ],
     out: Annotated[Path, Option(help="Folder to write the run into.", callback=a_folder)],
     format: Annotated[
-        str, Option(help="auto, paper, trainer, demo, state_dict or folder.")
+        str, Option(help="auto, paper, trainer, demo, state_dict, folder or steps.")
     ] = "auto",
     settings: Annotated[
         list[str] | None,
@@ -208,8 +208,9 @@ def import_(
     run = import_run(source, out, format=format, progress=True, **said)
     for note in run.notes:
         show(f"- {note}")
+    axis = "steps" if run.steps_known else "positions"
     show(
-        f"{out}: {len(run.steps)} checkpoints, steps {run.steps[0]} to {run.steps[-1]}\n"
+        f"{out}: {len(run.steps)} checkpoints, {axis} {run.steps[0]} to {run.steps[-1]}\n"
         f"See when it learned: grokinterp phases {shlex.quote(str(out))}"
     )
 

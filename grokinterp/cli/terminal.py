@@ -35,7 +35,7 @@ def show_phases(path: str, found: "Phases") -> None:
     show(f"  memorization_step  {_step(found.memorization_step)}")
     show(f"  grok_step          {_step(found.grok_step)}{unmirrored}")
     show(f"  key frequencies    {listed}")
-    for phase in found.phases:
+    for phase in found.phases or ():
         span = f"{_step(phase.start)} to {_step(phase.end)}"
         if phase.end_interval:
             span += f"  (end between {phase.end_interval[0]} and {phase.end_interval[1]})"

@@ -122,6 +122,8 @@ def outcome(run: Run, name: str) -> RunProfile:
     ends = logged(run).reindex([last]).iloc[0]
     if broken := [column for column in METRICS if not math.isfinite(ends[column])]:
         return left_out(f"its {broken[0]} at its last checkpoint ({last}) is not known", phases)
+    if not run.steps_known:
+        return left_out("nobody knows the steps of its checkpoints", phases)
     if phases.t_train is None or phases.t_test is None:
         return left_out("it has no accuracies to align it by", phases)
     if phases.t_test > last:

@@ -273,7 +273,7 @@ def stages_of(phases: Phases, steps: Sequence[int]) -> dict[str, tuple[int, int]
     steps = _whole_steps(steps)
     if not steps:
         raise InputError("there are no steps; give those of the run's checkpoints, run.steps.")
-    ends = {phase.name: (phase.start, phase.end) for phase in phases.phases}
+    ends = {phase.name: (phase.start, phase.end) for phase in phases.phases or ()}
     t_train, t_test = phases.t_train, phases.t_test
     if t_train is not None and t_test is not None and t_train < t_test:
         ends |= {

@@ -13,7 +13,7 @@ architecture, as far as that shows (`foreign_names.other_architecture`).
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -37,14 +37,13 @@ from grokinterp.models.foreign_names import (
     other_architecture,
     slots,
 )
+from grokinterp.models.network_in import Network, network_in
 from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.user_models import PRECISIONS
 
 FUSED = ("bridge", "minimal_gpt")  # layouts whose query, key and value rows are those of all heads
 KINDS = ("act_fn", "eps", "attention_dir", "attention_rate")  # that shapes cannot say
 MASKS = (torch.bool, torch.uint8, torch.int64, *PRECISIONS)
-WRAPPERS = re.compile(r"^((module|_orig_mod|model|transformer)\.)+")  # before every key of others
-MOST_AROUND = 5  # modules, one inside the other, around a network
 
 _NOT_A_WEIGHT = re.compile(
     r".*\b(attn\.bias|mask|IGNORE|causal_mask|tril|bias_mask|inv_freq|rotary_(sin|cos)|masked_bias)"
@@ -57,7 +56,6 @@ _PART_OF_THE_FORWARD = re.compile(  # what a TransformerLens module, or one besi
     r"|(.*\.)?(\w*lora\w*|\w*adapters?|parametrizations)(\..*)?",
     re.IGNORECASE,
 )
-_TOKENS = "embed.W_E"
 _AS_HOOKED = "as HookedTransformer does (embed.W_E, blocks.0.attn.W_Q, ...)"
 
 
@@ -70,6 +68,7 @@ class Recognised:
     assumed: tuple[str, ...]  # keys of the architecture that the weights cannot say
     notes: tuple[str, ...] = ()
     unused_norms: bool = False  # gains and biases that are kept, and used by no layer
+    prefix: str | None = None  # that somebody gave, where a state dict holds several networks
 
     def weights(self, state: Mapping[str, Tensor], where: str) -> Weights:
         """A state dict of this layout as canonical weights; biases it does not have are zero.
@@ -78,11 +77,13 @@ class Recognised:
         finite.
         """
         layout, shape = self.layout, self.architecture
-        with _named_if_another(state, where):
+        network = network_in(state, where, prefix=self.prefix)
+        with _named_if_another(state, network, where):
             if (to_canonical := LAYOUTS.get(layout)) is not None:
-                state, layout = to_canonical(state) or {}, "hooked"
-            named = _Named(_tidy(state, layout, self.unused_norms), layout, shape.n_layers, where)
-            found = named.canonical(shape)
+                state, layout = to_canonical(_under(state, self.prefix)) or {}, "hooked"
+                network = network_in(state, where)
+            tidied = _tidy(state, network, layout, self.unused_norms)
+            found = _Named(tidied, layout, shape.n_layers, where).canonical(shape)
         shapes = shape.parameter_shapes()
         zero = found["embed.W_E"].new_zeros
         found = {name: zero(shape) for name, shape in shapes.items() if is_bias(name)} | found
@@ -112,32 +113,47 @@ class Recognised:
         return replace(self, architecture=replace(self.architecture, **changes))
 
 
-def recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str) -> Recognised:
+def recognise(
+    state: Mapping[str, Tensor], given: Mapping[str, Any], where: str, *, prefix: str | None = None
+) -> Recognised:
     """Layout and architecture of a state dict.
 
     `given` are sizes and kinds that somebody says it has (fields of `TransformerArchitecture`):
     what shapes cannot say is taken from there, and what they can say must agree.
-    `normalization_type` "none" says that the LayerNorms that are kept are not used.
+    `normalization_type` "none" says that the LayerNorms that are kept are not used. `prefix` is
+    what the names of the network begin with, where there are several (`network_in`).
     """
     try:
-        with _named_if_another(state, where):
-            return _recognise(state, given, where)
+        network = network_in(state, where, prefix=prefix)
+        with _named_if_another(state, network, where):
+            return replace(_recognise(state, network, given, where), prefix=prefix)
     except InputError:
         LAYOUTS.every()  # those of plug-ins too
         for layout, to_canonical in LAYOUTS.items():
             with strangers(f"layout={layout!r}", to_canonical):
-                found = to_canonical(state)
+                found = to_canonical(_under(state, prefix))
             if found is not None:
                 found = tensors(f"what layout={layout!r} returns", found)
-                return replace(_recognise(found, given, where), layout=layout)
+                recognised = _recognise(found, network_in(found, where), given, where)
+                return replace(recognised, layout=layout, prefix=prefix)
         raise
 
 
-def _recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str) -> Recognised:
+def _under(state: Mapping[str, Tensor], prefix: str | None) -> Mapping[str, Tensor]:
+    """The weights under a prefix that was given, without it."""
+    if not prefix:
+        return state
+    begin = f"{prefix.removesuffix('.')}."
+    return {key.removeprefix(begin): x for key, x in state.items() if key.startswith(begin)}
+
+
+def _recognise(
+    state: Mapping[str, Tensor], network: Network, given: Mapping[str, Any], where: str
+) -> Recognised:
     unused_norms = str(given.get("normalization_type", "")).lower() == "none"
     given = {key: x for key, x in given.items() if not (unused_norms and key in _NORM_KEYS)}
-    layout = _layout_of(state, where)
-    tidied = _tidy(state, layout, unused_norms)
+    layout = _layout_of(state, network, where)
+    tidied = _tidy(state, network, layout, unused_norms)
     layers = {int(key.split(".")[1]) for key in tidied if re.match(r"blocks\.\d+\.", key)}
     n_layers = len(layers)
     if n_layers > (most := LARGEST_OF["n_layers"]):
@@ -149,16 +165,19 @@ def _recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str
     named = _Named(tidied, layout, n_layers, where)
     kinds = {key: given[key] for key in KINDS if key in given}
     kinds["act_fn"] = given.get("act_fn") or ("gelu" if layout == "minimal_gpt" else "relu")
-    kinds["attention_dir"] = given.get("attention_dir") or _direction(state)
+    masks = {key: state[key] for key in network.names}
+    kinds["attention_dir"] = given.get("attention_dir") or _direction(masks)
     kinds["normalization_type"] = "LN" if "blocks.0.ln1.w" in named.places else None
-    notes: tuple[str, ...] = ()
+    notes = network.notes
+    if beside := sorted({*network.beside} - {*_named_beside(network, layout)}):
+        notes += (f"read without {names(beside)}, which stands beside the network",)
     if kinds["normalization_type"] and "blocks.0.ln1.b" not in named.places:
         if layout == "hooked":  # whose LayerNorms always have biases
             raise InputError(
                 f"{where} has norms without biases, as normalization_type='RMS' has, which a run "
                 "has no place for; build the model yourself and use gi.snapshot(model, task)."
             )
-        notes = ("norms have gains alone: taken to be LayerNorms, which RMSNorms are not",)
+        notes += ("norms have gains alone: taken to be LayerNorms, which RMSNorms are not",)
     architecture = TransformerArchitecture.from_dict({**named.sizes(given), **kinds})
     if extra := named.left_over(architecture):
         notes += (f"read without {names(extra)}, which a HookedTransformer does not have",)
@@ -182,14 +201,14 @@ def _recognise(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str
 
 
 @contextlib.contextmanager
-def _named_if_another(state: Mapping[str, Tensor], where: str) -> Iterator[None]:
+def _named_if_another(state: Mapping[str, Tensor], network: Network, where: str) -> Iterator[None]:
     """Of weights of another architecture, say that and nothing else."""
     try:
         yield
     except InputError:
         plain = {
             name: state[key]
-            for key, name in _without_wrappers(state).items()
+            for key, name in network.names.items()
             if not _NOT_A_WEIGHT.fullmatch(name)
         }
         if (name := other_architecture(plain)) is None:
@@ -201,11 +220,11 @@ def _named_if_another(state: Mapping[str, Tensor], where: str) -> Iterator[None]
         ) from None
 
 
-def _layout_of(state: Mapping[str, Tensor], where: str) -> str:
-    found = _without_wrappers(state)
+def _layout_of(state: Mapping[str, Tensor], network: Network, where: str) -> str:
+    found = network.names
     known = set(found.values())
     if "embed.W_E" in known and "blocks.0.attn.W_O" in known:
-        output = next(state[key] for key in state if key.endswith("blocks.0.attn.W_O"))
+        output = next(state[key] for key, name in found.items() if name == "blocks.0.attn.W_O")
         return "paper" if output.ndim == 2 else "hooked"
     if "blocks.0.attn.q.weight" in known:
         return "bridge"
@@ -223,13 +242,16 @@ def _layout_of(state: Mapping[str, Tensor], where: str) -> str:
     )
 
 
-def _tidy(state: Mapping[str, Tensor], layout: str, unused_norms: bool) -> dict[str, Tensor]:
+def _tidy(
+    state: Mapping[str, Tensor], network: Network, layout: str, unused_norms: bool
+) -> dict[str, Tensor]:
     """The weights without wrappers and buffers; a GPT's under the bridge's names, q, k, v apart.
 
     Half precision becomes float32, which holds every value of it; all become float64 if one is.
     """
     found: dict[str, Tensor] = {}
-    for key, name in _without_wrappers(state).items():
+    beside = dict.fromkeys(_named_beside(network, layout))
+    for key, name in {**network.names, **{key: key for key in beside}}.items():
         tensor = state[key]
         if _NOT_A_WEIGHT.fullmatch(name) or not tensor.is_floating_point():
             continue
@@ -248,22 +270,17 @@ def _tidy(state: Mapping[str, Tensor], layout: str, unused_norms: bool) -> dict[
     return as_bridge(found) if layout == "minimal_gpt" else found
 
 
-def _without_wrappers(keys: Iterable[str]) -> dict[str, str]:
-    """Every key, and its name without what wrappers, or one module around all, put before it.
+def _named_beside(network: Network, layout: str) -> tuple[str, ...]:
+    """Keys beside a network that are taken for its own, unless somebody said where it is.
 
-    >>> _without_wrappers(["net.embed.W_E", "net.unembed.W_U"])
-    {'net.embed.W_E': 'embed.W_E', 'net.unembed.W_U': 'unembed.W_U'}
+    HookedTransformer's names say what is a part of the forward. In other layouts names are free,
+    and what stands beside a network without an unembedding may be that.
     """
-    found = {key: WRAPPERS.sub("", key) for key in keys}
-    for _ in range(MOST_AROUND):
-        first = {name.partition(".")[0] for name in found.values()}
-        if len(found) < 2 or len(first) > 1 or not all("." in name for name in found.values()):
-            break
-        found = {key: WRAPPERS.sub("", name.partition(".")[2]) for key, name in found.items()}
-    around = {name[: -len(_TOKENS)] for name in found.values() if name.endswith(f".{_TOKENS}")}
-    if len(around) == 1 and _TOKENS not in found.values():  # and beside it other modules
-        found = {key: name.removeprefix(*around) for key, name in found.items()}
-    return found
+    if network.given:
+        return ()
+    if layout == "hooked":
+        return tuple(key for key in network.beside if _PART_OF_THE_FORWARD.fullmatch(key))
+    return () if network.complete else network.beside
 
 
 @dataclass(frozen=True)

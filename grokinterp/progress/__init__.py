@@ -1,6 +1,7 @@
 """How far a run has come: progress measures over its checkpoints, its label and its phases."""
 
 from grokinterp.base.names import room_names
+from grokinterp.progress._detect_phases import detect_phases
 from grokinterp.progress.levels import Thresholds
 from grokinterp.progress.losses import (
     excluded_loss,
@@ -10,7 +11,7 @@ from grokinterp.progress.losses import (
     trig_loss,
 )
 from grokinterp.progress.measures import MEASURES, measure, measure_snapshot, progress_measures
-from grokinterp.progress.phases import Phase, Phases, PhasesOfRuns, detect_phases
+from grokinterp.progress.phases import Phase, Phases, PhasesOfRuns
 from grokinterp.progress.watching import Watch
 
 __all__ = [

@@ -202,7 +202,7 @@ def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int]) -> Figur
 
 def _shade(drawn: Figure, phases: Phases, *, last: int) -> None:
     """Phases as areas and crossings as lines, named in the legend, where no name can overlap."""
-    for phase in phases.phases:
+    for phase in phases.phases or ():
         if phase.start is not None:
             drawn.add_vrect(
                 x0=phase.start,

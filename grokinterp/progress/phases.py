@@ -3,15 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from grokinterp.base.checks import number, refused, word
-from grokinterp.base.errors import InputError, named, shown
-from grokinterp.base.paths import as_path, kind_at
+from grokinterp.base.errors import InputError, shown
 from grokinterp.base.result import Result, card, plain_values, text_card
 from grokinterp.progress.boundaries import Bend, boundaries_of, memorization_bend
 from grokinterp.progress.curves import (
@@ -20,7 +17,6 @@ from grokinterp.progress.curves import (
     Curves,
     Step,
     read_curves,
-    read_measures,
     without_few_accuracies,
 )
 from grokinterp.progress.labels import Decision, Label, Margin, label_of
@@ -32,12 +28,8 @@ from grokinterp.progress.levels import (
     unmirrored_of,
 )
 from grokinterp.progress.measures import progress_measures
-from grokinterp.reading._load import RunOrPath, load
-from grokinterp.reading.addresses import calling_by_address, local_copy
-from grokinterp.reading.checkpoint_formats import SUFFIXES, is_foreign
-from grokinterp.reading.logs.columns import Columns, columns_given
-from grokinterp.reading.logs.table import Log, is_log, logs_at, logs_of
-from grokinterp.runs.manifest import RUN_JSON, missing_split
+from grokinterp.reading.logs.table import Log
+from grokinterp.runs.manifest import missing_split
 from grokinterp.runs.run import Run
 
 CIRCUIT_FACTOR = 10.0  # rise of the excluded loss that confirms a circuit
@@ -80,15 +72,16 @@ class Phases(Result):
     fractions.
 
     The ends of `phases` are bends of the loss curves and differ from all of these; each carries an
-    interval of steps that are as good (`Phase`). A boundary dates a change in a curve. It does not
-    prove that a circuit exists: where measures were at hand, `reasons` says whether the excluded
-    loss confirms one. `margin` is how many logged rows the label is away from another one.
+    interval of steps that are as good (`Phase`). Where nobody knows the steps of the checkpoints
+    (`run.steps_known`), `phases` and all dates are None. A boundary dates a change in a curve. It
+    does not prove that a circuit exists: where measures were at hand, `reasons` says whether the
+    excluded loss confirms one. `margin` is how many logged rows the label is away from another one.
     """
 
     label: Label
     memorization_step: Step | None
     grok_step: Step | None
-    phases: tuple[Phase, ...]
+    phases: tuple[Phase, ...] | None
     key_frequencies: tuple[int, ...] | None
     reasons: tuple[str, ...]
     margin: Margin
@@ -118,8 +111,9 @@ class Phases(Result):
     def table(self) -> pd.DataFrame:
         """One row per phase."""
         columns = [each.name for each in fields(Phase)]
-        frame = pd.DataFrame([asdict(phase) for phase in self.phases], columns=columns)
-        whole = not any(isinstance(x, float) for row in self.phases for x in (row.start, row.end))
+        frame = pd.DataFrame([asdict(phase) for phase in self.phases or ()], columns=columns)
+        ends = [x for row in self.phases or () for x in (row.start, row.end)]
+        whole = not any(isinstance(x, float) for x in ends)
         return frame.astype(dict.fromkeys(("start", "end"), "Int64" if whole else "Float64"))
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,7 +145,7 @@ class PhasesOfRuns(Result):
         """One row per run."""
         rows = []
         for name, found in self.runs.items():
-            ends = {f"{phase.name}_end": phase.end for phase in found.phases}
+            ends = {f"{phase.name}_end": phase.end for phase in found.phases or ()}
             steps = {step: getattr(found, step) for step in CROSSINGS[:2]}
             rows.append({"run": name, "label": found.label, **steps, **ends})
         columns = ["run", "label", *CROSSINGS[:2], *(f"{name}_end" for name in PHASES)]
@@ -160,107 +154,6 @@ class PhasesOfRuns(Result):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `grokinterp phases --json` prints them: {"runs": [...]}."""
         return {"runs": [{"run": name, **found.to_dict()} for name, found in self.runs.items()]}
-
-
-def run_or_log(
-    path: str | Path, *, columns: Columns | str | None = None, by: str | None = None
-) -> Run | list[Log]:
-    """What lies at a path: a run, checkpoints of others, or a log of one run or several.
-
-    `columns` and `by` are for logs, as of `gi.read_log`.
-    """
-    path = as_path("x", local_copy(path), such_as="runs/mine")
-    with calling_by_address(path):
-        if _is_log(path):
-            return logs_at(path, columns=columns, by=by)
-        run = load(path)
-        if columns or by:
-            given = "columns" if columns else "by"
-            raise InputError(f"{path} is a run, and {given}= is for logs; leave it out.")
-        return run
-
-
-def _is_log(path: Path) -> bool:
-    if kind_at(path) == "folder":
-        return not (path / RUN_JSON).exists() and not is_foreign(path) and is_log(path)
-    if path.suffix not in SUFFIXES and not is_foreign(path):
-        return True
-    return path.is_file() and is_foreign(path) and is_log(path)
-
-
-@overload
-def detect_phases(
-    x: Run,
-    *,
-    measures: pd.DataFrame | None = None,
-    thresholds: Thresholds | Mapping[str, float] | None = None,
-    ceiling: float | None = None,
-) -> Phases: ...
-
-
-@overload
-def detect_phases(
-    x: RunOrPath | pd.DataFrame,
-    *,
-    measures: pd.DataFrame | None = None,
-    thresholds: Thresholds | Mapping[str, float] | None = None,
-    ceiling: float | None = None,
-    columns: Columns | str | None = None,
-    by: str | None = None,
-) -> Phases | PhasesOfRuns: ...
-
-
-def detect_phases(
-    x: RunOrPath | pd.DataFrame,
-    *,
-    measures: pd.DataFrame | None = None,
-    thresholds: Thresholds | Mapping[str, float] | None = None,
-    ceiling: float | None = None,
-    columns: Columns | str | None = None,
-    by: str | None = None,
-) -> Phases | PhasesOfRuns:
-    """Label a run or a table of curves and date its phases.
-
-        gi.detect_phases("runs/mine")
-        gi.detect_phases("log.csv", columns={"step": "epoch", "test_acc": "val/acc"})
-
-    `x` is a run, a table, or the path of a run, of checkpoints of others or of a log of any tool
-    (`gi.read_log` says which), or the address of one of these, such as `hf://user/repo/log.csv`. A
-    run is read from metrics.csv and from the progress measures of its
-    checkpoints (`measures` spares computing them again); a log or a table from its steps, losses
-    and accuracies (at least one), with `excluded_loss` used when present. They are found by their
-    names in any of the usual words; `columns` says which is which, by our names, and
-    `Phases.notes` how it was read. A log of several runs, told apart by a column such as `seed` or
-    the one that `by` names, gives a `PhasesOfRuns`.
-
-    `ceiling` is the best test accuracy that the task allows, that of a run's task (`task.ceiling`)
-    unless given, else 1: a run generalises when it comes within 5 % of it or of its own train
-    accuracy, whichever is less.
-
-    The label is that of `grokinterp.progress.labels`, the boundaries those of
-    `grokinterp.progress.boundaries`; nothing is set by hand for a run.
-    """
-    limits = _thresholds(thresholds)
-    if ceiling is not None:
-        ceiling = number("ceiling", ceiling, most=1, such_as="0.95")
-    if measures is not None:
-        measures = read_measures(measures)
-    source = "the table"
-    if isinstance(x, str | Path):
-        source = str(x)
-        found: Any = run_or_log(x, columns=columns, by=by)
-    elif isinstance(x, pd.DataFrame):
-        found = logs_of(x, source, columns=columns_given(columns), by=by)
-    else:
-        found = x
-        if columns or by:
-            raise InputError("columns= and by= are for logs and tables; leave them out for a run.")
-    if not isinstance(found, Run | list):
-        raise InputError(
-            f"{named(x)} has no phases; give a run (gi.load(path)), its path, or a DataFrame with "
-            "a 'step' column and losses or accuracies."
-        )
-    return phases_of(found, source, measures=measures, limits=limits, ceiling=ceiling)
 
 
 def phases_of(
@@ -289,7 +182,8 @@ def phases_of(
 
 def phases_of_metrics(run: Run) -> Phases:
     """The phases that a run's metrics tell by themselves, without its weights."""
-    return _of_log(Log(run.metrics), "the table", None, Thresholds(), run.task.ceiling)
+    log = Log(run.metrics, steps_known=run.steps_known)
+    return _of_log(log, "the table", None, Thresholds(), run.task.ceiling)
 
 
 def _of_run(
@@ -305,7 +199,10 @@ def _of_run(
         reasons.append(f"key frequencies: {note}")
     curves = read_curves(run.metrics, str(run.path))
     ceiling = run.task.ceiling if ceiling is None else ceiling
-    return _dated(curves, run, measures, limits, ceiling, reasons=reasons, key=key)
+    return _dated(
+        curves, run, measures, limits, ceiling, reasons=reasons, key=key,
+        steps_known=run.steps_known,
+    )  # fmt: skip
 
 
 def _of_log(
@@ -321,7 +218,10 @@ def _of_log(
     reasons = ["key frequencies: none without weights"]
     notes = (*log.notes, *curves.notes)
     curves = replace(curves, notes=notes)
-    found = _dated(curves, None, measures, limits, ceiling or 1.0, reasons=reasons, key=None)
+    found = _dated(
+        curves, None, measures, limits, ceiling or 1.0, reasons=reasons, key=None,
+        steps_known=log.steps_known,
+    )  # fmt: skip
     return replace(found, notes=notes)
 
 
@@ -334,6 +234,7 @@ def _dated(
     *,
     reasons: list[str],
     key: tuple[int, ...] | None,
+    steps_known: bool,
 ) -> Phases:
     """Label, crossings and phases of curves, those of a run with its measures."""
     if ceiling < 1:
@@ -370,7 +271,7 @@ def _dated(
         reasons.append("no phases: test follows train, so there is nothing to tell apart")
     else:
         reasons.append("no phases: only a run that generalises late has all three")
-    return Phases(
+    found = Phases(
         label=decision.label,
         memorization_step=memorized.step,
         grok_step=grokked.step,
@@ -384,16 +285,32 @@ def _dated(
         curves=curves.frame,
         grok_step_unmirrored=on_unmirrored.step,
     )
+    return found if steps_known else _without_dates(found, decision)
 
 
-def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
-    if given is None or isinstance(given, Thresholds):
-        return given or Thresholds()
-    if not isinstance(given, Mapping):
-        raise refused("thresholds", given, "a dict", "such as {'test_acc': 0.95}")
-    for name in given:
-        word("threshold", name, asdict(Thresholds()))
-    return Thresholds(**given)
+def _without_dates(found: Phases, decision: Decision) -> Phases:
+    """What holds of checkpoints whose steps nobody knows: what was learned, and no date.
+
+    Their order is known: whether test was learned at all is the same on any axis, and whether it
+    was learned late is not.
+    """
+    by_dates = found.label in ("grokked", "steady")
+    margin = Margin(None, "the steps of its checkpoints are not known")
+    kept = "" if by_dates else f"; that it is {found.label} does not rest on them"
+    reasons = [
+        "memorization_step, grok_step and phases are null: nobody knows the steps of its "
+        f"checkpoints, which stand at their positions{kept}"
+    ]
+    if by_dates:
+        reasons.append("test is learned; whether late or with training, only steps could tell")
+    else:
+        reasons += [reason for reason in decision.reasons if reason != decision.margin.reason()]
+    reasons += [reason for reason in found.reasons if reason.startswith("key frequencies")]
+    return replace(
+        found, label="undetermined" if by_dates else found.label, reasons=tuple(reasons),
+        margin=margin, phases=None, t_train=None, t_test=None, memorization_step=None,
+        grok_step=None, grok_step_unmirrored=None,
+    )  # fmt: skip
 
 
 def _in_order_of_events(

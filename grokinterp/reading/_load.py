@@ -207,7 +207,7 @@ def open_foreign(
     given.check_config(source.config, str(path))
     last = max(source.states)
     state, where = source.states[last](), _where(source, last)
-    recognised = recognise(state, combined.of_architecture(), where)
+    recognised = recognise(state, combined.of_architecture(), where, prefix=given.prefix)
     task, task_notes = task_of(recognised.architecture, given, config, source)
     papers = source.format in ("paper", "trainer")  # whose code keeps the vocabulary of p = 113
     ignored = ("d_vocab", "d_vocab_out") if papers else ()
@@ -245,6 +245,7 @@ def open_foreign(
             "file": path.name, "format": source.format, "layout": recognised.layout,
             "notes": notes,
         },
+        steps_known=source.steps_known,
     )  # fmt: skip
     return ForeignStore(source, recognised, manifest, split.rows, source.logged_metrics())
 

@@ -1,4 +1,4 @@
-"""One checkpoint file, or a folder of them, as a `Source`: every step, and what the files say.
+"""One checkpoint, or several of known steps, as a `Source`: every step, and what the files say.
 
 What a file says of itself counts before what the files of its name say (`x.json`), and these before
 what lies next to all of them.
@@ -30,12 +30,11 @@ from grokinterp.reading.file_contents import (
     contents_of,
 )
 from grokinterp.reading.logs.table import Log
+from grokinterp.reading.pickled_objects import objects_in
 from grokinterp.reading.stored_losses import intervals_in, place_lists, stride_of
 from grokinterp.reading.tensor_files import (
     StateDict,
     as_mapping,
-    is_no_checkpoint,
-    read_file,
     weights_in,
 )
 from grokinterp.reading.words import counts_epochs
@@ -62,6 +61,7 @@ class Source:
     configs: Configs = ()  # the same by file, each whole
     near: Mapping[int, float] = field(default_factory=dict)  # training losses of a checkpoint, or
     # of the weights one update before it; where none is known to be its own
+    steps_known: bool = True  # otherwise checkpoints stand at their positions, 0, 1, ...
 
     def logged_metrics(self) -> pd.DataFrame:
         """One row per logged step: the columns of metrics.csv, NaN where nothing was logged."""
@@ -84,6 +84,10 @@ class Source:
             if names
         )
         return replace(self, notes=(*self.notes, *notes))
+
+    def noting_objects(self, data: Any) -> "Source":
+        """With a note about objects in the file."""
+        return replace(self, notes=(*self.notes, *objects_in(data)))
 
     def with_companions(self, companions: Companions, word: str | None = None) -> "Source":
         """Checkpoints, and what the files next to all of them say where they themselves do not."""
@@ -155,39 +159,53 @@ def step_in(stem: str) -> tuple[int, str | None] | None:
 
 
 @dataclass(frozen=True)
-class CheckpointFile:
-    """One file of several: its step, another step that it also has, and all else that it says."""
+class Checkpoint:
+    """One of several: its step, another step that it also has, and all else that it says."""
 
-    file: Path
+    where: str  # for messages
+    name: str  # for notes
     step: StepFound | None
     other: StepFound | None
     contents: Contents
     named: bool  # whether its name has a step
+    state: Callable[[], StateDict]
 
 
-def part_of(file: Path, data: Any, there: Collection[str]) -> CheckpointFile:
-    """What a file of weights says; `there` are the names of the files next to it."""
-    contents = contents_of(with_name(data, file.stem))
+def checkpoint_of(
+    data: Any,
+    *,
+    where: str,
+    name: str,
+    stem: str,
+    state: Callable[[], StateDict],
+    beside: Iterable[Contents] = (),
+) -> Checkpoint:
+    """What a checkpoint says; `stem` is its name, `beside` what the files of its name say."""
+    contents = contents_of(with_name(data, stem))
     if contents.train_rows is None and as_mapping(data).get("train_indices") is not None:
         raise InputError(
-            f"{file}: its train_indices are no list of rows a*p + b; put them right, or leave them "
-            "out and give train_indices=FILE."
+            f"{where}: its train_indices are no list of rows a*p + b; put them right, or leave "
+            "them out and give train_indices=FILE."
         )
-    contents = replace(contents, configs=((str(file), contents.config),))
-    for other in namesakes_of(file, there):
+    notes = (*contents.notes, *objects_in(data))
+    contents = replace(contents, configs=((where, contents.config),), notes=notes)
+    for other in beside:
         if other.step is not None and counts_epochs(other.step[1]) and not other.losses:
             other = replace(other, step=None)  # of a configuration: the number that is planned
         contents = contents.over(other)
-    step, other_step = step_of(contents.step, file.stem)
+    step, other_step = step_of(contents.step, stem)
     if contents.train_rows is not None:  # not a view of a file that stays open
         contents = replace(contents, train_rows=contents.train_rows.clone())
-    return CheckpointFile(file, step, other_step, contents, step_in(file.stem) is not None)
+    return Checkpoint(where, name, step, other_step, contents, step_in(stem) is not None, state)
 
 
 def single_source(path: Path, data: Any, *, step: int | None, metrics: str | None) -> Source:
     """A file with the weights of one step; `step` is what somebody set, `metrics` a log of it."""
     state = weights_in(data, path)
-    part = part_of(path, data, names_in(path.parent))
+    part = checkpoint_of(
+        data, where=str(path), name=path.name, stem=path.stem, state=lambda: state,
+        beside=namesakes_of(path, names_in(path.parent)),
+    )  # fmt: skip
     in_epochs = part.step is not None and part.step.in_epochs
     companions = companions_of(path, epochs=in_epochs, metrics=metrics)
     contents = part.contents.over(companions.contents, its_own=False)
@@ -254,7 +272,7 @@ def _in_the_same_steps(
     return log.table, log.notes
 
 
-def _what_they_say(parts: Collection[CheckpointFile], lists: Iterable[str]) -> tuple[str, ...]:
+def _what_they_say(parts: Collection[Checkpoint], lists: Iterable[str]) -> tuple[str, ...]:
     """A note of what files say besides weights; `lists` are columns of which there are lists."""
     words: list[str] = []
     for x in (part.contents for part in parts):
@@ -266,9 +284,9 @@ def _what_they_say(parts: Collection[CheckpointFile], lists: Iterable[str]) -> t
     return (f"besides weights, {what}: {', '.join(dict.fromkeys(words))}",) if words else ()
 
 
-def _other_steps(parts: Iterable[CheckpointFile]) -> tuple[str, ...]:
+def _other_steps(parts: Iterable[Checkpoint]) -> tuple[str, ...]:
     """A note where files and their names say different steps."""
-    differing = [(x.file.name, x.step, x.other) for x in parts if x.step and x.other]
+    differing = [(x.name, x.step, x.other) for x in parts if x.step and x.other]
     if not differing:
         return ()
     name, step, other = differing[0]
@@ -280,76 +298,65 @@ def _other_steps(parts: Iterable[CheckpointFile]) -> tuple[str, ...]:
     )
 
 
-def folder_source(folder: Path, files: Collection[Path], *, metrics: str | None) -> Source:
-    """The weights of every file that says its step, or has it in its name."""
-    there = names_in(folder)
-    parts: dict[int, CheckpointFile] = {}
-    others = Contents()  # of files without weights: a log, the training rows
-    left_out: dict[str, list[str]] = {}
-    lists = _ListsOfFiles()
-    for file in files:
-        try:
-            data = read_file(file)
-            part = part_of(file, data, there)
-        except InputError:
-            if step_in(file.stem) is not None:
-                raise
-            left_out.setdefault("cannot be read and have no step in the name", []).append(file.name)
-            continue
-        if is_no_checkpoint(data):
-            if not part.contents.is_empty:
-                whole = ((str(file), part.contents.config),)
-                others = others.over(replace(part.contents, configs=whole))
-            left_out.setdefault("hold no weights", []).append(file.name)
-            continue
-        if part.step is None:
-            left_out.setdefault("have no step", []).append(file.name)
-            continue
-        weights_in(data, file)  # refused at once if these are none
-        step = part.step.number
-        if (rival := parts.get(step)) is not None:
-            copies = [x for x in (part, rival) if not x.named and COPIES.search(x.file.stem)]
+class Checkpoints:
+    """Checkpoints of one run that are looked at one after the other, and what was left out."""
+
+    def __init__(self) -> None:
+        self.parts: dict[int, Checkpoint] = {}
+        self.left_out: dict[str, list[str]] = {}
+        self._lists = _ListsOfFiles()
+
+    def leave_out(self, reason: str, name: str) -> None:
+        """Note that one is left out, as they "have no step" or whatever the reason is."""
+        self.left_out.setdefault(reason, []).append(name)
+
+    def add(self, part: Checkpoint, step: StepFound) -> None:
+        """One more; of two of the same step one has to be a copy by its name."""
+        if (rival := self.parts.get(step.number)) is not None:
+            copies = [x for x in (part, rival) if not x.named and COPIES.search(x.name)]
             if len(copies) != 1 or not (part.named or rival.named):
-                raise InputError(f"{rival.file} and {file.name} are both of step {step}; keep one.")
-            other = copies[0].file.name
-            left_out.setdefault("are of the step of another file", []).append(other)
+                number = step.number
+                raise InputError(
+                    f"{rival.where} and {part.name} are both of step {number}; keep one."
+                )
+            self.leave_out("are of the step of another file", copies[0].name)
             if copies[0] is part:
-                continue
-        lists.add(step, part.contents.lists)
-        parts[step] = replace(part, contents=replace(part.contents, lists={}))
-    if not parts:
-        first = next(iter(files))
-        if list(left_out) == ["hold no weights"]:
-            weights_in(read_file(first), first)  # which says what it holds instead
-        raise InputError(f"{first} has no step in it or in its name; name it such as step_100.pt.")
-    last = parts[max(parts)].step
-    assert last is not None
-    source = _source_of_parts(folder, dict(sorted(parts.items())), lists, last)
-    companions = companions_of(folder, epochs=last.in_epochs, metrics=metrics)
-    companions = replace(companions, contents=companions.contents.over(others))
-    return source.with_companions(companions, last.word).noting(left_out)
+                return
+        self._lists.add(step.number, part.contents.lists)
+        self.parts[step.number] = replace(
+            part, contents=replace(part.contents, lists={}), step=step
+        )
+
+    @property
+    def last(self) -> StepFound:
+        """The last step."""
+        step = self.parts[max(self.parts)].step
+        assert step is not None
+        return step
+
+    def source(self, path: Path, format: str, companions: Companions) -> Source:
+        """All of them, with what lies next to them."""
+        parts, last = dict(sorted(self.parts.items())), self.last
+        source = _source_of_parts(path, format, parts, self._lists, last)
+        return source.with_companions(companions, last.word).noting(self.left_out)
 
 
 def _source_of_parts(
-    folder: Path, parts: dict[int, CheckpointFile], lists: "_ListsOfFiles", last: StepFound
+    path: Path, format: str, parts: dict[int, Checkpoint], lists: "_ListsOfFiles", last: StepFound
 ) -> Source:
     configs = [pair for part in parts.values() for pair in part.contents.configs]
     config = next((x.contents.config for x in reversed(parts.values()) if x.contents.config), {})
-    kept = [(x.file, rows) for x in parts.values() if (rows := x.contents.train_rows) is not None]
-    for file, found in kept[1:]:
+    kept = [(x, rows) for x in parts.values() if (rows := x.contents.train_rows) is not None]
+    for part, found in kept[1:]:
         first, same = kept[0]
         if same.shape != found.shape or not (same == found).all():
             raise InputError(
-                f"{first} and {file.name} keep other training rows: they are not of one run; keep "
-                "the files of one."
+                f"{first.where} and {part.name} keep other training rows: they are not of one run; "
+                "keep the files of one."
             )
     curves, placed = lists.placed(last, config)
     losses = {step: part.contents.losses for step, part in parts.items()}
     near = {step: each["train_loss"] for step, each in losses.items() if "train_loss" in each}
-    states: dict[int, Callable[[], StateDict]] = {
-        step: (lambda file=part.file: weights_in(read_file(file), file))  # type: ignore[misc]
-        for step, part in parts.items()
-    }
     words = dict.fromkeys(x.step.word for x in parts.values() if x.step and x.step.in_epochs)
     notes = [
         f"steps are {' and '.join(map(repr, words))} as the files count them: of one update each, "
@@ -358,8 +365,9 @@ def _source_of_parts(
     notes += [*_other_steps(parts.values()), *_what_they_say(parts.values(), curves)]
     notes += dict.fromkeys(note for part in parts.values() for note in part.contents.notes)
     return Source(
-        folder, "folder", states, _with_single(curves, losses), None, config,
-        kept[0][1] if kept else None, None, (*notes, *placed), configs=configs, near=near,
+        path, format, {step: part.state for step, part in parts.items()},
+        _with_single(curves, losses), None, config, kept[0][1] if kept else None, None,
+        (*notes, *placed), configs=configs, near=near,
     )  # fmt: skip
 
 

@@ -6,7 +6,8 @@ trainer     the folder their training code writes: `init.pth`, `<epoch>.pth`, `f
 demo        one file of TransformerLens' Grokking_Demo (`grokking_demo.pth`): `checkpoints`,
             `checkpoint_epochs`, losses of every epoch, `train_indices`, `config`
 state_dict  one file with the weights of one step
-folder      a folder of those, the step in each file or in its name
+folder      a folder of those, the step in each file or in its name, or in that of its sub-folder
+steps       one file with the weights of several steps: a dictionary by step, or a list
 
 Step s is the state after s updates. Both codes take the training loss of epoch e before its update
 and the checkpoint after it: `train_losses[e]` belongs to step e, the checkpoint of epoch e to step
@@ -26,30 +27,37 @@ from torch import Tensor
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
 from grokinterp.base.paths import kind_at
-from grokinterp.reading.checkpoint_files import Source, folder_source, single_source
+from grokinterp.reading.checkpoint_files import Source, single_source
+from grokinterp.reading.checkpoint_folders import (
+    INDEX,
+    SUFFIXES,
+    folder_source,
+    layout_of,
+    read_checkpoint,
+)
 from grokinterp.reading.companions import companions_of
+from grokinterp.reading.containers import series_in, series_source, steps_beside
 from grokinterp.reading.file_contents import LossCurve, contents_of, numbers_in
 from grokinterp.reading.settings import check_agreement
 from grokinterp.reading.tensor_files import (
-    MOST_SHARED,
     StateDict,
     as_mapping,
     is_tensor_file,
     read_file,
+    refuse_mostly_shared,
     refuse_other_file,
     state_dict_in,
 )
-from grokinterp.runs.manifest import LARGEST_STEP, RUN_JSON, SPLIT
+from grokinterp.runs.manifest import LARGEST_STEP, RUN_JSON
 
-FORMATS = ("paper", "trainer", "demo", "state_dict", "folder")
-SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl")
+FORMATS = ("paper", "trainer", "demo", "state_dict", "folder", "steps")
 
 
 def is_foreign(path: Path) -> bool:
     """Whether a path holds checkpoints that are not a run of ours."""
     if path.is_dir():
-        return not (path / RUN_JSON).exists() and bool(_checkpoint_files(path))
-    return path.is_file() and is_tensor_file(path)
+        return not (path / RUN_JSON).exists() and bool(layout_of(path).checkpoints)
+    return path.is_file() and (path.name.endswith(INDEX) or is_tensor_file(path))
 
 
 def holds_foreign(path: Path) -> bool:
@@ -80,41 +88,66 @@ def open_source(
 
 
 def _of_file(path: Path, step: int | None, metrics: str | None) -> Source:
-    data = read_file(path)
-    if isinstance(as_mapping(data).get("state_dicts"), list):
+    data = read_checkpoint(path)
+    if _is_papers(as_mapping(data)):
         source = paper_source(path, data)
-    elif isinstance(as_mapping(data).get("checkpoints"), list):
+    elif isinstance(as_mapping(data).get("checkpoints"), list) and "checkpoint_epochs" in data:
         source = demo_source(path, data)
     elif step is None and _is_trainers(path, data):
         source = trainer_source(path, [path])
+    elif (series := series_in(data, path)) is not None:
+        return series_source(path, series, metrics=metrics)
     else:
         return single_source(path, data, step=step, metrics=metrics)
-    return source.with_companions(companions_of(path, metrics=metrics))
+    return source.with_companions(companions_of(path, metrics=metrics)).noting_objects(data)
+
+
+def _is_papers(data: Mapping[str, Any]) -> bool:
+    """Whether a file is as theirs: a list of state dicts, and their epochs or how far apart.
+
+    One that has their steps besides is somebody else's.
+    """
+    states, epochs = data.get("state_dicts"), data.get("epochs")
+    if not isinstance(states, list):
+        return False
+    steps = steps_beside({key: x for key, x in data.items() if x is not states}, len(states))
+    if steps and steps[0] and not steps[0].in_epochs:
+        return False
+    listed = isinstance(epochs, (list, tuple)) and len(epochs) == len(states)
+    listed = listed or tuple(getattr(epochs, "shape", ())) == (len(states),)
+    return listed or _save_every(data) is not None
+
+
+def _save_every(data: Mapping[str, Any]) -> int | None:
+    every = as_mapping(data.get("config")).get("save_every")
+    return every if type(every) is int else None
 
 
 def _of_folder(folder: Path, format: str, metrics: str | None) -> Source:
-    files = _checkpoint_files(folder)
+    layout = layout_of(folder)
+    files = [found.file for found in layout.checkpoints]
     if not files:
         raise InputError(f"{folder} holds no checkpoints ({', '.join(SUFFIXES)}).")
     for file in files:
         if file.is_symlink():
             raise InputError(f"{file} is a symbolic link; give a folder that holds the files.")
-    named = [file for file in files if _is_named_as_trainers(file)]
+    if format != "folder" and len(files) == 1 and _holds_several(files[0]):
+        return _of_file(files[0], None, metrics)
+    named = [file for file in files if file.parent == folder and _is_named_as_trainers(file)]
     if format == "folder" or not named or not _is_trainers(named[0], read_file(named[0])):
-        return folder_source(folder, files, metrics=metrics)
+        return folder_source(folder, layout, metrics=metrics)
     source = trainer_source(folder, named)
     others = {"are not named as the training code does": [x.name for x in files if x not in named]}
     return source.with_companions(companions_of(folder, metrics=metrics)).noting(others)
 
 
-def _checkpoint_files(folder: Path) -> list[Path]:
-    # A run of ours that was stopped before its first save has no more than our split.
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix in SUFFIXES and not file.name.startswith(".") and file.name != SPLIT
-        if not file.is_dir()
-    )
+def _holds_several(file: Path) -> bool:
+    """Whether a file that is alone in its folder has the weights of several steps."""
+    try:
+        data = read_checkpoint(file)
+    except InputError:
+        return False  # which is told where it is read in its turn
+    return _is_papers(as_mapping(data)) or series_in(data, file) is not None
 
 
 def paper_source(path: Path, data: Mapping[str, Any]) -> Source:
@@ -124,7 +157,8 @@ def paper_source(path: Path, data: Mapping[str, Any]) -> Source:
     epochs = _whole_numbers(data, "epochs", path)
     notes: tuple[str, ...] = ()
     if len(epochs) != len(states):
-        every = config["save_every"] if type(config.get("save_every")) is int else 100
+        every = _save_every(data)
+        assert every is not None
         epochs = [every * i for i in range(len(states))]
         notes = (f"no epoch for every checkpoint: taken to be 0, {every}, {2 * every}, ...",)
     return Source(
@@ -212,12 +246,7 @@ def _by_step(
     if not states:
         raise InputError(f"{path} has an empty list of checkpoints.")
     found = [state_dict_in(state, path) for state in states]
-    claimed = sum(weight.nbytes for state in found for weight in state.values())
-    if claimed > MOST_SHARED * path.stat().st_size:
-        raise InputError(
-            f"{path} has {len(states)} checkpoints that are mostly one another's tensors; it is "
-            "damaged."
-        )
+    refuse_mostly_shared(found, path)
     steps = [epoch + 1 for epoch in epochs]
     if steps != sorted(set(steps)) or steps[0] < 0:
         raise InputError(f"{path}: the epochs of its checkpoints do not rise from 0 on.")

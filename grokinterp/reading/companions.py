@@ -16,6 +16,7 @@ from typing import Any
 from grokinterp.base.errors import InputError
 from grokinterp.reading.file_contents import Contents, contents_of
 from grokinterp.reading.logs.table import OF_LOG, Log, logs_at
+from grokinterp.reading.plain_yaml import read_yaml
 from grokinterp.reading.words import SPLIT_GROUPS, words_of
 from grokinterp.runs.manifest import LARGEST_STEP
 
@@ -28,6 +29,7 @@ OF_CONFIG = (
 )  # fmt: skip
 OF_SPLIT = ("split", "splits", "train_indices", "train_idx", "indices")
 JSON = (".json", ".jsonl")
+YAML = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ def namesakes_of(path: Path, there: Collection[str]) -> Iterator[Contents]:
     return _contents(path.parent, _stems_of(path), there, [])
 
 
+def contents_beside(path: Path, stem: str) -> tuple[Contents, ...]:
+    """What a JSON file of this name says that lies next to a checkpoint."""
+    return tuple(_contents(path.parent, [stem], {f"{stem}.json"}, []))
+
+
 def belongs_to(path: Path, name: str) -> bool:
     """Whether a file next to a checkpoint is looked at for it, as its name says.
 
@@ -75,13 +82,13 @@ def belongs_to(path: Path, name: str) -> bool:
     """
     other = Path(name)
     known = {*_stems_of(path), *OF_CONFIG, *OF_LOG, *OF_SPLIT}
-    return other.suffix in (*JSON, ".csv") and other.stem in known
+    return other.suffix in (*JSON, *YAML, ".csv") and other.stem in known
 
 
 def names_in(folder: Path) -> frozenset[str]:
     """Names of the files in a folder that can be of use here."""
     try:
-        return frozenset(x.name for x in folder.iterdir() if x.suffix in (*JSON, ".csv"))
+        return frozenset(x.name for x in folder.iterdir() if x.suffix in (*JSON, *YAML, ".csv"))
     except OSError:
         return frozenset()
 
@@ -109,12 +116,14 @@ def _files(
 def _contents(
     folder: Path, stems: Iterable[str], there: Collection[str], notes: list[str]
 ) -> Iterator[Contents]:
-    for file in _files(folder, stems, there, JSON):
+    for file in _files(folder, stems, there, (*JSON, *YAML)):
         try:
             if file.stat().st_size > LARGEST_JSON:
                 raise ValueError(f"larger than {LARGEST_JSON / 1e6:.0f} MB")
             data: Any = file.read_bytes()
-            if file.suffix == ".jsonl":
+            if file.suffix in YAML:
+                data = read_yaml(data)
+            elif file.suffix == ".jsonl":
                 data = [json.loads(line) for line in data.splitlines() if line.strip()]
             else:
                 data = json.loads(data)

@@ -87,6 +87,7 @@ def _write(store: ForeignStore, folder: Path, progress: bool) -> None:
         train_indices=store.train_indices(),
         split=manifest.split,
         source=manifest.source,
+        steps_known=manifest.steps_known,
     )
     for step in progress_bar(manifest.steps, "import", progress):
         writer.put(step, store.weights(step))

@@ -2,7 +2,8 @@
 
 Nothing is imported and nothing is called by name. The opcodes come from the standard library's
 `pickletools`; what a pickle asks to be called is compared with the few names that `_call` knows,
-whose results are plain data, and any other name is refused.
+whose results are plain data. An object of another class becomes a `Record` of its attributes, and
+any other function is refused by its name.
 """
 
 import gc
@@ -11,7 +12,6 @@ import math
 import pickletools
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from mmap import mmap
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grokinterp.base.errors import LONGEST_VALUE, one_line
+from grokinterp.reading.pickled_objects import Global, NotPlainDataError, Record, record_of
 
 MOST_OPCODES = 3_000_000  # a second or two; 500 checkpoints take 300,000
 MOST_TENSORS = 40_000  # of the paper's networks, 3,000 checkpoints
@@ -34,36 +34,13 @@ STORAGES = {
     "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }  # fmt: skip
-CONFIG_CLASSES = {
-    "Config", "HookedTransformerConfig", "TransformerBridgeConfig", "TransformerLensConfig",
-    "Namespace", "SimpleNamespace",
-}  # fmt: skip
 NUMPY_TYPES = {f"{kind}{size}" for kind in "iuf" for size in (1, 2, 4, 8)} - {"f1"} | {"b1"}
 
 FindStorage = Callable[[str, torch.dtype, int], Tensor]
 
 
-class NotPlainDataError(ValueError):
-    """The pickle is broken, or does more than build plain data."""
-
-
 class TooLargeError(NotPlainDataError):
     """The file holds more than is read."""
-
-
-@dataclass(frozen=True)
-class Global:
-    """A name that a pickle refers to. It is never looked up."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-class Record(dict[str, Any]):
-    """The attributes of a configuration object."""
 
 
 def read_pickle(content: bytes | mmap, find_storage: FindStorage | None = None) -> Any:
@@ -191,7 +168,8 @@ class _Machine:
         self.stack.append(tuple(items))
 
     def _appends(self, items: list[Any]) -> None:
-        _expect(self._top(), list).extend(items)
+        if not isinstance(target := self._top(), Record):  # of which its attributes are enough
+            _expect(target, list).extend(items)
 
     def _dict(self, items: list[Any]) -> None:
         self.stack.append({})
@@ -202,10 +180,13 @@ class _Machine:
         if len(items) % 2:
             raise NotPlainDataError("a key of a dictionary has no value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_key(key)] = value
+            if not isinstance(key, Record):  # an enum's member: of no use here
+                target[_key(key)] = value
 
     def _additems(self, items: list[Any]) -> None:
-        _expect(self._top(), set).update(map(_key, items))
+        kept = [_key(item) for item in items if not isinstance(item, Record)]
+        if not isinstance(target := self._top(), Record):
+            _expect(target, set).update(kept)
 
     def _global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
@@ -222,6 +203,8 @@ class _Machine:
                 self.find_storage is not None and kind in STORAGES and n >= 0
             ):
                 self.stack.append(self.find_storage(key, STORAGES[kind], n))
+            case ("module", Global() as kind, *_):  # a class with its source, before version 1.6
+                self.stack.append(kind)
             case _:
                 raise NotPlainDataError("it refers to something outside that is no storage")
 
@@ -231,8 +214,13 @@ class _Machine:
         self.stack.append(_call(_expect(self._pop(), Global), arguments))
 
     def _newobj(self, _: Any) -> None:
-        arguments = _expect(self._pop(), tuple)
-        self.stack.append(_record(_expect(self._pop(), Global), arguments))
+        self._count()
+        _expect(self._pop(), tuple)
+        self.stack.append(record_of(_expect(self._pop(), Global)))
+
+    def _newobj_ex(self, _: Any) -> None:
+        _expect(self._pop(), dict)
+        self._newobj(None)
 
     def _count(self) -> None:
         """Count what takes longer than other steps."""
@@ -251,8 +239,7 @@ class _Machine:
         state, target = self._pop(), self._top()
         self._charge(state)
         if isinstance(target, Record):
-            attributes = state[0] if isinstance(state, tuple) and state else state
-            target.update(_expect(attributes, dict))
+            target.add_state(state)
         elif isinstance(target, np.ndarray):
             _fill(target, state)
         elif not isinstance(target, (dict, np.dtype)):  # these two: only what we do not need
@@ -274,10 +261,24 @@ def _call(function: Global, arguments: tuple[Any, ...]) -> Any:
             (Tensor() as flat, offset, size, stride, *_),
         ):
             return _tensor(flat, offset, size, stride)
-        case "torch._utils._rebuild_parameter", (Tensor() as tensor, *_):
+        case (
+            "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
+            (Tensor() as tensor, *_),
+        ):
             return tensor
-        case "collections.OrderedDict", ():
+        case (
+            "torch._tensor._rebuild_from_type_v2",
+            (Global(name="_rebuild_tensor_v2") as rebuild, Global(), tuple(parts), *_),
+        ):
+            return _call(rebuild, parts)
+        case "collections.OrderedDict" | "collections.Counter", ():
             return {}
+        case "collections.Counter", (dict(counts),):
+            return dict(counts)
+        case "collections.defaultdict", (*_,):
+            return {}
+        case "collections.deque", (*_,):
+            return []
         case "builtins.set" | "__builtin__.set", (list(items),):
             return set(map(_key, items))
         case "builtins.bytes" | "__builtin__.bytes", ():
@@ -307,20 +308,11 @@ def _call(function: Global, arguments: tuple[Any, ...]) -> Any:
             array = np.empty(0)
             _fill(array, (1, shape, kind, order == "F", bytes(data)))
             return array
-        case _, () if function.name in CONFIG_CLASSES:
-            return Record()
-        case "copyreg.__newobj__", (Global() as kind, *_):
-            return _record(kind, arguments[1:])
+        case "copyreg.__newobj__" | "copyreg.__newobj_ex__", (Global() as kind, *_):
+            return record_of(kind)
         case "copyreg._reconstructor" | "copy_reg._reconstructor", (Global() as kind, *_):
-            return _record(kind, ())
-    raise NotPlainDataError(f"it asks to call {one_line(str(function), most=LONGEST_VALUE)}")
-
-
-def _record(kind: Global, arguments: tuple[Any, ...]) -> Record:
-    """An object of a known configuration class, its attributes still to come."""
-    if kind.name not in CONFIG_CLASSES or arguments:
-        raise NotPlainDataError(f"it holds an object of {one_line(str(kind), most=LONGEST_VALUE)}")
-    return Record()
+            return record_of(kind)
+    return record_of(function)
 
 
 def _tensor(flat: Tensor, offset: Any, size: Any, stride: Any) -> Tensor:
@@ -354,6 +346,8 @@ def _fill(array: np.ndarray, state: Any) -> None:
 
 def _key(value: Any) -> Any:
     """A value that may be a key; Python's dictionaries are slow with huge numbers of one hash."""
+    if isinstance(value, Global):
+        return str(value)
     key = _expect(value, str, int, float, bytes, type(None))
     if isinstance(key, int) and abs(key) >= LARGEST_KEY:
         raise NotPlainDataError("it has a key of more than 53 bits")

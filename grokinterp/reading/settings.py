@@ -10,6 +10,8 @@ split, data_seed, train_fraction, n_train      the rule that drew the training r
 train_indices                                  a file of the training rows a*p + b
 step                                           of a single checkpoint that has none in its name
 metrics                                        a CSV of losses or accuracies against step
+prefix                                         what the names of the weights begin with, such as
+                                               net., where there are several networks
 
 A configuration may say them in other words. Sizes that weights show are theirs to tell; a
 configuration that says others is of another model, or wrong, and so may be all else that it says.
@@ -72,6 +74,7 @@ class Settings:
     train_indices: str | None = None
     step: int | None = None
     metrics: str | None = None
+    prefix: str | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":

@@ -12,7 +12,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,7 +24,8 @@ from torch import Tensor
 from grokinterp.base.errors import LONGEST_VALUE, InputError, names, one_line, shown
 from grokinterp.base.files import HEAD, is_safetensors, kind_of
 from grokinterp.base.paths import file_at
-from grokinterp.reading.pickles import MOST_TENSORS, NotPlainDataError, TooLargeError, read_pickle
+from grokinterp.reading.pickled_objects import ModelState, NotPlainDataError, Record, with_states
+from grokinterp.reading.pickles import MOST_TENSORS, TooLargeError, read_pickle
 from grokinterp.reading.words import is_known
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of what torch.save wrote before version 1.6
@@ -57,12 +58,13 @@ def is_tensor_file(path: Path) -> bool:
 def read_file(path: Path) -> Any:
     """The data in a file: dictionaries, lists, numbers, text and tensors.
 
-    Refused in one line: a file that is cut off or damaged, one that wants code to run, and one that
-    claims to be larger than it is.
+    Of a whole model, its state dict (`grokinterp.reading.pickled_objects`). Refused in one line: a
+    file that is cut off or damaged, one that wants code to run, and one that claims to be larger
+    than it is.
     """
     file_at(path, wanted=GIVE)
     try:
-        return _read(path)
+        return with_states(_read(path))
     except OSError as error:  # of files that are not to be mapped, such as those of /sys
         raise InputError(f"{path} cannot be read ({error.strerror}); give a copy.") from None
     except TooLargeError as error:
@@ -246,12 +248,30 @@ def _read_legacy(mapped: mmap.mmap) -> Any:
     return read_pickle(mapped, lambda key, dtype, n: storages[key])
 
 
-def weights_in(data: Any, path: Path) -> StateDict:
+def weights_in(data: Any, path: Path | str) -> StateDict:
     """The weights in what a file holds, without losses and rows that are tensors."""
     if not isinstance(data, Mapping) or len(data) > MOST_WEIGHTS:
         return state_dict_in(data, path)
     rest = {key: x for key, x in data.items() if not (isinstance(key, str) and is_known(key))}
     return state_dict_in(rest, path, whole=data)
+
+
+def holds_weights(data: Any) -> bool:
+    """Whether this is a state dict, or what keeps one under a usual name."""
+    try:
+        return bool(weights_in(data, Path())) if isinstance(data, Mapping) else False
+    except InputError:
+        return False
+
+
+def refuse_mostly_shared(states: Collection[StateDict], path: Path) -> None:
+    """Refuse checkpoints of one file that claim many times its size together."""
+    claimed = sum(weight.nbytes for state in states for weight in state.values())
+    if claimed > MOST_SHARED * path.stat().st_size:
+        raise InputError(
+            f"{path} has {len(states)} checkpoints that are mostly one another's tensors; it is "
+            "damaged."
+        )
 
 
 def is_no_checkpoint(data: Any) -> bool:
@@ -265,7 +285,7 @@ def is_no_checkpoint(data: Any) -> bool:
     )
 
 
-def state_dict_in(data: Any, path: Path, *, whole: Any = None) -> StateDict:
+def state_dict_in(data: Any, path: Path | str, *, whole: Any = None) -> StateDict:
     """The weights in what a file holds: the file itself, or what it keeps under a usual name.
 
     `whole` is all that the file holds, for the message, where `data` is a part.
@@ -285,6 +305,8 @@ def state_dict_in(data: Any, path: Path, *, whole: Any = None) -> StateDict:
 
 def _what_it_is(data: Any) -> str:
     """What a file holds instead of a state dict, and what to do about it."""
+    if isinstance(data, Record) and data.kind:
+        return f"it is {_kind(data)}; {GIVE}"
     if not isinstance(data, Mapping):
         return f"it is {_kind(data)}; {GIVE}"
     if not data:
@@ -293,11 +315,6 @@ def _what_it_is(data: Any) -> str:
         key for key, x in data.items()
         if sum(isinstance(each, Tensor) for each in as_mapping(x).values()) >= 4
     ]  # fmt: skip
-    if inside and all(type(key) is int for key in inside):
-        return (
-            f"it is a dictionary of state dicts by step, {names(inside)}; save each as a file of "
-            "its own (step_100.pt) and give their folder"
-        )
     if inside:
         return f"it has state dicts under {names(inside)}; save one of them as a file of its own"
     if key := next((key for key in NESTED if key in data), None):
@@ -306,6 +323,10 @@ def _what_it_is(data: Any) -> str:
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, ModelState) and not value:
+        return f"a model of class {value.kind} without tensors"
+    if isinstance(value, Record) and value.kind:
+        return f"an object of {value.kind}. Nothing in it was run"
     if isinstance(value, Mapping):
         return f"a dictionary of {names(value) if value else 'nothing'}, not of tensors"
     if isinstance(value, Tensor):
@@ -317,7 +338,7 @@ def _kind(value: Any) -> str:
     return f"of type {type(value).__name__}"
 
 
-def _check_names(weights: Mapping[Any, Tensor], path: Path) -> None:
+def _check_names(weights: Mapping[Any, Tensor], path: Path | str) -> None:
     if len(weights) > MOST_WEIGHTS:
         raise InputError(
             f"{path} has a state dict of {len(weights)} weights; a network of at most "

@@ -57,7 +57,7 @@ def slider_positions(abouts: Sequence[About]) -> dict[str, list[dict[str, Any]]]
 
 def _step_label(abouts: Sequence[About], step: int) -> str:
     """Of one run with the phase that the step is in; an open phase goes on to the end."""
-    for phase in abouts[0].phases.phases if len(abouts) == 1 else ():
+    for phase in (abouts[0].phases.phases or ()) if len(abouts) == 1 else ():
         begun = phase.start is not None and phase.start <= step
         if begun and (phase.end is None or step < phase.end):
             return f"step {step} · {phase.name.replace('_', ' ')}"

@@ -20,8 +20,9 @@ from grokinterp.fourier._key_frequencies import (
     key_frequencies,
 )
 from grokinterp.geometry.predictions import TrajectoryEmbedding, evenly, trajectory_embedding
+from grokinterp.progress._detect_phases import detect_phases
 from grokinterp.progress.measures import progress_measures
-from grokinterp.progress.phases import Phase, Phases, detect_phases
+from grokinterp.progress.phases import Phase, Phases
 from grokinterp.runs.run import Run, nearest_step
 
 T = TypeVar("T")
@@ -99,7 +100,7 @@ def about_run(run: Run, name: str, *, n_runs: int = 1, progress: bool = False) -
 
 def milestones(steps: tuple[int, ...], phases: Phases) -> tuple[int, ...]:
     """The checkpoint nearest to the end of memorization (of learning train), and the last one."""
-    ends = {phase.name: phase.end for phase in phases.phases}
+    ends = {phase.name: phase.end for phase in phases.phases or ()}
     date = ends.get("memorization", phases.t_train)
     near = [] if date is None else [nearest_step(steps, date)]
     return tuple(sorted({*near, steps[-1]}))
@@ -136,7 +137,7 @@ def findings(about: About) -> list[str]:
     """What was found, in sentences: crossings, phases, frequencies, the circuit."""
     return [
         *_crossings(about.phases),
-        *(_phase(phase) for phase in about.phases.phases if phase.start is not None),
+        *(_phase(phase) for phase in about.phases.phases or () if phase.start is not None),
         *_frequencies(about),
         *_circuit(about),
     ]
@@ -147,7 +148,9 @@ def undetermined(about: About) -> list[str]:
     phases, found = about.phases, []
     if phases.label == "undetermined":
         found.append("The label.")
-    for name, side in CROSSINGS.items():
+    if not about.run.steps_known:
+        found.append("All dates: nobody knows the steps of its checkpoints.")
+    for name, side in CROSSINGS.items() if about.run.steps_known else ():
         if getattr(phases, name) is None:
             crossed = _threshold(phases, side)
             found.append(
@@ -155,7 +158,7 @@ def undetermined(about: About) -> list[str]:
                 if crossed
                 else f"{name}: there is no {side} curve."
             )
-    for phase in phases.phases:
+    for phase in phases.phases or ():
         name = phase.name.replace("_", " ")
         if phase.start is None:
             found.append(f"When {name} began.")

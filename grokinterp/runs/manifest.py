@@ -10,6 +10,8 @@ architecture  its fields: sizes in TransformerLens' words; "kind" for other mode
 split         rule, seed, train_fraction where known; n_train, n_test; null without a split
 parameters    canonical weight names
 steps         the saved checkpoints
+steps_known   false where nobody knows their steps: these are positions, which date nothing (format
+              2); absent otherwise
 metrics       rows and bytes of metrics.csv that belong to the run. Its first line names its
               columns, as in grokinterp.runs.metrics: six of a task with mirrors and a split, four
               of others, and of runs that 0.2.0 began
@@ -163,6 +165,7 @@ class Manifest:
     environment: dict[str, Any] | None = None
     later: list[dict[str, Any]] = field(default_factory=list)
     measures: dict[str, Any] | None = None
+    steps_known: bool = True
 
     def write(self, folder: Path) -> None:
         """Write run.json into the folder."""
@@ -170,6 +173,7 @@ class Manifest:
         stored = {key: x for key, x in stored.items() if LATER.get(key) != x}
         kinds = (self.task.kind, self.architecture.kind, stored.get("optimizer", "adamw"))
         known = all(name in names for name, names in zip(kinds, KINDS_OF_0_2_0, strict=True))
+        known = known and self.steps_known  # 0.2.0 would date events by positions
         content: dict[str, Any] = {
             "format": 1 if known and stored.keys() <= KEYS_OF_0_2_0 else FORMAT,
             "recipe": stored or None,
@@ -184,6 +188,7 @@ class Manifest:
             "sha256": dict(sorted(self.sha256.items())),
         }
         content |= {key: getattr(self, key) for key in ADDED if getattr(self, key)}
+        content |= {} if self.steps_known else {"steps_known": False}
         content["checksum"] = _checksum(content)
         write_whole(folder / RUN_JSON, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -218,7 +223,7 @@ class Manifest:
                 architecture=shape_from_dict(content["architecture"], task),
                 recipe=content["recipe"] and Recipe.from_dict(content["recipe"]),
                 **{key: content[key] for key in PLAIN},
-                **{key: content[key] for key in ADDED if key in content},
+                **{key: content[key] for key in (*ADDED, "steps_known") if key in content},
             )
         except InputError as error:
             raise InputError(f"{path} cannot be used: {error}") from None
@@ -236,6 +241,7 @@ class Manifest:
             and all(type(step) is int and 0 <= step < LARGEST_STEP for step in steps)
             and steps == sorted(set(steps))
             and isinstance(self.finished, bool)
+            and isinstance(self.steps_known, bool)
             and isinstance(self.later, list)
             and all(isinstance(x, dict) for x in (self.metrics, self.versions, self.sha256))
             and all(

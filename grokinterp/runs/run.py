@@ -142,6 +142,11 @@ class Run:
         return tuple(self.manifest.steps)
 
     @property
+    def steps_known(self) -> bool:
+        """Whether `steps` are numbers of updates; otherwise they are positions, 0, 1, 2, ..."""
+        return self.manifest.steps_known
+
+    @property
     def finished(self) -> bool:
         """Whether training reached its last step."""
         return self.manifest.finished
@@ -159,7 +164,10 @@ class Run:
         test_acc_unmirrored too, over the test pairs whose mirror (b, a) is not trained on; runs
         that 0.2.0 began do not have them.
         """
-        return self._store.metrics()
+        metrics = self._store.metrics()
+        if not self.steps_known:
+            metrics.attrs["steps_known"] = False  # for who is given the table alone
+        return metrics
 
     @cached_property
     def measures(self) -> pd.DataFrame | None:
@@ -210,7 +218,8 @@ class Run:
 
     def _about(self) -> str:
         return (
-            f"{self.task.title}, {len(self.steps)} checkpoints, steps {self.steps[0]} to "
+            f"{self.task.title}, {len(self.steps)} checkpoints, "
+            f"{'steps' if self.steps_known else 'positions'} {self.steps[0]} to "
             f"{self.steps[-1]}{'' if self.finished else ', unfinished'}"
         )
 

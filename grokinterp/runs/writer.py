@@ -83,6 +83,7 @@ class RunWriter:
         split: Mapping[str, Any] | None = None,
         source: Mapping[str, Any] | None = None,
         environment: Mapping[str, Any] | None = None,
+        steps_known: bool = True,
         restart: bool = False,
     ) -> "RunWriter":
         """Begin a run in a folder that holds none; other files in it are left alone.
@@ -111,6 +112,7 @@ class RunWriter:
             versions=current_versions(),
             source=None if source is None else dict(source),
             environment=None if environment is None else dict(environment),
+            steps_known=steps_known,
         )
         if train_indices is not None:
             content = tensors_to_bytes({"train_indices": train_indices})

@@ -81,7 +81,7 @@ def measured(run: RunOrPath, names: Sequence[str] = ()) -> Columns:
     if run.metrics.empty:
         raise InputError(f"{run.path} has no metrics; import the run with metrics=FILE.csv.")
     phases = phases_of_metrics(run)
-    ends = {phase.name: phase.end for phase in phases.phases}
+    ends = {phase.name: phase.end for phase in phases.phases or ()}
     last = run.metrics.iloc[-1]
     row: Columns = {
         "label": phases.label,

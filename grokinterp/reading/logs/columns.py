@@ -128,9 +128,23 @@ def numbers_in(
     if step is None:
         notes.append("it has no steps: rows are counted from 0")
     notes += frame.attrs.get("notes", ())
+    notes += [
+        f"{name} is left out, as it does not say of which rows it is; --columns test_acc={name} "
+        "does"
+        for name in _without_side(frame)
+        if name not in {one.theirs for one in taken}
+    ]
     names = {step, *(one.theirs for one in taken), *used}
     notes += left_out(frame, names)
     return Numbers(numbers, step or "row", tuple(notes))
+
+
+def _without_side(frame: pd.DataFrame) -> list[str]:
+    """Accuracies that may be of any rows."""
+    return [
+        name for name in dict.fromkeys(frame.columns)
+        if isinstance(name, str) and curve_of(words_of(name)) == (None, "acc")
+    ]  # fmt: skip
 
 
 def _with_named_index(frame: pd.DataFrame) -> pd.DataFrame:

@@ -28,6 +28,7 @@ LONGEST_LINE = 100_000  # bytes: pandas takes seconds for a million cells in one
 LOOKED_AT = 5  # lines, to tell the separator
 SEPARATORS = ("\t", ";", "|", ",")  # a comma may also be a decimal one
 SPACES = r"\s+"
+OF_RULES = frozenset(b" \t|:+-\r")  # what a line below a header, or around a table, is of
 WANTED = "give a CSV with a column 'step' and losses or accuracies"
 
 
@@ -49,7 +50,9 @@ def is_table(content: bytes) -> bool:
         return False
     form = _form_of(lines)
     names = _cells_of(lines[0], form.separator)
-    return any(map(is_known, names)) if form.has_header else len(names) > 1
+    if not form.has_header:
+        return len(names) > 1
+    return any(map(is_known, names)) and not any(name and _is_number(name) for name in names)
 
 
 @log_format("csv", suffixes=(".csv", ".tsv", ".tab", ".dat"))
@@ -58,7 +61,7 @@ def read_delimited(path: Path) -> pd.DataFrame:
 
     Names that stand twice in the header stay, so that who uses such a column can refuse it.
     """
-    content = _without_comments(content_of(path))
+    content = _without_rules(_without_comments(content_of(path)))
     form = _form_of(_first_lines(content))
     _check_lines(path, content, form.separator)
     try:
@@ -112,6 +115,17 @@ def _first_lines(content: bytes) -> list[str]:
     return [line for line in re.split(r"[\r\n]+", head) if line.strip()][:LOOKED_AT]
 
 
+def _without_rules(content: bytes) -> bytes:
+    """Without the lines that are drawn in a table of text, such as one in Markdown."""
+
+    def is_rule(line: bytes) -> bool:
+        return b"---" in line and OF_RULES.issuperset(line)
+
+    if not any(is_rule(line.encode()) for line in _first_lines(content)):
+        return content
+    return b"\n".join(line for line in content.split(b"\n") if not is_rule(line))
+
+
 def _without_comments(content: bytes) -> bytes:
     """Without lines of comments before the table; a header in one stays, as numpy writes it."""
     bare = content.removeprefix(b"\xef\xbb\xbf")
@@ -134,8 +148,7 @@ def _form_of(lines: list[str]) -> _Form:
     """The separator that splits the first lines alike, and whether the first one has names."""
     separator = next((x for x in SEPARATORS if _splits(lines, x)), None)
     if separator is None:
-        spaced = lines and "," not in lines[0] and len(lines[0].split()) > 1
-        separator = SPACES if spaced else ","
+        separator = SPACES if lines and "," not in lines[0] and _splits(lines, SPACES) else ","
     cells = _cells_of(lines[0], separator) if lines else []
     return _Form(separator, not all(map(_is_number, cells)) or not any(cells))
 
@@ -170,16 +183,15 @@ def _with_points(frame: pd.DataFrame, content: bytes, form: _Form, path: Path) -
         for cell in frame.iloc[:, i].tolist()
         if isinstance(cell, str) and "," in cell
     ]
-    if not any(DECIMAL_COMMA.fullmatch(cell.strip()) for cell in texts):
+    bare = [cell.rstrip(" %").strip() for cell in texts]
+    if not any(map(DECIMAL_COMMA.fullmatch, bare)):
         return frame
-    decimal = not all(THOUSANDS.fullmatch(x.strip()) for x in texts) or any(
-        x.strip().lstrip("+-").startswith("0,") for x in texts
-    )
+    decimal = not all(map(THOUSANDS.fullmatch, bare))
     whole = _table(content, form, path, dtype=str)
     point = (lambda x: x.replace(".", "").replace(",", ".")) if decimal else _joined
     for i in range(whole.shape[1]):
         cells = [
-            point(x.strip()) if isinstance(x, str) and _has_comma(x.strip(), decimal) else x
+            point(x.strip()) if isinstance(x, str) and _has_comma(x.rstrip(" %"), decimal) else x
             for x in whole.iloc[:, i].tolist()
         ]
         whole.isetitem(i, np.array(cells, dtype=object))
@@ -192,6 +204,7 @@ def _joined(text: str) -> str:
 
 
 def _has_comma(text: str, decimal: bool) -> bool:
+    text = text.strip()
     if not decimal:
         return bool(THOUSANDS.fullmatch(text))
     return bool(DECIMAL_COMMA.fullmatch(text) or re.fullmatch(r"[+-]?\d{1,3}(\.\d{3})+", text))

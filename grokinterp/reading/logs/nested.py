@@ -30,6 +30,7 @@ from grokinterp.reading.words import (
 DEEPEST = 6  # group within a group
 LONGEST_STEP = 17  # digits of a step that is a name
 PLAIN_GROUPS = GROUPS | {"data", "scalars"}  # whose names say nothing
+NAMES_OF_RUNS = ("run", "name", "run_name", "id", "seed", "label", "title")
 RUN = "run"  # the column that says of which run a row is
 
 Path = tuple[str, ...]
@@ -44,7 +45,7 @@ def table_in(data: Any, source: str) -> pd.DataFrame:
     {'step': [0], 'acc/test': [0.5]}
     """
     if isinstance(data, list | tuple) and data and isinstance(data[0], Mapping):
-        return _of_records(data, source)
+        return _of_list(data, source)
     if isinstance(data, list | tuple | np.ndarray) and (rows := _rows_of_numbers(data)) is not None:
         return rows
     if not isinstance(data, Mapping):
@@ -53,7 +54,8 @@ def table_in(data: Any, source: str) -> pd.DataFrame:
         rows, columns = _rows_of_numbers(data["data"]), data["columns"]
         if rows is not None and isinstance(columns, list) and len(columns) == rows.shape[1]:
             return pd.DataFrame(rows.to_numpy(), columns=list(map(str, columns)))
-    if len(data) == 1 and (rows := _rows_of_numbers(next(iter(data.values())))) is not None:
+    (only,) = data.values() if len(data) == 1 else (None,)
+    if (rows := _rows_of_numbers(only)) is not None:
         return rows
     if (runs := _by_run(data, source)) is not None:
         return runs
@@ -106,7 +108,7 @@ def _axis_of(table: pd.DataFrame) -> object:
 def _parts(data: Mapping[Any, Any], about: Path) -> Iterator[Series | pd.DataFrame]:
     """The series and tables in a mapping, groups opened."""
     for key, value in islice(data.items(), MOST_COLUMNS * 10):
-        name = str(key)[:LONGEST_KEY]
+        name = _name(key)
         plain = "_".join(words_of(name))
         path = about if plain in PLAIN_GROUPS and not curve_of(words_of(name)) else (*about, name)
         full = "/".join((*about, name))
@@ -118,7 +120,7 @@ def _parts(data: Mapping[Any, Any], about: Path) -> Iterator[Series | pd.DataFra
             elif len(about) < DEEPEST:
                 yield from _parts(value, path)
         elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
-            yield _of_records(value, full, prefix=path)
+            yield _of_list(value, full, prefix=path)
         elif (array := numbers_in(value)) is not None and array.ndim and len(array):
             if array.ndim == 1:
                 yield Series(full, array)
@@ -128,6 +130,28 @@ def _parts(data: Mapping[Any, Any], about: Path) -> Iterator[Series | pd.DataFra
                 yield Series(full, array[:, 2], array[:, 1])  # TensorBoard: wall time, step, value
             elif array.ndim == 2 and 1 in array.shape:
                 yield Series(full, array.reshape(-1))
+
+
+def _of_list(found: Sequence[Any], source: str, *, prefix: Path = ()) -> pd.DataFrame:
+    """The table of a list of records, or of one of logs, each of a run."""
+    if not all(isinstance(x, Mapping) and any(map(_is_list, x.values())) for x in found):
+        return _of_records(found, source, prefix=prefix)
+    tables = []
+    for number, log in enumerate(found):
+        about = {_name(key): x for key, x in log.items() if isinstance(x, str | int | float)}
+        name = next((about[key] for key in NAMES_OF_RUNS if key in about), number)
+        rest = {key: x for key, x in log.items() if not isinstance(x, str | int | float)}
+        tables.append(table_in(rest, source).assign(**{RUN: _name(name)}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple | np.ndarray | Mapping) and len(value) > 1
+
+
+def _name(key: Any) -> str:
+    """A key or a text of a file in a form that any encoding can write, and not too long."""
+    return str(key)[:LONGEST_KEY].encode(errors="backslashreplace").decode()
 
 
 def _of_records(records: Sequence[Any], source: str, *, prefix: Path = ()) -> pd.DataFrame:
@@ -148,20 +172,21 @@ def _of_records(records: Sequence[Any], source: str, *, prefix: Path = ()) -> pd
 
 def _cells(record: Mapping[Any, Any], about: Path) -> Iterator[tuple[str, Any]]:
     for key, value in islice(record.items(), MOST_COLUMNS):
-        name = str(key)[:LONGEST_KEY]
+        name = _name(key)
         if isinstance(value, Mapping) and len(about) < DEEPEST:
             inner = about if "_".join(words_of(name)) in PLAIN_GROUPS else (*about, name)
             yield from _cells(value, inner)
         elif value is None or isinstance(value, str | int | float):
             is_step = step_word(words_of(name)) is not None
-            yield name if is_step else "/".join((*about, name)), value
+            cell = _name(value) if isinstance(value, str) else value
+            yield name if is_step else "/".join((*about, name)), cell
         elif (array := numbers_in(value)) is not None and array.size == 1:
             yield "/".join((*about, name)), array.item()
 
 
 def _by_run(data: Mapping[Any, Any], source: str) -> pd.DataFrame | None:
     """The table of several runs, of a mapping whose every value is a log; else None."""
-    logs = {str(k): x for k, x in data.items() if isinstance(x, Mapping | list | tuple)}
+    logs = {_name(k): x for k, x in data.items() if isinstance(x, Mapping | list | tuple)}
     if len(logs) < 2 or len(logs) < len(data) or len(logs) > MOST_COLUMNS:
         return None
     tables = []
@@ -195,7 +220,7 @@ def _records_by_step(value: Mapping[Any, Any]) -> list[dict[str, Any]] | None:
     for key, record in value.items():
         if (step := _step(key)) is None or not isinstance(record, Mapping):
             return None
-        rows.append({"step": step, **{str(name): x for name, x in record.items()}})
+        rows.append({"step": step, **record})
     return rows or None
 
 
@@ -223,7 +248,9 @@ def _rises(steps: np.ndarray) -> bool:
 
 def _rows_of_numbers(data: Any) -> pd.DataFrame | None:
     """A list of rows of numbers as a table without names of columns."""
-    array = numbers_in(data) if not isinstance(data, np.ndarray) else data
+    if not isinstance(data, list | tuple | np.ndarray) or not len(data):
+        return None
+    array = data if isinstance(data, np.ndarray) else numbers_in(data)
     if array is None:
         array = _as_array(data)
     if array is None or array.ndim != 2 or not array.size or array.dtype.kind not in "biuf":
@@ -238,7 +265,7 @@ def without_names(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _as_array(data: Sequence[Any]) -> np.ndarray | None:
+def _as_array(data: Any) -> np.ndarray | None:
     first = data[0] if len(data) else None
     if not isinstance(first, list | tuple) or len(first) > MOST_COLUMNS:
         return None

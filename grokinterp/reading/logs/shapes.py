@@ -26,8 +26,8 @@ SIDES = ("split", "subset", "partition", "phase", "mode", "stage", "set", "datas
 METRICS = ("metric", "tag", "name", "key", "measure", "quantity", "variable")
 VALUES = ("value", "values", "val", "scalar")
 TELLING = (  # names of columns that say of which run a row is
-    "run", "run_name", "run_id", "runid", "experiment", "exp", "trial", "trial_id", "name", "seed", "dir_name",
-    "random_seed", "model_seed",
+    "run", "run_name", "run_id", "runid", "experiment", "exp", "trial", "trial_id", "name", "seed",
+    "random_seed", "model_seed", "dir_name",
 )  # fmt: skip
 MOST_RUNS = 10_000
 

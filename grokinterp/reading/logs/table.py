@@ -5,7 +5,7 @@ run apart (`shapes`), its steps, losses and accuracies under our names and in ou
 and each step once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from grokinterp.reading.logs.contents import WANTED, unpacked
 from grokinterp.reading.logs.event_files import event_files_in, read_events
 from grokinterp.reading.logs.formats import LOG_FORMATS, Read
 from grokinterp.reading.logs.lines import read_lines
+from grokinterp.reading.logs.nested import without_names
 from grokinterp.reading.logs.saved_dictionaries import holds_a_log, read_saved
 from grokinterp.reading.logs.shapes import a_row_a_step, by_run
 
@@ -43,6 +44,7 @@ class Log:
     word: str = "step"  # theirs, for its steps
     notes: tuple[str, ...] = ()
     run: str | None = None  # its name, of several
+    steps_known: bool = True  # False where they are positions of checkpoints
 
 
 def logs_at(
@@ -59,22 +61,36 @@ def logs_at(
     logs = logs_of(read_table(file), str(file), columns=given, by=by, epochs=epochs)
     if file == path or file.is_dir():
         return logs
-    return [Log(x.table, x.word, (f"read {file.name} of it", *x.notes), x.run) for x in logs]
+    return [replace(log, notes=(f"read {file.name} of it", *log.notes)) for log in logs]
 
 
 def logs_of(
     frame: pd.DataFrame, source: str, *, columns: Columns, by: str | None, epochs: bool = False
 ) -> list[Log]:
     """The runs of a table as a tool has it."""
-    shaped = a_row_a_step(frame)
+    shaped = a_row_a_step(_with_names(frame))
     telling, runs = by_run(shaped, source, by=by)
     logs = []
     for name, part in runs:
         where = source if name is None else f"{source}, run {shown(name)}"
         numbers = numbers_in(part, where, columns=columns, epochs=epochs, used=telling)
         table, said = one_row_a_step(numbers.table)
-        logs.append(Log(table, numbers.word, (*numbers.notes, *said), name))
+        known = bool(frame.attrs.get("steps_known", True))
+        logs.append(Log(table, numbers.word, (*numbers.notes, *said), name, known))
     return logs
+
+
+def _with_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table whose columns have texts for names: numbers from 0 are those of no header."""
+    if isinstance(frame.columns, pd.MultiIndex):
+        names = ["/".join(str(x) for x in name if str(x).strip()) for name in frame.columns]
+    elif frame.shape[1] and all(type(name) is int for name in frame.columns.tolist()):
+        return without_names(frame.copy())
+    else:
+        return frame
+    named = frame.copy()
+    named.columns = pd.Index(names)
+    return named
 
 
 def one_row_a_step(numbers: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

@@ -1,0 +1,133 @@
+"""`gi.detect_phases`: what lies at a path, or was given, and its phases."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, overload
+
+import pandas as pd
+
+from grokinterp.base.checks import number, refused, word
+from grokinterp.base.errors import InputError, named
+from grokinterp.base.paths import as_path, kind_at
+from grokinterp.progress.curves import read_measures
+from grokinterp.progress.levels import Thresholds
+from grokinterp.progress.phases import Phases, PhasesOfRuns, phases_of
+from grokinterp.reading._load import RunOrPath, load
+from grokinterp.reading.addresses import calling_by_address, local_copy
+from grokinterp.reading.checkpoint_formats import SUFFIXES, is_foreign
+from grokinterp.reading.logs.columns import Columns, columns_given
+from grokinterp.reading.logs.table import Log, is_log, logs_at, logs_of
+from grokinterp.runs.manifest import RUN_JSON
+from grokinterp.runs.run import Run
+
+
+def run_or_log(
+    path: str | Path, *, columns: Columns | str | None = None, by: str | None = None
+) -> Run | list[Log]:
+    """What lies at a path: a run, checkpoints of others, or a log of one run or several.
+
+    `columns` and `by` are for logs, as of `gi.read_log`.
+    """
+    path = as_path("x", local_copy(path), such_as="runs/mine")
+    with calling_by_address(path):
+        if _is_log(path):
+            return logs_at(path, columns=columns, by=by)
+        run = load(path)
+        if columns or by:
+            given = "columns" if columns else "by"
+            raise InputError(f"{path} is a run, and {given}= is for logs; leave it out.")
+        return run
+
+
+def _is_log(path: Path) -> bool:
+    if kind_at(path) == "folder":
+        return not (path / RUN_JSON).exists() and not is_foreign(path) and is_log(path)
+    if path.suffix not in SUFFIXES and not is_foreign(path):
+        return True
+    return path.is_file() and is_foreign(path) and is_log(path)
+
+
+@overload
+def detect_phases(
+    x: Run,
+    *,
+    measures: pd.DataFrame | None = None,
+    thresholds: Thresholds | Mapping[str, float] | None = None,
+    ceiling: float | None = None,
+) -> Phases: ...
+
+
+@overload
+def detect_phases(
+    x: RunOrPath | pd.DataFrame,
+    *,
+    measures: pd.DataFrame | None = None,
+    thresholds: Thresholds | Mapping[str, float] | None = None,
+    ceiling: float | None = None,
+    columns: Columns | str | None = None,
+    by: str | None = None,
+) -> Phases | PhasesOfRuns: ...
+
+
+def detect_phases(
+    x: RunOrPath | pd.DataFrame,
+    *,
+    measures: pd.DataFrame | None = None,
+    thresholds: Thresholds | Mapping[str, float] | None = None,
+    ceiling: float | None = None,
+    columns: Columns | str | None = None,
+    by: str | None = None,
+) -> Phases | PhasesOfRuns:
+    """Label a run or a table of curves and date its phases.
+
+        gi.detect_phases("runs/mine")
+        gi.detect_phases("log.csv", columns={"step": "epoch", "test_acc": "val/acc"})
+
+    `x` is a run, a table, or the path of a run, of checkpoints of others or of a log of any tool
+    (`gi.read_log` says which), or the address of one of these, such as `hf://user/repo/log.csv`. A
+    run is read from metrics.csv and from the progress measures of its
+    checkpoints (`measures` spares computing them again); a log or a table from its steps, losses
+    and accuracies (at least one), with `excluded_loss` used when present. They are found by their
+    names in any of the usual words; `columns` says which is which, by our names, and
+    `Phases.notes` how it was read. A log of several runs, told apart by a column such as `seed` or
+    the one that `by` names, gives a `PhasesOfRuns`.
+
+    `ceiling` is the best test accuracy that the task allows, that of a run's task (`task.ceiling`)
+    unless given, else 1: a run generalises when it comes within 5 % of it or of its own train
+    accuracy, whichever is less.
+
+    The label is that of `grokinterp.progress.labels`, the boundaries those of
+    `grokinterp.progress.boundaries`; nothing is set by hand for a run.
+    """
+    limits = _thresholds(thresholds)
+    if ceiling is not None:
+        ceiling = number("ceiling", ceiling, most=1, such_as="0.95")
+    if measures is not None:
+        measures = read_measures(measures)
+    source = "the table"
+    if isinstance(x, str | Path):
+        source = str(x)
+        found: Any = run_or_log(x, columns=columns, by=by)
+    elif isinstance(x, pd.DataFrame):
+        found = logs_of(x, source, columns=columns_given(columns), by=by)
+    else:
+        found = x
+        if columns or by:
+            raise InputError("columns= and by= are for logs and tables; leave them out for a run.")
+    if not isinstance(found, Run | list):
+        raise InputError(
+            f"{named(x)} has no phases; give a run (gi.load(path)), its path, or a DataFrame with "
+            "a 'step' column and losses or accuracies."
+        )
+    return phases_of(found, source, measures=measures, limits=limits, ceiling=ceiling)
+
+
+def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
+    if given is None or isinstance(given, Thresholds):
+        return given or Thresholds()
+    if not isinstance(given, Mapping):
+        raise refused("thresholds", given, "a dict", "such as {'test_acc': 0.95}")
+    for name in given:
+        word("threshold", name, asdict(Thresholds()))
+    return Thresholds(**given)

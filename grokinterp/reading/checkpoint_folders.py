@@ -1,0 +1,279 @@
+"""Where in a folder do checkpoints lie, and what does the folder say of them as a `Source`?
+
+Files of their own, sub-folders that are named by their step (`checkpoint-100/model.safetensors`),
+or both of these in a folder of a usual name (`RUN/checkpoints/`, `RUN/version_0/checkpoints/`). A
+checkpoint may be in parts, with an index that says which weight is in which file. What lies beside
+the last checkpoint, in the folder of all of them and in the folder that was given is used.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial, reduce
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from grokinterp.base.errors import InputError, names, shown
+from grokinterp.reading.checkpoint_files import Checkpoints, Source, checkpoint_of, step_in
+from grokinterp.reading.companions import (
+    LARGEST_JSON,
+    Companions,
+    companions_of,
+    contents_beside,
+    names_in,
+    namesakes_of,
+)
+from grokinterp.reading.file_contents import Contents
+from grokinterp.reading.tensor_files import (
+    MOST_WEIGHTS,
+    StateDict,
+    as_mapping,
+    is_no_checkpoint,
+    read_file,
+    weights_in,
+)
+from grokinterp.runs.manifest import RUN_JSON, SPLIT
+
+SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl")
+INDEX = (".safetensors.index.json", ".bin.index.json")  # of a checkpoint in parts
+OF_ALL = (  # folders that hold the checkpoints of a run
+    "checkpoints", "checkpoint", "ckpts", "ckpt", "weights", "models", "snapshots", "saved_models",
+    "state_dicts", "lightning_logs",
+)  # fmt: skip
+USUAL = (  # files of a checkpoint's folder, the first of them counts
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)  # fmt: skip
+DEEPEST = 4  # folder in a folder
+TRAINER_STATE = "trainer_state"
+_OF_STEP = re.compile(
+    r"(epoch[-_=]\d+[-_])?((global_?)?(step|iter(ation)?|epoch|checkpoint|ckpt|snapshot)s?[-_=.]?)?\d+",
+    re.IGNORECASE,
+)
+_NO_WEIGHTS = re.compile(  # files that trainers keep to go on from
+    r"(optimizer|scheduler|lr_scheduler|rng_state|random_states|training_args|scaler|sampler)"
+    r"(_\d+)*\.\w+"
+)
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
+_OF_MODEL = re.compile(r"model|weights|state_?dict|net|ckpt|checkpoint", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint that has not been read: its file, and the name that says its step."""
+
+    file: Path
+    name: str
+    label: str  # for notes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What lies in a folder: checkpoints, the folders around them, and what holds no weights."""
+
+    checkpoints: tuple[Found, ...] = ()
+    around: tuple[Path, ...] = ()  # the nearest first
+    without_weights: tuple[str, ...] = field(default=())
+
+
+def layout_of(folder: Path, *, depth: int = 0) -> Layout:
+    """Where the checkpoints of a folder lie; nothing is read."""
+    own, without = _weight_files(folder)
+    direct = tuple(Found(file, _stem(file), file.name) for file in own)
+    here = Layout(direct, (folder,), without)
+    if any(step_in(each.name) is not None for each in direct):
+        return here
+    below = [x for x in sorted(folder.iterdir()) if x.is_dir() and not x.name.startswith(".")]
+    below = [x for x in below if not (x / RUN_JSON).exists()]
+    stepped = [x for x in below if _is_of_a_step(x)]
+    if found := [one for each in stepped if (one := _in_one(each)) is not None]:
+        last = max(found, key=lambda one: (step_in(one.name) or (0, None))[0])
+        kept = {x.name for x in found}
+        empty = tuple(x.name for x in stepped if x.name not in kept)
+        return Layout((*direct, *found), (last.file.parent, folder), (*without, *empty))
+    usual = [x for x in below if x.name.lower() in OF_ALL or re.fullmatch(r"version_\d+", x.name)]
+    inner = [(x, layout_of(x, depth=depth + 1)) for x in usual] if depth < DEEPEST else []
+    inner = [(x, layout) for x, layout in inner if layout.checkpoints]
+    if len(inner) > 1:
+        several = names(x.name for x, _ in inner)
+        raise InputError(f"{folder} has checkpoints in {several}; give one of these folders.")
+    if not inner:
+        return replace(here, checkpoints=tuple(_named_by_folder(folder, direct)))
+    inside, layout = inner[0]
+    _refuse_link(inside)
+    return Layout(
+        (*direct, *layout.checkpoints), (*layout.around, folder),
+        (*without, *layout.without_weights),
+    )  # fmt: skip
+
+
+def _named_by_folder(folder: Path, direct: tuple[Found, ...]) -> tuple[Found, ...]:
+    """The files of a folder, of which the one with weights has the folder's step."""
+    usual = [x for x in direct if x.file.name in USUAL or len(direct) == 1]
+    if not usual or not _is_of_a_step(folder):
+        return direct
+    return tuple(replace(x, name=folder.name) if x is usual[0] else x for x in direct)
+
+
+def _is_of_a_step(folder: Path) -> bool:
+    return bool(_OF_STEP.fullmatch(folder.name)) and step_in(folder.name) is not None
+
+
+def _weight_files(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """Files that may hold weights, each checkpoint in parts by its index; and files that do not."""
+    # A run of ours that was stopped before its first save has no more than our split.
+    files = sorted(
+        file
+        for file in folder.iterdir()
+        if file.name.endswith((*SUFFIXES, *INDEX)) and not file.name.startswith(".")
+        if file.name != SPLIT and not file.is_dir()
+    )
+    without = tuple(file.name for file in files if _NO_WEIGHTS.fullmatch(file.name))
+    indices = {file.name for file in files if file.name.endswith(INDEX)}
+    kept = []
+    for file in files:
+        if shard := _SHARD.fullmatch(file.name):
+            index = f"{shard[1]}{shard[2]}.index.json"
+            if index in indices:
+                continue
+            if shard[2] in (".safetensors", ".bin"):
+                raise InputError(f"{file} is a part of a checkpoint whose {index} is missing.")
+        if file.name not in without:
+            kept.append(file)
+    return kept, without
+
+
+def _in_one(folder: Path) -> Found | None:
+    """The checkpoint in the folder of a step; None where there is none."""
+    _refuse_link(folder)
+    files, _ = _weight_files(folder)
+    by_name = {file.name: file for file in files}
+    file = next((by_name[name] for name in USUAL if name in by_name), None)
+    if file is None and len(files) > 1:
+        files = [x for x in files if _OF_MODEL.search(x.name)] or files
+        if len(files) > 1:
+            raise InputError(
+                f"{folder} has several files that may be its checkpoint, "
+                f"{names(x.name for x in files)}; keep one, or give it by itself."
+            )
+    if file is None and not files:
+        return None
+    file = file or files[0]
+    return Found(file, folder.name, f"{folder.name}/{file.name}")
+
+
+def _stem(file: Path) -> str:
+    ending = next((x for x in INDEX if file.name.endswith(x)), file.suffix)
+    return file.name.removesuffix(ending)
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise InputError(f"{path} is a symbolic link; give a folder that holds the files.")
+
+
+def read_checkpoint(file: Path) -> Any:
+    """The data of a checkpoint's file, or of all parts that an index names."""
+    return _parts_of(file) if file.name.endswith(INDEX) else read_file(file)
+
+
+def _parts_of(index: Path) -> Mapping[str, Tensor]:
+    """The weights of a checkpoint in parts, which lie beside their index and nowhere else."""
+    by_part: dict[str, list[str]] = {}
+    for weight, part in _weight_map(index).items():
+        by_part.setdefault(part, []).append(weight)
+    found: dict[str, Tensor] = {}
+    for part, wanted in by_part.items():
+        if not part or part != Path(part).name or part.startswith(".") or "\\" in part:
+            raise InputError(
+                f"{index} names {shown(part)}, which is no file beside it; nothing else is read."
+            )
+        file = index.with_name(part)
+        _refuse_link(file)
+        if not file.is_file():
+            raise InputError(
+                f"{file} is missing, one of the {len(by_part)} parts that {index.name} names; "
+                "restore it from a copy."
+            )
+        weights = weights_in(read_file(file), file)
+        for weight in wanted:
+            if weight not in weights:
+                raise InputError(f"{file} has no weight {shown(weight)}, which its index names.")
+            found[weight] = weights[weight]
+    return found
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    damaged = InputError(f"{index} is no index of a checkpoint in parts; restore it from a copy.")
+    if index.stat().st_size > LARGEST_JSON:
+        raise damaged
+    try:
+        found = as_mapping(json.loads(index.read_bytes())).get("weight_map")
+    except (ValueError, RecursionError):
+        raise damaged from None
+    if not isinstance(found, dict) or not 0 < len(found) <= MOST_WEIGHTS:
+        raise damaged
+    if not all(isinstance(part, str) and len(part) <= 255 for part in found.values()):
+        raise damaged
+    return found
+
+
+def folder_source(folder: Path, layout: Layout, *, metrics: str | None) -> Source:
+    """The weights of every checkpoint that says its step, or has it in its name."""
+    checkpoints, others = Checkpoints(), Contents()  # of files without weights: a log, the rows
+    there = {where: names_in(where) for where in layout.around}
+    for name in layout.without_weights:
+        checkpoints.leave_out("hold no weights", name)
+    for found in layout.checkpoints:
+        file = found.file
+        try:
+            data = read_checkpoint(file)
+            beside = namesakes_of(file, there.get(file.parent, ()))
+            if step_in(found.name) is None:
+                beside = chain(beside, contents_beside(file, TRAINER_STATE))
+            part = checkpoint_of(
+                data, where=str(file), name=found.label, stem=found.name, beside=beside,
+                state=partial(_weights, file),
+            )  # fmt: skip
+        except InputError:
+            if step_in(found.name) is not None:
+                raise
+            checkpoints.leave_out("cannot be read and have no step in the name", found.label)
+            continue
+        if is_no_checkpoint(data):
+            if not part.contents.is_empty:
+                whole = ((str(file), part.contents.config),)
+                others = others.over(replace(part.contents, configs=whole))
+            checkpoints.leave_out("hold no weights", found.label)
+            continue
+        if part.step is None:
+            checkpoints.leave_out("have no step", found.label)
+            continue
+        weights_in(data, file)  # refused at once if these are none
+        checkpoints.add(part, part.step)
+    if not checkpoints.parts:
+        first = layout.checkpoints[0].file
+        if list(checkpoints.left_out) == ["hold no weights"]:
+            weights_in(read_checkpoint(first), first)  # which says what it holds instead
+        raise InputError(f"{first} has no step in it or in its name; name it such as step_100.pt.")
+    companions = _around(layout, epochs=checkpoints.last.in_epochs, metrics=metrics)
+    companions = replace(companions, contents=companions.contents.over(others))
+    return checkpoints.source(folder, "folder", companions)
+
+
+def _weights(file: Path) -> StateDict:
+    return weights_in(read_checkpoint(file), file)
+
+
+def _around(layout: Layout, *, epochs: bool, metrics: str | None) -> Companions:
+    """What lies beside the last checkpoint and in the folders around it; the nearest counts."""
+    found = [companions_of(x, epochs=epochs, metrics=metrics) for x in layout.around]
+    return Companions(
+        reduce(Contents.over, (x.contents for x in found)),
+        next((x.log for x in found if x.log is not None), None),
+        tuple(dict.fromkeys(note for x in found for note in x.notes)),
+    )

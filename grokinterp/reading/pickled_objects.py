@@ -1,0 +1,184 @@
+"""What stands for the objects of a pickle, and which of them is a whole model with its tensors?
+
+Of an object nothing is made but a `Record`: the name of its class, and its attributes as data. One
+that has the attributes of a `torch.nn.Module` becomes its state dict, as `module.state_dict()`
+names it. What asks for a function is refused, but for a few that only make a value of no use here,
+and so is everything of modules that reach the system or run code.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from grokinterp.base.errors import LONGEST_VALUE, one_line
+
+CONFIG_CLASSES = {
+    "Config", "HookedTransformerConfig", "TransformerBridgeConfig", "TransformerLensConfig",
+    "Namespace", "SimpleNamespace",
+}  # fmt: skip
+REFUSED = {  # modules of which nothing is looked at
+    "os", "posix", "nt", "posixpath", "ntpath", "subprocess", "sys", "builtins", "__builtin__",
+    "importlib", "imp", "pkgutil", "runpy", "shutil", "socket", "pickle", "_pickle", "ctypes",
+    "_ctypes", "marshal", "code", "codeop", "pty", "webbrowser", "pip", "pdb", "bdb", "timeit",
+    "operator", "_operator", "commands", "popen2", "cPickle", "multiprocessing", "asyncio",
+}  # fmt: skip
+HARMLESS = {  # in lower case, and of plain values all the same
+    *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
+    "functools.partial",
+    "numpy.random._pickle.__bit_generator_ctor", "numpy.random._pickle.__generator_ctor",
+    "numpy.random._pickle.__randomstate_ctor",
+    "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
+}  # fmt: skip
+CONFIG_ATTRIBUTES = ("cfg", "config", "hparams", "args")  # of a model
+MODULE_ATTRIBUTES = ("_parameters", "_buffers", "_modules")
+MOST_MODULES = 20_000  # of one model
+LONGEST_PREFIX = 200  # characters of the names of modules, one inside the other
+DEEPEST = 4  # container in a container in which a model is looked for,
+MOST_LOOKED_AT = 50_000  # and what they hold
+MOST_NAMED = 3  # objects, in a note
+
+
+class NotPlainDataError(ValueError):
+    """The pickle is broken, or does more than build plain data."""
+
+
+@dataclass(frozen=True)
+class Global:
+    """A name that a pickle refers to. It is never looked up."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class Record(dict[str, Any]):
+    """The attributes of an object, and the name of its class; "" for known configurations."""
+
+    def __init__(self, kind: str = "") -> None:
+        super().__init__()
+        self.kind = kind
+
+    def add_state(self, state: Any) -> None:
+        """Take the attributes that a pickle gives the object, with or without slots."""
+        for part in state if isinstance(state, tuple) else (state,):
+            if isinstance(part, dict):
+                self.update(part)
+
+
+class ModelState(dict[str, Tensor]):
+    """The state dict of a whole model, and the name of the model's class."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+
+def record_of(kind: Global) -> Record:
+    """What stands for an object that the pickle makes by a call of this name, if that is a class.
+
+    >>> record_of(Global("pathlib", "PosixPath")).kind
+    'pathlib.PosixPath'
+    >>> record_of(Global("shutil", "rmtree"))
+    Traceback (most recent call last):
+    grokinterp.reading.pickled_objects.NotPlainDataError: it asks to call shutil.rmtree
+    """
+    name = one_line(str(kind), most=LONGEST_VALUE)
+    is_class = kind.name.rpartition(".")[2].lstrip("_")[:1].isupper()
+    if kind.module.partition(".")[0] in REFUSED or not (is_class or str(kind) in HARMLESS):
+        raise NotPlainDataError(f"it asks to call {name}")
+    return Record("" if kind.name in CONFIG_CLASSES else name)
+
+
+def with_states(data: Any) -> Any:
+    """The data of a file, every whole model in it replaced by its state dict.
+
+    The configuration that a model carries is put beside it, where there is a place.
+    """
+    if _is_model(data):
+        return _with_config(data)
+    for container in _containers(data):
+        for key, value in list(_items(container)):
+            if not _is_model(value):
+                continue
+            if isinstance(container, list):
+                container[key] = _with_config(value)
+            else:
+                container[key] = _state_of(value)
+                container.setdefault("model_config", _config_of(value))
+    return data
+
+
+def objects_in(data: Any) -> tuple[str, ...]:
+    """A note about objects that a file holds besides plain data, if any."""
+    found: dict[str, str] = {}
+    around = {"": data} if isinstance(data, (Record, ModelState)) else data
+    for container in _containers(around):
+        for key, value in _items(container):
+            if isinstance(value, (Record, ModelState)) and value.kind:
+                found.setdefault(value.kind, one_line(str(key), most=LONGEST_VALUE // 2))
+    named = [f"{kind} ({key!r})" if key else kind for kind, key in found.items()]
+    more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+    listed = ", ".join(named[:MOST_NAMED]) + more
+    return (f"objects are read as plain data, and nothing of them was run: {listed}",) * bool(found)
+
+
+def _containers(data: Any) -> Iterator[Any]:
+    """The data and what it holds, container in container, none of them twice."""
+    level, seen, left = [data], set[int](), MOST_LOOKED_AT
+    for _ in range(DEEPEST):
+        below = []
+        for container in level:
+            if not isinstance(container, (dict, list)) or id(container) in seen:
+                continue
+            seen.add(id(container))
+            if _is_model(container) or isinstance(container, ModelState):
+                continue
+            left -= len(container)
+            if left < 0:
+                return
+            below += [value for _, value in _items(container) if isinstance(value, (dict, list))]
+            yield container
+        level = below
+
+
+def _items(container: Any) -> Iterator[tuple[Any, Any]]:
+    return iter(container.items()) if isinstance(container, dict) else enumerate(container)
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, Record) and all(
+        isinstance(value.get(name), dict) for name in MODULE_ATTRIBUTES
+    )
+
+
+def _with_config(model: Record) -> dict[str, Any]:
+    return {"state_dict": _state_of(model), "model_config": _config_of(model)}
+
+
+def _config_of(model: Record) -> Mapping[str, Any]:
+    groups = (model.get(name) for name in CONFIG_ATTRIBUTES)
+    return next((group for group in groups if isinstance(group, dict)), {})
+
+
+def _state_of(model: Record) -> ModelState:
+    """Parameters and buffers that are saved, in the order in which torch names them."""
+    found, visited = ModelState(model.kind), 0
+    left: list[tuple[str, Record]] = [("", model)]
+    while left:
+        prefix, module = left.pop()
+        visited += 1
+        if visited > MOST_MODULES or len(prefix) > LONGEST_PREFIX:
+            raise NotPlainDataError("it has a model whose modules are inside of one another")
+        passing = module.get("_non_persistent_buffers_set")
+        passing = passing if isinstance(passing, set) else set()
+        for group, without in (("_parameters", set()), ("_buffers", passing)):
+            for name, tensor in module[group].items():
+                if isinstance(tensor, Tensor) and name not in without:
+                    found[f"{prefix}{name}"] = tensor
+        inner = [(name, each) for name, each in module["_modules"].items() if _is_model(each)]
+        left += [(f"{prefix}{name}.", each) for name, each in reversed(inner)]
+    return found

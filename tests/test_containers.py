@@ -1,0 +1,550 @@
+"""Checkpoints in the containers that people keep them in: the same steps, weights and metrics."""
+
+import enum
+import json
+import pathlib
+import pickle
+import shutil
+import sys
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+import grokinterp as gi
+from grokinterp.reading.tensor_files import read_file
+from tests.foreign import Net, in_parts
+
+
+@pytest.fixture(scope="module")
+def states(tiny_run):
+    return {step: tiny_run.weights(step) for step in tiny_run.steps}
+
+
+def same_weights(run, states, steps=None):
+    steps = tuple(states) if steps is None else steps
+    assert run.steps == tuple(steps)
+    for step, weights in zip(steps, states.values(), strict=True):
+        found = run.weights(step)
+        assert list(found) == list(weights)
+        assert all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+def has(run, *words):
+    return any(all(word in note for word in words) for note in run.notes)
+
+
+def refusal(path, *words, **settings):
+    with pytest.raises(gi.InputError) as refused:
+        gi.load(path, **settings)
+    said = str(refused.value)
+    assert "\n" not in said
+    assert len(said) <= 400
+    assert all(word in said for word in words), said
+    return said
+
+
+KEYS = {
+    "numbers": int, "text": str, "padded": "{:06d}".format, "step": "step_{}".format,
+    "epoch": "epoch={}".format, "ckpt": "ckpt-{}".format, "float": float,
+}  # fmt: skip
+
+
+class TestOneFile:
+    @pytest.mark.parametrize(
+        ("key", "name"),
+        [
+            *((key, None) for key in KEYS),
+            *(("text", x) for x in ("checkpoints", "weights", "history")),
+        ],
+    )
+    def test_a_dictionary_by_step(self, key, name, states, tmp_path):
+        content = {KEYS[key](step): x for step, x in states.items()}
+        torch.save(content if name is None else {name: content}, tmp_path / "m.pt")
+        same_weights(gi.load(tmp_path / "m.pt"), states)
+
+    @pytest.mark.parametrize(
+        "beside",
+        [{"steps": [0, 20, 40, 60]}, {"saved_epochs": (0, 20, 40, 60), "epochs": 60},
+         {"checkpoint_steps": np.array([0, 20, 40, 60]), "epochs": [1, 2, 3, 4]}],
+    )  # fmt: skip
+    @pytest.mark.parametrize("name", ["snapshots", "state_dicts", "weightHistory"])
+    def test_a_list_with_its_steps(self, name, beside, states, tmp_path):
+        torch.save({name: [*states.values()], **beside}, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        same_weights(run, states)
+        assert run.steps_known
+
+    def test_a_list_whose_entries_say_their_steps(self, states, tmp_path):
+        entries = [{"step": s, "model": x, "train_loss": s + 0.5} for s, x in states.items()]
+        for content in (entries, {"history": entries}, [*states.items()]):
+            torch.save(content, tmp_path / "m.pt")
+            run = gi.load(tmp_path / "m.pt")
+            same_weights(run, states)
+            assert run.steps_known
+        torch.save(entries, tmp_path / "m.pt")
+        curve = gi.load(tmp_path / "m.pt").metrics.set_index("step")["train_loss"]
+        assert curve.to_dict() == {step: step + 0.5 for step in states}
+
+    def test_what_stands_beside_is_used(self, tiny_run, states, tmp_path):
+        logged = tiny_run.metrics.set_index("step").loc[list(states)]
+        content = {
+            "checkpoints": states, "config": {"p": 7, "fn_name": "add"}, "steps": list(states),
+            "train_losses": logged["train_loss"].tolist(), "test_acc": logged["test_acc"].tolist(),
+            "train_indices": tiny_run.train_indices, "model": states[60],
+        }  # fmt: skip
+        torch.save(content, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        assert torch.equal(run.train_indices, tiny_run.train_indices)
+        for column in ("train_loss", "test_acc"):
+            assert run.metrics[column].tolist() == logged[column].tolist()
+        assert has(run, "have no step", "'model'")
+        assert has(run, "its configuration says", "p=7")
+        back = gi.import_run(tmp_path / "m.pt", tmp_path / "run")
+        same_weights(back, states)
+        assert json.loads((back.path / "run.json").read_text())["format"] == 1
+        (tmp_path / "config.json").write_text('{"p": 11}')
+        refusal(tmp_path / "m.pt", "p=7", "p=11")
+
+    def test_one_that_is_no_checkpoint_is_named(self, states, tmp_path):
+        torch.save({**states, 80: {"lr": 1.0}}, tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "its 80", "holds no weights")
+        torch.save({**states, "20": states[20]}, tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "both of step 20")
+
+    def test_one_alone_in_its_folder(self, states, tmp_path):
+        torch.save(states, tmp_path / "all.pt")
+        (tmp_path / "config.yml").write_text("p: 7")
+        run = gi.load(tmp_path)
+        same_weights(run, states)
+        assert has(run, "p=7")
+
+    def test_an_optimizers_state_is_no_container(self, states, tmp_path):
+        model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(3)))
+        optimizer = torch.optim.AdamW(model.parameters())
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+        torch.save({"model": states[20], "optimizer": optimizer.state_dict()}, tmp_path / "m_20.pt")
+        same_weights(gi.load(tmp_path / "m_20.pt"), {20: states[20]})
+        torch.save(optimizer.state_dict(), tmp_path / "m_20.pt")
+        refusal(tmp_path / "m_20.pt", "holds no weights")
+
+    def test_all_of_one_state_are_refused(self, states, tmp_path):
+        torch.save(dict.fromkeys(range(100), states[0]), tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "one another's")
+
+
+def losses_of(run):
+    return run.metrics.set_index("step").loc[list(run.steps), "train_loss"].tolist()
+
+
+@pytest.fixture(scope="module")
+def positions(tiny_run, states, tmp_path_factory):
+    path = tmp_path_factory.mktemp("positions") / "m.pt"
+    content = {
+        "snapshots": [*states.values()], "train_indices": tiny_run.train_indices,
+        "train_losses": losses_of(tiny_run), "test_losses": [2.0] * 60,
+        "val_acc": {0: 0.1, 500: 0.2},
+    }  # fmt: skip
+    torch.save(content, path)
+    return gi.load(path)
+
+
+class TestStepsThatNobodyKnows:
+    def test_are_positions(self, positions, tiny_run, states):
+        run = positions
+        same_weights(run, states, steps=range(4))
+        assert not run.steps_known
+        assert has(run, "nobody says the steps", "positions")
+        assert "positions 0 to 3" in repr(run)
+        assert run.metrics["train_loss"].tolist() == losses_of(tiny_run)
+        assert has(run, "left out, as nobody says the steps", "test_acc, test_loss")
+
+    def test_are_kept_by_import_and_0_2_0_refuses_them(self, positions, tmp_path):
+        run = positions
+        back = gi.import_run(run.path, tmp_path / "run")
+        assert not back.steps_known
+        stored = json.loads((tmp_path / "run" / "run.json").read_text())
+        assert stored["steps_known"] is False
+        assert stored["format"] == 2
+        assert not gi.load(tmp_path / "run").steps_known
+        assert gi.detect_phases(back).phases is None
+
+    def test_date_nothing(self, positions):
+        run = positions
+        for found in (gi.detect_phases(run), gi.detect_phases(run.metrics)):
+            told = found.to_dict()
+            for name in ("memorization_step", "grok_step", "phases", "t_train", "t_test"):
+                assert told[name] is None
+            assert "nobody knows the steps" in found.reasons[0]
+            assert found.table().empty
+            str(found)
+
+    def test_a_label_stays_where_no_date_decides_it(self, positions):
+        run = positions
+        table = run.metrics.assign(train_acc=0.1, test_acc=0.1)
+        assert gi.detect_phases(table).label == "not_learned"
+        table = table.drop(columns=[x for x in table if "unmirrored" in x])
+        table = table.assign(train_acc=[0.1, 1, 1, 1], test_acc=[0.1, 0.1, 1, 1])
+        assert gi.detect_phases(table).label == "undetermined"
+
+    def test_a_report_says_so(self, positions, tmp_path):
+        run = positions
+        assert "nobody knows the steps" in gi.report(run, tmp_path / "r.html").read_text()
+
+    def test_runs_of_ours_know_them(self, tiny_run):
+        assert tiny_run.steps_known
+        assert "steps_known" not in (tiny_run.path / "run.json").read_text()
+
+    def test_a_list_of_modules_and_one_by_itself(self, states, tmp_path):
+        torch.save([*states.values()], tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        same_weights(run, states, steps=range(4))
+        assert not run.steps_known
+
+
+FILES = {
+    "model.safetensors": lambda x, f: safetensors.torch.save_file(x, f / "model.safetensors"),
+    "pytorch_model.bin": lambda x, f: torch.save(x, f / "pytorch_model.bin"),
+    "weights.pt": lambda x, f: torch.save(x, f / "weights.pt"),
+    "parts": lambda x, f: in_parts(x, f, "safetensors"),
+    "parts of torch": lambda x, f: in_parts(x, f, "bin", 3),
+}
+
+
+def sub_folders(states, folder, file="model.safetensors", name="checkpoint-{}"):
+    for step, weights in states.items():
+        sub = folder / name.format(step)
+        sub.mkdir(parents=True)
+        FILES[file](weights, sub)
+    return folder
+
+
+class TestFolders:
+    @pytest.mark.parametrize(
+        ("file", "name"),
+        [
+            ("model.safetensors", "checkpoint-{}"), ("pytorch_model.bin", "step_{}"),
+            ("weights.pt", "{:05d}"), ("parts", "checkpoint-{}"),
+            ("parts of torch", "epoch=1-step={}"),
+        ],
+    )  # fmt: skip
+    def test_sub_folders(self, name, file, states, tmp_path):
+        sub_folders(states, tmp_path / "run", file, name)
+        same_weights(gi.load(tmp_path / "run"), states)
+        last = tmp_path / "run" / name.format(60)
+        same_weights(gi.load(last), {60: states[60]})
+
+    def test_what_a_trainer_keeps_besides(self, tiny_run, states, tmp_path):
+        folder = sub_folders(states, tmp_path / "run")
+        last = folder / "checkpoint-60"
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt"):
+            torch.save({"x": torch.ones(3, 3)}, last / name)
+        torch.save(SimpleNamespace(seed=5), last / "training_args.bin")
+        torch.save(states[60], folder / "final.pt")
+        logged = tiny_run.metrics.set_index("step").loc[list(states)]
+        history = [
+            *({"step": s, "loss": x, "epoch": s / 10} for s, x in logged["train_loss"].items()),
+            *({"step": s, "eval_loss": x} for s, x in logged["test_loss"].items()),
+        ]
+        state = {"global_step": 60, "epoch": 6.0, "log_history": history}
+        (last / "trainer_state.json").write_text(json.dumps(state))
+        run = gi.load(folder, train_indices=str(tiny_run.path / "split.safetensors"))
+        same_weights(run, states)
+        for column in ("train_loss", "test_loss"):
+            assert run.metrics[column].tolist() == logged[column].tolist()
+        assert has(run, "have no step", "final.pt")
+        alone = gi.load(last)
+        assert alone.steps == (60,)
+        assert has(alone, "hold no weights", "optimizer.pt", "training_args.bin")
+        last.rename(tmp_path / "best")
+        assert gi.load(tmp_path / "best").steps == (60,)  # as its trainer_state.json says
+
+    @pytest.mark.parametrize(
+        ("inner", "config"),
+        [
+            ("checkpoints", "config.json"), ("ckpts", "args.json"), ("weights", "hparams.yaml"),
+            ("version_0/checkpoints", "hparams.yaml"),
+        ],
+    )  # fmt: skip
+    def test_one_level_up(self, inner, config, tiny_run, states, tmp_path):
+        run = tmp_path / "run"
+        (run / inner).mkdir(parents=True)
+        for step, weights in states.items():
+            torch.save(weights, run / inner / f"epoch=1-step={step}.ckpt")
+        text = "p: 7\nn_heads: 2\nlr: 0.001\n" if config.endswith("yaml") else '{"p": 7}'
+        (run / config).write_text(text)
+        where = run / inner.rpartition("/")[0]  # of Lightning, beside the folder of checkpoints
+        tiny_run.metrics.to_csv(where / "metrics.csv", index=False)
+        found = gi.load(run, train_indices=str(tiny_run.path / "split.safetensors"))
+        same_weights(found, states)
+        assert has(found, "its configuration says", "p=7")
+        assert found.metrics["train_loss"].tolist() == tiny_run.metrics["train_loss"].tolist()
+        (run / config).write_text(text.replace("7", "11"))
+        refusal(run, "p=11")
+
+    def test_several_runs_are_told_apart(self, states, tmp_path):
+        for version in (0, 1):
+            sub_folders(states, tmp_path / f"version_{version}" / "checkpoints")
+        refusal(tmp_path, "'version_0', 'version_1'", "give one of these")
+        assert gi.load(tmp_path / "version_1").steps == tuple(states)
+
+    def test_folders_of_runs_of_ours_are_none(self, tiny_run, tmp_path):
+        shutil.copytree(tiny_run.path, tmp_path / "runs" / "step_1")
+        refusal(tmp_path / "runs", "is not a run")
+
+    def test_parts_that_are_missing_or_elsewhere(self, states, tmp_path):
+        folder = tmp_path / "checkpoint-20"
+        folder.mkdir()
+        index = in_parts(states[20], folder, "safetensors")
+        same_weights(gi.load(index, step=20), {20: states[20]})
+        good = index.read_text()
+        for evil in ("../x.safetensors", "/etc/passwd", "a/b.bin", "..", "", ".x", "a\\b"):
+            index.write_text(
+                good.replace("model-00001-of-00002.safetensors", json.dumps(evil)[1:-1])
+            )
+            refusal(folder, "is no file beside it")
+        for odd in ("{", "[]", '{"weight_map": {}}', '{"weight_map": {"a": 3}}', "[" * 9999):
+            index.write_text(odd)
+            refusal(folder, "no index")
+        index.write_text(good.replace('"embed.W_E"', '"other"'))
+        refusal(folder, "has no weight 'other'")
+        index.write_text(good)
+        part = folder / "model-00002-of-00002.safetensors"
+        part.rename(tmp_path / part.name)
+        refusal(folder, "model-00002-of-00002.safetensors is missing", "of the 2 parts")
+        part.symlink_to(tmp_path / part.name)
+        refusal(folder, "symbolic link")
+        index.unlink()
+        refusal(folder, "model.safetensors.index.json is missing")
+
+    def test_links_are_not_followed(self, states, tmp_path):
+        sub_folders(states, tmp_path / "there")
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "there")
+        refusal(tmp_path / "run", "symbolic link")
+
+    def test_several_files_in_one_sub_folder(self, states, tmp_path):
+        sub_folders(states, tmp_path / "run", "weights.pt")
+        torch.save(states[0], tmp_path / "run" / "checkpoint-20" / "model.pt")
+        refusal(tmp_path / "run", "several files", "'model.pt', 'weights.pt'")
+
+
+class TestYaml:
+    BOMB = "a: &a [1, 1]\n" + "\n".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [*{chr(97 + i)}, *{chr(97 + i)}]" for i in range(20)
+    )
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "p: !!python/object/apply:os.system ['touch witness']", "x: !!python/name:os.system",
+            "!!python/object:argparse.Namespace {p: 11}", BOMB, "[" * 10_000, "p: 11\n" * 40_000,
+            "\n".join(f"k{i}: {i}" for i in range(30_000)), "a: b: c", "\t", "p: \xff",
+            "x: " + "9" * 9000, "x: 1" + ":1" * 9000, "? {a: 1}\n: 2", "d: 2026-99-99",
+        ],
+    )  # fmt: skip
+    def test_what_is_no_plain_configuration_is_left_alone(self, text, states, tmp_path):
+        torch.save(states[20], tmp_path / "m_step_20.pt")
+        (tmp_path / "hparams.yaml").write_text(text, encoding="latin-1")
+        run = gi.load(tmp_path / "m_step_20.pt", p=7)
+        assert has(run, "hparams.yaml next to it is left alone")
+        assert not (tmp_path / "witness").exists()
+
+
+PREFIXES = ["net.", "model.", "module.", "_orig_mod.", "student.backbone.", "a.b.c.d.e.f.g."]
+
+
+def under(prefix, weights):
+    return {f"{prefix}{name}": x for name, x in weights.items()}
+
+
+BESIDE = {
+    "train_acc.tm": torch.tensor(3.0), "criterion.weight": torch.ones(7),
+    "optimizer.exp_avg": torch.ones(4, 4),
+}  # fmt: skip
+
+
+class TestPrefixes:
+    @pytest.mark.parametrize("prefix", PREFIXES)
+    def test_any_is_found(self, prefix, states, tmp_path):
+        content = {"global_step": 20, "state_dict": under(prefix, states[20])}
+        torch.save(content, tmp_path / "a.ckpt")
+        same_weights(gi.load(tmp_path / "a.ckpt"), {20: states[20]})
+        content["state_dict"] |= BESIDE
+        torch.save(content, tmp_path / "a.ckpt")
+        run = gi.load(tmp_path / "a.ckpt")
+        same_weights(run, {20: states[20]})
+        assert has(run, "read without", *BESIDE)
+
+    @pytest.mark.parametrize(
+        "copy", ["ema.", "ema_model.module.", "target_net.", "swa.", "teacher."]
+    )
+    @pytest.mark.parametrize("plain", ["", "net.", "student."])
+    def test_a_copy_loses_by_its_name(self, copy, plain, states, tmp_path):
+        torch.save({**under(copy, states[0]), **under(plain, states[20])}, tmp_path / "m_20.pt")
+        run = gi.load(tmp_path / "m_20.pt")
+        same_weights(run, {20: states[20]})
+        assert has(run, copy, "copies by their names")
+        same_weights(gi.load(tmp_path / "m_20.pt", prefix=copy), {20: states[0]})
+
+    def test_two_of_one_rank_are_refused_until_one_is_set(self, states, tmp_path):
+        torch.save({**under("net.", states[0]), **under("other.", states[20])}, tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "'net.'", "'other.'", "prefix=net.")
+        for prefix, step in (("net.", 0), ("net", 0), ("other.", 20)):
+            run = gi.load(tmp_path / "m.pt", prefix=prefix)
+            same_weights(run, {0: states[step]})
+            assert has(run, "read without")
+        refusal(tmp_path / "m.pt", "no weights under prefix=third.", prefix="third")
+
+    def test_an_unembedding_outside_of_the_layers_wrapper_is_not_lost(self, states, tmp_path):
+        """As GPT-2's code has it: `transformer.h.0...` and `lm_head` beside `transformer`."""
+        layer = {"attn.c_attn": (48, 16), "attn.c_proj": (16, 16), "mlp.c_fc": (32, 16),
+                 "mlp.c_proj": (16, 32)}  # fmt: skip
+        weights = {
+            "transformer.wte.weight": (8, 16), "transformer.wpe.weight": (3, 16),
+            **{f"transformer.h.0.{name}.weight": shape for name, shape in layer.items()},
+            "lm_head.weight": (7, 16),
+        }  # fmt: skip
+        state = {name: torch.randn(shape) for name, shape in weights.items()}
+        for prefix in ("", "net.", "_orig_mod.model."):
+            torch.save(under(prefix, state), tmp_path / "m.pt")
+            found = gi.load(tmp_path / "m.pt", n_heads=2).weights()
+            assert torch.equal(found["unembed.W_U"].T, state["lm_head.weight"])
+        del state["lm_head.weight"]
+        state["readout.matrix"] = torch.randn(7, 16)  # or it would be taken to be tied
+        torch.save(under("net.", state), tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "readout.matrix", n_heads=2)
+
+
+class Kind(enum.Enum):
+    ADD = "add"
+
+
+@dataclass
+class TrainConfig:
+    n_heads: int = 2
+    out: pathlib.Path = pathlib.Path("/tmp/x")
+    kind: Kind = Kind.ADD
+
+
+class Plain:
+    """A pickle of an object that is nothing but attributes."""
+
+
+class Calls:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+class TestObjects:
+    @pytest.mark.parametrize("zipped", [True, False])
+    @pytest.mark.parametrize("name", [None, "model", "net", "by step"])
+    def test_a_whole_model_is_its_tensors(self, name, zipped, states, tmp_path):
+        content = {
+            None: lambda net: net, "model": lambda net: {"model": net, "step": 20},
+            "net": lambda net: {"net": nn.DataParallel(net), "lr": 1e-3},
+            "by step": lambda net: {20: net},
+        }[name](Net(states[20]))  # fmt: skip
+        path = tmp_path / "m_step_20.pt"
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        run = gi.load(path)
+        same_weights(run, {20: states[20]})
+        assert has(run, "objects are read as plain data", "nothing of them was run")
+
+    def test_it_is_named_as_torch_names_it(self, states, tmp_path):
+        net = nn.Sequential(nn.BatchNorm1d(3), nn.Sequential(nn.Linear(3, 3)), nn.Linear(3, 1))
+        torch.save(net, tmp_path / "m.pt")
+        found = read_file(tmp_path / "m.pt")["state_dict"]
+        assert list(found) == list(net.state_dict())
+        assert all(torch.equal(found[key], x) for key, x in net.state_dict().items())
+
+    def test_one_of_no_known_layout_is_refused_by_what_it_is(self, tmp_path):
+        torch.save(nn.Linear(14, 7), tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "a linear model")
+        torch.save(nn.ReLU(), tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "ReLU", "without tensors")
+
+    def test_its_configuration_counts(self, states, tmp_path):
+        net = Net(states[20])
+        net.cfg = SimpleNamespace(p=7, normalization_type="LNPre")
+        torch.save(net, tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "normalization_type='LNPre'")
+        torch.save({20: net, 40: net}, tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "normalization_type='LNPre'")
+
+    def test_objects_beside_weights_are_named(self, states, tmp_path):
+        content = {
+            "model": states[20], "step": 20, "config": TrainConfig(), "path": pathlib.Path("a/b"),
+            "kind": Kind.ADD, "rng": np.random.default_rng(0), "by": {Kind.ADD: 1, "x": [Plain()]},
+        }  # fmt: skip
+        torch.save(content, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        same_weights(run, {20: states[20]})
+        assert has(run, "TrainConfig ('config')", "nothing of them was run")
+        assert run.architecture.n_heads == 2
+
+    def test_an_object_alone_is_refused_by_its_name(self, tmp_path):
+        (tmp_path / "m.pkl").write_bytes(pickle.dumps(TrainConfig(), 4))
+        refusal(tmp_path / "m.pkl", "TrainConfig", "Nothing in it was run")
+        torch.save({"model": Plain()}, tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "Plain", "Nothing in it was run")
+
+    @pytest.mark.parametrize(
+        "name",
+        ["os.PathLike", "posix.Evil", "subprocess.CalledProcessError", "builtins.RuntimeError",
+         "importlib.Loader", "ctypes.CDLL", "code.InteractiveConsole", "sys.Evil", "shutil.Error",
+         "torch.hub.load", "numpy.load", "__main__.evil", "webbrowser.Mozilla", "pty.Spawn"],
+    )  # fmt: skip
+    def test_what_reaches_the_system_stays_refused(self, name, tmp_path):
+        module, _, last = name.rpartition(".")
+        kind = f"c{module}\n{last}\n".encode()
+        begin = b"\x80\x04}\x8c\x05model"
+        calls = {
+            "reduce": kind + b"\x8c\x01x\x85R", "new": kind + b")\x81",
+            "new_ex": kind + b")}\x92",
+            "reconstructor": b"ccopyreg\n_reconstructor\n" + kind + b"cbuiltins\nobject\nN\x87R",
+        }  # fmt: skip
+        path = tmp_path / "x.pkl"
+        for call in calls.values():
+            path.write_bytes(begin + call + b"s.")
+            refusal(path, f"asks to call {name}", "Nothing in it was run")
+
+    def test_models_without_end_are_refused(self, tmp_path):
+        inside_itself = nn.Module()
+        inside_itself._modules["a"] = inside_itself
+        deep = nn.Module()
+        for _ in range(150):
+            outer = nn.Module()
+            outer.inner = deep
+            deep = outer
+        many = nn.Linear(1, 1)
+        for _ in range(40):
+            outer = nn.Module()
+            outer.a = outer.b = many
+            many = outer
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(10_000)
+        for model in (inside_itself, deep, many):
+            torch.save({"model": model}, tmp_path / "m.pt")
+            refusal(tmp_path / "m.pt", "inside of one another")
+        sys.setrecursionlimit(limit)
+
+    def test_odd_modules(self, tmp_path):
+        """What only looks like a model, or holds itself."""
+        odd = Plain()
+        vars(odd).update(_parameters={"w": 3, 5: torch.ones(2)}, _buffers={}, _modules={"m": odd})
+        torch.save({"model": odd}, tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt")
+        loop = Plain()
+        loop.self = loop
+        loop.list = [loop]
+        torch.save({"model": loop, "list": loop.list}, tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "Plain")
