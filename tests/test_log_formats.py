@@ -2,12 +2,16 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import grokinterp as gi
+from grokinterp.reading import words
 from tests.log_writers import CURVES, WRITERS
 
 ROUNDED = ("event", "json_of_pandas")  # writers that keep float32, or 15 digits
@@ -65,6 +69,63 @@ def test_on_the_command_line(frame, run, tmp_path):
     assert (
         "has no column 'y' for test_acc (found: step, train_loss, test_loss, train_acc, x)" in err
     )
+
+
+SEPARATORS = (",", ";", "\t", "|", " ")
+STEP_NAMES = ("step", "Step", "epoch", "iteration", "_step", "global_step", "trainer/global_step")
+SIDE_NAMES = (("train", "test"), ("training", "val"), ("Train", "Valid"), ("tr", "heldout"),
+              ("train", "validation"), ("TRAIN", "EVAL"), ("train", "held-out"))  # fmt: skip
+KIND_NAMES = (("acc", "loss"), ("accuracy", "nll"), ("Accuracy", "Loss"), ("acc", "ce"))
+JOINED = ("_", "/", ".", "-", " ")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    separator=st.sampled_from(SEPARATORS),
+    step=st.sampled_from(STEP_NAMES),
+    sides=st.sampled_from(SIDE_NAMES),
+    kinds=st.sampled_from(KIND_NAMES),
+    join=st.sampled_from(JOINED),
+    side_first=st.booleans(),
+    unit=st.sampled_from(("share", "percent", "error", "error in percent")),
+    decimal_comma=st.booleans(),
+    sparse=st.booleans(),
+    data=st.data(),
+)
+def test_any_spelling_unit_order_and_sparsity_is_the_same_log(
+    frame, tmp_path_factory, separator, step, sides, kinds, join, side_first, unit, decimal_comma,
+    sparse, data,
+):  # fmt: skip
+    if separator == " ":  # which may not be in a name, nor stand for an empty cell
+        join, sparse = "_", False
+    columns, written = {"step": step}, frame.copy()
+    for ours, theirs in zip(("train", "test"), sides, strict=True):
+        for kind, name in zip(("acc", "loss"), kinds, strict=True):
+            name = "error" if kind == "acc" and "error" in unit else name
+            parts = (theirs, name) if side_first else (name, theirs)
+            columns[f"{ours}_{kind}"] = join.join(parts)
+        if "error" in unit:
+            written[f"{ours}_acc"] = 1 - written[f"{ours}_acc"]
+        if "percent" in unit:
+            written[f"{ours}_acc"] *= 100
+    if sparse:
+        sides_of = {x: [c for c in frame if c.startswith(x)] for x in ("train", "test")}
+        written = pd.concat([written[["step", *own]] for own in sides_of.values()])
+    order = data.draw(st.permutations(list(written)))
+    rows = data.draw(st.sampled_from(("kept", "reversed", "mixed")))
+    if rows != "kept":
+        written = written.iloc[::-1] if rows == "reversed" else written.sample(frac=1)
+    path = tmp_path_factory.mktemp("log") / "log.csv"
+    decimal = "," if decimal_comma and separator != "," else "."
+    written[order].rename(columns=columns).to_csv(path, index=False, sep=separator, decimal=decimal)
+    found, expected = gi.detect_phases(path), gi.detect_phases(frame)
+    assert (found.label, found.memorization_step, found.grok_step) == (
+        expected.label, expected.memorization_step, expected.grok_step
+    )  # fmt: skip
+    for column in frame:
+        np.testing.assert_allclose(found.curves[column], frame[column], rtol=1e-9, atol=1e-12)
+    assert any("percent" in note for note in found.notes) == ("percent" in unit)
+    assert not any("twice" in note for note in found.notes)
 
 
 class TestRuns:
@@ -140,6 +201,21 @@ class TestRuns:
         assert gi.detect_phases(frame.assign(seed=3, run="a")).label == "grokked"
         found = gi.detect_phases(frame.assign(seed=3), by="seed")
         assert list(found.runs) == ["3"]
+
+
+def test_the_words_of_the_documentation_are_those_that_are_understood():
+    page = Path(__file__).parents[1] / "docs" / "logs.md"
+    rows = [line.strip("| \n").split(" | ") for line in page.read_text().splitlines()
+            if line.startswith("| ")]  # fmt: skip
+    said = {row[0]: set(row[1].removesuffix(", and their plurals").split(", ")) for row in rows
+            if len(row) == 2}  # fmt: skip
+    for table, names in ((words.SIDES, ("train", "test", "validation")),
+                         (words.KINDS, ("acc", "err (1 - acc)", "loss"))):  # fmt: skip
+        for name in names:
+            meant = name.partition(" ")[0]
+            assert said[name] == {word for word, meaning in table.items() if meaning == meant}
+    steps = said["step"] | said["step, where no column counts updates"]
+    assert steps == set(words.STEPS)
 
 
 class TestColumns:

@@ -9,18 +9,18 @@ import re
 from collections.abc import Sequence
 
 LONGEST_KEY = 100  # characters of a name that is looked at
-_SIDES = {
+SIDES = {
     **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
     **dict.fromkeys(("test", "testing", "tst", "te"), "test"),
     **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev"), "validation"),
     **dict.fromkeys(("heldout", "holdout"), "validation"),
 }
-_KINDS = {
+KINDS = {
     **dict.fromkeys(("loss", "losses", "nll", "ce", "xent", "crossentropy"), "loss"),
     **dict.fromkeys(("acc", "accs", "accuracy", "accuracies", "top1"), "acc"),
     **dict.fromkeys(("err", "error", "errors"), "err"),  # 1 - accuracy
 }
-_FILLERS = {  # which change nothing about a loss or an accuracy
+FILLERS = {  # which change nothing about a loss or an accuracy
     "curve", "curves", "history", "hist", "list", "lists", "all", "mean", "avg", "average",
     "value", "values", "metric", "metrics", "full", "set", "per", "epoch", "epochs", "step",
     "steps", "cross", "entropy", "over", "time", "rate", "score", "on", "percent", "pct",
@@ -73,12 +73,12 @@ def curve_of(words: Sequence[str]) -> CurveOf | None:
     >>> curve_of(words_of("best_val_loss")) is curve_of(words_of("lr")) is None
     True
     """
-    sides = {_SIDES[word] for word in words if word in _SIDES}
-    kinds = {_KINDS[word] for word in words if word in _KINDS}
+    sides = {SIDES[word] for word in words if word in SIDES}
+    kinds = {KINDS[word] for word in words if word in KINDS}
     unmirrored = "_unmirrored" if "unmirrored" in words else ""
     if {"cross", "entropy"} <= set(words):
         kinds.add("loss")
-    known = {*_SIDES, *_KINDS, *_FILLERS, "unmirrored"}
+    known = {*SIDES, *KINDS, *FILLERS, "unmirrored"}
     if len(sides) > 1 or len(kinds) != 1 or not set(words) <= known:
         return None
     return next(iter(sides), None), kinds.pop() + unmirrored
@@ -98,7 +98,7 @@ def counts_epochs(word: str) -> bool:
 def axis_word(words: Sequence[str]) -> tuple[str, str | None] | None:
     """Whether a name says the steps of a list: the word for it, and the side, if of one."""
     known = _AXES | _ABOUT_AXES
-    plain = [_SIDES.get(word, _KINDS.get(word, word)) for word in words]
+    plain = [SIDES.get(word, KINDS.get(word, word)) for word in words]
     plain = [x.removesuffix("s") if x.removesuffix("s") in known else x for x in plain]
     core = [word for word in plain if word in _AXES]
     if len(core) != 1 or not set(plain) <= known:
@@ -115,7 +115,7 @@ def says_training_rows(words: Sequence[str], groups: Sequence[str]) -> str | Non
     >>> says_training_rows(("train", "data"), ()), says_training_rows(("train", "loss"), ())
     ('pairs', None)
     """
-    rest = [word for word in words if _SIDES.get(word) != "train"]
+    rest = [word for word in words if SIDES.get(word) != "train"]
     if len(rest) == len(words) or len(rest) > 1:
         return None
     if rest:
@@ -136,7 +136,7 @@ def is_about_losses(word: str) -> bool:
     >>> is_about_losses("eval"), is_about_losses("config")
     (True, False)
     """
-    return word in _SIDES or word in _KINDS
+    return word in SIDES or word in KINDS
 
 
 def side_of(words: Sequence[str]) -> str | None:
@@ -145,5 +145,5 @@ def side_of(words: Sequence[str]) -> str | None:
     >>> side_of(("valid",)), side_of(("train", "loss"))
     ('validation', None)
     """
-    sides = {_SIDES.get(word) for word in words if word not in _FILLERS}
+    sides = {SIDES.get(word) for word in words if word not in FILLERS}
     return sides.pop() if len(sides) == 1 else None

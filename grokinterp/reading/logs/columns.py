@@ -134,8 +134,8 @@ def numbers_in(
         for name in _without_side(frame)
         if name not in {one.theirs for one in taken}
     ]
-    names = {step, *(one.theirs for one in taken), *used}
-    notes += left_out(frame, names)
+    told = {step, *(one.theirs for one in taken), *used, *_without_side(frame)}
+    notes += left_out(frame, told)
     return Numbers(numbers, step or "row", tuple(notes))
 
 

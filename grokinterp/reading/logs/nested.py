@@ -134,19 +134,29 @@ def _parts(data: Mapping[Any, Any], about: Path) -> Iterator[Series | pd.DataFra
 
 def _of_list(found: Sequence[Any], source: str, *, prefix: Path = ()) -> pd.DataFrame:
     """The table of a list of records, or of one of logs, each of a run."""
-    if not all(isinstance(x, Mapping) and any(map(_is_list, x.values())) for x in found):
-        return _of_records(found, source, prefix=prefix)
     tables = []
     for number, log in enumerate(found):
+        if not isinstance(log, Mapping) or not _has_lists(log):
+            return _of_records(found, source, prefix=prefix)
         about = {_name(key): x for key, x in log.items() if isinstance(x, str | int | float)}
         name = next((about[key] for key in NAMES_OF_RUNS if key in about), number)
         rest = {key: x for key, x in log.items() if not isinstance(x, str | int | float)}
-        tables.append(table_in(rest, source).assign(**{RUN: _name(name)}))
+        table = table_in(rest, source)
+        if not _has_curves(table):
+            return _of_records(found, source, prefix=prefix)
+        tables.append(table.assign(**{RUN: _name(name)}))
     return pd.concat(tables, ignore_index=True)
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple | np.ndarray | Mapping) and len(value) > 1
+def _has_lists(value: Any, depth: int = 0) -> bool:
+    """Whether somewhere in a mapping is a list, so that it is a log of its own, and no record."""
+    if isinstance(value, Mapping):
+        return depth < DEEPEST and any(_has_lists(x, depth + 1) for x in value.values())
+    return isinstance(value, list | tuple | np.ndarray) and len(value) > 1
+
+
+def _has_curves(table: pd.DataFrame) -> bool:
+    return any(curve_of(words_of(str(column))) for column in table)
 
 
 def _name(key: Any) -> str:
@@ -201,7 +211,7 @@ def _by_run(data: Mapping[Any, Any], source: str) -> pd.DataFrame | None:
             table = table_in(log, source)
         except InputError:
             return None
-        if not any(curve_of(words_of(str(column))) for column in table):
+        if not _has_curves(table):
             return None
         tables.append(table.assign(**{RUN: name}))
     return pd.concat(tables, ignore_index=True)
