@@ -250,6 +250,7 @@ class TestFolders:
         history = [
             *({"step": s, "loss": x, "epoch": s / 10} for s, x in logged["train_loss"].items()),
             *({"step": s, "eval_loss": x} for s, x in logged["test_loss"].items()),
+            {"step": 60, "train_runtime": 9.0, "train_loss": 0.123},  # the mean of all
         ]
         state = {"global_step": 60, "epoch": 6.0, "log_history": history}
         (last / "trainer_state.json").write_text(json.dumps(state))

@@ -183,7 +183,12 @@ def _columns(records: Sequence[Any]) -> Iterator[Leaf]:
             for row in records if isinstance(row, Mapping)]  # fmt: skip
     names = dict.fromkeys(words for row in rows for words in row)
     axes = sorted((x for x in names if step_word(x)), key=lambda x: STEPS.index("_".join(x)))
+    n_values = {words: sum(_number(row.get(words)) is not None for row in rows) for words in names}
+    most = {measure: n_values[words] for words in names if (measure := curve_of(words))}
     for words in filter(curve_of, names):
+        side, kind = curve_of(words) or (None, "")
+        if side == "train" and 2 * n_values[words] <= most.get((None, kind), 0):
+            continue  # one summary at the end, as a Trainer of Hugging Face writes it
         for axis in (*axes, None):
             numbers = {
                 _whole(row.get(axis)) if axis else i: number for i, row in enumerate(rows)

@@ -33,7 +33,7 @@ PLAIN_GROUPS = GROUPS | {"data", "scalars"}  # whose names say nothing
 NAMES_OF_RUNS = ("run", "name", "run_name", "id", "seed", "label", "title")
 RUN = "run"  # the column that says of which run a row is
 
-Path = tuple[str, ...]
+Groups = tuple[str, ...]  # names, the outermost first
 
 
 def table_in(data: Any, source: str) -> pd.DataFrame:
@@ -105,7 +105,7 @@ def _axis_of(table: pd.DataFrame) -> object:
     return min(found, key=lambda name: counts_epochs(words_of(name)[-1]), default=None)
 
 
-def _parts(data: Mapping[Any, Any], about: Path) -> Iterator[Series | pd.DataFrame]:
+def _parts(data: Mapping[Any, Any], about: Groups) -> Iterator[Series | pd.DataFrame]:
     """The series and tables in a mapping, groups opened."""
     for key, value in islice(data.items(), MOST_COLUMNS * 10):
         name = _name(key)
@@ -132,7 +132,7 @@ def _parts(data: Mapping[Any, Any], about: Path) -> Iterator[Series | pd.DataFra
                 yield Series(full, array.reshape(-1))
 
 
-def _of_list(found: Sequence[Any], source: str, *, prefix: Path = ()) -> pd.DataFrame:
+def _of_list(found: Sequence[Any], source: str, *, prefix: Groups = ()) -> pd.DataFrame:
     """The table of a list of records, or of one of logs, each of a run."""
     tables = []
     for number, log in enumerate(found):
@@ -164,7 +164,7 @@ def _name(key: Any) -> str:
     return str(key)[:LONGEST_KEY].encode(errors="backslashreplace").decode()
 
 
-def _of_records(records: Sequence[Any], source: str, *, prefix: Path = ()) -> pd.DataFrame:
+def _of_records(records: Sequence[Any], source: str, *, prefix: Groups = ()) -> pd.DataFrame:
     """A table of a row a record; what is nested in one has the names of its groups before it."""
     rows = []
     seen: dict[str, None] = {}
@@ -180,7 +180,7 @@ def _of_records(records: Sequence[Any], source: str, *, prefix: Path = ()) -> pd
     return pd.DataFrame(rows, columns=list(seen))
 
 
-def _cells(record: Mapping[Any, Any], about: Path) -> Iterator[tuple[str, Any]]:
+def _cells(record: Mapping[Any, Any], about: Groups) -> Iterator[tuple[str, Any]]:
     for key, value in islice(record.items(), MOST_COLUMNS):
         name = _name(key)
         if isinstance(value, Mapping) and len(about) < DEEPEST:
