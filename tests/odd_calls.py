@@ -410,7 +410,7 @@ gi.detect_phases(log.head(0))
 gi.detect_phases(log.head(1))  # result
 gi.detect_phases(log)  # result
 gi.detect_phases(log.drop(columns="step"))
-gi.detect_phases(log.set_index("step"))
+gi.detect_phases(log.set_index("step"))  # result
 gi.detect_phases(log[["step"]])
 gi.detect_phases(log.T)
 gi.detect_phases(log.set_axis(range(5), axis=1))

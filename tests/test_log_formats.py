@@ -273,9 +273,9 @@ class TestColumns:
         (tmp_path / "x.json").write_text('{"loss": [3, 2, 1], "val_loss": [3, 3, 3]}')
         found = gi.detect_phases(tmp_path / "x.json")
         assert found.curves["step"].tolist() == [0, 1, 2]
-        assert "it has no steps: rows are counted from 0" in found.notes
+        assert "it has no steps: entries are counted from 0" in found.notes
 
-    def test_but_not_where_a_column_may_be_the_steps(self, run, tmp_path):
+    def test_but_rows_of_a_table_are_not(self, run, tmp_path):
         (tmp_path / "x.csv").write_text("counter,val_loss\n0,3\n10,2\n")
         status, _, err = run("phases", tmp_path / "x.csv")
         assert status == 2
@@ -329,6 +329,18 @@ class TestPercent:
         frame = pd.DataFrame({"step": [0, 1], name: [0.5, 0.9]})
         found = gi.detect_phases(frame).curves["test_acc"]
         assert found.tolist() == pytest.approx([0.005, 0.009])
+
+    def test_two_units_are_refused_until_one_is_said(self, run, tmp_path):
+        share = [0.01, 0.5, 1, 1, 1, 1]
+        frame = pd.DataFrame({"step": range(6), "tr_acc": [1.0, 50, *[100] * 4], "te_acc": share})
+        frame.to_csv(tmp_path / "x.csv", index=False)
+        status, _, err = run("phases", tmp_path / "x.csv")
+        assert status == 2
+        assert "tr_acc goes up to 100, and te_acc stays at 1 as a share does" in err
+        _, out, _ = run("phases", tmp_path / "x.csv", "--columns", "train_acc=tr_acc%")
+        assert "read tr_acc as train_acc, te_acc as test_acc, percent" in out
+        found = gi.detect_phases(frame, columns={"train_acc": "tr_acc%"})
+        assert found.curves["test_acc"].tolist() == share
 
     @pytest.mark.parametrize("wrong", [1.2, 101, 3830])
     def test_a_slip_or_a_count_is_none(self, wrong):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import pandas as pd
 
@@ -108,14 +108,14 @@ def detect_phases(
     source = "the table"
     if isinstance(x, str | Path):
         source = str(x)
-        found: Any = run_or_log(x, columns=columns, by=by)
+        found = run_or_log(x, columns=columns, by=by)
     elif isinstance(x, pd.DataFrame):
         found = logs_of(x, source, columns=columns_given(columns), by=by)
-    else:
+    elif isinstance(x, Run):
         found = x
         if columns or by:
             raise InputError("columns= and by= are for logs and tables; leave them out for a run.")
-    if not isinstance(found, Run | list):
+    else:
         raise InputError(
             f"{named(x)} has no phases; give a run (gi.load(path)), its path, or a DataFrame with "
             "a 'step' column and losses or accuracies."

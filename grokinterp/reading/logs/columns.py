@@ -7,7 +7,7 @@ the one with the plainest name; a validation set is the test set where there is 
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class Curve:
     ours: str
     theirs: str
     is_error: bool = False
+    is_percent: bool = False  # as its name says, or who named it
 
     @property
     def said(self) -> str:
@@ -104,12 +105,15 @@ def numbers_in(
     a row is of, and so are not left out.
     """
     frame = _with_named_index(frame)
+    in_percent = {ours for ours, theirs in columns.items() if theirs.endswith("%")}
     columns = {ours: _found(frame, theirs, ours, source) for ours, theirs in columns.items()}
-    taken = _taken(frame, columns, source)
+    taken = [
+        replace(one, is_percent=one.ours in in_percent or _says_percent(one.theirs))
+        for one in _taken(frame, columns, source)
+    ]
     step = _step_of(frame, columns, taken, source, epochs=epochs)
     numbers = pd.DataFrame(index=frame.index)
-    rows = pd.Series(np.arange(len(frame)), frame.index, dtype=float)
-    numbers["step"] = rows if step is None else _column(frame, step, source)
+    numbers["step"] = _column(frame, step, source)
     signs = []
     for one in taken:
         given = _single(frame, one.theirs, source)
@@ -118,15 +122,14 @@ def numbers_in(
             signs.append(one.theirs)
         else:
             numbers[one.ours] = as_numbers(given, f"{source}, column {one.theirs!r}")
-    said = [] if step in ("step", None) else [f"{step} as step"]
+    said = [] if step == "step" else [f"{step} as step"]
     said += [one.said for one in taken if one.said]
-    said += _in_shares(numbers, taken, signs)
+    said += _in_shares(numbers, [one for one in taken if one.theirs not in signs], source)
+    said += ["percent"] if signs and "percent" not in said else []
     for one in taken:
         if one.is_error:
             numbers[one.ours] = 1 - numbers[one.ours]
     notes = [f"read {', '.join(said)}"] if said else []
-    if step is None:
-        notes.append("it has no steps: rows are counted from 0")
     notes += frame.attrs.get("notes", ())
     notes += [
         f"{name} is left out, as it does not say of which rows it is; --columns test_acc={name} "
@@ -136,7 +139,7 @@ def numbers_in(
     ]
     told = {step, *(one.theirs for one in taken), *used, *_without_side(frame)}
     notes += left_out(frame, told)
-    return Numbers(numbers, step or "row", tuple(notes))
+    return Numbers(numbers, step, tuple(notes))
 
 
 def _without_side(frame: pd.DataFrame) -> list[str]:
@@ -159,6 +162,8 @@ def _found(frame: pd.DataFrame, theirs: str, ours: str, source: str) -> str:
     """The column that was named, by its name or, where there are none, its number."""
     if theirs in frame or (ours == "step" and theirs == ROWS):
         return theirs
+    if theirs.endswith("%") and "_acc" in ours:
+        return _found(frame, theirs[:-1].rstrip(), ours, source)
     by_word = [str(name) for name in frame.columns if words_of(str(name)) == words_of(theirs)]
     if len(by_word) == 1 and words_of(theirs):
         return by_word[0]
@@ -272,8 +277,8 @@ def _is_words(given: pd.DataFrame | pd.Series) -> bool:
 
 def _step_of(
     frame: pd.DataFrame, columns: Columns, taken: list[Curve], source: str, *, epochs: bool
-) -> str | None:
-    """The column of steps; None where rows are counted, as nothing can be steps."""
+) -> str:
+    """The column of steps: the one that is named, or that its name and its numbers say."""
     if "step" in columns:
         return columns["step"]
     curves = {one.theirs for one in taken}
@@ -294,9 +299,7 @@ def _step_of(
     steady = [name for name in axes if _falls(frame[name]) < FEW_TIMES]
     if axes:
         return (steady or axes)[0]
-    if not taken or _may_be_steps(frame, curves):
-        raise _without_step(frame, taken, source)
-    return None
+    raise _without_step(frame, taken, source)
 
 
 def _order(name: str, epochs: bool) -> tuple[Any, ...]:
@@ -343,18 +346,30 @@ def _is_share(one: Curve) -> bool:
     return "_acc" in one.ours
 
 
-def _in_shares(numbers: pd.DataFrame, taken: list[Curve], signs: list[str]) -> list[str]:
+def _in_shares(numbers: pd.DataFrame, taken: list[Curve], source: str) -> list[str]:
     """Divide what is percent by 100, in place; what to say of it."""
-    shares = [one for one in taken if _is_share(one) and one.theirs not in signs]
-    by_name = [one for one in shares if _says_percent(one.theirs)]
-    rest = {one.theirs: numbers[one.ours] for one in shares if one not in by_name}
+    shares = [one for one in taken if _is_share(one)]
+    told = [one for one in shares if one.is_percent]
+    rest = {one.theirs: numbers[one.ours] for one in shares if not one.is_percent}
     why = in_percent(rest)
-    divided = by_name + ([one for one in shares if one not in by_name] if why else [])
-    for one in divided:
+    if why and (full := _saturated(rest)):
+        raise InputError(
+            f"{source}: {why}, and {full} stays at 1 as a share does, so that they are of two "
+            "units; say which is in percent, such as --columns 'train_acc=train_acc%'."
+        )
+    for one in shares if why else told:
         numbers[one.ours] = numbers[one.ours] / 100
-    if why:
-        return [f"percent ({why})"]
-    return ["percent"] if by_name or signs else []
+    return [f"percent ({why})"] if why else ["percent"] * bool(told)
+
+
+def _saturated(accuracies: Mapping[str, pd.Series]) -> str | None:
+    """A column that never leaves 1 behind and reaches it again and again."""
+    return next(
+        (
+            name for name, x in accuracies.items()
+            if x.max() <= 1 + ROUNDING and (abs(x - 1) <= ROUNDING).sum() >= FEWEST_ABOVE
+        ), None,
+    )  # fmt: skip
 
 
 def in_percent(accuracies: Mapping[str, pd.Series]) -> str | None:

@@ -38,16 +38,16 @@ def table_of(series: Sequence[Series], source: str) -> pd.DataFrame:
     series = [x._replace(steps=None) if _key(x.steps) in rows else x for x in series]
     axes = [one for one in series if is_axis(one.name)]
     curves = [one for one in series if not is_axis(one.name)]
+    if not axes and all(one.steps is None for one in series):
+        return _strided(series, source)
     plain = all(one.steps is None for one in series)
     of_sides = {_key(axis.values) for axis in axes if _side(axis.name)}
     if plain and len({len(one.values) for one in series}) == 1 and len(of_sides) < 2:
         return _side_by_side(series, source)  # its steps under their own name
     placed = [one._replace(steps=_steps_for(one, axes)) for one in curves]
     known = [one for one in placed if one.steps is not None]
-    if not known and axes:
-        return _side_by_side(series, source)
     if not known:
-        return _strided(series, source)
+        return _side_by_side(series, source)
     joined = _by_step(known, source)
     if loose := [one for one in placed if one.steps is None]:
         joined.attrs["notes"] = [f"left out, as nothing says their steps: {_listed(loose)}"]
