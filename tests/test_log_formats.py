@@ -227,7 +227,7 @@ class TestColumns:
         found = gi.detect_phases(frame)
         assert found.curves["train_acc"].tolist() == [0, 0.25, 1]
         assert found.curves["test_acc"].tolist() == [0, 0.75, 1]
-        assert "1 steps were logged twice; the last row of each counts" in found.notes
+        assert "1 step was logged twice; the last row of each counts" in found.notes
 
     def test_rows_of_one_side_each_are_no_repeated_steps(self, frame, tmp_path):
         path, _ = WRITERS["lightning_csv"](frame, tmp_path)

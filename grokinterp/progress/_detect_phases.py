@@ -1,14 +1,14 @@
 """`gi.detect_phases`: what lies at a path, or was given, and its phases."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import overload
 
 import pandas as pd
 
 from grokinterp.base.checks import number, refused, word
-from grokinterp.base.errors import InputError, named
+from grokinterp.base.errors import InputError, named, one_line
 from grokinterp.base.paths import as_path, kind_at
 from grokinterp.progress.curves import read_measures
 from grokinterp.progress.levels import Thresholds
@@ -17,13 +17,13 @@ from grokinterp.reading._load import RunOrPath, load
 from grokinterp.reading.addresses import calling_by_address, local_copy
 from grokinterp.reading.checkpoint_formats import SUFFIXES, is_foreign
 from grokinterp.reading.logs.columns import Columns, columns_given
-from grokinterp.reading.logs.table import Log, is_log, logs_at, logs_of
+from grokinterp.reading.logs.table import By, Log, is_log, logs_at, logs_of
 from grokinterp.runs.manifest import RUN_JSON
 from grokinterp.runs.run import Run
 
 
 def run_or_log(
-    path: str | Path, *, columns: Columns | str | None = None, by: str | None = None
+    path: str | Path, *, columns: Columns | str | None = None, by: By = None
 ) -> Run | list[Log]:
     """What lies at a path: a run, checkpoints of others, or a log of one run or several.
 
@@ -33,11 +33,26 @@ def run_or_log(
     with calling_by_address(path):
         if _is_log(path):
             return logs_at(path, columns=columns, by=by)
-        run = load(path)
+        try:
+            run = load(path)
+        except InputError as error:
+            return _logs_beside(path, error, columns, by)
         if columns or by:
             given = "columns" if columns else "by"
             raise InputError(f"{path} is a run, and {given}= is for logs; leave it out.")
         return run
+
+
+def _logs_beside(path: Path, error: InputError, columns: Columns | str | None, by: By) -> list[Log]:
+    """The log beside checkpoints that cannot be read, with a note; without one, their refusal."""
+    if not path.is_dir() or (path / RUN_JSON).exists() or not is_log(path):
+        raise error
+    try:
+        logs = logs_at(path, columns=columns, by=by)
+    except InputError:
+        raise error from None
+    note = f"its checkpoints are not read: {one_line(str(error), most=200)}"
+    return [replace(log, notes=(note, *log.notes)) for log in logs]
 
 
 def _is_log(path: Path) -> bool:
@@ -66,7 +81,7 @@ def detect_phases(
     thresholds: Thresholds | Mapping[str, float] | None = None,
     ceiling: float | None = None,
     columns: Columns | str | None = None,
-    by: str | None = None,
+    by: By = None,
 ) -> Phases | PhasesOfRuns: ...
 
 
@@ -77,7 +92,7 @@ def detect_phases(
     thresholds: Thresholds | Mapping[str, float] | None = None,
     ceiling: float | None = None,
     columns: Columns | str | None = None,
-    by: str | None = None,
+    by: By = None,
 ) -> Phases | PhasesOfRuns:
     """Label a run or a table of curves and date its phases.
 

@@ -7,11 +7,11 @@ import pandas as pd
 from grokinterp.base.paths import as_path
 from grokinterp.reading.addresses import calling_by_address, local_copy
 from grokinterp.reading.logs.columns import OURS, Columns
-from grokinterp.reading.logs.table import logs_at
+from grokinterp.reading.logs.table import By, logs_at
 
 
 def read_log(
-    path: str | Path, *, columns: Columns | str | None = None, by: str | None = None
+    path: str | Path, *, columns: Columns | str | None = None, by: By = None
 ) -> pd.DataFrame:
     """The curves in a log of any tool: a row a step, columns as those of metrics.csv.
 

@@ -17,7 +17,7 @@ SIDES = {
 }
 KINDS = {
     **dict.fromkeys(("loss", "losses", "nll", "ce", "xent", "crossentropy"), "loss"),
-    **dict.fromkeys(("acc", "accs", "accuracy", "accuracies", "top1"), "acc"),
+    **dict.fromkeys(("acc", "accs", "accuracy", "accuracies", "acc1", "top1"), "acc"),
     **dict.fromkeys(("err", "error", "errors"), "err"),  # 1 - accuracy
 }
 FILLERS = {  # which change nothing about a loss or an accuracy
@@ -74,6 +74,8 @@ def curve_of(words: Sequence[str]) -> CurveOf | None:
     True
     """
     sides = {SIDES[word] for word in words if word in SIDES}
+    if len(sides) > 1 and {"eval", "evaluation"} & set(words):  # of what was evaluated: eval_train
+        sides = {SIDES[word] for word in words if word in SIDES and word[:4] != "eval"}
     kinds = {KINDS[word] for word in words if word in KINDS}
     unmirrored = "_unmirrored" if "unmirrored" in words else ""
     if {"cross", "entropy"} <= set(words):

@@ -1,8 +1,9 @@
 """Which columns of a log are its steps, losses and accuracies?
 
-`--columns ours=theirs` decides; then a name of metrics.csv; then the words of a name, in any case
-and joined in any way. Of several columns for one curve that with the most values counts, of these
-the one with the plainest name; a validation set is the test set where there is no other.
+`--columns ours=theirs` decides; then the words of a name, in any case and joined in any way. Of
+several columns for one curve that with far more values counts, of these ours by its name, then the
+plainest. A validation set is the test set, and a loss without a side that of training, where there
+is no other.
 """
 
 import re
@@ -15,29 +16,34 @@ import pandas as pd
 
 from grokinterp.base.checks import refused, word
 from grokinterp.base.errors import InputError, shown
-from grokinterp.reading.logs.cells import as_numbers, column_names, left_out, percent_signs
-from grokinterp.reading.logs.series import is_axis
-from grokinterp.reading.words import STEPS, counts_epochs, curve_of, step_word, words_of
-from grokinterp.runs.metrics import COLUMNS, ROUNDING, UNMIRRORED
+from grokinterp.reading.logs.cells import column_names
+from grokinterp.reading.logs.series import EVALUATED, is_axis, side_of_axis
+from grokinterp.reading.words import (
+    STEPS,
+    counts_epochs,
+    curve_of,
+    step_word,
+    words_of,
+)
+from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
 
 OURS = ("step", *COLUMNS, *UNMIRRORED, "excluded_loss")  # that a column can be named to be
 FEW_TIMES = 2  # a column with this many times the values of another comes before it
+FEWEST = 3  # values of a column of training, before one that does not say its side comes for it
 ROWS = "row"  # what `step=row` counts
-FEWEST_ABOVE = 2  # rows above 1 that tell percent: one is a slip
-SHARE_ABOVE = 0.02  # of all rows, likewise
-LEAST_PERCENT = 1.5  # the highest accuracy of a log in percent is not below it
 
 Columns = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A column that is taken: our name, theirs, and whether it is an error, 1 - accuracy."""
+    """A column that is taken: our name, theirs, its unit, and whether it stands in for another."""
 
     ours: str
     theirs: str
-    is_error: bool = False
+    is_error: bool = False  # 1 - accuracy
     is_percent: bool = False  # as its name says, or who named it
+    stands_in: bool = False  # validation for test, no side for training
 
     @property
     def said(self) -> str:
@@ -61,7 +67,7 @@ def columns_given(given: object) -> dict[str, str]:
         return {}
     if isinstance(given, str):
         given = _in_text(given)
-    if not isinstance(given, Mapping) or not given:
+    if not isinstance(given, Mapping):
         raise refused(
             "columns", given, "a dict", "such as {'step': 'epoch', 'test_acc': 'val/acc'}"
         )
@@ -87,62 +93,26 @@ def _in_text(text: str) -> dict[str, str]:
     return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 
-@dataclass(frozen=True)
-class Numbers:
-    """The columns of a log that are used, as numbers under our names, and how they were read."""
-
-    table: pd.DataFrame
-    word: str  # theirs, for its steps
-    notes: tuple[str, ...]
-
-
-def numbers_in(
-    frame: pd.DataFrame, source: str, *, columns: Columns, epochs: bool = False, used: Any = ()
-) -> Numbers:
-    """Steps, losses and accuracies of a table, as numbers.
-
-    `epochs` takes epochs for the steps where both are there; `used` are columns that say which run
-    a row is of, and so are not left out.
-    """
-    frame = _with_named_index(frame)
+def chosen(
+    frame: pd.DataFrame, columns: Columns, source: str, *, epochs: bool = False
+) -> tuple[list[Curve], dict[str, str]]:
+    """The columns of curves that are taken, and that of the steps of each, by our names."""
     in_percent = {ours for ours, theirs in columns.items() if theirs.endswith("%")}
     columns = {ours: _found(frame, theirs, ours, source) for ours, theirs in columns.items()}
     taken = [
         replace(one, is_percent=one.ours in in_percent or _says_percent(one.theirs))
-        for one in _taken(frame, columns, source)
+        for one in _taken(frame, columns)
     ]
-    step = _step_of(frame, columns, taken, source, epochs=epochs)
-    numbers = pd.DataFrame(index=frame.index)
-    numbers["step"] = _column(frame, step, source)
-    signs = []
-    for one in taken:
-        given = _single(frame, one.theirs, source)
-        if _is_share(one) and (shares := percent_signs(given)) is not None:
-            numbers[one.ours] = shares
-            signs.append(one.theirs)
-        else:
-            numbers[one.ours] = as_numbers(given, f"{source}, column {one.theirs!r}")
-    said = [] if step == "step" else [f"{step} as step"]
-    said += [one.said for one in taken if one.said]
-    said += _in_shares(numbers, [one for one in taken if one.theirs not in signs], source)
-    said += ["percent"] if signs and "percent" not in said else []
-    for one in taken:
-        if one.is_error:
-            numbers[one.ours] = 1 - numbers[one.ours]
-    notes = [f"read {', '.join(said)}"] if said else []
-    notes += frame.attrs.get("notes", ())
-    notes += [
-        f"{name} is left out, as it does not say of which rows it is; --columns test_acc={name} "
-        "does"
-        for name in _without_side(frame)
-        if name not in {one.theirs for one in taken}
-    ]
-    told = {step, *(one.theirs for one in taken), *used, *_without_side(frame)}
-    notes += left_out(frame, told)
-    return Numbers(numbers, step, tuple(notes))
+    axes = _axes_of(frame, columns, taken, source, epochs=epochs)
+    if not taken:
+        raise InputError(
+            f"{source} has none of the columns {', '.join(COLUMNS)} (found: "
+            f"{column_names(frame.columns)}); say which is which, such as --columns test_acc=NAME."
+        )
+    return taken, axes
 
 
-def _without_side(frame: pd.DataFrame) -> list[str]:
+def without_side(frame: pd.DataFrame) -> list[str]:
     """Accuracies that may be of any rows."""
     return [
         name for name in dict.fromkeys(frame.columns)
@@ -150,16 +120,8 @@ def _without_side(frame: pd.DataFrame) -> list[str]:
     ]  # fmt: skip
 
 
-def _with_named_index(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table whose index is its steps, by the index's name, with these as a column."""
-    name = frame.index.name
-    if not isinstance(name, str) or name in frame or not is_axis(name):
-        return frame
-    return frame.reset_index()
-
-
 def _found(frame: pd.DataFrame, theirs: str, ours: str, source: str) -> str:
-    """The column that was named, by its name or, where there are none, its number."""
+    """The column that was named, by its name, its words or its number from 0."""
     if theirs in frame or (ours == "step" and theirs == ROWS):
         return theirs
     if theirs.endswith("%") and "_acc" in ours:
@@ -167,6 +129,8 @@ def _found(frame: pd.DataFrame, theirs: str, ours: str, source: str) -> str:
     by_word = [str(name) for name in frame.columns if words_of(str(name)) == words_of(theirs)]
     if len(by_word) == 1 and words_of(theirs):
         return by_word[0]
+    if theirs.isdecimal() and int(theirs) < frame.shape[1]:
+        return str(frame.columns[int(theirs)])
     if frame.attrs.get("headerless"):
         raise InputError(
             f"{source} has no header and {frame.shape[1]} columns, counted from 0; {ours}={theirs} "
@@ -178,22 +142,7 @@ def _found(frame: pd.DataFrame, theirs: str, ours: str, source: str) -> str:
     )
 
 
-def _single(frame: pd.DataFrame, name: str, source: str) -> pd.Series:
-    """A column that stands there once."""
-    given = frame[name]
-    if isinstance(given, pd.DataFrame):
-        times = "two" if given.shape[1] == 2 else f"{given.shape[1]}"
-        raise InputError(f"{source} has {times} columns {name!r}; keep one.")
-    return given
-
-
-def _column(frame: pd.DataFrame, name: str, source: str) -> pd.Series:
-    if name == ROWS and name not in frame:
-        return pd.Series(np.arange(len(frame)), frame.index, dtype=float)
-    return as_numbers(_single(frame, name, source), f"{source}, column {name!r}")
-
-
-def _taken(frame: pd.DataFrame, columns: Columns, source: str) -> list[Curve]:
+def _taken(frame: pd.DataFrame, columns: Columns) -> list[Curve]:
     """The columns of curves, in the order of metrics.csv."""
     named = {ours: _given(theirs, ours) for ours, theirs in columns.items() if ours != "step"}
     spoken_for = set(columns.values())
@@ -201,26 +150,14 @@ def _taken(frame: pd.DataFrame, columns: Columns, source: str) -> list[Curve]:
     for name in dict.fromkeys(frame.columns):
         if not isinstance(name, str) or name in spoken_for:
             continue
-        if name in OURS:
-            key: tuple[str | None, str] = tuple(name.split("_", 1))  # type: ignore[assignment]
-            if name == "excluded_loss":
-                named.setdefault(name, Curve(name, name))
-            elif name != "step":
-                found.setdefault(key, []).append(name)
+        if name == "excluded_loss":
+            named.setdefault(name, Curve(name, name))
         elif (measure := curve_of(words_of(name))) is not None and not (
             measure[1] == "err" and _is_words(frame[name])
         ):
             found.setdefault(measure, []).append(name)
     for ours, (side, kind) in _wanted():
-        if ours in named:
-            continue
-        candidates = [
-            Curve(ours, name, is_error=measured == "err")
-            for measured in ((kind, "err") if kind == "acc" else (kind,))
-            for of_side in _sides(side, kind, found)
-            for name in found.get((of_side, measured), ())
-        ]
-        if best := _best(frame, candidates):
+        if ours not in named and (best := _best(frame, list(_candidates(ours, side, kind, found)))):
             named[ours] = best
     return [named[ours] for ours in OURS if ours in named]
 
@@ -237,26 +174,40 @@ def _wanted() -> Iterator[tuple[str, tuple[str, str]]]:
         yield ours, (side, kind)
 
 
-def _sides(side: str, kind: str, found: Mapping[Any, Any]) -> list[str | None]:
-    """Whose columns may be those of a side: validation is test where nothing else is.
+def _candidates(
+    ours: str, side: str, kind: str, found: Mapping[tuple[str | None, str], list[str]]
+) -> Iterator[Curve]:
+    """The columns that may be a curve: of its side, or of what stands in for it.
 
-    A loss without a side is that of training; an accuracy without one, only beside one of others.
+    An accuracy without a side stands in for that of training only beside one of other rows.
     """
-    if side == "test":
-        known = [("test", kind), ("test", "err")] if kind == "acc" else [("test", kind)]
-        return ["test"] if any(key in found for key in known) else ["validation"]
-    others = any((x, y) in found for x in ("test", "validation") for y in (kind, "err"))
-    alone = kind == "loss" or (kind == "acc" and others)
-    return ["train", None] if alone else ["train"]
+    kinds = (kind, "err") if kind == "acc" else (kind,)
+    beside = any((x, y) in found for x in ("test", "validation") for y in kinds)
+    other = "validation" if side == "test" else None
+    may_stand_in = side == "test" or kind == "loss" or (kind == "acc" and beside)
+    for of_side in (side, other) if may_stand_in else (side,):
+        for measured in kinds:
+            for name in found.get((of_side, measured), ()):
+                yield Curve(ours, name, is_error=measured == "err", stands_in=of_side != side)
 
 
 def _best(frame: pd.DataFrame, candidates: list[Curve]) -> Curve | None:
-    """Of several columns the one with far more values, then ours by name, then the plainest."""
-    if not candidates:
+    """Of several columns the one with far more values, then ours by name, then the plainest.
+
+    One without a side comes for one of training only where that is a summary of a row or two: a
+    loss of every batch is no better than the one that was evaluated.
+    """
+    counts = {one.theirs: _n_values(frame, one.theirs) for one in candidates}
+    own = max((counts[x.theirs] for x in candidates if not x.stands_in), default=0)
+    others = max((counts[x.theirs] for x in candidates if x.stands_in), default=0)
+    is_train = any(one.ours.startswith("train") for one in candidates)
+    enough = own >= min(FEWEST, others) if is_train else own * FEW_TIMES >= others
+    use_own = enough and (own > 0 or not others)
+    left = [one for one in candidates if one.stands_in != use_own]
+    if not left:
         return None
-    n_values = [_n_values(frame, one.theirs) for one in candidates]
-    most = max(n_values)
-    full = [one for one, n in zip(candidates, n_values, strict=True) if n * FEW_TIMES >= most]
+    most = max(counts[one.theirs] for one in left)
+    full = [one for one in left if counts[one.theirs] * FEW_TIMES >= most]
     return min(full, key=lambda one: (one.theirs != one.ours, len(words_of(one.theirs))))
 
 
@@ -275,47 +226,62 @@ def _is_words(given: pd.DataFrame | pd.Series) -> bool:
     return bool(cells) and not any(character.isdigit() for cell in cells for character in cell)
 
 
-def _step_of(
+def _axes_of(
     frame: pd.DataFrame, columns: Columns, taken: list[Curve], source: str, *, epochs: bool
-) -> str:
-    """The column of steps: the one that is named, or that its name and its numbers say."""
+) -> dict[str, str]:
+    """The column of the steps of each curve: of its own side where it has one, else that of all."""
     if "step" in columns:
-        return columns["step"]
+        return {one.ours: columns["step"] for one in taken}
     curves = {one.theirs for one in taken}
     axes = [
         name for name in dict.fromkeys(frame.columns)
         if isinstance(name, str) and name not in curves and is_axis(name)
         and name not in columns.values()
     ]  # fmt: skip
-    if "step" in axes and not epochs and isinstance(frame["step"], pd.DataFrame):
-        return "step"  # which is refused
-    known = frame[[one.theirs for one in taken]].notna().any(axis=1) if taken else None
-    axes = [
-        name for name in axes
-        if isinstance(frame[name], pd.Series)
-        and (known is None or not len(frame) or frame[name][known].notna().any())
-    ]  # fmt: skip
-    axes.sort(key=lambda name: _order(name, epochs))
-    steady = [name for name in axes if _falls(frame[name]) < FEW_TIMES]
-    if axes:
-        return (steady or axes)[0]
-    raise _without_step(frame, taken, source)
+    axes.sort(key=lambda name: _order(frame, name, epochs))
+    if not axes:
+        raise _without_step(frame, taken, source)
+    found = {}
+    for one in taken:
+        side, _ = curve_of(words_of(one.theirs)) or (None, "")
+        known = frame[one.theirs].notna()
+        known = known.any(axis=1) if isinstance(known, pd.DataFrame) else known
+        sides = (None, EVALUATED.get(side, side))
+        usable = [x for x in axes if _is_usable(frame, x, known) and _side(x) in sides]
+        found[one.ours] = next(iter(usable), axes[0])
+    return found
 
 
-def _order(name: str, epochs: bool) -> tuple[Any, ...]:
-    """In which order columns count as steps: `step`, updates, W&B's own count, epochs."""
+def _side(axis: str) -> str | None:
+    """The side whose steps a column has, if those of one."""
+    return None if step_word(words_of(axis)) else side_of_axis(axis)
+
+
+def _is_usable(frame: pd.DataFrame, axis: str, known: pd.Series) -> bool:
+    """Whether a column has steps where a curve has values."""
+    given = frame[axis]
+    return isinstance(given, pd.DataFrame) or not known.any() or bool(given[known].notna().any())
+
+
+def _order(frame: pd.DataFrame, name: str, epochs: bool) -> tuple[Any, ...]:
+    """In which order columns count as steps: `step`, updates, W&B's own count, epochs.
+
+    Last come those that cannot be steps: batches within an epoch, which fall again and again, and
+    what is the same in all rows; and W&B's count before these, where it only counts the rows.
+    """
     words = words_of(name)
     exact = step_word(words)
     in_epochs = counts_epochs(exact or words[-1])
     rank = STEPS.index(exact) if exact else len(STEPS)
-    return (epochs and not in_epochs, in_epochs, name != "step", name.startswith("_"), rank)
-
-
-def _falls(steps: pd.Series) -> int:
-    """How often a column of numbers falls: a batch within an epoch does again and again."""
-    if steps.dtype.kind not in "iuf":
-        return 0
-    return int((np.diff(steps.dropna().to_numpy(float)) < 0).sum())
+    given = frame[name]
+    is_one = isinstance(given, pd.Series) and given.dtype.kind in "iuf"
+    numbers = given.dropna().to_numpy(float) if is_one else np.empty(0)
+    falls = int((np.diff(numbers) < 0).sum()) >= FEW_TIMES if is_one else False
+    constant = len(numbers) > 1 and bool((numbers == numbers[0]).all())
+    own = name.startswith("_")
+    counts_rows = own and len(numbers) > 2 and bool((numbers == np.arange(len(numbers))).all())
+    by_kind = (epochs and not in_epochs, in_epochs, name != "step", own, rank)
+    return (falls or constant, counts_rows, *by_kind)
 
 
 def _may_be_steps(frame: pd.DataFrame, curves: set[str]) -> list[str]:
@@ -340,59 +306,6 @@ def _without_step(frame: pd.DataFrame, taken: list[Curve], source: str) -> Input
         f"is which, such as --columns step={found[0] if found else 'i'}"
         + (f", or --columns step={ROWS} to count rows." if taken else ",test_acc=val.")
     )
-
-
-def _is_share(one: Curve) -> bool:
-    return "_acc" in one.ours
-
-
-def _in_shares(numbers: pd.DataFrame, taken: list[Curve], source: str) -> list[str]:
-    """Divide what is percent by 100, in place; what to say of it."""
-    shares = [one for one in taken if _is_share(one)]
-    told = [one for one in shares if one.is_percent]
-    rest = {one.theirs: numbers[one.ours] for one in shares if not one.is_percent}
-    why = in_percent(rest)
-    if why and (full := _saturated(rest)):
-        raise InputError(
-            f"{source}: {why}, and {full} stays at 1 as a share does, so that they are of two "
-            "units; say which is in percent, such as --columns 'train_acc=train_acc%'."
-        )
-    for one in shares if why else told:
-        numbers[one.ours] = numbers[one.ours] / 100
-    return [f"percent ({why})"] if why else ["percent"] * bool(told)
-
-
-def _saturated(accuracies: Mapping[str, pd.Series]) -> str | None:
-    """A column that never leaves 1 behind and reaches it again and again."""
-    return next(
-        (
-            name for name, x in accuracies.items()
-            if x.max() <= 1 + ROUNDING and (abs(x - 1) <= ROUNDING).sum() >= FEWEST_ABOVE
-        ), None,
-    )  # fmt: skip
-
-
-def in_percent(accuracies: Mapping[str, pd.Series]) -> str | None:
-    """Why the accuracies of a log are percent, or None where they are shares.
-
-    All columns decide together, over the whole log: an accuracy that never leaves 0.9 is chance in
-    percent where another one ends at 100. `accuracies` may hold error rates too.
-
-    >>> in_percent({"train_acc": pd.Series([1.0, 50, 100]), "test_acc": pd.Series([0.9, 0.8, 1.0])})
-    'train_acc goes up to 100'
-    >>> in_percent({"test_acc": pd.Series([0.1, 0.5, 1.0])}) is None
-    True
-    """
-    finite = {name: x[np.isfinite(x)] for name, x in accuracies.items()}
-    values = np.concatenate([x.to_numpy() for x in finite.values()] or [np.empty(0)])
-    above = values > 1 + ROUNDING
-    if not above.any() or values.max() > 100 * (1 + ROUNDING) or values.min() < -100 * ROUNDING:
-        return None
-    few = above.sum() < FEWEST_ABOVE and not above[values > 0].all()
-    if few or above.mean() < SHARE_ABOVE or values.max() < LEAST_PERCENT:
-        return None
-    highest = max(finite, key=lambda name: finite[name].max() if len(finite[name]) else -1)
-    return f"{highest} goes up to {finite[highest].max():.4g}"
 
 
 def _says_percent(name: str) -> bool:

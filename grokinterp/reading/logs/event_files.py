@@ -18,7 +18,7 @@ from grokinterp.reading.logs.contents import WANTED
 from grokinterp.reading.logs.formats import log_format
 from grokinterp.reading.logs.nested import RUN
 from grokinterp.reading.logs.series import MOST_COLUMNS, Series, table_of
-from grokinterp.reading.words import side_of, words_of
+from grokinterp.reading.words import curve_of, side_of, words_of
 
 LARGEST = 512_000_000  # bytes, of one file: pictures and graphs are in it too
 MOST_FILES = 1000
@@ -40,10 +40,9 @@ def read_events(path: Path) -> pd.DataFrame:
     parts = {folder: _points([x for x in files if x.parent == folder]) for folder in folders}
     runs: dict[str, Points] = {}
     for folder, points in parts.items():
-        run, side = _run_and_side(folder.relative_to(path))
-        inner = runs.setdefault(run, {})
         for tag, values in points.items():
-            inner.setdefault(f"{side}/{tag}" if side else tag, []).extend(values)
+            run, name = _run_and_name(folder.relative_to(path), tag)
+            runs.setdefault(run, {}).setdefault(name, []).extend(values)
     tables = {run: _table(points, path) for run, points in runs.items() if points}
     if len(tables) == 1:
         return next(iter(tables.values()))
@@ -61,12 +60,20 @@ def event_files_in(folder: Path) -> list[Path]:
     return found
 
 
-def _run_and_side(folder: Path) -> tuple[str, str]:
-    """The run that a folder within is of, and its side if its name says one."""
-    parts = folder.parts
-    sides = [part for part in parts if side_of(words_of(part.split("_")[-1]))]
+def _run_and_name(folder: Path, tag: str) -> tuple[str, str]:
+    """The run that a tag in a folder within is of, and its name.
+
+    Of several scalars that are added under one tag each has a folder of its own, "tag_name"; and a
+    folder that has the name of a side says it of all tags in it.
+    """
+    parts = list(folder.parts)
+    own = parts[-1].removeprefix(f"{tag.replace('/', '_')}_") if parts else ""
+    if parts and own != parts[-1]:
+        name = f"{tag}/{own}" if curve_of(words_of(f"{tag}/{own}")) else own
+        return "/".join(parts[:-1]), name
+    sides = [part for part in parts if side_of(words_of(part))]
     rest = [part for part in parts if part not in sides]
-    return "/".join(rest), sides[-1] if sides else ""
+    return "/".join(rest), f"{sides[-1]}/{tag}" if sides else tag
 
 
 def _points(files: list[Path]) -> Points:

@@ -7,6 +7,7 @@ such logs is one of several runs.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -31,6 +32,7 @@ DEEPEST = 6  # group within a group
 LONGEST_STEP = 17  # digits of a step that is a name
 PLAIN_GROUPS = GROUPS | {"data", "scalars"}  # whose names say nothing
 NAMES_OF_RUNS = ("run", "name", "run_name", "id", "seed", "label", "title")
+_NAMED_STEP = re.compile(r"(?:step|epoch|iter|iteration)[ _=-]?(\d+)", re.IGNORECASE)
 RUN = "run"  # the column that says of which run a row is
 
 Groups = tuple[str, ...]  # names, the outermost first
@@ -46,14 +48,17 @@ def table_in(data: Any, source: str) -> pd.DataFrame:
     """
     if isinstance(data, list | tuple) and data and isinstance(data[0], Mapping):
         return _of_list(data, source)
-    if isinstance(data, list | tuple | np.ndarray) and (rows := _rows_of_numbers(data)) is not None:
-        return rows
+    if isinstance(data, list | tuple | np.ndarray):
+        head = data[0] if len(data) and isinstance(data[0], list | tuple) else ()
+        named = bool(head) and all(isinstance(x, str) for x in head)  # a header as first row
+        if (rows := _rows_of_numbers(data[1:] if named else data)) is not None:
+            if named and len(head) == rows.shape[1]:
+                return pd.DataFrame(rows.to_numpy(), columns=[_name(x) for x in head])
+            return rows
     if not isinstance(data, Mapping):
         raise InputError(f"{source} holds {_kind(data)}, no log; give records or lists of numbers.")
-    if {"columns", "data"} <= set(data):  # of pandas: orient="split"
-        rows, columns = _rows_of_numbers(data["data"]), data["columns"]
-        if rows is not None and isinstance(columns, list) and len(columns) == rows.shape[1]:
-            return pd.DataFrame(rows.to_numpy(), columns=list(map(str, columns)))
+    if (written := _of_pandas(data)) is not None:
+        return written
     (only,) = data.values() if len(data) == 1 else (None,)
     if (rows := _rows_of_numbers(only)) is not None:
         return rows
@@ -72,6 +77,31 @@ def table_in(data: Any, source: str) -> pd.DataFrame:
             "give losses or accuracies against step."
         )
     return tables[0] if len(tables) == 1 else _one_after_the_other(tables, source)
+
+
+def _of_pandas(data: Mapping[Any, Any]) -> pd.DataFrame | None:
+    """The table that pandas wrote by columns, split, or with its schema; None if it is none."""
+    if {"columns", "data"} <= set(data):
+        rows, columns = _rows_of_numbers(data["data"]), data["columns"]
+        if rows is None or not isinstance(columns, list) or len(columns) != rows.shape[1]:
+            return None
+        table = pd.DataFrame(rows.to_numpy(), columns=[_name(column) for column in columns])
+        index = data.get("index")
+        if (
+            isinstance(index, list)
+            and len(index) == len(table)
+            and index != list(range(len(index)))
+        ):
+            table.insert(0, "index", index)
+        return table
+    if {"schema", "data"} == set(data) and isinstance(data["data"], list):
+        return _of_records(data["data"], "") if data["data"] else None
+    keys = [list(x) if isinstance(x, Mapping) else None for x in data.values()]
+    is_axis_there = any(is_axis(_name(key)) for key in data)
+    alike = len(keys) > 1 and keys[0] and all(x == keys[0] for x in keys)
+    if is_axis_there and alike and all(_step(key) is not None for key in keys[0] or ()):
+        return pd.DataFrame({_name(name): list(x.values()) for name, x in data.items()})
+    return None  # those were its rows by their number
 
 
 def _opened(data: Mapping[Any, Any]) -> Mapping[Any, Any]:
@@ -115,37 +145,68 @@ def _parts(data: Mapping[Any, Any], about: Groups) -> Iterator[Series | pd.DataF
         if isinstance(value, Mapping):
             if (by_step := _numbers_by_step(value)) is not None:
                 yield Series(full, *by_step)
+            elif (own := _with_own_steps(value)) is not None:
+                yield Series(full, *own)
             elif (records := _records_by_step(value)) is not None:
                 yield _of_records(records, full, prefix=path)
             elif len(about) < DEEPEST:
                 yield from _parts(value, path)
         elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
             yield _of_list(value, full, prefix=path)
-        elif (array := numbers_in(value)) is not None and array.ndim and len(array):
-            if array.ndim == 1:
-                yield Series(full, array)
-            elif array.ndim == 2 and array.shape[1] == 2 and _rises(array[:, 0]):
-                yield Series(full, array[:, 1], array[:, 0])
-            elif array.ndim == 2 and array.shape[1] == 3 and _rises(array[:, 1]):
-                yield Series(full, array[:, 2], array[:, 1])  # TensorBoard: wall time, step, value
-            elif array.ndim == 2 and 1 in array.shape:
-                yield Series(full, array.reshape(-1))
+        elif (array := _array_in(value)) is not None and array.ndim and len(array):
+            yield from _series_in(full, array)
+
+
+def _array_in(value: Any) -> np.ndarray | None:
+    array = numbers_in(value)
+    return _as_array(value) if array is None and isinstance(value, list | tuple) else array
+
+
+def _series_in(name: str, array: np.ndarray) -> Iterator[Series]:
+    """A list of numbers, or one of pairs of a step and a number, with a wall time before or not."""
+    if array.ndim == 1:
+        yield Series(name, array)
+    elif array.ndim == 2 and 1 in array.shape:
+        yield Series(name, array.reshape(-1))
+    elif array.ndim == 2 and array.shape[1] in (2, 3) and curve_of(words_of(name)):
+        steps = array[:, array.shape[1] - 2]
+        if _are_steps(steps):
+            yield Series(name, array[:, -1], steps)
+
+
+def _with_own_steps(value: Mapping[Any, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Values and steps of a metric that keeps both, as Sacred writes it; None if it does not."""
+    lists = {str(key).lower(): x for key, x in value.items() if isinstance(x, list | np.ndarray)}
+    values = next((lists[x] for x in ("values", "value", "y") if x in lists), None)
+    steps = next((lists[x] for x in ("steps", "step", "x", "epochs", "epoch") if x in lists), None)
+    if values is None or steps is None or len(values) != len(steps) or not len(steps):
+        return None
+    arrays = numbers_in(values), numbers_in(steps)
+    return arrays if arrays[0] is not None and arrays[1] is not None else None  # type: ignore[return-value]
 
 
 def _of_list(found: Sequence[Any], source: str, *, prefix: Groups = ()) -> pd.DataFrame:
     """The table of a list of records, or of one of logs, each of a run."""
-    tables = []
+    tables, seen = [], dict[str, int]()
     for number, log in enumerate(found):
         if not isinstance(log, Mapping) or not _has_lists(log):
             return _of_records(found, source, prefix=prefix)
         about = {_name(key): x for key, x in log.items() if isinstance(x, str | int | float)}
         name = next((about[key] for key in NAMES_OF_RUNS if key in about), number)
+        seen[_name(name)] = seen.get(_name(name), 0) + 1
+        again = f" ({seen[_name(name)]})" if seen[_name(name)] > 1 else ""
         rest = {key: x for key, x in log.items() if not isinstance(x, str | int | float)}
         table = table_in(rest, source)
         if not _has_curves(table):
             return _of_records(found, source, prefix=prefix)
-        tables.append(table.assign(**{RUN: _name(name)}))
+        tables.append(_of_run(table, _name(name) + again))
     return pd.concat(tables, ignore_index=True)
+
+
+def _of_run(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The table of a run, or of several within, with the name in its column."""
+    inner = f"{name}/" + table[RUN].astype(str) if RUN in table else name
+    return table.assign(**{RUN: inner})
 
 
 def _has_lists(value: Any, depth: int = 0) -> bool:
@@ -213,7 +274,7 @@ def _by_run(data: Mapping[Any, Any], source: str) -> pd.DataFrame | None:
             return None
         if not _has_curves(table):
             return None
-        tables.append(table.assign(**{RUN: name}))
+        tables.append(_of_run(table, name))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -247,13 +308,17 @@ def _numbers_by_step(value: Mapping[Any, Any]) -> tuple[np.ndarray, np.ndarray] 
 
 def _step(key: Any) -> float | None:
     """The step that a key is, in JSON as text."""
+    if isinstance(key, str) and (found := _NAMED_STEP.fullmatch(key)):
+        key = found[1]
     if isinstance(key, str) and len(key) <= LONGEST_STEP and key.replace(".", "", 1).isdecimal():
         key = float(key) if "." in key else int(key)
     return key if isinstance(key, int | float) and math.isfinite(key) and key >= 0 else None
 
 
-def _rises(steps: np.ndarray) -> bool:
-    return bool(np.isfinite(steps).all() and (np.diff(steps) >= 0).all() and steps[0] >= 0)
+def _are_steps(steps: np.ndarray) -> bool:
+    """Whether numbers rise as steps do, and are no shares of 1."""
+    rise = np.isfinite(steps).all() and (np.diff(steps) >= 0).all() and steps[0] >= 0
+    return bool(rise and (not (steps % 1).any() or steps[-1] > 1))
 
 
 def _rows_of_numbers(data: Any) -> pd.DataFrame | None:
@@ -288,4 +353,4 @@ def _as_array(data: Any) -> np.ndarray | None:
 def _kind(data: Any) -> str:
     if isinstance(data, list | tuple):
         return f"a list of {len(data)}" + (f", {shown(data[0])} first" if data else "")
-    return f"of type {type(data).__name__}"
+    return f"one {type(data).__name__}"

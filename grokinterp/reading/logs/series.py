@@ -15,6 +15,8 @@ from grokinterp.base.errors import InputError, names
 from grokinterp.reading.words import axis_word, counts_epochs, curve_of, step_word, words_of
 
 MOST_COLUMNS = 1000
+EVALUATED: dict[str | None, str] = {"validation": "test"}
+MOST_NOTES = 10
 MOST_CELLS = 50_000_000  # of a table
 
 
@@ -33,24 +35,29 @@ def table_of(series: Sequence[Series], source: str) -> pd.DataFrame:
     >>> rows.to_dict("list")
     {'its': [0, 5], 'acc': [0.1, 1.0]}
     """
-    axes = [one for one in series if is_axis(one.name)]
-    rows = {_key(axis.steps) for axis in axes if axis.steps is not None}  # numbers of rows, then
-    series = [x._replace(steps=None) if _key(x.steps) in rows else x for x in series]
-    axes = [one for one in series if is_axis(one.name)]
-    curves = [one for one in series if not is_axis(one.name)]
+    axes = [one for one in series if is_axis(one.name) and one.steps is None]
+    curves = [one for one in series if not any(one is axis for axis in axes)]
     if not axes and all(one.steps is None for one in series):
         return _strided(series, source)
     plain = all(one.steps is None for one in series)
-    of_sides = {_key(axis.values) for axis in axes if _side(axis.name)}
+    of_sides = {_key(axis.values) for axis in axes if side_of_axis(axis.name)}
     if plain and len({len(one.values) for one in series}) == 1 and len(of_sides) < 2:
         return _side_by_side(series, source)  # its steps under their own name
     placed = [one._replace(steps=_steps_for(one, axes)) for one in curves]
     known = [one for one in placed if one.steps is not None]
     if not known:
         return _side_by_side(series, source)
+    last = max(float(np.nanmax(one.steps)) for one in known if one.steps is not None)
+    notes = []
+    for one in [one for one in placed if one.steps is None]:
+        stride = last / max(len(one.values) - 1, 1)
+        if curve_of(words_of(one.name)) and stride >= 1 and stride % 1 == 0:
+            known.append(one._replace(steps=stride * np.arange(len(one.values))))
+            notes.append(_regular(one, int(stride)))
+        else:
+            notes.append(f"{one.name} is left out, as nothing says its steps")
     joined = _by_step(known, source)
-    if loose := [one for one in placed if one.steps is None]:
-        joined.attrs["notes"] = [f"left out, as nothing says their steps: {_listed(loose)}"]
+    joined.attrs["notes"] = notes[:MOST_NOTES]
     return joined
 
 
@@ -75,16 +82,21 @@ def _steps_for(one: Series, axes: Sequence[Series]) -> np.ndarray | None:
     of_side, _ = curve_of(words_of(one.name)) or (None, "")
     possible = []
     for axis in axes:
-        side = _side(axis.name)
-        if len(axis.values) == len(one.values) and side in (of_side, None):
+        side = side_of_axis(axis.name)
+        if len(axis.values) == len(one.values) and side in (EVALUATED.get(of_side, of_side), None):
             in_epochs = counts_epochs(words_of(axis.name)[-1])
             possible.append((side is None, in_epochs, axis.values))
     return min(possible, key=lambda each: each[:2])[2] if possible else None
 
 
-def _side(axis: str) -> str | None:
-    """The side whose steps a list has, if those of one."""
-    return (axis_word(words_of(axis)) or (None, None))[1]
+def side_of_axis(axis: str) -> str | None:
+    """The side whose steps a name is of, if those of one: all that is evaluated has the same.
+
+    >>> side_of_axis("val/step"), side_of_axis("test_steps"), side_of_axis("step")
+    ('test', 'test', None)
+    """
+    _, side = axis_word(words_of(axis)) or (None, None)
+    return EVALUATED.get(side, side)
 
 
 def _side_by_side(series: Sequence[Series], source: str) -> pd.DataFrame:
@@ -110,17 +122,20 @@ def _strided(series: Sequence[Series], source: str) -> pd.DataFrame:
     for one in series:
         n = len(one.values)
         stride = round(longest / n)
-        if n not in (longest // stride, -(-longest // stride)):
+        if abs(n - longest / stride) > 1:  # one more, or less, at an end
             notes.append(f"{one.name} is left out: a list of {n} does not say of which steps it is")
             continue
-        if stride > 1:
-            notes.append(
-                f"{one.name}: a list of {n}, taken to be one every {stride} steps from 0 on"
-            )
+        if stride > 1 or n != longest:
+            notes.append(_regular(one, stride))
         placed.append(one._replace(steps=stride * np.arange(n)))
     joined = _by_step(placed, source)
     joined.attrs["notes"] = ["it has no steps: entries are counted from 0", *notes]
     return joined
+
+
+def _regular(one: Series, stride: int) -> str:
+    every = "one a step" if stride == 1 else f"one every {stride} steps"
+    return f"{one.name}: a list of {len(one.values)}, taken to be {every} from 0 on"
 
 
 def _by_step(series: Sequence[Series], source: str) -> pd.DataFrame:

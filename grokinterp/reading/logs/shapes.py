@@ -9,7 +9,7 @@ by the one that is named. Without one a log is of one run.
 """
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,7 +22,10 @@ from grokinterp.reading.logs.series import MOST_COLUMNS, is_axis
 from grokinterp.reading.words import curve_of, side_of, words_of
 
 OF_RUN = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<bound>__(MIN|MAX))?", re.DOTALL)
-SIDES = ("split", "subset", "partition", "phase", "mode", "stage", "set", "dataset", "fold")
+SIDES = (
+    "split", "subset", "partition", "phase", "mode", "stage", "set", "dataset", "data", "fold",
+    "type", "event", "kind",
+)  # fmt: skip
 METRICS = ("metric", "tag", "name", "key", "measure", "quantity", "variable")
 VALUES = ("value", "values", "val", "scalar")
 TELLING = (  # names of columns that say of which run a row is
@@ -30,6 +33,7 @@ TELLING = (  # names of columns that say of which run a row is
     "random_seed", "model_seed", "dir_name",
 )  # fmt: skip
 MOST_RUNS = 10_000
+MOST_SIDES = 10
 
 
 def a_row_a_step(frame: pd.DataFrame) -> pd.DataFrame:
@@ -80,7 +84,7 @@ def _sides_beside_each_other(frame: pd.DataFrame) -> pd.DataFrame:
     ]  # fmt: skip
     if not measured:
         return frame
-    sides = frame[column].astype(str).str.strip()
+    sides = frame[column].where(frame[column].notna(), "other").astype(str).str.strip()
     rest = frame.drop(columns=[column, *measured])
     wide = {
         f"{side}_{name}": frame[name].where(sides == side)
@@ -90,10 +94,11 @@ def _sides_beside_each_other(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _are_sides(cells: pd.DataFrame | pd.Series) -> bool:
-    if isinstance(cells, pd.DataFrame) or cells.isna().any() or not len(cells):
+    """Whether cells name sides, most of them: rows of others count for nothing."""
+    if isinstance(cells, pd.DataFrame) or cells.nunique() > MOST_SIDES:
         return False
-    found = {side_of(words_of(str(cell))) for cell in cells.unique()[:MOST_COLUMNS]}
-    return None not in found
+    known = [side_of(words_of(str(cell))) is not None for cell in cells.unique()]
+    return sum(known) >= max(1, len(known) - 2) and any(known)
 
 
 def _metrics_as_columns(frame: pd.DataFrame) -> pd.DataFrame:
@@ -119,7 +124,7 @@ def _the(frame: pd.DataFrame, words: tuple[str, ...]) -> Hashable | None:
 
 
 def by_run(
-    frame: pd.DataFrame, source: str, *, by: str | None = None
+    frame: pd.DataFrame, source: str, *, by: str | Sequence[str] | None = None
 ) -> tuple[list[Hashable], list[tuple[str | None, pd.DataFrame]]]:
     """The columns that tell runs apart, and the rows of each run under its name.
 
@@ -129,7 +134,7 @@ def by_run(
     (['seed'], [('0', 2), ('1', 1)])
     """
     if by is not None:
-        columns = [_named(frame, name, source) for name in _names(by)]
+        columns = [_named(frame, name, source) for name in _names(frame, by)]
     else:
         columns = _telling(frame)
     if not columns or not len(frame):
@@ -140,13 +145,23 @@ def by_run(
     return columns, runs
 
 
-def _names(by: object) -> list[str]:
-    if not isinstance(by, str) or not by.strip():
-        raise refused("by", by, "the name of a column", "such as 'seed'")
-    return [by]
+def _names(frame: pd.DataFrame, by: object) -> list[str]:
+    """The columns that were named: in a list, or in one text with commas between."""
+    given = [by] if isinstance(by, str) else by
+    if (
+        not isinstance(given, list | tuple)
+        or not given
+        or not all(isinstance(x, str) and x.strip() for x in given)
+    ):
+        raise refused("by", by, "the name of a column", "such as 'seed', or 'seed,lr' for two")
+    if isinstance(by, str) and "," in by and by not in frame.columns:
+        return [part.strip() for part in by.split(",") if part.strip()]
+    return list(given)
 
 
 def _named(frame: pd.DataFrame, name: str, source: str) -> Hashable:
+    if is_axis(name) or curve_of(words_of(name)):
+        raise InputError(f"by={shown(name)} names steps or a curve; give a column such as 'seed'.")
     found = [x for x in frame.columns if str(x).strip().lower() == name.strip().lower()]
     if name in frame.columns:
         found = [name]
@@ -175,7 +190,8 @@ def _telling(frame: pd.DataFrame) -> list[Hashable]:
 def _parts(
     frame: pd.DataFrame, columns: list[Hashable], source: str
 ) -> Iterator[tuple[str | None, pd.DataFrame]]:
-    groups: Any = frame.groupby(list(columns), dropna=False, sort=False)
+    named = frame[columns].map(_text)  # 1 and "1", or with a blank after it, are one run
+    groups: Any = frame.groupby([named[x] for x in columns], sort=False)
     if groups.ngroups > MOST_RUNS:
         raise InputError(
             f"{source} has {groups.ngroups} runs by {column_names(columns)}; at most {MOST_RUNS} "
@@ -183,7 +199,7 @@ def _parts(
         )
     for key, part in groups:
         part.attrs = dict(frame.attrs)
-        yield ", ".join(map(_text, key)), part
+        yield ", ".join(key), part
 
 
 def _text(value: object) -> str:

@@ -5,13 +5,14 @@ run apart (`shapes`), its steps, losses and accuracies under our names and in ou
 and each step once.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from grokinterp.base.errors import InputError, shown
+from grokinterp.base.errors import InputError, names, shown
 from grokinterp.base.files import HEAD
 from grokinterp.base.paths import file_at, kind_at
 from grokinterp.base.plugins import others_of, strangers
@@ -19,21 +20,35 @@ from grokinterp.reading.logs import (  # the readers of these register themselve
     arrays,  # noqa: F401
     json_files,  # noqa: F401
     parquet_files,  # noqa: F401
-    saved_dictionaries,
 )
-from grokinterp.reading.logs.columns import Columns, columns_given, numbers_in
+from grokinterp.reading.logs.cells import column_names
+from grokinterp.reading.logs.columns import Columns, columns_given
 from grokinterp.reading.logs.contents import WANTED, unpacked
 from grokinterp.reading.logs.event_files import event_files_in, read_events
 from grokinterp.reading.logs.formats import LOG_FORMATS, Read
 from grokinterp.reading.logs.lines import read_lines
-from grokinterp.reading.logs.nested import without_names
+from grokinterp.reading.logs.numbers import numbers_in
 from grokinterp.reading.logs.saved_dictionaries import holds_a_log, read_saved
+from grokinterp.reading.logs.series import is_axis
 from grokinterp.reading.logs.shapes import a_row_a_step, by_run
 
 OF_LOG = (
     "metrics", "trainer_state", "history", "log", "logs", "losses", "curves", "train_log",
     "training_log", "training_history", "stats", "results", "progress",
 )  # fmt: skip
+TABLES = (
+    ".csv",
+    ".tsv",
+    ".parquet",
+    ".jsonl",
+    ".npz",
+)  # which are mostly logs, whatever their names
+MOSTLY = 0.5  # of the steps come again, where other settings are in the same log
+MOST_SETTINGS = 1000
+FEW_ROWS = 5  # of one step, that say nothing
+_FEW_COLUMNS = 5  # of a run without a curve: those that hold settings
+
+By = str | Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -47,49 +62,121 @@ class Log:
     steps_known: bool = True  # False where they are positions of checkpoints
 
 
-def logs_at(
-    path: Path, *, columns: Any = None, by: str | None = None, epochs: bool = False
-) -> list[Log]:
+def logs_at(path: Path, *, columns: Any = None, by: By = None, epochs: bool = False) -> list[Log]:
     """The logs at a path: of one run, or of several in one file or folder."""
     given = columns_given(columns)
-    file = path
-    if kind_at(path) == "folder":
-        found = log_in(path)
-        if found is None:
-            raise InputError(f"{path} holds no log that is known by its name; {WANTED}.")
-        file = found
-    logs = logs_of(read_table(file), str(file), columns=given, by=by, epochs=epochs)
-    if file == path or file.is_dir():
-        return logs
-    return [replace(log, notes=(f"read {file.name} of it", *log.notes)) for log in logs]
+    if kind_at(path) != "folder":
+        return logs_of(read_table(path), str(path), columns=given, by=by, epochs=epochs)
+    refused: list[InputError] = []
+    for file in logs_in(path):
+        try:
+            logs = logs_of(read_table(file), str(file), columns=given, by=by, epochs=epochs)
+        except InputError as error:
+            refused.append(error)
+            continue
+        if file == path:
+            return logs
+        said = f"read {file.relative_to(path)} of it"
+        return [replace(log, notes=(said, *log.notes)) for log in logs]
+    if refused:
+        raise refused[0]
+    raise InputError(f"{path} holds no log that is known by its name; give the file itself.")
 
 
 def logs_of(
-    frame: pd.DataFrame, source: str, *, columns: Columns, by: str | None, epochs: bool = False
+    frame: pd.DataFrame, source: str, *, columns: Columns, by: By, epochs: bool = False
 ) -> list[Log]:
     """The runs of a table as a tool has it."""
+    steps_known = bool(frame.attrs.get("steps_known", True))
     shaped = a_row_a_step(_with_names(frame))
     telling, runs = by_run(shaped, source, by=by)
-    logs = []
+    if by is None and (more := _what_else_tells(runs, source, telling, columns)):
+        telling, runs = by_run(shaped, source, by=[str(x) for x in (*telling, more)])
+    logs, empty = [], []
     for name, part in runs:
         where = source if name is None else f"{source}, run {shown(name)}"
-        numbers = numbers_in(part, where, columns=columns, epochs=epochs, used=telling)
+        try:
+            numbers = numbers_in(part, where, columns=columns, epochs=epochs, used=telling)
+        except InputError:
+            if len(runs) == 1 or part.dropna(axis=1, how="all").shape[1] > _FEW_COLUMNS:
+                raise
+            empty.append(str(name))
+            continue
+        if len(runs) > 1 and not numbers.table.drop(columns="step").notna().any(axis=None):
+            empty.append(str(name))
+            continue
+        _refuse_one_step(numbers.table, where)
         table, said = one_row_a_step(numbers.table)
-        known = bool(frame.attrs.get("steps_known", True))
-        logs.append(Log(table, numbers.word, (*numbers.notes, *said), name, known))
+        logs.append(Log(table, numbers.word, (*numbers.notes, *said), name, steps_known))
+    if not logs:
+        raise InputError(f"{source} has no run with a loss or accuracy at a step; {WANTED}.")
+    if len(runs) > 1:
+        notes = [f"runs are told apart by {column_names(telling)}"]
+        notes += [f"runs without a curve are left out: {names(empty, spelled=str)}"] * bool(empty)
+        logs = [replace(log, notes=(*notes, *log.notes)) for log in logs]
     return logs
 
 
+def _what_else_tells(
+    runs: list[tuple[str | None, pd.DataFrame]], source: str, telling: list[Any], columns: Columns
+) -> str | None:
+    """A column besides that tells runs apart, where most steps come again and again without it.
+
+    A grid of settings has the same steps for each of them: taken as one run, its later rows would
+    count for all.
+    """
+    part = max((rows for _, rows in runs), key=len)
+    try:
+        numbers = numbers_in(part, source, columns=columns)
+    except InputError:
+        return None
+    values = numbers.table.notna().groupby(numbers.table["step"]).sum().drop(columns="step")
+    if not (values.max(axis=1) > 1).mean() > MOSTLY or len(numbers.table) != len(part):
+        return None
+    step = numbers.table["step"].to_numpy()
+    for column in part.columns:
+        if column in numbers.taken or column in telling or not isinstance(part[column], pd.Series):
+            continue
+        n = part[column].nunique(dropna=False)
+        if 1 < n <= MOST_SETTINGS and not is_axis(str(column)):
+            cells = part[column].astype(str).to_numpy()
+            if not pd.DataFrame({"step": step, "by": cells}).duplicated().any():
+                return str(column)
+    return None
+
+
+def _refuse_one_step(table: pd.DataFrame, source: str) -> None:
+    """A log whose every row is of one step was written without saying them."""
+    steps = table["step"].dropna()
+    if (
+        len(steps) >= FEW_ROWS
+        and steps.nunique() == 1
+        and table.drop(columns="step").count().max() > 2
+    ):
+        raise InputError(
+            f"{source} has {len(steps)} rows, all of step {steps.iloc[0]:.6g}; say which column "
+            "counts, such as --columns step=epoch, or --columns step=row to count rows."
+        )
+
+
 def _with_names(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table whose columns have texts for names: numbers from 0 are those of no header."""
+    """A table whose columns have texts for names, its index one of them where that has a name.
+
+    Numbers for names are those of a table without a header.
+    """
+    index = [name for name in frame.index.names if isinstance(name, str) and name not in frame]
+    if index and len(index) == frame.index.nlevels:
+        frame = frame.reset_index()
     if isinstance(frame.columns, pd.MultiIndex):
-        names = ["/".join(str(x) for x in name if str(x).strip()) for name in frame.columns]
-    elif frame.shape[1] and all(type(name) is int for name in frame.columns.tolist()):
-        return without_names(frame.copy())
+        given = ["/".join(str(x) for x in name if str(x).strip()) for name in frame.columns]
+    elif any(not isinstance(name, str) for name in frame.columns):
+        given = [str(name) for name in frame.columns]
     else:
         return frame
+    headerless = all(type(name) is int for name in frame.columns.tolist())
     named = frame.copy()
-    named.columns = pd.Index(names)
+    named.columns = pd.Index(given)
+    named.attrs = {**frame.attrs, "headerless": headerless}
     return named
 
 
@@ -111,7 +198,10 @@ def one_row_a_step(numbers: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         counts = groups.count()
         repeated = int(((counts > 1).any(axis=1) | (counts.max(axis=1) == 0)).sum())
         if repeated:
-            notes.append(f"{repeated} steps were logged twice; the last row of each counts")
+            times = int(counts.to_numpy().max())
+            often = "twice" if times <= 2 else f"up to {times} times"
+            what = "step was" if repeated == 1 else "steps were"
+            notes.append(f"{repeated} {what} logged {often}; the last row of each counts")
         numbers = groups.last().reset_index()[list(numbers.columns)]
     return numbers.reset_index(drop=True), notes
 
@@ -133,29 +223,46 @@ def read_table(path: str | Path) -> pd.DataFrame:
 def is_log(path: Path) -> bool:
     """Whether a path leads to a log, and to no checkpoints."""
     if path.is_dir():
-        return log_in(path) is not None
+        return next(logs_in(path), None) is not None
     if not path.is_file() or not path.stat().st_size:
         return False
     return _reader_of(path) is not read_saved or holds_a_log(path)
 
 
-def log_in(folder: Path) -> Path | None:
-    """The log of a folder: a file by its usual name, or the folder itself with event files."""
-    there = {file.name for file in folder.iterdir() if file.is_file()}
-    endings = [suffix for known in LOG_FORMATS.values() for suffix in known.suffixes]
-    for stem in OF_LOG:
-        for suffix in endings:
-            for packed in ("", ".gz"):
-                if (name := f"{stem}{suffix}{packed}") in there:
-                    return folder / name
+def logs_in(folder: Path) -> Iterator[Path]:
+    """What may be the log of a folder, in the order in which it is tried.
+
+    Files by their usual names, the folder itself where it has event files, its only table, and the
+    same of a folder within: the only one with a log, or the last of those that count checkpoints.
+    """
+    found = _by_name(folder)
+    yield from found
     if event_files_in(folder):
-        return folder
-    kept = ("", ".json", *saved_dictionaries.SUFFIXES)  # which hold other things as often
-    only = [
-        name for name in there
-        if (suffix := Path(name.removesuffix(".gz")).suffix) in endings and suffix not in kept
-    ]  # fmt: skip
-    return folder / only[0] if len(only) == 1 else None
+        yield folder
+    tables = sorted(
+        file for file in folder.iterdir()
+        if file.is_file() and file not in found and Path(_unpacked_name(file)).suffix in TABLES
+    )  # fmt: skip
+    if len(tables) == 1:
+        yield tables[0]
+    if found or tables:
+        return
+    inner = [x for x in folder.iterdir() if x.is_dir() and not x.is_symlink() and _by_name(x)]
+    if len(inner) == 1 or (inner and all(x.name.startswith("checkpoint-") for x in inner)):
+        last = max(inner, key=lambda x: (len(x.name), x.name))
+        yield from _by_name(last)
+
+
+def _by_name(folder: Path) -> list[Path]:
+    """The files of a folder that have the usual names of logs."""
+    there = {_unpacked_name(file): file for file in folder.iterdir() if file.is_file()}
+    endings = [suffix for known in LOG_FORMATS.values() for suffix in known.suffixes]
+    names = [f"{stem}{suffix}" for stem in OF_LOG for suffix in endings]
+    return [there[name] for name in names if name in there]
+
+
+def _unpacked_name(file: Path) -> str:
+    return file.stem if file.suffix in (".gz", ".bz2", ".xz") else file.name
 
 
 def _reader_of(path: Path) -> Read:

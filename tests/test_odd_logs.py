@@ -1,0 +1,247 @@
+"""Logs in shapes that mislead: read right, refused in one line, or said."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import grokinterp as gi
+from tests.log_writers import events
+
+ROWS = np.arange(201)
+STEPS = 10 * ROWS
+TRAIN = np.minimum(ROWS / 20, 1)
+TEST = 1 / (1 + np.exp(-(ROWS - 120) / 6))
+TRAIN_LOSS = np.maximum(4.7 * np.exp(-ROWS / 5), 1e-4)  # below 0.01 from step 310 on
+TEST_LOSS = np.maximum(5 - 5 * TEST, 1e-4)
+LOG = pd.DataFrame({"step": STEPS, "train_acc": TRAIN, "test_acc": TEST})
+
+
+def dates(x, **options):
+    """Label and the two dates."""
+    found = gi.detect_phases(x, **options)
+    return found.label, found.memorization_step, found.grok_step
+
+
+EXPECTED = ("grokked", 200, 1380)
+
+
+def written(path, data):
+    path.write_text(json.dumps(data, default=lambda x: x.tolist()))
+    return path
+
+
+class TestSteps:
+    def test_a_scalar_of_the_epoch_is_no_axis_of_the_others(self, tmp_path):
+        frame = LOG.assign(epoch=ROWS.astype(float), val_acc=TEST).drop(columns="test_acc")
+        events(frame, tmp_path, {x: x for x in ("train_acc", "val_acc", "epoch")})
+        assert dates(tmp_path) == EXPECTED
+
+    def test_each_side_may_have_its_own(self, tmp_path):
+        frame = pd.concat([
+            pd.DataFrame({"train/step": STEPS, "train/acc": TRAIN}),
+            pd.DataFrame({"val/step": STEPS, "val/acc": TEST}),
+        ])  # fmt: skip
+        assert dates(frame) == EXPECTED
+        renamed = frame.rename(columns={
+            "train/step": "train_num_updates", "val/step": "valid_num_updates",
+        })  # fmt: skip
+        assert dates(renamed) == EXPECTED
+
+    def test_what_only_counts_rows_comes_last(self):
+        frame = LOG.rename(columns={"step": "epoch"}).assign(_step=ROWS)
+        assert dates(frame) == EXPECTED
+        assert dates(LOG.rename(columns={"step": "iteration"}).assign(step=0)) == EXPECTED
+
+    @pytest.mark.parametrize("key", ["{}", "step {}", "epoch_{}", "iter={}"])
+    def test_records_by_step(self, key, tmp_path):
+        data = {
+            key.format(step): {"train_acc": a, "test_acc": b}
+            for step, a, b in zip(STEPS.tolist(), TRAIN, TEST, strict=True)
+        }
+        assert dates(written(tmp_path / "x.json", data)) == EXPECTED
+
+    def test_lists_with_steps_and_values(self, tmp_path):
+        data = {
+            "train.loss": {"steps": STEPS, "timestamps": [], "values": TRAIN_LOSS},
+            "val.acc": {"steps": STEPS, "values": TEST}, "train.acc": {"x": STEPS, "y": TRAIN},
+        }  # fmt: skip
+        assert dates(written(tmp_path / "x.json", data)) == EXPECTED
+
+    def test_triples_of_time_step_and_value(self, tmp_path):
+        data = {
+            name: [[1.7e9 + i, step, value] for i, (step, value) in enumerate(
+                zip(STEPS.tolist(), values, strict=True))]
+            for name, values in (("train_acc", TRAIN), ("test_acc", TEST))
+        }  # fmt: skip
+        assert dates(written(tmp_path / "x.json", data)) == EXPECTED
+
+    def test_matrices_besides_are_no_steps(self, tmp_path):
+        np.savez(tmp_path / "x.npz", **{x: LOG[x] for x in LOG}, w=np.ones((3, 3)),
+                 extra=np.random.default_rng(0).random((201, 2)))  # fmt: skip
+        assert dates(tmp_path / "x.npz") == EXPECTED
+        assert not any("twice" in x for x in gi.detect_phases(tmp_path / "x.npz").notes)
+
+    def test_an_index_may_be_the_steps(self, tmp_path):
+        indexed = LOG.set_index("step")
+        assert dates(indexed) == EXPECTED
+        both = pd.concat({0: indexed, 1: indexed}, names=["seed", "step"])
+        assert [x.grok_step for x in gi.detect_phases(both).runs.values()] == [1380, 1380]
+        (tmp_path / "x.json").write_text(indexed.to_json(orient="split", double_precision=15))
+        assert dates(tmp_path / "x.json", columns={"step": "index"}) == EXPECTED
+        with pytest.raises(gi.InputError, match="step=index"):
+            gi.detect_phases(tmp_path / "x.json")
+
+    def test_columns_may_have_numbers_for_names(self):
+        columns = {"step": 0, "train_acc": 1, "test_acc": 2}
+        frame = pd.DataFrame(LOG.to_numpy())[[0, 2, 1]]
+        assert dates(frame, columns=columns) == EXPECTED
+        frame.columns = [5, 7, 6]
+        assert dates(frame, columns={"step": 5, "train_acc": 6, "test_acc": 7}) == EXPECTED
+
+    def test_all_rows_of_one_step(self):
+        with pytest.raises(gi.InputError, match="201 rows, all of step 0"):
+            gi.detect_phases(LOG.assign(step=0))
+
+    def test_lists_that_differ_by_one(self, tmp_path):
+        data = {"train_accs": TRAIN, "test_accs": TEST[:-1]}
+        assert dates(written(tmp_path / "x.json", data)) == ("grokked", 20, 138)
+        data = {"eval_steps": STEPS, "test_acc": TEST, "train_acc": np.interp(
+            np.arange(2001), STEPS, TRAIN)}  # fmt: skip
+        found = gi.detect_phases(written(tmp_path / "y.json", data))
+        assert (found.label, found.grok_step) == ("grokked", 1380)
+        assert "train_acc: a list of 2001, taken to be one a step from 0 on" in found.notes
+
+
+class TestChoice:
+    def test_a_side_comes_before_none(self):
+        assert dates(LOG.rename(columns={"train_acc": "train_accuracy"}).assign(acc=TEST)) == (
+            EXPECTED
+        )  # fmt: skip
+        frame = pd.DataFrame({"step": STEPS, "train loss": TRAIN_LOSS, "val loss": TEST_LOSS})
+        assert gi.detect_phases(frame.assign(loss=1.0)).memorization_step == 310
+
+    @pytest.mark.parametrize("every", [None, 100, 201])
+    def test_few_values_of_test_do_not_hide_validation(self, every):
+        test = np.where(ROWS % every == 0, 0.5, np.nan) if every else np.full(201, np.nan)
+        frame = LOG.rename(columns={"test_acc": "val_acc"}).assign(test_acc=test)
+        assert dates(frame) == EXPECTED
+
+    @pytest.mark.parametrize("names", [
+        ("eval_train_accuracy", "eval_test_accuracy"), ("eval/train_acc", "eval/val_acc"),
+        ("train_acc1", "test_acc1"),
+    ])  # fmt: skip
+    def test_words_of_what_was_evaluated(self, names):
+        renamed = LOG.rename(columns=dict(zip(("train_acc", "test_acc"), names, strict=True)))
+        assert dates(renamed) == EXPECTED
+
+    @pytest.mark.parametrize("column", ["split", "type", "data", "phase"])
+    def test_a_column_that_says_the_side(self, column):
+        frame = pd.concat([
+            pd.DataFrame({"step": STEPS, column: "train", "acc": TRAIN}),
+            pd.DataFrame({"step": STEPS, column: "val", "acc": TEST}),
+            pd.DataFrame({"step": [2000, 2000], column: ["ood", None], "acc": [0.1, 0.2]}),
+        ])  # fmt: skip
+        assert dates(frame) == EXPECTED
+
+    def test_what_there_is_is_said_where_nothing_is_known(self):
+        frame = pd.DataFrame({"step": [0, 1], "loss of test": [1, 2]})
+        with pytest.raises(gi.InputError, match=r"found: step, loss of test\); say which"):
+            gi.detect_phases(frame)
+
+    def test_numbers_of_columns_beside_a_header(self, tmp_path):
+        LOG.rename(columns={"test_acc": "x"}).to_csv(tmp_path / "x.csv", index=False)
+        assert dates(tmp_path / "x.csv", columns="step,train_acc,test_acc") == EXPECTED
+        assert dates(LOG, columns={}) == EXPECTED
+
+
+class TestUnits:
+    def test_a_column_that_never_leaves_one_percent_is_said(self):
+        frame = LOG.assign(train_acc=100 * TRAIN, test_acc=0.98 * TEST)
+        found = gi.detect_phases(frame)
+        assert found.label == "memorized"
+        assert any("test_acc never goes above 1, and is read as percent too" in x
+                   for x in found.notes)  # fmt: skip
+        assert dates(frame, columns={"train_acc": "train_acc%"})[0] == "grokked"
+
+    def test_a_loss_is_no_error_rate(self):
+        frame = pd.DataFrame({"step": STEPS, "train_error": TRAIN_LOSS, "test_error": TEST_LOSS})
+        with pytest.raises(gi.InputError, match="--columns train_loss=train_error"):
+            gi.detect_phases(frame)
+
+
+class TestRuns:
+    LATE = LOG.assign(test_acc=np.minimum(TEST, 0.01))
+
+    def test_a_grid_is_told_apart_by_what_varies(self):
+        parts = [
+            (LOG if lr else self.LATE).assign(seed=seed, lr=lr) for seed in (0, 1) for lr in (0, 1)
+        ]
+        found = gi.detect_phases(pd.concat(parts))
+        assert {name: one.label for name, one in found.runs.items()} == {
+            "0, 0": "memorized", "0, 1": "grokked", "1, 0": "memorized", "1, 1": "grokked"
+        }  # fmt: skip
+        assert "runs are told apart by seed, lr" in found["0, 0"].notes
+        alone = gi.detect_phases(pd.concat([p.drop(columns="seed") for p in parts[:2]]))
+        assert list(alone.runs) == ["0", "1"]
+        assert list(gi.detect_phases(pd.concat(parts), by=["lr", "seed"]).runs) == [
+            "0, 0", "1, 0", "0, 1", "1, 1"
+        ]  # fmt: skip
+
+    def test_names_that_are_alike(self, tmp_path):
+        both = pd.concat([LOG.assign(run="a"), self.LATE.assign(run="b ")])
+        assert list(gi.detect_phases(both).runs) == ["a", "b"]
+        data = [{"name": "x", **LOG.to_dict("list")}, {"name": "x", **self.LATE.to_dict("list")}]
+        found = gi.detect_phases(written(tmp_path / "x.json", data))
+        assert {x: y.label for x, y in found.runs.items()} == {"x": "grokked", "x (2)": "memorized"}
+
+    def test_runs_within_runs(self, tmp_path):
+        data = {
+            lr: {seed: LOG.to_dict("list") for seed in ("seed0", "seed1")}
+            for lr in ("lr=1", "lr=2")
+        }
+        found = gi.detect_phases(written(tmp_path / "x.json", data))
+        assert list(found.runs) == ["lr=1/seed0", "lr=1/seed1", "lr=2/seed0", "lr=2/seed1"]
+
+    def test_runs_without_a_curve_are_left_out_and_named(self, tmp_path):
+        events(LOG, tmp_path, {"train_acc": "acc/train", "test_acc": "acc/test"})
+        events(LOG[:1].assign(lr=0.1), tmp_path / "hparams", {"lr": "hparam/lr"})
+        found = gi.detect_phases(tmp_path)
+        assert [x.label for x in found.runs.values()] == ["grokked"]
+        assert any("left out: hparams" in x for one in found.runs.values() for x in one.notes)
+
+    def test_scalars_that_were_added_together(self, tmp_path):
+        for name, column in (("train", "train_acc"), ("test", "test_acc")):
+            events(LOG, tmp_path / f"acc_{name}", {column: "acc"})
+        assert dates(tmp_path) == EXPECTED
+
+    @pytest.mark.parametrize("by", ["step", "train_acc", [], 5, "nothing"])
+    def test_what_tells_no_runs_apart(self, by):
+        with pytest.raises(gi.InputError):
+            gi.detect_phases(LOG.assign(seed=0), by=by)
+
+
+class TestFolders:
+    def test_beside_checkpoints_that_cannot_be_read(self, tmp_path):
+        LOG.to_csv(tmp_path / "metrics.csv", index=False)
+        (tmp_path / "checkpoints").mkdir()
+        net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+        torch.save({"state_dict": net.state_dict()}, tmp_path / "checkpoints" / "step_100.ckpt")
+        assert dates(tmp_path) == EXPECTED
+        notes = gi.detect_phases(tmp_path).notes
+        assert any("its checkpoints are not read: " in note for note in notes)
+
+    def test_a_summary_does_not_hide_the_log(self, tmp_path):
+        written(tmp_path / "results.json", {"test_acc": 0.98, "seed": 3})
+        LOG.to_csv(tmp_path / "progress.csv", index=False)
+        (tmp_path / "requirements.txt").write_text("torch==2\n")
+        assert dates(tmp_path) == EXPECTED
+
+    def test_the_only_table_and_one_within(self, tmp_path):
+        (tmp_path / "version_0").mkdir()
+        LOG.to_csv(tmp_path / "version_0" / "metrics.csv.xz", index=False)
+        assert dates(tmp_path) == EXPECTED
+        (tmp_path / "version_0" / "metrics.csv.xz").rename(tmp_path / "my_run.csv.xz")
+        assert dates(tmp_path) == EXPECTED
