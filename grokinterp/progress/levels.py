@@ -18,12 +18,19 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.ndimage import label, median_filter
+from scipy.ndimage import label
 from scipy.optimize import isotonic_regression
 
 from grokinterp.base.checks import number
 from grokinterp.fourier.heldout import FEWEST_ROWS
-from grokinterp.progress.curves import HELD_ROWS, HELD_SHARE, Curve, Curves, Step
+from grokinterp.progress.curves import (
+    HELD_ROWS,
+    HELD_SHARE,
+    Curve,
+    Curves,
+    Step,
+    running_median,
+)
 from grokinterp.runs.metrics import UNMIRRORED
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import has_mirrors, unmirrored_rows
@@ -142,10 +149,7 @@ def straying(values: np.ndarray, row: int, threshold: float) -> float:
     """
     few = len(values) - row <= max(HELD_ROWS, HELD_SHARE * len(values))
     width = 1 if few else 2 * round(CALMED * len(values) / 2) + 1
-    before, after = (
-        median_filter(part, size=width, mode="nearest") if len(part) else part
-        for part in (values[:row], values[row:])
-    )
+    before, after = (running_median(part, width) for part in (values[:row], values[row:]))
     residuals = (before - _rising(before), _missing(after, threshold))
     return math.sqrt(sum(float((part**2).mean()) for part in residuals if len(part)) / 2)
 
