@@ -6,6 +6,7 @@ import pathlib
 import pickle
 import shutil
 import sys
+import time
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -549,3 +550,57 @@ class TestObjects:
         loop.list = [loop]
         torch.save({"model": loop, "list": loop.list}, tmp_path / "m.pt")
         refusal(tmp_path / "m.pt", "Plain")
+
+
+class Holder(nn.Module):
+    """A module that holds a network, as Lightning's do; its class is of no importance."""
+
+    def __init__(self, model, **attributes):
+        super().__init__()
+        self.model = model
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+
+def hooked(weights, **config):
+    """A network with a configuration of its own, as TransformerLens keeps it."""
+    net = Net(weights)
+    net.cfg = SimpleNamespace(**config)
+    return net
+
+
+class TestRepeatedModels:
+    def test_many_references_to_one_model_are_refused_at_once(self, tmp_path):
+        big, leaf = nn.Module(), nn.Module()
+        leaf.w = nn.Parameter(torch.ones(1))
+        for i in range(4000):
+            big.add_module(f"m{i}", leaf)
+        torch.save([big] * 1000, tmp_path / "m.pt")
+        begin = time.monotonic()
+        refusal(tmp_path / "m.pt", "more than is read", "300000 modules")
+        assert time.monotonic() - begin < 5
+
+    def test_many_references_to_one_state_dict_too(self, tmp_path):
+        torch.save([dict.fromkeys(map(str, range(4000)), torch.ones(1))] * 1000, tmp_path / "m.pt")
+        begin = time.monotonic()
+        refusal(tmp_path / "m.pt", "more than is read", "100000 weights")
+        assert time.monotonic() - begin < 5
+
+
+class TestConfigurationOfAWrappedModel:
+    @pytest.mark.parametrize("wrap", [nn.DataParallel, Holder, lambda x: Holder(Holder(x))])
+    def test_what_a_run_has_no_place_for_is_refused(self, wrap, states, tmp_path):
+        torch.save(wrap(hooked(states[60], output_logits_soft_cap=5.0)), tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "output_logits_soft_cap=5.0")
+
+    def test_the_innermost_counts_and_that_around_it_is_kept(self, states, tmp_path):
+        inner = hooked(states[60], act_fn="gelu")
+        torch.save({"model": Holder(inner, config={"act_fn": "relu", "p": 7})}, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        assert run.architecture.act_fn == "gelu"
+        assert has(run, "its configuration says", "p=7", "act_fn=gelu")
+
+    def test_that_of_a_copy_does_not_count(self, states, tmp_path):
+        copy = hooked(states[20], act_fn="relu")
+        torch.save(Holder(hooked(states[60], act_fn="gelu"), ema=copy), tmp_path / "m.pt")
+        assert gi.load(tmp_path / "m.pt").architecture.act_fn == "gelu"

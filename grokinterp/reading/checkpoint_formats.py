@@ -46,6 +46,7 @@ from grokinterp.reading.tensor_files import (
     read_file,
     refuse_mostly_shared,
     refuse_other_file,
+    refuse_too_many,
     state_dict_in,
 )
 from grokinterp.runs.manifest import LARGEST_STEP, RUN_JSON
@@ -245,6 +246,7 @@ def _by_step(
 ) -> dict[int, Callable[[], StateDict]]:
     if not states:
         raise InputError(f"{path} has an empty list of checkpoints.")
+    refuse_too_many((len(as_mapping(state)) for state in states), path)
     found = [state_dict_in(state, path) for state in states]
     refuse_mostly_shared(found, path)
     steps = [epoch + 1 for epoch in epochs]

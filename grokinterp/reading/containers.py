@@ -32,6 +32,7 @@ from grokinterp.reading.tensor_files import (
     as_mapping,
     holds_weights,
     refuse_mostly_shared,
+    refuse_too_many,
     weights_in,
 )
 from grokinterp.reading.words import counts_epochs, words_of
@@ -182,6 +183,7 @@ def series_source(path: Path, series: Series, *, metrics: str | None) -> Source:
     checkpoints = Checkpoints()
     for label in series.without_step:
         checkpoints.leave_out("have no step", label)
+    refuse_too_many((_size(entry.data) for entry in series.entries), path)
     parts = list(_parts(path, series))
     refuse_mostly_shared([part.state() for part in parts], path)
     known = all(part.step is not None for part in parts)
@@ -217,6 +219,12 @@ def _parts(path: Path, series: Series) -> Iterator[Checkpoint]:
         if entry.step is not None:
             part = replace(part, step=entry.step, other=None, named=True)
         yield part
+
+
+def _size(entry: Any) -> int:
+    """How many things are in an entry, and in its parts."""
+    held = as_mapping(entry)
+    return len(held) + sum(len(as_mapping(x)) for x in held.values())
 
 
 def _given(state: StateDict) -> StateDict:

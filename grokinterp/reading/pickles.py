@@ -19,7 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grokinterp.reading.pickled_objects import Global, NotPlainDataError, Record, record_of
+from grokinterp.reading.pickled_objects import (
+    Global,
+    NotPlainDataError,
+    Record,
+    TooLargeError,
+    record_of,
+)
 
 MOST_OPCODES = 3_000_000  # a second or two; 500 checkpoints take 300,000
 MOST_TENSORS = 40_000  # of the paper's networks, 3,000 checkpoints
@@ -37,10 +43,6 @@ STORAGES = {
 NUMPY_TYPES = {f"{kind}{size}" for kind in "iuf" for size in (1, 2, 4, 8)} - {"f1"} | {"b1"}
 
 FindStorage = Callable[[str, torch.dtype, int], Tensor]
-
-
-class TooLargeError(NotPlainDataError):
-    """The file holds more than is read."""
 
 
 def read_pickle(content: bytes | mmap, find_storage: FindStorage | None = None) -> Any:

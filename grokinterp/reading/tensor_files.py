@@ -12,7 +12,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,8 +24,14 @@ from torch import Tensor
 from grokinterp.base.errors import LONGEST_VALUE, InputError, names, one_line, shown
 from grokinterp.base.files import HEAD, is_safetensors, kind_of
 from grokinterp.base.paths import file_at
-from grokinterp.reading.pickled_objects import ModelState, NotPlainDataError, Record, with_states
-from grokinterp.reading.pickles import MOST_TENSORS, TooLargeError, read_pickle
+from grokinterp.reading.pickled_objects import (
+    ModelState,
+    NotPlainDataError,
+    Record,
+    TooLargeError,
+    with_states,
+)
+from grokinterp.reading.pickles import MOST_TENSORS, read_pickle
 from grokinterp.reading.words import is_known
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of what torch.save wrote before version 1.6
@@ -41,6 +47,7 @@ DAMAGE = (  # what the parsers of the standard library raise where something is 
 NESTED = ("model", "state_dict", "model_state_dict", "net", "weights", "params")
 LONGEST_WEIGHT_NAME = 200  # of a weight
 MOST_WEIGHTS = 20_000  # of a network of a thousand layers
+MOST_OF_ALL = 100_000  # of all checkpoints of a file, tied ones counted each time
 GIVE = "give a checkpoint, such as torch.save(model.state_dict(), path) writes"
 
 StateDict = Mapping[str, Tensor]
@@ -262,6 +269,18 @@ def holds_weights(data: Any) -> bool:
         return bool(weights_in(data, Path())) if isinstance(data, Mapping) else False
     except InputError:
         return False
+
+
+def refuse_too_many(sizes: Iterable[int], path: Path | str) -> None:
+    """Refuse checkpoints of one file that have more weights together than are looked at."""
+    n = 0
+    for size in sizes:
+        n += size
+        if n > MOST_OF_ALL:
+            raise InputError(
+                f"{path} is more than is read of one file: its checkpoints have more than "
+                f"{MOST_OF_ALL} weights; keep those of fewer steps."
+            )
 
 
 def refuse_mostly_shared(states: Collection[StateDict], path: Path) -> None:
