@@ -259,7 +259,7 @@ class TestFolders:
         same_weights(run, states)
         for column in ("train_loss", "test_loss"):
             assert run.metrics[column].tolist() == logged[column].tolist()
-        assert has(run, "have no step", "final.pt")
+        assert has(run, "lie beside the folder of the checkpoints", "final.pt")
         alone = gi.load(last)
         assert alone.steps == (60,)
         assert has(alone, "hold no weights", "optimizer.pt", "training_args.bin")
@@ -604,3 +604,124 @@ class TestConfigurationOfAWrappedModel:
         copy = hooked(states[20], act_fn="relu")
         torch.save(Holder(hooked(states[60], act_fn="gelu"), ema=copy), tmp_path / "m.pt")
         assert gi.load(tmp_path / "m.pt").architecture.act_fn == "gelu"
+
+
+class TestWhatLiesBesideAFolder:
+    @pytest.fixture
+    def folder(self, states, tmp_path):
+        inner = tmp_path / "run" / "checkpoints"
+        inner.mkdir(parents=True)
+        for step, weights in states.items():
+            torch.save(weights, inner / f"step_{step}.pt")
+        return tmp_path / "run"
+
+    @pytest.mark.parametrize("name", ["best_acc_99.pt", "final.pt", "model.safetensors"])
+    def test_one_file_of_weights_is_named_in_a_note(self, name, folder, states):
+        save = safetensors.torch.save_file if name.endswith("rs") else torch.save
+        save(dict(states[0]), folder / name)
+        run = gi.load(folder)
+        same_weights(run, states)
+        assert has(run, "lie beside the folder of the checkpoints", name)
+
+    def test_numbered_files_without_weights_are_no_checkpoints(self, folder, states):
+        for seed in (42, 43):
+            torch.save({"train_loss": [4.0, 3.0, 2.0, 1.0]}, folder / f"results_{seed}.pt")
+        (folder / "state_7.pt").write_bytes(b"PK half a file")
+        run = gi.load(folder)
+        same_weights(run, states)
+        assert has(run, "hold no weights", "results_42.pt", "results_43.pt")
+        assert has(run, "cannot be read", "state_7.pt")
+
+    def test_of_two_series_one_has_to_be_given(self, folder, states):
+        for step in (80, 100):
+            torch.save(states[60], folder / f"model_{step}.pt")
+        refusal(folder, "model_80.pt", "step_0.pt", "in checkpoints")
+
+    def test_the_copy_above_those_of_a_trainer(self, states, tmp_path):
+        folder = sub_folders(states, tmp_path / "run")
+        safetensors.torch.save_file(dict(states[60]), folder / "model.safetensors")
+        (folder / "trainer_state.json").write_text(json.dumps({"global_step": 60}))
+        run = gi.load(folder)
+        same_weights(run, states)
+        assert has(run, "lie beside the folder of the checkpoints", "model.safetensors")
+
+    def test_links_are_left_out_unless_all_are(self, folder, states):
+        inner = folder / "checkpoints"
+        (inner / "latest.pt").symlink_to("step_60.pt")
+        (folder / "weights").symlink_to("checkpoints")
+        run = gi.load(folder)
+        same_weights(run, states)
+        assert has(run, "are symbolic links", "latest.pt", "weights")
+        real = inner.rename(folder / "real")
+        (folder / "weights").unlink()
+        (folder / "weights").symlink_to("real")
+        refusal(folder, "weights is a symbolic link")
+        (folder / "weights").unlink()
+        inner.mkdir()
+        for file in real.glob("step*"):
+            (inner / file.name).symlink_to(file)
+        refusal(folder, "is a symbolic link")
+
+    def test_a_snapshot_of_the_hub_is_all_links(self, states, tmp_path):
+        blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "rev"
+        blobs.mkdir()
+        for step, weights in states.items():
+            torch.save(weights, blobs / f"hash{step}")
+            (snapshot / f"checkpoint-{step}").mkdir(parents=True)
+            link = snapshot / f"checkpoint-{step}" / "pytorch_model.bin"
+            link.symlink_to(f"../../../blobs/hash{step}")
+        same_weights(gi.load(snapshot), states)
+        (blobs / "hash0").rename(tmp_path / "elsewhere")
+        (snapshot / "checkpoint-0" / "pytorch_model.bin").unlink()
+        (snapshot / "checkpoint-0" / "pytorch_model.bin").symlink_to(tmp_path / "elsewhere")
+        refusal(snapshot, "is a symbolic link")
+
+    def test_one_file_without_a_step_is_read_as_it_is_by_itself(self, states, tmp_path):
+        safetensors.torch.save_file(dict(states[60]), tmp_path / "model.safetensors")
+        (tmp_path / "config.json").write_text(json.dumps({"p": 7}))
+        run = gi.load(tmp_path)
+        assert run.steps == (0,)
+        assert has(run, "it stands at step 0 (give step=)")
+        same_weights(gi.load(tmp_path, step=60), {60: states[60]})
+
+    def test_why_the_only_file_cannot_be_read(self, states, tmp_path):
+        torch.save(states[60], tmp_path / "model.pt")
+        whole = (tmp_path / "model.pt").read_bytes()
+        (tmp_path / "model.pt").write_bytes(whole[:-200])
+        refusal(tmp_path, "damaged or cut off")
+        (tmp_path / "other.pt").write_bytes(whole[:-300])
+        refusal(tmp_path, "damaged or cut off")
+
+    def test_a_weight_that_an_index_does_not_list(self, states, tmp_path):
+        index = in_parts(states[20], tmp_path, "safetensors")
+        listed = json.loads(index.read_text())
+        del listed["weight_map"]["unembed.b_U"]
+        index.write_text(json.dumps(listed))
+        refusal(tmp_path, "'unembed.b_U'", "does not list")
+
+
+class TestStepsOfPublishedCodes:
+    @pytest.mark.parametrize(
+        ("names", "code"),
+        [(("state_dicts", "epochs"), "Nanda"), (("checkpoints", "checkpoint_epochs"), "Demo")],
+    )
+    def test_one_later_is_a_note_and_can_be_told_otherwise(self, names, code, states, tmp_path):
+        torch.save(
+            dict(zip(names, ([*states.values()], [*states]), strict=True)), tmp_path / "m.pt"
+        )
+        run = gi.load(tmp_path / "m.pt")
+        assert run.steps == tuple(step + 1 for step in states)
+        assert has(run, "weights of epoch e are taken to be step e + 1", code, "format=steps")
+        same_weights(gi.load(tmp_path / "m.pt", format="steps"), states)
+
+    def test_a_tensor_that_is_stored_negated_is_refused(self, states, tmp_path):
+        negated = torch.complex(torch.zeros(8, 16), -states[60]["embed.W_E"]).conj().imag
+        assert negated.is_neg()
+        torch.save({**states[60], "embed.W_E": negated}, tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "stored negated")
+
+    def test_positions_are_not_exported_as_epochs(self, states, tmp_path):
+        torch.save([*states.values()], tmp_path / "m.pt")
+        with pytest.raises(gi.InputError, match="nobody knows the steps"):
+            gi.export(gi.load(tmp_path / "m.pt"), tmp_path / "out.pth")
+        assert not (tmp_path / "out.pth").exists()

@@ -260,8 +260,11 @@ def _call(function: Global, arguments: tuple[Any, ...]) -> Any:
     match str(function), arguments:
         case (
             "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2",
-            (Tensor() as flat, offset, size, stride, *_),
+            (Tensor() as flat, offset, size, stride, *rest),
         ):
+            if any(as_said.get(x) for as_said in rest[2:3] if isinstance(as_said, dict)
+                   for x in ("neg", "conj")):  # fmt: skip
+                raise NotPlainDataError("it has a tensor that is stored negated or conjugated")
             return _tensor(flat, offset, size, stride)
         case (
             "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
