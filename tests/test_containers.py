@@ -725,3 +725,80 @@ class TestStepsOfPublishedCodes:
         with pytest.raises(gi.InputError, match="nobody knows the steps"):
             gi.export(gi.load(tmp_path / "m.pt"), tmp_path / "out.pth")
         assert not (tmp_path / "out.pth").exists()
+
+
+class TestContainersInContainers:
+    @pytest.mark.parametrize(
+        ("wrap", "key"),
+        [
+            (lambda x: {"model": {"state_dict": x}, "step": 60}, "model"),
+            (lambda x: {"checkpoint": {"model": x, "step": 60}}, "checkpoint"),
+            (lambda x: {"best_state_dict": x, "step": 60}, "best_state_dict"),
+            (lambda x: {"run": {"it": {"net": x, "global_step": 60}}}, "run"),
+        ],
+    )
+    def test_one_state_dict(self, wrap, key, states, tmp_path):
+        torch.save(wrap(states[60]), tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        same_weights(run, {60: states[60]})
+        assert has(run, f"read is its '{key}'")
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        for step in (20, 60):
+            torch.save(wrap(states[step]), folder / f"at_step_{step}.pt")
+        (folder / "at_step_20.pt").unlink()
+        same_weights(gi.load(folder, format="folder"), {60: states[60]})
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda x: {"results": {"checkpoints": x}}, lambda x: {"my_cool_thing": x},
+            lambda x: {"run": {"x": {"weights": x}}},
+            lambda x: {"mine": [*x.values()], "steps": [*x]},
+            lambda x: [[step, state] for step, state in x.items()],
+            lambda x: [(state, step) for step, state in x.items()],
+            lambda x: [(step, state, 0.5) for step, state in x.items()],
+            lambda x: {f"weights_{step}": state for step, state in x.items()},
+            lambda x: {f"{step}.pt": state for step, state in x.items()},
+            lambda x: {f"epoch_0_step_{step}": state for step, state in x.items()},
+        ],
+    )  # fmt: skip
+    def test_several(self, wrap, states, tmp_path):
+        torch.save(wrap(states), tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        same_weights(run, states)
+        assert run.steps_known
+
+    def test_numbers_that_are_taken_for_steps_are_a_note(self, states, tmp_path):
+        torch.save(states, tmp_path / "m.pt")
+        assert has(gi.load(tmp_path / "m.pt"), "the numbers by which", "0 to 60", "to be steps")
+
+    def test_a_tuple_is_a_list(self, states, tmp_path):
+        torch.save(tuple(states.values()), tmp_path / "m.pt")
+        assert not gi.load(tmp_path / "m.pt").steps_known
+
+    def test_of_two_places_neither_is_chosen(self, states, tmp_path):
+        torch.save({"runs": {"one": states[20], "two": states[60]}}, tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "'one', 'two'")
+
+    def test_what_is_left_out_beside_is_named(self, states, tmp_path):
+        content = {"ema": states[20], "model": states[60], "best_state_dict": states[0], "step": 60}
+        torch.save(content, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        same_weights(run, {60: states[60]})
+        assert has(run, "left out are other weights", "'ema'", "'best_state_dict'")
+        torch.save(
+            {"checkpoints": states, "snapshots": {0: states[0]}, "best": states[0]},
+            tmp_path / "m.pt",
+        )
+        run = gi.load(tmp_path / "m.pt")
+        same_weights(run, states)
+        assert has(run, "another series", "'snapshots'")
+        assert has(run, "have no step", "'best'")
+
+    @pytest.mark.parametrize("name", ["model_{}", "it{}", "run_step_{}", "checkpoint-{}-best"])
+    def test_names_of_folders(self, name, states, tmp_path):
+        for step, weights in states.items():
+            (tmp_path / name.format(step)).mkdir()
+            torch.save(weights, tmp_path / name.format(step) / "weights.pt")
+        same_weights(gi.load(tmp_path), states)

@@ -73,6 +73,11 @@ def path_to_layers(keys: Iterable[str]) -> str:
     return next((found for key in inside for found in _before_a_network(key) if found), "")
 
 
+def has_layers(keys: Iterable[object]) -> bool:
+    """Whether any of the names is one that only a network's layers have."""
+    return any(True for key in keys if isinstance(key, str) for _ in _before_a_network(key))
+
+
 def _under(keys: Collection[str], where: str, prefix: str) -> Network:
     """The network under a prefix that was given."""
     inner = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]

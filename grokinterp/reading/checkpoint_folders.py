@@ -27,6 +27,7 @@ from grokinterp.reading.companions import (
     names_in,
     namesakes_of,
 )
+from grokinterp.reading.containers import opened
 from grokinterp.reading.file_contents import Contents
 from grokinterp.reading.tensor_files import (
     MOST_WEIGHTS,
@@ -51,7 +52,9 @@ USUAL = (  # files of a checkpoint's folder, the first of them counts
 DEEPEST = 4  # folder in a folder
 TRAINER_STATE = "trainer_state"
 _OF_STEP = re.compile(
-    r"(epoch[-_=]\d+[-_])?((global_?)?(step|iter(ation)?|epoch|checkpoint|ckpt|snapshot)s?[-_=.]?)?\d+",
+    r"(epoch[-_=]\d+[-_]|run[-_])?"
+    r"((global_?)?(step|iter(ation)?|it|epoch|ep|checkpoint|ckpt|snapshot|model|weight|state)s?"
+    r"[-_=.]?)?\d+([-_](best|last|final|latest))?",
     re.IGNORECASE,
 )
 _NO_WEIGHTS = re.compile(  # files that trainers keep to go on from
@@ -247,7 +250,7 @@ def without_links(layout: Layout) -> Layout:
 
 def read_checkpoint(file: Path) -> Any:
     """The data of a checkpoint's file, or of all parts that an index names."""
-    return _parts_of(file) if file.name.endswith(INDEX) else read_file(file)
+    return _parts_of(file) if file.name.endswith(INDEX) else opened(read_file(file))
 
 
 def _parts_of(index: Path) -> Mapping[str, Tensor]:

@@ -17,6 +17,7 @@ taken as they count them, and what they keep with the weights is of these weight
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,9 @@ def _of_file(path: Path, format: str, step: int | None, metrics: str | None) -> 
         source = demo_source(path, data)
     elif step is None and _is_trainers(path, data):
         source = trainer_source(path, [path])
-    elif (series := series_in(data, path)) is not None:
-        return series_source(path, series, metrics=metrics)
+    elif (series := series_in(data)) is not None:
+        source = series_source(path, series, metrics=metrics)
+        return replace(source, notes=(*getattr(data, "notes", ()), *source.notes))
     else:
         return single_source(path, data, step=step, metrics=metrics)
     return source.with_companions(companions_of(path, metrics=metrics)).noting_objects(data)
@@ -158,7 +160,7 @@ def _is_the_file(layout: Layout, step: int | None) -> bool:
         data = read_checkpoint(found.file)
     except InputError:
         return False  # which is told where it is read in its turn
-    return _is_papers(as_mapping(data)) or series_in(data, found.file) is not None
+    return _is_papers(as_mapping(data)) or series_in(data) is not None
 
 
 def paper_source(path: Path, data: Mapping[str, Any]) -> Source:

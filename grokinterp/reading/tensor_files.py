@@ -271,6 +271,17 @@ def holds_weights(data: Any) -> bool:
         return False
 
 
+def other_weights(data: Any) -> list[Any]:
+    """Keys of a file under which there are weights that are not the ones that are read."""
+    top = as_mapping(data)
+    held = [key for key, x in top.items() if isinstance(x, Mapping) and holds_weights(x)]
+    flat = sum(isinstance(x, Tensor) for x in top.values())
+    if flat >= 4 and flat >= len(top) / 2:  # as state_dict_in decides
+        return held
+    read = next((name for name in NESTED if name in held), None)
+    return [key for key in held if key != read] if read else []
+
+
 def refuse_too_many(sizes: Iterable[int], path: Path | str) -> None:
     """Refuse checkpoints of one file that have more weights together than are looked at."""
     n = 0
