@@ -4,13 +4,16 @@ import enum
 import json
 import pathlib
 import pickle
+import re
 import shutil
 import sys
 import time
+import uuid
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
@@ -802,3 +805,57 @@ class TestContainersInContainers:
             (tmp_path / name.format(step)).mkdir()
             torch.save(weights, tmp_path / name.format(step) / "weights.pt")
         same_weights(gi.load(tmp_path), states)
+
+
+class lower_case:  # noqa: N801
+    def __init__(self):
+        self.p = 7
+
+
+ODD = {
+    "tuple keys": {(0, 1): 0.5, ((0, 1), 2): 1}, "set of tuples": {(0, 1), (2, 3)},
+    "frozenset": frozenset([1, frozenset([2])]), "range": range(3), "slice": slice(1, 2),
+    "complex": 1j, "uuid": uuid.UUID(int=5), "pattern": re.compile("a"), "large": 2**200,
+    "text": np.array(["add"]), "objects": np.array([None, {}], dtype=object),
+    "complexes": np.array([1j]), "date": np.datetime64("2020-01-01"), "scalar": np.complex128(1j),
+    "np.str_": np.str_("a"), "structured": np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")]),
+    "time": pd.Timestamp("2020-01-01"), "series": pd.Series([1.0, 2.0]),
+    "table": pd.DataFrame({"step": [0, 1], "x": ["a", "b"]}), "lower case": lower_case(),
+    "bytearray": bytearray(b"abc"),
+}  # fmt: skip
+
+
+class TestOddValues:
+    @pytest.mark.parametrize("name", ODD)
+    @pytest.mark.parametrize("protocol", [2, 4, 5])
+    def test_beside_good_weights(self, name, protocol, states, tmp_path):
+        content = {"model": states[60], "step": 60, "odd": ODD[name]}
+        torch.save(content, tmp_path / "m.pt", pickle_protocol=protocol)
+        same_weights(gi.load(tmp_path / "m.pt"), {60: states[60]})
+
+    @pytest.mark.parametrize(
+        "call",
+        ["builtins\neval", "builtins\nexec", "builtins\nopen", "builtins\n__import__", "os\nsystem",
+         "builtins\ngetattr", "subprocess\nrun", "torch\nload", "mine\nlower", "re\ncompile"],
+    )  # fmt: skip
+    def test_calls_are_refused_as_ever(self, call, tmp_path):
+        (tmp_path / "m.pkl").write_bytes(b"\x80\x02c" + call.encode() + b"\nX\x01\0\0\0a\x85R.")
+        refusal(tmp_path / "m.pkl", "it asks to call", call.replace("\n", "."))
+
+    @pytest.mark.parametrize("protocol", [2, 4, 5])
+    def test_pickle_dump(self, protocol, states, tmp_path):
+        with open(tmp_path / "m.pkl", "wb") as file:
+            pickle.dump(states, file, protocol=protocol)
+        same_weights(gi.load(tmp_path / "m.pkl"), states)
+
+    def test_weights_that_are_arrays(self, states, tmp_path):
+        arrays = {name: weight.numpy() for name, weight in states[60].items()}
+        with open(tmp_path / "m.pkl", "wb") as file:
+            pickle.dump({"step": 60, "params": arrays}, file)
+        same_weights(gi.load(tmp_path / "m.pkl"), {60: states[60]})
+
+    def test_a_storage_inside_a_storage_is_refused(self, tmp_path):
+        inner = pickle.dumps(pickle.dumps([1], protocol=2), protocol=2)
+        content = b"\x80\x02ctorch.storage\n_load_from_bytes\n" + inner[2:-1] + b"\x85R."
+        (tmp_path / "m.pkl").write_bytes(content)
+        refusal(tmp_path / "m.pkl")

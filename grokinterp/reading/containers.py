@@ -214,8 +214,11 @@ def _pair(entry: Any) -> tuple[StepFound | None, Any]:
     numbers = [x for x in entry if isinstance(x, (int, float)) and not isinstance(x, bool)]
     if len(states) != 1 or len(numbers) != len(entry) - 1:
         texts = len(entry) == 2 and isinstance(entry[1], Mapping)
-        return (_step_of_key(entry[0]) if isinstance(entry[0], str) else None, entry[1]) if (
-            texts) else (None, entry)
+        return (
+            (_step_of_key(entry[0]) if isinstance(entry[0], str) else None, entry[1])
+            if (texts)
+            else (None, entry)
+        )
     whole = [x for x in numbers if isinstance(x, int)] or numbers
     return _step_of_key(whole[0]), states[0]
 

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from grokinterp.base.errors import LONGEST_VALUE, InputError, one_line
-from grokinterp.models.network_in import path_to_layers
+from grokinterp.models.network_in import has_layers, path_to_layers
 
 CONFIG_CLASSES = {
     "Config", "HookedTransformerConfig", "TransformerBridgeConfig", "TransformerLensConfig",
@@ -31,7 +33,12 @@ HARMLESS = {  # in lower case, and of plain values all the same
     "numpy.random._pickle.__bit_generator_ctor", "numpy.random._pickle.__generator_ctor",
     "numpy.random._pickle.__randomstate_ctor",
     "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
+    *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
+    *(f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")),
+    "numpy.dtype", "numpy.ma.core._mareconstruct", "re._compile", "zoneinfo.ZoneInfo._unpickle",
 }  # fmt: skip
+TABLES = ("pandas._libs.", "pandas.core.", "pyarrow.lib")  # of tables, which are not looked into
+VALUES = {"complex", "range", "xrange", "slice", "bytearray"}  # of builtins, plain all the same
 CONFIG_ATTRIBUTES = ("cfg", "config", "hparams", "_hparams", "args")  # of a model
 MODULE_ATTRIBUTES = ("_parameters", "_buffers", "_modules")
 MOST_MODULES = 20_000  # of one model
@@ -83,8 +90,10 @@ class ModelState(dict[str, Tensor]):
         self.kind = kind
 
 
-def record_of(kind: Global) -> Record:
+def record_of(kind: Global, *, instance: bool = False) -> Record:
     """What stands for an object that the pickle makes by a call of this name, if that is a class.
+
+    `instance` says that it is one, of whatever name: the pickle asks for an object of it.
 
     >>> record_of(Global("pathlib", "PosixPath")).kind
     'pathlib.PosixPath'
@@ -94,7 +103,10 @@ def record_of(kind: Global) -> Record:
     """
     name = one_line(str(kind), most=LONGEST_VALUE)
     is_class = kind.name.rpartition(".")[2].lstrip("_")[:1].isupper()
-    if kind.module.partition(".")[0] in REFUSED or not (is_class or str(kind) in HARMLESS):
+    is_value = kind.module in ("builtins", "__builtin__") and kind.name in VALUES
+    is_value = is_value or str(kind) in HARMLESS or f"{kind.module}.".startswith(TABLES)
+    refused = kind.module.partition(".")[0] in REFUSED and not is_value
+    if refused or not (is_class or instance or is_value):
         raise NotPlainDataError(f"it asks to call {name}")
     return Record("" if kind.name in CONFIG_CLASSES else name)
 
@@ -108,6 +120,7 @@ def with_states(data: Any) -> Any:
     if _is_model(data):
         return _with_config(data, models)
     for container in _containers(data):
+        _with_tensors(container)
         for key, value in list(_items(container)):
             if not _is_model(value):
                 continue
@@ -160,6 +173,15 @@ def _is_model(value: Any) -> bool:
     return isinstance(value, Record) and all(
         isinstance(value.get(name), dict) for name in MODULE_ATTRIBUTES
     )
+
+
+def _with_tensors(container: Any) -> None:
+    """The weights of a network as tensors where they are arrays."""
+    if not isinstance(container, dict):
+        return
+    arrays = {key: x for key, x in container.items() if isinstance(x, np.ndarray)}
+    if arrays and has_layers(arrays):
+        container.update({key: torch.from_numpy(x) for key, x in arrays.items() if x.size})
 
 
 def _with_config(model: Record, models: "_Models") -> dict[str, Any]:

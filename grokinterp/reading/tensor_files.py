@@ -227,9 +227,20 @@ def _span(mapped: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
     return start, info.file_size
 
 
-def _read_legacy(mapped: mmap.mmap) -> Any:
+def _storage_in(content: bytes) -> Tensor:
+    """The numbers of a storage that was pickled by itself: a file of torch.save, before 1.6."""
+    mapped = mmap.mmap(-1, len(content))
+    mapped.write(content)
+    mapped.seek(0)
+    found = _read_legacy(mapped, inside=True)
+    if not isinstance(found, Tensor) or found.ndim != 1:
+        raise NotPlainDataError("it has a storage that is none")
+    return found
+
+
+def _read_legacy(mapped: mmap.mmap, *, inside: bool = False) -> Any:
     """A plain pickle, or torch.save before version 1.6: five pickles, then the storages."""
-    first = read_pickle(mapped)
+    first = read_pickle(mapped, load_bytes=None if inside else _storage_in)
     if type(first) is not int or first != LEGACY_MAGIC:  # an array compares as one
         return first
     for _ in ("protocol version", "sizes of the system's types"):
