@@ -776,6 +776,12 @@ class TestContainersInContainers:
         torch.save(states, tmp_path / "m.pt")
         assert has(gi.load(tmp_path / "m.pt"), "the numbers by which", "0 to 60", "to be steps")
 
+    def test_a_list_of_other_length_is_named(self, states, tmp_path):
+        torch.save({"snapshots": [*states.values()], "steps": [0, 20, 40]}, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        assert not run.steps_known
+        assert has(run, "nobody says the steps", "'steps' has 3")
+
     def test_a_tuple_is_a_list(self, states, tmp_path):
         torch.save(tuple(states.values()), tmp_path / "m.pt")
         assert not gi.load(tmp_path / "m.pt").steps_known

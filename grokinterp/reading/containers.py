@@ -207,20 +207,16 @@ def _of_list(data: Sequence[Any], beside: Mapping[Any, Any], at: str) -> Series 
 
 
 def _pair(entry: Any) -> tuple[StepFound | None, Any]:
-    """An entry of a list, and the step beside it where it is (step, state) or (state, step, ...)."""
+    """An entry of a list, and the step in it where it is (step, state), (state, step, loss) ..."""
     if not isinstance(entry, (list, tuple)) or not 2 <= len(entry) <= 4:
         return None, entry
     states = [x for x in entry if isinstance(x, Mapping)]
-    numbers = [x for x in entry if isinstance(x, (int, float)) and not isinstance(x, bool)]
-    if len(states) != 1 or len(numbers) != len(entry) - 1:
-        texts = len(entry) == 2 and isinstance(entry[1], Mapping)
-        return (
-            (_step_of_key(entry[0]) if isinstance(entry[0], str) else None, entry[1])
-            if (texts)
-            else (None, entry)
-        )
-    whole = [x for x in numbers if isinstance(x, int)] or numbers
-    return _step_of_key(whole[0]), states[0]
+    beside = [x for x in entry if not isinstance(x, Mapping)]
+    if len(states) != 1:
+        return None, entry
+    if all(isinstance(x, (int, float)) for x in beside):
+        return _step_of_key(next((x for x in beside if isinstance(x, int)), beside[0])), states[0]
+    return (_step_of_key(beside[0]), states[0]) if len(beside) == 1 else (None, entry)
 
 
 def steps_beside(beside: Mapping[Any, Any], n: int) -> list[StepFound | None] | None:
@@ -284,7 +280,7 @@ def series_source(path: Path, series: Series, *, metrics: str | None) -> Source:
     source = checkpoints.source(path, "steps", _at_positions(companions, len(parts)))
     note = (
         f"nobody says the steps of its {len(parts)} checkpoints: they stand at their positions 0 "
-        f"to {len(parts) - 1}, which date nothing"
+        f"to {len(parts) - 1}, which date nothing{_other_lengths(series)}"
     )
     return replace(source, steps_known=False, notes=(note, *source.notes))
 
@@ -301,6 +297,17 @@ def _parts(path: Path, series: Series) -> Iterator[Checkpoint]:
         if entry.step is not None:
             part = replace(part, step=entry.step, other=None, named=True)
         yield part
+
+
+def _other_lengths(series: Series) -> str:
+    """What is said of lists beside checkpoints that have steps by their names, but not as many."""
+    lengths = [
+        f"{shown(key)} has {len(value)}"
+        for key, value in series.beside.items()
+        if isinstance(key, str) and {*words_of(key)} & AXES and isinstance(value, (list, tuple))
+        if len(value) != len(series.entries)
+    ]
+    return f"; {', '.join(lengths[:2])}" if lengths else ""
 
 
 def _is_plain(step: StepFound) -> bool:
