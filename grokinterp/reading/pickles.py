@@ -380,8 +380,14 @@ def _set_of(items: list[Any]) -> set[Any]:
 def _is_of_no_use(key: Any) -> bool:
     """Whether a key is an enum's member, a set, or a tuple of more than a few plain values."""
     if isinstance(key, tuple):
-        return len(key) > MOST_IN_KEY or not all(map(_is_short, key))
+        nested = [part for x in key if isinstance(x, tuple) for part in x]
+        deep = any(isinstance(part, tuple) for part in nested)  # which is refused
+        return not deep and not _is_short_tuple(key)
     return isinstance(key, (Record, set, complex))
+
+
+def _is_short_tuple(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) <= MOST_IN_KEY and all(map(_is_short, value))
 
 
 def _is_short(value: Any) -> bool:
@@ -392,7 +398,7 @@ def _is_short(value: Any) -> bool:
 
 def _key(value: Any) -> Any:
     """A value that may be a key; Python's dictionaries are slow with huge numbers of one hash."""
-    if isinstance(value, (Global, tuple)):
+    if isinstance(value, Global) or _is_short_tuple(value):
         return str(value)
     key = _expect(value, str, int, float, bytes, type(None))
     if isinstance(key, int) and abs(key) >= LARGEST_KEY:
