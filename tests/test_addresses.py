@@ -17,6 +17,7 @@ import grokinterp as gi
 from grokinterp.reading.addresses import local_copy
 from tests import clock
 from tests.conftest import SHIPPED
+from tests.foreign import in_parts
 
 P, KEYS = 31, (2, 5, 13)
 TASK = gi.ModularTask("add", P)
@@ -249,3 +250,33 @@ print(gi.load("memory://run").path)
     assert done.stderr == ""
     assert copy.parent.parent.name.startswith("grokinterp-copies-")
     assert not copy.parent.parent.exists()
+
+
+class TestDeeperAndInParts:
+    def test_the_root_of_a_project_of_lightning(self, memory, tmp_path):
+        file = tmp_path / "m.ckpt"
+        torch.save({"state_dict": WEIGHTS, "global_step": 100, "hyper_parameters": {"p": P}}, file)
+        where = "/project/lightning_logs/version_0/checkpoints/epoch=0-step=100.ckpt"
+        memory.pipe(where, file.read_bytes())
+        assert gi.load("memory://project").steps == (100,)
+
+    def test_an_index_has_its_parts_copied(self, memory, tmp_path):
+        index = in_parts(WEIGHTS, tmp_path, "safetensors")
+        for file in tmp_path.iterdir():
+            memory.pipe(f"/parts/{file.name}", file.read_bytes())
+        memory.pipe("/parts/other-00001-of-00002.safetensors", b"of another")
+        run = gi.load(f"memory://parts/{index.name}")
+        assert torch.equal(run.weights()["embed.W_E"], WEIGHTS["embed.W_E"])
+        assert not (run.path.parent / "other-00001-of-00002.safetensors").exists()
+
+    def test_sizes_that_are_text(self, memory, tmp_path, monkeypatch):
+        torch.save({"model": WEIGHTS, "step": 100}, tmp_path / "m.pt")
+        memory.pipe("/text/m.pt", (tmp_path / "m.pt").read_bytes())
+        plain = type(memory).info
+
+        def info(self, path, **given):
+            about = plain(self, path, **given)
+            return about | {"size": str(about["size"])} if about["type"] == "file" else about
+
+        monkeypatch.setattr(type(memory), "info", info)
+        assert gi.load("memory://text/m.pt").steps == (100,)

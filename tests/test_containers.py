@@ -4,12 +4,16 @@ import enum
 import json
 import pathlib
 import pickle
+import re
 import shutil
 import sys
+import time
+import uuid
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
@@ -258,7 +262,7 @@ class TestFolders:
         same_weights(run, states)
         for column in ("train_loss", "test_loss"):
             assert run.metrics[column].tolist() == logged[column].tolist()
-        assert has(run, "have no step", "final.pt")
+        assert has(run, "lie beside the folder of the checkpoints", "final.pt")
         alone = gi.load(last)
         assert alone.steps == (60,)
         assert has(alone, "hold no weights", "optimizer.pt", "training_args.bin")
@@ -549,3 +553,315 @@ class TestObjects:
         loop.list = [loop]
         torch.save({"model": loop, "list": loop.list}, tmp_path / "m.pt")
         refusal(tmp_path / "m.pt", "Plain")
+
+
+class Holder(nn.Module):
+    """A module that holds a network, as Lightning's do; its class is of no importance."""
+
+    def __init__(self, model, **attributes):
+        super().__init__()
+        self.model = model
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+
+def hooked(weights, **config):
+    """A network with a configuration of its own, as TransformerLens keeps it."""
+    net = Net(weights)
+    net.cfg = SimpleNamespace(**config)
+    return net
+
+
+class TestRepeatedModels:
+    def test_many_references_to_one_model_are_refused_at_once(self, tmp_path):
+        big, leaf = nn.Module(), nn.Module()
+        leaf.w = nn.Parameter(torch.ones(1))
+        for i in range(4000):
+            big.add_module(f"m{i}", leaf)
+        torch.save([big] * 1000, tmp_path / "m.pt")
+        begin = time.monotonic()
+        refusal(tmp_path / "m.pt", "more than is read", "300000 modules")
+        assert time.monotonic() - begin < 5
+
+    def test_many_references_to_one_state_dict_too(self, tmp_path):
+        torch.save([dict.fromkeys(map(str, range(4000)), torch.ones(1))] * 1000, tmp_path / "m.pt")
+        begin = time.monotonic()
+        refusal(tmp_path / "m.pt", "more than is read", "100000 weights")
+        assert time.monotonic() - begin < 5
+
+
+class TestConfigurationOfAWrappedModel:
+    @pytest.mark.parametrize("wrap", [nn.DataParallel, Holder, lambda x: Holder(Holder(x))])
+    def test_what_a_run_has_no_place_for_is_refused(self, wrap, states, tmp_path):
+        torch.save(wrap(hooked(states[60], output_logits_soft_cap=5.0)), tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "output_logits_soft_cap=5.0")
+
+    def test_the_innermost_counts_and_that_around_it_is_kept(self, states, tmp_path):
+        inner = hooked(states[60], act_fn="gelu")
+        torch.save({"model": Holder(inner, config={"act_fn": "relu", "p": 7})}, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        assert run.architecture.act_fn == "gelu"
+        assert has(run, "its configuration says", "p=7", "act_fn=gelu")
+
+    def test_that_of_a_copy_does_not_count(self, states, tmp_path):
+        copy = hooked(states[20], act_fn="relu")
+        torch.save(Holder(hooked(states[60], act_fn="gelu"), ema=copy), tmp_path / "m.pt")
+        assert gi.load(tmp_path / "m.pt").architecture.act_fn == "gelu"
+
+
+class TestWhatLiesBesideAFolder:
+    @pytest.fixture
+    def folder(self, states, tmp_path):
+        inner = tmp_path / "run" / "checkpoints"
+        inner.mkdir(parents=True)
+        for step, weights in states.items():
+            torch.save(weights, inner / f"step_{step}.pt")
+        return tmp_path / "run"
+
+    @pytest.mark.parametrize("name", ["best_acc_99.pt", "final.pt", "model.safetensors"])
+    def test_one_file_of_weights_is_named_in_a_note(self, name, folder, states):
+        save = safetensors.torch.save_file if name.endswith("rs") else torch.save
+        save(dict(states[0]), folder / name)
+        run = gi.load(folder)
+        same_weights(run, states)
+        assert has(run, "lie beside the folder of the checkpoints", name)
+
+    def test_numbered_files_without_weights_are_no_checkpoints(self, folder, states):
+        for seed in (42, 43):
+            torch.save({"train_loss": [4.0, 3.0, 2.0, 1.0]}, folder / f"results_{seed}.pt")
+        (folder / "state_7.pt").write_bytes(b"PK half a file")
+        run = gi.load(folder)
+        same_weights(run, states)
+        assert has(run, "hold no weights", "results_42.pt", "results_43.pt")
+        assert has(run, "cannot be read", "state_7.pt")
+
+    def test_of_two_series_one_has_to_be_given(self, folder, states):
+        for step in (80, 100):
+            torch.save(states[60], folder / f"model_{step}.pt")
+        refusal(folder, "model_80.pt", "step_0.pt", "in checkpoints")
+
+    def test_the_copy_above_those_of_a_trainer(self, states, tmp_path):
+        folder = sub_folders(states, tmp_path / "run")
+        safetensors.torch.save_file(dict(states[60]), folder / "model.safetensors")
+        (folder / "trainer_state.json").write_text(json.dumps({"global_step": 60}))
+        run = gi.load(folder)
+        same_weights(run, states)
+        assert has(run, "lie beside the folder of the checkpoints", "model.safetensors")
+
+    def test_links_are_left_out_unless_all_are(self, folder, states):
+        inner = folder / "checkpoints"
+        (inner / "latest.pt").symlink_to("step_60.pt")
+        (folder / "weights").symlink_to("checkpoints")
+        run = gi.load(folder)
+        same_weights(run, states)
+        assert has(run, "are symbolic links", "latest.pt", "weights")
+        real = inner.rename(folder / "real")
+        (folder / "weights").unlink()
+        (folder / "weights").symlink_to("real")
+        refusal(folder, "weights is a symbolic link")
+        (folder / "weights").unlink()
+        inner.mkdir()
+        for file in real.glob("step*"):
+            (inner / file.name).symlink_to(file)
+        refusal(folder, "is a symbolic link")
+
+    def test_a_snapshot_of_the_hub_is_all_links(self, states, tmp_path):
+        blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "rev"
+        blobs.mkdir()
+        for step, weights in states.items():
+            torch.save(weights, blobs / f"hash{step}")
+            (snapshot / f"checkpoint-{step}").mkdir(parents=True)
+            link = snapshot / f"checkpoint-{step}" / "pytorch_model.bin"
+            link.symlink_to(f"../../../blobs/hash{step}")
+        same_weights(gi.load(snapshot), states)
+        (blobs / "hash0").rename(tmp_path / "elsewhere")
+        (snapshot / "checkpoint-0" / "pytorch_model.bin").unlink()
+        (snapshot / "checkpoint-0" / "pytorch_model.bin").symlink_to(tmp_path / "elsewhere")
+        refusal(snapshot, "is a symbolic link")
+
+    def test_one_file_without_a_step_is_read_as_it_is_by_itself(self, states, tmp_path):
+        safetensors.torch.save_file(dict(states[60]), tmp_path / "model.safetensors")
+        (tmp_path / "config.json").write_text(json.dumps({"p": 7}))
+        run = gi.load(tmp_path)
+        assert run.steps == (0,)
+        assert has(run, "it stands at step 0 (give step=)")
+        same_weights(gi.load(tmp_path, step=60), {60: states[60]})
+
+    def test_why_the_only_file_cannot_be_read(self, states, tmp_path):
+        torch.save(states[60], tmp_path / "model.pt")
+        whole = (tmp_path / "model.pt").read_bytes()
+        (tmp_path / "model.pt").write_bytes(whole[:-200])
+        refusal(tmp_path, "damaged or cut off")
+        (tmp_path / "other.pt").write_bytes(whole[:-300])
+        refusal(tmp_path, "damaged or cut off")
+
+    def test_a_weight_that_an_index_does_not_list(self, states, tmp_path):
+        index = in_parts(states[20], tmp_path, "safetensors")
+        listed = json.loads(index.read_text())
+        del listed["weight_map"]["unembed.b_U"]
+        index.write_text(json.dumps(listed))
+        refusal(tmp_path, "'unembed.b_U'", "does not list")
+
+
+class TestStepsOfPublishedCodes:
+    @pytest.mark.parametrize(
+        ("names", "code"),
+        [(("state_dicts", "epochs"), "Nanda"), (("checkpoints", "checkpoint_epochs"), "Demo")],
+    )
+    def test_one_later_is_a_note_and_can_be_told_otherwise(self, names, code, states, tmp_path):
+        torch.save(
+            dict(zip(names, ([*states.values()], [*states]), strict=True)), tmp_path / "m.pt"
+        )
+        run = gi.load(tmp_path / "m.pt")
+        assert run.steps == tuple(step + 1 for step in states)
+        assert has(run, "weights of epoch e are taken to be step e + 1", code, "format=steps")
+        same_weights(gi.load(tmp_path / "m.pt", format="steps"), states)
+
+    def test_a_tensor_that_is_stored_negated_is_refused(self, states, tmp_path):
+        negated = torch.complex(torch.zeros(8, 16), -states[60]["embed.W_E"]).conj().imag
+        assert negated.is_neg()
+        torch.save({**states[60], "embed.W_E": negated}, tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "stored negated")
+
+    def test_positions_are_not_exported_as_epochs(self, states, tmp_path):
+        torch.save([*states.values()], tmp_path / "m.pt")
+        with pytest.raises(gi.InputError, match="nobody knows the steps"):
+            gi.export(gi.load(tmp_path / "m.pt"), tmp_path / "out.pth")
+        assert not (tmp_path / "out.pth").exists()
+
+
+class TestContainersInContainers:
+    @pytest.mark.parametrize(
+        ("wrap", "key"),
+        [
+            (lambda x: {"model": {"state_dict": x}, "step": 60}, "model"),
+            (lambda x: {"checkpoint": {"model": x, "step": 60}}, "checkpoint"),
+            (lambda x: {"best_state_dict": x, "step": 60}, "best_state_dict"),
+            (lambda x: {"run": {"it": {"net": x, "global_step": 60}}}, "run"),
+        ],
+    )
+    def test_one_state_dict(self, wrap, key, states, tmp_path):
+        torch.save(wrap(states[60]), tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        same_weights(run, {60: states[60]})
+        assert has(run, f"read is its '{key}'")
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        for step in (20, 60):
+            torch.save(wrap(states[step]), folder / f"at_step_{step}.pt")
+        (folder / "at_step_20.pt").unlink()
+        same_weights(gi.load(folder, format="folder"), {60: states[60]})
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda x: {"results": {"checkpoints": x}}, lambda x: {"my_cool_thing": x},
+            lambda x: {"run": {"x": {"weights": x}}},
+            lambda x: {"mine": [*x.values()], "steps": [*x]},
+            lambda x: [[step, state] for step, state in x.items()],
+            lambda x: [(state, step) for step, state in x.items()],
+            lambda x: [(step, state, 0.5) for step, state in x.items()],
+            lambda x: {f"weights_{step}": state for step, state in x.items()},
+            lambda x: {f"{step}.pt": state for step, state in x.items()},
+            lambda x: {f"epoch_0_step_{step}": state for step, state in x.items()},
+        ],
+    )  # fmt: skip
+    def test_several(self, wrap, states, tmp_path):
+        torch.save(wrap(states), tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        same_weights(run, states)
+        assert run.steps_known
+
+    def test_numbers_that_are_taken_for_steps_are_a_note(self, states, tmp_path):
+        torch.save(states, tmp_path / "m.pt")
+        assert has(gi.load(tmp_path / "m.pt"), "the numbers by which", "0 to 60", "to be steps")
+
+    def test_a_list_of_other_length_is_named(self, states, tmp_path):
+        torch.save({"snapshots": [*states.values()], "steps": [0, 20, 40]}, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        assert not run.steps_known
+        assert has(run, "nobody says the steps", "'steps' has 3")
+
+    def test_a_tuple_is_a_list(self, states, tmp_path):
+        torch.save(tuple(states.values()), tmp_path / "m.pt")
+        assert not gi.load(tmp_path / "m.pt").steps_known
+
+    def test_of_two_places_neither_is_chosen(self, states, tmp_path):
+        torch.save({"runs": {"one": states[20], "two": states[60]}}, tmp_path / "m.pt")
+        refusal(tmp_path / "m.pt", "'one', 'two'")
+
+    def test_what_is_left_out_beside_is_named(self, states, tmp_path):
+        content = {"ema": states[20], "model": states[60], "best_state_dict": states[0], "step": 60}
+        torch.save(content, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        same_weights(run, {60: states[60]})
+        assert has(run, "left out are other weights", "'ema'", "'best_state_dict'")
+        torch.save(
+            {"checkpoints": states, "snapshots": {0: states[0]}, "best": states[0]},
+            tmp_path / "m.pt",
+        )
+        run = gi.load(tmp_path / "m.pt")
+        same_weights(run, states)
+        assert has(run, "another series", "'snapshots'")
+        assert has(run, "have no step", "'best'")
+
+    @pytest.mark.parametrize("name", ["model_{}", "it{}", "run_step_{}", "checkpoint-{}-best"])
+    def test_names_of_folders(self, name, states, tmp_path):
+        for step, weights in states.items():
+            (tmp_path / name.format(step)).mkdir()
+            torch.save(weights, tmp_path / name.format(step) / "weights.pt")
+        same_weights(gi.load(tmp_path), states)
+
+
+class lower_case:  # noqa: N801
+    def __init__(self):
+        self.p = 7
+
+
+ODD = {
+    "tuple keys": {(0, 1): 0.5, ((0, 1), 2): 1}, "set of tuples": {(0, 1), (2, 3)},
+    "frozenset": frozenset([1, frozenset([2])]), "range": range(3), "slice": slice(1, 2),
+    "complex": 1j, "uuid": uuid.UUID(int=5), "pattern": re.compile("a"), "large": 2**200,
+    "text": np.array(["add"]), "objects": np.array([None, {}], dtype=object),
+    "complexes": np.array([1j]), "date": np.datetime64("2020-01-01"), "scalar": np.complex128(1j),
+    "np.str_": np.str_("a"), "structured": np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")]),
+    "time": pd.Timestamp("2020-01-01"), "series": pd.Series([1.0, 2.0]),
+    "table": pd.DataFrame({"step": [0, 1], "x": ["a", "b"]}), "lower case": lower_case(),
+    "bytearray": bytearray(b"abc"),
+}  # fmt: skip
+
+
+class TestOddValues:
+    @pytest.mark.parametrize("name", ODD)
+    @pytest.mark.parametrize("protocol", [2, 4, 5])
+    def test_beside_good_weights(self, name, protocol, states, tmp_path):
+        content = {"model": states[60], "step": 60, "odd": ODD[name]}
+        torch.save(content, tmp_path / "m.pt", pickle_protocol=protocol)
+        same_weights(gi.load(tmp_path / "m.pt"), {60: states[60]})
+
+    @pytest.mark.parametrize(
+        "call",
+        ["builtins\neval", "builtins\nexec", "builtins\nopen", "builtins\n__import__", "os\nsystem",
+         "builtins\ngetattr", "subprocess\nrun", "torch\nload", "mine\nlower", "re\ncompile"],
+    )  # fmt: skip
+    def test_calls_are_refused_as_ever(self, call, tmp_path):
+        (tmp_path / "m.pkl").write_bytes(b"\x80\x02c" + call.encode() + b"\nX\x01\0\0\0a\x85R.")
+        refusal(tmp_path / "m.pkl", "it asks to call", call.replace("\n", "."))
+
+    @pytest.mark.parametrize("protocol", [2, 4, 5])
+    def test_pickle_dump(self, protocol, states, tmp_path):
+        with open(tmp_path / "m.pkl", "wb") as file:
+            pickle.dump(states, file, protocol=protocol)
+        same_weights(gi.load(tmp_path / "m.pkl"), states)
+
+    def test_weights_that_are_arrays(self, states, tmp_path):
+        arrays = {name: weight.numpy() for name, weight in states[60].items()}
+        with open(tmp_path / "m.pkl", "wb") as file:
+            pickle.dump({"step": 60, "params": arrays}, file)
+        same_weights(gi.load(tmp_path / "m.pkl"), {60: states[60]})
+
+    def test_a_storage_inside_a_storage_is_refused(self, tmp_path):
+        inner = pickle.dumps(pickle.dumps([1], protocol=2), protocol=2)
+        content = b"\x80\x02ctorch.storage\n_load_from_bytes\n" + inner[2:-1] + b"\x85R."
+        (tmp_path / "m.pkl").write_bytes(content)
+        refusal(tmp_path / "m.pkl")

@@ -735,5 +735,4 @@ class TestImport:
             gi.load(tmp_path)
         (tmp_path / "b_step_5.pt").rename(tmp_path / "best.pt")
         (tmp_path / "a_step_5.pt").unlink()
-        with pytest.raises(gi.InputError, match=r"best\.pt has no step"):
-            gi.load(tmp_path)
+        assert gi.load(tmp_path).steps == (0,)  # as the file by itself

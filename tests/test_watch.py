@@ -428,3 +428,55 @@ class TestLoopsOfOthers:
                 Trainer.global_step = (i + 1) // 2  # two batches an update
                 at(Trainer, Module, {}, [], i)
         assert gi.load(tmp_path / "run").steps == (0, 2, 4)
+
+
+class TestWhatMeasuresAndLoopsDo:
+    def test_a_measure_that_changes_weights_changes_nothing_that_is_saved(self, tmp_path):
+        @gi.register.measure("zeroes", default=False)
+        def zeroes(snapshot):
+            for weight in snapshot.weights.values():
+                weight.zero_()
+            return 1.0
+
+        try:
+            wanted = model(0)
+            with gi.Recorder(tmp_path / "plain", task=TASK, train_mask=MASK) as plain:
+                expected = plain.save(0, wanted)
+            with watch(tmp_path / "run", measures=["zeroes"]) as other:
+                assert other(0, model(0)) == expected
+            saved = gi.load(tmp_path / "run").weights(0)
+            for name, weight in gi.load(tmp_path / "plain").weights(0).items():
+                assert torch.equal(saved[name], weight)
+        finally:
+            del gi.progress.MEASURES["zeroes"]
+
+    def test_autocast_of_the_loop_does_not_change_metrics(self, tmp_path):
+        with watch(tmp_path / "run", measures=LOSSES[:1], frequencies=[1]) as plain:
+            expected = plain(0, model(0))
+        with (
+            watch(tmp_path / "other", measures=LOSSES[:1], frequencies=[1]) as other,
+            torch.autocast("cpu", dtype=torch.bfloat16),
+        ):
+            assert other(0, model(0)) == expected
+        one, two = (gi.load(tmp_path / name).measures for name in ("run", "other"))
+        pd.testing.assert_frame_equal(one, two)
+
+    def test_other_frequencies_are_refused(self, tmp_path):
+        given = {"measures": ["restricted_loss"], "frequencies": [1, 2]}
+        with watch(tmp_path / "run", **given) as first:
+            first(0, model(0))
+        for other in ([1, 3], None):
+            with pytest.raises(gi.InputError, match=r"begun with frequencies=\[1, 2\]"):
+                watch(tmp_path / "run", resume=True, **given | {"frequencies": other})
+        with watch(tmp_path / "run", resume=True, **given) as second:
+            second(10, model(1))
+        assert second.close().measures["step"].tolist() == [0, 10]
+
+    @pytest.mark.parametrize("separator", list("\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"))
+    def test_columns_with_line_separators_are_refused_at_once(self, separator, tmp_path):
+        gi.register.measure("parted", prefix=f"a{separator}b", default=False)(lambda snapshot: {})
+        try:
+            with pytest.raises(gi.InputError, match="cannot stand in a CSV"):
+                watch(tmp_path / "run", measures=["parted"])
+        finally:
+            del gi.progress.MEASURES["parted"]

@@ -63,6 +63,21 @@ def network_in(keys: Iterable[str], where: str, *, prefix: str | None = None) ->
     return Network(known, complete, tuple(key for key in keys if key not in known), notes)
 
 
+def path_to_layers(keys: Iterable[str]) -> str:
+    """What stands before the layers of the network; InputError where there are two of them.
+
+    >>> path_to_layers(["net.embed.W_E", "net.blocks.0.attn.W_O", "ema.blocks.0.attn.W_O"])
+    'net.'
+    """
+    inside = network_in(keys, "the model").names
+    return next((found for key in inside for found in _before_a_network(key) if found), "")
+
+
+def has_layers(keys: Iterable[object]) -> bool:
+    """Whether any of the names is one that only a network's layers have."""
+    return any(True for key in keys if isinstance(key, str) for _ in _before_a_network(key))
+
+
 def _under(keys: Collection[str], where: str, prefix: str) -> Network:
     """The network under a prefix that was given."""
     inner = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]

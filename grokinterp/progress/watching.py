@@ -36,7 +36,7 @@ WATCHED = (
     "restricted_loss", "excluded_loss", "restricted_loss_heldout", "sum_sq_weights",
     "gini_embedding",
 )  # fmt: skip
-_BREAKS_A_TABLE = re.compile(r'[,"\r\n]')
+_BREAKS_A_TABLE = re.compile(r'[,"\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]')
 
 
 class Watch(Recorder):
@@ -128,11 +128,7 @@ class Watch(Recorder):
             keys = accepted(seen).keys if needed else ()
         row = measured_row(self._entries, seen, keys)
         for column in row:
-            if _BREAKS_A_TABLE.search(column):
-                raise InputError(
-                    f"column {shown(column)} of a measure cannot stand in a CSV; leave commas, "
-                    "quotation marks and line breaks out of its name."
-                )
+            _refuse_column(column)
         # A NaN without a column is no news: what the model lacks now has no suffixes to tell.
         known = self._columns or tuple(row)
         if new := [x for x in row if x not in known and not math.isnan(row[x])]:
@@ -142,7 +138,7 @@ class Watch(Recorder):
                 "where there is no value."
             )
         self._columns = known
-        return Measured([entry.name for entry in self._entries], row)
+        return Measured([entry.name for entry in self._entries], row, self._frequencies)
 
     def _columns_so_far(self) -> tuple[str, ...] | None:
         """The columns of a run to go on with, whose measures have to be these; None without any."""
@@ -155,8 +151,28 @@ class Watch(Recorder):
                 f"{self.path} was begun with the measures {names(there)}, and measures= asks for "
                 f"{names(asked) or 'none'}; give those it was begun with, or another folder."
             )
+        self._refuse_other_frequencies(begun.measures.get("frequencies"))
         table = RunFolder(self.path).measures()
         return None if table is None else tuple(table.columns.drop("step"))
+
+    def _refuse_other_frequencies(self, there: Sequence[int] | None) -> None:
+        """A column is of the same frequencies from the first row to the last."""
+        asked = None if self._frequencies is None else list(self._frequencies)
+        if there == asked or not any(entry.needs_frequencies for entry in self._entries):
+            return
+        said, ours = ("none" if x is None else shown(x) for x in (there, asked))
+        raise InputError(
+            f"{self.path} was begun with frequencies={said}, and frequencies={ours} is asked for; "
+            "give those it was begun with, or another folder."
+        )
+
+
+def _refuse_column(column: str) -> None:
+    if _BREAKS_A_TABLE.search(column):
+        raise InputError(
+            f"column {shown(column)} of a measure cannot stand in a CSV; leave commas, "
+            "quotation marks and line breaks out of its name."
+        )
 
 
 def _frequencies(task: Task, given: Sequence[int] | None) -> tuple[int, ...] | None:
@@ -179,6 +195,7 @@ def _entries(task: Task, asked: Sequence[str] | None, *, given: bool) -> list[Me
     if asked is None:
         return [entry for entry in found if entry.is_defined_for(task)]
     for entry in found:
+        _refuse_column(f"{entry.name}{entry.prefix or ''}")
         if not entry.is_defined_for(task):
             raise InputError(
                 f"measure {entry.name!r} has no meaning for {task.title}; leave it out of measures."

@@ -2,7 +2,7 @@
 
 An address of any protocol that fsspec knows is copied into a temporary folder of this process,
 which is removed when it ends; `file://` is read where it lies. Of a folder all files are copied
-down to three levels, under their names, but no hidden ones and none that no analysis reads: states
+down to five levels, under their names, but no hidden ones and none that no analysis reads: states
 of optimisers and schedulers, what a run resumes from, weights in formats that are not read. Of a
 file, those beside it that belong to it by their names too (`x.json`, `config.json`, `metrics.csv`:
 `grokinterp.reading.companions`); over http(s) the file alone, since there is no telling what lies
@@ -36,7 +36,7 @@ from grokinterp.runs.manifest import RESUME, RUN_JSON
 
 MOST_BYTES = 20 * 10**9  # of one address
 MOST_FILES = 20_000
-LEVELS = 3  # of a folder
+LEVELS = 5  # of a folder: lightning_logs/version_0/checkpoints/epoch=3-step=400.ckpt and above
 AT_ONCE = 8  # files in copying
 CHUNK = 2**20
 SECONDS = 60  # until a web server that says nothing is given up
@@ -126,7 +126,7 @@ def _copied(system: Any, root: str, address: str) -> Path:
     about = system.info(root)
     is_file = about["type"] == "file"
     there = _beside(system, root, about) if is_file else _below(system, root, about)
-    sizes = [details.get("size") or 0 for _, details in there.values()]
+    sizes = [_size(details) or 0 for _, details in there.values()]
     if not there:
         raise InputError(f"{_shown(address)} has no files to read; give a run, or checkpoints.")
     if len(there) > MOST_FILES or sum(sizes) > MOST_BYTES:
@@ -160,7 +160,15 @@ def _copied(system: Any, root: str, address: str) -> Path:
 def _stamps(path: str, details: Mapping[str, Any]) -> tuple[Any, ...]:
     """A file's place and size, and what is said of its time or content."""
     said = {key.lower(): str(value) for key, value in details.items() if value}
-    return (path, details.get("size"), *(said[key] for key in _STAMPS if key in said))
+    return (path, _size(details), *(said[key] for key in _STAMPS if key in said))
+
+
+def _size(details: Mapping[str, Any]) -> int | None:
+    """Bytes of a file, which some places say as text."""
+    size = details.get("size")
+    if isinstance(size, str):
+        return int(size) if size.isdecimal() else None
+    return size if isinstance(size, int) else None
 
 
 Found = dict[str, tuple[str, Mapping[str, Any]]]  # by name here: the path there, what is said of it
@@ -178,10 +186,22 @@ def _beside(system: Any, root: str, about: Mapping[str, Any]) -> Found:
         with contextlib.suppress(Exception):  # a place that lists nothing
             for other in system.ls(root.rpartition("/")[0], detail=True):
                 beside = other["name"].rpartition("/")[2]
-                small = (other.get("size") or 0) <= LARGEST_LOG
-                if other["type"] == "file" and small and belongs_to(Path(name), beside):
+                small = (_size(other) or 0) <= LARGEST_LOG and belongs_to(Path(name), beside)
+                if other["type"] == "file" and (small or _is_part_of(name, beside)):
                     found.setdefault(beside, (other["name"], other))
     return found
+
+
+def _is_part_of(index: str, name: str) -> bool:
+    """Whether a file is a part of the checkpoint that an index is of.
+
+    >>> _is_part_of("model.safetensors.index.json", "model-00001-of-00002.safetensors")
+    True
+    """
+    stem, suffix = PurePosixPath(index.removesuffix(".index.json")).stem, index.split(".")[-3:]
+    known = len(suffix) == 3 and index.endswith(".index.json")
+    shard = rf"{re.escape(stem)}-\d{{5}}-of-\d{{5}}\.{re.escape(suffix[0])}"
+    return known and re.fullmatch(shard, name) is not None
 
 
 def _below(system: Any, root: str, about: Mapping[str, Any]) -> Found:
@@ -214,9 +234,9 @@ def _fetch(system: Any, there: Found, folder: Path, address: str) -> None:
                         "more is copied; download it and give its path."
                     )
                 target.write(chunk)
-        if details.get("size") not in (None, n):
+        if _size(details) not in (None, n):
             raise InputError(
-                f"{_shown(address)}: {name} has {n} bytes and not the {details['size']} that were "
+                f"{_shown(address)}: {name} has {n} bytes and not the {_size(details)} that were "
                 "listed: it changed, or the connection was cut; try again."
             )
 

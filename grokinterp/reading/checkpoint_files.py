@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from grokinterp.base.errors import InputError
+from grokinterp.base.errors import InputError, names
 from grokinterp.reading.companions import (
     Companions,
     companions_of,
@@ -35,6 +35,7 @@ from grokinterp.reading.stored_losses import intervals_in, place_lists, stride_o
 from grokinterp.reading.tensor_files import (
     StateDict,
     as_mapping,
+    other_weights,
     weights_in,
 )
 from grokinterp.reading.words import counts_epochs
@@ -42,7 +43,9 @@ from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
 
 COPIES = re.compile(r"best|last|latest|final|current|newest", re.IGNORECASE)  # of another file
 _SEED = re.compile(r"seed[-_=.]?\d+", re.IGNORECASE)
-_WORDS = ("step", "iter(?:ation)?", "epoch", "(?<![a-z])ep")  # "ep" also ends "sweep"
+_WORDS = (  # "ep" also ends "sweep"
+    "step", "iter(?:ation)?", "(?<![a-z])it", "epoch", "(?<![a-z])ep",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ def checkpoint_of(
             f"{where}: its train_indices are no list of rows a*p + b; put them right, or leave "
             "them out and give train_indices=FILE."
         )
-    notes = (*contents.notes, *objects_in(data))
+    notes = (*contents.notes, *objects_in(data), *_left_unread(data))
     contents = replace(contents, configs=((where, contents.config),), notes=notes)
     for other in beside:
         if other.step is not None and counts_epochs(other.step[1]) and not other.losses:
@@ -197,6 +200,14 @@ def checkpoint_of(
     if contents.train_rows is not None:  # not a view of a file that stays open
         contents = replace(contents, train_rows=contents.train_rows.clone())
     return Checkpoint(where, name, step, other_step, contents, step_in(stem) is not None, state)
+
+
+def _left_unread(data: Any) -> tuple[str, ...]:
+    """What of a file's weights is not read, and where in it they are."""
+    notes: tuple[str, ...] = getattr(data, "notes", ())
+    if others := other_weights(data):
+        notes += (f"left out are other weights beside those that are read: {names(others)}",)
+    return notes
 
 
 def single_source(path: Path, data: Any, *, step: int | None, metrics: str | None) -> Source:
@@ -277,10 +288,12 @@ def _what_they_say(parts: Collection[Checkpoint], lists: Iterable[str]) -> tuple
     words: list[str] = []
     for x in (part.contents for part in parts):
         words += [x.step[1]] if x.step else []
-        words += ["a configuration"] if x.config else []
+        of_step = {x.step[1]} if x.step else set()
+        words += ["a configuration"] if {*x.config} - of_step else []
         words += [*x.losses, *(["training rows"] if x.train_rows is not None else [])]
     words += [f"a list of {column}" for column in lists]
-    what = "the file says" if len(parts) == 1 else f"its {len(parts)} files say"
+    one = len({part.where.partition(", ")[0] for part in parts}) == 1
+    what = "the file says" if one else f"its {len(parts)} files say"
     return (f"besides weights, {what}: {', '.join(dict.fromkeys(words))}",) if words else ()
 
 

@@ -27,6 +27,7 @@ from grokinterp.reading.companions import (
     names_in,
     namesakes_of,
 )
+from grokinterp.reading.containers import opened
 from grokinterp.reading.file_contents import Contents
 from grokinterp.reading.tensor_files import (
     MOST_WEIGHTS,
@@ -51,7 +52,9 @@ USUAL = (  # files of a checkpoint's folder, the first of them counts
 DEEPEST = 4  # folder in a folder
 TRAINER_STATE = "trainer_state"
 _OF_STEP = re.compile(
-    r"(epoch[-_=]\d+[-_])?((global_?)?(step|iter(ation)?|epoch|checkpoint|ckpt|snapshot)s?[-_=.]?)?\d+",
+    r"(epoch[-_=]\d+[-_]|run[-_])?"
+    r"((global_?)?(step|iter(ation)?|it|epoch|ep|checkpoint|ckpt|snapshot|model|weight|state)s?"
+    r"[-_=.]?)?\d+([-_](best|last|final|latest))?",
     re.IGNORECASE,
 )
 _NO_WEIGHTS = re.compile(  # files that trainers keep to go on from
@@ -78,37 +81,76 @@ class Layout:
     checkpoints: tuple[Found, ...] = ()
     around: tuple[Path, ...] = ()  # the nearest first
     without_weights: tuple[str, ...] = field(default=())
+    loose: tuple[Found, ...] = ()  # files beside the folder of the checkpoints
+    beside: tuple[str, ...] = ()  # the same of folders that are not read
+    links: tuple[str, ...] = ()  # symbolic links
 
 
 def layout_of(folder: Path, *, depth: int = 0) -> Layout:
-    """Where the checkpoints of a folder lie; nothing is read."""
+    """Where the checkpoints of a folder lie; of files, one is read only to choose between two."""
     own, without = _weight_files(folder)
     direct = tuple(Found(file, _stem(file), file.name) for file in own)
-    here = Layout(direct, (folder,), without)
-    if any(step_in(each.name) is not None for each in direct):
-        return here
     below = [x for x in sorted(folder.iterdir()) if x.is_dir() and not x.name.startswith(".")]
-    below = [x for x in below if not (x / RUN_JSON).exists()]
+    below = [x for x in below if _may_hold_checkpoints(x) and not (x / RUN_JSON).exists()]
+    linked = [x for x in below if x.is_symlink()]
+    inner = _below(folder, [x for x in below if x not in linked], depth)
+    layout = _together(folder, Layout(direct, (folder,), without), inner)
+    if linked and not layout.checkpoints:
+        raise _is_link(linked[0])
+    return replace(layout, links=(*layout.links, *(x.name for x in linked)))
+
+
+def _may_hold_checkpoints(folder: Path) -> bool:
+    usual = folder.name.lower() in OF_ALL or re.fullmatch(r"version_\d+", folder.name)
+    return bool(usual) or _is_of_a_step(folder)
+
+
+def _below(folder: Path, below: list[Path], depth: int) -> Layout | None:
+    """The checkpoints in sub-folders: each in that of its step, or all in one of a usual name."""
     stepped = [x for x in below if _is_of_a_step(x)]
     if found := [one for each in stepped if (one := _in_one(each)) is not None]:
         last = max(found, key=lambda one: (step_in(one.name) or (0, None))[0])
         kept = {x.name for x in found}
         empty = tuple(x.name for x in stepped if x.name not in kept)
-        return Layout((*direct, *found), (last.file.parent, folder), (*without, *empty))
-    usual = [x for x in below if x.name.lower() in OF_ALL or re.fullmatch(r"version_\d+", x.name)]
+        return Layout(tuple(found), (last.file.parent,), empty)
+    usual = [x for x in below if x not in stepped]
     inner = [(x, layout_of(x, depth=depth + 1)) for x in usual] if depth < DEEPEST else []
     inner = [(x, layout) for x, layout in inner if layout.checkpoints]
     if len(inner) > 1:
         several = names(x.name for x, _ in inner)
         raise InputError(f"{folder} has checkpoints in {several}; give one of these folders.")
-    if not inner:
-        return replace(here, checkpoints=tuple(_named_by_folder(folder, direct)))
-    inside, layout = inner[0]
-    _refuse_link(inside)
+    return inner[0][1] if inner else None
+
+
+def _together(folder: Path, here: Layout, inner: Layout | None) -> Layout:
+    """The files of a folder, or the checkpoints below it: of two series, one has to be given."""
+    if inner is None:
+        return replace(here, checkpoints=tuple(_named_by_folder(folder, here.checkpoints)))
+    numbered = [x for x in here.checkpoints if step_in(x.name) is not None and _has_weights(x.file)]
+    below = inner.checkpoints
+    where = below[0].file.parent
+    where = where if where.parent == folder and not _is_of_a_step(where) else inner.around[-1]
+    named = sum(step_in(x.name) is not None for x in below)
+    if len(numbered) > 1 and named > 1:
+        raise InputError(
+            f"{folder} has checkpoints, {names(x.file.name for x in numbered)}, and others below "
+            f"it, {names(x.label for x in below)} in {where.name}; keep those of one run there, or "
+            "give the other folder."
+        )
+    if len(numbered) > 1:
+        return replace(here, beside=tuple(x.label for x in below))
     return Layout(
-        (*direct, *layout.checkpoints), (*layout.around, folder),
-        (*without, *layout.without_weights),
+        below, (*inner.around, folder), (*here.without_weights, *inner.without_weights),
+        (*inner.loose, *here.checkpoints), inner.beside, inner.links,
     )  # fmt: skip
+
+
+def _has_weights(file: Path) -> bool:
+    """Whether a file beside checkpoints is one; what cannot be read is none."""
+    try:
+        return not file.is_symlink() and not is_no_checkpoint(read_checkpoint(file))
+    except InputError:
+        return False
 
 
 def _named_by_folder(folder: Path, direct: tuple[Found, ...]) -> tuple[Found, ...]:
@@ -149,7 +191,6 @@ def _weight_files(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
 
 def _in_one(folder: Path) -> Found | None:
     """The checkpoint in the folder of a step; None where there is none."""
-    _refuse_link(folder)
     files, _ = _weight_files(folder)
     by_name = {file.name: file for file in files}
     file = next((by_name[name] for name in USUAL if name in by_name), None)
@@ -172,19 +213,51 @@ def _stem(file: Path) -> str:
 
 
 def _refuse_link(path: Path) -> None:
-    if path.is_symlink():
-        raise InputError(f"{path} is a symbolic link; give a folder that holds the files.")
+    if path.is_symlink() and not _of_hub_cache(path):
+        raise _is_link(path)
+
+
+def _is_link(path: Path) -> InputError:
+    return InputError(f"{path} is a symbolic link; give a folder that holds the files.")
+
+
+def _of_hub_cache(link: Path) -> bool:
+    """Whether a link is one of huggingface_hub's cache, to a file of the same repository there."""
+    link = link.absolute()
+    snapshots = next((x for x in link.parents if x.name == "snapshots"), None)
+    if snapshots is None:
+        return False
+    target = link.resolve()
+    return target.is_file() and target.parent == snapshots.parent.resolve() / "blobs"
+
+
+def without_links(layout: Layout) -> Layout:
+    """The same without files that are symbolic links, which notes name; refused if all are."""
+    links = [x for x in layout.checkpoints if x.file.is_symlink()]
+    followed = len(links) == len(layout.checkpoints)
+    if followed:
+        for each in links:
+            _refuse_link(each.file)
+        links = []
+    loose = [x for x in layout.loose if x.file.is_symlink()]
+    return replace(
+        layout,
+        checkpoints=tuple(x for x in layout.checkpoints if x not in links),
+        loose=tuple(x for x in layout.loose if x not in loose),
+        links=(*layout.links, *(x.label for x in (*links, *loose))),
+    )
 
 
 def read_checkpoint(file: Path) -> Any:
     """The data of a checkpoint's file, or of all parts that an index names."""
-    return _parts_of(file) if file.name.endswith(INDEX) else read_file(file)
+    return _parts_of(file) if file.name.endswith(INDEX) else opened(read_file(file))
 
 
 def _parts_of(index: Path) -> Mapping[str, Tensor]:
     """The weights of a checkpoint in parts, which lie beside their index and nowhere else."""
     by_part: dict[str, list[str]] = {}
-    for weight, part in _weight_map(index).items():
+    listed = _weight_map(index)
+    for weight, part in listed.items():
         by_part.setdefault(part, []).append(weight)
     found: dict[str, Tensor] = {}
     for part, wanted in by_part.items():
@@ -204,6 +277,12 @@ def _parts_of(index: Path) -> Mapping[str, Tensor]:
             if weight not in weights:
                 raise InputError(f"{file} has no weight {shown(weight)}, which its index names.")
             found[weight] = weights[weight]
+        for weight in weights:
+            if weight not in listed:
+                raise InputError(
+                    f"{file} has the weight {shown(weight)}, which {index.name} does not list; "
+                    "restore the index from a copy."
+                )
     return found
 
 
@@ -226,12 +305,20 @@ def folder_source(folder: Path, layout: Layout, *, metrics: str | None) -> Sourc
     """The weights of every checkpoint that says its step, or has it in its name."""
     checkpoints, others = Checkpoints(), Contents()  # of files without weights: a log, the rows
     there = {where: names_in(where) for where in layout.around}
-    for name in layout.without_weights:
-        checkpoints.leave_out("hold no weights", name)
-    for found in layout.checkpoints:
+    for reason, left in (
+        ("hold no weights", layout.without_weights), ("are symbolic links", layout.links),
+        ("lie in a folder beside the checkpoints", layout.beside),
+    ):  # fmt: skip
+        for name in left:
+            checkpoints.leave_out(reason, name)
+    errors: list[InputError] = []
+    for found in (*layout.checkpoints, *layout.loose):
         file = found.file
         try:
             data = read_checkpoint(file)
+            if found in layout.loose and not is_no_checkpoint(data):
+                checkpoints.leave_out("lie beside the folder of the checkpoints", found.label)
+                continue
             beside = namesakes_of(file, there.get(file.parent, ()))
             if step_in(found.name) is None:
                 beside = chain(beside, contents_beside(file, TRAINER_STATE))
@@ -239,10 +326,14 @@ def folder_source(folder: Path, layout: Layout, *, metrics: str | None) -> Sourc
                 data, where=str(file), name=found.label, stem=found.name, beside=beside,
                 state=partial(_weights, file),
             )  # fmt: skip
-        except InputError:
-            if step_in(found.name) is not None:
+        except InputError as error:
+            if step_in(found.name) is not None and found not in layout.loose:
                 raise
-            checkpoints.leave_out("cannot be read and have no step in the name", found.label)
+            reason = "cannot be read" + " and have no step in the name" * (
+                step_in(found.name) is None
+            )
+            errors.append(error)
+            checkpoints.leave_out(reason, found.label)
             continue
         if is_no_checkpoint(data):
             if not part.contents.is_empty:
@@ -256,6 +347,8 @@ def folder_source(folder: Path, layout: Layout, *, metrics: str | None) -> Sourc
         weights_in(data, file)  # refused at once if these are none
         checkpoints.add(part, part.step)
     if not checkpoints.parts:
+        if len(errors) == len(layout.checkpoints):
+            raise errors[0]
         first = layout.checkpoints[0].file
         if list(checkpoints.left_out) == ["hold no weights"]:
             weights_in(read_checkpoint(first), first)  # which says what it holds instead

@@ -17,6 +17,7 @@ taken as they count them, and what they keep with the weights is of these weight
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,15 @@ from torch import Tensor
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
 from grokinterp.base.paths import kind_at
-from grokinterp.reading.checkpoint_files import Source, single_source
+from grokinterp.reading.checkpoint_files import Source, single_source, step_in
 from grokinterp.reading.checkpoint_folders import (
     INDEX,
     SUFFIXES,
+    Layout,
     folder_source,
     layout_of,
     read_checkpoint,
+    without_links,
 )
 from grokinterp.reading.companions import companions_of
 from grokinterp.reading.containers import series_in, series_source, steps_beside
@@ -46,6 +49,7 @@ from grokinterp.reading.tensor_files import (
     read_file,
     refuse_mostly_shared,
     refuse_other_file,
+    refuse_too_many,
     state_dict_in,
 )
 from grokinterp.runs.manifest import LARGEST_STEP, RUN_JSON
@@ -78,7 +82,8 @@ def open_source(
     word("format", format, ("auto", *FORMATS))
     if not path.exists():
         raise InputError(f"{path} does not exist; give a checkpoint, or a folder of them.")
-    source = _of_folder(path, format, metrics) if path.is_dir() else _of_file(path, step, metrics)
+    read = _of_folder if path.is_dir() else _of_file
+    source = read(path, format, step, metrics)
     if not all(0 <= step < LARGEST_STEP for step in source.states):
         raise InputError(f"{path} has checkpoints of steps that are not from 0 to 2**53.")
     if format not in ("auto", source.format):
@@ -87,19 +92,25 @@ def open_source(
     return source
 
 
-def _of_file(path: Path, step: int | None, metrics: str | None) -> Source:
+def _of_file(path: Path, format: str, step: int | None, metrics: str | None) -> Source:
     data = read_checkpoint(path)
-    if _is_papers(as_mapping(data)):
+    published = format != "steps"
+    if published and _is_papers(as_mapping(data)):
         source = paper_source(path, data)
-    elif isinstance(as_mapping(data).get("checkpoints"), list) and "checkpoint_epochs" in data:
+    elif published and _is_demos(as_mapping(data)):
         source = demo_source(path, data)
     elif step is None and _is_trainers(path, data):
         source = trainer_source(path, [path])
-    elif (series := series_in(data, path)) is not None:
-        return series_source(path, series, metrics=metrics)
+    elif (series := series_in(data)) is not None:
+        source = series_source(path, series, metrics=metrics)
+        return replace(source, notes=(*getattr(data, "notes", ()), *source.notes))
     else:
         return single_source(path, data, step=step, metrics=metrics)
     return source.with_companions(companions_of(path, metrics=metrics)).noting_objects(data)
+
+
+def _is_demos(data: Mapping[str, Any]) -> bool:
+    return isinstance(data.get("checkpoints"), list) and "checkpoint_epochs" in data
 
 
 def _is_papers(data: Mapping[str, Any]) -> bool:
@@ -123,16 +134,14 @@ def _save_every(data: Mapping[str, Any]) -> int | None:
     return every if type(every) is int else None
 
 
-def _of_folder(folder: Path, format: str, metrics: str | None) -> Source:
+def _of_folder(folder: Path, format: str, step: int | None, metrics: str | None) -> Source:
     layout = layout_of(folder)
-    files = [found.file for found in layout.checkpoints]
-    if not files:
+    if not layout.checkpoints:
         raise InputError(f"{folder} holds no checkpoints ({', '.join(SUFFIXES)}).")
-    for file in files:
-        if file.is_symlink():
-            raise InputError(f"{file} is a symbolic link; give a folder that holds the files.")
-    if format != "folder" and len(files) == 1 and _holds_several(files[0]):
-        return _of_file(files[0], None, metrics)
+    layout = without_links(layout)
+    files = [found.file for found in layout.checkpoints]
+    if format != "folder" and len(files) == 1 and _is_the_file(layout, step):
+        return _of_file(files[0], format, step, metrics)
     named = [file for file in files if file.parent == folder and _is_named_as_trainers(file)]
     if format == "folder" or not named or not _is_trainers(named[0], read_file(named[0])):
         return folder_source(folder, layout, metrics=metrics)
@@ -141,13 +150,17 @@ def _of_folder(folder: Path, format: str, metrics: str | None) -> Source:
     return source.with_companions(companions_of(folder, metrics=metrics)).noting(others)
 
 
-def _holds_several(file: Path) -> bool:
-    """Whether a file that is alone in its folder has the weights of several steps."""
+def _is_the_file(layout: Layout, step: int | None) -> bool:
+    """Whether a folder is read as the one file in it: of several steps, or of a step to be told."""
+    (found,) = layout.checkpoints
+    alone = len(layout.around) == 1 and not layout.loose and not layout.links
+    if alone and (step is not None or step_in(found.name) is None):
+        return True
     try:
-        data = read_checkpoint(file)
+        data = read_checkpoint(found.file)
     except InputError:
         return False  # which is told where it is read in its turn
-    return _is_papers(as_mapping(data)) or series_in(data, file) is not None
+    return _is_papers(as_mapping(data)) or series_in(data) is not None
 
 
 def paper_source(path: Path, data: Mapping[str, Any]) -> Source:
@@ -155,12 +168,12 @@ def paper_source(path: Path, data: Mapping[str, Any]) -> Source:
     states = data["state_dicts"]
     config = as_mapping(data.get("config"))
     epochs = _whole_numbers(data, "epochs", path)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = (_one_later("Nanda et al. 2023"),)
     if len(epochs) != len(states):
         every = _save_every(data)
         assert every is not None
         epochs = [every * i for i in range(len(states))]
-        notes = (f"no epoch for every checkpoint: taken to be 0, {every}, {2 * every}, ...",)
+        notes += (f"no epoch for every checkpoint: taken to be 0, {every}, {2 * every}, ...",)
     return Source(
         path, "paper", _by_step(states, epochs, path), _paper_losses(data, path),
         _whole_numbers(data, "logged_steps", path) or None, config, _training_pairs(data, path),
@@ -184,8 +197,15 @@ def demo_source(path: Path, data: Mapping[str, Any]) -> Source:
     return Source(
         path, "demo", _by_step(states, epochs, path), losses,
         _whole_numbers(data, "logged_steps", path) or None, as_mapping(data.get("config")),
-        train_data,
+        train_data, notes=(_one_later("TransformerLens' Grokking_Demo"),),
     )  # fmt: skip
+
+
+def _one_later(whose: str) -> str:
+    return (
+        f"weights of epoch e are taken to be step e + 1, as the code of {whose} saves them "
+        "(format=steps takes them as they are counted)"
+    )
 
 
 def trainer_source(folder: Path, files: list[Path]) -> Source:
@@ -245,6 +265,7 @@ def _by_step(
 ) -> dict[int, Callable[[], StateDict]]:
     if not states:
         raise InputError(f"{path} has an empty list of checkpoints.")
+    refuse_too_many((len(as_mapping(state)) for state in states), path)
     found = [state_dict_in(state, path) for state in states]
     refuse_mostly_shared(found, path)
     steps = [epoch + 1 for epoch in epochs]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from grokinterp.base.errors import one_line, shown
+from grokinterp.models.network_in import has_layers
 from grokinterp.reading.checkpoint_files import (
     Checkpoint,
     Checkpoints,
@@ -32,6 +33,7 @@ from grokinterp.reading.tensor_files import (
     as_mapping,
     holds_weights,
     refuse_mostly_shared,
+    refuse_too_many,
     weights_in,
 )
 from grokinterp.reading.words import counts_epochs, words_of
@@ -53,10 +55,13 @@ OF_SAVES = {  # and words with which it is of checkpoints rather than of a log
     "states", "model", "models", "weight", "weights",
 }  # fmt: skip
 _STEP = re.compile(
+    r"(?:epoch[-_=]?\d+[-_])?"
     r"(?:(step|global_step|iter|iteration|it|update|epoch|ep|checkpoint|ckpt|snapshot|t|state|model"
-    r"_step)s?[-_=. ]*)?(\d{1,16})",
+    r"_step|weight)s?[-_=. ]*)?(\d{1,16})(?:\.(?:pt|pth|ckpt|bin|safetensors))?",
     re.IGNORECASE,
 )
+DEEPEST = 3  # container in a container in which weights are looked for,
+MOST_LOOKED_AT = 10_000  # and how many things are
 _COUNTS = ("step", "global_step", "iter", "iteration", "it", "update", "epoch", "ep")
 
 
@@ -77,11 +82,57 @@ class Series:
     at: str  # "its 'checkpoints'"; "" where they are the file itself
     beside: Mapping[Any, Any] = field(default_factory=dict)
     without_step: tuple[str, ...] = ()  # weights beside them, of nobody knows which step
+    others: tuple[str, ...] = ()  # other checkpoints of several steps
 
 
-def series_in(data: Any, path: Path) -> Series | None:
+class Opened(dict[Any, Any]):
+    """What a file holds, with what was inside one of its containers; notes say which."""
+
+    notes: tuple[str, ...] = ()
+
+
+def opened(data: Any) -> Any:
+    """The data of a file; where its weights are deeper in it and in one place, as if they were not.
+
+    What stands beside them is kept. A place is one that holds a network by the names of its layers.
+    """
+    if holds_weights(data) or not isinstance(data, Mapping) or series_in(data) is not None:
+        return data
+    found, left = [], [MOST_LOOKED_AT]
+    for key, value in data.items():
+        if _holds_network(value, DEEPEST, left):
+            found.append(key)
+    if len(found) != 1 or left[0] <= 0:
+        return data
+    (key,) = found
+    inner = opened(data[key]) if isinstance(data[key], Mapping) else data[key]
+    result = Opened({name: x for name, x in data.items() if name != key})
+    if isinstance(inner, Mapping) and has_layers(inner):
+        result["state_dict"] = inner
+    elif isinstance(inner, (list, tuple)) or _by_step(inner, "") is not None:
+        result["checkpoints"] = inner
+    else:
+        result.update(inner)
+    result.notes = (f"read is its {shown(key)}", *getattr(inner, "notes", ()))
+    return result
+
+
+def _holds_network(value: Any, depth: int, left: list[int]) -> bool:
+    """Whether there are weights of a network in what a file holds."""
+    if not isinstance(value, (Mapping, list, tuple)):
+        return False
+    left[0] -= len(value)
+    if left[0] <= 0:
+        return False
+    if isinstance(value, Mapping) and has_layers(value):
+        return True
+    inside = value.values() if isinstance(value, Mapping) else value
+    return depth > 0 and any(_holds_network(each, depth - 1, left) for each in inside)
+
+
+def series_in(data: Any) -> Series | None:
     """The checkpoints of several steps that a file holds; None where it is no such file."""
-    if isinstance(data, list):
+    if isinstance(data, (list, tuple)):
         return _of_list(data, {}, "")
     top = as_mapping(data)
     if (found := _by_step(top, "")) is not None:
@@ -90,14 +141,26 @@ def series_in(data: Any, path: Path) -> Series | None:
     for key in (by_name[name] for name in USUAL if name in by_name):
         value, beside = top[key], {name: x for name, x in top.items() if name != key}
         at = f"its {shown(key)}"
-        if isinstance(value, list):
+        if isinstance(value, (list, tuple)):
             found = _of_list(value, beside, at)
         elif (found := _by_step(as_mapping(value), at)) is not None:
             found = replace(found, beside={**beside, **found.beside})
         if found is not None:
-            others = [key for key, x in beside.items() if holds_weights({key: x})]
-            return replace(found, without_step=(*found.without_step, *map(shown, others)))
+            return replace(
+                found,
+                without_step=(*found.without_step, *(
+                    shown(key) for key, x in beside.items()
+                    if holds_weights({key: x}) or holds_weights(x)
+                )),
+                others=tuple(shown(key) for key, x in beside.items() if _is_series(x)),
+            )  # fmt: skip
     return None
+
+
+def _is_series(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(holds_weights(state) for _, state in map(_pair, value[:MOST_LOOKED_AT]))
+    return isinstance(value, Mapping) and _by_step(value, "") is not None
 
 
 def _by_step(data: Mapping[Any, Any], at: str) -> Series | None:
@@ -128,7 +191,7 @@ def _step_of_key(key: Any) -> StepFound | None:
     return StepFound(int(key), None, inside=False)
 
 
-def _of_list(data: list[Any], beside: Mapping[Any, Any], at: str) -> Series | None:
+def _of_list(data: Sequence[Any], beside: Mapping[Any, Any], at: str) -> Series | None:
     """A list of checkpoints, each with the step that a list beside them says."""
     pairs = [_pair(each) for each in data]
     if not any(holds_weights(state) for _, state in pairs):
@@ -144,10 +207,16 @@ def _of_list(data: list[Any], beside: Mapping[Any, Any], at: str) -> Series | No
 
 
 def _pair(entry: Any) -> tuple[StepFound | None, Any]:
-    """An entry of a list, and the step beside it in a pair of both."""
-    if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], Mapping):
-        return _step_of_key(entry[0]) if not isinstance(entry[0], Mapping) else None, entry[1]
-    return None, entry
+    """An entry of a list, and the step in it where it is (step, state), (state, step, loss) ..."""
+    if not isinstance(entry, (list, tuple)) or not 2 <= len(entry) <= 4:
+        return None, entry
+    states = [x for x in entry if isinstance(x, Mapping)]
+    beside = [x for x in entry if not isinstance(x, Mapping)]
+    if len(states) != 1:
+        return None, entry
+    if all(isinstance(x, (int, float)) for x in beside):
+        return _step_of_key(next((x for x in beside if isinstance(x, int)), beside[0])), states[0]
+    return (_step_of_key(beside[0]), states[0]) if len(beside) == 1 else (None, entry)
 
 
 def steps_beside(beside: Mapping[Any, Any], n: int) -> list[StepFound | None] | None:
@@ -182,6 +251,9 @@ def series_source(path: Path, series: Series, *, metrics: str | None) -> Source:
     checkpoints = Checkpoints()
     for label in series.without_step:
         checkpoints.leave_out("have no step", label)
+    for label in series.others:
+        checkpoints.leave_out("are another series of checkpoints", label)
+    refuse_too_many((_size(entry.data) for entry in series.entries), path)
     parts = list(_parts(path, series))
     refuse_mostly_shared([part.state() for part in parts], path)
     known = all(part.step is not None for part in parts)
@@ -196,11 +268,19 @@ def series_source(path: Path, series: Series, *, metrics: str | None) -> Source:
     )  # fmt: skip
     companions = replace(companions, contents=own.over(companions.contents, its_own=False))
     if known:
-        return checkpoints.source(path, "steps", companions)
+        source = checkpoints.source(path, "steps", companions)
+        plain = [x.step.number for x in series.entries if x.step and _is_plain(x.step)]
+        if not plain:
+            return source
+        note = (
+            f"the numbers by which its checkpoints are kept, {min(plain)} to {max(plain)}, are "
+            "taken to be steps"
+        )
+        return replace(source, notes=(note, *source.notes))
     source = checkpoints.source(path, "steps", _at_positions(companions, len(parts)))
     note = (
         f"nobody says the steps of its {len(parts)} checkpoints: they stand at their positions 0 "
-        f"to {len(parts) - 1}, which date nothing"
+        f"to {len(parts) - 1}, which date nothing{_other_lengths(series)}"
     )
     return replace(source, steps_known=False, notes=(note, *source.notes))
 
@@ -217,6 +297,27 @@ def _parts(path: Path, series: Series) -> Iterator[Checkpoint]:
         if entry.step is not None:
             part = replace(part, step=entry.step, other=None, named=True)
         yield part
+
+
+def _other_lengths(series: Series) -> str:
+    """What is said of lists beside checkpoints that have steps by their names, but not as many."""
+    lengths = [
+        f"{shown(key)} has {len(value)}"
+        for key, value in series.beside.items()
+        if isinstance(key, str) and {*words_of(key)} & AXES and isinstance(value, (list, tuple))
+        if len(value) != len(series.entries)
+    ]
+    return f"; {', '.join(lengths[:2])}" if lengths else ""
+
+
+def _is_plain(step: StepFound) -> bool:
+    return step.word is None and not step.inside
+
+
+def _size(entry: Any) -> int:
+    """How many things are in an entry, and in its parts."""
+    held = as_mapping(entry)
+    return len(held) + sum(len(as_mapping(x)) for x in held.values())
 
 
 def _given(state: StateDict) -> StateDict:

@@ -114,6 +114,11 @@ def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
     word("format", format, ("demo", "paper"))
     run = run_of(run)
     path = new_file("path", path, such_as="run.pth")
+    if not run.steps_known:
+        raise InputError(
+            f"nobody knows the steps of the checkpoints of {run.path}, and both formats date them "
+            "by epochs; give a run whose steps are known."
+        )
     architecture, task = run.architecture.transformer, run.task.modular
     if architecture is None or task is None:
         raise InputError(

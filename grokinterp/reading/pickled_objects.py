@@ -10,9 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from grokinterp.base.errors import LONGEST_VALUE, one_line
+from grokinterp.base.errors import LONGEST_VALUE, InputError, one_line
+from grokinterp.models.network_in import has_layers, path_to_layers
 
 CONFIG_CLASSES = {
     "Config", "HookedTransformerConfig", "TransformerBridgeConfig", "TransformerLensConfig",
@@ -30,10 +33,16 @@ HARMLESS = {  # in lower case, and of plain values all the same
     "numpy.random._pickle.__bit_generator_ctor", "numpy.random._pickle.__generator_ctor",
     "numpy.random._pickle.__randomstate_ctor",
     "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
+    *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
+    *(f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")),
+    "numpy.dtype", "numpy.ma.core._mareconstruct", "re._compile", "zoneinfo.ZoneInfo._unpickle",
 }  # fmt: skip
-CONFIG_ATTRIBUTES = ("cfg", "config", "hparams", "args")  # of a model
+TABLES = ("pandas._libs.", "pandas.core.", "pyarrow.lib")  # of tables, which are not looked into
+VALUES = {"complex", "range", "xrange", "slice", "bytearray"}  # of builtins, plain all the same
+CONFIG_ATTRIBUTES = ("cfg", "config", "hparams", "_hparams", "args")  # of a model
 MODULE_ATTRIBUTES = ("_parameters", "_buffers", "_modules")
 MOST_MODULES = 20_000  # of one model
+MOST_PARTS = 300_000  # modules and tensors of all models of a file; 3,000 checkpoints have 150,000
 LONGEST_PREFIX = 200  # characters of the names of modules, one inside the other
 DEEPEST = 4  # container in a container in which a model is looked for,
 MOST_LOOKED_AT = 50_000  # and what they hold
@@ -42,6 +51,10 @@ MOST_NAMED = 3  # objects, in a note
 
 class NotPlainDataError(ValueError):
     """The pickle is broken, or does more than build plain data."""
+
+
+class TooLargeError(NotPlainDataError):
+    """The file holds more than is read."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +90,10 @@ class ModelState(dict[str, Tensor]):
         self.kind = kind
 
 
-def record_of(kind: Global) -> Record:
+def record_of(kind: Global, *, instance: bool = False) -> Record:
     """What stands for an object that the pickle makes by a call of this name, if that is a class.
+
+    `instance` says that it is one, of whatever name: the pickle asks for an object of it.
 
     >>> record_of(Global("pathlib", "PosixPath")).kind
     'pathlib.PosixPath'
@@ -88,7 +103,10 @@ def record_of(kind: Global) -> Record:
     """
     name = one_line(str(kind), most=LONGEST_VALUE)
     is_class = kind.name.rpartition(".")[2].lstrip("_")[:1].isupper()
-    if kind.module.partition(".")[0] in REFUSED or not (is_class or str(kind) in HARMLESS):
+    is_value = kind.module in ("builtins", "__builtin__") and kind.name in VALUES
+    is_value = is_value or str(kind) in HARMLESS or f"{kind.module}.".startswith(TABLES)
+    refused = kind.module.partition(".")[0] in REFUSED and not is_value
+    if refused or not (is_class or instance or is_value):
         raise NotPlainDataError(f"it asks to call {name}")
     return Record("" if kind.name in CONFIG_CLASSES else name)
 
@@ -98,17 +116,19 @@ def with_states(data: Any) -> Any:
 
     The configuration that a model carries is put beside it, where there is a place.
     """
+    models = _Models()
     if _is_model(data):
-        return _with_config(data)
+        return _with_config(data, models)
     for container in _containers(data):
+        _with_tensors(container)
         for key, value in list(_items(container)):
             if not _is_model(value):
                 continue
             if isinstance(container, list):
-                container[key] = _with_config(value)
+                container[key] = _with_config(value, models)
             else:
-                container[key] = _state_of(value)
-                container.setdefault("model_config", _config_of(value))
+                container[key], config = models.read(value)
+                container.setdefault("model_config", config)
     return data
 
 
@@ -155,30 +175,80 @@ def _is_model(value: Any) -> bool:
     )
 
 
-def _with_config(model: Record) -> dict[str, Any]:
-    return {"state_dict": _state_of(model), "model_config": _config_of(model)}
+def _with_tensors(container: Any) -> None:
+    """The weights of a network as tensors where they are arrays."""
+    if not isinstance(container, dict):
+        return
+    arrays = {key: x for key, x in container.items() if isinstance(x, np.ndarray)}
+    if arrays and has_layers(arrays):
+        container.update({key: torch.from_numpy(x) for key, x in arrays.items() if x.size})
 
 
-def _config_of(model: Record) -> Mapping[str, Any]:
-    groups = (model.get(name) for name in CONFIG_ATTRIBUTES)
-    return next((group for group in groups if isinstance(group, dict)), {})
+def _with_config(model: Record, models: "_Models") -> dict[str, Any]:
+    state, config = models.read(model)
+    return {"state_dict": state, "model_config": config}
 
 
-def _state_of(model: Record) -> ModelState:
-    """Parameters and buffers that are saved, in the order in which torch names them."""
-    found, visited = ModelState(model.kind), 0
-    left: list[tuple[str, Record]] = [("", model)]
-    while left:
-        prefix, module = left.pop()
-        visited += 1
-        if visited > MOST_MODULES or len(prefix) > LONGEST_PREFIX:
-            raise NotPlainDataError("it has a model whose modules are inside of one another")
-        passing = module.get("_non_persistent_buffers_set")
-        passing = passing if isinstance(passing, set) else set()
-        for group, without in (("_parameters", set()), ("_buffers", passing)):
-            for name, tensor in module[group].items():
-                if isinstance(tensor, Tensor) and name not in without:
-                    found[f"{prefix}{name}"] = tensor
-        inner = [(name, each) for name, each in module["_modules"].items() if _is_model(each)]
-        left += [(f"{prefix}{name}.", each) for name, each in reversed(inner)]
-    return found
+class _Models:
+    """The models of one file, each read once, and how much they may hold together."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[ModelState, Mapping[str, Any], int]] = {}
+        self._left = MOST_PARTS
+
+    def read(self, model: Record) -> tuple[ModelState, Mapping[str, Any]]:
+        """State dict and configuration; of a model that is there many times, the same."""
+        if id(model) in self._known:
+            state, config, n_parts = self._known[id(model)]
+            self._charge(n_parts)
+            return state, config
+        before = self._left
+        state, configs = self._walk(model)
+        config = _config_among(configs, state)
+        self._known[id(model)] = state, config, before - self._left
+        return state, config
+
+    def _walk(self, model: Record) -> tuple[ModelState, dict[str, Mapping[str, Any]]]:
+        """Parameters and buffers that are saved, as torch names them; configurations by prefix."""
+        found, visited = ModelState(model.kind), 0
+        configs: dict[str, Mapping[str, Any]] = {}
+        left: list[tuple[str, Record]] = [("", model)]
+        while left:
+            prefix, module = left.pop()
+            visited += 1
+            if visited > MOST_MODULES or len(prefix) > LONGEST_PREFIX:
+                raise NotPlainDataError("it has a model whose modules are inside of one another")
+            self._charge(1 + sum(len(module[group]) for group in MODULE_ATTRIBUTES))
+            if config := _config_of(module):
+                configs[prefix] = config
+            passing = module.get("_non_persistent_buffers_set")
+            passing = passing if isinstance(passing, set) else set()
+            for group, without in (("_parameters", set()), ("_buffers", passing)):
+                for name, tensor in module[group].items():
+                    if isinstance(tensor, Tensor) and name not in without:
+                        found[f"{prefix}{name}"] = tensor
+            inner = [(name, each) for name, each in module["_modules"].items() if _is_model(each)]
+            left += [(f"{prefix}{name}.", each) for name, each in reversed(inner)]
+        return found, configs
+
+    def _charge(self, parts: int) -> None:
+        self._left -= parts
+        if self._left < 0:
+            raise TooLargeError(f"its models have more than {MOST_PARTS} modules and tensors")
+
+
+def _config_of(module: Record) -> Mapping[str, Any]:
+    groups = (module.get(name) for name in CONFIG_ATTRIBUTES)
+    return next((group for group in groups if isinstance(group, dict) and group), {})
+
+
+def _config_among(configs: Mapping[str, Mapping[str, Any]], state: ModelState) -> Mapping[str, Any]:
+    """What the modules say around the layers of the network, the innermost before those around."""
+    if not {*configs} - {""}:
+        return configs.get("", {})
+    try:
+        path = path_to_layers(state)
+    except InputError:  # two networks: only what is of both
+        path = ""
+    around = sorted((prefix for prefix in configs if path.startswith(prefix)), key=len)
+    return {key: value for prefix in around for key, value in configs[prefix].items()}

@@ -19,7 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grokinterp.reading.pickled_objects import Global, NotPlainDataError, Record, record_of
+from grokinterp.reading.pickled_objects import (
+    Global,
+    NotPlainDataError,
+    Record,
+    TooLargeError,
+    record_of,
+)
 
 MOST_OPCODES = 3_000_000  # a second or two; 500 checkpoints take 300,000
 MOST_TENSORS = 40_000  # of the paper's networks, 3,000 checkpoints
@@ -37,17 +43,21 @@ STORAGES = {
 NUMPY_TYPES = {f"{kind}{size}" for kind in "iuf" for size in (1, 2, 4, 8)} - {"f1"} | {"b1"}
 
 FindStorage = Callable[[str, torch.dtype, int], Tensor]
+LoadBytes = Callable[[bytes], Tensor]
+MOST_IN_KEY = 8  # parts of a key that is a tuple,
+LONGEST_IN_KEY = 100  # and characters of each
 
 
-class TooLargeError(NotPlainDataError):
-    """The file holds more than is read."""
-
-
-def read_pickle(content: bytes | mmap, find_storage: FindStorage | None = None) -> Any:
+def read_pickle(
+    content: bytes | mmap,
+    find_storage: FindStorage | None = None,
+    load_bytes: LoadBytes | None = None,
+) -> Any:
     r"""The data that a pickle builds; of a mapped file, of the pickle that begins where it stands.
 
     `find_storage(key, dtype, n_elements)` gives the flat tensor behind a persistent id, as
-    torch.save writes them. Raises NotPlainDataError for anything but plain data.
+    torch.save writes them; `load_bytes(content)` that which is a file of torch.save inside, as
+    pickle.dump writes them. Raises NotPlainDataError for anything but plain data.
 
     >>> import pickle
     >>> read_pickle(pickle.dumps({"p": 113, "losses": [4.7, 0.1]}))
@@ -58,7 +68,7 @@ def read_pickle(content: bytes | mmap, find_storage: FindStorage | None = None) 
     Traceback (most recent call last):
     grokinterp.reading.pickles.NotPlainDataError: it asks to call os.system
     """
-    machine = _Machine(find_storage, MOST_COPIED * len(content))
+    machine = _Machine(find_storage, load_bytes, MOST_COPIED * len(content))
     collects = gc.isenabled()
     gc.disable()  # or it looks for cycles while containers grow: four fifths of the time
     try:
@@ -116,17 +126,20 @@ def _steps(content: bytes | mmap) -> Iterator[tuple[int, Any]]:
 class _Machine:
     """The stack machine of the pickle protocol, less everything that runs code."""
 
-    def __init__(self, find_storage: FindStorage | None, most_copied: int) -> None:
+    def __init__(
+        self, find_storage: FindStorage | None, load_bytes: LoadBytes | None, most_copied: int
+    ) -> None:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.find_storage = find_storage
+        self.load_bytes = load_bytes
         self.left = most_copied
         self.calls = 0
 
     def _value(self, value: Any) -> None:
         if isinstance(value, int) and abs(value) > LARGEST_INT:
-            raise NotPlainDataError("it has a whole number of more than 127 bits")
+            value = Record("builtins.int")  # of a size with which everything is slow
         self.stack.append(value)
 
     def _put(self, number: int) -> None:
@@ -180,11 +193,14 @@ class _Machine:
         if len(items) % 2:
             raise NotPlainDataError("a key of a dictionary has no value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, Record):  # an enum's member: of no use here
+            if not _is_of_no_use(key):
                 target[_key(key)] = value
 
+    def _frozenset(self, items: list[Any]) -> None:
+        self.stack.append(_set_of(items))
+
     def _additems(self, items: list[Any]) -> None:
-        kept = [_key(item) for item in items if not isinstance(item, Record)]
+        kept = _set_of(items)
         if not isinstance(target := self._top(), Record):
             _expect(target, set).update(kept)
 
@@ -211,12 +227,17 @@ class _Machine:
     def _reduce(self, _: Any) -> None:
         arguments = _expect(self._pop(), tuple)
         self._charge(arguments)
-        self.stack.append(_call(_expect(self._pop(), Global), arguments))
+        function = _expect(self._pop(), Global)
+        match str(function), arguments:
+            case "torch.storage._load_from_bytes", (bytes(content),) if self.load_bytes:
+                self.stack.append(self.load_bytes(content))
+            case _:
+                self.stack.append(_call(function, arguments))
 
     def _newobj(self, _: Any) -> None:
         self._count()
         _expect(self._pop(), tuple)
-        self.stack.append(record_of(_expect(self._pop(), Global)))
+        self.stack.append(record_of(_expect(self._pop(), Global), instance=True))
 
     def _newobj_ex(self, _: Any) -> None:
         _expect(self._pop(), dict)
@@ -258,8 +279,11 @@ def _call(function: Global, arguments: tuple[Any, ...]) -> Any:
     match str(function), arguments:
         case (
             "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2",
-            (Tensor() as flat, offset, size, stride, *_),
+            (Tensor() as flat, offset, size, stride, *rest),
         ):
+            if any(as_said.get(x) for as_said in rest[2:3] if isinstance(as_said, dict)
+                   for x in ("neg", "conj")):  # fmt: skip
+                raise NotPlainDataError("it has a tensor that is stored negated or conjugated")
             return _tensor(flat, offset, size, stride)
         case (
             "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
@@ -279,8 +303,11 @@ def _call(function: Global, arguments: tuple[Any, ...]) -> Any:
             return {}
         case "collections.deque", (*_,):
             return []
-        case "builtins.set" | "__builtin__.set", (list(items),):
-            return set(map(_key, items))
+        case (
+            "builtins.set" | "__builtin__.set" | "builtins.frozenset" | "__builtin__.frozenset",
+            (list(items),),
+        ):
+            return _set_of(items)
         case "builtins.bytes" | "__builtin__.bytes", ():
             return b""
         case "torch.Size", (tuple(size),):
@@ -309,9 +336,9 @@ def _call(function: Global, arguments: tuple[Any, ...]) -> Any:
             _fill(array, (1, shape, kind, order == "F", bytes(data)))
             return array
         case "copyreg.__newobj__" | "copyreg.__newobj_ex__", (Global() as kind, *_):
-            return record_of(kind)
+            return record_of(kind, instance=True)
         case "copyreg._reconstructor" | "copy_reg._reconstructor", (Global() as kind, *_):
-            return record_of(kind)
+            return record_of(kind, instance=True)
     return record_of(function)
 
 
@@ -340,13 +367,38 @@ def _fill(array: np.ndarray, state: Any) -> None:
             and math.prod(shape) * kind.itemsize == len(content)
         ):
             array.__setstate__((1, shape, kind, fortran, content))  # type: ignore[arg-type]
+        case (int(), tuple(), Record(), bool(), bytes() | list()) if array.size == 0:
+            pass  # of text, objects, dates: nothing here computes with them
         case _:
             raise NotPlainDataError("it has an array of impossible shape")
 
 
+def _set_of(items: list[Any]) -> set[Any]:
+    return {_key(item) for item in items if not _is_of_no_use(item)}
+
+
+def _is_of_no_use(key: Any) -> bool:
+    """Whether a key is an enum's member, a set, or a tuple of more than a few plain values."""
+    if isinstance(key, tuple):
+        nested = [part for x in key if isinstance(x, tuple) for part in x]
+        deep = any(isinstance(part, tuple) for part in nested)  # which is refused
+        return not deep and not _is_short_tuple(key)
+    return isinstance(key, (Record, set, complex))
+
+
+def _is_short_tuple(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) <= MOST_IN_KEY and all(map(_is_short, value))
+
+
+def _is_short(value: Any) -> bool:
+    if isinstance(value, (str, bytes)):
+        return len(value) <= LONGEST_IN_KEY
+    return isinstance(value, (int, float, type(None)))
+
+
 def _key(value: Any) -> Any:
     """A value that may be a key; Python's dictionaries are slow with huge numbers of one hash."""
-    if isinstance(value, Global):
+    if isinstance(value, Global) or _is_short_tuple(value):
         return str(value)
     key = _expect(value, str, int, float, bytes, type(None))
     if isinstance(key, int) and abs(key) >= LARGEST_KEY:
@@ -377,7 +429,7 @@ _OF_ITEMS: dict[str, tuple[Callable[[_Machine, list[Any]], None], int | None]] =
     "LIST": (_Machine._value, None), "DICT": (_Machine._dict, None),
     "APPEND": (_Machine._appends, 1), "APPENDS": (_Machine._appends, None),
     "SETITEM": (_Machine._setitems, 2), "SETITEMS": (_Machine._setitems, None),
-    "ADDITEMS": (_Machine._additems, None),
+    "ADDITEMS": (_Machine._additems, None), "FROZENSET": (_Machine._frozenset, None),
 }  # fmt: skip
 
 

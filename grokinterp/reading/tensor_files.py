@@ -12,7 +12,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,8 +24,14 @@ from torch import Tensor
 from grokinterp.base.errors import LONGEST_VALUE, InputError, names, one_line, shown
 from grokinterp.base.files import HEAD, is_safetensors, kind_of
 from grokinterp.base.paths import file_at
-from grokinterp.reading.pickled_objects import ModelState, NotPlainDataError, Record, with_states
-from grokinterp.reading.pickles import MOST_TENSORS, TooLargeError, read_pickle
+from grokinterp.reading.pickled_objects import (
+    ModelState,
+    NotPlainDataError,
+    Record,
+    TooLargeError,
+    with_states,
+)
+from grokinterp.reading.pickles import MOST_TENSORS, read_pickle
 from grokinterp.reading.words import is_known
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of what torch.save wrote before version 1.6
@@ -41,6 +47,7 @@ DAMAGE = (  # what the parsers of the standard library raise where something is 
 NESTED = ("model", "state_dict", "model_state_dict", "net", "weights", "params")
 LONGEST_WEIGHT_NAME = 200  # of a weight
 MOST_WEIGHTS = 20_000  # of a network of a thousand layers
+MOST_OF_ALL = 100_000  # of all checkpoints of a file, tied ones counted each time
 GIVE = "give a checkpoint, such as torch.save(model.state_dict(), path) writes"
 
 StateDict = Mapping[str, Tensor]
@@ -220,9 +227,20 @@ def _span(mapped: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
     return start, info.file_size
 
 
-def _read_legacy(mapped: mmap.mmap) -> Any:
+def _storage_in(content: bytes) -> Tensor:
+    """The numbers of a storage that was pickled by itself: a file of torch.save, before 1.6."""
+    mapped = mmap.mmap(-1, len(content))
+    mapped.write(content)
+    mapped.seek(0)
+    found = _read_legacy(mapped, inside=True)
+    if not isinstance(found, Tensor) or found.ndim != 1:
+        raise NotPlainDataError("it has a storage that is none")
+    return found
+
+
+def _read_legacy(mapped: mmap.mmap, *, inside: bool = False) -> Any:
     """A plain pickle, or torch.save before version 1.6: five pickles, then the storages."""
-    first = read_pickle(mapped)
+    first = read_pickle(mapped, load_bytes=None if inside else _storage_in)
     if type(first) is not int or first != LEGACY_MAGIC:  # an array compares as one
         return first
     for _ in ("protocol version", "sizes of the system's types"):
@@ -262,6 +280,29 @@ def holds_weights(data: Any) -> bool:
         return bool(weights_in(data, Path())) if isinstance(data, Mapping) else False
     except InputError:
         return False
+
+
+def other_weights(data: Any) -> list[Any]:
+    """Keys of a file under which there are weights that are not the ones that are read."""
+    top = as_mapping(data)
+    held = [key for key, x in top.items() if isinstance(x, Mapping) and holds_weights(x)]
+    flat = sum(isinstance(x, Tensor) for x in top.values())
+    if flat >= 4 and flat >= len(top) / 2:  # as state_dict_in decides
+        return held
+    read = next((name for name in NESTED if name in held), None)
+    return [key for key in held if key != read] if read else []
+
+
+def refuse_too_many(sizes: Iterable[int], path: Path | str) -> None:
+    """Refuse checkpoints of one file that have more weights together than are looked at."""
+    n = 0
+    for size in sizes:
+        n += size
+        if n > MOST_OF_ALL:
+            raise InputError(
+                f"{path} is more than is read of one file: its checkpoints have more than "
+                f"{MOST_OF_ALL} weights; keep those of fewer steps."
+            )
 
 
 def refuse_mostly_shared(states: Collection[StateDict], path: Path) -> None:

@@ -15,7 +15,8 @@ steps_known   false where nobody knows their steps: these are positions, which d
 metrics       rows and bytes of metrics.csv that belong to the run. Its first line names its
               columns, as in grokinterp.runs.metrics: six of a task with mirrors and a split, four
               of others, and of runs that 0.2.0 began
-measures      only of a run that `gi.Watch` wrote: names of the measures that it was begun with, and
+measures      only of a run that `gi.Watch` wrote: names of the measures that it was begun with (and
+              their frequencies, where these were given), and
               rows and bytes of measures.csv that belong to the run
 finished      whether training reached its last step
 versions      of the software that wrote it (`current_versions`)
@@ -265,6 +266,7 @@ class Manifest:
                 for key in ("rows", "bytes")
             )
             and isinstance(measured.get("names"), list)
+            and isinstance(measured.get("frequencies", []), list)
             and all(isinstance(name, str) for name in measured["names"])
             and isinstance(notes, list)
             and all(isinstance(note, str) for note in notes)

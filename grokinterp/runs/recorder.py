@@ -1,7 +1,8 @@
 """Recorder: the same run folder from a training loop of the user's own."""
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, SupportsFloat, SupportsIndex
@@ -178,8 +179,8 @@ class Recorder:
         self, step: SupportsIndex, model: AnyModel, *, metrics: Logged | None = None
     ) -> Metrics:
         """Save the weights of a step and log its metrics, which are returned."""
-        number, seen, logged, writer, measured = self._prepared(step, model, metrics, saved=True)
-        writer.record(number, logged, _kept(seen.state), measured)
+        number, state, logged, writer, measured = self._prepared(step, model, metrics, saved=True)
+        writer.record(number, logged, state, measured)
         self._last = number
         return logged
 
@@ -247,10 +248,16 @@ class Recorder:
 
     def _prepared(
         self, step: SupportsIndex, model: AnyModel, given: Logged | None, *, saved: bool
-    ) -> tuple[int, Snapshot, Metrics, RunWriter, Measured | None]:
-        """The step, model and metrics, refused before anything is written; and the open folder."""
+    ) -> tuple[int, Weights, Metrics, RunWriter, Measured | None]:
+        """The step, state and metrics, refused before anything is written; and the open folder."""
         number = _checked_step(step, self._last)
         hooked = hooked_model(model)
+        with _without_autocast(device_of(hooked)):
+            return self._seen(number, hooked, given, saved=saved)
+
+    def _seen(
+        self, number: int, hooked: HookedModel, given: Logged | None, *, saved: bool
+    ) -> tuple[int, Weights, Metrics, RunWriter, Measured | None]:
         seen = snapshot(hooked, self._task, train_mask=self._train_mask, step=number)
         steps = () if self._writer is None else self._writer.manifest.steps
         refuse_diverged(self.path, number, seen.weights, saved=steps)
@@ -258,14 +265,20 @@ class Recorder:
         if given is not None:
             logged = as_metrics(given, COLUMNS + UNMIRRORED, without_rows=self._without_rows())
         architecture = self._checked_shape(hooked, seen)
-        measured = self._measured(seen) if saved else None
+        state: Weights = {}
+        measured = None
+        if saved:
+            state = _kept(seen.state)
+            if logged is None:
+                logged = self._evaluated(seen)
+            measured = self._measured(seen)  # by code of others, which gets none of our copies
         writer = self._open(number, architecture, str(device_of(hooked)))
-        if logged is None:
-            logged = evaluate(
-                seen.all_logits, self._task.labels, self._train_mask, self._unmirrored
-            )
+        logged = self._evaluated(seen) if logged is None else logged
         row = {x: logged.get(x, math.nan) for x in writer.columns}
-        return number, seen, row, writer, measured
+        return number, state, row, writer, measured
+
+    def _evaluated(self, seen: Snapshot) -> Metrics:
+        return evaluate(seen.all_logits, self._task.labels, self._train_mask, self._unmirrored)
 
     def _without_rows(self) -> list[str]:
         """Columns of metrics that are means over no rows of the table."""
@@ -335,12 +348,23 @@ class Recorder:
 
 
 def _kept(weights: Weights) -> Weights:
-    """Weights as a run keeps them, of one precision that holds every value of all of them.
+    """A copy of weights as a run keeps them, of one precision that holds every value of them.
 
     Half precision becomes float32, in which everything here computes.
     """
     double = any(weight.dtype == torch.float64 for weight in weights.values())
-    return {name: w.to(torch.float64 if double else torch.float32) for name, w in weights.items()}
+    kind = torch.float64 if double else torch.float32
+    return {name: w.to(kind, copy=True) for name, w in weights.items()}
+
+
+@contextlib.contextmanager
+def _without_autocast(device: torch.device) -> Iterator[None]:
+    """The precision of the weights, whatever the training loop computes with."""
+    with contextlib.ExitStack() as off:
+        for kind in {"cpu", device.type}:
+            if torch.amp.is_autocast_available(kind):
+                off.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def _checked_step(step: SupportsIndex, last: int) -> int:

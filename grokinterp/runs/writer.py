@@ -43,10 +43,14 @@ WEIGHTS = "weights/"  # how the names of weights begin in a state to go on from
 
 
 class Measured(NamedTuple):
-    """What was measured of a checkpoint: names of the measures, and values by column."""
+    """What was measured of a checkpoint: names of the measures, and values by column.
+
+    `frequencies` are those that were given for all checkpoints, if they were.
+    """
 
     names: Sequence[str]
     values: Mapping[str, float]
+    frequencies: Sequence[int] | None = None
 
 
 class RunWriter:
@@ -196,6 +200,8 @@ class RunWriter:
                 if self.measures is None:
                     self.measures = tuple(measured.values)
                     self.manifest.measures = {"names": list(measured.names)}
+                    if measured.frequencies is not None:
+                        self.manifest.measures["frequencies"] = list(measured.frequencies)
                 self._measured.append(csv_line(step, measured.values, self.measures))
             self.flush()
         except BaseException:
