@@ -19,7 +19,6 @@ import pandas as pd
 from grokinterp.base.errors import InputError, one_line
 from grokinterp.reading.logs.cells import DECIMAL_COMMA, NOT_THERE, NUMBER, THOUSANDS
 from grokinterp.reading.logs.contents import content_of
-from grokinterp.reading.logs.formats import log_format
 from grokinterp.reading.logs.nested import without_names
 from grokinterp.reading.logs.series import MOST_COLUMNS
 from grokinterp.reading.words import is_known
@@ -52,10 +51,11 @@ def is_table(content: bytes) -> bool:
     names = _cells_of(lines[0], form.separator)
     if not form.has_header:
         return len(names) > 1
-    return any(map(is_known, names)) and not any(name and _is_number(name) for name in names)
+    if not any(map(is_known, names)) or any(name and _is_number(name) for name in names):
+        return False
+    return len(lines) == 1 or any(map(_is_number, _cells_of(lines[1], form.separator)))
 
 
-@log_format("csv", suffixes=(".csv", ".tsv", ".tab", ".dat"))
 def read_delimited(path: Path) -> pd.DataFrame:
     """A table of text of another tool, column names stripped; what is none is refused in one line.
 
