@@ -113,8 +113,9 @@ def _found(texts: tuple[str, ...]) -> tuple[list[_Found], list[str], str]:
     no_step, side, is_alone, done = "", "", True, -1
     for at, (before, after) in enumerate(pairwise(texts)):
         name, start = _name_in(before, at)
+        alone = "" if name else _of_side(before, after, found[-1].slot if found else None, at)
         for word in _WORD.finditer(before[:start]):
-            if word[0].lower() in SIDES and _is_a_word(before, word):
+            if not alone and word[0].lower() in SIDES and _is_a_word(before, word):
                 side, is_alone = word[0], True
         if at <= done:
             continue
@@ -130,8 +131,7 @@ def _found(texts: tuple[str, ...]) -> tuple[list[_Found], list[str], str]:
             percent = _is_percent(texts[done + 1])
             found += [_Found(_slot(x, at + i, percent)) for i, x in enumerate(names)]
             continue
-        if not name:
-            name = _of_side(before, after, found[-1].slot if found else None, at)
+        name = name or alone
         if not name:
             if (run := _run_in(before)) and _is_whole(before, after, at, len(texts) - 2):
                 found.append(_Found(Slot(run, at, "run")))
@@ -270,8 +270,8 @@ def _of_side(before: str, after: str, last: Slot | None, at: int) -> str:
     word = re.match(r"\W*([A-Za-z]+)", after)
     if word and not is_about_losses(word[1].lower()) and not is_axis(word[1]):
         return ""
-    if word and word[1].lower() in KINDS and after[:1] in "% ":  # Train 90% acc
-        return ""
+    if (unit := re.match(r"[%\s]*([A-Za-z]+)", after)) and unit[1].lower() in KINDS:
+        return ""  # Train 90% acc
     if said := re.search(rf"{_KIND_SIDE.pattern}$", before, re.IGNORECASE):
         return f"{said[2]} {said[1]}"
     side = _ONE_SIDE.fullmatch(before)

@@ -8,7 +8,6 @@ import math
 import re
 from array import array
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ LONGEST_LINE = 20_000  # characters; of longer ones, such as those of a bar, the
 ALIKE = 0.8  # two counts of steps end alike if one does so within this share of the other
 FEW_ROWS = 2  # with more of them, a step that never changes is none
 _LINE = re.compile(r"[^\r\n]+")
-_COMMA = re.compile(r"[^\r\n]*\d,\d[^\r\n]*")
+_COMMA = re.compile(r"\d,\d")
 _GROUPS = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?([eE][+-]?\d+)?")
 _POINTS = re.compile(r"[1-9]\d{0,2}(\.\d{3})+")
 _TIMES = {"k": 1e3, "m": 1e6}
@@ -40,10 +39,9 @@ PLAIN, PERCENT, GROUPED, DECIMAL, SPACED = range(5)  # how a number is written
 def rows_of(text: str, path: Path) -> pd.DataFrame:
     """A row a line that has a known name with a number; no row where there is none."""
     text = plain(text)
-    comma = any(_has_decimal_comma(line) for line in _COMMA.findall(text))
-    lines = _Lines(comma)
-    for found in _LINE.finditer(text):
-        lines.add(found[0][-LONGEST_LINE:])
+    lines = _Lines(_COMMA.search(text) is not None and any(map(_has_decimal_comma, _cut(text))))
+    for line in _cut(text):
+        lines.add(line)
     return lines.table(path)
 
 
@@ -58,14 +56,22 @@ def plain(text: str) -> str:
 
 def plans_in(text: str) -> Iterator[Plan]:
     """What is to be read in the lines that have anything."""
-    for found in _LINE.finditer(plain(text)):
-        if plan := plan_of(tuple(NUMBER.split(found[0][-LONGEST_LINE:])[::2])):
+    for line in _cut(plain(text)):
+        if plan := plan_of(tuple(NUMBER.split(line)[::2])):
             yield plan
+
+
+def _cut(text: str) -> Iterator[str]:
+    """The lines of a text, the last part of longer ones."""
+    for found in _LINE.finditer(text):
+        yield found[0][-LONGEST_LINE:]
 
 
 def _has_decimal_comma(line: str) -> bool:
     """Whether a number of a known name has a comma that groups no thousands."""
-    parts = NUMBER.split(line[-LONGEST_LINE:])
+    if _COMMA.search(line) is None:
+        return False
+    parts = NUMBER.split(line)
     plan = plan_of(tuple(parts[::2]))
     if plan is None:
         return False
@@ -376,8 +382,3 @@ def _unsure(curves: dict[str, _Column], group: np.ndarray) -> list[str]:
         if (groups.max() > groups.min()).any():
             found.append(name)
     return found
-
-
-def first_plans(text: str, most: int = 10_000) -> list[Plan]:
-    """The plans of the first lines, for whoever wants to know what kind of text it is."""
-    return list(islice(plans_in(text), most))
