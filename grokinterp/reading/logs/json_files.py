@@ -14,6 +14,7 @@ import pandas as pd
 from grokinterp.base.errors import InputError, one_line
 from grokinterp.base.files import kind_of
 from grokinterp.reading.logs.contents import text_of
+from grokinterp.reading.logs.delimited import is_table
 from grokinterp.reading.logs.formats import log_format
 from grokinterp.reading.logs.line_rows import plans_in
 from grokinterp.reading.logs.lines import LOOKED_AT, read_lines
@@ -21,7 +22,10 @@ from grokinterp.reading.logs.nested import table_in
 
 LARGEST = 128_000_000  # bytes; Python needs ten times as many for what is in them
 SUFFIXES = (".json", ".jsonl", ".ndjson")
-_LIKE_JSON = re.compile(r"""\s*(["\]}]|\{\s*("|$)|\[\s*([\["{]|$)|[\d.+-]|null|true|false)""")
+_LIKE_JSON = re.compile(
+    r"""\s*(["\]}]|\{\s*(["}]|$)|\[\s*([\["\]]|\{\s*("|$)|[\d.,+\-eE\s]*[,\]]|$)"""
+    r"""|([\d.+\-eE\s]|null|true|false)+,?\s*$)"""
+)
 _BETWEEN = re.compile(r"[\s,]*")  # records
 _HEAD_OF_RECORD = "{["
 
@@ -59,13 +63,12 @@ def read_json(path: Path) -> pd.DataFrame:
 
 def _is_other(text: str) -> bool:
     """Whether most lines that say something are no JSON: they are lines of pairs, or a table."""
-    lines = [line for line in text[:LOOKED_AT].splitlines() if line.strip()]
-    others = [line for line in lines if _LIKE_JSON.match(line) is None]
-    if len(others) == len(lines) and not text.lstrip().startswith(tuple(_HEAD_OF_RECORD)):
+    head = text[:LOOKED_AT]
+    if text.lstrip()[:1] not in _HEAD_OF_RECORD and is_table(head.encode(errors="replace")):
         return True
-    records = sum(line.lstrip().startswith(("{", "[{")) for line in lines) - sum(
-        line.lstrip().startswith(("{", "[{")) for line in others
-    )
+    lines = [line for line in head.splitlines() if line.strip()]
+    others = [line for line in lines if _LIKE_JSON.match(line) is None]
+    records = sum(line.lstrip()[:1] == "{" for line in lines if _LIKE_JSON.match(line))
     pairs = sum(plan.has_curves for line in others for plan in plans_in(line))
     return pairs > 0 and pairs >= records
 

@@ -16,7 +16,7 @@ from grokinterp.reading.words import KINDS, SIDES, curve_of, is_about_losses, si
 
 SPACES = "\u00a0\u202f\u2009"  # that group digits: no-break, narrow no-break, thin
 NUMBER = re.compile(
-    rf"((?:(?<![\w.)\]@-])[+-])?"
+    rf"(?=[\d.+\-ni])((?:(?<![\w.)\]@-])[+-])?"
     r"(?:(?<![\w.@])|(?<=\bepoch)|(?<=\bstep)|(?<=\biter)|(?<=\bep)|(?<=\bE)"
     r"|(?<=\bepoch_)|(?<=\bstep_))"
     rf"(?:\d{{1,3}}(?:[ {SPACES}'\u2019]\d{{3}})+(?![\d.:/\w%-]|,\d)"
@@ -156,7 +156,7 @@ def _found(texts: tuple[str, ...]) -> tuple[list[_Found], list[str], str]:
                 continue
         measure = curve_of(words_of(name))
         found.append(_Found(slot, side, is_alone) if measure and not measure[0] else _Found(slot))
-        if measure and measure[0] and " " in name:
+        if measure and measure[0] and " " in name and not alone:
             side, is_alone = next((x for x in name.split() if side_of(words_of(x))), ""), False
     return found, dropped, no_step
 
