@@ -33,7 +33,7 @@ _WRAPPED = re.compile(
 )
 _COLOUR = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 _RECORDS = re.compile(r"\}\s*,\s*\{")  # of a list that Python printed
-PLAIN, PERCENT, GROUPED, DECIMAL, SPACED = range(5)  # how a number is written
+PLAIN, PERCENT, GROUPED, DECIMAL, SPACED, COMMA = range(6)  # how a number is written
 
 
 def rows_of(text: str, path: Path) -> pd.DataFrame:
@@ -170,6 +170,7 @@ class _Lines:
         if "," in bare and self.comma:
             bare = bare.replace(".", "").replace(",", ".") if bare.count(",") == 1 else ""
         elif _GROUPS.fullmatch(bare.lstrip("+-")):
+            mark = COMMA if "." not in bare and not is_step else mark
             bare = bare.replace(",", "")
         elif is_step and re.fullmatch(r"\d{1,3}(\.\d{3}){2,}", bare):
             bare, mark = bare.replace(".", ""), PLAIN
@@ -188,6 +189,7 @@ class _Lines:
         has_curve = np.zeros(self.n, bool)
         for column in curves.values():
             has_curve[np.asarray(column.lines)] = True
+        _check_groups(curves, path)
         axes = pd.DataFrame(
             {
                 name: pd.Series(_steps(x, name, path), np.asarray(x.lines))
@@ -260,6 +262,17 @@ class _Lines:
                     f"{path} has a line whose step is no number ({shown(what)}), so that its "
                     "values are of no known step; write steps as 1000, or leave that line out."
                 )
+
+
+def _check_groups(curves: dict[str, _Column], path: Path) -> None:
+    """Refuse a loss or accuracy whose every number has a comma before three digits."""
+    for name, column in curves.items():
+        if set(column.marks) == {COMMA}:
+            raise InputError(
+                f"{path} has numbers of {name!r} with a comma before three digits, such as "
+                f"{column.values[0]:,.0f}, which may be thousands or decimals; write a point for "
+                "decimals, and nothing between thousands."
+            )
 
 
 def _share(part: str, whole: str) -> float | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from grokinterp.reading.logs.contents import content_of
+from grokinterp.reading.logs.contents import content_and_notes
 from grokinterp.reading.logs.delimited import is_table, read_delimited
 from grokinterp.reading.logs.formats import log_format
 from grokinterp.reading.logs.line_rows import plans_in, rows_of
@@ -15,11 +15,13 @@ LOOKED_AT = 500_000  # bytes, to find out whether there are pairs
 @log_format("lines", suffixes=(".log", ".out", ".txt"))
 def read_lines(path: Path) -> pd.DataFrame:
     """A row a line that has a known name with a number; a table of text is read as one."""
-    content = content_of(path)
+    content, notes = content_and_notes(path)
     head = content[:LOOKED_AT].decode(errors="ignore")
     if is_table(content) or not has_pairs(head):
         return read_delimited(path)
-    return rows_of(content.decode(), path)
+    frame = rows_of(content.decode(), path)
+    frame.attrs["notes"] += notes
+    return frame
 
 
 @log_format("csv", suffixes=(".csv", ".tsv", ".tab", ".dat"))
