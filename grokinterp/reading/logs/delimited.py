@@ -250,7 +250,7 @@ def _with_whole_steps(frame: pd.DataFrame, content: bytes, form: _Form, path: Pa
     """The table with steps such as 1.000, beside ones such as 500, as thousands."""
     of_steps = [
         i for i, name in enumerate(frame.columns)
-        if is_axis(str(name)) and frame.iloc[:, i].dtype.kind == "f"
+        if is_axis(str(name)) and frame.iloc[:, i].dtype.kind not in "iu"
     ]  # fmt: skip
     if not of_steps or not GROUPED.search(content):
         return frame
@@ -260,7 +260,7 @@ def _with_whole_steps(frame: pd.DataFrame, content: bytes, form: _Form, path: Pa
         grouped = [cell for cell in cells if re.fullmatch(r"[1-9]\d{0,2}(\.\d{3})+", cell)]
         if grouped and len(grouped) < len(cells) == len(grouped) + sum(map(str.isdigit, cells)):
             whole = written.iloc[:, i].str.strip().str.replace(".", "").astype(float)
-            frame.isetitem(i, whole)
+            frame.isetitem(i, whole.to_numpy())
     return frame
 
 

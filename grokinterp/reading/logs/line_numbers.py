@@ -8,7 +8,6 @@ longest run of words that says a step, a loss or an accuracy. A word of a side t
 
 import re
 from functools import lru_cache
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from grokinterp.reading.logs.series import is_axis
@@ -108,57 +107,91 @@ def plan_of(texts: tuple[str, ...]) -> Plan | None:
 
 def _found(texts: tuple[str, ...]) -> tuple[list[_Found], list[str], str]:
     """The names of the numbers in their order, those left out, and what is no step."""
-    found: list[_Found] = []
-    dropped: list[str] = []
-    no_step, side, is_alone, done = "", "", True, -1
-    for at, (before, after) in enumerate(pairwise(texts)):
+    line = _Line(texts)
+    for at in range(len(texts) - 1):
+        line.look_at(at)
+    return line.found, line.dropped, line.no_step
+
+
+class _Line:
+    """A line while its numbers are looked at, one after the other."""
+
+    def __init__(self, texts: tuple[str, ...]) -> None:
+        self.texts = texts
+        self.found: list[_Found] = []
+        self.dropped: list[str] = []
+        self.no_step = ""
+        self.side, self.is_alone = "", True  # the word for a side that was last
+        self.done = -1  # the number up to which all are taken
+
+    def look_at(self, at: int) -> None:
+        """Find the name of a number, and whether it is certain."""
+        before, after = self.texts[at : at + 2]
         name, start = _name_in(before, at)
-        alone = "" if name else _of_side(before, after, found[-1].slot if found else None, at)
-        for word in _WORD.finditer(before[:start]):
-            if not alone and word[0].lower() in SIDES and _is_a_word(before, word):
-                side, is_alone = word[0], True
-        if at <= done:
-            continue
-        if names := _listed(before, at):
-            together = all(
-                text and _APART.fullmatch(text) for text in texts[at + 1 : at + len(names)]
-            ) and at + len(names) < len(texts)
-            more = texts[at + len(names)] if together else ""
-            if not together or (_APART.fullmatch(more) and at + len(names) + 1 < len(texts)):
-                dropped += names
-                continue
-            done = at + len(names) - 1
-            percent = _is_percent(texts[done + 1])
-            found += [_Found(_slot(x, at + i, percent)) for i, x in enumerate(names)]
-            continue
-        name = name or alone
-        if not name:
-            if (run := _run_in(before)) and _is_whole(before, after, at, len(texts) - 2):
-                found.append(_Found(Slot(run, at, "run")))
-            continue
-        slot = _slot(name, at, _is_percent(after))
-        if not _is_whole(before, after, at, len(texts) - 2):
-            if slot.kind == "step" and re.match(r"\w", after) and not _UNIT.match(after):
-                no_step = no_step or f"{name} ...{after[:10]}"
-            continue
-        if slot.kind == "step":
-            if _THERE.search(before) and _OTHERS & _lower(" ".join(texts[: at + 1])):
-                continue
-            if inner := [x for x in words_of(name) if x in SIDES]:
-                side, is_alone = inner[0], True
-        elif _OF.fullmatch(after) and at + 2 < len(texts):
-            done = at + 1
-            slot = slot._replace(of=done)
-            if texts[at + 2].strip() == "(" and at + 3 < len(texts) and _is_percent(texts[at + 3]):
-                slot, done = slot._replace(at=at + 2, is_percent=True, of=None), at + 2
+        last = self.found[-1].slot if self.found else None
+        alone = "" if name else _of_side(before, after, last, at)
+        for word in _WORD.finditer("" if alone else before[:start]):
+            if word[0].lower() in SIDES and _is_a_word(before, word):
+                self.side, self.is_alone = word[0], True
+        if at <= self.done:
+            return
+        is_whole = _is_whole(before, after, at, len(self.texts) - 2)
+        if names := _listed(before):
+            self._take_list(names, at)
+        elif name := name or alone:
+            slot = _slot(name, at, _is_percent(after))
+            if not is_whole:
+                if slot.kind == "step" and re.match(r"\w", after) and not _UNIT.match(after):
+                    self.no_step = self.no_step or f"{name} ...{after[:10]}"
+            elif slot.kind == "step":
+                self._take_step(slot)
+            else:
+                self._take(slot, is_side_said=not alone)
+        elif is_whole and (run := _run_in(before)):
+            self.found.append(_Found(Slot(run, at, "run")))
+
+    def _take_list(self, names: list[str], at: int) -> None:
+        """As many numbers as there are names that stand together; none where it is not so."""
+        end = at + len(names)
+        apart = self.texts[at + 1 : end]
+        is_list = end < len(self.texts) and all(x and _APART.fullmatch(x) for x in apart)
+        goes_on = is_list and end + 1 < len(self.texts) and _APART.fullmatch(self.texts[end])
+        if not is_list or goes_on:
+            self.dropped += names
+            return
+        self.done = end - 1
+        percent = _is_percent(self.texts[end])
+        self.found += [_Found(_slot(name, at + i, percent)) for i, name in enumerate(names)]
+
+    def _take_step(self, slot: Slot) -> None:
+        """A step; the one of a best value, further on in a line, is none."""
+        if _THERE.search(self.texts[slot.at]) and _OTHERS & _lower(self.texts[: slot.at + 1]):
+            return
+        if sides := [word for word in words_of(slot.name) if word in SIDES]:
+            self.side, self.is_alone = sides[0], True
+        self.found.append(_Found(slot))
+
+    def _take(self, slot: Slot, *, is_side_said: bool) -> None:
+        """A loss or an accuracy, which may be a part of a whole."""
+        if _OF.fullmatch(self.texts[slot.at + 1]) and slot.at + 2 < len(self.texts):
+            slot = self._part(slot)
             if slot.kind != "share":
-                dropped.append(name)
-                continue
-        measure = curve_of(words_of(name))
-        found.append(_Found(slot, side, is_alone) if measure and not measure[0] else _Found(slot))
-        if measure and measure[0] and " " in name and not alone:
-            side, is_alone = next((x for x in name.split() if side_of(words_of(x))), ""), False
-    return found, dropped, no_step
+                self.dropped.append(slot.name)
+                return
+        side, _ = curve_of(words_of(slot.name)) or (None, "")
+        self.found.append(_Found(slot) if side else _Found(slot, self.side, self.is_alone))
+        if side and is_side_said and " " in slot.name:
+            word = next((x for x in slot.name.split() if side_of(words_of(x))), "")
+            self.side, self.is_alone = word, False
+
+    def _part(self, slot: Slot) -> Slot:
+        """A part of a whole: the percentage in brackets after it, where there is one."""
+        self.done = slot.at + 1
+        bracket, *after = self.texts[slot.at + 2 : slot.at + 4]
+        if bracket.strip() == "(" and after and _is_percent(after[0]):
+            self.done = slot.at + 2
+            return slot._replace(at=self.done, is_percent=True)
+        return slot._replace(of=self.done)
 
 
 def _with_sides(found: list[_Found]) -> tuple[list[Slot], list[str]]:
@@ -211,8 +244,8 @@ def _is_percent(after: str) -> bool:
     return after[:1] == "%" or (after[1:2] == "%" and after[:1].isspace())
 
 
-def _lower(text: str) -> set[str]:
-    return {word.lower() for word in _WORD.findall(text)}
+def _lower(texts: tuple[str, ...]) -> set[str]:
+    return {word.lower() for text in texts for word in _WORD.findall(text)}
 
 
 def _is_a_word(text: str, word: re.Match[str]) -> bool:
@@ -246,7 +279,7 @@ def _name_in(before: str, at: int) -> tuple[str, int]:
     return "", len(before)
 
 
-def _listed(before: str, at: int) -> list[str]:
+def _listed(before: str) -> list[str]:
     """Names that stand together before their numbers: `train/test acc`, `train acc, test acc`."""
     if two := list(_TWO_SIDES.finditer(before)):
         rest = before[: two[-1].start()] + " " + before[two[-1].end() :]
@@ -287,9 +320,9 @@ def _run_in(before: str) -> str:
 
 def _text_for_step(texts: tuple[str, ...]) -> str:
     """What stands after a name of a step, where it is no number: `step=?`."""
-    for text in texts:
-        for found in _NO_STEP.finditer(text):
-            if is_axis(found[1]) and not is_about_losses(found[2].lower()) and not is_axis(found[2]):
-                if curve_of(words_of(found[2])) is None:
-                    return f"{found[1]} {found[2]}"
+    for found in (x for text in texts for x in _NO_STEP.finditer(text)):
+        name, word = found.groups()
+        is_name = is_about_losses(word.lower()) or is_axis(word) or curve_of(words_of(word))
+        if is_axis(name) and not is_name:
+            return f"{name} {word}"
     return ""

@@ -211,15 +211,15 @@ class _Lines:
         curves = {name: x for name, x in curves.items() if name not in loose}
         if self.dropped:
             listed = names(self.dropped, spelled=str)
-            said = f"left out, as several numbers may be meant: {listed}"
+            why = f"left out, as several numbers may be meant: {listed}"
             if not curves:
                 raise InputError(
-                    f"{path} has lines whose numbers have no side of their own ({said}); write "
+                    f"{path} has lines whose numbers have no side of their own ({why}); write "
                     "train or test before each."
                 )
-            notes.append(said)
+            notes.append(why)
         data: dict[str, pd.Series] = {}
-        for name in axes:
+        for name in map(str, axes):
             filled = axes[name].to_numpy()[np.maximum(event, 0)]
             data[name] = pd.Series(np.where(event >= 0, filled, np.nan))
         data.update({name: self._cells(column) for name, column in curves.items()})
@@ -304,8 +304,8 @@ def _joined(axes: pd.DataFrame, has_curve: np.ndarray) -> tuple[pd.DataFrame, li
     Where some lines have both an epoch and a step, and others the epoch alone, epochs count.
     """
     axes, notes = axes.copy(), []
-    for one in list(axes):
-        for other in list(axes):
+    for one in map(str, list(axes)):
+        for other in map(str, list(axes)):
             if one == other or one not in axes or other not in axes:
                 continue
             first, second = axes[one], axes[other]
@@ -332,7 +332,7 @@ def _is_same_count(first: pd.Series, second: pd.Series) -> bool:
         return False
     one, two = first.dropna().to_numpy(), second.dropna().to_numpy()
     rises = (np.diff(one) >= 0).all() and (np.diff(two) >= 0).all()
-    return rises and ALIKE * max(one[-1], two[-1]) <= min(one[-1], two[-1])
+    return bool(rises) and ALIKE * max(one[-1], two[-1]) <= min(one[-1], two[-1])
 
 
 def _groups(

@@ -28,9 +28,9 @@ def table_part(content: bytes) -> bytes:
 
 
 def plainly_spelled(content: bytes, separator: str) -> bytes:
-    """A table without spaces and apostrophes that group digits.
+    r"""A table without spaces and apostrophes that group digits.
 
-    >>> plainly_spelled("1'000;0,5\\u00a0%".encode(), ";")
+    >>> plainly_spelled("1'000;0,5\u00a0%".encode(), ";")
     b'1000;0,5 %'
     """
     marks = [*SPACES, "'", "\u2019"]
@@ -62,9 +62,7 @@ def _has_row(content: bytes, start: int, most: int) -> bool:
     """Whether the next lines are numbers, as many as there are names or one more."""
     below = content[start : start + 20_000].decode(errors="replace").split("\n")[1:3]
     cells = [[x for x in _CELLS.split(line.strip(" \r|")) if x] for line in below]
-    return any(
-        row and 1 < len(row) <= most + 1 and all(map(_is_number, row)) for row in cells
-    )
+    return any(row and 1 < len(row) <= most + 1 and all(map(_is_number, row)) for row in cells)
 
 
 def _with_index(content: bytes) -> bytes:
