@@ -84,6 +84,15 @@ READ = {
         f"step {s} | acc train {a:.4f} val {b:.4f} | loss train 1.0 val 2.0"
     ),
     "the other in brackets": lambda s, a, b: f"step {s} loss 1.0 (val 2.0) acc {a} (val {b})",
+    "kinds of a side": lambda s, a, b: (
+        f"step {s} train loss | acc: 1.0 | {a:.4f}  test loss | acc: 2.0 | {b:.4f}"
+    ),
+    "tensors of one number": lambda s, a, b: (
+        f"step {s} train_acc tensor([{a:.4f}]) test_acc tensor([[{b:.4f}]])"
+    ),
+    "batches of an epoch": lambda s, a, b: (
+        f"Epoch {s}\nstep 0 train_acc {a / 2} test_acc {b / 2}\nstep 1 train_acc {a} test_acc {b}"
+    ),
     "E10": lambda s, a, b: f"E{s} acc_tr={a} acc_te={b}",
     "epoch10": lambda s, a, b: f"epoch{s} train_acc={a} test_acc={b}",
     "the best so far": lambda s, a, b: (
@@ -146,6 +155,14 @@ REFUSED = {
     "a bar without an end": (
         lambda s, a, b: f"\r{s}it [00:10, 98.7it/s, train_acc={a}, test_acc={b}]",
         "no column 'step'",
+    ),
+    "a side without a measure": (
+        lambda s, a, b: f"step {s} train: {a:.4f} test: {b:.4f}",
+        "no loss or accuracy beside them",
+    ),
+    "kinds that are not told apart": (
+        lambda s, a, b: f"step {s} train (loss, acc): (1.0, {a}) test (loss, acc): (2.0, {b})",
+        "write train or test",
     ),
     "one step for all": (
         lambda s, a, b: f"{'epochs: 2000' if not s else ''}\ntrain_acc {a} test_acc {b}",

@@ -36,7 +36,7 @@ _OTHERS = {  # before a name, words that make it one of something else
 }  # fmt: skip
 _THERE = re.compile(r"(\bat|@|\bfrom|\bin)\s+\w+\W*$", re.IGNORECASE)  # of the step of a best one
 _APART = re.compile(r"[\s,/|;&()]*")  # between numbers of one list
-_LISTED = re.compile(r",|&|\band\b|\s/\s")  # between names of one list
+_LISTED = re.compile(r"[,|;&]|\band\b|\s/\s")  # between names of one list
 _OF = re.compile(r"\s?/\s?")
 _SIDE = "|".join(SIDES)
 _KIND = "|".join(KINDS)
@@ -96,7 +96,10 @@ def plan_of(texts: tuple[str, ...]) -> Plan | None:
     """
     found, dropped, no_step = _found(texts)
     slots, twice = _with_sides(found)
-    runs = tuple((x[1].lower(), x[2]) for text in texts for x in _RUN_WORD.finditer(text))
+    runs = tuple(
+        (x[1].lower(), x[2]) for text in texts for x in _RUN_WORD.finditer(text)
+        if side_of(words_of(x[2])) is None
+    )  # fmt: skip
     if not any(slot.kind == "step" for slot in slots):
         no_step = no_step or _text_for_step(texts)
     else:
@@ -161,7 +164,11 @@ class _Line:
             return
         self.done = end - 1
         percent = _is_percent(self.texts[end])
-        self.found += [_Found(_slot(name, at + i, percent)) for i, name in enumerate(names)]
+        first, _ = curve_of(words_of(names[0])) or (None, "")
+        for i, name in enumerate(names):
+            side, _ = curve_of(words_of(name)) or (None, "")
+            own = f"{first} {name}" if first and not side else name  # train loss | acc: 1 | 0.5
+            self.found.append(_Found(_slot(own, at + i, percent)))
 
     def _take_step(self, slot: Slot) -> None:
         """A step; the one of a best value, further on in a line, is none."""

@@ -28,8 +28,8 @@ _POINTS = re.compile(r"[1-9]\d{0,2}(\.\d{3})+")
 _TIMES = {"k": 1e3, "m": 1e6}
 _WRAPPED = re.compile(
     r"(?:\b(?:np|numpy|torch|jnp|tf)\.)?\b(?:u?int(?:8|16|32|64|p)?|b?float(?:16|32|64)?_?|"
-    r"tensor|as_tensor|array|asarray|Tensor|Array)\(\s*\[?\s*"
-    r"([+-]?[\d.]+\.?(?:[eE][+-]?\d+)?|nan|inf|-inf)\s*\]?(?:,[^()\n]*)?\)"
+    r"tensor|as_tensor|array|asarray|Tensor|Array)\(\s*\[*\s*"
+    r"([+-]?[\d.]+\.?(?:[eE][+-]?\d+)?|nan|inf|-inf)\s*\]*(?:,[^()\n]*)?\)"
 )
 _COLOUR = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 _RECORDS = re.compile(r"\}\s*,\s*\{")  # of a list that Python printed
@@ -222,6 +222,8 @@ class _Lines:
         for name in map(str, axes):
             filled = axes[name].to_numpy()[np.maximum(event, 0)]
             data[name] = pd.Series(np.where(event >= 0, filled, np.nan))
+            if _counts_epochs(name) and _starts_again(axes.drop(columns=name)):
+                data[name] = axes[name].ffill()  # batches of an epoch that a line before names
         data.update({name: self._cells(column) for name, column in curves.items()})
         data.update(self._runs())
         frame = pd.DataFrame(data, index=range(self.n))[has_curve]
@@ -324,6 +326,11 @@ def _joined(axes: pd.DataFrame, has_curve: np.ndarray) -> tuple[pd.DataFrame, li
 
 def _counts_epochs(name: str) -> bool:
     return any(counts_epochs(word) for word in words_of(name))
+
+
+def _starts_again(axes: pd.DataFrame) -> bool:
+    """Whether steps fall again and again, as those within an epoch do."""
+    return any((np.diff(axes[name].dropna().to_numpy()) < 0).sum() > 1 for name in axes)
 
 
 def _is_same_count(first: pd.Series, second: pd.Series) -> bool:

@@ -1,9 +1,11 @@
 """Is a file of text a table, or lines that people read: `step 1,000 | train/acc=0.52`?"""
 
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
 
+from grokinterp.base.errors import InputError
 from grokinterp.reading.logs.contents import content_and_notes
 from grokinterp.reading.logs.delimited import is_table, read_delimited
 from grokinterp.reading.logs.formats import log_format
@@ -18,6 +20,11 @@ def read_lines(path: Path) -> pd.DataFrame:
     content, notes = content_and_notes(path)
     head = content[:LOOKED_AT].decode(errors="ignore")
     if is_table(content) or not has_pairs(head):
+        if not is_table(content) and _has_steps(head):
+            raise InputError(
+                f"{path} has lines with steps, and no loss or accuracy beside them whose name is "
+                "known; write lines such as 'step=10 train_acc=0.5 test_acc=0.1', or a CSV."
+            )
         return read_delimited(path)
     frame = rows_of(content.decode(), path)
     frame.attrs["notes"] += notes
@@ -36,4 +43,10 @@ def has_pairs(text: str) -> bool:
     >>> has_pairs("Epoch [3/10], Step [5/600], Loss: 0.25"), has_pairs("a note of 2026")
     (True, False)
     """
-    return any(plan.has_curves for plan in plans_in(text))
+    return any(plan.has_curves or plan.dropped for plan in plans_in(text))
+
+
+def _has_steps(text: str) -> bool:
+    """Whether two lines or more say a step."""
+    saying = (plan for plan in plans_in(text) if any(slot.kind == "step" for slot in plan.slots))
+    return len(list(islice(saying, 2))) > 1
