@@ -21,6 +21,7 @@ from grokinterp.reading.logs.lines import LOOKED_AT, read_lines
 from grokinterp.reading.logs.nested import table_in
 
 LARGEST = 128_000_000  # bytes; Python needs ten times as many for what is in them
+LOOKED_AT_OF_LINE = 200  # characters, to tell JSON from text
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 _LIKE_JSON = re.compile(
     r"""\s*(["\]}]|\{\s*(["}]|$)|\[\s*([\["\]]|\{\s*("|$)|[\d.,+\-eE\s]*[,\]]|$)"""
@@ -67,10 +68,14 @@ def _is_other(text: str) -> bool:
     if text.lstrip()[:1] not in _HEAD_OF_RECORD and is_table(head.encode(errors="replace")):
         return True
     lines = [line for line in head.splitlines() if line.strip()]
-    others = [line for line in lines if _LIKE_JSON.match(line) is None]
-    records = sum(line.lstrip()[:1] == "{" for line in lines if _LIKE_JSON.match(line))
+    others = [line for line in lines if not _is_like_json(line)]
+    records = sum(line.lstrip()[:1] == "{" for line in lines if _is_like_json(line))
     pairs = sum(plan.has_curves for line in others for plan in plans_in(line))
     return pairs > 0 and pairs >= records
+
+
+def _is_like_json(line: str) -> bool:
+    return _LIKE_JSON.match(line[:LOOKED_AT_OF_LINE]) is not None
 
 
 def _records(text: str, path: Path, whole: ValueError) -> tuple[list[Any], int]:
@@ -80,10 +85,12 @@ def _records(text: str, path: Path, whole: ValueError) -> tuple[list[Any], int]:
     """
     decoder = json.JSONDecoder()
     records: list[Any] = []
-    others = at = 0
+    others = at = line_end = 0
     while (at := _BETWEEN.match(text, at).end()) < len(text):  # type: ignore[union-attr]
-        line_end = min(x for x in (text.find("\n", at), len(text)) if x >= 0)
-        if text[at] not in _HEAD_OF_RECORD or _LIKE_JSON.match(text[at:line_end]) is None:
+        if at >= line_end:
+            line_end = min(x for x in (text.find("\n", at), len(text)) if x >= 0)
+        head = text[at : min(line_end, at + LOOKED_AT_OF_LINE)]
+        if text[at] not in _HEAD_OF_RECORD or not _is_like_json(head):
             others, at = others + 1, line_end
             continue
         try:
@@ -99,7 +106,8 @@ def _records(text: str, path: Path, whole: ValueError) -> tuple[list[Any], int]:
             raise InputError(
                 f"{path} is JSON that cannot be read{where} ({reason}); mend it there."
             ) from None
-        records.append(record)
+        if not records or record != records[-1]:  # not the whole log again
+            records.append(record)
     if not records:
         reason = one_line(str(whole), most=80)
         raise InputError(f"{path} is JSON that cannot be read ({reason}); mend it there.")
