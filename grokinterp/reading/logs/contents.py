@@ -31,6 +31,7 @@ _PACKED: tuple[tuple[bytes, str, Any], ...] = (
     (b"\xfd7zXZ\0", ".xz", lzma.open),
 )
 BLOCK = 1 << 20
+WESTERN = bytes([9, 10, 13, *range(32, 127), *b"\xa0\x91\x92\x93\x94\x96\x97"])  # in cp1252
 
 
 def text_of(path: Path, *, largest: int = LARGEST_TEXT) -> str:
@@ -40,6 +41,11 @@ def text_of(path: Path, *, largest: int = LARGEST_TEXT) -> str:
 
 def content_of(path: Path, *, largest: int = LARGEST_TEXT) -> bytes:
     """The content of a text file in UTF-8; what is no text, or too large, is refused."""
+    return content_and_notes(path, largest=largest)[0]
+
+
+def content_and_notes(path: Path, *, largest: int = LARGEST_TEXT) -> tuple[bytes, list[str]]:
+    """The content of a text file in UTF-8, and a note where it was in another encoding."""
     size = file_at(path, wanted=WANTED).stat().st_size
     with path.open("rb") as file:
         kind = kind_of(file.read(HEAD))
@@ -53,7 +59,11 @@ def content_of(path: Path, *, largest: int = LARGEST_TEXT) -> bytes:
             )
         file.seek(0)
         content = file.read()
+    notes: list[str] = []
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and _is_western(content):
+        encoding = "cp1252"
+        notes.append("read as text in cp1252, the encoding of Western Windows")
     try:
         text = content.decode(encoding)
         recoded = content if encoding == "utf-8" else text.encode()
@@ -68,7 +78,19 @@ def content_of(path: Path, *, largest: int = LARGEST_TEXT) -> bytes:
             f"{path} has bytes of zero, the first in line {line}: it is no text, or damaged; "
             f"{WANTED}, saved as UTF-8."
         )
-    return recoded
+    return recoded, notes
+
+
+def _is_western(content: bytes) -> bool:
+    """Whether bytes are no UTF-8, but ASCII and the spaces and quotes of cp1252.
+
+    Letters of other encodings look like those of cp1252, so that text with any is refused.
+    """
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return not content.translate(None, WESTERN)
+    return False
 
 
 @contextlib.contextmanager

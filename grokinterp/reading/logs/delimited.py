@@ -18,17 +18,19 @@ import pandas as pd
 
 from grokinterp.base.errors import InputError, one_line
 from grokinterp.reading.logs.cells import DECIMAL_COMMA, NOT_THERE, NUMBER, THOUSANDS
-from grokinterp.reading.logs.contents import content_of
-from grokinterp.reading.logs.formats import log_format
+from grokinterp.reading.logs.contents import content_and_notes
 from grokinterp.reading.logs.nested import without_names
-from grokinterp.reading.logs.series import MOST_COLUMNS
-from grokinterp.reading.words import is_known
+from grokinterp.reading.logs.series import MOST_COLUMNS, is_axis
+from grokinterp.reading.logs.table_text import plainly_spelled, table_part
+from grokinterp.reading.words import curve_of, is_known, words_of
 
 LONGEST_LINE = 100_000  # bytes: pandas takes seconds for a million cells in one
 LOOKED_AT = 5  # lines, to tell the separator
 SEPARATORS = ("\t", ";", "|", ",")  # a comma may also be a decimal one
 SPACES = r"\s+"
 OF_RULES = frozenset(b" \t|:+-\r")  # what a line below a header, or around a table, is of
+ONE_GROUP = re.compile(r"[+-]?\d{1,3},\d{3}", re.ASCII)
+GROUPED = re.compile(rb"(?<![\d.,])[1-9]\d{0,2}\.\d{3}(?!\d)")
 WANTED = "give a CSV with a column 'step' and losses or accuracies"
 
 
@@ -45,24 +47,27 @@ def is_table(content: bytes) -> bool:
     >>> is_table(b"step train_acc\n0 0.1\n"), is_table(b"step=0 train_acc=0.1\n")
     (True, False)
     """
-    lines = _first_lines(_without_comments(content))
+    lines = _first_lines(_without_comments(table_part(content)))
     if not lines:
         return False
     form = _form_of(lines)
     names = _cells_of(lines[0], form.separator)
     if not form.has_header:
         return len(names) > 1
-    return any(map(is_known, names)) and not any(name and _is_number(name) for name in names)
+    if not any(map(is_known, names)) or any(name and _is_number(name) for name in names):
+        return False
+    return len(lines) == 1 or any(map(_is_number, _cells_of(lines[1], form.separator)))
 
 
-@log_format("csv", suffixes=(".csv", ".tsv", ".tab", ".dat"))
 def read_delimited(path: Path) -> pd.DataFrame:
     """A table of text of another tool, column names stripped; what is none is refused in one line.
 
     Names that stand twice in the header stay, so that who uses such a column can refuse it.
     """
-    content = _without_rules(_without_comments(content_of(path)))
+    content, notes = content_and_notes(path)
+    content = _without_rules(_without_comments(table_part(content)))
     form = _form_of(_first_lines(content))
+    content = plainly_spelled(content, form.separator)
     _check_lines(path, content, form.separator)
     try:
         frame = _table(content, form, path)
@@ -72,7 +77,14 @@ def read_delimited(path: Path) -> pd.DataFrame:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not a CSV that can be read: {_reason(error)}.") from None
-    return frame if form.separator == "," else _with_points(frame, content, form, path)
+    if form.separator == ",":
+        _join_thousands(frame, path)
+    else:
+        frame = _with_points(frame, content, form, path)
+        frame = _with_whole_steps(frame, content, form, path)
+    if notes:
+        frame.attrs["notes"] = [*frame.attrs.get("notes", ()), *notes]
+    return frame
 
 
 def _table(content: bytes, form: _Form, path: Path, **options: Any) -> pd.DataFrame:
@@ -187,6 +199,8 @@ def _with_points(frame: pd.DataFrame, content: bytes, form: _Form, path: Path) -
     if not any(map(DECIMAL_COMMA.fullmatch, bare)):
         return frame
     decimal = not all(map(THOUSANDS.fullmatch, bare))
+    if not decimal:
+        _check_groups(frame, path)
     whole = _table(content, form, path, dtype=str)
     point = (lambda x: x.replace(".", "").replace(",", ".")) if decimal else _joined
     for i in range(whole.shape[1]):
@@ -197,6 +211,57 @@ def _with_points(frame: pd.DataFrame, content: bytes, form: _Form, path: Path) -
         whole.isetitem(i, np.array(cells, dtype=object))
     whole.attrs = {**frame.attrs, "notes": ["numbers have a decimal comma"] if decimal else []}
     return whole
+
+
+def _join_thousands(frame: pd.DataFrame, path: Path) -> None:
+    """Columns whose quoted numbers from 1,000 on have commas, without these."""
+    for i in range(frame.shape[1]):
+        cells = frame.iloc[:, i]
+        if pd.api.types.is_numeric_dtype(cells):
+            continue
+        texts = [cell.strip() for cell in cells.tolist() if isinstance(cell, str)]
+        grouped = [cell for cell in texts if THOUSANDS.fullmatch(cell)]
+        others = [cell for cell in texts if "," not in cell and _is_number(cell)]
+        is_whole = len(grouped) + len(others) == len(texts)
+        if len(grouped) > 1 and is_whole and not any(_is_large(cell) for cell in others):
+            _check_groups(frame.iloc[:, [i]], path)
+            joined = [_joined(x) if isinstance(x, str) else x for x in cells.tolist()]
+            frame.isetitem(i, np.array(joined, dtype=object))
+
+
+def _is_large(cell: str) -> bool:
+    """Whether a number has so many digits that it would be grouped too."""
+    return len(cell.lstrip("+-").partition(".")[0]) > len("999")
+
+
+def _check_groups(frame: pd.DataFrame, path: Path) -> None:
+    """Refuse a loss or accuracy whose every number has a comma before three digits."""
+    for i, name in enumerate(frame.columns):
+        cells = [str(cell).strip() for cell in frame.iloc[:, i].dropna().tolist()]
+        if curve_of(words_of(str(name))) and cells and all(map(ONE_GROUP.fullmatch, cells)):
+            raise InputError(
+                f"{path}, column {str(name)!r} has numbers such as {cells[0]}, which may be "
+                f"{cells[0].replace(',', '')} or {cells[0].replace(',', '.')}; write a point for "
+                "decimals, and nothing between thousands."
+            )
+
+
+def _with_whole_steps(frame: pd.DataFrame, content: bytes, form: _Form, path: Path) -> pd.DataFrame:
+    """The table with steps such as 1.000, beside ones such as 500, as thousands."""
+    of_steps = [
+        i for i, name in enumerate(frame.columns)
+        if is_axis(str(name)) and frame.iloc[:, i].dtype.kind not in "iu"
+    ]  # fmt: skip
+    if not of_steps or not GROUPED.search(content):
+        return frame
+    written = _table(content, form, path, dtype=str)
+    for i in of_steps:
+        cells = [str(cell).strip() for cell in written.iloc[:, i].dropna().tolist()]
+        grouped = [cell for cell in cells if re.fullmatch(r"[1-9]\d{0,2}(\.\d{3})+", cell)]
+        if grouped and len(grouped) < len(cells) == len(grouped) + sum(map(str.isdigit, cells)):
+            whole = written.iloc[:, i].str.strip().str.replace(".", "").astype(float)
+            frame.isetitem(i, whole.to_numpy())
+    return frame
 
 
 def _joined(text: str) -> str:

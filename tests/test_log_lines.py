@@ -1,0 +1,296 @@
+"""Text logs as people print them: each is read as it was meant, or refused in one line."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+import grokinterp as gi
+
+STEPS = np.arange(0, 2001, 10)
+TRAIN = np.minimum(1, STEPS / 200)
+TEST = 1 / (1 + np.exp(-(np.arange(201) - 120) / 6))
+MEANT = ("grokked", 200, 1380)
+
+
+def written(tmp_path, line, name="x.log", before="", encoding="utf-8"):
+    """A log with what `line` says of step, training and test accuracy."""
+    lines = [line(int(s), float(a), float(b)) for s, a, b in zip(STEPS, TRAIN, TEST, strict=True)]
+    path = tmp_path / name
+    path.write_bytes((before + "\n".join(lines) + "\n").encode(encoding))
+    return path
+
+
+def found(path, **options):
+    phases = gi.detect_phases(path, **options)
+    return phases.label, phases.memorization_step, phases.grok_step
+
+
+READ = {
+    "decimal commas": lambda s, a, b: f"step {s} train_acc {a:.4f} test_acc {b:.4f}".replace(
+        ".", ","
+    ),
+    "commas before three digits": lambda s, a, b: (
+        f"step {s} train_acc {a:.3f} test_acc {b:.3f}".replace(".", ",")
+    ),
+    "sections of a line": lambda s, a, b: (
+        f"Epoch {s}: Train: loss=1.5 acc={a:.4f} | Val: loss=2.5 acc={b:.4f}"
+    ),
+    "sections in lines": lambda s, a, b: (
+        f"Epoch {s}\nTrain: loss 1 acc {a:.4f}\nTest: loss 2 acc {b:.4f}"
+    ),
+    "sections in brackets": lambda s, a, b: f"Epoch {s} [train] acc: {a:.4f} [val] acc: {b:.4f}",
+    "sections after bars": lambda s, a, b: (
+        f"Epoch {s} train | acc={a:.4f}\nEpoch {s} valid | acc={b:.4f}"
+    ),
+    "loggers": lambda s, a, b: f"INFO:train:step {s} acc {a:.4f}\nINFO:eval:step {s} acc {b:.4f}",
+    "dictionaries": lambda s, a, b: (
+        f"Step {s}: " + str({"train": {"loss": 1.0, "acc": a}, "val": {"loss": 2.0, "acc": b}})
+    ),
+    "MNIST": lambda s, a, b: (
+        f"Train Epoch: {s}\nTrain set: Average loss: 1.0, Accuracy: {a:.4f}\n"
+        f"Test set: Average loss: 2.0, Accuracy: {b:.4f}"
+    ),
+    "a side in the first name": lambda s, a, b: (
+        f"Epoch {s} | Train Loss 1.0 Acc {a:.4f} | Test Loss 2.0 Acc {b:.4f}"
+    ),
+    "1_000": lambda s, a, b: f"step={s:_} train_acc={a:.4f} test_acc={b:.4f}",
+    "1'000": lambda s, a, b: f"step={s:,} ".replace(",", "'") + f"train_acc={a} test_acc={b}",
+    "1 000": lambda s, a, b: f"step={s:,} ".replace(",", " ") + f"train_acc={a} test_acc={b}",
+    "thin space": lambda s, a, b: (
+        f"step={s:,} ".replace(",", "\u2009") + f"train_acc={a} test_acc={b}"
+    ),
+    "1.000": lambda s, a, b: f"step={s:,} ".replace(",", ".") + f"train_acc={a} test_acc={b}",
+    "1.5k": lambda s, a, b: f"step {s / 1000:.2f}k train_acc {a} test_acc {b}",
+    "the step last": lambda s, a, b: f"train_acc: {a}\ntest_acc: {b}\nstep {s} done",
+    "types of numpy": lambda s, a, b: (
+        f"step {np.int64(s)!r}: train_acc {np.float32(a)!r}, test_acc {np.float64(b)!r}"
+    ),
+    "tensors": lambda s, a, b: (
+        f"step {s} train_acc tensor({a:.4f}, device='cuda:0') test_acc torch.tensor({b:.4f})"
+    ),
+    "arrays": lambda s, a, b: f"step {s} train_acc array({a}) test_acc array({b}, dtype=float32)",
+    "fractions": lambda s, a, b: (
+        f"step {s} train acc {round(a * 10000)}/10000 ({100 * a:.2f}%) "
+        f"test acc {round(b * 10000)}/10000 ({100 * b:.2f}%)"
+    ),
+    "fractions alone": lambda s, a, b: (
+        f"step {s}/2000 train acc {round(a * 3000)}/3000 test acc {round(b * 9000)}/9000"
+    ),
+    "two names, two numbers": lambda s, a, b: f"step {s} train acc, test acc = {a:.4f}, {b:.4f}",
+    "both sides in brackets": lambda s, a, b: f"step {s} acc (train/test): {a:.4f} / {b:.4f}",
+    "a side before each": lambda s, a, b: (
+        f"step {s} | acc train {a:.4f} val {b:.4f} | loss train 1.0 val 2.0"
+    ),
+    "the other in brackets": lambda s, a, b: f"step {s} loss 1.0 (val 2.0) acc {a} (val {b})",
+    "kinds of a side": lambda s, a, b: (
+        f"step {s} train loss | acc: 1.0 | {a:.4f}  test loss | acc: 2.0 | {b:.4f}"
+    ),
+    "tensors of one number": lambda s, a, b: (
+        f"step {s} train_acc tensor([{a:.4f}]) test_acc tensor([[{b:.4f}]])"
+    ),
+    "batches of an epoch": lambda s, a, b: (
+        f"Epoch {s}\nstep 0 train_acc {a / 2} test_acc {b / 2}\nstep 1 train_acc {a} test_acc {b}"
+    ),
+    "E10": lambda s, a, b: f"E{s} acc_tr={a} acc_te={b}",
+    "epoch10": lambda s, a, b: f"epoch{s} train_acc={a} test_acc={b}",
+    "the best so far": lambda s, a, b: (
+        f"step {s} train acc {a} test acc {b} (best test acc 0.999 at step 130)"
+    ),
+    "the best in a line of its own": lambda s, a, b: (
+        f"step {s} train acc {a}\nbest test acc 0.999 at step 130\ntest acc {b}"
+    ),
+    "hydra": lambda s, a, b: (
+        f"[2024-01-01 12:00:00,123][__main__][INFO] - step {s} train_acc {a} test_acc {b}"
+    ),
+    "bar": lambda s, a, b: f"[{s / 20:.0f}%] step {s} train_acc {a} test_acc {b}",
+    "printed list": lambda s, a, b: str([{"step": s, "train_acc": a, "test_acc": b}]),
+    "two counts": lambda s, a, b: f"iter {s}: train_acc {a}\nstep {s}: test_acc {b}",
+    "updates in some lines": lambda s, a, b: (
+        f"epoch {s} | accuracy {a} | num_updates {s * 7}\nepoch {s} | valid_accuracy {b}"
+    ),
+}
+
+
+@pytest.mark.parametrize("form", list(READ))
+def test_lines_are_read_as_they_are_meant(form, tmp_path):
+    assert found(written(tmp_path, READ[form])) == MEANT
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.csv", "x.jsonl", "x"])
+def test_under_any_name(name, tmp_path):
+    path = written(tmp_path, lambda s, a, b: f"step={s}, train_acc={a}, test_acc={b}", name)
+    assert found(path) == MEANT
+
+
+BEFORE = {
+    "a config in JSON": '{"lr": 0.001, "p": 113}\n',
+    "a config in lines": '{\n "lr": 0.001,\n "p": 113\n}\n',
+    "a config of steps": "epochs: 2000\nsteps: 2000\nseed: 0\n",
+}
+
+
+@pytest.mark.parametrize("before", list(BEFORE))
+def test_lines_after_a_config(before, tmp_path):
+    path = written(
+        tmp_path, lambda s, a, b: f"step {s} train_acc {a} test_acc {b}", before=BEFORE[before]
+    )
+    assert found(path) == MEANT
+
+
+REFUSED = {
+    "no number": (lambda s, a, b: f"step={s or '?'} train_acc={a} test_acc={b}", r"step \?"),
+    "no known number": (
+        lambda s, a, b: f"step={s if s < 1000 else f'{s}zz'} train_acc={a} test_acc={b}",
+        "is no number",
+    ),
+    "no side": (lambda s, a, b: f"step {s} acc: {a:.4f}/{b:.4f}", "write train or test"),
+    "no side in lines": (lambda s, a, b: f"step {s}\nacc: {a}\nacc: {b}", "write train or test"),
+    "epoch and batch": (lambda s, a, b: f"epoch {s or 1} 200 train_acc {a} test_acc {b}", "spaces"),
+    "a bar": (
+        lambda s, a, b: f"\r {s}/2000 [00:10<00:20, 98.7it/s, train_acc={a}, test_acc={b}]",
+        "no column 'step'",
+    ),
+    "a bar without an end": (
+        lambda s, a, b: f"\r{s}it [00:10, 98.7it/s, train_acc={a}, test_acc={b}]",
+        "no column 'step'",
+    ),
+    "a side without a measure": (
+        lambda s, a, b: f"step {s} train: {a:.4f} test: {b:.4f}",
+        "no loss or accuracy beside them",
+    ),
+    "kinds that are not told apart": (
+        lambda s, a, b: f"step {s} train (loss, acc): (1.0, {a}) test (loss, acc): (2.0, {b})",
+        "write train or test",
+    ),
+    "one step for all": (
+        lambda s, a, b: f"{'epochs: 2000' if not s else ''}\ntrain_acc {a} test_acc {b}",
+        "no column 'step'",
+    ),
+    "thousands or decimals": (
+        lambda s, a, b: f"step {s} train_loss {2 - a:.3f} test_loss {2 - b:.3f}".replace(".", ","),
+        "may be thousands or decimals",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", list(REFUSED))
+def test_what_is_not_certain_is_refused_in_one_line(form, tmp_path):
+    line, said = REFUSED[form]
+    with pytest.raises(gi.InputError, match=said) as error:
+        gi.detect_phases(written(tmp_path, line))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) <= 400
+
+
+def test_a_step_before_and_after_its_numbers_is_refused(tmp_path):
+    text = "".join(f"train_acc {i / 9}\nstep {i}\n" for i in range(9)) + "train_acc 1\n"
+    (tmp_path / "x.log").write_text(text)
+    with pytest.raises(gi.InputError, match="before its first step and after its last"):
+        gi.detect_phases(tmp_path / "x.log")
+
+
+def test_a_name_that_comes_twice_in_a_line_is_left_out_with_a_note(tmp_path):
+    path = written(tmp_path, lambda s, a, b: f"step {s} val_acc {b} loss {1 - a} loss {2 - b}")
+    frame = gi.read_log(path)
+    assert "left out, as several numbers may be meant: loss" in frame.attrs["notes"]
+    assert "train_loss" not in frame
+
+
+def test_seeds_and_runs_tell_lines_apart(tmp_path):
+    for word in ("seed=0", "seed=1"), ("run=a", "run=b"), ("seed 0\n", "seed 1\n"):
+        text = "".join(
+            f"{name} step {s} train_acc {a} test_acc {b * share}\n"
+            for name, share in zip(word, (1, 0.1), strict=True)
+            for s, a, b in zip(STEPS, TRAIN, TEST, strict=True)
+        )
+        (tmp_path / "x.log").write_text(text)
+        runs = gi.detect_phases(tmp_path / "x.log")
+        assert [run.label for run in runs.runs.values()] == ["grokked", "memorized"]
+
+
+class TestJSON:
+    """Records in any order and number, and what is none."""
+
+    @pytest.mark.parametrize("between", ["", "\n", ",\n", "\nstarting again\n"])
+    @pytest.mark.parametrize("indent", [None, 1])
+    def test_records_one_after_the_other(self, between, indent, tmp_path):
+        records = [
+            json.dumps({"step": int(s), "train_acc": a, "test_acc": b}, indent=indent)
+            for s, a, b in zip(STEPS, TRAIN, TEST, strict=True)
+        ]
+        (tmp_path / "x.jsonl").write_text(between.join(records))
+        assert found(tmp_path / "x.jsonl") == MEANT
+
+    def test_lines_between_are_counted(self, tmp_path):
+        text = '{"step": 0, "test_acc": 0.1}\nhello\n{"step": 1, "test_acc": 0.2}\n'
+        (tmp_path / "x.jsonl").write_text(text)
+        notes = gi.read_log(tmp_path / "x.jsonl").attrs["notes"]
+        assert "1 lines that are no JSON were left out" in notes
+
+    @pytest.mark.parametrize("indent", [None, 1])
+    def test_a_document_that_is_cut_off_is_no_text(self, indent, tmp_path):
+        text = json.dumps({"step": STEPS.tolist(), "train_acc": TRAIN.tolist()}, indent=indent)
+        (tmp_path / "x.json").write_text(text[:-20])
+        with pytest.raises(gi.InputError, match="cannot be read"):
+            gi.detect_phases(tmp_path / "x.json")
+
+    def test_a_table_under_its_name(self, tmp_path):
+        path = written(
+            tmp_path, lambda s, a, b: f"{s},{a},{b}", "x.json", "step,train_acc,test_acc\n"
+        )
+        assert found(path) == MEANT
+
+
+TABLES = {
+    "below text": ("Starting run\nlr 0.1\nstep,train_acc,test_acc\n", "{s},{a},{b}"),
+    "below text, by spaces": ("Using GPU\n  step  train_acc test_acc\n", "{s:5d}  {a:.4f} {b:.4f}"),
+    "of Excel": ("sep=;\r\nstep;train_acc;test_acc\r\n", "{s};{a};{b}"),
+    "with an index": ("    step  train_acc  test_acc\n", "{s} {s}  {a}  {b}"),
+}
+
+
+@pytest.mark.parametrize("form", list(TABLES))
+def test_tables_in_text(form, tmp_path):
+    before, row = TABLES[form]
+    path = written(tmp_path, lambda s, a, b: row.format(s=s, a=a, b=b), before=before)
+    assert found(path) == MEANT
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+@pytest.mark.parametrize("mark", ["\u00a0", "\u202f", "'", " ", "."])
+def test_digits_in_groups(mark, encoding, tmp_path):
+    if (mark, encoding) == ("\u202f", "cp1252"):
+        pytest.skip("cp1252 has no such space")
+
+    def row(s, a, b):
+        step = f"{1000 * s:,}".replace(",", mark)
+        return f"{step};{a:.4f};{b:.4f}".replace(".", ",") if mark != "." else f"{step};{a};{b}"
+
+    path = written(tmp_path, row, "x.csv", "step;train_acc;test_acc\n", encoding)
+    assert found(path) == ("grokked", 200_000, 1_380_000)
+
+
+def test_quoted_thousands_of_a_whole_column(tmp_path):
+    path = written(
+        tmp_path, lambda s, a, b: f'"{100 * s:,}",{a},{b}', "x.csv", "step,train_acc,test_acc\n"
+    )
+    assert found(path) == ("grokked", 20_000, 138_000)
+
+
+def test_decimals_that_look_like_thousands_are_refused(tmp_path):
+    path = written(
+        tmp_path, lambda s, a, b: f"{s};{2 - a:.3f}".replace(".", ","), "x.csv", "step;test_loss\n"
+    )
+    with pytest.raises(gi.InputError, match=r"may be 2000 or 2\.000"):
+        gi.detect_phases(path)
+
+
+def test_many_lines_and_long_ones_take_no_time(tmp_path):
+    lines = [f"step {i} train_acc {i / 50_000:.4f} test_acc 0.1\n" for i in range(50_000)]
+    lines[10] = lines[10].strip() + " weights=" + " 0.123" * 50_000 + "\n"
+    (tmp_path / "x.log").write_text("".join(lines))
+    before = time.process_time()
+    assert len(gi.read_log(tmp_path / "x.log")) >= 49_999
+    assert time.process_time() - before < 8
