@@ -102,7 +102,7 @@ def mutated_text(content: bytes, rng: random.Random) -> bytes:
             case 4 if lines:
                 at = rng.randrange(len(lines))
                 line = rng.choice(lines)
-                lines[at:at] = [line] * min(rng.choice((1, 1, 3, 1000)), 1 + 10**6 // len(line))
+                lines[at:at] = [line] * min(rng.choice((1, 1, 3, 1000)), 1 + 10**5 // len(line))
                 text = "".join(lines)
             case 5 if lines:
                 del lines[rng.randrange(len(lines))]

@@ -26,7 +26,7 @@ from grokinterp.reading.checkpoint_files import (
     checkpoint_of,
 )
 from grokinterp.reading.companions import Companions, companions_of
-from grokinterp.reading.file_contents import LossCurve, contents_of, numbers_in
+from grokinterp.reading.file_contents import MOST_KEYS, LossCurve, contents_of, numbers_in
 from grokinterp.reading.pickled_objects import objects_in
 from grokinterp.reading.tensor_files import (
     StateDict,
@@ -98,6 +98,8 @@ def opened(data: Any) -> Any:
     """
     if holds_weights(data) or not isinstance(data, Mapping) or series_in(data) is not None:
         return data
+    if len(data) > MOST_KEYS:
+        return data
     found, left = [], [MOST_LOOKED_AT]
     for key, value in data.items():
         if _holds_network(value, DEEPEST, left):
@@ -135,6 +137,8 @@ def series_in(data: Any) -> Series | None:
     if isinstance(data, (list, tuple)):
         return _of_list(data, {}, "")
     top = as_mapping(data)
+    if len(top) > MOST_KEYS:  # as no file of checkpoints has
+        return None
     if (found := _by_step(top, "")) is not None:
         return found
     by_name = {"_".join(words_of(key)): key for key in top if isinstance(key, str)}

@@ -181,8 +181,11 @@ class _Machine:
         self.stack.append(tuple(items))
 
     def _appends(self, items: list[Any]) -> None:
-        if not isinstance(target := self._top(), Record):  # of which its attributes are enough
-            _expect(target, list).extend(items)
+        target = self._top()
+        if type(target) is list:
+            target.extend(items)
+        elif not isinstance(target, Record):  # of which its attributes are enough
+            _expect(target, list)
 
     def _dict(self, items: list[Any]) -> None:
         self.stack.append({})
@@ -193,7 +196,9 @@ class _Machine:
         if len(items) % 2:
             raise NotPlainDataError("a key of a dictionary has no value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not _is_of_no_use(key):
+            if type(key) is str:  # nearly all are
+                target[key] = value
+            elif not _is_of_no_use(key):
                 target[_key(key)] = value
 
     def _frozenset(self, items: list[Any]) -> None:

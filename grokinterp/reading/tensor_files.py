@@ -13,6 +13,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -353,7 +354,7 @@ def _what_it_is(data: Any) -> str:
     if not data:
         return f"it is an empty dictionary; {GIVE}"
     inside = [
-        key for key, x in data.items()
+        key for key, x in islice(data.items(), MOST_WEIGHTS)
         if sum(isinstance(each, Tensor) for each in as_mapping(x).values()) >= 4
     ]  # fmt: skip
     if inside:
