@@ -89,12 +89,7 @@ def _without_biases(run: gi.Run, folder: Path) -> gi.Run:
 
 def mutate(source: Path, target: Path, rng: random.Random) -> None:
     """A damaged copy of a file or folder."""
-    if source.is_dir():
-        shutil.copytree(source, target)
-        victim = rng.choice([file for file in target.rglob("*") if file.is_file()])
-    else:
-        victim = target
-        shutil.copy(source, target)
+    victim = rng.choice(fuzz_texts.copied(source, target))
     content = victim.read_bytes()
     if victim.suffix in (".pth", ".pt") and rng.random() < 0.4:
         torch.save(_mutated_values(torch.load(victim, weights_only=True), rng), victim)
@@ -111,7 +106,7 @@ def mutate(source: Path, target: Path, rng: random.Random) -> None:
 
 def mutate_text(source: Path, target: Path, rng: random.Random) -> None:
     """A copy of a text, or of a folder with one, in which something else is written."""
-    shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    fuzz_texts.copied(source, target)
     victim = rng.choice(fuzz_texts.victims(target))
     content = victim.read_bytes()
     is_text = victim.suffix in (".toml", ".json", ".csv") and rng.random() < 0.8

@@ -10,7 +10,6 @@ import io
 import json
 import lzma
 import random
-import shutil
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -57,12 +56,7 @@ def look_at(path: Path, **options: Any) -> None:
 
 def mutate(source: Path, target: Path, rng: random.Random, other: Callable[..., bytes]) -> None:
     """A damaged copy of a log; `other` damages bytes."""
-    if source.is_dir():
-        shutil.copytree(source, target)
-        victim = rng.choice([file for file in target.rglob("*") if file.is_file()])
-    else:
-        victim = target
-        shutil.copy(source, target)
+    victim = rng.choice(fuzz_texts.copied(source, target))
     content = victim.read_bytes()
     packed = PACKED.get(victim.suffix)
     if packed and rng.random() < 0.7:

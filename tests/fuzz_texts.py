@@ -80,6 +80,15 @@ def _with_rows(beside: Path) -> Callable[[Path], None]:
     return look
 
 
+def copied(source: Path, target: Path) -> list[Path]:
+    """Copy a file or a folder; the files of the copy."""
+    if source.is_dir():
+        shutil.copytree(source, target)
+        return [file for file in target.rglob("*") if file.is_file()]
+    shutil.copy(source, target)
+    return [target]
+
+
 def victims(path: Path) -> list[Path]:
     """The files that may be damaged: texts, and of those that are none, everything."""
     if path.is_file():

@@ -20,7 +20,7 @@ import uuid
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
@@ -41,6 +41,7 @@ TRIES = 20  # of taking a lock file that its last owner is just removing
 HELD = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK)
 BINARY = getattr(os, "O_BINARY", 0)  # of Windows
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+BLOCK = 2**20  # bytes that are copied at once
 HEAD = 4096  # bytes of a file that are looked at
 LARGEST_HEADER = 2**32  # of a safetensors file, in bytes; eight letters read as far more
 
@@ -250,6 +251,24 @@ def _lock(descriptor: int) -> bool:
             return False
         raise
     return True
+
+
+def copy_at_most(source: IO[bytes], target: IO[bytes], most: int) -> int | None:
+    """Copy from one open file to another: how many bytes, or None where there are more than `most`.
+
+    >>> import io
+    >>> copy_at_most(io.BytesIO(b"abc"), io.BytesIO(), 3)
+    3
+    >>> copy_at_most(io.BytesIO(b"abc"), io.BytesIO(), 2) is None
+    True
+    """
+    n = 0
+    while block := source.read(BLOCK):
+        n += len(block)
+        if n > most:
+            return None
+        target.write(block)
+    return n
 
 
 def write_whole(path: Path, content: bytes) -> str:

@@ -20,7 +20,7 @@ import pandas as pd
 from grokinterp.base.checks import instance
 from grokinterp.base.errors import InputError, shown
 from grokinterp.reading._read_log import read_log
-from grokinterp.reading.logs.cells import as_numbers, column_names
+from grokinterp.reading.logs.cells import as_numbers, column_names, single_column
 from grokinterp.reading.logs.table import one_row_a_step
 from grokinterp.runs.manifest import LARGEST_STEP
 from grokinterp.runs.metrics import COLUMNS, ROUNDING, UNMIRRORED
@@ -207,18 +207,13 @@ class Curves:
 
 
 def read_curves(frame: pd.DataFrame, source: str = "the table") -> Curves:
-    """Check and clean a table of curves.
+    """Check and clean a table of curves, a row a `step`.
 
-    Refused: no `step` column, no usable column or one that stands there twice, no rows, text where
-    numbers belong, accuracies that are not shares, losses below 0, steps that are none. Repaired,
-    with a note: unsorted, duplicate (the last row counts) and missing steps, losses and accuracies
-    that rounding put outside their range. Other columns are left out.
+    Refused: no usable column or one that stands there twice, no rows, text where numbers belong,
+    accuracies that are not shares, losses below 0, steps that are none. Repaired, with a note:
+    unsorted, duplicate (the last row counts) and missing steps, losses and accuracies that rounding
+    put outside their range. Other columns are left out.
     """
-    if "step" not in frame:
-        raise InputError(
-            f"{source} has no column 'step' (found: {column_names(frame.columns)}); name the step "
-            "column so."
-        )
     used = [column for column in USED if column in frame]
     if not set(used) & set(CURVES):
         raise InputError(
@@ -246,9 +241,7 @@ def numeric_columns(frame: pd.DataFrame, columns: Iterable[str], source: str) ->
     """Columns of a table as numbers; one that stands there twice, or has text, is refused."""
     found = {}
     for column in columns:
-        if isinstance(given := frame[column], pd.DataFrame):
-            times = "two" if given.shape[1] == 2 else f"{given.shape[1]}"
-            raise InputError(f"{source} has {times} columns {column!r}; keep one.")
+        given = single_column(frame, column, source)
         found[column] = as_numbers(given, f"{source}, column {column!r}")
     return pd.DataFrame(found)
 

@@ -30,6 +30,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
 from grokinterp.base.errors import InputError, one_line
+from grokinterp.base.files import copy_at_most
 from grokinterp.base.paths import address_of
 from grokinterp.reading.companions import LARGEST_LOG, belongs_to
 from grokinterp.runs.manifest import RESUME, RUN_JSON
@@ -38,7 +39,6 @@ MOST_BYTES = 20 * 10**9  # of one address
 MOST_FILES = 20_000
 LEVELS = 5  # of a folder: lightning_logs/version_0/checkpoints/epoch=3-step=400.ckpt and above
 AT_ONCE = 8  # files in copying
-CHUNK = 2**20
 SECONDS = 60  # until a web server that says nothing is given up
 _OF_NO_USE = re.compile(
     rf"\.|{re.escape(RESUME)}$|(optimizer|scheduler|scaler|rng_state)(_\d+)?\.(pt|pth|bin|pkl)$"
@@ -223,17 +223,14 @@ def _fetch(system: Any, there: Found, folder: Path, address: str) -> None:
         path, details = there[name]
         copy = folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
-        n = 0
         # Not get_file, which draws bars for some protocols and asks nobody how much it is.
         with system.open(path, "rb") as source, open(copy, "wb") as target:
-            while chunk := source.read(CHUNK):
-                n += len(chunk)
-                if n > MOST_BYTES:
-                    raise InputError(
-                        f"{_shown(address)} is larger than {MOST_BYTES / 1e9:.0f} GB, of which no "
-                        "more is copied; download it and give its path."
-                    )
-                target.write(chunk)
+            n = copy_at_most(source, target, MOST_BYTES)
+        if n is None:
+            raise InputError(
+                f"{_shown(address)} is larger than {MOST_BYTES / 1e9:.0f} GB, of which no more is "
+                "copied; download it and give its path."
+            )
         if _size(details) not in (None, n):
             raise InputError(
                 f"{_shown(address)}: {name} has {n} bytes and not the {_size(details)} that were "

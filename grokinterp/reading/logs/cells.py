@@ -32,6 +32,15 @@ _FORMS = (  # of cells that mean a number, or a date, and what to do about them
 )  # fmt: skip
 
 
+def single_column(frame: pd.DataFrame, name: str, source: str) -> pd.Series:
+    """A column of a table; one that stands there twice is refused."""
+    given = frame[name]
+    if isinstance(given, pd.DataFrame):
+        times = "two" if given.shape[1] == 2 else f"{given.shape[1]}"
+        raise InputError(f"{source} has {times} columns {name!r}; keep one.")
+    return given
+
+
 def as_numbers(values: pd.Series, where: str) -> pd.Series:
     """A column as floats, NaN where nothing stands; the first cell that is no number is named.
 

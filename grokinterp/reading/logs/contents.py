@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from grokinterp.base.errors import InputError, shown
-from grokinterp.base.files import HEAD, kind_of
+from grokinterp.base.files import HEAD, copy_at_most, kind_of
 from grokinterp.base.paths import file_at
 
 LARGEST_TEXT = 256_000_000  # bytes
@@ -30,7 +30,6 @@ _PACKED: tuple[tuple[bytes, str, Any], ...] = (
     (b"BZh", ".bz2", bz2.open),
     (b"\xfd7zXZ\0", ".xz", lzma.open),
 )
-BLOCK = 1 << 20
 WESTERN = bytes([9, 10, 13, *range(32, 127), *b"\xa0\x91\x92\x93\x94\x96\x97"])  # in cp1252
 
 
@@ -117,17 +116,13 @@ def unpacked(path: Path) -> Iterator[Path]:
 
 
 def _unpack(path: Path, inner: Path, opened: Callable[[Any], IO[bytes]]) -> None:
-    written = 0
     try:
         with opened(path) as packed, inner.open("wb") as plain:
-            while block := packed.read(BLOCK):
-                written += len(block)
-                if written > LARGEST_TEXT:
-                    raise InputError(
-                        f"{path} unpacks to more than {LARGEST_TEXT / 1e6:.0f} MB; keep the "
-                        "columns that are needed, or every tenth row."
-                    )
-                plain.write(block)
+            if copy_at_most(packed, plain, LARGEST_TEXT) is None:
+                raise InputError(
+                    f"{path} unpacks to more than {LARGEST_TEXT / 1e6:.0f} MB; keep the columns "
+                    "that are needed, or every tenth row."
+                )
     except (EOFError, OSError, zlib.error, lzma.LZMAError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.base.errors import InputError
-from grokinterp.reading.logs.cells import as_numbers, left_out, percent_signs
+from grokinterp.reading.logs.cells import as_numbers, left_out, percent_signs, single_column
 from grokinterp.reading.logs.columns import ROWS, Columns, Curve, chosen, without_side
 from grokinterp.runs.metrics import ROUNDING
 
@@ -44,7 +44,7 @@ def numbers_in(
     values = pd.DataFrame(index=frame.index)
     signs = []
     for one in curves:
-        given = _single(frame, one.theirs, source)
+        given = single_column(frame, one.theirs, source)
         if _is_share(one) and (shares := percent_signs(given)) is not None:
             values[one.ours] = shares
             signs.append(one.theirs)
@@ -77,19 +77,10 @@ def numbers_in(
     return Numbers(table, next(iter(axes.values())), taken, tuple(notes))
 
 
-def _single(frame: pd.DataFrame, name: str, source: str) -> pd.Series:
-    """A column that stands there once."""
-    given = frame[name]
-    if isinstance(given, pd.DataFrame):
-        times = "two" if given.shape[1] == 2 else f"{given.shape[1]}"
-        raise InputError(f"{source} has {times} columns {name!r}; keep one.")
-    return given
-
-
 def _column(frame: pd.DataFrame, name: str, source: str) -> pd.Series:
     if name == ROWS and name not in frame:
         return pd.Series(np.arange(len(frame)), frame.index, dtype=float)
-    return as_numbers(_single(frame, name, source), f"{source}, column {name!r}")
+    return as_numbers(single_column(frame, name, source), f"{source}, column {name!r}")
 
 
 def _is_share(one: Curve) -> bool:

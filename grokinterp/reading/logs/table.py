@@ -31,18 +31,13 @@ from grokinterp.reading.logs.numbers import numbers_in
 from grokinterp.reading.logs.saved_dictionaries import holds_a_log, read_saved
 from grokinterp.reading.logs.series import is_axis
 from grokinterp.reading.logs.shapes import a_row_a_step, by_run
+from grokinterp.reading.words import curve_of, words_of
 
 OF_LOG = (
     "metrics", "trainer_state", "history", "log", "logs", "losses", "curves", "train_log",
     "training_log", "training_history", "stats", "results", "progress",
 )  # fmt: skip
-TABLES = (
-    ".csv",
-    ".tsv",
-    ".parquet",
-    ".jsonl",
-    ".npz",
-)  # which are mostly logs, whatever their names
+TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".npz")  # mostly logs, whatever their names
 MOSTLY = 0.5  # of the steps come again, where other settings are in the same log
 MOST_SETTINGS = 1000
 FEW_ROWS = 5  # of one step, that say nothing
@@ -126,6 +121,13 @@ def _what_else_tells(
     count for all.
     """
     part = max((rows for _, rows in runs), key=len)
+    others = [
+        x for x in part.columns
+        if isinstance(part[x], pd.Series) and x not in telling and not is_axis(str(x))
+        and curve_of(words_of(str(x))) is None
+    ]  # fmt: skip
+    if not others:
+        return None
     try:
         numbers = numbers_in(part, source, columns=columns)
     except InputError:
@@ -134,11 +136,9 @@ def _what_else_tells(
     if not (values.max(axis=1) > 1).mean() > MOSTLY or len(numbers.table) != len(part):
         return None
     step = numbers.table["step"].to_numpy()
-    for column in part.columns:
-        if column in numbers.taken or column in telling or not isinstance(part[column], pd.Series):
-            continue
+    for column in others:
         n = part[column].nunique(dropna=False)
-        if 1 < n <= MOST_SETTINGS and not is_axis(str(column)):
+        if column not in numbers.taken and 1 < n <= MOST_SETTINGS:
             cells = part[column].astype(str).to_numpy()
             if not pd.DataFrame({"step": step, "by": cells}).duplicated().any():
                 return str(column)
