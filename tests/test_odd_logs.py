@@ -94,6 +94,12 @@ class TestSteps:
         with pytest.raises(gi.InputError, match="step=index"):
             gi.detect_phases(tmp_path / "x.json")
 
+    def test_a_column_by_row_may_be_the_steps(self, tmp_path):
+        """As pandas writes them, where the columns do not have the same rows."""
+        data = {name: dict(zip(map(str, ROWS), LOG[name], strict=True)) for name in LOG}
+        data["train_acc"]["999"] = data["train_acc"].pop("200")
+        assert dates(written(tmp_path / "x.json", data)) == EXPECTED
+
     def test_columns_may_have_numbers_for_names(self):
         columns = {"step": 0, "train_acc": 1, "test_acc": 2}
         frame = pd.DataFrame(LOG.to_numpy())[[0, 2, 1]]

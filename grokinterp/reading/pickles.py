@@ -12,6 +12,7 @@ import math
 import pickletools
 import struct
 from collections.abc import Callable, Iterator
+from itertools import islice
 from mmap import mmap
 from typing import Any
 
@@ -72,14 +73,11 @@ def read_pickle(
     collects = gc.isenabled()
     gc.disable()  # or it looks for cycles while containers grow: four fifths of the time
     try:
-        for count, (code, argument) in enumerate(_steps(content)):
-            if count == MOST_OPCODES:
-                raise TooLargeError(f"it has more than {MOST_OPCODES} steps")
-            action = _ACTIONS[code]
-            if action is None:
-                name = _OPCODES[code].name
-                raise NotPlainDataError(f"it uses {name}, which plain data does not need")
-            action(machine, argument)
+        steps = _steps(content)
+        for code, argument in islice(steps, MOST_OPCODES):
+            _ACTIONS[code](machine, argument)
+        if next(steps, None):
+            raise TooLargeError(f"it has more than {MOST_OPCODES} steps")
     finally:
         if collects:
             gc.enable()
@@ -110,6 +108,13 @@ def _steps(content: bytes | mmap) -> Iterator[tuple[int, Any]]:
                 if len(content) < at:
                     raise ValueError(f"expected {at - begin} bytes of text, found {len(text)}")
                 yield code, str(text, "utf-8", "surrogatepass")
+            elif code == _GLOBAL:
+                middle = content.find(b"\n", at)
+                end = content.find(b"\n", middle + 1)
+                if middle < 0 or end < 0:
+                    raise IndexError
+                yield code, str(content[at:end], "ascii").replace("\n", " ")
+                at = end + 1
             elif code == _STOP:
                 stream.seek(at)
                 return
@@ -137,7 +142,7 @@ class _Machine:
         self.left = most_copied
         self.calls = 0
 
-    def _value(self, value: Any) -> None:
+    def _number(self, value: Any) -> None:
         if isinstance(value, int) and abs(value) > LARGEST_INT:
             value = Record("builtins.int")  # of a size with which everything is slow
         self.stack.append(value)
@@ -160,22 +165,31 @@ class _Machine:
         self.stack = []
 
     def _top(self) -> Any:
-        if not self.stack:
-            raise NotPlainDataError("it takes an object from an empty stack")
+        self._need(1)
         return self.stack[-1]
 
     def _pop(self, _: Any = None) -> Any:
-        self._top()
+        self._need(1)
         return self.stack.pop()
 
-    def _pop_mark(self, n: int | None) -> list[Any]:
-        """The last n objects of the stack; by default, all that it holds since the mark."""
+    def _need(self, n: int) -> None:
+        if len(self.stack) < n:
+            raise NotPlainDataError("it takes an object from an empty stack")
+
+    def _pop_items(self, n: int | None) -> list[Any]:
+        """The last n objects of the stack; with None, all that it holds since the mark."""
         if n is not None:
-            return [self._pop() for _ in range(n)][::-1]
+            self._need(n)
+            items = self.stack[-n:]
+            del self.stack[-n:]
+            return items
         if not self.marks:
             raise NotPlainDataError("it closes a list that it has not opened")
         items, self.stack = self.stack, self.marks.pop()
         return items
+
+    def _list(self, items: list[Any]) -> None:
+        self.stack.append(items)
 
     def _tuple(self, items: list[Any]) -> None:
         self.stack.append(tuple(items))
@@ -355,7 +369,7 @@ def _tensor(flat: Tensor, offset: Any, size: Any, stride: Any) -> Tensor:
     if not plain or len(size) != len(stride) or len(size) > 8 or flat.ndim != 1:
         raise NotPlainDataError("it has a tensor of impossible shape")
     if not (elements := math.prod(size)):
-        return flat[:0].reshape(size)
+        return flat.as_strided(size, stride)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if elements > len(flat) or last >= len(flat):
         raise NotPlainDataError("it has a tensor larger than its storage")
@@ -419,8 +433,9 @@ def _expect(value: Any, *kinds: type) -> Any:
     return value
 
 
+_NUMBERS = {"INT", "LONG", "LONG1", "LONG4"}  # of any size
 _VALUES = {
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT",
     "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
     "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
 }  # fmt: skip
@@ -431,33 +446,42 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 # What takes objects off the stack, and how many; None: all since the mark.
 _OF_ITEMS: dict[str, tuple[Callable[[_Machine, list[Any]], None], int | None]] = {
     **{f"TUPLE{n or ''}": (_Machine._tuple, n) for n in (None, 1, 2, 3)},
-    "LIST": (_Machine._value, None), "DICT": (_Machine._dict, None),
+    "LIST": (_Machine._list, None), "DICT": (_Machine._dict, None),
     "APPEND": (_Machine._appends, 1), "APPENDS": (_Machine._appends, None),
     "SETITEM": (_Machine._setitems, 2), "SETITEMS": (_Machine._setitems, None),
     "ADDITEMS": (_Machine._additems, None), "FROZENSET": (_Machine._frozenset, None),
 }  # fmt: skip
 
 
-def _action(name: str) -> Callable[[_Machine, Any], None] | None:
-    """What an opcode does; None where plain data has no use for it."""
+def _action(name: str) -> Callable[[_Machine, Any], None]:
+    """What an opcode does: where plain data has no use for it, it is refused."""
+    if name in _NUMBERS:
+        return _Machine._number
     if name in _VALUES:
-        return _Machine._value
+        return lambda machine, value: machine.stack.append(value)
     if make := _CONSTANTS.get(name):
         return lambda machine, _: machine.stack.append(make())
     if name in ("PROTO", "FRAME"):  # which only help who reads in parts
         return lambda machine, _: None
     if name in _OF_ITEMS:
         use, n = _OF_ITEMS[name]
-        return lambda machine, _: use(machine, machine._pop_mark(n))
+        return lambda machine, _: use(machine, machine._pop_items(n))
     if name.endswith(("PUT", "GET")):
         name = name.removeprefix("LONG_").removeprefix("BIN")
-    action: Callable[[_Machine, Any], None] | None = getattr(_Machine, f"_{name.lower()}", None)
+    action: Callable[[_Machine, Any], None] = getattr(_Machine, f"_{name.lower()}", _refuse(name))
     return action
+
+
+def _refuse(name: str) -> Callable[[_Machine, Any], None]:
+    def refuse(machine: _Machine, argument: Any) -> None:
+        raise NotPlainDataError(f"it uses {name}, which plain data does not need")
+
+    return refuse
 
 
 _OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
 _ACTIONS = {code: _action(opcode.name) for code, opcode in _OPCODES.items()}
-_STOP = ord(".")
+_STOP, _GLOBAL = ord("."), ord("c")
 _BARE = {code for code, opcode in _OPCODES.items() if opcode.arg is None} - {_STOP}
 _READERS: dict[int, Callable[[Any], Any]] = {
     code: opcode.arg.reader for code, opcode in _OPCODES.items() if opcode.arg is not None

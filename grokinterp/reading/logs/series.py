@@ -154,7 +154,8 @@ def _by_step(series: Sequence[Series], source: str) -> pd.DataFrame:
     rows = len(set().union(*(part.index for part in parts))) if len(parts) > 1 else len(parts[0])
     _check_size(rows, n_columns, source)
     joined = pd.concat(parts, axis=1).sort_index()
-    joined.insert(0, "step", joined.index.get_level_values(0))
+    if "step" not in joined:  # or those were numbers of rows, and a column says their steps
+        joined.insert(0, "step", joined.index.get_level_values(0))
     return joined.reset_index(drop=True)
 
 
