@@ -83,6 +83,13 @@ class TestOneFile:
         same_weights(run, states)
         assert run.steps_known
 
+    def test_its_steps_in_a_group_beside(self, states, tmp_path):
+        groups = {"metrics": {"epoch": [0, 20, 40, 60], "lr": [1e-3] * 4}, "config": {"p": 7}}
+        torch.save({"model": [*states.values()], **groups}, tmp_path / "m.pt")
+        run = gi.load(tmp_path / "m.pt")
+        same_weights(run, states)
+        assert run.steps_known
+
     def test_a_list_whose_entries_say_their_steps(self, states, tmp_path):
         entries = [{"step": s, "model": x, "train_loss": s + 0.5} for s, x in states.items()]
         for content in (entries, {"history": entries}, [*states.items()]):
@@ -809,6 +816,16 @@ class TestContainersInContainers:
         same_weights(run, states)
         assert has(run, "another series", "'snapshots'")
         assert has(run, "have no step", "'best'")
+
+    def test_what_is_left_out_of_a_folder_is_named(self, states, tmp_path):
+        folder = sub_folders(states, tmp_path / "run")
+        torch.save(states[0], folder / "checkpoint-60" / "pytorch_model.bin")
+        (folder / "best").mkdir()
+        FILES["model.safetensors"](states[0], folder / "best")
+        run = gi.load(folder)
+        same_weights(run, states)
+        assert has(run, "beside the file of the step", "checkpoint-60/pytorch_model.bin")
+        assert has(run, "in a folder that says no step", "best")
 
     @pytest.mark.parametrize("name", ["model_{}", "it{}", "run_step_{}", "checkpoint-{}-best"])
     def test_names_of_folders(self, name, states, tmp_path):

@@ -196,6 +196,14 @@ class TestRuns:
             "0, 0", "1, 0", "0, 1", "1, 1"
         ]  # fmt: skip
 
+    @pytest.mark.parametrize("name", ["{}_seed{}", "seed_{1}/{0}", "{} - run{}", "{}/trial={}"])
+    def test_a_column_a_run_and_metric(self, name):
+        names = {x: LOG[x] for x in ("train_acc", "test_acc")}
+        wide = {name.format(x, i): y for i in range(2) for x, y in names.items()}
+        found = gi.detect_phases(pd.DataFrame({"step": STEPS, **wide}))
+        assert [run.grok_step for run in found.runs.values()] == [1380, 1380]
+        assert all(run[-1] == str(i) for i, run in enumerate(found.runs))
+
     def test_names_that_are_alike(self, tmp_path):
         both = pd.concat([LOG.assign(run="a"), self.LATE.assign(run="b ")])
         assert list(gi.detect_phases(both).runs) == ["a", "b"]
@@ -227,6 +235,18 @@ class TestRuns:
     def test_what_tells_no_runs_apart(self, by):
         with pytest.raises(gi.InputError):
             gi.detect_phases(LOG.assign(seed=0), by=by)
+
+
+class TestComments:
+    @pytest.mark.parametrize("at", [0, 1, 100])
+    def test_lines_of_them_are_left_out(self, at, tmp_path):
+        lines = LOG.to_csv(index=False).splitlines()
+        (tmp_path / "x.csv").write_text("\n".join([*lines[:at], "# resumed, again", *lines[at:]]))
+        assert dates(tmp_path / "x.csv") == EXPECTED
+
+    def test_a_cell_may_have_such_a_line(self, tmp_path):
+        LOG.assign(note="a\n# b").to_csv(tmp_path / "x.csv", index=False)
+        assert dates(tmp_path / "x.csv") == EXPECTED
 
 
 class TestFolders:

@@ -83,6 +83,8 @@ class Layout:
     without_weights: tuple[str, ...] = field(default=())
     loose: tuple[Found, ...] = ()  # files beside the folder of the checkpoints
     beside: tuple[str, ...] = ()  # the same of folders that are not read
+    twins: tuple[str, ...] = ()  # files beside that of a step, in the folder of the step
+    nameless: tuple[str, ...] = ()  # folders with weights that say no step
     links: tuple[str, ...] = ()  # symbolic links
 
 
@@ -90,14 +92,26 @@ def layout_of(folder: Path, *, depth: int = 0) -> Layout:
     """Where the checkpoints of a folder lie; of files, one is read only to choose between two."""
     own, without = _weight_files(folder)
     direct = tuple(Found(file, _stem(file), file.name) for file in own)
-    below = [x for x in sorted(folder.iterdir()) if x.is_dir() and not x.name.startswith(".")]
-    below = [x for x in below if _may_hold_checkpoints(x) and not (x / RUN_JSON).exists()]
+    folders = [x for x in sorted(folder.iterdir()) if x.is_dir() and not x.name.startswith(".")]
+    below = [x for x in folders if _may_hold_checkpoints(x) and not (x / RUN_JSON).exists()]
+    nameless = [x for x in folders if x not in below and _has_weight_files(x)]
     linked = [x for x in below if x.is_symlink()]
     inner = _below(folder, [x for x in below if x not in linked], depth)
     layout = _together(folder, Layout(direct, (folder,), without), inner)
     if linked and not layout.checkpoints:
         raise _is_link(linked[0])
-    return replace(layout, links=(*layout.links, *(x.name for x in linked)))
+    return replace(
+        layout,
+        links=(*layout.links, *(x.name for x in linked)),
+        nameless=(*layout.nameless, *(x.name for x in nameless)),
+    )
+
+
+def _has_weight_files(folder: Path) -> bool:
+    """Whether there is a file of weights in a folder, and no run of ours."""
+    if folder.is_symlink() or (folder / RUN_JSON).exists():
+        return False
+    return any(x.name.endswith(SUFFIXES) for x in folder.iterdir())
 
 
 def _may_hold_checkpoints(folder: Path) -> bool:
@@ -108,11 +122,12 @@ def _may_hold_checkpoints(folder: Path) -> bool:
 def _below(folder: Path, below: list[Path], depth: int) -> Layout | None:
     """The checkpoints in sub-folders: each in that of its step, or all in one of a usual name."""
     stepped = [x for x in below if _is_of_a_step(x)]
-    if found := [one for each in stepped if (one := _in_one(each)) is not None]:
+    each = [(x, _in_one(x)) for x in stepped]
+    if found := [one for _, (one, _) in each if one is not None]:
         last = max(found, key=lambda one: (step_in(one.name) or (0, None))[0])
-        kept = {x.name for x in found}
-        empty = tuple(x.name for x in stepped if x.name not in kept)
-        return Layout(tuple(found), (last.file.parent,), empty)
+        empty = tuple(x.name for x, (one, _) in each if one is None)
+        twins = tuple(f"{x.name}/{name}" for x, (_, others) in each for name in others)
+        return Layout(tuple(found), (last.file.parent,), empty, twins=twins)
     usual = [x for x in below if x not in stepped]
     inner = [(x, layout_of(x, depth=depth + 1)) for x in usual] if depth < DEEPEST else []
     inner = [(x, layout) for x, layout in inner if layout.checkpoints]
@@ -139,10 +154,12 @@ def _together(folder: Path, here: Layout, inner: Layout | None) -> Layout:
         )
     if len(numbered) > 1:
         return replace(here, beside=tuple(x.label for x in below))
-    return Layout(
-        below, (*inner.around, folder), (*here.without_weights, *inner.without_weights),
-        (*inner.loose, *here.checkpoints), inner.beside, inner.links,
-    )  # fmt: skip
+    return replace(
+        inner,
+        around=(*inner.around, folder),
+        without_weights=(*here.without_weights, *inner.without_weights),
+        loose=(*inner.loose, *here.checkpoints),
+    )
 
 
 def _has_weights(file: Path) -> bool:
@@ -189,8 +206,8 @@ def _weight_files(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
     return kept, without
 
 
-def _in_one(folder: Path) -> Found | None:
-    """The checkpoint in the folder of a step; None where there is none."""
+def _in_one(folder: Path) -> tuple[Found | None, list[str]]:
+    """The checkpoint in the folder of a step, None where there is none; other files beside it."""
     files, _ = _weight_files(folder)
     by_name = {file.name: file for file in files}
     file = next((by_name[name] for name in USUAL if name in by_name), None)
@@ -202,9 +219,10 @@ def _in_one(folder: Path) -> Found | None:
                 f"{names(x.name for x in files)}; keep one, or give it by itself."
             )
     if file is None and not files:
-        return None
+        return None, []
     file = file or files[0]
-    return Found(file, folder.name, f"{folder.name}/{file.name}")
+    others = [name for name in by_name if name != file.name]
+    return Found(file, folder.name, f"{folder.name}/{file.name}"), others
 
 
 def _stem(file: Path) -> str:
@@ -308,6 +326,8 @@ def folder_source(folder: Path, layout: Layout, *, metrics: str | None) -> Sourc
     for reason, left in (
         ("hold no weights", layout.without_weights), ("are symbolic links", layout.links),
         ("lie in a folder beside the checkpoints", layout.beside),
+        ("lie beside the file of the step", layout.twins),
+        ("lie in a folder that says no step", layout.nameless),
     ):  # fmt: skip
         for name in left:
             checkpoints.leave_out(reason, name)

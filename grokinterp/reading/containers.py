@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from grokinterp.reading.checkpoint_files import (
     checkpoint_of,
 )
 from grokinterp.reading.companions import Companions, companions_of
-from grokinterp.reading.file_contents import MOST_KEYS, LossCurve, contents_of, numbers_in
+from grokinterp.reading.file_contents import GROUPS, MOST_KEYS, LossCurve, contents_of, numbers_in
 from grokinterp.reading.pickled_objects import objects_in
 from grokinterp.reading.tensor_files import (
     StateDict,
@@ -226,7 +227,8 @@ def _pair(entry: Any) -> tuple[StepFound | None, Any]:
 def steps_beside(beside: Mapping[Any, Any], n: int) -> list[StepFound | None] | None:
     """The steps of n checkpoints in a list beside them, that of checkpoints before others."""
     possible = []
-    for key, value in beside.items():
+    groups = [as_mapping(value) for key, value in beside.items() if key in GROUPS]
+    for key, value in chain(beside.items(), *(group.items() for group in groups)):
         words = words_of(key) if isinstance(key, str) else ()
         axis = next((word for word in words if word in AXES), None)
         if axis is None or not set(words) <= AXES | OF_SAVES | {"global", "at", "of", "list"}:

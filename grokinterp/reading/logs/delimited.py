@@ -2,7 +2,7 @@
 
 The separator is the one that splits the first lines alike. Where it is no comma, numbers may have a
 decimal comma: all of a file have, or none. A header may begin with "#", as numpy writes it, and
-lines of comments may stand before it. Without a header columns are called 0, 1, 2, ...
+lines of comments may stand before and below it. Without a header columns are called 0, 1, 2, ...
 """
 
 import csv
@@ -139,7 +139,7 @@ def _without_rules(content: bytes) -> bytes:
 
 
 def _without_comments(content: bytes) -> bytes:
-    """Without lines of comments before the table; a header in one stays, as numpy writes it."""
+    """Without lines of comments; a header in one before the table stays, as numpy writes it."""
     bare = content.removeprefix(b"\xef\xbb\xbf")
     while bare.lstrip().startswith(b"#"):
         line, _, rest = bare.lstrip().partition(b"\n")
@@ -153,7 +153,9 @@ def _without_comments(content: bytes) -> bytes:
             if is_header and len(cells) == 2 and len(cells[0]) == len(cells[1]):
                 return names + b"\n" + following
         bare = rest
-    return bare
+    if b"\n#" not in bare or b'"' in bare:  # in which a line may be within a cell
+        return bare
+    return b"\n".join(line for line in bare.split(b"\n") if not line.startswith(b"#"))
 
 
 def _form_of(lines: list[str]) -> _Form:

@@ -1,8 +1,9 @@
 """How does a table become one a run, with a column a metric and a row a step?
 
 Three other shapes are known: a column a run and metric, as the page of Weights & Biases exports
-them (`run-1 - train_acc`); a row a side, with a column that says which (`split` is train or val);
-and a row a number, with its metric's name and value (`tag`, `value`).
+them (`run-1 - train_acc`) and scripts write them (`train_acc_seed0`); a row a side, with a column
+that says which (`split` is train or val); and a row a number, with its metric's name and value
+(`tag`, `value`).
 
 Rows of several runs are told apart by a column `run`, `name` or `seed` that has several values, or
 by the one that is named. Without one a log is of one run.
@@ -21,7 +22,12 @@ from grokinterp.reading.logs.nested import RUN
 from grokinterp.reading.logs.series import MOST_COLUMNS, is_axis
 from grokinterp.reading.words import curve_of, side_of, words_of
 
-OF_RUN = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<bound>__(MIN|MAX))?", re.DOTALL)
+_RUN = r"(?P<run>(?:seed|run|trial|exp|experiment|replica|repeat|model)[ _=-]?\d+)"
+OF_RUN = (
+    re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<bound>__(MIN|MAX))?", re.DOTALL),
+    re.compile(rf"{_RUN}[ /._:-]+(?P<metric>.+)(?P<bound>)", re.IGNORECASE),
+    re.compile(rf"(?P<metric>.+?)[ /._:-]+{_RUN}(?P<bound>)", re.IGNORECASE),
+)
 SIDES = (
     "split", "subset", "partition", "phase", "mode", "stage", "set", "dataset", "data", "fold",
     "type", "event", "kind",
@@ -47,13 +53,16 @@ def a_row_a_step(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _runs_below_each_other(frame: pd.DataFrame) -> pd.DataFrame:
     """Columns of runs that stand side by side, with a column `run` where there are several."""
-    found = {
-        name: match for name in frame.columns
-        if isinstance(name, str) and curve_of(words_of(name)) is None
-        and (match := OF_RUN.fullmatch(name))
-        and (curve_of(words_of(match["metric"])) or is_axis(match["metric"]))
-    }  # fmt: skip
-    if not found:
+    for form in OF_RUN:
+        found = {
+            name: match for name in frame.columns
+            if isinstance(name, str) and curve_of(words_of(name)) is None
+            and (match := form.fullmatch(name))
+            and (curve_of(words_of(match["metric"])) or is_axis(match["metric"]))
+        }  # fmt: skip
+        if found:
+            break
+    else:
         return frame
     runs = list(dict.fromkeys(match["run"] for match in found.values()))
     bounds = [name for name, match in found.items() if match["bound"]]  # of a smoothed curve
