@@ -185,11 +185,29 @@ class _Lines:
     def table(self, path: Path) -> pd.DataFrame:
         """The rows, their steps, and notes on what was left out."""
         curves = {name: x for name, x in self.columns.items() if x.kind in ("share", "loss")}
-        notes = ["numbers have a decimal comma"] if self.comma else []
+        _check_groups(curves, path)
         has_curve = np.zeros(self.n, bool)
         for column in curves.values():
             has_curve[np.asarray(column.lines)] = True
-        _check_groups(curves, path)
+        axes, of_axes = self._axes(has_curve, path)
+        event, group = _groups(axes, has_curve, curves, path)
+        curves, of_curves = self._certain(curves, group, path)
+        data: dict[str, pd.Series] = {}
+        for name in map(str, axes):
+            filled = axes[name].to_numpy()[np.maximum(event, 0)]
+            data[name] = pd.Series(np.where(event >= 0, filled, np.nan))
+            if _counts_epochs(name) and _starts_again(axes.drop(columns=name)):
+                data[name] = axes[name].ffill()  # batches of an epoch that a line before names
+        data.update({name: self._cells(column) for name, column in curves.items()})
+        data.update(self._runs())
+        frame = pd.DataFrame(data, index=range(self.n))[has_curve]
+        frame = frame.dropna(axis="columns", how="all").reset_index(drop=True)
+        comma = ["numbers have a decimal comma"] if self.comma else []
+        frame.attrs["notes"] = [*comma, *of_axes, *of_curves]
+        return frame
+
+    def _axes(self, has_curve: np.ndarray, path: Path) -> tuple[pd.DataFrame, list[str]]:
+        """The steps that lines say, by name, without what cannot be steps."""
         axes = pd.DataFrame(
             {
                 name: pd.Series(_steps(x, name, path), np.asarray(x.lines))
@@ -201,35 +219,26 @@ class _Lines:
             name for name in axes if axes[name].nunique() < 2 and has_curve.sum() > FEW_ROWS
         ]
         axes = axes.drop(columns=constant)
-        notes += [f"{name} is no step, as it has one value" for name in constant]
         self._check_steps(axes, path)
-        axes, said = _joined(axes, has_curve)
-        notes += said
-        event, group = _groups(axes, has_curve, curves, path)
+        axes, notes = _joined(axes, has_curve)
+        return axes, [f"{name} is no step, as it has one value" for name in constant] + notes
+
+    def _certain(
+        self, curves: dict[str, _Column], group: np.ndarray, path: Path
+    ) -> tuple[dict[str, _Column], list[str]]:
+        """The curves whose numbers are certain; refused where none are."""
         loose = _unsure(curves, group)
-        self.dropped.update(dict.fromkeys(loose))
-        curves = {name: x for name, x in curves.items() if name not in loose}
-        if self.dropped:
-            listed = names(self.dropped, spelled=str)
-            why = f"left out, as several numbers may be meant: {listed}"
-            if not curves:
-                raise InputError(
-                    f"{path} has lines whose numbers have no side of their own ({why}); write "
-                    "train or test before each."
-                )
-            notes.append(why)
-        data: dict[str, pd.Series] = {}
-        for name in map(str, axes):
-            filled = axes[name].to_numpy()[np.maximum(event, 0)]
-            data[name] = pd.Series(np.where(event >= 0, filled, np.nan))
-            if _counts_epochs(name) and _starts_again(axes.drop(columns=name)):
-                data[name] = axes[name].ffill()  # batches of an epoch that a line before names
-        data.update({name: self._cells(column) for name, column in curves.items()})
-        data.update(self._runs())
-        frame = pd.DataFrame(data, index=range(self.n))[has_curve]
-        frame = frame.dropna(axis="columns", how="all").reset_index(drop=True)
-        frame.attrs["notes"] = notes
-        return frame
+        dropped = [*self.dropped, *(name for name in loose if name not in self.dropped)]
+        if not dropped:
+            return curves, []
+        certain = {name: x for name, x in curves.items() if name not in loose}
+        why = f"left out, as several numbers may be meant: {names(dropped, spelled=str)}"
+        if not certain:
+            raise InputError(
+                f"{path} has lines whose numbers have no side of their own ({why}); write train or "
+                "test before each."
+            )
+        return certain, [why]
 
     def _cells(self, column: _Column) -> pd.Series:
         """A column of numbers, with signs of percent where one has it."""
