@@ -90,6 +90,19 @@ class TestOneFile:
         same_weights(run, states)
         assert run.steps_known
 
+    def test_a_state_with_its_loss(self, states, tmp_path):
+        torch.save({step: (state, 0.5) for step, state in states.items()}, tmp_path / "m.pt")
+        same_weights(gi.load(tmp_path / "m.pt"), states)
+
+    @pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module"])
+    def test_wrappers_of_parts(self, wrapper, states, tmp_path):
+        """As compiling or sharding block by block names them."""
+        renamed = {
+            key.replace("blocks.0.", f"blocks.0.{wrapper}."): x for key, x in states[60].items()
+        }
+        torch.save({"model": renamed, "step": 60}, tmp_path / "m.pt")
+        same_weights(gi.load(tmp_path / "m.pt"), {60: states[60]})
+
     def test_a_list_whose_entries_say_their_steps(self, states, tmp_path):
         entries = [{"step": s, "model": x, "train_loss": s + 0.5} for s, x in states.items()]
         for content in (entries, {"history": entries}, [*states.items()]):
@@ -307,7 +320,7 @@ class TestFolders:
 
     def test_folders_of_runs_of_ours_are_none(self, tiny_run, tmp_path):
         shutil.copytree(tiny_run.path, tmp_path / "runs" / "step_1")
-        refusal(tmp_path / "runs", "is not a run")
+        refusal(tmp_path / "runs", "is not a run", "in 'step_1'; give one of these folders")
 
     def test_parts_that_are_missing_or_elsewhere(self, states, tmp_path):
         folder = tmp_path / "checkpoint-20"
@@ -826,6 +839,58 @@ class TestContainersInContainers:
         same_weights(run, states)
         assert has(run, "beside the file of the step", "checkpoint-60/pytorch_model.bin")
         assert has(run, "in a folder that says no step", "best")
+
+    @pytest.mark.parametrize("name", ["step_20,{:03d}", "step_20_{:03d}", "ep6-ba20{:03d}-rank0"])
+    def test_grouped_digits_of_a_step(self, name, states, tmp_path):
+        for step, weights in states.items():
+            torch.save(weights, tmp_path / f"{name.format(step)}.pt")
+        same_weights(gi.load(tmp_path), {20_000 + step: x for step, x in states.items()})
+
+    @pytest.mark.parametrize("name", ["run_{}", "rank_{}", "seed{}", "trial-{}"])
+    def test_numbers_of_runs_are_no_steps(self, name, states, tmp_path):
+        for step, weights in states.items():
+            torch.save(weights, tmp_path / f"{name.format(step)}.pt")
+        refusal(tmp_path, "has no step in it or in its name")
+
+    def test_checkpoints_of_several_runs_are_refused(self, states, tmp_path):
+        for i, (step, weights) in enumerate(states.items()):
+            torch.save(weights, tmp_path / f"seed{i // 2}_step{step}.pt")
+        refusal(tmp_path, "several runs by their names (seed0, seed1)", "those of one run")
+
+    def test_what_is_taken_by_names_alone_is_said(self, states, tmp_path):
+        for step, weights in states.items():
+            torch.save(weights, tmp_path / f"model_{step}.pt")
+        said = "the numbers in the names of its checkpoints, 0 to 60, are taken to be steps"
+        assert has(gi.load(tmp_path), said)
+        torch.save(states[20], tmp_path / "teacher_80.pt")
+        assert has(gi.load(tmp_path), "several names", "'model', 'teacher'")
+
+    @pytest.mark.parametrize("suffix", [".pth.tar", ".pickle"])
+    def test_other_endings(self, suffix, states, tmp_path):
+        for step, weights in states.items():
+            torch.save({"state_dict": weights}, tmp_path / f"checkpoint-{step}{suffix}")
+        torch.save(states[60], tmp_path / f"model_best{suffix}")
+        same_weights(gi.load(tmp_path), states)
+
+    def test_the_run_json_of_another_tool_is_none(self, states, tmp_path):
+        folder = sub_folders(states, tmp_path / "run")
+        (folder / "run.json").write_text('{"status": "COMPLETED", "format": "MongoObserver-0.7.0"}')
+        same_weights(gi.load(folder), states)
+        (folder / "run.json").write_text("{")
+        refusal(folder, "damaged")
+
+    def test_linked_folders_are_named(self, states, tmp_path):
+        folder = sub_folders(states, tmp_path / "run")
+        (folder / "best").symlink_to("checkpoint-20")
+        assert has(gi.load(folder), "symbolic links: best")
+
+    def test_what_is_within_is_named(self, states, tmp_path):
+        folder = sub_folders(states, tmp_path / "2026" / "run" / "mine")
+        refusal(folder.parents[1], "no checkpoints to import but in 'run/mine/checkpoint-0'")
+        for name, what in ((".metadata", "distributed checkpoint"), ("_METADATA", "Orbax")):
+            (tmp_path / what).mkdir()
+            (tmp_path / what / name).touch()
+            refusal(tmp_path / what, what, "which is not read")
 
     @pytest.mark.parametrize("name", ["model_{}", "it{}", "run_step_{}", "checkpoint-{}-best"])
     def test_names_of_folders(self, name, states, tmp_path):

@@ -244,6 +244,15 @@ class TestGoingOn:
                 there = begun / path.relative_to(tmp_path / "whole")
                 assert path.read_bytes() == there.read_bytes(), path
 
+    def test_a_trainer_that_resumes_from_an_older_checkpoint_passes_what_is_there(self, begun):
+        there = gi.load(begun).weights(20)
+        with watch(begun, resume=True) as second:
+            for step in range(10, 31):
+                second(step, model(step + 1))
+        run = gi.load(begun)
+        assert run.steps == (0, 10, 20, 30)
+        assert all(torch.equal(x, there[name]) for name, x in run.weights(20).items())
+
     def test_what_a_kill_leaves_is_forgotten(self, begun):
         """measures.csv with a row whose checkpoint run.json does not name yet."""
         rewritten(begun, {"finished": False})

@@ -15,6 +15,9 @@ from grokinterp.base.errors import InputError, names
 from grokinterp.models.foreign_names import gpt_name
 
 WRAPPERS = re.compile(r"^((module|_orig_mod|model|transformer)\.)+")  # before every key of others
+_WITHIN = re.compile(  # what torch.compile, FSDP and checkpointing put before the names of parts
+    r"(?:(?<=^)|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
 COPIES = {  # words of modules that hold another network's weights, averaged or of an earlier step
     "ema", "swa", "target", "teacher", "averaged", "average", "avg", "shadow", "momentum",
 }  # fmt: skip
@@ -45,6 +48,14 @@ def network_in(keys: Iterable[str], where: str, *, prefix: str | None = None) ->
      ('train_acc.tm',))
     """
     keys = list(keys)
+    bare = {_WITHIN.sub("", key): key for key in keys}
+    if len(bare) == len(keys) and [*bare] != keys and not prefix:
+        found = network_in(bare, where)
+        return replace(
+            found,
+            names={bare[key]: name for key, name in found.names.items()},
+            beside=tuple(bare[key] for key in found.beside),
+        )
     if prefix:
         return _under(keys, where, f"{prefix.removesuffix('.')}.")
     around = list(dict.fromkeys(found for key in keys for found in _before_a_network(key)))
@@ -75,7 +86,8 @@ def path_to_layers(keys: Iterable[str]) -> str:
 
 def has_layers(keys: Iterable[object]) -> bool:
     """Whether any of the names is one that only a network's layers have."""
-    return any(True for key in keys if isinstance(key, str) for _ in _before_a_network(key))
+    plain = (_WITHIN.sub("", key) for key in keys if isinstance(key, str))
+    return any(True for key in plain for _ in _before_a_network(key))
 
 
 def _under(keys: Collection[str], where: str, prefix: str) -> Network:
@@ -121,7 +133,8 @@ def _root(keys: Collection[str], prefix: str, around: Collection[str]) -> str:
             if _has(known, _OUTPUT):
                 return root
     common = _common(keys)
-    return next(iter(with_tokens), prefix if common.startswith(prefix) else common)
+    alone = bool(apart) or common.startswith(prefix)  # beside another network, nothing else is its
+    return next(iter(with_tokens), prefix if alone else common)
 
 
 def _has(known: Iterable[str], wanted: Collection[str]) -> bool:

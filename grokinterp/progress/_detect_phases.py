@@ -18,7 +18,7 @@ from grokinterp.reading.addresses import calling_by_address, local_copy
 from grokinterp.reading.checkpoint_formats import SUFFIXES, is_foreign
 from grokinterp.reading.logs.columns import Columns, columns_given
 from grokinterp.reading.logs.table import By, Log, is_log, logs_at, logs_of
-from grokinterp.runs.manifest import RUN_JSON
+from grokinterp.runs.manifest import is_run_folder
 from grokinterp.runs.run import Run
 
 
@@ -45,7 +45,7 @@ def run_or_log(
 
 def _logs_beside(path: Path, error: InputError, columns: Columns | str | None, by: By) -> list[Log]:
     """The log beside checkpoints that cannot be read, with a note; without one, their refusal."""
-    if not path.is_dir() or (path / RUN_JSON).exists() or not is_log(path):
+    if not path.is_dir() or is_run_folder(path) or not is_log(path):
         raise error
     try:
         logs = logs_at(path, columns=columns, by=by)
@@ -57,7 +57,7 @@ def _logs_beside(path: Path, error: InputError, columns: Columns | str | None, b
 
 def _is_log(path: Path) -> bool:
     if kind_at(path) == "folder":
-        return not (path / RUN_JSON).exists() and not is_foreign(path) and is_log(path)
+        return not is_run_folder(path) and not is_foreign(path) and is_log(path)
     if path.suffix not in SUFFIXES and not is_foreign(path):
         return True
     return path.is_file() and is_foreign(path) and is_log(path)

@@ -97,15 +97,20 @@ class Watch(Recorder):
         self._entries = _entries(task, measures, given=self._frequencies is not None)
         self._columns = self._columns_so_far()
         self._saved = self.last_step  # of a run that goes on: its last checkpoint
+        self._begun_at = -1 if self.last_step is None else self.last_step
 
     def __call__(self, step: SupportsIndex, model: AnyModel) -> Metrics | None:
         """Save a step that is a multiple of `every`, and return its metrics; else None, at once.
 
         The step that was saved last is not saved again, so that a loop may pass it twice: one that
-        resumes, or that gathers the gradients of several batches for an update.
+        gathers the gradients of several batches for an update. Nor are, with `resume=True`, the
+        steps of the run that it goes on with: a trainer may begin again at an older checkpoint of
+        its own, and what was recorded first is kept.
         """
         number = step if type(step) is int else whole_number(step)
-        if number is not None and (number % self._every or number == self._saved) and number >= 0:
+        if number is None or number < 0:
+            return self.save(step, model)  # which refuses it
+        if number % self._every or number == self._saved or number <= self._begun_at:
             return None
         return self.save(step, model)
 

@@ -42,10 +42,15 @@ from grokinterp.reading.words import counts_epochs
 from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
 
 COPIES = re.compile(r"best|last|latest|final|current|newest", re.IGNORECASE)  # of another file
-_SEED = re.compile(r"seed[-_=.]?\d+", re.IGNORECASE)
-_WORDS = (  # "ep" also ends "sweep"
-    "step", "iter(?:ation)?", "(?<![a-z])it", "epoch", "(?<![a-z])ep",
+_OF_RUN = re.compile(  # what tells runs apart in names, and is no step
+    r"(?<![a-z])(?:seed|run|rank|trial|fold|replica|wd|weight_decay|lr|frac)[-_=.]?"
+    r"\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\d.]*\d)",
+    re.IGNORECASE,
+)
+_WORDS = (  # "ep" also ends "sweep"; "ba" is a batch, as Composer counts them
+    "step", "iter(?:ation)?", "(?<![a-z])it", "(?<![a-z])ba", "epoch", "(?<![a-z])ep",
 )  # fmt: skip
+_NUMBER = r"(\d{1,3}(?:,\d{3})+|\d{1,3}(?:_\d{3})*_0\d\d(?:_\d{3})*|\d+)"  # 20,000 and 20_000
 
 
 @dataclass(frozen=True)
@@ -146,19 +151,31 @@ def step_of(inside: tuple[int, str] | None, stem: str) -> tuple[StepFound | None
 def step_in(stem: str) -> tuple[int, str | None] | None:
     """The step in a file's name: after "step" or "epoch", else the only whole number in it.
 
-    A seed is none, and of "step_10k" or "1e4" nothing is guessed.
+    A seed or the number of a run is none, and of "step_10k" or "1e4" nothing is guessed.
 
-    >>> [step_in(x) for x in ("step_00000100", "epoch=3-step=1200", "17")]
-    [(100, 'step'), (1200, 'step'), (17, None)]
-    >>> [step_in(x) for x in ("best", "seed_3", "step_10k", "sweep2_p7")]
-    [None, None, None, None]
+    >>> [step_in(x) for x in ("step_00000100", "epoch=3-step=1200", "17", "step_20,000")]
+    [(100, 'step'), (1200, 'step'), (17, None), (20000, 'step')]
+    >>> [step_in(x) for x in ("best", "seed_3", "run_0", "step_10k", "step_1e+06", "sweep2_p7")]
+    [None, None, None, None, None, None]
     """
-    stem = _SEED.sub("", stem)
+    stem = _OF_RUN.sub("", stem)
     for word in _WORDS:
-        if found := re.search(rf"({word})s?[-_=.]?(\d+)(?![\da-z]|\.\d)", stem, re.IGNORECASE):
-            return int(found[2]), found[1].lower()
-    numbers = re.findall(r"(?<![\d.a-zA-Z])\d+(?![\d.]|[a-zA-Z])", stem.replace("_", " "))
+        form = rf"({word})s?[-_=.]?{_NUMBER}(?![\da-z]|[.,]\d)"
+        if found := re.search(form, stem, re.IGNORECASE):
+            return int(re.sub("[,_]", "", found[2])), found[1].lower()
+    numbers = re.findall(
+        r"(?<![\d.,a-zA-Z])(?<!e[+-])\d+(?![\d.,]|[a-zA-Z])", stem.replace("_", " ")
+    )
     return (int(numbers[0]), None) if len(numbers) == 1 else None
+
+
+def run_in(stem: str) -> str:
+    """What a file's name says of the run that it is of.
+
+    >>> run_in("seed0_step40"), run_in("wd-0.1_epoch_3"), run_in("lr1e-3_step_40")
+    ('seed0', 'wd-0.1', '')
+    """
+    return ", ".join(x for x in _OF_RUN.findall(stem) if not x.lower().startswith("lr"))
 
 
 @dataclass(frozen=True)

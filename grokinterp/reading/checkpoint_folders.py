@@ -18,7 +18,14 @@ from typing import Any
 from torch import Tensor
 
 from grokinterp.base.errors import InputError, names, shown
-from grokinterp.reading.checkpoint_files import Checkpoints, Source, checkpoint_of, step_in
+from grokinterp.reading.checkpoint_files import (
+    COPIES,
+    Checkpoints,
+    Source,
+    checkpoint_of,
+    run_in,
+    step_in,
+)
 from grokinterp.reading.companions import (
     LARGEST_JSON,
     Companions,
@@ -37,13 +44,16 @@ from grokinterp.reading.tensor_files import (
     read_file,
     weights_in,
 )
-from grokinterp.runs.manifest import RUN_JSON, SPLIT
+from grokinterp.runs.manifest import SPLIT, is_run_folder
 
-SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl")
+SUFFIXES = (
+    ".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl", ".pickle", ".pth.tar", ".pt.tar",
+)  # fmt: skip
 INDEX = (".safetensors.index.json", ".bin.index.json")  # of a checkpoint in parts
 OF_ALL = (  # folders that hold the checkpoints of a run
     "checkpoints", "checkpoint", "ckpts", "ckpt", "weights", "models", "snapshots", "saved_models",
-    "state_dicts", "lightning_logs",
+    "state_dicts", "lightning_logs", "saved", "saves", "saved_checkpoints", "model_checkpoints",
+    "states",
 )  # fmt: skip
 USUAL = (  # files of a checkpoint's folder, the first of them counts
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
@@ -93,25 +103,24 @@ def layout_of(folder: Path, *, depth: int = 0) -> Layout:
     own, without = _weight_files(folder)
     direct = tuple(Found(file, _stem(file), file.name) for file in own)
     folders = [x for x in sorted(folder.iterdir()) if x.is_dir() and not x.name.startswith(".")]
-    below = [x for x in folders if _may_hold_checkpoints(x) and not (x / RUN_JSON).exists()]
+    below = [x for x in folders if _may_hold_checkpoints(x) and not is_run_folder(x)]
     nameless = [x for x in folders if x not in below and _has_weight_files(x)]
     linked = [x for x in below if x.is_symlink()]
+    copies = [x for x in nameless if x.is_symlink()]  # best -> checkpoint-40
     inner = _below(folder, [x for x in below if x not in linked], depth)
     layout = _together(folder, Layout(direct, (folder,), without), inner)
     if linked and not layout.checkpoints:
         raise _is_link(linked[0])
     return replace(
         layout,
-        links=(*layout.links, *(x.name for x in linked)),
-        nameless=(*layout.nameless, *(x.name for x in nameless)),
+        links=(*layout.links, *(x.name for x in (*linked, *copies))),
+        nameless=(*layout.nameless, *(x.name for x in nameless if x not in copies)),
     )
 
 
 def _has_weight_files(folder: Path) -> bool:
     """Whether there is a file of weights in a folder, and no run of ours."""
-    if folder.is_symlink() or (folder / RUN_JSON).exists():
-        return False
-    return any(x.name.endswith(SUFFIXES) for x in folder.iterdir())
+    return not is_run_folder(folder) and any(x.name.endswith(SUFFIXES) for x in folder.iterdir())
 
 
 def _may_hold_checkpoints(folder: Path) -> bool:
@@ -226,7 +235,8 @@ def _in_one(folder: Path) -> tuple[Found | None, list[str]]:
 
 
 def _stem(file: Path) -> str:
-    ending = next((x for x in INDEX if file.name.endswith(x)), file.suffix)
+    endings = (*INDEX, *SUFFIXES[::-1])  # ".pth.tar" before ".tar"
+    ending = next((x for x in endings if file.name.endswith(x)), file.suffix)
     return file.name.removesuffix(ending)
 
 
@@ -375,7 +385,37 @@ def folder_source(folder: Path, layout: Layout, *, metrics: str | None) -> Sourc
         raise InputError(f"{first} has no step in it or in its name; name it such as step_100.pt.")
     companions = _around(layout, epochs=checkpoints.last.in_epochs, metrics=metrics)
     companions = replace(companions, contents=companions.contents.over(others))
-    return checkpoints.source(folder, "folder", companions)
+    source = checkpoints.source(folder, "folder", companions)
+    return replace(source, notes=(*_of_names(folder, checkpoints), *source.notes))
+
+
+def _of_names(folder: Path, checkpoints: Checkpoints) -> list[str]:
+    """What is to be said of steps that only names tell; refused where these name several runs."""
+    stems = {part.name: step for step, part in checkpoints.parts.items() if part.named}
+    runs = list(dict.fromkeys(map(run_in, stems)))
+    if len(runs) > 1:
+        listed = names([run or "no such word" for run in runs], spelled=str)
+        raise InputError(
+            f"{folder} has checkpoints of several runs by their names ({listed}); give a folder of "
+            "those of one run."
+        )
+    notes = []
+    steps = [part.step for part in checkpoints.parts.values() if part.step is not None]
+    if len(steps) > 1 and all(step.word is None and not step.inside for step in steps):
+        first, last = min(x.number for x in steps), max(x.number for x in steps)
+        notes.append(
+            f"the numbers in the names of its checkpoints, {first} to {last}, are taken to be steps"
+        )
+    kinds = list(dict.fromkeys(_without_numbers(name) for name in stems))
+    if len(kinds) > 1:
+        notes.append(f"checkpoints with several names are taken to be of one run: {names(kinds)}")
+    return notes
+
+
+def _without_numbers(name: str) -> str:
+    """A name without its numbers and the words for a copy, which may differ within a run."""
+    plain = COPIES.sub("", _stem(Path(Path(name).parts[0])))
+    return re.sub(r"[\W\d_]+", " ", plain).strip().lower()
 
 
 def _weights(file: Path) -> StateDict:

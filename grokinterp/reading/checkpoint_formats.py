@@ -52,7 +52,8 @@ from grokinterp.reading.tensor_files import (
     refuse_too_many,
     state_dict_in,
 )
-from grokinterp.runs.manifest import LARGEST_STEP, RUN_JSON
+from grokinterp.reading.unread_folders import refuse_other_folder
+from grokinterp.runs.manifest import LARGEST_STEP, is_run_folder
 
 FORMATS = ("paper", "trainer", "demo", "state_dict", "folder", "steps")
 
@@ -60,15 +61,17 @@ FORMATS = ("paper", "trainer", "demo", "state_dict", "folder", "steps")
 def is_foreign(path: Path) -> bool:
     """Whether a path holds checkpoints that are not a run of ours."""
     if path.is_dir():
-        return not (path / RUN_JSON).exists() and bool(layout_of(path).checkpoints)
+        return not is_run_folder(path) and bool(layout_of(path).checkpoints)
     return path.is_file() and (path.name.endswith(INDEX) or is_tensor_file(path))
 
 
 def holds_foreign(path: Path) -> bool:
-    """Whether a path to open holds them; a file of something else is refused by what it is."""
+    """Whether a path to open holds them; what is something else is refused by what it is."""
     kind, found = kind_at(path), is_foreign(path)
     if kind == "file" and not found:
         refuse_other_file(path)
+    if kind == "folder" and not found and not is_run_folder(path):
+        refuse_other_folder(path)
     return found
 
 

@@ -171,9 +171,10 @@ def _is_series(value: Any) -> bool:
 def _by_step(data: Mapping[Any, Any], at: str) -> Series | None:
     """A dictionary by step, if that is what it is."""
     steps = {key: step for key in data if (step := _step_of_key(key)) is not None}
-    if not any(holds_weights(data[key]) for key in steps):
+    states = {key: _pair(data[key])[1] for key in steps}  # (state, loss) is its state
+    if not any(map(holds_weights, states.values())):
         return None
-    entries = tuple(Entry(shown(key), data[key], step) for key, step in steps.items())
+    entries = tuple(Entry(shown(key), states[key], step) for key, step in steps.items())
     beside = {key: x for key, x in data.items() if key not in steps}
     others = tuple(shown(key) for key, x in beside.items() if holds_weights(x))
     return Series(entries, at, beside, others)

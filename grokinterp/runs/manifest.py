@@ -65,6 +65,7 @@ KEYS_OF_0_2_0 = {
 }  # fmt: skip
 LATER = {"objective": "cross_entropy", "gradient_filter": "none", "constraint": "none"}
 RUN_JSON = "run.json"
+_OURS = {"checksum", "task", "architecture"}  # keys of ours; other tools write run.json too
 METRICS = "metrics.csv"
 MEASURED = "measures.csv"
 SPLIT = "split.safetensors"
@@ -316,6 +317,18 @@ class Manifest:
         if environment is not None and self.environments()[-1][1] != {**versions, **environment}:
             now = {"from_step": step, "versions": versions, "environment": dict(environment)}
             self.later.append(now)
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether a folder has a run.json, damaged or not, and not that of another tool."""
+    path = folder / RUN_JSON
+    if not path.is_file():
+        return path.exists()  # a link to nowhere, a folder: which is said where it is read
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return True
+    return not isinstance(content, dict) or not content or bool(_OURS & set(content))
 
 
 def weights_file(step: int) -> str:
