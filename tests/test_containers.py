@@ -1015,3 +1015,100 @@ def gpt2(folder):
     state = {name: torch.randn(shape) for name, shape in shapes.items()}
     safetensors.torch.save_file(state, folder / "model.safetensors")
     return folder
+
+
+def wandb(config):
+    return {"wandb_version": 1, "_wandb": {"desc": None, "value": {"t": {"1": [1, 5]}}},
+            **{key: {"desc": None, "value": value} for key, value in config.items()}}  # fmt: skip
+
+
+class TestFilesOfTrackers:
+    """What Weights & Biases and Hydra write beside checkpoints, and logs of killed runs."""
+
+    @pytest.mark.parametrize("name", ["config.yaml", "config.json"])
+    def test_values_of_wandb(self, name, states, tmp_path):
+        torch.save(states[60], tmp_path / "m_60.pt")
+        for config, words in (
+            ({"p": 7, "fn_name": "x-y", "data": {"seed": 5}}, ["p=7", "subtract", "data_seed=5"]),
+            ({"value": 3, "data": {"value": 1}}, []),
+        ):
+            (tmp_path / name).write_text(json.dumps(wandb(config)))  # which is YAML too
+            run = gi.load(tmp_path / "m_60.pt")
+            assert has(run, "its configuration says", *words) == bool(words)
+        (tmp_path / name).write_text(json.dumps(wandb({"p": 11})))
+        refusal(tmp_path / "m_60.pt", "p=11")
+
+    @pytest.mark.parametrize("inner", ["", "checkpoints"])
+    def test_the_configuration_of_hydra(self, inner, states, tmp_path):
+        (tmp_path / inner).mkdir(exist_ok=True)
+        for step in (20, 60):
+            torch.save(states[step], tmp_path / inner / f"step_{step}.pt")
+        hydra = tmp_path / ".hydra"
+        hydra.mkdir()
+        (hydra / "overrides.yaml").write_text("- task.p=11\n- lr=0.1\n")
+        (hydra / "config.yaml").write_text("task:\n  p: 7\n  operation: x-y\nn: ${task.p}\n")
+        run = gi.load(tmp_path)
+        assert run.steps == (20, 60)
+        assert has(run, "its configuration says", "p=7", "operation=subtract")
+        (hydra / "config.yaml").write_text("p: 11\n")
+        refusal(tmp_path, "p=11")
+        (hydra / "config.yaml").write_text("p: [\n")
+        assert has(gi.load(tmp_path), "config.yaml next to it is left alone")
+
+    @pytest.mark.parametrize("tail", ['{"step": 60, "train_l', '{"step": 60, "train_loss": 1e', ""])
+    @pytest.mark.parametrize("between", ["", "Epoch 3 done\n"])
+    def test_a_log_whose_last_line_is_cut(self, tail, between, states, tmp_path):
+        torch.save(states[60], tmp_path / "m_step_60.pt")
+        lines = [json.dumps({"step": step, "train_loss": 2.0 - step / 100}) for step in (0, 20, 40)]
+        text = "\n".join(lines[:2]) + f"\n{between}{lines[2]}\n{tail}"
+        (tmp_path / "metrics.jsonl").write_text(text)
+        run = gi.load(tmp_path / "m_step_60.pt")
+        read = gi.read_log(tmp_path / "metrics.jsonl")
+        found = run.metrics.dropna(subset="train_loss")
+        assert found["train_loss"].tolist() == read["train_loss"].tolist() == [2.0, 1.8, 1.6]
+        assert has(run, "metrics.jsonl is read without", "cut off") == bool(tail)
+        assert has(run, "metrics.jsonl is read without", "1 lines that are no JSON") == bool(
+            between
+        )
+
+
+class TestRowsInFiles:
+    @pytest.fixture
+    def path(self, states, tmp_path):
+        torch.save(states[60], tmp_path / "m_60.pt")
+        return tmp_path / "m_60.pt"
+
+    @pytest.mark.parametrize("kind", ["rows", "pairs", "named"])
+    def test_a_list_in_json(self, kind, tiny_run, path, tmp_path):
+        rows = tiny_run.train_indices.tolist()
+        content = {"rows": rows, "pairs": [[row // 7, row % 7] for row in rows],
+                   "named": {"train_indices": rows}}[kind]  # fmt: skip
+        (tmp_path / "rows.json").write_text(json.dumps(content))
+        run = gi.load(path, train_indices=str(tmp_path / "rows.json"))
+        assert torch.equal(run.train_indices, tiny_run.train_indices)
+
+    @pytest.mark.parametrize(
+        "text", ["[1, 2", "", "{}", "[0.5, 1]", '["a"]', "[" * 99_999, "[[1], 2]"]
+    )
+    def test_what_is_no_list_of_rows_is_refused_as_that(self, text, path, tmp_path):
+        (tmp_path / "rows.json").write_text(text)
+        said = refusal(path, "rows.json", "rows a*p + b", train_indices=str(tmp_path / "rows.json"))
+        assert "checkpoint" not in said
+        refusal(path, "none.json", "rows a*p + b", train_indices=str(tmp_path / "none.json"))
+
+    def test_an_array_beside_the_checkpoints(self, tiny_run, path, tmp_path):
+        np.save(tmp_path / "train_indices.npy", tiny_run.train_indices.numpy())
+        for where in (path, tmp_path):
+            assert torch.equal(gi.load(where).train_indices, tiny_run.train_indices)
+        (tmp_path / "train_indices.npy").write_bytes(b"\x93NUMPY half")
+        assert has(gi.load(path), "train_indices.npy next to it is left alone")
+
+    def test_files_of_which_something_is_used_are_not_left_out(self, tiny_run, path, tmp_path):
+        torch.save({"train_indices": tiny_run.train_indices}, tmp_path / "train_indices.pt")
+        torch.save({"test_losses": [2.0] * 61}, tmp_path / "metrics.pt")
+        torch.save({"anything": 3}, tmp_path / "other.pt")
+        run = gi.load(tmp_path)
+        assert torch.equal(run.train_indices, tiny_run.train_indices)
+        assert has(run, "left out, as they hold no weights: other.pt")
+        assert has(run, "read for what else they say", "metrics.pt, train_indices.pt")
+        assert not has(run, "left out", "metrics.pt")
