@@ -64,6 +64,14 @@ def put(system, folder, where):
             system.pipe_file(f"{where}/{path.relative_to(folder).as_posix()}", path.read_bytes())
 
 
+def test_the_configuration_of_hydra_is_copied(memory, folder):
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").write_text("p: 1009")
+    put(memory, folder, "/mine")
+    with pytest.raises(gi.InputError, match="p=1009"):
+        gi.load("memory://mine")
+
+
 class TestRuns:
     @pytest.mark.parametrize("address", ["memory://runs/mine", Path("memory://runs/mine")])
     def test_a_run_folder(self, address, memory, recorded):

@@ -952,3 +952,228 @@ class TestOddValues:
         content = b"\x80\x02ctorch.storage\n_load_from_bytes\n" + inner[2:-1] + b"\x85R."
         (tmp_path / "m.pkl").write_bytes(content)
         refusal(tmp_path / "m.pkl")
+
+
+SIZES = {
+    "n_layers": 1, "n_heads": 2, "d_model": 16, "d_head": 8, "d_mlp": 32, "d_vocab": 8,
+    "d_vocab_out": 7, "n_ctx": 3, "act_fn": "relu",
+}  # fmt: skip
+
+
+class HookedTransformerConfig:
+    def __init__(self):
+        self.__dict__.update(SIZES, seed=999)
+
+
+class TestWordsOfConfigurations:
+    """What is said of the operation, the activation and the seed, in the words of others."""
+
+    def saved(self, states, folder, config):
+        torch.save({"model": states[60], "step": 60, "config": config}, folder / "m.pt")
+        return folder / "m.pt"
+
+    @pytest.mark.parametrize(
+        ("operation", "words"),
+        [
+            ("add", ["x+y", "+", "plus", "addition", "modular_addition", "(a + b) % p", "Add"]),
+            ("subtract", ["x-y", "-", "sub", "minus", "modular_subtraction", "x_minus_y",
+                          "(x - y) mod 97"]),
+            ("multiply", ["x*y", "*", "mul", "mult", "times", "product", "modular multiplication"]),
+            ("x2xyy2", ["x^2+xy+y^2", "x**2 + x*y + y**2", "(a^2+ab+b^2) % p"]),
+        ],
+    )  # fmt: skip
+    def test_an_operation_in_usual_words(self, operation, words, states, tmp_path):
+        for word in words:
+            for key in ("operation", "operator", "task_name"):
+                run = gi.load(self.saved(states, tmp_path, {"p": 7, "data": {key: word}}))
+                assert run.task.operation == operation
+                assert has(run, "its configuration says", f"operation={operation}")
+                assert not has(run, "is assumed", "operation")
+
+    @pytest.mark.parametrize(
+        ("key", "word"),
+        [
+            ("operation", "x/y"), ("op", "div"), ("operator", "/"), ("fn_name", "y-x"),
+            ("operation", "nonsense"), ("task", "modular_arithmetic"), ("fn", "x+y+z"),
+            ("math_operator", "x+x"), ("task_name", "a"), ("operation", "x" * 5000),
+        ],
+    )  # fmt: skip
+    def test_of_an_operation_that_is_not_known_nothing_is_guessed(
+        self, key, word, states, tmp_path
+    ):
+        run = gi.load(self.saved(states, tmp_path, {"p": 7, key: word}))
+        assert has(run, f"its configuration says {key}='{word[:20]}", "is not known here")
+        assert has(run, "operation=add is assumed", "set operation=")
+
+    def test_words_that_contradict_one_another(self, states, tmp_path):
+        config = {"p": 7, "operation": "add", "task_name": "sub", "task": "grokking"}
+        path = self.saved(states, tmp_path, config)
+        run = gi.load(path)
+        assert run.task.operation == "add"
+        assert has(run, "task_name='sub', not add")
+        assert not has(run, "grokking")
+        (tmp_path / "config.json").write_text('{"operation": "x/y"}')
+        refusal(path, "operation='add'", "operation='x/y'")
+        (tmp_path / "config.json").write_text('{"operation": "${task.name}"}')
+        assert gi.load(path).task.operation == "add"
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"activation_function": "gelu_new", "layer_norm_epsilon": 0.1, "n_head": 2},
+            {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 0.1, "num_attention_heads": 2},
+            {"act": "GELU_new", "eps": 1e-8, "layer_norm_epsilon": 0.1, "n_head": 2},
+            {"nonlinearity": "gelu_new", "layer_norm_epsilon": 0.1, "n_heads": 2},
+        ],
+    )
+    def test_the_activation_and_eps_of_hugging_face(self, config, tmp_path):
+        folder = gpt2(tmp_path / "checkpoint-20")
+        (folder / "config.json").write_text(json.dumps(config))
+        run = gi.load(tmp_path)
+        shape = run.architecture
+        assert (shape.act_fn, shape.eps, shape.n_heads) == ("gelu_new", 0.1, 2)
+        assert not has(run, "act_fn", "assumed")
+        assert not has(run, "eps", "assumed")
+
+    @pytest.mark.parametrize("key", ["activation_function", "hidden_act", "act", "nonlinearity"])
+    def test_an_activation_that_is_not_known_is_refused(self, key, tmp_path):
+        folder = gpt2(tmp_path / "checkpoint-20")
+        (folder / "config.json").write_text(json.dumps({key: "tanh"}))
+        refusal(tmp_path, "tanh", "set act_fn=")
+        assert gi.load(tmp_path, act_fn="relu").architecture.act_fn == "relu"
+
+    def test_the_sizes_of_hugging_face(self, tmp_path):
+        folder = gpt2(tmp_path / "checkpoint-20")
+        (folder / "config.json").write_text('{"n_positions": 64}')
+        refusal(tmp_path, "n_positions=64", "n_ctx=3")
+        (folder / "config.json").write_text('{"n_positions": 3, "scale_attn_weights": false}')
+        refusal(tmp_path, "scale_attn_weights=False")
+
+    @pytest.mark.parametrize("config", [HookedTransformerConfig(), {**SIZES, "seed": 999}])
+    @pytest.mark.parametrize("name", ["config", "model_cfg", "cfg"])
+    def test_the_seed_of_weights_is_not_that_of_the_split(self, name, config, states, tmp_path):
+        content = {"model": states[60], "step": 60, name: config, "p": 7, "train_fraction": 0.5}
+        for more in ({}, {"train_config": {"seed": 5}}):
+            torch.save({**content, **more}, tmp_path / "m.pt")
+            run = gi.load(tmp_path / "m.pt")
+            assert not has(run, "999")
+            assert has(run, "data_seed=5") == bool(more)
+
+    def test_a_seed_beside_sizes_and_data_is_that_of_all(self, states, tmp_path):
+        run = gi.load(self.saved(states, tmp_path, {**SIZES, "p": 7, "lr": 1e-3, "seed": 5}))
+        assert has(run, "data_seed=5")
+
+
+def gpt2(folder):
+    """A checkpoint with the names of `GPT2LMHeadModel`, as its `save_pretrained` writes it."""
+    layer = {"attn.c_attn": (16, 48), "attn.c_proj": (16, 16), "mlp.c_fc": (16, 32),
+             "mlp.c_proj": (32, 16)}  # fmt: skip
+    norms = ("transformer.h.0.ln_1", "transformer.h.0.ln_2", "transformer.ln_f")
+    shapes = {
+        "transformer.wte.weight": (8, 16), "transformer.wpe.weight": (3, 16),
+        **{f"transformer.h.0.{name}.weight": shape for name, shape in layer.items()},
+        **{f"transformer.h.0.{name}.bias": shape[1:] for name, shape in layer.items()},
+        **{f"{name}.{part}": (16,) for name in norms for part in ("weight", "bias")},
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    state = {name: torch.randn(shape) for name, shape in shapes.items()}
+    safetensors.torch.save_file(state, folder / "model.safetensors")
+    return folder
+
+
+def wandb(config):
+    return {"wandb_version": 1, "_wandb": {"desc": None, "value": {"t": {"1": [1, 5]}}},
+            **{key: {"desc": None, "value": value} for key, value in config.items()}}  # fmt: skip
+
+
+class TestFilesOfTrackers:
+    """What Weights & Biases and Hydra write beside checkpoints, and logs of killed runs."""
+
+    @pytest.mark.parametrize("name", ["config.yaml", "config.json"])
+    def test_values_of_wandb(self, name, states, tmp_path):
+        torch.save(states[60], tmp_path / "m_60.pt")
+        for config, words in (
+            ({"p": 7, "fn_name": "x-y", "data": {"seed": 5}}, ["p=7", "subtract", "data_seed=5"]),
+            ({"value": 3, "data": {"value": 1}}, []),
+        ):
+            (tmp_path / name).write_text(json.dumps(wandb(config)))  # which is YAML too
+            run = gi.load(tmp_path / "m_60.pt")
+            assert has(run, "its configuration says", *words) == bool(words)
+        (tmp_path / name).write_text(json.dumps(wandb({"p": 11})))
+        refusal(tmp_path / "m_60.pt", "p=11")
+
+    @pytest.mark.parametrize("inner", ["", "checkpoints"])
+    def test_the_configuration_of_hydra(self, inner, states, tmp_path):
+        (tmp_path / inner).mkdir(exist_ok=True)
+        for step in (20, 60):
+            torch.save(states[step], tmp_path / inner / f"step_{step}.pt")
+        hydra = tmp_path / ".hydra"
+        hydra.mkdir()
+        (hydra / "overrides.yaml").write_text("- task.p=11\n- lr=0.1\n")
+        (hydra / "config.yaml").write_text("task:\n  p: 7\n  operation: x-y\nn: ${task.p}\n")
+        run = gi.load(tmp_path)
+        assert run.steps == (20, 60)
+        assert has(run, "its configuration says", "p=7", "operation=subtract")
+        (hydra / "config.yaml").write_text("p: 11\n")
+        refusal(tmp_path, "p=11")
+        (hydra / "config.yaml").write_text("p: [\n")
+        assert has(gi.load(tmp_path), "config.yaml next to it is left alone")
+
+    @pytest.mark.parametrize("tail", ['{"step": 60, "train_l', '{"step": 60, "train_loss": 1e', ""])
+    @pytest.mark.parametrize("between", ["", "Epoch 3 done\n"])
+    def test_a_log_whose_last_line_is_cut(self, tail, between, states, tmp_path):
+        torch.save(states[60], tmp_path / "m_step_60.pt")
+        lines = [json.dumps({"step": step, "train_loss": 2.0 - step / 100}) for step in (0, 20, 40)]
+        text = "\n".join(lines[:2]) + f"\n{between}{lines[2]}\n{tail}"
+        (tmp_path / "metrics.jsonl").write_text(text)
+        run = gi.load(tmp_path / "m_step_60.pt")
+        read = gi.read_log(tmp_path / "metrics.jsonl")
+        found = run.metrics.dropna(subset="train_loss")
+        assert found["train_loss"].tolist() == read["train_loss"].tolist() == [2.0, 1.8, 1.6]
+        assert has(run, "metrics.jsonl is read without", "cut off") == bool(tail)
+        assert has(run, "metrics.jsonl is read without", "1 lines that are no JSON") == bool(
+            between
+        )
+
+
+class TestRowsInFiles:
+    @pytest.fixture
+    def path(self, states, tmp_path):
+        torch.save(states[60], tmp_path / "m_60.pt")
+        return tmp_path / "m_60.pt"
+
+    @pytest.mark.parametrize("kind", ["rows", "pairs", "named"])
+    def test_a_list_in_json(self, kind, tiny_run, path, tmp_path):
+        rows = tiny_run.train_indices.tolist()
+        content = {"rows": rows, "pairs": [[row // 7, row % 7] for row in rows],
+                   "named": {"train_indices": rows}}[kind]  # fmt: skip
+        (tmp_path / "rows.json").write_text(json.dumps(content))
+        run = gi.load(path, train_indices=str(tmp_path / "rows.json"))
+        assert torch.equal(run.train_indices, tiny_run.train_indices)
+
+    @pytest.mark.parametrize(
+        "text", ["[1, 2", "", "{}", "[0.5, 1]", '["a"]', "[" * 99_999, "[[1], 2]"]
+    )
+    def test_what_is_no_list_of_rows_is_refused_as_that(self, text, path, tmp_path):
+        (tmp_path / "rows.json").write_text(text)
+        said = refusal(path, "rows.json", "rows a*p + b", train_indices=str(tmp_path / "rows.json"))
+        assert "checkpoint" not in said
+        refusal(path, "none.json", "rows a*p + b", train_indices=str(tmp_path / "none.json"))
+
+    def test_an_array_beside_the_checkpoints(self, tiny_run, path, tmp_path):
+        np.save(tmp_path / "train_indices.npy", tiny_run.train_indices.numpy())
+        for where in (path, tmp_path):
+            assert torch.equal(gi.load(where).train_indices, tiny_run.train_indices)
+        (tmp_path / "train_indices.npy").write_bytes(b"\x93NUMPY half")
+        assert has(gi.load(path), "train_indices.npy next to it is left alone")
+
+    def test_files_of_which_something_is_used_are_not_left_out(self, tiny_run, path, tmp_path):
+        torch.save({"train_indices": tiny_run.train_indices}, tmp_path / "train_indices.pt")
+        torch.save({"test_losses": [2.0] * 61}, tmp_path / "metrics.pt")
+        torch.save({"anything": 3}, tmp_path / "other.pt")
+        run = gi.load(tmp_path)
+        assert torch.equal(run.train_indices, tiny_run.train_indices)
+        assert has(run, "left out, as they hold no weights: other.pt")
+        assert has(run, "read for what else they say", "metrics.pt, train_indices.pt")
+        assert not has(run, "left out", "metrics.pt")

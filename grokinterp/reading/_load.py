@@ -27,7 +27,8 @@ from grokinterp.models.user_models import AnyModel, hooked_model
 from grokinterp.reading.addresses import calling_by_address, local_copy, where_from
 from grokinterp.reading.checkpoint_files import Source
 from grokinterp.reading.checkpoint_formats import holds_foreign, open_source
-from grokinterp.reading.settings import Settings, check_sizes
+from grokinterp.reading.operation_words import operation_said
+from grokinterp.reading.settings import Settings, check_sizes, flat
 from grokinterp.reading.stored_losses import LossEvidence, log_ratio, stored_at
 from grokinterp.reading.task_and_architecture import check_biases, infer, task_of, with_direction
 from grokinterp.reading.training_rows import Split, find_split, rows_without_losses
@@ -231,6 +232,7 @@ def open_foreign(
     notes = [
         *where_from(path), *source.notes,
         *([f"its configuration says {', '.join(known)}"] if known else []),
+        *operation_said(flat(source.config)).notes(),
         *recognised.notes, *task_notes, *inferred.notes.values(), inferred.so_read, *split.notes,
         *alignment,
     ]  # fmt: skip

@@ -2,11 +2,11 @@
 
 An address of any protocol that fsspec knows is copied into a temporary folder of this process,
 which is removed when it ends; `file://` is read where it lies. Of a folder all files are copied
-down to five levels, under their names, but no hidden ones and none that no analysis reads: states
-of optimisers and schedulers, what a run resumes from, weights in formats that are not read. Of a
-file, those beside it that belong to it by their names too (`x.json`, `config.json`, `metrics.csv`:
-`grokinterp.reading.companions`); over http(s) the file alone, since there is no telling what lies
-beside it.
+down to five levels, under their names, but no hidden ones (Hydra's alone) and none that no
+analysis reads: states of optimisers and schedulers, what a run resumes from, weights in formats
+that are not read. Of a file, those beside it that belong to it by their names too (`x.json`,
+`config.json`, `metrics.csv`: `grokinterp.reading.companions`); over http(s) the file alone, since
+there is no telling what lies beside it.
 
 Whoever loads an address again looks there again: it is copied anew, unless all its files have the
 size and the time or checksum that they had. Runs that were opened before keep their copy. What
@@ -41,7 +41,7 @@ LEVELS = 5  # of a folder: lightning_logs/version_0/checkpoints/epoch=3-step=400
 AT_ONCE = 8  # files in copying
 SECONDS = 60  # until a web server that says nothing is given up
 _OF_NO_USE = re.compile(
-    rf"\.|{re.escape(RESUME)}$|(optimizer|scheduler|scaler|rng_state)(_\d+)?\.(pt|pth|bin|pkl)$"
+    rf"\.(?!hydra$)|{re.escape(RESUME)}$|(optimizer|scheduler|scaler|rng_state)(_\d+)?\.(pt|pth|bin|pkl)$"
     r"|training_args\.bin$|.*\.(onnx|h5|msgpack|gguf|ot|tflite|py|pyc|md|png|jpe?g|pdf|html?)$",
     re.IGNORECASE,
 )

@@ -36,6 +36,7 @@ from grokinterp.reading.companions import (
 )
 from grokinterp.reading.containers import opened
 from grokinterp.reading.file_contents import Contents
+from grokinterp.reading.settings import is_of_use_beside
 from grokinterp.reading.tensor_files import (
     MOST_WEIGHTS,
     StateDict,
@@ -342,6 +343,7 @@ def folder_source(folder: Path, layout: Layout, *, metrics: str | None) -> Sourc
         for name in left:
             checkpoints.leave_out(reason, name)
     errors: list[InputError] = []
+    used: list[str] = []  # of these files
     for found in (*layout.checkpoints, *layout.loose):
         file = found.file
         try:
@@ -369,7 +371,10 @@ def folder_source(folder: Path, layout: Layout, *, metrics: str | None) -> Sourc
             if not part.contents.is_empty:
                 whole = ((str(file), part.contents.config),)
                 others = others.over(replace(part.contents, configs=whole))
-            checkpoints.leave_out("hold no weights", found.label)
+            if is_of_use_beside(part.contents):
+                used.append(found.label)
+            else:
+                checkpoints.leave_out("hold no weights", found.label)
             continue
         if part.step is None:
             checkpoints.leave_out("have no step", found.label)
@@ -380,10 +385,13 @@ def folder_source(folder: Path, layout: Layout, *, metrics: str | None) -> Sourc
         if len(errors) == len(layout.checkpoints):
             raise errors[0]
         first = layout.checkpoints[0].file
-        if list(checkpoints.left_out) == ["hold no weights"]:
+        if used or list(checkpoints.left_out) == ["hold no weights"]:
             weights_in(read_checkpoint(first), first)  # which says what it holds instead
         raise InputError(f"{first} has no step in it or in its name; name it such as step_100.pt.")
     companions = _around(layout, epochs=checkpoints.last.in_epochs, metrics=metrics)
+    if used:
+        note = f"read for what else they say, as they hold no weights: {names(used, spelled=str)}"
+        others = replace(others, notes=(note, *others.notes))
     companions = replace(companions, contents=companions.contents.over(others))
     source = checkpoints.source(folder, "folder", companions)
     return replace(source, notes=(*_of_names(folder, checkpoints), *source.notes))

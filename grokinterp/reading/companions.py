@@ -2,7 +2,8 @@
 
 Of one checkpoint, by its name: `x.json` and `x.csv`, `config_x.json`, `x_metrics.csv`; `model_x.pt`
 has those of `x` too. Of all in a folder: `config.json`, `metrics.csv`, `history.json`,
-`train_indices.json` and the like. What cannot be read is left alone, and a note says so.
+`train_indices.json`, `train_indices.npy`, `.hydra/config.yaml` and the like. What cannot be read is
+left alone, and a note says so.
 """
 
 import json
@@ -10,13 +11,17 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from grokinterp.base.errors import InputError
 from grokinterp.reading.file_contents import Contents, contents_of
+from grokinterp.reading.logs.contents import text_of
+from grokinterp.reading.logs.json_files import records_in
 from grokinterp.reading.logs.table import OF_LOG, Log, logs_at
 from grokinterp.reading.plain_yaml import read_yaml
+from grokinterp.reading.tensor_files import read_file
 from grokinterp.reading.words import SPLIT_GROUPS, words_of
 from grokinterp.runs.manifest import LARGEST_STEP
 
@@ -28,8 +33,12 @@ OF_CONFIG = (
     "trainer_state",
 )  # fmt: skip
 OF_SPLIT = ("split", "splits", "train_indices", "train_idx", "indices")
+OF_ROWS = ("train_indices", "train_idx")  # in files of one array
+HYDRA = ".hydra"  # the folder in which it keeps a run's configuration, as `config.yaml`
 JSON = (".json", ".jsonl")
 YAML = (".yaml", ".yml")
+ARRAY = ".npy"
+_OF_WANDB = {"desc", "value"}  # around every value of its config.yaml
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,11 @@ def companions_of(path: Path, *, epochs: bool = False, metrics: str | None = Non
     folder, own = (path, []) if path.is_dir() else (path.parent, _stems_of(path))
     notes: list[str] = []
     there = names_in(folder)
-    every = _contents(folder, [*own, *OF_CONFIG, *OF_LOG, *OF_SPLIT], there, notes)
+    every = chain(
+        _contents(folder, [*own, *OF_CONFIG, *OF_LOG, *OF_SPLIT], there, notes),
+        _contents(folder / HYDRA, ["config"], names_in(folder / HYDRA), notes),
+        _contents(folder, OF_ROWS, there, notes, (ARRAY,)),
+    )
     contents = reduce(Contents.over, every, Contents())
     if metrics is not None:
         return Companions(contents, read_log(Path(metrics), epochs=epochs), tuple(notes))
@@ -82,13 +95,16 @@ def belongs_to(path: Path, name: str) -> bool:
     """
     other = Path(name)
     known = {*_stems_of(path), *OF_CONFIG, *OF_LOG, *OF_SPLIT}
-    return other.suffix in (*JSON, *YAML, ".csv") and other.stem in known
+    is_rows = other.suffix == ARRAY and other.stem in OF_ROWS
+    return is_rows or (other.suffix in (*JSON, *YAML, ".csv") and other.stem in known)
 
 
 def names_in(folder: Path) -> frozenset[str]:
     """Names of the files in a folder that can be of use here."""
     try:
-        return frozenset(x.name for x in folder.iterdir() if x.suffix in (*JSON, *YAML, ".csv"))
+        return frozenset(
+            x.name for x in folder.iterdir() if x.suffix in (*JSON, *YAML, ARRAY, ".csv")
+        )
     except OSError:
         return frozenset()
 
@@ -114,25 +130,63 @@ def _files(
 
 
 def _contents(
-    folder: Path, stems: Iterable[str], there: Collection[str], notes: list[str]
+    folder: Path,
+    stems: Iterable[str],
+    there: Collection[str],
+    notes: list[str],
+    suffixes: Iterable[str] = (*JSON, *YAML),
 ) -> Iterator[Contents]:
-    for file in _files(folder, stems, there, (*JSON, *YAML)):
+    for file in _files(folder, stems, there, suffixes):
         try:
             if file.stat().st_size > LARGEST_JSON:
                 raise ValueError(f"larger than {LARGEST_JSON / 1e6:.0f} MB")
-            data: Any = file.read_bytes()
-            if file.suffix in YAML:
-                data = read_yaml(data)
-            elif file.suffix == ".jsonl":
-                data = [json.loads(line) for line in data.splitlines() if line.strip()]
-            else:
-                data = json.loads(data)
+            data = _data_in(file, notes)
         except (ValueError, RecursionError, OSError) as error:
             notes.append(_left_alone(file, str(error) or type(error).__name__))
             continue
         found = contents_of(with_name(data, file.stem), all_is_config=True)
         if not found.is_empty:
             yield replace(found, configs=((str(file), found.config),))
+
+
+def _data_in(file: Path, notes: list[str]) -> Any:
+    """What a small file holds; ValueError where that cannot be read."""
+    if file.suffix == ARRAY:
+        return read_file(file)
+    if file.suffix == ".jsonl":
+        return _json_lines(file, notes)
+    content = file.read_bytes()
+    return without_wandb(read_yaml(content) if file.suffix in YAML else json.loads(content))
+
+
+def _json_lines(file: Path, notes: list[str]) -> list[Any]:
+    """The records of a log in lines, as `gi.read_log` takes them: a run that was killed cuts one.
+
+    Notes say which lines are left out.
+    """
+    text = text_of(file, largest=LARGEST_JSON)
+    try:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError as error:
+        records, others, cut_off = records_in(text, file, error)
+    left = [f"{others} lines that are no JSON"] * bool(others)
+    left += ["its last record, which is cut off"] * cut_off
+    if left:
+        notes.append(f"{file.name} is read without {' and '.join(left)}")
+    return records
+
+
+def without_wandb(data: Any) -> Any:
+    """A configuration without what Weights & Biases puts around every value of it.
+
+    >>> without_wandb({"wandb_version": 1, "p": {"desc": None, "value": 7}})
+    {'p': 7}
+    """
+    if not isinstance(data, Mapping):
+        return data
+    own = {key: x for key, x in data.items() if key not in ("_wandb", "wandb_version")}
+    wrapped = [isinstance(x, Mapping) and "value" in x and {*x} <= _OF_WANDB for x in own.values()]
+    return {key: x["value"] for key, x in own.items()} if own and all(wrapped) else data
 
 
 def with_name(data: Any, name: str) -> Mapping[str, Any]:

@@ -51,6 +51,11 @@ CONFIGS = (
     "task_config", "task", "data", "dataset", "settings", "options", "opt", "recipe", "setup",
     "params", "meta", "metadata", "info", "extra", "experiment", "exp_config", "run_config",
 )  # fmt: skip
+_OF_HOOKED_TRANSFORMER = {"n_ctx", "d_vocab", "d_model", "act_fn"}
+_OF_DATA = {  # which a configuration of everything has besides, and one of a model alone has not
+    "p", "modulus", "prime", "mod", "lr", "learning_rate", "weight_decay", "train_fraction",
+    "train_frac", "frac_train", "frac", "n_train", "num_epochs", "epochs", "steps", "fn_name",
+}  # fmt: skip
 
 Configs = Sequence[tuple[str, Mapping[str, Any]]]  # by the path of the file that says it
 Leaf = tuple[tuple[str, ...], tuple[str, ...], Any]  # words, groups it is in, value
@@ -269,8 +274,24 @@ def _with_steps(
     return LossCurve(steps, found, word)
 
 
+def without_seed_of_weights(group: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """A configuration without the seed of a HookedTransformerConfig, from which weights are drawn.
+
+    >>> sizes = {"n_ctx": 3, "d_vocab": 8, "d_model": 16, "act_fn": "relu"}
+    >>> "seed" in without_seed_of_weights({**sizes, "seed": 999})
+    False
+    >>> "seed" in without_seed_of_weights({**sizes, "seed": 0, "p": 7})
+    True
+    """
+    of_model = "seed" in group and group.keys() >= _OF_HOOKED_TRANSFORMER
+    if not of_model or any(key in _OF_DATA for key in group):
+        return group
+    return {key: value for key, value in group.items() if key != "seed"}
+
+
 def _config(data: Mapping[Any, Any], *, everything: bool) -> dict[str, Any]:
     """Groups that are a configuration, their keys at the top, then plain values next to them."""
+    data = without_seed_of_weights(data)
     found: dict[str, Any] = {}
     by_name = {
         "_".join(words_of(key)): x for key, x in islice(data.items(), MOST_KEYS)
@@ -282,7 +303,7 @@ def _config(data: Mapping[Any, Any], *, everything: bool) -> dict[str, Any]:
             with contextlib.suppress(ValueError, RecursionError):
                 group = json.loads(group)
         if isinstance(group, Mapping) and not any(isinstance(x, Tensor) for x in group.values()):
-            for key, value in group.items():
+            for key, value in without_seed_of_weights(group).items():
                 found.setdefault(key, value)
     for key, value in islice(data.items(), MOST_KEYS):
         if isinstance(value, PLAIN) or (everything and isinstance(value, Mapping)):

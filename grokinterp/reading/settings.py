@@ -32,7 +32,14 @@ from grokinterp.base.keys import keys_of
 from grokinterp.models.architecture import ACTIVATIONS, CHOICES
 from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.transformer_lens_adapter import SOFT_CAPS, UNUSUAL
-from grokinterp.reading.file_contents import MOST_KEYS, PLAIN, Configs
+from grokinterp.reading.file_contents import (
+    MOST_KEYS,
+    PLAIN,
+    Configs,
+    Contents,
+    without_seed_of_weights,
+)
+from grokinterp.reading.operation_words import operation_in, operation_said
 from grokinterp.tasks.operations import get_operation
 
 RULES = ("torch", "python")  # that draw training rows
@@ -59,9 +66,13 @@ class Settings:
     d_vocab: int | None = None
     d_vocab_out: int | None = None
     n_ctx: int | None = None
-    act_fn: str | None = setting(None, synonyms=("act_type", "activation"))
+    act_fn: str | None = setting(None, synonyms=(
+        "act_type", "activation", "activation_function", "hidden_act", "act", "nonlinearity",
+    ))  # fmt: skip
     normalization_type: str | None = setting(None, synonyms=("normalization",))
-    eps: float | None = setting(None, synonyms=("layer_norm_eps", "ln_eps"))
+    eps: float | None = setting(None, synonyms=(
+        "layer_norm_eps", "layer_norm_epsilon", "ln_eps",
+    ))  # fmt: skip
     attention_dir: str | None = None
     attention_rate: float | None = setting(None, synonyms=("attn_coeff", "attn_rate"))
     biases: str | None = None
@@ -105,7 +116,7 @@ class Settings:
         if found.get("train_fraction") is not None:
             number("train_fraction", found["train_fraction"], most=1, such_as="0.3")
         if operation := found.get("operation"):
-            found["operation"] = get_operation(operation).name
+            found["operation"] = operation_in(operation) or get_operation(operation).name
         return cls(**found)
 
     @classmethod
@@ -115,15 +126,18 @@ class Settings:
         Nested groups are read too, the outermost value of a key counts. Everything else (learning
         rates, devices, values of another kind) is left alone.
         """
+        pairs = list(flat(config))
         found: dict[str, Any] = {}
-        for key, value in flat(config):
+        if operation := operation_said(pairs).name:
+            found["operation"] = operation
+        for key, value in sorted(pairs, key=lambda pair: pair[0] == "eps"):  # it may be Adam's
             ours = _CONFIG_SYNONYMS.get(key, key)
             if ours in ("train_fraction", "n_train"):
                 ours, value = _train_size(key, ours, value)
             if ours in found or ours not in CONFIG_KEYS:
                 continue
-            value = value.lower() if ours == "act_fn" and isinstance(value, str) else value
-            if _understood(ours, value):
+            value = _activation(value) if ours == "act_fn" else value
+            if value in _VALID.get(ours, (value,)):
                 found[ours] = value
         kept = cls(data_seed=next((x for _, x in seeds_in(config)), None))
         for key, value in found.items():
@@ -146,8 +160,10 @@ class Settings:
         """
         declared: dict[str, Any] = {}
         for key, value in flat(config):
-            declared.setdefault(SYNONYMS.get(key, key), value)
-        act_fn = str(declared.get("act_fn", "relu"))
+            ours = SYNONYMS.get(key, key)
+            if ours != "act_fn" or isinstance(value, str):
+                declared.setdefault(ours, value)
+        act_fn = _activation(declared.get("act_fn", "relu"))
         scale, d_head = declared.get("attn_scale", -1), declared.get("d_head", 1)
         scaled = _positive(scale) and _positive(d_head) and abs(scale**2 - d_head) > 1e-3
         unusual = [
@@ -155,7 +171,7 @@ class Settings:
             *(key for key in SOFT_CAPS if _positive(declared.get(key))),
             *(key for key, values in _NO_PLACE.items() if declared.get(key) in values),
             *(["attn_scale"] if scaled else []),
-            *(["act_fn"] if self.act_fn is None and act_fn.lower() not in ACTIVATIONS else []),
+            *(["act_fn"] if self.act_fn is None and act_fn not in ACTIVATIONS else []),
         ]
         if unusual:
             key = unusual[0]
@@ -184,21 +200,23 @@ _CONFIG_SYNONYMS = {  # and only in these
     **dict.fromkeys(("train_size", "n_train_samples", "num_train_samples"), "n_train"),
     **dict.fromkeys(("n_embd", "embed_dim", "embedding_dim", "model_dim", "dim_model"), "d_model"),
     **dict.fromkeys(("d_ff", "dim_feedforward", "ffn_dim", "mlp_dim", "n_inner"), "d_mlp"),
-    "head_dim": "d_head",
-    **dict.fromkeys(("seq_len", "block_size", "context_length", "max_seq_len", "seq_length"),
-                    "n_ctx"),
+    "head_dim": "d_head", "intermediate_size": "d_mlp",
+    "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers",
+    **dict.fromkeys(("seq_len", "block_size", "context_length", "max_seq_len", "seq_length",
+                     "n_positions"), "n_ctx"),
     **dict.fromkeys(("vocab_size", "n_vocab", "num_tokens", "n_tokens"), "d_vocab"),
     **dict.fromkeys(("num_classes", "n_classes"), "d_vocab_out"),
 }  # fmt: skip
-# Of a configuration, only what weights cannot say: sizes are theirs to tell.
+# Of a configuration, only what weights cannot say, besides the operation: sizes are theirs to tell.
 CONFIG_KEYS = (
-    "p", "operation", "n_heads", "act_fn", "eps", "attention_dir", "attention_rate",
+    "p", "n_heads", "act_fn", "eps", "attention_dir", "attention_rate",
     "train_fraction", "n_train", "split",
 )  # fmt: skip
 _NO_PLACE: dict[str, tuple[Any, ...]] = {
     "normalization_type": ("LNPre", "RMS", "RMSPre"),
     "positional_embedding_type": ("rotary", "shortformer", "alibi", "relative_positional_bias"),
     "use_attn_scale": (False,),
+    "scale_attn_weights": (False,),
 }
 MOST_GROUPS = 100  # nested in a configuration
 LARGEST_NUMBER = 1e300
@@ -237,23 +255,25 @@ def _train_size(theirs: str, ours: str, value: Any) -> tuple[str, Any]:
 
 
 def flat(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    """Keys and plain values, those of the outermost group first."""
+    """Keys and plain values, those of the outermost group first.
+
+    Text that stands for another value of the file (`${task.p}`) says nothing.
+    """
     groups = [config]
     for group in groups:  # which grows on the way
-        for key, value in islice(group.items(), MOST_KEYS):
+        for key, value in islice(without_seed_of_weights(group).items(), MOST_KEYS):
             if isinstance(value, Mapping) and len(groups) < MOST_GROUPS:
                 groups.append(value)
+            elif isinstance(value, str) and "${" in value:
+                continue
             elif isinstance(key, str) and isinstance(value, PLAIN):
                 yield key, value
 
 
-def _understood(key: str, value: Any) -> bool:
-    """Whether a value is a word that is known for this setting, or need be none."""
-    if key != "operation":
-        return value in _VALID.get(key, (value,))
-    with contextlib.suppress(InputError):  # those of plug-ins are known too
-        return bool(get_operation(value))
-    return False
+def _activation(value: Any) -> Any:
+    """The name here of an activation, whose upper case and synonyms change nothing."""
+    name = value.lower() if isinstance(value, str) else value
+    return {"gelu_pytorch_tanh": "gelu_new", "swish": "silu"}.get(name, name)
 
 
 def _positive(value: Any) -> bool:
@@ -303,12 +323,22 @@ def check_sizes(
                 )
 
 
+def is_of_use_beside(contents: Contents) -> bool:
+    """Whether anything is used of what a file without weights says beside checkpoints."""
+    config = contents.config
+    said = Settings.from_config(config).said() or sizes_in(config)
+    return bool(said or contents.lists) or contents.train_rows is not None
+
+
 def check_agreement(configs: Configs) -> None:
     """Refuse configurations of one run that say different things of what is used here."""
     first: dict[str, tuple[str, Any]] = {}
     for name, config in configs:
         used = replace(Settings.from_config(config), eps=None, data_seed=None)  # eps may be Adam's
-        for key, value in {**sizes_in(config), **used.said(), **dict(seeds_in(config))}.items():
+        said = {**sizes_in(config), **used.said(), **dict(seeds_in(config))}
+        if (unknown := operation_said(flat(config)).unknown) is not None:
+            said.setdefault("operation", unknown)
+        for key, value in said.items():
             other, earlier = first.setdefault(key, (name, value))
             if earlier != value:
                 raise InputError(

@@ -8,6 +8,7 @@ weights themselves tell its two sides apart beyond chance.
 """
 
 import contextlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,8 +19,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.base.errors import InputError
+from grokinterp.base.errors import LONGEST_VALUE, InputError, one_line
+from grokinterp.base.paths import file_at
 from grokinterp.reading.checkpoint_files import Source
+from grokinterp.reading.companions import LARGEST_JSON
 from grokinterp.reading.file_contents import whole_tensor
 from grokinterp.reading.settings import RULES, Settings, seeds_in
 from grokinterp.reading.stored_losses import (
@@ -128,12 +131,25 @@ def _of_the_papers_code(config: Settings, source: Source, evidence: LossEvidence
 
 
 def _rows_in(path: Path) -> Tensor:
-    data = read_file(path)
+    data = _listed_in(path) if path.suffix == ".json" else read_file(path)
     if isinstance(data, Mapping):
         data = next(iter(data.values())) if len(data) == 1 else data.get("train_indices")
     if (rows := whole_tensor(data)) is None:
         raise InputError(f"{path} holds no 'train_indices'; give rows a*p + b as one tensor.")
     return rows
+
+
+def _listed_in(path: Path) -> Any:
+    """What a file of JSON holds; refused where it is none, or larger than a list of rows is."""
+    wanted = "give a list of rows a*p + b, or of pairs [a, b]"
+    size = file_at(path, wanted=wanted).stat().st_size
+    if size > LARGEST_JSON:
+        raise InputError(f"{path} is larger than {LARGEST_JSON / 1e6:.0f} MB; {wanted}.")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
+        reason = one_line(str(error), most=LONGEST_VALUE) or type(error).__name__
+        raise InputError(f"{path} cannot be read as JSON ({reason}); {wanted}.") from None
 
 
 def rows_of(data: Tensor, task: ModularTask) -> Int[Tensor, " n_train"]:

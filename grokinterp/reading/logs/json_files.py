@@ -53,7 +53,7 @@ def read_json(path: Path) -> pd.DataFrame:
     except ValueError as error:
         if _is_other(text):
             return read_lines(path)
-        data, others = _records(text, path, error)
+        data, others, _ = records_in(text, path, error)
         if others:
             notes = [f"{others} lines that are no JSON were left out"]
     frame = table_in(data, str(path))
@@ -78,14 +78,15 @@ def _is_like_json(line: str) -> bool:
     return _LIKE_JSON.match(line[:LOOKED_AT_OF_LINE]) is not None
 
 
-def _records(text: str, path: Path, whole: ValueError) -> tuple[list[Any], int]:
-    """Records in their order, and how many lines between them are none.
+def records_in(text: str, path: Path, whole: ValueError) -> tuple[list[Any], int, bool]:
+    """Records in their order, how many lines between them are none, and whether one is cut off.
 
     The refusal names what is wrong with the first that begins like one and is none.
     """
     decoder = json.JSONDecoder()
     records: list[Any] = []
     others = at = line_end = 0
+    cut_off = False
     while (at := _BETWEEN.match(text, at).end()) < len(text):  # type: ignore[union-attr]
         if at >= line_end:
             line_end = min(x for x in (text.find("\n", at), len(text)) if x >= 0)
@@ -99,7 +100,8 @@ def _records(text: str, path: Path, whole: ValueError) -> tuple[list[Any], int]:
             number = len(records) + 1
             raise InputError(f"{path} is nested too deeply in line {number}; mend it.") from None
         except ValueError as error:
-            if records and not text[line_end:].strip():  # cut off
+            if records and not text[line_end:].strip():
+                cut_off = True
                 break
             reason = one_line(str(error if records else whole), most=80)
             where = f" in record {len(records) + 1}" if records else ""
@@ -111,4 +113,4 @@ def _records(text: str, path: Path, whole: ValueError) -> tuple[list[Any], int]:
     if not records:
         reason = one_line(str(whole), most=80)
         raise InputError(f"{path} is JSON that cannot be read ({reason}); mend it there.")
-    return records, others
+    return records, others, cut_off
