@@ -604,15 +604,15 @@ class TestRepeatedModels:
         for i in range(4000):
             big.add_module(f"m{i}", leaf)
         torch.save([big] * 1000, tmp_path / "m.pt")
-        begin = time.monotonic()
+        begin = time.process_time()
         refusal(tmp_path / "m.pt", "more than is read", "300000 modules")
-        assert time.monotonic() - begin < 5
+        assert time.process_time() - begin < 5
 
     def test_many_references_to_one_state_dict_too(self, tmp_path):
         torch.save([dict.fromkeys(map(str, range(4000)), torch.ones(1))] * 1000, tmp_path / "m.pt")
-        begin = time.monotonic()
+        begin = time.process_time()
         refusal(tmp_path / "m.pt", "more than is read", "100000 weights")
-        assert time.monotonic() - begin < 5
+        assert time.process_time() - begin < 5
 
 
 class TestConfigurationOfAWrappedModel:
