@@ -237,6 +237,54 @@ class TestRuns:
             gi.detect_phases(LOG.assign(seed=0), by=by)
 
 
+class TestReruns:
+    SHORT = LOG.assign(test_acc=np.minimum(TEST, 0.01))[:150]
+    NOTE = "steps begin again at 0 in row 202: the 201 rows before it are of an earlier run"
+
+    @pytest.mark.parametrize("kind", ["csv", "jsonl", "log", "events", "header"])
+    def test_a_shorter_one_is_not_mixed_with_the_run_before(self, kind, tmp_path):
+        both, path = pd.concat([LOG, self.SHORT], ignore_index=True), tmp_path / f"x.{kind}"
+        if kind == "events":
+            for i, part in enumerate((LOG, self.SHORT)):
+                events(part, tmp_path / str(i), {x: x for x in ("train_acc", "test_acc")})
+                (file,) = (tmp_path / str(i)).iterdir()
+                file.rename(tmp_path / f"{file.name}.{i}")
+                (tmp_path / str(i)).rmdir()
+            path = tmp_path
+        elif kind == "jsonl":
+            both.to_json(path, orient="records", lines=True)
+        elif kind == "log":
+            rows = both.itertuples(index=False)
+            path.write_text("".join(f"step {s} train_acc {a} test_acc {b}\n" for s, a, b in rows))
+        else:
+            again = self.SHORT.to_csv(index=False, header=kind == "header")
+            path.write_text(LOG.to_csv(index=False) + again)
+        assert dates(path) == ("memorized", 200, None)
+        assert any(self.NOTE in note for note in gi.detect_phases(path).notes)
+
+    def test_a_curve_that_the_last_run_has_not_is_of_the_run_before(self):
+        both = pd.concat([LOG, self.SHORT[["step", "train_acc"]]])
+        assert dates(both)[1:] == (200, None)
+
+    @pytest.mark.parametrize(
+        "frame",
+        [
+            LOG[["step", "train_acc"]]
+            .merge(LOG[["step", "test_acc"]], how="outer")
+            .sample(frac=1, random_state=0),
+            pd.concat([LOG[["step", "train_acc"]], LOG[["step", "test_acc"]]]),
+            pd.concat([LOG[:1], LOG[:2], LOG]),
+            pd.concat([LOG[:120], LOG[100:]]),
+            pd.concat([LOG[100:], LOG[:100]]),
+            pd.concat([LOG, LOG[:1]]),
+            pd.concat([LOG, LOG]),
+        ],
+        ids=["shuffled", "blocks", "start", "resumed", "parts", "check", "same"],
+    )
+    def test_what_is_none(self, frame):
+        assert dates(frame) == EXPECTED
+
+
 class TestComments:
     @pytest.mark.parametrize("at", [0, 1, 100])
     def test_lines_of_them_are_left_out(self, at, tmp_path):

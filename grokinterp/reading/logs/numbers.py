@@ -26,7 +26,7 @@ LEAST_ERROR = 20.0  # and the highest error not below this: it begins near 100
 class Numbers:
     """The columns of a log that are used, as numbers under our names, and how they were read."""
 
-    table: pd.DataFrame
+    table: pd.DataFrame  # its index are the rows of the log, from 0
     word: str  # theirs, for its steps
     taken: frozenset[str]  # their names
     notes: tuple[str, ...]
@@ -67,12 +67,13 @@ def numbers_in(
     ]  # fmt: skip
     notes += left_out(frame, {*taken, *used, *unsaid})
     parts = []
+    values.index = pd.RangeIndex(len(values))
     for axis in dict.fromkeys(axes.values()):
         own = [ours for ours, its in axes.items() if its == axis]
-        parts.append(values[own].assign(step=_column(frame, axis, source)))
+        parts.append(values[own].assign(step=_column(frame, axis, source).to_numpy()))
     if len(parts) > 1:  # each side has steps of its own: rows without them are of the others
         parts = [part[part["step"].notna()] for part in parts]
-    table = pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts)
     table = table[["step", *(one.ours for one in curves)]]
     return Numbers(table, next(iter(axes.values())), taken, tuple(notes))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from grokinterp.base.errors import InputError, names, shown
@@ -29,7 +30,7 @@ from grokinterp.reading.logs.formats import LOG_FORMATS, Read
 from grokinterp.reading.logs.lines import read_lines
 from grokinterp.reading.logs.numbers import numbers_in
 from grokinterp.reading.logs.saved_dictionaries import holds_a_log, read_saved
-from grokinterp.reading.logs.series import is_axis
+from grokinterp.reading.logs.series import begins_again, earlier_run, is_axis
 from grokinterp.reading.logs.shapes import a_row_a_step, by_run
 from grokinterp.reading.words import curve_of, words_of
 
@@ -101,8 +102,9 @@ def logs_of(
             empty.append(str(name))
             continue
         _refuse_one_step(numbers.table, where)
-        table, said = one_row_a_step(numbers.table)
-        logs.append(Log(table, numbers.word, (*numbers.notes, *said), name, steps_known))
+        last, again = _of_last_run(numbers.table)
+        table, said = one_row_a_step(last)
+        logs.append(Log(table, numbers.word, (*numbers.notes, *again, *said), name, steps_known))
     if not logs:
         raise InputError(f"{source} has no run with a loss or accuracy at a step; {WANTED}.")
     if len(runs) > 1:
@@ -204,6 +206,28 @@ def one_row_a_step(numbers: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             notes.append(f"{repeated} {what} logged {often}; the last row of each counts")
         numbers = groups.last().reset_index()[list(numbers.columns)]
     return numbers.reset_index(drop=True), notes
+
+
+def _of_last_run(numbers: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of the last run of a log to which several were written, and a note on the others.
+
+    Columns count by themselves, as a log may have all rows of one before those of another; what
+    stands before the first that begins again is of an earlier run in all of them.
+    """
+    steps, rows = numbers["step"].to_numpy(float), numbers.index.to_numpy()
+    starts = {}
+    for name in numbers.columns.drop("step"):
+        own = np.flatnonzero(numbers[name].notna() & numbers["step"].notna())
+        if at := begins_again(steps[own]):
+            starts[name] = own[at]
+    if not starts:
+        return numbers, []
+    first = min(starts.values(), key=lambda at: rows[at])
+    kept = numbers.copy()
+    for name, at in starts.items():
+        kept[name] = kept[name].where(np.arange(len(kept)) >= at)
+    kept = kept[rows >= rows[first]].dropna(how="all", subset=kept.columns.drop("step"))
+    return kept, [earlier_run(steps[first], int(rows[first]))]
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
