@@ -196,13 +196,76 @@ class TestRuns:
             "0, 0", "1, 0", "0, 1", "1, 1"
         ]  # fmt: skip
 
-    @pytest.mark.parametrize("name", ["{}_seed{}", "seed_{1}/{0}", "{} - run{}", "{}/trial={}"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "{}_seed{}",
+            "seed_{1}/{0}",
+            "{} - run{}",
+            "{}/trial={}",
+            "{}_wd{}",
+            "{} (wd=0.{})",
+            "lr_1e-{1}/{0}",
+            "{}_p{}",
+            "{}, weight_decay {}",
+            "frac 0.{1}: {0}",
+        ],
+    )
     def test_a_column_a_run_and_metric(self, name):
         names = {x: LOG[x] for x in ("train_acc", "test_acc")}
         wide = {name.format(x, i): y for i in range(2) for x, y in names.items()}
         found = gi.detect_phases(pd.DataFrame({"step": STEPS, **wide}))
         assert [run.grok_step for run in found.runs.values()] == [1380, 1380]
         assert all(run[-1] == str(i) for i, run in enumerate(found.runs))
+
+    def test_columns_beside_those_of_runs(self, tmp_path):
+        assert dates(LOG.assign(train_acc_p5=0.1, train_acc_p95=0.9)) == EXPECTED
+        (tmp_path / "x.csv").write_text(
+            "Step,a - test_acc,b - test_loss,lr,lr\n0,0,1,1,2\n9,1,1,1,2"
+        )
+        assert list(gi.detect_phases(tmp_path / "x.csv").runs) == ["a", "b"]
+        twice = pd.DataFrame([[0, 0.1, 0.2]], columns=["step", "a - test_acc", "a - test_acc"])
+        with pytest.raises(gi.InputError, match="two columns 'a - test_acc'; keep one"):
+            gi.detect_phases(twice)
+
+    @pytest.mark.parametrize("stack", [
+        lambda x: np.stack([x, x], 1), lambda x: np.stack([x, x, x], 1),
+        lambda x: np.stack([x, x]), lambda x: np.stack([100 * x] * 2, 1),
+        lambda x: {"0": x, "1": x}, lambda x: {"0.1": x, "0.3": x, "1.0": x},
+    ])  # fmt: skip
+    def test_a_list_of_steps_beside_several_runs(self, stack, tmp_path):
+        data = {"epochs": STEPS, "train_acc": stack(TRAIN), "test_acc": stack(TEST)}
+        files = [written(tmp_path / "x.json", data)]
+        if not isinstance(data["train_acc"], dict):
+            np.savez(tmp_path / "x.npz", **data)
+            files.append(tmp_path / "x.npz")
+        for file in files:
+            runs = gi.detect_phases(file).runs.values()
+            assert len(runs) > 1
+            assert all(one.grok_step == 1380 for one in runs)
+
+    @pytest.mark.parametrize("data", [
+        {"train_acc": [TRAIN, TRAIN], "test_acc": [TEST, TEST]},
+        {"steps": STEPS, "acc": np.stack([TRAIN, TEST], 1)},
+        {"steps": STEPS, "train_acc": np.stack([np.round(97 * TRAIN), 97 + 0 * TRAIN], 1)},
+        {"steps": np.arange(5), "train_acc": np.eye(5)},
+    ], ids=["no steps", "sides", "counts", "square"])  # fmt: skip
+    def test_a_matrix_of_which_nothing_says_what_it_is(self, data, tmp_path):
+        with pytest.raises(gi.InputError, match=r"acc is a matrix of \d+ x \d+, and nothing says"):
+            gi.detect_phases(written(tmp_path / "x.json", data))
+
+    def test_pairs_beside_their_steps(self, tmp_path):
+        data = {"steps": STEPS, "train_acc": np.stack([STEPS, TRAIN], 1), "test_acc": TEST}
+        assert dates(written(tmp_path / "x.json", data)) == EXPECTED
+
+    def test_numbers_as_names_are_said_to_be_steps(self, tmp_path):
+        data = {str(i): {"train_acc": 0.99, "test_acc": 0.1 * i} for i in range(3)}
+        note = "the numbers 0 to 2 by which its records are kept are taken to be steps"
+        assert note in gi.detect_phases(written(tmp_path / "x.json", data)).notes
+        curves = {name: dict(enumerate([0.1, 0.5, 1.0])) for name in ("train_acc", "test_acc")}
+        assert note in gi.detect_phases(written(tmp_path / "x.json", curves)).notes
+        rows = LOG.rename(columns={"step": "epoch"}).to_dict("index")
+        assert dates(written(tmp_path / "x.json", rows)) == EXPECTED
 
     def test_names_that_are_alike(self, tmp_path):
         both = pd.concat([LOG.assign(run="a"), self.LATE.assign(run="b ")])
