@@ -55,6 +55,25 @@ class TestSteps:
         assert dates(frame) == EXPECTED
         assert dates(LOG.rename(columns={"step": "iteration"}).assign(step=0)) == EXPECTED
 
+    @pytest.mark.parametrize("name", ["log_step", "log(step)", "log steps", "train step (log)"])
+    def test_logarithms_of_steps_are_none(self, name):
+        logged = LOG.assign(step=np.log10(1 + STEPS)).rename(columns={"step": name})
+        with pytest.raises(gi.InputError, match=r"has no column 'step' .* --columns step=i, or"):
+            gi.detect_phases(logged)
+        whole = LOG.rename(columns={"step": "log_steps"})
+        assert dates(whole) == EXPECTED
+
+    @pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+    def test_an_index_without_a_name(self, name, tmp_path):
+        LOG.rename(columns={"step": name}).to_csv(tmp_path / "x.csv", index=False)
+        assert dates(tmp_path / "x.csv") == EXPECTED
+        (note,) = gi.detect_phases(tmp_path / "x.csv").notes
+        assert note == "read the first column, which has no name, as step"
+        LOG.assign(step=ROWS).rename(columns={"step": name}).to_csv(tmp_path / "x.csv", index=False)
+        with pytest.raises(gi.InputError, match="such as --columns step=0, or"):
+            gi.detect_phases(tmp_path / "x.csv")
+        assert dates(tmp_path / "x.csv", columns="step=0,train_acc=1,test_acc=2")[2] == 138
+
     @pytest.mark.parametrize("key", ["{}", "step {}", "epoch_{}", "iter={}"])
     def test_records_by_step(self, key, tmp_path):
         data = {
@@ -176,6 +195,11 @@ class TestUnits:
         frame = pd.DataFrame({"step": STEPS, "train_error": TRAIN_LOSS, "test_error": TEST_LOSS})
         with pytest.raises(gi.InputError, match="--columns train_loss=train_error"):
             gi.detect_phases(frame)
+
+    def test_shares_with_a_sign_of_percent_are_asked_for(self):
+        frame = LOG.assign(**{x: [f"{y:.2f}%" for y in LOG[x]] for x in ("train_acc", "test_acc")})
+        (note,) = (x for x in gi.detect_phases(frame).notes if "sign" in x)
+        assert "never goes above 1 %; if these are shares, write them without it" in note
 
 
 class TestRuns:

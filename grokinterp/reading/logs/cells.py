@@ -91,7 +91,7 @@ def _number(cell: Any, where: str, row: int) -> float:
 
 def left_out(frame: pd.DataFrame, used: Collection[str]) -> tuple[str, ...]:
     """A note that names the columns of a table that were not used; none where all were."""
-    others = [x for x in frame.columns if x not in used and _is_named(x)]
+    others = [x for x in frame.columns if x not in used and is_named(x)]
     return (f"columns left out, not read here: {column_names(others)}",) * bool(others)
 
 
@@ -101,10 +101,10 @@ def column_names(columns: Iterable[object]) -> str:
     >>> column_names(["a", "b"]), column_names(f"column_{i}" for i in range(100))[-30:]
     ('a, b', 'column_5, column_6 and 93 more')
     """
-    return names(filter(_is_named, columns), spelled=str) or "none"
+    return names(filter(is_named, columns), spelled=str) or "none"
 
 
-def _is_named(column: object) -> bool:
+def is_named(column: object) -> bool:
     """Whether a column has a name of its own: an index that pandas wrote out has none."""
     return str(column).strip() != "" and not str(column).startswith("Unnamed: ")
 

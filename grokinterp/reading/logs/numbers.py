@@ -12,12 +12,19 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.base.errors import InputError
-from grokinterp.reading.logs.cells import as_numbers, left_out, percent_signs, single_column
+from grokinterp.reading.logs.cells import (
+    as_numbers,
+    is_named,
+    left_out,
+    percent_signs,
+    single_column,
+)
 from grokinterp.reading.logs.columns import ROWS, Columns, Curve, chosen, without_side
 from grokinterp.runs.metrics import ROUNDING
 
 FEWEST_ABOVE = 2  # rows above 1 that tell percent: one is a slip
 SHARE_ABOVE = 0.02  # of all rows, likewise
+ONE_PERCENT = 0.01 * (1 + ROUNDING)
 LEAST_PERCENT = 1.5  # the highest accuracy of a log in percent is not below it,
 LEAST_ERROR = 20.0  # and the highest error not below this: it begins near 100
 
@@ -50,10 +57,16 @@ def numbers_in(
             signs.append(one.theirs)
         else:
             values[one.ours] = as_numbers(given, f"{source}, column {one.theirs!r}")
-    said = [f"{axis} as step" for axis in dict.fromkeys(axes.values()) if axis != "step"]
+    said = [f"{_said(axis)} as step" for axis in dict.fromkeys(axes.values()) if axis != "step"]
     said += [one.said for one in curves if one.said]
     units, cautions = _in_shares(values, [x for x in curves if x.theirs not in signs], source)
     said += units or ["percent"] * bool(signs)
+    signed = [values[one.ours].max() for one in curves if one.theirs in signs]
+    if signed and max(signed) <= ONE_PERCENT:
+        cautions.append(
+            f"{signs[0]} has a sign of percent in every cell, and never goes above 1 %; if these "
+            "are shares, write them without it"
+        )
     for one in curves:
         if one.is_error:
             values[one.ours] = 1 - values[one.ours]
@@ -76,6 +89,10 @@ def numbers_in(
     table = pd.concat(parts)
     table = table[["step", *(one.ours for one in curves)]]
     return Numbers(table, next(iter(axes.values())), taken, tuple(notes))
+
+
+def _said(axis: str) -> str:
+    return axis if is_named(axis) else "the first column, which has no name,"
 
 
 def _column(frame: pd.DataFrame, name: str, source: str) -> pd.Series:
