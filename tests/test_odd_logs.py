@@ -384,6 +384,39 @@ class TestComments:
         assert dates(tmp_path / "x.csv") == EXPECTED
 
 
+class TestCells:
+    @pytest.mark.parametrize(("step", "acc"), [
+        ("{}/2000", "{:.4f}"), ("Epoch {}", "{:.4f}"), ("{}", "{:.4f} \u00b1 0.01"),
+        ("{}", "{:.4f}+/-0.01"), ("**{}**", "**{:.4f}**"), ("{}", "\x1b[36m{:.4f}\x1b[0m"),
+    ])  # fmt: skip
+    def test_what_is_certain_is_read(self, step, acc, tmp_path):
+        rows = [f"{step.format(s)},{acc.format(a)},{acc.format(b)}"
+                for s, a, b in LOG.itertuples(index=False)]  # fmt: skip
+        (tmp_path / "x.csv").write_text("\n".join(["epoch,train_acc,test_acc", *rows]))
+        assert dates(tmp_path / "x.csv") == EXPECTED
+
+    def test_how_many_were_right(self):
+        counts = {x: [f"{round(9409 * y)}/9409" for y in LOG[x]] for x in ("train_acc", "test_acc")}
+        assert dates(LOG.assign(**counts)) == EXPECTED
+        for cell in ("9410/9409", "0/0"):
+            with pytest.raises(gi.InputError, match="no number"):
+                gi.detect_phases(pd.DataFrame({"step": [0], "train_acc": cell}))
+        with pytest.raises(gi.InputError, match="no number"):
+            gi.detect_phases(pd.DataFrame({"step": ["1/2", "1/3"], "train_acc": 0.5}))
+
+    @pytest.mark.parametrize("marks", ["+-=|", "\u250f\u2501\u2501\u2503"])
+    def test_tables_that_are_drawn(self, marks, tmp_path):
+        corner, dash, double, bar = marks
+        rule = corner.join(["", *[9 * dash] * 3, ""])
+        lines = [
+            bar.join(["", *(f" {x:7} " for x in row), ""])
+            for row in [("step", "trn acc", "test acc"), *LOG.round(4).itertuples(index=False)]
+        ]
+        text = [rule, lines[0], rule.replace(dash, double), *(f"{x}\n{rule}" for x in lines[1:])]
+        (tmp_path / "x.txt").write_text("\n".join(text))
+        assert dates(tmp_path / "x.txt") == EXPECTED
+
+
 class TestFolders:
     def test_beside_checkpoints_that_cannot_be_read(self, tmp_path):
         LOG.to_csv(tmp_path / "metrics.csv", index=False)

@@ -17,8 +17,10 @@ from grokinterp.reading.logs.cells import (
     is_named,
     left_out,
     percent_signs,
+    plain_steps,
+    shares_of_counts,
     single_column,
-)
+)  # fmt: skip
 from grokinterp.reading.logs.columns import ROWS, Columns, Curve, chosen, without_side
 from grokinterp.runs.metrics import ROUNDING
 
@@ -55,6 +57,8 @@ def numbers_in(
         if _is_share(one) and (shares := percent_signs(given)) is not None:
             values[one.ours] = shares
             signs.append(one.theirs)
+        elif _is_share(one) and (shares := shares_of_counts(given)) is not None:
+            values[one.ours] = shares
         else:
             values[one.ours] = as_numbers(given, f"{source}, column {one.theirs!r}")
     said = [f"{_said(axis)} as step" for axis in dict.fromkeys(axes.values()) if axis != "step"]
@@ -98,7 +102,8 @@ def _said(axis: str) -> str:
 def _column(frame: pd.DataFrame, name: str, source: str) -> pd.Series:
     if name == ROWS and name not in frame:
         return pd.Series(np.arange(len(frame)), frame.index, dtype=float)
-    return as_numbers(single_column(frame, name, source), f"{source}, column {name!r}")
+    steps = plain_steps(single_column(frame, name, source))
+    return as_numbers(steps, f"{source}, column {name!r}")
 
 
 def _is_share(one: Curve) -> bool:
