@@ -433,6 +433,44 @@ class TestFolders:
         (tmp_path / "requirements.txt").write_text("torch==2\n")
         assert dates(tmp_path) == EXPECTED
 
+    @pytest.mark.parametrize("name", [
+        "seed_{}.csv", "seed_{}/log.csv", "version_{}/metrics.csv", "{}/any.jsonl", "a_{}.csv.xz",
+    ])  # fmt: skip
+    def test_several_runs(self, name, tmp_path):
+        for i, rows in ((10, LOG), (9, LOG[:160])):
+            path = tmp_path / name.format(i)
+            path.parent.mkdir(exist_ok=True)
+            if path.suffix == ".jsonl":
+                rows.to_json(path, orient="records", lines=True)
+            else:
+                rows.to_csv(path, index=False)
+        found = gi.detect_phases(tmp_path)
+        run = name.split("/")[0].removesuffix(".xz").removesuffix(".csv")
+        assert list(found.runs) == [run.format(9), run.format(10)]
+        assert [len(one.curves) for one in found.runs.values()] == [160, 201]
+        assert gi.read_log(tmp_path)["run"].nunique() == 2
+
+    @pytest.mark.parametrize("name", ["{}.csv", "run_{}.csv", "{}/metrics.csv"])
+    def test_a_file_a_side(self, name, tmp_path):
+        for side, values in (("train", TRAIN), ("val", TEST)):
+            path = tmp_path / name.format(side)
+            path.parent.mkdir(exist_ok=True)
+            pd.DataFrame({"step": STEPS, "acc": values}).to_csv(path, index=False)
+        assert dates(tmp_path) == EXPECTED
+        if name == "{}.csv":
+            LOG.to_csv(tmp_path / "other.csv", index=False)
+            with pytest.raises(gi.InputError, match=r"named after a side \(other, train, val\)"):
+                gi.detect_phases(tmp_path)
+
+    def test_what_is_left_out_of_several(self, tmp_path):
+        for name in ("a", "b"):
+            LOG.to_csv(tmp_path / f"{name}.csv", index=False)
+        (tmp_path / "c.csv").write_text("x,y\n1,2\n")
+        (tmp_path / "d.csv").symlink_to(tmp_path / "a.csv")
+        found = gi.detect_phases(tmp_path)
+        assert list(found.runs) == ["a", "b"]
+        assert any(note.startswith("left out: c (") for note in found["a"].notes)
+
     def test_the_only_table_and_one_within(self, tmp_path):
         (tmp_path / "version_0").mkdir()
         LOG.to_csv(tmp_path / "version_0" / "metrics.csv.xz", index=False)
