@@ -1,6 +1,7 @@
 """Logs in shapes that mislead: read right, refused in one line, or said."""
 
 import json
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -415,6 +416,51 @@ class TestCells:
         text = [rule, lines[0], rule.replace(dash, double), *(f"{x}\n{rule}" for x in lines[1:])]
         (tmp_path / "x.txt").write_text("\n".join(text))
         assert dates(tmp_path / "x.txt") == EXPECTED
+
+
+class TestOtherFiles:
+    def test_lists_beside_the_weights_of_a_network_that_is_not_known(self, tmp_path):
+        net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 300))
+        lists = {"train_accs": TRAIN.tolist(), "test_accs": TEST.tolist(), "steps": STEPS.tolist()}
+        torch.save({"model": net.state_dict(), **lists}, tmp_path / "x.pt")
+        assert dates(tmp_path / "x.pt") == EXPECTED
+        notes = gi.detect_phases(tmp_path / "x.pt").notes
+        assert any("its checkpoints are not read: " in note for note in notes)
+        torch.save({"model": net.state_dict()}, tmp_path / "y.pt")
+        with pytest.raises(gi.InputError, match="multilayer perceptron"):
+            gi.detect_phases(tmp_path / "y.pt")
+
+    def test_a_table_that_pandas_pickled(self, tmp_path):
+        LOG.to_pickle(tmp_path / "x.pkl")
+        with pytest.raises(gi.InputError, match=r"of pandas.DataFrame.*with its to_csv"):
+            gi.detect_phases(tmp_path / "x.pkl")
+
+    def test_lists_in_cells(self, tmp_path):
+        row = {name: LOG[name].tolist() for name in LOG}
+        frame = pd.DataFrame([{"seed": seed, **row} for seed in (0, 1)])
+        assert [x.grok_step for x in gi.detect_phases(frame).runs.values()] == [1380, 1380]
+        frame.to_parquet(tmp_path / "x.parquet")
+        with pytest.raises(
+            gi.InputError, match=r"lists in the cells of train_acc, test_acc; write"
+        ):
+            gi.detect_phases(tmp_path / "x.parquet")
+        with pytest.raises(gi.InputError, match="in one row of several lengths"):
+            gi.detect_phases(pd.DataFrame([{**row, "test_acc": [0.1]}]))
+
+    @pytest.mark.parametrize(("name", "content", "said"), [
+        ("x.csv.zip", "metrics.csv", "is a zip archive, no log; unpack it"),
+        ("x.xlsx", "[Content_Types].xml", "is an Excel or Word file, no log; save it as CSV"),
+        ("x.mat", b"MATLAB 5.0 MAT-file, \x80", "is a MATLAB file, no log; save its"),
+        ("x.ipynb", b'{"cells": [], "nbformat": 4}', "is a Jupyter notebook, no log; give what"),
+    ])  # fmt: skip
+    def test_what_it_is_that_is_no_log(self, name, content, said, tmp_path):
+        if isinstance(content, str):
+            with zipfile.ZipFile(tmp_path / name, "w") as archive:
+                archive.writestr(content, LOG.to_csv(index=False))
+        else:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(gi.InputError, match=said):
+            gi.detect_phases(tmp_path / name)
 
 
 class TestFolders:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from grokinterp.base.checks import refused
@@ -20,7 +21,7 @@ from grokinterp.base.errors import InputError, shown
 from grokinterp.reading.logs.cells import column_names, single_column
 from grokinterp.reading.logs.nested import RUN
 from grokinterp.reading.logs.series import MOST_COLUMNS, is_axis
-from grokinterp.reading.words import curve_of, side_of, words_of
+from grokinterp.reading.words import curve_of, is_known, side_of, words_of
 
 _NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
 _RUN = (
@@ -53,6 +54,29 @@ def a_row_a_step(frame: pd.DataFrame) -> pd.DataFrame:
         frame = reshape(frame)
         frame.attrs = {**notes, **frame.attrs}
     return frame
+
+
+def without_lists(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+    """A row a step of a table with a row a run, whose cells are lists."""
+    lists = [
+        x for x in frame.columns[~frame.columns.duplicated(keep=False)]
+        if is_known(str(x)) and _is_list(next(iter(frame[x].dropna().tolist()), None))
+    ]  # fmt: skip
+    if not any(curve_of(words_of(str(x))) for x in lists):
+        return frame
+    lengths = [[len(x) if _is_list(x) else 0 for x in frame[name]] for name in lists]
+    if any(len(set(of_row)) > 1 for of_row in zip(*lengths, strict=True)):
+        raise InputError(
+            f"{source} has lists in the cells of {column_names(lists)}, in one row of several "
+            "lengths; give a row a step, or lists of one length."
+        )
+    rows = frame.explode(lists, ignore_index=True)
+    rows.attrs = frame.attrs
+    return rows.astype(dict.fromkeys(lists, float), errors="ignore")
+
+
+def _is_list(cell: object) -> bool:
+    return isinstance(cell, list | tuple | np.ndarray)
 
 
 def _runs_below_each_other(frame: pd.DataFrame) -> pd.DataFrame:

@@ -33,7 +33,7 @@ from grokinterp.reading.logs.lines import read_lines
 from grokinterp.reading.logs.numbers import numbers_in
 from grokinterp.reading.logs.saved_dictionaries import holds_a_log, read_saved
 from grokinterp.reading.logs.series import begins_again, earlier_run, is_axis
-from grokinterp.reading.logs.shapes import a_row_a_step, by_run
+from grokinterp.reading.logs.shapes import a_row_a_step, by_run, without_lists
 from grokinterp.reading.words import curve_of, side_of, words_of
 from grokinterp.runs.manifest import RUN_JSON
 
@@ -179,7 +179,7 @@ def logs_of(
 ) -> list[Log]:
     """The runs of a table as a tool has it."""
     steps_known = bool(frame.attrs.get("steps_known", True))
-    shaped = a_row_a_step(_with_names(frame))
+    shaped = a_row_a_step(without_lists(_with_names(frame), source))
     telling, runs = by_run(shaped, source, by=by)
     if by is None and (more := _what_else_tells(runs, source, telling, columns)):
         telling, runs = by_run(shaped, source, by=[str(x) for x in (*telling, more)])
