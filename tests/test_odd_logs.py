@@ -274,7 +274,8 @@ class TestRuns:
         {"steps": STEPS, "acc": np.stack([TRAIN, TEST], 1)},
         {"steps": STEPS, "train_acc": np.stack([np.round(97 * TRAIN), 97 + 0 * TRAIN], 1)},
         {"steps": np.arange(5), "train_acc": np.eye(5)},
-    ], ids=["no steps", "sides", "counts", "square"])  # fmt: skip
+        {"steps": np.arange(3), "train_acc": np.ones((2, 3))},
+    ], ids=["no steps", "sides", "counts", "square", "short"])  # fmt: skip
     def test_a_matrix_of_which_nothing_says_what_it_is(self, data, tmp_path):
         with pytest.raises(gi.InputError, match=r"acc is a matrix of \d+ x \d+, and nothing says"):
             gi.detect_phases(written(tmp_path / "x.json", data))

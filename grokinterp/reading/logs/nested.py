@@ -36,7 +36,7 @@ NAMES_OF_RUNS = ("run", "name", "run_name", "id", "seed", "label", "title")
 _NAMED_STEP = re.compile(r"(?:step|epoch|iter|iteration)[ _=-]?(\d+)", re.IGNORECASE)
 RUN = "run"  # the column that says of which run a row is
 
-FEWEST_STEPS = 4  # of a list of steps beside a matrix: a pair of dates is none
+FEWEST_STEPS = 4  # beside a matrix of runs: one as wide may be of pairs or triples
 
 Groups = tuple[str, ...]  # names, the outermost first
 
@@ -206,8 +206,7 @@ def _axes_in(data: Mapping[Any, Any]) -> list[np.ndarray]:
         numbers_in(value) for key, value in islice(data.items(), MOST_COLUMNS * 10)
         if isinstance(value, list | tuple | np.ndarray | Tensor) and is_axis(_name(key))
     ]  # fmt: skip
-    flat = [x.reshape(-1) for x in arrays if x is not None and x.size == max(x.shape, default=0)]
-    return [x for x in flat if len(x) >= FEWEST_STEPS]
+    return [x.reshape(-1) for x in arrays if x is not None and x.size == max(x.shape, default=0)]
 
 
 def _lists_by_run(name: str, value: Mapping[Any, Any]) -> list[Series]:
@@ -242,7 +241,7 @@ def _series_in(name: str, array: np.ndarray, axes: Sequence[np.ndarray]) -> Iter
         is_own = not beside or any(np.array_equal(steps, axis) for axis in axes)
         if array.shape[1] in (2, 3) and is_own and _are_steps(steps):
             yield Series(name, array[:, -1], steps)
-        elif len(beside) == 1 and _are_of_runs(array, measure[0]):
+        elif len(beside) == 1 and beside[0] >= FEWEST_STEPS and _are_of_runs(array, measure[0]):
             runs = array.T if len(array) == beside[0] else array
             yield from (Series(f"{name}/{RUN}{i}", values) for i, values in enumerate(runs))
             yield f"{Matrix(name, array.shape).said}: {len(runs)} runs"
