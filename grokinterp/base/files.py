@@ -54,7 +54,8 @@ class Kind:
     advice: str = ""  # where there is any
 
 
-_UNPACK = "unpack it and give what is in it"
+UNPACK = "unpack it and give what is in it"
+ZIP = b"PK\x03\x04"
 _BY_BEGINNING: tuple[tuple[bytes, Kind], ...] = (
     (b"version https://git-lfs.github.com/spec/",
      Kind("a Git-LFS pointer", "fetch the file that it stands for (git lfs pull)")),
@@ -63,22 +64,24 @@ _BY_BEGINNING: tuple[tuple[bytes, Kind], ...] = (
     (b"\x89HDF\r\n\x1a\n", Kind("an HDF5 file")),
     (b"SQLite format 3\0", Kind("an SQLite database")),
     (b":W&B", Kind("a log of Weights & Biases in its own format", "export it as CSV")),
+    (b"MATLAB 5.0 MAT-file", Kind("a MATLAB file", "save its numbers as CSV")),
     (b"%PDF-", Kind("a PDF")),
     (b"\x89PNG\r\n\x1a\n", Kind("a PNG image")),
     (b"\xff\xd8\xff", Kind("a JPEG image")),
     (b"GIF8", Kind("a GIF image")),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Kind("an old Excel or Word file", "save it as CSV")),
-    (b"\x1f\x8b", Kind("a gzip archive", _UNPACK)),
-    (b"BZh", Kind("a bzip2 archive", _UNPACK)),
-    (b"\xfd7zXZ\0", Kind("an xz archive", _UNPACK)),
-    (b"(\xb5/\xfd", Kind("a zstd archive", _UNPACK)),
-    (b"7z\xbc\xaf'\x1c", Kind("a 7z archive", _UNPACK)),
-    (b"Rar!\x1a\x07", Kind("a RAR archive", _UNPACK)),
+    (b"\x1f\x8b", Kind("a gzip archive", UNPACK)),
+    (b"BZh", Kind("a bzip2 archive", UNPACK)),
+    (b"\xfd7zXZ\0", Kind("an xz archive", UNPACK)),
+    (b"(\xb5/\xfd", Kind("a zstd archive", UNPACK)),
+    (b"7z\xbc\xaf'\x1c", Kind("a 7z archive", UNPACK)),
+    (b"Rar!\x1a\x07", Kind("a RAR archive", UNPACK)),
     (b"GGUF", Kind("a GGUF model")),
     (b"\x7fELF", Kind("a program")),
     (b"\x93NUMPY", Kind("a numpy array")),
     (b"{\\rtf", Kind("an RTF document", "save it as plain text")),
 )  # fmt: skip
+_OF_OFFICE = (b"[Content_Types].xml", b"docProps/")
 _MARKUP = re.compile(rb"<(!doctype|!--|html|head|body|\?xml|svg|[a-z]+[ />])", re.IGNORECASE)
 _JSON = re.compile(rb"""\{\s*("|\}|$)|\[\s*(["{\[\]\d-]|true|false|null|$)""")
 
@@ -99,10 +102,12 @@ def kind_of(head: bytes) -> Kind | None:
     for beginning, kind in _BY_BEGINNING:
         if head.startswith(beginning):
             return kind
+    if head.startswith(ZIP) and any(name in head for name in _OF_OFFICE):
+        return Kind("an Excel or Word file", "save it as CSV")
     if is_safetensors(head):
         return Kind("a safetensors file")
     if head[257:262] == b"ustar":
-        return Kind("a tar archive", _UNPACK)
+        return Kind("a tar archive", UNPACK)
     if b"brain.Event:" in head[:64]:
         return Kind("an event file of TensorBoard", "export its scalars as CSV")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -44,8 +44,12 @@ def run_or_log(
 
 
 def _logs_beside(path: Path, error: InputError, columns: Columns | str | None, by: By) -> list[Log]:
-    """The log beside checkpoints that cannot be read, with a note; without one, their refusal."""
-    if not path.is_dir() or is_run_folder(path) or not is_log(path):
+    """The log beside weights that cannot be read, with a note; without one, their refusal.
+
+    It is a file of their folder, or in the same file.
+    """
+    in_folder = path.is_dir() and not is_run_folder(path) and is_log(path)
+    if not in_folder and not (path.is_file() and is_foreign(path)):
         raise error
     try:
         logs = logs_at(path, columns=columns, by=by)

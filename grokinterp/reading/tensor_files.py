@@ -348,7 +348,8 @@ def state_dict_in(data: Any, path: Path | str, *, whole: Any = None) -> StateDic
 def _what_it_is(data: Any) -> str:
     """What a file holds instead of a state dict, and what to do about it."""
     if isinstance(data, Record) and data.kind:
-        return f"it is {_kind(data)}; {GIVE}"
+        table = data.kind.startswith("pandas.")
+        return f"it is {_kind(data)}; {'write it with its to_csv or to_parquet' if table else GIVE}"
     if not isinstance(data, Mapping):
         return f"it is {_kind(data)}; {GIVE}"
     if not data:

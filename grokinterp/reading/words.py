@@ -98,7 +98,15 @@ def counts_epochs(word: str) -> bool:
 
 
 def axis_word(words: Sequence[str]) -> tuple[str, str | None] | None:
-    """Whether a name says the steps of a list: the word for it, and the side, if of one."""
+    """Whether a name says the steps of a list: the word for it, and the side, if of one.
+
+    A log of steps may be their logarithm, and so is none; `log_steps` are those that were logged.
+
+    >>> axis_word(("log", "step")) is None, axis_word(("log", "steps"))
+    (True, ('step', None))
+    """
+    if "log" in words and _AXES.intersection(words):
+        return None
     known = _AXES | _ABOUT_AXES
     plain = [SIDES.get(word, KINDS.get(word, word)) for word in words]
     plain = [x.removesuffix("s") if x.removesuffix("s") in known else x for x in plain]

@@ -16,7 +16,7 @@ import pandas as pd
 
 from grokinterp.base.checks import refused, word
 from grokinterp.base.errors import InputError, shown
-from grokinterp.reading.logs.cells import column_names
+from grokinterp.reading.logs.cells import column_names, is_named
 from grokinterp.reading.logs.series import EVALUATED, is_axis, side_of_axis
 from grokinterp.reading.words import (
     STEPS,
@@ -30,6 +30,7 @@ from grokinterp.runs.metrics import COLUMNS, UNMIRRORED
 OURS = ("step", *COLUMNS, *UNMIRRORED, "excluded_loss")  # that a column can be named to be
 FEW_TIMES = 2  # a column with this many times the values of another comes before it
 FEWEST = 3  # values of a column of training, before one that does not say its side comes for it
+_LOGARITHM = {"log", "log2", "log10", "ln"}
 ROWS = "row"  # what `step=row` counts
 
 Columns = Mapping[str, str]
@@ -236,9 +237,10 @@ def _axes_of(
     axes = [
         name for name in dict.fromkeys(frame.columns)
         if isinstance(name, str) and name not in curves and is_axis(name)
-        and name not in columns.values()
+        and name not in columns.values() and not _are_logarithms(frame, name)
     ]  # fmt: skip
     axes.sort(key=lambda name: _order(frame, name, epochs))
+    axes = axes or _index_in(frame)
     if not axes:
         raise _without_step(frame, taken, source)
     found = {}
@@ -250,6 +252,31 @@ def _axes_of(
         usable = [x for x in axes if _is_usable(frame, x, known) and _side(x) in sides]
         found[one.ours] = next(iter(usable), axes[0])
     return found
+
+
+def _are_logarithms(frame: pd.DataFrame, name: str) -> bool:
+    """Whether a column is of logged steps by its name, and of fractions: their logarithms."""
+    given = frame[name]
+    is_one = isinstance(given, pd.Series) and given.dtype.kind == "f"
+    return "log" in words_of(name) and is_one and bool((given.dropna() % 1 != 0).any())
+
+
+def _index_in(frame: pd.DataFrame) -> list[str]:
+    """The first column as steps, where it has no name and does more than count the rows.
+
+    pandas writes the index of a table so.
+    """
+    first = frame.columns[:1].tolist()
+    if not first or is_named(first[0]) or frame.columns.tolist().count(first[0]) > 1:
+        return []
+    steps = frame.iloc[:, 0].to_numpy()
+    if steps.dtype.kind not in "iu" or len(steps) < 2 or steps[0] < 0 or _counts_rows(steps):
+        return []
+    return first if (np.diff(steps) > 0).all() else []
+
+
+def _counts_rows(steps: np.ndarray) -> bool:
+    return bool((steps == np.arange(len(steps))).all())
 
 
 def _side(axis: str) -> str | None:
@@ -279,16 +306,20 @@ def _order(frame: pd.DataFrame, name: str, epochs: bool) -> tuple[Any, ...]:
     falls = int((np.diff(numbers) < 0).sum()) >= FEW_TIMES if is_one else False
     constant = len(numbers) > 1 and bool((numbers == numbers[0]).all())
     own = name.startswith("_")
-    counts_rows = own and len(numbers) > 2 and bool((numbers == np.arange(len(numbers))).all())
+    counts_rows = own and len(numbers) > 2 and _counts_rows(numbers)
     by_kind = (epochs and not in_epochs, in_epochs, name != "step", own, rank)
     return (falls or constant, counts_rows, *by_kind)
 
 
 def _may_be_steps(frame: pd.DataFrame, curves: set[str]) -> list[str]:
-    """Columns under names that are not known whose numbers rise, as steps would."""
+    """Columns under names that are not known whose numbers rise, as steps would.
+
+    One without a name is called by its number.
+    """
     return [
-        str(name) for i, name in enumerate(frame.columns)
-        if name not in curves and (x := frame.iloc[:, i]).dtype.kind in "iuf" and len(x) > 1
+        str(name) if is_named(name) else str(i) for i, name in enumerate(frame.columns)
+        if name not in curves and not _LOGARITHM.intersection(words_of(str(name)))
+        and (x := frame.iloc[:, i]).dtype.kind in "iuf" and len(x) > 1
         and x.notna().all() and (np.diff(x.to_numpy(float)) > 0).all()
     ]  # fmt: skip
 

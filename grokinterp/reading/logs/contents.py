@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from grokinterp.base.errors import InputError, shown
-from grokinterp.base.files import HEAD, copy_at_most, kind_of
+from grokinterp.base.files import HEAD, UNPACK, ZIP, Kind, copy_at_most, kind_of
 from grokinterp.base.paths import file_at
 
 LARGEST_TEXT = 256_000_000  # bytes
@@ -47,7 +47,8 @@ def content_and_notes(path: Path, *, largest: int = LARGEST_TEXT) -> tuple[bytes
     """The content of a text file in UTF-8, and a note where it was in another encoding."""
     size = file_at(path, wanted=WANTED).stat().st_size
     with path.open("rb") as file:
-        kind = kind_of(file.read(HEAD))
+        head = file.read(HEAD)
+        kind = kind_of(head) or (Kind("a zip archive", UNPACK) if head.startswith(ZIP) else None)
         if kind and kind.what != "JSON":
             raise InputError(f"{path} is {kind.what}, no log; {kind.advice or WANTED}.")
         if size > largest:

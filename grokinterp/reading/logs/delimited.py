@@ -28,7 +28,7 @@ LONGEST_LINE = 100_000  # bytes: pandas takes seconds for a million cells in one
 LOOKED_AT = 5  # lines, to tell the separator
 SEPARATORS = ("\t", ";", "|", ",")  # a comma may also be a decimal one
 SPACES = r"\s+"
-OF_RULES = frozenset(b" \t|:+-\r")  # what a line below a header, or around a table, is of
+OF_RULES = frozenset(b" \t|:+-=\r")  # what a line below a header, or around a table, is of
 ONE_GROUP = re.compile(r"[+-]?\d{1,3},\d{3}", re.ASCII)
 GROUPED = re.compile(rb"(?<![\d.,])[1-9]\d{0,2}\.\d{3}(?!\d)")
 WANTED = "give a CSV with a column 'step' and losses or accuracies"
@@ -131,7 +131,7 @@ def _without_rules(content: bytes) -> bytes:
     """Without the lines that are drawn in a table of text, such as one in Markdown."""
 
     def is_rule(line: bytes) -> bool:
-        return b"---" in line and OF_RULES.issuperset(line)
+        return (b"---" in line or b"===" in line) and OF_RULES.issuperset(line)
 
     if not any(is_rule(line.encode()) for line in _first_lines(content)):
         return content

@@ -56,6 +56,8 @@ def read_json(path: Path) -> pd.DataFrame:
         data, others, _ = records_in(text, path, error)
         if others:
             notes = [f"{others} lines that are no JSON were left out"]
+    if isinstance(data, dict) and {"cells", "nbformat"} <= set(data):
+        raise InputError(f"{path} is a Jupyter notebook, no log; give what it printed, or a CSV.")
     frame = table_in(data, str(path))
     if notes:
         frame.attrs["notes"] = [*frame.attrs.get("notes", ()), *notes]

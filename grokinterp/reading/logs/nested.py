@@ -10,10 +10,11 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from grokinterp.base.errors import InputError, names, shown
 from grokinterp.reading.file_contents import GROUPS, numbers_in
@@ -35,7 +36,24 @@ NAMES_OF_RUNS = ("run", "name", "run_name", "id", "seed", "label", "title")
 _NAMED_STEP = re.compile(r"(?:step|epoch|iter|iteration)[ _=-]?(\d+)", re.IGNORECASE)
 RUN = "run"  # the column that says of which run a row is
 
+FEWEST_STEPS = 4  # beside a matrix of runs: one as wide may be of pairs or triples
+
 Groups = tuple[str, ...]  # names, the outermost first
+
+
+class Matrix(NamedTuple):
+    """A loss or accuracy with two axes of which nothing says what they are."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def said(self) -> str:
+        """What it is, in words."""
+        return f"{self.name} is a matrix of {' x '.join(map(str, self.shape))}"
+
+
+Part = Series | pd.DataFrame | Matrix | str  # of nested data; a text is a note
 
 
 def table_in(data: Any, source: str) -> pd.DataFrame:
@@ -65,18 +83,37 @@ def table_in(data: Any, source: str) -> pd.DataFrame:
     if (runs := _by_run(data, source)) is not None:
         return runs
     if (records := _records_by_step(data)) is not None:
-        return _of_records(records, source)
+        return _noted(_of_records(records, source), _keys_as_steps(data))
     parts = list(_parts(_opened(data), ()))
     tables = [part for part in parts if isinstance(part, pd.DataFrame)]
     series = [part for part in parts if isinstance(part, Series)]
+    unread = [part for part in parts if isinstance(part, Matrix)]
+    notes = [part for part in parts if isinstance(part, str)]
     if series:
         tables.insert(0, table_of(series, source))
+    if unread and not any(map(_has_curves, tables)):
+        raise InputError(
+            f"{source}: {unread[0].said}, and nothing says what its rows and columns are; give a "
+            "list a run and metric, such as train_acc_seed0."
+        )
+    notes += [f"{one.said}, left out as nothing says of what" for one in unread]
     if not tables:
         raise InputError(
             f"{source} holds no lists of numbers (found: {names(data, spelled=str) or 'nothing'}); "
             "give losses or accuracies against step."
         )
-    return tables[0] if len(tables) == 1 else _one_after_the_other(tables, source)
+    notes += [note for table in tables for note in table.attrs.get("notes", ())]
+    return _noted(tables[0] if len(tables) == 1 else _one_after_the_other(tables, source), notes)
+
+
+def _noted(table: pd.DataFrame, notes: Sequence[str]) -> pd.DataFrame:
+    table.attrs["notes"] = list(dict.fromkeys((*table.attrs.get("notes", ()), *notes)))
+    return table
+
+
+def _below_each_other(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    notes = [note for table in tables for note in table.attrs.get("notes", ())]
+    return _noted(pd.concat(tables, ignore_index=True), notes)
 
 
 def _of_pandas(data: Mapping[Any, Any]) -> pd.DataFrame | None:
@@ -135,8 +172,11 @@ def _axis_of(table: pd.DataFrame) -> object:
     return min(found, key=lambda name: counts_epochs(words_of(name)[-1]), default=None)
 
 
-def _parts(data: Mapping[Any, Any], about: Groups) -> Iterator[Series | pd.DataFrame]:
-    """The series and tables in a mapping, groups opened."""
+def _parts(
+    data: Mapping[Any, Any], about: Groups, axes: Sequence[np.ndarray] = ()
+) -> Iterator[Part]:
+    """The series and tables in a mapping, groups opened; `axes` are lists of steps around it."""
+    axes = [*axes, *_axes_in(data)]
     for key, value in islice(data.items(), MOST_COLUMNS * 10):
         name = _name(key)
         plain = "_".join(words_of(name))
@@ -145,16 +185,41 @@ def _parts(data: Mapping[Any, Any], about: Groups) -> Iterator[Series | pd.DataF
         if isinstance(value, Mapping):
             if (by_step := _numbers_by_step(value)) is not None:
                 yield Series(full, *by_step)
+                yield from _keys_as_steps(value)
             elif (own := _with_own_steps(value)) is not None:
                 yield Series(full, *own)
             elif (records := _records_by_step(value)) is not None:
-                yield _of_records(records, full, prefix=path)
+                yield _noted(_of_records(records, full, prefix=path), _keys_as_steps(value))
+            elif runs := _lists_by_run(full, value):
+                yield from runs
             elif len(about) < DEEPEST:
-                yield from _parts(value, path)
+                yield from _parts(value, path, axes)
         elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
             yield _of_list(value, full, prefix=path)
         elif (array := _array_in(value)) is not None and array.ndim and len(array):
-            yield from _series_in(full, array)
+            yield from _series_in(full, array, axes)
+
+
+def _axes_in(data: Mapping[Any, Any]) -> list[np.ndarray]:
+    """The lists of steps in a mapping."""
+    arrays = [
+        numbers_in(value) for key, value in islice(data.items(), MOST_COLUMNS * 10)
+        if isinstance(value, list | tuple | np.ndarray | Tensor) and is_axis(_name(key))
+    ]  # fmt: skip
+    return [x.reshape(-1) for x in arrays if x is not None and x.size == max(x.shape, default=0)]
+
+
+def _lists_by_run(name: str, value: Mapping[Any, Any]) -> list[Series]:
+    """The lists of a loss or accuracy by numbers, such as those of seeds; none if it has others."""
+    if not (curve_of(words_of(name)) or (None,))[0]:
+        return []
+    found = []
+    for key, x in value.items():
+        array = numbers_in(x) if isinstance(x, list | tuple | np.ndarray | Tensor) else None
+        if not _is_plain_number(key) or array is None or array.ndim != 1 or len(array) < 2:
+            return []
+        found.append(Series(f"{name}/{RUN} {key}", array))
+    return found
 
 
 def _array_in(value: Any) -> np.ndarray | None:
@@ -162,16 +227,37 @@ def _array_in(value: Any) -> np.ndarray | None:
     return _as_array(value) if array is None and isinstance(value, list | tuple) else array
 
 
-def _series_in(name: str, array: np.ndarray) -> Iterator[Series]:
-    """A list of numbers, or one of pairs of a step and a number, with a wall time before or not."""
-    if array.ndim == 1:
-        yield Series(name, array)
-    elif array.ndim == 2 and 1 in array.shape:
+def _series_in(name: str, array: np.ndarray, axes: Sequence[np.ndarray]) -> Iterator[Part]:
+    """A list of numbers; one of pairs of a step and a number, maybe with a wall time before; runs.
+
+    A matrix beside a list of steps has a column a run, or a row a run.
+    """
+    measure = curve_of(words_of(name))
+    if array.ndim == 1 or array.size == max(array.shape):
         yield Series(name, array.reshape(-1))
-    elif array.ndim == 2 and array.shape[1] in (2, 3) and curve_of(words_of(name)):
-        steps = array[:, array.shape[1] - 2]
-        if _are_steps(steps):
+    elif array.ndim == 2 and array.size and measure:
+        beside = [n for n in array.shape if any(len(axis) == n for axis in axes)]
+        steps = array[:, -2]
+        is_own = not beside or any(np.array_equal(steps, axis) for axis in axes)
+        if array.shape[1] in (2, 3) and is_own and _are_steps(steps):
             yield Series(name, array[:, -1], steps)
+        elif len(beside) == 1 and beside[0] >= FEWEST_STEPS and _are_of_runs(array, measure[0]):
+            runs = array.T if len(array) == beside[0] else array
+            yield from (Series(f"{name}/{RUN}{i}", values) for i, values in enumerate(runs))
+            yield f"{Matrix(name, array.shape).said}: {len(runs)} runs"
+        else:
+            yield Matrix(name, array.shape)
+
+
+def _are_of_runs(array: np.ndarray, side: str | None) -> bool:
+    """Whether a matrix may have a column or a row a run.
+
+    Without a side its two columns may be train and test; they may also be how many were right, and
+    of how many.
+    """
+    whole = array[:, -1]
+    are_counts = (whole == whole[0]).all() and whole[0] > 1 and (whole >= array.T).all()
+    return side is not None and not are_counts and min(array.shape) <= MOST_COLUMNS
 
 
 def _with_own_steps(value: Mapping[Any, Any]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -200,7 +286,7 @@ def _of_list(found: Sequence[Any], source: str, *, prefix: Groups = ()) -> pd.Da
         if not _has_curves(table):
             return _of_records(found, source, prefix=prefix)
         tables.append(_of_run(table, _name(name) + again))
-    return pd.concat(tables, ignore_index=True)
+    return _below_each_other(tables)
 
 
 def _of_run(table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -217,7 +303,8 @@ def _has_lists(value: Any, depth: int = 0) -> bool:
 
 
 def _has_curves(table: pd.DataFrame) -> bool:
-    return any(curve_of(words_of(str(column))) for column in table)
+    names_of_curves = (str(column).rpartition(f"/{RUN}")[0] or str(column) for column in table)
+    return any(curve_of(words_of(name)) for name in names_of_curves)
 
 
 def _name(key: Any) -> str:
@@ -275,7 +362,7 @@ def _by_run(data: Mapping[Any, Any], source: str) -> pd.DataFrame | None:
         if not _has_curves(table):
             return None
         tables.append(_of_run(table, name))
-    return pd.concat(tables, ignore_index=True)
+    return _below_each_other(tables)
 
 
 def _is_record(value: Any) -> bool:
@@ -286,13 +373,37 @@ def _is_record(value: Any) -> bool:
 
 
 def _records_by_step(value: Mapping[Any, Any]) -> list[dict[str, Any]] | None:
-    """Records that a mapping has by their steps, each with its step; None if it has others."""
-    rows = []
+    """Records that a mapping has by their steps, each with its step; None if it has others.
+
+    Where all say steps of their own, the numbers are those of rows, as pandas writes them.
+    """
+    rows: list[dict[str, Any]] = []
     for key, record in value.items():
         if (step := _step(key)) is None or not isinstance(record, Mapping):
             return None
-        rows.append({"step": step, **record})
+        rows.append(dict(record) if _has_axis(record) else {"step": step, **record})
     return rows or None
+
+
+def _has_axis(record: Mapping[Any, Any]) -> bool:
+    return any(is_axis(_name(key)) for key in islice(record, MOST_COLUMNS))
+
+
+def _keys_as_steps(value: Mapping[Any, Any]) -> list[str]:
+    """A note where what a mapping has under plain numbers is taken to be at these steps."""
+    keys = [float(key) for key in value if _is_plain_number(key)]
+    own = any(isinstance(x, Mapping) and _has_axis(x) for x in value.values())
+    if not keys or own:
+        return []
+    return [
+        f"the numbers {min(keys):.6g} to {max(keys):.6g} by which its records are kept are taken "
+        "to be steps"
+    ]
+
+
+def _is_plain_number(key: Any) -> bool:
+    """Whether a key is a number that no word says to be a step."""
+    return _step(key) is not None and not (isinstance(key, str) and _NAMED_STEP.fullmatch(key))
 
 
 def _numbers_by_step(value: Mapping[Any, Any]) -> tuple[np.ndarray, np.ndarray] | None:

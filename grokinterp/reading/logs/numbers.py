@@ -12,12 +12,21 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.base.errors import InputError
-from grokinterp.reading.logs.cells import as_numbers, left_out, percent_signs, single_column
+from grokinterp.reading.logs.cells import (
+    as_numbers,
+    is_named,
+    left_out,
+    percent_signs,
+    plain_steps,
+    shares_of_counts,
+    single_column,
+)  # fmt: skip
 from grokinterp.reading.logs.columns import ROWS, Columns, Curve, chosen, without_side
 from grokinterp.runs.metrics import ROUNDING
 
 FEWEST_ABOVE = 2  # rows above 1 that tell percent: one is a slip
 SHARE_ABOVE = 0.02  # of all rows, likewise
+ONE_PERCENT = 0.01 * (1 + ROUNDING)
 LEAST_PERCENT = 1.5  # the highest accuracy of a log in percent is not below it,
 LEAST_ERROR = 20.0  # and the highest error not below this: it begins near 100
 
@@ -26,7 +35,7 @@ LEAST_ERROR = 20.0  # and the highest error not below this: it begins near 100
 class Numbers:
     """The columns of a log that are used, as numbers under our names, and how they were read."""
 
-    table: pd.DataFrame
+    table: pd.DataFrame  # its index are the rows of the log, from 0
     word: str  # theirs, for its steps
     taken: frozenset[str]  # their names
     notes: tuple[str, ...]
@@ -48,12 +57,20 @@ def numbers_in(
         if _is_share(one) and (shares := percent_signs(given)) is not None:
             values[one.ours] = shares
             signs.append(one.theirs)
+        elif _is_share(one) and (shares := shares_of_counts(given)) is not None:
+            values[one.ours] = shares
         else:
             values[one.ours] = as_numbers(given, f"{source}, column {one.theirs!r}")
-    said = [f"{axis} as step" for axis in dict.fromkeys(axes.values()) if axis != "step"]
+    said = [f"{_said(axis)} as step" for axis in dict.fromkeys(axes.values()) if axis != "step"]
     said += [one.said for one in curves if one.said]
     units, cautions = _in_shares(values, [x for x in curves if x.theirs not in signs], source)
     said += units or ["percent"] * bool(signs)
+    signed = [values[one.ours].max() for one in curves if one.theirs in signs]
+    if signed and max(signed) <= ONE_PERCENT:
+        cautions.append(
+            f"{signs[0]} has a sign of percent in every cell, and never goes above 1 %; if these "
+            "are shares, write them without it"
+        )
     for one in curves:
         if one.is_error:
             values[one.ours] = 1 - values[one.ours]
@@ -67,20 +84,26 @@ def numbers_in(
     ]  # fmt: skip
     notes += left_out(frame, {*taken, *used, *unsaid})
     parts = []
+    values.index = pd.RangeIndex(len(values))
     for axis in dict.fromkeys(axes.values()):
         own = [ours for ours, its in axes.items() if its == axis]
-        parts.append(values[own].assign(step=_column(frame, axis, source)))
+        parts.append(values[own].assign(step=_column(frame, axis, source).to_numpy()))
     if len(parts) > 1:  # each side has steps of its own: rows without them are of the others
         parts = [part[part["step"].notna()] for part in parts]
-    table = pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts)
     table = table[["step", *(one.ours for one in curves)]]
     return Numbers(table, next(iter(axes.values())), taken, tuple(notes))
+
+
+def _said(axis: str) -> str:
+    return axis if is_named(axis) else "the first column, which has no name,"
 
 
 def _column(frame: pd.DataFrame, name: str, source: str) -> pd.Series:
     if name == ROWS and name not in frame:
         return pd.Series(np.arange(len(frame)), frame.index, dtype=float)
-    return as_numbers(single_column(frame, name, source), f"{source}, column {name!r}")
+    steps = plain_steps(single_column(frame, name, source))
+    return as_numbers(steps, f"{source}, column {name!r}")
 
 
 def _is_share(one: Curve) -> bool:

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from grokinterp.base.errors import InputError, shown
+from grokinterp.base.errors import InputError, names, shown
 from grokinterp.base.paths import file_at
 from grokinterp.reading.logs.contents import LARGEST_TEXT, WANTED
 from grokinterp.reading.logs.formats import log_format
 from grokinterp.reading.logs.series import MOST_CELLS, MOST_COLUMNS
 from grokinterp.reading.tensor_files import DAMAGE
+from grokinterp.reading.words import curve_of, words_of
 
 MOST_ROWS = 10_000_000
 
@@ -37,6 +38,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
                     f"{path} has {rows} rows of {len(plain)} columns; at most {MOST_ROWS} of "
                     f"{MOST_COLUMNS} and {MOST_CELLS:,} cells are read: keep the curves."
                 )
+            _refuse_lists(schema.names, plain, path)
             table = file.read(columns=plain)
         if table.num_rows != rows:
             raise InputError(f"{path} is damaged: it has another number of rows than it says.")
@@ -48,3 +50,13 @@ def read_parquet(path: Path) -> pd.DataFrame:
         raise InputError(
             f"{path} is no whole Parquet file ({shown(str(error))}); restore it from a copy."
         ) from None
+
+
+def _refuse_lists(columns: list[str], plain: list[str], path: Path) -> None:
+    """InputError where no column is of a curve but such that have lists in their cells."""
+    lists = [x for x in columns if x not in plain and curve_of(words_of(x))]
+    if lists and not any(curve_of(words_of(x)) for x in plain):
+        raise InputError(
+            f"{path} has lists in the cells of {names(lists, spelled=str)}; write a row a step "
+            "(pandas: explode), or give the table that pandas.read_parquet returns."
+        )

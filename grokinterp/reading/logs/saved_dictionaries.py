@@ -22,8 +22,14 @@ def _is_saved(head: bytes) -> bool:
 
 @log_format("saved", suffixes=SUFFIXES, begins=_is_saved)
 def read_saved(path: Path) -> pd.DataFrame:
-    """Dictionaries, lists, numbers and arrays of numbers; see `grokinterp.reading.pickles`."""
-    return table_in(read_file(path), str(path))
+    """Dictionaries, lists, numbers and arrays of numbers; see `grokinterp.reading.pickles`.
+
+    Of a checkpoint what is beside its weights.
+    """
+    data = read_file(path)
+    if isinstance(data, Mapping):
+        data = {key: x for key, x in data.items() if not _has_weights({key: x})} or data
+    return table_in(data, str(path))
 
 
 def holds_a_log(path: Path) -> bool:

@@ -18,6 +18,10 @@ MOST_COLUMNS = 1000
 EVALUATED: dict[str | None, str] = {"validation": "test"}
 MOST_NOTES = 10
 MOST_CELLS = 50_000_000  # of a table
+MOST_FALLS = (
+    10  # of steps, in a log of several runs: those of batches, or shuffled, fall more often
+)
+FEW_STEPS = 3  # that a run has at least: one or two may be a check at the start or the end
 
 
 class Series(NamedTuple):
@@ -56,9 +60,63 @@ def table_of(series: Sequence[Series], source: str) -> pd.DataFrame:
             notes.append(_regular(one, int(stride)))
         else:
             notes.append(f"{one.name} is left out, as nothing says its steps")
+    known, again = _of_last_run(known)
     joined = _by_step(known, source)
-    joined.attrs["notes"] = notes[:MOST_NOTES]
+    joined.attrs["notes"] = [*again, *notes[:MOST_NOTES]]
     return joined
+
+
+def begins_again(steps: np.ndarray, *, fewest: int = FEW_STEPS) -> int:
+    """Where the last run begins in steps in the order of their file; 0 where all are of one run.
+
+    A run begins where they fall to the first of all, or below, and pass it again; `fewest` steps
+    stand before and after. A log that goes on from a checkpoint falls to the middle.
+
+    >>> begins_again(np.array([0, 1, 2, 3, 0, 1, 2])), begins_again(np.array([0, 1, 2, 3, 2, 3, 4]))
+    (4, 0)
+    """
+    falls = np.flatnonzero(np.diff(steps) < 0) + 1
+    if len(falls) > min(MOST_FALLS, len(steps) / fewest - 1):
+        return 0
+    for at in falls[::-1].tolist():
+        runs = len(np.unique(steps[:at])), len(np.unique(steps[at:]))
+        if steps[at] <= steps[0] <= steps[at:].max() and min(runs) >= fewest:
+            return int(at)
+    return 0
+
+
+def _of_last_run(series: Sequence[Series]) -> tuple[list[Series], list[str]]:
+    """Of each series what is of the last run, where a curve begins again, and what was left out.
+
+    One that does not is of the earlier run alone.
+    """
+
+    def starts(fewest: int) -> list[int]:
+        return [begins_again(np.asarray(one.steps, float), fewest=fewest) for one in series]
+
+    at = [
+        start if curve_of(words_of(one.name)) else 0
+        for one, start in zip(series, starts(FEW_STEPS), strict=True)
+    ]
+    if not any(at):
+        return list(series), []
+    first = next(one for one, start in zip(series, at, strict=True) if start)
+    kept = [
+        Series(one.name, one.values[start:], one.steps[start:])
+        for one, start in zip(series, starts(1), strict=True) if start and one.steps is not None
+    ]  # fmt: skip
+    notes = [earlier_run(float(np.asarray(first.steps)[max(at)]), max(at))]
+    if lost := [one for one, start in zip(series, starts(1), strict=True) if not start]:
+        notes.append(f"left out, as they are of the earlier run alone: {_listed(lost)}")
+    return kept, notes
+
+
+def earlier_run(step: float, rows: int) -> str:
+    """The note on rows that are of a run before the one that is read."""
+    return (
+        f"steps begin again at {step:.6g} in row {rows + 1}: the {rows} rows before it are of an "
+        "earlier run and left out; give each run a column such as run, or its own file"
+    )
 
 
 def is_axis(name: str) -> bool:

@@ -1,9 +1,9 @@
 """How does a table become one a run, with a column a metric and a row a step?
 
 Three other shapes are known: a column a run and metric, as the page of Weights & Biases exports
-them (`run-1 - train_acc`) and scripts write them (`train_acc_seed0`); a row a side, with a column
-that says which (`split` is train or val); and a row a number, with its metric's name and value
-(`tag`, `value`).
+them (`run-1 - train_acc`) and scripts write them (`train_acc_seed0`, `wd_0.1/train_acc`); a row a
+side, with a column that says which (`split` is train or val); and a row a number, with its metric's
+name and value (`tag`, `value`).
 
 Rows of several runs are told apart by a column `run`, `name` or `seed` that has several values, or
 by the one that is named. Without one a log is of one run.
@@ -13,20 +13,25 @@ import re
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from grokinterp.base.checks import refused
 from grokinterp.base.errors import InputError, shown
-from grokinterp.reading.logs.cells import column_names
+from grokinterp.reading.logs.cells import column_names, single_column
 from grokinterp.reading.logs.nested import RUN
 from grokinterp.reading.logs.series import MOST_COLUMNS, is_axis
-from grokinterp.reading.words import curve_of, side_of, words_of
+from grokinterp.reading.words import curve_of, is_known, side_of, words_of
 
-_RUN = r"(?P<run>(?:seed|run|trial|exp|experiment|replica|repeat|model)[ _=-]?\d+)"
+_NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+_RUN = (
+    r"\(?(?P<run>(?:seed|run|trial|exp|experiment|replica|repeat|model|wd|weight[ _]decay|lr|"
+    rf"learning[ _]rate|p|frac|train[ _]frac|fraction)[ _=-]?{_NUMBER})\)?"
+)
 OF_RUN = (
     re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<bound>__(MIN|MAX))?", re.DOTALL),
-    re.compile(rf"{_RUN}[ /._:-]+(?P<metric>.+)(?P<bound>)", re.IGNORECASE),
-    re.compile(rf"(?P<metric>.+?)[ /._:-]+{_RUN}(?P<bound>)", re.IGNORECASE),
+    re.compile(rf"{_RUN}[ /._:,-]+(?P<metric>.+)(?P<bound>)", re.IGNORECASE),
+    re.compile(rf"(?P<metric>.+?)[ /._:,-]+{_RUN}(?P<bound>)", re.IGNORECASE),
 )
 SIDES = (
     "split", "subset", "partition", "phase", "mode", "stage", "set", "dataset", "data", "fold",
@@ -51,8 +56,34 @@ def a_row_a_step(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def without_lists(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+    """A row a step of a table with a row a run, whose cells are lists."""
+    lists = [
+        x for x in frame.columns[~frame.columns.duplicated(keep=False)]
+        if is_known(str(x)) and _is_list(next(iter(frame[x].dropna().tolist()), None))
+    ]  # fmt: skip
+    if not any(curve_of(words_of(str(x))) for x in lists):
+        return frame
+    lengths = [[len(x) if _is_list(x) else 0 for x in frame[name]] for name in lists]
+    if any(len(set(of_row)) > 1 for of_row in zip(*lengths, strict=True)):
+        raise InputError(
+            f"{source} has lists in the cells of {column_names(lists)}, in one row of several "
+            "lengths; give a row a step, or lists of one length."
+        )
+    rows = frame.explode(lists, ignore_index=True)
+    rows.attrs = frame.attrs
+    return rows.astype(dict.fromkeys(lists, float), errors="ignore")
+
+
+def _is_list(cell: object) -> bool:
+    return isinstance(cell, list | tuple | np.ndarray)
+
+
 def _runs_below_each_other(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns of runs that stand side by side, with a column `run` where there are several."""
+    """Columns of runs that stand side by side, with a column `run` where there are several.
+
+    Beside the same curve without a run they are something else of it, such as its percentiles.
+    """
     for form in OF_RUN:
         found = {
             name: match for name in frame.columns
@@ -64,9 +95,15 @@ def _runs_below_each_other(frame: pd.DataFrame) -> pd.DataFrame:
             break
     else:
         return frame
+    metrics = {match["metric"] for match in found.values()}
+    if any(name in metrics and curve_of(words_of(str(name))) for name in frame.columns):
+        return frame
     runs = list(dict.fromkeys(match["run"] for match in found.values()))
     bounds = [name for name, match in found.items() if match["bound"]]  # of a smoothed curve
-    common = [name for name in frame.columns if name not in found]
+    once = frame.columns[~frame.columns.duplicated(keep=False)]
+    common = [name for name in once if name not in found and name not in metrics]
+    for name in found:
+        single_column(frame, name, "the log")
     parts = []
     for run in runs:
         own = {

@@ -5,14 +5,17 @@ run apart (`shapes`), its steps, losses and accuracies under our names and in ou
 and each step once.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from grokinterp.base.errors import InputError, names, shown
+from grokinterp.base.errors import InputError, names, one_line, shown
 from grokinterp.base.files import HEAD
 from grokinterp.base.paths import file_at, kind_at
 from grokinterp.base.plugins import others_of, strangers
@@ -29,15 +32,17 @@ from grokinterp.reading.logs.formats import LOG_FORMATS, Read
 from grokinterp.reading.logs.lines import read_lines
 from grokinterp.reading.logs.numbers import numbers_in
 from grokinterp.reading.logs.saved_dictionaries import holds_a_log, read_saved
-from grokinterp.reading.logs.series import is_axis
-from grokinterp.reading.logs.shapes import a_row_a_step, by_run
-from grokinterp.reading.words import curve_of, words_of
+from grokinterp.reading.logs.series import begins_again, earlier_run, is_axis
+from grokinterp.reading.logs.shapes import a_row_a_step, by_run, without_lists
+from grokinterp.reading.words import curve_of, side_of, words_of
+from grokinterp.runs.manifest import RUN_JSON
 
 OF_LOG = (
     "metrics", "trainer_state", "history", "log", "logs", "losses", "curves", "train_log",
     "training_log", "training_history", "stats", "results", "progress",
 )  # fmt: skip
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".npz")  # mostly logs, whatever their names
+MOST_LOGS = 1000  # files and folders of a folder that are looked at
 MOSTLY = 0.5  # of the steps come again, where other settings are in the same log
 MOST_SETTINGS = 1000
 FEW_ROWS = 5  # of one step, that say nothing
@@ -75,7 +80,98 @@ def logs_at(path: Path, *, columns: Any = None, by: By = None, epochs: bool = Fa
         return [replace(log, notes=(said, *log.notes)) for log in logs]
     if refused:
         raise refused[0]
+    if several := several_in(path):
+        return _of_several(path, several, columns=given, by=by, epochs=epochs)
     raise InputError(f"{path} holds no log that is known by its name; give the file itself.")
+
+
+def several_in(folder: Path) -> dict[str, Path]:
+    """Several logs in a folder that has none of its own, by their names; without following links.
+
+    They are tables in it, or folders with a log each.
+    """
+    there = sorted(islice(folder.iterdir(), MOST_LOGS + 1), key=lambda x: _by_numbers(x.name))
+    there = [x for x in there if not x.is_symlink() and not x.name.startswith(".")]
+    if len(there) > MOST_LOGS:
+        return {}
+    if files := [x for x in there if x.is_file() and _is_table(x)]:
+        stems = [Path(_unpacked_name(x)).stem for x in files]
+        alike = len(set(stems)) < len(stems)
+        found = {x.name if alike else stem: x for x, stem in zip(files, stems, strict=True)}
+    else:
+        found = {x.name: x for x in there if x.is_dir() and _has_own(x)}
+    return found if len(found) > 1 else {}
+
+
+def _has_own(folder: Path) -> bool:
+    """Whether a folder has a log that is no link, and is no run of ours."""
+    file = next(_files_in(folder), None)
+    return file is not None and not file.is_symlink() and not (folder / RUN_JSON).exists()
+
+
+def _by_numbers(name: str) -> list[tuple[int, str]]:
+    """A key to sort names by in which numbers count as such."""
+    return [(int(x), "") if x.isdecimal() else (0, x) for x in re.split(r"(\d{1,9})", name)]
+
+
+def _of_several(
+    folder: Path, several: dict[str, Path], *, columns: Columns, by: By, epochs: bool
+) -> list[Log]:
+    """The logs of a folder: those of several runs, or of the sides of one, by their names."""
+    if sides := _sides_in(several, folder):
+        parts = [_of_side(_only_table(several[name]), side) for name, side in sides.items()]
+        logs = logs_of(
+            pd.concat(parts, ignore_index=True), str(folder), columns=columns, by=by, epochs=epochs
+        )
+        said = f"read {names(several, spelled=str)} of it, each a side"
+        return [replace(log, notes=(said, *log.notes)) for log in logs]
+    found, refused = dict[str, list[Log]](), dict[str, InputError]()
+    for name, path in several.items():
+        try:
+            found[name] = logs_at(path, columns=columns, by=by, epochs=epochs)
+        except InputError as error:
+            refused[name] = error
+    if not found:
+        raise next(iter(refused.values()))
+    notes = ["a run a file or folder in it"]
+    if refused:
+        first = one_line(str(next(iter(refused.values()))), most=200)
+        notes.append(f"left out: {names(refused, spelled=str)} ({first})")
+    return [
+        replace(log, run=name if log.run is None else f"{name}/{log.run}",
+                notes=(*notes, *log.notes))
+        for name, logs in found.items() for log in logs
+    ]  # fmt: skip
+
+
+def _sides_in(several: Iterable[str], folder: Path) -> dict[str, str]:
+    """The sides that several logs are named after; none where they are named after runs."""
+    words = {name: words_of(name) for name in several}
+    shared = set.intersection(*map(set, words.values()))
+    sides = {
+        name: side for name, own in words.items()
+        if (side := side_of([x for x in own if x not in shared]))
+    }  # fmt: skip
+    some = any(side_of([word]) for own in words.values() for word in own if word not in shared)
+    if some and len(sides) < len(words):
+        raise InputError(
+            f"{folder} has logs of which some are named after a side "
+            f"({names(several, spelled=str)}); give one of them, or write both sides in one file."
+        )
+    return sides
+
+
+def _of_side(table: pd.DataFrame, side: str) -> pd.DataFrame:
+    """A table with the side before the names of losses and accuracies that say none."""
+    table = a_row_a_step(_with_names(table))
+    measures = {name: curve_of(words_of(str(name))) for name in table.columns}
+    return table.rename(columns={
+        name: f"{side}_{name}" for name, measure in measures.items() if measure and not measure[0]
+    })  # fmt: skip
+
+
+def _only_table(path: Path) -> pd.DataFrame:
+    return read_table(next(_files_in(path)) if path.is_dir() else path)
 
 
 def logs_of(
@@ -83,7 +179,7 @@ def logs_of(
 ) -> list[Log]:
     """The runs of a table as a tool has it."""
     steps_known = bool(frame.attrs.get("steps_known", True))
-    shaped = a_row_a_step(_with_names(frame))
+    shaped = a_row_a_step(without_lists(_with_names(frame), source))
     telling, runs = by_run(shaped, source, by=by)
     if by is None and (more := _what_else_tells(runs, source, telling, columns)):
         telling, runs = by_run(shaped, source, by=[str(x) for x in (*telling, more)])
@@ -101,8 +197,9 @@ def logs_of(
             empty.append(str(name))
             continue
         _refuse_one_step(numbers.table, where)
-        table, said = one_row_a_step(numbers.table)
-        logs.append(Log(table, numbers.word, (*numbers.notes, *said), name, steps_known))
+        last, again = _of_last_run(numbers.table)
+        table, said = one_row_a_step(last)
+        logs.append(Log(table, numbers.word, (*numbers.notes, *again, *said), name, steps_known))
     if not logs:
         raise InputError(f"{source} has no run with a loss or accuracy at a step; {WANTED}.")
     if len(runs) > 1:
@@ -206,6 +303,28 @@ def one_row_a_step(numbers: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return numbers.reset_index(drop=True), notes
 
 
+def _of_last_run(numbers: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of the last run of a log to which several were written, and a note on the others.
+
+    Columns count by themselves, as a log may have all rows of one before those of another; what
+    stands before the first that begins again is of an earlier run in all of them.
+    """
+    steps, rows = numbers["step"].to_numpy(float), numbers.index.to_numpy()
+    starts = {}
+    for name in numbers.columns.drop("step"):
+        own = np.flatnonzero(numbers[name].notna() & numbers["step"].notna())
+        if at := begins_again(steps[own]):
+            starts[name] = own[at]
+    if not starts:
+        return numbers, []
+    first = min(starts.values(), key=lambda at: rows[at])
+    kept = numbers.copy()
+    for name, at in starts.items():
+        kept[name] = kept[name].where(np.arange(len(kept)) >= at)
+    kept = kept[rows >= rows[first]].dropna(how="all", subset=kept.columns.drop("step"))
+    return kept, [earlier_run(steps[first], int(rows[first]))]
+
+
 def read_table(path: str | Path) -> pd.DataFrame:
     """The table of a log as its tool has it, packed or not, in the format that it is known by."""
     path = Path(path)  # pandas would fetch a URL
@@ -223,7 +342,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 def is_log(path: Path) -> bool:
     """Whether a path leads to a log, and to no checkpoints."""
     if path.is_dir():
-        return next(logs_in(path), None) is not None
+        return next(logs_in(path), None) is not None or bool(several_in(path))
     if not path.is_file() or not path.stat().st_size:
         return False
     return _reader_of(path) is not read_saved or holds_a_log(path)
@@ -239,10 +358,7 @@ def logs_in(folder: Path) -> Iterator[Path]:
     yield from found
     if event_files_in(folder):
         yield folder
-    tables = sorted(
-        file for file in folder.iterdir()
-        if file.is_file() and file not in found and Path(_unpacked_name(file)).suffix in TABLES
-    )  # fmt: skip
+    tables = _tables_in(folder, found)
     if len(tables) == 1:
         yield tables[0]
     if found or tables:
@@ -251,6 +367,26 @@ def logs_in(folder: Path) -> Iterator[Path]:
     if len(inner) == 1 or (inner and all(x.name.startswith("checkpoint-") for x in inner)):
         last = max(inner, key=lambda x: (len(x.name), x.name))
         yield from _by_name(last)
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """What may be the log of a folder, of the files in it."""
+    found = _by_name(folder)
+    yield from found
+    if len(tables := _tables_in(folder, found)) == 1:
+        yield tables[0]
+
+
+def _tables_in(folder: Path, found: Sequence[Path]) -> list[Path]:
+    """The tables of a folder under unusual names."""
+    return sorted(
+        file for file in folder.iterdir()
+        if file.is_file() and file not in found and _is_table(file)
+    )  # fmt: skip
+
+
+def _is_table(file: Path) -> bool:
+    return Path(_unpacked_name(file)).suffix in TABLES
 
 
 def _by_name(folder: Path) -> list[Path]:

@@ -17,14 +17,26 @@ _SEPARATOR = re.compile(rb"(\xef\xbb\xbf)?\"?sep=([,;|\t ])\"?[ ,;]*\r?\n", re.I
 _GROUPED = re.compile(rf"(?<=\d)[{SPACES}'\u2019](?=\d{{3}}(?!\d))")
 _GROUPED_BY_SPACE = re.compile(r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?=[;\t\r\n,]|$)")
 _SPACE = re.compile(rf"[{SPACES}]")
+_COLOUR = re.compile(rb"\x1b\[[\d;]*[A-Za-z]")
+_BOXES = str.maketrans(
+    dict.fromkeys(map(chr, range(0x2500, 0x2580)), "-") | dict.fromkeys("\u2502\u2503\u2551", "|")
+)
 _CELLS = re.compile(r"\s*[,;\t|]\s*|\s+")
 
 
 def table_part(content: bytes) -> bytes:
     """The table in a text, from its header on; the text itself where it has no lines before it."""
+    content = _plainly_drawn(_COLOUR.sub(b"", content))
     if found := _SEPARATOR.match(content):
         content = content[found.end() :]
     return _with_index(_from_header(content))
+
+
+def _plainly_drawn(content: bytes) -> bytes:
+    """A table whose lines are of characters of boxes, with bars and dashes in their place."""
+    if not content.lstrip().startswith((b"\xe2\x94", b"\xe2\x95")):
+        return content
+    return content.decode(errors="replace").translate(_BOXES).encode()
 
 
 def plainly_spelled(content: bytes, separator: str) -> bytes:
