@@ -35,7 +35,7 @@ from grokinterp.reading.logs.saved_dictionaries import holds_a_log, read_saved
 from grokinterp.reading.logs.series import begins_again, earlier_run, is_axis
 from grokinterp.reading.logs.shapes import a_row_a_step, by_run, without_lists
 from grokinterp.reading.words import curve_of, side_of, words_of
-from grokinterp.runs.manifest import RUN_JSON
+from grokinterp.runs.manifest import is_run_folder
 
 OF_LOG = (
     "metrics", "trainer_state", "history", "log", "logs", "losses", "curves", "train_log",
@@ -106,7 +106,7 @@ def several_in(folder: Path) -> dict[str, Path]:
 def _has_own(folder: Path) -> bool:
     """Whether a folder has a log that is no link, and is no run of ours."""
     file = next(_files_in(folder), None)
-    return file is not None and not file.is_symlink() and not (folder / RUN_JSON).exists()
+    return file is not None and not file.is_symlink() and not is_run_folder(folder)
 
 
 def _by_numbers(name: str) -> list[tuple[int, str]]:
