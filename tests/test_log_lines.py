@@ -110,6 +110,41 @@ READ = {
     "updates in some lines": lambda s, a, b: (
         f"epoch {s} | accuracy {a} | num_updates {s * 7}\nepoch {s} | valid_accuracy {b}"
     ),
+    "names after": lambda s, a, b: f"step {s}: {a:.4f} train acc, {b:.4f} test acc",
+    "names after, in brackets": lambda s, a, b: f"step {s}: {a} (train acc) {b} (test acc)",
+    "names after, and a time": lambda s, a, b: (
+        f"Epoch {s} | 4.1 train loss | {a} train acc | {b} test acc | 3.2s"
+    ),
+    "percent before names": lambda s, a, b: (
+        f"Epoch {s}: {100 * a:.2f}% train accuracy, {100 * b:.2f}% test accuracy"
+    ),
+    "one kind after both": lambda s, a, b: f"step {s}: {100 * a}% train, {100 * b}% test accuracy",
+    "sides after": lambda s, a, b: f"step {s}: accuracy {a:.4f} (train), {b:.4f} (test)",
+    "sides after a bar": lambda s, a, b: f"step {s}: acc {a} (train) / {b} (test)",
+    "sides after, no brackets": lambda s, a, b: f"step {s}: acc = {a} train, {b} test, lr = 0.1",
+    "sides after, two kinds": lambda s, a, b: (
+        f"step {s}: loss 4.1 (train), 4.9 (test); acc {a} (train), {b} (test)"
+    ),
+    "sides after each name": lambda s, a, b: f"step {s}: acc={a} [train] acc={b} [test]",
+    "sides after each name, and a rate": lambda s, a, b: (
+        f"step {s}: acc={a} [train] acc={b} [test] lr=0.001"
+    ),
+    "on which rows": lambda s, a, b: f"step {s} acc={a} on train, acc={b} on test",
+    "a side for a line": lambda s, a, b: (
+        f"step {s} loss=1.0 acc={a} (train)\nstep {s} loss=2.0 acc={b} (test)"
+    ),
+    "parts, sides after": lambda s, a, b: (
+        f"step {s} acc {round(a * 10000)}/10000 (train), {round(b * 10000)}/10000 (test)"
+    ),
+    "Caffe": lambda s, a, b: (
+        f"step {s} Train acc = {a}\nTest net output #0: acc = {b} (* 1 = {b} acc)"
+    ),
+    "sides in brackets": lambda s, a, b: (
+        f"step {s} loss[train]=4.1 loss[test]=4.9 acc[train]={a} acc[test]={b} lr=0.1"
+    ),
+    "sides in quotes": lambda s, a, b: f"step {s} acc['train']={a} acc['test']={b} lr=0.1",
+    "sides above": lambda s, a, b: f"step {s} acc^train {a} acc^test {b}",
+    "arrows": lambda s, a, b: f"step {s} train_acc {a / 2} -> {a} test_acc {b / 2:%} \u2192 {b:%}",
 }
 
 
@@ -146,6 +181,14 @@ REFUSED = {
         "is no number",
     ),
     "no side": (lambda s, a, b: f"step {s} acc: {a:.4f}/{b:.4f}", "write train or test"),
+    "names after without marks": (
+        lambda s, a, b: f"step {s}: {a} train acc {b} test acc",
+        "several numbers may be meant: train acc, test acc",
+    ),
+    "a name on both sides": (
+        lambda s, a, b: f"step {s} train acc {a} test acc, train acc {b} test acc",
+        "several numbers may be meant",
+    ),
     "no side in lines": (lambda s, a, b: f"step {s}\nacc: {a}\nacc: {b}", "write train or test"),
     "epoch and batch": (lambda s, a, b: f"epoch {s or 1} 200 train_acc {a} test_acc {b}", "spaces"),
     "a bar": (
@@ -196,6 +239,31 @@ def test_a_name_that_comes_twice_in_a_line_is_left_out_with_a_note(tmp_path):
     frame = gi.read_log(path)
     assert "left out, as several numbers may be meant: loss" in frame.attrs["notes"]
     assert "train_loss" not in frame
+
+
+UNCERTAIN = {
+    "a side after a loss": (lambda s, a, b: f"step {s} | Loss {2 - a} | Val {b}", "Val"),
+    "a side after a loss without one": (
+        lambda s, a, b: f"step {s} | Train acc {a} | loss 1.0 | Val {b}",
+        "Val",
+    ),
+    "a mean beside it": (
+        lambda s, a, b: f"step {s} | {a} train acc | {b} ({b / 2}) test acc",
+        "test acc",
+    ),
+    "a spread before the name": (
+        lambda s, a, b: f"step {s}: {a} train acc, {b} \u00b1 0.01 test acc",
+        "test acc",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", list(UNCERTAIN))
+def test_what_may_be_of_something_else_is_left_out_with_a_note(form, tmp_path):
+    line, name = UNCERTAIN[form]
+    frame = gi.read_log(written(tmp_path, line))
+    assert f"left out, as several numbers may be meant: {name}" in frame.attrs["notes"]
+    assert not {"test_loss", "test_acc"} & set(frame)
 
 
 def test_seeds_and_runs_tell_lines_apart(tmp_path):
