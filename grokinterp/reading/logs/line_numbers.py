@@ -55,7 +55,16 @@ _AFTER = re.compile(  # its number
 _ARROW = re.compile(r"[\s%]*(?:[-=]+>|\u2192)\s*")  # from the value before to that of now
 _SPREADS = ("\u00b1", "+/-", "+-", "/", "*", "x")  # before a number that says no value by itself
 _RUN = "seed|run|run_name|run_id|experiment|exp|trial|name"  # words that tell runs apart
-_RUN_NUMBER = re.compile(rf"(?<![\w./-])({_RUN})['\"]?\s*[=:]?\s*", re.IGNORECASE)
+SETTINGS = (  # words for what may differ from run to run, and says nothing else
+    "wd", "weight_decay", "lr", "learning_rate", "frac", "frac_train", "train_frac", "data_frac",
+    "fraction", "train_fraction", "training_fraction", "dropout", "d_model", "d_mlp", "n_layers",
+    "n_heads", "num_layers", "num_heads", "width", "depth", "batch_size", "pid", "rank", "gpu", "model", "p",
+)  # fmt: skip
+_SETTING = "|".join(word.replace("_", "[ _-]?") for word in SETTINGS)
+_RUN_NUMBER = re.compile(
+    rf"(?<![\w./-])({_RUN}|{_SETTING}(?=['\"]?\s*[=:])|{_SETTING}(?<=\w\w))['\"]?\s*[=:]?\s*$",
+    re.IGNORECASE,
+)
 _RUN_WORD = re.compile(
     rf"(?<![\w./-])({_RUN})['\"]?\s*[=:]\s*['\"]?([A-Za-z][\w.-]*)", re.IGNORECASE
 )
@@ -434,6 +443,16 @@ def _name_in(before: str, at: int) -> tuple[str, int]:
     return "", len(before)
 
 
+def name_before(text: str) -> str:
+    """The name of what follows a text; "" where it has none, or several together.
+
+    >>> name_before("step 3, test acc: "), name_before("train/test acc: ")
+    ('test acc', '')
+    """
+    name, _ = _name_in(text, 0)
+    return "" if name and _listed(text) else name
+
+
 def _listed(before: str) -> list[str]:
     """Names that stand together before their numbers: `train/test acc`, `train acc, test acc`."""
     if two := list(_TWO_SIDES.finditer(before)):
@@ -454,9 +473,9 @@ def _listed(before: str) -> list[str]:
 
 
 def _run_in(before: str) -> str:
-    """The word that tells runs apart and stands before a number."""
-    found = [x for x in _RUN_NUMBER.finditer(before) if x.end() == len(before)]
-    return found[-1][1].lower() if found else ""
+    """The word that may tell runs apart and stands before a number."""
+    found = _RUN_NUMBER.search(before)
+    return re.sub(r"[ -]", "_", found[1].lower()) if found else ""
 
 
 def _text_for_step(texts: tuple[str, ...]) -> str:

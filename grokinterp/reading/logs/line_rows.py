@@ -14,7 +14,12 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.base.errors import InputError, names, shown
-from grokinterp.reading.logs.line_numbers import NUMBER, SPACES, Plan, Slot, plan_of
+from grokinterp.reading.logs.line_lists import (
+    table_of_dictionary,
+    table_of_lists,
+    without_lists,
+)
+from grokinterp.reading.logs.line_numbers import NUMBER, SETTINGS, SPACES, Plan, Slot, plan_of
 from grokinterp.reading.logs.series import MOST_COLUMNS
 from grokinterp.reading.words import counts_epochs, curve_of, words_of
 
@@ -38,11 +43,19 @@ PLAIN, PERCENT, GROUPED, DECIMAL, SPACED, COMMA = range(6)  # how a number is wr
 
 def rows_of(text: str, path: Path) -> pd.DataFrame:
     """A row a line that has a known name with a number; no row where there is none."""
-    text = plain(text)
+    whole = plain(text)
+    if (table := table_of_dictionary(whole)) is not None:
+        return table
+    text, lists = without_lists(whole)
     lines = _Lines(_COMMA.search(text) is not None and any(map(_has_decimal_comma, _cut(text))))
     for line in _cut(text):
         lines.add(line)
-    return lines.table(path)
+    if lists and not any(x.kind in ("share", "loss") for x in lines.columns.values()):
+        return table_of_lists(whole, path)
+    frame = lines.table(path)
+    if lists:
+        frame.attrs["notes"].append(f"lists of numbers are left out: {names(lists, spelled=str)}")
+    return frame
 
 
 def plain(text: str) -> str:
@@ -55,8 +68,8 @@ def plain(text: str) -> str:
 
 
 def plans_in(text: str) -> Iterator[Plan]:
-    """What is to be read in the lines that have anything."""
-    for line in _cut(plain(text)):
+    """What is to be read in the lines that have anything, lists of numbers left out."""
+    for line in _cut(without_lists(plain(text))[0]):
         if plan := plan_of(tuple(NUMBER.split(line)[::2])):
             yield plan
 
@@ -199,8 +212,9 @@ class _Lines:
             if _counts_epochs(name) and _starts_again(axes.drop(columns=name)):
                 data[name] = axes[name].ffill()  # batches of an epoch that a line before names
         data.update({name: self._cells(column) for name, column in curves.items()})
-        data.update(self._runs())
-        frame = pd.DataFrame(data, index=range(self.n))[has_curve]
+        runs = self._runs()
+        frame = pd.DataFrame({**data, **runs}, index=range(self.n))[has_curve]
+        frame = _with_settings(frame, [x for x in runs if x in SETTINGS], list(map(str, axes)))
         frame = frame.dropna(axis="columns", how="all").reset_index(drop=True)
         comma = ["numbers have a decimal comma"] if self.comma else []
         frame.attrs["notes"] = [*comma, *of_axes, *of_curves]
@@ -273,6 +287,22 @@ class _Lines:
                     f"{path} has a line whose step is no number ({shown(what)}), so that its "
                     "values are of no known step; write steps as 1000, or leave that line out."
                 )
+
+
+def _with_settings(frame: pd.DataFrame, settings: list[str], axes: list[str]) -> pd.DataFrame:
+    """Rows with the settings that may tell runs apart, and a row a step and setting.
+
+    Of more values than a step comes again, such as those of a schedule, they tell nothing; without
+    them the lines stay as they are.
+    """
+    often = max((int(frame[x].value_counts().max()) for x in axes if frame[x].any()), default=1)
+    few = [x for x in settings if 1 < frame[x].nunique(dropna=False) <= often]
+    frame = frame.drop(columns=[x for x in settings if x not in few])
+    if not few:
+        return frame
+    keys = [x for x in frame if x in axes or x in few]
+    groups = frame.groupby(keys, sort=False, dropna=False)
+    return groups.first().reset_index() if groups.count().max(axis=None) == 1 else frame
 
 
 def _check_groups(curves: dict[str, _Column], path: Path) -> None:
