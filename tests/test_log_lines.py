@@ -144,6 +144,21 @@ READ = {
     ),
     "sides in quotes": lambda s, a, b: f"step {s} acc['train']={a} acc['test']={b} lr=0.1",
     "sides above": lambda s, a, b: f"step {s} acc^train {a} acc^test {b}",
+    "N of M first": lambda s, a, b: f"[{s}/2000] train_acc: {a} test_acc: {b}",
+    "a step before a colon": lambda s, a, b: f"{s}: train_acc={a}\n{s}: test_acc={b}",
+    "after so many": lambda s, a, b: f"After {s} epochs: train acc {a}, test acc {b}",
+    "a side above": lambda s, a, b: (
+        f"Epoch {s}\n-----\nacc: {a}  [  64/60000]\nTest Error: \n Accuracy: {b}, Avg loss: 0.2 \n"
+    ),
+    "ImageNet": lambda s, a, b: (
+        f"Epoch: [{s}][0/9]\tLoss 1.0 (1.0)\tAcc@1 {100 * a:.2f} ({100 * a:.2f})\tAcc@5 99.0 (99.0)\n"
+        f"Test: [0/3]\tLoss 2.0 (2.0)\tAcc@1 {50 * b:.2f} ({50 * b:.2f})\n"
+        f" *   Acc@1 {100 * b:.3f} Acc@5 99.000"
+    ),
+    "an Estimator": lambda s, a, b: (
+        f"INFO:tensorflow:acc = {a}, step = {s} (0.3 sec)\nINFO:tensorflow:Saving dict for global "
+        f"step {s}: accuracy = {b}, global_step = {s}, loss = 4.9"
+    ),
     "arrows": lambda s, a, b: f"step {s} train_acc {a / 2} -> {a} test_acc {b / 2:%} \u2192 {b:%}",
 }
 
@@ -188,6 +203,10 @@ REFUSED = {
     "a name on both sides": (
         lambda s, a, b: f"step {s} train acc {a} test acc, train acc {b} test acc",
         "several numbers may be meant",
+    ),
+    "numbers that begin lines and fall": (
+        lambda s, a, b: f"[{s % 100}/100] train_acc: {a} test_acc: {b}",
+        "no column 'step'",
     ),
     "a list in each line": (
         lambda s, a, b: f"step {s} train_acc [{a}, {a}] test_acc ({b}, {b})",

@@ -58,7 +58,8 @@ _RUN = "seed|run|run_name|run_id|experiment|exp|trial|name"  # words that tell r
 SETTINGS = (  # words for what may differ from run to run, and says nothing else
     "wd", "weight_decay", "lr", "learning_rate", "frac", "frac_train", "train_frac", "data_frac",
     "fraction", "train_fraction", "training_fraction", "dropout", "d_model", "d_mlp", "n_layers",
-    "n_heads", "num_layers", "num_heads", "width", "depth", "batch_size", "pid", "rank", "gpu", "model", "p",
+    "n_heads", "num_layers", "num_heads", "width", "depth", "batch_size", "pid", "rank", "gpu",
+    "model", "p",
 )  # fmt: skip
 _SETTING = "|".join(word.replace("_", "[ _-]?") for word in SETTINGS)
 _RUN_NUMBER = re.compile(
@@ -178,12 +179,12 @@ class _Line:
 
     def all_found(self) -> list[_Found]:
         """The names; a side that ends a line is of all of them, where it is the only one."""
-        own = {one.side for one in self.found} | {_side_in(one.slot.name) for one in self.found}
+        own = {one.side for one in self.found} | {side_in(one.slot.name) for one in self.found}
         if not self.closing or own - {"", self.closing, side_of(words_of(self.closing))}:
             return self.found
         return [
             one._replace(side=self.closing)
-            if one.slot.kind in ("share", "loss") and not _side_in(one.slot.name) else one
+            if one.slot.kind in ("share", "loss") and not side_in(one.slot.name) else one
             for one in self.found
         ]  # fmt: skip
 
@@ -237,6 +238,10 @@ class _Line:
 
     def _take_named_after(self, before: str, after: str, at: int) -> None:
         """A number without a name before it, where its name or side comes after it."""
+        unit = re.match(r"\s+([A-Za-z]+)", after)
+        if at == 0 and unit and is_axis(unit[1]) and before.strip().lower() == "after":
+            self.found.append(_Found(Slot(unit[1], at, "step")))  # After 10 epochs: ...
+            return
         if before.strip() == "=":  # loss = 2 (* 1 = 2 loss)
             return
         is_spread = before.strip() in _SPREADS and before == self.given[at]
@@ -312,7 +317,7 @@ class _Line:
         if not side or not kind:
             return ""
         last = self.found[-1]
-        is_beside = (last.side and last.is_alone) or _side_in(last.slot.name)
+        is_beside = (last.side and last.is_alone) or side_in(last.slot.name)
         if not is_beside and not re.search(r"[\[(]", before):
             self.dropped.append(side[1])
             return ""
@@ -337,12 +342,6 @@ def _meaning(said: str) -> tuple[str | None, str]:
 def _words(found: re.Match[str]) -> str:
     """The name or side after a number, in brackets or not."""
     return (found[1] or found[2]).strip()
-
-
-def _side_in(name: str) -> str:
-    """The side that the name of a loss or an accuracy says; "" for none."""
-    side, _ = curve_of(words_of(name)) or (None, "")
-    return side or ""
 
 
 def _side_word(said: str) -> str:
@@ -441,6 +440,12 @@ def _name_in(before: str, at: int) -> tuple[str, int]:
             glued = at > 0 and start == 0  # to the number before, as in 100it
             return ("", len(before)) if others or glued else (name.rstrip("_"), start)
     return "", len(before)
+
+
+def side_in(name: str) -> str:
+    """The side that the name of a loss or an accuracy says; "" for none."""
+    side, _ = curve_of(words_of(name)) or (None, "")
+    return side or ""
 
 
 def name_before(text: str) -> str:

@@ -19,9 +19,17 @@ from grokinterp.reading.logs.line_lists import (
     table_of_lists,
     without_lists,
 )
-from grokinterp.reading.logs.line_numbers import NUMBER, SETTINGS, SPACES, Plan, Slot, plan_of
+from grokinterp.reading.logs.line_numbers import (
+    NUMBER,
+    SETTINGS,
+    SPACES,
+    Plan,
+    Slot,
+    plan_of,
+    side_in,
+)
 from grokinterp.reading.logs.series import MOST_COLUMNS
-from grokinterp.reading.words import counts_epochs, curve_of, words_of
+from grokinterp.reading.words import SIDES, counts_epochs, curve_of, words_of
 
 LONGEST_LINE = 20_000  # characters; of longer ones, such as those of a bar, the last are read
 ALIKE = 0.8  # two counts of steps end alike if one does so within this share of the other
@@ -38,6 +46,16 @@ _WRAPPED = re.compile(
 )
 _COLOUR = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 _RECORDS = re.compile(r"\}\s*,\s*\{")  # of a list that Python printed
+_SIDE = "|".join(SIDES)
+_SIDE_ALONE = re.compile(
+    rf"\W*({_SIDE})(?:\s+(?:errors?|set|results?|metrics|performance))*\W*", re.IGNORECASE
+)
+_SIDE_FIRST = re.compile(rf"\W*({_SIDE})(?![\w./-])", re.IGNORECASE)
+_STAR = re.compile(r"\s*\*\s")
+_OF_ESTIMATOR = ":Saving dict for global step "  # of TensorFlow: what it evaluated
+_OPENING = re.compile(
+    r"\s*(?:\[\s*(\d{1,15})\s*(?:/\s*\d+\s*)?\]|(\d{1,15})(?:\s*/\s*\d+)?\s*:(?=\s))"
+)
 PLAIN, PERCENT, GROUPED, DECIMAL, SPACED, COMMA = range(6)  # how a number is written
 
 
@@ -118,12 +136,18 @@ class _Lines:
         self.runs: dict[str, dict[int, str]] = {}
         self.dropped: dict[str, None] = {}
         self.no_step: list[tuple[int, str]] = []  # the first few, and of which line
+        self.above = ""  # a side that is of the lines below it
+        self.begins = ""  # the side with which the line before began
+        self.opening: dict[int, int] = {}  # the numbers that begin lines, where no name is before
 
     def add(self, line: str) -> None:
+        line = self._sided(line)
         parts = NUMBER.split(line)
         plan = plan_of(tuple(parts[::2]))
         if plan is None:
             return
+        if plan.has_curves and (opening := _OPENING.match(line)):
+            self.opening[self.n] = int(opening[1] or opening[2])
         for slot in plan.slots:
             number = self._number(slot, parts)
             if number is None:
@@ -142,6 +166,27 @@ class _Lines:
         if plan.no_step:
             self._odd(plan.no_step, plan)
         self.n += 1
+
+    def _sided(self, line: str) -> str:
+        """A line with the side that another one says, or the tool that prints it, where it has none.
+
+        That is of all lines below one with nothing else, until one says its step or its side.
+        """
+        if alone := _SIDE_ALONE.fullmatch(line):
+            self.above = alone[1]
+            return line
+        if _OF_ESTIMATOR in line:
+            return f"eval {line}"
+        if _STAR.match(line):  # the mean over the lines before, as examples of PyTorch print it
+            return f"{self.begins} {line}"
+        begins = _SIDE_FIRST.match(line)
+        self.begins = begins[1] if begins else ""
+        plan = plan_of(tuple(NUMBER.split(line)[::2])) if self.above else None
+        if plan is None:
+            return line
+        if any(slot.kind == "step" or side_in(slot.name) for slot in plan.slots):
+            self.above = ""
+        return f"{self.above} {line}" if self.above else line
 
     def _odd(self, what: str, plan: Plan) -> None:
         if plan.has_curves and len(self.no_step) < MOST_COLUMNS:
@@ -229,6 +274,8 @@ class _Lines:
             },
             index=range(self.n),
         )  # fmt: skip
+        if axes.empty and (opening := self._opening_steps(has_curve)) is not None:
+            return opening, ["the number that begins each line is taken as its step"]
         constant = [
             name for name in axes if axes[name].nunique() < 2 and has_curve.sum() > FEW_ROWS
         ]
@@ -236,6 +283,16 @@ class _Lines:
         self._check_steps(axes, path)
         axes, notes = _joined(axes, has_curve)
         return axes, [f"{name} is no step, as it has one value" for name in constant] + notes
+
+    def _opening_steps(self, has_curve: np.ndarray) -> pd.DataFrame | None:
+        """The numbers that begin all lines, where they rise as steps do."""
+        lines = np.flatnonzero(has_curve).tolist()
+        if len(lines) < 2 or not all(line in self.opening for line in lines):
+            return None
+        steps = np.array([float(self.opening[line]) for line in lines])
+        if (np.diff(steps) < 0).any() or steps[0] == steps[-1]:
+            return None
+        return pd.DataFrame({"step": pd.Series(steps, lines)}, index=range(self.n))
 
     def _certain(
         self, curves: dict[str, _Column], group: np.ndarray, path: Path
