@@ -151,7 +151,7 @@ READ = {
         f"Epoch {s}\n-----\nacc: {a}  [  64/60000]\nTest Error: \n Accuracy: {b}, Avg loss: 0.2 \n"
     ),
     "ImageNet": lambda s, a, b: (
-        f"Epoch: [{s}][0/9]\tLoss 1.0 (1.0)\tAcc@1 {100 * a:.2f} ({100 * a:.2f})\tAcc@5 99.0 (99.0)\n"
+        f"Epoch: [{s}][0/9]\tLoss 1.0 (1.0)\tAcc@1 {100 * a:.2f} ({100 * a:.2f})\n"
         f"Test: [0/3]\tLoss 2.0 (2.0)\tAcc@1 {50 * b:.2f} ({50 * b:.2f})\n"
         f" *   Acc@1 {100 * b:.3f} Acc@5 99.000"
     ),

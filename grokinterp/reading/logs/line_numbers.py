@@ -111,8 +111,10 @@ def plan_of(texts: tuple[str, ...]) -> Plan | None:
 
     >>> [slot.name for slot in plan_of(("Epoch ", ": Train: loss=", " | Val: loss=", "")).slots]
     ['Epoch', 'Train loss', 'Val loss']
-    >>> plan_of(("best val acc ", " lr=", "")) is None
+    >>> plan_of(("best val acc ", " after=", "")) is None
     True
+    >>> plan_of(("best val acc ", " lr=", "")).slots
+    (Slot(name='lr', at=1, kind='run', is_percent=False, of=None),)
     """
     found, dropped, no_step = _found(texts)
     slots, twice = _with_sides(found)

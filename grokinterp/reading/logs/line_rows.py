@@ -168,9 +168,9 @@ class _Lines:
         self.n += 1
 
     def _sided(self, line: str) -> str:
-        """A line with the side that another one says, or the tool that prints it, where it has none.
+        """A line with the side that another line says for it, or the tool that prints it.
 
-        That is of all lines below one with nothing else, until one says its step or its side.
+        A line that is a side alone says it of all below, until one says its step or its side.
         """
         if alone := _SIDE_ALONE.fullmatch(line):
             self.above = alone[1]
