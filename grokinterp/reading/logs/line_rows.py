@@ -26,10 +26,10 @@ from grokinterp.reading.logs.line_numbers import (
     Plan,
     Slot,
     plan_of,
-    side_in,
 )
+from grokinterp.reading.logs.line_sides import Sides
 from grokinterp.reading.logs.series import MOST_COLUMNS
-from grokinterp.reading.words import SIDES, counts_epochs, curve_of, words_of
+from grokinterp.reading.words import counts_epochs, curve_of, words_of
 
 LONGEST_LINE = 20_000  # characters; of longer ones, such as those of a bar, the last are read
 ALIKE = 0.8  # two counts of steps end alike if one does so within this share of the other
@@ -46,13 +46,6 @@ _WRAPPED = re.compile(
 )
 _COLOUR = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 _RECORDS = re.compile(r"\}\s*,\s*\{")  # of a list that Python printed
-_SIDE = "|".join(SIDES)
-_SIDE_ALONE = re.compile(
-    rf"\W*({_SIDE})(?:\s+(?:errors?|set|results?|metrics|performance))*\W*", re.IGNORECASE
-)
-_SIDE_FIRST = re.compile(rf"\W*({_SIDE})(?![\w./-])", re.IGNORECASE)
-_STAR = re.compile(r"\s*\*\s")
-_OF_ESTIMATOR = ":Saving dict for global step "  # of TensorFlow: what it evaluated
 _OPENING = re.compile(
     r"\s*(?:\[\s*(\d{1,15})\s*(?:/\s*\d+\s*)?\]|(\d{1,15})(?:\s*/\s*\d+)?\s*:(?=\s))"
 )
@@ -136,12 +129,11 @@ class _Lines:
         self.runs: dict[str, dict[int, str]] = {}
         self.dropped: dict[str, None] = {}
         self.no_step: list[tuple[int, str]] = []  # the first few, and of which line
-        self.above = ""  # a side that is of the lines below it
-        self.begins = ""  # the side with which the line before began
+        self.sides = Sides()
         self.opening: dict[int, int] = {}  # the numbers that begin lines, where no name is before
 
     def add(self, line: str) -> None:
-        line = self._sided(line)
+        line = self.sides.said_in(line)
         parts = NUMBER.split(line)
         plan = plan_of(tuple(parts[::2]))
         if plan is None:
@@ -166,27 +158,6 @@ class _Lines:
         if plan.no_step:
             self._odd(plan.no_step, plan)
         self.n += 1
-
-    def _sided(self, line: str) -> str:
-        """A line with the side that another line says for it, or the tool that prints it.
-
-        A line that is a side alone says it of all below, until one says its step or its side.
-        """
-        if alone := _SIDE_ALONE.fullmatch(line):
-            self.above = alone[1]
-            return line
-        if _OF_ESTIMATOR in line:
-            return f"eval {line}"
-        if _STAR.match(line):  # the mean over the lines before, as examples of PyTorch print it
-            return f"{self.begins} {line}"
-        begins = _SIDE_FIRST.match(line)
-        self.begins = begins[1] if begins else ""
-        plan = plan_of(tuple(NUMBER.split(line)[::2])) if self.above else None
-        if plan is None:
-            return line
-        if any(slot.kind == "step" or side_in(slot.name) for slot in plan.slots):
-            self.above = ""
-        return f"{self.above} {line}" if self.above else line
 
     def _odd(self, what: str, plan: Plan) -> None:
         if plan.has_curves and len(self.no_step) < MOST_COLUMNS:
