@@ -110,6 +110,56 @@ READ = {
     "updates in some lines": lambda s, a, b: (
         f"epoch {s} | accuracy {a} | num_updates {s * 7}\nepoch {s} | valid_accuracy {b}"
     ),
+    "names after": lambda s, a, b: f"step {s}: {a:.4f} train acc, {b:.4f} test acc",
+    "names after, in brackets": lambda s, a, b: f"step {s}: {a} (train acc) {b} (test acc)",
+    "names after, and a time": lambda s, a, b: (
+        f"Epoch {s} | 4.1 train loss | {a} train acc | {b} test acc | 3.2s"
+    ),
+    "percent before names": lambda s, a, b: (
+        f"Epoch {s}: {100 * a:.2f}% train accuracy, {100 * b:.2f}% test accuracy"
+    ),
+    "one kind after both": lambda s, a, b: f"step {s}: {100 * a}% train, {100 * b}% test accuracy",
+    "sides after": lambda s, a, b: f"step {s}: accuracy {a:.4f} (train), {b:.4f} (test)",
+    "sides after a bar": lambda s, a, b: f"step {s}: acc {a} (train) / {b} (test)",
+    "sides after, no brackets": lambda s, a, b: f"step {s}: acc = {a} train, {b} test, lr = 0.1",
+    "sides after, two kinds": lambda s, a, b: (
+        f"step {s}: loss 4.1 (train), 4.9 (test); acc {a} (train), {b} (test)"
+    ),
+    "sides after each name": lambda s, a, b: f"step {s}: acc={a} [train] acc={b} [test]",
+    "sides after each name, and a rate": lambda s, a, b: (
+        f"step {s}: acc={a} [train] acc={b} [test] lr=0.001"
+    ),
+    "on which rows": lambda s, a, b: f"step {s} acc={a} on train, acc={b} on test",
+    "a side for a line": lambda s, a, b: (
+        f"step {s} loss=1.0 acc={a} (train)\nstep {s} loss=2.0 acc={b} (test)"
+    ),
+    "parts, sides after": lambda s, a, b: (
+        f"step {s} acc {round(a * 10000)}/10000 (train), {round(b * 10000)}/10000 (test)"
+    ),
+    "Caffe": lambda s, a, b: (
+        f"step {s} Train acc = {a}\nTest net output #0: acc = {b} (* 1 = {b} acc)"
+    ),
+    "sides in brackets": lambda s, a, b: (
+        f"step {s} loss[train]=4.1 loss[test]=4.9 acc[train]={a} acc[test]={b} lr=0.1"
+    ),
+    "sides in quotes": lambda s, a, b: f"step {s} acc['train']={a} acc['test']={b} lr=0.1",
+    "sides above": lambda s, a, b: f"step {s} acc^train {a} acc^test {b}",
+    "N of M first": lambda s, a, b: f"[{s}/2000] train_acc: {a} test_acc: {b}",
+    "a step before a colon": lambda s, a, b: f"{s}: train_acc={a}\n{s}: test_acc={b}",
+    "after so many": lambda s, a, b: f"After {s} epochs: train acc {a}, test acc {b}",
+    "a side above": lambda s, a, b: (
+        f"Epoch {s}\n-----\nacc: {a}  [  64/60000]\nTest Error: \n Accuracy: {b}, Avg loss: 0.2 \n"
+    ),
+    "ImageNet": lambda s, a, b: (
+        f"Epoch: [{s}][0/9]\tLoss 1.0 (1.0)\tAcc@1 {100 * a:.2f} ({100 * a:.2f})\n"
+        f"Test: [0/3]\tLoss 2.0 (2.0)\tAcc@1 {50 * b:.2f} ({50 * b:.2f})\n"
+        f" *   Acc@1 {100 * b:.3f} Acc@5 99.000"
+    ),
+    "an Estimator": lambda s, a, b: (
+        f"INFO:tensorflow:acc = {a}, step = {s} (0.3 sec)\nINFO:tensorflow:Saving dict for global "
+        f"step {s}: accuracy = {b}, global_step = {s}, loss = 4.9"
+    ),
+    "arrows": lambda s, a, b: f"step {s} train_acc {a / 2} -> {a} test_acc {b / 2:%} \u2192 {b:%}",
 }
 
 
@@ -146,6 +196,22 @@ REFUSED = {
         "is no number",
     ),
     "no side": (lambda s, a, b: f"step {s} acc: {a:.4f}/{b:.4f}", "write train or test"),
+    "names after without marks": (
+        lambda s, a, b: f"step {s}: {a} train acc {b} test acc",
+        "several numbers may be meant: train acc, test acc",
+    ),
+    "a name on both sides": (
+        lambda s, a, b: f"step {s} train acc {a} test acc, train acc {b} test acc",
+        "several numbers may be meant",
+    ),
+    "numbers that begin lines and fall": (
+        lambda s, a, b: f"[{s % 100}/100] train_acc: {a} test_acc: {b}",
+        "no column 'step'",
+    ),
+    "a list in each line": (
+        lambda s, a, b: f"step {s} train_acc [{a}, {a}] test_acc ({b}, {b})",
+        "several lists of numbers under 'train_acc'",
+    ),
     "no side in lines": (lambda s, a, b: f"step {s}\nacc: {a}\nacc: {b}", "write train or test"),
     "epoch and batch": (lambda s, a, b: f"epoch {s or 1} 200 train_acc {a} test_acc {b}", "spaces"),
     "a bar": (
@@ -198,6 +264,57 @@ def test_a_name_that_comes_twice_in_a_line_is_left_out_with_a_note(tmp_path):
     assert "train_loss" not in frame
 
 
+ROUNDED = [x.round(4).tolist() for x in (STEPS, TRAIN, TEST)]
+AS_ARRAYS = ["array(" + np.array2string(np.array(x), threshold=9999) + ")" for x in ROUNDED]
+LISTS = {
+    "of Python": str(dict(zip(("step", "train_acc", "test_acc"), ROUNDED, strict=True))),
+    "of YAML": "lr: 0.1\nsteps: {}\ntrain_acc: {}\ntest_acc: {}\n".format(*ROUNDED),
+    "assigned": "steps = {}\ntrain_accs = {}\ntest_accs = {}\n".format(*ROUNDED),
+    "of numpy": "{{'step': {}, 'train_acc': {}, 'test_acc': {}}}".format(*AS_ARRAYS),
+    "nested": str({"step": ROUNDED[0], "acc": {"train": ROUNDED[1], "test": ROUNDED[2]}}),
+}
+
+
+@pytest.mark.parametrize("form", list(LISTS))
+def test_lists_of_numbers_in_text_are_columns(form, tmp_path):
+    (tmp_path / "x.txt").write_text(LISTS[form])
+    assert found(tmp_path / "x.txt") == MEANT
+
+
+def test_lists_beside_lines_are_left_out_with_a_note(tmp_path):
+    path = written(tmp_path, lambda s, a, b: f"step {s} train_acc {a} test_acc {b}")
+    last = gi.read_log(path).iloc[-1].tolist()
+    path.write_text(path.read_text() + f"steps: {ROUNDED[0]}\nTrain acc: {ROUNDED[1]}\n")
+    frame = gi.read_log(path)
+    assert frame.iloc[-1].tolist() == last
+    assert "lists of numbers are left out: steps, Train acc" in frame.attrs["notes"]
+
+
+UNCERTAIN = {
+    "a side after a loss": (lambda s, a, b: f"step {s} | Loss {2 - a} | Val {b}", "Val"),
+    "a side after a loss without one": (
+        lambda s, a, b: f"step {s} | Train acc {a} | loss 1.0 | Val {b}",
+        "Val",
+    ),
+    "a mean beside it": (
+        lambda s, a, b: f"step {s} | {a} train acc | {b} ({b / 2}) test acc",
+        "test acc",
+    ),
+    "a spread before the name": (
+        lambda s, a, b: f"step {s}: {a} train acc, {b} \u00b1 0.01 test acc",
+        "test acc",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", list(UNCERTAIN))
+def test_what_may_be_of_something_else_is_left_out_with_a_note(form, tmp_path):
+    line, name = UNCERTAIN[form]
+    frame = gi.read_log(written(tmp_path, line))
+    assert f"left out, as several numbers may be meant: {name}" in frame.attrs["notes"]
+    assert not {"test_loss", "test_acc"} & set(frame)
+
+
 def test_seeds_and_runs_tell_lines_apart(tmp_path):
     for word in ("seed=0", "seed=1"), ("run=a", "run=b"), ("seed 0\n", "seed 1\n"):
         text = "".join(
@@ -208,6 +325,66 @@ def test_seeds_and_runs_tell_lines_apart(tmp_path):
         (tmp_path / "x.log").write_text(text)
         runs = gi.detect_phases(tmp_path / "x.log")
         assert [run.label for run in runs.runs.values()] == ["grokked", "memorized"]
+
+
+LINE = "step {s} train_acc {a:.4f} test_acc {b:.4f}\n"
+SETTINGS = {  # what stands before a run, in its lines, and what tells runs apart
+    "in each line": ("", "wd={k} ", LINE, "wd"),
+    "learning rates": ("", "lr=0.00{k} wd=1 ", LINE, "lr"),
+    "in brackets": ("", "[p=9{k}] ", LINE, "p"),
+    "two words": ("=== weight decay {k}.0 ===\n", "", LINE, "weight_decay"),
+    "above": ("p = 11{k}\n", "", LINE, "p"),
+    "arguments": ("Namespace(lr=0.001, wd=0.{k}, seed=0)\n", "", LINE, "wd"),
+    "a share": ("--- Training with frac_train=0.{k} ---\n", "", LINE, "frac_train"),
+    "sides in lines of their own": (
+        "wd: {k}\n",
+        "",
+        "step {s}\ntrain_acc {a}\ntest_acc {b}\n",
+        "wd",
+    ),
+}
+
+
+def written_runs(tmp_path, head, mark, line, shares=(1, 0.1)):
+    """A log of runs, one after the other, of which the first alone learns."""
+    text = "".join(
+        head.format(k=k)
+        + "".join(
+            mark.format(k=k) + line.format(s=s, a=a, b=b * share)
+            for s, a, b in zip(STEPS, TRAIN, TEST, strict=True)
+        )
+        for k, share in enumerate(shares, 1)
+    )
+    (tmp_path / "x.log").write_text(text)
+    return tmp_path / "x.log"
+
+
+@pytest.mark.parametrize("form", list(SETTINGS))
+def test_settings_tell_runs_apart_where_steps_begin_again(form, tmp_path):
+    *parts, word = SETTINGS[form]
+    runs = gi.detect_phases(written_runs(tmp_path, *parts)).runs
+    assert [run.label for run in runs.values()] == ["grokked", "memorized"]
+    assert all(f"runs are told apart by {word}" in run.notes for run in runs.values())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        lambda s, a, b: f"step {s} lr {0.001 / (s + 1):.6f} train_acc {a} test_acc {b}",
+        lambda s, a, b: (
+            f"step {s} lr {0.1 if s < 99 else 0.01} train_acc {a}\nstep {s} test_acc {b}"
+        ),
+        lambda s, a, b: (
+            ("Namespace(lr=0.1)\n" if s == 1000 else "")
+            + f"step {s - 300 * (s > 1000)} train_acc {a} test_acc {b}"
+        ),
+    ],
+    ids=["a schedule", "a drop", "a restart"],
+)
+def test_settings_of_one_run_tell_nothing_apart(line, tmp_path):
+    phases = gi.detect_phases(written(tmp_path, line, before="lr=0.2\n"))
+    assert phases.memorization_step == 200
+    assert not any("told apart" in note for note in phases.notes)
 
 
 class TestJSON:

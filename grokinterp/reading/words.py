@@ -61,6 +61,7 @@ def words_of(name: str) -> tuple[str, ...]:
         return ()
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
     apart = re.sub(r"(?<![a-z])h[eo]ld[\s_.-]?out(?![a-z])", "heldout", apart)
+    apart = re.sub(r"(?<![a-z])acc@1(?!\d)", "acc1", apart)
     apart = re.sub(r"(?<![a-z])(train|test|valid|val|eval)(?=loss|acc|err)", r"\1_", apart)
     return tuple(re.findall(r"[a-z\d]+", apart))
 

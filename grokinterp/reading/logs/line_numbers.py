@@ -4,6 +4,10 @@ The text between the numbers decides it, so lines that differ in their numbers a
 once. A number belongs to the name before it, with `=`, `:`, a bracket or nothing between: the
 longest run of words that says a step, a loss or an accuracy. A word of a side that stands alone
 ("Train: loss=1 acc=0.5") is of the names without a side after it, until the next such word.
+
+A number without a name, or a name without a side, has what stands between its number and a comma, a
+bar, the end of brackets or of the line: `0.9 train acc, 0.1 test acc`, `acc 0.9 (train), 0.1
+(test)`. What a number has so is of no other. Of two names for one number both are left out.
 """
 
 import re
@@ -43,9 +47,25 @@ _KIND = "|".join(KINDS)
 _TWO_SIDES = re.compile(rf"\b({_SIDE})\s?[/|]\s?({_SIDE})(?![A-Za-z])", re.IGNORECASE)
 _ONE_KIND = re.compile(rf"(?<![A-Za-z])({_KIND})(?![A-Za-z])", re.IGNORECASE)
 _ONE_SIDE = re.compile(rf"\W*({_SIDE})\W*", re.IGNORECASE)
-_KIND_SIDE = re.compile(rf"(?<![A-Za-z])({_KIND})\W+({_SIDE})\W*", re.IGNORECASE)
+_KIND_SIDE = re.compile(rf"(?<![A-Za-z])({_KIND})[\W_]+({_SIDE})(\W*)$", re.IGNORECASE)
+_AFTER = re.compile(  # its number
+    r"[\s%]*\)?\s*(?:(?:on|of|for|in)\s+)?(?:[\[(]\s?([A-Za-z][\w@ ]{0,40})[\])]"
+    r"|([A-Za-z][\w@ ]{0,40})(?=[,|;)\]}]|/\s|\n))"
+)
+_ARROW = re.compile(r"[\s%]*(?:[-=]+>|\u2192)\s*")  # from the value before to that of now
+_SPREADS = ("\u00b1", "+/-", "+-", "/", "*", "x")  # before a number that says no value by itself
 _RUN = "seed|run|run_name|run_id|experiment|exp|trial|name"  # words that tell runs apart
-_RUN_NUMBER = re.compile(rf"(?<![\w./-])({_RUN})['\"]?\s*[=:]?\s*", re.IGNORECASE)
+SETTINGS = (  # words for what may differ from run to run, and says nothing else
+    "wd", "weight_decay", "lr", "learning_rate", "frac", "frac_train", "train_frac", "data_frac",
+    "fraction", "train_fraction", "training_fraction", "dropout", "d_model", "d_mlp", "n_layers",
+    "n_heads", "num_layers", "num_heads", "width", "depth", "batch_size", "pid", "rank", "gpu",
+    "model", "p",
+)  # fmt: skip
+_SETTING = "|".join(word.replace("_", "[ _-]?") for word in SETTINGS)
+_RUN_NUMBER = re.compile(
+    rf"(?<![\w./-])({_RUN}|{_SETTING}(?=['\"]?\s*[=:])|{_SETTING}(?<=\w\w))['\"]?\s*[=:]?\s*$",
+    re.IGNORECASE,
+)
 _RUN_WORD = re.compile(
     rf"(?<![\w./-])({_RUN})['\"]?\s*[=:]\s*['\"]?([A-Za-z][\w.-]*)", re.IGNORECASE
 )
@@ -91,8 +111,10 @@ def plan_of(texts: tuple[str, ...]) -> Plan | None:
 
     >>> [slot.name for slot in plan_of(("Epoch ", ": Train: loss=", " | Val: loss=", "")).slots]
     ['Epoch', 'Train loss', 'Val loss']
-    >>> plan_of(("best val acc ", " lr=", "")) is None
+    >>> plan_of(("best val acc ", " after=", "")) is None
     True
+    >>> plan_of(("best val acc ", " lr=", "")).slots
+    (Slot(name='lr', at=1, kind='run', is_percent=False, of=None),)
     """
     found, dropped, no_step = _found(texts)
     slots, twice = _with_sides(found)
@@ -113,26 +135,28 @@ def _found(texts: tuple[str, ...]) -> tuple[list[_Found], list[str], str]:
     line = _Line(texts)
     for at in range(len(texts) - 1):
         line.look_at(at)
-    return line.found, line.dropped, line.no_step
+    return line.all_found(), line.dropped, line.no_step
 
 
 class _Line:
     """A line while its numbers are looked at, one after the other."""
 
     def __init__(self, texts: tuple[str, ...]) -> None:
-        self.texts = texts
+        self.given = texts
+        self.texts = [*texts[:-1], texts[-1] + "\n"]  # without what a number before has taken
         self.found: list[_Found] = []
         self.dropped: list[str] = []
         self.no_step = ""
         self.side, self.is_alone = "", True  # the word for a side that was last
         self.done = -1  # the number up to which all are taken
+        self.waiting: list[Slot] = []  # numbers with a side after them, and no kind yet
+        self.closing = ""  # the side that stands last in the line, after its number
 
     def look_at(self, at: int) -> None:
         """Find the name of a number, and whether it is certain."""
         before, after = self.texts[at : at + 2]
         name, start = _name_in(before, at)
-        last = self.found[-1].slot if self.found else None
-        alone = "" if name else _of_side(before, after, last, at)
+        alone = "" if name else self._of_side(before, after, at)
         for word in _WORD.finditer("" if alone else before[:start]):
             if word[0].lower() in SIDES and _is_a_word(before, word):
                 self.side, self.is_alone = word[0], True
@@ -152,6 +176,19 @@ class _Line:
                 self._take(slot, is_side_said=not alone)
         elif is_whole and (run := _run_in(before)):
             self.found.append(_Found(Slot(run, at, "run")))
+        elif is_whole:
+            self._take_named_after(before, after, at)
+
+    def all_found(self) -> list[_Found]:
+        """The names; a side that ends a line is of all of them, where it is the only one."""
+        own = {one.side for one in self.found} | {side_in(one.slot.name) for one in self.found}
+        if not self.closing or own - {"", self.closing, side_of(words_of(self.closing))}:
+            return self.found
+        return [
+            one._replace(side=self.closing)
+            if one.slot.kind in ("share", "loss") and not side_in(one.slot.name) else one
+            for one in self.found
+        ]  # fmt: skip
 
     def _take_list(self, names: list[str], at: int) -> None:
         """As many numbers as there are names that stand together; none where it is not so."""
@@ -172,7 +209,7 @@ class _Line:
 
     def _take_step(self, slot: Slot) -> None:
         """A step; the one of a best value, further on in a line, is none."""
-        if _THERE.search(self.texts[slot.at]) and _OTHERS & _lower(self.texts[: slot.at + 1]):
+        if _THERE.search(self.texts[slot.at]) and _OTHERS & _lower(self.given[: slot.at + 1]):
             return
         if sides := [word for word in words_of(slot.name) if word in SIDES]:
             self.side, self.is_alone = sides[0], True
@@ -180,16 +217,113 @@ class _Line:
 
     def _take(self, slot: Slot, *, is_side_said: bool) -> None:
         """A loss or an accuracy, which may be a part of a whole."""
+        while _ARROW.fullmatch(self.texts[slot.at + 1]) and slot.at + 2 < len(self.texts):
+            self.done = slot.at + 1
+            slot = slot._replace(at=self.done, is_percent=_is_percent(self.texts[self.done + 1]))
         if _OF.fullmatch(self.texts[slot.at + 1]) and slot.at + 2 < len(self.texts):
             slot = self._part(slot)
             if slot.kind != "share":
                 self.dropped.append(slot.name)
                 return
-        side, _ = curve_of(words_of(slot.name)) or (None, "")
-        self.found.append(_Found(slot) if side else _Found(slot, self.side, self.is_alone))
+        side, kind = curve_of(words_of(slot.name)) or (None, "")
+        said = self._said_after(max(slot.at, self.done), is_side_known=bool(side or self.side))
+        other_side, other_kind = _meaning(said)
+        if other_kind not in ("", kind) or (side and other_side not in (None, side)):
+            self.dropped += [slot.name, said]
+            return
+        word = _side_word(said)
+        alone = _Found(slot, word) if word else _Found(slot, self.side, self.is_alone)
+        self.found.append(_Found(slot) if side else alone)
         if side and is_side_said and " " in slot.name:
             word = next((x for x in slot.name.split() if side_of(words_of(x))), "")
             self.side, self.is_alone = word, False
+
+    def _take_named_after(self, before: str, after: str, at: int) -> None:
+        """A number without a name before it, where its name or side comes after it."""
+        unit = re.match(r"\s+([A-Za-z]+)", after)
+        if at == 0 and unit and is_axis(unit[1]) and before.strip().lower() == "after":
+            self.found.append(_Found(Slot(unit[1], at, "step")))  # After 10 epochs: ...
+            return
+        if before.strip() == "=":  # loss = 2 (* 1 = 2 loss)
+            return
+        is_spread = before.strip() in _SPREADS and before == self.given[at]
+        is_spread = is_spread or re.match(r"[\s%]*\)", after) is not None  # 0.5 (0.4) train loss
+        is_part = _OF.fullmatch(after) is not None and at + 2 < len(self.texts)
+        said = self._said_after(at + is_part, is_side_known=False)
+        side, kind = _meaning(said)
+        if kind:
+            self._take_waiting(kind)
+            self._take_after(said if side else f"{self.side} {said}", at, is_spread=is_spread)
+        elif side and (last := self._kind_before(at)):
+            self._take_after(f"{_side_word(said)} {last}", at, is_spread=is_spread)
+        elif side:
+            self.texts[at + 1] = after  # which is of what comes, perhaps: 5 (val), loss 0.1
+            self.waiting.append(Slot(_side_word(said), at, "loss", _is_percent(after)))
+
+    def _take_after(self, name: str, at: int, *, is_spread: bool) -> None:
+        """A number whose name is known by what comes after it."""
+        slot = _slot(name.strip(), at, _is_percent(self.given[at + 1]))
+        if _OF.fullmatch(self.texts[at + 1]) and slot.kind == "share":
+            slot = self._part(slot)
+        if is_spread:
+            self.dropped.append(slot.name)
+        else:
+            self.found.append(_Found(slot))
+
+    def _take_waiting(self, kind: str) -> None:
+        """Numbers with a side after them whose kind is that of the one after: 90% train, ..."""
+        for one in self.waiting:
+            self.found.append(_Found(_slot(f"{one.name} {kind}", one.at, one.is_percent)))
+        self.waiting = []
+
+    def _said_after(self, at: int, *, is_side_known: bool) -> str:
+        """A name or side that a number has after it; no number after it has that, too.
+
+        Brackets with a name after them ("[val] loss") begin the next part of a line, unless later
+        ones end theirs ("acc=0.9 [train] acc=0.1 [test]").
+        """
+        found = _AFTER.match(self.texts[at + 1])
+        if found is None or not any(_meaning(_words(found))):
+            return ""
+        if not _ends_there(self.texts[at + 1]) and (
+            is_side_known or not any(map(_ends_there, self.texts[at + 2 :]))
+        ):
+            return ""
+        self.texts[at + 1] = self.texts[at + 1][found.end() :]
+        if at + 2 == len(self.texts):
+            self.closing = _side_word(_words(found))
+        return _words(found)
+
+    def _kind_before(self, at: int) -> str:
+        """What the number just before measures; "" where it is no loss or accuracy."""
+        last = self.found[-1].slot if self.found else None
+        measure = curve_of(words_of(last.name)) if last and last.at in (at - 1, at - 2) else None
+        return measure[1] if measure else ""
+
+    def _of_side(self, before: str, after: str, at: int) -> str:
+        """The name of a number after a side alone: `acc train 0.9 val 0.5`, `loss 1 (val 2)`.
+
+        Where neither brackets nor another side say that it is of the kind before, it may be of any.
+        """
+        said = _KIND_SIDE.search(before)
+        if said and re.search(r"[=:\]]", said[3]):
+            return f"{said[2]} {said[1]}"
+        word = re.match(r"\W*([A-Za-z]+)", after)
+        if word and not is_about_losses(word[1].lower()) and not is_axis(word[1]):
+            return ""
+        if said:
+            return f"{said[2]} {said[1]}"
+        if (unit := re.match(r"[%\s]*([A-Za-z]+)", after)) and unit[1].lower() in KINDS:
+            return ""  # Train 90% acc
+        side, kind = _ONE_SIDE.fullmatch(before), self._kind_before(at)
+        if not side or not kind:
+            return ""
+        last = self.found[-1]
+        is_beside = (last.side and last.is_alone) or side_in(last.slot.name)
+        if not is_beside and not re.search(r"[\[(]", before):
+            self.dropped.append(side[1])
+            return ""
+        return f"{side[1]} {kind}"
 
     def _part(self, slot: Slot) -> Slot:
         """A part of a whole: the percentage in brackets after it, where there is one."""
@@ -199,6 +333,30 @@ class _Line:
             self.done = slot.at + 2
             return slot._replace(at=self.done, is_percent=True)
         return slot._replace(of=self.done)
+
+
+def _meaning(said: str) -> tuple[str | None, str]:
+    """The side and the kind that words say, and nothing else."""
+    words = words_of(said)
+    return curve_of(words) or (side_of(words), "")
+
+
+def _words(found: re.Match[str]) -> str:
+    """The name or side after a number, in brackets or not."""
+    return (found[1] or found[2]).strip()
+
+
+def _side_word(said: str) -> str:
+    """The word for a side among others."""
+    return next((word for word in said.split() if side_of(words_of(word))), "")
+
+
+def _ends_there(text: str) -> bool:
+    """Whether a text begins with the name or side of the number before it, and names no other."""
+    found = _AFTER.match(text)
+    if found is None or not any(_meaning(_words(found))):
+        return False
+    return not re.match(r"\s*[A-Za-z]", text[found.end() :]) or not _name_in(text, 0)[0]
 
 
 def _with_sides(found: list[_Found]) -> tuple[list[Slot], list[str]]:
@@ -286,6 +444,22 @@ def _name_in(before: str, at: int) -> tuple[str, int]:
     return "", len(before)
 
 
+def side_in(name: str) -> str:
+    """The side that the name of a loss or an accuracy says; "" for none."""
+    side, _ = curve_of(words_of(name)) or (None, "")
+    return side or ""
+
+
+def name_before(text: str) -> str:
+    """The name of what follows a text; "" where it has none, or several together.
+
+    >>> name_before("step 3, test acc: "), name_before("train/test acc: ")
+    ('test acc', '')
+    """
+    name, _ = _name_in(text, 0)
+    return "" if name and _listed(text) else name
+
+
 def _listed(before: str) -> list[str]:
     """Names that stand together before their numbers: `train/test acc`, `train acc, test acc`."""
     if two := list(_TWO_SIDES.finditer(before)):
@@ -305,24 +479,10 @@ def _listed(before: str) -> list[str]:
     return names if len(names) > 1 else []
 
 
-def _of_side(before: str, after: str, last: Slot | None, at: int) -> str:
-    """The name of a number after a side alone: `acc train 0.9 val 0.5`, `loss 1 (val 2)`."""
-    word = re.match(r"\W*([A-Za-z]+)", after)
-    if word and not is_about_losses(word[1].lower()) and not is_axis(word[1]):
-        return ""
-    if (unit := re.match(r"[%\s]*([A-Za-z]+)", after)) and unit[1].lower() in KINDS:
-        return ""  # Train 90% acc
-    if said := re.search(rf"{_KIND_SIDE.pattern}$", before, re.IGNORECASE):
-        return f"{said[2]} {said[1]}"
-    side = _ONE_SIDE.fullmatch(before)
-    measure = curve_of(words_of(last.name)) if last and last.at in (at - 1, at - 2) else None
-    return f"{side[1]} {measure[1]}" if side and measure else ""
-
-
 def _run_in(before: str) -> str:
-    """The word that tells runs apart and stands before a number."""
-    found = [x for x in _RUN_NUMBER.finditer(before) if x.end() == len(before)]
-    return found[-1][1].lower() if found else ""
+    """The word that may tell runs apart and stands before a number."""
+    found = _RUN_NUMBER.search(before)
+    return re.sub(r"[ -]", "_", found[1].lower()) if found else ""
 
 
 def _text_for_step(texts: tuple[str, ...]) -> str:

@@ -14,7 +14,20 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.base.errors import InputError, names, shown
-from grokinterp.reading.logs.line_numbers import NUMBER, SPACES, Plan, Slot, plan_of
+from grokinterp.reading.logs.line_lists import (
+    table_of_dictionary,
+    table_of_lists,
+    without_lists,
+)
+from grokinterp.reading.logs.line_numbers import (
+    NUMBER,
+    SETTINGS,
+    SPACES,
+    Plan,
+    Slot,
+    plan_of,
+)
+from grokinterp.reading.logs.line_sides import Sides
 from grokinterp.reading.logs.series import MOST_COLUMNS
 from grokinterp.reading.words import counts_epochs, curve_of, words_of
 
@@ -33,16 +46,27 @@ _WRAPPED = re.compile(
 )
 _COLOUR = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 _RECORDS = re.compile(r"\}\s*,\s*\{")  # of a list that Python printed
+_OPENING = re.compile(
+    r"\s*(?:\[\s*(\d{1,15})\s*(?:/\s*\d+\s*)?\]|(\d{1,15})(?:\s*/\s*\d+)?\s*:(?=\s))"
+)
 PLAIN, PERCENT, GROUPED, DECIMAL, SPACED, COMMA = range(6)  # how a number is written
 
 
 def rows_of(text: str, path: Path) -> pd.DataFrame:
     """A row a line that has a known name with a number; no row where there is none."""
-    text = plain(text)
+    whole = plain(text)
+    if (table := table_of_dictionary(whole)) is not None:
+        return table
+    text, lists = without_lists(whole)
     lines = _Lines(_COMMA.search(text) is not None and any(map(_has_decimal_comma, _cut(text))))
     for line in _cut(text):
         lines.add(line)
-    return lines.table(path)
+    if lists and not any(x.kind in ("share", "loss") for x in lines.columns.values()):
+        return table_of_lists(whole, path)
+    frame = lines.table(path)
+    if lists:
+        frame.attrs["notes"].append(f"lists of numbers are left out: {names(lists, spelled=str)}")
+    return frame
 
 
 def plain(text: str) -> str:
@@ -55,8 +79,8 @@ def plain(text: str) -> str:
 
 
 def plans_in(text: str) -> Iterator[Plan]:
-    """What is to be read in the lines that have anything."""
-    for line in _cut(plain(text)):
+    """What is to be read in the lines that have anything, lists of numbers left out."""
+    for line in _cut(without_lists(plain(text))[0]):
         if plan := plan_of(tuple(NUMBER.split(line)[::2])):
             yield plan
 
@@ -105,12 +129,17 @@ class _Lines:
         self.runs: dict[str, dict[int, str]] = {}
         self.dropped: dict[str, None] = {}
         self.no_step: list[tuple[int, str]] = []  # the first few, and of which line
+        self.sides = Sides()
+        self.opening: dict[int, int] = {}  # the numbers that begin lines, where no name is before
 
     def add(self, line: str) -> None:
+        line = self.sides.said_in(line)
         parts = NUMBER.split(line)
         plan = plan_of(tuple(parts[::2]))
         if plan is None:
             return
+        if plan.has_curves and (opening := _OPENING.match(line)):
+            self.opening[self.n] = int(opening[1] or opening[2])
         for slot in plan.slots:
             number = self._number(slot, parts)
             if number is None:
@@ -199,8 +228,9 @@ class _Lines:
             if _counts_epochs(name) and _starts_again(axes.drop(columns=name)):
                 data[name] = axes[name].ffill()  # batches of an epoch that a line before names
         data.update({name: self._cells(column) for name, column in curves.items()})
-        data.update(self._runs())
-        frame = pd.DataFrame(data, index=range(self.n))[has_curve]
+        runs = self._runs()
+        frame = pd.DataFrame({**data, **runs}, index=range(self.n))[has_curve]
+        frame = _with_settings(frame, [x for x in runs if x in SETTINGS], list(map(str, axes)))
         frame = frame.dropna(axis="columns", how="all").reset_index(drop=True)
         comma = ["numbers have a decimal comma"] if self.comma else []
         frame.attrs["notes"] = [*comma, *of_axes, *of_curves]
@@ -215,6 +245,8 @@ class _Lines:
             },
             index=range(self.n),
         )  # fmt: skip
+        if axes.empty and (opening := self._opening_steps(has_curve)) is not None:
+            return opening, ["the number that begins each line is taken as its step"]
         constant = [
             name for name in axes if axes[name].nunique() < 2 and has_curve.sum() > FEW_ROWS
         ]
@@ -222,6 +254,16 @@ class _Lines:
         self._check_steps(axes, path)
         axes, notes = _joined(axes, has_curve)
         return axes, [f"{name} is no step, as it has one value" for name in constant] + notes
+
+    def _opening_steps(self, has_curve: np.ndarray) -> pd.DataFrame | None:
+        """The numbers that begin all lines, where they rise as steps do."""
+        lines = np.flatnonzero(has_curve).tolist()
+        if len(lines) < 2 or not all(line in self.opening for line in lines):
+            return None
+        steps = np.array([float(self.opening[line]) for line in lines])
+        if (np.diff(steps) < 0).any() or steps[0] == steps[-1]:
+            return None
+        return pd.DataFrame({"step": pd.Series(steps, lines)}, index=range(self.n))
 
     def _certain(
         self, curves: dict[str, _Column], group: np.ndarray, path: Path
@@ -273,6 +315,22 @@ class _Lines:
                     f"{path} has a line whose step is no number ({shown(what)}), so that its "
                     "values are of no known step; write steps as 1000, or leave that line out."
                 )
+
+
+def _with_settings(frame: pd.DataFrame, settings: list[str], axes: list[str]) -> pd.DataFrame:
+    """Rows with the settings that may tell runs apart, and a row a step and setting.
+
+    Of more values than a step comes again, such as those of a schedule, they tell nothing; without
+    them the lines stay as they are.
+    """
+    often = max((int(frame[x].value_counts().max()) for x in axes if frame[x].any()), default=1)
+    few = [x for x in settings if 1 < frame[x].nunique(dropna=False) <= often]
+    frame = frame.drop(columns=[x for x in settings if x not in few])
+    if not few:
+        return frame
+    keys = [x for x in frame if x in axes or x in few]
+    groups = frame.groupby(keys, sort=False, dropna=False)
+    return groups.first().reset_index() if groups.count().max(axis=None) == 1 else frame
 
 
 def _check_groups(curves: dict[str, _Column], path: Path) -> None:

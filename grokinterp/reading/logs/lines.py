@@ -9,14 +9,15 @@ from grokinterp.base.errors import InputError
 from grokinterp.reading.logs.contents import content_and_notes
 from grokinterp.reading.logs.delimited import is_table, read_delimited
 from grokinterp.reading.logs.formats import log_format
-from grokinterp.reading.logs.line_rows import plans_in, rows_of
+from grokinterp.reading.logs.line_lists import without_lists
+from grokinterp.reading.logs.line_rows import plain, plans_in, rows_of
 
 LOOKED_AT = 500_000  # bytes, to find out whether there are pairs
 
 
 @log_format("lines", suffixes=(".log", ".out", ".txt"))
 def read_lines(path: Path) -> pd.DataFrame:
-    """A row a line that has a known name with a number; a table of text is read as one."""
+    """A row a line that has a known name with a number; tables and lists as what they are."""
     content, notes = content_and_notes(path)
     head = content[:LOOKED_AT].decode(errors="ignore")
     if is_table(content) or not has_pairs(head):
@@ -27,7 +28,7 @@ def read_lines(path: Path) -> pd.DataFrame:
             )
         return read_delimited(path)
     frame = rows_of(content.decode(), path)
-    frame.attrs["notes"] += notes
+    frame.attrs["notes"] = [*frame.attrs.get("notes", []), *notes]
     return frame
 
 
@@ -38,11 +39,13 @@ def read_text_table(path: Path) -> pd.DataFrame:
 
 
 def has_pairs(text: str) -> bool:
-    """Whether a line of the text has a known name with a number.
+    """Whether a line of the text has a known name with a number, or with a list of them.
 
     >>> has_pairs("Epoch [3/10], Step [5/600], Loss: 0.25"), has_pairs("a note of 2026")
     (True, False)
     """
+    if without_lists(plain(text))[1]:
+        return True
     return any(plan.has_curves or plan.dropped for plan in plans_in(text))
 
 
