@@ -62,7 +62,8 @@ def without_lists(frame: pd.DataFrame, source: str) -> pd.DataFrame:
         x for x in frame.columns[~frame.columns.duplicated(keep=False)]
         if is_known(str(x)) and _is_list(next(iter(frame[x].dropna().tolist()), None))
     ]  # fmt: skip
-    if not any(curve_of(words_of(str(x))) for x in lists):
+    axes = [x for x in frame.columns if is_axis(str(x))]
+    if not any(curve_of(words_of(str(x))) for x in lists) or not set(axes) <= set(lists):
         return frame
     lengths = [[len(x) if _is_list(x) else 0 for x in frame[name]] for name in lists]
     if any(len(set(of_row)) > 1 for of_row in zip(*lengths, strict=True)):
