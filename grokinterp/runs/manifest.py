@@ -328,7 +328,9 @@ def is_run_folder(folder: Path) -> bool:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return True
-    return not isinstance(content, dict) or not content or bool(_OURS & set(content))
+    if not isinstance(content, dict) or not content or _OURS & set(content):
+        return True
+    return not str(content.get("format", "none"))[:1].isalpha()  # Sacred has a name there
 
 
 def weights_file(step: int) -> str:
