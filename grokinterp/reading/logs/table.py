@@ -128,14 +128,19 @@ def _of_several(
     found, refused = dict[str, list[Log]](), dict[str, InputError]()
     for name, path in several.items():
         try:
-            found[name] = logs_at(path, columns=columns, by=by, epochs=epochs)
+            logs = logs_at(path, columns=columns, by=by, epochs=epochs)
+            if not any(len(log.table) for log in logs):
+                raise InputError(f"{path} has no rows; {WANTED}.")
+            found[name] = logs
         except InputError as error:
             refused[name] = error
+    first = one_line(str(next(iter(refused.values()), "")), most=200)
     if not found:
-        raise next(iter(refused.values()))
+        raise InputError(
+            f"{folder} is not a run, and of its {len(several)} logs none can be read ({first})."
+        )
     notes = ["a run a file or folder in it"]
     if refused:
-        first = one_line(str(next(iter(refused.values()))), most=200)
         notes.append(f"left out: {names(refused, spelled=str)} ({first})")
     return [
         replace(log, run=name if log.run is None else f"{name}/{log.run}",
