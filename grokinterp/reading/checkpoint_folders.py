@@ -121,7 +121,11 @@ def layout_of(folder: Path, *, depth: int = 0) -> Layout:
 
 def _has_weight_files(folder: Path) -> bool:
     """Whether there is a file of weights in a folder, and no run of ours."""
-    return not is_run_folder(folder) and any(x.name.endswith(SUFFIXES) for x in folder.iterdir())
+    try:
+        there = any(x.name.endswith(SUFFIXES) for x in folder.iterdir())
+    except OSError:  # one that may not be looked into
+        return False
+    return there and not is_run_folder(folder)
 
 
 def _may_hold_checkpoints(folder: Path) -> bool:
@@ -399,7 +403,7 @@ def folder_source(folder: Path, layout: Layout, *, metrics: str | None) -> Sourc
 
 def _of_names(folder: Path, checkpoints: Checkpoints) -> list[str]:
     """What is to be said of steps that only names tell; refused where these name several runs."""
-    stems = {part.name: step for step, part in checkpoints.parts.items() if part.named}
+    stems = [part.name for part in checkpoints.parts.values() if part.named]
     runs = list(dict.fromkeys(map(run_in, stems)))
     if len(runs) > 1:
         listed = names([run or "no such word" for run in runs], spelled=str)

@@ -50,8 +50,11 @@ def _within(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     while level:
         following = []
         for each in level:
-            with os.scandir(each) as entries:
-                there = sorted(entries, key=lambda entry: entry.name)
+            try:
+                with os.scandir(each) as entries:
+                    there = sorted(entries, key=lambda entry: entry.name)
+            except OSError:  # one that may not be looked into
+                continue
             following += [
                 Path(x.path) for x in there
                 if x.is_dir(follow_symlinks=False) and not x.name.startswith(".")

@@ -201,10 +201,10 @@ class _Line:
             return
         self.done = end - 1
         percent = _is_percent(self.texts[end])
-        first, _ = curve_of(words_of(names[0])) or (None, "")
+        first = side_in(names[0])
         for i, name in enumerate(names):
-            side, _ = curve_of(words_of(name)) or (None, "")
-            own = f"{first} {name}" if first and not side else name  # train loss | acc: 1 | 0.5
+            alone = first and not side_in(name)  # train loss | acc: 1 | 0.5
+            own = f"{first} {name}" if alone else name
             self.found.append(_Found(_slot(own, at + i, percent)))
 
     def _take_step(self, slot: Slot) -> None:
