@@ -1,1 +1,0 @@
-from tests import typecheck  # noqa: F401 - named on pytest's command line

@@ -1,3 +1,5 @@
+from __future__ import annotations  # nothing of the package is imported before its checks
+
 import contextlib
 import functools
 import hashlib
@@ -17,10 +19,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one core for every worker, and for wh
 import torch
 
 import grokinterp as gi
+from tests import typecheck
 
 with warnings.catch_warnings():  # third-party imports, before warnings become errors
     warnings.simplefilter("ignore")
     import transformer_lens  # noqa: F401
+
+
+def pytest_configure():
+    typecheck.install()
 
 
 def grokinterp(*arguments):

@@ -134,6 +134,7 @@ def test_the_shipped_run(shipped):
         assert row.verdict == "above chance"
 
 
+@pytest.mark.slow
 def test_checkpoints_of_a_run(shipped):
     drop = hooks.fourier("unembed.hook_out", shipped.task, [55])
     found = gi.ablate(shipped, [drop], step=[800, 5200, 12000], placebos=0)
@@ -253,6 +254,7 @@ def test_tasks_and_models_without_a_circuit_say_so(tiny_run):
         found["head"]
 
 
+@pytest.mark.slow
 def test_the_command(run, tmp_path, shipped):
     code, out, _ = run("ablate", shipped.path, "--step", 5200, "--placebos", 0)
     lines = out.splitlines()
@@ -352,6 +354,7 @@ def test_what_a_model_does_not_have_is_noted(hand_built):
     assert found["leftover neurons (mean)"].no_placebo == "there is no other part of its size"
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_the_main_columns_and_a_summary(run, shipped, tiny_run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)

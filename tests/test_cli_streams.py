@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SHELL = f"{sys.executable} -m grokinterp.cli"
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 CLOSED = "grokinterp: standard output is closed, so there is nowhere to print to"

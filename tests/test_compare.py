@@ -345,6 +345,7 @@ class TestMarked:
         assert found.settings["mine"] == "mine"
         assert any("mine has no recipe" in note for note in found.notes)
 
+    @pytest.mark.slow
     def test_few_checkpoints_do_not_show_a_path(self, pair, tmp_path):
         few = rerecorded(
             pair[0],

@@ -570,6 +570,7 @@ class TestTheSplit:
         assert torch.equal(run.train_indices, trained.train_indices)
         assert run.train_indices.tolist() == python_split(169, 67, 42)
 
+    @pytest.mark.slow
     def test_search_finds_nothing_where_nothing_is(self, shipped, tmp_path):
         torch.save(shipped.weights(0), tmp_path / "untrained.pt")
         run = gi.load(tmp_path / "untrained.pt", split="search", operation="add")
@@ -582,6 +583,7 @@ class TestTheSplit:
         torch.save(trained.weights(), tmp_path / "m.pt")
         assert gi.load(tmp_path / "m.pt", split="search").train_indices is None
 
+    @pytest.mark.slow
     def test_rounding_is_told_by_the_row_between(self, tmp_path):
         task = gi.ModularTask("add", 13)  # 0.3 * 169 = 50.7
         trained = gi.train(

@@ -46,6 +46,7 @@ def test_intervals_of_the_family_hold_the_clean_boundary():
         assert of_one["inside"].mean() >= 0.93, boundary  # 95 % of many more: tests.intervals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_no_single_cell_moves_a_boundary(name):
     rng = np.random.default_rng(0)

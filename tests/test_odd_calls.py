@@ -10,6 +10,8 @@ import pytest
 
 from tests.odd_calls import CALLS, calls
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 WORDS = re.compile(r"[A-Za-z]{3,}|\d+|'[^']*'|\[\]")
 TYPES = re.compile(r"\b(?:str|list|ndarray|an int of \d+ bits|no|nothing)\b|'\w*'")

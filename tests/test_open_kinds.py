@@ -93,6 +93,7 @@ def test_every_kind_has_an_example(folder):
         gi.register.tusk  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [NET, MIXED], ids=["net", "mixed"])
 def test_a_killed_run_goes_on_to_the_same_bits(keys, folder, plugin, tmp_path):
     recipe = f"gi.Recipe({keys}, steps=1200, checkpoints='every:100', log_every=100)"
@@ -124,6 +125,7 @@ def test_a_fresh_process_knows_a_run_by_the_variable_alone(folder, plugin, tmp_p
     assert "name its module: GROKINTERP_PLUGINS=MODULE or --plugin MODULE" in lost.stderr
 
 
+@pytest.mark.slow
 def test_commands_know_it_by_their_option(folder, plugin, tmp_path):
     (folder / "net.toml").write_text(
         'task = "bit-parity"\nbits = 6\nmodel = "my-net"\nsteps = 40\n'
@@ -160,6 +162,7 @@ def test_commands_know_it_by_their_option(folder, plugin, tmp_path):
     assert command(folder, "--plugin", "nowhere", "--help").returncode == 0
 
 
+@pytest.mark.slow
 def test_an_installed_plug_in_is_found_by_its_entry_point(folder, tmp_path):
     installed = tmp_path / "plugin-1.0.dist-info"
     installed.mkdir()
@@ -185,6 +188,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["workers=2", 'executor="ray", workers=2'])
 def test_a_sweep_over_a_key_of_its_own(how, folder, plugin, tmp_path):
     script = folder / "sweep.py"
@@ -197,6 +201,7 @@ def test_a_sweep_over_a_key_of_its_own(how, folder, plugin, tmp_path):
     assert gi.load(tmp_path / "relevant=2").task == plugin.BitParity(bits=6, relevant=2)
 
 
+@pytest.mark.slow
 def test_a_kind_of_main_is_refused_where_others_have_to_import_it(folder, tmp_path):
     script = folder / "main.py"
     script.write_text(
@@ -236,6 +241,7 @@ def test_operation_measure_claim_log_and_layout(folder, plugin, tmp_path):
     assert torch.equal(read.snapshot().logits, run.snapshot().logits)
 
 
+@pytest.mark.slow
 def test_an_operation_that_a_configuration_names_is_looked_for_in_plug_ins(folder):
     code = "from grokinterp.reading.settings import Settings\n"
     code += "print(Settings.from_config({'op': 'no-such', 'task': {'fn_name': 'double-add'}}))"
@@ -251,6 +257,7 @@ def test_runs_of_modules_are_compared_after_their_weights_were_asked_for(plugin,
     check_lineup(runs)
 
 
+@pytest.mark.slow
 def test_a_claim_of_a_plug_in_is_judged_where_nobody_imported_it(folder, tmp_path):
     recipe = "gi.Recipe(p=5, d_model=8, n_heads=1, d_head=8, d_mlp=8, steps=2"
     code = f"runs = [gi.train({recipe}, seed=i), {str(tmp_path)!r} + f'/{{i}}') for i in (0, 1)]\n"

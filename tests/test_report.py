@@ -275,6 +275,7 @@ def test_a_report_of_other_kinds_of_model(tmp_path, kind, missing):
     assert text.count("Not drawn:") == sum(f"data-{panel}" not in data for panel in PANELS)
 
 
+@pytest.mark.slow
 def test_runs_that_lack_something_have_a_report_that_says_so(tiny, tmp_path, monkeypatch):
     """One checkpoint has no trajectory, NaN leaves out its step, no split leaves no loss."""
     one = gi.train(tiny.replace(steps=0), tmp_path / "one")

@@ -48,6 +48,7 @@ def has_rows_of(run, other):
     assert run.manifest.split["n_train"] == len(other.train_indices)
 
 
+@pytest.mark.slow
 @SIZES
 def test_exact_losses_tell(n, trained, tmp_path):
     run = read(trained[n], tmp_path / "run", loss=float)

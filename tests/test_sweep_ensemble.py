@@ -173,6 +173,7 @@ def test_runs_begun_singly_or_apart_go_on_singly_and_the_new_ones_together(
     assert not list(tmp_path.rglob("resume*"))
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_table_of_single_runs(sweep, alone, tmp_path):
     some = Sweep(sweep.base, ({"n_layers": (1,)}, {"seed": (0, 1, 2)}), ensemble=2)
     assert same_rows(run_sweep(some, tmp_path, measure=measure, workers=2), alone[:3])

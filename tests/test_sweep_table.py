@@ -323,6 +323,7 @@ def test_a_row_whose_keys_are_not_those_of_its_run_is_measured_again(tiny, tmp_p
     assert file.read_text() == right
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_noticed_and_its_row_measured_again(sweep, whole, out):
     """In whatever cell it is; what tells rows and columns apart is structure, and is refused."""
     path = out / RESULTS

@@ -74,6 +74,7 @@ def at_once(looks, *, times, threads=4):
     return wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*RECIPES, *OWN])
 def test_threads_that_look_at_one_model(kind):
     task, model = task_and_model(kind)

@@ -1,12 +1,26 @@
 """What enforces the shapes of tensors while tests run: beartype, with an int accepted for a float.
 
-Signatures that name no shape are left to the static type checker: enforcing those too takes a
-fifth of the suite's time.
+Signatures that name no shape are left to the static type checker, and so are whole modules that
+name none: jaxtyping binds the arguments of every function that it looks at, which makes a call ten
+times slower.
 """
 
-from beartype import BeartypeConf, beartype
+import sys
+from pathlib import Path
 
+from beartype import BeartypeConf, beartype
+from jaxtyping import install_import_hook
+
+PACKAGE = Path(__file__).parent.parent / "grokinterp"
 _checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
+def install() -> None:
+    """Check the modules of the package that name shapes, none of which may be imported yet."""
+    files = [x for x in PACKAGE.rglob("*.py") if "from jaxtyping import" in x.read_text()]
+    names = [".".join(x.relative_to(PACKAGE.parent).with_suffix("").parts) for x in files]
+    assert not set(names) & set(sys.modules), "imported before their shapes are checked"
+    install_import_hook(names, "tests.typecheck.checker")
 
 
 def checker(function):

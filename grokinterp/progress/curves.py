@@ -279,6 +279,9 @@ def read_csv_curves(path: str | Path) -> pd.DataFrame:
 def _into_range(numbers: pd.DataFrame, column: str, source: str) -> list[str]:
     """Put into its range what rounding moved out of it, with a note; refuse what is outside."""
     values, share = numbers[column], "_acc" in column
+    plain = values.to_numpy()
+    if not ((plain < 0) | (share & (plain > 1))).any():
+        return []
     outside = values[(values < -ROUNDING) | (share & (values > 1 + ROUNDING))]
     if len(outside) and share:
         raise InputError(

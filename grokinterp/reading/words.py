@@ -7,6 +7,7 @@ logarithm.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 LONGEST_KEY = 100  # characters of a name that is looked at
 SIDES = {
@@ -46,9 +47,12 @@ _ROWS = {"index", "indices", "indexes", "idx", "idxs", "inds", "ids", "rows", "m
 _PAIRS = {"data", "pairs", "inputs", "input", "x", "dataset"}
 SPLIT_GROUPS = {"split", "splits", "indices", "idx", "data", "dataset"}  # with a "train" in them
 
+_OF_CURVES = {*SIDES, *KINDS, *FILLERS, "unmirrored"}  # all words that a name of one may have
+
 CurveOf = tuple[str | None, str]  # the side (None: not named) and what is measured
 
 
+@lru_cache(maxsize=4096)
 def words_of(name: str) -> tuple[str, ...]:
     """The words of a name, in lower case.
 
@@ -81,8 +85,7 @@ def curve_of(words: Sequence[str]) -> CurveOf | None:
     unmirrored = "_unmirrored" if "unmirrored" in words else ""
     if {"cross", "entropy"} <= set(words):
         kinds.add("loss")
-    known = {*SIDES, *KINDS, *FILLERS, "unmirrored"}
-    if len(sides) > 1 or len(kinds) != 1 or not set(words) <= known:
+    if len(sides) > 1 or len(kinds) != 1 or not set(words) <= _OF_CURVES:
         return None
     return next(iter(sides), None), kinds.pop() + unmirrored
 

@@ -145,6 +145,8 @@ def plain_steps(values: pd.Series) -> pd.Series:
     >>> plain_steps(pd.Series(["5/100", "10/100"])).tolist()
     [5, 10]
     """
+    if values.dtype.kind in "iuf":
+        return values
     parts = _parts_of_wholes(values)
     if parts is not None and len({whole for _, whole in parts}) == 1:
         return pd.Series([part for part, _ in parts], values.index)
@@ -168,6 +170,8 @@ def percent_signs(values: pd.Series) -> pd.Series | None:
     >>> percent_signs(pd.Series(["50 %", None, "100%"])).tolist()
     [0.5, nan, 1.0]
     """
+    if values.dtype.kind in "iuf":
+        return None
     cells = values.tolist()
     if not any(isinstance(cell, str) and "%" in cell for cell in cells):
         return None

@@ -50,7 +50,7 @@ def numbers_in(
     a row is of, and so are not left out.
     """
     curves, axes = chosen(frame, columns, source, epochs=epochs)
-    values = pd.DataFrame(index=frame.index)
+    values: dict[str, pd.Series] = {}
     signs = []
     for one in curves:
         given = single_column(frame, one.theirs, source)
@@ -84,14 +84,13 @@ def numbers_in(
     ]  # fmt: skip
     notes += left_out(frame, {*taken, *used, *unsaid})
     parts = []
-    values.index = pd.RangeIndex(len(values))
     for axis in dict.fromkeys(axes.values()):
-        own = [ours for ours, its in axes.items() if its == axis]
-        parts.append(values[own].assign(step=_column(frame, axis, source).to_numpy()))
+        own = {ours: values[ours].to_numpy() for ours, its in axes.items() if its == axis}
+        parts.append(pd.DataFrame({"step": _column(frame, axis, source).to_numpy(), **own}))
+    table = parts[0]
     if len(parts) > 1:  # each side has steps of its own: rows without them are of the others
-        parts = [part[part["step"].notna()] for part in parts]
-    table = pd.concat(parts)
-    table = table[["step", *(one.ours for one in curves)]]
+        table = pd.concat([part[part["step"].notna()] for part in parts])
+        table = table[["step", *values]]
     return Numbers(table, next(iter(axes.values())), taken, tuple(notes))
 
 
@@ -111,7 +110,7 @@ def _is_share(one: Curve) -> bool:
 
 
 def _in_shares(
-    numbers: pd.DataFrame, taken: list[Curve], source: str
+    numbers: dict[str, pd.Series], taken: list[Curve], source: str
 ) -> tuple[list[str], list[str]]:
     """Divide what is percent by 100, in place; what to say of it, and a caution."""
     shares = [one for one in taken if _is_share(one)]

@@ -317,7 +317,7 @@ def _of_last_run(numbers: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     steps, rows = numbers["step"].to_numpy(float), numbers.index.to_numpy()
     starts = {}
     for name in numbers.columns.drop("step"):
-        own = np.flatnonzero(numbers[name].notna() & numbers["step"].notna())
+        own = np.flatnonzero(~np.isnan(numbers[name].to_numpy(float)) & ~np.isnan(steps))
         if at := begins_again(steps[own]):
             starts[name] = own[at]
     if not starts:
