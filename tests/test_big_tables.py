@@ -31,6 +31,7 @@ print(row["test_loss"], peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc/self/status")
 def test_measures_take_less_memory_than_the_logits(tmp_path):
     """At p = 409 these are 274 MB in float32; at p = 1009 they would be 4.1 GB."""

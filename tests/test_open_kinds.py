@@ -113,6 +113,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(keys, folder, plugin, tmp_path):
     same_bits(gi.load(tmp_path / "killed"), whole)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_knows_a_run_by_the_variable_alone(folder, plugin, tmp_path):
     recipe = eval(f"gi.Recipe({NET}, steps=60, checkpoints='every:20')")
     run = gi.train(recipe, tmp_path / "run")

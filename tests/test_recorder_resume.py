@@ -174,6 +174,7 @@ class TestAfterAKill:
         assert_whole(begun, [0, 10, 20, 30])
         assert not list(begun.rglob(".writing-*"))
 
+    @pytest.mark.slow
     def test_killed_for_real(self, tmp_path):
         code = (
             "import os, sys, torch, grokinterp as gi\n"
@@ -399,6 +400,7 @@ class TestWhatCanBeRecorded:
         first.close()
         assert assert_whole(tmp_path / "run", [0, 1]).metrics["step"].tolist() == [0, 1]
 
+    @pytest.mark.slow
     def test_whatever_is_given_is_refused_in_one_line(self, tmp_path):
         """In a process of its own: here the type checker would speak first."""
         done = subprocess.run(

@@ -138,6 +138,7 @@ def test_tab_shows_names_and_rooms():
     assert gi.__all__ == sorted(gi.__all__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["progress", "circuits", "geometry", "viz", "hooks", "verify"])
 def test_a_room_works_at_once(name):
     """Without anything else imported before."""

@@ -57,6 +57,7 @@ def test_exact_losses_tell(n, trained, tmp_path):
     assert "and the files say" in note_of(run)
 
 
+@pytest.mark.slow
 @SIZES
 def test_losses_of_untrained_weights_tell_as_well(n, trained, tmp_path):
     """Where no row looks different from another."""

@@ -145,6 +145,7 @@ def begin(step, make):
             make()
 
 
+@pytest.mark.slow
 def test_runs_begun_singly_or_apart_go_on_singly_and_the_new_ones_together(
     sweep, alone, faster, tmp_path, caplog
 ):

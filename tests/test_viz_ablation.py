@@ -115,6 +115,7 @@ def test_nothing_ablated_is_nothing_to_draw(found):
         plot_ablation(replace(found, rows=()))
 
 
+@pytest.mark.slow
 def test_faithfulness_draws_the_losses_of_its_table(shipped):
     found = faithfulness(shipped, placebos=0)
     whole, parts, edge = found.plot().data

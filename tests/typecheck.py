@@ -1,8 +1,8 @@
 """What enforces the shapes of tensors while tests run: beartype, with an int accepted for a float.
 
 Signatures that name no shape are left to the static type checker, and so are whole modules that
-name none: jaxtyping binds the arguments of every function that it looks at, which makes a call ten
-times slower.
+name none: jaxtyping binds the arguments of every function that it looks at, which takes longer than
+many of them do.
 """
 
 import sys
