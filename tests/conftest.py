@@ -16,6 +16,7 @@ from filelock import FileLock
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core for every worker, and for what it starts
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import jaxtyping
 import torch
 
 import grokinterp as gi
@@ -127,6 +128,12 @@ def run(monkeypatch, capsys):
         return stopped.value.code, captured.out, captured.err
 
     return command
+
+
+@pytest.fixture
+def shapes_unchecked(monkeypatch):
+    """As for users: no check speaks before ours, or takes longer than what it checks."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @contextlib.contextmanager

@@ -48,13 +48,14 @@ def test_phases_of_a_csv(run, shipped, tmp_path):
     assert json.loads(out)["key_frequencies"] is None
 
 
-def test_measure_writes_a_csv(run, tmp_path, tiny_run):
+@pytest.mark.slow
+def test_measure_writes_a_csv(run, tmp_path):
     out = tmp_path / "measures.csv"
-    status, _, _ = run("measure", tiny_run.path, "--out", out)
+    status, _, _ = run("measure", SHIPPED, "--out", out)
     assert status == 0
     written = pd.read_csv(out)
-    assert written["step"].tolist() == list(tiny_run.steps)
-    status, printed, _ = run("measure", tiny_run.path)
+    assert len(written) == 26
+    status, printed, _ = run("measure", SHIPPED)
     assert printed == out.read_text()
 
 

@@ -2,7 +2,6 @@ import itertools
 import os
 import signal
 
-import jaxtyping
 import pytest
 import torch
 
@@ -62,14 +61,6 @@ VARIANTS = {
     "embedded mlp": (MLP.replace(embedding="learned", d_model=6, reshuffle=False), 50, 2),
     "deep mlp": (MLP.replace(widths=(9, 5), optimizer="adam", init="torch"), 50, 2),
 }
-
-
-@pytest.fixture
-def shapes_unchecked():
-    """Without the checks of every signature, which take far longer than the steps."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

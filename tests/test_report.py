@@ -10,7 +10,6 @@ import shutil
 import sys
 from dataclasses import replace
 
-import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -224,8 +223,7 @@ def test_milestones_are_where_the_story_happens(shipped, shipped_measures):
     assert milestones(shipped.steps, nothing) == (last,)
 
 
-def test_bad_input_is_one_line_and_leaves_what_was_there(tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for users
+def test_bad_input_is_one_line_and_leaves_what_was_there(tiny_run, tmp_path, shapes_unchecked):
     there = tmp_path / "out.html"
     there.write_text("mine")
     for given in (3, [], "run", [tiny_run, 3]):

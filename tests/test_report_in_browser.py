@@ -5,7 +5,6 @@ import io
 import time
 from unittest.mock import patch
 
-import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -504,8 +503,7 @@ def test_dark_and_light(opened):
 
 
 @patch.dict(PANELS)  # which puts them back in their order
-def test_two_runs_move_together_by_step_and_by_phase(mod31, tmp_path, downloads, monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for users
+def test_two_runs_move_together_by_step_and_by_phase(mod31, tmp_path, downloads, shapes_unchecked):
     for slow in FEW:
         del PANELS[slow]
     runs = [gi.load(run.path) for run in mod31.values()]

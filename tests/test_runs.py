@@ -3,7 +3,6 @@ import math
 import random
 import shutil
 
-import jaxtyping
 import numpy as np
 import pytest
 import safetensors.torch
@@ -185,8 +184,7 @@ class TestRecorder:
         assert row[["train_loss", "test_loss", "excluded_loss"]].isna().all()
         assert row[["restricted_loss", "trig_loss", "sum_sq_weights"]].notna().all()
 
-    def test_bad_use_is_refused(self, tiny, tmp_path, monkeypatch):
-        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for users
+    def test_bad_use_is_refused(self, tiny, tmp_path, shapes_unchecked):
         task = tiny.build_task()
         faults = {
             "names a row twice": torch.tensor([1, 1]),

@@ -1,4 +1,3 @@
-import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -129,8 +128,7 @@ def test_every_frequency_emerges_in_its_line(shipped):
         assert (line.x[:-1].to_numpy() == shares.index).all()
 
 
-def test_what_is_no_table_of_shares_is_refused(shipped_measures, tiny_run, monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for users
+def test_what_is_no_table_of_shares_is_refused(shipped_measures, tiny_run, shapes_unchecked):
     with pytest.raises(gi.InputError, match="no table of shares"):
         plot_emergence(shipped_measures, frequencies=(1,))
     shares = frequency_shares(tiny_run)

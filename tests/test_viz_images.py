@@ -2,7 +2,6 @@
 
 import math
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -60,8 +59,7 @@ def test_the_shipped_run_is_drawn_small(shipped):
 
 
 @pytest.mark.parametrize("classes", [[], [7], [-1], ["a"], [1.0], [True], "0", 3, None])
-def test_bad_classes_are_refused_in_one_line(tiny_run, classes, monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for users
+def test_bad_classes_are_refused_in_one_line(tiny_run, classes, shapes_unchecked):
     with pytest.raises(gi.InputError) as refused:
         plot_logits(tiny_run, classes=classes)
     assert "\n" not in str(refused.value)

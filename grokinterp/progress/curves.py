@@ -278,19 +278,16 @@ def read_csv_curves(path: str | Path) -> pd.DataFrame:
 
 def _into_range(numbers: pd.DataFrame, column: str, source: str) -> list[str]:
     """Put into its range what rounding moved out of it, with a note; refuse what is outside."""
-    values, share = numbers[column], "_acc" in column
-    plain = values.to_numpy()
-    if not ((plain < 0) | (share & (plain > 1))).any():
-        return []
+    values, share = numbers[column].to_numpy(), "_acc" in column
     outside = values[(values < -ROUNDING) | (share & (values > 1 + ROUNDING))]
     if len(outside) and share:
         raise InputError(
-            f"{source}, column {column!r} has {outside.iloc[0]:g}; give accuracies as shares from "
+            f"{source}, column {column!r} has {outside[0]:g}; give accuracies as shares from "
             "0 to 1."
         )
     if len(outside):
         raise InputError(
-            f"{source}, column {column!r} has {values.min():g}, and a cross-entropy is not "
+            f"{source}, column {column!r} has {outside.min():g}, and a cross-entropy is not "
             "negative; if these are logarithms, give the losses themselves (10**x for log10, "
             "exp(x) for ln)."
         )
@@ -299,5 +296,6 @@ def _into_range(numbers: pd.DataFrame, column: str, source: str) -> list[str]:
         notes.append(f"{column}: {above} rows that rounding put above 1 are taken as 1")
     if below := int((values < 0).sum()):
         notes.append(f"{column}: {below} rows that rounding made negative are taken as 0")
-    numbers[column] = values.clip(0, 1 if share else None)
+    if notes:
+        numbers[column] = values.clip(0, 1 if share else None)
     return notes

@@ -315,9 +315,9 @@ def _of_last_run(numbers: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     stands before the first that begins again is of an earlier run in all of them.
     """
     steps, rows = numbers["step"].to_numpy(float), numbers.index.to_numpy()
-    starts = {}
+    known, starts = ~np.isnan(steps), {}
     for name in numbers.columns.drop("step"):
-        own = np.flatnonzero(~np.isnan(numbers[name].to_numpy(float)) & ~np.isnan(steps))
+        own = np.flatnonzero(known & ~np.isnan(numbers[name].to_numpy(float)))
         if at := begins_again(steps[own]):
             starts[name] = own[at]
     if not starts:
