@@ -42,6 +42,7 @@ def test_the_exact_clock():
     assert found.distance_irrelevance.value > 0.9
 
 
+@pytest.mark.slow
 def test_the_shipped_run_is_a_clock_whose_components_mix(shipped):
     """Frequencies 18 and 53 have circles of nearly one size: 0.9886, below the published 0.995."""
     found = algorithm(shipped)

@@ -280,6 +280,7 @@ def test_no_rule_has_a_circuit_there(mirrored, rule):
     assert gi.key_frequencies(mirrored).other_rules[rule] == found.rejected
 
 
+@pytest.mark.slow
 def test_without_a_circuit_everything_says_so(mirrored, tmp_path):
     found = gi.key_frequencies(mirrored)
     reason = found.reason

@@ -65,6 +65,7 @@ def members(out):
     ]
 
 
+@pytest.mark.slow
 def test_one_worker_makes_the_table_of_single_runs(sweep, alone, faster, tmp_path):
     rows = []
     table = run_sweep(together(sweep, 2), tmp_path, measure=measure, on_row=rows.append)

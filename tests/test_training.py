@@ -280,6 +280,7 @@ def test_an_unusable_device_is_refused(tiny, tmp_path):
             gi.train(tiny.replace(device="cuda"), tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
 @pytest.mark.parametrize("size", ["200k", "read-only"])
 def test_a_full_or_read_only_disk_loses_nothing(size, tiny, tmp_path):

@@ -107,6 +107,7 @@ def test_what_is_null_at_every_step_is_left_out(shipped_measures):
             plot_progress(wrong)
 
 
+@pytest.mark.slow
 def test_every_frequency_emerges_in_its_line(shipped):
     shares = frequency_shares(shipped)
     keys = gi.key_frequencies(shipped).frequencies

@@ -73,6 +73,7 @@ def test_dark_is_a_copy(drawn):
     assert drawn.layout.template.layout.paper_bgcolor == theme.LIGHT.layout.paper_bgcolor
 
 
+@pytest.mark.slow
 def test_the_state_of_plotly_is_left_alone():
     code = (
         "import sys, plotly.io as pio; before = pio.templates.default, pio.renderers.default\n"
