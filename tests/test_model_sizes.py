@@ -47,10 +47,10 @@ def test_models_of_the_layout_fit(sizes, task, tmp_path):
 @pytest.mark.parametrize(
     ("sizes", "task", "advice"),
     [
-        ((P + 2, 4, P), TASK, "not supported"),  # [a, op, b, =]
-        ((P + 2, 3, P), TASK, "not supported"),
-        ((P + 1, 4, P), TASK, "not supported"),
-        ((P + 1, 3, P + 2), TASK, "not supported"),
+        ((P + 2, 4, P), TASK, 'layout="a op b ="'),  # [a, op, b, =]
+        ((P + 2, 3, P), TASK, 'layout="a op b ="'),
+        ((P + 1, 4, P), TASK, 'layout="a op b ="'),
+        ((P + 1, 3, P + 2), TASK, 'layout="a op b ="'),
         ((12, 3, 11), TASK, "p=11"),
         ((12, 3, 12), TASK, "p=11"),
         ((6, 3, 5), TASK, "p=5"),

@@ -230,8 +230,11 @@ def by_name(keys: Iterable[Key]) -> dict[str, Key]:
 
 
 def fields_from(keys: Iterable[Key], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of those keys that set a field, by the field."""
-    return {one.field: values[one.name] for one in keys if one.field and one.name in values}
+    """The values of those keys that set a field, by the field; not of one that another replaces."""
+    keys = list(keys)
+    replaced = {name for one in keys if values.get(one.name) for name in one.replaces}
+    own = (one for one in keys if one.field and one.name in values and one.name not in replaced)
+    return {one.field: values[one.name] for one in own}
 
 
 def _reader(kind: Any, of: str = "") -> tuple[Callable[[Any], Any], str]:

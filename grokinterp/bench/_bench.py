@@ -97,7 +97,7 @@ def usual_step(recipe: Recipe) -> Callable[[], None]:
     """One full-batch update of TransformerLens' model (HookedTransformer, or the bridge of 4.x)."""
     architecture, task = recipe.architecture(), recipe.build_task()
     rows = recipe.train_indices()
-    tokens, labels = task.model_inputs[rows], task.labels[rows]
+    tokens, labels = task.model_inputs[rows], task.targets[rows]
     model = architecture.hooked(architecture.initial(seed=recipe.seed))
     assert isinstance(model, torch.nn.Module)
     for name, parameter in model.named_parameters():

@@ -17,6 +17,7 @@ from grokinterp.base.result import Html, Result
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.fourier.basis import n_frequencies, transform_2d
+from grokinterp.fourier.spectra import operand_orders
 from grokinterp.models.user_models import alone_with
 from grokinterp.reading._load import RunOrPath, Subject, run_of
 from grokinterp.runs._snapshot import Snapshot, need_residual_stream
@@ -33,10 +34,11 @@ FLAT = 1e-6  # spread of attention, or of scores in nats, below which float32 sh
 class Attention(Result):
     """Attention from the answer position, for every pair of operands.
 
-    `pattern[h, i, a, b]` is what head h gives to position i (a, b, then "=" where there is one) on
-    input (a, b). `shares[h, k - 1]` is the share of the pattern's variance over (a, b), all
-    positions together, in the terms const, cos w_k, sin w_k of a times the same of b; 0 where it is
-    constant, None without an answer group (`reason`). Where a head looks is not what it moves.
+    `pattern[h, i, a, b]` is what head h gives to position i on input (a, b), NaN for pairs that the
+    task leaves out; `positions` are the words of the layout, such as a, b, equals.
+    `shares[h, k - 1]` is the share of the pattern's variance over (a, b), all positions together,
+    in the terms const, cos w_k, sin w_k of a times the same of b; 0 where it is constant, None
+    without an answer group (`reason`). Where a head looks is not what it moves.
     """
 
     pattern: Float[Tensor, "n_heads n_tokens p p"] = field(repr=False)
@@ -45,16 +47,22 @@ class Attention(Result):
     layer: int
     step: int | None
     reason: str | None
+    positions: tuple[str, ...] = ("a", "b", "equals")
 
     @property
     def mean(self) -> Float[Tensor, "n_heads n_tokens"]:
         """Attention to each position, averaged over all inputs (float64)."""
-        return self.pattern.double().mean(dim=(2, 3))
+        return self._of_inputs.mean(dim=2)
 
     @property
     def spread(self) -> Float[Tensor, "n_heads n_tokens"]:
         """Standard deviation over the inputs of the attention to each position (float64)."""
-        return self.pattern.double().std(dim=(2, 3), correction=0)
+        return self._of_inputs.std(dim=2, correction=0)
+
+    @property
+    def _of_inputs(self) -> Float[Tensor, "n_heads n_tokens n_inputs"]:
+        flat = self.pattern.double().flatten(2)
+        return flat[:, :, ~flat[0, 0].isnan()]
 
     def table(self) -> pd.DataFrame:
         """One row per head: means and spreads, the pattern's leading frequency and its share.
@@ -63,7 +71,7 @@ class Attention(Result):
         """
         frame = pd.DataFrame({"head": range(len(self.pattern))})
         for what, values in (("to", self.mean), ("spread", self.spread)):
-            for name, column in zip(("a", "b", "equals"), values.T, strict=False):
+            for name, column in zip(self.positions, values.T, strict=True):
                 frame[f"{what}_{name}"] = column.tolist()
         shares = torch.zeros(len(frame), 1) if self.shares is None else self.shares
         largest, at = shares.max(dim=1)
@@ -76,7 +84,7 @@ class Attention(Result):
         return frame
 
     def plot(self, to: str = "a") -> "go.Figure":
-        """Attention to operand "a", "b" or "equals" over all pairs (a, b), one panel per head."""
+        """Attention to one of `positions` over all pairs (a, b), one panel per head."""
         return super().plot(to=to)
 
 
@@ -97,21 +105,27 @@ def attention(
     """
     snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
-    p = snapshot.modular_task.p
-    pattern = patterns_of(snapshot, layer).permute(1, 2, 0).unflatten(2, (p, p))
-    group = usable_group(snapshot)
+    task, (of_a, of_b) = snapshot.modular_task, operand_orders(snapshot)
+    pattern = task.on_grid(patterns_of(snapshot, layer)).permute(2, 3, 0, 1)
+    ordered = pattern[:, :, of_a][..., of_b]
+    reason = None
+    if usable_group(snapshot) is None:
+        reason = no_frequencies_reason(snapshot)
+    elif bool(ordered.isnan().any()):
+        reason = f"{task.title} leaves pairs out"
     return Attention(
         pattern=pattern,
-        shares=None if group is None else _shares(pattern[:, :, group.tokens][..., group.tokens]),
+        shares=_shares(ordered) if reason is None else None,
         frequencies=frequencies,
         layer=layer,
         step=snapshot.step,
-        reason=no_frequencies_reason(snapshot) if group is None else None,
+        reason=reason,
+        positions=task.reads.position_names,
     )
 
 
 def commutativity(x: RunOrPath, *, layer: int = 0) -> pd.DataFrame:
-    """Mean attention to position 0 minus that to position 1: a row per step, a column per head.
+    """Mean attention to operand a minus that to operand b: a row per step, a column per head.
 
     Averaged over all inputs, from the answer position (ARENA, chapter 1.5). Near 0 the head treats
     the operands alike on average, which a commutative answer asks for; it can still be far from
@@ -120,10 +134,11 @@ def commutativity(x: RunOrPath, *, layer: int = 0) -> pd.DataFrame:
     """
     run = run_of(x)
     need_residual_stream(run.snapshot())
+    of_a, of_b = run.snapshot().modular_task.reads.operand_places
     rows = {}
     for step in run.steps:
         mean = patterns_of(run.snapshot(step), layer).double().mean(dim=0)
-        rows[step] = (mean[:, 0] - mean[:, 1]).tolist()
+        rows[step] = (mean[:, of_a] - mean[:, of_b]).tolist()
     frame = pd.DataFrame.from_dict(rows, orient="index")
     return frame.rename_axis(index="step", columns="head")
 
@@ -226,17 +241,19 @@ def attention_patterns(
     """
     snapshot, _ = subject_of(x, step=step, frequencies=(), task=task)
     need_residual_stream(snapshot)
-    p, name = snapshot.modular_task.p, _pattern_name(snapshot, layer)
-    pairs = _pairs(inputs, p)
-    rows = torch.tensor([a * p + b for a, b in pairs])
+    task, name = snapshot.modular_task, _pattern_name(snapshot, layer)
+    pairs = _pairs(inputs, task.p)
     model = snapshot.hooked()
-    tokens = snapshot.modular_task.tokens[rows].to(device_of(model))
+    tokens = task.reads.tokens(torch.tensor(pairs)).to(device_of(model))
     with torch.no_grad(), alone_with(model):
         _, cache = model.run_with_cache(tokens, names_filter=[name])
     return AttentionPatterns(
         patterns=_finite(cache[name].double().cpu(), layer),
         inputs=pairs,
-        tokens=tuple((f"a={a}", f"b={b}", "=")[: tokens.shape[1]] for a, b in pairs),
+        tokens=tuple(
+            tuple({"a": f"a={a}", "b": f"b={b}"}.get(x, x) for x in task.reads.words)
+            for a, b in pairs
+        ),
         layer=layer,
         step=snapshot.step,
     )

@@ -20,9 +20,10 @@ from grokinterp.circuits._attention import FLAT, patterns_of
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import spectrum
+from grokinterp.fourier.spectra import token_order
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, need_residual_stream
-from grokinterp.tasks.modular import AnswerGroup, ModularTask
+from grokinterp.tasks.modular import ModularTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,8 @@ class AttentionReadout(Result):
 
     `scores[j, t]` is C_j(t), in nats of log attention when `scaled`. `shares[j, k - 1]` is the
     share of its variance over the tokens, in group order, along cos and sin of w_k; 0 for a head
-    that scores all tokens alike. `offset[j]` is how much more the head prefers position 0 over
-    position 1 whatever the token, in the same unit.
+    that scores all tokens alike. `offset[j]` is how much more the head prefers the position of a
+    over that of b whatever the token, in the same unit.
     """
 
     scores: Float[Tensor, "n_heads p"] = field(repr=False)
@@ -90,7 +91,7 @@ def attention_readout(
     task: ModularTask | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> AttentionReadout:
-    r"""C_j(t) = (q_0 W_Q^j + b_Q^j) . (W_E[t] W_K^j) / sqrt(d_head), q_0 = W_E["="] + W_pos[2].
+    r"""C_j(t) = (q_0 W_Q^j + b_Q^j) . (W_E[t] W_K^j) / sqrt(d_head), q_0 = W_E["="] + W_pos[last].
 
     Attention to operand a over that to b is exp(C_j(a) - C_j(b) + offset_j). Nanda et al. 2023
     (arXiv 2301.05217) find one frequency per head, with 97.9 to 99.1 % of the variance; their
@@ -107,7 +108,8 @@ def attention_readout(
     scaled = truth("scaled", scaled)
     snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
-    tokens = group_of(snapshot).tokens
+    group_of(snapshot)
+    tokens = token_order(snapshot)
     patterns = patterns_of(snapshot, layer)
     scores, offset, note = token_scores(snapshot, layer)
     power = spectrum(scores[:, tokens].T)[1:].T
@@ -117,7 +119,7 @@ def attention_readout(
         scores=scores * unit,
         shares=power / power.sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny),
         offset=offset * unit,
-        to_equals=patterns[:, :, 2].double().mean(dim=0),
+        to_equals=patterns[:, :, -1].double().mean(dim=0),
         frequencies=frequencies,
         scaled=scaled,
         threshold=threshold,
@@ -136,14 +138,16 @@ def token_scores(
         raise InputError(f"layer={layer} has no attention readout: {why}.")
     if not snapshot.modular_task.equals_token:
         why = "its query varies with b and there is no readout of one query"
-        raise InputError(f'the model reads no "=", so {why}; {other}.')
+        raise InputError(f'the model reads no "=" at its end, so {why}; {other}.')
     if architecture is None:
         plain = "learned positions, the usual attention and MLP, no hooks of your own left on"
         raise InputError(f"the attention readout needs a plain model ({plain}); {other}.")
     if architecture.attention_rate == 0:
         raise InputError("attention is constant (attention_rate=0): no score is read.")
-    p, w = snapshot.modular_task.p, {name: x.double() for name, x in snapshot.weights.items()}
-    rows = w["embed.W_E"] + w["pos_embed.W_pos"][:3, None]  # [position, token, d_model]
+    reads, w = snapshot.modular_task.reads, {n: x.double() for n, x in snapshot.weights.items()}
+    places, last = list(reads.operand_places), reads.words[-1]
+    positions = w["pos_embed.W_pos"][[*places, len(reads.words) - 1]]
+    rows = w["embed.W_E"] + positions[:, None]  # [a, b and the last position; token; d_model]
     normalised = architecture.normalization_type == "LN"
     if normalised:
         gain, bias = w["blocks.0.ln1.w"], w["blocks.0.ln1.b"]
@@ -151,15 +155,15 @@ def token_scores(
     query, keys = (
         torch.einsum("...d,hdk->...hk", x, w[f"blocks.0.attn.W_{which}"])
         + w[f"blocks.0.attn.b_{which}"]
-        for which, x in (("Q", rows[2, p]), ("K", rows))  # the token p is "="
+        for which, x in (("Q", rows[2, reads.id_of[last]]), ("K", rows[:, reads.operand_rows]))
     )
     root = math.sqrt(query.shape[1])
     exact = torch.einsum("hk,ithk->iht", query, keys) / root
-    offset = (exact[0] - exact[1])[:, :p].mean(dim=1)
+    offset = (exact[0] - exact[1]).mean(dim=1)
     if normalised:
-        return exact[:2, :, :p].mean(dim=0), offset, "LayerNorm: mean over the operand positions"
+        return exact[:2].mean(dim=0), offset, "LayerNorm: mean over the operand positions"
     matrix = torch.einsum("hk,hdk->hd", query, w["blocks.0.attn.W_K"]) / root
-    return matrix @ w["embed.W_E"][:p].T, offset, ""
+    return matrix @ w["embed.W_E"][reads.operand_rows].T, offset, ""
 
 
 FITTED = {"sigmoid": "nothing", "linear": "slope, intercept"}  # of each form, to the pattern
@@ -212,19 +216,23 @@ def attention_fits(
     snapshot, frequencies = subject_of(x, step, frequencies, task, train_mask)
     readout = attention_readout(snapshot, layer=layer, frequencies=frequencies)
     waves = whole("waves", waves, least=1, most=readout.shares.shape[1], such_as="1")
-    truth = patterns_of(snapshot, layer)[:, :, 0].double()
+    reads = snapshot.modular_task.reads
+    of_a, of_b = reads.operand_places
+    truth = patterns_of(snapshot, layer)[:, :, of_a].double()
     assert snapshot.transformer is not None  # attention_readout has made sure
     rate = snapshot.transformer.attention_rate
-    cut = _leading_waves(readout, group_of(snapshot), waves)
-    a, b = snapshot.modular_task.inputs.unbind(1)
+    cut = _leading_waves(readout, token_order(snapshot), waves)
+    a, b = snapshot.modular_task.operands.unbind(1)
     difference, every = ((scores[:, a] - scores[:, b]).T for scores in (cut, readout.scores))
     patterns: dict[str, Tensor] = {}
     rows: list[dict[str, object]] = []
     for form, fitted in FITTED.items():
         slope, intercept, to_a, explained = _fit(form, difference, readout.offset, rate, truth)
         ceiling = _fit(form, every, readout.offset, rate, truth)[3]
-        to_equals = torch.full_like(to_a, 1 - rate)
-        patterns[form] = torch.stack([to_a, 2 - rate - to_a, to_equals], dim=2)
+        constant = torch.full_like(to_a, 1 - rate)
+        of_place = {of_a: to_a, of_b: 2 - rate - to_a}
+        parts = [of_place.get(place, constant) for place in range(len(reads.words))]
+        patterns[form] = torch.stack(parts, dim=2)
         for head, k in enumerate(readout.leading):
             row = {"head": head, "form": form, "frequency": k}
             row |= {"slope": float(slope[head]), "intercept": float(intercept[head])}
@@ -246,7 +254,7 @@ def fitted_patterns(
 ) -> Float[Tensor, "n_inputs n_heads n_tokens"]:
     """The fitted pattern at the answer position, for a hook to put in place of the true one.
 
-    Float64, positions a, b, "="; `form` is "sigmoid" or "linear", see `attention_fits`.
+    Float64, at every position of the layout; `form` is "sigmoid" or "linear", see `attention_fits`.
     """
     word("form", form, FITTED)
     snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
@@ -254,13 +262,13 @@ def fitted_patterns(
     return fits.patterns[form]
 
 
-def _leading_waves(readout: AttentionReadout, group: AnswerGroup, waves: int) -> Tensor:
+def _leading_waves(readout: AttentionReadout, tokens: Tensor, waves: int) -> Tensor:
     """C_j reduced to its mean and leading frequencies; tokens without an exponent keep theirs."""
     scores = readout.scores.clone()
-    coefficients = torch.fft.rfft(scores[:, group.tokens], dim=1)
+    coefficients = torch.fft.rfft(scores[:, tokens], dim=1)
     leading = torch.zeros_like(readout.shares).scatter(1, readout.shares.topk(waves).indices, 1.0)
     coefficients[:, 1:] *= leading * (readout.shares > 0)  # no wave of a head without one
-    scores[:, group.tokens] = torch.fft.irfft(coefficients, n=group.order, dim=1)
+    scores[:, tokens] = torch.fft.irfft(coefficients, n=len(tokens), dim=1)
     return scores
 
 

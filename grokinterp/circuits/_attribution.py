@@ -250,14 +250,14 @@ class Writer:
         wanted = along.coefficients @ self.to_logits.T.to(along.coefficients.dtype)
         product = (activations.conj() * wanted).real / order**2
         product[1 : (order + 1) // 2] *= 2  # the conjugate half
-        share = along.group.rows.numel() / len(self.activations)  # of inputs with an exponent
+        share = int(along.group.counts.sum()) / len(self.activations)  # of inputs with an exponent
         return (product @ self.membership).T * share
 
 
 def _writers(snapshot: Snapshot, clusters: Mapping[int, Int[Tensor, " n"]]) -> Iterator[Writer]:
     """All that writes to the logits at the answer position, in the order of the forward."""
     w, task = snapshot.weights, snapshot.modular_task
-    unembed = w["unembed.W_U"][:, : task.p].double()
+    unembed = task.of_answers(w["unembed.W_U"]).double()
     one = torch.ones(task.n_inputs, 1, dtype=torch.float64)
 
     def writer(
@@ -297,13 +297,13 @@ def _writers(snapshot: Snapshot, clusters: Mapping[int, Int[Tensor, " n"]]) -> I
     if not snapshot.linear_readout:
         yield Writer(("LayerNorm bias",), one, (w["ln_final.b"].double() @ unembed)[None])
     if "unembed.b_U" in w:
-        yield Writer(("unembedding bias",), one, w["unembed.b_U"][None, : task.p].double())
+        yield Writer(("unembedding bias",), one, task.of_answers(w["unembed.b_U"])[None].double())
 
 
 def _of_last_layer(snapshot: Snapshot, clusters: object) -> Iterator[Writer]:
     """What the logits are a linear function of, in a model without a residual stream."""
     finite("the logits", snapshot.logits)
-    weights, n_classes = snapshot.weights, snapshot.task.n_classes
+    weights, task = snapshot.weights, snapshot.task
     bias: Tensor | None
     if snapshot.n_layers:
         read, matrix, bias = snapshot.mlp_post, weights["unembed.W_U"], weights["unembed.b_U"]
@@ -321,10 +321,10 @@ def _of_last_layer(snapshot: Snapshot, clusters: object) -> Iterator[Writer]:
         matrix, bias = layer.weight.detach().T, layer.bias
     own = _checked_clusters(clusters or {}, len(matrix))
     parts, part_of = _by_cluster("neurons", len(matrix), own)
-    yield Writer(parts, read.cpu(), matrix.cpu().double()[:, :n_classes], part_of)
+    yield Writer(parts, read.cpu(), task.of_answers(matrix.cpu().double()), part_of)
     if bias is not None:
         one = torch.ones(snapshot.task.n_inputs, 1, dtype=torch.float64)
-        to_logits = bias.detach().cpu().double()[None, :n_classes]
+        to_logits = task.of_answers(bias.detach().cpu().double())[None]
         yield Writer(("unembedding bias",), one, to_logits)
 
 

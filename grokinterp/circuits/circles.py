@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.base.checks import listed, whole, word
@@ -22,6 +22,7 @@ from grokinterp.circuits.interventions import hooked_answers
 from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis, spectrum
+from grokinterp.fourier.spectra import token_order
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, from_weights, need_residual_stream
 from grokinterp.runs.forwards import device_of
@@ -125,8 +126,19 @@ def centred_embedding(snapshot: Snapshot) -> Float[Tensor, "n d_model"]:
     """`W_E` of the operand tokens in the order of the group, less its mean row (float64)."""
     if "embed.W_E" not in snapshot.named_weights:
         raise InputError("the model has no weight 'embed.W_E', the table of embeddings.")
-    embedding = snapshot.weights["embed.W_E"][group_of(snapshot).tokens].double()
+    embedding = snapshot.named_weights["embed.W_E"][_tokens(snapshot)].double()
     return embedding - embedding.mean(dim=0)
+
+
+def _tokens(snapshot: Snapshot) -> Int[Tensor, " n"]:
+    """The operand tokens in the order of the group; InputError where they do not go round it."""
+    group = group_of(snapshot)
+    if None in group.operand_orders:
+        raise InputError(
+            f"in {snapshot.task.title} an operand does not take every exponent once, so that its "
+            "tokens are on no circle; look at the logits."
+        )
+    return token_order(snapshot)
 
 
 def _svd(
@@ -298,7 +310,7 @@ def with_embedding(snapshot: Snapshot, W_E: Float[Tensor, "d_vocab d_model"]) ->
 def _isolated(
     snapshot: Snapshot, subset: Sequence[int], planes: Mapping[int, Tensor]
 ) -> IsolatedCircles:
-    tokens = group_of(snapshot).tokens
+    tokens = snapshot.modular_task.reads.operand_rows[_tokens(snapshot)]
     W_E = snapshot.weights["embed.W_E"].double()
     rest = centred_embedding(snapshot) - sum(planes[k] for k in subset)
     kept = with_embedding(snapshot, W_E.index_add(0, tokens, rest, alpha=-1))

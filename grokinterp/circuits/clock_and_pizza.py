@@ -33,8 +33,9 @@ from grokinterp.fourier.basis import n_frequencies
 from grokinterp.models.user_models import HookedModel
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, need_residual_stream
-from grokinterp.tasks.modular import AnswerGroup, ModularTask
-from grokinterp.tasks.operations import UNDEFINED
+from grokinterp.tasks.answer_group import UNDEFINED, AnswerGroup
+from grokinterp.tasks.layout import OPERANDS
+from grokinterp.tasks.modular import ModularTask
 
 BLOCK_TRIPLES = 128  # the two-token forward scores every pair of the operands it is given
 LARGEST_SHUFFLE = 4_000_000  # triples; a list of more takes seconds to shuffle
@@ -124,7 +125,7 @@ def sampled_triples(task: ModularTask, *, n_samples: int, seed: int) -> Int[Tens
     """
     group = task.answer_group
     tokens = torch.arange(task.p) if group is None else group.tokens.sort().values
-    n = len(tokens)
+    n = len(tokens)  # in a group also the operands that have an exponent
     generator = random.Random(seed)
     if n**3 <= LARGEST_SHUFFLE:
         order = list(range(n**3))
@@ -132,7 +133,8 @@ def sampled_triples(task: ModularTask, *, n_samples: int, seed: int) -> Int[Tens
         drawn = order[:n_samples]
     else:
         drawn = generator.sample(range(n**3), min(n_samples, n**3))
-    return tokens[torch.stack(torch.unravel_index(torch.tensor(drawn), (n, n, n)), dim=1)]
+    found = tokens[torch.stack(torch.unravel_index(torch.tensor(drawn), (n, n, n)), dim=1)]
+    return found[task.row_of[found[:, 0], found[:, 1]] != UNDEFINED]
 
 
 def _gradients(snapshot: Snapshot, triples: Int[Tensor, "n 3"]) -> Float[Tensor, "n 2 d_model"]:
@@ -143,14 +145,18 @@ def _gradients(snapshot: Snapshot, triples: Int[Tensor, "n 3"]) -> Float[Tensor,
     # Each operand of each triple is given a token of its own, so that the gradient with respect to
     # the table of embeddings keeps positions and triples apart.
     weights = {name: weight.double() for name, weight in snapshot.weights.items()}
-    table, n = weights["embed.W_E"], len(triples)
-    operands = table[triples[:, :2].flatten()].requires_grad_()
-    tokens = torch.arange(2 * n).view(n, 2)
-    if task.equals_token:
-        tokens = torch.nn.functional.pad(tokens, (0, 1), value=2 * n)
+    table, n, reads = weights["embed.W_E"], len(triples), task.reads
+    operands = table[reads.operand_rows[triples[:, :2].flatten()]].requires_grad_()
+    others = table[list(reads.token_ids)]
+    tokens = torch.empty(n, len(reads.words), dtype=torch.int64)
+    for place, word_there in enumerate(reads.words):
+        if word_there in OPERANDS:
+            tokens[:, place] = 2 * torch.arange(n) + OPERANDS.index(word_there)
+        else:
+            tokens[:, place] = 2 * n + reads.others.index(word_there)
     with torch.enable_grad():
-        weights["embed.W_E"] = torch.cat([operands, table[task.p :]])
-        logits = plain.forward(weights, tokens)
+        weights["embed.W_E"] = torch.cat([operands, others])
+        logits = task.of_answers(plain.forward(weights, tokens))
         total = logits[torch.arange(n), triples[:, 2]].sum()
         (found,) = torch.autograd.grad(total, operands)
     return found.view(n, 2, -1)
@@ -163,7 +169,7 @@ def hooked_gradients(
     if "hook_embed" not in model.hook_dict:
         missing = f"{type(model).__name__} has no 'hook_embed' (model.hook_dict lists all hooks)"
         raise InputError(f"{missing}; gradient symmetricity is about the embeddings there.")
-    tokens = task.tokens[triples[:, 0] * task.p + triples[:, 1]]
+    tokens = task.reads.tokens(triples[:, :2])
     leaves: list[Tensor] = []
 
     def make_variable(value: Tensor, hook: object) -> Tensor:
@@ -172,10 +178,11 @@ def hooked_gradients(
 
     with torch.enable_grad():
         logits = hooked_answers(model, tokens, [("hook_embed", make_variable)])
+        logits = task.of_answers(logits)
         total = logits[torch.arange(len(triples)), triples[:, 2]].sum()
         total = total + 0.0 * leaves[0].sum().cpu()  # 0 where a model ignores its operands
         (found,) = torch.autograd.grad(total, leaves[0])
-    return found[:, :2].cpu().double()
+    return found[:, list(task.reads.operand_places)].cpu().double()
 
 
 def _cosines(gradients: Float[Tensor, "n 2 d_model"]) -> Float[Tensor, " n"]:
@@ -226,7 +233,7 @@ def distance_irrelevance(
     snapshot, _ = subject_of(x, step, (), task, train_mask)
     group = group_of(snapshot)
     logits = snapshot.logits.gather(1, snapshot.task.labels[:, None]).flatten()
-    right = logits.double()[operand_grid(group)]
+    right = logits.double()[operand_grid(snapshot.modular_task, group)]
     y = torch.arange(group.order)
     by_distance = right[(y[:, None] + y) % group.order, y]  # [d, y]: x = y + d
     std_within = by_distance.std(dim=1, unbiased=False)
@@ -326,14 +333,16 @@ def pizza_envelope(k: int, order: int) -> Float[Tensor, " order"]:
     return torch.cos(torch.pi * ((k * torch.arange(order)) % order).double() / order).abs()
 
 
-def operand_grid(group: AnswerGroup) -> Int[Tensor, "order order"]:
-    """The input with exponents x and y, where x is that of a and x + y that of the answer."""
-    defined = (group.of_input != UNDEFINED).nonzero().flatten()
-    first = group.of_token[defined // len(group.of_token)]
-    second = (group.of_input[defined] - first) % group.order
-    grid = torch.empty(group.order, group.order, dtype=torch.int64)
-    grid[first, second] = defined
-    return grid
+def operand_grid(task: ModularTask, group: AnswerGroup) -> Int[Tensor, "order order"]:
+    """The input with exponents x of a and y of b; InputError where an operand lacks some."""
+    if None in group.operand_orders:
+        raise InputError(
+            f"in {task.title} an operand does not take every exponent once, so that there is no "
+            "distance between the operands."
+        )
+    tokens = (of_side.argsort()[(of_side == UNDEFINED).sum() :] for of_side in group.of_operands)
+    a, b = tokens
+    return task.row_of[a][:, b]
 
 
 def _fit(k: int, wave: Float[Tensor, " order"], *, variance: float, order: int) -> WaveFit:
@@ -363,7 +372,7 @@ def _waves_by_distance(
     means = means - means.mean()
     waves = torch.zeros(n_frequencies(n) + 1, n, dtype=torch.float64)
     variance = 0.0
-    for x, rows in enumerate(operand_grid(group)):
+    for x, rows in enumerate(operand_grid(snapshot.modular_task, group)):
         block = snapshot.logits[rows].double()[:, group.tokens]
         block = block - block.mean(dim=1, keepdim=True) - means
         variance += float(block.square().sum())

@@ -41,8 +41,8 @@ from grokinterp.fourier.answers import checked_frequencies, group_of
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
 from grokinterp.models.last_block import LOGITS, Edit
 from grokinterp.models.layers import neurons_name
+from grokinterp.tasks.answer_group import UNDEFINED
 from grokinterp.tasks.modular import ModularTask
-from grokinterp.tasks.operations import UNDEFINED
 from grokinterp.tasks.task import check_task
 
 __all__ = [
@@ -414,12 +414,16 @@ def table_directions(
     if terms == "answer":
         columns = [basis[r][group.of_input] for k in frequencies for r in rows[k]]
     else:
-        a, b = (group.of_token[side] for side in task.inputs.T)
+        a, b = (u[side] for u, side in zip(group.of_operands, task.operands.T, strict=True))
         # The first pair of each frequency is that of both constants.
         pairs = [ij for k in frequencies for ij in [*product([0, *rows[k]], repeat=2)][1:]]
         columns = [basis[i][a] * basis[j][b] for i, j in pairs]
     stacked = torch.stack(columns, dim=1) if columns else torch.zeros(task.n_inputs, 0)
     stacked = torch.where(defined[:, None], stacked, 0.0)
+    if group.rows is None or None in group.operand_orders:  # where waves are not orthogonal
+        centred = stacked.double() - stacked.double()[defined].mean(dim=0)
+        left, sizes, _ = torch.linalg.svd(centred * defined[:, None], full_matrices=False)
+        return left[:, sizes > THIN * sizes.max()], defined
     return torch.nn.functional.normalize(stacked, dim=0).double(), defined
 
 

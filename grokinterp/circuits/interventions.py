@@ -178,7 +178,7 @@ def replay(snapshot: Snapshot, hooks: Iterable[HookPair]) -> Float[Tensor, "n_in
     else:
         checked = [(name, _checked(name, f, snapshot.task.n_inputs)) for name, f in pairs]
         logits = hooked_answers(snapshot.hooked(), snapshot.task.model_inputs, checked)
-    return logits[:, : snapshot.task.n_classes]
+    return snapshot.task.of_answers(logits)
 
 
 def _last_block(snapshot: Snapshot) -> LastBlock | None:

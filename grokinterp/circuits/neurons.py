@@ -20,11 +20,11 @@ from grokinterp.base.result import Result, plain_values
 from grokinterp.fourier._key_frequencies import Keys, subject_of
 from grokinterp.fourier.answers import AnswerSpectrum, group_of, no_frequencies_reason
 from grokinterp.fourier.basis import transform
-from grokinterp.fourier.spectra import neuron_logit_map, neuron_powers, token_order
+from grokinterp.fourier.spectra import neuron_logit_map, neuron_powers, operand_orders
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot
+from grokinterp.tasks.answer_group import UNDEFINED
 from grokinterp.tasks.modular import ModularTask
-from grokinterp.tasks.operations import UNDEFINED
 
 LEFTOVER = -1  # the cluster of neurons that no frequency explains well enough
 
@@ -159,7 +159,7 @@ def neuron_clusters(
 def _cluster_notes(snapshot: Snapshot, key: Keys, dead: Bool[Tensor, " d_mlp"]) -> Iterator[str]:
     if not key:
         yield f"no frequency is key: {key.reason}"
-    if len(token_order(snapshot)) < snapshot.modular_task.p:
+    if len(operand_orders(snapshot)[0]) < snapshot.modular_task.p:
         yield "inputs with a zero factor take no part"
     if dead.all():
         yield "every neuron is dead"
@@ -303,13 +303,15 @@ def _variance_explained(
         return torch.zeros(0, dtype=torch.float64)
     group = group_of(snapshot)
     defined = group.of_input != UNDEFINED
+    weights = group.weights[group.of_input][:, None]
     post = snapshot.mlp_post
     if not post.isfinite().all() or (post[defined] == post[defined][0]).all():
         raise InputError("the neurons are not finite or all dead, so no direction reads anything.")
     read = torch.cat([block.double() @ directions.T for block in post.split(BLOCK_ROWS)])
-    read = read - read[defined].mean(dim=0)
-    total = read[defined].square().sum(dim=0)
-    order, count = group.rows.shape
+    read = read - (weights * read).sum(dim=0) / int(group.counts.sum())
+    total = (weights * read.square()).sum(dim=0)
+    order = group.order
+    count = int(group.counts.sum()) / order
     k = torch.tensor([k for k, _ in parts])
     found = AnswerSpectrum.of(read, group).coefficients[k, torch.arange(len(parts))]
     inner = torch.where(torch.tensor([part == "cos" for _, part in parts]), found.real, found.imag)

@@ -22,7 +22,7 @@ from grokinterp.base.result import Result
 from grokinterp.circuits.neurons import NeuronClusters, neuron_clusters
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.basis import fourier_basis, n_frequencies, transform_2d
-from grokinterp.fourier.spectra import neuron_powers, token_order
+from grokinterp.fourier.spectra import neuron_powers, operand_orders
 from grokinterp.reading._load import Subject
 from grokinterp.tasks.modular import LARGEST_P, ModularTask
 
@@ -99,7 +99,7 @@ def polynomial_fits(
     snapshot, key = subject_of(x, step, frequencies, task, train_mask)
     clusters = neuron_clusters(snapshot, layer=layer, threshold=threshold, frequencies=key)
     powers = neuron_powers(snapshot, layer=layer)
-    n = len(token_order(snapshot))
+    n = len(operand_orders(snapshot)[0])
     double = torch.tensor([_double(k, n) for k in range(1, n_frequencies(n) + 1)])
     one_operand = powers.first + powers.second
     squares = torch.where(double > 0, one_operand[:, double - 1], 0.0)
@@ -134,15 +134,16 @@ def fitted_neurons(
         raise refused("clusters", clusters, "a NeuronClusters", made)
     snapshot, _ = subject_of(x, step, (), task, train_mask)
     post = snapshot.activation(f"blocks.{clusters.layer}.mlp.hook_post").clone()
-    order = token_order(snapshot)
-    n = len(order)
+    orders = operand_orders(snapshot)
+    n = len(orders[0])
     highest = max(clusters.frequencies, default=0)
     if post.shape[1] != len(clusters.leading) or highest > n_frequencies(n):
         raise InputError(
             f"clusters of {len(clusters.leading)} neurons with frequencies up to {highest} do not "
             f"fit {post.shape[1]} neurons over {n} tokens; give the clusters of this model."
         )
-    rows = (order[:, None] * snapshot.modular_task.p + order[None, :]).flatten()
+    _ = neuron_powers(snapshot, layer=clusters.layer)  # which refuses a table with holes
+    rows = snapshot.modular_task.row_of[orders[0]][:, orders[1]].flatten()
     for k in clusters.frequencies:
         members = clusters.members(k)
         grid = post[rows[:, None], members].double().view(n, n, -1)

@@ -21,7 +21,8 @@ from grokinterp.models.architecture import Weights, is_bias
 
 BASES = ("weights", "fourier", "singular")
 FIRST_LAYER = "blocks.0.mlp.W_in"
-TOKEN_AXES = {"embed.W_E": 0, "unembed.W_U": 1, "unembed.b_U": 0}
+TOKEN_AXES = {"embed.W_E": 0}
+ANSWER_AXES = {"unembed.W_U": 1, "unembed.b_U": 0}
 
 Restore = Callable[[Tensor], Tensor]
 
@@ -41,13 +42,18 @@ class Coordinates:
 
 
 def coordinates(
-    weights: Mapping[str, Tensor], basis: str, *, tokens: Int[Tensor, " n"] | None = None
+    weights: Mapping[str, Tensor],
+    basis: str,
+    *,
+    tokens: Int[Tensor, " n"] | None = None,
+    answers: Int[Tensor, " n"] | None = None,
 ) -> Coordinates:
     """Weights in the basis "weights" (as they are), "fourier" or "singular" (float64).
 
     fourier: x_k = sum_t F[k, t] x_t over the operand tokens t in the order of `tokens` (the group's
     order: `grokinterp.fourier.spectra.token_order`), F the rows of `fourier_basis`. It applies to
-    the rows of `embed.W_E`, the columns of `unembed.W_U` (and `b_U`) and, without an embedding, to
+    the rows of `embed.W_E`, to the columns of `unembed.W_U` (and `b_U`) in the order of `answers`
+    (the same, unless given) and, without an embedding, to
     both operands' blocks of rows of `blocks.0.mlp.W_in` [2 p, width]. Rows of no operand ("=", 0 in
     multiplication) and all other tensors stay as stored. Coordinate i of a rotated axis stands
     where token `tokens[i]` stood.
@@ -62,8 +68,9 @@ def coordinates(
     ([4.0, 3.0], {'unembed.W_U': 4})
     """
     tensors("weights", weights)
-    if tokens is not None:
-        tensor("tokens", tokens, ndim=1)
+    for name, given in (("tokens", tokens), ("answers", answers)):
+        if given is not None:
+            tensor(name, given, ndim=1)
     word("basis", basis, BASES)
     values: Weights = dict(weights)
     cost = dict.fromkeys(weights, 1)
@@ -78,14 +85,16 @@ def coordinates(
             cost[name] = sum(matrix.shape)
             restores[name] = partial(_from_singular, u=u, vh=vh, name=name, shape=weight.shape)
     elif basis == "fourier":
-        for name, (axis, blocks) in token_axes(weights, tokens).items():
+        for name, (axis, blocks) in token_axes(weights, tokens, answers).items():
             values[name] = _rotated(weights[name], axis, blocks)
             restores[name] = partial(_rotated, axis=axis, blocks=blocks, back=True)
     return Coordinates(basis, values, cost, restores)
 
 
 def token_axes(
-    weights: Mapping[str, Tensor], tokens: Int[Tensor, " n"] | None
+    weights: Mapping[str, Tensor],
+    tokens: Int[Tensor, " n"] | None,
+    answers: Int[Tensor, " n"] | None = None,
 ) -> dict[str, tuple[int, tuple[Int[Tensor, " n"], ...]]]:
     """The axis of each tensor that is indexed by tokens, and each operand's places along it.
 
@@ -93,9 +102,16 @@ def token_axes(
     """
     if tokens is None:
         raise InputError("the task has no tokens, so no Fourier basis; give basis='weights'.")
+    answers = tokens if answers is None else answers
     p = int(tokens.max()) + 1  # p - 1 is an operand in every order of tokens
     found: dict[str, tuple[int, tuple[Tensor, ...]]] = {
-        name: (axis, (tokens,)) for name, axis in TOKEN_AXES.items() if name in weights
+        name: (axis, (places,))
+        for axes, places in (
+            (TOKEN_AXES, tokens),
+            (ANSWER_AXES, tokens if answers is None else answers),
+        )
+        for name, axis in axes.items()
+        if name in weights
     }
     if FIRST_LAYER in weights and "embed.W_E" not in weights:
         if len(weights[FIRST_LAYER]) != 2 * p:
@@ -104,10 +120,10 @@ def token_axes(
                 "each token of each operand; give basis='weights'."
             )
         found[FIRST_LAYER] = (0, (tokens, p + tokens))
-    for name, (axis, _) in found.items():
-        if weights[name].shape[axis] < p:
+    for name, (axis, blocks) in found.items():
+        if weights[name].shape[axis] < (least := int(blocks[-1].max()) + 1):
             raise InputError(
-                f"{name!r} has shape {tuple(weights[name].shape)}, fewer than {p} tokens."
+                f"{name!r} has shape {tuple(weights[name].shape)}, fewer than {least} tokens."
             )
     if not found:
         raise InputError("no weight is indexed by tokens or answers; give basis='weights'.")

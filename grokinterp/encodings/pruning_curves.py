@@ -28,8 +28,9 @@ from grokinterp.encodings.pruning import (
     scored,
     weight_names,
 )
-from grokinterp.fourier.spectra import token_order
+from grokinterp.fourier.spectra import answer_order, token_order
 from grokinterp.reading._load import RunOrPath, Subject, progress_bar, run_of, snapshot_of, steps_of
+from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 
@@ -192,8 +193,7 @@ def pruning_curve(
     finite("the logits", snapshot.logits)
     names = weight_names(snapshot.weights, biases=biases)
     pruned = {name: snapshot.weights[name] for name in names}
-    tokens = None if snapshot.task.modular is None else token_order(snapshot)
-    found = coordinates(pruned, basis, tokens=tokens)
+    found = coordinates(pruned, basis, **_places(snapshot) if basis == "fourier" else {})
     if basis != "weights" and scores != MAGNITUDE:
         raise InputError(
             f"scores of weights do not score coordinates in basis={basis!r}; give "
@@ -235,6 +235,17 @@ def pruning_curve(
         score_rows=by.rows,
         score_samples=by.n_samples,
     )
+
+
+def _places(snapshot: Snapshot) -> dict[str, Tensor]:
+    """Where operand tokens and answer classes stand, in the order of the task's group."""
+    if snapshot.task.modular is None:
+        return {}
+    reads = snapshot.task.modular.reads
+    return {
+        "tokens": reads.operand_rows[token_order(snapshot)],
+        "answers": reads.answer_columns[answer_order(snapshot)],
+    }
 
 
 def _checked_grid(fractions: Sequence[float] | Tensor | None) -> Float[Tensor, " m"]:

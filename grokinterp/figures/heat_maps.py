@@ -72,6 +72,6 @@ def checked_numbers(given: Sequence[int], name: str, *, below: int) -> list[int]
     return list(dict.fromkeys(numbers))
 
 
-def table(values: Num[Tensor, " n_inputs"], p: int) -> np.ndarray:
-    """One value for every input as [a, b]; float32 makes the page half the size."""
-    return values.view(p, p).float().numpy()
+def table(values: Num[Tensor, "p p"]) -> np.ndarray:
+    """Values as [a, b]; float32 makes the page half the size."""
+    return values.float().numpy()

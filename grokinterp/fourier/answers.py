@@ -3,6 +3,10 @@
 With f(a, b) the exponent of the pair in the task's group (a + b mod p for addition), the unit
 vectors c_k, s_k over the inputs are proportional to cos(w_k f) and sin(w_k f). Nothing of size p
 cubed is ever built: a real DFT of the averages over the inputs of each exponent gives all of them.
+
+Where exponents have different numbers of inputs, as of a**2 + b**2, inputs are weighted so that all
+exponents count alike (`AnswerGroup.weights`): else cos and sin of different k would not be
+orthogonal.
 """
 
 from collections.abc import Iterable
@@ -18,8 +22,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.fourier.basis import n_frequencies
 from grokinterp.reading._load import check_snapshot
 from grokinterp.runs._snapshot import Block, Snapshot
-from grokinterp.tasks.modular import AnswerGroup
-from grokinterp.tasks.operations import UNDEFINED
+from grokinterp.tasks.answer_group import UNDEFINED, AnswerGroup
 
 BLOCK_CELLS = 2**17  # in float64 at once: more would fall out of the cache
 
@@ -56,7 +59,8 @@ class AnswerSpectrum:
 
     def power(self) -> Float[Tensor, " n_frequencies"]:
         """Sum of squares along c_k and s_k, for each frequency k = 1, 2, ..."""
-        order, count = self.group.rows.shape
+        order = self.group.order
+        count = int(self.group.counts.sum()) / order  # of the inputs of an exponent
         power = self.coefficients.abs().square().sum(dim=1) * (count / order)
         power[1 : (order + 1) // 2] *= 2
         return power[1:]
@@ -95,8 +99,8 @@ class ExponentSums:
     @cached_property
     def spectrum(self) -> AnswerSpectrum:
         """The spectrum of all that was counted, every input of the group."""
-        count = self.group.rows.shape[1]
-        return AnswerSpectrum(self.group, torch.fft.rfft(self.sums / count, dim=0))
+        means = self.sums / self.group.counts[:, None]
+        return AnswerSpectrum(self.group, torch.fft.rfft(means, dim=0))
 
 
 class LogitTally(ExponentSums):
@@ -114,9 +118,9 @@ class LogitTally(ExponentSums):
         centred = logits - logits.mean(dim=1, keepdim=True)  # not in place: others look at it too
         self.count(block.rows, logits)
         self._centred.count(block.rows, centred)
-        counted = self.group.of_input[block.rows] != UNDEFINED
+        weights = self.group.weights[self.group.of_input[block.rows]]  # 0 without an exponent
         squares = (torch.linalg.vector_norm(x, dim=1).square() for x in (logits, centred))
-        raw, around = (float(each[counted].sum()) for each in squares)
+        raw, around = (float((each * weights).sum()) for each in squares)
         self.squares += raw
         self._centred_squares += around
 
@@ -124,7 +128,7 @@ class LogitTally(ExponentSums):
     def shares(self) -> Float[Tensor, " n_frequencies"]:
         """What `logit_shares` returns."""
         centred = self._centred.spectrum
-        total = self._centred_squares - self.group.rows.numel() * centred.mean.square().sum()
+        total = self._centred_squares - self.group.counts.sum() * centred.mean.square().sum()
         return centred.power() / total.clamp_min(torch.finfo(torch.float64).tiny)
 
 

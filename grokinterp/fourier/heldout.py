@@ -136,7 +136,7 @@ def heldout_fit(snapshot: Snapshot, frequencies: Sequence[int]) -> HeldoutFit | 
 
     def compute() -> HeldoutFit:
         tally = snapshot.tally(HeldoutTally)
-        labels = snapshot.task.labels[group.rows[:, 0]]
+        labels = group.tokens  # the answer of each exponent
         draws = _placebos(keys, n_frequencies(group.order))
         sets = [torch.tensor([keys]), draws]
         if draws.shape[1] == len(keys):  # all in one batch

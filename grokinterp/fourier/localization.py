@@ -20,7 +20,12 @@ from torch import Tensor
 from grokinterp.base.checks import word
 from grokinterp.base.result import Result
 from grokinterp.fourier.basis import spectrum, transform
-from grokinterp.fourier.spectra import input_weights, output_weights, token_order
+from grokinterp.fourier.spectra import (
+    answer_order,
+    input_weights,
+    operand_orders,
+    output_weights,
+)
 from grokinterp.reading._load import Subject, snapshot_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
@@ -134,9 +139,10 @@ def neuron_ipr(
     """
     snapshot = snapshot_of(x, step=step, task=task)
     path = _path(snapshot, path)
-    weights, p, order = snapshot.named_weights, snapshot.modular_task.p, token_order(snapshot)
-    inputs = input_weights(weights, p, path=path)[:, order]
-    outputs = output_weights(weights, p)[order]
+    inputs = _in_order(snapshot, path)
+    outputs = output_weights(snapshot.named_weights, snapshot.modular_task.p)[
+        answer_order(snapshot)
+    ]
     return NeuronIPR(
         input_blocks=torch.stack([ipr(block, convention=convention) for block in inputs]),
         input_stacked=ipr(inputs, convention=convention),
@@ -168,11 +174,11 @@ def fourier_heat_map(
     word("side", side, ("input", "output"))
     snapshot = snapshot_of(x, step=step, task=task)
     path = _path(snapshot, path)
-    weights, p, order = snapshot.named_weights, snapshot.modular_task.p, token_order(snapshot)
     if side == "input":
-        power = _input_power(input_weights(weights, p, path=path)[:, order])
+        power = _input_power(_in_order(snapshot, path))
     else:
-        power = spectrum(output_weights(weights, p)[order])
+        outputs = output_weights(snapshot.named_weights, snapshot.modular_task.p)
+        power = spectrum(outputs[answer_order(snapshot)])
     shares = power / power.sum(dim=0)
     undefined = shares.isnan().any(dim=0).tolist()
     dominant, height = power.argmax(dim=0).tolist(), shares.amax(dim=0).tolist()
@@ -181,6 +187,13 @@ def fourier_heat_map(
     frame.index.name = "frequency"
     frame.attrs = {"side": side, "path": path, "step": snapshot.step, "n_undefined": sum(undefined)}
     return frame
+
+
+def _in_order(snapshot: Snapshot, path: str) -> Float[Tensor, "2 n neurons"]:
+    """The input weights of both operands, each in the order of its map into the task's group."""
+    blocks = input_weights(snapshot.named_weights, snapshot.modular_task.p, path=path)
+    orders = operand_orders(snapshot)
+    return torch.stack([block[order] for block, order in zip(blocks, orders, strict=True)])
 
 
 def _input_power(inputs: Float[Tensor, "2 n neurons"]) -> Float[Tensor, "frequencies neurons"]:

@@ -1,10 +1,11 @@
 """What a model's weights and neurons hold of each frequency, by token, operand pair or answer.
 
-Tokens are taken in the order of the task's group (their discrete logarithms for multiplication,
-0 left out), in plain order for a task without one. Powers are sums of squares, cos and sin merged;
-row 0 is the constant, row k frequency k. Three kinds of weights are known by their names and
-shapes: a transformer's, those of an MLP on the two operands' learned embeddings side by side, and
-those of an MLP on two one-hot operands.
+Answer classes are taken in the order of the task's group (their discrete logarithms for
+multiplication, 0 left out), operand tokens in that of their own map into it (b by the logarithm of
+b + 1 in a b + a), both in plain order where there is none. Powers are sums of squares, cos and sin
+merged; row 0 is the constant, row k frequency k. Three kinds of weights are known by their names
+and shapes: a transformer's, those of an MLP on the two operands' learned embeddings side by side,
+and those of an MLP on two one-hot operands.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.fourier.basis import n_frequencies, spectrum, transform
 from grokinterp.reading._load import check_snapshot
 from grokinterp.runs._snapshot import Snapshot
+from grokinterp.tasks.answer_group import UNDEFINED
 
 BLOCK_NEURONS = 16  # transformed at once: small in float64, and fast
 
@@ -158,7 +160,15 @@ def neuron_powers(snapshot: Snapshot, *, layer: int | str | None = None) -> Neur
     name = snapshot.neurons_name(layer)
 
     def compute() -> NeuronPowers:
-        order, p = token_order(snapshot), snapshot.modular_task.p
+        task, orders = snapshot.modular_task, operand_orders(snapshot)
+        rows = task.row_of[orders[0]][:, orders[1]]
+        if bool((rows == UNDEFINED).any()):
+            a, b = (int(side[0]) for side in torch.nonzero(task.row_of == UNDEFINED).T)
+            raise InputError(
+                f"{task.title} leaves pairs out, ({a}, {b}) is one of them, so that there is no "
+                "Fourier transform over a and b; look at the activations themselves."
+            )
+        plain = torch.equal(rows.flatten(), torch.arange(task.n_inputs))
         parts = []
         for neurons in snapshot.activation_parts(name):
             if neurons.ndim != 2:
@@ -166,20 +176,41 @@ def neuron_powers(snapshot: Snapshot, *, layer: int | str | None = None) -> Neur
                     f"{name!r} has activations of shape {tuple(neurons.shape)}; give a layer whose "
                     "activations are [inputs, neurons]."
                 )
-            grid = neurons.view(p, p, -1)
-            if not torch.equal(order, torch.arange(p)):
-                grid = grid[order][:, order]
+            grid = neurons.view(*rows.shape, -1) if plain else neurons[rows]
             parts += [_grid_powers(block.double()) for block in grid.split(BLOCK_NEURONS, dim=2)]
         return NeuronPowers(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     return snapshot.memo(f"neuron_powers_{name}", compute)
 
 
-def token_order(snapshot: Snapshot) -> Int[Tensor, " n"]:
-    """The operand tokens in the order of the task's group, in plain order where it has none."""
+def answer_order(snapshot: Snapshot) -> Int[Tensor, " n"]:
+    """The answer classes in the order of the task's group, in plain order where it has none."""
     check_snapshot(snapshot)
     group = snapshot.task.answer_group
     return torch.arange(snapshot.modular_task.p) if group is None else group.tokens
+
+
+def operand_orders(snapshot: Snapshot) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """The tokens of a and of b in the order of their maps into the task's group.
+
+    In plain order both where there is no group, or where a map of one of them is no bijection, as
+    a**2 is none.
+    """
+    check_snapshot(snapshot)
+    group, plain = snapshot.task.answer_group, torch.arange(snapshot.modular_task.p)
+    of_a, of_b = (None, None) if group is None else group.operand_orders
+    return (plain, plain) if of_a is None or of_b is None else (of_a, of_b)
+
+
+def token_order(snapshot: Snapshot) -> Int[Tensor, " n"]:
+    """The operand tokens in the order that both operands have; InputError where these differ."""
+    of_a, of_b = operand_orders(snapshot)
+    if not torch.equal(of_a, of_b):
+        raise InputError(
+            f"in {snapshot.task.title} the operands a and b are counted in different orders, so "
+            "that an embedding of both has no frequencies; look at neurons or logits."
+        )
+    return of_a
 
 
 def _grid_powers(grid: Float[Tensor, "n n m"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -204,10 +235,11 @@ def is_two_hot(snapshot: Snapshot) -> bool:
 
 def _embedding(snapshot: Snapshot) -> Float[Tensor, "n d"]:
     """What each operand token is embedded as; for a two-hot input, its row in each block."""
-    order = token_order(snapshot)
     if is_two_hot(snapshot):
-        blocks = input_weights(snapshot.named_weights, snapshot.modular_task.p)
-        return blocks[:, order].transpose(0, 1).flatten(1)
+        first, second = input_weights(snapshot.named_weights, snapshot.modular_task.p)
+        of_a, of_b = operand_orders(snapshot)
+        return torch.cat([first[of_a], second[of_b]], dim=1)
+    order = token_order(snapshot)
     return _weight(snapshot.named_weights, "embed.W_E")[order]
 
 
@@ -215,4 +247,4 @@ def _of_classes(
     snapshot: Snapshot, matrix: Float[Tensor, "d d_vocab_out"]
 ) -> Float[Tensor, " n_frequencies_and_constant"]:
     """Power of a matrix along the answer classes, in the order of the task's group."""
-    return spectrum(matrix.T[token_order(snapshot)]).sum(dim=1)
+    return spectrum(matrix.T[answer_order(snapshot)]).sum(dim=1)

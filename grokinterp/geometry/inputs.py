@@ -75,7 +75,7 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
     weights alone do not say what it computes, and for one that is no function of them here, such
     as a transformer of several layers or with LayerNorm.
     """
-    architecture, n_classes = snapshot.architecture, snapshot.task.n_classes
+    architecture, task = snapshot.architecture, snapshot.task
     if architecture is None:
         raise InputError("the weights alone do not say what this model computes; give a run.")
     if not snapshot.weights:
@@ -87,7 +87,7 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
         )
 
     def logits_fn(weights: Weights, inputs: Tensor) -> Tensor:
-        return architecture.forward(snapshot.with_buffers(weights), inputs)[:, :n_classes]
+        return task.of_answers(architecture.forward(snapshot.with_buffers(weights), inputs))
 
     return logits_fn
 

@@ -29,6 +29,7 @@ from grokinterp.models.architecture import (
     register_model,
 )
 from grokinterp.models.layers import Visit
+from grokinterp.tasks.layout import USUAL
 from grokinterp.tasks.task import Task
 
 D_MLP = 512
@@ -113,10 +114,10 @@ class MLPArchitecture(VisitedArchitecture):
         """
         if (pairs := task.modular) is None:
             return f"the {self.kind} reads operand tokens, the task is {task.title}"
-        if pairs.equals_token:
-            return (
-                f"the MLP reads 2 operands of {self.p} tokens, the task is {task.title} with a "
-                'third, the "=" token; give equals_token=False'
+        if pairs.layout != USUAL[False]:
+            third = ' with a third, the "=" token; give equals_token=False'
+            return f"the MLP reads 2 operands of {self.p} tokens, the task is {task.title}" + (
+                third if pairs.layout == USUAL[True] else f' read as "{pairs.layout}"; give "a b"'
             )
         if (self.p, self.n_classes) == (pairs.p, pairs.n_classes):
             return None

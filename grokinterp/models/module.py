@@ -286,8 +286,13 @@ class GivenModule(ModuleArchitecture):
 
 
 def fit_classes(n: int, task: Task) -> bool:
-    """Whether logits of n classes are of a task: its answers and, where inputs have it, "="."""
-    return n - task.n_classes in (0, bool(task.modular and task.modular.equals_token))
+    """Whether logits of n classes are of a task: its answers, and those of all words besides."""
+    if task.modular is None:
+        return n == task.n_classes
+    reads, least = task.modular.reads, task.modular.reads.n_answer_classes
+    return n in (least, least + len(reads.others)) or (
+        task.modular.sizes_may_be_larger and n >= least
+    )
 
 
 def copy_of(module: torch.nn.Module) -> torch.nn.Module:

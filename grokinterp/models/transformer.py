@@ -3,11 +3,13 @@
 It fits a task when it has as many tokens as the inputs are made of, as many positions as they are
 long, and as many classes as there are answers, or one more for each further token:
 
-[a, b, =]   p + 1 tokens, 3 positions, p classes or p + 1 (the papers' "=" class: 114 at p = 113)
-[a, b]      p tokens, 2 positions, p classes
+a b =      p + 1 tokens, 3 positions, p classes or p + 1 (the papers' "=" class: 114 at p = 113)
+a b        p tokens, 2 positions, p classes
+a op b =   p + 2 tokens, 4 positions, p classes or p + 2
 
 A network with more of any of these was trained on other inputs, and answers these with numbers
-that look like results. That sizes fit is no proof: no size says which token is which.
+that look like results; so more are taken only where somebody gave layout and ids. That sizes fit is
+no proof: no size says which token is which.
 
 One layer without LayerNorm is computed where its answer is read (`answer_position`), any other
 through the hooked forward of TransformerLens: the same numbers either way.
@@ -35,6 +37,7 @@ from grokinterp.models.architecture import (
     register_model,
 )
 from grokinterp.models.user_models import HookedModel, alone_with
+from grokinterp.tasks.layout import USUAL, Layout
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
 
@@ -59,7 +62,7 @@ class TransformerArchitecture(BaseArchitecture):
     more_keys: ClassVar[tuple[Key, ...]] = (
         Key(
             "equals_class", bool, False,
-            help='"=" is one of the output classes, and of the training softmax',
+            help='"=" (every word that is no operand) is an output class, and of the softmax',
         ),
     )  # fmt: skip
 
@@ -91,13 +94,14 @@ class TransformerArchitecture(BaseArchitecture):
         """The architecture for a task of operand tokens."""
         if (tokens := task.modular) is None:
             raise cls._not_for(task, "operand tokens")
-        if values["equals_class"] and not values["equals_token"]:
+        others = tokens.reads.others
+        if values["equals_class"] and not others:
             without = 'without "=" among the inputs there is no "=" class'
             raise InputError(f"equals_class=true needs equals_token=true: {without}.")
         return cls(
             d_vocab=tokens.d_vocab,
-            d_vocab_out=task.n_classes + values["equals_class"],
-            n_ctx=tokens.tokens.shape[1],
+            d_vocab_out=tokens.reads.n_answer_classes + len(others) * values["equals_class"],
+            n_ctx=len(tokens.reads.words),
             **fields_from(keys_of(cls), values),
         )
 
@@ -221,8 +225,7 @@ class TransformerArchitecture(BaseArchitecture):
         if (tokens := task.modular) is None:
             return f"the {self.kind} reads operand tokens, the task is {task.title}"
         sizes = NetworkSizes.of(self)
-        least = NetworkSizes(tokens.d_vocab, tokens.tokens.shape[1], task.n_classes)
-        if stored and all(size >= enough for size, enough in zip(sizes, least, strict=True)):
+        if stored and sizes.hold(NetworkSizes.least_for(tokens)):
             return None
         return _misfit(sizes, tokens, "the model")
 
@@ -256,28 +259,37 @@ class NetworkSizes(NamedTuple):
         """Those of an architecture, or of a configuration."""
         return cls(architecture.d_vocab, architecture.n_ctx, architecture.d_vocab_out)
 
+    @classmethod
+    def least_for(cls, task: ModularTask) -> "NetworkSizes":
+        """What a task needs."""
+        return cls(task.d_vocab, len(task.reads.words), task.reads.n_answer_classes)
+
+    def hold(self, least: "NetworkSizes") -> bool:
+        """Whether none is smaller."""
+        return all(size >= enough for size, enough in zip(self, least, strict=True))
+
     def __str__(self) -> str:
         return f"{self.d_vocab} tokens, {self.n_ctx} positions and {self.d_vocab_out} classes"
 
     @property
-    def inputs(self) -> tuple[int, bool] | None:
-        """The p, and whether "=" follows the operands, where these are the sizes of such inputs.
+    def inputs(self) -> tuple[int, str] | None:
+        """The p and the layout of which these are the sizes, where one of the usual two fits.
 
         >>> NetworkSizes(114, 3, 113).inputs, NetworkSizes(9, 4, 7).inputs
-        ((113, True), None)
+        ((113, 'a b ='), None)
         """
         equals = self.n_ctx == 3
         p = self.d_vocab - equals
         fits = self.n_ctx in (2, 3) and p >= 2 and self.d_vocab_out in (p, p + equals)
-        return (p, equals) if fits else None
+        return (p, USUAL[equals]) if fits else None
 
     @property
     def guess(self) -> str:
-        """What such inputs may have been, where they are none that can be read."""
+        """What such inputs may have been, where they are of no usual layout."""
         p = self.d_vocab_out
         if self.n_ctx in (2, 3) and p > 2 and self.d_vocab in (2 * p, 2 * p + 1):
             return f"operands with tokens of their own (b from {p} on) are not supported"
-        return "longer sequences, further tokens and longer contexts are not supported"
+        return 'give what it reads, such as layout="a op b =", p, and ids where they are unusual'
 
 
 def refuse_misfit(task: ModularTask, sizes: NetworkSizes, *, what: str = "the model") -> None:
@@ -295,23 +307,34 @@ def refuse_misfit(task: ModularTask, sizes: NetworkSizes, *, what: str = "the mo
     reason = _misfit(sizes, task, what)
     if reason is None:
         return
+    if sizes.hold(NetworkSizes.least_for(task)) and task.layout not in USUAL.values():
+        raise InputError(
+            f"{reason}; where the model has more, give the ids too, such as token_ids="
+            f"{dict(task.reads.id_of)}."
+        )
     if sizes.inputs is None:
         raise InputError(f"{reason}; {sizes.guess}.")
-    p, equals = sizes.inputs
+    p, layout = sizes.inputs
     changed = [f"p={p}"] if p != task.p else []
-    if equals != task.equals_token:
-        changed.append(f"equals_token={equals}")
+    if layout != task.layout:
+        usual = task.layout in USUAL.values()
+        changed.append(f"equals_token={layout == USUAL[True]}" if usual else f'layout="{layout}"')
     raise InputError(f"{reason}; give the task it was trained on: {', '.join(changed)}.")
 
 
 def _misfit(sizes: NetworkSizes, task: ModularTask, what: str) -> str | None:
-    p, equals = task.p, task.equals_token
-    if sizes in [NetworkSizes(task.d_vocab, 2 + equals, p + more) for more in range(1 + equals)]:
+    least, reads = NetworkSizes.least_for(task), task.reads
+    more = len(reads.others)
+    classes = {least.d_vocab_out, least.d_vocab_out + more}
+    if sizes[:2] == least[:2] and sizes.d_vocab_out in classes:
         return None
-    layout, classes = ("[a, b, =]", f"{p} or {p + 1}") if equals else ("[a, b]", str(p))
+    if task.sizes_may_be_larger and sizes.hold(least):
+        return None
+    at_least = "at least " if task.sizes_may_be_larger else ""
     return (
-        f"{what} has {sizes}; {task.title} read as {layout} has {task.d_vocab} tokens, "
-        f"{2 + equals} positions and {classes} classes"
+        f"{what} has {sizes}; {task.title} read as [{', '.join(reads.words)}] has {at_least}"
+        f"{least.d_vocab} tokens, {least.n_ctx} positions and "
+        f"{' or '.join(map(str, sorted(classes)))} classes"
     )
 
 
@@ -322,22 +345,33 @@ def fitting_task(
     p: int | None = None,
     equals_token: bool | None = None,
     seed: int = 0,
+    layout: str | None = None,
+    ids: Mapping[str, Any] | None = None,
     what: str = "the model",
 ) -> ModularTask:
     """The task of a transformer of these sizes, or InputError where they fit none.
 
-    `p` and `equals_token` are what somebody says; what nobody says follows from the sizes.
+    `p`, `layout` (or `equals_token`) and `ids` are what somebody says; what nobody says follows
+    from the sizes.
 
     >>> fitting_task(NetworkSizes(59, 2, 59))
     ModularTask(operation='add', p=59, equals_token=False, seed=0)
+    >>> fitting_task(NetworkSizes(61, 4, 59), layout="a op b =").p
+    59
     """
-    found_p, found_equals = sizes.inputs or (p, sizes.n_ctx > 2)
-    if found_p is None:
+    ids = {key: x for key, x in (ids or {}).items() if x is not None}
+    if layout is None and equals_token is not None:
+        layout = USUAL[equals_token]
+    if layout is not None and p is None and not ids:
+        more = len(Layout.of(layout, 2).others)
+        p = sizes.d_vocab - more if sizes.d_vocab - more >= 2 else None
+    found_p, found = sizes.inputs or (p, USUAL[sizes.n_ctx > 2])
+    p = found_p if p is None else p
+    if p is None:
         raise InputError(
             f"{what} has {sizes}, which fit no p: [a, b, =] has p + 1 tokens, 3 positions and p or "
             f"p + 1 classes, [a, b] has p tokens, 2 positions and p classes; {sizes.guess}."
         )
-    equals = found_equals if equals_token is None else equals_token
-    task = ModularTask(operation, found_p if p is None else p, equals, seed=seed)
+    task = ModularTask(operation, p, seed=seed, layout=found if layout is None else layout, **ids)
     refuse_misfit(task, sizes, what=what)
     return task

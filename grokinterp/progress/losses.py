@@ -3,8 +3,8 @@
 L are the logits of the p answer classes, [n_inputs, p]; P_K projects columns on the unit directions
 cos/sin(w_k f(a, b)) of the key frequencies K, over all inputs; CE is the mean cross-entropy in
 nats, computed in float64. All projections depend on the exponent f alone (see
-`grokinterp.fourier.answers`), so nothing of size p cubed is built. For multiplication, "all pairs"
-are those without a zero factor: the others have no exponent, and no such circuit answers them.
+`grokinterp.fourier.answers`), so nothing of size p cubed is built. For multiplication and division
+"all pairs" are those without a zero: the others have no exponent, and no such circuit answers them.
 """
 
 import math
@@ -24,7 +24,7 @@ from grokinterp.fourier.answers import (
 from grokinterp.fourier.spectra import neuron_logit_map
 from grokinterp.models.cross_entropy import answer_scores
 from grokinterp.runs._snapshot import Block, Snapshot
-from grokinterp.tasks.operations import UNDEFINED
+from grokinterp.tasks.answer_group import UNDEFINED
 
 
 def restricted_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
@@ -36,7 +36,7 @@ def restricted_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     """
     spectrum, frequencies = _along(snapshot, frequencies)
     table = spectrum.component(frequencies) + spectrum.mean
-    return float(_loss_by_exponent(table, snapshot).mean())
+    return _loss_over_pairs(table, snapshot)
 
 
 def excluded_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
@@ -70,7 +70,7 @@ def trig_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
         wave += alpha * torch.cos(2 * torch.pi * k * exponents.double() / group.order)
     table = torch.zeros(group.order, snapshot.modular_task.p, dtype=torch.float64)
     table[:, group.tokens] = wave[(exponents[:, None] - exponents[None, :]) % group.order]
-    return float(_loss_by_exponent(table, snapshot).mean())
+    return _loss_over_pairs(table, snapshot)
 
 
 def trig_coefficients(snapshot: Snapshot, frequencies: Sequence[int]) -> dict[int, float]:
@@ -95,10 +95,11 @@ def trig_variance_explained(snapshot: Snapshot, frequencies: Sequence[int]) -> f
     High says that the logits have the predicted form on average over a, b and c.
     """
     spectrum, _ = _along(snapshot, frequencies)
-    order, count = spectrum.group.rows.shape
+    order, n_inputs = spectrum.group.order, int(spectrum.group.counts.sum())
+    count = n_inputs / order  # of the inputs of an exponent
     coefficients = trig_coefficients(snapshot, frequencies)
     fit = sum(alpha**2 * count * _wave_squares(k, order) for k, alpha in coefficients.items())
-    n_logits = count * order * len(spectrum.mean)
+    n_logits = n_inputs * len(spectrum.mean)
     squares = snapshot.tally(LogitTally).squares
     return float(fit / (squares - n_logits * spectrum.mean.mean().square()))
 
@@ -168,8 +169,13 @@ def _loss_by_exponent(
     table: Float[Tensor, "order p"], snapshot: Snapshot
 ) -> Float[Tensor, " order"]:
     """Cross-entropy at every exponent, for logits that depend on the exponent alone."""
-    # Inputs of one exponent share their label, and every exponent has equally many inputs.
-    return answer_scores(table, snapshot.task.labels[group_of(snapshot).rows[:, 0]]).losses
+    return answer_scores(table, group_of(snapshot).tokens).losses  # whose inputs share their label
+
+
+def _loss_over_pairs(table: Float[Tensor, "order p"], snapshot: Snapshot) -> float:
+    """Their mean over all pairs that have an exponent."""
+    counts = group_of(snapshot).counts.double()
+    return float(_loss_by_exponent(table, snapshot) @ (counts / counts.sum()))
 
 
 def _losses_without(parts: Sequence[Float[Tensor, "order p"]], snapshot: Snapshot) -> list[float]:

@@ -184,7 +184,7 @@ class ForeignStore:
             row: dict[str, float] = {"step": step}
             if mask is not None:
                 at_step = from_weights(self.weights(step), self.recognised.architecture, task)
-                row |= evaluate(at_step.all_logits, task.labels, mask, unmirrored)
+                row |= evaluate(at_step.all_logits, task.targets, mask, unmirrored)
             rows.append(row)
         computed = pd.DataFrame(rows, columns=["step", *columns])
         computed = computed.astype({x: self.logged[x].dtype for x in computed if x in self.logged})
@@ -297,7 +297,7 @@ def _evidence(source: Source, recognised: Recognised, task: ModularTask) -> Loss
     def losses_of(step: int) -> Float[Tensor, " n_inputs"]:
         weights = _weights(source, recognised, step)
         logits = from_weights(weights, recognised.architecture, task).all_logits
-        return cross_entropies(logits, task.labels)
+        return cross_entropies(logits, task.targets)
 
     stored: Mapping[int, float] = stored_at(source.logged_metrics(), "train_loss", source.states)
     # Of codes that are not known, losses are those of their checkpoints or of an update before.

@@ -39,6 +39,7 @@ from grokinterp.reading.tensor_files import StateDict
 from grokinterp.runs._snapshot import BLOCK_ROWS, from_weights
 from grokinterp.runs.forwards import forward_of
 from grokinterp.runs.metrics import COLUMNS, evaluate
+from grokinterp.tasks.layout import USUAL
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import mask_of
 
@@ -78,7 +79,7 @@ def task_of(
     papers = source.format in ("paper", "trainer")  # whose code keeps the sizes of p = 113
     if papers and p is not None and p == config.p and sizes.inputs and p < sizes.inputs[0]:
         notes = (f"p={p} as its config says; {sizes} are more than it needs",)
-        sizes = NetworkSizes(p + sizes.inputs[1], sizes.n_ctx, p)
+        sizes = NetworkSizes(p + (sizes.inputs[1] == USUAL[True]), sizes.n_ctx, p)
     if sizes.inputs is not None and p not in (None, sizes.inputs[0]):
         where = (
             f"{where} says p={p} and" if given.p is None else f"p={p} contradicts {where}, which"

@@ -119,8 +119,13 @@ class Snapshot:
 
     @property
     def named_weights(self) -> Weights:
-        """The weights where their names say what they do; none of a module, which has its own."""
-        return self.weights if self._named else {}
+        """The weights where their names say what they do; none of a module, which has its own.
+
+        Operand tokens are the first rows of W_E, answer classes the first columns of W_U, whatever
+        ids they have.
+        """
+        named = self.weights if self._named else {}
+        return self.memo("named weights", lambda: dict(self.task.in_order(named)))
 
     @property
     def modular_task(self) -> ModularTask:
@@ -155,7 +160,7 @@ class Snapshot:
     @property
     def logits(self) -> Float[Tensor, "n_inputs n_classes"]:
         """Logits of the answer classes on every input (the "=" class is left out)."""
-        return self.all_logits[:, : self.task.n_classes]
+        return self.task.of_answers(self.all_logits)
 
     @property
     def all_logits(self) -> Float[Tensor, "n_inputs d_vocab_out"]:
@@ -221,9 +226,9 @@ class Snapshot:
         if not missing:
             return
         names = tuple({name for tally in missing.values() for name in tally.needs})
-        n_classes, labels = self.task.n_classes, self.task.labels
+        labels = self.task.labels
         for rows, logits, found in self._blocks(names):
-            block = Block(rows, logits[:, :n_classes], labels[rows], found)
+            block = Block(rows, self.task.of_answers(logits), labels[rows], found)
             for tally in missing.values():
                 tally.add(block)
             del block, logits, found  # so that the next block is computed where this one was
@@ -239,7 +244,7 @@ class Snapshot:
                 yield some, self.logits.index_select(0, some)
             else:
                 logits, _ = self._forward(self.task.model_inputs[some], ())
-                yield some, logits[:, : self.task.n_classes]
+                yield some, self.task.of_answers(logits)
 
     def activation_parts(self, name: str) -> Iterator[Float[Tensor, "n_inputs some"]]:
         """An activation [n_inputs, width] whose columns come in parts; in one where it is small.
@@ -280,7 +285,7 @@ class Snapshot:
         inputs = self.task.model_inputs
         inputs = inputs if rows is None else inputs[_rows(rows, self.task.n_inputs)]
         logits, _ = over_blocks(forward_of(weights, self.architecture), inputs)
-        return logits[:, : self.task.n_classes]
+        return self.task.of_answers(logits)
 
     def with_buffers(self, weights: Mapping[str, Tensor]) -> Weights:
         """Weights of this architecture with the buffers of this model, in their precision."""

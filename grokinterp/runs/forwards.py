@@ -118,9 +118,9 @@ def try_on(model: HookedModel, task: Task) -> None:
             "trained on."
         )
     # What the configuration does not say is taken to fit until the model has been run.
-    n_ctx = pairs.tokens.shape[1]
+    n_ctx = len(pairs.reads.words)
     d_vocab, said_ctx = _size(cfg, "d_vocab") or pairs.d_vocab, _size(cfg, "n_ctx") or n_ctx
-    classes = _size(cfg, "d_vocab_out") or task.n_classes
+    classes = _size(cfg, "d_vocab_out") or pairs.reads.n_answer_classes
     refuse_misfit(pairs, NetworkSizes(d_vocab, said_ctx, classes))
     logits = _answers(model, task, ("inputs", "positions", "classes"))
     if logits.shape[1] not in (1, n_ctx):

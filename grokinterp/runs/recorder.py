@@ -278,7 +278,7 @@ class Recorder:
         return number, state, row, writer, measured
 
     def _evaluated(self, seen: Snapshot) -> Metrics:
-        return evaluate(seen.all_logits, self._task.labels, self._train_mask, self._unmirrored)
+        return evaluate(seen.all_logits, self._task.targets, self._train_mask, self._unmirrored)
 
     def _without_rows(self) -> list[str]:
         """Columns of metrics that are means over no rows of the table."""

@@ -1,13 +1,13 @@
 """What is learned: the full table of inputs, its labels and the train/test split."""
 
 from grokinterp.base.names import room_names
+from grokinterp.tasks.answer_group import AnswerGroup
 from grokinterp.tasks.ising import IsingTask
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.operations import OPERATIONS, Operation, operation
 from grokinterp.tasks.splits import train_indices
 from grokinterp.tasks.task import (
     TASKS,
-    AnswerGroup,
     TableTask,
     Task,
     has_mirrors,

@@ -1,16 +1,23 @@
 """What is the label of a pair (a, b)? The operations of modular arithmetic, in a registry.
 
-One more operation is one decorated function: given operand columns and p it returns the label of
+A formula is an operation as it stands (`grokinterp.tasks.expressions`): `"a*b + a"`. One more under
+a name of its own is one decorated function: given operand columns and p it returns the label of
 every pair, whole numbers from 0 to p-1:
 
-    @operation("double_add")
-    def _double_add(a, b, p):
-        return (2 * a + b) % p
+    @operation("larger")
+    def _larger(a, b, p):
+        return a.maximum(b)
 
-Name the group that carries its answer where there is one, so that the operation has Fourier
-directions and key frequencies: `"add"`, `"subtract"` or `"multiply"` says that the labels are
-(a + b) % p, (a - b) % p or (a * b) % p, however they are computed. What the labels are is checked
-when a task is made of the operation; a group that they contradict is refused.
+What the labels are is checked when a task is made of the operation. Whether they have Fourier
+directions is seen from them (`grokinterp.tasks.answer_group`); an operation that names its group,
+`"add"`, `"subtract"` or `"multiply"`, says that its labels are (a + b) % p, (a - b) % p or
+(a * b) % p, however they are computed, and is refused where they are not. A `partial` one gives -1
+for pairs that it has no answer to; they are left out of the table.
+
+Those of Power et al. 2022 (arXiv 2201.02177, appendix A.1.1, and `grok/data.py` of their code) are
+`divide`, `mix1`, `add_or_multiply` (their `+*`), `add_or_subtract` (`+-`), and formulas:
+`a**2 + b` (`**2+`), `a**3 + b` (`**3+`), `a**2 + b**2`, `a**2 + a*b + b**2 + a`, `a**3 + a*b`,
+`a**3 + a*b**2 + b`. A division of theirs is a list of the p (p - 1) pairs with b != 0.
 """
 
 from collections.abc import Callable
@@ -27,33 +34,8 @@ from torch import Tensor
 from grokinterp.base.checks import truth, word
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.registry import Registry, check_function
-
-UNDEFINED = -1
-
-
-def is_prime(n: int) -> bool:
-    """Whether n is a prime, by trial division (n is a modulus of a table, so it is small)."""
-    return n >= 2 and all(n % d for d in range(2, int(n**0.5) + 1))
-
-
-def discrete_logs(p: int) -> Int[Tensor, " p"]:
-    """`logs[x]` with g**logs[x] = x mod p for the smallest primitive root g; -1 at x = 0.
-
-    >>> discrete_logs(7).tolist()  # g = 3: 1, 3, 2, 6, 4, 5
-    [-1, 0, 2, 1, 4, 5, 3]
-    """
-    if not is_prime(p):
-        raise InputError(f"p={shown(p)} is not a prime; discrete logarithms need one.")
-    for g in range(1, p):
-        powers = [1]
-        while (following := powers[-1] * g % p) != 1:
-            powers.append(following)
-        if len(powers) == p - 1:
-            logs = torch.full((p,), UNDEFINED)
-            logs[torch.tensor(powers)] = torch.arange(p - 1)
-            return logs
-    raise AssertionError("every prime has a primitive root")
-
+from grokinterp.tasks.answer_group import UNDEFINED
+from grokinterp.tasks.expressions import Expression, parse_expression
 
 Group = Literal["add", "subtract", "multiply"]
 LabelFunction = Callable[..., Tensor]  # (a, b, p) or, seeded, (a, b, p, seed)
@@ -62,20 +44,26 @@ CHECKED_P = 1500  # up to it, making a task checks its labels; beyond it, using 
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """A named operation, its label function, and the group exponent it is a function of."""
+    """A named operation, its label function, and the group that somebody declares for it."""
 
     name: str
     labels: LabelFunction
-    group: Group | None
-    seeded: bool
+    group: Group | None = None
+    seeded: bool = False
+    partial: bool = False
+    no_group: str = ""  # why its labels are those of none, where that can be said in words
 
     @property
     def built_in(self) -> bool:
-        """Whether it is one of this file, which the tests of this package vouch for."""
-        return getattr(self.labels, "__module__", None) == __name__
+        """Whether it is one of this package, which the tests of this package vouch for."""
+        ours = getattr(self.labels, "__module__", None) == __name__
+        return ours or isinstance(self.labels, Expression)
 
     def table(self, p: int, seed: int) -> Int[Tensor, " n_inputs"]:
-        """The label of every pair, row `a*p + b`, refused where they are not what is declared."""
+        """The label of every pair, entry `a*p + b`, refused where they are not what is declared.
+
+        -1 for a pair that a partial operation leaves out.
+        """
         found = self._called(p, seed)
         if self.built_in:
             return found
@@ -132,27 +120,38 @@ class Operation:
             )
         labels = labels.long()
         _refuse_first(
-            (labels < 0) | (labels >= p),
+            (labels < (UNDEFINED if self.partial else 0)) | (labels >= p),
             lambda row: f"{gives} label {labels[row]} for ({a[row]}, {b[row]}) at p={p}; {wanted}.",
         )
+        if bool((labels == UNDEFINED).all()):
+            raise InputError(f"operation {self.name!r} leaves out all pairs of p={p}.")
         return labels
 
 
 FORMULAS = {"add": "(a + b) % p", "subtract": "(a - b) % p", "multiply": "(a * b) % p"}
 ALIASES = {
     "addition": "add", "subtraction": "subtract", "sub": "subtract", "multiplication": "multiply",
-    "mul": "multiply", "x^2+xy+y^2": "x2xyy2", "random_labels": "random", "rand": "random",
+    "mul": "multiply", "division": "divide", "div": "divide", "x^2+xy+y^2": "x2xyy2",
+    "random_labels": "random", "rand": "random",
+    "+": "add", "-": "subtract", "*": "multiply", "/": "divide",  # of Power et al. 2022
+    "+*": "add_or_multiply", "+-": "add_or_subtract",
+}  # fmt: skip
+_POWERS = {"**2+": "a**2 + b", "**3+": "a**3 + b"}  # theirs too, which are formulas
+_NAMED = {  # formulas that have a name
+    "a + b": "add", "a - b": "subtract", "a*b": "multiply", "a/b": "divide",
+    "a**2 + a*b + b**2": "x2xyy2",
 }  # fmt: skip
 OPERATIONS: Registry[Operation] = Registry("operation", aliases=ALIASES)
 
 
 def operation(
-    name: str, *, group: Group | None = None, seeded: bool = False
+    name: str, *, group: Group | None = None, seeded: bool = False, partial: bool = False
 ) -> Callable[[LabelFunction], LabelFunction]:
     """Register a label function `(a, b, p) -> labels` under `name`.
 
     A `seeded` operation is called with `(a, b, p, seed)`: its labels are fixed by the seed. `group`
-    declares that the labels are those of the group (see the module's docstring).
+    declares that the labels are those of the group (see the module's docstring). A `partial` one
+    gives -1 for pairs that it leaves out of the table.
 
     InputError for a name that is taken (a notebook cell run twice replaces its own), for what is
     no name, no group or no function of these arguments; and when a task is made of it, for labels
@@ -163,19 +162,29 @@ def operation(
     if group is not None:
         word("group", group, get_args(Group))
     truth("seeded", seeded)
+    truth("partial", partial)
 
     def register(function: LabelFunction) -> LabelFunction:
         given = ("a", "b", "p", "seed") if seeded else ("a", "b", "p")
         check_function("operation", name, function, given)
-        OPERATIONS.add(name, Operation(name, function, group, seeded), by=function)
+        OPERATIONS.add(name, Operation(name, function, group, seeded, partial), by=function)
         return function
 
     return register
 
 
 def get_operation(name: str) -> Operation:
-    """The operation of that name, or of that common alias (`"x^2+xy+y^2"`, `"mul"`, ...)."""
-    return OPERATIONS.find(name)
+    """The operation of that name, of that common alias (`"mul"`, `"+*"`, ...), or that formula.
+
+    >>> [get_operation(x).name for x in ("mul", "x/y", "**2+", "(a*b + a) % p")]
+    ['multiply', 'divide', 'a**2 + b', 'a*b + a']
+    """
+    if not isinstance(name, str) or OPERATIONS.aliases.get(name, name) in OPERATIONS:
+        return OPERATIONS.find(name)
+    formula = parse_expression(_POWERS.get(name, name))
+    if formula is None or formula.name in _NAMED:
+        return OPERATIONS.find(name if formula is None else _NAMED[formula.name])
+    return Operation(formula.name, formula, partial=True)
 
 
 def _operands(p: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
@@ -228,3 +237,26 @@ def _random(a: Int[Tensor, " n"], b: Int[Tensor, " n"], p: int, seed: int) -> In
     generator = torch.Generator().manual_seed(seed)
     table = torch.randint(p, (p, p), generator=generator)
     return table[a, b]
+
+
+def _formula(name: str, formula: str, no_group: str = "") -> None:
+    """Register a formula under a name of its own."""
+    expression = parse_expression(formula)
+    assert expression is not None
+    entry = Operation(name, expression, partial=True, no_group=no_group)
+    OPERATIONS.add(name, entry, by=_formula)
+
+
+_formula("divide", "a/b")
+_formula(
+    "mix1", "a/b if b % 2 else a - b",
+    "it is a / b where b is odd, and a - b where it is even: two groups, by the parity of b",
+)  # fmt: skip
+_formula(
+    "add_or_multiply", "a*b if a % 2 else a + b",
+    "it is a b where a is odd, and a + b where it is even: two groups, by the parity of a",
+)  # fmt: skip
+_formula(
+    "add_or_subtract", "a - b if a % 2 else a + b",
+    "it is a - b where a is odd, and a + b where it is even: the group is one, the sign is not",
+)  # fmt: skip

@@ -2,12 +2,12 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.base.checks import instance, mask, member, refused
@@ -15,36 +15,9 @@ from grokinterp.base.errors import InputError, shown
 from grokinterp.base.keys import Kind, registers
 from grokinterp.base.plugins import strangers
 from grokinterp.base.registry import Registry
-from grokinterp.tasks.operations import UNDEFINED
+from grokinterp.tasks.answer_group import AnswerGroup
 
 TASKS: Registry[type["Task"]] = Registry("task")
-
-
-@dataclass(frozen=True)
-class AnswerGroup:
-    """The cyclic group Z_order on which the answers of a task live.
-
-    `of_token[x]` is the exponent e(x) of token or class x, `of_input[a*p + b]` the exponent
-    f(a, b) of a pair; -1 where there is none (0 has no discrete logarithm). A network that solves
-    the task through this group writes its logits with the directions cos/sin(w_k f(a, b)), and
-    answer c is right where f(a, b) = e(c).
-    """
-
-    order: int
-    of_token: Int[Tensor, " p"]
-    of_input: Int[Tensor, " n_inputs"]
-
-    @cached_property
-    def rows(self) -> Int[Tensor, "order count"]:
-        """The inputs of each exponent; every exponent has equally many."""
-        defined = (self.of_input != UNDEFINED).nonzero().flatten()
-        return defined[self.of_input[defined].argsort(stable=True)].view(self.order, -1)
-
-    @cached_property
-    def tokens(self) -> Int[Tensor, " order"]:
-        """The token of each exponent: tokens in the order in which the group counts them."""
-        defined = (self.of_token != UNDEFINED).nonzero().flatten()
-        return defined[self.of_token[defined].argsort()]
 
 
 class Task(Kind):
@@ -118,6 +91,19 @@ class Task(Kind):
     def n_inputs(self) -> int:
         """How many inputs there are."""
         return len(self.labels)
+
+    @property
+    def targets(self) -> Int[Tensor, " n_inputs"]:
+        """The class of the right answer among all of a model: the label, but for answer ids."""
+        return self.labels
+
+    def of_answers(self, logits: Float[Tensor, "*n classes"]) -> Float[Tensor, "*n n_classes"]:
+        """The logits of the answers among those of all classes: the first, but for answer ids."""
+        return logits[..., : self.n_classes]
+
+    def in_order(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights with operand tokens and answer classes first: themselves, but for other ids."""
+        return weights
 
     def mirrored(self, train_mask: Bool[Tensor, " n_inputs"]) -> Bool[Tensor, " n_inputs"]:
         """Test inputs whose mirror is trained on: their answer can leak by symmetry."""

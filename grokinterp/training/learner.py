@@ -39,7 +39,7 @@ class Learner:
         self.train_indices = [recipe.train_indices() for recipe in recipes]
         rows = [each.to(device) for each in self.train_indices]
         self._inputs = self.tasks[0].model_inputs.to(device)
-        self._labels = [task.labels.to(device) for task in self.tasks]
+        self._labels = [task.targets.to(device) for task in self.tasks]
         self._masks = [mask_of(each, self.tasks[0].n_inputs) for each in rows]
         self._unmirrored = list(map(logged_unmirrored, self.tasks, self._masks))
         self._batches = list(map(Batches, recipes, rows))

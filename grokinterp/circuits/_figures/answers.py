@@ -59,7 +59,7 @@ def correctness(snapshot: Snapshot) -> Figure:
     # A name in each cell would make the page ten times as large: the code, and what codes mean.
     codes = "<br>".join(f"{i} = {name}" for i, name in enumerate(ANSWERS))
     drawn.add_heatmap(
-        z=table(code, task.p),
+        z=table(task.on_grid(code)),
         zmin=-0.5,
         zmax=3.5,
         colorscale=[[(i + j) / 4, colour] for i, colour in enumerate(colours) for j in (0, 1)],
@@ -85,7 +85,7 @@ def logit_images(snapshot: Snapshot, classes: Sequence[int]) -> Figure:
     task = snapshot.modular_task
     chosen = checked_numbers(classes, "class", below=task.p)
     logits = finite(f"the logits{at(snapshot.step)}", snapshot.logits)
-    of_class = {f"class {c}": table(logits[:, c], task.p) for c in chosen}
+    of_class = {f"class {c}": table(task.on_grid(logits[:, c])) for c in chosen}
     return images(
         f"Logits{at(snapshot.step)}",
         of_class,
@@ -95,7 +95,7 @@ def logit_images(snapshot: Snapshot, classes: Sequence[int]) -> Figure:
     )
 
 
-POSITIONS = {"a": "operand a", "b": "operand b", "equals": '"="'}
+POSITIONS = {"a": "operand a", "b": "operand b", "equals": '"="'}  # others by their own names
 HATCHES = {"constant": "/", "rest": "x"}  # of bars; the other frequencies are plain grey
 
 
@@ -103,14 +103,14 @@ HATCHES = {"constant": "/", "rest": "x"}  # of bars; the other frequencies are p
 def plot_attention(found: Attention, *, to: str = "a") -> Figure:
     """Attention from the answer position to one position over all pairs (a, b), a panel per head.
 
-    `to` is "a", "b" or, where there is one, "equals". Colours are from 0 to 1 at every step.
+    `to` is one of `found.positions`: "a", "b", "equals" for "=", another word of the layout.
+    Colours are from 0 to 1 at every step.
     """
     checked(found, Attention, "circuits.attention")
-    positions = list(POSITIONS)[: found.pattern.shape[1]]
-    word("to", to, positions)
-    pattern = found.pattern[:, positions.index(to)].float().numpy()
+    word("to", to, found.positions)
+    pattern = found.pattern[:, found.positions.index(to)].float().numpy()
     return images(
-        f"Attention of layer {found.layer} to {POSITIONS[to]}{at(found.step)}",
+        f"Attention of layer {found.layer} to {POSITIONS.get(to, to)}{at(found.step)}",
         {f"head {head}": one for head, one in enumerate(pattern)},
         bar="attention",
         colours={"colorscale": FROM_ZERO, "zmin": 0, "zmax": 1},

@@ -15,7 +15,7 @@ from grokinterp.fourier._figures import Shown, draw_steps
 from grokinterp.fourier._key_frequencies import need_key_frequencies
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis
-from grokinterp.fourier.spectra import is_two_hot
+from grokinterp.fourier.spectra import is_two_hot, token_order
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot
 
@@ -80,7 +80,9 @@ def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
                 "showscale": i == 0,
                 "colorbar": BAR | {"title": {"text": counted, "side": "top"}},
             },
-            customdata=torch.stack([group.tokens[around], around, 360 * turns], dim=1).numpy(),
+            customdata=torch.stack(
+                [token_order(snapshot)[around], around, 360 * turns], dim=1
+            ).numpy(),
             hovertemplate=f"token %{{customdata[0]}}{exponent}<br>angle w x "
             "%{customdata[2]:.1f}°<br>(%{x:.5g}, %{y:.5g})<extra></extra>",
             name=f"k = {k}",

@@ -15,7 +15,7 @@ from grokinterp.figures.heat_maps import around_zero, checked_numbers, from_zero
 from grokinterp.fourier._figures import ShownWithKeys, draw_steps, step_and_rest
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.basis import transform_2d
-from grokinterp.fourier.spectra import neuron_powers, token_order
+from grokinterp.fourier.spectra import neuron_powers, operand_orders
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot
 
@@ -156,8 +156,8 @@ def neuron_fourier(
 ) -> Figure:
     """The same of one snapshot."""
     names, grids, where = _seen(snapshot, neurons, layer)
-    order = token_order(snapshot)
-    grids = grids[:, order][:, :, order]
+    of_a, of_b = operand_orders(snapshot)
+    grids = grids[:, of_a][:, :, of_b]
     centred = grids - grids.mean(dim=(1, 2), keepdim=True)
     terms = transform_2d(centred.permute(1, 2, 0)).permute(2, 0, 1)
     values = dict(zip(names, terms.float().numpy(), strict=True))
@@ -171,18 +171,19 @@ def neuron_fourier(
         colours=colours,
         hover="%{y} · %{x}: %{z:.5g}",
     )
-    of_a, of_b = ([_wave(i, name) for i in range(len(order))] for name in "ab")
-    drawn.update_traces(x=of_b, y=of_a)
-    shown = range(0, len(order), 4 * max(1, len(order) // 12))  # const, then cos k
-    for axes, waves in ((drawn.update_xaxes, of_b), (drawn.update_yaxes, of_a)):
+    n = len(of_a)
+    rows_of, columns_of = ([_wave(i, name) for i in range(n)] for name in "ab")
+    drawn.update_traces(x=columns_of, y=rows_of)
+    shown = range(0, n, 4 * max(1, n // 12))  # const, then cos k
+    for axes, waves in ((drawn.update_xaxes, columns_of), (drawn.update_yaxes, rows_of)):
         ticks = [max(i - 1, 0) for i in shown]
         axes(tickvals=[waves[i] for i in ticks], ticktext=[(i + 1) // 2 for i in ticks])
-        axes(range=[-0.5, len(order) - 0.5])
+        axes(range=[-0.5, n - 0.5])
     for i, (name, z) in enumerate(values.items()):
         rows, columns = _largest(z)
         drawn.add_scatter(
-            x=[of_b[column] for column in columns],
-            y=[of_a[row] for row in rows],
+            x=[columns_of[column] for column in columns],
+            y=[rows_of[row] for row in rows],
             mode="markers",
             meta={"marks": True},  # of what the image has
             marker={
@@ -245,7 +246,7 @@ def _seen(
     snapshot: Snapshot, neurons: Sequence[int], layer: int | str | None
 ) -> tuple[list[str], Float[Tensor, "n_neurons p p"], str]:
     """Neurons' names with their clusters, activations over (a, b) (float64), and for the title."""
-    (layer, where), p = _layer(snapshot, layer), snapshot.modular_task.p
+    (layer, where), task = _layer(snapshot, layer), snapshot.modular_task
     post = snapshot.activation(snapshot.neurons_name(layer))
     names = {i: f"neuron {i}" for i in checked_numbers(neurons, "neuron", below=post.shape[1])}
     powers = neuron_powers(snapshot, layer=layer)
@@ -255,7 +256,7 @@ def _seen(
             k = int(found.cluster[i])
             what = "dead" if i in found.dead else "mixed" if k == LEFTOVER else f"k = {k}"
             names[i] += f" ({what})"
-    return [*names.values()], post[:, [*names]].double().T.unflatten(1, (p, p)), where
+    return [*names.values()], task.on_grid(post[:, [*names]].double()).permute(2, 0, 1), where
 
 
 def _largest(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
