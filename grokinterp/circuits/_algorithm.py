@@ -9,7 +9,13 @@ from torch import Tensor
 
 from grokinterp.base.checks import real, refused
 from grokinterp.base.result import Result
-from grokinterp.circuits.circles import CircleIsolation, Circularity, circularity, isolate_circles
+from grokinterp.circuits.circles import (
+    CircleIsolation,
+    Circularity,
+    circularity,
+    isolate_circles,
+    no_circle_reason,
+)
 from grokinterp.circuits.clock_and_pizza import (
     DistanceIrrelevance,
     GradientSymmetricity,
@@ -119,8 +125,13 @@ def algorithm(
         raise refused("thresholds", thresholds, "a set of cutoffs", f"such as {example}")
     snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
-    if usable_group(snapshot) is None:
-        reason = f"{no_frequencies_reason(snapshot)}: there is no circle to add on"
+    reason = (
+        no_frequencies_reason(snapshot)
+        if usable_group(snapshot) is None
+        else no_circle_reason(snapshot)
+    )
+    if reason is not None:
+        reason = f"{reason}: there is no circle to add on"
         return Algorithm(
             verdict="neither",
             readings=(Indication("answer group", None, None, "neither", reason),),

@@ -22,7 +22,7 @@ from grokinterp.circuits.interventions import hooked_answers
 from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis, spectrum
-from grokinterp.fourier.spectra import token_order
+from grokinterp.fourier.spectra import operand_orders, token_order
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, from_weights, need_residual_stream
 from grokinterp.runs.forwards import device_of
@@ -132,13 +132,26 @@ def centred_embedding(snapshot: Snapshot) -> Float[Tensor, "n d_model"]:
 
 def _tokens(snapshot: Snapshot) -> Int[Tensor, " n"]:
     """The operand tokens in the order of the group; InputError where they do not go round it."""
-    group = group_of(snapshot)
-    if None in group.operand_orders:
-        raise InputError(
-            f"in {snapshot.task.title} an operand does not take every exponent once, so that its "
-            "tokens are on no circle; look at the logits."
-        )
+    group_of(snapshot)
+    if reason := no_circle_reason(snapshot):
+        raise InputError(f"{reason}; look at the logits.")
     return token_order(snapshot)
+
+
+def no_circle_reason(snapshot: Snapshot) -> str | None:
+    """Why the tokens of a task with a group do not go round it; None where they do."""
+    orders = group_of(snapshot).operand_orders
+    if None in orders:
+        return (
+            f"in {snapshot.task.title} an operand does not take every exponent once, so that its "
+            "tokens are on no circle"
+        )
+    if not torch.equal(*operand_orders(snapshot)):
+        return (
+            f"in {snapshot.task.title} the operands a and b go round the group in different "
+            "orders, so that the tokens of both are on no circle"
+        )
+    return None
 
 
 def _svd(

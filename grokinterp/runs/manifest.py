@@ -49,6 +49,7 @@ from grokinterp.base.paths import kind_at
 from grokinterp.models.architecture import BaseArchitecture
 from grokinterp.models.kinds import shape_from_dict
 from grokinterp.recipe.recipe import Recipe
+from grokinterp.tasks.operations import get_operation
 from grokinterp.tasks.task import Task, task_from_dict
 
 FORMAT = 2
@@ -63,6 +64,18 @@ KEYS_OF_0_2_0 = {
     "weight_decay", "warmup", "batch_size", "reshuffle", "steps", "checkpoints", "log_every",
     "device", "threads",
 }  # fmt: skip
+PARTS_OF_0_2_0 = {  # of its tasks and architectures
+    "task", "operation", "p", "equals_token", "seed", "lattice", "n_temperatures", "half_width",
+    "n_repeats", "sweeps", "n_train", "n_test", "data_seed", "pool_seed", "kind", "n_layers",
+    "n_heads", "d_model", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "n_ctx", "act_fn",
+    "normalization_type", "eps", "attention_dir", "attention_rate", "widths", "n_classes",
+    "d_embed", "channels",
+}  # fmt: skip
+VALUES_OF_0_2_0: dict[str, tuple[Any, ...]] = {
+    "act_fn": ("relu", "gelu", "gelu_new", "silu"),
+    "normalization_type": (None, "LN"),
+}
+OPERATIONS_OF_0_2_0 = ("add", "subtract", "multiply", "x2xyy2", "random")  # and those of plug-ins
 LATER = {"objective": "cross_entropy", "gradient_filter": "none", "constraint": "none"}
 RUN_JSON = "run.json"
 _OURS = {"checksum", "task", "architecture"}  # keys of ours; other tools write run.json too
@@ -176,8 +189,13 @@ class Manifest:
         kinds = (self.task.kind, self.architecture.kind, stored.get("optimizer", "adamw"))
         known = all(name in names for name, names in zip(kinds, KINDS_OF_0_2_0, strict=True))
         known = known and self.steps_known  # 0.2.0 would date events by positions
+        parts = self.task.to_dict() | self.architecture.to_dict()
+        known = known and parts.keys() <= PARTS_OF_0_2_0 and stored.keys() <= KEYS_OF_0_2_0
+        known = known and all(parts.get(x, y[0]) in y for x, y in VALUES_OF_0_2_0.items())
+        if (task := self.task.modular) is not None and task.operation not in OPERATIONS_OF_0_2_0:
+            known = known and not get_operation(task.operation).built_in
         content: dict[str, Any] = {
-            "format": 1 if known and stored.keys() <= KEYS_OF_0_2_0 else FORMAT,
+            "format": 1 if known else FORMAT,
             "recipe": stored or None,
             "task": self.task.to_dict(),
             "architecture": self.architecture.to_dict(),

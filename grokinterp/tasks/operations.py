@@ -139,7 +139,7 @@ ALIASES = {
 _POWERS = {"**2+": "a**2 + b", "**3+": "a**3 + b"}  # theirs too, which are formulas
 _NAMED = {  # formulas that have a name
     "a + b": "add", "a - b": "subtract", "a*b": "multiply", "a/b": "divide",
-    "a**2 + a*b + b**2": "x2xyy2",
+    "a**2 + a*b + b**2": "x2xyy2", "a**2 + b**2 + a*b": "x2xyy2",
 }  # fmt: skip
 OPERATIONS: Registry[Operation] = Registry("operation", aliases=ALIASES)
 

@@ -1,5 +1,6 @@
 """Neurons: by the frequency they depend on, over all pairs of operands, and as Fourier terms."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Unpack
 
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokinterp.base.checks import whole
+from grokinterp.base.errors import InputError
 from grokinterp.base.result import draws
 from grokinterp.circuits.neurons import LEFTOVER, NeuronClusters, neuron_clusters
 from grokinterp.figures._figure import COLOURS, Figure, at, checked, faded, figure, place
@@ -210,7 +212,11 @@ def chosen_neurons(
     largest variance over (a, b), whatever they do.
     """
     layer, _ = _layer(snapshot, layer)
-    powers = neuron_powers(snapshot, layer=layer).total
+    try:
+        powers = neuron_powers(snapshot, layer=layer).total
+    except InputError:  # of a table that leaves pairs out: over those that are there
+        post = snapshot.activation(snapshot.neurons_name(layer)).double()
+        powers, keys = (post - post.mean(dim=0)).square().sum(dim=0), ()
     variance = powers.nan_to_num(0.0, 0.0, 0.0)
     chosen = variance.argsort(descending=True, stable=True).tolist()
     if keys and bool(powers.isfinite().all()):
@@ -249,8 +255,10 @@ def _seen(
     (layer, where), task = _layer(snapshot, layer), snapshot.modular_task
     post = snapshot.activation(snapshot.neurons_name(layer))
     names = {i: f"neuron {i}" for i in checked_numbers(neurons, "neuron", below=post.shape[1])}
-    powers = neuron_powers(snapshot, layer=layer)
-    if powers.both.shape[1] and bool(powers.total.isfinite().all()):
+    powers = None
+    with contextlib.suppress(InputError):  # of a table that leaves pairs out
+        powers = neuron_powers(snapshot, layer=layer)
+    if powers and powers.both.shape[1] and bool(powers.total.isfinite().all()):
         found = neuron_clusters(snapshot, layer=layer, frequencies=())
         for i in names:
             k = int(found.cluster[i])
