@@ -63,7 +63,10 @@ KEYS_OF_0_2_0 = {
     "weight_decay", "warmup", "batch_size", "reshuffle", "steps", "checkpoints", "log_every",
     "device", "threads",
 }  # fmt: skip
-LATER = {"objective": "cross_entropy", "gradient_filter": "none", "constraint": "none"}
+LATER = {
+    "objective": "cross_entropy", "gradient_filter": "none", "constraint": "none",
+    "normalization_type": "none", "attn_only": False,
+}  # fmt: skip
 RUN_JSON = "run.json"
 _OURS = {"checksum", "task", "architecture"}  # keys of ours; other tools write run.json too
 METRICS = "metrics.csv"
