@@ -21,7 +21,8 @@ def reference_logits(weights, architecture, tokens) -> Tensor:
             for name, weight in weights.items()
             if name.startswith(f"blocks.{layer}.")
         }
-        normed = layer_norm(x, w, "ln1", a)
+        post = a.norm_position == "post"
+        normed = x if post else layer_norm(x, w, "ln1", a)
         added = w["attn.b_O"].expand(x.shape).clone()
         for h in range(a.n_heads):
             q, k, v = (normed @ w[f"attn.W_{side}"][h] + w[f"attn.b_{side}"][h] for side in "QKV")
@@ -35,17 +36,22 @@ def reference_logits(weights, architecture, tokens) -> Tensor:
                 whole = a.attention_rate * whole + (1 - a.attention_rate)
                 mixed = (whole[:, :, None] * v).sum(dim=1)
                 added[:, query] += mixed @ w["attn.W_O"][h]
-        x = x + added
-        pre = layer_norm(x, w, "ln2", a) @ w["mlp.W_in"] + w["mlp.b_in"]
+        x = layer_norm(x + added, w, "ln1", a) if post else x + added
+        if a.attn_only:
+            continue
+        pre = (x if post else layer_norm(x, w, "ln2", a)) @ w["mlp.W_in"] + w["mlp.b_in"]
         x = x + ACTIVATIONS[a.act_fn](pre) @ w["mlp.W_out"] + w["mlp.b_out"]
-    x = layer_norm(x, weights, "ln_final", a)
+        x = layer_norm(x, w, "ln2", a) if post else x
+    x = layer_norm(x, weights, "ln_final", a) if a.final_norm else x
     return x @ weights["unembed.W_U"] + weights["unembed.b_U"]
 
 
 def layer_norm(x, weights, name, architecture):
     if architecture.normalization_type is None:
         return x
-    centred = x - x.mean(dim=-1, keepdim=True)
+    kind = architecture.normalization_type
+    centred = x - x.mean(dim=-1, keepdim=True) if kind.startswith("LN") else x
     variance = centred.square().mean(dim=-1, keepdim=True)
     scaled = centred / (variance + architecture.eps).sqrt()
-    return scaled * weights[f"{name}.w"] + weights[f"{name}.b"]
+    scaled = scaled if kind.endswith("Pre") else scaled * weights[f"{name}.w"]
+    return scaled + weights[f"{name}.b"] if kind == "LN" else scaled

@@ -12,6 +12,7 @@ from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.transformer_lens_adapter import canonical_weights
 from grokinterp.progress.measures import measure_snapshot
 from grokinterp.runs._snapshot import from_weights
+from tests.functional import exactness
 from tests.reference import reference_logits
 
 P = 7
@@ -34,6 +35,23 @@ VARIANTS = {
     "blended attention": {"attention_rate": 0.39, "attention_dir": "bidirectional"},
     "blended and deep": {"attention_rate": 0.5, "n_layers": 2, "normalization_type": "LN"},
     "longer context": {"n_ctx": 5},
+    "rms": {"normalization_type": "RMS", "n_layers": 2},
+    "folded layer norm": {"normalization_type": "LNPre", "eps": 1e-2},
+    "folded rms": {"normalization_type": "RMSPre", "attention_dir": "bidirectional", "n_layers": 2},
+    "attention alone": {"attn_only": True},
+    "attention alone without equals": {"attn_only": True, "n_ctx": 2, "d_vocab": P},
+    "attention alone, deep": {"attn_only": True, "n_layers": 2, "normalization_type": "LN"},
+    "norms after": {"normalization_type": "LN", "norm_position": "post", "n_layers": 2},
+    "norms after, none at the end": {
+        "normalization_type": "LN", "norm_position": "post", "final_norm": False, "n_layers": 2,
+        "attention_dir": "bidirectional",
+    },
+    "norms before, none at the end": {
+        "normalization_type": "RMS", "final_norm": False, "attention_rate": 0.5,
+    },
+    "attention alone, norms after": {
+        "normalization_type": "LN", "norm_position": "post", "attn_only": True, "n_layers": 2,
+    },
 }  # fmt: skip
 
 
@@ -58,7 +76,8 @@ def test_models_compute_what_the_definition_says(variant):
     expected = reference_logits(weights, architecture, task.tokens)
     model = architecture.hooked(weights)
     model.reset_hooks()
-    assert torch.allclose(model(task.tokens), expected, rtol=1e-9, atol=1e-9)
+    within = exactness(architecture)
+    assert torch.allclose(model(task.tokens), expected, rtol=within, atol=within)
     ours = from_weights(weights, architecture, task)
     assert torch.allclose(ours.all_logits, expected[:, -1], rtol=1e-9, atol=1e-9)
     back = canonical_weights(model)
@@ -74,11 +93,13 @@ def test_activations_are_those_of_the_hooked_model(variant):
     model = architecture.hooked(weights)
     _, cache = model.run_with_cache(task.tokens)
     last = architecture.n_layers - 1
-    for name in ("mlp.hook_post", "hook_resid_post", "attn.hook_z", "attn.hook_pattern"):
+    within = exactness(architecture)
+    names = ("mlp.hook_post", "hook_resid_post", "attn.hook_z", "attn.hook_pattern")
+    for name in names[architecture.attn_only :]:
         name = f"blocks.{last}.{name}"
         expected = cache[name][:, :, -1] if name.endswith("pattern") else cache[name][:, -1]
         found = snapshot.activation(name)
-        assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9), name
+        assert torch.allclose(found, expected, rtol=within, atol=within), name
     rate = architecture.attention_rate
     sums = snapshot.activation(f"blocks.{last}.attn.hook_pattern").sum(-1)
     assert torch.allclose(sums, torch.full_like(sums, rate + (1 - rate) * task.tokens.shape[1]))
@@ -89,7 +110,7 @@ def test_a_users_model_is_seen_as_it_is_and_left_alone(variant):
     architecture, weights, task = example(variant)
     model = architecture.hooked(weights)
     found = architecture_of(model)
-    blended = architecture.attention_rate != 1
+    blended = architecture.attention_rate != 1 and architecture.in_transformer_lens
     assert found == (None if blended else architecture)  # a hook could be anything
     before = copy.deepcopy(dict(model.state_dict()))
     hooks = {name: len(point.fwd_hooks) for name, point in model.hook_dict.items()}
@@ -100,14 +121,21 @@ def test_a_users_model_is_seen_as_it_is_and_left_alone(variant):
     gi.key_frequencies(model, task=task)
     row = measure_snapshot(snapshot, (1, 2))
     assert np.isfinite(row["excluded_loss"])
-    assert np.isnan(row["excluded_loss_demo"]) == (architecture.normalization_type is not None)
+    neurons_reach_logits = architecture.linear_readout and not architecture.attn_only
+    assert np.isnan(row["excluded_loss_demo"]) == (not neurons_reach_logits)
     assert {name: len(point.fwd_hooks) for name, point in model.hook_dict.items()} == hooks
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("variant", ["layer norm", "two layers", "bidirectional", "no equals"])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "layer norm", "two layers", "bidirectional", "no equals", "rms", "folded rms",
+        "attention alone", "norms after, none at the end",
+    ],
+)  # fmt: skip
 def test_a_recorder_takes_them_and_gives_them_back(variant, tmp_path):
     architecture, weights, task = example(variant)
     model = architecture.hooked(weights)
@@ -142,7 +170,9 @@ def test_a_blended_model_is_refused_by_the_recorder(tmp_path):
         ({"n_layers": 0}, "n_layers=0"),
         ({"d_model": 10**9}, "d_model=1000000000"),
         ({"act_fn": "tanh"}, "act_fn='tanh'"),
-        ({"normalization_type": "RMS"}, "normalization_type='RMS'"),
+        ({"normalization_type": "BN"}, "normalization_type='BN'"),
+        ({"norm_position": "both"}, "norm_position='both'"),
+        ({"d_mlp": 0}, "d_mlp=0"),
         ({"attention_rate": 1.5}, "attention_rate=1.5"),
         ({"eps": 0.0}, r"eps=0\.0"),
         ({"attention_dir": "casual"}, "attention_dir='casual'"),

@@ -8,7 +8,6 @@ import grokinterp as gi
 from grokinterp.base.errors import InputError
 from grokinterp.geometry import fisher
 from grokinterp.geometry.fisher import VARIANTS, diagonal, fisher_diagonal, logits_of
-from grokinterp.models import answer_position
 from grokinterp.models.architecture import ACTIVATIONS
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.mlp import MLPArchitecture
@@ -76,19 +75,21 @@ def test_an_mlp_equals_the_brute_force(small, variant, block, monkeypatch):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(
     ("equals_token", "operation", "sizes"),
-    [(True, "add", {}), (False, "subtract", {}), (True, "multiply", {"attention_rate": 0.3})],
-)
+    [
+        (True, "add", {}), (False, "subtract", {}), (True, "multiply", {"attention_rate": 0.3}),
+        (True, "add", {"n_layers": 2}), (False, "add", {"normalization_type": "LN"}),
+        (True, "add", {"attn_only": True}),
+    ],
+)  # fmt: skip
 def test_a_transformer_equals_the_brute_force(variant, equals_token, operation, sizes):
     """Through the forward over the whole vocabulary, which the fast one cuts down to an input."""
-    weights, architecture, _ = random_model(1, 5, **sizes)
+    weights, architecture, _ = random_model(**{"n_layers": 1, "p": 5, **sizes})
     task = ModularTask(operation, 5, equals_token)
     train = torch.arange(25) % 3 > 0
     snapshot = from_weights(weights, architecture, task, train_mask=train)
 
     def logits_fn(weights, tokens):
-        return answer_position.AnswerForward(weights, attention_rate=architecture.attention_rate)(
-            tokens
-        )[:, : task.n_classes]
+        return architecture.forward(weights, tokens)[:, : task.n_classes]
 
     found = fisher_diagonal(snapshot, variant=variant)
     expected = brute_force(logits_fn, weights, task.tokens[~train], variant)
@@ -370,13 +371,6 @@ def test_what_cannot_be_used_is_refused(snapshot, tiny_run):
     next(iter(broken.values())).fill_(math.nan)
     with pytest.raises(InputError, match="not finite"):
         fisher_diagonal(from_weights(broken, snapshot.architecture, snapshot.task), rows="all")
-    for sizes, reason in (
-        ({"n_layers": 2}, "transformers of 2 layers"),
-        ({"n_layers": 1, "normalization_type": "LN"}, "transformers with LayerNorm"),
-    ):
-        weights, architecture, task = random_model(p=5, **sizes)
-        with pytest.raises(InputError, match=f"one layer without LayerNorm have.* for {reason}"):
-            fisher_diagonal(from_weights(weights, architecture, task), rows="all")
     unknown = Snapshot(snapshot.task, weights={}, n_layers=1, forward=lambda tokens, names: None)
     with pytest.raises(InputError, match="weights alone do not say"):
         fisher_diagonal(unknown, rows="all")

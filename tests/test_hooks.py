@@ -11,6 +11,7 @@ from grokinterp.circuits import hooks
 from grokinterp.circuits.hooks import harmonics, table_directions
 from grokinterp.circuits.interventions import Intervention, Setting, reference, replay
 from grokinterp.runs._snapshot import from_weights
+from tests.functional import exactness
 from tests.test_architectures import VARIANTS, P, example
 
 GENERATOR = torch.Generator().manual_seed(3)
@@ -31,31 +32,35 @@ def everything(architecture, task) -> list[Intervention]:
                 hooks.heads(layer, heads - 1, mode=mode),
                 hooks.heads(layer, range(heads), mode=mode),
                 hooks.attention(layer, mode=mode),
-                hooks.mlp(layer, mode=mode),
                 hooks.attention_skip(layer, mode=mode),
+                hooks.patterns(layer, mode=mode),
+            ]
+            found += [] if architecture.attn_only else [
+                hooks.mlp(layer, mode=mode),
                 hooks.mlp_skip(layer, mode=mode),
                 hooks.neurons(layer, [0, 5], mode=mode),
-                hooks.patterns(layer, mode=mode),
                 hooks.directions(f"{block}mlp.hook_post", basis, mode=mode),
                 hooks.directions(f"{block}mlp.hook_post", basis, keep=True, mode=mode),
-            ]
-        for name in ("hook_resid_pre", "hook_resid_mid", "mlp.hook_post", "hook_resid_post"):
+            ]  # fmt: skip
+        names = ("hook_resid_pre", "hook_resid_post", "hook_resid_mid", "mlp.hook_post")
+        for name in names[: 2 if architecture.attn_only else 4]:
             for keep in (True, False):
                 found += [
                     hooks.fourier(f"{block}{name}", task, [1, 3], keep=keep, terms=terms)
                     for terms in ("answer", "operands")
                 ]
-        found += [
-            hooks.replaced_neurons(layer, [1, 2, 7], values, name="values"),
-            hooks.replaced_patterns(layer, pattern, name="pattern"),
-        ]
+        found += [hooks.replaced_patterns(layer, pattern, name="pattern")]
+        if not architecture.attn_only:
+            found += [hooks.replaced_neurons(layer, [1, 2, 7], values, name="values")]
     found += [
         hooks.embedding(task, [2]),
         hooks.fourier("hook_embed", task, [2], terms="operands"),
         hooks.fourier("unembed.hook_out", task, [2]),
         hooks.fourier("unembed.hook_out", task, [], keep=True),
-        hooks.heads(0, 0) + hooks.mlp_skip(last) + hooks.neurons(last, [3], mode="zero"),
     ]
+    if not architecture.attn_only:
+        many = hooks.heads(0, 0) + hooks.mlp_skip(last) + hooks.neurons(last, [3], mode="zero")
+        found.append(many)
     return found
 
 
@@ -65,14 +70,15 @@ def test_the_kept_activations_give_what_run_with_hooks_gives(variant):
     snapshot = from_weights(weights, architecture, task)
     model = architecture.hooked(weights)
     whole = model(task.tokens)[:, -1]
-    assert torch.allclose(replay(snapshot, ()), whole[:, :P], rtol=1e-9, atol=1e-9)
+    within = exactness(architecture)
+    assert torch.allclose(replay(snapshot, ()), whole[:, :P], rtol=within, atol=within)
     changed = 0
     for one in everything(architecture, task):
         expected = model.run_with_hooks(task.tokens, fwd_hooks=one)[:, -1]
         found = replay(snapshot, one)
-        assert torch.allclose(found, expected[:, :P], rtol=1e-9, atol=1e-9), one.name
+        assert torch.allclose(found, expected[:, :P], rtol=within, atol=within), one.name
         changed += not torch.allclose(expected, whole, rtol=1e-9, atol=1e-9)
-    assert changed > 25  # the hooks do something
+    assert changed > (15 if architecture.attn_only else 25)  # the hooks do something
     assert torch.equal(model(task.tokens)[:, -1], whole)  # and leave nothing behind
 
 

@@ -7,12 +7,9 @@ import torch
 from grokinterp.models.answer_position import AnswerForward
 from grokinterp.models.kinds import architecture_of
 from grokinterp.models.transformer import TransformerArchitecture
-from grokinterp.models.transformer_lens_adapter import (
-    canonical_weights,
-    functional_logits,
-    load_weights,
-)
+from grokinterp.models.transformer_lens_adapter import canonical_weights, load_weights
 from grokinterp.tasks import ModularTask
+from tests.functional import functional_logits
 
 
 def example(*, n_layers=1, equals=True, biases=True, act_fn="relu", p=13, d_vocab_out=None):

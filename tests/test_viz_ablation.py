@@ -8,7 +8,7 @@ from grokinterp.circuits import faithfulness
 from grokinterp.circuits._figures.ablation import VERDICTS
 from grokinterp.circuits.ablation import Ablation
 from grokinterp.circuits.hooks import fourier, heads, neurons
-from grokinterp.models.last_block import LOGITS
+from grokinterp.models.blocks import LOGITS
 from grokinterp.viz import plot_ablation
 
 

@@ -20,9 +20,9 @@ from grokinterp.circuits.interventions import MODES, Intervention, Setting, as_i
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
 from grokinterp.fourier._key_frequencies import Keys, subject_of
 from grokinterp.fourier.answers import checked_frequencies, usable_group
+from grokinterp.models.blocks import LOGITS
 from grokinterp.models.cross_entropy import cross_entropies, right_answers
 from grokinterp.models.hooked_module import HookedModule
-from grokinterp.models.last_block import LOGITS
 from grokinterp.reading._load import Subject, check_snapshot, loaded, steps_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task

@@ -23,7 +23,7 @@ from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_
 from grokinterp.fourier._key_frequencies import need_key_frequencies, subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import n_frequencies
-from grokinterp.models.last_block import LOGITS, Edit
+from grokinterp.models.blocks import LOGITS, Edit
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, need_residual_stream
 from grokinterp.tasks.modular import ModularTask

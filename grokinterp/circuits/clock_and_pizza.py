@@ -140,7 +140,7 @@ def sampled_triples(task: ModularTask, *, n_samples: int, seed: int) -> Int[Tens
 def _gradients(snapshot: Snapshot, triples: Int[Tensor, "n 3"]) -> Float[Tensor, "n 2 d_model"]:
     """Of the triples' logits with respect to both embeddings, in float64 where it can be."""
     plain, task = snapshot.transformer, snapshot.modular_task
-    if plain is None or plain.why_not_functional(task.tokens):
+    if plain is None:
         return hooked_gradients(snapshot.hooked(), task, triples)
     # Each operand of each triple is given a token of its own, so that the gradient with respect to
     # the table of embeddings keeps positions and triples apart.

@@ -39,7 +39,7 @@ from grokinterp.circuits.interventions import (
 )
 from grokinterp.fourier.answers import checked_frequencies, group_of
 from grokinterp.fourier.basis import fourier_basis, n_frequencies
-from grokinterp.models.last_block import LOGITS, Edit
+from grokinterp.models.blocks import LOGITS, Edit
 from grokinterp.models.layers import neurons_name
 from grokinterp.tasks.answer_group import UNDEFINED
 from grokinterp.tasks.modular import ModularTask

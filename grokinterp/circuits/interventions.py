@@ -16,9 +16,9 @@ from torch import Tensor
 
 from grokinterp.base.checks import listed
 from grokinterp.base.errors import InputError, shown
+from grokinterp.models.blocks import Edit, LastBlock
 from grokinterp.models.hooked_module import at_answer
 from grokinterp.models.kinds import has_positions
-from grokinterp.models.last_block import Edit, LastBlock
 from grokinterp.models.user_models import HookedModel, alone_with
 from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot
 from grokinterp.runs.forwards import answer, device_of, refuse_no_rows
@@ -188,16 +188,11 @@ def _last_block(snapshot: Snapshot) -> LastBlock | None:
         return None
 
     def build() -> LastBlock:
-        inputs, resid_pre = snapshot.task.model_inputs, None
+        w, inputs, resid_pre = snapshot.weights, snapshot.task.model_inputs, None
         if architecture.n_layers > 1:
-            name = f"blocks.{architecture.n_layers - 1}.hook_resid_pre"
-            with alone_with(model := snapshot.hooked()):
-                blocks = [
-                    model.run_with_cache(tokens, names_filter=[name])[1][name]
-                    for tokens in inputs.split(BLOCK_ROWS)
-                ]
-            resid_pre = torch.cat(blocks)
-        return LastBlock(snapshot.weights, architecture, inputs, resid_pre=resid_pre)
+            split = inputs.split(BLOCK_ROWS)
+            resid_pre = torch.cat([architecture.before_last_block(w, x) for x in split])
+        return LastBlock(w, architecture, inputs, resid_pre=resid_pre)
 
     return snapshot.memo("last_block", build)
 

@@ -72,8 +72,7 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
     """The answer logits [n, n_classes] of n inputs, as a function of weights and inputs.
 
     It is differentiable in the weights, by autograd and by torch.func. InputError for a model whose
-    weights alone do not say what it computes, and for one that is no function of them here, such
-    as a transformer of several layers or with LayerNorm.
+    weights alone do not say what it computes, and for one that is no function of them here.
     """
     architecture, task = snapshot.architecture, snapshot.task
     if architecture is None:
@@ -82,8 +81,8 @@ def logits_on_batches(snapshot: Snapshot) -> Logits:
         raise InputError("the model has no parameters; there is nothing to look at.")
     if reason := architecture.why_not_functional(snapshot.task.model_inputs):
         raise InputError(
-            "Fisher information needs a forward that is a function of the weights, which "
-            f"transformers of one layer without LayerNorm have; there is none for {reason}."
+            "Fisher information needs a forward that is a function of the weights; there is none "
+            f"for {reason}; give a model of a kind of this package."
         )
 
     def logits_fn(weights: Weights, inputs: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """What does a one-layer transformer compute where its answer is read? Logits and gradients.
 
-Only the last position is read, and each earlier position sees one of d_vocab tokens. So keys and
-values are tables with a row per token (`AttentionTables`), attention is a softmax over two or three
-numbers, and the MLP runs on one position instead of three (`answer_from_tables`). The numbers are
-those of HookedTransformer, under its hook names, restricted to the last position.
+Only the last position is read, and each position sees one of d_vocab tokens, or one and the same in
+all inputs, as that of "=". So keys and values are tables with a row per token, or a single row
+(`AttentionTables`), attention is a softmax over a few numbers, and the MLP, where there is one,
+runs on one position instead of all (`answer_from_tables`). The numbers are those of
+HookedTransformer, under its hook names, restricted to the last position.
 
 The gradients by the tables are cheap and left to autograd. What has a row per input is nearly all
 of the arithmetic: its gradients are written out, in as few passes as there are operators for.
@@ -33,33 +34,31 @@ from grokinterp.models.layers import (
 BLOCK = "blocks.0."
 
 
-SEEN = frozenset(  # the activations that the forward comes by
-    BLOCK + name
-    for name in (
-        "hook_resid_pre", "attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z",
-        "hook_attn_out", "hook_resid_mid", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out",
-        "hook_resid_post",
-    )
-)  # fmt: skip
+STREAM = ("hook_resid_pre", "attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z",
+          "hook_attn_out", "hook_resid_post")  # fmt: skip
+OF_MLP = ("hook_resid_mid", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out")
 
 
-def reads(tokens: Tensor) -> bool:
-    """Whether inputs are `[a, b]` or `[a, b, last]`, which is all that is computed here."""
-    return tokens.shape[-1] in (2, 3)
+def seen(*, attn_only: bool) -> frozenset[str]:
+    """The hook names of the activations that the forward comes by."""
+    return frozenset(BLOCK + name for name in (*STREAM, *(() if attn_only else OF_MLP)))
 
 
-RowsRead = Mapping[str, Int[Tensor, "*members n"]]  # that the inputs read, by the `by` of a lookup
+Columns = tuple[int, ...]  # of the inputs, by whose tokens a table is read
+RowsRead = Mapping[Columns, Int[Tensor, "*members n"]]  # that the inputs read, by such columns
+Constants = Mapping[int, Int[Tensor, " 1"]]  # columns with one token in all inputs, and the token
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """A table [*members, n_rows, ...], and what of an input says which of its rows is read.
+    """A table [*members, n_rows, ...], and the columns of an input that say which row is read.
 
-    `by` is "a" or "b" (a row per token), "pair" (row a * d_vocab + b), or "" (one row for all).
+    (i,) is a row per token, (i, j) a row for both: token_i * d_vocab + token_j. () is one row for
+    all.
     """
 
     table: Float[Tensor, "..."]
-    by: str = ""
+    by: Columns = ()
 
     def read(self, rows: RowsRead) -> Float[Tensor, "..."]:
         """What every input reads: [*members, n, ...], with n = 1 where it is the same for all."""
@@ -70,7 +69,7 @@ class Lookup:
         if self.by:
             add_rows(total, rows[self.by], upstream)
         else:
-            total.add_(upstream.sum(dim=rows["a"].ndim - 1, keepdim=True))
+            total.add_(upstream.sum_to_size(total.shape))
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,7 @@ class AttentionTables:
     values: tuple[Lookup, ...]
     resid_pre: Lookup
     d_vocab: int
+    constants: Constants
 
     @property
     def lookups(self) -> tuple[Lookup, ...]:
@@ -93,20 +93,28 @@ class AttentionTables:
 
     def rows(self, tokens: Int[Tensor, "*members n n_ctx"]) -> RowsRead:
         """The row that each input reads, for every way to look up."""
-        a, b = tokens[..., 0].contiguous(), tokens[..., 1].contiguous()
-        found = {"a": through_tables(a, self.d_vocab), "b": through_tables(b, self.d_vocab)}
-        if tokens.shape[-1] == 2:
-            found["pair"] = through_tables(a * self.d_vocab + b, self.d_vocab**2)
+        columns = [column.contiguous() for column in tokens.unbind(-1)]
+        found: dict[Columns, Tensor] = {(): torch.zeros_like(columns[0])}
+        for by in {lookup.by: None for lookup in self.lookups if lookup.by}:
+            rows, n_rows = columns[by[0]], self.d_vocab
+            for column in by[1:]:
+                rows, n_rows = rows * self.d_vocab + columns[column], n_rows * self.d_vocab
+            found[by] = through_tables(rows, n_rows)
         return found
 
 
 def attention_tables(
-    weights: Mapping[str, Tensor], last: Int[Tensor, " 1"] | None
+    weights: Mapping[str, Tensor], n_ctx: int, constants: Constants
 ) -> AttentionTables:
-    """The tables of inputs `[a, b, last]`, or of `[a, b]` without a last token; differentiable."""
+    """The tables of inputs of so many tokens, some of them constant; differentiable."""
     w = within_block(weights)
     embed, position = w["embed.W_E"], w["pos_embed.W_pos"].unsqueeze(-2)
     n_heads, _, d_head = w["attn.W_Q"].shape[-3:]
+    last, by = n_ctx - 1, [() if i in constants else (i,) for i in range(n_ctx)]
+
+    def stream(i: int) -> Float[Tensor, "..."]:
+        read = embed.index_select(-2, constants[i]) if i in constants else embed
+        return read + position[..., i, :, :]
 
     def heads(x: Float[Tensor, "..."], which: str) -> Float[Tensor, "..."]:
         """Queries, keys or values of all heads, as one matrix product: [..., n_heads, d_head]."""
@@ -114,34 +122,38 @@ def attention_tables(
         found = affine(x, matrix, w[f"attn.b_{which}"].flatten(-2))
         return found.unflatten(-1, (n_heads, d_head))
 
-    first, second = embed + position[..., 0, :, :], embed + position[..., 1, :, :]
-    key_a, key_b = heads(first, "K"), heads(second, "K")
-    values = [Lookup(heads(first, "V"), "a"), Lookup(heads(second, "V"), "b")]
-    scale = d_head**-0.5
-    if last is not None:
-        third = embed.index_select(-2, last) + position[..., 2, :, :]
-        query = heads(third, "Q") * scale
-        scores = [
-            Lookup((key_a * query).sum(-1), "a"),
-            Lookup((key_b * query).sum(-1), "b"),
-            Lookup((heads(third, "K") * query).sum(-1)),
-        ]
-        values.append(Lookup(heads(third, "V")))
-        resid_pre = Lookup(third)
-    else:
-        query = heads(second, "Q") * scale
-        scores = [
-            Lookup(torch.einsum("...bhd,...ahd->...abh", query, key_a).flatten(-3, -2), "pair"),
-            Lookup((key_b * query).sum(-1), "b"),
-        ]
-        resid_pre = Lookup(second, "b")
-    return AttentionTables(tuple(scores), tuple(values), resid_pre, embed.shape[-2])
+    resid = [stream(i) for i in range(n_ctx)]
+    vary = [i for i in range(n_ctx) if i not in constants]
+    keys = {i: heads(resid[i], "K") for i in vary}
+    values = {i: heads(resid[i], "V") for i in vary}
+    query = heads(resid[last], "Q") * d_head**-0.5
+    keys |= {i: heads(resid[i], "K") for i in constants}
+    values |= {i: heads(resid[i], "V") for i in constants}
+    scores = []
+    for i in range(n_ctx):
+        if by[i] and by[last] and i != last:
+            both = torch.einsum("...bhd,...ahd->...abh", query, keys[i]).flatten(-3, -2)
+            scores.append(Lookup(both, (i, last)))
+        else:
+            scores.append(Lookup((keys[i] * query).sum(-1), by[i] or by[last]))
+    return AttentionTables(
+        tuple(scores),
+        tuple(Lookup(values[i], by[i]) for i in range(n_ctx)),
+        Lookup(resid[last], by[last]),
+        embed.shape[-2],
+        constants,
+    )
 
 
-def last_token(tokens: Int[Tensor, "*members n n_ctx"]) -> Int[Tensor, " 1"] | None:
-    """The constant third token of inputs `[a, b, "="]`; None of inputs `[a, b]`."""
-    first_input = tokens[(0,) * (tokens.ndim - 1)]
-    return first_input[2:] if len(first_input) == 3 else None
+def constants_in(tokens: Int[Tensor, "*members n n_ctx"]) -> dict[int, Int[Tensor, " 1"]]:
+    """The columns that have one token in all of these inputs.
+
+    >>> constants_in(torch.tensor([[0, 7, 1], [0, 7, 2]]))
+    {0: tensor([0]), 1: tensor([7])}
+    """
+    flat = tokens.flatten(0, -2)
+    same = (flat == flat[:1]).all(dim=0).tolist()
+    return {i: flat[0, i : i + 1] for i, constant in enumerate(same) if constant}
 
 
 def answer_from_tables(
@@ -159,7 +171,7 @@ def answer_from_tables(
     Without `keep_pre` the cache has no `mlp.hook_pre` of ReLU neurons, which are then made where
     their inputs stood: memory that is not in the processor's cache costs as much as the product.
     """
-    w, n = within_block(weights), rows["a"].shape
+    w, n = within_block(weights), rows[()].shape
     # One key position after the other, not [n, n_heads, n_ctx]: a softmax over an axis of three
     # numbers cannot use vector instructions.
     scores = torch.stack(
@@ -173,44 +185,50 @@ def answer_from_tables(
         z = z.addcmul(pattern[..., place, :, :, None], lookup.read(rows))
     attn_out = affine(z.flatten(-2), w["attn.W_O"].flatten(-3, -2), w["attn.b_O"])
     resid_pre = tables.resid_pre.read(rows)
-    resid_mid = resid_pre + attn_out
-    pre = affine(resid_mid, w["mlp.W_in"], w["mlp.b_in"])
-    if act_fn == "relu" and not torch.is_grad_enabled() and (cache is None or not keep_pre):
-        post = pre.relu_()
-    else:
-        post = ACTIVATIONS[act_fn](pre)
-    mlp_out = affine(post, w["mlp.W_out"], w["mlp.b_out"])
-    resid_post = resid_mid + mlp_out
-    if cache is not None:
-        cache |= {
-            f"{BLOCK}hook_resid_pre": resid_pre.expand(*n, -1),
-            f"{BLOCK}attn.hook_attn_scores": scores.movedim(-3, -1),
-            f"{BLOCK}attn.hook_pattern": pattern.movedim(-3, -1),
-            f"{BLOCK}attn.hook_z": z,
-            f"{BLOCK}hook_attn_out": attn_out,
-            f"{BLOCK}hook_resid_mid": resid_mid,
-            **({} if pre is post else {f"{BLOCK}mlp.hook_pre": pre}),
-            f"{BLOCK}mlp.hook_post": post,
-            f"{BLOCK}hook_mlp_out": mlp_out,
-            f"{BLOCK}hook_resid_post": resid_post,
+    resid_mid = resid_post = resid_pre + attn_out
+    of_mlp: dict[str, Tensor] = {}
+    if "mlp.W_in" in w:
+        pre = affine(resid_mid, w["mlp.W_in"], w["mlp.b_in"])
+        if act_fn == "relu" and not torch.is_grad_enabled() and (cache is None or not keep_pre):
+            post = pre.relu_()
+        else:
+            post = ACTIVATIONS[act_fn](pre)
+        mlp_out = affine(post, w["mlp.W_out"], w["mlp.b_out"])
+        resid_post = resid_mid + mlp_out
+        of_mlp = {
+            "hook_resid_mid": resid_mid,
+            **({} if pre is post else {"mlp.hook_pre": pre}),
+            "mlp.hook_post": post,
+            "hook_mlp_out": mlp_out,
         }
+    if cache is not None:
+        found = {
+            "hook_resid_pre": resid_pre.expand(*n, -1),
+            "attn.hook_attn_scores": scores.movedim(-3, -1),
+            "attn.hook_pattern": pattern.movedim(-3, -1),
+            "attn.hook_z": z,
+            "hook_attn_out": attn_out,
+            **of_mlp,
+            "hook_resid_post": resid_post,
+        }
+        cache |= {BLOCK + name: activation for name, activation in found.items()}
     return affine(resid_post, w["unembed.W_U"], w["unembed.b_U"])
 
 
 class AnswerForward:
-    """Logits at the last position of `[a, b, "="]` (the third token is one constant) or `[a, b]`.
+    """Logits at the last position of inputs `[a, b, "="]`, `[a, b]` or any other sequence.
 
-    Of fixed weights (canonical names) on many blocks of inputs: the tables are made once.
-    Differentiable in the weights. With a `cache`, the activations are put into it under their
-    TransformerLens hook names, at the last position: patterns as [n, n_heads, n_ctx], all others as
-    [n, ...].
+    Of fixed weights (canonical names) on many blocks of inputs: the tables are made once for all
+    whose constants are the same. Differentiable in the weights. With a `cache`, the activations are
+    put into it under their TransformerLens hook names, at the last position: patterns as
+    [n, n_heads, n_ctx], all others as [n, ...].
     """
 
     def __init__(
         self, weights: Mapping[str, Tensor], *, act_fn: str = "relu", attention_rate: float = 1.0
     ) -> None:
         self._weights, self._act_fn, self._rate = weights, act_fn, attention_rate
-        self._tables: dict[int | None, AttentionTables] = {}  # by the last token
+        self._tables: dict[int, AttentionTables] = {}  # by the length of the inputs
 
     def __call__(
         self,
@@ -220,15 +238,24 @@ class AnswerForward:
         keep_pre: bool = True,
     ) -> Float[Tensor, "*members n d_vocab_out"]:
         """Logits, and activations into a cache: see `answer_from_tables`."""
-        last = last_token(tokens)
-        key = None if last is None else int(last)
-        if key not in self._tables:
-            self._tables[key] = attention_tables(self._weights, last)
-        tables = self._tables[key]
+        tables = self._tables_for(tokens)
         return answer_from_tables(
             tables, self._weights, tables.rows(tokens), act_fn=self._act_fn,
             attention_rate=self._rate, cache=cache, keep_pre=keep_pre,
         )  # fmt: skip
+
+    def _tables_for(self, tokens: Int[Tensor, "*members n n_ctx"]) -> AttentionTables:
+        """Tables that these inputs can read, those of earlier ones where they can."""
+        n_ctx, constants = tokens.shape[-1], constants_in(tokens)
+        tables = self._tables.get(n_ctx)
+        if tables is not None:  # a column that varies from block to block is no constant
+            constants = {
+                i: token for i, token in tables.constants.items()
+                if i in constants and bool(token == constants[i])
+            }  # fmt: skip
+        if tables is None or len(constants) < len(tables.constants):
+            tables = self._tables[n_ctx] = attention_tables(self._weights, n_ctx, constants)
+        return tables
 
 
 def within_block(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -260,7 +287,8 @@ def gradients(
     """
     leaves = {name: weights[name].detach().requires_grad_() for name in TABLES_READ}
     with torch.enable_grad():
-        tables = attention_tables({**weights, **leaves}, last_token(tokens))
+        read = {**weights, **leaves}
+        tables = attention_tables(read, tokens.shape[-1], constants_in(tokens))
     found: Weights = {}
     whole = torch.contiguous_format
     of_tables = [torch.zeros_like(x.table, memory_format=whole) for x in tables.lookups]
@@ -313,12 +341,13 @@ def _add_rows(
 
     by_logits = objective.by_logits(logits, labels).mul_(labels.shape[-1] * share)
     resid = through("unembed.U", cache[f"{BLOCK}hook_resid_post"], by_logits)
-    post = through(f"{BLOCK}mlp.out", cache[f"{BLOCK}mlp.hook_post"], resid)
-    if act_fn == "relu":  # an activation is positive where its pre-activation is
-        pre = where_positive(post, cache[f"{BLOCK}mlp.hook_post"], out=post)
-    else:
-        pre = before_activation(post, cache[f"{BLOCK}mlp.hook_pre"], act_fn=act_fn)
-    resid = through(f"{BLOCK}mlp.in", cache[f"{BLOCK}hook_resid_mid"], pre).add_(resid)
+    if f"{BLOCK}mlp.hook_post" in cache:
+        post = through(f"{BLOCK}mlp.out", cache[f"{BLOCK}mlp.hook_post"], resid)
+        if act_fn == "relu":  # an activation is positive where its pre-activation is
+            pre = where_positive(post, cache[f"{BLOCK}mlp.hook_post"], out=post)
+        else:
+            pre = before_activation(post, cache[f"{BLOCK}mlp.hook_pre"], act_fn=act_fn)
+        resid = through(f"{BLOCK}mlp.in", cache[f"{BLOCK}hook_resid_mid"], pre).add_(resid)
     z = cache[f"{BLOCK}attn.hook_z"]
     by_z = through(f"{BLOCK}attn.O", z.flatten(-2), resid).view_as(z)
 

@@ -33,12 +33,15 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": torch.nn.functional.silu,
 }
 
+NORMS = (None, "LN", "LNPre", "RMS", "RMSPre")
+
 LARGEST = 1_000_000  # no size is larger; a number beyond it is a damaged file's
 LARGEST_OF = {"n_layers": 1000, "n_ctx": 10_000, "lattice": 10_000}  # which cost more than a row
 SMALLEST_OF = {"d_embed": 0}  # of all others 1
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "act_fn": tuple(ACTIVATIONS),
-    "normalization_type": (None, "LN"),
+    "normalization_type": NORMS,
+    "norm_position": ("pre", "post"),
     "attention_dir": ("causal", "bidirectional"),
 }
 MODELS: Registry[type["BaseArchitecture"]] = Registry(
@@ -77,6 +80,7 @@ class BaseArchitecture(Kind):
     usual: ClassVar[Mapping[str, Any]] = {}  # defaults of the task's keys, where others are meant
     more_keys: ClassVar[tuple[Key, ...]] = ()  # of recipes, besides the fields
     n_layers = 0  # whose neurons are `blocks.N.mlp`
+    linear_readout: ClassVar[bool] = True  # logits are linear in the last layer's neurons
 
     @classmethod
     def keys(cls) -> tuple[Key, ...]:
@@ -360,10 +364,15 @@ def attention_softmax(scores: Tensor, dim: int) -> Tensor:
     return scores.softmax(dim).nan_to_num(nan=0.0)
 
 
-def check_sizes(architecture: BaseArchitecture) -> None:
-    """Refuse sizes and words of a kind of this package that are out of range or not known."""
+def check_sizes(architecture: BaseArchitecture, *, absent: Collection[str] = ()) -> None:
+    """Refuse sizes and words of a kind of this package that are out of range or not known.
+
+    But for sizes of parts that it has not, which are `absent`.
+    """
     for field in fields(architecture):
         name, value = field.name, getattr(architecture, field.name)
+        if name in absent:
+            continue
         if field.type is int:
             _check_size(name, value)
         elif field.type == tuple[int, ...]:

@@ -1,4 +1,6 @@
-"""An MLP and a CNN as TransformerLens modules: hooks, caches and names as on HookedTransformer.
+"""A network of this package as a TransformerLens module: hooks, caches, names as it has them.
+
+An MLP, a CNN, and a transformer that is none of TransformerLens' own.
 
 This module imports TransformerLens, which takes seconds: import it where such a model is built.
 """
@@ -40,7 +42,7 @@ class HookedNetwork(HookedRootModule):
             module = module.get_submodule(part)
         return module, leaf
 
-    def forward(self, inputs: Tensor) -> Float[Tensor, "batch n_classes"]:
+    def forward(self, inputs: Tensor) -> Float[Tensor, "batch ... n_classes"]:
         """Logits, with every activation at its hook point."""
         weights = effective_state(self)  # where a part is pruned, it is made of others
         logits: Tensor = self.cfg.forward(weights, inputs, visit=self._visit)

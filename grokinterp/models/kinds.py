@@ -1,7 +1,7 @@
 """Which architecture has a hooked model that is given, and what are its weights?
 
-Activations of a model of TransformerLens have an axis of positions, and its answer is read at the
-last one. Those of a HookedNetwork and of a plain module have none, as these say.
+Activations of a transformer have an axis of positions, and its answer is read at the last one.
+Those of an MLP, a CNN and a plain module have none, as these say.
 """
 
 import re

@@ -11,24 +11,24 @@ A network with more of any of these was trained on other inputs, and answers the
 that look like results; so more are taken only where somebody gave layout and ids. That sizes fit is
 no proof: no size says which token is which.
 
-One layer without LayerNorm is computed where its answer is read (`answer_position`), any other
-through the hooked forward of TransformerLens: the same numbers either way.
+One layer without norms is computed where its answer is read alone (`answer_position`), any other
+block by block (`blocks`): the numbers of TransformerLens' own forward either way.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
-import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from grokinterp.base.checks import number
 from grokinterp.base.errors import InputError
 from grokinterp.base.keys import Key, derived, fields_from, key, keys_of
-from grokinterp.models import answer_position, transformer_lens_adapter
+from grokinterp.models import answer_position, blocks, transformer_lens_adapter
 from grokinterp.models.architecture import (
     ACTIVATIONS,
+    NORMS,
     Answers,
     BaseArchitecture,
     Gradients,
@@ -36,16 +36,24 @@ from grokinterp.models.architecture import (
     check_sizes,
     register_model,
 )
-from grokinterp.models.user_models import HookedModel, alone_with
+from grokinterp.models.layers import Visit, recorder
+from grokinterp.models.user_models import HookedModel, configuration
 from grokinterp.tasks.layout import USUAL, Layout
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.task import Task
+
+LATER_FIELDS = ("attn_only", "norm_position", "final_norm")  # than 0.2.0
 
 
 @register_model("transformer")
 @dataclass(frozen=True)
 class TransformerArchitecture(BaseArchitecture):
     """Sizes and kinds of a transformer's parts, in TransformerLens' words.
+
+    `normalization_type` stands before attention, MLP and unembedding; with `norm_position="post"`
+    after attention and MLP with the stream around them, as in torch.nn.TransformerEncoderLayer, and
+    before the unembedding only with `final_norm`. `attn_only` leaves out every MLP: `d_mlp` is 0.
+    What each computes: `grokinterp.models.blocks`.
 
     `attention_rate` r replaces every attention pattern A by r A + (1 - r): 1 is attention, 0 gives
     every position the weight 1 (Zhong et al. 2023, arXiv 2306.17844, section 4).
@@ -64,6 +72,10 @@ class TransformerArchitecture(BaseArchitecture):
             "equals_class", bool, False,
             help='"=" (every word that is no operand) is an output class, and of the softmax',
         ),
+        Key(
+            "normalization_type", str, "none", choices=("none", *filter(None, NORMS)),
+            help="norms before attention, MLP and unembedding", synonyms=("normalization",),
+        ),
     )  # fmt: skip
 
     n_layers: int = key(usual=1, help="blocks, or hidden layers", least=1, most=1000,
@@ -78,13 +90,19 @@ class TransformerArchitecture(BaseArchitecture):
     n_ctx: int = derived()
     act_fn: str = key("relu", help="nonlinearity of the neurons", choices=tuple(ACTIVATIONS),
                       synonyms=("act_type",))  # fmt: skip
-    normalization_type: str | None = derived(None)  # "LN": before attention, MLP and unembedding
-    eps: float = derived(1e-5)  # of the LayerNorm
+    normalization_type: str | None = derived(None)
+    eps: float = derived(1e-5)  # of the norms
     attention_dir: str = derived("causal")
     attention_rate: float = derived(1.0)
+    attn_only: bool = key(False, help="attention alone, without an MLP")
+    norm_position: str = derived("pre")
+    final_norm: bool = derived(True)
 
     def __post_init__(self) -> None:
-        check_sizes(self)
+        if self.attn_only:  # whatever is given: two of them are equal, and have no neurons
+            object.__setattr__(self, "d_mlp", 0)
+            object.__setattr__(self, "act_fn", "relu")
+        check_sizes(self, absent=("d_mlp",) if self.attn_only else ())
         number("attention_rate", self.attention_rate, least=0, most=1, such_as="0.5")
         if not 0 < self.eps < 1:
             raise InputError(f"eps={self.eps} is not between 0 and 1; give such as 1e-5.")
@@ -102,6 +120,7 @@ class TransformerArchitecture(BaseArchitecture):
             d_vocab=tokens.d_vocab,
             d_vocab_out=tokens.reads.n_answer_classes + len(others) * values["equals_class"],
             n_ctx=len(tokens.reads.words),
+            normalization_type={"none": None}.get(kind := values["normalization_type"], kind),
             **fields_from(keys_of(cls), values),
         )
 
@@ -109,10 +128,12 @@ class TransformerArchitecture(BaseArchitecture):
     def of_model(cls, model: HookedModel) -> "TransformerArchitecture | None":
         """That of a plain model, or None for one that none of these describes.
 
-        Plain, as far as its configuration and hook points say: learned positions, full LayerNorms
-        or none, causal or bidirectional softmax attention over separate heads with the usual
-        1/sqrt(d_head), a two-matrix MLP with a known activation, and no hooks.
+        Plain, as far as its configuration and hook points say: learned positions, norms of a known
+        kind or none, causal or bidirectional softmax attention over separate heads with the usual
+        1/sqrt(d_head), a two-matrix MLP with a known activation or none, and no hooks.
         """
+        if isinstance(known := configuration(model), cls):
+            return None if any(x.fwd_hooks for x in model.hook_dict.values()) else known
         sizes = transformer_lens_adapter.plain_sizes(model)
         return None if sizes is None else cls(**sizes)
 
@@ -122,9 +143,14 @@ class TransformerArchitecture(BaseArchitecture):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """What `shape_from_dict` reads: without its kind, as ever, where it is no other's."""
-        own = {"kind": self.registered_kind("model")}
-        return ({} if type(self) is TransformerArchitecture else own) | self.fields_given()
+        """What `shape_from_dict` reads, as 0.2.0 does where it knows such an architecture.
+
+        Without its kind where it is no other's, and without later fields at their defaults.
+        """
+        given, plain = self.fields_given(), type(self) is TransformerArchitecture
+        usual = {x.name: x.default for x in fields(self) if x.name in LATER_FIELDS}
+        given = {name: x for name, x in given.items() if usual.get(name, ...) != x}
+        return ({} if plain else {"kind": self.registered_kind("model")}) | given
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Canonical name and shape of every parameter, biases included, in reading order."""
@@ -133,17 +159,21 @@ class TransformerArchitecture(BaseArchitecture):
             "embed.W_E": (self.d_vocab, d_model),
             "pos_embed.W_pos": (self.n_ctx, d_model),
         }
-        layer_norm = {"w": (d_model,), "b": (d_model,)} if self.normalization_type else {}
+        gains = {"LN": "wb", "RMS": "w"}.get(self.normalization_type or "", "")
+        norm = dict.fromkeys(gains, (d_model,))
         for layer in range(self.n_layers):
             attn, mlp = f"blocks.{layer}.attn", f"blocks.{layer}.mlp"
-            shapes |= {f"blocks.{layer}.ln1.{x}": shape for x, shape in layer_norm.items()}
+            shapes |= {f"blocks.{layer}.ln1.{x}": shape for x, shape in norm.items()}
             shapes |= {f"{attn}.W_{x}": (heads, d_model, d_head) for x in "QKV"}
             shapes |= {f"{attn}.b_{x}": (heads, d_head) for x in "QKV"}
             shapes |= {f"{attn}.W_O": (heads, d_head, d_model), f"{attn}.b_O": (d_model,)}
-            shapes |= {f"blocks.{layer}.ln2.{x}": shape for x, shape in layer_norm.items()}
+            if self.attn_only:
+                continue
+            shapes |= {f"blocks.{layer}.ln2.{x}": shape for x, shape in norm.items()}
             shapes |= {f"{mlp}.W_in": (d_model, self.d_mlp), f"{mlp}.b_in": (self.d_mlp,)}
             shapes |= {f"{mlp}.W_out": (self.d_mlp, d_model), f"{mlp}.b_out": (d_model,)}
-        shapes |= {f"ln_final.{x}": shape for x, shape in layer_norm.items()}
+        if self.final_norm:
+            shapes |= {f"ln_final.{x}": shape for x, shape in norm.items()}
         shapes |= {"unembed.W_U": (d_model, self.d_vocab_out), "unembed.b_U": (self.d_vocab_out,)}
         return shapes
 
@@ -153,49 +183,85 @@ class TransformerArchitecture(BaseArchitecture):
         d_in = self.d_vocab_out if name == "unembed.W_U" else self.d_model
         return float(d_in**-0.5)
 
+    @property
+    def linear_readout(self) -> bool:  # type: ignore[override]
+        """Whether logits are linear in what the last block adds to the stream."""
+        return self.normalization_type is None or (
+            self.norm_position == "pre" and not self.final_norm
+        )
+
+    @property
+    def in_transformer_lens(self) -> bool:
+        """Whether TransformerLens' own model classes can be it: norms before each part, or none."""
+        return self.normalization_type is None or (self.norm_position == "pre" and self.final_norm)
+
+    @property
+    def at_answer_alone(self) -> bool:
+        """Whether the answer position is all that it takes: one layer, and no norms."""
+        return self.n_layers == 1 and self.normalization_type is None
+
+    def hook_names(self) -> tuple[str, ...]:
+        """Names of the activations, in the order of the forward."""
+        return blocks.hook_names(self)
+
     def forward(
         self,
         weights: Mapping[str, Tensor],
         inputs: Tensor,
         cache: dict[str, Tensor] | None = None,
+        *,
+        visit: Visit | None = None,
     ) -> Tensor:
-        """Logits at the last position, [n, d_vocab_out], differentiable in the weights."""
+        """Logits at the last position, [n, d_vocab_out], differentiable in the weights.
+
+        With `visit`, which is shown every activation and says how it goes on, all positions are
+        computed: logits [n, n_tokens, d_vocab_out], as a HookedTransformer has them.
+        """
+        if visit is not None:
+            return blocks.logits(weights, self, inputs, visit)
         return self.answers(weights)(inputs, cache)
 
     def answers(self, weights: Mapping[str, Tensor]) -> Answers:
         """The forward of fixed weights; what all inputs share is computed once."""
-        flat = answer_position.AnswerForward(
-            weights, act_fn=self.act_fn, attention_rate=self.attention_rate
-        )
+        if self.at_answer_alone:
+            return answer_position.AnswerForward(
+                weights, act_fn=self.act_fn, attention_rate=self.attention_rate
+            )
 
         def answer(
             inputs: Tensor, cache: dict[str, Tensor] | None = None, *, keep_pre: bool = True
         ) -> Tensor:
-            if self.why_not_functional(inputs) is None:
-                return flat(inputs, cache, keep_pre=keep_pre)
-            first = next(iter(weights.values()))
-            return _through_hooks(self, str(first.device), first.dtype)(weights, inputs)
+            found: dict[str, Tensor] | None = None if cache is None else {}
+            logits = blocks.logits(weights, self, inputs, recorder(found), n_queries=1)
+            if cache is not None and found is not None:
+                cache |= {name: blocks.at_last(x, name) for name, x in found.items()}
+            return logits[:, -1]
 
         return answer
 
-    def own_activations(self, inputs: Tensor) -> Collection[str] | None:
-        """Those at the answer position, where that alone is computed."""
-        return answer_position.SEEN if self.why_not_functional(inputs) is None else None
+    def own_activations(self, inputs: Tensor) -> Collection[str]:
+        """Those at the answer position, and of several layers all."""
+        if self.at_answer_alone:
+            return answer_position.seen(attn_only=self.attn_only)
+        return self.hook_names()
 
-    def why_not_functional(self, inputs: Tensor) -> str | None:
-        """Why not the answer position alone: that takes one layer, and no LayerNorm."""
-        if self.n_layers > 1:
-            return f"transformers of {self.n_layers} layers"
-        if self.normalization_type is not None:
-            return "transformers with LayerNorm"
-        return None if answer_position.reads(inputs) else f"inputs of {inputs.shape[-1]} tokens"
+    def before_last_block(
+        self, weights: Mapping[str, Tensor], inputs: Tensor
+    ) -> Float[Tensor, "n n_tokens d_model"]:
+        """The stream that the last block reads, at all positions."""
+        return blocks.before_last_block(weights, self, inputs, recorder(None))
 
     def hooked(self, weights: Mapping[str, Tensor], *, device: str = "cpu") -> HookedModel:
         """A HookedTransformer (TransformerLens 3) or TransformerBridge (4) with these weights.
 
-        An attention rate below 1 is a permanent hook on every layer's attention pattern.
+        An attention rate below 1 is a permanent hook on every layer's attention pattern. What
+        TransformerLens has no class for is a HookedNetwork under the same hook names.
         """
         self.check(weights)
+        if not self.in_transformer_lens:
+            from grokinterp.models.hooked import HookedNetwork
+
+            return HookedNetwork(self, weights).to(device).eval()
         sizes = self.fields_given()
         rate = sizes.pop("attention_rate")
         model = transformer_lens_adapter.build_model(sizes, weights, device=device)
@@ -208,7 +274,7 @@ class TransformerArchitecture(BaseArchitecture):
 
     def gradients_on(self, inputs: Tensor, labels: Tensor, objective: Loss) -> Gradients:
         """Written out for the answer position (`answer_position.gradients`), else by autograd."""
-        if self.why_not_functional(inputs) is None:
+        if self.at_answer_alone:
             return lambda weights: answer_position.gradients(
                 weights, inputs, labels, objective,
                 act_fn=self.act_fn, attention_rate=self.attention_rate,
@@ -217,8 +283,11 @@ class TransformerArchitecture(BaseArchitecture):
 
     def why_not_stacked(self, inputs: Tensor) -> str | None:
         """Why several cannot be computed side by side."""
-        reason = self.why_not_functional(inputs)
-        return reason and f"{reason} are not batched, only of one layer without LayerNorm"
+        if self.at_answer_alone:
+            return None
+        several = self.n_layers > 1
+        which = f"of {self.n_layers} layers" if several else "with LayerNorm or RMSNorm"
+        return f"transformers {which} are not batched, only of one layer without norms"
 
     def why_not(self, task: Task, *, stored: bool = False) -> str | None:
         """Why it does not fit a task; a stored one may have more of everything than its task."""
@@ -228,23 +297,6 @@ class TransformerArchitecture(BaseArchitecture):
         if stored and sizes.hold(NetworkSizes.least_for(tokens)):
             return None
         return _misfit(sizes, tokens, "the model")
-
-
-@lru_cache(maxsize=8)
-def _through_hooks(
-    architecture: TransformerArchitecture, device: str, dtype: torch.dtype
-) -> Callable[[Mapping[str, Tensor], Tensor], Tensor]:
-    """The hooked forward as a function of weights, through a model that is built for it once."""
-    shapes = architecture.parameter_shapes().items()
-    zeros = {name: torch.zeros(shape, dtype=dtype) for name, shape in shapes}
-    model = architecture.hooked(zeros, device=device)
-    logits = transformer_lens_adapter.functional_logits(model)
-
-    def alone(weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        with alone_with(model):
-            return logits(weights, inputs)
-
-    return alone
 
 
 class NetworkSizes(NamedTuple):

@@ -9,17 +9,16 @@ protocol `HookedModel` (`user_models.py`) and nothing else.
 import random
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.base.errors import InputError
-from grokinterp.models.architecture import ACTIVATIONS, Weights
+from grokinterp.models.architecture import ACTIVATIONS, NORMS, Weights
 from grokinterp.models.foreign_names import BRIDGE, Slot, slots
 from grokinterp.models.user_models import HookedModel, configuration, effective_state
 
@@ -67,9 +66,9 @@ def plain_sizes(model: HookedModel) -> dict[str, Any] | None:
     cfg = configuration(model)
     plain = (
         all(hasattr(cfg, key) for key in DESCRIBED)
-        and cfg.normalization_type in (None, "LN")
+        and cfg.normalization_type in NORMS
         and cfg.positional_embedding_type == "standard"
-        and cfg.act_fn in ACTIVATIONS
+        and (cfg.attn_only or cfg.act_fn in ACTIVATIONS)
         and cfg.use_attn_scale
         and (cfg.attn_scale < 0 or abs(cfg.attn_scale - cfg.d_head**0.5) < 1e-6)  # < 0: default
         and not any(getattr(cfg, key, None) for key in UNUSUAL)
@@ -79,40 +78,16 @@ def plain_sizes(model: HookedModel) -> dict[str, Any] | None:
     return {key: getattr(cfg, key) for key in SIZES} if plain else None
 
 
-def functional_logits(
-    model: HookedModel,
-) -> Callable[[Mapping[str, Tensor], Int[Tensor, "n n_ctx"]], Float[Tensor, "n d_vocab_out"]]:
-    """`(weights, tokens) -> answer-position logits` through the hooked forward.
-
-    Differentiable with respect to the canonical weights it is called with. Give it a model of its
-    own: calling a TransformerBridge with other weights leaves it with other parameter objects.
-    """
-    places = _slots(model)
-    state = model.state_dict(keep_vars=True)
-    assert isinstance(model, torch.nn.Module)
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    path_of = {id(tensor): path for path, tensor in tensors}
-    paths = {name: path_of[id(state[slot.key])] for name, slot in places.items()}
-
-    def logits(
-        weights: Mapping[str, Tensor], tokens: Int[Tensor, "n n_ctx"]
-    ) -> Float[Tensor, "n d_vocab_out"]:
-        native = {paths[name]: slot.foreign(weights[name]) for name, slot in places.items()}
-        return torch.func.functional_call(model, native, (tokens,))[:, -1]
-
-    return logits
-
-
 # What an architecture and TransformerLens' configurations both have, under the same name.
 SIZES = (
     "n_layers", "n_heads", "d_model", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "n_ctx",
-    "act_fn", "normalization_type", "eps", "attention_dir",
+    "act_fn", "normalization_type", "eps", "attention_dir", "attn_only",
 )  # fmt: skip
 # What a configuration has to say before a model can be taken for a plain one.
 DESCRIBED = (*SIZES, "positional_embedding_type", "use_attn_scale", "attn_scale")
 # Settings that change what a TransformerLens block computes; all are falsy in a plain model.
 UNUSUAL = (
-    "attn_only", "parallel_attn_mlp", "gated_mlp", "use_local_attn", "use_qk_norm",
+    "parallel_attn_mlp", "gated_mlp", "use_local_attn", "use_qk_norm",
     "n_key_value_heads", "num_experts", "scale_attn_by_inverse_layer_idx",
     "use_normalization_before_and_after", "post_embedding_ln", "final_rms",
 )  # fmt: skip

@@ -417,7 +417,7 @@ def from_weights(
         forward=forward_of(weights, architecture, hooked),
         hooked=hooked,
         architecture=architecture,
-        linear_readout=getattr(architecture, "normalization_type", None) is None,
+        linear_readout=architecture.linear_readout,
         train_mask=train_mask,
         step=step,
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from grokinterp.base.errors import InputError, one_line
 from grokinterp.models.architecture import BaseArchitecture, Weights
+from grokinterp.models.blocks import at_last
 from grokinterp.models.hooked_module import HookedModule, at_answer, near
 from grokinterp.models.kinds import has_positions
 from grokinterp.models.module import fit_classes
@@ -84,8 +85,7 @@ def device_of(model: HookedModel) -> torch.device:
 
 def answer(x: Tensor, name: str = "") -> Tensor:
     """A transformer's activation or logits at the answer position, the last."""
-    is_attention = name.endswith(("hook_pattern", "hook_attn_scores"))
-    return x[:, :, -1] if is_attention else x[:, -1]
+    return at_last(x, name)
 
 
 def agree(ours: Callable[[Tensor], Tensor], theirs: Callable[[Tensor], Tensor], task: Task) -> bool:

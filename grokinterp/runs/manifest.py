@@ -76,7 +76,10 @@ VALUES_OF_0_2_0: dict[str, tuple[Any, ...]] = {
     "normalization_type": (None, "LN"),
 }
 OPERATIONS_OF_0_2_0 = ("add", "subtract", "multiply", "x2xyy2", "random")  # and those of plug-ins
-LATER = {"objective": "cross_entropy", "gradient_filter": "none", "constraint": "none"}
+LATER = {
+    "objective": "cross_entropy", "gradient_filter": "none", "constraint": "none",
+    "normalization_type": "none", "attn_only": False,
+}  # fmt: skip
 RUN_JSON = "run.json"
 _OURS = {"checksum", "task", "architecture"}  # keys of ours; other tools write run.json too
 METRICS = "metrics.csv"
