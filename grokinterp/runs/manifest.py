@@ -63,7 +63,10 @@ KEYS_OF_0_2_0 = {
     "weight_decay", "warmup", "batch_size", "reshuffle", "steps", "checkpoints", "log_every",
     "device", "threads",
 }  # fmt: skip
-LATER = {"objective": "cross_entropy", "gradient_filter": "none", "constraint": "none"}
+LATER = {
+    "objective": "cross_entropy", "gradient_filter": "none", "constraint": "none",
+    "combine": "concat", "separate": False,
+}  # fmt: skip
 RUN_JSON = "run.json"
 _OURS = {"checksum", "task", "architecture"}  # keys of ours; other tools write run.json too
 METRICS = "metrics.csv"
@@ -175,6 +178,7 @@ class Manifest:
         stored = {key: x for key, x in stored.items() if LATER.get(key) != x}
         kinds = (self.task.kind, self.architecture.kind, stored.get("optimizer", "adamw"))
         known = all(name in names for name, names in zip(kinds, KINDS_OF_0_2_0, strict=True))
+        known = known and self.architecture.in_0_2_0
         known = known and self.steps_known  # 0.2.0 would date events by positions
         content: dict[str, Any] = {
             "format": 1 if known and stored.keys() <= KEYS_OF_0_2_0 else FORMAT,
