@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from grokinterp.base.errors import InputError
-from grokinterp.models.architecture import ACTIVATIONS
 from grokinterp.models.cnn import CNNArchitecture, _before_pool, _pool
 from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.updates import CrossEntropy
+from tests.test_mlp import activation as nonlinearity
 from tests.test_mlp import autograd, near, sure
 
 
@@ -23,7 +23,7 @@ SHAPES = [
     CNNArchitecture(lattice, channels, d_mlp=9, n_classes=n_classes, act_fn=act_fn)
     for lattice, channels, n_classes, act_fn in [
         (16, (2, 4), 2, "relu"), (6, (3,), 4, "relu"), (8, (3, 2, 5), 3, "relu"),
-        (4, (2, 3), 2, "gelu"), (8, (2, 3), 3, "silu"),
+        (4, (2, 3), 2, "gelu"), (8, (2, 3), 3, "silu"), (4, (3,), 3, "quadratic"),
     ]
 ]  # fmt: skip
 
@@ -61,13 +61,13 @@ def plain_activations(weights, inputs, architecture):
             for c in range(3)
             for shifted in [padded[:, :, r : r + side, c : c + side]]
         )
-        post = ACTIVATIONS[architecture.act_fn](pre)
+        post = nonlinearity(architecture.act_fn)(pre)
         corners = [post[:, :, r::2, c::2] for r in (0, 1) for c in (0, 1)]
         x = torch.stack(corners).max(dim=0).values
         conv = f"conv.{layer}.hook_"
         found |= {f"{conv}pre": pre, f"{conv}post": post, f"{conv}pool": x}
     pre = x.flatten(1) @ weights["blocks.0.mlp.W_in"] + weights["blocks.0.mlp.b_in"]
-    post = ACTIVATIONS[architecture.act_fn](pre)
+    post = nonlinearity(architecture.act_fn)(pre)
     found |= {"blocks.0.mlp.hook_pre": pre, "blocks.0.mlp.hook_post": post}
     logits = post @ weights["unembed.W_U"] + weights["unembed.b_U"]
     return found | {"unembed.hook_out": logits}

@@ -8,11 +8,11 @@ import grokinterp as gi
 from grokinterp.base.errors import InputError
 from grokinterp.geometry import fisher
 from grokinterp.geometry.fisher import VARIANTS, diagonal, fisher_diagonal, logits_of
-from grokinterp.models.architecture import ACTIVATIONS
 from grokinterp.models.cnn import CNNArchitecture
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.runs._snapshot import Snapshot, from_weights
 from grokinterp.tasks import IsingTask, ModularTask
+from tests.test_mlp import activation
 from tests.test_neurons import random_model
 
 
@@ -101,28 +101,33 @@ def test_a_transformer_equals_the_brute_force(variant, equals_token, operation, 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("rows", ["train", "test", "all"])
 @pytest.mark.parametrize(
-    ("widths", "d_embed", "act_fn"), [((9,), 0, "relu"), ((8, 6), 0, "gelu"), ((9, 7), 3, "relu")]
-)
+    ("widths", "d_embed", "act_fn", "combine"),
+    [
+        ((9,), 0, "relu", "concat"), ((8, 6), 0, "gelu", "concat"), ((9, 7), 3, "relu", "concat"),
+        ((9,), 0, "quadratic", "sum"), ((8,), 3, "relu", "sum"),
+    ],
+)  # fmt: skip
 def test_a_run_of_an_mlp_equals_the_brute_force(
-    variant, rows, widths, d_embed, act_fn, monkeypatch
+    variant, rows, widths, d_embed, act_fn, combine, monkeypatch
 ):
     """Two-hot and embedded inputs, pairs (a, a) among them, in more than one block of rows."""
     monkeypatch.setattr(fisher, "INPUTS_AT_ONCE", 7)
     p, train = 5, torch.arange(25) % 3 > 0
-    shape = MLPArchitecture(p=p, widths=widths, n_classes=p, d_embed=d_embed, act_fn=act_fn)
+    shape = MLPArchitecture(
+        p=p, widths=widths, n_classes=p, d_embed=d_embed, act_fn=act_fn, combine=combine
+    )
     drawn = shape.initial(seed=0, rule="torch", scale=2.0)
     weights = {name: w.double() for name, w in drawn.items()}
     task = ModularTask("add", p, equals_token=False)
     chosen = {"train": train, "test": ~train, "all": train | True}[rows]
 
     def logits_fn(weights, tokens):
-        if d_embed:
-            x = weights["embed.W_E"][tokens].flatten(1)
-        else:
-            x = torch.nn.functional.one_hot(tokens, p).double().flatten(1)
+        x = weights["embed.W_E"][tokens] if d_embed else None
+        x = torch.nn.functional.one_hot(tokens, p).double() if x is None else x
+        x = x.sum(1) if combine == "sum" else x.flatten(1)
         for layer in range(len(widths)):
             block = f"blocks.{layer}.mlp"
-            x = ACTIVATIONS[act_fn](x @ weights[f"{block}.W_in"] + weights[f"{block}.b_in"])
+            x = activation(act_fn)(x @ weights[f"{block}.W_in"] + weights[f"{block}.b_in"])
         return x @ weights["unembed.W_U"] + weights["unembed.b_U"]
 
     snapshot = from_weights(weights, shape, task, train_mask=train)

@@ -8,17 +8,20 @@ import pytest
 import torch
 
 from grokinterp.base.errors import InputError
-from grokinterp.models.architecture import ACTIVATIONS
 from grokinterp.models.cross_entropy import cross_entropies
 from grokinterp.models.layers import mean_loss_gradient
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.updates import CrossEntropy
 
 PAPER = MLPArchitecture(p=113, widths=(512,), n_classes=113)
+SUM, SEPARATE = {"combine": "sum"}, {"separate": True}
 SHAPES = [
-    MLPArchitecture(p=7, widths=widths, n_classes=5, d_embed=d_embed, act_fn=act_fn)
-    for widths, d_embed, act_fn in [
-        ((16,), 0, "relu"), ((12, 9), 0, "gelu"), ((8, 10, 6), 3, "relu"), ((11,), 4, "silu"),
+    MLPArchitecture(p=7, widths=widths, n_classes=5, d_embed=d_embed, act_fn=act_fn, **more)
+    for widths, d_embed, act_fn, more in [
+        ((16,), 0, "relu", {}), ((12, 9), 0, "gelu", {}), ((8, 10, 6), 3, "relu", {}),
+        ((11,), 4, "silu", {}), ((9,), 0, "quadratic", {}), ((10, 6), 0, "relu", SUM),
+        ((9,), 4, "quadratic", SUM), ((8, 6), 3, "gelu", SEPARATE),
+        ((11,), 4, "relu", SUM | SEPARATE),
     ]
 ]  # fmt: skip
 
@@ -40,18 +43,31 @@ def pairs(p):
     return torch.cartesian_prod(torch.arange(p), torch.arange(p))
 
 
+def activation(name):
+    """Torch's own module of a nonlinearity."""
+    functional = torch.nn.functional
+    return {
+        "relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu,
+        "quadratic": lambda x: x * x,
+    }[name]  # fmt: skip
+
+
 def dense_activations(weights, inputs, architecture):
     """The definition: a one-hot vector a operand, or its embedding, through torch's linear."""
     found = {}
     one_hot = torch.nn.functional.one_hot(inputs, architecture.p).double()
+    first, second = one_hot[:, 0], one_hot[:, 1]
     if architecture.d_embed:
-        one_hot = one_hot @ weights["embed.W_E"]
-        found["hook_embed"] = one_hot
-    x = torch.cat([one_hot[:, 0], one_hot[:, 1]], dim=1)
+        names = ("embed_a", "embed_b") if architecture.separate else ("embed", "embed")
+        first, second = (
+            x @ weights[f"{name}.W_E"] for x, name in zip((first, second), names, strict=True)
+        )
+        found["hook_embed"] = torch.stack([first, second], dim=1)
+    x = first + second if architecture.combine == "sum" else torch.cat([first, second], dim=1)
     for layer in range(len(architecture.widths)):
         block = f"blocks.{layer}.mlp."
         pre = torch.nn.functional.linear(x, weights[f"{block}W_in"].T, weights[f"{block}b_in"])
-        x = ACTIVATIONS[architecture.act_fn](pre)
+        x = activation(architecture.act_fn)(pre)
         found |= {f"{block}hook_pre": pre, f"{block}hook_post": x}
     linear = torch.nn.functional.linear(x, weights["unembed.W_U"].T, weights["unembed.b_U"])
     return found | {"unembed.hook_out": linear}
@@ -101,7 +117,10 @@ def made(**change):
         ({"widths": 8}, "widths=8 is not a tuple"),
         ({"widths": (8, 0)}, r"widths\[1\]=0 is not a whole number from 1"),
         ({"widths": (8, "9")}, r"widths\[1\]='9'"),
-        ({"act_fn": "tanh"}, "act_fn='tanh' is not known; valid are: relu, gelu, gelu_new, silu."),
+        (
+            {"act_fn": "tanh"},
+            "act_fn='tanh' is not known; valid are: relu, gelu, gelu_new, silu, quadratic.",
+        ),
     ],
 )
 def test_sizes_that_cannot_be_are_refused_in_one_line(change, said):
@@ -109,6 +128,67 @@ def test_sizes_that_cannot_be_are_refused_in_one_line(change, said):
         made(**change)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 160
+
+
+def test_how_operands_come_in_says_how_wide_the_first_layer_is():
+    def shapes(**more):
+        shape = MLPArchitecture(p=7, widths=(8,), n_classes=7, **more).parameter_shapes()
+        return {name: size for name, size in shape.items() if name.endswith(("W_E", "W_in"))}
+
+    tables = {"embed_a.W_E": (7, 3), "embed_b.W_E": (7, 3)}
+    assert shapes(**SUM) == {"blocks.0.mlp.W_in": (7, 8)}
+    assert shapes(d_embed=3, **SUM) == {"embed.W_E": (7, 3), "blocks.0.mlp.W_in": (3, 8)}
+    assert shapes(d_embed=3, **SEPARATE) == tables | {"blocks.0.mlp.W_in": (6, 8)}
+    assert shapes(d_embed=3, **SUM, **SEPARATE) == tables | {"blocks.0.mlp.W_in": (3, 8)}
+    with pytest.raises(InputError, match="separate=true is for learned embeddings"):
+        shapes(**SEPARATE)
+    with pytest.raises(InputError, match="combine='product' is not known; valid are: concat, sum"):
+        shapes(combine="product")
+
+
+def test_what_version_0_2_0_reads_is_written_as_it_was():
+    stored = PAPER.to_dict()
+    assert stored == {
+        "kind": "mlp", "p": 113, "widths": (512,), "n_classes": 113, "d_embed": 0,
+        "act_fn": "relu",
+    }  # fmt: skip
+    assert MLPArchitecture.from_dict(stored) == PAPER
+    for one in SHAPES:
+        stored = one.to_dict()
+        assert MLPArchitecture.from_dict(json.loads(json.dumps(stored))) == one
+        assert ("combine" in stored) == (one.combine == "sum")
+        assert ("separate" in stored) == one.separate
+
+
+@pytest.mark.parametrize("architecture", SHAPES, ids=str)
+def test_squares_of_gradients_are_those_of_the_jacobian(architecture):
+    weights, inputs = random_weights(architecture), pairs(architecture.p)
+
+    def one_hot(logits):
+        return torch.eye(5).double()[:, None].expand(5, *logits.shape)
+
+    found = architecture.squares_of_gradients(weights, inputs, one_hot)
+    jacobian = torch.func.jacrev(lambda w: architecture.forward(w, inputs))(weights)
+    assert set(found) == set(weights)
+    for name, part in jacobian.items():
+        expected = part.square().sum(dim=(0, 1))
+        torch.testing.assert_close(found[name], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("architecture", SHAPES[4:], ids=str)
+def test_members_side_by_side_are_single_ones(architecture):
+    singles = [architecture.initial(seed=seed) for seed in (0, 1, 2)]
+    together = {name: torch.stack([each[name] for each in singles]) for name in singles[0]}
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randint(0, architecture.p, (3, 20, 2), generator=generator)
+    labels = torch.randint(0, architecture.n_classes, (3, 20), generator=generator)
+    logits = architecture.forward(together, inputs)
+    found = gradients(together, inputs, labels, architecture=architecture)
+    for member, weights in enumerate(singles):
+        torch.testing.assert_close(logits[member], architecture.forward(weights, inputs[member]))
+        alone = gradients(weights, inputs[member], labels[member], architecture=architecture)
+        for name, gradient in alone.items():
+            torch.testing.assert_close(found[name][member], gradient, rtol=1e-4, atol=1e-7)
 
 
 def test_weights_of_another_shape_are_refused():

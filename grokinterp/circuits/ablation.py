@@ -20,6 +20,7 @@ from grokinterp.circuits.interventions import MODES, Intervention, Setting, as_i
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
 from grokinterp.fourier._key_frequencies import Keys, subject_of
 from grokinterp.fourier.answers import checked_frequencies, usable_group
+from grokinterp.fourier.spectra import TABLES
 from grokinterp.models.blocks import LOGITS
 from grokinterp.models.cross_entropy import cross_entropies, right_answers
 from grokinterp.models.hooked_module import HookedModule
@@ -161,7 +162,8 @@ def _of_frequencies(
 
 def embedding_hook(snapshot: Snapshot) -> str:
     """Where the operands' embeddings are seen; in an MLP with two-hot input, their sum."""
-    return "hook_embed" if "embed.W_E" in snapshot.named_weights else "blocks.0.mlp.hook_pre"
+    embedded = any(name in snapshot.named_weights for name in TABLES)
+    return "hook_embed" if embedded else "blocks.0.mlp.hook_pre"
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from torch import Size, Tensor
 from grokinterp.base.checks import finite, tensor, tensors, word
 from grokinterp.base.errors import InputError
 from grokinterp.fourier.basis import fourier_basis
+from grokinterp.fourier.spectra import TABLES
 from grokinterp.models.architecture import Weights, is_bias
 
 BASES = ("weights", "fourier", "singular")
 FIRST_LAYER = "blocks.0.mlp.W_in"
-TOKEN_AXES = {"embed.W_E": 0}
+TOKEN_AXES = {"embed.W_E": 0, "embed_a.W_E": 0, "embed_b.W_E": 0}
 ANSWER_AXES = {"unembed.W_U": 1, "unembed.b_U": 0}
 
 Restore = Callable[[Tensor], Tensor]
@@ -52,11 +53,11 @@ def coordinates(
 
     fourier: x_k = sum_t F[k, t] x_t over the operand tokens t in the order of `tokens` (the group's
     order: `grokinterp.fourier.spectra.token_order`), F the rows of `fourier_basis`. It applies to
-    the rows of `embed.W_E`, to the columns of `unembed.W_U` (and `b_U`) in the order of `answers`
-    (the same, unless given) and, without an embedding, to
-    both operands' blocks of rows of `blocks.0.mlp.W_in` [2 p, width]. Rows of no operand ("=", 0 in
-    multiplication) and all other tensors stay as stored. Coordinate i of a rotated axis stands
-    where token `tokens[i]` stood.
+    the rows of `embed.W_E` (or of each operand's own table), to the columns of `unembed.W_U` (and
+    `b_U`) in the order of `answers` (the same, unless given) and, without an embedding, to the rows
+    of `blocks.0.mlp.W_in`, [p, width] or both operands' blocks of [2 p, width]. Rows of no operand
+    ("=", 0 in multiplication) and all other tensors stay as stored. Coordinate i of a rotated axis
+    stands where token `tokens[i]` stood.
 
     singular: W = U diag(s) V^T, W as `as_matrix` has it; biases stay as stored.
 
@@ -106,20 +107,18 @@ def token_axes(
     p = int(tokens.max()) + 1  # p - 1 is an operand in every order of tokens
     found: dict[str, tuple[int, tuple[Tensor, ...]]] = {
         name: (axis, (places,))
-        for axes, places in (
-            (TOKEN_AXES, tokens),
-            (ANSWER_AXES, tokens if answers is None else answers),
-        )
+        for axes, places in ((TOKEN_AXES, tokens), (ANSWER_AXES, answers))
         for name, axis in axes.items()
         if name in weights
     }
-    if FIRST_LAYER in weights and "embed.W_E" not in weights:
-        if len(weights[FIRST_LAYER]) != 2 * p:
+    if FIRST_LAYER in weights and not any(name in weights for name in TABLES):
+        rows = len(weights[FIRST_LAYER])
+        if rows not in (p, 2 * p):
             raise InputError(
-                f"{FIRST_LAYER!r} has {len(weights[FIRST_LAYER])} rows, expected {2 * p}: one for "
-                "each token of each operand; give basis='weights'."
+                f"{FIRST_LAYER!r} has {rows} rows, expected {2 * p}: one for each token of each "
+                f"operand, or {p} for their sum; give basis='weights'."
             )
-        found[FIRST_LAYER] = (0, (tokens, p + tokens))
+        found[FIRST_LAYER] = (0, (tokens,) if rows == p else (tokens, p + tokens))
     for name, (axis, blocks) in found.items():
         if weights[name].shape[axis] < (least := int(blocks[-1].max()) + 1):
             raise InputError(

@@ -82,16 +82,18 @@ def plot_embedding_spectrum(x: Subject, **shown: Unpack[ShownWithKeys]) -> Figur
 
     That of frequency k is sqrt of the sum of squares of its two rows of W_E, transformed over the
     operand tokens (`fourier.embedding_spectrum`); the constant is left out. Norms have the unit of
-    W_E. An MLP with two-hot input has no W_E: those are the rows of its W_in, both operands'
-    together. `shown` is `step` (one, several, or "all" of a run: then with a slider),
-    `frequencies`, and of a model `task` and `train_mask`, as in `gi.ablate`.
+    W_E. An MLP with two-hot input has no W_E: those are the rows of its W_in. Where each operand
+    has rows or a table of its own, they are both operands' together. `shown` is `step` (one,
+    several, or "all" of a run: then with a slider), `frequencies`, and of a model `task` and
+    `train_mask`, as in `gi.ablate`.
     """
     return draw_steps(x, embedding_bars, **shown)
 
 
 def embedding_bars(snapshot: Snapshot, keys: tuple[int, ...]) -> Figure:
     """The same of one snapshot."""
-    name, matrix = ("W_in", "W_in") if spectra.is_two_hot(snapshot) else ("the embedding", "W_E")
+    matrix = spectra.operand_tables(snapshot).name
+    name = "the embedding" if matrix == "W_E" else matrix
     return _norms(snapshot, keys, spectra.embedding_spectrum(snapshot), name, matrix)
 
 
@@ -126,9 +128,12 @@ def embedding_heat_map(snapshot: Snapshot) -> Figure:
     n, largest = len(components), float(components.abs().max())
     columns: list[Any] = list(range(components.shape[1]))
     name, x, column = "Embedding", "dimension of the embedding", "dimension %{x}"
-    if spectra.is_two_hot(snapshot):
+    read = spectra.operand_tables(snapshot)
+    if read.name == "W_in":
+        name, x, column = "W_in", "neuron", "neuron %{x}"
+    if len(read.tables) == 2:
         columns = [f"{i} ({one})" for one in "ab" for i in columns[: len(columns) // 2]]
-        name, x, column = "W_in", "neuron, from operand a, then from b", "neuron %{x}"
+        x += ", from operand a, then from b"
     drawn = figure(f"{name} in Fourier basis{at(snapshot.step)}", x, "wave over the tokens")
     waves = ["const", *(f"{wave} {k}" for k in range(1, n // 2 + 1) for wave in ("cos", "sin"))]
     drawn.update_xaxes(nticks=6, tickangle=0)

@@ -3,9 +3,9 @@
 Answer classes are taken in the order of the task's group (their discrete logarithms for
 multiplication, 0 left out), operand tokens in that of their own map into it (b by the logarithm of
 b + 1 in a b + a), both in plain order where there is none. Powers are sums of squares, cos and sin
-merged; row 0 is the constant, row k frequency k. Three kinds of weights are known by their names
-and shapes: a transformer's, those of an MLP on the two operands' learned embeddings side by side,
-and those of an MLP on two one-hot operands.
+merged; row 0 is the constant, row k frequency k. Kinds of weights are known by their names and
+shapes: a transformer's, those of an MLP on the operands' learned embeddings, one table for both or
+one each, and those of an MLP on two one-hot operands, concatenated or summed.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ from grokinterp.reading._load import check_snapshot
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.answer_group import UNDEFINED
 
+TABLES = ("embed.W_E", "embed_a.W_E", "embed_b.W_E")  # of embeddings, of both operands or of one
 BLOCK_NEURONS = 16  # transformed at once: small in float64, and fast
 
 
@@ -31,7 +32,8 @@ def input_weights(
     """Pre-activation of every neuron of the first hidden layer per operand token (float64).
 
     Block 0 is operand a's, block 1 operand b's: of an MLP the halves of the rows of its first W_in,
-    after the embedding W_E where it has one. A transformer treats both operands alike, and `path`
+    or all rows for both where the operands are summed, after the embedding W_E where it has one, or
+    each operand's own. A transformer treats both operands alike, and `path`
     says which of its maps it is: "direct" is W_E W_in, without attention; "attention" is W_E (sum
     over heads of W_V W_O) W_in of the first block, what a neuron reads where every head looks at
     the token with the same weight, the only way in for a model that answers at "=". Both leave the
@@ -39,19 +41,18 @@ def input_weights(
     """
     word("path", path, ("direct", "attention"))
     w_in = _weight(weights, "blocks.0.mlp.W_in")
-    embedding = torch.eye(p, dtype=torch.float64)
-    if "embed.W_E" in weights:
-        embedding = _weight(weights, "embed.W_E")[:p]
-    d = embedding.shape[1]
-    if len(embedding) == p and len(w_in) == 2 * d:  # an MLP: operand a's rows, then b's
-        if path != "direct":
-            raise InputError(f"path={path!r} is a transformer's; an MLP has 'direct' only.")
-        return embedding @ w_in.view(2, d, -1)
-    if len(embedding) == p and len(w_in) == d and "embed.W_E" in weights:
-        if path == "attention":
-            w_v, w_o = (_weight(weights, f"blocks.0.attn.W_{x}") for x in "VO")
-            embedding = embedding @ (w_v @ w_o).sum(dim=0)
-        return (embedding @ w_in).expand(2, -1, -1)
+    own = [name for name in TABLES if name in weights]
+    tables = [_weight(weights, name)[:p] for name in own] or [torch.eye(p, dtype=torch.float64)]
+    d = tables[0].shape[1]
+    if path == "attention" and "blocks.0.attn.W_V" in weights:
+        w_v, w_o = (_weight(weights, f"blocks.0.attn.W_{x}") for x in "VO")
+        tables = [table @ (w_v @ w_o).sum(dim=0) for table in tables]
+    elif path == "attention":
+        raise InputError(f"path={path!r} is a transformer's; an MLP has 'direct' only.")
+    operands = all(len(table) == p and table.shape[1] == d for table in tables)
+    if operands and len(w_in) in (d, 2 * d):  # both operands' rows, or operand a's, then b's
+        first, second = w_in[:d], w_in[-d:]
+        return torch.stack([tables[0] @ first, tables[-1] @ second])
     raise InputError(
         f"blocks.0.mlp.W_in has {len(w_in)} rows, which is no function of {p} operand tokens; give "
         "a transformer or an MLP on two operands, and its own p."
@@ -119,7 +120,8 @@ def neuron_logit_map(snapshot: Snapshot) -> Float[Tensor, "d_mlp d_vocab_out"]:
 def embedding_components(snapshot: Snapshot) -> Float[Tensor, "n d"]:
     """`W_E` in `fourier_basis` over the tokens: constant, cos 1, sin 1, cos 2, ... (float64).
 
-    Of an MLP with two-hot input, of its first matrix: operand a's columns, then operand b's.
+    Of an MLP with two-hot input, of its first matrix. Where each operand has rows or a table of its
+    own: operand a's columns, then operand b's.
     """
     return transform(_embedding(snapshot))
 
@@ -227,20 +229,33 @@ def _grid_powers(grid: Float[Tensor, "n n m"]) -> tuple[Tensor, Tensor, Tensor, 
     return folded.sum(dim=(0, 1)), folded[k, 0].T, folded[0, k].T, folded[k, k].T
 
 
-def is_two_hot(snapshot: Snapshot) -> bool:
-    """Whether the rows of W_in take the place of an embedding."""
+@dataclass(frozen=True)
+class OperandTables:
+    """What each operand token is read as, [p, d]: of both operands, or of a and of b."""
+
+    name: str  # "W_E", or "W_in" where its rows take the place of an embedding
+    tables: tuple[Float[Tensor, "p d"], ...]
+
+
+def operand_tables(snapshot: Snapshot) -> OperandTables:
+    """The tables by which a model reads its operands; InputError where it has none (float64)."""
+    check_snapshot(snapshot)
     weights = snapshot.named_weights
-    return "embed.W_E" not in weights and "blocks.0.mlp.W_in" in weights
+    if own := [name for name in TABLES if name in weights]:
+        return OperandTables("W_E", tuple(_weight(weights, name) for name in own))
+    if "blocks.0.mlp.W_in" not in weights:
+        return OperandTables("W_E", (_weight(weights, "embed.W_E"),))  # which says what is missing
+    p = snapshot.modular_task.p
+    blocks = input_weights(weights, p)
+    summed = len(weights["blocks.0.mlp.W_in"]) == p
+    return OperandTables("W_in", tuple(blocks)[: 1 if summed else 2])
 
 
-def _embedding(snapshot: Snapshot) -> Float[Tensor, "n d"]:
-    """What each operand token is embedded as; for a two-hot input, its row in each block."""
-    if is_two_hot(snapshot):
-        first, second = input_weights(snapshot.named_weights, snapshot.modular_task.p)
-        of_a, of_b = operand_orders(snapshot)
-        return torch.cat([first[of_a], second[of_b]], dim=1)
-    order = token_order(snapshot)
-    return _weight(snapshot.named_weights, "embed.W_E")[order]
+def _embedding(snapshot: Snapshot) -> Float[Tensor, "n d_of_all_tables"]:
+    """What each operand token is embedded as; its row in each of the tables."""
+    tables = operand_tables(snapshot).tables
+    orders = operand_orders(snapshot) if len(tables) == 2 else (token_order(snapshot),)
+    return torch.cat([table[order] for table, order in zip(tables, orders, strict=True)], dim=1)
 
 
 def _of_classes(

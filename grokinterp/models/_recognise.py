@@ -4,6 +4,7 @@ hooked       HookedTransformer: canonical names and shapes
 bridge       TransformerBridge of TransformerLens 4
 paper        Nanda et al. 2023, Zhong et al. 2023: the same names, transposed, W_O as one matrix
 minimal_gpt  the usual small GPT: token embedding, fused query-key-value matrix, two-layer MLP
+perceptron   no attention: a multilayer perceptron on operand pairs (`_recognise_mlp`)
 
 What names and shapes cannot say (the activation function; the head count of a fused matrix) is in
 `assumed`, at a default, unless it was given. LayerNorms are taken to stand before attention, MLP
@@ -25,6 +26,7 @@ from torch import Tensor
 from grokinterp.base.checks import tensors
 from grokinterp.base.errors import InputError, names, shown
 from grokinterp.base.plugins import strangers
+from grokinterp.models._recognise_mlp import recognise_mlp
 from grokinterp.models.architecture import LARGEST_OF, Weights, is_bias, refuse_not_finite
 from grokinterp.models.foreign_names import (
     BRIDGE,
@@ -38,6 +40,7 @@ from grokinterp.models.foreign_names import (
     slots,
 )
 from grokinterp.models.network_in import Network, network_in
+from grokinterp.models.recognised import Recognised, in_one_precision
 from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.user_models import PRECISIONS
 
@@ -59,23 +62,15 @@ _PART_OF_THE_FORWARD = re.compile(  # what a TransformerLens module, or one besi
 _AS_HOOKED = "as HookedTransformer does (embed.W_E, blocks.0.attn.W_Q, ...)"
 
 
-@dataclass(frozen=True)
-class Recognised:
-    """The layout of a state dict, and the architecture of its weights."""
+@dataclass(frozen=True, kw_only=True)
+class RecognisedTransformer(Recognised):
+    """The layout of a transformer's state dict, and its architecture."""
 
-    layout: str
     architecture: TransformerArchitecture
-    assumed: tuple[str, ...]  # keys of the architecture that the weights cannot say
-    notes: tuple[str, ...] = ()
     unused_norms: bool = False  # gains and biases that are kept, and used by no layer
-    prefix: str | None = None  # that somebody gave, where a state dict holds several networks
 
     def weights(self, state: Mapping[str, Tensor], where: str) -> Weights:
-        """A state dict of this layout as canonical weights; biases it does not have are zero.
-
-        Refused: missing keys, extra ones that would be used, other shapes, numbers that are not
-        finite.
-        """
+        """A state dict of this layout as canonical weights."""
         layout, shape = self.layout, self.architecture
         network = network_in(state, where, prefix=self.prefix)
         with _named_if_another(state, network, where):
@@ -95,7 +90,7 @@ class Recognised:
     def usual(self, key: str, known: Mapping[str, Any]) -> tuple[Any, str]:
         """What is assumed where nothing answers an open question, and a reason beyond custom.
 
-        `known` has the answers to those before it in `assumed`. Blended attention between two
+        Blended attention between two
         tokens, or attention whose rate is given, is that of Zhong et al. 2023 (arXiv 2306.17844),
         whose code masks nothing, whatever mask its files hold.
         """
@@ -106,7 +101,23 @@ class Recognised:
             return "bidirectional", "as the code for such blended attention of two tokens has it"
         return getattr(shape, key), ""
 
-    def replace(self, **changes: Any) -> "Recognised":
+    def possible(self, key: str, value: object) -> bool:
+        """Whether a number of heads divides the width of all of them."""
+        width = self.architecture.n_heads * self.architecture.d_head
+        return key != "n_heads" or (type(value) is int and width % value == 0)
+
+    def held(self, rows: int) -> int:
+        """Queries, keys, values, neurons and residual streams; of two tokens also their scores."""
+        shape = self.architecture
+        wide = 6 * shape.n_heads * shape.d_head + 4 * shape.d_mlp + 8 * shape.d_model
+        return rows * wide + (shape.n_heads * shape.d_vocab**2 if shape.n_ctx == 2 else 0)
+
+    @property
+    def parts(self) -> str:
+        """Heads and neurons."""
+        return f"{self.architecture.n_heads} heads and {self.architecture.d_mlp} neurons"
+
+    def replace(self, **changes: Any) -> "RecognisedTransformer":
         """The same with other values for what was assumed of the architecture."""
         if heads := changes.get("n_heads"):
             changes["d_head"] = self.architecture.n_heads * self.architecture.d_head // heads
@@ -114,27 +125,35 @@ class Recognised:
 
 
 def recognise(
-    state: Mapping[str, Tensor], given: Mapping[str, Any], where: str, *, prefix: str | None = None
+    state: Mapping[str, Tensor],
+    given: Mapping[str, Any],
+    where: str,
+    *,
+    prefix: str | None = None,
+    p: int | None = None,
 ) -> Recognised:
     """Layout and architecture of a state dict.
 
     `given` are sizes and kinds that somebody says it has (fields of `TransformerArchitecture`):
-    what shapes cannot say is taken from there, and what they can say must agree.
+    what shapes cannot say is taken from there, and what they can say must agree; `p` is the modulus
+    that somebody says, where shapes allow for two.
     `normalization_type` "none" says that the LayerNorms that are kept are not used. `prefix` is
     what the names of the network begin with, where there are several (`network_in`).
     """
     try:
         network = network_in(state, where, prefix=prefix)
+        if (found := recognise_mlp(state, network, given, where, p=p)) is not None:
+            return replace(found, prefix=prefix)
         with _named_if_another(state, network, where):
             return replace(_recognise(state, network, given, where), prefix=prefix)
     except InputError:
         LAYOUTS.every()  # those of plug-ins too
         for layout, to_canonical in LAYOUTS.items():
             with strangers(f"layout={layout!r}", to_canonical):
-                found = to_canonical(_under(state, prefix))
-            if found is not None:
-                found = tensors(f"what layout={layout!r} returns", found)
-                recognised = _recognise(found, network_in(found, where), given, where)
+                canonical = to_canonical(_under(state, prefix))
+            if canonical is not None:
+                canonical = tensors(f"what layout={layout!r} returns", canonical)
+                recognised = _recognise(canonical, network_in(canonical, where), given, where)
                 return replace(recognised, layout=layout, prefix=prefix)
         raise
 
@@ -149,7 +168,7 @@ def _under(state: Mapping[str, Tensor], prefix: str | None) -> Mapping[str, Tens
 
 def _recognise(
     state: Mapping[str, Tensor], network: Network, given: Mapping[str, Any], where: str
-) -> Recognised:
+) -> RecognisedTransformer:
     unused_norms = str(given.get("normalization_type", "")).lower() == "none"
     given = {key: x for key, x in given.items() if not (unused_norms and key in _NORM_KEYS)}
     layout = _layout_of(state, network, where)
@@ -197,7 +216,10 @@ def _recognise(
         "eps": architecture.normalization_type is not None,
     }
     assumed = tuple(key for key, is_open in open_questions.items() if is_open and key not in given)
-    return Recognised(layout, architecture, assumed, notes, unused_norms)
+    return RecognisedTransformer(
+        layout=layout, architecture=architecture, assumed=assumed, notes=notes,
+        unused_norms=unused_norms,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -215,8 +237,8 @@ def _named_if_another(state: Mapping[str, Tensor], network: Network, where: str)
             raise
         raise InputError(
             f"{where} holds {name}, an architecture that cannot be read from weights; what can are "
-            "transformers with learned positions, attention and an MLP in every layer, and "
-            "gi.snapshot(model, task) takes any hooked model."
+            "transformers with learned positions, attention and an MLP in every layer, and MLPs on "
+            "operand pairs; gi.snapshot(model, task) takes any hooked model."
         ) from None
 
 
@@ -245,10 +267,7 @@ def _layout_of(state: Mapping[str, Tensor], network: Network, where: str) -> str
 def _tidy(
     state: Mapping[str, Tensor], network: Network, layout: str, unused_norms: bool
 ) -> dict[str, Tensor]:
-    """The weights without wrappers and buffers; a GPT's under the bridge's names, q, k, v apart.
-
-    Half precision becomes float32, which holds every value of it; all become float64 if one is.
-    """
+    """The weights without wrappers and buffers; a GPT's under the bridge's names, q, k, v apart."""
     found: dict[str, Tensor] = {}
     beside = dict.fromkeys(_named_beside(network, layout))
     for key, name in {**network.names, **{key: key for key in beside}}.items():
@@ -262,11 +281,8 @@ def _tidy(
             raise InputError(
                 f"two of the weights are both {shown(name)}: {shown(key)} is one of them; keep one."
             )
-        if tensor.dtype not in PRECISIONS:
-            raise InputError(f"weight {shown(key)} is {tensor.dtype}; give float32 or float64.")
-        found[name] = tensor.float() if tensor.dtype in PRECISIONS[:2] else tensor
-    if any(tensor.dtype == torch.double for tensor in found.values()):
-        found = {name: tensor.double() for name, tensor in found.items()}
+        found[name] = tensor
+    found = in_one_precision(found)
     return as_bridge(found) if layout == "minimal_gpt" else found
 
 

@@ -8,7 +8,7 @@ from the same numbers.
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from functools import partial
 from math import prod
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
@@ -32,14 +32,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(torch.nn.functional.gelu, approximate="tanh"),
     "silu": torch.nn.functional.silu,
 }
+# Those of networks that are computed here alone; HookedTransformer does not know the last, which is
+# that of the solution in closed form (Gromov 2023, arXiv 2301.02679).
+NONLINEARITIES = {**ACTIVATIONS, "quadratic": torch.square}
 
 NORMS = (None, "LN", "LNPre", "RMS", "RMSPre")
 
 LARGEST = 1_000_000  # no size is larger; a number beyond it is a damaged file's
 LARGEST_OF = {"n_layers": 1000, "n_ctx": 10_000, "lattice": 10_000}  # which cost more than a row
 SMALLEST_OF = {"d_embed": 0}  # of all others 1
-CHOICES: dict[str, tuple[str | None, ...]] = {
-    "act_fn": tuple(ACTIVATIONS),
+CHOICES: dict[str, tuple[str | None, ...]] = {  # of fields that are no keys
     "normalization_type": NORMS,
     "norm_position": ("pre", "post"),
     "attention_dir": ("causal", "bidirectional"),
@@ -281,7 +283,7 @@ class BaseArchitecture(Kind):
         weights = {}
         shapes = self.parameter_shapes()
         for name, shape in shapes.items():
-            if rule == "torch" and name != "embed.W_E":
+            if rule == "torch" and not name.endswith(".W_E"):
                 # A bias has the bound of its matrix, whose name differs by one letter.
                 layer, _, last = name.rpartition(".")
                 fan_in, _ = _fans(shapes[f"{layer}.{last.replace('b', 'W', 1)}"])
@@ -381,9 +383,15 @@ def check_sizes(architecture: BaseArchitecture, *, absent: Collection[str] = ())
                 raise refused(name, value, f"a tuple of 1 to {most} sizes", "such as (64,)")
             for place, size in enumerate(value):
                 _check_size(f"{name}[{place}]", size)
-        elif name in CHOICES and value not in CHOICES[name]:
-            valid = ", ".join(str(choice) for choice in CHOICES[name])
+        elif value not in (valid_here := _choices(field) or (value,)):
+            valid = ", ".join(map(str, valid_here))
             raise InputError(f"{name}={value!r} is not known; valid are: {valid}.")
+
+
+def _choices(field: Field[Any]) -> tuple[str | None, ...]:
+    """The words that a field may be: those of its key, or of the field where it is no key."""
+    own: tuple[str, ...] = (field.metadata.get("key") or {}).get("choices", ())
+    return own or CHOICES.get(field.name, ())
 
 
 def _check_size(name: str, value: object) -> None:

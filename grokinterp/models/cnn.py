@@ -22,7 +22,7 @@ from grokinterp.base.errors import InputError
 from grokinterp.base.keys import derived, fields_from, key, keys_of
 from grokinterp.models import layers
 from grokinterp.models.architecture import (
-    ACTIVATIONS,
+    NONLINEARITIES,
     Gradients,
     Loss,
     VisitedArchitecture,
@@ -57,7 +57,7 @@ class CNNArchitecture(VisitedArchitecture):
     )  # fmt: skip
     d_mlp: int = key(100, help="neurons of the hidden layer", least=1, most=1_000_000)
     n_classes: int = derived(2)
-    act_fn: str = key("relu", help="nonlinearity of the neurons", choices=tuple(ACTIVATIONS))
+    act_fn: str = key("relu", help="nonlinearity of the neurons", choices=tuple(NONLINEARITIES))
 
     def __post_init__(self) -> None:
         check_sizes(self)
@@ -122,7 +122,7 @@ class CNNArchitecture(VisitedArchitecture):
         keeps it. Inputs are taken in the precision of the weights.
         """
         visit = visit or layers.recorder(cache)
-        activation = ACTIVATIONS[self.act_fn]
+        activation = NONLINEARITIES[self.act_fn]
         x = inputs.to(weights["conv.0.W"].dtype)
         for layer in range(self.n_convs):
             kernels, bias = weights[f"conv.{layer}.W"], weights[f"conv.{layer}.b"]
@@ -152,7 +152,7 @@ class CNNArchitecture(VisitedArchitecture):
         [-0.5, 0.5]
         """
         n_layers, act_fn = self.n_layers, self.act_fn
-        activation = ACTIVATIONS[act_fn]
+        activation = NONLINEARITIES[act_fn]
         # A monotone activation may as well come after the maximum, on a quarter of the entries.
         monotone = act_fn == "relu"
         first_columns = _columns(inputs.permute(1, 2, 3, 0))

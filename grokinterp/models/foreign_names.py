@@ -17,10 +17,10 @@ message, so that nobody is told to rename weights that such a network cannot hav
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 
 from einops import rearrange
 from torch import Tensor
@@ -215,10 +215,8 @@ _MLP = re.compile(
     r"|intermediate|up_proj|down_proj|W_in|W_out|w[123]|experts)(\.|_|$)"
 )
 _BLOCK = re.compile(r"(^|\.)(\w*blocks?|layers?|h|stack)\.(\d+)\..")
-_NORM = re.compile(
-    r"(^|[._])(ln|norm|layer_?norm|rms|rmsnorm|batch_?norm|bn)[\w.]*$", re.IGNORECASE
-)
-_POSITION = re.compile(r"(^|[._])(pos\w*|wpe|pe|position\w*)(\.|_|$)")
+NORM = re.compile(r"(^|[._])(ln|norm|layer_?norm|rms|rmsnorm|batch_?norm|bn)[\w.]*$", re.IGNORECASE)
+POSITION = re.compile(r"(^|[._])(pos\w*|wpe|pe|position\w*)(\.|_|$)")
 _TOKEN = re.compile(r"(^|\.)(\w*emb\w*|wte|tok\w*|W_E)(\.|$|_)")
 _HEAD = re.compile(
     r"(^|\.)(unembed\w*|lm_head|head|output\w*|out|fc(_out)?|classifier|decoder|readout|to_logits"
@@ -252,22 +250,19 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def other_architecture(state: Mapping[str, Tensor]) -> str | None:
-    """A name for a network that cannot be read as a transformer's usual weights.
+    """A name for a network that cannot be read as a transformer's usual weights, or an MLP's.
 
-    None for a transformer with attention and an MLP in every layer under names that are known.
+    None for a transformer with attention and an MLP in every layer under names that are known, and
+    for what has no attention, no recurrence and no convolutions.
 
     >>> import torch
     >>> lstm = torch.nn.ModuleDict({"e": torch.nn.Embedding(7, 4), "r": torch.nn.LSTM(4, 8)})
     >>> other_architecture(lstm.state_dict())
     'a recurrent network (nn.LSTM)'
-    >>> perceptron = torch.nn.Sequential(torch.nn.Linear(14, 32), torch.nn.Linear(32, 7))
-    >>> other_architecture(perceptron.state_dict())
-    'a multilayer perceptron (MLP without attention, 14 -> 32 -> 7, operands one-hot and
-    concatenated)'
     """
     shapes = {key: tuple(state[key].shape) for key in islice(state, MOST_NAMES)}
     transformers = (_attention_only, _unusual, _embeddings, _positions)
-    others = transformers if has_attention(shapes) else (_perceptron,)
+    others = transformers if has_attention(shapes) else ()
     rules = (_recurrent, _convolutional, partial(_named_by, _OF_TORCH), *others)
     return next(filter(None, (rule(shapes) for rule in rules)), None)
 
@@ -294,47 +289,10 @@ def _convolutional(shapes: Shapes) -> str | None:
     return "a convolutional network (CNN)" if kernels else None
 
 
-def _perceptron(shapes: Shapes) -> str | None:
-    """A network without attention: how wide, and how the operands come in."""
-    tables = [shape for name, shape in shapes.items() if _is_table(name, shape)]
-    chain = [
-        shape for name, shape in shapes.items()
-        if len(shape) == 2 and not _TOKEN.search(name) and not _NORM.search(name)
-        and not _POSITION.search(name)
-        and not re.search(r"(^|[._])(basis|dft|fourier\w*)$", name)
-    ]  # fmt: skip
-    if not chain:
-        return "an embedding alone" if tables else None
-    widths = _widths(chain)
-    if len(chain) == 1 and not tables:
-        return f"a linear model ({widths[0]} -> {widths[-1]})"
-    listed = widths if len(widths) < 7 else [*widths[:5], "...", widths[-1]]
-    sizes = " -> ".join(map(str, listed))
-    how = _operands(tables, widths[0], widths[-1])
-    return f"a multilayer perceptron (MLP without attention, {sizes}{how})"
-
-
-def _operands(tables: list[tuple[int, ...]], first: int, classes: int) -> str:
-    if len(tables) >= 2:
-        return ", an embedding for each operand"
-    inputs = "embeddings of the operands" if tables else "operands one-hot and"
-    width = tables[0][1] if tables else classes
-    if first == 2 * width:
-        return f", {inputs} concatenated"
-    return f", {inputs} summed{' or multiplied' if tables else ''}" if first == width else ""
-
-
-def _widths(matrices: Sequence[tuple[int, ...]]) -> list[int]:
-    """The sizes from input to output, of matrices as torch.nn.Linear has them or transposed."""
-    linear = all(one[0] == other[1] for one, other in pairwise(matrices))
-    ordered = [shape[::-1] for shape in matrices] if linear else matrices
-    return [ordered[0][0], *(shape[1] for shape in ordered)]
-
-
 def _attention_only(shapes: Shapes) -> str | None:
     matrices = [name for name, shape in shapes.items() if len(shape) >= 2]
     inside = [name for name in matrices if _BLOCK.search(name)]
-    known = (_ATTENTION, _NORM, _POSITION, _TOKEN, _HEAD)
+    known = (_ATTENTION, NORM, POSITION, _TOKEN, _HEAD)
     others = any(not any(each.search(name) for each in known) for name in inside or matrices)
     return None if others or _any(_MLP, shapes) else "an attention-only transformer (no MLP)"
 
@@ -345,12 +303,12 @@ def _unusual(shapes: Shapes) -> str | None:
 
 
 def _embeddings(shapes: Shapes) -> str | None:
-    tables = [name for name, s in shapes.items() if _is_table(name, s) and not _BLOCK.search(name)]
+    tables = [name for name, s in shapes.items() if is_table(name, s) and not _BLOCK.search(name)]
     return "a transformer with an embedding for each operand" if len(tables) >= 2 else None
 
 
 def _positions(shapes: Shapes) -> str | None:
-    positions = [name for name in shapes if not _BLOCK.search(name) and _POSITION.search(name)]
+    positions = [name for name in shapes if not _BLOCK.search(name) and POSITION.search(name)]
     if _any(r"(^|\.)(pe|inv_freq)$", positions):
         return "a transformer with sinusoidal positions"
     if _any(r"rotary|inv_freq|(^|\.)rope", shapes):
@@ -360,9 +318,9 @@ def _positions(shapes: Shapes) -> str | None:
     return "a transformer without a learned position embedding (rotary, sinusoidal or none)"
 
 
-def _is_table(name: str, shape: tuple[int, ...]) -> bool:
+def is_table(name: str, shape: tuple[int, ...]) -> bool:
     """Whether a weight is a table of token embeddings, and nothing else that is named so."""
-    others = (_POSITION, _NORM, r"(^|\.)un_?emb")
+    others = (POSITION, NORM, r"(^|\.)un_?emb")
     return len(shape) == 2 and _any(_TOKEN, [name]) and not any(_any(x, [name]) for x in others)
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-from grokinterp.models.architecture import ACTIVATIONS
+from grokinterp.models.architecture import NONLINEARITIES
 
 MIN_ROWS = 256  # below this the overhead of the convolution outweighs its rate
 
@@ -162,7 +162,7 @@ def hidden_logits(
     visit: Visit,
 ) -> Float[Tensor, "*members n n_classes"]:
     """Logits from the pre-activations of the first hidden layer on."""
-    activation = ACTIVATIONS[act_fn]
+    activation = NONLINEARITIES[act_fn]
     for layer in range(n_layers):
         block = f"blocks.{layer}.mlp"
         post = visit(f"{block}.hook_post", activation(visit(f"{block}.hook_pre", pre)))
@@ -228,7 +228,7 @@ def before_activation(
     """Gradient by the pre-activations, from the one by the activations."""
     if act_fn == "relu":
         return where_positive(upstream, pre)
-    (gradient,) = torch.func.vjp(ACTIVATIONS[act_fn], pre)[1](upstream)
+    (gradient,) = torch.func.vjp(NONLINEARITIES[act_fn], pre)[1](upstream)
     return gradient
 
 

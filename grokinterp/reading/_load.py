@@ -20,9 +20,10 @@ from tqdm.auto import tqdm
 from grokinterp.base.checks import instance, listed
 from grokinterp.base.errors import InputError, named, shown, whole_number
 from grokinterp.base.paths import as_path, reaching
-from grokinterp.models._recognise import Recognised, recognise
+from grokinterp.models._recognise import recognise
 from grokinterp.models.architecture import Weights
 from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.models.recognised import Recognised
 from grokinterp.models.user_models import AnyModel, hooked_model
 from grokinterp.reading.addresses import calling_by_address, local_copy, where_from
 from grokinterp.reading.checkpoint_files import Source
@@ -30,7 +31,13 @@ from grokinterp.reading.checkpoint_formats import holds_foreign, open_source
 from grokinterp.reading.operation_words import operation_said
 from grokinterp.reading.settings import Settings, check_sizes, flat
 from grokinterp.reading.stored_losses import LossEvidence, log_ratio, stored_at
-from grokinterp.reading.task_and_architecture import check_biases, infer, task_of, with_direction
+from grokinterp.reading.task_and_architecture import (
+    among_readings,
+    check_biases,
+    infer,
+    task_of,
+    with_direction,
+)
 from grokinterp.reading.training_rows import Split, find_split, rows_without_losses
 from grokinterp.runs._snapshot import Snapshot, from_weights, snapshot
 from grokinterp.runs.manifest import Manifest, current_versions
@@ -208,13 +215,20 @@ def open_foreign(
     given.check_config(source.config, str(path))
     last = max(source.states)
     state, where = source.states[last](), _where(source, last)
-    recognised = recognise(state, combined.of_architecture(), where, prefix=given.prefix)
+    recognised = recognise(
+        state, combined.of_architecture(), where, prefix=given.prefix, p=combined.p
+    )
+    given.refuse_unused(recognised.architecture, where)
     task, task_notes = task_of(recognised.architecture, given, config, source)
     papers = source.format in ("paper", "trainer")  # whose code keeps the vocabulary of p = 113
     ignored = ("d_vocab", "d_vocab_out") if papers else ()
     check_sizes(source.configs, recognised.architecture, task.p, {*given.said(), *ignored})
     operation_known = combined.operation is not None
     inferred = infer(recognised, state, task, operation_known=operation_known, where=where)
+    inferred = among_readings(
+        inferred, state, lambda each: task_of(each.architecture, given, config, source)[0],
+        operation_known=operation_known, where=where,
+    )  # fmt: skip
     if "attention_dir" in inferred.unsure:
         without = replace(_evidence(source, inferred.recognised, inferred.task), stored={})
         rows = rows_without_losses(given, config, source, without)

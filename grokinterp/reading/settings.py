@@ -29,8 +29,8 @@ from grokinterp.base.checks import number, real, whole, word
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.base.keys import key as setting
 from grokinterp.base.keys import keys_of
-from grokinterp.models.architecture import ACTIVATIONS, CHOICES
-from grokinterp.models.transformer import TransformerArchitecture
+from grokinterp.models.architecture import CHOICES, NONLINEARITIES, BaseArchitecture
+from grokinterp.models.transformer import NetworkSizes, TransformerArchitecture
 from grokinterp.models.transformer_lens_adapter import SOFT_CAPS, UNUSUAL
 from grokinterp.reading.file_contents import (
     MOST_KEYS,
@@ -171,7 +171,7 @@ class Settings:
             *(key for key in SOFT_CAPS if _positive(declared.get(key))),
             *(key for key, values in _NO_PLACE.items() if declared.get(key) in values),
             *(["attn_scale"] if scaled else []),
-            *(["act_fn"] if self.act_fn is None and act_fn not in ACTIVATIONS else []),
+            *(["act_fn"] if self.act_fn is None and act_fn not in NONLINEARITIES else []),
         ]
         if unusual:
             key = unusual[0]
@@ -181,6 +181,15 @@ class Settings:
                 f"a run has no place for; {way_out}build the model yourself and use "
                 "gi.snapshot(model, task)."
             )
+
+    def refuse_unused(self, architecture: BaseArchitecture, where: str) -> None:
+        """InputError for a setting of an architecture that this one does not have."""
+        for key, value in self.of_architecture().items():
+            if not hasattr(architecture, key):
+                raise InputError(
+                    f"{key}={shown(value)} means nothing for {where}, which holds a network of "
+                    f"kind {architecture.kind!r}; leave it out."
+                )
 
     def of_architecture(self) -> dict[str, Any]:
         """What is known of the architecture."""
@@ -218,10 +227,14 @@ _NO_PLACE: dict[str, tuple[Any, ...]] = {
     "use_attn_scale": (False,),
     "scale_attn_weights": (False,),
 }
+_ACTIVATIONS = {
+    "gelu_pytorch_tanh": "gelu_new", "swish": "silu",
+    **dict.fromkeys(("square", "squared", "quad", "x2", "x^2", "x**2"), "quadratic"),
+}  # fmt: skip
 MOST_GROUPS = 100  # nested in a configuration
 LARGEST_NUMBER = 1e300
 _VALID: dict[str, Iterable[Any]] = {
-    "act_fn": ACTIVATIONS,
+    "act_fn": NONLINEARITIES,
     "attention_dir": CHOICES["attention_dir"],
     "split": RULES,
 }
@@ -273,7 +286,7 @@ def flat(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 def _activation(value: Any) -> Any:
     """The name here of an activation, whose upper case and synonyms change nothing."""
     name = value.lower() if isinstance(value, str) else value
-    return {"gelu_pytorch_tanh": "gelu_new", "swish": "silu"}.get(name, name)
+    return _ACTIVATIONS.get(name, name) if isinstance(name, str) else name
 
 
 def _positive(value: Any) -> bool:
@@ -303,18 +316,20 @@ def sizes_in(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def check_sizes(
-    configs: Configs, architecture: TransformerArchitecture, p: int, ignored: Collection[str]
+    configs: Configs, architecture: BaseArchitecture, p: int, ignored: Collection[str]
 ) -> None:
     """Refuse a configuration with a size that the weights do not have, but for some `ignored`."""
+    sizes = NetworkSizes.of(architecture)
     also = {  # other numbers that a word of other codes may stand for
-        "d_vocab": {p, p + 1, p + 2, architecture.d_vocab_out},
-        "d_vocab_out": {architecture.d_vocab},
-        "n_ctx": {architecture.n_ctx - 1, architecture.n_ctx + 1},
+        "d_vocab": {p, p + 1, p + 2, sizes.d_vocab_out},
+        "d_vocab_out": {sizes.d_vocab},
+        "n_ctx": {sizes.n_ctx - 1, sizes.n_ctx + 1},
+        "n_layers": set() if architecture.transformer else {architecture.n_layers + 1},  # the last
     }
     for name, config in configs:
         for key, value in sizes_in(config).items():
             ours = _CONFIG_SYNONYMS.get(key, key)
-            has = getattr(architecture, ours)
+            has = getattr(architecture, ours, value)  # what it does not have is of other networks
             meant = {has, *(also.get(ours, ()) if key != ours else ())}
             if ours not in ignored and value not in meant:
                 raise InputError(

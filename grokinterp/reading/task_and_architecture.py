@@ -9,9 +9,10 @@ activation function is never chosen so: networks that were trained with ReLU giv
 GELU. What the answers leave open about the mask of attention is asked of the stored losses.
 """
 
+import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,10 +23,10 @@ from torch import Tensor
 
 from grokinterp.base.checks import real
 from grokinterp.base.errors import InputError
-from grokinterp.models._recognise import Recognised
-from grokinterp.models.architecture import Weights, is_bias
+from grokinterp.models.architecture import BaseArchitecture, Weights, is_bias
 from grokinterp.models.cross_entropy import answer_scores
-from grokinterp.models.transformer import NetworkSizes, TransformerArchitecture, fitting_task
+from grokinterp.models.recognised import Recognised
+from grokinterp.models.transformer import NetworkSizes, fitting_task
 from grokinterp.reading.checkpoint_files import Source
 from grokinterp.reading.settings import Settings
 from grokinterp.reading.stored_losses import (
@@ -46,6 +47,7 @@ from grokinterp.tasks.splits import mask_of
 SAMPLE = 2048  # rows of the table
 SMALLEST_GAP = 0.25  # of the mean log losses, by which every rival has to be behind,
 STANDARD_ERRORS = 10.0  # and in standard errors of the mean difference
+FAR_MORE = 0.25  # of the table, that a reading of another p has to answer right
 TRIED: dict[str, tuple[Any, ...]] = {
     "operation": ("add", "subtract", "multiply", "x2xyy2"),  # the usual one first
     "n_heads": (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32),
@@ -63,7 +65,7 @@ _IN_CONFIG = {
 
 
 def task_of(
-    architecture: TransformerArchitecture, given: Settings, config: Settings, source: Source
+    architecture: BaseArchitecture, given: Settings, config: Settings, source: Source
 ) -> tuple[ModularTask, tuple[str, ...]]:
     """The operation, the modulus and the "=" token, which the sizes of the weights have to fit."""
     where = str(source.path)
@@ -74,7 +76,8 @@ def task_of(
             "data_seed=... if they are those of this package."
         )
     p = config.p if given.p is None else given.p
-    sizes = NetworkSizes(architecture.d_vocab, architecture.n_ctx, architecture.d_vocab_out)
+    sizes = NetworkSizes.of(architecture)
+    classes = sizes.d_vocab_out
     notes: tuple[str, ...] = ()
     papers = source.format in ("paper", "trainer")  # whose code keeps the sizes of p = 113
     if papers and p is not None and p == config.p and sizes.inputs and p < sizes.inputs[0]:
@@ -88,11 +91,11 @@ def task_of(
         sizes, operation=operation, p=p, equals_token=given.equals_token,
         seed=given.data_seed or 0, what=where,
     )  # fmt: skip
-    has_class = architecture.d_vocab_out > task.p
+    has_class = classes > task.p
     if given.equals_class is not None and given.equals_class != has_class:
         raise InputError(
             f"equals_class={given.equals_class} contradicts {source.path}, which has "
-            f"{architecture.d_vocab_out} classes for p={task.p}; leave it out."
+            f"{classes} classes for p={task.p}; leave it out."
         )
     return task, notes
 
@@ -105,18 +108,16 @@ def check_biases(weights: Weights, given: str | None, where: str) -> None:
             raise InputError(f"biases={given} contradicts {where}, whose {name!r} is not zero.")
 
 
-def _check_affordable(architecture: TransformerArchitecture, task: ModularTask, where: str) -> None:
+def _check_affordable(recognised: Recognised, task: ModularTask, where: str) -> None:
     """Refuse sizes that a file of a few kilobytes can state and no machine can compute with."""
     # The table of pairs, its logits, and what a forward holds of one block of inputs.
-    rows = min(task.n_inputs, BLOCK_ROWS)
-    heads = architecture.n_heads * architecture.d_head
-    wide = 6 * heads + 4 * architecture.d_mlp + 8 * architecture.d_model
-    pairs = architecture.n_heads * architecture.d_vocab**2 if architecture.n_ctx == 2 else 0
-    needed = 4 * (rows * wide + pairs + task.n_inputs * (12 + architecture.d_vocab_out))
+    classes = NetworkSizes.of(recognised.architecture).d_vocab_out
+    held = recognised.held(min(task.n_inputs, BLOCK_ROWS))
+    needed = 4 * (held + task.n_inputs * (12 + classes))
     if needed > MOST_BYTES:
         raise InputError(
             f"{where} needs {needed / 2**30:.0f} GiB for the {task.n_inputs} inputs of p={task.p}, "
-            f"{architecture.n_heads} heads and {architecture.d_mlp} neurons, more than the "
+            f"{recognised.parts}, more than the "
             f"{MOST_BYTES / 2**30:.0f} that are taken for a run; give a smaller one."
         )
 
@@ -142,20 +143,21 @@ class Inferred:
     unsure: tuple[str, ...]  # what was assumed all the same
 
     @property
-    def _accuracy(self) -> float:
+    def accuracy(self) -> float:
+        """Of the sampled rows."""
         return next(x.accuracy for x in self.candidates if x.choices == self.chosen)
 
     @property
     def above_chance(self) -> bool:
         """Whether the weights so read answer more than chance."""
         n, chance = len(self.candidates[0].log_losses), 1 / self.task.p
-        return self._accuracy > chance + 4 * (chance * (1 - chance) / n) ** 0.5
+        return self.accuracy > chance + 4 * (chance * (1 - chance) / n) ** 0.5
 
     @property
     def so_read(self) -> str:
         """How well the weights answer in this reading: a wrong one shows here."""
         task = self.task
-        note = f"so read, its last checkpoint answers {self._accuracy:.1%} of the table right"
+        note = f"so read, its last checkpoint answers {self.accuracy:.1%} of the table right"
         if self.above_chance:
             return note
         equals = '"="' if task.equals_token else "no further token"
@@ -169,7 +171,7 @@ def infer(
     recognised: Recognised, state: StateDict, task: ModularTask, operation_known: bool, where: str
 ) -> Inferred:
     """The reading of weights that their answers speak for, or what is usual."""
-    _check_affordable(recognised.architecture, task, where)
+    _check_affordable(recognised, task, where)
     candidates = tuple(_candidates(recognised, state, task, operation_known, where))
     best = min(candidates, key=lambda each: float(each.log_losses.mean()))
     notes: dict[str, str] = {}
@@ -204,12 +206,11 @@ def _candidates(
     recognised: Recognised, state: StateDict, task: ModularTask, operation_known: bool, where: str
 ) -> Iterator[Candidate]:
     operations = (task.operation,) if operation_known else TRIED["operation"]
-    width = recognised.architecture.n_heads * recognised.architecture.d_head
     parts: list[Sequence[Any]] = []
     for key in recognised.assumed:
         usual = getattr(recognised.architecture, key)
         choices = dict.fromkeys((usual, *TRIED.get(key, ())))
-        parts.append([x for x in choices if key != "n_heads" or width % x == 0])
+        parts.append([x for x in choices if recognised.possible(key, x)])
     rows = torch.arange(task.n_inputs)[:: max(1, task.n_inputs // SAMPLE)]
     labels = {name: replace(task, operation=name).labels[rows] for name in operations}
     for values in itertools.product(*parts):
@@ -223,6 +224,33 @@ def _candidates(
             log_losses = scores.losses.clamp_min(SMALLEST_LOSS).log()
             accuracy = float(scores.right.double().mean())
             yield Candidate({**chosen, "operation": name}, log_losses, accuracy)
+
+
+def among_readings(
+    inferred: Inferred,
+    state: StateDict,
+    task_for: Callable[[Recognised], ModularTask],
+    operation_known: bool,
+    where: str,
+) -> Inferred:
+    """Where shapes allow other readings: one that answers far better, else the usual one."""
+    others = []
+    for reading in inferred.recognised.others:
+        with contextlib.suppress(InputError):  # of a p that somebody gave another, for example
+            task = task_for(reading)
+            others.append(infer(reading, state, task, operation_known, where))
+    if not others:
+        return inferred
+    best = max(others, key=lambda each: each.accuracy)
+    if best.above_chance and best.accuracy > inferred.accuracy + FAR_MORE:
+        other = inferred.recognised.described
+        note = f"so, and not as {other}, as its shapes allow too: it answers far better"
+        return replace(best, notes={"reading": note, **best.notes})
+    which = best.recognised.described
+    p = best.task.p
+    by_p = f" (p={p} reads it so)" if p != inferred.task.p else ""
+    note = f"this is assumed: its shapes allow {which} too{by_p}"
+    return replace(inferred, notes={"reading": note, **inferred.notes})
 
 
 def _by_far(best: Candidate, rival: Candidate) -> bool:

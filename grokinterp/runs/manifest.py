@@ -79,6 +79,7 @@ OPERATIONS_OF_0_2_0 = ("add", "subtract", "multiply", "x2xyy2", "random")  # and
 LATER = {
     "objective": "cross_entropy", "gradient_filter": "none", "constraint": "none",
     "normalization_type": "none", "attn_only": False,
+    "combine": "concat", "separate": False,
 }  # fmt: skip
 RUN_JSON = "run.json"
 _OURS = {"checksum", "task", "architecture"}  # keys of ours; other tools write run.json too

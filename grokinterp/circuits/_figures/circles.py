@@ -15,7 +15,7 @@ from grokinterp.fourier._figures import Shown, draw_steps
 from grokinterp.fourier._key_frequencies import need_key_frequencies
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import fourier_basis
-from grokinterp.fourier.spectra import is_two_hot, token_order
+from grokinterp.fourier.spectra import token_order
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot
 
@@ -43,7 +43,7 @@ def embedding_circles(snapshot: Snapshot, keys: Sequence[int]) -> Figure:
     group = group_of(snapshot)
     if "embed.W_E" not in snapshot.named_weights:
         other = "plot_neurons draws what its neurons do."
-        if is_two_hot(snapshot):
+        if "blocks.0.mlp.W_in" in snapshot.named_weights:
             other = "plot_embedding_spectrum draws the frequencies of what stands in its place."
         raise InputError(f"the model has no table of embeddings to draw circles of; {other}")
     need_key_frequencies(keys)

@@ -1,0 +1,241 @@
+"""Which readings as an MLP do the names and shapes of matrices allow?
+
+From first to last the layers are a chain: each gives as many numbers as the next one reads, and the
+last has p classes. How the operands come in is what the first layer reads:
+
+p, 2 p    one-hot vectors, summed or concatenated
+d, 2 d    rows of an embedding [p, d], or of one for each operand, summed or concatenated
+
+Two tables [p, h] whose sum goes through the nonlinearity straight into the last layer are the first
+matrix of the two-hot input.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, permutations, product
+from typing import Any
+
+from torch import Tensor
+
+from grokinterp.models.foreign_names import is_table
+
+Shapes = Mapping[str, tuple[int, ...]]  # of matrices, by name
+
+MOST_PAIRED = 20  # matrices among which two tables of operands are looked for
+MOST_PERMUTED = 5  # matrices whose order is looked for, where names do not say it
+_MATRIX = re.compile(  # the last part of a matrix's name
+    r"(\w*_)?(weights?|kernel|matrix|\d+|[UE])|[Ww]\d*|[Ww]_?\w{1,12}"
+    r"|\w*(embed\w*|emb|wte|fc\w*|lin(ear)?\w*|hidden\w*|input\w*|output\w*|readout|head|proj\w*)"
+)
+_FIRST = re.compile(r"(^|[._])(W_in|fc_in|in|input\w*|in_\w+|first\w*)([._]|$)")
+_LAST = re.compile(
+    r"(^|[._])(un_?embed\w*|out(put)?\w*|fc_out|W_U|W_out|\w*head|classifier|readout|decoder"
+    r"|last\w*|final\w*|logits?|U)([._]|$)"
+)
+_OWN = re.compile(r"blocks\.\d+\.mlp\.W_in|unembed\.W_U")  # of this package, [in, out]
+_OPERANDS = (("a", "b"), ("x", "y"), ("i", "j"), ("l", "r"), ("left", "right"), ("lhs", "rhs"),
+             ("first", "second"))  # fmt: skip
+_STEM = r"(w|e|u|fc|emb|embed|embedding|lin|linear|proj|in)?_?"  # before an operand in a part
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix of a file by its name, and how it is to be read: [in, out]."""
+
+    name: str
+    turned: bool  # stored as [out, in]
+    d_in: int
+    d_out: int
+
+    def of(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """Its numbers [in, out]."""
+        stored = weights[self.name]
+        return stored.T if self.turned else stored
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which of the matrices are tables of operands, and which layers, from first to last."""
+
+    tables: tuple[Matrix, ...]  # [p, d] of both operands, or of a and of b
+    layers: tuple[Matrix, ...]
+    straight: bool = False  # the tables are the first layer
+    tied: bool = False  # the table is the last layer too
+
+    @property
+    def p(self) -> int:
+        """The number of classes."""
+        return self.tables[0].d_in if self.tied else self.layers[-1].d_out
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of the hidden layers."""
+        first = (self.tables[0].d_out,) if self.straight else ()
+        inner = self.layers if self.tied else self.layers[:-1]
+        return (*first, *(layer.d_out for layer in inner))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What `MLPArchitecture` is made from."""
+        p, embedded = self.p, bool(self.tables) and not self.straight
+        summed = len(self.tables) == 1 if self.straight else (
+            self.layers[0].d_in == (self.tables[0].d_out if embedded else p)
+        )  # fmt: skip
+        return {
+            "p": p, "n_classes": p, "widths": self.widths,
+            "d_embed": self.tables[0].d_out if embedded else 0,
+            "combine": "sum" if summed else "concat",
+            "separate": embedded and len(self.tables) == 2,
+        }  # fmt: skip
+
+
+def readings(shapes: Shapes) -> list[Reading]:
+    """All that the shapes allow, the usual one first.
+
+    Usual are hidden layers wider than p, and embeddings without a nonlinearity of their own.
+
+    >>> readings({"W_in": (32, 7), "W_out": (7, 32)})[0].sizes["combine"]
+    'sum'
+    """
+    found: dict[Reading, None] = {}
+    tables = tables_in(shapes)
+    rest = [name for name in shapes if name not in tables]
+    orders = _orders(rest) if rest else []
+    for order in orders:
+        for layers in _chains(shapes, order):
+            found |= dict.fromkeys(_with_tables(shapes, tables, layers))
+        if found:  # by the first order that fits
+            break
+    if not found and len(tables) == 1:
+        for layers in (each for order in orders[:1] for each in _chains(shapes, order)):
+            found |= dict.fromkeys(_tied(shapes, tables[0], layers))
+    return sorted(found, key=lambda each: (min(each.widths) < each.p, each.straight))
+
+
+def tables_in(shapes: Shapes) -> list[str]:
+    """The names of the embedding, or of one for each operand, a's first."""
+    named = [x for x in shapes if is_table(x, shapes[x]) and not _LAST.search(x)]
+    if named:
+        return sorted(named, key=_natural)
+    for one, other in permutations(list(shapes)[:MOST_PAIRED], 2):
+        if shapes[one] == shapes[other] and _are_operands(one, other):
+            return [one, other]
+    return []
+
+
+def is_matrix(name: str) -> bool:
+    """Whether a name is that of a layer's matrix, or of a table.
+
+    >>> is_matrix("net.0.weight"), is_matrix("W_in"), is_matrix("b")
+    (True, True, False)
+    """
+    return bool(_MATRIX.fullmatch(name.rpartition(".")[2]))
+
+
+def _chains(shapes: Shapes, order: Sequence[str]) -> Iterator[tuple[Matrix, ...]]:
+    """Ways to read matrices so that each gives what the next one reads.
+
+    Square ones may be read either way, and then all are alike.
+    """
+    for start_turned, squares_turned in product((True, False), repeat=2):
+        layers: list[Matrix] = []
+        for name in order:
+            rows, columns = shapes[name]
+            turned = _turned(name)
+            if turned is None and rows == columns:
+                turned = squares_turned
+            elif turned is None:
+                turned = columns == layers[-1].d_out if layers else start_turned
+            d_in, d_out = (columns, rows) if turned else (rows, columns)
+            if layers and d_in != layers[-1].d_out:
+                break
+            layers.append(Matrix(name, turned, d_in, d_out))
+        else:
+            yield tuple(layers)
+
+
+def _with_tables(
+    shapes: Shapes, names: Sequence[str], layers: tuple[Matrix, ...]
+) -> Iterator[Reading]:
+    """How the operands come in, by what the first layer reads."""
+    d_in, p = layers[0].d_in, layers[-1].d_out
+    if not names and len(layers) > 1 and d_in in (p, 2 * p):
+        yield Reading((), layers)
+    tables = tuple(found for name in names if (found := _table(shapes, name, p)))
+    widths = {table.d_out for table in tables}
+    if len(names) not in (1, 2) or len(tables) < len(names) or len(widths) > 1:
+        return
+    (d,) = widths
+    if len(layers) > 1 and d_in in (d, 2 * d):
+        yield Reading(tables, layers)
+    if d_in == d and (len(layers) == 1 or len(tables) == 2):
+        yield Reading(tables, layers, straight=True)
+
+
+def _tied(shapes: Shapes, table: str, layers: tuple[Matrix, ...]) -> Iterator[Reading]:
+    """With the embedding in the place of a last matrix that is not there."""
+    p, d = shapes[table]
+    if layers[-1].d_out == d and d != p and layers[0].d_in in (d, 2 * d):
+        yield Reading((Matrix(table, False, p, d),), layers, tied=True)
+
+
+def _table(shapes: Shapes, name: str, p: int) -> Matrix | None:
+    """A table of p rows, as it is stored or turned; None where no axis is that long."""
+    rows, columns = shapes[name]
+    # A square one is an embedding's, [p, d], unless a linear layer has it by its name.
+    linear = not is_table(name, (rows, columns)) and _turned(name) is True
+    turned = columns == p and (rows != p or linear)
+    if not turned and rows != p:
+        return None
+    return Matrix(name, turned, p, rows if turned else columns)
+
+
+def _turned(name: str) -> bool | None:
+    """Whether a matrix is stored [out, in]; None where its name does not say it.
+
+    >>> _turned("fc1.weight"), _turned("unembed.W_U"), _turned("W_1")
+    (True, False, None)
+    """
+    last = name.rpartition(".")[2]
+    if last == "weight":
+        return True
+    return False if last == "kernel" or _OWN.fullmatch(name) else None
+
+
+def _orders(given: Sequence[str]) -> list[tuple[str, ...]]:
+    """Orders of layers: by their names, as the file has them, and then any other.
+
+    >>> _orders(["out.weight", "hidden.1.weight", "hidden.0.weight"])[0]
+    ('hidden.0.weight', 'hidden.1.weight', 'out.weight')
+    """
+    by_name = sorted(given, key=lambda name: (_rank(name), _natural(name)))
+    others: Iterable[tuple[str, ...]] = ()
+    if len(given) <= MOST_PERMUTED:
+        others = permutations(given)
+    return list(dict.fromkeys(chain((tuple(by_name), tuple(given)), others)))
+
+
+def _rank(name: str) -> int:
+    return 2 if _LAST.search(name) else 0 if _FIRST.search(name) else 1
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(x), "") if x.isdecimal() else (-1, x) for x in re.split(r"(\d+)", name)]
+
+
+def _are_operands(one: str, other: str) -> bool:
+    """Whether two names differ by an operand alone, a's first.
+
+    >>> _are_operands("W_x", "W_y"), _are_operands("fc1.weight", "fc2.weight")
+    (True, False)
+    """
+    parts = [(x, y) for x, y in zip(one.split("."), other.split("."), strict=False) if x != y]
+    if one.count(".") != other.count(".") or len(parts) != 1:
+        return False
+    x, y = (part.lower() for part in parts[0])
+    for first, second in _OPERANDS:
+        stem = x.removesuffix(first)
+        if stem != x and stem + second == y and re.fullmatch(_STEM, stem):
+            return True
+    return False
