@@ -7,7 +7,7 @@ note for every guess. They are read where they are, when they are asked for.
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,13 @@ from grokinterp.reading.operation_words import operation_said
 from grokinterp.reading.settings import Settings, check_sizes, flat
 from grokinterp.reading.stored_losses import LossEvidence, log_ratio, stored_at
 from grokinterp.reading.task_and_architecture import (
+    Inferred,
     among_readings,
     check_biases,
     infer,
     task_of,
     with_direction,
+    with_inputs,
 )
 from grokinterp.reading.training_rows import Split, find_split, rows_without_losses
 from grokinterp.runs._snapshot import Snapshot, from_weights, snapshot
@@ -219,16 +221,33 @@ def open_foreign(
         state, combined.of_architecture(), where, prefix=given.prefix, p=combined.p
     )
     given.refuse_unused(recognised.architecture, where)
-    task, task_notes = task_of(recognised.architecture, given, config, source)
+    operation_known, says_inputs = combined.operation is not None, bool(combined.inputs())
+    inferred: Inferred | None = None
+    guess = partial(
+        with_inputs,
+        recognised,
+        state=state,
+        operation=combined.operation,
+        p=combined.p,
+        where=where,
+    )
+    try:
+        task, task_notes = task_of(recognised.architecture, given, config, source)
+    except InputError:
+        if says_inputs or given.equals_token is not None or (found := guess(None)) is None:
+            raise
+        task, task_notes, inferred = found.task, (), found
     papers = source.format in ("paper", "trainer")  # whose code keeps the vocabulary of p = 113
     ignored = ("d_vocab", "d_vocab_out") if papers else ()
     check_sizes(source.configs, recognised.architecture, task.p, {*given.said(), *ignored})
-    operation_known = combined.operation is not None
-    inferred = infer(recognised, state, task, operation_known=operation_known, where=where)
-    inferred = among_readings(
-        inferred, state, lambda each: task_of(each.architecture, given, config, source)[0],
-        operation_known=operation_known, where=where,
-    )  # fmt: skip
+    if inferred is None:
+        inferred = infer(recognised, state, task, operation_known=operation_known, where=where)
+        inferred = among_readings(
+            inferred, state, lambda each: task_of(each.architecture, given, config, source)[0],
+            operation_known=operation_known, where=where,
+        )  # fmt: skip
+        if not (inferred.above_chance or says_inputs or given.equals_token is not None):
+            inferred = guess(inferred) or inferred
     if "attention_dir" in inferred.unsure:
         without = replace(_evidence(source, inferred.recognised, inferred.task), stored={})
         rows = rows_without_losses(given, config, source, without)

@@ -7,7 +7,6 @@ import io
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from grokinterp.reading.addresses import calling_by_address, local_copy
 from grokinterp.reading.checkpoint_formats import holds_foreign
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
+from grokinterp.tasks.layout import USUAL
 from grokinterp.tasks.modular import ModularTask
 
 MOST_EPOCHS = 10_000_000
@@ -125,6 +125,16 @@ def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
             f"{run.path} holds a model of kind {run.architecture.kind!r}; format={format!r} is one "
             "of transformers on modular arithmetic."
         )
+    if format == "paper" and task.layout != USUAL[task.equals_token]:
+        raise InputError(
+            f"the paper's layout has no place for inputs such as {task.layout!r}, which this run "
+            "has; export it with format=demo."
+        )
+    if not architecture.in_transformer_lens:
+        raise InputError(
+            "both formats are of a HookedTransformer, which has no norms after attention and MLP; "
+            "give the run folder itself."
+        )
     content = _demo(run, architecture) if format == "demo" else _paper(run, architecture, task)
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -143,7 +153,9 @@ def _demo(run: Run, architecture: TransformerArchitecture) -> dict[str, Any]:
         )
     }
     states = [{**_weights(run, step), **buffers} for step in run.steps]
-    config = asdict(architecture)
+    config = architecture.to_dict()
+    if run.task.modular.layout not in USUAL.values():
+        config["layout"] = run.task.modular.layout
     if architecture.attention_rate == 1:  # another rate is a hook there, not a setting
         del config["attention_rate"]
     content = {

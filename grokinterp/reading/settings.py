@@ -1,6 +1,9 @@
 """Which settings does somebody give for checkpoints, or a configuration say, and do they agree?
 
 p, operation, equals_token, equals_class       the task
+layout, token_ids, operand_ids, answer_ids     what it reads, such as "a op b =", and which ids
+                                               its words, operands and answers have, where these are
+                                               not the usual ones (`grokinterp.tasks.layout`)
 n_layers, n_heads, d_model, d_head, d_mlp,     the architecture, in TransformerLens' words; what
 d_vocab, d_vocab_out, n_ctx, act_fn, eps,      shapes can tell has to agree with them
 normalization_type, attention_dir,
@@ -40,6 +43,8 @@ from grokinterp.reading.file_contents import (
     without_seed_of_weights,
 )
 from grokinterp.reading.operation_words import operation_in, operation_said
+from grokinterp.tasks.layout import Layout
+from grokinterp.tasks.modular import IDS
 from grokinterp.tasks.operations import get_operation
 
 RULES = ("torch", "python")  # that draw training rows
@@ -58,6 +63,10 @@ class Settings:
     operation: str | None = setting(None, synonyms=("fn", "fn_name", "op"))
     equals_token: bool | None = None
     equals_class: bool | None = None
+    layout: str | None = None
+    token_ids: Any = setting(None, read=lambda given: given)  # noqa: RUF009
+    operand_ids: Any = setting(None, read=lambda given: given)  # noqa: RUF009
+    answer_ids: Any = setting(None, read=lambda given: given)  # noqa: RUF009
     n_layers: int | None = setting(None, synonyms=("num_layers", "n_layer"))
     n_heads: int | None = setting(None, synonyms=("num_heads", "n_head", "heads"))
     d_model: int | None = None
@@ -115,6 +124,8 @@ class Settings:
                 whole(key, found[key], least=least, such_as="59")
         if found.get("train_fraction") is not None:
             number("train_fraction", found["train_fraction"], most=1, such_as="0.3")
+        if layout := found.get("layout"):
+            found["layout"] = Layout.of(layout, 2).text
         if operation := found.get("operation"):
             found["operation"] = operation_in(operation) or get_operation(operation).name
         return cls(**found)
@@ -144,6 +155,10 @@ class Settings:
             with contextlib.suppress(InputError):
                 kept = kept.over(cls.from_dict({key: value}))
         return kept
+
+    def inputs(self) -> dict[str, Any]:
+        """What is known of what the network reads and answers, but for "=" and p."""
+        return {key: x for key in ("layout", *IDS) if (x := getattr(self, key)) is not None}
 
     def said(self) -> dict[str, Any]:
         """What is known, by name."""
@@ -218,7 +233,7 @@ _CONFIG_SYNONYMS = {  # and only in these
 }  # fmt: skip
 # Of a configuration, only what weights cannot say, besides the operation: sizes are theirs to tell.
 CONFIG_KEYS = (
-    "p", "n_heads", "act_fn", "eps", "attention_dir", "attention_rate",
+    "p", "layout", "n_heads", "act_fn", "eps", "attention_dir", "attention_rate",
     "train_fraction", "n_train", "split",
 )  # fmt: skip
 _NO_PLACE: dict[str, tuple[Any, ...]] = {
@@ -301,6 +316,8 @@ def _typed(key: str, value: Any, kind: str) -> Any:
     if kind == "float" and number is not None and abs(number) < LARGEST_NUMBER:
         return number
     if kind == type(value).__name__ and kind in ("bool", "str"):
+        return value
+    if kind == "Any":  # ids, which the task checks
         return value
     wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
     raise InputError(f"{key}={shown(value)} is not {wanted[kind]}; give that, or leave it out.")

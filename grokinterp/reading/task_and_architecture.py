@@ -28,6 +28,7 @@ from grokinterp.models.cross_entropy import answer_scores
 from grokinterp.models.recognised import Recognised
 from grokinterp.models.transformer import NetworkSizes, fitting_task
 from grokinterp.reading.checkpoint_files import Source
+from grokinterp.reading.input_layouts import FAR_MORE, HALF, possible_inputs
 from grokinterp.reading.settings import Settings
 from grokinterp.reading.stored_losses import (
     SMALLEST_LOSS,
@@ -40,6 +41,7 @@ from grokinterp.reading.tensor_files import StateDict
 from grokinterp.runs._snapshot import BLOCK_ROWS, from_weights
 from grokinterp.runs.forwards import forward_of
 from grokinterp.runs.metrics import COLUMNS, evaluate
+from grokinterp.tasks.answer_group import UNDEFINED
 from grokinterp.tasks.layout import USUAL
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import mask_of
@@ -47,9 +49,8 @@ from grokinterp.tasks.splits import mask_of
 SAMPLE = 2048  # rows of the table
 SMALLEST_GAP = 0.25  # of the mean log losses, by which every rival has to be behind,
 STANDARD_ERRORS = 10.0  # and in standard errors of the mean difference
-FAR_MORE = 0.25  # of the table, that a reading of another p has to answer right
 TRIED: dict[str, tuple[Any, ...]] = {
-    "operation": ("add", "subtract", "multiply", "x2xyy2"),  # the usual one first
+    "operation": ("add", "subtract", "multiply", "divide", "x2xyy2"),  # the usual one first
     "n_heads": (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32),
     "attention_rate": (1.0, 0.0),
     "attention_dir": ("causal", "bidirectional"),
@@ -87,9 +88,10 @@ def task_of(
         where = (
             f"{where} says p={p} and" if given.p is None else f"p={p} contradicts {where}, which"
         )
+    inputs = given.inputs() or config.inputs()
     task = fitting_task(
         sizes, operation=operation, p=p, equals_token=given.equals_token,
-        seed=given.data_seed or 0, what=where,
+        seed=given.data_seed or 0, what=where, layout=inputs.pop("layout", None), ids=inputs,
     )  # fmt: skip
     has_class = classes > task.p
     if given.equals_class is not None and given.equals_class != has_class:
@@ -145,7 +147,16 @@ class Inferred:
     @property
     def accuracy(self) -> float:
         """Of the sampled rows."""
-        return next(x.accuracy for x in self.candidates if x.choices == self.chosen)
+        return self._taken.accuracy
+
+    @property
+    def log_loss(self) -> float:
+        """The mean log cross-entropy of the sampled rows."""
+        return float(self._taken.log_losses.nanmean())
+
+    @property
+    def _taken(self) -> Candidate:
+        return next(x for x in self.candidates if x.choices == self.chosen)
 
     @property
     def above_chance(self) -> bool:
@@ -160,10 +171,9 @@ class Inferred:
         note = f"so read, its last checkpoint answers {self.accuracy:.1%} of the table right"
         if self.above_chance:
             return note
-        equals = '"="' if task.equals_token else "no further token"
         return (
             f"{note}, no more than chance: it has not learned, or it is not {task.operation} mod "
-            f"{task.p} of a, b and {equals}, or its code uses the weights in another way"
+            f'{task.p} of "{task.layout}", or its code uses the weights in another way'
         )
 
 
@@ -173,7 +183,7 @@ def infer(
     """The reading of weights that their answers speak for, or what is usual."""
     _check_affordable(recognised, task, where)
     candidates = tuple(_candidates(recognised, state, task, operation_known, where))
-    best = min(candidates, key=lambda each: float(each.log_losses.mean()))
+    best = min(candidates, key=lambda each: float(each.log_losses.nanmean()))
     notes: dict[str, str] = {}
     chosen: dict[str, Any] = {}
     unsure = []
@@ -212,7 +222,8 @@ def _candidates(
         choices = dict.fromkeys((usual, *TRIED.get(key, ())))
         parts.append([x for x in choices if recognised.possible(key, x)])
     rows = torch.arange(task.n_inputs)[:: max(1, task.n_inputs // SAMPLE)]
-    labels = {name: replace(task, operation=name).labels[rows] for name in operations}
+    pairs = task.operands[rows]
+    labels = {name: _labels_of(pairs, replace(task, operation=name)) for name in operations}
     for values in itertools.product(*parts):
         chosen = dict(zip(recognised.assumed, values, strict=True))
         reading = recognised.replace(**chosen)
@@ -220,10 +231,56 @@ def _candidates(
         with torch.no_grad():
             logits, _ = forward_of(weights, reading.architecture)(task.tokens[rows], ())
         for name in operations:
-            scores = answer_scores(logits[:, : task.n_classes], labels[name])
-            log_losses = scores.losses.clamp_min(SMALLEST_LOSS).log()
-            accuracy = float(scores.right.double().mean())
+            there = labels[name] != UNDEFINED
+            scores = answer_scores(task.of_answers(logits), labels[name].clamp_min(0))
+            log_losses = scores.losses.clamp_min(SMALLEST_LOSS).log().where(there, torch.nan)
+            accuracy = float(scores.right[there].double().mean())
             yield Candidate({**chosen, "operation": name}, log_losses, accuracy)
+
+
+def _labels_of(operands: Int[Tensor, "rows 2"], task: ModularTask) -> Int[Tensor, " rows"]:
+    """The answer of each pair, -1 for those that the task leaves out."""
+    rows = task.row_of[operands[:, 0], operands[:, 1]]
+    return task.labels[rows.clamp_min(0)].where(rows != UNDEFINED, UNDEFINED)
+
+
+def with_inputs(
+    recognised: Recognised,
+    inferred: Inferred | None,
+    state: StateDict,
+    operation: str | None,
+    p: int | None,
+    where: str,
+) -> Inferred | None:
+    """Where the usual layouts of inputs do not fit, or answer nothing: one that answers far more.
+
+    `inferred` is the usual reading, None where no size is its; it is returned where no other is
+    taken.
+    """
+    if recognised.architecture.transformer is None:
+        return inferred
+    sizes, tried = NetworkSizes.of(recognised.architecture), []
+    for task in possible_inputs(sizes, operation or TRIED["operation"][0], p):
+        with contextlib.suppress(InputError):  # larger than there is room for
+            tried.append(infer(recognised, state, task, operation is not None, where))
+    if not tried:
+        return inferred
+    best = max(tried, key=lambda each: (each.accuracy, -each.log_loss))
+    alike = {"layout", "p", "operand_ids", "answer_ids"}  # others differ in ids of words alone
+    others = [x for x in tried if any(getattr(x.task, y) != getattr(best.task, y) for y in alike)]
+    rival = max([x.accuracy for x in (*others, inferred) if x is not None], default=0.0)
+    if best.accuracy < max(HALF, rival + FAR_MORE):
+        return inferred
+    reads = best.task.reads
+    ids = ", ".join(f"{word!r} {reads.id_of[word]}" for word in reads.others)
+    starts = {"operands": reads.operand_ids[0], "answers": reads.answer_ids[0]}
+    ids += "".join(f", {name} from {first} on" for name, first in starts.items() if first)
+    note = (
+        f'layout="{best.task.layout}"{f" with the ids {ids}" if ids else ""}: so read, it answers '
+        f"{best.accuracy:.1%} of a sample right, in any other layout at most {rival:.1%} (set "
+        "layout= if it is another)"
+    )
+    return replace(best, notes={"layout": note, **best.notes})
 
 
 def among_readings(
@@ -255,6 +312,7 @@ def among_readings(
 
 def _by_far(best: Candidate, rival: Candidate) -> bool:
     difference = rival.log_losses - best.log_losses
+    difference = difference[~difference.isnan()]  # of pairs that both have an answer to
     error = difference.std() / len(difference) ** 0.5
     return bool(difference.mean() > max(SMALLEST_GAP, STANDARD_ERRORS * float(error)))
 
@@ -310,7 +368,7 @@ def _stored_numbers(
             reading = inferred.recognised.replace(attention_dir=direction)
             weights = reading.weights(state, f"{source.path}, step {step}")
             logits = from_weights(weights, reading.architecture, task).all_logits
-            found[direction] = evaluate(logits, task.labels, rows)
+            found[direction] = evaluate(logits, task.targets, rows)
         for column in COLUMNS if train is not None else ():
             if math.isfinite(row[column]):
                 means = {key: each[column] for key, each in found.items()}

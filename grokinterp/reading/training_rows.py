@@ -153,14 +153,16 @@ def _listed_in(path: Path) -> Any:
 
 
 def rows_of(data: Tensor, task: ModularTask) -> Int[Tensor, " n_train"]:
-    """Rows a*p + b of the rows, pairs or mask that a file keeps, refused if they are none."""
+    """Rows of the table of the rows, pairs, inputs or mask that a file keeps, else refused.
+
+    Of pairs [a, b], or of what the network reads, such as [a, op, b, =] in its own ids.
+    """
     if data.dtype == torch.bool and tuple(data.shape) == (task.n_inputs,):
         data = data.nonzero().flatten()  # a mask
     inexact = data.is_floating_point() or data.is_complex()
     data = data.real.double() if inexact else data.long()
-    if data.ndim == 2 and data.shape[1] in (2, 3) and not inexact:
-        inside = (data[:, :2] >= 0).all() and (data[:, :2] < task.p).all()
-        data = data[:, 0] * task.p + data[:, 1] if inside else data[:, 0].new_full((1,), -1)
+    if data.ndim == 2 and data.shape[1] in (2, 3, len(task.reads.words)) and not inexact:
+        data = _rows_of_pairs(_pairs_in(data, task), task)
     if inexact or data.ndim != 1 or len(data) == 0:
         raise InputError(f"train_indices has shape {tuple(data.shape)}, not rows a*p + b.")
     if not are_rows(data, task.n_inputs):
@@ -168,6 +170,21 @@ def rows_of(data: Tensor, task: ModularTask) -> Int[Tensor, " n_train"]:
             f"train_indices must be rows a*p + b from 0 to {task.n_inputs - 1}, each once."
         )
     return data.contiguous()
+
+
+def _pairs_in(data: Int[Tensor, "n columns"], task: ModularTask) -> Int[Tensor, "n 2"]:
+    """The operands of inputs in the task's layout and ids, or those of plain pairs."""
+    reads = task.reads
+    if data.shape[1] == 2 or data.shape[1] != len(reads.words):
+        return data[:, :2]
+    pairs = data[:, list(reads.operand_places)]
+    same = pairs[:, :, None] == reads.operand_rows
+    return same.long().argmax(dim=2).where(same.any(dim=2), -1)
+
+
+def _rows_of_pairs(pairs: Int[Tensor, "n 2"], task: ModularTask) -> Int[Tensor, " n"]:
+    inside = bool(((pairs >= 0) & (pairs < task.p)).all())
+    return task.row_of[pairs[:, 0], pairs[:, 1]] if inside else pairs[:, 0].new_full((1,), -1)
 
 
 def _listed_split(rows: Int[Tensor, " n_train"], origin: str, evidence: LossEvidence) -> Split:
