@@ -14,11 +14,13 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 
 from grokinterp.base.errors import InputError, one_line, shown
 
 GROUP = "grokinterp.plugins"
 VARIABLE = "GROKINTERP_PLUGINS"
+ENTRY = "the entry point"
 ADVICE = f"If a plug-in has it, name its module: {VARIABLE}=MODULE or --plugin MODULE."
 
 _IMPORTED: set[str] = set()
@@ -77,7 +79,7 @@ def strangers(what: str, code: object) -> Iterator[None]:
 def import_plugins() -> None:
     """Import all plug-ins that have not been yet."""
     for point in _installed():
-        _import(point.module, f"the entry point {point.name!r}")
+        _import(point.module, f"{ENTRY} {point.name!r}")
     for module in named_plugins():
         _import(module, VARIABLE)
 
@@ -91,6 +93,12 @@ def look_in(folder: str) -> None:
     """Have modules of a folder found too, after all others."""
     if folder and folder not in sys.path:
         sys.path.append(folder)
+
+
+def plugin(module: str, named_by: str) -> ModuleType:
+    """A module of a user's, imported; InputError, with what it raised, where that fails."""
+    _import(module, named_by)
+    return sys.modules[module]
 
 
 def _import(module: str, named_by: str) -> None:
@@ -114,7 +122,7 @@ def _import(module: str, named_by: str) -> None:
         ) from error
     here, file = Path(*module.split(".")), getattr(found, "__file__", None) or "built in"
     mine = [path for path in (here.with_suffix(".py"), here / "__init__.py") if path.is_file()]
-    if mine and named_by == VARIABLE and not (Path(file).exists() and mine[0].samefile(file)):
+    if mine and ENTRY not in named_by and not (Path(file).exists() and mine[0].samefile(file)):
         raise InputError(
             f"the plug-in {shown(module)} is {mine[0]} here, but another module of that name is "
             f"found first ({file}); rename yours."

@@ -26,6 +26,7 @@ from grokinterp.base.errors import InputError, one_line, shown
 from grokinterp.base.keys import derived
 from grokinterp.base.plugins import strangers
 from grokinterp.models.architecture import BaseArchitecture, Weights
+from grokinterp.models.factory import Factory
 from grokinterp.models.hooked_module import HookedModule, at_answer, buffers_in, near, weights_in
 from grokinterp.models.user_models import HookedModel, alone_with, unwrapped
 from grokinterp.tasks.task import Task
@@ -227,23 +228,29 @@ class GivenModule(ModuleArchitecture):
     name: str = derived()
     shapes: Mapping[str, tuple[int, ...]] = derived(shown=False)
     buffers: tuple[str, ...] = derived((), shown=False)
+    factory: Factory | None = derived(None, shown=False)  # noqa: RUF009  that makes it, if named
 
     @classmethod
-    def of_module(cls, module: torch.nn.Module) -> "GivenModule":
+    def of_module(cls, module: torch.nn.Module, *, factory: Factory | None = None) -> "GivenModule":
         """The architecture of a module, of which it keeps a copy."""
         shapes = {name: tuple(weight.shape) for name, weight in weights_in(module).items()}
-        return cls(type(module).__qualname__, shapes).with_module(module)
+        name = type(module).__qualname__
+        return cls(name, shapes, factory=factory).with_module(module)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "GivenModule":
         """What `to_dict` gave, without its module."""
         shapes = {name: tuple(shape) for name, shape in values["shapes"].items()}
-        return cls(values["name"], shapes, tuple(values.get("buffers", ())))
+        made_by = values.get("factory")
+        factory = made_by and Factory(made_by, values.get("arguments", {}))
+        return cls(values["name"], shapes, tuple(values.get("buffers", ())), factory or None)
 
     def to_dict(self) -> dict[str, Any]:
         """Names and shapes, which is all of a module that a file can hold."""
         shapes = {name: list(shape) for name, shape in self.shapes.items()}
         stored = {"kind": self.kind, "name": self.name, "shapes": shapes}
+        if self.factory is not None:
+            stored |= {"factory": self.factory.name, "arguments": dict(self.factory.arguments)}
         return stored | ({"buffers": list(self.buffers)} if self.buffers else {})
 
     def with_module(self, module: torch.nn.Module) -> "GivenModule":
@@ -272,15 +279,23 @@ class GivenModule(ModuleArchitecture):
 
     @property
     def missing(self) -> str | None:
-        """The module, while nobody has given it."""
-        if "template" in vars(self):
+        """The module, while nobody has given it, or named the function that makes it."""
+        if "template" in vars(self) or (self.factory is not None and self.factory.is_named):
             return None
+        of = f"this run is of a module of your own, {self.name}, whose code it does not hold; give "
+        if self.factory is None:
+            return f"{of}the module: gi.load(path, module={self.name}(...))"
+        module = self.factory.name.partition(":")[0]
         return (
-            f"this run is of a module of your own, {self.name}, whose code it does not hold; give "
-            f"the module: gi.load(path, module={self.name}(...))"
+            f"{of}that of {self.factory.name}: grokinterp --plugin {module} ..., or gi.load(path, "
+            "module=...)"
         )
 
     def _made(self, *, seed: int) -> torch.nn.Module:
+        if self.missing is None and self.factory is not None:
+            module = self.factory.module()
+            self.check(weights_in(module))
+            return module
         built = f"{self.name} was built elsewhere; its run cannot build another"
         raise InputError(f"{self.missing or built}.")
 

@@ -412,11 +412,11 @@ def fitting_task(
     59
     """
     ids = {key: x for key, x in (ids or {}).items() if x is not None}
-    if layout is None and equals_token is not None:
-        layout = USUAL[equals_token]
     if layout is not None and p is None and not ids:
         more = len(Layout.of(layout, 2).others)
         p = sizes.d_vocab - more if sizes.d_vocab - more >= 2 else None
+    if layout is None and equals_token is not None:
+        layout = USUAL[equals_token]
     found_p, found = sizes.inputs or (p, USUAL[sizes.n_ctx > 2])
     p = found_p if p is None else p
     if p is None:

@@ -21,8 +21,11 @@ from grokinterp.base.checks import instance, listed
 from grokinterp.base.errors import InputError, named, shown, whole_number
 from grokinterp.base.paths import as_path, reaching
 from grokinterp.models._recognise import recognise
+from grokinterp.models._recognise_module import recognise_module
 from grokinterp.models.architecture import Weights
 from grokinterp.models.cross_entropy import cross_entropies
+from grokinterp.models.factory import Factory
+from grokinterp.models.module import GivenModule
 from grokinterp.models.recognised import Recognised
 from grokinterp.models.user_models import AnyModel, hooked_model
 from grokinterp.reading.addresses import calling_by_address, local_copy, where_from
@@ -63,7 +66,9 @@ def load(
     """Open a run folder, or checkpoints that somebody else wrote.
 
     A run that `gi.Recorder` wrote of a module of one's own has its weights, not its code: `module`
-    is one with which it is computed again (whose own weights do not matter).
+    is one with which it is computed again (whose own weights do not matter). Foreign checkpoints of
+    a network that weights do not show take it too, or the function that makes it:
+    `gi.load("ckpts/", model="mymodule:build", p=97)`.
 
     Foreign checkpoints (see `grokinterp.reading.checkpoint_formats`) are read where they
     are, never executed; `run.notes` says what was inferred or assumed. What the files do not say
@@ -80,13 +85,9 @@ def load(
     version.
     """
     path = as_path("path", local_copy(path), such_as="runs/mine")
-    if module is not None and format != "auto":
-        raise InputError(
-            f"format={shown(format)} is of checkpoints of others, module= of a run of gi.Recorder; "
-            "give one of them."
-        )
     with calling_by_address(path), reaching(path):
-        if module is None and (holds_foreign(path) or format != "auto"):
+        if holds_foreign(path) or format != "auto":
+            settings |= {} if module is None else {"model": module}
             return Run(path, open_foreign(path, format=format, settings=settings))
         if settings:
             raise InputError(
@@ -217,9 +218,12 @@ def open_foreign(
     given.check_config(source.config, str(path))
     last = max(source.states)
     state, where = source.states[last](), _where(source, last)
-    recognised = recognise(
-        state, combined.of_architecture(), where, prefix=given.prefix, p=combined.p
-    )
+    if given.model is not None:
+        recognised: Recognised = _of_module(given, source.config)
+    else:
+        recognised = recognise(
+            state, combined.of_architecture(), where, prefix=given.prefix, p=combined.p
+        )
     given.refuse_unused(recognised.architecture, where)
     operation_known, says_inputs = combined.operation is not None, bool(combined.inputs())
     inferred: Inferred | None = None
@@ -239,7 +243,8 @@ def open_foreign(
         task, task_notes, inferred = found.task, (), found
     papers = source.format in ("paper", "trainer")  # whose code keeps the vocabulary of p = 113
     ignored = ("d_vocab", "d_vocab_out") if papers else ()
-    check_sizes(source.configs, recognised.architecture, task.p, {*given.said(), *ignored})
+    if recognised.architecture.named:
+        check_sizes(source.configs, recognised.architecture, task.p, {*given.said(), *ignored})
     if inferred is None:
         inferred = infer(recognised, state, task, operation_known=operation_known, where=where)
         inferred = among_readings(
@@ -283,6 +288,19 @@ def open_foreign(
         steps_known=source.steps_known,
     )  # fmt: skip
     return ForeignStore(source, recognised, manifest, split.rows, source.logged_metrics())
+
+
+def _of_module(given: Settings, config: Mapping[str, Any]) -> Recognised:
+    """The module that was given, or the one that the function of that name makes."""
+    if isinstance(given.model, torch.nn.Module):
+        module, factory = given.model, None
+        how = f"the {type(module).__name__} that was given"
+    else:
+        said = {key: x for key, x in given.said().items() if key not in ("model", "step")}
+        factory = Factory.of(given.model, {**config, **said})
+        module, how = factory.module(), f"what {factory.name} returns"
+    architecture = GivenModule.of_module(module, factory=factory)
+    return recognise_module(module, architecture, prefix=given.prefix, how=how)
 
 
 def _with_aligned_losses(

@@ -8,11 +8,12 @@ half of the table and a quarter of it more than any other does. Which of two ope
 is not asked: a before b, so that a - b read the other way round would be another operation.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import permutations
 from typing import Any
 
 from grokinterp.base.errors import InputError
+from grokinterp.models.architecture import BaseArchitecture
 from grokinterp.models.transformer import NetworkSizes
 from grokinterp.tasks.modular import ModularTask
 
@@ -62,3 +63,12 @@ def _numberings(sizes: NetworkSizes, p: int, others: list[str]) -> Iterator[dict
         yield ids
         if sizes.d_vocab_out >= spare + p:
             yield {**ids, "answer_ids": spare}
+
+
+def layouts_of_module(
+    architecture: BaseArchitecture, operation: str, p: int, inputs: Mapping[str, Any]
+) -> Iterator[tuple[ModularTask, str | None]]:
+    """Tasks in the layout that is known, or in every one; and why a module does not read them."""
+    for layout in [inputs["layout"]] if "layout" in inputs else LAYOUTS:
+        task = ModularTask(operation, p, **{**inputs, "layout": layout})
+        yield task, architecture.why_not(task)

@@ -13,6 +13,8 @@ split, data_seed, train_fraction, n_train      the rule that drew the training r
 train_indices                                  a file of the training rows a*p + b
 step                                           of a single checkpoint that has none in its name
 metrics                                        a CSV of losses or accuracies against step
+model                                          the function that makes the network, mymodule:build,
+                                               for one that weights do not show
 prefix                                         what the names of the weights begin with, such as
                                                net., where there are several networks
 
@@ -95,6 +97,7 @@ class Settings:
     step: int | None = None
     metrics: str | None = None
     prefix: str | None = None
+    model: Any = setting(None, read=lambda given: given)  # noqa: RUF009
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
@@ -200,7 +203,7 @@ class Settings:
     def refuse_unused(self, architecture: BaseArchitecture, where: str) -> None:
         """InputError for a setting of an architecture that this one does not have."""
         for key, value in self.of_architecture().items():
-            if not hasattr(architecture, key):
+            if architecture.named and not hasattr(architecture, key):
                 raise InputError(
                     f"{key}={shown(value)} means nothing for {where}, which holds a network of "
                     f"kind {architecture.kind!r}; leave it out."
@@ -317,7 +320,7 @@ def _typed(key: str, value: Any, kind: str) -> Any:
         return number
     if kind == type(value).__name__ and kind in ("bool", "str"):
         return value
-    if kind == "Any":  # ids, which the task checks
+    if kind == "typing.Any":  # which whoever uses it checks
         return value
     wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
     raise InputError(f"{key}={shown(value)} is not {wanted[kind]}; give that, or leave it out.")

@@ -12,7 +12,7 @@ GELU. What the answers leave open about the mask of attention is asked of the st
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +28,12 @@ from grokinterp.models.cross_entropy import answer_scores
 from grokinterp.models.recognised import Recognised
 from grokinterp.models.transformer import NetworkSizes, fitting_task
 from grokinterp.reading.checkpoint_files import Source
-from grokinterp.reading.input_layouts import FAR_MORE, HALF, possible_inputs
+from grokinterp.reading.input_layouts import (
+    FAR_MORE,
+    HALF,
+    layouts_of_module,
+    possible_inputs,
+)
 from grokinterp.reading.settings import Settings
 from grokinterp.reading.stored_losses import (
     SMALLEST_LOSS,
@@ -77,6 +82,9 @@ def task_of(
             "data_seed=... if they are those of this package."
         )
     p = config.p if given.p is None else given.p
+    inputs = given.inputs() or config.inputs()
+    if not architecture.named:  # a module: its own code says what it reads
+        return _read_by_module(architecture, operation, p, given, inputs, where), ()
     sizes = NetworkSizes.of(architecture)
     classes = sizes.d_vocab_out
     notes: tuple[str, ...] = ()
@@ -88,7 +96,6 @@ def task_of(
         where = (
             f"{where} says p={p} and" if given.p is None else f"p={p} contradicts {where}, which"
         )
-    inputs = given.inputs() or config.inputs()
     task = fitting_task(
         sizes, operation=operation, p=p, equals_token=given.equals_token,
         seed=given.data_seed or 0, what=where, layout=inputs.pop("layout", None), ids=inputs,
@@ -102,6 +109,26 @@ def task_of(
     return task, notes
 
 
+def _read_by_module(
+    architecture: BaseArchitecture,
+    operation: str,
+    p: int | None,
+    given: Settings,
+    inputs: dict[str, Any],
+    where: str,
+) -> ModularTask:
+    """The task whose inputs a module reads: in the layout that is set, or the first usual one."""
+    if p is None:
+        raise InputError(f"{where} does not say p, which no module shows; give p=.")
+    if "layout" not in inputs and given.equals_token is not None:
+        inputs = {"layout": USUAL[given.equals_token], **inputs}
+    tried = list(layouts_of_module(architecture, operation, p, inputs))
+    for task, reason in tried:
+        if reason is None:
+            return replace(task, seed=given.data_seed or 0)
+    raise InputError(f"{where}: {tried[0][1]}; set layout= to what it reads.")
+
+
 def check_biases(weights: Weights, given: str | None, where: str) -> None:
     """Refuse `biases=` ("none", "mlp" or "all") where another bias is not zero."""
     allowed = {"none": "no bias", "mlp": ".mlp.b_"}.get(given or "all", ".b")
@@ -113,7 +140,8 @@ def check_biases(weights: Weights, given: str | None, where: str) -> None:
 def _check_affordable(recognised: Recognised, task: ModularTask, where: str) -> None:
     """Refuse sizes that a file of a few kilobytes can state and no machine can compute with."""
     # The table of pairs, its logits, and what a forward holds of one block of inputs.
-    classes = NetworkSizes.of(recognised.architecture).d_vocab_out
+    shown = recognised.architecture.named
+    classes = NetworkSizes.of(recognised.architecture).d_vocab_out if shown else task.p
     held = recognised.held(min(task.n_inputs, BLOCK_ROWS))
     needed = 4 * (held + task.n_inputs * (12 + classes))
     if needed > MOST_BYTES:
@@ -257,10 +285,14 @@ def with_inputs(
     `inferred` is the usual reading, None where no size is its; it is returned where no other is
     taken.
     """
-    if recognised.architecture.transformer is None:
-        return inferred
-    sizes, tried = NetworkSizes.of(recognised.architecture), []
-    for task in possible_inputs(sizes, operation or TRIED["operation"][0], p):
+    architecture, tried = recognised.architecture, []
+    usual = operation or TRIED["operation"][0]
+    tasks: Iterable[ModularTask] = ()
+    if architecture.transformer is not None:
+        tasks = possible_inputs(NetworkSizes.of(architecture), usual, p)
+    elif not architecture.named and p is not None:
+        tasks = (x for x, reason in layouts_of_module(architecture, usual, p, {}) if not reason)
+    for task in tasks:
         with contextlib.suppress(InputError):  # larger than there is room for
             tried.append(infer(recognised, state, task, operation is not None, where))
     if not tried:
