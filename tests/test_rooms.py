@@ -115,7 +115,7 @@ def test_no_module_is_hidden_by_a_name():
 def test_a_file_is_one_screen_of_thought():
     for name, path in FILES.items():
         assert len(path.read_text().splitlines()) < 500, name
-    assert len(FILES) <= 200
+    assert len(FILES) <= 210
 
 
 @pytest.mark.parametrize("room", gi.ROOMS)
