@@ -137,6 +137,12 @@ KINDS = {
         ),
         SUM,
     ),
+    "an embedding in nn.Sequential": (
+        lambda: nn.Sequential(
+            nn.Embedding(P, D), nn.Flatten(), nn.Linear(2 * D, H), nn.ReLU(), nn.Linear(H, P)
+        ),
+        LEARNED,
+    ),
     "a tied unembedding": (
         lambda: Net(
             lambda m, a, b: m.act(m.fc(both(m.embed(a), m.embed(b)))) @ m.embed.weight.T,
@@ -213,6 +219,7 @@ def test_an_ablation_agrees_with_the_live_module(name, tmp_path):
     run = opened(model, tmp_path / "mlp.pt", **settings_of(fields))
     last = len(fields["widths"]) - 1
     layer = "act2" if last else "act"
+    layer = layer if hasattr(model, layer) else "3"
     ours = gi.ablate(run, [hooks.neurons(last, [0, 1, 5])], placebos=0).table()
     theirs = gi.ablate(model, [hooks.neurons(layer, [0, 1, 5])], placebos=0, task=task()).table()
     for column in ("loss_all", "acc_all", "change_all"):

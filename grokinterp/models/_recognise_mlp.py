@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grokinterp.base.errors import InputError, names, shown
-from grokinterp.models.architecture import Weights, is_bias, refuse_not_finite
+from grokinterp.base.errors import InputError, names, one_line, shown
+from grokinterp.models.architecture import LARGEST_OF, Weights, is_bias, refuse_not_finite
 from grokinterp.models.foreign_names import NORM, POSITION, has_attention, other_architecture
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.models.mlp_readings import Matrix, Reading, is_matrix, readings, tables_in
@@ -92,7 +92,10 @@ class RecognisedMLP(Recognised):
         if shape.d_embed:
             vectors = "each with an embedding" if shape.separate else "embedded"
         sizes = " -> ".join(map(str, (shape.d_input, *shape.widths, shape.n_classes)))
-        return f"an MLP of a and b, {vectors} and {how}, {sizes}"
+        turned = self.reading.squares_turned
+        axes = "[out, in]" if turned else "[in, out]"
+        squares = "" if turned is None else f", square matrices {axes}"
+        return f"an MLP of a and b, {vectors} and {how}, {sizes}{squares}"
 
     def held(self, rows: int) -> int:
         """Neurons before and after the nonlinearity, and embeddings."""
@@ -123,6 +126,9 @@ def recognise_mlp(
     if not parts.matrices or other_architecture({**parts.weights, **parts.left_out}) is not None:
         return None
     parts.refuse_not_understood()
+    if len(parts.matrices) > (most := LARGEST_OF["n_layers"]):
+        n = len(parts.matrices)
+        raise InputError(f"{where} has {n} layers; a network of at most {most} is read.")
     found = readings(parts.matrices)
     if not found:
         raise parts.unfit()
@@ -224,10 +230,13 @@ class _Parts:
                 f"layer; {_ITSELF}."
             )
         listed = ", ".join(f"{name} {shape}" for name, shape in list(shapes.items())[:4])
+        inner = [name.partition(".")[2] for name in shapes]
+        several = any("." in name and inner.count(name) > 1 for name in inner[:20])
         return InputError(
-            f"{self.where} holds {WHAT} ({listed}{', ...' if len(shapes) > 4 else ''}) that does "
-            "not read two operands of as many tokens as it has classes, p: its first layer has "
-            f"p or 2 p inputs, or d or 2 d with embeddings [p, d]; {_ITSELF}."
+            f"{self.where} holds {WHAT} ({one_line(listed, most=100)}) that does not read two "
+            "operands of as many tokens as it has classes, p: that takes p or 2 p inputs, or d or "
+            "2 d of embeddings [p, d]; "
+            f"{'set prefix= if it is one of several networks, or ' if several else ''}{_ITSELF}."
         )
 
     def biases(self, reading: Reading) -> tuple[dict[str, str], list[str]]:
