@@ -393,3 +393,22 @@ def test_half_precision_is_read_exactly(tmp_path):
     halves = {key: x.half() for key, x in state.items()}
     weights = opened(halves, tmp_path / "m.pt").weights()
     assert torch.equal(weights["unembed.W_U"], halves["net.1.weight"].float().T)
+
+
+def test_commands_take_a_file_with_losses_and_a_buffer(run, tmp_path):
+    file, out = tmp_path / "summed_100.pth", tmp_path / "run"
+    model, _ = live("matrices [out, in], summed")
+    state = {f"mlp.{key}": x for key, x in model.state_dict().items()}
+    torch.save({"model": state, "train_loss": 1.9, "test_loss": 1.9, "epoch": 100}, file)
+    for command in (("info", file), ("import", file, "--out", out, "--set", f"p={P}")):
+        status, said, _ = run(*command)
+        assert status == 0
+        assert "read without 'basis'" in said
+        assert "one-hot and summed, 7 -> 24 -> 7" in said
+        assert "act_fn=relu is assumed" in said
+    assert gi.load(out).steps == (100,)
+    status, said, _ = run("phases", out, "--json")
+    assert (status, json.loads(said)["label"]) == (0, "not_learned")  # as its losses have it
+    status, _, said = run("import", file, "--out", tmp_path / "other", "--set", "p=9")
+    assert status == 2
+    assert "p=9 contradicts" in said
