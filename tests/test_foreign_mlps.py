@@ -357,6 +357,10 @@ def test_copies_and_buffers_are_left_out_and_named(tmp_path):
         ({"scale": torch.tensor(2.0)}, "with 'scale', which is not understood"),
         ({"ln.weight": torch.ones(H)}, "with normalisation layers ('ln.weight')"),
         ({"gate_bias": torch.ones(5)}, "with 'gate_bias', which is not understood"),
+        (
+            {"fc1.weight_mask": torch.ones(H, 2 * D), "fc1.weight_orig": torch.ones(H, 2 * D)},
+            "with 'fc1.weight_orig', which is not understood",
+        ),
         ({"fc3.weight": torch.ones(5, 5)}, "does not read two operands of as many tokens"),
         ({"conv.weight": torch.ones(2, 2, 3)}, "holds a convolutional network"),
     ],
@@ -378,8 +382,13 @@ def test_checkpoints_of_one_run_have_to_be_of_one_network(tmp_path):
     assert gi.load(tmp_path).steps == (0, 100)
     assert not gi.load(tmp_path).weights(0)["unembed.W_U"].any()
     for changed, words in (
-        ({"net.0.weight": torch.ones(H, 2 * P + 1)}, "weight '0.weight' has shape (24, 15)"),
-        ({"net.2.weight": torch.ones(P, P)}, "has besides '2.weight'"),
+        (
+            {"net.0.weight": torch.ones(H, 2 * P + 1)},
+            "'0.weight' is (24, 15), and (24, 14) in the last",
+        ),
+        ({"net.2.weight": torch.ones(P, P)}, "'2.weight' is (7, 7), and missing in the last"),
+        ({"net.1.weight": torch.ones(H, P)}, "'1.weight' is (24, 7), and (7, 24) in the last"),
+        ({"net.0.bias": torch.ones(3)}, "'0.bias' is (3,), and (24,) in the last"),
         ({"net.0.bias": torch.full((H,), torch.nan)}, "is not finite"),
     ):
         torch.save({**state, **changed}, tmp_path / "step_0.pt")

@@ -36,25 +36,19 @@ class RecognisedMLP(Recognised):
     architecture: MLPArchitecture
     reading: Reading
     biases: Mapping[str, str]  # of a layer, or of a table, by the name of its matrix
+    shapes: Mapping[str, tuple[int, ...]]  # of all its tensors, as they are stored
 
     def weights(self, state: Mapping[str, Tensor], where: str) -> Weights:
         """A state dict of this layout as canonical weights."""
         found = _parts(state, network_in(state, where, prefix=self.prefix), where).weights
         reading, shape = self.reading, self.architecture
-        used = [matrix.name for matrix in (*reading.tables, *reading.layers)]
-        wanted = {*used, *self.biases.values()}
-        if different := sorted(wanted ^ found.keys()):
-            there = "no" if different[0] in wanted else "besides"
-            raise InputError(
-                f"{where} has {there} {shown(different[0])}, unlike the last of its checkpoints; "
-                "leave it out."
-            )
-        for matrix in (*reading.tables, *reading.layers):
-            if sorted(found[matrix.name].shape) != sorted((matrix.d_in, matrix.d_out)):
+        for name in sorted(self.shapes.keys() | found.keys()):
+            there = tuple(found[name].shape) if name in found else "missing"
+            wanted = self.shapes.get(name, "missing")
+            if there != wanted:
                 raise InputError(
-                    f"{where}: weight {shown(matrix.name)} has shape "
-                    f"{tuple(found[matrix.name].shape)}, unlike in the last of its checkpoints; "
-                    "leave it out."
+                    f"{where}: weight {shown(name)} is {there}, and {wanted} in the last of its "
+                    "checkpoints; leave it out."
                 )
         tables = [self._table(matrix, found) for matrix in reading.tables]
         layers = [matrix.of(found) for matrix in reading.layers]
@@ -160,10 +154,13 @@ def _recognised(
 ) -> RecognisedMLP:  # fmt: skip
     made = RecognisedMLP(
         layout="perceptron", reading=reading, biases=biases,
+        shapes={name: tuple(x.shape) for name, x in parts.weights.items()},
         architecture=MLPArchitecture(**reading.sizes, act_fn=given.get("act_fn") or "relu"),
         assumed=() if given.get("act_fn") else ("act_fn",),
     )  # fmt: skip
     notes = [*network.notes, *parts.notes, f"read as {made.described}"]
+    if len(reading.tables) == 2:
+        notes.append("{} is taken to be of a, {} of b".format(*(x.name for x in reading.tables)))
     if reading.tied:
         notes.append("no last matrix: taken to be the embedding's own (a tied unembedding)")
     return replace(made, notes=tuple(notes))
@@ -254,9 +251,9 @@ class _Parts:
             if (partner := _partner(matrix)) in self.offsets
             and len(self.weights[partner]) == width
         }  # fmt: skip
-        unplaced = []
+        unplaced, placed = [], {*found.values()}
         for name in self.offsets:
-            if name in found.values():
+            if name in placed:
                 continue
             n = len(self.weights[name])
             free = [x for x, width in (first | widths).items() if x not in found and n == width]
@@ -280,7 +277,10 @@ def _partner(matrix: str) -> str:
 def _parts(state: Mapping[str, Tensor], network: Network, where: str) -> _Parts:
     """The tensors of a network, without buffers and copies by their names."""
     keys = {**network.names, **({} if network.given else {key: key for key in network.beside})}
-    copies = [key for key, name in keys.items() if COPIES & {*re.split(r"[._]", name.lower())}]
+    copies = [
+        key for key, name in keys.items()
+        if COPIES & {*re.split(r"[._]", name.lower().rpartition(".")[0])}
+    ]  # fmt: skip
     copies = [] if len(copies) == len(keys) else copies
     weights: dict[str, Tensor] = {}
     left_out: dict[str, Tensor] = {}

@@ -25,7 +25,7 @@ Shapes = Mapping[str, tuple[int, ...]]  # of matrices, by name
 MOST_PAIRED = 20  # matrices among which two tables of operands are looked for
 MOST_PERMUTED = 5  # matrices whose order is looked for, where names do not say it
 _MATRIX = re.compile(  # the last part of a matrix's name
-    r"(\w*_)?(weights?|kernel|matrix|\d+|[UE])|[Ww]\d*|[Ww]_?\w{1,12}"
+    r"(\w*_)?(weights?|kernel|matrix|\d+|[UE])|[Ww](?!eight)\w{0,12}"
     r"|\w*(embed\w*|emb|wte|fc\w*|lin(ear)?\w*|hidden\w*|input\w*|output\w*|readout|head|proj\w*)"
 )
 _FIRST = re.compile(r"(^|[._])(W_in|fc_in|in|input\w*|in_\w+|first\w*)([._]|$)")
