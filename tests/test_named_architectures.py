@@ -69,29 +69,28 @@ OTHERS = {
     "GRU": (lambda: modules(e=embedding(), r=nn.GRU(D, 8, 2), o=nn.Linear(8, P)), "nn.GRU"),
     "RNN": (lambda: modules(e=embedding(), r=nn.RNN(D, 8), o=nn.Linear(8, P)), "nn.RNN"),
     "LSTM cell": (lambda: modules(e=embedding(), r=nn.LSTMCell(D, 8)), "nn.LSTM"),
-    "perceptron, concatenated": (
+    "perceptron with a norm": (
         lambda: modules(
-            embed=embedding(P), fc1=nn.Linear(2 * D, HIDDEN), fc2=nn.Linear(HIDDEN, P)
-        ),
-        "MLP without attention, 32 -> 32 -> 7, embeddings of the operands concatenated",
-    ),
-    "perceptron, summed": (
-        lambda: modules(
-            emb=embedding(P), net=nn.Sequential(nn.Linear(D, HIDDEN), nn.Linear(HIDDEN, P))
-        ),
-        "MLP without attention, 16 -> 32 -> 7, embeddings of the operands summed",
-    ),
-    "perceptron, two embeddings": (
-        lambda: modules(
-            embed_a=embedding(P), embed_b=embedding(P), fc1=nn.Linear(D, HIDDEN),
+            embed=embedding(P), fc1=nn.Linear(2 * D, HIDDEN), norm=nn.LayerNorm(HIDDEN),
             fc2=nn.Linear(HIDDEN, P),
         ),
-        "MLP without attention, 16 -> 32 -> 7, an embedding for each operand",
+        "a multilayer perceptron with normalisation layers ('norm.weight', 'norm.bias')",
     ),
-    "perceptron, one-hot": (
-        lambda: nn.Sequential(nn.Linear(2 * P, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, P)),
-        "MLP without attention, 14 -> 32 -> 7, operands one-hot",
+    "perceptron with a norm without a name": (
+        lambda: nn.Sequential(
+            nn.Linear(2 * P, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.Linear(HIDDEN, P)
+        ),
+        "a multilayer perceptron with normalisation layers ('1.weight'",
     ),
+    "perceptron with positions": (
+        lambda: modules(embed=embedding(P), pos_embed=embedding(2), fc=mlp(), out=nn.Linear(D, P)),
+        "a multilayer perceptron with 'pos_embed.weight', which is not understood",
+    ),
+    "perceptron of three operands": (
+        lambda: nn.Sequential(nn.Linear(3 * P, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, P)),
+        "does not read two operands of as many tokens as it has classes",
+    ),
+    "embedding alone": (lambda: modules(embed=embedding()), "an embedding alone"),
     "linear": (lambda: modules(fc=nn.Linear(2 * P, P)), "a linear model"),
     "images": (
         lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)),

@@ -90,9 +90,8 @@ class RecognisedTransformer(Recognised):
     def usual(self, key: str, known: Mapping[str, Any]) -> tuple[Any, str]:
         """What is assumed where nothing answers an open question, and a reason beyond custom.
 
-        Blended attention between two
-        tokens, or attention whose rate is given, is that of Zhong et al. 2023 (arXiv 2306.17844),
-        whose code masks nothing, whatever mask its files hold.
+        Blended attention between two tokens, or attention whose rate is given, is that of Zhong et
+        al. 2023 (arXiv 2306.17844), whose code masks nothing, whatever mask its files hold.
         """
         shape = self.architecture
         rate = known.get("attention_rate", shape.attention_rate)

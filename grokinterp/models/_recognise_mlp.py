@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grokinterp.base.errors import InputError, names, shown
-from grokinterp.models.architecture import Weights, is_bias, refuse_not_finite
+from grokinterp.base.errors import InputError, names, one_line, shown
+from grokinterp.models.architecture import LARGEST_OF, Weights, is_bias, refuse_not_finite
 from grokinterp.models.foreign_names import NORM, POSITION, has_attention, other_architecture
 from grokinterp.models.mlp import MLPArchitecture
 from grokinterp.models.mlp_readings import Matrix, Reading, is_matrix, readings, tables_in
@@ -36,25 +36,19 @@ class RecognisedMLP(Recognised):
     architecture: MLPArchitecture
     reading: Reading
     biases: Mapping[str, str]  # of a layer, or of a table, by the name of its matrix
+    shapes: Mapping[str, tuple[int, ...]]  # of all its tensors, as they are stored
 
     def weights(self, state: Mapping[str, Tensor], where: str) -> Weights:
         """A state dict of this layout as canonical weights."""
         found = _parts(state, network_in(state, where, prefix=self.prefix), where).weights
         reading, shape = self.reading, self.architecture
-        used = [matrix.name for matrix in (*reading.tables, *reading.layers)]
-        wanted = {*used, *self.biases.values()}
-        if different := sorted(wanted ^ found.keys()):
-            there = "no" if different[0] in wanted else "besides"
-            raise InputError(
-                f"{where} has {there} {shown(different[0])}, unlike the last of its checkpoints; "
-                "leave it out."
-            )
-        for matrix in (*reading.tables, *reading.layers):
-            if sorted(found[matrix.name].shape) != sorted((matrix.d_in, matrix.d_out)):
+        for name in sorted(self.shapes.keys() | found.keys()):
+            there = tuple(found[name].shape) if name in found else "missing"
+            wanted = self.shapes.get(name, "missing")
+            if there != wanted:
                 raise InputError(
-                    f"{where}: weight {shown(matrix.name)} has shape "
-                    f"{tuple(found[matrix.name].shape)}, unlike in the last of its checkpoints; "
-                    "leave it out."
+                    f"{where}: weight {shown(name)} is {there}, and {wanted} in the last of its "
+                    "checkpoints; leave it out."
                 )
         tables = [self._table(matrix, found) for matrix in reading.tables]
         layers = [matrix.of(found) for matrix in reading.layers]
@@ -92,7 +86,10 @@ class RecognisedMLP(Recognised):
         if shape.d_embed:
             vectors = "each with an embedding" if shape.separate else "embedded"
         sizes = " -> ".join(map(str, (shape.d_input, *shape.widths, shape.n_classes)))
-        return f"an MLP of a and b, {vectors} and {how}, {sizes}"
+        turned = self.reading.squares_turned
+        axes = "[out, in]" if turned else "[in, out]"
+        squares = "" if turned is None else f", square matrices {axes}"
+        return f"an MLP of a and b, {vectors} and {how}, {sizes}{squares}"
 
     def held(self, rows: int) -> int:
         """Neurons before and after the nonlinearity, and embeddings."""
@@ -123,6 +120,9 @@ def recognise_mlp(
     if not parts.matrices or other_architecture({**parts.weights, **parts.left_out}) is not None:
         return None
     parts.refuse_not_understood()
+    if len(parts.matrices) > (most := LARGEST_OF["n_layers"]):
+        n = len(parts.matrices)
+        raise InputError(f"{where} has {n} layers; a network of at most {most} is read.")
     found = readings(parts.matrices)
     if not found:
         raise parts.unfit()
@@ -154,10 +154,13 @@ def _recognised(
 ) -> RecognisedMLP:  # fmt: skip
     made = RecognisedMLP(
         layout="perceptron", reading=reading, biases=biases,
+        shapes={name: tuple(x.shape) for name, x in parts.weights.items()},
         architecture=MLPArchitecture(**reading.sizes, act_fn=given.get("act_fn") or "relu"),
         assumed=() if given.get("act_fn") else ("act_fn",),
     )  # fmt: skip
     notes = [*network.notes, *parts.notes, f"read as {made.described}"]
+    if len(reading.tables) == 2:
+        notes.append("{} is taken to be of a, {} of b".format(*(x.name for x in reading.tables)))
     if reading.tied:
         notes.append("no last matrix: taken to be the embedding's own (a tied unembedding)")
     return replace(made, notes=tuple(notes))
@@ -224,10 +227,13 @@ class _Parts:
                 f"layer; {_ITSELF}."
             )
         listed = ", ".join(f"{name} {shape}" for name, shape in list(shapes.items())[:4])
+        inner = [name.partition(".")[2] for name in shapes]
+        several = any("." in name and inner.count(name) > 1 for name in inner[:20])
         return InputError(
-            f"{self.where} holds {WHAT} ({listed}{', ...' if len(shapes) > 4 else ''}) that does "
-            "not read two operands of as many tokens as it has classes, p: its first layer has "
-            f"p or 2 p inputs, or d or 2 d with embeddings [p, d]; {_ITSELF}."
+            f"{self.where} holds {WHAT} ({one_line(listed, most=100)}) that does not read two "
+            "operands of as many tokens as it has classes, p: that takes p or 2 p inputs, or d or "
+            "2 d of embeddings [p, d]; "
+            f"{'set prefix= if it is one of several networks, or ' if several else ''}{_ITSELF}."
         )
 
     def biases(self, reading: Reading) -> tuple[dict[str, str], list[str]]:
@@ -245,9 +251,9 @@ class _Parts:
             if (partner := _partner(matrix)) in self.offsets
             and len(self.weights[partner]) == width
         }  # fmt: skip
-        unplaced = []
+        unplaced, placed = [], {*found.values()}
         for name in self.offsets:
-            if name in found.values():
+            if name in placed:
                 continue
             n = len(self.weights[name])
             free = [x for x, width in (first | widths).items() if x not in found and n == width]
@@ -271,7 +277,10 @@ def _partner(matrix: str) -> str:
 def _parts(state: Mapping[str, Tensor], network: Network, where: str) -> _Parts:
     """The tensors of a network, without buffers and copies by their names."""
     keys = {**network.names, **({} if network.given else {key: key for key in network.beside})}
-    copies = [key for key, name in keys.items() if COPIES & {*re.split(r"[._]", name.lower())}]
+    copies = [
+        key for key, name in keys.items()
+        if COPIES & {*re.split(r"[._]", name.lower().rpartition(".")[0])}
+    ]  # fmt: skip
     copies = [] if len(copies) == len(keys) else copies
     weights: dict[str, Tensor] = {}
     left_out: dict[str, Tensor] = {}

@@ -31,7 +31,7 @@ from grokinterp.models.architecture import Weights
 
 Table = tuple[tuple[str, str, str], ...]
 ToCanonical = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor] | None]
-OWN_LAYOUTS = ("hooked", "bridge", "paper", "minimal_gpt")
+OWN_LAYOUTS = ("hooked", "bridge", "paper", "minimal_gpt", "perceptron")
 LAYOUTS: Registry[ToCanonical] = Registry(
     "layout", reserved=dict.fromkeys(OWN_LAYOUTS, "a layout of this package")
 )

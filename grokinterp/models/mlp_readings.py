@@ -25,7 +25,7 @@ Shapes = Mapping[str, tuple[int, ...]]  # of matrices, by name
 MOST_PAIRED = 20  # matrices among which two tables of operands are looked for
 MOST_PERMUTED = 5  # matrices whose order is looked for, where names do not say it
 _MATRIX = re.compile(  # the last part of a matrix's name
-    r"(\w*_)?(weights?|kernel|matrix|\d+|[UE])|[Ww]\d*|[Ww]_?\w{1,12}"
+    r"(\w*_)?(weights?|kernel|matrix|\d+|[UE])|[Ww](?!eight)\w{0,12}"
     r"|\w*(embed\w*|emb|wte|fc\w*|lin(ear)?\w*|hidden\w*|input\w*|output\w*|readout|head|proj\w*)"
 )
 _FIRST = re.compile(r"(^|[._])(W_in|fc_in|in|input\w*|in_\w+|first\w*)([._]|$)")
@@ -76,6 +76,12 @@ class Reading:
         return (*first, *(layer.d_out for layer in inner))
 
     @property
+    def squares_turned(self) -> bool | None:
+        """How its square matrices are read, where nothing but the answers says it."""
+        free = (x.turned for x in self.layers if x.d_in == x.d_out and _turned(x.name) is None)
+        return next(free, None)
+
+    @property
     def sizes(self) -> dict[str, Any]:
         """What `MLPArchitecture` is made from."""
         p, embedded = self.p, bool(self.tables) and not self.straight
@@ -98,30 +104,33 @@ def readings(shapes: Shapes) -> list[Reading]:
     >>> readings({"W_in": (32, 7), "W_out": (7, 32)})[0].sizes["combine"]
     'sum'
     """
-    found: dict[Reading, None] = {}
     tables = tables_in(shapes)
-    rest = [name for name in shapes if name not in tables]
-    orders = _orders(rest) if rest else []
-    for order in orders:
-        for layers in _chains(shapes, order):
-            found |= dict.fromkeys(_with_tables(shapes, tables, layers))
-        if found:  # by the first order that fits
-            break
-    if not found and len(tables) == 1:
-        for layers in (each for order in orders[:1] for each in _chains(shapes, order)):
-            found |= dict.fromkeys(_tied(shapes, tables[0], layers))
+    orders = _orders([name for name in shapes if name not in tables])
+    tried = chain(
+        (_with_tables(shapes, tables, order) for order in orders[:2]),
+        # An embedding in an nn.Sequential has the name of a layer.
+        (_with_tables(shapes, order[:1], order[1:]) for order in orders[:2] if not tables),
+        (_with_tables(shapes, tables, order) for order in orders[2:]),
+        (_tied(shapes, tables, order) for order in orders[:1]),
+    )
+    found = next((found for each in tried if (found := [*dict.fromkeys(each)])), [])
+    found = [each for each in found if each.p > 1]
     return sorted(found, key=lambda each: (min(each.widths) < each.p, each.straight))
 
 
 def tables_in(shapes: Shapes) -> list[str]:
     """The names of the embedding, or of one for each operand, a's first."""
-    named = [x for x in shapes if is_table(x, shapes[x]) and not _LAST.search(x)]
+    named = [x for x in shapes if _is_embedding(x, shapes[x])]
     if named:
         return sorted(named, key=_natural)
     for one, other in permutations(list(shapes)[:MOST_PAIRED], 2):
         if shapes[one] == shapes[other] and _are_operands(one, other):
             return [one, other]
     return []
+
+
+def _is_embedding(name: str, shape: tuple[int, ...]) -> bool:
+    return (is_table(name, shape) and not _LAST.search(name)) or name.rpartition(".")[2] == "E"
 
 
 def is_matrix(name: str) -> bool:
@@ -138,7 +147,7 @@ def _chains(shapes: Shapes, order: Sequence[str]) -> Iterator[tuple[Matrix, ...]
 
     Square ones may be read either way, and then all are alike.
     """
-    for start_turned, squares_turned in product((True, False), repeat=2):
+    for start_turned, squares_turned in product((True, False), repeat=2) if order else ():
         layers: list[Matrix] = []
         for name in order:
             rows, columns = shapes[name]
@@ -155,36 +164,37 @@ def _chains(shapes: Shapes, order: Sequence[str]) -> Iterator[tuple[Matrix, ...]
             yield tuple(layers)
 
 
-def _with_tables(
-    shapes: Shapes, names: Sequence[str], layers: tuple[Matrix, ...]
-) -> Iterator[Reading]:
+def _with_tables(shapes: Shapes, names: Sequence[str], order: Sequence[str]) -> Iterator[Reading]:
     """How the operands come in, by what the first layer reads."""
-    d_in, p = layers[0].d_in, layers[-1].d_out
-    if not names and len(layers) > 1 and d_in in (p, 2 * p):
-        yield Reading((), layers)
-    tables = tuple(found for name in names if (found := _table(shapes, name, p)))
-    widths = {table.d_out for table in tables}
-    if len(names) not in (1, 2) or len(tables) < len(names) or len(widths) > 1:
-        return
-    (d,) = widths
-    if len(layers) > 1 and d_in in (d, 2 * d):
-        yield Reading(tables, layers)
-    if d_in == d and (len(layers) == 1 or len(tables) == 2):
-        yield Reading(tables, layers, straight=True)
+    for layers in _chains(shapes, order):
+        d_in, p = layers[0].d_in, layers[-1].d_out
+        if not names and len(layers) > 1 and d_in in (p, 2 * p):
+            yield Reading((), layers)
+        tables = tuple(found for name in names if (found := _table(shapes, name, p)))
+        widths = {table.d_out for table in tables}
+        if len(names) not in (1, 2) or len(tables) < len(names) or len(widths) > 1:
+            continue
+        (d,) = widths
+        if len(layers) > 1 and d_in in (d, 2 * d):
+            yield Reading(tables, layers)
+        if d_in == d and (len(layers) == 1 or len(tables) == 2):
+            yield Reading(tables, layers, straight=True)
 
 
-def _tied(shapes: Shapes, table: str, layers: tuple[Matrix, ...]) -> Iterator[Reading]:
-    """With the embedding in the place of a last matrix that is not there."""
-    p, d = shapes[table]
-    if layers[-1].d_out == d and d != p and layers[0].d_in in (d, 2 * d):
-        yield Reading((Matrix(table, False, p, d),), layers, tied=True)
+def _tied(shapes: Shapes, names: Sequence[str], order: Sequence[str]) -> Iterator[Reading]:
+    """With the one embedding in the place of a last matrix that is not there."""
+    for layers in _chains(shapes, order) if len(names) == 1 else ():
+        p, d = shapes[names[0]]
+        if layers[-1].d_out == d and d != p and layers[0].d_in in (d, 2 * d):
+            yield Reading((Matrix(names[0], False, p, d),), layers, tied=True)
 
 
 def _table(shapes: Shapes, name: str, p: int) -> Matrix | None:
     """A table of p rows, as it is stored or turned; None where no axis is that long."""
     rows, columns = shapes[name]
-    # A square one is an embedding's, [p, d], unless a linear layer has it by its name.
-    linear = not is_table(name, (rows, columns)) and _turned(name) is True
+    # A square one is [p, d], unless it is one of the linear layers of each operand by its name.
+    linear = _turned(name) is True and re.search("[A-Za-z]", name.rpartition(".")[0]) is not None
+    linear = linear and not _is_embedding(name, (rows, columns))
     turned = columns == p and (rows != p or linear)
     if not turned and rows != p:
         return None
