@@ -20,6 +20,7 @@ from grokinterp.circuits._attention import FLAT, patterns_of
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import spectrum
+from grokinterp.models.blocks import normed
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, need_residual_stream
 from grokinterp.tasks.modular import AnswerGroup, ModularTask
@@ -97,9 +98,9 @@ def attention_readout(
     notebook leaves the division out (`scaled=False`). `threshold` is where a head counts as of a
     single frequency (the cut they use for neurons; none is published for heads).
 
-    With a LayerNorm, rows of `W_E + W_pos` are normalised as the layer does, and C_j is the mean
-    over the two operand positions (`note` says so). Undefined, with an InputError, for layers above
-    0, without "=" (the query then varies), for constant attention, for models that no
+    With norms before it, rows of `W_E + W_pos` are normalised as the layer does, and C_j is the
+    mean over the two operand positions (`note` says so). Undefined, with an InputError, for layers
+    above 0, without "=" (the query then varies), for constant attention, for models that no
     `TransformerArchitecture` describes and tasks without a group. The readout says what attention
     depends on, not what is done with it: see `attribution` and ablations.
     """
@@ -144,10 +145,9 @@ def token_scores(
         raise InputError("attention is constant (attention_rate=0): no score is read.")
     p, w = snapshot.modular_task.p, {name: x.double() for name, x in snapshot.weights.items()}
     rows = w["embed.W_E"] + w["pos_embed.W_pos"][:3, None]  # [position, token, d_model]
-    normalised = architecture.normalization_type == "LN"
+    normalised = architecture.normalization_type is not None and architecture.norm_position == "pre"
     if normalised:
-        gain, bias = w["blocks.0.ln1.w"], w["blocks.0.ln1.b"]
-        rows = torch.nn.functional.layer_norm(rows, gain.shape, gain, bias, architecture.eps)
+        rows = normed(w, architecture, "blocks.0.ln1", rows)
     query, keys = (
         torch.einsum("...d,hdk->...hk", x, w[f"blocks.0.attn.W_{which}"])
         + w[f"blocks.0.attn.b_{which}"]
@@ -157,7 +157,11 @@ def token_scores(
     exact = torch.einsum("hk,ithk->iht", query, keys) / root
     offset = (exact[0] - exact[1])[:, :p].mean(dim=1)
     if normalised:
-        return exact[:2, :, :p].mean(dim=0), offset, "LayerNorm: mean over the operand positions"
+        return (
+            exact[:2, :, :p].mean(dim=0),
+            offset,
+            "norms before attention: mean over the operand positions",
+        )
     matrix = torch.einsum("hk,hdk->hd", query, w["blocks.0.attn.W_K"]) / root
     return matrix @ w["embed.W_E"][:p].T, offset, ""
 

@@ -48,6 +48,7 @@ from grokinterp.base.files import refuse_stand_in, sha256, write_whole
 from grokinterp.base.paths import kind_at
 from grokinterp.models.architecture import BaseArchitecture
 from grokinterp.models.kinds import shape_from_dict
+from grokinterp.models.transformer import LATER_FIELDS
 from grokinterp.recipe.recipe import Recipe
 from grokinterp.tasks.task import Task, task_from_dict
 
@@ -179,11 +180,14 @@ class Manifest:
         kinds = (self.task.kind, self.architecture.kind, stored.get("optimizer", "adamw"))
         known = all(name in names for name, names in zip(kinds, KINDS_OF_0_2_0, strict=True))
         known = known and self.steps_known  # 0.2.0 would date events by positions
+        shape = self.architecture.to_dict()
+        known = known and shape.get("normalization_type") in (None, "LN")
+        known = known and shape.keys().isdisjoint(LATER_FIELDS)
         content: dict[str, Any] = {
             "format": 1 if known and stored.keys() <= KEYS_OF_0_2_0 else FORMAT,
             "recipe": stored or None,
             "task": self.task.to_dict(),
-            "architecture": self.architecture.to_dict(),
+            "architecture": shape,
             "split": self.split,
             "parameters": list(self.architecture.parameter_shapes()),
             "steps": self.steps,

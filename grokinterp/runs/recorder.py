@@ -302,9 +302,9 @@ class Recorder:
                     architecture = None
         if architecture is None:
             raise InputError(
-                "the model is not a plain transformer, MLP, CNN or module (LNPre or RMS norms, "
-                "other positions, attention or MLP, hooks): a run rebuilds its models from "
-                "weights, so only plain ones are recorded; gi.snapshot(model, task) analyses any."
+                "the model is not a plain transformer, MLP, CNN or module (other positions, "
+                "attention or MLP, hooks): a run rebuilds its models from weights, so "
+                "only plain ones are recorded; gi.snapshot(model, task) analyses any."
             )
         if self._writer is not None:
             _refuse_other_shape(self.path, self._writer.manifest.architecture, architecture)
