@@ -250,7 +250,7 @@ def test_what_has_no_meaning_for_them_says_so():
         lambda: gi.viz.plot_neurons(alone),
         lambda: neuron_ipr(alone),
     ):
-        with pytest.raises(gi.InputError, match="no MLP.*no neurons"):
+        with pytest.raises(gi.InputError, match=r"no MLP.*no neurons"):
             refused()
     with pytest.raises(gi.InputError, match="no sum of what its parts write"):
         circuits.attribution(after, frequencies=[1])

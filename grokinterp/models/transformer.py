@@ -70,7 +70,7 @@ class TransformerArchitecture(BaseArchitecture):
             help='"=" is one of the output classes, and of the training softmax',
         ),
         Key(
-            "normalization_type", str, "none", choices=("none", *filter(None, NORMS)),
+            "normalization_type", str, "none", choices=tuple(kind or "none" for kind in NORMS),
             help="norms before attention, MLP and unembedding", synonyms=("normalization",),
         ),
     )  # fmt: skip
