@@ -499,11 +499,13 @@ class TestObjects:
 
     def test_its_configuration_counts(self, states, tmp_path):
         net = Net(states[20])
-        net.cfg = SimpleNamespace(p=7, normalization_type="LNPre")
-        torch.save(net, tmp_path / "m.pt")
-        refusal(tmp_path / "m.pt", "normalization_type='LNPre'")
-        torch.save({20: net, 40: net}, tmp_path / "m.pt")
-        refusal(tmp_path / "m.pt", "normalization_type='LNPre'")
+        for content in (net, {20: net, 40: net}):
+            net.cfg = SimpleNamespace(p=7, use_attn_scale=False)
+            torch.save(content, tmp_path / "m.pt")
+            refusal(tmp_path / "m.pt", "use_attn_scale=False")
+            net.cfg = SimpleNamespace(p=7, normalization_type="LNPre")
+            torch.save(content, tmp_path / "m.pt")
+            assert gi.load(tmp_path / "m.pt").architecture.normalization_type == "LNPre"
 
     def test_objects_beside_weights_are_named(self, states, tmp_path):
         content = {

@@ -362,10 +362,16 @@ class TestLayouts:
         _, weights = random_weights(normalization_type="LN")
         gains = {name: w for name, w in weights.items() if not name.endswith(".b")}
         torch.save(gains, tmp_path / "rms.pt")
-        with pytest.raises(gi.InputError, match="RMS"):
-            gi.load(tmp_path / "rms.pt")
+        rms = gi.load(tmp_path / "rms.pt")  # whose LayerNorms have biases
+        assert rms.architecture.normalization_type == "RMS"
+        same_weights(rms.weights(), gains)
+        with pytest.raises(gi.InputError, match="normalization_type=LN contradicts"):
+            gi.load(tmp_path / "rms.pt", normalization_type="LN")
         torch.save(gpt_state(gains, {}), tmp_path / "gpt.pt")
         assert any("RMSNorm" in note for note in gi.load(tmp_path / "gpt.pt").notes)
+        said = gi.load(tmp_path / "gpt.pt", normalization_type="rms")
+        assert said.architecture.normalization_type == "RMS"
+        assert not any("RMSNorm" in note for note in said.notes)
 
     def test_a_causal_mask_does_not_say_that_it_is_used(self, tmp_path):
         for n_layers in (1, 2):
@@ -431,7 +437,6 @@ class TestLayouts:
     @pytest.mark.parametrize(
         "config",
         [
-            {"normalization_type": "LNPre"},
             {"model": {"positional_embedding_type": "shortformer"}},
             {"use_attn_scale": False},
             {"attn_scale": 8.0, "d_head": 8},

@@ -21,6 +21,7 @@ from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.answers import group_of
 from grokinterp.fourier.basis import spectrum
 from grokinterp.fourier.spectra import token_order
+from grokinterp.models.blocks import normed
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, need_residual_stream
 from grokinterp.tasks.modular import ModularTask
@@ -98,9 +99,9 @@ def attention_readout(
     notebook leaves the division out (`scaled=False`). `threshold` is where a head counts as of a
     single frequency (the cut they use for neurons; none is published for heads).
 
-    With a LayerNorm, rows of `W_E + W_pos` are normalised as the layer does, and C_j is the mean
-    over the two operand positions (`note` says so). Undefined, with an InputError, for layers above
-    0, without "=" (the query then varies), for constant attention, for models that no
+    With norms before it, rows of `W_E + W_pos` are normalised as the layer does, and C_j is the
+    mean over the two operand positions (`note` says so). Undefined, with an InputError, for layers
+    above 0, without "=" (the query then varies), for constant attention, for models that no
     `TransformerArchitecture` describes and tasks without a group. The readout says what attention
     depends on, not what is done with it: see `attribution` and ablations.
     """
@@ -148,10 +149,9 @@ def token_scores(
     places, last = list(reads.operand_places), reads.words[-1]
     positions = w["pos_embed.W_pos"][[*places, len(reads.words) - 1]]
     rows = w["embed.W_E"] + positions[:, None]  # [a, b and the last position; token; d_model]
-    normalised = architecture.normalization_type == "LN"
+    normalised = architecture.normalization_type is not None and architecture.norm_position == "pre"
     if normalised:
-        gain, bias = w["blocks.0.ln1.w"], w["blocks.0.ln1.b"]
-        rows = torch.nn.functional.layer_norm(rows, gain.shape, gain, bias, architecture.eps)
+        rows = normed(w, architecture, "blocks.0.ln1", rows)
     query, keys = (
         torch.einsum("...d,hdk->...hk", x, w[f"blocks.0.attn.W_{which}"])
         + w[f"blocks.0.attn.b_{which}"]
@@ -161,7 +161,8 @@ def token_scores(
     exact = torch.einsum("hk,ithk->iht", query, keys) / root
     offset = (exact[0] - exact[1]).mean(dim=1)
     if normalised:
-        return exact[:2].mean(dim=0), offset, "LayerNorm: mean over the operand positions"
+        note = "norms before attention: mean over the operand positions"
+        return exact[:2].mean(dim=0), offset, note
     matrix = torch.einsum("hk,hdk->hd", query, w["blocks.0.attn.W_K"]) / root
     return matrix @ w["embed.W_E"][reads.operand_rows].T, offset, ""
 

@@ -104,12 +104,13 @@ def attribution(
     "best", -1 at the wrong answer that the whole model finds best on that input. L is linear in
     what the parts write: token and position at the answer position, every head (z W_O), every MLP
     and all biases. The last MLP is split by `clusters`, label -> neurons, -1 for no cluster; those
-    of `neuron_clusters` unless given, {} for none. A final LayerNorm is frozen at its own scale on
+    of `neuron_clusters` unless given, {} for none. A final norm is frozen at its own scale on
     each input. By frequency, each part's logits are projected on cos/sin(w_k f(a, b)) first.
 
     Computed in float64 from the weights, so that the parts sum to the margin; a model that no
     `TransformerArchitecture` describes is taken with its own activations, and `unexplained` says
-    what is missing. Raises InputError for such a model with something nonlinear before its logits.
+    what is missing. Raises InputError for norms after attention and MLP, which leave no sum of
+    parts, and for such a model with something nonlinear before its logits.
     A model without a residual stream whose last layer is linear has the neurons that this reads,
     in `clusters` where these are given, and its bias. Direct effects alone: a head that feeds the
     MLP has no share in what the MLP writes, though nothing would be written without it. For that,
@@ -186,19 +187,25 @@ def _checked_clusters(given: object, width: int) -> dict[int, Int[Tensor, " n"]]
 def _in_float64(snapshot: Snapshot) -> tuple[Snapshot, str]:
     """The same model computed in float64 where its weights tell all, and what was assumed."""
     finite("the logits", snapshot.logits)
-    frozen = "" if snapshot.linear_readout else "final LayerNorm frozen at its scale on each input"
+    frozen = "" if snapshot.linear_readout else "final norm frozen at its scale on each input"
     if snapshot.transformer is not None:
+        if snapshot.transformer.norm_position == "post":
+            raise InputError(
+                "norms stand after this transformer's attention and MLP, so its logits are no sum "
+                "of what its parts write; use gi.ablate."
+            )
         weights = {name: weight.double() for name, weight in snapshot.weights.items()}
         exact = from_weights(weights, snapshot.transformer, snapshot.task)
         names = [] if exact.linear_readout else ["ln_final.hook_scale"]
         for layer in range(exact.n_layers):
-            names += [f"blocks.{layer}.attn.hook_z", f"blocks.{layer}.mlp.hook_post"]
+            names.append(f"blocks.{layer}.attn.hook_z")
+            names += [] if snapshot.transformer.attn_only else [f"blocks.{layer}.mlp.hook_post"]
         exact.gather(*names)
         return exact, frozen
     if not snapshot.linear_readout:
         raise InputError(
             "the logits are not linear in the residual stream, and the weights do not say how; "
-            "give a model with a full LayerNorm ('LN') or none before its unembedding."
+            "give a model with a norm of TransformerLens, or none, before its unembedding."
         )
     own = f"the model's own activations, {snapshot.logits.dtype}"
     return snapshot, f"{own}: what else its hooks or modules write is in `most_unexplained`"
@@ -267,8 +274,8 @@ def _writers(snapshot: Snapshot, clusters: Mapping[int, Int[Tensor, " n"]]) -> I
         part_of: Int[Tensor, " m"] | None = None,
     ) -> Writer:
         rows = to_residual.double()
-        if not snapshot.linear_readout:  # a LayerNorm, frozen at its own scale
-            rows = (rows - rows.mean(dim=1, keepdim=True)) * w["ln_final.w"].double()
+        if not snapshot.linear_readout:  # a norm, frozen at its own scale
+            rows = _frozen(snapshot, rows)
             activations = activations.double() / snapshot.activation("ln_final.hook_scale").double()
         return Writer(parts, activations, rows @ unembed, part_of)
 
@@ -294,10 +301,19 @@ def _writers(snapshot: Snapshot, clusters: Mapping[int, Int[Tensor, " n"]]) -> I
         if f"{mlp}.b_out" in w:
             yield writer((f"{prefix}MLP bias",), one, w[f"{mlp}.b_out"][None])
     # What is added after the residual stream, as logits.
-    if not snapshot.linear_readout:
+    if "ln_final.b" in w:
         yield Writer(("LayerNorm bias",), one, (w["ln_final.b"].double() @ unembed)[None])
     if "unembed.b_U" in w:
         yield Writer(("unembedding bias",), one, task.of_answers(w["unembed.b_U"])[None].double())
+
+
+def _frozen(snapshot: Snapshot, rows: Float[Tensor, "m d_model"]) -> Float[Tensor, "m d_model"]:
+    """What the final norm makes of vectors, but for its scale and its bias: a linear map."""
+    kind = snapshot.transformer.normalization_type if snapshot.transformer else "LN"
+    if kind in ("LN", "LNPre"):
+        rows = rows - rows.mean(dim=1, keepdim=True)
+    gain = snapshot.weights.get("ln_final.w")
+    return rows if gain is None else rows * gain.double()
 
 
 def _of_last_layer(snapshot: Snapshot, clusters: object) -> Iterator[Writer]:

@@ -251,11 +251,16 @@ def circuit_graph(
     embedding, an ablated head or cluster is at its mean over the inputs. The ways around are
     measured too: embedding to cluster past the attention, head to logits past the MLP. "other"
     frequencies and the leftover neurons are controls. InputError without key frequencies
-    or an MLP, and where the model's loss is not finite.
+    or an MLP, with norms after the MLP, and where the model's loss is not finite.
     """
     snapshot, keys = subject_of(x, step, frequencies, task, train_mask)
     need_residual_stream(snapshot)
     need_key_frequencies(keys)
+    if snapshot.transformer is not None and snapshot.transformer.norm_position == "post":
+        raise InputError(
+            "norms stand after this transformer's MLP, and change what passes around it: there is "
+            "no graph of paths; use gi.ablate."
+        )
     paths = _Paths(snapshot, keys)
     return CircuitGraph(
         nodes=tuple(paths.nodes()),

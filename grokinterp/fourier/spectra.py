@@ -62,7 +62,7 @@ def input_weights(
 def output_weights(weights: Mapping[str, Tensor], p: int) -> Float[Tensor, "p neurons"]:
     """What every neuron of the last hidden layer adds to each answer class, per unit (float64).
 
-    W_out W_U for a transformer (a final LayerNorm is left out), W_U for an MLP; transposed, without
+    W_out W_U for a transformer (norms after it are left out), W_U for an MLP; transposed, without
     the class of "=". InputError for other names or shapes.
     """
     classes = neuron_logit_weights(weights)
@@ -90,6 +90,8 @@ def neuron_logit_weights(weights: Mapping[str, Tensor]) -> Float[Tensor, "neuron
 
 
 def _weight(weights: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in weights and "embed.W_E" in weights and not any(".mlp." in x for x in weights):
+        raise InputError("the model has no MLP, so no neurons that read or write.")
     if name not in weights:
         raise InputError(f"the model has no weight {name!r}, by which it reads or writes.")
     return weights[name].double()

@@ -1,15 +1,18 @@
 """Whose weights are these? Layout and architecture of a state dict, from its names and shapes.
 
-hooked       HookedTransformer: canonical names and shapes
-bridge       TransformerBridge of TransformerLens 4
-paper        Nanda et al. 2023, Zhong et al. 2023: the same names, transposed, W_O as one matrix
-minimal_gpt  the usual small GPT: token embedding, fused query-key-value matrix, two-layer MLP
-perceptron   no attention: a multilayer perceptron on operand pairs (`_recognise_mlp`)
+hooked         HookedTransformer: canonical names and shapes
+bridge         TransformerBridge of TransformerLens 4
+paper          Nanda et al. 2023, Zhong et al. 2023: the same names, transposed, W_O as one matrix
+minimal_gpt    the usual small GPT: token embedding, fused query-key-value matrix, two-layer MLP
+torch_encoder  nn.TransformerEncoder, nn.TransformerEncoderLayer, or nn.MultiheadAttention alone
+perceptron     no attention: a multilayer perceptron on operand pairs (`_recognise_mlp`)
 
-What names and shapes cannot say (the activation function; the head count of a fused matrix) is in
-`assumed`, at a default, unless it was given. LayerNorms are taken to stand before attention, MLP
-and unembedding, as in all of these. What is none of these is refused by the name of its
-architecture, as far as that shows (`foreign_names.other_architecture`).
+Any of them may be without an MLP. What names and shapes cannot say (the activation function; the
+head count of a fused matrix) is in `assumed`, at a default, unless it was given. Norms are taken to
+stand before attention, MLP and unembedding, as in all but torch's encoder, which has them after
+attention and MLP unless somebody says otherwise; what has no weights (LNPre, RMSPre) is there only
+where it was given. What is none of these is refused by the name of its architecture, as far as that
+shows (`foreign_names.other_architecture`).
 """
 
 import contextlib
@@ -38,21 +41,23 @@ from grokinterp.models.foreign_names import (
     has_attention,
     other_architecture,
     slots,
+    torch_names,
 )
 from grokinterp.models.network_in import Network, network_in
 from grokinterp.models.recognised import Recognised, in_one_precision
 from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.user_models import PRECISIONS
 
-FUSED = ("bridge", "minimal_gpt")  # layouts whose query, key and value rows are those of all heads
-KINDS = ("act_fn", "eps", "attention_dir", "attention_rate")  # that shapes cannot say
+FUSED = ("bridge", "minimal_gpt", "torch_encoder")  # whose query rows are those of all heads
+# What shapes cannot say.
+KINDS = ("act_fn", "eps", "attention_dir", "attention_rate", "norm_position")
 MASKS = (torch.bool, torch.uint8, torch.int64, *PRECISIONS)
 
 _NOT_A_WEIGHT = re.compile(
     r".*\b(attn\.bias|mask|IGNORE|causal_mask|tril|bias_mask|inv_freq|rotary_(sin|cos)|masked_bias)"
 )
 _NORM = re.compile(r"(blocks\.\d+\.)?ln(1|2|_final)?\.")
-_NORM_KEYS = ("normalization_type", "eps")
+_NORM_KEYS = ("normalization_type", "eps", "norm_position")
 _PART_OF_THE_FORWARD = re.compile(  # what a TransformerLens module, or one beside it, computes with
     r"blocks\.\d+\.(.*\.)?(ln\w*|\w*norm\w*|bn\w*|_?[Wb]_\w+|\w*gate\w*|\w*experts?|router)(\..*)?"
     r"|(un|pos_)?embed\.([Wb]_\w+|ln\w*|\w*norm\w*)(\..*)?|ln\w*(\..*)?"
@@ -180,38 +185,47 @@ def _recognise(
         raise InputError(
             f"{where}: its layers are {sorted(layers)[:6]}, not 0, 1, ... without a gap."
         )
-    named = _Named(tidied, layout, n_layers, where)
+    named_rms = any("rms" in name.lower() for name in network.names.values())
+    named = _Named(tidied, layout, n_layers, where, named_rms)
     kinds = {key: given[key] for key in KINDS if key in given}
     kinds["act_fn"] = given.get("act_fn") or ("gelu" if layout == "minimal_gpt" else "relu")
     masks = {key: state[key] for key in network.names}
-    kinds["attention_dir"] = given.get("attention_dir") or _direction(masks)
-    kinds["normalization_type"] = "LN" if "blocks.0.ln1.w" in named.places else None
+    of_torch = layout == "torch_encoder"
+    usual_direction = "bidirectional" if of_torch else _direction(masks)
+    kinds["attention_dir"] = given.get("attention_dir") or usual_direction
+    norms = named.possible_norms()
+    norm = kinds["normalization_type"] = given.get("normalization_type", norms[0])
+    if norm not in norms:
+        raise _contradiction("normalization_type", norm, norms[0] or "none", where)
+    if norm is not None:
+        kinds.setdefault("norm_position", "post" if of_torch else "pre")
+        kinds["final_norm"] = not of_torch or "ln_final.w" in named.places
     notes = network.notes
+    if named.attn_only:
+        notes += ("no layer has an MLP: attention alone",)
+    if of_torch:
+        notes += ("torch's attention, read at the last position, with the stream added around it",)
     if beside := sorted({*network.beside} - {*_named_beside(network, layout)}):
         notes += (f"read without {names(beside)}, which stands beside the network",)
-    if kinds["normalization_type"] and "blocks.0.ln1.b" not in named.places:
-        if layout == "hooked":  # whose LayerNorms always have biases
-            raise InputError(
-                f"{where} has norms without biases, as normalization_type='RMS' has, which a run "
-                "has no place for; build the model yourself and use gi.snapshot(model, task)."
-            )
-        notes += ("norms have gains alone: taken to be LayerNorms, which RMSNorms are not",)
+    if norm == "LN" and len(norms) > 1 and "normalization_type" not in given:
+        notes += (
+            "norms have gains alone: taken to be LayerNorms, which RMSNorms are not (set "
+            "normalization_type=RMS if they are)",
+        )
     architecture = TransformerArchitecture.from_dict({**named.sizes(given), **kinds})
     if extra := named.left_over(architecture):
         notes += (f"read without {names(extra)}, which a HookedTransformer does not have",)
     for key, value in given.items():
         found = getattr(architecture, key)
         if key not in KINDS and value != found:
-            raise InputError(
-                f"{key}={value} contradicts the weights of {where}, which have {key}={found}; "
-                "correct it or leave it out."
-            )
+            raise _contradiction(key, value, found, where)
+    several = n_layers > 1  # of one layer it changes nothing
     open_questions = {
-        "act_fn": True,
-        "n_heads": layout in FUSED and "d_head" not in given,
+        "act_fn": not architecture.attn_only,
+        "n_heads": layout in FUSED and not of_torch and "d_head" not in given,
         "attention_rate": architecture.n_ctx == 2 and layout == "paper",  # as Zhong et al. vary it
-        # Of one layer it changes nothing.
-        "attention_dir": n_layers > 1 and architecture.attention_dir == "causal",
+        "attention_dir": several and (of_torch or architecture.attention_dir == "causal"),
+        "norm_position": of_torch and norm is not None,
         "eps": architecture.normalization_type is not None,
     }
     assumed = tuple(key for key, is_open in open_questions.items() if is_open and key not in given)
@@ -219,6 +233,13 @@ def _recognise(
         layout=layout, architecture=architecture, assumed=assumed, notes=notes,
         unused_norms=unused_norms,
     )  # fmt: skip
+
+
+def _contradiction(key: str, given: object, found: object, where: str) -> InputError:
+    return InputError(
+        f"{key}={given} contradicts the weights of {where}, which have {key}={found}; correct it "
+        "or leave it out."
+    )
 
 
 @contextlib.contextmanager
@@ -236,8 +257,8 @@ def _named_if_another(state: Mapping[str, Tensor], network: Network, where: str)
             raise
         raise InputError(
             f"{where} holds {name}, an architecture that cannot be read from weights; what can are "
-            "transformers with learned positions, attention and an MLP in every layer, and MLPs on "
-            "operand pairs; gi.snapshot(model, task) takes any hooked model."
+            "transformers with positions of their own, with or without MLPs, and MLPs on operand "
+            "pairs; gi.snapshot(model, task) takes any module."
         ) from None
 
 
@@ -249,6 +270,8 @@ def _layout_of(state: Mapping[str, Tensor], network: Network, where: str) -> str
         return "paper" if output.ndim == 2 else "hooked"
     if "blocks.0.attn.q.weight" in known:
         return "bridge"
+    if torch_names(known) is not None:
+        return "torch_encoder"
     if {"blocks.0.attn.qkv.weight", "blocks.0.attn.q.weight"} & set(map(gpt_name, known)):
         return "minimal_gpt"
     if has_attention(known):
@@ -266,14 +289,19 @@ def _layout_of(state: Mapping[str, Tensor], network: Network, where: str) -> str
 def _tidy(
     state: Mapping[str, Tensor], network: Network, layout: str, unused_norms: bool
 ) -> dict[str, Tensor]:
-    """The weights without wrappers and buffers; a GPT's under the bridge's names, q, k, v apart."""
+    """The weights without wrappers and buffers.
+
+    Those of a GPT or of torch's encoder are under the bridge's names, q, k, v apart.
+    """
     found: dict[str, Tensor] = {}
-    beside = dict.fromkeys(_named_beside(network, layout))
-    for key, name in {**network.names, **{key: key for key in beside}}.items():
+    every = {**network.names, **{key: key for key in _named_beside(network, layout)}}
+    of_torch = torch_names(every.values()) if layout == "torch_encoder" else None
+    for key, name in every.items():
         tensor = state[key]
         if _NOT_A_WEIGHT.fullmatch(name) or not tensor.is_floating_point():
             continue
         name = (gpt_name(name) or name) if layout == "minimal_gpt" else name
+        name = name if of_torch is None else of_torch[name]
         if unused_norms and _NORM.match(name):
             continue
         if name in found:
@@ -282,7 +310,7 @@ def _tidy(
             )
         found[name] = tensor
     found = in_one_precision(found)
-    return as_bridge(found) if layout == "minimal_gpt" else found
+    return as_bridge(found) if layout in ("minimal_gpt", "torch_encoder") else found
 
 
 def _named_beside(network: Network, layout: str) -> tuple[str, ...]:
@@ -306,6 +334,7 @@ class _Named:
     layout: str
     n_layers: int
     where: str
+    named_rms: bool = False  # norms are called so
 
     @cached_property
     def places(self) -> dict[str, Slot]:
@@ -314,6 +343,24 @@ class _Named:
             return {key: Slot(key, "... -> ...") for key in self.weights}
         known = slots(PAPER if self.layout == "paper" else BRIDGE, self.n_layers)
         return {name: slot for name, slot in known.items() if slot.key in self.weights}
+
+    @cached_property
+    def attn_only(self) -> bool:
+        """Whether there is no MLP in any layer, and nothing that could be one."""
+        names = [*self.places, *self._not_understood()]
+        return not any(".mlp." in x for x in names) and not any(
+            x.startswith("blocks.") for x in self._not_understood()
+        )
+
+    def possible_norms(self) -> tuple[str | None, ...]:
+        """The kinds of norm that these weights may be of, the usual one first."""
+        if "blocks.0.ln1.w" not in self.places:
+            return (None, "LNPre", "RMSPre")
+        if "blocks.0.ln1.b" in self.places:
+            return ("LN",)
+        if self.layout in ("hooked", "bridge"):  # whose LayerNorms always have biases
+            return ("RMS",)
+        return ("RMS", "LN") if self.named_rms else ("LN", "RMS")
 
     def canonical(self, architecture: TransformerArchitecture) -> Weights:
         """The weights under canonical names and in canonical shapes."""
@@ -352,13 +399,15 @@ class _Named:
             )
         return extra
 
-    def sizes(self, given: Mapping[str, Any]) -> dict[str, int]:
+    def sizes(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The sizes, each read off one weight; `Recognised.weights` compares all the others."""
         n_heads, shapes = self._n_heads(given), {}
         for name, ndim in (
             ("embed.W_E", 2), ("pos_embed.W_pos", 2), ("blocks.0.attn.W_Q", 3),
             ("blocks.0.mlp.W_in", 2), ("unembed.W_U", 2),
         ):  # fmt: skip
+            if ".mlp." in name and self.attn_only:
+                continue
             if (slot := self.places.get(name)) is None:
                 raise self._without(name)
             weight = self._of_axes(slot.key, 2 if self.layout in FUSED else ndim)
@@ -368,7 +417,8 @@ class _Named:
             "n_heads": n_heads,
             "d_model": shapes["embed.W_E"][1],
             "d_head": shapes["blocks.0.attn.W_Q"][2],
-            "d_mlp": shapes["blocks.0.mlp.W_in"][1],
+            "d_mlp": 0 if self.attn_only else shapes["blocks.0.mlp.W_in"][1],
+            "attn_only": self.attn_only,
             "d_vocab": shapes["embed.W_E"][0],
             "d_vocab_out": shapes["unembed.W_U"][1],
             "n_ctx": shapes["pos_embed.W_pos"][0],
@@ -378,6 +428,13 @@ class _Named:
         if self.layout not in FUSED:
             return len(self._of_axes("blocks.0.attn.W_Q", 3))
         rows = len(self._of_axes("blocks.0.attn.q.weight", 2))
+        if self.layout == "torch_encoder" and not {"n_heads", "d_head"} & given.keys():
+            fitting = [n for n in range(1, rows + 1) if rows % n == 0]
+            few = ", ".join(map(str, fitting[:12]))
+            raise InputError(
+                f"{self.where} has torch's attention, whose weights do not show how many heads "
+                f"there are; give n_heads= ({few} divide its {rows} query rows)."
+            )
         usual = 4 if rows % 4 == 0 else 1
         heads = given.get("n_heads") or rows // (given.get("d_head") or rows // usual)
         if type(heads) is not int or heads < 1 or rows % heads:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from grokinterp.models.architecture import ACTIVATIONS, attention_softmax
 from grokinterp.models.hooked_module import LOGITS
-from grokinterp.models.layers import Visit, affine
+from grokinterp.models.layers import Visit, affine, recorder
 
 Found = dict[str, Tensor]  # activations that later ones follow from, by name
 Stages = dict[str, Callable[[Mapping[str, Tensor]], Tensor]]  # in the order of the forward
@@ -175,6 +175,11 @@ def _norm(
         f"{name}.hook_normalized": lambda f: f[centred] / f[scale],
         name: gained,
     }
+
+
+def normed(w: Mapping[str, Tensor], a: Any, name: str, x: Tensor) -> Tensor:
+    """What a norm, such as "blocks.0.ln1", makes of vectors [..., d_model]."""
+    return _run(_norm(w, a, name, lambda _: x), {}, recorder(None))[name]
 
 
 def _attention(w: Mapping[str, Tensor], a: Any, at: str, x: str, n_queries: int | None) -> Stages:

@@ -9,8 +9,9 @@ PAPER    released code of Nanda et al. 2023 (arXiv 2301.05217), and of Zhong et 
          2306.17844): HookedTransformer's names with other shapes
 
 The names of small GPTs (nanoGPT, minGPT, GPT-2 and most training loops of one's own) are brought to
-those of the bridge: embeddings, LayerNorms, attention with one fused query-key-value matrix or
-three, a two-layer MLP, unembedding.
+those of the bridge: embeddings, norms, attention with one fused query-key-value matrix or three,
+a two-layer MLP or none, unembedding. So are those of torch's own nn.TransformerEncoder,
+nn.TransformerEncoderLayer and nn.MultiheadAttention (`torch_names`).
 
 `other_architecture` names a network that cannot be read from its weights alone. The name is for a
 message, so that nobody is told to rename weights that such a network cannot have.
@@ -31,7 +32,7 @@ from grokinterp.models.architecture import Weights
 
 Table = tuple[tuple[str, str, str], ...]
 ToCanonical = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor] | None]
-OWN_LAYOUTS = ("hooked", "bridge", "paper", "minimal_gpt", "perceptron")
+OWN_LAYOUTS = ("hooked", "bridge", "paper", "minimal_gpt", "torch_encoder", "perceptron")
 LAYOUTS: Registry[ToCanonical] = Registry(
     "layout", reserved=dict.fromkeys(OWN_LAYOUTS, "a layout of this package")
 )
@@ -142,9 +143,9 @@ _GPT_NAMES = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
         (rf"(wte|(tok|token)(_?emb\w*)?|embed\w*)\.{_KIND}", "embed"),
-        (rf"(wpe|pos(ition)?(al)?_?emb\w*)(\.{_KIND})?", "pos_embed"),
-        (rf"(ln|norm)_?1\.{_KIND}", "ln1"),
-        (rf"(ln|norm)_?2\.{_KIND}", "ln2"),
+        (rf"(wpe|pe|pos(ition)?s?|pos(ition)?(al)?_?(emb|enc)\w*)(\.{_KIND}|\.pe)?", "pos_embed"),
+        (rf"(ln|norm|rms(_?norm)?)_?1\.{_KIND}", "ln1"),
+        (rf"(ln|norm|rms(_?norm)?)_?2\.{_KIND}", "ln2"),
         (rf"{_GPT_ATTENTION}\.(qkv\w*|c_attn|Wqkv|in_proj)[._]{_KIND}", "attn.qkv"),
         *(
             (rf"{_GPT_ATTENTION}\.([Ww]_?)?({x}|{word})(_proj|_lin(ear)?)?\.{_KIND}", f"attn.{x}")
@@ -154,7 +155,7 @@ _GPT_NAMES = tuple(
         (rf"(mlp|ffn?|feed_forward)\.(net\.)?(up|c_fc|fc1|fc|fc_in|in|0)\.{_KIND}", "mlp.in"),
         (rf"(mlp|ffn?|feed_forward)\.(net\.)?(down|c_proj|fc2|proj|fc_out|out|2)\.{_KIND}",
          "mlp.out"),
-        (rf"(ln_?f|ln_final|final_norm|norm_?f?)\.{_KIND}", "ln_final"),
+        (rf"(ln_?f|ln_final|final_(rms)?_?norm|(rms_?)?norm_?f?)\.{_KIND}", "ln_final"),
         (rf"(unembed|lm_head|head|output|out)\.{_KIND}", "unembed"),
     )
 )  # fmt: skip
@@ -177,6 +178,45 @@ def gpt_name(name: str) -> str | None:
     return None
 
 
+_ENCODER_LAYER = re.compile(r"(linear[12]|norm[12])\.(weight|bias)")
+_OF_LAYER = {"linear1": "mlp.in", "linear2": "mlp.out", "norm1": "ln1", "norm2": "ln2"}
+_OF_ATTENTION = {
+    "in_proj_weight": "qkv.weight", "in_proj_bias": "qkv.bias",
+    "out_proj.weight": "o.weight", "out_proj.bias": "o.bias",
+}  # fmt: skip
+_LINEAR_HEAD = re.compile(r"(fc(_out)?|decoder|classifier|linear|readout|to_logits)\.(weight|bias)")
+_CROSS = r"(^|\.)multihead_attn\.in_proj_weight$"
+
+
+def torch_names(names: Iterable[str]) -> dict[str, str] | None:
+    """The bridge's names of what torch's encoder, a layer of it, or its attention alone holds.
+
+    None for any other network; torch's attention beside an MLP of one's own is a small GPT's.
+
+    >>> torch_names(["layers.0.self_attn.in_proj_weight", "layers.0.linear1.bias", "fc.weight"])
+    {'layers.0.self_attn.in_proj_weight': 'blocks.0.attn.qkv.weight',
+     'layers.0.linear1.bias': 'blocks.0.mlp.in.bias', 'fc.weight': 'unembed.weight'}
+    """
+    names = list(names)
+    paths = {
+        name.removesuffix("in_proj_weight") for name in names if name.endswith("in_proj_weight")
+    }
+    own_mlp = _any(_MLP, names) and not _any(r"(^|\.)linear1\.weight$", names)
+    if not paths or own_mlp or _any(_CROSS, names):
+        return None
+    found = {name: gpt_name(name) or name for name in names}
+    for layer, path in enumerate(sorted(paths, key=lambda x: [*map(int, re.findall(r"\d+", x))])):
+        around = path[: path.rstrip(".").rfind(".") + 1]
+        for name in names:
+            if (part := _OF_ATTENTION.get(name.removeprefix(path))) and name.startswith(path):
+                found[name] = f"blocks.{layer}.attn.{part}"
+            elif name.startswith(around) and _ENCODER_LAYER.fullmatch(name.removeprefix(around)):
+                part, _, kind = name.removeprefix(around).partition(".")
+                found[name] = f"blocks.{layer}.{_OF_LAYER[part]}.{kind}"
+    heads = {name for name in names if found[name] == name and _LINEAR_HEAD.fullmatch(name)}
+    return found | {name: f"unembed.{name.rpartition('.')[2]}" for name in heads}
+
+
 def as_bridge(found: dict[str, Tensor]) -> dict[str, Tensor]:
     """Query, key and value matrices apart; every matrix [out, in] as torch.nn.Linear has it.
 
@@ -192,8 +232,8 @@ def as_bridge(found: dict[str, Tensor]) -> dict[str, Tensor]:
         inner = re.fullmatch(r"blocks\.\d+\.(attn|mlp)\.\w+\.weight", name)
         if transposed and inner and tensor.ndim == 2:
             tensor = tensor.T
-        if name == "pos_embed.weight" and tensor.ndim == 3 and len(tensor) == 1:
-            tensor = tensor[0]
+        if name == "pos_embed.weight" and tensor.ndim == 3 and 1 in tensor.shape[:2]:
+            tensor = tensor.squeeze(tensor.shape[:2].index(1))
         if ".attn.qkv." in name and tensor.ndim and len(tensor) % 3 == 0:
             for side, part in zip("qkv", tensor.chunk(3), strict=True):
                 split[name.replace("qkv", side)] = part
@@ -228,13 +268,9 @@ _RECURRENT: Telling = (
     ((r"(?i)(^|[._])(lstm|gru|rnn)\w*\.",), "a recurrent network (RNN)"),
     ((r"(^|\.)A_log$",), "a state-space model (such as Mamba)"),
 )
-_CROSS = r"(^|\.)multihead_attn\.in_proj_weight$"
-_LAYER = (r"(^|\.)self_attn\.in_proj_weight$", r"linear1\.weight$")
-_OF_TORCH: Telling = (  # whose norms stand after attention and MLP by default
+_OF_TORCH: Telling = (
     ((_CROSS, r"(^|\.)encoder\.layers\."), "an nn.Transformer (encoder and decoder)"),
     ((_CROSS,), "an nn.TransformerDecoder"),
-    ((*_LAYER, r"layers\.\d+\.self_attn"), "an nn.TransformerEncoder"),
-    (_LAYER, "an nn.TransformerEncoderLayer"),
 )
 _UNUSUAL: Telling = (  # parts that usual transformers do not have
     ((r"(^|\.)(\w*experts?)\.\d+\.|(^|\.)router\.",), "a mixture of experts"),
@@ -252,8 +288,8 @@ Shapes = dict[str, tuple[int, ...]]
 def other_architecture(state: Mapping[str, Tensor]) -> str | None:
     """A name for a network that cannot be read as a transformer's usual weights, or an MLP's.
 
-    None for a transformer with attention and an MLP in every layer under names that are known, and
-    for what has no attention, no recurrence and no convolutions.
+    None for a transformer of usual parts under names that are known, and for what has no attention,
+    no recurrence and no convolutions.
 
     >>> import torch
     >>> lstm = torch.nn.ModuleDict({"e": torch.nn.Embedding(7, 4), "r": torch.nn.LSTM(4, 8)})
@@ -261,7 +297,7 @@ def other_architecture(state: Mapping[str, Tensor]) -> str | None:
     'a recurrent network (nn.LSTM)'
     """
     shapes = {key: tuple(state[key].shape) for key in islice(state, MOST_NAMES)}
-    transformers = (_attention_only, _unusual, _embeddings, _positions)
+    transformers = (_unusual, _embeddings, _positions)
     others = transformers if has_attention(shapes) else ()
     rules = (_recurrent, _convolutional, partial(_named_by, _OF_TORCH), *others)
     return next(filter(None, (rule(shapes) for rule in rules)), None)
@@ -289,14 +325,6 @@ def _convolutional(shapes: Shapes) -> str | None:
     return "a convolutional network (CNN)" if kernels else None
 
 
-def _attention_only(shapes: Shapes) -> str | None:
-    matrices = [name for name, shape in shapes.items() if len(shape) >= 2]
-    inside = [name for name in matrices if _BLOCK.search(name)]
-    known = (_ATTENTION, NORM, POSITION, _TOKEN, _HEAD)
-    others = any(not any(each.search(name) for each in known) for name in inside or matrices)
-    return None if others or _any(_MLP, shapes) else "an attention-only transformer (no MLP)"
-
-
 def _unusual(shapes: Shapes) -> str | None:
     part = _named_by(_UNUSUAL, shapes)
     return part and f"a transformer with {part}"
@@ -309,13 +337,13 @@ def _embeddings(shapes: Shapes) -> str | None:
 
 def _positions(shapes: Shapes) -> str | None:
     positions = [name for name in shapes if not _BLOCK.search(name) and POSITION.search(name)]
-    if _any(r"(^|\.)(pe|inv_freq)$", positions):
-        return "a transformer with sinusoidal positions"
     if _any(r"rotary|inv_freq|(^|\.)rope", shapes):
         return "a transformer with rotary positions"
     if positions or _any(r"(^|\.)W_pos$", shapes):
         return None
-    return "a transformer without a learned position embedding (rotary, sinusoidal or none)"
+    return (
+        "a transformer without a position embedding among its weights (rotary, sinusoidal or none)"
+    )
 
 
 def is_table(name: str, shape: tuple[int, ...]) -> bool:

@@ -73,7 +73,7 @@ class TransformerArchitecture(BaseArchitecture):
             help='"=" (every word that is no operand) is an output class, and of the softmax',
         ),
         Key(
-            "normalization_type", str, "none", choices=("none", *filter(None, NORMS)),
+            "normalization_type", str, "none", choices=tuple(kind or "none" for kind in NORMS),
             help="norms before attention, MLP and unembedding", synonyms=("normalization",),
         ),
     )  # fmt: skip

@@ -108,8 +108,9 @@ def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
     A checkpoint of step s is that of epoch s - 1 there, step 0 that of epoch -1. Both formats want
     a loss for every epoch: between logged steps the last one is repeated, and `logged_steps` says
     which are real. A run without losses or without a split is exported without them. Refused: what
-    the paper's layout has no place for (attention biases, LayerNorm, an attention rate, attention
-    both ways in several layers), and weights that are not finite.
+    the paper's layout has no place for (attention biases, norms, no MLP, an attention rate,
+    attention both ways in several layers), what neither has one for (norms after attention and
+    MLP), and weights that are not finite.
     """
     word("format", format, ("demo", "paper"))
     run = run_of(run)
@@ -132,8 +133,9 @@ def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
         )
     if not architecture.in_transformer_lens:
         raise InputError(
-            "both formats are of a HookedTransformer, which has no norms after attention and MLP; "
-            "give the run folder itself."
+            f"{run.path} holds a transformer that TransformerLens has no class for (norms after "
+            f"attention and MLP, or none at the end), so format={format!r} cannot hold it; keep it "
+            "as a run."
         )
     content = _demo(run, architecture) if format == "demo" else _paper(run, architecture, task)
     buffer = io.BytesIO()
@@ -213,7 +215,9 @@ def _weights(run: Run, step: int) -> Weights:
 def _check_fits_paper(weights: Weights, architecture: TransformerArchitecture) -> None:
     no_place = [x for x, w in weights.items() if is_bias(x) and ".mlp." not in x and w.any()]
     if architecture.normalization_type:
-        no_place.append("LayerNorm")
+        no_place.append(f"normalization_type={architecture.normalization_type}")
+    if architecture.attn_only:
+        no_place.append("attention without an MLP")
     if architecture.attention_rate != 1:
         no_place.append("attention_rate")
     if architecture.attention_dir != "causal" and architecture.n_layers > 1:

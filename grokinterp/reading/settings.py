@@ -6,8 +6,8 @@ layout, token_ids, operand_ids, answer_ids     what it reads, such as "a op b ="
                                                not the usual ones (`grokinterp.tasks.layout`)
 n_layers, n_heads, d_model, d_head, d_mlp,     the architecture, in TransformerLens' words; what
 d_vocab, d_vocab_out, n_ctx, act_fn, eps,      shapes can tell has to agree with them
-normalization_type, attention_dir,
-attention_rate, biases
+normalization_type, norm_position, attn_only,  norm_first=true is norm_position=pre, as in torch
+attention_dir, attention_rate, biases
 split, data_seed, train_fraction, n_train      the rule that drew the training rows ("torch",
                                                "python"), or "search" to try the published ones
 train_indices                                  a file of the training rows a*p + b
@@ -34,7 +34,7 @@ from grokinterp.base.checks import number, real, whole, word
 from grokinterp.base.errors import InputError, nearest, shown
 from grokinterp.base.keys import key as setting
 from grokinterp.base.keys import keys_of
-from grokinterp.models.architecture import CHOICES, NONLINEARITIES, BaseArchitecture
+from grokinterp.models.architecture import CHOICES, NONLINEARITIES, NORMS, BaseArchitecture
 from grokinterp.models.transformer import NetworkSizes, TransformerArchitecture
 from grokinterp.models.transformer_lens_adapter import SOFT_CAPS, UNUSUAL
 from grokinterp.reading.file_contents import (
@@ -51,6 +51,7 @@ from grokinterp.tasks.operations import get_operation
 
 RULES = ("torch", "python")  # that draw training rows
 _SIZES = {field.name for field in fields(TransformerArchitecture) if field.type is int}
+_NORM_WORDS = tuple(kind or "none" for kind in NORMS)
 _SEEDS = (  # of the split in the first place, of everything in the last
     "data_seed", "split_seed", "dataset_seed", "seed_data", "train_test_seed", "random_seed",
     "seed", "rng_seed", "random_state", "torch_seed", "manual_seed",
@@ -70,7 +71,7 @@ class Settings:
     operand_ids: Any = setting(None, read=lambda given: given)  # noqa: RUF009
     answer_ids: Any = setting(None, read=lambda given: given)  # noqa: RUF009
     n_layers: int | None = setting(None, synonyms=("num_layers", "n_layer"))
-    n_heads: int | None = setting(None, synonyms=("num_heads", "n_head", "heads"))
+    n_heads: int | None = setting(None, synonyms=("num_heads", "n_head", "heads", "nhead"))
     d_model: int | None = None
     d_head: int | None = None
     d_mlp: int | None = None
@@ -84,6 +85,8 @@ class Settings:
     eps: float | None = setting(None, synonyms=(
         "layer_norm_eps", "layer_norm_epsilon", "ln_eps",
     ))  # fmt: skip
+    norm_position: str | None = None
+    attn_only: bool | None = None
     attention_dir: str | None = None
     attention_rate: float | None = setting(None, synonyms=("attn_coeff", "attn_rate"))
     biases: str | None = None
@@ -112,14 +115,18 @@ class Settings:
         kinds = {field.name: str(field.type).removesuffix(" | None") for field in fields(cls)}
         found: dict[str, Any] = {}
         for given, value in values.items():
-            key = SYNONYMS.get(given, given)
+            key, value = _norms_in(SYNONYMS.get(given, given), value)
             if key not in kinds:
                 near = nearest(given, kinds, SYNONYMS)
                 raise InputError(f"setting {given!r} is not known; {near}")
             if key in found:
                 raise InputError(f"{key} is given twice, once as {given!r}; give it once.")
             found[key] = None if value is None else _typed(key, value, kinds[key])
-        for key, allowed in (("split", (*RULES, "search")), ("biases", ("none", "mlp", "all"))):
+        for key, allowed in (
+            ("split", (*RULES, "search")), ("biases", ("none", "mlp", "all")),
+            ("norm_position", ("pre", "post")),
+            ("normalization_type", _NORM_WORDS),
+        ):  # fmt: skip
             if found.get(key) is not None:
                 word(key, found[key], allowed)
         for key, least in (("p", 1), ("n_train", 1), ("step", 0), ("data_seed", 0)):
@@ -145,7 +152,7 @@ class Settings:
         if operation := operation_said(pairs).name:
             found["operation"] = operation
         for key, value in sorted(pairs, key=lambda pair: pair[0] == "eps"):  # it may be Adam's
-            ours = _CONFIG_SYNONYMS.get(key, key)
+            ours, value = _norms_in(_CONFIG_SYNONYMS.get(key, key), value)
             if ours in ("train_fraction", "n_train"):
                 ours, value = _train_size(key, ours, value)
             if ours in found or ours not in CONFIG_KEYS:
@@ -174,7 +181,7 @@ class Settings:
     def check_config(self, config: Mapping[str, Any], where: str) -> None:
         """Refuse a configuration of a model that reads the same weights in another way.
 
-        Weights do not show it: LNPre has none, and what is attended to is no weight at all.
+        Weights do not show it: what is attended to is no weight at all.
         """
         declared: dict[str, Any] = {}
         for key, value in flat(config):
@@ -237,10 +244,9 @@ _CONFIG_SYNONYMS = {  # and only in these
 # Of a configuration, only what weights cannot say, besides the operation: sizes are theirs to tell.
 CONFIG_KEYS = (
     "p", "layout", "n_heads", "act_fn", "eps", "attention_dir", "attention_rate",
-    "train_fraction", "n_train", "split",
+    "normalization_type", "norm_position", "attn_only", "train_fraction", "n_train", "split",
 )  # fmt: skip
 _NO_PLACE: dict[str, tuple[Any, ...]] = {
-    "normalization_type": ("LNPre", "RMS", "RMSPre"),
     "positional_embedding_type": ("rotary", "shortformer", "alibi", "relative_positional_bias"),
     "use_attn_scale": (False,),
     "scale_attn_weights": (False,),
@@ -254,6 +260,8 @@ LARGEST_NUMBER = 1e300
 _VALID: dict[str, Iterable[Any]] = {
     "act_fn": NONLINEARITIES,
     "attention_dir": CHOICES["attention_dir"],
+    "norm_position": CHOICES["norm_position"],
+    "normalization_type": ("LNPre", "RMS", "RMSPre"),  # which weights do not show by themselves
     "split": RULES,
 }
 
@@ -269,6 +277,20 @@ def seeds_in(config: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
         if key in _SEEDS and type(value) is int and 0 <= value < 2**63:
             found.setdefault(key, value)
     return tuple(sorted(found.items(), key=lambda each: _SEEDS.index(each[0])))
+
+
+def _norms_in(key: str, value: Any) -> tuple[str, Any]:
+    """A setting about norms in our words; any other as it is.
+
+    >>> _norms_in("norm_first", False), _norms_in("normalization_type", "None")
+    (('norm_position', 'post'), ('normalization_type', 'none'))
+    """
+    if key == "norm_first" and isinstance(value, bool):
+        return "norm_position", "pre" if value else "post"
+    if key == "normalization_type" and isinstance(value, str):
+        known = {each.lower(): each for each in _NORM_WORDS}
+        return key, known.get(value.lower(), value)
+    return key, value
 
 
 def _train_size(theirs: str, ours: str, value: Any) -> tuple[str, Any]:
@@ -351,6 +373,8 @@ def check_sizes(
             ours = _CONFIG_SYNONYMS.get(key, key)
             has = getattr(architecture, ours, value)  # what it does not have is of other networks
             meant = {has, *(also.get(ours, ()) if key != ours else ())}
+            if has == 0:  # without an MLP TransformerLens states a width all the same
+                continue
             if ours not in ignored and value not in meant:
                 raise InputError(
                     f"{name} says {key}={shown(value)}, and its weights have {ours}={has}: it is "

@@ -59,6 +59,7 @@ TRIED: dict[str, tuple[Any, ...]] = {
     "n_heads": (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32),
     "attention_rate": (1.0, 0.0),
     "attention_dir": ("causal", "bidirectional"),
+    "norm_position": ("post", "pre"),
 }
 SIDES = ("train", "test")
 MOST_BYTES = 16 * 2**30  # p = 1600

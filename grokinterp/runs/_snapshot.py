@@ -180,14 +180,18 @@ class Snapshot:
     def neurons_name(self, layer: int | str | None) -> str:
         """Hook name of a layer's neurons: of a layer by its number (None: the last), or its name.
 
-        InputError where layers have names and none is given.
+        InputError where layers have names and none is given, and for attention without an MLP.
         """
         if layer is None and not self.n_layers:
             raise InputError(
                 f"the layers of this {self.kind} have names of its own, as its hook_dict lists "
                 "them; give one, such as layer='fc1'."
             )
-        return neurons_name(self.n_layers - 1 if layer is None else layer)
+        name = neurons_name(self.n_layers - 1 if layer is None else layer)
+        block, mlp, _ = name.rpartition("mlp.")
+        if mlp and self.positions and not any(x.startswith(block + mlp) for x in self.weights):
+            raise InputError(f"this {self.kind} has no MLP in layer {layer or 0}, so no neurons.")
+        return name
 
     def width_of(self, layer: int | str | None = None) -> int:
         """How many neurons a layer has."""

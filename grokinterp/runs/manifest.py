@@ -193,7 +193,8 @@ class Manifest:
         kinds = (self.task.kind, self.architecture.kind, stored.get("optimizer", "adamw"))
         known = all(name in names for name, names in zip(kinds, KINDS_OF_0_2_0, strict=True))
         known = known and self.steps_known  # 0.2.0 would date events by positions
-        parts = self.task.to_dict() | self.architecture.to_dict()
+        shape = self.architecture.to_dict()
+        parts = self.task.to_dict() | shape
         known = known and parts.keys() <= PARTS_OF_0_2_0 and stored.keys() <= KEYS_OF_0_2_0
         known = known and all(parts.get(x, y[0]) in y for x, y in VALUES_OF_0_2_0.items())
         if (task := self.task.modular) is not None and task.operation not in OPERATIONS_OF_0_2_0:
@@ -202,7 +203,7 @@ class Manifest:
             "format": 1 if known else FORMAT,
             "recipe": stored or None,
             "task": self.task.to_dict(),
-            "architecture": self.architecture.to_dict(),
+            "architecture": shape,
             "split": self.split,
             "parameters": list(self.architecture.parameter_shapes()),
             "steps": self.steps,

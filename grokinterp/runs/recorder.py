@@ -118,15 +118,15 @@ class Recorder:
             ...                                 # your update
         run = recorder.close()
 
-    The model is a HookedTransformer or TransformerBridge that its weights give back (LayerNorms or
-    none, learned positions, softmax attention, a plain MLP, no hooks), a hooked MLP or CNN of this
-    package, as it is or inside a wrapper that `gi.snapshot` looks into; of a pruned or parametrized
-    one the weights that it computes with are saved. Or it is any torch.nn.Module: its run has
-    parameters and floating-point buffers as they lie in it, but not its code, so another process
-    that opens it computes with `gi.load(out, module=Net())`, and has metrics alone without. It has
-    to fit the task. Give the split as `train_mask` (a boolean per row `a*p + b`) or
-    `train_indices`; without one, everything that needs it is null. Use it in a `with` block to
-    close it whatever happens. Until it is closed, no other process writes that folder.
+    The model is a HookedTransformer or TransformerBridge that its weights give back (norms before
+    each part or none, learned positions, softmax attention, a plain MLP or none, no hooks), a
+    hooked network of this package, as it is or inside a wrapper that `gi.snapshot` looks into; of a
+    pruned or parametrized one the weights that it computes with are saved. Or it is any
+    torch.nn.Module: its run has parameters and floating-point buffers as they lie in it, but not
+    its code, so another process that opens it computes with `gi.load(out, module=Net())`, and has
+    metrics alone without. It has to fit the task. Give the split as `train_mask` (a boolean per row
+    `a*p + b`) or `train_indices`; without one, everything that needs it is null. Use it in a `with`
+    block to close it whatever happens. Until it is closed, no other process writes that folder.
 
     With `resume=True` it goes on in the folder of an earlier recorder, even of one that was killed,
     from its last checkpoint: `last_step` says which that is. What was logged after it is forgotten
@@ -302,9 +302,9 @@ class Recorder:
                     architecture = None
         if architecture is None:
             raise InputError(
-                "the model is not a plain transformer, MLP, CNN or module (LNPre or RMS norms, "
-                "other positions, attention or MLP, hooks): a run rebuilds its models from "
-                "weights, so only plain ones are recorded; gi.snapshot(model, task) analyses any."
+                "the model is not a plain transformer, MLP, CNN or module (other positions, "
+                "attention or MLP, hooks): a run rebuilds its models from weights, so "
+                "only plain ones are recorded; gi.snapshot(model, task) analyses any."
             )
         if self._writer is not None:
             _refuse_other_shape(self.path, self._writer.manifest.architecture, architecture)
