@@ -45,7 +45,7 @@ from grokinterp.models.foreign_names import (
 )
 from grokinterp.models.network_in import Network, network_in
 from grokinterp.models.recognised import Recognised, in_one_precision
-from grokinterp.models.transformer import TransformerArchitecture
+from grokinterp.models.transformer import NetworkSizes, TransformerArchitecture
 from grokinterp.models.user_models import PRECISIONS
 
 FUSED = ("bridge", "minimal_gpt", "torch_encoder")  # whose query rows are those of all heads
@@ -433,7 +433,8 @@ class _Named:
             few = ", ".join(map(str, fitting[:12]))
             raise InputError(
                 f"{self.where} has torch's attention, whose weights do not show how many heads "
-                f"there are; give n_heads= ({few} divide its {rows} query rows)."
+                f"there are; give n_heads= ({few} divide its {rows} query rows)"
+                f"{self._of_unusual_inputs()}."
             )
         usual = 4 if rows % 4 == 0 else 1
         heads = given.get("n_heads") or rows // (given.get("d_head") or rows // usual)
@@ -441,6 +442,14 @@ class _Named:
             what = f"the {rows} query rows of {self.where}"
             raise InputError(f"n_heads={heads!r} does not divide {what}.")
         return heads
+
+    def _of_unusual_inputs(self) -> str:
+        """What else has to be given, where its sizes are those of no usual layout of inputs."""
+        keys = ("embed.weight", "pos_embed.weight", "unembed.weight")
+        sizes = NetworkSizes(*(len(self._of_axes(key, 2)) for key in keys))
+        if sizes.inputs is not None:
+            return ""
+        return f', and for its {sizes} p= and what it reads, such as layout="a op b ="'
 
     def _of_axes(self, key: str, ndim: int) -> Tensor:
         found = self.weights.get(key)
