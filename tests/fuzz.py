@@ -76,7 +76,12 @@ def corpus(folder: Path, run: gi.Run) -> list[Path]:
     in_parts(weights, folder / "parts" / "checkpoint-4", "safetensors")
     (folder / "parts" / "hparams.yaml").write_text("p: 5\nmodel: {n_heads: 2, act: [relu]}\n")
     run.metrics.to_csv(folder / "curves.csv", index=False)
-    files = ("zip.pt", "legacy.pt", "tensors.safetensors", "steps.pt", "whole.ckpt", "parts")
+    net = torch.nn.Sequential(torch.nn.Linear(10, 6), torch.nn.ReLU(), torch.nn.Linear(6, 5))
+    torch.save(net.state_dict(), folder / "mlp.pt")
+    tables = {f"W_{x}": torch.randn(5, 4) for x in "xy"}
+    torch.save({"model": {**tables, "W_U": torch.randn(4, 5)}, "epoch": 3}, folder / "tables.pt")
+    files = ("zip.pt", "legacy.pt", "tensors.safetensors", "steps.pt", "whole.ckpt", "parts",
+             "mlp.pt", "tables.pt")  # fmt: skip
     made += [folder / name for name in files]
     return [*made, folder / "many", folder / "run", folder / "curves.csv"]
 
@@ -252,7 +257,8 @@ def look_at(path: Path) -> None:
     _ = run.metrics, run.train_mask
     _ = run.snapshot().logits
     _ = run.train_indices
-    gi.export(run, path.with_name("exported.pth"))
+    if run.architecture.transformer is not None:
+        gi.export(run, path.with_name("exported.pth"))
     gi.import_run(path, path.with_name("imported")) if run.notes else None
 
 

@@ -340,6 +340,7 @@ def state_dict_in(data: Any, path: Path | str, *, whole: Any = None) -> StateDic
             return weights
     few = {key: x for key, x in top.items() if isinstance(x, Tensor)}
     if 0 < len(top) <= 2 * sum(x.ndim >= 2 for x in few.values()):  # mostly matrices
+        _check_names(few, path)
         return few  # a network too: its names tell later which
     found = _what_it_is(data if whole is None else whole)
     raise InputError(f"{path} holds no weights that are known here: {found}.")
