@@ -160,7 +160,7 @@ def token_scores(
         return (
             exact[:2, :, :p].mean(dim=0),
             offset,
-            "norms before attention: mean over the operand positions",
+            f"{architecture.norm_name}: mean over the operand positions",
         )
     matrix = torch.einsum("hk,hdk->hd", query, w["blocks.0.attn.W_K"]) / root
     return matrix @ w["embed.W_E"][:p].T, offset, ""
