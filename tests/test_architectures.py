@@ -35,6 +35,8 @@ VARIANTS = {
     "blended attention": {"attention_rate": 0.39, "attention_dir": "bidirectional"},
     "blended and deep": {"attention_rate": 0.5, "n_layers": 2, "normalization_type": "LN"},
     "longer context": {"n_ctx": 5},
+}  # fmt: skip
+BLOCKS = {  # of other kinds
     "rms": {"normalization_type": "RMS", "n_layers": 2},
     "folded layer norm": {"normalization_type": "LNPre", "eps": 1e-2},
     "folded rms": {"normalization_type": "RMSPre", "attention_dir": "bidirectional", "n_layers": 2},
@@ -60,7 +62,7 @@ def example(variant: str) -> tuple[TransformerArchitecture, dict, gi.ModularTask
         "n_layers": 1, "n_heads": 2, "d_model": 12, "d_head": 6, "d_mlp": 20,
         "d_vocab": P + 1, "d_vocab_out": P, "n_ctx": 3,
     }  # fmt: skip
-    architecture = TransformerArchitecture(**{**sizes, **VARIANTS[variant]})
+    architecture = TransformerArchitecture(**{**sizes, **(VARIANTS | BLOCKS)[variant]})
     weights = architecture.initial(seed=1)
     generator = torch.Generator().manual_seed(2)
     weights = {
@@ -70,7 +72,7 @@ def example(variant: str) -> tuple[TransformerArchitecture, dict, gi.ModularTask
     return architecture, weights, gi.ModularTask("add", P, equals_token=architecture.n_ctx > 2)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS | BLOCKS)
 def test_models_compute_what_the_definition_says(variant):
     architecture, weights, task = example(variant)
     expected = reference_logits(weights, architecture, task.tokens)
@@ -86,7 +88,7 @@ def test_models_compute_what_the_definition_says(variant):
         assert torch.equal(back[name], weight)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS | BLOCKS)
 def test_activations_are_those_of_the_hooked_model(variant):
     architecture, weights, task = example(variant)
     snapshot = from_weights(weights, architecture, task)
@@ -105,7 +107,9 @@ def test_activations_are_those_of_the_hooked_model(variant):
     assert torch.allclose(sums, torch.full_like(sums, rate + (1 - rate) * task.tokens.shape[1]))
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "longer context"])
+@pytest.mark.parametrize(
+    "variant", [name for name in VARIANTS | BLOCKS if name != "longer context"]
+)
 def test_a_users_model_is_seen_as_it_is_and_left_alone(variant):
     architecture, weights, task = example(variant)
     model = architecture.hooked(weights)

@@ -63,7 +63,7 @@ def test_tokens_of_multiplication_are_in_order_of_their_logarithms():
 @pytest.mark.parametrize(
     "variant",
     ["canonical", "layer norm", "bidirectional", "blended attention", "longer context",
-     "equals class", "deep layer norm"],
+     "equals class", "deep layer norm", "rms", "folded layer norm", "attention alone"],
 )  # fmt: skip
 def test_the_readout_is_log_attention(variant):
     """log(attention to a / attention to "=") varies with a as C_j does, and so for b."""
@@ -80,7 +80,8 @@ def test_the_readout_is_log_attention(variant):
     both = ((of_a[:, 0] + of_b[0]) / 2).T
     centred = found.scores - found.scores.mean(1, keepdim=True)
     assert torch.allclose(centred, both - both.mean(1, keepdim=True), atol=1e-9)
-    assert ("LayerNorm" in found.note) == (architecture.normalization_type == "LN")
+    assert ("LayerNorm" in found.note) == (architecture.normalization_type in ("LN", "LNPre"))
+    assert ("RMSNorm" in found.note) == (architecture.normalization_type == "RMS")
     assert found.table()["to_equals"].tolist() == pytest.approx(pattern[:, :, 2].mean(0).tolist())
     # And the share, by least squares on one wave.
     t = torch.arange(P).double()

@@ -229,7 +229,7 @@ def test_scores_of_tokens_are_those_of_attention(name):
     """exp(C(a) - C(b) + offset) is the ratio of attention to a and b, where nothing is averaged."""
     snapshot = of(name)
     scores, offset, note = token_scores(snapshot, 0)
-    assert ("norms before" in note) == (name != "norms after")
+    assert ("Norm: mean over" in note) == (name != "norms after")
     if name == "norms after":
         cache = {}
         blocks.logits(snapshot.weights, snapshot.transformer, snapshot.task.tokens, recorder(cache))

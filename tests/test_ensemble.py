@@ -91,10 +91,11 @@ def test_members_may_have_rates_of_their_own():
         small(),
         small(equals_token=False, act_fn="silu"),
         small(equals_class=True),
+        small(attn_only=True),
         MLP.replace(p=7),
         MLP.replace(p=7, embedding="learned", d_model=3, widths=(5, 4), act_fn="gelu"),
     ],
-    ids=["transformer", "no equals", "equals class", "mlp", "deep mlp"],
+    ids=["transformer", "no equals", "equals class", "attention alone", "mlp", "deep mlp"],
 )
 def test_gradients_in_float64_are_the_single_ones(recipe):
     architecture, task = recipe.architecture(), recipe.build_task()

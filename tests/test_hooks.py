@@ -12,7 +12,7 @@ from grokinterp.circuits.hooks import harmonics, table_directions
 from grokinterp.circuits.interventions import Intervention, Setting, reference, replay
 from grokinterp.runs._snapshot import from_weights
 from tests.functional import exactness
-from tests.test_architectures import VARIANTS, P, example
+from tests.test_architectures import BLOCKS, VARIANTS, P, example
 
 GENERATOR = torch.Generator().manual_seed(3)
 
@@ -64,7 +64,7 @@ def everything(architecture, task) -> list[Intervention]:
     return found
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS | BLOCKS)
 def test_the_kept_activations_give_what_run_with_hooks_gives(variant):
     architecture, weights, task = example(variant)
     snapshot = from_weights(weights, architecture, task)

@@ -187,8 +187,8 @@ def _checked_clusters(given: object, width: int) -> dict[int, Int[Tensor, " n"]]
 def _in_float64(snapshot: Snapshot) -> tuple[Snapshot, str]:
     """The same model computed in float64 where its weights tell all, and what was assumed."""
     finite("the logits", snapshot.logits)
-    frozen = "" if snapshot.linear_readout else "final norm frozen at its scale on each input"
     if snapshot.transformer is not None:
+        norm = f"final {snapshot.transformer.norm_name} frozen at its scale on each input"
         if snapshot.transformer.norm_position == "post":
             raise InputError(
                 "norms stand after this transformer's attention and MLP, so its logits are no sum "
@@ -201,7 +201,7 @@ def _in_float64(snapshot: Snapshot) -> tuple[Snapshot, str]:
             names.append(f"blocks.{layer}.attn.hook_z")
             names += [] if snapshot.transformer.attn_only else [f"blocks.{layer}.mlp.hook_post"]
         exact.gather(*names)
-        return exact, frozen
+        return exact, "" if exact.linear_readout else norm
     if not snapshot.linear_readout:
         raise InputError(
             "the logits are not linear in the residual stream, and the weights do not say how; "

@@ -464,6 +464,6 @@ def _pairs(hook_name: str, change: Callable[[Tensor], Tensor]) -> tuple[HookPair
     if not hook_name.endswith("hook_resid_mid"):
         return ((hook_name, Edit(change)),)
     # TransformerLens 4 has this point at the MLP's input, beside the skip. So what attention adds
-    # is chosen such that the sum becomes the edited one.
+    # is chosen such that the sum becomes the edited one (with norms after attention: before them).
     read, written = (hook_name.replace("resid_mid", name) for name in ("resid_pre", "attn_out"))
     return around(read, written, lambda stream, out: change(stream + out) - stream, late=2)

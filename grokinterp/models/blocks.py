@@ -110,7 +110,7 @@ def logits(
     *,
     n_queries: int | None = None,
 ) -> Float[Tensor, "n positions d_vocab_out"]:
-    """Logits at all positions, or at the last `n_queries`: there the last block alone is computed.
+    """Logits at all positions, or at the last `n_queries`, where alone the last block then is.
 
     Every activation goes on as `visit` returns it. Differentiable in the weights `w` (canonical
     names).

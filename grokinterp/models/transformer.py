@@ -191,6 +191,11 @@ class TransformerArchitecture(BaseArchitecture):
         )
 
     @property
+    def norm_name(self) -> str:
+        """What papers call its norms."""
+        return "RMSNorm" if str(self.normalization_type).startswith("RMS") else "LayerNorm"
+
+    @property
     def in_transformer_lens(self) -> bool:
         """Whether TransformerLens' own model classes can be it: norms before each part, or none."""
         return self.normalization_type is None or (self.norm_position == "pre" and self.final_norm)
@@ -286,7 +291,7 @@ class TransformerArchitecture(BaseArchitecture):
         if self.at_answer_alone:
             return None
         several = self.n_layers > 1
-        which = f"of {self.n_layers} layers" if several else "with LayerNorm or RMSNorm"
+        which = f"of {self.n_layers} layers" if several else f"with {self.norm_name}"
         return f"transformers {which} are not batched, only of one layer without norms"
 
     def why_not(self, task: Task, *, stored: bool = False) -> str | None:

@@ -189,7 +189,8 @@ class Snapshot:
             )
         name = neurons_name(self.n_layers - 1 if layer is None else layer)
         block, mlp, _ = name.rpartition("mlp.")
-        if mlp and self.positions and not any(x.startswith(block + mlp) for x in self.weights):
+        of_block = [x for x in self.weights if mlp and x.startswith(block)]
+        if self.positions and of_block and not any(x.startswith(block + mlp) for x in of_block):
             raise InputError(f"this {self.kind} has no MLP in layer {layer or 0}, so no neurons.")
         return name
 
