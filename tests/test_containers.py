@@ -995,7 +995,7 @@ class TestWordsOfConfigurations:
     @pytest.mark.parametrize(
         ("key", "word"),
         [
-            ("operation", "x/y"), ("op", "div"), ("operator", "/"), ("fn_name", "y-x"),
+            ("operation", "gcd(x, y)"), ("op", "max"), ("operator", "//"), ("fn_name", "x&y"),
             ("operation", "nonsense"), ("task", "modular_arithmetic"), ("fn", "x+y+z"),
             ("math_operator", "x+x"), ("task_name", "a"), ("operation", "x" * 5000),
         ],
@@ -1014,8 +1014,8 @@ class TestWordsOfConfigurations:
         assert run.task.operation == "add"
         assert has(run, "task_name='sub', not add")
         assert not has(run, "grokking")
-        (tmp_path / "config.json").write_text('{"operation": "x/y"}')
-        refusal(path, "operation='add'", "operation='x/y'")
+        (tmp_path / "config.json").write_text('{"operation": "max(x, y)"}')
+        refusal(path, "operation='add'", "operation='max(x, y)'")
         (tmp_path / "config.json").write_text('{"operation": "${task.name}"}')
         assert gi.load(path).task.operation == "add"
 

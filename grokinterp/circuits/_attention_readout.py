@@ -161,7 +161,7 @@ def token_scores(
     exact = torch.einsum("hk,ithk->iht", query, keys) / root
     offset = (exact[0] - exact[1]).mean(dim=1)
     if normalised:
-        note = "{architecture.norm_name}: mean over the operand positions"
+        note = f"{architecture.norm_name}: mean over the operand positions"
         return exact[:2].mean(dim=0), offset, note
     matrix = torch.einsum("hk,hdk->hd", query, w["blocks.0.attn.W_K"]) / root
     return matrix @ w["embed.W_E"][reads.operand_rows].T, offset, ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grokinterp.base.errors import InputError, shown
-from grokinterp.tasks.operations import get_operation
+from grokinterp.tasks.operations import OPERATIONS, get_operation
 
 NAMES = (  # of keys that are of the operation and nothing else
     "operation", "operation_name", "operator", "math_operator", "math_operation", "binary_op",
@@ -29,6 +29,7 @@ _WORDS = {
         ("x*y", "xy", "*", "times", "multiplication", "mul", "mult", "multiply", "product", "prod"),
         "multiply",
     ),
+    **dict.fromkeys(("division", "div", "divide", "divided", "quotient"), "divide"),
     **dict.fromkeys(("x^2+xy+y^2", "x2xyy2"), "x2xyy2"),
 }  # fmt: skip
 _MODULUS = re.compile(  # the part of a name that says that it is modulo a number
@@ -63,19 +64,26 @@ def operation_in(word: str) -> str | None:
     """The operation that a word or a formula stands for; None where nobody here knows it.
 
     >>> [operation_in(x) for x in ("x-y", "(a + b) % 97", "modular_subtraction", "times", "x/y")]
-    ['subtract', 'add', 'subtract', 'multiply', None]
+    ['subtract', 'add', 'subtract', 'multiply', 'divide']
+    >>> [operation_in(x) for x in ("x**2 + y (mod 97)", "gcd(x, y)")]
+    ['a**2 + b', None]
     """
     with contextlib.suppress(InputError):  # those of plug-ins are known too
-        return get_operation(word).name
+        return OPERATIONS.canonical(word)
     if len(word) > LONGEST_WORD:
         return None
-    plain = _MODULUS.sub("", word.strip().lower()).replace("**", "^")
-    return _WORDS.get(_formula(plain)) or _WORDS.get(_one_word(plain))
+    plain = re.sub(r"\(\s*\)$", "", _MODULUS.sub("", word.strip().lower()).strip()).strip()
+    powers = plain.replace("**", "^")
+    if said := _WORDS.get(_formula(powers)) or _WORDS.get(_one_word(powers)):
+        return said
+    with contextlib.suppress(InputError):
+        return get_operation(plain).name
+    return None
 
 
 def _formula(text: str) -> str:
     """A formula of x and y without spaces, or in brackets as a whole; "" where it is none."""
-    formula = re.sub(r"\s", "", text).removesuffix("()")  # of "(mod 97)"
+    formula = re.sub(r"\s", "", text)
     if re.fullmatch(r"\([^()]*\)", formula):
         formula = formula[1:-1]
     if not re.fullmatch(r"[abxy\d+*^-]+", formula):
