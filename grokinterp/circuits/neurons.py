@@ -323,7 +323,8 @@ def _map_notes(snapshot: Snapshot, key: Keys, norms: dict[Direction, float]) -> 
     if not norms:
         yield f"no directions: {key.reason}"
     if not snapshot.linear_readout:
-        yield "a norm or soft cap follows the MLP: W_out W_U is not the map the model applies"
+        after = "a LayerNorm, RMSNorm or soft cap follows the MLP"
+        yield f"{after}: W_out W_U is not the map the model applies"
     if snapshot.n_layers > 1:
         yield f"only the MLP of the last of {snapshot.n_layers} layers is looked at"
     for (k, part), norm in norms.items():

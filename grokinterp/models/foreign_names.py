@@ -193,9 +193,9 @@ def torch_names(names: Iterable[str]) -> dict[str, str] | None:
 
     None for any other network; torch's attention beside an MLP of one's own is a small GPT's.
 
-    >>> torch_names(["layers.0.self_attn.in_proj_weight", "layers.0.linear1.bias", "fc.weight"])
+    >>> torch_names(["layers.0.self_attn.in_proj_weight", "layers.0.linear1.weight", "fc.bias"])
     {'layers.0.self_attn.in_proj_weight': 'blocks.0.attn.qkv.weight',
-     'layers.0.linear1.bias': 'blocks.0.mlp.in.bias', 'fc.weight': 'unembed.weight'}
+     'layers.0.linear1.weight': 'blocks.0.mlp.in.weight', 'fc.bias': 'unembed.bias'}
     """
     names = list(names)
     paths = {
