@@ -251,7 +251,7 @@ def open_foreign(
             inferred, state, lambda each: task_of(each.architecture, given, config, source)[0],
             operation_known=operation_known, where=where,
         )  # fmt: skip
-        if not (inferred.above_chance or says_inputs or given.equals_token is not None):
+        if not (inferred.answers_half or says_inputs or given.equals_token is not None):
             inferred = guess(inferred) or inferred
     if "attention_dir" in inferred.unsure:
         without = replace(_evidence(source, inferred.recognised, inferred.task), stored={})

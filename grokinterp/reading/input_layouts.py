@@ -1,11 +1,13 @@
 """In which ways can the inputs of a transformer have been laid out, and which is its own?
 
 Sizes say how many tokens, positions and classes there are, not which token is which. Where they are
-not those of `a b =` or `a b`, or the network answers nothing when it is read so, other layouts and
+not those of `a b =` or `a b`, or the network answers little when it is read so, other layouts and
 numberings are tried: an operator's token between the operands, a token before them, numbers that
 begin after the other tokens, contexts that hold the answer too. One is taken only where it answers
-half of the table and a quarter of it more than any other does. Which of two operands comes first
-is not asked: a before b, so that a - b read the other way round would be another operation.
+half of the table, and a quarter of it more than any other layout; of its own numberings the one
+with at most half the errors of any other (a - b is the same for numbers that begin one later).
+Which of two operands comes first is not asked: a before b, so that a - b read the other way round
+would be another operation.
 """
 
 from collections.abc import Iterator, Mapping

@@ -179,6 +179,11 @@ class Inferred:
         return self._taken.accuracy
 
     @property
+    def answers_half(self) -> bool:
+        """Whether it answers so much that no other layout of inputs is looked for."""
+        return self.accuracy >= HALF
+
+    @property
     def log_loss(self) -> float:
         """The mean log cross-entropy of the sampled rows."""
         return float(self._taken.log_losses.nanmean())
@@ -299,15 +304,20 @@ def with_inputs(
     if not tried:
         return inferred
     best = max(tried, key=lambda each: (each.accuracy, -each.log_loss))
-    alike = {"layout", "p", "operand_ids", "answer_ids"}  # others differ in ids of words alone
-    others = [x for x in tried if any(getattr(x.task, y) != getattr(best.task, y) for y in alike)]
+    others = [x for x in tried if (x.task.layout, x.task.p) != (best.task.layout, best.task.p)]
     rival = max([x.accuracy for x in (*others, inferred) if x is not None], default=0.0)
-    if best.accuracy < max(HALF, rival + FAR_MORE):
+    starts = {"operand_ids", "answer_ids"}  # where these are alike, the ids of words alone differ
+    renumbered = [
+        x.accuracy for x in tried
+        if x not in others and any(getattr(x.task, y) != getattr(best.task, y) for y in starts)
+    ]  # fmt: skip
+    sure = 1 - best.accuracy <= (1 - max(renumbered, default=0.0)) / 2
+    if best.accuracy < max(HALF, rival + FAR_MORE) or not sure:
         return inferred
     reads = best.task.reads
     ids = ", ".join(f"{word!r} {reads.id_of[word]}" for word in reads.others)
-    starts = {"operands": reads.operand_ids[0], "answers": reads.answer_ids[0]}
-    ids += "".join(f", {name} from {first} on" for name, first in starts.items() if first)
+    first = {"operands": reads.operand_ids[0], "answers": reads.answer_ids[0]}
+    ids += "".join(f", {name} from {start} on" for name, start in first.items() if start)
     note = (
         f'layout="{best.task.layout}"{f" with the ids {ids}" if ids else ""}: so read, it answers '
         f"{best.accuracy:.1%} of a sample right, in any other layout at most {rival:.1%} (set "
