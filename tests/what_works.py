@@ -1,6 +1,6 @@
-"""What works for which model: the table of docs/models.md, made by trying.
+"""What works for which model, and for which task: the tables of the documentation, by trying.
 
-python -m tests.what_works    # prints the table
+python -m tests.what_works    # prints both
 """
 
 import tempfile
@@ -51,21 +51,69 @@ def recorded(model: Any, task: gi.ModularTask, folder: Path) -> gi.Run | None:
     return recorder.close()
 
 
-def models(folder: Path) -> dict[str, tuple[Any, gi.ModularTask, gi.Run | None]]:
-    """A model of each column, its task, and a run of it."""
-    made = {}
-    for name, recipe in {
-        "transformer, one layer": gi.Recipe(**SMALL),
-        "transformer, deeper": gi.Recipe(**SMALL, n_layers=2),
-        "MLP": gi.Recipe(model="mlp", p=P, d_mlp=16, steps=2),
-    }.items():
-        run = gi.train(recipe, folder / name.replace(", ", "-"), progress=False)
+Looked = tuple[Any, gi.ModularTask, gi.Run | None]
+
+
+def trained(recipes: dict[str, gi.Recipe], folder: Path) -> dict[str, Looked]:
+    """A model, its task and a run by each recipe."""
+    made: dict[str, Looked] = {}
+    for place, (name, recipe) in enumerate(recipes.items()):
+        run = gi.train(recipe, folder / f"run{place}", progress=False)
         made[name] = run.model(), run.task, run
+    return made
+
+
+def after_norms(folder: Path) -> Looked:
+    """A transformer with norms after attention and MLP, as torch.nn.TransformerEncoder has them."""
+    task = gi.ModularTask("add", P)
+    shape = gi.Recipe(**SMALL).architecture()
+    sizes = {**shape.fields_given(), "normalization_type": "LN", "norm_position": "post"}
+    shape = gi.models.TransformerArchitecture(**{**sizes, "final_norm": False})
+    model = shape.hooked(shape.initial(seed=0))
+    return model, task, recorded(model, task, folder / "after")
+
+
+def models(folder: Path) -> dict[str, Looked]:
+    """A model of each column, its task, and a run of it."""
+    mlp = {"model": "mlp", "p": P, "d_mlp": 16, "steps": 2}
+    made = trained(
+        {
+            "transformer, one layer": gi.Recipe(**SMALL),
+            "deeper": gi.Recipe(**SMALL, n_layers=2),
+            "attention only": gi.Recipe(**SMALL, attn_only=True),
+            "RMSNorm": gi.Recipe(**SMALL, normalization_type="RMS"),
+        },
+        folder / "transformers",
+    )
+    made["norms after, as in torch"] = after_norms(folder)
+    made |= trained(
+        {
+            "MLP": gi.Recipe(**mlp),
+            "MLP, embeddings summed": gi.Recipe(**mlp, embedding="learned", combine="sum"),
+            "MLP, an embedding each": gi.Recipe(**mlp, embedding="learned", separate=True),
+        },
+        folder / "mlps",
+    )
     own, task = layer_norm_model(layers=1, p=P), gi.ModularTask("add", P)
     made["transformer with hooks"] = own, task, recorded(own, task, folder / "hooks")
     net, pairs = Net(), gi.ModularTask("add", P, False)
     made["any module"] = net, pairs, recorded(net, pairs, folder / "module")
     return made
+
+
+def tasks(folder: Path) -> dict[str, Looked]:
+    """A transformer of one layer on each task: its layout, its operation."""
+    settings = {
+        '"a op b ="': {"layout": "a op b ="},
+        '"a op b"': {"layout": "a op b"},
+        "`divide`": {"operation": "divide"},
+        "`a*b + a`": {"operation": "a*b + a"},
+        "`a**2 + b`": {"operation": "a**2 + b"},
+        "`a**2 + b**2`": {"operation": "a**2 + b**2"},
+        "`mix1`": {"operation": "mix1"},
+        "`a/b + a + b`": {"operation": "a/b + a + b"},
+    }
+    return trained({name: gi.Recipe(**SMALL, **x) for name, x in settings.items()}, folder)
 
 
 def analyses(layer: int | str, folder: Path) -> dict[str, Callable[[Any, Any], object]]:
@@ -103,10 +151,10 @@ def analyses(layer: int | str, folder: Path) -> dict[str, Callable[[Any, Any], o
     }
 
 
-def table(folder: Path) -> str:
-    """The table in Markdown: what raises no InputError works."""
+def table(looked: dict[str, Looked], folder: Path) -> str:
+    """A table in Markdown: what raises no InputError works."""
     columns: dict[str, list[str]] = {}
-    for name, (model, task, run) in models(folder).items():
+    for name, (model, task, run) in looked.items():
         mask = torch.arange(task.n_inputs) % 2 == 0
         seen = gi.snapshot(model, task, train_mask=mask)
         cells = []
@@ -126,4 +174,5 @@ def table(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    print(table(Path(tempfile.mkdtemp())))
+    place = Path(tempfile.mkdtemp())
+    print(table(models(place), place), table(tasks(place / "tasks"), place), sep="\n\n")
