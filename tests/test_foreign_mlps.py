@@ -143,6 +143,21 @@ KINDS = {
         ),
         LEARNED,
     ),
+    "a linear layer before the last": (
+        lambda: Net(
+            lambda m, a, b: m.unembed(m.fc2(m.act(m.fc1(both(m.embed(a), m.embed(b)))))),
+            embed=embedding(), fc1=nn.Linear(2 * D, H), fc2=nn.Linear(H, D),
+            unembed=nn.Linear(D, P, bias=False),
+        ),
+        LEARNED,
+    ),
+    "a linear layer before a tied unembedding": (
+        lambda: Net(
+            lambda m, a, b: m.fc2(m.act(m.fc1(both(m.embed(a), m.embed(b))))) @ m.embed.weight.T,
+            embed=embedding(12), fc1=nn.Linear(24, H), fc2=nn.Linear(H, 12),
+        ),
+        {"d_embed": 12},
+    ),
     "a tied unembedding": (
         lambda: Net(
             lambda m, a, b: m.act(m.fc(both(m.embed(a), m.embed(b)))) @ m.embed.weight.T,
