@@ -60,12 +60,11 @@ class RecognisedMLP(Recognised):
             layers.append(tables[0].T)
             offsets.append(None)
         if reading.linear_end:
-            last, offset = layers.pop(), offsets.pop()
-            if (before := offsets.pop()) is not None:
-                moved = before @ last
-                offset = moved if offset is None else moved + offset
-            layers.append(layers.pop() @ last)
-            offsets.append(offset)
+            *layers, before, last = layers
+            *offsets, first, second = offsets
+            moved = last.new_zeros(last.shape[1]) if first is None else _product(first, last)
+            layers.append(_product(before, last))
+            offsets.append(moved if second is None else moved + second)
         named = shape.parameter_shapes()
         embeddings = [] if reading.straight else tables
         made = dict(zip(dict.fromkeys(shape.tables), embeddings, strict=True))
@@ -276,6 +275,11 @@ class _Parts:
             else:
                 unplaced.append(name)
         return found, unplaced
+
+
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    """In float64, so that how the two are stored does not show in float32."""
+    return (one.double() @ other.double()).to(one.dtype)
 
 
 def _partner(matrix: str) -> str:
