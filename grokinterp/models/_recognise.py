@@ -242,9 +242,13 @@ def _recognise(
         layout=layout, architecture=architecture, assumed=assumed, notes=notes,
         unused_norms=unused_norms,
     )  # fmt: skip
+    if not of_torch:
+        return found
     scaled = replace(found, scaled=True)
-    scaled = replace(scaled, notes=(*notes, f"read with {scaled.described}"))
-    return replace(found, others=(scaled,)) if of_torch else found
+    plain, scaled = (
+        replace(x, notes=(*notes, f"read with {x.described}")) for x in (found, scaled)
+    )
+    return replace(plain, others=(scaled,))
 
 
 def _contradiction(key: str, given: object, found: object, where: str) -> InputError:
