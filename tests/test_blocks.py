@@ -43,10 +43,12 @@ def close(found, expected, within):
 
 KINDS = [
     {"normalization_type": norm, "attn_only": alone, "n_layers": n, "attention_dir": direction}
-    for norm, alone, n, direction in itertools.product(
-        NORMS, (False, True), (1, 2, 3), ("causal", "bidirectional")
+    for norm in NORMS
+    for alone, n, direction in (
+        (False, 1, "causal"), (False, 1, "bidirectional"), (False, 2, "causal"),
+        (False, 3, "bidirectional"), (True, 1, "bidirectional"), (True, 2, "causal"),
     )
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: " ".join(map(str, kind.values())))
@@ -152,8 +154,7 @@ SEQUENCES = {  # constants and operands at every kind of place, some shorter tha
 }
 
 
-@pytest.mark.parametrize("alone", [False, True])
-@pytest.mark.parametrize("rate", [1.0, 0.3])
+@pytest.mark.parametrize(("rate", "alone"), [(1.0, False), (0.3, True)])
 @pytest.mark.parametrize("sequence", SEQUENCES)
 def test_one_layer_reads_any_sequence_by_tables(sequence, rate, alone, monkeypatch):
     """Its numbers and gradients are those of all blocks, a few rows at a time or all at once."""
@@ -277,4 +278,5 @@ def test_recipes_train_them(changes, tmp_path):
     measured = gi.progress_measures(again)
     assert measured["train_loss"].notna().all()
     assert len(gi.ablate(again, placebos=1).rows) > 3
-    assert gi.report(again, tmp_path / "run.html").stat().st_size > 10_000
+    if not recipe.equals_token:  # one report is enough here: test_what_works makes the others
+        assert gi.report(again, tmp_path / "run.html").stat().st_size > 10_000

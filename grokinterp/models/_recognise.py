@@ -19,11 +19,9 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
-from einops import EinopsError
 from torch import Tensor
 
 from grokinterp.base.checks import tensors
@@ -32,23 +30,26 @@ from grokinterp.base.plugins import strangers
 from grokinterp.models._recognise_mlp import recognise_mlp
 from grokinterp.models.architecture import LARGEST_OF, Weights, is_bias, refuse_not_finite
 from grokinterp.models.foreign_names import (
-    BRIDGE,
     LAYOUTS,
-    PAPER,
-    Slot,
     as_bridge,
+    end_names,
     gpt_name,
     has_attention,
     other_architecture,
-    slots,
     torch_names,
+)
+from grokinterp.models.named_weights import (
+    AS_HOOKED,
+    FUSED,
+    OF_OTHERS,
+    PART_OF_THE_FORWARD,
+    NamedWeights,
 )
 from grokinterp.models.network_in import Network, network_in
 from grokinterp.models.recognised import Recognised, in_one_precision
-from grokinterp.models.transformer import NetworkSizes, TransformerArchitecture
+from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.user_models import PRECISIONS
 
-FUSED = ("bridge", "minimal_gpt", "torch_encoder")  # whose query rows are those of all heads
 # What shapes cannot say.
 KINDS = ("act_fn", "eps", "attention_dir", "attention_rate", "norm_position")
 MASKS = (torch.bool, torch.uint8, torch.int64, *PRECISIONS)
@@ -58,13 +59,6 @@ _NOT_A_WEIGHT = re.compile(
 )
 _NORM = re.compile(r"(blocks\.\d+\.)?ln(1|2|_final)?\.")
 _NORM_KEYS = ("normalization_type", "eps", "norm_position")
-_PART_OF_THE_FORWARD = re.compile(  # what a TransformerLens module, or one beside it, computes with
-    r"blocks\.\d+\.(.*\.)?(ln\w*|\w*norm\w*|bn\w*|_?[Wb]_\w+|\w*gate\w*|\w*experts?|router)(\..*)?"
-    r"|(un|pos_)?embed\.([Wb]_\w+|ln\w*|\w*norm\w*)(\..*)?|ln\w*(\..*)?"
-    r"|(.*\.)?(\w*lora\w*|\w*adapters?|parametrizations)(\..*)?",
-    re.IGNORECASE,
-)
-_AS_HOOKED = "as HookedTransformer does (embed.W_E, blocks.0.attn.W_Q, ...)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +67,7 @@ class RecognisedTransformer(Recognised):
 
     architecture: TransformerArchitecture
     unused_norms: bool = False  # gains and biases that are kept, and used by no layer
+    scaled: bool = False  # the embedding is multiplied by sqrt(d_model)
 
     def weights(self, state: Mapping[str, Tensor], where: str) -> Weights:
         """A state dict of this layout as canonical weights."""
@@ -83,14 +78,22 @@ class RecognisedTransformer(Recognised):
                 state, layout = to_canonical(_under(state, self.prefix)) or {}, "hooked"
                 network = network_in(state, where)
             tidied = _tidy(state, network, layout, self.unused_norms)
-            found = _Named(tidied, layout, shape.n_layers, where).canonical(shape)
+            found = NamedWeights(tidied, layout, shape.n_layers, where).canonical(shape)
         shapes = shape.parameter_shapes()
         zero = found["embed.W_E"].new_zeros
         found = {name: zero(shape) for name, shape in shapes.items() if is_bias(name)} | found
         shape.check(found)
         diverged = "the training diverged before it was saved: leave this checkpoint out"
         refuse_not_finite(found, where, diverged)
+        if self.scaled:
+            found["embed.W_E"] = found["embed.W_E"] * shape.d_model**0.5
         return {name: found[name].contiguous() for name in shapes}
+
+    @property
+    def described(self) -> str:
+        """How the embedding is used, which its shape does not say."""
+        times = f"multiplied by sqrt({self.architecture.d_model})" if self.scaled else "as it is"
+        return f"the embedding {times}"
 
     def usual(self, key: str, known: Mapping[str, Any]) -> tuple[Any, str]:
         """What is assumed where nothing answers an open question, and a reason beyond custom.
@@ -149,7 +152,7 @@ def recognise(
         if (found := recognise_mlp(state, network, given, where, p=p)) is not None:
             return replace(found, prefix=prefix)
         with _named_if_another(state, network, where):
-            return replace(_recognise(state, network, given, where), prefix=prefix)
+            return replace(_recognise(state, network, given, where, p), prefix=prefix)
     except InputError:
         LAYOUTS.every()  # those of plug-ins too
         for layout, to_canonical in LAYOUTS.items():
@@ -171,8 +174,9 @@ def _under(state: Mapping[str, Tensor], prefix: str | None) -> Mapping[str, Tens
 
 
 def _recognise(
-    state: Mapping[str, Tensor], network: Network, given: Mapping[str, Any], where: str
-) -> RecognisedTransformer:
+    state: Mapping[str, Tensor], network: Network, given: Mapping[str, Any], where: str,
+    p: int | None = None,
+) -> RecognisedTransformer:  # fmt: skip
     unused_norms = str(given.get("normalization_type", "")).lower() == "none"
     given = {key: x for key, x in given.items() if not (unused_norms and key in _NORM_KEYS)}
     layout = _layout_of(state, network, where)
@@ -186,7 +190,7 @@ def _recognise(
             f"{where}: its layers are {sorted(layers)[:6]}, not 0, 1, ... without a gap."
         )
     named_rms = any("rms" in name.lower() for name in network.names.values())
-    named = _Named(tidied, layout, n_layers, where, named_rms)
+    named = NamedWeights(tidied, layout, n_layers, where, named_rms, p)
     kinds = {key: given[key] for key in KINDS if key in given}
     kinds["act_fn"] = given.get("act_fn") or ("gelu" if layout == "minimal_gpt" else "relu")
     masks = {key: state[key] for key in network.names}
@@ -199,7 +203,7 @@ def _recognise(
         raise _contradiction("normalization_type", norm, norms[0] or "none", where)
     if norm is not None:
         kinds.setdefault("norm_position", "post" if of_torch else "pre")
-        kinds["final_norm"] = not of_torch or "ln_final.w" in named.places
+        kinds["final_norm"] = layout not in OF_OTHERS or "ln_final.w" in named.places
     notes = network.notes
     if named.attn_only:
         notes += ("no layer has an MLP: attention alone",)
@@ -215,6 +219,11 @@ def _recognise(
     architecture = TransformerArchitecture.from_dict({**named.sizes(given), **kinds})
     if extra := named.left_over(architecture):
         notes += (f"read without {names(extra)}, which a HookedTransformer does not have",)
+    if named.waves and (rows := len(tidied["pos_embed.weight"])) > architecture.n_ctx:
+        notes += (
+            f"of its waves for {rows} positions the first {architecture.n_ctx} are read (set "
+            "n_ctx= if it reads more)",
+        )
     for key, value in given.items():
         found = getattr(architecture, key)
         if key not in KINDS and value != found:
@@ -225,14 +234,21 @@ def _recognise(
         "n_heads": layout in FUSED and not of_torch and "d_head" not in given,
         "attention_rate": architecture.n_ctx == 2 and layout == "paper",  # as Zhong et al. vary it
         "attention_dir": several and (of_torch or architecture.attention_dir == "causal"),
-        "norm_position": of_torch and norm is not None,
+        "norm_position": layout in OF_OTHERS and norm is not None,
         "eps": architecture.normalization_type is not None,
     }
     assumed = tuple(key for key, is_open in open_questions.items() if is_open and key not in given)
-    return RecognisedTransformer(
+    found = RecognisedTransformer(
         layout=layout, architecture=architecture, assumed=assumed, notes=notes,
         unused_norms=unused_norms,
     )  # fmt: skip
+    if not of_torch:
+        return found
+    scaled = replace(found, scaled=True)
+    plain, scaled = (
+        replace(x, notes=(*notes, f"read with {x.described}")) for x in (found, scaled)
+    )
+    return replace(plain, others=(scaled,))
 
 
 def _contradiction(key: str, given: object, found: object, where: str) -> InputError:
@@ -278,7 +294,7 @@ def _layout_of(state: Mapping[str, Tensor], network: Network, where: str) -> str
         unknown = [key for key, name in found.items() if gpt_name(name) is None]
         raise InputError(
             f"{where} holds a transformer under names that are not known here, "
-            f"{names(unknown or found)}; rename its weights {_AS_HOOKED}."
+            f"{names(unknown or found)}; rename its weights {AS_HOOKED}."
         )
     raise InputError(
         f"{where} holds tensors of no network that is known here, {names(found)}; give a state "
@@ -296,12 +312,14 @@ def _tidy(
     found: dict[str, Tensor] = {}
     every = {**network.names, **{key: key for key in _named_beside(network, layout)}}
     of_torch = torch_names(every.values()) if layout == "torch_encoder" else None
+    shapes = {name: tuple(state[key].shape) for key, name in every.items()}
+    ends = end_names(shapes) if layout in OF_OTHERS else {}
     for key, name in every.items():
         tensor = state[key]
         if _NOT_A_WEIGHT.fullmatch(name) or not tensor.is_floating_point():
             continue
-        name = (gpt_name(name) or name) if layout == "minimal_gpt" else name
-        name = name if of_torch is None else of_torch[name]
+        name = (ends.get(name) or gpt_name(name) or name) if layout == "minimal_gpt" else name
+        name = ends.get(name) or (name if of_torch is None else of_torch[name])
         if unused_norms and _NORM.match(name):
             continue
         if name in found:
@@ -310,7 +328,7 @@ def _tidy(
             )
         found[name] = tensor
     found = in_one_precision(found)
-    return as_bridge(found) if layout in ("minimal_gpt", "torch_encoder") else found
+    return as_bridge(found) if layout in OF_OTHERS else found
 
 
 def _named_beside(network: Network, layout: str) -> tuple[str, ...]:
@@ -322,149 +340,8 @@ def _named_beside(network: Network, layout: str) -> tuple[str, ...]:
     if network.given:
         return ()
     if layout == "hooked":
-        return tuple(key for key in network.beside if _PART_OF_THE_FORWARD.fullmatch(key))
+        return tuple(key for key in network.beside if PART_OF_THE_FORWARD.fullmatch(key))
     return () if network.complete else network.beside
-
-
-@dataclass(frozen=True)
-class _Named:
-    """The weights of a file by the names of their layout, as `_tidy` gives them."""
-
-    weights: Mapping[str, Tensor]
-    layout: str
-    n_layers: int
-    where: str
-    named_rms: bool = False  # norms are called so
-
-    @cached_property
-    def places(self) -> dict[str, Slot]:
-        """Canonical names of the weights that are there, and where."""
-        if self.layout == "hooked":
-            return {key: Slot(key, "... -> ...") for key in self.weights}
-        known = slots(PAPER if self.layout == "paper" else BRIDGE, self.n_layers)
-        return {name: slot for name, slot in known.items() if slot.key in self.weights}
-
-    @cached_property
-    def attn_only(self) -> bool:
-        """Whether there is no MLP in any layer, and nothing that could be one."""
-        names = [*self.places, *self._not_understood()]
-        return not any(".mlp." in x for x in names) and not any(
-            x.startswith("blocks.") for x in self._not_understood()
-        )
-
-    def possible_norms(self) -> tuple[str | None, ...]:
-        """The kinds of norm that these weights may be of, the usual one first."""
-        if "blocks.0.ln1.w" not in self.places:
-            return (None, "LNPre", "RMSPre")
-        if "blocks.0.ln1.b" in self.places:
-            return ("LN",)
-        if self.layout in ("hooked", "bridge"):  # whose LayerNorms always have biases
-            return ("RMS",)
-        return ("RMS", "LN") if self.named_rms else ("LN", "RMS")
-
-    def canonical(self, architecture: TransformerArchitecture) -> Weights:
-        """The weights under canonical names and in canonical shapes."""
-        extra, n_heads = self.left_over(architecture), architecture.n_heads
-        found = {}
-        for name, slot in self.places.items():
-            if name in extra:
-                continue
-            try:
-                found[name] = slot.canonical(self.weights[slot.key], n_heads)
-            except EinopsError:
-                raise InputError(
-                    f"{self.where}: weight {slot.key!r} has shape "
-                    f"{tuple(self.weights[slot.key].shape)}, which does not fit "
-                    f"{slot.pattern.partition(' -> ')[0]!r} with {n_heads} heads."
-                ) from None
-        for name in architecture.parameter_shapes():
-            if name not in found and not is_bias(name):
-                raise self._without(name)
-        return found
-
-    def left_over(self, architecture: TransformerArchitecture) -> list[str]:
-        """Weights that a HookedTransformer's dict has besides its own, such as those of a probe.
-
-        Refused: what is named as a part of the forward is, and anything in other layouts, where
-        names are free.
-        """
-        hooked = self.layout == "hooked"
-        own = sorted(set(self.weights) - set(architecture.parameter_shapes()))
-        extra = own if hooked else self._not_understood()
-        used = [x for x in extra if not hooked or _PART_OF_THE_FORWARD.fullmatch(x)]
-        if used:
-            raise InputError(
-                f"{self.where} has weights that are not in the {self.layout} layout, "
-                f"{names(used)}; take them out if the network does not use them, or rename them."
-            )
-        return extra
-
-    def sizes(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The sizes, each read off one weight; `Recognised.weights` compares all the others."""
-        n_heads, shapes = self._n_heads(given), {}
-        for name, ndim in (
-            ("embed.W_E", 2), ("pos_embed.W_pos", 2), ("blocks.0.attn.W_Q", 3),
-            ("blocks.0.mlp.W_in", 2), ("unembed.W_U", 2),
-        ):  # fmt: skip
-            if ".mlp." in name and self.attn_only:
-                continue
-            if (slot := self.places.get(name)) is None:
-                raise self._without(name)
-            weight = self._of_axes(slot.key, 2 if self.layout in FUSED else ndim)
-            shapes[name] = slot.canonical(weight, n_heads).shape
-        return {
-            "n_layers": self.n_layers,
-            "n_heads": n_heads,
-            "d_model": shapes["embed.W_E"][1],
-            "d_head": shapes["blocks.0.attn.W_Q"][2],
-            "d_mlp": 0 if self.attn_only else shapes["blocks.0.mlp.W_in"][1],
-            "attn_only": self.attn_only,
-            "d_vocab": shapes["embed.W_E"][0],
-            "d_vocab_out": shapes["unembed.W_U"][1],
-            "n_ctx": shapes["pos_embed.W_pos"][0],
-        }
-
-    def _n_heads(self, given: Mapping[str, Any]) -> int:
-        if self.layout not in FUSED:
-            return len(self._of_axes("blocks.0.attn.W_Q", 3))
-        rows = len(self._of_axes("blocks.0.attn.q.weight", 2))
-        if self.layout == "torch_encoder" and not {"n_heads", "d_head"} & given.keys():
-            fitting = [n for n in range(1, rows + 1) if rows % n == 0]
-            few = ", ".join(map(str, fitting[:12]))
-            raise InputError(
-                f"{self.where} has torch's attention, whose weights do not show how many heads "
-                f"there are; give n_heads= ({few} divide its {rows} query rows)"
-                f"{self._of_unusual_inputs()}."
-            )
-        usual = 4 if rows % 4 == 0 else 1
-        heads = given.get("n_heads") or rows // (given.get("d_head") or rows // usual)
-        if type(heads) is not int or heads < 1 or rows % heads:
-            what = f"the {rows} query rows of {self.where}"
-            raise InputError(f"n_heads={heads!r} does not divide {what}.")
-        return heads
-
-    def _of_unusual_inputs(self) -> str:
-        """What else has to be given, where its sizes are those of no usual layout of inputs."""
-        keys = ("embed.weight", "pos_embed.weight", "unembed.weight")
-        sizes = NetworkSizes(*(len(self._of_axes(key, 2)) for key in keys))
-        if sizes.inputs is not None:
-            return ""
-        return f', and for its {sizes} p= and what it reads, such as layout="a op b ="'
-
-    def _of_axes(self, key: str, ndim: int) -> Tensor:
-        found = self.weights.get(key)
-        if found is None or found.ndim != ndim or 0 in found.shape:
-            there = "missing" if found is None else tuple(found.shape)
-            raise InputError(f"{self.where}: weight {key!r} is {there}, expected {ndim} axes.")
-        return found
-
-    def _without(self, name: str) -> InputError:
-        own = self._not_understood()
-        hint = f"of its own, {names(own)} are not understood: " if own else ""
-        return InputError(f"{self.where} has no weight {name!r}; {hint}rename them {_AS_HOOKED}.")
-
-    def _not_understood(self) -> list[str]:
-        return sorted(set(self.weights) - {slot.key for slot in self.places.values()})
 
 
 def _direction(state: Mapping[str, Tensor]) -> str:

@@ -59,6 +59,12 @@ class RecognisedMLP(Recognised):
         if reading.tied:
             layers.append(tables[0].T)
             offsets.append(None)
+        if reading.linear_end:
+            *layers, before, last = layers
+            *offsets, first, second = offsets
+            moved = last.new_zeros(last.shape[1]) if first is None else _product(first, last)
+            layers.append(_product(before, last))
+            offsets.append(moved if second is None else moved + second)
         named = shape.parameter_shapes()
         embeddings = [] if reading.straight else tables
         made = dict(zip(dict.fromkeys(shape.tables), embeddings, strict=True))
@@ -89,7 +95,9 @@ class RecognisedMLP(Recognised):
         turned = self.reading.squares_turned
         axes = "[out, in]" if turned else "[in, out]"
         squares = "" if turned is None else f", square matrices {axes}"
-        return f"an MLP of a and b, {vectors} and {how}, {sizes}{squares}"
+        end = ", the last two layers as one, without a nonlinearity between them"
+        end = end if self.reading.linear_end else ""
+        return f"an MLP of a and b, {vectors} and {how}, {sizes}{squares}{end}"
 
     def held(self, rows: int) -> int:
         """Neurons before and after the nonlinearity, and embeddings."""
@@ -161,6 +169,11 @@ def _recognised(
     notes = [*network.notes, *parts.notes, f"read as {made.described}"]
     if len(reading.tables) == 2:
         notes.append("{} is taken to be of a, {} of b".format(*(x.name for x in reading.tables)))
+    if made.architecture.d_embed and made.architecture.combine == "sum":
+        notes.append(
+            "embeddings are taken to be added up; if the code takes their mean, as nn.EmbeddingBag "
+            "does, halve the embedding in the file"
+        )
     if reading.tied:
         notes.append("no last matrix: taken to be the embedding's own (a tied unembedding)")
     return replace(made, notes=tuple(notes))
@@ -262,6 +275,11 @@ class _Parts:
             else:
                 unplaced.append(name)
         return found, unplaced
+
+
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    """In float64, so that how the two are stored does not show in float32."""
+    return (one.double() @ other.double()).to(one.dtype)
 
 
 def _partner(matrix: str) -> str:

@@ -138,23 +138,23 @@ def to_foreign(weights: Mapping[str, Tensor], table: Table, n_layers: int) -> We
 
 
 _KIND = r"(?P<kind>weight|bias|gamma|beta|w|b)"
-_GPT_ATTENTION = r"(self_)?att(n|ention)"
+_GPT_ATTENTION, _GPT_MLP = r"(self_)?att(n|ention)", r"(mlp|ffn?|feed_forward)"
+_NORM_WORD = r"(ln|(layer_?)?norm|rms(_?norm)?)"
 _GPT_NAMES = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
-        (rf"(wte|(tok|token)(_?emb\w*)?|embed\w*)\.{_KIND}", "embed"),
+        (rf"(wte|encoder|(tok|token)(_?emb\w*)?|embed\w*)(?<!norm)(?<!ln)\.{_KIND}", "embed"),
         (rf"(wpe|pe|pos(ition)?s?|pos(ition)?(al)?_?(emb|enc)\w*)(\.{_KIND}|\.pe)?", "pos_embed"),
-        (rf"(ln|norm|rms(_?norm)?)_?1\.{_KIND}", "ln1"),
-        (rf"(ln|norm|rms(_?norm)?)_?2\.{_KIND}", "ln2"),
+        (rf"({_NORM_WORD}_?1|{_GPT_ATTENTION}_{_NORM_WORD}|{_NORM_WORD}_attn)\.{_KIND}", "ln1"),
+        (rf"({_NORM_WORD}_?2|{_GPT_MLP}_{_NORM_WORD}|{_NORM_WORD}_{_GPT_MLP})\.{_KIND}", "ln2"),
         (rf"{_GPT_ATTENTION}\.(qkv\w*|c_attn|Wqkv|in_proj)[._]{_KIND}", "attn.qkv"),
         *(
             (rf"{_GPT_ATTENTION}\.([Ww]_?)?({x}|{word})(_proj|_lin(ear)?)?\.{_KIND}", f"attn.{x}")
             for x, word in (("q", "query"), ("k", "key"), ("v", "value"))
         ),
         (rf"{_GPT_ATTENTION}\.(proj|c_proj|out_proj|o_proj|o|out)\.{_KIND}", "attn.o"),
-        (rf"(mlp|ffn?|feed_forward)\.(net\.)?(up|c_fc|fc1|fc|fc_in|in|0)\.{_KIND}", "mlp.in"),
-        (rf"(mlp|ffn?|feed_forward)\.(net\.)?(down|c_proj|fc2|proj|fc_out|out|2)\.{_KIND}",
-         "mlp.out"),
+        (rf"{_GPT_MLP}\.(net\.)?(up|c_fc|fc1|fc|fc_in|in|0)\.{_KIND}", "mlp.in"),
+        (rf"{_GPT_MLP}\.(net\.)?(down|c_proj|fc2|proj|fc_out|out|2)\.{_KIND}", "mlp.out"),
         (rf"(ln_?f|ln_final|final_(rms)?_?norm|(rms_?)?norm_?f?)\.{_KIND}", "ln_final"),
         (rf"(unembed|lm_head|head|output|out)\.{_KIND}", "unembed"),
     )
@@ -169,7 +169,7 @@ def gpt_name(name: str) -> str | None:
     >>> gpt_name("layers.1.self_attn.q_proj.bias")
     'blocks.1.attn.q.bias'
     """
-    block = re.fullmatch(r"(blocks|h|layers)\.(\d+)\.(.+)", name)
+    block = re.fullmatch(r"(\w+)\.(\d+)\.(.+)", name)
     prefix, inner = (f"blocks.{int(block[2])}.", block[3]) if block else ("", name)
     for pattern, ours in _GPT_NAMES:
         if found := pattern.fullmatch(inner):
@@ -215,6 +215,52 @@ def torch_names(names: Iterable[str]) -> dict[str, str] | None:
                 found[name] = f"blocks.{layer}.{_OF_LAYER[part]}.{kind}"
     heads = {name for name in names if found[name] == name and _LINEAR_HEAD.fullmatch(name)}
     return found | {name: f"unembed.{name.rpartition('.')[2]}" for name in heads}
+
+
+def end_names(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """The bridge's names of a norm and an unembedding in an nn.Sequential.
+
+    They follow the blocks in theirs, or are a head of their own; one matrix, and at most one norm
+    before it.
+
+    >>> shapes = {"model.0.attn.c_attn.weight": (9, 3), "model.1.weight": (3,),
+    ...     "model.2.weight": (7, 3)}
+    >>> end_names(shapes)
+    {'model.1.weight': 'ln_final.weight', 'model.2.weight': 'unembed.weight'}
+    """
+    lists: dict[str, dict[int, str]] = {}
+    for name, shape in shapes.items():
+        if (found := re.fullmatch(r"(\w+)\.(\d+)\.weight", name)) and len(shape) in (1, 2):
+            kind = "unembed" if len(shape) == 2 else "ln_final"
+            lists.setdefault(found[1], {})[int(found[2])] = kind
+    places: dict[str, str] = {}
+    for path, parts in lists.items():
+        holds_blocks = any(x.startswith(f"{path}.") and has_attention([x]) for x in shapes)
+        in_order = [parts[place] for place in sorted(parts)]
+        is_end = in_order in (["unembed"], ["ln_final", "unembed"])
+        if is_end and (holds_blocks or _HEAD.search(path)):
+            places |= {f"{path}.{place}": kind for place, kind in parts.items()}
+    split = {name: name.rpartition(".") for name in shapes}
+    return {x: f"{places[at]}.{kind}" for x, (at, _, kind) in split.items() if at in places}
+
+
+WAVES = 1e-3  # how far a table of sines and cosines may be from one
+
+
+def is_waves(table: Tensor) -> bool:
+    """Whether positions [c, m] are sines and cosines in pairs, of which rows may be unused.
+
+    >>> import torch
+    >>> at = torch.arange(9)[:, None] * torch.tensor([1.0, 0.1])
+    >>> is_waves(torch.cat([at.sin(), at.cos()], dim=1)), is_waves(torch.randn(9, 4))
+    (True, False)
+    """
+    if table.ndim != 2 or not table.numel() or table.shape[1] % 2:
+        return False
+    table = table.double()
+    lengths = table.square().sum(dim=1) - table.shape[1] / 2
+    first = (table[0] * (table[0] - 1)).abs()  # 0 and 1
+    return bool(lengths.abs().max() < WAVES * table.shape[1] and first.max() < WAVES)
 
 
 def as_bridge(found: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -276,7 +322,7 @@ _UNUSUAL: Telling = (  # parts that usual transformers do not have
     ((r"(^|\.)(\w*experts?)\.\d+\.|(^|\.)router\.",), "a mixture of experts"),
     (tuple(rf"(^|\.)w{x}\.weight$" for x in "123"), "gated MLPs (as LLaMA has)"),
     ((r"(^|\.)(W_gate|b_gate|gate_proj|gate_up_proj|w_gate)(\.|$)",), "gated MLPs (as LLaMA has)"),
-    ((r"(^|\.)\w*heads?\.\d+\.",), "a module for each attention head"),
+    ((r"(^|\.)\w*heads?\.\d+\.\w+\.",), "a module for each attention head"),
     ((r"attn\._W_K$",), "grouped-query attention"),
     ((r"(^|\.)(q|k|query|key|qk)_?(norm|ln|layernorm)(\.|$)",), "norms on queries and keys"),
     ((r"(^|\.)ln[12]_post\.",), "norms after attention and MLP as well"),

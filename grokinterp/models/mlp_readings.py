@@ -6,13 +6,14 @@ last has p classes. How the operands come in is what the first layer reads:
 p, 2 p    one-hot vectors, summed or concatenated
 d, 2 d    rows of an embedding [p, d], or of one for each operand, summed or concatenated
 
-Two tables [p, h] whose sum goes through the nonlinearity straight into the last layer are the first
-matrix of the two-hot input.
+The last matrix may follow the one before it without a nonlinearity, as an unembedding does; both
+are one then. Two tables [p, h] whose sum goes through the nonlinearity straight into the last layer
+are the first matrix of the two-hot input.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, permutations, product
 from typing import Any
 
@@ -62,6 +63,7 @@ class Reading:
     layers: tuple[Matrix, ...]
     straight: bool = False  # the tables are the first layer
     tied: bool = False  # the table is the last layer too
+    linear_end: bool = False  # no nonlinearity before the last layer
 
     @property
     def p(self) -> int:
@@ -73,7 +75,8 @@ class Reading:
         """Of the hidden layers."""
         first = (self.tables[0].d_out,) if self.straight else ()
         inner = self.layers if self.tied else self.layers[:-1]
-        return (*first, *(layer.d_out for layer in inner))
+        every = (*first, *(layer.d_out for layer in inner))
+        return every[:-1] if self.linear_end else every
 
     @property
     def squares_turned(self) -> bool | None:
@@ -99,7 +102,8 @@ class Reading:
 def readings(shapes: Shapes) -> list[Reading]:
     """All that the shapes allow, the usual one first.
 
-    Usual are hidden layers wider than p, and embeddings without a nonlinearity of their own.
+    Usual are a nonlinearity after every layer, hidden layers wider than p, and embeddings without a
+    nonlinearity of their own.
 
     >>> readings({"W_in": (32, 7), "W_out": (7, 32)})[0].sizes["combine"]
     'sum'
@@ -115,7 +119,10 @@ def readings(shapes: Shapes) -> list[Reading]:
     )
     found = next((found for each in tried if (found := [*dict.fromkeys(each)])), [])
     found = [each for each in found if each.p > 1]
-    return sorted(found, key=lambda each: (min(each.widths) < each.p, each.straight))
+    found += [replace(each, linear_end=True) for each in found if len(each.widths) > 1]
+    return sorted(
+        found, key=lambda each: (each.linear_end, min(each.widths) < each.p, each.straight)
+    )
 
 
 def tables_in(shapes: Shapes) -> list[str]:

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from grokinterp.base.errors import InputError, names
 from grokinterp.models.foreign_names import gpt_name
 
-WRAPPERS = re.compile(r"^((module|_orig_mod|model|transformer)\.)+")  # before every key of others
+WRAPPERS = re.compile(
+    r"^((module|_orig_mod|model|transformer)\.(?!\d))+"
+)  # before every key of others
 _WITHIN = re.compile(  # what torch.compile, FSDP and checkpointing put before the names of parts
     r"(?:(?<=^)|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
@@ -24,7 +26,7 @@ COPIES = {  # words of modules that hold another network's weights, averaged or 
 _TOKENS, _OUTPUT = {"embed.W_E", "embed.weight"}, {"unembed.W_U", "unembed.weight"}
 _ATTENTION = {"blocks.0.attn.W_O", "blocks.0.attn.qkv.weight", "blocks.0.attn.q.weight"}
 _HOOKED = re.compile(r"(?:^|\.)(embed\.W_E|blocks\.0\.attn\.W_O)$")
-_LAYER = re.compile(r"(?:^|(?<=\.))(?:blocks|h|layers)\.0\.")
+_LAYER = re.compile(r"(?:^|(?<=\.))\w+\.0\.")
 _NO_PREFIX = "no prefix"
 
 

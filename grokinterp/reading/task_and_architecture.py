@@ -2,11 +2,12 @@
 
 A trained network answers its task well under the right reading of its weights and badly under a
 wrong one. Readings are compared by the mean log cross-entropy over a sample of the table; one is
-taken where it beats every other by far, or assumed where it beats the usual one by far; otherwise
-the usual one is assumed, and a note says so: the causal mask, but none where a family of models is
-known to have none (`Recognised.usual`). So every usual head count has to be among the readings. The
-activation function is never chosen so: networks that were trained with ReLU give lower losses with
-GELU. What the answers leave open about the mask of attention is asked of the stored losses.
+taken where it beats every other by far, or assumed where it beats the usual one by far, or answers
+a quarter of the table more; otherwise the usual one is assumed, and a note says so: the causal
+mask, but none where a family of models is known to have none (`Recognised.usual`). So every usual
+head count has to be among the readings. The activation function is never chosen so: networks that
+were trained with ReLU give lower losses with GELU. What the answers leave open about the mask of
+attention is asked of the stored losses.
 """
 
 import contextlib
@@ -53,6 +54,7 @@ from grokinterp.tasks.splits import mask_of
 
 SAMPLE = 2048  # rows of the table
 SMALLEST_GAP = 0.25  # of the mean log losses, by which every rival has to be behind,
+FAR_MORE_OF_FEW = 0.1  # of the table, where hardly any error is left
 STANDARD_ERRORS = 10.0  # and in standard errors of the mean difference
 TRIED: dict[str, tuple[Any, ...]] = {
     "operation": ("add", "subtract", "multiply", "divide", "x2xyy2"),  # the usual one first
@@ -203,8 +205,10 @@ class Inferred:
         """How well the weights answer in this reading: a wrong one shows here."""
         task = self.task
         note = f"so read, its last checkpoint answers {self.accuracy:.1%} of the table right"
-        if self.above_chance:
+        if self.accuracy == 1:
             return note
+        if self.above_chance:
+            return f"{note} (if it answers more itself, its code uses the weights in another way)"
         return (
             f"{note}, no more than chance: it has not learned, or it is not {task.operation} mod "
             f'{task.p} of "{task.layout}", or its code uses the weights in another way'
@@ -231,7 +235,7 @@ def infer(
             continue
         unsure.append(key)
         of_usual = [rival for rival in rivals if rival.choices[key] == usual]
-        if value != usual and all(_by_far(best, rival) for rival in of_usual):
+        if value != usual and all(_by_far(best, x) or _answers_more(best, x) for x in of_usual):
             chosen[key] = value
             notes[key] = f"{key}={value} is assumed: it answers best so (or set {key}=)"
         else:
@@ -342,15 +346,25 @@ def among_readings(
     if not others:
         return inferred
     best = max(others, key=lambda each: each.accuracy)
-    if best.above_chance and best.accuracy > inferred.accuracy + FAR_MORE:
+    if best.above_chance and _answers_more(best, inferred):
         other = inferred.recognised.described
         note = f"so, and not as {other}, as its shapes allow too: it answers far better"
         return replace(best, notes={"reading": note, **best.notes})
+    if inferred.above_chance and _answers_more(inferred, best):
+        return inferred
     which = best.recognised.described
     p = best.task.p
     by_p = f" (p={p} reads it so)" if p != inferred.task.p else ""
     note = f"this is assumed: its shapes allow {which} too{by_p}"
     return replace(inferred, notes={"reading": note, **inferred.notes})
+
+
+def _answers_more(one: Candidate | Inferred, other: Candidate | Inferred) -> bool:
+    """By a quarter of the table, or by a tenth with a quarter of the errors."""
+    more = one.accuracy - other.accuracy
+    return more > FAR_MORE or (
+        more > FAR_MORE_OF_FEW and 4 * (1 - one.accuracy) <= 1 - other.accuracy
+    )
 
 
 def _by_far(best: Candidate, rival: Candidate) -> bool:
