@@ -83,6 +83,12 @@ class Recipe:
                     raise InputError(f"this recipe needs {name!r} ({key.help or 'no default'}).")
                 values[name] = key.checked(value)
         vars(self)["_values"] = {name: values[name] for name in keys}
+        for name, other in ((x, y) for x in keys if values[x] for y in keys[x].replaces):
+            if values[other] != keys[other].default:
+                raise InputError(
+                    f"{other}={shown(values[other])} is given beside {name}="
+                    f"{shown(values[name])}, which stands in its place; give one of them."
+                )
         self._check()
 
     def _check(self) -> None:
