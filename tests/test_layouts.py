@@ -235,8 +235,6 @@ def test_a_recipe_says_what_it_reads_once():
     layout = gi.Recipe(p=P, layout="a op b =")
     with pytest.raises(InputError, match="equals_token=False is given beside layout='a op b ='"):
         layout.replace(equals_token=False)
-    with pytest.raises(InputError, match="d_mlp=8 is given beside widths="):
-        gi.Recipe(p=P, model="mlp", widths=[4, 4], d_mlp=8)
     assert gi.Recipe(p=P, equals_token=False).replace(layout="a op b =").build_task() == (
         layout.build_task()
     )
