@@ -1,6 +1,7 @@
 """Layouts of inputs: what a model reads, and that ids change names and no number."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -209,6 +210,34 @@ def test_pruning_in_the_fourier_basis_finds_tokens_and_answers(twins):
         for name, weight in weights.items():
             assert (found.values[name].abs() > 1e-6).sum() == 2
             assert torch.allclose(found.restore(name, found.values[name]).float(), weight)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, iter, torch.tensor])
+def test_ids_of_any_kind_are_kept(kind):
+    ids = [*range(P - 1, -1, -1)]
+    task = gi.ModularTask("add", P, answer_ids=kind(ids), operand_ids=kind(ids))
+    assert task.answer_ids == task.operand_ids == tuple(ids)
+    assert task.targets.tolist() == [P - 1 - c for c in task.labels.tolist()]
+    one_by_one = gi.ModularTask("add", P, operand_ids=kind([*range(2, P + 2)]), token_ids=[0])
+    assert one_by_one == gi.ModularTask("add", P, operand_ids=2, token_ids=[0])
+
+
+def test_a_task_changes_its_layout_where_the_other_word_for_it_is_taken_back():
+    task = gi.ModularTask("add", P)
+    for changes in ({"layout": "a op b"}, {"equals_token": False}):
+        with pytest.raises(InputError, match="give one of them, and None for the other"):
+            replace(task, **changes)
+    assert replace(task, layout="a op b", equals_token=None).layout == "a op b"
+    assert replace(task, layout=None, equals_token=False) == gi.ModularTask("add", P, False)
+
+
+def test_a_recipe_says_what_it_reads_once():
+    layout = gi.Recipe(p=P, layout="a op b =")
+    with pytest.raises(InputError, match="equals_token=False is given beside layout='a op b ='"):
+        layout.replace(equals_token=False)
+    assert gi.Recipe(p=P, equals_token=False).replace(layout="a op b =").build_task() == (
+        layout.build_task()
+    )
 
 
 def test_ids_are_learnt_and_kept(tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import grokinterp as gi
 from grokinterp.base.errors import InputError
+from grokinterp.circuits import hooks
 from grokinterp.tasks.answer_group import find_group
 from grokinterp.tasks.expressions import parse_expression
 from grokinterp.tasks.operations import get_operation
@@ -220,6 +221,43 @@ def test_exponents_of_unequal_size_count_alike():
     of_exponent = torch.zeros(13, dtype=torch.float64).index_add_(0, group.of_input, weights)
     assert torch.allclose(of_exponent, torch.full((13,), 13.0, dtype=torch.float64))
     assert find_group(torch.zeros(5, 5, dtype=torch.int64)) is None  # one answer is no group
+
+
+def test_left_out_pairs_hide_no_group():
+    for formula, order in (("a + b if a != b else 1/0", 7), ("2*a*b if a != b else 1/0", 6)):
+        group = gi.ModularTask(formula, 7).answer_group
+        assert group.order == order
+        task = gi.ModularTask(formula, 7)
+        defined = group.of_input >= 0
+        assert torch.equal(group.of_token[task.labels[defined]], group.of_input[defined])
+    for formula in ("2*a + 2*b", "a + b if a % 2 == b % 2 else 1/0"):
+        task = gi.ModularTask(formula, 6)  # half of the values, and two parts without a pair
+        assert task.answer_group is None
+        assert "that takes every value" in task.no_group_reason
+
+
+@pytest.mark.parametrize("formula", ["a/0 + b", "a/p + b", "(a + b) % 0", "a/(b - b)"])
+def test_a_formula_that_leaves_out_every_pair_is_refused(formula):
+    with pytest.raises(InputError, match="leaves out all pairs of p=7"):
+        gi.ModularTask(formula, 7)
+
+
+@pytest.mark.parametrize("p", [7, 8])
+def test_waves_of_operands_are_a_basis_where_pairs_are_left_out_of_the_whole_table(p):
+    task = gi.ModularTask("a + b if a != b else 1/0", p)
+    basis, defined = hooks.table_directions(task, (1, 2), "operands")
+    assert defined.all()
+    unit = torch.eye(basis.shape[1], dtype=torch.float64)
+    assert torch.allclose(basis.T @ basis, unit, atol=1e-9)
+    a, b = task.operands.T.double()
+    waves = [
+        x * y
+        for w in (2 * torch.pi / p, 4 * torch.pi / p)
+        for x in (torch.ones(len(a)), (w * a).cos(), (w * a).sin())
+        for y in (torch.ones(len(b)), (w * b).cos(), (w * b).sin())
+    ]
+    dense = torch.stack([wave - wave.mean() for wave in waves], dim=1)
+    assert torch.allclose(basis @ (basis.T @ dense), dense, atol=1e-9)
 
 
 def test_parsing_does_not_depend_on_what_is_computed():

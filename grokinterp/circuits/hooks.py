@@ -420,7 +420,8 @@ def table_directions(
         columns = [basis[i][a] * basis[j][b] for i, j in pairs]
     stacked = torch.stack(columns, dim=1) if columns else torch.zeros(task.n_inputs, 0)
     stacked = torch.where(defined[:, None], stacked, 0.0)
-    if columns and (group.rows is None or None in group.operand_orders):  # not orthogonal
+    grid = None not in group.operand_orders and int(defined.sum()) == group.order**2
+    if columns and (group.rows is None or not grid):  # not orthogonal
         centred = stacked.double() - stacked.double()[defined].mean(dim=0)
         left, sizes, _ = torch.linalg.svd(centred * defined[:, None], full_matrices=False)
         return left[:, sizes > THIN * sizes.max()], defined

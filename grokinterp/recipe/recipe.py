@@ -132,7 +132,14 @@ class Recipe:
         replaced = {x for name in changes if changes[name] and name in known
                     for x in known[name].replaces}  # fmt: skip
         kept = {name: x for name, x in kept.items() if name in known and name not in replaced}
-        return Recipe(**(kept | changes))
+        made = Recipe(**(kept | changes))
+        for name, other in ((x, y) for x in known if made._values[x] for y in known[x].replaces):
+            if other in changes and made._values[other] != known[other].default:
+                raise InputError(
+                    f"{other}={shown(changes[other])} is given beside {name}="
+                    f"{shown(made._values[name])}, which stands in its place; give one of them."
+                )
+        return made
 
     def changed(self) -> dict[str, Any]:
         """The keys whose values are not the defaults of its kinds, and the kinds that are not."""

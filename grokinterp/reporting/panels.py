@@ -197,7 +197,7 @@ def correctness(about: About, snapshot: Snapshot) -> Any:
 
 @panel("logits", section="output")
 def logits(about: About, snapshot: Snapshot) -> Any:
-    """The logit of one class on every pair; diagonals are sums a + b."""
+    """The logit of one class on every pair, blank where none is; of a + b, diagonals are sums."""
     return answers.logit_images(snapshot, (0,))
 
 

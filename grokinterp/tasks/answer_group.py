@@ -112,7 +112,8 @@ def find_group(
     """e, u, v and the order of the group of a table of answers; -1 marks pairs that are left out.
 
     `order` "add" or "multiply" asks for one kind alone. None where there is none, where the answer
-    takes not all values of the group, or where no operand is a reference for all others.
+    takes not all values of the group, or where pairs are left out so that operands fall apart into
+    parts without a common start.
 
     >>> table = (torch.arange(5)[:, None] ** 2 + torch.arange(5)) % 5
     >>> e, u, v, n = find_group(table)
@@ -145,16 +146,29 @@ def _sum_of_maps(
     known = exponents != UNDEFINED
     if not known.any():
         return None
-    row, column = int(known.sum(1).argmax()), int(known.sum(0).argmax())
-    if not known[row, column]:
-        return None
-    u, v = exponents[:, column].clone(), exponents[row].clone()
-    v = ((v - v[column]) % order).where(v != UNDEFINED, UNDEFINED)
+    u = torch.full((len(answers),), UNDEFINED)
+    v = u.clone()
+    v[known.sum(0).argmax()] = 0  # what u has more, v has less
+    n_told = 0
+    while (now := int((v != UNDEFINED).sum())) > n_told:  # twice where no pair is left out
+        n_told = now
+        u = _told_by(exponents, v, order)
+        v = _told_by(exponents.T, u, order)
     has = (u != UNDEFINED)[:, None] & (v != UNDEFINED)
     expected = ((u[:, None] + v) % order).where(has, UNDEFINED)
     everywhere = bool((expected == exponents)[there].all())
     spread = torch.bincount(exponents[known], minlength=order)
     return (u, v) if everywhere and bool((spread > 0).all()) else None
+
+
+def _told_by(
+    exponents: Int[Tensor, "n m"], of_column: Int[Tensor, " m"], order: int
+) -> Int[Tensor, " n"]:
+    """What every row adds to the first column with a number that it has an exponent with."""
+    usable = (exponents != UNDEFINED) & (of_column != UNDEFINED)
+    column = usable.byte().argmax(dim=1)
+    told = (exponents.gather(1, column[:, None])[:, 0] - of_column[column]) % order
+    return told.where(usable.any(dim=1), UNDEFINED)
 
 
 def _in_order(exponents: Int[Tensor, " p"]) -> Int[Tensor, " n"]:

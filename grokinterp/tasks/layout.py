@@ -176,6 +176,11 @@ class Layout:
         return found
 
 
+def is_left_out(ids: object) -> bool:
+    """Whether ids are the usual ones, because none are given: None, or what is empty."""
+    return ids is None or (isinstance(ids, str | Mapping | tuple | list) and not ids)
+
+
 def _others(words: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in words if word not in OPERANDS))
 
@@ -189,7 +194,7 @@ def _first(chosen: Int[Tensor, " p"], n: int) -> Int[Tensor, " n"]:
 
 def _several(name: str, given: object, p: int) -> tuple[int, ...]:
     """P ids: 0 to p-1, those from a number on, or those of a list."""
-    if given is None or (isinstance(given, str) and not given):
+    if is_left_out(given):
         return tuple(range(p))
     advice = f"give the first of {p} consecutive ids, such as {name}=2, or a list of all {p}"
     if (first := whole_number(given)) is not None:
@@ -207,7 +212,7 @@ def _several(name: str, given: object, p: int) -> tuple[int, ...]:
 
 def _of_words(given: object, others: tuple[str, ...], p: int) -> tuple[int, ...]:
     """The ids of the other words: p, p + 1, ..., or those of a mapping or of a list in order."""
-    if given is None or (isinstance(given, str | Mapping | tuple | list) and not given):
+    if is_left_out(given):
         return tuple(range(p, p + len(others)))
     example = "{" + ", ".join(f'"{word}": {p + i}' for i, word in enumerate(others)) + "}"
     advice = (

@@ -13,7 +13,7 @@ from grokinterp.base.checks import truth, whole
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.keys import key
 from grokinterp.tasks.answer_group import UNDEFINED, AnswerGroup, find_group, is_prime
-from grokinterp.tasks.layout import OPERANDS, USUAL, Layout
+from grokinterp.tasks.layout import OPERANDS, USUAL, Layout, is_left_out
 from grokinterp.tasks.operations import OPERATIONS, get_operation
 from grokinterp.tasks.task import Task, register_task
 
@@ -101,14 +101,18 @@ class ModularTask(Task):
         equals = read.words[-1] not in OPERANDS
         if ends not in (None, equals):
             raise InputError(
-                f"equals_token={ends} contradicts layout={shown(read.text)}; give the layout alone."
+                f"equals_token={ends} contradicts layout={shown(read.text)}; give one of them, and "
+                "None for the other."
             )
-        words_given = given["token_ids"] not in (None, "", (), [], {})
+        kept = {
+            "token_ids": tuple(read.id_of.items()),
+            "operand_ids": _first_or_all(read.operand_ids),
+            "answer_ids": _first_or_all(read.answer_ids),
+        }
         made = {
             "p": p, "seed": seed, "equals_token": equals, "operation": operation.name,
             "layout": read.text,
-            "token_ids": tuple(read.id_of.items()) if words_given else None,
-            **{name: _kept(given[name]) for name in ("operand_ids", "answer_ids")},
+            **{name: None if is_left_out(given[name]) else kept[name] for name in IDS},
         }  # fmt: skip
         for name, value in made.items():
             object.__setattr__(self, name, value)
@@ -271,6 +275,7 @@ class ModularTask(Task):
             "its labels are drawn" if operation.seeded else
             f"its answers mod {self.p} are no sum u(a) + v(b)"
             + (" and no product u(a) v(b)" if is_prime(self.p) else "")
+            + " that takes every value"
         )  # fmt: skip
         return f"the operation {self.operation!r} is not a function of one group exponent: {why}"
 
@@ -291,7 +296,6 @@ class ModularTask(Task):
 _ALWAYS = ("operation", "p", "equals_token", "seed")
 
 
-def _kept(given: Any) -> Ids | None:
-    """Ids as they were given, in a form that can be compared."""
-    found = None if given is None or given == "" else _ids(given)
-    return found[0] if isinstance(found, tuple) and len(found) == 1 else found
+def _first_or_all(ids: tuple[int, ...]) -> Ids:
+    """The first of consecutive ids, so that tasks which read the same are equal; else all."""
+    return ids[0] if ids == (*range(ids[0], ids[0] + len(ids)),) else ids

@@ -64,11 +64,16 @@ class Operation:
 
         -1 for a pair that a partial operation leaves out.
         """
-        found = self._called(p, seed)
-        if self.built_in:
-            return found
+        labels = self._called(p, seed)
         a, b = _operands(p)
-        labels = self._checked(found, a, b, p)
+        if not self.built_in:
+            labels = self._checked(labels, a, b, p)
+        if self.partial and bool((labels == UNDEFINED).all()):
+            raise InputError(
+                f"operation {self.name!r} leaves out all pairs of p={p}; give one with an answer."
+            )
+        if self.built_in:
+            return labels
         if (group := self.group) is not None:
             declared = OPERATIONS[group].labels(a, b, p)
             _refuse_first(
@@ -83,7 +88,7 @@ class Operation:
 
     def check(self, p: int, seed: int) -> None:
         """Refuse labels that are not what is declared, and labels that are others every time."""
-        if not self.built_in and p <= CHECKED_P:
+        if (self.partial or not self.built_in) and p <= CHECKED_P:
             _check_once(self, p, seed if self.seeded else 0)
 
     def _called(self, p: int, seed: int) -> Any:
@@ -123,8 +128,6 @@ class Operation:
             (labels < (UNDEFINED if self.partial else 0)) | (labels >= p),
             lambda row: f"{gives} label {labels[row]} for ({a[row]}, {b[row]}) at p={p}; {wanted}.",
         )
-        if bool((labels == UNDEFINED).all()):
-            raise InputError(f"operation {self.name!r} leaves out all pairs of p={p}.")
         return labels
 
 
