@@ -77,7 +77,7 @@ def test_without_an_answer_group_there_is_nothing_to_add_on():
     found = algorithm(exact_clock("random"))
     assert found.verdict == "neither"
     assert found.reasons == (
-        "the operation 'random' is not a function of one group exponent: "
+        "the operation 'random' is not a function of one group exponent: its labels are drawn: "
         "there is no circle to add on",
     )
     assert found.circularity is None

@@ -247,7 +247,9 @@ class TestRecorder:
             gi.load(run.path, module=Net(width=7))
         with pytest.raises(gi.InputError, match=r"no torch\.nn\.Module"):
             gi.load(run.path, module="Net")
-        with pytest.raises(gi.InputError, match="format='demo' is of checkpoints of others"):
+        with pytest.raises(
+            gi.InputError, match=r"format='demo' is of checkpoints of others, and .* is a run"
+        ):
             gi.load(run.path, module=Net(), format="demo")
 
     def test_a_run_of_another_kind_takes_no_module(self, tmp_path):

@@ -23,16 +23,16 @@ def test_sizes_of_the_layout_fit(task, d_vocab, n_ctx, d_vocab_out):
 @pytest.mark.parametrize(
     ("task", "d_vocab", "n_ctx", "d_vocab_out", "advice"),
     [
-        (ADD, 9, 4, 7, "not supported"),  # [a, op, b, =]
-        (ADD, 9, 3, 7, "not supported"),
-        (ADD, 8, 4, 7, "not supported"),
-        (ADD, 8, 3, 9, "not supported"),
-        (ADD, 8, 3, 6, "not supported"),
-        (ADD, 8, 2, 7, "not supported"),
+        (ADD, 9, 4, 7, 'such as layout="a op b ="'),  # [a, op, b, =]
+        (ADD, 9, 3, 7, 'such as layout="a op b ="'),
+        (ADD, 8, 4, 7, 'such as layout="a op b ="'),
+        (ADD, 8, 3, 9, 'such as layout="a op b ="'),
+        (ADD, 8, 3, 6, 'such as layout="a op b ="'),
+        (ADD, 8, 2, 7, 'such as layout="a op b ="'),
         (ADD, 15, 3, 7, "b from 7 on"),  # [a, 7 + b, =]
         (PLAIN, 14, 2, 7, "b from 7 on"),
-        (PLAIN, 7, 2, 8, "not supported"),  # no further token, no further class
-        (PLAIN, 8, 2, 7, "not supported"),
+        (PLAIN, 7, 2, 8, 'such as layout="a op b ="'),  # no further token, no further class
+        (PLAIN, 8, 2, 7, 'such as layout="a op b ="'),
         (ADD, 7, 2, 7, "equals_token=False"),
         (PLAIN, 8, 3, 7, "equals_token=True"),
         (ADD, 12, 3, 11, "p=11"),

@@ -170,8 +170,9 @@ def test_the_envelope_is_a_function_on_the_group(order):
 
 @pytest.mark.parametrize(("operation", "p"), TASKS)
 def test_the_grid_adds_exponents(operation, p):
-    group = ModularTask(operation, p).answer_group
-    grid = operand_grid(group)
+    task = ModularTask(operation, p)
+    group = task.answer_group
+    grid = operand_grid(task, group)
     x = torch.arange(group.order)
     assert torch.equal(group.of_input[grid], (x[:, None] + x) % group.order)
     assert torch.equal(group.of_token[grid // p], x[:, None].expand_as(grid))

@@ -86,6 +86,11 @@ def load(
     """
     path = as_path("path", local_copy(path), such_as="runs/mine")
     with calling_by_address(path), reaching(path):
+        if module is not None and format != "auto" and not holds_foreign(path):
+            raise InputError(
+                f"format={shown(format)} is of checkpoints of others, and {path} is a run; leave "
+                "format out."
+            )
         if holds_foreign(path) or format != "auto":
             settings |= {} if module is None else {"model": module}
             return Run(path, open_foreign(path, format=format, settings=settings))

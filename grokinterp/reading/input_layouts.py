@@ -31,8 +31,8 @@ def possible_inputs(sizes: NetworkSizes, operation: str, p: int | None) -> Itera
     A context may be longer than the layout by what follows "=": the answer, and an end.
 
     >>> tasks = list(possible_inputs(NetworkSizes(9, 4, 7), "add", None))
-    >>> [task.layout for task in tasks if task.p == 7][:2]
-    ['a op b =', 'a op b =']
+    >>> list(dict.fromkeys(task.layout for task in tasks if task.p == 7))
+    ['a b =', 'a op b =', 'op a b =', 'bos a b =']
     """
     seen = set()
     for layout in LAYOUTS:

@@ -64,6 +64,12 @@ _ISING = _ADAM.replace(
     ),
     log_every=100,
 )
+# Division as Power et al. 2022 (arXiv 2201.02177) ask it, in their batches of 512. With the usual
+# weight decay of 1 test follows train within 400 updates.
+_DIVIDE = Recipe(
+    p=97, operation="divide", layout="a op b =", n_layers=2, train_fraction=0.5, batch_size=512,
+    weight_decay=0.4, steps=8000, checkpoints="every:200", log_every=100,
+)  # fmt: skip
 _MOD31 = Recipe(p=31, train_fraction=0.8, steps=2000)
 
 _NANDA = Recipe(
@@ -93,6 +99,8 @@ BUILTIN = {name: BuiltinRecipe(name, about, recipe) for name, recipe, about in (
      "The CNN of Manning-Coe et al. 2025 on Ising phases, initial weights x 10."),
     ("ising-steady", _ISING,
      "ising-grokked from plain initial weights."),
+    ("mod97-divide", _DIVIDE,
+     'Division mod 97, read as "a op b =", by two layers on half of the pairs: it groks.'),
     ("nanda-mainline", _NANDA,
      "The mainline run of Nanda et al. 2023 as their released code trains it."),
     ("mod113-memorized", _MOD113.replace(weight_decay=0.0, steps=2000),
