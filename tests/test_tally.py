@@ -10,7 +10,7 @@ import grokinterp as gi
 from grokinterp.fourier.answers import LogitTally
 from grokinterp.fourier.spectra import neuron_powers
 from grokinterp.progress.measures import AnswerTally, measure_snapshot
-from grokinterp.runs._snapshot import Tally, from_weights
+from grokinterp.runs._snapshot import Block, Snapshot, Tally, from_weights
 
 snapshots = sys.modules["grokinterp.runs._snapshot"]
 TASKS = [{}, {"operation": "multiply"}, {"model": "mlp"}, {"n_layers": 2}]
@@ -133,3 +133,17 @@ def test_a_model_in_float64_keeps_its_logits(tiny_run):
     single = measure_snapshot(tiny_run.snapshot(), (1, 2))
     for name, value in single.items():
         assert row[name] == pytest.approx(value, rel=1e-4, abs=1e-6, nan_ok=True), name
+
+
+def test_inputs_without_an_exponent_take_no_part_whatever_their_logits_are():
+    task = gi.ModularTask("multiply", 5)
+    snapshot = Snapshot(task, weights={}, n_layers=1, forward=lambda tokens, names: None)
+    found = []
+    for value in (0.0, math.nan):
+        logits = torch.randn(25, 5, generator=torch.Generator().manual_seed(0))
+        logits[task.answer_group.of_input < 0] = value  # of pairs with a zero factor
+        tally = LogitTally(snapshot)
+        tally.add(Block(slice(0, 25), logits, task.labels, {}))
+        found.append((tally.squares, tally.shares.tolist()))
+    assert found[0] == found[1]
+    assert math.isfinite(found[1][0])

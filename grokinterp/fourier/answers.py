@@ -60,7 +60,7 @@ class AnswerSpectrum:
     def power(self) -> Float[Tensor, " n_frequencies"]:
         """Sum of squares along c_k and s_k, for each frequency k = 1, 2, ..."""
         order = self.group.order
-        count = int(self.group.counts.sum()) / order  # of the inputs of an exponent
+        count = self.group.n_inputs / order  # of the inputs of an exponent
         power = self.coefficients.abs().square().sum(dim=1) * (count / order)
         power[1 : (order + 1) // 2] *= 2
         return power[1:]
@@ -118,9 +118,11 @@ class LogitTally(ExponentSums):
         centred = logits - logits.mean(dim=1, keepdim=True)  # not in place: others look at it too
         self.count(block.rows, logits)
         self._centred.count(block.rows, centred)
-        weights = self.group.weights[self.group.of_input[block.rows]]  # 0 without an exponent
+        exponents = self.group.of_input[block.rows]
+        counted = exponents != UNDEFINED  # the others may be NaN
+        weights = self.group.weights[exponents[counted]]
         squares = (torch.linalg.vector_norm(x, dim=1).square() for x in (logits, centred))
-        raw, around = (float((each * weights).sum()) for each in squares)
+        raw, around = (float((each[counted] * weights).sum()) for each in squares)
         self.squares += raw
         self._centred_squares += around
 
@@ -128,7 +130,7 @@ class LogitTally(ExponentSums):
     def shares(self) -> Float[Tensor, " n_frequencies"]:
         """What `logit_shares` returns."""
         centred = self._centred.spectrum
-        total = self._centred_squares - self.group.counts.sum() * centred.mean.square().sum()
+        total = self._centred_squares - self.group.n_inputs * centred.mean.square().sum()
         return centred.power() / total.clamp_min(torch.finfo(torch.float64).tiny)
 
 

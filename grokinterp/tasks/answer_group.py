@@ -74,12 +74,17 @@ class AnswerGroup:
         return torch.bincount(self.of_input[self.of_input != UNDEFINED], minlength=self.order)
 
     @cached_property
+    def n_inputs(self) -> int:
+        """How many inputs have an exponent."""
+        return int(self.counts.sum())
+
+    @cached_property
     def weights(self) -> Float[Tensor, " order_and_none"]:
         """What each input counts by its exponent, so that all exponents count alike; mean 1.
 
         The last entry, which -1 finds, is 0. All others are 1 where the counts are equal.
         """
-        each = self.counts.sum() / (self.order * self.counts.double())
+        each = self.n_inputs / (self.order * self.counts.double())
         return torch.cat([each, each.new_zeros(1)])
 
     @cached_property
