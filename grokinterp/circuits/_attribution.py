@@ -257,7 +257,7 @@ class Writer:
         wanted = along.coefficients @ self.to_logits.T.to(along.coefficients.dtype)
         product = (activations.conj() * wanted).real / order**2
         product[1 : (order + 1) // 2] *= 2  # the conjugate half
-        share = int(along.group.counts.sum()) / len(self.activations)  # of inputs with an exponent
+        share = along.group.n_inputs / len(self.activations)  # of inputs with an exponent
         return (product @ self.membership).T * share
 
 

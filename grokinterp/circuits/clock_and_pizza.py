@@ -16,7 +16,7 @@ variance add up.
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 import torch
@@ -34,7 +34,6 @@ from grokinterp.models.user_models import HookedModel
 from grokinterp.reading._load import Subject
 from grokinterp.runs._snapshot import Snapshot, need_residual_stream
 from grokinterp.tasks.answer_group import UNDEFINED, AnswerGroup
-from grokinterp.tasks.layout import OPERANDS
 from grokinterp.tasks.modular import ModularTask
 
 BLOCK_TRIPLES = 128  # the two-token forward scores every pair of the operands it is given
@@ -148,12 +147,9 @@ def _gradients(snapshot: Snapshot, triples: Int[Tensor, "n 3"]) -> Float[Tensor,
     table, n, reads = weights["embed.W_E"], len(triples), task.reads
     operands = table[reads.operand_rows[triples[:, :2].flatten()]].requires_grad_()
     others = table[list(reads.token_ids)]
-    tokens = torch.empty(n, len(reads.words), dtype=torch.int64)
-    for place, word_there in enumerate(reads.words):
-        if word_there in OPERANDS:
-            tokens[:, place] = 2 * torch.arange(n) + OPERANDS.index(word_there)
-        else:
-            tokens[:, place] = 2 * n + reads.others.index(word_there)
+    words = tuple(range(2 * n, 2 * n + len(others)))
+    each = replace(reads, operand_ids=tuple(range(2 * n)), token_ids=words)
+    tokens = each.tokens(torch.arange(2 * n).view(n, 2))
     with torch.enable_grad():
         weights["embed.W_E"] = torch.cat([operands, others])
         logits = task.of_answers(plain.forward(weights, tokens))
@@ -177,8 +173,7 @@ def hooked_gradients(
         return leaves[0]
 
     with torch.enable_grad():
-        logits = hooked_answers(model, tokens, [("hook_embed", make_variable)])
-        logits = task.of_answers(logits)
+        logits = task.of_answers(hooked_answers(model, tokens, [("hook_embed", make_variable)]))
         total = logits[torch.arange(len(triples)), triples[:, 2]].sum()
         total = total + 0.0 * leaves[0].sum().cpu()  # 0 where a model ignores its operands
         (found,) = torch.autograd.grad(total, leaves[0])

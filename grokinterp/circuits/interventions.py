@@ -16,12 +16,12 @@ from torch import Tensor
 
 from grokinterp.base.checks import listed
 from grokinterp.base.errors import InputError, shown
-from grokinterp.models.blocks import Edit, LastBlock
+from grokinterp.models.blocks import Edit, LastBlock, at_last
 from grokinterp.models.hooked_module import at_answer
 from grokinterp.models.kinds import has_positions
 from grokinterp.models.user_models import HookedModel, alone_with
 from grokinterp.runs._snapshot import BLOCK_ROWS, Snapshot
-from grokinterp.runs.forwards import answer, device_of, refuse_no_rows
+from grokinterp.runs.forwards import device_of, refuse_no_rows
 
 MODES = ("zero", "mean", "resample")
 
@@ -230,4 +230,4 @@ def hooked_answers(
         raise InputError(f"the model has no hook point {missing[0]!r} ({known}).")
     with alone_with(model):
         logits = model.run_with_hooks(inputs.to(device_of(model)), fwd_hooks=hooks)
-    return (answer(logits) if has_positions(model) else at_answer(logits, logits)).cpu()
+    return (at_last(logits) if has_positions(model) else at_answer(logits, logits)).cpu()

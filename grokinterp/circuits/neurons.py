@@ -308,10 +308,10 @@ def _variance_explained(
     if not post.isfinite().all() or (post[defined] == post[defined][0]).all():
         raise InputError("the neurons are not finite or all dead, so no direction reads anything.")
     read = torch.cat([block.double() @ directions.T for block in post.split(BLOCK_ROWS)])
-    read = read - (weights * read).sum(dim=0) / int(group.counts.sum())
+    read = read - (weights * read).sum(dim=0) / group.n_inputs
     total = (weights * read.square()).sum(dim=0)
     order = group.order
-    count = int(group.counts.sum()) / order
+    count = group.n_inputs / order
     k = torch.tensor([k for k, _ in parts])
     found = AnswerSpectrum.of(read, group).coefficients[k, torch.arange(len(parts))]
     inner = torch.where(torch.tensor([part == "cos" for _, part in parts]), found.real, found.imag)

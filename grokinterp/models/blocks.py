@@ -121,7 +121,7 @@ def logits(
     return _run(stages, found, visit)[LOGITS]
 
 
-def at_last(activation: Tensor, name: str) -> Tensor:
+def at_last(activation: Tensor, name: str = "") -> Tensor:
     """An activation at the answer position, the last; of patterns and scores the last query."""
     return activation[:, :, -1] if name.endswith(OF_QUERIES) else activation[:, -1]
 

@@ -304,10 +304,8 @@ def fit_classes(n: int, task: Task) -> bool:
     """Whether logits of n classes are of a task: its answers, and those of all words besides."""
     if task.modular is None:
         return n == task.n_classes
-    reads, least = task.modular.reads, task.modular.reads.n_answer_classes
-    return n in (least, least + len(reads.others)) or (
-        task.modular.sizes_may_be_larger and n >= least
-    )
+    counts = task.modular.reads.class_counts
+    return n in counts or (task.modular.sizes_may_be_larger and n >= counts[0])
 
 
 def copy_of(module: torch.nn.Module) -> torch.nn.Module:

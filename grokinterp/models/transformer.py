@@ -112,13 +112,13 @@ class TransformerArchitecture(BaseArchitecture):
         """The architecture for a task of operand tokens."""
         if (tokens := task.modular) is None:
             raise cls._not_for(task, "operand tokens")
-        others = tokens.reads.others
-        if values["equals_class"] and not others:
+        answers, with_words = tokens.reads.class_counts
+        if values["equals_class"] and answers == with_words:
             without = 'without "=" among the inputs there is no "=" class'
             raise InputError(f"equals_class=true needs equals_token=true: {without}.")
         return cls(
             d_vocab=tokens.d_vocab,
-            d_vocab_out=tokens.reads.n_answer_classes + len(others) * values["equals_class"],
+            d_vocab_out=with_words if values["equals_class"] else answers,
             n_ctx=len(tokens.reads.words),
             normalization_type={"none": None}.get(kind := values["normalization_type"], kind),
             **fields_from(keys_of(cls), values),
@@ -381,9 +381,7 @@ def refuse_misfit(task: ModularTask, sizes: NetworkSizes, *, what: str = "the mo
 
 def _misfit(sizes: NetworkSizes, task: ModularTask, what: str) -> str | None:
     least, reads = NetworkSizes.least_for(task), task.reads
-    more = len(reads.others)
-    classes = {least.d_vocab_out, least.d_vocab_out + more}
-    if sizes[:2] == least[:2] and sizes.d_vocab_out in classes:
+    if sizes[:2] == least[:2] and sizes.d_vocab_out in reads.class_counts:
         return None
     if task.sizes_may_be_larger and sizes.hold(least):
         return None
@@ -391,7 +389,7 @@ def _misfit(sizes: NetworkSizes, task: ModularTask, what: str) -> str | None:
     return (
         f"{what} has {sizes}; {task.title} read as [{', '.join(reads.words)}] has {at_least}"
         f"{least.d_vocab} tokens, {least.n_ctx} positions and "
-        f"{' or '.join(map(str, sorted(classes)))} classes"
+        f"{' or '.join(map(str, dict.fromkeys(reads.class_counts)))} classes"
     )
 
 

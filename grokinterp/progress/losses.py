@@ -95,7 +95,7 @@ def trig_variance_explained(snapshot: Snapshot, frequencies: Sequence[int]) -> f
     High says that the logits have the predicted form on average over a, b and c.
     """
     spectrum, _ = _along(snapshot, frequencies)
-    order, n_inputs = spectrum.group.order, int(spectrum.group.counts.sum())
+    order, n_inputs = spectrum.group.order, spectrum.group.n_inputs
     count = n_inputs / order  # of the inputs of an exponent
     coefficients = trig_coefficients(snapshot, frequencies)
     fit = sum(alpha**2 * count * _wave_squares(k, order) for k, alpha in coefficients.items())
@@ -174,8 +174,8 @@ def _loss_by_exponent(
 
 def _loss_over_pairs(table: Float[Tensor, "order p"], snapshot: Snapshot) -> float:
     """Their mean over all pairs that have an exponent."""
-    counts = group_of(snapshot).counts.double()
-    return float(_loss_by_exponent(table, snapshot) @ (counts / counts.sum()))
+    group = group_of(snapshot)
+    return float(_loss_by_exponent(table, snapshot) @ (group.counts.double() / group.n_inputs))
 
 
 def _losses_without(parts: Sequence[Float[Tensor, "order p"]], snapshot: Snapshot) -> list[float]:

@@ -230,7 +230,8 @@ def open_foreign(
             state, combined.of_architecture(), where, prefix=given.prefix, p=combined.p
         )
     given.refuse_unused(recognised.architecture, where)
-    operation_known, says_inputs = combined.operation is not None, bool(combined.inputs())
+    operation_known = combined.operation is not None
+    says_inputs = bool(combined.inputs()) or given.equals_token is not None
     inferred: Inferred | None = None
     guess = partial(
         with_inputs,
@@ -243,7 +244,7 @@ def open_foreign(
     try:
         task, task_notes = task_of(recognised.architecture, given, config, source)
     except InputError:
-        if says_inputs or given.equals_token is not None or (found := guess(None)) is None:
+        if says_inputs or (found := guess(None)) is None:
             raise
         task, task_notes, inferred = found.task, (), found
     papers = source.format in ("paper", "trainer")  # whose code keeps the vocabulary of p = 113
@@ -256,7 +257,7 @@ def open_foreign(
             inferred, state, lambda each: task_of(each.architecture, given, config, source)[0],
             operation_known=operation_known, where=where,
         )  # fmt: skip
-        if not (inferred.answers_half or says_inputs or given.equals_token is not None):
+        if not (inferred.answers_half or says_inputs):
             inferred = guess(inferred) or inferred
     if "attention_dir" in inferred.unsure:
         without = replace(_evidence(source, inferred.recognised, inferred.task), stored={})

@@ -125,11 +125,12 @@ def _read_by_module(
         raise InputError(f"{where} does not say p, which no module shows; give p=.")
     if "layout" not in inputs and given.equals_token is not None:
         inputs = {"layout": USUAL[given.equals_token], **inputs}
-    tried = list(layouts_of_module(architecture, operation, p, inputs))
-    for task, reason in tried:
+    first = None
+    for task, reason in layouts_of_module(architecture, operation, p, inputs):
         if reason is None:
             return replace(task, seed=given.data_seed or 0)
-    raise InputError(f"{where}: {tried[0][1]}; set layout= to what it reads.")
+        first = first or reason
+    raise InputError(f"{where}: {first}; set layout= to what it reads.")
 
 
 def check_biases(weights: Weights, given: str | None, where: str) -> None:
@@ -308,14 +309,15 @@ def with_inputs(
     if not tried:
         return inferred
     best = max(tried, key=lambda each: (each.accuracy, -each.log_loss))
-    others = [x for x in tried if (x.task.layout, x.task.p) != (best.task.layout, best.task.p)]
-    rival = max([x.accuracy for x in (*others, inferred) if x is not None], default=0.0)
-    starts = {"operand_ids", "answer_ids"}  # where these are alike, the ids of words alone differ
-    renumbered = [
-        x.accuracy for x in tried
-        if x not in others and any(getattr(x.task, y) != getattr(best.task, y) for y in starts)
-    ]  # fmt: skip
-    sure = 1 - best.accuracy <= (1 - max(renumbered, default=0.0)) / 2
+    rivals, renumbered = [0.0 if inferred is None else inferred.accuracy], [0.0]
+    for each in tried:
+        one, other = each.task, best.task
+        if (one.layout, one.p) != (other.layout, other.p):
+            rivals.append(each.accuracy)
+        elif (one.operand_ids, one.answer_ids) != (other.operand_ids, other.answer_ids):
+            renumbered.append(each.accuracy)  # else the ids of words alone differ
+    rival = max(rivals)
+    sure = 1 - best.accuracy <= (1 - max(renumbered)) / 2
     if best.accuracy < max(HALF, rival + FAR_MORE) or not sure:
         return inferred
     reads = best.task.reads

@@ -62,7 +62,8 @@ def hooked_forward(
     for name in names:
         refuse_no_rows(name, cache[name], len(inputs))
     if has_positions(model):
-        return answer(logits).cpu(), {name: answer(cache[name], name).cpu() for name in names}
+        found = {name: at_last(cache[name], name).cpu() for name in names}
+        return at_last(logits).cpu(), found
     return at_answer(logits, logits).cpu(), {
         name: at_answer(cache[name], logits).cpu() for name in names
     }
@@ -81,11 +82,6 @@ def device_of(model: HookedModel) -> torch.device:
     """The device of a model's first weight."""
     first = next(iter(model.parameters()), None)
     return torch.device("cpu") if first is None else first.device
-
-
-def answer(x: Tensor, name: str = "") -> Tensor:
-    """A transformer's activation or logits at the answer position, the last."""
-    return at_last(x, name)
 
 
 def agree(ours: Callable[[Tensor], Tensor], theirs: Callable[[Tensor], Tensor], task: Task) -> bool:

@@ -132,6 +132,11 @@ class Layout:
         """How many classes a model has at least."""
         return max(self.answer_ids) + 1
 
+    @property
+    def class_counts(self) -> tuple[int, int]:
+        """How many classes a model can have: those of the answers, or one more a further word."""
+        return self.n_answer_classes, self.n_answer_classes + len(self.others)
+
     @cached_property
     def operand_rows(self) -> Int[Tensor, " p"]:
         """The row of an embedding of every operand."""

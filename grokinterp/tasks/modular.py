@@ -154,14 +154,13 @@ class ModularTask(Task):
 
     @cached_property
     def _left_out(self) -> bool:
-        return bool((self._table == UNDEFINED).any())
+        partial = get_operation(self.operation).partial
+        return partial and bool((self._table == UNDEFINED).any())
 
     @property
     def n_inputs(self) -> int:
         """Number of operand pairs: p*p, less those without an answer."""
-        if not get_operation(self.operation).partial:
-            return self.p * self.p
-        return len(self.labels)
+        return len(self.labels) if self._left_out else self.p * self.p
 
     @property
     def n_classes(self) -> int:
@@ -178,9 +177,7 @@ class ModularTask(Task):
         """The operand pair of every row, in table order."""
         each = torch.arange(self.p)
         every = torch.cartesian_prod(each, each)
-        if not get_operation(self.operation).partial or not self._left_out:
-            return every
-        return every[self._table != UNDEFINED]
+        return every[self._table != UNDEFINED] if self._left_out else every
 
     @property
     def inputs(self) -> Int[Tensor, "n_inputs 2"]:
@@ -200,7 +197,7 @@ class ModularTask(Task):
 
     def on_grid(self, values: Num[Tensor, "n_inputs ..."]) -> Num[Tensor, "p p ..."]:
         """A value of every row as [a, b], NaN for pairs that are left out."""
-        if self.n_inputs == self.p * self.p:
+        if not self._left_out:
             return values.view(self.p, self.p, *values.shape[1:])
         values = values if values.is_floating_point() else values.float()
         grid = values.new_full((self.p, self.p, *values.shape[1:]), torch.nan)

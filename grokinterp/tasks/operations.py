@@ -184,10 +184,17 @@ def get_operation(name: str) -> Operation:
     """
     if not isinstance(name, str) or OPERATIONS.aliases.get(name, name) in OPERATIONS:
         return OPERATIONS.find(name)
-    formula = parse_expression(_POWERS.get(name, name))
+    formula = _of_formula(_POWERS.get(name, name))
     if formula is None or formula.name in _NAMED:
         return OPERATIONS.find(name if formula is None else _NAMED[formula.name])
-    return Operation(formula.name, formula, partial=True)
+    return formula
+
+
+@lru_cache(maxsize=256)
+def _of_formula(text: str) -> Operation | None:
+    """The operation that a formula is, the same each time: it is parsed and checked once."""
+    formula = parse_expression(text)
+    return None if formula is None else Operation(formula.name, formula, partial=True)
 
 
 def _operands(p: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
