@@ -399,7 +399,7 @@ def test_the_data_of_a_panel_can_be_downloaded(opened, downloads, shipped, shipp
 
 COLUMNS = {
     "emergence": ["step", *map(str, range(1, 57))],
-    "embedding-spectrum": ["series", "frequency k (cycles per p)", "norm in W_E"],
+    "embedding-spectrum": ["series", "frequency k (cycles around the group)", "norm in W_E"],
     "embedding-circles": ["series", "along cos", "along sin", "token", "place", "angle (degrees)"],
     "attention-maps": ["panel", "operand a", "operand b", "value"],
     "neuron-maps": ["panel", "operand a", "operand b", "value"],

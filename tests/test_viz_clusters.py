@@ -32,7 +32,7 @@ def test_every_neuron_is_a_dot_at_its_place_in_the_table(shipped, step):
     sizes = {k: n for bar in bars for k, n in zip(bar.x, bar.y, strict=True)}
     assert sizes == {k: n for k, n in found.sizes.items() if k != -1}
     assert axis_titles(figure) == (
-        {"leading frequency k (cycles per p)"}, {"neurons", "fraction explained"},
+        {"leading frequency k (cycles around the group)"}, {"neurons", "fraction explained"},
     )  # fmt: skip
     assert bars[0].hovertemplate == (
         "cluster k = %{x}: %{y} neurons<br>share of variance %{customdata:.5g}<extra></extra>"

@@ -16,7 +16,7 @@ from grokinterp.viz import (
 )
 from tests.labels import axis_titles
 
-CYCLES = {"frequency k (cycles per p)"}
+CYCLES = {"frequency k (cycles around the group)"}
 
 
 def bars(figure):

@@ -18,7 +18,7 @@ from grokinterp.reading._load import Subject, steps_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
-FREQUENCY = "frequency k (cycles per p)"
+FREQUENCY = "frequency k (cycles around the group)"
 SHARES = {  # what the shares of each of `fourier.RULES` are of
     "logits": "share of the logits' variance",
     "embedding": "share of the embedding's power",

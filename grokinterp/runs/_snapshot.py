@@ -187,11 +187,12 @@ class Snapshot:
                 f"the layers of this {self.kind} have names of its own, as its hook_dict lists "
                 "them; give one, such as layer='fc1'."
             )
-        name = neurons_name(self.n_layers - 1 if layer is None else layer)
+        layer = self.n_layers - 1 if layer is None else layer
+        name = neurons_name(layer)
         block, mlp, _ = name.rpartition("mlp.")
         of_block = [x for x in self.weights if mlp and x.startswith(block)]
         if self.positions and of_block and not any(x.startswith(block + mlp) for x in of_block):
-            raise InputError(f"this {self.kind} has no MLP in layer {layer or 0}, so no neurons.")
+            raise InputError(f"this {self.kind} has no MLP in layer {layer}, so no neurons.")
         return name
 
     def width_of(self, layer: int | str | None = None) -> int:

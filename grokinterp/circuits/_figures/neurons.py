@@ -41,7 +41,7 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
     counts += f", {len(found.dead)} of them dead" if found.dead else ""
     drawn = figure(
         f"Neurons of layer {found.layer}{at(found.step)}<br><sup>{counts}</sup>",
-        "leading frequency k (cycles per p)",
+        "leading frequency k (cycles around the group)",
         "fraction explained",
     )
     drawn.update_layout(  # the bars above the dots, on the same x axis
