@@ -75,8 +75,8 @@ def net(trained):
 def test_logits_and_activations_by_name(net):
     seen = gi.snapshot(net, TASK, train_mask=MASK)
     with torch.no_grad():
-        hidden = net.fc1(nn.functional.one_hot(TASK.inputs, P).flatten(1).float())
-        assert torch.allclose(seen.logits, net(TASK.inputs), atol=1e-5)
+        hidden = net.fc1(nn.functional.one_hot(TASK.operands, P).flatten(1).float())
+        assert torch.allclose(seen.logits, net(TASK.operands), atol=1e-5)
     assert torch.allclose(seen.activation("fc1"), hidden, atol=1e-5)
     assert torch.equal(seen.activation("act"), seen.activation("fc1").relu())
     assert torch.equal(seen.activation(LOGITS), seen.all_logits)
@@ -101,9 +101,9 @@ def test_phases_and_frequencies_through_a_recorder(trained):
     assert shares == pytest.approx(gi.key_frequencies(run).shares)
     # Of the definition: variance of the centred logits along cos and sin of w_k (a + b).
     with torch.no_grad():
-        logits = net(TASK.inputs).double()
+        logits = net(TASK.operands).double()
     centred = logits - logits.mean(dim=0) - logits.mean(dim=1, keepdim=True) + logits.mean()
-    angle = 2 * torch.pi * 5 * TASK.inputs.sum(dim=1).double() / P
+    angle = 2 * torch.pi * 5 * TASK.operands.sum(dim=1).double() / P
     waves = torch.stack([angle.cos(), angle.sin()]) * (2 / P**2) ** 0.5
     share = (waves @ centred).square().sum() / centred.square().sum()
     assert shares[5] == pytest.approx(float(share), rel=1e-4)
@@ -122,7 +122,7 @@ def test_a_layer_and_a_cluster_are_ablated_as_a_mask_by_hand(net):
     ]
     found = gi.ablate(net, chosen, task=TASK, train_mask=MASK, placebos=5)
     with torch.no_grad():
-        hidden = net.act(net.fc1(nn.functional.one_hot(TASK.inputs, P).flatten(1).float()))
+        hidden = net.act(net.fc1(nn.functional.one_hot(TASK.operands, P).flatten(1).float()))
         for name, rows, fill in (
             ("the layer (mean)", torch.arange(96), hidden.mean(dim=0)),
             ("the cluster (mean)", members, hidden.mean(dim=0)),
@@ -161,7 +161,9 @@ def test_attribution_of_a_last_linear_layer(net):
     assert found.most_unexplained == pytest.approx(0, abs=1e-4)
     k = clusters.frequencies[0]
     with torch.no_grad():
-        hidden = net.act(net.fc1(nn.functional.one_hot(TASK.inputs, P).flatten(1).float())).double()
+        hidden = net.act(
+            net.fc1(nn.functional.one_hot(TASK.operands, P).flatten(1).float())
+        ).double()
     written = hidden[:, chosen[k]] @ net.fc2.weight.detach().double()[:, chosen[k]].T
     right = written.gather(1, TASK.labels[:, None])[:, 0]
     margin = right - (written.sum(dim=1) - right) / (P - 1)
@@ -213,7 +215,7 @@ def test_logits_with_positions_are_read_at_the_last():
     net = Positions()
     seen = gi.snapshot(net, TASK)
     with torch.no_grad():
-        assert torch.allclose(seen.logits, net(TASK.inputs)[:, -1], atol=1e-6)
+        assert torch.allclose(seen.logits, net(TASK.operands)[:, -1], atol=1e-6)
 
 
 def test_double_precision_dropout_and_tied_weights():
@@ -307,5 +309,5 @@ class TestArchitecture:
         weights = {name: x.detach() for name, x in net.named_parameters()}
         cache = {}
         logits = architecture.forward(weights, TASK.model_inputs, cache)
-        assert torch.allclose(logits, net(TASK.inputs), atol=1e-6)
+        assert torch.allclose(logits, net(TASK.operands), atol=1e-6)
         assert {"fc1", "act", "fc2", LOGITS} <= set(cache)

@@ -56,7 +56,7 @@ def test_shares_are_those_of_the_eight_terms(p):
     }
     task = ModularTask("add", p)
     found = attention(from_weights(weights, architecture, task), frequencies=[2])
-    a, b = task.inputs.double().unbind(1)
+    a, b = task.operands.double().unbind(1)
     variance = found.pattern.var(dim=(2, 3), correction=0).sum(1)
     for k in range(1, p // 2 + 1):
         one = [torch.ones_like(a)]

@@ -42,7 +42,7 @@ def test_the_sigmoid_is_exact_for_one_wave_and_no_attention_to_equals(rate):
     two = table.loc[("sigmoid", 1)]  # the second wave is what is missing
     assert two["variance_explained"] < 0.95
     assert two["whole_readout"] == pytest.approx(1, abs=1e-12)
-    a, b = snapshot.task.inputs.double().unbind(1)
+    a, b = snapshot.task.operands.double().unbind(1)
     score = [(4 * math.pi * x / 11 - 0.4).cos() for x in (a, b)]
     fit = rate * (score[0] - score[1] + 0.7).sigmoid() + 1 - rate
     truth = true[:, 1, 0]
@@ -59,7 +59,7 @@ def test_the_line_is_ordinary_least_squares(variant):
     snapshot = from_weights(weights, architecture, task)
     readout = attention_readout(snapshot)
     table = attention_fits(snapshot).table().set_index(["form", "head"])
-    a, b = task.inputs.unbind(1)
+    a, b = task.operands.unbind(1)
     t = torch.arange(P).double()
     for head, k in enumerate(readout.leading):
         angle = 2 * math.pi * k * t / P

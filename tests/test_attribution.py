@@ -106,7 +106,7 @@ def test_parts_are_those_of_the_definition(variant, clusters, against):
 
     frame = found.by_frequency()
     assert list(frame.columns) == [1, 3, "other", "constant", "rest", "margin"]
-    exponent = task.inputs.sum(1)
+    exponent = task.operands.sum(1)
     bases = {k: dense.directions(P, (k,), exponent) for k in (1, 2, 3)}
     for name, part in parts.items():
         share = {k: (dense.projected(part, b) * m).sum(1).mean() for k, b in bases.items()}

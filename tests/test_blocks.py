@@ -235,7 +235,7 @@ def test_scores_of_tokens_are_those_of_attention(name):
         cache = {}
         blocks.logits(snapshot.weights, snapshot.transformer, snapshot.task.tokens, recorder(cache))
         ratio = cache["blocks.0.attn.hook_pattern"][:, :, -1].log()
-        a, b = snapshot.task.inputs.unbind(1)
+        a, b = snapshot.task.operands.unbind(1)
         expected = (scores[:, a] - scores[:, b] + offset[:, None]).T
         torch.testing.assert_close(ratio[:, :, 0] - ratio[:, :, 1], expected)
 

@@ -83,7 +83,7 @@ def test_the_saved_network_is_the_live_one(name, network, tmp_path):
     own = model(task.tokens)[:, -1]
     right = task.of_answers(own).argmax(1) == task.labels
     assert right.all()
-    # A bridge's file keeps the rows of all heads in one matrix, which do not show how many there are.
+    # A bridge keeps the rows of all heads in one matrix, which do not show how many there are.
     settings = {"operation": "subtract", "p": P, "n_heads": 2, **settings}
     run = gi.load(saved(model, tmp_path), **settings)
     assert run.task == task

@@ -124,7 +124,7 @@ def test_every_rule_finds_the_frequencies_of_clock_weights(rule, clock_snapshot)
 
 def test_clock_logits_have_their_closed_form(clock_snapshot):
     p = 31
-    a, b = clock_snapshot.task.inputs.double().unbind(1)
+    a, b = clock_snapshot.task.operands.double().unbind(1)
     c = torch.arange(p).double()
     expected = sum(
         20 * (math.pi * k * (a - b) / p).cos().abs()[:, None]

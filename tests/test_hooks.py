@@ -107,7 +107,7 @@ def test_directions_are_the_functions_they_are_called(operation, p, terms):
     for k in every:
         own, _ = table_directions(task, (k,), terms)
         angle = 2 * math.pi * k * group.of_input.double() / group.order
-        a, b = (2 * math.pi * k * group.of_token[x].double() / group.order for x in task.inputs.T)
+        a, b = (2 * math.pi * k * group.of_token[x].double() / group.order for x in task.operands.T)
         waves = (
             [angle.cos(), angle.sin()]
             if terms == "answer"

@@ -26,7 +26,7 @@ def pizza():
 def test_each_circle_of_the_hand_built_model_computes_its_own_pizza(pizza):
     found = isolate_circles(pizza)
     assert found.accuracy == 1.0
-    a, b = pizza.task.inputs.double().unbind(1)
+    a, b = pizza.task.operands.double().unbind(1)
     c = torch.arange(P)
     for subset in found.subsets:
         logits = sum(

@@ -79,7 +79,7 @@ def test_the_attention_map_is_what_uniform_attention_lets_through():
     weights, architecture, task = random_model(1, attention_rate=0.0)
     read = input_weights(weights, 7, path="attention")
     pre = from_weights(weights, architecture, task).activation("blocks.0.mlp.hook_pre")
-    a, b = task.inputs.unbind(1)
+    a, b = task.operands.unbind(1)
     rest = pre - read[0, a] - read[1, b]
     torch.testing.assert_close(rest, rest[:1].expand_as(rest))
 

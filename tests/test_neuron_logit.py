@@ -108,7 +108,7 @@ def test_reading_on_the_directions_has_the_sign_of_the_wave():
     """u_k . MLP grows with +cos(w_k(a + b)) and v_k . MLP with +sin, not with the mirrored sine."""
     snapshot = hand_built()
     found = neuron_logit_directions(snapshot)
-    f = snapshot.task.inputs.sum(1).double()
+    f = snapshot.task.operands.sum(1).double()
     for k in found.frequencies:
         for part, wave in (("cos", torch.cos), ("sin", torch.sin)):
             read = snapshot.mlp_post.double() @ found.direction(k, part)

@@ -201,9 +201,9 @@ def test_powers_are_computed_once_a_snapshot():
 def test_multiplication_leaves_zero_factors_out():
     task = ModularTask("multiply", 13)
     log = task.answer_group.of_token
-    a, b = log[task.inputs].unbind(1)
+    a, b = log[task.operands].unbind(1)
     wave = (2 * torch.pi * 5 * a / 12).cos() * (2 * torch.pi * 5 * b / 12).sin()
-    wave[(task.inputs == 0).any(1)] = 1000.0  # would swamp everything
+    wave[(task.operands == 0).any(1)] = 1000.0  # would swamp everything
     found = neuron_clusters(of_activations([wave[:, None]], task))
     assert found.leading.tolist() == [5]
     assert found.quadratic_fraction.item() == pytest.approx(1)
@@ -212,7 +212,7 @@ def test_multiplication_leaves_zero_factors_out():
 
 def test_a_task_without_directions_has_clusters_but_no_key_ones():
     task = ModularTask("x2xyy2", 7)
-    wave = (2 * torch.pi * 2 * task.inputs[:, 0] / 7).cos()[:, None]
+    wave = (2 * torch.pi * 2 * task.operands[:, 0] / 7).cos()[:, None]
     found = neuron_clusters(of_activations([wave], task))
     assert found.sizes == {2: 1, -1: 0}
     assert found.key_frequencies == ()

@@ -257,7 +257,7 @@ class TestWeights:
         run = recorded(tmp_path / "run", net)
         assert torch.equal(run.weights()["norm.running_var"], net.norm.running_var)
         with torch.no_grad():
-            assert torch.allclose(run.snapshot().logits, net.eval()(TASK.inputs), atol=1e-6)
+            assert torch.allclose(run.snapshot().logits, net.eval()(TASK.operands), atol=1e-6)
         whole = sum(float(x.detach().square().sum()) for x in net.parameters())
         measured = gi.progress_measures(run)
         assert measured.sum_sq_weights.iloc[-1] == pytest.approx(whole)
@@ -277,7 +277,7 @@ class TestWeights:
         net = pruned()
         run = recorded(tmp_path / "run", net)
         with torch.no_grad():
-            assert torch.allclose(run.snapshot().logits, net(TASK.inputs), atol=1e-6)
+            assert torch.allclose(run.snapshot().logits, net(TASK.operands), atol=1e-6)
         again = gi.load(tmp_path / "run", module=pruned())
         assert torch.equal(again.snapshot().logits, run.snapshot().logits)
         parameters = float(net.fc1.weight_orig.detach().square().sum())
@@ -288,7 +288,7 @@ class TestWeights:
     def test_what_a_forward_leaves_behind_is_no_hindrance(self, tmp_path):
         net = Net()
         run = recorded(tmp_path / "run", net)
-        net.last_loss = net(TASK.inputs).sum()  # as autograd made it
+        net.last_loss = net(TASK.operands).sum()  # as autograd made it
         assert torch.equal(
             gi.load(tmp_path / "run", module=net).snapshot().logits, run.snapshot().logits
         )
@@ -309,7 +309,7 @@ class TestWeights:
         net.fc1.bfloat16()
         seen = gi.snapshot(net, TASK)
         with torch.no_grad():
-            assert torch.allclose(seen.logits, net(TASK.inputs), atol=1e-6)
+            assert torch.allclose(seen.logits, net(TASK.operands), atol=1e-6)
         assert seen.activation("fc1").dtype == torch.bfloat16
         assert ablated(net, hooks.neurons("fc1", [0])) != 1
 

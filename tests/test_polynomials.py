@@ -37,7 +37,7 @@ def columns(a, b, k, n, terms):
 def dense_fit(post, task, k, terms):
     """Least squares by numpy on the monomials, over inputs that have an exponent."""
     exponent = task.answer_group.of_token if task.answer_group else torch.arange(task.p)
-    a, b = exponent[task.inputs].unbind(1)
+    a, b = exponent[task.operands].unbind(1)
     defined = (a >= 0) & (b >= 0)
     n = int(exponent.max()) + 1
     matrix = columns(a[defined], b[defined], k, n, terms).numpy()
@@ -53,7 +53,7 @@ def random_neurons(task, m=24):
     n = int(exponent.max()) + 1
     generator = torch.Generator().manual_seed(task.p)
     post = torch.randn(task.n_inputs, m, generator=generator).double()
-    a, b = exponent[task.inputs].unbind(1)
+    a, b = exponent[task.operands].unbind(1)
     for i in range(0, m, 2):
         k = 1 + i // 2 % (n // 2)
         matrix = columns(a, b, k, n, "degree_2")
@@ -110,7 +110,7 @@ def test_clock_neurons_have_their_closed_form_fits():
 
 def test_the_summary_pools_variances():
     task = ModularTask("add", 7)
-    wave = (2 * torch.pi * 2 * task.inputs[:, 0] / 7).cos()
+    wave = (2 * torch.pi * 2 * task.operands[:, 0] / 7).cos()
     noise = torch.randn(49, generator=torch.Generator().manual_seed(0))
     post = torch.stack([10 * wave, wave + 0.2 * noise], dim=1).double()
     fits = polynomial_fits(of_activations([post], task), threshold=0.5)
@@ -124,7 +124,7 @@ def test_the_summary_pools_variances():
 
 def test_dead_neurons_have_no_fit_and_do_not_count():
     task = ModularTask("add", 7)
-    wave = (2 * torch.pi * 2 * task.inputs[:, 0] / 7).cos().double()
+    wave = (2 * torch.pi * 2 * task.operands[:, 0] / 7).cos().double()
     post = torch.stack([wave, torch.full_like(wave, 0.3)], dim=1)
     snapshot = of_activations([post], task)
     fits = polynomial_fits(snapshot)

@@ -30,7 +30,7 @@ def test_the_three_losses_equal_the_dense_float64_definitions(step, shipped):
         snapshot.weights, shipped.architecture, shipped.task.tokens
     )
     labels, train = shipped.task.labels, shipped.train_mask
-    exponent = shipped.task.inputs.sum(1)
+    exponent = shipped.task.operands.sum(1)
     basis = dense.directions(113, keys, exponent)
     fit = dense.trig_fit(logits, 113, keys, exponent)
     centred = logits - logits.mean()
@@ -58,7 +58,7 @@ def test_the_demo_variants_equal_their_definitions(shipped):
     keys = gi.key_frequencies(shipped).frequencies
     snapshot = shipped.snapshot(5200)
     labels, train = shipped.task.labels, shipped.train_mask
-    basis = dense.directions(113, keys, shipped.task.inputs.sum(1))
+    basis = dense.directions(113, keys, shipped.task.operands.sum(1))
     post = snapshot.mlp_post.double()
     weights = {name: w.double() for name, w in snapshot.weights.items()}
     w_logit = weights["blocks.0.mlp.W_out"] @ weights["unembed.W_U"]
@@ -107,7 +107,7 @@ def test_clock_weights_have_their_closed_form_losses(hand_built):
 def test_clock_weights_without_their_frequencies(hand_built):
     """What is left: amplitude * (|cos| - mean |cos|) cos(w_k(a + b - c)), dense, by the formula."""
     snapshot, p, keys, amplitude = hand_built
-    a, b = snapshot.task.inputs.double().unbind(1)
+    a, b = snapshot.task.operands.double().unbind(1)
     c = torch.arange(p).double()
     rest = sum(
         ((math.pi * k * (a - b) / p).cos().abs() - clock.mean_envelope(p))[:, None]

@@ -215,7 +215,13 @@ def test_an_operation_can_neither_change_its_operands_nor_labels_it_gave(registe
     assert torch.equal(task.labels, ModularTask("add", 7).labels)
     kept.zero_()
     assert torch.equal(task.labels, ModularTask("add", 7).labels)
-    assert task.inputs[8].tolist() == [1, 1]
+    assert task.operands[8].tolist() == [1, 1]
+
+
+def test_the_former_name_of_the_operands_works_with_a_warning():
+    task = ModularTask("divide", 7)
+    with pytest.warns(DeprecationWarning, match=r"write task\.operands\."):
+        assert torch.equal(task.inputs, task.operands)
 
 
 def test_a_cell_run_twice_replaces_its_own_operation_and_no_other(registered):

@@ -41,7 +41,7 @@ def by_hand(model, task, trained):
         logits = model(task.tokens)
     logits = (logits[:, -1] if logits.ndim == 3 else logits).double()
     losses, rights = {}, {}
-    for row, (a, b) in enumerate(task.inputs.tolist()):
+    for row, (a, b) in enumerate(task.operands.tolist()):
         answer = int(task.labels[row])
         losses[a, b] = float(-torch.log_softmax(logits[row], 0)[answer])
         rights[a, b] = float(logits[row].argmax() == answer)
@@ -94,7 +94,7 @@ def test_members_of_an_ensemble_have_their_own(recipe, tmp_path):
     counts = set()
     for run in runs:
         trained = trained_pairs(run)
-        counts.add(sum(not {(a, b), (b, a)} & trained for a, b in run.task.inputs.tolist()))
+        counts.add(sum(not {(a, b), (b, a)} & trained for a, b in run.task.operands.tolist()))
     assert len(counts) > 1  # of unmirrored pairs
 
 

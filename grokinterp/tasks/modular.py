@@ -1,5 +1,6 @@
 """What is the task of modular arithmetic? Its pairs of operands, how they are read, answers."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
@@ -181,7 +182,8 @@ class ModularTask(Task):
 
     @property
     def inputs(self) -> Int[Tensor, "n_inputs 2"]:
-        """The same under its former name."""
+        """The same under its name in 0.2.0, which works for one more release."""
+        warnings.warn("task.inputs: write task.operands.", DeprecationWarning, stacklevel=2)
         return self.operands
 
     @cached_property
