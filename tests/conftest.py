@@ -27,8 +27,18 @@ with warnings.catch_warnings():  # third-party imports, before warnings become e
     import transformer_lens  # noqa: F401
 
 
+NO_SHAPES = jaxtyping.config.jaxtyping_disable  # JAXTYPING_DISABLE=1, for all tests
+
+
 def pytest_configure():
     typecheck.install()
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures of any scope
+def pytest_runtest_setup(item):
+    """Checks of shapes are off where a test, or its module, is marked so: as for users."""
+    unchecked = item.get_closest_marker("shapes_unchecked") is not None
+    jaxtyping.config.update("jaxtyping_disable", unchecked or NO_SHAPES)
 
 
 def grokinterp(*arguments):
@@ -128,12 +138,6 @@ def run(monkeypatch, capsys):
         return stopped.value.code, captured.out, captured.err
 
     return command
-
-
-@pytest.fixture
-def shapes_unchecked(monkeypatch):
-    """As for users: no check speaks before ours, or takes longer than what it checks."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @contextlib.contextmanager

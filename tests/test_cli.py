@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import SHIPPED
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 
 def test_phases_prints_one_json_object(run):
     status, out, err = run("phases", SHIPPED, "--json", "--expect", "grokked")

@@ -15,6 +15,8 @@ import torch
 
 import grokinterp as gi
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 
 def test_a_run_goes_out_and_comes_back(run, tiny_run, tmp_path):
     for format in ("demo", "paper"):

@@ -15,6 +15,8 @@ from grokinterp.comparison.profile import PROFILED, _features, _peak
 from grokinterp.viz import comparison_page
 from tests.labels import axis_titles
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 module = sys.modules["grokinterp.comparison._compare"]
 GROKKED, STEADY = "mod31-grokked", "mod31-steady"
 

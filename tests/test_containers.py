@@ -23,6 +23,8 @@ import grokinterp as gi
 from grokinterp.reading.tensor_files import read_file
 from tests.foreign import Net, in_parts
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 
 @pytest.fixture(scope="module")
 def states(tiny_run):

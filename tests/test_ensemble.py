@@ -19,6 +19,8 @@ from grokinterp.training import (
 from grokinterp.training.learner import Learner
 from grokinterp.updates import CrossEntropy
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 QUICK = gi.recipes()["mod11-quick"].replace(threads=1)
 MLP = gi.Recipe(
     model="mlp", p=13, d_mlp=24, batch_size=20, train_fraction=0.7, lr=1e-2, threads=1
@@ -64,7 +66,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_member_is_its_single_run(name, shapes_unchecked):
+def test_every_member_is_its_single_run(name):
     recipe, steps, n_members = VARIANTS[name]
     recipes = [each.replace(data_seed=i % 2) for i, each in enumerate(seeds(recipe, n_members))]
     learner = after(steps, *recipes)

@@ -11,6 +11,8 @@ from grokinterp.runs import manifest
 from grokinterp.runs.manifest import Manifest
 from grokinterp.training import learner, loop, verification, verify
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 SHIPPED_FACTS = {"threads", "cpu", "cpu_capability", "device"}
 
 

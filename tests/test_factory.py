@@ -58,6 +58,8 @@ def broken():
 
 
 from os import system
+
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
 '''
 
 

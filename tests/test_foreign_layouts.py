@@ -11,6 +11,8 @@ from grokinterp.circuits import hooks
 from grokinterp.models import TransformerArchitecture
 from grokinterp.progress import losses
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 P = 7
 # What a model reads, and how many more tokens, positions and classes than that it has.
 LAYOUTS = {
@@ -76,7 +78,6 @@ def saved(model, folder, name="step_400.pt"):
     return folder / name
 
 
-@pytest.mark.usefixtures("shapes_unchecked")
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_saved_network_is_the_live_one(name, network, tmp_path):
     (settings, _), (model, task) = LAYOUTS[name], network(name)

@@ -8,6 +8,8 @@ from torch import nn
 
 import grokinterp as gi
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 P, D = 7, 16
 TASK = gi.ModularTask("subtract", P)  # whose operands cannot be exchanged
 SAID = {"n_heads": 2, "p": P, "operation": "subtract"}

@@ -21,6 +21,8 @@ from tests.foreign import (
     trainer_folder,
 )
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 
 @pytest.fixture(scope="module")
 def paper_run(tiny, tmp_path_factory):

@@ -10,6 +10,8 @@ from grokinterp.circuits import hooks
 from grokinterp.encodings.bases import coordinates
 from grokinterp.fourier.spectra import embedding_components, embedding_spectrum, input_weights
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 P, WIDTH, D = 7, 12, 4
 KINDS = {
     "two-hot, summed": {"combine": "sum"},

@@ -9,6 +9,8 @@ import pytest
 import grokinterp as gi
 from tests.curves import BOUNDARIES, KINDS, chain, generated
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 SIZE = 1000
 
 

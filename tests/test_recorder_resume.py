@@ -355,6 +355,8 @@ import math, pathlib, sys, numpy as np, torch
 import grokinterp as gi
 from tests.test_recorder_resume import METRICS, STEPS, assert_whole, model, recorder
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 out = pathlib.Path(sys.argv[1])
 first = recorder(out)
 first.save(0, model(0))

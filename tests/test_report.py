@@ -27,6 +27,8 @@ from grokinterp.reporting.panels import PANELS, SECTIONS
 from grokinterp.runs.manifest import Manifest
 from grokinterp.viz import comparison_page
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 HOSTILE = "<img src=x onerror=alert(1)> \"quoted\" 'и' & é ☃ {{7*7}} ]]> --><br> $&"
 
 
@@ -223,7 +225,7 @@ def test_milestones_are_where_the_story_happens(shipped, shipped_measures):
     assert milestones(shipped.steps, nothing) == (last,)
 
 
-def test_bad_input_is_one_line_and_leaves_what_was_there(tiny_run, tmp_path, shapes_unchecked):
+def test_bad_input_is_one_line_and_leaves_what_was_there(tiny_run, tmp_path):
     there = tmp_path / "out.html"
     there.write_text("mine")
     for given in (3, [], "run", [tiny_run, 3]):

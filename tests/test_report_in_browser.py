@@ -503,7 +503,8 @@ def test_dark_and_light(opened):
 
 
 @patch.dict(PANELS)  # which puts them back in their order
-def test_two_runs_move_together_by_step_and_by_phase(mod31, tmp_path, downloads, shapes_unchecked):
+@pytest.mark.shapes_unchecked
+def test_two_runs_move_together_by_step_and_by_phase(mod31, tmp_path, downloads):
     for slow in FEW:
         del PANELS[slow]
     runs = [gi.load(run.path) for run in mod31.values()]

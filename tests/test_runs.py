@@ -184,7 +184,8 @@ class TestRecorder:
         assert row[["train_loss", "test_loss", "excluded_loss"]].isna().all()
         assert row[["restricted_loss", "trig_loss", "sum_sq_weights"]].notna().all()
 
-    def test_bad_use_is_refused(self, tiny, tmp_path, shapes_unchecked):
+    @pytest.mark.shapes_unchecked
+    def test_bad_use_is_refused(self, tiny, tmp_path):
         task = tiny.build_task()
         faults = {
             "names a row twice": torch.tensor([1, 1]),

@@ -7,6 +7,8 @@ import torch
 import grokinterp as gi
 from tests.foreign import paper_file, python_split
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 CUT, ROUNDED = 50, 51
 SIZES = pytest.mark.parametrize("n", [CUT, ROUNDED])
 

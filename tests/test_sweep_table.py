@@ -13,6 +13,8 @@ from grokinterp.sweeps.driver import SWEEP
 from grokinterp.sweeps.table import PARQUET, RESULTS
 from grokinterp.training import loop
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 
 @pytest.fixture(scope="module")
 def sweep(tiny):

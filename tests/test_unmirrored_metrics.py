@@ -15,6 +15,8 @@ import grokinterp as gi
 from grokinterp.training import train_ensemble, verify
 from tests.foreign import trainer_folder
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 FOUR = ["train_loss", "test_loss", "train_acc", "test_acc"]
 TWO = ["test_loss_unmirrored", "test_acc_unmirrored"]
 

@@ -129,7 +129,8 @@ def test_every_frequency_emerges_in_its_line(shipped):
         assert (line.x[:-1].to_numpy() == shares.index).all()
 
 
-def test_what_is_no_table_of_shares_is_refused(shipped_measures, tiny_run, shapes_unchecked):
+@pytest.mark.shapes_unchecked
+def test_what_is_no_table_of_shares_is_refused(shipped_measures, tiny_run):
     with pytest.raises(gi.InputError, match="no table of shares"):
         plot_emergence(shipped_measures, frequencies=(1,))
     shares = frequency_shares(tiny_run)

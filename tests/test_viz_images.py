@@ -59,7 +59,8 @@ def test_the_shipped_run_is_drawn_small(shipped):
 
 
 @pytest.mark.parametrize("classes", [[], [7], [-1], ["a"], [1.0], [True], "0", 3, None])
-def test_bad_classes_are_refused_in_one_line(tiny_run, classes, shapes_unchecked):
+@pytest.mark.shapes_unchecked
+def test_bad_classes_are_refused_in_one_line(tiny_run, classes):
     with pytest.raises(gi.InputError) as refused:
         plot_logits(tiny_run, classes=classes)
     assert "\n" not in str(refused.value)

@@ -11,6 +11,8 @@ import torch
 import grokinterp as gi
 from tests.foreign import python_split
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 STEPS = (0, 25, 50, 75, 100)
 
 

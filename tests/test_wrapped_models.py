@@ -411,6 +411,8 @@ def test_what_a_refused_holder_holds_is_taken():
 SCRIPT = """
 import types, torch
 import grokinterp as gi
+
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
 task = gi.ModularTask("add", p=7)
 weights = {"embed.W_E": torch.zeros(8, 4)}
 class Sharded(torch.nn.Module):
