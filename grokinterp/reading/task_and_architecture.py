@@ -50,6 +50,7 @@ from grokinterp.runs.metrics import COLUMNS, evaluate
 from grokinterp.tasks.answer_group import UNDEFINED
 from grokinterp.tasks.layout import USUAL
 from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.operations import get_operation
 from grokinterp.tasks.splits import mask_of
 
 SAMPLE = 2048  # rows of the table
@@ -262,7 +263,8 @@ def _candidates(
         parts.append([x for x in choices if recognised.possible(key, x)])
     rows = torch.arange(task.n_inputs)[:: max(1, task.n_inputs // SAMPLE)]
     pairs = task.operands[rows]
-    labels = {name: _labels_of(pairs, replace(task, operation=name)) for name in operations}
+    places = pairs[:, 0] * task.p + pairs[:, 1]
+    labels = {name: get_operation(name).table(task.p, task.seed)[places] for name in operations}
     for values in itertools.product(*parts):
         chosen = dict(zip(recognised.assumed, values, strict=True))
         reading = recognised.replace(**chosen)
@@ -275,12 +277,6 @@ def _candidates(
             log_losses = scores.losses.clamp_min(SMALLEST_LOSS).log().where(there, torch.nan)
             accuracy = float(scores.right[there].double().mean())
             yield Candidate({**chosen, "operation": name}, log_losses, accuracy)
-
-
-def _labels_of(operands: Int[Tensor, "rows 2"], task: ModularTask) -> Int[Tensor, " rows"]:
-    """The answer of each pair, -1 for those that the task leaves out."""
-    rows = task.row_of[operands[:, 0], operands[:, 1]]
-    return task.labels[rows.clamp_min(0)].where(rows != UNDEFINED, UNDEFINED)
 
 
 def with_inputs(
