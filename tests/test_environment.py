@@ -159,6 +159,7 @@ class TestVerify:
         found = verify(gi.train(recipe, tmp_path / "run"))
         assert (found.same_bits, found.steps, list(found.weights)) == (True, 40, [0, 30, 40])
 
+    @pytest.mark.slow
     def test_checkpoints_that_start_late_leave_the_logged_steps(self, tiny, tmp_path):
         recipe = tiny.replace(steps=502, checkpoints=[501])
         found = verify(gi.train(recipe, tmp_path / "run"))

@@ -224,7 +224,9 @@ def test_a_cut_keeps_the_largest_shares(values):
         assert choice.reason
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
+)
 def test_key_frequencies_of_a_model_in_half_precision(dtype, shipped):
     whole = shipped.model()
     halves = {name: weight.to(dtype) for name, weight in shipped.weights().items()}

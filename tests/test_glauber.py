@@ -283,7 +283,10 @@ def test_the_critical_torus_approaches_onsagers_energy():
         assert abs(rest) < 0.25 / lattice**3
 
 
-@pytest.mark.parametrize(("temperature", "sweeps"), [(critical_temperature(), 400), (3.0, 60)])
+@pytest.mark.parametrize(
+    ("temperature", "sweeps"),
+    [pytest.param(critical_temperature(), 400, marks=pytest.mark.slow), (3.0, 60)],
+)
 def test_long_chains_have_the_exact_energy_of_the_torus(temperature, sweeps):
     """L = 16; at Tc, -sqrt(2) of the infinite lattice is more than five deviations away."""
     n = 600

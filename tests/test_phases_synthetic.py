@@ -1,5 +1,6 @@
 """Phase detection scored on curves whose label and bends are known (tests/curves.py)."""
 
+import functools
 from collections import Counter
 
 import numpy as np
@@ -134,6 +135,11 @@ def stepwise(train_row, test_row, height=1.0, rows=ROWS):
     )  # fmt: skip
 
 
+@functools.cache
+def label_of_stepwise(train_row, test_row):
+    return gi.detect_phases(stepwise(train_row, test_row)).label
+
+
 @pytest.mark.parametrize("train_row", range(1, ROWS))
 @pytest.mark.parametrize("test_row", range(1, ROWS))
 def test_the_margin_is_how_far_the_test_crossing_is_from_another_label(train_row, test_row):
@@ -141,7 +147,7 @@ def test_the_margin_is_how_far_the_test_crossing_is_from_another_label(train_row
     moved = {
         abs(row - test_row)
         for row in range(1, ROWS + 1)
-        if gi.detect_phases(stepwise(train_row, row)).label != found.label
+        if label_of_stepwise(train_row, row) != found.label
     }
     assert found.margin.intervals == min(moved)
     assert found.to_dict()["margin"] == {

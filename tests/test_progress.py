@@ -21,7 +21,9 @@ CONTRACT = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("step", [800, 5200, -1])
+@pytest.mark.parametrize(
+    "step", [*(pytest.param(x, marks=pytest.mark.slow) for x in (800, 5200)), -1]
+)
 def test_the_three_losses_equal_the_dense_float64_definitions(step, shipped):
     """Through TransformerLens in float64, explicit directions and p-cubed cubes."""
     keys = gi.key_frequencies(shipped).frequencies

@@ -89,6 +89,7 @@ def test_another_ensemble_is_the_same_sweep_and_measures_nothing_again(sweep, fa
     assert Sweep.from_toml(tmp_path / SWEEP).ensemble == 3
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_a_group_and_names_it_and_it_goes_on(
     sweep, alone, faster, tmp_path, monkeypatch
 ):

@@ -31,14 +31,18 @@ def same_bits(one: gi.Run, other: gi.Run) -> bool:
 VARIANTS = [
     {},
     {"batch_size": 7},
+    {"n_layers": 2, "warmup": 5, "biases": "all"},
+]
+MORE = [
     {"optimizer": "adam", "weight_decay": 0.01},
     {"optimizer": "sgd", "lr": 0.1, "weight_decay": 0.001},
-    {"n_layers": 2, "warmup": 5, "biases": "all"},
     {"equals_token": False, "biases": "mlp", "equals_class": False, "act_fn": "gelu"},
 ]
 
 
-@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+@pytest.mark.parametrize(
+    "changes", [*VARIANTS, *(pytest.param(x, marks=pytest.mark.slow) for x in MORE)], ids=str
+)
 def test_a_run_stopped_anywhere_resumes_to_the_same_bits(changes, tiny, tmp_path, monkeypatch):
     recipe = tiny.replace(**changes)
     unbroken = gi.train(recipe, tmp_path / "unbroken")
