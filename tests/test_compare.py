@@ -11,7 +11,7 @@ import torch
 import grokinterp as gi
 from grokinterp import encodings
 from grokinterp.comparison.lineup import Clock, names_of, outcome, regimes_of, settings_of
-from grokinterp.comparison.profile import PROFILED, _features, _peak
+from grokinterp.comparison.profile import PROFILED, _at_the_end, _features, _peak
 from grokinterp.viz import comparison_page
 from tests.labels import axis_titles
 
@@ -442,3 +442,14 @@ class TestShown:
         status, _, err = run("compare", *paths, "--align", "epoch")
         assert status == 2
         assert "align='epoch'" in err
+
+
+def test_a_formula_without_frequencies_of_its_tokens_is_compared_all_the_same(tmp_path):
+    recipe = gi.Recipe(p=7, operation="a*b + a", d_model=8, n_heads=2, d_mlp=8, steps=1, threads=1)
+    snapshot = gi.train(recipe, tmp_path).snapshot()
+    curve = encodings.pruning_curve(snapshot, test_only=True)
+    values, notes = _at_the_end(snapshot, curve, "mine")
+    assert "c_fourier" not in values
+    assert values["c"] == curve.c
+    assert "n_key_frequencies" in values
+    assert notes[0].startswith("mine: no compressibility in the Fourier basis (in a*b + a mod 7")

@@ -378,3 +378,13 @@ def test_groups_hold_every_recipe_once_with_those_it_can_be_trained_with():
         ["deep"], ["deep too"],
     ]  # fmt: skip
     assert groups(recipes, 1) == [[name] for name in recipes]
+
+
+@pytest.mark.parametrize("ids", [{}, {"operand_ids": 1, "token_ids": {"op": 0, "=": 12}}])
+def test_members_read_one_layout(ids, tmp_path):
+    plain, other = QUICK, QUICK.replace(layout="a op b =", seed=1, **ids)
+    for both in ([plain, other], [other, plain]):
+        with pytest.raises(gi.InputError, match=r"layout=.*None.*those of one ensemble"):
+            train_ensemble(both, tmp_path)
+    with pytest.raises(gi.InputError, match="answer_ids=None and 1;"):
+        train_ensemble([other, other.replace(answer_ids=1)], tmp_path)

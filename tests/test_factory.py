@@ -210,3 +210,13 @@ def test_the_code_runs_only_for_whom_names_it(named, trained, tmp_path):
     last = json.loads(measured.stdout)
     assert "imported" in measured.stderr
     assert "restricted_loss" in json.dumps(last)
+
+
+def test_a_function_that_ends_the_process_is_refused(tmp_path, monkeypatch, trained):
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "ending_net.py").write_text("def build():\n    raise SystemExit(3)\n")
+    with pytest.raises(InputError, match=r"ending_net:build raised SystemExit \(3\)"):
+        gi.load(tmp_path, model="ending_net:build", p=P)
+    with pytest.raises(InputError, match="defines no function 'system'") as refused:
+        gi.load(tmp_path, model="os:system", p=P)
+    assert len(str(refused.value)) <= 400

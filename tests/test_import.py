@@ -745,3 +745,42 @@ class TestImport:
         (tmp_path / "b_step_5.pt").rename(tmp_path / "best.pt")
         (tmp_path / "a_step_5.pt").unlink()
         assert gi.load(tmp_path).steps == (0,)  # as the file by itself
+
+
+@pytest.mark.parametrize(
+    ("keys", "papers"),
+    [
+        ({"operation": "divide"}, True),
+        ({"operation": "a*b + a", "layout": "b a"}, False),
+        ({"layout": "eos a / b =", "operand_ids": 5, "answer_ids": 2, "operation": "divide",
+          "token_ids": {"eos": 0, "=": 1, "/": 3}}, False),
+        ({"operand_ids": 1, "token_ids": {"=": 0}}, False),
+    ],
+)  # fmt: skip
+def test_what_is_exported_says_its_task_and_its_rows(keys, papers, tmp_path):
+    """Of a network that has learned nothing, which no import could tell."""
+    recipe = gi.Recipe(
+        p=7, d_model=8, n_heads=2, d_head=4, d_mlp=8, steps=4, log_every=1, train_fraction=0.5,
+        checkpoints="every:2", threads=1, **keys,
+    )  # fmt: skip
+    run = gi.train(recipe, tmp_path / "run")
+    for format in ("demo", "paper") if papers else ("demo",):
+        there = gi.load(gi.export(run, tmp_path / f"{format}.pth", format=format))
+        assert there.task == run.task
+        assert torch.equal(there.train_indices, run.train_indices)
+        assert torch.equal(there.snapshot(4).logits, run.snapshot(4).logits)
+    if not papers:
+        with pytest.raises(gi.InputError, match="no place for inputs such as"):
+            gi.export(run, tmp_path / "paper.pth", format="paper")
+
+
+def test_ids_of_a_configuration_are_no_settings(tmp_path):
+    recipe = gi.Recipe(
+        p=7, d_model=8, n_heads=2, d_head=4, d_mlp=8, steps=0, threads=1, operation="subtract",
+        layout="a op b =", token_ids={"op": 9, "=": 8},
+    )  # fmt: skip
+    run = gi.train(recipe, tmp_path / "run")
+    torch.save(run.weights(0), tmp_path / "model.pt")
+    said = {"layout": "a op b =", "token_ids": {"op": 9, "=": 8}, "p": 7, "operation": "subtract"}
+    (tmp_path / "config_model.json").write_text(json.dumps(said))
+    assert gi.load(tmp_path / "model.pt").task == run.task

@@ -150,6 +150,7 @@ def test_commands_know_it_by_their_option(folder, plugin, tmp_path):
     assert "If a plug-in has it" in refused.stderr
     keys = command(folder, *named, "recipes", "--keys").stdout
     assert re.search(r"task=bit-parity\n  bits +8", keys)
+    assert re.search(r"  normalization_type +none +norms before", keys)
     wrong = command(
         folder, *named, "train", "net.toml", "--set", "widht=3", "--out", tmp_path / "x"
     )

@@ -105,3 +105,28 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path):
         find_recipe(path)
     with pytest.raises(InputError, match="did you mean 'mod113-grokked'"):
         find_recipe("mod113-groked")
+
+
+@pytest.mark.parametrize("empty", ["", [], {}, ()])
+def test_what_is_empty_is_none_of_a_key_that_may_be_none(empty):
+    given = Recipe(p=7, layout="a op b =", token_ids={"op": 9, "=": 8}, operand_ids=1)
+    none = given.replace(layout="", token_ids=empty, operand_ids=empty or None)
+    assert none == Recipe(p=7)
+    assert Recipe.from_dict(tomllib.loads(none.to_toml())) == none
+    with pytest.raises(InputError, match="steps="):
+        Recipe(steps=empty)
+
+
+def test_spellings_of_a_layout_and_its_ids_are_one_recipe():
+    one = Recipe(p=7, layout="a op b =", token_ids={"op": 9, "=": 8})
+    assert one == Recipe(p=7, layout=" a  op b = ", token_ids=[["=", 8], ["op", 9]])
+    assert one.build_task().token_ids == (("op", 9), ("=", 8))  # in the order of the words
+
+
+@pytest.mark.parametrize("ids", [[[["op"], 7], ["=", 8]], [[7, "op"], [8, "="]], {"op": [7]}])
+def test_ids_that_are_none_are_refused_in_one_short_line(ids):
+    for words in ("a op b =", "a " + " ".join(f"word{i}" for i in range(60)) + " b"):
+        with pytest.raises(InputError, match="give token_ids=") as refused:
+            Recipe(p=7, layout=words, token_ids=ids)
+        assert len(str(refused.value)) <= 400
+        assert "\n" not in str(refused.value)

@@ -235,6 +235,26 @@ def test_values_that_differ_little_have_different_names():
     assert list(sweep.recipes()) == ["lr=0.12345671", "lr=0.12345672", "lr=0.1", "lr=1e-05"]
 
 
+def test_formulas_and_layouts_have_names_of_their_own():
+    base = gi.Recipe(p=7)
+    formulas = {"operation": ("a*b + a", "a/b + a", "a**2 + b", "divide")}
+    assert list(Sweep(base, (formulas,)).recipes()) == [
+        "operation=axb_+_a", "operation=aoverb_+_a", "operation=axx2_+_b", "operation=divide",
+    ]  # fmt: skip
+    layouts = {"layout": ("a b =", "a b /", "a / b"), "seed": (0, 1, 2)}
+    assert len(Sweep(base, (layouts,)).recipes()) == 3
+    with pytest.raises(gi.InputError, match="two runs are both"):
+        Sweep(base, ({"layout": ("a b =", "a  b =")},))
+
+
+def test_an_axis_may_leave_a_key_out():
+    axis = {"layout": (None, "a op b ="), "token_ids": (None, {"op": 9, "=": 8})}
+    sweep = Sweep(gi.Recipe(p=7), (axis,))
+    again = Sweep.from_text(sweep.to_toml().encode(), file="sweep.toml")
+    assert again.recipes() == sweep.recipes()
+    assert [x.build_task().d_vocab for x in again.recipes().values()] == [8, 10]
+
+
 def test_measures_that_nobody_knows_are_refused_before_they_travel(tmp_path):
     base = gi.Recipe(p=5, d_model=8, n_heads=1, d_head=8, d_mlp=8, steps=1)
     sweep = Sweep(base, ({"seed": (0, 1)},), ("compresibility",))

@@ -56,7 +56,10 @@ class Key:
         return str(value).lower() if isinstance(value, bool) else str(value)
 
     def checked(self, given: Any) -> Any:
-        """The value in the type of the key and within its limits; else an InputError."""
+        """The value in the type of the key and within its limits; else an InputError.
+
+        What is empty is None for a key that may be None, since TOML has no other word for it.
+        """
         several = isinstance(given, list | tuple)
         for part in given if several else [given]:
             if isinstance(part, int) and part.bit_length() > MOST_BITS:
@@ -64,7 +67,8 @@ class Key:
                     f"{self.name}={shown(part)} is too large; whole numbers are below 2^63."
                 )
         read, wanted = (self.read, self.wanted) if self.read else _reader(self.type)
-        if given is None and type(None) in get_args(self.type):
+        empty = given is None or (isinstance(given, str | Mapping | list | tuple) and not given)
+        if empty and type(None) in get_args(self.type):
             return None
         if (found := read(given)) is None:
             usual = list(self.default) if isinstance(self.default, tuple) else self.default

@@ -69,7 +69,7 @@ def strangers(what: str, code: object) -> Iterator[None]:
         yield
     except InputError:
         raise  # in a line of its own
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not others_of([getattr(getattr(code, "func", code), "__module__", __name__)]):
             raise
         raised = f"{what} raised {type(error).__name__}"

@@ -73,6 +73,7 @@ def measure_profile(profile: RunProfile, places: Mapping[float, int]) -> RunProf
         if step == last or step in learnt:
             curves[step] = pruning_curve(snapshot, test_only=True)
     path = information_path(run)
+    at_the_end, lacking = _at_the_end(run.snapshot(), curves[last], profile.name)
     stages = path.table(stages_of(phases, run.steps))
     parts = {row["part"]: row for row in stages.to_dict("records")}
     whole = parts["whole"]
@@ -93,7 +94,7 @@ def measure_profile(profile: RunProfile, places: Mapping[float, int]) -> RunProf
         "weight_norm_start": norms[first],
         "weight_norm": norms[last],
         **features[last],
-        **_at_the_end(run.snapshot(), curves[last]),
+        **at_the_end,
         **_peak(course, curves[last].c, clock),
         "path_length": whole["length"],
         "straightness": whole["straightness"],
@@ -107,7 +108,7 @@ def measure_profile(profile: RunProfile, places: Mapping[float, int]) -> RunProf
         start=features[first],
         course=course,
         stages=stages,
-        notes=(*profile.notes, *notes),
+        notes=(*profile.notes, *lacking, *notes),
     )
 
 
@@ -134,19 +135,25 @@ def _delay(
     return found | {f"delay_{key}": value for key, value in cosines.items()}, []
 
 
-def _at_the_end(snapshot: Snapshot, curve: PruningCurve) -> dict[str, float]:
-    """Compressibility, sizes and key frequencies of the last model."""
+def _at_the_end(
+    snapshot: Snapshot, curve: PruningCurve, name: str
+) -> tuple[dict[str, float], list[str]]:
+    """Compressibility, sizes and key frequencies of the last model, and what it has none of."""
     found = {
         "c": curve.c,
         "prunable": curve.prunable,
         **sizes_of(snapshot),
         "c_singular": pruning_curve(snapshot, basis="singular", test_only=True).c,
     }
-    if snapshot.task.answer_group is not None:
+    if snapshot.task.answer_group is None:
+        return found, []
+    keys = subject_of(snapshot)[1]
+    found["n_key_frequencies"] = math.nan if keys.undecided else len(keys)
+    try:  # answers may have frequencies where an embedding of both operands has none: a*b + a
         found["c_fourier"] = pruning_curve(snapshot, basis="fourier", test_only=True).c
-        keys = subject_of(snapshot)[1]
-        found["n_key_frequencies"] = math.nan if keys.undecided else len(keys)
-    return found
+    except InputError as error:
+        return found, [f"{name}: no compressibility in the Fourier basis ({error})"]
+    return found, []
 
 
 def _features(snapshot: Snapshot) -> dict[str, float]:

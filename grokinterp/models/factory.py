@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from grokinterp.base.errors import InputError, shown
+from grokinterp.base.errors import InputError, names, shown
 from grokinterp.base.plugins import named_plugins, plugin, strangers
 
 _NAME = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)")
@@ -63,7 +63,7 @@ class Factory:
             ]  # fmt: skip
             raise InputError(
                 f"model={self.name}: {found['module']} defines no function {found['function']!r}; "
-                f"it defines {', '.join(there) or 'none'}."
+                f"it defines {names(there, spelled=str) or 'none'}."
             )
         return function
 

@@ -126,10 +126,11 @@ def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
             f"{run.path} holds a model of kind {run.architecture.kind!r}; format={format!r} is one "
             "of transformers on modular arithmetic."
         )
-    if format == "paper" and task.layout != USUAL[task.equals_token]:
+    if format == "paper" and (task.layout != USUAL[task.equals_token] or task.sizes_may_be_larger):
+        ids = " with ids of their own" if task.sizes_may_be_larger else ""
         raise InputError(
-            f"the paper's layout has no place for inputs such as {task.layout!r}, which this run "
-            "has; export it with format=demo."
+            f"the paper's layout has no place for inputs such as {task.layout!r}{ids}, which this "
+            "run has; export it with format=demo."
         )
     if not architecture.in_transformer_lens:
         raise InputError(
@@ -137,14 +138,14 @@ def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
             f"attention and MLP, or none at the end), so format={format!r} cannot hold it; keep it "
             "as a run."
         )
-    content = _demo(run, architecture) if format == "demo" else _paper(run, architecture, task)
+    content = (_demo if format == "demo" else _paper)(run, architecture, task)
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_whole(path, buffer.getvalue())
     return path
 
 
-def _demo(run: Run, architecture: TransformerArchitecture) -> dict[str, Any]:
+def _demo(run: Run, architecture: TransformerArchitecture, task: ModularTask) -> dict[str, Any]:
     mask = torch.ones(architecture.n_ctx, architecture.n_ctx, dtype=torch.bool)
     buffers = {  # so that a strict load takes it
         f"blocks.{layer}.attn.{name}": buffer
@@ -155,9 +156,11 @@ def _demo(run: Run, architecture: TransformerArchitecture) -> dict[str, Any]:
         )
     }
     states = [{**_weights(run, step), **buffers} for step in run.steps]
-    config = architecture.to_dict()
-    if run.task.modular.layout not in USUAL.values():
-        config["layout"] = run.task.modular.layout
+    # What is learned and read too, which no import can tell of a network that has not learned it.
+    config = architecture.to_dict() | task.to_dict()
+    config = {key: x for key, x in config.items() if key not in ("task", "equals_token", "seed")}
+    if task.sizes_may_be_larger:
+        config["layout"] = task.layout  # which ids are those of
     if architecture.attention_rate == 1:  # another rate is a hook there, not a setting
         del config["attention_rate"]
     content = {
@@ -199,9 +202,7 @@ def _paper(run: Run, architecture: TransformerArchitecture, task: ModularTask) -
         **_losses(run, test_first=0, test_every=TEST_EVERY),
     }
     if run.train_indices is not None:
-        equals = [task.p] if task.equals_token else []
-        rows = run.train_indices.tolist()
-        content["train_data"] = [(*divmod(row, task.p), *equals) for row in rows]
+        content["train_data"] = list(map(tuple, task.tokens[run.train_indices].tolist()))
     return content
 
 

@@ -160,6 +160,8 @@ class Settings:
             value = _activation(value) if ours == "act_fn" else value
             if value in _VALID.get(ours, (value,)):
                 found[ours] = value
+        if isinstance(found.get("layout"), str):  # ids by themselves may be of anything
+            found |= {key: config[key] for key in IDS if config.get(key) is not None}
         kept = cls(data_seed=next((x for _, x in seeds_in(config)), None))
         for key, value in found.items():
             with contextlib.suppress(InputError):
@@ -315,6 +317,8 @@ def flat(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     groups = [config]
     for group in groups:  # which grows on the way
         for key, value in islice(without_seed_of_weights(group).items(), MOST_KEYS):
+            if key in IDS:  # of words, which are no settings
+                continue
             if isinstance(value, Mapping) and len(groups) < MOST_GROUPS:
                 groups.append(value)
             elif isinstance(value, str) and "${" in value:

@@ -27,6 +27,9 @@ ONCE_EVERYWHERE = ("betas", "equals_token")  # which 0.2.0 wrote for all models 
 LARGEST_TOML = 1_000_000  # bytes: ten thousand values of an axis take a tenth of it
 MOST_PARTS = 1000  # of a dotted key, in whose number the parser's time is quadratic
 EXAMPLE = "p = 113"
+SIGNS = str.maketrans(  # of formulas and layouts, as words that a file name may have
+    {"*": "x", "/": "over", "%": "mod", "=": "eq", "<": "lt", ">": "gt", "!": "not"}
+)
 
 
 def read_toml(path: str | Path, *, example: str = EXAMPLE) -> dict[str, Any]:
@@ -287,11 +290,14 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def value_text(key: str, recipe: Recipe) -> str:
-    """The value of a key as a part of a file name; numbers are short where that is exact."""
+    """The value of a key as a part of a file name; numbers are short where that is exact.
+
+    Signs are words there, so that a*b and a/b have names of their own: `axb`, `aoverb`.
+    """
     value = getattr(recipe, key)
     parts = value if isinstance(value, tuple) else (value,)
     texts = (
         f"{part:g}" if isinstance(part, float) and float(f"{part:g}") == part else str(part)
         for part in parts
     )
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", "-".join(texts))
+    return re.sub(r"[^A-Za-z0-9._+()-]", "_", "-".join(texts).translate(SIGNS))

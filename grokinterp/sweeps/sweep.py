@@ -166,7 +166,10 @@ class Sweep:
                 "measures": list(self.measures),
                 **({} if self.ensemble == 1 else {"ensemble": self.ensemble}),
                 "recipe": self.base.to_dict(),
-                "axes": [{key: list(values) for key, values in axis.items()} for axis in self.axes],
+                "axes": [
+                    {key: ["" if x is None else x for x in values] for key, values in axis.items()}
+                    for axis in self.axes
+                ],
             }
         )
 

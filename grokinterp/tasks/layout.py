@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.errors import InputError, one_line, shown, whole_number
 
 OPERANDS = ("a", "b")
 USUAL = {True: "a b =", False: "a b"}  # by whether "=" follows the operands
@@ -221,16 +221,20 @@ def _of_words(given: object, others: tuple[str, ...], p: int) -> tuple[int, ...]
         return tuple(range(p, p + len(others)))
     example = "{" + ", ".join(f'"{word}": {p + i}' for i, word in enumerate(others)) + "}"
     advice = (
-        f"give token_ids={example}" if others else "leave token_ids out: all words are operands"
-    )
-    named = dict(given) if isinstance(given, Mapping) else None
+        f"give token_ids={one_line(example, most=100)}" if others
+        else "leave token_ids out: all words are operands"
+    )  # fmt: skip
+    named: dict[Any, Any] | None = dict(given) if isinstance(given, Mapping) else None
     if named is None and isinstance(given, Iterable) and not isinstance(given, str | bytes):
         parts = list(given)
         pairs = all(isinstance(x, list | tuple) and len(x) == 2 for x in parts)
-        named = dict(parts) if pairs else dict(zip(others, parts, strict=False))
-        named = named if len(named) == len(parts) else None
+        if not pairs:
+            named = dict(zip(others, parts, strict=False))
+        elif all(isinstance(word, str) for word, _ in parts):
+            named = dict(parts)
+        named = named if named is not None and len(named) == len(parts) else None
     if named is None or set(named) != set(others):
-        raise InputError(f"token_ids={shown(given)} are not those of {others}; {advice}.")
+        raise InputError(f"token_ids={shown(given)} are not those of {shown(others)}; {advice}.")
     ids = tuple(whole_number(named[word]) for word in others)
     if any(x is None or not 0 <= x <= LARGEST_ID for x in ids):
         raise InputError(f"token_ids={shown(given)} has what is no id; {advice}.")

@@ -29,10 +29,13 @@ def _ids(given: Any) -> Ids | None:
 
 
 def _ids_of_words(given: Any) -> tuple[tuple[str, int], ...] | tuple[int, ...] | None:
-    if isinstance(given, Mapping):
-        return tuple(given.items())
-    several = given if isinstance(given, list | tuple) else ()
-    return tuple(tuple(x) if isinstance(x, list) else x for x in several) or None
+    """Ids in their order, or pairs of a word and its id, whose order says nothing."""
+    parts = given.items() if isinstance(given, Mapping) else given
+    parts = parts if isinstance(given, Mapping | list | tuple) else ()
+    several = [tuple(x) if isinstance(x, list) else x for x in parts]
+    if all(isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str) for x in several):
+        several.sort(key=lambda pair: pair[0])
+    return tuple(several) or None
 
 
 @register_task("modular")
@@ -75,7 +78,7 @@ class ModularTask(Task):
     layout: str | None = key(
         None, replaces=("equals_token",), wanted='words such as "a op b ="',
         help='what the model reads, such as "a op b =", the answer at its end',
-        read=lambda given: given if isinstance(given, str) else None,
+        read=lambda given: " ".join(given.split()) if isinstance(given, str) else None,
     )  # fmt: skip
     token_ids: tuple[Any, ...] | None = key(
         None, read=_ids_of_words, wanted='a table such as {op = 97, "=" = 98}',

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from grokinterp.base.checks import instance, listed, number, truth, whole, word
-from grokinterp.base.errors import InputError
+from grokinterp.base.errors import InputError, shown
 from grokinterp.base.memory import kept_memory
 from grokinterp.base.paths import as_path
 from grokinterp.base.result import Result
@@ -174,10 +174,11 @@ def _members(recipes: object) -> list[Recipe]:
             raise InputError(f"{reason}; train these runs singly (gi.train).")
     first, *others = map(_shared, made)
     for place, other in enumerate(others, start=1):
-        if key := next((key for key in first if first[key] != other[key]), None):
+        # A key without a value, such as a layout, stands in no dictionary of a recipe.
+        if key := next((x for x in {**first, **other} if first.get(x) != other.get(x)), None):
             raise InputError(
-                f"recipes 0 and {place} have {key}={first[key]!r} and {other[key]!r}; those of one "
-                f"ensemble may differ in {', '.join(FREE)}."
+                f"recipes 0 and {place} have {key}={shown(first.get(key))} and "
+                f"{shown(other.get(key))}; those of one ensemble may differ in {', '.join(FREE)}."
             )
     return made
 
