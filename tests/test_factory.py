@@ -15,6 +15,8 @@ from grokinterp.base.errors import InputError
 from grokinterp.circuits import hooks
 from grokinterp.progress import losses
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 P = 7
 CODE = '''
 import torch
@@ -58,8 +60,6 @@ def broken():
 
 
 from os import system
-
-pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
 '''
 
 

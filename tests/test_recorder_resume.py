@@ -13,6 +13,8 @@ import torch
 import grokinterp as gi
 from grokinterp.models.transformer import TransformerArchitecture
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 P = 7
 TASK = gi.ModularTask("add", p=P)
 MASK = torch.arange(P * P) % 3 == 0
@@ -354,8 +356,6 @@ OF_ANY_TYPE = """
 import math, pathlib, sys, numpy as np, torch
 import grokinterp as gi
 from tests.test_recorder_resume import METRICS, STEPS, assert_whole, model, recorder
-
-pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
 
 out = pathlib.Path(sys.argv[1])
 first = recorder(out)

@@ -19,6 +19,8 @@ from grokinterp.models.transformer import TransformerArchitecture
 from grokinterp.models.transformer_lens_adapter import canonical_weights
 from tests.models_of_users import hooks_of
 
+pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
+
 P = 7
 TASK = gi.ModularTask("add", p=P)
 MASK = torch.arange(P * P) % 3 == 0
@@ -411,8 +413,6 @@ def test_what_a_refused_holder_holds_is_taken():
 SCRIPT = """
 import types, torch
 import grokinterp as gi
-
-pytestmark = pytest.mark.shapes_unchecked  # their checks take a third of its time
 task = gi.ModularTask("add", p=7)
 weights = {"embed.W_E": torch.zeros(8, 4)}
 class Sharded(torch.nn.Module):
