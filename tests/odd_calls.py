@@ -40,7 +40,7 @@ gi.ModularTask("add", -BIG)
 gi.ModularTask("add", 10_001)
 gi.ModularTask("add", [7])
 gi.ModularTask("add", 7, "yes")
-gi.ModularTask("add", 7, None)
+gi.ModularTask("add", 7, None)  # result
 gi.ModularTask("add", 7, 1)
 gi.ModularTask("random", 7, seed="a")
 gi.ModularTask("random", 7, seed=1.5)
