@@ -29,6 +29,15 @@ def refused(name: str, given: object, wanted: str, give: str) -> InputError:
     return InputError(f"{name}={shown(given)} is not {wanted}; give {give}.")
 
 
+def is_left_out(given: object) -> bool:
+    """Whether nothing is given: None, or what is empty, since TOML has no other word for it.
+
+    >>> is_left_out(None), is_left_out(""), is_left_out({}), is_left_out(0)
+    (True, True, True, False)
+    """
+    return given is None or (isinstance(given, str | Mapping | tuple | list) and not given)
+
+
 def number(
     name: str,
     given: object,

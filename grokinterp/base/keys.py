@@ -15,7 +15,7 @@ from dataclasses import MISSING, dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
-from grokinterp.base.checks import member, number, real, word
+from grokinterp.base.checks import is_left_out, member, number, real, word
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.registry import Registry, check_class
 
@@ -58,7 +58,7 @@ class Key:
     def checked(self, given: Any) -> Any:
         """The value in the type of the key and within its limits; else an InputError.
 
-        What is empty is None for a key that may be None, since TOML has no other word for it.
+        What is empty is None for a key that may be None.
         """
         several = isinstance(given, list | tuple)
         for part in given if several else [given]:
@@ -67,8 +67,7 @@ class Key:
                     f"{self.name}={shown(part)} is too large; whole numbers are below 2^63."
                 )
         read, wanted = (self.read, self.wanted) if self.read else _reader(self.type)
-        empty = given is None or (isinstance(given, str | Mapping | list | tuple) and not given)
-        if empty and type(None) in get_args(self.type):
+        if is_left_out(given) and type(None) in get_args(self.type):
             return None
         if (found := read(given)) is None:
             usual = list(self.default) if isinstance(self.default, tuple) else self.default

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokinterp.base.checks import is_left_out
 from grokinterp.base.errors import InputError, one_line, shown, whole_number
 
 OPERANDS = ("a", "b")
@@ -179,11 +180,6 @@ class Layout:
                 columns = _first(self.answer_columns, found[name].shape[-1])
                 found[name] = found[name][..., columns]
         return found
-
-
-def is_left_out(ids: object) -> bool:
-    """Whether ids are the usual ones, because none are given: None, or what is empty."""
-    return ids is None or (isinstance(ids, str | Mapping | tuple | list) and not ids)
 
 
 def _others(words: Iterable[str]) -> tuple[str, ...]:

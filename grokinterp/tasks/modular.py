@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
-from grokinterp.base.checks import truth, whole
+from grokinterp.base.checks import is_left_out, truth, whole
 from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.base.keys import key
 from grokinterp.tasks.answer_group import UNDEFINED, AnswerGroup, find_group, is_prime
-from grokinterp.tasks.layout import OPERANDS, USUAL, Layout, is_left_out
+from grokinterp.tasks.layout import OPERANDS, USUAL, Layout
 from grokinterp.tasks.operations import OPERATIONS, get_operation
 from grokinterp.tasks.task import Task, register_task
 

@@ -14,7 +14,7 @@ from grokinterp.base.result import draws
 from grokinterp.circuits.neurons import LEFTOVER, NeuronClusters, neuron_clusters
 from grokinterp.figures._figure import COLOURS, Figure, at, checked, faded, figure, place
 from grokinterp.figures.heat_maps import around_zero, checked_numbers, from_zero, images
-from grokinterp.fourier._figures import ShownWithKeys, draw_steps, step_and_rest
+from grokinterp.fourier._figures import FREQUENCY, ShownWithKeys, draw_steps, step_and_rest
 from grokinterp.fourier._key_frequencies import subject_of
 from grokinterp.fourier.basis import transform_2d
 from grokinterp.fourier.spectra import neuron_powers, operand_orders
@@ -41,7 +41,7 @@ def plot_neuron_clusters(found: NeuronClusters) -> Figure:
     counts += f", {len(found.dead)} of them dead" if found.dead else ""
     drawn = figure(
         f"Neurons of layer {found.layer}{at(found.step)}<br><sup>{counts}</sup>",
-        "leading frequency k (cycles around the group)",
+        f"leading {FREQUENCY}",
         "fraction explained",
     )
     drawn.update_layout(  # the bars above the dots, on the same x axis
