@@ -22,16 +22,15 @@ import torch
 import grokinterp as gi
 from tests import typecheck
 
-with warnings.catch_warnings():  # third-party imports, before warnings become errors
-    warnings.simplefilter("ignore")
-    import transformer_lens  # noqa: F401
-
-
 NO_SHAPES = jaxtyping.config.jaxtyping_disable  # JAXTYPING_DISABLE=1, for all tests
 
 
-def pytest_configure():
+def pytest_configure(config):
     typecheck.install()
+    if config.getoption("dist", "no") == "no":  # not in the process that only hands out tests
+        with warnings.catch_warnings():  # third-party imports, before warnings become errors
+            warnings.simplefilter("ignore")
+            import transformer_lens  # noqa: F401
 
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures of any scope
@@ -113,12 +112,12 @@ def tiny_run(tiny, tmp_path_factory) -> gi.Run:
 
 @pytest.fixture(scope="session")
 def mod31(pytestconfig) -> dict[str, gi.Run]:
-    """The two small built-in runs, trained here."""
+    """The two small built-in runs, trained here to where all their phases are over."""
     names = ("mod31-grokked", "mod31-steady")
 
     def make(folder):
         for name in names:
-            grokinterp("train", name, "--out", folder / name)
+            grokinterp("train", name, "--set", "steps=1000", "--out", folder / name)
 
     folder = made_once(pytestconfig, "mod31", make)
     return {name: gi.load(folder / name) for name in names}
