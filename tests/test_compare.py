@@ -352,7 +352,7 @@ class TestMarked:
         few = rerecorded(
             pair[0],
             tmp_path / "few",
-            steps=[0, 2000],
+            steps=[0, 1000],
             change=lambda step, weights: {k: w * (1 + 1e-4) for k, w in weights.items()},
         )
         found = gi.compare([pair[1], few])

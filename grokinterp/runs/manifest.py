@@ -160,8 +160,9 @@ def missing_split(file: str | None) -> str:
         give = "give it to the recorder, gi.Recorder(out, task=task, train_mask=mask)"
         return f"the split is missing: the run was recorded without one; {give}"
     return (
-        f"the split is missing: give it, `grokinterp import {one_line(file, most=60)} --out DIR "
-        "--set split=torch --set data_seed=0 --set train_fraction=0.3` where it was drawn, `--set "
+        "the split is missing: give it beside all else that you gave, "
+        f"`grokinterp import {one_line(file, most=60)} --out DIR --set split=torch "
+        "--set data_seed=0 --set train_fraction=0.3` where it was drawn, `--set "
         "train_indices=FILE` where its rows are listed, or try `--set split=search` (in Python: "
         "gi.load(path, split=...))"
     )
