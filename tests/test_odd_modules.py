@@ -127,6 +127,7 @@ class TestAblation:
         zeroed = hooks.neurons("act", [3, 5], mode="zero")
         assert ablated(net, given) == pytest.approx(ablated(net, zeroed))
 
+    @pytest.mark.shapes_unchecked
     def test_truth_values_are_no_neurons(self):
         with pytest.raises(gi.InputError, match="are not distinct indices"):
             hooks.neurons("act", torch.tensor([True, False]))
