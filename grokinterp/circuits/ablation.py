@@ -24,7 +24,7 @@ from grokinterp.fourier.spectra import TABLES
 from grokinterp.models.blocks import LOGITS
 from grokinterp.models.cross_entropy import cross_entropies, right_answers
 from grokinterp.models.hooked_module import HookedModule
-from grokinterp.reading._load import Subject, check_snapshot, loaded, steps_of
+from grokinterp.reading._load import Subject, loaded, steps_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
@@ -75,7 +75,6 @@ def standard_interventions(
     hidden layers and the channels of its convolutions. What the model does not have (directions of
     dead neurons, say) is left out. For a run, give `run.snapshot(step)`.
     """
-    check_snapshot(snapshot)
     every = _standard(snapshot, frequencies, mode)
     return [one for one in every if isinstance(one, Intervention)]
 

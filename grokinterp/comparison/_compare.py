@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
+from jaxtyping import Bool
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from grokinterp.base.checks import word
@@ -16,9 +18,10 @@ from grokinterp.claims.registry import CLAIMS, Claim
 from grokinterp.comparison import lineup, manning_coe  # noqa: F401  claims register themselves
 from grokinterp.comparison.lineup import REGIMES, RunProfile
 from grokinterp.comparison.profile import PROFILED, measure_profile
-from grokinterp.reading._load import RunOrPath, runs_of
+from grokinterp.reading._load import Subject, runs_of
 from grokinterp.runs.run import Run
 from grokinterp.sweeps.statistics import contrast, median_interval
+from grokinterp.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +160,13 @@ class Comparison(Result):
 
 
 def compare(
-    runs: Sequence[RunOrPath], *, align: str = "phase", by: str = "setting", progress: bool = False
+    runs: Sequence[Subject],
+    *,
+    align: str = "phase",
+    by: str = "setting",
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+    progress: bool = False,
 ) -> Comparison:
     """Set grokked and steady runs side by side: features, compressibility, geometry, norms, losses.
 
@@ -180,7 +189,7 @@ def compare(
     """
     align, by = word("align", align, ["phase", "step"]), word("by", by, ["setting", "label"])
     empty = isinstance(runs, list | tuple) and not runs
-    several: list[Run] = [] if empty else runs_of(runs)
+    several: list[Run] = [] if empty else runs_of(runs, task=task, train_mask=train_mask)
     lineup.check_lineup(several)
     names = lineup.names_of(several)
     settings = lineup.settings_of(several, names)
