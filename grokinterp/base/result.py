@@ -5,7 +5,9 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from html import escape
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from grokinterp.base.errors import InputError
@@ -79,6 +81,47 @@ def draws(kind: type) -> Callable[[T], T]:
         return function
 
     return register
+
+
+def found_by(analysis: Callable[..., Any], kind: type) -> Callable[[T], T]:
+    """Let a picture of what an analysis found be drawn of what that analysis takes, in one call.
+
+        @draws(Ablation)
+        @found_by(ablate, Ablation)
+        def plot_ablation(found):
+
+    so that `plot_ablation(run, placebos=10)` draws `ablate(run, placebos=10)`.
+    """
+    name = analysis.__name__
+
+    def of_any(draw: T) -> T:
+        (first, *own), takes = (list(signature(f).parameters.values()) for f in (draw, analysis))
+        its = {each.name for each in own}
+
+        @wraps(draw)
+        def plot(x: Any, **options: Any) -> Any:
+            mine = {key: options.pop(key) for key in its & options.keys()}
+            if not isinstance(x, kind):
+                return draw(analysis(x, **options), **mine)
+            if options:
+                known = ", ".join(map(repr, options))
+                raise InputError(f"{known} is of {name}, which has found this; leave it out here.")
+            return draw(x, **mine)
+
+        theirs = [
+            each
+            for each in takes[1:]
+            if each.kind is Parameter.KEYWORD_ONLY and each.name not in its
+        ]
+        shown = [first.replace(name="x", annotation=Parameter.empty), *own, *theirs]
+        plot.__signature__ = signature(draw).replace(parameters=shown)  # type: ignore[attr-defined]
+        plot.__doc__ = (
+            f"{draw.__doc__ or ''}\n    `x` is what `{name}` found, or what it takes, with its "
+            "arguments by name.\n    "
+        )
+        return plot  # type: ignore[return-value]
+
+    return of_any
 
 
 class Html(str):

@@ -238,6 +238,7 @@ def attention_patterns(
     layer: int = 0,
     step: int = -1,
     task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> AttentionPatterns:
     """Attention patterns of one layer on these pairs (a, b), from all positions.
 

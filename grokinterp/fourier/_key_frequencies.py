@@ -298,10 +298,11 @@ def key_frequencies(
     choice, keys = found.choice, found.keys
     if choice is None:
         return KeyFrequencies(frequencies=None, rule=rule, reason=keys.reason, step=snapshot.step)
-    at_end = isinstance(x, Run) and snapshot.step == x.steps[-1]
-    emerged: dict[int, int] | None = {} if at_end else None
-    if at_end and keys:
-        over_steps = frequency_shares(x)
+    emerged: dict[int, int] | None = None
+    if isinstance(x, Run) and snapshot.step == x.steps[-1]:
+        emerged = {}
+    if isinstance(x, Run) and emerged is not None and keys:
+        over_steps = _shares_over(x)
         emerged = {k: int((over_steps[k] >= over_steps[k].iloc[-1] / 2).idxmax()) for k in keys}
     others = {}
     for name in RULES:
@@ -330,8 +331,17 @@ def frequency_shares(
     task: Task | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> pd.DataFrame:
-    """Share of the centred logit variance along each frequency, a row per checkpoint."""
+    """Share of the centred logit variance along each frequency, a row per checkpoint.
+
+    `.attrs["frequencies"]` are the key ones of the last checkpoint.
+    """
     run = run_of(x, task=task, train_mask=train_mask)
+    frame = _shares_over(run)
+    frame.attrs["frequencies"] = list(subject_of(run)[1])
+    return frame
+
+
+def _shares_over(run: Run) -> pd.DataFrame:
     rows = {step: logit_shares(run.snapshot(step)).tolist() for step in run.steps}
     frame = pd.DataFrame.from_dict(rows, orient="index").rename(columns=lambda column: column + 1)
     return frame.rename_axis(index="step", columns="k")

@@ -202,6 +202,8 @@ def trajectory_embedding(
     `explained` and `stress`. Axes have no meaning by themselves.
     """
     named = _named(runs, task=task, train_mask=train_mask)
+    if len(named) == 1 and len(next(iter(named.values())).steps) < 2:
+        raise InputError("one checkpoint is no trajectory; give a run with several, or more runs.")
     first = next(iter(named.values()))
     split = first.train_mask
     inputs, record = draw_inputs(first.task, split, rows, n_samples, seed)

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from grokinterp.base.checks import listed
-from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.errors import InputError, named, shown, whole_number
 from grokinterp.base.paths import as_path, reaching
 from grokinterp.models._recognise import recognise
 from grokinterp.models._recognise_module import recognise_module
@@ -141,7 +141,7 @@ def runs_of(
     """The runs of a list, or the one that is given by itself."""
     several = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     if not several:
-        raise InputError("no run was given; give gi.load(path), or a list of them.")
+        raise InputError(f"{named(given)} is no run; give gi.load(path), or a list of them.")
     return [run_of(one, task=task, train_mask=train_mask) for one in several]
 
 
