@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -16,6 +16,7 @@ from grokinterp.base.checks import LARGEST_SEED, listed, whole, word
 from grokinterp.base.errors import InputError, shown
 from grokinterp.base.result import Result
 from grokinterp.circuits import hooks
+from grokinterp.circuits.edited import Edited
 from grokinterp.circuits.interventions import MODES, Intervention, Setting, as_interventions, replay
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
 from grokinterp.fourier._key_frequencies import Keys, subject_of
@@ -24,6 +25,7 @@ from grokinterp.fourier.spectra import TABLES
 from grokinterp.models.blocks import LOGITS
 from grokinterp.models.cross_entropy import cross_entropies, right_answers
 from grokinterp.models.hooked_module import HookedModule
+from grokinterp.progress.measures import MEASURES, checked_measures, measured_row
 from grokinterp.reading._load import Subject, loaded, steps_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
@@ -187,6 +189,8 @@ class Row:
     keeps: bool  # it keeps only the part it names
     placebos: tuple[Placebo, ...] = field(repr=False)
     no_placebo: str | None
+    measures: Mapping[str, float] = field(default_factory=dict)  # those asked for, with it in place
+    whole_measures: Mapping[str, float] = field(default_factory=dict)  # and without
 
     @property
     def ratio(self) -> float:
@@ -265,7 +269,8 @@ class Ablation(Result):
         `ratio` is loss on all inputs over that of the whole model; `placebo_` columns are ratios of
         the placebos, harmonics left out. `placebo_rank` is the share of them (itself counted) that
         cost at least as much; for what keeps only a part, at most as much. Null: train and test
-        without a split, `placebo_` without placebos (`no_placebo` says why).
+        without a split, `placebo_` without placebos (`no_placebo` says why). Of each measure that
+        was asked for, a column of its name with the intervention, and one with `whole_` before it.
         """
         return pd.DataFrame([_flat(row) for row in self.rows])
 
@@ -290,6 +295,7 @@ def ablate(
     mode: str = "mean",
     placebos: int = 50,
     seed: int = 0,
+    measures: Sequence[str] | None = None,
     frequencies: Sequence[int] | None = None,
     task: Task | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
@@ -306,6 +312,11 @@ def ablate(
     are all others that are not key; of sets, neurons, heads and directions, `placebos` random ones.
     Means, permutations and Fourier components are over all inputs of the task.
 
+    `measures` are names of registered measures of snapshots (`gi.progress.MEASURES`), such as
+    "restricted_loss": each is taken of the model with the intervention in place, its forward on the
+    whole table, and without. What a measure reads from the weights alone no intervention changes;
+    those that need frequencies take the key ones of the whole model.
+
     A standard intervention that this model does not have is left out, with the reason in `.notes`;
     without key frequencies (`gi.key_frequencies`) only heads, layers and skips are ablated.
     `progress` shows a bar over the steps. InputError where the model's own logits are not finite,
@@ -315,6 +326,7 @@ def ablate(
     placebos = whole("placebos", placebos, least=0, such_as="50")
     word("mode", mode, MODES)
     seed = whole("seed", seed, least=0, most=LARGEST_SEED, such_as="0")
+    asked = [] if measures is None else checked_measures("measures", measures, "snapshot")
     given = None if interventions is None else as_interventions(interventions)
     x = loaded(x)
     rows: list[Row] = []
@@ -329,7 +341,8 @@ def ablate(
             notes["train and test are null: the model came without a split"] = None
         notes |= dict.fromkeys(one for one in chosen if isinstance(one, str))
         some = [one for one in chosen if isinstance(one, Intervention)]
-        rows += _ablate_one(snapshot, some, Setting(snapshot, keys, placebos, seed))
+        done = _ablate_one(snapshot, some, Setting(snapshot, keys, placebos, seed))
+        rows += _measured(done, snapshot, some, keys, asked) if asked else done
     if not rows:
         raise InputError(
             "nothing of this model is known to be taken out; give interventions, such as "
@@ -388,6 +401,21 @@ def _ablate_one(
         )
 
 
+def _measured(
+    rows: Iterable[Row],
+    snapshot: Snapshot,
+    interventions: Sequence[Intervention],
+    keys: Keys,
+    names: Sequence[str],
+) -> Iterator[Row]:
+    """The rows with measures of the model as each intervention leaves it."""
+    entries = [MEASURES[name] for name in names]
+    whole = measured_row(entries, snapshot, keys)
+    for row, one in zip(rows, interventions, strict=True):
+        found = measured_row(entries, Edited(snapshot, one), keys)
+        yield replace(row, measures=found, whole_measures=whole)
+
+
 def _flat(row: Row) -> dict[str, object]:
     others = pd.Series(row.placebo_ratios, dtype=float)
     known = len(others) and others.notna().all() and not math.isnan(row.ratio)
@@ -397,6 +425,8 @@ def _flat(row: Row) -> dict[str, object]:
         "ablation": row.name,
         "kind": row.kind,
         **vars(row.score),
+        **row.measures,
+        **{f"whole_{name}": value for name, value in row.whole_measures.items()},
         "change_train": row.score.loss_train - row.whole.loss_train,
         "change_test": row.score.loss_test - row.whole.loss_test,
         "change_all": row.score.loss_all - row.whole.loss_all,
