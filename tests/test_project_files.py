@@ -1,4 +1,4 @@
-"""What stands around the package: workflows, forms, metadata, artefacts; one address and version."""
+"""Workflows, forms, metadata, artefacts: what stands around the package, and agrees with it."""
 
 import os
 import re
