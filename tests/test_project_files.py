@@ -156,6 +156,7 @@ def files_with_addresses():
     places = (
         "*.md", "*.toml", "*.cff", ".*.yaml", ".github/**/*.yml", ".github/*.md", "docs/*.md",
         "docs/api/*.md", "examples/**/*.md", "examples/*.ipynb", "checkpoints/*.md",
+        "grokinterp/**/*.py",
     )  # fmt: skip
     return sorted({path for place in places for path in ROOT.glob(place)})
 
