@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from html import escape
-from inspect import Parameter, signature
+from inspect import Parameter, signature, unwrap
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from grokinterp.base.errors import InputError
+from grokinterp.base.names import unknown_argument
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,11 @@ class Result:
                 raise
         if type(self) not in _DRAWINGS:
             raise InputError(f"{type(self).__name__} has no picture; .table() has its numbers.")
-        return _DRAWINGS[type(self)](self, *args, **options)
+        draw = _DRAWINGS[type(self)]
+        own = list(getattr(unwrap(draw), "__kwdefaults__", None) or ())
+        if not options.keys() <= set(own):
+            raise unknown_argument(draw, options, own)
+        return draw(self, *args, **options)
 
     def _title(self) -> str:
         """The first line of a card: by default the class's name, such as "Key frequencies"."""
@@ -100,12 +105,13 @@ def found_by(analysis: Callable[..., Any], kind: type) -> Callable[[T], T]:
 
         @wraps(draw)
         def plot(x: Any, **options: Any) -> Any:
+            if not options.keys() <= known:
+                raise unknown_argument(draw, options, known)
             mine = {key: options.pop(key) for key in its & options.keys()}
             if not isinstance(x, kind):
                 return draw(analysis(x, **options), **mine)
-            if options:
-                known = ", ".join(map(repr, options))
-                raise InputError(f"{known} is of {name}, which has found this; leave it out here.")
+            for key in options:
+                raise InputError(f"{key!r} is of {name}, which has found this; leave it out here.")
             return draw(x, **mine)
 
         theirs = [
@@ -114,6 +120,7 @@ def found_by(analysis: Callable[..., Any], kind: type) -> Callable[[T], T]:
             if each.kind is Parameter.KEYWORD_ONLY and each.name not in its
         ]
         shown = [first.replace(name="x", annotation=Parameter.empty), *own, *theirs]
+        known = {each.name for each in shown[1:]}
         plot.__signature__ = signature(draw).replace(parameters=shown)  # type: ignore[attr-defined]
         plot.__doc__ = (
             f"{draw.__doc__ or ''}\n    `x` is what `{name}` found, or what it takes, with its "
