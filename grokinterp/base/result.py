@@ -170,29 +170,54 @@ def text_card(
     table: "pd.DataFrame | None" = None,
     *,
     notes: Iterable[str] = (),
+    most: int = ROWS,
 ) -> str:
-    """A card as plain text.
+    """A card as plain text, with at most so many rows of its table.
 
     >>> print(text_card("Circles", ["of one model"], notes=["a note"]))
     Circles
       of one model
       - a note
     """
-    found = [title, *(f"  {line}" for line in lines)]
-    if table is not None and len(table):
-        rows = _cells(table)
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            found.append(f"  {'  '.join(cells)}".rstrip())
-        if len(table) > ROWS:
-            found.append(f"  {_more(table)}")
+    shown = [] if table is None else text_table(table, most=most)
+    found = [title, *(f"  {line}" for line in [*lines, *shown])]
     return "\n".join([*found, *(f"  - {note}" for note in notes)])
 
 
-def _cells(table: "pd.DataFrame") -> list[list[str]]:
-    """The columns' names and at most `ROWS` rows of a table, whole: pandas would cut long cells."""
-    shown = table.head(ROWS).astype(object)
+def text_table(table: "pd.DataFrame", *, most: int = ROWS) -> list[str]:
+    """The lines of a table, at most so many of its rows: numbers to the right, words to the left.
+
+    >>> import pandas as pd
+    >>> for line in text_table(pd.DataFrame({"k": [9, 55], "share": [0.25, None]})):
+    ...     print(line)
+     k  share
+     9   0.25
+    55      -
+    """
+    if not len(table):
+        return []
+    rows = _cells(table, most)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = [_is_number(table.iloc[:, i]) for i in range(table.shape[1])]
+    lines = []
+    for row in rows:
+        cells = (
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, right, strict=True)
+        )
+        lines.append("  ".join(cells).rstrip())
+    return [*lines, _more(table, most)] if len(table) > most else lines
+
+
+def _is_number(column: "pd.Series[Any]") -> bool:
+    known = column.dropna().tolist()
+    plain = all(isinstance(x, int | float) and not isinstance(x, bool) for x in known)
+    return bool(known) and plain
+
+
+def _cells(table: "pd.DataFrame", most: int = ROWS) -> list[list[str]]:
+    """The columns' names and at most so many rows, whole: pandas would cut long cells."""
+    shown = table.head(most).astype(object)
     rows = shown.where(shown.notna(), None).itertuples(index=False, name=None)
     return [[str(column) for column in table.columns], *([_cell(x) for x in row] for row in rows)]
 
@@ -201,8 +226,8 @@ def _row(tag: str, cells: Iterable[str]) -> str:
     return f"<tr>{''.join(f'<{tag} {LEFT}>{_text(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
-def _more(table: "pd.DataFrame") -> str:
-    return f"... and {len(table) - ROWS} more" if len(table) > ROWS else ""
+def _more(table: "pd.DataFrame", most: int = ROWS) -> str:
+    return f"... and {len(table) - most} more" if len(table) > most else ""
 
 
 def _cell(value: object) -> str:

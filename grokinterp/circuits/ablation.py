@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from grokinterp.base.checks import LARGEST_SEED, listed, whole, word
 from grokinterp.base.errors import InputError, shown
-from grokinterp.base.result import Result
+from grokinterp.base.result import Result, text_card
 from grokinterp.circuits import hooks
 from grokinterp.circuits.edited import Edited
 from grokinterp.circuits.interventions import MODES, Intervention, Setting, as_interventions, replay
@@ -32,6 +32,7 @@ from grokinterp.tasks.task import Task
 
 ABOVE, WITHIN, NONE = "above chance", "not above chance", "no placebo"
 UNKNOWN = "undetermined"  # a loss is not a number
+MOST_SHOWN = 60  # rows of a text: all standard ablations of a checkpoint
 LOSS_ROUNDING = 1e-5  # relative; of float32 logits, where nothing was changed
 
 
@@ -245,13 +246,29 @@ class Ablation(Result):
         keys = ", ".join(map(str, self.frequencies)) or "none"
         return [
             f"key frequencies {keys}; up to {self.n_placebos} placebos each, seed {self.seed}",
-            "ratio is loss on all inputs over that of the whole model; the costliest first",
+            "ratio is loss on all inputs over that of the whole model",
         ]
 
+    def __str__(self) -> str:
+        """All rows of a checkpoint, as a shell is shown them."""
+        shown = self._short_table()
+        return text_card(self._title(), self._lines(), shown, notes=self.notes, most=MOST_SHOWN)
+
     def _short_table(self) -> pd.DataFrame:
-        columns = ["step", "ablation", "loss_all", "acc_all", "ratio"]
-        columns += ["placebo_min", "placebo_max", "verdict"]
-        return self.table().sort_values("ratio", ascending=False)[columns]
+        rows = []
+        for row in self.rows:
+            others = row.placebo_ratios
+            numbers = {"loss_all": row.score.loss_all, "acc_all": row.score.acc_all}
+            rows.append(
+                {"ablation": row.name, **numbers, "ratio": row.ratio, **row.measures}
+                | {"placebos": (min(others), max(others)) if others else None}
+                | {"verdict": row.verdict}
+            )
+        frame = pd.DataFrame(rows)
+        several = len({row.step for row in self.rows}) > 1
+        if several:
+            frame.insert(0, "step", [row.step for row in self.rows])
+        return frame
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)

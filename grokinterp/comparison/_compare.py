@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
-from grokinterp.base.result import Result, plain_values
+from grokinterp.base.result import Result, plain_values, text_table
 from grokinterp.claims.evidence import Evidence, known
 from grokinterp.claims.registry import CLAIMS, Claim
 from grokinterp.comparison import lineup, manning_coe  # noqa: F401  claims register themselves
@@ -34,6 +34,10 @@ from grokinterp.tasks.task import Task
 SEEDS = (  # what a card shows of each run
     "run", "label", "memorization_step", "grok_step", "key_frequencies", "clusters", "algorithm"
 )  # fmt: skip
+
+OF_INTERVALS = (
+    "medians of n runs; the interval of 3 holds the median with 75 %, of 6 or more with 95 %"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +66,46 @@ class Comparison(Result):
     def _short_table(self) -> pd.DataFrame:
         if set(REGIMES) <= set(self.regimes.values()):
             return self.claims_table()[["statement", "verdict", "reason", "seeds"]]
+        return self._seeds_shown()
+
+    def _seeds_shown(self) -> pd.DataFrame:
         shown = self.seeds()[list(SEEDS)]
         shown["key_frequencies"] = [
             None if keys is None else ", ".join(map(str, keys)) or "none"
             for keys in shown["key_frequencies"]
         ]
         return shown
+
+    def __str__(self) -> str:
+        """Runs, medians with their intervals, verdicts and notes, as a shell is shown them."""
+        parts = [[self._title(), *in_words(list(self.circuits.values()))]]
+        parts += [text_table(self._runs_shown(), most=len(self.profiles))]
+        parts += [[*text_table(self._medians_shown(), most=len(PROFILED)), OF_INTERVALS]]
+        for claim in self.claims:
+            told = f"{claim.verdict.upper()}: {claim.statement}", f"  {claim.reason}"
+            parts.append([*told, f"  would change it: {claim.would_change}"])
+        if self.notes:
+            parts.append(["to be read with it", *(f"  - {note}" for note in self.notes)])
+        return "\n\n".join("\n".join(lines) for lines in parts)
+
+    def _runs_shown(self) -> pd.DataFrame:
+        shown = self._seeds_shown()
+        shown.insert(1, "counts as", [self.regimes[p.name] for p in self.profiles])
+        shown.insert(1, "setting", [self.settings[p.name] for p in self.profiles])
+        return shown
+
+    def _medians_shown(self) -> pd.DataFrame:
+        rows = []
+        for measure in self.table().to_dict("records"):
+            row = {"measure": measure["measure"]}
+            for regime in (*REGIMES, "all"):
+                if not measure.get(f"{regime}_n"):
+                    continue
+                n, *numbers = (measure[f"{regime}_{x}"] for x in ("n", "median", "low", "high"))
+                middle, low, high = (f"{number:.4g}" for number in numbers)
+                row |= {regime: f"{middle} [{low}, {high}]" if n > 1 else middle, f"n {regime}": n}
+            rows.append(row)
+        return pd.DataFrame(rows)
 
     def seeds(self) -> pd.DataFrame:
         """One row per run: when it learned, its key frequencies and clusters, clock or pizza.
