@@ -1,0 +1,214 @@
+"""Every analysis and every figure takes a run, its path, a snapshot, and a model with its task."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import grokinterp as gi
+from grokinterp import viz
+from grokinterp.figures._figure import Figure
+
+pytestmark = pytest.mark.shapes_unchecked  # their checks take longer than what is checked here
+
+ROOMS = ("fourier", "progress", "circuits", "geometry", "encodings")
+QUICK = {  # arguments, of functions that need some or take long without
+    "ablate": {"placebos": 2},
+    "faithfulness": {"placebos": 2},
+    "fisher_diagonal": {"n_samples": 16},
+    "fisher_metric": {"n_samples": 16},
+    "information_path": {"n_samples": 16},
+    "gradient_symmetricity": {"n_samples": 10},
+    "algorithm": {"n_samples": 10},
+    "compressibility": {"steps": [10_000], "fractions": [0, 0.5, 1]},
+    "pruning_curve": {"fractions": [0, 0.5, 1]},
+    "features": {"steps": [10_000]},
+    "frequency_shares": {},
+    "plot_ablation": {"placebos": 2},
+    "plot_faithfulness": {"placebos": 2},
+    "plot_information_path": {"n_samples": 16},
+    "plot_pruning_curves": {"fractions": [0, 0.5, 1]},
+}
+OVER_TRAINING = {  # what looks at every checkpoint, of which a run has more than a snapshot
+    "progress_measures", "detect_phases", "frequency_shares", "commutativity", "information_path",
+    "key_frequencies",  # says when each emerged
+}  # fmt: skip
+OF_SEVERAL = {"step_geometry", "trajectory_embedding", "plot_trajectories"}  # takes two checkpoints
+OF_ISING = {"observable_correlations"}
+OF_TABLES = {"plot_phase_diagram", "plot_scaling"}  # of sweeps: by their path too
+OF_RUNS = {"plot_comparison"}  # two or more: below
+
+
+def takes_a_subject(function):
+    """Whether its first argument is what an analysis is asked about."""
+    if not inspect.isfunction(function):
+        return False
+    first = next(iter(inspect.signature(function).parameters), "")
+    return first in ("x", "runs")
+
+
+def analyses():
+    found = {}
+    for room in ROOMS:
+        module = importlib.import_module(f"grokinterp.{room}")
+        for name in module.__all__:
+            if takes_a_subject(function := getattr(module, name)):
+                found.setdefault(name, function)
+    return {name: f for name, f in found.items() if name not in WAVES}
+
+
+WAVES = {"transform", "transform_2d", "spectrum"}  # of tensors x
+ANALYSES = analyses()
+FIGURES = {name: getattr(viz, name) for name in viz.__all__ if name.startswith("plot_")}
+
+
+@pytest.fixture(scope="module")
+def subjects():
+    """The same model in every form, with what is to be said of it besides."""
+    run = gi.load("mod31-small")
+    about = {"task": run.task, "train_mask": run.train_mask}
+    return {
+        "run": (run, {}),
+        "path": (str(run.path), {}),
+        "Path": (Path(run.path), {}),
+        "name": ("mod31-small", {}),
+        "snapshot": (run.snapshot(), {}),
+        "hooked model": (run.model(), about),
+    }
+
+
+def test_all_are_looked_at():
+    """So that a function that is added is in the table below, or is named as another kind."""
+    assert len(ANALYSES) >= 45
+    assert {"ablate", "key_frequencies", "restricted_loss", "features", "heldout_fit"} <= {*ANALYSES}
+    assert len(FIGURES) >= 25
+
+
+def values(found):
+    """What a result says, to be compared."""
+    if isinstance(found, pd.DataFrame):
+        return found.to_dict("list")
+    if isinstance(found, torch.Tensor):
+        return found.tolist()
+    if isinstance(found, dict):
+        return {str(name): float(x) for name, x in found.items()}
+    if isinstance(found, float | int):
+        return float(found)
+    if isinstance(found, list):
+        return [each.name for each in found]
+    return found.table().drop(columns=["step"], errors="ignore").to_dict("list")
+
+
+def same(one, other):
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[x], other[x]) for x in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return one == pytest.approx(other, rel=1e-3, abs=1e-5, nan_ok=True)
+    return str(one) == str(other)
+
+
+@pytest.mark.parametrize("name", sorted(ANALYSES.keys() - OF_ISING))
+def test_an_analysis_takes_every_kind(name, subjects):
+    function, options = ANALYSES[name], dict(QUICK.get(name, {}))
+    if name == "fitted_neurons":
+        options["clusters"] = gi.circuits.neuron_clusters("mod31-small")
+    found = {}
+    for kind, (x, about) in subjects.items():
+        if kind in ("snapshot", "hooked model"):
+            options.pop("steps", None)
+            if name in OF_SEVERAL:
+                with pytest.raises(gi.InputError, match="one checkpoint"):
+                    function(x, **options, **about)
+                continue
+        found[kind] = values(function(x, **options, **about))
+    assert same(found["run"], found["path"])
+    assert same(found["run"], found["Path"])
+    assert same(found["run"], found["name"])
+    if name not in OF_SEVERAL:
+        drop = {"step"}
+        one, other = found["snapshot"], found["hooked model"]
+        if isinstance(one, dict):
+            one, other = ({k: v for k, v in x.items() if k not in drop} for x in (one, other))
+        assert same(one, other)
+    if name not in OVER_TRAINING | OF_SEVERAL:
+        assert same(found["run"], found["snapshot"])
+
+
+@pytest.mark.parametrize("name", sorted(FIGURES.keys() - OF_TABLES - OF_RUNS))
+def test_a_figure_is_drawn_of_every_kind(name, subjects):
+    draw, options = FIGURES[name], QUICK.get(name, {})
+    for kind, (x, about) in subjects.items():
+        if name in OF_SEVERAL and kind in ("snapshot", "hooked model"):
+            with pytest.raises(gi.InputError, match="one checkpoint"):
+                draw(x, **options, **about)
+            continue
+        drawn = draw(x, **options, **about)
+        assert isinstance(drawn, Figure)
+        assert len(drawn.data)
+
+
+def test_a_module_of_ones_own_is_one_too():
+    torch.manual_seed(0)
+    task = gi.ModularTask("add", p=7)
+    module = torch.nn.Sequential(
+        torch.nn.Embedding(8, 4), torch.nn.Flatten(), torch.nn.Linear(12, 7)
+    )
+    mask = torch.arange(49) < 30
+    table = gi.progress_measures(module, task=task, train_mask=mask)
+    assert len(table) == 1
+    assert table.train_loss.item() == pytest.approx(
+        torch.nn.functional.cross_entropy(module(task.tokens[mask]), task.labels[mask]).item()
+    )
+    assert gi.detect_phases(module, task=task, train_mask=mask).phases is None
+    assert not gi.key_frequencies(module, task=task, train_mask=mask)
+    assert viz.plot_progress(module, task=task, train_mask=mask).data
+    assert gi.ablate(module, task=task, train_mask=mask, placebos=0, interventions=[
+        gi.hooks.neurons("0", range(4))
+    ]).rows  # fmt: skip
+
+
+def test_a_sweep_is_drawn_from_its_path(tmp_path):
+    table = pd.DataFrame(
+        {"run": list("abcd"), "lr": [0.1, 0.1, 0.2, 0.2], "weight_decay": [0, 1, 0, 1],
+         "label": "grokked", "grok_step": [1, 2, 3, 4], "note": "", "fingerprint": "x"}
+    )  # fmt: skip
+    table.to_csv(tmp_path / "results.csv", index=False)
+    for x in (tmp_path, str(tmp_path / "results.csv"), table):
+        assert viz.plot_phase_diagram(x, x="lr", y="weight_decay").data
+        assert viz.plot_scaling(x, x="lr").data
+
+
+def test_an_argument_that_is_misspelt_gets_the_nearest_one(subjects):
+    run, _ = subjects["run"]
+    for call, meant in (
+        (lambda: gi.ablate(run, placbos=3), "placebos"),
+        (lambda: gi.progress.restricted_loss(run, stp=3), "step"),
+        (lambda: gi.hooks.heads(0, 1, moed="mean"), "mode"),
+        (lambda: viz.plot_neurons(run, neuros=[1]), "neurons"),
+        (lambda: viz.plot_ablation(run, placbos=3), "placebos"),
+        (lambda: gi.circuits.attention(run).plot(too="a"), "to"),
+        (lambda: gi.compare([run, run], algn="step"), "align"),
+    ):
+        with pytest.raises(gi.InputError, match=f"has no argument .*; did you mean '{meant}'"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("module", "wrong", "meant"),
+    [
+        (gi, "key_frequncies", "key_frequencies"),
+        (gi.fourier, "neuron_irp", "neuron_ipr"),
+        (gi.viz, "plot_neuron", "plot_neurons"),
+        (gi.hooks, "head", "heads"),
+        (gi.register, "tsk", "task"),
+    ],
+)
+def test_a_name_that_is_misspelt_gets_the_nearest_one(module, wrong, meant):
+    with pytest.raises(AttributeError, match=f"no attribute '{wrong}'; did you mean '{meant}'"):
+        getattr(module, wrong)
+    assert not hasattr(module, "__wrapped__")
