@@ -47,7 +47,9 @@ def _home(name: str, thing: object, found: Mapping[str, tuple[str, ...]]) -> str
 
 def pages() -> list[str]:
     """The full name of every module and of every public name in it: a page each."""
-    return [page for full, some in names().items() for page in (full, *(f"{full}.{x}" for x in some))]
+    return [
+        page for full, some in names().items() for page in (full, *(f"{full}.{x}" for x in some))
+    ]
 
 
 def top() -> dict[str, str]:
@@ -88,7 +90,14 @@ def first_sentence(thing: object) -> str:
     """The first sentence of what is said about a function, a class or a registered kind."""
     said = next((x for key in ("statement", "meaning") if (x := vars_of(thing).get(key))), None)
     if said is None:
-        told = next((x for key in ("compute", "function", "build") if callable(x := vars_of(thing).get(key))), thing)
+        told = next(
+            (
+                x
+                for key in ("compute", "function", "build")
+                if callable(x := vars_of(thing).get(key))
+            ),
+            thing,
+        )
         own = callable(told) or inspect.ismodule(told)
         said = (inspect.getdoc(told) or "") if own else ""
     said = " ".join(said.split("\n\n")[0].split())
