@@ -4,6 +4,7 @@ Examples (`>>>`) and what is indented are shown as they stand; `Raises:` and the
 their lines, are headings of what is indented below them.
 """
 
+import itertools
 import re
 
 HEADING = re.compile(r"([A-Z][A-Za-z ]{2,40}):")
@@ -22,13 +23,15 @@ def process(app, what, name, obj, options, lines):
 def rendered(lines):
     """A docstring as reStructuredText.
 
-    >>> rendered(["One *line* of x_.", ">>> 1 + 1", "2", "", "After."])
-    ['One \\\\*line\\\\* of x\\\\_.', '', '.. code-block:: pycon', '', '   >>> 1 + 1', '   2', '', 'After.']
+    >>> rendered(["One *line*.", "", "After."])
+    ['One \\\\*line\\\\*.', '', 'After.']
     """
     found, rest = [], list(lines)
     while rest:
         line = rest[0]
-        if line.startswith(">>>"):
+        if _is_table(_paragraph(rest)):
+            found += _block("text", [rest.pop(0) for _ in _paragraph(rest)])
+        elif line.startswith(">>>"):
             found += _block("pycon", _taken(rest, lambda next_line: bool(next_line.strip())))
         elif line.startswith(" "):
             found += _indented(_taken(rest, lambda x: x.startswith(" ") or not x.strip()))
@@ -41,6 +44,17 @@ def rendered(lines):
         else:
             found.append(_literally(rest.pop(0)))
     return found
+
+
+def _paragraph(rest):
+    """The lines up to the next empty one."""
+    return list(itertools.takewhile(str.strip, rest))
+
+
+def _is_table(lines):
+    """Whether two lines or more are words, a gap, and what they mean, set in columns."""
+    gaps = [len(x) for x in lines if re.match(r"\S+( \S+)* {2,}\S", x)]
+    return len(gaps) > 1 and not any(x.startswith(">>>") for x in lines)
 
 
 def _taken(rest, goes_on):
