@@ -62,6 +62,7 @@ nb_execution_excludepatterns = executed
 nb_execution_raise_on_error = True
 nb_execution_timeout = 900
 nb_merge_streams = True
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # bars are text where no widgets are
 
 autosummary_generate = True
 autosummary_imported_members = True
@@ -100,6 +101,12 @@ html_show_sourcelink = False
 # Figures of the gallery share one copy of plotly instead of carrying one each.
 html_static_path = ["_static", str(Path(plotly.__file__).parent / "package_data" / "plotly.min.js")]
 html_css_files = ["site.css"]
+html_js_files = ["figures.js"]
+ALONE = (
+    "index", "start", "gallery", "claims", "command_line", "speed", "reliability", "house",
+    "migration", "contributing", "changelog",
+)  # fmt: skip
+html_sidebars = {page: [] for page in ALONE}  # there is nothing beside them in their sections
 html_theme_options = {
     "github_url": "https://github.com/grokinterp/grokinterp",
     "header_links_before_dropdown": 4,
