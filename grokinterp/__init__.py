@@ -12,7 +12,7 @@ the order in which data flows through them, are in `gi.ROOMS`; what looks at cir
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from grokinterp.base.names import MOVED
+from grokinterp.base.names import MOVED, unknown_name
 from grokinterp.base.registry import LATER
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def __getattr__(name: str) -> Any:
     if name == "register":
         return importlib.import_module("grokinterp._register")
     if name not in _HOME:
-        raise AttributeError(f"module 'grokinterp' has no attribute {name!r}")
+        raise unknown_name("grokinterp", name, __dir__())
     return getattr(importlib.import_module(f"grokinterp.{_HOME[name]}"), name)
 
 

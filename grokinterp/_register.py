@@ -11,6 +11,8 @@ cell that is run twice. How another process finds them: `grokinterp.base.plugins
 import importlib
 from typing import Any
 
+from grokinterp.base.names import unknown_name
+
 _HOME = {  # where each decorator lies
     "claim": "claims.registry.claim",
     "layout": "models.foreign_names.register_layout",
@@ -30,7 +32,7 @@ __all__ = sorted(_HOME)
 
 def __getattr__(kind: str) -> Any:
     if kind not in _HOME:
-        raise AttributeError(f"nothing is registered as {kind!r}; there are: {', '.join(__all__)}")
+        raise unknown_name("grokinterp.register", kind, __all__)
     module, _, name = _HOME[kind].rpartition(".")
     return getattr(importlib.import_module(f"grokinterp.{module}"), name)
 

@@ -1,5 +1,6 @@
 """The figure functions under their names of 0.2.0; `.plot()` of a result draws the same."""
 
+from grokinterp.base.names import room_names
 from grokinterp.circuits._figures.ablation import plot_ablation, plot_faithfulness
 from grokinterp.circuits._figures.answers import (
     circuitsvis_script,
@@ -40,3 +41,4 @@ __all__ = [
     "plot_neuron_logit_spectrum", "plot_neurons", "plot_phase_diagram", "plot_phases",
     "plot_progress", "plot_pruning_curves", "plot_scaling", "plot_trajectories", "sweep_page",
 ]  # fmt: skip
+__getattr__, __dir__ = room_names(__name__, __all__)

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 RUNS = {
+    "mod31-small": ("grokked", "transformer"),
     "mod113-grokked": ("grokked", "transformer"),
     "mod113-steady": ("steady", "transformer"),
     "mlp113-grokked": ("grokked", "mlp"),

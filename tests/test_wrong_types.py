@@ -24,7 +24,7 @@ weights = {name: torch.randn(shape) for name, shape in shapes.items()}
 one = from_weights(weights, recipe.architecture(), task)
 
 for call in (
-    lambda: encodings.compressibility(one),
+    lambda: encodings.compressibility(5),
     lambda: encodings.features("runs/mine"),
     lambda: encodings.pruning_curve(one, fractions="abc"),
     lambda: encodings.pruning_curve(one, fractions=[0, None, 1]),
@@ -38,12 +38,12 @@ for call in (
     lambda: neuron_ipr(one, path=3),
     lambda: effective_rank(torch.ones(3)),
     lambda: correlations(torch.ones(3, 2), torch.ones(4)),
-    lambda: encodings.measured(one),
+    lambda: encodings.measured(5),
     lambda: run_sweep("sweep.toml", "out"),
     lambda: gi.compare("runs/mine"),
-    lambda: gi.compare([one, one]),
+    lambda: gi.compare([one, 5]),
     lambda: gi.compare([one], align=["phase"]),
-    lambda: encodings.information_path(one),
+    lambda: encodings.information_path([one]),
     lambda: encodings.step_geometry("runs/mine"),
     lambda: encodings.trajectory_embedding([one]),
     lambda: encodings.fisher_metric(one, form=["exact"]),
@@ -54,7 +54,7 @@ for call in (
         viz.plot_information_path, viz.plot_key_frequencies, viz.plot_neuron_clusters,
         viz.plot_phases, viz.plot_progress, viz.plot_pruning_curves, viz.plot_trajectories,
     )),
-    lambda: viz.plot_emergence(one, frequencies=[1]),
+    lambda: viz.plot_emergence(one, frequencies=[99]),
     lambda: viz.plot_pruning_curves({"a": 3}),
     lambda: viz.plot_pruning_curves({}),
 ):
@@ -65,7 +65,7 @@ for call in (
 """
 
 SAYS = """
-Snapshot has no checkpoints
+5 is not something to analyse; give a run
 runs/mine does not exist; give the folder of a run
 fractions are not numbers
 fractions are not numbers
@@ -79,31 +79,31 @@ convention=['real'] is not known
 path=3 is not known
 matrix has shape (3,)
 3 rows and the observable 4
-Snapshot has no checkpoints
+5 is not something to analyse; give a run
 'sweep.toml' is no sweep; give Sweep.from_toml(path).
 runs/mine does not exist; give the folder of a run
-Snapshot has no checkpoints
+5 is not something to analyse; give a run
 align=['phase'] is not known
-Snapshot has no checkpoints
+list is not something to analyse; give a run
 runs/mine does not exist; give the folder of a run
-Snapshot has no checkpoints
+one checkpoint is no trajectory
 form=['exact'] is not known
 vector='a' is not a dict of tensors
-'runs/mine' cannot be drawn here; give what gi.ablate returns.
-'runs/mine' cannot be drawn here; give what circuits.attention returns.
-'runs/mine' cannot be drawn here; give what circuits.attribution returns.
-'runs/mine' cannot be drawn here; give what circuits.circuit_graph returns.
-'runs/mine' cannot be drawn here; give what gi.compare returns.
-'runs/mine' cannot be drawn here; give what circuits.faithfulness returns.
-'runs/mine' cannot be drawn here; give what encodings.fourier_heat_map returns.
-'runs/mine' cannot be drawn here; give what geometry.information_path returns.
-'runs/mine' cannot be drawn here; give what gi.key_frequencies returns.
-'runs/mine' cannot be drawn here; give what circuits.neuron_clusters returns.
-'runs/mine' cannot be drawn here; give what gi.detect_phases returns.
-'runs/mine' cannot be drawn here; give what gi.progress_measures returns.
-'runs/mine' cannot be drawn here; give what encodings.pruning_curve returns.
-'runs/mine' cannot be drawn here; give what geometry.trajectory_embedding returns.
-Snapshot cannot be drawn here; give what fourier.frequency_shares returns.
+runs/mine does not exist; give the folder of a run
+runs/mine does not exist; give the folder of a run
+runs/mine does not exist; give the folder of a run
+runs/mine does not exist; give the folder of a run
+runs/mine does not exist; give the folder of a run
+runs/mine does not exist; give the folder of a run
+runs/mine does not exist; give the folder of a run
+runs/mine does not exist; give the folder of a run
+runs/mine does not exist; give the folder of a run
+runs/mine does not exist; give the folder of a run
+runs/mine does not exist; give a log of losses or accuracies against step.
+runs/mine does not exist; give the folder of a run
+runs/mine does not exist; give the folder of a run
+runs/mine does not exist; give the folder of a run
+frequency 99 is not in the table; give some of its columns, numbers.
 3 cannot be drawn here; give what encodings.pruning_curve returns.
 there are no curves to draw
 """

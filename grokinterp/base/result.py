@@ -5,10 +5,13 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from html import escape
+from inspect import Parameter, signature, unwrap
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from grokinterp.base.errors import InputError
+from grokinterp.base.names import unknown_argument
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +52,11 @@ class Result:
                 raise
         if type(self) not in _DRAWINGS:
             raise InputError(f"{type(self).__name__} has no picture; .table() has its numbers.")
-        return _DRAWINGS[type(self)](self, *args, **options)
+        draw = _DRAWINGS[type(self)]
+        own = list(getattr(unwrap(draw), "__kwdefaults__", None) or ())
+        if not options.keys() <= set(own):
+            raise unknown_argument(draw, options, own)
+        return draw(self, *args, **options)
 
     def _title(self) -> str:
         """The first line of a card: by default the class's name, such as "Key frequencies"."""
@@ -79,6 +86,49 @@ def draws(kind: type) -> Callable[[T], T]:
         return function
 
     return register
+
+
+def found_by(analysis: Callable[..., Any], kind: type) -> Callable[[T], T]:
+    """Let a picture of what an analysis found be drawn of what that analysis takes, in one call.
+
+        @draws(Ablation)
+        @found_by(ablate, Ablation)
+        def plot_ablation(found):
+
+    so that `plot_ablation(run, placebos=10)` draws `ablate(run, placebos=10)`.
+    """
+    name = analysis.__name__
+
+    def of_any(draw: T) -> T:
+        (first, *own), takes = (list(signature(f).parameters.values()) for f in (draw, analysis))
+        its = {each.name for each in own}
+
+        @wraps(draw)
+        def plot(x: Any, **options: Any) -> Any:
+            if not options.keys() <= known:
+                raise unknown_argument(draw, options, known)
+            mine = {key: options.pop(key) for key in its & options.keys()}
+            if not isinstance(x, kind):
+                return draw(analysis(x, **options), **mine)
+            for key in options:
+                raise InputError(f"{key!r} is of {name}, which has found this; leave it out here.")
+            return draw(x, **mine)
+
+        theirs = [
+            each
+            for each in takes[1:]
+            if each.kind is Parameter.KEYWORD_ONLY and each.name not in its
+        ]
+        shown = [first.replace(name="x", annotation=Parameter.empty), *own, *theirs]
+        known = {each.name for each in shown[1:]}
+        plot.__signature__ = signature(draw).replace(parameters=shown)  # type: ignore[attr-defined]
+        plot.__doc__ = (
+            f"{draw.__doc__ or ''}\n    `x` is what `{name}` found, or what it takes, with its "
+            "arguments by name.\n    "
+        )
+        return plot  # type: ignore[return-value]
+
+    return of_any
 
 
 class Html(str):
@@ -120,29 +170,54 @@ def text_card(
     table: "pd.DataFrame | None" = None,
     *,
     notes: Iterable[str] = (),
+    most: int = ROWS,
 ) -> str:
-    """A card as plain text.
+    """A card as plain text, with at most so many rows of its table.
 
     >>> print(text_card("Circles", ["of one model"], notes=["a note"]))
     Circles
       of one model
       - a note
     """
-    found = [title, *(f"  {line}" for line in lines)]
-    if table is not None and len(table):
-        rows = _cells(table)
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            found.append(f"  {'  '.join(cells)}".rstrip())
-        if len(table) > ROWS:
-            found.append(f"  {_more(table)}")
+    shown = [] if table is None else text_table(table, most=most)
+    found = [title, *(f"  {line}" for line in [*lines, *shown])]
     return "\n".join([*found, *(f"  - {note}" for note in notes)])
 
 
-def _cells(table: "pd.DataFrame") -> list[list[str]]:
-    """The columns' names and at most `ROWS` rows of a table, whole: pandas would cut long cells."""
-    shown = table.head(ROWS).astype(object)
+def text_table(table: "pd.DataFrame", *, most: int = ROWS) -> list[str]:
+    """The lines of a table, at most so many of its rows: numbers to the right, words to the left.
+
+    >>> import pandas as pd
+    >>> for line in text_table(pd.DataFrame({"k": [9, 55], "share": [0.25, None]})):
+    ...     print(line)
+     k  share
+     9   0.25
+    55      -
+    """
+    if not len(table):
+        return []
+    rows = _cells(table, most)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = [_is_number(table.iloc[:, i]) for i in range(table.shape[1])]
+    lines = []
+    for row in rows:
+        cells = (
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, right, strict=True)
+        )
+        lines.append("  ".join(cells).rstrip())
+    return [*lines, _more(table, most)] if len(table) > most else lines
+
+
+def _is_number(column: "pd.Series[Any]") -> bool:
+    known = column.dropna().tolist()
+    plain = all(isinstance(x, int | float) and not isinstance(x, bool) for x in known)
+    return bool(known) and plain
+
+
+def _cells(table: "pd.DataFrame", most: int = ROWS) -> list[list[str]]:
+    """The columns' names and at most so many rows, whole: pandas would cut long cells."""
+    shown = table.head(most).astype(object)
     rows = shown.where(shown.notna(), None).itertuples(index=False, name=None)
     return [[str(column) for column in table.columns], *([_cell(x) for x in row] for row in rows)]
 
@@ -151,8 +226,8 @@ def _row(tag: str, cells: Iterable[str]) -> str:
     return f"<tr>{''.join(f'<{tag} {LEFT}>{_text(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
-def _more(table: "pd.DataFrame") -> str:
-    return f"... and {len(table) - ROWS} more" if len(table) > ROWS else ""
+def _more(table: "pd.DataFrame", most: int = ROWS) -> str:
+    return f"... and {len(table) - most} more" if len(table) > most else ""
 
 
 def _cell(value: object) -> str:

@@ -13,7 +13,7 @@ one line, for what the model or the task does not have. Losses are in nats, over
 """
 
 from grokinterp.base.names import room_names
-from grokinterp.circuits import hooks
+from grokinterp.circuits import ablation, hooks
 from grokinterp.circuits._algorithm import Algorithm, algorithm
 from grokinterp.circuits._attention import (
     Attention,
@@ -31,7 +31,7 @@ from grokinterp.circuits._attention_readout import (
 )
 from grokinterp.circuits._attribution import Attribution, attribution
 from grokinterp.circuits._paper_table import PaperTable, paper_table
-from grokinterp.circuits.ablation import Ablation, ablate, ablation_ratios, standard_interventions
+from grokinterp.circuits.ablation import Ablation, ablate, ablation_ratios
 from grokinterp.circuits.circles import CircleIsolation, Circularity, circularity, isolate_circles
 from grokinterp.circuits.circuit import CircuitGraph, Faithfulness, circuit_graph, faithfulness
 from grokinterp.circuits.clock_and_pizza import (
@@ -55,6 +55,9 @@ from grokinterp.circuits.polynomials import (
     polynomial_fits,
     relu_regression,
 )
+from grokinterp.fourier._key_frequencies import of_any_with_keys
+
+standard_interventions = of_any_with_keys(ablation.standard_interventions, needed=False)
 
 __all__ = [
     "Ablation", "Algorithm", "Attention", "AttentionFits", "AttentionPatterns", "AttentionReadout",

@@ -19,10 +19,11 @@ from grokinterp.fourier.answers import no_frequencies_reason, usable_group
 from grokinterp.fourier.basis import n_frequencies, transform_2d
 from grokinterp.fourier.spectra import operand_orders
 from grokinterp.models.user_models import alone_with
-from grokinterp.reading._load import RunOrPath, Subject, run_of
+from grokinterp.reading._load import Subject, run_of
 from grokinterp.runs._snapshot import Snapshot, need_residual_stream
 from grokinterp.runs.forwards import device_of
 from grokinterp.tasks.modular import ModularTask
+from grokinterp.tasks.task import Task
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -124,15 +125,20 @@ def attention(
     )
 
 
-def commutativity(x: RunOrPath, *, layer: int = 0) -> pd.DataFrame:
+def commutativity(
+    x: Subject,
+    *,
+    layer: int = 0,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> pd.DataFrame:
     """Mean attention to operand a minus that to operand b: a row per step, a column per head.
 
     Averaged over all inputs, from the answer position (ARENA, chapter 1.5). Near 0 the head treats
     the operands alike on average, which a commutative answer asks for; it can still be far from
-    symmetric on single inputs, and other parts can break the symmetry. Only runs have steps: the
-    means of one model are in `attention(x).table()`.
+    symmetric on single inputs, and other parts can break the symmetry.
     """
-    run = run_of(x)
+    run = run_of(x, task=task, train_mask=train_mask)
     need_residual_stream(run.snapshot())
     of_a, of_b = run.snapshot().modular_task.reads.operand_places
     rows = {}
@@ -232,6 +238,7 @@ def attention_patterns(
     layer: int = 0,
     step: int = -1,
     task: ModularTask | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> AttentionPatterns:
     """Attention patterns of one layer on these pairs (a, b), from all positions.
 

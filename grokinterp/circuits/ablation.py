@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 
 from grokinterp.base.checks import LARGEST_SEED, listed, whole, word
 from grokinterp.base.errors import InputError, shown
-from grokinterp.base.result import Result
+from grokinterp.base.result import Result, text_card
 from grokinterp.circuits import hooks
+from grokinterp.circuits.edited import Edited
 from grokinterp.circuits.interventions import MODES, Intervention, Setting, as_interventions, replay
 from grokinterp.circuits.neurons import LEFTOVER, neuron_clusters, neuron_logit_directions
 from grokinterp.fourier._key_frequencies import Keys, subject_of
@@ -24,12 +25,14 @@ from grokinterp.fourier.spectra import TABLES
 from grokinterp.models.blocks import LOGITS
 from grokinterp.models.cross_entropy import cross_entropies, right_answers
 from grokinterp.models.hooked_module import HookedModule
-from grokinterp.reading._load import Subject, check_snapshot, loaded, steps_of
+from grokinterp.progress.measures import MEASURES, checked_measures, measured_row
+from grokinterp.reading._load import Subject, loaded, steps_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
 
 ABOVE, WITHIN, NONE = "above chance", "not above chance", "no placebo"
 UNKNOWN = "undetermined"  # a loss is not a number
+MOST_SHOWN = 60  # rows of a text: all standard ablations of a checkpoint
 LOSS_ROUNDING = 1e-5  # relative; of float32 logits, where nothing was changed
 
 
@@ -75,7 +78,6 @@ def standard_interventions(
     hidden layers and the channels of its convolutions. What the model does not have (directions of
     dead neurons, say) is left out. For a run, give `run.snapshot(step)`.
     """
-    check_snapshot(snapshot)
     every = _standard(snapshot, frequencies, mode)
     return [one for one in every if isinstance(one, Intervention)]
 
@@ -188,6 +190,8 @@ class Row:
     keeps: bool  # it keeps only the part it names
     placebos: tuple[Placebo, ...] = field(repr=False)
     no_placebo: str | None
+    measures: Mapping[str, float] = field(default_factory=dict)  # those asked for, with it in place
+    whole_measures: Mapping[str, float] = field(default_factory=dict)  # and without
 
     @property
     def ratio(self) -> float:
@@ -242,13 +246,29 @@ class Ablation(Result):
         keys = ", ".join(map(str, self.frequencies)) or "none"
         return [
             f"key frequencies {keys}; up to {self.n_placebos} placebos each, seed {self.seed}",
-            "ratio is loss on all inputs over that of the whole model; the costliest first",
+            "ratio is loss on all inputs over that of the whole model",
         ]
 
+    def __str__(self) -> str:
+        """All rows of a checkpoint, as a shell is shown them."""
+        shown = self._short_table()
+        return text_card(self._title(), self._lines(), shown, notes=self.notes, most=MOST_SHOWN)
+
     def _short_table(self) -> pd.DataFrame:
-        columns = ["step", "ablation", "loss_all", "acc_all", "ratio"]
-        columns += ["placebo_min", "placebo_max", "verdict"]
-        return self.table().sort_values("ratio", ascending=False)[columns]
+        rows = []
+        for row in self.rows:
+            others = row.placebo_ratios
+            numbers = {"loss_all": row.score.loss_all, "acc_all": row.score.acc_all}
+            rows.append(
+                {"ablation": row.name, **numbers, "ratio": row.ratio, **row.measures}
+                | {"placebos": (min(others), max(others)) if others else None}
+                | {"verdict": row.verdict}
+            )
+        frame = pd.DataFrame(rows)
+        several = len({row.step for row in self.rows}) > 1
+        if several:
+            frame.insert(0, "step", [row.step for row in self.rows])
+        return frame
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -266,7 +286,8 @@ class Ablation(Result):
         `ratio` is loss on all inputs over that of the whole model; `placebo_` columns are ratios of
         the placebos, harmonics left out. `placebo_rank` is the share of them (itself counted) that
         cost at least as much; for what keeps only a part, at most as much. Null: train and test
-        without a split, `placebo_` without placebos (`no_placebo` says why).
+        without a split, `placebo_` without placebos (`no_placebo` says why). Of each measure that
+        was asked for, a column of its name with the intervention, and one with `whole_` before it.
         """
         return pd.DataFrame([_flat(row) for row in self.rows])
 
@@ -291,6 +312,7 @@ def ablate(
     mode: str = "mean",
     placebos: int = 50,
     seed: int = 0,
+    measures: Sequence[str] | None = None,
     frequencies: Sequence[int] | None = None,
     task: Task | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
@@ -307,6 +329,11 @@ def ablate(
     are all others that are not key; of sets, neurons, heads and directions, `placebos` random ones.
     Means, permutations and Fourier components are over all inputs of the task.
 
+    `measures` are names of registered measures of snapshots (`gi.progress.MEASURES`), such as
+    "restricted_loss": each is taken of the model with the intervention in place, its forward on the
+    whole table, and without. What a measure reads from the weights alone no intervention changes;
+    those that need frequencies take the key ones of the whole model.
+
     A standard intervention that this model does not have is left out, with the reason in `.notes`;
     without key frequencies (`gi.key_frequencies`) only heads, layers and skips are ablated.
     `progress` shows a bar over the steps. InputError where the model's own logits are not finite,
@@ -316,6 +343,7 @@ def ablate(
     placebos = whole("placebos", placebos, least=0, such_as="50")
     word("mode", mode, MODES)
     seed = whole("seed", seed, least=0, most=LARGEST_SEED, such_as="0")
+    asked = [] if measures is None else checked_measures("measures", measures, "snapshot")
     given = None if interventions is None else as_interventions(interventions)
     x = loaded(x)
     rows: list[Row] = []
@@ -330,7 +358,8 @@ def ablate(
             notes["train and test are null: the model came without a split"] = None
         notes |= dict.fromkeys(one for one in chosen if isinstance(one, str))
         some = [one for one in chosen if isinstance(one, Intervention)]
-        rows += _ablate_one(snapshot, some, Setting(snapshot, keys, placebos, seed))
+        done = _ablate_one(snapshot, some, Setting(snapshot, keys, placebos, seed))
+        rows += _measured(done, snapshot, some, keys, asked) if asked else done
     if not rows:
         raise InputError(
             "nothing of this model is known to be taken out; give interventions, such as "
@@ -389,6 +418,21 @@ def _ablate_one(
         )
 
 
+def _measured(
+    rows: Iterable[Row],
+    snapshot: Snapshot,
+    interventions: Sequence[Intervention],
+    keys: Keys,
+    names: Sequence[str],
+) -> Iterator[Row]:
+    """The rows with measures of the model as each intervention leaves it."""
+    entries = [MEASURES[name] for name in names]
+    whole = measured_row(entries, snapshot, keys)
+    for row, one in zip(rows, interventions, strict=True):
+        found = measured_row(entries, Edited(snapshot, one), keys)
+        yield replace(row, measures=found, whole_measures=whole)
+
+
 def _flat(row: Row) -> dict[str, object]:
     others = pd.Series(row.placebo_ratios, dtype=float)
     known = len(others) and others.notna().all() and not math.isnan(row.ratio)
@@ -398,6 +442,8 @@ def _flat(row: Row) -> dict[str, object]:
         "ablation": row.name,
         "kind": row.kind,
         **vars(row.score),
+        **row.measures,
+        **{f"whole_{name}": value for name, value in row.whole_measures.items()},
         "change_train": row.score.loss_train - row.whole.loss_train,
         "change_test": row.score.loss_test - row.whole.loss_test,
         "change_all": row.score.loss_all - row.whole.loss_all,

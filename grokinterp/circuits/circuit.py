@@ -83,6 +83,22 @@ class Faithfulness(Result):
         alone = self.alone.score.loss_all * (1 + LOSS_ROUNDING)
         return tuple(row.name for row in self.parts if row.score.loss_all <= alone)
 
+    def _lines(self) -> list[str]:
+        return [
+            "the circuit alone: the key frequencies of the embedding, all heads, their neuron "
+            "clusters, u_k and v_k",
+            f"its loss is {self.alone.score.loss_all:.3g}, {self.ratio:.3g} times the model's; it "
+            f"recovers {self.recovered:.6g} of the loss gained",
+            f"over mean logits, and {self.lost:.3g} is lost without it",
+            f"parts it does not need: {', '.join(self._idle()) or 'none'}",
+        ]
+
+    def _short_table(self) -> pd.DataFrame:
+        return self.table()[["what", "loss_all", "acc_all", "ratio_to_alone"]]
+
+    def _idle(self) -> list[str]:
+        return [name.removeprefix("alone less ") for name in self.not_needed]
+
     def _scores(self) -> dict[str, Score]:
         """The model's score, and those of all rows by their names."""
         rows = (self.alone, self.without, self.nothing, *self.parts)

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from grokinterp.base.checks import tensor, text, truth, whole, word
 from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.names import room_names
 from grokinterp.circuits.interventions import (
     MODES,
     Draw,
@@ -55,10 +56,6 @@ ARGUMENTS = ("answer", "operands")  # of the waves
 THIN = 1e-10  # relative; spans thinner than this are float64 rounding
 MOST_INDEX = 2**31  # no layer, head or neuron has a number beyond it
 _name = partial(text, "name", such_as="'my neurons'", empty=False)
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 def heads(layer: int, which: int | Iterable[int], *, mode: str = "mean") -> Intervention:
@@ -468,3 +465,6 @@ def _pairs(hook_name: str, change: Callable[[Tensor], Tensor]) -> tuple[HookPair
     # is chosen such that the sum becomes the edited one (with norms after attention: before them).
     read, written = (hook_name.replace("resid_mid", name) for name in ("resid_pre", "attn_out"))
     return around(read, written, lambda stream, out: change(stream + out) - stream, late=2)
+
+
+__getattr__, __dir__ = room_names(__name__, __all__)

@@ -176,7 +176,7 @@ def replay(snapshot: Snapshot, hooks: Iterable[HookPair]) -> Float[Tensor, "n_in
     if block is not None and len(own) == len(pairs) and all(block.has(name) for name, _ in own):
         logits = block.logits(own)
     else:
-        checked = [(name, _checked(name, f, snapshot.task.n_inputs)) for name, f in pairs]
+        checked = checked_hooks(pairs, snapshot)
         logits = hooked_answers(snapshot.hooked(), snapshot.task.model_inputs, checked)
     return snapshot.task.of_answers(logits)
 
@@ -195,6 +195,13 @@ def _last_block(snapshot: Snapshot) -> LastBlock | None:
         return LastBlock(w, architecture, inputs, resid_pre=resid_pre)
 
     return snapshot.memo("last_block", build)
+
+
+def checked_hooks(
+    hooks: Iterable[HookPair], snapshot: Snapshot
+) -> list[tuple[str, Callable[..., object]]]:
+    """Hooks as they go into a model: what they give is refused where it cannot stand there."""
+    return [(name, _checked(name, f, snapshot.task.n_inputs)) for name, f in hooks]
 
 
 def _checked(name: str, function: Callable[..., object], n: int) -> Callable[..., object]:

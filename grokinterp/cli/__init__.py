@@ -19,7 +19,6 @@ from grokinterp.cli._app import BAD_INPUT, INTERRUPTED, PROGRAM, app, usage_line
 from grokinterp.cli.terminal import say
 
 __all__ = ["main"]
-__getattr__, __dir__ = room_names(__name__, __all__)
 
 COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lists them
     "recipes": run_commands.recipes,
@@ -29,8 +28,10 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
     "verify": run_commands.verify,
     "measure": analysis_commands.measure,
     "phases": analysis_commands.phases,
+    "key-frequencies": analysis_commands.key_frequencies,
     "ablate": analysis_commands.ablate,
     "compare": analysis_commands.compare,
+    "plot": analysis_commands.plot,
     "report": analysis_commands.report,
     "import": run_commands.import_,
     "export": run_commands.export,
@@ -97,3 +98,6 @@ def _end(status: int | str | None) -> None:
 def _fail(line: str) -> int:
     say(" ".join(line.split()))
     return BAD_INPUT
+
+
+__getattr__, __dir__ = room_names(__name__, __all__)

@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Mechanistic interpretability of grokking: when a network memorised, formed its circuit "
     "and cleaned up, and with which frequencies it computes.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 RunPath = Annotated[  # as it was typed: a Path would keep one slash of an address

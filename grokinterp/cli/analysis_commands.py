@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Exit, Option
 
@@ -11,13 +11,12 @@ from grokinterp.cli._app import UNEXPECTED, Json, RunPath, a_file, write_text
 from grokinterp.cli.terminal import (
     say,
     show,
-    show_ablations,
-    show_comparison,
-    show_faithfulness,
     show_json,
     show_measures,
-    show_phases,
 )
+
+if TYPE_CHECKING:
+    from grokinterp.progress.phases import Phases
 
 OutCSV = Annotated[Path | None, Option(help="CSV file to write.", callback=a_file)]
 
@@ -107,6 +106,67 @@ def measure(path: RunPath, out: OutCSV = None, as_json: Json = False) -> None:
         show(table.to_csv(index=False), nl=False)
 
 
+def key_frequencies(
+    path: RunPath,
+    step: Annotated[int, Option(help="Checkpoint; -1 is the last.")] = -1,
+    rule: Annotated[
+        str, Option(help="logits, embedding, embedding_demo, neuron_logit or neurons.")
+    ] = "logits",
+    as_json: Json = False,
+) -> None:
+    """Find the frequencies that carry a model's answer, beside what other rules say.
+
+    They are taken where the fit of unmirrored test pairs by them beats a
+    uniform answer and 50 placebos; else there are none, with the reason.
+    """
+    from grokinterp.fourier._key_frequencies import key_frequencies as find
+    from grokinterp.reading._load import load
+
+    found = find(load(path), step=step, rule=rule)
+    if as_json:
+        show_json({"run": path, **found.to_dict()})
+    else:
+        show(found)
+
+
+def plot(
+    name: Annotated[
+        str, Argument(metavar="NAME", help="Such as phases, progress, embedding_circles, ablation.")
+    ],
+    path: Annotated[
+        str, Argument(metavar="RUN", help="A run, checkpoints of others; for phases a log too.")
+    ],
+    out: Annotated[
+        Path, Option(metavar="FIG.svg", help="File: .html, .svg, .png or .pdf.", callback=a_file)
+    ],
+    step: Annotated[
+        str | None, Option(metavar="N|all", help="Checkpoint; all gives a slider, in .html.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        Option("--set", metavar="KEY=VALUE", help="An argument of the figure; may be repeated."),
+    ] = None,
+    width: Annotated[int, Option(help="Pixels of a still image.")] = 900,
+) -> None:
+    """Draw one figure of a run into a file: any plot_NAME of gi.viz.
+
+    Such as: grokinterp plot neurons RUN --step 2000 --set neurons=[3,5] --out n.svg
+    Still images need kaleido (pip install 'grokinterp[export]') and Chrome.
+    """
+    from grokinterp import viz
+    from grokinterp.recipe.recipe import parse_setting
+
+    names = [each.removeprefix("plot_") for each in viz.__all__ if each.startswith("plot_")]
+    name = name.removeprefix("plot_").replace("-", "_")
+    if name not in names:
+        raise InputError(f"{name!r} is no figure; {nearest(name, names)}")
+    options = dict(parse_setting(setting) for setting in settings or [])
+    if step is not None:
+        options["step"] = parse_setting(f"step={step}")[1]
+    written = getattr(viz, f"plot_{name}")(path, **options).save(out, width=width)
+    show(f"{written}: {written.stat().st_size / 1e3:.0f} kB")
+
+
 def phases(
     path: Annotated[
         str,
@@ -148,9 +208,9 @@ def phases(
         show_json(found.to_dict())
     elif isinstance(found, PhasesOfRuns):
         for name, one in found.runs.items():
-            show_phases(f"{path}, run {name}", one)
+            show(f"{path}, run {name}: {_of_phases(one)}")
     else:
-        show_phases(path, found)
+        show(f"{path}: {_of_phases(found)}")
         if measures is not None:
             show("")
             show_measures(measures)
@@ -159,6 +219,11 @@ def phases(
         given = ", ".join(map(repr, sorted(labels)))
         say(f"the label is {given}, expected {expect!r}")
         raise Exit(UNEXPECTED)
+
+
+def _of_phases(found: "Phases") -> str:
+    """Their text, which begins with the label."""
+    return str(found).removeprefix("Phases: ")
 
 
 def ablate(
@@ -207,16 +272,17 @@ def ablate(
             }
         )
         return
+    if out is None and sys.stdout.isatty():
+        show(found)
+        if circuit is not None:
+            show(f"\n{circuit}")
+        else:
+            say(str(no_circuit))
+        return
     for note in found.notes:
         say(note)
     if out is not None:
         show(f"{out}: {len(table)} ablations, {len(table.columns)} columns")
-    elif sys.stdout.isatty():
-        show_ablations(found)
-        if circuit is not None:
-            show_faithfulness(circuit)
-        else:
-            say(str(no_circuit))
     else:
         show(table.to_csv(index=False), nl=False)
 
@@ -248,7 +314,7 @@ def compare(
     if as_json:
         show_json(found.to_dict())
         return
-    show_comparison(found)
+    show(found)
     if out is not None:
         show(f"\n{out}: figure, measures and runs")
 

@@ -3,8 +3,8 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from grokinterp.base.result import draws
-from grokinterp.comparison._compare import Comparison
+from grokinterp.base.result import draws, found_by
+from grokinterp.comparison._compare import Comparison, compare
 from grokinterp.comparison.lineup import PLACES, REGIMES
 from grokinterp.figures._figure import LABEL_COLOURS, Figure, checked, faded, figure, place
 from grokinterp.figures.pages import asset, html_table, render
@@ -20,6 +20,7 @@ PANELS = {  # measure of `Comparison.aligned`: title of its axis
 
 
 @draws(Comparison)
+@found_by(compare, Comparison)
 def plot_comparison(found: Comparison) -> Figure:
     """Medians of each regime over training, one panel per measure; intervals over seeds are shaded.
 

@@ -20,6 +20,8 @@ from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
 
 PROFILED: dict[str, str] = {
+    "memorization_step": "train accuracy is 0.99 from here on",
+    "grok_step": "test accuracy is 0.95 from here on",
     "t_train": "first logged step within 5 % of the best train accuracy",
     "t_test": "first logged step within 5 % of the best test accuracy",
     "train_loss": "at the end, nats",
@@ -31,6 +33,9 @@ PROFILED: dict[str, str] = {
     "ipr_input": "mean localisation of the neurons' input weights in frequency (0.75: one wave)",
     "ipr_output": "mean localisation of their output weights",
     "n_key_frequencies": "frequencies that carry the answer, to unseen pairs too; 0 if no few do",
+    "neurons_in_clusters": "share of the last layer's neurons that belong to a key frequency",
+    "gradient_symmetricity": "how alike the answers' slopes are in both operands; 1 of a pizza",
+    "distance_irrelevance": "how little right logits depend on a - b; 1 of a clock",
     "r_energy": "median |r| of the last hidden layer with the energy",
     "r_abs_magnetization": "median |r| of the last hidden layer with |M|",
     "r_magnetization": "median |r| of the last hidden layer with M",

@@ -2,21 +2,32 @@
 
 from collections.abc import Mapping
 from itertools import cycle
+from typing import Any
 
 from grokinterp.base.errors import InputError
 from grokinterp.base.result import draws
-from grokinterp.encodings.pruning_curves import PruningCurve
+from grokinterp.encodings.pruning_curves import PruningCurve, pruning_curve
 from grokinterp.figures._figure import SERIES, Figure, at, checked, figure, plain
+from grokinterp.reading._load import Subject
 
 
 @draws(PruningCurve)
-def plot_pruning_curves(curves: PruningCurve | Mapping[str, PruningCurve]) -> Figure:
+def plot_pruning_curves(
+    x: PruningCurve | Mapping[str, PruningCurve] | Subject, **options: Any
+) -> Figure:
     """Accuracy against the fraction pruned; several curves each under its name, c after it.
 
+    `x` is a curve, a dict of curves by name, or what `pruning_curve` takes, with its `options`.
     The accuracy is the one that c is of, on test or all inputs. Curves whose fractions are of
     different things, weights and singular values, are drawn on one axis, which then says so.
     """
-    named = dict(curves) if isinstance(curves, Mapping) else {"": curves}
+    of_curves = isinstance(x, PruningCurve | Mapping)
+    if of_curves and options:
+        raise InputError(f"{next(iter(options))!r} is of pruning_curve; leave it out for a curve.")
+    if isinstance(x, Mapping):
+        named = dict(x)
+    else:
+        named = {"": x if isinstance(x, PruningCurve) else pruning_curve(x, **options)}
     for curve in named.values():
         checked(curve, PruningCurve, "encodings.pruning_curve")
     if not named:

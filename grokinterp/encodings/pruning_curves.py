@@ -29,7 +29,7 @@ from grokinterp.encodings.pruning import (
     weight_names,
 )
 from grokinterp.fourier.spectra import answer_order, token_order
-from grokinterp.reading._load import RunOrPath, Subject, progress_bar, run_of, snapshot_of, steps_of
+from grokinterp.reading._load import Subject, progress_bar, run_of, snapshot_of, steps_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
@@ -268,7 +268,7 @@ def learnt_steps(run: Run) -> list[int]:
 
 
 def compressibility(
-    run: RunOrPath,
+    x: Subject,
     *,
     steps: Sequence[int] | str = "all",
     scope: str = "layer",
@@ -278,6 +278,8 @@ def compressibility(
     biases: bool = False,
     keep: float = KEEP,
     test_only: bool = False,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Compressibility over training: a row per checkpoint of a run, `steps` or all.
@@ -288,7 +290,7 @@ def compressibility(
     `sizes`. Before a model has learnt, c is that of chance (near 1 with many classes) and prunable
     is noise.
     """
-    run = run_of(run)
+    run = run_of(x, task=task, train_mask=train_mask)
     table = []
     for step in progress_bar(steps_of(run, steps), "prune", progress):
         snapshot = run.snapshot(step)

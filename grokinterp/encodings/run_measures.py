@@ -24,7 +24,7 @@ from grokinterp.progress.observables import (
     observed_rows,
     pre_activations,
 )
-from grokinterp.reading._load import RunOrPath, Subject, progress_bar, run_of, snapshot_of, steps_of
+from grokinterp.reading._load import Subject, progress_bar, run_of, snapshot_of, steps_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 
@@ -62,10 +62,12 @@ def observable_correlations(
 
 
 def features(
-    run: RunOrPath,
+    x: Subject,
     *,
     steps: Sequence[int] | str = "all",
     convention: str | None = None,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """The features of a run over training, one row per checkpoint.
@@ -75,7 +77,7 @@ def features(
     and median |r| of every layer with every observable, as columns `LAYER.OBSERVABLE.weighted_r`
     and `.median_r`.
     """
-    run = run_of(run)
+    run = run_of(x, task=task, train_mask=train_mask)
     if run.task.modular is not None:
         convention = convention or "real"
     elif convention is not None:

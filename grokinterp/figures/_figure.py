@@ -18,6 +18,7 @@ from grokinterp.base.checks import whole
 from grokinterp.base.errors import InputError, named
 from grokinterp.base.files import write_whole
 from grokinterp.base.paths import new_file
+from grokinterp.figures.notebooks import forms, in_notebook
 
 # Of the palette of Okabe and Ito, those that show on white and on near-black alike.
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -185,10 +186,15 @@ class Figure(go.Figure):
             print(repr(self))  # noqa: T201  as plotly does where nothing can be drawn
 
     def _repr_mimebundle_(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return dict(super()._repr_mimebundle_(*args, config=CONFIG, **kwargs))
+        return forms(self, CONFIG)
 
     def show(self, *args: Any, **kwargs: Any) -> None:
-        """As plotly's."""
+        """As plotly's; in a notebook also as HTML, which exported notebooks show."""
+        if not args and not kwargs and in_notebook():
+            from IPython.display import display
+
+            display(forms(self, CONFIG), raw=True)
+            return
         kwargs["config"] = CONFIG | kwargs.get("config", {})
         super().show(*args, **kwargs)
 

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from grokinterp.base.checks import member
 from grokinterp.base.errors import InputError
-from grokinterp.base.result import draws
+from grokinterp.base.result import draws, found_by
 from grokinterp.figures._figure import AROUND_ZERO, COLOURS, FROM_ZERO, Figure, at, checked, figure
 from grokinterp.figures.slider import over_training
 from grokinterp.fourier import spectra
-from grokinterp.fourier._key_frequencies import KeyFrequencies, Keys, subject_of
+from grokinterp.fourier._key_frequencies import KeyFrequencies, Keys, key_frequencies, subject_of
+from grokinterp.fourier.localization import fourier_heat_map
 from grokinterp.reading._load import Subject, steps_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.task import Task
@@ -66,6 +67,7 @@ def step_and_rest(shown: ShownWithKeys) -> tuple[Any, dict[str, Any]]:
 
 
 @draws(KeyFrequencies)
+@found_by(key_frequencies, KeyFrequencies)
 def plot_key_frequencies(found: KeyFrequencies) -> Figure:
     """The share of every frequency on a log axis, the key ones in colour."""
     checked(found, KeyFrequencies, "gi.key_frequencies")
@@ -151,6 +153,7 @@ def embedding_heat_map(snapshot: Snapshot) -> Figure:
     )
 
 
+@found_by(fourier_heat_map, pd.DataFrame)
 def plot_fourier_heat_map(shares: pd.DataFrame) -> Figure:
     """The shares that `fourier_heat_map` found: one row per frequency, one column per neuron.
 

@@ -10,6 +10,9 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Any, Concatenate
 
 import pandas as pd
 import torch
@@ -28,7 +31,7 @@ from grokinterp.fourier.answers import (
     usable_group,
 )
 from grokinterp.fourier.heldout import HeldoutFit, HeldoutTally, heldout_fit
-from grokinterp.reading._load import RunOrPath, Subject, loaded, run_of, snapshot_of
+from grokinterp.reading._load import ABOUT, P, R, Subject, loaded, run_of, snapshot_of
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
@@ -271,10 +274,11 @@ def key_frequencies(
     x: Subject,
     *,
     rule: str = "logits",
+    step: int = -1,
     task: ModularTask | None = None,
     train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> KeyFrequencies:
-    """The key frequencies of a run (its last checkpoint), a snapshot, or a model with its task.
+    """The key frequencies of a run (at a step, the last unless given), a snapshot, or a model.
 
     `rule` is one of "logits" (default), "embedding", "embedding_demo", "neuron_logit", "neurons"
     (`gi.fourier.RULES`, whose docstrings say what each looks at). Its choice is taken where the fit
@@ -283,20 +287,22 @@ def key_frequencies(
     split, or with everything trained on, it is taken with a note. `other_rules` has what each rule
     chooses by itself, unasked.
 
-    For a run, `emerged` says at which checkpoint each key frequency first had half of its final
-    share of the logit variance; the share can dip again while others grow (`frequency_shares` has
-    all of them).
+    At the last step of a run, `emerged` says at which checkpoint each key frequency first had half
+    of its final share of the logit variance; the share can dip again while others grow
+    (`frequency_shares` has all of them).
     """
     word("rule", rule, RULES)
     x = loaded(x)
-    snapshot = snapshot_of(x, task=task, train_mask=train_mask)
+    snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     found = accepted(snapshot, rule)
     choice, keys = found.choice, found.keys
     if choice is None:
         return KeyFrequencies(frequencies=None, rule=rule, reason=keys.reason, step=snapshot.step)
-    emerged: dict[int, int] | None = {} if isinstance(x, Run) else None
-    if isinstance(x, Run) and keys:
-        over_steps = frequency_shares(x)
+    emerged: dict[int, int] | None = None
+    if isinstance(x, Run) and snapshot.step == x.steps[-1]:
+        emerged = {}
+    if isinstance(x, Run) and emerged is not None and keys:
+        over_steps = _shares_over(x)
         emerged = {k: int((over_steps[k] >= over_steps[k].iloc[-1] / 2).idxmax()) for k in keys}
     others = {}
     for name in RULES:
@@ -319,9 +325,23 @@ def key_frequencies(
     )
 
 
-def frequency_shares(run: RunOrPath) -> pd.DataFrame:
-    """Share of the centred logit variance along each frequency, a row per checkpoint."""
-    run = run_of(run)
+def frequency_shares(
+    x: Subject,
+    *,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> pd.DataFrame:
+    """Share of the centred logit variance along each frequency, a row per checkpoint.
+
+    `.attrs["frequencies"]` are the key ones of the last checkpoint.
+    """
+    run = run_of(x, task=task, train_mask=train_mask)
+    frame = _shares_over(run)
+    frame.attrs["frequencies"] = list(subject_of(run)[1])
+    return frame
+
+
+def _shares_over(run: Run) -> pd.DataFrame:
     rows = {step: logit_shares(run.snapshot(step)).tolist() for step in run.steps}
     frame = pd.DataFrame.from_dict(rows, orient="index").rename(columns=lambda column: column + 1)
     return frame.rename_axis(index="step", columns="k")
@@ -349,6 +369,32 @@ def subject_of(
     if isinstance(frequencies, Keys):  # handed on: why there are none is known already
         return snapshot, frequencies
     return snapshot, Keys(chosen, reason=None if chosen else "none were given")
+
+
+def of_any_with_keys(
+    function: Callable[Concatenate[Snapshot, Any, P], R], *, needed: bool = True
+) -> Callable[..., R]:
+    """As `of_any`, of a function of a snapshot and frequencies: the key ones unless given.
+
+    Where there are none and they are `needed`, InputError says why.
+    """
+    shown = signature(function)
+    _, frequencies, *others = shown.parameters.values()
+
+    @wraps(function)
+    def of_subject(
+        x: Subject, frequencies: Sequence[int] | None = None, *args: Any, **options: Any
+    ) -> R:
+        about = {name: options.pop(name) for name in ABOUT if name in options}
+        snapshot, keys = subject_of(x, frequencies=frequencies, **about)
+        if frequencies is None and needed:
+            need_key_frequencies(keys)
+        return function(snapshot, keys, *args, **options)
+
+    given = frequencies.replace(default=None, annotation="Sequence[int] | None")
+    parameters = [Parameter("x", Parameter.POSITIONAL_OR_KEYWORD), given, *others, *ABOUT.values()]
+    vars(of_subject)["__signature__"] = shown.replace(parameters=parameters)
+    return of_subject
 
 
 def need_key_frequencies(keys: Sequence[int]) -> None:

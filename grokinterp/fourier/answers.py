@@ -20,7 +20,6 @@ from torch import Tensor
 from grokinterp.base.checks import listed, whole
 from grokinterp.base.errors import InputError
 from grokinterp.fourier.basis import n_frequencies
-from grokinterp.reading._load import check_snapshot
 from grokinterp.runs._snapshot import Block, Snapshot
 from grokinterp.tasks.answer_group import UNDEFINED, AnswerGroup
 
@@ -141,7 +140,6 @@ def logit_shares(snapshot: Snapshot) -> Float[Tensor, " n_frequencies"]:
     classes, a shift that no softmax sees. Shares sum to at most 1; the rest is variance along other
     functions of (a, b). Inputs without an exponent (a zero factor) take no part.
     """
-    check_snapshot(snapshot)
     return snapshot.tally(LogitTally).shares
 
 
@@ -159,7 +157,6 @@ def no_frequencies_reason(snapshot: Snapshot) -> str:
 
 def group_of(snapshot: Snapshot) -> AnswerGroup:
     """The task's answer group; without one there are no frequencies to look along."""
-    check_snapshot(snapshot)
     group = usable_group(snapshot)
     if group is None:
         raise InputError(no_frequencies_reason(snapshot) + ".")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.base.checks import word
@@ -130,6 +130,7 @@ def neuron_ipr(
     convention: str = "real",
     path: str | None = None,
     task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> NeuronIPR:
     """The IPRs of a model's neurons, tokens and classes in the order of the task's group.
 
@@ -137,7 +138,7 @@ def neuron_ipr(
     which neurons read operands at "=", unless "direct" is given. 0 is left out for multiplication.
     InputError for a task without operand tokens and a model without an MLP.
     """
-    snapshot = snapshot_of(x, step=step, task=task)
+    snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     path = _path(snapshot, path)
     inputs = _in_order(snapshot, path)
     outputs = output_weights(snapshot.named_weights, snapshot.modular_task.p)[
@@ -163,6 +164,7 @@ def fourier_heat_map(
     side: str = "input",
     path: str | None = None,
     task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> pd.DataFrame:
     """Share of each neuron's power in every frequency: a row per frequency, a column per neuron.
 
@@ -172,7 +174,7 @@ def fourier_heat_map(
     input side.
     """
     word("side", side, ("input", "output"))
-    snapshot = snapshot_of(x, step=step, task=task)
+    snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     path = _path(snapshot, path)
     if side == "input":
         power = _input_power(_in_order(snapshot, path))

@@ -18,7 +18,6 @@ from torch import Tensor
 from grokinterp.base.checks import word
 from grokinterp.base.errors import InputError
 from grokinterp.fourier.basis import n_frequencies, spectrum, transform
-from grokinterp.reading._load import check_snapshot
 from grokinterp.runs._snapshot import Snapshot
 from grokinterp.tasks.answer_group import UNDEFINED
 
@@ -104,7 +103,6 @@ def embedding_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_
 
 def unembedding_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
     """Power of `W_U` (answer classes only) along the class axis."""
-    check_snapshot(snapshot)
     return _of_classes(snapshot, _weight(snapshot.named_weights, "unembed.W_U"))
 
 
@@ -115,7 +113,6 @@ def neuron_logit_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_a
 
 def neuron_logit_map(snapshot: Snapshot) -> Float[Tensor, "d_mlp d_vocab_out"]:
     """`W_out @ W_U` of the last layer, in float64; `W_U` of an MLP, whose neurons it reads."""
-    check_snapshot(snapshot)
     return neuron_logit_weights(snapshot.named_weights)
 
 
@@ -160,7 +157,6 @@ class NeuronPowers:
 
 def neuron_powers(snapshot: Snapshot, *, layer: int | str | None = None) -> NeuronPowers:
     """The powers of a layer's neurons (the last one's unless given), computed once per snapshot."""
-    check_snapshot(snapshot)
     name = snapshot.neurons_name(layer)
 
     def compute() -> NeuronPowers:
@@ -189,7 +185,6 @@ def neuron_powers(snapshot: Snapshot, *, layer: int | str | None = None) -> Neur
 
 def answer_order(snapshot: Snapshot) -> Int[Tensor, " n"]:
     """The answer classes in the order of the task's group, in plain order where it has none."""
-    check_snapshot(snapshot)
     group = snapshot.task.answer_group
     return torch.arange(snapshot.modular_task.p) if group is None else group.tokens
 
@@ -200,7 +195,6 @@ def operand_orders(snapshot: Snapshot) -> tuple[Int[Tensor, " n"], Int[Tensor, "
     In plain order both where there is no group, or where a map of one of them is no bijection, as
     a**2 is none.
     """
-    check_snapshot(snapshot)
     group, plain = snapshot.task.answer_group, torch.arange(snapshot.modular_task.p)
     of_a, of_b = (None, None) if group is None else group.operand_orders
     return (plain, plain) if of_a is None or of_b is None else (of_a, of_b)
@@ -241,7 +235,6 @@ class OperandTables:
 
 def operand_tables(snapshot: Snapshot) -> OperandTables:
     """The tables by which a model reads its operands; InputError where it has none (float64)."""
-    check_snapshot(snapshot)
     weights = snapshot.named_weights
     if own := [name for name in TABLES if name in weights]:
         return OperandTables("W_E", tuple(_weight(weights, name) for name in own))

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from grokinterp.base.checks import whole
 from grokinterp.base.errors import InputError
-from grokinterp.base.result import draws
+from grokinterp.base.result import draws, found_by
 from grokinterp.figures._figure import (
     COLOURS,
     STEPS,
@@ -18,14 +18,15 @@ from grokinterp.figures._figure import (
     series,
     square,
 )
-from grokinterp.geometry.paths import InformationPath
-from grokinterp.geometry.predictions import TrajectoryEmbedding
+from grokinterp.geometry.paths import InformationPath, information_path
+from grokinterp.geometry.predictions import TrajectoryEmbedding, trajectory_embedding
 
 UNIT = "nats<sup>1/2</sup>"
 FAR = {"x": 1.7, "y": 1.7, "z": 1.3}  # a phone is narrower than the camera expects
 
 
 @draws(TrajectoryEmbedding)
+@found_by(trajectory_embedding, TrajectoryEmbedding)
 def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: int = 2) -> Figure:
     """One line per run through its checkpoints in order, open at the start, a diamond at the end.
 
@@ -80,6 +81,7 @@ def plot_trajectories(found: TrajectoryEmbedding, *, dimensions: int = 2) -> Fig
 
 
 @draws(InformationPath)
+@found_by(information_path, InformationPath)
 def plot_information_path(found: InformationPath) -> Figure:
     """Length so far, and geodesic distance from the first checkpoint, against step.
 

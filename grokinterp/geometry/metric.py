@@ -30,7 +30,7 @@ from grokinterp.geometry.inputs import (
     rising_steps,
 )
 from grokinterp.models.architecture import Weights
-from grokinterp.reading._load import RunOrPath, Subject, run_of, snapshot_of
+from grokinterp.reading._load import Subject, run_of, snapshot_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks.task import Task
 
@@ -242,7 +242,7 @@ def _scaled(diagonal: Mapping[str, Tensor], vector: Weights) -> dict[str, Tensor
 
 
 def step_geometry(
-    run: RunOrPath,
+    x: Subject,
     *,
     steps: Sequence[int] | str = "all",
     form: str = "diagonal",
@@ -251,6 +251,8 @@ def step_geometry(
     n_samples: int | None = 256,
     seed: int = 0,
     stiff_above: float | None = STIFF,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Lengths and directions of the steps between neighbouring checkpoints, one row per step.
@@ -276,7 +278,7 @@ def step_geometry(
     depends on the parametrisation, with the diagonal form more than with the exact one.
     InputError for weights that are not finite, naming the step, and for fewer than 2 checkpoints.
     """
-    run = run_of(run)
+    run = run_of(x, task=task, train_mask=train_mask)
     chosen = rising_steps(run, steps)
     if len(chosen) < 2:
         raise InputError(f"steps={steps!r} is one checkpoint; a step takes two.")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokinterp.base.checks import instance, listed, tensor, whole
@@ -21,8 +21,9 @@ from grokinterp.base.errors import InputError, shown, whole_number
 from grokinterp.geometry.inputs import Sampled, draw_inputs, rising_steps
 from grokinterp.geometry.predictions import pairwise_distances, roots_along
 from grokinterp.progress.phases import Phases
-from grokinterp.reading._load import RunOrPath, run_of
+from grokinterp.reading._load import Subject, run_of
 from grokinterp.runs.run import nearest_step
+from grokinterp.tasks.task import Task
 
 LEAST_ORDER = 0.5  # below it the limit lies further off than the last two halvings came
 FEWEST_CHECKPOINTS = 9  # for a limit: of every fourth, 3 are left
@@ -202,12 +203,14 @@ class InformationPath(Sampled):
 
 
 def information_path(
-    run: RunOrPath,
+    x: Subject,
     *,
     steps: Sequence[int] | str = "all",
     rows: str = "test",
     n_samples: int | None = 512,
     seed: int = 0,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
     progress: bool = False,
 ) -> InformationPath:
     """The path of a run's predictions through its checkpoints, in the Fisher-Rao metric.
@@ -223,7 +226,7 @@ def information_path(
     al. 2025 (arXiv 2502.01739, section 6.3) call a path straight by the cosines of steps of the
     weights (`step_geometry`) and define no length. InputError for weights that are not finite.
     """
-    run = run_of(run)
+    run = run_of(x, task=task, train_mask=train_mask)
     chosen = rising_steps(run, steps)
     inputs, record = draw_inputs(run.task, run.train_mask, rows, n_samples, seed)
     roots = roots_along(run, chosen, row_numbers=inputs, progress=progress)

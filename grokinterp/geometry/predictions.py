@@ -9,18 +9,19 @@ numbered or scaled. From the distances of the checkpoints of several runs comes 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.base.checks import finite, number, tensor, whole
 from grokinterp.base.errors import InputError
 from grokinterp.geometry.inputs import Sampled, check_finite, draw_inputs, rising_steps
-from grokinterp.reading._load import RunOrPath, progress_bar, runs_of
+from grokinterp.reading._load import Subject, progress_bar, runs_of
 from grokinterp.runs.run import Run
+from grokinterp.tasks.task import Task
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -171,7 +172,7 @@ class TrajectoryEmbedding(Sampled):
 
 
 def trajectory_embedding(
-    runs: Sequence[RunOrPath] | Mapping[str, RunOrPath],
+    runs: Subject | Sequence[Subject] | Mapping[str, Subject],
     *,
     steps: Sequence[int] | str = "all",
     rows: str = "all",
@@ -179,6 +180,8 @@ def trajectory_embedding(
     seed: int = 0,
     dimensions: int = 3,
     most: int = 64,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
     progress: bool = False,
 ) -> TrajectoryEmbedding:
     """All checkpoints of all runs as points, by the geodesic distances of their predictions.
@@ -198,7 +201,9 @@ def trajectory_embedding(
     here they are geodesic. Points that coincide in the picture need not have equal predictions: see
     `explained` and `stress`. Axes have no meaning by themselves.
     """
-    named = _named(runs)
+    named = _named(runs, task=task, train_mask=train_mask)
+    if len(named) == 1 and len(next(iter(named.values())).steps) < 2:
+        raise InputError("one checkpoint is no trajectory; give a run with several, or more runs.")
     first = next(iter(named.values()))
     split = first.train_mask
     inputs, record = draw_inputs(first.task, split, rows, n_samples, seed)
@@ -268,11 +273,13 @@ def stress_of(
     return float(missed / distances.norm()) if bool(distances.any()) else 0.0
 
 
-def _named(runs: Sequence[RunOrPath] | Mapping[str, RunOrPath]) -> dict[str, Run]:
+def _named(
+    runs: Subject | Sequence[Subject] | Mapping[str, Subject], **about: Any
+) -> dict[str, Run]:
     """Runs by the names they are given, or by those of their folders."""
     if isinstance(runs, Mapping):
-        return dict(zip(runs, runs_of(list(runs.values())), strict=True))
-    several = runs_of(runs)
+        return dict(zip(runs, runs_of(list(runs.values()), **about), strict=True))
+    several = runs_of(runs, **about)
     named = {run.path.name: run for run in several}
     if len(named) < len(several):
         raise InputError("two runs have folders of one name; give a dict of names and runs.")

@@ -1,18 +1,20 @@
 """How far a run has come: progress measures over its checkpoints, its label and its phases."""
 
 from grokinterp.base.names import room_names
+from grokinterp.fourier._key_frequencies import of_any_with_keys
+from grokinterp.progress import losses, measures
 from grokinterp.progress._detect_phases import detect_phases
 from grokinterp.progress.levels import Thresholds
-from grokinterp.progress.losses import (
-    excluded_loss,
-    excluded_loss_demo,
-    restricted_loss,
-    restricted_loss_demo,
-    trig_loss,
-)
-from grokinterp.progress.measures import MEASURES, measure, measure_snapshot, progress_measures
+from grokinterp.progress.measures import MEASURES, measure, progress_measures
 from grokinterp.progress.phases import Phase, Phases, PhasesOfRuns
 from grokinterp.progress.watching import Watch
+
+excluded_loss = of_any_with_keys(losses.excluded_loss)
+excluded_loss_demo = of_any_with_keys(losses.excluded_loss_demo)
+measure_snapshot = of_any_with_keys(measures.measure_snapshot, needed=False)
+restricted_loss = of_any_with_keys(losses.restricted_loss)
+restricted_loss_demo = of_any_with_keys(losses.restricted_loss_demo)
+trig_loss = of_any_with_keys(losses.trig_loss)
 
 __all__ = [
     "MEASURES", "Phase", "Phases", "PhasesOfRuns", "Thresholds", "Watch", "detect_phases",

@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import overload
 
 import pandas as pd
+from jaxtyping import Bool
+from torch import Tensor
 
 from grokinterp.base.checks import number, refused, word
-from grokinterp.base.errors import InputError, named, one_line
+from grokinterp.base.errors import InputError, one_line
 from grokinterp.base.paths import as_path, kind_at
 from grokinterp.progress.curves import read_measures
 from grokinterp.progress.levels import Thresholds
 from grokinterp.progress.phases import Phases, PhasesOfRuns, phases_of
-from grokinterp.reading._load import RunOrPath, load
+from grokinterp.reading._load import Subject, load, run_of
 from grokinterp.reading.addresses import calling_by_address, local_copy
 from grokinterp.reading.checkpoint_formats import SUFFIXES, is_foreign
 from grokinterp.reading.logs.columns import Columns, columns_given
 from grokinterp.reading.logs.table import By, Log, is_log, logs_at, logs_of
 from grokinterp.runs.manifest import is_run_folder
 from grokinterp.runs.run import Run
+from grokinterp.tasks.task import Task
 
 
 def run_or_log(
@@ -79,24 +82,28 @@ def detect_phases(
 
 @overload
 def detect_phases(
-    x: RunOrPath | pd.DataFrame,
+    x: Subject | pd.DataFrame,
     *,
     measures: pd.DataFrame | None = None,
     thresholds: Thresholds | Mapping[str, float] | None = None,
     ceiling: float | None = None,
     columns: Columns | str | None = None,
     by: By = None,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> Phases | PhasesOfRuns: ...
 
 
 def detect_phases(
-    x: RunOrPath | pd.DataFrame,
+    x: Subject | pd.DataFrame,
     *,
     measures: pd.DataFrame | None = None,
     thresholds: Thresholds | Mapping[str, float] | None = None,
     ceiling: float | None = None,
     columns: Columns | str | None = None,
     by: By = None,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
 ) -> Phases | PhasesOfRuns:
     """Label a run or a table of curves and date its phases.
 
@@ -116,6 +123,9 @@ def detect_phases(
     unless given, else 1: a run generalises when it comes within 5 % of it or of its own train
     accuracy, whichever is less.
 
+    A snapshot, or a model with its `task`, is a run of one checkpoint: it says what is learned, and
+    dates nothing.
+
     The label is that of `grokinterp.progress.labels`, the boundaries those of
     `grokinterp.progress.boundaries`; nothing is set by hand for a run.
     """
@@ -130,15 +140,10 @@ def detect_phases(
         found = run_or_log(x, columns=columns, by=by)
     elif isinstance(x, pd.DataFrame):
         found = logs_of(x, source, columns=columns_given(columns), by=by)
-    elif isinstance(x, Run):
-        found = x
+    else:
+        found = run_of(x, task=task, train_mask=train_mask)
         if columns or by:
             raise InputError("columns= and by= are for logs and tables; leave them out for a run.")
-    else:
-        raise InputError(
-            f"{named(x)} has no phases; give a run (gi.load(path)), its path, or a DataFrame with "
-            "a 'step' column and losses or accuracies."
-        )
     return phases_of(found, source, measures=measures, limits=limits, ceiling=ceiling)
 
 

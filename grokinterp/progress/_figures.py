@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
+from torch import Tensor
 
 from grokinterp.base.checks import listed
 from grokinterp.base.errors import InputError, shown, whole_number
-from grokinterp.base.result import draws
+from grokinterp.base.result import draws, found_by
 from grokinterp.figures._figure import (
     COLOURS,
     PHASES,
@@ -19,7 +21,12 @@ from grokinterp.figures._figure import (
     figure,
     series,
 )
+from grokinterp.fourier._key_frequencies import frequency_shares
+from grokinterp.progress._detect_phases import detect_phases
+from grokinterp.progress.measures import progress_measures
 from grokinterp.progress.phases import Phases
+from grokinterp.reading._load import Subject, run_of
+from grokinterp.tasks.task import Task
 
 LOSS, ACCURACY, NORM = "loss (nats)", "accuracy", "L2 norm"  # the panels of `plot_progress`
 SCALES: dict[str, dict[str, Any]] = {
@@ -42,6 +49,7 @@ LINES = {  # of `gi.progress_measures`: the panel, name and line of each column
 
 
 @draws(Phases)
+@found_by(detect_phases, Phases)
 def plot_phases(phases: Phases) -> Figure:
     """Train and test loss (log axis; accuracy without losses) against step, each phase shaded.
 
@@ -75,7 +83,13 @@ def plot_phases(phases: Phases) -> Figure:
     return drawn
 
 
-def plot_progress(measures: pd.DataFrame, *, phases: Phases | None = None) -> Figure:
+def plot_progress(
+    x: Subject | pd.DataFrame,
+    *,
+    phases: Phases | None = None,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> Figure:
     """The losses of `gi.progress_measures` (log axis, nats), accuracies on unseen pairs, the norm.
 
     Restricted: the key frequencies of the logits alone; excluded: all but them, on train; trig: the
@@ -88,10 +102,16 @@ def plot_progress(measures: pd.DataFrame, *, phases: Phases | None = None) -> Fi
     (`restricted_acc_heldout`), and the best of its placebos. Where the fit is above the placebos
     and the network is not, a circuit is forming.
 
+    `x` is the table of `gi.progress_measures`, or what it takes; of a run its phases are found too.
     A measure that is null at every step is left out. With `phases`, each is shaded as in
     `plot_phases`. InputError for a table without steps or without any of the measures.
     """
-    checked(measures, pd.DataFrame, "gi.progress_measures")
+    if isinstance(x, pd.DataFrame):
+        measures = x
+    else:
+        run = run_of(x, task=task, train_mask=train_mask)
+        measures = progress_measures(run)
+        phases = detect_phases(run, measures=measures) if phases is None else phases
     if phases is not None:
         checked(phases, Phases, "gi.detect_phases")
     known = [c for c in LINES if _has(measures, c)]
@@ -147,15 +167,18 @@ def _has(measures: pd.DataFrame, column: str) -> bool:
     return bool(values.notna().any())
 
 
-def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int]) -> Figure:
+@found_by(frequency_shares, pd.DataFrame)
+def plot_emergence(shares: pd.DataFrame, *, frequencies: Sequence[int] | None = None) -> Figure:
     """Share of the logits' variance along each frequency against step (`frequency_shares`).
 
-    One line per key frequency, every other frequency in grey, and dashed what the others are
-    together. InputError for another table, and for a frequency that it does not have.
+    One line for each of `frequencies`, the key ones of the last checkpoint unless given, every
+    other frequency in grey, and dashed what the others are together. InputError for another table,
+    and for a frequency that it does not have.
     """
     checked(shares, pd.DataFrame, "fourier.frequency_shares")
     if shares.index.name != "step" or shares.columns.name != "k":
         raise InputError("this is no table of shares; give what frequency_shares(run) found.")
+    frequencies = shares.attrs.get("frequencies", ()) if frequencies is None else frequencies
     text = isinstance(frequencies, str)
     given = [frequencies] if text else listed("frequencies", frequencies, such_as="[1, 5]")
     if unknown := [k for k in given if whole_number(k) is None or k not in shares]:

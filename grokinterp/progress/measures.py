@@ -36,7 +36,7 @@ from grokinterp.fourier.localization import neuron_ipr
 from grokinterp.models.architecture import is_bias
 from grokinterp.models.cross_entropy import AnswerScores, answer_scores
 from grokinterp.progress import losses, observables
-from grokinterp.reading._load import RunOrPath, check_snapshot, progress_bar, run_of
+from grokinterp.reading._load import Subject, progress_bar, run_of
 from grokinterp.runs._snapshot import Block, Snapshot, Tally
 from grokinterp.runs.metrics import UNMIRRORED
 from grokinterp.runs.run import Run
@@ -358,10 +358,12 @@ for _name, _of, _meaning in (
 
 
 def progress_measures(
-    x: RunOrPath,
+    x: Subject,
     *,
     frequencies: Sequence[int] | None = None,
     measures: Sequence[str] | None = None,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """One row per checkpoint, one column per measure; see `grokinterp.progress.MEASURES`.
@@ -373,7 +375,7 @@ def progress_measures(
     `.attrs["note"]` is a caveat, such as that memorisation was not ruled out, or None. `measures`
     names further registered measures of snapshots, which are not taken by default.
     """
-    run = run_of(x)
+    run = run_of(x, task=task, train_mask=train_mask)
     further = [] if measures is None else checked_measures("measures", measures, "snapshot")
     rows = []
     with kept_memory():
@@ -398,7 +400,6 @@ def measure_snapshot(
     snapshot: Snapshot, frequencies: Sequence[int], *, measures: Sequence[str] = ()
 ) -> dict[str, float]:
     """The default measures of one snapshot and those named; two with one column are refused."""
-    check_snapshot(snapshot)
     group = usable_group(snapshot)
     frequencies = () if group is None else checked_frequencies(frequencies, group)
     further = checked_measures("measures", measures, "snapshot")

@@ -103,7 +103,24 @@ class Phases(Result):
         return lines
 
     def __str__(self) -> str:
-        return text_card(self._title(), self._lines(), self.table(), notes=self.reasons)
+        return text_card(self._title(), self._text(), notes=self.reasons)
+
+    def _text(self) -> list[str]:
+        """What a shell is shown: steps, key frequencies and phases."""
+        keys, unmirrored = self.key_frequencies, self.grok_step_unmirrored
+        listed = "null" if keys is None else ", ".join(map(str, keys)) or "none"
+        of_unmirrored = "" if unmirrored is None else f"  ({unmirrored} on unmirrored pairs)"
+        lines = {
+            "memorization_step": _shown(self.memorization_step),
+            "grok_step": _shown(self.grok_step) + of_unmirrored,
+            "key frequencies": listed,
+        }
+        for phase in self.phases or ():
+            lines[phase.name] = f"{_shown(phase.start)} to {_shown(phase.end)}"
+            if phase.end_interval:
+                first, last = phase.end_interval
+                lines[phase.name] += f"  (end between {first} and {last})"
+        return [f"{name:<19}{text}" for name, text in lines.items()]
 
     def _repr_html_(self) -> str:
         return card(self._title(), self._lines(), self.table(), notes=self.reasons)
@@ -119,6 +136,10 @@ class Phases(Result):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `grokinterp phases --json` prints them."""
         return {key: plain_values(getattr(self, key)) for key in IN_JSON}
+
+
+def _shown(step: Step | None) -> str:
+    return "null" if step is None else str(step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +161,11 @@ class PhasesOfRuns(Result):
 
     def __len__(self) -> int:
         return len(self.runs)
+
+    def __str__(self) -> str:
+        parts = (str(found).removeprefix("Phases: ") for found in self.runs.values())
+        told = (f"run {name}: {text}" for name, text in zip(self.runs, parts, strict=True))
+        return "\n".join(["Phases of runs", *told])
 
     def table(self) -> pd.DataFrame:
         """One row per run."""

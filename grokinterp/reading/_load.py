@@ -5,11 +5,12 @@ note for every guess. They are read where they are, when they are asked for.
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, partial, wraps
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pandas as pd
 import torch
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from grokinterp.base.checks import instance, listed
+from grokinterp.base.checks import listed
 from grokinterp.base.errors import InputError, named, shown, whole_number
 from grokinterp.base.paths import as_path, reaching
 from grokinterp.models._recognise import recognise
@@ -47,6 +48,7 @@ from grokinterp.reading.training_rows import Split, find_split, rows_without_los
 from grokinterp.runs._snapshot import Snapshot, from_weights, snapshot
 from grokinterp.runs.manifest import Manifest, current_versions
 from grokinterp.runs.metrics import columns_of, evaluate, logged_unmirrored
+from grokinterp.runs.one_checkpoint import OneCheckpoint
 from grokinterp.runs.run import Run
 from grokinterp.tasks.modular import ModularTask
 from grokinterp.tasks.splits import mask_of
@@ -54,6 +56,15 @@ from grokinterp.tasks.task import Task
 
 RunOrPath = Run | str | Path
 Subject = RunOrPath | Snapshot | AnyModel
+P = ParamSpec("P")
+R = TypeVar("R")
+ABOUT = {  # what is said of a subject by name: see `snapshot_of`
+    name: Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    for name, default, annotation in (
+        ("step", -1, int), ("task", None, "Task | None"),
+        ("train_mask", None, 'Bool[Tensor, " n_inputs"] | None'),
+    )
+}  # fmt: skip
 
 
 def load(
@@ -107,21 +118,31 @@ def loaded(x: Subject) -> Run | Snapshot | AnyModel:
     return load(x) if isinstance(x, str | Path) else x
 
 
-def run_of(x: RunOrPath) -> Run:
-    """The run, or the one at a path; what has no checkpoints is refused."""
-    found = loaded(x)
-    if not isinstance(found, Run):
-        raise InputError(f"{named(x)} has no checkpoints; give a run (gi.load(path)).")
-    return found
+def run_of(
+    x: Subject,
+    *,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> Run:
+    """The run, or the one at a path; a snapshot or a model is a run of one checkpoint."""
+    x = loaded(x)
+    if isinstance(x, Run) and task is None and train_mask is None:
+        return x
+    seen = snapshot_of(x, task=task, train_mask=train_mask)
+    return x if isinstance(x, Run) else OneCheckpoint(seen)
 
 
-def runs_of(given: RunOrPath | Sequence[RunOrPath]) -> list[Run]:
+def runs_of(
+    given: Subject | Sequence[Subject],
+    *,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+) -> list[Run]:
     """The runs of a list, or the one that is given by itself."""
-    if isinstance(given, Run | str | Path):
-        return [run_of(given)]
-    if not isinstance(given, Sequence) or not given:
+    several = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if not several:
         raise InputError(f"{named(given)} is no run; give gi.load(path), or a list of them.")
-    return [run_of(one) for one in given]
+    return [run_of(one, task=task, train_mask=train_mask) for one in several]
 
 
 def snapshot_of(
@@ -152,9 +173,19 @@ def snapshot_of(
     return snapshot(model, task, train_mask=train_mask)
 
 
-def check_snapshot(x: object) -> None:
-    """Refuse what is no snapshot."""
-    instance(x, Snapshot, "snapshot", give="run.snapshot() or gi.snapshot(model, task)")
+def of_any(function: Callable[Concatenate[Snapshot, P], R]) -> Callable[..., R]:
+    """A function of a snapshot as one of whatever an analysis takes: `snapshot_of` it."""
+    shown = signature(function)
+    _, *others = shown.parameters.values()
+
+    @wraps(function)
+    def of_subject(x: Subject, *args: Any, **options: Any) -> R:
+        about = {name: options.pop(name) for name in ABOUT if name in options}
+        return function(snapshot_of(x, **about), *args, **options)
+
+    parameters = [Parameter("x", Parameter.POSITIONAL_OR_KEYWORD), *others, *ABOUT.values()]
+    vars(of_subject)["__signature__"] = shown.replace(parameters=parameters)
+    return of_subject
 
 
 def steps_of(x: Subject, step: int | Sequence[int] | str) -> list[int]:

@@ -33,6 +33,7 @@ from grokinterp.base.errors import InputError, one_line
 from grokinterp.base.files import copy_at_most
 from grokinterp.base.paths import address_of
 from grokinterp.reading.companions import LARGEST_LOG, belongs_to
+from grokinterp.reading.shipped import shipped_run
 from grokinterp.runs.manifest import RESUME, RUN_JSON
 
 MOST_BYTES = 20 * 10**9  # of one address
@@ -56,7 +57,9 @@ _origins: dict[Path, str] = {}  # of every copy, the address as messages show it
 
 
 def local_copy(path: str | Path) -> str | Path:
-    """The path of a copy of what lies at an address; what is no address, as it is.
+    """The path of a copy of what lies at an address, or of a run that ships, by its name.
+
+    Every other path stays as it is (`grokinterp.reading.shipped` has the names).
 
     A path without "//" is one of this machine where something lies there. InputError in one line
     for what is not there, may not be read, cannot be reached, is too much (20 GB, 20,000 files), or
@@ -68,6 +71,7 @@ def local_copy(path: str | Path) -> str | Path:
     Traceback (most recent call last):
     grokinterp.base.errors.InputError: nowhere://runs/mine cannot be read: fsspec knows no ...
     """
+    path = shipped_run(path)
     address = address_of(path) if isinstance(path, str | Path) and str(path).isprintable() else None
     if address is None or ("://" not in str(path) and os.path.exists(path)):
         return path

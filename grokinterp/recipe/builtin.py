@@ -71,6 +71,16 @@ _DIVIDE = Recipe(
     weight_decay=0.4, steps=8000, checkpoints="every:200", log_every=100,
 )  # fmt: skip
 _MOD31 = Recipe(p=31, train_fraction=0.8, steps=2000)
+# 16,799 weights, so that 26 checkpoints fit into the package. On one thread sums are added in one
+# order, whatever the number of cores.
+_SMALL31 = Recipe(
+    p=31, train_fraction=0.65, d_model=32, n_heads=4, d_head=8, d_mlp=160, weight_decay=0.5,
+    seed=5, data_seed=5, steps=10_000, threads=1,
+    checkpoints=(
+        *(0, 50, 100, 150, 200, 300, 400, 600, 800, 1000, 1250, 1500, 1750, 2000, 2250, 2500),
+        *(2750, 3000, 3500, 4000, 4500, 5000, 6000, 7000, 8000, 10_000),
+    ),
+)  # fmt: skip
 
 _NANDA = Recipe(
     p=113,
@@ -107,6 +117,8 @@ BUILTIN = {name: BuiltinRecipe(name, about, recipe) for name, recipe, about in (
      "mod113-grokked without weight decay: it memorises and does not generalise."),
     ("mod31-grokked", _MOD31,
      "Addition mod 31 on 80 % of the pairs: groks within seconds."),
+    ("mod31-small", _SMALL31,
+     "Addition mod 31 on 65 % of the pairs by a small network: groks late; its run is installed."),
     ("mod31-steady", _MOD31.replace(init_scale=0.3),
      "mod31-grokked from smaller initial weights: test follows train."),
     ("mod11-quick", Recipe(p=11, train_fraction=0.5, steps=2000),

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Bool
 from plotly.offline import get_plotlyjs
+from torch import Tensor
 
 from grokinterp.base.errors import InputError
 from grokinterp.base.files import write_whole
@@ -20,12 +22,13 @@ from grokinterp.comparison._compare import Comparison, compare
 from grokinterp.comparison.lineup import PLACES, Clock, names_of
 from grokinterp.figures._figure import DARK, LIGHT
 from grokinterp.figures.pages import asset, packed, packed_json, render, zipped
-from grokinterp.reading._load import RunOrPath, runs_of
+from grokinterp.reading._load import Subject, runs_of
 from grokinterp.recipe.builtin import recipes
 from grokinterp.reporting.about import About, about_run, in_words
 from grokinterp.reporting.panels import ONCE, SECTIONS, Drawn, Panel, draw_panels
 from grokinterp.runs.manifest import current_versions
 from grokinterp.runs.run import Run, nearest_step
+from grokinterp.tasks.task import Task
 
 PARTS = 8  # of the way between two places
 SCRIPTS = ("unpack.js", "panels.js", "tables.js", "moving.js")  # together one module
@@ -218,7 +221,12 @@ def _listed(versions: dict[str, str]) -> str:
 
 
 def report(
-    runs: RunOrPath | Sequence[RunOrPath], path: str | Path, *, progress: bool = False
+    runs: Subject | Sequence[Subject],
+    path: str | Path,
+    *,
+    task: Task | None = None,
+    train_mask: Bool[Tensor, " n_inputs"] | None = None,
+    progress: bool = False,
 ) -> Path:
     """Write a run, or several side by side, as one HTML file that needs no network.
 
@@ -229,7 +237,7 @@ def report(
     `gi.ablate` has as many as you like. A file of that name is replaced, whole or not at all.
     InputError for what is not a run, and for a path that cannot be written to.
     """
-    given = runs_of(runs)
+    given = runs_of(runs, task=task, train_mask=train_mask)
     path = new_file("path", path, such_as="report.html")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"{path.parent} is no folder that can be written to; give another path.")

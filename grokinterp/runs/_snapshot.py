@@ -165,7 +165,7 @@ class Snapshot:
     @property
     def all_logits(self) -> Float[Tensor, "n_inputs d_vocab_out"]:
         """Logits as the training softmax saw them, with the "=" class where the model has one."""
-        return self.memo("logits", lambda: over_blocks(self._forward, self.task.model_inputs)[0])
+        return self.memo("logits", lambda: self._whole()[0])
 
     @property
     def mlp_post(self) -> Float[Tensor, "n_inputs d_mlp"]:
@@ -198,7 +198,7 @@ class Snapshot:
     def width_of(self, layer: int | str | None = None) -> int:
         """How many neurons a layer has."""
         name = self.neurons_name(layer)
-        _, found = self._forward(self.task.model_inputs[:1], (name,))
+        _, found = self._run(slice(1), (name,))
         return found[name].shape[-1]
 
     def activation(self, name: str) -> Float[Tensor, "n_inputs ..."]:
@@ -214,7 +214,7 @@ class Snapshot:
         """Compute several activations in one forward, for `activation` to return."""
         missing = tuple(name for name in names if name not in self._activations)
         if missing:
-            logits, found = over_blocks(self._forward, self.task.model_inputs, missing)
+            logits, found = self._whole(missing)
             self.memo("logits", lambda: logits)
             self._activations |= found
 
@@ -249,7 +249,7 @@ class Snapshot:
             if "logits" in self._memo:
                 yield some, self.logits.index_select(0, some)
             else:
-                logits, _ = self._forward(self.task.model_inputs[some], ())
+                logits, _ = self._run(some, ())
                 yield some, self.task.of_answers(logits)
 
     def activation_parts(self, name: str) -> Iterator[Float[Tensor, "n_inputs some"]]:
@@ -258,7 +258,7 @@ class Snapshot:
         Every part of a large one takes a forward of its own.
         """
         n = self.task.n_inputs
-        _, found = self._forward(self.task.model_inputs[:1], (name,))
+        _, found = self._run(slice(1), (name,))
         width = found[name].shape[1]
         if name in self._activations or n * width <= KEPT_CELLS:
             yield self.activation(name)
@@ -267,7 +267,7 @@ class Snapshot:
         for first in range(0, width, step):
             part = torch.empty(n, min(step, width - first), dtype=found[name].dtype)
             for rows in _row_blocks(n):
-                _, found = self._forward(self.task.model_inputs[rows], (name,))
+                _, found = self._run(rows, (name,))
                 part[rows] = found[name][:, first : first + step]
             yield part
 
@@ -334,6 +334,16 @@ class Snapshot:
         ]
         return card(repr(self), [about], pd.DataFrame(accuracies))
 
+    def _run(
+        self, rows: slice | Tensor, names: tuple[str, ...]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Logits and activations of some rows of the table."""
+        return self._forward(self.task.model_inputs[rows], names)
+
+    def _whole(self, names: tuple[str, ...] = ()) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The same of all rows."""
+        return over_blocks(self._forward, self.task.model_inputs, names)
+
     def _blocks(
         self, names: tuple[str, ...]
     ) -> Iterator[tuple[slice, Tensor, Mapping[str, Tensor]]]:
@@ -345,7 +355,7 @@ class Snapshot:
             if known:
                 yield rows, self.all_logits[rows], {x: self._activations[x][rows] for x in names}
                 continue
-            logits, found = self._forward(self.task.model_inputs[rows], names)
+            logits, found = self._run(rows, names)
             if rows.start == 0 and n * logits.shape[1] <= KEPT_CELLS:
                 whole = logits.new_empty(n, logits.shape[1])
             if whole is not None:

@@ -4,7 +4,7 @@ Whether a model takes the inputs of a task is said by its sizes first (`why_not`
 configuration can be missing or wrong, so the model is run on two inputs too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -48,17 +48,27 @@ def forward_of(
 
 
 def hooked_forward(
-    model: HookedModel, inputs: Tensor, names: tuple[str, ...]
+    model: HookedModel,
+    inputs: Tensor,
+    names: tuple[str, ...],
+    hooks: Sequence[tuple[str, Callable[..., object]]] = (),
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """Logits and activations of a hooked model; those of a transformer at the answer position."""
+    """Logits and activations of a hooked model; those of a transformer at the answer position.
+
+    With `hooks`, as they are with these in place.
+    """
     if unknown := sorted(set(names) - set(model.hook_dict)):
         raise InputError(f"the model has no activation {unknown[0]!r} (model.hook_dict lists all).")
     inputs = inputs.to(device_of(model))
+    cache: dict[str, Tensor] = {}
     with alone_with(model):
-        if names:
+        if hooks:
+            kept = [(name, partial(_keep, cache, name)) for name in names]
+            logits = model.run_with_hooks(inputs, fwd_hooks=[*hooks, *kept])
+        elif names:
             logits, cache = model.run_with_cache(inputs, names_filter=list(names))
         else:
-            logits, cache = model(inputs), {}
+            logits = model(inputs)
     for name in names:
         refuse_no_rows(name, cache[name], len(inputs))
     if has_positions(model):
@@ -67,6 +77,11 @@ def hooked_forward(
     return at_answer(logits, logits).cpu(), {
         name: at_answer(cache[name], logits).cpu() for name in names
     }
+
+
+def _keep(cache: dict[str, Tensor], name: str, activation: Tensor, hook: object) -> None:
+    """A hook that keeps an activation and leaves it as it is."""
+    cache[name] = activation
 
 
 def refuse_no_rows(name: str, activation: Tensor, n: int) -> None:

@@ -11,12 +11,14 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from grokinterp.base.errors import InputError, shown, whole_number
+from grokinterp.base.errors import InputError, one_line, shown, whole_number
 from grokinterp.base.files import sha256
+from grokinterp.base.paths import as_path, reaching
 from grokinterp.encodings import run_measures  # noqa: F401 - registers them
 from grokinterp.fourier._key_frequencies import key_frequencies
 from grokinterp.models.architecture import all_finite
@@ -230,6 +232,18 @@ class SweepTable:
                 raise InputError(f"{file} is damaged (row {told}); {advice}")
             found[line[0]] = dict(zip(header, line, strict=True))
         return found
+
+
+def read_results(path: str | Path) -> pd.DataFrame:
+    """The table of a sweep that was run, by its folder or its results.csv."""
+    path = as_path("path", path, such_as="runs/sweep")
+    file = path / RESULTS if path.is_dir() else path
+    with reaching(file):
+        content = file.read_bytes()
+    try:
+        return pd.read_csv(io.BytesIO(content), float_precision="round_trip")
+    except ValueError as error:
+        raise InputError(f"{file} is no table of a sweep ({one_line(str(error))}).") from None
 
 
 def has_failed(row: Mapping[Any, Any]) -> bool:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from grokinterp.base.errors import InputError
-from grokinterp.base.result import draws
-from grokinterp.circuits.ablation import ABOVE, NONE, UNKNOWN, WITHIN, Ablation, Row, Score
-from grokinterp.circuits.circuit import Faithfulness
+from grokinterp.base.result import draws, found_by
+from grokinterp.circuits.ablation import ABOVE, NONE, UNKNOWN, WITHIN, Ablation, Row, Score, ablate
+from grokinterp.circuits.circuit import Faithfulness, faithfulness
 from grokinterp.figures._figure import COLOURS, SERIES, Figure, at, checked, faded, figure
 from grokinterp.figures.slider import over_training
 
@@ -29,6 +29,7 @@ class Mark(NamedTuple):
 
 
 @draws(Ablation)
+@found_by(ablate, Ablation)
 def plot_ablation(found: Ablation) -> Figure:
     """Loss over that of the whole model: one bar per row from 1 (no change), placebos below it.
 
@@ -52,6 +53,7 @@ def plot_ablation(found: Ablation) -> Figure:
 
 
 @draws(Faithfulness)
+@found_by(faithfulness, Faithfulness)
 def plot_faithfulness(found: Faithfulness) -> Figure:
     """Loss on all inputs, in nats: model, circuit alone, without it, nothing, less each part.
 

@@ -11,9 +11,9 @@ import torch
 
 from grokinterp.base.checks import finite, word
 from grokinterp.base.errors import InputError
-from grokinterp.base.result import Html, draws
-from grokinterp.circuits._attention import Attention, AttentionPatterns
-from grokinterp.circuits._attribution import Attribution
+from grokinterp.base.result import Html, draws, found_by
+from grokinterp.circuits._attention import Attention, AttentionPatterns, attention
+from grokinterp.circuits._attribution import Attribution, attribution
 from grokinterp.figures._figure import (
     COLOURS,
     FROM_ZERO,
@@ -100,6 +100,7 @@ HATCHES = {"constant": "/", "rest": "x"}  # of bars; the other frequencies are p
 
 
 @draws(Attention)
+@found_by(attention, Attention)
 def plot_attention(found: Attention, *, to: str = "a") -> Figure:
     """Attention from the answer position to one position over all pairs (a, b), a panel per head.
 
@@ -158,6 +159,7 @@ def circuitsvis_script() -> str:
 
 
 @draws(Attribution)
+@found_by(attribution, Attribution)
 def plot_attribution(found: Attribution) -> Figure:
     """A bar per part, in logits: its share of the mean margin, split by frequency of the logits.
 

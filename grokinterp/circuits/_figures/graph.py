@@ -1,7 +1,7 @@
 """The circuit as a graph: embedding frequencies, heads, neuron clusters, logit frequencies."""
 
-from grokinterp.base.result import draws
-from grokinterp.circuits.circuit import CircuitGraph, Edge
+from grokinterp.base.result import draws, found_by
+from grokinterp.circuits.circuit import CircuitGraph, Edge, circuit_graph
 from grokinterp.figures._figure import COLOURS, Figure, at, checked, faded, figure, series
 
 GRAPH_HEIGHT = 560  # of the figure, in pixels
@@ -12,6 +12,7 @@ COLUMNS = {"embedding": "W_E", "heads": "heads", "neurons": "neurons", "logits":
 
 
 @draws(CircuitGraph)
+@found_by(circuit_graph, CircuitGraph)
 def plot_circuit_graph(found: CircuitGraph) -> Figure:
     """Bands from the embedding's frequencies over heads and neuron clusters to the logits'.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from grokinterp.base.checks import whole
 from grokinterp.base.errors import InputError
-from grokinterp.base.result import draws
+from grokinterp.base.result import draws, found_by
 from grokinterp.circuits.neurons import LEFTOVER, NeuronClusters, neuron_clusters
 from grokinterp.figures._figure import COLOURS, Figure, at, checked, faded, figure, place
 from grokinterp.figures.heat_maps import around_zero, checked_numbers, from_zero, images
@@ -26,6 +26,7 @@ DOTS = 8  # const, cos, sin of a times the same of b, without const times const
 
 
 @draws(NeuronClusters)
+@found_by(neuron_clusters, NeuronClusters)
 def plot_neuron_clusters(found: NeuronClusters) -> Figure:
     """A dot per neuron: its leading frequency, and the fraction of its variance this explains.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from grokinterp.figures._figure import LABEL_COLOURS, SERIES, checked, plain
 from grokinterp.progress.labels import LABELS
 from grokinterp.recipe.keys import CHANCE, every_key
 from grokinterp.sweeps.statistics import MedianInterval, median_interval
-from grokinterp.sweeps.table import NOTE, RUN
+from grokinterp.sweeps.table import NOTE, RUN, read_results
 
 TIMES = ("memorization_step", "grok_step", "t_train", "t_test")
 UNITS = {**dict.fromkeys(TIMES, "updates"), "train_loss": "nats", "test_loss": "nats"}
@@ -165,8 +166,9 @@ def label_colours(
 class Table:
     """A sweep's table by its columns; a cell that is empty is None."""
 
-    def __init__(self, frame: pd.DataFrame) -> None:
-        """Refuse what is not the table of a sweep, or has no run."""
+    def __init__(self, given: pd.DataFrame | str | Path) -> None:
+        """The table, or that of the folder or file at a path; refused where it has no run."""
+        frame = read_results(given) if isinstance(given, str | Path) else given
         checked(frame, pd.DataFrame, "run_sweep(...) or pandas.read_csv(results.csv)")
         if frame.empty:
             raise InputError("the table has no run; give one with one row per run.")
@@ -278,11 +280,12 @@ class Grouped(Table):
     """
 
     def __init__(
-        self, frame: pd.DataFrame, value: str, by: object, *, most: int, which: str,
+        self, given: pd.DataFrame | str | Path, value: str, by: object, *, most: int, which: str,
         of_labels: bool = False, **columns: str,
     ) -> None:  # fmt: skip
         """`which` says what there are at most `most` of, one for each value of `by`."""
-        super().__init__(frame)
+        super().__init__(given)
+        n = len(self.frame)
         others = [by] if isinstance(by, str) else by
         others = listed("by", () if others is None else others, such_as="['seed']")
         used = [*columns.values(), *others]
@@ -296,14 +299,14 @@ class Grouped(Table):
                 f"{' and '.join(others)} has {len(self.by.names)} values; at most {most} {which}, "
                 "so give a part of the table."
             )
-        self.values = np.full(len(frame), math.nan) if of_labels else self.numbers(value)
+        self.values = np.full(n, math.nan) if of_labels else self.numbers(value)
         self.every_label = self.labels(asked=of_labels)
         self._used, self._of_labels = used, of_labels
         self._others = {key: cells for key, cells in self.varied.items() if key not in used}
-        self._names = self.column(RUN) if RUN in frame.columns else [*range(len(frame))]
+        self._names = self.column(RUN) if RUN in self.frame.columns else [*range(n)]
         self._notes = self.column_if_any(NOTE)
         places = [axis.places for axis in reversed(self.axes)]
-        places.insert(0, self.by.places if self.by else np.zeros(len(frame), int))
+        places.insert(0, self.by.places if self.by else np.zeros(n, int))
         rows_at: dict[tuple[int, ...], list[int]] = {}
         for row, place in enumerate(zip(*(each.tolist() for each in places), strict=True)):
             rows_at.setdefault(place, []).append(row)

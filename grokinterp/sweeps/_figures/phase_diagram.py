@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ CellIndex = tuple[int, ...]  # of a cell: panel, y, x
 
 
 def plot_phase_diagram(
-    table: pd.DataFrame,
+    table: pd.DataFrame | str | Path,
     *,
     x: str,
     y: str,
@@ -109,7 +110,9 @@ def _scale(heights: Sequence[float], *, log: bool) -> dict[str, Any]:
 class _Grid(Grouped):
     """The cells of all panels, and the figure that they are drawn in."""
 
-    def __init__(self, table: pd.DataFrame, value: str, by: object, *, x: str, y: str) -> None:
+    def __init__(
+        self, table: pd.DataFrame | str | Path, value: str, by: object, *, x: str, y: str
+    ) -> None:
         super().__init__(
             table, value, by, most=MOST_PANELS, which="panels fit a figure",
             of_labels=value == LABEL, x=x, y=y,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class _Group:
 
 
 def plot_scaling(
-    table: pd.DataFrame,
+    table: pd.DataFrame | str | Path,
     *,
     x: str,
     value: str = "grok_step",
