@@ -75,7 +75,6 @@ autosummary_context = {
     "modules": {full: module.__name__ for full, module in public_names.modules().items()},
 }
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # a signature with them is longer than the page that explains it
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True

@@ -45,6 +45,7 @@ def _home(name: str, thing: object, found: Mapping[str, tuple[str, ...]]) -> str
     return next((x for x in owners if getattr(modules()[x], name) is thing), None)
 
 
+@cache
 def pages() -> list[str]:
     """The full name of every module and of every public name in it: a page each."""
     return [
@@ -62,6 +63,7 @@ def top() -> dict[str, str]:
     return found
 
 
+@cache
 def files() -> dict[str, str]:
     """File names that differ from the full name: of two that differ in case alone, the class's.
 

@@ -5,12 +5,16 @@ Pages take these files in with `{include}`, so that nothing of it is typed by ha
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import public_names
 
+ROOT = Path(__file__).parents[1]
+ADDRESS = "https://github.com/grokinterp/grokinterp/blob/main"
 # typer decides when it is imported whether its help is drawn in boxes, so another process asks.
 HELP = """
 import json
@@ -29,6 +33,7 @@ def write(folder):
     """All of it, into a folder of its own."""
     folder.mkdir(exist_ok=True)
     texts = {"commands": commands(helps()), "claims": claims(), "names": names()}
+    texts |= {name: of_the_repository(name) for name in ("CONTRIBUTING", "CHANGELOG")}
     for name, text in texts.items():
         (folder / f"{name}.md").write_text(text, encoding="utf-8")
 
@@ -79,3 +84,16 @@ def names() -> str:
         said = public_names.first_sentence(thing).replace("|", "\\|")
         rows.append(f"| [`gi.{name}`](rooms/{page}.rst) | {said} |")
     return "\n".join(["| name | what it is |", "|---|---|", *rows, ""])
+
+
+def of_the_repository(name: str) -> str:
+    """A page at the top of the repository, whose links lead to pages here or to the repository."""
+
+    def here(found: re.Match[str]) -> str:
+        link = found[1].removeprefix("docs/")
+        if link.startswith(("#", "http")) or (ROOT / "docs" / link.partition("#")[0]).exists():
+            return f"]({link})"
+        return f"]({ADDRESS}/{found[1]})"
+
+    text = (ROOT / f"{name}.md").read_text(encoding="utf-8")
+    return re.sub(r"\]\(([^)\s]+)\)", here, text)
