@@ -25,7 +25,7 @@ def said(*words):
     found = CliRunner().invoke(app, [*words, "--help"], prog_name=PROGRAM)
     assert found.exit_code == 0, found.output
     return found.output
-print(json.dumps({name: said(name) for name in COMMANDS} | {"": said()}))
+print(json.dumps({"": said()} | {name: said(name) for name in COMMANDS}))
 """
 
 
