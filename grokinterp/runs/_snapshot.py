@@ -5,13 +5,10 @@ kept. At p = 1009 the logits of one checkpoint are 4 GB; a tally is as large as 
 
     class Mean:
         needs = ()
-
         def __init__(self, snapshot):
             self.sum = 0.0
-
         def add(self, block):
             self.sum += block.logits.double().sum()
-
     snapshot.tally(Mean).sum
 """
 
@@ -85,14 +82,9 @@ class Snapshot:
 
     >>> import grokinterp as gi
     >>> seen = gi.load("mod31-small").snapshot(300)
-    >>> seen.logits.shape, seen.mlp_post.shape, seen.activation("blocks.0.attn.hook_pattern").shape
-    (torch.Size([961, 31]), torch.Size([961, 160]), torch.Size([961, 4, 3]))
-    >>> right = (seen.logits.argmax(dim=1) == seen.task.labels).float()
-    >>> for name in ("train_mask", "test_rows", "unmirrored_rows"):  # it memorised, mirrors help it
-    ...     print(name, round(right[getattr(seen, name)].mean().item(), 2))
-    train_mask 1.0
-    test_rows 0.68
-    unmirrored_rows 0.11
+    >>> right = (seen.logits.argmax(dim=1) == seen.task.labels).double()
+    >>> [round(right[x].mean().item(), 2) for x in (seen.train_mask, seen.unmirrored_rows)]
+    [1.0, 0.11]
     """
 
     def __init__(
@@ -463,13 +455,11 @@ def snapshot(
     the model as it is then, unless it is a plain transformer. Several threads may look at one
     model.
 
-    >>> import torch
     >>> import grokinterp as gi
-    >>> task = gi.ModularTask("add", p=5)
-    >>> layers = torch.nn.Embedding(6, 4), torch.nn.Flatten(), torch.nn.Linear(12, 5)
-    >>> seen = gi.snapshot(torch.nn.Sequential(*layers), task, step=0)
-    >>> seen, seen.logits.shape, seen.activation("0").shape
-    (Snapshot(add mod 5 at step 0), torch.Size([25, 5]), torch.Size([25, 3, 4]))
+    >>> run = gi.load("mod31-small")
+    >>> seen = gi.snapshot(run.model(), run.task, train_mask=run.train_mask)
+    >>> seen.logits.equal(run.snapshot().logits), seen.activation("blocks.0.hook_mlp_out").shape
+    (True, torch.Size([961, 32]))
     """
     check_task(task)
     hooked = hooked_model(model)
