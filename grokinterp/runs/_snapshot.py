@@ -455,11 +455,12 @@ def snapshot(
     the model as it is then, unless it is a plain transformer. Several threads may look at one
     model.
 
+    >>> import torch
     >>> import grokinterp as gi
-    >>> run = gi.load("mod31-small")
-    >>> seen = gi.snapshot(run.model(), run.task, train_mask=run.train_mask)
-    >>> seen.logits.equal(run.snapshot().logits), seen.activation("blocks.0.hook_mlp_out").shape
-    (True, torch.Size([961, 32]))
+    >>> layers = torch.nn.Embedding(6, 4), torch.nn.Flatten(), torch.nn.Linear(12, 5)
+    >>> seen = gi.snapshot(torch.nn.Sequential(*layers), gi.ModularTask("add", p=5))
+    >>> seen.logits.shape, seen.activation("0").shape
+    (torch.Size([25, 5]), torch.Size([25, 3, 4]))
     """
     check_task(task)
     hooked = hooked_model(model)
