@@ -1,12 +1,13 @@
 """grokinterp: mechanistic interpretability of grokking.
 
-    import grokinterp as gi
-    run = gi.load("checkpoints/mod113-grokked")
-    gi.detect_phases(run)
-
 Names and rooms are resolved when first used, so that importing the package is cheap. The rooms, in
 the order in which data flows through them, are in `gi.ROOMS`; what looks at circuits is in
 `gi.circuits`, how models encode what they learned in `gi.encodings`, shapes in `gi.geometry`.
+
+>>> import grokinterp as gi
+>>> run = gi.load("mod31-small")
+>>> gi.detect_phases(run).label, gi.key_frequencies(run).frequencies
+('grokked', (1, 8, 14))
 """
 
 import importlib

@@ -1,11 +1,19 @@
 """`gi.register`: the decorators that open every kind, ours and a stranger's.
 
-    @gi.register.measure("norm_of_embedding")
-    def norm_of_embedding(snapshot):
-        return float(snapshot.weights["embed.W_E"].norm())
-
 A name that is taken is refused, unless module and qualified name are the same, as in a notebook's
 cell that is run twice. How another process finds them: `grokinterp.base.plugins`.
+
+>>> import grokinterp as gi
+>>> print(*dir(gi.register))
+claim constraint gradient_filter layout log_format measure model objective operation optimizer panel
+task
+>>> @gi.register.measure("norm_of_answers", default=False)
+... def norm_of_answers(snapshot):
+...     return snapshot.weights["unembed.W_U"].norm()
+>>> row = gi.progress.measure_snapshot(gi.load("mod31-small"), measures=["norm_of_answers"])
+>>> round(row["norm_of_answers"], 2)
+8.51
+>>> del gi.progress.MEASURES["norm_of_answers"]  # take it out again
 """
 
 import importlib

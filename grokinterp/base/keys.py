@@ -200,6 +200,11 @@ def registers(registry: Registry[Any], base: type) -> Callable[[str], Callable[[
     """
 
     def named(name: str) -> Callable[[T], T]:
+        """Register a frozen dataclass of its kind under a name, by which recipes then know it.
+
+        Its fields are keys of these recipes. InputError for a name that is taken, for what is no
+        such class, and for fields of types that no recipe can hold.
+        """
         registry.named(name)
 
         def register(kind: T) -> T:

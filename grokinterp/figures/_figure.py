@@ -133,7 +133,17 @@ def checked(found: object, kind: type, example: str) -> None:
 
 
 class Figure(go.Figure):
-    """A plotly figure whose camera button saves SVG; nothing else of plotly is changed."""
+    """A plotly figure whose camera button saves SVG; nothing else of plotly is changed.
+
+    >>> import tempfile
+    >>> import grokinterp as gi
+    >>> drawn = gi.key_frequencies(gi.load("mod31-small")).plot()
+    >>> isinstance(drawn, gi.figures.Figure), len(drawn.data)
+    (True, 2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     drawn.dark().save(f"{folder}/shares.html").name
+    'shares.html'
+    """
 
     def dark(self) -> Self:
         """A copy on a dark ground."""

@@ -1,4 +1,15 @@
-"""In which frequencies: Fourier bases, spectra, the answer's directions, key frequencies."""
+"""In which frequencies: Fourier bases, spectra, the answer's directions, key frequencies.
+
+`RULES` has the rules of `key_frequencies` by name, functions of a snapshot: here each chooses by
+itself, unasked.
+
+>>> import grokinterp as gi
+>>> run = gi.load("mod31-small")
+>>> list(gi.fourier.RULES)
+['logits', 'embedding', 'embedding_demo', 'neuron_logit', 'neurons']
+>>> gi.fourier.RULES["embedding"](run.snapshot()).frequencies
+(1, 8, 14)
+"""
 
 from grokinterp.base.names import room_names
 from grokinterp.fourier import answers, heldout, spectra

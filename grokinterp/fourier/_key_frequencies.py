@@ -214,6 +214,20 @@ class KeyFrequencies(Result):
     `heldout` is the fit of the rule's choice to unmirrored test pairs that decided (None where
     nothing was chosen or there is no split to ask), `rejected` the choice where it was refused, and
     `notes` say what was not ruled out.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = gi.key_frequencies(run)
+    >>> list(found), round(found.kept_share, 2), found.emerged
+    ([1, 8, 14], 0.94, {1: 2250, 8: 3500, 14: 200})
+    >>> found.table()[["k", "share", "key", "neurons"]].head(4).round(3)
+        k  share    key  neurons
+    0  14  0.716   True     True
+    1   1  0.148   True     True
+    2   8  0.074   True     True
+    3   3  0.007  False    False
+    >>> [round(x, 3) for x in found.threshold_interval]  # any cut between them gives the same
+    [0.007, 0.074]
     """
 
     frequencies: tuple[int, ...] | None
@@ -290,6 +304,14 @@ def key_frequencies(
     At the last step of a run, `emerged` says at which checkpoint each key frequency first had half
     of its final share of the logit variance; the share can dip again while others grow
     (`frequency_shares` has all of them).
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> [gi.key_frequencies(run, step=step).frequencies for step in (100, 300, 10_000)]
+    [(), (14,), (1, 8, 14)]
+    >>> gi.key_frequencies(run, step=100).reason
+    'no sparse circuit: the 1 leading of 15 frequencies hold 2.3% of the logit variance along
+    cos/sin(w_k f(a, b)), less than 50%'
     """
     word("rule", rule, RULES)
     x = loaded(x)
@@ -334,6 +356,19 @@ def frequency_shares(
     """Share of the centred logit variance along each frequency, a row per checkpoint.
 
     `.attrs["frequencies"]` are the key ones of the last checkpoint.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> shares = gi.fourier.frequency_shares(run)
+    >>> shares.attrs["frequencies"]
+    [1, 8, 14]
+    >>> shares.loc[[0, 300, 2250, 10_000], [1, 8, 14]].round(2)
+    k        1     8     14
+    step
+    0      0.00  0.00  0.00
+    300    0.01  0.00  0.76
+    2250   0.08  0.02  0.78
+    10000  0.15  0.07  0.72
     """
     run = run_of(x, task=task, train_mask=train_mask)
     frame = _shares_over(run)

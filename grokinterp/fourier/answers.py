@@ -32,6 +32,16 @@ class AnswerSpectrum:
 
     `coefficients` are the DFT, over exponents, of the averages over the inputs of each exponent.
     Inputs without an exponent (a zero factor) take no part.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> seen = run.snapshot()
+    >>> found = gi.fourier.AnswerSpectrum.of(seen.logits, run.task.answer_group)
+    >>> power = found.power()
+    >>> (power.topk(3).indices + 1).tolist()  # which frequencies the logits vary along most
+    [14, 1, 8]
+    >>> found.component([1, 8, 14]).shape  # a row per a + b mod 31, a column per answer
+    torch.Size([31, 31])
     """
 
     group: AnswerGroup
@@ -139,6 +149,17 @@ def logit_shares(snapshot: Snapshot) -> Float[Tensor, " n_frequencies"]:
     Centred twice: each class's mean over the inputs is taken out, and each input's mean over the
     classes, a shift that no softmax sees. Shares sum to at most 1; the rest is variance along other
     functions of (a, b). Inputs without an exponent (a zero factor) take no part.
+
+    `gi.fourier.logit_shares` takes a run too (with `step`), a path, or a model with `task`.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> for step in (0, 300, 10_000):
+    ...     shares = gi.fourier.logit_shares(run, step=step)
+    ...     print(step, shares[[0, 7, 13]].round(decimals=2).tolist())  # of k = 1, 8, 14
+    0 [0.0, 0.0, 0.0]
+    300 [0.01, 0.0, 0.76]
+    10000 [0.15, 0.07, 0.72]
     """
     return snapshot.tally(LogitTally).shares
 

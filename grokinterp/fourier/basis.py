@@ -51,13 +51,31 @@ def _fourier_basis(n: int) -> Float[Tensor, "n n"]:
 
 
 def transform(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-    """Coefficients in `fourier_basis` along the first axis; sums of squares are kept (Parseval)."""
+    """Coefficients in `fourier_basis` along the first axis; sums of squares are kept (Parseval).
+
+    >>> import torch
+    >>> import grokinterp as gi
+    >>> wave = 2 * torch.cos(2 * torch.pi * 3 * torch.arange(7) / 7)
+    >>> gi.fourier.transform(wave).square().round(decimals=3).tolist()  # 1, cos 1, sin 1, ...
+    [0.0, 0.0, 0.0, 0.0, 0.0, 14.0, 0.0]
+    >>> round(wave.square().sum().item(), 3)
+    14.0
+    """
     x = _checked(x)
     return torch.tensordot(_fourier_basis(len(x)).to(x.device), x, dims=1)
 
 
 def transform_2d(x: Float[Tensor, "n n ..."]) -> Float[Tensor, "n n ..."]:
-    """Coefficients of a function of (a, b) along both of its first two axes."""
+    """Coefficients of a function of (a, b) along both of its first two axes.
+
+    >>> import torch
+    >>> import grokinterp as gi
+    >>> x = 2 * torch.pi * torch.arange(5) / 5
+    >>> product = torch.cos(x)[:, None] * torch.sin(2 * x)  # cos 1 of a, sin 2 of b
+    >>> found = gi.fourier.transform_2d(product)
+    >>> (found.abs() > 1e-3).nonzero().tolist(), round(found[1, 4].item(), 3)
+    ([[1, 4]], 2.5)
+    """
     x = _checked(x, axes=2)
     return transform(transform(x).transpose(0, 1)).transpose(0, 1)
 

@@ -51,6 +51,14 @@ class HeldoutFit(Result):
     accuracy; NaN without a placebo. That the fit passes says that the logits of unseen pairs lie
     along these directions and answer right, better than along others; a low accuracy that passes is
     that of a circuit which is only forming.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> early, late = (gi.fourier.heldout_fit(run, step=step) for step in (100, 10_000))
+    >>> early.passes, late.passes
+    (False, True)
+    >>> late.n_rows, late.rows, late.acc, round(late.placebo_acc, 2)
+    (122, 'unmirrored test pairs', 1.0, 0.43)
     """
 
     frequencies: tuple[int, ...]
@@ -127,6 +135,17 @@ def heldout_fit(snapshot: Snapshot, frequencies: Sequence[int]) -> HeldoutFit | 
 
     There are 50 placebos, the same ones for the same frequencies; one of all other frequencies
     where fewer are left than were given, none where none is left.
+
+    `gi.fourier.heldout_fit` takes a run too (with `step`), a path, or a model with `task`; without
+    frequencies, its key ones.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> gi.fourier.heldout_fit(run).passes  # by the key frequencies
+    True
+    >>> others = gi.fourier.heldout_fit(run, [2, 3, 5])
+    >>> others.passes, round(others.loss, 1), round(others.uniform_loss, 1)
+    (False, 9.0, 3.4)
     """
     group = group_of(snapshot)
     if snapshot.unmirrored_rows is None:

@@ -45,6 +45,16 @@ class NeuronIPR(Result):
     comes nearest to published numbers; `input_stacked` is over both blocks' coefficients together.
     NaN where a neuron's weights are all 0: such neurons take no part in the means, `n_undefined`
     counts them.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = gi.fourier.neuron_ipr(run)
+    >>> {name: round(mean, 2) for name, mean in found.means.items()}
+    {'ipr_input': 0.54, 'ipr_input_stacked': 0.27, 'ipr_output': 0.61}
+    >>> sorted(found.table()["dominant_output"].unique().tolist())
+    [1, 8, 14]
+    >>> found.n_undefined
+    {'ipr_input': 0, 'ipr_output': 0}
     """
 
     input_blocks: Float[Tensor, "2 first_width"] = field(repr=False)
@@ -137,6 +147,13 @@ def neuron_ipr(
     `convention` is that of `ipr`, `path` that of `input_weights`: for a transformer "attention", by
     which neurons read operands at "=", unless "direct" is given. 0 is left out for multiplication.
     InputError for a task without operand tokens and a model without an MLP.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> for step in (0, 10_000):
+    ...     print(step, round(gi.fourier.neuron_ipr(run, step=step).means["ipr_output"], 2))
+    0 0.09
+    10000 0.61
     """
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)
     path = _path(snapshot, path)
@@ -172,6 +189,19 @@ def fourier_heat_map(
     NaN where the weights are all 0 (`.attrs["n_undefined"]`). Columns are sorted by dominant
     frequency, equal ones by its share, largest first; undefined ones are last. `path` is for the
     input side.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> shares = gi.fourier.fourier_heat_map(run)
+    >>> shares.shape, shares.iloc[:, 0].idxmax(), shares.iloc[:, -1].idxmax()
+    ((16, 160), 1, 14)
+    >>> shares.loc[[0, 1, 8, 14]].iloc[:, [0, 80, 159]].round(2)
+    neuron      122   53    10
+    frequency
+    0          0.00  0.00  0.04
+    1          0.99  0.01  0.25
+    8          0.00  0.70  0.10
+    14         0.00  0.04  0.28
     """
     word("side", side, ("input", "output"))
     snapshot = snapshot_of(x, step=step, task=task, train_mask=train_mask)

@@ -97,22 +97,68 @@ def _weight(weights: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def embedding_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
-    """Power of `W_E` (operand tokens only) along the token axis: see `embedding_components`."""
+    """Power of `W_E` (operand tokens only) along the token axis: see `embedding_components`.
+
+    `gi.fourier.embedding_spectrum` takes a run too (with `step`), a path, or a model with `task`.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> power = gi.fourier.embedding_spectrum(run)
+    >>> power.topk(3).indices.tolist()  # the strongest frequencies
+    [14, 1, 8]
+    >>> round((power[[1, 8, 14]].sum() / power.sum()).item(), 2)  # what they hold
+    0.9
+    """
     return spectrum(_embedding(snapshot)).sum(dim=1)
 
 
 def unembedding_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
-    """Power of `W_U` (answer classes only) along the class axis."""
+    """Power of `W_U` (answer classes only) along the class axis.
+
+    `gi.fourier.unembedding_spectrum` takes a run too (with `step`), a path, or a model with `task`.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> power = gi.fourier.unembedding_spectrum(run)
+    >>> power.topk(3).indices.tolist()  # the strongest frequencies
+    [14, 1, 8]
+    >>> round((power[[1, 8, 14]].sum() / power.sum()).item(), 2)  # what they hold
+    0.97
+    """
     return _of_classes(snapshot, _weight(snapshot.named_weights, "unembed.W_U"))
 
 
 def neuron_logit_spectrum(snapshot: Snapshot) -> Float[Tensor, " n_frequencies_and_constant"]:
-    """Power of the neuron-logit map `W_out @ W_U` along the class axis (W_L of Nanda et al.)."""
+    """Power of the neuron-logit map `W_out @ W_U` along the class axis (W_L of Nanda et al.).
+
+    `gi.fourier.neuron_logit_spectrum` takes a run too (with `step`), a path, or a model with
+    `task`.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> power = gi.fourier.neuron_logit_spectrum(run)
+    >>> power.topk(3).indices.tolist()  # the strongest frequencies
+    [14, 1, 8]
+    >>> round((power[[1, 8, 14]].sum() / power.sum()).item(), 2)  # what they hold
+    0.99
+    """
     return _of_classes(snapshot, neuron_logit_map(snapshot))
 
 
 def neuron_logit_map(snapshot: Snapshot) -> Float[Tensor, "d_mlp d_vocab_out"]:
-    """`W_out @ W_U` of the last layer, in float64; `W_U` of an MLP, whose neurons it reads."""
+    """`W_out @ W_U` of the last layer, in float64; `W_U` of an MLP, whose neurons it reads.
+
+    `gi.fourier.neuron_logit_map` takes a run too (with `step`), a path, or a model with `task`.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> gi.fourier.neuron_logit_map(run).shape  # 160 neurons, 31 answers
+    torch.Size([160, 31])
+    >>> weights = run.weights()
+    >>> by_hand = weights["blocks.0.mlp.W_out"].double() @ weights["unembed.W_U"].double()
+    >>> by_hand.equal(gi.fourier.neuron_logit_map(run))
+    True
+    """
     return neuron_logit_weights(snapshot.named_weights)
 
 
@@ -135,6 +181,17 @@ def neuron_frequency_fractions(
     (Nanda et al. 2023, arXiv 2301.05217, section 4 and their notebook). NaN for a dead neuron.
     `layer` is the last one unless given. A high fraction says what a neuron depends on, not that
     the network uses it.
+
+    `gi.fourier.neuron_frequency_fractions` takes a run too (with `step`), a path, or a model with
+    `task`.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> fractions = gi.fourier.neuron_frequency_fractions(run)
+    >>> fractions.shape, (fractions.argmax(dim=1) + 1).unique().tolist()  # the neurons' frequencies
+    (torch.Size([160, 15]), [1, 8, 14])
+    >>> round(fractions.amax(dim=1).median().item(), 2)  # half of the neurons are at least so pure
+    0.88
     """
     powers = neuron_powers(snapshot, layer=layer)
     return (powers.first + powers.second + powers.both) / powers.total[:, None]

@@ -73,6 +73,16 @@ class BaseArchitecture(Kind):
 
     A kind of model extends it. What differs between kinds is a method or an attribute of it; one
     that is registered (`gi.register.model`) is named by recipes, and its fields are their keys.
+
+    >>> import grokinterp as gi
+    >>> architecture = gi.load("mod31-small").architecture
+    >>> isinstance(architecture, gi.models.BaseArchitecture), architecture.kind
+    (True, 'transformer')
+    >>> weights = architecture.initial(seed=0)
+    >>> list(weights)[:3], weights["blocks.0.mlp.W_in"].shape
+    (['embed.W_E', 'pos_embed.W_pos', 'blocks.0.attn.W_Q'], torch.Size([32, 160]))
+    >>> architecture.forward(weights, gi.ModularTask("add", p=31).model_inputs).shape
+    torch.Size([961, 31])
     """
 
     positions: ClassVar[bool] = False  # activations have an axis of positions, the answer's last

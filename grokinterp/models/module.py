@@ -39,20 +39,27 @@ GAINS = (torch.nn.LayerNorm, torch.nn.GroupNorm, torch.nn.RMSNorm)  # of which 1
 class ModuleArchitecture(BaseArchitecture):
     """A kind of model of one's own: one method that builds its torch.nn.Module.
 
-        @gi.register.model("my-net")
-        @dataclass(frozen=True, kw_only=True)
-        class MyNet(gi.models.ModuleArchitecture):
-            width: int = 64
-
-            def module(self, task):
-                d_in = task.model_inputs.shape[1]
-                return torch.nn.Sequential(
-                    torch.nn.Linear(d_in, self.width), torch.nn.ReLU(),
-                    torch.nn.Linear(self.width, task.n_classes),
-                )
-
     The fields are keys of recipes. It is trained by autograd, from the module's own initial weights
     under the recipe's seed. What acts only in training (Dropout, BatchNorm) is refused there.
+
+    >>> from dataclasses import dataclass
+    >>> import torch
+    >>> import grokinterp as gi
+    >>> @gi.register.model("two-layers")
+    ... @dataclass(frozen=True, kw_only=True)
+    ... class TwoLayers(gi.models.ModuleArchitecture):
+    ...     width: int = 64
+    ...     def module(self, task):
+    ...         d_in = task.model_inputs[0].numel()
+    ...         return torch.nn.Sequential(
+    ...             torch.nn.Flatten(), torch.nn.Linear(d_in, self.width), torch.nn.ReLU(),
+    ...             torch.nn.Linear(self.width, task.n_classes),
+    ...         )
+    >>> lattices = {"task": "ising", "lattice": 4, "n_train": 9, "n_test": 9}
+    >>> recipe = gi.Recipe(model="two-layers", width=8, **lattices)
+    >>> recipe.architecture().parameter_shapes()["1.weight"]
+    (8, 16)
+    >>> del gi.models.MODELS["two-layers"]  # take it out again
     """
 
     init_rules: ClassVar[tuple[str, ...]] = ("module",)
@@ -221,6 +228,18 @@ class GivenModule(ModuleArchitecture):
 
     It computes while `with_module` has given it the module, as a `Recorder` does; a run of it that
     another process opens has its weights and metrics, and needs the module for all else.
+
+    >>> import torch
+    >>> import grokinterp as gi
+    >>> given = gi.models.GivenModule.of_module(torch.nn.Linear(2, 5))
+    >>> given.name, given.parameter_shapes()
+    ('Linear', {'weight': (5, 2), 'bias': (5,)})
+    >>> stored = gi.models.GivenModule.from_dict(given.to_dict())  # as another process reads it
+    >>> stored.missing
+    'this run is of a module of your own, Linear, whose code it does not hold; give the module:
+    gi.load(path, module=Linear(...))'
+    >>> stored.with_module(torch.nn.Linear(2, 5)).missing is None
+    True
     """
 
     kind: ClassVar[str] = "module"

@@ -62,6 +62,16 @@ class TransformerArchitecture(BaseArchitecture):
     0.8/sqrt(d_model) for every matrix (TransformerLens 3's "gpt2" mode). `rule="paper"`: std
     1/sqrt(d_model), the unembedding 1/sqrt(d_vocab_out) (released code of Nanda et al. 2023; W_out
     too uses d_model although its fan-in is d_mlp).
+
+    >>> import grokinterp as gi
+    >>> architecture = gi.Recipe(p=113, layout="a op b =").architecture()
+    >>> architecture.d_vocab, architecture.n_ctx, architecture.d_vocab_out
+    (115, 4, 113)
+    >>> architecture.parameter_shapes()["blocks.0.attn.W_Q"]
+    (4, 128, 32)
+    >>> architecture.why_not(gi.ModularTask("add", p=113))
+    'the model has 115 tokens, 4 positions and 113 classes; add mod 113 read as [a, b, =] has 114
+    tokens, 3 positions and 113 or 114 classes'
     """
 
     positions: ClassVar[bool] = True

@@ -1,4 +1,13 @@
-"""How far a run has come: progress measures over its checkpoints, its label and its phases."""
+"""How far a run has come: progress measures over its checkpoints, its label and its phases.
+
+`MEASURES` has every measure by name, in the order of the columns of a table.
+
+>>> import grokinterp as gi
+>>> list(gi.progress.MEASURES)[:3]
+['train_loss', 'test_loss', 'train_acc']
+>>> gi.progress.MEASURES["sum_sq_weights"].meaning
+'Sum of squares of all parameters, biases included.'
+"""
 
 from grokinterp.base.names import room_names
 from grokinterp.fourier._key_frequencies import of_any_with_keys

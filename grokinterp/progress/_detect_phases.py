@@ -128,6 +128,19 @@ def detect_phases(
 
     The label is that of `grokinterp.progress.labels`, the boundaries those of
     `grokinterp.progress.boundaries`; nothing is set by hand for a run.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = gi.detect_phases(run)
+    >>> found.label, found.memorization_step, found.grok_step, found.key_frequencies
+    ('grokked', 260, 3530, (1, 8, 14))
+    >>> found.table()[["name", "start", "end"]]
+                    name  start   end
+    0       memorization      0  1390
+    1  circuit_formation   1390  2330
+    2            cleanup   2330  7150
+    >>> gi.detect_phases(run.metrics[["step", "train_acc", "test_acc"]]).label  # a table
+    'grokked'
     """
     limits = _thresholds(thresholds)
     if ceiling is not None:

@@ -199,6 +199,17 @@ class Thresholds:
     """Crossings that define `memorization_step` and `grok_step`; losses where no accuracy is.
 
     They hold for smoothed curves, and have to be held: see `Phases`.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> gi.progress.Thresholds()
+    Thresholds(train_acc=0.99, test_acc=0.95, train_loss=0.01, test_loss=0.01)
+    >>> for share in (0.9, 0.95, 0.99):
+    ...     limits = gi.progress.Thresholds(test_acc=share)
+    ...     print(share, gi.detect_phases(run.metrics.iloc[::5], thresholds=limits).grok_step)
+    0.9 2900
+    0.95 3550
+    0.99 5050
     """
 
     train_acc: float = 0.99

@@ -33,6 +33,19 @@ def restricted_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     Nanda et al. 2023 (arXiv 2301.05217), section 5.1 and their code: logits, all pairs, column
     means added back. Low says that these directions suffice for the answer, not that the network
     reads nothing else: compare with the excluded loss.
+
+    `gi.progress.restricted_loss` takes a run too (with `step`), a path, or a model with `task`;
+    without frequencies, the key ones of the last checkpoint.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> for step in (0, 300, 10_000):
+    ...     print(step, round(gi.progress.restricted_loss(run, step=step), 3))
+    0 3.483
+    300 0.165
+    10000 0.0
+    >>> round(gi.progress.restricted_loss(run, [2, 3, 5]), 1)  # of others
+    5.9
     """
     spectrum, frequencies = _along(snapshot, frequencies)
     table = spectrum.component(frequencies) + spectrum.mean
@@ -45,6 +58,19 @@ def excluded_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     Nanda et al. 2023, section 5.1 and their code: logits, training pairs, no mean added. It rises
     once the training answers come from the circuit; memorised answers do not need it. NaN without a
     split.
+
+    `gi.progress.excluded_loss` takes a run too (with `step`), a path, or a model with `task`;
+    without frequencies, the key ones of the last checkpoint.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> for step in (0, 300, 10_000):
+    ...     print(step, round(gi.progress.excluded_loss(run, step=step), 1))
+    0 3.5
+    300 12.8
+    10000 10.4
+    >>> gi.progress.excluded_loss(run, [2, 3, 5]) < 1e-3  # of others
+    True
     """
     spectrum, frequencies = _along(snapshot, frequencies)
     return _losses_without([spectrum.component(frequencies)], snapshot)[0]
@@ -62,6 +88,17 @@ def trig_loss(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
 
     The form that the trigonometric algorithm predicts (Nanda et al. 2023, section 4.2), with one
     coefficient a frequency: see `trig_coefficients`.
+
+    `gi.progress.trig_loss` takes a run too (with `step`), a path, or a model with `task`; without
+    frequencies, the key ones of the last checkpoint.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> for step in (0, 300, 10_000):
+    ...     print(step, round(gi.progress.trig_loss(run, [1, 8, 14], step=step), 3))
+    0 3.434
+    300 0.014
+    10000 0.0
     """
     group = group_of(snapshot)
     exponents = torch.arange(group.order)
@@ -115,6 +152,16 @@ def restricted_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> floa
     MLP activations are reduced to their mean and P_K, sent through `W_out @ W_U` without the
     residual skip, and re-centred to the model's mean logits; CE on test pairs. NaN without a split,
     or with a LayerNorm before the unembedding.
+
+    `gi.progress.restricted_loss_demo` takes a run too (with `step`), a path, or a model with
+    `task`; without frequencies, the key ones of the last checkpoint.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> gi.progress.restricted_loss_demo(run) < 1e-6
+    True
+    >>> round(gi.progress.restricted_loss_demo(run, [2, 3, 5]), 1)  # of others
+    5.6
     """
     spectrum, frequencies = _along(snapshot, frequencies)
     train = snapshot.train_mask
@@ -132,6 +179,16 @@ def excluded_loss_demo(snapshot: Snapshot, frequencies: Sequence[int]) -> float:
     P_K is taken out of the MLP activations, the residual skip stays; CE on training pairs. The
     logits are linear in the activations, so this is L - P_K(A) W_out W_U. NaN without a split, or
     with a LayerNorm before the unembedding.
+
+    `gi.progress.excluded_loss_demo` takes a run too (with `step`), a path, or a model with `task`;
+    without frequencies, the key ones of the last checkpoint.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> round(gi.progress.excluded_loss_demo(run), 1)
+    8.3
+    >>> gi.progress.excluded_loss_demo(run, [2, 3, 5]) < 1e-3  # of others
+    True
     """
     _, frequencies = _along(snapshot, frequencies)
     if not snapshot.linear_readout:

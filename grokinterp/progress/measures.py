@@ -137,6 +137,16 @@ def measure(
     `meaning` is one line about its numbers, the first one of the docstring unless given. InputError
     for a name that is taken (a cell of a notebook replaces its own), for what is no name, and for
     what is no such function.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> @gi.progress.measure("norm_of_positions", default=False)  # gi.register.measure is the same
+    ... def norm_of_positions(snapshot):
+    ...     return snapshot.weights["pos_embed.W_pos"].norm()
+    >>> row = gi.progress.measure_snapshot(run, measures=["norm_of_positions"])
+    >>> round(row["norm_of_positions"], 2)
+    2.52
+    >>> del gi.progress.MEASURES["norm_of_positions"]  # take it out again
     """
     MEASURES.named(name)
     truth("needs_frequencies", needs_frequencies)
@@ -374,6 +384,20 @@ def progress_measures(
     Measures that need them are NaN where there are none: `.attrs["reason"]` says why, and
     `.attrs["note"]` is a caveat, such as that memorisation was not ruled out, or None. `measures`
     names further registered measures of snapshots, which are not taken by default.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> table = gi.progress_measures(run).set_index("step")
+    >>> table.attrs["frequencies"]
+    [1, 8, 14]
+    >>> columns = ["excluded_loss", "gini_embedding", "sum_sq_weights", "test_acc_unmirrored"]
+    >>> table.loc[[0, 300, 2000, 10_000], columns].round(2)
+           excluded_loss  gini_embedding  sum_sq_weights  test_acc_unmirrored
+    step
+    0               3.49            0.06          323.75                 0.05
+    300            12.79            0.22          789.16                 0.11
+    2000           24.47            0.33          696.72                 0.62
+    10000          10.45            0.49          465.43                 0.98
     """
     run = run_of(x, task=task, train_mask=train_mask)
     further = [] if measures is None else checked_measures("measures", measures, "snapshot")
@@ -399,7 +423,21 @@ def progress_measures(
 def measure_snapshot(
     snapshot: Snapshot, frequencies: Sequence[int], *, measures: Sequence[str] = ()
 ) -> dict[str, float]:
-    """The default measures of one snapshot and those named; two with one column are refused."""
+    """The default measures of one snapshot and those named; two with one column are refused.
+
+    `gi.progress.measure_snapshot` takes a run too (with `step`), a path, or a model with `task`;
+    without frequencies, the key ones of the last checkpoint.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> for step in (300, 10_000):
+    ...     row = gi.progress.measure_snapshot(run, step=step)
+    ...     print(step, round(row["test_acc_unmirrored"], 2), round(row["gini_embedding"], 2))
+    300 0.11 0.22
+    10000 0.98 0.49
+    >>> gi.progress.measure_snapshot(run, step=300)["train_acc"]
+    1.0
+    """
     group = usable_group(snapshot)
     frequencies = () if group is None else checked_frequencies(frequencies, group)
     further = checked_measures("measures", measures, "snapshot")

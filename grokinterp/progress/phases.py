@@ -49,6 +49,11 @@ class Phase:
     on the losses, the scatter of the rows and the choice of logged steps can tell: the end found on
     a log with twice or five times as many rows lies in it (how often: `find_boundaries`). It is no
     confidence interval over seeds.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> gi.detect_phases(run.metrics.iloc[::5]).phases[0]
+    Phase(name='memorization', start=0, end=1350, end_interval=(1100, 1650))
     """
 
     name: str
@@ -76,6 +81,19 @@ class Phases(Result):
     (`run.steps_known`), `phases` and all dates are None. A boundary dates a change in a curve. It
     does not prove that a circuit exists: where measures were at hand, `reasons` says whether the
     excluded loss confirms one. `margin` is how many logged rows the label is away from another one.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> found = gi.detect_phases(run.metrics)
+    >>> found.label, found.t_train, found.t_test, found.grok_step
+    ('grokked', 240, 4620, 3530)
+    >>> found.table()
+                    name  start   end   end_interval
+    0       memorization      0  1390   (1160, 1620)
+    1  circuit_formation   1390  2330   (1910, 2850)
+    2            cleanup   2330  7150  (6900, 10000)
+    >>> found.margin.intervals  # logged rows from another label
+    414
     """
 
     label: Label
@@ -147,6 +165,18 @@ class PhasesOfRuns(Result):
     """The phases of every run of a log, by the names of the runs.
 
     Each is a `Phases` of its own; nothing is averaged over them.
+
+    >>> import pandas as pd
+    >>> import grokinterp as gi
+    >>> log = gi.load("mod31-small").metrics.iloc[::10]
+    >>> both = pd.concat([log.assign(seed=0), log.head(20).assign(seed=1)])  # one was stopped early
+    >>> found = gi.detect_phases(both)
+    >>> found.table()[["run", "label"]]
+      run         label
+    0   0       grokked
+    1   1  undetermined
+    >>> found["0"].grok_step
+    3600
     """
 
     runs: Mapping[str, Phases]

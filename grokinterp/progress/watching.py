@@ -75,6 +75,21 @@ class Watch(Recorder):
     one of runs, has no meaning for this task, or has a column for every key frequency and no
     `frequencies`; and at a step where a measure raises, or has a column that it did not have at
     first.
+
+    >>> import tempfile
+    >>> import torch
+    >>> import grokinterp as gi
+    >>> task, mask = gi.ModularTask("add", p=5), torch.arange(25) % 2 == 0
+    >>> layers = torch.nn.Embedding(6, 4), torch.nn.Flatten(), torch.nn.Linear(12, 5)
+    >>> net, asked = torch.nn.Sequential(*layers), ["sum_sq_weights", "logit_margin"]
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     with gi.Watch(out, task=task, train_mask=mask, every=10, measures=asked) as watch:
+    ...         for step in range(21):
+    ...             _ = watch(step, net)
+    ...             net[2].weight.data *= 0.9  # where your update stands
+    ...     run = gi.load(out)
+    ...     run.steps, list(run.measures)
+    ((0, 10, 20), ['step', 'sum_sq_weights', 'logit_margin_mean', 'logit_margin_q01'])
     """
 
     def __init__(

@@ -94,6 +94,20 @@ def load(
 
     Raises an InputError in one line for what is missing, no run, damaged, or written by a newer
     version.
+
+    >>> import tempfile
+    >>> import torch
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")  # a run that ships, by its name; a path elsewhere
+    >>> run.task, run.steps[-1]
+    (ModularTask(operation='add', p=31, equals_token=True, seed=5), 10000)
+    >>> with tempfile.TemporaryDirectory() as folder:  # as TransformerLens' demo has it
+    ...     theirs = gi.load(gi.export(run, f"{folder}/grokking_demo.pth"))
+    ...     theirs.task.title, len(theirs.steps), torch.equal(theirs.train_mask, run.train_mask)
+    ('add mod 31', 26, True)
+    >>> theirs.notes[0]
+    "weights of epoch e are taken to be step e + 1, as the code of TransformerLens' Grokking_Demo
+    saves them (format=steps takes them as they are counted)"
     """
     path = as_path("path", local_copy(path), such_as="runs/mine")
     with calling_by_address(path), reaching(path):

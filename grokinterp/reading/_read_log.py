@@ -31,6 +31,18 @@ def read_log(
 
     A log says what was written. It does not show of which weights: tools log before an update, or
     after it, or a mean over an epoch.
+
+    >>> import tempfile
+    >>> import pandas as pd
+    >>> import grokinterp as gi
+    >>> theirs = pd.DataFrame({"epoch": [0, 10, 20], "val/acc": [3.1, 47.5, 100.0]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     theirs.to_csv(f"{folder}/log.csv", index=False)
+    ...     log = gi.read_log(f"{folder}/log.csv")
+    >>> list(log), log.test_acc.round(3).tolist()
+    (['step', 'test_acc'], [0.031, 0.475, 1.0])
+    >>> log.attrs["notes"]
+    ['read epoch as step, val/acc as test_acc, percent (val/acc goes up to 100)']
     """
     there = as_path("path", local_copy(path), such_as="metrics.csv")
     with calling_by_address(there):

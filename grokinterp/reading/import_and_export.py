@@ -47,6 +47,14 @@ def import_run(
     `grokinterp.reading.settings`; `run.notes` says what was inferred or assumed. Losses that
     the files log are kept as they are; accuracies, and losses that they lack, are computed at
     every checkpoint, where the split is known.
+
+    >>> import tempfile
+    >>> import grokinterp as gi
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     theirs = gi.export(gi.load("mod31-small").snapshot(), f"{folder}/demo.pth")
+    ...     run = gi.import_run(theirs, f"{folder}/mine")
+    ...     run.steps, run.task.title, run.manifest.source["format"]
+    ((10000,), 'add mod 31', 'demo')
     """
     source = as_path("source", local_copy(source), such_as="model.pt")
     out = as_path("out", out, such_as="runs/mine")
@@ -111,6 +119,18 @@ def export(run: RunOrPath, path: str | Path, *, format: str = "demo") -> Path:
     the paper's layout has no place for (attention biases, norms, no MLP, an attention rate,
     attention both ways in several layers), what neither has one for (norms after attention and
     MLP), and weights that are not finite.
+
+    >>> import tempfile
+    >>> import torch
+    >>> import grokinterp as gi
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = gi.export(gi.load("mod31-small"), f"{folder}/full_run_data.pth", format="paper")
+    ...     content = torch.load(path, weights_only=True)
+    >>> list(content)
+    ['model', 'config', 'state_dicts', 'epochs', 'train_losses', 'test_losses', 'logged_steps',
+    'train_data']
+    >>> content["epochs"][:3], content["config"]["fn_name"]
+    ([-1, 49, 99], 'add')
     """
     word("format", format, ("demo", "paper"))
     run = run_of(run)

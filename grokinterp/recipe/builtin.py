@@ -127,12 +127,31 @@ BUILTIN = {name: BuiltinRecipe(name, about, recipe) for name, recipe, about in (
 
 
 def recipes() -> dict[str, Recipe]:
-    """The built-in recipes by name, each a frozen `Recipe`."""
+    """The built-in recipes by name, each a frozen `Recipe`.
+
+    >>> import grokinterp as gi
+    >>> list(gi.recipes())[-3:]
+    ['mod31-small', 'mod31-steady', 'mod11-quick']
+    >>> gi.recipes()["mod31-steady"]
+    Recipe(p=31, train_fraction=0.8, init_scale=0.3, steps=2000)
+    """
     return {name: entry.recipe for name, entry in BUILTIN.items()}
 
 
 def find_recipe(name_or_path: str | Path, *, beside: Path | None = None) -> Recipe:
-    """A built-in recipe by its name, or one from a TOML file by its path, `beside` another's."""
+    """A built-in recipe by its name, or one from a TOML file by its path, `beside` another's.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import grokinterp as gi
+    >>> gi.recipe.find_recipe("mod31-grokked")
+    Recipe(p=31, train_fraction=0.8, steps=2000)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "mine.toml")
+    ...     _ = path.write_text(gi.Recipe(p=31, model="mlp").to_toml())
+    ...     gi.recipe.find_recipe(path)
+    Recipe(p=31, model='mlp')
+    """
     if isinstance(name_or_path, str) and name_or_path in BUILTIN:
         return BUILTIN[name_or_path].recipe
     path = as_path("recipe", name_or_path, such_as="mod31-grokked")

@@ -139,6 +139,22 @@ class Recorder:
             ...                                               # gi.load("runs/mine").weights()
 
     A refusal (InputError) writes nothing and loses nothing: the recorder can go on.
+
+    >>> import tempfile
+    >>> import torch
+    >>> import grokinterp as gi
+    >>> task = gi.ModularTask("add", p=5)
+    >>> layers = torch.nn.Embedding(6, 4), torch.nn.Flatten(), torch.nn.Linear(12, 5)
+    >>> net = torch.nn.Sequential(*layers)
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     recorder = gi.Recorder(out, task=task, train_indices=torch.arange(0, 25, 2))
+    ...     for step in range(21):
+    ...         if step % 10 == 0:
+    ...             _ = recorder.save(step, net)
+    ...         net[2].weight.data *= 0.9  # where your update stands
+    ...     run = recorder.close()
+    ...     run.steps, list(run.metrics.step), run.architecture.name
+    ((0, 10, 20), [0, 10, 20], 'Sequential')
     """
 
     def __init__(

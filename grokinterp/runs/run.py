@@ -106,6 +106,20 @@ class Run:
     """One training run on disk. Weights are read when asked for, and checked.
 
     Step s is the state after s optimiser updates; -1 stands for the last checkpoint.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("mod31-small")
+    >>> run.task.title, len(run.steps), run.steps[-1], int(run.train_mask.sum())
+    ('add mod 31', 26, 10000, 624)
+    >>> rows = run.metrics.step.isin([300, 5000])
+    >>> run.metrics.loc[rows, ["step", "train_acc", "test_acc"]].round(2)
+         step  train_acc  test_acc
+    30    300        1.0      0.68
+    500  5000        1.0      0.99
+    >>> run.weights(300)["blocks.0.mlp.W_in"].shape
+    torch.Size([32, 160])
+    >>> run.snapshot(300), run.recipe.weight_decay
+    (Snapshot(add mod 31 at step 300), 0.5)
     """
 
     def __init__(

@@ -1,4 +1,27 @@
-"""What is learned: the full table of inputs, its labels and the train/test split."""
+"""What is learned: the full table of inputs, its labels and the train/test split.
+
+`TASKS` and `OPERATIONS` have what is registered, by name; a task of one's own is a class more.
+
+>>> from dataclasses import dataclass
+>>> import torch
+>>> import grokinterp as gi
+>>> gi.tasks.TASKS.find("modular") is gi.ModularTask, "ising" in gi.tasks.TASKS
+(True, True)
+>>> gi.tasks.OPERATIONS.find("/").name, list(gi.tasks.OPERATIONS)[:3]
+('divide', ['add', 'subtract', 'multiply'])
+>>> @gi.tasks.register_task("sign-of-sum")  # gi.register.task is the same
+... @dataclass(frozen=True, kw_only=True)
+... class SignOfSum(gi.tasks.TableTask):
+...     n_numbers: int = 3
+...     n_classes = 2
+...     def inputs(self):
+...         return torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * self.n_numbers)
+...     def answers(self):
+...         return (self.inputs().sum(dim=1) > 0).long()
+>>> gi.tasks.task_from_dict({"task": "sign-of-sum", "n_numbers": 5}).n_inputs
+32
+>>> del gi.tasks.TASKS["sign-of-sum"]  # take it out again
+"""
 
 from grokinterp.base.names import room_names
 from grokinterp.tasks.answer_group import AnswerGroup

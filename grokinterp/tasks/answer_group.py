@@ -55,6 +55,15 @@ class AnswerGroup:
     of every row of the table; -1 where there is none (0 has no discrete logarithm). A network that
     solves the task through this group writes its logits with the directions cos/sin(w_k f), and
     answer c is right where f = e(c). `of_a` and `of_b` are u and v by operand token.
+
+    >>> import grokinterp as gi
+    >>> group = gi.ModularTask("multiply", p=5).answer_group
+    >>> group.order, group.of_token.tolist()  # 1, 2, 4, 3 are 2^0, 2^1, 2^2, 2^3; 0 is no power
+    (4, [-1, 0, 1, 3, 2])
+    >>> int(group.of_a[2] + group.of_b[4]) % 4 == int(group.of_token[2 * 4 % 5])
+    True
+    >>> gi.ModularTask("a**2 + a*b + b**2", p=5).answer_group is None
+    True
     """
 
     order: int

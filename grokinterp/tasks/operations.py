@@ -44,7 +44,13 @@ CHECKED_P = 1500  # up to it, making a task checks its labels; beyond it, using 
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """A named operation, its label function, and the group that somebody declares for it."""
+    """A named operation, its label function, and the group that somebody declares for it.
+
+    >>> import grokinterp as gi
+    >>> subtract = gi.tasks.OPERATIONS.find("subtract")
+    >>> subtract.group, subtract.table(p=3, seed=0).view(3, 3).tolist()
+    ('subtract', [[0, 2, 1], [1, 0, 2], [2, 1, 0]])
+    """
 
     name: str
     labels: LabelFunction
@@ -160,6 +166,18 @@ def operation(
     no name, no group or no function of these arguments; and when a task is made of it, for labels
     that are not whole numbers from 0 to p-1, one per pair, that contradict the group, or that
     differ from call to call.
+
+    >>> import grokinterp as gi
+    >>> @gi.tasks.operation("largest-of-both")  # gi.register.operation is the same
+    ... def largest_of_both(a, b, p):
+    ...     return a.maximum(b)
+    >>> task = gi.ModularTask("largest-of-both", p=3)
+    >>> task.labels.view(3, 3).tolist()
+    [[0, 1, 2], [1, 1, 2], [2, 2, 2]]
+    >>> task.no_group_reason
+    "the operation 'largest-of-both' is not a function of one group exponent: its answers mod 3 are
+    no sum u(a) + v(b) and no product u(a) v(b) that takes every value"
+    >>> del gi.tasks.OPERATIONS["largest-of-both"]  # take it out again
     """
     OPERATIONS.named(name)
     if group is not None:

@@ -26,6 +26,15 @@ class Task(Kind):
     A kind of task is a frozen dataclass that extends it, whose fields are keys of recipes. What
     differs between kinds is said here: a task without operands, mirrors, group or observables
     leaves them as they are.
+
+    >>> import grokinterp as gi
+    >>> task = gi.ModularTask("add", p=5)
+    >>> isinstance(task, gi.tasks.Task), task.n_inputs, task.n_classes, task.commutative
+    (True, 25, 5, True)
+    >>> task.model_inputs[7].tolist(), task.labels[7].item()
+    ([1, 2, 5], 3)
+    >>> gi.tasks.task_from_dict(task.to_dict()) == task
+    True
     """
 
     usual_model: ClassVar[str] = ""  # that a recipe takes where it names none
@@ -140,20 +149,25 @@ class Task(Kind):
 class TableTask(Task):
     """A task of one's own: two methods that give the whole table.
 
-        @gi.register.task("bit-parity")
-        @dataclass(frozen=True, kw_only=True)
-        class BitParity(gi.tasks.TableTask):
-            bits: int = 8
-            n_classes = 2
-
-            def inputs(self):
-                return torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * self.bits)
-
-            def answers(self):
-                return self.inputs().sum(dim=1).long() % 2
-
     The fields are keys of recipes. Each method is called twice when its table is first used:
     InputError for what is no table, or is another one the second time.
+
+    >>> from dataclasses import dataclass
+    >>> import torch
+    >>> import grokinterp as gi
+    >>> @gi.register.task("parity-of-bits")
+    ... @dataclass(frozen=True, kw_only=True)
+    ... class ParityOfBits(gi.tasks.TableTask):
+    ...     bits: int = 8
+    ...     n_classes = 2
+    ...     def inputs(self):
+    ...         return torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * self.bits)
+    ...     def answers(self):
+    ...         return self.inputs().sum(dim=1).long() % 2
+    >>> task = ParityOfBits(bits=3)
+    >>> task.title, task.model_inputs.shape, task.labels.tolist()
+    ('parity-of-bits bits=3', torch.Size([8, 3]), [0, 1, 1, 0, 1, 0, 0, 1])
+    >>> del gi.tasks.TASKS["parity-of-bits"]  # take it out again
     """
 
     @abstractmethod

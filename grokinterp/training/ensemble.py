@@ -75,6 +75,15 @@ class EnsembleTiming(Result):
 
     `singly` is the time of a step of the first recipe, `together` that of a step of the ensemble
     divided by its `members`.
+
+    >>> import grokinterp as gi
+    >>> timing = gi.training.EnsembleTiming(members=4, singly=0.020, together=0.008)
+    >>> timing.faster, timing.singly / timing.together
+    (True, 2.5)
+    >>> timing.table()
+        trained  seconds
+    0    singly    0.020
+    1  together    0.008
     """
 
     members: int
@@ -97,6 +106,12 @@ def faster_as_ensemble(recipes: Sequence[Recipe], *, seconds: float = 0.5) -> En
 
     Nothing is written, and nothing of the steps is kept. The result holds for this machine while it
     is as busy as now.
+
+    >>> import grokinterp as gi
+    >>> small = gi.Recipe(p=5, model="mlp", widths=[8])
+    >>> timing = gi.training.faster_as_ensemble([small, small.replace(seed=1)], seconds=0.01)
+    >>> timing.members, timing.faster == (timing.together < timing.singly)
+    (2, True)
     """
     made = _members(recipes)
     seconds = number("seconds", seconds, least=0, most=3600, such_as="0.5")
@@ -146,6 +161,15 @@ def train_ensemble(
 
     Ctrl-C finishes the step, saves, and raises `Interrupted`. InputError for recipes that cannot be
     trained together, and for unfinished members without a common step.
+
+    >>> import tempfile
+    >>> import grokinterp as gi
+    >>> small = gi.Recipe(p=5, model="mlp", widths=[8], steps=20, checkpoints="every:10")
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     seeds = [small.replace(seed=seed) for seed in range(3)]
+    ...     runs = gi.training.train_ensemble(seeds, out)
+    ...     [(run.path.name, run.steps) for run in runs]
+    [('seed=0', (0, 10, 20)), ('seed=1', (0, 10, 20)), ('seed=2', (0, 10, 20))]
     """
     made = _members(recipes)
     word("when", when, ("always", "faster"))

@@ -51,6 +51,14 @@ def train(
     stops with an InputError at the first save at which a weight is NaN or infinite; checkpoints and
     metrics up to there stay, and empty losses show when it happened. `progress` shows a bar
     on standard error where that is a terminal.
+
+    >>> import tempfile
+    >>> import grokinterp as gi
+    >>> small = gi.Recipe(p=5, d_mlp=16, steps=20, checkpoints="every:10")
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     run = gi.train(small, out)
+    ...     run.steps, run.finished, gi.load(out).recipe == small
+    ((0, 10, 20), True, True)
     """
     recipe = as_recipe(recipe)
     folder = as_path("out", out, such_as="runs/mine")

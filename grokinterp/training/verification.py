@@ -50,6 +50,19 @@ class Verification(Result):
     known               whether run.json says on which machine the run was trained
 
     It does not show anything about the steps after `steps`.
+
+    >>> import tempfile
+    >>> import grokinterp as gi
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     run = gi.train(gi.Recipe(p=5, model="mlp", widths=[8], steps=20), out)
+    ...     found = gi.verify(run)
+    >>> found.holds, found.same_bits, found.within_rounding
+    (True, True, True)
+    >>> found.table().round(3)
+       step  weights  metrics
+    0     0      0.0      0.0
+    1    10      NaN      0.0
+    2    20      0.0      0.0
     """
 
     steps: int
@@ -141,6 +154,16 @@ def verify(x: RunOrPath, *, steps: int | None = None, progress: bool = False) ->
     first 500. Where bits differ, the steps are trained once more, from weights that are one unit in
     the last place off. The run is only read. InputError for a run without a recipe, which another
     loop trained.
+
+    >>> import tempfile
+    >>> import grokinterp as gi
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     run = gi.train(gi.Recipe(p=5, model="mlp", widths=[8], steps=20), out)
+    ...     print(gi.verify(run, steps=10))
+    first 10 updates trained again, 1 checkpoints and 2 logged steps compared
+      same bits
+    >>> gi.verify("mod31-small", steps=10).holds  # the same bits here, or within rounding
+    True
     """
     run = run_of(x)
     if run.recipe is None:

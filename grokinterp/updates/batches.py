@@ -42,6 +42,13 @@ class Batches:
 
     The permutation depends only on the seed and the epoch (without `reshuffle` only on the seed),
     so a resumed run needs no history.
+
+    >>> import torch
+    >>> import grokinterp as gi
+    >>> batches = gi.updates.Batches(gi.Recipe(p=5, batch_size=4), torch.arange(10))
+    >>> rows = [batches.rows(update) for update in range(batches.per_epoch)]
+    >>> [len(each) for each in rows], torch.cat(rows).sort().values.tolist()
+    ([4, 4, 2], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
 
     def __init__(self, recipe: Any, train_indices: Int[Tensor, " n_train"]) -> None:

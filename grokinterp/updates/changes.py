@@ -34,7 +34,22 @@ CONSTRAINTS: Registry[type["Constraint"]] = Registry("constraint")
 
 
 class GradientFilter(Kind):
-    """What the optimiser is given in place of the gradients, by the names of the weights."""
+    """What the optimiser is given in place of the gradients, by the names of the weights.
+
+    >>> from dataclasses import dataclass
+    >>> import torch
+    >>> import grokinterp as gi
+    >>> @gi.updates.register_gradient_filter("sign")  # gi.register.gradient_filter is the same
+    ... @dataclass(frozen=True, kw_only=True)
+    ... class SignAlone(gi.updates.GradientFilter):
+    ...     times: float = 1.0
+    ...     def filtered(self, gradients, state):
+    ...         return {name: self.times * x.sign() for name, x in gradients.items()}
+    >>> signs = gi.Recipe(gradient_filter="sign", times=2).build("gradient_filter")
+    >>> signs.filtered({"W": torch.tensor([0.1, -3.0])}, signs.start({}))
+    {'W': tensor([ 2., -2.])}
+    >>> del gi.updates.GRADIENT_FILTERS["sign"]  # take it out again
+    """
 
     elementwise: ClassVar[bool] = False  # as of an `Optimizer`
 
@@ -48,7 +63,22 @@ class GradientFilter(Kind):
 
 
 class Constraint(Kind):
-    """What the trained weights are brought back to after every update."""
+    """What the trained weights are brought back to after every update.
+
+    >>> from dataclasses import dataclass
+    >>> import torch
+    >>> import grokinterp as gi
+    >>> @gi.updates.register_constraint("box")  # gi.register.constraint is the same
+    ... @dataclass(frozen=True, kw_only=True)
+    ... class Box(gi.updates.Constraint):
+    ...     side: float = 1.0
+    ...     def constrained(self, weights, state):
+    ...         return {name: x.clamp(-self.side, self.side) for name, x in weights.items()}
+    >>> constraint = gi.Recipe(constraint="box", side=0.5).build("constraint")
+    >>> constraint.constrained({"W": torch.tensor([0.25, -3.0])}, constraint.start({}))
+    {'W': tensor([ 0.2500, -0.5000])}
+    >>> del gi.updates.CONSTRAINTS["box"]  # take it out again
+    """
 
     elementwise: ClassVar[bool] = False  # as of an `Optimizer`
 

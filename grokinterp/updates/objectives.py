@@ -31,7 +31,22 @@ OBJECTIVES: Registry[type["Objective"]] = Registry("objective")
 
 
 class Objective(Kind):
-    """What is minimised: a number that the logits of the rows of an update give."""
+    """What is minimised: a number that the logits of the rows of an update give.
+
+    >>> from dataclasses import dataclass
+    >>> import torch
+    >>> import grokinterp as gi
+    >>> @gi.updates.register_objective("hinge")  # gi.register.objective is the same
+    ... @dataclass(frozen=True, kw_only=True)
+    ... class Hinge(gi.updates.Objective):
+    ...     margin: float = 1.0
+    ...     def loss(self, logits, labels):
+    ...         return torch.nn.functional.multi_margin_loss(logits, labels, margin=self.margin)
+    >>> objective = gi.Recipe(objective="hinge", margin=2).build("objective")
+    >>> objective.loss(torch.tensor([[1.0, 0.0]]), torch.tensor([0])).item()  # (2 - 1) / 2 classes
+    0.5
+    >>> del gi.updates.OBJECTIVES["hinge"]  # take it out again
+    """
 
     mean_over_rows: ClassVar[bool] = False  # it is a mean of numbers of one row each
 

@@ -45,6 +45,20 @@ class Optimizer(Kind):
     Weight decay acts on every trained parameter, biases included. `elementwise` says that what
     becomes of a number depends on that number's own gradients and weights alone: then an ensemble
     may hold all its members in one tensor.
+
+    >>> from dataclasses import dataclass
+    >>> import torch
+    >>> import grokinterp as gi
+    >>> @gi.updates.register_optimizer("rprop")  # gi.register.optimizer is the same
+    ... @dataclass(frozen=True, kw_only=True)
+    ... class Rprop(gi.updates.Optimizer):
+    ...     lr: float = 1e-2
+    ...     def build(self, parameters):
+    ...         return torch.optim.Rprop(parameters, lr=self.lr)
+    >>> optimizer = gi.Recipe(optimizer="rprop", lr=0.1).build("optimizer")
+    >>> type(optimizer.build([torch.zeros(3, requires_grad=True)])).__name__
+    'Rprop'
+    >>> del gi.updates.OPTIMIZERS["rprop"]  # take it out again
     """
 
     elementwise: ClassVar[bool] = False
