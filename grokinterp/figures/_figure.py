@@ -133,7 +133,19 @@ def checked(found: object, kind: type, example: str) -> None:
 
 
 class Figure(go.Figure):
-    """A plotly figure whose camera button saves SVG; nothing else of plotly is changed."""
+    """A plotly figure whose camera button saves SVG; nothing else of plotly is changed.
+
+    >>> import tempfile
+    >>> import grokinterp as gi
+    >>> drawn = gi.viz.plot_key_frequencies(gi.load("mod31-small"))
+    >>> drawn.layout.title.text
+    'Key frequencies, step 10000<br>logits rule: 1, 8, 14'
+    >>> drawn.dark().layout.template.layout.paper_bgcolor
+    '#16191d'
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     drawn.save(f"{folder}/keys.html").name
+    'keys.html'
+    """
 
     def dark(self) -> Self:
         """A copy on a dark ground."""
